@@ -1,0 +1,406 @@
+"""Slot `runtime`: turns a `RunSpec` into running processes and keeps track of them.
+
+States of a container::
+
+    run ──► running ◄──► paused
+               │
+               ▼
+            exited ──► (removed)
+
+A container outlives the plugin: what watches it is its monitor. After a restart the plugin adopts
+everything it finds; `Exited` is emitted once for every run, also for one that ended meanwhile.
+Containers of one `group` (a pod) share ipc and uts namespaces, and the pid namespace when asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from enum import StrEnum
+from typing import Protocol
+
+from sagong.contract import Message, method, slot
+from sagong.contracts.streams import Address
+from sagong.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    ResourceExhausted,
+)
+
+__all__ = [
+    "AttachRequest",
+    "Container",
+    "ContainerList",
+    "ContainerRef",
+    "ContainerState",
+    "Device",
+    "DeviceRule",
+    "ExecRequest",
+    "ExecStatus",
+    "Exited",
+    "Limits",
+    "LogSpec",
+    "Mount",
+    "Namespaces",
+    "OutOfMemory",
+    "Process",
+    "ProcessList",
+    "ResizeRequest",
+    "Rlimit",
+    "RunSpec",
+    "Runtime",
+    "SignalRequest",
+    "UpdateRequest",
+    "User",
+]
+
+
+class Mount(Message):
+    """A mount inside the container, done in order; the first has target "/" and is the root.
+
+    `kind`: overlay, bind, tmpfs, proc, sysfs, devpts, mqueue, cgroup. For overlay, `options` are
+    lowerdir=, upperdir=, workdir=, volatile, userxattr. For bind, `source` is an absolute path of
+    the host and `options` may be ro, rbind, private|shared|slave (each with r…), nosuid, nodev,
+    noexec, and `create` "file" or "directory" makes a missing target.
+    """
+
+    target: str
+    kind: str
+    source: str = ""
+    options: tuple[str, ...] = ()
+    create: str = "directory"
+
+
+class User(Message):
+    """Numeric ids of the process; names are resolved by whoever reads the image's passwd."""
+
+    uid: int = 0
+    gid: int = 0
+    groups: tuple[int, ...] = ()
+
+
+class Rlimit(Message):
+    """A resource limit by its name without RLIMIT_, lower case (`nofile`); -1 is no limit."""
+
+    name: str
+    soft: int
+    hard: int
+
+
+class Process(Message):
+    """What is executed. `capabilities` are names with CAP_; they are bounding, permitted, effective.
+
+    For a uid other than 0 they are kept as ambient only when `ambient` is set.
+    """
+
+    args: tuple[str, ...]
+    env: tuple[str, ...] = ()
+    cwd: str = "/"
+    user: User = User()
+    tty: bool = False
+    rows: int = 0
+    columns: int = 0
+    stdin: bool = False
+    stdin_once: bool = False
+    capabilities: tuple[str, ...] = ()
+    ambient: bool = False
+    no_new_privileges: bool = False
+    rlimits: tuple[Rlimit, ...] = ()
+    oom_score_adjust: int | None = None
+    umask: int | None = None
+
+
+class Namespaces(Message):
+    """Each is "new", "host", "group" (shared in the group), "container:ID", or "path:/…".
+
+    `user` "new" maps with `uid_map`/`gid_map` as (inside, outside, count).
+    """
+
+    network: str = "new"
+    pid: str = "new"
+    ipc: str = "new"
+    uts: str = "new"
+    cgroup: str = "new"
+    user: str = "host"
+    uid_map: tuple[tuple[int, int, int], ...] = ()
+    gid_map: tuple[tuple[int, int, int], ...] = ()
+
+
+class Device(Message):
+    """A device node of the host made in the container; `permissions` of r, w, m."""
+
+    source: str
+    target: str
+    permissions: str = "rwm"
+
+
+class DeviceRule(Message):
+    """A cgroup device rule such as `c 1:3 rwm`."""
+
+    rule: str
+
+
+class Limits(Message):
+    """Resource limits; None leaves the kernel's. Units: bytes, CPUs as nanocpus, microseconds."""
+
+    memory: int | None = None
+    memory_swap: int | None = None
+    memory_reservation: int | None = None
+    memory_swappiness: int | None = None
+    oom_kill_disable: bool = False
+    cpu_shares: int | None = None
+    cpu_quota: int | None = None
+    cpu_period: int | None = None
+    cpuset_cpus: str | None = None
+    cpuset_mems: str | None = None
+    pids: int | None = None
+    io_weight: int | None = None
+    io_read_bps: tuple[tuple[str, int], ...] = ()
+    io_write_bps: tuple[tuple[str, int], ...] = ()
+    io_read_iops: tuple[tuple[str, int], ...] = ()
+    io_write_iops: tuple[tuple[str, int], ...] = ()
+
+
+class LogSpec(Message):
+    """Where output goes: driver "json-file", "cri" (Kubernetes' format), "local" or "none".
+
+    `path` is the file to write; it is rotated at `max_size` bytes (0: never) into `max_files`.
+    """
+
+    driver: str = "json-file"
+    path: str = ""
+    max_size: int = 0
+    max_files: int = 1
+    tag: str = ""
+    attributes: tuple[tuple[str, str], ...] = ()
+
+
+class RunSpec(Message):
+    """Everything about one run of a container; `id` is made by the caller.
+
+    `run` numbers the runs of the same container (restarts). `seccomp`: "default", "unconfined" or
+    a profile as JSON in Docker's form. With `expect_attach` output waits for the first attach (at
+    most ten seconds) so that none is lost. `exit_file` is where the monitor leaves the exit code.
+    """
+
+    id: str
+    run: int = 1
+    group: str = ""
+    mounts: tuple[Mount, ...]
+    process: Process
+    namespaces: Namespaces = Namespaces()
+    hostname: str = ""
+    domainname: str = ""
+    devices: tuple[Device, ...] = ()
+    device_rules: tuple[DeviceRule, ...] = ()
+    limits: Limits = Limits()
+    sysctls: tuple[tuple[str, str], ...] = ()
+    seccomp: str = "default"
+    apparmor: str = ""
+    selinux: str = ""
+    masked_paths: tuple[str, ...] = ()
+    readonly_paths: tuple[str, ...] = ()
+    readonly_root: bool = False
+    privileged: bool = False
+    cgroup_parent: str = ""
+    init: bool = False
+    log: LogSpec = LogSpec()
+    expect_attach: bool = False
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+class ContainerState(StrEnum):
+    """States of a container in the runtime."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    EXITED = "exited"
+
+
+class Container(Message):
+    """A container as the runtime knows it. Times are seconds since the epoch; `code` as in a shell
+    (128 + signal); `error` says why it could not be started."""
+
+    id: str
+    run: int = 1
+    group: str = ""
+    state: ContainerState
+    pid: int = 0
+    code: int = 0
+    oom_killed: bool = False
+    started_at: float = 0.0
+    finished_at: float = 0.0
+    cgroup: str = ""
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+class ContainerRef(Message):
+    """Names a container."""
+
+    id: str
+
+
+class ContainerList(Message):
+    """Containers, running or exited and not yet removed."""
+
+    containers: tuple[Container, ...] = ()
+
+
+class ExecRequest(Message):
+    """A further process in a running container; `exec_id` is made by the caller."""
+
+    id: str
+    exec_id: str
+    process: Process
+    privileged: bool = False
+
+
+class ExecStatus(Message):
+    """An exec'd process: `code` is final when `running` is false. `stream` attaches to it."""
+
+    exec_id: str
+    running: bool
+    pid: int = 0
+    code: int = 0
+    stream: Address | None = None
+
+
+class AttachRequest(Message):
+    """Attach to a container's streams; `replay` sends what came before within this run, too."""
+
+    id: str
+    stdin: bool = False
+    replay: bool = False
+
+
+class SignalRequest(Message):
+    """Send a signal number to the first process, or with `all` to every process."""
+
+    id: str
+    signal: int
+    all: bool = False
+
+
+class ResizeRequest(Message):
+    """Set a terminal's size; `exec_id` "" means the container's own."""
+
+    id: str
+    exec_id: str = ""
+    rows: int
+    columns: int
+
+
+class UpdateRequest(Message):
+    """Change limits of a running container; None leaves one as it is."""
+
+    id: str
+    limits: Limits
+
+
+class ProcessList(Message):
+    """Pids, as the host sees them, of all processes in a container."""
+
+    pids: tuple[int, ...]
+
+
+class Exited(Message):
+    """A run has ended; emitted once for each (id, run)."""
+
+    id: str
+    run: int
+    code: int
+    oom_killed: bool = False
+    finished_at: float
+    group: str = ""
+
+
+class OutOfMemory(Message):
+    """The kernel killed a process of the container for memory."""
+
+    id: str
+    run: int
+
+
+@slot("runtime", version=1, events=(Exited, OutOfMemory))
+class Runtime(Protocol):
+    """Runs containers."""
+
+    @method(
+        idempotent=True,
+        raises=(AlreadyExists, InvalidArgument, NotFound, FailedPrecondition, ResourceExhausted),
+    )
+    async def run(self, spec: RunSpec) -> Container:
+        """Start a container; returns when its program has been executed.
+
+        The same (id, run) again returns the container as it is. AlreadyExists if another run of
+        the id still runs. NotFound ("executable file not found in $PATH", "no such file or
+        directory"), FailedPrecondition ("permission denied", "is a directory") carry the text that
+        Docker's users know; nothing is left behind after an error.
+        """
+        ...
+
+    @method(idempotent=True, raises=(NotFound, InvalidArgument, FailedPrecondition))
+    async def exec(self, request: ExecRequest) -> ExecStatus:
+        """Start a process in a container; the same exec_id again returns its status."""
+        ...
+
+    @method(idempotent=True, raises=(NotFound,))
+    async def exec_status(self, request: ExecRequest) -> ExecStatus:
+        """Status of an exec by (id, exec_id); kept until the container is removed."""
+        ...
+
+    @method(idempotent=True, raises=(NotFound, FailedPrecondition))
+    async def attach(self, request: AttachRequest) -> Address:
+        """An address for the streams of a running container, protocol "frames"."""
+        ...
+
+    @method(idempotent=True, raises=(NotFound, InvalidArgument))
+    async def signal(self, request: SignalRequest) -> None:
+        """Signal a container; FailedPrecondition is never raised: an exited one is NotFound."""
+        ...
+
+    @method(idempotent=True, raises=(NotFound,))
+    async def resize(self, request: ResizeRequest) -> None:
+        """Resize a terminal."""
+        ...
+
+    @method(idempotent=True, raises=(NotFound,))
+    async def pause(self, container: ContainerRef) -> None:
+        """Freeze all processes; frozen already is no error."""
+        ...
+
+    @method(idempotent=True, raises=(NotFound,))
+    async def resume(self, container: ContainerRef) -> None:
+        """Thaw; running already is no error."""
+        ...
+
+    @method(idempotent=True, raises=(NotFound, InvalidArgument))
+    async def update(self, request: UpdateRequest) -> None:
+        """Change limits."""
+        ...
+
+    @method(idempotent=True, raises=(NotFound,))
+    async def inspect(self, container: ContainerRef) -> Container:
+        """One container."""
+        ...
+
+    @method(idempotent=True, raises=(NotFound,))
+    async def processes(self, container: ContainerRef) -> ProcessList:
+        """The container's processes."""
+        ...
+
+    @method(idempotent=True)
+    async def list(self) -> ContainerList:
+        """All containers, exited ones too until removed."""
+        ...
+
+    @method(idempotent=True)
+    async def remove(self, container: ContainerRef) -> None:
+        """Kill what runs, forget the container, clean up; unknown is no error."""
+        ...
+
+    @method(idempotent=True, raises=(NotFound,), seconds=86400.0)
+    def wait(self, container: ContainerRef) -> AsyncIterator[Exited]:
+        """One item when the container's present run has ended (at once if it has)."""
+        ...
