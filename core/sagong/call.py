@@ -1,0 +1,69 @@
+"""The call being served or made: its deadline, cause and caller, carried by context variables.
+
+A handler's outgoing calls inherit the deadline and the cause of the call it serves, so nobody
+passes them by hand; `deadline(seconds)` narrows, `detached()` starts a cause of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+__all__ = ["Call", "current", "deadline", "detached", "remaining", "serving"]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """`deadline` is CLOCK_MONOTONIC in nanoseconds (0: none); `cause` a trace id ("" if none).
+
+    `caller` is the name of the process that called, `uid` what the operating system says of it.
+    """
+
+    deadline: int = 0
+    cause: str = ""
+    caller: str = ""
+    uid: int = -1
+
+
+_CURRENT: ContextVar[Call] = ContextVar("sagong_call", default=Call())
+
+
+def current() -> Call:
+    """The call that this task serves; an empty one outside of any."""
+    return _CURRENT.get()
+
+
+def remaining(default: float) -> float:
+    """Seconds until the current deadline, at most `default`; may be zero or less."""
+    limit = _CURRENT.get().deadline
+    return default if not limit else min(default, (limit - time.monotonic_ns()) / 1e9)
+
+
+@contextlib.contextmanager
+def serving(call: Call) -> Iterator[None]:
+    """Make `call` the current one."""
+    token = _CURRENT.set(call)
+    try:
+        yield
+    finally:
+        _CURRENT.reset(token)
+
+
+@contextlib.contextmanager
+def deadline(seconds: float) -> Iterator[None]:
+    """Give the calls made inside at most `seconds`; an earlier deadline stays."""
+    now = _CURRENT.get()
+    limit = time.monotonic_ns() + int(seconds * 1e9)
+    limit = min(limit, now.deadline) if now.deadline else limit
+    with serving(Call(limit, now.cause, now.caller, now.uid)):
+        yield
+
+
+@contextlib.contextmanager
+def detached(cause: str = "") -> Iterator[None]:
+    """Leave the current call: no deadline, a cause of its own. For loops and background work."""
+    with serving(Call(cause=cause)):
+        yield

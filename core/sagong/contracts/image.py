@@ -1,0 +1,424 @@
+"""Slot `image`: keeps images and lends their root filesystems as mounts.
+
+Content is addressed by digest (OCI image specification 1.1); an image's id is the digest of its
+config. A *lease* of a root filesystem belongs to a container id and lives until it is released.
+Bytes travel beside the bus: uploads and downloads hand out a raw stream address first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from sagong.contract import Message, method, slot
+from sagong.contracts.runtime import Mount
+from sagong.contracts.streams import Address
+from sagong.errors import (
+    Conflict,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    ResourceExhausted,
+    Unauthenticated,
+)
+
+__all__ = [
+    "ArchiveRequest",
+    "Change",
+    "ChangeList",
+    "CommitRequest",
+    "Credentials",
+    "Image",
+    "ImageChanged",
+    "ImageConfig",
+    "ImageList",
+    "ImageQuery",
+    "ImageRef",
+    "ImageUsage",
+    "Images",
+    "ImportRequest",
+    "Layer",
+    "LoadRequest",
+    "PathStat",
+    "PrepareRequest",
+    "Prepared",
+    "Progress",
+    "PullRequest",
+    "PushRequest",
+    "Removed",
+    "RemoveRequest",
+    "RootRef",
+    "SaveRequest",
+    "TagRequest",
+]
+
+
+class Credentials(Message):
+    """For a registry: user and password, or a bearer/identity token. Never logged, never stored."""
+
+    username: str = ""
+    password: str = ""
+    token: str = ""
+    server: str = ""
+
+
+class ImageRef(Message):
+    """A reference (`busybox`, `127.0.0.1:5000/a/b:c`, `…@sha256:…`), an id or a unique id prefix."""
+
+    reference: str
+
+
+class ImageConfig(Message):
+    """The runnable part of an image's config, as the OCI image specification names it."""
+
+    user: str = ""
+    env: tuple[str, ...] = ()
+    entrypoint: tuple[str, ...] | None = None
+    cmd: tuple[str, ...] | None = None
+    working_dir: str = ""
+    exposed_ports: tuple[str, ...] = ()
+    volumes: tuple[str, ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
+    stop_signal: str = ""
+    healthcheck: str = ""  # JSON of Docker's Healthcheck, "" if none
+    shell: tuple[str, ...] = ()
+    onbuild: tuple[str, ...] = ()
+
+
+class Layer(Message):
+    """A layer: its uncompressed digest (diff id), and size in bytes on disk."""
+
+    diff_id: str
+    size: int
+
+
+class Image(Message):
+    """An image. `raw` is its config blob; `created` is RFC 3339; `size` in bytes, unpacked."""
+
+    id: str
+    tags: tuple[str, ...] = ()
+    digests: tuple[str, ...] = ()
+    created: str = ""
+    author: str = ""
+    architecture: str = ""
+    os: str = "linux"
+    variant: str = ""
+    size: int = 0
+    layers: tuple[Layer, ...] = ()
+    config: ImageConfig = ImageConfig()
+    history: bytes = b"[]"
+    raw: bytes = b""
+    manifest_digest: str = ""
+    parent: str = ""
+    tagged_at: float = 0.0
+
+
+class ImageQuery(Message):
+    """`dangling` None lists all; `all` includes intermediate images of builds."""
+
+    reference: str = ""
+    dangling: bool | None = None
+    all: bool = False
+
+
+class ImageList(Message):
+    """Images, newest first."""
+
+    images: tuple[Image, ...] = ()
+
+
+class PullRequest(Message):
+    """Get an image; `id` makes it idempotent. `platform` like linux/arm64; "" is this machine's.
+
+    `policy`: "always" asks the registry, "missing" only if there is no such image here.
+    """
+
+    id: str
+    reference: str
+    platform: str = ""
+    policy: str = "always"
+    credentials: Credentials = Credentials()
+
+
+class PushRequest(Message):
+    """Send an image to the registry that its reference names."""
+
+    id: str
+    reference: str
+    credentials: Credentials = Credentials()
+
+
+class Progress(Message):
+    """A step of a long operation, in Docker's terms: `status` ("Downloading"), of layer `id`.
+
+    The last item of a stream has `image` (the id) and `digest` where there is one.
+    """
+
+    id: str = ""
+    status: str = ""
+    current: int = 0
+    total: int = 0
+    image: str = ""
+    digest: str = ""
+    size: int = 0
+    reference: str = ""
+
+
+class LoadRequest(Message):
+    """Load an archive (docker save or OCI layout, plain or compressed) uploaded as `upload`."""
+
+    upload: str
+
+
+class ImportRequest(Message):
+    """Make an image of a root filesystem archive; `changes` are Dockerfile lines."""
+
+    upload: str
+    reference: str = ""
+    message: str = ""
+    changes: tuple[str, ...] = ()
+    platform: str = ""
+
+
+class SaveRequest(Message):
+    """Archive these images (docker save's layout that is an OCI layout as well)."""
+
+    references: tuple[str, ...]
+
+
+class TagRequest(Message):
+    """Give an image a further name."""
+
+    source: str
+    target: str
+
+
+class RemoveRequest(Message):
+    """Remove a name, or an image by id; `force` also when several names or a container use it."""
+
+    reference: str
+    force: bool = False
+    prune_parents: bool = True
+
+
+class Removed(Message):
+    """What was untagged and what was deleted (ids)."""
+
+    untagged: tuple[str, ...] = ()
+    deleted: tuple[str, ...] = ()
+    reclaimed: int = 0
+
+
+class PrepareRequest(Message):
+    """Lend the image's filesystem to container `id`: writable, or `readonly` without a layer.
+
+    `storage_size` limits the writable layer in bytes (0: none) where the filesystem has quotas.
+    """
+
+    id: str
+    image: str
+    readonly: bool = False
+    storage_size: int = 0
+    platform: str = ""
+
+
+class Prepared(Message):
+    """`root` is the mount of "/"; `lower` its directories from top to bottom, `upper` the writable.
+
+    Names of users and groups are resolved by `image`: `passwd` and `group` are its files' bytes.
+    """
+
+    root: Mount
+    lower: tuple[str, ...] = ()
+    upper: str = ""
+    image: Image
+    passwd: bytes = b""
+    group: bytes = b""
+
+
+class RootRef(Message):
+    """Names a lent root filesystem by the container's id."""
+
+    id: str
+
+
+class Change(Message):
+    """A path that the container changed: kind 0 modified, 1 added, 2 deleted (Docker's numbers)."""
+
+    path: str
+    kind: int
+
+
+class ChangeList(Message):
+    """Changes of a container against its image, in path order."""
+
+    changes: tuple[Change, ...] = ()
+
+
+class CommitRequest(Message):
+    """Make an image of a container's changes; `config` replaces the image's, as JSON, if given."""
+
+    id: str
+    container: str
+    reference: str = ""
+    author: str = ""
+    comment: str = ""
+    config: bytes = b""
+
+
+class ArchiveRequest(Message):
+    """Bytes of a path inside a lent root filesystem, as a tar. Links are followed inside it only.
+
+    `upload` non-empty: extract that uploaded tar into the directory `path` instead.
+    `mounts` are the container's bind mounts, so that paths on volumes are found: (target, source).
+    """
+
+    id: str
+    path: str
+    upload: str = ""
+    no_overwrite_dir_non_dir: bool = False
+    copy_uid_gid: bool = False
+    mounts: tuple[tuple[str, str], ...] = ()
+
+
+class PathStat(Message):
+    """Stat of a path; `mode` is the st_mode of Linux."""
+
+    name: str
+    size: int
+    mode: int
+    mtime: float
+    link_target: str = ""
+
+
+class ImageUsage(Message):
+    """Bytes on disk: of all layers, and what could be reclaimed; writable layers per container."""
+
+    layers: int
+    reclaimable: int
+    containers: tuple[tuple[str, int], ...] = ()
+
+
+class ImageChanged(Message):
+    """An image was pull, push, tag, untag, delete, load, import, commit (`action`)."""
+
+    action: str
+    id: str
+    reference: str = ""
+
+
+_REGISTRY_ERRORS = (
+    NotFound,
+    InvalidArgument,
+    PermissionDenied,
+    Unauthenticated,
+    ResourceExhausted,
+)
+
+
+@slot("image", version=1, events=(ImageChanged,))
+class Images(Protocol):
+    """The image store."""
+
+    @method(idempotent=True, raises=_REGISTRY_ERRORS, seconds=120.0)
+    def pull(self, request: PullRequest) -> AsyncIterator[Progress]:
+        """Fetch, verify, unpack. An interrupted pull goes on where it was; errors as Docker's."""
+        ...
+
+    @method(idempotent=True, raises=_REGISTRY_ERRORS, seconds=120.0)
+    def push(self, request: PushRequest) -> AsyncIterator[Progress]:
+        """Send what the registry lacks, then the manifest."""
+        ...
+
+    @method(idempotent=False)
+    async def upload(self) -> Address:
+        """A raw stream to send bytes to; its token is the `upload` that other requests name.
+
+        The half-close ends it. An upload that nobody takes within a minute is dropped.
+        """
+        ...
+
+    @method(idempotent=False, raises=(InvalidArgument, NotFound, ResourceExhausted), seconds=600.0)
+    def load(self, request: LoadRequest) -> AsyncIterator[Progress]:
+        """Load images of an archive; one item a loaded image, with `reference` or only `image`."""
+        ...
+
+    @method(idempotent=False, raises=(InvalidArgument, ResourceExhausted), seconds=600.0)
+    def import_(self, request: ImportRequest) -> AsyncIterator[Progress]:
+        """Make an image of a filesystem archive."""
+        ...
+
+    @method(idempotent=True, raises=(NotFound,))
+    async def save(self, request: SaveRequest) -> Address:
+        """A raw stream of the archive."""
+        ...
+
+    @method(idempotent=True, raises=(NotFound,))
+    async def export(self, root: RootRef) -> Address:
+        """A raw stream of a lent root filesystem as a tar."""
+        ...
+
+    @method(idempotent=True, raises=(NotFound, InvalidArgument))
+    async def inspect(self, image: ImageRef) -> Image:
+        """One image; NotFound says `No such image: NAME`. An ambiguous prefix is InvalidArgument."""
+        ...
+
+    @method(idempotent=True)
+    async def list(self, query: ImageQuery) -> ImageList:
+        """Images that match."""
+        ...
+
+    @method(idempotent=True, raises=(NotFound, InvalidArgument))
+    async def tag(self, request: TagRequest) -> None:
+        """Name an image; a name in use moves."""
+        ...
+
+    @method(idempotent=False, raises=(NotFound, Conflict))
+    async def remove(self, request: RemoveRequest) -> Removed:
+        """Remove; `Conflict` when a lent root filesystem needs it and `force` is not set."""
+        ...
+
+    @method(idempotent=True, raises=(NotFound, InvalidArgument, ResourceExhausted))
+    async def prepare(self, request: PrepareRequest) -> Prepared:
+        """Lend a root filesystem; the same id again returns the same. Nothing is mounted here."""
+        ...
+
+    @method(idempotent=True)
+    async def release(self, root: RootRef) -> None:
+        """Take a root filesystem back and delete its writable layer; unknown is no error."""
+        ...
+
+    @method(idempotent=True, raises=(NotFound,))
+    async def changes(self, root: RootRef) -> ChangeList:
+        """What a container changed."""
+        ...
+
+    @method(idempotent=True, raises=(NotFound, InvalidArgument, ResourceExhausted), seconds=600.0)
+    async def commit(self, request: CommitRequest) -> Image:
+        """Make an image of a container."""
+        ...
+
+    @method(idempotent=True, raises=(NotFound, InvalidArgument))
+    async def stat(self, request: ArchiveRequest) -> PathStat:
+        """Stat a path inside a lent root filesystem."""
+        ...
+
+    @method(idempotent=True, raises=(NotFound, InvalidArgument))
+    async def read_archive(self, request: ArchiveRequest) -> Address:
+        """A raw stream of the path as a tar."""
+        ...
+
+    @method(idempotent=True, raises=(NotFound, InvalidArgument, ResourceExhausted), seconds=600.0)
+    async def write_archive(self, request: ArchiveRequest) -> None:
+        """Extract an uploaded tar into a directory of a lent root filesystem."""
+        ...
+
+    @method(idempotent=True, seconds=120.0)
+    async def prune(self, query: ImageQuery) -> Removed:
+        """Delete images that match and nothing uses; then unreferenced content."""
+        ...
+
+    @method(idempotent=True)
+    async def usage(self) -> ImageUsage:
+        """Disk usage."""
+        ...

@@ -1,0 +1,130 @@
+"""Slot `volume`: persistent storage for containers: provision, publish on this machine, take back."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from sagong.contract import Message, method, slot
+from sagong.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    ResourceExhausted,
+)
+
+__all__ = [
+    "PublishRequest",
+    "Published",
+    "UnpublishRequest",
+    "Volume",
+    "VolumeList",
+    "VolumeRef",
+    "VolumeUsage",
+    "Volumes",
+]
+
+
+class Volume(Message):
+    """A volume; `name` is its id. `options` are the driver's (local: type, device, o).
+
+    `capacity` in bytes (0: no limit). `mountpoint` is filled in by the plugin. `created` in seconds
+    since the epoch.
+    """
+
+    name: str
+    driver: str = "local"
+    options: tuple[tuple[str, str], ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
+    capacity: int = 0
+    anonymous: bool = False
+    mountpoint: str = ""
+    created: float = 0.0
+
+
+class VolumeRef(Message):
+    """Names a volume; `force` removes one whose backing is gone."""
+
+    name: str
+    force: bool = False
+
+
+class VolumeList(Message):
+    """Volumes by name."""
+
+    volumes: tuple[Volume, ...] = ()
+
+
+class PublishRequest(Message):
+    """Make a volume usable by `owner` (a container or pod id); `seed` copies an image's content.
+
+    `seed` are directories of the host whose content fills the volume when it is empty and new, top
+    layer first (the image's content at the mount point).
+    """
+
+    name: str
+    owner: str
+    readonly: bool = False
+    subpath: str = ""
+    seed: tuple[str, ...] = ()
+
+
+class Published(Message):
+    """The directory of the host to bind into the container."""
+
+    path: str
+
+
+class UnpublishRequest(Message):
+    """Take back what `owner` was given; `name` "" means all."""
+
+    owner: str
+    name: str = ""
+
+
+class VolumeUsage(Message):
+    """Bytes in a volume and the owners it is published to."""
+
+    name: str
+    size: int
+    owners: tuple[str, ...] = ()
+
+
+@slot("volume", version=1)
+class Volumes(Protocol):
+    """Volumes of this machine."""
+
+    @method(idempotent=True, raises=(AlreadyExists, InvalidArgument, ResourceExhausted))
+    async def create(self, volume: Volume) -> Volume:
+        """Make a volume; the same name with the same driver and options returns the one there is."""
+        ...
+
+    @method(idempotent=True, raises=(FailedPrecondition,))
+    async def delete(self, volume: VolumeRef) -> None:
+        """Delete with content; FailedPrecondition while published; unknown is no error."""
+        ...
+
+    @method(idempotent=True, raises=(NotFound,))
+    async def inspect(self, volume: VolumeRef) -> Volume:
+        """One volume."""
+        ...
+
+    @method(idempotent=True)
+    async def list(self) -> VolumeList:
+        """All volumes."""
+        ...
+
+    @method(idempotent=True, raises=(NotFound, InvalidArgument, FailedPrecondition))
+    async def publish(self, request: PublishRequest) -> Published:
+        """Make it usable; the same owner again returns the same path."""
+        ...
+
+    @method(idempotent=True)
+    async def unpublish(self, request: UnpublishRequest) -> None:
+        """Take back; unknown is no error."""
+        ...
+
+    @method(idempotent=True, raises=(NotFound,), seconds=120.0)
+    async def usage(self, volume: VolumeRef) -> VolumeUsage:
+        """Count its bytes."""
+        ...

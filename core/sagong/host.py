@@ -1,0 +1,98 @@
+"""What a plugin or service is given: `Host`, its only way to the rest of the system.
+
+A plugin is one class, named in its `plugin.toml`, made with its host::
+
+    class Greeter:
+        def __init__(self, host: Host) -> None:
+            self._state = host.use(State, "local")
+
+        async def start(self) -> None: ...     # optional: before the first call is served
+        async def stop(self) -> None: ...      # optional: after the last one
+        async def greet(self, request: Greeting) -> Greeted: ...   # the methods of its slot
+
+A stateful plugin that can't overlap with its successor also has `async def export(self) -> bytes`
+and `async def restore(self, state: bytes) -> None`, called between the last call of the old one and
+the first of the new one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import AsyncIterator, Coroutine
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+
+from sagong.contract import Message
+
+__all__ = ["Host"]
+
+S = TypeVar("S")
+C = TypeVar("C", bound=msgspec.Struct)
+M = TypeVar("M", bound=Message)
+
+
+class Host(Protocol):
+    """A process's window on the system; everything in it is granted by the manifest."""
+
+    @property
+    def name(self) -> str:
+        """The plugin's instance name, unique on this machine (`state-local`, `docker`)."""
+        ...
+
+    @property
+    def data(self) -> Path:
+        """Its own directory that survives restarts and reboots."""
+        ...
+
+    @property
+    def run(self) -> Path:
+        """Its own directory that lives until reboot; sockets for byte streams belong here.
+
+        Processes that may call this plugin can connect to sockets below it.
+        """
+        ...
+
+    @property
+    def root(self) -> Path:
+        """The instance's run directory (`/run/sagong`): of it only what the manifest grants is seen."""
+        ...
+
+    @property
+    def log(self) -> logging.Logger:
+        """The plugin's logger: one line per event, facts as `extra` fields."""
+        ...
+
+    def config(self, kind: type[C]) -> C:
+        """Its section of the configuration, decoded strictly; defaults where nothing is set."""
+        ...
+
+    def use(self, protocol: type[S], instance: str = "") -> S:
+        """A proxy for the slot's provider, today's and every later one's.
+
+        `instance` chooses among several providers of one slot (`State, "local"`). Calls wait for a
+        provider until their deadline; see `sagong.call.deadline`.
+        """
+        ...
+
+    def emit(self, event: Message) -> None:
+        """Tell all listeners of this slot; never waits."""
+        ...
+
+    def hear(self, protocol: type, kind: type[M], instance: str = "") -> AsyncIterator[M | None]:
+        """Events of the slot's provider, over its restarts and swaps.
+
+        `None` comes first and whenever events may have been missed: read the whole state again.
+        """
+        ...
+
+    def listener(self, name: str) -> socket.socket:
+        """A listening socket of the manifest's `[listens]`, opened by the keeper, non-blocking."""
+        ...
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Run background work owned by the host: cancelled at stop; an exception ends the process."""
+        ...
