@@ -1,0 +1,173 @@
+"""For tests of plugins, ours and strangers': a host without a kernel, and conformance suites.
+
+A suite is a module of `sagong.conformance` with functions `async def check_<what holds>(lab)`; the
+lab is whatever that suite says it needs: the candidate itself, or a dataclass with it inside. A
+check raises `AssertionError` when the candidate breaks the contract::
+
+    @pytest.mark.parametrize("check", checks(suite), ids=check_name)
+    async def test_state_sqlite(check, tmp_path):
+        async with local(StateSqlite, data=tmp_path) as candidate:
+            await check(candidate)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+import msgspec
+
+from sagong.contract import Message, slot_of
+from sagong.errors import InvalidArgument, NotFound
+
+__all__ = ["Check", "LocalHost", "check_name", "checks", "local"]
+
+C = TypeVar("C", bound=msgspec.Struct)
+S = TypeVar("S")
+M = TypeVar("M", bound=Message)
+Check = Callable[[Any], Awaitable[None]]
+
+
+def checks(suite: ModuleType) -> list[Check]:
+    """The checks of a conformance suite, in the order they are written."""
+    return [value for key, value in vars(suite).items() if key.startswith("check_")]
+
+
+def check_name(check: Check) -> str:
+    """A check's name without its prefix, for reports."""
+    return getattr(check, "__name__", repr(check)).removeprefix("check_")
+
+
+class LocalHost:
+    """A `Host` for one plugin in the test's own process; other slots are given as objects."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        data: Path,
+        run: Path,
+        config: Mapping[str, Any] | None = None,
+        uses: Mapping[type, Any] | None = None,
+        listeners: Mapping[str, socket.socket] | None = None,
+    ) -> None:
+        self.name = name
+        self.data = data
+        self.run = run
+        self.root = run
+        self.log = logging.getLogger(f"sagong.{name}")
+        self.events: list[Message] = []
+        self._config = dict(config or {})
+        self._uses = dict(uses or {})
+        self._listeners = dict(listeners or {})
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._hearers: dict[type, list[asyncio.Queue[Message | None]]] = {}
+
+    def config(self, kind: type[C]) -> C:
+        """The test's configuration, decoded as strictly as the real one."""
+        try:
+            return msgspec.convert(self._config, kind)
+        except msgspec.ValidationError as error:
+            raise InvalidArgument(f"configuration of {self.name}: {error}") from None
+
+    def use(self, protocol: type[S], instance: str = "") -> S:
+        """The object that the test gave for the slot."""
+        found = self._uses.get(protocol)
+        if isinstance(found, Mapping):
+            found = found.get(instance)
+        if found is None:
+            raise NotFound(f"the test gives no provider of slot {slot_of(protocol).name}")
+        return found  # type: ignore[no-any-return]
+
+    def emit(self, event: Message) -> None:
+        """Keep the event in `events` and hand it to hearers of its type."""
+        self.events.append(event)
+        for queue in self._hearers.get(type(event), []):
+            queue.put_nowait(event)
+
+    async def hear(
+        self, protocol: type, kind: type[M], instance: str = ""
+    ) -> AsyncIterator[M | None]:
+        """Events that the test puts in by `deliver`, after the first `None`."""
+        queue: asyncio.Queue[Any] = asyncio.Queue()
+        self._hearers.setdefault(kind, []).append(queue)
+        try:
+            yield None
+            while True:
+                yield await queue.get()
+        finally:
+            self._hearers[kind].remove(queue)
+
+    def deliver(self, event: Message) -> None:
+        """Let the plugin hear an event of another slot."""
+        for queue in self._hearers.get(type(event), []):
+            queue.put_nowait(event)
+
+    def listener(self, name: str) -> socket.socket:
+        """The test's listening socket of that name."""
+        try:
+            return self._listeners[name]
+        except KeyError:
+            raise NotFound(f"the test gives no listener {name}") from None
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Background work; its failure is raised when the host closes."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        return task
+
+    async def close(self) -> None:
+        """Cancel background work and raise what went wrong in it."""
+        tasks, self._tasks = self._tasks, set()
+        for task in tasks:
+            task.cancel()
+        for result in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(result, Exception):
+                raise result
+
+
+@contextlib.asynccontextmanager
+async def local(
+    plugin: Callable[[Any], S],
+    *,
+    name: str = "",
+    data: Path | None = None,
+    run: Path | None = None,
+    config: Mapping[str, Any] | None = None,
+    uses: Mapping[type, Any] | None = None,
+    listeners: Mapping[str, socket.socket] | None = None,
+) -> AsyncIterator[S]:
+    """Make, start and stop a plugin in this process.
+
+    Without `data` and `run` it gets directories of its own below a temporary one (short paths: Unix
+    sockets end at 107 bytes).
+    """
+    with tempfile.TemporaryDirectory(prefix="sagong-", dir="/tmp") as base:
+        data, run = data or Path(base, "data"), run or Path(base, "run")
+        for directory in (data, run):
+            os.makedirs(directory, exist_ok=True)
+        called = name or getattr(plugin, "__name__", "plugin").lower()
+        host = LocalHost(
+            called, data=data, run=run, config=config, uses=uses, listeners=listeners
+        )
+        candidate = plugin(host)
+        try:
+            await _maybe(candidate, "start")
+            yield candidate
+        finally:
+            await _maybe(candidate, "stop")
+            await host.close()
+
+
+async def _maybe(candidate: object, step: str) -> None:
+    function = getattr(candidate, step, None)
+    if function is not None:
+        await function()

@@ -1,0 +1,30 @@
+"""Runs `async def` tests on uvloop, each in a loop of its own, and skips root tests without root."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from typing import Any
+
+import pytest
+import uvloop
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Await a coroutine test; others run as always."""
+    function: Any = pyfuncitem.obj
+    if not inspect.iscoroutinefunction(function):
+        return None
+    wanted = inspect.signature(function).parameters
+    uvloop.run(function(**{k: v for k, v in pyfuncitem.funcargs.items() if k in wanted}))
+    return True
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked root say why they are skipped when nobody is root."""
+    if os.geteuid() == 0:
+        return
+    for item in items:
+        if item.get_closest_marker("root"):
+            item.add_marker(pytest.mark.skip(reason="needs root: namespaces, mounts and cgroups"))
