@@ -40,9 +40,7 @@ T = TypeVar("T")
 DEFAULT_SECONDS = 30.0
 
 
-@dataclass_transform(
-    kw_only_default=True, frozen_default=True, field_specifiers=(msgspec.field,)
-)
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(msgspec.field,))
 class _MessageMeta(type(msgspec.Struct)):  # type: ignore[misc]
     """Makes every message frozen, keyword-only and silent about fields at their defaults."""
 
@@ -206,9 +204,7 @@ def schema(protocol: type) -> dict[str, Any]:
     spec = slot_of(protocol)
     kinds = [k for m in spec.methods.values() for k in (m.request, m.result) if _is_message(k)]
     kinds += [event for event in spec.events if event not in kinds]
-    references, components = msgspec.json.schema_components(
-        kinds, ref_template="#/$defs/{name}"
-    )
+    references, components = msgspec.json.schema_components(kinds, ref_template="#/$defs/{name}")
     by_kind = dict(zip(kinds, references))
     return {
         "slot": spec.name,

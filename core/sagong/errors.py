@@ -168,8 +168,6 @@ _CLASSES: dict[str, type[SagongError]] = {
 }
 
 
-def from_code(
-    code: str, message: str, detail: Mapping[str, str] | None = None
-) -> SagongError:
+def from_code(code: str, message: str, detail: Mapping[str, str] | None = None) -> SagongError:
     """The error a peer sent, as an exception of the class its code names (`Internal` if unknown)."""
     return _CLASSES.get(code, Internal)(message, detail=detail)

@@ -155,9 +155,7 @@ async def local(
         for directory in (data, run):
             os.makedirs(directory, exist_ok=True)
         called = name or getattr(plugin, "__name__", "plugin").lower()
-        host = LocalHost(
-            called, data=data, run=run, config=config, uses=uses, listeners=listeners
-        )
+        host = LocalHost(called, data=data, run=run, config=config, uses=uses, listeners=listeners)
         candidate = plugin(host)
         try:
             await _maybe(candidate, "start")

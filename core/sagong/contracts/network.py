@@ -231,9 +231,7 @@ class Rules(Message):
 class Networks(Protocol):
     """Networks and sandboxes of this machine."""
 
-    @method(
-        idempotent=True, raises=(AlreadyExists, InvalidArgument, Conflict, ResourceExhausted)
-    )
+    @method(idempotent=True, raises=(AlreadyExists, InvalidArgument, Conflict, ResourceExhausted))
     async def create(self, network: Network) -> Network:
         """Make a network. AlreadyExists for the name, Conflict for an overlapping subnet."""
         ...

@@ -1,0 +1,588 @@
+"""Contract `node`: sandboxes and containers of this machine, the same for Docker and for pods.
+
+`node` composes the slots below it: it merges a spec with its image's config, prepares the root
+filesystem, publishes volumes, joins networks, runs, restarts, probes health, and cleans up after
+`runtime.exited`. States of a container::
+
+    created ──► running ◄──► paused
+       ▲           │ ▲
+       │           ▼ │ restart policy
+       └──────── exited / restarting ──► (removed)
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from enum import StrEnum
+from typing import Protocol
+
+from sagong.contract import Message, method, slot
+from sagong.contracts.image import Image
+from sagong.contracts.network import Attachment, JoinRequest
+from sagong.contracts.network import Sandbox as NetworkSandbox
+from sagong.contracts.runtime import Device, Limits, LogSpec, Rlimit
+from sagong.contracts.streams import Address
+from sagong.errors import (
+    AlreadyExists,
+    Conflict,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    ResourceExhausted,
+)
+
+__all__ = [
+    "AttachSpec",
+    "Command",
+    "ConnectSpec",
+    "ContainerEvent",
+    "ContainerSpec",
+    "ContainerStatus",
+    "DialRequest",
+    "ExecRef",
+    "ExecSpec",
+    "ExecState",
+    "FileMount",
+    "HealthSpec",
+    "HealthState",
+    "HostFile",
+    "KillRequest",
+    "LogsRequest",
+    "Node",
+    "NodeQuery",
+    "Ref",
+    "RemoveRequest",
+    "ResizeSpec",
+    "RestartPolicy",
+    "SandboxSpec",
+    "SandboxStatus",
+    "StartRequest",
+    "StatusList",
+    "StatusState",
+    "StopRequest",
+    "TopResult",
+    "UpdateSpec",
+    "WaitRequest",
+    "WaitResult",
+]
+
+
+class SandboxSpec(Message):
+    """What containers share: network, names, resolver. `owner` is "docker" or "kube".
+
+    `network` asks for networks (its `id` is the sandbox's). `share_with` "sandbox id" shares the
+    network of another sandbox (`--network container:X`). `explicit` sandboxes (pods) keep their
+    network from creation to removal; others join when a container starts and leave when it ends.
+    `dns`, `search`, `dns_options`: resolv.conf; empty takes the network's or the machine's.
+    `hosts` are further lines (address, names) of /etc/hosts. `group` names the runtime group.
+    """
+
+    id: str
+    owner: str
+    hostname: str = ""
+    domainname: str = ""
+    network: JoinRequest
+    share_with: str = ""
+    explicit: bool = False
+    group: str = ""
+    share_pid: bool = False
+    cgroup_parent: str = ""
+    dns: tuple[str, ...] = ()
+    search: tuple[str, ...] = ()
+    dns_options: tuple[str, ...] = ()
+    hosts: tuple[tuple[str, str], ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+class SandboxStatus(Message):
+    """A sandbox as it is; `network` is None while it has none."""
+
+    spec: SandboxSpec
+    network: NetworkSandbox | None = None
+
+
+class FileMount(Message):
+    """A mount as users ask for it. `kind`: bind, volume, tmpfs, image.
+
+    bind: `source` a path of the host (`create` makes a missing directory, Docker's -v form).
+    volume: `source` a volume's name, made when missing (`anonymous` ones are removed with -v / --rm);
+    `copy` fills a new one with the image's content. `options` as of runtime's Mount.
+    """
+
+    kind: str
+    target: str
+    source: str = ""
+    readonly: bool = False
+    propagation: str = ""
+    subpath: str = ""
+    create: bool = False
+    copy: bool = True
+    anonymous: bool = False
+    driver: str = ""
+    driver_options: tuple[tuple[str, str], ...] = ()
+    options: tuple[str, ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+class HostFile(Message):
+    """A file that node writes and binds into the container (config maps, secrets, service tokens)."""
+
+    target: str
+    content: bytes
+    mode: int = 0o644
+    uid: int = 0
+    gid: int = 0
+
+
+class HealthSpec(Message):
+    """A health check in Docker's sense; `test` begins with CMD, CMD-SHELL or NONE. Seconds."""
+
+    test: tuple[str, ...]
+    interval: float = 30.0
+    timeout: float = 30.0
+    start_period: float = 0.0
+    start_interval: float = 5.0
+    retries: int = 3
+
+
+class RestartPolicy(Message):
+    """`name`: no, always, unless-stopped, on-failure; `maximum` retries of on-failure (0: any)."""
+
+    name: str = "no"
+    maximum: int = 0
+
+
+class Command(Message):
+    """What to execute; None fields are the image's. `user` is name or id, optionally `:group`."""
+
+    entrypoint: tuple[str, ...] | None = None
+    cmd: tuple[str, ...] | None = None
+    env: tuple[str, ...] = ()
+    cwd: str = ""
+    user: str = ""
+    groups: tuple[str, ...] = ()
+    tty: bool = False
+    rows: int = 0
+    columns: int = 0
+    stdin: bool = False
+    stdin_once: bool = False
+
+
+class ContainerSpec(Message):
+    """A container to be. `id` (64 hex digits) is made by the caller; `sandbox` must exist.
+
+    `name` is for people and logs. `add_capabilities`/`drop_capabilities` change Docker's default
+    set ("ALL" is known). Namespace modes are "new", "host", "group" or "container:ID".
+    `masked_paths`/`readonly_paths` None mean Docker's defaults. `remove` deletes it when it ends.
+    """
+
+    id: str
+    sandbox: str
+    name: str = ""
+    image: str
+    platform: str = ""
+    command: Command = Command()
+    files: tuple[HostFile, ...] = ()
+    mounts: tuple[FileMount, ...] = ()
+    image_volumes: bool = True
+    devices: tuple[Device, ...] = ()
+    device_rules: tuple[str, ...] = ()
+    limits: Limits = Limits()
+    shm_size: int = 64 << 20
+    rlimits: tuple[Rlimit, ...] = ()
+    sysctls: tuple[tuple[str, str], ...] = ()
+    add_capabilities: tuple[str, ...] = ()
+    drop_capabilities: tuple[str, ...] = ()
+    privileged: bool = False
+    no_new_privileges: bool = False
+    readonly_root: bool = False
+    storage_size: int = 0
+    masked_paths: tuple[str, ...] | None = None
+    readonly_paths: tuple[str, ...] | None = None
+    seccomp: str = "default"
+    apparmor: str = ""
+    selinux: str = ""
+    pid_mode: str = "new"
+    ipc_mode: str = "new"
+    uts_mode: str = "new"
+    user_mode: str = "host"
+    cgroup_mode: str = "new"
+    init: bool = False
+    oom_score_adjust: int | None = None
+    stop_signal: str = ""
+    stop_timeout: float = 10.0
+    restart: RestartPolicy = RestartPolicy()
+    remove: bool = False
+    health: HealthSpec | None = None
+    log: LogSpec = LogSpec()
+    runtime: str = ""
+    expect_attach: bool = False
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+class StatusState(StrEnum):
+    """States of a container."""
+
+    CREATED = "created"
+    RUNNING = "running"
+    PAUSED = "paused"
+    RESTARTING = "restarting"
+    EXITED = "exited"
+    REMOVING = "removing"
+    DEAD = "dead"
+
+
+class HealthState(Message):
+    """`status`: starting, healthy, unhealthy; the last probes as (start, end, code, output)."""
+
+    status: str
+    failing_streak: int = 0
+    probes: tuple[tuple[float, float, int, str], ...] = ()
+
+
+class ContainerStatus(Message):
+    """A container as it is. Times in seconds since the epoch, 0 for never.
+
+    `args` and `env` are as merged with the image. `mounts` as published: (kind, name, source,
+    target, mode, writable, propagation). `error` is why the last start failed.
+    """
+
+    spec: ContainerSpec
+    state: StatusState
+    pid: int = 0
+    run: int = 0
+    code: int = 0
+    oom_killed: bool = False
+    error: str = ""
+    created_at: float = 0.0
+    started_at: float = 0.0
+    finished_at: float = 0.0
+    restart_count: int = 0
+    image: Image | None = None
+    args: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    cwd: str = "/"
+    mounts: tuple[tuple[str, str, str, str, str, bool, str], ...] = ()
+    log_path: str = ""
+    resolv_path: str = ""
+    hosts_path: str = ""
+    hostname_path: str = ""
+    upper: str = ""
+    lower: tuple[str, ...] = ()
+    cgroup: str = ""
+    exec_ids: tuple[str, ...] = ()
+    health: HealthState | None = None
+    network: NetworkSandbox | None = None
+
+
+class Ref(Message):
+    """Names a container or sandbox by its full id."""
+
+    id: str
+
+
+class NodeQuery(Message):
+    """`owner` "" lists all; `images` False leaves the status's image out."""
+
+    owner: str = ""
+
+
+class StatusList(Message):
+    """Containers in order of creation."""
+
+    containers: tuple[ContainerStatus, ...] = ()
+
+
+class StartRequest(Message):
+    """Start a container; `expect_attach` holds output back until somebody attached."""
+
+    id: str
+    expect_attach: bool = False
+    rows: int = 0
+    columns: int = 0
+
+
+class StopRequest(Message):
+    """Stop: the stop signal, then after `seconds` (None: the spec's; -1: never) SIGKILL."""
+
+    id: str
+    seconds: float | None = None
+    signal: str = ""
+
+
+class KillRequest(Message):
+    """Send a signal by name or number."""
+
+    id: str
+    signal: str = "SIGKILL"
+
+
+class RemoveRequest(Message):
+    """Remove; `force` kills first, `volumes` deletes its anonymous volumes."""
+
+    id: str
+    force: bool = False
+    volumes: bool = False
+
+
+class UpdateSpec(Message):
+    """Change limits and restart policy; None leaves."""
+
+    id: str
+    limits: Limits | None = None
+    restart: RestartPolicy | None = None
+    name: str = ""
+
+
+class ExecSpec(Message):
+    """A further process; `exec_id` (64 hex digits) is made by the caller.
+
+    `detach_keys` are raw bytes that end an attached client's session.
+    """
+
+    id: str
+    exec_id: str
+    args: tuple[str, ...]
+    env: tuple[str, ...] = ()
+    cwd: str = ""
+    user: str = ""
+    tty: bool = False
+    rows: int = 0
+    columns: int = 0
+    stdin: bool = False
+    privileged: bool = False
+
+
+class ExecRef(Message):
+    """Names an exec."""
+
+    id: str
+    exec_id: str
+
+
+class ExecState(Message):
+    """An exec as it is; `stream` (protocol "frames") only in the answer that started it."""
+
+    exec_id: str
+    running: bool
+    pid: int = 0
+    code: int = 0
+    stream: Address | None = None
+
+
+class AttachSpec(Message):
+    """Attach to a running container's streams."""
+
+    id: str
+    stdin: bool = False
+    replay: bool = False
+
+
+class ResizeSpec(Message):
+    """Set the size of a terminal of the container or of an exec."""
+
+    id: str
+    exec_id: str = ""
+    rows: int
+    columns: int
+
+
+class LogsRequest(Message):
+    """Read logs: `since`/`until` in seconds since the epoch (0: none), `tail` lines (-1: all).
+
+    The answer's stream has frames STDOUT and STDERR and ends with the log, or with the container's
+    end when `follow` is set. `previous` reads the run before. `limit` bounds the bytes (0: none).
+    """
+
+    id: str
+    stdout: bool = True
+    stderr: bool = True
+    since: float = 0.0
+    until: float = 0.0
+    tail: int = -1
+    follow: bool = False
+    timestamps: bool = False
+    previous: bool = False
+    details: bool = False
+    limit: int = 0
+
+
+class WaitRequest(Message):
+    """`condition`: not-running, next-exit, removed."""
+
+    id: str
+    condition: str = "not-running"
+
+
+class WaitResult(Message):
+    """The code it ended with; the first item of the stream says `waiting` at once."""
+
+    waiting: bool = False
+    code: int = 0
+    error: str = ""
+
+
+class ConnectSpec(Message):
+    """Connect the sandbox to a network (also when it is not running: at its next start)."""
+
+    id: str
+    attachment: Attachment
+    disconnect: bool = False
+    force: bool = False
+
+
+class DialRequest(Message):
+    """A raw stream to a TCP port inside a sandbox (port forwarding)."""
+
+    id: str
+    port: int
+
+
+class TopResult(Message):
+    """Processes as (host pid, /proc stat fields by name)."""
+
+    processes: tuple[tuple[int, tuple[tuple[str, str], ...]], ...]
+
+
+class ContainerEvent(Message):
+    """Something happened: `action` in Docker's words (create, start, die, oom, kill, stop, restart,
+    pause, unpause, update, rename, destroy, health_status: healthy, exec_create: …, exec_start: …,
+    exec_die, attach, detach, resize, mount, unmount, connect, disconnect).
+
+    `number` grows by one per event of this node; time in nanoseconds since the epoch.
+    """
+
+    number: int
+    time: int
+    action: str
+    id: str
+    owner: str = ""
+    attributes: tuple[tuple[str, str], ...] = ()
+
+
+@slot("node", version=1, events=(ContainerEvent,))
+class Node(Protocol):
+    """The one way to start a container."""
+
+    @method(
+        idempotent=True,
+        raises=(AlreadyExists, InvalidArgument, NotFound, Conflict, ResourceExhausted),
+    )
+    async def create_sandbox(self, spec: SandboxSpec) -> SandboxStatus:
+        """Make a sandbox; the same spec again returns it."""
+        ...
+
+    @method(idempotent=True, raises=(FailedPrecondition,))
+    async def remove_sandbox(self, ref: Ref) -> None:
+        """Remove a sandbox; FailedPrecondition while containers are in it; unknown is no error."""
+        ...
+
+    @method(idempotent=True, raises=(NotFound,))
+    async def sandbox(self, ref: Ref) -> SandboxStatus:
+        """One sandbox."""
+        ...
+
+    @method(idempotent=True, raises=(NotFound, Conflict, InvalidArgument, ResourceExhausted))
+    async def connect(self, spec: ConnectSpec) -> SandboxStatus:
+        """Connect to a network or take off one."""
+        ...
+
+    @method(idempotent=True, raises=(AlreadyExists, InvalidArgument, NotFound, ResourceExhausted))
+    async def create(self, spec: ContainerSpec) -> ContainerStatus:
+        """Make a container; NotFound for its image says `No such image: NAME`."""
+        ...
+
+    @method(
+        idempotent=True,
+        raises=(NotFound, FailedPrecondition, InvalidArgument, Conflict, ResourceExhausted),
+    )
+    async def start(self, request: StartRequest) -> ContainerStatus:
+        """Start; running already returns at once. Errors as of runtime.run; it can be tried again."""
+        ...
+
+    @method(idempotent=True, raises=(NotFound,), seconds=86400.0)
+    async def stop(self, request: StopRequest) -> ContainerStatus:
+        """Stop and wait for the end; not running is no error. Restart policies do not apply."""
+        ...
+
+    @method(
+        idempotent=False, raises=(NotFound, FailedPrecondition, InvalidArgument), seconds=86400.0
+    )
+    async def restart(self, request: StopRequest) -> ContainerStatus:
+        """Stop, then start."""
+        ...
+
+    @method(idempotent=False, raises=(NotFound, FailedPrecondition, InvalidArgument))
+    async def kill(self, request: KillRequest) -> None:
+        """Signal; FailedPrecondition (`container ID is not running`) when it is not running."""
+        ...
+
+    @method(idempotent=True, raises=(NotFound, FailedPrecondition))
+    async def pause(self, ref: Ref) -> None:
+        """Freeze; FailedPrecondition when paused already or not running."""
+        ...
+
+    @method(idempotent=True, raises=(NotFound, FailedPrecondition))
+    async def resume(self, ref: Ref) -> None:
+        """Thaw; FailedPrecondition when not paused."""
+        ...
+
+    @method(idempotent=True, raises=(NotFound, InvalidArgument))
+    async def update(self, spec: UpdateSpec) -> ContainerStatus:
+        """Change limits, restart policy or name."""
+        ...
+
+    @method(idempotent=True, raises=(NotFound, FailedPrecondition), seconds=120.0)
+    async def remove(self, request: RemoveRequest) -> None:
+        """Remove; FailedPrecondition when it runs and `force` is not set. Unknown is NotFound."""
+        ...
+
+    @method(idempotent=True, raises=(NotFound,))
+    async def inspect(self, ref: Ref) -> ContainerStatus:
+        """One container."""
+        ...
+
+    @method(idempotent=True)
+    async def list(self, query: NodeQuery) -> StatusList:
+        """All containers."""
+        ...
+
+    @method(idempotent=True, raises=(NotFound, FailedPrecondition, InvalidArgument))
+    async def exec(self, spec: ExecSpec) -> ExecState:
+        """Start a process in a running container."""
+        ...
+
+    @method(idempotent=True, raises=(NotFound,))
+    async def exec_state(self, ref: ExecRef) -> ExecState:
+        """An exec's state."""
+        ...
+
+    @method(idempotent=True, raises=(NotFound, FailedPrecondition))
+    async def attach(self, spec: AttachSpec) -> Address:
+        """Streams of a running container."""
+        ...
+
+    @method(idempotent=True, raises=(NotFound, FailedPrecondition))
+    async def resize(self, spec: ResizeSpec) -> None:
+        """Resize a terminal."""
+        ...
+
+    @method(idempotent=True, raises=(NotFound, FailedPrecondition))
+    async def logs(self, request: LogsRequest) -> Address:
+        """A log stream; FailedPrecondition when the driver keeps none."""
+        ...
+
+    @method(idempotent=True, raises=(NotFound, InvalidArgument), seconds=86400.0)
+    def wait(self, request: WaitRequest) -> AsyncIterator[WaitResult]:
+        """First `waiting` at once, then the result; over restarts of everything between."""
+        ...
+
+    @method(idempotent=True, raises=(NotFound, FailedPrecondition))
+    async def top(self, ref: Ref) -> TopResult:
+        """Processes of a container."""
+        ...
+
+    @method(idempotent=True, raises=(NotFound, FailedPrecondition))
+    async def dial(self, request: DialRequest) -> Address:
+        """A raw stream to a port inside a sandbox."""
+        ...
