@@ -1,0 +1,149 @@
+"""A route: calls to whoever fills a slot now, over its crashes and swaps.
+
+The kernel says which generation serves (`switch`) and which are dead (`bury`). New calls go to the
+newest link; calls in flight end on theirs. A call that a draining provider did not execute goes to
+the next generation, whatever it is; one lost with its provider is sent again only if its contract
+calls it idempotent, else it fails with `Unavailable` and `maybe_executed`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import zmq
+
+from sagong.bus.link import Link, Lost, Moved
+from sagong.call import current
+from sagong.contract import MethodSpec
+from sagong.errors import DeadlineExceeded, Unavailable
+from sagong.wire import pack_value
+
+__all__ = ["Route"]
+
+
+class Route:
+    """The way to one slot's provider; `name` is for messages (`scheduler`, `state local`)."""
+
+    def __init__(self, context: zmq.Context[Any], name: str) -> None:
+        self.name = name
+        self.generation = 0
+        self._context = context
+        self._link: Link | None = None
+        self._old: list[Link] = []
+        self._changed = asyncio.Event()
+
+    def switch(self, generation: int, path: str) -> None:
+        """Send new calls to this generation from now on; older or equal ones change nothing."""
+        if generation <= self.generation:
+            return
+        self.generation = generation
+        if self._link is not None:
+            self._old.append(self._link)
+        self._link = Link(self._context, path)
+        self._announce()
+        self._retire()
+
+    def bury(self, path: str) -> None:
+        """The provider at `path` is dead: fail or resend what was in flight there."""
+        for link in [*self._old, self._link]:
+            if link is not None and link.path == path:
+                link.fail()
+        if self._link is not None and self._link.path == path:
+            self._old.append(self._link)
+            self._link = None
+        self._retire()
+
+    async def call(self, spec: MethodSpec, request: Any) -> Any:
+        """Call the slot's method; waits for a provider until the deadline."""
+        deadline = self._deadline(spec)
+        body = pack_value(request)
+        tried: Link | None = None
+        while True:
+            link = self._link
+            if link is None or link is tried:
+                await self._wait_other(tried, deadline, spec)
+                continue
+            tried = link
+            try:
+                return await link.call(spec, body, deadline)
+            except Moved:
+                continue
+            except Lost:
+                if not spec.mark.idempotent:
+                    raise Unavailable(
+                        f"{spec.wire_name}: {self.name} died during the call; it may have been "
+                        "executed: look before you repeat it",
+                        maybe_executed=True,
+                    ) from None
+
+    async def stream(self, spec: MethodSpec, request: Any) -> AsyncIterator[Any]:
+        """Open a stream. When its provider moves or dies it ends with `Unavailable`: open it anew."""
+        deadline = self._deadline(spec)
+        while self._link is None:
+            await self._wait_other(None, deadline, spec)
+        link = self._link
+        try:
+            id_, stream = link.open(spec, pack_value(request))
+        except Lost:
+            raise Unavailable(f"{spec.wire_name}: {self.name} is gone; open it again") from None
+        try:
+            while True:
+                await stream.wait_change()
+                while stream.items:
+                    body = stream.items.popleft()
+                    link.credit(id_, stream)
+                    yield spec.result_decoder.decode(body)
+                if stream.ended:
+                    break
+            if isinstance(stream.failure, Lost | Moved):
+                raise Unavailable(f"{spec.wire_name}: {self.name} was replaced; open it again")
+            if stream.failure is not None:
+                raise stream.failure
+        finally:
+            link.cancel(id_)
+            self._retire()
+
+    def close(self) -> None:
+        """Close all links; calls in flight fail."""
+        for link in [*self._old, self._link]:
+            if link is not None:
+                link.close()
+        self._old, self._link = [], None
+        self._announce()
+
+    def _deadline(self, spec: MethodSpec) -> int:
+        own = time.monotonic_ns() + int(spec.mark.seconds * 1e9)
+        inherited = current().deadline
+        return min(own, inherited) if inherited else own
+
+    async def _wait_other(self, tried: Link | None, deadline: int, spec: MethodSpec) -> None:
+        changed = self._changed
+        if self._link is not None and self._link is not tried:
+            return
+        try:
+            async with asyncio.timeout((deadline - time.monotonic_ns()) / 1e9):
+                await changed.wait()
+        except TimeoutError:
+            if tried is None:
+                raise Unavailable(
+                    f"{spec.wire_name}: nothing serves {self.name} now; see `sagong status`"
+                ) from None
+            raise DeadlineExceeded(
+                f"{spec.wire_name}: no successor of {self.name} before the deadline"
+            ) from None
+
+    def _announce(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _retire(self) -> None:
+        for link in [link for link in self._old if not link.busy]:
+            self._old.remove(link)
+            link.close()
+        if self._old:
+            with contextlib.suppress(RuntimeError):
+                asyncio.get_running_loop().call_later(1.0, self._retire)

@@ -1,0 +1,149 @@
+"""The wire format of the bus, without sockets: envelopes to frames and back.
+
+One message on a socket is a first frame, a MessagePack array of envelopes gathered in one tick of
+the sender's loop, and after it the bodies too large to be copied into it. An envelope is an array
+`[version, kind, id, method, deadline, flags, cause, body]`; `docs/reference/wire.md` is the
+description for implementers in other languages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import IntEnum, IntFlag
+from typing import Any
+
+import msgspec
+
+from sagong.errors import Internal, InvalidArgument, SagongError, from_code
+
+__all__ = [
+    "BODY_LIMIT",
+    "EMPTY",
+    "ENVELOPE_LIMIT",
+    "INLINE_LIMIT",
+    "VERSION",
+    "WINDOW",
+    "Envelope",
+    "Flag",
+    "Kind",
+    "decode",
+    "encode",
+    "pack_error",
+    "pack_value",
+    "unpack_error",
+]
+
+VERSION = 1
+INLINE_LIMIT = 32 << 10
+BODY_LIMIT = 64 << 20
+ENVELOPE_LIMIT = 4096
+WINDOW = 64
+
+
+class Kind(IntEnum):
+    """What an envelope means. The caller sends CALL, OPEN, CANCEL, CREDIT, PING."""
+
+    CALL = 1  # one question, answered by REPLY, ERROR or GOAWAY
+    REPLY = 2
+    ERROR = 3  # body: [code, message, detail]; ends a call or a stream
+    CANCEL = 4  # the caller no longer wants call or stream `id`
+    OPEN = 5  # a stream is asked for, with WINDOW items of credit
+    ITEM = 6
+    CREDIT = 7  # body: how many more items may be sent
+    END = 8  # the stream is complete
+    GOAWAY = 9  # not executed and not to be: ask the next generation
+    PING = 10  # answered by PONG
+    PONG = 11
+
+
+class Flag(IntFlag):
+    """Bits of an envelope's flags."""
+
+    NONE = 0
+    FRAME = 1  # the body is the number of the frame that holds it, from 1
+
+
+class Envelope(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """One envelope; `deadline` is CLOCK_MONOTONIC in nanoseconds, 0 for none."""
+
+    version: int
+    kind: int
+    id: int
+    method: str
+    deadline: int
+    flags: int
+    cause: str
+    body: msgspec.Raw
+
+
+EMPTY = msgspec.Raw(b"\xc0")
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODER = msgspec.msgpack.Decoder(list[Envelope])
+_FRAME_NUMBER = msgspec.msgpack.Decoder(int)
+_ERROR = msgspec.msgpack.Decoder(tuple[str, str, dict[str, str]])
+
+
+def encode(envelopes: Sequence[Envelope]) -> list[bytes]:
+    """Frames of one message; large bodies get frames of their own."""
+    extra: list[bytes] = []
+    if any(len(e.body) > INLINE_LIMIT for e in envelopes):
+        envelopes = [_outlined(e, extra) for e in envelopes]
+    return [_ENCODER.encode(envelopes), *extra]
+
+
+def _outlined(envelope: Envelope, extra: list[bytes]) -> Envelope:
+    if len(envelope.body) <= INLINE_LIMIT:
+        return envelope
+    extra.append(bytes(envelope.body))
+    number = msgspec.Raw(_ENCODER.encode(len(extra)))
+    return msgspec.structs.replace(envelope, flags=envelope.flags | Flag.FRAME, body=number)
+
+
+def decode(frames: Sequence[bytes | memoryview]) -> list[Envelope]:
+    """Envelopes of one message; `InvalidArgument` says what is malformed."""
+    if not frames:
+        raise InvalidArgument("wire: a message without frames")
+    try:
+        envelopes = _DECODER.decode(frames[0])
+    except msgspec.MsgspecError as error:
+        raise InvalidArgument(f"wire: the first frame is no list of envelopes: {error}") from None
+    if len(envelopes) > ENVELOPE_LIMIT:
+        raise InvalidArgument(f"wire: {len(envelopes)} envelopes exceed {ENVELOPE_LIMIT}")
+    if len(frames) == 1:
+        return envelopes
+    return [_inlined(e, frames) if e.flags & Flag.FRAME else e for e in envelopes]
+
+
+def _inlined(envelope: Envelope, frames: Sequence[bytes | memoryview]) -> Envelope:
+    try:
+        number = _FRAME_NUMBER.decode(envelope.body)
+    except msgspec.MsgspecError:
+        raise InvalidArgument("wire: a body's frame number is no integer") from None
+    if not 1 <= number < len(frames):
+        raise InvalidArgument(f"wire: frame {number} of {len(frames) - 1} is named, but not there")
+    return msgspec.structs.replace(
+        envelope, flags=envelope.flags & ~Flag.FRAME, body=msgspec.Raw(frames[number])
+    )
+
+
+def pack_value(value: Any) -> msgspec.Raw:
+    """A message, or None, as a body; `Internal` when it exceeds what the bus carries."""
+    if value is None:
+        return EMPTY
+    body = _ENCODER.encode(value)
+    if len(body) > BODY_LIMIT:
+        raise Internal(f"a body of {len(body)} bytes exceeds {BODY_LIMIT}; send it as a stream")
+    return msgspec.Raw(body)
+
+
+def pack_error(error: SagongError) -> msgspec.Raw:
+    """The body of an ERROR."""
+    return msgspec.Raw(_ENCODER.encode((error.code, error.message, error.detail)))
+
+
+def unpack_error(body: msgspec.Raw) -> SagongError:
+    """The exception that a peer's ERROR stands for."""
+    try:
+        return from_code(*_ERROR.decode(body))
+    except msgspec.MsgspecError as error:
+        return Internal(f"wire: malformed error from the peer: {error}")
