@@ -1,0 +1,116 @@
+"""Configuration: one frozen struct, decoded once from `sagong.toml` over a profile.
+
+A profile lists the units that run; `sagong.toml` chooses the profile and changes units. Unknown
+keys are refused with their path. Units' own settings are decoded by their plugins.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from sagong.errors import InvalidArgument, NotFound
+
+__all__ = ["Config", "Paths", "UnitConfig", "load"]
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where an instance lives. `--root DIR` moves all of it below DIR."""
+
+    run: Path = Path("/run/sagong")
+    data: Path = Path("/var/lib/sagong")
+    etc: Path = Path("/etc/sagong")
+
+    @classmethod
+    def below(cls, root: str | Path) -> Paths:
+        """The instance of a root directory; "/" is the machine's own."""
+        root = Path(root).absolute()
+        if root == Path("/"):
+            return cls()
+        return cls(root / "run", root / "lib", root / "etc")
+
+    def expand(self, text: str) -> str:
+        """Fill in `{run}`, `{data}` and `{etc}` of a manifest's or configuration's path."""
+        for name in ("run", "data", "etc"):
+            text = text.replace("{" + name + "}", str(getattr(self, name)))
+        return text
+
+
+class UnitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A unit: which plugin fills it, and that plugin's settings. `enabled = false` leaves it out.
+
+    `instance` names one of several providers of a slot (`local`, `cluster`).
+    `listens` changes addresses of the manifest's listeners by name.
+    """
+
+    plugin: str = ""
+    instance: str = ""
+    enabled: bool = True
+    settings: dict[str, Any] = {}
+    listens: dict[str, str] = {}
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The kernel's configuration."""
+
+    profile: str = "single"
+    uid_base: int = 58000
+    sandbox: bool = True
+    preload: tuple[str, ...] = ()
+    log_limit: int = 8 << 20
+    units: dict[str, UnitConfig] = {}
+
+
+def load(paths: Paths, profile: str = "") -> Config:
+    """Read `sagong.toml` (which may be missing) over its profile."""
+    path = paths.etc / "sagong.toml"
+    own = _read(path) if path.exists() else {}
+    chosen = profile or own.get("profile", Config().profile)
+    base = _profile(paths, str(chosen))
+    units = {**base.get("units", {})}
+    for name, unit in own.get("units", {}).items():
+        units[name] = _merged(units.get(name, {}), unit)
+    tables = {**base, **own, "profile": chosen, "units": units}
+    try:
+        config = msgspec.convert(tables, Config)
+    except msgspec.ValidationError as error:
+        raise InvalidArgument(f"{path} over profile {chosen}: {error}") from None
+    return config
+
+
+def _merged(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """Tables are merged key by key, all else is replaced; another plugin drops the old settings."""
+    if "plugin" in own and own["plugin"] != base.get("plugin"):
+        base = {k: v for k, v in base.items() if k != "settings"}
+    merged = {**base, **own}
+    for key in ("settings", "listens"):
+        if key in base and key in own:
+            merged[key] = {**base[key], **own[key]}
+    return merged
+
+
+def _profile(paths: Paths, name: str) -> dict[str, Any]:
+    own = paths.etc / "profiles" / f"{name}.toml"
+    if own.exists():
+        return _read(own)
+    shipped = files("sagong").joinpath("profiles", f"{name}.toml")
+    if not shipped.is_file():
+        raise NotFound(f"no profile {name}: neither {own} nor one that ships with sagong")
+    return _parse(shipped.read_text(), f"profile {name}")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return _parse(path.read_text(), str(path))
+
+
+def _parse(text: str, where: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidArgument(f"{where}: not TOML: {error}") from None

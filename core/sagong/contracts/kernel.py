@@ -1,0 +1,197 @@
+"""Contract `kernel`: the directory and supervisor, as processes and the operator see it.
+
+A process calls `attend` and follows the orders it gets until it ends; when the stream breaks (the
+kernel died) it attends again and is known by its generation. The kernel carries no calls of others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from sagong.contract import Message, method, slot
+from sagong.errors import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied
+
+__all__ = [
+    "AccessEntry",
+    "Attendance",
+    "Done",
+    "Kernel",
+    "Order",
+    "ProcessStatus",
+    "RouteEntry",
+    "RouteTable",
+    "StopSystem",
+    "SwapRequest",
+    "SwapStep",
+    "SystemStatus",
+    "UnitRef",
+    "UnitStatus",
+]
+
+
+class Attendance(Message):
+    """A process says who it is; the kernel holds it against what it started (uid, generation)."""
+
+    unit: str
+    generation: int
+    pid: int
+
+
+class RouteEntry(Message):
+    """Who serves a slot now; `path` of the ipc socket."""
+
+    slot: str
+    version: int
+    instance: str = ""
+    generation: int
+    path: str
+
+
+class AccessEntry(Message):
+    """A uid, the unit's name behind it, and the methods it may call here."""
+
+    uid: int
+    name: str
+    methods: tuple[str, ...]
+
+
+class Order(Message):
+    """What the kernel wants of a process; absent parts change nothing.
+
+    `action`: "start" (construct, take over `state`, serve; then `done`), "drain" (finish within
+    `seconds`; then `done` with exported state), "stop" (end now). `dead` are paths of providers
+    that are gone.
+    """
+
+    id: int
+    routes: tuple[RouteEntry, ...] | None = None
+    dead: tuple[str, ...] = ()
+    access: tuple[AccessEntry, ...] | None = None
+    action: str = ""
+    state: bytes = b""
+    seconds: float = 0.0
+
+
+class Done(Message):
+    """An order was carried out, or failed with `error`."""
+
+    unit: str
+    generation: int
+    order: int
+    state: bytes = b""
+    error: str = ""
+
+
+class ProcessStatus(Message):
+    """A process of the system. Times in seconds since the epoch, memory (PSS) in bytes."""
+
+    unit: str
+    plugin: str
+    generation: int
+    pid: int
+    uid: int
+    state: str
+    started: float
+    memory: int = 0
+
+
+class UnitStatus(Message):
+    """A unit: what it is to run, what serves, and what went wrong with it."""
+
+    name: str
+    plugin: str
+    kind: str
+    slots: tuple[str, ...] = ()
+    state: str
+    restarts: int = 0
+    problem: str = ""
+    processes: tuple[ProcessStatus, ...] = ()
+
+
+class SystemStatus(Message):
+    """The whole system. `others` are keeper, kernel, zygote and companions."""
+
+    version: str
+    profile: str
+    boot: str
+    ready: bool
+    units: tuple[UnitStatus, ...]
+    others: tuple[ProcessStatus, ...] = ()
+
+
+class SwapRequest(Message):
+    """Replace what fills `unit` by `plugin` ("" by itself), live."""
+
+    unit: str
+    plugin: str = ""
+
+
+class SwapStep(Message):
+    """Progress of a swap; the last one has `finished`, and the generation that serves."""
+
+    text: str
+    finished: bool = False
+    generation: int = 0
+
+
+class UnitRef(Message):
+    """Names a unit."""
+
+    unit: str
+
+
+class RouteTable(Message):
+    """Routes of all slots, for the operator's tools."""
+
+    routes: tuple[RouteEntry, ...]
+
+
+class StopSystem(Message):
+    """End everything but containers, or (`containers`) those too."""
+
+    seconds: float = 10.0
+
+
+@slot("kernel", version=1)
+class Kernel(Protocol):
+    """Directory and supervisor."""
+
+    @method(idempotent=True, raises=(PermissionDenied, NotFound))
+    def attend(self, attendance: Attendance) -> AsyncIterator[Order]:
+        """Orders for a process, beginning with its routes and accesses."""
+        ...
+
+    @method(idempotent=True, raises=(PermissionDenied, NotFound))
+    async def done(self, done: Done) -> None:
+        """An order was carried out."""
+        ...
+
+    @method(idempotent=True)
+    async def status(self) -> SystemStatus:
+        """Everything at a glance."""
+        ...
+
+    @method(idempotent=True)
+    async def routes(self) -> RouteTable:
+        """Who serves what."""
+        ...
+
+    @method(
+        idempotent=False,
+        raises=(NotFound, InvalidArgument, FailedPrecondition, PermissionDenied),
+        seconds=120.0,
+    )
+    def swap(self, request: SwapRequest) -> AsyncIterator[SwapStep]:
+        """Replace a unit's process while everything runs; on failure the old one goes on."""
+        ...
+
+    @method(idempotent=False, raises=(NotFound, PermissionDenied))
+    async def restart(self, unit: UnitRef) -> None:
+        """Start a unit again that the supervisor has given up."""
+        ...
+
+    @method(idempotent=True, raises=(PermissionDenied,))
+    async def stop(self, request: StopSystem) -> None:
+        """Stop the system; containers stay."""
+        ...

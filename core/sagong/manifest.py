@@ -1,0 +1,256 @@
+"""The manifest of a plugin, `plugin.toml`: what it provides, uses, and what it may touch.
+
+Unknown keys are refused with their path, and every right says why it is needed. The kernel reads
+`PACKAGE/plugin.toml` without importing anything of the package.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from sagong.errors import InvalidArgument, NotFound
+
+__all__ = [
+    "Capability",
+    "Companion",
+    "DeviceRight",
+    "Hears",
+    "Limits",
+    "Listener",
+    "Manifest",
+    "NetworkRight",
+    "PathRight",
+    "Plugin",
+    "Restart",
+    "Rights",
+    "SeccompGroup",
+    "Uses",
+    "load",
+    "discover",
+    "parse",
+    "size_bytes",
+]
+
+
+class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of the manifest's tables."""
+
+
+class Plugin(_Table):
+    """Who it is. `command` starts a program in another language instead of a Python class."""
+
+    name: str
+    version: str
+    summary: str
+    class_: str = msgspec.field(name="class", default="")
+    command: tuple[str, ...] = ()
+    kind: Literal["plugin", "service"] = "plugin"
+
+
+class Uses(_Table):
+    """Calls to a slot: which methods (all if none is named), of which instance."""
+
+    version: int
+    why: str
+    instance: str = ""
+    methods: tuple[str, ...] = ()
+    rules: tuple[dict[str, tuple[str, ...]], ...] = ()
+    slot: str = ""
+
+
+class Hears(_Table):
+    """Events of a slot."""
+
+    why: str
+    version: int = 1
+    instance: str = ""
+
+
+class Listener(_Table):
+    """A listening socket: `unix:PATH` or `tcp:HOST:PORT`, opened by the kernel, held by the keeper."""
+
+    address: str
+    why: str
+    mode: str = "0600"
+    group: str = ""
+    optional: bool = False
+
+
+class Capability(_Table):
+    """A Linux capability."""
+
+    name: str
+    why: str
+
+
+class NetworkRight(_Table):
+    """`host`: the machine's network; `none`: a network namespace without interfaces."""
+
+    mode: Literal["none", "host"] = "none"
+    why: str = ""
+
+
+class PathRight(_Table):
+    """A path to read or write; `shared` keeps mount propagation with the machine."""
+
+    path: str
+    access: Literal["read", "write"]
+    why: str
+    shared: bool = False
+    optional: bool = False
+
+
+class DeviceRight(_Table):
+    """A device node."""
+
+    path: str
+    why: str
+    optional: bool = False
+
+
+class SeccompGroup(_Table):
+    """A group of system calls that plugins are denied by default."""
+
+    group: str
+    why: str
+
+
+class Rights(_Table):
+    """All that is granted beyond nothing."""
+
+    capabilities: tuple[Capability, ...] = ()
+    network: NetworkRight = NetworkRight()
+    paths: tuple[PathRight, ...] = ()
+    devices: tuple[DeviceRight, ...] = ()
+    seccomp: tuple[SeccompGroup, ...] = ()
+
+
+class Limits(_Table):
+    """Limits of the process: memory and tmp as `64M`, numbers of processes and open files."""
+
+    memory: str = "256M"
+    pids: int = 64
+    files: int = 4096
+    tmp: str = "64M"
+
+
+class Restart(_Table):
+    """How it is replaced: `overlap` of two generations, bounded by `drain_seconds`; `warm` spare."""
+
+    overlap: bool = True
+    warm: bool = False
+    drain_seconds: float = 10.0
+
+
+class Companion(_Table):
+    """A program of this package that runs outside the sandbox, with full rights, beside the plugin."""
+
+    command: tuple[str, ...]
+    why: str
+
+
+class Manifest(_Table):
+    """A whole `plugin.toml`."""
+
+    plugin: Plugin
+    provides: dict[str, int] = {}
+    uses: dict[str, Uses] = {}
+    hears: dict[str, Hears] = {}
+    listens: dict[str, Listener] = {}
+    rights: Rights = Rights()
+    limits: Limits = Limits()
+    restart: Restart = Restart()
+    companion: Companion | None = None
+
+    def used_slots(self) -> Iterator[tuple[str, Uses]]:
+        """Each use with its slot: the table's key, or `slot` where one slot is used twice."""
+        for key, use in self.uses.items():
+            yield use.slot or key, use
+
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
+_SIZE = re.compile(r"(\d+)([KMG]?)")
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+def parse(text: str, *, where: str) -> Manifest:
+    """Read a manifest's text; every mistake is an `InvalidArgument` with `where`, path and remedy."""
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidArgument(f"{where}: not TOML: {error}") from None
+    try:
+        manifest = msgspec.convert(tables, Manifest)
+    except msgspec.ValidationError as error:
+        raise InvalidArgument(f"{where}: {error}; docs/reference/manifest.md lists the keys") from None
+    problems = list(_problems(manifest))
+    if problems:
+        raise InvalidArgument(f"{where}: " + "; ".join(problems))
+    return manifest
+
+
+def _problems(manifest: Manifest) -> Iterator[str]:
+    plugin = manifest.plugin
+    if not _NAME.fullmatch(plugin.name):
+        yield f"plugin.name {plugin.name!r}: lower-case letters, digits and _, at most 48"
+    if bool(plugin.class_) == bool(plugin.command):
+        yield "plugin: give either class (package:Class) or command, not both"
+    if plugin.class_ and plugin.class_.count(":") != 1:
+        yield f"plugin.class {plugin.class_!r}: write it as package:Class"
+    for path, why in _reasons(manifest):
+        if len(why.strip()) < 3:
+            yield f"{path}.why: say why this right is needed"
+    for key in ("memory", "tmp"):
+        if not _SIZE.fullmatch(getattr(manifest.limits, key)):
+            yield f"limits.{key}: a number with K, M or G, such as 64M"
+    for name, listener in manifest.listens.items():
+        if listener.address.partition(":")[0] not in ("unix", "tcp", "udp"):
+            yield f"listens.{name}.address: unix:PATH, tcp:HOST:PORT or udp:HOST:PORT"
+
+
+def _reasons(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    for table in ("uses", "hears", "listens"):
+        for key, value in getattr(manifest, table).items():
+            yield f"{table}.{key}", value.why
+    rights = manifest.rights
+    for table in ("capabilities", "paths", "devices", "seccomp"):
+        for number, value in enumerate(getattr(rights, table)):
+            yield f"rights.{table}[{number}]", value.why
+    if rights.network.mode != "none":
+        yield "rights.network", rights.network.why
+    if manifest.companion is not None:
+        yield "companion", manifest.companion.why
+
+
+def size_bytes(text: str) -> int:
+    """`64M` as bytes."""
+    found = _SIZE.fullmatch(text)
+    if found is None:
+        raise InvalidArgument(f"size {text!r}: a number with K, M or G, such as 64M")
+    return int(found[1]) * _UNITS[found[2]]
+
+
+def load(package: str) -> Manifest:
+    """The manifest of an installed package, found without importing it."""
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise NotFound(f"no package {package}; is the plugin installed?")
+    path = Path(spec.submodule_search_locations[0], "plugin.toml")
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        raise NotFound(f"{path} is missing: {package} is not a sagong plugin") from None
+    return parse(text, where=str(path))
+
+
+def discover() -> dict[str, str]:
+    """Installed plugins and services: plugin name to package, by entry points of sagong.plugins."""
+    return {point.name: point.value for point in entry_points(group="sagong.plugins")}
