@@ -138,7 +138,7 @@ def flags_of(options: Iterable[str]) -> ParsedOptions:
 
 
 class MountEntry(NamedTuple):
-    """One line of mountinfo: `device` is "major:minor", `propagation` holds "shared:1" and so on."""
+    """A line of mountinfo: `device` is "major:minor", `propagation` holds "shared:1" and so on."""
 
     id: int
     parent: int

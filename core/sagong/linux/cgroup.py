@@ -1,0 +1,392 @@
+"""Control groups of version 1, 2 and both: found, made, limited, frozen, killed, removed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property, partial
+
+from sagong.linux.cgroup_devices import install_device_rules
+from sagong.linux.cgroup_limits import CgroupLimits, LimitWrite, limit_writes
+from sagong.linux.mounts import MountEntry, parse_mountinfo
+
+__all__ = [
+    "CONTROLLERS",
+    "Cgroup",
+    "CgroupLayout",
+    "Hierarchy",
+    "delegate",
+    "discover",
+    "enter",
+    "layout_of_machine",
+]
+
+# Names of version 1; of version 2's, `io` is listed here as blkio. Devices, freezer and cpuacct
+# are built into version 2.
+CONTROLLERS = ("cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids")
+_FROM_V2 = {"io": "blkio"}
+_TO_V2 = {"blkio": "io"}
+_BUILT_IN = frozenset({"devices", "freezer", "cpuacct"})
+_RETRY_SECONDS = 0.002
+
+
+@dataclass(frozen=True, slots=True)
+class Hierarchy:
+    """A mounted hierarchy. `own` is the path of this process in it, as seen from the mount."""
+
+    version: int
+    controllers: frozenset[str]
+    mount: str
+    own: str
+    name: str = ""
+
+    def directory(self, path: str) -> str:
+        """The directory of the cgroup `path` (relative to the mount)."""
+        return f"{self.mount}/{path.strip('/')}".rstrip("/")
+
+
+@dataclass(frozen=True)
+class CgroupLayout:
+    """The hierarchies of a machine."""
+
+    hierarchies: tuple[Hierarchy, ...]
+
+    @cached_property
+    def mode(self) -> str:
+        """ "v1", "v2", "hybrid" (v1 controllers, and v2 for tracking) or "none"."""
+        versions = {h.version for h in self.hierarchies}
+        return {frozenset({1}): "v1", frozenset({2}): "v2", frozenset({1, 2}): "hybrid"}.get(
+            frozenset(versions), "none"
+        )
+
+    def of(self, controller: str) -> Hierarchy | None:
+        """The hierarchy that has a controller, or "unified" for the v2 one."""
+        for hierarchy in self.hierarchies:
+            if controller in hierarchy.controllers:
+                return hierarchy
+            if controller == "unified" and hierarchy.version == 2:
+                return hierarchy
+        return None
+
+    @cached_property
+    def versions(self) -> dict[str, int]:
+        """1 or 2 for each controller that the machine offers."""
+        found = {c: self.of(c) for c in CONTROLLERS}
+        return {c: h.version for c, h in found.items() if h is not None}
+
+    def select(self, controllers: Iterable[str]) -> tuple[Hierarchy, ...]:
+        """The different hierarchies of these controllers; those not offered are left out."""
+        found = (self.of(controller) for controller in controllers)
+        return tuple(dict.fromkeys(h for h in found if h is not None))
+
+
+def _own_paths(text: str) -> dict[str, str]:
+    """/proc/PID/cgroup as path by controller, by "name=…", and "" for version 2."""
+    paths: dict[str, str] = {}
+    for line in text.splitlines():
+        _, names, path = line.split(":", 2)
+        paths.update((name, path) for name in names.split(","))
+    return paths
+
+
+def _below_mount(path: str, entry: MountEntry) -> str:
+    """A cgroup path as seen from a mount that may show a subtree only."""
+    root = entry.root.rstrip("/")
+    return path[len(root) :] or "/" if path == root or path.startswith(root + "/") else path
+
+
+def discover(mountinfo: str, cgroup: str, v2_controllers: dict[str, str]) -> CgroupLayout:
+    """The layout from the texts of mountinfo and cgroup, and cgroup.controllers by v2 mount."""
+    own = _own_paths(cgroup)
+    found: dict[str, Hierarchy] = {}
+    for entry in parse_mountinfo(mountinfo):
+        if entry.kind == "cgroup2":
+            names = v2_controllers.get(entry.target, "").split()
+            has = frozenset(_FROM_V2.get(name, name) for name in names)
+            # The built-in ones count only when nobody holds the controllers as version 1.
+            has |= _BUILT_IN if has & {"memory", "pids", "cpu"} else frozenset()
+            place = _below_mount(own.get("", "/"), entry)
+            found.setdefault("2", Hierarchy(2, has, entry.target, place))
+        elif entry.kind == "cgroup":
+            has = frozenset(entry.super_options) & frozenset(CONTROLLERS)
+            named = next((o[5:] for o in entry.super_options if o.startswith("name=")), "")
+            key = min(has, default=f"name={named}")
+            place = _below_mount(own.get(key, "/"), entry)
+            found.setdefault(key, Hierarchy(1, has, entry.target, place, named))
+    return CgroupLayout(tuple(found.values()))
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return file.read()
+
+
+def layout_of_machine() -> CgroupLayout:
+    """The layout that this process sees."""
+    mountinfo = _read("/proc/self/mountinfo")
+    unified = [m.target for m in parse_mountinfo(mountinfo) if m.kind == "cgroup2"]
+    controllers = {target: _read(f"{target}/cgroup.controllers") for target in unified}
+    return discover(mountinfo, _read("/proc/self/cgroup"), controllers)
+
+
+def _write(path: str, text: str) -> None:
+    """One write(2), as the kernel wants it; OSError names the path and the value."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, text.encode())
+    except OSError as error:
+        reason = f"write {text!r}: {os.strerror(error.errno or 0)}"
+        raise OSError(error.errno, reason, path) from None
+    finally:
+        os.close(descriptor)
+
+
+@dataclass(frozen=True)
+class Cgroup:
+    """A cgroup by its path (`sagong/pods/x`) in the hierarchies of the chosen controllers.
+
+    `controllers` may also name "unified": on hybrid machines the v2 hierarchy has no controller but
+    freezes and kills a whole group with one write.
+    """
+
+    layout: CgroupLayout
+    path: str
+    controllers: tuple[str, ...] = CONTROLLERS
+
+    @cached_property
+    def hierarchies(self) -> tuple[Hierarchy, ...]:
+        """Where this group has a directory."""
+        return self.layout.select(self.controllers)
+
+    def directory(self, controller: str) -> str | None:
+        """The directory in the hierarchy of a controller, or None when it has none."""
+        hierarchy = self.layout.of(controller)
+        if hierarchy is None or hierarchy not in self.hierarchies:
+            return None
+        return hierarchy.directory(self.path)
+
+    def create(self) -> None:
+        """Make the directories, with parents; existing ones are no error."""
+        for hierarchy in self.hierarchies:
+            _make(hierarchy, self.path.strip("/"))
+
+    def exists(self) -> bool:
+        """Whether any of its directories is there."""
+        return any(os.path.isdir(h.directory(self.path)) for h in self.hierarchies)
+
+    def attach(self, pid: int) -> None:
+        """Move a process in, with all its threads; OSError ESRCH when it has ended."""
+        for hierarchy in self.hierarchies:
+            _write(f"{hierarchy.directory(self.path)}/cgroup.procs", str(pid))
+
+    def entrances(self) -> tuple[int, ...]:
+        """Descriptors through which a single-threaded process enters by writing "0" to each.
+
+        They work after the cgroup mounts are out of sight; `enter` uses and closes them.
+        """
+        opened: list[int] = []
+        try:
+            for h in self.hierarchies:
+                # Writing one's own thread is six times cheaper than cgroup.procs (version 1).
+                name = "tasks" if h.version == 1 else "cgroup.procs"
+                path = f"{h.directory(self.path)}/{name}"
+                opened.append(os.open(path, os.O_WRONLY | os.O_CLOEXEC))
+        except OSError:
+            for descriptor in opened:
+                os.close(descriptor)
+            raise
+        return tuple(opened)
+
+    def enter(self) -> None:
+        """Move the calling, single-threaded process in."""
+        enter(self.entrances())
+
+    def limit(self, limits: CgroupLimits) -> None:
+        """Put limits into force; those that are None stay as they are."""
+        offered = {c: v for c, v in self.layout.versions.items() if self.directory(c)}
+        for write in _ordered(self, limit_writes(limits, offered)):
+            _apply(self, write)
+        if limits.devices is not None and offered.get("devices") == 2:
+            directory = self.directory("devices")
+            if directory is not None:
+                install_device_rules(directory, limits.devices)
+
+    def pids(self) -> tuple[int, ...]:
+        """All processes in this group and below it."""
+        found: set[int] = set()
+        for hierarchy in self.hierarchies[:1]:
+            for directory in _tree(hierarchy.directory(self.path)):
+                found.update(_pids_in(directory))
+        return tuple(sorted(found))
+
+    def freeze(self, *, seconds: float = 5.0) -> None:
+        """Stop all its processes and wait until they stand; else TimeoutError."""
+        self._set_frozen("1", seconds)
+
+    def thaw(self, *, seconds: float = 5.0) -> None:
+        """Let them go on."""
+        self._set_frozen("0", seconds)
+
+    def _set_frozen(self, wanted: str, seconds: float) -> None:
+        directory = self.directory("unified") or self.directory("freezer")
+        if directory is None:
+            raise OSError(errno.ENOSYS, "freeze: no freezer cgroup here", self.path)
+        if os.path.exists(f"{directory}/cgroup.freeze"):
+            _write(f"{directory}/cgroup.freeze", wanted)
+        else:
+            _write(f"{directory}/freezer.state", "FROZEN" if wanted == "1" else "THAWED")
+        _wait_until(lambda: _frozen(directory) == (wanted == "1"), seconds, directory, "freeze")
+
+    def frozen(self) -> bool:
+        """Whether all its processes stand."""
+        directory = self.directory("unified") or self.directory("freezer")
+        return directory is not None and _frozen(directory)
+
+    def kill(self, *, seconds: float = 5.0) -> None:
+        """SIGKILL to all in and below, until none is left; a missing group is no error."""
+        directory = self.directory("unified")
+        if directory and os.path.exists(f"{directory}/cgroup.kill"):
+            _write(f"{directory}/cgroup.kill", "1")
+        _wait_until(lambda: not self._kill_once(), seconds, self.path, "kill")
+
+    def _kill_once(self) -> bool:
+        pids = self.pids()
+        for pid in pids:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        if pids and self.frozen() and self.directory("unified") is None:
+            self.thaw()
+        return bool(pids)
+
+    def remove(self, *, seconds: float = 2.0) -> None:
+        """Remove the directories and those below; waits for the dying; missing is no error."""
+        for hierarchy in self.hierarchies:
+            top = hierarchy.directory(self.path)
+            for directory in sorted(_tree(top), reverse=True):
+                _wait_until(partial(_removed, directory), seconds, directory, "rmdir")
+
+
+def enter(entrances: Iterable[int]) -> None:
+    """Move the calling process through descriptors of `Cgroup.entrances`, and close them."""
+    for descriptor in entrances:
+        os.write(descriptor, b"0")
+        os.close(descriptor)
+
+
+def _make(hierarchy: Hierarchy, path: str) -> None:
+    directory = hierarchy.directory(path)
+    try:
+        os.mkdir(directory, 0o755)
+    except FileExistsError:
+        return
+    except FileNotFoundError:
+        _make(hierarchy, os.path.dirname(path))
+        _make(hierarchy, path)
+        return
+    if hierarchy.version == 1 and "cpuset" in hierarchy.controllers:
+        _inherit_cpuset(directory)
+
+
+def _inherit_cpuset(directory: str) -> None:
+    """A v1 cpuset begins empty, and no process can enter until it names CPUs and memory nodes."""
+    for name in ("cpuset.cpus", "cpuset.mems"):
+        value = _read(f"{os.path.dirname(directory)}/{name}").strip()
+        if value and not _read(f"{directory}/{name}").strip():
+            _write(f"{directory}/{name}", value)
+
+
+def delegate(layout: CgroupLayout, path: str) -> tuple[str, ...]:
+    """Give the children of a v2 group its controllers; those the kernel refused are returned.
+
+    The group must hold no process of its own ("no internal processes"), except the root.
+    """
+    unified = layout.of("unified")
+    if unified is None:
+        return ()
+    directory = unified.directory(path)
+    refused = []
+    for name in _read(f"{directory}/cgroup.controllers").split():
+        try:
+            _write(f"{directory}/cgroup.subtree_control", f"+{name}")
+        except OSError:
+            refused.append(name)
+    return tuple(refused)
+
+
+def _ordered(group: Cgroup, writes: tuple[LimitWrite, ...]) -> list[LimitWrite]:
+    """Memory + swap may never be below memory (v1): raise the first before the second."""
+    ordered = list(writes)
+    files = [write.file for write in ordered]
+    swap = "memory.memsw.limit_in_bytes"
+    if swap in files and "memory.limit_in_bytes" in files:
+        directory = group.directory("memory")
+        at = files.index(swap)
+        wanted = int(ordered[at].value)
+        try:
+            now = int(_read(f"{directory}/{swap}"))
+        except FileNotFoundError:
+            return ordered
+        if wanted < 0 or wanted > now:
+            ordered.insert(files.index("memory.limit_in_bytes"), ordered.pop(at))
+    return ordered
+
+
+def _apply(group: Cgroup, write: LimitWrite) -> None:
+    directory = group.directory(write.controller)
+    try:
+        _write(f"{directory}/{write.file}", write.value)
+    except FileNotFoundError:
+        if not write.optional:
+            raise
+
+
+def _pids_in(directory: str) -> list[int]:
+    try:
+        return [int(line) for line in _read(f"{directory}/cgroup.procs").split()]
+    except (FileNotFoundError, OSError) as error:
+        if error.errno in (errno.ENOENT, errno.ENODEV):
+            return []
+        raise
+
+
+def _tree(top: str) -> Iterator[str]:
+    """The directory and all below it; nothing if it is missing."""
+    for directory, _, _ in os.walk(top):
+        yield directory
+
+
+def _frozen(directory: str) -> bool:
+    try:
+        return "frozen 1" in _read(f"{directory}/cgroup.events")
+    except FileNotFoundError:
+        pass
+    try:
+        return _read(f"{directory}/freezer.state").strip() == "FROZEN"
+    except FileNotFoundError:
+        return False
+
+
+def _removed(directory: str) -> bool:
+    try:
+        os.rmdir(directory)
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        return False
+    return True
+
+
+def _wait_until(condition: Callable[[], bool], seconds: float, path: str, purpose: str) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(errno.ETIMEDOUT, f"{purpose}: not done in {seconds} s", path)
+        time.sleep(_RETRY_SECONDS)
