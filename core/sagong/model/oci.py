@@ -1,0 +1,285 @@
+"""OCI and Docker image documents: media types, descriptors, manifests, indexes and configs.
+
+Sources: OCI image specification 1.1 (descriptor.md, manifest.md, image-index.md, config.md),
+Docker's image manifest version 2 schema 2, and the archive layouts of both.
+Unknown fields are ignored, as the specifications demand; digests are checked by `digest_of`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sys
+from collections.abc import Mapping
+from typing import TypeVar
+
+import msgspec
+
+from sagong.errors import InvalidArgument
+
+__all__ = [
+    "Config",
+    "ContainerConfig",
+    "Descriptor",
+    "History",
+    "Index",
+    "Manifest",
+    "MediaType",
+    "Platform",
+    "RootFs",
+    "SavedImage",
+    "chain_ids",
+    "check_digest",
+    "decode",
+    "digest_of",
+    "encode",
+    "is_index",
+    "is_layer",
+    "is_manifest",
+    "normal_platform",
+    "parse_platform",
+    "platform_text",
+]
+
+T = TypeVar("T")
+
+
+class MediaType:
+    """Media types of images, by who defined them."""
+
+    OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+    OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+    OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
+    OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
+    OCI_LAYER_GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
+    OCI_LAYER_ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd"
+    DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
+    DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+    DOCKER_MANIFEST_V1 = "application/vnd.docker.distribution.manifest.v1+json"
+    DOCKER_MANIFEST_V1_SIGNED = "application/vnd.docker.distribution.manifest.v1+prettyjws"
+    DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
+    DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
+    DOCKER_LAYER_GZIP = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+    DOCKER_LAYER_ZSTD = "application/vnd.docker.image.rootfs.diff.tar.zstd"
+    DOCKER_FOREIGN = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
+    EMPTY = "application/vnd.oci.empty.v1+json"
+
+
+_INDEXES = frozenset({MediaType.OCI_INDEX, MediaType.DOCKER_INDEX})
+_MANIFESTS = frozenset({MediaType.OCI_MANIFEST, MediaType.DOCKER_MANIFEST})
+_LAYERS = frozenset(
+    {
+        MediaType.OCI_LAYER,
+        MediaType.OCI_LAYER_GZIP,
+        MediaType.OCI_LAYER_ZSTD,
+        MediaType.DOCKER_LAYER,
+        MediaType.DOCKER_LAYER_GZIP,
+        MediaType.DOCKER_LAYER_ZSTD,
+        # Written by others' mistakes but read everywhere.
+        "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+        "application/vnd.oci.image.layer.nondistributable.v1.tar",
+    }
+)
+
+# The digest of 1024 zero bytes: the uncompressed layer without any entry.
+EMPTY_LAYER = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"
+
+
+class Document(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    """Base of the JSON documents with camelCase names."""
+
+
+class Platform(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What an image runs on; `architecture` and `os` in Go's words."""
+
+    architecture: str = ""
+    os: str = ""
+    variant: str = ""
+    os_version: str = msgspec.field(default="", name="os.version")
+    os_features: tuple[str, ...] = msgspec.field(default=(), name="os.features")
+
+
+class Descriptor(Document):
+    """A reference to content by digest."""
+
+    media_type: str
+    digest: str
+    size: int
+    urls: tuple[str, ...] | None = None
+    annotations: Mapping[str, str] | None = None
+    platform: Platform | None = None
+    artifact_type: str = ""
+
+
+class Manifest(Document):
+    """An image of one platform: its config and its layers from the lowest to the highest."""
+
+    schema_version: int = msgspec.field(name="schemaVersion")
+    media_type: str = ""
+    config: Descriptor
+    layers: tuple[Descriptor, ...] = ()
+    annotations: Mapping[str, str] | None = None
+
+
+class Index(Document):
+    """Manifests of several platforms under one name."""
+
+    schema_version: int = msgspec.field(name="schemaVersion")
+    media_type: str = ""
+    manifests: tuple[Descriptor, ...] = ()
+    annotations: Mapping[str, str] | None = None
+
+
+class ContainerConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The "config" of an image config: what a container of it runs with."""
+
+    user: str | None = msgspec.field(default=None, name="User")
+    exposed_ports: Mapping[str, msgspec.Raw] | None = msgspec.field(
+        default=None, name="ExposedPorts"
+    )
+    env: tuple[str, ...] | None = msgspec.field(default=None, name="Env")
+    entrypoint: tuple[str, ...] | None = msgspec.field(default=None, name="Entrypoint")
+    cmd: tuple[str, ...] | None = msgspec.field(default=None, name="Cmd")
+    volumes: Mapping[str, msgspec.Raw] | None = msgspec.field(default=None, name="Volumes")
+    working_dir: str | None = msgspec.field(default=None, name="WorkingDir")
+    labels: Mapping[str, str] | None = msgspec.field(default=None, name="Labels")
+    stop_signal: str | None = msgspec.field(default=None, name="StopSignal")
+    shell: tuple[str, ...] | None = msgspec.field(default=None, name="Shell")
+    on_build: tuple[str, ...] | None = msgspec.field(default=None, name="OnBuild")
+    healthcheck: msgspec.Raw | None = msgspec.field(default=None, name="Healthcheck")
+
+
+class RootFs(msgspec.Struct, frozen=True, kw_only=True):
+    """The uncompressed digests of the layers, from the lowest to the highest."""
+
+    type: str = "layers"
+    diff_ids: tuple[str, ...] = ()
+
+
+class History(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How one layer, or none, came to be."""
+
+    created: str = ""
+    author: str = ""
+    created_by: str = ""
+    comment: str = ""
+    empty_layer: bool = False
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An image's config; its blob's digest is the image's id."""
+
+    created: str | None = None
+    author: str = ""
+    architecture: str = ""
+    os: str = ""
+    variant: str = ""
+    os_version: str = msgspec.field(default="", name="os.version")
+    config: ContainerConfig | None = None
+    rootfs: RootFs = RootFs()
+    history: tuple[History, ...] | None = None
+
+
+class SavedImage(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry of docker save's manifest.json: paths inside the archive."""
+
+    config: str = msgspec.field(name="Config")
+    repo_tags: tuple[str, ...] | None = msgspec.field(default=None, name="RepoTags")
+    layers: tuple[str, ...] | None = msgspec.field(default=None, name="Layers")
+
+
+def decode(raw: bytes, kind: type[T], what: str) -> T:
+    """Decode a document; InvalidArgument names `what` it is and where it is wrong."""
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidArgument(f"{what} is not valid: {error}") from None
+
+
+def encode(document: object) -> bytes:
+    """The JSON of a document, the same bytes for the same value."""
+    return msgspec.json.encode(document)
+
+
+def is_index(media_type: str) -> bool:
+    """Whether content of this type lists manifests."""
+    return media_type in _INDEXES
+
+
+def is_manifest(media_type: str) -> bool:
+    """Whether content of this type describes one image."""
+    return media_type in _MANIFESTS
+
+
+def is_layer(media_type: str) -> bool:
+    """Whether content of this type is a layer of a filesystem."""
+    return media_type in _LAYERS
+
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
+
+
+def check_digest(digest: str) -> str:
+    """The digest itself; InvalidArgument if it is none that we can verify."""
+    if not _DIGEST.fullmatch(digest):
+        raise InvalidArgument(f"digest {digest[:160]!r} is not sha256 or sha512 in lower-case hex")
+    return digest
+
+
+def digest_of(data: bytes, algorithm: str = "sha256") -> str:
+    """The digest of bytes."""
+    return f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}"
+
+
+def chain_ids(diff_ids: tuple[str, ...]) -> tuple[str, ...]:
+    """The chain id of each layer with all below it (config.md, "Layer ChainID")."""
+    chain: list[str] = []
+    for diff_id in diff_ids:
+        chain.append(digest_of(f"{chain[-1]} {diff_id}".encode()) if chain else diff_id)
+    return tuple(chain)
+
+
+_ARCHITECTURES = {
+    "x86_64": ("amd64", ""),
+    "x86-64": ("amd64", ""),
+    "aarch64": ("arm64", ""),
+    "armhf": ("arm", "v7"),
+    "armel": ("arm", "v6"),
+    "armv7l": ("arm", "v7"),
+    "i386": ("386", ""),
+    "i686": ("386", ""),
+}
+
+
+def normal_platform(platform: Platform) -> Platform:
+    """The platform in Go's words, arm64's redundant v8 left out and arm's v7 filled in."""
+    architecture, variant = platform.architecture.lower(), platform.variant.lower()
+    if architecture in _ARCHITECTURES:
+        architecture, implied = _ARCHITECTURES[architecture]
+        variant = variant or implied
+    if (architecture, variant) in (("arm64", "v8"), ("arm64", "8"), ("amd64", "v1")):
+        variant = ""
+    if architecture == "arm" and variant in ("", "7"):
+        variant = "v7"
+    return Platform(architecture=architecture, os=platform.os.lower() or "linux", variant=variant)
+
+
+def parse_platform(text: str, machine: str) -> Platform:
+    """The platform of `os/arch[/variant]`, `arch` or `os`; "" is this `machine` (uname -m)."""
+    parts = [part for part in text.strip().split("/") if part]
+    if len(parts) > 3 or not all(re.fullmatch(r"[A-Za-z0-9_.\-]+", part) for part in parts):
+        raise InvalidArgument(f"platform {text!r} is not os/architecture[/variant]")
+    if not parts:
+        return normal_platform(Platform(architecture=machine, os="linux"))
+    if len(parts) == 1 and parts[0].lower() in ("linux", "windows", "darwin", "freebsd"):
+        return normal_platform(Platform(architecture=machine, os=parts[0]))
+    if len(parts) == 1:
+        return normal_platform(Platform(architecture=parts[0], os="linux"))
+    variant = parts[2] if len(parts) == 3 else ""
+    return normal_platform(Platform(architecture=parts[1], os=parts[0], variant=variant))
+
+
+def platform_text(platform: Platform) -> str:
+    """`os/architecture[/variant]`."""
+    parts = (platform.os, platform.architecture, platform.variant)
+    return sys.intern("/".join(part for part in parts if part))
