@@ -1,0 +1,158 @@
+"""The plugin: a store in its data directory, opened at start, handed over at a swap."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+
+import msgspec
+
+from sagong.contracts.state import (
+    Chunk,
+    CompactRequest,
+    Lease,
+    LeaseList,
+    LeaseRef,
+    RangeRequest,
+    RangeResult,
+    StateStatus,
+    Transaction,
+    TransactionResult,
+    WatchBatch,
+    WatchRequest,
+)
+from sagong.errors import Unavailable
+from sagong.host import Host
+from sagong_state_sqlite.database import Hold, translated
+from sagong_state_sqlite.settings import Settings
+from sagong_state_sqlite.store import Store
+
+__all__ = ["StateSqlite"]
+
+
+class StateSqlite:
+    """Slot `state` in one SQLite file.
+
+    One process holds the file. A successor that is started while its predecessor still holds it
+    opens it when `restore` is called, or with the first call after the predecessor let go.
+    """
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._settings = host.config(Settings).check()
+        self._path = host.data / self._settings.file
+        self._hold = Hold(self._path)
+        self._opening = asyncio.Lock()
+        self._store: Store | None = None
+        self._stopped = False
+
+    async def start(self) -> None:
+        """Open the file, unless a predecessor still has it."""
+        try:
+            await self._open()
+        except Unavailable:
+            self._host.log.info("waits for its predecessor", extra={"file": str(self._path)})
+
+    async def stop(self) -> None:
+        """Finish what waits and let go of the file."""
+        self._stopped = True
+        await self._close()
+
+    async def export(self) -> bytes:
+        """Let go of the file for a successor; tells it how long each lease still has."""
+        store = await self._ready()
+        remaining = store.remaining()
+        await self._close()
+        return msgspec.msgpack.encode(remaining)
+
+    async def restore(self, state: bytes) -> None:
+        """Take over from a predecessor that has exported."""
+        remaining = msgspec.msgpack.decode(state, type=dict[str, float])
+        (await self._ready()).resume(remaining)
+
+    async def _ready(self) -> Store:
+        return self._store or await self._open()
+
+    async def _open(self) -> Store:
+        async with self._opening:
+            if self._store is not None:
+                return self._store
+            if self._stopped:
+                raise Unavailable(f"the store {self._path} is closed: send the call again")
+            if not self._take():
+                raise Unavailable(
+                    f"{self._path} is held by another process: end it, or name another `file`"
+                )
+            try:
+                self._store = await self._open_held()
+            except BaseException:
+                self._hold.release()
+                raise
+            return self._store
+
+    def _take(self) -> bool:
+        try:
+            return self._hold.take()
+        except OSError as error:
+            raise translated(sqlite3.OperationalError(str(error)), self._path) from None
+
+    async def _open_held(self) -> Store:
+        database, restored = await asyncio.to_thread(Store.prepare, self._path)
+        if restored:
+            self._host.log.warning("started from a snapshot", extra={"file": str(self._path)})
+        try:
+            return Store(database, self._path, self._settings, spawn=self._host.spawn)
+        except sqlite3.Error as error:
+            database.close()
+            raise translated(error, self._path) from None
+
+    async def _close(self) -> None:
+        async with self._opening:
+            store, self._store = self._store, None
+            if store is not None:
+                await store.close()
+                self._hold.release()
+
+    async def range(self, request: RangeRequest) -> RangeResult:
+        """Read keys."""
+        return await (self._store or await self._ready()).range(request)
+
+    async def commit(self, transaction: Transaction) -> TransactionResult:
+        """Do a transaction."""
+        return await (self._store or await self._ready()).commit(transaction)
+
+    async def watch(self, request: WatchRequest) -> AsyncIterator[WatchBatch]:
+        """Follow changes."""
+        store = await self._ready()
+        async for batch in store.watch(request):
+            yield batch
+
+    async def grant(self, lease: Lease) -> Lease:
+        """Make a lease."""
+        return await (await self._ready()).grant(lease)
+
+    async def renew(self, lease: LeaseRef) -> Lease:
+        """Renew a lease."""
+        return await (await self._ready()).renew(lease.id)
+
+    async def revoke(self, lease: LeaseRef) -> None:
+        """End a lease."""
+        await (await self._ready()).revoke(lease.id)
+
+    async def leases(self) -> LeaseList:
+        """List living leases."""
+        return LeaseList(leases=(await self._ready()).leases())
+
+    async def compact(self, request: CompactRequest) -> StateStatus:
+        """Drop history."""
+        return await (await self._ready()).compact(request)
+
+    async def snapshot(self) -> AsyncIterator[Chunk]:
+        """Stream the whole store."""
+        async for chunk in (await self._ready()).snapshot():
+            yield chunk
+
+    async def status(self) -> StateStatus:
+        """Revision and sizes."""
+        return await (await self._ready()).status()

@@ -1,0 +1,197 @@
+"""The one thread that writes: it gathers all that waits and commits it as one SQLite transaction.
+
+event loop ── Job ──▶ queue ──▶ thread: BEGIN, every job, COMMIT (one fsync) ── Commit ──▶ loop
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from sagong.contracts.state import Transaction, WatchEvent
+from sagong.errors import ResourceExhausted, SagongError, Unavailable
+from sagong_state_sqlite.batch import Batch, Counters, read_counters
+from sagong_state_sqlite.database import translated
+
+__all__ = ["Commit", "Writer"]
+
+T = TypeVar("T")
+
+BATCH_JOBS = 512
+BATCH_BYTES = 8 << 20
+CHECKPOINT_BYTES = 16 << 20
+
+
+@dataclass(slots=True, eq=False)
+class Job(Generic[T]):
+    """One action, and the caller that waits for what it gives."""
+
+    action: Callable[[Batch], T]
+    future: asyncio.Future[T]
+    weight: int
+    transaction: Transaction | None
+    result: T | None = None
+    error: SagongError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What one SQLite transaction made of its jobs; everything in it is on disk."""
+
+    counters: Counters
+    changes: list[tuple[int, tuple[WatchEvent, ...]]] = field(default_factory=list)
+    remembered: bool = False
+
+
+class Writer:
+    """Owns the writing connection; `published` is called in the loop before callers hear."""
+
+    def __init__(
+        self,
+        database: sqlite3.Connection,
+        path: Path,
+        *,
+        published: Callable[[Commit], None],
+        waiting_bytes: int,
+    ) -> None:
+        self.counters = read_counters(database)
+        self._database = database
+        self._path = path
+        self._published = published
+        self._limit = waiting_bytes
+        self._waiting = 0
+        self._closing = False
+        self._unchecked = 0
+        self._loop = asyncio.get_running_loop()
+        self._queue: queue.SimpleQueue[Job[Any] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="state-writer", daemon=True)
+        self._thread.start()
+
+    async def do(
+        self,
+        action: Callable[[Batch], T],
+        *,
+        weight: int = 256,
+        transaction: Transaction | None = None,
+    ) -> T:
+        """Run an action in the next batch; durable on return."""
+        if self._closing:
+            raise Unavailable(f"the store {self._path} is closed: send the call again")
+        if self._waiting and self._waiting + weight > self._limit:
+            raise ResourceExhausted(
+                f"{self._waiting} bytes wait to be written to {self._path}: send fewer at once"
+            )
+        future: asyncio.Future[T] = self._loop.create_future()
+        job = Job(action, future, weight, transaction)
+        self._waiting += weight
+        self._queue.put(job)
+        return await future
+
+    async def close(self) -> None:
+        """Finish what waits, then end the thread and close the file."""
+        if not self._closing:
+            self._closing = True
+            self._queue.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    # Below: the thread
+
+    def _run(self) -> None:
+        with contextlib.closing(self._database):
+            ending = False
+            while not ending:
+                jobs, ending = self._gather()
+                if jobs:
+                    self._serve(jobs)
+                    self._checkpoint()
+
+    def _gather(self) -> tuple[list[Job[Any]], bool]:
+        job = self._queue.get()
+        jobs: list[Job[Any]] = []
+        size = 0
+        while job is not None:
+            jobs.append(job)
+            size += job.weight
+            if len(jobs) >= BATCH_JOBS or size >= BATCH_BYTES:
+                return jobs, False
+            try:
+                job = self._queue.get_nowait()
+            except queue.Empty:
+                return jobs, False
+        return jobs, True
+
+    def _serve(self, jobs: list[Job[Any]]) -> None:
+        wanted = [job for job in jobs if not job.future.cancelled()]
+        commit = self._attempt(wanted)
+        if commit is None:
+            for job in wanted:
+                job.result, job.error = None, None
+                self._answer([job], self._attempt([job]))
+            self._answer([job for job in jobs if job not in wanted], None)
+        else:
+            self._answer(jobs, commit)
+
+    def _attempt(self, jobs: Sequence[Job[Any]]) -> Commit | None:
+        """Commit the jobs together; None, and nothing done, if that failed."""
+        try:
+            self._database.execute("BEGIN IMMEDIATE")
+            batch = Batch(self._database, self.counters, now=time.time())
+            batch.prefetch([job.transaction for job in jobs if job.transaction is not None])
+            for job in jobs:
+                self._act(job, batch)
+            batch.finish()
+            self._database.execute("COMMIT")
+        except Exception as error:
+            self._roll_back()
+            for job in jobs:
+                job.error = translated(error, self._path)
+            return None
+        self.counters = batch.counters
+        return Commit(batch.counters, batch.changes, batch.remembered)
+
+    def _act(self, job: Job[Any], batch: Batch) -> None:
+        try:
+            job.result = job.action(batch)
+        except SagongError as error:
+            job.error = error
+
+    def _roll_back(self) -> None:
+        # SQLite rolls back by itself on some errors: then there is nothing left to roll back.
+        with contextlib.suppress(sqlite3.Error):
+            self._database.execute("ROLLBACK")
+
+    def _answer(self, jobs: Sequence[Job[Any]], commit: Commit | None) -> None:
+        self._unchecked += sum(job.weight for job in jobs)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+            self._loop.call_soon_threadsafe(self._deliver, jobs, commit)
+
+    def _checkpoint(self) -> None:
+        """Move what the log holds into the file, after callers have their answers."""
+        if self._unchecked < CHECKPOINT_BYTES:
+            return
+        self._unchecked = 0
+        # A full or failing disk shows in the next commit, which has somebody to tell.
+        with contextlib.suppress(sqlite3.Error):
+            self._database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+    # Below: the loop again
+
+    def _deliver(self, jobs: Sequence[Job[Any]], commit: Commit | None) -> None:
+        if commit is not None:
+            self._published(commit)
+        for job in jobs:
+            self._waiting -= job.weight
+            if job.future.done():
+                continue
+            if job.error is not None:
+                job.future.set_exception(job.error)
+            else:
+                job.future.set_result(job.result)
