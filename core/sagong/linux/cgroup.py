@@ -172,7 +172,11 @@ class Cgroup:
     def create(self) -> None:
         """Make the directories, with parents; existing ones are no error."""
         for hierarchy in self.hierarchies:
-            _make(hierarchy, self.path.strip("/"))
+            path = self.path.strip("/")
+            if not os.path.isdir(hierarchy.directory(path)):
+                _make(hierarchy, path)
+                if hierarchy.version == 2:
+                    _delegate_above(self.layout, path)
 
     def exists(self) -> bool:
         """Whether any of its directories is there."""
@@ -317,6 +321,14 @@ def delegate(layout: CgroupLayout, path: str) -> tuple[str, ...]:
         except OSError:
             refused.append(name)
     return tuple(refused)
+
+
+def _delegate_above(layout: CgroupLayout, path: str) -> None:
+    """A v2 group has the controllers that all groups above it pass on; refusals show in `limit`."""
+    above = ""
+    for part in ("", *path.split("/")[:-1]):
+        above = f"{above}/{part}".rstrip("/")
+        delegate(layout, above)
 
 
 def _ordered(group: Cgroup, writes: tuple[LimitWrite, ...]) -> list[LimitWrite]:

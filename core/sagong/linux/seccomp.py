@@ -45,7 +45,7 @@ class Condition(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """What happens to some calls if all conditions hold; names an architecture lacks are skipped."""
+    """What happens to calls if all conditions hold; names an architecture lacks are skipped."""
 
     names: tuple[str, ...]
     action: int = ALLOW

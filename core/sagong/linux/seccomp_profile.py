@@ -110,7 +110,7 @@ def default_policy(capabilities: Collection[str], machine_name: str = "") -> Pol
     rules = [
         seccomp.rule_of(BASE_CALLS),
         seccomp.rule_of(_TRACE_CALLS),
-        seccomp.rule_of("socket", ALLOW, Condition(0, "ne", _AF_VSOCK)),
+        seccomp.rule_of("socket", ALLOW, Condition(0, "ne", _AF_VSOCK, 0xFFFFFFFF)),
         *(
             seccomp.rule_of("personality", ALLOW, Condition(0, "eq", value))
             for value in _PERSONALITIES

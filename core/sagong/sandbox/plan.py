@@ -1,0 +1,216 @@
+"""From rights and a machine to the steps of a sandbox: a pure function, and what it leaves out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from sagong.errors import FailedPrecondition
+from sagong.linux import capabilities
+from sagong.linux.cgroup_limits import CgroupLimits
+from sagong.linux.landlock import EXECUTE, READ, WRITE, PathRule, Ruleset, handled_rights
+from sagong.sandbox import operations as op
+from sagong.sandbox.machine import Machine
+from sagong.sandbox.rights import Rights
+from sagong.sandbox.syscall_groups import compiled_policy
+
+__all__ = ["Plan", "plan"]
+
+_MOUNT_API = (5, 12)  # open_tree, move_mount and mount_setattr
+_PROC_OPTIONS = (5, 8)  # options of proc for each mount
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Steps in order, and notes on what this machine can't enforce and why."""
+
+    name: str
+    operations: tuple[op.Operation, ...]
+    notes: tuple[str, ...] = ()
+
+    def describe(self) -> str:
+        """The plan as text, a line for each step and note."""
+        lines = [operation.describe() for operation in self.operations]
+        return "\n".join([*lines, *(f"left out: {note}" for note in self.notes)])
+
+    def apply(self) -> tuple[str, ...]:
+        """Carry it out in a forked child; returns further notes.
+
+        FailedPrecondition names the step that failed: the process must end then, it is half inside.
+        """
+        stage = op.Stage()
+        for operation in self.operations:
+            try:
+                operation.apply(stage)
+            except (OSError, ValueError) as error:
+                what = f"sandbox of {self.name}: {operation.describe()}: {error}"
+                raise FailedPrecondition(what) from error
+        return tuple(stage.notes)
+
+
+def plan(
+    rights: Rights, machine: Machine, *, descriptors: tuple[int, ...] | None = (0, 1, 2)
+) -> Plan:
+    """The sandbox of a process with these rights on this machine.
+
+    `descriptors` are kept open, None keeps all (then none of them may be a directory). Without
+    root only resource limits, Landlock and seccomp remain, and the notes say so.
+    """
+    steps: list[op.Operation] = []
+    notes: list[str] = []
+    if descriptors is not None:
+        steps.append(op.CloseDescriptors(descriptors))
+    steps += _limits(rights, machine, notes)
+    inside = machine.root and machine.kernel >= _MOUNT_API
+    if inside:
+        steps += _namespaces(rights, machine)
+        steps += _root(rights, machine, notes)
+    else:
+        notes += _without_root(machine)
+    steps.append(op.NoNewPrivileges())
+    steps += _landlock(rights, machine, notes, inside=inside)
+    if machine.root:
+        steps.append(op.OwnKeyring())
+        steps.append(_identity(rights, machine, notes))
+    steps.append(op.Filter(compiled_policy(rights.seccomp, rights.syscalls), rights.seccomp))
+    return Plan(rights.name, tuple(steps), tuple(notes))
+
+
+def _without_root(machine: Machine) -> list[str]:
+    if not machine.root:
+        reason = "not root"
+        rest = ["own uid and capabilities: not root", "cgroup limits: not root"]
+    else:
+        reason = f"needs Linux 5.12, this is {machine.kernel[0]}.{machine.kernel[1]}"
+        rest = []
+    return [f"own root, /tmp, /dev, /proc and namespaces: {reason}", *rest]
+
+
+def _limits(rights: Rights, machine: Machine, notes: list[str]) -> Iterator[op.Operation]:
+    yield op.ResourceLimit("core", 0)
+    files = rights.limits.files
+    if files > machine.open_files:
+        notes.append(f"{files} open files: the machine's hard limit is {machine.open_files}")
+        files = machine.open_files
+    yield op.ResourceLimit("nofile", files)
+    if not rights.cgroup or not machine.root:
+        return
+    offered = machine.cgroups.versions
+    wanted = ("memory", "pids", "cpu")
+    found = tuple(name for name in wanted if name in offered)
+    notes += [f"cgroup limit {name}: not mounted" for name in wanted if name not in found]
+    if "unified" not in found and machine.cgroups.of("unified") is not None:
+        found = (*found, "unified")
+    if found:
+        limits = _cgroup_limits(rights, found)
+        yield op.EnterCgroup(machine.cgroups, rights.cgroup, found, limits)
+
+
+def _cgroup_limits(rights: Rights, offered: tuple[str, ...]) -> CgroupLimits:
+    memory = rights.limits.memory if "memory" in offered else None
+    return CgroupLimits(
+        memory=memory,
+        memory_swap=memory,
+        pids=rights.limits.pids if "pids" in offered else None,
+        cpu_shares=rights.limits.cpu_shares if "cpu" in offered else None,
+    )
+
+
+def _namespaces(rights: Rights, machine: Machine) -> Iterator[op.Operation]:
+    if rights.data:
+        yield op.OwnDirectory(rights.data, rights.uid, rights.gid, 0o700)
+    if rights.run:
+        yield op.OwnDirectory(rights.run, rights.uid, rights.gid, 0o755)
+    names = ("mnt", "ipc", "uts") + (("net",) if rights.network == "none" else ())
+    yield op.Unshare(names)
+    for grant in rights.paths:
+        if grant.shared:
+            yield op.HoldShared(grant.path, grant.optional)
+
+
+def _root(rights: Rights, machine: Machine, notes: list[str]) -> Iterator[op.Operation]:
+    """Fixed parts first, then the rest from outer to inner paths."""
+    yield op.NewRoot(machine.stage)
+    for path, target in machine.links:
+        yield op.Link(path, target)
+    yield op.PrivateTmp(rights.limits.tmp)
+    if any(grant.path == "/proc" for grant in rights.paths):
+        pass
+    elif machine.kernel >= _PROC_OPTIONS:
+        yield op.HiddenProc()
+    else:
+        notes.append("others' processes are visible in /proc: hiding them needs Linux 5.8")
+        yield op.Bind("/proc", "/proc", "read")
+    may_mknod = bool(machine.capabilities & capabilities.mask_of(["MKNOD"]))
+    yield op.MinimalDev(may_mknod)
+    for device in rights.devices:
+        yield op.GrantDevice(device.path, rights.uid, rights.gid, may_mknod, device.optional)
+    binds = [*_system_binds(machine), *_granted_binds(rights)]
+    yield from sorted(binds, key=_place)
+    yield op.SealRoot()
+    yield op.HostName(f"sagong-{rights.name}")
+
+
+def _place(step: op.Bind | op.Attach) -> str:
+    return step.path if isinstance(step, op.Attach) else step.target
+
+
+def _system_binds(machine: Machine) -> Iterator[op.Bind]:
+    for path in (*machine.directories, *machine.python, *machine.sources):
+        yield op.Bind(path, path, "read")
+    for place, source in machine.etc:
+        yield op.Bind(source, place, "read", optional=True)
+
+
+def _granted_binds(rights: Rights) -> Iterator[op.Bind | op.Attach]:
+    for path in filter(None, (rights.data, rights.run)):
+        yield op.Bind(path, path, "own")
+    for path in rights.sockets:
+        yield op.Bind(path, path, "read")
+    for grant in rights.paths:
+        if grant.shared:
+            yield op.Attach(grant.path)
+        else:
+            yield op.Bind(grant.path, grant.path, grant.access, grant.optional)
+
+
+def _landlock(
+    rights: Rights, machine: Machine, notes: list[str], *, inside: bool
+) -> Iterator[op.Operation]:
+    files = not rights.mounts
+    if not files:
+        notes.append("Landlock's rules for files: they would forbid the granted mounts")
+    ruleset = Ruleset(
+        paths=tuple(_path_rules(rights, machine, inside=inside)) if files else (),
+        handle_files=files,
+        scope_signals="CAP_KILL" not in rights.capabilities,
+    )
+    handled = handled_rights(ruleset, machine.landlock)
+    notes += handled.missing
+    if handled.files or handled.scopes:
+        yield op.Restrict(ruleset)
+
+
+def _path_rules(rights: Rights, machine: Machine, *, inside: bool) -> Iterator[PathRule]:
+    places = [path for path, _ in machine.links]
+    for path in (*machine.directories, *places, *machine.python, *machine.sources):
+        yield PathRule(path, EXECUTE)
+    for path in ["/etc"] if inside else [place for place, _ in machine.etc]:
+        yield PathRule(path, READ)
+    yield PathRule("/proc", READ)
+    for path in filter(None, (rights.data, rights.run, "/tmp" if inside else "")):
+        yield PathRule(path, WRITE)
+    for path in rights.sockets:
+        yield PathRule(path, READ)
+    nodes = ["/dev"] if inside else [f"/dev/{n}" for n in ("null", "zero", "random", "urandom")]
+    for path in (*nodes, *(device.path for device in rights.devices)):
+        yield PathRule(path, WRITE)
+    for grant in rights.paths:
+        yield PathRule(grant.path, WRITE if grant.access == "write" else EXECUTE)
+
+
+def _identity(rights: Rights, machine: Machine, notes: list[str]) -> op.Identity:
+    wanted = capabilities.mask_of(rights.capabilities)
+    lacking = capabilities.names_of(wanted & ~machine.capabilities)
+    notes += [f"{name}: the machine's bounding set lacks it" for name in lacking]
+    return op.Identity(rights.uid, rights.gid, rights.groups, wanted & machine.capabilities)
