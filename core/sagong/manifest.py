@@ -190,7 +190,9 @@ def parse(text: str, *, where: str) -> Manifest:
     try:
         manifest = msgspec.convert(tables, Manifest)
     except msgspec.ValidationError as error:
-        raise InvalidArgument(f"{where}: {error}; docs/reference/manifest.md lists the keys") from None
+        raise InvalidArgument(
+            f"{where}: {error}; docs/reference/manifest.md lists the keys"
+        ) from None
     problems = list(_problems(manifest))
     if problems:
         raise InvalidArgument(f"{where}: " + "; ".join(problems))

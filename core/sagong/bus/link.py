@@ -179,9 +179,7 @@ class Link:
     def _send(
         self, kind: Kind, id_: int, method: str = "", deadline: int = 0, body: msgspec.Raw = EMPTY
     ) -> None:
-        self._socket.send(
-            Envelope(VERSION, kind, id_, method, deadline, 0, current().cause, body)
-        )
+        self._socket.send(Envelope(VERSION, kind, id_, method, deadline, 0, current().cause, body))
 
     def _receive(self, frames: list[zmq.Frame]) -> None:
         try:
@@ -199,9 +197,7 @@ class Link:
                 if not ping.done():
                     ping.set_result(None)
 
-    def _answered(
-        self, future: asyncio.Future[Any], spec: MethodSpec, envelope: Envelope
-    ) -> None:
+    def _answered(self, future: asyncio.Future[Any], spec: MethodSpec, envelope: Envelope) -> None:
         if future.done():
             return
         if envelope.kind == Kind.REPLY:

@@ -75,9 +75,7 @@ class Provider:
     def __init__(self, context: zmq.Context[Any], path: str) -> None:
         self.path = path
         self.counters = Counters()
-        self._socket = BusSocket(
-            context, zmq.ROUTER, receive=self._receive, lost=self._forget_peer
-        )
+        self._socket = BusSocket(context, zmq.ROUTER, receive=self._receive, lost=self._forget_peer)
         self._methods: dict[str, tuple[MethodSpec, Callable[..., Any]]] = {}
         self._access: dict[int, Access] = {}
         self._trusted = {0, os.geteuid()}
@@ -98,6 +96,10 @@ class Provider:
         """Add a slot's methods to the table."""
         for spec in slot_of(protocol).methods.values():
             self._methods[spec.wire_name] = (spec, getattr(implementation, spec.name))
+
+    def add(self, spec: MethodSpec, function: Callable[..., Any]) -> None:
+        """Add one method beside those of slots."""
+        self._methods[spec.wire_name] = (spec, function)
 
     def grant(self, access: Mapping[int, Access]) -> None:
         """Replace the table of who may call what."""
@@ -212,9 +214,7 @@ class Provider:
         task = asyncio.get_running_loop().create_task(self._finish(peer, id_, function, result))
         self._own(peer, id_, task)
 
-    async def _finish(
-        self, peer: bytes, id_: int, function: Callable[..., Any], work: Any
-    ) -> None:
+    async def _finish(self, peer: bytes, id_: int, function: Callable[..., Any], work: Any) -> None:
         try:
             self._answer(peer, id_, Kind.REPLY, pack_value(await work))
         except SagongError as error:

@@ -38,14 +38,22 @@ class Route:
 
     def switch(self, generation: int, path: str) -> None:
         """Send new calls to this generation from now on; older or equal ones change nothing."""
-        if generation <= self.generation:
-            return
+        if generation > self.generation:
+            self._take(generation, path)
+
+    def renew(self, path: str) -> Link:
+        """Connect to `path` anew, as to a next generation: its old process is given up."""
+        self.bury(path)
+        return self._take(self.generation + 1, path)
+
+    def _take(self, generation: int, path: str) -> Link:
         self.generation = generation
         if self._link is not None:
             self._old.append(self._link)
-        self._link = Link(self._context, path)
+        link = self._link = Link(self._context, path)
         self._announce()
         self._retire()
+        return link
 
     def bury(self, path: str) -> None:
         """The provider at `path` is dead: fail or resend what was in flight there."""

@@ -21,6 +21,7 @@ __all__ = [
     "ProcessStatus",
     "RouteEntry",
     "RouteTable",
+    "StatusQuery",
     "StopSystem",
     "SwapRequest",
     "SwapStep",
@@ -120,6 +121,12 @@ class SystemStatus(Message):
     others: tuple[ProcessStatus, ...] = ()
 
 
+class StatusQuery(Message):
+    """`memory` also measures each process's PSS, which takes a millisecond or two a process."""
+
+    memory: bool = False
+
+
 class SwapRequest(Message):
     """Replace what fills `unit` by `plugin` ("" by itself), live."""
 
@@ -142,9 +149,10 @@ class UnitRef(Message):
 
 
 class RouteTable(Message):
-    """Routes of all slots, for the operator's tools."""
+    """Routes of all slots, for the operator's tools; `dead` are paths that ended since the last."""
 
     routes: tuple[RouteEntry, ...]
+    dead: tuple[str, ...] = ()
 
 
 class StopSystem(Message):
@@ -168,13 +176,13 @@ class Kernel(Protocol):
         ...
 
     @method(idempotent=True)
-    async def status(self) -> SystemStatus:
+    async def status(self, query: StatusQuery) -> SystemStatus:
         """Everything at a glance."""
         ...
 
-    @method(idempotent=True)
-    async def routes(self) -> RouteTable:
-        """Who serves what."""
+    @method(idempotent=True, raises=(PermissionDenied,))
+    def routes(self) -> AsyncIterator[RouteTable]:
+        """Who serves what: the whole table now, and again at every change."""
         ...
 
     @method(

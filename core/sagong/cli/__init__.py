@@ -1,0 +1,63 @@
+"""The command line: `sagong up | down | status | plugins | swap | restart | logs | contracts | check`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+from sagong import __version__
+from sagong.errors import InvalidArgument, NotFound, SagongError
+
+__all__ = ["main", "parser"]
+
+# verb → (module, summary); each module has arguments(parser) and run(options) -> exit status.
+VERBS: dict[str, tuple[str, str]] = {
+    "up": ("lifecycle", "start the platform and wait until it is ready"),
+    "down": ("lifecycle", "stop the platform; with --all, containers too"),
+    "status": ("inspection", "what runs, since when, with how much memory"),
+    "plugins": ("inspection", "installed plugins, what they provide and what they may touch"),
+    "swap": ("operation", "replace a plugin while everything runs"),
+    "restart": ("operation", "start a unit again that was given up"),
+    "logs": ("inspection", "the log of a unit (or of the kernel), -f to follow"),
+    "contracts": ("inspection", "the contracts of all slots, as a table or as JSON Schema"),
+    "check": ("inspection", "check configuration and manifests, and say how to mend them"),
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line, as the reference documentation is generated from it."""
+    top = argparse.ArgumentParser(
+        prog="sagong", description="A container platform as a microkernel."
+    )
+    top.add_argument("--version", action="version", version=f"sagong {__version__}")
+    top.add_argument(
+        "--root", default="/", help="directory below which an instance lives (default: /)"
+    )
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for verb, (module, summary) in VERBS.items():
+        sub = verbs.add_parser(verb, help=summary, description=summary)
+        step = import_module(f"sagong.cli.{module}")
+        getattr(step, f"{verb}_arguments")(sub)
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a verb; errors go to standard error in one line and give a status other than 0."""
+    options = parser().parse_args(arguments)
+    module = import_module(f"sagong.cli.{VERBS[options.verb][0]}")
+    run: Callable[[argparse.Namespace], int] = getattr(module, f"run_{options.verb}")
+    try:
+        return run(options)
+    except (InvalidArgument, NotFound) as error:
+        print(f"sagong {options.verb}: {error}", file=sys.stderr)
+        return 2
+    except SagongError as error:
+        print(f"sagong {options.verb}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0

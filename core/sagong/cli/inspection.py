@@ -1,0 +1,266 @@
+"""`sagong status`, `plugins`, `logs`, `contracts` and `check`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import pkgutil
+import sys
+import time
+from importlib import import_module
+from typing import Any
+
+import msgspec
+
+from sagong import config, contracts, manifest
+from sagong.config import Paths
+from sagong.contract import schema, slot_of
+from sagong.contracts.kernel import ProcessStatus, StatusQuery, SystemStatus
+from sagong.errors import NotFound, SagongError
+from sagong.manifest import Manifest
+from sagong.operator import connect
+
+__all__ = [
+    "check_arguments",
+    "contracts_arguments",
+    "logs_arguments",
+    "plugins_arguments",
+    "run_check",
+    "run_contracts",
+    "run_logs",
+    "run_plugins",
+    "run_status",
+    "status_arguments",
+]
+
+
+def status_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `status`."""
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
+def plugins_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `plugins`."""
+    parser.add_argument("name", nargs="?", default="", help="show one plugin's rights in full")
+
+
+def logs_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `logs`."""
+    parser.add_argument("unit", nargs="?", default="kernel")
+    parser.add_argument("-f", "--follow", action="store_true", help="go on as the log grows")
+    parser.add_argument("-n", "--lines", type=int, default=100, help="how many of the last lines")
+
+
+def contracts_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `contracts`."""
+    parser.add_argument("slot", nargs="?", default="", help="only this slot")
+    parser.add_argument("--json", action="store_true", help="JSON Schema")
+
+
+def check_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `check`."""
+    parser.add_argument("--profile", default="")
+
+
+def run_status(options: argparse.Namespace) -> int:
+    """Print a table, or JSON; status 1 while not everything serves."""
+    status = asyncio.run(_status(Paths.below(options.root)))
+    if options.json:
+        print(msgspec.json.encode(status).decode())
+    else:
+        _print_status(status)
+    return 0 if status.ready else 1
+
+
+async def _status(paths: Paths) -> SystemStatus:
+    async with connect(paths) as operator:
+        return await operator.kernel.status(StatusQuery(memory=True))
+
+
+def _print_status(status: SystemStatus) -> None:
+    word = "ready" if status.ready else "not ready"
+    print(f"sagong {status.version}, profile {status.profile}: {word}")
+    rows = [("UNIT", "PLUGIN", "STATE", "GEN", "PID", "UP", "PSS MB", "RESTARTS")]
+    total = 0
+    for unit in status.units:
+        for process in unit.processes or (None,):
+            total += process.memory if process else 0
+            rows.append(_row(unit.name, unit.plugin, unit.state, process, str(unit.restarts)))
+    for process in status.others:
+        total += process.memory
+        rows.append(_row(process.unit, "", process.state, process, ""))
+    _print_table(rows)
+    print(f"{total / 1e6:.1f} MB in all")
+    for unit in status.units:
+        if unit.problem:
+            print(f"{unit.name}: {unit.problem}")
+
+
+def _row(
+    name: str, plugin: str, state: str, process: ProcessStatus | None, restarts: str
+) -> tuple[str, ...]:
+    if process is None:
+        return (name, plugin, state, "", "", "", "", restarts)
+    return (
+        name,
+        process.plugin or plugin,
+        process.state,
+        str(process.generation or ""),
+        str(process.pid),
+        f"{time.time() - process.started:.0f}s",
+        f"{process.memory / 1e6:.1f}",
+        restarts,
+    )
+
+
+def _print_table(rows: list[tuple[str, ...]]) -> None:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+
+
+def run_plugins(options: argparse.Namespace) -> int:
+    """List installed plugins, or show one's manifest line by line."""
+    installed = {name: manifest.load(package) for name, package in manifest.discover().items()}
+    if not options.name:
+        rows = [("NAME", "KIND", "VERSION", "PROVIDES", "SUMMARY")]
+        for name, found in sorted(installed.items()):
+            provides = " ".join(f"{slot}/{v}" for slot, v in found.provides.items())
+            plugin = found.plugin
+            rows.append((name, plugin.kind, plugin.version, provides, plugin.summary))
+        _print_table(rows)
+        return 0
+    if options.name not in installed:
+        raise NotFound(f"no plugin {options.name}; see `sagong plugins`")
+    for line in _rights(installed[options.name]):
+        print(line)
+    return 0
+
+
+def _rights(found: Manifest) -> list[str]:
+    """A manifest in words, one right a line."""
+    rights, limits = found.rights, found.limits
+    lines = [f"{found.plugin.name} {found.plugin.version}: {found.plugin.summary}"]
+    lines += [f"provides {slot}/{version}" for slot, version in found.provides.items()]
+    for slot, use in found.used_slots():
+        what = ", ".join(use.methods) or "everything"
+        where = f" of {use.instance}" if use.instance else ""
+        lines.append(f"calls {slot}/{use.version}{where}: {what} ({use.why})")
+    lines += [f"hears {slot}/{h.version} ({h.why})" for slot, h in found.hears.items()]
+    lines += [f"listens on {x.address} ({x.why})" for x in found.listens.values()]
+    lines += [f"capability {c.name} ({c.why})" for c in rights.capabilities]
+    lines.append(f"network {rights.network.mode} {rights.network.why}".rstrip())
+    lines += [f"may {p.access} {p.path} ({p.why})" for p in rights.paths]
+    lines += [f"device {d.path} ({d.why})" for d in rights.devices]
+    lines += [f"system calls of group {s.group} ({s.why})" for s in rights.seccomp]
+    if found.companion is not None:
+        lines.append(f"companion outside the sandbox ({found.companion.why})")
+    lines.append(f"limits: memory {limits.memory}, {limits.pids} pids, {limits.files} files")
+    return lines
+
+
+def run_logs(options: argparse.Namespace) -> int:
+    """Print the end of a log, and what comes."""
+    path = Paths.below(options.root).run / "log" / f"{options.unit}.log"
+    if not path.exists():
+        known = ", ".join(sorted(p.stem for p in path.parent.glob("*.log")))
+        raise NotFound(f"no log of {options.unit}; there are: {known or 'none'}")
+    with open(path, errors="replace") as file:
+        for line in file.readlines()[-options.lines :]:
+            sys.stdout.write(line)
+        while options.follow:
+            sys.stdout.flush()
+            line = file.readline()
+            if line:
+                sys.stdout.write(line)
+            else:
+                time.sleep(0.2)
+    return 0
+
+
+def run_contracts(options: argparse.Namespace) -> int:
+    """Print all contracts."""
+    found = [p for p in _protocols() if options.slot in ("", slot_of(p).name)]
+    if not found:
+        raise NotFound(f"no contract {options.slot}; see `sagong contracts`")
+    if options.json:
+        print(json.dumps([schema(protocol) for protocol in found], indent=2))
+        return 0
+    rows = [("METHOD", "REQUEST", "RESULT", "REPEATABLE")]
+    for protocol in found:
+        for method in slot_of(protocol).methods.values():
+            result = _name(method.result)
+            rows.append(
+                (
+                    method.wire_name,
+                    _name(method.request),
+                    f"stream of {result}" if method.stream else result,
+                    "yes" if method.mark.idempotent else "no",
+                )
+            )
+    _print_table(rows)
+    return 0
+
+
+def _protocols() -> list[type]:
+    modules = [
+        import_module(f"sagong.contracts.{m.name}")
+        for m in pkgutil.iter_modules(contracts.__path__)
+    ]
+    return [
+        value
+        for module in modules
+        for value in vars(module).values()
+        if isinstance(value, type)
+        and "__sagong_slot__" in value.__dict__
+        and value.__module__ == module.__name__
+    ]
+
+
+def _name(kind: Any) -> str:
+    return "" if kind is type(None) else kind.__name__
+
+
+def run_check(options: argparse.Namespace) -> int:
+    """Check configuration and every installed manifest; each problem on a line of its own."""
+    paths = Paths.below(options.root)
+    problems: list[str] = []
+    installed: dict[str, Manifest] = {}
+    for name, package in manifest.discover().items():
+        try:
+            installed[name] = manifest.load(package)
+        except SagongError as error:
+            problems.append(str(error))
+    try:
+        chosen = config.load(paths, options.profile)
+        problems += _unit_problems(chosen, installed)
+    except SagongError as error:
+        problems.append(str(error))
+    for problem in problems:
+        print(problem)
+    print(f"{len(installed)} plugins checked, {len(problems)} problems")
+    return 1 if problems else 0
+
+
+def _unit_problems(chosen: config.Config, installed: dict[str, Manifest]) -> list[str]:
+    units = {n: u for n, u in chosen.units.items() if u.enabled}
+    problems = [
+        f"units.{name}: no plugin {unit.plugin or name} is installed"
+        for name, unit in units.items()
+        if (unit.plugin or name) not in installed
+    ]
+    provided = {
+        (slot, version)
+        for name, unit in units.items()
+        if (found := installed.get(unit.plugin or name))
+        for slot, version in found.provides.items()
+    }
+    for name, unit in units.items():
+        found = installed.get(unit.plugin or name)
+        for slot, use in found.used_slots() if found else ():
+            if (slot, use.version) not in provided:
+                problems.append(
+                    f"units.{name}: nothing provides {slot}/{use.version}, which it calls"
+                )
+    return problems

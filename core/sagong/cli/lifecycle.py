@@ -1,0 +1,153 @@
+"""`sagong up` and `sagong down`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from sagong import config
+from sagong.call import deadline
+from sagong.config import Paths
+from sagong.contracts.kernel import StatusQuery, StopSystem, SystemStatus
+from sagong.errors import FailedPrecondition, NotFound, SagongError, Unavailable
+from sagong.operator import connect
+
+__all__ = ["down_arguments", "run_down", "run_up", "up_arguments"]
+
+
+def up_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `up`."""
+    parser.add_argument("--profile", default="", help="docker, single, appliance, … or your own")
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long to wait until ready")
+    parser.add_argument("--foreground", action="store_true", help="stay, as the keeper itself")
+
+
+def down_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `down`."""
+    parser.add_argument("--all", action="store_true", help="end containers too, leave nothing")
+    parser.add_argument("--seconds", type=float, default=10.0, help="bound of each drain")
+
+
+def run_up(options: argparse.Namespace) -> int:
+    """Start the keeper unless it runs; wait until every unit serves."""
+    if os.geteuid() != 0:
+        raise FailedPrecondition("`sagong up` needs root: namespaces, mounts and cgroups")
+    paths = Paths.below(options.root)
+    config.load(paths, options.profile)
+    command = [sys.executable, "-m", "sagong.keeper", "--root", options.root]
+    command += ["--profile", options.profile]
+    if options.foreground:
+        os.execv(sys.executable, command)
+    began = time.monotonic()
+    running = asyncio.run(_status(paths))
+    if running is None:
+        _start(paths, command)
+    status = asyncio.run(_wait_ready(paths, options.seconds))
+    verb = "runs already" if running and running.ready else "is up"
+    print(
+        f"sagong {status.version} {verb}: profile {status.profile}, {len(status.units)} units"
+        f" ready after {time.monotonic() - began:.2f} s"
+    )
+    return 0
+
+
+def _start(paths: Paths, command: list[str]) -> None:
+    log = paths.run / "log" / "kernel.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "ab") as file:
+        subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
+        )
+
+
+async def _status(paths: Paths) -> SystemStatus | None:
+    if not _keeper_lives(paths):
+        return None
+    try:
+        async with connect(paths) as operator:
+            with deadline(2.0):
+                return await operator.kernel.status(StatusQuery())
+    except (NotFound, Unavailable, SagongError):
+        return None
+
+
+def _keeper_lives(paths: Paths) -> bool:
+    """Whether somebody holds the instance's lock."""
+    import fcntl
+
+    try:
+        with open(paths.run / "kernel" / "lock") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return False
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+
+
+async def _wait_ready(paths: Paths, seconds: float) -> SystemStatus:
+    limit = time.monotonic() + seconds
+    status = None
+    while time.monotonic() < limit:
+        status = await _status(paths) or status
+        if status is not None and status.ready:
+            return status
+        if status is None and time.monotonic() > limit - seconds + 3 and not _keeper_lives(paths):
+            break
+        await asyncio.sleep(0.02)
+    raise FailedPrecondition(_why_not(paths, status))
+
+
+def _why_not(paths: Paths, status: SystemStatus | None) -> str:
+    if status is None:
+        return f"the kernel does not come up; see {paths.run / 'log' / 'kernel.log'}"
+    late = [f"{u.name}: {u.problem or u.state}" for u in status.units if u.state != "serving"]
+    return "not ready: " + "; ".join(late) + "; see `sagong logs UNIT`"
+
+
+def run_down(options: argparse.Namespace) -> int:
+    """Stop everything in order; what is not running is no error."""
+    paths = Paths.below(options.root)
+    pid = _keeper_pid(paths)
+    try:
+        asyncio.run(_stop(paths, options.seconds, everything=options.all))
+    except (NotFound, Unavailable):
+        print("sagong does not run")
+    if pid and not _wait_gone(paths, 30.0 + options.seconds):
+        raise FailedPrecondition(f"keeper {pid} does not end; see {paths.run}/log/kernel.log")
+    if options.all:
+        from sagong.cli.sweep import sweep
+
+        sweep(paths)
+    return 0
+
+
+async def _stop(paths: Paths, seconds: float, *, everything: bool) -> None:
+    async with connect(paths) as operator:
+        if everything:
+            from sagong.cli.sweep import end_containers
+
+            await end_containers(operator)
+        with deadline(5.0):
+            await operator.kernel.stop(StopSystem(seconds=seconds))
+
+
+def _keeper_pid(paths: Paths) -> int:
+    try:
+        return int(Path(paths.run, "keeper.pid").read_text())
+    except (FileNotFoundError, ValueError):
+        return 0
+
+
+def _wait_gone(paths: Paths, seconds: float) -> bool:
+    limit = time.monotonic() + seconds
+    while _keeper_lives(paths):
+        if time.monotonic() > limit:
+            return False
+        time.sleep(0.02)
+    return True

@@ -1,0 +1,150 @@
+"""The keeper: restarts the kernel, holds its descriptors, reaps orphans. Standard library only.
+
+It is as small as it can be, because everything else may be killed and comes back through it. The
+kernel sends it descriptors to hold (`keep NAME`) and gets them all back when it is started anew. If
+the keeper itself dies, the kernel starts another one and hands it the descriptors.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+from sagong.config import Paths
+from sagong.linux import process
+
+__all__ = ["CONFIGURATION_ERROR", "main"]
+
+CONFIGURATION_ERROR = 78
+_LOCKED = 75
+
+
+class Keeper:
+    """One kernel at a time, its descriptors by name."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._options = options
+        self._kept: dict[str, int] = {}
+        for entry in options.kept:
+            name, _, fd = entry.rpartition("=")
+            os.set_inheritable(int(fd), False)
+            self._kept[name] = int(fd)
+        self._control = socket.socket(fileno=options.control) if options.control >= 0 else None
+        self._pid = options.kernel
+        self._pidfd = os.pidfd_open(self._pid) if self._pid else -1
+        self._stopping = False
+        self._started = 0.0
+
+    def run(self) -> int:
+        """Until the kernel ends by itself."""
+        read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGTERM, self._terminate)
+        if self._control is None:
+            self._start()
+        while True:
+            assert self._control is not None
+            ready, _, _ = select.select([read, self._control, self._pidfd], [], [])
+            if read in ready:
+                os.read(read, 4096)
+            if self._control in ready and not self._hold():
+                self._control.close()
+                self._control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)[0]
+            if self._pidfd in ready:
+                status = self._reap()
+                if status in (0, CONFIGURATION_ERROR) or self._stopping:
+                    return status or 0
+                if time.monotonic() - self._started < 1.0:
+                    time.sleep(0.5)
+                self._start()
+            self._reap()
+
+    def _start(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        command = [sys.executable, "-m", "sagong.kernel", "--root", self._options.root]
+        command += ["--profile", self._options.profile, "--keeper", str(theirs.fileno())]
+        for name, fd in self._kept.items():
+            command += ["--kept", f"{name}={fd}"]
+        given = [theirs.fileno(), *self._kept.values()]
+        for fd in given:
+            os.set_inheritable(fd, True)
+        self._pid = os.posix_spawn(sys.executable, command, os.environ)
+        for fd in given:
+            os.set_inheritable(fd, False)
+        theirs.close()
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+        self._pidfd = os.pidfd_open(self._pid)
+        self._control = ours
+        self._started = time.monotonic()
+
+    def _hold(self) -> bool:
+        """Take a descriptor; false at the end of the kernel's socket."""
+        assert self._control is not None
+        try:
+            message, descriptors = process.receive_descriptors(self._control, 4096)
+        except OSError:
+            return False
+        if not message:
+            return False
+        word, _, name = message.decode().partition(" ")
+        if word == "keep" and descriptors:
+            old = self._kept.pop(name, None)
+            if old is not None:
+                os.close(old)
+            self._kept[name] = descriptors[0]
+        return True
+
+    def _reap(self) -> int | None:
+        """Wait for whatever ended; the kernel's exit status if it was among them."""
+        found = None
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return found
+            if pid == 0:
+                return found
+            if pid == self._pid:
+                found = os.waitstatus_to_exitcode(status)
+
+    def _terminate(self, *_: object) -> None:
+        self._stopping = True
+        try:
+            signal.pidfd_send_signal(self._pidfd, signal.SIGTERM)
+        except ProcessLookupError:
+            os._exit(0)
+
+
+def main() -> None:
+    """`python -m sagong.keeper --root DIR --profile NAME`; one instance a root, by a lock."""
+    parser = argparse.ArgumentParser(prog="sagong-keeper")
+    parser.add_argument("--root", default="/")
+    parser.add_argument("--profile", default="")
+    parser.add_argument("--control", type=int, default=-1)
+    parser.add_argument("--kernel", type=int, default=0)
+    parser.add_argument("--kept", action="append", default=[])
+    options = parser.parse_args()
+    run = Paths.below(options.root).run
+    (run / "kernel").mkdir(parents=True, exist_ok=True)
+    lock = os.open(run / "kernel" / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        sys.exit(_LOCKED)
+    Path(run, "keeper.pid").write_text(f"{os.getpid()}\n")
+    process.become_subreaper()
+    process.set_title("sagong-keeper")
+    sys.exit(Keeper(options).run())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The kernel process: directory, supervisor, zygote, live swap. Nothing else imports it."""

@@ -1,0 +1,147 @@
+"""The kernel's program: adopts or starts everything, serves its contract, ends on demand."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import socket
+from pathlib import Path
+from typing import Any
+
+import uvloop
+import zmq
+
+from sagong import config as configuration
+from sagong import manifest
+from sagong.bus import Access, Provider
+from sagong.config import Config, Paths
+from sagong.contracts.kernel import Kernel
+from sagong.errors import SagongError
+from sagong.kernel.cell import Cells
+from sagong.kernel.guardian import Guardian
+from sagong.kernel.listeners import Listeners
+from sagong.kernel.service import KernelService
+from sagong.kernel.supervisor import Supervisor
+from sagong.kernel.units import Unit, resolve
+from sagong.linux import process
+from sagong.manifest import Manifest
+from sagong.process import configure_logging
+
+__all__ = ["main"]
+
+_LOG = logging.getLogger("sagong.kernel")
+_ATTEND = frozenset({"kernel/1/attend", "kernel/1/done"})
+
+
+def main() -> None:
+    """`python -m sagong.kernel --root DIR --keeper FD --kept NAME=FD,…`."""
+    parser = argparse.ArgumentParser(prog="sagong-kernel")
+    parser.add_argument("--root", default="/")
+    parser.add_argument("--profile", default="")
+    parser.add_argument("--keeper", type=int, default=-1)
+    parser.add_argument("--kept", action="append", default=[])
+    options = parser.parse_args()
+    configure_logging()
+    process.set_title("sagong-kernel")
+    kept = dict(_kept(entry) for entry in options.kept)
+    keeper = socket.socket(fileno=options.keeper) if options.keeper >= 0 else None
+    try:
+        raise SystemExit(uvloop.run(_live(Path(options.root), options.profile, keeper, kept)))
+    except SagongError as error:
+        _LOG.error("the kernel can't start: %s", error)
+        raise SystemExit(78) from error
+
+
+def _kept(entry: str) -> tuple[str, int]:
+    name, _, fd = entry.rpartition("=")
+    os.set_inheritable(int(fd), False)
+    return name, int(fd)
+
+
+async def _live(
+    root: Path, profile: str, keeper: socket.socket | None, kept: dict[str, int]
+) -> int:
+    paths = Paths.below(root)
+    config = configuration.load(paths, profile)
+    cells = Cells(paths, config)
+    units = _with_choices(resolve(config, _load), cells, config)
+    _make_shared(paths)
+    context: zmq.Context[Any] = zmq.Context()
+    listeners = Listeners(paths, kept, keeper)
+    supervisor = Supervisor(paths, config, units, cells, listeners)
+    ended: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+
+    def end(seconds: float = 10.0) -> None:
+        if not ended.done():
+            ended.set_result(seconds)
+
+    service = KernelService(supervisor, cells, config, _load, end)
+    provider = _provide(context, paths, service, supervisor, cells)
+    guardian = Guardian(keeper, root, profile, listeners)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end)
+    await supervisor.begin()
+    seconds = await ended
+    guardian.stop()
+    await supervisor.stop(seconds)
+    await provider.close()
+    context.destroy(linger=100)
+    return 0
+
+
+def _load(name: str) -> tuple[str, Manifest]:
+    package = manifest.discover().get(name, f"sagong_{name}")
+    return package, manifest.load(package)
+
+
+def _with_choices(units: dict[str, Unit], cells: Cells, config: Config) -> dict[str, Unit]:
+    """What the operator swapped in stays, as long as it is installed."""
+    from sagong.config import UnitConfig
+    from sagong.kernel.units import resolve_one
+
+    for name, plugin in cells.chosen.items():
+        unit = units.get(name)
+        if unit is None or unit.manifest.plugin.name == plugin:
+            continue
+        choice = UnitConfig(plugin=plugin, instance=unit.instance, listens=dict(unit.listens))
+        try:
+            units[name] = resolve_one(name, choice, _load)
+        except SagongError as error:
+            _LOG.warning("swapped-in plugin is gone: %s", error, extra={"unit": name})
+    return units
+
+
+def _provide(
+    context: zmq.Context[Any],
+    paths: Paths,
+    service: KernelService,
+    supervisor: Supervisor,
+    cells: Cells,
+) -> Provider:
+    bus = paths.run / "kernel" / "bus"
+    bus.mkdir(parents=True, exist_ok=True)
+    provider = Provider(context, str(bus / "s"))
+    provider.serve(Kernel, service)
+    grants = {cells.uid(unit): Access(unit.name, _ATTEND) for unit in supervisor.units.values()}
+    provider.grant(grants)
+    provider.bind()
+    return provider
+
+
+def _make_shared(paths: Paths) -> None:
+    """`netns` and `mounts` below the run directory are shared mounts, made before any sandbox."""
+    from sagong.linux import mounts
+
+    mounted = {entry.target for entry in mounts.mount_table()}
+    for name in ("netns", "mounts"):
+        path = paths.run / name
+        path.mkdir(parents=True, exist_ok=True)
+        if str(path) not in mounted:
+            mounts.bind(str(path), str(path))
+            mounts.set_propagation(str(path), "shared")
+
+
+if __name__ == "__main__":
+    main()

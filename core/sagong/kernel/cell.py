@@ -1,0 +1,123 @@
+"""Cells: where a unit lives (uid, directories, log) and the sandbox around it, from its manifest."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from sagong.config import Config, Paths
+from sagong.kernel import journal
+from sagong.kernel.journal import Choices
+from sagong.kernel.units import Unit
+from sagong.process import Launch
+
+__all__ = ["Cells"]
+
+
+class Cells:
+    """Gives every identity its uid and directories, and computes sandbox plans."""
+
+    def __init__(self, paths: Paths, config: Config) -> None:
+        self._paths = paths
+        self._config = config
+        self._file = paths.data / "kernel" / "choices.json"
+        choices = journal.read(self._file, Choices)
+        assert isinstance(choices, Choices)
+        self._choices = choices
+
+    @property
+    def chosen(self) -> dict[str, str]:
+        """Plugins that the operator swapped in, by unit."""
+        return self._choices.plugins
+
+    def choose(self, unit: str, plugin: str) -> None:
+        """Remember that `plugin` fills `unit`, over restarts and reboots."""
+        plugins = {**self._choices.plugins, unit: plugin}
+        self._keep(Choices(plugins=plugins, uids=self._choices.uids))
+
+    def uid(self, unit: Unit) -> int:
+        """The unit's uid, given once and for ever."""
+        known = self._choices.uids
+        if unit.identity not in known:
+            taken = set(known.values())
+            free = next(
+                uid
+                for uid in range(self._config.uid_base, self._config.uid_base + 2000)
+                if uid not in taken
+            )
+            uids = {**known, unit.identity: free}
+            self._keep(Choices(plugins=self._choices.plugins, uids=uids))
+        return self._choices.uids[unit.identity]
+
+    def uids(self, units: Iterable[Unit]) -> dict[str, int]:
+        """Uids by identity."""
+        return {unit.identity: self.uid(unit) for unit in units}
+
+    def slot_directory(self, unit: Unit) -> Path:
+        """What callers of the unit may see: its bus sockets and streams."""
+        return self._paths.run / "slots" / unit.name
+
+    def run_directory(self, unit: Unit) -> Path:
+        """`host.run`."""
+        return self.slot_directory(unit) / "run" / unit.manifest.plugin.name
+
+    def data_directory(self, unit: Unit) -> Path:
+        """`host.data`."""
+        return self._paths.data / "plugins" / unit.identity
+
+    def launch(self, unit: Unit, generation: int) -> Launch:
+        """What the new process is told; its directories exist afterwards."""
+        uid = self.uid(unit)
+        bus = self.slot_directory(unit) / "bus" / str(generation)
+        self.slot_directory(unit).mkdir(parents=True, exist_ok=True)
+        for directory, mode in (
+            (bus, 0o711),
+            (self.run_directory(unit), 0o711),
+            (self.data_directory(unit), 0o700),
+        ):
+            directory.mkdir(parents=True, exist_ok=True)
+            os.chown(directory, uid, uid)
+            directory.chmod(mode)
+        self._clear_old(bus)
+        return Launch(
+            unit=unit.name,
+            plugin=unit.manifest.plugin.name,
+            class_=unit.manifest.plugin.class_,
+            generation=generation,
+            kernel=str(self._paths.run / "kernel" / "bus" / "s"),
+            bus=str(bus / "s"),
+            data=str(self.data_directory(unit)),
+            run=str(self.run_directory(unit)),
+            root=str(self._paths.run),
+            provides=unit.manifest.provides,
+            uses=unit.routes(),
+            settings=dict(unit.settings),
+        )
+
+    def plan(self, unit: Unit, launch: Launch) -> tuple[Any, ...]:
+        """The sandbox as operations, applied by the forked child."""
+        return ()
+
+    def open_log(self, name: str) -> int:
+        """The log that a process's standard error goes to; cut when it has grown too long."""
+        path = self._paths.run / "log" / f"{name}.log"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        fd = os.open(path, flags, 0o640)
+        if os.fstat(fd).st_size > self._config.log_limit:
+            os.replace(path, path.with_suffix(".log.1"))
+            os.close(fd)
+            fd = os.open(path, flags, 0o640)
+        return fd
+
+    def _clear_old(self, bus: Path) -> None:
+        """Directories of generations whose socket is gone are left over from crashes."""
+        for old in bus.parent.iterdir():
+            if old != bus and not (old / "s").exists():
+                old.rmdir()
+
+    def _keep(self, choices: Choices) -> None:
+        self._choices = choices
+        journal.write(self._file, choices, durable=True)

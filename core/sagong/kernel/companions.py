@@ -1,0 +1,116 @@
+"""Companions: programs of a plugin's package that run outside its sandbox, with full rights.
+
+There is one today, the runtime's launcher. They are few, named in the manifests with their reason,
+and looked after like plugins: adopted by a new kernel, started again when they die.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from sagong.config import Paths
+from sagong.kernel.journal import ProcessRecord
+from sagong.kernel.units import Unit
+from sagong.linux.process import ProcessId, open_identified, start_time
+
+if TYPE_CHECKING:
+    from sagong.kernel.cell import Cells
+
+__all__ = ["Companions"]
+
+
+class Companions:
+    """All companions, by unit."""
+
+    def __init__(self, paths: Paths, cells: Cells, changed: Callable[[], None]) -> None:
+        self._paths = paths
+        self._cells = cells
+        self._changed = changed
+        self._records: dict[str, tuple[ProcessRecord, Unit | None, int]] = {}
+        self._stopping = False
+        self._children: list[subprocess.Popen[bytes]] = []
+
+    def records(self) -> tuple[ProcessRecord, ...]:
+        """For the journal."""
+        return tuple(record for record, _, _ in self._records.values())
+
+    def adopt(self, records: tuple[ProcessRecord, ...]) -> None:
+        """Take over those of an earlier kernel that live."""
+        for record in records:
+            pidfd = open_identified(ProcessId(record.pid, record.started))
+            if pidfd is not None:
+                self._watch(record, None, pidfd)
+
+    def ensure(self, unit: Unit) -> None:
+        """Start the unit's companion unless it runs."""
+        known = self._records.get(unit.name)
+        if known is not None:
+            self._records[unit.name] = (known[0], unit, known[2])
+            return
+        companion = unit.manifest.companion
+        assert companion is not None
+        log = self._cells.open_log(f"{unit.name}-companion")
+        try:
+            child = subprocess.Popen(
+                [self._fill(unit, word) for word in companion.command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        finally:
+            os.close(log)
+        self._children = [c for c in self._children if c.poll() is None] + [child]
+        record = ProcessRecord(
+            unit=unit.name,
+            identity=unit.identity,
+            plugin=unit.manifest.plugin.name,
+            generation=0,
+            pid=child.pid,
+            started=start_time(child.pid),
+            since=time.time(),
+            state="running",
+        )
+        self._watch(record, unit, os.pidfd_open(child.pid))
+        self._changed()
+
+    def stop(self) -> None:
+        """End all; what they started lives on."""
+        import signal
+
+        self._stopping = True
+        for _, _, pidfd in self._records.values():
+            signal.pidfd_send_signal(pidfd, signal.SIGTERM)
+
+    def _fill(self, unit: Unit, word: str) -> str:
+        places = {
+            "{python}": sys.executable,
+            "{own}": str(self._cells.run_directory(unit)),
+            "{uid}": str(self._cells.uid(unit)),
+        }
+        return self._paths.expand(places.get(word, word))
+
+    def _watch(self, record: ProcessRecord, unit: Unit | None, pidfd: int) -> None:
+        self._records[record.unit] = (record, unit, pidfd)
+        asyncio.get_running_loop().add_reader(pidfd, self._gone, record)
+
+    def _gone(self, record: ProcessRecord) -> None:
+        known, unit, pidfd = self._records.pop(record.unit)
+        asyncio.get_running_loop().remove_reader(pidfd)
+        os.close(pidfd)
+        for child in self._children:
+            child.poll()
+        self._changed()
+        if unit is not None and not self._stopping:
+            wait = 0.0 if time.time() - known.since > 1.0 else 1.0
+            asyncio.get_running_loop().call_later(wait, self._again, unit)
+
+    def _again(self, unit: Unit) -> None:
+        if not self._stopping:
+            self.ensure(unit)

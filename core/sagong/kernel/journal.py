@@ -1,0 +1,65 @@
+"""The kernel's memory on disk: what it started, so that its successor adopts it.
+
+Written to the run directory (lost at reboot, as the processes are) by rename, so that a reader sees
+the old or the new whole. Choices of the operator (which plugin fills a unit) and the uids given to
+plugins live in the data directory and survive reboots.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+__all__ = ["Choices", "Journal", "ProcessRecord", "read", "write"]
+
+
+class ProcessRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A process by pid and start time (clock ticks), which together are never used again."""
+
+    unit: str
+    identity: str
+    plugin: str
+    generation: int
+    pid: int
+    started: int
+    since: float
+    state: str
+    bus: str = ""
+
+
+class Journal(msgspec.Struct, frozen=True, kw_only=True):
+    """Processes and the last generation given out."""
+
+    boot: str = ""
+    generation: int = 0
+    processes: tuple[ProcessRecord, ...] = ()
+    companions: tuple[ProcessRecord, ...] = ()
+
+
+class Choices(msgspec.Struct, frozen=True, kw_only=True):
+    """The operator's choices by unit, and uids by identity."""
+
+    plugins: dict[str, str] = {}
+    uids: dict[str, int] = {}
+
+
+def read(path: Path, kind: type[msgspec.Struct]) -> msgspec.Struct:
+    """What was written, or an empty value when nothing was, or it can't be understood."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except (FileNotFoundError, msgspec.MsgspecError):
+        return kind()
+
+
+def write(path: Path, value: msgspec.Struct, *, durable: bool = False) -> None:
+    """Replace the file at once; `durable` also survives a power cut."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".new")
+    with open(temporary, "wb") as file:
+        file.write(msgspec.json.encode(value))
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
+    temporary.replace(path)

@@ -1,0 +1,116 @@
+"""Listening sockets: opened once from the manifests, held by the keeper, lent to each generation.
+
+A restart or a swap of a service, or of the kernel, refuses no connection: the socket stays open.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from sagong.config import Paths
+from sagong.errors import FailedPrecondition, InvalidArgument
+from sagong.kernel.units import Unit
+from sagong.manifest import Listener
+
+__all__ = ["Listeners", "listen"]
+
+
+class Listeners:
+    """Descriptors by `unit/name`; `keep` gives a new one to the keeper."""
+
+    def __init__(self, paths: Paths, kept: dict[str, int], keeper: socket.socket | None) -> None:
+        self._paths = paths
+        self._open = dict(kept)
+        self._keeper = keeper
+
+    def of(self, unit: Unit) -> tuple[list[str], list[int]]:
+        """Names and descriptors of a unit's listeners, opened now if they are not yet."""
+        names, descriptors = [], []
+        for name, listener in unit.manifest.listens.items():
+            address = unit.listens.get(name, listener.address)
+            if not address:
+                continue
+            key = f"{unit.name}/{name}/{address}"
+            if key not in self._open:
+                opened = self._listen(key, address, listener)
+                if opened is None:
+                    continue
+                self._open[key] = opened
+            names.append(name)
+            descriptors.append(self._open[key])
+        return names, descriptors
+
+    def change_keeper(self, keeper: socket.socket) -> None:
+        """New ones go to this keeper from now on."""
+        self._keeper = keeper
+
+    def items(self) -> Iterator[tuple[str, int]]:
+        """All that are open, for a new keeper."""
+        return iter(self._open.items())
+
+    def _listen(self, key: str, address: str, listener: Listener) -> int | None:
+        from sagong.linux.process import send_descriptors
+
+        try:
+            fd = listen(self._paths.expand(address), listener)
+        except FailedPrecondition:
+            if listener.optional:
+                return None
+            raise
+        if self._keeper is not None:
+            send_descriptors(self._keeper, f"keep {key}".encode(), (fd,))
+        return fd
+
+
+def listen(address: str, listener: Listener) -> int:
+    """Open `unix:PATH`, `tcp:HOST:PORT` or `udp:HOST:PORT`; FailedPrecondition if it is in use."""
+    family, _, rest = address.partition(":")
+    try:
+        if family == "unix":
+            return _listen_unix(Path(rest), listener)
+        host, _, port = rest.rpartition(":")
+        kind = socket.SOCK_DGRAM if family == "udp" else socket.SOCK_STREAM
+        return _listen_internet(host.strip("[]"), int(port), kind)
+    except ValueError:
+        raise InvalidArgument(f"listener {address!r}: the port is no number") from None
+    except OSError as error:
+        raise FailedPrecondition(
+            f"can't listen on {address}: {error.strerror}; "
+            "is another program, or another sagong, using it?"
+        ) from error
+
+
+def _listen_unix(path: Path, listener: Listener) -> int:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with socket.socket(socket.AF_UNIX) as probe:
+        if path.exists() and probe.connect_ex(str(path)) == 0:
+            raise OSError(98, "the socket answers already")
+    path.unlink(missing_ok=True)
+    sock = socket.socket(socket.AF_UNIX)
+    old = os.umask(0o177)
+    try:
+        sock.bind(str(path))
+    finally:
+        os.umask(old)
+    os.chmod(path, int(listener.mode, 8))
+    if listener.group:
+        try:
+            os.chown(path, 0, grp.getgrnam(listener.group).gr_gid)
+        except KeyError:
+            pass  # no such group on this machine: root's alone, as Docker does it
+    sock.listen(1024)
+    return sock.detach()
+
+
+def _listen_internet(host: str, port: int, kind: int) -> int:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, kind)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind((host, port))
+    if kind == socket.SOCK_STREAM:
+        sock.listen(1024)
+    return sock.detach()

@@ -1,0 +1,138 @@
+"""The processes that live: records in memory, pidfds watched, a journal kept."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from sagong.contracts.kernel import AccessEntry, Order, RouteEntry
+from sagong.errors import Unavailable
+from sagong.kernel.journal import Journal, ProcessRecord
+from sagong.kernel.units import Unit
+from sagong.linux.process import ProcessId, open_identified
+
+__all__ = ["Population", "Process"]
+
+
+@dataclass(eq=False)
+class Process:
+    """A living process of a unit. State: starting, ready, serving, draining, or exited."""
+
+    record: ProcessRecord
+    unit: Unit
+    pidfd: int
+    state: str
+    orders: asyncio.Queue[Order] | None = None
+    routes: tuple[RouteEntry, ...] | None = None
+    access: tuple[AccessEntry, ...] | None = None
+    done: dict[int, asyncio.Future[bytes]] = field(default_factory=dict)
+    pending: dict[int, Order] = field(default_factory=dict)
+    exited: asyncio.Event = field(default_factory=asyncio.Event)
+    attended: asyncio.Event = field(default_factory=asyncio.Event)
+    status: int | None = None
+
+    @property
+    def generation(self) -> int:
+        """Its generation, unique in the system."""
+        return self.record.generation
+
+    def tell(self, order: Order) -> None:
+        """Give an order; one with an action is given again if the process has to attend anew."""
+        if order.action:
+            self.pending[order.id] = order
+        if self.orders is not None:
+            self.orders.put_nowait(order)
+
+    async def carry_out(self, order: Order, seconds: float) -> bytes:
+        """Give an order and wait for its end; `Unavailable` if the process ends or takes too long."""
+        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self.done[order.id] = future
+        self.tell(order)
+        ended = asyncio.ensure_future(self.exited.wait())
+        try:
+            await asyncio.wait(
+                {future, ended}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
+            )
+            if future.done():
+                return future.result()
+            what = "ended" if self.exited.is_set() else f"did not answer in {seconds:.0f} s"
+            raise Unavailable(f"{self.unit.name} generation {self.generation} {what}")
+        finally:
+            ended.cancel()
+            self.done.pop(order.id, None)
+            self.pending.pop(order.id, None)
+
+
+class Population:
+    """All living processes, by pid and by (unit, generation)."""
+
+    def __init__(self, ended: Callable[[Process], None], changed: Callable[[], None]) -> None:
+        self._ended = ended
+        self._changed = changed
+        self._loop = asyncio.get_running_loop()
+        self._by_pid: dict[int, Process] = {}
+        self._order_ids = itertools.count(time.time_ns())
+
+    def __iter__(self) -> Iterator[Process]:
+        return iter(list(self._by_pid.values()))
+
+    def order_id(self) -> int:
+        """A number for an order, unique also over restarts of the kernel."""
+        return next(self._order_ids)
+
+    def add(self, process: Process) -> None:
+        """Watch a process that has just been started or adopted."""
+        self._by_pid[process.record.pid] = process
+        self._loop.add_reader(process.pidfd, self._gone, process)
+        self._changed()
+
+    def find(self, unit: str, generation: int) -> Process | None:
+        """The process that claims to be this."""
+        for process in self._by_pid.values():
+            if process.unit.name == unit and process.generation == generation:
+                return process
+        return None
+
+    def of(self, unit: str) -> list[Process]:
+        """A unit's processes, oldest first."""
+        found = [p for p in self._by_pid.values() if p.unit.name == unit]
+        return sorted(found, key=lambda p: p.generation)
+
+    def set_state(self, process: Process, state: str) -> None:
+        """Change a process's state, in the journal too."""
+        process.state = state
+        self._changed()
+
+    def note_status(self, pid: int, status: int) -> None:
+        """The zygote reaped a process: remember how it ended."""
+        process = self._by_pid.get(pid)
+        if process is not None:
+            process.status = status
+
+    def records(self) -> tuple[ProcessRecord, ...]:
+        """For the journal."""
+        import msgspec
+
+        return tuple(
+            msgspec.structs.replace(p.record, state=p.state) for p in self._by_pid.values()
+        )
+
+    def _gone(self, process: Process) -> None:
+        self._loop.remove_reader(process.pidfd)
+        os.close(process.pidfd)
+        self._by_pid.pop(process.record.pid, None)
+        process.exited.set()
+        self._changed()
+        self._ended(process)
+
+    @staticmethod
+    def reopen(journal: Journal) -> Iterator[tuple[ProcessRecord, int]]:
+        """Processes of a journal that still live, with a pidfd each."""
+        for record in journal.processes:
+            pidfd = open_identified(ProcessId(record.pid, record.started))
+            if pidfd is not None:
+                yield record, pidfd

@@ -1,0 +1,163 @@
+"""The zygote: has the common modules imported, and forks plugins into their sandboxes.
+
+Single-threaded, no ZeroMQ context, no loop: a fork of it is clean. It reads spawn requests from
+its socket to the kernel (SOCK_SEQPACKET), one a message, with descriptors attached: first standard
+error, then the listeners. It answers `(number, pid)` with a pidfd attached, and tells each exit as
+`(0, pid, status)`. It ends when the kernel's end of the socket closes.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import os
+import pickle
+import signal
+import socket
+import sys
+import traceback
+from typing import Any, NamedTuple
+
+from sagong.linux import process
+from sagong.process import Launch, configure_logging, run
+
+__all__ = ["MESSAGE_LIMIT", "SpawnRequest", "main"]
+
+MESSAGE_LIMIT = 160 << 10
+_DESCRIPTORS = 64
+
+
+class SpawnRequest(NamedTuple):
+    """A process to be: `plan` is its sandbox (operations with `apply()`), applied after the fork.
+
+    With `command` the program is executed instead of the plugin's class being hosted.
+    """
+
+    number: int
+    launch: bytes
+    title: str
+    plan: tuple[Any, ...]
+    command: tuple[str, ...] = ()
+
+
+def main() -> None:
+    """Serve fork requests on the inherited socket (argument 1), preload the modules named after."""
+    control = socket.socket(fileno=int(sys.argv[1]))
+    for name in sys.argv[2:]:
+        importlib.import_module(name)
+    process.set_title("sagong-zygote")
+    read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    gc.collect()
+    gc.freeze()
+    _serve(control, read, write)
+
+
+def _serve(control: socket.socket, wake: int, wake_write: int) -> None:
+    import select
+
+    poll = select.poll()
+    poll.register(control, select.POLLIN)
+    poll.register(wake, select.POLLIN)
+    while True:
+        for fd, _ in poll.poll():
+            if fd == wake:
+                os.read(wake, 4096)
+                _reap(control)
+                continue
+            message, descriptors = process.receive_descriptors(control, MESSAGE_LIMIT, _DESCRIPTORS)
+            if not message:
+                return
+            _spawn(control, pickle.loads(message), descriptors, (wake, wake_write))
+
+
+def _reap(control: socket.socket) -> None:
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        try:
+            control.send(pickle.dumps((0, pid, os.waitstatus_to_exitcode(status))))
+        except OSError:
+            return  # the kernel is gone; the loop ends at the end of its socket
+
+
+def _spawn(
+    control: socket.socket,
+    request: SpawnRequest,
+    descriptors: tuple[int, ...],
+    private: tuple[int, int],
+) -> None:
+    try:
+        pid = os.fork()
+    except OSError as error:
+        control.send(pickle.dumps((request.number, -1, str(error))))
+    else:
+        if pid == 0:
+            _become(control, request, descriptors, private)
+        pidfd = os.pidfd_open(pid)
+        process.send_descriptors(control, pickle.dumps((request.number, pid)), (pidfd,))
+        os.close(pidfd)
+    finally:
+        for fd in descriptors:
+            os.close(fd)
+
+
+def _become(
+    control: socket.socket,
+    request: SpawnRequest,
+    descriptors: tuple[int, ...],
+    private: tuple[int, int],
+) -> None:
+    """In the child: nothing returns from here, whatever fails."""
+    code = 70
+    try:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        control.close()
+        for fd in private:
+            os.close(fd)
+        _take_streams(descriptors[0])
+        process.set_title(request.title)
+        for operation in request.plan:
+            operation.apply()
+        code = _live(request, descriptors[1:])
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _take_streams(error: int) -> None:
+    null = os.open("/dev/null", os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(error, 1)
+    os.dup2(error, 2)
+    os.close(null)
+    os.setsid()
+
+
+def _live(request: SpawnRequest, listeners: list[int]) -> int:
+    import msgspec
+
+    launch = msgspec.json.decode(request.launch, type=Launch)
+    names = list(launch.listeners)
+    launch = msgspec.structs.replace(launch, listeners=dict(zip(names, listeners)))
+    if request.command:
+        for fd in listeners:
+            os.set_inheritable(fd, True)
+        environment = {**os.environ, "SAGONG_LAUNCH": msgspec.json.encode(launch).decode()}
+        os.execvpe(request.command[0], request.command, environment)
+    configure_logging()
+    return run(launch)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""The operator's connection: call the kernel and any slot from a tool, as root."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator
+from typing import Any, TypeVar
+
+import zmq
+
+from sagong.bus import Route, proxy
+from sagong.bus.watch import wait_disconnected
+from sagong.config import Paths
+from sagong.contract import slot_of
+from sagong.contracts.kernel import Kernel, RouteEntry, RouteTable
+from sagong.errors import NotFound, Unavailable
+
+__all__ = ["Operator", "connect"]
+
+S = TypeVar("S")
+
+
+class Operator:
+    """`kernel` is the kernel's proxy; `use` gives those of slots, which follow crashes and swaps."""
+
+    def __init__(self, context: zmq.Context[Any], path: str) -> None:
+        self._context = context
+        self._path = path
+        self._kernel = Route(context, "kernel")
+        self.kernel: Kernel = proxy(Kernel, self._kernel)
+        self._routes: dict[tuple[str, int, str], Route] = {}
+        self._table: tuple[RouteEntry, ...] = ()
+        self._known = asyncio.Event()
+        self._following = asyncio.get_running_loop().create_task(self._follow())
+
+    async def use(self, protocol: type[S], instance: str = "") -> S:
+        """A slot's proxy; `NotFound` if nothing serves it now."""
+        spec = slot_of(protocol)
+        async with asyncio.timeout(10.0):
+            await self._known.wait()
+        found = [
+            entry
+            for entry in self._table
+            if (entry.slot, entry.version) == (spec.name, spec.version)
+            and instance in ("", entry.instance)
+        ]
+        if not found:
+            raise NotFound(f"nothing serves {spec.wire_name} now; see `sagong status`")
+        key = (spec.name, spec.version, found[0].instance)
+        route = self._routes.setdefault(key, Route(self._context, spec.name))
+        route.switch(found[0].generation, found[0].path)
+        return proxy(protocol, route)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        self._following.cancel()
+        await asyncio.gather(self._following, return_exceptions=True)
+        for route in [*self._routes.values(), self._kernel]:
+            route.close()
+        self._context.destroy(linger=100)
+
+    async def _follow(self) -> None:
+        while True:
+            link = self._kernel.renew(self._path)
+            watch = asyncio.get_running_loop().create_task(wait_disconnected(link))
+            try:
+                async for table in self.kernel.routes():
+                    self._take(table)
+            except Unavailable:
+                await asyncio.sleep(0.05)
+            finally:
+                watch.cancel()
+
+    def _take(self, table: RouteTable) -> None:
+        self._table = table.routes
+        for route in self._routes.values():
+            for path in table.dead:
+                route.bury(path)
+        for entry in table.routes:
+            route = self._routes.get((entry.slot, entry.version, entry.instance))
+            if route is not None:
+                route.switch(entry.generation, entry.path)
+        self._known.set()
+
+
+@contextlib.asynccontextmanager
+async def connect(paths: Paths) -> AsyncIterator[Operator]:
+    """Connect to the kernel of an instance; `NotFound` if it does not run."""
+    path = paths.run / "kernel" / "bus" / "s"
+    if not os.path.exists(path):
+        raise NotFound(f"no sagong runs below {paths.run}; start it with `sagong up`")
+    operator = Operator(zmq.Context(), str(path))
+    try:
+        yield operator
+    finally:
+        await operator.close()

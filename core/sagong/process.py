@@ -1,0 +1,344 @@
+"""A plugin's process: attends the kernel, follows its orders, hosts the plugin's one class.
+
+States::
+
+    attending ──start──► serving ──drain──► drained ──stop──► (exit)
+                  │                                    ▲
+                  └── the class failed: done(error), exit
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import zmq
+
+from sagong.bus import Access, Provider, Route, proxy
+from sagong.bus.events import Emitter, events_spec
+from sagong.bus.watch import wait_disconnected
+from sagong.call import detached
+from sagong.contract import Message, conforms, slot_of
+from sagong.contracts.kernel import AccessEntry, Attendance, Done, Kernel, Order, RouteEntry
+from sagong.errors import Gone, InvalidArgument, NotFound, SagongError, Unavailable
+
+__all__ = ["Launch", "ProcessHost", "run"]
+
+S = TypeVar("S")
+C = TypeVar("C", bound=msgspec.Struct)
+M = TypeVar("M", bound=Message)
+
+
+class Launch(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a new process is told; also in the environment variable SAGONG_LAUNCH as JSON."""
+
+    unit: str
+    plugin: str
+    class_: str
+    generation: int
+    kernel: str
+    bus: str
+    data: str
+    run: str
+    root: str
+    provides: dict[str, int] = {}
+    uses: tuple[tuple[str, int, str], ...] = ()
+    settings: dict[str, Any] = {}
+    listeners: dict[str, int] = {}
+
+
+class _LineFormatter(logging.Formatter):
+    """One line per event: time, level, unit, message, then facts as key=value."""
+
+    _KNOWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = super().format(record).replace("\n", "\n    ")
+        facts = {k: v for k, v in vars(record).items() if k not in self._KNOWN}
+        return line + "".join(f" {k}={json.dumps(v, default=str)}" for k, v in facts.items())
+
+
+def configure_logging() -> None:
+    """Facts with fields on standard error."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        _LineFormatter("%(asctime)s.%(msecs)03d %(levelname)s %(name)s %(message)s", "%FT%T")
+    )
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+
+
+class ProcessHost:
+    """The `Host` of a plugin in its own process (see `sagong.host.Host` for what each part means)."""
+
+    def __init__(self, launch: Launch) -> None:
+        self.name = launch.unit
+        self.data = Path(launch.data)
+        self.run = Path(launch.run)
+        self.root = Path(launch.root)
+        self.log = logging.getLogger(f"sagong.{launch.unit}")
+        self._launch = launch
+        self._context: zmq.Context[Any] = zmq.Context()
+        self._routes = {
+            (slot, version, instance): Route(self._context, f"{slot} {instance}".strip())
+            for slot, version, instance in launch.uses
+        }
+        self._kernel = Route(self._context, "kernel")
+        self._provider: Provider | None = None
+        self._emitter = Emitter()
+        self._plugin: Any = None
+        self._access: dict[int, Access] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._orders: set[asyncio.Task[None]] = set()
+        self._ended = asyncio.Event()
+        self._code = 0
+
+    def config(self, kind: type[C]) -> C:
+        """The unit's settings as the plugin's own struct."""
+        try:
+            return msgspec.convert(self._launch.settings, kind)
+        except msgspec.ValidationError as error:
+            raise InvalidArgument(f"units.{self.name}.settings: {error}") from None
+
+    def use(self, protocol: type[S], instance: str = "") -> S:
+        """A proxy; only what the manifest's [uses] names."""
+        return proxy(protocol, self._route(protocol, instance, "uses"))
+
+    def emit(self, event: Message) -> None:
+        """Tell all listeners."""
+        self._emitter.emit(event)
+
+    async def hear(
+        self, protocol: type, kind: type[M], instance: str = ""
+    ) -> AsyncIterator[M | None]:
+        """Events, over the provider's restarts; None whenever some may have been missed."""
+        route = self._route(protocol, instance, "hears")
+        spec = events_spec(slot_of(protocol))
+        decoder = msgspec.msgpack.Decoder(kind)
+        while True:
+            try:
+                with detached():
+                    async for item in route.stream(spec, None):
+                        if item.number == 0:
+                            yield None
+                        elif item.name == kind.__name__:
+                            yield decoder.decode(item.body)
+            except (Unavailable, Gone):
+                await asyncio.sleep(0.02)
+
+    def listener(self, name: str) -> socket.socket:
+        """A socket that the kernel opened and the keeper holds."""
+        fd = self._launch.listeners.get(name)
+        if fd is None:
+            raise NotFound(f"{self.name} has no listener {name}; see [listens] of its plugin.toml")
+        sock = socket.socket(fileno=os.dup(fd))
+        sock.setblocking(False)
+        return sock
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Background work; its failure ends the process, so that the supervisor sees it."""
+        with detached():
+            task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._work_ended)
+        return task
+
+    async def live(self) -> int:
+        """Attend the kernel until told to stop; the exit status."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._ended.set)
+        attending = loop.create_task(self._attend())
+        await self._ended.wait()
+        attending.cancel()
+        await asyncio.gather(attending, return_exceptions=True)
+        await self._close()
+        return self._code
+
+    def _route(self, protocol: type, instance: str, table: str) -> Route:
+        spec = slot_of(protocol)
+        route = self._routes.get((spec.name, spec.version, instance))
+        if route is None:
+            raise InvalidArgument(
+                f"{self._launch.plugin}: plugin.toml's [{table}] does not name {spec.wire_name}"
+                + (f" instance {instance}" if instance else "")
+            )
+        return route
+
+    def _work_ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled() or task.exception() is None:
+            return
+        self.log.error("%s failed", task.get_name(), exc_info=task.exception())
+        self._end(1)
+
+    def _end(self, code: int) -> None:
+        self._code = self._code or code
+        self._ended.set()
+
+    async def _attend(self) -> None:
+        attendance = Attendance(unit=self.name, generation=self._launch.generation, pid=os.getpid())
+        while True:
+            link = self._kernel.renew(self._launch.kernel)
+            monitor = asyncio.get_running_loop().create_task(wait_disconnected(link))
+            try:
+                async for order in proxy(Kernel, self._kernel).attend(attendance):
+                    self._follow(order)
+            except Unavailable:
+                pass
+            except SagongError as error:
+                self.log.error("the kernel refuses this process: %s", error)
+                self._end(3)
+                return
+            finally:
+                monitor.cancel()
+            await asyncio.sleep(0.05)
+
+    def _follow(self, order: Order) -> None:
+        for path in order.dead:
+            for route in self._routes.values():
+                route.bury(path)
+        if order.routes is not None:
+            for entry in order.routes:
+                self._take_route(entry)
+        if order.access is not None:
+            self._grant(order.access)
+        if order.action:
+            task = asyncio.get_running_loop().create_task(self._obey(order))
+            self._orders.add(task)
+            task.add_done_callback(self._orders.discard)
+
+    def _take_route(self, entry: RouteEntry) -> None:
+        route = self._routes.get((entry.slot, entry.version, entry.instance))
+        if route is not None:
+            route.switch(entry.generation, entry.path)
+
+    def _grant(self, entries: tuple[AccessEntry, ...]) -> None:
+        self._access = {e.uid: Access(e.name, frozenset(e.methods)) for e in entries}
+        if self._provider is not None:
+            self._provider.grant(self._access)
+
+    async def _obey(self, order: Order) -> None:
+        error, state = "", b""
+        try:
+            if order.action == "start":
+                await self._start(order.state)
+            elif order.action == "drain":
+                state = await self._drain(order.seconds)
+            elif order.action == "stop":
+                self._end(0)
+                return
+        except Exception as failure:
+            self.log.exception("%s failed", order.action)
+            error = f"{type(failure).__name__}: {failure}"
+        await self._report(order, state, error)
+        if error and order.action == "start":
+            self._end(1)
+
+    async def _report(self, order: Order, state: bytes, error: str) -> None:
+        done = Done(
+            unit=self.name,
+            generation=self._launch.generation,
+            order=order.id,
+            state=state,
+            error=error,
+        )
+        with contextlib.suppress(SagongError):
+            await proxy(Kernel, self._kernel).done(done)
+
+    async def _start(self, state: bytes) -> None:
+        if self._plugin is not None:
+            return  # the kernel died between our start and our report, and orders it again
+        module, _, name = self._launch.class_.partition(":")
+        plugin = getattr(importlib.import_module(module), name)(self)
+        self._plugin = plugin
+        if state and hasattr(plugin, "restore"):
+            await plugin.restore(state)
+        if hasattr(plugin, "start"):
+            await plugin.start()
+        if self._launch.provides:
+            self._serve(plugin)
+
+    def _serve(self, plugin: Any) -> None:
+        provider = Provider(self._context, self._launch.bus)
+        for slot, version in self._launch.provides.items():
+            protocol = _protocol(slot, version)
+            conforms(protocol, plugin)
+            provider.serve(protocol, plugin)
+            provider.add(events_spec(slot_of(protocol)), self._emitter.listen)
+        provider.grant(self._access)
+        provider.bind()
+        self._provider = provider
+
+    async def _drain(self, seconds: float) -> bytes:
+        """Finish what is in flight; then the plugin ends its work and hands over its state."""
+        plugin = self._plugin
+        async with asyncio.TaskGroup() as group:
+            if self._provider is not None:
+                group.create_task(self._provider.drain(seconds))
+            if hasattr(plugin, "drain"):
+                group.create_task(self._bounded(plugin.drain(), seconds))
+        state = b""
+        if hasattr(plugin, "export"):
+            state = await plugin.export()
+        await self._stop_plugin()
+        return state
+
+    async def _bounded(self, work: Any, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await work
+
+    async def _stop_plugin(self) -> None:
+        plugin, self._plugin = self._plugin, None
+        tasks, self._tasks = self._tasks, set()
+        for task in tasks:
+            task.remove_done_callback(self._work_ended)
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if plugin is not None and hasattr(plugin, "stop"):
+            await plugin.stop()
+
+    async def _close(self) -> None:
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(5.0):
+                await self._stop_plugin()
+        if self._provider is not None:
+            await self._provider.close()
+        for route in [*self._routes.values(), self._kernel]:
+            route.close()
+        self._context.destroy(linger=100)
+
+
+def _protocol(slot: str, version: int) -> type:
+    """The contract of a slot by its name: `sagong.contracts.SLOT`, the class so marked."""
+    try:
+        module = importlib.import_module(f"sagong.contracts.{slot}")
+    except ModuleNotFoundError:
+        raise NotFound(f"no contract {slot}; see `sagong contracts`") from None
+    for value in vars(module).values():
+        declared = getattr(value, "__sagong_slot__", None)
+        if declared is not None and declared[:2] == (slot, version):
+            return value  # type: ignore[no-any-return]
+    raise NotFound(f"contract {slot} has no version {version} here")
+
+
+def run(launch: Launch) -> int:
+    """Be the process that `launch` describes, until told to end; the exit status."""
+    import uvloop
+
+    configure_logging()
+
+    async def live() -> int:
+        return await ProcessHost(launch).live()
+
+    return uvloop.run(live())

@@ -1,0 +1,102 @@
+"""A whole sagong of its own for a test: root directory, configuration, `up` and `down`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from sagong.config import Paths
+from sagong.contracts.kernel import SystemStatus
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SOURCES = ("core", "plugins", "services", "examples/01-scheduler-in-20-lines")
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A running instance below `root`."""
+
+    root: Path
+
+    @property
+    def paths(self) -> Paths:
+        """Its directories."""
+        return Paths.below(self.root)
+
+    def run(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run the command line on it."""
+        return subprocess.run(
+            [sys.executable, "-m", "sagong.cli", "--root", str(self.root), *words],
+            env=environment(),
+            capture_output=True,
+            text=True,
+            check=check,
+            timeout=90,
+        )
+
+    def status(self) -> SystemStatus:
+        """What runs."""
+        return msgspec.json.decode(
+            self.run("status", "--json", check=False).stdout, type=SystemStatus
+        )
+
+    def pid(self, name: str) -> int:
+        """The pid of a unit's serving process, or of keeper, kernel, zygote."""
+        status = self.status()
+        for process in [*status.others, *(p for u in status.units for p in u.processes)]:
+            if process.unit == name and process.state in ("serving", "running"):
+                return process.pid
+        raise LookupError(name)
+
+    def wait_ready(self, seconds: float = 15.0) -> SystemStatus:
+        """Wait until every unit serves again."""
+        limit = time.monotonic() + seconds
+        while True:
+            try:
+                status = self.status()
+                if status.ready:
+                    return status
+            except msgspec.DecodeError:
+                pass
+            assert time.monotonic() < limit, self.logs()
+            time.sleep(0.05)
+
+    def logs(self) -> str:
+        """The ends of all its logs, for a failed test's report."""
+        parts = []
+        for path in sorted((self.paths.run / "log").glob("*.log")):
+            parts.append(f"== {path.name}\n" + path.read_text(errors="replace")[-3000:])
+        return "\n".join(parts)
+
+
+def environment() -> dict[str, str]:
+    """The test's environment with the source roots on the path."""
+    path = os.pathsep.join(str(REPOSITORY / source) for source in SOURCES)
+    return {**os.environ, "PYTHONPATH": path, "UV_USE_IO_URING": "0"}
+
+
+@contextlib.contextmanager
+def instance(configuration: str) -> Iterator[Instance]:
+    """Start an instance with this sagong.toml; take it away with all it made."""
+    root = Path(tempfile.mkdtemp(prefix="sgt-", dir="/tmp"))
+    root.chmod(0o755)
+    (root / "etc").mkdir()
+    (root / "etc" / "sagong.toml").write_text(configuration)
+    running = Instance(root)
+    try:
+        started = running.run("up", "--seconds", "30", check=False)
+        assert started.returncode == 0, started.stderr + running.logs()
+        yield running
+    finally:
+        running.run("down", "--all", check=False)
+        shutil.rmtree(root, ignore_errors=True)
