@@ -108,7 +108,11 @@ def device_program(rules: Iterable[str]) -> bytes:
         _instruction(_LOAD_WORD, _MINOR, 1, 8),
     ]
     for rule in rules:
-        code += _rule_code(parse_rule(rule))
+        tested = _rule_code(parse_rule(rule))
+        code += tested
+        if len(tested) == 2:
+            # Everything is allowed; the verifier refuses instructions that are never reached.
+            return b"".join(code)
     return b"".join([*code, _instruction(_MOV, 0, value=0), _instruction(_EXIT, 0)])
 
 
