@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from sagong.linux import capabilities, landlock
+from sagong.linux import capabilities, landlock, syscalls
 from sagong.linux.cgroup import CgroupLayout, layout_of_machine
 from sagong.linux.syscall_table import machine as architecture
 
@@ -41,7 +41,7 @@ class Machine:
     """The facts. `links` are (path, target) of merged layouts such as /bin → usr/bin.
 
     `stage` is an empty directory on which each child builds its root in its own mount namespace.
-    `etc` are (place in the sandbox, real file). `capabilities` is the bounding set at hand.
+    `etc` are (place in the sandbox, real file). `capabilities` are those that can be given.
     """
 
     stage: str
@@ -73,7 +73,7 @@ def probe(*, stage: str, sources: Iterable[str] | None = None) -> Machine:
         kernel=_kernel_version(os.uname().release),
         architecture=architecture(),
         landlock=landlock.abi_version(),
-        capabilities=capabilities.bounding_set(),
+        capabilities=capabilities.bounding_set() & syscalls.capget()[1],
         directories=tuple(directories),
         links=tuple(links),
         python=python,

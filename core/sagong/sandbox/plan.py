@@ -9,6 +9,7 @@ from sagong.errors import FailedPrecondition
 from sagong.linux import capabilities
 from sagong.linux.cgroup_limits import CgroupLimits
 from sagong.linux.landlock import EXECUTE, READ, WRITE, PathRule, Ruleset, handled_rights
+from sagong.sandbox import filesystem as fs
 from sagong.sandbox import operations as op
 from sagong.sandbox.machine import Machine
 from sagong.sandbox.rights import Rights
@@ -53,37 +54,45 @@ def plan(
 ) -> Plan:
     """The sandbox of a process with these rights on this machine.
 
-    `descriptors` are kept open, None keeps all (then none of them may be a directory). Without
-    root only resource limits, Landlock and seccomp remain, and the notes say so.
+    `descriptors` are kept open, None keeps all but directories. Without root, or with a root that
+    lacks CAP_SYS_ADMIN, less is enforced, and the notes say what and why.
     """
     steps: list[op.Operation] = []
     notes: list[str] = []
-    if descriptors is not None:
+    if descriptors is None:
+        steps.append(op.CloseDirectories())
+    else:
         steps.append(op.CloseDescriptors(descriptors))
     steps += _limits(rights, machine, notes)
-    inside = machine.root and machine.kernel >= _MOUNT_API
+    gap = _why_no_root_of_its_own(machine)
+    inside = not gap
     if inside:
         steps += _namespaces(rights, machine)
         steps += _root(rights, machine, notes)
     else:
-        notes += _without_root(machine)
+        notes.append(f"own root, /tmp, /dev, /proc and namespaces: {gap}")
     steps.append(op.NoNewPrivileges())
     steps += _landlock(rights, machine, notes, inside=inside)
-    if machine.root:
-        steps.append(op.OwnKeyring())
-        steps.append(_identity(rights, machine, notes))
+    steps.append(op.OwnKeyring())
+    steps += _identity(rights, machine, notes)
     steps.append(op.Filter(compiled_policy(rights.seccomp, rights.syscalls), rights.seccomp))
     return Plan(rights.name, tuple(steps), tuple(notes))
 
 
-def _without_root(machine: Machine) -> list[str]:
+def _why_no_root_of_its_own(machine: Machine) -> str:
+    """The reason why this machine can't give it namespaces and a root; "" if it can."""
     if not machine.root:
-        reason = "not root"
-        rest = ["own uid and capabilities: not root", "cgroup limits: not root"]
-    else:
-        reason = f"needs Linux 5.12, this is {machine.kernel[0]}.{machine.kernel[1]}"
-        rest = []
-    return [f"own root, /tmp, /dev, /proc and namespaces: {reason}", *rest]
+        return "not root"
+    if not _has(machine, "SYS_ADMIN"):
+        return "this root lacks CAP_SYS_ADMIN"
+    if machine.kernel < _MOUNT_API:
+        return f"needs Linux 5.12, this is {machine.kernel[0]}.{machine.kernel[1]}"
+    return ""
+
+
+def _has(machine: Machine, *names: str) -> bool:
+    mask = capabilities.mask_of(names)
+    return machine.capabilities & mask == mask
 
 
 def _limits(rights: Rights, machine: Machine, notes: list[str]) -> Iterator[op.Operation]:
@@ -93,7 +102,10 @@ def _limits(rights: Rights, machine: Machine, notes: list[str]) -> Iterator[op.O
         notes.append(f"{files} open files: the machine's hard limit is {machine.open_files}")
         files = machine.open_files
     yield op.ResourceLimit("nofile", files)
-    if not rights.cgroup or not machine.root:
+    if not rights.cgroup:
+        return
+    if not machine.root:
+        notes.append("cgroup limits: not root")
         return
     offered = machine.cgroups.versions
     wanted = ("memory", "pids", "cpu")
@@ -118,60 +130,60 @@ def _cgroup_limits(rights: Rights, offered: tuple[str, ...]) -> CgroupLimits:
 
 def _namespaces(rights: Rights, machine: Machine) -> Iterator[op.Operation]:
     if rights.data:
-        yield op.OwnDirectory(rights.data, rights.uid, rights.gid, 0o700)
+        yield fs.OwnDirectory(rights.data, rights.uid, rights.gid, 0o700)
     if rights.run:
-        yield op.OwnDirectory(rights.run, rights.uid, rights.gid, 0o755)
+        yield fs.OwnDirectory(rights.run, rights.uid, rights.gid, 0o755)
     names = ("mnt", "ipc", "uts") + (("net",) if rights.network == "none" else ())
     yield op.Unshare(names)
     for grant in rights.paths:
         if grant.shared:
-            yield op.HoldShared(grant.path, grant.optional)
+            yield fs.HoldShared(grant.path, grant.optional)
 
 
 def _root(rights: Rights, machine: Machine, notes: list[str]) -> Iterator[op.Operation]:
     """Fixed parts first, then the rest from outer to inner paths."""
-    yield op.NewRoot(machine.stage)
+    yield fs.NewRoot(machine.stage)
     for path, target in machine.links:
-        yield op.Link(path, target)
-    yield op.PrivateTmp(rights.limits.tmp)
+        yield fs.Link(path, target)
+    yield fs.PrivateTmp(rights.limits.tmp)
     if any(grant.path == "/proc" for grant in rights.paths):
         pass
     elif machine.kernel >= _PROC_OPTIONS:
-        yield op.HiddenProc()
+        yield fs.HiddenProc()
     else:
         notes.append("others' processes are visible in /proc: hiding them needs Linux 5.8")
-        yield op.Bind("/proc", "/proc", "read")
-    may_mknod = bool(machine.capabilities & capabilities.mask_of(["MKNOD"]))
-    yield op.MinimalDev(may_mknod)
+        yield fs.Bind("/proc", "/proc", "read")
+    may_mknod = _has(machine, "MKNOD")
+    yield fs.MinimalDev(may_mknod)
     for device in rights.devices:
-        yield op.GrantDevice(device.path, rights.uid, rights.gid, may_mknod, device.optional)
+        yield fs.GrantDevice(device.path, rights.uid, rights.gid, may_mknod, device.optional)
     binds = [*_system_binds(machine), *_granted_binds(rights)]
     yield from sorted(binds, key=_place)
-    yield op.SealRoot()
+    yield fs.SealRoot()
     yield op.HostName(f"sagong-{rights.name}")
 
 
-def _place(step: op.Bind | op.Attach) -> str:
-    return step.path if isinstance(step, op.Attach) else step.target
+def _place(step: fs.Bind | fs.Attach) -> str:
+    return step.path if isinstance(step, fs.Attach) else step.target
 
 
-def _system_binds(machine: Machine) -> Iterator[op.Bind]:
+def _system_binds(machine: Machine) -> Iterator[fs.Bind]:
     for path in (*machine.directories, *machine.python, *machine.sources):
-        yield op.Bind(path, path, "read")
+        yield fs.Bind(path, path, "read")
     for place, source in machine.etc:
-        yield op.Bind(source, place, "read", optional=True)
+        yield fs.Bind(source, place, "read", optional=True)
 
 
-def _granted_binds(rights: Rights) -> Iterator[op.Bind | op.Attach]:
+def _granted_binds(rights: Rights) -> Iterator[fs.Bind | fs.Attach]:
     for path in filter(None, (rights.data, rights.run)):
-        yield op.Bind(path, path, "own")
+        yield fs.Bind(path, path, "own")
     for path in rights.sockets:
-        yield op.Bind(path, path, "read")
+        yield fs.Bind(path, path, "read")
     for grant in rights.paths:
         if grant.shared:
-            yield op.Attach(grant.path)
+            yield fs.Attach(grant.path)
         else:
-            yield op.Bind(grant.path, grant.path, grant.access, grant.optional)
+            yield fs.Bind(grant.path, grant.path, grant.access, grant.optional)
 
 
 def _landlock(
@@ -209,8 +221,12 @@ def _path_rules(rights: Rights, machine: Machine, *, inside: bool) -> Iterator[P
         yield PathRule(grant.path, WRITE if grant.access == "write" else EXECUTE)
 
 
-def _identity(rights: Rights, machine: Machine, notes: list[str]) -> op.Identity:
+def _identity(rights: Rights, machine: Machine, notes: list[str]) -> Iterator[op.Operation]:
+    if not machine.root or not _has(machine, "SETUID", "SETGID", "SETPCAP"):
+        reason = "this root lacks CAP_SETUID, SETGID or SETPCAP" if machine.root else "not root"
+        notes.append(f"own uid and capabilities: {reason}")
+        return
     wanted = capabilities.mask_of(rights.capabilities)
     lacking = capabilities.names_of(wanted & ~machine.capabilities)
-    notes += [f"{name}: the machine's bounding set lacks it" for name in lacking]
-    return op.Identity(rights.uid, rights.gid, rights.groups, wanted & machine.capabilities)
+    notes += [f"{name}: this machine's root lacks it" for name in lacking]
+    yield op.Identity(rights.uid, rights.gid, rights.groups, wanted & machine.capabilities)

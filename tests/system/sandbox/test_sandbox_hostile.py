@@ -16,7 +16,7 @@ import pytest
 from sagong.linux import capabilities, syscalls
 from sagong.linux.capabilities import NAMES
 from sagong.linux.syscalls import Namespace
-from sagong.sandbox import ProcessLimits
+from sagong.sandbox import PathGrant, ProcessLimits, plan
 
 pytestmark = pytest.mark.root
 
@@ -155,7 +155,6 @@ def test_programs_with_setuid_gain_nothing(cage: Any) -> None:
     copy = tool / "cat"
     copy.write_bytes(Path("/bin/cat").read_bytes())
     copy.chmod(0o4755)
-    from sagong.sandbox import PathGrant
 
     def execute() -> str:
         return subprocess.check_output([copy, "/proc/self/status"], text=True)
@@ -217,6 +216,25 @@ def test_descriptors_of_the_parent_are_gone(cage: Any, attempt: Attempt) -> None
     finally:
         os.close(escape)
     assert found.answer == "EBADF"
+
+
+def test_directories_are_closed_when_other_descriptors_stay(cage: Any) -> None:
+    escape = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            plan(cage.rights(), cage.machine, descriptors=None).apply()
+            os.stat("etc/shadow", dir_fd=escape)
+        except OSError as error:
+            os.write(write, str(error.errno).encode())
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+    os.close(write)
+    with open(read) as answer:
+        assert answer.read() == "9"
+    os.close(escape)
 
 
 def test_fork_bomb_ends_at_the_limit(cage: Any) -> None:

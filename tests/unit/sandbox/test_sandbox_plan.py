@@ -12,11 +12,15 @@ from sagong.linux.capabilities import NAMES
 from sagong.linux.cgroup import CgroupLayout, Hierarchy
 from sagong.linux.syscall_table import machine as architecture
 from sagong.sandbox import DeviceGrant, Machine, PathGrant, Plan, Rights, plan, plugin_policy
+from sagong.sandbox import filesystem as fs
 from sagong.sandbox import operations as op
 
 LAYOUT = CgroupLayout(
     tuple(Hierarchy(1, frozenset({n}), f"/cg/{n}", "/") for n in ("memory", "pids", "cpu"))
 )
+
+
+EVERY = (1 << len(NAMES)) - 1
 
 
 def a_machine(**changes: Any) -> Machine:
@@ -27,7 +31,7 @@ def a_machine(**changes: Any) -> Machine:
             "kernel": (6, 18),
             "architecture": architecture(),
             "landlock": 7,
-            "capabilities": (1 << len(NAMES)) - 1,
+            "capabilities": EVERY,
             "directories": ("/usr",),
             "links": (("/bin", "usr/bin"),),
             "python": ("/opt/python",),
@@ -65,14 +69,14 @@ def test_steps_come_in_the_only_order_that_works() -> None:
 
 def test_outer_paths_are_mounted_before_inner_ones() -> None:
     grants = (PathGrant("/r/state/deep/er"), PathGrant("/r", access="write"), PathGrant("/opt"))
-    targets = [s.target for s in steps_of(plan(some_rights(paths=grants), a_machine()), op.Bind)]
+    targets = [s.target for s in steps_of(plan(some_rights(paths=grants), a_machine()), fs.Bind)]
     assert targets.index("/r") < targets.index("/r/state") < targets.index("/r/state/deep/er")
     assert targets.index("/opt") < targets.index("/opt/python")
 
 
 def test_nothing_is_writable_but_its_own() -> None:
     made = plan(some_rights(sockets=("/r/bus",)), a_machine())
-    writable = {s.target for s in steps_of(made, op.Bind) if s.access != "read"}
+    writable = {s.target for s in steps_of(made, fs.Bind) if s.access != "read"}
     assert writable == {"/d/state", "/r/state"}
 
 
@@ -87,8 +91,8 @@ def test_shared_directories_are_held_before_the_mounts_are_cut_off() -> None:
     grants = (PathGrant("/run/sagong/netns", access="write", shared=True),)
     made = plan(some_rights(paths=grants, seccomp=("mount",)), a_machine())
     kinds = [type(step) for step in made.operations]
-    assert kinds.index(op.Unshare) < kinds.index(op.HoldShared) < kinds.index(op.NewRoot)
-    assert kinds.index(op.Attach) < kinds.index(op.SealRoot)
+    assert kinds.index(op.Unshare) < kinds.index(fs.HoldShared) < kinds.index(fs.NewRoot)
+    assert kinds.index(fs.Attach) < kinds.index(fs.SealRoot)
 
 
 def test_who_mounts_has_no_landlock_for_files_and_it_is_noted() -> None:
@@ -112,7 +116,9 @@ def test_only_who_may_kill_signals_others() -> None:
         ({"kernel": (5, 4)}, "needs Linux 5.12, this is 5.4"),
         ({"landlock": 0}, "Landlock: the kernel has none"),
         ({"landlock": 3}, "Landlock scopes: need ABI 6"),
-        ({"capabilities": 0}, "CAP_CHOWN: the machine's bounding set lacks it"),
+        ({"capabilities": EVERY & ~1}, "CAP_CHOWN: this machine's root lacks it"),
+        ({"capabilities": EVERY & ~(1 << 21)}, "own root, /tmp, /dev, /proc and namespaces: this"),
+        ({"capabilities": 1 << 21}, "own uid and capabilities: this root lacks CAP_SETUID"),
         ({"open_files": 100}, "4096 open files: the machine's hard limit is 100"),
         ({"cgroups": CgroupLayout(())}, "cgroup limit memory: not mounted"),
         ({"kernel": (5, 6)}, "own root"),
@@ -131,6 +137,7 @@ def test_without_root_only_harmless_steps_remain() -> None:
         op.CloseDescriptors,
         op.ResourceLimit,
         op.NoNewPrivileges,
+        op.OwnKeyring,
         op.Restrict,
         op.Filter,
     }
