@@ -1,0 +1,1 @@
+"""The shared vocabulary: quantities, selectors, names, references, times and API objects."""
