@@ -28,7 +28,8 @@ class Call:
     uid: int = -1
 
 
-_CURRENT: ContextVar[Call] = ContextVar("sagong_call", default=Call())
+_NOBODY = Call()
+_CURRENT: ContextVar[Call] = ContextVar("sagong_call", default=_NOBODY)
 
 
 def current() -> Call:

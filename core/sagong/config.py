@@ -6,6 +6,7 @@ keys are refused with their path. Units' own settings are decoded by their plugi
 
 from __future__ import annotations
 
+import hashlib
 import tomllib
 from dataclasses import dataclass
 from importlib.resources import files
@@ -35,9 +36,16 @@ class Paths:
             return cls()
         return cls(root / "run", root / "lib", root / "etc")
 
+    @property
+    def cgroup(self) -> str:
+        """The name of the instance's control groups: `/sagong`, or with a mark of the root."""
+        if self.run == Paths().run:
+            return "/sagong"
+        return f"/sagong-{hashlib.sha256(bytes(self.run)).hexdigest()[:8]}"
+
     def expand(self, text: str) -> str:
-        """Fill in `{run}`, `{data}` and `{etc}` of a manifest's or configuration's path."""
-        for name in ("run", "data", "etc"):
+        """Fill in `{run}`, `{data}`, `{etc}` and `{cgroup}` of a manifest's or configuration's path."""
+        for name in ("run", "data", "etc", "cgroup"):
             text = text.replace("{" + name + "}", str(getattr(self, name)))
         return text
 

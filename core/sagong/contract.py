@@ -40,8 +40,7 @@ T = TypeVar("T")
 DEFAULT_SECONDS = 30.0
 
 
-@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(msgspec.field,))
-class _MessageMeta(type(msgspec.Struct)):  # type: ignore[misc]
+class _MessageMeta(msgspec.StructMeta):
     """Makes every message frozen, keyword-only and silent about fields at their defaults."""
 
     def __new__(
@@ -51,7 +50,8 @@ class _MessageMeta(type(msgspec.Struct)):  # type: ignore[misc]
         return super().__new__(mcls, name, bases, namespace, **options)
 
 
-class Message(msgspec.Struct, metaclass=_MessageMeta):
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(msgspec.field,))
+class Message(msgspec.Struct, metaclass=_MessageMeta, frozen=True):
     """Base of all values that cross the bus. A new field has a default; else it is a new version."""
 
 

@@ -1,7 +1,8 @@
 """The keeper: restarts the kernel, holds its descriptors, reaps orphans. Standard library only.
 
 It is as small as it can be, because everything else may be killed and comes back through it. The
-kernel sends it descriptors to hold (`keep NAME`) and gets them all back when it is started anew. If
+kernel sends it descriptors to hold (`keep NAME`), gets them all back when it is started anew, and says
+`end` before it ends for good. If
 the keeper itself dies, the kernel starts another one and hands it the descriptors.
 """
 
@@ -41,6 +42,7 @@ class Keeper:
         self._pidfd = os.pidfd_open(self._pid) if self._pid else -1
         self._stopping = False
         self._started = 0.0
+        self._status: int | None = None
 
     def run(self) -> int:
         """Until the kernel ends by itself."""
@@ -52,20 +54,20 @@ class Keeper:
             self._start()
         while True:
             assert self._control is not None
-            ready, _, _ = select.select([read, self._control, self._pidfd], [], [])
+            waiting = [read, self._control.fileno(), self._pidfd]
+            ready, _, _ = select.select(waiting, [], [])
             if read in ready:
                 os.read(read, 4096)
-            if self._control in ready and not self._hold():
+            if self._control.fileno() in ready and not self._hold():
                 self._control.close()
                 self._control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)[0]
+            self._reap()
             if self._pidfd in ready:
-                status = self._reap()
-                if status in (0, CONFIGURATION_ERROR) or self._stopping:
-                    return status or 0
+                if self._status in (0, CONFIGURATION_ERROR) or self._stopping:
+                    return self._status or 0
                 if time.monotonic() - self._started < 1.0:
                     time.sleep(0.5)
                 self._start()
-            self._reap()
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -76,6 +78,7 @@ class Keeper:
         given = [theirs.fileno(), *self._kept.values()]
         for fd in given:
             os.set_inheritable(fd, True)
+        self._status = None
         self._pid = os.posix_spawn(sys.executable, command, os.environ)
         for fd in given:
             os.set_inheritable(fd, False)
@@ -96,25 +99,26 @@ class Keeper:
         if not message:
             return False
         word, _, name = message.decode().partition(" ")
-        if word == "keep" and descriptors:
+        if word == "end":
+            self._stopping = True
+        elif word == "keep" and descriptors:
             old = self._kept.pop(name, None)
             if old is not None:
                 os.close(old)
             self._kept[name] = descriptors[0]
         return True
 
-    def _reap(self) -> int | None:
-        """Wait for whatever ended; the kernel's exit status if it was among them."""
-        found = None
+    def _reap(self) -> None:
+        """Wait for whatever ended; keep the kernel's exit status if it was among them."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
-                return found
+                return
             if pid == 0:
-                return found
+                return
             if pid == self._pid:
-                found = os.waitstatus_to_exitcode(status)
+                self._status = os.waitstatus_to_exitcode(status)
 
     def _terminate(self, *_: object) -> None:
         self._stopping = True

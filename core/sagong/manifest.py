@@ -33,8 +33,8 @@ __all__ = [
     "Rights",
     "SeccompGroup",
     "Uses",
-    "load",
     "discover",
+    "load",
     "parse",
     "size_bytes",
 ]
@@ -44,7 +44,7 @@ class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Base of the manifest's tables."""
 
 
-class Plugin(_Table):
+class Plugin(_Table, frozen=True):
     """Who it is. `command` starts a program in another language instead of a Python class."""
 
     name: str
@@ -55,7 +55,7 @@ class Plugin(_Table):
     kind: Literal["plugin", "service"] = "plugin"
 
 
-class Uses(_Table):
+class Uses(_Table, frozen=True):
     """Calls to a slot: which methods (all if none is named), of which instance."""
 
     version: int
@@ -66,7 +66,7 @@ class Uses(_Table):
     slot: str = ""
 
 
-class Hears(_Table):
+class Hears(_Table, frozen=True):
     """Events of a slot."""
 
     why: str
@@ -74,7 +74,7 @@ class Hears(_Table):
     instance: str = ""
 
 
-class Listener(_Table):
+class Listener(_Table, frozen=True):
     """A listening socket: `unix:PATH` or `tcp:HOST:PORT`, opened by the kernel, held by the keeper."""
 
     address: str
@@ -84,21 +84,21 @@ class Listener(_Table):
     optional: bool = False
 
 
-class Capability(_Table):
+class Capability(_Table, frozen=True):
     """A Linux capability."""
 
     name: str
     why: str
 
 
-class NetworkRight(_Table):
+class NetworkRight(_Table, frozen=True):
     """`host`: the machine's network; `none`: a network namespace without interfaces."""
 
     mode: Literal["none", "host"] = "none"
     why: str = ""
 
 
-class PathRight(_Table):
+class PathRight(_Table, frozen=True):
     """A path to read or write; `shared` keeps mount propagation with the machine."""
 
     path: str
@@ -108,7 +108,7 @@ class PathRight(_Table):
     optional: bool = False
 
 
-class DeviceRight(_Table):
+class DeviceRight(_Table, frozen=True):
     """A device node."""
 
     path: str
@@ -116,14 +116,14 @@ class DeviceRight(_Table):
     optional: bool = False
 
 
-class SeccompGroup(_Table):
+class SeccompGroup(_Table, frozen=True):
     """A group of system calls that plugins are denied by default."""
 
     group: str
     why: str
 
 
-class Rights(_Table):
+class Rights(_Table, frozen=True):
     """All that is granted beyond nothing."""
 
     capabilities: tuple[Capability, ...] = ()
@@ -133,7 +133,7 @@ class Rights(_Table):
     seccomp: tuple[SeccompGroup, ...] = ()
 
 
-class Limits(_Table):
+class Limits(_Table, frozen=True):
     """Limits of the process: memory and tmp as `64M`, numbers of processes and open files."""
 
     memory: str = "256M"
@@ -142,7 +142,7 @@ class Limits(_Table):
     tmp: str = "64M"
 
 
-class Restart(_Table):
+class Restart(_Table, frozen=True):
     """How it is replaced: `overlap` of two generations, bounded by `drain_seconds`; `warm` spare."""
 
     overlap: bool = True
@@ -150,14 +150,14 @@ class Restart(_Table):
     drain_seconds: float = 10.0
 
 
-class Companion(_Table):
+class Companion(_Table, frozen=True):
     """A program of this package that runs outside the sandbox, with full rights, beside the plugin."""
 
     command: tuple[str, ...]
     why: str
 
 
-class Manifest(_Table):
+class Manifest(_Table, frozen=True):
     """A whole `plugin.toml`."""
 
     plugin: Plugin

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import zmq
 
@@ -37,7 +37,7 @@ class Operator:
 
     async def use(self, protocol: type[S], instance: str = "") -> S:
         """A slot's proxy; `NotFound` if nothing serves it now."""
-        spec = slot_of(protocol)
+        spec = slot_of(cast(type, protocol))
         async with asyncio.timeout(10.0):
             await self._known.wait()
         found = [
@@ -57,7 +57,7 @@ class Operator:
         """Close all connections."""
         self._following.cancel()
         await asyncio.gather(self._following, return_exceptions=True)
-        for route in [*self._routes.values(), self._kernel]:
+        for route in (*self._routes.values(), self._kernel):
             route.close()
         self._context.destroy(linger=100)
 
@@ -79,9 +79,9 @@ class Operator:
             for path in table.dead:
                 route.bury(path)
         for entry in table.routes:
-            route = self._routes.get((entry.slot, entry.version, entry.instance))
-            if route is not None:
-                route.switch(entry.generation, entry.path)
+            known = self._routes.get((entry.slot, entry.version, entry.instance))
+            if known is not None:
+                known.switch(entry.generation, entry.path)
         self._known.set()
 
 

@@ -21,7 +21,7 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 
@@ -84,7 +84,9 @@ class LocalHost:
         if isinstance(found, Mapping):
             found = found.get(instance)
         if found is None:
-            raise NotFound(f"the test gives no provider of slot {slot_of(protocol).name}")
+            raise NotFound(
+                f"the test gives no provider of slot {slot_of(cast(type, protocol)).name}"
+            )
         return found  # type: ignore[no-any-return]
 
     def emit(self, event: Message) -> None:

@@ -42,4 +42,4 @@ def _method(spec: MethodSpec) -> Any:
 
 def proxy(protocol: type[S], route: Route) -> S:
     """The slot as an object; its calls go along `route`."""
-    return cast(S, _proxy_class(protocol)(route))
+    return cast(S, _proxy_class(cast(type, protocol))(route))

@@ -46,7 +46,7 @@ class BusSocket:
         self._loop = asyncio.get_running_loop()
         self._scheduled = False
         self._closed = False
-        self._fd: int = self.raw.getsockopt(zmq.FD)
+        self._fd: int = self.raw.fileno()
         self._loop.add_reader(self._fd, self._wake)
 
     def send(self, envelope: Envelope, peer: bytes = b"") -> None:
@@ -110,12 +110,12 @@ class BusSocket:
             except zmq.Again:
                 break
             try:
-                self._receive(frames)  # type: ignore[arg-type]
+                self._receive(frames)
             except Exception:
                 _LOG.exception("a message could not be handled")
             if self._closed:
                 return
         else:
             self._schedule()
-        if self._outbox and self.raw.getsockopt(zmq.EVENTS) & zmq.POLLOUT:  # type: ignore[operator]
+        if self._outbox and int(self.raw.get(zmq.EVENTS)) & zmq.POLLOUT:
             self._schedule()

@@ -20,7 +20,7 @@ async def wait_disconnected(link: Link) -> None:
     monitor = link.raw.get_monitor_socket(zmq.Event.DISCONNECTED)
     loop = asyncio.get_running_loop()
     gone: asyncio.Future[None] = loop.create_future()
-    fd: int = monitor.getsockopt(zmq.FD)
+    fd = monitor.fileno()
 
     def look() -> None:
         with contextlib.suppress(zmq.ZMQError):

@@ -1,4 +1,4 @@
-"""The command line: `sagong up | down | status | plugins | swap | restart | logs | contracts | check`."""
+"""The command line, `sagong VERB`: the table of verbs and how one of them is run."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ import json
 import pkgutil
 import sys
 import time
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
@@ -81,7 +82,9 @@ async def _status(paths: Paths) -> SystemStatus:
 def _print_status(status: SystemStatus) -> None:
     word = "ready" if status.ready else "not ready"
     print(f"sagong {status.version}, profile {status.profile}: {word}")
-    rows = [("UNIT", "PLUGIN", "STATE", "GEN", "PID", "UP", "PSS MB", "RESTARTS")]
+    rows: list[tuple[str, ...]] = [
+        ("UNIT", "PLUGIN", "STATE", "GEN", "PID", "UP", "PSS MB", "RESTARTS")
+    ]
     total = 0
     for unit in status.units:
         for process in unit.processes or (None,):
@@ -114,7 +117,7 @@ def _row(
     )
 
 
-def _print_table(rows: list[tuple[str, ...]]) -> None:
+def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())

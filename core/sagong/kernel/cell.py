@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from sagong.config import Config, Paths
 from sagong.kernel import journal
+from sagong.kernel.directory import provider_of
 from sagong.kernel.journal import Choices
 from sagong.kernel.units import Unit
+from sagong.manifest import size_bytes
 from sagong.process import Launch
+from sagong.sandbox import DeviceGrant, PathGrant, Plan, ProcessLimits, Rights, plan, probe
 
 __all__ = ["Cells"]
 
@@ -26,6 +28,9 @@ class Cells:
         choices = journal.read(self._file, Choices)
         assert isinstance(choices, Choices)
         self._choices = choices
+        stage = paths.run / "kernel" / "stage"
+        stage.mkdir(parents=True, exist_ok=True)
+        self._machine = probe(stage=str(stage))
 
     @property
     def chosen(self) -> dict[str, str]:
@@ -96,9 +101,56 @@ class Cells:
             settings=dict(unit.settings),
         )
 
-    def plan(self, unit: Unit, launch: Launch) -> tuple[Any, ...]:
-        """The sandbox as operations, applied by the forked child."""
-        return ()
+    def plan(self, unit: Unit, launch: Launch, units: Mapping[str, Unit]) -> Plan | None:
+        """The sandbox as a plan that the forked child applies; None where it is switched off."""
+        if not self._config.sandbox:
+            return None
+        rights = self.rights(unit, launch, units)
+        return plan(rights, self._machine, descriptors=None)
+
+    def rights(self, unit: Unit, launch: Launch, units: Mapping[str, Unit]) -> Rights:
+        """The manifest's rights with this instance's paths, and sockets of what it calls."""
+        manifest, uid = unit.manifest, self.uid(unit)
+        limits = manifest.limits
+        return Rights(
+            name=unit.name,
+            uid=uid,
+            gid=uid,
+            capabilities=tuple(c.name for c in manifest.rights.capabilities),
+            data=launch.data,
+            run=launch.run,
+            paths=(
+                PathGrant(str(Path(launch.bus).parent), "write"),
+                *(
+                    PathGrant(self._paths.expand(p.path), p.access, p.shared, p.optional)
+                    for p in manifest.rights.paths
+                ),
+            ),
+            sockets=tuple(self._sockets(unit, units)),
+            devices=tuple(DeviceGrant(d.path, d.optional) for d in manifest.rights.devices),
+            network=manifest.rights.network.mode,
+            seccomp=tuple(s.group for s in manifest.rights.seccomp),
+            limits=ProcessLimits(
+                memory=size_bytes(limits.memory),
+                pids=limits.pids,
+                files=limits.files,
+                tmp=size_bytes(limits.tmp),
+            ),
+            cgroup=f"{self._paths.cgroup}-plugins/{unit.name}",
+        )
+
+    def _sockets(self, unit: Unit, units: Mapping[str, Unit]) -> Iterator[str]:
+        """The kernel's, and those of every unit that fills what it calls or hears."""
+        yield str(self._paths.run / "kernel" / "bus")
+        providers = {
+            provider.name: provider
+            for wanted in unit.routes()
+            if (provider := provider_of(units, *wanted)) is not None and provider is not unit
+        }
+        for provider in providers.values():
+            directory = self.slot_directory(provider)
+            directory.mkdir(parents=True, exist_ok=True)
+            yield str(directory)
 
     def open_log(self, name: str) -> int:
         """The log that a process's standard error goes to; cut when it has grown too long."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
@@ -35,6 +36,8 @@ class Guardian:
         """The system ends: the keeper may go."""
         if self._keeper is not None:
             self._loop.remove_reader(self._keeper.fileno())
+            with contextlib.suppress(OSError):
+                self._keeper.send(b"end")
 
     def _ended(self) -> None:
         assert self._keeper is not None

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from sagong.contracts.kernel import AccessEntry, Order, RouteEntry
 from sagong.errors import Unavailable
@@ -54,9 +55,8 @@ class Process:
         self.tell(order)
         ended = asyncio.ensure_future(self.exited.wait())
         try:
-            await asyncio.wait(
-                {future, ended}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
-            )
+            waiting: set[asyncio.Future[Any]] = {future, ended}
+            await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             if future.done():
                 return future.result()
             what = "ended" if self.exited.is_set() else f"did not answer in {seconds:.0f} s"

@@ -7,9 +7,10 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -223,7 +224,7 @@ class Supervisor:
             0,
             msgspec.json.encode(launch),
             f"sagong-{unit.name}",
-            self._cells.plan(unit, launch),
+            self._cells.plan(unit, launch, {**self.units, unit.name: unit}),
             unit.manifest.plugin.command,
         )
         for attempt in range(3):
@@ -339,8 +340,8 @@ class Supervisor:
     def _reaped(self, pid: int, status: int) -> None:
         self.population.note_status(pid, status)
 
-    def _later(self, work: object) -> None:
-        task = asyncio.get_running_loop().create_task(work)  # type: ignore[arg-type]
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._finished)
 

@@ -16,10 +16,11 @@ import signal
 import socket
 import sys
 import traceback
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sagong.linux import process
 from sagong.process import Launch, configure_logging, run
+from sagong.sandbox import Plan
 
 __all__ = ["MESSAGE_LIMIT", "SpawnRequest", "main"]
 
@@ -28,7 +29,7 @@ _DESCRIPTORS = 64
 
 
 class SpawnRequest(NamedTuple):
-    """A process to be: `plan` is its sandbox (operations with `apply()`), applied after the fork.
+    """A process to be: `plan` is its sandbox, applied after the fork.
 
     With `command` the program is executed instead of the plugin's class being hosted.
     """
@@ -36,7 +37,7 @@ class SpawnRequest(NamedTuple):
     number: int
     launch: bytes
     title: str
-    plan: tuple[Any, ...]
+    plan: Plan | None
     command: tuple[str, ...] = ()
 
 
@@ -123,8 +124,8 @@ def _become(
             os.close(fd)
         _take_streams(descriptors[0])
         process.set_title(request.title)
-        for operation in request.plan:
-            operation.apply()
+        if request.plan is not None:
+            request.plan.apply()
         code = _live(request, descriptors[1:])
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
@@ -141,10 +142,11 @@ def _take_streams(error: int) -> None:
     os.dup2(error, 1)
     os.dup2(error, 2)
     os.close(null)
+    os.close(error)
     os.setsid()
 
 
-def _live(request: SpawnRequest, listeners: list[int]) -> int:
+def _live(request: SpawnRequest, listeners: tuple[int, ...]) -> int:
     import msgspec
 
     launch = msgspec.json.decode(request.launch, type=Launch)
