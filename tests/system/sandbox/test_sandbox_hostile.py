@@ -220,11 +220,12 @@ def test_descriptors_of_the_parent_are_gone(cage: Any, attempt: Attempt) -> None
 
 def test_directories_are_closed_when_other_descriptors_stay(cage: Any) -> None:
     escape = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
+    todo = plan(cage.rights(), cage.machine, descriptors=None)
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
-            plan(cage.rights(), cage.machine, descriptors=None).apply()
+            todo.apply()
             os.stat("etc/shadow", dir_fd=escape)
         except OSError as error:
             os.write(write, str(error.errno).encode())
