@@ -138,6 +138,8 @@ async def test_nobody_but_root_may_swap(running: Instance) -> None:
         "async def go():\n"
         "    async with connect(Paths.below(sys.argv[1])) as operator:\n"
         "        await operator.kernel.stop(StopSystem())\n"
+        "import sagong.bus, msgspec.msgpack, os, encodings.idna\n"
+        "os.setuid(65534)\n"
         "asyncio.run(go())\n"
     )
     result = await asyncio.to_thread(
