@@ -1,0 +1,124 @@
+"""The content store: blobs by digest, verified while written, durable before they have a name."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from sagong.errors import InvalidArgument, NotFound
+from sagong.model.oci import check_digest
+
+__all__ = ["Content", "sync_directory"]
+
+_CHUNK = 1 << 20
+_DOCUMENT_LIMIT = 8 << 20
+
+
+def sync_directory(path: Path) -> None:
+    """Make names in a directory durable."""
+    opened = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+class Content:
+    """Blobs below a directory; `pinned` ones survive garbage collection while work goes on."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.partial = root / "partial"
+        self._pins: dict[str, int] = {}
+
+    def prepare(self) -> None:
+        """Make the directories."""
+        for name in ("sha256", "sha512", "partial"):
+            (self.root / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def path(self, digest: str) -> Path:
+        """Where the blob of a digest is or would be."""
+        algorithm, _, value = check_digest(digest).partition(":")
+        return self.root / algorithm / value
+
+    def has(self, digest: str) -> bool:
+        """Whether the blob is here."""
+        return self.path(digest).is_file()
+
+    def size(self, digest: str) -> int:
+        """Bytes of a blob that is here."""
+        return self.path(digest).stat().st_size
+
+    def read(self, digest: str) -> bytes:
+        """A document (not a layer) as bytes; NotFound if it is not here."""
+        try:
+            with self.path(digest).open("rb") as file:
+                return file.read(_DOCUMENT_LIMIT)
+        except FileNotFoundError:
+            raise NotFound(f"content {digest} is not in the store") from None
+
+    def put(self, data: bytes) -> str:
+        """Keep bytes; their digest."""
+        digest = "sha256:" + hashlib.sha256(data).hexdigest()
+        target = self.path(digest)
+        if not target.exists():
+            handle, name = tempfile.mkstemp(dir=self.partial, prefix="put-")
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            self._publish(Path(name), target)
+        return digest
+
+    def adopt(self, source: Path, expected: str = "") -> str:
+        """Take over a file of this filesystem; InvalidArgument if it is not the `expected` one."""
+        algorithm = expected.partition(":")[0] or "sha256"
+        with source.open("rb") as file:
+            value = hashlib.file_digest(file, algorithm).hexdigest()
+            digest = f"{algorithm}:{value}"
+            if expected and digest != expected:
+                raise InvalidArgument(f"content is {digest}, wanted {expected}: it is damaged")
+            os.fchmod(file.fileno(), 0o600)
+            os.fsync(file.fileno())
+        self._publish(source, self.path(digest))
+        return digest
+
+    def _publish(self, source: Path, target: Path) -> None:
+        os.rename(source, target)
+        sync_directory(target.parent)
+
+    def delete(self, digest: str) -> int:
+        """Remove a blob; the bytes that it had."""
+        path = self.path(digest)
+        with contextlib.suppress(FileNotFoundError):
+            size = path.stat().st_size
+            path.unlink()
+            return size
+        return 0
+
+    def digests(self) -> Iterator[str]:
+        """All blobs."""
+        for algorithm in ("sha256", "sha512"):
+            for name in os.listdir(self.root / algorithm):
+                yield f"{algorithm}:{name}"
+
+    @contextlib.contextmanager
+    def pinned(self, *digests: str) -> Iterator[None]:
+        """Keep these from the garbage collector while the block runs."""
+        for digest in digests:
+            self._pins[digest] = self._pins.get(digest, 0) + 1
+        try:
+            yield
+        finally:
+            for digest in digests:
+                self._pins[digest] -= 1
+                if not self._pins[digest]:
+                    del self._pins[digest]
+
+    def is_pinned(self, digest: str) -> bool:
+        """Whether work in progress needs the blob."""
+        return digest in self._pins

@@ -1,0 +1,178 @@
+"""The index of images and their names: in memory for reading, one file replaced as a whole.
+
+Hundreds of images make a file of some 100 KB: writing it once for all changes that came together is
+cheaper than a database, and a crash leaves either the old or the new one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import msgspec
+
+from sagong.errors import FailedPrecondition, InvalidArgument, NotFound
+from sagong_image_overlay import naming
+from sagong_image_overlay.content import sync_directory
+
+__all__ = ["Index", "Record"]
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An image: its documents, its blobs and its unpacked layers from the lowest to the highest.
+
+    `layers` are keys of `layers.Layers`; `points` is the layer of mount points; `packed` is the
+    manifest that was sent to registries when `manifest` has layers that are not compressed.
+    """
+
+    id: str
+    manifest: str
+    media_type: str
+    blobs: tuple[str, ...] = ()
+    diff_ids: tuple[str, ...] = ()
+    layers: tuple[str, ...] = ()
+    points: str = ""
+    parent: str = ""
+    tagged_at: float = 0.0
+    packed: str = ""
+    packed_blobs: tuple[str, ...] = ()
+
+    @property
+    def content(self) -> set[str]:
+        """All blobs that belong to the image."""
+        found = {self.id, self.manifest, *self.blobs, *self.packed_blobs}
+        return found | {self.packed} if self.packed else found
+
+
+class Document(msgspec.Struct, kw_only=True):
+    """The file."""
+
+    version: int = 1
+    images: list[Record] = []
+    names: dict[str, str] = {}
+    digests: dict[str, str] = {}
+
+
+class Index:
+    """Images by id, names and repository digests; `save` makes changes durable."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.images: dict[str, Record] = {}
+        self.names: dict[str, str] = {}
+        self.digests: dict[str, str] = {}
+        self._reverse: dict[str, tuple[list[str], list[str]]] = {}
+        self._lock = asyncio.Lock()
+        self._changed = 0
+        self._saved = 0
+
+    def load(self) -> None:
+        """Read the file; a missing one is an empty index."""
+        try:
+            raw = self._path.read_bytes()
+        except FileNotFoundError:
+            return
+        try:
+            document = msgspec.json.decode(raw, type=Document)
+        except msgspec.DecodeError as error:
+            raise FailedPrecondition(
+                f"the image index {self._path} is damaged ({error}); restore it or move it away"
+            ) from None
+        self.images = {record.id: record for record in document.images}
+        self.names = {k: v for k, v in document.names.items() if v in self.images}
+        self.digests = {k: v for k, v in document.digests.items() if v in self.images}
+
+    async def save(self) -> None:
+        """Make all changes until now durable; changes that wait together are written once."""
+        self._changed += 1
+        ticket = self._changed
+        async with self._lock:
+            if self._saved >= ticket:
+                return
+            reached = self._changed
+            document = Document(
+                images=list(self.images.values()), names=self.names, digests=self.digests
+            )
+            await asyncio.to_thread(self._write, msgspec.json.encode(document))
+            self._saved = reached
+
+    def _write(self, raw: bytes) -> None:
+        new = self._path.with_suffix(".new")
+        with new.open("wb") as file:
+            file.write(raw)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(new, self._path)
+        sync_directory(self._path.parent)
+
+    def changed(self) -> None:
+        """Forget what was derived from names; call it after every change of them."""
+        self._reverse = {}
+
+    def _names(self, identity: str) -> tuple[list[str], list[str]]:
+        if not self._reverse:
+            table: dict[str, tuple[list[str], list[str]]] = {i: ([], []) for i in self.images}
+            for name, found in self.names.items():
+                table[found][0].append(name)
+            for name, found in self.digests.items():
+                table[found][1].append(name)
+            self._reverse = table
+        return self._reverse.get(identity, ([], []))
+
+    def names_of(self, identity: str) -> list[naming.Reference]:
+        """The tags of an image, sorted."""
+        return [naming.parse(name) for name in sorted(self._names(identity)[0])]
+
+    def digests_of(self, identity: str) -> list[naming.Reference]:
+        """The repository digests of an image, sorted."""
+        return [naming.parse(name) for name in sorted(self._names(identity)[1])]
+
+    def find(self, text: str) -> Record:
+        """The image of a name, digest reference, id or unique prefix of one."""
+        found = self._by_name(text) or self._by_id(text)
+        if found is None:
+            raise NotFound(f"No such image: {_shown(text)}")
+        return self.images[found]
+
+    def is_by_id(self, text: str) -> bool:
+        """Whether the text means an image by its id: no name of that spelling exists."""
+        return self._by_name(text) is None and self._by_id(text) is not None
+
+    def _by_name(self, text: str) -> str | None:
+        if text.startswith("sha256:") or len(text) == 64 and naming.is_id(text):
+            return None
+        reference = naming.parse(text).tagged()
+        if reference.digest:
+            by_digest = self.digests.get(f"{reference.repository}@{reference.digest}")
+            return by_digest or self._by_manifest(reference)
+        return self.names.get(reference.full)
+
+    def _by_manifest(self, reference: naming.Reference) -> str | None:
+        """`name@sha256:…` of an image that has that name and manifest or id."""
+        for name, identity in self.names.items():
+            if name.rpartition(":")[0] == reference.repository:
+                record = self.images[identity]
+                if reference.digest in (record.manifest, record.id):
+                    return identity
+        return None
+
+    def _by_id(self, text: str) -> str | None:
+        if not naming.is_id(text):
+            return None
+        prefix = text if text.startswith("sha256:") else f"sha256:{text}"
+        found = [identity for identity in self.images if identity.startswith(prefix)]
+        if len(found) > 1:
+            raise InvalidArgument(f"image id prefix {text} is ambiguous: {len(found)} images match")
+        return found[0] if found else None
+
+    def children(self, identity: str) -> list[Record]:
+        """Images that were built on this one."""
+        return [record for record in self.images.values() if record.parent == identity]
+
+
+def _shown(text: str) -> str:
+    """A name with its tag, as Docker's message has it."""
+    if naming.is_id(text) and (text.startswith("sha256:") or len(text) == 64):
+        return text
+    return naming.parse(text).tagged().familiar

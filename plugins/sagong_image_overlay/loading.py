@@ -1,0 +1,268 @@
+"""Loading of archives: docker save's layout, OCI layouts, and plain root filesystems."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from sagong.contracts.image import ImageChanged, LoadRequest, Progress
+from sagong.errors import InvalidArgument, NotFound, SagongError
+from sagong.model import oci
+from sagong.model.oci import MediaType
+from sagong_image_overlay import naming
+from sagong_image_overlay.compression import compression_of
+from sagong_image_overlay.store import NewImage, Store, machine
+from sagong_image_overlay.streams import Streams
+
+__all__ = ["Loading", "layer_type"]
+
+_NAME = "io.containerd.image.name"
+_REF_NAME = "org.opencontainers.image.ref.name"
+_LAYERS = {
+    "": MediaType.OCI_LAYER,
+    "gzip": MediaType.OCI_LAYER_GZIP,
+    "zstd": MediaType.OCI_LAYER_ZSTD,
+}
+
+
+@dataclass(frozen=True)
+class Found:
+    """An image of an archive: its manifest if it has one, else its files; and its names."""
+
+    names: tuple[str, ...]
+    manifest: oci.Descriptor | None = None
+    config: str = ""
+    layers: tuple[str, ...] = ()
+
+
+def layer_type(path: Path) -> str:
+    """The media type of a layer file by its first bytes."""
+    with path.open("rb") as file:
+        name = compression_of(file.read(8))
+    if name not in _LAYERS:
+        raise InvalidArgument(f"layers compressed with {name} can't be kept; use gzip or zstd")
+    return _LAYERS[name]
+
+
+class Unpacked:
+    """An archive unpacked into a directory of ours; its own links are followed inside only."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(os.path.realpath(root))
+        self._taken: dict[Path, str] = {}
+
+    def path(self, name: str) -> Path:
+        """A file of the archive; NotFound if it lies outside or is none."""
+        found = Path(os.path.realpath(self.root / name.lstrip("/")))
+        if not found.is_relative_to(self.root) or not (found.is_file() or found in self._taken):
+            raise InvalidArgument(f"the archive has no file {name[:200]!r}")
+        return found
+
+    def read(self, name: str) -> bytes | None:
+        """A document of the archive, if it is there."""
+        try:
+            with self.path(name).open("rb") as file:
+                return file.read(8 << 20)
+        except (InvalidArgument, FileNotFoundError):
+            return None
+
+    def taken(self, path: Path) -> str | None:
+        """The digest under which the file was moved into the content store."""
+        return self._taken.get(path)
+
+    def take(self, path: Path, digest: str) -> None:
+        """Note that the file is in the content store now."""
+        self._taken[path] = digest
+
+
+class Loading:
+    """Loads images of uploaded archives."""
+
+    def __init__(self, store: Store, streams: Streams) -> None:
+        self._store = store
+        self._streams = streams
+
+    async def load(self, request: LoadRequest) -> AsyncIterator[Progress]:
+        """One item for each name of each image, or for the image if it has none."""
+        async with self._streams.taken(request.upload) as upload:
+            with self._directory() as directory:
+                await self._unpack(upload, directory)
+                upload.unlink(missing_ok=True)
+                archive = Unpacked(directory)
+                for found in find_images(archive):
+                    for progress in await self._load_one(archive, found):
+                        yield progress
+
+    @contextlib.contextmanager
+    def _directory(self) -> Iterator[Path]:
+        path = self._store.spot.work / f"load-{secrets.token_hex(8)}"
+        path.mkdir(mode=0o700)
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
+
+    async def _unpack(self, upload: Path, directory: Path) -> None:
+        source = os.open(upload, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            arguments = {"root": str(directory), "whiteouts": False, "own": True}
+            arguments.update(self._store.layers.bounds())
+            await self._store.workshop.run("unpack", arguments, [source])
+        finally:
+            os.close(source)
+
+    async def _load_one(self, archive: Unpacked, found: Found) -> list[Progress]:
+        names = [naming.parse(name).tagged() for name in found.names]
+        new = await asyncio.to_thread(self._adopt, archive, found)
+        manifest = oci.decode(new.manifest, oci.Manifest, "manifest")
+        content = self._store.content
+        with content.pinned(manifest.config.digest, *(layer.digest for layer in manifest.layers)):
+            record = await self._store.add(new)
+            for name in names:
+                await self._store.name(record, name, "tag")
+            if not names:
+                await self._store.index.save()
+        self._store.emit(ImageChanged(action="load", id=record.id))
+        if not names:
+            return [Progress(status="Loaded", image=record.id, digest=record.manifest)]
+        return [
+            Progress(
+                status="Loaded", image=record.id, digest=record.manifest, reference=name.familiar
+            )
+            for name in names
+        ]
+
+    def _adopt(self, archive: Unpacked, found: Found) -> NewImage:
+        """Move an image's files into the content store."""
+        if found.manifest is not None:
+            return self._adopt_manifest(archive, found.manifest)
+        raw = archive.path(found.config).read_bytes()
+        config = self._store.content.put(raw)
+        layers = [self._adopt_layer(archive, name) for name in found.layers]
+        manifest = oci.Manifest(
+            schema_version=2,
+            media_type=MediaType.OCI_MANIFEST,
+            config=oci.Descriptor(
+                media_type=MediaType.OCI_CONFIG, digest=config, size=len(raw)
+            ),
+            layers=tuple(layers),
+        )
+        return NewImage(oci.encode(manifest), MediaType.OCI_MANIFEST)
+
+    def _adopt_layer(self, archive: Unpacked, name: str) -> oci.Descriptor:
+        path = archive.path(name)
+        content = self._store.content
+        digest = archive.taken(path)
+        if digest is None:
+            digest = content.adopt(path)
+            archive.take(path, digest)
+        kept = content.path(digest)
+        return oci.Descriptor(
+            media_type=layer_type(kept), digest=digest, size=kept.stat().st_size
+        )
+
+    def _adopt_manifest(self, archive: Unpacked, descriptor: oci.Descriptor) -> NewImage:
+        raw = _blob(archive, descriptor.digest)
+        manifest = oci.decode(raw, oci.Manifest, f"manifest {descriptor.digest}")
+        for part in (manifest.config, *manifest.layers):
+            if self._store.content.has(part.digest):
+                continue
+            path = archive.path(_blob_path(part.digest))
+            self._store.content.adopt(path, part.digest)
+            archive.take(path, part.digest)
+        return NewImage(raw, manifest.media_type or descriptor.media_type)
+
+
+def _blob_path(digest: str) -> str:
+    algorithm, _, value = oci.check_digest(digest).partition(":")
+    return f"blobs/{algorithm}/{value}"
+
+
+def _blob(archive: Unpacked, digest: str) -> bytes:
+    raw = archive.read(_blob_path(digest))
+    if raw is None:
+        raise InvalidArgument(f"the archive lacks the blob {digest}")
+    if oci.digest_of(raw, digest.partition(":")[0]) != digest:
+        raise InvalidArgument(f"the archive's blob {digest} is damaged")
+    return raw
+
+
+def find_images(archive: Unpacked) -> list[Found]:
+    """The images of an archive in either layout."""
+    saved, index = archive.read("manifest.json"), archive.read("index.json")
+    if saved is None and index is None:
+        raise InvalidArgument(
+            "the archive is neither of docker save nor an OCI layout: "
+            "it has no manifest.json and no index.json"
+        )
+    listed = _of_layout(archive, index) if index is not None else []
+    if saved is None:
+        return listed
+    return _of_docker(archive, saved, listed)
+
+
+def _of_docker(archive: Unpacked, raw: bytes, listed: list[Found]) -> list[Found]:
+    """Images of manifest.json; the manifests of an index beside it are kept where they fit."""
+    manifests = {}
+    for found in listed:
+        if found.manifest is not None:
+            blob = _blob(archive, found.manifest.digest)
+            config = oci.decode(blob, oci.Manifest, "manifest").config.digest
+            manifests[config] = found.manifest
+    images = []
+    for saved in oci.decode(raw, list[oci.SavedImage], "manifest.json"):
+        config = oci.digest_of(archive.path(saved.config).read_bytes())
+        images.append(
+            Found(saved.repo_tags or (), manifests.get(config), saved.config, saved.layers or ())
+        )
+    return images
+
+
+def _of_layout(archive: Unpacked, raw: bytes) -> list[Found]:
+    index = oci.decode(raw, oci.Index, "index.json")
+    images: dict[str, Found] = {}
+    for descriptor in index.manifests:
+        manifest = _platform_manifest(archive, descriptor)
+        if manifest is None:
+            continue
+        known = images.get(manifest.digest, Found(()))
+        names = (*known.names, *_names_of(descriptor))
+        images[manifest.digest] = Found(tuple(dict.fromkeys(names)), manifest)
+    return list(images.values())
+
+
+def _names_of(descriptor: oci.Descriptor) -> list[str]:
+    notes = descriptor.annotations or {}
+    for key in (_NAME, _REF_NAME):
+        name = notes.get(key, "")
+        # A bare tag, as the specification has it, names no repository.
+        if "/" in name or ":" in name:
+            with contextlib.suppress(SagongError):
+                return [naming.parse(name).full]
+    return []
+
+
+def _platform_manifest(
+    archive: Unpacked, descriptor: oci.Descriptor, depth: int = 0
+) -> oci.Descriptor | None:
+    """The manifest itself, or of an index the one for this machine, else its first."""
+    if oci.is_manifest(descriptor.media_type):
+        notes = descriptor.annotations or {}
+        return None if "vnd.docker.reference.type" in notes else descriptor
+    if not oci.is_index(descriptor.media_type) or depth > 3:
+        return None
+    index = oci.decode(_blob(archive, descriptor.digest), oci.Index, "index")
+    here = [d for d in index.manifests if archive.read(_blob_path(d.digest)) is not None]
+    wanted = oci.parse_platform("", machine())
+    here.sort(key=lambda d: d.platform is None or oci.normal_platform(d.platform) != wanted)
+    for candidate in here:
+        manifest = _platform_manifest(archive, candidate, depth + 1)
+        if manifest is not None:
+            return manifest
+    raise NotFound(f"the archive has no manifest of index {descriptor.digest}")

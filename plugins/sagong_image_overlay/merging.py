@@ -1,0 +1,354 @@
+"""Jobs that write through layers: archives into a container, layers that need those below them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from typing import Any
+
+from sagong.errors import InvalidArgument, NotFound
+from sagong_image_overlay.confine import READER, WRITER, confine
+from sagong_image_overlay.entry import Entry, Kind, RecordReader
+from sagong_image_overlay.reading import open_tree, read_xattrs
+from sagong_image_overlay.tree import Directory, Found, Place, Tree, open_directory, open_file
+from sagong_image_overlay.unpacking import Report, outcome_facts, start_parser, throttled
+from sagong_image_overlay.writer import (
+    Outcome,
+    Writer,
+    is_directory,
+    is_whiteout,
+    remove_tree,
+    set_opaque,
+    set_xattr,
+)
+
+__all__ = ["JOBS", "MergedWriter", "make_directories"]
+
+_OPEN_DIRECTORIES = 512
+
+
+def _copy_attributes(source: int, target: int) -> None:
+    status = os.fstat(source)
+    os.fchown(target, status.st_uid, status.st_gid)
+    os.fchmod(target, stat.S_IMODE(status.st_mode))
+    for key, value in read_xattrs(source):
+        set_xattr(target, key, value)
+    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def make_directories(tree: Tree, path: bytes) -> Directory:
+    """The directory at a path without links, made or copied up to the writable layer."""
+    here = tree.root()
+    try:
+        for name in (part for part in path.split(b"/") if part):
+            there = _made(tree, here, name)
+            here.close()
+            here = there
+        return here
+    except BaseException:
+        here.close()
+        raise
+
+
+def _made(tree: Tree, here: Directory, name: bytes) -> Directory:
+    upper = here.upper
+    if upper is None:
+        raise InvalidArgument("the root filesystem is lent read-only")
+    found = tree.step(here, name)
+    if found is None:
+        _new_directory(upper, name)
+        found = here.find(name)
+        assert found is not None
+    if not found.is_directory:
+        raise InvalidArgument(f"not a directory: /{os.fsdecode(here.below(name))}")
+    there = tree.enter(here, name, found)
+    if there.upper is None:
+        os.mkdir(name, 0o700, dir_fd=upper)
+        copied = open_directory(name, upper)
+        _copy_attributes(there.parts[0][1], copied)
+        there.parts.insert(0, (0, copied))
+    return there
+
+
+def _new_directory(upper: int, name: bytes) -> None:
+    hidden = False
+    with contextlib.suppress(FileNotFoundError):
+        hidden = is_whiteout(os.lstat(name, dir_fd=upper))
+    if hidden:
+        os.unlink(name, dir_fd=upper)
+    os.mkdir(name, 0o755, dir_fd=upper)
+    os.chown(name, 0, 0, dir_fd=upper)
+    if hidden:
+        set_opaque(name, upper)
+
+
+class MergedWriter(Writer):
+    """Writes into the writable layer of a tree, below the directory `base`.
+
+    With `keep_times` directories that were only copied up keep their times: a layer says nothing
+    of them. `strict` refuses to replace directories by files and the other way round.
+    """
+
+    def __init__(
+        self,
+        source: RecordReader,
+        tree: Tree,
+        base: bytes,
+        *,
+        strict: bool = False,
+        keep_times: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(source, **options)
+        self._tree = tree
+        self._base = base
+        self._strict = strict
+        self._keep_times = keep_times
+        self._opened: dict[bytes, Directory] = {}
+
+    def locate(self, name: bytes) -> tuple[bytes, int | None] | None:
+        """The name in the writable layer's directory."""
+        parent, _, base = name.rpartition(b"/")
+        upper = self._directory_of(parent).upper
+        assert upper is not None
+        return base, upper
+
+    def _directory_of(self, name: bytes) -> Directory:
+        """The directory, links on the way resolved inside the root."""
+        known = self._opened.get(name)
+        if known is None:
+            if len(self._opened) >= _OPEN_DIRECTORIES:
+                self.close()
+            known = self._opened[name] = make_directories(self._tree, self._real(name))
+        return known
+
+    def _real(self, name: bytes) -> bytes:
+        wanted = self._base + b"/" + name if name else self._base
+        real = b""
+        for part in (p for p in wanted.split(b"/") if p):
+            with self._tree.place(real + b"/" + part, follow=True) as place:
+                real = place.path
+        return real
+
+    def close(self) -> None:
+        """Close directories."""
+        for directory in self._opened.values():
+            directory.close()
+        self._opened = {}
+
+    def _forget(self, name: bytes) -> None:
+        # Names may have led through links: what was replaced can be any of them.
+        self.close()
+        for key in [k for k in self._times if k == name or k.startswith(name + b"/")]:
+            del self._times[key]
+
+    def _apply(self, entry: Entry) -> None:
+        if self._strict and entry.name and entry.kind <= Kind.FIFO:
+            self._refuse_replacing(entry)
+        super()._apply(entry)
+
+    def _refuse_replacing(self, entry: Entry) -> None:
+        try:
+            with self._tree.place(self._base + b"/" + entry.name, follow=False) as place:
+                found = place.found
+        except NotFound:
+            return
+        if found is None or found.is_directory == (entry.kind == Kind.DIRECTORY):
+            return
+        old, new = ("directory", "non-directory")
+        if not found.is_directory:
+            old, new = new, old
+        raise InvalidArgument(
+            f"cannot overwrite {old} /{os.fsdecode(entry.name)} with {new}"
+        )
+
+    def _root(self, entry: Entry) -> None:
+        self._source.skip(entry.stored)
+        if entry.kind == Kind.DIRECTORY and self._keep_times:
+            self.outcome.root = True
+            self._set_root(entry)
+
+    def _set_root(self, entry: Entry) -> None:
+        upper = self._directory_of(b"").upper
+        assert upper is not None
+        self._attributes(entry, b".", upper)
+
+    def clear(self, entry: Entry, path: bytes, directory: int | None) -> bool:
+        """Make room in the writable layer; what it hid below must stay hidden."""
+        status = os.lstat(path, dir_fd=directory)
+        wanted = entry.kind == Kind.DIRECTORY
+        if stat.S_ISDIR(status.st_mode):
+            if wanted:
+                return True
+            self._forget(entry.name)
+        remove_tree(path, directory)
+        if wanted:
+            os.mkdir(path, 0o700, dir_fd=directory)
+            set_opaque(path, directory)
+        return wanted
+
+    def _hardlink(self, entry: Entry, path: bytes, directory: int | None) -> None:
+        """A link to a file of a lower layer copies it up first, as overlayfs does."""
+        place = self.locate(entry.link)
+        assert place is not None
+        base, upper = place
+        parent = self._directory_of(entry.link.rpartition(b"/")[0])
+        found = parent.find(base)
+        if found is None or found.is_directory:
+            raise InvalidArgument(
+                f"archive links /{os.fsdecode(entry.name)} to /{os.fsdecode(entry.link)}, "
+                "which is no file"
+            )
+        assert upper is not None
+        if parent.holder(found) != upper:
+            copy_up(parent, base, found, upper)
+        super()._hardlink(entry, path, directory)
+
+
+def copy_up(parent: Directory, name: bytes, found: Found, upper: int) -> None:
+    """Copy a file of a lower layer to the writable one."""
+    holder = parent.holder(found)
+    if stat.S_ISLNK(found.facts.st_mode):
+        os.symlink(os.readlink(name, dir_fd=holder), name, dir_fd=upper)
+        os.chown(name, found.facts.st_uid, found.facts.st_gid, dir_fd=upper, follow_symlinks=False)
+        return
+    if not stat.S_ISREG(found.facts.st_mode):
+        os.mknod(name, found.facts.st_mode, found.facts.st_rdev, dir_fd=upper)
+        os.chown(name, found.facts.st_uid, found.facts.st_gid, dir_fd=upper, follow_symlinks=False)
+        return
+    source = open_file(Place(parent, name, found))
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        target = os.open(name, flags, 0o600, dir_fd=upper)
+        try:
+            left = found.facts.st_size
+            while left > 0 and (sent := os.sendfile(target, source, None, left)):
+                left -= sent
+            _copy_attributes(source, target)
+        finally:
+            os.close(target)
+    finally:
+        os.close(source)
+
+
+def _run(writer: MergedWriter) -> Outcome:
+    try:
+        return writer.run()
+    finally:
+        writer.close()
+
+
+def merge(job: dict[str, Any], descriptors: list[int], report: Report) -> dict[str, Any]:
+    """Unpack a layer over those below it: `layers[0]` is the new one's empty directory."""
+    reading = start_parser(job, descriptors[0])
+    tree = open_tree({**job, "writable": True}, descriptors)
+    confine(WRITER, job["jail"])
+    writer = MergedWriter(
+        RecordReader(reading),
+        tree,
+        b"",
+        keep_times=True,
+        reserve=job.get("reserve", 0),
+        progress=throttled(report),
+    )
+    return outcome_facts(_run(writer))
+
+
+def extract(job: dict[str, Any], descriptors: list[int], report: Report) -> dict[str, Any]:
+    """Extract an archive (the first descriptor) into the directory `path` of a root filesystem."""
+    reading = start_parser({**job, "whiteouts": False}, descriptors[0])
+    tree = open_tree({**job, "writable": True}, descriptors)
+    confine(WRITER, job["jail"])
+    path = os.fsencode(job["path"])
+    with tree.place(path, follow=True) as place:
+        if place.found is None:
+            raise NotFound(f"Could not find the file {job['path']} in container")
+        if not place.found.is_directory:
+            raise InvalidArgument(f"extraction point is not a directory: {job['path']}")
+        base = place.path
+    writer = MergedWriter(
+        RecordReader(reading),
+        tree,
+        base,
+        strict=job.get("strict", False),
+        reserve=job.get("reserve", 0),
+        progress=throttled(report),
+    )
+    return outcome_facts(_run(writer))
+
+
+def depends(job: dict[str, Any], descriptors: list[int], report: Report) -> dict[str, Any]:
+    """Whether directories that a layer only implies are something else in the layers below.
+
+    The first descriptor holds their names, each ended by NUL.
+    """
+    with os.fdopen(os.dup(descriptors[0]), "rb") as file:
+        names = [name for name in file.read().split(b"\0") if name]
+    tree = open_tree(job, descriptors)
+    confine(READER, job["jail"])
+    return {"depends": any(_differs(tree, name) for name in names)}
+
+
+def _differs(tree: Tree, name: bytes) -> bool:
+    try:
+        with tree.place(name, follow=False) as place:
+            found, path = place.found, place.path
+    except NotFound:
+        return False
+    except InvalidArgument:
+        return True
+    if found is None:
+        return False
+    status = found.facts
+    plain = (status.st_mode, status.st_uid, status.st_gid) == (stat.S_IFDIR | 0o755, 0, 0)
+    return not plain or path != name
+
+
+def points(job: dict[str, Any], descriptors: list[int], report: Report) -> dict[str, Any]:
+    """Make what is missing of `paths` in the new layer `layers[0]`: what runtimes mount upon.
+
+    A path that ends in "/" is a directory, one with "->" a link, others are empty files.
+    """
+    tree = open_tree({**job, "writable": True}, descriptors)
+    confine(WRITER, job["jail"])
+    made = 0
+    for text in job["paths"]:
+        path, _, link = text.partition("->")
+        made += _make_point(tree, os.fsencode(path), os.fsencode(link))
+    return {"made": made}
+
+
+def _make_point(tree: Tree, path: bytes, link: bytes) -> int:
+    try:
+        with tree.place(path.rstrip(b"/"), follow=False) as place:
+            if place.found is not None:
+                return 0
+    except InvalidArgument:
+        return 0
+    except NotFound:
+        pass
+    parent, _, name = path.rstrip(b"/").rpartition(b"/")
+    try:
+        with tree.place(parent, follow=True) as where:
+            real = where.path
+    except NotFound:
+        real = parent
+    except InvalidArgument:
+        return 0
+    with make_directories(tree, real) as directory:
+        upper = directory.upper
+        assert upper is not None
+        before = os.fstat(upper)
+        if path.endswith(b"/"):
+            os.mkdir(name, 0o755, dir_fd=upper)
+        elif link:
+            os.symlink(link, name, dir_fd=upper)
+        else:
+            os.mknod(name, stat.S_IFREG | 0o755, dir_fd=upper)
+        os.chown(name, 0, 0, dir_fd=upper, follow_symlinks=False)
+        os.utime(upper, ns=(before.st_atime_ns, before.st_mtime_ns))
+    return 1
+
+
+JOBS = {"merge": merge, "extract": extract, "depends": depends, "points": points}

@@ -1,0 +1,137 @@
+"""Root filesystems lent to containers: a directory each, with the lease written beside the layer.
+
+::
+
+    c/ID/lease.json   what was lent
+    c/ID/diff         the writable layer (an empty directory for read-only ones)
+    c/ID/work         overlayfs's own
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from pathlib import Path
+
+import msgspec
+
+from sagong.contracts.image import Image
+from sagong.contracts.runtime import Mount
+from sagong.errors import InvalidArgument, NotFound, ResourceExhausted
+from sagong_image_overlay.layers import Layers, Spot
+
+__all__ = ["Lease", "Roots"]
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+# mount(2) takes one page of options.
+_OPTIONS_LIMIT = 4000
+
+
+class Lease(msgspec.Struct, frozen=True, kw_only=True):
+    """A lent root filesystem: the image as it was, and the keys of its layers, lowest first."""
+
+    id: str
+    image: Image
+    layers: tuple[str, ...]
+    readonly: bool = False
+
+
+class Roots:
+    """All leases, by container id."""
+
+    def __init__(self, spot: Spot, layers: Layers) -> None:
+        self._spot = spot
+        self._layers = layers
+        self.table: dict[str, Lease] = {}
+
+    def load(self) -> None:
+        """Read the leases; a directory without one was being made or deleted."""
+        for path in (self._spot.root / "c").iterdir():
+            try:
+                lease = msgspec.json.decode((path / "lease.json").read_bytes(), type=Lease)
+            except (FileNotFoundError, msgspec.DecodeError):
+                self._layers.discard(path)
+                continue
+            self.table[lease.id] = lease
+
+    def directory(self, identity: str) -> Path:
+        """Where a container's layer is."""
+        if not _ID.fullmatch(identity):
+            raise InvalidArgument(f"{identity[:140]!r} is no container id")
+        return self._spot.root / "c" / identity
+
+    def get(self, identity: str) -> Lease:
+        """The lease; NotFound if there is none."""
+        try:
+            return self.table[identity]
+        except KeyError:
+            raise NotFound(f"no root filesystem is lent to container {identity}") from None
+
+    def lend(self, lease: Lease) -> None:
+        """Make the directories of a lease."""
+        path = self.directory(lease.id)
+        if path.exists():
+            self._layers.discard(path)
+        mode, uid, gid = self._root_attributes(lease.layers)
+        path.mkdir(mode=0o700)
+        for name in ("diff", "work"):
+            (path / name).mkdir(mode=0o755)
+        # Before the owner: changing the mode of others' directories is a right.
+        os.chmod(path / "diff", mode)
+        if (uid, gid) != (os.geteuid(), os.getegid()):
+            os.chown(path / "diff", uid, gid)
+        new = path / "lease.new"
+        new.write_bytes(msgspec.json.encode(lease))
+        os.rename(new, path / "lease.json")
+        self.table[lease.id] = lease
+
+    def _root_attributes(self, layers: tuple[str, ...]) -> tuple[int, int, int]:
+        """Mode and owner of "/": of the topmost layer that has an entry for it."""
+        for key in reversed(layers):
+            if self._layers.table[key].root:
+                status = os.stat(self._layers.directory(key))
+                return stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid
+        return 0o755, 0, 0
+
+    def mount(self, lease: Lease) -> Mount:
+        """The overlay of a lease, for the runtime to mount."""
+        path = self.directory(lease.id)
+        lower = self._layers.directories(lease.layers)
+        if lease.readonly:
+            lower = [str(path / "diff"), *lower]
+            options = [f"lowerdir={':'.join(lower)}", "ro"]
+        else:
+            options = [
+                f"lowerdir={':'.join(lower)}",
+                f"upperdir={path / 'diff'}",
+                f"workdir={path / 'work'}",
+            ]
+        options.append("userxattr")
+        if sum(map(len, options)) > _OPTIONS_LIMIT:
+            raise ResourceExhausted(
+                f"image {lease.image.id} has {len(lease.layers)} layers: their names don't fit into "
+                "the options of one mount; squash the image"
+            )
+        return Mount(target="/", kind="overlay", source="overlay", options=tuple(options))
+
+    def stack(self, lease: Lease) -> list[str]:
+        """Directories of a lease from the writable one to the lowest."""
+        path = str(self.directory(lease.id) / "diff")
+        return [path, *self._layers.directories(lease.layers)]
+
+    def release(self, identity: str) -> bool:
+        """Take back; whether there was one."""
+        path = self.directory(identity)
+        known = self.table.pop(identity, None)
+        if path.exists():
+            self._layers.discard(path)
+        return known is not None
+
+    def users_of(self, image: str) -> list[str]:
+        """Containers that an image was lent to, sorted."""
+        return sorted(lease.id for lease in self.table.values() if lease.image.id == image)
+
+    def layers_in_use(self) -> set[str]:
+        """Keys of all layers that leases need."""
+        return {key for lease in self.table.values() for key in lease.layers}

@@ -1,0 +1,41 @@
+"""Configuration of `image_overlay`, decoded once and strictly."""
+
+from __future__ import annotations
+
+import msgspec
+
+__all__ = ["Registries", "Settings"]
+
+
+class Registries(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How registries are reached.
+
+    `insecure`: hosts, host:ports or CIDR blocks that may speak http or have certificates that
+    nobody knows; 127.0.0.0/8 and ::1 always may. `mirrors`: for docker.io, asked first, as URLs.
+    `certificates`: directories HOST[:PORT] with *.crt (authorities), *.cert and *.key (client).
+    `attempts`: tries of each request and download; `seconds`: without an answer or a byte.
+    """
+
+    insecure: tuple[str, ...] = ()
+    mirrors: tuple[str, ...] = ()
+    certificates: tuple[str, ...] = ("/etc/sagong/certs.d", "/etc/docker/certs.d")
+    attempts: int = 5
+    seconds: float = 60.0
+    proxy: str = ""
+    no_proxy: str = ""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`parallel`: layers unpacked at once; `downloads` and `uploads`: layers at once per image.
+
+    `max_layer_size` in bytes and `max_layer_entries` bound what one archive may unpack to;
+    `reserve` bytes of the filesystem always stay free.
+    """
+
+    parallel: int = 2
+    downloads: int = 3
+    uploads: int = 5
+    max_layer_size: int = 256 << 30
+    max_layer_entries: int = 2_000_000
+    reserve: int = 64 << 20
+    registries: Registries = Registries()

@@ -1,0 +1,283 @@
+"""The store as a whole: content, layers, index and leases, and how an image comes into it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from sagong.contract import Message
+from sagong.contracts.image import Image, ImageChanged, ImageConfig
+from sagong.contracts.image import Layer as LayerFacts
+from sagong.errors import InvalidArgument
+from sagong.model import oci
+from sagong_image_overlay import naming
+from sagong_image_overlay.content import Content
+from sagong_image_overlay.index import Index, Record
+from sagong_image_overlay.layers import Layers, Spot
+from sagong_image_overlay.roots import Roots
+from sagong_image_overlay.settings import Settings
+from sagong_image_overlay.workshop import Workshop
+
+__all__ = ["NewImage", "Store"]
+
+Progress = Callable[[int, int], None]
+_LAYERS_LIMIT = 500
+
+
+@dataclass(frozen=True)
+class NewImage:
+    """An image whose blobs are in the content store already."""
+
+    manifest: bytes
+    media_type: str
+    parent: str = ""
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """What is told of an image, apart from its names."""
+
+    image: Image
+
+
+class Store:
+    """Everything that this plugin keeps, below one directory."""
+
+    def __init__(
+        self, root: Path, settings: Settings, emit: Callable[[Message], None] = lambda _: None
+    ) -> None:
+        self.spot = Spot(root=root)
+        self.settings = settings
+        self.workshop = Workshop(parallel=settings.parallel)
+        self.content = Content(root / "content")
+        self.layers = Layers(self.spot, self.workshop, settings)
+        self.index = Index(root / "index.json")
+        self.roots = Roots(self.spot, self.layers)
+        self.emit = emit
+        self._facts: dict[str, Image] = {}
+        self._pinned_layers: dict[str, int] = {}
+        self.changing = asyncio.Lock()
+
+    def load(self) -> None:
+        """Open what is there; sweep what a crash left."""
+        self.spot.prepare()
+        self.content.prepare()
+        for path in self.spot.work.iterdir():
+            self.layers.discard(path)
+        for path in self.content.partial.glob("put-*"):
+            path.unlink()
+        self.layers.load()
+        self.index.load()
+        self.roots.load()
+
+    # Telling of images.
+
+    def describe(self, record: Record) -> Image:
+        """The image with the names that it has now."""
+        facts = self._facts.get(record.id)
+        if facts is None:
+            facts = self._facts[record.id] = self._read(record)
+        return msgspec.structs.replace(
+            facts,
+            tags=tuple(reference.familiar for reference in self.index.names_of(record.id)),
+            digests=tuple(reference.familiar for reference in self.index.digests_of(record.id)),
+            tagged_at=record.tagged_at,
+            parent=record.parent,
+        )
+
+    def _read(self, record: Record) -> Image:
+        raw = self.content.read(record.id)
+        config = oci.decode(raw, oci.Config, f"config {record.id}")
+        layers = tuple(
+            LayerFacts(diff_id=diff_id, size=self.layer_size(key))
+            for diff_id, key in zip(record.diff_ids, record.layers)
+        )
+        return Image(
+            id=record.id,
+            created=config.created or "",
+            author=config.author,
+            architecture=config.architecture,
+            os=config.os or "linux",
+            variant=config.variant,
+            size=sum(layer.size for layer in layers),
+            layers=layers,
+            config=runnable(config.config or oci.ContainerConfig()),
+            history=oci.encode(config.history or ()),
+            raw=raw,
+            manifest_digest=record.manifest,
+        )
+
+    def layer_size(self, key: str) -> int:
+        """Bytes of an unpacked layer, 0 if it is not unpacked now."""
+        layer = self.layers.table.get(key)
+        return layer.size if layer else 0
+
+    # Adding images.
+
+    async def add(self, new: NewImage, progress: Callable[[str, int], None] | None = None) -> Record:
+        """Unpack an image's layers and put it into the index (in memory; `save` makes it durable).
+
+        `progress` is told the blob's digest and the bytes of it that were unpacked.
+        """
+        manifest = oci.decode(new.manifest, oci.Manifest, "manifest")
+        config = oci.decode(self.content.read(manifest.config.digest), oci.Config, "image config")
+        diff_ids = config.rootfs.diff_ids
+        if len(diff_ids) != len(manifest.layers) or len(diff_ids) > _LAYERS_LIMIT:
+            raise InvalidArgument(
+                f"manifest has {len(manifest.layers)} layers, its config {len(diff_ids)}; "
+                f"they must be as many, and at most {_LAYERS_LIMIT}"
+            )
+        blobs = tuple(layer.digest for layer in manifest.layers)
+        with self.content.pinned(manifest.config.digest, *blobs):
+            layers, points = await self.assemble(diff_ids, blobs, progress)
+            digest = await asyncio.to_thread(self.content.put, new.manifest)
+            old = self.index.images.get(manifest.config.digest)
+            record = Record(
+                id=manifest.config.digest,
+                manifest=digest,
+                media_type=new.media_type,
+                blobs=blobs,
+                diff_ids=diff_ids,
+                layers=layers,
+                points=points,
+                parent=new.parent or (old.parent if old else ""),
+                tagged_at=old.tagged_at if old else time.time(),
+            )
+            self.index.images[record.id] = record
+        self._facts.pop(record.id, None)
+        self.index.changed()
+        return record
+
+    async def assemble(
+        self,
+        diff_ids: Sequence[str],
+        blobs: Sequence[str],
+        progress: Callable[[str, int], None] | None = None,
+    ) -> tuple[tuple[str, ...], str]:
+        """Unpack what is not unpacked; keys of the layers from the lowest, and of mount points."""
+        keys: list[str] = []
+        with self.keeping(*diff_ids, *(f"over:{c}" for c in oci.chain_ids(tuple(diff_ids)))):
+            await self._unpack_all(diff_ids, blobs, progress)
+            chains = oci.chain_ids(tuple(diff_ids))
+            for diff_id, chain, blob in zip(diff_ids, chains, blobs):
+                key = diff_id
+                if not await self.layers.fits(diff_id, keys):
+                    key = f"over:{chain}"
+                    await self.layers.merge(key, diff_id, self.content.path(blob), keys)
+                keys.append(key)
+            points = await self.layers.points(chains[-1] if chains else "none", keys)
+        return tuple(keys), points
+
+    async def _unpack_all(
+        self,
+        diff_ids: Sequence[str],
+        blobs: Sequence[str],
+        progress: Callable[[str, int], None] | None,
+    ) -> None:
+        async with asyncio.TaskGroup() as group:
+            for diff_id, blob in zip(diff_ids, blobs):
+                if diff_id not in self.layers.table:
+                    group.create_task(self.unpack(diff_id, blob, progress))
+
+    async def unpack(
+        self, diff_id: str, blob: str, progress: Callable[[str, int], None] | None = None
+    ) -> None:
+        """Unpack one layer; its key stays until somebody collects garbage."""
+        tell = (lambda done: progress(blob, done)) if progress else (lambda _: None)
+        await self.layers.unpack(diff_id, self.content.path(blob), tell)
+
+    async def ensure(self, record: Record) -> Record:
+        """The record with all layers unpacked, also after a crash has cost some."""
+        wanted = (*record.layers, record.points)
+        if all(key in self.layers.table for key in wanted):
+            return record
+        with self.content.pinned(*record.content):
+            layers, points = await self.assemble(record.diff_ids, record.blobs)
+        fixed = msgspec.structs.replace(record, layers=layers, points=points)
+        if self.index.images.get(record.id) is record:
+            self.index.images[record.id] = fixed
+            self._facts.pop(record.id, None)
+            await self.index.save()
+        return fixed
+
+    async def name(self, record: Record, reference: naming.Reference, action: str) -> None:
+        """Give an image a name and tell of it; durable when it returns."""
+        self.index.names[reference.full] = record.id
+        self._touch(record.id)
+        await self.index.save()
+        self.emit(ImageChanged(action=action, id=record.id, reference=reference.familiar))
+
+    def _touch(self, identity: str) -> None:
+        record = self.index.images[identity]
+        self.index.images[identity] = msgspec.structs.replace(record, tagged_at=time.time())
+        self.index.changed()
+
+    # Keeping and collecting.
+
+    def keeping(self, *keys: str) -> _Keeping:
+        """Keep layers from the garbage collector inside a `with` block."""
+        return _Keeping(self._pinned_layers, keys)
+
+    def collect(self) -> int:
+        """Delete content and layers that no image, lease or work in progress needs; bytes freed."""
+        records = self.index.images.values()
+        wanted = {digest for record in records for digest in record.content}
+        freed = 0
+        for digest in list(self.content.digests()):
+            if digest not in wanted and not self.content.is_pinned(digest):
+                freed += self.content.delete(digest)
+        needed = self.roots.layers_in_use() | set(self._pinned_layers)
+        for record in records:
+            needed.update(record.layers, (record.points,))
+        for key in [k for k in self.layers.table if k not in needed]:
+            freed += self.layers.drop(key)
+        return freed
+
+    def forget(self, identity: str) -> None:
+        """Drop what was derived from an image that is gone."""
+        self._facts.pop(identity, None)
+        self.index.changed()
+
+
+class _Keeping:
+    def __init__(self, table: dict[str, int], keys: tuple[str, ...]) -> None:
+        self._table = table
+        self._keys = keys
+
+    def __enter__(self) -> None:
+        for key in self._keys:
+            self._table[key] = self._table.get(key, 0) + 1
+
+    def __exit__(self, *_: object) -> None:
+        for key in self._keys:
+            self._table[key] -= 1
+            if not self._table[key]:
+                del self._table[key]
+
+
+def runnable(config: oci.ContainerConfig) -> ImageConfig:
+    """The runnable part of a config as the contract has it."""
+    return ImageConfig(
+        user=config.user or "",
+        env=config.env or (),
+        entrypoint=config.entrypoint,
+        cmd=config.cmd,
+        working_dir=config.working_dir or "",
+        exposed_ports=tuple(sorted(config.exposed_ports or ())),
+        volumes=tuple(sorted(config.volumes or ())),
+        labels=tuple(sorted((config.labels or {}).items())),
+        stop_signal=config.stop_signal or "",
+        healthcheck=bytes(config.healthcheck).decode() if config.healthcheck else "",
+        shell=config.shell or (),
+        onbuild=config.on_build or (),
+    )
+
+
+def machine() -> str:
+    """The architecture of this machine, as uname has it."""
+    return os.uname().machine

@@ -1,0 +1,109 @@
+"""Jobs that unpack archives: a parser without rights, a pipe, and a writer in its directory."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+from sagong.linux import process, syscalls
+from sagong_image_overlay import parser
+from sagong_image_overlay.confine import WRITER, confine
+from sagong_image_overlay.entry import RecordReader
+from sagong_image_overlay.tarstream import Bounds
+from sagong_image_overlay.writer import LayerWriter, Outcome, remove_tree
+
+__all__ = ["JOBS", "Report", "outcome_facts", "start_parser", "throttled"]
+
+Report = Callable[[dict[str, Any]], None]
+_PIPE = 1 << 20
+
+
+def start_parser(job: dict[str, Any], source: int) -> int:
+    """Fork the parser of the archive `source`; the end of the pipe that its records come from."""
+    reading, writing = os.pipe()
+    with contextlib.suppress(OSError):  # the user's sum of pipe buffers is limited
+        fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _PIPE)
+    if os.fork() == 0:
+        try:
+            process.set_death_signal(signal.SIGKILL)
+            _keep_only(source, writing)
+            bounds = Bounds(job.get("max_entries", 1 << 21), job.get("max_size", 1 << 40))
+            parser.run(
+                source, writing, whiteouts=job["whiteouts"], bounds=bounds, jail=job["jail"]
+            )
+        finally:
+            os._exit(1)
+    os.close(writing)
+    return reading
+
+
+def _keep_only(first: int, second: int) -> None:
+    """Close all but standard error and these: the parser must not reach the result's stream."""
+    low, high = sorted((first, second))
+    for begin, end in ((0, 1), (3, low - 1), (low + 1, high - 1), (high + 1, 1 << 20)):
+        if begin <= end:
+            syscalls.close_range(begin, end)
+
+
+def throttled(report: Report) -> Callable[[int], None]:
+    """Progress in bytes of the archive, at most ten times a second."""
+    last = 0.0
+
+    def tell(done: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last > 0.1:
+            last = now
+            report({"current": done})
+
+    return tell
+
+
+def outcome_facts(outcome: Outcome) -> dict[str, Any]:
+    """An outcome as JSON."""
+    return {
+        "digest": outcome.digest,
+        "size": outcome.size,
+        "entries": outcome.entries,
+        "implied": [os.fsdecode(name) for name in outcome.implied],
+        "foreign": outcome.foreign,
+        "root": outcome.root,
+    }
+
+
+def unpack(job: dict[str, Any], descriptors: list[int], report: Report) -> dict[str, Any]:
+    """Unpack the archive that the first descriptor holds into the directory `root`.
+
+    With `own` all stays this process's own: regular files, directories and links only.
+    """
+    reading = start_parser(job, descriptors[0])
+    confine(WRITER, job["root"])
+    writer = LayerWriter(
+        RecordReader(reading),
+        own=job.get("own", False),
+        reserve=job.get("reserve", 0),
+        progress=throttled(report),
+    )
+    return outcome_facts(writer.run())
+
+
+def remove(job: dict[str, Any], descriptors: list[int], report: Report) -> dict[str, Any]:
+    """Remove everything in the directory `root`, which itself stays."""
+    confine(WRITER, job["root"])
+    for name in os.listdir(b"."):
+        remove_tree(name)
+    return {}
+
+
+def flush(job: dict[str, Any], descriptors: list[int], report: Report) -> dict[str, Any]:
+    """Write all that was written to the filesystem of the first descriptor to the disk."""
+    syscalls.call("syncfs", descriptors[0])
+    return {}
+
+
+JOBS = {"unpack": unpack, "remove": remove, "flush": flush}
