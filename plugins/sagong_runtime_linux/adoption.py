@@ -1,0 +1,126 @@
+"""A successor's work: take over what a killed monitor left running."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sagong.linux import process, syscalls
+from sagong_runtime_linux.container import Container, container_cgroup
+from sagong_runtime_linux.directory import read_record
+from sagong_runtime_linux.logs import open_log
+from sagong_runtime_linux.loop import READ
+from sagong_runtime_linux.session import UNKNOWN_CODE, Session
+from sagong_runtime_linux.starting import exit_code
+
+if TYPE_CHECKING:
+    from sagong_runtime_linux.monitor import Monitor
+
+__all__ = ["Inheritance", "adopt_container"]
+
+# How often and how long to wait until the foreign parent has reaped and the kernel tells the code.
+_ATTEMPTS = 100
+_PAUSE_SECONDS = 0.02
+
+
+class Inheritance(NamedTuple):
+    """What the launcher hands to a monitor: lifelines by name, statuses of orphans it reaped."""
+
+    lifelines: dict[str, int]
+    reaped: dict[tuple[int, int], int]
+
+
+def adopt_container(monitor: Monitor, container_id: str) -> None:
+    """Take over a container and its exec'd processes; what has ended meanwhile ends now."""
+    directory = monitor.directory.container(container_id)
+    state = read_record(f"{directory}/state.json")
+    if state is None:
+        return
+    group = container_cgroup(monitor.layout, state["cgroup"])
+    container = Container(state, directory, group)
+    container.started_at = state["started_at"]
+    monitor.containers[container_id] = container
+    monitor.group.adopt(state)
+    session = monitor.make_session(container, state["session"], directory)
+    session.since = state["since"]
+    session.log = open_log(state["session"]["log"])
+    container.session = session
+    if os.path.isdir(group.directory("memory") or ""):
+        monitor.watch(container)
+    for exec_id in _execs(directory):
+        _adopt_exec(monitor, container, exec_id)
+    known = read_record(f"{directory}/exit.json")
+    _take_over(monitor, session, state, f"{container_id}//", known)
+
+
+def _execs(directory: str) -> list[str]:
+    try:
+        return sorted(os.listdir(f"{directory}/execs"))
+    except FileNotFoundError:
+        return []
+
+
+def _adopt_exec(monitor: Monitor, container: Container, exec_id: str) -> None:
+    directory = monitor.directory.execution(container.id, exec_id)
+    state = read_record(f"{directory}/state.json")
+    if state is None or os.path.exists(f"{directory}/exit.json"):
+        return
+    session = monitor.make_session(container, state["session"], directory)
+    session.name = exec_id
+    container.execs[exec_id] = session
+    _take_over(monitor, session, state, f"{container.id}/{exec_id}/", None)
+
+
+def _take_over(
+    monitor: Monitor,
+    session: Session,
+    state: dict[str, Any],
+    prefix: str,
+    known: dict[str, Any] | None,
+) -> None:
+    lifelines = monitor.inherited.lifelines
+    with contextlib.suppress(OSError):
+        if not state["session"]["tty"]:
+            session.open_fifos()
+            stdin = lifelines.pop(f"{prefix}stdin", None)
+            if stdin is not None:
+                os.close(stdin)
+            elif state["session"]["stdin"]:
+                # Nobody kept it: it had been closed, and must stay so.
+                session.close_input()
+        elif f"{prefix}tty" in lifelines:
+            session.use_terminal(lifelines.pop(f"{prefix}tty"))
+    identity = process.ProcessId(state["pid"], state["started"])
+    pidfd = process.open_identified(identity)
+    session.spec = {**session.spec, "hold": 0}
+    session.begin(identity.pid, identity.started)
+    if pidfd is None:
+        code = known["code"] if known else _reaped_code(monitor, identity)
+        session.exited(code)
+        return
+    monitor.loop.add(pidfd, READ, lambda _: _ended(monitor, session, pidfd))
+
+
+def _reaped_code(monitor: Monitor, identity: process.ProcessId) -> int:
+    """The code that the launcher saw; 255, as containerd's, when nobody did."""
+    status = monitor.inherited.reaped.get((identity.pid, identity.started))
+    return UNKNOWN_CODE if status is None else exit_code(status)
+
+
+def _ended(monitor: Monitor, session: Session, pidfd: int) -> None:
+    monitor.loop.drop(pidfd)
+    _ask(monitor, session, pidfd, _ATTEMPTS)
+
+
+def _ask(monitor: Monitor, session: Session, pidfd: int, attempts: int) -> None:
+    """The kernel tells strangers the code once the parent has reaped (Linux 6.15)."""
+    try:
+        status = syscalls.exit_info(pidfd).status
+    except OSError:
+        status = monitor.ask_launcher(session.pid, session.started)
+    if status is None and attempts:
+        monitor.loop.later(_PAUSE_SECONDS, lambda: _ask(monitor, session, pidfd, attempts - 1))
+        return
+    os.close(pidfd)
+    session.exited(UNKNOWN_CODE if status is None else exit_code(status))

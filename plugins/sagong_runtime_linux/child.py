@@ -1,0 +1,106 @@
+"""What runs between fork and exec of a container's process: apply the plan, become the program."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import socket
+import termios
+from typing import Any, NoReturn
+
+from sagong.linux import process, syscalls
+from sagong_runtime_linux import init
+from sagong_runtime_linux.operations import Operation, Stage, StartError, apply_all
+from sagong_runtime_linux.program import (
+    DEFAULT_PATH,
+    environment_of,
+    find_program,
+    replace_process,
+)
+
+__all__ = ["Program", "run_child"]
+
+_FAILED = 127
+
+
+class Program:
+    """The program to execute and how its streams are connected."""
+
+    def __init__(self, program: dict[str, Any], session: dict[str, Any]) -> None:
+        self.args: list[str] = list(program["args"])
+        self.env: list[str] = list(program["env"])
+        self.init: bool = program.get("init", False)
+        self.tty: bool = session["tty"]
+        self.stdin: bool = session["stdin"]
+
+
+def run_child(
+    stage: Stage, operations: list[Operation], program: Program, monitor: socket.socket
+) -> NoReturn:
+    """Never returns: either the program runs, or the monitor is told why not."""
+    try:
+        _reset_signals()
+        os.setsid()
+        process.set_dumpable(dumpable=False)
+        streams = () if program.tty else _open_streams(stage.directory, stdin=program.stdin)
+        apply_all(operations, stage)
+        _connect(stage, streams, monitor)
+        if program.init:
+            init.fork_program(monitor)
+        environment = environment_of(program.env)
+        path = find_program(program.args[0], environment.get("PATH", DEFAULT_PATH))
+        _wait_go(monitor)
+        syscalls.close_range(3, flags=syscalls.CLOSE_RANGE_CLOEXEC)
+        monitor.send(b'{"exec":1}')
+        replace_process(path, program.args, environment)
+    except StartError as error:
+        _tell(monitor, error.code, error.message)
+    except BaseException as error:  # This process must end here whatever happened.
+        _tell(monitor, "internal", f"{type(error).__name__}: {error}")
+    os._exit(_FAILED)
+
+
+def _tell(monitor: socket.socket, code: str, message: str) -> None:
+    with contextlib.suppress(OSError):
+        monitor.send(json.dumps({"error": {"code": code, "message": message[:60000]}}).encode())
+
+
+def _reset_signals() -> None:
+    """Python ignores SIGPIPE and SIGXFSZ, and what is ignored stays so over exec."""
+    signal.set_wakeup_fd(-1)
+    for number in signal.valid_signals():
+        if signal.getsignal(number) is not signal.SIG_DFL:
+            with contextlib.suppress(OSError, ValueError):
+                signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _open_streams(directory: str, *, stdin: bool) -> tuple[int, ...]:
+    """FIFOs that the program itself holds open both ways: no dead monitor can break them."""
+    source = os.open(
+        f"{directory}/stdin" if stdin else "/dev/null", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC
+    )
+    outputs = [
+        os.open(f"{directory}/{name}", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+        for name in ("stdout", "stderr")
+    ]
+    return (source, *outputs)
+
+
+def _connect(stage: Stage, streams: tuple[int, ...], monitor: socket.socket) -> None:
+    if stage.terminal is not None:
+        process.send_descriptors(monitor, b'{"tty":1}', stage.terminal)
+        slave = stage.terminal[1]
+        fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+        streams = (slave, slave, slave)
+    for number, descriptor in enumerate(streams):
+        os.dup2(descriptor, number)
+
+
+def _wait_go(monitor: socket.socket) -> None:
+    """The monitor has written down who we are; if it died before, nobody would ever know us."""
+    if monitor.recv(16) != b"go":
+        os._exit(_FAILED)

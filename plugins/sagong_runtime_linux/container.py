@@ -1,0 +1,155 @@
+"""A container as its monitor knows it: sessions, cgroup, what stands in its directory."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from sagong.linux import process
+from sagong.linux.cgroup import CONTROLLERS, Cgroup, CgroupLayout
+from sagong.linux.cgroup_limits import CgroupLimits
+from sagong_runtime_linux.directory import write_record
+from sagong_runtime_linux.logs import timestamp
+from sagong_runtime_linux.oom import OomWatch
+from sagong_runtime_linux.operations import StartError
+from sagong_runtime_linux.session import Session
+
+if TYPE_CHECKING:
+    from sagong_runtime_linux.loop import Loop
+
+__all__ = ["Container", "container_cgroup", "resolved_limits"]
+
+_DEVICE_FIELDS = ("io_read_bps", "io_write_bps", "io_read_iops", "io_write_iops")
+
+
+def container_cgroup(layout: CgroupLayout, path: str) -> Cgroup:
+    """The container's cgroup in all hierarchies; the unified one freezes and kills as a whole."""
+    return Cgroup(layout, path, (*CONTROLLERS, "unified"))
+
+
+def resolved_limits(limits: dict[str, Any]) -> CgroupLimits:
+    """Limits from a message; devices given by path get their numbers here, on the host."""
+    fields = dict(limits)
+    for name in _DEVICE_FIELDS:
+        if name in fields:
+            fields[name] = tuple((_device_numbers(d), v) for d, v in fields[name])
+    if fields.get("devices") is not None:
+        fields["devices"] = tuple(_device_rule(rule) for rule in fields["devices"])
+    return CgroupLimits(**fields)
+
+
+def _device_numbers(device: str) -> str:
+    if not device.startswith("/"):
+        return device
+    number = os.stat(device).st_rdev
+    return f"{os.major(number)}:{os.minor(number)}"
+
+
+def _device_rule(rule: str) -> str:
+    """A rule, or `/dev/x rwm`, which becomes one."""
+    if not rule.startswith("/"):
+        return rule
+    path, _, access = rule.partition(" ")
+    found = os.stat(path)
+    if stat.S_ISDIR(found.st_mode):
+        return f"c *:* {'m'}"
+    kind = "b" if stat.S_ISBLK(found.st_mode) else "c"
+    return f"{kind} {os.major(found.st_rdev)}:{os.minor(found.st_rdev)} {access}"
+
+
+class Container:
+    """One run of a container."""
+
+    def __init__(self, request: dict[str, Any], directory: str, group: Cgroup) -> None:
+        self.request = request
+        self.id: str = request["id"]
+        self.run: int = request["run"]
+        self.directory = directory
+        self.group = group
+        self.session: Session | None = None
+        self.execs: dict[str, Session] = {}
+        self.oom: OomWatch | None = None
+        self.oom_killed = False
+        self.started_at = 0.0
+        self.finished_at = 0.0
+        self.cleaned = False
+
+    def make_cgroup(self) -> tuple[int, ...]:
+        """Create the cgroup with its limits; doors for the child are returned."""
+        try:
+            self.group.create()
+            self.group.limit(resolved_limits(self.request["limits"]))
+            return self.group.entrances()
+        except (OSError, ValueError) as error:
+            self.remove_cgroup()
+            text = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else error
+            raise StartError("failed_precondition", f"setting cgroup limits: {text}") from None
+
+    def watch_memory(self, loop: Loop, tell: Callable[[], None]) -> None:
+        """Begin to notice out-of-memory kills."""
+
+        def killed() -> None:
+            self.oom_killed = True
+            tell()
+
+        self.oom = OomWatch(loop, self.group, killed)
+
+    def write_state(self, pid: int, started: int, extra: dict[str, Any]) -> None:
+        """What a successor and the plugin need to know; durable before the program runs."""
+        now = time.time_ns()
+        self.started_at = now / 1e9
+        since = timestamp(now)
+        if self.session is not None:
+            self.session.since = since
+        kept = {k: self.request[k] for k in ("id", "run", "cgroup", "session", "private_pid")}
+        write_record(
+            f"{self.directory}/state.json",
+            {
+                **kept,
+                **extra,
+                "pid": pid,
+                "started": started,
+                "started_at": self.started_at,
+                "since": since,
+                "monitor": process.identify(os.getpid()),
+            },
+        )
+
+    def write_exit(self, code: int) -> None:
+        """Leave the exit code."""
+        self.finished_at = time.time()
+        if self.oom is not None:
+            self.oom.check()
+            self.oom.close()
+        write_record(f"{self.directory}/exit.json", self.exit_facts(code))
+
+    def exit_facts(self, code: int) -> dict[str, Any]:
+        """The exit as events and files show it."""
+        return {
+            "id": self.id,
+            "run": self.run,
+            "code": code,
+            "oom_killed": self.oom_killed,
+            "finished_at": self.finished_at,
+        }
+
+    def kill_rest(self) -> None:
+        """After the first process's end: those that a shared pid namespace lets live on."""
+        if not self.request["private_pid"]:
+            with contextlib.suppress(OSError):
+                self.group.kill(seconds=2.0)
+
+    def remove_cgroup(self) -> None:
+        """Leave no cgroup behind."""
+        with contextlib.suppress(OSError):
+            self.group.remove(seconds=1.0)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing of it needs a monitor any more."""
+        sessions = [self.session, *self.execs.values()]
+        return self.cleaned and all(s is None or (s.ended and not s.clients) for s in sessions)

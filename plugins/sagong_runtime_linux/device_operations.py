@@ -1,0 +1,183 @@
+"""Operations that fill a container's /dev: nodes, links, its terminal."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+import struct
+import termios
+from typing import NamedTuple
+
+from sagong.linux import syscalls
+from sagong_runtime_linux.mount_operations import make_target
+from sagong_runtime_linux.operations import Stage, StartError
+
+__all__ = ["DefaultDevices", "HostDevice", "HostDevices", "OpenTerminal"]
+
+# OCI runtime specification, "Default Devices": name, major, minor.
+_DEFAULT = (
+    ("null", 1, 3),
+    ("zero", 1, 5),
+    ("full", 1, 7),
+    ("random", 1, 8),
+    ("urandom", 1, 9),
+    ("tty", 5, 0),
+)
+_LINKS = (
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("ptmx", "pts/ptmx"),
+)
+# Of the host's /dev, what a privileged container gets from its own mounts instead.
+_NOT_COPIED = frozenset({"pts", "shm", "mqueue", "fd", "ptmx", "console", "stdin", "stdout"})
+_TIOCGPTN = 0x80045430
+_TIOCSPTLCK = 0x40045431
+_TIOCGPTPEER = 0x5441
+
+
+def bind_node(stage: Stage, source: str, target: str) -> None:
+    """Bind a device of the host: in a user namespace the kernel lets nobody make nodes."""
+    make_target(target, "file")
+    tree = syscalls.open_tree(source.lstrip("/"), clone=True, directory=stage.old_root)
+    try:
+        syscalls.move_mount(tree, target)
+    finally:
+        os.close(tree)
+
+
+class DefaultDevices(NamedTuple):
+    """The nodes and links that every container has in /dev; `bind` in user namespaces."""
+
+    directory: str
+    bind: bool = False
+
+    def describe(self) -> str:
+        """For error messages."""
+        return f"making devices in {self.directory}"
+
+    def apply(self, stage: Stage) -> None:
+        """mknod(2), symlink(2)."""
+        for name, major, minor in _DEFAULT:
+            path = f"{self.directory}/{name}"
+            if self.bind:
+                bind_node(stage, f"/dev/{name}", path)
+            else:
+                os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(major, minor))
+        for name, target in _LINKS:
+            os.symlink(target, f"{self.directory}/{name}")
+        os.symlink("/proc/kcore", f"{self.directory}/core")
+
+
+class HostDevice(NamedTuple):
+    """A device node of the host, or a directory of them, at `target`."""
+
+    source: str
+    target: str
+    bind: bool = False
+
+    def describe(self) -> str:
+        """For error messages."""
+        return f"making device {self.target}"
+
+    def apply(self, stage: Stage) -> None:
+        """mknod(2) with the host's numbers, owner and mode."""
+        try:
+            found = stage.stat_on_host(self.source)
+        except FileNotFoundError:
+            raise StartError(
+                "invalid_argument",
+                f'error gathering device information while adding custom device "{self.source}": '
+                "no such file or directory",
+            ) from None
+        if stat.S_ISDIR(found.st_mode):
+            self._copy_directory(stage)
+        elif stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode):
+            self._node(stage, found)
+        else:
+            raise StartError("invalid_argument", f"{self.source} is not a device node")
+
+    def _node(self, stage: Stage, found: os.stat_result) -> None:
+        if self.bind:
+            bind_node(stage, self.source, self.target)
+            return
+        os.makedirs(os.path.dirname(self.target), exist_ok=True)
+        if os.path.lexists(self.target):
+            os.unlink(self.target)
+        os.mknod(self.target, found.st_mode, found.st_rdev)
+        os.chown(self.target, found.st_uid, found.st_gid)
+
+    def _copy_directory(self, stage: Stage) -> None:
+        directory = stage.open_on_host(self.source, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            names = os.listdir(directory)
+        finally:
+            os.close(directory)
+        for name in names:
+            inner = HostDevice(f"{self.source}/{name}", f"{self.target}/{name}", self.bind)
+            try:
+                inner.apply(stage)
+            except (StartError, FileNotFoundError):
+                continue
+
+
+class HostDevices(NamedTuple):
+    """All devices of the host, for privileged containers."""
+
+    directory: str
+    bind: bool = False
+
+    def describe(self) -> str:
+        """For error messages."""
+        return "making the host's devices"
+
+    def apply(self, stage: Stage) -> None:
+        """Everything in /dev that is a node, or a directory of nodes."""
+        listing = stage.open_on_host("/dev", os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            names = sorted(os.listdir(listing))
+        finally:
+            os.close(listing)
+        for name in names:
+            target = f"{self.directory}/{name}"
+            if name in _NOT_COPIED or os.path.lexists(target):
+                continue
+            try:
+                HostDevice(f"/dev/{name}", target, self.bind).apply(stage)
+            except (StartError, FileNotFoundError):
+                continue
+
+
+class OpenTerminal(NamedTuple):
+    """Open a pseudo terminal in the container's devpts; the master goes to the monitor."""
+
+    multiplexer: str
+    console: str = ""
+    rows: int = 0
+    columns: int = 0
+    uid: int = 0
+    gid: int = 0
+
+    def describe(self) -> str:
+        """For error messages."""
+        return "opening a terminal"
+
+    def apply(self, stage: Stage) -> None:
+        """The kernel's TIOCGPTPEER opens the slave by descriptor: no path can be forged."""
+        master = os.open(self.multiplexer, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+        fcntl.ioctl(master, _TIOCSPTLCK, struct.pack("i", 0))
+        slave = fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+        if self.rows or self.columns:
+            size = struct.pack("HHHH", self.rows, self.columns, 0, 0)
+            fcntl.ioctl(master, termios.TIOCSWINSZ, size)
+        os.fchown(slave, self.uid, -1)
+        if self.console:
+            (number,) = struct.unpack("i", fcntl.ioctl(master, _TIOCGPTN, b"\0\0\0\0"))
+            make_target(self.console, "file")
+            directory = os.path.dirname(self.multiplexer)
+            tree = syscalls.open_tree(f"{directory}/{number}", clone=True)
+            syscalls.move_mount(tree, self.console)
+            os.close(tree)
+        stage.terminal = (master, slave)

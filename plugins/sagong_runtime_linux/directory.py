@@ -1,0 +1,86 @@
+"""Where the runtime keeps its files: one directory, read by plugin, launcher and monitors.
+
+::
+
+    launcher.sock           the launcher
+    root/                   an empty directory: the mount point of every root, each in its own namespace
+    s/HASH                  a monitor's socket (short, since Unix socket paths end at 107 bytes)
+    containers/ID/          spec.json    the RunSpec                     written by the plugin
+                            plan.json    what a successor monitor needs  written by the plugin
+                            paused, emitted                              marks of the plugin
+                            state.json   pid, start time, monitor        written by the monitor
+                            exit.json    exit code                       written by the monitor
+                            stdin stdout stderr                          FIFOs
+    containers/ID/execs/X/  state.json exit.json and FIFOs of an exec
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from typing import Any, NamedTuple
+
+__all__ = ["RunDirectory", "read_record", "write_record"]
+
+
+class RunDirectory(NamedTuple):
+    """Paths below the runtime's run directory."""
+
+    base: str
+
+    @property
+    def launcher_socket(self) -> str:
+        """Where the launcher listens."""
+        return f"{self.base}/launcher.sock"
+
+    @property
+    def root(self) -> str:
+        """The empty directory on which roots are mounted."""
+        return f"{self.base}/root"
+
+    @property
+    def containers(self) -> str:
+        """The directory of all containers."""
+        return f"{self.base}/containers"
+
+    def container(self, container_id: str) -> str:
+        """The directory of a container."""
+        return f"{self.containers}/{container_id}"
+
+    def execution(self, container_id: str, exec_id: str) -> str:
+        """The directory of an exec'd process."""
+        return f"{self.container(container_id)}/execs/{exec_id}"
+
+    def monitor_socket(self, key: str) -> str:
+        """The socket of the monitor with this key (a group's name or a container's id)."""
+        return f"{self.base}/s/{hashlib.sha256(key.encode()).hexdigest()[:20]}"
+
+    def owner(self) -> int:
+        """The plugin's uid: it owns the directory."""
+        return os.stat(self.base).st_uid
+
+    def create(self) -> None:
+        """Make what is below the base; existing directories are no error."""
+        for path in (self.root, self.containers, f"{self.base}/s"):
+            os.makedirs(path, exist_ok=True)
+
+
+def write_record(path: str, record: dict[str, Any]) -> None:
+    """Write JSON so that a reader sees the old file or the new one, never a half."""
+    descriptor = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    try:
+        os.write(descriptor, json.dumps(record).encode())
+    finally:
+        os.close(descriptor)
+    os.rename(f"{path}.new", path)
+
+
+def read_record(path: str) -> dict[str, Any] | None:
+    """The record, or None when there is none."""
+    try:
+        with open(path, "rb") as file:
+            found = json.loads(file.read())
+    except FileNotFoundError:
+        return None
+    return found if isinstance(found, dict) else None

@@ -1,0 +1,101 @@
+"""Short jobs with the launcher's rights, each in a fork: signals, freezing, limits, killing."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+from sagong.linux import process, syscalls
+from sagong.linux.cgroup import CgroupLayout
+from sagong_runtime_linux import messages
+from sagong_runtime_linux.container import container_cgroup, resolved_limits
+
+__all__ = ["perform"]
+
+Job = Callable[[CgroupLayout, dict[str, Any]], dict[str, Any]]
+
+
+def perform(layout: CgroupLayout, number: int, request: dict[str, Any]) -> bytes:
+    """Do the job that the request names; the answer as bytes."""
+    job = _JOBS.get(request.get("job", ""))
+    if job is None:
+        return messages.failure(number, "unimplemented", f"no job {request.get('job')!r}")
+    try:
+        return messages.answer(number, job(layout, request))
+    except ProcessLookupError:
+        return messages.failure(number, "not_found", "the process has ended")
+    except (OSError, ValueError) as error:
+        return messages.failure(number, "invalid_argument", _text(error))
+
+
+def _text(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.strerror}: {error.filename}"
+    return str(error)
+
+
+def _signal(layout: CgroupLayout, request: dict[str, Any]) -> dict[str, Any]:
+    """To exactly the process meant; a frozen container is thawed to die."""
+    number = request["signal"]
+    group = container_cgroup(layout, request["cgroup"])
+    if request["all"]:
+        for pid in group.pids():
+            _kill(pid, number)
+    else:
+        pidfd = process.open_identified(process.ProcessId(request["pid"], request["started"]))
+        if pidfd is None:
+            raise ProcessLookupError
+        try:
+            syscalls.pidfd_send_signal(pidfd, number)
+        finally:
+            os.close(pidfd)
+    if number == signal.SIGKILL and group.frozen():
+        group.thaw()
+    return {}
+
+
+def _kill(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+
+
+def _freeze(layout: CgroupLayout, request: dict[str, Any]) -> dict[str, Any]:
+    container_cgroup(layout, request["cgroup"]).freeze()
+    return {}
+
+
+def _thaw(layout: CgroupLayout, request: dict[str, Any]) -> dict[str, Any]:
+    container_cgroup(layout, request["cgroup"]).thaw()
+    return {}
+
+
+def _limit(layout: CgroupLayout, request: dict[str, Any]) -> dict[str, Any]:
+    container_cgroup(layout, request["cgroup"]).limit(resolved_limits(request["limits"]))
+    return {}
+
+
+def _processes(layout: CgroupLayout, request: dict[str, Any]) -> dict[str, Any]:
+    return {"pids": container_cgroup(layout, request["cgroup"]).pids()}
+
+
+def _sweep(layout: CgroupLayout, request: dict[str, Any]) -> dict[str, Any]:
+    """Kill everything in the cgroup and remove it; what is not there is no error."""
+    group = container_cgroup(layout, request["cgroup"])
+    group.kill()
+    if request.get("remove", True):
+        group.remove()
+    return {}
+
+
+_JOBS: dict[str, Job] = {
+    "signal": _signal,
+    "freeze": _freeze,
+    "thaw": _thaw,
+    "limit": _limit,
+    "processes": _processes,
+    "sweep": _sweep,
+}

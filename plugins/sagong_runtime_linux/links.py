@@ -1,0 +1,144 @@
+"""The plugin's connections: one to the launcher, one to each monitor, one for each short job."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from sagong.errors import SagongError, Unavailable
+from sagong_runtime_linux.connection import Connection, connect
+from sagong_runtime_linux.directory import RunDirectory
+from sagong_runtime_linux.planning import HostFacts
+
+__all__ = ["Links"]
+
+_CONNECT_SECONDS = 10.0
+_PAUSE_SECONDS = 0.05
+
+
+class Links:
+    """Finds, makes and replaces connections; tells of events and of monitors that ended."""
+
+    def __init__(
+        self,
+        directory: RunDirectory,
+        log: logging.Logger,
+        event: Callable[[str, dict[str, Any]], None],
+        monitor_gone: Callable[[str], None],
+    ) -> None:
+        self._directory = directory
+        self._log = log
+        self._event = event
+        self._monitor_gone = monitor_gone
+        self._monitors: dict[str, Connection] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._launcher: Connection | None = None
+        self._lost = asyncio.Event()
+        self._closing = False
+        self.facts: HostFacts | None = None
+
+    async def open(self) -> None:
+        """Reach the launcher; it may be starting at this moment."""
+        deadline = asyncio.get_running_loop().time() + _CONNECT_SECONDS
+        while True:
+            try:
+                await self._greet_launcher()
+            except Unavailable:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise
+                await asyncio.sleep(_PAUSE_SECONDS)
+            else:
+                return
+
+    async def _greet_launcher(self) -> None:
+        self._lost.clear()
+        connection = await self._dial_launcher(self._lost.set)
+        self.facts = msgspec.convert(await connection.ask({"op": "facts"}), HostFacts)
+        self._launcher = connection
+
+    async def _dial_launcher(self, lost: Callable[[], None]) -> Connection:
+        path = self._directory.launcher_socket
+        return await connect(path, "launcher", lambda _: None, lost, monitor=False)
+
+    async def keep_launcher(self) -> None:
+        """For ever: when the launcher was replaced, let monitors give it their lifelines."""
+        while True:
+            await self._lost.wait()
+            try:
+                await self._greet_launcher()
+            except Unavailable:
+                await asyncio.sleep(_PAUSE_SECONDS)
+                continue
+            self._log.info("launcher is back", extra={"monitors": len(self._monitors)})
+            for connection in tuple(self._monitors.values()):
+                with contextlib.suppress(SagongError):
+                    await connection.ask({"op": "deposit"})
+
+    def close(self) -> None:
+        """Hang up everywhere; monitors and launcher live on."""
+        self._closing = True
+        for connection in (*self._monitors.values(), self._launcher):
+            if connection is not None:
+                connection.close()
+
+    async def find(self, key: str) -> Connection | None:
+        """The monitor of this key if one lives."""
+        known = self._monitors.get(key)
+        if known is not None and not known.closed:
+            return known
+        try:
+            return self._keep(
+                key,
+                await connect(
+                    self._directory.monitor_socket(key),
+                    f"monitor {key}",
+                    lambda message: self._event(key, message),
+                    lambda: self._gone(key),
+                    monitor=True,
+                ),
+            )
+        except Unavailable:
+            return None
+
+    async def obtain(self, key: str, *, fresh: bool = False, new: bool = False) -> Connection:
+        """The monitor of this key, made if none lives. `new` skips the search (a new container),
+        `fresh` lets the launcher drop lifelines of former runs."""
+        async with self._locks.setdefault(key, asyncio.Lock()):
+            found = None if new else await self.find(key)
+            return found or await self._fork_monitor(key, fresh=fresh)
+
+    async def _fork_monitor(self, key: str, *, fresh: bool) -> Connection:
+        connection = await connect(
+            self._directory.launcher_socket,
+            f"monitor {key}",
+            lambda message: self._event(key, message),
+            lambda: self._gone(key),
+            monitor=False,
+        )
+        connection.post({"op": "monitor", "key": key, "fresh": fresh})
+        return self._keep(key, connection)
+
+    def _keep(self, key: str, connection: Connection) -> Connection:
+        self._monitors[key] = connection
+        return connection
+
+    def _gone(self, key: str) -> None:
+        connection = self._monitors.get(key)
+        if connection is not None and connection.closed:
+            del self._monitors[key]
+            self._locks.pop(key, None)
+        if not self._closing:
+            self._monitor_gone(key)
+
+    async def job(self, name: str, **arguments: Any) -> dict[str, Any]:
+        """A short job by the launcher, on a connection of its own."""
+        connection = await self._dial_launcher(lambda: None)
+        try:
+            return await connection.ask({"op": "job", "job": name, **arguments})
+        finally:
+            connection.close()

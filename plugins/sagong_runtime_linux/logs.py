@@ -1,0 +1,211 @@
+"""Log drivers: output cut into lines, encoded, written without buffering, rotated by size."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import struct
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+__all__ = ["STREAMS", "LogWriter", "Piece", "encoder", "open_log"]
+
+STREAMS = {1: "stdout", 2: "stderr"}
+# Docker's and containerd's limit of one entry; longer lines become several partial ones.
+LINE_LIMIT = 16 << 10
+
+
+class Piece(NamedTuple):
+    """One entry: `whole` tells that the line ended here (the newline itself is not in `text`)."""
+
+    stream: int
+    text: bytes
+    whole: bool
+
+
+Encode = Callable[[Piece, int], bytes]
+
+_SPECIAL = re.compile('[\x00-\x1f"\\\\<>&\u2028\u2029]')
+_SHORT = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r"}
+
+
+def _escape(match: re.Match[str]) -> str:
+    found = match[0]
+    return _SHORT.get(found) or f"\\u{ord(found):04x}"
+
+
+def _quoted(text: str) -> str:
+    """A JSON string escaped as Docker's json-file does it (also < > & for HTML)."""
+    return f'"{_SPECIAL.sub(_escape, text)}"'
+
+
+def timestamp(nanoseconds: int) -> str:
+    """RFC 3339 in UTC with nine decimals."""
+    seconds, rest = divmod(nanoseconds, 10**9)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{rest:09d}Z"
+
+
+def _json_encoder(attributes: Iterable[tuple[str, str]], tag: str) -> Encode:
+    pairs = dict(attributes)
+    if tag:
+        pairs["tag"] = tag
+    fields = ",".join(f"{_quoted(key)}:{_quoted(pairs[key])}" for key in sorted(pairs))
+    attrs = f',"attrs":{{{fields}}}' if fields else ""
+
+    def encode(piece: Piece, now: int) -> bytes:
+        text = piece.text.decode("utf-8", "replace")
+        line = _quoted(text + "\n" if piece.whole else text)
+        stream = STREAMS[piece.stream]
+        return f'{{"log":{line},"stream":"{stream}"{attrs},"time":"{timestamp(now)}"}}\n'.encode()
+
+    return encode
+
+
+def _encode_cri(piece: Piece, now: int) -> bytes:
+    mark = b"F" if piece.whole else b"P"
+    head = f"{timestamp(now)} {STREAMS[piece.stream]} ".encode()
+    return b"%s%s %s\n" % (head, mark, piece.text)
+
+
+_BIG = struct.Struct(">I")
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _encode_local(piece: Piece, now: int) -> bytes:
+    """Docker's `local` driver: a protobuf LogEntry between its length twice, big-endian."""
+    source = STREAMS[piece.stream].encode()
+    entry = b"\x0a" + _varint(len(source)) + source + b"\x10" + _varint(now)
+    entry += b"\x1a" + _varint(len(piece.text)) + piece.text
+    if not piece.whole:
+        entry += b"\x20\x01"
+    length = _BIG.pack(len(entry))
+    return length + entry + length
+
+
+def encoder(driver: str, attributes: Iterable[tuple[str, str]] = (), tag: str = "") -> Encode:
+    """How a driver writes one entry; ValueError for an unknown driver."""
+    if driver == "json-file":
+        return _json_encoder(attributes, tag)
+    known: dict[str, Encode] = {"cri": _encode_cri, "local": _encode_local}
+    if driver not in known:
+        raise ValueError(f"log driver {driver!r} is unknown; known: json-file, cri, local, none")
+    return known[driver]
+
+
+class LogWriter:
+    """Writes output to a file. Nothing is kept back but the line that has not ended yet."""
+
+    def __init__(self, path: str, encode: Encode, *, max_size: int, max_files: int) -> None:
+        self.path = path
+        self._encode = encode
+        self._max_size = max_size
+        self._max_files = max(max_files, 1)
+        self._partial: dict[int, bytearray] = {1: bytearray(), 2: bytearray()}
+        self._file = -1
+        self._size = 0
+        self.lost = 0
+        self._open()
+
+    def _open(self) -> None:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        self._file = os.open(self.path, flags, 0o640)
+        self._size = os.fstat(self._file).st_size
+
+    def write(self, stream: int, data: bytes) -> None:
+        """Take output of a stream; a full disk loses log lines, never the container."""
+        pieces = self._cut(stream, data)
+        if pieces:
+            self._put(pieces)
+
+    def _cut(self, stream: int, data: bytes) -> list[Piece]:
+        held = self._partial[stream]
+        held += data
+        pieces: list[Piece] = []
+        *lines, rest = bytes(held).split(b"\n")
+        for line in lines:
+            pieces += _split_long(stream, line, whole=True)
+        while len(rest) >= LINE_LIMIT:
+            pieces.append(Piece(stream, rest[:LINE_LIMIT], False))
+            rest = rest[LINE_LIMIT:]
+        held[:] = rest
+        return pieces
+
+    def _put(self, pieces: list[Piece]) -> None:
+        now = time.time_ns()
+        batch = bytearray()
+        for piece in pieces:
+            entry = self._encode(piece, now)
+            used = self._size + len(batch)
+            if self._max_size and used and used + len(entry) > self._max_size:
+                self._append(batch)
+                batch.clear()
+                self._rotate()
+            batch += entry
+        self._append(batch)
+
+    def _append(self, batch: bytearray) -> None:
+        view = memoryview(batch)
+        try:
+            while view:
+                count = os.write(self._file, view)
+                self._size += count
+                view = view[count:]
+        except OSError:
+            self.lost += len(view)
+        finally:
+            view.release()
+
+    def _rotate(self) -> None:
+        """path.(n-1) goes, each other moves one up, path begins anew."""
+        os.close(self._file)
+        if self._max_files == 1:
+            os.truncate(self.path, 0)
+        for number in range(self._max_files - 1, 0, -1):
+            older = f"{self.path}.{number - 1}" if number > 1 else self.path
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(older, f"{self.path}.{number}")
+        self._open()
+
+    def partial(self, stream: int) -> bytes:
+        """What came after the last newline and is not in the file yet."""
+        return bytes(self._partial[stream])
+
+    def finish(self) -> None:
+        """Write the last lines that have no newline, and close."""
+        for stream, held in self._partial.items():
+            if held:
+                self._put([Piece(stream, bytes(held), False)])
+                held.clear()
+        os.close(self._file)
+
+
+def _split_long(stream: int, line: bytes, *, whole: bool) -> list[Piece]:
+    pieces = []
+    while len(line) > LINE_LIMIT:
+        pieces.append(Piece(stream, line[:LINE_LIMIT], False))
+        line = line[LINE_LIMIT:]
+    return [*pieces, Piece(stream, line, whole)]
+
+
+def open_log(spec: dict[str, Any]) -> LogWriter | None:
+    """The writer that a LogSpec asks for; None for driver "none"."""
+    if spec["driver"] == "none" or not spec["path"]:
+        return None
+    encode = encoder(spec["driver"], spec.get("attributes", ()), spec.get("tag", ""))
+    os.makedirs(os.path.dirname(spec["path"]), mode=0o710, exist_ok=True)
+    return LogWriter(
+        spec["path"],
+        encode,
+        max_size=spec.get("max_size", 0),
+        max_files=spec.get("max_files", 1),
+    )

@@ -1,0 +1,126 @@
+"""The event loop of launcher and monitors: poll, timers, signals; no asyncio, hence small."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import heapq
+import os
+import select
+import signal
+import time
+from collections.abc import Callable
+from types import FrameType
+
+__all__ = ["READ", "WRITE", "Loop", "Timer"]
+
+READ = select.EPOLLIN
+WRITE = select.EPOLLOUT
+Ready = Callable[[int], None]
+
+
+class Timer:
+    """Something to be done at a time, unless cancelled."""
+
+    __slots__ = ("action", "at", "cancelled")
+
+    def __init__(self, at: float, action: Callable[[], None]) -> None:
+        self.at = at
+        self.action = action
+        self.cancelled = False
+
+    def __lt__(self, other: Timer) -> bool:
+        return self.at < other.at
+
+    def cancel(self) -> None:
+        """Don't do it."""
+        self.cancelled = True
+
+
+class Loop:
+    """Waits for descriptors and timers and calls who is interested."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._ready: dict[int, Ready] = {}
+        self._timers: list[Timer] = []
+        self._running = True
+
+    def add(self, descriptor: int, mask: int, ready: Ready) -> None:
+        """Call `ready(events)` when the descriptor is."""
+        self._ready[descriptor] = ready
+        self._epoll.register(descriptor, mask)
+
+    def change(self, descriptor: int, mask: int) -> None:
+        """Be interested in other events; 0 leaves only errors and hang-ups."""
+        self._epoll.modify(descriptor, mask)
+
+    def drop(self, descriptor: int) -> None:
+        """Forget a descriptor; to be called before it is closed. Unknown is no error."""
+        if self._ready.pop(descriptor, None) is not None:
+            with contextlib.suppress(OSError):
+                self._epoll.unregister(descriptor)
+
+    def later(self, seconds: float, action: Callable[[], None]) -> Timer:
+        """Call `action` once after some time."""
+        timer = Timer(time.monotonic() + seconds, action)
+        heapq.heappush(self._timers, timer)
+        return timer
+
+    def stop(self) -> None:
+        """Leave `run` after the present round."""
+        self._running = False
+
+    def run(self) -> None:
+        """Serve until `stop`."""
+        while self._running:
+            for descriptor, events in self._wait():
+                ready = self._ready.get(descriptor)
+                if ready is not None:
+                    ready(events)
+            self._run_timers()
+
+    def _wait(self) -> list[tuple[int, int]]:
+        while self._timers and self._timers[0].cancelled:
+            heapq.heappop(self._timers)
+        timeout = -1.0
+        if self._timers:
+            timeout = max(0.0, self._timers[0].at - time.monotonic())
+        try:
+            return self._epoll.poll(timeout)
+        except OSError as error:
+            if error.errno == errno.EINTR:
+                return []
+            raise
+
+    def _run_timers(self) -> None:
+        now = time.monotonic()
+        while self._timers and self._timers[0].at <= now:
+            timer = heapq.heappop(self._timers)
+            if not timer.cancelled:
+                timer.action()
+
+    def watch_signals(self, numbers: tuple[int, ...], seen: Callable[[], None]) -> None:
+        """Call `seen` from the loop after any of these signals."""
+        reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        for number in numbers:
+            signal.signal(number, _ignore)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+
+        def drained(_: int) -> None:
+            with contextlib.suppress(BlockingIOError):
+                while os.read(reader, 512):
+                    pass
+            seen()
+
+        self.add(reader, READ, drained)
+
+    def close(self) -> None:
+        """Release the epoll descriptor; a fork's child does so before anything else."""
+        self._ready.clear()
+        self._timers.clear()
+        self._epoll.close()
+
+
+def _ignore(number: int, frame: FrameType | None) -> None:
+    """The wake-up descriptor tells the loop; a handler must exist for it to be written."""

@@ -1,0 +1,418 @@
+"""A monitor: holds what a container or a pod needs while it runs, and outlives all above it.
+
+Forked from the launcher by a connection of the plugin, which becomes its first control channel.
+One socket serves all: the first line of a connection is a token of `attach`, or `control`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import secrets
+import signal
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+from sagong.linux import process, syscalls
+from sagong.linux.cgroup import CgroupLayout
+from sagong_runtime_linux.adoption import Inheritance, adopt_container
+from sagong_runtime_linux.channel import Channel, Incoming
+from sagong_runtime_linux.clients import Client
+from sagong_runtime_linux.container import Container, container_cgroup
+from sagong_runtime_linux.directory import RunDirectory, write_record
+from sagong_runtime_linux.group import Group
+from sagong_runtime_linux.lifelines import ask_status, deposit, release
+from sagong_runtime_linux.logs import open_log
+from sagong_runtime_linux.loop import READ, Loop
+from sagong_runtime_linux.messages import PROTOCOL, MessageReader
+from sagong_runtime_linux.operations import Stage, StartError
+from sagong_runtime_linux.plan_registry import REGISTRY
+from sagong_runtime_linux.session import Session
+from sagong_runtime_linux.starting import Start, exit_code
+
+__all__ = ["Monitor"]
+
+TOKEN_SECONDS = 30.0
+
+
+class Ticket:
+    """What a token stands for."""
+
+    def __init__(self, session: Session, *, stdin: bool, replay: bool) -> None:
+        self.session = session
+        self.stdin = stdin
+        self.replay = replay
+        self.until = time.monotonic() + TOKEN_SECONDS
+
+
+class Monitor:
+    """Serves the plugin and the clients of one key: a group's name or a container's id."""
+
+    def __init__(
+        self, directory: RunDirectory, key: str, layout: CgroupLayout, inherited: Inheritance
+    ) -> None:
+        self.directory = directory
+        self.layout = layout
+        self.inherited = inherited
+        self.loop = Loop()
+        self.containers: dict[str, Container] = {}
+        self.group = Group(directory.root)
+        self.key = key
+        self.sessions: dict[int, Session] = {}
+        self._starts: dict[int, Start] = {}
+        self._channels: list[Channel] = []
+        self._tickets: dict[str, Ticket] = {}
+        self._listener: socket.socket | None = None
+        self._operations: dict[str, Callable[[Channel, int, dict[str, Any]], None]] = {
+            "run": self._run,
+            "exec": self._exec,
+            "adopt": self._adopt,
+            "attach": self._attach,
+            "resize": self._resize,
+            "deposit": self._deposit,
+            "let_go": self._let_go,
+            "hello": self._hello,
+        }
+
+    # -- life ----------------------------------------------------------------------------------
+
+    def serve(self, first: socket.socket, reader: MessageReader) -> None:
+        """Until nothing is left to watch."""
+        process.set_title(f"sagong-monitor {self.key}")
+        process.become_subreaper()
+        self.loop.watch_signals((signal.SIGCHLD,), self._reap)
+        self._listen()
+        self.add_channel(first, reader)
+        self.loop.later(TOKEN_SECONDS, self.leave_if_idle)
+        self.loop.run()
+
+    def _listen(self) -> None:
+        path = self.directory.monitor_socket(self.key)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener.bind(path)
+        # Streams are for whoever holds a token; control channels are checked by uid.
+        os.chmod(path, 0o666)
+        listener.listen(64)
+        listener.setblocking(False)
+        self.loop.add(listener.fileno(), READ, lambda _: self._accept(listener))
+        self._listener = listener
+
+    def _accept(self, listener: socket.socket) -> None:
+        with contextlib.suppress(BlockingIOError):
+            channel, _ = listener.accept()
+            Incoming(self, channel)
+
+    def add_channel(self, channel: socket.socket, reader: MessageReader) -> None:
+        """A control channel of the plugin."""
+        self._channels.append(Channel(self.loop, channel, reader, self._request, self._gone))
+
+    def _gone(self, channel: Channel) -> None:
+        self._channels.remove(channel)
+        self.leave_if_idle()
+
+    def leave_if_idle(self) -> None:
+        """End when every container is over and no client waits for the rest of its output."""
+        if self._starts or not all(c.over for c in self.containers.values()):
+            return
+        if not self.containers and self._channels:
+            return
+        self.group.end()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.directory.monitor_socket(self.key))
+        self.loop.stop()
+
+    def tell(self, event: dict[str, Any]) -> None:
+        """An event to all control channels."""
+        for channel in tuple(self._channels):
+            channel.send(event)
+
+    def _request(self, channel: Channel, message: dict[str, Any]) -> None:
+        number = message.get("n", 0)
+        operation = self._operations.get(message.get("op", ""))
+        if operation is None:
+            channel.fail(number, "unimplemented", f"monitor knows no {message.get('op')!r}")
+            return
+        try:
+            operation(channel, number, message)
+        except StartError as error:
+            channel.fail(number, error.code, error.message)
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            channel.fail(number, "internal", f"{type(error).__name__}: {error}")
+
+    def _reap(self) -> None:
+        """Collect every child: first processes, exec'd ones, and orphans that came to us."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            start = self._starts.get(pid)
+            if start is not None:
+                start.reaped()
+            session = self.sessions.pop(pid, None)
+            if session is not None:
+                session.exited(exit_code(status))
+
+    # -- containers ----------------------------------------------------------------------------
+
+    def _run(self, channel: Channel, number: int, request: dict[str, Any]) -> None:
+        container_id = request["id"]
+        known = self.containers.get(container_id)
+        if known is not None and not known.over:
+            raise StartError("already_exists", f"container {container_id} is in this monitor")
+        directory = self.directory.container(container_id)
+        group = container_cgroup(self.layout, request["cgroup"])
+        container = Container(request, directory, group)
+        session = self.make_session(container, request["session"], directory)
+        container.session = session
+        stage = Stage(self.directory.root, directory)
+        self.containers[container_id] = container
+
+        def done(error: StartError | None) -> None:
+            self._forget_start(start)
+            if error is not None:
+                self._abandon(container)
+                channel.fail(number, error.code, error.message)
+                self.leave_if_idle()
+                return
+            facts = {"pid": session.pid, "started": session.started}
+            channel.answer(number, {**facts, "started_at": container.started_at})
+            self.watch(container)
+            self._deposit_session(container, session)
+
+        start = Start(self.loop, session, done)
+        try:
+            session.log = open_log(request["session"]["log"])
+            session.make_fifos(*request["owner"])
+            self.group.prepare(request["group_kinds"], stage.namespaces)
+            stage.entrances = container.make_cgroup()
+            self._fork(start, stage, request, container, session)
+        except (OSError, ValueError, StartError) as error:
+            self._abandon(container)
+            self.leave_if_idle()
+            raise error
+
+    def _fork(
+        self,
+        start: Start,
+        stage: Stage,
+        request: dict[str, Any],
+        container: Container,
+        session: Session,
+    ) -> None:
+        def written(pid: int, started: int) -> None:
+            self._known(start, session, pid)
+            container.write_state(pid, started, {"key": self.key, **self.group.facts()})
+
+        namespace = self.group.pid_namespace(request["pid"], stage.namespaces)
+        start.fork(stage, REGISTRY.decode(request["operations"]), request, namespace, written)
+        self._known(start, session, start.pid)
+
+    def _known(self, start: Start, session: Session, pid: int) -> None:
+        """Whose child this is; a fork into a user namespace has a second, final one."""
+        self.sessions = {p: s for p, s in self.sessions.items() if s is not session}
+        self.sessions[pid] = session
+        if not start.finished:
+            self._starts[pid] = start
+
+    def _forget_start(self, start: Start) -> None:
+        for pid in [pid for pid, known in self._starts.items() if known is start]:
+            del self._starts[pid]
+
+    def watch(self, container: Container) -> None:
+        """Tell the plugin of kills for memory."""
+        event = {"event": "oom", "id": container.id, "run": container.run}
+        container.watch_memory(self.loop, lambda: self.tell(event))
+
+    def make_session(self, container: Container, spec: dict[str, Any], directory: str) -> Session:
+        """A session of the container, connected to what happens at its end."""
+        return Session(
+            self.loop,
+            directory,
+            spec,
+            log=None,
+            on_exit=lambda session: self._exited(container, session),
+            on_end=lambda session: self._ended(container, session),
+        )
+
+    def _abandon(self, container: Container) -> None:
+        """A failed start leaves nothing: no process, no cgroup, no FIFO, no log it began."""
+        self.containers.pop(container.id, None)
+        with contextlib.suppress(OSError):
+            container.group.kill(seconds=2.0)
+        container.remove_cgroup()
+        if container.session is not None:
+            container.session.discard()
+
+    def _exited(self, container: Container, session: Session) -> None:
+        code = session.code or 0
+        if session is container.session:
+            container.write_exit(code)
+            container.kill_rest()
+            return
+        write_record(f"{session.directory}/exit.json", {"code": code})
+        self.tell(
+            {"event": "exec_exited", "id": container.id, "exec_id": session.name, "code": code}
+        )
+
+    def _ended(self, container: Container, session: Session) -> None:
+        code = session.code or 0
+        if session is container.session:
+            self.tell({"event": "exited", **container.exit_facts(code)})
+            self.loop.later(0.0, lambda: self._clean(container))
+        self.loop.later(0.0, self.leave_if_idle)
+
+    def _clean(self, container: Container) -> None:
+        container.remove_cgroup()
+        container.cleaned = True
+        self.tell({"event": "cleaned", "id": container.id})
+        self.leave_if_idle()
+
+    # -- exec ----------------------------------------------------------------------------------
+
+    def _exec(self, channel: Channel, number: int, request: dict[str, Any]) -> None:
+        container = self._running(request["id"])
+        exec_id = request["exec_id"]
+        directory = self.directory.execution(container.id, exec_id)
+        os.makedirs(directory, exist_ok=True)
+        for path in (os.path.dirname(directory), directory):
+            os.chown(path, self.directory.owner(), -1)
+        session = self.make_session(container, request["session"], directory)
+        session.name = exec_id
+        stage = Stage(self.directory.root, directory)
+
+        def done(error: StartError | None) -> None:
+            self._forget_start(start)
+            if error is not None:
+                self._abandon_exec(container, session)
+                channel.fail(number, error.code, error.message)
+                return
+            channel.answer(number, {"pid": session.pid, "token": self._ticket(session, request)})
+            self._deposit_session(container, session)
+
+        start = Start(self.loop, session, done)
+        container.execs[exec_id] = session
+        try:
+            session.make_fifos(*request["owner"])
+            stage.entrances = container.group.entrances()
+            self._fork_exec(start, stage, request, container, session)
+        except (OSError, ValueError, StartError) as error:
+            self._abandon_exec(container, session)
+            raise error
+
+    def _fork_exec(
+        self,
+        start: Start,
+        stage: Stage,
+        request: dict[str, Any],
+        container: Container,
+        session: Session,
+    ) -> None:
+        assert container.session is not None
+
+        def written(pid: int, started: int) -> None:
+            self._known(start, session, pid)
+            facts = {"pid": pid, "started": started, "session": session.spec}
+            write_record(f"{session.directory}/state.json", facts)
+
+        pidfd = syscalls.pidfd_open(container.session.pid)
+        stage.namespaces["container"] = pidfd
+        namespace = pidfd if request["enter_pid"] else ""
+        start.fork(stage, REGISTRY.decode(request["operations"]), request, namespace, written)
+        self._known(start, session, start.pid)
+
+    def _abandon_exec(self, container: Container, session: Session) -> None:
+        container.execs.pop(session.name, None)
+        session.discard()
+
+    def _running(self, container_id: str) -> Container:
+        container = self.containers.get(container_id)
+        if container is None or container.session is None:
+            raise StartError("not_found", f"No such container: {container_id}")
+        if container.session.code is not None:
+            raise StartError("failed_precondition", f"container {container_id} is not running")
+        return container
+
+    # -- streams -------------------------------------------------------------------------------
+
+    def _ticket(self, session: Session, request: dict[str, Any]) -> str:
+        now = time.monotonic()
+        self._tickets = {t: k for t, k in self._tickets.items() if k.until > now}
+        token = secrets.token_hex(16)
+        stdin = bool(request.get("stdin", session.spec["stdin"]))
+        replay = bool(request.get("replay", False))
+        self._tickets[token] = Ticket(session, stdin=stdin, replay=replay)
+        return token
+
+    def admit(self, token: str, channel: socket.socket, early: bytes) -> bool:
+        """Let a client with a good token in; False if the token is none."""
+        ticket = self._tickets.pop(token, None)
+        if ticket is None or ticket.until < time.monotonic():
+            return False
+        client = Client(self.loop, channel, ticket.session, stdin=ticket.stdin)
+        ticket.session.attach(client, early, replay=ticket.replay)
+        return True
+
+    def _attach(self, channel: Channel, number: int, request: dict[str, Any]) -> None:
+        container = self.containers.get(request["id"])
+        if container is None or container.session is None or container.session.ended:
+            raise StartError("failed_precondition", f"container {request['id']} is not running")
+        channel.answer(number, {"token": self._ticket(container.session, request)})
+
+    def _let_go(self, channel: Channel, number: int, request: dict[str, Any]) -> None:
+        """Nobody will attach any more: held output goes to the log."""
+        container = self.containers.get(request["id"])
+        if container is not None and container.session is not None:
+            container.session.let_go()
+        channel.answer(number)
+
+    def _resize(self, channel: Channel, number: int, request: dict[str, Any]) -> None:
+        container = self._running(request["id"])
+        session = container.session
+        if request.get("exec_id"):
+            session = container.execs.get(request["exec_id"])
+        if session is None:
+            raise StartError("not_found", f"No such exec instance: {request['exec_id']}")
+        session.resize(request["rows"], request["columns"])
+        channel.answer(number)
+
+    def ask_launcher(self, pid: int, started: int) -> int | None:
+        """The wait status of a process that the launcher had to reap."""
+        return ask_status(self.directory, pid, started)
+
+    # -- adoption ------------------------------------------------------------------------------
+
+    def _hello(self, channel: Channel, number: int, request: dict[str, Any]) -> None:
+        """Who is here, and how far each one is."""
+        facts = {
+            c.id: {"run": c.run, "ended": c.session is None or c.session.ended, "clean": c.cleaned}
+            for c in self.containers.values()
+        }
+        channel.answer(number, {"protocol": PROTOCOL, "pid": os.getpid(), "containers": facts})
+
+    def _adopt(self, channel: Channel, number: int, request: dict[str, Any]) -> None:
+        for container_id in request["ids"]:
+            if container_id not in self.containers:
+                adopt_container(self, container_id)
+        self._hello(channel, number, request)
+
+    def _deposit(self, channel: Channel, number: int, request: dict[str, Any]) -> None:
+        """A new launcher knows none of our lifelines: give it duplicates."""
+        for container in self.containers.values():
+            for session in (container.session, *container.execs.values()):
+                if session is not None and not session.ended:
+                    self._deposit_session(container, session)
+        channel.answer(number)
+
+    def _deposit_session(self, container: Container, session: Session) -> None:
+        for kind, descriptor in session.lifelines.items():
+            name = f"{container.id}/{session.name}/{kind}"
+            deposit(self.directory, self.key, name, descriptor)
+            session.release_input = functools.partial(release, self.directory, self.key, name)

@@ -1,0 +1,364 @@
+"""Operations that build a container's tree of mounts.
+
+Sources on the host are cloned before the root changes (`OpenTree`), and everything is attached
+after it: then the kernel itself keeps every symbolic link of the image inside the container.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from sagong.linux import mounts, syscalls
+from sagong_runtime_linux.operations import Stage, StartError
+
+__all__ = [
+    "AttachTree",
+    "DetachOldRoot",
+    "MaskPath",
+    "MountCgroups",
+    "MountFilesystem",
+    "MountRoot",
+    "OpenTree",
+    "PivotRoot",
+    "ReadOnlyPath",
+    "ReadOnlyRoot",
+    "SetPropagation",
+]
+
+# mount(2) copies one page of options; longer ones are shortened by way of descriptors.
+_OPTIONS_PAGE = 4000
+_NO_SYMLINKS = ("proc", "sysfs")
+
+
+class SetPropagation(NamedTuple):
+    """Change propagation of a mount and those below."""
+
+    target: str
+    name: str
+
+    def describe(self) -> str:
+        """For error messages."""
+        return f"making {self.target} {self.name}"
+
+    def apply(self, stage: Stage) -> None:
+        """mount(2)."""
+        mounts.set_propagation(self.target, self.name)
+
+
+class OpenTree(NamedTuple):
+    """Clone a mount of the host under a name; `attributes` are MOUNT_ATTR_ bits to set.
+
+    `make_source` makes a missing source directory of the host, as `docker run -v` does.
+    """
+
+    name: str
+    source: str
+    recursive: bool = False
+    attributes: int = 0
+    propagation: str = "rprivate"
+    make_source: bool = False
+
+    def describe(self) -> str:
+        """For error messages."""
+        return f"preparing bind mount of {self.source}"
+
+    def apply(self, stage: Stage) -> None:
+        """open_tree(2), mount_setattr(2)."""
+        if self.make_source:
+            os.makedirs(self.source, exist_ok=True)
+        try:
+            tree = syscalls.open_tree(self.source, clone=True, recursive=self.recursive)
+        except FileNotFoundError:
+            raise StartError(
+                "invalid_argument",
+                'invalid mount config for type "bind": bind source path does not exist: '
+                + self.source,
+            ) from None
+        stage.trees[self.name] = tree
+        shared = self.propagation in ("shared", "rshared")
+        if shared:
+            _require_shared(tree, self.source)
+        syscalls.mount_setattr(
+            "",
+            set_=self.attributes,
+            propagation=0 if shared else mounts.PROPAGATIONS[self.propagation] & ~mounts.MS_REC,
+            recursive=self.recursive,
+            directory=tree,
+        )
+
+
+def _require_shared(tree: int, source: str) -> None:
+    """As Docker, refuse `shared` where the source's own mount is not shared."""
+    entry = _covering(source)
+    if entry is None or not any(tag.startswith("shared:") for tag in entry.propagation):
+        place = entry.target if entry else "/"
+        raise StartError(
+            "failed_precondition",
+            f"path {source} is mounted on {place} but it is not a shared mount",
+        )
+
+
+def _covering(path: str) -> mounts.MountEntry | None:
+    """The mount that holds a path."""
+    real = os.path.realpath(path)
+    found = None
+    for entry in mounts.mount_table():
+        below = real == entry.target or real.startswith(entry.target.rstrip("/") + "/")
+        if below and (found is None or len(entry.target) >= len(found.target)):
+            found = entry
+    return found
+
+
+class MountRoot(NamedTuple):
+    """Mount the root filesystem at the stage's mount point."""
+
+    kind: str
+    source: str
+    flags: int = 0
+    data: str = ""
+
+    def describe(self) -> str:
+        """For error messages."""
+        return f"mounting the root filesystem ({self.kind} {self.source})".replace(" )", ")")
+
+    def apply(self, stage: Stage) -> None:
+        """mount(2); a bind needs a second call for its flags."""
+        if self.kind == "bind":
+            syscalls.mount(self.source, stage.root, flags=mounts.MS_BIND | mounts.MS_REC)
+            attributes = self.flags & (mounts.MS_RDONLY | mounts.MS_NOSUID | mounts.MS_NODEV)
+            if attributes:
+                syscalls.mount_setattr(stage.root, set_=attributes)
+            return
+        data = self.data
+        opened: list[int] = []
+        if len(data) > _OPTIONS_PAGE and self.kind == "overlay":
+            data, opened = _shortened(data)
+        try:
+            syscalls.mount(self.source or self.kind, stage.root, self.kind, self.flags, data)
+        finally:
+            for descriptor in opened:
+                os.close(descriptor)
+
+
+def _shortened(data: str) -> tuple[str, list[int]]:
+    """Overlay options with descriptors for long lower directories, and what to close after."""
+    opened: list[int] = []
+    parts = []
+    for option in data.split(","):
+        key, _, value = option.partition("=")
+        if key == "lowerdir":
+            layers = value.split(":")
+            opened += [os.open(path, os.O_PATH | os.O_CLOEXEC) for path in layers]
+            option = "lowerdir=" + ":".join(f"/proc/self/fd/{number}" for number in opened)
+        parts.append(option)
+    return ",".join(parts), opened
+
+
+class PivotRoot(NamedTuple):
+    """Make the root filesystem the root; the old one stays reachable by a descriptor."""
+
+    def describe(self) -> str:
+        """For error messages."""
+        return "changing the root"
+
+    def apply(self, stage: Stage) -> None:
+        """pivot_root(".", ".") stacks the old root on the new one; no directory is needed."""
+        stage.old_root = os.open("/", os.O_DIRECTORY | os.O_CLOEXEC)
+        os.chdir(stage.root)
+        syscalls.pivot_root(".", ".")
+        os.chdir("/")
+
+
+class DetachOldRoot(NamedTuple):
+    """Give up the host's tree."""
+
+    def describe(self) -> str:
+        """For error messages."""
+        return "leaving the old root"
+
+    def apply(self, stage: Stage) -> None:
+        """Slave first, so that nothing of it is unmounted on the host."""
+        os.fchdir(stage.old_root)
+        mounts.set_propagation(".", "rslave")
+        syscalls.umount(".", mounts.MNT_DETACH)
+        os.chdir("/")
+        os.close(stage.old_root)
+        stage.old_root = -1
+
+
+class AttachTree(NamedTuple):
+    """Attach a cloned mount inside the container; `create` makes a missing target of that kind."""
+
+    name: str
+    target: str
+    create: str = "directory"
+
+    def describe(self) -> str:
+        """For error messages."""
+        return f"mounting at {self.target}"
+
+    def apply(self, stage: Stage) -> None:
+        """move_mount(2)."""
+        tree = stage.trees.pop(self.name)
+        directory = stat.S_ISDIR(os.fstat(tree).st_mode)
+        make_target(self.target, "directory" if directory else "file")
+        try:
+            syscalls.move_mount(tree, self.target)
+        except NotADirectoryError:
+            raise StartError(
+                "failed_precondition",
+                f'error mounting "{self.name}" to rootfs at "{self.target}": not a directory: '
+                "Are you trying to mount a directory onto a file (or vice-versa)? Check if the "
+                "specified host path exists and is the expected type",
+            ) from None
+        finally:
+            os.close(tree)
+
+
+def make_target(target: str, kind: str) -> None:
+    """Make a mount point with its parents when it is missing."""
+    if os.path.exists(target):
+        return
+    if kind == "file":
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        os.close(os.open(target, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+    else:
+        os.makedirs(target, exist_ok=True)
+
+
+class MountFilesystem(NamedTuple):
+    """Mount a new filesystem (proc, sysfs, tmpfs, devpts, mqueue…) inside the container."""
+
+    kind: str
+    source: str
+    target: str
+    flags: int = 0
+    data: str = ""
+
+    def describe(self) -> str:
+        """For error messages."""
+        return f"mounting {self.kind} at {self.target}"
+
+    def apply(self, stage: Stage) -> None:
+        """mount(2). A link in place of /proc would lead masks and read-only paths astray."""
+        make_target(self.target, "directory")
+        if self.kind in _NO_SYMLINKS and os.path.realpath(self.target) != self.target:
+            raise StartError(
+                "failed_precondition", f"{self.target} of the image is a symbolic link: refused"
+            )
+        data = self.data
+        if self.kind == "tmpfs" and "mode=" not in data:
+            mode = stat.S_IMODE(os.stat(self.target).st_mode)
+            data = f"{data},mode={mode:o}".lstrip(",")
+        syscalls.mount(self.source or self.kind, self.target, self.kind, self.flags, data)
+
+
+class MountCgroups(NamedTuple):
+    """Show the container its own cgroups: (version, mount point, v1 option) of each hierarchy.
+
+    In a cgroup namespace of its own the hierarchies are mounted anew; else `path` is bound.
+    """
+
+    target: str
+    flags: int
+    hierarchies: Sequence[Sequence[str]]
+    path: str = ""
+
+    def describe(self) -> str:
+        """For error messages."""
+        return f"mounting cgroups at {self.target}"
+
+    def apply(self, stage: Stage) -> None:
+        """One mount for v2, a small tmpfs of mounts for v1."""
+        make_target(self.target, "directory")
+        if all(version == "2" for version, _, _ in self.hierarchies):
+            for _, mount, _ in self.hierarchies:
+                self._show(stage, "cgroup2", "", self.target, mount)
+            return
+        flags = self.flags & ~mounts.MS_RDONLY
+        syscalls.mount("tmpfs", self.target, "tmpfs", flags, "mode=755")
+        for version, mount, option in self.hierarchies:
+            place = f"{self.target}/{os.path.basename(mount)}"
+            os.mkdir(place, 0o755)
+            kind = "cgroup" if version == "1" else "cgroup2"
+            self._show(stage, kind, option, place, mount)
+            self._link_names(os.path.basename(mount))
+        if self.flags & mounts.MS_RDONLY:
+            syscalls.mount_setattr(self.target, set_=mounts.MOUNT_ATTR_RDONLY)
+
+    def _show(self, stage: Stage, kind: str, option: str, place: str, mount: str) -> None:
+        if not self.path:
+            syscalls.mount("cgroup", place, kind, self.flags, option)
+            return
+        source = f"{mount}/{self.path}".lstrip("/")
+        tree = syscalls.open_tree(source, clone=True, directory=stage.old_root)
+        try:
+            syscalls.mount_setattr("", set_=self.flags & 0xF, directory=tree)
+            syscalls.move_mount(tree, place)
+        finally:
+            os.close(tree)
+
+    def _link_names(self, name: str) -> None:
+        """Controllers mounted together are found by each one's name."""
+        if "," in name:
+            for single in name.split(","):
+                os.symlink(name, f"{self.target}/{single}")
+
+
+class ReadOnlyPath(NamedTuple):
+    """Make a path of the container read-only; a missing one is no error."""
+
+    path: str
+
+    def describe(self) -> str:
+        """For error messages."""
+        return f"making {self.path} read-only"
+
+    def apply(self, stage: Stage) -> None:
+        """Bind it on itself without ever being writable."""
+        try:
+            mounts.bind_read_only(self.path, self.path)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+                raise
+
+
+class MaskPath(NamedTuple):
+    """Hide a path of the container: a file by /dev/null, a directory by an empty one."""
+
+    path: str
+
+    def describe(self) -> str:
+        """For error messages."""
+        return f"masking {self.path}"
+
+    def apply(self, stage: Stage) -> None:
+        """The host's /dev/null is used, since the image's may be anything."""
+        try:
+            directory = stat.S_ISDIR(os.stat(self.path).st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        if directory:
+            syscalls.mount("tmpfs", self.path, "tmpfs", mounts.MS_RDONLY, "size=0k")
+            return
+        tree = syscalls.open_tree("dev/null", clone=True, directory=stage.old_root)
+        try:
+            syscalls.move_mount(tree, self.path)
+        finally:
+            os.close(tree)
+
+
+class ReadOnlyRoot(NamedTuple):
+    """Make the root itself read-only; mounts below keep what they have."""
+
+    def describe(self) -> str:
+        """For error messages."""
+        return "making the root read-only"
+
+    def apply(self, stage: Stage) -> None:
+        """mount_setattr(2)."""
+        syscalls.mount_setattr("/", set_=mounts.MOUNT_ATTR_RDONLY)

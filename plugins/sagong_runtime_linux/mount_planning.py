@@ -1,0 +1,145 @@
+"""From a `RunSpec`'s mounts, devices and paths to operations; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sagong.contracts.runtime import Mount, RunSpec
+from sagong.errors import InvalidArgument
+from sagong.linux import mounts
+from sagong_runtime_linux import process_operations
+from sagong_runtime_linux.device_operations import (
+    DefaultDevices,
+    HostDevice,
+    HostDevices,
+    OpenTerminal,
+)
+from sagong_runtime_linux.mount_operations import (
+    AttachTree,
+    DetachOldRoot,
+    MaskPath,
+    MountCgroups,
+    MountFilesystem,
+    MountRoot,
+    OpenTree,
+    PivotRoot,
+    ReadOnlyPath,
+    ReadOnlyRoot,
+    SetPropagation,
+)
+
+__all__ = ["mounts_after", "mounts_before"]
+
+_MAKE_SOURCE = "source"
+_NEW_FILESYSTEMS = frozenset({"tmpfs", "proc", "sysfs", "devpts", "mqueue"})
+
+
+def mounts_before(spec: RunSpec, *, user: bool) -> list[Any]:
+    """In the host's tree: a mount namespace, clones of what will be bound, no way back out."""
+    return [
+        process_operations.Unshare(("mount",)),
+        *(_open(mount) for mount in spec.mounts[1:] if mount.kind == "bind"),
+        SetPropagation("/", "rslave"),
+        _root(spec.mounts[0]),
+    ]
+
+
+def _root(mount: Mount) -> MountRoot:
+    if mount.kind not in ("overlay", "bind", "tmpfs"):
+        raise InvalidArgument(f"the root can't be of kind {mount.kind!r}: overlay, bind, tmpfs")
+    options = mounts.flags_of(mount.options)
+    flags = options.flags & ~(mounts.MS_BIND | mounts.MS_REC)
+    return MountRoot(mount.kind, mount.source, flags, options.data)
+
+
+def _open(mount: Mount) -> OpenTree:
+    """A bind's clone, with its attributes on it before anybody can see it."""
+    if not mount.source.startswith("/"):
+        raise InvalidArgument(f"bind source {mount.source!r} must be an absolute path")
+    options = mounts.flags_of(name for name in mount.options if name != _MAKE_SOURCE)
+    if options.data:
+        raise InvalidArgument(f"bind options {options.data!r} of {mount.target} are unknown")
+    attributes = 0
+    for name in mount.options:
+        attributes |= mounts.ATTRIBUTES.get(name, 0)
+    spread = [name for name in mount.options if name in mounts.PROPAGATIONS]
+    recursive = "bind" not in mount.options
+    return OpenTree(
+        mount.target,
+        mount.source,
+        recursive,
+        attributes,
+        spread[-1] if spread else "rprivate",
+        _MAKE_SOURCE in mount.options,
+    )
+
+
+def mounts_after(
+    spec: RunSpec, hierarchies: Sequence[tuple[str, str, str]], *, cgroup: str, user: bool
+) -> list[Any]:
+    """In the container's own tree, with the old root still at hand, until it is given up."""
+    operations: list[Any] = [PivotRoot()]
+    for mount in spec.mounts[1:]:
+        operations += _attach(mount, spec, hierarchies, cgroup)
+        if mount.target.rstrip("/") == "/dev" and mount.kind == "tmpfs":
+            operations += _devices(spec, user=user)
+    if spec.process.tty:
+        operations.append(_terminal(spec))
+    operations += _restrictions(spec)
+    operations.append(DetachOldRoot())
+    return operations
+
+
+def _attach(
+    mount: Mount,
+    spec: RunSpec,
+    hierarchies: Sequence[tuple[str, str, str]],
+    cgroup: str,
+) -> list[Any]:
+    if not mount.target.startswith("/"):
+        raise InvalidArgument(f"mount target {mount.target!r} must be an absolute path")
+    if mount.kind == "bind":
+        return [AttachTree(mount.target, mount.target, mount.create)]
+    options = mounts.flags_of(mount.options)
+    if mount.kind == "cgroup":
+        path = "" if spec.namespaces.cgroup == "new" else cgroup
+        return [MountCgroups(mount.target, options.flags, hierarchies, path)]
+    if mount.kind == "overlay":
+        return [MountFilesystem("overlay", "overlay", mount.target, options.flags, options.data)]
+    if mount.kind not in _NEW_FILESYSTEMS:
+        raise InvalidArgument(f"mount kind {mount.kind!r} at {mount.target} is unknown")
+    made: list[Any] = [
+        MountFilesystem(mount.kind, mount.source, mount.target, options.flags, options.data)
+    ]
+    made += [
+        SetPropagation(mount.target, name) for name in mount.options if name in mounts.PROPAGATIONS
+    ]
+    return made
+
+
+def _devices(spec: RunSpec, *, user: bool) -> list[Any]:
+    named = [HostDevice(d.source, d.target, user) for d in spec.devices]
+    everything = [HostDevices("/dev", user)] if spec.privileged else []
+    return [DefaultDevices("/dev", user), *everything, *named]
+
+
+def _terminal(spec: RunSpec) -> OpenTerminal:
+    what = spec.process
+    own_dev = any(m.target.rstrip("/") == "/dev" and m.kind == "tmpfs" for m in spec.mounts)
+    console = "/dev/console" if own_dev else ""
+    return OpenTerminal(
+        "/dev/pts/ptmx", console, what.rows, what.columns, what.user.uid, what.user.gid
+    )
+
+
+def _restrictions(spec: RunSpec) -> list[Any]:
+    """Kernel parameters first: /proc/sys may become read-only after."""
+    masked = () if spec.privileged else spec.masked_paths
+    readonly = () if spec.privileged else spec.readonly_paths
+    return [
+        *(process_operations.WriteSysctl(key, value) for key, value in spec.sysctls),
+        *(ReadOnlyPath(path) for path in readonly),
+        *(MaskPath(path) for path in masked),
+        *([ReadOnlyRoot()] if spec.readonly_root else []),
+    ]

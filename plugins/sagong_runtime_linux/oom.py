@@ -1,0 +1,83 @@
+"""Notices that the kernel killed a process of a cgroup for memory."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+from collections.abc import Callable
+
+from sagong.linux.cgroup import Cgroup
+from sagong_runtime_linux.loop import READ, Loop
+
+__all__ = ["OomWatch"]
+
+# The event comes when memory is short, the counter rises a moment later when somebody was killed.
+_CHECK_SECONDS = (0.005, 0.1, 1.0)
+
+
+class OomWatch:
+    """Calls `killed` when the cgroup's count of kills grew; version 1 by eventfd, 2 by poll."""
+
+    def __init__(self, loop: Loop, group: Cgroup, killed: Callable[[], None]) -> None:
+        self._loop = loop
+        self._killed = killed
+        self._directory = group.directory("memory")
+        self._descriptors: list[int] = []
+        self.count = 0
+        if self._directory is None:
+            return
+        # A cgroup without notifications is still checked at the end.
+        with contextlib.suppress(OSError):
+            if os.path.exists(f"{self._directory}/memory.oom_control"):
+                self._watch_v1(self._directory)
+            else:
+                self._watch_v2(self._directory)
+
+    def _watch_v1(self, directory: str) -> None:
+        event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._descriptors.append(event)
+        control = os.open(f"{directory}/memory.oom_control", os.O_RDONLY | os.O_CLOEXEC)
+        self._descriptors.append(control)
+        register = os.open(f"{directory}/cgroup.event_control", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(register, f"{event} {control}".encode())
+        finally:
+            os.close(register)
+        self._loop.add(event, READ, lambda _: self._event(event))
+
+    def _watch_v2(self, directory: str) -> None:
+        events = os.open(f"{directory}/memory.events", os.O_RDONLY | os.O_CLOEXEC)
+        self._descriptors.append(events)
+        self._loop.add(events, select.EPOLLPRI, lambda _: self._event(events))
+
+    def _event(self, descriptor: int) -> None:
+        with contextlib.suppress(OSError):
+            os.read(descriptor, 4096)
+            os.lseek(descriptor, 0, os.SEEK_SET)
+        for seconds in _CHECK_SECONDS:
+            self._loop.later(seconds, self.check)
+
+    def check(self) -> None:
+        """Compare the kernel's counter with what was told."""
+        now = self._read()
+        if now > self.count:
+            self.count = now
+            self._killed()
+
+    def _read(self) -> int:
+        for name in ("memory.oom_control", "memory.events"):
+            try:
+                with open(f"{self._directory}/{name}", encoding="ascii") as file:
+                    fields = dict(line.split() for line in file)
+            except OSError:
+                continue
+            return int(fields.get("oom_kill", 0))
+        return 0
+
+    def close(self) -> None:
+        """Stop watching."""
+        for descriptor in self._descriptors:
+            self._loop.drop(descriptor)
+            os.close(descriptor)
+        self._descriptors.clear()

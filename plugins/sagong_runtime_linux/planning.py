@@ -1,0 +1,297 @@
+"""From a `RunSpec` or an `ExecRequest` to a plan: pure functions, no look at the machine."""
+
+from __future__ import annotations
+
+import base64
+import functools
+from typing import Any
+
+import msgspec
+
+from sagong.contracts.runtime import ExecRequest, LogSpec, Process, RunSpec
+from sagong.errors import InvalidArgument
+from sagong.linux import capabilities, seccomp
+from sagong.linux.cgroup_devices import DEFAULT_DEVICES
+from sagong.linux.seccomp_profile import default_policy, parse_profile
+from sagong_runtime_linux import process_operations as process
+from sagong_runtime_linux.device_operations import OpenTerminal
+from sagong_runtime_linux.mount_planning import mounts_after, mounts_before
+from sagong_runtime_linux.operations import encode_operations
+
+__all__ = ["HostFacts", "exec_request", "run_request"]
+
+_HOLD_SECONDS = 10.0
+# Kernel parameters that belong to a namespace, by the namespace that must not be the host's.
+_IPC_SYSCTLS = frozenset(
+    {"kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall"}
+    | {"kernel.shmmax", "kernel.shmmni", "kernel.shm_rmid_forced"}
+)
+_UTS_SYSCTLS = frozenset({"kernel.domainname", "kernel.hostname"})
+_NAMESPACES = ("network", "ipc", "uts", "cgroup")
+
+
+class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the launcher tells of the machine: cgroup hierarchies as (version, mount, option)."""
+
+    protocol: int
+    pid: int
+    hierarchies: tuple[tuple[str, str, str], ...]
+    bounding: int
+    apparmor: bool
+    selinux: bool
+
+
+def capability_mask(names: tuple[str, ...], facts: HostFacts, *, privileged: bool) -> int:
+    """The capabilities to keep; what the machine itself lacks is left out, as runc does."""
+    if privileged:
+        return facts.bounding
+    try:
+        return capabilities.mask_of(names) & facts.bounding
+    except ValueError as error:
+        raise InvalidArgument(f"capabilities of the process: {error}") from None
+
+
+@functools.cache
+def _default_code(names: frozenset[str]) -> bytes:
+    """Docker's policy, compiled once for each set of capabilities."""
+    return seccomp.compile_policy(default_policy(names))
+
+
+def seccomp_code(text: str, mask: int, *, privileged: bool) -> bytes:
+    """The compiled filter, empty for unconfined."""
+    if privileged or text == "unconfined":
+        return b""
+    names = capabilities.names_of(mask)
+    if text in ("", "default"):
+        return _default_code(frozenset(names))
+    try:
+        return seccomp.compile_policy(parse_profile(text, names))
+    except ValueError as error:
+        raise InvalidArgument(str(error)) from None
+
+
+def run_request(spec: RunSpec, facts: HostFacts, *, parent: str) -> dict[str, Any]:
+    """The message that makes a monitor start this container."""
+    validate(spec)
+    mask = capability_mask(spec.process.capabilities, facts, privileged=spec.privileged)
+    user = spec.namespaces.user != "host"
+    shared = [k for k in _NAMESPACES if getattr(spec.namespaces, k) == "group"]
+    operations = [
+        *mounts_before(spec, user=user),
+        process.EnterCgroup(),
+        *namespace_operations(spec),
+        *mounts_after(spec, facts.hierarchies, cgroup=cgroup_path(spec, parent), user=user),
+        *process_setup(spec, facts, mask),
+    ]
+    return {
+        "op": "run",
+        "id": spec.id,
+        "run": spec.run,
+        "cgroup": cgroup_path(spec, parent),
+        "limits": limits_of(spec),
+        "pid": "" if spec.namespaces.pid == "host" else spec.namespaces.pid.removeprefix("path:"),
+        "private_pid": spec.namespaces.pid == "new",
+        "group_kinds": shared,
+        "operations": encode_operations(operations),
+        "program": {"args": spec.process.args, "env": spec.process.env, "init": spec.init},
+        "session": session_of(spec.process, spec.log, hold=spec.expect_attach),
+        "owner": fifo_owner(spec),
+    }
+
+
+def cgroup_path(spec: RunSpec, parent: str) -> str:
+    """The container's cgroup below its parent."""
+    return f"{(spec.cgroup_parent or parent).strip('/')}/{spec.id}"
+
+
+def fifo_owner(spec: RunSpec) -> tuple[int, int]:
+    """The host's ids of the program's user."""
+    user, spaces = spec.process.user, spec.namespaces
+    if spaces.user == "host":
+        return user.uid, user.gid
+    return mapped(user.uid, spaces.uid_map), mapped(user.gid, spaces.gid_map)
+
+
+def mapped(inside: int, table: tuple[tuple[int, int, int], ...]) -> int:
+    """An id of a user namespace as the host's."""
+    for first, outside, count in table:
+        if first <= inside < first + count:
+            return outside + inside - first
+    raise InvalidArgument(f"id {inside} is not in the user namespace's map {table}")
+
+
+def session_of(what: Process, log: LogSpec, *, hold: bool) -> dict[str, Any]:
+    """What the monitor must know of streams."""
+    return {
+        "tty": what.tty,
+        "stdin": what.stdin,
+        "stdin_once": what.stdin_once,
+        "hold": _HOLD_SECONDS if hold else 0,
+        "log": msgspec.to_builtins(log) | {"driver": log.driver, "path": log.path},
+    }
+
+
+def limits_of(spec: RunSpec) -> dict[str, Any]:
+    """Limits as the cgroup bindings name them, with the device rules."""
+    limits = msgspec.to_builtins(spec.limits)
+    if spec.privileged:
+        limits["devices"] = ["a"]
+    else:
+        nodes = [f"{device.source} {device.permissions}" for device in spec.devices]
+        rules = [rule.rule for rule in spec.device_rules]
+        limits["devices"] = [*DEFAULT_DEVICES, *nodes, *rules]
+    return limits  # type: ignore[no-any-return]
+
+
+def namespace_operations(spec: RunSpec) -> list[Any]:
+    """Enter what is given, make what is new. The cgroup namespace comes after the cgroup."""
+    entered: list[Any] = []
+    new = []
+    for kind in _NAMESPACES:
+        value = getattr(spec.namespaces, kind)
+        if value == "new":
+            new.append(kind)
+        elif value == "group":
+            entered.append(process.EnterNamespace(kind))
+        elif value.startswith("path:"):
+            entered.append(process.EnterNamespace(kind, value.removeprefix("path:")))
+    made = [process.Unshare(tuple(new))] if new else []
+    loop = [process.LoopbackUp()] if spec.namespaces.network in ("new", "group") else []
+    own = spec.namespaces.uts in ("new", "group")
+    names = [process.SetHostname(spec.hostname, spec.domainname)] if own else []
+    return [*entered, *made, *loop, *names]
+
+
+def process_setup(spec: RunSpec, facts: HostFacts, mask: int) -> list[Any]:
+    """From the finished tree of mounts to the moment before exec."""
+    what = spec.process
+    operations: list[Any] = [process.JoinKeyring(f"_ses.{spec.id}")]
+    operations += [process.SetOomScore(what.oom_score_adjust or 0)]
+    operations += labels_of(spec, facts)
+    operations += [process.ChangeDirectory(what.cwd or "/", create=True)]
+    operations += confinement(spec, what, mask)
+    return operations
+
+
+def confinement(spec: RunSpec, what: Process, mask: int) -> list[Any]:
+    """Limits and credentials; the filter goes last where no_new_privs allows that."""
+    code = seccomp_code(spec.seccomp, mask, privileged=spec.privileged)
+    filtered = [process.Filter(base64.b64encode(code).decode())] if code else []
+    early = [] if what.no_new_privileges else filtered
+    late = filtered if what.no_new_privileges else []
+    user = what.user
+    return [
+        *(process.SetRlimit(limit.name, limit.soft, limit.hard) for limit in what.rlimits),
+        process.SetUmask(0o022 if what.umask is None else what.umask),
+        *([process.ForbidNewPrivileges()] if what.no_new_privileges else []),
+        *early,
+        process.TakeCredentials(user.uid, user.gid, user.groups, mask, what.ambient),
+        process.ChangeDirectory(what.cwd or "/", final=True),
+        *late,
+    ]
+
+
+def labels_of(spec: RunSpec, facts: HostFacts) -> list[Any]:
+    """Labels for the security modules that the machine has."""
+    labels: list[Any] = []
+    if spec.apparmor and spec.apparmor != "unconfined" and facts.apparmor and not spec.privileged:
+        labels.append(process.Confine("apparmor", spec.apparmor))
+    if spec.selinux and facts.selinux:
+        labels.append(process.Confine("selinux", spec.selinux))
+    return labels
+
+
+def exec_request(spec: RunSpec, request: ExecRequest, facts: HostFacts) -> dict[str, Any]:
+    """The message that makes the monitor start a further process in the container."""
+    what = request.process
+    if not what.args:
+        raise InvalidArgument("exec needs a command")
+    check_process(what)
+    mask = capability_mask(what.capabilities, facts, privileged=request.privileged)
+    if spec.privileged and not what.capabilities:
+        mask = facts.bounding
+    kinds = ["mount", "uts", "ipc", "network", "cgroup"]
+    kinds += ["user"] if spec.namespaces.user != "host" else []
+    enters_pid = spec.namespaces.pid != "host"
+    terminal = terminal_operations(what, console="") if what.tty else []
+    operations = [
+        process.EnterCgroup(),
+        process.SetOomScore(what.oom_score_adjust or spec.process.oom_score_adjust or 0),
+        process.EnterProcess(tuple(kinds)),
+        process.JoinKeyring(f"_ses.{spec.id}"),
+        *terminal,
+        *labels_of(spec, facts),
+        process.ChangeDirectory(what.cwd or "/"),
+        *confinement(spec, what, mask),
+    ]
+    return {
+        "op": "exec",
+        "id": request.id,
+        "exec_id": request.exec_id,
+        "enter_pid": enters_pid,
+        "operations": encode_operations(operations),
+        "program": {"args": what.args, "env": what.env},
+        "session": session_of(what, LogSpec(driver="none"), hold=True)
+        | {"stdin_once": True, "stragglers": True},
+        "owner": exec_owner(spec, what),
+    }
+
+
+def exec_owner(spec: RunSpec, what: Process) -> tuple[int, int]:
+    """The host's ids of an exec'd process's user."""
+    spaces = spec.namespaces
+    if spaces.user == "host":
+        return what.user.uid, what.user.gid
+    return mapped(what.user.uid, spaces.uid_map), mapped(what.user.gid, spaces.gid_map)
+
+
+def terminal_operations(what: Process, *, console: str) -> list[Any]:
+    """A terminal from the container's own devpts."""
+    size = (what.rows, what.columns)
+    return [OpenTerminal("/dev/pts/ptmx", console, *size, what.user.uid, what.user.gid)]
+
+
+def validate(spec: RunSpec) -> None:
+    """Refuse what can't work, saying why."""
+    if not spec.mounts or spec.mounts[0].target != "/":
+        raise InvalidArgument("the first mount must be the root, with target /")
+    if not spec.process.args:
+        raise InvalidArgument("No command specified")
+    if not spec.id or "/" in spec.id or spec.id.startswith("."):
+        raise InvalidArgument(f"container id {spec.id!r} can't be a file's name")
+    check_process(spec.process)
+    if spec.log.driver not in ("json-file", "cri", "local", "none"):
+        raise InvalidArgument(
+            f"log driver {spec.log.driver!r} is unknown; known: json-file, cri, local, none"
+        )
+    for key, _ in spec.sysctls:
+        _check_sysctl(spec, key)
+
+
+def check_process(what: Process) -> None:
+    """Refuse limits that have no name and arguments that execve(2) can't take."""
+    for limit in what.rlimits:
+        if limit.name not in process.RLIMITS:
+            raise InvalidArgument(f"rlimit {limit.name!r} is unknown: {', '.join(process.RLIMITS)}")
+        if limit.hard >= 0 and not 0 <= limit.soft <= limit.hard:
+            raise InvalidArgument(f"rlimit {limit.name}: soft {limit.soft} > hard {limit.hard}")
+    for text in (*what.args, *what.env, what.cwd):
+        if "\0" in text:
+            raise InvalidArgument(f"NUL byte in {text!r}")
+    if not what.cwd.startswith("/"):
+        raise InvalidArgument(f"working directory {what.cwd!r} must be absolute")
+
+
+def _check_sysctl(spec: RunSpec, key: str) -> None:
+    """Only what belongs to a namespace of the container may be set."""
+    spaces = spec.namespaces
+    if key in _IPC_SYSCTLS or key.startswith("fs.mqueue."):
+        owner = spaces.ipc
+    elif key in _UTS_SYSCTLS:
+        owner = spaces.uts
+    elif key.startswith("net."):
+        owner = spaces.network
+    else:
+        raise InvalidArgument(f"sysctl {key!r} is not separately configurable for a container")
+    if owner == "host":
+        raise InvalidArgument(f"sysctl {key!r} is not allowed in the host's namespace")

@@ -1,0 +1,79 @@
+"""Executing the program: found as a shell would, refused in the words that Docker's users know."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from sagong_runtime_linux.operations import StartError
+
+__all__ = ["environment_of", "find_program", "replace_process"]
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def environment_of(entries: list[str]) -> dict[str, str]:
+    """`NAME=value` entries as a mapping, the last of a name wins; HOME comes from /etc/passwd."""
+    found = dict(entry.split("=", 1) for entry in entries if "=" in entry)
+    if not found.get("HOME"):
+        found["HOME"] = _home(os.getuid())
+    return found
+
+
+def _home(uid: int) -> str:
+    try:
+        with open("/etc/passwd", encoding="utf-8", errors="replace") as file:
+            for line in file:
+                fields = line.rstrip("\n").split(":")
+                if len(fields) >= 6 and fields[2] == str(uid):
+                    return fields[5] or "/"
+    except OSError:
+        pass
+    return "/"
+
+
+def find_program(name: str, path: str) -> str:
+    """The file to execute; StartError in the words of Go's os/exec, as Docker shows them."""
+    if "/" in name:
+        _check(name, name)
+        return name
+    if not name:
+        raise StartError("invalid_argument", 'exec: "": no command')
+    for directory in path.split(":"):
+        candidate = f"{directory or '.'}/{name}"
+        if _executable(candidate):
+            return candidate
+    raise StartError("not_found", f'exec: "{name}": executable file not found in $PATH')
+
+
+def _executable(path: str) -> bool:
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    return not stat.S_ISDIR(mode) and bool(mode & 0o111)
+
+
+def _check(path: str, name: str) -> None:
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        code = "failed_precondition" if error.errno == errno.EACCES else "not_found"
+        text = os.strerror(error.errno or 0).lower()
+        raise StartError(code, f'exec: "{name}": stat {path}: {text}') from None
+    if stat.S_ISDIR(mode):
+        raise StartError("failed_precondition", f'exec: "{name}": is a directory')
+    if not mode & 0o111:
+        raise StartError("failed_precondition", f'exec: "{name}": permission denied')
+
+
+def replace_process(path: str, arguments: list[str], environment: dict[str, str]) -> None:
+    """execve(2); returns never, raises StartError."""
+    try:
+        os.execve(path, arguments, environment)
+    except OSError as error:
+        code = "not_found" if error.errno == errno.ENOENT else "failed_precondition"
+        raise StartError(code, f"exec {path}: {os.strerror(error.errno or 0).lower()}") from None
+    except ValueError as error:
+        raise StartError("invalid_argument", f"exec {path}: {error}") from None

@@ -1,0 +1,154 @@
+"""What the plugin knows of each container, and its part of the files on disk."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from sagong.contracts.runtime import Container, ContainerState, Exited, RunSpec
+from sagong_runtime_linux.directory import RunDirectory, read_record
+
+__all__ = ["ExecRecord", "Record", "Records"]
+
+_SPEC = msgspec.json.Decoder(RunSpec)
+
+
+class ExecRecord:
+    """An exec'd process."""
+
+    def __init__(self, *, pid: int = 0, code: int | None = None) -> None:
+        self.pid = pid
+        self.code = code
+
+
+class Record:
+    """One run of a container."""
+
+    def __init__(self, spec: RunSpec, key: str, cgroup: str) -> None:
+        self.spec = spec
+        self.key = key
+        self.cgroup = cgroup
+        self.pid = 0
+        self.started = 0
+        self.started_at = 0.0
+        self.starting = True
+        self.paused = False
+        self.oom_killed = False
+        self.exit: Exited | None = None
+        self.ended = asyncio.Event()
+        self.cleaned = asyncio.Event()
+        self.execs: dict[str, ExecRecord] = {}
+
+    def container(self) -> Container:
+        """As the contract shows it."""
+        state = ContainerState.PAUSED if self.paused else ContainerState.RUNNING
+        common = {
+            "id": self.spec.id,
+            "run": self.spec.run,
+            "group": self.spec.group,
+            "started_at": self.started_at,
+            "cgroup": self.cgroup,
+            "labels": self.spec.labels,
+        }
+        if self.exit is None:
+            return Container(state=state, pid=self.pid, oom_killed=self.oom_killed, **common)  # type: ignore[arg-type]
+        return Container(
+            state=ContainerState.EXITED,
+            code=self.exit.code,
+            oom_killed=self.exit.oom_killed,
+            finished_at=self.exit.finished_at,
+            **common,  # type: ignore[arg-type]
+        )
+
+    def finish(self, facts: dict[str, Any]) -> None:
+        """The run has ended."""
+        self.exit = Exited(
+            id=self.spec.id,
+            run=self.spec.run,
+            code=facts["code"],
+            oom_killed=facts["oom_killed"],
+            finished_at=facts["finished_at"],
+            group=self.spec.group,
+        )
+        self.paused = False
+        self.ended.set()
+
+
+class Records:
+    """The containers' directories."""
+
+    def __init__(self, directory: RunDirectory) -> None:
+        self._directory = directory
+
+    def path(self, container_id: str) -> Path:
+        """A container's directory."""
+        return Path(self._directory.container(container_id))
+
+    def create(self, spec: RunSpec) -> None:
+        """Begin a run: a fresh directory with the spec in it."""
+        path = self.path(spec.id)
+        self.remove(spec.id)
+        path.mkdir(mode=0o700, parents=True)
+        (path / "spec.json").write_bytes(msgspec.json.encode(spec))
+
+    def remove(self, container_id: str) -> None:
+        """Forget a container; unknown is no error."""
+        shutil.rmtree(self.path(container_id), ignore_errors=True)
+
+    def mark(self, container_id: str, name: str) -> bool:
+        """Set a mark; False when it was set already."""
+        try:
+            flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
+            os.close(os.open(self.path(container_id) / name, flags, 0o600))
+        except FileExistsError:
+            return False
+        except FileNotFoundError:
+            return True
+        return True
+
+    def unmark(self, container_id: str, name: str) -> None:
+        """Take a mark away."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path(container_id) / name)
+
+    def ids(self) -> list[str]:
+        """All that have a directory."""
+        try:
+            return sorted(os.listdir(self._directory.containers))
+        except FileNotFoundError:
+            return []
+
+    def spec(self, container_id: str) -> RunSpec | None:
+        """The spec of a run; None when it was never written whole."""
+        try:
+            return _SPEC.decode((self.path(container_id) / "spec.json").read_bytes())
+        except (FileNotFoundError, msgspec.DecodeError):
+            return None
+
+    def state(self, container_id: str) -> dict[str, Any] | None:
+        """What the monitor wrote at the start."""
+        return read_record(str(self.path(container_id) / "state.json"))
+
+    def exit(self, container_id: str) -> dict[str, Any] | None:
+        """What the monitor wrote at the end."""
+        return read_record(str(self.path(container_id) / "exit.json"))
+
+    def marked(self, container_id: str, name: str) -> bool:
+        """Whether a mark is set."""
+        return (self.path(container_id) / name).exists()
+
+    def execs(self, container_id: str) -> dict[str, ExecRecord]:
+        """The exec'd processes."""
+        found = {}
+        for path in sorted((self.path(container_id) / "execs").glob("*")):
+            state, code = read_record(f"{path}/state.json"), read_record(f"{path}/exit.json")
+            if state is not None:
+                record = ExecRecord(pid=state["pid"], code=code["code"] if code else None)
+                found[path.name] = record
+        return found
