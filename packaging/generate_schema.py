@@ -380,7 +380,7 @@ def main() -> None:
     TYPES.write_text("{" + ",\n".join(lines) + "}\n")
     write_model(found)
     write_definitions(definitions)
-    for command in (["check", "--fix", "-q"], ["format", "-q"]):
+    for command in (["format", "-q"], ["check", "--fix", "-q"], ["format", "-q"]):
         subprocess.run([sys.executable, "-m", "ruff", *command, str(MODEL)], check=True)
 
 

@@ -17,7 +17,33 @@ from sagong.model.k8s.meta_v1 import (
     ObjectMeta,
 )
 
-__all__ = ["ControllerRevision", "DaemonSet", "DaemonSetCondition", "DaemonSetSpec", "DaemonSetStatus", "DaemonSetUpdateStrategy", "Deployment", "DeploymentCondition", "DeploymentSpec", "DeploymentStatus", "DeploymentStrategy", "ReplicaSet", "ReplicaSetCondition", "ReplicaSetSpec", "ReplicaSetStatus", "RollingUpdateDaemonSet", "RollingUpdateDeployment", "RollingUpdateStatefulSetStrategy", "StatefulSet", "StatefulSetCondition", "StatefulSetOrdinals", "StatefulSetPersistentVolumeClaimRetentionPolicy", "StatefulSetSpec", "StatefulSetStatus", "StatefulSetUpdateStrategy",]
+__all__ = [
+    "ControllerRevision",
+    "DaemonSet",
+    "DaemonSetCondition",
+    "DaemonSetSpec",
+    "DaemonSetStatus",
+    "DaemonSetUpdateStrategy",
+    "Deployment",
+    "DeploymentCondition",
+    "DeploymentSpec",
+    "DeploymentStatus",
+    "DeploymentStrategy",
+    "ReplicaSet",
+    "ReplicaSetCondition",
+    "ReplicaSetSpec",
+    "ReplicaSetStatus",
+    "RollingUpdateDaemonSet",
+    "RollingUpdateDeployment",
+    "RollingUpdateStatefulSetStrategy",
+    "StatefulSet",
+    "StatefulSetCondition",
+    "StatefulSetOrdinals",
+    "StatefulSetPersistentVolumeClaimRetentionPolicy",
+    "StatefulSetSpec",
+    "StatefulSetStatus",
+    "StatefulSetUpdateStrategy",
+]
 
 
 class ControllerRevision(Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"):
@@ -190,7 +216,9 @@ class ReplicaSet(Struct, kw_only=True, omit_defaults=True, gc=False, rename="cam
     status: ReplicaSetStatus = field(default_factory=ReplicaSetStatus)
 
 
-class RollingUpdateStatefulSetStrategy(Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"):
+class RollingUpdateStatefulSetStrategy(
+    Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"
+):
     """The type RollingUpdateStatefulSetStrategy."""
 
     max_unavailable: int | str | None = None
@@ -203,7 +231,9 @@ class StatefulSetOrdinals(Struct, kw_only=True, omit_defaults=True, gc=False):
     start: int = 0
 
 
-class StatefulSetPersistentVolumeClaimRetentionPolicy(Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"):
+class StatefulSetPersistentVolumeClaimRetentionPolicy(
+    Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"
+):
     """The type StatefulSetPersistentVolumeClaimRetentionPolicy."""
 
     when_deleted: str = ""
@@ -222,7 +252,9 @@ class StatefulSetSpec(Struct, kw_only=True, omit_defaults=True, gc=False, rename
 
     min_ready_seconds: int = 0
     ordinals: StatefulSetOrdinals | None = None
-    persistent_volume_claim_retention_policy: StatefulSetPersistentVolumeClaimRetentionPolicy | None = None
+    persistent_volume_claim_retention_policy: (
+        StatefulSetPersistentVolumeClaimRetentionPolicy | None
+    ) = None
     pod_management_policy: str = ""
     replicas: int | None = None
     revision_history_limit: int | None = None

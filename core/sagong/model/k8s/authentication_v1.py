@@ -10,7 +10,16 @@ from sagong.model.k8s.meta_v1 import (
     ObjectMeta,
 )
 
-__all__ = ["BoundObjectReference", "TokenRequest", "TokenRequestSpec", "TokenRequestStatus", "TokenReview", "TokenReviewSpec", "TokenReviewStatus", "UserInfo",]
+__all__ = [
+    "BoundObjectReference",
+    "TokenRequest",
+    "TokenRequestSpec",
+    "TokenRequestStatus",
+    "TokenReview",
+    "TokenReviewSpec",
+    "TokenReviewStatus",
+    "UserInfo",
+]
 
 
 class BoundObjectReference(Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"):

@@ -12,7 +12,15 @@ from sagong.model.k8s.meta_v1 import (
     ObjectMeta,
 )
 
-__all__ = ["FieldSelectorAttributes", "LabelSelectorAttributes", "NonResourceAttributes", "ResourceAttributes", "SubjectAccessReview", "SubjectAccessReviewSpec", "SubjectAccessReviewStatus",]
+__all__ = [
+    "FieldSelectorAttributes",
+    "LabelSelectorAttributes",
+    "NonResourceAttributes",
+    "ResourceAttributes",
+    "SubjectAccessReview",
+    "SubjectAccessReviewSpec",
+    "SubjectAccessReviewStatus",
+]
 
 
 class FieldSelectorAttributes(Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"):

@@ -10,10 +10,20 @@ from sagong.model.k8s.meta_v1 import (
     ObjectMeta,
 )
 
-__all__ = ["CrossVersionObjectReference", "HorizontalPodAutoscaler", "HorizontalPodAutoscalerSpec", "HorizontalPodAutoscalerStatus", "Scale", "ScaleSpec", "ScaleStatus",]
+__all__ = [
+    "CrossVersionObjectReference",
+    "HorizontalPodAutoscaler",
+    "HorizontalPodAutoscalerSpec",
+    "HorizontalPodAutoscalerStatus",
+    "Scale",
+    "ScaleSpec",
+    "ScaleStatus",
+]
 
 
-class CrossVersionObjectReference(Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"):
+class CrossVersionObjectReference(
+    Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"
+):
     """The type CrossVersionObjectReference."""
 
     api_version: str = ""
@@ -21,16 +31,41 @@ class CrossVersionObjectReference(Struct, kw_only=True, omit_defaults=True, gc=F
     name: str = ""
 
 
-class HorizontalPodAutoscalerSpec(Struct, kw_only=True, omit_defaults=True, gc=False, rename={"max_replicas": "maxReplicas", "min_replicas": "minReplicas", "scale_target_ref": "scaleTargetRef", "target_cpu_utilization_percentage": "targetCPUUtilizationPercentage"}):
+class HorizontalPodAutoscalerSpec(
+    Struct,
+    kw_only=True,
+    omit_defaults=True,
+    gc=False,
+    rename={
+        "max_replicas": "maxReplicas",
+        "min_replicas": "minReplicas",
+        "scale_target_ref": "scaleTargetRef",
+        "target_cpu_utilization_percentage": "targetCPUUtilizationPercentage",
+    },
+):
     """The type HorizontalPodAutoscalerSpec."""
 
     max_replicas: int = 0
     min_replicas: int | None = None
-    scale_target_ref: CrossVersionObjectReference = field(default_factory=CrossVersionObjectReference)
+    scale_target_ref: CrossVersionObjectReference = field(
+        default_factory=CrossVersionObjectReference
+    )
     target_cpu_utilization_percentage: int | None = None
 
 
-class HorizontalPodAutoscalerStatus(Struct, kw_only=True, omit_defaults=True, gc=False, rename={"current_cpu_utilization_percentage": "currentCPUUtilizationPercentage", "current_replicas": "currentReplicas", "desired_replicas": "desiredReplicas", "last_scale_time": "lastScaleTime", "observed_generation": "observedGeneration"}):
+class HorizontalPodAutoscalerStatus(
+    Struct,
+    kw_only=True,
+    omit_defaults=True,
+    gc=False,
+    rename={
+        "current_cpu_utilization_percentage": "currentCPUUtilizationPercentage",
+        "current_replicas": "currentReplicas",
+        "desired_replicas": "desiredReplicas",
+        "last_scale_time": "lastScaleTime",
+        "observed_generation": "observedGeneration",
+    },
+):
     """The type HorizontalPodAutoscalerStatus."""
 
     current_cpu_utilization_percentage: int | None = None

@@ -11,7 +11,31 @@ from sagong.model.k8s.meta_v1 import (
     ObjectMeta,
 )
 
-__all__ = ["ContainerResourceMetricSource", "ContainerResourceMetricStatus", "CrossVersionObjectReference", "ExternalMetricSource", "ExternalMetricStatus", "HPAScalingPolicy", "HPAScalingRules", "HorizontalPodAutoscaler", "HorizontalPodAutoscalerBehavior", "HorizontalPodAutoscalerCondition", "HorizontalPodAutoscalerSpec", "HorizontalPodAutoscalerStatus", "MetricIdentifier", "MetricSpec", "MetricStatus", "MetricTarget", "MetricValueStatus", "ObjectMetricSource", "ObjectMetricStatus", "PodsMetricSource", "PodsMetricStatus", "ResourceMetricSource", "ResourceMetricStatus",]
+__all__ = [
+    "ContainerResourceMetricSource",
+    "ContainerResourceMetricStatus",
+    "CrossVersionObjectReference",
+    "ExternalMetricSource",
+    "ExternalMetricStatus",
+    "HPAScalingPolicy",
+    "HPAScalingRules",
+    "HorizontalPodAutoscaler",
+    "HorizontalPodAutoscalerBehavior",
+    "HorizontalPodAutoscalerCondition",
+    "HorizontalPodAutoscalerSpec",
+    "HorizontalPodAutoscalerStatus",
+    "MetricIdentifier",
+    "MetricSpec",
+    "MetricStatus",
+    "MetricTarget",
+    "MetricValueStatus",
+    "ObjectMetricSource",
+    "ObjectMetricStatus",
+    "PodsMetricSource",
+    "PodsMetricStatus",
+    "ResourceMetricSource",
+    "ResourceMetricStatus",
+]
 
 
 class MetricTarget(Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"):
@@ -47,7 +71,9 @@ class ContainerResourceMetricStatus(Struct, kw_only=True, omit_defaults=True, gc
     name: str = ""
 
 
-class CrossVersionObjectReference(Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"):
+class CrossVersionObjectReference(
+    Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"
+):
     """The type CrossVersionObjectReference."""
 
     api_version: str = ""
@@ -92,7 +118,9 @@ class HPAScalingRules(Struct, kw_only=True, omit_defaults=True, gc=False, rename
     stabilization_window_seconds: int | None = None
 
 
-class HorizontalPodAutoscalerBehavior(Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"):
+class HorizontalPodAutoscalerBehavior(
+    Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"
+):
     """The type HorizontalPodAutoscalerBehavior."""
 
     scale_down: HPAScalingRules | None = None
@@ -102,7 +130,9 @@ class HorizontalPodAutoscalerBehavior(Struct, kw_only=True, omit_defaults=True, 
 class ObjectMetricSource(Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"):
     """The type ObjectMetricSource."""
 
-    described_object: CrossVersionObjectReference = field(default_factory=CrossVersionObjectReference)
+    described_object: CrossVersionObjectReference = field(
+        default_factory=CrossVersionObjectReference
+    )
     metric: MetricIdentifier = field(default_factory=MetricIdentifier)
     target: MetricTarget = field(default_factory=MetricTarget)
 
@@ -132,17 +162,23 @@ class MetricSpec(Struct, kw_only=True, omit_defaults=True, gc=False, rename="cam
     type: str = ""
 
 
-class HorizontalPodAutoscalerSpec(Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"):
+class HorizontalPodAutoscalerSpec(
+    Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"
+):
     """The type HorizontalPodAutoscalerSpec."""
 
     behavior: HorizontalPodAutoscalerBehavior | None = None
     max_replicas: int = 0
     metrics: list[MetricSpec] = []
     min_replicas: int | None = None
-    scale_target_ref: CrossVersionObjectReference = field(default_factory=CrossVersionObjectReference)
+    scale_target_ref: CrossVersionObjectReference = field(
+        default_factory=CrossVersionObjectReference
+    )
 
 
-class HorizontalPodAutoscalerCondition(Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"):
+class HorizontalPodAutoscalerCondition(
+    Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"
+):
     """The type HorizontalPodAutoscalerCondition."""
 
     last_transition_time: str | None = None
@@ -156,7 +192,9 @@ class ObjectMetricStatus(Struct, kw_only=True, omit_defaults=True, gc=False, ren
     """The type ObjectMetricStatus."""
 
     current: MetricValueStatus = field(default_factory=MetricValueStatus)
-    described_object: CrossVersionObjectReference = field(default_factory=CrossVersionObjectReference)
+    described_object: CrossVersionObjectReference = field(
+        default_factory=CrossVersionObjectReference
+    )
     metric: MetricIdentifier = field(default_factory=MetricIdentifier)
 
 
@@ -185,7 +223,9 @@ class MetricStatus(Struct, kw_only=True, omit_defaults=True, gc=False, rename="c
     type: str = ""
 
 
-class HorizontalPodAutoscalerStatus(Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"):
+class HorizontalPodAutoscalerStatus(
+    Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"
+):
     """The type HorizontalPodAutoscalerStatus."""
 
     conditions: list[HorizontalPodAutoscalerCondition] = []

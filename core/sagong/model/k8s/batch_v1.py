@@ -15,10 +15,28 @@ from sagong.model.k8s.meta_v1 import (
     ObjectMeta,
 )
 
-__all__ = ["CronJob", "CronJobSpec", "CronJobStatus", "Job", "JobCondition", "JobSpec", "JobStatus", "JobTemplateSpec", "PodFailurePolicy", "PodFailurePolicyOnExitCodesRequirement", "PodFailurePolicyOnPodConditionsPattern", "PodFailurePolicyRule", "SuccessPolicy", "SuccessPolicyRule", "UncountedTerminatedPods",]
+__all__ = [
+    "CronJob",
+    "CronJobSpec",
+    "CronJobStatus",
+    "Job",
+    "JobCondition",
+    "JobSpec",
+    "JobStatus",
+    "JobTemplateSpec",
+    "PodFailurePolicy",
+    "PodFailurePolicyOnExitCodesRequirement",
+    "PodFailurePolicyOnPodConditionsPattern",
+    "PodFailurePolicyRule",
+    "SuccessPolicy",
+    "SuccessPolicyRule",
+    "UncountedTerminatedPods",
+]
 
 
-class PodFailurePolicyOnExitCodesRequirement(Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"):
+class PodFailurePolicyOnExitCodesRequirement(
+    Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"
+):
     """The type PodFailurePolicyOnExitCodesRequirement."""
 
     container_name: str | None = None

@@ -10,10 +10,17 @@ from sagong.model.k8s.meta_v1 import (
     ObjectMeta,
 )
 
-__all__ = ["CertificateSigningRequest", "CertificateSigningRequestCondition", "CertificateSigningRequestSpec", "CertificateSigningRequestStatus",]
+__all__ = [
+    "CertificateSigningRequest",
+    "CertificateSigningRequestCondition",
+    "CertificateSigningRequestSpec",
+    "CertificateSigningRequestStatus",
+]
 
 
-class CertificateSigningRequestSpec(Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"):
+class CertificateSigningRequestSpec(
+    Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"
+):
     """The type CertificateSigningRequestSpec."""
 
     expiration_seconds: int | None = None
@@ -26,7 +33,9 @@ class CertificateSigningRequestSpec(Struct, kw_only=True, omit_defaults=True, gc
     username: str = ""
 
 
-class CertificateSigningRequestCondition(Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"):
+class CertificateSigningRequestCondition(
+    Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"
+):
     """The type CertificateSigningRequestCondition."""
 
     last_transition_time: str | None = None

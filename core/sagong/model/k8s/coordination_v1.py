@@ -10,7 +10,10 @@ from sagong.model.k8s.meta_v1 import (
     ObjectMeta,
 )
 
-__all__ = ["Lease", "LeaseSpec",]
+__all__ = [
+    "Lease",
+    "LeaseSpec",
+]
 
 
 class LeaseSpec(Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"):

@@ -12,10 +12,210 @@ from sagong.model.k8s.meta_v1 import (
     ObjectMeta,
 )
 
-__all__ = ["AWSElasticBlockStoreVolumeSource", "Affinity", "AppArmorProfile", "AttachedVolume", "AzureDiskVolumeSource", "AzureFilePersistentVolumeSource", "AzureFileVolumeSource", "Binding", "CSIPersistentVolumeSource", "CSIVolumeSource", "Capabilities", "CephFSPersistentVolumeSource", "CephFSVolumeSource", "CinderPersistentVolumeSource", "CinderVolumeSource", "ClientIPConfig", "ClusterTrustBundleProjection", "ConfigMap", "ConfigMapEnvSource", "ConfigMapKeySelector", "ConfigMapNodeConfigSource", "ConfigMapProjection", "ConfigMapVolumeSource", "Container", "ContainerImage", "ContainerPort", "ContainerResizePolicy", "ContainerState", "ContainerStateRunning", "ContainerStateTerminated", "ContainerStateWaiting", "ContainerStatus", "ContainerUser", "DaemonEndpoint", "DownwardAPIProjection", "DownwardAPIVolumeFile", "DownwardAPIVolumeSource", "EmptyDirVolumeSource", "EndpointAddress", "EndpointPort", "EndpointSubset", "Endpoints", "EnvFromSource", "EnvVar", "EnvVarSource", "EphemeralContainer", "EphemeralVolumeSource", "Event", "EventSeries", "EventSource", "ExecAction", "FCVolumeSource", "FlexPersistentVolumeSource", "FlexVolumeSource", "FlockerVolumeSource", "GCEPersistentDiskVolumeSource", "GRPCAction", "GitRepoVolumeSource", "GlusterfsPersistentVolumeSource", "GlusterfsVolumeSource", "HTTPGetAction", "HTTPHeader", "HostAlias", "HostIP", "HostPathVolumeSource", "ISCSIPersistentVolumeSource", "ISCSIVolumeSource", "ImageVolumeSource", "KeyToPath", "Lifecycle", "LifecycleHandler", "LimitRange", "LimitRangeItem", "LimitRangeSpec", "LinuxContainerUser", "LoadBalancerIngress", "LoadBalancerStatus", "LocalObjectReference", "LocalVolumeSource", "ModifyVolumeStatus", "NFSVolumeSource", "Namespace", "NamespaceCondition", "NamespaceSpec", "NamespaceStatus", "Node", "NodeAddress", "NodeAffinity", "NodeCondition", "NodeConfigSource", "NodeConfigStatus", "NodeDaemonEndpoints", "NodeFeatures", "NodeRuntimeHandler", "NodeRuntimeHandlerFeatures", "NodeSelector", "NodeSelectorRequirement", "NodeSelectorTerm", "NodeSpec", "NodeStatus", "NodeSystemInfo", "ObjectFieldSelector", "ObjectReference", "PersistentVolume", "PersistentVolumeClaim", "PersistentVolumeClaimCondition", "PersistentVolumeClaimSpec", "PersistentVolumeClaimStatus", "PersistentVolumeClaimTemplate", "PersistentVolumeClaimVolumeSource", "PersistentVolumeSpec", "PersistentVolumeStatus", "PhotonPersistentDiskVolumeSource", "Pod", "PodAffinity", "PodAffinityTerm", "PodAntiAffinity", "PodCondition", "PodDNSConfig", "PodDNSConfigOption", "PodIP", "PodOS", "PodReadinessGate", "PodResourceClaim", "PodResourceClaimStatus", "PodSchedulingGate", "PodSecurityContext", "PodSpec", "PodStatus", "PodTemplate", "PodTemplateSpec", "PortStatus", "PortworxVolumeSource", "PreferredSchedulingTerm", "Probe", "ProjectedVolumeSource", "QuobyteVolumeSource", "RBDPersistentVolumeSource", "RBDVolumeSource", "ReplicationController", "ReplicationControllerCondition", "ReplicationControllerSpec", "ReplicationControllerStatus", "ResourceClaim", "ResourceFieldSelector", "ResourceHealth", "ResourceQuota", "ResourceQuotaSpec", "ResourceQuotaStatus", "ResourceRequirements", "ResourceStatus", "SELinuxOptions", "ScaleIOPersistentVolumeSource", "ScaleIOVolumeSource", "ScopeSelector", "ScopedResourceSelectorRequirement", "SeccompProfile", "Secret", "SecretEnvSource", "SecretKeySelector", "SecretProjection", "SecretReference", "SecretVolumeSource", "SecurityContext", "Service", "ServiceAccount", "ServiceAccountTokenProjection", "ServicePort", "ServiceSpec", "ServiceStatus", "SessionAffinityConfig", "SleepAction", "StorageOSPersistentVolumeSource", "StorageOSVolumeSource", "Sysctl", "TCPSocketAction", "Taint", "Toleration", "TopologySelectorLabelRequirement", "TopologySelectorTerm", "TopologySpreadConstraint", "TypedLocalObjectReference", "TypedObjectReference", "Volume", "VolumeDevice", "VolumeMount", "VolumeMountStatus", "VolumeNodeAffinity", "VolumeProjection", "VolumeResourceRequirements", "VsphereVirtualDiskVolumeSource", "WeightedPodAffinityTerm", "WindowsSecurityContextOptions",]
+__all__ = [
+    "AWSElasticBlockStoreVolumeSource",
+    "Affinity",
+    "AppArmorProfile",
+    "AttachedVolume",
+    "AzureDiskVolumeSource",
+    "AzureFilePersistentVolumeSource",
+    "AzureFileVolumeSource",
+    "Binding",
+    "CSIPersistentVolumeSource",
+    "CSIVolumeSource",
+    "Capabilities",
+    "CephFSPersistentVolumeSource",
+    "CephFSVolumeSource",
+    "CinderPersistentVolumeSource",
+    "CinderVolumeSource",
+    "ClientIPConfig",
+    "ClusterTrustBundleProjection",
+    "ConfigMap",
+    "ConfigMapEnvSource",
+    "ConfigMapKeySelector",
+    "ConfigMapNodeConfigSource",
+    "ConfigMapProjection",
+    "ConfigMapVolumeSource",
+    "Container",
+    "ContainerImage",
+    "ContainerPort",
+    "ContainerResizePolicy",
+    "ContainerState",
+    "ContainerStateRunning",
+    "ContainerStateTerminated",
+    "ContainerStateWaiting",
+    "ContainerStatus",
+    "ContainerUser",
+    "DaemonEndpoint",
+    "DownwardAPIProjection",
+    "DownwardAPIVolumeFile",
+    "DownwardAPIVolumeSource",
+    "EmptyDirVolumeSource",
+    "EndpointAddress",
+    "EndpointPort",
+    "EndpointSubset",
+    "Endpoints",
+    "EnvFromSource",
+    "EnvVar",
+    "EnvVarSource",
+    "EphemeralContainer",
+    "EphemeralVolumeSource",
+    "Event",
+    "EventSeries",
+    "EventSource",
+    "ExecAction",
+    "FCVolumeSource",
+    "FlexPersistentVolumeSource",
+    "FlexVolumeSource",
+    "FlockerVolumeSource",
+    "GCEPersistentDiskVolumeSource",
+    "GRPCAction",
+    "GitRepoVolumeSource",
+    "GlusterfsPersistentVolumeSource",
+    "GlusterfsVolumeSource",
+    "HTTPGetAction",
+    "HTTPHeader",
+    "HostAlias",
+    "HostIP",
+    "HostPathVolumeSource",
+    "ISCSIPersistentVolumeSource",
+    "ISCSIVolumeSource",
+    "ImageVolumeSource",
+    "KeyToPath",
+    "Lifecycle",
+    "LifecycleHandler",
+    "LimitRange",
+    "LimitRangeItem",
+    "LimitRangeSpec",
+    "LinuxContainerUser",
+    "LoadBalancerIngress",
+    "LoadBalancerStatus",
+    "LocalObjectReference",
+    "LocalVolumeSource",
+    "ModifyVolumeStatus",
+    "NFSVolumeSource",
+    "Namespace",
+    "NamespaceCondition",
+    "NamespaceSpec",
+    "NamespaceStatus",
+    "Node",
+    "NodeAddress",
+    "NodeAffinity",
+    "NodeCondition",
+    "NodeConfigSource",
+    "NodeConfigStatus",
+    "NodeDaemonEndpoints",
+    "NodeFeatures",
+    "NodeRuntimeHandler",
+    "NodeRuntimeHandlerFeatures",
+    "NodeSelector",
+    "NodeSelectorRequirement",
+    "NodeSelectorTerm",
+    "NodeSpec",
+    "NodeStatus",
+    "NodeSystemInfo",
+    "ObjectFieldSelector",
+    "ObjectReference",
+    "PersistentVolume",
+    "PersistentVolumeClaim",
+    "PersistentVolumeClaimCondition",
+    "PersistentVolumeClaimSpec",
+    "PersistentVolumeClaimStatus",
+    "PersistentVolumeClaimTemplate",
+    "PersistentVolumeClaimVolumeSource",
+    "PersistentVolumeSpec",
+    "PersistentVolumeStatus",
+    "PhotonPersistentDiskVolumeSource",
+    "Pod",
+    "PodAffinity",
+    "PodAffinityTerm",
+    "PodAntiAffinity",
+    "PodCondition",
+    "PodDNSConfig",
+    "PodDNSConfigOption",
+    "PodIP",
+    "PodOS",
+    "PodReadinessGate",
+    "PodResourceClaim",
+    "PodResourceClaimStatus",
+    "PodSchedulingGate",
+    "PodSecurityContext",
+    "PodSpec",
+    "PodStatus",
+    "PodTemplate",
+    "PodTemplateSpec",
+    "PortStatus",
+    "PortworxVolumeSource",
+    "PreferredSchedulingTerm",
+    "Probe",
+    "ProjectedVolumeSource",
+    "QuobyteVolumeSource",
+    "RBDPersistentVolumeSource",
+    "RBDVolumeSource",
+    "ReplicationController",
+    "ReplicationControllerCondition",
+    "ReplicationControllerSpec",
+    "ReplicationControllerStatus",
+    "ResourceClaim",
+    "ResourceFieldSelector",
+    "ResourceHealth",
+    "ResourceQuota",
+    "ResourceQuotaSpec",
+    "ResourceQuotaStatus",
+    "ResourceRequirements",
+    "ResourceStatus",
+    "SELinuxOptions",
+    "ScaleIOPersistentVolumeSource",
+    "ScaleIOVolumeSource",
+    "ScopeSelector",
+    "ScopedResourceSelectorRequirement",
+    "SeccompProfile",
+    "Secret",
+    "SecretEnvSource",
+    "SecretKeySelector",
+    "SecretProjection",
+    "SecretReference",
+    "SecretVolumeSource",
+    "SecurityContext",
+    "Service",
+    "ServiceAccount",
+    "ServiceAccountTokenProjection",
+    "ServicePort",
+    "ServiceSpec",
+    "ServiceStatus",
+    "SessionAffinityConfig",
+    "SleepAction",
+    "StorageOSPersistentVolumeSource",
+    "StorageOSVolumeSource",
+    "Sysctl",
+    "TCPSocketAction",
+    "Taint",
+    "Toleration",
+    "TopologySelectorLabelRequirement",
+    "TopologySelectorTerm",
+    "TopologySpreadConstraint",
+    "TypedLocalObjectReference",
+    "TypedObjectReference",
+    "Volume",
+    "VolumeDevice",
+    "VolumeMount",
+    "VolumeMountStatus",
+    "VolumeNodeAffinity",
+    "VolumeProjection",
+    "VolumeResourceRequirements",
+    "VsphereVirtualDiskVolumeSource",
+    "WeightedPodAffinityTerm",
+    "WindowsSecurityContextOptions",
+]
 
 
-class AWSElasticBlockStoreVolumeSource(Struct, kw_only=True, omit_defaults=True, gc=False, rename={"fs_type": "fsType", "read_only": "readOnly", "volume_id": "volumeID"}):
+class AWSElasticBlockStoreVolumeSource(
+    Struct,
+    kw_only=True,
+    omit_defaults=True,
+    gc=False,
+    rename={"fs_type": "fsType", "read_only": "readOnly", "volume_id": "volumeID"},
+):
     """The type AWSElasticBlockStoreVolumeSource."""
 
     fs_type: str = ""
@@ -113,7 +313,19 @@ class AttachedVolume(Struct, kw_only=True, omit_defaults=True, gc=False, rename=
     name: str = ""
 
 
-class AzureDiskVolumeSource(Struct, kw_only=True, omit_defaults=True, gc=False, rename={"caching_mode": "cachingMode", "disk_name": "diskName", "disk_uri": "diskURI", "fs_type": "fsType", "read_only": "readOnly"}):
+class AzureDiskVolumeSource(
+    Struct,
+    kw_only=True,
+    omit_defaults=True,
+    gc=False,
+    rename={
+        "caching_mode": "cachingMode",
+        "disk_name": "diskName",
+        "disk_uri": "diskURI",
+        "fs_type": "fsType",
+        "read_only": "readOnly",
+    },
+):
     """The type AzureDiskVolumeSource."""
 
     caching_mode: str | None = None
@@ -124,7 +336,9 @@ class AzureDiskVolumeSource(Struct, kw_only=True, omit_defaults=True, gc=False, 
     read_only: bool | None = None
 
 
-class AzureFilePersistentVolumeSource(Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"):
+class AzureFilePersistentVolumeSource(
+    Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"
+):
     """The type AzureFilePersistentVolumeSource."""
 
     read_only: bool = False
@@ -207,7 +421,9 @@ class Capabilities(Struct, kw_only=True, omit_defaults=True, gc=False):
     drop: list[str] = []
 
 
-class CephFSPersistentVolumeSource(Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"):
+class CephFSPersistentVolumeSource(
+    Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"
+):
     """The type CephFSPersistentVolumeSource."""
 
     monitors: list[str] = []
@@ -229,7 +445,18 @@ class CephFSVolumeSource(Struct, kw_only=True, omit_defaults=True, gc=False, ren
     user: str = ""
 
 
-class CinderPersistentVolumeSource(Struct, kw_only=True, omit_defaults=True, gc=False, rename={"fs_type": "fsType", "read_only": "readOnly", "secret_ref": "secretRef", "volume_id": "volumeID"}):
+class CinderPersistentVolumeSource(
+    Struct,
+    kw_only=True,
+    omit_defaults=True,
+    gc=False,
+    rename={
+        "fs_type": "fsType",
+        "read_only": "readOnly",
+        "secret_ref": "secretRef",
+        "volume_id": "volumeID",
+    },
+):
     """The type CinderPersistentVolumeSource."""
 
     fs_type: str = ""
@@ -238,7 +465,18 @@ class CinderPersistentVolumeSource(Struct, kw_only=True, omit_defaults=True, gc=
     volume_id: str = ""
 
 
-class CinderVolumeSource(Struct, kw_only=True, omit_defaults=True, gc=False, rename={"fs_type": "fsType", "read_only": "readOnly", "secret_ref": "secretRef", "volume_id": "volumeID"}):
+class CinderVolumeSource(
+    Struct,
+    kw_only=True,
+    omit_defaults=True,
+    gc=False,
+    rename={
+        "fs_type": "fsType",
+        "read_only": "readOnly",
+        "secret_ref": "secretRef",
+        "volume_id": "volumeID",
+    },
+):
     """The type CinderVolumeSource."""
 
     fs_type: str = ""
@@ -253,7 +491,9 @@ class ClientIPConfig(Struct, kw_only=True, omit_defaults=True, gc=False, rename=
     timeout_seconds: int | None = None
 
 
-class ClusterTrustBundleProjection(Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"):
+class ClusterTrustBundleProjection(
+    Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"
+):
     """The type ClusterTrustBundleProjection."""
 
     label_selector: LabelSelector | None = None
@@ -453,7 +693,13 @@ class Probe(Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"):
     timeout_seconds: int = 0
 
 
-class ContainerPort(Struct, kw_only=True, omit_defaults=True, gc=False, rename={"container_port": "containerPort", "host_ip": "hostIP", "host_port": "hostPort"}):
+class ContainerPort(
+    Struct,
+    kw_only=True,
+    omit_defaults=True,
+    gc=False,
+    rename={"container_port": "containerPort", "host_ip": "hostIP", "host_port": "hostPort"},
+):
     """The type ContainerPort."""
 
     container_port: int = 0
@@ -501,7 +747,9 @@ class SeccompProfile(Struct, kw_only=True, omit_defaults=True, gc=False, rename=
     type: str = ""
 
 
-class WindowsSecurityContextOptions(Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"):
+class WindowsSecurityContextOptions(
+    Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"
+):
     """The type WindowsSecurityContextOptions."""
 
     gmsa_credential_spec: str | None = None
@@ -588,7 +836,18 @@ class ContainerStateRunning(Struct, kw_only=True, omit_defaults=True, gc=False, 
     started_at: str | None = None
 
 
-class ContainerStateTerminated(Struct, kw_only=True, omit_defaults=True, gc=False, rename={"container_id": "containerID", "exit_code": "exitCode", "finished_at": "finishedAt", "started_at": "startedAt"}):
+class ContainerStateTerminated(
+    Struct,
+    kw_only=True,
+    omit_defaults=True,
+    gc=False,
+    rename={
+        "container_id": "containerID",
+        "exit_code": "exitCode",
+        "finished_at": "finishedAt",
+        "started_at": "startedAt",
+    },
+):
     """The type ContainerStateTerminated."""
 
     container_id: str = ""
@@ -615,7 +874,9 @@ class ContainerState(Struct, kw_only=True, omit_defaults=True, gc=False):
     waiting: ContainerStateWaiting | None = None
 
 
-class ResourceHealth(Struct, kw_only=True, omit_defaults=True, gc=False, rename={"resource_id": "resourceID"}):
+class ResourceHealth(
+    Struct, kw_only=True, omit_defaults=True, gc=False, rename={"resource_id": "resourceID"}
+):
     """The type ResourceHealth."""
 
     health: str = ""
@@ -652,7 +913,21 @@ class VolumeMountStatus(Struct, kw_only=True, omit_defaults=True, gc=False, rena
     recursive_read_only: str | None = None
 
 
-class ContainerStatus(Struct, kw_only=True, omit_defaults=True, gc=False, rename={"allocated_resources": "allocatedResources", "allocated_resources_status": "allocatedResourcesStatus", "container_id": "containerID", "image_id": "imageID", "last_state": "lastState", "restart_count": "restartCount", "volume_mounts": "volumeMounts"}):
+class ContainerStatus(
+    Struct,
+    kw_only=True,
+    omit_defaults=True,
+    gc=False,
+    rename={
+        "allocated_resources": "allocatedResources",
+        "allocated_resources_status": "allocatedResourcesStatus",
+        "container_id": "containerID",
+        "image_id": "imageID",
+        "last_state": "lastState",
+        "restart_count": "restartCount",
+        "volume_mounts": "volumeMounts",
+    },
+):
     """The type ContainerStatus."""
 
     allocated_resources: dict[str, str | int | float] = {}
@@ -858,7 +1133,13 @@ class Event(Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"):
     type: str = ""
 
 
-class FCVolumeSource(Struct, kw_only=True, omit_defaults=True, gc=False, rename={"fs_type": "fsType", "read_only": "readOnly", "target_wwns": "targetWWNs"}):
+class FCVolumeSource(
+    Struct,
+    kw_only=True,
+    omit_defaults=True,
+    gc=False,
+    rename={"fs_type": "fsType", "read_only": "readOnly", "target_wwns": "targetWWNs"},
+):
     """The type FCVolumeSource."""
 
     fs_type: str = ""
@@ -868,7 +1149,9 @@ class FCVolumeSource(Struct, kw_only=True, omit_defaults=True, gc=False, rename=
     wwids: list[str] = []
 
 
-class FlexPersistentVolumeSource(Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"):
+class FlexPersistentVolumeSource(
+    Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"
+):
     """The type FlexPersistentVolumeSource."""
 
     driver: str = ""
@@ -888,14 +1171,22 @@ class FlexVolumeSource(Struct, kw_only=True, omit_defaults=True, gc=False, renam
     secret_ref: LocalObjectReference | None = None
 
 
-class FlockerVolumeSource(Struct, kw_only=True, omit_defaults=True, gc=False, rename={"dataset_name": "datasetName", "dataset_uuid": "datasetUUID"}):
+class FlockerVolumeSource(
+    Struct,
+    kw_only=True,
+    omit_defaults=True,
+    gc=False,
+    rename={"dataset_name": "datasetName", "dataset_uuid": "datasetUUID"},
+):
     """The type FlockerVolumeSource."""
 
     dataset_name: str = ""
     dataset_uuid: str = ""
 
 
-class GCEPersistentDiskVolumeSource(Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"):
+class GCEPersistentDiskVolumeSource(
+    Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"
+):
     """The type GCEPersistentDiskVolumeSource."""
 
     fs_type: str = ""
@@ -912,7 +1203,9 @@ class GitRepoVolumeSource(Struct, kw_only=True, omit_defaults=True, gc=False):
     revision: str = ""
 
 
-class GlusterfsPersistentVolumeSource(Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"):
+class GlusterfsPersistentVolumeSource(
+    Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"
+):
     """The type GlusterfsPersistentVolumeSource."""
 
     endpoints: str = ""
@@ -949,7 +1242,9 @@ class HostPathVolumeSource(Struct, kw_only=True, omit_defaults=True, gc=False):
     type: str | None = None
 
 
-class ISCSIPersistentVolumeSource(Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"):
+class ISCSIPersistentVolumeSource(
+    Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"
+):
     """The type ISCSIPersistentVolumeSource."""
 
     chap_auth_discovery: bool = False
@@ -1107,7 +1402,19 @@ class Taint(Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"):
     value: str = ""
 
 
-class NodeSpec(Struct, kw_only=True, omit_defaults=True, gc=False, rename={"config_source": "configSource", "external_id": "externalID", "pod_cidr": "podCIDR", "pod_cidrs": "podCIDRs", "provider_id": "providerID"}):
+class NodeSpec(
+    Struct,
+    kw_only=True,
+    omit_defaults=True,
+    gc=False,
+    rename={
+        "config_source": "configSource",
+        "external_id": "externalID",
+        "pod_cidr": "podCIDR",
+        "pod_cidrs": "podCIDRs",
+        "provider_id": "providerID",
+    },
+):
     """The type NodeSpec."""
 
     config_source: NodeConfigSource | None = None
@@ -1158,7 +1465,23 @@ class NodeFeatures(Struct, kw_only=True, omit_defaults=True, gc=False, rename="c
     supplemental_groups_policy: bool | None = None
 
 
-class NodeSystemInfo(Struct, kw_only=True, omit_defaults=True, gc=False, rename={"boot_id": "bootID", "container_runtime_version": "containerRuntimeVersion", "kernel_version": "kernelVersion", "kube_proxy_version": "kubeProxyVersion", "kubelet_version": "kubeletVersion", "machine_id": "machineID", "operating_system": "operatingSystem", "os_image": "osImage", "system_uuid": "systemUUID"}):
+class NodeSystemInfo(
+    Struct,
+    kw_only=True,
+    omit_defaults=True,
+    gc=False,
+    rename={
+        "boot_id": "bootID",
+        "container_runtime_version": "containerRuntimeVersion",
+        "kernel_version": "kernelVersion",
+        "kube_proxy_version": "kubeProxyVersion",
+        "kubelet_version": "kubeletVersion",
+        "machine_id": "machineID",
+        "operating_system": "operatingSystem",
+        "os_image": "osImage",
+        "system_uuid": "systemUUID",
+    },
+):
     """The type NodeSystemInfo."""
 
     architecture: str = ""
@@ -1173,7 +1496,9 @@ class NodeSystemInfo(Struct, kw_only=True, omit_defaults=True, gc=False, rename=
     system_uuid: str = ""
 
 
-class NodeRuntimeHandlerFeatures(Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"):
+class NodeRuntimeHandlerFeatures(
+    Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"
+):
     """The type NodeRuntimeHandlerFeatures."""
 
     recursive_read_only_mounts: bool | None = None
@@ -1221,14 +1546,26 @@ class VolumeNodeAffinity(Struct, kw_only=True, omit_defaults=True, gc=False):
     required: NodeSelector | None = None
 
 
-class PhotonPersistentDiskVolumeSource(Struct, kw_only=True, omit_defaults=True, gc=False, rename={"fs_type": "fsType", "pd_id": "pdID"}):
+class PhotonPersistentDiskVolumeSource(
+    Struct,
+    kw_only=True,
+    omit_defaults=True,
+    gc=False,
+    rename={"fs_type": "fsType", "pd_id": "pdID"},
+):
     """The type PhotonPersistentDiskVolumeSource."""
 
     fs_type: str = ""
     pd_id: str = ""
 
 
-class PortworxVolumeSource(Struct, kw_only=True, omit_defaults=True, gc=False, rename={"fs_type": "fsType", "read_only": "readOnly", "volume_id": "volumeID"}):
+class PortworxVolumeSource(
+    Struct,
+    kw_only=True,
+    omit_defaults=True,
+    gc=False,
+    rename={"fs_type": "fsType", "read_only": "readOnly", "volume_id": "volumeID"},
+):
     """The type PortworxVolumeSource."""
 
     fs_type: str = ""
@@ -1260,7 +1597,9 @@ class RBDPersistentVolumeSource(Struct, kw_only=True, omit_defaults=True, gc=Fal
     user: str = ""
 
 
-class ScaleIOPersistentVolumeSource(Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"):
+class ScaleIOPersistentVolumeSource(
+    Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"
+):
     """The type ScaleIOPersistentVolumeSource."""
 
     fs_type: str = ""
@@ -1275,7 +1614,9 @@ class ScaleIOPersistentVolumeSource(Struct, kw_only=True, omit_defaults=True, gc
     volume_name: str = ""
 
 
-class StorageOSPersistentVolumeSource(Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"):
+class StorageOSPersistentVolumeSource(
+    Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"
+):
     """The type StorageOSPersistentVolumeSource."""
 
     fs_type: str = ""
@@ -1285,7 +1626,18 @@ class StorageOSPersistentVolumeSource(Struct, kw_only=True, omit_defaults=True, 
     volume_namespace: str = ""
 
 
-class VsphereVirtualDiskVolumeSource(Struct, kw_only=True, omit_defaults=True, gc=False, rename={"fs_type": "fsType", "storage_policy_id": "storagePolicyID", "storage_policy_name": "storagePolicyName", "volume_path": "volumePath"}):
+class VsphereVirtualDiskVolumeSource(
+    Struct,
+    kw_only=True,
+    omit_defaults=True,
+    gc=False,
+    rename={
+        "fs_type": "fsType",
+        "storage_policy_id": "storagePolicyID",
+        "storage_policy_name": "storagePolicyName",
+        "volume_path": "volumePath",
+    },
+):
     """The type VsphereVirtualDiskVolumeSource."""
 
     fs_type: str = ""
@@ -1294,7 +1646,32 @@ class VsphereVirtualDiskVolumeSource(Struct, kw_only=True, omit_defaults=True, g
     volume_path: str = ""
 
 
-class PersistentVolumeSpec(Struct, kw_only=True, omit_defaults=True, gc=False, rename={"access_modes": "accessModes", "aws_elastic_block_store": "awsElasticBlockStore", "azure_disk": "azureDisk", "azure_file": "azureFile", "claim_ref": "claimRef", "flex_volume": "flexVolume", "gce_persistent_disk": "gcePersistentDisk", "host_path": "hostPath", "mount_options": "mountOptions", "node_affinity": "nodeAffinity", "persistent_volume_reclaim_policy": "persistentVolumeReclaimPolicy", "photon_persistent_disk": "photonPersistentDisk", "portworx_volume": "portworxVolume", "scale_io": "scaleIO", "storage_class_name": "storageClassName", "volume_attributes_class_name": "volumeAttributesClassName", "volume_mode": "volumeMode", "vsphere_volume": "vsphereVolume"}):
+class PersistentVolumeSpec(
+    Struct,
+    kw_only=True,
+    omit_defaults=True,
+    gc=False,
+    rename={
+        "access_modes": "accessModes",
+        "aws_elastic_block_store": "awsElasticBlockStore",
+        "azure_disk": "azureDisk",
+        "azure_file": "azureFile",
+        "claim_ref": "claimRef",
+        "flex_volume": "flexVolume",
+        "gce_persistent_disk": "gcePersistentDisk",
+        "host_path": "hostPath",
+        "mount_options": "mountOptions",
+        "node_affinity": "nodeAffinity",
+        "persistent_volume_reclaim_policy": "persistentVolumeReclaimPolicy",
+        "photon_persistent_disk": "photonPersistentDisk",
+        "portworx_volume": "portworxVolume",
+        "scale_io": "scaleIO",
+        "storage_class_name": "storageClassName",
+        "volume_attributes_class_name": "volumeAttributesClassName",
+        "volume_mode": "volumeMode",
+        "vsphere_volume": "vsphereVolume",
+    },
+):
     """The type PersistentVolumeSpec."""
 
     access_modes: list[str] = []
@@ -1349,7 +1726,9 @@ class PersistentVolume(Struct, kw_only=True, omit_defaults=True, gc=False, renam
     status: PersistentVolumeStatus = field(default_factory=PersistentVolumeStatus)
 
 
-class PersistentVolumeClaimCondition(Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"):
+class PersistentVolumeClaimCondition(
+    Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"
+):
     """The type PersistentVolumeClaimCondition."""
 
     last_probe_time: str | None = None
@@ -1360,7 +1739,9 @@ class PersistentVolumeClaimCondition(Struct, kw_only=True, omit_defaults=True, g
     type: str = ""
 
 
-class PersistentVolumeClaimStatus(Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"):
+class PersistentVolumeClaimStatus(
+    Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"
+):
     """The type PersistentVolumeClaimStatus."""
 
     access_modes: list[str] = []
@@ -1383,7 +1764,9 @@ class PersistentVolumeClaim(Struct, kw_only=True, omit_defaults=True, gc=False, 
     status: PersistentVolumeClaimStatus = field(default_factory=PersistentVolumeClaimStatus)
 
 
-class PersistentVolumeClaimVolumeSource(Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"):
+class PersistentVolumeClaimVolumeSource(
+    Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"
+):
     """The type PersistentVolumeClaimVolumeSource."""
 
     claim_name: str = ""
@@ -1487,7 +1870,9 @@ class SecretProjection(Struct, kw_only=True, omit_defaults=True, gc=False):
     optional: bool | None = None
 
 
-class ServiceAccountTokenProjection(Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"):
+class ServiceAccountTokenProjection(
+    Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"
+):
     """The type ServiceAccountTokenProjection."""
 
     audience: str = ""
@@ -1495,7 +1880,18 @@ class ServiceAccountTokenProjection(Struct, kw_only=True, omit_defaults=True, gc
     path: str = ""
 
 
-class VolumeProjection(Struct, kw_only=True, omit_defaults=True, gc=False, rename={"cluster_trust_bundle": "clusterTrustBundle", "config_map": "configMap", "downward_api": "downwardAPI", "service_account_token": "serviceAccountToken"}):
+class VolumeProjection(
+    Struct,
+    kw_only=True,
+    omit_defaults=True,
+    gc=False,
+    rename={
+        "cluster_trust_bundle": "clusterTrustBundle",
+        "config_map": "configMap",
+        "downward_api": "downwardAPI",
+        "service_account_token": "serviceAccountToken",
+    },
+):
     """The type VolumeProjection."""
 
     cluster_trust_bundle: ClusterTrustBundleProjection | None = None
@@ -1559,7 +1955,29 @@ class StorageOSVolumeSource(Struct, kw_only=True, omit_defaults=True, gc=False, 
     volume_namespace: str = ""
 
 
-class Volume(Struct, kw_only=True, omit_defaults=True, gc=False, rename={"aws_elastic_block_store": "awsElasticBlockStore", "azure_disk": "azureDisk", "azure_file": "azureFile", "config_map": "configMap", "downward_api": "downwardAPI", "empty_dir": "emptyDir", "flex_volume": "flexVolume", "gce_persistent_disk": "gcePersistentDisk", "git_repo": "gitRepo", "host_path": "hostPath", "persistent_volume_claim": "persistentVolumeClaim", "photon_persistent_disk": "photonPersistentDisk", "portworx_volume": "portworxVolume", "scale_io": "scaleIO", "vsphere_volume": "vsphereVolume"}):
+class Volume(
+    Struct,
+    kw_only=True,
+    omit_defaults=True,
+    gc=False,
+    rename={
+        "aws_elastic_block_store": "awsElasticBlockStore",
+        "azure_disk": "azureDisk",
+        "azure_file": "azureFile",
+        "config_map": "configMap",
+        "downward_api": "downwardAPI",
+        "empty_dir": "emptyDir",
+        "flex_volume": "flexVolume",
+        "gce_persistent_disk": "gcePersistentDisk",
+        "git_repo": "gitRepo",
+        "host_path": "hostPath",
+        "persistent_volume_claim": "persistentVolumeClaim",
+        "photon_persistent_disk": "photonPersistentDisk",
+        "portworx_volume": "portworxVolume",
+        "scale_io": "scaleIO",
+        "vsphere_volume": "vsphereVolume",
+    },
+):
     """The type Volume."""
 
     aws_elastic_block_store: AWSElasticBlockStoreVolumeSource | None = None
@@ -1595,7 +2013,44 @@ class Volume(Struct, kw_only=True, omit_defaults=True, gc=False, rename={"aws_el
     vsphere_volume: VsphereVirtualDiskVolumeSource | None = None
 
 
-class PodSpec(Struct, kw_only=True, omit_defaults=True, gc=False, rename={"active_deadline_seconds": "activeDeadlineSeconds", "automount_service_account_token": "automountServiceAccountToken", "dns_config": "dnsConfig", "dns_policy": "dnsPolicy", "enable_service_links": "enableServiceLinks", "ephemeral_containers": "ephemeralContainers", "host_aliases": "hostAliases", "host_ipc": "hostIPC", "host_network": "hostNetwork", "host_pid": "hostPID", "host_users": "hostUsers", "image_pull_secrets": "imagePullSecrets", "init_containers": "initContainers", "node_name": "nodeName", "node_selector": "nodeSelector", "preemption_policy": "preemptionPolicy", "priority_class_name": "priorityClassName", "readiness_gates": "readinessGates", "resource_claims": "resourceClaims", "restart_policy": "restartPolicy", "runtime_class_name": "runtimeClassName", "scheduler_name": "schedulerName", "scheduling_gates": "schedulingGates", "security_context": "securityContext", "service_account": "serviceAccount", "service_account_name": "serviceAccountName", "set_hostname_as_fqdn": "setHostnameAsFQDN", "share_process_namespace": "shareProcessNamespace", "termination_grace_period_seconds": "terminationGracePeriodSeconds", "topology_spread_constraints": "topologySpreadConstraints"}):
+class PodSpec(
+    Struct,
+    kw_only=True,
+    omit_defaults=True,
+    gc=False,
+    rename={
+        "active_deadline_seconds": "activeDeadlineSeconds",
+        "automount_service_account_token": "automountServiceAccountToken",
+        "dns_config": "dnsConfig",
+        "dns_policy": "dnsPolicy",
+        "enable_service_links": "enableServiceLinks",
+        "ephemeral_containers": "ephemeralContainers",
+        "host_aliases": "hostAliases",
+        "host_ipc": "hostIPC",
+        "host_network": "hostNetwork",
+        "host_pid": "hostPID",
+        "host_users": "hostUsers",
+        "image_pull_secrets": "imagePullSecrets",
+        "init_containers": "initContainers",
+        "node_name": "nodeName",
+        "node_selector": "nodeSelector",
+        "preemption_policy": "preemptionPolicy",
+        "priority_class_name": "priorityClassName",
+        "readiness_gates": "readinessGates",
+        "resource_claims": "resourceClaims",
+        "restart_policy": "restartPolicy",
+        "runtime_class_name": "runtimeClassName",
+        "scheduler_name": "schedulerName",
+        "scheduling_gates": "schedulingGates",
+        "security_context": "securityContext",
+        "service_account": "serviceAccount",
+        "service_account_name": "serviceAccountName",
+        "set_hostname_as_fqdn": "setHostnameAsFQDN",
+        "share_process_namespace": "shareProcessNamespace",
+        "termination_grace_period_seconds": "terminationGracePeriodSeconds",
+        "topology_spread_constraints": "topologySpreadConstraints",
+    },
+):
     """The type PodSpec."""
 
     active_deadline_seconds: int | None = None
@@ -1664,7 +2119,25 @@ class PodResourceClaimStatus(Struct, kw_only=True, omit_defaults=True, gc=False,
     resource_claim_name: str | None = None
 
 
-class PodStatus(Struct, kw_only=True, omit_defaults=True, gc=False, rename={"container_statuses": "containerStatuses", "ephemeral_container_statuses": "ephemeralContainerStatuses", "host_ip": "hostIP", "host_ips": "hostIPs", "init_container_statuses": "initContainerStatuses", "nominated_node_name": "nominatedNodeName", "pod_ip": "podIP", "pod_ips": "podIPs", "qos_class": "qosClass", "resource_claim_statuses": "resourceClaimStatuses", "start_time": "startTime"}):
+class PodStatus(
+    Struct,
+    kw_only=True,
+    omit_defaults=True,
+    gc=False,
+    rename={
+        "container_statuses": "containerStatuses",
+        "ephemeral_container_statuses": "ephemeralContainerStatuses",
+        "host_ip": "hostIP",
+        "host_ips": "hostIPs",
+        "init_container_statuses": "initContainerStatuses",
+        "nominated_node_name": "nominatedNodeName",
+        "pod_ip": "podIP",
+        "pod_ips": "podIPs",
+        "qos_class": "qosClass",
+        "resource_claim_statuses": "resourceClaimStatuses",
+        "start_time": "startTime",
+    },
+):
     """The type PodStatus."""
 
     conditions: list[PodCondition] = []
@@ -1720,7 +2193,9 @@ class ReplicationControllerSpec(Struct, kw_only=True, omit_defaults=True, gc=Fal
     template: PodTemplateSpec | None = None
 
 
-class ReplicationControllerCondition(Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"):
+class ReplicationControllerCondition(
+    Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"
+):
     """The type ReplicationControllerCondition."""
 
     last_transition_time: str | None = None
@@ -1730,7 +2205,9 @@ class ReplicationControllerCondition(Struct, kw_only=True, omit_defaults=True, g
     type: str = ""
 
 
-class ReplicationControllerStatus(Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"):
+class ReplicationControllerStatus(
+    Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"
+):
     """The type ReplicationControllerStatus."""
 
     available_replicas: int = 0
@@ -1751,7 +2228,9 @@ class ReplicationController(Struct, kw_only=True, omit_defaults=True, gc=False, 
     status: ReplicationControllerStatus = field(default_factory=ReplicationControllerStatus)
 
 
-class ScopedResourceSelectorRequirement(Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"):
+class ScopedResourceSelectorRequirement(
+    Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"
+):
     """The type ScopedResourceSelectorRequirement."""
 
     operator: str = ""
@@ -1813,13 +2292,39 @@ class ServicePort(Struct, kw_only=True, omit_defaults=True, gc=False, rename="ca
     target_port: int | str | None = None
 
 
-class SessionAffinityConfig(Struct, kw_only=True, omit_defaults=True, gc=False, rename={"client_ip": "clientIP"}):
+class SessionAffinityConfig(
+    Struct, kw_only=True, omit_defaults=True, gc=False, rename={"client_ip": "clientIP"}
+):
     """The type SessionAffinityConfig."""
 
     client_ip: ClientIPConfig | None = None
 
 
-class ServiceSpec(Struct, kw_only=True, omit_defaults=True, gc=False, rename={"allocate_load_balancer_node_ports": "allocateLoadBalancerNodePorts", "cluster_ip": "clusterIP", "cluster_ips": "clusterIPs", "external_ips": "externalIPs", "external_name": "externalName", "external_traffic_policy": "externalTrafficPolicy", "health_check_node_port": "healthCheckNodePort", "internal_traffic_policy": "internalTrafficPolicy", "ip_families": "ipFamilies", "ip_family_policy": "ipFamilyPolicy", "load_balancer_class": "loadBalancerClass", "load_balancer_ip": "loadBalancerIP", "load_balancer_source_ranges": "loadBalancerSourceRanges", "publish_not_ready_addresses": "publishNotReadyAddresses", "session_affinity": "sessionAffinity", "session_affinity_config": "sessionAffinityConfig", "traffic_distribution": "trafficDistribution"}):
+class ServiceSpec(
+    Struct,
+    kw_only=True,
+    omit_defaults=True,
+    gc=False,
+    rename={
+        "allocate_load_balancer_node_ports": "allocateLoadBalancerNodePorts",
+        "cluster_ip": "clusterIP",
+        "cluster_ips": "clusterIPs",
+        "external_ips": "externalIPs",
+        "external_name": "externalName",
+        "external_traffic_policy": "externalTrafficPolicy",
+        "health_check_node_port": "healthCheckNodePort",
+        "internal_traffic_policy": "internalTrafficPolicy",
+        "ip_families": "ipFamilies",
+        "ip_family_policy": "ipFamilyPolicy",
+        "load_balancer_class": "loadBalancerClass",
+        "load_balancer_ip": "loadBalancerIP",
+        "load_balancer_source_ranges": "loadBalancerSourceRanges",
+        "publish_not_ready_addresses": "publishNotReadyAddresses",
+        "session_affinity": "sessionAffinity",
+        "session_affinity_config": "sessionAffinityConfig",
+        "traffic_distribution": "trafficDistribution",
+    },
+):
     """The type ServiceSpec."""
 
     allocate_load_balancer_node_ports: bool | None = None

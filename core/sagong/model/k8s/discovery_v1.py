@@ -13,7 +13,14 @@ from sagong.model.k8s.meta_v1 import (
     ObjectMeta,
 )
 
-__all__ = ["Endpoint", "EndpointConditions", "EndpointHints", "EndpointPort", "EndpointSlice", "ForZone",]
+__all__ = [
+    "Endpoint",
+    "EndpointConditions",
+    "EndpointHints",
+    "EndpointPort",
+    "EndpointSlice",
+    "ForZone",
+]
 
 
 class EndpointConditions(Struct, kw_only=True, omit_defaults=True, gc=False):

@@ -14,7 +14,10 @@ from sagong.model.k8s.meta_v1 import (
     ObjectMeta,
 )
 
-__all__ = ["Event", "EventSeries",]
+__all__ = [
+    "Event",
+    "EventSeries",
+]
 
 
 class EventSeries(Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"):

@@ -8,7 +8,17 @@ from typing import Any
 
 from msgspec import Struct
 
-__all__ = ["Condition", "DeleteOptions", "FieldSelectorRequirement", "LabelSelector", "LabelSelectorRequirement", "ManagedFieldsEntry", "ObjectMeta", "OwnerReference", "Preconditions",]
+__all__ = [
+    "Condition",
+    "DeleteOptions",
+    "FieldSelectorRequirement",
+    "LabelSelector",
+    "LabelSelectorRequirement",
+    "ManagedFieldsEntry",
+    "ObjectMeta",
+    "OwnerReference",
+    "Preconditions",
+]
 
 
 class Condition(Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"):

@@ -14,7 +14,31 @@ from sagong.model.k8s.meta_v1 import (
     ObjectMeta,
 )
 
-__all__ = ["HTTPIngressPath", "HTTPIngressRuleValue", "IPBlock", "Ingress", "IngressBackend", "IngressClass", "IngressClassParametersReference", "IngressClassSpec", "IngressLoadBalancerIngress", "IngressLoadBalancerStatus", "IngressPortStatus", "IngressRule", "IngressServiceBackend", "IngressSpec", "IngressStatus", "IngressTLS", "NetworkPolicy", "NetworkPolicyEgressRule", "NetworkPolicyIngressRule", "NetworkPolicyPeer", "NetworkPolicyPort", "NetworkPolicySpec", "ServiceBackendPort",]
+__all__ = [
+    "HTTPIngressPath",
+    "HTTPIngressRuleValue",
+    "IPBlock",
+    "Ingress",
+    "IngressBackend",
+    "IngressClass",
+    "IngressClassParametersReference",
+    "IngressClassSpec",
+    "IngressLoadBalancerIngress",
+    "IngressLoadBalancerStatus",
+    "IngressPortStatus",
+    "IngressRule",
+    "IngressServiceBackend",
+    "IngressSpec",
+    "IngressStatus",
+    "IngressTLS",
+    "NetworkPolicy",
+    "NetworkPolicyEgressRule",
+    "NetworkPolicyIngressRule",
+    "NetworkPolicyPeer",
+    "NetworkPolicyPort",
+    "NetworkPolicySpec",
+    "ServiceBackendPort",
+]
 
 
 class ServiceBackendPort(Struct, kw_only=True, omit_defaults=True, gc=False):
@@ -120,7 +144,9 @@ class Ingress(Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"
     status: IngressStatus = field(default_factory=IngressStatus)
 
 
-class IngressClassParametersReference(Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"):
+class IngressClassParametersReference(
+    Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"
+):
     """The type IngressClassParametersReference."""
 
     api_group: str | None = None

@@ -13,7 +13,11 @@ from sagong.model.k8s.meta_v1 import (
     ObjectMeta,
 )
 
-__all__ = ["Overhead", "RuntimeClass", "Scheduling",]
+__all__ = [
+    "Overhead",
+    "RuntimeClass",
+    "Scheduling",
+]
 
 
 class Overhead(Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"):

@@ -13,7 +13,12 @@ from sagong.model.k8s.meta_v1 import (
     ObjectMeta,
 )
 
-__all__ = ["Eviction", "PodDisruptionBudget", "PodDisruptionBudgetSpec", "PodDisruptionBudgetStatus",]
+__all__ = [
+    "Eviction",
+    "PodDisruptionBudget",
+    "PodDisruptionBudgetSpec",
+    "PodDisruptionBudgetStatus",
+]
 
 
 class Eviction(Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"):

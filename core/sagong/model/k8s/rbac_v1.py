@@ -11,7 +11,16 @@ from sagong.model.k8s.meta_v1 import (
     ObjectMeta,
 )
 
-__all__ = ["AggregationRule", "ClusterRole", "ClusterRoleBinding", "PolicyRule", "Role", "RoleBinding", "RoleRef", "Subject",]
+__all__ = [
+    "AggregationRule",
+    "ClusterRole",
+    "ClusterRoleBinding",
+    "PolicyRule",
+    "Role",
+    "RoleBinding",
+    "RoleRef",
+    "Subject",
+]
 
 
 class AggregationRule(Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"):
@@ -20,7 +29,17 @@ class AggregationRule(Struct, kw_only=True, omit_defaults=True, gc=False, rename
     cluster_role_selectors: list[LabelSelector] = []
 
 
-class PolicyRule(Struct, kw_only=True, omit_defaults=True, gc=False, rename={"api_groups": "apiGroups", "non_resource_urls": "nonResourceURLs", "resource_names": "resourceNames"}):
+class PolicyRule(
+    Struct,
+    kw_only=True,
+    omit_defaults=True,
+    gc=False,
+    rename={
+        "api_groups": "apiGroups",
+        "non_resource_urls": "nonResourceURLs",
+        "resource_names": "resourceNames",
+    },
+):
     """The type PolicyRule."""
 
     api_groups: list[str] = []

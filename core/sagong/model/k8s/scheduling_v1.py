@@ -10,7 +10,9 @@ from sagong.model.k8s.meta_v1 import (
     ObjectMeta,
 )
 
-__all__ = ["PriorityClass",]
+__all__ = [
+    "PriorityClass",
+]
 
 
 class PriorityClass(Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"):

@@ -15,7 +15,22 @@ from sagong.model.k8s.meta_v1 import (
     ObjectMeta,
 )
 
-__all__ = ["CSIDriver", "CSIDriverSpec", "CSINode", "CSINodeDriver", "CSINodeSpec", "CSIStorageCapacity", "StorageClass", "TokenRequest", "VolumeAttachment", "VolumeAttachmentSource", "VolumeAttachmentSpec", "VolumeAttachmentStatus", "VolumeError", "VolumeNodeResources",]
+__all__ = [
+    "CSIDriver",
+    "CSIDriverSpec",
+    "CSINode",
+    "CSINodeDriver",
+    "CSINodeSpec",
+    "CSIStorageCapacity",
+    "StorageClass",
+    "TokenRequest",
+    "VolumeAttachment",
+    "VolumeAttachmentSource",
+    "VolumeAttachmentSpec",
+    "VolumeAttachmentStatus",
+    "VolumeError",
+    "VolumeNodeResources",
+]
 
 
 class TokenRequest(Struct, kw_only=True, omit_defaults=True, gc=False, rename="camel"):
@@ -53,7 +68,13 @@ class VolumeNodeResources(Struct, kw_only=True, omit_defaults=True, gc=False):
     count: int | None = None
 
 
-class CSINodeDriver(Struct, kw_only=True, omit_defaults=True, gc=False, rename={"node_id": "nodeID", "topology_keys": "topologyKeys"}):
+class CSINodeDriver(
+    Struct,
+    kw_only=True,
+    omit_defaults=True,
+    gc=False,
+    rename={"node_id": "nodeID", "topology_keys": "topologyKeys"},
+):
     """The type CSINodeDriver."""
 
     allocatable: VolumeNodeResources | None = None
