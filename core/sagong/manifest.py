@@ -32,6 +32,7 @@ __all__ = [
     "Restart",
     "Rights",
     "SeccompGroup",
+    "Streams",
     "Uses",
     "discover",
     "load",
@@ -72,6 +73,12 @@ class Hears(_Table, frozen=True):
     why: str
     version: int = 1
     instance: str = ""
+
+
+class Streams(_Table, frozen=True):
+    """Byte streams of a slot, whose addresses some other provider hands on."""
+
+    why: str
 
 
 class Listener(_Table, frozen=True):
@@ -164,6 +171,7 @@ class Manifest(_Table, frozen=True):
     provides: dict[str, int] = {}
     uses: dict[str, Uses] = {}
     hears: dict[str, Hears] = {}
+    streams: dict[str, Streams] = {}
     listens: dict[str, Listener] = {}
     rights: Rights = Rights()
     limits: Limits = Limits()
@@ -219,7 +227,7 @@ def _problems(manifest: Manifest) -> Iterator[str]:
 
 
 def _reasons(manifest: Manifest) -> Iterator[tuple[str, str]]:
-    for table in ("uses", "hears", "listens"):
+    for table in ("uses", "hears", "streams", "listens"):
         for key, value in getattr(manifest, table).items():
             yield f"{table}.{key}", value.why
     rights = manifest.rights

@@ -269,11 +269,12 @@ class ProcessHost:
             self._serve(plugin)
 
     def _serve(self, plugin: Any) -> None:
+        implementation = getattr(plugin, "implementation", plugin)
         provider = Provider(self._context, self._launch.bus)
         for slot, version in self._launch.provides.items():
             protocol = _protocol(slot, version)
-            conforms(protocol, plugin)
-            provider.serve(protocol, plugin)
+            conforms(protocol, implementation)
+            provider.serve(protocol, implementation)
             provider.add(events_spec(slot_of(protocol)), self._emitter.listen)
         provider.grant(self._access)
         provider.bind()

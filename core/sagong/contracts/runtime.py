@@ -62,7 +62,8 @@ class Mount(Message):
     `kind`: overlay, bind, tmpfs, proc, sysfs, devpts, mqueue, cgroup. For overlay, `options` are
     lowerdir=, upperdir=, workdir=, volatile, userxattr. For bind, `source` is an absolute path of
     the host and `options` may be ro, rbind, private|shared|slave (each with r…), nosuid, nodev,
-    noexec, and `create` "file" or "directory" makes a missing target.
+    noexec, and `create` "file" or "directory" makes a missing target; with the option `source` a
+    missing source directory of the host is made, too.
     """
 
     target: str

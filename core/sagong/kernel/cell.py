@@ -140,13 +140,16 @@ class Cells:
         )
 
     def _sockets(self, unit: Unit, units: Mapping[str, Unit]) -> Iterator[str]:
-        """The kernel's, and those of every unit that fills what it calls or hears."""
+        """The kernel's, and those of every unit that fills what it calls, hears or streams from."""
         yield str(self._paths.run / "kernel" / "bus")
         providers = {
             provider.name: provider
             for wanted in unit.routes()
             if (provider := provider_of(units, *wanted)) is not None and provider is not unit
         }
+        for other in units.values():
+            if set(other.manifest.provides) & set(unit.manifest.streams) and other is not unit:
+                providers[other.name] = other
         for provider in providers.values():
             directory = self.slot_directory(provider)
             directory.mkdir(parents=True, exist_ok=True)

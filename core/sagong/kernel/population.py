@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from sagong.contracts.kernel import AccessEntry, Order, RouteEntry
 from sagong.errors import Unavailable
 from sagong.kernel.journal import Journal, ProcessRecord
@@ -115,8 +117,6 @@ class Population:
 
     def records(self) -> tuple[ProcessRecord, ...]:
         """For the journal."""
-        import msgspec
-
         return tuple(
             msgspec.structs.replace(p.record, state=p.state) for p in self._by_pid.values()
         )

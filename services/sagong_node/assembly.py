@@ -1,0 +1,115 @@
+"""From a container's spec to a `RunSpec`, all that the runtime needs. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sagong.contracts.image import Prepared
+from sagong.contracts.network import Sandbox
+from sagong.contracts.node import ContainerSpec, SandboxSpec
+from sagong.contracts.runtime import (
+    DeviceRule,
+    LogSpec,
+    Mount,
+    Namespaces,
+    Process,
+    RunSpec,
+)
+from sagong_node import defaults, mounts
+from sagong_node.command import Merged, merge, merge_environment
+from sagong_node.users import resolve
+
+__all__ = ["Site", "command_of", "process_of", "run_spec"]
+
+
+@dataclass(frozen=True)
+class Site:
+    """What was prepared for a container: its root, network, mounts, files and log."""
+
+    root: Prepared
+    sandbox: SandboxSpec
+    network: Sandbox | None
+    mounts: tuple[Mount, ...]
+    files: tuple[Mount, ...]
+    log: LogSpec
+    hostname: str
+
+
+def command_of(spec: ContainerSpec, site: Site) -> Merged:
+    """The command as it will be executed."""
+    return merge(spec.command, site.root.image.config, site.hostname)
+
+
+def process_of(spec: ContainerSpec, site: Site) -> Process:
+    """The first process."""
+    merged = command_of(spec, site)
+    account = resolve(merged.user, spec.command.groups, site.root.passwd, site.root.group)
+    env = merge_environment([f"HOME={account.home}"], merged.env)
+    return Process(
+        args=merged.args,
+        env=env,
+        cwd=merged.cwd,
+        user=account.user,
+        tty=spec.command.tty,
+        rows=spec.command.rows,
+        columns=spec.command.columns,
+        stdin=spec.command.stdin,
+        stdin_once=spec.command.stdin_once,
+        capabilities=defaults.capabilities(
+            spec.add_capabilities, spec.drop_capabilities, privileged=spec.privileged
+        ),
+        no_new_privileges=spec.no_new_privileges,
+        rlimits=spec.rlimits,
+        oom_score_adjust=spec.oom_score_adjust,
+    )
+
+
+def run_spec(spec: ContainerSpec, site: Site, run: int, *, expect_attach: bool) -> RunSpec:
+    """The whole value that the runtime is given."""
+    system = defaults.system_mounts(shm_size=spec.shm_size, privileged=spec.privileged)
+    masked = defaults.MASKED_PATHS if spec.masked_paths is None else spec.masked_paths
+    readonly = defaults.READONLY_PATHS if spec.readonly_paths is None else spec.readonly_paths
+    if spec.privileged:
+        masked = readonly = ()
+    return RunSpec(
+        id=spec.id,
+        run=run,
+        group=site.sandbox.group,
+        mounts=(site.root.root, *mounts.ordered(system, site.files, site.mounts)),
+        process=process_of(spec, site),
+        namespaces=_namespaces(spec, site),
+        hostname="" if spec.uts_mode == "host" else site.hostname,
+        domainname=site.sandbox.domainname,
+        devices=spec.devices,
+        device_rules=tuple(DeviceRule(rule=rule) for rule in spec.device_rules),
+        limits=spec.limits,
+        sysctls=spec.sysctls,
+        seccomp="unconfined" if spec.privileged else spec.seccomp,
+        apparmor=spec.apparmor,
+        selinux=spec.selinux,
+        masked_paths=masked,
+        readonly_paths=readonly,
+        readonly_root=spec.readonly_root,
+        privileged=spec.privileged,
+        cgroup_parent=site.sandbox.cgroup_parent,
+        init=spec.init,
+        log=site.log,
+        expect_attach=expect_attach or spec.expect_attach,
+        labels=(("owner", site.sandbox.owner), ("name", spec.name)),
+    )
+
+
+def _namespaces(spec: ContainerSpec, site: Site) -> Namespaces:
+    network = "host"
+    if site.network is not None and site.network.path:
+        network = f"path:{site.network.path}"
+    elif site.network is None or site.network.mode != "host":
+        network = "new"
+    return Namespaces(
+        network=network,
+        pid="group" if site.sandbox.share_pid else spec.pid_mode,
+        ipc=spec.ipc_mode,
+        uts=spec.uts_mode,
+        cgroup=spec.cgroup_mode,
+        user=spec.user_mode,
+    )

@@ -1,0 +1,55 @@
+"""What a container executes: its spec over its image's config. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from sagong.contracts.image import ImageConfig
+from sagong.contracts.node import Command
+from sagong.errors import InvalidArgument
+
+__all__ = ["Merged", "merge", "merge_environment"]
+
+_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+@dataclass(frozen=True)
+class Merged:
+    """The command as it will be."""
+
+    args: tuple[str, ...]
+    env: tuple[str, ...]
+    cwd: str
+    user: str
+
+
+def merge(command: Command, image: ImageConfig, hostname: str) -> Merged:
+    """An own entrypoint drops the image's cmd, as Docker has it; an empty word resets it."""
+    entrypoint = image.entrypoint or ()
+    cmd = image.cmd or ()
+    if command.entrypoint is not None:
+        entrypoint, cmd = tuple(word for word in command.entrypoint if word), ()
+    if command.cmd is not None:
+        cmd = command.cmd
+    args = (*entrypoint, *cmd)
+    if not args:
+        raise InvalidArgument("no command specified")
+    base = [_PATH, f"HOSTNAME={hostname}"]
+    if command.tty:
+        base.append("TERM=xterm")
+    env = merge_environment(base, image.env, command.env)
+    return Merged(args, env, command.cwd or image.working_dir or "/", command.user or image.user)
+
+
+def merge_environment(*layers: Iterable[str]) -> tuple[str, ...]:
+    """Later entries win, in place of the earlier; a bare name removes one."""
+    found: dict[str, str] = {}
+    for layer in layers:
+        for entry in layer:
+            name, equals, _ = entry.partition("=")
+            if equals:
+                found[name] = entry
+            else:
+                found.pop(name, None)
+    return tuple(found.values())

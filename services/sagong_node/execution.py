@@ -1,0 +1,91 @@
+"""Further processes in running containers."""
+
+from __future__ import annotations
+
+from sagong.contracts.node import ExecRef, ExecSpec, ExecState
+from sagong.contracts.runtime import ExecRequest, ExecStatus, Process, Runtime
+from sagong.errors import NotFound
+from sagong_node import defaults
+from sagong_node.command import merge_environment
+from sagong_node.lifecycle import Lifecycle
+from sagong_node.records import ContainerRecord
+from sagong_node.registry import Registry
+from sagong_node.users import resolve
+
+__all__ = ["Execution"]
+
+
+class Execution:
+    """Starts processes by the container's own environment, user and rights."""
+
+    def __init__(self, runtime: Runtime, lifecycle: Lifecycle, registry: Registry) -> None:
+        self._runtime = runtime
+        self._life = lifecycle
+        self._registry = registry
+
+    async def start(self, record: ContainerRecord, spec: ExecSpec) -> ExecState:
+        """Start one; the same exec_id again gives its state."""
+        record.exec_ids = (*record.exec_ids, spec.exec_id)[-64:]
+        command = " ".join(spec.args)
+        self._life.note(record, f"exec_create: {command}", execID=spec.exec_id)
+        status = await self._runtime.exec(
+            ExecRequest(
+                id=spec.id,
+                exec_id=spec.exec_id,
+                process=await self._process(record, spec),
+                privileged=spec.privileged,
+            )
+        )
+        self._life.note(record, f"exec_start: {command}", execID=spec.exec_id)
+        return _state(status)
+
+    async def state(self, ref: ExecRef) -> ExecState:
+        """How it fares; NotFound in Docker's words."""
+        try:
+            status = await self._runtime.exec_status(
+                ExecRequest(id=ref.id, exec_id=ref.exec_id, process=Process(args=()))
+            )
+        except NotFound:
+            raise NotFound(f"No such exec instance: {ref.exec_id}") from None
+        return _state(status)
+
+    async def _process(self, record: ContainerRecord, spec: ExecSpec) -> Process:
+        container = record.spec
+        wanted = spec.user or container.command.user
+        if not wanted and record.image is not None:
+            wanted = record.image.config.user
+        accounts = self._life.accounts.get(container.id, (b"", b""))
+        account = resolve(wanted, container.command.groups, *accounts)
+        env = merge_environment(
+            record.env,
+            [f"HOME={account.home}"] if spec.user else [],
+            ["TERM=xterm"] if spec.tty else [],
+            spec.env,
+        )
+        return Process(
+            args=spec.args,
+            env=env,
+            cwd=spec.cwd or record.cwd,
+            user=account.user,
+            tty=spec.tty,
+            rows=spec.rows,
+            columns=spec.columns,
+            stdin=spec.stdin,
+            capabilities=defaults.capabilities(
+                container.add_capabilities,
+                container.drop_capabilities,
+                privileged=container.privileged or spec.privileged,
+            ),
+            no_new_privileges=container.no_new_privileges,
+            rlimits=container.rlimits,
+        )
+
+
+def _state(status: ExecStatus) -> ExecState:
+    return ExecState(
+        exec_id=status.exec_id,
+        running=status.running,
+        pid=status.pid,
+        code=status.code,
+        stream=status.stream,
+    )

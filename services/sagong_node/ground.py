@@ -1,0 +1,252 @@
+"""The ground a container stands on: root filesystem, volumes, network, files; made and given back."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from pathlib import Path
+
+import msgspec
+
+from sagong.contracts.image import ImageRef, Images, Prepared, PrepareRequest, RootRef
+from sagong.contracts.network import Networks, Sandbox, SandboxRef
+from sagong.contracts.node import ContainerSpec, FileMount
+from sagong.contracts.runtime import LogSpec, Mount
+from sagong.contracts.volume import (
+    PublishRequest,
+    UnpublishRequest,
+    Volume,
+    VolumeRef,
+    Volumes,
+)
+from sagong.errors import FailedPrecondition, InvalidArgument, NotFound
+from sagong.host import Host
+from sagong_node import hostfiles, mounts
+from sagong_node.assembly import Site
+from sagong_node.records import ContainerRecord, SandboxRecord
+from sagong_node.registry import Registry
+
+__all__ = ["Ground"]
+
+_SHORT_ID = 12
+
+
+class Ground:
+    """Composes image, volume and network; knows the directories of containers."""
+
+    def __init__(self, host: Host, registry: Registry) -> None:
+        self._images = host.use(Images)
+        self._networks = host.use(Networks)
+        self._volumes = host.use(Volumes)
+        self._registry = registry
+        self._directory = host.data / "containers"
+
+    async def prepare(self, record: ContainerRecord) -> Prepared:
+        """Lend the root filesystem; the image is known from then on."""
+        spec = record.spec
+        prepared = await self._images.prepare(
+            PrepareRequest(
+                id=spec.id,
+                image=record.image.id if record.image else spec.image,
+                storage_size=spec.storage_size,
+                platform=spec.platform,
+            )
+        )
+        record.image = record.image or prepared.image
+        record.upper, record.lower = prepared.upper, prepared.lower
+        return prepared
+
+    async def join(self, sandbox: SandboxRecord) -> Sandbox | None:
+        """The sandbox's network, joined now unless it is; that of another one if it is shared."""
+        if sandbox.spec.share_with:
+            return await self._shared(sandbox)
+        if sandbox.network is None:
+            sandbox.network = await self._networks.join(sandbox.spec.network)
+            self._registry.keep(sandbox)
+        return sandbox.network
+
+    async def leave(self, sandbox: SandboxRecord) -> None:
+        """Give the network back."""
+        if sandbox.spec.share_with:
+            return
+        sandbox.network = None
+        self._registry.keep(sandbox)
+        await self._networks.leave(SandboxRef(id=sandbox.spec.id))
+
+    async def site(self, record: ContainerRecord, sandbox: SandboxRecord) -> Site:
+        """Everything prepared for a start; what was done is undone by `clear` and `leave`."""
+        spec = record.spec
+        async with asyncio.TaskGroup() as group:
+            preparing = group.create_task(self.prepare(record))
+            joining = group.create_task(self.join(sandbox))
+        prepared, network = preparing.result(), joining.result()
+        hostname = sandbox.spec.hostname or spec.id[:_SHORT_ID]
+        wished = self._wished(spec, prepared)
+        paths = await self._publish(record, wished, prepared)
+        record.mounts = mounts.published(wished, paths)
+        return Site(
+            root=prepared,
+            sandbox=sandbox.spec,
+            network=network,
+            mounts=tuple(mounts.runtime_mount(m, paths.get(m.target, m.source)) for m in wished),
+            files=self._files(record, sandbox, network, hostname),
+            log=self._log(record),
+            hostname=hostname,
+        )
+
+    async def clear(self, record: ContainerRecord) -> None:
+        """Take back what a run was given, but not its root filesystem."""
+        await self._volumes.unpublish(UnpublishRequest(owner=record.spec.id))
+
+    async def remove(self, record: ContainerRecord, *, volumes: bool) -> None:
+        """Give everything back and delete the container's files."""
+        await self._images.release(RootRef(id=record.spec.id))
+        await self.clear(record)
+        if volumes:
+            for name in record.anonymous:
+                try:
+                    await self._volumes.delete(VolumeRef(name=name))
+                except FailedPrecondition:
+                    continue  # another container was given it by --volumes-from
+        shutil.rmtree(self.directory(record), ignore_errors=True)
+
+    def directory(self, record: ContainerRecord) -> Path:
+        """Where the container's files are."""
+        return self._directory / record.spec.id
+
+    def rewrite_hosts(self, record: ContainerRecord, sandbox: SandboxRecord) -> None:
+        """The network has changed under a running container."""
+        hostname = sandbox.spec.hostname or record.spec.id[:_SHORT_ID]
+        text = hostfiles.hosts(sandbox.spec, sandbox.network, hostname)
+        hostfiles.write_text(Path(record.hosts_path), text)
+
+    async def _shared(self, sandbox: SandboxRecord) -> Sandbox | None:
+        other = self._registry.sandboxes.get(sandbox.spec.share_with)
+        if other is None:
+            raise NotFound(f"No such container: {sandbox.spec.share_with}")
+        if other.network is None:
+            raise FailedPrecondition(
+                f"cannot join network of a non running container: {sandbox.spec.share_with}"
+            )
+        return other.network
+
+    def _wished(self, spec: ContainerSpec, prepared: Prepared) -> list[FileMount]:
+        wished = list(spec.mounts)
+        if spec.image_volumes:
+            wished += mounts.image_volumes(prepared.image.config.volumes, wished)
+        mounts.check(wished)
+        return wished
+
+    async def _publish(
+        self, record: ContainerRecord, wished: list[FileMount], prepared: Prepared
+    ) -> dict[str, str]:
+        paths = {}
+        for number, mount in enumerate(wished):
+            if mount.kind == "volume":
+                named = mount
+                if not mount.source:
+                    named = msgspec.structs.replace(
+                        mount, source=self._anonymous_name(record, mount.target)
+                    )
+                    wished[number] = named
+                paths[mount.target] = await self._publish_volume(record, named, prepared)
+            elif mount.kind == "image":
+                paths[mount.target] = await self._lend_image(record, mount)
+        return paths
+
+    def _anonymous_name(self, record: ContainerRecord, target: str) -> str:
+        """A volume without a name keeps the one of the container's first start."""
+        import hashlib
+
+        return hashlib.sha256(f"{record.spec.id} {target}".encode()).hexdigest()
+
+    async def _publish_volume(
+        self, record: ContainerRecord, mount: FileMount, prepared: Prepared
+    ) -> str:
+        anonymous = mount.anonymous or mount.source == self._anonymous_name(record, mount.target)
+        try:
+            await self._volumes.inspect(VolumeRef(name=mount.source))
+        except NotFound:
+            await self._volumes.create(
+                Volume(
+                    name=mount.source,
+                    driver=mount.driver or "local",
+                    options=mount.driver_options,
+                    labels=mount.labels,
+                    anonymous=anonymous,
+                )
+            )
+        if anonymous and mount.source not in record.anonymous:
+            record.anonymous = (*record.anonymous, mount.source)
+        seed: tuple[str, ...] = ()
+        if mount.copy:
+            seed = tuple(f"{layer}/{mount.target.strip('/')}" for layer in prepared.lower)
+        answer = await self._volumes.publish(
+            PublishRequest(
+                name=mount.source,
+                owner=record.spec.id,
+                readonly=mount.readonly,
+                subpath=mount.subpath,
+                seed=seed,
+            )
+        )
+        return answer.path
+
+    async def _lend_image(self, record: ContainerRecord, mount: FileMount) -> str:
+        image = await self._images.inspect(ImageRef(reference=mount.source))
+        lent = await self._images.prepare(
+            PrepareRequest(
+                id=f"{record.spec.id}-{mount.target.strip('/').replace('/', '-')}",
+                image=image.id,
+                readonly=True,
+            )
+        )
+        if len(lent.lower) != 1:
+            raise InvalidArgument(
+                f"image {mount.source} has {len(lent.lower)} layers; only an image of one layer "
+                "can be mounted into a container"
+            )
+        return lent.lower[0]
+
+    def _files(
+        self,
+        record: ContainerRecord,
+        sandbox: SandboxRecord,
+        network: Sandbox | None,
+        hostname: str,
+    ) -> tuple[Mount, ...]:
+        directory = self.directory(record)
+        directory.mkdir(parents=True, exist_ok=True, mode=0o711)
+        try:
+            machine = Path("/etc/resolv.conf").read_text()
+        except OSError:
+            machine = ""
+        texts = {
+            "/etc/resolv.conf": hostfiles.resolv_conf(sandbox.spec, network, machine),
+            "/etc/hosts": hostfiles.hosts(sandbox.spec, network, hostname),
+            "/etc/hostname": f"{hostname}\n",
+        }
+        files = []
+        for target, text in texts.items():
+            path = directory / Path(target).name
+            hostfiles.write_text(path, text)
+            files.append((str(path), target))
+        record.resolv_path, record.hosts_path, record.hostname_path = (p for p, _ in files)
+        files += hostfiles.write_files(directory / "files", record.spec.files)
+        return tuple(
+            Mount(
+                target=target, kind="bind", source=path, options=("bind", "rprivate"), create="file"
+            )
+            for path, target in files
+        )
+
+    def _log(self, record: ContainerRecord) -> LogSpec:
+        log = record.spec.log
+        if log.driver == "none" or log.path:
+            record.log_path = log.path
+            return log
+        suffix = {"cri": "0.log", "local": "container.log"}.get(
+            log.driver, f"{record.spec.id}-json.log"
+        )
+        record.log_path = str(self.directory(record) / suffix)
+        return msgspec.structs.replace(log, path=record.log_path)

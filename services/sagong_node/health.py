@@ -1,0 +1,126 @@
+"""Docker's health checks: a command in the container, again and again, and what follows from it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+
+from sagong.contracts.node import HealthSpec, HealthState, StatusState
+from sagong.contracts.runtime import ExecRequest, Process, Runtime
+from sagong.errors import SagongError
+from sagong.frames import Frame, FrameReader
+from sagong.host import Host
+from sagong_node.lifecycle import Lifecycle
+from sagong_node.records import ContainerRecord
+from sagong_node.registry import Registry
+
+__all__ = ["Health", "judge"]
+
+_KEPT_PROBES = 5
+_OUTPUT = 4096
+
+
+def judge(
+    state: HealthState, probe: tuple[float, float, int, str], spec: HealthSpec, started: float
+) -> HealthState:
+    """The state after one more probe (start, end, code, output). Pure.
+
+    Failures within the start period don't count until the first success.
+    """
+    begin, _, code, _ = probe
+    probes = (*state.probes, probe)[-_KEPT_PROBES:]
+    if code == 0:
+        return HealthState(status="healthy", failing_streak=0, probes=probes)
+    starting = state.status == "starting" and begin - started < spec.start_period
+    streak = state.failing_streak + (0 if starting else 1)
+    status = "unhealthy" if streak >= (spec.retries or 3) else state.status
+    return HealthState(status=status, failing_streak=streak, probes=probes)
+
+
+class Health:
+    """One probing task a container that has a check and runs."""
+
+    def __init__(self, host: Host, registry: Registry, lifecycle: Lifecycle) -> None:
+        self._host = host
+        self._registry = registry
+        self._lifecycle = lifecycle
+        self._runtime = host.use(Runtime)
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        lifecycle.started.append(self.begin)
+
+    def begin(self, record: ContainerRecord) -> None:
+        """Probe a container that has started, until its run ends."""
+        spec = record.spec.health
+        if spec is None or not spec.test or spec.test[0] == "NONE":
+            return
+        old = self._tasks.pop(record.spec.id, None)
+        if old is not None:
+            old.cancel()
+        record.health = HealthState(status="starting")
+        work = self._probe_all(record, spec, record.run)
+        self._tasks[record.spec.id] = self._host.spawn(work, f"health {record.spec.id[:12]}")
+
+    async def _probe_all(self, record: ContainerRecord, spec: HealthSpec, run: int) -> None:
+        try:
+            while True:
+                await asyncio.sleep(self._pause(record, spec))
+                if not record.alive or record.run != run:
+                    return
+                if record.state is StatusState.RUNNING:
+                    await self._probe(record, spec)
+        finally:
+            if self._tasks.get(record.spec.id) is asyncio.current_task():
+                del self._tasks[record.spec.id]
+
+    def _pause(self, record: ContainerRecord, spec: HealthSpec) -> float:
+        starting = record.health is not None and record.health.status == "starting"
+        young = time.time() - record.started_at < spec.start_period
+        return (spec.start_interval or 5.0) if starting and young else (spec.interval or 30.0)
+
+    async def _probe(self, record: ContainerRecord, spec: HealthSpec) -> None:
+        begin = time.time()
+        try:
+            async with asyncio.timeout(spec.timeout or 30.0):
+                code, output = await self._execute(record, spec)
+        except TimeoutError:
+            code, output = -1, f"Health check exceeded timeout ({spec.timeout}s)"
+        except (SagongError, OSError) as error:
+            code, output = -1, str(error)
+        if not record.alive or record.health is None:
+            return
+        before = record.health.status
+        probe = (begin, time.time(), code, output)
+        record.health = judge(record.health, probe, spec, record.started_at)
+        self._registry.keep(record)
+        if record.health.status != before:
+            self._lifecycle.note(record, f"health_status: {record.health.status}")
+
+    async def _execute(self, record: ContainerRecord, spec: HealthSpec) -> tuple[int, str]:
+        kind, *args = spec.test
+        if kind == "CMD-SHELL":
+            args = ["/bin/sh", "-c", *args]
+        process = Process(args=tuple(args), env=record.env, cwd=record.cwd)
+        request = ExecRequest(id=record.spec.id, exec_id=uuid.uuid4().hex, process=process)
+        status = await self._runtime.exec(request)
+        if status.stream is None:
+            return status.code, ""
+        reader, writer = await asyncio.open_unix_connection(status.stream.path)
+        try:
+            writer.write(status.stream.token.encode() + b"\n")
+            return await _collect(reader)
+        finally:
+            writer.close()
+
+
+async def _collect(reader: asyncio.StreamReader) -> tuple[int, str]:
+    """Output and exit code of an exec'd process by its frames."""
+    frames, output = FrameReader(), b""
+    while data := await reader.read(1 << 16):
+        for kind, payload in frames.feed(data):
+            if kind == Frame.EXIT:
+                code = int.from_bytes(payload[:4], "big", signed=True)
+                return code, output.decode(errors="replace")
+            if kind in (Frame.STDOUT, Frame.STDERR) and len(output) < _OUTPUT:
+                output += payload[: _OUTPUT - len(output)]
+    return -1, output.decode(errors="replace")

@@ -1,0 +1,85 @@
+"""resolv.conf, hosts and hostname of a container, and files given with its spec."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from sagong.contracts.network import Sandbox
+from sagong.contracts.node import HostFile, SandboxSpec
+
+__all__ = ["hosts", "resolv_conf", "write_files", "write_text"]
+
+_LOCAL_HOSTS = """127.0.0.1\tlocalhost
+::1\tlocalhost ip6-localhost ip6-loopback
+fe00::\tip6-localnet
+ff00::\tip6-mcastprefix
+ff02::1\tip6-allnodes
+ff02::2\tip6-allrouters
+"""
+_FALLBACK_NAMESERVERS = ("8.8.8.8", "8.8.4.4")
+
+
+def resolv_conf(spec: SandboxSpec, network: Sandbox | None, machine: str) -> str:
+    """The sandbox's own servers, else its network's resolver, else the machine's (not loopback)."""
+    theirs = [line.split() for line in machine.splitlines()]
+    search = spec.search or tuple(w for f in theirs if f[:1] == ["search"] for w in f[1:])
+    options = spec.dns_options or tuple(w for f in theirs if f[:1] == ["options"] for w in f[1:])
+    lines = [f"nameserver {address}" for address in _nameservers(spec, network, theirs)]
+    if search and search != (".",):
+        lines.append(f"search {' '.join(search)}")
+    if options:
+        lines.append(f"options {' '.join(options)}")
+    return "\n".join(lines) + "\n"
+
+
+def _nameservers(
+    spec: SandboxSpec, network: Sandbox | None, theirs: list[list[str]]
+) -> Iterable[str]:
+    if network is not None and network.dns:
+        return (network.dns,)
+    if spec.dns:
+        return spec.dns
+    known = [f[1] for f in theirs if f[:1] == ["nameserver"] and len(f) > 1]
+    if network is not None and network.mode == "host":
+        return known
+    return [a for a in known if not _loopback(a)] or _FALLBACK_NAMESERVERS
+
+
+def _loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+    except ValueError:
+        return True
+
+
+def hosts(spec: SandboxSpec, network: Sandbox | None, hostname: str) -> str:
+    """localhost, what was asked for, and the container's own name with each of its addresses."""
+    lines = [f"{address}\t{names}" for address, names in spec.hosts]
+    name = f"{hostname}.{spec.domainname} {hostname}" if spec.domainname else hostname
+    for endpoint in network.endpoints if network else ():
+        lines += [f"{a}\t{name}" for a in (endpoint.ipv4, endpoint.ipv6) if a]
+    return _LOCAL_HOSTS + "".join(f"{line}\n" for line in lines)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write in place: the file may be bound into a running container, where a rename is unseen."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as file:
+        file.write(text)
+    path.chmod(0o644)
+
+
+def write_files(directory: Path, files: Iterable[HostFile]) -> list[tuple[str, str]]:
+    """Write the spec's files; (source, target) of each."""
+    directory.mkdir(parents=True, exist_ok=True, mode=0o711)
+    written = []
+    for number, file in enumerate(files):
+        path = directory / f"{number}"
+        path.write_bytes(file.content)
+        os.chown(path, file.uid, file.gid)
+        path.chmod(file.mode)
+        written.append((str(path), file.target))
+    return written

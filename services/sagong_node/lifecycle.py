@@ -1,0 +1,373 @@
+"""The life of a container: start, end, restart by policy, removal. One lock a container."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Callable
+
+from sagong.contracts.metrics import Metrics, Target, TargetRef
+from sagong.contracts.node import StatusState
+from sagong.contracts.runtime import (
+    Container,
+    ContainerRef,
+    ContainerState,
+    Exited,
+    Runtime,
+    SignalRequest,
+)
+from sagong.errors import (
+    Conflict,
+    FailedPrecondition,
+    NotFound,
+    SagongError,
+    Unavailable,
+)
+from sagong.host import Host
+from sagong_node import signals
+from sagong_node.assembly import command_of, run_spec
+from sagong_node.ground import Ground
+from sagong_node.journal import Journal
+from sagong_node.records import ContainerRecord, SandboxRecord
+from sagong_node.registry import Registry
+
+__all__ = ["Lifecycle"]
+
+_FIRST_DELAY, _LONGEST_DELAY, _SETTLED = 0.1, 60.0, 10.0
+_LOST = 255
+_KILL = 9
+
+
+class Lifecycle:
+    """Starts, ends and removes containers, and follows their ends."""
+
+    def __init__(self, host: Host, registry: Registry, ground: Ground, journal: Journal) -> None:
+        self.changed: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
+        self.removed: dict[str, int] = {}
+        self.accounts: dict[str, tuple[bytes, bytes]] = {}
+        self.started: list[Callable[[ContainerRecord], None]] = []
+        self._host = host
+        self._registry = registry
+        self._ground = ground
+        self._journal = journal
+        self._runtime = host.use(Runtime)
+        self._metrics = host.use(Metrics)
+        self._locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._restarts: dict[str, asyncio.Task[None]] = {}
+
+    def container(self, id_: str) -> ContainerRecord:
+        """The record of a container; NotFound in Docker's words."""
+        record = self._registry.containers.get(id_)
+        if record is None:
+            raise NotFound(f"No such container: {id_}")
+        return record
+
+    def sandbox(self, id_: str) -> SandboxRecord:
+        """The record of a sandbox."""
+        record = self._registry.sandboxes.get(id_)
+        if record is None:
+            raise NotFound(f"No such sandbox: {id_}")
+        return record
+
+    def note(self, record: ContainerRecord, action: str, **facts: str) -> None:
+        """Tell an event, and wake whoever waits for this container."""
+        self._journal.note(record, self._owner(record), action, **facts)
+        event = self.changed.pop(record.spec.id, None)
+        if event is not None:
+            event.set()
+
+    async def start(self, id_: str, *, expect_attach: bool, rows: int, columns: int) -> None:
+        """Start a container that is not running."""
+        async with self._locks[id_]:
+            record = self.container(id_)
+            if record.state is StatusState.PAUSED:
+                raise FailedPrecondition("cannot start a paused container, try unpause instead")
+            if record.state is StatusState.REMOVING:
+                raise Conflict(f"container {id_} is marked for removal and cannot be started")
+            self._cancel_restart(id_)
+            if not record.alive:
+                record.failures, record.restart_count = 0, 0
+                await self._run(record, expect_attach=expect_attach, rows=rows, columns=columns)
+
+    async def stop(self, id_: str, seconds: float | None, signal: str) -> None:
+        """Signal, wait, kill; the restart policy does not apply afterwards."""
+        record = self.container(id_)
+        self._unwish(record)
+        if not record.alive:
+            return
+        if record.state is StatusState.PAUSED:
+            await self._runtime.resume(ContainerRef(id=id_))
+        image = record.image.config.stop_signal if record.image else ""
+        number = signals.number(signal or record.spec.stop_signal or image or "SIGTERM")
+        bound = record.spec.stop_timeout if seconds is None else seconds
+        await self.signal(record, number)
+        if bound >= 0 and not await self._ended_within(record, bound):
+            await self.signal(record, _KILL)
+        await self._ended_within(record, None)
+        self.note(record, "stop")
+
+    async def signal(self, record: ContainerRecord, number: int) -> None:
+        """Send a signal; one that has just ended is no error."""
+        try:
+            await self._runtime.signal(SignalRequest(id=record.spec.id, signal=number))
+        except NotFound:
+            return
+        self.note(record, "kill", signal=str(number))
+
+    async def kill(self, id_: str, signal: str) -> None:
+        """A signal by the user's wish; SIGKILL counts as a stop."""
+        record = self.container(id_)
+        if not record.alive:
+            raise FailedPrecondition(f"container {id_} is not running")
+        number = signals.number(signal)
+        if number == _KILL:
+            self._unwish(record)
+        await self.signal(record, number)
+        if number == _KILL:
+            await self._ended_within(record, 10.0)
+
+    async def remove(self, id_: str, *, force: bool, volumes: bool) -> None:
+        """Remove a container and all that is only its own."""
+        record = self.container(id_)
+        if record.alive and not force:
+            word = "paused" if record.state is StatusState.PAUSED else "running"
+            raise FailedPrecondition(
+                f"cannot remove container {record.spec.name or id_!r}: container is {word}: "
+                "stop the container before removing or force remove"
+            )
+        if record.alive:
+            self._unwish(record)
+            await self.signal(record, _KILL)
+            await self._ended_within(record, 10.0)
+        self._cancel_restart(id_)
+        async with self._locks[id_]:
+            if id_ in self._registry.containers:
+                await self._remove(record, volumes=volumes)
+        self._locks.pop(id_, None)
+
+    async def finish(self, exited: Exited) -> None:
+        """A run has ended: clean up, and restart or remove as its spec has it."""
+        async with self._locks[exited.id]:
+            record = self._registry.containers.get(exited.id)
+            if record is None or exited.run != record.run or not record.alive:
+                return
+            await self._finish(record, exited)
+
+    async def reconcile(self) -> None:
+        """Hold the records against what the runtime knows; used at start and after missed events."""
+        known = {c.id: c for c in (await self._runtime.list()).containers}
+        for record in list(self._registry.containers.values()):
+            found = known.get(record.spec.id)
+            if record.alive and (found is None or found.state is ContainerState.EXITED):
+                await self.finish(_ending(record, found))
+            elif record.alive and found is not None:
+                record.pid, record.cgroup = found.pid, found.cgroup
+                self._begun(record)
+            elif record.state is StatusState.RESTARTING:
+                self._restart_later(record)
+        for id_ in set(known) - set(self._registry.containers):
+            await self._runtime.remove(ContainerRef(id=id_))
+
+    async def track_all(self) -> None:
+        """Tell the measurer of everything that runs."""
+        for record in list(self._registry.containers.values()):
+            if record.alive:
+                await self._track(record)
+
+    def _owner(self, record: ContainerRecord) -> str:
+        sandbox = self._registry.sandboxes.get(record.spec.sandbox)
+        return sandbox.spec.owner if sandbox else ""
+
+    async def _run(
+        self, record: ContainerRecord, *, expect_attach: bool, rows: int = 0, columns: int = 0
+    ) -> None:
+        sandbox = self.sandbox(record.spec.sandbox)
+        record.wanted = True
+        try:
+            site = await self._ground.site(record, sandbox)
+            self.accounts[record.spec.id] = (site.root.passwd, site.root.group)
+            spec = run_spec(record.spec, site, record.run + 1, expect_attach=expect_attach)
+            merged = command_of(record.spec, site)
+            record.args, record.env, record.cwd = merged.args, spec.process.env, merged.cwd
+            await self._forget_last(record)
+            container = await self._runtime.run(spec)
+        except BaseExceptionGroup as group:
+            error = _first(group)
+            await self._failed(record, sandbox, error)
+            raise error from None
+        except SagongError as error:
+            await self._failed(record, sandbox, error)
+            raise
+        self._running(record, container)
+
+    async def _forget_last(self, record: ContainerRecord) -> None:
+        if record.run:
+            await self._runtime.remove(ContainerRef(id=record.spec.id))
+
+    def _running(self, record: ContainerRecord, container: Container) -> None:
+        record.run, record.pid = container.run, container.pid
+        record.cgroup, record.started_at = container.cgroup, container.started_at
+        record.finished_at, record.code, record.error = 0.0, 0, ""
+        record.oom_killed, record.exec_ids = False, ()
+        record.state = StatusState.RUNNING
+        self._registry.keep(record)
+        self._begun(record)
+        self.note(record, "start")
+
+    def _begun(self, record: ContainerRecord) -> None:
+        self._host.spawn(self._track(record), f"track {record.spec.id[:12]}")
+        for listener in self.started:
+            listener(record)
+
+    async def _track(self, record: ContainerRecord) -> None:
+        try:
+            await self._metrics.track(
+                Target(
+                    id=record.spec.id,
+                    cgroup=record.cgroup,
+                    pid=record.pid,
+                    group=record.spec.sandbox,
+                    labels=record.spec.labels,
+                )
+            )
+        except SagongError:
+            return  # nobody measures now; a new measurer is told all again
+
+    async def _failed(
+        self, record: ContainerRecord, sandbox: SandboxRecord, error: SagongError
+    ) -> None:
+        record.error = error.message
+        record.code = 127 if isinstance(error, NotFound) else 126
+        if not isinstance(error, NotFound | FailedPrecondition):
+            record.code = 128
+        record.wanted = False
+        self._registry.keep(record)
+        await self._clear(record, sandbox)
+
+    async def _clear(self, record: ContainerRecord, sandbox: SandboxRecord) -> None:
+        await self._ground.clear(record)
+        if not sandbox.spec.explicit and not self._others(record):
+            await self._ground.leave(sandbox)
+
+    def _others(self, record: ContainerRecord) -> bool:
+        """Whether another container of the sandbox lives."""
+        return any(
+            other.alive and other.spec.sandbox == record.spec.sandbox and other is not record
+            for other in self._registry.containers.values()
+        )
+
+    async def _finish(self, record: ContainerRecord, exited: Exited) -> None:
+        record.state = StatusState.EXITED
+        record.code, record.oom_killed = exited.code, exited.oom_killed
+        record.finished_at, record.pid = exited.finished_at, 0
+        self._registry.keep(record)
+        if exited.oom_killed:
+            self.note(record, "oom")
+        again = self._restarts_by_policy(record)
+        if again:
+            record.state = StatusState.RESTARTING
+        self.note(record, "die", exitCode=str(exited.code))
+        await self._metrics_forget(record)
+        sandbox = self._registry.sandboxes.get(record.spec.sandbox)
+        if sandbox is not None:
+            await self._clear(record, sandbox)
+        if again:
+            self._restart_later(record)
+        elif record.spec.remove:
+            await self._remove(record, volumes=True)
+
+    async def _metrics_forget(self, record: ContainerRecord) -> None:
+        try:
+            await self._metrics.untrack(TargetRef(id=record.spec.id))
+        except SagongError:
+            return
+
+    async def _remove(self, record: ContainerRecord, *, volumes: bool) -> None:
+        id_ = record.spec.id
+        record.state = StatusState.REMOVING
+        await self._runtime.remove(ContainerRef(id=id_))
+        await self._ground.remove(record, volumes=volumes)
+        self._registry.forget(record)
+        sandbox = self._registry.sandboxes.get(record.spec.sandbox)
+        if sandbox is not None and not sandbox.spec.explicit:
+            await self._ground.leave(sandbox)
+            self._registry.forget(sandbox)
+        self.accounts.pop(id_, None)
+        self.removed[id_] = record.code
+        self.note(record, "destroy")
+        asyncio.get_running_loop().call_later(60.0, self.removed.pop, id_, None)
+
+    def _unwish(self, record: ContainerRecord) -> None:
+        record.wanted = False
+        self._cancel_restart(record.spec.id)
+        if record.state is StatusState.RESTARTING:
+            record.state = StatusState.EXITED
+        self._registry.keep(record)
+
+    def _restarts_by_policy(self, record: ContainerRecord) -> bool:
+        policy = record.spec.restart
+        if not record.wanted:
+            return False
+        if policy.name == "on-failure":
+            left = not policy.maximum or record.restart_count < policy.maximum
+            return record.code != 0 and left
+        return policy.name in ("always", "unless-stopped")
+
+    def _restart_later(self, record: ContainerRecord) -> None:
+        if record.finished_at - record.started_at > _SETTLED:
+            record.failures = 0
+        delay = min(_FIRST_DELAY * 2**record.failures, _LONGEST_DELAY)
+        record.failures += 1
+        id_ = record.spec.id
+        self._restarts[id_] = self._host.spawn(self._restart(id_, delay), f"restart {id_[:12]}")
+
+    async def _restart(self, id_: str, delay: float) -> None:
+        await asyncio.sleep(delay)
+        async with self._locks[id_]:
+            record = self._registry.containers.get(id_)
+            if record is None or record.state is not StatusState.RESTARTING:
+                return
+            record.restart_count += 1
+            try:
+                await self._run(record, expect_attach=False)
+            except (Unavailable, SagongError):
+                record.wanted = True
+                record.finished_at = time.time()
+                self._restart_later(record)
+
+    def _cancel_restart(self, id_: str) -> None:
+        task = self._restarts.pop(id_, None)
+        if task is not None and not task.done():
+            task.cancel()
+
+    async def _ended_within(self, record: ContainerRecord, seconds: float | None) -> bool:
+        """Wait until the record says that it ended, not only the runtime."""
+        try:
+            async with asyncio.timeout(seconds):
+                while record.alive:
+                    await self.changed[record.spec.id].wait()
+        except TimeoutError:
+            return False
+        return True
+
+
+def _ending(record: ContainerRecord, found: Container | None) -> Exited:
+    """The end of a run as the runtime tells it, or as good as is known when it was lost."""
+    if found is None or found.run != record.run:
+        return Exited(id=record.spec.id, run=record.run, code=_LOST, finished_at=time.time())
+    return Exited(
+        id=found.id,
+        run=found.run,
+        code=found.code,
+        oom_killed=found.oom_killed,
+        finished_at=found.finished_at,
+    )
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> SagongError:
+    """The error to tell, when several parts of a start failed together."""
+    for error in group.exceptions:
+        if isinstance(error, SagongError):
+            return error
+    raise group

@@ -1,0 +1,98 @@
+"""Records of sandboxes and containers: what node knows of each, as it is kept in the state."""
+
+from __future__ import annotations
+
+import msgspec
+
+from sagong.contracts.image import Image
+from sagong.contracts.network import Sandbox
+from sagong.contracts.node import (
+    ContainerSpec,
+    ContainerStatus,
+    HealthState,
+    SandboxSpec,
+    SandboxStatus,
+    StatusState,
+)
+
+__all__ = ["ContainerRecord", "SandboxRecord"]
+
+
+class SandboxRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """A sandbox; `network` while it is joined."""
+
+    spec: SandboxSpec
+    network: Sandbox | None = None
+
+    def status(self) -> SandboxStatus:
+        """As others see it."""
+        return SandboxStatus(spec=self.spec, network=self.network)
+
+
+class ContainerRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """A container. `wanted` is whether it should run: false after a stop that somebody asked for."""
+
+    spec: ContainerSpec
+    state: StatusState = StatusState.CREATED
+    run: int = 0
+    pid: int = 0
+    code: int = 0
+    oom_killed: bool = False
+    error: str = ""
+    wanted: bool = False
+    created_at: float = 0.0
+    started_at: float = 0.0
+    finished_at: float = 0.0
+    restart_count: int = 0
+    failures: int = 0
+    image: Image | None = None
+    args: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    cwd: str = "/"
+    mounts: tuple[tuple[str, str, str, str, str, bool, str], ...] = ()
+    anonymous: tuple[str, ...] = ()
+    log_path: str = ""
+    resolv_path: str = ""
+    hosts_path: str = ""
+    hostname_path: str = ""
+    upper: str = ""
+    lower: tuple[str, ...] = ()
+    cgroup: str = ""
+    exec_ids: tuple[str, ...] = ()
+    health: HealthState | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether its processes exist."""
+        return self.state in (StatusState.RUNNING, StatusState.PAUSED)
+
+    def status(self, network: Sandbox | None) -> ContainerStatus:
+        """As others see it."""
+        return ContainerStatus(
+            spec=self.spec,
+            state=self.state,
+            pid=self.pid,
+            run=self.run,
+            code=self.code,
+            oom_killed=self.oom_killed,
+            error=self.error,
+            created_at=self.created_at,
+            started_at=self.started_at,
+            finished_at=self.finished_at,
+            restart_count=self.restart_count,
+            image=self.image,
+            args=self.args,
+            env=self.env,
+            cwd=self.cwd,
+            mounts=self.mounts,
+            log_path=self.log_path,
+            resolv_path=self.resolv_path,
+            hosts_path=self.hosts_path,
+            hostname_path=self.hostname_path,
+            upper=self.upper,
+            lower=self.lower,
+            cgroup=self.cgroup,
+            exec_ids=self.exec_ids,
+            health=self.health,
+            network=network,
+        )

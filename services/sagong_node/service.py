@@ -1,0 +1,368 @@
+"""The contract `node`: each method finds the record, checks its state, and asks who does the work."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+
+from sagong.contracts.image import ImageRef, Images
+from sagong.contracts.network import ConnectRequest, DisconnectRequest, Networks
+from sagong.contracts.node import (
+    AttachSpec,
+    ConnectSpec,
+    ContainerSpec,
+    ContainerStatus,
+    DialRequest,
+    ExecRef,
+    ExecSpec,
+    ExecState,
+    KillRequest,
+    LogsRequest,
+    NodeQuery,
+    Ref,
+    RemoveRequest,
+    ResizeSpec,
+    SandboxSpec,
+    SandboxStatus,
+    StartRequest,
+    StatusList,
+    StatusState,
+    StopRequest,
+    TopResult,
+    UpdateSpec,
+    WaitRequest,
+    WaitResult,
+)
+from sagong.contracts.runtime import (
+    AttachRequest,
+    ContainerRef,
+    ResizeRequest,
+    Runtime,
+    UpdateRequest,
+)
+from sagong.contracts.streams import Address
+from sagong.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidArgument,
+    SagongError,
+)
+from sagong.host import Host
+from sagong_node import defaults, mounts
+from sagong_node.execution import Execution
+from sagong_node.ground import Ground
+from sagong_node.lifecycle import Lifecycle
+from sagong_node.logs import LogReader
+from sagong_node.processes import process_facts
+from sagong_node.records import ContainerRecord, SandboxRecord
+from sagong_node.registry import Registry
+from sagong_node.streams import StreamServer
+
+__all__ = ["NodeService"]
+
+
+class NodeService:
+    """Methods of the slot; made and fed by `sagong_node.plugin`."""
+
+    def __init__(
+        self,
+        host: Host,
+        registry: Registry,
+        ground: Ground,
+        life: Lifecycle,
+        streams: StreamServer,
+    ) -> None:
+        self._registry = registry
+        self._images = host.use(Images)
+        self._runtime = host.use(Runtime)
+        self._networks = host.use(Networks)
+        self._ground = ground
+        self._life = life
+        self._execution = Execution(self._runtime, life, registry)
+        self._streams = streams
+
+    async def start(self, request: StartRequest) -> ContainerStatus:
+        """Start a container."""
+        await self._life.start(
+            request.id,
+            expect_attach=request.expect_attach,
+            rows=request.rows,
+            columns=request.columns,
+        )
+        return self._status(self._life.container(request.id))
+
+    async def stop(self, request: StopRequest) -> ContainerStatus:
+        """Stop a container; one that removes itself at its end answers as it was last."""
+        record = self._life.container(request.id)
+        await self._life.stop(request.id, request.seconds, request.signal)
+        return self._status(record)
+
+    async def create_sandbox(self, spec: SandboxSpec) -> SandboxStatus:
+        """Make a sandbox; an explicit one joins its networks now."""
+        known = self._registry.sandboxes.get(spec.id)
+        if known is not None and known.spec != spec:
+            raise AlreadyExists(f"sandbox {spec.id} exists with another specification")
+        record = known or SandboxRecord(spec=spec)
+        if known is None:
+            if spec.share_with:
+                self._life.sandbox(spec.share_with)
+            self._registry.keep(record)
+        if spec.explicit:
+            try:
+                await self._ground.join(record)
+            except SagongError:
+                self._registry.forget(record)
+                raise
+        return record.status()
+
+    async def remove_sandbox(self, ref: Ref) -> None:
+        """Remove an empty sandbox."""
+        record = self._registry.sandboxes.get(ref.id)
+        if record is None:
+            return
+        inside = [r for r in self._registry.containers.values() if r.spec.sandbox == ref.id]
+        if inside:
+            raise FailedPrecondition(f"sandbox {ref.id} has {len(inside)} containers; remove them")
+        await self._ground.leave(record)
+        self._registry.forget(record)
+        await self._registry.flushed()
+
+    def sandbox(self, ref: Ref) -> SandboxStatus:
+        """One sandbox."""
+        return self._life.sandbox(ref.id).status()
+
+    async def connect(self, spec: ConnectSpec) -> SandboxStatus:
+        """Change the networks of a sandbox, now or for its next start."""
+        record = self._life.sandbox(spec.id)
+        wanted = [
+            a for a in record.spec.network.attachments if a.network != spec.attachment.network
+        ]
+        if record.network is not None:
+            record.network = await self._connect_now(spec)
+        if not spec.disconnect:
+            wanted.append(spec.attachment)
+        network = msgspec.structs.replace(record.spec.network, attachments=tuple(wanted))
+        record.spec = msgspec.structs.replace(record.spec, network=network)
+        self._registry.keep(record)
+        for container in self._registry.containers.values():
+            if container.alive and container.spec.sandbox == spec.id:
+                self._ground.rewrite_hosts(container, record)
+        await self._registry.flushed()
+        return record.status()
+
+    async def _connect_now(self, spec: ConnectSpec) -> Sandbox:
+        if spec.disconnect:
+            return await self._networks.disconnect(
+                DisconnectRequest(id=spec.id, network=spec.attachment.network, force=spec.force)
+            )
+        return await self._networks.connect(ConnectRequest(id=spec.id, attachment=spec.attachment))
+
+    async def create(self, spec: ContainerSpec) -> ContainerStatus:
+        """Make a container; its root filesystem is there from now on."""
+        known = self._registry.containers.get(spec.id)
+        if known is not None:
+            if known.spec != spec:
+                raise AlreadyExists(f"container {spec.id} exists with another specification")
+            return self._status(known)
+        self._life.sandbox(spec.sandbox)
+        mounts.check(spec.mounts)
+        defaults.capabilities(
+            spec.add_capabilities, spec.drop_capabilities, privileged=spec.privileged
+        )
+        record = ContainerRecord(spec=spec, created_at=time.time())
+        record.image = await self._images.inspect(ImageRef(reference=spec.image))
+        await self._ground.prepare(record)
+        self._registry.keep(record)
+        await self._registry.flushed()
+        self._life.note(record, "create")
+        return self._status(record)
+
+    async def restart(self, request: StopRequest) -> ContainerStatus:
+        """Stop, then start."""
+        await self._life.stop(request.id, request.seconds, request.signal)
+        await self._life.start(request.id, expect_attach=False, rows=0, columns=0)
+        record = self._life.container(request.id)
+        self._life.note(record, "restart")
+        return self._status(record)
+
+    async def kill(self, request: KillRequest) -> None:
+        """Signal a container."""
+        await self._life.kill(request.id, request.signal)
+
+    async def pause(self, ref: Ref) -> None:
+        """Freeze."""
+        record = self._running(ref.id)
+        if record.state is StatusState.PAUSED:
+            raise FailedPrecondition(f"Container {ref.id} is already paused")
+        await self._runtime.pause(ContainerRef(id=ref.id))
+        record.state = StatusState.PAUSED
+        self._registry.keep(record)
+        self._life.note(record, "pause")
+
+    async def resume(self, ref: Ref) -> None:
+        """Thaw."""
+        record = self._life.container(ref.id)
+        if record.state is not StatusState.PAUSED:
+            raise FailedPrecondition(f"Container {ref.id} is not paused")
+        await self._runtime.resume(ContainerRef(id=ref.id))
+        record.state = StatusState.RUNNING
+        self._registry.keep(record)
+        self._life.note(record, "unpause")
+
+    async def update(self, spec: UpdateSpec) -> ContainerStatus:
+        """Change limits, restart policy or name."""
+        record = self._life.container(spec.id)
+        changed = record.spec
+        if spec.limits is not None:
+            if record.alive:
+                await self._runtime.update(UpdateRequest(id=spec.id, limits=spec.limits))
+            given = {
+                name: value
+                for name in spec.limits.__struct_fields__
+                if (value := getattr(spec.limits, name)) not in (None, ())
+            }
+            limits = msgspec.structs.replace(changed.limits, **given)
+            changed = msgspec.structs.replace(changed, limits=limits)
+        if spec.restart is not None:
+            changed = msgspec.structs.replace(changed, restart=spec.restart)
+        if spec.name:
+            changed = msgspec.structs.replace(changed, name=spec.name)
+        record.spec = changed
+        self._registry.keep(record)
+        await self._registry.flushed()
+        self._life.note(record, "rename" if spec.name else "update")
+        return self._status(record)
+
+    async def remove(self, request: RemoveRequest) -> None:
+        """Remove a container."""
+        await self._life.remove(request.id, force=request.force, volumes=request.volumes)
+        await self._registry.flushed()
+
+    def inspect(self, ref: Ref) -> ContainerStatus:
+        """One container."""
+        return self._status(self._life.container(ref.id))
+
+    def list(self, query: NodeQuery) -> StatusList:
+        """All containers, in order of creation."""
+        return StatusList(
+            containers=tuple(
+                self._status(record)
+                for record in self._registry.containers.values()
+                if query.owner in ("", self._owner(record))
+            )
+        )
+
+    async def exec(self, spec: ExecSpec) -> ExecState:
+        """Start a process in a running container."""
+        return await self._execution.start(self._running(spec.id), spec)
+
+    async def exec_state(self, ref: ExecRef) -> ExecState:
+        """An exec's state."""
+        return await self._execution.state(ref)
+
+    async def attach(self, spec: AttachSpec) -> Address:
+        """Streams of a running container."""
+        record = self._running(spec.id)
+        address = await self._runtime.attach(
+            AttachRequest(id=spec.id, stdin=spec.stdin, replay=spec.replay)
+        )
+        self._life.note(record, "attach")
+        return address
+
+    async def resize(self, spec: ResizeSpec) -> None:
+        """Resize a terminal."""
+        record = self._running(spec.id)
+        await self._runtime.resize(
+            ResizeRequest(id=spec.id, exec_id=spec.exec_id, rows=spec.rows, columns=spec.columns)
+        )
+        self._life.note(record, "resize", height=str(spec.rows), width=str(spec.columns))
+
+    def logs(self, request: LogsRequest) -> Address:
+        """A stream of the log."""
+        record = self._life.container(request.id)
+        driver = record.spec.log.driver
+        if driver not in ("json-file", "cri", "local"):
+            raise FailedPrecondition("configured logging driver does not support reading")
+        path = Path(record.log_path or self._ground.directory(record) / "none")
+        reader = LogReader(path, driver, request, lambda: record.alive)
+        return self._streams.offer(reader.serve, "frames")
+
+    async def wait(self, request: WaitRequest) -> AsyncIterator[WaitResult]:
+        """First that it waits, then the end."""
+        if request.condition not in ("not-running", "next-exit", "removed"):
+            raise InvalidArgument(f"invalid condition: {request.condition!r}")
+        record = self._life.container(request.id)
+        run = record.run
+        yield WaitResult(waiting=True)
+        while not self._over(record, request, run):
+            await self._life.changed[request.id].wait()
+        yield WaitResult(code=record.code, error=record.error)
+
+    def _over(self, record: ContainerRecord, request: WaitRequest, run: int) -> bool:
+        gone = request.id not in self._registry.containers
+        if request.condition == "removed" or gone:
+            return gone
+        if request.condition == "next-exit":
+            ended = record.run > run or (record.run == run and record.finished_at > 0)
+            return not record.alive and ended and (record.run, record.finished_at) != (run, 0.0)
+        return not record.alive and record.state is not StatusState.RESTARTING
+
+    async def top(self, ref: Ref) -> TopResult:
+        """Processes of a container."""
+        self._running(ref.id)
+        found = await self._runtime.processes(ContainerRef(id=ref.id))
+        return TopResult(processes=tuple(process_facts(found.pids)))
+
+    def dial(self, request: DialRequest) -> Address:
+        """A raw stream to a port of a sandbox."""
+        sandbox = self._life.sandbox(request.id)
+        network = sandbox.network
+        if network is None:
+            raise FailedPrecondition(f"sandbox {request.id} has no network now")
+        addresses = [e.ipv4 or e.ipv6 for e in network.endpoints] or ["127.0.0.1"]
+
+        async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await _forward(reader, writer, addresses[0], request.port)
+
+        return self._streams.offer(forward, "raw")
+
+    def _running(self, id_: str) -> ContainerRecord:
+        record = self._life.container(id_)
+        if not record.alive:
+            raise FailedPrecondition(f"container {id_} is not running")
+        return record
+
+    def _owner(self, record: ContainerRecord) -> str:
+        sandbox = self._registry.sandboxes.get(record.spec.sandbox)
+        return sandbox.spec.owner if sandbox else ""
+
+    def _status(self, record: ContainerRecord) -> ContainerStatus:
+        sandbox = self._registry.sandboxes.get(record.spec.sandbox)
+        return record.status(sandbox.network if sandbox else None)
+
+
+async def _forward(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, address: str, port: int
+) -> None:
+    """Bytes both ways, half-closes too."""
+    far_reader, far_writer = await asyncio.open_connection(address, port)
+
+    async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        while data := await source.read(1 << 16):
+            sink.write(data)
+            await sink.drain()
+        if sink.can_write_eof():
+            sink.write_eof()
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(pump(reader, far_writer))
+            group.create_task(pump(far_reader, writer))
+    except* ConnectionError:
+        pass
+    finally:
+        far_writer.close()

@@ -1,0 +1,76 @@
+"""Byte streams that node itself gives: logs and forwarded ports, over its own Unix socket."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from sagong.contracts.streams import Address
+from sagong.errors import ResourceExhausted
+
+__all__ = ["Serve", "StreamServer"]
+
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+_TOKEN_SECONDS = 30.0
+_WAITING = 4096
+
+
+class StreamServer:
+    """Tokens are good once, and for thirty seconds."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._waiting: dict[str, tuple[Serve, asyncio.TimerHandle]] = {}
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Listen; directories decide who can connect, tokens who may."""
+        with contextlib.suppress(FileNotFoundError):
+            self._path.unlink()
+        self._server = await asyncio.start_unix_server(self._accept, str(self._path), limit=1 << 18)
+        os.chmod(self._path, 0o666)
+
+    async def stop(self) -> None:
+        """Close; streams that run are ended."""
+        if self._server is not None:
+            self._server.close()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def wait_idle(self) -> None:
+        """Wait until no stream runs."""
+        while self._tasks:
+            await asyncio.wait(set(self._tasks))
+
+    def offer(self, serve: Serve, protocol: str) -> Address:
+        """An address at which `serve` will be called with the connection."""
+        if len(self._waiting) >= _WAITING:
+            raise ResourceExhausted(f"{_WAITING} streams wait to be fetched; fetch some first")
+        token = secrets.token_hex(16)
+        timer = asyncio.get_running_loop().call_later(_TOKEN_SECONDS, self._waiting.pop, token)
+        self._waiting[token] = (serve, timer)
+        return Address(path=str(self._path), token=token, protocol=protocol)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            async with asyncio.timeout(5.0):
+                line = await reader.readline()
+            found = self._waiting.pop(line.decode(errors="replace").strip(), None)
+            if found is not None:
+                serve, timer = found
+                timer.cancel()
+                await serve(reader, writer)
+        except (TimeoutError, ValueError, ConnectionError, asyncio.CancelledError):
+            pass  # the client is gone, or never said who it is; there is nobody to tell
+        finally:
+            self._tasks.discard(task)
+            writer.close()

@@ -1,0 +1,58 @@
+"""Users and groups of an image: names to numbers, by its own /etc/passwd and /etc/group. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from sagong.contracts.runtime import User
+from sagong.errors import InvalidArgument
+
+__all__ = ["Account", "resolve"]
+
+
+@dataclass(frozen=True)
+class Account:
+    """Who a process is, and its home directory."""
+
+    user: User
+    home: str
+
+
+def resolve(wanted: str, groups: Iterable[str], passwd: bytes, group: bytes) -> Account:
+    """`USER[:GROUP]`, each a name or a number, and further groups.
+
+    Unknown names are refused in Docker's words; unknown numbers are taken as they are.
+    """
+    name, _, group_name = wanted.partition(":")
+    accounts = [fields for fields in _lines(passwd) if len(fields) >= 6]
+    teams = [fields for fields in _lines(group) if len(fields) >= 4]
+    uid, gid, login, home = _user(name or "0", accounts)
+    if group_name:
+        gid = _group(group_name, teams)
+    extra = {_group(entry, teams) for entry in groups}
+    if login and not group_name:
+        extra |= {int(t[2]) for t in teams if t[2].isdigit() and login in t[3].split(",")}
+    return Account(User(uid=uid, gid=gid, groups=tuple(sorted(extra))), home)
+
+
+def _user(name: str, accounts: list[list[str]]) -> tuple[int, int, str, str]:
+    for fields in accounts:
+        if name in (fields[0], fields[2]) and fields[2].isdigit() and fields[3].isdigit():
+            return int(fields[2]), int(fields[3]), fields[0], fields[5] or "/"
+    if name.isdigit():
+        return int(name), 0, "", "/"
+    raise InvalidArgument(f"unable to find user {name}: no matching entries in passwd file")
+
+
+def _group(name: str, teams: list[list[str]]) -> int:
+    for fields in teams:
+        if fields[0] == name and fields[2].isdigit():
+            return int(fields[2])
+    if name.isdigit():
+        return int(name)
+    raise InvalidArgument(f"unable to find group {name}: no matching entries in group file")
+
+
+def _lines(content: bytes) -> list[list[str]]:
+    return [line.split(":") for line in content.decode(errors="replace").splitlines() if line]
