@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from sagong.contracts.image import ImageRef, Images
-from sagong.contracts.network import ConnectRequest, DisconnectRequest, Networks
+from sagong.contracts.network import ConnectRequest, DisconnectRequest, Networks, Sandbox
 from sagong.contracts.node import (
     AttachSpec,
     ConnectSpec,
