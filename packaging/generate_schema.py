@@ -118,12 +118,12 @@ def expression(schema: dict[str, Any]) -> str:
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
         return SCALARS.get(name) or short(name)
-    kind = schema.get("type")
+    kind = str(schema.get("type"))
     if kind == "array":
         return "[]" + expression(schema["items"])
     if kind == "object" and "additionalProperties" in schema:
         return "{}" + expression(schema["additionalProperties"])
-    layout = schema.get("format")
+    layout: str | None = schema.get("format")
     return FORMATS.get((kind, layout)) or FORMATS[kind, None]
 
 
