@@ -1,0 +1,237 @@
+"""The HTTP server of all API services: listeners, connections, draining, access log.
+
+One handler gets every request; errors it raises become answers by `refusal`, each API's own table::
+
+    server = HttpServer(router.serve, refusal=to_docker_error, log=host.log)
+    server.listen(host.listener("api"))
+    ...
+    await server.drain(10.0)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import itertools
+import logging
+import os
+import socket
+import struct
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from sagong.http.connection import Connection
+from sagong.http.request import Peer, Request, Response
+from sagong.http.tls import ServerTls
+
+__all__ = ["Handler", "HttpLimits", "HttpServer", "Refusal"]
+
+Handler = Callable[[Request], Awaitable[Response | None]]
+Refusal = Callable[[Request, Exception], Response]
+
+_CREDENTIALS = struct.Struct("3i")
+_ACCEPT_BATCH = 64
+_SWEEP_SECONDS = 15.0
+_EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
+
+
+@dataclass(frozen=True, slots=True)
+class HttpLimits:
+    """Bytes of a head and of a body read whole; seconds of idleness and of a head's arrival.
+
+    `connections` beyond this number wait in the listener's backlog.
+    """
+
+    head: int = 64 << 10
+    body: int = 16 << 20
+    idle_seconds: float = 600.0
+    head_seconds: float = 30.0
+    handshake_seconds: float = 15.0
+    connections: int = 10_000
+
+
+class HttpServer:
+    """Serves one handler on any number of listening sockets."""
+
+    def __init__(
+        self,
+        handler: Handler,
+        *,
+        refusal: Refusal,
+        log: logging.Logger,
+        limits: HttpLimits = HttpLimits(),
+    ) -> None:
+        self.handler = handler
+        self.refusal = refusal
+        self.log = log
+        self.limits = limits
+        self.draining = False
+        self._listeners: dict[int, tuple[socket.socket, ServerTls | None]] = {}
+        self._connections: set[Connection] = set()
+        self._handshakes: set[asyncio.Task[None]] = set()
+        self._told: set[Callable[[], None]] = set()
+        self._numbers = itertools.count(1)
+        self._prefix = os.urandom(4).hex()
+        self._sweep: asyncio.TimerHandle | None = None
+        self._changed = asyncio.Event()
+
+    def listen(self, listener: socket.socket, tls: ServerTls | None = None) -> None:
+        """Accept on a listening socket, which the server owns from now on."""
+        listener.setblocking(False)
+        self._listeners[listener.fileno()] = (listener, tls)
+        asyncio.get_running_loop().add_reader(listener.fileno(), self._accept, listener, tls)
+
+    async def drain(self, seconds: float) -> None:
+        """Accept no more, end idle connections, tell streams, wait at most `seconds` for the rest."""
+        self.draining = True
+        self._stop_accepting()
+        for told in list(self._told):
+            told()
+        for connection in list(self._connections):
+            if connection.idle:
+                connection.close()
+        try:
+            async with asyncio.timeout(seconds):
+                while self._connections or self._handshakes:
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            self.log.info("draining ended early", extra={"left": len(self._connections)})
+
+    async def close(self) -> None:
+        """Stop now: cancel every handler, close every connection."""
+        self.draining = True
+        self._stop_accepting()
+        if self._sweep is not None:
+            self._sweep.cancel()
+        tasks = [c.task for c in self._connections if c.task is not None]
+        tasks += self._handshakes
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for connection in list(self._connections):
+            connection.close()
+        await asyncio.sleep(0)
+
+    def on_drain(self, told: Callable[[], None]) -> Callable[[], None]:
+        """See `Request.on_drain`."""
+        self._told.add(told)
+        return lambda: self._told.discard(told)
+
+    # -- called by connections --------------------------------------------------------------
+
+    def next_id(self) -> str:
+        """A request's id, unique on this machine."""
+        return f"{self._prefix}-{next(self._numbers):x}"
+
+    def joined(self, connection: Connection) -> None:
+        """A connection stands."""
+        self._connections.add(connection)
+        if self._sweep is None:
+            self._sweep = asyncio.get_running_loop().call_later(_SWEEP_SECONDS, self._sweep_idle)
+
+    def left(self, connection: Connection) -> None:
+        """A connection is gone."""
+        full = len(self._connections) >= self.limits.connections
+        self._connections.discard(connection)
+        self._changed.set()
+        if full and not self.draining:
+            self._resume_accepting()
+
+    def note(self, request: Request, began: float) -> None:
+        """One line of the access log, at level debug."""
+        if self.log.isEnabledFor(logging.DEBUG):
+            facts = {
+                "request": request.id,
+                "method": request.method,
+                "path": request.path,
+                "status": request.status,
+                "bytes": request.sent,
+                "ms": round((time.monotonic() - began) * 1e3, 2),
+                "peer": request.peer.address or f"uid {request.peer.uid}",
+            }
+            self.log.debug("served", extra=facts)
+
+    # -- accepting --------------------------------------------------------------------------
+
+    def _accept(self, listener: socket.socket, tls: ServerTls | None) -> None:
+        for _ in range(_ACCEPT_BATCH):
+            if len(self._connections) + len(self._handshakes) >= self.limits.connections:
+                asyncio.get_running_loop().remove_reader(listener.fileno())
+                return
+            try:
+                client, address = listener.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                self._accept_failed(listener, error)
+                return
+            client.setblocking(False)
+            task = asyncio.get_running_loop().create_task(self._open(client, address, tls))
+            self._handshakes.add(task)
+            task.add_done_callback(self._opened)
+
+    def _accept_failed(self, listener: socket.socket, error: OSError) -> None:
+        self.log.error("accept failed", extra={"error": str(error)})
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(listener.fileno())
+        if error.errno in _EXHAUSTED:
+            loop.call_later(1.0, self._resume_accepting)
+
+    def _resume_accepting(self) -> None:
+        loop = asyncio.get_running_loop()
+        for listener, tls in self._listeners.values():
+            loop.add_reader(listener.fileno(), self._accept, listener, tls)
+
+    def _stop_accepting(self) -> None:
+        for listener, _ in self._listeners.values():
+            asyncio.get_running_loop().remove_reader(listener.fileno())
+            listener.close()
+        self._listeners.clear()
+
+    async def _open(self, client: socket.socket, address: object, tls: ServerTls | None) -> None:
+        loop = asyncio.get_running_loop()
+        peer = _peer(client, address)
+        try:
+            if tls is None:
+                await loop.connect_accepted_socket(lambda: Connection(self, peer), client)
+                return
+            await loop.connect_accepted_socket(
+                lambda: Connection(self, peer),
+                client,
+                ssl=tls.context(),
+                ssl_handshake_timeout=self.limits.handshake_seconds,
+                ssl_shutdown_timeout=2.0,
+            )
+        except OSError as error:
+            client.close()
+            self.log.debug("no connection", extra={"peer": peer.address, "error": str(error)})
+
+    def _opened(self, task: asyncio.Task[None]) -> None:
+        self._handshakes.discard(task)
+        self._changed.set()
+        if not task.cancelled() and task.exception() is not None:
+            self.log.error("opening a connection failed", exc_info=task.exception())
+
+    def _sweep_idle(self) -> None:
+        """Close connections that sent no request for long, or not all of a head."""
+        self._sweep = None
+        now = time.monotonic()
+        for connection in list(self._connections):
+            bound = self.limits.head_seconds if connection.unfinished else self.limits.idle_seconds
+            if connection.idle and now - connection.touched > bound:
+                connection.close()
+        if self._connections:
+            self._sweep = asyncio.get_running_loop().call_later(_SWEEP_SECONDS, self._sweep_idle)
+
+
+def _peer(client: socket.socket, address: object) -> Peer:
+    if client.family == socket.AF_UNIX:
+        raw = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        pid, uid, gid = _CREDENTIALS.unpack(raw)
+        return Peer(uid=uid, gid=gid, pid=pid)
+    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    host, port = (address[0], address[1]) if isinstance(address, tuple) else ("", 0)
+    return Peer(address=str(host), port=int(port))
