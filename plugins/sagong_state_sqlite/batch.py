@@ -38,10 +38,10 @@ INTERVAL = (
     "WHERE e.key >= ? AND e.key < ? AND NOT e.deleted ORDER BY e.key"
 )
 OUTCOMES = BulkSelect("SELECT id, result FROM outcomes WHERE id")
-OUTCOMES_OLD = BulkSelect("DELETE FROM outcomes WHERE number")
+OUTCOMES_OLD = BulkSelect("DELETE FROM outcomes WHERE id")
 PUT_HISTORY = BulkInsert(head="INSERT INTO history", width=7)
 PUT_ENTRIES = BulkInsert(head="INSERT OR REPLACE INTO entries", width=4)
-PUT_OUTCOMES = BulkInsert(head="INSERT INTO outcomes (id, time, result)", width=3)
+PUT_OUTCOMES = BulkInsert(head="INSERT INTO outcomes", width=3)
 DROP_HISTORY = BulkSelect("DELETE FROM history WHERE id")
 READ_COUNTERS = "SELECT revision, compacted, swept, keys FROM store"
 WRITE_COUNTERS = "UPDATE store SET revision = ?, compacted = ?, swept = ?, keys = ?"
@@ -218,15 +218,24 @@ class Batch:
         self._outcome_rows.append((transaction.id, self._now, ENCODER.encode(result)))
         self.remembered = True
 
-    def forget_outcomes(self, *, before: float, limit: int) -> bool:
-        """Drop answers given before a time, the oldest first; True if there may be more."""
+    def forget_outcomes(self, *, before: float, after: str, limit: int) -> str:
+        """Drop answers given before a time among the `limit` ids after `after`; the last looked at.
+
+        "" means that there are no more.
+        """
+        self._flush()
         rows = self._database.execute(
-            "SELECT number, time FROM outcomes ORDER BY number LIMIT ?", (limit,)
+            "SELECT id, time FROM outcomes WHERE id > ? ORDER BY id LIMIT ?", (after, limit)
         ).fetchall()
-        old = [number for number, time in rows if time < before]
+        old = [name for name, time in rows if time < before]
         for _ in OUTCOMES_OLD.run(self._database, old):
             pass
-        return len(old) == limit
+        return rows[-1][0] if len(rows) == limit else ""
+
+    def has_outcomes(self) -> bool:
+        """Whether any answer is kept."""
+        self._flush()
+        return self._database.execute("SELECT 1 FROM outcomes LIMIT 1").fetchone() is not None
 
     # Leases
 

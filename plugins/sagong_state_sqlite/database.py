@@ -60,7 +60,7 @@ CREATE INDEX entries_lease ON entries (lease) WHERE lease <> '';
 CREATE TABLE leases (
     id TEXT PRIMARY KEY, seconds REAL NOT NULL, volatile INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE outcomes (
-    number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, time REAL NOT NULL, result BLOB NOT NULL);
+    id TEXT PRIMARY KEY, time REAL NOT NULL, result BLOB NOT NULL) WITHOUT ROWID;
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {FORMAT};
 COMMIT;
@@ -87,7 +87,13 @@ class Hold:
     def take(self) -> bool:
         """Take it; False if another process has it."""
         lock = f"{self.path}.lock"
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise FailedPrecondition(
+                f"open {lock}: {error.strerror}; check that its directory exists and belongs to "
+                "the plugin's user"
+            ) from None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

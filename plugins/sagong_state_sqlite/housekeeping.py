@@ -18,7 +18,6 @@ __all__ = ["Housekeeping", "insist"]
 
 # The contract's ten minutes, during which the same transaction is answered alike.
 ANSWERS_SECONDS = 600.0
-FORGET_ANSWERS = 500
 LONGEST_PAUSE = 30.0
 
 
@@ -45,7 +44,7 @@ class Housekeeping:
         settings: Settings,
         *,
         compact: Callable[[int], Awaitable[None]],
-        forget: Callable[[float, int], Awaitable[bool]],
+        forget: Callable[[float], Awaitable[bool]],
         spawn: Callable[..., asyncio.Task[None]],
     ) -> None:
         self._seconds = settings.history_seconds
@@ -55,6 +54,7 @@ class Housekeeping:
         self._loop = asyncio.get_running_loop()
         self._counters: Counters | None = None
         self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._remembered = False
         self._stopped = False
 
     def look(self, counters: Counters, *, remembered: bool) -> None:
@@ -62,7 +62,8 @@ class Housekeeping:
         self._counters = counters
         if self._seconds and counters.revision > counters.compacted:
             self._arm("compact", self._seconds, lambda: self._compact_since(counters.revision))
-        if remembered:
+        self._remembered = self._remembered or remembered
+        if self._remembered:
             self._arm("forget", ANSWERS_SECONDS, self._forget_old)
 
     def stop(self) -> None:
@@ -90,5 +91,6 @@ class Housekeeping:
         await self._compact(revision)
 
     async def _forget_old(self) -> None:
-        while await self._forget(ANSWERS_SECONDS, FORGET_ANSWERS):
-            pass
+        self._remembered = False
+        left = await self._forget(ANSWERS_SECONDS)
+        self._remembered = self._remembered or left

@@ -49,9 +49,7 @@ class StateSqlite:
 
     async def start(self) -> None:
         """Open the file, unless a predecessor still has it."""
-        try:
-            await self._open()
-        except Unavailable:
+        if await self._open() is None:
             self._host.log.info("waits for its predecessor", extra={"file": str(self._path)})
 
     async def stop(self) -> None:
@@ -72,30 +70,28 @@ class StateSqlite:
         (await self._ready()).resume(remaining)
 
     async def _ready(self) -> Store:
-        return self._store or await self._open()
+        store = self._store or await self._open()
+        if store is None:
+            raise Unavailable(
+                f"{self._path} is held by another process: end it, or name another `file`"
+            )
+        return store
 
-    async def _open(self) -> Store:
+    async def _open(self) -> Store | None:
+        """The open store; None if another process has the file."""
         async with self._opening:
             if self._store is not None:
                 return self._store
             if self._stopped:
                 raise Unavailable(f"the store {self._path} is closed: send the call again")
-            if not self._take():
-                raise Unavailable(
-                    f"{self._path} is held by another process: end it, or name another `file`"
-                )
+            if not self._hold.take():
+                return None
             try:
                 self._store = await self._open_held()
             except BaseException:
                 self._hold.release()
                 raise
             return self._store
-
-    def _take(self) -> bool:
-        try:
-            return self._hold.take()
-        except OSError as error:
-            raise translated(sqlite3.OperationalError(str(error)), self._path) from None
 
     async def _open_held(self) -> Store:
         database, restored = await asyncio.to_thread(Store.prepare, self._path)

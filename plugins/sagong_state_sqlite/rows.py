@@ -19,7 +19,7 @@ __all__ = ["COLUMNS", "BulkInsert", "BulkSelect", "entry_of"]
 T = TypeVar("T")
 Row = Sequence[Any]
 
-SIZES = (64, 8, 1)
+SIZES = (64, 16, 4, 1)
 # The form of a row that `entry_of` reads; `value` is NULL for a deletion.
 COLUMNS = "h.key, h.id, h.create_revision, h.version, h.lease, h.value"
 

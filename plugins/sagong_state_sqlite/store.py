@@ -36,6 +36,7 @@ from sagong_state_sqlite.writer import Commit, Writer
 __all__ = ["Store"]
 
 SWEEP_CHANGES = 500
+FORGET_ANSWERS = 500
 
 
 class Store:
@@ -229,10 +230,16 @@ class Store:
             while await self._writer.do(lambda batch: batch.sweep(SWEEP_CHANGES)):
                 pass
 
-    async def _forget(self, seconds: float, limit: int) -> bool:
+    async def _forget(self, seconds: float) -> bool:
         before = time.time() - seconds
+        last = await self._forget_some(before, "")
+        while last:
+            last = await self._forget_some(before, last)
+        return await self._writer.do(lambda batch: batch.has_outcomes())
+
+    async def _forget_some(self, before: float, after: str) -> str:
         return await self._writer.do(
-            lambda batch: batch.forget_outcomes(before=before, limit=limit)
+            lambda batch: batch.forget_outcomes(before=before, after=after, limit=FORGET_ANSWERS)
         )
 
     def snapshot(self) -> AsyncIterator[Chunk]:

@@ -19,6 +19,7 @@ from typing import Any, Generic, TypeVar
 from sagong.contracts.state import Transaction, WatchEvent
 from sagong.errors import ResourceExhausted, SagongError, Unavailable
 from sagong_state_sqlite.batch import Batch, Counters, read_counters
+from sagong_state_sqlite.checkpoint import Checkpoint
 from sagong_state_sqlite.database import translated
 
 __all__ = ["Commit", "Writer"]
@@ -27,7 +28,6 @@ T = TypeVar("T")
 
 BATCH_JOBS = 512
 BATCH_BYTES = 8 << 20
-CHECKPOINT_BYTES = 16 << 20
 
 
 @dataclass(slots=True, eq=False)
@@ -69,7 +69,7 @@ class Writer:
         self._limit = waiting_bytes
         self._waiting = 0
         self._closing = False
-        self._unchecked = 0
+        self._checkpoint = Checkpoint(database, path)
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[Job[Any] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="state-writer", daemon=True)
@@ -105,13 +105,13 @@ class Writer:
     # Below: the thread
 
     def _run(self) -> None:
-        with contextlib.closing(self._database):
+        with contextlib.closing(self._database), contextlib.closing(self._checkpoint):
             ending = False
             while not ending:
                 jobs, ending = self._gather()
                 if jobs:
                     self._serve(jobs)
-                    self._checkpoint()
+                    self._checkpoint.wrote(sum(job.weight for job in jobs))
 
     def _gather(self) -> tuple[list[Job[Any]], bool]:
         job = self._queue.get()
@@ -169,18 +169,8 @@ class Writer:
             self._database.execute("ROLLBACK")
 
     def _answer(self, jobs: Sequence[Job[Any]], commit: Commit | None) -> None:
-        self._unchecked += sum(job.weight for job in jobs)
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
             self._loop.call_soon_threadsafe(self._deliver, jobs, commit)
-
-    def _checkpoint(self) -> None:
-        """Move what the log holds into the file, after callers have their answers."""
-        if self._unchecked < CHECKPOINT_BYTES:
-            return
-        self._unchecked = 0
-        # A full or failing disk shows in the next commit, which has somebody to tell.
-        with contextlib.suppress(sqlite3.Error):
-            self._database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     # Below: the loop again
 

@@ -1,0 +1,1 @@
+"""Conformance suites: one module a slot; an implementation that passes it fills the slot."""

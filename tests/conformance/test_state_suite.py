@@ -1,0 +1,108 @@
+"""The state suite against state_sqlite and the fake, and the fake's mutations that it must catch."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.conformance.broken_state import MUTATIONS
+from tests.conformance.fake_state import Disk, FakeState
+
+from sagong.conformance import state as suite
+from sagong.conformance.state import StateLab
+from sagong.contract import conforms
+from sagong.contracts.state import State
+from sagong.errors import SagongError
+from sagong.testing import Check, check_name, checks, local
+from sagong_state_sqlite import StateSqlite
+
+CONFIG = {"recent_bytes": 1 << 16}
+
+
+@contextlib.asynccontextmanager
+async def sqlite_lab() -> AsyncIterator[StateLab]:
+    """A store with a journal so small that checks also read the file's history."""
+    async with contextlib.AsyncExitStack() as stack:
+        data = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sagong-state-")))
+
+        async def start() -> State:
+            candidate = local(StateSqlite, data=data, config=CONFIG)
+            return await running.enter_async_context(candidate)
+
+        async def restart() -> State:
+            # Closing is the mild form of a crash; test_state_sqlite_crash.py has the other.
+            await running.aclose()
+            return await start()
+
+        running = await stack.enter_async_context(contextlib.AsyncExitStack())
+        yield StateLab(state=await start(), restart=restart, restored=sqlite_restored)
+
+
+@contextlib.asynccontextmanager
+async def sqlite_restored(snapshot: bytes) -> AsyncIterator[State]:
+    """A fresh store that finds the snapshot as its file."""
+    with tempfile.TemporaryDirectory(prefix="sagong-state-") as directory:
+        await asyncio.to_thread(Path(directory, "state.db").write_bytes, snapshot)
+        async with local(StateSqlite, data=Path(directory)) as fresh:
+            yield fresh
+
+
+@contextlib.asynccontextmanager
+async def fake_lab(kind: type[FakeState]) -> AsyncIterator[StateLab]:
+    """The fake, or a broken one."""
+    disk = Disk()
+    living: list[FakeState] = [kind(disk)]
+
+    async def restart() -> State:
+        living[-1].kill()
+        living.append(kind(disk))
+        return living[-1]
+
+    @contextlib.asynccontextmanager
+    async def restored(snapshot: bytes) -> AsyncIterator[State]:
+        fresh = kind(Disk.load(snapshot))
+        try:
+            yield fresh
+        finally:
+            fresh.kill()
+
+    try:
+        yield StateLab(state=living[0], restart=restart, restored=restored)
+    finally:
+        living[-1].kill()
+
+
+@pytest.mark.parametrize("check", checks(suite), ids=check_name)
+async def test_state_sqlite(check: Check) -> None:
+    async with sqlite_lab() as lab:
+        await check(lab)
+
+
+async def test_one_store_passes_all_checks_in_turn() -> None:
+    async with sqlite_lab() as lab:
+        for check in checks(suite):
+            await check(StateLab(state=lab.state, restored=lab.restored))
+
+
+@pytest.mark.parametrize("check", checks(suite), ids=check_name)
+async def test_fake(check: Check) -> None:
+    async with fake_lab(FakeState) as lab:
+        conforms(State, lab.state)
+        await check(lab)
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.__name__)
+async def test_broken_fake_is_caught(
+    mutation: type[FakeState], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each mutation names the check that must fail on it."""
+    check: Callable[[Any], Any] = getattr(suite, f"check_{mutation.caught_by}")
+    monkeypatch.setattr("sagong.conformance.state_lab.PATIENCE", 1.0)
+    async with fake_lab(mutation) as lab:
+        with pytest.raises((AssertionError, SagongError, StopAsyncIteration, TimeoutError)):
+            await check(lab)
