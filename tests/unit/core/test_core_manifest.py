@@ -1,0 +1,130 @@
+"""Manifests and configuration: mistakes are refused with their place and the remedy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sagong import config, manifest
+from sagong.config import Paths
+from sagong.errors import InvalidArgument, NotFound
+from sagong.kernel import directory
+from sagong.kernel.directory import Serving
+from sagong.kernel.units import Unit
+
+HEAD = """
+[plugin]
+name = "sample"
+version = "1"
+summary = "a sample"
+class = "sample:Sample"
+"""
+
+
+def read(text: str) -> manifest.Manifest:
+    return manifest.parse(HEAD + text, where="sample/plugin.toml")
+
+
+def test_a_manifest_without_rights_grants_nothing() -> None:
+    found = read("")
+    assert found.rights.capabilities == ()
+    assert found.rights.network.mode == "none"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("colour = 1", "unknown field `colour`"),
+        ("[rights]\nspeed = 1", r"unknown field `speed` - at `\$.rights`"),
+        ('[rights]\nnetwork = { mode = "all" }', "all"),
+        ('[rights]\ncapabilities = [{ name = "CAP_CHOWN" }]', "missing required field `why`"),
+        ('[rights]\ncapabilities = [{ name = "CAP_CHOWN", why = "" }]', "say why"),
+        ('[rights]\nnetwork = { mode = "host" }', "rights.network.why"),
+        ('[limits]\nmemory = "lots"', "limits.memory: a number"),
+        ('[listens.api]\naddress = "nowhere"\nwhy = "an API"', "unix:PATH"),
+        ("[plugin]", "not TOML"),
+    ],
+)
+def test_a_mistake_is_named_with_its_place(text: str, message: str) -> None:
+    with pytest.raises(InvalidArgument, match=message) as caught:
+        read(text)
+    assert caught.value.message.startswith("sample/plugin.toml")
+
+
+def test_class_and_command_exclude_each_other() -> None:
+    with pytest.raises(InvalidArgument, match="either class"):
+        manifest.parse(HEAD + 'command = ["x"]', where="here")
+
+
+@pytest.mark.parametrize(("text", "size"), [("64M", 64 << 20), ("1G", 1 << 30), ("12", 12)])
+def test_sizes_are_bytes(text: str, size: int) -> None:
+    assert manifest.size_bytes(text) == size
+
+
+def write(tmp_path: Path, text: str) -> Paths:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc" / "sagong.toml").write_text(text)
+    return Paths.below(tmp_path)
+
+
+def test_own_settings_are_laid_over_the_profile(tmp_path: Path) -> None:
+    paths = write(
+        tmp_path,
+        'profile = "docker"\n[units.state-local.settings]\nhistory_seconds = 9\n'
+        "[units.docker]\nenabled = false\n",
+    )
+    found = config.load(paths)
+    local = found.units["state-local"]
+    assert local.plugin == "state_sqlite"
+    assert local.settings == {"file": "local.db", "history_seconds": 9}
+    assert not found.units["docker"].enabled
+
+
+def test_unknown_keys_and_profiles_are_refused(tmp_path: Path) -> None:
+    paths = write(tmp_path, "[units.docker]\ncolour = 1\n")
+    with pytest.raises(InvalidArgument, match="colour"):
+        config.load(paths)
+    with pytest.raises(NotFound, match="no profile nonsense"):
+        config.load(paths, "nonsense")
+
+
+def unit(name: str, text: str, instance: str = "") -> Unit:
+    text = HEAD.replace("sample", name.replace("-", "_")) + text
+    return Unit(name, instance, manifest.parse(text, where=name), name, {}, {})
+
+
+UNITS = {
+    found.name: found
+    for found in (
+        unit("state-local", "[provides]\nstate = 1", "local"),
+        unit("state-cluster", "[provides]\nstate = 1", "cluster"),
+        unit("image", "[provides]\nimage = 1"),
+        unit(
+            "node",
+            '[uses.state]\nversion = 1\ninstance = "local"\nmethods = ["range"]\nwhy = "records"\n'
+            '[uses.image]\nversion = 1\nwhy = "images"\n[hears.image]\nwhy = "changes"\n',
+        ),
+    )
+}
+
+
+def test_routes_lead_to_the_instance_that_is_asked_for() -> None:
+    serving = {"state-local": Serving(4, "/a"), "state-cluster": Serving(5, "/b")}
+    routes = directory.routes_of(UNITS["node"], UNITS, serving)
+    assert [(r.slot, r.instance, r.generation, r.path) for r in routes] == [
+        ("state", "local", 4, "/a")
+    ]
+
+
+def test_access_is_what_the_manifest_says_and_nothing_else() -> None:
+    uids = {u.identity: 100 + n for n, u in enumerate(UNITS.values())}
+    local = directory.access_of(UNITS["state-local"], UNITS, uids)
+    assert [(a.name, a.methods) for a in local] == [("node", ("state/1/range",))]
+    assert directory.access_of(UNITS["state-cluster"], UNITS, uids) == ()
+    image = directory.access_of(UNITS["image"], UNITS, uids)
+    assert image[0].methods == ("image/1/*", "image/1/events")
+
+
+def test_an_ambiguous_slot_is_nobodys() -> None:
+    assert directory.provider_of(UNITS, "state", 1, "") is None
