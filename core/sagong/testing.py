@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import logging
 import os
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any, TypeVar, cast
 
 import msgspec
@@ -28,7 +29,7 @@ import msgspec
 from sagong.contract import Message, slot_of
 from sagong.errors import InvalidArgument, NotFound
 
-__all__ = ["Check", "LocalHost", "check_name", "checks", "local"]
+__all__ = ["Check", "LocalHost", "awaited", "check_name", "checks", "local"]
 
 C = TypeVar("C", bound=msgspec.Struct)
 S = TypeVar("S")
@@ -44,6 +45,30 @@ def checks(suite: ModuleType) -> list[Check]:
 def check_name(check: Check) -> str:
     """A check's name without its prefix, for reports."""
     return getattr(check, "__name__", repr(check)).removeprefix("check_")
+
+
+def awaited(protocol: type[S], candidate: object) -> S:
+    """The slot's methods of a candidate, all to be awaited as they are on the bus.
+
+    An implementation may have plain functions where the contract has coroutines: what never waits
+    is a plain `def`.
+    """
+    spec = slot_of(cast(type, protocol))
+    methods = {
+        m.name: getattr(candidate, m.name)
+        if m.stream
+        else _awaited_method(getattr(candidate, m.name))
+        for m in spec.methods.values()
+    }
+    return cast(S, SimpleNamespace(**methods))
+
+
+def _awaited_method(function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
+    async def call(*arguments: Any) -> Any:
+        result = function(*arguments)
+        return await result if inspect.iscoroutine(result) else result
+
+    return call
 
 
 class LocalHost:
@@ -87,7 +112,7 @@ class LocalHost:
             raise NotFound(
                 f"the test gives no provider of slot {slot_of(cast(type, protocol)).name}"
             )
-        return found  # type: ignore[no-any-return]
+        return awaited(protocol, getattr(found, "implementation", found))
 
     def emit(self, event: Message) -> None:
         """Keep the event in `events` and hand it to hearers of its type."""

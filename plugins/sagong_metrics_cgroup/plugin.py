@@ -1,0 +1,119 @@
+"""The measurer: keeps the targets, answers questions, samples while somebody is interested."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+
+import msgspec
+
+from sagong.contracts.metrics import (
+    Machine,
+    Sample,
+    SampleQuery,
+    SampleSet,
+    Target,
+    TargetRef,
+)
+from sagong.errors import InvalidArgument, NotFound
+from sagong.host import Host
+from sagong.linux.cgroup import layout_of_machine
+from sagong_metrics_cgroup.reading import rated, read_machine, read_target
+
+__all__ = ["MetricsCgroup", "Settings"]
+
+_GLANCE = 0.1
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Seconds between samples while somebody asks, samples kept, seconds it goes on afterwards."""
+
+    interval: float = 10.0
+    history: int = 60
+    linger: float = 120.0
+
+
+class MetricsCgroup:
+    """Fills slot `metrics`."""
+
+    def __init__(self, host: Host) -> None:
+        self._settings = host.config(Settings)
+        if self._settings.interval < 0.1 or self._settings.history < 2:
+            raise InvalidArgument("metrics: give interval >= 0.1 and history >= 2")
+        self._host = host
+        self._disk = host.data
+        self._layout = layout_of_machine()
+        self._targets: dict[str, Target] = {}
+        self._history: dict[str, deque[Sample]] = {}
+        self._machine: Machine | None = None
+        self._asked = 0.0
+        self._sampling: asyncio.Task[None] | None = None
+
+    def track(self, target: Target) -> None:
+        """Watch a container; the same again keeps its history."""
+        self._targets[target.id] = target
+        self._history.setdefault(target.id, deque(maxlen=self._settings.history))
+
+    def untrack(self, target: TargetRef) -> None:
+        """Stop watching."""
+        self._targets.pop(target.id, None)
+        self._history.pop(target.id, None)
+
+    async def sample(self, query: SampleQuery) -> SampleSet:
+        """Statistics of some targets, or of all."""
+        targets = [self._target(id_) for id_ in query.ids] or list(self._targets.values())
+        if query.history_seconds:
+            self._interest()
+        if not query.fresh and any(not self._history[t.id] for t in targets):
+            self._read(targets)
+            await asyncio.sleep(_GLANCE)
+        stale = query.fresh or self._sampling is None
+        self._read(targets if stale else [t for t in targets if len(self._history[t.id]) < 2])
+        found: list[Sample] = []
+        for target in targets:
+            found += self._answers(target.id, query.history_seconds)
+        return SampleSet(samples=tuple(found))
+
+    async def machine(self) -> Machine:
+        """The machine's own; its rate is since the last question, or over a glance."""
+        if self._machine is None:
+            self._machine = read_machine(self._disk, None)
+            await asyncio.sleep(_GLANCE)
+        self._machine = read_machine(self._disk, self._machine)
+        return self._machine
+
+    def _target(self, id_: str) -> Target:
+        target = self._targets.get(id_)
+        if target is None:
+            raise NotFound(f"no statistics of {id_}: it does not run, or nobody said so")
+        return target
+
+    def _read(self, targets: list[Target]) -> None:
+        for target in targets:
+            history = self._history.get(target.id)
+            sample = read_target(target, self._layout)
+            if history is not None and sample is not None:
+                history.append(rated(sample, history[-1] if history else None))
+
+    def _answers(self, id_: str, seconds: float) -> list[Sample]:
+        history = self._history.get(id_)
+        if not history:
+            return []
+        if not seconds:
+            return [history[-1]]
+        return [sample for sample in history if sample.time >= time.time() - seconds]
+
+    def _interest(self) -> None:
+        """Somebody wants a history: sample from now on, until nobody asks any more."""
+        self._asked = time.monotonic()
+        if self._sampling is None:
+            self._sampling = self._host.spawn(self._sample_all(), "sample")
+
+    async def _sample_all(self) -> None:
+        try:
+            while time.monotonic() - self._asked < self._settings.linger:
+                self._read(list(self._targets.values()))
+                await asyncio.sleep(self._settings.interval)
+        finally:
+            self._sampling = None
