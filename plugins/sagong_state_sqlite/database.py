@@ -11,6 +11,7 @@ A change's `id` is its revision and its place in the transaction: `revision << 2
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import sqlite3
@@ -90,10 +91,7 @@ class Hold:
         try:
             descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise FailedPrecondition(
-                f"open {lock}: {error.strerror}; check that its directory exists and belongs to "
-                "the plugin's user"
-            ) from None
+            raise translated(error, self.path) from None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -131,8 +129,10 @@ def connect(path: Path) -> sqlite3.Connection:
 def open_database(path: Path) -> sqlite3.Connection:
     """The writer's connection; makes the tables of a new file, refuses what is not a store."""
     try:
+        # The log takes its permissions from the file: nobody else may read secrets in them.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         database = connect(path)
-    except sqlite3.Error as error:
+    except (OSError, sqlite3.Error) as error:
         raise translated(error, path) from None
     try:
         if _is_new(database):
@@ -216,6 +216,8 @@ def translated(error: BaseException, path: Path) -> SagongError:
         return error
     if isinstance(error, OverflowError):
         return InvalidArgument(str(error))
+    if isinstance(error, OSError):
+        return _translated_system(error, path)
     if not isinstance(error, sqlite3.Error):
         return Internal(f"state_sqlite failed with {type(error).__name__}: {error}")
     code = getattr(error, "sqlite_errorcode", None) or 0
@@ -236,3 +238,12 @@ def translated(error: BaseException, path: Path) -> SagongError:
             )
     name = getattr(error, "sqlite_errorname", "") or type(error).__name__
     return Unavailable(f"{path}: {name}: {error}", maybe_executed=False)
+
+
+def _translated_system(error: OSError, path: Path) -> SagongError:
+    what = f"{error.filename or path}: {error.strerror}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return ResourceExhausted(f"{what}; free space there")
+    return FailedPrecondition(
+        f"{what}; check that its directory exists and belongs to the plugin's user"
+    )

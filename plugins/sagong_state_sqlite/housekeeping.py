@@ -21,17 +21,15 @@ ANSWERS_SECONDS = 600.0
 LONGEST_PAUSE = 30.0
 
 
-async def insist(attempt: Callable[[], Awaitable[object]]) -> None:
-    """Try until the disk lets it happen; gives up when the store closes."""
+async def insist(attempt: Callable[[], Awaitable[object]], *, needless: Callable[[], bool]) -> None:
+    """Try until the disk lets it happen, or until it is not needed any more."""
     pause = 0.5
-    while True:
+    while not needless():
         try:
             await attempt()
-        except ResourceExhausted:
+        except (ResourceExhausted, Unavailable):
             await asyncio.sleep(pause * random.uniform(0.8, 1.2))
             pause = min(pause * 2, LONGEST_PAUSE)
-        except Unavailable:
-            return
         else:
             return
 
@@ -82,7 +80,7 @@ class Housekeeping:
 
     async def _work(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
         # The timer stays listed while its work runs, so that it is not armed twice.
-        await insist(work)
+        await insist(work, needless=lambda: self._stopped)
         self._timers.pop(name, None)
         if self._counters is not None:
             self.look(self._counters, remembered=False)

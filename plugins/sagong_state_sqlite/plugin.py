@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 import msgspec
 
@@ -118,11 +119,12 @@ class StateSqlite:
         """Do a transaction."""
         return await (self._store or await self._ready()).commit(transaction)
 
-    async def watch(self, request: WatchRequest) -> AsyncIterator[WatchBatch]:
+    async def watch(self, request: WatchRequest) -> AsyncGenerator[WatchBatch, None]:
         """Follow changes."""
         store = await self._ready()
-        async for batch in store.watch(request):
-            yield batch
+        async with aclosing(store.watch(request)) as batches:
+            async for batch in batches:
+                yield batch
 
     async def grant(self, lease: Lease) -> Lease:
         """Make a lease."""
@@ -144,10 +146,12 @@ class StateSqlite:
         """Drop history."""
         return await (await self._ready()).compact(request)
 
-    async def snapshot(self) -> AsyncIterator[Chunk]:
+    async def snapshot(self) -> AsyncGenerator[Chunk, None]:
         """Stream the whole store."""
-        async for chunk in (await self._ready()).snapshot():
-            yield chunk
+        store = await self._ready()
+        async with aclosing(store.snapshot()) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
     async def status(self) -> StateStatus:
         """Revision and sizes."""

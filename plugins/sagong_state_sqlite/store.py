@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
 
 from sagong.call import detached
@@ -117,7 +117,7 @@ class Store:
 
     # Watches
 
-    async def watch(self, request: WatchRequest) -> AsyncIterator[WatchBatch]:
+    async def watch(self, request: WatchRequest) -> AsyncGenerator[WatchBatch, None]:
         """See the contract."""
         watcher = self._begin_watch(request)
         yield WatchBatch(revision=watcher.position)
@@ -213,7 +213,11 @@ class Store:
             self._spawn(self._end_lease(lease), f"lease {lease.id} ends")
 
     async def _end_lease(self, lease: Lease) -> None:
-        await insist(lambda: self._writer.do(lambda batch: batch.revoke(lease.id)))
+        # While the disk refused, somebody may have granted it again.
+        await insist(
+            lambda: self.revoke(lease.id),
+            needless=lambda: self._closed or self._tenure.find(lease.id) is not None,
+        )
 
     # Compaction, snapshot, status
 
@@ -242,7 +246,7 @@ class Store:
             lambda batch: batch.forget_outcomes(before=before, after=after, limit=FORGET_ANSWERS)
         )
 
-    def snapshot(self) -> AsyncIterator[Chunk]:
+    def snapshot(self) -> AsyncGenerator[Chunk, None]:
         """See the contract."""
         return stream_snapshot(self._path)
 

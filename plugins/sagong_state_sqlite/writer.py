@@ -131,7 +131,7 @@ class Writer:
     def _serve(self, jobs: list[Job[Any]]) -> None:
         wanted = [job for job in jobs if not job.future.cancelled()]
         commit = self._attempt(wanted)
-        if commit is None:
+        if commit is None and len(wanted) > 1:
             for job in wanted:
                 job.result, job.error = None, None
                 self._answer([job], self._attempt([job]))
