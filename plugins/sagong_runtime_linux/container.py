@@ -27,8 +27,12 @@ _DEVICE_FIELDS = ("io_read_bps", "io_write_bps", "io_read_iops", "io_write_iops"
 
 
 def container_cgroup(layout: CgroupLayout, path: str) -> Cgroup:
-    """The container's cgroup in all hierarchies; the unified one freezes and kills as a whole."""
-    return Cgroup(layout, path, (*CONTROLLERS, "unified"))
+    """The container's cgroup in all hierarchies that have controllers.
+
+    Not in a hybrid machine's v2 one: entering that costs a grace period of the kernel (10 ms and
+    more), while a thread enters version 1 in microseconds.
+    """
+    return Cgroup(layout, path, CONTROLLERS)
 
 
 def resolved_limits(limits: dict[str, Any]) -> CgroupLimits:

@@ -83,6 +83,7 @@ class Monitor:
         """Until nothing is left to watch."""
         process.set_title(f"sagong-monitor {self.key}")
         process.become_subreaper()
+        os.chdir(self.directory.base)
         self.loop.watch_signals((signal.SIGCHLD,), self._reap)
         self._listen()
         self.add_channel(first, reader)

@@ -36,6 +36,7 @@ __all__ = [
 ]
 
 _PR_SET_KEEPCAPS = 8
+_PR_CAPBSET_DROP = 24
 _SIOCGIFFLAGS = 0x8913
 _SIOCSIFFLAGS = 0x8914
 _IFF_UP = 1
@@ -353,8 +354,8 @@ class TakeCredentials(NamedTuple):
 
     def apply(self, stage: Stage) -> None:
         """Inheritable stays empty unless ambient is asked for, as in Docker since CVE-2022-24769."""
-        mask = self.mask & capabilities.bounding_set()
-        capabilities.drop_bounding(mask)
+        mask = self.mask
+        self._reduce_bounding_set()
         syscalls.prctl(_PR_SET_KEEPCAPS, 1)
         os.setgroups(list(self.groups))
         os.setresgid(self.gid, self.gid, self.gid)
@@ -363,3 +364,9 @@ class TakeCredentials(NamedTuple):
         kept = mask if self.ambient else 0
         capabilities.apply(capabilities.CapabilitySets(kept, mask, mask, mask, kept))
         process.set_dumpable(dumpable=False)
+
+    def _reduce_bounding_set(self) -> None:
+        """Without asking first what is in it: dropping what is not there is no error."""
+        for number in range(capabilities.last_capability() + 1):
+            if not self.mask >> number & 1:
+                syscalls.prctl(_PR_CAPBSET_DROP, number)

@@ -185,7 +185,9 @@ class RuntimeLinux:
         known = self._find(request.id).execs.get(request.exec_id)
         if known is not None:
             return _exec_status(request.exec_id, known)
-        record = self._running(request.id)
+        record = self._find(request.id)
+        if record.exit is not None:
+            raise FailedPrecondition(f"container {request.id} is not running")
         if record.paused:
             raise FailedPrecondition(
                 f"Container {request.id} is paused, unpause the container before exec"

@@ -1,0 +1,379 @@
+"""Checks of the runtime suite: what a process inside sees and may do."""
+
+from __future__ import annotations
+
+import json
+import os
+
+from sagong.conformance.runtime_lab import (
+    DOCKER_CAPABILITIES,
+    PATH,
+    RuntimeLab,
+    raises,
+    standard_mounts,
+    wait_until,
+)
+from sagong.contracts.runtime import (
+    ContainerRef,
+    Device,
+    DeviceRule,
+    Mount,
+    Namespaces,
+    Rlimit,
+    SignalRequest,
+    User,
+)
+from sagong.errors import FailedPrecondition, NotFound
+
+# Bits of DOCKER_CAPABILITIES, as /proc/PID/status shows them in a Docker container.
+_DOCKER_MASK = "00000000a80425fb"
+_NONE = "0" * 16
+
+
+async def check_process_is_the_first(lab: RuntimeLab) -> None:
+    """A pid namespace of its own, with its own /proc."""
+    found = await lab.shell("echo $$; ls -d /proc/[0-9]* | wc -l")
+    assert found.lines[0] == "1"
+    assert int(found.lines[1]) <= 4
+
+
+async def check_root_is_the_images(lab: RuntimeLab) -> None:
+    """Only the root filesystem is seen; what is written does not reach the image."""
+    found = await lab.shell("ls /; touch /new; ls /proc/1/root/")
+    assert "bin" in found.lines
+    assert "new" in found.lines
+    assert not (lab.rootfs / "new").exists()
+
+
+async def check_no_descriptor_leaks(lab: RuntimeLab) -> None:
+    """Of the host's descriptors a program gets three."""
+    found = await lab.output(lab.spec(lab.process("ls", "/proc/self/fd")))
+    assert found.text.split() == ["0", "1", "2", "3"], found.text  # 3 is ls's own
+    container = await lab.running()
+    inside = await lab.exec_output(container.id, lab.process("ls", "/proc/self/fd"))
+    assert inside.text.split() == ["0", "1", "2", "3"], inside.text
+
+
+async def check_environment_is_as_given(lab: RuntimeLab) -> None:
+    """Nothing of the host's, HOME from passwd, the rest as asked for."""
+    process = lab.process("env", "-u", "NOTHING", env=(PATH, "A=1", "B=x=y z"))
+    found = await lab.output(lab.spec(process))
+    names = {line.partition("=")[0] for line in found.lines}
+    assert {"A=1", "B=x=y z", PATH} <= set(found.lines)
+    assert names <= {"A", "B", "PATH", "HOME"}, names
+
+
+async def check_working_directory_is_made(lab: RuntimeLab) -> None:
+    """As Docker does for WORKDIR; an impossible one is told."""
+    found = await lab.output(lab.spec(lab.process("pwd", cwd="/made/for/this")))
+    assert found.text == "/made/for/this"
+    with raises(FailedPrecondition, "/etc/passwd"):
+        await lab.runtime.run(lab.spec(lab.process("pwd", "x", cwd="/etc/passwd")))
+    container = await lab.running()
+    with raises(NotFound, "/no/such", "no such file or directory"):
+        await lab.exec_output(container.id, lab.process("pwd", "x", cwd="/no/such"))
+
+
+async def check_user_and_groups(lab: RuntimeLab) -> None:
+    """Ids and supplementary groups; output can still be written through /dev/stdout."""
+    user = User(uid=1234, gid=2345, groups=(3, 4567))
+    process = lab.process("id -u; id -g; id -G; echo via > /dev/stdout", user=user)
+    found = await lab.output(lab.spec(process))
+    assert found.lines[0:2] == ["1234", "2345"]
+    assert set(found.lines[2].split()) == {"2345", "3", "4567"}
+    assert found.lines[3:] == ["via"], found.stderr
+
+
+async def _status(lab: RuntimeLab, **changes: object) -> dict[str, str]:
+    process = lab.process("cat", "/proc/self/status", **changes)
+    found = await lab.output(lab.spec(process))
+    pairs = (line.split(":", 1) for line in found.lines)
+    return {key: value.strip() for key, value in pairs}
+
+
+async def check_capabilities_of_root(lab: RuntimeLab) -> None:
+    """Exactly those asked for; inheritable and ambient are empty."""
+    found = await _status(lab)
+    assert [found[k] for k in ("CapEff", "CapPrm", "CapBnd")] == [_DOCKER_MASK] * 3
+    assert [found[k] for k in ("CapInh", "CapAmb")] == [_NONE] * 2
+    none = await _status(lab, capabilities=())
+    assert [none[k] for k in ("CapEff", "CapPrm", "CapBnd")] == [_NONE] * 3
+
+
+async def check_capabilities_of_others(lab: RuntimeLab) -> None:
+    """Another user has none in effect, unless they are ambient."""
+    user = User(uid=1000, gid=1000)
+    found = await _status(lab, user=user)
+    assert (found["CapEff"], found["CapBnd"]) == (_NONE, _DOCKER_MASK)
+    one = ("CAP_NET_BIND_SERVICE",)
+    ambient = await _status(lab, user=user, capabilities=one, ambient=True)
+    assert ambient["CapEff"] == ambient["CapAmb"] == f"{1 << 10:016x}"
+
+
+async def check_new_privileges_only_forbidden_when_asked(lab: RuntimeLab) -> None:
+    """sudo must work as in Docker."""
+    assert (await _status(lab))["NoNewPrivs"] == "0"
+    assert (await _status(lab, no_new_privileges=True))["NoNewPrivs"] == "1"
+
+
+async def check_seccomp_is_on(lab: RuntimeLab) -> None:
+    """By default and with no_new_privs; not when unconfined; a profile in Docker's form works."""
+    assert (await _status(lab))["Seccomp"] == "2"
+    user = User(uid=1000, gid=1000)
+    assert (await _status(lab, user=user, no_new_privileges=True))["Seccomp"] == "2"
+    free = await lab.shell("grep Seccomp: /proc/self/status", seccomp="unconfined")
+    assert free.text.split() == ["Seccomp:", "0"]
+    profile = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1}],
+    }
+    denied = await lab.shell("mkdir /x || echo denied", seccomp=json.dumps(profile))
+    assert denied.text == "denied"
+
+
+async def check_seccomp_covers_exec(lab: RuntimeLab) -> None:
+    """An exec'd process is confined like the first."""
+    container = await lab.running()
+    process = lab.process("cat", "/proc/self/status")
+    found = await lab.exec_output(container.id, process)
+    lines = dict(line.split(":\t", 1) for line in found.lines if ":\t" in line)
+    assert (lines["Seccomp"], lines["CapEff"]) == ("2", _DOCKER_MASK)
+
+
+async def check_masked_and_readonly_paths(lab: RuntimeLab) -> None:
+    """Files and directories vanish or refuse writes; missing ones are no error."""
+    found = await lab.shell(
+        "cat /proc/timer_list | wc -c; ls /proc/acpi /sys/firmware 2>/dev/null | wc -l; "
+        "echo 1 > /proc/sys/kernel/shmmni || echo readonly",
+        masked_paths=("/proc/timer_list", "/sys/firmware", "/proc/acpi", "/proc/not-there"),
+        readonly_paths=("/proc/sys", "/proc/not-there"),
+    )
+    assert found.lines[0] == "0"
+    assert found.lines[-1] == "readonly"
+
+
+async def check_readonly_root(lab: RuntimeLab) -> None:
+    """The root refuses writes; /dev/shm still takes them."""
+    found = await lab.shell("touch /x || echo no; touch /dev/shm/x && echo yes", readonly_root=True)
+    assert found.lines == ["no", "yes"]
+
+
+async def check_rlimits_and_umask(lab: RuntimeLab) -> None:
+    """Soft and hard limits, and the mask of new files."""
+    limits = (Rlimit(name="nofile", soft=100, hard=200), Rlimit(name="core", soft=0, hard=0))
+    process = lab.process("ulimit -Sn; ulimit -Hn; ulimit -c; umask", rlimits=limits, umask=0o77)
+    found = await lab.output(lab.spec(process))
+    assert found.lines == ["100", "200", "0", "0077"]
+    assert (await lab.shell("umask")).text == "0022"
+
+
+async def check_oom_score(lab: RuntimeLab) -> None:
+    """As asked for, else 0."""
+    script = "cat /proc/self/oom_score_adj"
+    assert (await lab.output(lab.spec(lab.process(script, oom_score_adjust=321)))).text == "321"
+    assert (await lab.shell(script)).text == "0"
+
+
+async def check_default_devices(lab: RuntimeLab) -> None:
+    """The nodes and links of the OCI specification, and they work."""
+    found = await lab.shell(
+        "for d in null zero full random urandom tty; do test -c /dev/$d || echo no $d; done; "
+        "for l in fd stdin stdout stderr ptmx; do test -L /dev/$l || echo no $l; done; "
+        "echo x > /dev/null; head -c 4 /dev/zero | wc -c; echo ok > /dev/stdout"
+    )
+    assert found.lines == ["4", "ok"], (found.lines, found.stderr)
+
+
+async def check_devices_need_permission(lab: RuntimeLab) -> None:
+    """A node can be made but not used, unless the device or a rule is given."""
+    script = (
+        "mknod /dev/full2 c 1 7; mknod /kmsg c 1 11; head -c 1 /kmsg > /dev/null || echo denied"
+    )
+    assert (await lab.shell(script)).lines == ["denied"]
+    device = Device(source="/dev/kmsg", target="/dev/other", permissions="r")
+    script = "test -c /dev/other && head -c 1 /dev/other | wc -c"
+    assert (await lab.shell(script, devices=(device,))).text == "1"
+    rules = (DeviceRule(rule="c 1:11 r"),)
+    script = "mknod /kmsg c 1 11; head -c 1 /kmsg | wc -c"
+    assert (await lab.shell(script, device_rules=rules)).text == "1"
+
+
+async def check_sysctls_are_the_containers(lab: RuntimeLab) -> None:
+    """Set inside, not outside."""
+    sysctls = (("net.ipv4.ip_unprivileged_port_start", "77"), ("kernel.shmmni", "5000"))
+    script = "cat /proc/sys/net/ipv4/ip_unprivileged_port_start /proc/sys/kernel/shmmni"
+    found = await lab.shell(script, sysctls=sysctls, readonly_paths=("/proc/sys",))
+    assert found.lines == ["77", "5000"]
+
+
+async def check_bind_mounts(lab: RuntimeLab) -> None:
+    """Directories and files, writable and not; missing targets are made."""
+    source = lab.scratch / "bound"
+    source.mkdir()
+    (source / "file").write_text("content\n")
+    binds = (
+        Mount(target="/a/b", kind="bind", source=str(source), options=("rbind",)),
+        Mount(target="/ro", kind="bind", source=str(source), options=("rbind", "ro")),
+        Mount(
+            target="/etc/one",
+            kind="bind",
+            source=str(source / "file"),
+            options=("rbind", "ro"),
+            create="file",
+        ),
+    )
+    script = "cat /etc/one; echo new > /a/b/made; "
+    script += "echo x > /ro/x || echo ro; echo x > /etc/one || echo ro"
+    found = await lab.shell(script, mounts=(*standard_mounts(lab.root()), *binds))
+    assert found.lines == ["content", "ro", "ro"]
+    assert (source / "made").read_text() == "new\n"
+    assert not (source / "x").exists()
+
+
+async def check_links_of_the_image_stay_inside(lab: RuntimeLab) -> None:
+    """A symbolic link in the image can't lead a mount out of the container."""
+    outside = lab.scratch / "outside"
+    outside.mkdir()
+    root = lab.root()
+    upper = next(o for o in root.options if o.startswith("upperdir=")).partition("=")[2]
+    os.symlink(str(outside), f"{upper}/trap")
+    source = lab.scratch / "inside"
+    source.mkdir()
+    (source / "mark").touch()
+    bind = Mount(target="/trap/here", kind="bind", source=str(source), options=("rbind",))
+    found = await lab.shell("ls /trap/here", mounts=(*standard_mounts(root), bind))
+    assert found.text == "mark"
+    assert not list(outside.iterdir()), "a directory was made on the host"
+
+
+async def check_tmpfs_has_its_options(lab: RuntimeLab) -> None:
+    """Size and mode."""
+    tmpfs = Mount(target="/t", kind="tmpfs", options=("nosuid", "size=1m", "mode=1770"))
+    script = "stat -c %a /t; df -k /t | tail -1"
+    found = await lab.shell(script, mounts=(*standard_mounts(lab.root()), tmpfs))
+    assert found.lines[0] == "1770"
+    assert found.lines[1].split()[1] == "1024"
+
+
+async def check_namespaces_are_new(lab: RuntimeLab) -> None:
+    """Each differs from the host's; asked for, the host's is used."""
+    kinds = ("net", "ipc", "uts", "pid", "mnt", "cgroup")
+    script = "for k in net ipc uts pid mnt cgroup; do readlink /proc/self/ns/$k; done"
+    host = [os.readlink(f"/proc/self/ns/{k}") for k in kinds]
+    new = (await lab.shell(script)).lines
+    assert not set(new) & set(host)
+    spaces = Namespaces(network="host", ipc="host", uts="host", pid="host", cgroup="host")
+    same = (await lab.shell(script, namespaces=spaces)).lines
+    assert [a == b for a, b in zip(same, host)] == [True, True, True, True, False, True]
+
+
+async def check_host_pids_all_end(lab: RuntimeLab) -> None:
+    """In the host's pid namespace, too, nothing outlives the first process."""
+    spec = lab.spec(
+        "sleep 1000 & sleep 1000 & echo ready; read x",
+        namespaces=Namespaces(pid="host"),
+    )
+    stream = await lab.attached(spec)
+    await stream.until(b"ready")
+    pids = (await lab.runtime.processes(ContainerRef(id=spec.id))).pids
+    await lab.runtime.signal(SignalRequest(id=spec.id, signal=9))
+    await lab.ended(spec.id)
+    await stream.close()
+    await wait_until(lambda: not any(os.path.exists(f"/proc/{p}") for p in pids), "all to end")
+
+
+async def check_network_has_a_loopback(lab: RuntimeLab) -> None:
+    """A new network namespace has lo, up, and nothing that leads out."""
+    script = (
+        "ls /sys/class/net; cat /sys/class/net/lo/operstate; ping -c1 -w2 127.0.0.1 | grep -c seq"
+    )
+    lines = (await lab.shell(script)).lines
+    assert "lo" in lines
+    assert not any(line.startswith(("eth", "ens", "veth")) for line in lines)
+    assert lines[-1] == "1"
+
+
+async def check_hostname_and_domain(lab: RuntimeLab) -> None:
+    """In the uts namespace, not on the host."""
+    found = await lab.shell(
+        "hostname; cat /proc/sys/kernel/domainname", hostname="inside", domainname="example.org"
+    )
+    assert found.lines == ["inside", "example.org"]
+    assert os.uname().nodename != "inside"
+
+
+async def check_another_containers_namespaces(lab: RuntimeLab) -> None:
+    """`container:ID` joins; a stranger's is NotFound."""
+    first = await lab.running(hostname="first")
+    name = f"container:{first.id}"
+    spaces = Namespaces(network=name, ipc=name, uts=name, pid=name)
+    found = await lab.shell("hostname; cat /proc/1/comm", namespaces=spaces)
+    assert found.lines == ["first", "sleep"]
+    with raises(NotFound):
+        await lab.shell("true", namespaces=Namespaces(network="container:nobody"))
+
+
+async def check_group_shares(lab: RuntimeLab) -> None:
+    """uts and ipc are one in a group, pids when asked; it outlives its first container."""
+    spaces = Namespaces(ipc="group", uts="group", pid="group")
+    group = f"pod-{lab.new_id()[:12]}"
+    shared = {"group": group, "namespaces": spaces, "hostname": "pod"}
+    script = (
+        "for k in ipc uts pid; do readlink /proc/self/ns/$k; done; echo $$; echo end; sleep 1000"
+    )
+    streams = []
+    for _ in range(2):
+        streams.append(await lab.attached(lab.spec(script, **shared)))
+    for stream in streams:
+        await stream.until(b"end\n")
+    firsts, seconds = (stream.stdout.decode().split() for stream in streams)
+    assert firsts[:3] == seconds[:3]
+    assert firsts[3] != "1"
+    running = [c for c in (await lab.runtime.list()).containers if c.group == group]
+    assert len(running) == 2
+    await lab.runtime.signal(SignalRequest(id=running[0].id, signal=9))
+    assert (await lab.ended(running[0].id)).group == group
+    again = await lab.shell("readlink /proc/self/ns/ipc", **shared)
+    assert again.text == firsts[0]
+    for stream in streams:
+        await stream.close()
+
+
+async def check_init_reaps_and_forwards(lab: RuntimeLab) -> None:
+    """With `init` orphans are collected, signals arrive, the code is the program's."""
+    script = "trap 'echo got; exit 7' TERM; (sleep 0.1 &) ; sleep 0.4; "
+    script += "ps -o stat | grep -c Z; echo pid $$; while :; do sleep 0.05; done"
+    spec = lab.spec(script, init=True)
+    stream = await lab.attached(spec)
+    await stream.until(b"pid ")
+    await stream.until(b"\n")
+    assert stream.stdout.startswith(b"0\n"), stream.stdout
+    assert b"pid 1\n" not in stream.stdout
+    await lab.runtime.signal(SignalRequest(id=spec.id, signal=15))
+    found = await stream.rest()
+    assert b"got" in found.stdout
+    assert found.code == 7
+
+
+async def check_privileged_has_everything(lab: RuntimeLab) -> None:
+    """The machine's capabilities and devices, no filter, no masks."""
+    spec = lab.spec(
+        "grep CapEff /proc/self/status; grep Seccomp: /proc/self/status; test -c /dev/kmsg && echo dev",
+        privileged=True,
+        masked_paths=("/proc/timer_list",),
+    )
+    found = (await lab.output(spec)).lines
+    with open("/proc/self/status", encoding="ascii") as file:
+        bounding = next(line.split()[1] for line in file if line.startswith("CapBnd"))
+    assert found[0].split()[1] == bounding
+    assert found[1].split()[1] == "0"
+    assert found[2] == "dev"
+
+
+async def check_capabilities_of_exec_are_its_own(lab: RuntimeLab) -> None:
+    """What the exec asks for, or all with privileged."""
+    container = await lab.running()
+    few = lab.process("grep CapEff /proc/self/status", capabilities=DOCKER_CAPABILITIES[:1])
+    assert (await lab.exec_output(container.id, few)).text.split()[1] == f"{1:016x}"
+    found = await lab.exec_output(container.id, few, privileged=True)
+    assert int(found.text.split()[1], 16) & 1 << 21

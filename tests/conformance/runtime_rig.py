@@ -1,0 +1,149 @@
+"""A real launcher below a short temporary directory, and labs for the runtime suite."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from sagong.conformance.runtime import RuntimeLab
+from sagong.contract import Message
+from sagong.linux import process
+from sagong.linux.cgroup import CONTROLLERS, Cgroup, layout_of_machine
+from sagong.testing import LocalHost
+from sagong_runtime_linux import RuntimeLinux
+
+__all__ = ["BUSYBOX", "Rig", "make_rootfs", "rig"]
+
+BUSYBOX = Path("/bin/busybox")
+_PATHS = ":".join(str(Path(__file__).parents[2] / part) for part in ("core", "plugins"))
+
+
+def make_rootfs(directory: Path) -> Path:
+    """A root filesystem of busybox alone; static, so nothing else is needed."""
+    for name in ("bin", "etc", "proc", "sys", "dev", "tmp", "root"):
+        (directory / name).mkdir(parents=True)
+    shutil.copy(BUSYBOX.resolve(), directory / "bin/busybox")
+    listed = subprocess.run([BUSYBOX, "--list"], capture_output=True, text=True, check=True)
+    for name in set(listed.stdout.split()) - {"busybox"}:
+        (directory / "bin" / name).symlink_to("busybox")
+    (directory / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
+    return directory
+
+
+class Rig:
+    """Directories, a launcher, and generations of the plugin over them."""
+
+    def __init__(self, base: Path, make: Callable[[Any], RuntimeLinux] = RuntimeLinux) -> None:
+        self.base = base
+        self.run = base / "run"
+        self.run.mkdir()
+        self.rootfs = make_rootfs(base / "rootfs")
+        self.parent = f"/sagong-test-{uuid.uuid4().hex[:8]}"
+        self.events: list[Message] = []
+        self.host: LocalHost | None = None
+        self.runtime: RuntimeLinux | None = None
+        self.launcher: subprocess.Popen[bytes] | None = None
+        self._make = make
+
+    def start_launcher(self) -> None:
+        """As the kernel does it."""
+        command = [sys.executable, "-m", "sagong_runtime_linux.launcher", "--run", str(self.run)]
+        self.launcher = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": _PATHS})
+
+    def kill_launcher(self) -> None:
+        """-9."""
+        assert self.launcher is not None
+        self.launcher.kill()
+        self.launcher.wait()
+
+    async def start_plugin(self) -> RuntimeLinux:
+        """A generation of the plugin."""
+        config = {"cgroup_parent": self.parent}
+        host = LocalHost("runtime", data=self.base, run=self.run, config=config)
+        host.events = self.events
+        self.host = host
+        self.runtime = self._make(host)
+        await self.runtime.start()
+        return self.runtime
+
+    async def drop_plugin(self) -> None:
+        """Throw the generation away."""
+        if self.runtime is not None and self.host is not None:
+            await self.runtime.stop()
+            await self.host.close()
+        self.runtime = self.host = None
+
+    async def restart_plugin(self) -> RuntimeLinux:
+        """Away with it, and a successor."""
+        await self.drop_plugin()
+        return await self.start_plugin()
+
+    def lab(self) -> RuntimeLab:
+        """A lab of the present generation."""
+        assert self.runtime is not None
+        scratch = self.base / f"scratch-{uuid.uuid4().hex[:8]}"
+        scratch.mkdir()
+        return RuntimeLab(
+            runtime=self.runtime,
+            rootfs=self.rootfs,
+            scratch=scratch,
+            emitted=lambda: list(self.events),
+            restart=self.restart_plugin,
+        )
+
+    def monitors(self) -> list[int]:
+        """Pids of monitors that serve below our directory."""
+        found = []
+        for entry in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if (entry / "comm").read_text().startswith("sagong-monitor") and any(
+                    link.readlink() == self.run for link in [entry / "cwd"]
+                ):
+                    found.append(int(entry.name))
+        return sorted(found)
+
+    def sweep(self) -> None:
+        """Whatever a failed test left: processes, cgroups."""
+        group = Cgroup(layout_of_machine(), self.parent, CONTROLLERS)
+        group.kill()
+        if self.launcher is not None:
+            self.launcher.send_signal(signal.SIGKILL)
+            self.launcher.wait()
+        for pid in self.monitors():
+            pidfd = process.open_identified(process.identify(pid))
+            if pidfd is not None:
+                os.kill(pid, signal.SIGKILL)
+                process.wait_ended(pidfd, 5.0)
+                os.close(pidfd)
+        group.remove()
+
+
+@contextlib.contextmanager
+def directories() -> Iterator[Path]:
+    """A short directory of our own."""
+    with tempfile.TemporaryDirectory(prefix="sagong-rt-", dir="/tmp") as base:
+        yield Path(base)
+
+
+@contextlib.asynccontextmanager
+async def rig(make: Callable[[Any], RuntimeLinux] = RuntimeLinux) -> AsyncIterator[Rig]:
+    """A launcher and a plugin, both gone after."""
+    with directories() as base:
+        made = Rig(base, make)
+        try:
+            made.start_launcher()
+            await made.start_plugin()
+            yield made
+        finally:
+            with contextlib.suppress(Exception):
+                await made.drop_plugin()
+            made.sweep()
