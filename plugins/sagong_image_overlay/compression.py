@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import IO, Any, cast
 
 from sagong.errors import InvalidArgument, SagongError
 
@@ -107,7 +107,7 @@ class Decompressor:
     def _zstd(self, head: bytes) -> Iterator[bytes]:
         import zstandard
 
-        source = _Prefixed(head, self)
+        source = cast(IO[bytes], _Prefixed(head, self))
         decompressor = zstandard.ZstdDecompressor(max_window_size=_WINDOW)
         with decompressor.stream_reader(source, read_across_frames=True) as stream:
             while plain := stream.read(CHUNK):

@@ -91,15 +91,6 @@ class Content:
         os.rename(source, target)
         sync_directory(target.parent)
 
-    def delete(self, digest: str) -> int:
-        """Remove a blob; the bytes that it had."""
-        path = self.path(digest)
-        with contextlib.suppress(FileNotFoundError):
-            size = path.stat().st_size
-            path.unlink()
-            return size
-        return 0
-
     def digests(self) -> Iterator[str]:
         """All blobs."""
         for algorithm in ("sha256", "sha512"):

@@ -14,7 +14,6 @@ import os
 import select
 import signal
 import socket
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -143,4 +142,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import contextlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from fnmatch import fnmatchcase
 
 import msgspec
@@ -37,18 +37,21 @@ from sagong.contracts.image import (
 from sagong.contracts.streams import Address
 from sagong.errors import InvalidArgument, NotFound
 from sagong.host import Host
+from sagong.linux import capabilities, syscalls
 from sagong.model import oci
 from sagong_image_overlay import naming
+from sagong_image_overlay.files import Files
 from sagong_image_overlay.index import Record
 from sagong_image_overlay.loading import Loading
+from sagong_image_overlay.removal import Removal
 from sagong_image_overlay.roots import Lease
+from sagong_image_overlay.saving import Saving
 from sagong_image_overlay.settings import Settings
 from sagong_image_overlay.store import Store, machine
 from sagong_image_overlay.streams import Streams
+from sagong_image_overlay.transfers import Transfers
 
 __all__ = ["ImageOverlay"]
-
-_IDENTITY_FILES = ("etc/passwd", "etc/group")
 
 
 class ImageOverlay:
@@ -60,11 +63,15 @@ class ImageOverlay:
         self._store = Store(host.data, settings, host.emit)
         self._streams = Streams(host.run / "streams.sock", self._store.spot.work)
         self._loading = Loading(self._store, self._streams)
-        self._identities: dict[str, tuple[bytes, bytes]] = {}
+        self._transfers = Transfers(self._store)
+        self._files = Files(self._store, self._streams)
+        self._saving = Saving(self._store, self._streams)
+        self._removal = Removal(self._store)
         self._chores = asyncio.Event()
 
     async def start(self) -> None:
         """Open the store, listen for byte streams, begin to tidy up."""
+        _lower_rights()
         await asyncio.to_thread(self._store.load)
         self._streams.start()
         self._chores.set()
@@ -93,8 +100,9 @@ class ImageOverlay:
     async def load(self, request: LoadRequest) -> AsyncIterator[Progress]:
         """Load images of an archive."""
         try:
-            async for progress in self._loading.load(request):
-                yield progress
+            async with contextlib.aclosing(self._loading.load(request)) as steps:
+                async for progress in steps:
+                    yield progress
         finally:
             self._chores.set()
 
@@ -130,6 +138,83 @@ class ImageOverlay:
             raise InvalidArgument("refusing to create a tag with a digest reference")
         await self._store.name(record, target.tagged(), "tag")
 
+    async def import_(self, request: ImportRequest) -> AsyncIterator[Progress]:
+        """Make an image of a filesystem archive."""
+        try:
+            async with contextlib.aclosing(self._loading.import_(request)) as steps:
+                async for progress in steps:
+                    yield progress
+        finally:
+            self._chores.set()
+
+    async def save(self, request: SaveRequest) -> Address:
+        """A stream of the images' archive."""
+        return self._saving.save(request)
+
+    async def pull(self, request: PullRequest) -> AsyncIterator[Progress]:
+        """Get an image from a registry."""
+        try:
+            async with contextlib.aclosing(self._transfers.pull(request)) as steps:
+                async for progress in steps:
+                    yield progress
+        finally:
+            self._chores.set()
+
+    async def push(self, request: PushRequest) -> AsyncIterator[Progress]:
+        """Send an image to a registry."""
+        async with contextlib.aclosing(self._transfers.push(request)) as steps:
+            async for progress in steps:
+                yield progress
+
+    async def remove(self, request: RemoveRequest) -> Removed:
+        """Remove a name or an image."""
+        try:
+            return await self._removal.remove(request)
+        finally:
+            self._chores.set()
+
+    async def prune(self, query: ImageQuery) -> Removed:
+        """Remove images that nothing uses."""
+        wanted = msgspec.structs.replace(query, all=True, dangling=None)
+        found = await self.list(wanted)
+        try:
+            return await self._removal.prune(query, [image.id for image in found.images])
+        finally:
+            self._chores.set()
+
+    async def usage(self) -> ImageUsage:
+        """Disk usage."""
+        return await self._files.usage()
+
+    # Files of root filesystems.
+
+    async def changes(self, root: RootRef) -> ChangeList:
+        """What a container changed."""
+        return await self._files.changes(root)
+
+    async def commit(self, request: CommitRequest) -> Image:
+        """Make an image of a container."""
+        try:
+            return await self._files.commit(request)
+        finally:
+            self._chores.set()
+
+    async def export(self, root: RootRef) -> Address:
+        """A stream of all files."""
+        return await self._files.export(root)
+
+    async def stat(self, request: ArchiveRequest) -> PathStat:
+        """Facts of a path."""
+        return await self._files.stat(request)
+
+    async def read_archive(self, request: ArchiveRequest) -> Address:
+        """A stream of a path's archive."""
+        return await self._files.read_archive(request)
+
+    async def write_archive(self, request: ArchiveRequest) -> None:
+        """Extract an upload."""
+        await self._files.write_archive(request)
+
     # Root filesystems.
 
     async def prepare(self, request: PrepareRequest) -> Prepared:
@@ -150,6 +235,7 @@ class ImageOverlay:
                 id=request.id,
                 image=image,
                 layers=(*record.layers, record.points),
+                content=tuple(sorted(record.content)),
                 readonly=request.readonly,
             )
             # A twin of this call may have been faster while layers were unpacked.
@@ -171,31 +257,42 @@ class ImageOverlay:
             group=group,
         )
 
-    async def _identity(self, lease: Lease, stack: list[str]) -> tuple[bytes, bytes]:
-        """passwd and group; a container that has an /etc of its own may have changed them."""
-        own = os.path.lexists(f"{stack[0]}/etc")
-        known = None if own else self._identities.get(lease.image.id)
-        if known is None:
-            known = await self._read_identity(stack)
-            if not own:
-                self._identities[lease.image.id] = known
-        return known
-
-    async def _read_identity(self, stack: list[str]) -> tuple[bytes, bytes]:
-        arguments = {
-            "layers": stack,
-            "writable": True,
-            "paths": _IDENTITY_FILES,
-            "jail": str(self._store.spot.jail),
-        }
-        found = await self._store.workshop.run("read_files", arguments)
-        passwd, group = (base64.b64decode(found.get(name, "")) for name in _IDENTITY_FILES)
-        return passwd, group
+    async def _identity(self, lease: Lease, stack: Sequence[str]) -> tuple[bytes, bytes]:
+        """passwd and group: those of the image, unless the container may have its own."""
+        if not _may_differ(stack[0]):
+            points = self._store.layers.table[lease.layers[-1]]
+            return points.passwd, points.group
+        arguments = {"layers": [*stack], "writable": True, "jail": str(self._store.spot.jail)}
+        found = await self._store.workshop.run("identity", arguments)
+        return base64.b64decode(found["passwd"]), base64.b64decode(found["group"])
 
     async def release(self, root: RootRef) -> None:
         """Take a root filesystem back."""
         if self._store.roots.release(root.id):
             self._chores.set()
+
+
+def _lower_rights() -> None:
+    """Keep the children's capabilities out of effect here, but for what leases need.
+
+    They stay permitted and ambient, so that the workshop has them.
+    """
+    if os.geteuid() != 0:
+        _, permitted, inheritable = syscalls.capget()
+        own = capabilities.mask_of(("CAP_CHOWN", "CAP_FOWNER")) & permitted
+        syscalls.capset(own, permitted, inheritable)
+
+
+def _may_differ(upper: str) -> bool:
+    """Whether the writable layer can have its own users: not if its /etc only adds other files."""
+    try:
+        with os.scandir(f"{upper}/etc") as entries:
+            changed = any(entry.name in ("passwd", "group") for entry in entries)
+        return changed or "user.overlay.opaque" in os.listxattr(f"{upper}/etc")
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
 
 
 def _is_named(reference: naming.Reference, pattern: str) -> bool:

@@ -140,7 +140,7 @@ class Index:
         return self._by_name(text) is None and self._by_id(text) is not None
 
     def _by_name(self, text: str) -> str | None:
-        if text.startswith("sha256:") or len(text) == 64 and naming.is_id(text):
+        if not naming.is_name(text):
             return None
         reference = naming.parse(text).tagged()
         if reference.digest:
@@ -173,6 +173,6 @@ class Index:
 
 def _shown(text: str) -> str:
     """A name with its tag, as Docker's message has it."""
-    if naming.is_id(text) and (text.startswith("sha256:") or len(text) == 64):
+    if not naming.is_name(text):
         return text
     return naming.parse(text).tagged().familiar

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from sagong_image_overlay import merging, reading, unpacking
+from sagong_image_overlay import merging, packing, reading, unpacking
 
 __all__ = ["JOBS"]
 
 Job = Callable[[dict[str, Any], list[int], Callable[[dict[str, Any]], None]], dict[str, Any]]
 
-JOBS: dict[str, Job] = {**unpacking.JOBS, **reading.JOBS, **merging.JOBS}
+JOBS: dict[str, Job] = {**unpacking.JOBS, **reading.JOBS, **packing.JOBS, **merging.JOBS}

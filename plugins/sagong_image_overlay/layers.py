@@ -8,8 +8,8 @@ short names, since all of them must fit into one page of mount options.
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,8 @@ POINTS = (
 class Layer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An unpacked layer; `boot` is the boot in which it was written until it is surely on disk.
 
-    `implied` tells that some directories have no entry in it; `root` that "/" has one.
+    `implied` tells that some directories have no entry in it; `root` that "/" has one. `passwd` and
+    `group` are the files of the image whose mount points it is.
     """
 
     key: str
@@ -56,6 +57,8 @@ class Layer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     foreign: bool = False
     root: bool = False
     boot: str = ""
+    passwd: bytes = b""
+    group: bytes = b""
 
 
 class Spot(msgspec.Struct, frozen=True, kw_only=True):
@@ -148,6 +151,10 @@ class Layers:
         """Move a directory away to be deleted in the background."""
         number = self._next
         self._next += 1
+        if os.geteuid() != 0 and path.is_dir():
+            # Moving a directory writes its "..": that takes its owner's rights.
+            os.chown(path, os.geteuid(), os.getegid())
+            os.chmod(path, 0o700)
         os.rename(path, self._spot.trash / f"{path.name}-{_short(number)}")
 
     def bounds(self) -> dict[str, Any]:
@@ -246,6 +253,8 @@ class Layers:
             entries=done.get("entries", 0),
             implied=bool(implied),
             foreign=done.get("foreign", False),
+            passwd=base64.b64decode(done.get("passwd", "")),
+            group=base64.b64decode(done.get("group", "")),
             root=done.get("root", False),
             boot=self._boot,
         )
@@ -296,7 +305,7 @@ class Layers:
         except BaseException:
             self.discard(directory)
             raise
-        return self._keep(key, name, {"entries": done["made"]})
+        return self._keep(key, name, done)
 
     def drop(self, key: str) -> int:
         """Forget a layer and delete it in the background; its size."""
@@ -327,5 +336,8 @@ class Layers:
         """Delete what was discarded."""
         for name in os.listdir(self._spot.trash):
             path = self._spot.trash / name
-            await self._workshop.run("remove", {"root": str(path)})
-            shutil.rmtree(path, ignore_errors=True)
+            if path.is_dir() and not path.is_symlink():
+                await self._workshop.run("remove", {"root": str(path)})
+                path.rmdir()
+            else:
+                await asyncio.to_thread(path.unlink)

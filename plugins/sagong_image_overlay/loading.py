@@ -7,17 +7,19 @@ import contextlib
 import os
 import secrets
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sagong.contracts.image import ImageChanged, LoadRequest, Progress
+from sagong.contracts.image import ImageChanged, ImportRequest, LoadRequest, Progress
 from sagong.errors import InvalidArgument, NotFound, SagongError
 from sagong.model import oci
 from sagong.model.oci import MediaType
 from sagong_image_overlay import naming
 from sagong_image_overlay.compression import compression_of
-from sagong_image_overlay.store import NewImage, Store, machine
+from sagong_image_overlay.configuration import Step, apply_changes, new_config
+from sagong_image_overlay.manifests import new_manifest
+from sagong_image_overlay.store import NewImage, Store, machine, repack
 from sagong_image_overlay.streams import Streams
 
 __all__ = ["Loading", "layer_type"]
@@ -88,7 +90,7 @@ class Loading:
         self._store = store
         self._streams = streams
 
-    async def load(self, request: LoadRequest) -> AsyncIterator[Progress]:
+    async def load(self, request: LoadRequest) -> AsyncGenerator[Progress, None]:
         """One item for each name of each image, or for the image if it has none."""
         async with self._streams.taken(request.upload) as upload:
             with self._directory() as directory:
@@ -138,6 +140,47 @@ class Loading:
             for name in names
         ]
 
+    async def import_(self, request: ImportRequest) -> AsyncGenerator[Progress, None]:
+        """One layer of the upload; the last item is the image."""
+        store = self._store
+        name = naming.parse(request.reference).tagged() if request.reference else None
+        if name is not None and name.digest:
+            raise InvalidArgument("cannot import digest reference")
+        wanted = oci.parse_platform(request.platform, machine())
+        changed = apply_changes({}, request.changes)
+        async with self._streams.taken(request.upload) as upload:
+            layer, diff_id = await self._import_layer(upload)
+            with store.content.pinned(layer.digest):
+                step = Step(
+                    diff_id=diff_id,
+                    comment=request.message or "Imported from -",
+                    config=oci.encode(changed),
+                )
+                raw = new_config((wanted.os, wanted.architecture, wanted.variant), step)
+                config = await asyncio.to_thread(store.content.put, raw)
+                with store.content.pinned(config):
+                    manifest = new_manifest(config, len(raw), [layer])
+                    record = await store.add(NewImage(manifest, MediaType.OCI_MANIFEST))
+                    if name is not None:
+                        await store.name(record, name, "tag")
+                    else:
+                        await store.index.save()
+        shown = name.familiar if name else ""
+        store.emit(ImageChanged(action="import", id=record.id, reference=shown))
+        yield Progress(status=record.id, image=record.id, digest=record.manifest, reference=shown)
+
+    async def _import_layer(self, upload: Path) -> tuple[oci.Descriptor, str]:
+        """Keep the upload as a layer, compressed; its descriptor and uncompressed digest."""
+        content = self._store.content
+        done = await repack(self._store, upload)
+        if done["packed"]:
+            digest = done["digest"]
+        else:
+            digest = await asyncio.to_thread(content.adopt, upload)
+        path = content.path(digest)
+        layer = oci.Descriptor(media_type=layer_type(path), digest=digest, size=path.stat().st_size)
+        return layer, done["diff_id"]
+
     def _adopt(self, archive: Unpacked, found: Found) -> NewImage:
         """Move an image's files into the content store."""
         if found.manifest is not None:
@@ -145,15 +188,7 @@ class Loading:
         raw = archive.path(found.config).read_bytes()
         config = self._store.content.put(raw)
         layers = [self._adopt_layer(archive, name) for name in found.layers]
-        manifest = oci.Manifest(
-            schema_version=2,
-            media_type=MediaType.OCI_MANIFEST,
-            config=oci.Descriptor(
-                media_type=MediaType.OCI_CONFIG, digest=config, size=len(raw)
-            ),
-            layers=tuple(layers),
-        )
-        return NewImage(oci.encode(manifest), MediaType.OCI_MANIFEST)
+        return NewImage(new_manifest(config, len(raw), layers), MediaType.OCI_MANIFEST)
 
     def _adopt_layer(self, archive: Unpacked, name: str) -> oci.Descriptor:
         path = archive.path(name)
@@ -163,9 +198,7 @@ class Loading:
             digest = content.adopt(path)
             archive.take(path, digest)
         kept = content.path(digest)
-        return oci.Descriptor(
-            media_type=layer_type(kept), digest=digest, size=kept.stat().st_size
-        )
+        return oci.Descriptor(media_type=layer_type(kept), digest=digest, size=kept.stat().st_size)
 
     def _adopt_manifest(self, archive: Unpacked, descriptor: oci.Descriptor) -> NewImage:
         raw = _blob(archive, descriptor.digest)

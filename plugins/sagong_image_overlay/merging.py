@@ -10,17 +10,17 @@ from typing import Any
 from sagong.errors import InvalidArgument, NotFound
 from sagong_image_overlay.confine import READER, WRITER, confine
 from sagong_image_overlay.entry import Entry, Kind, RecordReader
-from sagong_image_overlay.reading import open_tree, read_xattrs
+from sagong_image_overlay.reading import open_tree, read_identity, read_xattrs
 from sagong_image_overlay.tree import Directory, Found, Place, Tree, open_directory, open_file
 from sagong_image_overlay.unpacking import Report, outcome_facts, start_parser, throttled
 from sagong_image_overlay.writer import (
     Outcome,
     Writer,
-    is_directory,
     is_whiteout,
     remove_tree,
     set_opaque,
     set_xattr,
+    when_ns,
 )
 
 __all__ = ["JOBS", "MergedWriter", "make_directories"]
@@ -83,6 +83,16 @@ def _new_directory(upper: int, name: bytes) -> None:
         set_opaque(name, upper)
 
 
+class _Descriptor:
+    """A descriptor that `contextlib.closing` can close."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def close(self) -> None:
+        os.close(self._number)
+
+
 class MergedWriter(Writer):
     """Writes into the writable layer of a tree, below the directory `base`.
 
@@ -137,6 +147,27 @@ class MergedWriter(Writer):
             directory.close()
         self._opened = {}
 
+    def _file(self, entry: Entry, path: bytes, directory: int | None) -> None:
+        """A file that the container has open or mounted stays the same file where that goes."""
+        flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+        try:
+            target = os.open(path, flags, dir_fd=directory)
+        except OSError:
+            super()._file(entry, path, directory)
+            return
+        with contextlib.closing(_Descriptor(target)):
+            status = os.fstat(target)
+            if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+                super()._file(entry, path, directory)
+                return
+            os.ftruncate(target, 0)
+            self._fill(entry, target)
+            os.fchown(target, entry.uid, entry.gid)
+            os.fchmod(target, entry.mode)
+            for key, value in entry.xattrs:
+                set_xattr(target, key, value)
+            os.utime(target, ns=when_ns((entry.seconds, entry.nanoseconds)))
+
     def _forget(self, name: bytes) -> None:
         # Names may have led through links: what was replaced can be any of them.
         self.close()
@@ -159,9 +190,7 @@ class MergedWriter(Writer):
         old, new = ("directory", "non-directory")
         if not found.is_directory:
             old, new = new, old
-        raise InvalidArgument(
-            f"cannot overwrite {old} /{os.fsdecode(entry.name)} with {new}"
-        )
+        raise InvalidArgument(f"cannot overwrite {old} /{os.fsdecode(entry.name)} with {new}")
 
     def _root(self, entry: Entry) -> None:
         self._source.skip(entry.stored)
@@ -308,7 +337,8 @@ def _differs(tree: Tree, name: bytes) -> bool:
 def points(job: dict[str, Any], descriptors: list[int], report: Report) -> dict[str, Any]:
     """Make what is missing of `paths` in the new layer `layers[0]`: what runtimes mount upon.
 
-    A path that ends in "/" is a directory, one with "->" a link, others are empty files.
+    A path that ends in "/" is a directory, one with "->" a link, others are empty files. Tells
+    /etc/passwd and /etc/group, too.
     """
     tree = open_tree({**job, "writable": True}, descriptors)
     confine(WRITER, job["jail"])
@@ -316,7 +346,8 @@ def points(job: dict[str, Any], descriptors: list[int], report: Report) -> dict[
     for text in job["paths"]:
         path, _, link = text.partition("->")
         made += _make_point(tree, os.fsencode(path), os.fsencode(link))
-    return {"made": made}
+    files = read_identity(tree)
+    return {"entries": made, **files}
 
 
 def _make_point(tree: Tree, path: bytes, link: bytes) -> int:

@@ -7,14 +7,16 @@ from dataclasses import dataclass, replace
 
 from sagong.errors import InvalidArgument
 
-__all__ = ["Reference", "is_id", "parse", "short_id"]
+__all__ = ["Reference", "is_id", "is_name", "parse", "short_id"]
 
 DEFAULT_DOMAIN = "docker.io"
 _DOMAIN_PART = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
 _DOMAIN = re.compile(
     rf"(?:{_DOMAIN_PART}(?:\.{_DOMAIN_PART})*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?", re.ASCII
 )
-_PATH = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*")
+_PATH = re.compile(
+    r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*"
+)
 _TAG = re.compile(r"[\w][\w.-]{0,127}", re.ASCII)
 _DIGEST = re.compile(r"[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,}")
 _HEX = re.compile(r"[0-9a-f]{64}")
@@ -64,6 +66,11 @@ class Reference:
 def is_id(text: str) -> bool:
     """Whether the text can be an image's id or the beginning of one."""
     return bool(_PREFIX.fullmatch(text))
+
+
+def is_name(text: str) -> bool:
+    """Whether the text can be a name at all: a whole id can't."""
+    return not (text.startswith("sha256:") or _HEX.fullmatch(text))
 
 
 def short_id(identity: str) -> str:

@@ -11,11 +11,11 @@ from typing import Any
 
 from sagong.errors import InvalidArgument, NotFound
 from sagong_image_overlay.confine import READER, confine
-from sagong_image_overlay.tarout import Member, PackedSink, RawSink, TarWriter
+from sagong_image_overlay.tarout import Member, RawSink, TarWriter
 from sagong_image_overlay.tree import Directory, Found, Place, Tree, open_directory, open_file
 from sagong_image_overlay.writer import is_whiteout
 
-__all__ = ["JOBS", "open_tree", "xattrs_of"]
+__all__ = ["JOBS", "member_of", "open_tree", "read_identity", "read_xattrs"]
 
 Report = Callable[[dict[str, Any]], None]
 _XATTRS = (b"user.", b"security.capability", b"system.posix_acl_")
@@ -24,7 +24,7 @@ _XATTRS = (b"user.", b"security.capability", b"system.posix_acl_")
 def open_tree(job: dict[str, Any], descriptors: list[int]) -> Tree:
     """The tree of a job, opened before the process enters its root.
 
-    `layers` are paths, the top one first; `mounts` maps paths inside to numbers of descriptors.
+    `layers` are paths, the top one first; `mounts` are (path inside, path of what is there).
     """
     layers: list[int] = []
     try:
@@ -33,23 +33,19 @@ def open_tree(job: dict[str, Any], descriptors: list[int]) -> Tree:
         for descriptor in layers:
             os.close(descriptor)
         raise
-    mounts = {os.fsencode(path): descriptors[n] for path, n in job.get("mounts", {}).items()}
-    return Tree(layers, writable=bool(job.get("writable")), mounts=mounts)
+    tree = Tree(layers, writable=bool(job.get("writable")))
+    for target, source in sorted(job.get("mounts", ())):
+        with contextlib.suppress(NotFound, InvalidArgument):
+            tree.mount(os.fsencode(target), _open_source(source))
+    return tree
 
 
-def xattrs_of(name: bytes, directory: int, facts: os.stat_result) -> list[tuple[bytes, bytes]]:
-    """Extended attributes that belong into an archive, of a file or directory."""
-    if not stat.S_ISREG(facts.st_mode) and not stat.S_ISDIR(facts.st_mode):
-        return []
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+def _open_source(path: str) -> int:
+    """What is mounted; -1 if it is hidden from this process."""
     try:
-        opened = os.open(name or b".", flags, dir_fd=directory)
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
-        return []
-    try:
-        return read_xattrs(opened)
-    finally:
-        os.close(opened)
+        return -1
 
 
 def read_xattrs(opened: int) -> list[tuple[bytes, bytes]]:
@@ -81,7 +77,7 @@ class TreeArchive:
 
     def put_directory(self, below: Directory, facts: os.stat_result, called: bytes) -> None:
         """A directory that is open, and all below it."""
-        member = _member(called, facts)
+        member = member_of(called, facts)
         member.xattrs = read_xattrs(below.parts[0][1])
         if called:
             self._tar.add(member)
@@ -94,7 +90,7 @@ class TreeArchive:
 
     def _put_file(self, directory: Directory, name: bytes, found: Found, called: bytes) -> None:
         facts = found.facts
-        member = _member(called, facts)
+        member = member_of(called, facts)
         known = (facts.st_dev, facts.st_ino)
         if facts.st_nlink > 1 and known in self._links:
             member.hard, member.link = True, self._links[known]
@@ -117,7 +113,8 @@ class TreeArchive:
             self._links[known] = called
 
 
-def _member(name: bytes, facts: os.stat_result) -> Member:
+def member_of(name: bytes, facts: os.stat_result) -> Member:
+    """The header of an entry, as far as stat knows it."""
     return Member(
         name,
         facts.st_mode,
@@ -128,16 +125,21 @@ def _member(name: bytes, facts: os.stat_result) -> Member:
     )
 
 
-def read_files(job: dict[str, Any], descriptors: list[int], report: Report) -> dict[str, Any]:
-    """The contents of `paths`; missing ones are left out."""
+def read_identity(tree: Tree) -> dict[str, str]:
+    """/etc/passwd and /etc/group in base64; missing ones are empty."""
+    found = {"passwd": "", "group": ""}
+    for name in found:
+        with contextlib.suppress(NotFound, InvalidArgument):
+            data = tree.read_file(b"etc/" + name.encode())
+            found[name] = base64.b64encode(data).decode()
+    return found
+
+
+def identity(job: dict[str, Any], descriptors: list[int], report: Report) -> dict[str, Any]:
+    """The users and groups of a root filesystem."""
     tree = open_tree(job, descriptors)
     confine(READER, job["jail"])
-    found = {}
-    for path in job["paths"]:
-        with contextlib.suppress(NotFound, InvalidArgument):
-            data = tree.read_file(os.fsencode(path))
-            found[path] = base64.b64encode(data).decode()
-    return found
+    return dict(read_identity(tree))
 
 
 def export(job: dict[str, Any], descriptors: list[int], report: Report) -> dict[str, Any]:
@@ -293,86 +295,6 @@ def changes(job: dict[str, Any], descriptors: list[int], report: Report) -> dict
     return {"changes": [["/" + os.fsdecode(path), kind] for path, kind in found]}
 
 
-class LayerArchive:
-    """Puts the writable layer alone into a tar, deletions as OCI whiteouts."""
-
-    def __init__(self, tar: TarWriter) -> None:
-        self._tar = tar
-        self._links: dict[tuple[int, int], bytes] = {}
-
-    def put(self, directory: int, prefix: bytes) -> None:
-        """All entries of a directory."""
-        for name in sorted(os.fsencode(text) for text in os.listdir(directory)):
-            with contextlib.suppress(FileNotFoundError):
-                self._entry(directory, name, prefix)
-
-    def _entry(self, directory: int, name: bytes, prefix: bytes) -> None:
-        status = os.lstat(name, dir_fd=directory)
-        member = _member(prefix + name, status)
-        if is_whiteout(status):
-            hidden = Member(prefix + b".wh." + name, stat.S_IFREG, mtime=member.mtime)
-            self._tar.add(hidden)
-        elif stat.S_ISDIR(status.st_mode):
-            self._directory(directory, name, member)
-        elif not stat.S_ISSOCK(status.st_mode):
-            self._file(directory, name, member, status)
-
-    def _directory(self, directory: int, name: bytes, member: Member) -> None:
-        opened = open_directory(name, directory)
-        try:
-            member.xattrs = read_xattrs(opened)
-            self._tar.add(member)
-            if _opaque(opened):
-                self._tar.add(Member(member.name + b"/.wh..wh..opq", stat.S_IFREG))
-            self.put(opened, member.name + b"/")
-        finally:
-            os.close(opened)
-
-    def _file(self, directory: int, name: bytes, member: Member, status: os.stat_result) -> None:
-        known = (status.st_dev, status.st_ino)
-        if status.st_nlink > 1 and known in self._links:
-            member.hard, member.link = True, self._links[known]
-            self._tar.add(member)
-            return
-        if stat.S_ISLNK(status.st_mode):
-            member.link = os.readlink(name, dir_fd=directory)
-        if stat.S_ISREG(status.st_mode):
-            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-            opened = os.open(name, flags, dir_fd=directory)
-            try:
-                member.size = os.fstat(opened).st_size
-                member.xattrs = read_xattrs(opened)
-                self._tar.add(member, opened)
-            finally:
-                os.close(opened)
-        else:
-            self._tar.add(member)
-        if status.st_nlink > 1:
-            self._links[known] = member.name
-
-
-def _opaque(opened: int) -> bool:
-    with contextlib.suppress(OSError):
-        return os.getxattr(opened, b"user.overlay.opaque") in (b"y", b"x")
-    return False
-
-
-def layer(job: dict[str, Any], descriptors: list[int], report: Report) -> dict[str, Any]:
-    """Pack the directory `upper` as a layer into the first descriptor."""
-    upper = open_directory(job["upper"])
-    confine(READER, job["jail"])
-    sink = PackedSink(descriptors[0])
-    tar = TarWriter(sink)
-    LayerArchive(tar).put(upper, b"")
-    tar.close()
-    return {
-        "diff_id": sink.diff_id,
-        "digest": sink.digest,
-        "size": sink.size,
-        "entries": tar.entries,
-    }
-
-
 def usage(job: dict[str, Any], descriptors: list[int], report: Report) -> dict[str, Any]:
     """Bytes in each of the directories `paths`; files with several links count once."""
     opened = [(path, open_directory(path)) for path in job["paths"] if os.path.isdir(path)]
@@ -400,11 +322,10 @@ def _bytes_below(directory: int, seen: set[tuple[int, int]]) -> int:
 
 
 JOBS = {
-    "read_files": read_files,
+    "identity": identity,
     "export": export,
     "archive": archive,
     "facts": facts,
     "changes": changes,
-    "layer": layer,
     "usage": usage,
 }

@@ -29,11 +29,13 @@ _OPTIONS_LIMIT = 4000
 
 
 class Lease(msgspec.Struct, frozen=True, kw_only=True):
-    """A lent root filesystem: the image as it was, and the keys of its layers, lowest first."""
+    """A lent root filesystem: the image as it was, the keys of its layers, lowest first, and the
+    blobs that a commit needs."""
 
     id: str
     image: Image
     layers: tuple[str, ...]
+    content: tuple[str, ...] = ()
     readonly: bool = False
 
 

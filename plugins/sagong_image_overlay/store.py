@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -24,7 +26,7 @@ from sagong_image_overlay.roots import Roots
 from sagong_image_overlay.settings import Settings
 from sagong_image_overlay.workshop import Workshop
 
-__all__ = ["NewImage", "Store"]
+__all__ = ["NewImage", "Store", "machine", "repack", "runnable"]
 
 Progress = Callable[[int, int], None]
 _LAYERS_LIMIT = 500
@@ -37,12 +39,6 @@ class NewImage:
     manifest: bytes
     media_type: str
     parent: str = ""
-
-
-class Facts(msgspec.Struct, frozen=True):
-    """What is told of an image, apart from its names."""
-
-    image: Image
 
 
 class Store:
@@ -61,7 +57,6 @@ class Store:
         self.emit = emit
         self._facts: dict[str, Image] = {}
         self._pinned_layers: dict[str, int] = {}
-        self.changing = asyncio.Lock()
 
     def load(self) -> None:
         """Open what is there; sweep what a crash left."""
@@ -119,7 +114,9 @@ class Store:
 
     # Adding images.
 
-    async def add(self, new: NewImage, progress: Callable[[str, int], None] | None = None) -> Record:
+    async def add(
+        self, new: NewImage, progress: Callable[[str, int], None] | None = None
+    ) -> Record:
         """Unpack an image's layers and put it into the index (in memory; `save` makes it durable).
 
         `progress` is told the blob's digest and the bytes of it that were unpacked.
@@ -133,7 +130,8 @@ class Store:
                 f"they must be as many, and at most {_LAYERS_LIMIT}"
             )
         blobs = tuple(layer.digest for layer in manifest.layers)
-        with self.content.pinned(manifest.config.digest, *blobs):
+        own = oci.digest_of(new.manifest)
+        with self.content.pinned(own, manifest.config.digest, *blobs), self.keeping_chain(diff_ids):
             layers, points = await self.assemble(diff_ids, blobs, progress)
             digest = await asyncio.to_thread(self.content.put, new.manifest)
             old = self.index.images.get(manifest.config.digest)
@@ -161,7 +159,7 @@ class Store:
     ) -> tuple[tuple[str, ...], str]:
         """Unpack what is not unpacked; keys of the layers from the lowest, and of mount points."""
         keys: list[str] = []
-        with self.keeping(*diff_ids, *(f"over:{c}" for c in oci.chain_ids(tuple(diff_ids)))):
+        with self.keeping_chain(diff_ids):
             await self._unpack_all(diff_ids, blobs, progress)
             chains = oci.chain_ids(tuple(diff_ids))
             for diff_id, chain, blob in zip(diff_ids, chains, blobs):
@@ -223,14 +221,22 @@ class Store:
         """Keep layers from the garbage collector inside a `with` block."""
         return _Keeping(self._pinned_layers, keys)
 
+    def keeping_chain(self, diff_ids: Sequence[str]) -> _Keeping:
+        """Keep all layers that an image of these can have."""
+        chains = oci.chain_ids(tuple(diff_ids)) or ("none",)
+        over = (f"over:{chain}" for chain in chains)
+        return self.keeping(*diff_ids, *over, f"points:{chains[-1]}")
+
     def collect(self) -> int:
         """Delete content and layers that no image, lease or work in progress needs; bytes freed."""
         records = self.index.images.values()
         wanted = {digest for record in records for digest in record.content}
         freed = 0
+        wanted |= {digest for lease in self.roots.table.values() for digest in lease.content}
         for digest in list(self.content.digests()):
             if digest not in wanted and not self.content.is_pinned(digest):
-                freed += self.content.delete(digest)
+                freed += self.content.size(digest)
+                self.layers.discard(self.content.path(digest))
         needed = self.roots.layers_in_use() | set(self._pinned_layers)
         for record in records:
             needed.update(record.layers, (record.points,))
@@ -276,6 +282,23 @@ def runnable(config: oci.ContainerConfig) -> ImageConfig:
         shell=config.shell or (),
         onbuild=config.on_build or (),
     )
+
+
+async def repack(store: Store, source: Path) -> dict[str, Any]:
+    """Compress an archive into the content store: its `diff_id`, and the blob's digest and size."""
+    path = store.content.partial / f"put-{secrets.token_hex(8)}"
+    target = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    reading = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        arguments = {"jail": str(store.spot.jail)}
+        done = await store.workshop.run("repack", arguments, [reading, target])
+        if done["packed"] and not store.content.has(done["digest"]):
+            await asyncio.to_thread(store.content.adopt, path, done["digest"])
+        return done
+    finally:
+        os.close(reading)
+        os.close(target)
+        path.unlink(missing_ok=True)
 
 
 def machine() -> str:

@@ -164,11 +164,6 @@ class TarWriter:
 
     def add_bytes(self, name: str, data: bytes, mtime: int = 0) -> None:
         """A small file that exists nowhere."""
-        self.add(Member(name.encode(), stat.S_IFREG | 0o644, size=0, mtime=mtime)) if not data else (
-            self._put_bytes(name, data, mtime)
-        )
-
-    def _put_bytes(self, name: str, data: bytes, mtime: int) -> None:
         member = Member(name.encode(), stat.S_IFREG | 0o644, size=len(data), mtime=mtime)
         self.entries += 1
         self._sink.write(encode_header(member) + data + bytes(-len(data) % BLOCK))

@@ -11,7 +11,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -162,20 +162,24 @@ class Place:
 class Tree:
     """A root filesystem of layers, the first of them writable if `writable`.
 
-    `mounts` are descriptors of what is mounted over it, by path without the leading slash.
+    `mount` puts directories and files of elsewhere over it, as the container's mounts do.
     """
 
-    def __init__(
-        self, layers: list[int], *, writable: bool, mounts: Mapping[bytes, int] | None = None
-    ) -> None:
+    def __init__(self, layers: list[int], *, writable: bool) -> None:
         first = 0 if writable else 1
         self._parts = list(enumerate(layers, first))
-        self._mounts = dict(mounts or {})
+        self._mounts: dict[bytes, int] = {}
+
+    def mount(self, path: bytes, descriptor: int) -> None:
+        """Show what `descriptor` is at `path`; -1 stands for something that can't be seen."""
+        with self.place(path, follow=True) as place:
+            self._mounts[place.path] = descriptor
 
     def close(self) -> None:
         """Close all descriptors."""
         for descriptor in [d for _, d in self._parts] + list(self._mounts.values()):
-            os.close(descriptor)
+            if descriptor >= 0:
+                os.close(descriptor)
         self._parts, self._mounts = [], {}
 
     def root(self) -> Directory:
@@ -187,6 +191,9 @@ class Tree:
         mounted = self._mounts.get(directory.below(name)) if self._mounts else None
         if mounted is None:
             return directory.find(name)
+        if mounted < 0:
+            path = _shown(directory.below(name))
+            raise InvalidArgument(f"what is mounted at /{path} is hidden from the image plugin")
         return Found(os.fstat(mounted), [], mounted)
 
     def enter(self, directory: Directory, name: bytes, found: Found) -> Directory:

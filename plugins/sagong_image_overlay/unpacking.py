@@ -33,9 +33,7 @@ def start_parser(job: dict[str, Any], source: int) -> int:
             process.set_death_signal(signal.SIGKILL)
             _keep_only(source, writing)
             bounds = Bounds(job.get("max_entries", 1 << 21), job.get("max_size", 1 << 40))
-            parser.run(
-                source, writing, whiteouts=job["whiteouts"], bounds=bounds, jail=job["jail"]
-            )
+            parser.run(source, writing, whiteouts=job["whiteouts"], bounds=bounds, jail=job["jail"])
         finally:
             os._exit(1)
     os.close(writing)

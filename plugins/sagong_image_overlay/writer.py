@@ -11,6 +11,7 @@ import contextlib
 import errno
 import os
 import stat
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -72,7 +73,7 @@ def explain(error: OSError, entry: Entry) -> SagongError:
     return InvalidArgument(f"failed to unpack /{shown}: {os.strerror(error.errno or 0)}")
 
 
-class Writer:
+class Writer(ABC):
     """Applies records; subclasses say where a name lies and what may be there already."""
 
     def __init__(
@@ -104,13 +105,13 @@ class Writer:
 
     # What subclasses decide.
 
+    @abstractmethod
     def locate(self, name: bytes) -> tuple[bytes, int | None] | None:
         """Path and directory descriptor for a name whose parent exists; None to leave it out."""
-        raise NotImplementedError
 
+    @abstractmethod
     def clear(self, entry: Entry, path: bytes, directory: int | None) -> bool:
         """Make room for `entry`; True if it is a directory that stays."""
-        raise NotImplementedError
 
     # The work.
 
@@ -139,7 +140,9 @@ class Writer:
             if place is not None:
                 # A later entry may have replaced the directory.
                 with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                    os.utime(_here(place[0]), ns=when_ns(when), dir_fd=place[1], follow_symlinks=False)
+                    os.utime(
+                        _here(place[0]), ns=when_ns(when), dir_fd=place[1], follow_symlinks=False
+                    )
 
     def _apply(self, entry: Entry) -> None:
         name = entry.name
@@ -245,7 +248,9 @@ class Writer:
     def _node(self, entry: Entry, path: bytes, directory: int | None) -> None:
         if self._own:
             return
-        kind = {Kind.CHARACTER: stat.S_IFCHR, Kind.BLOCK: stat.S_IFBLK}.get(entry.kind, stat.S_IFIFO)
+        kind = {Kind.CHARACTER: stat.S_IFCHR, Kind.BLOCK: stat.S_IFBLK}.get(
+            entry.kind, stat.S_IFIFO
+        )
         device = os.makedev(entry.major, entry.minor)
         if kind == stat.S_IFCHR and device == WHITEOUT_DEVICE:
             raise InvalidArgument(
@@ -432,7 +437,7 @@ class LayerWriter(Writer):
         below = name + b"/"
         for table in (self._real, self._implied, self._times):
             for key in [k for k in table if k == name or k.startswith(below)]:
-                del table[key]  # type: ignore[attr-defined]
+                del table[key]
 
     def _hardlink(self, entry: Entry, path: bytes, directory: int | None) -> None:
         try:

@@ -99,7 +99,7 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     os_features: tuple[str, ...] = msgspec.field(default=(), name="os.features")
 
 
-class Descriptor(Document, kw_only=True):
+class Descriptor(Document, frozen=True, kw_only=True):
     """A reference to content by digest."""
 
     media_type: str
@@ -111,7 +111,7 @@ class Descriptor(Document, kw_only=True):
     artifact_type: str = ""
 
 
-class Manifest(Document, kw_only=True):
+class Manifest(Document, frozen=True, kw_only=True):
     """An image of one platform: its config and its layers from the lowest to the highest."""
 
     schema_version: int = msgspec.field(name="schemaVersion")
@@ -121,7 +121,7 @@ class Manifest(Document, kw_only=True):
     annotations: Mapping[str, str] | None = None
 
 
-class Index(Document, kw_only=True):
+class Index(Document, frozen=True, kw_only=True):
     """Manifests of several platforms under one name."""
 
     schema_version: int = msgspec.field(name="schemaVersion")

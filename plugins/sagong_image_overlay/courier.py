@@ -1,0 +1,111 @@
+"""The courier: a process that talks to registries for one pull or push, without any capability.
+
+`python -m sagong_image_overlay.courier` reads one request (JSON) from standard input and writes
+events, one JSON line each, to standard output. What registries answer is read nowhere else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from sagong.errors import Internal, ResourceExhausted, SagongError
+from sagong.linux import capabilities, process
+from sagong.model import oci
+from sagong_image_overlay import naming
+from sagong_image_overlay.content import Content
+from sagong_image_overlay.download import Download
+from sagong_image_overlay.registry import Login
+from sagong_image_overlay.settings import Registries
+from sagong_image_overlay.uploading import Push
+
+__all__ = ["Errand", "main"]
+
+
+class Errand(msgspec.Struct, kw_only=True):
+    """What the courier is sent for; `manifest` is given for a push."""
+
+    reference: str
+    content: str
+    parallel: int
+    login: Login = Login()
+    settings: Registries = Registries()
+    platform: oci.Platform = oci.Platform()
+    manifest: str = ""
+    media_type: str = ""
+    sources: dict[str, list[str]] = {}
+
+
+class Teller:
+    """Writes events; several threads do."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        line = memoryview(msgspec.json.encode(event) + b"\n")
+        with self._lock:
+            while line:
+                line = line[os.write(1, line) :]
+
+
+def _give_up_rights() -> None:
+    process.set_no_new_privs()
+    if os.geteuid() != 0:
+        # Root in a test needs them to reach its own files in other's directories.
+        capabilities.apply(capabilities.CapabilitySets())
+
+
+def _run(errand: Errand, tell: Teller) -> None:
+    content = Content(Path(errand.content))
+    reference = naming.parse(errand.reference)
+    if errand.manifest:
+        Push(
+            reference,
+            errand.manifest.encode(),
+            errand.media_type,
+            errand.login,
+            errand.settings,
+            errand.parallel,
+            content,
+            errand.sources,
+            tell,
+        ).run()
+        return
+    Download(
+        reference,
+        errand.platform,
+        errand.login,
+        errand.settings,
+        errand.parallel,
+        content,
+        tell,
+    ).run()
+
+
+def main() -> None:
+    """Do one errand."""
+    _give_up_rights()
+    tell = Teller()
+    with contextlib.suppress(BrokenPipeError):
+        try:
+            _run(msgspec.json.decode(sys.stdin.buffer.read(), type=Errand), tell)
+        except SagongError as error:
+            tell({"event": "error", "code": error.code, "message": error.message})
+        except OSError as error:
+            code = ResourceExhausted.code if error.errno in (28, 122) else Internal.code
+            tell({"event": "error", "code": code, "message": f"{error.strerror}: {error.filename}"})
+        except Exception as error:
+            text = f"{type(error).__name__}: {error}"
+            tell({"event": "error", "code": Internal.code, "message": text})
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,287 @@
+"""HTTP to registries: pooled connections, redirects, proxies, retries; errors in Docker's words.
+
+Blocking, on the standard library: it runs in a process of its own with a thread for each layer.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import random
+import socket
+import ssl
+import threading
+import time
+import urllib.parse
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+from sagong.errors import InvalidArgument, Unavailable
+from sagong_image_overlay.endpoint import proxy_for, split_host, tls_context
+from sagong_image_overlay.settings import Registries
+
+__all__ = ["Answer", "Http", "Lost", "backoff"]
+
+_AGENT = "sagong/0.1.0"
+_CHUNK = 1 << 18
+_BODY_LIMIT = 8 << 20
+_REDIRECTS = (301, 302, 303, 307, 308)
+
+
+class Lost(Unavailable):
+    """The connection or the registry failed in a way that may pass: worth another try."""
+
+
+def backoff(attempt: int) -> None:
+    """Wait before the next attempt: longer each time, by chance."""
+    time.sleep(min(8.0, 0.25 * 2**attempt) * random.uniform(0.5, 1.0))
+
+
+@dataclass
+class Answer:
+    """A response; read its body or close it, then its connection serves again."""
+
+    status: int
+    headers: http.client.HTTPMessage
+    url: str
+    _response: http.client.HTTPResponse = field(repr=False)
+    _connection: http.client.HTTPConnection = field(repr=False)
+    _pool: Pool = field(repr=False)
+
+    def body(self) -> bytes:
+        """The whole body, which must be a document and not a layer."""
+        try:
+            data = self._response.read(_BODY_LIMIT + 1)
+        except (OSError, http.client.HTTPException) as error:
+            self.abandon()
+            raise Lost(f"reading {self.url}: {_reason(error)}") from error
+        if len(data) > _BODY_LIMIT:
+            self.abandon()
+            raise InvalidArgument(f"{self.url} answers with more than {_BODY_LIMIT} bytes")
+        self.close()
+        return data
+
+    def pieces(self) -> Iterator[memoryview]:
+        """The body in pieces; each is valid until the next. `Lost` if the connection breaks."""
+        view = memoryview(bytearray(_CHUNK))
+        try:
+            while count := self._response.readinto(view):
+                yield view[:count]
+            if self._response.length:
+                raise Lost(f"reading {self.url}: unexpected EOF")
+        except (OSError, http.client.HTTPException) as error:
+            raise Lost(f"reading {self.url}: {_reason(error)}") from error
+        finally:
+            self.close()
+
+    def header(self, name: str) -> str:
+        """A header, "" if missing."""
+        return self.headers.get(name) or ""
+
+    def close(self) -> None:
+        """Give the connection back if it can be used again."""
+        if self._response.isclosed() and not self._response.will_close:
+            self._pool.give(self._connection)
+        else:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Close the connection with whatever is still coming."""
+        self._response.close()
+        self._connection.close()
+
+
+class Pool:
+    """Idle connections to one address."""
+
+    def __init__(self) -> None:
+        self._idle: list[http.client.HTTPConnection] = []
+        self._lock = threading.Lock()
+
+    def take(self) -> http.client.HTTPConnection | None:
+        """An idle connection, if there is one."""
+        with self._lock:
+            return self._idle.pop() if self._idle else None
+
+    def give(self, connection: http.client.HTTPConnection) -> None:
+        """Keep a connection for the next request."""
+        with self._lock:
+            self._idle.append(connection)
+
+
+class Http:
+    """Sends requests; one for a whole pull or push, used by several threads."""
+
+    def __init__(self, settings: Registries) -> None:
+        self._settings = settings
+        self._pools: dict[tuple[str, str, bool], Pool] = {}
+        self._lock = threading.Lock()
+
+    def send(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        body: bytes | BinaryIO | None = None,
+        insecure: bool = False,
+        follow: bool = True,
+    ) -> Answer:
+        """One request; redirects are followed without credentials for other hosts."""
+        headers = dict(headers)
+        for _ in range(8):
+            answer = self._once(method, url, headers, body, insecure=insecure)
+            target = answer.header("Location")
+            if answer.status not in _REDIRECTS or not target or not follow:
+                return answer
+            answer.body()
+            after = urllib.parse.urljoin(url, target)
+            if urllib.parse.urlsplit(after).netloc != urllib.parse.urlsplit(url).netloc:
+                headers.pop("Authorization", None)
+            if url.startswith("https:") and after.startswith("http:") and not insecure:
+                raise InvalidArgument(f"{url} redirects to plain http, which is refused")
+            url = after
+        raise InvalidArgument(f'{method} "{url}": stopped after 8 redirects')
+
+    def _once(
+        self,
+        method: str,
+        url: str,
+        headers: dict[str, str],
+        body: bytes | BinaryIO | None,
+        *,
+        insecure: bool,
+    ) -> Answer:
+        parsed = urllib.parse.urlsplit(url)
+        if parsed.scheme not in ("http", "https") or not parsed.hostname:
+            raise InvalidArgument(f"{url!r} is not a URL of http or https")
+        key = (parsed.scheme, parsed.netloc, insecure)
+        with self._lock:
+            pool = self._pools.setdefault(key, Pool())
+        path = urllib.parse.urlunsplit(("", "", parsed.path or "/", parsed.query, ""))
+        old = pool.take()
+        if old is not None:
+            # An idle connection may have been closed by the other end: then once more, anew.
+            try:
+                return self._exchange(old, pool, method, url, path, headers, body)
+            except Lost:
+                if body is not None and not isinstance(body, bytes):
+                    raise
+        connection = self._connect(parsed.scheme, parsed.netloc, insecure=insecure)
+        target = url if isinstance(connection, _Plain) and connection.proxied else path
+        return self._exchange(connection, pool, method, url, target, headers, body)
+
+    def _exchange(
+        self,
+        connection: http.client.HTTPConnection,
+        pool: Pool,
+        method: str,
+        url: str,
+        target: str,
+        headers: dict[str, str],
+        body: bytes | BinaryIO | None,
+    ) -> Answer:
+        sent = {"User-Agent": _AGENT, "Accept-Encoding": "identity", **headers}
+        if isinstance(connection, _Plain) and connection.proxied:
+            target, sent = url, {**sent, **connection.extra}
+        try:
+            connection.request(method, target, body=body, headers=sent)
+            response = connection.getresponse()
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            raise _explained(method, url, error) from error
+        return Answer(response.status, response.headers, url, response, connection, pool)
+
+    def _connect(self, scheme: str, netloc: str, *, insecure: bool) -> http.client.HTTPConnection:
+        host, port = split_host(netloc)
+        seconds = self._settings.seconds
+        proxy = proxy_for(scheme, netloc, self._settings)
+        if scheme == "http":
+            return self._plain(host, port or 80, proxy)
+        context = tls_context(netloc, self._settings, insecure=insecure)
+        if not proxy:
+            return http.client.HTTPSConnection(host, port or 443, timeout=seconds, context=context)
+        parsed = _proxy_url(proxy)
+        through = http.client.HTTPSConnection(
+            parsed.hostname or "", parsed.port or 80, timeout=seconds, context=context
+        )
+        through.set_tunnel(host, port or 443, headers=_proxy_headers(parsed))
+        return through
+
+    def _plain(self, host: str, port: int, proxy: str) -> http.client.HTTPConnection:
+        if not proxy:
+            return _Plain(host, port, timeout=self._settings.seconds)
+        parsed = _proxy_url(proxy)
+        connection = _Plain(
+            parsed.hostname or "", parsed.port or 80, timeout=self._settings.seconds
+        )
+        connection.proxied, connection.extra = True, _proxy_headers(parsed)
+        return connection
+
+
+class _Plain(http.client.HTTPConnection):
+    """A connection without TLS, perhaps to a proxy."""
+
+    proxied = False
+    extra: Mapping[str, str] = {}
+
+
+def _proxy_url(text: str) -> urllib.parse.SplitResult:
+    parsed = urllib.parse.urlsplit(text if "://" in text else f"http://{text}")
+    if parsed.scheme != "http" or not parsed.hostname:
+        raise InvalidArgument(f"proxy {parsed.hostname or text!r} is not an http URL")
+    return parsed
+
+
+def _proxy_headers(parsed: urllib.parse.SplitResult) -> dict[str, str]:
+    if not parsed.username:
+        return {}
+    name = urllib.parse.unquote(parsed.username)
+    password = urllib.parse.unquote(parsed.password or "")
+    word = base64.b64encode(f"{name}:{password}".encode()).decode()
+    return {"Proxy-Authorization": f"Basic {word}"}
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, TimeoutError):
+        return "i/o timeout"
+    if isinstance(error, http.client.IncompleteRead | http.client.RemoteDisconnected):
+        return "unexpected EOF"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return str(error) or type(error).__name__
+
+
+def _explained(method: str, url: str, error: Exception) -> Unavailable:
+    """What went wrong, in the words that Docker's users know."""
+    host = split_host(urllib.parse.urlsplit(url).netloc)
+    port = host[1] or (443 if url.startswith("https:") else 80)
+    name = f"[{host[0]}]" if ":" in host[0] else host[0]
+    if isinstance(error, ssl.SSLCertVerificationError):
+        reason = f"tls: failed to verify certificate: x509: {_certificate_reason(error)}"
+        return Unavailable(f'{method.title()} "{url}": {reason}')
+    if isinstance(error, ssl.SSLError):
+        if "WRONG_VERSION_NUMBER" in str(error) or "HTTP_REQUEST" in str(error):
+            reason = "http: server gave HTTP response to HTTPS client"
+        else:
+            reason = f"remote error: tls: {error.reason or error}".lower()
+        return Unavailable(f'{method.title()} "{url}": {reason}')
+    if isinstance(error, socket.gaierror):
+        return Lost(f'{method.title()} "{url}": dial tcp: lookup {host[0]}: no such host')
+    if isinstance(error, ConnectionRefusedError | TimeoutError) or _is_unreachable(error):
+        reason = f"dial tcp {name}:{port}: connect: {_reason(error)}"
+        return Lost(f'{method.title()} "{url}": {reason}')
+    return Lost(f'{method.title()} "{url}": {_reason(error)}')
+
+
+def _is_unreachable(error: Exception) -> bool:
+    return isinstance(error, OSError) and error.errno in (101, 113)
+
+
+def _certificate_reason(error: ssl.SSLCertVerificationError) -> str:
+    if error.verify_code in (18, 19, 20, 21):
+        return "certificate signed by unknown authority"
+    if error.verify_code == 10:
+        return "certificate has expired or is not yet valid"
+    return error.verify_message or "certificate is not valid for this host"

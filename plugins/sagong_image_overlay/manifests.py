@@ -1,0 +1,63 @@
+"""Manifests that this plugin writes: of grown images, and with packed layers for registries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from sagong.model import oci
+from sagong.model.oci import MediaType
+
+__all__ = ["is_packed", "new_manifest", "with_layer", "with_packed"]
+
+_PACKED = {
+    MediaType.OCI_LAYER_GZIP,
+    MediaType.OCI_LAYER_ZSTD,
+    MediaType.DOCKER_LAYER_GZIP,
+    MediaType.DOCKER_LAYER_ZSTD,
+    MediaType.DOCKER_FOREIGN,
+}
+# Docker's types in a manifest of OCI's are refused by strict registries.
+_AS_OCI = {
+    MediaType.DOCKER_LAYER: MediaType.OCI_LAYER,
+    MediaType.DOCKER_LAYER_GZIP: MediaType.OCI_LAYER_GZIP,
+    MediaType.DOCKER_LAYER_ZSTD: MediaType.OCI_LAYER_ZSTD,
+    MediaType.DOCKER_FOREIGN: MediaType.OCI_LAYER_GZIP,
+}
+
+
+def new_manifest(config: str, size: int, layers: Sequence[oci.Descriptor]) -> bytes:
+    """An OCI manifest."""
+    descriptor = oci.Descriptor(media_type=MediaType.OCI_CONFIG, digest=config, size=size)
+    manifest = oci.Manifest(
+        schema_version=2,
+        media_type=MediaType.OCI_MANIFEST,
+        config=descriptor,
+        layers=tuple(layers),
+    )
+    return oci.encode(manifest)
+
+
+def with_layer(raw: bytes, config: str, size: int, added: oci.Descriptor | None) -> bytes:
+    """The manifest of an image made from that of `raw`: a new config, perhaps one layer more."""
+    parent = oci.decode(raw, oci.Manifest, "the parent's manifest")
+    layers = [_as_oci(layer) for layer in parent.layers]
+    return new_manifest(config, size, layers if added is None else [*layers, added])
+
+
+def _as_oci(layer: oci.Descriptor) -> oci.Descriptor:
+    media_type = _AS_OCI.get(layer.media_type, layer.media_type)
+    return msgspec.structs.replace(layer, media_type=media_type, annotations=None)
+
+
+def is_packed(layer: oci.Descriptor) -> bool:
+    """Whether a layer travels compressed."""
+    return layer.media_type in _PACKED
+
+
+def with_packed(raw: bytes, packed: Mapping[str, oci.Descriptor]) -> bytes:
+    """The manifest with compressed layers instead of plain ones, by their digests."""
+    manifest = oci.decode(raw, oci.Manifest, "manifest")
+    layers = [packed.get(layer.digest, _as_oci(layer)) for layer in manifest.layers]
+    return new_manifest(manifest.config.digest, manifest.config.size, layers)

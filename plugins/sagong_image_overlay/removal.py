@@ -1,0 +1,150 @@
+"""Removing names and images as Docker does it, and pruning."""
+
+from __future__ import annotations
+
+import asyncio
+
+from sagong.contracts.image import ImageChanged, ImageQuery, Removed, RemoveRequest
+from sagong.errors import Conflict
+from sagong_image_overlay import naming
+from sagong_image_overlay.index import Record
+from sagong_image_overlay.naming import short_id
+from sagong_image_overlay.store import Store
+
+__all__ = ["Removal"]
+
+
+class Result:
+    """What one removal did."""
+
+    def __init__(self) -> None:
+        self.untagged: list[str] = []
+        self.deleted: list[str] = []
+        self.events: list[ImageChanged] = []
+
+
+class Removal:
+    """Decides what may go, and takes it out of the index; content follows by `Store.collect`."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._index = store.index
+        # Checks and changes must not be torn apart by the saving between them.
+        self._lock = asyncio.Lock()
+
+    async def remove(self, request: RemoveRequest) -> Removed:
+        """Remove a name, or an image by its id."""
+        async with self._lock:
+            record = self._index.find(request.reference)
+            result = Result()
+            if self._index.is_by_id(request.reference):
+                self._remove_image(record, request, result)
+            else:
+                self._remove_name(record, request, result)
+            return await self._finish(result)
+
+    async def _finish(self, result: Result) -> Removed:
+        self._index.changed()
+        await self._index.save()
+        for event in result.events:
+            self._store.emit(event)
+        freed = self._store.collect() if result.deleted else 0
+        return Removed(
+            untagged=tuple(result.untagged), deleted=tuple(result.deleted), reclaimed=freed
+        )
+
+    def _remove_name(self, record: Record, request: RemoveRequest, result: Result) -> None:
+        reference = naming.parse(request.reference).tagged()
+        others = [r for r in self._index.names_of(record.id) if r.full != reference.full]
+        if reference.digest:
+            others = [*self._index.names_of(record.id), *self._other_digests(record, reference)]
+        users = self._store.roots.users_of(record.id)
+        if not others and users and not request.force:
+            raise Conflict(
+                f'conflict: unable to remove repository reference "{request.reference}" (must '
+                f"force) - container {short_id(users[0])} is using its referenced image "
+                f"{short_id(record.id)}"
+            )
+        self._untag(record, reference, result)
+        if not others and not self._index.children(record.id):
+            # The last name takes the image with it, and the digests of its repository.
+            self._untag_all(record, result)
+            self._delete(record, prune_parents=request.prune_parents, result=result)
+
+    def _other_digests(self, record: Record, reference: naming.Reference) -> list[naming.Reference]:
+        found = self._index.digests_of(record.id)
+        return [other for other in found if other.full != reference.full]
+
+    def _remove_image(self, record: Record, request: RemoveRequest, result: Result) -> None:
+        users = self._store.roots.users_of(record.id)
+        repositories = {r.repository for r in self._index.names_of(record.id)}
+        shown = short_id(record.id)
+        if self._index.children(record.id):
+            raise Conflict(
+                f"conflict: unable to delete {shown} (cannot be forced) - "
+                "image has dependent child images"
+            )
+        if len(repositories) > 1 and not request.force:
+            raise Conflict(
+                f"conflict: unable to delete {shown} (must be forced) - "
+                "image is referenced in multiple repositories"
+            )
+        if users and not request.force:
+            raise Conflict(
+                f"conflict: unable to delete {shown} (must be forced) - "
+                f"image is being used by container {short_id(users[0])}"
+            )
+        self._untag_all(record, result)
+        self._delete(record, prune_parents=request.prune_parents, result=result)
+
+    def _untag(self, record: Record, reference: naming.Reference, result: Result) -> None:
+        table = self._index.digests if reference.digest else self._index.names
+        key = f"{reference.repository}@{reference.digest}" if reference.digest else reference.full
+        if table.pop(key, None) is not None:
+            result.untagged.append(reference.familiar)
+            result.events.append(
+                ImageChanged(action="untag", id=record.id, reference=reference.familiar)
+            )
+            self._index.changed()
+
+    def _untag_all(self, record: Record, result: Result) -> None:
+        for reference in (*self._index.names_of(record.id), *self._index.digests_of(record.id)):
+            self._untag(record, reference, result)
+
+    def _delete(self, record: Record, *, prune_parents: bool, result: Result) -> None:
+        del self._index.images[record.id]
+        self._store.forget(record.id)
+        result.deleted.append(record.id)
+        result.events.append(ImageChanged(action="delete", id=record.id))
+        parent = self._index.images.get(record.parent)
+        if parent is None or not prune_parents:
+            return
+        named = self._index.names_of(parent.id) or self._index.digests_of(parent.id)
+        used = self._index.children(parent.id) or self._store.roots.users_of(parent.id)
+        if not named and not used:
+            self._delete(parent, prune_parents=True, result=result)
+
+    async def prune(self, query: ImageQuery, matching: list[str]) -> Removed:
+        """Delete those of the matching images that nothing uses; then unreferenced content.
+
+        By default only images without a name go; `dangling` False takes the named ones, too.
+        """
+        async with self._lock:
+            result = Result()
+            for identity in matching:
+                record = self._index.images.get(identity)
+                if record is not None and self._is_unused(record, query):
+                    self._untag_all(record, result)
+                    self._delete(record, prune_parents=True, result=result)
+            removed = await self._finish(result)
+            freed = self._store.collect()
+        return Removed(
+            untagged=removed.untagged,
+            deleted=removed.deleted,
+            reclaimed=removed.reclaimed + freed,
+        )
+
+    def _is_unused(self, record: Record, query: ImageQuery) -> bool:
+        if self._store.roots.users_of(record.id) or self._index.children(record.id):
+            return False
+        return query.dangling is False or not self._index.names_of(record.id)

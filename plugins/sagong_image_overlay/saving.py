@@ -1,0 +1,130 @@
+"""Saving images: docker save's layout, which is an OCI layout as well."""
+
+from __future__ import annotations
+
+import base64
+import socket
+from dataclasses import dataclass, field
+
+import msgspec
+
+from sagong.contracts.image import SaveRequest
+from sagong.contracts.streams import Address
+from sagong.model import oci
+from sagong.model.oci import MediaType
+from sagong_image_overlay import naming
+from sagong_image_overlay.index import Record
+from sagong_image_overlay.store import Store
+from sagong_image_overlay.streams import Streams
+
+__all__ = ["Saving"]
+
+
+@dataclass
+class Chosen:
+    """An image to save, with the names that were asked for."""
+
+    record: Record
+    names: list[naming.Reference] = field(default_factory=list)
+
+
+class Saving:
+    """Writes archives of images to streams."""
+
+    def __init__(self, store: Store, streams: Streams) -> None:
+        self._store = store
+        self._streams = streams
+
+    def save(self, request: SaveRequest) -> Address:
+        """A stream of the archive; NotFound for an unknown name is told now."""
+        chosen = self._chosen(request)
+        blobs = sorted({blob for image in chosen for blob in image.record.content})
+        documents = self._documents(chosen)
+
+        async def serve(peer: socket.socket) -> None:
+            peer.setblocking(True)
+            arguments = {
+                "root": str(self._store.content.root),
+                "blobs": blobs,
+                "documents": {
+                    name: base64.b64encode(data).decode() for name, data in documents.items()
+                },
+            }
+            with self._store.content.pinned(*blobs):
+                await self._store.workshop.run("save", arguments, [peer.fileno()])
+
+        return self._streams.offer(serve)
+
+    def _chosen(self, request: SaveRequest) -> list[Chosen]:
+        index = self._store.index
+        chosen: dict[str, Chosen] = {}
+        for text in request.references:
+            for name in self._meant(text):
+                record = index.find(name.full if name else text)
+                image = chosen.setdefault(record.id, Chosen(record))
+                if name and name not in image.names:
+                    image.names.append(name)
+        return list(chosen.values())
+
+    def _meant(self, text: str) -> list[naming.Reference | None]:
+        """The names that a text means: all tags of a bare repository; None for an image as such."""
+        index = self._store.index
+        if index.is_by_id(text) or not naming.is_name(text):
+            return [None]
+        reference = naming.parse(text)
+        if reference.digest:
+            return [None]
+        if reference.tag:
+            return [reference]
+        names = [naming.parse(name) for name in sorted(index.names)]
+        tagged = [name for name in names if name.repository == reference.repository]
+        return [*tagged] or [reference.tagged()]
+
+    def _documents(self, chosen: list[Chosen]) -> dict[str, bytes]:
+        saved = []
+        manifests: list[oci.Descriptor] = []
+        repositories: dict[str, dict[str, str]] = {}
+        for image in chosen:
+            record = image.record
+            saved.append(
+                oci.SavedImage(
+                    config=_path(record.id),
+                    repo_tags=tuple(name.familiar for name in image.names) or None,
+                    layers=tuple(_path(blob) for blob in record.blobs),
+                )
+            )
+            manifests += self._descriptors(image)
+            for name in image.names:
+                tags = repositories.setdefault(name.familiar_repository, {})
+                tags[name.tag] = record.id.removeprefix("sha256:")
+        index = oci.Index(
+            schema_version=2, media_type=MediaType.OCI_INDEX, manifests=tuple(manifests)
+        )
+        return {
+            "index.json": oci.encode(index),
+            "manifest.json": oci.encode(saved),
+            "oci-layout": b'{"imageLayoutVersion":"1.0.0"}',
+            "repositories": oci.encode(repositories),
+        }
+
+    def _descriptors(self, image: Chosen) -> list[oci.Descriptor]:
+        """An index entry for each name, or one without."""
+        record = image.record
+        plain = oci.Descriptor(
+            media_type=record.media_type,
+            digest=record.manifest,
+            size=self._store.content.size(record.manifest),
+        )
+        found = []
+        for name in image.names:
+            notes = {
+                "io.containerd.image.name": name.full,
+                "org.opencontainers.image.ref.name": name.tag,
+            }
+            found.append(msgspec.structs.replace(plain, annotations=notes))
+        return found or [plain]
+
+
+def _path(digest: str) -> str:
+    algorithm, _, value = digest.partition(":")
+    return f"blobs/{algorithm}/{value}"

@@ -1,0 +1,335 @@
+"""Pull and push: sends a courier, unpacks what it brings while it is bringing more."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from sagong.contracts.image import (
+    Credentials,
+    ImageChanged,
+    Progress,
+    PullRequest,
+    PushRequest,
+)
+from sagong.errors import InvalidArgument, NotFound, SagongError, Unavailable, from_code
+from sagong.model import oci
+from sagong.model.oci import MediaType
+from sagong_image_overlay import naming
+from sagong_image_overlay.courier import Errand
+from sagong_image_overlay.index import Record
+from sagong_image_overlay.manifests import is_packed, with_packed
+from sagong_image_overlay.naming import short_id
+from sagong_image_overlay.registry import Login
+from sagong_image_overlay.store import NewImage, Store, machine, repack
+from sagong_image_overlay.workshop import child_environment
+
+__all__ = ["Transfers"]
+
+_LINE = 16 << 20
+
+
+async def send_courier(errand: Errand) -> AsyncGenerator[dict[str, Any], None]:
+    """The events of a courier; it is killed when nobody listens any more."""
+    child = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-s",
+        "-m",
+        "sagong_image_overlay.courier",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        env=child_environment(),
+        cwd="/",
+        limit=_LINE,
+    )
+    assert child.stdin is not None and child.stdout is not None
+    try:
+        child.stdin.write(msgspec.json.encode(errand))
+        child.stdin.close()
+        ended = False
+        while line := await child.stdout.readline():
+            event = msgspec.json.decode(line, type=dict[str, Any])
+            if event["event"] == "error":
+                raise from_code(event["code"], event["message"])
+            ended = ended or event["event"] == "done"
+            yield event
+        if not ended:
+            raise Unavailable("the image courier ended early; is memory short?")
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            child.kill()
+        await child.wait()
+
+
+@dataclass
+class Arrival:
+    """A pull in progress: what is known of the image, and the unpacking of its layers."""
+
+    store: Store
+    queue: asyncio.Queue[Progress | BaseException | None] = field(default_factory=asyncio.Queue)
+    manifest: oci.Manifest | None = None
+    raw: bytes = b""
+    media_type: str = ""
+    diff_ids: tuple[str, ...] = ()
+    digest: str = ""
+    unpacking: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+
+    def take_manifest(self, event: dict[str, Any]) -> None:
+        """The courier has the manifest and the config."""
+        self.raw = event["raw"].encode()
+        self.media_type = event["media_type"]
+        self.manifest = oci.decode(self.raw, oci.Manifest, "manifest")
+        config = oci.decode(event["config"].encode(), oci.Config, "image config")
+        self.diff_ids = config.rootfs.diff_ids
+        if len(self.diff_ids) != len(self.manifest.layers):
+            raise InvalidArgument("the image's config and manifest disagree about its layers")
+
+    def tell(self, digest: str, status: str, current: int = 0, total: int = 0) -> None:
+        """A line of progress for the caller."""
+        self.queue.put_nowait(
+            Progress(id=short_id(digest), status=status, current=current, total=total)
+        )
+
+    def unpack(self, group: asyncio.TaskGroup, digest: str, path: Path) -> None:
+        """Begin to unpack a blob, unless that goes on already."""
+        if digest not in self.unpacking:
+            self.unpacking[digest] = group.create_task(self._unpack(digest, path))
+
+    async def _unpack(self, digest: str, path: Path) -> None:
+        assert self.manifest is not None
+        number = [layer.digest for layer in self.manifest.layers].index(digest)
+        total = self.manifest.layers[number].size
+        diff_id = self.diff_ids[number]
+        if diff_id in self.store.layers.table:
+            self.tell(digest, "Already exists")
+            return
+        self.tell(digest, "Extracting", 0, total)
+        await self.store.layers.unpack(
+            diff_id, path, lambda done: self.tell(digest, "Extracting", done, total)
+        )
+        self.tell(digest, "Pull complete")
+
+
+class Transfers:
+    """Moves images between registries and the store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def pull(self, request: PullRequest) -> AsyncGenerator[Progress, None]:
+        """Progress by layers; the last item has the image and its digest."""
+        reference = naming.parse(request.reference).tagged()
+        if request.policy == "missing":
+            with contextlib.suppress(NotFound):
+                record = self._store.index.find(request.reference)
+                yield Progress(
+                    status=f"Image is up to date for {reference.familiar}",
+                    image=record.id,
+                    digest=record.manifest,
+                    reference=reference.familiar,
+                )
+                return
+        arrival = Arrival(self._store)
+        work = asyncio.create_task(self._pull(request, reference, arrival), name="pull")
+        try:
+            while (item := await arrival.queue.get()) is not None:
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+        finally:
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+
+    async def _pull(
+        self, request: PullRequest, reference: naming.Reference, arrival: Arrival
+    ) -> None:
+        try:
+            await self._bring(request, reference, arrival)
+            arrival.queue.put_nowait(None)
+        except* SagongError as group:
+            arrival.queue.put_nowait(_first(group))
+        except* Exception as group:
+            arrival.queue.put_nowait(_first(group))
+
+    async def _bring(
+        self, request: PullRequest, reference: naming.Reference, arrival: Arrival
+    ) -> None:
+        store = self._store
+        wanted = oci.parse_platform(request.platform, machine())
+        errand = Errand(
+            reference=reference.full,
+            content=str(store.content.root),
+            parallel=store.settings.downloads,
+            login=_login(request.credentials),
+            settings=store.settings.registries,
+            platform=wanted,
+        )
+        with contextlib.ExitStack() as keep:
+            async with asyncio.TaskGroup() as group:
+                async for event in send_courier(errand):
+                    self._handle(event, arrival, group, keep)
+            before = store.index.names.get(reference.full)
+            record = await store.add(NewImage(arrival.raw, arrival.media_type))
+            await self._register(record, reference, arrival.digest)
+        fresh = "Image is up to date" if before == record.id else "Downloaded newer image"
+        arrival.queue.put_nowait(
+            Progress(
+                status=f"{fresh} for {reference.familiar}",
+                image=record.id,
+                digest=arrival.digest,
+                reference=reference.familiar,
+            )
+        )
+
+    def _handle(
+        self,
+        event: dict[str, Any],
+        arrival: Arrival,
+        group: asyncio.TaskGroup,
+        keep: contextlib.ExitStack,
+    ) -> None:
+        store = self._store
+        match event["event"]:
+            case "manifest":
+                arrival.take_manifest(event)
+                arrival.digest = event["digest"]
+                assert arrival.manifest is not None
+                blobs = [layer.digest for layer in arrival.manifest.layers]
+                keep.enter_context(store.content.pinned(arrival.manifest.config.digest, *blobs))
+                keep.enter_context(store.keeping(*arrival.diff_ids))
+            case "status":
+                arrival.tell(event["digest"], event["status"], event["current"], event["total"])
+            case "fetched":
+                arrival.unpack(group, event["digest"], Path(event["path"]))
+            case "blob":
+                arrival.unpack(group, event["digest"], store.content.path(event["digest"]))
+
+    async def _register(self, record: Record, reference: naming.Reference, digest: str) -> None:
+        index = self._store.index
+        index.digests[f"{reference.repository}@{digest}"] = record.id
+        index.changed()
+        if reference.digest:
+            await index.save()
+        else:
+            await self._store.name(record, reference, "tag")
+        self._store.emit(ImageChanged(action="pull", id=record.id, reference=reference.familiar))
+
+    # Push.
+
+    async def push(self, request: PushRequest) -> AsyncGenerator[Progress, None]:
+        """Progress by layers; the last item has the manifest's digest and size."""
+        store = self._store
+        reference = naming.parse(request.reference).tagged()
+        identity = store.index.names.get(reference.full)
+        if identity is None:
+            raise NotFound(
+                "An image does not exist locally with the tag: " + reference.familiar_repository
+            )
+        record = store.index.images[identity]
+        with store.content.pinned(*record.content):
+            record = await self._packed(record)
+            digest = record.packed or record.manifest
+            raw = store.content.read(digest)
+            manifest = oci.decode(raw, oci.Manifest, "manifest")
+            errand = Errand(
+                reference=reference.full,
+                content=str(store.content.root),
+                parallel=store.settings.uploads,
+                login=_login(request.credentials),
+                settings=store.settings.registries,
+                manifest=raw.decode(),
+                media_type=manifest.media_type or record.media_type,
+                sources=self._sources(reference, manifest),
+            )
+            with store.content.pinned(*record.content):
+                async for progress in self._carry(errand, record, reference):
+                    yield progress
+
+    async def _carry(
+        self, errand: Errand, record: Record, reference: naming.Reference
+    ) -> AsyncGenerator[Progress, None]:
+        async for event in send_courier(errand):
+            if event["event"] == "status":
+                yield Progress(
+                    id=short_id(event["digest"]),
+                    status=event["status"],
+                    current=event["current"],
+                    total=event["total"],
+                )
+                continue
+            digest, size = event["digest"], event["size"]
+            index = self._store.index
+            index.digests[f"{reference.repository}@{digest}"] = record.id
+            index.changed()
+            await index.save()
+            self._store.emit(
+                ImageChanged(action="push", id=record.id, reference=reference.familiar)
+            )
+            yield Progress(
+                status=f"{reference.tag}: digest: {digest} size: {size}",
+                image=record.id,
+                digest=digest,
+                size=size,
+                reference=reference.familiar,
+            )
+
+    def _sources(self, reference: naming.Reference, manifest: oci.Manifest) -> dict[str, list[str]]:
+        """Repositories of the same registry that are known to have a blob."""
+        index = self._store.index
+        found: dict[str, list[str]] = {}
+        wanted = {manifest.config.digest, *(layer.digest for layer in manifest.layers)}
+        for name, identity in index.digests.items():
+            other = naming.parse(name)
+            if other.domain != reference.domain or other.path == reference.path:
+                continue
+            for digest in wanted & index.images[identity].content:
+                found.setdefault(digest, []).append(other.path)
+        return {digest: sorted(set(paths))[:3] for digest, paths in found.items()}
+
+    async def _packed(self, record: Record) -> Record:
+        """The record with a manifest whose layers are all compressed, for the way."""
+        store = self._store
+        raw = store.content.read(record.manifest)
+        manifest = oci.decode(raw, oci.Manifest, "manifest")
+        plain = {layer.digest for layer in manifest.layers if not is_packed(layer)}
+        if record.packed or not plain:
+            return record
+        packed = {digest: await self._pack(digest) for digest in sorted(plain)}
+        with store.content.pinned(*(layer.digest for layer in packed.values())):
+            new = with_packed(raw, packed)
+            digest = await asyncio.to_thread(store.content.put, new)
+            fixed = msgspec.structs.replace(
+                record,
+                packed=digest,
+                packed_blobs=tuple(layer.digest for layer in packed.values()),
+            )
+            if store.index.images.get(record.id) is record:
+                store.index.images[record.id] = fixed
+                await store.index.save()
+        return fixed
+
+    async def _pack(self, digest: str) -> oci.Descriptor:
+        done = await repack(self._store, self._store.content.path(digest))
+        return oci.Descriptor(
+            media_type=MediaType.OCI_LAYER_GZIP, digest=done["digest"], size=done["size"]
+        )
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _login(credentials: Credentials) -> Login:
+    return Login(
+        username=credentials.username, password=credentials.password, token=credentials.token
+    )
