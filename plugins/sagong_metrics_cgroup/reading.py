@@ -14,20 +14,10 @@ from sagong.linux.cgroup_statistics import CgroupStatistics, statistics
 
 __all__ = ["interfaces", "rated", "read_machine", "read_target"]
 
-_NET_DEV = [
-    "rx_bytes",
-    "rx_packets",
-    "rx_errors",
-    "rx_dropped",
-    "_",
-    "_",
-    "_",
-    "_",
-    "tx_bytes",
-    "tx_packets",
-    "tx_errors",
-    "tx_dropped",
-]
+_NET_DEV = (
+    *("rx_bytes", "rx_packets", "rx_errors", "rx_dropped", "_", "_", "_", "_"),
+    *("tx_bytes", "tx_packets", "tx_errors", "tx_dropped"),
+)
 
 
 def read_target(target: Target, layout: CgroupLayout) -> Sample | None:
