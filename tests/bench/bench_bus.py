@@ -158,7 +158,8 @@ def main() -> None:
     if len(found) == 2:
         ours, theirs = found["sagong"], found["grpc.aio"]
         print(
-            f"ratio      {ours[0] / theirs[0]:8.2f} {ours[1] / theirs[1]:8.2f} {ours[2] / theirs[2]:9.1f}"
+            f"{'ratio':10} {ours[0] / theirs[0]:8.2f} {ours[1] / theirs[1]:8.2f}"
+            f" {ours[2] / theirs[2]:9.1f}"
         )
 
 
