@@ -7,7 +7,8 @@ import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sagong.linux import process, syscalls
-from sagong_runtime_linux.container import Container, container_cgroup
+from sagong_runtime_linux.cgroups import container_cgroup
+from sagong_runtime_linux.container import Container
 from sagong_runtime_linux.directory import read_record
 from sagong_runtime_linux.logs import open_log
 from sagong_runtime_linux.loop import READ

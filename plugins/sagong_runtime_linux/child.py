@@ -13,7 +13,8 @@ from typing import Any, NoReturn
 
 from sagong.linux import process, syscalls
 from sagong_runtime_linux import init
-from sagong_runtime_linux.operations import Operation, Stage, StartError, apply_all
+from sagong_runtime_linux.operations import Stage, StartError, apply_all
+from sagong_runtime_linux.plan_registry import REGISTRY
 from sagong_runtime_linux.program import (
     DEFAULT_PATH,
     environment_of,
@@ -21,41 +22,30 @@ from sagong_runtime_linux.program import (
     replace_process,
 )
 
-__all__ = ["Program", "run_child"]
+__all__ = ["run_child"]
 
 _FAILED = 127
 
 
-class Program:
-    """The program to execute and how its streams are connected."""
-
-    def __init__(self, program: dict[str, Any], session: dict[str, Any]) -> None:
-        self.args: list[str] = list(program["args"])
-        self.env: list[str] = list(program["env"])
-        self.init: bool = program.get("init", False)
-        self.tty: bool = session["tty"]
-        self.stdin: bool = session["stdin"]
-
-
-def run_child(
-    stage: Stage, operations: list[Operation], program: Program, monitor: socket.socket
-) -> NoReturn:
+def run_child(stage: Stage, plan: str, session: dict[str, Any], monitor: socket.socket) -> NoReturn:
     """Never returns: either the program runs, or the monitor is told why not."""
     try:
         _reset_signals()
         os.setsid()
         process.set_dumpable(dumpable=False)
-        streams = () if program.tty else _open_streams(stage.directory, stdin=program.stdin)
-        apply_all(operations, stage)
+        decoded = json.loads(plan)
+        program = decoded["program"]
+        streams = () if session["tty"] else _open_streams(stage.directory, stdin=session["stdin"])
+        apply_all(REGISTRY.decode(decoded["operations"]), stage)
         _connect(stage, streams, monitor)
-        if program.init:
+        if program["init"]:
             init.fork_program(monitor)
-        environment = environment_of(program.env)
-        path = find_program(program.args[0], environment.get("PATH", DEFAULT_PATH))
+        environment = environment_of(program["env"])
+        path = find_program(program["args"][0], environment.get("PATH", DEFAULT_PATH))
         _wait_go(monitor)
         syscalls.close_range(3, flags=syscalls.CLOSE_RANGE_CLOEXEC)
         monitor.send(b'{"exec":1}')
-        replace_process(path, program.args, environment)
+        replace_process(path, program["args"], environment)
     except StartError as error:
         _tell(monitor, error.code, error.message)
     except BaseException as error:  # This process must end here whatever happened.

@@ -4,65 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sagong.linux import process
-from sagong.linux.cgroup import CONTROLLERS, Cgroup, CgroupLayout
-from sagong.linux.cgroup_limits import CgroupLimits
+from sagong.linux.cgroup import Cgroup
 from sagong_runtime_linux.directory import write_record
 from sagong_runtime_linux.logs import timestamp
 from sagong_runtime_linux.oom import OomWatch
-from sagong_runtime_linux.operations import StartError
 from sagong_runtime_linux.session import Session
 
 if TYPE_CHECKING:
     from sagong_runtime_linux.loop import Loop
 
-__all__ = ["Container", "container_cgroup", "resolved_limits"]
-
-_DEVICE_FIELDS = ("io_read_bps", "io_write_bps", "io_read_iops", "io_write_iops")
-
-
-def container_cgroup(layout: CgroupLayout, path: str) -> Cgroup:
-    """The container's cgroup in all hierarchies that have controllers.
-
-    Not in a hybrid machine's v2 one: entering that costs a grace period of the kernel (10 ms and
-    more), while a thread enters version 1 in microseconds.
-    """
-    return Cgroup(layout, path, CONTROLLERS)
-
-
-def resolved_limits(limits: dict[str, Any]) -> CgroupLimits:
-    """Limits from a message; devices given by path get their numbers here, on the host."""
-    fields = dict(limits)
-    for name in _DEVICE_FIELDS:
-        if name in fields:
-            fields[name] = tuple((_device_numbers(d), v) for d, v in fields[name])
-    if fields.get("devices") is not None:
-        fields["devices"] = tuple(_device_rule(rule) for rule in fields["devices"])
-    return CgroupLimits(**fields)
-
-
-def _device_numbers(device: str) -> str:
-    if not device.startswith("/"):
-        return device
-    number = os.stat(device).st_rdev
-    return f"{os.major(number)}:{os.minor(number)}"
-
-
-def _device_rule(rule: str) -> str:
-    """A rule, or `/dev/x rwm`, which becomes one."""
-    if not rule.startswith("/"):
-        return rule
-    path, _, access = rule.partition(" ")
-    found = os.stat(path)
-    if stat.S_ISDIR(found.st_mode):
-        return f"c *:* {'m'}"
-    kind = "b" if stat.S_ISBLK(found.st_mode) else "c"
-    return f"{kind} {os.major(found.st_rdev)}:{os.minor(found.st_rdev)} {access}"
+__all__ = ["Container"]
 
 
 class Container:
@@ -81,17 +37,6 @@ class Container:
         self.started_at = 0.0
         self.finished_at = 0.0
         self.cleaned = False
-
-    def make_cgroup(self) -> tuple[int, ...]:
-        """Create the cgroup with its limits; doors for the child are returned."""
-        try:
-            self.group.create()
-            self.group.limit(resolved_limits(self.request["limits"]))
-            return self.group.entrances()
-        except (OSError, ValueError) as error:
-            self.remove_cgroup()
-            text = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else error
-            raise StartError("failed_precondition", f"setting cgroup limits: {text}") from None
 
     def watch_memory(self, loop: Loop, tell: Callable[[], None]) -> None:
         """Begin to notice out-of-memory kills."""

@@ -4,7 +4,7 @@
 
     launcher.sock           the launcher
     root/                   an empty directory: the mount point of every root, each in its own namespace
-    s/HASH                  a monitor's socket (short, since Unix socket paths end at 107 bytes)
+    s/NUMBER                a monitor's socket (short, since Unix socket paths end at 107 bytes)
     containers/ID/          spec.json    the RunSpec                     written by the plugin
                             plan.json    what a successor monitor needs  written by the plugin
                             paused, emitted                              marks of the plugin
@@ -16,10 +16,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from typing import Any, NamedTuple
+
+# A short name for any key; a hash would load a cryptographic library into every monitor.
+_PRIME = 2**89 - 1
 
 __all__ = ["RunDirectory", "read_record", "write_record"]
 
@@ -54,7 +56,7 @@ class RunDirectory(NamedTuple):
 
     def monitor_socket(self, key: str) -> str:
         """The socket of the monitor with this key (a group's name or a container's id)."""
-        return f"{self.base}/s/{hashlib.sha256(key.encode()).hexdigest()[:20]}"
+        return f"{self.base}/s/{int.from_bytes(key.encode(), 'big') % _PRIME:x}"
 
     def owner(self) -> int:
         """The plugin's uid: it owns the directory."""

@@ -27,8 +27,8 @@ def fork_program(monitor: socket.socket) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         return
     monitor.close()
-    process.set_name("init")
-    process.set_title("/sbin/init")
+    with contextlib.suppress(OSError):  # A container may have no /proc.
+        process.set_title("sagong-init")
     # No descriptor of the host, and none that would keep the program's output open.
     syscalls.close_range(0)
     os._exit(_serve(child, handled))
@@ -73,12 +73,12 @@ def serve_group(root: str) -> None:
         with contextlib.suppress(OSError, ValueError):
             signal.signal(number, signal.SIG_DFL)
     os.setsid()
+    process.set_title("sagong-init")
     os.chroot(root)
     os.chdir("/")
     syscalls.close_range(0)
     syscalls.capset(0, 0, 0)
     process.set_dumpable(dumpable=False)
-    process.set_title("sagong-init")
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     while True:
         signal.sigwaitinfo({signal.SIGCHLD})

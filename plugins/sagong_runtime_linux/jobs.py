@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from typing import Any
 from sagong.linux import process, syscalls
 from sagong.linux.cgroup import CgroupLayout
 from sagong_runtime_linux import messages
-from sagong_runtime_linux.container import container_cgroup, resolved_limits
+from sagong_runtime_linux.cgroups import container_cgroup, resolved_limits
 
 __all__ = ["perform"]
 
@@ -85,7 +86,12 @@ def _processes(layout: CgroupLayout, request: dict[str, Any]) -> dict[str, Any]:
 def _sweep(layout: CgroupLayout, request: dict[str, Any]) -> dict[str, Any]:
     """Kill everything in the cgroup and remove it; what is not there is no error."""
     group = container_cgroup(layout, request["cgroup"])
-    group.kill()
+    try:
+        group.kill()
+    except OSError as error:
+        # A file of a cgroup that its monitor removes at this moment: then nobody is in it.
+        if error.errno not in (errno.ENODEV, errno.ENOENT):
+            raise
     if request.get("remove", True):
         group.remove()
     return {}

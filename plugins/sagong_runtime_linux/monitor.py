@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import secrets
 import signal
 import socket
 import time
@@ -19,9 +18,10 @@ from typing import Any
 from sagong.linux import process, syscalls
 from sagong.linux.cgroup import CgroupLayout
 from sagong_runtime_linux.adoption import Inheritance, adopt_container
+from sagong_runtime_linux.cgroups import container_cgroup
 from sagong_runtime_linux.channel import Channel, Incoming
 from sagong_runtime_linux.clients import Client
-from sagong_runtime_linux.container import Container, container_cgroup
+from sagong_runtime_linux.container import Container
 from sagong_runtime_linux.directory import RunDirectory, write_record
 from sagong_runtime_linux.group import Group
 from sagong_runtime_linux.lifelines import ask_status, deposit, release
@@ -29,7 +29,6 @@ from sagong_runtime_linux.logs import open_log
 from sagong_runtime_linux.loop import READ, Loop
 from sagong_runtime_linux.messages import PROTOCOL, MessageReader
 from sagong_runtime_linux.operations import Stage, StartError
-from sagong_runtime_linux.plan_registry import REGISTRY
 from sagong_runtime_linux.session import Session
 from sagong_runtime_linux.starting import Start, exit_code
 
@@ -173,7 +172,7 @@ class Monitor:
         container = Container(request, directory, group)
         session = self.make_session(container, request["session"], directory)
         container.session = session
-        stage = Stage(self.directory.root, directory)
+        stage = Stage(self.directory.root, directory, self.layout)
         self.containers[container_id] = container
 
         def done(error: StartError | None) -> None:
@@ -193,7 +192,6 @@ class Monitor:
             session.log = open_log(request["session"]["log"])
             session.make_fifos(*request["owner"])
             self.group.prepare(request["group_kinds"], stage.namespaces)
-            stage.entrances = container.make_cgroup()
             self._fork(start, stage, request, container, session)
         except (OSError, ValueError, StartError) as error:
             self._abandon(container)
@@ -213,7 +211,7 @@ class Monitor:
             container.write_state(pid, started, {"key": self.key, **self.group.facts()})
 
         namespace = self.group.pid_namespace(request["pid"], stage.namespaces)
-        start.fork(stage, REGISTRY.decode(request["operations"]), request, namespace, written)
+        start.fork(stage, request, namespace, written)
         self._known(start, session, start.pid)
 
     def _known(self, start: Start, session: Session, pid: int) -> None:
@@ -287,7 +285,7 @@ class Monitor:
             os.chown(path, self.directory.owner(), -1)
         session = self.make_session(container, request["session"], directory)
         session.name = exec_id
-        stage = Stage(self.directory.root, directory)
+        stage = Stage(self.directory.root, directory, self.layout)
 
         def done(error: StartError | None) -> None:
             self._forget_start(start)
@@ -302,7 +300,6 @@ class Monitor:
         container.execs[exec_id] = session
         try:
             session.make_fifos(*request["owner"])
-            stage.entrances = container.group.entrances()
             self._fork_exec(start, stage, request, container, session)
         except (OSError, ValueError, StartError) as error:
             self._abandon_exec(container, session)
@@ -326,7 +323,7 @@ class Monitor:
         pidfd = syscalls.pidfd_open(container.session.pid)
         stage.namespaces["container"] = pidfd
         namespace = pidfd if request["enter_pid"] else ""
-        start.fork(stage, REGISTRY.decode(request["operations"]), request, namespace, written)
+        start.fork(stage, request, namespace, written)
         self._known(start, session, start.pid)
 
     def _abandon_exec(self, container: Container, session: Session) -> None:
@@ -346,7 +343,7 @@ class Monitor:
     def _ticket(self, session: Session, request: dict[str, Any]) -> str:
         now = time.monotonic()
         self._tickets = {t: k for t, k in self._tickets.items() if k.until > now}
-        token = secrets.token_hex(16)
+        token = os.urandom(16).hex()
         stdin = bool(request.get("stdin", session.spec["stdin"]))
         replay = bool(request.get("replay", False))
         self._tickets[token] = Ticket(session, stdin=stdin, replay=replay)

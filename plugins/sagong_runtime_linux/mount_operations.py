@@ -220,9 +220,10 @@ class AttachTree(NamedTuple):
 
 
 def make_target(target: str, kind: str) -> None:
-    """Make a mount point with its parents when it is missing."""
+    """Make a mount point with its parents when it is missing, also behind dangling links."""
     if os.path.exists(target):
         return
+    target = os.path.realpath(target)
     if kind == "file":
         os.makedirs(os.path.dirname(target), exist_ok=True)
         os.close(os.open(target, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
@@ -285,7 +286,12 @@ class MountCgroups(NamedTuple):
             place = f"{self.target}/{os.path.basename(mount)}"
             os.mkdir(place, 0o755)
             kind = "cgroup" if version == "1" else "cgroup2"
-            self._show(stage, kind, option, place, mount)
+            try:
+                self._show(stage, kind, option, place, mount)
+            except FileNotFoundError:
+                # Hierarchies without controllers hold no group of ours to show.
+                os.rmdir(place)
+                continue
             self._link_names(os.path.basename(mount))
         if self.flags & mounts.MS_RDONLY:
             syscalls.mount_setattr(self.target, set_=mounts.MOUNT_ATTR_RDONLY)

@@ -9,7 +9,10 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from sagong.linux.cgroup import CgroupLayout
 
 __all__ = ["Operation", "Registry", "Stage", "StartError", "encode_operations"]
 
@@ -26,21 +29,20 @@ class StartError(Exception):
 class Stage:
     """What the operations of one start share. Nothing in it outlives the exec."""
 
-    def __init__(self, root: str, directory: str) -> None:
+    def __init__(self, root: str, directory: str, layout: CgroupLayout) -> None:
         self.root = root
         self.directory = directory
+        self.layout = layout
         self.trees: dict[str, int] = {}
         self.namespaces: dict[str, int] = {}
-        self.entrances: tuple[int, ...] = ()
         self.old_root = -1
         self.terminal: tuple[int, int] | None = None
         self.monitor: socket.socket | None = None
 
     def close(self) -> None:
         """In the monitor, after the fork: what was opened for the child alone."""
-        for descriptor in (*self.entrances, *self.namespaces.values()):
+        for descriptor in self.namespaces.values():
             os.close(descriptor)
-        self.entrances = ()
         self.namespaces.clear()
 
     def open_on_host(self, path: str, flags: int) -> int:

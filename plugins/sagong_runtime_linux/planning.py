@@ -78,7 +78,7 @@ def run_request(spec: RunSpec, facts: HostFacts, *, parent: str) -> dict[str, An
     shared = [k for k in _NAMESPACES if getattr(spec.namespaces, k) == "group"]
     operations = [
         *mounts_before(spec, user=user),
-        process.EnterCgroup(),
+        process.MakeCgroup(cgroup_path(spec, parent), limits_of(spec)),
         *namespace_operations(spec),
         *mounts_after(spec, facts.hierarchies, cgroup=cgroup_path(spec, parent), user=user),
         *process_setup(spec, facts, mask),
@@ -88,15 +88,20 @@ def run_request(spec: RunSpec, facts: HostFacts, *, parent: str) -> dict[str, An
         "id": spec.id,
         "run": spec.run,
         "cgroup": cgroup_path(spec, parent),
-        "limits": limits_of(spec),
         "pid": "" if spec.namespaces.pid == "host" else spec.namespaces.pid.removeprefix("path:"),
         "private_pid": spec.namespaces.pid == "new",
         "group_kinds": shared,
-        "operations": encode_operations(operations),
-        "program": {"args": spec.process.args, "env": spec.process.env, "init": spec.init},
+        "plan": encoded_plan(operations, spec.process, init=spec.init),
         "session": session_of(spec.process, spec.log, hold=spec.expect_attach),
         "owner": fifo_owner(spec),
     }
+
+
+def encoded_plan(operations: list[Any], what: Process, *, init: bool = False) -> str:
+    """The plan as a text that only the child reads: the monitor, which stays, remains small."""
+    program = {"args": what.args, "env": what.env, "init": init}
+    plan = {"operations": encode_operations(operations), "program": program}
+    return msgspec.json.encode(plan).decode()
 
 
 def cgroup_path(spec: RunSpec, parent: str) -> str:
@@ -201,7 +206,9 @@ def labels_of(spec: RunSpec, facts: HostFacts) -> list[Any]:
     return labels
 
 
-def exec_request(spec: RunSpec, request: ExecRequest, facts: HostFacts) -> dict[str, Any]:
+def exec_request(
+    spec: RunSpec, request: ExecRequest, facts: HostFacts, *, cgroup: str
+) -> dict[str, Any]:
     """The message that makes the monitor start a further process in the container."""
     what = request.process
     if not what.args:
@@ -215,7 +222,7 @@ def exec_request(spec: RunSpec, request: ExecRequest, facts: HostFacts) -> dict[
     enters_pid = spec.namespaces.pid != "host"
     terminal = terminal_operations(what, console="") if what.tty else []
     operations = [
-        process.EnterCgroup(),
+        process.EnterCgroup(cgroup),
         process.SetOomScore(what.oom_score_adjust or spec.process.oom_score_adjust or 0),
         process.EnterProcess(tuple(kinds)),
         process.JoinKeyring(f"_ses.{spec.id}"),
@@ -229,8 +236,7 @@ def exec_request(spec: RunSpec, request: ExecRequest, facts: HostFacts) -> dict[
         "id": request.id,
         "exec_id": request.exec_id,
         "enter_pid": enters_pid,
-        "operations": encode_operations(operations),
-        "program": {"args": what.args, "env": what.env},
+        "plan": encoded_plan(operations, what),
         "session": session_of(what, LogSpec(driver="none"), hold=True)
         | {"stdin_once": True, "stragglers": True},
         "owner": exec_owner(spec, what),

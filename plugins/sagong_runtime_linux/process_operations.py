@@ -11,9 +11,10 @@ import resource
 import socket
 import struct
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sagong.linux import capabilities, cgroup, process, seccomp, syscalls
+from sagong.linux import capabilities, process, seccomp, syscalls
+from sagong_runtime_linux.cgroups import container_cgroup, make_cgroup, resolved_limits
 from sagong_runtime_linux.operations import Stage, StartError
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "ForbidNewPrivileges",
     "JoinKeyring",
     "LoopbackUp",
+    "MakeCgroup",
     "SetHostname",
     "SetOomScore",
     "SetRlimit",
@@ -73,8 +75,31 @@ def namespace_flags(kinds: Sequence[str]) -> int:
     return sum(_KINDS[kind] for kind in kinds)
 
 
+class MakeCgroup(NamedTuple):
+    """Create the container's cgroup with its limits, and move in."""
+
+    path: str
+    limits: dict[str, Any]
+
+    def describe(self) -> str:
+        """For error messages."""
+        return "setting cgroup limits"
+
+    def apply(self, stage: Stage) -> None:
+        """Limits first: the container is never without them."""
+        group = container_cgroup(stage.layout, self.path)
+        make_cgroup(group)
+        try:
+            group.limit(resolved_limits(self.limits))
+        except ValueError as error:
+            raise StartError("failed_precondition", str(error)) from None
+        group.enter()
+
+
 class EnterCgroup(NamedTuple):
-    """Move into the container's cgroups, whose doors the monitor opened."""
+    """Move into the container's cgroup."""
+
+    path: str
 
     def describe(self) -> str:
         """For error messages."""
@@ -82,7 +107,7 @@ class EnterCgroup(NamedTuple):
 
     def apply(self, stage: Stage) -> None:
         """Writing "0" moves the writer."""
-        cgroup.enter(stage.entrances)
+        container_cgroup(stage.layout, self.path).enter()
 
 
 class Unshare(NamedTuple):

@@ -196,7 +196,7 @@ class RuntimeLinux:
         return status
 
     async def _exec(self, record: Record, request: ExecRequest) -> ExecStatus:
-        message = exec_request(record.spec, request, self._facts)
+        message = exec_request(record.spec, request, self._facts, cgroup=record.cgroup)
         new = record.execs[request.exec_id] = ExecRecord()
         try:
             answer = await (await self._monitor(record)).ask(message)

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from sagong.linux import process, syscalls
-from sagong_runtime_linux.child import Program, run_child
+from sagong_runtime_linux.child import run_child
 from sagong_runtime_linux.loop import READ, Loop
-from sagong_runtime_linux.operations import Operation, Stage, StartError
+from sagong_runtime_linux.operations import Stage, StartError
 from sagong_runtime_linux.session import Session
 
 __all__ = ["Start", "exit_code"]
@@ -65,7 +65,6 @@ class Start:
     def fork(
         self,
         stage: Stage,
-        operations: list[Operation],
         request: dict[str, Any],
         pid_namespace: str | int,
         written: Callable[[int, int], None],
@@ -75,14 +74,13 @@ class Start:
         With a user namespace the child forks once more and tells the final pid itself.
         """
         self._written = written
-        program = Program(request["program"], request["session"])
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         stage.monitor = theirs
         with _pid_namespace(pid_namespace):
             self.pid = os.fork()
             if self.pid == 0:
                 ours.close()
-                run_child(stage, operations, program, theirs)
+                run_child(stage, request["plan"], request["session"], theirs)
         theirs.close()
         stage.close()
         ours.setblocking(False)

@@ -1,0 +1,152 @@
+"""How fast containers start: runtime_linux against `runc run`, alternating in one run.
+
+`python tests/bench/bench_runtime.py [rounds]`, as root, with busybox-static and runc installed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT / part) for part in ("core", "plugins", ".")]
+
+import uvloop  # noqa: E402
+from tests.conformance.runtime_rig import Rig, rig  # noqa: E402
+
+from sagong.conformance.runtime import RuntimeLab  # noqa: E402
+from sagong.contracts.runtime import ContainerRef, ExecRequest, Runtime  # noqa: E402
+
+MASKED = ("/proc/asound", "/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/timer_list")
+MASKED += ("/proc/latency_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware")
+READONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+
+
+class Series:
+    """Times of one kind, in milliseconds."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.times: list[float] = []
+
+    def add(self, began: float) -> None:
+        """One more, that began then and ends now."""
+        self.times.append((time.perf_counter() - began) * 1000)
+
+    def line(self) -> str:
+        """Median and the slow end."""
+        ordered = sorted(self.times)
+        p95 = ordered[int(len(ordered) * 0.95) - 1]
+        return f"{self.name:<42} p50 {statistics.median(ordered):7.2f}  p95 {p95:7.2f} ms"
+
+
+async def start_and_end(lab: RuntimeLab, runtime: Runtime, series: dict[str, Series]) -> None:
+    """One container that ends at once, removed after."""
+    process = lab.process("/bin/true", "x")
+    spec = lab.spec(process, masked_paths=MASKED, readonly_paths=READONLY)
+    began = time.perf_counter()
+    await runtime.run(spec)
+    series["run"].add(began)
+    await lab.ended(spec.id)
+    series["ended"].add(began)
+    await runtime.remove(ContainerRef(id=spec.id))
+    series["removed"].add(began)
+
+
+async def execute(lab: RuntimeLab, container_id: str, series: dict[str, Series]) -> None:
+    """One process in a running container."""
+    process = lab.process("/bin/true", "x")
+    request = ExecRequest(id=container_id, exec_id=lab.new_id(), process=process)
+    began = time.perf_counter()
+    await lab.runtime.exec(request)
+    series["exec"].add(began)
+
+
+def make_bundle(rig: Rig) -> Path:
+    """The same container for runc: its default spec with Docker's mounts, no terminal."""
+    bundle = rig.base / "bundle"
+    bundle.mkdir()
+    subprocess.run(["runc", "spec"], cwd=bundle, check=True)
+    config: dict[str, Any] = json.loads((bundle / "config.json").read_text())
+    config["process"] |= {"terminal": False, "args": ["/bin/true", "x"]}
+    config["process"].pop("rlimits", None)
+    config["root"] = {"path": str(rig.rootfs), "readonly": False}
+    (bundle / "config.json").write_text(json.dumps(config))
+    return bundle
+
+
+def run_runc(bundle: Path, number: int, series: Series) -> None:
+    """`runc run`, from start to end."""
+    began = time.perf_counter()
+    subprocess.run(
+        ["runc", "run", "--bundle", str(bundle), f"bench-{number}"],
+        check=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
+    series.add(began)
+
+
+def memory_of(pid: int) -> int:
+    """Proportional set size in kB."""
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    found = re.search(r"^Pss:\s+(\d+) kB", text, re.M)
+    return int(found[1]) if found else 0
+
+
+async def measure_memory(rig: Rig, lab: RuntimeLab, count: int) -> str:
+    """What an idle monitor costs."""
+    for _ in range(count):
+        await lab.running()
+    await asyncio.sleep(0.5)
+    sizes = [memory_of(pid) for pid in rig.monitors()]
+    assert rig.launcher is not None
+    launcher = memory_of(rig.launcher.pid)
+    return (
+        f"{len(sizes)} idle monitors: {statistics.mean(sizes):.0f} kB PSS; launcher {launcher} kB"
+    )
+
+
+async def measure(rounds: int) -> None:
+    """Everything, alternating with runc where it can be compared."""
+    names = {
+        "run": "run: request -> program executed",
+        "ended": "request -> exit known",
+        "removed": "request -> removed",
+        "exec": "exec in a running container",
+        "runc": "runc run, start -> end",
+    }
+    series = {key: Series(name) for key, name in names.items()}
+    async with rig() as made:
+        lab = made.lab()
+        peer = shutil.which("runc") is not None
+        bundle = make_bundle(made) if peer else made.base
+        target = await lab.running()
+        for number in range(rounds):
+            await start_and_end(lab, lab.runtime, series)
+            await execute(lab, target.id, series)
+            if peer:
+                await asyncio.to_thread(run_runc, bundle, number, series["runc"])
+        began = time.perf_counter()
+        specs = [lab.spec(lab.process("/bin/true", "x")) for _ in range(50)]
+        await asyncio.gather(*(lab.runtime.run(spec) for spec in specs))
+        rate = 50 / (time.perf_counter() - began)
+        memory = await measure_memory(made, lab, 20)
+        await lab.clean()
+    for one in series.values():
+        if one.times:
+            print(one.line())
+    print(f"50 at once: {rate:.0f} containers/s")
+    print(memory)
+
+
+if __name__ == "__main__":
+    uvloop.run(measure(int(sys.argv[1]) if len(sys.argv) > 1 else 40))
