@@ -146,16 +146,24 @@ class Collection:
             return len(self.records)
         return sum(1 for _ in self.select(selection))
 
+    def remaining(self, namespace: str, after: str) -> int:
+        """How many keys of a namespace ("" for all) come from `after` on."""
+        self._settle()
+        start, end = self._bounds(namespace)
+        return end - max(start, bisect_left(self._order, after))
+
+    def _bounds(self, namespace: str) -> tuple[int, int]:
+        if not namespace:
+            return 0, len(self._order)
+        prefix = f"{namespace}/"
+        return bisect_left(self._order, prefix), bisect_left(self._order, prefix_end(prefix))
+
     def _candidates(self, selection: Selection, after: str) -> Iterable[str]:
         indexed = self._narrowest(selection)
         if indexed is not None:
             return sorted(key for key in indexed if key >= after)
         self._settle()
-        start, end = 0, len(self._order)
-        if selection.namespace:
-            prefix = f"{selection.namespace}/"
-            start = bisect_left(self._order, prefix)
-            end = bisect_left(self._order, prefix_end(prefix))
+        start, end = self._bounds(selection.namespace)
         if after:
             start = max(start, bisect_left(self._order, after))
         return self._order if (start, end) == (0, len(self._order)) else self._order[start:end]

@@ -40,5 +40,8 @@ class History:
         if revision < self.floor:
             return None
         start = bisect_right(self._events, revision, key=lambda event: event.revision)
-        return [self._events[at] for at in range(start, len(self._events))
-                if self._events[at].storage == storage]
+        return [
+            self._events[at]
+            for at in range(start, len(self._events))
+            if self._events[at].storage == storage
+        ]

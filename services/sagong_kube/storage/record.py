@@ -121,8 +121,8 @@ class _Metadata(msgspec.Struct):
     namespace: str = ""
     uid: str = ""
     labels: dict[str, str] | None = None
-    ownerReferences: list[_Owner] | None = None  # noqa: N815
-    deletionTimestamp: str | None = None  # noqa: N815
+    ownerReferences: list[_Owner] | None = None
+    deletionTimestamp: str | None = None
 
 
 class RecordReader:

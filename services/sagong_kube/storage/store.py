@@ -62,6 +62,7 @@ class Store:
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._ticket = 0
         self._beside: dict[str, Beside] = {}
+        self._volatile: dict[str, set[str]] = {}
         self.watchers = Watchers()
         self.revision = 0
         self.written = 0
@@ -201,6 +202,7 @@ class Store:
         """Show another body under an unchanged revision (volatile renewals), to watchers too."""
         collection = self.collection(storage)
         previous = collection.put(record)
+        self._volatile.setdefault(storage, set()).add(record.key)
         self.watchers.offer(Event(storage, record.revision, record, previous), collection)
 
     def _advance(self, revision: int) -> None:
@@ -285,7 +287,9 @@ class Store:
         prefix = storage_prefix(storage)
         collection = self.collection(storage)
         test = collection.test(selection)
-        start = max(prefix + after, prefix + (f"{selection.namespace}/" if selection.namespace else ""))
+        start = max(
+            prefix + after, prefix + (f"{selection.namespace}/" if selection.namespace else "")
+        )
         end = f"{prefix}{selection.namespace}0" if selection.namespace else prefix[:-1] + "0"
         found: list[Record] = []
         while True:
@@ -322,15 +326,24 @@ class Store:
             older = await self._replay(watcher.collection, revision, border)
             newer = self._history.since(border, watcher.collection.storage)
             events = None if newer is None else older + newer
-        for event in events:
+        for event in (*events, *self._replaced(watcher.collection)):
             watcher.offer(event)
         watcher.revision = self.revision
         self.watchers.add(watcher)
 
+    def _replaced(self, collection: Collection) -> list[Event]:
+        # History has no renewals: who resumes is shown the present bodies.
+        keys = self._volatile.get(collection.storage, set())
+        records = [collection.records[key] for key in keys if key in collection.records]
+        return [Event(collection.storage, r.revision, r, r) for r in records]
+
     async def _replay(self, collection: Collection, revision: int, border: int) -> list[Event]:
         prefix = storage_prefix(collection.storage)
         request = WatchRequest(
-            start=prefix, end=prefix[:-1] + "0", revision=revision, previous=True,
+            start=prefix,
+            end=prefix[:-1] + "0",
+            revision=revision,
+            previous=True,
             progress_seconds=1.0,
         )
         events: list[Event] = []
@@ -353,7 +366,11 @@ class Store:
     def _old_event(self, collection: Collection, prefix: str, event: WatchEvent) -> Event:
         entry, previous = event.entry, event.previous
         key = entry.key[len(prefix) :]
-        record = None if event.deleted else self._read(collection, key, entry.key, entry.value, entry.revision)
+        record = (
+            None
+            if event.deleted
+            else self._read(collection, key, entry.key, entry.value, entry.revision)
+        )
         before = previous and self._read(
             collection, key, entry.key, previous.value, previous.revision
         )

@@ -1,0 +1,1 @@
+"""What a cluster has from its first start: namespaces, roles, priorities, the API's own service."""

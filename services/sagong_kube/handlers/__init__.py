@@ -1,0 +1,1 @@
+"""The HTTP face of the API: from requests as values to answers as values."""

@@ -1,0 +1,159 @@
+"""Tables as kubectl asks for them: rows are cached, but for cells that the time changes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import msgspec
+
+from sagong_kube.handlers.paging import Page
+from sagong_kube.registry import versions
+from sagong_kube.registry.resource import Resource
+from sagong_kube.storage.record import Record
+
+__all__ = ["Cells", "Columns", "Tables"]
+
+_ROWS_LIMIT = 20_000
+_LATER = 10_000_000.0
+
+Columns = Callable[[Resource], list[dict[str, Any]]]
+Cells = Callable[[Resource, dict[str, Any], float], list[Any]]
+_AGE = "Age"
+
+
+class _Row(msgspec.Struct, gc=False):
+    """A row without its age: what stands before and after that cell."""
+
+    revision: int
+    created: float
+    before: bytes
+    after: bytes
+    object: bytes
+
+
+class Tables:
+    """Makes tables and keeps their rows, by the collection's key and revision."""
+
+    def __init__(self, columns: Columns, cells: Cells, age: Callable[[float], str]) -> None:
+        self._columns = columns
+        self._cells = cells
+        self._age = age
+        self._rows: dict[tuple[str, str], _Row] = {}
+
+    def of_body(
+        self, resource: Resource, body: bytes, version: str, include: str
+    ) -> dict[str, Any]:
+        """A table of one object."""
+        document = msgspec.json.decode(body)
+        row = self._row(resource, document, version, include)
+        metadata = document.get("metadata") or {}
+        return {
+            "kind": "Table",
+            "apiVersion": f"meta.k8s.io/{version}",
+            "metadata": {"resourceVersion": str(metadata.get("resourceVersion", ""))},
+            "columnDefinitions": self._columns(resource),
+            "rows": [row],
+        }
+
+    def event(
+        self, resource: Resource, body: bytes, version: str, include: str, *, columns: bool
+    ) -> dict[str, Any]:
+        """A table of one object for a watch; only the first has columns."""
+        table = self.of_body(resource, body, version, include)
+        if not columns:
+            table["columnDefinitions"] = None
+        return table
+
+    def _row(
+        self, resource: Resource, document: dict[str, Any], version: str, include: str
+    ) -> dict[str, Any]:
+        row = {"cells": self._cells(resource, document, time.time())}
+        shown = _object(document, version, include)
+        return {**row, "object": shown} if shown is not None else row
+
+    def of_page(
+        self, resource: Resource, page: Page, version: str, include: str
+    ) -> tuple[bytes, Iterable[bytes], bytes]:
+        """Head, rows and tail of a table of many."""
+        from sagong_kube.handlers.rendering import list_metadata
+
+        columns = self._columns(resource)
+        head = {
+            "kind": "Table",
+            "apiVersion": f"meta.k8s.io/{version}",
+            "metadata": list_metadata(page),
+            "columnDefinitions": columns,
+        }
+        ages = [at for at, column in enumerate(columns) if column["name"] == _AGE]
+        encoded = msgspec.json.encode(head)[:-1] + b',"rows":['
+        return encoded, self._rows_of(resource, page, version, include, ages), b"]}\n"
+
+    def _rows_of(
+        self, resource: Resource, page: Page, version: str, include: str, ages: list[int]
+    ) -> Iterator[bytes]:
+        now = time.time()
+        cached = len(ages) == 1 and include == "Metadata" and version == "v1"
+        kind = f"{resource.kind.api_version}/{resource.plural}"
+        for record in page.records:
+            row = self._rows.get((kind, record.key)) if cached else None
+            if row is None or row.revision != record.revision:
+                document = msgspec.json.decode(versions.present(resource, record))
+                row = self._keep(resource, record, document, ages[0]) if cached else None
+                if row is None:
+                    yield msgspec.json.encode(self._row(resource, document, version, include))
+                    continue
+            age = msgspec.json.encode(self._age(now - row.created))
+            yield b"%b%b%b%b" % (row.before, age, row.after, row.object)
+
+    def _keep(
+        self, resource: Resource, record: Record, document: dict[str, Any], at: int
+    ) -> _Row | None:
+        now = time.time()
+        cells = self._cells(resource, document, now)
+        later = self._cells(resource, document, now + _LATER)
+        if [c for n, c in enumerate(cells) if n != at] != [
+            c for n, c in enumerate(later) if n != at
+        ]:
+            return None
+        created = _seconds(document["metadata"].get("creationTimestamp"))
+        if created is None:
+            return None
+        before = msgspec.json.encode(cells[:at])[:-1] + (b"," if at else b"")
+        after = msgspec.json.encode(cells[at + 1 :])[1:]
+        shown = msgspec.json.encode(_object(document, "v1", "Metadata"))
+        row = _Row(
+            record.revision,
+            created,
+            b'{"cells":' + before,
+            (b"," if len(after) > 1 else b"") + after + b',"object":',
+            shown + b"}",
+        )
+        if len(self._rows) >= _ROWS_LIMIT:
+            self._rows.clear()
+        self._rows[f"{resource.kind.api_version}/{resource.plural}", record.key] = row
+        return row
+
+
+def _object(document: dict[str, Any], version: str, include: str) -> dict[str, Any] | None:
+    if include == "None":
+        return None
+    if include == "Object":
+        return document
+    return {
+        "kind": "PartialObjectMetadata",
+        "apiVersion": f"meta.k8s.io/{version}",
+        "metadata": document.get("metadata") or {},
+    }
+
+
+def _seconds(stamp: str | None) -> float | None:
+    import datetime
+
+    if not stamp:
+        return None
+    try:
+        return datetime.datetime.fromisoformat(stamp).timestamp()
+    except ValueError:
+        return None

@@ -1,0 +1,199 @@
+"""The built-in kinds: their table as a catalogue, and what is known of their shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from sagong.model.objects import GroupVersionKind
+from sagong_kube import refusal
+from sagong_kube.refusal import Cause
+from sagong_kube.registry import document as documents
+from sagong_kube.registry.document import Document
+from sagong_kube.registry.resource import Kind, Resource, Subresource
+from sagong_kube.registry.shapes import Patch
+from sagong_kube.schema import decoding, defaults, resources, validation
+
+__all__ = ["BuiltinShapes", "apply_document", "builtin_resources", "note_managers"]
+
+
+def _kind(kind: GroupVersionKind) -> Kind:
+    return Kind(kind.group, kind.version, kind.kind)
+
+
+def _named(kind: Kind) -> GroupVersionKind:
+    return GroupVersionKind(kind.group, kind.version, kind.kind)
+
+
+def builtin_resources() -> Iterator[Resource]:
+    """Every resource of the table."""
+    for spec in resources.RESOURCES:
+        yield Resource(
+            kind=_kind(spec.kind),
+            plural=spec.plural,
+            singular=spec.singular,
+            namespaced=spec.namespaced,
+            verbs=spec.verbs,
+            short_names=spec.short_names,
+            categories=spec.categories,
+            subresources={
+                part.name: Subresource(part.name, _kind(part.kind), part.verbs)
+                for part in spec.subresources
+            },
+            storage=spec.storage or f"{spec.kind.group or 'core'}/{spec.plural}",
+            stored_kind=_kind(spec.stored if spec.stored.kind else spec.kind),
+            virtual=spec.virtual,
+        )
+
+
+class BuiltinShapes:
+    """Shapes of built-in kinds."""
+
+    def check(
+        self, resource: Resource, document: Document, body: bytes, strictness: str
+    ) -> list[str]:
+        """See `Shapes.check`; the document is made what Go types would decode."""
+        return self.read(resource.kind, document, body, strictness)
+
+    @staticmethod
+    def read(wanted: Kind, document: Document, body: bytes, strictness: str) -> list[str]:
+        """Make a document what the kind's Go types would decode; problems are warnings."""
+        kind = _named(wanted)
+        if body:
+            decoded = decoding.decode(body, kind, validation=strictness)
+        else:
+            decoded = decoding.conform(document, kind, validation=strictness)
+        if strictness == "Strict" and decoded.problems:
+            raise refusal.bad_request(decoding.strict_error(kind, decoded.problems))
+        document.clear()
+        document.update(decoded.document)
+        return list(decoded.problems) if strictness != "Ignore" else []
+
+    def default(self, resource: Resource, document: Document) -> None:
+        """See `Shapes.default`."""
+        defaults.apply_defaults(document, _of(document))
+
+    def validate(
+        self, resource: Resource, new: Document, old: Document | None, subresource: str
+    ) -> list[Cause]:
+        """See `Shapes.validate`."""
+        if subresource == "binding":
+            return []
+        errors = validation.validate(new, _of(new), old, subresource)
+        return [Cause(error.reason, error.message, error.path) for error in errors]
+
+    def patch(self, resource: Resource, live: Document, patch: Patch) -> Document:
+        """See `Shapes.patch`."""
+        from sagong_kube.patch import jsonpatch, mergepatch, strategic
+
+        change = _decoded(patch)
+        patched: Document
+        if patch.media == "application/json-patch+json":
+            if not isinstance(change, list):
+                raise refusal.bad_request("a JSON patch is an array of operations")
+            patched = jsonpatch.apply(live, change)
+        elif not isinstance(change, dict):
+            raise refusal.bad_request("a patch is an object")
+        elif patch.media == "application/merge-patch+json":
+            patched = mergepatch.apply(live, change)
+        else:
+            patched = strategic.apply(live, change, _named(resource.kind))
+        decoded = decoding.conform(patched, _named(resource.kind), validation="Ignore")
+        result: Document = decoded.document
+        return result
+
+    def apply(
+        self,
+        resource: Resource,
+        live: Document | None,
+        applied: Document,
+        manager: str,
+        force: bool,
+        subresource: str,
+    ) -> Document:
+        """See `Shapes.apply`."""
+        return apply_document(resource, live, applied, manager, force, subresource, None)
+
+    def manage(
+        self,
+        resource: Resource,
+        new: Document,
+        old: Document | None,
+        manager: str,
+        subresource: str,
+    ) -> None:
+        """See `Shapes.manage`."""
+        note_managers(resource, new, old, manager, subresource, None)
+
+
+def _of(document: Document) -> GroupVersionKind:
+    group, _, version = document["apiVersion"].rpartition("/")
+    return GroupVersionKind(group, version, document["kind"])
+
+
+def _decoded(patch: Patch) -> Any:
+    try:
+        return msgspec.json.decode(patch.body)
+    except msgspec.DecodeError as error:
+        raise refusal.bad_request(f"error decoding patch: {error}") from None
+
+
+def note_managers(
+    resource: Resource,
+    new: Document,
+    old: Document | None,
+    manager: str,
+    subresource: str,
+    schema: Document | None,
+) -> None:
+    """Who owns which fields after a write that was no apply."""
+    from sagong_kube.patch import managed
+
+    fields = managed.after_update(
+        new,
+        old,
+        _of(new),
+        manager=manager,
+        now=documents.now(),
+        subresource=subresource,
+        schema=schema,
+    )
+    if fields:
+        new["metadata"]["managedFields"] = fields
+    else:
+        new["metadata"].pop("managedFields", None)
+
+
+def apply_document(
+    resource: Resource,
+    live: Document | None,
+    applied: Document,
+    manager: str,
+    force: bool,
+    subresource: str,
+    schema: Document | None,
+) -> Document:
+    from sagong_kube.patch import apply as server_side
+
+    try:
+        result = server_side.apply(
+            live,
+            applied,
+            _named(resource.kind),
+            manager=manager,
+            now=documents.now(),
+            force=force,
+            subresource=subresource,
+            schema=schema,
+        )
+    except server_side.ApplyConflict as conflict:
+        causes = [Cause(reason, message, field) for reason, field, message in conflict.causes]
+        name = applied.get("metadata", {}).get("name", "")
+        error = refusal.conflict(resource.plural, resource.group, name, "", causes)
+        error.message = conflict.message
+        error.args = (conflict.message,)
+        raise error from None
+    document: Document = result.document
+    return document

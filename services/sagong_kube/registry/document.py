@@ -1,0 +1,66 @@
+"""Objects while they are worked on: decoded JSON, and its encoding with the head in front."""
+
+from __future__ import annotations
+
+import datetime
+import random
+import uuid
+from typing import Any
+
+import msgspec
+
+from sagong_kube.storage.record import Record
+
+__all__ = ["Document", "decode", "encode", "generated_name", "labels_of", "now", "timestamp"]
+
+Document = dict[str, Any]
+
+_ENCODER = msgspec.json.Encoder()
+_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
+_NAME_LIMIT = 63
+
+
+def decode(record: Record) -> Document:
+    """A fresh document of a record; whoever decodes may change it."""
+    document: Document = msgspec.json.decode(record.body)
+    return document
+
+
+def encode(document: Document) -> bytes:
+    """The stored form: apiVersion, kind and metadata first, no resourceVersion."""
+    metadata = {k: v for k, v in document["metadata"].items() if k != "resourceVersion"}
+    head = {
+        "apiVersion": document["apiVersion"],
+        "kind": document["kind"],
+        "metadata": metadata,
+    }
+    rest = {key: value for key, value in document.items() if key not in head}
+    return _ENCODER.encode({**head, **rest})
+
+
+def timestamp(seconds: float) -> str:
+    """RFC 3339 in whole seconds."""
+    moment = datetime.datetime.fromtimestamp(int(seconds), datetime.UTC)
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def now() -> str:
+    """The present as a timestamp."""
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def new_uid() -> str:
+    """A fresh uid."""
+    return str(uuid.uuid4())
+
+
+def generated_name(base: str, chance: random.Random) -> str:
+    """generateName with five letters behind it, as upstream makes them."""
+    tail = "".join(chance.choices(_LETTERS, k=5))
+    return f"{base[: _NAME_LIMIT - 5]}{tail}"
+
+
+def labels_of(document: Document) -> dict[str, str]:
+    """The labels; an empty dictionary when there are none."""
+    labels: dict[str, str] = document.get("metadata", {}).get("labels") or {}
+    return labels

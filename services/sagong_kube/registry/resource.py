@@ -1,0 +1,130 @@
+"""A served resource: its names, scope, verbs and subresources, and where its objects are stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import msgspec
+
+from sagong_kube.refusal import no_such_path, qualified
+
+__all__ = ["Catalogue", "Column", "Kind", "Resource", "Subresource"]
+
+
+class Kind(msgspec.Struct, frozen=True):
+    """A group, version and kind."""
+
+    group: str
+    version: str
+    kind: str
+
+    @property
+    def api_version(self) -> str:
+        """As objects write it: `v1`, `apps/v1`."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+
+class Subresource(msgspec.Struct, frozen=True):
+    """A subresource: what it takes and gives, and its verbs."""
+
+    name: str
+    kind: Kind
+    verbs: tuple[str, ...]
+
+
+class Column(msgspec.Struct, frozen=True):
+    """An additional printer column of a custom resource."""
+
+    name: str
+    type: str
+    path: str
+    description: str = ""
+    format: str = ""
+    priority: int = 0
+
+
+class Resource(msgspec.Struct, frozen=True, eq=False):
+    """A resource in one version. `custom` marks those that definitions made.
+
+    Objects of all versions of a resource share the storage `group/plural` and are kept in
+    `stored_version`.
+    """
+
+    kind: Kind
+    plural: str
+    singular: str
+    namespaced: bool
+    verbs: tuple[str, ...]
+    short_names: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    subresources: Mapping[str, Subresource] = {}
+    storage: str = ""
+    stored_kind: Kind = Kind("", "", "")
+    virtual: bool = False
+    custom: bool = False
+    columns: tuple[Column, ...] = ()
+
+    @property
+    def group(self) -> str:
+        """The API group; "" for core."""
+        return self.kind.group
+
+    @property
+    def qualified(self) -> str:
+        """`pods`, `deployments.apps`."""
+        return qualified(self.plural, self.kind.group)
+
+    def key(self, namespace: str, name: str) -> str:
+        """The key within the collection."""
+        return f"{namespace}/{name}" if self.namespaced else name
+
+
+class Catalogue:
+    """All resources served, by group, version and plural; definitions add and remove some."""
+
+    def __init__(self, resources: Iterable[Resource]) -> None:
+        self._resources: dict[tuple[str, str, str], Resource] = {}
+        self.generation = 0
+        for resource in resources:
+            self.add(resource)
+
+    def __iter__(self) -> Iterator[Resource]:
+        return iter(self._resources.values())
+
+    def add(self, resource: Resource) -> None:
+        """Serve a resource; one of the same name is replaced."""
+        kind = resource.kind
+        self._resources[kind.group, kind.version, resource.plural] = resource
+        self.generation += 1
+
+    def remove(self, group: str, plural: str) -> None:
+        """Serve none of a resource's versions any more."""
+        for key in [key for key in self._resources if (key[0], key[2]) == (group, plural)]:
+            del self._resources[key]
+            self.generation += 1
+
+    def find(self, group: str, version: str, plural: str) -> Resource:
+        """The resource; NotFound in upstream's words."""
+        found = self._resources.get((group, version, plural))
+        if found is None:
+            raise no_such_path()
+        return found
+
+    def stored(self, storage: str) -> Resource | None:
+        """Some version of the resource that a storage belongs to, the stored one if it is served."""
+        found = [r for r in self if r.storage == storage and not r.virtual]
+        return next((r for r in found if r.kind == r.stored_kind), found[0] if found else None)
+
+    def of_kind(self, group: str, version: str, kind: str) -> Resource | None:
+        """The resource whose objects are of this kind."""
+        wanted = Kind(group, version, kind)
+        return next((r for r in self if r.kind == wanted and not r.virtual), None)
+
+    def groups(self) -> dict[str, list[str]]:
+        """Groups and their versions, as added."""
+        found: dict[str, list[str]] = {}
+        for group, version, _ in self._resources:
+            versions = found.setdefault(group, [])
+            if version not in versions:
+                versions.append(version)
+        return found
