@@ -17,29 +17,13 @@ import msgspec
 
 from sagong.errors import Internal, ResourceExhausted, SagongError
 from sagong.linux import capabilities, process
-from sagong.model import oci
 from sagong_image_overlay import naming
 from sagong_image_overlay.content import Content
 from sagong_image_overlay.download import Download
-from sagong_image_overlay.registry import Login
-from sagong_image_overlay.settings import Registries
+from sagong_image_overlay.errand import Errand
 from sagong_image_overlay.uploading import Push
 
-__all__ = ["Errand", "main"]
-
-
-class Errand(msgspec.Struct, kw_only=True):
-    """What the courier is sent for; `manifest` is given for a push."""
-
-    reference: str
-    content: str
-    parallel: int
-    login: Login = Login()
-    settings: Registries = Registries()
-    platform: oci.Platform = oci.Platform()
-    manifest: str = ""
-    media_type: str = ""
-    sources: dict[str, list[str]] = {}
+__all__ = ["main"]
 
 
 class Teller:

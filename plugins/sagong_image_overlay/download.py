@@ -16,9 +16,10 @@ from sagong.errors import InvalidArgument, NotFound, PermissionDenied, SagongErr
 from sagong.model import oci
 from sagong.model.oci import MediaType
 from sagong_image_overlay.content import Content, sync_directory
+from sagong_image_overlay.errand import Login
 from sagong_image_overlay.exchange import Lost, backoff
 from sagong_image_overlay.naming import Reference
-from sagong_image_overlay.registry import Login, ManifestAnswer, Repository, open_repository
+from sagong_image_overlay.registry import ManifestAnswer, Repository, open_repository
 from sagong_image_overlay.settings import Registries
 
 __all__ = ["Download", "choose_manifest"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -97,6 +98,14 @@ class Spot(msgspec.Struct, frozen=True, kw_only=True):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
+def _open_blob(paths: Sequence[Path]) -> int:
+    """A blob that is perhaps being renamed from its partial to its final path."""
+    for path in paths[:-1]:
+        with contextlib.suppress(FileNotFoundError):
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    return os.open(paths[-1], os.O_RDONLY | os.O_CLOEXEC)
+
+
 def _boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
@@ -167,9 +176,9 @@ class Layers:
         }
 
     async def unpack(
-        self, diff_id: str, blob: Path, progress: Callable[[int], None] = lambda _: None
+        self, diff_id: str, blob: Sequence[Path], progress: Callable[[int], None] = lambda _: None
     ) -> Layer:
-        """The layer of a blob; InvalidArgument if its content is not `diff_id`."""
+        """The layer of a blob, which is at one of the paths; InvalidArgument if it is not that."""
         return await self._once(diff_id, lambda: self._unpack(diff_id, blob, progress))
 
     async def _once(self, key: str, make: Callable[[], Any]) -> Layer:
@@ -187,7 +196,9 @@ class Layers:
                     raise
         return self.table[key]
 
-    async def _unpack(self, key: str, blob: Path, progress: Callable[[int], None]) -> Layer:
+    async def _unpack(
+        self, key: str, blob: Sequence[Path], progress: Callable[[int], None]
+    ) -> Layer:
         def work(directory: Path) -> tuple[str, dict[str, Any]]:
             return "unpack", {"root": str(directory), "whiteouts": True}
 
@@ -200,18 +211,18 @@ class Layers:
             layers = [str(directory), *self.directories(below)]
             return "merge", {"layers": layers, "whiteouts": True}
 
-        return await self._once(key, lambda: self._make(key, diff_id, blob, work, lambda _: None))
+        return await self._once(key, lambda: self._make(key, diff_id, [blob], work, lambda _: None))
 
     async def _make(
         self,
         key: str,
         diff_id: str,
-        blob: Path,
+        blob: Sequence[Path],
         work: Callable[[Path], tuple[str, dict[str, Any]]],
         progress: Callable[[int], None],
     ) -> Layer:
         name, directory = self._new()
-        source = os.open(blob, os.O_RDONLY | os.O_CLOEXEC)
+        source = _open_blob(blob)
         try:
             async with self._workshop.heavy:
                 job, arguments = work(directory)
@@ -223,7 +234,7 @@ class Layers:
                 )
             if done["digest"] != diff_id:
                 raise InvalidArgument(
-                    f"layer {blob.name[:12]} unpacks to {done['digest']}, its config says {diff_id}"
+                    f"layer {blob[-1].name[:12]} unpacks to {done['digest']}, its config says {diff_id}"
                 )
             return self._keep(key, name, done)
         except BaseException:

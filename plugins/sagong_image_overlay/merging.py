@@ -137,8 +137,14 @@ class MergedWriter(Writer):
         wanted = self._base + b"/" + name if name else self._base
         real = b""
         for part in (p for p in wanted.split(b"/") if p):
-            with self._tree.place(real + b"/" + part, follow=True) as place:
-                real = place.path
+            try:
+                with self._tree.place(real + b"/" + part, follow=True) as place:
+                    real = place.path
+            except NotFound as error:
+                raise InvalidArgument(
+                    f"archive has entries below /{os.fsdecode(name)}, a link that leads nowhere "
+                    f"({error.message})"
+                ) from None
         return real
 
     def close(self) -> None:

@@ -23,10 +23,11 @@ from sagong.model import oci
 from sagong.model.oci import MediaType
 from sagong_image_overlay.challenge import Challenge, parse_challenges
 from sagong_image_overlay.endpoint import Endpoint, endpoints_of
+from sagong_image_overlay.errand import Login
 from sagong_image_overlay.exchange import Answer, Http, Lost, backoff
 from sagong_image_overlay.settings import Registries
 
-__all__ = ["Login", "ManifestAnswer", "Repository", "open_repository"]
+__all__ = ["ManifestAnswer", "Repository", "open_repository"]
 
 T = TypeVar("T")
 ACCEPT = ", ".join(
@@ -37,14 +38,6 @@ ACCEPT = ", ".join(
         MediaType.DOCKER_MANIFEST,
     )
 )
-
-
-class Login(msgspec.Struct, frozen=True, kw_only=True):
-    """Credentials for a registry."""
-
-    username: str = ""
-    password: str = ""
-    token: str = ""
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from sagong_image_overlay.roots import Roots
 from sagong_image_overlay.settings import Settings
 from sagong_image_overlay.workshop import Workshop
 
-__all__ = ["NewImage", "Store", "machine", "repack", "runnable"]
+__all__ = ["NewImage", "Store", "first_of", "machine", "repack", "runnable"]
 
 Progress = Callable[[int, int], None]
 _LAYERS_LIMIT = 500
@@ -177,17 +177,20 @@ class Store:
         blobs: Sequence[str],
         progress: Callable[[str, int], None] | None,
     ) -> None:
-        async with asyncio.TaskGroup() as group:
-            for diff_id, blob in zip(diff_ids, blobs):
-                if diff_id not in self.layers.table:
-                    group.create_task(self.unpack(diff_id, blob, progress))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for diff_id, blob in zip(diff_ids, blobs):
+                    if diff_id not in self.layers.table:
+                        group.create_task(self.unpack(diff_id, blob, progress))
+        except ExceptionGroup as failures:
+            raise first_of(failures) from None
 
     async def unpack(
         self, diff_id: str, blob: str, progress: Callable[[str, int], None] | None = None
     ) -> None:
         """Unpack one layer; its key stays until somebody collects garbage."""
         tell = (lambda done: progress(blob, done)) if progress else (lambda _: None)
-        await self.layers.unpack(diff_id, self.content.path(blob), tell)
+        await self.layers.unpack(diff_id, [self.content.path(blob)], tell)
 
     async def ensure(self, record: Record) -> Record:
         """The record with all layers unpacked, also after a crash has cost some."""
@@ -268,6 +271,7 @@ class _Keeping:
 
 def runnable(config: oci.ContainerConfig) -> ImageConfig:
     """The runnable part of a config as the contract has it."""
+    health = bytes(config.healthcheck).decode()
     return ImageConfig(
         user=config.user or "",
         env=config.env or (),
@@ -278,10 +282,18 @@ def runnable(config: oci.ContainerConfig) -> ImageConfig:
         volumes=tuple(sorted(config.volumes or ())),
         labels=tuple(sorted((config.labels or {}).items())),
         stop_signal=config.stop_signal or "",
-        healthcheck=bytes(config.healthcheck).decode() if config.healthcheck else "",
+        healthcheck="" if health == "null" else health,
         shell=config.shell or (),
         onbuild=config.on_build or (),
     )
+
+
+def first_of(failures: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first error of a group: what the caller is told."""
+    error: BaseException = failures
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 async def repack(store: Store, source: Path) -> dict[str, Any]:

@@ -88,12 +88,12 @@ class Streams:
 
     def new_upload(self) -> Address:
         """An address to send bytes to."""
-        address = self.offer(lambda peer: self._receive(address.token, peer))
-        path = self._spool / f"upload-{secrets.token_hex(8)}"
         loop = asyncio.get_running_loop()
+        path = self._spool / f"upload-{secrets.token_hex(8)}"
         upload = Upload(path, asyncio.Event(), loop.create_future())
         # An error that nobody waits for is no fault.
         upload.done.add_done_callback(lambda future: future.cancelled() or future.exception())
+        address = self.offer(lambda peer: self._receive(address.token, upload, peer))
         upload.timer = loop.call_later(_UPLOAD_SECONDS, self._drop, address.token)
         self._uploads[address.token] = upload
         return address
@@ -147,10 +147,7 @@ class Streams:
                 # The peer went away or sent rubbish: the cut stream tells it enough.
                 return
 
-    async def _receive(self, token: str, peer: socket.socket) -> None:
-        upload = self._uploads.get(token)
-        if upload is None:
-            return
+    async def _receive(self, token: str, upload: Upload, peer: socket.socket) -> None:
         upload.begun.set()
         if upload.timer is not None:
             upload.timer.cancel()

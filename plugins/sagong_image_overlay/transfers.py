@@ -19,16 +19,15 @@ from sagong.contracts.image import (
     PullRequest,
     PushRequest,
 )
-from sagong.errors import InvalidArgument, NotFound, SagongError, Unavailable, from_code
+from sagong.errors import InvalidArgument, NotFound, Unavailable, from_code
 from sagong.model import oci
 from sagong.model.oci import MediaType
 from sagong_image_overlay import naming
-from sagong_image_overlay.courier import Errand
+from sagong_image_overlay.errand import Errand, Login
 from sagong_image_overlay.index import Record
 from sagong_image_overlay.manifests import is_packed, with_packed
 from sagong_image_overlay.naming import short_id
-from sagong_image_overlay.registry import Login
-from sagong_image_overlay.store import NewImage, Store, machine, repack
+from sagong_image_overlay.store import NewImage, Store, first_of, machine, repack
 from sagong_image_overlay.workshop import child_environment
 
 __all__ = ["Transfers"]
@@ -97,12 +96,13 @@ class Arrival:
             Progress(id=short_id(digest), status=status, current=current, total=total)
         )
 
-    def unpack(self, group: asyncio.TaskGroup, digest: str, path: Path) -> None:
-        """Begin to unpack a blob, unless that goes on already."""
+    def unpack(self, group: asyncio.TaskGroup, digest: str, *paths: Path) -> None:
+        """Begin to unpack a blob that is at one of the paths, unless that goes on already."""
         if digest not in self.unpacking:
-            self.unpacking[digest] = group.create_task(self._unpack(digest, path))
+            work = self._unpack(digest, (*paths, self.store.content.path(digest)))
+            self.unpacking[digest] = group.create_task(work)
 
-    async def _unpack(self, digest: str, path: Path) -> None:
+    async def _unpack(self, digest: str, paths: tuple[Path, ...]) -> None:
         assert self.manifest is not None
         number = [layer.digest for layer in self.manifest.layers].index(digest)
         total = self.manifest.layers[number].size
@@ -112,7 +112,7 @@ class Arrival:
             return
         self.tell(digest, "Extracting", 0, total)
         await self.store.layers.unpack(
-            diff_id, path, lambda done: self.tell(digest, "Extracting", done, total)
+            diff_id, paths, lambda done: self.tell(digest, "Extracting", done, total)
         )
         self.tell(digest, "Pull complete")
 
@@ -153,10 +153,10 @@ class Transfers:
         try:
             await self._bring(request, reference, arrival)
             arrival.queue.put_nowait(None)
-        except* SagongError as group:
-            arrival.queue.put_nowait(_first(group))
-        except* Exception as group:
-            arrival.queue.put_nowait(_first(group))
+        except ExceptionGroup as failures:
+            arrival.queue.put_nowait(first_of(failures))
+        except Exception as error:
+            arrival.queue.put_nowait(error)
 
     async def _bring(
         self, request: PullRequest, reference: naming.Reference, arrival: Arrival
@@ -209,7 +209,7 @@ class Transfers:
             case "fetched":
                 arrival.unpack(group, event["digest"], Path(event["path"]))
             case "blob":
-                arrival.unpack(group, event["digest"], store.content.path(event["digest"]))
+                arrival.unpack(group, event["digest"])
 
     async def _register(self, record: Record, reference: naming.Reference, digest: str) -> None:
         index = self._store.index
@@ -320,13 +320,6 @@ class Transfers:
         return oci.Descriptor(
             media_type=MediaType.OCI_LAYER_GZIP, digest=done["digest"], size=done["size"]
         )
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 def _login(credentials: Credentials) -> Login:

@@ -13,9 +13,10 @@ from typing import Any, BinaryIO, cast
 from sagong.errors import InvalidArgument, PermissionDenied, SagongError
 from sagong.model import oci
 from sagong_image_overlay.content import Content
+from sagong_image_overlay.errand import Login
 from sagong_image_overlay.exchange import Answer, Lost, backoff
 from sagong_image_overlay.naming import Reference
-from sagong_image_overlay.registry import Login, Repository, open_repository
+from sagong_image_overlay.registry import Repository, open_repository
 from sagong_image_overlay.settings import Registries
 
 __all__ = ["Push"]

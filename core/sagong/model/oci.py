@@ -146,7 +146,7 @@ class ContainerConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     stop_signal: str | None = msgspec.field(default=None, name="StopSignal")
     shell: tuple[str, ...] | None = msgspec.field(default=None, name="Shell")
     on_build: tuple[str, ...] | None = msgspec.field(default=None, name="OnBuild")
-    healthcheck: msgspec.Raw | None = msgspec.field(default=None, name="Healthcheck")
+    healthcheck: msgspec.Raw = msgspec.field(default=msgspec.Raw(b"null"), name="Healthcheck")
 
 
 class RootFs(msgspec.Struct, frozen=True, kw_only=True):
