@@ -293,7 +293,9 @@ class Repository:
         def head() -> bool:
             answer = self.request("HEAD", f"/v2/{self.path}/blobs/{digest}")
             answer.body()
-            if answer.status in (401, 403):
+            if answer.status == 401:
+                raise Unauthenticated("unauthorized: authentication required")
+            if answer.status == 403:
                 raise PermissionDenied(
                     "denied: requested access to the resource is denied", detail={"code": "DENIED"}
                 )
