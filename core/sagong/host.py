@@ -10,8 +10,8 @@ A plugin is one class, named in its `plugin.toml`, made with its host::
         async def stop(self) -> None: ...      # optional: after the last one
         async def greet(self, request: Greeting) -> Greeted: ...   # the methods of its slot
 
-A class whose slot has methods named `start` or `stop` has the slot's methods in another object, its
-attribute `implementation`.
+A slot's method of such a name is no step of the plugin's life; a class that needs both has the slot's
+methods in another object, its attribute `implementation`.
 
 A stateful plugin that can't overlap with its successor also has `async def export(self) -> bytes`
 and `async def restore(self, state: bytes) -> None`, called between the last call of the old one and

@@ -261,10 +261,9 @@ class ProcessHost:
         module, _, name = self._launch.class_.partition(":")
         plugin = getattr(importlib.import_module(module), name)(self)
         self._plugin = plugin
-        if state and hasattr(plugin, "restore"):
-            await plugin.restore(state)
-        if hasattr(plugin, "start"):
-            await plugin.start()
+        if state:
+            await self._hook("restore", state)
+        await self._hook("start")
         if self._launch.provides:
             self._serve(plugin)
 
@@ -282,17 +281,26 @@ class ProcessHost:
 
     async def _drain(self, seconds: float) -> bytes:
         """Finish what is in flight; then the plugin ends its work and hands over its state."""
-        plugin = self._plugin
         async with asyncio.TaskGroup() as group:
             if self._provider is not None:
                 group.create_task(self._provider.drain(seconds))
-            if hasattr(plugin, "drain"):
-                group.create_task(self._bounded(plugin.drain(), seconds))
-        state = b""
-        if hasattr(plugin, "export"):
-            state = await plugin.export()
+            group.create_task(self._bounded(self._hook("drain"), seconds))
+        state = await self._hook("export")
         await self._stop_plugin()
-        return state
+        return state or b""
+
+    async def _hook(self, name: str, *arguments: Any) -> Any:
+        """A step of the plugin's life, if it has it; a slot's method of that name is none."""
+        taken = {
+            method
+            for slot, version in self._launch.provides.items()
+            for method in slot_of(_protocol(slot, version)).methods
+        }
+        plugin = self._plugin
+        if plugin is None or (name in taken and not hasattr(plugin, "implementation")):
+            return None
+        step = getattr(plugin, name, None)
+        return await step(*arguments) if step is not None else None
 
     async def _bounded(self, work: Any, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -300,14 +308,13 @@ class ProcessHost:
                 await work
 
     async def _stop_plugin(self) -> None:
-        plugin, self._plugin = self._plugin, None
         tasks, self._tasks = self._tasks, set()
         for task in tasks:
             task.remove_done_callback(self._work_ended)
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if plugin is not None and hasattr(plugin, "stop"):
-            await plugin.stop()
+        await self._hook("stop")
+        self._plugin = None
 
     async def _close(self) -> None:
         with contextlib.suppress(Exception):

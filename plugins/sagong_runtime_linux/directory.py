@@ -63,9 +63,11 @@ class RunDirectory(NamedTuple):
         return os.stat(self.base).st_uid
 
     def create(self) -> None:
-        """Make what is below the base; existing directories are no error."""
+        """Make what is below the base, the plugin's own; existing directories are no error."""
         for path in (self.root, self.containers, f"{self.base}/s"):
             os.makedirs(path, exist_ok=True)
+            if os.geteuid() == 0:
+                os.chown(path, self.owner(), -1)
 
 
 def write_record(path: str, record: dict[str, Any]) -> None:

@@ -86,9 +86,9 @@ def system_mounts(*, shm_size: int, privileged: bool) -> tuple[Mount, ...]:
 
 def capabilities(add: Iterable[str], drop: Iterable[str], *, privileged: bool) -> tuple[str, ...]:
     """Docker's set, changed; "ALL" is known on both sides; names with or without CAP_."""
-    everything = kernel_capabilities.names_of(kernel_capabilities.bounding_set())
+    everything = kernel_capabilities.NAMES
     if privileged:
-        return tuple(everything)
+        return everything
     added, dropped = [_named(n) for n in add], [_named(n) for n in drop]
     chosen = set(everything) if "ALL" in added else set(DEFAULT_CAPABILITIES)
     if "ALL" in dropped:

@@ -98,11 +98,11 @@ class Supervisor:
 
     async def launch(self, unit: Unit) -> Process:
         """Fork a new generation of a unit; it attends, but does not serve yet."""
-        if unit.manifest.companion is not None:
-            self.companions.ensure(unit)
         self._generation += 1
         generation = self._generation
         launch = self._cells.launch(unit, generation)
+        if unit.manifest.companion is not None:
+            self.companions.ensure(unit)
         names, descriptors = self._listeners.of(unit)
         launch = msgspec.structs.replace(launch, listeners=dict.fromkeys(names, -1))
         log = self._cells.open_log(unit.name)
@@ -150,7 +150,9 @@ class Supervisor:
         order = Order(id=self.population.order_id(), action="drain", seconds=seconds)
         try:
             state = await process.carry_out(order, seconds + 10.0)
-        except Unavailable:
+        except SagongError as error:
+            # Its successor begins with what is on disk; better than nobody serving.
+            _LOG.warning("drain failed: %s", error, extra={"unit": process.unit.name})
             state = b""
         process.tell(Order(id=self.population.order_id(), action="stop"))
         await self._end(process)
