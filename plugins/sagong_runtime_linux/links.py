@@ -41,6 +41,7 @@ class Links:
         self._lost = asyncio.Event()
         self._closing = False
         self.facts: HostFacts | None = None
+        self.deposits = 0
 
     async def open(self) -> None:
         """Reach the launcher; it may be starting at this moment."""
@@ -56,8 +57,8 @@ class Links:
                 return
 
     async def _greet_launcher(self) -> None:
-        self._lost.clear()
         connection = await self._dial_launcher(self._lost.set)
+        self._lost.clear()
         self.facts = msgspec.convert(await connection.ask({"op": "facts"}), HostFacts)
         self._launcher = connection
 
@@ -78,6 +79,7 @@ class Links:
             for connection in tuple(self._monitors.values()):
                 with contextlib.suppress(SagongError):
                     await connection.ask({"op": "deposit"})
+            self.deposits += 1
 
     def close(self) -> None:
         """Hang up everywhere; monitors and launcher live on."""

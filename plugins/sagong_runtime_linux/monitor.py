@@ -65,6 +65,7 @@ class Monitor:
         self._channels: list[Channel] = []
         self._tickets: dict[str, Ticket] = {}
         self._listener: socket.socket | None = None
+        self._used = False
         self._operations: dict[str, Callable[[Channel, int, dict[str, Any]], None]] = {
             "run": self._run,
             "exec": self._exec,
@@ -119,7 +120,7 @@ class Monitor:
         """End when every container is over and no client waits for the rest of its output."""
         if self._starts or not all(c.over for c in self.containers.values()):
             return
-        if not self.containers and self._channels:
+        if not self._used and self._channels:
             return
         self.group.end()
         with contextlib.suppress(FileNotFoundError):
@@ -163,6 +164,7 @@ class Monitor:
     # -- containers ----------------------------------------------------------------------------
 
     def _run(self, channel: Channel, number: int, request: dict[str, Any]) -> None:
+        self._used = True
         container_id = request["id"]
         known = self.containers.get(container_id)
         if known is not None and not known.over:
@@ -396,6 +398,7 @@ class Monitor:
         channel.answer(number, {"protocol": PROTOCOL, "pid": os.getpid(), "containers": facts})
 
     def _adopt(self, channel: Channel, number: int, request: dict[str, Any]) -> None:
+        self._used = True
         for container_id in request["ids"]:
             if container_id not in self.containers:
                 adopt_container(self, container_id)

@@ -341,8 +341,9 @@ class Session:
             self._end_timer = self.loop.later(_STRAGGLERS_SECONDS, self._finish)
 
     def discard(self) -> None:
-        """The process never began: close and remove what was made for it."""
+        """The process never began: close and remove what was made for it; its end tells nobody."""
         self.ended = True
+        self.code = UNKNOWN_CODE
         for stream in tuple(self._outputs):
             self._close_output(stream)
         self._close_input()

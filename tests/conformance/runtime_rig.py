@@ -21,10 +21,10 @@ from sagong.linux.cgroup import CONTROLLERS, Cgroup, layout_of_machine
 from sagong.testing import LocalHost
 from sagong_runtime_linux import RuntimeLinux
 
-__all__ = ["BUSYBOX", "Rig", "make_rootfs", "rig"]
+__all__ = ["BUSYBOX", "SOURCES", "Rig", "make_rootfs", "rig"]
 
 BUSYBOX = Path("/bin/busybox")
-_PATHS = ":".join(str(Path(__file__).parents[2] / part) for part in ("core", "plugins"))
+SOURCES = ":".join(str(Path(__file__).parents[2] / part) for part in ("core", "plugins"))
 
 
 def make_rootfs(directory: Path) -> Path:
@@ -57,7 +57,7 @@ class Rig:
     def start_launcher(self) -> None:
         """As the kernel does it."""
         command = [sys.executable, "-m", "sagong_runtime_linux.launcher", "--run", str(self.run)]
-        self.launcher = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": _PATHS})
+        self.launcher = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": SOURCES})
 
     def kill_launcher(self) -> None:
         """-9."""
@@ -135,10 +135,13 @@ def directories() -> Iterator[Path]:
 
 
 @contextlib.asynccontextmanager
-async def rig(make: Callable[[Any], RuntimeLinux] = RuntimeLinux) -> AsyncIterator[Rig]:
+async def rig(
+    make: Callable[[Any], RuntimeLinux] = RuntimeLinux, *, owner: int = 0
+) -> AsyncIterator[Rig]:
     """A launcher and a plugin, both gone after."""
     with directories() as base:
         made = Rig(base, make)
+        os.chown(made.run, owner, -1)
         try:
             made.start_launcher()
             await made.start_plugin()

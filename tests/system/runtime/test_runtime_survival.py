@@ -1,0 +1,280 @@
+"""What dies and what does not: monitors, the launcher and the plugin are killed under containers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.conformance.runtime_rig import BUSYBOX, SOURCES, Rig, rig
+
+from sagong.conformance.runtime import RuntimeLab
+from sagong.conformance.runtime_lab import Stream, wait_until
+from sagong.contracts.runtime import (
+    ContainerRef,
+    ContainerState,
+    ExecRequest,
+    LogSpec,
+    Namespaces,
+    SignalRequest,
+)
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(not BUSYBOX.exists(), reason="needs /bin/busybox (package busybox-static)"),
+]
+
+
+async def kill_monitors(made: Rig) -> None:
+    """-9 to all of them; returns when successors serve."""
+    before = made.monitors()
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+    await wait_until(
+        lambda: len(made.monitors()) == len(before) and not set(made.monitors()) & set(before),
+        "successors of killed monitors",
+    )
+
+
+async def say(lab: RuntimeLab, container_id: str, word: str, answer: str) -> None:
+    """Write a line to a container that answers."""
+    stream = await lab.attach(container_id, stdin=True)
+    await stream.write(word.encode() + b"\n")
+    await stream.until(answer.encode())
+    await stream.close()
+
+
+async def test_killed_monitor_stops_no_container() -> None:
+    """The program writes on, its log goes on, its end is told once with the right code."""
+    async with rig() as made:
+        lab = made.lab()
+        log = lab.scratch / "c.log"
+        script = (
+            "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.02; [ -e /stop ] && exit 7; done"
+        )
+        spec = lab.spec(script, log=LogSpec(path=str(log)))
+        container = await lab.runtime.run(spec)
+        await wait_until(lambda: log.exists() and b"line 5" in log.read_bytes(), "output")
+        await kill_monitors(made)
+        size = log.stat().st_size
+        await wait_until(lambda: log.stat().st_size > size + 200, "output after the successor")
+        found = await lab.runtime.inspect(ContainerRef(id=spec.id))
+        assert (found.state, found.pid) == (ContainerState.RUNNING, container.pid)
+        (Path(f"/proc/{container.pid}/root") / "stop").touch()
+        assert (await lab.ended(spec.id)).code == 7
+        await lab.clean()
+        assert [e.code for e in lab.exits_of(spec.id)] == [7]
+        numbers = [int(json.loads(x)["log"].split()[1]) for x in log.read_text().splitlines()]
+        # At most the last read of the output is lost or repeated.
+        assert len(set(range(1, numbers[-1] + 1)) - set(numbers)) <= 3
+
+
+async def test_killed_monitor_hangs_up_no_terminal() -> None:
+    """A terminal and an open stdin live on, since the launcher keeps duplicates."""
+    async with rig() as made:
+        lab = made.lab()
+        script = "while read word; do echo got-$word; done; echo eof"
+        terminal = lab.spec(lab.process(script, tty=True, stdin=True))
+        plain = lab.spec(lab.process(script, stdin=True))
+        for spec in (terminal, plain):
+            await lab.runtime.run(spec)
+            await say(lab, spec.id, "one", "got-one")
+        await kill_monitors(made)
+        for spec in (terminal, plain):
+            await say(lab, spec.id, "two", "got-two")
+            assert (await lab.runtime.inspect(ContainerRef(id=spec.id))).state == "running"
+        await lab.clean()
+
+
+async def test_lifelines_survive_a_new_launcher() -> None:
+    """Launcher first, monitors after: what the monitors gave the new launcher saves them."""
+    async with rig() as made:
+        lab = made.lab()
+        script = "while read word; do echo got-$word; done; echo eof"
+        spec = lab.spec(lab.process(script, tty=True, stdin=True))
+        await lab.runtime.run(spec)
+        await say(lab, spec.id, "one", "got-one")
+        made.kill_launcher()
+        made.start_launcher()
+        await wait_until(lambda: lab.runtime._links.deposits > 0, "deposits")  # type: ignore[attr-defined]
+        await kill_monitors(made)
+        await say(lab, spec.id, "two", "got-two")
+        other = await lab.shell("exit 4")
+        assert other.code == 4
+        await lab.clean()
+
+
+async def test_code_is_known_when_all_watchers_died() -> None:
+    """Monitor and launcher gone: the kernel (6.15 and later) still tells a successor the code."""
+    async with rig() as made:
+        lab = made.lab()
+        spec = lab.spec("while [ ! -e /stop ]; do sleep 0.02; done; exit 9")
+        container = await lab.runtime.run(spec)
+        made.kill_launcher()
+        for pid in made.monitors():
+            os.kill(pid, signal.SIGKILL)
+        made.start_launcher()
+        await wait_until(lambda: len(made.monitors()) == 1, "a successor")
+        (Path(f"/proc/{container.pid}/root") / "stop").touch()
+        assert (await lab.ended(spec.id)).code == 9
+        await lab.clean()
+
+
+async def test_end_without_a_monitor_is_known() -> None:
+    """Killed in the same moment as its monitor: the launcher reaped it and remembers."""
+    async with rig() as made:
+        lab = made.lab()
+        container = await lab.running()
+        await made.drop_plugin()
+        for pid in made.monitors():
+            os.kill(pid, signal.SIGKILL)
+        os.kill(container.pid, signal.SIGTERM)
+        os.kill(container.pid, signal.SIGKILL)
+        await wait_until(lambda: not Path(f"/proc/{container.pid}").exists(), "the end")
+        lab.runtime = await made.start_plugin()
+        assert (await lab.ended(container.id)).code == 137
+        await lab.clean()
+        assert len(lab.exits_of(container.id)) == 1
+
+
+async def test_group_survives_its_monitor() -> None:
+    """Later containers still join the namespaces of earlier ones."""
+    async with rig() as made:
+        lab = made.lab()
+        spaces = Namespaces(ipc="group", uts="group", pid="group")
+        shared = {"group": "pod-x", "namespaces": spaces}
+        first = await lab.running(**shared)
+        second = await lab.running(**shared)
+        assert len(made.monitors()) == 1
+        await kill_monitors(made)
+        script = "readlink /proc/self/ns/ipc; readlink /proc/self/ns/pid"
+        found = await lab.shell(script, **shared)
+        wanted = [os.readlink(f"/proc/{first.pid}/ns/{kind}") for kind in ("ipc", "pid")]
+        assert found.lines == wanted
+        for one in (first, second):
+            await lab.runtime.signal(SignalRequest(id=one.id, signal=9))
+            assert (await lab.ended(one.id)).code == 137
+        await lab.clean()
+        await wait_until(lambda: not made.monitors(), "the end of the group's monitor")
+
+
+async def test_exec_survives_its_monitor() -> None:
+    """An exec'd process runs on, and its code is known."""
+    async with rig() as made:
+        lab = made.lab()
+        container = await lab.running()
+        script = "while [ ! -e /stop ]; do echo x; sleep 0.02; done; exit 6"
+        request = ExecRequest(id=container.id, exec_id="e1", process=lab.process(script))
+        status = await lab.runtime.exec(request)
+        assert status.stream is not None
+        stream = await Stream.open(status.stream)
+        await stream.until(b"x")
+        await kill_monitors(made)
+        await stream.close()
+        (Path(f"/proc/{container.pid}/root") / "stop").touch()
+        for _ in range(500):
+            status = await lab.runtime.exec_status(request)
+            if not status.running:
+                break
+            await asyncio.sleep(0.01)
+        assert (status.running, status.code) == (False, 6)
+        await lab.clean()
+
+
+async def test_interrupted_start_is_swept() -> None:
+    """A directory without a state is what a crash in the middle of `run` leaves."""
+    async with rig() as made:
+        lab = made.lab()
+        container = await lab.running()
+        broken = made.run / "containers" / "broken"
+        broken.mkdir()
+        (broken / "spec.json").write_text('{"id": "broken", "mounts": [], "process": {"args": []}}')
+        (made.run / "containers" / "half").mkdir()
+        lab.runtime = await made.restart_plugin()
+        found = {c.id for c in (await lab.runtime.list()).containers}
+        assert found == {container.id}
+        assert not broken.exists()
+        await lab.clean()
+
+
+async def test_strangers_are_refused() -> None:
+    """Only the directory's owner and root may command; a token is the only way to a stream."""
+    async with rig() as made:
+        lab = made.lab()
+        container = await lab.running()
+        os.chmod(made.base, 0o755)
+        script = """
+import os, socket, sys
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+for path, first in ((sys.argv[1], b''), (sys.argv[2], b'control\\n')):
+    channel = socket.socket(socket.AF_UNIX)
+    channel.settimeout(5)
+    try:
+        channel.connect(path)
+        channel.sendall(first + b'\\0\\0\\0\\x13{"n":1,"op":"facts"}')
+        print(channel.recv(100))
+    except OSError as error:
+        print(b'')
+"""
+        monitor = next((made.run / "s").iterdir())
+        found = await asyncio.to_thread(
+            subprocess.run,
+            [sys.executable, "-I", "-c", script, str(made.run / "launcher.sock"), str(monitor)],
+            capture_output=True,
+            text=True,
+        )
+        assert found.stdout.split() == ["b''", "b''"], found
+        assert (await lab.runtime.inspect(ContainerRef(id=container.id))).state == "running"
+        await lab.clean()
+
+
+async def test_nonsense_harms_nobody() -> None:
+    """Garbage to the launcher closes that connection; it serves on."""
+    async with rig() as made:
+        lab = made.lab()
+        for garbage in (b"\xff" * 64, b"\0\0\0\x02{]", b'\0\0\0\x0b{"op":"run"}', b"\0\0\0\x02[]"):
+            with socket.socket(socket.AF_UNIX) as channel:
+                channel.settimeout(5)
+                channel.connect(str(made.run / "launcher.sock"))
+                channel.sendall(garbage)
+                channel.shutdown(socket.SHUT_WR)
+                await asyncio.to_thread(channel.recv, 100)
+        assert (await lab.shell("exit 3")).code == 3
+        await lab.clean()
+
+
+async def test_plugin_needs_no_rights() -> None:
+    """The plugin as an ordinary user: the launcher alone has rights."""
+    async with rig(owner=65534) as made:
+        await made.drop_plugin()
+        os.chmod(made.base, 0o755)
+        script = Path(__file__).with_name("ordinary_user.py")
+        found = await asyncio.to_thread(
+            subprocess.run,
+            [sys.executable, str(script), str(made.run), str(made.rootfs)],
+            env={"PYTHONPATH": SOURCES, "PATH": os.environ["PATH"]},
+            capture_output=True,
+            text=True,
+        )
+        assert found.stdout == "b'hello\\n' 3\n", found.stderr
+
+
+async def test_failures_leave_no_mounts() -> None:
+    """Neither on the host nor below the run directory."""
+    async with rig() as made:
+        lab = made.lab()
+        before = Path("/proc/self/mountinfo").read_text()
+        for _ in range(3):
+            with pytest.raises(Exception, match="not found"):
+                await lab.runtime.run(lab.spec(lab.process("nonsense", "x")))
+        await lab.shell("true")
+        assert Path("/proc/self/mountinfo").read_text() == before
+        await lab.clean()
+        assert not list((made.run / "containers").iterdir())
+        await wait_until(lambda: not list((made.run / "s").iterdir()), "sockets to be removed")
