@@ -16,9 +16,7 @@ import signal
 import socket
 import sys
 import time
-from pathlib import Path
 
-from sagong.config import Paths
 from sagong.linux import process
 
 __all__ = ["CONFIGURATION_ERROR", "main"]
@@ -129,22 +127,23 @@ class Keeper:
 
 
 def main() -> None:
-    """`python -m sagong.keeper --root DIR --profile NAME`; one instance a root, by a lock."""
+    """`python -m sagong.keeper --run DIR --root DIR --profile NAME`; one instance a root, by a lock."""
     parser = argparse.ArgumentParser(prog="sagong-keeper")
     parser.add_argument("--root", default="/")
+    parser.add_argument("--run", required=True)
     parser.add_argument("--profile", default="")
     parser.add_argument("--control", type=int, default=-1)
     parser.add_argument("--kernel", type=int, default=0)
     parser.add_argument("--kept", action="append", default=[])
     options = parser.parse_args()
-    run = Paths.below(options.root).run
-    (run / "kernel").mkdir(parents=True, exist_ok=True)
-    lock = os.open(run / "kernel" / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    os.makedirs(f"{options.run}/kernel", exist_ok=True)
+    lock = os.open(f"{options.run}/kernel/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         sys.exit(_LOCKED)
-    Path(run, "keeper.pid").write_text(f"{os.getpid()}\n")
+    with open(f"{options.run}/keeper.pid", "w") as file:
+        file.write(f"{os.getpid()}\n")
     process.become_subreaper()
     process.set_title("sagong-keeper")
     sys.exit(Keeper(options).run())

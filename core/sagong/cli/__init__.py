@@ -21,6 +21,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "swap": ("operation", "replace a plugin while everything runs"),
     "restart": ("operation", "start a unit again that was given up"),
     "logs": ("inspection", "the log of a unit (or of the kernel), -f to follow"),
+    "load": ("access", "load images from an archive, as `docker load` does"),
+    "kubeconfig": ("access", "print a kubeconfig with a new client certificate"),
     "contracts": ("inspection", "the contracts of all slots, as a table or as JSON Schema"),
     "check": ("inspection", "check configuration and manifests, and say how to mend them"),
 }

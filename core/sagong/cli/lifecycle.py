@@ -39,7 +39,8 @@ def run_up(options: argparse.Namespace) -> int:
         raise FailedPrecondition("`sagong up` needs root: namespaces, mounts and cgroups")
     paths = Paths.below(options.root)
     config.load(paths, options.profile)
-    command = [sys.executable, "-m", "sagong.keeper", "--root", options.root]
+    command = [sys.executable, "-m", "sagong.keeper", "--run", str(paths.run)]
+    command += ["--root", options.root]
     command += ["--profile", options.profile]
     if options.foreground:
         os.execv(sys.executable, command)
@@ -48,12 +49,24 @@ def run_up(options: argparse.Namespace) -> int:
     if running is None:
         _start(paths, command)
     status = asyncio.run(_wait_ready(paths, options.seconds))
+    asyncio.run(_give_access(paths, status))
     verb = "runs already" if running and running.ready else "is up"
     print(
         f"sagong {status.version} {verb}: profile {status.profile}, {len(status.units)} units"
         f" ready after {time.monotonic() - began:.2f} s"
     )
     return 0
+
+
+async def _give_access(paths: Paths, status: SystemStatus) -> None:
+    """The administrator's kubeconfig, where there is an API to use it with."""
+    from sagong.cli.access import write_kubeconfig
+
+    if any(unit.name == "kube" for unit in status.units):
+        chosen = config.load(paths, status.profile).units["kube"]
+        address = chosen.listens.get("api", "tcp:127.0.0.1:6443").removeprefix("tcp:")
+        async with connect(paths) as operator:
+            await write_kubeconfig(operator, paths.etc / "kubeconfig", f"https://{address}")
 
 
 def _start(paths: Paths, command: list[str]) -> None:

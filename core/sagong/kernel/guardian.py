@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from sagong.config import Paths
 from sagong.kernel.listeners import Listeners
 
 __all__ = ["Guardian"]
@@ -46,6 +47,7 @@ class Guardian:
         _LOG.warning("the keeper died; starting another one")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         command = [sys.executable, "-m", "sagong.keeper", "--root", str(self._root)]
+        command += ["--run", str(Paths.below(self._root).run)]
         command += ["--profile", self._profile, "--kernel", str(os.getpid())]
         command += ["--control", str(theirs.fileno())]
         given = [theirs.fileno()]

@@ -25,6 +25,18 @@ from sagong.sandbox import Plan
 __all__ = ["MESSAGE_LIMIT", "SpawnRequest", "main"]
 
 MESSAGE_LIMIT = 160 << 10
+# What every plugin needs anyway: imported once here, its pages are shared by all.
+_COMMON = (
+    "asyncio.unix_events",
+    "concurrent.futures.thread",
+    "encodings.idna",
+    "sagong.hooks",
+    "sagong.contracts.kernel",
+    "sagong.linux.landlock",
+    "sagong.linux.seccomp",
+    "sqlite3",
+    "uvloop",
+)
 _DESCRIPTORS = 64
 
 
@@ -44,7 +56,7 @@ class SpawnRequest(NamedTuple):
 def main() -> None:
     """Serve fork requests on the inherited socket (argument 1), preload the modules named after."""
     control = socket.socket(fileno=int(sys.argv[1]))
-    for name in sys.argv[2:]:
+    for name in (*_COMMON, *sys.argv[2:]):
         importlib.import_module(name)
     process.set_title("sagong-zygote")
     read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
