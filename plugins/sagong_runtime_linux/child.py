@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import gc
 import json
 import os
 import signal
@@ -30,6 +31,7 @@ _FAILED = 127
 def run_child(stage: Stage, plan: str, session: dict[str, Any], monitor: socket.socket) -> NoReturn:
     """Never returns: either the program runs, or the monitor is told why not."""
     try:
+        gc.disable()
         _reset_signals()
         os.setsid()
         process.set_dumpable(dumpable=False)
@@ -59,13 +61,10 @@ def _tell(monitor: socket.socket, code: str, message: str) -> None:
 
 
 def _reset_signals() -> None:
-    """Python ignores SIGPIPE and SIGXFSZ, and what is ignored stays so over exec."""
+    """Handlers end with exec, but what Python ignores would stay ignored in the program."""
     signal.set_wakeup_fd(-1)
-    for number in signal.valid_signals():
-        if signal.getsignal(number) is not signal.SIG_DFL:
-            with contextlib.suppress(OSError, ValueError):
-                signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _open_streams(directory: str, *, stdin: bool) -> tuple[int, ...]:

@@ -228,7 +228,11 @@ def main(run: str) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     # It keeps a descriptor for each terminal and each open stdin.
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # What whoever started us ignores would stay ignored in every container.
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE}:
+        with contextlib.suppress(OSError, ValueError):
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.umask(0o022)
     os.chdir("/")
     Launcher(directory).serve()

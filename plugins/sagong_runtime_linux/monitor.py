@@ -81,12 +81,14 @@ class Monitor:
 
     def serve(self, first: socket.socket, reader: MessageReader) -> None:
         """Until nothing is left to watch."""
-        process.set_title(f"sagong-monitor {self.key}")
         process.become_subreaper()
-        os.chdir(self.directory.base)
         self.loop.watch_signals((signal.SIGCHLD,), self._reap)
-        self._listen()
         self.add_channel(first, reader)
+        # The request is there already: the child works while we make ourselves known.
+        self._channels[0].take(b"")
+        self._listen()
+        os.chdir(self.directory.base)
+        process.set_title(f"sagong-monitor {self.key}")
         self.loop.later(TOKEN_SECONDS, self.leave_if_idle)
         self.loop.run()
 
