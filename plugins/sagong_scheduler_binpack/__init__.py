@@ -1,0 +1,42 @@
+"""Slot `scheduler` that fills nodes: each pod goes to the fullest node that can take it."""
+
+from __future__ import annotations
+
+import msgspec
+
+from sagong.contracts.objects import Objects
+from sagong.contracts.scheduler import Question, Verdict
+from sagong.host import Host
+from sagong.scheduling.decision import answer
+from sagong.scheduling.dispatch import Dispatch
+from sagong_scheduler_binpack.decider import BinpackDecider
+
+__all__ = ["Configuration", "SchedulerBinpack"]
+
+
+class Configuration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`scheduler_names`: the values of a pod's spec.schedulerName that it serves."""
+
+    scheduler_names: tuple[str, ...] = ("default-scheduler",)
+
+
+class SchedulerBinpack:
+    """Answers `place`, and binds pending pods where API objects are served."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._configuration = host.config(Configuration)
+
+    async def start(self) -> None:
+        """Begin to follow pods and nodes; returns at once."""
+        dispatch = Dispatch(
+            self._host.use(Objects),
+            BinpackDecider(),
+            names=self._configuration.scheduler_names,
+            log=self._host.log,
+        )
+        self._host.spawn(dispatch.run(), "dispatch")
+
+    def place(self, question: Question) -> Verdict:
+        """Decide the question; nothing of the cluster's state plays a part."""
+        return answer(BinpackDecider(), question)

@@ -1,0 +1,48 @@
+"""Slot `scheduler` as the kube-scheduler does it: its filters, scores, queue and preemption."""
+
+from __future__ import annotations
+
+import msgspec
+
+from sagong.contracts.objects import Objects
+from sagong.contracts.scheduler import Question, Verdict
+from sagong.host import Host
+from sagong.scheduling.decision import answer
+from sagong.scheduling.dispatch import Dispatch
+from sagong_scheduler_kube.decider import KubeDecider
+
+__all__ = ["Configuration", "SchedulerKube"]
+
+
+class Configuration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`percentage_of_nodes_to_score` as upstream's; 0: a hundred feasible nodes are enough.
+
+    `scheduler_names`: the values of a pod's spec.schedulerName that it serves.
+    """
+
+    percentage_of_nodes_to_score: int = 0
+    scheduler_names: tuple[str, ...] = ("default-scheduler",)
+
+
+class SchedulerKube:
+    """Answers `place`, and binds pending pods where API objects are served."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._configuration = host.config(Configuration)
+
+    async def start(self) -> None:
+        """Begin to follow pods and nodes; returns at once."""
+        decider = KubeDecider(self._configuration.percentage_of_nodes_to_score)
+        dispatch = Dispatch(
+            self._host.use(Objects),
+            decider,
+            names=self._configuration.scheduler_names,
+            log=self._host.log,
+            budgets=decider.budgets,
+        )
+        self._host.spawn(dispatch.run(), "dispatch")
+
+    def place(self, question: Question) -> Verdict:
+        """Decide the question; nothing of the cluster's state plays a part."""
+        return answer(KubeDecider(self._configuration.percentage_of_nodes_to_score), question)

@@ -1,0 +1,54 @@
+"""The scheduler suite against both schedulers and the fake, and mutations that it must catch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from tests.conformance.fake_scheduler import MUTATIONS, FakeScheduler
+
+from sagong.conformance import scheduler as suite
+from sagong.contract import conforms
+from sagong.contracts.objects import Objects
+from sagong.contracts.scheduler import Scheduler
+from sagong.errors import Unavailable
+from sagong.testing import Check, awaited, check_name, checks, local
+from sagong_scheduler_binpack import SchedulerBinpack
+from sagong_scheduler_kube import SchedulerKube
+
+
+class Nobody:
+    """Slot `objects` where no API server runs."""
+
+    async def watch(self, request: object) -> Any:
+        """As the bus answers for a slot that nobody fills."""
+        raise Unavailable("nothing serves objects now")
+        yield  # an async generator
+
+    get = list = commit = watch
+
+
+@pytest.mark.parametrize("plugin", [SchedulerKube, SchedulerBinpack])
+@pytest.mark.parametrize("check", checks(suite), ids=check_name)
+async def test_plugin(check: Check, plugin: Callable[[Any], Scheduler]) -> None:
+    async with local(plugin, uses={Objects: Nobody()}) as candidate:
+        conforms(Scheduler, candidate)
+        await check(awaited(Scheduler, candidate))
+
+
+@pytest.mark.parametrize("check", checks(suite), ids=check_name)
+async def test_fake(check: Check) -> None:
+    await check(awaited(Scheduler, FakeScheduler()))
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.__name__)
+async def test_broken_fake_is_caught(mutation: type[FakeScheduler]) -> None:
+    """Each mutation names the check that must fail on it."""
+    with pytest.raises(AssertionError):
+        await getattr(suite, f"check_{mutation.caught_by}")(awaited(Scheduler, mutation()))
+
+
+def test_the_suite_lists_its_checks() -> None:
+    assert len(checks(suite)) >= 35
+    assert {f"check_{check_name(check)}" for check in checks(suite)} == set(suite.__all__)
