@@ -22,6 +22,6 @@ Documents are plain dictionaries as JSON gives them; all functions are pure. The
 `validation.validate(document, kind, old=None, subresource="") -> list[FieldError]`: everything
     wrong with an object about to be created, or updated from `old`, in upstream's order and words.
     `FieldError(path, reason, message)`: field, `FieldValueRequired` …, `Required value` ….
-`strategy.generation_counts(group, plural) -> bool`, `strategy.merge_status`, `merge_spec`: which
-    part of an update each endpoint takes, and if metadata.generation counts.
+`ResourceSpec.generation` says if metadata.generation counts changes of anything but metadata and
+    status; `fields` what field selectors may name.
 """
