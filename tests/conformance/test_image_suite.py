@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from tests.conformance.broken_image import MUTATIONS
+from tests.conformance.fake_image import FakeImages
 from tests.conformance.image_registry_server import running_registry
 
 from sagong.conformance import image as suite
 from sagong.conformance.image import ImageLab
 from sagong.contract import conforms
 from sagong.contracts.image import Images
+from sagong.errors import SagongError
 from sagong.testing import Check, check_name, checks, local
 from sagong_image_overlay import ImageOverlay
 
@@ -54,3 +58,41 @@ def test_image_overlay_has_the_slot_s_form() -> None:
 async def test_image_overlay(check: Check, tmp_path: Path, registry: str) -> None:
     async with overlay_lab(tmp_path, registry) as lab:
         await check(lab)
+
+
+@contextlib.asynccontextmanager
+async def fake_lab(kind: type[FakeImages]) -> AsyncIterator[ImageLab]:
+    """The fake, or a broken one."""
+    disk: dict[str, object] = {}
+    with tempfile.TemporaryDirectory(prefix="sagong-fake-", dir="/tmp") as top:
+        running = [kind(disk, Path(top))]
+
+        async def restart() -> Images:
+            await running[-1].stop()
+            running.append(kind(disk, Path(top)))
+            await running[-1].start()
+            return running[-1]
+
+        await running[0].start()
+        try:
+            yield ImageLab(images=running[0], restart=restart)
+        finally:
+            await running[-1].stop()
+
+
+def test_the_fake_has_the_slot_s_form() -> None:
+    conforms(Images, FakeImages)
+
+
+@pytest.mark.parametrize("check", checks(suite), ids=check_name)
+async def test_the_fake(check: Check) -> None:
+    async with fake_lab(FakeImages) as lab:
+        await check(lab)
+
+
+@pytest.mark.parametrize("kind", MUTATIONS, ids=lambda kind: kind.__name__)
+async def test_a_broken_fake_is_caught(kind: type[FakeImages]) -> None:
+    (check,) = (one for one in checks(suite) if check_name(one) == MUTATIONS[kind])
+    async with fake_lab(kind) as lab:
+        with pytest.raises((AssertionError, SagongError)):
+            await check(lab)

@@ -44,6 +44,7 @@ from sagong.conformance.runtime_isolation import (
     check_sysctls_are_the_containers,
     check_tmpfs_has_its_options,
     check_user_and_groups,
+    check_user_namespace_maps_ids,
     check_working_directory_is_made,
 )
 from sagong.conformance.runtime_lab import RuntimeLab
@@ -186,6 +187,7 @@ __all__ = [
     "check_tmpfs_has_its_options",
     "check_token_is_good_once",
     "check_user_and_groups",
+    "check_user_namespace_maps_ids",
     "check_wait_waits",
     "check_without_replay_only_the_present",
     "check_without_stdin_input_is_at_its_end",

@@ -377,3 +377,28 @@ async def check_capabilities_of_exec_are_its_own(lab: RuntimeLab) -> None:
     assert (await lab.exec_output(container.id, few)).text.split()[1] == f"{1:016x}"
     found = await lab.exec_output(container.id, few, privileged=True)
     assert int(found.text.split()[1], 16) & 1 << 21
+
+
+async def check_user_namespace_maps_ids(lab: RuntimeLab) -> None:
+    """Root inside is somebody outside; files of the image still belong to root inside."""
+    table = ((0, 100_000, 65_536),)
+    spaces = Namespaces(user="new", uid_map=table, gid_map=table)
+    script = (
+        "id -u; stat -c %u /bin/busybox; touch /made; stat -c %u /made; cat /proc/self/uid_map; "
+    )
+    script += "echo ok > /dev/stdout; test -c /dev/null && echo x > /dev/null; echo $$; "
+    script += "hostname inner; sleep 1000"
+    spec = lab.spec(lab.process(script, stdin=True), namespaces=spaces)
+    stream = await lab.attached(spec)
+    await stream.until(b"ok\n1\n")
+    found = stream.stdout.decode().split()
+    assert found == ["0", "0", "0", "0", "100000", "65536", "ok", "1"], (found, stream.stderr)
+    container = await lab.runtime.inspect(ContainerRef(id=spec.id))
+    with open(f"/proc/{container.pid}/status", encoding="ascii") as file:
+        uids = next(line.split()[1:] for line in file if line.startswith("Uid"))
+    assert set(uids) == {"100000"}
+    inside = await lab.exec_output(spec.id, lab.process("id -u; cat /proc/self/uid_map"))
+    assert inside.text.split() == ["0", "0", "100000", "65536"]
+    await lab.runtime.signal(SignalRequest(id=spec.id, signal=9))
+    assert (await lab.ended(spec.id)).code == 137
+    await stream.close()

@@ -181,7 +181,7 @@ class RuntimeLab:
     def root(self) -> Mount:
         """A fresh writable root."""
         number = next(self.numbers)
-        parts = [self.scratch / f"{number}.{kind}" for kind in ("upper", "work")]
+        parts = [self.scratch / f"root-{number}" / kind for kind in ("upper", "work")]
         for part in parts:
             part.mkdir(parents=True)
         options = (f"lowerdir={self.rootfs}", f"upperdir={parts[0]}", f"workdir={parts[1]}")
