@@ -18,6 +18,8 @@ from sagong.manifest import Listener
 
 __all__ = ["Listeners", "listen"]
 
+_IP_FREEBIND = 15
+
 
 class Listeners:
     """Descriptors by `unit/name`; `keep` gives a new one to the keeper."""
@@ -110,6 +112,8 @@ def _listen_internet(host: str, port: int, kind: int) -> int:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, kind)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # An address that appears later: that of a network which the network plugin makes.
+    sock.setsockopt(socket.SOL_IP, _IP_FREEBIND, 1)
     sock.bind((host, port))
     if kind == socket.SOCK_STREAM:
         sock.listen(1024)

@@ -1,0 +1,5 @@
+"""Service `dns`: cluster names."""
+
+from sagong_dns.service import DnsService
+
+__all__ = ["DnsService"]

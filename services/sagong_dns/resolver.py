@@ -1,0 +1,125 @@
+"""Answers DNS messages: from the zone, or from upstream servers through a small cache."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import dns.asyncquery
+import dns.exception
+import dns.flags
+import dns.message
+import dns.opcode
+import dns.rcode
+import dns.rdataclass
+import dns.rdatatype
+import dns.rrset
+
+from sagong_dns.zone import Zone
+
+__all__ = ["Resolver"]
+
+_CACHED = 4096
+_LONGEST_TTL = 300
+_UPSTREAM_SECONDS = 2.0
+_HOPS = 8
+
+
+class Resolver:
+    """One question, one answer; errors of upstream are SERVFAIL, never silence."""
+
+    def __init__(self, zone: Zone, upstream: Sequence[str], ttl: int) -> None:
+        self._zone = zone
+        self._upstream = tuple(upstream)
+        self._ttl = ttl
+        self._cache: OrderedDict[tuple[str, int], tuple[float, dns.message.Message]] = OrderedDict()
+
+    async def resolve(self, wire: bytes, *, limit: int) -> bytes:
+        """The answer to a message; b"" for one that deserves none (not DNS at all)."""
+        try:
+            question = dns.message.from_wire(wire)
+        except dns.exception.DNSException:
+            return b""
+        answer = dns.message.make_response(question, recursion_available=True)
+        if question.opcode() != dns.opcode.QUERY or len(question.question) != 1:
+            answer.set_rcode(dns.rcode.NOTIMP)
+        elif question.question[0].rdclass != dns.rdataclass.IN:
+            answer.set_rcode(dns.rcode.REFUSED)
+        else:
+            await self._answer(question, answer)
+        size = max(question.payload, 512) if question.edns >= 0 else 512
+        return _to_wire(answer, min(limit, size) if limit < 65535 else limit)
+
+    async def _answer(self, question: dns.message.Message, answer: dns.message.Message) -> None:
+        asked = question.question[0]
+        name = asked.name.to_text(omit_final_dot=True).lower()
+        kind = dns.rdatatype.to_text(asked.rdtype)
+        if not self._zone.covers(name):
+            await self._ask_upstream(question, answer)
+            return
+        answer.flags |= dns.flags.AA
+        found = self._zone.answer(name, kind)
+        if not found.known:
+            answer.set_rcode(dns.rcode.NXDOMAIN)
+        owner = asked.name
+        for hop, (record_kind, text) in enumerate(found.records):
+            if hop >= _HOPS * 32:
+                break
+            text = text if record_kind not in ("CNAME", "PTR") else f"{text.rstrip('.')}."
+            answer.answer.append(dns.rrset.from_text(owner, self._ttl, "IN", record_kind, text))
+
+    async def _ask_upstream(
+        self, question: dns.message.Message, answer: dns.message.Message
+    ) -> None:
+        asked = question.question[0]
+        key = (asked.name.to_text().lower(), int(asked.rdtype))
+        found = self._cached(key)
+        if found is None:
+            found = await self._query(asked)
+            if found is None:
+                answer.set_rcode(dns.rcode.SERVFAIL)
+                return
+            self._keep(key, found)
+        answer.set_rcode(found.rcode())
+        answer.answer = list(found.answer)
+        answer.authority = list(found.authority)
+
+    async def _query(self, asked: dns.rrset.RRset) -> dns.message.Message | None:
+        query = dns.message.make_query(asked.name, asked.rdtype)
+        for server in self._upstream:
+            try:
+                found, _ = await dns.asyncquery.udp_with_fallback(
+                    query, server, timeout=_UPSTREAM_SECONDS
+                )
+            except (dns.exception.DNSException, OSError):
+                continue
+            if found.rcode() in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
+                return found
+        return None
+
+    def _cached(self, key: tuple[str, int]) -> dns.message.Message | None:
+        found = self._cache.get(key)
+        if found is None or found[0] < time.monotonic():
+            return None
+        self._cache.move_to_end(key)
+        return found[1]
+
+    def _keep(self, key: tuple[str, int], message: dns.message.Message) -> None:
+        ttls = [rrset.ttl for rrset in (*message.answer, *message.authority)]
+        ttl = min([*ttls, _LONGEST_TTL]) if ttls else self._ttl
+        self._cache[key] = (time.monotonic() + ttl, message)
+        while len(self._cache) > _CACHED:
+            self._cache.popitem(last=False)
+
+
+def _to_wire(answer: dns.message.Message, limit: int) -> bytes:
+    """Truncated with TC set when it does not fit, so that the client asks by TCP."""
+    try:
+        return answer.to_wire(max_size=limit)
+    except dns.exception.TooBig:
+        answer.answer.clear()
+        answer.authority.clear()
+        answer.additional.clear()
+        answer.flags |= dns.flags.TC
+        return answer.to_wire(max_size=limit)
