@@ -31,6 +31,7 @@ from sagong_runtime_linux.messages import PROTOCOL, MessageReader
 from sagong_runtime_linux.operations import Stage, StartError
 from sagong_runtime_linux.session import Session
 from sagong_runtime_linux.starting import Start, exit_code
+from sagong_runtime_linux.user_namespace import make_user_namespace
 
 __all__ = ["Monitor"]
 
@@ -196,6 +197,8 @@ class Monitor:
             session.log = open_log(request["session"]["log"])
             session.make_fifos(*request["owner"])
             self.group.prepare(request["group_kinds"], stage.namespaces)
+            if request["user"]:
+                stage.namespaces["user"] = make_user_namespace(**request["user"])
             self._fork(start, stage, request, container, session)
         except (OSError, ValueError, StartError) as error:
             self._abandon(container)

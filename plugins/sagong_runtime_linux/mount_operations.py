@@ -255,7 +255,24 @@ class MountFilesystem(NamedTuple):
         if self.kind == "tmpfs" and "mode=" not in data:
             mode = stat.S_IMODE(os.stat(self.target).st_mode)
             data = f"{data},mode={mode:o}".lstrip(",")
-        syscalls.mount(self.source or self.kind, self.target, self.kind, self.flags, data)
+        try:
+            syscalls.mount(self.source or self.kind, self.target, self.kind, self.flags, data)
+        except PermissionError:
+            if self.kind != "sysfs" or stage.old_root < 0:
+                raise
+            # In a user namespace with a network namespace made outside, as runc does.
+            self._bind_from_host(stage)
+
+    def _bind_from_host(self, stage: Stage) -> None:
+        path = self.target.lstrip("/")
+        tree = syscalls.open_tree(path, clone=True, recursive=True, directory=stage.old_root)
+        try:
+            syscalls.mount_setattr(
+                "", set_=mounts.MOUNT_ATTR_RDONLY, recursive=True, directory=tree
+            )
+            syscalls.move_mount(tree, self.target)
+        finally:
+            os.close(tree)
 
 
 class MountCgroups(NamedTuple):

@@ -28,10 +28,12 @@ from sagong_runtime_linux.mount_operations import (
     ReadOnlyRoot,
     SetPropagation,
 )
+from sagong_runtime_linux.user_operations import OpenMappedRoot, PlaceRoot
 
 __all__ = ["mounts_after", "mounts_before"]
 
 _MAKE_SOURCE = "source"
+_BIND_FLAGS = mounts.MS_BIND | mounts.MS_REC
 _NEW_FILESYSTEMS = frozenset({"tmpfs", "proc", "sysfs", "devpts", "mqueue"})
 
 
@@ -41,16 +43,22 @@ def mounts_before(spec: RunSpec, *, user: bool) -> list[Any]:
         process_operations.Unshare(("mount",)),
         *(_open(mount) for mount in spec.mounts[1:] if mount.kind == "bind"),
         SetPropagation("/", "rslave"),
-        _root(spec.mounts[0]),
+        _open_root(spec.mounts[0], user=user),
     ]
 
 
-def _root(mount: Mount) -> MountRoot:
+def _open_root(mount: Mount, *, user: bool) -> MountRoot | OpenMappedRoot:
     if mount.kind not in ("overlay", "bind", "tmpfs"):
         raise InvalidArgument(f"the root can't be of kind {mount.kind!r}: overlay, bind, tmpfs")
     options = mounts.flags_of(mount.options)
-    flags = options.flags & ~(mounts.MS_BIND | mounts.MS_REC)
-    return MountRoot(mount.kind, mount.source, flags, options.data)
+    if user:
+        return OpenMappedRoot(mount.kind, mount.source, options.data)
+    return MountRoot(mount.kind, mount.source, options.flags & ~_BIND_FLAGS, options.data)
+
+
+def _place_root(mount: Mount) -> PlaceRoot:
+    options = mounts.flags_of(mount.options)
+    return PlaceRoot(mount.kind, mount.source, options.flags & ~_BIND_FLAGS, options.data)
 
 
 def _open(mount: Mount) -> OpenTree:
@@ -79,7 +87,7 @@ def mounts_after(
     spec: RunSpec, hierarchies: Sequence[tuple[str, str, str]], *, cgroup: str, user: bool
 ) -> list[Any]:
     """In the container's own tree, with the old root still at hand, until it is given up."""
-    operations: list[Any] = [PivotRoot()]
+    operations: list[Any] = [_place_root(spec.mounts[0]), PivotRoot()] if user else [PivotRoot()]
     for mount in spec.mounts[1:]:
         operations += _attach(mount, spec, hierarchies, cgroup)
         if mount.target.rstrip("/") == "/dev" and mount.kind == "tmpfs":

@@ -14,6 +14,7 @@ from sagong.linux import capabilities, seccomp
 from sagong.linux.cgroup_devices import DEFAULT_DEVICES
 from sagong.linux.seccomp_profile import default_policy, parse_profile
 from sagong_runtime_linux import process_operations as process
+from sagong_runtime_linux import user_operations
 from sagong_runtime_linux.device_operations import OpenTerminal
 from sagong_runtime_linux.mount_planning import mounts_after, mounts_before
 from sagong_runtime_linux.operations import encode_operations
@@ -76,10 +77,14 @@ def run_request(spec: RunSpec, facts: HostFacts, *, parent: str) -> dict[str, An
     mask = capability_mask(spec.process.capabilities, facts, privileged=spec.privileged)
     user = spec.namespaces.user != "host"
     shared = [k for k in _NAMESPACES if getattr(spec.namespaces, k) == "group"]
+    entered, made = namespace_operations(spec)
     operations = [
         *mounts_before(spec, user=user),
         process.MakeCgroup(cgroup_path(spec, parent), limits_of(spec)),
-        *namespace_operations(spec),
+        process.SetOomScore(spec.process.oom_score_adjust or 0),
+        *entered,
+        *(user_entry() if user else []),
+        *made,
         *mounts_after(spec, facts.hierarchies, cgroup=cgroup_path(spec, parent), user=user),
         *process_setup(spec, facts, mask),
     ]
@@ -88,7 +93,8 @@ def run_request(spec: RunSpec, facts: HostFacts, *, parent: str) -> dict[str, An
         "id": spec.id,
         "run": spec.run,
         "cgroup": cgroup_path(spec, parent),
-        "pid": "" if spec.namespaces.pid == "host" else spec.namespaces.pid.removeprefix("path:"),
+        "pid": "" if user or spec.namespaces.pid == "host" else _without_path(spec.namespaces.pid),
+        "user": user_maps(spec) if user else None,
         "private_pid": spec.namespaces.pid == "new",
         "group_kinds": shared,
         "plan": encoded_plan(operations, spec.process, init=spec.init),
@@ -148,8 +154,34 @@ def limits_of(spec: RunSpec) -> dict[str, Any]:
     return limits  # type: ignore[no-any-return]
 
 
-def namespace_operations(spec: RunSpec) -> list[Any]:
-    """Enter what is given, make what is new. The cgroup namespace comes after the cgroup."""
+def _without_path(value: str) -> str:
+    return value.removeprefix("path:")
+
+
+def user_maps(spec: RunSpec) -> dict[str, Any]:
+    """The maps of a new user namespace, which must hold root and make its other spaces, too."""
+    spaces = spec.namespaces
+    if spaces.user != "new":
+        raise InvalidArgument(f"user namespace {spaces.user!r}: only host and new are possible")
+    if spaces.pid != "new":
+        raise InvalidArgument("a new user namespace needs a new pid namespace")
+    for table in (spaces.uid_map, spaces.gid_map):
+        mapped(0, table)
+    return {"uid_map": spaces.uid_map, "gid_map": spaces.gid_map}
+
+
+def user_entry() -> list[Any]:
+    """Into the user namespace, with a mount and a pid namespace that belong to it."""
+    return [
+        process.EnterNamespace("user"),
+        user_operations.BecomeMappedRoot(),
+        process.Unshare(("mount",)),
+        user_operations.ForkIntoPids(),
+    ]
+
+
+def namespace_operations(spec: RunSpec) -> tuple[list[Any], list[Any]]:
+    """Enter what is given, then make what is new. The cgroup namespace comes after the cgroup."""
     entered: list[Any] = []
     new = []
     for kind in _NAMESPACES:
@@ -164,14 +196,13 @@ def namespace_operations(spec: RunSpec) -> list[Any]:
     loop = [process.LoopbackUp()] if spec.namespaces.network in ("new", "group") else []
     own = spec.namespaces.uts in ("new", "group")
     names = [process.SetHostname(spec.hostname, spec.domainname)] if own else []
-    return [*entered, *made, *loop, *names]
+    return entered, [*made, *loop, *names]
 
 
 def process_setup(spec: RunSpec, facts: HostFacts, mask: int) -> list[Any]:
     """From the finished tree of mounts to the moment before exec."""
     what = spec.process
     operations: list[Any] = [process.JoinKeyring(f"_ses.{spec.id}")]
-    operations += [process.SetOomScore(what.oom_score_adjust or 0)]
     operations += labels_of(spec, facts)
     operations += [process.ChangeDirectory(what.cwd or "/", create=True)]
     operations += confinement(spec, what, mask)

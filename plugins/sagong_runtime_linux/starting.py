@@ -87,7 +87,7 @@ class Start:
         self._channel = ours
         self._loop.add(ours.fileno(), READ, lambda _: self._hear())
         self._timer = self._loop.later(_START_SECONDS, self._too_slow)
-        if not request.get("forks_again"):
+        if not request.get("user"):
             self.go(self.pid)
 
     def go(self, pid: int) -> None:
