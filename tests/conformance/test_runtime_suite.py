@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from tests.conformance.broken_runtime import MUTATIONS
 from tests.conformance.runtime_rig import BUSYBOX, rig
 
 from sagong.conformance import runtime as suite
 from sagong.contract import conforms
 from sagong.contracts.runtime import Runtime
+from sagong.errors import SagongError
 from sagong.testing import Check, check_name, checks
 from sagong_runtime_linux import RuntimeLinux
 
@@ -27,6 +31,16 @@ async def test_runtime_linux(check: Check) -> None:
         finally:
             await lab.clean()
         assert not list((made.run / "containers").iterdir())
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda kind: kind.__name__)
+async def test_broken_runtime_is_caught(mutation: Any) -> None:
+    """A runtime that breaks one promise fails the check of that promise."""
+    check = getattr(suite, f"check_{mutation.caught_by}")
+    async with rig(mutation) as made:
+        lab = made.lab()
+        with pytest.raises((AssertionError, SagongError, TimeoutError)):
+            await check(lab)
 
 
 def test_runtime_linux_has_the_slots_form() -> None:
