@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import sys
 
 from sagong.config import Paths
 from sagong.contracts.runtime import ContainerRef, Runtime
 from sagong.errors import NotFound
 from sagong.linux import mounts, syscalls
+from sagong.linux.cgroup import CONTROLLERS, Cgroup, layout_of_machine
 from sagong.operator import Operator
 
 __all__ = ["end_containers", "sweep"]
@@ -35,3 +37,9 @@ def sweep(paths: Paths) -> None:
         except OSError:
             continue  # it went with another one
     shutil.rmtree(paths.run, ignore_errors=True)
+    layout = layout_of_machine()
+    for path in (f"{paths.cgroup}-plugins", paths.cgroup):
+        try:
+            Cgroup(layout, path, (*CONTROLLERS, "unified")).remove()
+        except (OSError, TimeoutError) as error:
+            print(f"control group {path} stays: {error}", file=sys.stderr)

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from sagong.config import Config, Paths
 from sagong.kernel import journal
 from sagong.kernel.directory import provider_of
 from sagong.kernel.journal import Choices
 from sagong.kernel.units import Unit
+from sagong.linux.cgroup import Cgroup
 from sagong.manifest import size_bytes
 from sagong.process import Launch
 from sagong.sandbox import DeviceGrant, PathGrant, Plan, ProcessLimits, Rights, plan, probe
 
 __all__ = ["Cells"]
+
+_LOG = logging.getLogger("sagong.kernel")
+_CONTROLLERS = ("memory", "pids", "cpu", "unified")
 
 
 class Cells:
@@ -98,7 +105,7 @@ class Cells:
             root=str(self._paths.run),
             provides=unit.manifest.provides,
             uses=unit.routes(),
-            settings=dict(unit.settings),
+            settings=_expanded(dict(unit.settings), self._paths),
         )
 
     def plan(self, unit: Unit, launch: Launch, units: Mapping[str, Unit]) -> Plan | None:
@@ -136,7 +143,7 @@ class Cells:
                 files=limits.files,
                 tmp=size_bytes(limits.tmp),
             ),
-            cgroup=f"{self._paths.cgroup}-plugins/{unit.name}",
+            cgroup=self._cgroup(unit, launch.generation),
         )
 
     def _sockets(self, unit: Unit, units: Mapping[str, Unit]) -> Iterator[str]:
@@ -167,6 +174,18 @@ class Cells:
             fd = os.open(path, flags, 0o640)
         return fd
 
+    def forget(self, unit: Unit, generation: int) -> None:
+        """Take away what only this generation had: its control group and its bus socket."""
+        group = Cgroup(self._machine.cgroups, self._cgroup(unit, generation), _CONTROLLERS)
+        try:
+            group.remove(seconds=0.0)
+        except (OSError, TimeoutError):
+            _LOG.info("a control group stays", extra={"cgroup": group.path})
+        shutil.rmtree(self.slot_directory(unit) / "bus" / str(generation), ignore_errors=True)
+
+    def _cgroup(self, unit: Unit, generation: int) -> str:
+        return f"{self._paths.cgroup}-plugins/{unit.name}.{generation}"
+
     def _clear_old(self, bus: Path) -> None:
         """Directories of generations whose socket is gone are left over from crashes."""
         for old in bus.parent.iterdir():
@@ -176,3 +195,14 @@ class Cells:
     def _keep(self, choices: Choices) -> None:
         self._choices = choices
         journal.write(self._file, choices, durable=True)
+
+
+def _expanded(value: Any, paths: Paths) -> Any:
+    """Settings with `{run}`, `{data}`, `{etc}` and `{cgroup}` filled in, wherever they stand."""
+    if isinstance(value, str):
+        return paths.expand(value)
+    if isinstance(value, dict):
+        return {key: _expanded(item, paths) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_expanded(item, paths) for item in value]
+    return value

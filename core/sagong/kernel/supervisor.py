@@ -307,6 +307,9 @@ class Supervisor:
             if not future.done():
                 future.set_exception(Unavailable(f"{process.unit.name} ended"))
         self._dead.append(process.record.bus)
+        asyncio.get_running_loop().call_later(
+            0.2, self._cells.forget, process.unit, process.generation
+        )
         state = self.states.get(process.unit.name)
         if state is None or state.serving is not process:
             self.broadcast()
