@@ -236,7 +236,7 @@ class Connection(asyncio.Protocol):
             "Content-Length": str(len(text)),
             "Connection": "close",
         }
-        self.put(format_head(error.status, headers) + text)
+        self.put(format_head(error.status, headers, fixed=self.server.fixed) + text)
         self._buffer.clear()
         self.close()
 
@@ -303,7 +303,7 @@ class Connection(asyncio.Protocol):
             items.append(("Content-Length", str(len(body))))
         self._mark_connection(items)
         request.status = status
-        head = format_head(status, items)
+        head = format_head(status, items, fixed=self.server.fixed)
         if request.method == "HEAD" or status in _BODILESS:
             self.put(head)
             return
@@ -330,7 +330,7 @@ class Connection(asyncio.Protocol):
         request.status = status
         mute = request.method == "HEAD"
         self._stream = Stream(self, request, chunked=chunked, mute=mute)
-        self.put(format_head(status, items))
+        self.put(format_head(status, items, fixed=self.server.fixed))
         if self._input_ended and self._task is not None:
             self._task.cancel()
         return self._stream
@@ -352,7 +352,8 @@ class Connection(asyncio.Protocol):
             raw.pause(True)
         if self._input_ended:
             raw.feed_eof()
-        transport.write(format_head(status, headers, phrase=phrase))
+        fixed = self.server.fixed
+        transport.write(format_head(status, headers, phrase=phrase, fixed=fixed))
         return raw
 
     def wish_body(self) -> None:

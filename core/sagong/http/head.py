@@ -10,7 +10,6 @@ import re
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from email.utils import formatdate
 from http import HTTPStatus
 
 __all__ = ["BadRequest", "Head", "HeaderItems", "format_head", "parse_head", "reason"]
@@ -127,6 +126,17 @@ def reason(status: int) -> str:
     return _REASONS.get(status, "Unknown")
 
 
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
+
+
+def _date_line(now: int) -> str:
+    """IMF-fixdate, without the import of the email package."""
+    t = time.gmtime(now)
+    day = f"{_DAYS[t.tm_wday]}, {t.tm_mday:02} {_MONTHS[t.tm_mon - 1]} {t.tm_year}"
+    return f"Date: {day} {t.tm_hour:02}:{t.tm_min:02}:{t.tm_sec:02} GMT\r\n"
+
+
 class _Clock:
     """The Date header, made once a second."""
 
@@ -137,21 +147,25 @@ class _Clock:
     def line(self) -> str:
         now = int(time.time())
         if now != self._second:
-            self._second, self._line = now, f"Date: {formatdate(now, usegmt=True)}\r\n"
+            self._second, self._line = now, _date_line(now)
         return self._line
 
 
 _clock = _Clock()
 
 
-def format_head(status: int, headers: HeaderItems, *, phrase: str = "") -> bytes:
-    """An answer's head with its empty line; a value with a line end in it is a `ValueError`."""
+def format_head(status: int, headers: HeaderItems, *, phrase: str = "", fixed: str = "") -> bytes:
+    """An answer's head with its empty line; a value with a line end in it is a `ValueError`.
+
+    `fixed` are header lines that every answer has.
+    """
     lines = [f"HTTP/1.1 {status} {phrase or reason(status)}\r\n"]
     items = headers.items() if isinstance(headers, Mapping) else headers
     for name, value in items:
         if "\n" in value or "\r" in value:
             raise ValueError(f"header {name} has a line end in its value")
         lines.append(f"{name}: {value}\r\n")
+    lines.append(fixed)
     lines.append(_clock.line())
     lines.append("\r\n")
     return "".join(lines).encode("latin-1", "replace")

@@ -18,10 +18,11 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from sagong.http.connection import Connection
+from sagong.http.head import HeaderItems
 from sagong.http.request import Peer, Request, Response
 from sagong.http.tls import ServerTls
 
@@ -52,7 +53,7 @@ class HttpLimits:
 
 
 class HttpServer:
-    """Serves one handler on any number of listening sockets."""
+    """Serves one handler on any number of listening sockets; every answer has `headers`."""
 
     def __init__(
         self,
@@ -61,7 +62,10 @@ class HttpServer:
         refusal: Refusal,
         log: logging.Logger,
         limits: HttpLimits = HttpLimits(),
+        headers: HeaderItems = (),
     ) -> None:
+        items = headers.items() if isinstance(headers, Mapping) else headers
+        self.fixed = "".join(f"{name}: {value}\r\n" for name, value in items)
         self.handler = handler
         self.refusal = refusal
         self.log = log

@@ -1,0 +1,48 @@
+"""What this engine does not have: swarm and its family, plugins, sessions; and image search."""
+
+from __future__ import annotations
+
+import sagong_docker.refusal as refusals
+from sagong.http import Response
+from sagong_docker.ask import Ask
+from sagong_docker.engine import Engine
+
+__all__ = ["no_build_cache", "no_plugin", "no_plugins", "no_search", "no_session", "no_swarm"]
+
+_NOT_A_MANAGER = (
+    'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect '
+    "this node to swarm and try again."
+)
+
+
+async def no_swarm(engine: Engine, ask: Ask) -> Response:
+    """Every route of the swarm family."""
+    return refusals.refuse(503, _NOT_A_MANAGER)
+
+
+async def no_plugins(engine: Engine, ask: Ask) -> Response:
+    """`docker plugin ls`: Docker's managed plugins do not exist here."""
+    return refusals.answer([])
+
+
+async def no_plugin(engine: Engine, ask: Ask) -> Response:
+    """One plugin."""
+    name = ask.parts.get("name", "")
+    return refusals.refuse(404, f'plugin "{name}" not found')
+
+
+async def no_session(engine: Engine, ask: Ask) -> Response:
+    """BuildKit's sessions; clients fall back to the classic builder."""
+    return refusals.refuse(404, "page not found")
+
+
+async def no_search(engine: Engine, ask: Ask) -> Response:
+    """`docker search` needs Docker Hub's index, which registries do not have."""
+    return refusals.refuse(
+        501, "image search is not served: no configured registry has a search index"
+    )
+
+
+async def no_build_cache(engine: Engine, ask: Ask) -> Response:
+    """`docker builder prune`: there is no build cache yet."""
+    return refusals.answer({"CachesDeleted": None, "SpaceReclaimed": 0})

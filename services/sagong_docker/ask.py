@@ -1,0 +1,83 @@
+"""A request of the Docker API: path parts, version, and parameters in the shapes clients send."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgspec
+
+from sagong.errors import InvalidArgument
+from sagong.http import Request
+from sagong_docker.filters import Filters
+
+__all__ = ["Ask"]
+
+T = TypeVar("T")
+
+_FALSE = frozenset(("", "0", "no", "false", "none"))
+_BODY_LIMIT = 8 << 20
+
+
+class Ask:
+    """What a handler is given."""
+
+    __slots__ = ("parts", "request", "version")
+
+    def __init__(self, request: Request, parts: dict[str, str], version: tuple[int, int]) -> None:
+        self.request = request
+        self.parts = parts
+        self.version = version
+
+    def __getitem__(self, part: str) -> str:
+        return self.parts[part]
+
+    def text(self, name: str, default: str = "") -> str:
+        """A query parameter."""
+        return self.request.query.get(name, default)
+
+    def flag(self, name: str, default: bool = False) -> bool:
+        """A boolean as `1`, `true`, `True`, `0`, `false`, `False` or nothing."""
+        if name not in self.request.query:
+            return default
+        return self.request.query.get(name).strip().lower() not in _FALSE
+
+    def number(self, name: str, default: int = 0) -> int:
+        """A whole number."""
+        text = self.text(name)
+        if not text:
+            return default
+        try:
+            return int(text)
+        except ValueError:
+            raise InvalidArgument(f'{name}: "{text}" is not a number') from None
+
+    def filters(self) -> Filters:
+        """The `filters` parameter."""
+        return Filters.parse(self.text("filters"))
+
+    async def document(self) -> dict[str, Any]:
+        """The body as a JSON object; an empty body is an empty one."""
+        data = await self.request.read(_BODY_LIMIT)
+        if not data.strip():
+            return {}
+        try:
+            found = msgspec.json.decode(data)
+        except msgspec.DecodeError as error:
+            raise InvalidArgument(f"invalid JSON: {error}") from None
+        if found is None:
+            return {}
+        if not isinstance(found, dict):
+            raise InvalidArgument("invalid JSON: an object is expected")
+        return found
+
+    async def body(self, kind: type[T]) -> T:
+        """The body as a struct; unknown fields are ignored, as Docker does."""
+        return convert(await self.document(), kind)
+
+
+def convert(document: dict[str, Any], kind: type[T]) -> T:
+    """A document as a struct; InvalidArgument names the field."""
+    try:
+        return msgspec.convert(document, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise InvalidArgument(f"invalid JSON: {error}") from None

@@ -1,0 +1,161 @@
+"""Attaching to containers: hijacked streams, WebSocket, and attachments before the start."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from sagong.contracts.node import AttachSpec, ContainerStatus, LogsRequest, StatusState
+from sagong.contracts.streams import Address
+from sagong.errors import Conflict, FailedPrecondition, NotFound, SagongError
+from sagong.frames import Frame
+from sagong.http import RawStream
+from sagong_docker.ask import Ask
+from sagong_docker.bridge import carry, opened, output
+from sagong_docker.detach import parse_keys
+from sagong_docker.engine import Engine
+from sagong_docker.record import ContainerRecord
+
+__all__ = ["attach", "attach_socket", "hijacked", "wanted_streams"]
+
+_ALIVE = (StatusState.RUNNING, StatusState.PAUSED)
+
+
+def wanted_streams(ask: Ask) -> tuple[int, ...]:
+    """Which outputs the client asked for."""
+    pairs = (("stdout", Frame.STDOUT), ("stderr", Frame.STDERR))
+    return tuple(int(kind) for name, kind in pairs if ask.flag(name))
+
+
+def content_type(ask: Ask, *, raw: bool) -> str:
+    """The type of a stream of output; before 1.42 always that of a terminal."""
+    multiplexed = not raw and ask.version >= (1, 42)
+    return f"application/vnd.docker.{'multiplexed' if multiplexed else 'raw'}-stream"
+
+
+def hijacked(ask: Ask, *, raw: bool) -> RawStream:
+    """Take the connection over: 101 for those who ask to upgrade, else a bare 200."""
+    kind = ("Content-Type", content_type(ask, raw=raw))
+    if ask.request.upgrade:
+        headers = [kind, ("Connection", "Upgrade"), ("Upgrade", ask.request.upgrade)]
+        return ask.request.hijack(101, headers, "UPGRADED")
+    return ask.request.hijack(200, [kind])
+
+
+async def attach(engine: Engine, ask: Ask) -> None:
+    """`docker attach`, and the attachment of `docker run` before the start."""
+    record = await engine.container(ask["id"])
+    keys = parse_keys(ask.text("detachKeys"))
+    waiting = engine.pending.enter(record.id)
+    try:
+        status = await engine.status(record)
+        if status.state is StatusState.PAUSED:
+            raise Conflict(
+                f"container {record.name} is paused, unpause the container before attach"
+            )
+        client = hijacked(ask, raw=record.tty)
+        if ask.flag("logs") and not ask.flag("stream"):
+            await _replay_log(engine, record, client, wanted_streams(ask))
+            return
+        if not ask.flag("stream"):
+            return
+        if status.state not in _ALIVE and not await _started(client, waiting.woken):
+            return
+        early = waiting.started or status.state not in _ALIVE
+        if waiting.woken.is_set() and not waiting.started:
+            return
+    finally:
+        engine.pending.leave(record.id, waiting)
+    address = await _address(engine, ask, record, replay=early or ask.flag("logs"))
+    if address is not None:
+        await _run(engine, ask, record, client, address, keys)
+
+
+async def _started(client: RawStream, woken: asyncio.Event) -> bool:
+    """Wait for the container's start; False when the client went away before."""
+    tasks = [asyncio.ensure_future(woken.wait()), asyncio.ensure_future(client.wait_lost())]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+    return woken.is_set()
+
+
+async def _address(
+    engine: Engine, ask: Ask, record: ContainerRecord, *, replay: bool
+) -> Address | None:
+    """The container's streams; None when it has ended and left nothing to show."""
+    spec = AttachSpec(id=record.id, stdin=ask.flag("stdin"), replay=replay)
+    try:
+        return await engine.node.attach(spec)
+    except (NotFound, FailedPrecondition):
+        if not replay:
+            return None
+    with contextlib.suppress(SagongError):
+        return await engine.node.logs(LogsRequest(id=record.id))
+    return None
+
+
+async def _run(
+    engine: Engine,
+    ask: Ask,
+    record: ContainerRecord,
+    client: RawStream,
+    address: Address,
+    keys: bytes,
+) -> None:
+    async with opened(address) as link:
+        detached = await carry(
+            client,
+            link,
+            wanted=wanted_streams(ask),
+            raw=record.tty,
+            stdin=ask.flag("stdin"),
+            keys=keys,
+        )
+    if detached:
+        attributes = {**record.labels, "name": record.name, "image": record.image}
+        engine.history.note("container", "detach", record.id, attributes)
+
+
+async def _replay_log(
+    engine: Engine, record: ContainerRecord, client: RawStream, wanted: tuple[int, ...]
+) -> None:
+    address = await engine.node.logs(LogsRequest(id=record.id))
+    async with opened(address) as link:
+        async for piece in output(link, wanted, raw=record.tty):
+            client.write(piece)
+            await client.drain()
+
+
+async def attach_socket(engine: Engine, ask: Ask) -> None:
+    """Attach over a WebSocket: raw bytes, as Docker's."""
+    record = await engine.container(ask["id"])
+    status: ContainerStatus = await engine.status(record)
+    if status.state not in _ALIVE:
+        raise Conflict(f"container {record.id} is not running")
+    spec = AttachSpec(id=record.id, stdin=True, replay=ask.flag("logs"))
+    address = await engine.node.attach(spec)
+    socket = ask.request.websocket(("", "docker"))
+    async with opened(address) as link:
+
+        async def send() -> None:
+            from sagong.frames import pack
+
+            while (message := await socket.receive()) is not None:
+                data = message.encode() if isinstance(message, str) else message
+                await link.write(pack(Frame.STDIN, data))
+            link.close()
+
+        sending = asyncio.ensure_future(send())
+        try:
+            async for piece in output(link, (Frame.STDOUT, Frame.STDERR), raw=True):
+                socket.send(piece)
+                await socket.drain()
+        except ConnectionError:
+            return
+        finally:
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
+        await socket.close()

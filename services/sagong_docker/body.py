@@ -1,0 +1,256 @@
+"""Bodies of create requests, in the names of the Docker API. Unknown fields are ignored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+__all__ = [
+    "CreateBody",
+    "Device",
+    "EndpointSettings",
+    "Healthcheck",
+    "HostConfig",
+    "MountBody",
+    "PortBinding",
+    "RestartBody",
+    "ThrottleDevice",
+]
+
+Words = tuple[str, ...] | str | None
+Strings = tuple[str, ...] | None
+StringMap = dict[str, str] | None
+
+
+class _Body(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
+    """Base: names in Docker's spelling."""
+
+
+class Healthcheck(_Body, frozen=True):
+    """Durations are nanoseconds; 0 takes the default."""
+
+    test: Strings = None
+    interval: int = 0
+    timeout: int = 0
+    start_period: int = 0
+    start_interval: int = 0
+    retries: int = 0
+
+
+class PortBinding(_Body, frozen=True):
+    """Where a port is published; `host_port` is a number, a range, or nothing."""
+
+    host_ip: str = ""
+    host_port: str | int = ""
+
+
+class RestartBody(_Body, frozen=True):
+    """The restart policy."""
+
+    name: str = ""
+    maximum_retry_count: int = 0
+
+
+class Device(_Body, frozen=True):
+    """A device of the host."""
+
+    path_on_host: str = ""
+    path_in_container: str = ""
+    cgroup_permissions: str = "rwm"
+
+
+class ThrottleDevice(_Body, frozen=True):
+    """A limit of a block device."""
+
+    path: str = ""
+    rate: int = 0
+
+
+class UlimitBody(_Body, frozen=True):
+    """A resource limit."""
+
+    name: str
+    soft: int = 0
+    hard: int = 0
+
+
+class LogBody(_Body, frozen=True):
+    """A log driver and its options."""
+
+    type: str = ""
+    config: StringMap = None
+
+
+class BindOptions(_Body, frozen=True):
+    """Options of a bind mount."""
+
+    propagation: str = ""
+    non_recursive: bool = False
+    create_mountpoint: bool = False
+
+
+class DriverConfig(_Body, frozen=True):
+    """A volume's driver."""
+
+    name: str = ""
+    options: StringMap = None
+
+
+class VolumeOptions(_Body, frozen=True):
+    """Options of a volume mount."""
+
+    no_copy: bool = False
+    labels: StringMap = None
+    driver_config: DriverConfig | None = None
+    subpath: str = ""
+
+
+class TmpfsOptions(_Body, frozen=True):
+    """Options of a tmpfs mount."""
+
+    size_bytes: int = 0
+    mode: int = 0
+    options: list[list[str]] | None = None
+
+
+class ImageOptions(_Body, frozen=True):
+    """Options of an image mount."""
+
+    subpath: str = ""
+
+
+class MountBody(_Body, frozen=True):
+    """A mount in the long form."""
+
+    type: str = ""
+    source: str = ""
+    target: str = ""
+    read_only: bool = False
+    consistency: str = ""
+    bind_options: BindOptions | None = None
+    volume_options: VolumeOptions | None = None
+    tmpfs_options: TmpfsOptions | None = None
+    image_options: ImageOptions | None = None
+
+
+class EndpointIpam(_Body, frozen=True):
+    """Addresses that a container wants on a network."""
+
+    i_pv4_address: str = msgspec.field(default="", name="IPv4Address")
+    i_pv6_address: str = msgspec.field(default="", name="IPv6Address")
+    link_local_ips: Strings = msgspec.field(default=None, name="LinkLocalIPs")
+
+
+class EndpointSettings(_Body, frozen=True):
+    """A container's place on a network."""
+
+    ipam: EndpointIpam | None = msgspec.field(default=None, name="IPAMConfig")
+    links: Strings = None
+    aliases: Strings = None
+    mac_address: str = ""
+    driver_opts: StringMap = None
+    gw_priority: int = 0
+
+
+class NetworkingConfig(_Body, frozen=True):
+    """The networks of a container by name or id."""
+
+    endpoints_config: dict[str, EndpointSettings | None] | None = None
+
+
+class HostConfig(_Body, frozen=True):
+    """What of the host a container gets."""
+
+    binds: Strings = None
+    network_mode: str = ""
+    port_bindings: dict[str, tuple[PortBinding, ...] | None] | None = None
+    restart_policy: RestartBody | None = None
+    auto_remove: bool = False
+    volume_driver: str = ""
+    volumes_from: Strings = None
+    mounts: tuple[MountBody, ...] | None = None
+    log_config: LogBody | None = None
+    console_size: tuple[int, ...] | None = None
+    cap_add: Strings = None
+    cap_drop: Strings = None
+    cgroupns_mode: str = ""
+    dns: Strings = None
+    dns_options: Strings = None
+    dns_search: Strings = None
+    extra_hosts: Strings = None
+    group_add: Strings = None
+    ipc_mode: str = ""
+    cgroup: str = ""
+    cgroup_parent: str = ""
+    links: Strings = None
+    oom_score_adj: int = 0
+    pid_mode: str = ""
+    privileged: bool = False
+    publish_all_ports: bool = False
+    readonly_rootfs: bool = False
+    security_opt: Strings = None
+    storage_opt: StringMap = None
+    tmpfs: StringMap = None
+    uts_mode: str = msgspec.field(default="", name="UTSMode")
+    userns_mode: str = ""
+    shm_size: int = 0
+    sysctls: StringMap = None
+    runtime: str | None = None
+    masked_paths: Strings = None
+    readonly_paths: Strings = None
+    init: bool | None = None
+    devices: tuple[Device, ...] | None = None
+    device_cgroup_rules: Strings = None
+    device_requests: tuple[dict[str, Any], ...] | None = None
+    ulimits: tuple[UlimitBody, ...] | None = None
+    cpu_shares: int = 0
+    memory: int = 0
+    nano_cpus: int = 0
+    blkio_weight: int = 0
+    blkio_device_read_bps: tuple[ThrottleDevice, ...] | None = None
+    blkio_device_write_bps: tuple[ThrottleDevice, ...] | None = None
+    blkio_device_read_iops: tuple[ThrottleDevice, ...] | None = msgspec.field(
+        default=None, name="BlkioDeviceReadIOps"
+    )
+    blkio_device_write_iops: tuple[ThrottleDevice, ...] | None = msgspec.field(
+        default=None, name="BlkioDeviceWriteIOps"
+    )
+    cpu_period: int = 0
+    cpu_quota: int = 0
+    cpuset_cpus: str = ""
+    cpuset_mems: str = ""
+    memory_reservation: int = 0
+    memory_swap: int = 0
+    memory_swappiness: int | None = None
+    oom_kill_disable: bool | None = None
+    pids_limit: int | None = None
+
+
+class CreateBody(_Body, frozen=True):
+    """The body of `POST /containers/create`."""
+
+    hostname: str = ""
+    domainname: str = ""
+    user: str = ""
+    attach_stdin: bool = False
+    attach_stdout: bool = False
+    attach_stderr: bool = False
+    exposed_ports: dict[str, Any] | None = None
+    tty: bool = False
+    open_stdin: bool = False
+    stdin_once: bool = False
+    env: Strings = None
+    cmd: Words = None
+    entrypoint: Words = None
+    healthcheck: Healthcheck | None = None
+    image: str = ""
+    volumes: dict[str, Any] | None = None
+    working_dir: str = ""
+    network_disabled: bool = False
+    mac_address: str = ""
+    labels: StringMap = None
+    stop_signal: str = ""
+    stop_timeout: int | None = None
+    host_config: HostConfig | None = None
+    networking_config: NetworkingConfig | None = None

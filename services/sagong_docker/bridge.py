@@ -1,0 +1,135 @@
+"""Carries bytes between a Docker client and a container's streams beside the bus.
+
+Towards the container everything is in frames of `sagong.frames`; towards the client it is raw with
+a terminal, and Docker's stdcopy framing without (the same header, types 0 to 3).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterable
+
+from sagong.contracts.streams import Address
+from sagong.errors import Unavailable
+from sagong.frames import FRAME_LIMIT, Frame, FrameReader, pack
+from sagong.http import RawStream
+from sagong_docker.detach import DetachKeys
+
+__all__ = ["Link", "carry", "opened", "output"]
+
+_READ = 1 << 16
+_PIECE = min(FRAME_LIMIT, 1 << 16)
+
+
+class Link:
+    """A connection to an address of `sagong.contracts.streams`."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    async def read(self) -> bytes:
+        """The next bytes; b"" at the end, also when the other side is gone."""
+        try:
+            return await self._reader.read(_READ)
+        except ConnectionError:
+            return b""
+
+    async def write(self, data: bytes) -> None:
+        """Send and wait until it is taken; into the void when the other side is gone."""
+        with contextlib.suppress(ConnectionError):
+            self._writer.write(data)
+            await self._writer.drain()
+
+    def end(self) -> None:
+        """Half-close."""
+        with contextlib.suppress(OSError):
+            self._writer.write_eof()
+
+    def close(self) -> None:
+        """Close."""
+        self._writer.close()
+
+
+@contextlib.asynccontextmanager
+async def opened(address: Address) -> AsyncIterator[Link]:
+    """Connect to a stream; Unavailable when nobody is there."""
+    try:
+        reader, writer = await asyncio.open_unix_connection(address.path, limit=1 << 18)
+    except OSError as error:
+        raise Unavailable(f"connect {address.path}: {error.strerror}; try again") from None
+    link = Link(reader, writer)
+    try:
+        await link.write(address.token.encode() + b"\n")
+        yield link
+    finally:
+        link.close()
+
+
+async def output(link: Link, wanted: Iterable[int], *, raw: bool) -> AsyncIterator[bytes]:
+    """Output in the client's form, until the container's end."""
+    kinds = frozenset((*wanted, Frame.ERROR))
+    frames = FrameReader()
+    while data := await link.read():
+        pieces = []
+        ended = False
+        for kind, payload in frames.feed(data):
+            if kind in kinds:
+                pieces.append(payload if raw else pack(kind, payload))
+            elif kind == Frame.EXIT:
+                ended = True
+        if pieces:
+            yield b"".join(pieces)
+        if ended:
+            return
+
+
+async def carry(
+    client: RawStream,
+    link: Link,
+    *,
+    wanted: Iterable[int],
+    raw: bool,
+    stdin: bool,
+    keys: bytes,
+) -> bool:
+    """Both ways until the container's end; True when the user detached."""
+    send = asyncio.ensure_future(_send(client, link, stdin=stdin, keys=keys))
+    receive = asyncio.ensure_future(_receive(client, link, wanted, raw=raw))
+    gone = asyncio.ensure_future(client.wait_lost())
+    try:
+        waiting = {send, receive, gone}
+        while receive in waiting and gone in waiting:
+            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            if send in done and send.result():
+                return True
+        return False
+    finally:
+        for task in (send, receive, gone):
+            task.cancel()
+        await asyncio.gather(send, receive, gone, return_exceptions=True)
+
+
+async def _receive(client: RawStream, link: Link, wanted: Iterable[int], *, raw: bool) -> bool:
+    with contextlib.suppress(ConnectionError):
+        async for piece in output(link, wanted, raw=raw):
+            client.write(piece)
+            await client.drain()
+    return False
+
+
+async def _send(client: RawStream, link: Link, *, stdin: bool, keys: bytes) -> bool:
+    """Input until its end; True when the detach keys came. Without stdin it is read and dropped."""
+    watched = DetachKeys(keys)
+    while data := await client.read():
+        if not stdin:
+            continue
+        passed, detached = watched.feed(data)
+        for start in range(0, len(passed), _PIECE):
+            await link.write(pack(Frame.STDIN, passed[start : start + _PIECE]))
+        if detached:
+            return True
+    if stdin:
+        await link.write(pack(Frame.EOF))
+    return False

@@ -1,0 +1,217 @@
+"""The catalog: names, create bodies, execs and networks as Docker's users gave them.
+
+It is read from memory and durable in the state; a watch brings what another generation of this
+service writes during a swap.
+"""
+
+from __future__ import annotations
+
+import bisect
+import uuid
+from typing import Any, TypeVar
+
+import msgspec
+
+from sagong.contracts.state import (
+    Compare,
+    Entry,
+    Operation,
+    OperationKind,
+    RangeRequest,
+    State,
+    Transaction,
+    WatchRequest,
+)
+from sagong.errors import AlreadyExists, Gone, InvalidArgument, NotFound
+from sagong_docker.record import ContainerRecord, ExecRecord, NetworkRecord
+
+__all__ = ["Catalog"]
+
+_ROOT, _END = "/docker/", "/docker0"
+_KINDS: dict[str, type[Any]] = {
+    "containers": ContainerRecord,
+    "execs": ExecRecord,
+    "networks": NetworkRecord,
+}
+_SHORTEST_PREFIX = 1
+R = TypeVar("R", ContainerRecord, ExecRecord, NetworkRecord)
+
+
+class Catalog:
+    """All records; `load` first, then `follow` in the background."""
+
+    def __init__(self, state: State) -> None:
+        self.containers: dict[str, ContainerRecord] = {}
+        self.names: dict[str, str] = {}
+        self.execs: dict[str, ExecRecord] = {}
+        self.networks: dict[str, NetworkRecord] = {}
+        self._state = state
+        self._ids: list[str] = []
+        self._newest: dict[str, int] = {}
+        self._revision = 0
+
+    async def load(self) -> None:
+        """Read everything."""
+        found = await self._state.range(RangeRequest(start=_ROOT, end=_END))
+        for table in (self.containers, self.names, self.execs, self.networks):
+            table.clear()
+        self._ids.clear()
+        self._newest.clear()
+        for entry in found.entries:
+            self._take(entry)
+        self._revision = found.revision
+
+    async def follow(self) -> None:
+        """Apply what others write, for ever."""
+        while True:
+            try:
+                request = WatchRequest(start=_ROOT, end=_END, revision=self._revision)
+                async for batch in self._state.watch(request):
+                    for event in batch.events:
+                        if event.entry.revision <= self._newest.get(event.entry.key, 0):
+                            continue
+                        if event.deleted:
+                            self._drop(event.entry.key)
+                        else:
+                            self._take(event.entry)
+                    self._revision = batch.revision
+                    self._newest = {k: r for k, r in self._newest.items() if r > self._revision}
+            except Gone:
+                await self.load()
+
+    def find(self, reference: str) -> ContainerRecord | None:
+        """By id, name, or unique beginning of an id."""
+        reference = reference.removeprefix("/")
+        found = self.containers.get(reference) or self.containers.get(self.names.get(reference, ""))
+        if found is not None or len(reference) < _SHORTEST_PREFIX:
+            return found
+        at = bisect.bisect_left(self._ids, reference)
+        matches = [id_ for id_ in self._ids[at : at + 2] if id_.startswith(reference)]
+        if len(matches) > 1:
+            raise InvalidArgument(f"multiple IDs found with provided prefix: {reference}")
+        return self.containers[matches[0]] if matches else None
+
+    def exec(self, id_: str) -> ExecRecord:
+        """An exec by its id."""
+        try:
+            return self.execs[id_]
+        except KeyError:
+            raise NotFound(f"No such exec instance: {id_}") from None
+
+    async def add_container(self, record: ContainerRecord) -> None:
+        """Keep a new container; AlreadyExists, in Docker's words, when its name is taken."""
+        key = f"{_ROOT}names/{record.name}"
+        done = await self._commit(
+            [_put(key, record.id.encode()), _put(_key(record), _encoded(record))],
+            [Compare(key=key, revision=0)],
+        )
+        if not done:
+            raise await self._taken(record.name)
+
+    async def change_container(self, record: ContainerRecord) -> None:
+        """Replace a container's record; its name stays."""
+        await self._commit([_put(_key(record), _encoded(record))], [])
+
+    async def rename_container(self, record: ContainerRecord, name: str) -> ContainerRecord:
+        """Give it another name."""
+        key = f"{_ROOT}names/{name}"
+        renamed = msgspec.structs.replace(record, name=name)
+        done = await self._commit(
+            [
+                _put(key, record.id.encode()),
+                _delete(f"{_ROOT}names/{record.name}"),
+                _put(_key(record), _encoded(renamed)),
+            ],
+            [Compare(key=key, revision=0)],
+        )
+        if not done:
+            raise await self._taken(name)
+        return renamed
+
+    async def forget_container(self, id_: str) -> None:
+        """Drop a container, its name and its execs; unknown is no error."""
+        record = self.containers.get(id_)
+        if record is None:
+            return
+        operations = [_delete(_key(record))]
+        if self.names.get(record.name) == id_:
+            operations.append(_delete(f"{_ROOT}names/{record.name}"))
+        operations += [_delete(_key(e)) for e in self.execs.values() if e.container == id_]
+        await self._commit(operations, [])
+
+    async def keep(self, record: ExecRecord | NetworkRecord) -> None:
+        """Keep an exec or a network."""
+        await self._commit([_put(_key(record), _encoded(record))], [])
+
+    async def forget(self, *records: ExecRecord | NetworkRecord) -> None:
+        """Drop execs or networks."""
+        if records:
+            await self._commit([_delete(_key(r)) for r in records], [])
+
+    async def _taken(self, name: str) -> AlreadyExists:
+        owner = self.names.get(name, "")
+        if not owner:
+            key = f"{_ROOT}names/{name}"
+            found = await self._state.range(RangeRequest(start=key))
+            owner = found.entries[0].value.decode() if found.entries else ""
+        return AlreadyExists(
+            f'Conflict. The container name "/{name}" is already in use by container "{owner}". '
+            "You have to remove (or rename) that container to be able to reuse that name.",
+            detail={"owner": owner},
+        )
+
+    async def _commit(self, operations: list[Operation], compare: list[Compare]) -> bool:
+        done = await self._state.commit(
+            Transaction(id=uuid.uuid4().hex, compare=tuple(compare), success=tuple(operations))
+        )
+        if not done.succeeded:
+            return False
+        for operation in operations:
+            self._newest[operation.key] = done.revision
+            if operation.kind is OperationKind.DELETE:
+                self._drop(operation.key)
+            else:
+                self._place(operation.key, operation.value)
+        return True
+
+    def _take(self, entry: Entry) -> None:
+        self._place(entry.key, entry.value)
+
+    def _place(self, key: str, value: bytes) -> None:
+        kind, _, name = key.removeprefix(_ROOT).partition("/")
+        if kind == "names":
+            self.names[name] = value.decode()
+            return
+        decoded = _KINDS.get(kind)
+        if decoded is None:
+            return
+        table = getattr(self, kind)
+        if kind == "containers" and name not in table:
+            bisect.insort(self._ids, name)
+        table[name] = msgspec.json.decode(value, type=decoded)
+
+    def _drop(self, key: str) -> None:
+        kind, _, name = key.removeprefix(_ROOT).partition("/")
+        if kind == "names":
+            self.names.pop(name, None)
+            return
+        known = kind in _KINDS and getattr(self, kind).pop(name, None) is not None
+        if known and kind == "containers":
+            self._ids.remove(name)
+
+
+def _key(record: ContainerRecord | ExecRecord | NetworkRecord) -> str:
+    kind = next(k for k, v in _KINDS.items() if isinstance(record, v))
+    return f"{_ROOT}{kind}/{record.id}"
+
+
+def _encoded(record: msgspec.Struct) -> bytes:
+    return msgspec.json.encode(record)
+
+
+def _put(key: str, value: bytes) -> Operation:
+    return Operation(kind=OperationKind.PUT, key=key, value=value)
+
+
+def _delete(key: str) -> Operation:
+    return Operation(kind=OperationKind.DELETE, key=key)

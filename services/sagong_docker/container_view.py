@@ -1,0 +1,449 @@
+"""A container as `GET /containers/{id}/json` and `GET /containers/json` show it. Pure."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import msgspec
+
+from sagong.contracts.image import Image, ImageConfig
+from sagong.contracts.node import ContainerStatus, HealthState, StatusState
+from sagong_docker.moment import moment_text, nanos_text
+from sagong_docker.network_view import endpoint_views, port_list, port_map
+from sagong_docker.record import ContainerRecord
+
+__all__ = ["inspect_view", "list_view", "merged_config", "status_text"]
+
+_HOST_DEFAULTS: dict[str, Any] = {
+    "Binds": None,
+    "ContainerIDFile": "",
+    "LogConfig": {"Type": "json-file", "Config": {}},
+    "NetworkMode": "bridge",
+    "PortBindings": {},
+    "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
+    "AutoRemove": False,
+    "VolumeDriver": "",
+    "VolumesFrom": None,
+    "ConsoleSize": [0, 0],
+    "CapAdd": None,
+    "CapDrop": None,
+    "CgroupnsMode": "private",
+    "Dns": [],
+    "DnsOptions": [],
+    "DnsSearch": [],
+    "ExtraHosts": None,
+    "GroupAdd": None,
+    "IpcMode": "private",
+    "Cgroup": "",
+    "Links": None,
+    "OomScoreAdj": 0,
+    "PidMode": "",
+    "Privileged": False,
+    "PublishAllPorts": False,
+    "ReadonlyRootfs": False,
+    "SecurityOpt": None,
+    "UTSMode": "",
+    "UsernsMode": "",
+    "ShmSize": 64 << 20,
+    "Runtime": "runc",
+    "Isolation": "",
+    "CpuShares": 0,
+    "Memory": 0,
+    "NanoCpus": 0,
+    "CgroupParent": "",
+    "BlkioWeight": 0,
+    "BlkioWeightDevice": [],
+    "BlkioDeviceReadBps": [],
+    "BlkioDeviceWriteBps": [],
+    "BlkioDeviceReadIOps": [],
+    "BlkioDeviceWriteIOps": [],
+    "CpuPeriod": 0,
+    "CpuQuota": 0,
+    "CpuRealtimePeriod": 0,
+    "CpuRealtimeRuntime": 0,
+    "CpusetCpus": "",
+    "CpusetMems": "",
+    "Devices": [],
+    "DeviceCgroupRules": None,
+    "DeviceRequests": None,
+    "MemoryReservation": 0,
+    "MemorySwap": 0,
+    "MemorySwappiness": None,
+    "OomKillDisable": False,
+    "PidsLimit": None,
+    "Ulimits": [],
+    "CpuCount": 0,
+    "CpuPercent": 0,
+    "IOMaximumIOps": 0,
+    "IOMaximumBandwidth": 0,
+    "MaskedPaths": [
+        "/proc/asound",
+        "/proc/acpi",
+        "/proc/interrupts",
+        "/proc/kcore",
+        "/proc/keys",
+        "/proc/latency_stats",
+        "/proc/timer_list",
+        "/proc/timer_stats",
+        "/proc/sched_debug",
+        "/proc/scsi",
+        "/sys/firmware",
+        "/sys/devices/virtual/powercap",
+    ],
+    "ReadonlyPaths": [
+        "/proc/bus",
+        "/proc/fs",
+        "/proc/irq",
+        "/proc/sys",
+        "/proc/sysrq-trigger",
+    ],
+}
+
+
+def inspect_view(
+    record: ContainerRecord,
+    status: ContainerStatus,
+    names: dict[str, str],
+    *,
+    version: tuple[int, int],
+    size: int | None = None,
+) -> dict[str, Any]:
+    """`docker inspect`; `names` are the networks' by id, `size` of the writable layer if asked."""
+    args = status.args or _planned_args(record, status.image)
+    view: dict[str, Any] = {
+        "Id": record.id,
+        "Created": nanos_text(record.created),
+        "Path": args[0] if args else "",
+        "Args": list(args[1:]),
+        "State": state_view(status),
+        "Image": status.image.id if status.image else "",
+        "ResolvConfPath": status.resolv_path,
+        "HostnamePath": status.hostname_path,
+        "HostsPath": status.hosts_path,
+        "LogPath": status.log_path,
+        "Name": f"/{record.name}",
+        "RestartCount": status.restart_count,
+        "Driver": "overlay2",
+        "Platform": "linux",
+        "MountLabel": "",
+        "ProcessLabel": "",
+        "AppArmorProfile": status.spec.apparmor,
+        "ExecIDs": list(status.exec_ids) or None,
+        "HostConfig": host_view(record, status),
+        "GraphDriver": _graph(status),
+        "Mounts": mount_views(status),
+        "Config": merged_config(record, status),
+        "NetworkSettings": _network_settings(record, status, names, version),
+    }
+    if size is not None:
+        view["SizeRw"] = size
+        view["SizeRootFs"] = size + (status.image.size if status.image else 0)
+    return view
+
+
+def state_view(status: ContainerStatus) -> dict[str, Any]:
+    """The State object."""
+    state = status.state
+    running = state in (StatusState.RUNNING, StatusState.PAUSED, StatusState.RESTARTING)
+    view: dict[str, Any] = {
+        "Status": str(state),
+        "Running": running,
+        "Paused": state is StatusState.PAUSED,
+        "Restarting": state is StatusState.RESTARTING,
+        "OOMKilled": status.oom_killed,
+        "Dead": state is StatusState.DEAD,
+        "Pid": status.pid,
+        "ExitCode": status.code,
+        "Error": status.error,
+        "StartedAt": moment_text(status.started_at),
+        "FinishedAt": moment_text(status.finished_at),
+    }
+    if status.health is not None:
+        view["Health"] = _health(status.health)
+    return view
+
+
+def _health(health: HealthState) -> dict[str, Any]:
+    return {
+        "Status": health.status,
+        "FailingStreak": health.failing_streak,
+        "Log": [
+            {
+                "Start": moment_text(start),
+                "End": moment_text(end),
+                "ExitCode": code,
+                "Output": output,
+            }
+            for start, end, code, output in health.probes
+        ],
+    }
+
+
+def host_view(record: ContainerRecord, status: ContainerStatus) -> dict[str, Any]:
+    """HostConfig: what was given over the defaults, and what was updated since."""
+    given = {k: v for k, v in record.host.items() if v is not None or k not in _HOST_DEFAULTS}
+    view = {**_HOST_DEFAULTS, **given}
+    policy = status.spec.restart
+    view["RestartPolicy"] = {"Name": policy.name, "MaximumRetryCount": policy.maximum}
+    log = status.spec.log
+    if not (record.host.get("LogConfig") or {}).get("Type"):
+        view["LogConfig"] = {"Type": log.driver, "Config": {}}
+    view["LogConfig"] = {
+        "Type": view["LogConfig"].get("Type"),
+        "Config": view["LogConfig"].get("Config") or {},
+    }
+    for key, replacement in (
+        ("NetworkMode", "bridge"),
+        ("IpcMode", "private"),
+        ("Runtime", "runc"),
+        ("ShmSize", 64 << 20),
+        ("CgroupnsMode", "private"),
+    ):
+        view[key] = view[key] or replacement
+    if view["NetworkMode"] == "default":
+        view["NetworkMode"] = "bridge"
+    if view["Memory"] and not view["MemorySwap"]:
+        view["MemorySwap"] = 2 * int(view["Memory"])
+    return view
+
+
+def merged_config(record: ContainerRecord, status: ContainerStatus) -> dict[str, Any]:
+    """Config: the create body's over the image's."""
+    given = record.config
+    image = status.image.config if status.image else ImageConfig()
+    entrypoint, cmd = _program(given, image)
+    ports = {**{port: {} for port in image.exposed_ports}, **(given.get("ExposedPorts") or {})}
+    volumes = {**{path: {} for path in image.volumes}, **(given.get("Volumes") or {})}
+    view: dict[str, Any] = {
+        "Hostname": given.get("Hostname") or _hostname(record),
+        "Domainname": given.get("Domainname") or "",
+        "User": given.get("User") or image.user,
+        "AttachStdin": bool(given.get("AttachStdin")),
+        "AttachStdout": bool(given.get("AttachStdout")),
+        "AttachStderr": bool(given.get("AttachStderr")),
+        "Tty": bool(given.get("Tty")),
+        "OpenStdin": bool(given.get("OpenStdin")),
+        "StdinOnce": bool(given.get("StdinOnce")),
+        "Env": _environment(image, given),
+        "Cmd": cmd,
+        "Image": record.image,
+        "Volumes": volumes or None,
+        "WorkingDir": given.get("WorkingDir") or image.working_dir,
+        "Entrypoint": entrypoint,
+        "OnBuild": list(image.onbuild) or None,
+        "Labels": {**dict(image.labels), **record.labels},
+    }
+    if ports:
+        view["ExposedPorts"] = ports
+    for key in ("StopSignal", "StopTimeout", "Healthcheck", "Shell", "MacAddress"):
+        if given.get(key) not in (None, ""):
+            view[key] = given[key]
+    if "StopSignal" not in view and image.stop_signal:
+        view["StopSignal"] = image.stop_signal
+    if "Healthcheck" not in view and status.image and image.healthcheck:
+        view["Healthcheck"] = msgspec.json.decode(image.healthcheck)
+    return view
+
+
+def _hostname(record: ContainerRecord) -> str:
+    return "" if record.host.get("NetworkMode") == "host" else record.id[:12]
+
+
+def _environment(image: ImageConfig, given: dict[str, Any]) -> list[str]:
+    own = list(given.get("Env") or ())
+    keys = {entry.partition("=")[0] for entry in own}
+    return [*own, *(entry for entry in image.env if entry.partition("=")[0] not in keys)]
+
+
+def _program(
+    given: dict[str, Any], image: ImageConfig
+) -> tuple[list[str] | None, list[str] | None]:
+    """Entrypoint and Cmd: an own entrypoint drops the image's Cmd, `[""]` resets the image's."""
+    entrypoint, cmd = _listed(given.get("Entrypoint")), _listed(given.get("Cmd"))
+    if entrypoint:
+        return ([w for w in entrypoint if w] or None), cmd
+    base = list(image.entrypoint) if image.entrypoint is not None else None
+    if not cmd:
+        cmd = list(image.cmd) if image.cmd is not None else None
+    return base, cmd
+
+
+def _listed(value: Any) -> list[str] | None:
+    if value is None or value == []:
+        return None
+    return [value] if isinstance(value, str) else list(value)
+
+
+def _planned_args(record: ContainerRecord, image: Image | None) -> tuple[str, ...]:
+    entrypoint, cmd = _program(record.config, image.config if image else ImageConfig())
+    return (*(entrypoint or ()), *(cmd or ()))
+
+
+def _graph(status: ContainerStatus) -> dict[str, Any]:
+    data = {"LowerDir": ":".join(status.lower), "UpperDir": status.upper}
+    return {"Name": "overlay2", "Data": {k: v for k, v in data.items() if v} or None}
+
+
+def mount_views(status: ContainerStatus) -> list[dict[str, Any]]:
+    """Mounts as published; before the first start as asked for."""
+    if not status.mounts:
+        return [
+            _mount(
+                m.kind,
+                m.source,
+                "" if m.kind == "volume" else m.source,
+                m.target,
+                "",
+                not m.readonly,
+                m.propagation,
+            )
+            for m in status.spec.mounts
+        ]
+    return [_mount(*mount) for mount in status.mounts]
+
+
+def _mount(
+    kind: str, name: str, source: str, target: str, mode: str, writable: bool, propagation: str
+) -> dict[str, Any]:
+    view: dict[str, Any] = {"Type": kind}
+    if kind == "volume":
+        view["Name"] = name
+        view["Driver"] = "local"
+    view |= {
+        "Source": source if kind != "tmpfs" else "",
+        "Destination": target,
+        "Mode": mode,
+        "RW": writable,
+        "Propagation": propagation or ("rprivate" if kind == "bind" else ""),
+    }
+    return view
+
+
+def _network_settings(
+    record: ContainerRecord,
+    status: ContainerStatus,
+    names: dict[str, str],
+    version: tuple[int, int],
+) -> dict[str, Any]:
+    networks = endpoint_views(record, status, names, version)
+    running = status.network is not None
+    first: dict[str, Any] = networks.get("bridge", {})
+    return {
+        "Bridge": "",
+        "SandboxID": record.id if running else "",
+        "SandboxKey": status.network.path if status.network else "",
+        "Ports": port_map(status, record),
+        "HairpinMode": False,
+        "LinkLocalIPv6Address": "",
+        "LinkLocalIPv6PrefixLen": 0,
+        "SecondaryIPAddresses": None,
+        "SecondaryIPv6Addresses": None,
+        "EndpointID": first.get("EndpointID", ""),
+        "Gateway": first.get("Gateway", ""),
+        "GlobalIPv6Address": first.get("GlobalIPv6Address", ""),
+        "GlobalIPv6PrefixLen": first.get("GlobalIPv6PrefixLen", 0),
+        "IPAddress": first.get("IPAddress", ""),
+        "IPPrefixLen": first.get("IPPrefixLen", 0),
+        "IPv6Gateway": first.get("IPv6Gateway", ""),
+        "MacAddress": first.get("MacAddress", ""),
+        "Networks": networks,
+    }
+
+
+def list_view(
+    record: ContainerRecord,
+    status: ContainerStatus,
+    names: dict[str, str],
+    *,
+    version: tuple[int, int],
+    size: int | None = None,
+) -> dict[str, Any]:
+    """A line of `docker ps`."""
+    args = status.args or _planned_args(record, status.image)
+    image = status.image
+    view: dict[str, Any] = {
+        "Id": record.id,
+        "Names": [f"/{record.name}"],
+        "Image": _shown_image(record, image),
+        "ImageID": image.id if image else "",
+        "Command": " ".join(_quoted(word) for word in args),
+        "Created": record.created // 10**9,
+        "Ports": port_list(status),
+        "Labels": {**dict(image.config.labels if image else ()), **record.labels},
+        "State": str(status.state),
+        "Status": status_text(status, time.time()),
+        "HostConfig": {"NetworkMode": record.host.get("NetworkMode") or "bridge"},
+        "NetworkSettings": {"Networks": endpoint_views(record, status, names, version)},
+        "Mounts": mount_views(status),
+    }
+    if size is not None:
+        view["SizeRw"] = size
+        view["SizeRootFs"] = size + (image.size if image else 0)
+    return view
+
+
+def _shown_image(record: ContainerRecord, image: Image | None) -> str:
+    """The name as given; its id when the name now means another image."""
+    name = record.image
+    if image is None or name.startswith("sha256:"):
+        return name
+    known = {t for tag in image.tags for t in (tag, tag.removesuffix(":latest"))}
+    if name in known or "@" in name or not image.tags or image.id.startswith(f"sha256:{name}"):
+        return name
+    return name if name.startswith(("docker.io/", "index.docker.io/")) else image.id
+
+
+def _quoted(word: str) -> str:
+    return f"'{word}'" if any(c in word for c in " \t\n") else word
+
+
+def status_text(status: ContainerStatus, now: float) -> str:
+    """`Up 5 minutes (healthy)`, `Exited (1) 2 hours ago`, `Created`."""
+    state = status.state
+    if state in (StatusState.RUNNING, StatusState.PAUSED):
+        text = f"Up {_human(now - status.started_at)}"
+        if state is StatusState.PAUSED:
+            return f"{text} (Paused)"
+        if status.health is not None:
+            shown = status.health.status
+            return f"{text} (health: starting)" if shown == "starting" else f"{text} ({shown})"
+        return text
+    if state is StatusState.RESTARTING:
+        return f"Restarting ({status.code}) {_human(now - status.finished_at)} ago"
+    if state is StatusState.REMOVING:
+        return "Removal In Progress"
+    if state is StatusState.DEAD:
+        return "Dead"
+    if state is StatusState.CREATED or not status.started_at:
+        return "Created"
+    return f"Exited ({status.code}) {_human(now - status.finished_at)} ago"
+
+
+def _human(seconds: float) -> str:
+    """As the go-units package says it."""
+    whole = int(max(seconds, 0))
+    if whole < 1:
+        return "Less than a second"
+    if whole == 1:
+        return "1 second"
+    if whole < 60:
+        return f"{whole} seconds"
+    minutes = whole // 60
+    if minutes == 1:
+        return "About a minute"
+    if minutes < 60:
+        return f"{minutes} minutes"
+    hours = (whole + 1800) // 3600
+    if hours == 1:
+        return "About an hour"
+    if hours < 48:
+        return f"{hours} hours"
+    days = whole // 86400
+    if days < 14:
+        return f"{days} days"
+    if days < 60:
+        return f"{days // 7} weeks"
+    if days < 730:
+        return f"{days // 30} months"
+    return f"{days // 365} years"

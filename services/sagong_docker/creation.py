@@ -1,0 +1,309 @@
+"""A create body as the node's container and sandbox. Pure: what must be looked up is an argument."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sagong.contracts.network import Attachment
+from sagong.contracts.node import (
+    Command,
+    ContainerSpec,
+    ContainerStatus,
+    HealthSpec,
+    RestartPolicy,
+    SandboxSpec,
+)
+from sagong.contracts.runtime import Device, LogSpec
+from sagong.errors import InvalidArgument
+from sagong_docker import mounting, wiring
+from sagong_docker.body import CreateBody, Healthcheck, HostConfig
+from sagong_docker.naming import new_id
+from sagong_docker.resources import limits, rlimits, size_of
+from sagong_docker.settings import Settings
+
+__all__ = ["Lookup", "Wish", "restart_policy", "translate", "words"]
+
+OWNER = "docker"
+_RESTARTS = frozenset(("no", "always", "unless-stopped", "on-failure"))
+_DRIVERS = frozenset(("json-file", "local", "none"))
+_HOSTNAME = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9._-]*[a-zA-Z0-9])?\Z")
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """What the body refers to: networks by name, containers by name, and so on."""
+
+    networks: Mapping[str, str] = field(default_factory=dict)
+    containers: Mapping[str, str] = field(default_factory=dict)
+    lenders: tuple[tuple[ContainerStatus, str], ...] = ()
+    links: tuple[tuple[str, str], ...] = ()
+    exposed: tuple[str, ...] = ()
+    published: frozenset[tuple[int, str]] = frozenset()
+    gateway: str = ""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the node is asked to make."""
+
+    sandbox: SandboxSpec
+    container: ContainerSpec
+
+
+def translate(id: str, name: str, body: CreateBody, settings: Settings, lookup: Lookup) -> Wish:
+    """The whole of it."""
+    host = body.host_config or HostConfig()
+    _check(body, host, settings)
+    return Wish(
+        _sandbox(id, name, body, host, lookup), _container(id, name, body, host, settings, lookup)
+    )
+
+
+def _check(body: CreateBody, host: HostConfig, settings: Settings) -> None:
+    if not body.image:
+        raise InvalidArgument("no image specified: Image must not be empty")
+    if body.hostname and (len(body.hostname) > 63 or not _HOSTNAME.match(body.hostname)):
+        raise InvalidArgument(f"invalid hostname format: {body.hostname}")
+    if host.runtime and host.runtime not in settings.runtimes:
+        raise InvalidArgument(f"unknown or invalid runtime name: {host.runtime}")
+    if host.device_requests:
+        driver = host.device_requests[0].get("Driver") or ""
+        wanted = host.device_requests[0].get("Capabilities") or []
+        raise InvalidArgument(
+            f'could not select device driver "{driver}" with capabilities: {wanted}'
+        )
+    if host.auto_remove and host.restart_policy and host.restart_policy.name not in ("", "no"):
+        raise InvalidArgument("can't create 'AutoRemove' container with restart policy")
+    if body.working_dir and not body.working_dir.startswith("/"):
+        raise InvalidArgument(
+            f"the working directory '{body.working_dir}' is invalid, it needs to be an absolute path"
+        )
+    for entry in body.env or ():
+        if not entry or entry.startswith("="):
+            raise InvalidArgument(f"invalid environment variable: {entry}")
+
+
+def _sandbox(id: str, name: str, body: CreateBody, host: HostConfig, lookup: Lookup) -> SandboxSpec:
+    mode = "none" if body.network_disabled else wiring.mode_of(host)
+    shared = mode.partition(":")[2] if mode.startswith("container:") else ""
+    places: tuple[Attachment, ...] = ()
+    if not shared and mode not in ("none", "host"):
+        places = wiring.attachments(body, host, id, lambda n: lookup.networks.get(n, n))
+    published = () if shared else wiring.ports(host, lookup.exposed, set(lookup.published))
+    return SandboxSpec(
+        id=id,
+        owner=OWNER,
+        hostname=body.hostname,
+        domainname=body.domainname,
+        network=wiring.join(
+            id,
+            name,
+            "none" if shared else mode,
+            places=places,
+            published=published,
+            sysctls=host.sysctls,
+        ),
+        share_with=lookup.containers.get(shared, shared),
+        cgroup_parent=host.cgroup_parent,
+        dns=tuple(host.dns or ()),
+        search=tuple(host.dns_search or ()),
+        dns_options=tuple(host.dns_options or ()),
+        hosts=wiring.hosts(host, lookup.links, lookup.gateway),
+    )
+
+
+def _container(
+    id: str, name: str, body: CreateBody, host: HostConfig, settings: Settings, lookup: Lookup
+) -> ContainerSpec:
+    own = mounting.mounts(body, host, new_id)
+    security = _security(host)
+    return ContainerSpec(
+        id=id,
+        sandbox=id,
+        name=name,
+        image=body.image,
+        command=_command(body, host),
+        mounts=(*own, *mounting.borrowed(lookup.lenders, [m.target for m in own])),
+        devices=tuple(
+            Device(
+                source=d.path_on_host,
+                target=d.path_in_container or d.path_on_host,
+                permissions=d.cgroup_permissions or "rwm",
+            )
+            for d in host.devices or ()
+        ),
+        device_rules=tuple(host.device_cgroup_rules or ()),
+        limits=limits(host),
+        shm_size=host.shm_size or 64 << 20,
+        rlimits=rlimits(host),
+        sysctls=tuple((k, v) for k, v in (host.sysctls or {}).items() if not k.startswith("net.")),
+        add_capabilities=tuple(host.cap_add or ()),
+        drop_capabilities=tuple(host.cap_drop or ()),
+        privileged=host.privileged,
+        no_new_privileges=security.no_new_privileges,
+        readonly_root=host.readonly_rootfs,
+        storage_size=_storage(host),
+        masked_paths=host.masked_paths,
+        readonly_paths=host.readonly_paths,
+        seccomp="unconfined" if host.privileged else security.seccomp,
+        apparmor=security.apparmor,
+        selinux=security.selinux,
+        pid_mode=_mode("PID", host.pid_mode, lookup),
+        ipc_mode=_mode("IPC", host.ipc_mode, lookup),
+        uts_mode=_mode("UTS", host.uts_mode, lookup),
+        user_mode="host",
+        cgroup_mode=_cgroup_mode(host, settings),
+        init=bool(host.init),
+        oom_score_adjust=host.oom_score_adj or None,
+        stop_signal=body.stop_signal,
+        stop_timeout=float(
+            settings.stop_seconds if body.stop_timeout is None else body.stop_timeout
+        ),
+        restart=restart_policy(host),
+        remove=host.auto_remove,
+        health=_health(body.healthcheck),
+        log=_log(host, settings),
+        labels=tuple((body.labels or {}).items()),
+    )
+
+
+def words(value: tuple[str, ...] | str | None) -> tuple[str, ...] | None:
+    """Cmd or Entrypoint, which may also be one string; an empty list is nothing."""
+    if value is None:
+        return None
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+def _command(body: CreateBody, host: HostConfig) -> Command:
+    entrypoint, cmd = words(body.entrypoint), words(body.cmd) or None
+    if entrypoint == ():
+        entrypoint = None
+    size = host.console_size or (0, 0)
+    return Command(
+        entrypoint=entrypoint,
+        cmd=cmd,
+        env=tuple(body.env or ()),
+        cwd=body.working_dir,
+        user=body.user,
+        groups=tuple(host.group_add or ()),
+        tty=body.tty,
+        rows=size[0] if len(size) == 2 else 0,
+        columns=size[1] if len(size) == 2 else 0,
+        stdin=body.open_stdin,
+        stdin_once=body.stdin_once,
+    )
+
+
+@dataclass(frozen=True)
+class _Security:
+    no_new_privileges: bool = False
+    seccomp: str = "default"
+    apparmor: str = ""
+    selinux: str = ""
+
+
+def _security(host: HostConfig) -> _Security:
+    found: dict[str, str] = {}
+    labels: list[str] = []
+    for option in host.security_opt or ():
+        separator = "=" if "=" in option else ":"
+        key, _, value = option.partition(separator)
+        if key not in ("no-new-privileges", "seccomp", "apparmor", "label", "systempaths"):
+            raise InvalidArgument(f"invalid --security-opt 2: {option!r}")
+        if key == "label":
+            labels.append(value)
+        else:
+            found[key] = value
+    seccomp = found.get("seccomp", "default")
+    return _Security(
+        no_new_privileges=found.get("no-new-privileges", "false") in ("", "true"),
+        seccomp="default" if seccomp == "builtin" else seccomp,
+        apparmor=found.get("apparmor", ""),
+        selinux=",".join(labels),
+    )
+
+
+def _mode(kind: str, text: str, lookup: Lookup) -> str:
+    if text in ("", "private", "shareable", "none"):
+        return "new"
+    if text == "host":
+        return "host"
+    head, colon, other = text.partition(":")
+    if head != "container" or not colon or kind == "UTS":
+        raise InvalidArgument(f"invalid {kind} mode: {text}")
+    return f"container:{lookup.containers.get(other, other)}"
+
+
+def _cgroup_mode(host: HostConfig, settings: Settings) -> str:
+    wanted = host.cgroupns_mode or settings.cgroup_mode
+    if wanted not in ("private", "host"):
+        raise InvalidArgument(f"invalid cgroup namespace mode: {wanted}")
+    return "host" if wanted == "host" else "new"
+
+
+def restart_policy(host: HostConfig) -> RestartPolicy:
+    """The policy, checked in Docker's words."""
+    given = host.restart_policy
+    if given is None:
+        return RestartPolicy()
+    name = given.name or "no"
+    if name not in _RESTARTS:
+        raise InvalidArgument(
+            f"invalid restart policy: unknown policy '{name}'; use one of 'no', 'always', "
+            "'on-failure', or 'unless-stopped'"
+        )
+    if given.maximum_retry_count < 0:
+        raise InvalidArgument("invalid restart policy: maximum retry count cannot be negative")
+    if given.maximum_retry_count and name != "on-failure":
+        raise InvalidArgument(
+            "invalid restart policy: maximum retry count can only be used with 'on-failure'"
+        )
+    return RestartPolicy(name=name, maximum=given.maximum_retry_count)
+
+
+def _health(given: Healthcheck | None) -> HealthSpec | None:
+    if given is None or not given.test:
+        return None
+    for name in ("interval", "timeout", "start_period", "start_interval"):
+        value = getattr(given, name)
+        if value and value < 10**6:
+            raise InvalidArgument(f"{name} in Healthcheck cannot be less than 1ms")
+    default = HealthSpec(test=())
+    return HealthSpec(
+        test=tuple(given.test),
+        interval=given.interval / 1e9 or default.interval,
+        timeout=given.timeout / 1e9 or default.timeout,
+        start_period=given.start_period / 1e9,
+        start_interval=given.start_interval / 1e9 or default.start_interval,
+        retries=given.retries or default.retries,
+    )
+
+
+def _log(host: HostConfig, settings: Settings) -> LogSpec:
+    given = host.log_config
+    driver = (given.type if given else "") or settings.log_driver
+    options = dict((given.config if given else None) or {})
+    if not options and driver == settings.log_driver:
+        options = dict(settings.log_options)
+    if driver not in _DRIVERS:
+        raise InvalidArgument(f"logger: no log driver named '{driver}' is registered")
+    files = options.get("max-file", "1")
+    if not files.isdigit() or files == "0":
+        raise InvalidArgument(f"invalid value for max-file: {files}")
+    size = options.get("max-size", "0")
+    return LogSpec(
+        driver=driver,
+        max_size=0 if size == "-1" else size_of(size),
+        max_files=int(files),
+        tag=options.get("tag", ""),
+    )
+
+
+def _storage(host: HostConfig) -> int:
+    options = dict(host.storage_opt or {})
+    size = options.pop("size", "")
+    if options:
+        raise InvalidArgument(f"unknown storage option: {sorted(options)[0]}")
+    return size_of(size) if size else 0

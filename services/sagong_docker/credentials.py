@@ -1,0 +1,43 @@
+"""Registry credentials as clients send them: base64 JSON in X-Registry-Auth. Pure."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Any
+
+import msgspec
+
+from sagong.contracts.image import Credentials
+from sagong.errors import InvalidArgument
+
+__all__ = ["credentials", "of_document"]
+
+
+def credentials(header: str) -> Credentials:
+    """The header's credentials; empty ones without it."""
+    if not header:
+        return Credentials()
+    padded = header.strip() + "=" * (-len(header.strip()) % 4)
+    try:
+        document = msgspec.json.decode(base64.b64decode(padded, altchars=b"-_"))
+    except (binascii.Error, ValueError, msgspec.DecodeError):
+        raise InvalidArgument("X-Registry-Auth is not base64 of a JSON object") from None
+    return of_document(document if isinstance(document, dict) else {})
+
+
+def of_document(document: dict[str, Any]) -> Credentials:
+    """An AuthConfig object; `auth` holds user and password in one for old clients."""
+    user, password = str(document.get("username") or ""), str(document.get("password") or "")
+    if not user and document.get("auth"):
+        try:
+            both = base64.b64decode(str(document["auth"])).decode()
+        except (binascii.Error, UnicodeDecodeError):
+            raise InvalidArgument("the credentials' auth field is not base64") from None
+        user, _, password = both.partition(":")
+    return Credentials(
+        username=user,
+        password=password,
+        token=str(document.get("registrytoken") or document.get("identitytoken") or ""),
+        server=str(document.get("serveraddress") or ""),
+    )

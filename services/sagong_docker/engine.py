@@ -1,0 +1,194 @@
+"""What all handlers share: the slots below, the catalog, the history."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+
+from sagong.contracts.image import ImageChanged, Images
+from sagong.contracts.metrics import Metrics
+from sagong.contracts.network import Network, Networks
+from sagong.contracts.node import (
+    ContainerEvent,
+    ContainerStatus,
+    Node,
+    NodeQuery,
+    Ref,
+)
+from sagong.contracts.state import State
+from sagong.contracts.volume import Volumes
+from sagong.errors import InvalidArgument, NotFound, SagongError, Unavailable
+from sagong.host import Host
+from sagong_docker.catalog import Catalog
+from sagong_docker.history import Event, History, of_container
+from sagong_docker.naming import new_id
+from sagong_docker.network_view import special_networks
+from sagong_docker.pending import Pending
+from sagong_docker.record import ContainerRecord, foreign
+from sagong_docker.settings import Settings
+
+__all__ = ["OWNER", "Engine"]
+
+OWNER = "docker"
+
+
+class Engine:
+    """Made once; `start` before the first request."""
+
+    def __init__(self, host: Host, settings: Settings) -> None:
+        self.log: logging.Logger = host.log
+        self.settings = settings
+        self.node: Node = host.use(Node)
+        self.images: Images = host.use(Images)
+        self.network: Networks = host.use(Networks)
+        self.volumes: Volumes = host.use(Volumes)
+        self.metrics: Metrics = host.use(Metrics)
+        self.catalog = Catalog(host.use(State, "local"))
+        self.history = History(settings.history)
+        self.pending = Pending()
+        self.failed_execs: dict[str, int] = {}
+        self.renamed: dict[str, str] = {}
+        self._host = host
+
+    async def start(self) -> None:
+        """Read the catalog, follow it and the events of the slots below, make what is missing."""
+        await self.catalog.load()
+        self._host.spawn(self._retrying(self.catalog.follow), "follow the catalog")
+        self._host.spawn(self._hear_node(), "hear containers")
+        self._host.spawn(self._hear_images(), "hear images")
+        self._host.spawn(self._retrying(self._default_network), "make the default network")
+
+    async def container(self, reference: str) -> ContainerRecord:
+        """By name, id or unique prefix; pods' containers by id too. NotFound in Docker's words."""
+        record = self.catalog.find(reference)
+        if record is None:
+            record = await self._foreign(reference)
+        if record is None:
+            raise NotFound(f"No such container: {reference}")
+        return record
+
+    async def status(self, record: ContainerRecord) -> ContainerStatus:
+        """How the node sees it; NotFound in Docker's words when it is gone."""
+        try:
+            return await self.node.inspect(Ref(id=record.id))
+        except NotFound:
+            raise NotFound(f"No such container: {record.name}") from None
+
+    async def statuses(self, *, foreign_too: bool = False) -> list[ContainerStatus]:
+        """All containers of Docker's, or of everybody."""
+        found = await self.node.list(NodeQuery(owner="" if foreign_too else OWNER))
+        return list(found.containers)
+
+    def record_of(self, status: ContainerStatus) -> ContainerRecord:
+        """The record of a status; a made-up one for pods' containers."""
+        return self.catalog.containers.get(status.spec.id) or foreign(status, "kube")
+
+    async def _foreign(self, reference: str) -> ContainerRecord | None:
+        matches = [
+            status
+            for status in await self.statuses(foreign_too=True)
+            if status.spec.id.startswith(reference) or status.spec.name == reference
+        ]
+        if len(matches) > 1:
+            exact = [m for m in matches if reference in (m.spec.id, m.spec.name)]
+            if len(exact) != 1:
+                raise InvalidArgument(f"multiple IDs found with provided prefix: {reference}")
+            matches = exact
+        return foreign(matches[0], "kube") if matches else None
+
+    async def networks(self) -> list[Network]:
+        """All networks, host and none too."""
+        found = await self.network.networks()
+        return [*found.networks, *special_networks()]
+
+    async def network_names(self) -> dict[str, str]:
+        """Names by id."""
+        return {network.id: network.name for network in await self.networks()}
+
+    async def find_network(self, reference: str) -> Network:
+        """By id, name or unique prefix; NotFound in Docker's words."""
+        networks = await self.networks()
+        for match in (
+            [n for n in networks if n.id == reference],
+            [n for n in networks if n.name == reference],
+            [n for n in networks if n.id.startswith(reference)],
+        ):
+            if len(match) > 1:
+                raise InvalidArgument(
+                    f"network {reference} is ambiguous ({len(match)} matches found)"
+                )
+            if match:
+                return match[0]
+        raise NotFound(f"network {reference} not found")
+
+    async def forget(self, id_: str) -> None:
+        """A container is gone for good."""
+        self.pending.ended(id_)
+        await self.catalog.forget_container(id_)
+
+    async def _hear_node(self) -> None:
+        async for event in self._host.hear(Node, ContainerEvent):
+            if event is None:
+                await self._sweep()
+                continue
+            try:
+                await self._take(event)
+            except SagongError as error:
+                self.log.warning("event not applied", extra={"error": error.message})
+
+    async def _take(self, event: ContainerEvent) -> None:
+        if event.action == "start":
+            self.pending.started(event.id)
+        shown = of_container(event)
+        if event.action == "rename":
+            old = self.renamed.pop(event.id, "")
+            attributes = {**shown.attributes, "oldName": f"/{old}"}
+            shown = Event("container", "rename", event.id, attributes, event.time, shown.owner)
+        if event.action == "destroy":
+            await self.forget(event.id)
+        self.history.add(shown)
+
+    async def _sweep(self) -> None:
+        """Events may have been missed: drop what the node doesn't know any more."""
+        with contextlib.suppress(SagongError):
+            before = {r.id for r in self.catalog.containers.values()}
+            known = {s.spec.id for s in await self.statuses(foreign_too=True)}
+            for id_ in before - known:
+                await self._drop_unless_made(id_)
+
+    async def _drop_unless_made(self, id_: str) -> None:
+        """A record is written beside the node's: give a creation that goes on now its time."""
+        await asyncio.sleep(1.0)
+        try:
+            await self.node.inspect(Ref(id=id_))
+        except NotFound:
+            await self.forget(id_)
+
+    async def _hear_images(self) -> None:
+        async for event in self._host.hear(Images, ImageChanged):
+            if event is not None:
+                attributes = {"name": event.reference or event.id}
+                self.history.note("image", event.action, event.id, attributes)
+
+    async def _default_network(self) -> None:
+        """Docker's default network, once."""
+        name = self.settings.default_network
+        found = await self.network.networks()
+        if not name or any(n.name == name for n in found.networks):
+            return
+        from sagong_docker.networks import default_network
+
+        await self.network.create(default_network(new_id(), self.settings))
+
+    async def _retrying(self, work: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            try:
+                await work()
+                return
+            except Unavailable:
+                await asyncio.sleep(0.2)
+            except SagongError as error:
+                self.log.error("failed", extra={"error": error.message})
+                await asyncio.sleep(5.0)

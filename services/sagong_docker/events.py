@@ -1,0 +1,67 @@
+"""`docker events`: what was kept, then what comes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import msgspec
+
+from sagong.http import Stream
+from sagong_docker.ask import Ask
+from sagong_docker.engine import Engine
+from sagong_docker.filters import Filters
+from sagong_docker.history import Event, event_matches, event_view
+from sagong_docker.moment import parse_moment
+
+__all__ = ["events"]
+
+_FILTERS = (
+    "config", "container", "daemon", "event", "image", "label", "network", "node", "plugin",
+    "scope", "secret", "service", "type", "volume",
+)  # fmt: skip
+
+
+async def events(engine: Engine, ask: Ask) -> None:
+    """A stream that ends at `until`, or with the client."""
+    filters = ask.filters()
+    filters.check(_FILTERS)
+    since, until = parse_moment(ask.text("since")), parse_moment(ask.text("until"))
+    queue = engine.history.listen()
+    told = ask.request.on_drain(lambda: queue.put_nowait(None))
+    out = ask.request.stream(200, {"Content-Type": "application/json"})
+    try:
+        last = 0
+        for event in engine.history.between(since, until) if since else ():
+            last = event.time
+            _show(out, event, filters, ask.version)
+        await out.drain()
+        if until and until <= time.time():
+            return
+        await _follow(out, queue, filters, ask.version, until, last)
+    finally:
+        told()
+        engine.history.leave(queue)
+
+
+async def _follow(
+    out: Stream,
+    queue: asyncio.Queue[Event | None],
+    filters: Filters,
+    version: tuple[int, int],
+    until: float,
+    last: int,
+) -> None:
+    try:
+        async with asyncio.timeout(until - time.time() if until else None):
+            while (event := await queue.get()) is not None:
+                if event.time > last:
+                    _show(out, event, filters, version)
+                    await out.drain()
+    except TimeoutError:
+        return
+
+
+def _show(out: Stream, event: Event, filters: Filters, version: tuple[int, int]) -> None:
+    if event_matches(event, filters):
+        out.send(msgspec.json.encode(event_view(event, version)) + b"\n")

@@ -1,0 +1,188 @@
+"""Further processes in containers: made, started, resized, inspected."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from sagong.contracts.node import (
+    ExecRef,
+    ExecSpec,
+    ExecState,
+    ResizeSpec,
+    StatusState,
+)
+from sagong.errors import Conflict, FailedPrecondition, InvalidArgument, NotFound, SagongError
+from sagong.frames import Frame, pack
+from sagong.http import RawStream, Response
+from sagong_docker.ask import Ask
+from sagong_docker.attach import hijacked
+from sagong_docker.bridge import carry, opened
+from sagong_docker.detach import parse_keys
+from sagong_docker.engine import Engine
+from sagong_docker.life import start_error
+from sagong_docker.naming import new_id
+from sagong_docker.record import ExecRecord
+from sagong_docker.refusal import answer, empty
+
+__all__ = ["create", "inspect", "resize", "start"]
+
+_KEPT = 256
+
+
+async def create(engine: Engine, ask: Ask) -> Response:
+    """`docker exec`, first half."""
+    record = await engine.container(ask["id"])
+    body = await ask.document()
+    command = body.get("Cmd")
+    if not command or not isinstance(command, list | str):
+        raise InvalidArgument("No exec command specified")
+    parse_keys(str(body.get("DetachKeys") or ""))
+    status = await engine.status(record)
+    if status.state is StatusState.PAUSED:
+        raise Conflict(f"container {record.name} is paused, unpause the container before exec")
+    if status.state is not StatusState.RUNNING:
+        raise Conflict(f"container {record.id} is not running")
+    made = ExecRecord(id=new_id(), container=record.id, body=body)
+    await engine.catalog.keep(made)
+    await _trim(engine, record.id)
+    return answer({"Id": made.id}, 201)
+
+
+async def _trim(engine: Engine, container: str) -> None:
+    """A container keeps its newest execs; health checks by exec would pile up else."""
+    own = [e for e in engine.catalog.execs.values() if e.container == container]
+    if len(own) > _KEPT:
+        await engine.catalog.forget(*own[: _KEPT // 2])
+
+
+async def start(engine: Engine, ask: Ask) -> Response | None:
+    """Second half: attached (the connection is taken over) or detached."""
+    made = engine.catalog.exec(ask["id"])
+    options = await ask.document()
+    if await _known(engine, made) is not None or made.id in engine.failed_execs:
+        raise Conflict(f"Exec command {made.id} is already running")
+    tty = bool(made.body.get("Tty"))
+    size = options.get("ConsoleSize") or made.body.get("ConsoleSize") or (0, 0)
+    spec = _spec(made, tty, size)
+    if options.get("Detach"):
+        await _started(engine, made, spec)
+        return empty(200)
+    try:
+        state = await _started(engine, made, spec)
+    except SagongError as error:
+        if made.id not in engine.failed_execs:
+            raise
+        client = hijacked(ask, raw=tty)
+        _tell(client, f"{error.message}\r\n", raw=tty)
+        return None
+    client = hijacked(ask, raw=tty)
+    if state.stream is not None:
+        async with opened(state.stream) as link:
+            await carry(
+                client,
+                link,
+                wanted=_wanted(made.body),
+                raw=tty,
+                stdin=bool(made.body.get("AttachStdin")),
+                keys=parse_keys(str(made.body.get("DetachKeys") or "")),
+            )
+    return None
+
+
+def _spec(made: ExecRecord, tty: bool, size: Any) -> ExecSpec:
+    body = made.body
+    command = body["Cmd"]
+    rows, columns = size if len(size) == 2 else (0, 0)
+    return ExecSpec(
+        id=made.container,
+        exec_id=made.id,
+        args=(command,) if isinstance(command, str) else tuple(command),
+        env=tuple(body.get("Env") or ()),
+        cwd=body.get("WorkingDir") or "",
+        user=body.get("User") or "",
+        tty=tty,
+        rows=int(rows),
+        columns=int(columns),
+        stdin=bool(body.get("AttachStdin")),
+        privileged=bool(body.get("Privileged")),
+    )
+
+
+async def _started(engine: Engine, made: ExecRecord, spec: ExecSpec) -> ExecState:
+    """Run it; a program that can't be executed leaves its code behind, as in a shell."""
+    try:
+        return await engine.node.exec(spec)
+    except (NotFound, FailedPrecondition, InvalidArgument) as error:
+        shown = start_error(error, spec.args, "exec")
+        if shown is error:
+            raise
+        lowered = error.message.lower()
+        missing = "not found" in lowered or "no such file" in lowered
+        engine.failed_execs[made.id] = 127 if missing else 126
+        while len(engine.failed_execs) > _KEPT:
+            engine.failed_execs.pop(next(iter(engine.failed_execs)))
+        raise shown from None
+
+
+def _tell(client: RawStream, text: str, *, raw: bool) -> None:
+    data = text.encode()
+    client.write(data if raw else pack(Frame.STDOUT, data))
+
+
+def _wanted(body: dict[str, Any]) -> tuple[int, ...]:
+    pairs = (("AttachStdout", Frame.STDOUT), ("AttachStderr", Frame.STDERR))
+    return tuple(int(kind) for name, kind in pairs if body.get(name))
+
+
+async def _known(engine: Engine, made: ExecRecord) -> ExecState | None:
+    try:
+        return await engine.node.exec_state(ExecRef(id=made.container, exec_id=made.id))
+    except NotFound:
+        return None
+
+
+async def inspect(engine: Engine, ask: Ask) -> Response:
+    """How an exec fares."""
+    made = engine.catalog.exec(ask["id"])
+    body = made.body
+    state = await _known(engine, made)
+    code = state.code if state is not None and not state.running else None
+    if state is None:
+        code = engine.failed_execs.get(made.id)
+    command = body["Cmd"]
+    words = [command] if isinstance(command, str) else list(command)
+    process: dict[str, Any] = {
+        "tty": bool(body.get("Tty")),
+        "entrypoint": words[0],
+        "arguments": words[1:],
+        "privileged": bool(body.get("Privileged")),
+    }
+    if body.get("User"):
+        process["user"] = body["User"]
+    view = {
+        "ID": made.id,
+        "Running": bool(state and state.running),
+        "ExitCode": code,
+        "ProcessConfig": process,
+        "OpenStdin": bool(body.get("AttachStdin")),
+        "OpenStderr": bool(body.get("AttachStderr")),
+        "OpenStdout": bool(body.get("AttachStdout")),
+        "CanRemove": False,
+        "ContainerID": made.container,
+        "DetachKeys": body.get("DetachKeys") or "",
+        "Pid": state.pid if state else 0,
+    }
+    return answer(msgspec.to_builtins(view))
+
+
+async def resize(engine: Engine, ask: Ask) -> Response:
+    """The size of an exec's terminal."""
+    made = engine.catalog.exec(ask["id"])
+    await engine.node.resize(
+        ResizeSpec(
+            id=made.container, exec_id=made.id, rows=ask.number("h"), columns=ask.number("w")
+        )
+    )
+    return empty(200)

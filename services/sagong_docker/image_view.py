@@ -1,0 +1,197 @@
+"""Images, their history and progress of transfers as the Docker API shows them. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from sagong.contracts.image import Image, ImageConfig, Progress
+from sagong.errors import InvalidArgument
+from sagong.model.times import parse_time
+from sagong_docker.moment import moment_text
+
+__all__ = ["config_view", "created_seconds", "history_view", "image_line", "image_view", "progress"]
+
+_NONE = "<none>:<none>"
+
+
+def created_seconds(image: Image) -> int:
+    """Seconds since the epoch of the image's creation, 0 if unknown."""
+    try:
+        return int(parse_time(image.created)) if image.created else 0
+    except InvalidArgument:
+        return 0
+
+
+def image_line(
+    image: Image, *, containers: int, shared: int, version: tuple[int, int]
+) -> dict[str, Any]:
+    """A line of `docker images`."""
+    tags, digests = list(image.tags), list(image.digests)
+    if version < (1, 43):
+        tags, digests = tags or [_NONE], digests or ["<none>@<none>"]
+    view: dict[str, Any] = {
+        "Id": image.id,
+        "ParentId": image.parent,
+        "RepoTags": tags,
+        "RepoDigests": digests,
+        "Created": created_seconds(image),
+        "Size": image.size,
+        "SharedSize": shared,
+        "Labels": dict(image.config.labels) or None,
+        "Containers": containers,
+    }
+    if version < (1, 44):
+        view["VirtualSize"] = image.size
+    return view
+
+
+def image_view(image: Image, version: tuple[int, int]) -> dict[str, Any]:
+    """`docker image inspect`."""
+    config = config_view(image.config)
+    view: dict[str, Any] = {
+        "Id": image.id,
+        "RepoTags": list(image.tags),
+        "RepoDigests": list(image.digests),
+        "Parent": image.parent,
+        "Comment": _comment(image),
+        "Created": image.created or "0001-01-01T00:00:00Z",
+        "DockerVersion": "",
+        "Author": image.author,
+        "Config": config,
+        "Architecture": image.architecture,
+        "Os": image.os,
+        "Size": image.size,
+        "GraphDriver": {"Name": "overlay2", "Data": None},
+        "RootFS": {"Type": "layers", "Layers": [layer.diff_id for layer in image.layers]},
+        "Metadata": {"LastTagTime": moment_text(image.tagged_at)},
+    }
+    if image.variant:
+        view["Variant"] = image.variant
+    if version < (1, 44):
+        view["VirtualSize"] = image.size
+    if version < (1, 45):
+        view["Container"] = ""
+        view["ContainerConfig"] = config
+    return view
+
+
+def _comment(image: Image) -> str:
+    history = _history(image)
+    return str(history[-1].get("comment") or "") if history else ""
+
+
+def config_view(config: ImageConfig) -> dict[str, Any]:
+    """An image's Config."""
+    view: dict[str, Any] = {
+        "Hostname": "",
+        "Domainname": "",
+        "User": config.user,
+        "AttachStdin": False,
+        "AttachStdout": False,
+        "AttachStderr": False,
+        "Tty": False,
+        "OpenStdin": False,
+        "StdinOnce": False,
+        "Env": list(config.env),
+        "Cmd": list(config.cmd) if config.cmd is not None else None,
+        "Image": "",
+        "Volumes": {v: {} for v in config.volumes} or None,
+        "WorkingDir": config.working_dir,
+        "Entrypoint": list(config.entrypoint) if config.entrypoint is not None else None,
+        "OnBuild": list(config.onbuild) or None,
+        "Labels": dict(config.labels) or None,
+    }
+    if config.exposed_ports:
+        view["ExposedPorts"] = {p: {} for p in config.exposed_ports}
+    if config.stop_signal:
+        view["StopSignal"] = config.stop_signal
+    if config.healthcheck:
+        view["Healthcheck"] = msgspec.json.decode(config.healthcheck)
+    if config.shell:
+        view["Shell"] = list(config.shell)
+    return view
+
+
+def _history(image: Image) -> list[dict[str, Any]]:
+    try:
+        found = msgspec.json.decode(image.history or b"[]", type=list[dict[str, Any]] | None)
+    except msgspec.DecodeError:
+        return []
+    return found or []
+
+
+def history_view(image: Image) -> list[dict[str, Any]]:
+    """`docker history`: newest first, each with its layer's size."""
+    sizes = iter([layer.size for layer in image.layers])
+    lines: list[dict[str, Any]] = []
+    for entry in _history(image):
+        size = 0 if entry.get("empty_layer") else next(sizes, 0)
+        lines.append(
+            {
+                "Id": "<missing>",
+                "Created": _created(str(entry.get("created") or "")),
+                "CreatedBy": entry.get("created_by") or "",
+                "Tags": None,
+                "Size": size,
+                "Comment": entry.get("comment") or "",
+            }
+        )
+    if not lines:
+        lines = [_bare_line(image)]
+    lines.reverse()
+    lines[0] |= {"Id": image.id, "Tags": list(image.tags) or None}
+    return lines
+
+
+def _bare_line(image: Image) -> dict[str, Any]:
+    size = sum(layer.size for layer in image.layers)
+    return {
+        "Id": "",
+        "Created": created_seconds(image),
+        "CreatedBy": "",
+        "Tags": None,
+        "Size": size,
+        "Comment": "",
+    }
+
+
+def _created(text: str) -> int:
+    try:
+        return int(parse_time(text)) if text else 0
+    except InvalidArgument:
+        return 0
+
+
+def progress(item: Progress) -> dict[str, Any]:
+    """A line of a transfer's progress, with the bar that old clients print."""
+    line: dict[str, Any] = {"status": item.status}
+    detail: dict[str, int] = {}
+    if item.current or item.total:
+        detail = {"current": item.current}
+        if item.total:
+            detail["total"] = item.total
+        line["progress"] = _bar(item.current, item.total)
+    line["progressDetail"] = detail
+    if item.id:
+        line["id"] = item.id
+    return line
+
+
+def _bar(current: int, total: int) -> str:
+    if total <= 0:
+        return _size(current)
+    done = min(50, current * 50 // total)
+    arrow = ">" if done < 50 else ""
+    return (
+        f"[{'=' * done}{arrow}{' ' * (50 - done - len(arrow))}] {_size(current):>8}/{_size(total)}"
+    )
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.4g}{unit}"
+        count /= 1000
+    return f"{count:.4g}TB"

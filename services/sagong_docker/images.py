@@ -1,0 +1,248 @@
+"""Images: list, inspect, history, tag, remove, prune, commit, search."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import Counter
+from typing import Any
+
+import msgspec
+
+from sagong.contracts.image import (
+    CommitRequest,
+    Image,
+    ImageQuery,
+    ImageRef,
+    Removed,
+    RemoveRequest,
+    TagRequest,
+)
+from sagong.errors import Conflict, InvalidArgument, NotFound, SagongError
+from sagong.http import Response
+from sagong.model import references
+from sagong_docker.ask import Ask
+from sagong_docker.container_view import merged_config
+from sagong_docker.engine import Engine
+from sagong_docker.filters import Filters
+from sagong_docker.image_view import created_seconds, history_view, image_line, image_view
+from sagong_docker.moment import parse_until
+from sagong_docker.naming import new_id
+from sagong_docker.refusal import answer, empty
+
+__all__ = [
+    "commit",
+    "history",
+    "inspect",
+    "list_all",
+    "named",
+    "prune",
+    "remove",
+    "tag",
+]
+
+_LIST_FILTERS = ("before", "dangling", "label", "label!", "reference", "since", "until")
+
+
+def named(repository: str, tag: str) -> str:
+    """`repo` and `tag` parameters as one reference; a digest in place of the tag too."""
+    if not repository:
+        return ""
+    reference = references.parse(repository)
+    if tag.startswith("sha256:"):
+        return reference.with_digest(tag).familiar
+    if tag:
+        return reference.with_tag(tag).familiar
+    return reference.tagged.familiar
+
+
+async def list_all(engine: Engine, ask: Ask) -> Response:
+    """`docker images`."""
+    filters = ask.filters()
+    filters.check(_LIST_FILTERS)
+    names = [*filters["reference"], *([ask.text("filter")] if ask.text("filter") else [])]
+    dangling = filters.boolean("dangling")
+    found: dict[str, Image] = {}
+    for name in names or [""]:
+        query = ImageQuery(reference=name, dangling=dangling, all=ask.flag("all"))
+        found.update({i.id: i for i in (await engine.images.list(query)).images})
+    images = [i for i in found.values() if _matches(i, filters)]
+    images = await _around(engine, images, filters)
+    images.sort(key=lambda i: (created_seconds(i), i.tagged_at), reverse=True)
+    uses: Counter[str] = Counter()
+    counted = ask.flag("shared-size") or ask.version < (1, 43)
+    if counted:
+        uses = Counter(s.image.id for s in await engine.statuses() if s.image)
+    shared = _shared(images) if ask.flag("shared-size") else {}
+    return answer(
+        [
+            image_line(
+                image,
+                containers=uses[image.id] if counted else -1,
+                shared=shared.get(image.id, -1),
+                version=ask.version,
+            )
+            for image in images
+        ]
+    )
+
+
+def _matches(image: Image, filters: Filters) -> bool:
+    labels = dict(image.config.labels)
+    until = [parse_until(text, time.time()) for text in filters["until"]]
+    return (
+        filters.labels(labels)
+        and filters.without_labels(labels)
+        and all(created_seconds(image) <= moment for moment in until)
+    )
+
+
+async def _around(engine: Engine, images: list[Image], filters: Filters) -> list[Image]:
+    for name, newer in (("before", False), ("since", True)):
+        for reference in filters[name]:
+            at = created_seconds(await engine.images.inspect(ImageRef(reference=reference)))
+            images = [
+                i for i in images if (created_seconds(i) > at if newer else created_seconds(i) < at)
+            ]
+    return images
+
+
+def _shared(images: list[Image]) -> dict[str, int]:
+    """Bytes of layers that more than one image has."""
+    uses = Counter(layer.diff_id for image in images for layer in image.layers)
+    return {
+        image.id: sum(layer.size for layer in image.layers if uses[layer.diff_id] > 1)
+        for image in images
+    }
+
+
+async def inspect(engine: Engine, ask: Ask) -> Response:
+    """`docker image inspect`."""
+    image = await _image(engine, ask["name"])
+    return answer(image_view(image, ask.version))
+
+
+async def _image(engine: Engine, name: str) -> Image:
+    try:
+        return await engine.images.inspect(ImageRef(reference=name))
+    except InvalidArgument as error:
+        if "ambiguous" in error.message.lower() or "multiple" in error.message.lower():
+            raise
+        # Clients ask for anything here (docker inspect NAME): what can't be an image isn't one.
+        raise NotFound(f"No such image: {name}") from None
+
+
+async def history(engine: Engine, ask: Ask) -> Response:
+    """`docker history`."""
+    return answer(history_view(await _image(engine, ask["name"])))
+
+
+async def tag(engine: Engine, ask: Ask) -> Response:
+    """`docker tag`."""
+    image = await _image(engine, ask["name"])
+    target = named(ask.text("repo"), ask.text("tag"))
+    if not target:
+        raise InvalidArgument("invalid reference format")
+    await engine.images.tag(TagRequest(source=image.id, target=target))
+    return empty(201)
+
+
+async def remove(engine: Engine, ask: Ask) -> Response:
+    """`docker rmi`."""
+    name = ask["name"]
+    image = await _image(engine, name)
+    force = ask.flag("force")
+    last = len(image.tags) <= 1 or _by_id(image, name)
+    if last:
+        await _refuse_used(engine, image, name, force=force)
+    removed = await engine.images.remove(
+        RemoveRequest(reference=name, force=force, prune_parents=not ask.flag("noprune"))
+    )
+    return answer(_deleted(removed))
+
+
+def _by_id(image: Image, name: str) -> bool:
+    return image.id.removeprefix("sha256:").startswith(name.removeprefix("sha256:"))
+
+
+async def _refuse_used(engine: Engine, image: Image, name: str, *, force: bool) -> None:
+    """An image of a running container is never removed, that of a stopped one only by force."""
+    for status in await engine.statuses(foreign_too=True):
+        if status.image is None or status.image.id != image.id:
+            continue
+        running = status.state in ("running", "paused", "restarting")
+        if force and not running:
+            continue
+        kind, word = ("cannot be", "running") if running else ("must be", "stopped")
+        short, used = image.id.removeprefix("sha256:")[:12], status.spec.id[:12]
+        if _by_id(image, name):
+            text = f"unable to delete {short} ({kind} forced) - image is being used by {word} container {used}"
+        else:
+            text = (
+                f'unable to remove repository reference "{name}" (must force) - container {used} '
+                f"is using its referenced image {short}"
+            )
+        raise Conflict(f"conflict: {text}")
+
+
+def _deleted(removed: Removed) -> list[dict[str, str]]:
+    return [{"Untagged": name} for name in removed.untagged] + [
+        {"Deleted": id_} for id_ in removed.deleted
+    ]
+
+
+async def prune(engine: Engine, ask: Ask) -> Response:
+    """`docker image prune`: dangling ones, or with dangling=false all that no container uses."""
+    filters = ask.filters()
+    filters.check(("dangling", "label", "label!", "until"))
+    dangling = True if filters.boolean("dangling") is not False else None
+    if not any(filters[name] for name in ("label", "label!", "until")):
+        removed = await engine.images.prune(ImageQuery(dangling=dangling))
+        return answer(
+            {"ImagesDeleted": _deleted(removed) or None, "SpaceReclaimed": removed.reclaimed}
+        )
+    lines: list[dict[str, str]] = []
+    freed = 0
+    used = {s.image.id for s in await engine.statuses(foreign_too=True) if s.image}
+    for image in (await engine.images.list(ImageQuery(dangling=dangling))).images:
+        if image.id in used or not _matches(image, filters):
+            continue
+        with contextlib.suppress(SagongError):
+            removed = await engine.images.remove(RemoveRequest(reference=image.id, force=True))
+            lines += _deleted(removed)
+            freed += removed.reclaimed
+    return answer({"ImagesDeleted": lines or None, "SpaceReclaimed": freed})
+
+
+async def commit(engine: Engine, ask: Ask) -> Response:
+    """`docker commit`: the container's config, changed by a body and by Dockerfile lines."""
+    from sagong_docker.changes import apply_changes
+
+    record = await engine.container(ask.text("container"))
+    status = await engine.status(record)
+    config = merged_config(record, status)
+    config |= {k: v for k, v in (await ask.document()).items() if v not in (None, "", [], {})}
+    config = apply_changes(config, ask.request.query.all("changes"))
+    reference = named(ask.text("repo"), ask.text("tag"))
+    image = await engine.images.commit(
+        CommitRequest(
+            id=new_id(),
+            container=record.id,
+            reference=reference,
+            author=ask.text("author"),
+            comment=ask.text("comment"),
+            config=msgspec.json.encode(_runnable(config)),
+        )
+    )
+    attributes = {"name": record.name, "imageID": image.id, "imageRef": reference}
+    engine.history.note("container", "commit", record.id, attributes)
+    return answer({"Id": image.id}, 201)
+
+
+def _runnable(config: dict[str, Any]) -> dict[str, Any]:
+    """Only what an image's config holds."""
+    kept = (
+        "User", "ExposedPorts", "Env", "Entrypoint", "Cmd", "Volumes", "WorkingDir", "Labels",
+        "StopSignal", "Healthcheck", "OnBuild", "Shell",
+    )  # fmt: skip
+    return {k: config[k] for k in kept if config.get(k) not in (None, "", [], {})}

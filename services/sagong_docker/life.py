@@ -1,0 +1,189 @@
+"""The life of containers: start, stop, restart, kill, pause, wait, resize."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+
+from sagong.call import deadline
+from sagong.contracts.node import (
+    KillRequest,
+    Ref,
+    ResizeSpec,
+    StartRequest,
+    StatusState,
+    StopRequest,
+    WaitRequest,
+    WaitResult,
+)
+from sagong.errors import (
+    Conflict,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    SagongError,
+    Unavailable,
+)
+from sagong.http import Response
+from sagong_docker.ask import Ask
+from sagong_docker.engine import Engine
+from sagong_docker.record import ContainerRecord
+from sagong_docker.refusal import empty
+
+__all__ = ["kill", "pause", "resize", "restart", "start", "start_error", "stop", "unpause", "wait"]
+
+_CONDITIONS = frozenset(("", "not-running", "next-exit", "removed"))
+_PROGRAM_WORDS = (
+    "executable file not found",
+    "no such file or directory",
+    "permission denied",
+    "is a directory",
+    "not a directory",
+    "exec format error",
+)
+
+
+async def start(engine: Engine, ask: Ask) -> Response:
+    """`docker start`: 304 when it runs already."""
+    record = await engine.container(ask["id"])
+    status = await engine.status(record)
+    if status.state is StatusState.PAUSED:
+        raise Conflict("cannot start a paused container, try unpause instead")
+    if status.state is StatusState.RUNNING:
+        return empty(304)
+    request = StartRequest(id=record.id, expect_attach=engine.pending.any(record.id))
+    try:
+        with deadline(120.0):
+            await engine.node.start(request)
+    except SagongError as error:
+        engine.pending.ended(record.id)
+        raise start_error(error, status.args) from None
+    engine.pending.started(record.id)
+    return empty()
+
+
+def start_error(
+    error: SagongError, args: tuple[str, ...] = (), what: str = "create"
+) -> SagongError:
+    """A program that can't be executed, in the words from which clients take the exit code."""
+    lowered = error.message.lower()
+    if not isinstance(error, NotFound | FailedPrecondition | InvalidArgument):
+        return error
+    if not any(words in lowered for words in _PROGRAM_WORDS):
+        return error
+    if lowered.startswith("oci runtime"):
+        return InvalidArgument(error.message)
+    text = error.message if "exec:" in lowered or "stat " in lowered else _exec_text(error, args)
+    return InvalidArgument(
+        f"OCI runtime {what} failed: unable to start container process: {text}: unknown"
+    )
+
+
+def _exec_text(error: SagongError, args: tuple[str, ...]) -> str:
+    program = f'"{args[0]}": ' if args and args[0] not in error.message else ""
+    return f"exec: {program}{error.message}"
+
+
+def _stop_request(record: ContainerRecord, ask: Ask) -> StopRequest:
+    seconds = float(ask.number("t")) if ask.text("t") else None
+    signal = ask.text("signal") if ask.version >= (1, 42) else ""
+    return StopRequest(id=record.id, seconds=seconds, signal=signal)
+
+
+async def stop(engine: Engine, ask: Ask) -> Response:
+    """`docker stop`: 304 when it doesn't run."""
+    record = await engine.container(ask["id"])
+    status = await engine.status(record)
+    if status.state not in (StatusState.RUNNING, StatusState.PAUSED, StatusState.RESTARTING):
+        return empty(304)
+    # A client that goes away does not leave the container half stopped.
+    await asyncio.shield(asyncio.ensure_future(engine.node.stop(_stop_request(record, ask))))
+    return empty()
+
+
+async def restart(engine: Engine, ask: Ask) -> Response:
+    """`docker restart`."""
+    record = await engine.container(ask["id"])
+    try:
+        await asyncio.shield(asyncio.ensure_future(engine.node.restart(_stop_request(record, ask))))
+    except SagongError as error:
+        raise start_error(error) from None
+    return empty()
+
+
+async def kill(engine: Engine, ask: Ask) -> Response:
+    """`docker kill`."""
+    record = await engine.container(ask["id"])
+    try:
+        await engine.node.kill(KillRequest(id=record.id, signal=ask.text("signal") or "SIGKILL"))
+    except FailedPrecondition:
+        raise Conflict(
+            f"cannot kill container: {record.name}: container {record.id} is not running"
+        ) from None
+    return empty()
+
+
+async def pause(engine: Engine, ask: Ask) -> Response:
+    """`docker pause`."""
+    record = await engine.container(ask["id"])
+    await engine.node.pause(Ref(id=record.id))
+    return empty()
+
+
+async def unpause(engine: Engine, ask: Ask) -> Response:
+    """`docker unpause`."""
+    record = await engine.container(ask["id"])
+    await engine.node.resume(Ref(id=record.id))
+    return empty()
+
+
+async def resize(engine: Engine, ask: Ask) -> Response:
+    """The size of the container's terminal."""
+    record = await engine.container(ask["id"])
+    spec = ResizeSpec(id=record.id, rows=ask.number("h"), columns=ask.number("w"))
+    await engine.node.resize(spec)
+    return empty(200)
+
+
+async def wait(engine: Engine, ask: Ask) -> Response | None:
+    """`docker wait`: the head is sent as soon as the wait stands, the code when it ends."""
+    record = await engine.container(ask["id"])
+    condition = ask.text("condition")
+    if condition not in _CONDITIONS:
+        raise InvalidArgument(f'invalid condition: "{condition}"')
+    request = WaitRequest(id=record.id, condition=condition or "not-running")
+    waiting = aiter(engine.node.wait(request))
+    try:
+        first = await anext(waiting)
+    except NotFound:
+        raise NotFound(f"No such container: {ask['id']}") from None
+    out = ask.request.stream(200, {"Content-Type": "application/json"})
+    result = await _result(engine, request, first, waiting)
+    if condition == "removed":
+        await engine.forget(record.id)
+    view: dict[str, object] = {"StatusCode": result.code}
+    if result.error:
+        view["Error"] = {"Message": result.error}
+    await out.write(msgspec.json.encode(view) + b"\n")
+    return None
+
+
+async def _result(
+    engine: Engine, request: WaitRequest, first: WaitResult, waiting: object
+) -> WaitResult:
+    """The end of the wait, also over a restart of the node."""
+    found = first
+    stream = waiting
+    while True:
+        try:
+            while found.waiting:
+                found = await anext(stream)  # type: ignore[call-overload]
+            return found
+        except Unavailable:
+            await asyncio.sleep(0.1)
+            stream = aiter(engine.node.wait(request))
+        except NotFound:
+            return WaitResult(code=found.code)
+        except StopAsyncIteration:
+            return WaitResult(code=found.code)

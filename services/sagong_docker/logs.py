@@ -1,0 +1,45 @@
+"""`docker logs`."""
+
+from __future__ import annotations
+
+from sagong.contracts.node import LogsRequest
+from sagong.errors import FailedPrecondition, InvalidArgument, Unimplemented
+from sagong_docker.ask import Ask
+from sagong_docker.attach import content_type, wanted_streams
+from sagong_docker.bridge import opened, output
+from sagong_docker.engine import Engine
+from sagong_docker.moment import parse_moment
+
+__all__ = ["logs"]
+
+
+async def logs(engine: Engine, ask: Ask) -> None:
+    """The log, and with `follow` what comes."""
+    record = await engine.container(ask["id"])
+    wanted = wanted_streams(ask)
+    if not wanted:
+        raise InvalidArgument("Bad parameters: you must choose at least one stream")
+    request = LogsRequest(
+        id=record.id,
+        stdout=ask.flag("stdout"),
+        stderr=ask.flag("stderr"),
+        since=parse_moment(ask.text("since")),
+        until=parse_moment(ask.text("until")),
+        tail=_tail(ask.text("tail")),
+        follow=ask.flag("follow"),
+        timestamps=ask.flag("timestamps"),
+        details=ask.flag("details"),
+    )
+    try:
+        address = await engine.node.logs(request)
+    except FailedPrecondition as error:
+        raise Unimplemented(error.message) from None
+    out = ask.request.stream(200, {"Content-Type": content_type(ask, raw=record.tty)})
+    async with opened(address) as link:
+        async for piece in output(link, wanted, raw=record.tty):
+            await out.write(piece)
+
+
+def _tail(text: str) -> int:
+    """A number of lines; anything else is all, as in Docker."""
+    return int(text) if text.isdigit() else -1

@@ -1,0 +1,223 @@
+"""Binds, mounts, volumes and tmpfs of a create body as mounts of the node. Pure."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Callable, Iterable, Mapping
+
+from sagong.contracts.node import ContainerStatus, FileMount
+from sagong.errors import InvalidArgument
+from sagong_docker.body import CreateBody, HostConfig, MountBody
+from sagong_docker.resources import size_of
+
+__all__ = ["bind", "borrowed", "mounts"]
+
+_PROPAGATIONS = frozenset(("private", "rprivate", "shared", "rshared", "slave", "rslave"))
+_IGNORED = frozenset(("rw", "z", "Z", "consistent", "cached", "delegated", ""))
+_VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+\Z")
+
+NewName = Callable[[], str]
+
+
+def mounts(body: CreateBody, host: HostConfig, name: NewName) -> tuple[FileMount, ...]:
+    """All mounts asked for; a bind wins over an anonymous volume at the same place."""
+    found: dict[str, FileMount] = {}
+    for text in host.binds or ():
+        _add(found, bind(text, host.volume_driver))
+    for mount in host.mounts or ():
+        _add(found, _mount(mount, host.volume_driver, name))
+    for target, options in (host.tmpfs or {}).items():
+        _add(found, _tmpfs(target, options))
+    for target in body.volumes or {}:
+        path = posixpath.normpath(target)
+        if path not in found:
+            found[path] = FileMount(kind="volume", source=name(), target=path, anonymous=True)
+    return tuple(found.values())
+
+
+def _add(found: dict[str, FileMount], mount: FileMount) -> None:
+    path = posixpath.normpath(mount.target)
+    if not path.startswith("/"):
+        raise InvalidArgument(
+            f"invalid volume specification: mount path must be absolute: '{mount.target}'"
+        )
+    if path == "/":
+        raise InvalidArgument("invalid volume specification: destination can't be '/'")
+    if path in found:
+        raise InvalidArgument(f"Duplicate mount point: {path}")
+    found[path] = mount
+
+
+def bind(text: str, driver: str = "") -> FileMount:
+    """`source:target[:options]`, where the source is a path or a volume's name."""
+    parts = text.split(":")
+    if len(parts) not in (2, 3) or not parts[0] or not parts[1]:
+        raise InvalidArgument(f"invalid volume specification: '{text}'")
+    source, target = parts[0], parts[1]
+    options = parts[2].split(",") if len(parts) == 3 else []
+    unknown = [o for o in options if o not in _IGNORED | _PROPAGATIONS | {"ro", "nocopy"}]
+    if unknown:
+        raise InvalidArgument(f"invalid mode: {parts[2]}")
+    propagation = next((o for o in options if o in _PROPAGATIONS), "")
+    if source.startswith("/"):
+        return FileMount(
+            kind="bind",
+            source=source,
+            target=target,
+            readonly="ro" in options,
+            propagation=propagation,
+            create=True,
+        )
+    _check_volume(source)
+    return FileMount(
+        kind="volume",
+        source=source,
+        target=target,
+        readonly="ro" in options,
+        copy="nocopy" not in options,
+        driver=driver,
+    )
+
+
+def _check_volume(name: str) -> None:
+    if not _VOLUME_NAME.match(name):
+        raise InvalidArgument(
+            f"create {name}: {name!r} includes invalid characters for a local volume name, only "
+            '"[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, '
+            "use absolute path"
+        )
+
+
+def _mount(mount: MountBody, driver: str, name: NewName) -> FileMount:
+    kinds: Mapping[str, Callable[[], FileMount]] = {
+        "bind": lambda: _bind_mount(mount),
+        "volume": lambda: _volume_mount(mount, driver, name),
+        "tmpfs": lambda: _tmpfs_mount(mount),
+        "image": lambda: _image_mount(mount),
+    }
+    if not mount.target:
+        raise InvalidArgument(
+            f'invalid mount config for type "{mount.type}": field Target must not be empty'
+        )
+    make = kinds.get(mount.type)
+    if make is None:
+        raise InvalidArgument(f'mount type unknown: "{mount.type}"')
+    return make()
+
+
+def _bind_mount(mount: MountBody) -> FileMount:
+    if not mount.source.startswith("/"):
+        raise InvalidArgument(
+            'invalid mount config for type "bind": invalid mount path: '
+            f"'{mount.source}' mount path must be absolute"
+        )
+    options = mount.bind_options
+    return FileMount(
+        kind="bind",
+        source=mount.source,
+        target=mount.target,
+        readonly=mount.read_only,
+        propagation=options.propagation if options else "",
+        create=options.create_mountpoint if options else False,
+    )
+
+
+def _volume_mount(mount: MountBody, driver: str, name: NewName) -> FileMount:
+    if mount.source:
+        _check_volume(mount.source)
+    options = mount.volume_options
+    config = options.driver_config if options else None
+    return FileMount(
+        kind="volume",
+        source=mount.source or name(),
+        target=mount.target,
+        readonly=mount.read_only,
+        anonymous=not mount.source,
+        copy=not (options and options.no_copy),
+        subpath=options.subpath if options else "",
+        driver=(config.name if config else "") or driver,
+        driver_options=tuple((config.options or {}).items()) if config else (),
+        labels=tuple((options.labels or {}).items()) if options else (),
+    )
+
+
+def _tmpfs_mount(mount: MountBody) -> FileMount:
+    given = mount.tmpfs_options
+    options: list[str] = []
+    if given and given.size_bytes:
+        options.append(f"size={given.size_bytes}")
+    if given and given.mode:
+        options.append(f"mode={given.mode:o}")
+    for pair in (given.options if given else None) or ():
+        options.append("=".join(pair))
+    return FileMount(
+        kind="tmpfs", target=mount.target, readonly=mount.read_only, options=tuple(options)
+    )
+
+
+def _image_mount(mount: MountBody) -> FileMount:
+    if not mount.source:
+        raise InvalidArgument(
+            'invalid mount config for type "image": field Source must not be empty'
+        )
+    return FileMount(
+        kind="image",
+        source=mount.source,
+        target=mount.target,
+        readonly=True,
+        subpath=mount.image_options.subpath if mount.image_options else "",
+    )
+
+
+def _tmpfs(target: str, options: str) -> FileMount:
+    given = [_tmpfs_option(o) for o in options.split(",") if o and o not in ("rw", "ro")]
+    return FileMount(
+        kind="tmpfs", target=target, readonly="ro" in options.split(","), options=tuple(given)
+    )
+
+
+def _tmpfs_option(option: str) -> str:
+    key, equals, value = option.partition("=")
+    return f"size={size_of(value)}" if key == "size" and equals and "%" not in value else option
+
+
+def borrowed(
+    sources: Iterable[tuple[ContainerStatus, str]], taken: Iterable[str]
+) -> list[FileMount]:
+    """Mounts of other containers (`--volumes-from`), each with mode `ro` or not; own ones win."""
+    found: dict[str, FileMount] = {}
+    seen = {posixpath.normpath(target) for target in taken}
+    for status, mode in sources:
+        for mount in _lent(status):
+            path = posixpath.normpath(mount.target)
+            if path not in seen:
+                found[path] = _with_mode(mount, mode)
+    return list(found.values())
+
+
+def _lent(status: ContainerStatus) -> Iterable[FileMount]:
+    for kind, name, source, target, _mode, writable, propagation in status.mounts:
+        if kind == "volume":
+            yield FileMount(kind=kind, source=name, target=target, readonly=not writable)
+        elif kind == "bind":
+            yield FileMount(
+                kind=kind,
+                source=source,
+                target=target,
+                readonly=not writable,
+                propagation=propagation,
+            )
+    if not status.mounts:
+        yield from (m for m in status.spec.mounts if m.kind in ("volume", "bind"))
+
+
+def _with_mode(mount: FileMount, mode: str) -> FileMount:
+    return FileMount(
+        kind=mount.kind,
+        source=mount.source,
+        target=mount.target,
+        readonly=mount.readonly or mode == "ro",
+        propagation=mount.propagation,
+        copy=False,
+    )

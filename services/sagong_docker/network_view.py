@@ -1,0 +1,225 @@
+"""Networks, endpoints and ports as the Docker API shows them. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import Any
+
+from sagong.contracts.network import Endpoint, Network
+from sagong.contracts.node import ContainerStatus
+from sagong_docker.moment import moment_text
+from sagong_docker.record import ContainerRecord, NetworkRecord
+
+__all__ = [
+    "HOST_ID",
+    "NONE_ID",
+    "endpoint_id",
+    "endpoint_views",
+    "network_view",
+    "port_list",
+    "port_map",
+    "special_networks",
+]
+
+HOST_ID = hashlib.sha256(b"network host").hexdigest()
+NONE_ID = hashlib.sha256(b"network none").hexdigest()
+
+
+def special_networks() -> tuple[Network, ...]:
+    """`host` and `none`, which need no plugin."""
+    return (
+        Network(id=HOST_ID, name="host", driver="host"),
+        Network(id=NONE_ID, name="none", driver="null"),
+    )
+
+
+def endpoint_id(container: str, network: str) -> str:
+    """An id for a container's place on a network; stable while both live."""
+    return hashlib.sha256(f"{container} {network}".encode()).hexdigest()
+
+
+def endpoint_views(
+    record: ContainerRecord,
+    status: ContainerStatus,
+    names: dict[str, str],
+    version: tuple[int, int],
+) -> dict[str, Any]:
+    """NetworkSettings.Networks: what the container has, else what it will have."""
+    mode = record.host.get("NetworkMode") or "bridge"
+    if mode in ("host", "none"):
+        network = HOST_ID if mode == "host" else NONE_ID
+        return {mode: _view(record, network, None, {}, (), version)}
+    if mode.startswith("container:"):
+        return {}
+    given = (record.networking.get("EndpointsConfig") or {}) if record.networking else {}
+    found = {}
+    if status.network is not None:
+        for endpoint in status.network.endpoints:
+            name = names.get(endpoint.network, endpoint.network)
+            settings = given.get(name) or given.get(endpoint.network) or {}
+            found[name] = _view(
+                record, endpoint.network, endpoint, settings, endpoint.aliases, version
+            )
+    if found:
+        return found
+    ids = {name: id_ for id_, name in names.items()}
+    main = "bridge" if mode == "default" else names.get(mode, mode)
+    for name in dict.fromkeys((main, *(names.get(n, n) for n in given))):
+        settings = given.get(name) or given.get(ids.get(name, "")) or {}
+        found[name] = _view(record, "", None, settings, (), version)
+    return found
+
+
+def _view(
+    record: ContainerRecord,
+    network: str,
+    endpoint: Endpoint | None,
+    given: dict[str, Any],
+    aliases: Iterable[str],
+    version: tuple[int, int],
+) -> dict[str, Any]:
+    asked = list(given.get("Aliases") or ())
+    short = record.id[:12]
+    shown = asked if version >= (1, 45) else [*asked, short] if endpoint else asked
+    names = list(dict.fromkeys((record.name, *asked, *aliases, short))) if network else None
+    view: dict[str, Any] = {
+        "IPAMConfig": given.get("IPAMConfig"),
+        "Links": given.get("Links"),
+        "Aliases": shown or None,
+        "MacAddress": endpoint.mac if endpoint else given.get("MacAddress") or "",
+        "DriverOpts": given.get("DriverOpts"),
+        "NetworkID": network,
+        "EndpointID": endpoint_id(record.id, network) if endpoint else "",
+        "Gateway": endpoint.gateway4 if endpoint else "",
+        "IPAddress": endpoint.ipv4 if endpoint else "",
+        "IPPrefixLen": endpoint.ipv4_prefix if endpoint else 0,
+        "IPv6Gateway": endpoint.gateway6 if endpoint else "",
+        "GlobalIPv6Address": endpoint.ipv6 if endpoint else "",
+        "GlobalIPv6PrefixLen": endpoint.ipv6_prefix if endpoint else 0,
+    }
+    if version >= (1, 44):
+        view["DNSNames"] = names
+    if version >= (1, 48):
+        view["GwPriority"] = given.get("GwPriority") or 0
+    return view
+
+
+def _published(status: ContainerStatus) -> dict[tuple[int, str], list[tuple[str, int]]]:
+    """(container port, protocol) to host addresses; an open address is both of v4 and v6."""
+    found: dict[tuple[int, str], list[tuple[str, int]]] = {}
+    for mapping in status.network.ports if status.network else ():
+        key = (mapping.container_port, mapping.protocol)
+        addresses = [mapping.host_ip] if mapping.host_ip else ["0.0.0.0", "::"]
+        found.setdefault(key, []).extend((a, mapping.host_port) for a in addresses)
+    return found
+
+
+def _exposed(status: ContainerStatus) -> set[tuple[int, str]]:
+    found = set()
+    for port in status.image.config.exposed_ports if status.image else ():
+        number, _, protocol = port.partition("/")
+        if number.isdigit():
+            found.add((int(number), protocol or "tcp"))
+    return found
+
+
+def port_map(status: ContainerStatus, record: ContainerRecord) -> dict[str, Any]:
+    """NetworkSettings.Ports: empty while it doesn't run."""
+    if status.network is None:
+        return {}
+    published = _published(status)
+    exposed = _exposed(status)
+    for port in record.config.get("ExposedPorts") or {}:
+        number, _, protocol = port.partition("/")
+        if number.isdigit():
+            exposed.add((int(number), protocol or "tcp"))
+    view: dict[str, Any] = {f"{n}/{p}": None for n, p in sorted(exposed)}
+    for (number, protocol), places in sorted(published.items()):
+        view[f"{number}/{protocol}"] = [
+            {"HostIp": address, "HostPort": str(port)} for address, port in places
+        ]
+    return view
+
+
+def port_list(status: ContainerStatus) -> list[dict[str, Any]]:
+    """Ports of a line of `docker ps`."""
+    if status.network is None:
+        return []
+    published = _published(status)
+    view: list[dict[str, Any]] = [
+        {"PrivatePort": number, "Type": protocol}
+        for number, protocol in sorted(_exposed(status) - set(published))
+    ]
+    for (number, protocol), places in sorted(published.items()):
+        view += [
+            {"IP": address, "PrivatePort": number, "PublicPort": port, "Type": protocol}
+            for address, port in places
+        ]
+    return view
+
+
+def network_view(
+    network: Network,
+    record: NetworkRecord | None,
+    members: Iterable[tuple[str, str, Endpoint]] | None,
+    version: tuple[int, int],
+) -> dict[str, Any]:
+    """A network; `members` (container id, name, endpoint) None for a list, which shows none."""
+    body = record.body if record else {}
+    ipam = body.get("IPAM") or {}
+    options = dict(body.get("Options") or network.options)
+    view: dict[str, Any] = {
+        "Name": network.name,
+        "Id": network.id,
+        "Created": moment_text(network.created),
+        "Scope": "local",
+        "Driver": network.driver,
+        "EnableIPv4": True,
+        "EnableIPv6": network.ipv6,
+        "IPAM": {
+            "Driver": ipam.get("Driver") or "default",
+            "Options": ipam.get("Options"),
+            "Config": [
+                _subnet(s.subnet, s.gateway, s.ip_range, s.reserved) for s in network.subnets
+            ],
+        },
+        "Internal": network.internal,
+        "Attachable": network.attachable,
+        "Ingress": False,
+        "ConfigFrom": {"Network": ""},
+        "ConfigOnly": False,
+        "Containers": {},
+        "Options": options,
+        "Labels": dict(network.labels),
+    }
+    if version < (1, 48):
+        del view["EnableIPv4"]
+    for id_, name, endpoint in members or ():
+        view["Containers"][id_] = _member(id_, name, network.id, endpoint)
+    return view
+
+
+def _subnet(
+    subnet: str, gateway: str, ip_range: str, reserved: tuple[tuple[str, str], ...]
+) -> dict[str, Any]:
+    view: dict[str, Any] = {"Subnet": subnet}
+    if ip_range:
+        view["IPRange"] = ip_range
+    if gateway:
+        view["Gateway"] = gateway
+    if reserved:
+        view["AuxiliaryAddresses"] = dict(reserved)
+    return view
+
+
+def _member(id_: str, name: str, network: str, endpoint: Endpoint) -> dict[str, Any]:
+    ipv4 = f"{endpoint.ipv4}/{endpoint.ipv4_prefix}" if endpoint.ipv4 else ""
+    ipv6 = f"{endpoint.ipv6}/{endpoint.ipv6_prefix}" if endpoint.ipv6 else ""
+    return {
+        "Name": name,
+        "EndpointID": endpoint_id(id_, network),
+        "MacAddress": endpoint.mac,
+        "IPv4Address": ipv4,
+        "IPv6Address": ipv6,
+    }

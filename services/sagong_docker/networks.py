@@ -1,0 +1,324 @@
+"""Networks: list, inspect, create, remove, connect, disconnect, prune."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from sagong.contracts.network import Attachment, Endpoint, Network, NetworkRef, Subnet
+from sagong.contracts.node import ConnectSpec, ContainerStatus, StatusState
+from sagong.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    SagongError,
+)
+from sagong.http import Response
+from sagong_docker import wiring
+from sagong_docker.ask import Ask, convert
+from sagong_docker.body import EndpointSettings
+from sagong_docker.engine import Engine
+from sagong_docker.filters import Filters
+from sagong_docker.moment import parse_until
+from sagong_docker.naming import new_id
+from sagong_docker.network_view import network_view
+from sagong_docker.record import ContainerRecord, NetworkRecord
+from sagong_docker.refusal import answer, empty
+from sagong_docker.settings import Settings
+
+__all__ = [
+    "connect",
+    "create",
+    "default_network",
+    "disconnect",
+    "inspect",
+    "list_all",
+    "prune",
+    "remove",
+]
+
+_FILTERS = ("dangling", "driver", "id", "label", "name", "scope", "type")
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*\Z")
+_PREDEFINED = frozenset(("host", "none", "bridge", "default"))
+_GATEWAY_OPTION = "com.docker.network.bridge.gateway_mode_ipv4"
+
+
+def default_network(id_: str, settings: Settings) -> Network:
+    """Docker's `bridge`, with the options that its users look at."""
+    subnets = (Subnet(subnet=settings.default_subnet),) if settings.default_subnet else ()
+    return Network(
+        id=id_,
+        name=settings.default_network,
+        driver="bridge",
+        subnets=subnets,
+        options=(
+            ("com.docker.network.bridge.default_bridge", "true"),
+            ("com.docker.network.bridge.enable_icc", "true"),
+            ("com.docker.network.bridge.enable_ip_masquerade", "true"),
+            ("com.docker.network.bridge.host_binding_ipv4", "0.0.0.0"),
+            ("com.docker.network.bridge.name", "docker0"),
+            ("com.docker.network.driver.mtu", "1500"),
+        ),
+        created=time.time(),
+    )
+
+
+async def list_all(engine: Engine, ask: Ask) -> Response:
+    """`docker network ls`."""
+    filters = ask.filters()
+    filters.check(_FILTERS)
+    used: set[str] = set()
+    if filters["dangling"]:
+        used = {e.network for s in await engine.statuses(foreign_too=True) for e in _endpoints(s)}
+    return answer(
+        [
+            network_view(network, engine.catalog.networks.get(network.id), None, ask.version)
+            for network in await engine.networks()
+            if _matches(network, filters, used)
+        ]
+    )
+
+
+def _matches(network: Network, filters: Filters, used: set[str]) -> bool:
+    builtin = network.name in _PREDEFINED
+    dangling = filters.boolean("dangling")
+    return (
+        filters.prefix("id", network.id)
+        and filters.pattern("name", (network.name,))
+        and filters.exact("driver", network.driver)
+        and filters.exact("scope", "local")
+        and filters.labels(dict(network.labels))
+        and filters.exact("type", "builtin" if builtin else "custom")
+        and (dangling is None or dangling == (not builtin and network.id not in used))
+    )
+
+
+def _endpoints(status: ContainerStatus) -> tuple[Endpoint, ...]:
+    return status.network.endpoints if status.network else ()
+
+
+async def inspect(engine: Engine, ask: Ask) -> Response:
+    """`docker network inspect`, with the containers that are on it."""
+    network = await engine.find_network(ask["id"])
+    if ask.text("scope") not in ("", "local"):
+        raise NotFound(f"network {ask['id']} not found")
+    members = _members(engine, await engine.statuses(), network.id)
+    record = engine.catalog.networks.get(network.id)
+    return answer(network_view(network, record, members, ask.version))
+
+
+def _members(
+    engine: Engine, statuses: Iterable[ContainerStatus], network: str
+) -> list[tuple[str, str, Endpoint]]:
+    return [
+        (status.spec.id, engine.record_of(status).name, endpoint)
+        for status in statuses
+        for endpoint in _endpoints(status)
+        if endpoint.network == network and status.spec.sandbox == status.spec.id
+    ]
+
+
+async def create(engine: Engine, ask: Ask) -> Response:
+    """`docker network create`."""
+    body = await ask.document()
+    name = str(body.get("Name") or "")
+    _check_name(name)
+    driver = str(body.get("Driver") or "bridge")
+    if driver in ("host", "null", "none"):
+        raise PermissionDenied(f'only one instance of "{driver}" network is allowed')
+    if body.get("Ingress") or body.get("ConfigOnly") or body.get("ConfigFrom", {}).get("Network"):
+        raise InvalidArgument("ingress and configuration networks need swarm, which is not here")
+    if any(n.name == name for n in await engine.networks()):
+        raise AlreadyExists(f"network with name {name} already exists")
+    id_ = new_id()
+    network = _network(id_, name, driver, body)
+    try:
+        made = await engine.network.create(network)
+    except AlreadyExists:
+        raise AlreadyExists(f"network with name {name} already exists") from None
+    await engine.catalog.keep(
+        NetworkRecord(id=id_, name=name, created=time.time_ns(), body=_kept(body))
+    )
+    engine.history.note("network", "create", id_, {"name": name, "type": made.driver})
+    return answer({"Id": id_, "Warning": ""}, 201)
+
+
+def _check_name(name: str) -> None:
+    if not name:
+        raise InvalidArgument("invalid network name: name is empty")
+    if name in _PREDEFINED:
+        raise PermissionDenied(f"operation is not permitted on predefined {name} network")
+    if not _NAME.match(name):
+        raise InvalidArgument(
+            f"Invalid network name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
+        )
+
+
+def _kept(body: dict[str, Any]) -> dict[str, Any]:
+    return {k: body[k] for k in ("IPAM", "Options", "EnableIPv4") if body.get(k) is not None}
+
+
+def _network(id_: str, name: str, driver: str, body: dict[str, Any]) -> Network:
+    ipam = body.get("IPAM") or {}
+    if ipam.get("Driver") not in (None, "", "default"):
+        raise InvalidArgument(f"could not find an available IPAM driver: {ipam['Driver']}")
+    subnets = []
+    for config in ipam.get("Config") or ():
+        if not config or not config.get("Subnet"):
+            continue
+        auxiliary = config.get("AuxiliaryAddresses") or config.get("AuxAddress") or {}
+        subnets.append(
+            Subnet(
+                subnet=str(config["Subnet"]),
+                gateway=str(config.get("Gateway") or ""),
+                ip_range=str(config.get("IPRange") or ""),
+                reserved=tuple((str(k), str(v)) for k, v in auxiliary.items()),
+            )
+        )
+    options = {str(k): str(v) for k, v in (body.get("Options") or {}).items()}
+    return Network(
+        id=id_,
+        name=name,
+        driver=driver,
+        subnets=tuple(subnets),
+        internal=bool(body.get("Internal")),
+        attachable=bool(body.get("Attachable")),
+        ipv6=bool(body.get("EnableIPv6")),
+        isolated=options.get(_GATEWAY_OPTION) == "isolated",
+        options=tuple(options.items()),
+        labels=tuple((str(k), str(v)) for k, v in (body.get("Labels") or {}).items()),
+        created=time.time(),
+    )
+
+
+async def remove(engine: Engine, ask: Ask) -> Response:
+    """`docker network rm`."""
+    network = await engine.find_network(ask["id"])
+    await _remove(engine, network)
+    return empty()
+
+
+async def _remove(engine: Engine, network: Network) -> None:
+    if network.name in _PREDEFINED or network.name == engine.settings.default_network:
+        raise PermissionDenied(f"{network.name} is a pre-defined network and cannot be removed")
+    members = _members(engine, await engine.statuses(), network.id)
+    active = " ".join(f'name:"{name}" id:"{id_[:12]}"' for id_, name, _ in members)
+    refused = PermissionDenied(
+        f"error while removing network: network {network.name} has active endpoints ({active})"
+    )
+    if members:
+        raise refused
+    try:
+        await engine.network.delete(NetworkRef(id=network.id))
+    except FailedPrecondition:
+        raise refused from None
+    record = engine.catalog.networks.get(network.id)
+    if record is not None:
+        await engine.catalog.forget(record)
+    attributes = {"name": network.name, "type": network.driver}
+    engine.history.note("network", "destroy", network.id, attributes)
+
+
+async def connect(engine: Engine, ask: Ask) -> Response:
+    """`docker network connect`."""
+    network, record, body = await _both(engine, ask)
+    if network.name in ("host", "none"):
+        raise PermissionDenied(
+            "container cannot be connected to host network"
+            if network.name == "host"
+            else "container cannot be connected to multiple networks with one of the networks in "
+            "private (none) mode"
+        )
+    settings = convert(body.get("EndpointConfig") or {}, EndpointSettings)
+    wanted = wiring.attachment(network.id, settings, (record.id[:12],))
+    status = await engine.status(record)
+    if any(e.network == network.id for e in _endpoints(status)):
+        raise PermissionDenied(
+            f"endpoint with name {record.name} already exists in network {network.name}"
+        )
+    await engine.node.connect(ConnectSpec(id=status.spec.sandbox, attachment=wanted))
+    endpoints = _given(record) | {network.name: body.get("EndpointConfig") or {}}
+    await _keep_endpoints(engine, record, endpoints)
+    attributes = {"container": record.id, "name": network.name, "type": network.driver}
+    engine.history.note("network", "connect", network.id, attributes)
+    return empty(200)
+
+
+async def disconnect(engine: Engine, ask: Ask) -> Response:
+    """`docker network disconnect`."""
+    network, record, body = await _both(engine, ask)
+    force = bool(body.get("Force"))
+    status = await engine.status(record)
+    on_it = any(e.network == network.id for e in _endpoints(status))
+    given = {k: v for k, v in _given(record).items() if k not in (network.name, network.id)}
+    known = len(given) < len(_given(record))
+    if status.state is StatusState.RUNNING and not on_it and not force:
+        raise NotFound(f"container {record.id} is not connected to network {network.name}")
+    if not (on_it or known or force or status.state is not StatusState.RUNNING):
+        raise NotFound(f"container {record.id} is not connected to the network {network.name}")
+    await engine.node.connect(
+        ConnectSpec(
+            id=status.spec.sandbox,
+            attachment=Attachment(network=network.id),
+            disconnect=True,
+            force=force,
+        )
+    )
+    await _keep_endpoints(engine, record, given)
+    attributes = {"container": record.id, "name": network.name, "type": network.driver}
+    engine.history.note("network", "disconnect", network.id, attributes)
+    return empty(200)
+
+
+async def _both(engine: Engine, ask: Ask) -> tuple[Network, ContainerRecord, dict[str, Any]]:
+    body = await ask.document()
+    network = await engine.find_network(ask["id"])
+    record = await engine.container(str(body.get("Container") or ""))
+    return network, record, body
+
+
+def _given(record: ContainerRecord) -> dict[str, Any]:
+    return dict((record.networking or {}).get("EndpointsConfig") or {})
+
+
+async def _keep_endpoints(
+    engine: Engine, record: ContainerRecord, endpoints: dict[str, Any]
+) -> None:
+    networking = {**record.networking, "EndpointsConfig": endpoints}
+    await engine.catalog.change_container(msgspec.structs.replace(record, networking=networking))
+
+
+async def prune(engine: Engine, ask: Ask) -> Response:
+    """`docker network prune`: those without containers, running or not."""
+    filters = ask.filters()
+    filters.check(("until", "label", "label!"))
+    until = [parse_until(text, time.time()) for text in filters["until"]]
+    used = {
+        attachment
+        for status in await engine.statuses(foreign_too=True)
+        for attachment in (
+            *(e.network for e in _endpoints(status)),
+            *_given(engine.record_of(status)),
+            engine.record_of(status).host.get("NetworkMode") or "",
+        )
+    }
+    removed = []
+    for network in await engine.networks():
+        if network.name in _PREDEFINED or {network.id, network.name} & used:
+            continue
+        labels = dict(network.labels)
+        if not (filters.labels(labels) and filters.without_labels(labels)):
+            continue
+        if any(network.created > moment for moment in until):
+            continue
+        with contextlib.suppress(SagongError):
+            await _remove(engine, network)
+            removed.append(network.name)
+    return answer({"NetworksDeleted": removed or None})

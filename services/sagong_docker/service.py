@@ -1,0 +1,61 @@
+"""The service: the engine behind the HTTP server."""
+
+from __future__ import annotations
+
+from sagong.host import Host
+from sagong.http import HttpLimits, HttpServer, Request, Response
+from sagong_docker.ask import Ask
+from sagong_docker.engine import Engine
+from sagong_docker.refusal import refusal, refuse
+from sagong_docker.routes import ROUTER
+from sagong_docker.settings import Settings
+from sagong_docker.version import API, ENGINE, text_of, versioned
+
+__all__ = ["Docker"]
+
+_COMMON = (
+    ("Api-Version", text_of(API)),
+    ("Docker-Experimental", "false"),
+    ("Ostype", "linux"),
+    ("Server", f"Docker/{ENGINE} (linux)"),
+)
+
+
+class Docker:
+    """Serves the Docker Engine API on the listener `api`."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self.engine = Engine(host, host.config(Settings))
+        self._server = HttpServer(
+            self.serve,
+            refusal=refusal,
+            log=host.log,
+            limits=HttpLimits(body=8 << 20),
+            headers=_COMMON,
+        )
+
+    async def start(self) -> None:
+        """Read what is kept, then accept."""
+        await self.engine.start()
+        self._server.listen(self._host.listener("api"))
+
+    async def drain(self) -> None:
+        """Accept no more; requests in flight end, streams go on until the kernel's bound."""
+        await self._server.drain(86400.0)
+
+    async def stop(self) -> None:
+        """End everything."""
+        await self._server.close()
+
+    async def serve(self, request: Request) -> Response | None:
+        """Route a request by its version and the table."""
+        asked = versioned(request.segments)
+        match = ROUTER.find(request.method, asked.segments)
+        if match is None and request.method == "HEAD":
+            match = ROUTER.find("GET", asked.segments)
+        if match is None:
+            if ROUTER.methods(asked.segments):
+                return refuse(405, f"method {request.method} is not allowed for {request.path}")
+            return refuse(404, "page not found")
+        return await match.handler(self.engine, Ask(request, match.parts, asked.version))

@@ -1,0 +1,32 @@
+"""Settings of the Docker API: the unit's section of the configuration."""
+
+from __future__ import annotations
+
+import msgspec
+
+__all__ = ["Settings"]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Defaults of containers and of the engine.
+
+    `name` is shown by `docker info` ("" is the host's name). `default_network` is made when it is
+    missing. `log_driver` and `log_options` are of containers that name none. `runtimes` are names
+    that `--runtime` may have beside the default. `labels` are the engine's own. `history` bounds
+    the events that `docker events --since` can show. `stop_seconds` is the default of `docker stop`.
+    `cgroup_mode` is what containers get that ask for none. `root` is shown as Docker's root.
+    """
+
+    name: str = ""
+    default_network: str = "bridge"
+    default_subnet: str = ""
+    log_driver: str = "json-file"
+    log_options: dict[str, str] = {}
+    runtimes: tuple[str, ...] = ("runc", "io.containerd.runc.v2")
+    labels: tuple[str, ...] = ()
+    history: int = 1024
+    stop_seconds: float = 10.0
+    cgroup_mode: str = "private"
+    registry_mirrors: tuple[str, ...] = ()
+    insecure_registries: tuple[str, ...] = ()
+    root: str = "/var/lib/sagong"

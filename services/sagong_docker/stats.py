@@ -1,0 +1,162 @@
+"""`docker stats`: samples in the Docker API's shape."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+
+from sagong.contracts.metrics import Machine, Sample, SampleQuery
+from sagong.contracts.node import StatusState
+from sagong.errors import NotFound
+from sagong_docker.ask import Ask
+from sagong_docker.engine import Engine
+from sagong_docker.moment import NEVER, moment_text
+from sagong_docker.record import ContainerRecord
+
+__all__ = ["stats", "stats_view"]
+
+_INTERVAL = 1.0
+Taken = tuple[Sample, Machine]
+
+
+async def stats(engine: Engine, ask: Ask) -> None:
+    """A stream of one sample a second; one with the one before it; or one alone (one-shot)."""
+    record = await engine.container(ask["id"])
+    following = ask.flag("stream", True)
+    out = ask.request.stream(200, {"Content-Type": "application/json"})
+    before: Taken | None = None
+    if not following and not ask.flag("one-shot"):
+        before = await _take(engine, record)
+        await asyncio.sleep(_INTERVAL)
+    while True:
+        now = await _take(engine, record)
+        await out.write(msgspec.json.encode(stats_view(record, now, before)) + b"\n")
+        if not following:
+            return
+        before = now
+        await asyncio.sleep(_INTERVAL)
+
+
+async def _take(engine: Engine, record: ContainerRecord) -> Taken | None:
+    """None while it doesn't run: Docker answers with zeros then."""
+    status = await engine.status(record)
+    if status.state not in (StatusState.RUNNING, StatusState.PAUSED):
+        return None
+    try:
+        found, machine = await asyncio.gather(
+            engine.metrics.sample(SampleQuery(ids=(record.id,), fresh=True)),
+            engine.metrics.machine(),
+        )
+    except NotFound:
+        return None
+    return (found.samples[-1], machine) if found.samples else None
+
+
+def stats_view(record: ContainerRecord, now: Taken | None, before: Taken | None) -> dict[str, Any]:
+    """One sample, with the CPU counters of the one before."""
+    view: dict[str, Any] = {
+        "id": record.id,
+        "name": f"/{record.name}",
+        "read": moment_text(now[0].time) if now else NEVER,
+        "preread": moment_text(before[0].time) if before else NEVER,
+        "num_procs": 0,
+        "storage_stats": {},
+        "pids_stats": _pids(now[0]) if now else {},
+        "blkio_stats": _blkio(now[0]) if now else _blkio_empty(),
+        "cpu_stats": _cpu(now),
+        "precpu_stats": _cpu(before),
+        "memory_stats": _memory(*now) if now else {},
+    }
+    if now:
+        view["networks"] = _networks(now[0])
+    return view
+
+
+def _pids(sample: Sample) -> dict[str, int]:
+    view = {"current": sample.pids}
+    if sample.pids_limit > 0:
+        view["limit"] = sample.pids_limit
+    return view
+
+
+def _cpu(taken: Taken | None) -> dict[str, Any]:
+    sample = taken[0] if taken else None
+    view: dict[str, Any] = {
+        "cpu_usage": {
+            "total_usage": sample.cpu_total if sample else 0,
+            "usage_in_kernelmode": sample.cpu_system if sample else 0,
+            "usage_in_usermode": sample.cpu_user if sample else 0,
+        },
+        "throttling_data": {
+            "periods": sample.periods if sample else 0,
+            "throttled_periods": sample.throttled_periods if sample else 0,
+            "throttled_time": sample.throttled_time if sample else 0,
+        },
+    }
+    if taken:
+        view["system_cpu_usage"] = taken[1].system_total
+        view["online_cpus"] = taken[1].cores
+    return view
+
+
+def _memory(sample: Sample, machine: Machine) -> dict[str, Any]:
+    limit = sample.memory_limit
+    if limit <= 0 or limit > machine.memory_total:
+        limit = machine.memory_total
+    view: dict[str, Any] = {
+        "usage": sample.memory_usage,
+        "limit": limit,
+        "stats": dict(sample.memory_stat),
+    }
+    if sample.memory_max:
+        view["max_usage"] = sample.memory_max
+    if sample.memory_fail_count:
+        view["failcnt"] = sample.memory_fail_count
+    return view
+
+
+def _blkio_empty() -> dict[str, Any]:
+    names = ("service_bytes", "serviced", "queue", "service_time", "wait_time", "merged", "time")
+    view: dict[str, Any] = {f"io_{name}_recursive": None for name in names}
+    view["sectors_recursive"] = None
+    return view
+
+
+def _blkio(sample: Sample) -> dict[str, Any]:
+    view = _blkio_empty()
+    sized: list[dict[str, Any]] = []
+    counted: list[dict[str, Any]] = []
+    for device, name, value in sample.io:
+        major, _, minor = device.partition(":")
+        if not (major.isdigit() and minor.isdigit()):
+            continue
+        target, op = _IO.get(name, ("", ""))
+        if not target:
+            continue
+        entry = {"major": int(major), "minor": int(minor), "op": op, "value": value}
+        (sized if target == "bytes" else counted).append(entry)
+    view["io_service_bytes_recursive"] = sized or None
+    view["io_serviced_recursive"] = counted or None
+    return view
+
+
+_IO = {
+    "read_bytes": ("bytes", "read"),
+    "write_bytes": ("bytes", "write"),
+    "reads": ("count", "read"),
+    "writes": ("count", "write"),
+}
+
+
+def _networks(sample: Sample) -> dict[str, Any]:
+    names = (
+        "rx_bytes", "rx_packets", "rx_errors", "rx_dropped",
+        "tx_bytes", "tx_packets", "tx_errors", "tx_dropped",
+    )  # fmt: skip
+    return {
+        interface.name: {name: getattr(interface, name) for name in names}
+        for interface in sample.interfaces
+        if interface.name != "lo"
+    }

@@ -1,0 +1,250 @@
+"""The engine itself: ping, version, info, disk usage, login, distribution."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import socket
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from sagong.contracts.image import ImageQuery
+from sagong.contracts.node import ContainerStatus, StatusState
+from sagong.contracts.volume import Volume, VolumeRef
+from sagong.errors import InvalidArgument, SagongError
+from sagong.http import Response
+from sagong.http.head import HeaderItems
+from sagong_docker import containers, volumes
+from sagong_docker.ask import Ask
+from sagong_docker.container_view import list_view
+from sagong_docker.engine import Engine
+from sagong_docker.image_view import image_line
+from sagong_docker.moment import moment_text
+from sagong_docker.refusal import answer
+from sagong_docker.version import API, ENGINE, KERNEL, MINIMUM, text_of
+
+__all__ = ["disk_usage", "info", "ping", "version"]
+
+_DF_TYPES = ("container", "image", "volume", "build-cache")
+_MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
+
+
+async def ping(engine: Engine, ask: Ask) -> Response:
+    """The first thing that clients ask: which version is spoken here."""
+    headers: HeaderItems = {
+        "Content-Type": "text/plain; charset=utf-8",
+        "Cache-Control": "no-cache, no-store, must-revalidate",
+        "Pragma": "no-cache",
+        "Builder-Version": "1",
+        "Swarm": "inactive",
+    }
+    return Response(200, b"OK", headers)
+
+
+async def version(engine: Engine, ask: Ask) -> Response:
+    """`docker version`."""
+    built = moment_text(_built())
+    architecture = _MACHINES.get(platform.machine(), platform.machine())
+    details = {
+        "ApiVersion": text_of(API),
+        "Arch": architecture,
+        "BuildTime": built,
+        "Experimental": "false",
+        "GitCommit": "sagong",
+        "GoVersion": f"python{platform.python_version()}",
+        "KernelVersion": KERNEL,
+        "MinAPIVersion": text_of(MINIMUM),
+        "Os": "linux",
+    }
+    return answer(
+        {
+            "Platform": {"Name": "sagong"},
+            "Components": [{"Name": "Engine", "Version": ENGINE, "Details": details}],
+            "Version": ENGINE,
+            "ApiVersion": text_of(API),
+            "MinAPIVersion": text_of(MINIMUM),
+            "GitCommit": "sagong",
+            "GoVersion": f"python{platform.python_version()}",
+            "Os": "linux",
+            "Arch": architecture,
+            "KernelVersion": KERNEL,
+            "BuildTime": built,
+        }
+    )
+
+
+def _built() -> float:
+    return Path(__file__).stat().st_mtime
+
+
+async def info(engine: Engine, ask: Ask) -> Response:
+    """`docker info`."""
+    statuses, images, machine = await asyncio.gather(
+        engine.statuses(), engine.images.list(ImageQuery(all=True)), engine.metrics.machine()
+    )
+    settings = engine.settings
+    states = Counter(_counted(s) for s in statuses)
+    registries = {r: _registry(r, secure=False) for r in settings.insecure_registries}
+    unified = os.path.exists("/sys/fs/cgroup/cgroup.controllers")
+    view: dict[str, Any] = {
+        "ID": _machine_id(),
+        "Containers": len(statuses),
+        "ContainersRunning": states["running"],
+        "ContainersPaused": states["paused"],
+        "ContainersStopped": states["stopped"],
+        "Images": len(images.images),
+        "Driver": "overlay2",
+        "DriverStatus": [["Backing Filesystem", "extfs"], ["Supports d_type", "true"]],
+        "Plugins": {
+            "Volume": ["local"],
+            "Network": ["bridge", "host", "null"],
+            "Authorization": None,
+            "Log": ["json-file", "local", "none"],
+        },
+        **_kernel_facts(),
+        "NFd": len(os.listdir("/proc/self/fd")),
+        "OomKillDisable": not unified,
+        "NGoroutines": len(asyncio.all_tasks()),
+        "SystemTime": moment_text(time.time()),
+        "LoggingDriver": settings.log_driver,
+        "CgroupDriver": "cgroupfs",
+        "CgroupVersion": "2" if unified else "1",
+        "NEventsListener": 0,
+        "KernelVersion": KERNEL,
+        "OperatingSystem": _system_name(),
+        "OSVersion": "",
+        "OSType": "linux",
+        "Architecture": platform.machine(),
+        "IndexServerAddress": "https://index.docker.io/v1/",
+        "RegistryConfig": {
+            "InsecureRegistryCIDRs": ["127.0.0.0/8", "::1/128"],
+            "IndexConfigs": {"docker.io": _registry("docker.io", secure=True), **registries},
+            "Mirrors": list(settings.registry_mirrors),
+        },
+        "NCPU": machine.cores,
+        "MemTotal": machine.memory_total,
+        "GenericResources": None,
+        "DockerRootDir": settings.root,
+        "HttpProxy": "",
+        "HttpsProxy": "",
+        "NoProxy": "",
+        "Name": settings.name or socket.gethostname(),
+        "Labels": list(settings.labels),
+        "ExperimentalBuild": False,
+        "ServerVersion": ENGINE,
+        "Runtimes": {name: {"path": name} for name in settings.runtimes},
+        "DefaultRuntime": settings.runtimes[0] if settings.runtimes else "",
+        "Swarm": {
+            "NodeID": "",
+            "NodeAddr": "",
+            "LocalNodeState": "inactive",
+            "ControlAvailable": False,
+            "Error": "",
+            "RemoteManagers": None,
+        },
+        "LiveRestoreEnabled": True,
+        "Isolation": "",
+        "InitBinary": "sagong-init",
+        "ContainerdCommit": {"ID": ""},
+        "RuncCommit": {"ID": ""},
+        "InitCommit": {"ID": ""},
+        "SecurityOptions": ["name=seccomp,profile=builtin", "name=cgroupns"],
+        "CDISpecDirs": [],
+        "Warnings": None,
+    }
+    return answer(view)
+
+
+def _kernel_facts() -> dict[str, bool]:
+    names = (
+        "MemoryLimit", "SwapLimit", "CpuCfsPeriod", "CpuCfsQuota", "CPUShares", "CPUSet",
+        "PidsLimit", "IPv4Forwarding", "BridgeNfIptables", "BridgeNfIp6tables",
+    )  # fmt: skip
+    return {**dict.fromkeys(names, True), "Debug": False}
+
+
+def _registry(name: str, *, secure: bool) -> dict[str, Any]:
+    return {"Name": name, "Mirrors": [], "Secure": secure, "Official": name == "docker.io"}
+
+
+def _counted(status: ContainerStatus) -> str:
+    if status.state in (StatusState.RUNNING, StatusState.RESTARTING):
+        return "running"
+    return "paused" if status.state is StatusState.PAUSED else "stopped"
+
+
+def _machine_id() -> str:
+    try:
+        return Path("/etc/machine-id").read_text().strip()
+    except OSError:
+        return socket.gethostname()
+
+
+def _system_name() -> str:
+    try:
+        release = platform.freedesktop_os_release()
+    except OSError:
+        return "Linux"
+    return release.get("PRETTY_NAME", "Linux")
+
+
+async def disk_usage(engine: Engine, ask: Ask) -> Response:
+    """`docker system df`."""
+    kinds = ask.request.query.all("type") or list(_DF_TYPES)
+    unknown = set(kinds) - set(_DF_TYPES)
+    if unknown:
+        raise InvalidArgument(f"unknown object type: {sorted(unknown)[0]}")
+    statuses = await engine.statuses(foreign_too=True)
+    usage = await engine.images.usage()
+    view: dict[str, Any] = {}
+    if "image" in kinds:
+        view["LayersSize"] = usage.layers
+        view["Images"] = await _images(engine, ask, statuses)
+    if "container" in kinds:
+        own = [s for s in statuses if s.spec.id in engine.catalog.containers]
+        written = await containers.sizes(engine)
+        names = await engine.network_names()
+        view["Containers"] = [
+            list_view(
+                engine.record_of(s), s, names, version=ask.version, size=written.get(s.spec.id, 0)
+            )
+            for s in own
+        ]
+    if "volume" in kinds:
+        view["Volumes"] = await _volumes(engine, statuses)
+    if "build-cache" in kinds:
+        view["BuildCache"] = []
+    return answer({"LayersSize": 0, **{k: v for k, v in view.items() if v is not None}})
+
+
+async def _images(
+    engine: Engine, ask: Ask, statuses: list[ContainerStatus]
+) -> list[dict[str, Any]]:
+    uses = Counter(s.image.id for s in statuses if s.image)
+    found = (await engine.images.list(ImageQuery())).images
+    layers = Counter(layer.diff_id for image in found for layer in image.layers)
+    return [
+        image_line(
+            image,
+            containers=uses[image.id],
+            shared=sum(layer.size for layer in image.layers if layers[layer.diff_id] > 1),
+            version=ask.version,
+        )
+        for image in found
+    ]
+
+
+async def _volumes(engine: Engine, statuses: list[ContainerStatus]) -> list[dict[str, Any]]:
+    used = volumes.users(statuses)
+
+    async def view(volume: Volume) -> dict[str, Any]:
+        try:
+            size = (await engine.volumes.usage(VolumeRef(name=volume.name))).size
+        except SagongError:
+            size = -1
+        return volumes.volume_view(volume, (size, len(used.get(volume.name, ()))))
+
+    return [await view(volume) for volume in (await engine.volumes.list()).volumes]

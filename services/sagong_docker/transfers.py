@@ -1,0 +1,163 @@
+"""Images on their way: pull, import, push, save, load; progress as JSON lines."""
+
+from __future__ import annotations
+
+from sagong.contracts.image import (
+    ImageQuery,
+    ImportRequest,
+    LoadRequest,
+    PullRequest,
+    PushRequest,
+    SaveRequest,
+)
+from sagong.errors import InvalidArgument, NotFound, SagongError
+from sagong.http import Response
+from sagong.model import references
+from sagong_docker.ask import Ask
+from sagong_docker.credentials import credentials
+from sagong_docker.engine import Engine
+from sagong_docker.image_view import progress
+from sagong_docker.images import named
+from sagong_docker.naming import new_id
+from sagong_docker.transport import Lines, stream_down, uploading
+
+__all__ = ["create", "load", "push", "save"]
+
+
+async def create(engine: Engine, ask: Ask) -> Response | None:
+    """`docker pull` and `docker import` share a path."""
+    if ask.text("fromImage"):
+        await _pull(engine, ask)
+    elif ask.text("fromSrc"):
+        await _import(engine, ask)
+    else:
+        raise InvalidArgument("either fromImage or fromSrc must be given")
+    return None
+
+
+async def _pull(engine: Engine, ask: Ask) -> None:
+    reference = _wanted(ask.text("fromImage"), ask.text("tag"))
+    request = PullRequest(
+        id=new_id(),
+        reference=reference.familiar,
+        platform=ask.text("platform"),
+        credentials=credentials(ask.request.header("x-registry-auth")),
+    )
+    out = Lines(ask.request)
+    greeted = False
+    try:
+        async for item in engine.images.pull(request):
+            if not greeted:
+                greeted = True
+                await out.write(
+                    {"status": f"Pulling from {reference.path}", "id": reference.target}
+                )
+            if not item.image:
+                await out.write(progress(item))
+                continue
+            if item.digest:
+                await out.write({"status": f"Digest: {item.digest}"})
+            await out.write({"status": f"Status: {item.status.removeprefix('Status: ')}"})
+    except SagongError as error:
+        await out.fail(error)
+
+
+def _wanted(name: str, tag: str) -> references.Reference:
+    reference = references.parse(name)
+    if tag.startswith("sha256:"):
+        return reference.with_digest(tag)
+    return reference.with_tag(tag) if tag else reference.tagged
+
+
+async def _import(engine: Engine, ask: Ask) -> None:
+    if ask.text("fromSrc") != "-":
+        raise InvalidArgument(
+            "the engine fetches no URLs: download the archive and import it from standard input"
+        )
+    repository = ask.text("repo")
+    out = Lines(ask.request)
+    try:
+        async with uploading(engine.images, ask.request) as token:
+            request = ImportRequest(
+                upload=token,
+                reference=named(repository, ask.text("tag")),
+                message=ask.text("message"),
+                changes=tuple(ask.request.query.all("changes")),
+                platform=ask.text("platform"),
+            )
+            last = ""
+            async for item in engine.images.import_(request):
+                last = item.image or last
+                if not item.image:
+                    await out.write(progress(item))
+        await out.write({"status": last})
+    except SagongError as error:
+        await out.fail(error)
+
+
+async def push(engine: Engine, ask: Ask) -> None:
+    """`docker push`; without a tag all of the repository's, when asked so."""
+    tag = ask.text("tag")
+    names = [named(ask["name"], tag)] if tag else await _all_tags(engine, ask["name"])
+    given = credentials(ask.request.header("x-registry-auth"))
+    reference = references.parse(ask["name"])
+    out = Lines(ask.request)
+    greeted = False
+    try:
+        for name in names:
+            request = PushRequest(id=new_id(), reference=name, credentials=given)
+            async for item in engine.images.push(request):
+                if not greeted:
+                    greeted = True
+                    text = f"The push refers to repository [{reference.name}]"
+                    await out.write({"status": text})
+                if not item.digest:
+                    await out.write(progress(item))
+                    continue
+                pushed = references.parse(name).tag
+                text = f"{pushed}: digest: {item.digest} size: {item.size}"
+                await out.write({"status": text})
+                aux = {"Tag": pushed, "Digest": item.digest, "Size": item.size}
+                await out.write({"progressDetail": {}, "aux": aux})
+    except SagongError as error:
+        await out.fail(error)
+
+
+async def _all_tags(engine: Engine, name: str) -> list[str]:
+    wanted = references.parse(name)
+    found = [
+        tag
+        for image in (await engine.images.list(ImageQuery())).images
+        for tag in image.tags
+        if references.parse(tag).name == wanted.name
+    ]
+    if not found:
+        raise NotFound(f"An image does not exist locally with the tag: {wanted.familiar_name}")
+    return sorted(found)
+
+
+async def save(engine: Engine, ask: Ask) -> None:
+    """`docker save` of one name in the path or several in the query."""
+    names = [ask.parts["name"]] if "name" in ask.parts else ask.request.query.all("names")
+    names = [part for name in names for part in name.split(",") if part]
+    if not names:
+        raise InvalidArgument("no image is named: give names=")
+    address = await engine.images.save(SaveRequest(references=tuple(names)))
+    await stream_down(ask.request, address, "application/x-tar")
+
+
+async def load(engine: Engine, ask: Ask) -> None:
+    """`docker load`."""
+    out = Lines(ask.request)
+    try:
+        async with uploading(engine.images, ask.request) as token:
+            async for item in engine.images.load(LoadRequest(upload=token)):
+                if item.reference:
+                    await out.write({"stream": f"Loaded image: {item.reference}\n"})
+                elif item.image:
+                    await out.write({"stream": f"Loaded image ID: {item.image}\n"})
+                elif not ask.flag("quiet"):
+                    await out.write(progress(item))
+        await out.begin()
+    except SagongError as error:
+        await out.fail(error)

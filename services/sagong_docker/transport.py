@@ -1,0 +1,75 @@
+"""Bodies of HTTP as streams beside the bus, and back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import msgspec
+
+from sagong.contracts.image import Images
+from sagong.contracts.streams import Address
+from sagong.errors import SagongError
+from sagong.http import Request, Stream
+from sagong_docker.bridge import opened
+from sagong_docker.refusal import error_document
+
+__all__ = ["Lines", "send_up", "stream_down", "uploading"]
+
+
+@contextlib.asynccontextmanager
+async def uploading(images: Images, request: Request) -> AsyncIterator[str]:
+    """Send the request's body up while the block runs; yields the upload's token."""
+    address = await images.upload()
+    sending = asyncio.ensure_future(send_up(address, request))
+    try:
+        yield address.token
+        await sending
+    finally:
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
+
+
+async def send_up(address: Address, request: Request) -> None:
+    """The whole body; what the receiver doesn't want is read to its end all the same."""
+    async with opened(address) as link:
+        async for chunk in request.chunks():
+            await link.write(chunk)
+        link.end()
+        while await link.read():
+            continue
+
+
+async def stream_down(request: Request, address: Address, content_type: str) -> None:
+    """A raw stream as the answer's body."""
+    async with opened(address) as link:
+        out = request.stream(200, {"Content-Type": content_type})
+        while data := await link.read():
+            await out.write(data)
+
+
+class Lines:
+    """JSON lines of a long operation: the head waits for the first line, so that an early failure
+    has a status of its own."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._out: Stream | None = None
+
+    async def write(self, document: object) -> None:
+        """One line."""
+        if self._out is None:
+            self._out = self._request.stream(200, {"Content-Type": "application/json"})
+        await self._out.write(msgspec.json.encode(document) + b"\r\n")
+
+    async def begin(self) -> None:
+        """Send the head without a line."""
+        if self._out is None:
+            self._out = self._request.stream(200, {"Content-Type": "application/json"})
+
+    async def fail(self, error: SagongError) -> None:
+        """An error within; raised when nothing was sent yet."""
+        if self._out is None:
+            raise error
+        await self.write(error_document(error))

@@ -1,0 +1,55 @@
+"""Versions of the Docker API: what is advertised, what is accepted, what a path asks for. Pure."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+
+from sagong.errors import InvalidArgument
+
+__all__ = ["API", "ENGINE", "MINIMUM", "Versioned", "text_of", "versioned"]
+
+API = (1, 48)
+MINIMUM = (1, 24)
+ENGINE = "28.0.4"
+KERNEL = platform.release()
+
+
+@dataclass(frozen=True, slots=True)
+class Versioned:
+    """A path without its version, and the version asked for."""
+
+    version: tuple[int, int]
+    segments: tuple[str, ...]
+
+
+def text_of(version: tuple[int, int]) -> str:
+    """`1.48`."""
+    return f"{version[0]}.{version[1]}"
+
+
+def versioned(segments: tuple[str, ...]) -> Versioned:
+    """Split the path; without a version the newest is meant."""
+    version = _version(segments[0]) if segments else None
+    if version is None:
+        return Versioned(API, segments)
+    if version > API:
+        raise InvalidArgument(
+            f"client version {text_of(version)} is too new. "
+            f"Maximum supported API version is {text_of(API)}"
+        )
+    if version < MINIMUM:
+        raise InvalidArgument(
+            f"client version {text_of(version)} is too old. Minimum supported API version is "
+            f"{text_of(MINIMUM)}, please upgrade your client to a newer version"
+        )
+    return Versioned(version, segments[1:])
+
+
+def _version(segment: str) -> tuple[int, int] | None:
+    if not segment.startswith("v"):
+        return None
+    major, dot, minor = segment[1:].partition(".")
+    if not dot or not (major.isascii() and major.isdigit() and minor.isascii() and minor.isdigit()):
+        return None
+    return int(major), int(minor)

@@ -1,0 +1,180 @@
+"""Volumes: list, inspect, create, remove, prune."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from typing import Any
+
+from sagong.contracts.node import ContainerStatus
+from sagong.contracts.volume import Volume, VolumeRef
+from sagong.errors import (
+    AlreadyExists,
+    Conflict,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    SagongError,
+)
+from sagong.http import Response
+from sagong_docker.ask import Ask
+from sagong_docker.engine import Engine
+from sagong_docker.filters import Filters
+from sagong_docker.moment import moment_text
+from sagong_docker.naming import new_id
+from sagong_docker.refusal import answer, empty
+
+__all__ = ["create", "inspect", "list_all", "prune", "remove", "users", "volume_view"]
+
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+\Z")
+_ANONYMOUS_LABEL = "com.docker.volume.anonymous"
+
+
+def volume_view(volume: Volume, usage: tuple[int, int] | None = None) -> dict[str, Any]:
+    """A volume; `usage` is (bytes, containers)."""
+    labels = dict(volume.labels)
+    if volume.anonymous:
+        labels.setdefault(_ANONYMOUS_LABEL, "")
+    view: dict[str, Any] = {
+        "CreatedAt": moment_text(volume.created),
+        "Driver": volume.driver,
+        "Labels": labels or None,
+        "Mountpoint": volume.mountpoint,
+        "Name": volume.name,
+        "Options": dict(volume.options) or None,
+        "Scope": "local",
+    }
+    if usage is not None:
+        view["UsageData"] = {"Size": usage[0], "RefCount": usage[1]}
+    return view
+
+
+def users(statuses: list[ContainerStatus]) -> dict[str, list[str]]:
+    """Ids of containers, running or not, by the volumes they name."""
+    found: dict[str, list[str]] = {}
+    for status in statuses:
+        names = {m.source for m in status.spec.mounts if m.kind == "volume"}
+        names |= {name for kind, name, *_ in status.mounts if kind == "volume"}
+        for name in names:
+            found.setdefault(name, []).append(status.spec.id)
+    return found
+
+
+async def list_all(engine: Engine, ask: Ask) -> Response:
+    """`docker volume ls`."""
+    filters = ask.filters()
+    filters.check(("dangling", "driver", "label", "label!", "name"))
+    used: dict[str, list[str]] = {}
+    if filters["dangling"]:
+        used = users(await engine.statuses(foreign_too=True))
+    volumes = (await engine.volumes.list()).volumes
+    shown = [volume_view(v) for v in volumes if _matches(v, filters, used)]
+    return answer({"Volumes": shown, "Warnings": None})
+
+
+def _matches(volume: Volume, filters: Filters, used: dict[str, list[str]]) -> bool:
+    labels = dict(volume.labels)
+    dangling = filters.boolean("dangling")
+    return (
+        filters.pattern("name", (volume.name,))
+        and filters.exact("driver", volume.driver)
+        and filters.labels(labels)
+        and filters.without_labels(labels)
+        and (dangling is None or dangling == (volume.name not in used))
+    )
+
+
+async def inspect(engine: Engine, ask: Ask) -> Response:
+    """`docker volume inspect`."""
+    return answer(volume_view(await _volume(engine, ask["name"])))
+
+
+async def _volume(engine: Engine, name: str) -> Volume:
+    try:
+        return await engine.volumes.inspect(VolumeRef(name=name))
+    except (NotFound, InvalidArgument):
+        raise NotFound(f"get {name}: no such volume") from None
+
+
+async def create(engine: Engine, ask: Ask) -> Response:
+    """`docker volume create`; an existing one is given back as it is."""
+    body = await ask.document()
+    name = str(body.get("Name") or "")
+    if name and not _NAME.match(name):
+        raise InvalidArgument(
+            f"create {name}: {name!r} includes invalid characters for a local volume name, only "
+            '"[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, '
+            "use absolute path"
+        )
+    if body.get("ClusterVolumeSpec"):
+        raise InvalidArgument("cluster volumes need swarm, which is not here")
+    wanted = Volume(
+        name=name or new_id(),
+        driver=str(body.get("Driver") or "local"),
+        options=tuple((str(k), str(v)) for k, v in (body.get("DriverOpts") or {}).items()),
+        labels=tuple((str(k), str(v)) for k, v in (body.get("Labels") or {}).items()),
+        anonymous=not name,
+    )
+    try:
+        made = await engine.volumes.create(wanted)
+    except AlreadyExists:
+        made = await _existing(engine, wanted)
+    else:
+        engine.history.note("volume", "create", made.name, {"driver": made.driver})
+    return answer(volume_view(made), 201)
+
+
+async def _existing(engine: Engine, wanted: Volume) -> Volume:
+    """Another driver is a conflict; other options are not, as in Docker."""
+    there = await _volume(engine, wanted.name)
+    if there.driver != wanted.driver:
+        raise Conflict(
+            f"a volume with the same name but different driver ({there.driver}) already exists: "
+            f"{wanted.name}"
+        )
+    return there
+
+
+async def remove(engine: Engine, ask: Ask) -> Response:
+    """`docker volume rm`."""
+    name = ask["name"]
+    force = ask.flag("force")
+    try:
+        volume = await _volume(engine, name)
+    except NotFound:
+        if force:
+            return empty()
+        raise
+    holders = users(await engine.statuses(foreign_too=True)).get(name, [])
+    refused = Conflict(f"remove {name}: volume is in use - [{', '.join(holders)}]")
+    if holders:
+        raise refused
+    try:
+        await engine.volumes.delete(VolumeRef(name=name, force=force))
+    except FailedPrecondition:
+        raise refused from None
+    engine.history.note("volume", "destroy", name, {"driver": volume.driver})
+    return empty()
+
+
+async def prune(engine: Engine, ask: Ask) -> Response:
+    """`docker volume prune`: from 1.42 anonymous ones alone, unless `all` is asked for."""
+    filters = ask.filters()
+    filters.check(("all", "label", "label!"))
+    everything = ask.version < (1, 42) or bool(filters.boolean("all"))
+    used = users(await engine.statuses(foreign_too=True))
+    removed, freed = [], 0
+    for volume in (await engine.volumes.list()).volumes:
+        labels = dict(volume.labels)
+        anonymous = volume.anonymous or _ANONYMOUS_LABEL in labels
+        if volume.name in used or not (everything or anonymous):
+            continue
+        if not (filters.labels(labels) and filters.without_labels(labels)):
+            continue
+        with contextlib.suppress(SagongError):
+            size = (await engine.volumes.usage(VolumeRef(name=volume.name))).size
+            await engine.volumes.delete(VolumeRef(name=volume.name))
+            removed.append(volume.name)
+            freed += size
+            engine.history.note("volume", "destroy", volume.name, {"driver": volume.driver})
+    return answer({"VolumesDeleted": removed or None, "SpaceReclaimed": freed})
