@@ -178,7 +178,9 @@ def write_oci_layout(directory: Path, config: bytes, layers: list[bytes], name: 
 
 def build(directory: Path, name: str = NAME) -> Sample:
     """Write the sample image below `directory` in both forms."""
-    second = layer({"etc/sample-release": "second layer\n", "etc/.wh.deleted-by-the-next-layer": ""})
+    second = layer(
+        {"etc/sample-release": "second layer\n", "etc/.wh.deleted-by-the-next-layer": ""}
+    )
     layers = [_base_layer(), second]
     diff_ids = [_digest(raw) for raw in layers]
     config = _config(diff_ids)

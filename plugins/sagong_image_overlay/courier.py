@@ -17,7 +17,7 @@ import msgspec
 
 from sagong.errors import Internal, ResourceExhausted, SagongError
 from sagong.linux import capabilities, process
-from sagong_image_overlay import naming
+from sagong.model import references
 from sagong_image_overlay.content import Content
 from sagong_image_overlay.download import Download
 from sagong_image_overlay.errand import Errand
@@ -48,7 +48,7 @@ def _give_up_rights() -> None:
 
 def _run(errand: Errand, tell: Teller) -> None:
     content = Content(Path(errand.content))
-    reference = naming.parse(errand.reference)
+    reference = references.parse(errand.reference)
     if errand.manifest:
         Push(
             reference,

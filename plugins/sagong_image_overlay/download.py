@@ -15,10 +15,10 @@ from typing import Any
 from sagong.errors import InvalidArgument, NotFound, PermissionDenied, SagongError
 from sagong.model import oci
 from sagong.model.oci import MediaType
+from sagong.model.references import Reference
 from sagong_image_overlay.content import Content, sync_directory
 from sagong_image_overlay.errand import Login
 from sagong_image_overlay.exchange import Lost, backoff
-from sagong_image_overlay.naming import Reference
 from sagong_image_overlay.registry import ManifestAnswer, Repository, open_repository
 from sagong_image_overlay.settings import Registries
 
@@ -94,7 +94,7 @@ class Download:
     def _explained(self, error: SagongError, name: str) -> SagongError:
         """Docker's words in front of the registry's."""
         code = error.detail.get("code", "")
-        repository = self.reference.familiar_repository
+        repository = self.reference.familiar_name
         if code == "MANIFEST_UNKNOWN":
             return NotFound(f"manifest for {name} not found: {error.message}")
         if code == "NAME_UNKNOWN":

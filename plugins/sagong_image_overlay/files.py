@@ -22,9 +22,8 @@ from sagong.contracts.image import (
     RootRef,
 )
 from sagong.contracts.streams import Address
-from sagong.model import oci
+from sagong.model import oci, references
 from sagong.model.oci import MediaType
-from sagong_image_overlay import naming
 from sagong_image_overlay.configuration import Step, grown_config
 from sagong_image_overlay.manifests import with_layer
 from sagong_image_overlay.roots import Lease
@@ -115,7 +114,7 @@ class Files:
         """Make an image of a container's changes."""
         store = self._store
         lease = store.roots.get(request.container)
-        reference = naming.parse(request.reference).tagged() if request.reference else None
+        reference = references.parse(request.reference).tagged if request.reference else None
         parent = store.index.images.get(lease.image.id)
         layer = await self._pack(lease)
         step = Step(

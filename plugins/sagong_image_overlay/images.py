@@ -38,8 +38,7 @@ from sagong.contracts.streams import Address
 from sagong.errors import InvalidArgument, NotFound
 from sagong.host import Host
 from sagong.linux import capabilities, syscalls
-from sagong.model import oci
-from sagong_image_overlay import naming
+from sagong.model import oci, references
 from sagong_image_overlay.files import Files
 from sagong_image_overlay.index import Record
 from sagong_image_overlay.loading import Loading
@@ -133,10 +132,10 @@ class ImageOverlay:
     async def tag(self, request: TagRequest) -> None:
         """Name an image."""
         record = self._store.index.find(request.source)
-        target = naming.parse(request.target)
+        target = references.parse(request.target)
         if target.digest:
             raise InvalidArgument("refusing to create a tag with a digest reference")
-        await self._store.name(record, target.tagged(), "tag")
+        await self._store.name(record, target.tagged, "tag")
 
     async def import_(self, request: ImportRequest) -> AsyncIterator[Progress]:
         """Make an image of a filesystem archive."""
@@ -295,14 +294,14 @@ def _may_differ(upper: str) -> bool:
         return True
 
 
-def _is_named(reference: naming.Reference, pattern: str) -> bool:
+def _is_named(reference: references.Reference, pattern: str) -> bool:
     """Docker's `reference` filter: a name or a pattern, with or without the tag."""
-    forms = {reference.familiar, reference.familiar_repository, reference.full}
-    forms.add(reference.repository)
+    forms = {reference.familiar, reference.familiar_name, reference.canonical}
+    forms.add(reference.name)
     if pattern in forms:
         return True
     with contextlib.suppress(InvalidArgument):
-        if naming.parse(pattern).full == reference.repository:
+        if references.parse(pattern).canonical == reference.name:
             return True
     return any(_path_matches(form, pattern) for form in forms)
 

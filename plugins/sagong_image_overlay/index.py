@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from sagong.errors import FailedPrecondition, InvalidArgument, NotFound
+from sagong.model import references
 from sagong_image_overlay import naming
 from sagong_image_overlay.content import sync_directory
 
@@ -120,13 +121,13 @@ class Index:
             self._reverse = table
         return self._reverse.get(identity, ([], []))
 
-    def names_of(self, identity: str) -> list[naming.Reference]:
+    def names_of(self, identity: str) -> list[references.Reference]:
         """The tags of an image, sorted."""
-        return [naming.parse(name) for name in sorted(self._names(identity)[0])]
+        return [references.parse(name) for name in sorted(self._names(identity)[0])]
 
-    def digests_of(self, identity: str) -> list[naming.Reference]:
+    def digests_of(self, identity: str) -> list[references.Reference]:
         """The repository digests of an image, sorted."""
-        return [naming.parse(name) for name in sorted(self._names(identity)[1])]
+        return [references.parse(name) for name in sorted(self._names(identity)[1])]
 
     def find(self, text: str) -> Record:
         """The image of a name, digest reference, id or unique prefix of one."""
@@ -142,16 +143,16 @@ class Index:
     def _by_name(self, text: str) -> str | None:
         if not naming.is_name(text):
             return None
-        reference = naming.parse(text).tagged()
+        reference = references.parse(text).tagged
         if reference.digest:
-            by_digest = self.digests.get(f"{reference.repository}@{reference.digest}")
+            by_digest = self.digests.get(f"{reference.name}@{reference.digest}")
             return by_digest or self._by_manifest(reference)
-        return self.names.get(reference.full)
+        return self.names.get(reference.canonical)
 
-    def _by_manifest(self, reference: naming.Reference) -> str | None:
+    def _by_manifest(self, reference: references.Reference) -> str | None:
         """`name@sha256:…` of an image that has that name and manifest or id."""
         for name, identity in self.names.items():
-            if name.rpartition(":")[0] == reference.repository:
+            if name.rpartition(":")[0] == reference.name:
                 record = self.images[identity]
                 if reference.digest in (record.manifest, record.id):
                     return identity
@@ -175,4 +176,4 @@ def _shown(text: str) -> str:
     """A name with its tag, as Docker's message has it."""
     if not naming.is_name(text):
         return text
-    return naming.parse(text).tagged().familiar
+    return references.parse(text).tagged.familiar

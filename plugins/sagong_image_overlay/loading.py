@@ -13,9 +13,8 @@ from pathlib import Path
 
 from sagong.contracts.image import ImageChanged, ImportRequest, LoadRequest, Progress
 from sagong.errors import InvalidArgument, NotFound, SagongError
-from sagong.model import oci
+from sagong.model import oci, references
 from sagong.model.oci import MediaType
-from sagong_image_overlay import naming
 from sagong_image_overlay.compression import compression_of
 from sagong_image_overlay.configuration import Step, apply_changes, new_config
 from sagong_image_overlay.manifests import new_manifest
@@ -120,7 +119,7 @@ class Loading:
             os.close(source)
 
     async def _load_one(self, archive: Unpacked, found: Found) -> list[Progress]:
-        names = [naming.parse(name).tagged() for name in found.names]
+        names = [references.parse(name).tagged for name in found.names]
         new = await asyncio.to_thread(self._adopt, archive, found)
         manifest = oci.decode(new.manifest, oci.Manifest, "manifest")
         content = self._store.content
@@ -143,7 +142,7 @@ class Loading:
     async def import_(self, request: ImportRequest) -> AsyncGenerator[Progress, None]:
         """One layer of the upload; the last item is the image."""
         store = self._store
-        name = naming.parse(request.reference).tagged() if request.reference else None
+        name = references.parse(request.reference).tagged if request.reference else None
         if name is not None and name.digest:
             raise InvalidArgument("cannot import digest reference")
         wanted = oci.parse_platform(request.platform, machine())
@@ -277,7 +276,7 @@ def _names_of(descriptor: oci.Descriptor) -> list[str]:
         # A bare tag, as the specification has it, names no repository.
         if "/" in name or ":" in name:
             with contextlib.suppress(SagongError):
-                return [naming.parse(name).full]
+                return [references.parse(name).canonical]
     return []
 
 

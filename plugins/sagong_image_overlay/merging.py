@@ -134,9 +134,11 @@ class MergedWriter(Writer):
         return known
 
     def _real(self, name: bytes) -> bytes:
+        """The path with links resolved; what does not exist yet stays as it is."""
         wanted = self._base + b"/" + name if name else self._base
         real = b""
-        for part in (p for p in wanted.split(b"/") if p):
+        parts = [part for part in wanted.split(b"/") if part]
+        for number, part in enumerate(parts, 1):
             try:
                 with self._tree.place(real + b"/" + part, follow=True) as place:
                     real = place.path
@@ -145,6 +147,8 @@ class MergedWriter(Writer):
                     f"archive has entries below /{os.fsdecode(name)}, a link that leads nowhere "
                     f"({error.message})"
                 ) from None
+            if place.found is None:
+                return b"/".join((real, *parts[number:]))
         return real
 
     def close(self) -> None:

@@ -6,7 +6,7 @@ import asyncio
 
 from sagong.contracts.image import ImageChanged, ImageQuery, Removed, RemoveRequest
 from sagong.errors import Conflict
-from sagong_image_overlay import naming
+from sagong.model import references
 from sagong_image_overlay.index import Record
 from sagong_image_overlay.naming import short_id
 from sagong_image_overlay.store import Store
@@ -54,8 +54,8 @@ class Removal:
         )
 
     def _remove_name(self, record: Record, request: RemoveRequest, result: Result) -> None:
-        reference = naming.parse(request.reference).tagged()
-        others = [r for r in self._index.names_of(record.id) if r.full != reference.full]
+        reference = references.parse(request.reference).tagged
+        others = [r for r in self._index.names_of(record.id) if r.canonical != reference.canonical]
         if reference.digest:
             others = [*self._index.names_of(record.id), *self._other_digests(record, reference)]
         users = self._store.roots.users_of(record.id)
@@ -71,13 +71,15 @@ class Removal:
             self._untag_all(record, result)
             self._delete(record, prune_parents=request.prune_parents, result=result)
 
-    def _other_digests(self, record: Record, reference: naming.Reference) -> list[naming.Reference]:
+    def _other_digests(
+        self, record: Record, reference: references.Reference
+    ) -> list[references.Reference]:
         found = self._index.digests_of(record.id)
-        return [other for other in found if other.full != reference.full]
+        return [other for other in found if other.canonical != reference.canonical]
 
     def _remove_image(self, record: Record, request: RemoveRequest, result: Result) -> None:
         users = self._store.roots.users_of(record.id)
-        repositories = {r.repository for r in self._index.names_of(record.id)}
+        repositories = {r.name for r in self._index.names_of(record.id)}
         shown = short_id(record.id)
         if self._index.children(record.id):
             raise Conflict(
@@ -97,9 +99,9 @@ class Removal:
         self._untag_all(record, result)
         self._delete(record, prune_parents=request.prune_parents, result=result)
 
-    def _untag(self, record: Record, reference: naming.Reference, result: Result) -> None:
+    def _untag(self, record: Record, reference: references.Reference, result: Result) -> None:
         table = self._index.digests if reference.digest else self._index.names
-        key = f"{reference.repository}@{reference.digest}" if reference.digest else reference.full
+        key = f"{reference.name}@{reference.digest}" if reference.digest else reference.canonical
         if table.pop(key, None) is not None:
             result.untagged.append(reference.familiar)
             result.events.append(

@@ -10,7 +10,7 @@ import msgspec
 
 from sagong.contracts.image import SaveRequest
 from sagong.contracts.streams import Address
-from sagong.model import oci
+from sagong.model import oci, references
 from sagong.model.oci import MediaType
 from sagong_image_overlay import naming
 from sagong_image_overlay.index import Record
@@ -25,7 +25,7 @@ class Chosen:
     """An image to save, with the names that were asked for."""
 
     record: Record
-    names: list[naming.Reference] = field(default_factory=list)
+    names: list[references.Reference] = field(default_factory=list)
 
 
 class Saving:
@@ -60,25 +60,25 @@ class Saving:
         chosen: dict[str, Chosen] = {}
         for text in request.references:
             for name in self._meant(text):
-                record = index.find(name.full if name else text)
+                record = index.find(name.canonical if name else text)
                 image = chosen.setdefault(record.id, Chosen(record))
                 if name and name not in image.names:
                     image.names.append(name)
         return list(chosen.values())
 
-    def _meant(self, text: str) -> list[naming.Reference | None]:
+    def _meant(self, text: str) -> list[references.Reference | None]:
         """The names that a text means: all tags of a bare repository; None for an image as such."""
         index = self._store.index
         if index.is_by_id(text) or not naming.is_name(text):
             return [None]
-        reference = naming.parse(text)
+        reference = references.parse(text)
         if reference.digest:
             return [None]
         if reference.tag:
             return [reference]
-        names = [naming.parse(name) for name in sorted(index.names)]
-        tagged = [name for name in names if name.repository == reference.repository]
-        return [*tagged] or [reference.tagged()]
+        names = [references.parse(name) for name in sorted(index.names)]
+        tagged = [name for name in names if name.name == reference.name]
+        return [*tagged] or [reference.tagged]
 
     def _documents(self, chosen: list[Chosen]) -> dict[str, bytes]:
         saved = []
@@ -95,7 +95,7 @@ class Saving:
             )
             manifests += self._descriptors(image)
             for name in image.names:
-                tags = repositories.setdefault(name.familiar_repository, {})
+                tags = repositories.setdefault(name.familiar_name, {})
                 tags[name.tag] = record.id.removeprefix("sha256:")
         index = oci.Index(
             schema_version=2, media_type=MediaType.OCI_INDEX, manifests=tuple(manifests)
@@ -118,7 +118,7 @@ class Saving:
         found = []
         for name in image.names:
             notes = {
-                "io.containerd.image.name": name.full,
+                "io.containerd.image.name": name.canonical,
                 "org.opencontainers.image.ref.name": name.tag,
             }
             found.append(msgspec.structs.replace(plain, annotations=notes))

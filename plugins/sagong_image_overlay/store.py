@@ -17,8 +17,7 @@ from sagong.contract import Message
 from sagong.contracts.image import Image, ImageChanged, ImageConfig
 from sagong.contracts.image import Layer as LayerFacts
 from sagong.errors import InvalidArgument
-from sagong.model import oci
-from sagong_image_overlay import naming
+from sagong.model import oci, references
 from sagong_image_overlay.content import Content
 from sagong_image_overlay.index import Index, Record
 from sagong_image_overlay.layers import Layers, Spot
@@ -206,9 +205,9 @@ class Store:
             await self.index.save()
         return fixed
 
-    async def name(self, record: Record, reference: naming.Reference, action: str) -> None:
+    async def name(self, record: Record, reference: references.Reference, action: str) -> None:
         """Give an image a name and tell of it; durable when it returns."""
-        self.index.names[reference.full] = record.id
+        self.index.names[reference.canonical] = record.id
         self._touch(record.id)
         await self.index.save()
         self.emit(ImageChanged(action=action, id=record.id, reference=reference.familiar))

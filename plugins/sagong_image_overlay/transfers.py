@@ -20,9 +20,8 @@ from sagong.contracts.image import (
     PushRequest,
 )
 from sagong.errors import InvalidArgument, NotFound, Unavailable, from_code
-from sagong.model import oci
+from sagong.model import oci, references
 from sagong.model.oci import MediaType
-from sagong_image_overlay import naming
 from sagong_image_overlay.errand import Errand, Login
 from sagong_image_overlay.index import Record
 from sagong_image_overlay.manifests import is_packed, with_packed
@@ -125,7 +124,7 @@ class Transfers:
 
     async def pull(self, request: PullRequest) -> AsyncGenerator[Progress, None]:
         """Progress by layers; the last item has the image and its digest."""
-        reference = naming.parse(request.reference).tagged()
+        reference = references.parse(request.reference).tagged
         if request.policy == "missing":
             with contextlib.suppress(NotFound):
                 record = self._store.index.find(request.reference)
@@ -148,7 +147,7 @@ class Transfers:
             await asyncio.gather(work, return_exceptions=True)
 
     async def _pull(
-        self, request: PullRequest, reference: naming.Reference, arrival: Arrival
+        self, request: PullRequest, reference: references.Reference, arrival: Arrival
     ) -> None:
         try:
             await self._bring(request, reference, arrival)
@@ -159,12 +158,13 @@ class Transfers:
             arrival.queue.put_nowait(error)
 
     async def _bring(
-        self, request: PullRequest, reference: naming.Reference, arrival: Arrival
+        self, request: PullRequest, reference: references.Reference, arrival: Arrival
     ) -> None:
         store = self._store
+        store.workshop.warm()
         wanted = oci.parse_platform(request.platform, machine())
         errand = Errand(
-            reference=reference.full,
+            reference=reference.canonical,
             content=str(store.content.root),
             parallel=store.settings.downloads,
             login=_login(request.credentials),
@@ -175,7 +175,7 @@ class Transfers:
             async with asyncio.TaskGroup() as group:
                 async for event in send_courier(errand):
                     self._handle(event, arrival, group, keep)
-            before = store.index.names.get(reference.full)
+            before = store.index.names.get(reference.canonical)
             record = await store.add(NewImage(arrival.raw, arrival.media_type))
             await self._register(record, reference, arrival.digest)
         fresh = "Image is up to date" if before == record.id else "Downloaded newer image"
@@ -211,9 +211,9 @@ class Transfers:
             case "blob":
                 arrival.unpack(group, event["digest"])
 
-    async def _register(self, record: Record, reference: naming.Reference, digest: str) -> None:
+    async def _register(self, record: Record, reference: references.Reference, digest: str) -> None:
         index = self._store.index
-        index.digests[f"{reference.repository}@{digest}"] = record.id
+        index.digests[f"{reference.name}@{digest}"] = record.id
         index.changed()
         if reference.digest:
             await index.save()
@@ -226,11 +226,11 @@ class Transfers:
     async def push(self, request: PushRequest) -> AsyncGenerator[Progress, None]:
         """Progress by layers; the last item has the manifest's digest and size."""
         store = self._store
-        reference = naming.parse(request.reference).tagged()
-        identity = store.index.names.get(reference.full)
+        reference = references.parse(request.reference).tagged
+        identity = store.index.names.get(reference.canonical)
         if identity is None:
             raise NotFound(
-                "An image does not exist locally with the tag: " + reference.familiar_repository
+                "An image does not exist locally with the tag: " + reference.familiar_name
             )
         record = store.index.images[identity]
         with store.content.pinned(*record.content):
@@ -239,7 +239,7 @@ class Transfers:
             raw = store.content.read(digest)
             manifest = oci.decode(raw, oci.Manifest, "manifest")
             errand = Errand(
-                reference=reference.full,
+                reference=reference.canonical,
                 content=str(store.content.root),
                 parallel=store.settings.uploads,
                 login=_login(request.credentials),
@@ -253,7 +253,7 @@ class Transfers:
                     yield progress
 
     async def _carry(
-        self, errand: Errand, record: Record, reference: naming.Reference
+        self, errand: Errand, record: Record, reference: references.Reference
     ) -> AsyncGenerator[Progress, None]:
         async for event in send_courier(errand):
             if event["event"] == "status":
@@ -266,7 +266,7 @@ class Transfers:
                 continue
             digest, size = event["digest"], event["size"]
             index = self._store.index
-            index.digests[f"{reference.repository}@{digest}"] = record.id
+            index.digests[f"{reference.name}@{digest}"] = record.id
             index.changed()
             await index.save()
             self._store.emit(
@@ -280,13 +280,15 @@ class Transfers:
                 reference=reference.familiar,
             )
 
-    def _sources(self, reference: naming.Reference, manifest: oci.Manifest) -> dict[str, list[str]]:
+    def _sources(
+        self, reference: references.Reference, manifest: oci.Manifest
+    ) -> dict[str, list[str]]:
         """Repositories of the same registry that are known to have a blob."""
         index = self._store.index
         found: dict[str, list[str]] = {}
         wanted = {manifest.config.digest, *(layer.digest for layer in manifest.layers)}
         for name, identity in index.digests.items():
-            other = naming.parse(name)
+            other = references.parse(name)
             if other.domain != reference.domain or other.path == reference.path:
                 continue
             for digest in wanted & index.images[identity].content:

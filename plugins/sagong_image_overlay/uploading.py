@@ -12,10 +12,10 @@ from typing import Any, BinaryIO, cast
 
 from sagong.errors import InvalidArgument, PermissionDenied, SagongError
 from sagong.model import oci
+from sagong.model.references import Reference
 from sagong_image_overlay.content import Content
 from sagong_image_overlay.errand import Login
 from sagong_image_overlay.exchange import Answer, Lost, backoff
-from sagong_image_overlay.naming import Reference
 from sagong_image_overlay.registry import Repository, open_repository
 from sagong_image_overlay.settings import Registries
 
@@ -71,7 +71,7 @@ class Push:
         try:
             self._push(repository)
         except PermissionDenied as error:
-            name = self.reference.repository.removeprefix("docker.io/")
+            name = self.reference.name.removeprefix("docker.io/")
             raise PermissionDenied(
                 f"push access denied to {name}, repository does not exist or may require "
                 f"authorization: {error.message}"

@@ -69,6 +69,12 @@ class Workshop:
             self._busy -= 1
             self._end_later()
 
+    def warm(self) -> None:
+        """Start the fork server, since there will be work soon."""
+        if self._process is None or self._process.poll() is not None:
+            self._start()
+        self._end_later()
+
     async def _send(self, message: bytes, descriptors: tuple[int, ...]) -> None:
         for _ in range(200):
             if self._control is None or self._process is None or self._process.poll() is not None:
