@@ -1,0 +1,244 @@
+"""Namespaces being built: a pinned one with loopback, an interface and resolver sockets inside.
+
+All of it is I/O of a few hundred microseconds in worker threads; the firewall and the records know
+of a cell only once a sandbox has it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import secrets
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from sagong.contracts.network import Endpoint
+from sagong_network_bridge import expressions as ex
+from sagong_network_bridge import links
+from sagong_network_bridge.expressions import Hook
+from sagong_network_bridge.namespaces import Home, unpin, write_sysctl
+from sagong_network_bridge.netlink import NETFILTER, ROUTE, Channel, Request
+from sagong_network_bridge.nft import BaseChain, Nftables, Rule
+
+__all__ = ["RESOLVER", "Cell", "Cells", "Port", "endpoint_requests"]
+
+RESOLVER = "127.0.0.11"
+_LOOPBACK = 1
+# eth0 has index 2, and so on: inside a namespace of ours nothing else makes interfaces first.
+_FIRST_INDEX = 2
+_CHECKSUMS = {6: 16, 17: 6}
+_MOST_PORTS = 1024
+
+
+class Port(NamedTuple):
+    """What an interface on a network must be like."""
+
+    network: str
+    bridge: str
+    index: int
+    ipv6: bool = False
+    isolated: bool = False
+    hairpin: bool = False
+    mtu: int = 0
+
+
+@dataclass
+class Cell:
+    """A namespace with one interface or none, its sockets still in our hands."""
+
+    pin: Path
+    port: Port | None = None
+    veth: str = ""
+    channel: Channel | None = None
+    resolver_port: int = 0
+    sockets: list[socket.socket] = field(default_factory=list)
+
+    def close(self) -> None:
+        """Let go of all that holds the namespace, apart from its pin."""
+        if self.channel is not None:
+            self.channel.close()
+            self.channel = None
+        for served in self.sockets:
+            served.close()
+        self.sockets = []
+
+
+class Cells:
+    """Builds them; every method blocks and belongs into a worker thread."""
+
+    def __init__(self, prefix: str, pins: Path, home: Home, host: Channel) -> None:
+        self._prefix = prefix
+        self._pins = pins
+        self._home = home
+        self._host = host
+
+    def build(self, port: Port | None, *, resolver: bool) -> Cell:
+        """A new namespace; nothing is left behind after an error."""
+        pin = self._pins / f"{self._prefix}-{secrets.token_hex(6)}"
+        cell = Cell(pin)
+        try:
+            with self._home.new(pin) as descriptor:
+                self._furnish(cell, port, descriptor, resolver=resolver)
+        except BaseException:
+            cell.close()
+            raise
+        return cell
+
+    def _furnish(self, cell: Cell, port: Port | None, namespace: int, *, resolver: bool) -> None:
+        cell.channel = Channel(ROUTE)
+        # As in Docker: whoever a container's process is, it may serve port 80 and ping.
+        write_sysctl("net.ipv4.ip_unprivileged_port_start", "0")
+        write_sysctl("net.ipv4.ping_group_range", "0 2147483647")
+        cell.channel.send([links.change_link(_LOOPBACK, "loopback", up=True)])
+        if port is not None:
+            cell.port = port
+            cell.veth = self._plug(port, namespace, "eth0", _FIRST_INDEX)
+        if resolver:
+            cell.sockets, cell.resolver_port = _resolver_sockets(0)
+
+    def plug(self, pin: Path, port: Port, interface: str) -> str:
+        """A further interface in a pinned namespace; the host end's name."""
+        with self._home.inside(pin) as descriptor:
+            index = _FIRST_INDEX + int(interface.removeprefix("eth"))
+            return self._plug(port, descriptor, interface, index)
+
+    def _plug(self, port: Port, namespace: int, interface: str, index: int) -> str:
+        """The thread is inside: defaults for new interfaces are this namespace's."""
+        with contextlib.suppress(FileNotFoundError):
+            write_sysctl("net.ipv6.conf.default.disable_ipv6", "0" if port.ipv6 else "1")
+            write_sysctl("net.ipv6.conf.default.accept_ra", "0")
+        name = f"{self._prefix}v{secrets.token_hex(5)}"
+        veth = links.Veth(name, port.index, namespace, interface, index, port.mtu)
+        self._make(veth, port)
+        host_index = links.link_index(self._host, name)
+        options = links.port_options(
+            host_index, name, isolated=port.isolated, hairpin=port.hairpin
+        )
+        self._host.send([options])
+        return name
+
+    def _make(self, veth: links.Veth, port: Port) -> None:
+        try:
+            self._host.send([links.new_veth(veth)])
+        except OSError as error:
+            if error.errno == errno.EXFULL:
+                raise OSError(
+                    error.errno,
+                    f"bridge {port.bridge} has {_MOST_PORTS} interfaces, the most that Linux allows",
+                ) from None
+            raise
+
+    def configure(self, pin: Path, requests: list[Request]) -> None:
+        """Do requests inside a pinned namespace."""
+        with self._home.inside(pin):
+            channel = Channel(ROUTE)
+            try:
+                channel.send(requests)
+            finally:
+                channel.close()
+
+    def set_sysctls(self, pin: Path, values: tuple[tuple[str, str], ...]) -> None:
+        """Write `net.…` settings inside a pinned namespace."""
+        with self._home.inside(pin):
+            for name, value in values:
+                write_sysctl(name, value)
+
+    def reopen(self, pin: Path, port: int) -> tuple[list[socket.socket], int]:
+        """Resolver sockets of a namespace whose former ones are lost; the port may have changed."""
+        with self._home.inside(pin):
+            return _resolver_sockets(port)
+
+    def discard(self, cell: Cell) -> None:
+        """A cell that nobody has used; its interface goes with the namespace."""
+        cell.close()
+        unpin(cell.pin)
+
+
+def _resolver_sockets(port: int) -> tuple[list[socket.socket], int]:
+    """UDP and TCP on one port of the resolver's address, which port 53 is rewritten to."""
+    for wanted in (port, 0, 0, 0):
+        sockets: list[socket.socket] = []
+        try:
+            found = wanted
+            for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+                served = socket.socket(socket.AF_INET, kind | socket.SOCK_CLOEXEC)
+                sockets.append(served)
+                # The predecessor of a killed plugin may be about to close its own.
+                served.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                served.bind((RESOLVER, found))
+                found = served.getsockname()[1]
+            sockets[1].listen(16)
+            _rewrite(found)
+        except OSError as error:
+            for served in sockets:
+                served.close()
+            if error.errno != errno.EADDRINUSE:
+                raise
+        else:
+            return sockets, found
+    raise OSError(errno.EADDRINUSE, f"no port of {RESOLVER} is free for the resolver")
+
+
+def _rewrite(port: int) -> None:
+    """Rewrite port 53 of the resolver's address to `port` and back, without connection tracking.
+
+    A container may serve port 53 on all its addresses itself, so the resolver must not hold it.
+    """
+    channel = Channel(NETFILTER)
+    table = Nftables(channel, "sagong_resolver", 2)
+    chain = BaseChain("output", "filter", Hook.OUTPUT, -450)
+    address = socket.inet_aton(RESOLVER)
+    raw, plain = port.to_bytes(2, "big"), (53).to_bytes(2, "big")
+    requests = [table.add_table(), table.delete_table(), table.add_table()]
+    requests.append(table.add_base_chain(chain))
+    for protocol, checksum in _CHECKSUMS.items():
+        match = ex.protocol(0) + ex.compare(0, bytes([protocol]))
+        there = ex.destination(0, 4) + ex.compare(0, address) + match
+        there += ex.payload(0, "transport", 2, 2) + ex.compare(0, plain)
+        there += ex.immediate(0, raw) + ex.set_payload(0, 2, 2, checksum)
+        back = ex.source(0, 4) + ex.compare(0, address) + match
+        back += ex.payload(0, "transport", 0, 2) + ex.compare(0, raw)
+        back += ex.immediate(0, plain) + ex.set_payload(0, 0, 2, checksum)
+        requests += [table.add_rule(Rule("output", rule)) for rule in (there, back)]
+    try:
+        table.commit(requests)
+    finally:
+        channel.close()
+
+
+def endpoint_requests(endpoint: Endpoint) -> list[Request]:
+    """Hardware address, up, addresses."""
+    index = _FIRST_INDEX + int(endpoint.interface.removeprefix("eth"))
+    what = endpoint.interface
+    requests = [links.change_link(index, what, up=True, mac=endpoint.mac)]
+    if endpoint.ipv4:
+        requests.append(links.add_address(index, endpoint.ipv4, endpoint.ipv4_prefix, what))
+    if endpoint.ipv6:
+        requests.append(links.add_address(index, endpoint.ipv6, endpoint.ipv6_prefix, what))
+    return requests
+
+
+def route_requests(endpoint: Endpoint) -> list[Request]:
+    """Default routes by this endpoint's gateways."""
+    index = _FIRST_INDEX + int(endpoint.interface.removeprefix("eth"))
+    requests = []
+    if endpoint.gateway4:
+        requests.append(
+            links.add_route(index, "0.0.0.0", 0, endpoint.gateway4, endpoint.interface)
+        )
+    if endpoint.gateway6:
+        requests.append(links.add_route(index, "::", 0, endpoint.gateway6, endpoint.interface))
+    return requests
+
+
+def unroute_requests(endpoint: Endpoint) -> list[Request]:
+    """The same routes taken away."""
+    index = _FIRST_INDEX + int(endpoint.interface.removeprefix("eth"))
+    requests = []
+    if endpoint.gateway4:
+        requests.append(links.delete_route(index, "0.0.0.0", 0, endpoint.gateway4))
+    if endpoint.gateway6:
+        requests.append(links.delete_route(index, "::", 0, endpoint.gateway6))
+    return requests

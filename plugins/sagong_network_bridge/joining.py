@@ -1,0 +1,154 @@
+"""What a join means, worked out before anything is touched: addresses, ports, routes. Pure.
+
+A `Draft` holds reservations in the tables of addresses and ports; `release` gives all back.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from msgspec.structs import replace
+
+from sagong.contracts.network import (
+    Attachment,
+    Endpoint,
+    JoinRequest,
+    PortMapping,
+    Sandbox,
+)
+from sagong.errors import InvalidArgument
+from sagong_network_bridge.addresses import AddressRange, hardware_address
+from sagong_network_bridge.elements import Publication, address_bytes, published
+from sagong_network_bridge.networks import Networks
+from sagong_network_bridge.ports import Ports, check_mapping
+from sagong_network_bridge.services import Piece
+
+__all__ = ["Draft", "check_request", "gateway_endpoints", "pieces_of"]
+
+_MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
+_SYSCTL = re.compile(r"net(\.|/)[A-Za-z0-9_.:/-]+")
+
+
+def check_request(request: JoinRequest) -> None:
+    """Refuse what can't be, before anything is reserved."""
+    if not request.id or len(request.id) > 255:
+        raise InvalidArgument("a sandbox needs an id of 1 to 255 characters")
+    if request.mode not in ("networks", "none", "host"):
+        raise InvalidArgument(f"mode {request.mode!r}: networks, none or host")
+    if request.mode != "networks" and request.attachments:
+        raise InvalidArgument(f"mode {request.mode} has no networks; leave attachments out")
+    if request.mode == "networks" and not request.attachments:
+        raise InvalidArgument("no network to attach to; name one, or use mode none or host")
+    for mapping in request.ports:
+        check_mapping(mapping)
+    for name, value in request.sysctls:
+        if request.mode == "host":
+            raise InvalidArgument(f"sysctl {name}: not allowed with the machine's own network")
+        if not _SYSCTL.fullmatch(name) or ".." in name or "\n" in value:
+            raise InvalidArgument(f"sysctl {name!r}: only net.… belongs to a network namespace")
+    if request.ingress_bps < 0 or request.egress_bps < 0:
+        raise InvalidArgument("bandwidth limits are bits a second, 0 for none")
+
+
+class Draft:
+    """A sandbox being put together."""
+
+    def __init__(self, identity: str, networks: Networks, ports: Ports) -> None:
+        self._identity = identity
+        self._networks = networks
+        self._ports = ports
+        self.endpoints: list[Endpoint] = []
+        self.mappings: list[PortMapping] = []
+
+    def attach(self, attachment: Attachment, interface: str) -> Endpoint:
+        """Take addresses on a network."""
+        record = self._networks.get(attachment.network)
+        network = record.network
+        if any(endpoint.network == network.id for endpoint in self.endpoints):
+            raise InvalidArgument(f"network {network.name} is named twice")
+        if attachment.mac and not _MAC.fullmatch(attachment.mac):
+            raise InvalidArgument(f"hardware address {attachment.mac!r}: write 02:42:ac:11:00:02")
+        endpoint = Endpoint(
+            network=network.id, interface=interface, mac="", aliases=attachment.aliases
+        )
+        self.endpoints.append(endpoint)
+        for range_ in self._networks.ranges(network.id):
+            endpoint = self._addressed(endpoint, range_, attachment, internal=network.internal)
+            self.endpoints[-1] = endpoint
+        wanted = {4: attachment.ipv4, 6: attachment.ipv6}
+        for version, address in wanted.items():
+            if address and not getattr(endpoint, f"ipv{version}"):
+                raise InvalidArgument(f"network {network.name} has no IPv{version} subnet")
+        mac = attachment.mac.lower() or hardware_address(endpoint.ipv4 or endpoint.ipv6)
+        self.endpoints[-1] = endpoint = replace(endpoint, mac=mac)
+        return endpoint
+
+    def _addressed(
+        self, endpoint: Endpoint, range_: AddressRange, attachment: Attachment, *, internal: bool
+    ) -> Endpoint:
+        wanted = attachment.ipv4 if range_.version == 4 else attachment.ipv6
+        if wanted:
+            address = range_.reserve(wanted.partition("/")[0], self._identity)
+        else:
+            address = range_.allocate(self._identity)
+        gateway = "" if internal else range_.gateway
+        prefix = range_.space.prefixlen
+        if range_.version == 4:
+            return replace(endpoint, ipv4=address, ipv4_prefix=prefix, gateway4=gateway)
+        return replace(endpoint, ipv6=address, ipv6_prefix=prefix, gateway6=gateway)
+
+    def publish(self, mapping: PortMapping) -> None:
+        """Take a port of the host."""
+        self.mappings.append(self._ports.take(mapping, self._identity))
+
+    def release(self) -> None:
+        """Give back all that was taken."""
+        for endpoint in self.endpoints:
+            release_addresses(endpoint, self._identity, self._networks)
+        for mapping in self.mappings:
+            self._ports.release(mapping, self._identity)
+
+
+def release_addresses(endpoint: Endpoint, identity: str, networks: Networks) -> None:
+    """Free an endpoint's addresses; its network may be gone."""
+    for range_ in networks.ranges(endpoint.network):
+        address = endpoint.ipv4 if range_.version == 4 else endpoint.ipv6
+        if address:
+            range_.release(address, identity)
+
+
+def gateway_endpoints(
+    endpoints: tuple[Endpoint, ...], priorities: dict[str, int]
+) -> tuple[Endpoint | None, Endpoint | None]:
+    """Which endpoints the default routes of IPv4 and IPv6 go by: the highest priority, then first."""
+    ordered = sorted(endpoints, key=lambda e: -priorities.get(e.network, 0))
+    by4 = next((e for e in ordered if e.gateway4), None)
+    by6 = next((e for e in ordered if e.gateway6), None)
+    return by4, by6
+
+
+def pieces_of(sandbox: Sandbox, priorities: dict[str, int]) -> Iterator[Piece]:
+    """What the firewall must know of a sandbox: its published ports, and that it may call itself.
+
+    Ports lead to the endpoint that has the default route: answers leave by it.
+    """
+    by4, by6 = gateway_endpoints(sandbox.endpoints, priorities)
+    for endpoint, address in ((by4, by4.ipv4 if by4 else ""), (by6, by6.ipv6 if by6 else "")):
+        if endpoint is None or not sandbox.ports:
+            continue
+        version = 6 if ":" in address else 4
+        packed = address_bytes(address)
+        yield Piece(f"hairpin{version}", packed + packed, b"")
+        for mapping in sandbox.ports:
+            if mapping.host_ip and (":" in mapping.host_ip) != (version == 6):
+                continue
+            anywhere = mapping.host_ip in ("", "0.0.0.0", "::")
+            publication = Publication(
+                mapping.protocol,
+                "" if anywhere else mapping.host_ip,
+                mapping.host_port,
+                address,
+                mapping.container_port,
+            )
+            yield from (Piece(*piece) for piece in published(publication))

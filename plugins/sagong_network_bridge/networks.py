@@ -1,0 +1,260 @@
+"""The networks of this machine: made, kept, bridged, and what the firewall must know of them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+from msgspec.structs import replace
+
+from sagong.contracts.network import Network
+from sagong.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from sagong_network_bridge import links
+from sagong_network_bridge.addresses import AddressRange, Space, space_of
+from sagong_network_bridge.bridges import Bridges
+from sagong_network_bridge.cells import Port
+from sagong_network_bridge.elements import Content, interface_name, interval_elements
+from sagong_network_bridge.netlink import Channel
+from sagong_network_bridge.records import NetworkRecord, Records
+from sagong_network_bridge.settings import Settings
+from sagong_network_bridge.subnets import (
+    ENDS,
+    bridge_name,
+    complete,
+    default_id,
+    default_networks,
+    option,
+)
+
+__all__ = ["Networks", "network_content"]
+
+Run = Callable[..., Coroutine[Any, Any, Any]]
+_GATEWAY_MODE = "com.docker.network.bridge.gateway_mode_ipv"
+_MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade"
+_INNER = "com.docker.network.bridge.enable_icc"
+_MTU = "com.docker.network.driver.mtu"
+_RESOLVER = "sagong.resolver"
+
+
+def network_content(record: NetworkRecord, *, filtered: bool) -> Iterator[tuple[str, bytes]]:
+    """Sets and keys, interfaces' names only: which bridge is what."""
+    network, name = record.network, interface_name(record.bridge)
+    yield "bridges", name
+    yield "same", name + name
+    if not filtered:
+        yield "switched", name + name
+    if network.internal:
+        yield "internal", name
+    if network.isolated:
+        yield "isolated", name
+    if _mode(network, 4) in ("routed", "nat-unprotected") or _mode(network, 6) == "routed":
+        yield "routed", name
+
+
+def _mode(network: Network, version: int) -> str:
+    return option(network, f"{_GATEWAY_MODE}{version}", "nat")
+
+
+def _natted(record: NetworkRecord) -> list[str]:
+    """Subnets that leave with the machine's address."""
+    network = record.network
+    if network.internal or option(network, _MASQUERADE, "true").lower() == "false":
+        return []
+    spaces = [space_of(subnet.subnet) for subnet in network.subnets]
+    return [str(s) for s in spaces if _mode(network, s.version) not in ("routed", "isolated")]
+
+
+class Networks:
+    """All networks, with their address ranges and bridges."""
+
+    def __init__(self, settings: Settings, records: Records, bridges: Bridges, run: Run) -> None:
+        self._settings = settings
+        self._records = records
+        self._bridges = bridges
+        self._run = run
+        self._known: dict[str, NetworkRecord] = {}
+        self._ranges: dict[str, tuple[AddressRange, ...]] = {}
+        self._indexes: dict[str, int] = {}
+        self._turn = asyncio.Lock()
+        self.filtered: frozenset[str] = frozenset()
+
+    async def start(self, host: Channel) -> None:
+        """Read what there is, make the default networks, put every bridge as it should be."""
+        for record in self._records.networks():
+            self._learn(record)
+        if default_id("bridge") not in self._known:
+            taken = [*self._spaces(), *await self._run(_routed, host)]
+            for network in default_networks(self._settings, taken):
+                self._keep(network)
+        for record in list(self._known.values()):
+            await self._bridge(record)
+        for name, identity in (await self._run(self._bridges.owned)).items():
+            known = self._known.get(identity)
+            if known is None or known.bridge != name:
+                await self._run(self._bridges.remove, name)
+
+    def _learn(self, record: NetworkRecord) -> None:
+        identity = record.network.id
+        self._known[identity] = record
+        self._ranges[identity] = tuple(AddressRange(s) for s in record.network.subnets)
+
+    def _keep(self, network: Network) -> NetworkRecord:
+        bridge = "" if network.driver in ENDS else bridge_name(network, self._settings)
+        record = NetworkRecord(network=network, bridge=bridge)
+        self._records.keep_network(record)
+        self._learn(record)
+        return record
+
+    async def _bridge(self, record: NetworkRecord) -> None:
+        if record.bridge:
+            identity = record.network.id
+            mtu = self._mtu(record.network)
+            self._indexes[identity] = await self._run(self._bridges.ensure, record, mtu)
+
+    def _mtu(self, network: Network) -> int:
+        text = option(network, _MTU)
+        if text and not text.isdigit():
+            raise InvalidArgument(f"option {_MTU}={text}: a number of bytes")
+        return int(text or self._settings.mtu)
+
+    def _spaces(self) -> Iterator[Space]:
+        for ranges in self._ranges.values():
+            yield from (range_.space for range_ in ranges)
+
+    async def create(self, network: Network, host: Channel) -> Network:
+        """Make a network; the same id again returns it."""
+        async with self._turn:
+            known = self._known.get(network.id)
+            if known is not None:
+                return _same(known.network, network)
+            for other in self._known.values():
+                if other.network.name == network.name:
+                    raise AlreadyExists(f"network with name {network.name} already exists")
+            routes = [] if network.subnets else await self._run(_routed, host)
+            full = complete(network, self._settings, [*self._spaces(), *routes])
+            full = replace(full, created=full.created or time.time())
+            self._mtu(full)
+            self._check_bridge(full)
+            record = self._keep(full)
+            try:
+                await self._bridge(record)
+            except BaseException:
+                await self._forget(record)
+                raise
+            return full
+
+    def _check_bridge(self, network: Network) -> None:
+        name = bridge_name(network, self._settings)
+        if any(record.bridge == name for record in self._known.values()):
+            raise AlreadyExists(f"a network with bridge {name} already exists")
+
+    async def _forget(self, record: NetworkRecord) -> None:
+        identity = record.network.id
+        self._records.drop_network(identity)
+        for table in (self._known, self._ranges, self._indexes):
+            table.pop(identity, None)
+        if record.bridge:
+            await self._run(self._bridges.remove, record.bridge)
+
+    async def delete(self, identity: str, users: list[str]) -> bool:
+        """Remove a network; whether there was one."""
+        async with self._turn:
+            record = self._known.get(identity)
+            if record is None:
+                return False
+            name = record.network.name
+            if identity in {default_id(n) for n in ("bridge", "host", "none")}:
+                raise FailedPrecondition(f"{name} is a pre-defined network and cannot be removed")
+            if users:
+                raise FailedPrecondition(
+                    f"network {name} has active endpoints: {', '.join(sorted(users))}; "
+                    "disconnect or remove them first"
+                )
+            await self._forget(record)
+            return True
+
+    def all(self) -> list[Network]:
+        """In order of creation."""
+        found = [record.network for record in self._known.values()]
+        return sorted(found, key=lambda network: (network.created, network.name))
+
+    def records(self) -> list[NetworkRecord]:
+        """With bridges."""
+        return [record for record in self._known.values() if record.bridge]
+
+    def get(self, wanted: str) -> NetworkRecord:
+        """By id or name; NotFound names what is missing."""
+        record = self._known.get(wanted)
+        if record is None:
+            named = (r for r in self._known.values() if r.network.name == wanted)
+            record = next(named, None)
+        if record is None:
+            raise NotFound(f"network {wanted} not found")
+        if not record.bridge:
+            raise InvalidArgument(
+                f"nobody can be attached to network {record.network.name}; use its mode instead"
+            )
+        return record
+
+    def ranges(self, identity: str) -> tuple[AddressRange, ...]:
+        """The network's address ranges; none if it is gone."""
+        return self._ranges.get(identity, ())
+
+    def port(self, record: NetworkRecord) -> Port:
+        """What an interface on the network must be like."""
+        network = record.network
+        return Port(
+            network=network.id,
+            bridge=record.bridge,
+            index=self._indexes[network.id],
+            ipv6=network.ipv6,
+            isolated=option(network, _INNER, "true").lower() == "false",
+            hairpin=network.id in self.filtered,
+            mtu=self._mtu(network),
+        )
+
+    def resolves(self, record: NetworkRecord, *, machine: bool) -> bool:
+        """Whether the embedded resolver serves containers of this network.
+
+        As in Docker the default network's containers use the machine's nameservers, if they can
+        reach them (`machine`).
+        """
+        wish = option(record.network, _RESOLVER)
+        if wish:
+            return wish.lower() != "false"
+        return record.network.id != default_id("bridge") or not machine
+
+    def content(self) -> Content:
+        """What the firewall must know."""
+        found: Content = {}
+        for record in self.records():
+            filtered = record.network.id in self.filtered
+            for name, key in network_content(record, filtered=filtered):
+                found.setdefault(name, {})[key, False] = b""
+        natted = [text for record in self.records() for text in _natted(record)]
+        for version in (4, 6):
+            found[f"natted{version}"] = interval_elements(natted, version)
+        return found
+
+    async def filter(self, wanted: frozenset[str]) -> None:
+        """Let the firewall see bridged packets of exactly these networks, where the kernel can."""
+        now = set()
+        for record in self.records():
+            on = record.network.id in wanted
+            if on or record.network.id in self.filtered:
+                if await self._run(self._bridges.filter, record.bridge, on=on):
+                    now.add(record.network.id)
+        self.filtered = frozenset(now)
+
+
+def _same(known: Network, asked: Network) -> Network:
+    """The same id must mean the same network; what was left open then may be filled in."""
+    if known.name != asked.name or known.driver != asked.driver:
+        raise AlreadyExists(f"network id {asked.id} belongs to {known.name} already")
+    return known
+
+
+def _routed(host: Channel) -> list[Space]:
+    return [space_of(text) for text in links.routes_of(host)]

@@ -1,0 +1,266 @@
+"""The plugin's class: the methods of slot `network`, and what happens at start."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import functools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from msgspec.structs import replace
+
+from sagong.contracts.network import (
+    ConnectRequest,
+    DisconnectRequest,
+    JoinRequest,
+    Network,
+    NetworkList,
+    NetworkRef,
+    Rules,
+    Sandbox,
+    SandboxList,
+    SandboxRef,
+)
+from sagong.errors import FailedPrecondition, Internal
+from sagong.host import Host
+from sagong.linux import mounts
+from sagong_network_bridge.bridges import Bridges
+from sagong_network_bridge.cells import Cells
+from sagong_network_bridge.elements import Content
+from sagong_network_bridge.firewall import Firewall, Wanted
+from sagong_network_bridge.forwarding import nameservers_of
+from sagong_network_bridge.joining import pieces_of
+from sagong_network_bridge.links import delete_link, links_of
+from sagong_network_bridge.names import Names
+from sagong_network_bridge.namespaces import Home, is_pinned, unpin
+from sagong_network_bridge.neighbours import accept_bridges
+from sagong_network_bridge.netlink import NETFILTER, ROUTE, Channel
+from sagong_network_bridge.networks import Networks
+from sagong_network_bridge.pool import Pool
+from sagong_network_bridge.ports import Ports
+from sagong_network_bridge.records import Records
+from sagong_network_bridge.routing import Routing
+from sagong_network_bridge.sandboxes import Sandboxes, Tools, priorities_of
+from sagong_network_bridge.settings import Settings
+from sagong_network_bridge.subnets import private_pool6
+from sagong_network_bridge.vigil import Vigil
+
+__all__ = ["NetworkBridge"]
+
+T = TypeVar("T")
+_THREADS = 2
+
+
+class NetworkBridge:
+    """Networks as bridges, sandboxes as network namespaces, one table of nftables."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        settings = host.config(Settings).check()
+        if not settings.pool6:
+            settings = replace(settings, pool6=private_pool6(_machine_id()))
+        self._settings = settings
+        self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="network")
+        self._home = Home()
+        self._route = Channel(ROUTE)
+        self._filter = Channel(NETFILTER, large=True)
+        self._records = Records(host.data, host.run)
+        self._pins = host.root / "netns"
+        cells = Cells(settings.prefix, self._pins, self._home, self._route)
+        self._pool = Pool(cells, self._run, settings.pool_size, settings.pool_seconds)
+        bridges = Bridges(settings.prefix, self._route, host.data / "sysctls")
+        self._networks = Networks(settings, self._records, bridges, self._run)
+        self._ports = Ports(settings.first_port, settings.last_port)
+        self._firewall = Firewall(self._filter, settings.prefix, host.log)
+        nameservers = settings.nameservers
+        self._names = Names(nameservers, host.log, self._reopen, host.spawn)
+        self._sandboxes = Sandboxes(
+            self._networks,
+            self._ports,
+            Tools(
+                cells=cells,
+                pool=self._pool,
+                firewall=self._firewall,
+                names=self._names,
+                records=self._records,
+                host=self._route,
+                run=self._run,
+            ),
+            machine=bool(nameservers) or _reachable_nameservers(),
+        )
+        self._routing = Routing(self._networks, self._firewall, self._records, self._run)
+        self._vigil = Vigil(self._firewall.table, self._restore_firewall)
+
+    async def _run(self, function: Callable[..., T], *arguments: Any, **named: Any) -> T:
+        """Do blocking work in a thread; when cancelled its end is awaited, so nothing is lost."""
+        loop = asyncio.get_running_loop()
+        call = functools.partial(function, *arguments, **named)
+        future = loop.run_in_executor(self._executor, call)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            future.add_done_callback(_discarded)
+            raise
+
+    async def start(self) -> None:
+        """Find what a predecessor left, finish or sweep it, and go on."""
+        await self._run(self._prepare_pins)
+        await self._networks.start(self._route)
+        await self._run(self._sweep)
+        await self._routing.restore()
+        self._firewall.install(
+            {
+                "networks": Wanted(self._networks.content()),
+                "sandboxes": Wanted(self._sandbox_content()),
+                "rules": self._routing.wanted(),
+            }
+        )
+        self._befriend()
+        await self._sandboxes.resume_names()
+        self._vigil.begin()
+        if self._settings.pool_size:
+            self._host.spawn(self._pool.refill(), "namespaces in advance")
+
+    def _prepare_pins(self) -> None:
+        """The kernel makes it a shared mount; where nobody has, it is made one here."""
+        self._pins.mkdir(mode=0o755, parents=True, exist_ok=True)
+        if not any(entry.target == str(self._pins) for entry in mounts.mount_table()):
+            mounts.bind(str(self._pins), str(self._pins))
+            mounts.set_propagation(str(self._pins), "shared")
+
+    def _sweep(self) -> None:
+        """Adopt recorded sandboxes; take away pins and interfaces that belong to none."""
+        for record in list(self._records.sandboxes()):
+            if record.sandbox.mode == "host" or is_pinned(Path(record.sandbox.path)):
+                self._sandboxes.adopt(record)
+            else:
+                # The namespace went with a reboot or with its mount: nothing of it is left.
+                self._records.drop_sandbox(record.sandbox.id)
+        known = self._sandboxes.records()
+        pins = {record.pin for record in known}
+        for pin in self._pins.glob(f"{self._settings.prefix}-*"):
+            if pin.name not in pins:
+                unpin(pin)
+        veths = {name for record in known for name in record.veths.values()}
+        for link in list(links_of(self._route)):
+            if link.name.startswith(f"{self._settings.prefix}v") and link.name not in veths:
+                if len(link.name) == len(self._settings.prefix) + 11:
+                    self._route.send([delete_link(link.name)])
+
+    def _sandbox_content(self) -> Content:
+        found: Content = {}
+        for record in self._sandboxes.records():
+            for piece in pieces_of(record.sandbox, priorities_of(record.request)):
+                found.setdefault(piece.set, {})[piece.key, False] = piece.data
+        return found
+
+    def _befriend(self) -> None:
+        names = [record.bridge for record in self._networks.records()]
+        with contextlib.suppress(OSError):
+            accept_bridges(self._filter, self._settings.prefix, names)
+
+    def _restore_firewall(self, *, ours: bool) -> None:
+        """Somebody flushed our table, or began to drop what is forwarded."""
+        if ours:
+            self._host.log.warning("the firewall was removed by somebody; it is made anew")
+            self._firewall.reinstall()
+        self._befriend()
+
+    async def _reopen(self, identity: str) -> list[Any]:
+        return await self._sandboxes.reopened(identity)
+
+    async def stop(self) -> None:
+        """Let go; networks and sandboxes stay."""
+        self._vigil.end()
+        await self._sandboxes.close()
+        await self._pool.close()
+        self._names.close()
+        self._ports.close()
+        self._executor.shutdown(wait=True)
+        for channel in (self._route, self._filter):
+            channel.close()
+        self._home.close()
+
+    async def create(self, network: Network) -> Network:
+        """Make a network."""
+        try:
+            made = await self._networks.create(network, self._route)
+        except OSError as error:
+            raise Internal(f"network {network.name}: {error}") from error
+        self._firewall.replace("networks", Wanted(self._networks.content()))
+        self._befriend()
+        return made
+
+    async def delete(self, network: NetworkRef) -> None:
+        """Remove a network."""
+        if self._sandboxes.users(network.id):
+            await self._networks.delete(network.id, self._sandboxes.users(network.id))
+        await self._pool.drop(network.id)
+        if await self._networks.delete(network.id, self._sandboxes.users(network.id)):
+            self._firewall.replace("networks", Wanted(self._networks.content()))
+            self._befriend()
+
+    async def networks(self) -> NetworkList:
+        """All networks."""
+        return NetworkList(networks=tuple(self._networks.all()))
+
+    async def join(self, request: JoinRequest) -> Sandbox:
+        """Make a sandbox."""
+        return await self._sandboxes.join(request)
+
+    async def leave(self, sandbox: SandboxRef) -> None:
+        """Remove a sandbox."""
+        await self._sandboxes.leave(sandbox.id)
+
+    async def sandboxes(self) -> SandboxList:
+        """All sandboxes."""
+        return SandboxList(sandboxes=tuple(r.sandbox for r in self._sandboxes.records()))
+
+    async def inspect(self, sandbox: SandboxRef) -> Sandbox:
+        """One sandbox."""
+        return self._sandboxes.get(sandbox.id).sandbox
+
+    async def connect(self, request: ConnectRequest) -> Sandbox:
+        """Put a sandbox on a further network."""
+        return await self._sandboxes.connect(request.id, request.attachment)
+
+    async def disconnect(self, request: DisconnectRequest) -> Sandbox:
+        """Take it off one."""
+        return await self._sandboxes.disconnect(request.id, request.network, force=request.force)
+
+    async def apply(self, rules: Rules) -> None:
+        """Make service routing and policies be these."""
+        try:
+            await self._routing.apply(rules)
+        except OSError as error:
+            raise FailedPrecondition(f"rules {rules.generation}: {error}") from error
+
+
+def _discarded(future: asyncio.Future[Any]) -> None:
+    """A result that nobody waits for: a cell is swept at the next start, an error is forgotten."""
+    if not future.cancelled() and future.exception() is None:
+        close = getattr(future.result(), "close", None)
+        if close is not None:
+            close()
+
+
+def _machine_id() -> str:
+    try:
+        return Path("/etc/machine-id").read_text().strip()
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.EACCES):
+            raise
+        return "no machine id"
+
+
+def _reachable_nameservers() -> bool:
+    """Whether containers can use the machine's nameservers: those on loopback they can't reach."""
+    try:
+        found = nameservers_of(Path("/etc/resolv.conf").read_text())
+    except OSError:
+        return False
+    return any(not (address.startswith("127.") or address == "::1") for address in found)

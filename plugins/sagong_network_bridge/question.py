@@ -1,0 +1,105 @@
+"""DNS messages as far as a resolver of names needs them: read one question, write its answer.
+
+Whatever a container sends is read here, in a process without rights, so nothing is trusted: every
+offset is checked and a malformed message is None. Source: RFC 1035 section 4.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from typing import NamedTuple
+
+__all__ = ["Question", "address_of", "answered", "failed", "question_of", "reversed_name"]
+
+A, PTR, AAAA, ANY = 1, 12, 28, 255
+NO_ERROR, SERVER_FAILURE, NO_NAME = 0, 2, 3
+SECONDS = 10
+
+_HEADER = struct.Struct(">HHHHHH")
+_FIXED = struct.Struct(">HHIH")
+_RESPONSE, _AUTHORITATIVE, _TRUNCATED, _DESIRED, _AVAILABLE = 0x8000, 0x400, 0x200, 0x100, 0x80
+
+
+class Question(NamedTuple):
+    """What is asked: the name in lower case without a dot at its end, and the raw question."""
+
+    id: int
+    flags: int
+    name: str
+    kind: int
+    raw: bytes
+
+
+def question_of(data: bytes) -> Question | None:
+    """The question of a query; None for anything that isn't one."""
+    if len(data) < 17:
+        return None
+    identity, flags, count, *_ = _HEADER.unpack_from(data)
+    if flags & _RESPONSE or flags & 0x7800 or count != 1:
+        return None
+    labels: list[bytes] = []
+    offset, total = 12, 0
+    while offset < len(data):
+        length = data[offset]
+        if length > 63:
+            return None
+        offset += 1
+        if not length:
+            break
+        labels.append(data[offset : offset + length])
+        offset += length
+        total += length + 1
+    if offset + 4 > len(data) or total > 254:
+        return None
+    kind, class_ = struct.unpack_from(">HH", data, offset)
+    if class_ not in (1, 255):
+        return None
+    name = b".".join(labels).decode("ascii", "replace").lower()
+    return Question(identity, flags, name, kind, data[12 : offset + 4])
+
+
+def _head(question: Question, code: int, answers: int, extra: int = 0) -> bytes:
+    flags = _RESPONSE | _AVAILABLE | (question.flags & _DESIRED) | code | extra
+    return _HEADER.pack(question.id, flags, 1, answers, 0, 0) + question.raw
+
+
+def failed(question: Question, code: int) -> bytes:
+    """An answer without records."""
+    return _head(question, code, 0)
+
+
+def answered(question: Question, kind: int, values: list[bytes], limit: int) -> bytes:
+    """An answer with records; truncated to none if it exceeds `limit` bytes."""
+    records = [_FIXED.pack(kind, 1, SECONDS, len(value)) + value for value in values]
+    body = b"".join(b"\xc0\x0c" + record for record in records)
+    whole = _head(question, NO_ERROR, len(records), _AUTHORITATIVE) + body
+    return whole if len(whole) <= limit else _head(question, NO_ERROR, 0, _TRUNCATED)
+
+
+def packed_name(name: str) -> bytes:
+    """A name on the wire."""
+    labels = [label.encode("ascii", "replace")[:63] for label in name.split(".") if label]
+    return b"".join(bytes([len(label)]) + label for label in labels) + b"\0"
+
+
+def address_of(name: str) -> str:
+    """The address that a reverse name asks for, "" if it is none."""
+    if name.endswith(".in-addr.arpa"):
+        parts = name.removesuffix(".in-addr.arpa").split(".")[::-1]
+        return ".".join(parts) if len(parts) == 4 else ""
+    if name.endswith(".ip6.arpa"):
+        digits = "".join(name.removesuffix(".ip6.arpa").split(".")[::-1])
+        try:
+            return socket.inet_ntop(socket.AF_INET6, bytes.fromhex(digits))
+        except (ValueError, OSError):
+            return ""
+    return ""
+
+
+def reversed_name(address: str) -> str:
+    """The reverse name of an address."""
+    if ":" in address:
+        digits = socket.inet_pton(socket.AF_INET6, address).hex()
+        return ".".join(reversed(digits)) + ".ip6.arpa"
+    return ".".join(reversed(address.split("."))) + ".in-addr.arpa"

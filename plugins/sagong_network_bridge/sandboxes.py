@@ -1,0 +1,474 @@
+"""Sandboxes: joined, changed, left; each kept in a record from the moment its caller is told."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+from msgspec.structs import replace
+
+from sagong.contracts.network import (
+    Attachment,
+    Endpoint,
+    JoinRequest,
+    PortMapping,
+    Sandbox,
+)
+from sagong.errors import Conflict, FailedPrecondition, InvalidArgument, NotFound, SagongError
+from sagong_network_bridge import shaping
+from sagong_network_bridge.cells import (
+    RESOLVER,
+    Cell,
+    Cells,
+    endpoint_requests,
+    route_requests,
+    unroute_requests,
+)
+from sagong_network_bridge.conntrack import forget_datagrams
+from sagong_network_bridge.firewall import Firewall
+from sagong_network_bridge.joining import (
+    Draft,
+    check_request,
+    gateway_endpoints,
+    pieces_of,
+    release_addresses,
+)
+from sagong_network_bridge.links import delete_link, link_index
+from sagong_network_bridge.names import Names, order_of
+from sagong_network_bridge.namespaces import unpin
+from sagong_network_bridge.netlink import Channel, Request
+from sagong_network_bridge.networks import Networks
+from sagong_network_bridge.pool import Pool
+from sagong_network_bridge.ports import Ports
+from sagong_network_bridge.records import Records, SandboxRecord
+
+__all__ = ["Sandboxes", "Tools", "priorities_of"]
+
+Run = Callable[..., Coroutine[Any, Any, Any]]
+_FIRST_INDEX = 2
+# The kernel takes interfaces down with their namespace, in its own time; what holds a namespace
+# longer than this loses its interface.
+_GRACE = 2.0
+
+
+class Tools:
+    """What sandboxes are made with."""
+
+    def __init__(
+        self, *, cells: Cells, pool: Pool, firewall: Firewall, names: Names, records: Records,
+        host: Channel, run: Run,
+    ) -> None:  # fmt: skip
+        self.cells = cells
+        self.pool = pool
+        self.firewall = firewall
+        self.names = names
+        self.records = records
+        self.host = host
+        self.run = run
+
+
+class Sandboxes:
+    """All sandboxes of this machine."""
+
+    def __init__(self, networks: Networks, ports: Ports, tools: Tools, *, machine: bool) -> None:
+        self._networks = networks
+        self._ports = ports
+        self._tools = tools
+        self._machine = machine
+        self._known: dict[str, SandboxRecord] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._reapers: set[asyncio.Task[None]] = set()
+
+    def adopt(self, record: SandboxRecord) -> None:
+        """Take over a sandbox of a predecessor: its addresses and ports are taken again."""
+        sandbox = record.sandbox
+        self._known[sandbox.id] = record
+        for endpoint in sandbox.endpoints:
+            for range_ in self._networks.ranges(endpoint.network):
+                address = endpoint.ipv4 if range_.version == 4 else endpoint.ipv6
+                if address:
+                    with contextlib.suppress(Conflict):
+                        range_.reserve(address, sandbox.id)
+        for mapping in sandbox.ports:
+            self._ports.restore(mapping, sandbox.id)
+
+    def records(self) -> list[SandboxRecord]:
+        """All records."""
+        return list(self._known.values())
+
+    def get(self, identity: str) -> SandboxRecord:
+        """One; NotFound names it."""
+        record = self._known.get(identity)
+        if record is None:
+            raise NotFound(f"network sandbox {identity} not found")
+        return record
+
+    def users(self, network: str) -> list[str]:
+        """Sandboxes on a network, by name where they have one."""
+        return [
+            next(iter(record.sandbox.names), record.sandbox.id[:12])
+            for record in self._known.values()
+            if any(endpoint.network == network for endpoint in record.sandbox.endpoints)
+        ]
+
+    @contextlib.asynccontextmanager
+    async def _alone(self, identity: str) -> Any:
+        """One call at a time for a sandbox."""
+        lock = self._locks.setdefault(identity, asyncio.Lock())
+        async with lock:
+            yield
+        if identity not in self._known and not lock.locked():
+            self._locks.pop(identity, None)
+
+    async def join(self, request: JoinRequest) -> Sandbox:
+        """Make a sandbox; the same id again returns it."""
+        async with self._alone(request.id):
+            known = self._known.get(request.id)
+            if known is not None:
+                return known.sandbox
+            check_request(request)
+            if request.mode == "host":
+                sandbox = Sandbox(id=request.id, mode="host", names=request.names)
+                return self._keep(SandboxRecord(request=request, sandbox=sandbox))
+            return await self._make(self._identified(request))
+
+    def _identified(self, request: JoinRequest) -> JoinRequest:
+        """Networks by id, also where they were named."""
+        attachments = (
+            replace(a, network=self._networks.get(a.network).network.id)
+            for a in request.attachments
+        )
+        return replace(request, attachments=tuple(attachments))
+
+    def _keep(self, record: SandboxRecord) -> Sandbox:
+        self._tools.records.keep_sandbox(record)
+        self._known[record.sandbox.id] = record
+        return record.sandbox
+
+    async def _make(self, request: JoinRequest) -> Sandbox:
+        draft = Draft(request.id, self._networks, self._ports)
+        cell: Cell | None = None
+        try:
+            for number, attachment in enumerate(request.attachments):
+                draft.attach(attachment, f"eth{number}")
+            for mapping in request.ports if request.mode == "networks" else ():
+                draft.publish(mapping)
+            cell = await self._cell(draft)
+            record = await self._furnish(request, draft, cell)
+            return self._keep(record)
+        except BaseException as error:
+            draft.release()
+            await self._undo(request, draft, cell)
+            if isinstance(error, OSError):
+                raise FailedPrecondition(f"sandbox {request.id}: {error}") from error
+            raise
+
+    async def _undo(self, request: JoinRequest, draft: Draft, cell: Cell | None) -> None:
+        """Nothing is left behind after an error, whichever step it was."""
+        sandbox = self._sandbox(request, draft, cell) if cell is not None else None
+        self._tools.names.forget(request.id)
+        if sandbox is not None and cell is not None:
+            with contextlib.suppress(OSError):
+                self._tools.firewall.remove("sandboxes", pieces_of(sandbox, priorities_of(request)))
+            await self._tools.run(self._tools.cells.discard, cell)
+
+    async def _cell(self, draft: Draft) -> Cell:
+        """A namespace with the first endpoint's interface."""
+        resolver = self._resolves(draft.endpoints)
+        if not draft.endpoints:
+            cell: Cell = await self._tools.run(self._tools.cells.build, None, resolver=False)
+            return cell
+        record = self._networks.get(draft.endpoints[0].network)
+        return await self._tools.pool.take(self._networks.port(record), resolver=resolver)
+
+    def _resolves(self, endpoints: list[Endpoint]) -> bool:
+        records = (self._networks.get(endpoint.network) for endpoint in endpoints)
+        return any(self._networks.resolves(r, machine=self._machine) for r in records)
+
+    def _sandbox(self, request: JoinRequest, draft: Draft, cell: Cell) -> Sandbox:
+        return Sandbox(
+            id=request.id,
+            path=str(cell.pin),
+            mode=request.mode,
+            endpoints=tuple(draft.endpoints),
+            ports=tuple(draft.mappings),
+            dns=RESOLVER if cell.resolver_port else "",
+            names=request.names,
+        )
+
+    async def _furnish(self, request: JoinRequest, draft: Draft, cell: Cell) -> SandboxRecord:
+        """From a bare cell to a sandbox: further interfaces, addresses, names, ports."""
+        tools = self._tools
+        sandbox = self._sandbox(request, draft, cell)
+        veths = {endpoint.network: cell.veth for endpoint in draft.endpoints[:1]}
+        for endpoint in draft.endpoints[1:]:
+            port = self._networks.port(self._networks.get(endpoint.network))
+            plug = tools.cells.plug
+            veths[endpoint.network] = await tools.run(plug, cell.pin, port, endpoint.interface)
+        assert cell.channel is not None
+        cell.channel.send(self._inner(request, sandbox))
+        if request.sysctls:
+            await tools.run(tools.cells.set_sysctls, cell.pin, request.sysctls)
+        await self._limit(request, veths)
+        if cell.sockets:
+            sockets, cell.sockets = cell.sockets, []
+            await tools.names.serve(self._order(sandbox), sockets)
+        tools.firewall.put("sandboxes", pieces_of(sandbox, priorities_of(request)))
+        await self._forget_datagrams(sandbox, leaving=False)
+        cell.close()
+        return SandboxRecord(
+            request=request,
+            sandbox=sandbox,
+            pin=cell.pin.name,
+            veths=veths,
+            resolver_port=cell.resolver_port,
+        )
+
+    def _inner(self, request: JoinRequest, sandbox: Sandbox) -> list[Request]:
+        """All that is configured inside the namespace, in one batch."""
+        requests = [r for endpoint in sandbox.endpoints for r in endpoint_requests(endpoint)]
+        requests += _routes(sandbox.endpoints, priorities_of(request))
+        if request.egress_bps:
+            for endpoint in sandbox.endpoints:
+                index = _FIRST_INDEX + int(endpoint.interface.removeprefix("eth"))
+                requests.append(shaping.limit(index, request.egress_bps, endpoint.interface))
+        return requests
+
+    async def _limit(self, request: JoinRequest, veths: dict[str, str]) -> None:
+        if not request.ingress_bps:
+            return
+        for veth in veths.values():
+            index = link_index(self._tools.host, veth)
+            self._tools.host.send([shaping.limit(index, request.ingress_bps, veth)])
+
+    def _order(self, sandbox: Sandbox) -> dict[str, Any]:
+        networks = self._networks.all()
+        labels = {network.id: network.name for network in networks}
+        internal = frozenset(network.id for network in networks if network.internal)
+        return order_of(sandbox, labels, internal)
+
+    async def _forget_datagrams(self, sandbox: Sandbox, *, leaving: bool) -> None:
+        """Flows past a port just published, and flows to a container that goes."""
+        ports = frozenset(p.host_port for p in sandbox.ports if p.protocol == "udp")
+        if not ports:
+            return
+        found = (a for e in sandbox.endpoints for a in (e.ipv4, e.ipv6) if a)
+        addresses = frozenset(found) if leaving else frozenset()
+        with contextlib.suppress(OSError):
+            await self._tools.run(forget_datagrams, ports, addresses)
+
+    async def leave(self, identity: str) -> None:
+        """Remove a sandbox; unknown is no error."""
+        async with self._alone(identity):
+            record = self._known.get(identity)
+            if record is None:
+                return
+            sandbox = record.sandbox
+            self._tools.names.forget(identity)
+            pieces = pieces_of(sandbox, priorities_of(record.request))
+            self._tools.firewall.remove("sandboxes", pieces)
+            await self._forget_datagrams(sandbox, leaving=True)
+            if sandbox.path:
+                await self._tools.run(unpin, Path(sandbox.path))
+            self._tools.records.drop_sandbox(identity)
+            del self._known[identity]
+            for endpoint in sandbox.endpoints:
+                release_addresses(endpoint, identity, self._networks)
+            for mapping in sandbox.ports:
+                self._ports.release(mapping, identity)
+            self._reap(list(record.veths.values()))
+
+    def _reap(self, veths: list[str]) -> None:
+        """Delete interfaces whose namespace somebody still holds, after a while."""
+        if veths:
+            task = asyncio.get_running_loop().create_task(self._reaped(veths))
+            self._reapers.add(task)
+            task.add_done_callback(self._reapers.discard)
+
+    async def _reaped(self, veths: list[str]) -> None:
+        await asyncio.sleep(_GRACE)
+        for veth in veths:
+            if link_index(self._tools.host, veth):
+                with contextlib.suppress(OSError):
+                    await self._tools.run(self._tools.host.send, [delete_link(veth)])
+
+    async def close(self) -> None:
+        """Leave interfaces that wait to be deleted to the next start's sweep."""
+        for task in list(self._reapers):
+            task.cancel()
+        await asyncio.gather(*self._reapers, return_exceptions=True)
+
+    async def connect(self, identity: str, attachment: Attachment) -> Sandbox:
+        """Put a living sandbox on a further network; on it already is no error."""
+        async with self._alone(identity):
+            record = self.get(identity)
+            if record.sandbox.mode != "networks":
+                raise FailedPrecondition(
+                    f"a sandbox of mode {record.sandbox.mode} can't be connected to networks"
+                )
+            network = self._networks.get(attachment.network).network.id
+            if any(e.network == network for e in record.sandbox.endpoints):
+                return record.sandbox
+            return await self._connect(record, replace(attachment, network=network))
+
+    async def _connect(self, record: SandboxRecord, attachment: Attachment) -> Sandbox:
+        tools, identity = self._tools, record.sandbox.id
+        draft = Draft(identity, self._networks, self._ports)
+        pin, veth = Path(record.sandbox.path), ""
+        try:
+            endpoint = draft.attach(attachment, _free_interface(record.sandbox.endpoints))
+            port = self._networks.port(self._networks.get(attachment.network))
+            veth = await tools.run(tools.cells.plug, pin, port, endpoint.interface)
+            attachments = (*record.request.attachments, attachment)
+            changed = replace(
+                record,
+                request=replace(record.request, attachments=attachments),
+                sandbox=replace(
+                    record.sandbox, endpoints=(*record.sandbox.endpoints, endpoint)
+                ),
+                veths={**record.veths, attachment.network: veth},
+            )
+            await tools.run(tools.cells.configure, pin, endpoint_requests(endpoint))
+            if record.request.egress_bps or record.request.ingress_bps:
+                await self._limit_further(record.request, pin, endpoint, veth)
+            changed = await self._with_resolver(changed)
+            return await self._changed(record, changed)
+        except BaseException as error:
+            draft.release()
+            if veth:
+                await tools.run(tools.host.send, [delete_link(veth)])
+            if isinstance(error, OSError):
+                raise FailedPrecondition(f"sandbox {identity}: {error}") from error
+            raise
+
+    async def _limit_further(
+        self, request: JoinRequest, pin: Path, endpoint: Endpoint, veth: str
+    ) -> None:
+        await self._limit(request, {endpoint.network: veth})
+        if request.egress_bps:
+            index = _FIRST_INDEX + int(endpoint.interface.removeprefix("eth"))
+            limits = [shaping.limit(index, request.egress_bps, endpoint.interface)]
+            await self._tools.run(self._tools.cells.configure, pin, limits)
+
+    async def _with_resolver(self, record: SandboxRecord) -> SandboxRecord:
+        """The first network with names brings the resolver."""
+        endpoints = list(record.sandbox.endpoints)
+        if record.resolver_port or not self._resolves(endpoints):
+            return record
+        pin = Path(record.sandbox.path)
+        sockets, port = await self._tools.run(self._tools.cells.reopen, pin, 0)
+        changed = replace(
+            record, resolver_port=port, sandbox=replace(record.sandbox, dns=RESOLVER)
+        )
+        await self._tools.names.serve(self._order(changed.sandbox), sockets)
+        return changed
+
+    async def _changed(self, before: SandboxRecord, after: SandboxRecord) -> Sandbox:
+        """Routes, names and ports follow the endpoints; then it is recorded."""
+        tools = self._tools
+        pin = Path(after.sandbox.path)
+        old = gateway_endpoints(before.sandbox.endpoints, priorities_of(before.request))
+        new = gateway_endpoints(after.sandbox.endpoints, priorities_of(after.request))
+        if old != new:
+            await tools.run(tools.cells.configure, pin, _moved_routes(old, new))
+            tools.firewall.remove(
+                "sandboxes", pieces_of(before.sandbox, priorities_of(before.request))
+            )
+            tools.firewall.put("sandboxes", pieces_of(after.sandbox, priorities_of(after.request)))
+        if after.resolver_port:
+            tools.names.tell(self._order(after.sandbox))
+        return self._keep(after)
+
+    async def disconnect(self, identity: str, wanted: str, *, force: bool) -> Sandbox:
+        """Take a sandbox off a network; not on it is no error."""
+        async with self._alone(identity):
+            if force and identity not in self._known:
+                return Sandbox(id=identity)
+            record = self.get(identity)
+            network = self._network_id(wanted)
+            gone = [e for e in record.sandbox.endpoints if e.network == network]
+            if not gone:
+                return record.sandbox
+            return await self._disconnect(record, gone[0])
+
+    def _network_id(self, wanted: str) -> str:
+        try:
+            return self._networks.get(wanted).network.id
+        except (NotFound, InvalidArgument):
+            return wanted
+
+    async def _disconnect(self, record: SandboxRecord, gone: Endpoint) -> Sandbox:
+        network = gone.network
+        rest = tuple(e for e in record.sandbox.endpoints if e.network != network)
+        wishes = record.request.attachments
+        kept = tuple(a for a in wishes if self._network_id(a.network) != network)
+        veths = {key: veth for key, veth in record.veths.items() if key != network}
+        changed = replace(
+            record,
+            request=replace(record.request, attachments=kept),
+            sandbox=replace(record.sandbox, endpoints=rest),
+            veths=veths,
+        )
+        sandbox = await self._changed(record, changed)
+        with contextlib.suppress(OSError):
+            removal = [delete_link(record.veths[network])]
+            await self._tools.run(self._tools.host.send, removal)
+        release_addresses(gone, sandbox.id, self._networks)
+        return sandbox
+
+    async def reopened(self, identity: str) -> list[Any]:
+        """Resolver sockets of a sandbox, opened anew."""
+        record = self._known.get(identity)
+        if record is None:
+            return []
+        pin, port = Path(record.sandbox.path), record.resolver_port
+        sockets, found = await self._tools.run(self._tools.cells.reopen, pin, port)
+        if found != port:
+            self._keep(replace(record, resolver_port=found))
+        return list(sockets)
+
+    async def resume_names(self) -> None:
+        """After a start: serve the names of all adopted sandboxes again."""
+        for identity, record in list(self._known.items()):
+            if record.resolver_port:
+                with contextlib.suppress(OSError, SagongError):
+                    sockets = await self.reopened(identity)
+                    await self._tools.names.serve(self._order(record.sandbox), sockets)
+
+
+def priorities_of(request: JoinRequest) -> dict[str, int]:
+    return {attachment.network: attachment.priority for attachment in request.attachments}
+
+
+def _routes(endpoints: tuple[Endpoint, ...], priorities: dict[str, int]) -> list[Request]:
+    by4, by6 = gateway_endpoints(endpoints, priorities)
+    requests = route_requests(replace(by4, gateway6="")) if by4 else []
+    return requests + (route_requests(replace(by6, gateway4="")) if by6 else [])
+
+
+def _moved_routes(
+    old: tuple[Endpoint | None, Endpoint | None], new: tuple[Endpoint | None, Endpoint | None]
+) -> list[Request]:
+    requests: list[Request] = []
+    for number, other in enumerate(("gateway6", "gateway4")):
+        before, after = old[number], new[number]
+        if before == after:
+            continue
+        if before is not None and after is None:
+            requests += unroute_requests(replace(before, **{other: ""}))
+        if after is not None:
+            requests += route_requests(replace(after, **{other: ""}))
+    return requests
+
+
+def _free_interface(endpoints: tuple[Endpoint, ...]) -> str:
+    taken = {endpoint.interface for endpoint in endpoints}
+    return next(f"eth{n}" for n in range(len(taken) + 1) if f"eth{n}" not in taken)
+
+
+def mappings_of(records: list[SandboxRecord]) -> list[PortMapping]:
+    """All published ports."""
+    return [mapping for record in records for mapping in record.sandbox.ports]

@@ -1,0 +1,143 @@
+"""Networks as asked for → as they are: checked, named, with free subnets. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import re
+from collections.abc import Iterable, Iterator
+
+from msgspec.structs import replace
+
+from sagong.contracts.network import Network, Subnet
+from sagong.errors import Conflict, InvalidArgument, ResourceExhausted
+from sagong_network_bridge.addresses import AddressRange, Space, space_of
+from sagong_network_bridge.settings import Settings
+
+__all__ = ["ENDS", "bridge_name", "complete", "default_networks", "option", "private_pool6"]
+
+# Networks that exist from the start, by driver.
+ENDS = ("host", "null")
+_ID = re.compile(r"[0-9a-f]{64}")
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+_BRIDGE_NAME = "com.docker.network.bridge.name"
+
+
+def option(network: Network, name: str, default: str = "") -> str:
+    """One of a network's options."""
+    return dict(network.options).get(name, default)
+
+
+def default_id(name: str) -> str:
+    """The id of a network that exists from the start: the same everywhere and always."""
+    return hashlib.sha256(f"sagong network {name}".encode()).hexdigest()
+
+
+def default_networks(settings: Settings, taken: Iterable[Space]) -> tuple[Network, ...]:
+    """`bridge`, `host` and `none`."""
+    subnets = tuple(Subnet(subnet=text) for text in (settings.subnet, settings.subnet6) if text)
+    bridge = Network(
+        id=default_id("bridge"),
+        name="bridge",
+        subnets=subnets,
+        ipv6=bool(settings.subnet6),
+        options=((_BRIDGE_NAME, settings.default_bridge),),
+        created=1.0,
+    )
+    ends = (
+        Network(id=default_id(name), name=name, driver=driver, created=1.0)
+        for name, driver in (("host", "host"), ("none", "null"))
+    )
+    return complete(bridge, settings, taken), *ends
+
+
+def bridge_name(network: Network, settings: Settings) -> str:
+    """The bridge's interface; a given name must fit."""
+    name = option(network, _BRIDGE_NAME)
+    if not name:
+        digits = 15 - len(settings.prefix) - 1
+        return f"{settings.prefix}-{network.id[:digits]}"
+    if len(name.encode()) > 15 or not re.fullmatch(r"[^/\s:]+", name) or name in (".", ".."):
+        raise InvalidArgument(f"bridge name {name!r}: at most 15 bytes, no space, slash or colon")
+    return name
+
+
+def private_pool6(machine: str) -> str:
+    """A private /48 of RFC 4193 for this machine."""
+    digest = hashlib.sha256(f"sagong {machine}".encode()).digest()
+    return str(ipaddress.IPv6Network((b"\xfd" + digest[:5] + bytes(10), 48)))
+
+
+def complete(network: Network, settings: Settings, taken: Iterable[Space]) -> Network:
+    """Check a network and give it the subnets it lacks; `taken` are others' and the machine's."""
+    _check(network)
+    bridge_name(network, settings)
+    spaces = list(taken)
+    subnets = [_given(subnet, spaces) for subnet in network.subnets]
+    versions = [AddressRange(subnet).version for subnet in subnets]
+    wanted = [] if option(network, "com.docker.network.enable_ipv4") == "false" else [4]
+    wanted += [6] if network.ipv6 else []
+    for version in wanted:
+        if version not in versions:
+            chosen = _free(_pools(settings, version), spaces, version)
+            subnets.append(_given(Subnet(subnet=str(chosen)), spaces))
+            versions.append(version)
+    if len(versions) != len(set(versions)):
+        raise InvalidArgument("a network has at most one IPv4 and one IPv6 subnet")
+    if not versions:
+        raise InvalidArgument("a network needs an IPv4 or an IPv6 subnet")
+    return replace(network, subnets=tuple(subnets), ipv6=6 in versions)
+
+
+def _check(network: Network) -> None:
+    if not _ID.fullmatch(network.id):
+        raise InvalidArgument(f"network id {network.id!r}: 64 hexadecimal digits")
+    if not _NAME.fullmatch(network.name) or len(network.name) > 255:
+        raise InvalidArgument(
+            f"network name {network.name!r}: letters, digits, _ . and -, beginning with the former"
+        )
+    if network.driver != "bridge":
+        raise InvalidArgument(
+            f"network driver {network.driver!r} is not known here; use bridge "
+            "(one host and one null network exist already)"
+        )
+
+
+def _given(subnet: Subnet, spaces: list[Space]) -> Subnet:
+    """Take a subnet; Conflict names what it overlaps with."""
+    filled = replace(subnet, gateway=AddressRange(subnet).gateway)
+    space = space_of(subnet.subnet)
+    clash = _overlapping(space, spaces)
+    if clash is not None:
+        raise Conflict(f"subnet {space} overlaps with {clash}, which is in use")
+    spaces.append(space)
+    return filled
+
+
+def _overlapping(space: Space, spaces: Iterable[Space]) -> Space | None:
+    for other in spaces:
+        if other.version == space.version and space.overlaps(other):
+            return other
+    return None
+
+
+def _pools(settings: Settings, version: int) -> Iterator[Space]:
+    if version == 4:
+        yield from map(space_of, settings.pools)
+        return
+    pool = ipaddress.IPv6Network(settings.pool6)
+    if pool.prefixlen >= 64:
+        yield pool
+        return
+    for number in range(min(1 << (64 - pool.prefixlen), 1 << 16)):
+        yield ipaddress.IPv6Network((int(pool.network_address) + (number << 64), 64))
+
+
+def _free(pools: Iterable[Space], spaces: list[Space], version: int) -> Space:
+    for pool in pools:
+        if pool.version == version and _overlapping(pool, spaces) is None:
+            return pool
+    raise ResourceExhausted(
+        f"no free IPv{version} subnet in the configured pools; remove networks, "
+        "give a subnet, or widen `pools`"
+    )

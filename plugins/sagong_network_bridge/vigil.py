@@ -1,0 +1,77 @@
+"""Notices of the kernel about nftables: our table gone, or a foreign FORWARD chain come."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from sagong_network_bridge.neighbours import NAMES
+from sagong_network_bridge.netlink import NETFILTER, Channel, attributes
+
+__all__ = ["Vigil"]
+
+_GROUP = 7
+_DELETED_TABLE, _NEW_CHAIN = 0xA02, 0xA03
+_PAUSE = 0.05
+
+
+class Restore(Protocol):
+    """What is done then; `ours` if our own table was removed."""
+
+    def __call__(self, *, ours: bool) -> None: ...
+
+
+class Vigil:
+    """Waits for notices; several of one change are one."""
+
+    def __init__(self, table: str, restore: Restore) -> None:
+        self._table = table
+        self._restore = restore
+        self._channel: Channel | None = None
+        self._ours = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self) -> None:
+        """Listen from now on."""
+        self._channel = Channel(NETFILTER, large=True)
+        self._channel.subscribe(_GROUP)
+        asyncio.get_running_loop().add_reader(self._channel.fileno(), self._read)
+
+    def end(self) -> None:
+        """Listen no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._channel is not None:
+            asyncio.get_running_loop().remove_reader(self._channel.fileno())
+            self._channel.close()
+            self._channel = None
+
+    def _read(self) -> None:
+        assert self._channel is not None
+        try:
+            for kind, payload in self._channel.notices():
+                self._judge(kind, payload)
+        except OSError:
+            # Notices were lost: look at everything.
+            self._later(ours=False)
+
+    def _judge(self, kind: int, payload: bytes) -> None:
+        if kind not in (_DELETED_TABLE, _NEW_CHAIN):
+            return
+        found = attributes(payload, 4)
+        if kind == _DELETED_TABLE:
+            if payload[0] == 1 and found.get(1, b"").rstrip(b"\0").decode() == self._table:
+                self._later(ours=True)
+        elif found.get(3, b"").rstrip(b"\0").decode() in NAMES:
+            self._later(ours=False)
+
+    def _later(self, *, ours: bool) -> None:
+        self._ours = self._ours or ours
+        if self._timer is None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(_PAUSE, self._act)
+
+    def _act(self) -> None:
+        self._timer = None
+        ours, self._ours = self._ours, False
+        self._restore(ours=ours)
