@@ -1,0 +1,193 @@
+"""image_overlay after kill -9, after a power cut, and with a full disk."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sagong.conformance.image_lab import (
+    Archive,
+    ImageLab,
+    docker_archive,
+    layer,
+    lent,
+    load,
+    loaded,
+    read_text,
+    refused,
+)
+from sagong.contracts.image import ImageQuery, ImageRef, PrepareRequest, PullRequest, RootRef
+from sagong.errors import InvalidArgument, NotFound, ResourceExhausted
+from sagong.testing import local
+from sagong_image_overlay import ImageOverlay
+
+pytestmark = pytest.mark.root
+
+WORKER = """
+import asyncio, sys
+from pathlib import Path
+from sagong.conformance.image_lab import Archive, ImageLab, docker_archive, layer, load
+from sagong.testing import local
+from sagong_image_overlay import ImageOverlay
+
+async def main():
+    async with local(ImageOverlay, data=Path(sys.argv[1])) as images:
+        lab = ImageLab(images)
+        number = int(sys.argv[2])
+        while True:
+            number += 1
+            files = [(f"f{one}", "x" * 5000) for one in range(200)]
+            image = Archive(layers=[layer(("n", str(number)), *files)], names=[f"t/n{number}:v1"])
+            await load(lab, docker_archive(image))
+            print(number, flush=True)
+
+asyncio.run(main())
+"""
+
+
+def killed_worker(data: Path, first: int, seconds: float) -> list[int]:
+    """Load images until the process is killed; the numbers of those that were acknowledged."""
+    worker = subprocess.Popen(
+        [sys.executable, "-c", WORKER, str(data), str(first)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+    )
+    assert worker.stdout is not None
+    done = [int(worker.stdout.readline())]
+    time.sleep(seconds)
+    worker.send_signal(signal.SIGKILL)
+    done += [int(line) for line in worker.stdout]
+    worker.wait()
+    return done
+
+
+async def tidied(data: Path) -> None:
+    """Wait until nothing is left to delete."""
+    for _ in range(200):
+        if not os.listdir(data / "trash"):
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError(f"left in the trash: {os.listdir(data / 'trash')}")
+
+
+async def test_acknowledged_images_survive_kill_9(tmp_path: Path) -> None:
+    chance = random.Random(7)
+    acknowledged: list[int] = []
+    for turn in range(3):
+        acknowledged += killed_worker(tmp_path, turn * 1000, chance.uniform(0.05, 0.3))
+    async with local(ImageOverlay, data=tmp_path) as images:
+        lab = ImageLab(images)
+        for number in acknowledged:
+            name = f"c{number}"
+            await images.prepare(PrepareRequest(id=name, image=f"t/n{number}:v1"))
+            assert await read_text(lab, name, "/n") == str(number)
+        await tidied(tmp_path)
+        assert os.listdir(tmp_path / "tmp") == []
+        partial = os.listdir(tmp_path / "content/partial")
+        assert [name for name in partial if name.startswith("put-")] == []
+        names = {path.stem for path in (tmp_path / "layers").glob("*.json")}
+        assert set(os.listdir(tmp_path / "l")) == names
+
+
+async def test_layers_that_were_not_on_disk_are_unpacked_again(tmp_path: Path) -> None:
+    image = Archive(layers=[layer(("text", "again")), layer(("two", "2"))], names=["t/power:v1"])
+    async with local(ImageOverlay, data=tmp_path) as images:
+        await loaded(ImageLab(images), image)
+    for path in (tmp_path / "layers").glob("*.json"):
+        # As a power cut right after the load leaves it: another boot, and files without content.
+        facts = json.loads(path.read_text())
+        path.write_text(json.dumps({**facts, "boot": "an-earlier-boot"}))
+    for path in (tmp_path / "l").glob("*/text"):
+        path.write_text("")
+    async with local(ImageOverlay, data=tmp_path) as images:
+        assert (await images.inspect(ImageRef(reference="t/power:v1"))).id == image.id
+        await images.prepare(PrepareRequest(id="again", image=image.id))
+        assert await read_text(ImageLab(images), "again", "/text") == "again"
+
+
+async def test_new_layers_settle(tmp_path: Path) -> None:
+    async with local(ImageOverlay, data=tmp_path) as images:
+        await loaded(ImageLab(images), Archive(layers=[layer(("text", "settled"))]))
+        for _ in range(400):
+            facts = [json.loads(p.read_text()) for p in (tmp_path / "layers").glob("*.json")]
+            if not any(one.get("boot") for one in facts):
+                return
+            await asyncio.sleep(0.02)
+    raise AssertionError("layers are never known to be on disk")
+
+
+async def test_lost_leases_are_swept(tmp_path: Path) -> None:
+    async with local(ImageOverlay, data=tmp_path) as images:
+        await lent(ImageLab(images), "kept", Archive(layers=[layer(("f", "x"))]))
+    (tmp_path / "c/half-made/diff").mkdir(parents=True)
+    async with local(ImageOverlay, data=tmp_path) as images:
+        assert os.listdir(tmp_path / "c") == ["kept"]
+        await images.changes(RootRef(id="kept"))
+        await tidied(tmp_path)
+
+
+async def test_a_cancelled_pull_leaves_nothing_running(tmp_path: Path) -> None:
+    server = await asyncio.start_server(lambda r, w: None, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with local(ImageOverlay, data=tmp_path) as images:
+
+        async def pull() -> None:
+            request = PullRequest(id="p", reference=f"127.0.0.1:{port}/never/answers:v1")
+            async for _ in images.pull(request):
+                pass
+
+        task = asyncio.create_task(pull())
+        await asyncio.sleep(0.3)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+        names = [Path(f"/proc/{child}/cmdline").read_text() for child in children]
+        assert not any("courier" in name for name in names)
+    server.close()
+
+
+async def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+    config = {"reserve": 1 << 62}
+    raw = docker_archive(Archive(layers=[layer(("large", "x" * (80 << 20)))]))
+    async with local(ImageOverlay, data=tmp_path, config=config) as images:
+        error = await refused(ResourceExhausted, load(ImageLab(images), raw))
+        assert "no space left on device" in error.message
+        assert (await images.list(ImageQuery(all=True))).images == ()
+        await tidied(tmp_path)
+        assert os.listdir(tmp_path / "l") == []
+
+
+async def test_bombs_are_refused(tmp_path: Path) -> None:
+    import gzip
+    import io
+    import tarfile
+
+    buffer = io.BytesIO()
+    with gzip.GzipFile(fileobj=buffer, mode="wb", compresslevel=1) as packed:
+        info = tarfile.TarInfo("zeros")
+        info.size = 300 << 20
+        packed.write(info.tobuf())
+        for _ in range(300):
+            packed.write(bytes(1 << 20))
+        packed.write(bytes(1024))
+    config = {"max_layer_size": 100 << 20, "max_layer_entries": 1000}
+    async with local(ImageOverlay, data=tmp_path, config=config) as images:
+        lab = ImageLab(images)
+        error = await refused(ResourceExhausted, load(lab, buffer.getvalue()))
+        assert "unpacks to more than" in error.message
+        many = layer(*((f"f{number}", "") for number in range(1001)))
+        await refused(ResourceExhausted, loaded(lab, Archive(layers=[many])))
+        cut = gzip.compress(docker_archive(Archive(layers=[layer(("f", "x" * 5000))])))[:-60]
+        await refused(InvalidArgument, load(lab, cut))
+        await refused(NotFound, images.inspect(ImageRef(reference="zeros")))
+        assert os.listdir(tmp_path / "tmp") == []
