@@ -176,7 +176,10 @@ async def _refuse_used(engine: Engine, image: Image, name: str, *, force: bool) 
         kind, word = ("cannot be", "running") if running else ("must be", "stopped")
         short, used = image.id.removeprefix("sha256:")[:12], status.spec.id[:12]
         if _by_id(image, name):
-            text = f"unable to delete {short} ({kind} forced) - image is being used by {word} container {used}"
+            text = (
+                f"unable to delete {short} ({kind} forced) - image is being used by {word} "
+                f"container {used}"
+            )
         else:
             text = (
                 f'unable to remove repository reference "{name}" (must force) - container {used} '
