@@ -49,28 +49,29 @@ class Files:
         self._store = store
         self._streams = streams
 
-    def _arguments(self, lease: Lease) -> dict[str, Any]:
+    async def _arguments(self, identity: str) -> dict[str, Any]:
+        lease = await self._store.stand(self._store.roots.get(identity))
         return {
             "layers": self._store.roots.stack(lease),
             "writable": not lease.readonly,
             "jail": str(self._store.spot.jail),
         }
 
-    def _path_arguments(self, request: ArchiveRequest) -> dict[str, Any]:
-        lease = self._store.roots.get(request.id)
-        return {**self._arguments(lease), "path": request.path, "mounts": request.mounts}
+    async def _path_arguments(self, request: ArchiveRequest) -> dict[str, Any]:
+        arguments = await self._arguments(request.id)
+        return {**arguments, "path": request.path, "mounts": request.mounts}
 
     async def changes(self, root: RootRef) -> ChangeList:
         """What the container changed."""
         lease = self._store.roots.get(root.id)
         if lease.readonly:
             return ChangeList()
-        done = await self._store.workshop.run("changes", self._arguments(lease))
+        done = await self._store.workshop.run("changes", await self._arguments(root.id))
         return ChangeList(changes=tuple(Change(path=p, kind=k) for p, k in done["changes"]))
 
     async def stat(self, request: ArchiveRequest) -> PathStat:
         """Facts of a path."""
-        done = await self._store.workshop.run("facts", self._path_arguments(request))
+        done = await self._store.workshop.run("facts", await self._path_arguments(request))
         return PathStat(
             name=done["name"],
             size=done["size"],
@@ -81,13 +82,13 @@ class Files:
 
     async def read_archive(self, request: ArchiveRequest) -> Address:
         """A path as a tar. A missing one is told now, since a raw stream can't tell."""
-        arguments = self._path_arguments(request)
+        arguments = await self._path_arguments(request)
         await self._store.workshop.run("facts", arguments)
         return self._offer("archive", arguments)
 
     async def export(self, root: RootRef) -> Address:
         """All files as a tar."""
-        return self._offer("export", self._arguments(self._store.roots.get(root.id)))
+        return self._offer("export", await self._arguments(root.id))
 
     def _offer(self, job: str, arguments: dict[str, Any]) -> Address:
         async def serve(peer: socket.socket) -> None:
@@ -99,7 +100,7 @@ class Files:
     async def write_archive(self, request: ArchiveRequest) -> None:
         """Extract an upload into a directory."""
         arguments = {
-            **self._path_arguments(request),
+            **await self._path_arguments(request),
             **self._store.layers.bounds(),
             "strict": request.no_overwrite_dir_non_dir,
         }

@@ -221,7 +221,7 @@ class ImageOverlay:
         lease = self._store.roots.table.get(request.id)
         if lease is None:
             lease = await self._lend(request)
-        return await self._prepared(lease)
+        return await self._prepared(await self._store.stand(lease))
 
     async def _lend(self, request: PrepareRequest) -> Lease:
         store = self._store

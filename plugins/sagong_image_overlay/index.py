@@ -84,6 +84,13 @@ class Index:
         self.names = {k: v for k, v in document.names.items() if v in self.images}
         self.digests = {k: v for k, v in document.digests.items() if v in self.images}
 
+    def forget(self, identity: str) -> None:
+        """Drop an image and its names."""
+        self.images.pop(identity, None)
+        self.names = {k: v for k, v in self.names.items() if v != identity}
+        self.digests = {k: v for k, v in self.digests.items() if v != identity}
+        self.changed()
+
     async def save(self) -> None:
         """Make all changes until now durable; changes that wait together are written once."""
         self._changed += 1

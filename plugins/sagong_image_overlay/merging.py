@@ -54,7 +54,7 @@ def make_directories(tree: Tree, path: bytes) -> Directory:
 def _made(tree: Tree, here: Directory, name: bytes) -> Directory:
     upper = here.upper
     if upper is None:
-        raise InvalidArgument("the root filesystem is lent read-only")
+        raise InvalidArgument("container rootfs is marked read-only")
     found = tree.step(here, name)
     if found is None:
         _new_directory(upper, name)
@@ -120,9 +120,13 @@ class MergedWriter(Writer):
     def locate(self, name: bytes) -> tuple[bytes, int | None] | None:
         """The name in the writable layer's directory."""
         parent, _, base = name.rpartition(b"/")
-        upper = self._directory_of(parent).upper
-        assert upper is not None
-        return base, upper
+        return base, self._upper_of(parent)
+
+    def _upper_of(self, name: bytes) -> int:
+        upper = self._directory_of(name).upper
+        if upper is None:
+            raise InvalidArgument("container rootfs is marked read-only")
+        return upper
 
     def _directory_of(self, name: bytes) -> Directory:
         """The directory, links on the way resolved inside the root."""
@@ -209,9 +213,7 @@ class MergedWriter(Writer):
             self._set_root(entry)
 
     def _set_root(self, entry: Entry) -> None:
-        upper = self._directory_of(b"").upper
-        assert upper is not None
-        self._attributes(entry, b".", upper)
+        self._attributes(entry, b".", self._upper_of(b""))
 
     def clear(self, entry: Entry, path: bytes, directory: int | None) -> bool:
         """Make room in the writable layer; what it hid below must stay hidden."""
@@ -297,7 +299,7 @@ def merge(job: dict[str, Any], descriptors: list[int], report: Report) -> dict[s
 def extract(job: dict[str, Any], descriptors: list[int], report: Report) -> dict[str, Any]:
     """Extract an archive (the first descriptor) into the directory `path` of a root filesystem."""
     reading = start_parser({**job, "whiteouts": False}, descriptors[0])
-    tree = open_tree({**job, "writable": True}, descriptors)
+    tree = open_tree(job, descriptors)
     confine(WRITER, job["jail"])
     path = os.fsencode(job["path"])
     with tree.place(path, follow=True) as place:

@@ -24,8 +24,8 @@ from sagong_image_overlay.layers import Layers, Spot
 __all__ = ["Lease", "Roots"]
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
-# mount(2) takes one page of options.
-_OPTIONS_LIMIT = 4000
+# Runtimes can name so many in one mount by short paths of descriptors.
+_LAYERS_LIMIT = 200
 
 
 class Lease(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,10 +110,10 @@ class Roots:
                 f"workdir={path / 'work'}",
             ]
         options.append("userxattr")
-        if sum(map(len, options)) > _OPTIONS_LIMIT:
+        if len(lower) > _LAYERS_LIMIT:
             raise ResourceExhausted(
-                f"image {lease.image.id} has {len(lease.layers)} layers: their names don't fit into "
-                "the options of one mount; squash the image"
+                f"image {lease.image.id} has {len(lease.layers)} layers, at most {_LAYERS_LIMIT} "
+                "go into one mount; squash the image"
             )
         return Mount(target="/", kind="overlay", source="overlay", options=tuple(options))
 

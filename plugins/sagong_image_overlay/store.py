@@ -16,12 +16,12 @@ import msgspec
 from sagong.contract import Message
 from sagong.contracts.image import Image, ImageChanged, ImageConfig
 from sagong.contracts.image import Layer as LayerFacts
-from sagong.errors import InvalidArgument
+from sagong.errors import InvalidArgument, NotFound
 from sagong.model import oci, references
 from sagong_image_overlay.content import Content
 from sagong_image_overlay.index import Index, Record
 from sagong_image_overlay.layers import Layers, Spot
-from sagong_image_overlay.roots import Roots
+from sagong_image_overlay.roots import Lease, Roots
 from sagong_image_overlay.settings import Settings
 from sagong_image_overlay.workshop import Workshop
 
@@ -68,6 +68,10 @@ class Store:
         self.layers.load()
         self.index.load()
         self.roots.load()
+        for record in list(self.index.images.values()):
+            if not (self.content.has(record.id) and self.content.has(record.manifest)):
+                # Somebody deleted its files: an image that can't be told of helps nobody.
+                self.index.forget(record.id)
 
     # Telling of images.
 
@@ -204,6 +208,18 @@ class Store:
             self._facts.pop(record.id, None)
             await self.index.save()
         return fixed
+
+    async def stand(self, lease: Lease) -> Lease:
+        """The lease, when all its layers are there, also after a crash has cost some."""
+        if all(key in self.layers.table for key in lease.layers):
+            return lease
+        image = lease.image
+        manifest = oci.decode(self.content.read(image.manifest_digest), oci.Manifest, "manifest")
+        blobs = [layer.digest for layer in manifest.layers]
+        await self.assemble([layer.diff_id for layer in image.layers], blobs)
+        if not all(key in self.layers.table for key in lease.layers):
+            raise NotFound(f"layers of container {lease.id} are lost; make it anew")
+        return lease
 
     async def name(self, record: Record, reference: references.Reference, action: str) -> None:
         """Give an image a name and tell of it; durable when it returns."""

@@ -129,9 +129,13 @@ class Workshop:
         self._ending = asyncio.get_running_loop().call_later(self._idle, self._end_idle)
 
     def _end_idle(self) -> None:
+        """Ended without waiting: a thread reaps the process."""
         self._ending = None
-        if not self._busy:
-            self._stop()
+        if self._busy or self._control is None or self._process is None:
+            return
+        self._control.close()
+        asyncio.get_running_loop().run_in_executor(None, self._process.wait)
+        self._control = self._process = None
 
     def _stop(self) -> None:
         if self._control is not None:

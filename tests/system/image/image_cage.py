@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import uvloop
+
 from sagong.conformance.image_lab import Archive, docker_archive, entry, fetch, layer, send
 from sagong.contracts.image import (
     ArchiveRequest,
@@ -116,7 +118,7 @@ def main() -> None:
     answer: dict[str, Any] = {"notes": notes, "uid": os.getuid()}
     with contextlib.suppress(BrokenPipeError):
         try:
-            answer |= asyncio.run(story(Path(data), Path(run), registry))
+            answer |= uvloop.run(story(Path(data), Path(run), registry))
         except SagongError as error:
             answer["error"] = f"{error.code}: {error.message}"
         print(json.dumps(answer))

@@ -102,7 +102,7 @@ async def test_acknowledged_images_survive_kill_9(tmp_path: Path) -> None:
 async def test_layers_that_were_not_on_disk_are_unpacked_again(tmp_path: Path) -> None:
     image = Archive(layers=[layer(("text", "again")), layer(("two", "2"))], names=["t/power:v1"])
     async with local(ImageOverlay, data=tmp_path) as images:
-        await loaded(ImageLab(images), image)
+        await lent(ImageLab(images), "before", image)
     for path in (tmp_path / "layers").glob("*.json"):
         # As a power cut right after the load leaves it: another boot, and files without content.
         facts = json.loads(path.read_text())
@@ -111,6 +111,7 @@ async def test_layers_that_were_not_on_disk_are_unpacked_again(tmp_path: Path) -
         path.write_text("")
     async with local(ImageOverlay, data=tmp_path) as images:
         assert (await images.inspect(ImageRef(reference="t/power:v1"))).id == image.id
+        assert await read_text(ImageLab(images), "before", "/text") == "again"
         await images.prepare(PrepareRequest(id="again", image=image.id))
         assert await read_text(ImageLab(images), "again", "/text") == "again"
 

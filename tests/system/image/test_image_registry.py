@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import http.server
 import json
@@ -386,6 +387,32 @@ async def test_tls_with_an_authority_of_certs_d(
             name = f"{host}/tls/busybox:v1"
             await images.tag(TagRequest(source=image.id, target=name))
             await pushed(images, name)
+
+
+async def test_layers_of_zstd(sample: sample_image.Sample, registry: str) -> None:
+    name = f"{registry}/zstd/busybox:v1"
+    options = ["--dest-tls-verify=false", "--dest-compress-format=zstd", "--format=oci"]
+    skopeo("copy", "-q", *options, f"docker-archive:{sample.docker_archive}", f"docker://{name}")
+    raw = json.loads(skopeo("inspect", "--raw", "--tls-verify=false", f"docker://{name}"))
+    assert raw["layers"][0]["mediaType"].endswith("+zstd")
+    async with local(ImageOverlay, config=FAST) as images:
+        await pulled(images, name)
+        found = await images.inspect(ImageRef(reference=name))
+        assert tuple(layer.diff_id for layer in found.layers) == sample.diff_ids
+
+
+async def test_pulls_at_once_share_their_work(sample: sample_image.Sample, registry: str) -> None:
+    source = f"oci:{sample.oci_layout}"
+    skopeo("copy", "-q", "--dest-tls-verify=false", source, f"docker://{registry}/once/a:v1")
+    skopeo("copy", "-q", "--dest-tls-verify=false", source, f"docker://{registry}/once/b:v1")
+    async with local(ImageOverlay, config=FAST) as images:
+        names = [f"{registry}/once/{name}:v1" for name in "aabbab"]
+        told = await asyncio.gather(*(pulled(images, name) for name in names))
+        assert len({one[-1].digest for one in told}) == 1
+        found = await images.inspect(ImageRef(reference=names[0]))
+        assert set(found.tags) == set(names)
+        usage = await images.usage()
+        assert usage.layers == found.size
 
 
 async def test_errors_before_and_after_the_manifest_leave_nothing(
