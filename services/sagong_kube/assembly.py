@@ -13,7 +13,8 @@ from sagong.contracts.node import Node
 from sagong.contracts.state import State
 from sagong.errors import SagongError
 from sagong_kube import refusal
-from sagong_kube.admission import claim, limits, namespace, node as node_rules, pod, quota
+from sagong_kube.admission import claim, limits, namespace, pod, quota
+from sagong_kube.admission import node as node_rules
 from sagong_kube.admission.chain import Chain
 from sagong_kube.admission.service import ServiceAddresses
 from sagong_kube.handlers.discovery import Discovery
@@ -95,9 +96,7 @@ class Assembly:
         self.store.keep(COMMITS, commits.marks)
         self.slot = ObjectsSlot(self.store, self.catalogue, commits, _rules)
         self.gate = Gate(auth)
-        self.housekeeping = Housekeeping(
-            self.store, state, self.renewals, settings.history_seconds
-        )
+        self.housekeeping = Housekeeping(self.store, state, self.renewals, settings.history_seconds)
         self.router = self._router()
 
     def _renews(self, record: Record, new: Document, old: Document) -> bool:
@@ -133,13 +132,13 @@ class Assembly:
 
     def _router(self) -> Router:
         renderer = Renderer(Tables(columns, cells, age))
-        objects = Objects(
-            self.writer, renderer, Watching(self.store, renderer, self._chance)
-        )
+        objects = Objects(self.writer, renderer, Watching(self.store, renderer, self._chance))
         usage = self._usage()
         virtual = self._virtual(objects)
-        if usage is not None:
-                self.catalogue.add(resource)
+        if usage is None:
+            self.catalogue.remove("metrics.k8s.io", "nodes")
+            self.catalogue.remove("metrics.k8s.io", "pods")
+        else:
             virtual["metrics.k8s.io/nodes"] = usage.nodes
             virtual["metrics.k8s.io/pods"] = usage.pods
         return Router(
@@ -188,7 +187,7 @@ class Assembly:
 
     def _paths(self) -> dict[str, PathHandler]:
         discovery = Discovery(self.catalogue, self._address)
-        health = Health(self._checks(), lambda: self._all_figures())
+        health = Health(self._checks(), self._all_figures)
         paths: dict[str, PathHandler] = {
             "/version": health.version,
             "/metrics": health.metrics,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import random
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -148,15 +149,18 @@ def _optional(host: Host, protocol: Any) -> Any:
 
 
 def _own_address(listener: socket.socket) -> str:
-    """The listener's address; for a wildcard the one that this machine's packets leave from."""
-    address = str(listener.getsockname()[0])
-    if address not in ("0.0.0.0", "::"):
-        return address
-    family = listener.family
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+    """The listener's address; for a wildcard or loopback the one that packets leave from.
+
+    Pods and endpoints can't use a loopback address, and the API refuses one in endpoints.
+    """
+    address = ipaddress.ip_address(str(listener.getsockname()[0]))
+    if not address.is_unspecified and not address.is_loopback:
+        return str(address)
+    with socket.socket(listener.family, socket.SOCK_DGRAM) as probe:
         try:
             # Connecting a datagram socket sends nothing; it only chooses the route.
-            probe.connect(("192.0.2.1", 9) if family == socket.AF_INET else ("2001:db8::1", 9))
+            inner = listener.family == socket.AF_INET
+            probe.connect(("192.0.2.1", 9) if inner else ("2001:db8::1", 9))
             return str(probe.getsockname()[0])
         except OSError:
-            return "127.0.0.1" if family == socket.AF_INET else "::1"
+            return "127.0.0.1" if listener.family == socket.AF_INET else "::1"

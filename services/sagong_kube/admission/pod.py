@@ -145,6 +145,8 @@ def _class(review: Review, name: str) -> Document:
 def _global_default(review: Review) -> Document | None:
     best: Document | None = None
     for record in review.view.select("scheduling.k8s.io/priorityclasses", Selection()):
+        if b'"globalDefault":true' not in record.body:
+            continue
         found: Document = msgspec.json.decode(record.body)
         if found.get("globalDefault") and (best is None or found["value"] < best["value"]):
             best = found

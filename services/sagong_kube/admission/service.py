@@ -56,7 +56,7 @@ class ServiceAddresses:
         spec["ipFamilies"], spec["ipFamilyPolicy"] = list(families), policy
         if not (named and named[0] == "None"):
             named = list(named)
-            claimed = {key for key in held_keys({"spec": {"clusterIPs": named}})}
+            claimed = set(held_keys({"spec": {"clusterIPs": named}}))
             for family in families[len(named) :]:
                 named.append(self._allocations.address(family, claimed))
         spec["clusterIPs"], spec["clusterIP"] = list(named), named[0]
@@ -128,7 +128,7 @@ class ServiceAddresses:
     def _taken(self, service: Document, held: list[str]) -> list[Cause]:
         causes = []
         spec = service["spec"]
-        for at, address in enumerate(spec.get("clusterIPs") or ()):
+        for address in spec.get("clusterIPs") or ():
             for key in held_keys({"spec": {"clusterIPs": [address]}}):
                 if key not in held and self._allocations.taken_by(key):
                     said = (

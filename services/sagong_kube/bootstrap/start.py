@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -92,6 +93,9 @@ def _service(advertised: Advertised) -> Document:
 
 
 def _endpoints(advertised: Advertised) -> Sequence[Document]:
+    if ipaddress.ip_address(advertised.address).is_loopback:
+        # A machine without a network: nothing but itself could reach the API anyway.
+        return ()
     ports: list[Any] = [{"name": "https", "port": advertised.port, "protocol": "TCP"}]
     metadata = {"name": _KUBERNETES, "namespace": "default"}
     family = "IPv6" if ":" in advertised.address else "IPv4"

@@ -127,7 +127,10 @@ def _watch_problem(options: ListOptions) -> Cause | None:
     field = "resourceVersionMatch"
     if options.initial is None:
         if options.match:
-            text = "Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"
+            text = (
+                "Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents "
+                "is provided"
+            )
             return Cause("FieldValueForbidden", text, field)
         return None
     if options.match != "NotOlderThan":

@@ -80,7 +80,7 @@ class Planner:
         document = versions.to_stored(resource, document)
         self.shapes.default(resource, document)
         metadata = document["metadata"]
-        metadata["uid"] = documents.new_uid()
+        metadata["uid"] = documents.new_uid(self._chance)
         metadata["creationTimestamp"] = documents.now()
         name = self._name(view, subject, metadata)
         review = self._review(view, subject, CREATE, name)

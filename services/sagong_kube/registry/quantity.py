@@ -36,7 +36,8 @@ def parse(quantity: str | int | float) -> Decimal:
     found = _FORM.match(said)
     if found is None or (found[3] or "").endswith("i"):
         raise InvalidArgument(
-            f"quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$': \"{said}\""
+            "quantities must match the regular expression "
+            f"'^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$': \"{said}\""
         )
     number = Decimal(found[1] + (found[2] or ""))
     return number * _DECIMAL[found[3] or ""]

@@ -22,29 +22,58 @@ __all__ = [
 
 # Storages whose objects count the generations of their spec.
 _GENERATION = frozenset(
-    "apps/daemonsets apps/deployments apps/replicasets apps/statefulsets batch/cronjobs batch/jobs "
-    "core/replicationcontrollers discovery.k8s.io/endpointslices networking.k8s.io/ingresses "
-    "networking.k8s.io/ingressclasses networking.k8s.io/networkpolicies "
-    "policy/poddisruptionbudgets storage.k8s.io/csidrivers "
-    "apiextensions.k8s.io/customresourcedefinitions "
-    "flowcontrol.apiserver.k8s.io/flowschemas "
-    "flowcontrol.apiserver.k8s.io/prioritylevelconfigurations "
-    "admissionregistration.k8s.io/mutatingwebhookconfigurations "
-    "admissionregistration.k8s.io/validatingwebhookconfigurations "
-    "admissionregistration.k8s.io/validatingadmissionpolicies "
-    "admissionregistration.k8s.io/validatingadmissionpolicybindings".split()
+    (
+        "apps/daemonsets",
+        "apps/deployments",
+        "apps/replicasets",
+        "apps/statefulsets",
+        "batch/cronjobs",
+        "batch/jobs",
+        "core/replicationcontrollers",
+        "discovery.k8s.io/endpointslices",
+        "networking.k8s.io/ingresses",
+        "networking.k8s.io/ingressclasses",
+        "networking.k8s.io/networkpolicies",
+        "policy/poddisruptionbudgets",
+        "storage.k8s.io/csidrivers",
+        "apiextensions.k8s.io/customresourcedefinitions",
+        "flowcontrol.apiserver.k8s.io/flowschemas",
+        "flowcontrol.apiserver.k8s.io/prioritylevelconfigurations",
+        "admissionregistration.k8s.io/mutatingwebhookconfigurations",
+        "admissionregistration.k8s.io/validatingwebhookconfigurations",
+        "admissionregistration.k8s.io/validatingadmissionpolicies",
+        "admissionregistration.k8s.io/validatingadmissionpolicybindings",
+    )
 )
+# Kinds whose status endpoint also takes labels, annotations and finalizers.
+_OPEN_METADATA = ("core/pods", "core/nodes", "core/namespaces", "core/services")
 _SPECLESS = {"metadata", "status", "apiVersion", "kind"}
 
 CREATE_ON_UPDATE = frozenset(
-    "core/events core/endpoints core/services core/limitranges coordination.k8s.io/leases "
-    "rbac.authorization.k8s.io/roles rbac.authorization.k8s.io/rolebindings "
-    "rbac.authorization.k8s.io/clusterroles rbac.authorization.k8s.io/clusterrolebindings".split()
+    (
+        "core/events",
+        "core/endpoints",
+        "core/services",
+        "core/limitranges",
+        "coordination.k8s.io/leases",
+        "rbac.authorization.k8s.io/roles",
+        "rbac.authorization.k8s.io/rolebindings",
+        "rbac.authorization.k8s.io/clusterroles",
+        "rbac.authorization.k8s.io/clusterrolebindings",
+    )
 )
 ORPHANS_BY_DEFAULT = frozenset(("core/replicationcontrollers", "batch/jobs"))
 RETURNS_DELETED = frozenset(
-    "core/pods core/persistentvolumeclaims core/persistentvolumes core/podtemplates "
-    "core/resourcequotas core/serviceaccounts core/services core/replicationcontrollers".split()
+    (
+        "core/pods",
+        "core/persistentvolumeclaims",
+        "core/persistentvolumes",
+        "core/podtemplates",
+        "core/resourcequotas",
+        "core/serviceaccounts",
+        "core/services",
+        "core/replicationcontrollers",
+    )
 )
 
 
@@ -275,7 +304,11 @@ def merge_subresource(
             return new
         case "status":
             merged = {**old, "metadata": _status_metadata(resource, new, old)}
-            return _replaced(merged, "status", new)
+            merged = _replaced(merged, "status", new)
+            if resource.storage == "core/pods":
+                # Nodes of before 1.32 send none; it never changes anyway.
+                merged["status"] = {**_quality(old), **(merged.get("status") or {})}
+            return merged
         case "approval":
             merged = {**old, "metadata": dict(old["metadata"])}
             status = dict(old.get("status") or {})
@@ -296,6 +329,11 @@ def merge_subresource(
     return new
 
 
+def _quality(pod: Document) -> Document:
+    found = (pod.get("status") or {}).get("qosClass")
+    return {"qosClass": found} if found else {}
+
+
 def _replaced(document: Document, part: str, source: Document) -> Document:
     rest = {key: value for key, value in document.items() if key != part}
     return {**rest, part: source[part]} if part in source else rest
@@ -306,7 +344,10 @@ def _status_metadata(resource: Resource, new: Document, old: Document) -> Docume
     if resource.custom:
         return metadata
     for field in ("labels", "annotations", "finalizers"):
-        if resource.storage in ("core/pods", "core/nodes", "core/namespaces", "core/services") or field == "annotations":
+        if (
+            resource.storage in ("core/pods", "core/nodes", "core/namespaces", "core/services")
+            or field == "annotations"
+        ):
             _set_or_drop(metadata, field, new["metadata"].get(field))
     return metadata
 

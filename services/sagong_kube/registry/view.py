@@ -18,18 +18,27 @@ class View:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._over: dict[tuple[str, str], Record | None] = {}
         self._changes: dict[tuple[str, str], Change] = {}
 
     def record(self, storage: str, key: str) -> Record | None:
         """One object."""
-        found = (storage, key)
-        return self._over[found] if found in self._over else self._store.get(storage, key)
+        change = self._changes.get((storage, key))
+        return self._store.get(storage, key) if change is None else self._changed(change)
+
+    def _changed(self, change: Change) -> Record | None:
+        if change.value is None:
+            return None
+        reader = self._store.collection(change.storage).reader
+        return reader.read(change.key, change.value, change.expected)
 
     def select(self, storage: str, selection: Selection) -> Iterator[Record]:
         """Matching objects; those of this batch come last."""
         collection = self._store.collection(storage)
-        mine = {key: r for (where, key), r in self._over.items() if where == storage}
+        mine = {
+            key: self._changed(c) for (where, key), c in self._changes.items() if where == storage
+        }
+        if not mine and not collection.records:
+            return
         for record in collection.select(selection):
             if record.key not in mine:
                 yield record
@@ -62,8 +71,6 @@ class View:
         self._changes[storage, key] = Change(
             storage, key, value, expected, lease, tuple(beside), tuple(guards)
         )
-        reader = self._store.collection(storage).reader
-        self._over[storage, key] = None if value is None else reader.read(key, value, expected)
 
 
 def _merged(earlier: Sequence[Operation], later: Sequence[Operation]) -> list[Operation]:

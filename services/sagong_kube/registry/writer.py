@@ -48,6 +48,19 @@ class Deleted(msgspec.Struct, frozen=True):
     warnings: tuple[str, ...] = ()
 
 
+class _Fresh:
+    """A document for each try: planning changes what it is given."""
+
+    def __init__(self, document: Document) -> None:
+        self._first: Document | None = document
+        self._source = msgspec.json.encode(document)
+
+    def take(self) -> Document:
+        """The document as it came."""
+        first, self._first = self._first, None
+        return first if first is not None else msgspec.json.decode(self._source)
+
+
 Plan = Callable[[View], Awaitable[Planned]]
 
 
@@ -61,16 +74,16 @@ class Writer:
 
     async def create(self, subject: Subject, document: Document) -> Written:
         """Make an object."""
-        source = msgspec.json.encode(document)
+        fresh = _Fresh(document)
         return await self._run(
-            subject, lambda view: self.planner.create(view, subject, msgspec.json.decode(source))
+            subject, lambda view: self.planner.create(view, subject, fresh.take())
         )
 
     async def update(self, subject: Subject, document: Document) -> Written:
         """Replace an object or one of its subresources."""
-        source = msgspec.json.encode(document)
+        fresh = _Fresh(document)
         return await self._run(
-            subject, lambda view: self.planner.update(view, subject, msgspec.json.decode(source))
+            subject, lambda view: self.planner.update(view, subject, fresh.take())
         )
 
     async def edit(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import itertools
 import uuid
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -61,6 +62,9 @@ class Store:
         self._history = History()
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._ticket = 0
+        # Unique for ever: a chance of this process's own, and a number.
+        self._prefix = uuid.uuid4().hex
+        self._numbers = itertools.count(1)
         self._beside: dict[str, Beside] = {}
         self._volatile: dict[str, set[str]] = {}
         self.watchers = Watchers()
@@ -266,13 +270,16 @@ class Store:
     ) -> TransactionResult:
         result = await self._state.commit(
             Transaction(
-                id=transaction or uuid.uuid4().hex,
+                id=transaction or self._next_id(),
                 compare=tuple(compares),
                 success=tuple(operations),
             )
         )
         self.written = max(self.written, result.revision)
         return result
+
+    def _next_id(self) -> str:
+        return f"{self._prefix}-{next(self._numbers):x}"
 
     async def grant(self, lease: Lease) -> None:
         """Make a lease for keys that shall vanish by themselves."""

@@ -1,4 +1,4 @@
-"""Watchers: bounded queues of events, filled by triggers so that an event reaches whom it may concern."""
+"""Watchers: bounded queues of events; triggers find those that an event may concern."""
 
 from __future__ import annotations
 

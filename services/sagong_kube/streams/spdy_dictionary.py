@@ -1,20 +1,22 @@
-"""The dictionary that SPDY/3 header blocks are compressed with (draft-mbelshe-httpbis-spdy-00, 2.6.10.1)."""
+"""The dictionary of SPDY/3 header blocks (draft-mbelshe-httpbis-spdy-00, section 2.6.10.1)."""
 
 from __future__ import annotations
 
 __all__ = ["DICTIONARY"]
 
 # Each of these stands in the dictionary behind its length as four bytes.
-_WORDS = (
-    "options head post put delete trace accept accept-charset accept-encoding accept-language "
-    "accept-ranges age allow authorization cache-control connection content-base "
-    "content-encoding content-language content-length content-location content-md5 "
-    "content-range content-type date etag expect expires from host if-match "
-    "if-modified-since if-none-match if-range if-unmodified-since last-modified location "
-    "max-forwards pragma proxy-authenticate proxy-authorization range referer retry-after "
-    "server te trailer transfer-encoding upgrade user-agent vary via warning "
-    "www-authenticate method get status"
-).split()
+_TEXT = (
+    "options head post put delete trace accept accept-charset accept-encoding "
+    "accept-language accept-ranges age allow authorization cache-control connection "
+    "content-base content-encoding content-language content-length content-location "
+    "content-md5 content-range content-type date etag expect expires from host "
+    "if-match if-modified-since if-none-match if-range if-unmodified-since "
+    "last-modified location max-forwards pragma proxy-authenticate "
+    "proxy-authorization range referer retry-after server te trailer "
+    "transfer-encoding upgrade user-agent vary via warning www-authenticate method "
+    "get status "
+)
+_WORDS = tuple(_TEXT.split())
 _TAIL = ("200 OK", "version", "HTTP/1.1", "url", "public", "set-cookie", "keep-alive", "origin")
 _CODES = (
     "100101201202205206300302303304305306307402405406407408409410411412413414415416417502504505"

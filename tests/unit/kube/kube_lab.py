@@ -16,7 +16,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import jwt
+import yarl
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -156,6 +158,19 @@ def _general(name: str) -> x509.GeneralName:
         return x509.DNSName(name)
 
 
+class Reply:
+    """An answer: `status`, `headers`, the raw `body` and the decoded `json`."""
+
+    def __init__(self, status: int, headers: Any, body: bytes) -> None:
+        self.status = status
+        self.headers = headers
+        self.body = body
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
 class Lab:
     """A running server: `kube` itself, its `auth`, `state` and `host`, and where it listens."""
 
@@ -166,6 +181,7 @@ class Lab:
         self.host = host
         self.port = port
         self.kubeconfig = host.run / "kubeconfig"
+        self._session: aiohttp.ClientSession | None = None
 
     async def write_kubeconfig(self) -> None:
         authority = (await self.auth.authority()).certificate
@@ -182,6 +198,44 @@ class Lab:
             "current-context": "x",
         }
         self.kubeconfig.write_text(json.dumps(config))
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        token: str | None = "admin-token",
+        status: int | None = None,
+        **headers: str,
+    ) -> Reply:
+        """One request; with `status` its answer must have that."""
+        if self._session is None:
+            connector = aiohttp.TCPConnector(ssl=False)
+            self._session = aiohttp.ClientSession(connector=connector, auto_decompress=True)
+        sent = {key.replace("_", "-"): value for key, value in headers.items()}
+        if token is not None:
+            sent["Authorization"] = f"Bearer {token}"
+        data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+        if data is not None:
+            sent.setdefault("Content-Type", "application/json")
+        url = yarl.URL(f"https://127.0.0.1:{self.port}{path}", encoded=True)
+        async with self._session.request(method, url, data=data, headers=sent) as answer:
+            reply = Reply(answer.status, answer.headers, await answer.read())
+        if status is not None and reply.status != status:
+            raise AssertionError(f"{method} {path}: {reply.status}: {reply.body[:2000]!r}")
+        return reply
+
+    def stream(self, path: str, **headers: str) -> Any:
+        """A GET whose answer is read line by line."""
+        url = yarl.URL(f"https://127.0.0.1:{self.port}{path}", encoded=True)
+        sent = {"Authorization": "Bearer admin-token", **headers}
+        assert self._session is not None
+        return self._session.get(url, headers=sent)
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
 
     async def kubectl(self, *arguments: str, stdin: str | None = None, code: int | None = 0) -> str:
         """Run kubectl; its output, and on failure also what it complained of."""
@@ -254,9 +308,15 @@ async def lab(
             await kube.start()
             while not kube._assembly.listening:
                 await asyncio.sleep(0.005)
+                for task in host._tasks:
+                    if task.done():
+                        task.result()
             made = Lab(kube, auth, state, host, port)
             await made.write_kubeconfig()
-            yield made
+            try:
+                yield made
+            finally:
+                await made.close()
         finally:
             await kube.stop()
             await host.close()

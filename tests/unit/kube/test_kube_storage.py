@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
-from types import ModuleType
 
 import msgspec
 import pytest
+from kube_fake_state import FakeState
 
 from sagong.contracts.state import CompactRequest
 from sagong.errors import DeadlineExceeded, Gone, InvalidArgument
@@ -22,17 +21,6 @@ from sagong_kube.storage.seal import Seal, load_key
 from sagong_kube.storage.selection import label_selector, parse_fields, parse_labels
 from sagong_kube.storage.store import Store
 from sagong_kube.storage.watcher import Watcher
-
-
-def _fake() -> ModuleType:
-    path = Path(__file__).with_name("fake_state.py")
-    spec = importlib.util.spec_from_file_location("kube_fake_state", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-FakeState = _fake().FakeState
 
 
 def pod(name: str, namespace: str = "default", **extra: object) -> bytes:

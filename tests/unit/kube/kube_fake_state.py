@@ -129,7 +129,9 @@ class FakeState:
                     yield WatchBatch(revision=number, events=chosen)
             news = self._news
             try:
-                await asyncio.wait_for(news.wait(), request.progress_seconds or None)
+                # Not wait_for: in Python 3.11 it swallows a cancellation that meets the news.
+                async with asyncio.timeout(request.progress_seconds or None):
+                    await news.wait()
             except TimeoutError:
                 yield WatchBatch(revision=self.revision)
 

@@ -1,0 +1,23 @@
+"""kubectl against a server in the test's process; without kubectl the tests say so."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+SHARED = str(Path(__file__).parents[2] / "unit" / "kube")
+if SHARED not in sys.path:
+    sys.path.insert(0, SHARED)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs kubectl when there is none."""
+    from kube_lab import kubectl_path
+
+    if kubectl_path():
+        return
+    for item in items:
+        if "compat/kubectl" in str(item.path):
+            item.add_marker(pytest.mark.skip(reason="needs kubectl 1.32 in the path"))
