@@ -30,6 +30,10 @@ from sagong_image_overlay.settings import Registries
 __all__ = ["ManifestAnswer", "Repository", "open_repository"]
 
 T = TypeVar("T")
+_SILENT: dict[int, tuple[type[SagongError], str, str]] = {
+    401: (Unauthenticated, "UNAUTHORIZED", "unauthorized: authentication required"),
+    403: (PermissionDenied, "DENIED", "denied: requested access to the resource is denied"),
+}
 ACCEPT = ", ".join(
     (
         MediaType.OCI_INDEX,
@@ -162,6 +166,10 @@ class Repository:
         }
         statuses = {401: Unauthenticated, 403: PermissionDenied, 404: NotFound}
         kind: type[SagongError] = statuses.get(answer.status, InvalidArgument)
+        if not failures and answer.status in _SILENT:
+            # Answers to HEAD have no body.
+            kind, code, silent = _SILENT[answer.status]
+            return kind(silent, detail={"code": code})
         if not failures:
             shown = raw[:200].decode("utf-8", "replace").strip()
             text = f"received unexpected HTTP status: {answer.status} {shown}".strip()
@@ -293,12 +301,8 @@ class Repository:
         def head() -> bool:
             answer = self.request("HEAD", f"/v2/{self.path}/blobs/{digest}")
             answer.body()
-            if answer.status == 401:
-                raise Unauthenticated("unauthorized: authentication required")
-            if answer.status == 403:
-                raise PermissionDenied(
-                    "denied: requested access to the resource is denied", detail={"code": "DENIED"}
-                )
+            if answer.status in _SILENT:
+                raise self._failure(answer, b"")
             return answer.status == 200
 
         return self.tried(head)
