@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import re
 import secrets
 import socket
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from sagong_network_bridge.namespaces import Home, unpin, write_sysctl
 from sagong_network_bridge.netlink import NETFILTER, ROUTE, Channel, Request
 from sagong_network_bridge.nft import BaseChain, Nftables, Rule
 
-__all__ = ["RESOLVER", "Cell", "Cells", "Port", "endpoint_requests"]
+__all__ = ["RESOLVER", "Cell", "Cells", "Port", "endpoint_requests", "is_veth"]
 
 RESOLVER = "127.0.0.11"
 _LOOPBACK = 1
@@ -37,7 +38,7 @@ class Port(NamedTuple):
 
     network: str
     bridge: str
-    index: int
+    ifindex: int
     ipv6: bool = False
     isolated: bool = False
     hairpin: bool = False
@@ -110,12 +111,10 @@ class Cells:
             write_sysctl("net.ipv6.conf.default.disable_ipv6", "0" if port.ipv6 else "1")
             write_sysctl("net.ipv6.conf.default.accept_ra", "0")
         name = f"{self._prefix}v{secrets.token_hex(5)}"
-        veth = links.Veth(name, port.index, namespace, interface, index, port.mtu)
+        veth = links.Veth(name, port.ifindex, namespace, interface, index, port.mtu)
         self._make(veth, port)
         host_index = links.link_index(self._host, name)
-        options = links.port_options(
-            host_index, name, isolated=port.isolated, hairpin=port.hairpin
-        )
+        options = links.port_options(host_index, name, isolated=port.isolated, hairpin=port.hairpin)
         self._host.send([options])
         return name
 
@@ -154,6 +153,11 @@ class Cells:
         """A cell that nobody has used; its interface goes with the namespace."""
         cell.close()
         unpin(cell.pin)
+
+
+def is_veth(name: str, prefix: str) -> bool:
+    """Whether an interface of the host has a name that is made here."""
+    return re.fullmatch(f"{re.escape(prefix)}v[0-9a-f]{{10}}", name) is not None
 
 
 def _resolver_sockets(port: int) -> tuple[list[socket.socket], int]:
@@ -225,9 +229,7 @@ def route_requests(endpoint: Endpoint) -> list[Request]:
     index = _FIRST_INDEX + int(endpoint.interface.removeprefix("eth"))
     requests = []
     if endpoint.gateway4:
-        requests.append(
-            links.add_route(index, "0.0.0.0", 0, endpoint.gateway4, endpoint.interface)
-        )
+        requests.append(links.add_route(index, "0.0.0.0", 0, endpoint.gateway4, endpoint.interface))
     if endpoint.gateway6:
         requests.append(links.add_route(index, "::", 0, endpoint.gateway6, endpoint.interface))
     return requests

@@ -11,8 +11,8 @@ import socket
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from sagong_network_bridge.nft import _GENERATION
 from sagong_network_bridge.netlink import NETFILTER, Channel, Request, attribute, attributes
+from sagong_network_bridge.nft import _GENERATION
 
 __all__ = ["forget_datagrams"]
 

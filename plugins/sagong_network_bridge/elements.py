@@ -115,6 +115,25 @@ def interval_elements(blocks: Iterable[str], version: int) -> dict[tuple[bytes, 
     return found
 
 
+def _whole(
+    mine: Mapping[tuple[bytes, bool], bytes], other: Mapping[tuple[bytes, bool], bytes]
+) -> list[tuple[bytes, bool]]:
+    """Both edges of my intervals that the other has not: the kernel refuses edges that overlap."""
+    kept = set(_intervals(other))
+    return [edge for pair in _intervals(mine) if pair not in kept for edge in pair]
+
+
+def _intervals(
+    edges: Mapping[tuple[bytes, bool], bytes],
+) -> Iterator[tuple[tuple[bytes, bool], ...]]:
+    """Edges of merged intervals by pairs; the last may reach the end of all addresses."""
+    ordered = sorted(edges)
+    for position, edge in enumerate(ordered):
+        if not edge[1]:
+            following = ordered[position + 1 : position + 2]
+            yield (edge, *following) if following and following[0][1] else (edge,)
+
+
 class Change(NamedTuple):
     """What leaves and what enters one set."""
 
@@ -132,6 +151,8 @@ def difference(
         old, new = before.get(name, {}), after.get(name, {})
         gone = [k for k, data in old.items() if new.get(k) != data]
         come = [k for k, data in new.items() if old.get(k) != data]
+        if any(end for _, end in (*gone, *come)):
+            gone, come = _whole(old, new), _whole(new, old)
         if gone or come:
             yield Change(
                 name,

@@ -147,7 +147,12 @@ def immediate(register: int, value: bytes) -> bytes:
 
 
 def look_up(
-    name: str, register: int, *, into: int | None = None, verdict: bool = False, absent: bool = False
+    name: str,
+    register: int,
+    *,
+    into: int | None = None,
+    verdict: bool = False,
+    absent: bool = False,
 ) -> bytes:
     """Go on if the set has the key; a map's data goes `into` a register or is the verdict."""
     values = [text(1, name), number(2, _register(register))]
@@ -238,10 +243,9 @@ def masquerade() -> bytes:
     return _expression("masq")
 
 
-def _dynamic(name: str, operation: int, key: int, data: int | None, seconds: int) -> bytes:
+def _dynamic(name: str, operation: int, key: int, data: int, seconds: int) -> bytes:
     values = [text(1, name), number(3, operation), number(4, _register(key))]
-    if data is not None:
-        values.append(number(5, _register(data)))
+    values.append(number(5, _register(data)))
     if seconds:
         values.append(attribute(6, struct.pack(">Q", seconds * 1000)))
     return _expression("dynset", *values)
@@ -252,9 +256,9 @@ def remember(name: str, key: int, data: int, seconds: int) -> bytes:
     return _dynamic(name, 1, key, data, seconds)
 
 
-def forget(name: str, key: int) -> bytes:
-    """Take the key out of a map."""
-    return _dynamic(name, 2, key, None, 0)
+def forget(name: str, key: int, data: int) -> bytes:
+    """Take the key out of a map; the kernel wants a register of data even so."""
+    return _dynamic(name, 2, key, data, 0)
 
 
 def tcp_reject() -> bytes:

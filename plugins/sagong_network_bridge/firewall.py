@@ -62,9 +62,7 @@ class Firewall:
             if error.errno not in _OTHER_FORM:
                 raise
             self._log.info("the table of another version is replaced", extra={"table": self.table})
-            self._nft.commit(
-                [self._nft.add_table(), self._nft.delete_table(), *self._fixed()]
-            )
+            self._nft.commit([self._nft.add_table(), self._nft.delete_table(), *self._fixed()])
         self._read()
         self._parts = {name: wanted.content for name, wanted in parts.items()}
         chains = {name: rules for wanted in parts.values() for name, rules in wanted.chains.items()}
@@ -129,7 +127,9 @@ class Firewall:
     def _commit_elements(
         self, gone: dict[str, list[Element]], new: dict[str, list[Element]]
     ) -> None:
-        requests = [r for name, items in gone.items() for r in self._nft.delete_elements(name, items)]
+        requests = [
+            r for name, items in gone.items() for r in self._nft.delete_elements(name, items)
+        ]
         requests += [r for name, items in new.items() for r in self._nft.add_elements(name, items)]
         try:
             self._nft.commit(requests)

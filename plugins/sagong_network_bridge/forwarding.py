@@ -141,9 +141,7 @@ class Forwarder:
         if pending.outgoing:
             pending.outgoing = pending.outgoing[channel.send(pending.outgoing) :]
             if not pending.outgoing:
-                self._selector.modify(
-                    channel, selectors.EVENT_READ, lambda: self._ready(pending)
-                )
+                self._selector.modify(channel, selectors.EVENT_READ, lambda: self._ready(pending))
         data = channel.recv(65537)
         if not data:
             raise ConnectionResetError("the nameserver closed the connection")

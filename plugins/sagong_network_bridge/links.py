@@ -52,7 +52,7 @@ _INFO = struct.Struct("=BxHiII")
 class Link(NamedTuple):
     """An interface as the kernel lists it."""
 
-    index: int
+    ifindex: int
     name: str
     alias: str
     master: int
@@ -236,7 +236,7 @@ def link_index(channel: Channel, name: str) -> int:
     """The index of an interface, 0 if there is none."""
     payload = _encoded("ifinfmsg", {}, [("IFLA_IFNAME", name)])
     found = channel.ask(Request(_GETLINK, 0, payload, f"find {name}", (errno.ENODEV,)))
-    return _link(found[1]).index if found else 0
+    return _link(found[1]).ifindex if found else 0
 
 
 def routes_of(channel: Channel) -> Iterator[str]:

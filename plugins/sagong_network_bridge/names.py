@@ -34,9 +34,7 @@ _START = (
 _AGAIN = 0.2
 
 
-def order_of(
-    sandbox: Sandbox, labels: dict[str, str], internal: frozenset[str]
-) -> dict[str, Any]:
+def order_of(sandbox: Sandbox, labels: dict[str, str], internal: frozenset[str]) -> dict[str, Any]:
     """What the resolver is told of a sandbox; `labels` are the networks' names by id."""
     return {
         "do": "serve",
@@ -153,7 +151,7 @@ class Names:
         if not self._orders or self._closed:
             return
         await self._begin()
-        for identity, order in list(self._orders.items()):
+        for identity in list(self._orders):
             sockets: list[socket.socket] = []
             if identity in self._served:
                 with contextlib.suppress(OSError):

@@ -110,4 +110,6 @@ def write_sysctl(name: str, value: str) -> None:
         with open(f"/proc/sys/{path}", "w") as file:
             file.write(value)
     except OSError as error:
-        raise OSError(error.errno, f"write {value!r}: {error.strerror}", f"/proc/sys/{path}") from None
+        raise OSError(
+            error.errno, f"write {value!r}: {error.strerror}", f"/proc/sys/{path}"
+        ) from None

@@ -208,7 +208,7 @@ class Networks:
         return Port(
             network=network.id,
             bridge=record.bridge,
-            index=self._indexes[network.id],
+            ifindex=self._indexes[network.id],
             ipv6=network.ipv6,
             isolated=option(network, _INNER, "true").lower() == "false",
             hairpin=network.id in self.filtered,
@@ -243,9 +243,10 @@ class Networks:
         now = set()
         for record in self.records():
             on = record.network.id in wanted
-            if on or record.network.id in self.filtered:
-                if await self._run(self._bridges.filter, record.bridge, on=on):
-                    now.add(record.network.id)
+            if not on and record.network.id not in self.filtered:
+                continue
+            if await self._run(self._bridges.filter, record.bridge, on=on):
+                now.add(record.network.id)
         self.filtered = frozenset(now)
 
 

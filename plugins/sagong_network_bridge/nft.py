@@ -14,9 +14,7 @@ from typing import NamedTuple
 
 from sagong_network_bridge.expressions import Hook, number, text
 from sagong_network_bridge.netlink import (
-    NETFILTER,
     NLM_CREATE,
-    NLM_EXCL,
     Channel,
     Request,
     attribute,

@@ -29,7 +29,7 @@ from sagong.errors import FailedPrecondition, Internal
 from sagong.host import Host
 from sagong.linux import mounts
 from sagong_network_bridge.bridges import Bridges
-from sagong_network_bridge.cells import Cells
+from sagong_network_bridge.cells import Cell, Cells, is_veth
 from sagong_network_bridge.elements import Content
 from sagong_network_bridge.firewall import Firewall, Wanted
 from sagong_network_bridge.forwarding import nameservers_of
@@ -71,7 +71,8 @@ class NetworkBridge:
         self._records = Records(host.data, host.run)
         self._pins = host.root / "netns"
         cells = Cells(settings.prefix, self._pins, self._home, self._route)
-        self._pool = Pool(cells, self._run, settings.pool_size, settings.pool_seconds)
+        size, seconds = settings.pool_size, settings.pool_seconds
+        self._pool = Pool(cells, self._run, host.log, size=size, seconds=seconds)
         bridges = Bridges(settings.prefix, self._route, host.data / "sysctls")
         self._networks = Networks(settings, self._records, bridges, self._run)
         self._ports = Ports(settings.first_port, settings.last_port)
@@ -147,9 +148,8 @@ class NetworkBridge:
                 unpin(pin)
         veths = {name for record in known for name in record.veths.values()}
         for link in list(links_of(self._route)):
-            if link.name.startswith(f"{self._settings.prefix}v") and link.name not in veths:
-                if len(link.name) == len(self._settings.prefix) + 11:
-                    self._route.send([delete_link(link.name)])
+            if is_veth(link.name, self._settings.prefix) and link.name not in veths:
+                self._route.send([delete_link(link.name)])
 
     def _sandbox_content(self) -> Content:
         found: Content = {}
@@ -241,11 +241,13 @@ class NetworkBridge:
 
 
 def _discarded(future: asyncio.Future[Any]) -> None:
-    """A result that nobody waits for: a cell is swept at the next start, an error is forgotten."""
-    if not future.cancelled() and future.exception() is None:
-        close = getattr(future.result(), "close", None)
-        if close is not None:
-            close()
+    """A result that nobody waits for any more: a namespace is let go, an error is forgotten."""
+    if future.cancelled() or future.exception() is not None:
+        return
+    result = future.result()
+    if isinstance(result, Cell):
+        result.close()
+        unpin(result.pin)
 
 
 def _machine_id() -> str:

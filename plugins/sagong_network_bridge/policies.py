@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from sagong.contracts.network import Peer, Policy
@@ -140,12 +140,3 @@ def _port_matches(peer: Peer) -> Iterator[bytes]:
             match += ex.compare(0, struct.pack(">H", first), 5)
             match += ex.compare(0, struct.pack(">H", last or first), 3)
         yield match
-
-
-def contents_merged(*contents: Mapping[str, Mapping[tuple[bytes, bool], bytes]]) -> Content:
-    """Elements of several sources together."""
-    merged: Content = {}
-    for content in contents:
-        for name, elements in content.items():
-            merged.setdefault(name, {}).update(elements)
-    return merged

@@ -7,6 +7,7 @@ swept with all pins and interfaces that no sandbox has.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
@@ -17,6 +18,9 @@ from sagong_network_bridge.cells import Cell, Cells, Port
 __all__ = ["Pool", "Want"]
 
 Run = Callable[..., Coroutine[Any, Any, Any]]
+
+
+_COURTESY = 0.002
 
 
 class Want:
@@ -32,8 +36,11 @@ class Want:
 class Pool:
     """Keeps `size` cells for each network used in the last `seconds`."""
 
-    def __init__(self, cells: Cells, run: Run, size: int, seconds: float) -> None:
+    def __init__(
+        self, cells: Cells, run: Run, log: logging.Logger, *, size: int, seconds: float
+    ) -> None:
         self._cells = cells
+        self._log = log
         self._run = run
         self._size = size
         self._seconds = seconds
@@ -47,7 +54,8 @@ class Pool:
             await self.drop(port.network)
             want = self._wants[port.network] = Want(port, resolver=resolver)
         want.used = time.monotonic()
-        self._wake.set()
+        if self._size:
+            self._wake.set()
         if want.ready:
             return want.ready.popleft()
         cell: Cell = await self._run(self._cells.build, port, resolver=resolver)
@@ -74,9 +82,11 @@ class Pool:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while await self._refill_one():
+            more = True
+            while more:
                 # Those who wait for a namespace now come first.
-                await asyncio.sleep(0.002)
+                await asyncio.sleep(_COURTESY)
+                more = await self._refill_one()
             if any(want.ready for want in self._wants.values()):
                 await self._wait_or_age()
 
@@ -84,13 +94,25 @@ class Pool:
         for want in list(self._wants.values()):
             if len(want.ready) >= self._size:
                 continue
-            cell = await self._run(self._cells.build, want.port, resolver=want.resolver)
+            try:
+                cell = await self._run(self._cells.build, want.port, resolver=want.resolver)
+            except OSError as error:
+                self._give_up(want, error)
+                return True
             if self._wants.get(want.port.network) is want:
                 want.ready.append(cell)
             else:
                 await self._run(self._cells.discard, cell)
             return True
         return False
+
+    def _give_up(self, want: Want, error: OSError) -> None:
+        """The network may just have been deleted; else its next join says what is wrong."""
+        if self._wants.get(want.port.network) is want and not want.ready:
+            del self._wants[want.port.network]
+            self._log.warning(
+                "no namespaces in advance: %s", error, extra={"network": want.port.network}
+            )
 
     async def _wait_or_age(self) -> None:
         """Until somebody takes a cell; networks that nobody uses lose theirs."""

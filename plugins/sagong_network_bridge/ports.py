@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 from sagong.contracts.network import PortMapping
 from sagong.errors import Conflict, FailedPrecondition, InvalidArgument, ResourceExhausted
-from sagong_network_bridge.elements import PROTOCOLS
 
 __all__ = ["Door", "Ports", "check_mapping"]
 

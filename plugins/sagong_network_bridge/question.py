@@ -10,7 +10,7 @@ import socket
 import struct
 from typing import NamedTuple
 
-__all__ = ["Question", "address_of", "answered", "failed", "question_of", "reversed_name"]
+__all__ = ["Question", "address_of", "answered", "failed", "question_of"]
 
 A, PTR, AAAA, ANY = 1, 12, 28, 255
 NO_ERROR, SERVER_FAILURE, NO_NAME = 0, 2, 3
@@ -95,11 +95,3 @@ def address_of(name: str) -> str:
         except (ValueError, OSError):
             return ""
     return ""
-
-
-def reversed_name(address: str) -> str:
-    """The reverse name of an address."""
-    if ":" in address:
-        digits = socket.inet_pton(socket.AF_INET6, address).hex()
-        return ".".join(reversed(digits)) + ".ip6.arpa"
-    return ".".join(reversed(address.split("."))) + ".in-addr.arpa"

@@ -144,7 +144,7 @@ class Resolver:
         own = self._own_answer(identity, question, _STREAM if stream else _DATAGRAM)
         if own is not None:
             reply(own)
-        elif not self._table.forwards(identity) or "." not in question.name and not question.name:
+        elif not self._table.forwards(identity) or not question.name:
             reply(failed(question, NO_NAME))
         else:
             self._forwarder.forward(data, question, reply, stream=stream)

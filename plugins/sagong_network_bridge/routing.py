@@ -27,9 +27,7 @@ Run = Callable[..., Coroutine[Any, Any, Any]]
 class Routing:
     """Keeps the rules and what was computed of each service, so that only changed ones cost."""
 
-    def __init__(
-        self, networks: Networks, firewall: Firewall, records: Records, run: Run
-    ) -> None:
+    def __init__(self, networks: Networks, firewall: Firewall, records: Records, run: Run) -> None:
         self._networks = networks
         self._firewall = firewall
         self._records = records
@@ -119,9 +117,7 @@ def _intervals(blocks: tuple[str, ...], version: int) -> dict[tuple[bytes, bool]
         raise InvalidArgument(f"address block: {error}") from None
 
 
-def _lost_datagrams(
-    before: Iterable[ServicePort], after: Iterable[ServicePort]
-) -> frozenset[str]:
+def _lost_datagrams(before: Iterable[ServicePort], after: Iterable[ServicePort]) -> frozenset[str]:
     """Addresses of udp backends that are no longer one."""
     old, new = (
         {

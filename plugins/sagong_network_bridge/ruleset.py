@@ -194,7 +194,10 @@ def _refusals() -> Iterator[Rule]:
 
 
 def _policies() -> Iterator[Rule]:
-    sides = (("policy_out", "selected_out", ex.source), ("policy_in", "selected_in", ex.destination))
+    sides = (
+        ("policy_out", "selected_out", ex.source),
+        ("policy_in", "selected_in", ex.destination),
+    )
     for chain, selected, load in sides:
         yield Rule(chain, ex.conntrack_bits(0, 2 | 4) + ex.accept())
         for version in (4, 6):

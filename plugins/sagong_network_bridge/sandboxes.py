@@ -14,7 +14,6 @@ from sagong.contracts.network import (
     Attachment,
     Endpoint,
     JoinRequest,
-    PortMapping,
     Sandbox,
 )
 from sagong.errors import Conflict, FailedPrecondition, InvalidArgument, NotFound, SagongError
@@ -36,7 +35,7 @@ from sagong_network_bridge.joining import (
     pieces_of,
     release_addresses,
 )
-from sagong_network_bridge.links import delete_link, link_index
+from sagong_network_bridge.links import delete_link, link_index, port_options
 from sagong_network_bridge.names import Names, order_of
 from sagong_network_bridge.namespaces import unpin
 from sagong_network_bridge.netlink import Channel, Request
@@ -216,6 +215,7 @@ class Sandboxes:
         if cell.sockets:
             sockets, cell.sockets = cell.sockets, []
             await tools.names.serve(self._order(sandbox), sockets)
+        self._reflect(sandbox, priorities_of(request), veths)
         tools.firewall.put("sandboxes", pieces_of(sandbox, priorities_of(request)))
         await self._forget_datagrams(sandbox, leaving=False)
         cell.close()
@@ -236,6 +236,18 @@ class Sandboxes:
                 index = _FIRST_INDEX + int(endpoint.interface.removeprefix("eth"))
                 requests.append(shaping.limit(index, request.egress_bps, endpoint.interface))
         return requests
+
+    def _reflect(self, sandbox: Sandbox, priorities: dict[str, int], veths: dict[str, str]) -> None:
+        """Who publishes ports may call itself by them: its bridge must send packets back to it."""
+        if not sandbox.ports:
+            return
+        found = {e.network for e in gateway_endpoints(sandbox.endpoints, priorities) if e}
+        for network in found:
+            port = self._networks.port(self._networks.get(network))
+            veth = veths[network]
+            index = link_index(self._tools.host, veth)
+            options = port_options(index, veth, isolated=port.isolated, hairpin=True)
+            self._tools.host.send([options])
 
     async def _limit(self, request: JoinRequest, veths: dict[str, str]) -> None:
         if not request.ingress_bps:
@@ -326,9 +338,7 @@ class Sandboxes:
             changed = replace(
                 record,
                 request=replace(record.request, attachments=attachments),
-                sandbox=replace(
-                    record.sandbox, endpoints=(*record.sandbox.endpoints, endpoint)
-                ),
+                sandbox=replace(record.sandbox, endpoints=(*record.sandbox.endpoints, endpoint)),
                 veths={**record.veths, attachment.network: veth},
             )
             await tools.run(tools.cells.configure, pin, endpoint_requests(endpoint))
@@ -360,9 +370,7 @@ class Sandboxes:
             return record
         pin = Path(record.sandbox.path)
         sockets, port = await self._tools.run(self._tools.cells.reopen, pin, 0)
-        changed = replace(
-            record, resolver_port=port, sandbox=replace(record.sandbox, dns=RESOLVER)
-        )
+        changed = replace(record, resolver_port=port, sandbox=replace(record.sandbox, dns=RESOLVER))
         await self._tools.names.serve(self._order(changed.sandbox), sockets)
         return changed
 
@@ -377,6 +385,7 @@ class Sandboxes:
             tools.firewall.remove(
                 "sandboxes", pieces_of(before.sandbox, priorities_of(before.request))
             )
+            self._reflect(after.sandbox, priorities_of(after.request), after.veths)
             tools.firewall.put("sandboxes", pieces_of(after.sandbox, priorities_of(after.request)))
         if after.resolver_port:
             tools.names.tell(self._order(after.sandbox))
@@ -467,8 +476,3 @@ def _moved_routes(
 def _free_interface(endpoints: tuple[Endpoint, ...]) -> str:
     taken = {endpoint.interface for endpoint in endpoints}
     return next(f"eth{n}" for n in range(len(taken) + 1) if f"eth{n}" not in taken)
-
-
-def mappings_of(records: list[SandboxRecord]) -> list[PortMapping]:
-    """All published ports."""
-    return [mapping for record in records for mapping in record.sandbox.ports]

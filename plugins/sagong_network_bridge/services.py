@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from sagong.contracts.network import ServicePort
 from sagong.errors import InvalidArgument
 from sagong_network_bridge import expressions as ex
 from sagong_network_bridge.elements import (
-    PROTOCOLS,
     address_bytes,
     door_key,
     front_key,
@@ -229,16 +228,6 @@ def _pick_sticking(kind: str, version: int, count: int, seconds: int) -> bytes:
     rule = _numbered(kind, version, _NUMBER) + ex.random(_NUMBER + 1, count)
     rule += ex.look_up(f"backends{version}", _NUMBER, into=_BACKEND) + load
     # What is remembered of a backend that has gone would not be overwritten.
-    rule += ex.forget(f"sticky{version}", client)
+    rule += ex.forget(f"sticky{version}", client, _BACKEND)
     rule += ex.remember(f"sticky{version}", client, _BACKEND, seconds)
     return rule + ex.destination_nat(version, _BACKEND, _BACKEND + width)
-
-
-def protocol_number(name: str) -> int:
-    """The number of a transport protocol."""
-    return PROTOCOLS[name.lower()]
-
-
-def addresses_of(services: Iterable[ServiceElements]) -> frozenset[str]:
-    """Addresses of all backends."""
-    return frozenset(address for service in services for address in service.backends)

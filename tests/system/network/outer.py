@@ -68,7 +68,14 @@ def machine(story: Story, *arguments: Any) -> None:
 def _enter() -> None:
     syscalls.unshare(Namespace.NET | Namespace.MNT)
     mounts.set_propagation("/", "rprivate")
-    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    for line in (
+        "link set lo up",
+        "link add uplink type bridge",
+        "addr add 198.51.100.1/24 dev uplink",
+        "link set uplink up",
+        "route add default via 198.51.100.254",
+    ):
+        subprocess.run(["ip", *line.split()], check=True)
 
 
 def _unmount(base: str) -> None:
