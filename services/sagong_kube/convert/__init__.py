@@ -1,11 +1,15 @@
 """Other forms of objects: protobuf bodies, tables as kubectl shows them, OpenAPI documents.
 
 `protobuf.decode(body, kind=None) -> (GroupVersionKind, document)`: a request body of the media
-    type application/vnd.kubernetes.protobuf; `protobuf.is_protobuf(body)`.
+    type application/vnd.kubernetes.protobuf; `protobuf.is_protobuf(body)`. Give the document to
+    `schema.decoding.conform`, which drops the zero values that Go sends.
 
-`table.columns(kind, *, custom=()) -> list[dict]`: columnDefinitions of a Table;
-`table.cells(kind, document, now) -> list`: one row's cells (`now`: seconds since the epoch);
-`table.table(kind, documents, *, now, revision="", include="Metadata") -> dict`: a whole Table.
+`table.columns(kind, custom=None) -> list[dict]`: columnDefinitions of a Table (`custom`: a custom
+    kind's additionalPrinterColumns);
+`table.cells(kind, document, now, custom=None) -> list`: one row's cells (`now`: epoch seconds);
+`table.age_cell(kind) -> int | None`: which cell changes with time alone (a pod's restarts do so
+    too once it restarted); `table.row`, `table.table`, `table.partial`: rows, tables, metadata.
 
-`openapi.index(groups) -> dict`, `openapi.v3(group, version) -> bytes`, `openapi.v2() -> bytes`.
+`openapi.v3(group, version, custom=()) -> bytes`, `openapi.v2(custom=()) -> bytes`: documents as
+    JSON; `custom` is a sequence of `openapi.CustomKind(resource: ResourceSpec, schema)`.
 """

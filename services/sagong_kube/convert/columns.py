@@ -102,8 +102,8 @@ COLUMNS: Final[dict[tuple[str, str], str]] = {
         "Name:name Type NominalConcurrencyShares Queues HandSize QueueLengthLimit Age"
     ),
     ("apiregistration.k8s.io", "APIService"): "Name:name Service Available Age",
-    ("metrics.k8s.io", "NodeMetrics"): "Name:name cpu memory window",
-    ("metrics.k8s.io", "PodMetrics"): "Name:name cpu memory window",
+    ("metrics.k8s.io", "NodeMetrics"): "Name:name CPU Memory Window",
+    ("metrics.k8s.io", "PodMetrics"): "Name:name CPU Memory Window",
 }
 COLUMNS["events.k8s.io", "Event"] = COLUMNS["", "Event"]
 

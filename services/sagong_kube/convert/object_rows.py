@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from sagong.model import times
+from sagong.model import quantity, times
 from sagong_kube.convert.cells import (
     NONE,
     UNKNOWN,
@@ -328,3 +328,14 @@ def component_status(document: Document, now: float) -> list[Any]:
         return [name_of(document), "Unknown", "", ""]
     said = "Healthy" if found.get("status") == "True" else "Unhealthy"
     return [name_of(document), said, found.get("message", ""), found.get("error", "")]
+
+
+def metrics(document: Document, now: float) -> list[Any]:
+    """NodeMetrics, or PodMetrics: the sum of its containers."""
+    parts = [document, *(document.get("containers") or ())]
+    usages = [part.get("usage") or {} for part in parts]
+    sums = [
+        sum(quantity.nano(usage.get(name, 0)) for usage in usages) for name in ("cpu", "memory")
+    ]
+    cpu, memory = quantity.Quantity(sums[0]), quantity.Quantity(sums[1], "BinarySI")
+    return [name_of(document), str(cpu), str(memory), document.get("window", "")]

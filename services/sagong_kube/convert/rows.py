@@ -68,5 +68,7 @@ ROWS: Final[Mapping[tuple[str, str], Row]] = {
     ): object_rows.admission_binding,
     ("flowcontrol.apiserver.k8s.io", "FlowSchema"): object_rows.flow_schema,
     ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration"): object_rows.priority_level,
+    ("metrics.k8s.io", "NodeMetrics"): object_rows.metrics,
+    ("metrics.k8s.io", "PodMetrics"): object_rows.metrics,
     ("apiregistration.k8s.io", "APIService"): object_rows.api_service,
 }
