@@ -9,6 +9,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -36,19 +37,20 @@ WORKER = """
 import asyncio, sys
 from pathlib import Path
 from sagong.conformance.image_lab import Archive, ImageLab, docker_archive, layer, load
-from sagong.testing import local
+from sagong.testing import LocalHost
 from sagong_image_overlay import ImageOverlay
 
 async def main():
-    async with local(ImageOverlay, data=Path(sys.argv[1])) as images:
-        lab = ImageLab(images)
-        number = int(sys.argv[2])
-        while True:
-            number += 1
-            files = [(f"f{one}", "x" * 5000) for one in range(200)]
-            image = Archive(layers=[layer(("n", str(number)), *files)], names=[f"t/n{number}:v1"])
-            await load(lab, docker_archive(image))
-            print(number, flush=True)
+    images = ImageOverlay(LocalHost("image", data=Path(sys.argv[1]), run=Path(sys.argv[3])))
+    await images.start()
+    lab = ImageLab(images)
+    number = int(sys.argv[2])
+    while True:
+        number += 1
+        files = [(f"f{one}", "x" * 5000) for one in range(200)]
+        image = Archive(layers=[layer(("n", str(number)), *files)], names=[f"t/n{number}:v1"])
+        await load(lab, docker_archive(image))
+        print(number, flush=True)
 
 asyncio.run(main())
 """
@@ -56,8 +58,13 @@ asyncio.run(main())
 
 def killed_worker(data: Path, first: int, seconds: float) -> list[int]:
     """Load images until the process is killed; the numbers of those that were acknowledged."""
+    with tempfile.TemporaryDirectory(prefix="sagong-", dir="/tmp") as run:
+        return _killed_worker(data, first, seconds, run)
+
+
+def _killed_worker(data: Path, first: int, seconds: float, run: str) -> list[int]:
     worker = subprocess.Popen(
-        [sys.executable, "-c", WORKER, str(data), str(first)],
+        [sys.executable, "-c", WORKER, str(data), str(first), run],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
