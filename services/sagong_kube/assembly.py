@@ -24,6 +24,7 @@ from sagong_kube.handlers.health import Health
 from sagong_kube.handlers.objects import Objects
 from sagong_kube.handlers.podparts import PodParts, Tokens
 from sagong_kube.handlers.podstreams import PodStreams
+from sagong_kube.handlers.proxy import Proxy
 from sagong_kube.handlers.rendering import Renderer
 from sagong_kube.handlers.reviews import Reviews
 from sagong_kube.handlers.router import ObjectHandler, PathHandler, Router
@@ -174,7 +175,11 @@ class Assembly:
         streams = PodStreams(objects, self._node)
         tokens = Tokens(objects, self._auth)
         scale = Scale(objects, _scale_paths)
+        proxy = Proxy(objects, self._chance)
         return {
+            ("core/pods", "proxy"): proxy.pod,
+            ("core/services", "proxy"): proxy.service,
+            ("core/nodes", "proxy"): proxy.node,
             ("core/pods", "binding"): parts.bind,
             ("core/pods", "eviction"): parts.evict,
             ("core/pods", "log"): streams.log,
