@@ -203,6 +203,8 @@ def host_view(record: ContainerRecord, status: ContainerStatus) -> dict[str, Any
         view[key] = view[key] or replacement
     if view["NetworkMode"] == "default":
         view["NetworkMode"] = "bridge"
+    if view["MemorySwappiness"] == -1:
+        view["MemorySwappiness"] = None
     if view["Memory"] and not view["MemorySwap"]:
         view["MemorySwap"] = 2 * int(view["Memory"])
     return view

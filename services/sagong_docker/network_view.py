@@ -52,7 +52,9 @@ def endpoint_views(
         return {mode: _view(record, network, None, {}, (), version)}
     if mode.startswith("container:"):
         return {}
-    given = (record.networking.get("EndpointsConfig") or {}) if record.networking else {}
+    given = dict(record.networking.get("EndpointsConfig") or {})
+    if "default" in given:
+        given.setdefault("bridge", given.pop("default"))
     found = {}
     if status.network is not None:
         for endpoint in status.network.endpoints:

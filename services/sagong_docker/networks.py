@@ -133,7 +133,8 @@ async def create(engine: Engine, ask: Ask) -> Response:
     driver = str(body.get("Driver") or "bridge")
     if driver in ("host", "null", "none"):
         raise PermissionDenied(f'only one instance of "{driver}" network is allowed')
-    if body.get("Ingress") or body.get("ConfigOnly") or body.get("ConfigFrom", {}).get("Network"):
+    source = (body.get("ConfigFrom") or {}).get("Network")
+    if body.get("Ingress") or body.get("ConfigOnly") or source:
         raise InvalidArgument("ingress and configuration networks need swarm, which is not here")
     if any(n.name == name for n in await engine.networks()):
         raise AlreadyExists(f"network with name {name} already exists")

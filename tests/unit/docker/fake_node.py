@@ -292,12 +292,12 @@ class FakeNode:
             held.restarts += 1
             await self.start(StartRequest(id=held.spec.id))
         elif held.spec.remove:
-            await self._remove(held)
+            await self._remove(held, volumes=True)
 
-    async def _remove(self, held: Held) -> None:
+    async def _remove(self, held: Held, *, volumes: bool) -> None:
         await self.images.release(RootRef(id=held.spec.id))
         for mount in held.spec.mounts:
-            if mount.kind == "volume" and mount.anonymous:
+            if volumes and mount.anonymous:
                 await self.volumes.delete(VolumeRef(name=mount.source))
         self.note(held, "destroy")
         self.containers.pop(held.spec.id, None)
@@ -369,7 +369,7 @@ class FakeNode:
             while held.alive:
                 await held.changed.wait()
         if request.id in self.containers:
-            await self._remove(held)
+            await self._remove(held, volumes=request.volumes)
 
     async def inspect(self, ref: Ref) -> ContainerStatus:
         return self.status(self.held(ref.id))

@@ -1,0 +1,260 @@
+"""The API by hand: statuses, heads that come early, shapes by version, a restart of the service."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import socket
+
+from tests.unit.docker.docker_lab import IMAGE, Lab, docker_lab
+
+from sagong.testing import LocalHost
+from sagong_docker import Docker
+
+
+async def create(lab: Lab, name: str, *command: str, **config: object) -> str:
+    """Create a container."""
+    body = json.dumps({"Image": IMAGE, "Cmd": list(command), **config}).encode()
+    status, answer = await lab.raw("POST", f"/v1.48/containers/create?name={name}", body)
+    assert status == 201, answer
+    return str(json.loads(answer)["Id"])
+
+
+async def test_ping_tells_the_version() -> None:
+    async with docker_lab() as lab:
+        reader, writer = await asyncio.open_unix_connection(str(lab.socket))
+        writer.write(b"HEAD /_ping HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n")
+        head = (await reader.read()).decode()
+        writer.close()
+    for line in (
+        "Api-Version: 1.48",
+        "Ostype: linux",
+        "Builder-Version: 1",
+        "Swarm: inactive",
+        "Server: Docker/",
+    ):
+        assert line in head
+    assert head.endswith("\r\n\r\n")
+
+
+async def test_statuses_of_errors() -> None:
+    async with docker_lab() as lab:
+        await create(lab, "one", "true")
+        for method, path, body, status in (
+            ("GET", "/v1.48/containers/nosuch/json", b"", 404),
+            (
+                "POST",
+                "/v1.48/containers/create?name=one",
+                json.dumps({"Image": IMAGE}).encode(),
+                409,
+            ),
+            ("POST", "/v1.48/containers/create", b'{"Image":"nosuch:x"}', 404),
+            ("POST", "/v1.48/containers/create", b"{}", 400),
+            ("POST", "/v1.48/containers/create", b"nonsense", 400),
+            ("POST", "/v1.48/containers/create?name=!", json.dumps({"Image": IMAGE}).encode(), 400),
+            ("POST", "/v1.48/containers/one/stop", b"", 304),
+            ("POST", "/v1.48/containers/one/kill", b"", 409),
+            ("POST", "/v1.48/containers/one/wait?condition=never", b"", 400),
+            ("GET", "/v1.48/containers/one/logs", b"", 400),
+            ("GET", "/v1.48/nosuch", b"", 404),
+            ("DELETE", "/v1.48/info", b"", 405),
+            ("GET", "/v1.99/info", b"", 400),
+            ("GET", "/v1.48/images/Not%20An%20Image/json", b"", 404),
+            ("GET", "/v1.48/networks/nosuch", b"", 404),
+            ("GET", "/v1.48/volumes/nosuch", b"", 404),
+            ("GET", "/v1.48/exec/nosuch/json", b"", 404),
+            ("POST", "/v1.48/networks/create", b'{"Name":"host"}', 403),
+            ("GET", "/v1.48/containers/json?limit=x", b"", 400),
+            ("POST", "/v1.48/session", b"", 404),
+            ("GET", "/v1.48/secrets/x", b"", 503),
+        ):
+            found, answer = await lab.raw(method, path, body)
+            assert found == status, (method, path, found, answer)
+            if status != 304:
+                assert json.loads(answer)["message"]
+
+
+async def test_a_missing_image_is_named_so_that_clients_pull() -> None:
+    async with docker_lab() as lab:
+        _, answer = await lab.raw("POST", "/v1.48/containers/create", b'{"Image":"nosuch:x"}')
+        assert json.loads(answer)["message"].startswith("No such image: nosuch:x")
+        assert (
+            lab.service.engine.catalog.containers == {} and lab.service.engine.catalog.names == {}
+        )
+        assert lab.node.sandboxes == {}
+
+
+async def test_the_head_of_a_wait_comes_before_the_start_and_the_code_at_the_end() -> None:
+    async with docker_lab() as lab:
+        id_ = await create(lab, "waited", "sh", "-c", "exit 9")
+        reader, writer = await asyncio.open_unix_connection(str(lab.socket))
+        writer.write(
+            f"POST /v1.48/containers/{id_}/wait?condition=next-exit HTTP/1.1\r\nHost: d\r\n\r\n".encode()
+        )
+        assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
+        assert (await lab.raw("POST", f"/v1.48/containers/{id_}/start"))[0] == 204
+        assert b'{"StatusCode":9}' in await reader.readuntil(b"}")
+        writer.close()
+
+
+async def test_attach_before_the_start_gets_everything() -> None:
+    async with docker_lab() as lab:
+        id_ = await create(lab, "early", "sh", "-c", "echo out; echo err >&2")
+        reader, writer = await asyncio.open_unix_connection(str(lab.socket))
+        path = f"/v1.48/containers/{id_}/attach?stream=1&stdout=1&stderr=1"
+        writer.write(
+            f"POST {path} HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n".encode()
+        )
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 101 UPGRADED")
+        assert b"application/vnd.docker.multiplexed-stream" in head
+        await lab.raw("POST", f"/v1.48/containers/{id_}/start")
+        output = await reader.read()
+        writer.close()
+    assert b"\x01\0\0\0\0\0\0\x04out\n" in output and b"\x02\0\0\0\0\0\0\x04err\n" in output
+
+
+async def test_old_clients_get_a_bare_200_and_the_old_content_type() -> None:
+    async with docker_lab() as lab:
+        id_ = await create(lab, "old", "echo", "hi")
+        await lab.raw("POST", f"/v1.41/containers/{id_}/start")
+        await lab.raw("POST", f"/v1.41/containers/{id_}/wait")
+        reader, writer = await asyncio.open_unix_connection(str(lab.socket))
+        path = f"/v1.41/containers/{id_}/attach?logs=1&stdout=1"
+        writer.write(f"POST {path} HTTP/1.1\r\nHost: d\r\n\r\n".encode())
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 ") and b"vnd.docker.raw-stream" in head
+        assert await reader.read() == b"\x01\0\0\0\0\0\0\x03hi\n"
+        writer.close()
+
+
+async def test_a_failed_start_ends_its_attachments() -> None:
+    async with docker_lab() as lab:
+        id_ = await create(lab, "broken", "no-such-program")
+        reader, writer = await asyncio.open_unix_connection(str(lab.socket))
+        path = f"/v1.48/containers/{id_}/attach?stream=1&stdout=1"
+        writer.write(
+            f"POST {path} HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n".encode()
+        )
+        await reader.readuntil(b"\r\n\r\n")
+        status, answer = await lab.raw("POST", f"/v1.48/containers/{id_}/start")
+        assert status == 400 and "executable file not found" in json.loads(answer)["message"]
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+        writer.close()
+
+
+async def test_shapes_follow_the_version() -> None:
+    async with docker_lab() as lab:
+        for version, has in (("1.43", True), ("1.44", False)):
+            _, answer = await lab.raw("GET", f"/v{version}/images/json")
+            assert ("VirtualSize" in json.loads(answer)[0]) is has
+        _, answer = await lab.raw("GET", f"/v1.44/images/{IMAGE}/json")
+        assert "ContainerConfig" in json.loads(answer)
+        await create(lab, "shape", "true")
+        _, answer = await lab.raw("GET", "/v1.43/containers/shape/json")
+        place = json.loads(answer)["NetworkSettings"]["Networks"]["bridge"]
+        assert "DNSNames" not in place and "GwPriority" not in place
+        _, answer = await lab.raw(
+            "GET",
+            "/v1.48/containers/json?all=True&filters="
+            + '{"status":["created"]}'.replace('"', "%22"),
+        )
+        assert json.loads(answer)[0]["Labels"] == {"org.opencontainers.image.title": "sample"}
+
+
+async def test_what_was_given_at_creation_is_given_back() -> None:
+    async with docker_lab() as lab:
+        given = {
+            "Labels": {"a": "b"},
+            "Env": ["X=1"],
+            "HostConfig": {
+                "Binds": ["/tmp:/t"],
+                "CapAdd": ["NET_ADMIN"],
+                "ExtraHosts": ["a:1.2.3.4"],
+            },
+        }
+        await create(lab, "given", "true", **given)
+        _, answer = await lab.raw("GET", "/containers/given/json")
+        view = json.loads(answer)
+        assert view["Config"]["Labels"]["a"] == "b" and view["Config"]["Env"][0] == "X=1"
+        for key, value in given["HostConfig"].items():
+            assert view["HostConfig"][key] == value
+        assert view["Mounts"][0]["Destination"] == "/t" and view["Name"] == "/given"
+        assert (
+            view["State"]["FinishedAt"] == "0001-01-01T00:00:00Z" and "Health" not in view["State"]
+        )
+
+
+async def test_the_stat_of_a_path_is_in_a_header() -> None:
+    async with docker_lab() as lab:
+        await create(lab, "box", "true")
+        reader, writer = await asyncio.open_unix_connection(str(lab.socket))
+        writer.write(
+            b"HEAD /containers/box/archive?path=/etc HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n"
+        )
+        head = (await reader.read()).decode()
+        writer.close()
+        line = next(v for v in head.split("\r\n") if v.startswith("X-Docker-Container-Path-Stat: "))
+        found = json.loads(base64.b64decode(line.partition(": ")[2]))
+        assert found["name"] == "etc" and found["mode"] & 1 << 31
+
+
+async def test_names_and_bodies_outlive_the_service() -> None:
+    async with docker_lab() as lab:
+        id_ = await create(lab, "kept", "true", Labels={"k": "v"})
+        uses = lab.host._uses
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(lab.directory / "second.sock"))
+        listener.listen()
+        host = LocalHost(
+            "docker", data=lab.directory, run=lab.directory, uses=uses, listeners={"api": listener}
+        )
+        successor = Docker(host)
+        await successor.start()
+        try:
+            assert successor.engine.catalog.find("kept").id == id_  # type: ignore[union-attr]
+            later = await create(lab, "later", "true")
+            async with asyncio.timeout(5):
+                while successor.engine.catalog.find("later") is None:
+                    await asyncio.sleep(0.01)
+            assert successor.engine.catalog.find(later[:6]).name == "later"  # type: ignore[union-attr]
+            await lab.service.engine.forget(later)
+            async with asyncio.timeout(5):
+                while successor.engine.catalog.find("later") is not None:
+                    await asyncio.sleep(0.01)
+        finally:
+            await successor.stop()
+            await host.close()
+
+
+async def test_a_record_without_a_container_is_swept() -> None:
+    async with docker_lab() as lab:
+        id_ = await create(lab, "ghost", "true")
+        lab.node.containers.pop(id_)
+        await lab.service.engine._sweep()
+        assert lab.service.engine.catalog.find("ghost") is None
+
+
+async def test_a_lost_race_for_a_name_leaves_nothing_behind() -> None:
+    async with docker_lab() as lab:
+        body = json.dumps({"Image": IMAGE, "Cmd": ["true"]}).encode()
+        answers = await asyncio.gather(
+            *(lab.raw("POST", "/v1.48/containers/create?name=race", body) for _ in range(8))
+        )
+        assert sorted(status for status, _ in answers) == [201] + [409] * 7
+        assert len(lab.node.containers) == len(lab.node.sandboxes) == 1
+
+
+async def test_a_container_over_websocket() -> None:
+    import aiohttp
+
+    async with docker_lab() as lab:
+        id_ = await create(lab, "web", "cat", OpenStdin=True, StdinOnce=True)
+        await lab.raw("POST", f"/v1.48/containers/{id_}/start")
+        connector = aiohttp.UnixConnector(path=str(lab.socket))
+        async with aiohttp.ClientSession(connector=connector) as session:
+            url = f"http://docker/v1.48/containers/{id_}/attach/ws?stream=1&stdin=1&stdout=1"
+            async with session.ws_connect(url) as client:
+                await client.send_bytes(b"hello\n")
+                assert await client.receive_bytes(timeout=5) == b"hello\n"
