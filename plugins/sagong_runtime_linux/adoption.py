@@ -30,6 +30,7 @@ class Inheritance(NamedTuple):
 
     lifelines: dict[str, int]
     reaped: dict[tuple[int, int], int]
+    arguments: tuple[int, int]
 
 
 def adopt_container(monitor: Monitor, container_id: str) -> None:

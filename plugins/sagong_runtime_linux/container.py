@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from sagong.linux import process
 from sagong.linux.cgroup import Cgroup
 from sagong_runtime_linux.directory import write_record
 from sagong_runtime_linux.logs import timestamp
@@ -64,7 +63,7 @@ class Container:
                 "started": started,
                 "started_at": self.started_at,
                 "since": since,
-                "monitor": process.identify(os.getpid()),
+                "monitor": os.getpid(),
             },
         )
 

@@ -11,6 +11,7 @@ from typing import Any
 from sagong.linux import process, syscalls
 from sagong_runtime_linux import init
 from sagong_runtime_linux.process_operations import FILES, namespace_flags
+from sagong_runtime_linux.starting import fork_into
 
 __all__ = ["Group"]
 
@@ -61,19 +62,13 @@ class Group:
         return self._held["pid"]
 
     def _fork_init(self) -> int:
-        own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            syscalls.unshare(syscalls.Namespace.PID)
-            pid = os.fork()
-            if pid == 0:
-                try:
-                    init.serve_group(self._root)
-                finally:
-                    os._exit(1)
-            return pid
-        finally:
-            syscalls.setns(own, syscalls.Namespace.PID)
-            os.close(own)
+        pid = fork_into("new")
+        if pid == 0:
+            try:
+                init.serve_group(self._root)
+            finally:
+                os._exit(1)
+        return pid
 
     def _hold_from(self, pid: int, kind: str) -> None:
         path = f"/proc/{pid}/ns/{FILES[kind]}"

@@ -19,7 +19,7 @@ from typing import Any
 
 import sagong
 from sagong.linux import capabilities, cgroup, mounts, process, syscalls
-from sagong_runtime_linux import jobs
+from sagong_runtime_linux import jobs, lean
 from sagong_runtime_linux.adoption import Inheritance
 from sagong_runtime_linux.channel import Channel, allowed
 from sagong_runtime_linux.directory import RunDirectory
@@ -45,6 +45,7 @@ class Launcher:
         self._reaped: dict[tuple[int, int], int] = {}
         self._channels: set[Channel] = set()
         self._listener: socket.socket | None = None
+        self._arguments = lean.argument_area()
         self._operations: dict[str, Callable[[Channel, int, dict[str, Any]], None]] = {
             "facts": self._facts,
             "monitor": self._monitor,
@@ -56,7 +57,7 @@ class Launcher:
 
     def serve(self) -> None:
         """Until SIGTERM; containers and monitors live on."""
-        process.set_title("sagong-launcher")
+        lean.show_title("sagong-launcher", self._arguments)
         process.become_subreaper()
         self._loop.watch_signals((signal.SIGCHLD,), self._reap)
         self._listen()
@@ -131,14 +132,13 @@ class Launcher:
         os.setsid()
         connection = channel.detach()
         self._leave_launcher(keep=channel)
-        inherited = Inheritance(self._lifelines.bequeath(key), self._reaped)
+        inherited = Inheritance(self._lifelines.bequeath(key), self._reaped, self._arguments)
         monitor = Monitor(self._directory, key, self._layout, inherited)
         monitor.serve(connection, channel.reader)
 
     def _leave_launcher(self, keep: Channel) -> None:
         """In a fork: nothing of the launcher's stays open here."""
         signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self._loop.close()
         if self._listener is not None:
             self._listener.close()

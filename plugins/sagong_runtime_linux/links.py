@@ -131,9 +131,10 @@ class Links:
 
     def _gone(self, key: str) -> None:
         connection = self._monitors.get(key)
-        if connection is not None and connection.closed:
-            del self._monitors[key]
-            self._locks.pop(key, None)
+        if connection is None or not connection.closed:
+            return  # A younger monitor of this key serves.
+        del self._monitors[key]
+        self._locks.pop(key, None)
         if not self._closing:
             self._monitor_gone(key)
 

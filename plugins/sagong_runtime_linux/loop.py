@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import heapq
 import os
@@ -58,8 +57,10 @@ class Loop:
     def drop(self, descriptor: int) -> None:
         """Forget a descriptor; to be called before it is closed. Unknown is no error."""
         if self._ready.pop(descriptor, None) is not None:
-            with contextlib.suppress(OSError):
+            try:
                 self._epoll.unregister(descriptor)
+            except OSError:
+                return  # Closed already: the kernel has forgotten it by itself.
 
     def later(self, seconds: float, action: Callable[[], None]) -> Timer:
         """Call `action` once after some time."""
@@ -102,15 +103,17 @@ class Loop:
 
     def watch_signals(self, numbers: tuple[int, ...], seen: Callable[[], None]) -> None:
         """Call `seen` from the loop after any of these signals."""
-        reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         for number in numbers:
             signal.signal(number, _ignore)
+        self.watch_wakeups(seen)
+
+    def watch_wakeups(self, seen: Callable[[], None]) -> None:
+        """The same for signals that have their handlers from the process we were forked from."""
+        reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
 
         def drained(_: int) -> None:
-            with contextlib.suppress(BlockingIOError):
-                while os.read(reader, 512):
-                    pass
+            os.read(reader, 512)
             seen()
 
         self.add(reader, READ, drained)

@@ -9,14 +9,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import signal
 import socket
 import time
 from collections.abc import Callable
 from typing import Any
 
-from sagong.linux import process, syscalls
 from sagong.linux.cgroup import CgroupLayout
+from sagong_runtime_linux import lean
 from sagong_runtime_linux.adoption import Inheritance, adopt_container
 from sagong_runtime_linux.cgroups import container_cgroup
 from sagong_runtime_linux.channel import Channel, Incoming
@@ -66,6 +65,7 @@ class Monitor:
         self._channels: list[Channel] = []
         self._tickets: dict[str, Ticket] = {}
         self._listener: socket.socket | None = None
+        self._socket_inode = 0
         self._used = False
         self._operations: dict[str, Callable[[Channel, int, dict[str, Any]], None]] = {
             "run": self._run,
@@ -82,14 +82,14 @@ class Monitor:
 
     def serve(self, first: socket.socket, reader: MessageReader) -> None:
         """Until nothing is left to watch."""
-        process.become_subreaper()
-        self.loop.watch_signals((signal.SIGCHLD,), self._reap)
+        lean.become_subreaper()
+        self.loop.watch_wakeups(self._reap)
         self.add_channel(first, reader)
         # The request is there already: the child works while we make ourselves known.
         self._channels[0].take(b"")
         self._listen()
         os.chdir(self.directory.base)
-        process.set_title(f"sagong-monitor {self.key}")
+        lean.show_title(f"sagong-monitor {self.key}", self.inherited.arguments)
         self.loop.later(TOKEN_SECONDS, self.leave_if_idle)
         self.loop.run()
 
@@ -105,6 +105,7 @@ class Monitor:
         listener.setblocking(False)
         self.loop.add(listener.fileno(), READ, lambda _: self._accept(listener))
         self._listener = listener
+        self._socket_inode = os.stat(path).st_ino
 
     def _accept(self, listener: socket.socket) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -126,9 +127,15 @@ class Monitor:
         if not self._used and self._channels:
             return
         self.group.end()
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.directory.monitor_socket(self.key))
+        self._unlink_socket()
         self.loop.stop()
+
+    def _unlink_socket(self) -> None:
+        """Ours, and not that of a younger monitor of the same key."""
+        path = self.directory.monitor_socket(self.key)
+        with contextlib.suppress(FileNotFoundError):
+            if os.stat(path).st_ino == self._socket_inode:
+                os.unlink(path)
 
     def tell(self, event: dict[str, Any]) -> None:
         """An event to all control channels."""
@@ -170,7 +177,7 @@ class Monitor:
         self._used = True
         container_id = request["id"]
         known = self.containers.get(container_id)
-        if known is not None and not known.over:
+        if known is not None and not known.cleaned:
             raise StartError("already_exists", f"container {container_id} is in this monitor")
         directory = self.directory.container(container_id)
         group = container_cgroup(self.layout, request["cgroup"])
@@ -327,7 +334,7 @@ class Monitor:
             facts = {"pid": pid, "started": started, "session": session.spec}
             write_record(f"{session.directory}/state.json", facts)
 
-        pidfd = syscalls.pidfd_open(container.session.pid)
+        pidfd = os.pidfd_open(container.session.pid)
         stage.namespaces["container"] = pidfd
         namespace = pidfd if request["enter_pid"] else ""
         start.fork(stage, request, namespace, written)

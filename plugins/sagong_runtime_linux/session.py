@@ -14,6 +14,7 @@ import os
 import signal
 import struct
 import termios
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -69,7 +70,8 @@ class Session:
         self._held = False
         self._hold_timer: Timer | None = None
         self._end_timer: Timer | None = None
-        self._ring: list[tuple[int, bytes]] = []
+        self._ring: deque[tuple[int, bytes]] = deque()
+        self._ring_size = 0
         self.release_input: Callable[[], None] = lambda: None
 
     # -- streams -------------------------------------------------------------------------------
@@ -187,9 +189,9 @@ class Session:
     def _remember(self, stream: int, data: bytes) -> None:
         """Without a log, the last of the output is kept for clients that attach late."""
         self._ring.append((stream, data))
-        size = sum(len(chunk) for _, chunk in self._ring)
-        while size > _RING_LIMIT and len(self._ring) > 1:
-            size -= len(self._ring.pop(0)[1])
+        self._ring_size += len(data)
+        while self._ring_size > _RING_LIMIT and len(self._ring) > 1:
+            self._ring_size -= len(self._ring.popleft()[1])
 
     def _close_output(self, stream: int) -> None:
         descriptor = self._outputs.pop(stream)

@@ -6,21 +6,22 @@ import json
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
-from sagong.linux import process, syscalls
+from sagong.linux import process
+from sagong_runtime_linux import lean
 from sagong_runtime_linux.child import run_child
 from sagong_runtime_linux.loop import READ, Loop
 from sagong_runtime_linux.operations import Stage, StartError
 from sagong_runtime_linux.session import Session
 
-__all__ = ["Start", "exit_code"]
+__all__ = ["Start", "exit_code", "fork_into"]
 
 # Mounting a dead network volume may hang; the caller has long given up by then.
 _START_SECONDS = 60.0
 _MESSAGE_SIZE = 64 << 10
+_CLONE_NEWPID = 0x20000000
 
 
 def exit_code(status: int) -> int:
@@ -29,22 +30,22 @@ def exit_code(status: int) -> int:
     return code if code >= 0 else 128 - code
 
 
-@contextmanager
-def _pid_namespace(wanted: str | int) -> Iterator[None]:
-    """Children forked inside are in a new pid namespace ("new"), in one by descriptor, or ours."""
+def fork_into(wanted: str | int) -> int:
+    """Fork; the child is in a new pid namespace ("new"), in one by descriptor, or in ours ("")."""
     if wanted == "":
-        yield
-        return
+        return os.fork()
     own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    parent = os.getpid()
     try:
         if isinstance(wanted, int):
-            syscalls.setns(wanted, syscalls.Namespace.PID)
+            lean.set_namespace(wanted, _CLONE_NEWPID)
         else:
-            syscalls.unshare(syscalls.Namespace.PID)
-        yield
+            lean.unshare(_CLONE_NEWPID)
+        return os.fork()
     finally:
-        syscalls.setns(own, syscalls.Namespace.PID)
-        os.close(own)
+        if os.getpid() == parent:
+            lean.set_namespace(own, _CLONE_NEWPID)
+            os.close(own)
 
 
 class Start:
@@ -76,11 +77,10 @@ class Start:
         self._written = written
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         stage.monitor = theirs
-        with _pid_namespace(pid_namespace):
-            self.pid = os.fork()
-            if self.pid == 0:
-                ours.close()
-                run_child(stage, request["plan"], request["session"], theirs)
+        self.pid = fork_into(pid_namespace)
+        if self.pid == 0:
+            ours.close()
+            run_child(stage, request["plan"], request["session"], theirs)
         theirs.close()
         stage.close()
         ours.setblocking(False)
@@ -93,7 +93,7 @@ class Start:
     def go(self, pid: int) -> None:
         """Write down who the child is, then let it exec."""
         self.pid = pid
-        self._started = process.start_time(pid)
+        self._started = lean.start_ticks(pid)
         self._written(pid, self._started)
         if self._channel is not None:
             try:

@@ -1,0 +1,77 @@
+"""What monitors do often or early, in ways that touch few pages of memory.
+
+A page that a monitor touches (a reference count is enough) is no longer shared with the launcher.
+Generic bindings build objects for each argument; these few calls go straight to the C library.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+__all__ = ["become_subreaper", "set_namespace", "show_title", "start_ticks", "unshare"]
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_PRCTL = _LIBC.prctl
+_PRCTL.argtypes = (ctypes.c_int, ctypes.c_ulong)
+_SETNS = _LIBC.setns
+_SETNS.argtypes = (ctypes.c_int, ctypes.c_int)
+_UNSHARE = _LIBC.unshare
+_UNSHARE.argtypes = (ctypes.c_int,)
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def _checked(result: int, name: str) -> None:
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"{name}: {os.strerror(code)}")
+
+
+def become_subreaper() -> None:
+    """Orphaned descendants become this process's children."""
+    _checked(_PRCTL(_PR_SET_CHILD_SUBREAPER, 1), "prctl")
+
+
+def set_namespace(descriptor: int, kind: int) -> None:
+    """setns(2)."""
+    _checked(_SETNS(descriptor, kind), "setns")
+
+
+def unshare(flags: int) -> None:
+    """unshare(2)."""
+    _checked(_UNSHARE(flags), "unshare")
+
+
+def _stat_fields(path: str) -> list[bytes]:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        # The second field is the command in parentheses and may itself hold spaces and ")".
+        return os.read(descriptor, 4096).rpartition(b")")[2].split()
+    finally:
+        os.close(descriptor)
+
+
+def start_ticks(pid: int) -> int:
+    """When a process began, in clock ticks since boot."""
+    return int(_stat_fields(f"/proc/{pid}/stat")[19])
+
+
+def argument_area() -> tuple[int, int]:
+    """Where the kernel put this program's arguments: the same in all forks."""
+    fields = _stat_fields("/proc/self/stat")
+    return int(fields[45]), int(fields[46])
+
+
+def show_title(title: str, area: tuple[int, int]) -> None:
+    """The command line and name that ps shows, written where the arguments were."""
+    raw = title.encode()
+    begin, end = area
+    descriptor = os.open("/proc/self/comm", os.O_WRONLY | os.O_CLOEXEC)
+    os.write(descriptor, raw[:15])
+    os.close(descriptor)
+    room = end - begin
+    # A last byte that isn't NUL tells the kernel to end the line at the first NUL.
+    line = raw[: room - 2].ljust(room - 1, b"\0") + b"."
+    descriptor = os.open("/proc/self/mem", os.O_RDWR | os.O_CLOEXEC)
+    os.pwrite(descriptor, line, begin)
+    os.close(descriptor)
