@@ -7,12 +7,15 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import zmq
 from tests.conformance.broken_image import MUTATIONS
 from tests.conformance.fake_image import FakeImages
 from tests.conformance.image_registry_server import running_registry
 
+from sagong.bus import Provider, Route, proxy
 from sagong.conformance import image as suite
 from sagong.conformance.image import ImageLab
 from sagong.contract import conforms
@@ -96,3 +99,30 @@ async def test_a_broken_fake_is_caught(kind: type[FakeImages]) -> None:
     async with fake_lab(kind) as lab:
         with pytest.raises((AssertionError, SagongError)):
             await check(lab)
+
+
+@contextlib.asynccontextmanager
+async def over_the_bus(images: Images) -> AsyncIterator[Images]:
+    """The candidate as its callers see it: behind a socket."""
+    context: zmq.Context[Any] = zmq.Context()
+    with tempfile.TemporaryDirectory(prefix="sagong-image-", dir="/tmp") as directory:
+        provider, route = Provider(context, f"{directory}/1"), Route(context, "image")
+        try:
+            provider.serve(Images, images)
+            provider.bind()
+            route.switch(1, provider.path)
+            yield proxy(Images, route)
+        finally:
+            route.close()
+            await provider.close()
+            context.destroy(linger=0)
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+async def test_one_image_overlay_passes_all_over_the_bus(
+    tmp_path: Path, registry: str, backwards: bool
+) -> None:
+    order = checks(suite)[:: -1 if backwards else 1]
+    async with local(ImageOverlay, data=tmp_path) as images, over_the_bus(images) as remote:
+        for check in order:
+            await check(ImageLab(images=remote, registry=registry))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+
 from sagong.conformance.image_lab import Archive, ImageLab, layer, loaded, refused
 from sagong.contracts.image import (
     ImageRef,
@@ -25,7 +27,9 @@ async def _push(lab: ImageLab, reference: str) -> list[Progress]:
 
 
 async def _pushed(lab: ImageLab, text: str) -> tuple[str, Archive, list[Progress]]:
-    image = Archive(layers=[layer(("text", text)), layer(("more", text * 100))])
+    # The registry may remember an earlier run.
+    fresh = secrets.token_hex(8)
+    image = Archive(layers=[layer(("text", text + fresh)), layer(("more", fresh * 100))])
     name = f"{lab.registry}/suite/{text}:v1"
     await loaded(lab, image)
     await lab.images.tag(TagRequest(source=image.id, target=name))
