@@ -67,7 +67,11 @@ async def start(engine: Engine, ask: Ask) -> Response | None:
     size = options.get("ConsoleSize") or made.body.get("ConsoleSize") or (0, 0)
     spec = _spec(made, tty, size)
     if options.get("Detach"):
-        await _started(engine, made, spec)
+        state = await _started(engine, made, spec)
+        if state.stream is not None:
+            # Output is held back for the first client: let it go.
+            async with opened(state.stream):
+                return empty(200)
         return empty(200)
     try:
         state = await _started(engine, made, spec)

@@ -36,6 +36,11 @@ class History:
         self._ring: deque[Event] = deque(maxlen=size)
         self._listeners: set[asyncio.Queue[Event | None]] = set()
 
+    @property
+    def listeners(self) -> int:
+        """How many listen now."""
+        return len(self._listeners)
+
     def note(self, kind: str, action: str, id: str, attributes: Mapping[str, str]) -> None:
         """Something happened now."""
         self.add(Event(kind, action, id, dict(attributes), time.time_ns()))

@@ -24,11 +24,49 @@ from sagong_docker.engine import Engine
 from sagong_docker.image_view import image_line
 from sagong_docker.moment import moment_text
 from sagong_docker.refusal import answer
+from sagong_docker.settings import Settings
 from sagong_docker.version import API, ENGINE, KERNEL, MINIMUM, text_of
 
 __all__ = ["disk_usage", "info", "ping", "version"]
 
 _DF_TYPES = ("container", "image", "volume", "build-cache")
+_FIXED: dict[str, Any] = {
+    "Driver": "overlay2",
+    "DriverStatus": [["Backing Filesystem", "extfs"], ["Supports d_type", "true"]],
+    "Plugins": {
+        "Volume": ["local"],
+        "Network": ["bridge", "host", "null"],
+        "Authorization": None,
+        "Log": ["json-file", "local", "none"],
+    },
+    "Debug": False,
+    "CgroupDriver": "cgroupfs",
+    "OSVersion": "",
+    "OSType": "linux",
+    "IndexServerAddress": "https://index.docker.io/v1/",
+    "GenericResources": None,
+    "HttpProxy": "",
+    "HttpsProxy": "",
+    "NoProxy": "",
+    "ExperimentalBuild": False,
+    "Swarm": {
+        "NodeID": "",
+        "NodeAddr": "",
+        "LocalNodeState": "inactive",
+        "ControlAvailable": False,
+        "Error": "",
+        "RemoteManagers": None,
+    },
+    "LiveRestoreEnabled": True,
+    "Isolation": "",
+    "InitBinary": "sagong-init",
+    "ContainerdCommit": {"ID": ""},
+    "RuncCommit": {"ID": ""},
+    "InitCommit": {"ID": ""},
+    "SecurityOptions": ["name=seccomp,profile=builtin", "name=cgroupns"],
+    "CDISpecDirs": [],
+    "Warnings": None,
+}
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
@@ -85,10 +123,7 @@ async def info(engine: Engine, ask: Ask) -> Response:
     statuses, images, machine = await asyncio.gather(
         engine.statuses(), engine.images.list(ImageQuery(all=True)), engine.metrics.machine()
     )
-    settings = engine.settings
     states = Counter(_counted(s) for s in statuses)
-    registries = {r: _registry(r, secure=False) for r in settings.insecure_registries}
-    unified = os.path.exists("/sys/fs/cgroup/cgroup.controllers")
     view: dict[str, Any] = {
         "ID": _machine_id(),
         "Containers": len(statuses),
@@ -96,74 +131,52 @@ async def info(engine: Engine, ask: Ask) -> Response:
         "ContainersPaused": states["paused"],
         "ContainersStopped": states["stopped"],
         "Images": len(images.images),
-        "Driver": "overlay2",
-        "DriverStatus": [["Backing Filesystem", "extfs"], ["Supports d_type", "true"]],
-        "Plugins": {
-            "Volume": ["local"],
-            "Network": ["bridge", "host", "null"],
-            "Authorization": None,
-            "Log": ["json-file", "local", "none"],
-        },
-        **_kernel_facts(),
         "NFd": len(os.listdir("/proc/self/fd")),
-        "OomKillDisable": not unified,
         "NGoroutines": len(asyncio.all_tasks()),
+        "NEventsListener": engine.history.listeners,
         "SystemTime": moment_text(time.time()),
-        "LoggingDriver": settings.log_driver,
-        "CgroupDriver": "cgroupfs",
-        "CgroupVersion": "2" if unified else "1",
-        "NEventsListener": 0,
         "KernelVersion": KERNEL,
         "OperatingSystem": _system_name(),
-        "OSVersion": "",
-        "OSType": "linux",
         "Architecture": platform.machine(),
-        "IndexServerAddress": "https://index.docker.io/v1/",
-        "RegistryConfig": {
-            "InsecureRegistryCIDRs": ["127.0.0.0/8", "::1/128"],
-            "IndexConfigs": {"docker.io": _registry("docker.io", secure=True), **registries},
-            "Mirrors": list(settings.registry_mirrors),
-        },
         "NCPU": machine.cores,
         "MemTotal": machine.memory_total,
-        "GenericResources": None,
-        "DockerRootDir": settings.root,
-        "HttpProxy": "",
-        "HttpsProxy": "",
-        "NoProxy": "",
-        "Name": settings.name or socket.gethostname(),
-        "Labels": list(settings.labels),
-        "ExperimentalBuild": False,
         "ServerVersion": ENGINE,
-        "Runtimes": {name: {"path": name} for name in settings.runtimes},
-        "DefaultRuntime": settings.runtimes[0] if settings.runtimes else "",
-        "Swarm": {
-            "NodeID": "",
-            "NodeAddr": "",
-            "LocalNodeState": "inactive",
-            "ControlAvailable": False,
-            "Error": "",
-            "RemoteManagers": None,
-        },
-        "LiveRestoreEnabled": True,
-        "Isolation": "",
-        "InitBinary": "sagong-init",
-        "ContainerdCommit": {"ID": ""},
-        "RuncCommit": {"ID": ""},
-        "InitCommit": {"ID": ""},
-        "SecurityOptions": ["name=seccomp,profile=builtin", "name=cgroupns"],
-        "CDISpecDirs": [],
-        "Warnings": None,
+        **_FIXED,
+        **_kernel_facts(),
+        **_configured(engine.settings),
     }
     return answer(view)
 
 
-def _kernel_facts() -> dict[str, bool]:
+def _configured(settings: Settings) -> dict[str, Any]:
+    """What the settings say."""
+    insecure = {r: _registry(r, secure=False) for r in settings.insecure_registries}
+    return {
+        "Name": settings.name or socket.gethostname(),
+        "Labels": list(settings.labels),
+        "LoggingDriver": settings.log_driver,
+        "DockerRootDir": settings.root,
+        "Runtimes": {name: {"path": name} for name in settings.runtimes},
+        "DefaultRuntime": settings.runtimes[0] if settings.runtimes else "",
+        "RegistryConfig": {
+            "InsecureRegistryCIDRs": ["127.0.0.0/8", "::1/128"],
+            "IndexConfigs": {"docker.io": _registry("docker.io", secure=True), **insecure},
+            "Mirrors": list(settings.registry_mirrors),
+        },
+    }
+
+
+def _kernel_facts() -> dict[str, Any]:
+    unified = os.path.exists("/sys/fs/cgroup/cgroup.controllers")
     names = (
         "MemoryLimit", "SwapLimit", "CpuCfsPeriod", "CpuCfsQuota", "CPUShares", "CPUSet",
         "PidsLimit", "IPv4Forwarding", "BridgeNfIptables", "BridgeNfIp6tables",
     )  # fmt: skip
-    return {**dict.fromkeys(names, True), "Debug": False}
+    return {
+        **dict.fromkeys(names, True),
+        "OomKillDisable": not unified,
+        "CgroupVersion": "2" if unified else "1",
+    }
 
 
 def _registry(name: str, *, secure: bool) -> dict[str, Any]:

@@ -382,7 +382,9 @@ async def test_a_filesystem_is_exported_and_imported() -> None:
     async with docker_lab() as lab:
         await lab.ok("create", "--name", "box", IMAGE, "true")
         await lab.ok("export", "-o", str(lab.directory / "root.tar"), "box")
-        id_ = await lab.ok("import", "-c", 'CMD ["sh"]', str(lab.directory / "root.tar"), "imported:1")
+        id_ = await lab.ok(
+            "import", "-c", 'CMD ["sh"]', str(lab.directory / "root.tar"), "imported:1"
+        )
         assert id_.startswith("sha256:")
         assert "imported" in await lab.ok("images")
 
