@@ -11,6 +11,7 @@ import errno
 import re
 import secrets
 import socket
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -31,6 +32,7 @@ _LOOPBACK = 1
 _FIRST_INDEX = 2
 _CHECKSUMS = {6: 16, 17: 6}
 _MOST_PORTS = 1024
+_READY, _MOMENT = 0.5, 0.0003
 
 
 class Port(NamedTuple):
@@ -95,27 +97,36 @@ class Cells:
         cell.channel.send([links.change_link(_LOOPBACK, "loopback", up=True)])
         if port is not None:
             cell.port = port
-            cell.veth = self._plug(port, namespace, "eth0", _FIRST_INDEX)
+            cell.veth = self._plug(port, namespace, "eth0", cell.channel)
         if resolver:
             cell.sockets, cell.resolver_port = _resolver_sockets(0)
 
     def plug(self, pin: Path, port: Port, interface: str) -> str:
         """A further interface in a pinned namespace; the host end's name."""
         with self._home.inside(pin) as descriptor:
-            index = _FIRST_INDEX + int(interface.removeprefix("eth"))
-            return self._plug(port, descriptor, interface, index)
+            inner = Channel(ROUTE)
+            try:
+                return self._plug(port, descriptor, interface, inner)
+            finally:
+                inner.close()
 
-    def _plug(self, port: Port, namespace: int, interface: str, index: int) -> str:
-        """The thread is inside: defaults for new interfaces are this namespace's."""
+    def _plug(self, port: Port, namespace: int, interface: str, inner: Channel) -> str:
+        """The thread is inside: defaults for new interfaces are this namespace's.
+
+        The inner end comes up first: a bridge takes a port into use at once if its carrier is there
+        when it comes up, else whenever the kernel gets round to it, up to a second later.
+        """
         with contextlib.suppress(FileNotFoundError):
             write_sysctl("net.ipv6.conf.default.disable_ipv6", "0" if port.ipv6 else "1")
             write_sysctl("net.ipv6.conf.default.accept_ra", "0")
         name = f"{self._prefix}v{secrets.token_hex(5)}"
-        veth = links.Veth(name, port.ifindex, namespace, interface, index, port.mtu)
-        self._make(veth, port)
+        index = _FIRST_INDEX + int(interface.removeprefix("eth"))
+        self._make(links.Veth(name, port.ifindex, namespace, interface, index, port.mtu), port)
+        inner.send([links.change_link(index, interface, up=True)])
         host_index = links.link_index(self._host, name)
         options = links.port_options(host_index, name, isolated=port.isolated, hairpin=port.hairpin)
         self._host.send([options])
+        _wait_ready(inner, interface)
         return name
 
     def _make(self, veth: links.Veth, port: Port) -> None:
@@ -153,6 +164,13 @@ class Cells:
         """A cell that nobody has used; its interface goes with the namespace."""
         cell.close()
         unpin(cell.pin)
+
+
+def _wait_ready(inner: Channel, interface: str) -> None:
+    """The inner end sends only once the kernel has noticed its carrier, in a moment."""
+    deadline = time.monotonic() + _READY
+    while not links.is_ready(inner, interface) and time.monotonic() < deadline:
+        time.sleep(_MOMENT)
 
 
 def is_veth(name: str, prefix: str) -> bool:

@@ -29,6 +29,7 @@ __all__ = [
     "delete_address",
     "delete_link",
     "delete_route",
+    "is_ready",
     "link_index",
     "links_of",
     "new_bridge",
@@ -44,6 +45,7 @@ _NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
 _UP = 1
 _NO_DAD = 0x02
 _ONLINK = 4
+_OPERATIONAL = 6
 # IFLA_AF_SPEC, AF_INET6, IFLA_INET6_ADDR_GEN_MODE none, which pyroute2 has no field for.
 _QUIET = nested(26, nested(10, attribute(8, b"\x01")))
 _INFO = struct.Struct("=BxHiII")
@@ -237,6 +239,13 @@ def link_index(channel: Channel, name: str) -> int:
     payload = _encoded("ifinfmsg", {}, [("IFLA_IFNAME", name)])
     found = channel.ask(Request(_GETLINK, 0, payload, f"find {name}", (errno.ENODEV,)))
     return _link(found[1]).ifindex if found else 0
+
+
+def is_ready(channel: Channel, name: str) -> bool:
+    """Whether an interface is operational, not only up."""
+    payload = _encoded("ifinfmsg", {}, [("IFLA_IFNAME", name)])
+    found = channel.ask(Request(_GETLINK, 0, payload, f"find {name}"))
+    return found is not None and attributes(found[1], 16).get(16) == bytes([_OPERATIONAL])
 
 
 def routes_of(channel: Channel) -> Iterator[str]:
