@@ -35,7 +35,7 @@ from sagong.contracts.image import (
     TagRequest,
 )
 from sagong.contracts.streams import Address
-from sagong.errors import InvalidArgument, NotFound
+from sagong.errors import InvalidArgument, NotFound, SagongError
 from sagong.host import Host
 from sagong.linux import capabilities, syscalls
 from sagong.model import oci, references
@@ -86,9 +86,13 @@ class ImageOverlay:
         while True:
             await self._chores.wait()
             self._chores.clear()
-            if os.listdir(self._store.spot.trash):
-                await self._store.layers.empty_trash()
-            await self._store.layers.settle()
+            try:
+                if os.listdir(self._store.spot.trash):
+                    await self._store.layers.empty_trash()
+                await self._store.layers.settle()
+            except (SagongError, OSError) as error:
+                # It is tried again after the next change; nothing depends on it.
+                self._host.log.warning("tidying up failed", extra={"reason": str(error)})
 
     # Images.
 

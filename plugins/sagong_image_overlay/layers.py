@@ -345,10 +345,4 @@ class Layers:
 
     async def empty_trash(self) -> None:
         """Delete what was discarded."""
-        for name in os.listdir(self._spot.trash):
-            path = self._spot.trash / name
-            if path.is_dir() and not path.is_symlink():
-                await self._workshop.run("remove", {"root": str(path)})
-                path.rmdir()
-            else:
-                await asyncio.to_thread(path.unlink)
+        await self._workshop.run("remove", {"root": str(self._spot.trash)})

@@ -149,4 +149,6 @@ class Removal:
     def _is_unused(self, record: Record, query: ImageQuery) -> bool:
         if self._store.roots.users_of(record.id) or self._index.children(record.id):
             return False
-        return query.dangling is False or not self._index.names_of(record.id)
+        if query.dangling is False:
+            return True
+        return not (self._index.names_of(record.id) or self._index.digests_of(record.id))
