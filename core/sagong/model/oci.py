@@ -267,7 +267,9 @@ def normal_platform(platform: Platform) -> Platform:
 def parse_platform(text: str, machine: str) -> Platform:
     """The platform of `os/arch[/variant]`, `arch` or `os`; "" is this `machine` (uname -m)."""
     parts = [part for part in text.strip().split("/") if part]
-    if len(parts) > 3 or not all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.\-]*", part) for part in parts):
+    if len(parts) > 3 or not all(
+        re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.\-]*", part) for part in parts
+    ):
         raise InvalidArgument(f"platform {text!r} is not os/architecture[/variant]")
     if not parts:
         return normal_platform(Platform(architecture=machine, os="linux"))
