@@ -28,6 +28,7 @@ class Connection(asyncio.Protocol):
         self._buffer = bytearray()
         self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._number = 0
+        self._preface = b""
         self._transport: asyncio.Transport | None = None
         self.closed = False
 
@@ -74,7 +75,12 @@ class Connection(asyncio.Protocol):
         """Send without waiting for an answer."""
         if self._transport is None or self.closed:
             raise Unavailable(f"{self._name} is not connected")
-        self._transport.write(framed(msgspec.json.encode(request)))
+        self._transport.write(self._preface + framed(msgspec.json.encode(request)))
+        self._preface = b""
+
+    def begin_with(self, request: dict[str, Any]) -> None:
+        """Send this together with the next request, so that both arrive in one read."""
+        self._preface = framed(msgspec.json.encode(request))
 
     async def ask(self, request: dict[str, Any]) -> dict[str, Any]:
         """Send and wait for the answer; its error is raised."""

@@ -18,6 +18,7 @@ from sagong_runtime_linux.planning import HostFacts
 __all__ = ["Links"]
 
 _CONNECT_SECONDS = 10.0
+_RESTART_SECONDS = 3.0
 _PAUSE_SECONDS = 0.05
 
 
@@ -65,6 +66,20 @@ class Links:
     async def _dial_launcher(self, lost: Callable[[], None]) -> Connection:
         path = self._directory.launcher_socket
         return await connect(path, "launcher", lambda _: None, lost, monitor=False)
+
+    async def _dial_patiently(
+        self, name: str, event: Callable[[dict[str, Any]], None], lost: Callable[[], None]
+    ) -> Connection:
+        """A launcher that was killed is back within a second or two."""
+        deadline = asyncio.get_running_loop().time() + _RESTART_SECONDS
+        while True:
+            try:
+                path = self._directory.launcher_socket
+                return await connect(path, name, event, lost, monitor=False)
+            except Unavailable:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise
+                await asyncio.sleep(_PAUSE_SECONDS)
 
     async def keep_launcher(self) -> None:
         """For ever: when the launcher was replaced, let monitors give it their lifelines."""
@@ -115,14 +130,12 @@ class Links:
             return found or await self._fork_monitor(key, fresh=fresh)
 
     async def _fork_monitor(self, key: str, *, fresh: bool) -> Connection:
-        connection = await connect(
-            self._directory.launcher_socket,
+        connection = await self._dial_patiently(
             f"monitor {key}",
             lambda message: self._event(key, message),
             lambda: self._gone(key),
-            monitor=False,
         )
-        connection.post({"op": "monitor", "key": key, "fresh": fresh})
+        connection.begin_with({"op": "monitor", "key": key, "fresh": fresh})
         return self._keep(key, connection)
 
     def _keep(self, key: str, connection: Connection) -> Connection:
@@ -140,7 +153,7 @@ class Links:
 
     async def job(self, name: str, **arguments: Any) -> dict[str, Any]:
         """A short job by the launcher, on a connection of its own."""
-        connection = await self._dial_launcher(lambda: None)
+        connection = await self._dial_patiently("launcher", lambda _: None, lambda: None)
         try:
             return await connection.ask({"op": "job", "job": name, **arguments})
         finally:

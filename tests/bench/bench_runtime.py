@@ -25,9 +25,21 @@ from tests.conformance.runtime_rig import Rig, rig  # noqa: E402
 from sagong.conformance.runtime import RuntimeLab  # noqa: E402
 from sagong.contracts.runtime import ContainerRef, ExecRequest, Runtime  # noqa: E402
 
-MASKED = ("/proc/asound", "/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/timer_list")
+MASKED: tuple[str, ...] = (
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/timer_list",
+)
 MASKED += ("/proc/latency_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware")
-READONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+READONLY: tuple[str, ...] = (
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+)
 
 
 class Series:

@@ -1,0 +1,157 @@
+"""Log drivers: what is written, how it rotates, and that it can be read back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sagong_runtime_linux.logs import LogWriter, Piece, encoder, open_log
+from sagong_runtime_linux.replay import Replay
+
+NOW = 1_600_000_000_123_456_789
+
+
+def test_json_entry_is_dockers() -> None:
+    """Key order, escapes of < > & and control characters, nine decimals."""
+    line = encoder("json-file")(Piece(1, b'a\t<b> & "c" \\ \xe2\x80\xa8', True), NOW)
+    assert line == (
+        b'{"log":"a\\u0009\\u003cb\\u003e \\u0026 \\"c\\" \\\\ \\u2028\\n","stream":"stdout",'
+        b'"time":"2020-09-13T12:26:40.123456789Z"}\n'
+    )
+
+
+def test_broken_text_is_replaced() -> None:
+    """JSON can't hold bytes that are no UTF-8."""
+    entry = json.loads(encoder("json-file")(Piece(2, b"a\xffb", False), NOW))
+    assert entry["log"] == "a\ufffdb"
+    assert entry["stream"] == "stderr"
+
+
+def test_attributes_are_sorted() -> None:
+    """With the tag among them."""
+    entry = json.loads(
+        encoder("json-file", (("z", "1"), ("a", "2")), "name")(Piece(1, b"", True), 0)
+    )
+    assert list(entry["attrs"]) == ["a", "tag", "z"]
+
+
+def test_cri_entry() -> None:
+    """Whole lines are F, parts are P."""
+    encode = encoder("cri")
+    assert encode(Piece(1, b"x y", True), NOW) == b"2020-09-13T12:26:40.123456789Z stdout F x y\n"
+    assert b" stderr P " in encode(Piece(2, b"x", False), NOW)
+
+
+def test_unknown_driver_names_the_known() -> None:
+    """So that a typing error is found."""
+    with pytest.raises(ValueError, match="json-file, cri, local, none"):
+        encoder("syslog")
+
+
+def test_none_keeps_no_file(tmp_path: Path) -> None:
+    """Nor does a driver without a path."""
+    assert open_log({"driver": "none", "path": str(tmp_path / "x")}) is None
+    assert open_log({"driver": "cri", "path": ""}) is None
+
+
+@pytest.mark.parametrize("driver", ["json-file", "cri", "local"])
+@given(
+    chunks=st.lists(
+        st.tuples(st.sampled_from([1, 2]), st.text(st.characters(codec="utf-8"), max_size=80)),
+        max_size=12,
+    )
+)
+def test_what_is_written_is_read_back(
+    driver: str, chunks: list[tuple[int, str]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Each stream's bytes, whatever the cuts; what has no newline is still told."""
+    path = tmp_path_factory.mktemp("log") / "c.log"
+    writer = LogWriter(str(path), encoder(driver), max_size=0, max_files=1)
+    wanted = {1: b"", 2: b""}
+    for stream, text in chunks:
+        wanted[stream] += text.encode()
+        writer.write(stream, text.encode())
+    read = {1: b"", 2: b""}
+    replay = Replay(driver, str(path), "")
+    for stream, data in replay:
+        read[stream] += data
+    replay.close()
+    for stream in (1, 2):
+        assert read[stream] + writer.partial(stream) == wanted[stream]
+    writer.finish()
+
+
+def test_long_lines_are_cut(tmp_path: Path) -> None:
+    """Above 16 KiB, as Docker and containerd do."""
+    path = tmp_path / "c.log"
+    writer = LogWriter(str(path), encoder("cri"), max_size=0, max_files=1)
+    for _ in range(5):
+        writer.write(1, b"x" * 8192)
+    writer.write(1, b"end\n")
+    writer.finish()
+    marks = [
+        (line.split(b" ")[2], len(line.split(b" ", 3)[3]))
+        for line in path.read_bytes().splitlines()
+    ]
+    assert marks == [(b"P", 16384), (b"P", 16384), (b"F", 8195)]
+
+
+def test_rotation_keeps_sizes_and_counts(tmp_path: Path) -> None:
+    """The newest lines are in the newest file; one file alone is emptied."""
+    path = tmp_path / "c.log"
+    writer = LogWriter(str(path), encoder("cri"), max_size=1000, max_files=2)
+    for number in range(100):
+        writer.write(1, b"line %d\n" % number)
+    writer.finish()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["c.log", "c.log.1"]
+    assert all(p.stat().st_size <= 1000 for p in tmp_path.iterdir())
+    assert path.read_bytes().splitlines()[-1].endswith(b"line 99")
+    single = tmp_path / "d.log"
+    writer = LogWriter(str(single), encoder("cri"), max_size=200, max_files=1)
+    for number in range(50):
+        writer.write(1, b"line %d\n" % number)
+    writer.finish()
+    assert single.stat().st_size <= 200
+    assert not (tmp_path / "d.log.1").exists()
+
+
+def test_replay_goes_over_rotated_files(tmp_path: Path) -> None:
+    """From the oldest on, and on into a file that came while it was reading."""
+    path = tmp_path / "c.log"
+    writer = LogWriter(str(path), encoder("cri"), max_size=500, max_files=50)
+    for number in range(20):
+        writer.write(1, b"%d\n" % number)
+    replay = Replay("cri", str(path), "")
+    first = replay.next()
+    assert first is not None
+    for number in range(20, 40):
+        writer.write(1, b"%d\n" % number)
+    rest = [data for _, data in replay]
+    read = b"".join([data for _, data in first] + rest).split()
+    assert [int(word) for word in read][:20] == list(range(20))
+    assert int(read[-1]) == 39
+    replay.close()
+    writer.finish()
+
+
+def test_replay_is_of_one_run(tmp_path: Path) -> None:
+    """Entries before the run's start are left out."""
+    path = tmp_path / "c.log"
+    path.write_bytes(
+        b"2020-01-01T00:00:00.000000000Z stdout F old\n2021-01-01T00:00:00.000000000Z stdout F new\n"
+    )
+    replay = Replay("cri", str(path), "2020-06-01T00:00:00.000000000Z")
+    assert list(replay) == [(1, b"new\n")]
+    replay.close()
+
+
+def test_full_disk_loses_lines_only() -> None:
+    """The container must not stop for its log."""
+    writer = LogWriter("/dev/full", encoder("cri"), max_size=0, max_files=1)
+    writer.write(1, b"line\n")
+    assert writer.lost > 0
+    writer.finish()
