@@ -41,12 +41,16 @@ _REFUSALS: Final = (PermissionDenied, InvalidArgument, NotFound, Unimplemented)
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """Changes in order. `fresh`: the first part of a new whole; `synced`: the whole is complete."""
+    """Changes in order. `fresh`: the first part of a new whole; `synced`: the whole is complete.
+
+    `refused`: the resource is not served or may not be read now; nothing is known of its objects.
+    """
 
     changes: tuple[ObjectChange, ...]
     revision: int
     fresh: bool = False
     synced: bool = False
+    refused: bool = False
 
 
 async def follow(
@@ -71,6 +75,7 @@ async def follow(
             if refused != error.message:
                 log.warning("can't follow %s: %s", watch.resource, error.message)
             revision, pause, refused = 0, REFUSED_PAUSE, error.message
+            yield Followed((), 0, refused=True)
         except SagongError:
             pass
         await asyncio.sleep(pause * random.uniform(0.8, 1.2))

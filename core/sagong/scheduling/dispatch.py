@@ -81,7 +81,7 @@ class Dispatch:
         self._intake = Intake(names=names, log=log, budgets=budgets, clock=clock)
         self._changed = asyncio.Event()
         self._commits = asyncio.Semaphore(COMMITS_AT_ONCE)
-        self._unsynced = {source.resource for source in SOURCES if source.needed}
+        self._unsynced = {source.resource for source in SOURCES}
         self._waiting: dict[Key, _Waiting] = {}
         self._sacrifices: list[tuple[Pod, Decision]] = []
 
@@ -101,7 +101,7 @@ class Dispatch:
         watch = ObjectWatch(resource=source.resource, fields=source.fields)
         async for batch in follow(self._objects, watch, log=self._log):
             self._intake.take(source, batch)
-            if batch.synced:
+            if batch.synced or (batch.refused and not source.needed):
                 self._unsynced.discard(source.resource)
                 known.set()
             self._changed.set()

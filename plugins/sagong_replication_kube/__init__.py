@@ -1,0 +1,39 @@
+"""Slot `replication` with Kubernetes' controllers: what is wished becomes what is."""
+
+from __future__ import annotations
+
+import msgspec
+
+from sagong.contracts.objects import Objects
+from sagong.contracts.replication import Plan, Situation
+from sagong.errors import InvalidArgument
+from sagong.host import Host
+from sagong_replication_kube.loop import Loop
+from sagong_replication_kube.situation import plan
+
+__all__ = ["Configuration", "ReplicationKube"]
+
+
+class Configuration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Nothing can be set yet."""
+
+
+class ReplicationKube:
+    """Answers `reconcile`, and runs the controllers where API objects are served."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        host.config(Configuration)
+
+    async def start(self) -> None:
+        """Begin to follow; returns at once."""
+        loop = Loop(self._host.use(Objects), log=self._host.log)
+        self._host.spawn(loop.run(), "controllers")
+
+    def reconcile(self, situation: Situation) -> Plan:
+        """Decide the question; nothing of the cluster's state plays a part."""
+        try:
+            return plan(situation)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            said = f"{type(error).__name__}: {error}"
+            raise InvalidArgument(f"an object lacks what its kind must have: {said}") from None

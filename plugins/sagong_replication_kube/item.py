@@ -1,0 +1,328 @@
+"""Items: objects as controllers keep them, as small as their work allows."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, Final
+
+import msgspec
+
+from sagong.errors import InvalidArgument
+from sagong.model.selectors import NOTHING, LabelSelector, from_labels, from_object
+from sagong.model.times import parse_time
+from sagong_replication_kube.resources import Kept, Kind
+
+__all__ = ["Document", "Item", "Meta", "Owner", "PodSpec", "PodStatus", "moment"]
+
+Document = dict[str, Any]
+Key = tuple[str, str]
+
+
+class _Part(msgspec.Struct, rename="camel", gc=False, frozen=True):
+    """Base: names as JSON has them."""
+
+
+class Owner(_Part, frozen=True):
+    """An owner reference."""
+
+    api_version: str = ""
+    kind: str = ""
+    name: str = ""
+    uid: str = ""
+    controller: bool | None = None
+    block_owner_deletion: bool | None = None
+
+    def document(self) -> Document:
+        """As an object has it."""
+        found: Document = msgspec.to_builtins(self)
+        return {key: value for key, value in found.items() if value is not None}
+
+
+class Meta(_Part, frozen=True):
+    """Metadata."""
+
+    name: str = ""
+    namespace: str = ""
+    uid: str = ""
+    resource_version: str = ""
+    generation: int = 0
+    labels: dict[str, str] | None = None
+    annotations: dict[str, str] | None = None
+    creation_timestamp: str | None = None
+    deletion_timestamp: str | None = None
+    deletion_grace_period_seconds: int | None = None
+    finalizers: tuple[str, ...] | None = None
+    owner_references: tuple[Owner, ...] | None = None
+
+    @property
+    def controller(self) -> Owner | None:
+        """The owner that controls it."""
+        for owner in self.owner_references or ():
+            if owner.controller:
+                return owner
+        return None
+
+
+class _IdentityMeta(_Part, frozen=True):
+    """Metadata without what only its own controller would read."""
+
+    name: str = ""
+    namespace: str = ""
+    uid: str = ""
+    resource_version: str = ""
+    creation_timestamp: str | None = None
+    deletion_timestamp: str | None = None
+    deletion_grace_period_seconds: int | None = None
+    finalizers: tuple[str, ...] | None = None
+    owner_references: tuple[Owner, ...] | None = None
+
+
+class ContainerPort(_Part, frozen=True):
+    """A port that may be meant by its name."""
+
+    name: str = ""
+    container_port: int = 0
+    protocol: str = "TCP"
+
+
+class Resources(_Part, frozen=True):
+    """Requests and limits."""
+
+    requests: dict[str, str | int | float] | None = None
+    limits: dict[str, str | int | float] | None = None
+
+
+class Container(_Part, frozen=True):
+    """A container."""
+
+    name: str = ""
+    image: str = ""
+    ports: tuple[ContainerPort, ...] | None = None
+    resources: Resources | None = None
+    restart_policy: str | None = None
+
+
+class Toleration(_Part, frozen=True):
+    """A toleration."""
+
+    key: str = ""
+    operator: str = ""
+    value: str = ""
+    effect: str = ""
+    toleration_seconds: int | None = None
+
+
+class PodSpec(_Part, frozen=True):
+    """What controllers read of a pod's spec."""
+
+    node_name: str = ""
+    hostname: str = ""
+    subdomain: str = ""
+    host_network: bool = False
+    restart_policy: str = "Always"
+    priority_class_name: str = ""
+    active_deadline_seconds: int | None = None
+    containers: tuple[Container, ...] | None = None
+    init_containers: tuple[Container, ...] | None = None
+    tolerations: tuple[Toleration, ...] | None = None
+    overhead: dict[str, str | int | float] | None = None
+    volumes: tuple[msgspec.Raw, ...] | None = None
+
+
+class Condition(_Part, frozen=True):
+    """A condition."""
+
+    type: str = ""
+    status: str = ""
+    reason: str = ""
+    message: str = ""
+    last_transition_time: str | None = None
+
+
+class Terminated(_Part, frozen=True):
+    """How a container ended."""
+
+    exit_code: int = 0
+    reason: str = ""
+    finished_at: str | None = None
+
+
+class ContainerState(_Part, frozen=True):
+    """The state of a container."""
+
+    terminated: Terminated | None = None
+
+
+class ContainerStatus(_Part, frozen=True):
+    """The status of a container."""
+
+    name: str = ""
+    ready: bool = False
+    restart_count: int = 0
+    state: ContainerState | None = None
+
+
+class PodIP(_Part, frozen=True):
+    """An address."""
+
+    ip: str = ""
+
+
+class PodStatus(_Part, frozen=True):
+    """What controllers read of a pod's status."""
+
+    phase: str = ""
+    reason: str = ""
+    start_time: str | None = None
+    pod_ip: str = msgspec.field(default="", name="podIP")
+    pod_ips: tuple[PodIP, ...] | None = msgspec.field(default=None, name="podIPs")
+    conditions: tuple[Condition, ...] | None = None
+    container_statuses: tuple[ContainerStatus, ...] | None = None
+    init_container_statuses: tuple[ContainerStatus, ...] | None = None
+
+    def condition(self, type_: str) -> Condition | None:
+        """A condition by its type."""
+        for condition in self.conditions or ():
+            if condition.type == type_:
+                return condition
+        return None
+
+
+class _Whole(_Part, frozen=True):
+    metadata: Meta
+
+
+class _Identity(_Part, frozen=True):
+    metadata: _IdentityMeta
+
+
+class _Pod(_Part, frozen=True):
+    metadata: Meta
+    spec: PodSpec = PodSpec()
+    status: PodStatus = PodStatus()
+
+
+_WHOLE: Final = msgspec.json.Decoder(_Whole)
+_IDENTITY: Final = msgspec.json.Decoder(_Identity)
+_POD: Final = msgspec.json.Decoder(_Pod)
+_NO_SPEC: Final = PodSpec()
+_NO_STATUS: Final = PodStatus()
+
+
+class Item:
+    """An object. `raw` is empty unless its kind is kept whole; `spec`, `status` are pods'."""
+
+    __slots__ = ("_selector", "kind", "meta", "raw", "revision", "spec", "status")
+
+    def __init__(self, kind: Kind, body: bytes) -> None:
+        self.kind = kind
+        self.raw = b""
+        self._selector: LabelSelector | None = None
+        self.spec, self.status = _NO_SPEC, _NO_STATUS
+        try:
+            self.meta = self._read(body)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise InvalidArgument(f"{kind.kind} is not readable: {error}") from None
+        if not self.meta.name:
+            raise InvalidArgument(f"{kind.kind} has no metadata.name")
+        version = self.meta.resource_version
+        self.revision = int(version) if version.isdigit() else 0
+
+    def _read(self, body: bytes) -> Meta:
+        if self.kind.kept is Kept.POD:
+            pod = _POD.decode(body)
+            self.spec, self.status = pod.spec, pod.status
+            return pod.metadata
+        if self.kind.kept is Kept.WHOLE:
+            meta = _WHOLE.decode(body).metadata
+            if self.kind.only in ("", meta.name):
+                self.raw = body
+                return meta
+        found = _IDENTITY.decode(body).metadata
+        return Meta(
+            name=found.name,
+            namespace=found.namespace,
+            uid=found.uid,
+            resource_version=found.resource_version,
+            creation_timestamp=found.creation_timestamp,
+            deletion_timestamp=found.deletion_timestamp,
+            deletion_grace_period_seconds=found.deletion_grace_period_seconds,
+            finalizers=found.finalizers,
+            owner_references=found.owner_references,
+        )
+
+    @property
+    def resource(self) -> str:
+        """Its resource."""
+        return self.kind.resource
+
+    @property
+    def key(self) -> Key:
+        """Namespace and name."""
+        return (self.meta.namespace, self.meta.name)
+
+    @property
+    def uid(self) -> str:
+        """Its uid."""
+        return self.meta.uid
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Its labels."""
+        return self.meta.labels or {}
+
+    @property
+    def annotations(self) -> dict[str, str]:
+        """Its annotations."""
+        return self.meta.annotations or {}
+
+    @property
+    def deleting(self) -> bool:
+        """Whether its deletion was asked for."""
+        return self.meta.deletion_timestamp is not None
+
+    @property
+    def gone(self) -> bool:
+        """Whether this is the last form of an object that exists no more."""
+        meta = self.meta
+        return (
+            self.deleting
+            and not meta.finalizers
+            and meta.deletion_grace_period_seconds == 0
+            and self.resource != "v1/namespaces"
+        )
+
+    @property
+    def created(self) -> float:
+        """When it was made."""
+        return moment(self.meta.creation_timestamp)
+
+    @property
+    def selector(self) -> LabelSelector:
+        """What its spec selects, in whichever form its kind has."""
+        if self._selector is None:
+            spec = self.document().get("spec") or {}
+            said = spec.get("selector")
+            if self.kind.kind in ("Service", "ReplicationController"):
+                self._selector = from_labels(said) if said else NOTHING
+            else:
+                self._selector = from_object(said)
+        return self._selector
+
+    def document(self) -> Document:
+        """A fresh copy of the whole object."""
+        found: Document = msgspec.json.decode(self.raw)
+        return found
+
+    def owned_by(self, uid: str) -> bool:
+        """Whether the object with this uid controls it."""
+        controller = self.meta.controller
+        return controller is not None and controller.uid == uid
+
+
+def moment(text: str | None) -> float:
+    """Seconds since the epoch; 0.0 for none."""
+    if text:
+        with contextlib.suppress(InvalidArgument):
+            return parse_time(text)
+    return 0.0

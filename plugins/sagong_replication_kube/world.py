@@ -1,0 +1,178 @@
+"""The world: all followed objects, with indexes by owner, namespace and uid.
+
+It is fed by watches and by the outcomes of our own writes, whichever comes first: an older form of
+an object never replaces a newer one, so nothing is decided twice because a watch is late.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from sagong.model.selectors import LabelSelector
+from sagong_replication_kube.item import Item
+from sagong_replication_kube.resources import BY_KIND, Kind
+
+__all__ = ["Change", "World"]
+
+Key = tuple[str, str]
+PODS = "v1/pods"
+
+
+class Change(NamedTuple):
+    """What became of an object: None before means new, None after gone."""
+
+    before: Item | None
+    after: Item | None
+
+    @property
+    def item(self) -> Item:
+        """The present form, or the last one."""
+        found = self.after or self.before
+        assert found is not None
+        return found
+
+
+class World:
+    """A snapshot to decide on. `now` and `chance` are set by who asks."""
+
+    def __init__(self, *, now: float = 0.0, chance: random.Random | None = None) -> None:
+        self.now = now
+        self.chance = chance or random.Random()
+        # A closed world has everything that exists; of an open one some must be asked for.
+        self.closed = False
+        self.kinds = dict(BY_KIND)
+        # Answers: owners that don't exist, by uid; unfollowed resources of which a namespace has none.
+        self.absent: set[str] = set()
+        self.emptied: set[tuple[str, str]] = set()
+        # Why objects that someone (by uid) should have could not be created, until they could.
+        self.failures: dict[str, str] = {}
+        self._tables: dict[str, dict[Key, Item]] = {}
+        self._spaces: dict[tuple[str, str], dict[str, Item]] = {}
+        self._uids: dict[str, Item] = {}
+        self._owned: dict[str, dict[tuple[str, Key], Item]] = {}
+        self._loose: dict[tuple[str, str], dict[str, Item]] = {}
+        # Objects that we know to be gone while a watch may still tell of them.
+        self._graves: dict[tuple[str, Key], int] = {}
+
+    # feeding
+
+    def put(self, item: Item) -> Change | None:
+        """An object appeared or changed; None if what we have is as new."""
+        table = self._tables.setdefault(item.resource, {})
+        before = table.get(item.key)
+        if before is not None and before.revision >= item.revision > 0:
+            return None
+        if item.gone:
+            return self.remove(item.kind, item.key, item.revision)
+        if 0 < item.revision <= self._graves.get((item.resource, item.key), 0):
+            return None
+        if before is not None:
+            self._unlink(before)
+        table[item.key] = item
+        self._link(item)
+        return Change(before, item)
+
+    def remove(self, kind: Kind, key: Key, revision: int = 0) -> Change | None:
+        """An object is gone as of `revision` (0: just now); None if we don't have it."""
+        before = self._tables.get(kind.resource, {}).get(key)
+        if before is None:
+            return None
+        if 0 < revision < before.revision:
+            return None  # the end of a namesake that lived before
+        del self._tables[kind.resource][key]
+        self._unlink(before)
+        if revision:
+            self._graves[kind.resource, key] = revision
+        return Change(before, None)
+
+    def unbury(self, resource: str, key: Key) -> None:
+        """The watch has told of the end, too."""
+        self._graves.pop((resource, key), None)
+
+    def _link(self, item: Item) -> None:
+        namespace, name = item.key
+        self._spaces.setdefault((item.resource, namespace), {})[name] = item
+        self._uids[item.uid] = item
+        for owner in item.meta.owner_references or ():
+            self._owned.setdefault(owner.uid, {})[item.resource, item.key] = item
+        if item.meta.controller is None:
+            self._loose.setdefault((item.resource, namespace), {})[name] = item
+
+    def _unlink(self, item: Item) -> None:
+        namespace, name = item.key
+        _drop(self._spaces, (item.resource, namespace), name)
+        if self._uids.get(item.uid) is item:
+            del self._uids[item.uid]
+        for owner in item.meta.owner_references or ():
+            _drop(self._owned, owner.uid, (item.resource, item.key))
+        if item.meta.controller is None:
+            _drop(self._loose, (item.resource, namespace), name)
+
+    # reading
+
+    def get(self, resource: str, key: Key) -> Item | None:
+        """An object by its name."""
+        return self._tables.get(resource, {}).get(key)
+
+    def all(self, resource: str) -> Iterable[Item]:
+        """All objects of a resource."""
+        return self._tables.get(resource, {}).values()
+
+    def keys(self, resource: str) -> set[Key]:
+        """Names of all objects of a resource."""
+        return set(self._tables.get(resource, {}))
+
+    def within(self, resource: str, namespace: str) -> Iterable[Item]:
+        """Objects of a namespace."""
+        return self._spaces.get((resource, namespace), {}).values()
+
+    def by_uid(self, uid: str) -> Item | None:
+        """An object by its uid."""
+        return self._uids.get(uid)
+
+    def dependents(self, uid: str) -> list[Item]:
+        """All objects that name this owner."""
+        return list(self._owned.get(uid, {}).values())
+
+    def controlled(self, uid: str, resource: str) -> list[Item]:
+        """Objects of a resource that this owner controls, by name."""
+        found = [
+            item
+            for (of, _), item in self._owned.get(uid, {}).items()
+            if of == resource and item.owned_by(uid)
+        ]
+        return sorted(found, key=lambda item: item.key)
+
+    def loose(self, resource: str, namespace: str) -> Iterable[Item]:
+        """Objects of a namespace that nobody controls."""
+        return self._loose.get((resource, namespace), {}).values()
+
+    def selected(self, resource: str, namespace: str, selector: LabelSelector) -> Iterator[Item]:
+        """Objects of a namespace whose labels match."""
+        for item in self.within(resource, namespace):
+            if selector.matches(item.labels):
+                yield item
+
+    def kind_of(self, api_version: str, kind: str) -> Kind | None:
+        """A kind by how references write it; another version of the group will do."""
+        found = self.kinds.get((api_version, kind))
+        if found is None:
+            group = api_version.rpartition("/")[0]
+            for (other, name), candidate in self.kinds.items():
+                if name == kind and other.rpartition("/")[0] == group:
+                    return candidate
+        return found
+
+    def resources(self) -> Iterable[str]:
+        """Resources of which there are objects."""
+        return tuple(self._tables)
+
+
+def _drop(index: dict, key: object, entry: object) -> None:  # type: ignore[type-arg]
+    found = index.get(key)
+    if found is not None:
+        found.pop(entry, None)
+        if not found:
+            del index[key]
