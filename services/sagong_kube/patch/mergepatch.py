@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sagong_kube.patch.document import copied, without_nulls
+from sagong_kube.patch.document import copied
 
 __all__ = ["apply"]
 
@@ -13,9 +13,7 @@ def apply(document: Any, patch: Any) -> Any:
     """The patched document; neither argument is changed."""
     if not isinstance(patch, dict):
         return copied(patch)
-    if not isinstance(document, dict):
-        return without_nulls(patch)
-    merged = dict(document)
+    merged = dict(document) if isinstance(document, dict) else {}
     for key, value in patch.items():
         if value is None:
             merged.pop(key, None)

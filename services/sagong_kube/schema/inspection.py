@@ -136,7 +136,8 @@ _SPECIAL: Final[dict[str, Callable[[Inspection, Any, str, str], Any]]] = {
 def _whole(value: Any, bits: int) -> bool:
     if isinstance(value, bool) or not isinstance(value, int):
         return False
-    return -(2 ** (bits - 1)) <= value < 2 ** (bits - 1)
+    limit: int = 1 << (bits - 1)
+    return -limit <= value < limit
 
 
 def _number(value: Any) -> bool:

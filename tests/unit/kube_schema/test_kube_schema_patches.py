@@ -1,0 +1,213 @@
+"""JSON patch, merge patch, strategic merge patch."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sagong.errors import InvalidArgument
+from sagong.model.objects import GroupVersionKind
+from sagong_kube.patch import jsonpatch, mergepatch, strategic
+
+POD = GroupVersionKind("", "v1", "Pod")
+DEPLOYMENT = GroupVersionKind("apps", "v1", "Deployment")
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.text("ab/~", max_size=3),
+    lambda below: (
+        st.lists(below, max_size=3)
+        | st.dictionaries(st.text("ab/~", max_size=2), below, max_size=3)
+    ),
+    max_leaves=8,
+)
+OBJECTS = st.dictionaries(st.sampled_from("abcd"), JSON, max_size=4)
+
+
+# RFC 6902
+
+
+@pytest.mark.parametrize(
+    ("document", "operation", "result"),
+    [
+        ({"a": [1, 2]}, {"op": "add", "path": "/a/1", "value": 9}, {"a": [1, 9, 2]}),
+        ({"a": [1]}, {"op": "add", "path": "/a/-", "value": 2}, {"a": [1, 2]}),
+        ({"a/b": 1}, {"op": "replace", "path": "/a~1b", "value": 2}, {"a/b": 2}),
+        ({"a": {"b": 1}}, {"op": "remove", "path": "/a/b"}, {"a": {}}),
+        ({"a": 1}, {"op": "move", "from": "/a", "path": "/b"}, {"b": 1}),
+        (
+            {"a": {"x": 1}},
+            {"op": "copy", "from": "/a", "path": "/b"},
+            {"a": {"x": 1}, "b": {"x": 1}},
+        ),
+        ({"a": 1}, {"op": "test", "path": "/a", "value": 1}, {"a": 1}),
+        ({"a": 1}, {"op": "test", "path": "/b", "value": None}, {"a": 1}),
+        ({"a": 1}, {"op": "add", "path": "", "value": {"z": 0}}, {"z": 0}),
+        ({"": 1}, {"op": "remove", "path": "/"}, {}),
+    ],
+)
+def test_json_patch_operations(document: Any, operation: Any, result: Any) -> None:
+    before = copy.deepcopy(document)
+    assert jsonpatch.apply(document, [operation]) == result
+    assert document == before
+
+
+@pytest.mark.parametrize(
+    ("operation", "said"),
+    [
+        ({"op": "test", "path": "/a", "value": 2}, "testing value /a failed: test failed"),
+        ({"op": "test", "path": "/a", "value": True}, "testing value /a failed: test failed"),
+        ({"op": "remove", "path": "/x"}, "remove operation does not apply: doc is missing key"),
+        ({"op": "replace", "path": "/x", "value": 1}, "replace operation does not apply"),
+        ({"op": "add", "path": "/x/y", "value": 1}, 'doc is missing path: "/x/y": missing value'),
+        ({"op": "add", "path": "/l/9", "value": 1}, "invalid index referenced"),
+        ({"op": "add", "path": "/l/01", "value": 1}, "not a proper array index"),
+        ({"op": "add", "path": "/x"}, "missing value"),
+        ({"op": "bogus", "path": "/x"}, "Unexpected kind: bogus"),
+        ({"op": "move", "from": "/o", "path": "/o/p"}, "can not move into itself"),
+    ],
+)
+def test_json_patches_that_do_not_apply(operation: Any, said: str) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        jsonpatch.apply({"a": 1, "l": [], "o": {}}, [operation])
+    assert said in refused.value.message
+    assert refused.value.detail["code"] == "422"
+
+
+def test_json_patches_that_are_none() -> None:
+    with pytest.raises(InvalidArgument, match="error decoding patch"):
+        jsonpatch.apply({}, {"op": "add"})
+    many = [{"op": "test", "path": "/a", "value": 1}] * (jsonpatch.MOST_OPERATIONS + 1)
+    with pytest.raises(InvalidArgument, match="allowed maximum operations"):
+        jsonpatch.apply({"a": 1}, many)
+
+
+@given(OBJECTS, JSON)
+def test_adding_then_removing_leaves_the_document(document: Any, value: Any) -> None:
+    document.pop("new", None)
+    patch = [{"op": "add", "path": "/new", "value": value}, {"op": "remove", "path": "/new"}]
+    assert jsonpatch.apply(document, patch) == document
+
+
+# RFC 7386
+
+
+def test_merge_patch_follows_the_examples_of_its_standard() -> None:
+    assert mergepatch.apply({"a": "b"}, {"a": None}) == {}
+    assert mergepatch.apply({"a": ["b"]}, {"a": "c"}) == {"a": "c"}
+    assert mergepatch.apply({"a": {"b": "c"}}, {"a": {"b": "d", "c": None}}) == {"a": {"b": "d"}}
+    assert mergepatch.apply({}, {"a": {"bb": {"ccc": None}}}) == {"a": {"bb": {}}}
+    assert mergepatch.apply({"e": None}, {"a": 1}) == {"e": None, "a": 1}
+
+
+def no_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: no_nulls(v) for k, v in value.items() if v is not None}
+    return value
+
+
+@given(OBJECTS, OBJECTS)
+def test_a_merge_patch_applied_twice_changes_nothing_more(document: Any, patch: Any) -> None:
+    once = mergepatch.apply(document, patch)
+    assert mergepatch.apply(once, patch) == once
+
+
+# Strategic merge
+
+
+def spec(**fields: Any) -> dict[str, Any]:
+    return {"spec": fields}
+
+
+A, B, C = ({"name": name, "image": "1"} for name in "abc")
+
+
+def test_lists_merge_by_their_keys() -> None:
+    live = spec(containers=[A, B])
+    patch = spec(containers=[{"name": "b", "image": "2"}, C])
+    result = strategic.apply(live, patch, POD)
+    assert result == spec(containers=[A, {"name": "b", "image": "2"}, C])
+    assert live == spec(containers=[A, B])
+
+
+def test_items_are_deleted_and_lists_replaced_by_directives() -> None:
+    live = spec(containers=[A, B])
+    assert strategic.apply(live, spec(containers=[{"name": "a", "$patch": "delete"}]), POD) == spec(
+        containers=[B]
+    )
+    patch = spec(containers=[{"$patch": "replace"}, C])
+    assert strategic.apply(live, patch, POD) == spec(containers=[C])
+    patch = spec(nodeSelector={"$patch": "replace", "x": "y"})
+    assert strategic.apply(spec(nodeSelector={"a": "b"}), patch, POD) == spec(
+        nodeSelector={"x": "y"}
+    )
+
+
+def test_the_order_of_elements_can_be_set() -> None:
+    live = spec(containers=[A, B, C])
+    patch = {
+        "spec": {
+            "$setElementOrder/containers": [{"name": "b"}, {"name": "a"}],
+            "containers": [{"name": "a", "image": "2"}],
+        }
+    }
+    names = [c["name"] for c in strategic.apply(live, patch, POD)["spec"]["containers"]]
+    assert names == ["b", "a", "c"]
+
+
+def test_elements_of_plain_lists_are_deleted() -> None:
+    live = {"metadata": {"finalizers": ["a", "b", "c"]}}
+    patch = {"metadata": {"$deleteFromPrimitiveList/finalizers": ["b"]}}
+    assert strategic.apply(live, patch, POD) == {"metadata": {"finalizers": ["a", "c"]}}
+    merged = strategic.apply(live, {"metadata": {"finalizers": ["d", "a"]}}, POD)
+    assert sorted(merged["metadata"]["finalizers"]) == ["a", "b", "c", "d"]
+
+
+def test_only_the_retained_keys_stay() -> None:
+    live = spec(strategy={"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}})
+    patch = spec(strategy={"$retainKeys": ["type"], "type": "Recreate"})
+    assert strategic.apply(live, patch, DEPLOYMENT) == spec(strategy={"type": "Recreate"})
+    with pytest.raises(InvalidArgument, match="superset of the fields in the patch"):
+        bad = spec(strategy={"$retainKeys": ["type"], "rollingUpdate": {}})
+        strategic.apply(live, bad, DEPLOYMENT)
+
+
+def test_null_removes_and_atomic_lists_are_replaced() -> None:
+    live = spec(nodeName="n", tolerations=[{"key": "a"}])
+    patch = spec(nodeName=None, tolerations=[{"key": "b"}])
+    assert strategic.apply(live, patch, POD) == spec(tolerations=[{"key": "b"}])
+
+
+@pytest.mark.parametrize(
+    ("patch", "said"),
+    [
+        (spec(containers=[{"image": "x"}]), "does not contain declared merge key: name"),
+        ({"spec": {"$patch": "bogus"}}, "Unknown patch directive type: bogus"),
+        (spec(containers=["x"]), "invalid element"),
+        (
+            {"spec": {"$setElementOrder/containers": [{"name": "a"}], "containers": [B]}},
+            "doesn't match \\$setElementOrder",
+        ),
+    ],
+)
+def test_broken_strategic_patches_are_refused(patch: Any, said: str) -> None:
+    with pytest.raises(InvalidArgument, match=said):
+        strategic.apply(spec(containers=[A]), patch, POD)
+
+
+NAMES = st.lists(st.sampled_from("abcdef"), unique=True, max_size=6)
+
+
+@given(NAMES, NAMES)
+def test_a_strategic_merge_has_all_items_once(live: list[str], wanted: list[str]) -> None:
+    before = spec(containers=[{"name": name, "image": "1"} for name in live])
+    patch = spec(containers=[{"name": name, "image": "2"} for name in wanted])
+    found = strategic.apply(before, patch, POD)["spec"]["containers"]
+    assert sorted(c["name"] for c in found) == sorted({*live, *wanted})
+    assert all(c["image"] == ("2" if c["name"] in wanted else "1") for c in found)
+    assert [c["name"] for c in found if c["name"] in wanted] == wanted
+    again = strategic.apply(spec(containers=found), patch, POD)["spec"]["containers"]
+    assert again == found
