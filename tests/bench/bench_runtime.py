@@ -25,21 +25,9 @@ from tests.conformance.runtime_rig import Rig, rig  # noqa: E402
 from sagong.conformance.runtime import RuntimeLab  # noqa: E402
 from sagong.contracts.runtime import ContainerRef, ExecRequest, Runtime  # noqa: E402
 
-MASKED: tuple[str, ...] = (
-    "/proc/asound",
-    "/proc/acpi",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/timer_list",
-)
-MASKED += ("/proc/latency_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware")
-READONLY: tuple[str, ...] = (
-    "/proc/bus",
-    "/proc/fs",
-    "/proc/irq",
-    "/proc/sys",
-    "/proc/sysrq-trigger",
-)
+_MASKED = "asound acpi kcore keys latency_stats timer_list sched_debug scsi"
+MASKED = (*(f"/proc/{name}" for name in _MASKED.split()), "/sys/firmware")
+READONLY = tuple(f"/proc/{name}" for name in ["bus", "fs", "irq", "sys", "sysrq-trigger"])
 
 
 class Series:
