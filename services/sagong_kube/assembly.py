@@ -12,6 +12,7 @@ from sagong.contracts.metrics import Metrics
 from sagong.contracts.node import Node
 from sagong.contracts.state import State
 from sagong.errors import SagongError
+from sagong.model.times import age
 from sagong_kube import refusal
 from sagong_kube.admission import claim, limits, namespace, pod, quota
 from sagong_kube.admission import node as node_rules
@@ -22,6 +23,7 @@ from sagong_kube.handlers.exchange import Answer, Ask, Reply, json_answer
 from sagong_kube.handlers.gate import Gate
 from sagong_kube.handlers.health import Health
 from sagong_kube.handlers.objects import Objects
+from sagong_kube.handlers.openapi import OpenApi, builtin_documents
 from sagong_kube.handlers.podparts import PodParts, Tokens
 from sagong_kube.handlers.podstreams import PodStreams
 from sagong_kube.handlers.proxy import Proxy
@@ -39,7 +41,7 @@ from sagong_kube.registry.builtin import BuiltinShapes, builtin_resources
 from sagong_kube.registry.commits import Commits
 from sagong_kube.registry.document import Document
 from sagong_kube.registry.planner import Planner
-from sagong_kube.registry.printing import age, cells, columns
+from sagong_kube.registry.printing import cells, columns
 from sagong_kube.registry.resource import Catalogue, Resource
 from sagong_kube.registry.writer import Writer
 from sagong_kube.settings import Settings
@@ -193,9 +195,13 @@ class Assembly:
     def _paths(self) -> dict[str, PathHandler]:
         discovery = Discovery(self.catalogue, self._address)
         health = Health(self._checks(), self._all_figures)
+        documents = OpenApi(self.catalogue, builtin_documents())
         paths: dict[str, PathHandler] = {
             "/version": health.version,
             "/metrics": health.metrics,
+            "/openapi/v2": documents.v2,
+            "/openapi/v3": documents.index,
+            "/openapi/v3/": documents.v3,
             "/api": discovery.legacy,
             "/apis": discovery.groups,
             "/api/": discovery.resources,

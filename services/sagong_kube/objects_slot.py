@@ -18,6 +18,7 @@ from sagong.contracts.objects import (
     Verb,
 )
 from sagong.errors import Gone, PermissionDenied
+from sagong.model.selectors import parse_fields, parse_labels
 from sagong_kube.handlers.paging import read_page
 from sagong_kube.handlers.parameters import ListOptions
 from sagong_kube.refusal import not_found
@@ -26,7 +27,6 @@ from sagong_kube.registry.actor import Actor
 from sagong_kube.registry.commits import Commits, resource_of
 from sagong_kube.registry.resource import Catalogue, Resource
 from sagong_kube.storage.collection import Selection
-from sagong_kube.storage.selection import parse_fields, parse_labels
 from sagong_kube.storage.store import Store
 from sagong_kube.storage.watcher import Notice, Watcher
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
+from sagong.model.quantity import nano
 from sagong_kube import refusal
 from sagong_kube.registry.document import Document
-from sagong_kube.registry.quantity import parse
 from sagong_kube.registry.review import CREATE, UPDATE, Review
 from sagong_kube.storage.collection import Selection
 
@@ -76,7 +76,7 @@ def check_growth(review: Review) -> None:
         return
     assert review.new is not None and review.old is not None
     new, old = _asked(review.new), _asked(review.old)
-    if new is None or old is None or parse(new) <= parse(old):
+    if new is None or old is None or nano(new) <= nano(old):
         return
     name = review.new["spec"].get("storageClassName") or ""
     record = review.view.record("storage.k8s.io/storageclasses", name)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from decimal import Decimal
 from typing import Any
 
 import msgspec
 
+from sagong.model.quantity import Quantity, nano
 from sagong_kube import refusal
 from sagong_kube.registry.document import Document
-from sagong_kube.registry.quantity import parse
 from sagong_kube.registry.review import CREATE, Review
 from sagong_kube.storage.collection import Selection
 
@@ -76,12 +75,12 @@ def check_limits(review: Review) -> None:
 
 
 def _total(pod: Document) -> Document:
-    total: dict[str, dict[str, Decimal]] = {"requests": {}, "limits": {}}
+    total: dict[str, dict[str, int]] = {"requests": {}, "limits": {}}
     for container in pod["spec"].get("containers") or ():
         for part, sums in total.items():
             for name, value in ((container.get("resources") or {}).get(part) or {}).items():
-                sums[name] = sums.get(name, Decimal(0)) + parse(value)
-    return {part: {k: str(v) for k, v in sums.items()} for part, sums in total.items()}
+                sums[name] = sums.get(name, 0) + nano(value)
+    return {part: {k: str(Quantity(v)) for k, v in sums.items()} for part, sums in total.items()}
 
 
 def _outside(item: Document, resources: Document, kind: str) -> list[str]:
@@ -91,13 +90,13 @@ def _outside(item: Document, resources: Document, kind: str) -> list[str]:
         asked = requests.get(name, limits.get(name))
         if asked is None:
             problems.append(f"minimum {name} usage per {kind} is {bound}.  No request is specified")
-        elif parse(asked) < parse(bound):
+        elif nano(asked) < nano(bound):
             problems.append(f"minimum {name} usage per {kind} is {bound}, but request is {asked}")
     for name, bound in (item.get("max") or {}).items():
         asked = limits.get(name, requests.get(name) if kind == "PersistentVolumeClaim" else None)
         if asked is None:
             problems.append(f"maximum {name} usage per {kind} is {bound}.  No limit is specified")
-        elif parse(asked) > parse(bound):
+        elif nano(asked) > nano(bound):
             problems.append(f"maximum {name} usage per {kind} is {bound}, but limit is {asked}")
     for name, ratio in (item.get("maxLimitRequestRatio") or {}).items():
         problems += _ratio(name, ratio, requests, limits, kind)
@@ -106,15 +105,15 @@ def _outside(item: Document, resources: Document, kind: str) -> list[str]:
 
 def _ratio(name: str, ratio: str, requests: Document, limits: Document, kind: str) -> list[str]:
     limit, request = limits.get(name), requests.get(name)
-    if limit is None or request is None or parse(request) == 0:
+    if limit is None or request is None or nano(request) == 0:
         return [
             f"{name} max limit to request ratio per {kind} is {ratio}, but no request is "
             "specified or request is 0"
         ]
-    found = parse(limit) / parse(request)
-    if found > parse(ratio):
+    found = nano(limit) / nano(request)
+    if found > nano(ratio) / 10**9:
         return [
             f"{name} max limit to request ratio per {kind} is {ratio}, but provided ratio is "
-            f"{float(found):.6f}"
+            f"{found:.6f}"
         ]
     return []

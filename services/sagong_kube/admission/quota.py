@@ -7,14 +7,13 @@ writers can't overdraw it together, on one server or on several.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from decimal import Decimal
 
 import msgspec
 
+from sagong.model.quantity import Quantity, nano, parse
 from sagong_kube import refusal
 from sagong_kube.registry import document as documents
 from sagong_kube.registry.document import Document
-from sagong_kube.registry.quantity import parse, text
 from sagong_kube.registry.review import CREATE, UPDATE, Review
 from sagong_kube.registry.usage import Usage, in_scope, storages_of, usage_of
 from sagong_kube.storage.collection import Selection
@@ -39,7 +38,7 @@ def charge(review: Review) -> None:
 def _charge_one(review: Review, record: Record) -> None:
     quota = documents.decode(record)
     assert review.new is not None
-    hard = {k: parse(v) for k, v in (quota.get("spec", {}).get("hard") or {}).items()}
+    hard = {k: nano(v) for k, v in (quota.get("spec", {}).get("hard") or {}).items()}
     tracked = [name for name in hard if storages_of(name) == review.storage]
     if not tracked or not in_scope(quota, review.storage, review.new):
         return
@@ -66,17 +65,17 @@ def _delta(review: Review, tracked: list[str]) -> Usage:
     assert review.new is not None
     new = usage_of(review.storage, review.new)
     old = usage_of(review.storage, review.old) if review.old is not None else {}
-    more = {n: new.get(n, Decimal(0)) - old.get(n, Decimal(0)) for n in tracked}
+    more = {n: new.get(n, 0) - old.get(n, 0) for n in tracked}
     return {name: value for name, value in more.items() if value > 0}
 
 
-def _noted(quota: Document, hard: Mapping[str, Decimal]) -> Usage | None:
+def _noted(quota: Document, hard: Mapping[str, int]) -> Usage | None:
     noted = (quota.get("status") or {}).get("used") or {}
-    return {n: parse(noted[n]) for n in hard} if all(n in noted for n in hard) else None
+    return {n: nano(noted[n]) for n in hard} if all(n in noted for n in hard) else None
 
 
-def _counted(review: Review, quota: Document, hard: Mapping[str, Decimal]) -> Usage:
-    total = dict.fromkeys(hard, Decimal(0))
+def _counted(review: Review, quota: Document, hard: Mapping[str, int]) -> Usage:
+    total = dict.fromkeys(hard, 0)
     storages = {storage for name in hard if (storage := storages_of(name))}
     for storage in storages:
         for document in _others(review, storage):
@@ -98,22 +97,26 @@ def _others(review: Review, storage: str) -> Iterator[Document]:
             yield msgspec.json.decode(record.body)
 
 
-def _exceeded(used: Usage, delta: Usage, hard: Mapping[str, Decimal]) -> list[str]:
+def _exceeded(used: Usage, delta: Usage, hard: Mapping[str, int]) -> list[str]:
     return sorted(name for name, value in delta.items() if used[name] + value > hard[name])
 
 
 def _said(
-    quota: Document, over: list[str], used: Usage, delta: Usage, hard: Mapping[str, Decimal]
+    quota: Document, over: list[str], used: Usage, delta: Usage, hard: Mapping[str, int]
 ) -> str:
     spelled = quota["spec"]["hard"]
 
-    def listed(amounts: Mapping[str, Decimal]) -> str:
-        return ",".join(f"{n}={text(amounts[n], like=str(spelled[n]))}" for n in over)
+    def listed(amounts: Mapping[str, int]) -> str:
+        return ",".join(f"{n}={_text(amounts[n], spelled[n])}" for n in over)
 
     return (
         f"exceeded quota: {quota['metadata']['name']}, requested: {listed(delta)}, "
         f"used: {listed(used)}, limited: {listed(hard)}"
     )
+
+
+def _text(amount: int, like: str) -> str:
+    return str(Quantity(amount, parse(like).format))
 
 
 def _must_specify(review: Review, quota: Document, tracked: list[str]) -> None:
@@ -155,6 +158,6 @@ def _note(review: Review, record: Record, quota: Document, used: Usage) -> None:
     quota["metadata"].pop("resourceVersion", None)
     quota["status"] = {
         "hard": dict(hard),
-        "used": {name: text(used[name], like=str(hard[name])) for name in hard},
+        "used": {name: _text(used[name], hard[name]) for name in hard},
     }
     review.view.plan(_QUOTAS, record.key, documents.encode(quota))

@@ -49,7 +49,7 @@ class Ask(msgspec.Struct):
     def flag(self, name: str) -> bool:
         """A boolean query parameter, as upstream reads it."""
         values = self.query.get(name)
-        return bool(values) and values[0].lower() not in ("false", "0", "f")
+        return values is not None and values[0].lower() not in ("false", "0", "f")
 
     @property
     def upgrade(self) -> str:

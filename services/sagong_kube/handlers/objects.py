@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import msgspec
 
@@ -133,7 +134,7 @@ class Objects:
         if media not in allowed:
             raise refusal.unsupported(allowed)
         body = ask.body
-        warnings: list[str] = []
+        warnings: Sequence[str] = ()
         if media == _APPLY:
             if not ask.first("fieldManager"):
                 raise refusal.bad_request(
@@ -150,7 +151,9 @@ class Objects:
         code = 201 if written.created else 200
         return self._written(ask, form, resource, written, code, warnings)
 
-    def _applied(self, ask: Ask, resource: Resource, subject: Subject) -> tuple[bytes, list[str]]:
+    def _applied(
+        self, ask: Ask, resource: Resource, subject: Subject
+    ) -> tuple[bytes, Sequence[str]]:
         as_yaml = msgspec.structs.replace(
             ask, headers={**ask.headers, "content-type": "application/yaml"}
         )
@@ -170,7 +173,7 @@ class Objects:
         resource: Resource,
         written: Written,
         status: int,
-        warnings: list[str],
+        warnings: Sequence[str],
     ) -> Answer:
         answer = self.renderer.object(
             form, resource, written.body, status=status, include=ask.first("includeObject")

@@ -10,13 +10,13 @@ import msgspec
 
 from sagong_kube import refusal
 from sagong_kube.handlers.exchange import JSON, Answer, Ask, json_answer
+from sagong_kube.handlers.health import KUBERNETES_VERSION
 from sagong_kube.handlers.negotiation import ranges
 from sagong_kube.registry.resource import Catalogue
 
-__all__ = ["OpenApi", "Source"]
+__all__ = ["OpenApi", "Source", "builtin_documents"]
 
 _V2_PROTOBUF = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
-_V3_PROTOBUF = "application/com.github.proto-openapi.spec.v3@v1.0+protobuf"
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -24,6 +24,13 @@ class Source(msgspec.Struct, frozen=True):
 
     v3: Callable[[str, str], bytes]
     v2: Callable[[], bytes]
+
+
+def builtin_documents() -> Source:
+    """Documents of the built-in kinds."""
+    from sagong_kube.convert import openapi
+
+    return Source(v3=lambda group, version: openapi.v3(group, version), v2=lambda: openapi.v2())
 
 
 class OpenApi:
@@ -58,9 +65,15 @@ class OpenApi:
         for group, versions in self._catalogue.groups().items():
             for version in versions:
                 path = f"apis/{group}/{version}" if group else f"api/{version}"
-                tag = _tag(f"{path}@{self._catalogue.generation}".encode())
+                tag = self._stamp(group, version)
                 paths[path] = {"serverRelativeURL": f"/openapi/v3/{path}?hash={tag}"}
         return json_answer({"paths": paths})
+
+    def _stamp(self, group: str, version: str) -> str:
+        """Changes with what the group-version serves, not with restarts: clients keep documents."""
+        found = [r for r in self._catalogue if (r.group, r.kind.version) == (group, version)]
+        parts = [KUBERNETES_VERSION, *(f"{r.plural}:{r.kind.kind}:{r.schema_tag}" for r in found)]
+        return _tag("\n".join(parts).encode())
 
     async def v3(self, ask: Ask) -> Answer:
         """GET /openapi/v3/api/v1 and /openapi/v3/apis/GROUP/VERSION."""
@@ -74,7 +87,10 @@ class OpenApi:
                 raise refusal.no_such_path()
         if version not in self._catalogue.groups().get(group, ()):
             raise refusal.no_such_path()
-        return _answer(ask, await self._document(group, version), _V3_PROTOBUF)
+        answer = _answer(ask, await self._document(group, version), "")
+        if ask.first("hash") == self._stamp(group, version):
+            answer.headers["Cache-Control"] = "public, immutable"
+        return answer
 
 
 def _tag(body: bytes) -> str:
@@ -82,16 +98,16 @@ def _tag(body: bytes) -> str:
 
 
 def _answer(ask: Ask, body: bytes, protobuf: str) -> Answer:
-    """JSON, unless the client takes nothing but protobuf."""
+    """JSON, unless the client takes nothing but protobuf (v2 only)."""
     found = ranges(ask.headers.get("accept", ""))
     accepted = [range_.media for range_ in found]
     takes_json = not found or any(m in (JSON, "*/*", "application/*") for m in accepted)
     if not takes_json and protobuf not in accepted:
-        raise refusal.not_acceptable((JSON, protobuf))
+        raise refusal.not_acceptable((JSON, protobuf) if protobuf else (JSON,))
     if not takes_json:
-        from sagong_kube.handlers.gnostic import encode_v2, encode_v3
+        from sagong_kube.handlers.gnostic import encode
 
-        body = (encode_v2 if protobuf == _V2_PROTOBUF else encode_v3)(body)
+        body = encode(body)
     tag = f'"{_tag(body)}"'
     headers = {"ETag": tag, "Vary": "Accept", "Cache-Control": "no-cache, private"}
     media = JSON if takes_json else protobuf

@@ -8,13 +8,13 @@ import msgspec
 import yaml
 
 from sagong.errors import InvalidArgument
+from sagong.model.selectors import FieldSelector, FieldTerm, parse_fields, parse_labels
 from sagong_kube import refusal
 from sagong_kube.handlers.exchange import Ask
 from sagong_kube.refusal import Cause
 from sagong_kube.registry.actor import DeleteOptions, WriteOptions
 from sagong_kube.registry.resource import Resource
 from sagong_kube.storage.collection import Collection, Selection
-from sagong_kube.storage.selection import parse_fields, parse_labels
 
 __all__ = ["ListOptions", "delete_options", "list_options", "selection_of", "write_options"]
 
@@ -149,17 +149,17 @@ def selection_of(ask: Ask, resource: Resource, collection: Collection) -> Select
     known = {"metadata.name", *collection.field_labels}
     if resource.namespaced:
         known.add("metadata.namespace")
-    for term in selection.fields:
+    for term in selection.fields.terms:
         if term.field not in known and _translated(resource, term.field) not in known:
             said = _unknown(resource, term.field)
             raise refusal.bad_request(_unable(resource, labels, fields, said))
     terms = tuple(
         msgspec.structs.replace(term, field=_translated(resource, term.field))
-        for term in selection.fields
+        for term in selection.fields.terms
     )
     if ask.target.name:
-        terms += parse_fields(f"metadata.name={ask.target.name}")
-    return msgspec.structs.replace(selection, fields=terms)
+        terms += (FieldTerm("metadata.name", ask.target.name),)
+    return msgspec.structs.replace(selection, fields=FieldSelector(terms))
 
 
 _EVENT_FIELDS = {"regarding.": "involvedObject.", "reportingController": "reportingComponent"}

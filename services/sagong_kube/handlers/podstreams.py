@@ -241,7 +241,7 @@ def _container(pod: Document, asked: str, action: str) -> str:
         return asked
     regular = named["containers"]
     if len(regular) == 1:
-        return regular[0]
+        return str(regular[0])
     said = (
         f"a container name must be specified for pod {name}, choose one of: [{' '.join(regular)}]"
     )
@@ -280,7 +280,7 @@ def _running_id(pod: Document, name: str) -> str:
 def _any_running_id(pod: Document) -> str:
     for status in (pod.get("status") or {}).get("containerStatuses") or ():
         if "running" in (status.get("state") or {}) and status.get("containerID"):
-            return _id(status["containerID"])
+            return _id(str(status["containerID"]))
     raise refusal.bad_request(f"pod {pod['metadata']['name']} has no running container")
 
 

@@ -6,18 +6,18 @@ import asyncio
 import contextlib
 import ipaddress
 import random
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from urllib.parse import quote
 
 import msgspec
 
+from sagong.model.selectors import from_labels
 from sagong_kube import refusal
 from sagong_kube.handlers.exchange import Answer, Ask, Raw, Reply, Streamed
 from sagong_kube.handlers.objects import Objects
 from sagong_kube.registry.document import Document
 from sagong_kube.registry.resource import Resource
 from sagong_kube.storage.collection import Selection
-from sagong_kube.storage.selection import parse_labels
 from sagong_kube.streams.pipe import Pipe
 
 __all__ = ["Proxy", "Upstream", "split_name"]
@@ -126,7 +126,7 @@ class Proxy:
         return self._chance.choice(found)
 
     def _slices(self, namespace: str, name: str) -> list[Document]:
-        selection = Selection(namespace, parse_labels(f"kubernetes.io/service-name={name}"))
+        selection = Selection(namespace, from_labels({"kubernetes.io/service-name": name}))
         collection = self._objects.store.collection("discovery.k8s.io/endpointslices")
         return [msgspec.json.decode(record.body) for record in collection.select(selection)]
 
@@ -166,7 +166,7 @@ def _pod_port(pod: Document, port: str) -> int:
     return int(declared[0]["containerPort"]) if declared else 80
 
 
-def _node_address(addresses: list[Document]) -> str:
+def _node_address(addresses: Sequence[Document]) -> str:
     for kind in ("InternalIP", "ExternalIP", "Hostname"):
         for address in addresses:
             if address.get("type") == kind:

@@ -168,6 +168,7 @@ def _question(
             verb=path.get("verb") or "",
             path=path.get("path") or "",
         )
+    assert resource is not None
     return Question(
         username=username,
         groups=groups,

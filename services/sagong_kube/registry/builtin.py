@@ -114,7 +114,10 @@ class BuiltinShapes:
         subresource: str,
     ) -> Document:
         """See `Shapes.apply`."""
-        return apply_document(resource, live, applied, manager, force, subresource, None)
+        document = apply_document(resource, live, applied, manager, force, subresource, None)
+        # What is merged has only what was said; typed decoding fills in what Go types always have.
+        decoded = decoding.conform(document, _named(resource.kind), validation="Ignore")
+        return decoded.document
 
     def manage(
         self,

@@ -17,13 +17,13 @@ from sagong.contracts.state import Compare, Operation, OperationKind
 from sagong.errors import Conflict, InvalidArgument, SagongError
 from sagong_kube import refusal
 from sagong_kube.registry import document as documents
-from sagong_kube.registry import mergepatch
 from sagong_kube.registry.actor import Actor, DeleteOptions, WriteOptions
 from sagong_kube.registry.binding import bind
 from sagong_kube.registry.deletion import plan_deletion, preconditions
 from sagong_kube.registry.eviction import mark_disrupted, spend_budget
 from sagong_kube.registry.planner import Planned, Planner, Subject
 from sagong_kube.registry.resource import Catalogue, Resource
+from sagong_kube.registry.shapes import Patch
 from sagong_kube.registry.view import View
 from sagong_kube.storage.keys import COMMITS
 from sagong_kube.storage.record import Record, with_revision
@@ -226,7 +226,9 @@ class Commits:
         record = self._record(view, subject)
         if write.uid and write.uid != record.uid:
             preconditions(subject.resource, record, DeleteOptions(uid=write.uid))
-        patched = mergepatch.apply(documents.decode(record), _document(write))
+        live = documents.decode(record)
+        patch = Patch("application/merge-patch+json", write.body)
+        patched = self._planner.shapes.patch(subject.resource, live, patch)
         said = patched["metadata"].get("resourceVersion")
         if said and said != str(record.revision):
             raise refusal.modified(subject.resource.plural, subject.resource.group, subject.name)

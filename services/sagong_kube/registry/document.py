@@ -11,13 +11,11 @@ import msgspec
 
 from sagong_kube.storage.record import Record
 
-__all__ = ["Document", "decode", "encode", "generated_name", "labels_of", "now", "timestamp"]
+__all__ = ["Document", "decode", "encode", "labels_of", "now", "timestamp"]
 
 Document = dict[str, Any]
 
 _ENCODER = msgspec.json.Encoder()
-_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
-_NAME_LIMIT = 63
 
 
 def decode(record: Record) -> Document:
@@ -52,12 +50,6 @@ def now() -> str:
 def new_uid(chance: random.Random) -> str:
     """A fresh uid (a random UUID; it names, it keeps no secret)."""
     return str(uuid.UUID(int=chance.getrandbits(128), version=4))
-
-
-def generated_name(base: str, chance: random.Random) -> str:
-    """generateName with five letters behind it, as upstream makes them."""
-    tail = "".join(chance.choices(_LETTERS, k=5))
-    return f"{base[: _NAME_LIMIT - 5]}{tail}"
 
 
 def labels_of(document: Document) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from sagong.model.selectors import from_object
 from sagong_kube import refusal
 from sagong_kube.refusal import Cause
 from sagong_kube.registry import document as documents
@@ -12,7 +13,6 @@ from sagong_kube.registry.document import Document
 from sagong_kube.registry.view import View
 from sagong_kube.storage.collection import Selection
 from sagong_kube.storage.record import Record
-from sagong_kube.storage.selection import label_selector, matches_labels
 
 __all__ = ["mark_disrupted", "spend_budget"]
 
@@ -44,8 +44,7 @@ def _budgets(view: View, pod: Record) -> list[Document]:
 
 
 def _selects(budget: Document, pod: Record) -> bool:
-    terms = label_selector(budget["spec"].get("selector"))
-    return terms is not None and matches_labels(terms, dict(pod.labels))
+    return from_object(budget["spec"].get("selector")).matches(dict(pod.labels))
 
 
 def _is_ready(pod: Document) -> bool:

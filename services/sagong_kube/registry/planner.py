@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
+from sagong.model.names import generated_name
 from sagong_kube import refusal
 from sagong_kube.refusal import Cause
-from sagong_kube.registry import deletion, naming, strategy, versions
+from sagong_kube.registry import deletion, strategy, versions
 from sagong_kube.registry import document as documents
 from sagong_kube.registry.actor import Actor, WriteOptions
 from sagong_kube.registry.document import Document
@@ -143,7 +144,7 @@ class Planner:
             )
             raise refusal.invalid(resource.kind.kind, resource.group, "", (cause,))
         for _ in range(_NAME_TRIES):
-            name = documents.generated_name(base, self._chance)
+            name = generated_name(base, self._chance)
             if view.record(resource.storage, resource.key(subject.namespace, name)) is None:
                 break
         metadata["name"] = name
@@ -169,9 +170,7 @@ class Planner:
         old: Document | None,
         subresource: str,
     ) -> list[Cause]:
-        causes = naming.check_name(resource, name) if old is None else []
-        causes += _metadata_wrong(new, old)
-        return causes + self.shapes.validate(resource, new, old, subresource)
+        return _metadata_wrong(new, old) + self.shapes.validate(resource, new, old, subresource)
 
     def _manage(self, subject: Subject, new: Document, old: Document | None) -> None:
         options = subject.options

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import datetime
 from typing import Any
 
+from sagong.errors import InvalidArgument
 from sagong.model.objects import GroupVersionKind
+from sagong.model.times import age, parse_time
 from sagong_kube.registry.document import Document
 from sagong_kube.registry.jsonpath import find
 from sagong_kube.registry.resource import Column, Resource
 
-__all__ = ["age", "cells", "columns"]
+__all__ = ["cells", "columns"]
 
 _NAME_SAID = (
     "Name must be unique within a namespace. Is required when creating resources, although some "
@@ -92,35 +93,6 @@ def _text(value: Any) -> str:
 
 def _age_of(stamp: Any, now: float) -> str:
     try:
-        return age(now - datetime.datetime.fromisoformat(str(stamp)).timestamp())
-    except ValueError:
+        return age(now - parse_time(str(stamp)))
+    except InvalidArgument:
         return "<invalid>"
-
-
-def age(seconds: float) -> str:
-    """A duration as kubectl shows it: two units at most, fewer the longer it is."""
-    whole = int(seconds)
-    if whole < -1:
-        return "<invalid>"
-    if whole < 0:
-        return "0s"
-    if whole < 60 * 2:
-        return f"{whole}s"
-    minutes = whole // 60
-    if minutes < 10:
-        return f"{minutes}m{whole % 60}s" if whole % 60 else f"{minutes}m"
-    if minutes < 60 * 3:
-        return f"{minutes}m"
-    hours = whole // 3600
-    if hours < 8:
-        return f"{hours}h{minutes % 60}m" if minutes % 60 else f"{hours}h"
-    if hours < 48:
-        return f"{hours}h"
-    if hours < 24 * 8:
-        return f"{hours // 24}d{hours % 24}h" if hours % 24 else f"{hours // 24}d"
-    if hours < 24 * 365 * 2:
-        return f"{hours // 24}d"
-    if hours < 24 * 365 * 8:
-        days = hours // 24 % 365
-        return f"{hours // 24 // 365}y{days}d" if days else f"{hours // 24 // 365}y"
-    return f"{hours // 24 // 365}y"

@@ -46,6 +46,8 @@ class Column(msgspec.Struct, frozen=True):
 class Resource(msgspec.Struct, frozen=True, eq=False):
     """A resource in one version. `custom` marks those that definitions made.
 
+    `schema_tag` changes when a custom resource's definition does.
+
     Objects of all versions of a resource share the storage `group/plural` and are kept in
     `stored_version`.
     """
@@ -62,6 +64,7 @@ class Resource(msgspec.Struct, frozen=True, eq=False):
     stored_kind: Kind = Kind("", "", "")
     virtual: bool = False
     custom: bool = False
+    schema_tag: str = ""
     columns: tuple[Column, ...] = ()
 
     @property

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from decimal import Decimal
 
+from sagong.model.quantity import nano
 from sagong_kube.registry.document import Document
-from sagong_kube.registry.quantity import parse
 from sagong_kube.registry.strategy import qos_class
 
 __all__ = ["Usage", "in_scope", "storages_of", "usage_of"]
 
-Usage = dict[str, Decimal]
+# Amounts are in nano-units, as quantities are kept.
+Usage = dict[str, int]
+_ONE = 10**9
 
 _COUNTED = {
     "core/pods": "pods",
@@ -31,9 +32,9 @@ def usage_of(storage: str, document: Document) -> Usage:
     group, plural = storage.split("/")
     if storage == "core/pods" and _is_over(document):
         return {}
-    usage: Usage = {f"count/{plural}" if group == "core" else f"count/{plural}.{group}": Decimal(1)}
+    usage: Usage = {f"count/{plural}" if group == "core" else f"count/{plural}.{group}": _ONE}
     if storage in _COUNTED:
-        usage[_COUNTED[storage]] = Decimal(1)
+        usage[_COUNTED[storage]] = _ONE
     if storage == "core/pods":
         _add_pod(usage, document)
     elif storage == "core/persistentvolumeclaims":
@@ -54,7 +55,7 @@ def _add_pod(usage: Usage, pod: Document) -> None:
         first = [_sum((c,), part) for c in spec.get("initContainers") or ()]
         for amounts in first:
             for name, value in amounts.items():
-                plain[name] = max(plain.get(name, Decimal(0)), value)
+                plain[name] = max(plain.get(name, 0), value)
         for name, value in plain.items():
             usage[f"{part}.{name}"] = value
             if part == "requests" and (name in _PLAIN or name.startswith("hugepages-")):
@@ -65,29 +66,29 @@ def _sum(containers: object, part: str) -> Usage:
     total: Usage = {}
     for container in containers:  # type: ignore[attr-defined]
         for name, value in ((container.get("resources") or {}).get(part) or {}).items():
-            total[name] = total.get(name, Decimal(0)) + parse(value)
+            total[name] = total.get(name, 0) + nano(value)
     return total
 
 
 def _add_claim(usage: Usage, claim: Document) -> None:
     spec = claim["spec"]
     asked = ((spec.get("resources") or {}).get("requests") or {}).get("storage")
-    storage = parse(asked) if asked is not None else Decimal(0)
+    storage = nano(asked) if asked is not None else 0
     usage["requests.storage"] = storage
     name = spec.get("storageClassName")
     if name:
         usage[f"{name}{_CLASS}requests.storage"] = storage
-        usage[f"{name}{_CLASS}persistentvolumeclaims"] = Decimal(1)
+        usage[f"{name}{_CLASS}persistentvolumeclaims"] = _ONE
 
 
 def _add_service(usage: Usage, service: Document) -> None:
     spec = service["spec"]
     kind = spec.get("type") or "ClusterIP"
-    usage["services.loadbalancers"] = Decimal(kind == "LoadBalancer")
+    usage["services.loadbalancers"] = _ONE * (kind == "LoadBalancer")
     opens = kind == "NodePort" or (
         kind == "LoadBalancer" and spec.get("allocateLoadBalancerNodePorts", True)
     )
-    usage["services.nodeports"] = Decimal(len(spec.get("ports") or ()) if opens else 0)
+    usage["services.nodeports"] = _ONE * (len(spec.get("ports") or ()) if opens else 0)
 
 
 def storages_of(name: str) -> str | None:

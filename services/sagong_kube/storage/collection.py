@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import msgspec
 
 from sagong.errors import InvalidArgument
+from sagong.model.selectors import EVERYTHING, FieldSelector, FieldTerm, LabelSelector, LabelTerm
 from sagong_kube.storage.keys import prefix_end
 from sagong_kube.storage.record import (
     FIELDS,
@@ -16,7 +17,6 @@ from sagong_kube.storage.record import (
     RecordReader,
     without_revision,
 )
-from sagong_kube.storage.selection import FieldTerm, Requirement
 
 __all__ = ["Collection", "Selection"]
 
@@ -32,13 +32,13 @@ class Selection(msgspec.Struct, frozen=True):
     """Which objects of a collection are meant; `namespace` "" means all."""
 
     namespace: str = ""
-    labels: tuple[Requirement, ...] = ()
-    fields: tuple[FieldTerm, ...] = ()
+    labels: LabelSelector = EVERYTHING
+    fields: FieldSelector = FieldSelector()
 
     @property
     def selective(self) -> bool:
         """Whether it leaves out more than other namespaces."""
-        return bool(self.labels or self.fields)
+        return not self.labels.empty or bool(self.fields.terms)
 
 
 class Collection:
@@ -170,10 +170,10 @@ class Collection:
 
     def _narrowest(self, selection: Selection) -> set[str] | None:
         found: list[set[str]] = []
-        for term in selection.labels:
+        for term in selection.labels.terms:
             if term.operator == "in" and len(term.values) == 1:
                 found.append(self._labels.get((term.key, term.values[0]), set()))
-        for field in selection.fields:
+        for field in selection.fields.terms:
             if field.negated:
                 continue
             if field.field == "metadata.name":
@@ -192,10 +192,12 @@ class Collection:
     def test(self, selection: Selection) -> Test:
         """A function that tells if a record matches."""
         tests: list[Test] = []
+        if selection.labels.nothing:
+            return lambda record: False
         if selection.namespace:
             tests.append(lambda record: record.namespace == selection.namespace)
-        tests += [_label_test(term) for term in selection.labels]
-        tests += [self._field_test(term) for term in selection.fields]
+        tests += [_label_test(term) for term in selection.labels.terms]
+        tests += [self._field_test(term) for term in selection.fields.terms]
         if not tests:
             return lambda record: True
         if len(tests) == 1:
@@ -215,8 +217,8 @@ class Collection:
         return lambda record: (record.fields[position] == value) != negated
 
 
-def _label_test(term: Requirement) -> Test:
+def _label_test(term: LabelTerm) -> Test:
     if term.operator == "in" and len(term.values) == 1:
         pair = (term.key, term.values[0])
         return lambda record: pair in record.labels
-    return lambda record: term.holds(dict(record.labels))
+    return lambda record: term.matches(dict(record.labels))

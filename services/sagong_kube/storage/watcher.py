@@ -122,7 +122,7 @@ class Watchers:
 
 def _trigger(watcher: Watcher) -> _Trigger:
     storage = watcher.collection.storage
-    for term in watcher.selection.fields:
+    for term in watcher.selection.fields.terms:
         if not term.negated and term.field == "metadata.name":
             return storage, "name", term.value
         if not term.negated and term.field == "spec.nodeName":

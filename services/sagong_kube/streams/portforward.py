@@ -13,7 +13,7 @@ from sagong_kube.streams.pipe import Pipe
 from sagong_kube.streams.session import MessageSocket
 from sagong_kube.streams.spdy import DataCame, GoneAway, Spdy, StreamOpened, StreamReset
 
-__all__ = ["PROTOCOL", "TUNNEL", "Forwarding", "SocketForwarding", "TunnelPipe"]
+__all__ = ["PROTOCOL", "TUNNEL", "Dial", "Forwarding", "SocketForwarding", "TunnelPipe"]
 
 PROTOCOL = "portforward.k8s.io"
 TUNNEL = "SPDY/3.1+portforward.k8s.io"

@@ -88,7 +88,9 @@ async def test_exec_carries_output_input_and_the_code(transport: str, tmp_path: 
         failed = await at.kubectl("exec", "p", "--", "sh", "-c", "echo no >&2; exit 7", code=7)
         assert "no\n" in failed
         assert "command terminated with exit code 7" in failed
-        large = await at.kubectl("exec", "p", "--", "sh", "-c", "head -c 3000000 /dev/zero | tr '\\0' x")
+        large = await at.kubectl(
+            "exec", "p", "--", "sh", "-c", "head -c 3000000 /dev/zero | tr '\\0' x"
+        )
         assert len(large) == 3000000
 
 
@@ -146,7 +148,11 @@ async def _through(port: int, number: int) -> bytes:
 
 async def test_unknown_containers_are_refused(tmp_path: Path) -> None:
     async with running(tmp_path) as (at, _):
-        body = {"status": {"containerStatuses": [{**_container_status(), "containerID": "sagong://gone"}]}}
+        body = {
+            "status": {
+                "containerStatuses": [{**_container_status(), "containerID": "sagong://gone"}]
+            }
+        }
         media = "application/merge-patch+json"
         await at.ask("PATCH", f"{PODS}/p/status", body, status=200, Content_Type=media)
         said = await at.kubectl("exec", "p", "--", "true", code=1)

@@ -13,12 +13,12 @@ import pytest
 from kube_fake_state import FakeState
 
 from sagong.contracts.state import CompactRequest
-from sagong.errors import DeadlineExceeded, Gone, InvalidArgument
+from sagong.errors import DeadlineExceeded, Gone
+from sagong.model.selectors import parse_fields, parse_labels
 from sagong_kube.storage.change import Change
 from sagong_kube.storage.collection import Collection, Selection
 from sagong_kube.storage.record import RecordReader, with_revision, without_revision
 from sagong_kube.storage.seal import Seal, load_key
-from sagong_kube.storage.selection import label_selector, parse_fields, parse_labels
 from sagong_kube.storage.store import Store
 from sagong_kube.storage.watcher import Watcher
 
@@ -77,40 +77,6 @@ def test_record_holds_what_is_selected_by() -> None:
     assert record.labels == (("a", "1"), ("b", "2"))
     assert record.fields[0] == "n"
     assert record.fields[collection.position("spec.hostNetwork")] == "false"
-
-
-@pytest.mark.parametrize(
-    ("text", "labels", "expected"),
-    [
-        ("a=1", {"a": "1"}, True),
-        ("a==1,b!=2", {"a": "1", "b": "2"}, False),
-        ("a in (1, 2)", {"a": "2"}, True),
-        ("a notin (1,2)", {}, True),
-        ("!a", {"a": ""}, False),
-        ("a", {"a": ""}, True),
-        ("n > 3, n<9", {"n": "5"}, True),
-        ("app.kubernetes.io/name=x", {"app.kubernetes.io/name": "x"}, True),
-        ("a=", {"a": ""}, True),
-    ],
-)
-def test_label_selectors_match(text: str, labels: dict[str, str], expected: bool) -> None:
-    assert all(term.holds(labels) for term in parse_labels(text)) is expected
-
-
-@pytest.mark.parametrize("text", ["a b", "a in 1", "a=1,", "-a", "a in (1", "a=b c", "n>x"])
-def test_wrong_selectors_are_refused(text: str) -> None:
-    with pytest.raises(InvalidArgument):
-        parse_labels(text)
-
-
-def test_field_selectors_are_parsed() -> None:
-    first, second = parse_fields(r"metadata.name=a\,b,status.phase!=Failed")
-    assert (first.value, second.negated) == ("a,b", True)
-
-
-def test_absent_selector_matches_nothing_and_empty_one_all() -> None:
-    assert label_selector(None) is None
-    assert label_selector({}) == ()
 
 
 async def test_writes_are_read_in_order_and_selected() -> None:
