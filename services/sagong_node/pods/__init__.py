@@ -1,0 +1,1 @@
+"""The kubelet of this machine: pods by the same road as every other container."""

@@ -1,0 +1,150 @@
+"""What the node writes: statuses, events, deletions, collected into few commits.
+
+A status waits a moment, unless it is urgent, for what comes next: a pod that starts quickly is
+written once, as running. Events wait longer and are dropped rather than queued without bound.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from sagong.contracts.objects import Commit, Objects, Outcome, Write
+from sagong.errors import SagongError, Unavailable
+
+__all__ = ["Entry", "Ledger"]
+
+_BATCH = 200
+_MOST_EVENTS = 1000
+_EVENT_DELAY = 0.5
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
+
+Answer = Callable[[tuple[Outcome, ...]], None]
+Prepare = Callable[[], tuple[Write, ...]]
+
+
+@dataclass(slots=True)
+class Entry:
+    """Writes about one object, made when they are sent; `answer` hears what became of them."""
+
+    due: float
+    prepare: Prepare
+    answer: Answer | None = None
+
+
+@dataclass(slots=True)
+class _Sent:
+    entry: Entry
+    writes: tuple[Write, ...]
+    outcomes: list[Outcome] = field(default_factory=list)
+
+
+class Ledger:
+    """One commit at a time; what comes meanwhile goes into the next."""
+
+    def __init__(self, objects: Objects, log: logging.Logger, *, manager: str) -> None:
+        self._objects = objects
+        self._log = log
+        self._manager = manager
+        self._entries: dict[str, Entry] = {}
+        self._events: list[tuple[float, Write]] = []
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.commits = 0
+
+    def put(self, key: str, entry: Entry) -> None:
+        """Write this, in place of what waits under the same key; it is not sent later than that."""
+        known = self._entries.get(key)
+        if known is not None:
+            entry.due = min(entry.due, known.due)
+        self._entries[key] = entry
+        self._idle.clear()
+        self._wake.set()
+
+    def event(self, write: Write) -> None:
+        """Write an event soon; with too many waiting it is dropped."""
+        if len(self._events) >= _MOST_EVENTS:
+            return
+        self._events.append((asyncio.get_running_loop().time() + _EVENT_DELAY, write))
+        self._idle.clear()
+        self._wake.set()
+
+    def drop(self, key: str) -> None:
+        """Nothing more about this object."""
+        self._entries.pop(key, None)
+
+    async def wait_idle(self) -> None:
+        """Wait until everything is written."""
+        await self._idle.wait()
+
+    async def run(self) -> None:
+        """Write for ever."""
+        while True:
+            await self._wait_due()
+            sent, events = self._take()
+            writes = tuple(w for item in sent for w in item.writes) + events
+            if writes:
+                await self._commit(sent, writes)
+            if not self._entries and not self._events:
+                self._idle.set()
+
+    async def _wait_due(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            self._wake.clear()
+            dues = [entry.due for entry in self._entries.values()]
+            dues += [self._events[0][0]] if self._events else []
+            if dues and min(dues) <= loop.time():
+                # One turn of the loop, so that what is decided in the same tick goes along.
+                await asyncio.sleep(0)
+                return
+            try:
+                async with asyncio.timeout(min(dues) - loop.time() if dues else None):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    def _take(self) -> tuple[list[_Sent], tuple[Write, ...]]:
+        """What is due, and with it all that waits: a further commit would cost more."""
+        keys = sorted(self._entries, key=lambda key: self._entries[key].due)[:_BATCH]
+        sent = []
+        for key in keys:
+            entry = self._entries.pop(key)
+            sent.append(_Sent(entry, entry.prepare()))
+        events = tuple(write for _, write in self._events[:_BATCH])
+        del self._events[:_BATCH]
+        return sent, events
+
+    async def _commit(self, sent: list[_Sent], writes: tuple[Write, ...]) -> None:
+        commit = Commit(id=uuid.uuid4().hex, writes=writes, manager=self._manager)
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                result = await self._objects.commit(commit)
+                break
+            except Unavailable:
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE)
+            except SagongError as error:
+                self._log.warning("can't write %d changes: %s", len(writes), error.message)
+                await asyncio.sleep(pause)
+                self._answer_all(sent, error)
+                return
+        self.commits += 1
+        position = 0
+        for item in sent:
+            outcomes = result.outcomes[position : position + len(item.writes)]
+            position += len(item.writes)
+            if item.entry.answer is not None and item.writes:
+                item.entry.answer(outcomes)
+
+    def _answer_all(self, sent: list[_Sent], error: SagongError) -> None:
+        for item in sent:
+            if item.entry.answer is not None:
+                item.entry.answer(
+                    tuple(Outcome(error=error.code, message=error.message) for _ in item.writes)
+                )

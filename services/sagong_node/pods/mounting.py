@@ -1,0 +1,82 @@
+"""From a container's volumeMounts to the node's mounts. Pure but for looking at subPaths."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sagong.contracts.node import FileMount
+from sagong.errors import FailedPrecondition
+from sagong.model.k8s.core_v1 import VolumeMount
+from sagong_node.pods.environment import expand
+from sagong_node.pods.naming import AnyContainer
+from sagong_node.pods.subpath import held_subpath
+
+__all__ = ["Source", "mounts_of"]
+
+_PROPAGATION = {"HostToContainer": "rslave", "Bidirectional": "rshared", "None": "rprivate"}
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a volume is: a path of the host, or an image. `make` lets the runtime make a missing one.
+
+    `visible`: this process sees the path, so that subPaths can be checked here. `privileged` sources
+    (hostPath) are the machine's own files anyway.
+    """
+
+    path: str = ""
+    image: str = ""
+    readonly: bool = False
+    make: bool = False
+    visible: bool = False
+    privileged: bool = False
+
+
+def mounts_of(
+    container: AnyContainer, sources: Mapping[str, Source], values: Mapping[str, str]
+) -> tuple[FileMount, ...]:
+    """Mounts in the spec's order; FailedPrecondition names a volume that can't be mounted so."""
+    return tuple(_mount(mount, sources, values) for mount in container.volume_mounts)
+
+
+def _mount(
+    mount: VolumeMount, sources: Mapping[str, Source], values: Mapping[str, str]
+) -> FileMount:
+    source = sources.get(mount.name)
+    if source is None:
+        raise FailedPrecondition(f"volume {mount.name} is not there")
+    subpath = mount.sub_path
+    if mount.sub_path_expr:
+        subpath = expand(mount.sub_path_expr, values)
+    target = posixpath.normpath(posixpath.join("/", mount.mount_path))
+    if source.image:
+        return FileMount(
+            kind="image", target=target, source=source.image, readonly=True, subpath=subpath
+        )
+    return FileMount(
+        kind="bind",
+        target=target,
+        source=_path(mount.name, source, subpath),
+        readonly=mount.read_only or source.readonly,
+        propagation=_PROPAGATION.get(mount.mount_propagation or "", "rprivate"),
+        create=source.make or (bool(subpath) and not source.visible),
+    )
+
+
+def _path(name: str, source: Source, subpath: str) -> str:
+    if not subpath:
+        return source.path
+    if source.visible:
+        return str(held_subpath(Path(source.path), subpath, create=not source.readonly))
+    if source.privileged:
+        parts = [part for part in subpath.split("/") if part not in ("", ".")]
+        if ".." in parts or subpath.startswith("/"):
+            raise FailedPrecondition(f"subPath {subpath!r} of volume {name} must stay inside it")
+        return posixpath.join(source.path, *parts)
+    raise FailedPrecondition(
+        f"subPath {subpath!r} of volume {name}: the node does not see {source.path} and so can't "
+        "make sure that no link leads out of it; give service node the right to read that path"
+    )

@@ -1,0 +1,47 @@
+"""Configuration of the kubelet: who this node is, where pods are connected, what they are told."""
+
+from __future__ import annotations
+
+import msgspec
+
+__all__ = ["PodSettings"]
+
+
+class PodSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Section of service `node`. Seconds and bytes; an empty `name` is the machine's hostname.
+
+    `network` is the id of the network that pods join; empty makes the bridge network "pods" with
+    `pod_cidr`. `cluster_cidrs` and `service_cidrs` are the cluster's ranges, whose traffic keeps its
+    address. `cgroup_parent` puts pods below `PARENT/QOS/podUID`; empty leaves it to the runtime.
+    `log_directory` empty keeps logs below the service's own data. `seccomp_default` false runs
+    containers without a profile of their own unconfined, as upstream does unless told otherwise.
+    `seccomp_profiles` is the directory of profiles of type Localhost.
+    """
+
+    enabled: bool = True
+    name: str = ""
+    address: str = ""
+    labels: dict[str, str] = {}
+    taints: tuple[dict[str, str], ...] = ()
+    register: bool = True
+    network: str = ""
+    pod_cidr: str = "10.244.0.0/24"
+    cluster_cidrs: tuple[str, ...] = ("10.244.0.0/16",)
+    service_cidrs: tuple[str, ...] = ("10.96.0.0/16",)
+    cluster_dns: tuple[str, ...] = ("10.96.0.10",)
+    cluster_domain: str = "cluster.local"
+    max_pods: int = 110
+    reserved_cpu: str = "0"
+    reserved_memory: str = "100Mi"
+    eviction_memory: str = "100Mi"
+    eviction_disk: float = 0.10
+    cgroup_parent: str = ""
+    log_directory: str = ""
+    log_size: int = 10 << 20
+    log_files: int = 5
+    seccomp_default: bool = True
+    seccomp_profiles: str = "/etc/sagong/seccomp"
+    lease_seconds: int = 40
+    renew_seconds: float = 10.0
+    heartbeat_seconds: float = 300.0
+    pulls: int = 4

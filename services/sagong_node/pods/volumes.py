@@ -1,0 +1,264 @@
+"""Volumes of pods on this machine: made before the containers, kept up to date, removed at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+from pathlib import Path
+
+from sagong.contracts.volume import (
+    PublishRequest,
+    UnpublishRequest,
+    VolumeRef,
+    Volumes,
+)
+from sagong.contracts.volume import Volume as VolumeSpec
+from sagong.errors import FailedPrecondition, InvalidArgument, SagongError
+from sagong.model.k8s.core_v1 import (
+    ConfigMap,
+    HostPathVolumeSource,
+    Pod,
+    Secret,
+    Volume,
+)
+from sagong_node.pods import claims
+from sagong_node.pods.environment import references
+from sagong_node.pods.mounting import Source
+from sagong_node.pods.naming import AnyContainer
+from sagong_node.pods.payload import Downward, content_of, token_wishes, wants
+from sagong_node.pods.projection import write_content
+from sagong_node.pods.sources import Reference, Sources
+from sagong_node.pods.tokens import Tokens
+
+__all__ = ["MountFailed", "PodVolumes", "needed"]
+
+
+class MountFailed(Exception):
+    """A volume can't be mounted: its name and why."""
+
+    def __init__(self, volume: str, why: str) -> None:
+        super().__init__(why)
+        self.message = f'MountVolume.SetUp failed for volume "{volume}" : {why}'
+
+
+def needed(pod: Pod) -> set[Reference]:
+    """All objects that the pod refers to, as far as its spec names them."""
+    namespace = pod.metadata.namespace
+    containers: tuple[AnyContainer, ...] = (
+        *pod.spec.init_containers,
+        *pod.spec.containers,
+        *pod.spec.ephemeral_containers,
+    )
+    pairs = {pair for container in containers for pair in references(container)}
+    pairs |= {pair for volume in pod.spec.volumes for pair in wants(volume)}
+    pairs |= {("secrets", secret.name) for secret in pod.spec.image_pull_secrets}
+    if any(token_wishes(volume) for volume in pod.spec.volumes):
+        pairs.add(("serviceaccounts", pod.spec.service_account_name or "default"))
+    for volume in pod.spec.volumes:
+        if claim := claims.claim_name(pod, volume):
+            pairs.add(("persistentvolumeclaims", claim))
+    return {Reference(resource, namespace, name) for resource, name in pairs if name}
+
+
+class PodVolumes:
+    """All volumes of all pods; `directory` has one directory for each pod."""
+
+    def __init__(
+        self, directory: Path, lender: Volumes, sources: Sources, tokens: Tokens | None
+    ) -> None:
+        self._directory = directory
+        self._lender = lender
+        self._sources = sources
+        self._tokens = tokens
+
+    async def prepare(self, pod: Pod, downward: Downward) -> dict[str, Source]:
+        """Make all volumes; MountFailed tells the first that can't be. Doing it again is harmless."""
+        uid, base = pod.metadata.uid, needed(pod)
+        self._sources.need(uid, base)
+        await self._sources.wait_known(base)
+        backing = self._backing(pod)
+        if backing:
+            self._sources.need(uid, base | backing)
+            await self._sources.wait_known(backing)
+        await self._issue(pod)
+        found = {}
+        for volume in pod.spec.volumes:
+            try:
+                found[volume.name] = await self._source(pod, volume, downward)
+            except (SagongError, OSError, ValueError) as error:
+                raise MountFailed(volume.name, str(error)) from None
+        return found
+
+    async def refresh(self, pod: Pod, downward: Downward) -> None:
+        """Write anew what comes from the API and has changed; what can't be stays as it is."""
+        with contextlib.suppress(SagongError):
+            await self._issue(pod)
+        for volume in pod.spec.volumes:
+            with contextlib.suppress(SagongError, OSError, ValueError):
+                self._write(pod, volume, downward)
+
+    def next_renewal(self, uid: str) -> float:
+        """When a token of the pod must be renewed; 0 if it has none."""
+        return self._tokens.next_renewal(uid) if self._tokens else 0.0
+
+    async def remove(self, uid: str, volumes: list[str]) -> None:
+        """Give back what was lent, delete what was made."""
+        self._sources.need(uid, set())
+        if self._tokens is not None:
+            self._tokens.forget(uid)
+        await self._lender.unpublish(UnpublishRequest(owner=uid))
+        for name in volumes:
+            await self._lender.delete(VolumeRef(name=name))
+        await asyncio.get_running_loop().run_in_executor(None, remove_tree, self._directory / uid)
+
+    def made_names(self, pod: Pod) -> list[str]:
+        """Lent volumes that belong to the pod alone."""
+        return [
+            f"pod-{pod.metadata.uid}-{volume.name}"
+            for volume in pod.spec.volumes
+            if volume.empty_dir and volume.empty_dir.medium == "Memory"
+        ]
+
+    def leftovers(self) -> set[str]:
+        """Uids of pods that have a directory here."""
+        try:
+            return {entry.name for entry in os.scandir(self._directory)}
+        except FileNotFoundError:
+            return set()
+
+    def _backing(self, pod: Pod) -> set[Reference]:
+        found = set()
+        for volume in pod.spec.volumes:
+            name = claims.claim_name(pod, volume)
+            reference = Reference("persistentvolumeclaims", pod.metadata.namespace, name)
+            claim = self._sources.peek(reference) if name else None
+            if claim is not None and claim.spec.volume_name:
+                found.add(Reference("persistentvolumes", "", claim.spec.volume_name))
+        return found
+
+    async def _issue(self, pod: Pod) -> None:
+        wishes = {wish for volume in pod.spec.volumes for wish in token_wishes(volume)}
+        if not wishes or self._tokens is None:
+            return
+        name = pod.spec.service_account_name or "default"
+        account = self._sources.peek(Reference("serviceaccounts", pod.metadata.namespace, name))
+        if account is None:
+            raise FailedPrecondition(f'serviceaccounts "{name}" not found')
+        await self._tokens.issue(pod, account, wishes)
+
+    async def _source(self, pod: Pod, volume: Volume, downward: Downward) -> Source:
+        if volume.host_path:
+            return _host_path(volume.host_path)
+        if volume.image:
+            return Source(image=volume.image.reference, readonly=True)
+        if volume.empty_dir:
+            if volume.empty_dir.medium == "Memory":
+                lent = claims.lent_memory(pod, volume, volume.empty_dir)
+                return await self._lend(pod, lent)
+            return self._empty(pod, volume)
+        if volume.nfs:
+            name = f"pod-{pod.metadata.uid}-{volume.name}"
+            readonly = volume.nfs.read_only
+            lent = claims.nfs(name, volume.nfs.server, volume.nfs.path, readonly=readonly)
+            return await self._lend(pod, lent)
+        if name := claims.claim_name(pod, volume):
+            return await self._claimed(pod, volume, name)
+        if not self._write(pod, volume, downward):
+            raise InvalidArgument("volumes of this type are not supported")
+        return Source(str(self._path(pod, volume)), readonly=True, visible=True)
+
+    def _path(self, pod: Pod, volume: Volume) -> Path:
+        return self._directory / pod.metadata.uid / "volumes" / volume.name
+
+    def _write(self, pod: Pod, volume: Volume, downward: Downward) -> bool:
+        """Write a volume that comes from the API; whether it is one."""
+        content = content_of(
+            pod,
+            volume,
+            find=lambda resource, name: self._find(pod, resource, name),
+            tokens=self._tokens.texts(pod.metadata.uid) if self._tokens else {},
+            downward=downward,
+        )
+        if content is None:
+            return False
+        write_content(self._path(pod, volume), content, group=_group(pod))
+        return True
+
+    def _find(self, pod: Pod, resource: str, name: str) -> ConfigMap | Secret | None:
+        found: ConfigMap | Secret | None = self._sources.peek(
+            Reference(resource, pod.metadata.namespace, name)
+        )
+        return found
+
+    def _empty(self, pod: Pod, volume: Volume) -> Source:
+        path = self._path(pod, volume)
+        if not path.is_dir():
+            path.mkdir(parents=True)
+            group = _group(pod)
+            # The mode first: only the owning group may set the set-group-id bit without CAP_FSETID.
+            path.chmod(0o777 if group is None else 0o2777)
+            with contextlib.suppress(PermissionError):
+                os.chown(path, 0, 0 if group is None else group)
+        return Source(str(path), visible=True)
+
+    async def _claimed(self, pod: Pod, volume: Volume, name: str) -> Source:
+        reference = Reference("persistentvolumeclaims", pod.metadata.namespace, name)
+        claim = self._sources.peek(reference)
+        if claim is None:
+            raise FailedPrecondition(f'persistentvolumeclaim "{name}" not found')
+        if volume.ephemeral and not _owned(claim.metadata.owner_references, pod):
+            raise FailedPrecondition(f"PVC {name} was not created for pod {pod.metadata.name}")
+        backing = self._sources.peek(Reference("persistentvolumes", "", claim.spec.volume_name))
+        found = claims.lent_persistent(claim, backing)
+        asked = volume.persistent_volume_claim
+        readonly = bool(asked and asked.read_only)
+        if isinstance(found, HostPathVolumeSource):
+            source = _host_path(found)
+            return Source(source.path, readonly=readonly, make=source.make)
+        return await self._lend(pod, found, readonly=readonly)
+
+    async def _lend(self, pod: Pod, lent: claims.Lent, *, readonly: bool = False) -> Source:
+        if lent.made or lent.options:
+            await self._lender.create(
+                VolumeSpec(
+                    name=lent.name,
+                    driver=lent.driver,
+                    options=lent.options,
+                    labels=(("io.kubernetes.pod.uid", pod.metadata.uid),) if lent.made else (),
+                    anonymous=lent.made,
+                )
+            )
+        readonly = readonly or lent.readonly
+        answer = await self._lender.publish(
+            PublishRequest(name=lent.name, owner=pod.metadata.uid, readonly=readonly)
+        )
+        return Source(answer.path, readonly=readonly, visible=os.path.isdir(answer.path))
+
+
+def _owned(owners: list[object], pod: Pod) -> bool:
+    return any(getattr(owner, "uid", "") == pod.metadata.uid for owner in owners)
+
+
+def _group(pod: Pod) -> int | None:
+    return pod.spec.security_context.fs_group if pod.spec.security_context else None
+
+
+def _host_path(source: HostPathVolumeSource) -> Source:
+    claims.check_type(source)
+    if source.type == "FileOrCreate" and not os.path.lexists(source.path):
+        with contextlib.suppress(OSError), open(source.path, "ab"):
+            os.chmod(source.path, 0o644)
+    return Source(source.path, make=source.type == "DirectoryOrCreate", privileged=True)
+
+
+def remove_tree(path: Path) -> None:
+    """Delete a directory with what containers left in it, whatever its modes are."""
+    shutil.rmtree(path, ignore_errors=True)
+    if not path.exists():
+        return
+    for directory, _, _ in os.walk(path):
+        with contextlib.suppress(OSError):
+            os.chmod(directory, 0o777)
+    shutil.rmtree(path, ignore_errors=True)
