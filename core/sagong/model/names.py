@@ -134,6 +134,8 @@ def _checked(name: str, form: re.Pattern[str], said: str, limit: int) -> list[st
 
 def check_dns_label(name: str) -> list[str]:
     """RFC 1123 labels: namespaces, containers, ports, volumes."""
+    if len(name) <= 63 and _LABEL_RE.match(name):
+        return []
     said = "must not contain dots" if _SUBDOMAIN_RE.match(name) else _LABEL_SAID
     return _checked(name, _LABEL_RE, said, 63)
 
@@ -167,6 +169,8 @@ def masked(prefix: str) -> str:
 
 def check_qualified_name(name: str) -> list[str]:
     """Keys of labels, annotations, resources: an optional prefix and a slash, then a name."""
+    if len(name) <= 63 and _QUALIFIED_RE.match(name):
+        return []
     parts = name.split("/")
     wrong: list[str] = []
     if len(parts) > 2:
