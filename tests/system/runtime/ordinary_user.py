@@ -13,7 +13,7 @@ from sagong.testing import local
 from sagong_runtime_linux import RuntimeLinux
 
 
-async def main(run: Path, rootfs: str) -> None:
+async def main(run: Path, rootfs: str, parent: str) -> None:
     """Start, attach, wait, remove."""
     root = Mount(target="/", kind="bind", source=rootfs, options=("rbind",))
     process = Process(args=("/bin/sh", "-c", "echo hello; exit 3"))
@@ -23,7 +23,7 @@ async def main(run: Path, rootfs: str) -> None:
         process=process,
         log=LogSpec(driver="none"),
         expect_attach=True,
-        cgroup_parent="/sagong-ordinary",
+        cgroup_parent=parent,
     )
     async with local(RuntimeLinux, run=run, data=run) as runtime:
         await runtime.run(spec)
@@ -36,4 +36,4 @@ async def main(run: Path, rootfs: str) -> None:
 os.setgroups([])
 os.setgid(65534)
 os.setuid(65534)
-asyncio.run(main(Path(sys.argv[1]), sys.argv[2]))
+asyncio.run(main(Path(sys.argv[1]), sys.argv[2], sys.argv[3]))

@@ -257,7 +257,7 @@ async def test_plugin_needs_no_rights() -> None:
         script = Path(__file__).with_name("ordinary_user.py")
         found = await asyncio.to_thread(
             subprocess.run,
-            [sys.executable, str(script), str(made.run), str(made.rootfs)],
+            [sys.executable, str(script), str(made.run), str(made.rootfs), made.parent],
             env={"PYTHONPATH": SOURCES, "PATH": os.environ["PATH"]},
             capture_output=True,
             text=True,
