@@ -81,8 +81,9 @@ class Loop:
         self._telling: dict[Task, tuple[float, float]] = {}
         self._due: set[Task] = set()
         self._tries: dict[Task, int] = {}
-        self._asked: set[Ask] = set()
-        self._asking: list[tuple[Task, Ask]] = []
+        # Questions, and who waits for their answers.
+        self._asked: dict[Ask, set[Task]] = {}
+        self._asking: list[Ask] = []
         self._failures: list[_Step] = []
         self._changed = asyncio.Event()
         self._unsynced = {kind.resource for kind in KINDS}
@@ -162,6 +163,7 @@ class Loop:
         for task in concerned(self.world, change):
             self._tasks[task] = None
         if change.after is None:
+            self._is_absent(change.item.uid)
             self.world.failures.pop(change.item.uid, None)
 
     # deciding
@@ -173,7 +175,7 @@ class Loop:
             if steps:
                 await self._commit(steps)
             while self._asking:
-                group.create_task(self._ask(*self._asking.pop()))
+                group.create_task(self._ask(self._asking.pop()))
             await asyncio.sleep(0)
 
     async def _wait_work(self) -> None:
@@ -242,8 +244,9 @@ class Loop:
             heapq.heappush(self._delayed, (self._clock() + work.again, task))
         for ask in work.asks:
             if ask not in self._asked:
-                self._asked.add(ask)
-                self._asking.append((task, ask))
+                self._asked[ask] = set()
+                self._asking.append(ask)
+            self._asked[ask].add(task)
 
     def _tell_later(self, task: Task) -> None:
         now = self._clock()
@@ -331,7 +334,7 @@ class Loop:
 
     # asking
 
-    async def _ask(self, task: Task, ask: Ask) -> None:
+    async def _ask(self, ask: Ask) -> None:
         try:
             if ask.uid:
                 await self._ask_owner(ask)
@@ -339,11 +342,11 @@ class Loop:
                 await self._empty(ask)
         except SagongError as error:
             self._log.warning("asking for %s %s: %s", ask.resource, ask.name, error.message)
-            self._later(task)
+            for task in self._asked.pop(ask):
+                self._later(task)
         else:
-            self._tasks[task] = None
+            self._tasks |= dict.fromkeys(self._asked.pop(ask))
         finally:
-            self._asked.discard(ask)
             self._changed.set()
 
     async def _ask_owner(self, ask: Ask) -> None:
