@@ -120,7 +120,8 @@ class Snapshot:
         if fresh:
             self.nodes[name] = node
             for pod in self._homeless.pop(name, {}).values():
-                self.add(pod)
+                node.add(pod)
+                self._count(pod, node, 1)
         if fresh or changed:
             self._new_epoch()
         return node
