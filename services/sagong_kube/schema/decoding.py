@@ -23,7 +23,7 @@ from sagong_kube.schema.structure import struct_of
 from sagong_kube.schema.traversal import Traversal
 from sagong_kube.schema.types import METADATA, type_of
 
-__all__ = ["Decoded", "conform", "decode", "decode_list", "strict_error"]
+__all__ = ["Decoded", "conform", "decode", "strict_error"]
 
 Document = dict[str, Any]
 
@@ -161,7 +161,7 @@ def _duplicates(body: bytes) -> list[str]:
     """Paths of keys that stand twice in one object."""
     found: list[str] = []
     tree = json.loads(body, object_pairs_hook=_Pairs)
-    if found_any(tree):
+    if _any_doubled(tree):
         _collect(tree, "", found)
     return found
 
@@ -170,12 +170,12 @@ class _Pairs(list[tuple[str, Any]]):
     """An object's members as they stand; tells apart objects from arrays."""
 
 
-def found_any(tree: Any) -> bool:
+def _any_doubled(tree: Any) -> bool:
     """Whether any object of the tree has a key twice."""
     if isinstance(tree, _Pairs):
         keys = {key for key, _ in tree}
-        return len(keys) != len(tree) or any(found_any(value) for _, value in tree)
-    return isinstance(tree, list) and any(found_any(item) for item in tree)
+        return len(keys) != len(tree) or any(_any_doubled(value) for _, value in tree)
+    return isinstance(tree, list) and any(_any_doubled(item) for item in tree)
 
 
 def _collect(tree: Any, path: str, found: list[str]) -> None:
@@ -211,9 +211,3 @@ def _parsed_yaml(body: bytes, *, check: bool) -> tuple[Any, list[str]]:
 def _json_name(value: Any) -> str:
     names = {list: "array", str: "string", bool: "bool", int: "number", float: "number"}
     return names.get(type(value), "null")
-
-
-def decode_list(body: bytes) -> list[Document]:
-    """The items of a list body."""
-    document = msgspec.json.decode(body, type=dict[str, Any])
-    return list(document.get("items") or ())

@@ -148,7 +148,7 @@ SPECS = st.dictionaries(
     st.sampled_from(
         [
             *("nodeName", "hostNetwork", "priority", "tolerations", "nodeSelector", "affinity"),
-            *("volumes", "overhead", "securityContext", "enableServiceLinks", "nope"),
+            *("volumes", "hostAliases", "securityContext", "enableServiceLinks", "nope"),
         ]
     ),
     VALUES,

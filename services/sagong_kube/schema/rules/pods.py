@@ -10,13 +10,12 @@ from sagong_kube.schema.rules.containers import (
     PodFacts,
     check_container,
     check_containers,
-    check_ids,
     check_init_containers,
-    check_profiles,
 )
 from sagong_kube.schema.rules.findings import Findings
 from sagong_kube.schema.rules.metadata import check_annotations, check_labels
 from sagong_kube.schema.rules.placement import check_affinity, check_spreading, check_tolerations
+from sagong_kube.schema.rules.rights import check_ids, check_profiles
 from sagong_kube.schema.rules.volumes import check_volumes
 
 __all__ = ["check_pod", "check_pod_spec", "check_pod_update", "check_template"]
