@@ -1,4 +1,4 @@
-"""Plugin `volume_local`: volumes as directories of this machine."""
+"""Slot `volume` on this machine: directories, and mounts of tmpfs, NFS and the like."""
 
 from sagong_volume_local.plugin import VolumeLocal
 

@@ -1,13 +1,20 @@
-"""The plugin: volumes by name, published to owners."""
+"""The plugin's class: the methods of slot `volume`."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import hashlib
 import os
+import secrets
+import shutil
+import socket
+import stat
 import time
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
-import msgspec
+from msgspec.structs import replace
 
 from sagong.contracts.volume import (
     Published,
@@ -22,154 +29,398 @@ from sagong.errors import (
     AlreadyExists,
     FailedPrecondition,
     InvalidArgument,
-    NotFound,
     ResourceExhausted,
+    SagongError,
 )
 from sagong.host import Host
-from sagong_volume_local.copying import fill, usage
-from sagong_volume_local.records import Record, Records, check_name
+from sagong.linux import mounts, syscalls
+from sagong_volume_local.backing import Backing, backing_of, check_name, limited
+from sagong_volume_local.catalog import Catalog, Publication, Record
+from sagong_volume_local.places import open_inside, plain_subpath
+from sagong_volume_local.quota import FIRST_PROJECT, clear_limit, has_quotas, set_limit
+from sagong_volume_local.seeding import seed
+from sagong_volume_local.settings import Settings
 
 __all__ = ["VolumeLocal"]
 
-_OPTIONS = frozenset({"type", "device", "o", "size"})
+_PIN = "volume-"
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 class VolumeLocal:
-    """Fills slot `volume`."""
+    """Volumes of this machine: directories of the plugin's own data, and pinned mounts."""
 
     def __init__(self, host: Host) -> None:
-        self._records = Records(host.data / "volumes")
-        self._filling: dict[str, asyncio.Lock] = {}
+        self._host = host
+        self._settings = host.config(Settings)
+        self._catalog = Catalog(host.data)
+        self._pins = host.root / "mounts"
+        self._layers = str(host.data.parent)
+        self._locks: dict[str, asyncio.Lock] = {}
 
-    def create(self, volume: Volume) -> Volume:
-        """Make a volume; the same again returns it."""
-        known = self._records.all.get(volume.name)
-        if known is not None:
-            if (known.volume.driver, known.volume.options) != (volume.driver, volume.options):
-                raise AlreadyExists(
-                    f"volume {volume.name} exists with driver {known.volume.driver} and other "
-                    "options; remove it first, or choose another name"
-                )
-            return known.volume
+    async def start(self) -> None:
+        """Read the volumes; take away mounts that no volume has."""
+        self._discard(await asyncio.to_thread(self._prepare))
+
+    def _discard(self, gone: Sequence[Path]) -> None:
+        """Delete directories that belong to nothing any more; nobody waits for a large one."""
+        if gone:
+            self._host.spawn(asyncio.to_thread(_removed, tuple(gone)), "deleted volumes")
+
+    def _prepare(self) -> Sequence[Path]:
+        left = self._catalog.load()
+        self._pins.mkdir(mode=0o755, parents=True, exist_ok=True)
+        if not any(entry.target == str(self._pins) for entry in mounts.mount_table()):
+            mounts.bind(str(self._pins), str(self._pins))
+            mounts.set_propagation(str(self._pins), "shared")
+        wanted = set()
+        for record in self._catalog.all():
+            wanted |= {publication.pin for publication in record.publications}
+            if record.publications:
+                wanted.add(str(self._mount_pin(record.volume.name)))
+        for pin in self._pins.glob(f"{_PIN}*"):
+            if str(pin) not in wanted:
+                _unpin(pin)
+        return left
+
+    @contextlib.asynccontextmanager
+    async def _alone(self, name: str) -> AsyncIterator[None]:
+        """One call at a time for a volume."""
+        lock = self._locks.setdefault(name, asyncio.Lock())
+        async with lock:
+            yield
+        if self._catalog.find(name) is None and not lock.locked():
+            self._locks.pop(name, None)
+
+    async def create(self, volume: Volume) -> Volume:
+        """Make a volume."""
         check_name(volume.name)
-        path = _device(volume) or str(self._records.data(volume.name))
-        made = msgspec.structs.replace(volume, mountpoint=path, created=time.time())
-        try:
-            self._records.make(Record(volume=made))
-        except OSError as error:
-            self._records.delete(volume.name)
-            raise ResourceExhausted(f"volume {volume.name}: {error.strerror}") from error
-        return made
+        if volume.driver != "local":
+            raise InvalidArgument(f"volume driver {volume.driver!r} is not known here; use local")
+        backing, limit = backing_of(volume), limited(volume)
+        async with self._alone(volume.name):
+            known = self._catalog.find(volume.name)
+            if known is not None:
+                return _same(known.volume, volume)
+            return await asyncio.to_thread(self._create, volume, backing, limit)
+
+    def _create(self, volume: Volume, backing: Backing, limit: int) -> Volume:
+        place = self._place(volume.name, backing)
+        full = replace(volume, mountpoint=str(place), created=volume.created or time.time())
+        project = self._project(volume.name, backing, limit)
+        record = Record(volume=full, project=project)
+        with _problems(f"volume {volume.name}"):
+            self._catalog.add(record)
+            if project:
+                try:
+                    set_limit(self._catalog.content(volume.name), project, limit)
+                except BaseException:
+                    shutil.rmtree(self._catalog.remove(volume.name), ignore_errors=True)
+                    raise
+        return full
+
+    def _project(self, name: str, backing: Backing, limit: int) -> int:
+        """The number of a quota, 0 if none is asked for or to be had."""
+        if not limit or backing.kind == "mount":
+            return 0
+        if backing.kind == "directory" and has_quotas(self._host.data):
+            taken = {record.project for record in self._catalog.all()}
+            return next(
+                n for n in range(FIRST_PROJECT, FIRST_PROJECT + (1 << 20)) if n not in taken
+            )
+        if self._settings.quotas == "optional":
+            self._host.log.warning("a volume's capacity is not enforced", extra={"volume": name})
+            return 0
+        raise InvalidArgument(
+            f"volume {name}: a capacity needs project quotas, which the filesystem of "
+            f'{self._host.data} has not; mount it with prjquota, or set quotas = "optional"'
+        )
+
+    def _place(self, name: str, backing: Backing) -> Path:
+        """Where the content is seen on the host."""
+        match backing.kind:
+            case "bind":
+                return Path(backing.device)
+            case "mount":
+                return self._mount_pin(name)
+            case _:
+                return self._catalog.content(name)
+
+    def _mount_pin(self, name: str) -> Path:
+        return self._pins / f"{_PIN}{_mark(name)}"
 
     async def delete(self, volume: VolumeRef) -> None:
-        """Delete a volume that nobody uses."""
-        known = self._records.all.get(volume.name)
-        if known is None:
-            return
-        if known.owners:
-            users = ", ".join(known.owners)
-            raise FailedPrecondition(f"remove {volume.name}: volume is in use - [{users}]")
-        await asyncio.to_thread(self._records.delete, volume.name)
+        """Delete with content."""
+        async with self._alone(volume.name):
+            record = self._catalog.find(volume.name)
+            if record is None:
+                return
+            owners = sorted({publication.owner for publication in record.publications})
+            if owners:
+                raise FailedPrecondition(
+                    f"remove {volume.name}: volume is in use - [{', '.join(owners)}]"
+                )
+            with _problems(f"volume {volume.name}"):
+                self._discard([await asyncio.to_thread(self._delete, record, force=volume.force)])
 
-    def inspect(self, volume: VolumeRef) -> Volume:
+    def _delete(self, record: Record, *, force: bool) -> Path:
+        try:
+            _unpin(self._mount_pin(record.volume.name))
+        except OSError:
+            if not force:
+                raise
+        gone = self._catalog.remove(record.volume.name)
+        if record.project:
+            with contextlib.suppress(OSError):
+                clear_limit(self._host.data, record.project)
+        return gone
+
+    async def inspect(self, volume: VolumeRef) -> Volume:
         """One volume."""
-        return self._record(volume.name).volume
+        return self._catalog.get(volume.name).volume
 
-    def list(self) -> VolumeList:
-        """All volumes by name."""
-        return VolumeList(
-            volumes=tuple(self._records.all[n].volume for n in sorted(self._records.all))
-        )
+    async def list(self) -> VolumeList:
+        """All volumes."""
+        return VolumeList(volumes=tuple(record.volume for record in self._catalog.all()))
 
     async def publish(self, request: PublishRequest) -> Published:
-        """Give an owner the directory; a new one is filled with the seed first."""
-        record = self._record(request.name)
-        path = Path(record.volume.mountpoint)
-        if not path.is_dir():
-            raise FailedPrecondition(
-                f"volume {request.name}: {path} is not there; is its disk mounted?"
-            )
-        lock = self._filling.setdefault(request.name, asyncio.Lock())
-        async with lock:
-            await self._fill(record, request)
-        if request.owner not in record.owners:
-            record.owners.append(request.owner)
-            self._records.write(record)
-        return Published(path=str(_below(path, request.subpath)))
+        """Make it usable by an owner."""
+        if not request.owner:
+            raise InvalidArgument(f"volume {request.name}: an owner is needed to publish it")
+        parts = plain_subpath(request.subpath)
+        async with self._alone(request.name):
+            record = self._catalog.get(request.name)
+            subpath = "/".join(parts)
+            for publication in record.publications:
+                same = (publication.owner, publication.subpath) == (request.owner, subpath)
+                if same and self._still_there(record, publication):
+                    return Published(path=publication.path)
+            with _problems(f"volume {request.name}"):
+                return await asyncio.to_thread(self._publish, record, request, parts)
 
-    def unpublish(self, request: UnpublishRequest) -> None:
+    def _still_there(self, record: Record, publication: Publication) -> bool:
+        """After a reboot the record says so, but the mounts are gone."""
+        backing = backing_of(record.volume)
+        pins = [publication.pin] if publication.pin else []
+        if backing.kind == "mount":
+            pins.append(str(self._mount_pin(record.volume.name)))
+        return all(_is_mounted(Path(pin)) for pin in pins)
+
+    def _publish(
+        self, record: Record, request: PublishRequest, parts: tuple[str, ...]
+    ) -> Published:
+        name, backing = record.volume.name, backing_of(record.volume)
+        place = self._place(name, backing)
+        mounted = backing.kind == "mount" and self._mount(name, backing)
+        try:
+            self._fill(record, request, place, backing)
+            pin = self._pin(record, request, place, parts) if parts else ""
+            publication = Publication(
+                owner=request.owner,
+                subpath="/".join(parts),
+                readonly=request.readonly,
+                path=pin or str(place),
+                pin=pin,
+            )
+            others = (p for p in record.publications if not _alike(p, publication))
+            changed = replace(record, fresh=False, publications=(*others, publication))
+            self._catalog.change(changed)
+        except BaseException:
+            if mounted:
+                _unpin(place)
+            raise
+        return Published(path=publication.path)
+
+    def _mount(self, name: str, backing: Backing) -> bool:
+        """Mount what stands behind the volume, unless it is; whether it was done now."""
+        pin = self._mount_pin(name)
+        if _is_mounted(pin):
+            return False
+        pin.mkdir(mode=0o700, exist_ok=True)
+        data = _resolved(backing.data) if backing.type.startswith("nfs") else backing.data
+        try:
+            syscalls.mount(backing.device, str(pin), backing.type, backing.flags, data)
+        except OSError as error:
+            pin.rmdir()
+            raise FailedPrecondition(
+                f"failed to mount local volume {name}: mount {backing.device}:{pin}, "
+                f"type: {backing.type}, data: {data}: {error.strerror}"
+            ) from None
+        return True
+
+    def _fill(self, record: Record, request: PublishRequest, place: Path, backing: Backing) -> None:
+        """The image's content goes into a volume that nobody has had and that is empty."""
+        if not record.fresh or not request.seed or request.readonly:
+            return
+        try:
+            target = os.open(place, _DIRECTORY)
+        except FileNotFoundError:
+            return
+        try:
+            if os.listdir(target):
+                return
+            if backing.kind == "directory":
+                self._fill_aside(record, request)
+            else:
+                seed(target, request.seed, self._layers)
+        finally:
+            os.close(target)
+
+    def _fill_aside(self, record: Record, request: PublishRequest) -> None:
+        """Beside the volume, then put in its place: after a crash there is all or nothing."""
+        content = self._catalog.content(record.volume.name)
+        aside = content.with_name(f".seed-{secrets.token_hex(4)}")
+        aside.mkdir(mode=0o755)
+        try:
+            if os.geteuid() != 0:
+                os.chown(aside, 0, 0)
+            if record.project:
+                set_limit(aside, record.project, limited(record.volume))
+            target = os.open(aside, _DIRECTORY)
+            try:
+                found = seed(target, request.seed, self._layers)
+            finally:
+                os.close(target)
+            if found:
+                aside.rename(content)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+    def _pin(
+        self, record: Record, request: PublishRequest, place: Path, parts: tuple[str, ...]
+    ) -> str:
+        """A part of a volume, held as a mount: whoever has the volume can't swap it for a link."""
+        shown = f"{request.subpath} of volume {record.volume.name}"
+        try:
+            root = os.open(place, _DIRECTORY)
+        except OSError as error:
+            raise FailedPrecondition(f"subpath {shown}: {error.strerror}: {place}") from None
+        pin = self._pins / f"{_PIN}{_mark(record.volume.name, request.owner, *parts)}"
+        try:
+            inner = open_inside(root, parts, shown)
+            try:
+                _unpin(pin)
+                pin.mkdir(mode=0o700)
+                mounts.bind(f"/proc/self/fd/{inner}", str(pin))
+            finally:
+                os.close(inner)
+        finally:
+            os.close(root)
+        return str(pin)
+
+    async def unpublish(self, request: UnpublishRequest) -> None:
         """Take back."""
-        for name, record in self._records.all.items():
-            if request.name in ("", name) and request.owner in record.owners:
-                record.owners.remove(request.owner)
-                self._records.write(record)
+        names = [request.name] if request.name else [r.volume.name for r in self._catalog.all()]
+        for name in names:
+            async with self._alone(name):
+                record = self._catalog.find(name)
+                if record is None:
+                    continue
+                if any(p.owner == request.owner for p in record.publications):
+                    with _problems(f"volume {name}"):
+                        await asyncio.to_thread(self._unpublish, record, request.owner)
+
+    def _unpublish(self, record: Record, owner: str) -> None:
+        kept = tuple(p for p in record.publications if p.owner != owner)
+        for publication in record.publications:
+            if publication.owner == owner and publication.pin:
+                _unpin(Path(publication.pin))
+        if not kept and backing_of(record.volume).kind == "mount":
+            _unpin(self._mount_pin(record.volume.name))
+        self._catalog.change(replace(record, publications=kept))
 
     async def usage(self, volume: VolumeRef) -> VolumeUsage:
-        """Count bytes."""
-        record = self._record(volume.name)
-        size = await asyncio.to_thread(usage, Path(record.volume.mountpoint))
-        return VolumeUsage(name=volume.name, size=size, owners=tuple(record.owners))
+        """Count its bytes."""
+        record = self._catalog.get(volume.name)
+        place = self._place(volume.name, backing_of(record.volume))
+        size = await asyncio.to_thread(_size, place)
+        owners = sorted({publication.owner for publication in record.publications})
+        return VolumeUsage(name=volume.name, size=size, owners=tuple(owners))
 
-    def _record(self, name: str) -> Record:
-        record = self._records.all.get(name)
-        if record is None:
-            raise NotFound(f"get {name}: no such volume")
-        return record
 
-    async def _fill(self, record: Record, request: PublishRequest) -> None:
-        """Once in a volume's life, and never over anything."""
-        if record.filled:
-            return
-        path = Path(record.volume.mountpoint)
-        own = path == self._records.data(record.volume.name)
-        if request.seed and own and not any(os.scandir(path)):
+def _same(known: Volume, asked: Volume) -> Volume:
+    """The one there is, if it is what is asked for."""
+    if dict(known.options) != dict(asked.options) or known.driver != asked.driver:
+        raise AlreadyExists(
+            f"volume {asked.name} exists with other options; remove it or choose another name"
+        )
+    return known
+
+
+def _alike(one: Publication, other: Publication) -> bool:
+    return (one.owner, one.subpath) == (other.owner, other.subpath)
+
+
+def _mark(*words: str) -> str:
+    return hashlib.sha256("\0".join(words).encode()).hexdigest()[:24]
+
+
+def _is_mounted(pin: Path) -> bool:
+    return any(entry.target == str(pin) for entry in mounts.mount_table())
+
+
+def _unpin(pin: Path) -> None:
+    """Unmount and remove; one that isn't there is no error."""
+    if _is_mounted(pin):
+        syscalls.umount(str(pin), mounts.MNT_DETACH | mounts.UMOUNT_NOFOLLOW)
+    with contextlib.suppress(FileNotFoundError):
+        pin.rmdir()
+
+
+@contextlib.contextmanager
+def _problems(what: str) -> Iterator[None]:
+    """System calls that failed, in the words of the contract."""
+    try:
+        yield
+    except SagongError:
+        raise
+    except OSError as error:
+        text = f"{what}: {error.strerror or error}: {error.filename or ''}".rstrip(": ")
+        if error.errno in (28, 122):
+            raise ResourceExhausted(text) from error
+        raise FailedPrecondition(text) from error
+
+
+def _removed(gone: tuple[Path, ...]) -> None:
+    for path in gone:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _resolved(data: str) -> str:
+    """NFS wants an address where people write a host's name."""
+    words = []
+    for word in data.split(","):
+        key, equals, value = word.partition("=")
+        if key == "addr" and equals:
             try:
-                await asyncio.to_thread(fill, path, [Path(layer) for layer in request.seed])
+                found = socket.getaddrinfo(value, None, type=socket.SOCK_STREAM)
             except OSError as error:
-                raise FailedPrecondition(
-                    f"volume {request.name}: copying the image's content failed: {error}"
-                ) from error
-        record.filled = True
-        self._records.write(record)
+                raise FailedPrecondition(f"NFS server {value}: {error}") from None
+            word = f"addr={found[0][4][0]}"
+        words.append(word)
+    return ",".join(words)
 
 
-def _device(volume: Volume) -> str:
-    """The directory that a bind volume names, "" for a plain volume; the rest is refused."""
-    if volume.capacity:
-        raise InvalidArgument(
-            f"volume {volume.name}: a capacity needs a filesystem with project quotas, "
-            "which this driver does not use; leave it out"
-        )
-    options = dict(volume.options)
-    unknown = set(options) - _OPTIONS
-    if unknown:
-        raise InvalidArgument(f'invalid option: "{sorted(unknown)[0]}"')
-    if not options:
-        return ""
-    flags = options.get("o", "").split(",")
-    if options.get("type", "none") not in ("none", "bind") or not {"bind", "rbind"} & set(flags):
-        raise InvalidArgument(
-            f"volume {volume.name}: only type=none,o=bind,device=/directory is offered; "
-            "for memory use --tmpfs, for NFS mount it on the machine and bind it"
-        )
-    device = options.get("device", "")
-    if not device.startswith("/"):
-        raise InvalidArgument(f"volume {volume.name}: device must be an absolute path")
-    return device
-
-
-def _below(root: Path, subpath: str) -> Path:
-    """A directory inside a volume, walked without following links, made where it is missing."""
-    if not subpath:
-        return root
-    parts = Path(subpath).parts
-    if subpath.startswith("/") or ".." in parts:
-        raise InvalidArgument(f"subpath {subpath!r} must be relative and without ..")
-    current = root
-    for part in parts:
-        current = current / part
-        if current.is_symlink():
-            raise InvalidArgument(f"subpath {subpath!r}: {part} is a link")
-        if not current.exists():
-            raise NotFound(f"subpath {subpath!r} does not exist in the volume")
-    return current
+def _size(place: Path) -> int:
+    """Bytes of all files, each counted once, other filesystems left out."""
+    total, seen = 0, set()
+    try:
+        device = os.lstat(place).st_dev
+    except FileNotFoundError:
+        return 0
+    stack = [str(place)]
+    while stack:
+        with (
+            contextlib.suppress(FileNotFoundError, NotADirectoryError),
+            os.scandir(stack.pop()) as it,
+        ):
+            for entry in it:
+                with contextlib.suppress(FileNotFoundError):
+                    found = entry.stat(follow_symlinks=False)
+                    if stat.S_ISDIR(found.st_mode):
+                        if found.st_dev == device:
+                            stack.append(entry.path)
+                    elif (found.st_ino, found.st_dev) not in seen:
+                        seen.add((found.st_ino, found.st_dev))
+                        total += found.st_size
+    return total

@@ -1,144 +1,100 @@
-"""Slot `volume`: the plugin passes the suite, and a dozen broken ones don't."""
+"""The volume suite against volume_local and the fake, and the fake's mutations it must catch."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+import os
+import tempfile
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
+from tests.conformance.broken_volume import MUTATIONS
+from tests.conformance.fake_volume import FakeVolumes, Shelf
 
 from sagong.conformance import volume as suite
 from sagong.conformance.volume import VolumeLab
-from sagong.contracts.volume import (
-    Published,
-    PublishRequest,
-    UnpublishRequest,
-    Volume,
-    VolumeList,
-    VolumeRef,
-    Volumes,
-    VolumeUsage,
-)
-from sagong.testing import Check, awaited, check_name, checks, local
+from sagong.contract import conforms
+from sagong.contracts.volume import Volumes
+from sagong.errors import SagongError
+from sagong.linux import mounts, syscalls
+from sagong.testing import Check, check_name, checks, local
 from sagong_volume_local import VolumeLocal
 
-pytestmark = pytest.mark.root
+CHECKS = checks(suite)
+
+
+def unmount_below(base: str) -> None:
+    """What a failed test has left mounted."""
+    for entry in reversed(mounts.mount_table()):
+        if entry.target.startswith(f"{base}/"):
+            with contextlib.suppress(OSError):
+                syscalls.umount(entry.target, mounts.MNT_DETACH)
 
 
 @contextlib.asynccontextmanager
-async def laboratory(base: Path, plugin: Any = VolumeLocal) -> AsyncIterator[VolumeLab]:
-    data, scratch = base / "data", base / "scratch"
-    scratch.mkdir()
-    async with contextlib.AsyncExitStack() as stack:
+async def volume_lab() -> AsyncIterator[VolumeLab]:
+    """The plugin on a directory of its own; stopping it is the mild form of a crash."""
+    with tempfile.TemporaryDirectory(prefix="sagong-volume-", dir="/tmp") as base:
+        root = Path(base)
+        for name in ("plugins/data", "run", "plugins/scratch"):
+            (root / name).mkdir(parents=True)
+        try:
+            async with contextlib.AsyncExitStack() as running:
 
-        async def start() -> Volumes:
-            candidate = await stack.enter_async_context(local(plugin, data=data))
-            return awaited(Volumes, candidate)
+                async def start() -> Volumes:
+                    made = local(VolumeLocal, data=root / "plugins/data", run=root / "run")
+                    return await running.enter_async_context(made)
 
-        yield VolumeLab(await start(), scratch, start)
+                async def restart() -> Volumes:
+                    await running.aclose()
+                    return await start()
+
+                scratch = root / "plugins/scratch"
+                yield VolumeLab(await start(), scratch, restart, mounts=os.geteuid() == 0)
+        finally:
+            unmount_below(base)
 
 
-@pytest.mark.parametrize("check", checks(suite), ids=check_name)
-async def test_volume_local(check: Check, tmp_path: Path) -> None:
-    async with laboratory(tmp_path) as lab:
+@pytest.mark.root
+@pytest.mark.parametrize("check", CHECKS, ids=check_name)
+async def test_volume_local(check: Check) -> None:
+    async with volume_lab() as lab:
         await check(lab)
 
 
-class Forgetful(VolumeLocal):
-    def __init__(self, host: Any) -> None:
-        super().__init__(host)
-        for name in list(self._records.all):
-            self._records.delete(name)
+@contextlib.asynccontextmanager
+async def fake_lab(kind: type[FakeVolumes]) -> AsyncIterator[VolumeLab]:
+    """The fake, or a broken one."""
+    with tempfile.TemporaryDirectory(prefix="sagong-volume-", dir="/tmp") as base:
+        shelf = Shelf(Path(base) / "shelf")
+        living = [kind(shelf)]
+
+        async def restart() -> Volumes:
+            getattr(living[-1], "kill", lambda: None)()
+            living.append(kind(shelf))
+            return living[-1]
+
+        yield VolumeLab(living[0], Path(base), restart)
 
 
-class Eager(VolumeLocal):
-    async def delete(self, volume: VolumeRef) -> None:
-        for record in self._records.all.values():
-            record.owners.clear()
-        await super().delete(volume)
+@pytest.mark.parametrize("check", CHECKS, ids=check_name)
+async def test_fake(check: Check) -> None:
+    async with fake_lab(FakeVolumes) as lab:
+        conforms(Volumes, lab.volumes)
+        await check(lab)
 
 
-class Reluctant(VolumeLocal):
-    async def delete(self, volume: VolumeRef) -> None:
-        return
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda kind: kind.__name__)
+async def test_broken_fake_is_caught(mutation: type[FakeVolumes]) -> None:
+    """Each mutation names the check that must fail on it."""
+    check: Callable[[Any], Any] = getattr(suite, f"check_{mutation.caught_by}")
+    async with fake_lab(mutation) as lab:
+        with pytest.raises((AssertionError, SagongError, OSError)):
+            await check(lab)
 
 
-class Unordered(VolumeLocal):
-    def list(self) -> VolumeList:
-        return VolumeList(volumes=tuple(reversed(super().list().volumes)))
-
-
-class Sticky(VolumeLocal):
-    def unpublish(self, request: UnpublishRequest) -> None:
-        return
-
-
-class Careless(VolumeLocal):
-    async def publish(self, request: PublishRequest) -> Published:
-        path = (await super().publish(msgspec.structs.replace(request, subpath=""))).path
-        return Published(path=f"{path}/{request.subpath}".rstrip("/"))
-
-
-class Barren(VolumeLocal):
-    async def publish(self, request: PublishRequest) -> Published:
-        return await super().publish(msgspec.structs.replace(request, seed=()))
-
-
-class Upended(VolumeLocal):
-    async def publish(self, request: PublishRequest) -> Published:
-        return await super().publish(msgspec.structs.replace(request, seed=request.seed[::-1]))
-
-
-class Refilling(VolumeLocal):
-    async def publish(self, request: PublishRequest) -> Published:
-        if request.name in self._records.all:
-            self._records.all[request.name].filled = False
-        return await super().publish(request)
-
-
-class Nameless(VolumeLocal):
-    def create(self, volume: Volume) -> Volume:
-        return msgspec.structs.replace(super().create(volume), labels=())
-
-
-class Tolerant(VolumeLocal):
-    def create(self, volume: Volume) -> Volume:
-        return super().create(msgspec.structs.replace(volume, options=()))
-
-
-class Weightless(VolumeLocal):
-    async def usage(self, volume: VolumeRef) -> VolumeUsage:
-        return msgspec.structs.replace(await super().usage(volume), size=0)
-
-
-BROKEN = [
-    Forgetful,
-    Eager,
-    Reluctant,
-    Unordered,
-    Sticky,
-    Careless,
-    Barren,
-    Upended,
-    Refilling,
-    Nameless,
-    Tolerant,
-    Weightless,
-]
-
-
-@pytest.mark.parametrize("broken", BROKEN)
-async def test_the_suite_finds_what_is_broken(broken: Any, tmp_path: Path) -> None:
-    failed = []
-    for number, check in enumerate(checks(suite)):
-        base = tmp_path / str(number)
-        base.mkdir()
-        async with laboratory(base, broken) as lab:
-            try:
-                await check(lab)
-            except Exception:
-                failed.append(check_name(check))
-    assert failed
+def test_there_are_enough_checks() -> None:
+    assert len(CHECKS) >= 20
+    assert len(MUTATIONS) >= 10
