@@ -12,10 +12,10 @@ import msgspec
 from sagong.contracts.auth import Auth
 from sagong.contracts.image import Images
 from sagong.contracts.network import Network, Networks, Subnet
-from sagong.contracts.node import Ref, RemoveRequest, StopRequest
+from sagong.contracts.node import StopRequest
 from sagong.contracts.objects import Objects, ObjectWatch
-from sagong.contracts.volume import UnpublishRequest, Volumes
-from sagong.errors import AlreadyExists, NotFound, SagongError
+from sagong.contracts.volume import Volumes
+from sagong.errors import AlreadyExists, SagongError
 from sagong.following import follow
 from sagong.host import Host
 from sagong.model import quantity
@@ -28,12 +28,13 @@ from sagong_node.pods.naming import OWNER, Origin, origin
 from sagong_node.pods.occurrences import Occurrences
 from sagong_node.pods.pulling import Puller
 from sagong_node.pods.registration import allocatable
+from sagong_node.pods.removal import UID_LABEL, box_of, remove_pod
 from sagong_node.pods.router import Router
 from sagong_node.pods.settings import PodSettings
 from sagong_node.pods.sources import Sources
 from sagong_node.pods.surroundings import ServiceView, Surroundings
 from sagong_node.pods.tokens import Tokens
-from sagong_node.pods.volumes import PodVolumes, remove_tree
+from sagong_node.pods.volumes import PodVolumes
 from sagong_node.pods.worker import PodWorker
 from sagong_node.records import SandboxRecord
 from sagong_node.registry import Registry
@@ -42,7 +43,6 @@ from sagong_node.service import NodeService
 __all__ = ["Kubelet"]
 
 _NETWORK = "pods"
-_UID = "io.kubernetes.pod.uid"
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 
 
@@ -243,7 +243,7 @@ class Kubelet:
     def _employ(self, uid: str, body: bytes) -> None:
         worker = PodWorker(self._around, body)
         self._workers[uid] = worker
-        worker.adopt(self._origins(uid), self._box(uid))
+        worker.adopt(self._origins(uid), box_of(self._around, uid))
         task = self._host.spawn(self._guarded(uid, worker), f"pod {uid}")
         self._tasks[uid] = task
 
@@ -262,12 +262,6 @@ class Kubelet:
         found = (origin(record.spec) for record in self._registry.containers.values())
         return [entry for entry in found if entry is not None and entry.uid == uid]
 
-    def _box(self, uid: str) -> SandboxRecord | None:
-        for record in self._registry.sandboxes.values():
-            if record.spec.owner == OWNER and dict(record.spec.labels).get(_UID) == uid:
-                return record
-        return None
-
     def _gone_but(self, seen: set[str]) -> None:
         """The whole is known: what is not in it is gone."""
         for uid, worker in self._workers.items():
@@ -283,35 +277,18 @@ class Kubelet:
             if (entry := origin(record.spec)) is not None and self._owned(record.spec.sandbox)
         }
         uids |= {
-            dict(record.spec.labels).get(_UID, "")
+            dict(record.spec.labels).get(UID_LABEL, "")
             for record in self._registry.sandboxes.values()
             if record.spec.owner == OWNER
         }
         uids |= self._around.volumes.leftovers()
         for uid in sorted(uids - set(self._workers) - {""}):
             try:
-                await self._remove_orphan(uid)
+                self._host.log.info("removing what is left of pod %s, which is gone", uid)
+                await remove_pod(self._around, uid)
             except SagongError as error:
                 self._host.log.warning("orphaned pod %s: %s", uid, error.message)
 
     def _owned(self, sandbox: str) -> bool:
         record = self._registry.sandboxes.get(sandbox)
         return record is None or record.spec.owner == OWNER
-
-    async def _remove_orphan(self, uid: str) -> None:
-        self._host.log.info("removing what is left of pod %s, which is gone", uid)
-        for record in list(self._registry.containers.values()):
-            entry = origin(record.spec)
-            if entry is not None and entry.uid == uid:
-                with contextlib.suppress(NotFound):
-                    await self._around.node.remove(
-                        RemoveRequest(id=record.spec.id, force=True, volumes=True)
-                    )
-        box = self._box(uid)
-        if box is not None:
-            await self._around.node.remove_sandbox(Ref(id=box.spec.id))
-        await self._volumes.unpublish(UnpublishRequest(owner=uid))
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(None, remove_tree, self._around.pods / uid)
-        for path in self._around.logs.glob(f"*_{uid}"):
-            await loop.run_in_executor(None, remove_tree, path)

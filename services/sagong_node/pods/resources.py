@@ -18,6 +18,7 @@ __all__ = [
     "limits_of",
     "oom_score",
     "qos_class",
+    "resized",
 ]
 
 GUARANTEED, BURSTABLE, BEST_EFFORT = "Guaranteed", "Burstable", "BestEffort"
@@ -64,6 +65,16 @@ def limits_of(container: AnyContainer) -> Limits:
         cpu_quota=quota,
         cpu_period=_PERIOD if quota else None,
     )
+
+
+def resized(present: Limits, wanted: Limits) -> bool:
+    """Whether a container's limits must be changed; what is not wanted any more can't be taken off."""
+    pairs = (
+        (present.memory, wanted.memory),
+        (present.cpu_shares, wanted.cpu_shares),
+        (present.cpu_quota, wanted.cpu_quota),
+    )
+    return any(new is not None and new != old for old, new in pairs)
 
 
 def oom_score(pod: Pod, container: AnyContainer, capacity: int) -> int:

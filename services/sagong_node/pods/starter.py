@@ -11,7 +11,7 @@ from pathlib import Path
 from sagong.contracts.image import Image
 from sagong.contracts.node import RemoveRequest, StartRequest
 from sagong.errors import FailedPrecondition, InvalidArgument, NotFound, SagongError
-from sagong.model.k8s.core_v1 import ConfigMap, Pod, Secret
+from sagong.model.k8s.core_v1 import ConfigMap, Container, Pod, Secret
 from sagong_node.pods.boxing import resolv_conf
 from sagong_node.pods.building import Site, container_spec, seccomp_of
 from sagong_node.pods.decision import Pause, Start
@@ -80,6 +80,16 @@ class Starter:
                 tell(pod, "ErrImageNeverPull", text, container=container.name, warning=True)
                 raise Refused("ErrImageNeverPull", text, 60.0)
         return await self._pull(pod, container)
+
+    async def pull_volumes(self, pod: Pod) -> None:
+        """Images that are mounted as volumes; the same policies as for containers."""
+        for volume in pod.spec.volumes:
+            if volume.image is not None:
+                source = volume.image
+                wanted = Container(
+                    name=volume.name, image=source.reference, image_pull_policy=source.pull_policy
+                )
+                await self.ensure_image(pod, wanted)
 
     async def _present(self, reference: str) -> Image | None:
         try:

@@ -8,10 +8,9 @@ from collections.abc import Coroutine, Iterable
 from typing import Any
 
 from sagong.contracts.network import Attachment
-from sagong.contracts.node import ConnectSpec, Ref, RemoveRequest
-from sagong.errors import NotFound, SagongError
+from sagong.contracts.node import ConnectSpec, UpdateSpec
+from sagong.errors import SagongError
 from sagong.model.k8s.core_v1 import Pod
-from sagong_node.pods.attempt import Attempt, attempt_of
 from sagong_node.pods.boxing import sandbox_spec
 from sagong_node.pods.decision import (
     Decision,
@@ -23,17 +22,20 @@ from sagong_node.pods.decision import (
     Start,
     decide,
 )
-from sagong_node.pods.ending import Ender, last_words
+from sagong_node.pods.ending import Ender
+from sagong_node.pods.history import History
 from sagong_node.pods.mounting import Source
-from sagong_node.pods.naming import EPHEMERAL, AnyContainer, Origin, container_id, log_path
+from sagong_node.pods.naming import EPHEMERAL, AnyContainer, Origin
 from sagong_node.pods.payload import Downward
 from sagong_node.pods.pulling import Missing
+from sagong_node.pods.removal import remove_pod
 from sagong_node.pods.reporting import Reporter
+from sagong_node.pods.resources import limits_of, resized
 from sagong_node.pods.starter import Place, Refused, Starter
 from sagong_node.pods.status import Picture, phase_of, pod_status, ready_names
 from sagong_node.pods.surroundings import Surroundings
 from sagong_node.pods.tending import Tending
-from sagong_node.pods.volumes import MountFailed, remove_tree
+from sagong_node.pods.volumes import MountFailed
 from sagong_node.records import SandboxRecord
 
 __all__ = ["PodWorker"]
@@ -55,10 +57,7 @@ class PodWorker:
         self._tending = Tending(around, self._wake.set)
         self._ender = Ender(around, self._address)
         self._begun = time.time()
-        self._latest: dict[str, Origin] = {}
-        self._seen: dict[str, Attempt] = {}
-        self._previous: dict[str, Attempt] = {}
-        self._messages: dict[str, str] = {}
+        self._history = History(around, self._container)
         self._pauses: dict[str, Pause] = {}
         self._jobs: dict[str, asyncio.Task[None]] = {}
         self._fixed: set[str] = set()
@@ -105,11 +104,7 @@ class PodWorker:
     def adopt(self, origins: Iterable[Origin], box: SandboxRecord | None) -> None:
         """Take over what a former process has made."""
         self._box = box
-        for origin in sorted(origins, key=lambda o: o.attempt):
-            before = self._latest.get(origin.container)
-            if before is not None:
-                self._remember_previous(before)
-            self._latest[origin.container] = origin
+        self._history.adopt(origins)
         held = {
             status.container_id.rpartition("/")[2]: (bool(status.started), status.ready)
             for status in (
@@ -117,7 +112,7 @@ class PodWorker:
                 *self.pod.status.init_container_statuses,
             )
         }
-        for name, attempt in self._attempts().items():
+        for name, attempt in self._history.attempts().items():
             container = self._container(name)
             if attempt.alive:
                 self._tending.follow(attempt.id, self._one_ended)
@@ -165,6 +160,7 @@ class PodWorker:
                 self._begin(action.container, self._start(action))
             else:
                 self._begin(action.container, self._kill(action))
+        self._resize()
         if decision.over and not self._over:
             self._over, self._failure = True, decision.failure
             self._tending.quiet()
@@ -189,43 +185,9 @@ class PodWorker:
         )
         return next((c for c in every if c.name == name), None)
 
-    def _attempts(self) -> dict[str, Attempt]:
-        """The latest attempt of each container, as it is now."""
-        for name, origin in self._latest.items():
-            self._seen[name] = self._fact(origin, self._seen.get(name))
-        return dict(self._seen)
-
-    def _fact(self, origin: Origin, seen: Attempt | None) -> Attempt:
-        id_ = container_id(origin.uid, origin.container, origin.attempt)
-        record = self._around.registry.containers.get(id_)
-        if record is None:
-            # Somebody removed it by another way: it has ended, however that was.
-            if seen is not None and seen.id == id_ and seen.ended:
-                return seen
-            now = time.time()
-            why = "The container could not be located when the pod was looked at"
-            return Attempt(id_, origin, "exited", 137, finished_at=now, message=why)
-        fact = attempt_of(record.status(None), origin)
-        if not fact.ended:
-            return fact
-        return attempt_of(record.status(None), origin, message=self._message(fact))
-
-    def _message(self, attempt: Attempt) -> str:
-        found = self._messages.get(attempt.id)
-        if found is None:
-            container = self._container(attempt.origin.container)
-            found = last_words(self._around, container, attempt.origin, code=attempt.code)
-            self._messages[attempt.id] = found
-        return found
-
-    def _remember_previous(self, origin: Origin) -> None:
-        fact = self._fact(origin, self._seen.get(origin.container))
-        if fact.ended:
-            self._previous[origin.container] = fact
-
     def _situation(self) -> Situation:
         return Situation(
-            attempts=self._attempts(),
+            attempts=self._history.attempts(),
             started=frozenset(self._tending.started),
             sick=dict(self._tending.sick),
             pauses=self._pauses,
@@ -240,7 +202,7 @@ class PodWorker:
         return Picture(
             pod=self.pod,
             situation=self._situation(),
-            previous=self._previous,
+            previous=self._history.previous,
             ready=frozenset(self._tending.ready),
             addresses=self._addresses(),
             host=self._around.host,
@@ -316,7 +278,7 @@ class PodWorker:
 
     def _prepare_failed(self, pod: Pod, failures: BaseExceptionGroup[BaseException]) -> None:
         error = failures.exceptions[0]
-        if isinstance(error, MountFailed):
+        if isinstance(error, MountFailed | Missing | Refused):
             self._around.occurrences.pod(pod, "FailedMount", error.message, warning=True)
         elif isinstance(error, SagongError):
             text = f"Failed to create pod sandbox: {error.message}"
@@ -356,15 +318,9 @@ class PodWorker:
         except Refused as error:
             self._pauses[name] = error.pause(time.time())
             return
-        self._take_attempt(self._starter.origin(pod, container, action))
+        self._history.take(self._starter.origin(pod, container, action))
+        self._pauses.pop(name, None)
         await self._run_attempt(pod, container, id_)
-
-    def _take_attempt(self, origin: Origin) -> None:
-        before = self._latest.get(origin.container)
-        if before is not None and before.attempt != origin.attempt:
-            self._remember_previous(before)
-        self._latest[origin.container] = origin
-        self._pauses.pop(origin.container, None)
 
     async def _run_attempt(self, pod: Pod, container: AnyContainer, id_: str) -> None:
         try:
@@ -375,7 +331,7 @@ class PodWorker:
             return
         self._tending.follow(id_, self._one_ended)
         await self._after_start(pod, container, id_)
-        await self._starter.prune(self._latest[container.name])
+        await self._starter.prune(self._history.latest[container.name])
 
     async def _after_start(self, pod: Pod, container: AnyContainer, id_: str) -> None:
         hook = container.lifecycle.post_start if container.lifecycle else None
@@ -402,11 +358,33 @@ class PodWorker:
             grace = float(probe.termination_grace_period_seconds)
         await self._ender.stop(pod, container, action.id, grace)
 
+    def _resize(self) -> None:
+        """Follow limits that were changed in place."""
+        for name, attempt in self._history.attempts().items():
+            record = self._around.registry.containers.get(attempt.id)
+            container = self._container(name)
+            if record is None or container is None or not attempt.alive or name in self._jobs:
+                continue
+            if resized(record.spec.limits, limits_of(container)):
+                self._begin(name, self._update_limits(attempt.id, container))
+
+    async def _update_limits(self, id_: str, container: AnyContainer) -> None:
+        try:
+            limits = limits_of(container)
+            await self._around.node.update(UpdateSpec(id=id_, limits=limits))
+        except SagongError as error:
+            text = f"Error: {error.message}"
+            self._around.occurrences.pod(
+                self.pod, "ResizeError", text, container=container.name, warning=True
+            )
+            # The same change is not tried again at once: the next look comes with the next change.
+            await asyncio.sleep(_DEFECT_PAUSE)
+
     def _one_ended(self, id_: str) -> None:
         self._tending.forget(id_)
-        for name, origin in self._latest.items():
-            if container_id(origin.uid, origin.container, origin.attempt) == id_:
-                self._tell_backoff(name, origin)
+        origin = self._history.find(id_)
+        if origin is not None:
+            self._tell_backoff(origin.container, origin)
         self._wake.set()
 
     def _tell_backoff(self, name: str, origin: Origin) -> None:
@@ -422,7 +400,7 @@ class PodWorker:
         """All has been done: end what is left, and free the address for others."""
         await self._settle_jobs()
         grace = float(self.pod.spec.termination_grace_period_seconds or 0)
-        await self._ender.stop_all(self.pod, self._attempts(), lambda: grace)
+        await self._ender.stop_all(self.pod, self._history.attempts(), lambda: grace)
         self._ended = True
         self._wake.set()
         await self._free_address()
@@ -463,7 +441,7 @@ class PodWorker:
             return max(self._left() - (time.monotonic() - began), 0.0)
 
         stopping = asyncio.get_running_loop().create_task(
-            self._ender.stop_all(self.pod, self._attempts(), grace)
+            self._ender.stop_all(self.pod, self._history.attempts(), grace)
         )
         try:
             await self._hasten(stopping)
@@ -471,7 +449,7 @@ class PodWorker:
             stopping.cancel()
         self._ended = True
         status = None
-        if self._latest and not self._gone:
+        if self._history.latest and not self._gone:
             status = self._compute()
         self._tending.close()
         await self._remove_all()
@@ -500,39 +478,20 @@ class PodWorker:
             if self._left() < known:
                 known = self._left()
                 if known <= 1.0:
-                    for attempt in self._attempts().values():
+                    for attempt in self._history.attempts().values():
                         if attempt.alive:
                             await self._ender.kill(attempt.id)
             await self._wake.wait()
 
     async def _remove_all(self) -> None:
-        """Containers, sandbox, volumes and logs; tried again until it is done."""
-        around, uid = self._around, self.pod.metadata.uid
-        retry = _FIRST_RETRY
+        """Try until nothing is left."""
+        around, uid, retry = self._around, self.pod.metadata.uid, _FIRST_RETRY
         while True:
             try:
-                await self._remove_containers()
-                if self._box is not None:
-                    await around.node.remove_sandbox(Ref(id=self._box.spec.id))
-                await around.volumes.remove(uid, around.volumes.made_names(self.pod))
+                await remove_pod(around, uid, around.volumes.made_names(self.pod))
                 break
             except SagongError as error:
                 around.log.warning("pod %s: can't clean up yet: %s", uid, error.message)
                 await asyncio.sleep(retry)
                 retry = min(retry * 2, _LONGEST_RETRY)
         around.puller.forget(uid)
-        metadata = self.pod.metadata
-        path = log_path(
-            around.logs, Origin(metadata.namespace, metadata.name, uid, "x")
-        ).parent.parent
-        await asyncio.get_running_loop().run_in_executor(None, remove_tree, path)
-
-    async def _remove_containers(self) -> None:
-        around, uid = self._around, self.pod.metadata.uid
-        for record in list(around.registry.containers.values()):
-            if ("io.kubernetes.pod.uid", uid) in record.spec.labels:
-                try:
-                    request = RemoveRequest(id=record.spec.id, force=True, volumes=True)
-                    await around.node.remove(request)
-                except NotFound:
-                    continue
