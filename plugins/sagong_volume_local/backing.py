@@ -56,8 +56,11 @@ def backing_of(volume: Volume) -> Backing:
         return _bind(volume, device)
     if not _TYPE.fullmatch(kind) or kind == "none":
         raise InvalidArgument(f"volume {volume.name}: type {kind!r} is no filesystem's name")
-    if kind == "tmpfs" and volume.capacity and not any(w.startswith("size=") for w in asked):
-        asked.append(f"size={volume.capacity}")
+    if kind == "tmpfs":
+        # Else it would belong to whom the plugin runs as.
+        asked = ["uid=0", "gid=0", *asked]
+        if volume.capacity and not any(word.startswith("size=") for word in asked):
+            asked.append(f"size={volume.capacity}")
     parsed = flags_of(asked)
     return Backing("mount", kind, device, parsed.flags, parsed.data)
 

@@ -44,6 +44,7 @@ from sagong_volume_local.settings import Settings
 __all__ = ["VolumeLocal"]
 
 _PIN = "volume-"
+_SANDBOX_FLAGS = mounts.MOUNT_ATTR_NOSUID | mounts.MOUNT_ATTR_NODEV | mounts.MOUNT_ATTR_NOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -301,7 +302,7 @@ class VolumeLocal:
             try:
                 _unpin(pin)
                 pin.mkdir(mode=0o700)
-                mounts.bind(f"/proc/self/fd/{inner}", str(pin))
+                _pin_tree(inner, pin)
             finally:
                 os.close(inner)
         finally:
@@ -357,6 +358,20 @@ def _mark(*words: str) -> str:
 
 def _is_mounted(pin: Path) -> bool:
     return any(entry.target == str(pin) for entry in mounts.mount_table())
+
+
+def _pin_tree(directory: int, pin: Path) -> None:
+    """Mount a directory on a pin for containers, who may run programs where the plugin may not.
+
+    Flags are changed before it is attached: what has been passed on to other mount namespaces keeps
+    those that it had.
+    """
+    tree = syscalls.open_tree("", clone=True, directory=directory)
+    try:
+        syscalls.mount_setattr("", clear=_SANDBOX_FLAGS, directory=tree)
+        syscalls.move_mount(tree, str(pin))
+    finally:
+        os.close(tree)
 
 
 def _unpin(pin: Path) -> None:
