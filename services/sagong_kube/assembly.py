@@ -108,7 +108,7 @@ class Assembly:
         return self.renewals.is_renewal(record, new, old)
 
     def _admission(self) -> Chain:
-        pods = pod.PodDefaults(self._chance)
+        pods = pod.PodDefaults()
         services = ServiceAddresses(self.allocations)
         return Chain(
             mutating=(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import ipaddress
 import random
 import socket
@@ -77,6 +78,9 @@ class Kube:
         spawn(assembly.housekeeping.run(), "housekeeping")
         spawn(self._hear_policy(), "hear policy")
         spawn(self._listen(), "listen")
+        # What is loaded now stays: collections of garbage need not walk it again and again.
+        gc.collect()
+        gc.freeze()
 
     async def _listen(self) -> None:
         settings = self._settings

@@ -40,7 +40,7 @@ def pod(number: int) -> dict[str, Any]:
         "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}},
         "ports": [{"containerPort": 8080, "name": "http", "protocol": "TCP"}],
     }
-    labels = {"app": f"app-{number % 100}", "tier": "web", "number": str(number)}
+    labels = {"app": f"app-{number % 100}", "tier": "web"}
     annotations = {f"example.com/annotation-{n}": "a" * 60 for n in range(16)}
     return {
         "apiVersion": "v1",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import random
+import zlib
 from typing import Any
 
 import msgspec
@@ -29,10 +29,7 @@ def _new_pod(review: Review) -> Document | None:
 
 
 class PodDefaults:
-    """The service account step, with its own source of chance for volume names."""
-
-    def __init__(self, chance: random.Random) -> None:
-        self._chance = chance
+    """The service account step."""
 
     def service_account(self, review: Review) -> None:
         """Name the account, take over its pull secrets, mount its token."""
@@ -46,7 +43,7 @@ class PodDefaults:
         if not spec.get("imagePullSecrets") and account.get("imagePullSecrets"):
             spec["imagePullSecrets"] = account["imagePullSecrets"]
         if _automount(spec, account):
-            self._mount(spec)
+            self._mount(spec, f"{review.namespace}/{name}")
 
     def _account(self, review: Review, name: str) -> Document:
         record = review.view.record("core/serviceaccounts", f"{review.namespace}/{name}")
@@ -62,17 +59,29 @@ class PodDefaults:
         account: Document = msgspec.json.decode(record.body)
         return account
 
-    def _mount(self, spec: Document) -> None:
+    def _mount(self, spec: Document, account: str) -> None:
         containers = [c for part in _CONTAINERS[:2] for c in spec.get(part) or ()]
         bare = [c for c in containers if not _mounts_token(c)]
         if not bare:
             return
-        name = "kube-api-access-" + "".join(self._chance.choices(_LETTERS, k=5))
+        name = _volume_name(spec, account)
         for container in bare:
             mount = {"name": name, "readOnly": True, "mountPath": _TOKEN_PATH}
             container.setdefault("volumeMounts", [])
             container["volumeMounts"] = [*container["volumeMounts"], mount]
         spec["volumes"] = [*(spec.get("volumes") or ()), _token_volume(name)]
+
+
+def _volume_name(spec: Document, account: str) -> str:
+    """A name that no volume of the pod has; pods of one account get the same, so they stay alike."""
+    taken = {volume.get("name") for volume in spec.get("volumes") or ()}
+    number = zlib.crc32(account.encode())
+    while True:
+        letters = [_LETTERS[number // len(_LETTERS) ** at % len(_LETTERS)] for at in range(5)]
+        name = "kube-api-access-" + "".join(letters)
+        if name not in taken:
+            return name
+        number += 1
 
 
 def _automount(spec: Document, account: Document) -> bool:

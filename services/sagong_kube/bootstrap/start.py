@@ -6,6 +6,8 @@ import ipaddress
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import msgspec
+
 from sagong.errors import AlreadyExists
 from sagong_kube.bootstrap import roles
 from sagong_kube.registry.actor import SYSTEM, WriteOptions
@@ -132,9 +134,16 @@ async def _ensure(writer: Writer, resource: Resource, document: Document) -> Non
     if writer.store.get(resource.storage, key) is not None:
         return
     try:
-        await writer.create(_subject(resource, document), document)
+        subject = _subject(resource, document)
+        await writer.create(subject, copied(document), lambda: copied(document))
     except AlreadyExists:
         return
+
+
+def copied(document: Document) -> Document:
+    """A copy that planning may change."""
+    made: Document = msgspec.json.decode(msgspec.json.encode(document))
+    return made
 
 
 async def _renew_endpoints(writer: Writer, resource: Resource, document: Document) -> None:

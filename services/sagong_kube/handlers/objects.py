@@ -23,6 +23,7 @@ from sagong_kube.handlers.rendering import Renderer, document_answer
 from sagong_kube.handlers.watching import Watching
 from sagong_kube.registry import versions
 from sagong_kube.registry.actor import DeleteOptions
+from sagong_kube.registry.document import Document
 from sagong_kube.registry.planner import Subject
 from sagong_kube.registry.resource import Resource
 from sagong_kube.registry.shapes import Patch
@@ -99,26 +100,33 @@ class Objects:
             resource, target.namespace, target.name, ask.actor, write_options(ask), subresource
         )
 
+    def _document(
+        self, ask: Ask, resource: Resource, subject: Subject
+    ) -> tuple[Document, Sequence[str]]:
+        """The body as a checked document, and warnings about it."""
+        document, text = read_document(ask, custom=resource.custom)
+        check_kind(document, resource.kind)
+        shapes = self.writer.planner.shapes
+        return document, shapes.check(resource, document, text, subject.options.validation)
+
     async def create(self, ask: Ask, resource: Resource) -> Reply:
         """POST to a collection."""
         form = _form(ask, listed=False)
         subject = self.subject(ask, resource)
-        document, text = read_document(ask, custom=resource.custom)
-        check_kind(document, resource.kind)
-        shapes = self.writer.planner.shapes
-        warnings = shapes.check(resource, document, text, subject.options.validation)
-        written = await self.writer.create(subject, document)
+        document, warnings = self._document(ask, resource, subject)
+        written = await self.writer.create(
+            subject, document, lambda: self._document(ask, resource, subject)[0]
+        )
         return self._written(ask, form, resource, written, 201, warnings)
 
     async def update(self, ask: Ask, resource: Resource, subresource: str = "") -> Reply:
         """PUT of an object or of one of its parts."""
         form = _form(ask, listed=False)
         subject = self.subject(ask, resource, subresource)
-        document, text = read_document(ask, custom=resource.custom)
-        check_kind(document, resource.kind)
-        shapes = self.writer.planner.shapes
-        warnings = shapes.check(resource, document, text, subject.options.validation)
-        written = await self.writer.update(subject, document)
+        document, warnings = self._document(ask, resource, subject)
+        written = await self.writer.update(
+            subject, document, lambda: self._document(ask, resource, subject)[0]
+        )
         return self._written(
             ask, form, resource, written, 201 if written.created else 200, warnings
         )

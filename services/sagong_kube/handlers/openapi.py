@@ -30,7 +30,7 @@ def builtin_documents() -> Source:
     """Documents of the built-in kinds."""
     from sagong_kube.convert import openapi
 
-    return Source(v3=lambda group, version: openapi.v3(group, version), v2=lambda: openapi.v2())
+    return Source(v3=openapi.v3, v2=openapi.v2)
 
 
 class OpenApi:

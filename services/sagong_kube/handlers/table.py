@@ -24,13 +24,22 @@ _AGE = "Age"
 
 
 class _Row(msgspec.Struct, gc=False):
-    """A row without its age: what stands before and after that cell."""
+    """A row without its age: the cells before and after it, and where the body has its metadata."""
 
     revision: int
     created: float
     before: bytes
     after: bytes
-    object: bytes
+    start: int
+    end: int
+
+
+class _Metadata(msgspec.Struct):
+    metadata: msgspec.Raw
+
+
+_METADATA = b'"metadata":'
+_PARTIAL = b'{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":'
 
 
 class Tables:
@@ -41,6 +50,7 @@ class Tables:
         self._cells = cells
         self._age = age
         self._rows: dict[tuple[str, str], _Row] = {}
+        self._metadata = msgspec.json.Decoder(_Metadata)
 
     def of_body(
         self, resource: Resource, body: bytes, version: str, include: str
@@ -95,6 +105,7 @@ class Tables:
     ) -> Iterator[bytes]:
         now = time.time()
         cached = len(ages) == 1 and include == "Metadata" and version == "v1"
+        cached = cached and resource.kind == resource.stored_kind
         kind = f"{resource.kind.api_version}/{resource.plural}"
         for record in page.records:
             row = self._rows.get((kind, record.key)) if cached else None
@@ -105,7 +116,8 @@ class Tables:
                     yield msgspec.json.encode(self._row(resource, document, version, include))
                     continue
             age = msgspec.json.encode(self._age(now - row.created))
-            yield b"%b%b%b%b" % (row.before, age, row.after, row.object)
+            shown = record.body[row.start : row.end]
+            yield b"%b%b%b%b%b}}" % (row.before, age, row.after, _PARTIAL, shown)
 
     def _keep(
         self, resource: Resource, record: Record, document: dict[str, Any], at: int
@@ -122,13 +134,15 @@ class Tables:
             return None
         before = msgspec.json.encode(cells[:at])[:-1] + (b"," if at else b"")
         after = msgspec.json.encode(cells[at + 1 :])[1:]
-        shown = msgspec.json.encode(_object(document, "v1", "Metadata"))
+        start = record.body.index(_METADATA) + len(_METADATA)
+        length = len(bytes(self._metadata.decode(record.body).metadata))
         row = _Row(
             record.revision,
             created,
             b'{"cells":' + before,
             (b"," if len(after) > 1 else b"") + after + b',"object":',
-            shown + b"}",
+            start,
+            start + length,
         )
         if len(self._rows) >= _ROWS_LIMIT:
             self._rows.clear()

@@ -32,7 +32,8 @@ SYSTEM = Actor(username="system:apiserver", groups=("system:masters",))
 class WriteOptions(msgspec.Struct, frozen=True):
     """Options of create, update and patch. `validation` is "", Strict, Warn or Ignore.
 
-    `applied` documents come from a server-side apply and say themselves who owns which fields.
+    `applied` documents come from a server-side apply and say themselves who owns which fields;
+    `untracked` writes leave the field owners as they are.
     """
 
     dry_run: bool = False
@@ -40,6 +41,7 @@ class WriteOptions(msgspec.Struct, frozen=True):
     validation: str = ""
     force: bool = False
     applied: bool = False
+    untracked: bool = False
 
 
 class DeleteOptions(msgspec.Struct, frozen=True):

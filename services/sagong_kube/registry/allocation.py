@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import random
 from collections.abc import Callable, Sequence
 
@@ -90,7 +91,7 @@ class Allocations:
     def port(self, claimed: set[str]) -> int:
         """A free node port."""
         first, last = self._ports
-        free = self._pick(first, last + 1, _port_key, claimed)
+        free: int | None = self._pick(first, last + 1, _port_key, claimed)
         if free is None:
             raise refusal.internal("failed to allocate a nodePort: range is full")
         return free
@@ -99,11 +100,11 @@ class Allocations:
         self, low: int, high: int, key: Callable[[int], str], claimed: set[str]
     ) -> int | None:
         for _ in range(_TRIES):
-            at = self._chance.randrange(low, high)
+            at: int = self._chance.randrange(low, high)
             if key(at) not in self._keys and key(at) not in claimed:
                 return at
         start = self._chance.randrange(low, high)
-        for at in (*range(start, high), *range(low, start)):
+        for at in itertools.chain(range(start, high), range(low, start)):
             if key(at) not in self._keys and key(at) not in claimed:
                 return at
         return None

@@ -15,6 +15,7 @@ from sagong_kube.registry.document import Document
 from sagong_kube.registry.resource import Kind, Resource, Subresource
 from sagong_kube.registry.shapes import Patch
 from sagong_kube.schema import decoding, defaults, resources, validation
+from sagong_kube.schema.rules.metadata import name_check
 
 __all__ = ["BuiltinShapes", "apply_document", "builtin_resources", "note_managers"]
 
@@ -49,7 +50,14 @@ def builtin_resources() -> Iterator[Resource]:
 
 
 class BuiltinShapes:
-    """Shapes of built-in kinds."""
+    """Shapes of built-in kinds.
+
+    Pods come in thousands from few templates: what a template's fields are, and that they are right,
+    is kept by a digest of everything but what is each pod's own.
+    """
+
+    def __init__(self) -> None:
+        self._templates: dict[tuple[int, int], Document] = {}
 
     def check(
         self, resource: Resource, document: Document, body: bytes, strictness: str
@@ -75,8 +83,41 @@ class BuiltinShapes:
         """See `Shapes.default`."""
         defaults.apply_defaults(document, _of(document))
 
+    def begin(self, resource: Resource, document: Document, manager: str) -> list[Cause]:
+        """See `Shapes.begin`; pods of one template are examined once."""
+        if resource.storage != "core/pods" or not manager:
+            causes, _ = self._examine(resource, document, manager)
+            return causes
+        digest = _template(document)
+        known = self._templates.get(digest)
+        if known is None:
+            causes, fields = self._examine(resource, document, manager)
+            if not causes and fields is not None:
+                self._remember(digest, fields)
+            return causes
+        _own(document, manager, known)
+        wrong = name_check("Pod")(document["metadata"]["name"])
+        said = f'Invalid value: "{document["metadata"]["name"]}": '
+        return [Cause("FieldValueInvalid", said + why, "metadata.name") for why in wrong]
+
+    def _examine(
+        self, resource: Resource, document: Document, manager: str
+    ) -> tuple[list[Cause], Document | None]:
+        if manager:
+            note_managers(resource, document, None, manager, "", None)
+        errors = validation.validate(document, _of(document), None, "")
+        causes = [Cause(error.reason, error.message, error.path) for error in errors]
+        entries = document["metadata"].get("managedFields") or ()
+        fields = entries[0]["fieldsV1"] if len(entries) == 1 else None
+        return causes, fields
+
+    def _remember(self, digest: tuple[int, int], fields: Document) -> None:
+        if len(self._templates) >= _TEMPLATES:
+            self._templates.clear()
+        self._templates[digest] = fields
+
     def validate(
-        self, resource: Resource, new: Document, old: Document | None, subresource: str
+        self, resource: Resource, new: Document, old: Document, subresource: str
     ) -> list[Cause]:
         """See `Shapes.validate`."""
         if subresource == "binding":
@@ -120,15 +161,34 @@ class BuiltinShapes:
         return decoded.document
 
     def manage(
-        self,
-        resource: Resource,
-        new: Document,
-        old: Document | None,
-        manager: str,
-        subresource: str,
+        self, resource: Resource, new: Document, old: Document, manager: str, subresource: str
     ) -> None:
         """See `Shapes.manage`."""
         note_managers(resource, new, old, manager, subresource, None)
+
+
+_OWN = frozenset(("name", "generateName", "uid", "creationTimestamp", "managedFields"))
+_TEMPLATES = 1024
+
+
+def _template(pod: Document) -> tuple[int, int]:
+    metadata = {key: value for key, value in pod["metadata"].items() if key not in _OWN}
+    shared = {**pod, "metadata": metadata, "generated": "generateName" in pod["metadata"]}
+    encoded = msgspec.json.encode(shared)
+    # Keyed by a secret of this process, and it doesn't let go of the interpreter as hashlib does.
+    return len(encoded), hash(encoded)
+
+
+def _own(document: Document, manager: str, fields: Document) -> None:
+    entry = {
+        "manager": manager,
+        "operation": "Update",
+        "apiVersion": document["apiVersion"],
+        "time": documents.now(),
+        "fieldsType": "FieldsV1",
+        "fieldsV1": fields,
+    }
+    document["metadata"]["managedFields"] = [entry]
 
 
 def _may_repeat(document: Document, body: bytes) -> bool:

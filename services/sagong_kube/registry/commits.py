@@ -185,7 +185,13 @@ class Commits:
 
     async def _plan_write(self, view: View, commit: Commit, write: Write, actor: Actor) -> _Planned:
         resource = resource_of(self._catalogue, write.resource)
-        options = WriteOptions(manager=commit.manager or "sagong", validation="Ignore", force=True)
+        options = WriteOptions(
+            manager=commit.manager or "sagong",
+            validation="Ignore",
+            force=True,
+            # Nobody applies what controllers and nodes create and report; who changes a spec counts.
+            untracked=write.verb not in (Verb.UPDATE, Verb.PATCH) or bool(write.subresource),
+        )
         subresource = "status" if write.verb is Verb.STATUS else write.subresource
         subject = Subject(resource, write.namespace, write.name, actor, options, subresource)
         match write.verb:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import datetime
+import functools
 import random
+import time
 import uuid
 from typing import Any
 
 import msgspec
 
+from sagong.model.times import time_text
 from sagong_kube.storage.record import Record
 
 __all__ = ["Document", "decode", "encode", "labels_of", "now", "timestamp"]
@@ -38,13 +40,17 @@ def encode(document: Document) -> bytes:
 
 def timestamp(seconds: float) -> str:
     """RFC 3339 in whole seconds."""
-    moment = datetime.datetime.fromtimestamp(int(seconds), datetime.UTC)
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return _stamp(int(seconds))
+
+
+@functools.lru_cache(64)
+def _stamp(seconds: int) -> str:
+    return time_text(seconds)
 
 
 def now() -> str:
     """The present as a timestamp."""
-    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return _stamp(int(time.time()))
 
 
 def new_uid(chance: random.Random) -> str:

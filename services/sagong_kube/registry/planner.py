@@ -92,8 +92,8 @@ class Planner:
         key = resource.key(subject.namespace, name)
         if view.record(resource.storage, key) is not None:
             raise refusal.already_exists(resource.plural, resource.group, name)
-        self._manage(subject, document, None)
-        self._refuse(resource, name, self._wrong(resource, name, document, None, ""))
+        manager = "" if self._owners_known(subject) else subject.options.manager
+        self._refuse(resource, name, self.shapes.begin(resource, document, manager))
         await self.admission.validate(review)
         value = documents.encode(document)
         view.plan(
@@ -162,19 +162,15 @@ class Planner:
             dry_run=subject.options.dry_run,
         )
 
-    def _wrong(
-        self,
-        resource: Resource,
-        name: str,
-        new: Document,
-        old: Document | None,
-        subresource: str,
-    ) -> list[Cause]:
-        return _metadata_wrong(new, old) + self.shapes.validate(resource, new, old, subresource)
+    @staticmethod
+    def _owners_known(subject: Subject) -> bool:
+        return subject.options.applied or subject.options.untracked
 
-    def _manage(self, subject: Subject, new: Document, old: Document | None) -> None:
+    def _manage(self, subject: Subject, new: Document, old: Document) -> None:
         options = subject.options
-        if not options.applied:
+        if options.untracked:
+            _keep_owners(new, old)
+        elif not options.applied:
             self.shapes.manage(subject.resource, new, old, options.manager, subject.subresource)
 
     def _refuse(self, resource: Resource, name: str, causes: list[Cause]) -> None:
@@ -241,7 +237,8 @@ class Planner:
                 subject, record.key, value, record, unchanged=True, warnings=review.warnings
             )
         self._manage(subject, new, old)
-        causes = self._wrong(resource, subject.name, new, old, subject.subresource)
+        causes = _metadata_wrong(new, old)
+        causes += self.shapes.validate(resource, new, old, subject.subresource)
         self._refuse(resource, subject.name, causes)
         await self.admission.validate(review)
         if deletion.ends_by_update(new, old):
@@ -294,8 +291,16 @@ def _owners(document: Document) -> list[Document]:
     return [{k: v for k, v in entry.items() if k != "time"} for entry in entries]
 
 
-def _metadata_wrong(new: Document, old: Document | None) -> list[Cause]:
-    if old is None or "deletionTimestamp" not in old["metadata"]:
+def _keep_owners(new: Document, old: Document) -> None:
+    kept = old["metadata"].get("managedFields")
+    if kept:
+        new["metadata"]["managedFields"] = kept
+    else:
+        new["metadata"].pop("managedFields", None)
+
+
+def _metadata_wrong(new: Document, old: Document) -> list[Cause]:
+    if "deletionTimestamp" not in old["metadata"]:
         return []
     before = set(old["metadata"].get("finalizers") or ())
     added = [f for f in new["metadata"].get("finalizers") or () if f not in before]

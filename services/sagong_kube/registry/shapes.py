@@ -33,10 +33,17 @@ class Shapes(Protocol):
         """Fill in defaults."""
         ...
 
+    def begin(self, resource: Resource, document: Document, manager: str) -> list[Cause]:
+        """What is wrong with an object about to be created; notes `manager` as its fields' owner.
+
+        With "" the owners that the document names itself are kept.
+        """
+        ...
+
     def validate(
-        self, resource: Resource, new: Document, old: Document | None, subresource: str
+        self, resource: Resource, new: Document, old: Document, subresource: str
     ) -> list[Cause]:
-        """What is wrong with the object, or with changing it so."""
+        """What is wrong with changing the object so."""
         ...
 
     def patch(self, resource: Resource, live: Document, patch: Patch) -> Document:
@@ -56,12 +63,7 @@ class Shapes(Protocol):
         ...
 
     def manage(
-        self,
-        resource: Resource,
-        new: Document,
-        old: Document | None,
-        manager: str,
-        subresource: str,
+        self, resource: Resource, new: Document, old: Document, manager: str, subresource: str
     ) -> None:
-        """Note who set what by a write that was no apply."""
+        """Note who set what by an update that was no apply."""
         ...

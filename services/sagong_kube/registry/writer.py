@@ -22,7 +22,7 @@ from sagong_kube.storage.record import Record, with_revision
 from sagong_kube.storage.renewals import Renewals
 from sagong_kube.storage.store import Store
 
-__all__ = ["Deleted", "Writer", "Written", "returns_deleted"]
+__all__ = ["Again", "Deleted", "Writer", "Written", "returns_deleted"]
 
 _TRIES = 8
 APPLY_MEDIA = "application/apply-patch+yaml"
@@ -48,17 +48,20 @@ class Deleted(msgspec.Struct, frozen=True):
     warnings: tuple[str, ...] = ()
 
 
+Again = Callable[[], Document]
+
+
 class _Fresh:
     """A document for each try: planning changes what it is given."""
 
-    def __init__(self, document: Document) -> None:
+    def __init__(self, document: Document, again: Again) -> None:
         self._first: Document | None = document
-        self._source = msgspec.json.encode(document)
+        self._again = again
 
     def take(self) -> Document:
         """The document as it came."""
         first, self._first = self._first, None
-        return first if first is not None else msgspec.json.decode(self._source)
+        return first if first is not None else self._again()
 
 
 Plan = Callable[[View], Awaitable[Planned]]
@@ -72,16 +75,16 @@ class Writer:
         self.planner = planner
         self._renewals = renewals
 
-    async def create(self, subject: Subject, document: Document) -> Written:
-        """Make an object."""
-        fresh = _Fresh(document)
+    async def create(self, subject: Subject, document: Document, again: Again) -> Written:
+        """Make an object; `again` gives the document anew when a lost race needs another try."""
+        fresh = _Fresh(document, again)
         return await self._run(
             subject, lambda view: self.planner.create(view, subject, fresh.take())
         )
 
-    async def update(self, subject: Subject, document: Document) -> Written:
-        """Replace an object or one of its subresources."""
-        fresh = _Fresh(document)
+    async def update(self, subject: Subject, document: Document, again: Again) -> Written:
+        """Replace an object or one of its subresources; `again` as for `create`."""
+        fresh = _Fresh(document, again)
         return await self._run(
             subject, lambda view: self.planner.update(view, subject, fresh.take())
         )
