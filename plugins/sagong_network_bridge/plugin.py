@@ -35,6 +35,7 @@ from sagong_network_bridge.firewall import Firewall, Wanted
 from sagong_network_bridge.forwarding import nameservers_of
 from sagong_network_bridge.joining import pieces_of
 from sagong_network_bridge.links import delete_link, links_of
+from sagong_network_bridge.loopback import Loopback
 from sagong_network_bridge.names import Names
 from sagong_network_bridge.namespaces import Home, is_pinned, unpin
 from sagong_network_bridge.neighbours import accept_bridges
@@ -77,6 +78,7 @@ class NetworkBridge:
         self._networks = Networks(settings, self._records, bridges, self._run)
         self._ports = Ports(settings.first_port, settings.last_port)
         self._firewall = Firewall(self._filter, settings.prefix, host.log)
+        self._loopback = Loopback(host.log)
         nameservers = settings.nameservers
         self._names = Names(nameservers, host.log, self._reopen, host.spawn)
         self._sandboxes = Sandboxes(
@@ -88,6 +90,7 @@ class NetworkBridge:
                 firewall=self._firewall,
                 names=self._names,
                 records=self._records,
+                loopback=self._loopback,
                 host=self._route,
                 run=self._run,
             ),
@@ -110,6 +113,7 @@ class NetworkBridge:
     async def start(self) -> None:
         """Find what a predecessor left, finish or sweep it, and go on."""
         await self._run(self._prepare_pins)
+        self._loopback.start()
         await self._networks.start(self._route)
         await self._run(self._sweep)
         await self._routing.restore()
@@ -180,6 +184,7 @@ class NetworkBridge:
         await self._pool.close()
         self._names.close()
         self._ports.close()
+        self._loopback.close()
         self._executor.shutdown(wait=True)
         for channel in (self._route, self._filter):
             channel.close()

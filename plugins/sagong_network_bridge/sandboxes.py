@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from sagong_network_bridge.joining import (
     release_addresses,
 )
 from sagong_network_bridge.links import delete_link, link_index, port_options
+from sagong_network_bridge.loopback import Loopback
 from sagong_network_bridge.names import Names, order_of
 from sagong_network_bridge.namespaces import unpin
 from sagong_network_bridge.netlink import Channel, Request
@@ -53,20 +55,18 @@ _FIRST_INDEX = 2
 _GRACE = 2.0
 
 
+@dataclass(frozen=True, kw_only=True)
 class Tools:
     """What sandboxes are made with."""
 
-    def __init__(
-        self, *, cells: Cells, pool: Pool, firewall: Firewall, names: Names, records: Records,
-        host: Channel, run: Run,
-    ) -> None:  # fmt: skip
-        self.cells = cells
-        self.pool = pool
-        self.firewall = firewall
-        self.names = names
-        self.records = records
-        self.host = host
-        self.run = run
+    cells: Cells
+    pool: Pool
+    firewall: Firewall
+    names: Names
+    records: Records
+    loopback: Loopback
+    host: Channel
+    run: Run
 
 
 class Sandboxes:
@@ -93,6 +93,7 @@ class Sandboxes:
                         range_.reserve(address, sandbox.id)
         for mapping in sandbox.ports:
             self._ports.restore(mapping, sandbox.id)
+        self._tools.loopback.put(sandbox.ports)
 
     def records(self) -> list[SandboxRecord]:
         """All records."""
@@ -170,6 +171,7 @@ class Sandboxes:
         sandbox = self._sandbox(request, draft, cell) if cell is not None else None
         self._tools.names.forget(request.id)
         if sandbox is not None and cell is not None:
+            self._tools.loopback.remove(sandbox.ports)
             with contextlib.suppress(OSError):
                 self._tools.firewall.remove("sandboxes", pieces_of(sandbox, priorities_of(request)))
             await self._tools.run(self._tools.cells.discard, cell)
@@ -217,6 +219,7 @@ class Sandboxes:
             await tools.names.serve(self._order(sandbox), sockets)
         self._reflect(sandbox, priorities_of(request), veths)
         tools.firewall.put("sandboxes", pieces_of(sandbox, priorities_of(request)))
+        tools.loopback.put(sandbox.ports)
         await self._forget_datagrams(sandbox, leaving=False)
         cell.close()
         return SandboxRecord(
@@ -282,6 +285,7 @@ class Sandboxes:
             self._tools.names.forget(identity)
             pieces = pieces_of(sandbox, priorities_of(record.request))
             self._tools.firewall.remove("sandboxes", pieces)
+            self._tools.loopback.remove(sandbox.ports)
             await self._forget_datagrams(sandbox, leaving=True)
             if sandbox.path:
                 await self._tools.run(unpin, Path(sandbox.path))
