@@ -6,12 +6,15 @@ service writes during a swap.
 
 from __future__ import annotations
 
+import asyncio
 import bisect
+import logging
 import uuid
 from typing import Any, TypeVar
 
 import msgspec
 
+from sagong.call import detached
 from sagong.contracts.state import (
     Compare,
     Entry,
@@ -22,7 +25,7 @@ from sagong.contracts.state import (
     Transaction,
     WatchRequest,
 )
-from sagong.errors import AlreadyExists, Gone, InvalidArgument, NotFound
+from sagong.errors import AlreadyExists, Gone, InvalidArgument, NotFound, Unavailable
 from sagong_docker.record import ContainerRecord, ExecRecord, NetworkRecord
 
 __all__ = ["Catalog"]
@@ -49,6 +52,7 @@ class Catalog:
         self._ids: list[str] = []
         self._newest: dict[str, int] = {}
         self._revision = 0
+        self._forgetting: dict[str, asyncio.Future[None]] = {}
 
     async def load(self) -> None:
         """Read everything."""
@@ -100,6 +104,7 @@ class Catalog:
 
     async def add_container(self, record: ContainerRecord) -> None:
         """Keep a new container; AlreadyExists, in Docker's words, when its name is taken."""
+        await self._free(record.name)
         key = f"{_ROOT}names/{record.name}"
         done = await self._commit(
             [_put(key, record.id.encode()), _put(_key(record), _encoded(record))],
@@ -114,6 +119,7 @@ class Catalog:
 
     async def rename_container(self, record: ContainerRecord, name: str) -> ContainerRecord:
         """Give it another name."""
+        await self._free(name)
         key = f"{_ROOT}names/{name}"
         renamed = msgspec.structs.replace(record, name=name)
         done = await self._commit(
@@ -128,16 +134,51 @@ class Catalog:
             raise await self._taken(name)
         return renamed
 
-    async def forget_container(self, id_: str) -> None:
-        """Drop a container, its name and its execs; unknown is no error."""
+    def forget_container(self, id_: str) -> None:
+        """Drop a container, its name and its execs from memory now, from the state soon.
+
+        A crash before that leaves a record whose container is gone; such records are swept.
+        """
         record = self.containers.get(id_)
         if record is None:
             return
-        operations = [_delete(_key(record))]
+        keys = [_key(record)]
         if self.names.get(record.name) == id_:
-            operations.append(_delete(f"{_ROOT}names/{record.name}"))
-        operations += [_delete(_key(e)) for e in self.execs.values() if e.container == id_]
-        await self._commit(operations, [])
+            keys.append(f"{_ROOT}names/{record.name}")
+        keys += [_key(e) for e in self.execs.values() if e.container == id_]
+        for key in keys:
+            self._drop(key)
+        task = asyncio.ensure_future(self._forget([_delete(key) for key in keys]))
+        self._forgetting[record.name] = task
+        task.add_done_callback(lambda done: self._forgotten(record.name, done))
+
+    async def _forget(self, operations: list[Operation]) -> None:
+        with detached():
+            while True:
+                try:
+                    await self._commit(operations, [])
+                    return
+                except Unavailable:
+                    await asyncio.sleep(0.1)
+
+    def _forgotten(self, name: str, done: asyncio.Future[None]) -> None:
+        if self._forgetting.get(name) is done:
+            del self._forgetting[name]
+        if not done.cancelled() and done.exception() is not None:
+            logging.getLogger("sagong.docker").warning(
+                "a record stays until the next sweep", extra={"error": str(done.exception())}
+            )
+
+    async def close(self) -> None:
+        """Wait until what was dropped is dropped for good; at most a second."""
+        if self._forgetting:
+            await asyncio.wait(list(self._forgetting.values()), timeout=1.0)
+
+    async def _free(self, name: str) -> None:
+        """A name that is being given up can be taken when that is done."""
+        task = self._forgetting.get(name)
+        if task is not None:
+            await asyncio.wait([task])
 
     async def keep(self, record: ExecRecord | NetworkRecord) -> None:
         """Keep an exec or a network."""

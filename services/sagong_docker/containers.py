@@ -228,7 +228,7 @@ async def _name_free(engine: Engine, name: str) -> None:
     try:
         await engine.node.inspect(Ref(id=owner))
     except NotFound:
-        await engine.forget(owner)
+        engine.forget(owner)
 
 
 async def _make(
@@ -249,7 +249,7 @@ async def _make(
     with contextlib.suppress(SagongError):
         await engine.node.remove_sandbox(Ref(id=record.id))
     if results[0] is None:
-        await engine.forget(record.id)
+        engine.forget(record.id)
     conflict = next((f for f in failures if isinstance(f, AlreadyExists)), None)
     raise conflict or failures[0]
 
@@ -353,7 +353,7 @@ async def remove(engine: Engine, ask: Ask) -> Response:
             f'cannot remove container "/{record.name}": {_short(error.message)}'
         ) from None
     except NotFound:
-        await engine.forget(record.id)
+        engine.forget(record.id)
         raise NotFound(f"No such container: {ask['id']}") from None
     await _after_removal(engine, record)
     return empty()
@@ -371,7 +371,7 @@ def _short(message: str) -> str:
 async def _after_removal(engine: Engine, record: ContainerRecord) -> None:
     with contextlib.suppress(SagongError):
         await engine.node.remove_sandbox(Ref(id=record.id))
-    await engine.forget(record.id)
+    engine.forget(record.id)
 
 
 async def rename(engine: Engine, ask: Ask) -> Response:

@@ -69,6 +69,10 @@ class Engine:
             raise NotFound(f"No such container: {reference}")
         return record
 
+    async def stop(self) -> None:
+        """Write the rest."""
+        await self.catalog.close()
+
     async def status(self, record: ContainerRecord) -> ContainerStatus:
         """How the node sees it; NotFound in Docker's words when it is gone."""
         try:
@@ -99,9 +103,10 @@ class Engine:
         return foreign(matches[0], "kube") if matches else None
 
     async def networks(self) -> list[Network]:
-        """All networks, host and none too."""
-        found = await self.network.networks()
-        return [*found.networks, *special_networks()]
+        """All networks; host and none too when the plugin has none of its own."""
+        found = (await self.network.networks()).networks
+        names = {network.name for network in found}
+        return [*found, *(n for n in special_networks() if n.name not in names)]
 
     async def network_names(self) -> dict[str, str]:
         """Names by id."""
@@ -123,10 +128,10 @@ class Engine:
                 return match[0]
         raise NotFound(f"network {reference} not found")
 
-    async def forget(self, id_: str) -> None:
+    def forget(self, id_: str) -> None:
         """A container is gone for good."""
         self.pending.ended(id_)
-        await self.catalog.forget_container(id_)
+        self.catalog.forget_container(id_)
 
     async def _hear_node(self) -> None:
         async for event in self._host.hear(Node, ContainerEvent):
@@ -147,7 +152,7 @@ class Engine:
             attributes = {**shown.attributes, "oldName": f"/{old}"}
             shown = Event("container", "rename", event.id, attributes, event.time, shown.owner)
         if event.action == "destroy":
-            await self.forget(event.id)
+            self.forget(event.id)
         self.history.add(shown)
 
     async def _sweep(self) -> None:
@@ -164,7 +169,7 @@ class Engine:
         try:
             await self.node.inspect(Ref(id=id_))
         except NotFound:
-            await self.forget(id_)
+            self.forget(id_)
 
     async def _hear_images(self) -> None:
         async for event in self._host.hear(Images, ImageChanged):

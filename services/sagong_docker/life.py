@@ -161,7 +161,7 @@ async def wait(engine: Engine, ask: Ask) -> Response | None:
     out = ask.request.stream(200, {"Content-Type": "application/json"})
     result = await _result(engine, request, first, waiting)
     if condition == "removed":
-        await engine.forget(record.id)
+        engine.forget(record.id)
     view: dict[str, object] = {"StatusCode": result.code}
     if result.error:
         view["Error"] = {"Message": result.error}

@@ -46,9 +46,10 @@ def endpoint_views(
     version: tuple[int, int],
 ) -> dict[str, Any]:
     """NetworkSettings.Networks: what the container has, else what it will have."""
-    mode = record.host.get("NetworkMode") or "bridge"
+    mode = str(record.host.get("NetworkMode") or "bridge")
     if mode in ("host", "none"):
-        network = HOST_ID if mode == "host" else NONE_ID
+        own = HOST_ID if mode == "host" else NONE_ID
+        network = next((id_ for id_, name in names.items() if name == mode), own)
         return {mode: _view(record, network, None, {}, (), version)}
     if mode.startswith("container:"):
         return {}
@@ -66,10 +67,11 @@ def endpoint_views(
     if found:
         return found
     ids = {name: id_ for id_, name in names.items()}
-    main = "bridge" if mode == "default" else names.get(mode, mode)
-    for name in dict.fromkeys((main, *(names.get(n, n) for n in given))):
-        settings = given.get(name) or given.get(ids.get(name, "")) or {}
-        found[name] = _view(record, "", None, settings, (), version)
+    main: str = "bridge" if mode == "default" else names.get(mode, mode)
+    wishes: list[str] = [main, *(str(names.get(n, n)) for n in given)]
+    for wanted in dict.fromkeys(wishes):
+        settings = given.get(wanted) or given.get(ids.get(wanted, "")) or {}
+        found[wanted] = _view(record, "", None, settings, (), version)
     return found
 
 
@@ -176,7 +178,7 @@ def network_view(
         "Id": network.id,
         "Created": moment_text(network.created),
         "Scope": "local",
-        "Driver": network.driver,
+        "Driver": "null" if network.driver == "none" else network.driver,
         "EnableIPv4": True,
         "EnableIPv6": network.ipv6,
         "IPAM": {

@@ -47,6 +47,7 @@ class Docker:
     async def stop(self) -> None:
         """End everything."""
         await self._server.close()
+        await self.engine.stop()
 
     async def serve(self, request: Request) -> Response | None:
         """Route a request by its version and the table."""

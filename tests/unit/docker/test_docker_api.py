@@ -90,7 +90,8 @@ async def test_the_head_of_a_wait_comes_before_the_start_and_the_code_at_the_end
         id_ = await create(lab, "waited", "sh", "-c", "exit 9")
         reader, writer = await asyncio.open_unix_connection(str(lab.socket))
         writer.write(
-            f"POST /v1.48/containers/{id_}/wait?condition=next-exit HTTP/1.1\r\nHost: d\r\n\r\n".encode()
+            f"POST /v1.48/containers/{id_}/wait?condition=next-exit HTTP/1.1\r\n"
+            "Host: d\r\n\r\n".encode()
         )
         assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
         assert (await lab.raw("POST", f"/v1.48/containers/{id_}/start"))[0] == 204
@@ -219,7 +220,7 @@ async def test_names_and_bodies_outlive_the_service() -> None:
                 while successor.engine.catalog.find("later") is None:
                     await asyncio.sleep(0.01)
             assert successor.engine.catalog.find(later[:6]).name == "later"  # type: ignore[union-attr]
-            await lab.service.engine.forget(later)
+            lab.service.engine.forget(later)
             async with asyncio.timeout(5):
                 while successor.engine.catalog.find("later") is not None:
                     await asyncio.sleep(0.01)

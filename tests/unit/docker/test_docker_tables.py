@@ -524,8 +524,8 @@ def test_every_documented_route_is_served() -> None:
     GET exec/a/json|GET volumes|POST volumes/create|GET volumes/a|DELETE volumes/a
     POST volumes/prune|GET networks|GET networks/a|DELETE networks/a|POST networks/create
     POST networks/a/connect|POST networks/a/disconnect|POST networks/prune|GET plugins|GET nodes
-    GET nodes/a|GET swarm|POST swarm/init|GET services|GET tasks|GET tasks/a/logs|GET secrets|GET configs
-    GET distribution/a/b/json|POST session|POST grpc
+    GET nodes/a|GET swarm|POST swarm/init|GET services|GET tasks|GET tasks/a/logs|GET secrets
+    GET configs|GET distribution/a/b/json|POST session|POST grpc
     """
     for line in documented.replace("\n", "|").split("|"):
         if line.strip():
