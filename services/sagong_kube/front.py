@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable
@@ -22,6 +23,8 @@ __all__ = ["Front"]
 _BODY_LIMIT = 3 << 20
 _GZIP_BYTES = 128 << 10
 _GZIP_LEVEL = 1
+_MESSAGE_PROTOCOLS = ("", "binary.k8s.io", "base64.binary.k8s.io")
+_READS = frozenset(("get", "list", "watch", "head"))
 
 Serve = Callable[[Ask, bytes], Awaitable[Reply]]
 
@@ -29,9 +32,10 @@ Serve = Callable[[Ask, bytes], Awaitable[Reply]]
 class Front:
     """Serves one handler of values on the HTTP layer."""
 
-    def __init__(self, serve: Serve, log: logging.Logger) -> None:
+    def __init__(self, serve: Serve, log: logging.Logger, *, audit: bool = False) -> None:
         self._serve = serve
         self._log = log
+        self._audit = audit
         self.served: dict[tuple[str, str, int], int] = {}
 
     async def handle(self, request: Request) -> Response | None:
@@ -44,8 +48,31 @@ class Front:
                 raise refusal.too_large(
                     f"Request entity too large: limit is {_BODY_LIMIT}"
                 ) from None
-        reply = await self._serve(ask, request.peer.certificate)
+        try:
+            reply = await self._serve(ask, request.peer.certificate)
+        except SagongError as error:
+            self._note(ask, http_code(error))
+            raise
+        self._note(ask, reply.status if isinstance(reply, Answer | Streamed) else 200)
         return await self._send(request, ask, reply)
+
+    def _note(self, ask: Ask, status: int) -> None:
+        """A line of the audit for what may change something, refused or done."""
+        target = ask.target
+        if not self._audit or target.verb in _READS:
+            return
+        facts = {
+            "request": ask.request_id,
+            "user": ask.actor.username,
+            "from": ask.address,
+            "verb": target.verb,
+            "group": target.group,
+            "resource": f"{target.resource}/{target.subresource}".rstrip("/"),
+            "namespace": target.namespace,
+            "object": target.name,
+            "status": status,
+        }
+        self._log.info("audit", extra=facts)
 
     def _ask(self, request: Request) -> Ask:
         query: dict[str, list[str]] = {}
@@ -117,6 +144,9 @@ class Front:
 
     async def _streamed(self, request: Request, ask: Ask, reply: Streamed) -> None:
         self._count(ask, reply.status)
+        if ask.upgrade == "websocket":
+            await self._messages(request, ask, reply)
+            return
         headers = {
             "Audit-Id": request.id,
             "Cache-Control": "no-cache, private",
@@ -131,6 +161,26 @@ class Front:
                     await stream.write(part)
         finally:
             forget()
+
+    async def _messages(self, request: Request, ask: Ask, reply: Streamed) -> None:
+        """A watch or a log over a WebSocket: a message for each event or piece."""
+        socket = request.websocket(_MESSAGE_PROTOCOLS)
+        encoded = socket.protocol.startswith("base64.")
+        forget = request.on_drain(reply.stop) if reply.stop is not None else _nothing
+        gone = asyncio.ensure_future(_closed(socket, reply))
+        try:
+            async with contextlib.aclosing(reply.parts) as parts:
+                async for part in parts:
+                    for message in part.splitlines(True) if _is_watch(ask) else (part,):
+                        socket.send(_message(message, ask, encoded=encoded))
+                    await socket.drain()
+            await socket.close()
+        except ConnectionError:
+            return
+        finally:
+            forget()
+            gone.cancel()
+            await asyncio.gather(gone, return_exceptions=True)
 
     async def _socket(self, request: Request, reply: Socket) -> None:
         protocols = (reply.protocol,) if reply.protocol else ()
@@ -217,6 +267,23 @@ def _gzipped(pieces: Iterable[bytes]) -> Iterable[bytes]:
         if data:
             yield data
     yield compressor.flush()
+
+
+async def _closed(socket: WebSocket, reply: Streamed) -> None:
+    while await socket.receive() is not None:
+        continue
+    if reply.stop is not None:
+        reply.stop()
+
+
+def _is_watch(ask: Ask) -> bool:
+    return ask.target.verb == "watch"
+
+
+def _message(data: bytes, ask: Ask, *, encoded: bool) -> bytes | str:
+    if encoded:
+        return base64.b64encode(data).decode()
+    return data.decode() if _is_watch(ask) else data
 
 
 def _nothing() -> None:

@@ -60,7 +60,7 @@ class Kube:
             chance=random.Random(),
         )
         self._advertised = Advertised(self._assembly.allocations.first_address, address, port)
-        self._front = Front(self._assembly.router.serve, host.log)
+        self._front = Front(self._assembly.router.serve, host.log, audit=self._settings.audit)
         self._server = HttpServer(
             self._front.handle,
             refusal=self._front.refuse,

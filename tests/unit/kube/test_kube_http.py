@@ -382,3 +382,14 @@ async def test_metrics_and_health_tell_what_is() -> None:
         version = (await at.ask("GET", "/version", status=200)).json
         assert version["gitVersion"].startswith("v1.32.")
         assert "+sagong" in version["gitVersion"]
+
+
+async def test_audit_tells_who_wrote_what(caplog: Any) -> None:
+    caplog.set_level("INFO", "sagong.kube")
+    async with served(audit=True) as at:
+        await at.ask("POST", MAPS, config("m"), status=201)
+        await at.ask("GET", f"{MAPS}/m", status=200)
+        await at.ask("DELETE", f"{MAPS}/none", status=404)
+    lines = [record for record in caplog.records if record.message == "audit"]
+    told = [(line.verb, line.user, line.status) for line in lines]
+    assert told == [("create", "admin", 201), ("delete", "admin", 404)]
