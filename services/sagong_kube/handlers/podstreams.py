@@ -29,6 +29,7 @@ from sagong_kube.registry.resource import Resource
 from sagong_kube.streams import portforward
 from sagong_kube.streams.address import frames
 from sagong_kube.streams.pipe import Pipe
+from sagong_kube.streams.portforward import Dial
 from sagong_kube.streams.process import bridge
 from sagong_kube.streams.session import (
     SPDY_PROTOCOLS,
@@ -134,7 +135,7 @@ class PodStreams:
 
         return Raw(headers, serve)
 
-    def _dialer(self, pod: Document) -> portforward.Dial:
+    def _dialer(self, pod: Document) -> Dial:
         node = self._local()
 
         async def dial(port: int) -> Address:
@@ -148,7 +149,7 @@ def _offered(ask: Ask, header: str) -> list[str]:
     return [name.strip() for name in ask.headers.get(header, "").split(",") if name.strip()]
 
 
-def _forward_socket(ask: Ask, offered: Sequence[str], dial: portforward.Dial) -> Socket:
+def _forward_socket(ask: Ask, offered: Sequence[str], dial: Dial) -> Socket:
     if portforward.TUNNEL in offered:
 
         async def tunnel(socket: MessageSocket) -> None:

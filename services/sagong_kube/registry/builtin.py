@@ -107,7 +107,7 @@ class BuiltinShapes:
             note_managers(resource, document, None, manager, "", None)
         errors = validation.validate(document, _of(document), None, "")
         causes = [Cause(error.reason, error.message, error.path) for error in errors]
-        entries = document["metadata"].get("managedFields") or ()
+        entries: list[Document] = document["metadata"].get("managedFields") or []
         fields = entries[0]["fieldsV1"] if len(entries) == 1 else None
         return causes, fields
 
