@@ -52,6 +52,8 @@ class Bridges:
             if network.ipv6:
                 self._forward_ipv6()
             write_sysctl(f"net/ipv6/conf/{name}/accept_ra", "0")
+            # A second of looking for duplicates would be one without neighbours.
+            write_sysctl(f"net/ipv6/conf/{name}/accept_dad", "0")
             write_sysctl(f"net/ipv6/conf/{name}/disable_ipv6", "0" if network.ipv6 else "1")
 
     def _forward_ipv6(self) -> None:

@@ -119,6 +119,7 @@ class Cells:
         with contextlib.suppress(FileNotFoundError):
             write_sysctl("net.ipv6.conf.default.disable_ipv6", "0" if port.ipv6 else "1")
             write_sysctl("net.ipv6.conf.default.accept_ra", "0")
+            write_sysctl("net.ipv6.conf.default.accept_dad", "0")
         name = f"{self._prefix}v{secrets.token_hex(5)}"
         index = _FIRST_INDEX + int(interface.removeprefix("eth"))
         self._make(links.Veth(name, port.ifindex, namespace, interface, index, port.mtu), port)

@@ -143,9 +143,9 @@ class Loopback:
                 continue
             key = ctypes.create_string_buffer(_key(mapping), 8)
             data = ctypes.create_string_buffer(value, 4)
-            where = struct.pack(
-                "=IxxxxQQQ", self._map, ctypes.addressof(key), ctypes.addressof(data), 0
-            )
+            # A deletion has no value, and the kernel insists.
+            given = ctypes.addressof(data) if value else 0
+            where = struct.pack("=IxxxxQQQ", self._map, ctypes.addressof(key), given, 0)
             with contextlib.suppress(FileNotFoundError):
                 _bpf(command, where)
 

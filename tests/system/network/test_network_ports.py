@@ -1,0 +1,275 @@
+"""Published ports from everywhere they must work, and from where they must not."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from pathlib import Path
+
+import pytest
+
+from sagong.contracts.network import Network, NetworkRef, PortMapping, SandboxRef
+from sagong.errors import Conflict, FailedPrecondition
+from tests.system.network.outer import (
+    Server,
+    World,
+    dial,
+    joined,
+    machine,
+    plugin,
+    shell,
+    within,
+)
+
+pytestmark = pytest.mark.root
+
+SIX = Network(id="6" * 64, name="six", ipv6=True)
+
+
+async def from_everywhere(base: Path) -> None:
+    async with plugin(base) as network:
+        world = World(base)
+        await network.create(SIX)
+        for name, wanted in (("four", "bridge"), ("both", "six")):
+            for protocol in ("tcp", "udp"):
+                ports = (PortMapping(container_port=80, protocol=protocol),)
+                sandbox = await joined(network, f"{name}-{protocol}", wanted, ports=ports)
+                server = Server(sandbox.path, 80, name, protocol)
+                port = sandbox.ports[0].host_port
+                gateway = sandbox.endpoints[0].gateway4
+                for address in ("127.0.0.1", "127.9.9.9", "::1", gateway, World.machine):
+                    answer = await dial("", address, port, protocol)
+                    assert answer[0] == name, (name, protocol, address, answer)
+                answer = await dial(world.path, World.machine, port, protocol)
+                assert answer == (name, World.address), "the client's address is lost"
+                if name == "both":
+                    answer = await dial(world.path, World.machine6, port, protocol)
+                    assert answer == (name, World.address6)
+                    six = sandbox.endpoints[0].gateway6
+                    assert (await dial("", six, port, protocol))[0] == name
+                    assert (await dial(sandbox.path, six, port, protocol))[0] == name
+                server.close()
+        world.close()
+
+
+def test_a_published_port_is_reached_from_everywhere() -> None:
+    machine(from_everywhere)
+
+
+async def only_by_the_port(base: Path) -> None:
+    async with plugin(base) as network:
+        world = World(base)
+        ports = (PortMapping(container_port=80, host_ip="127.0.0.1"),)
+        sandbox = await joined(network, "c", "bridge", ports=ports)
+        server, port = Server(sandbox.path, 80, "c"), sandbox.ports[0].host_port
+        assert (await dial("", "127.0.0.1", port))[0] == "c"
+        assert (await dial(world.path, World.machine, port))[0] == ""
+        shell(world.path, f"ip route add 172.16.0.0/12 via {World.machine}")
+        address = sandbox.endpoints[0].ipv4
+        assert (await dial(world.path, address, 80))[0] == "", "unpublished ports are open"
+        shell(world.path, f"ip route add 127.0.0.1/32 via {World.machine} dev plug")
+        assert (await dial(sandbox.path, World.address, 1))[1] != "timed out"
+        server.close()
+        world.close()
+
+
+def test_what_is_not_published_is_not_reached_from_outside() -> None:
+    machine(only_by_the_port)
+
+
+async def loopback_is_shut(base: Path) -> None:
+    """Bridges route 127.0.0.0/8 for published ports; containers must not use that."""
+    async with plugin(base) as network:
+        sandbox = await joined(network, "c", "bridge")
+        listening = Server("", 7777, "secret")
+        shell(sandbox.path, "sysctl -w net.ipv4.conf.all.route_localnet=1")
+        shell(sandbox.path, "ip route del local 127.0.0.0/8 table local; ip addr flush dev lo")
+        shell(sandbox.path, f"ip route add 127.0.0.1 via {sandbox.endpoints[0].gateway4}")
+        assert (await dial(sandbox.path, "127.0.0.1", 7777))[0] == ""
+        listening.close()
+
+
+def test_a_container_does_not_reach_the_machine_s_loopback() -> None:
+    machine(loopback_is_shut)
+
+
+async def taken_by_a_program(base: Path) -> None:
+    async with plugin(base) as network:
+        with contextlib.closing(socket.socket()) as program:
+            program.bind(("127.0.0.1", 9000))
+            program.listen()
+            ports = (PortMapping(container_port=80, host_port=9000),)
+            with pytest.raises(Conflict, match="port is already allocated"):
+                await joined(network, "c", "bridge", ports=ports)
+        foreign = (PortMapping(container_port=80, host_port=9001, host_ip="203.0.113.7"),)
+        with pytest.raises(FailedPrecondition, match="Cannot assign requested address"):
+            await joined(network, "c", "bridge", ports=foreign)
+        await joined(network, "c", "bridge", ports=ports)
+        with contextlib.closing(socket.socket()) as program, pytest.raises(OSError):
+            program.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            program.bind(("0.0.0.0", 9000))
+        await network.leave(SandboxRef(id="c"))
+        with contextlib.closing(socket.socket()) as program:
+            program.bind(("0.0.0.0", 9000))
+
+
+def test_ports_and_programs_of_the_machine_exclude_each_other() -> None:
+    machine(taken_by_a_program)
+
+
+async def moved_flow(base: Path) -> None:
+    async with plugin(base) as network:
+        ports = (PortMapping(container_port=53, host_port=5353, protocol="udp"),)
+        first = await joined(network, "first", "bridge", ports=ports)
+        server = Server(first.path, 53, "first", "udp")
+        with contextlib.closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as client:
+            client.settimeout(2)
+            client.connect(("127.0.0.1", 5353))
+
+            def ask() -> str:
+                client.send(b"?")
+                return client.recv(100).decode().split()[0]
+
+            assert await asyncio.to_thread(ask) == "first"
+            await network.leave(SandboxRef(id="first"))
+            second = await joined(network, "second", "bridge", ports=ports)
+            other = Server(second.path, 53, "second", "udp")
+            assert await asyncio.to_thread(ask) == "second", "the flow went on to what is gone"
+        server.close()
+        other.close()
+
+
+def test_a_datagram_flow_follows_its_port() -> None:
+    machine(moved_flow)
+
+
+async def cut_networks(base: Path) -> None:
+    async with plugin(base) as network:
+        world = World(base)
+        inside = Server(world.path, 80, "world")
+        for name, more in (
+            ("inner", {"internal": True}),
+            ("alone", {"isolated": True}),
+            ("plain", {}),
+            ("quiet", {"options": (("com.docker.network.bridge.enable_icc", "false"),)}),
+        ):
+            identity = name.encode().hex().ljust(64, "0")
+            await network.create(Network(id=identity, name=name, **more))
+        ports = (PortMapping(container_port=80),)
+        made = {}
+        for name in ("inner", "alone", "plain", "quiet"):
+            made[name] = await joined(network, name, name, ports=ports)
+        servers = [Server(sandbox.path, 80, name) for name, sandbox in made.items()]
+        out = {name: (await dial(made[name].path, World.address, 80))[0] for name in made}
+        assert out == {"inner": "", "alone": "world", "plain": "world", "quiet": "world"}
+        port, gateway = made["plain"].ports[0].host_port, made["plain"].endpoints[0].gateway4
+        assert (await dial(made["quiet"].path, gateway, port))[0] == "plain"
+        assert (await dial(made["alone"].path, gateway, port))[0] == "", "isolated, yet reached"
+        neighbour = await joined(network, "neighbour", "quiet")
+        address = made["quiet"].endpoints[0].ipv4
+        assert (await dial(neighbour.path, address, 80))[0] == "", "enable_icc=false is ignored"
+        for server in (*servers, inside):
+            server.close()
+        world.close()
+
+
+def test_internal_isolated_and_quiet_networks() -> None:
+    machine(cut_networks)
+
+
+async def foreign_firewall(base: Path) -> None:
+    async with plugin(base) as network:
+        world = World(base)
+        outside = Server(world.path, 80, "world")
+        ports = (PortMapping(container_port=80),)
+        sandbox = await joined(network, "c", "bridge", ports=ports)
+        server, port = Server(sandbox.path, 80, "c"), sandbox.ports[0].host_port
+        shell(
+            "",
+            "iptables -P FORWARD DROP; iptables -N DOCKER-USER; iptables -A DOCKER-USER -j RETURN;"
+            "iptables -I FORWARD -j DOCKER-USER",
+        )
+        await asyncio.sleep(0.3)
+        assert (await dial(world.path, World.machine, port))[0] == "c", shell(
+            "", "nft list ruleset"
+        )
+        assert (await dial(sandbox.path, World.address, 80))[0] == "world"
+        assert "sagong sg from sagong0" in shell("", "nft list chain ip filter DOCKER-USER")
+        await network.create(SIX)
+        assert "sagong sg to sg-666" in shell("", "nft list chain ip filter DOCKER-USER")
+        await network.delete(NetworkRef(id=SIX.id))
+        assert "sg-666" not in shell("", "nft list chain ip filter DOCKER-USER")
+        server.close()
+        outside.close()
+        world.close()
+
+
+def test_a_foreign_forward_chain_that_drops_lets_us_through() -> None:
+    machine(foreign_firewall)
+
+
+async def flushed(base: Path) -> None:
+    async with plugin(base) as network:
+        ports = (PortMapping(container_port=80),)
+        sandbox = await joined(network, "c", "bridge", ports=ports)
+        server, port = Server(sandbox.path, 80, "c"), sandbox.ports[0].host_port
+        shell("", "nft flush ruleset")
+        await asyncio.sleep(0.3)
+        assert (await dial("", "127.0.0.1", port))[0] == "c", "the firewall did not come back"
+        shell("", "nft flush ruleset")
+        other = await joined(network, "d", "bridge", ports=(PortMapping(container_port=80),))
+        again = Server(other.path, 80, "d")
+        await asyncio.sleep(0.3)
+        assert (await dial("", "127.0.0.1", other.ports[0].host_port))[0] == "d"
+        server.close()
+        again.close()
+
+
+def test_a_flushed_firewall_comes_back() -> None:
+    machine(flushed)
+
+
+async def inner_addresses(base: Path) -> None:
+    async with plugin(base) as network:
+        sandbox = await joined(
+            network,
+            "c",
+            "bridge",
+            sysctls=(("net.ipv4.ip_default_ttl", "42"),),
+            ingress_bps=8_000_000,
+            egress_bps=4_000_000,
+        )
+        assert shell(sandbox.path, "cat /proc/sys/net/ipv4/ip_default_ttl").strip() == "42"
+        assert "rate 4Mbit" in shell(sandbox.path, "tc qdisc show dev eth0")
+        assert "rate 8Mbit" in shell("", "tc qdisc show")
+
+        def transfer() -> float:
+            """Seconds for 2 MB out of the container, through its bucket of half a MB a second."""
+            import time
+
+            received = 0
+            listener = socket.create_server(("0.0.0.0", 9999))
+            gateway = sandbox.endpoints[0].gateway4
+
+            def send() -> socket.socket:
+                channel = socket.create_connection((gateway, 9999))
+                return channel
+
+            channel = within(sandbox.path, send)
+            peer, _ = listener.accept()
+            channel.setblocking(False)
+            began = time.monotonic()
+            while received < 600_000:
+                with contextlib.suppress(BlockingIOError):
+                    channel.send(bytes(65536))
+                received += len(peer.recv(65536))
+            for one in (channel, peer, listener):
+                one.close()
+            return time.monotonic() - began
+
+        assert await asyncio.to_thread(transfer) > 0.5, "nothing was held back"
+
+
+def test_sysctls_and_bandwidth() -> None:
+    machine(inner_addresses)
