@@ -18,7 +18,7 @@ from sagong.model.k8s.core_v1 import (
     Volume,
 )
 
-__all__ = ["Lent", "check_type", "claim_name", "lent_memory", "lent_persistent"]
+__all__ = ["Lent", "bound", "check_type", "claim_name", "lent_memory", "lent_persistent"]
 
 _TYPES = {
     "Directory": stat.S_ISDIR,
@@ -89,6 +89,12 @@ def lent_persistent(
         driver = attributes_of(spec.csi.driver)
         return Lent(spec.csi.volume_handle, driver, attributes, readonly=readonly)
     raise InvalidArgument(f"persistentvolume {volume.metadata.name} is of an unsupported type")
+
+
+def bound(volume: PersistentVolume, path: str) -> Lent:
+    """A path of the machine as a volume, so that parts of it can be held."""
+    options = (("type", "none"), ("device", path), ("o", "bind"))
+    return Lent(f"pv-{volume.metadata.uid or volume.metadata.name}", "local", options)
 
 
 def attributes_of(driver: str) -> str:

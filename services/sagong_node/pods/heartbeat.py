@@ -19,7 +19,7 @@ from sagong.contracts.objects import (
     Verb,
     Write,
 )
-from sagong.errors import AlreadyExists, NotFound, SagongError
+from sagong.errors import AlreadyExists, NotFound, SagongError, Unavailable
 from sagong.following import follow
 from sagong.model.k8s.core_v1 import Node
 from sagong_node.pods.machine import Facts, Load, load
@@ -30,6 +30,7 @@ from sagong_node.pods.surroundings import Surroundings
 __all__ = ["Heartbeat"]
 
 _NODES, _LEASES, _LEASE_NAMESPACE = "v1/nodes", "coordination.k8s.io/v1/leases", "kube-node-lease"
+_AGAIN = 1.0
 
 
 class Heartbeat:
@@ -75,12 +76,14 @@ class Heartbeat:
         """Every ten seconds the lease; the status when it has changed, and every five minutes."""
         await self._known.wait()
         while True:
+            pause = self._settings.renew_seconds
             try:
                 await self._renew()
                 await self._tell_status()
             except SagongError as error:
                 self._log.info("heartbeat of node %s: %s", self._settings.name, error.message)
-            await asyncio.sleep(self._settings.renew_seconds)
+                pause = min(pause, _AGAIN)
+            await asyncio.sleep(pause)
 
     async def _commit(self, *writes: Write) -> tuple[Outcome, ...]:
         commit = Commit(id=uuid.uuid4().hex, writes=writes, manager="kubelet")
@@ -108,6 +111,7 @@ class Heartbeat:
         if created.error and created.error != AlreadyExists.code:
             self._log.warning("can't register node %s: %s", name, created.message)
             return
+        self._node = msgspec.json.decode(told.body or created.body, type=Node)
         if not told.error:
             self._told, self._told_at = _steady(document["status"]), time.monotonic()
         self._log.info("registered node %s", name)
@@ -166,6 +170,9 @@ class Heartbeat:
                 body=msgspec.json.encode(document),
             )
         )
+        self._lease = None
+        if outcome.error:
+            raise Unavailable(f"its lease: {outcome.message}")
         self._lease = msgspec.json.decode(outcome.body) if outcome.body else None
 
     async def _read_lease(self) -> dict[str, Any] | None:

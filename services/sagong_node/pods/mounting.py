@@ -10,11 +10,12 @@ from pathlib import Path
 from sagong.contracts.node import FileMount
 from sagong.errors import FailedPrecondition
 from sagong.model.k8s.core_v1 import VolumeMount
+from sagong_node.pods.claims import Lent
 from sagong_node.pods.environment import expand
 from sagong_node.pods.naming import AnyContainer
 from sagong_node.pods.subpath import held_subpath
 
-__all__ = ["Source", "mounts_of"]
+__all__ = ["Source", "lent_parts", "mounts_of"]
 
 _PROPAGATION = {"HostToContainer": "rslave", "Bidirectional": "rshared", "None": "rprivate"}
 
@@ -23,8 +24,9 @@ _PROPAGATION = {"HostToContainer": "rslave", "Bidirectional": "rshared", "None":
 class Source:
     """Where a volume is: a path of the host, or an image. `make` lets the runtime make a missing one.
 
-    `visible`: this process sees the path, so that subPaths can be checked here. `privileged` sources
-    (hostPath) are the machine's own files anyway.
+    `visible`: this process sees the path, so that subPaths can be checked here. `lent`: slot `volume`
+    can hold a part of it, so that nobody swaps it for a link. `privileged` sources (hostPath) are the
+    machine's own files anyway.
     """
 
     path: str = ""
@@ -33,24 +35,47 @@ class Source:
     make: bool = False
     visible: bool = False
     privileged: bool = False
+    lent: Lent | None = None
+
+
+Held = Mapping[tuple[str, str], str]
+
+
+def lent_parts(
+    container: AnyContainer, sources: Mapping[str, Source], values: Mapping[str, str]
+) -> list[tuple[str, str, Lent]]:
+    """(volume, subPath, lent volume) of parts that slot `volume` must hold."""
+    found = []
+    for mount in container.volume_mounts:
+        source, subpath = sources.get(mount.name), _subpath(mount, values)
+        if source is not None and source.lent is not None and subpath and not source.privileged:
+            found.append((mount.name, subpath, source.lent))
+    return found
 
 
 def mounts_of(
-    container: AnyContainer, sources: Mapping[str, Source], values: Mapping[str, str]
+    container: AnyContainer,
+    sources: Mapping[str, Source],
+    values: Mapping[str, str],
+    held: Held,
 ) -> tuple[FileMount, ...]:
-    """Mounts in the spec's order; FailedPrecondition names a volume that can't be mounted so."""
-    return tuple(_mount(mount, sources, values) for mount in container.volume_mounts)
+    """Mounts in the spec's order; FailedPrecondition names a volume that can't be mounted so.
+
+    `held` are paths of lent parts by volume and subPath.
+    """
+    return tuple(_mount(mount, sources, values, held) for mount in container.volume_mounts)
+
+
+def _subpath(mount: VolumeMount, values: Mapping[str, str]) -> str:
+    return expand(mount.sub_path_expr, values) if mount.sub_path_expr else mount.sub_path
 
 
 def _mount(
-    mount: VolumeMount, sources: Mapping[str, Source], values: Mapping[str, str]
+    mount: VolumeMount, sources: Mapping[str, Source], values: Mapping[str, str], held: Held
 ) -> FileMount:
-    source = sources.get(mount.name)
+    source, subpath = sources.get(mount.name), _subpath(mount, values)
     if source is None:
         raise FailedPrecondition(f"volume {mount.name} is not there")
-    subpath = mount.sub_path
-    if mount.sub_path_expr:
-        subpath = expand(mount.sub_path_expr, values)
     target = posixpath.normpath(posixpath.join("/", mount.mount_path))
     if source.image:
         return FileMount(
@@ -59,10 +84,10 @@ def _mount(
     return FileMount(
         kind="bind",
         target=target,
-        source=_path(mount.name, source, subpath),
+        source=held.get((mount.name, subpath)) or _path(mount.name, source, subpath),
         readonly=mount.read_only or source.readonly,
         propagation=_PROPAGATION.get(mount.mount_propagation or "", "rprivate"),
-        create=source.make or (bool(subpath) and not source.visible),
+        create=source.make or (bool(subpath) and source.privileged),
     )
 
 
@@ -71,12 +96,11 @@ def _path(name: str, source: Source, subpath: str) -> str:
         return source.path
     if source.visible:
         return str(held_subpath(Path(source.path), subpath, create=not source.readonly))
+    parts = [part for part in subpath.split("/") if part not in ("", ".")]
+    if ".." in parts or subpath.startswith("/"):
+        raise FailedPrecondition(f"subPath {subpath!r} of volume {name} must stay inside it")
     if source.privileged:
-        parts = [part for part in subpath.split("/") if part not in ("", ".")]
-        if ".." in parts or subpath.startswith("/"):
-            raise FailedPrecondition(f"subPath {subpath!r} of volume {name} must stay inside it")
         return posixpath.join(source.path, *parts)
     raise FailedPrecondition(
-        f"subPath {subpath!r} of volume {name}: the node does not see {source.path} and so can't "
-        "make sure that no link leads out of it; give service node the right to read that path"
+        f"subPath {subpath!r} of volume {name}: nobody can make sure that no link leads out of it"
     )

@@ -167,8 +167,9 @@ def _conditions(known: Node, settings: PodSettings, load: Load, now: float) -> l
 def lease_document(
     name: str, uid: str, seconds: int, now: float, *, known: Mapping[str, Any] | None = None
 ) -> Document:
-    """The node's lease, renewed."""
-    metadata: Document = dict(known or {}).get("metadata") or {
+    """The node's lease, renewed; it goes with its Node object."""
+    metadata: Document = {
+        **(dict(known or {}).get("metadata") or {}),
         "name": name,
         "namespace": "kube-node-lease",
         "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": name, "uid": uid}],

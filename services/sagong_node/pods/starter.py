@@ -146,7 +146,7 @@ class Starter:
         try:
             site = await self._site(pod, container, origin, place, image)
             spec = container_spec(pod, container, origin, site)
-        except (FailedPrecondition, InvalidArgument, OSError, ValueError) as error:
+        except (SagongError, OSError, ValueError) as error:
             self._failed(pod, container, str(error))
             raise Refused("CreateContainerConfigError", str(error)) from None
         try:
@@ -226,13 +226,14 @@ class Starter:
             host=around.host,
             capacity=around.capacity,
         )
+        held = await around.volumes.hold(pod, container, place.sources, env)
         log, termination = log_path(around.logs, origin), termination_path(around.pods, origin)
         _prepare_files(log, termination)
         return Site(
             sandbox=place.sandbox,
             image=image,
             env=env,
-            mounts=mounts_of(container, place.sources, env),
+            mounts=mounts_of(container, place.sources, env, held),
             resolv_conf=resolv_conf(pod, around.settings, _machine_resolver()),
             log=log,
             log_size=around.settings.log_size,

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from sagong.contracts.volume import (
@@ -25,7 +26,7 @@ from sagong.model.k8s.core_v1 import (
 )
 from sagong_node.pods import claims
 from sagong_node.pods.environment import references
-from sagong_node.pods.mounting import Source
+from sagong_node.pods.mounting import Source, lent_parts
 from sagong_node.pods.naming import AnyContainer
 from sagong_node.pods.payload import Downward, content_of, token_wishes, wants
 from sagong_node.pods.projection import write_content
@@ -33,6 +34,8 @@ from sagong_node.pods.sources import Reference, Sources
 from sagong_node.pods.tokens import Tokens
 
 __all__ = ["MountFailed", "PodVolumes", "needed"]
+
+_UID_LABEL = "io.kubernetes.pod.uid"
 
 
 class MountFailed(Exception):
@@ -72,6 +75,7 @@ class PodVolumes:
         self._lender = lender
         self._sources = sources
         self._tokens = tokens
+        self._made: dict[str, set[str]] = {}
 
     async def prepare(self, pod: Pod, downward: Downward) -> dict[str, Source]:
         """Make all volumes; MountFailed tells the first that can't be. Doing it again is harmless."""
@@ -109,8 +113,10 @@ class PodVolumes:
         if self._tokens is not None:
             self._tokens.forget(uid)
         await self._lender.unpublish(UnpublishRequest(owner=uid))
-        for name in volumes:
-            await self._lender.delete(VolumeRef(name=name))
+        for name in {*volumes, *self._made.pop(uid, ())}:
+            # Other pods on this node may have the same claim.
+            with contextlib.suppress(FailedPrecondition):
+                await self._lender.delete(VolumeRef(name=name))
         await asyncio.get_running_loop().run_in_executor(None, remove_tree, self._directory / uid)
 
     def made_names(self, pod: Pod) -> list[str]:
@@ -214,27 +220,49 @@ class PodVolumes:
         found = claims.lent_persistent(claim, backing)
         asked = volume.persistent_volume_claim
         readonly = bool(asked and asked.read_only)
-        if isinstance(found, HostPathVolumeSource):
+        if isinstance(found, HostPathVolumeSource) and backing is not None:
             source = _host_path(found)
-            return Source(source.path, readonly=readonly, make=source.make)
+            lent = claims.bound(backing, found.path)
+            return Source(source.path, readonly=readonly, make=source.make, lent=lent)
+        assert isinstance(found, claims.Lent)
         return await self._lend(pod, found, readonly=readonly)
 
     async def _lend(self, pod: Pod, lent: claims.Lent, *, readonly: bool = False) -> Source:
+        path = await self._publish(pod, lent, readonly=readonly)
+        return Source(path, readonly=readonly or lent.readonly, lent=lent)
+
+    async def _publish(
+        self, pod: Pod, lent: claims.Lent, *, readonly: bool = False, subpath: str = ""
+    ) -> str:
+        uid = pod.metadata.uid
         if lent.made or lent.options:
+            self._made.setdefault(uid, set()).add(lent.name)
             await self._lender.create(
                 VolumeSpec(
                     name=lent.name,
                     driver=lent.driver,
                     options=lent.options,
-                    labels=(("io.kubernetes.pod.uid", pod.metadata.uid),) if lent.made else (),
+                    labels=((_UID_LABEL, uid),) if lent.made else (),
                     anonymous=lent.made,
                 )
             )
-        readonly = readonly or lent.readonly
-        answer = await self._lender.publish(
-            PublishRequest(name=lent.name, owner=pod.metadata.uid, readonly=readonly)
+        request = PublishRequest(
+            name=lent.name, owner=uid, readonly=readonly or lent.readonly, subpath=subpath
         )
-        return Source(answer.path, readonly=readonly, visible=os.path.isdir(answer.path))
+        return (await self._lender.publish(request)).path
+
+    async def hold(
+        self,
+        pod: Pod,
+        container: AnyContainer,
+        sources: Mapping[str, Source],
+        values: Mapping[str, str],
+    ) -> dict[tuple[str, str], str]:
+        """Paths of the parts of lent volumes that a container mounts, by volume and subPath."""
+        return {
+            (name, subpath): await self._publish(pod, lent, subpath=subpath)
+            for name, subpath, lent in lent_parts(container, sources, values)
+        }
 
 
 def _owned(owners: list[object], pod: Pod) -> bool:

@@ -320,7 +320,7 @@ class FakeVolumes(Slot):
 
     async def publish(self, request: PublishRequest) -> Published:
         self.published.add((request.owner, request.name))
-        path = self._directory / request.name
+        path = self._directory / request.name / request.subpath
         path.mkdir(parents=True, exist_ok=True)
         return Published(path=str(path))
 

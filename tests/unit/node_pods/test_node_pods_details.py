@@ -165,6 +165,7 @@ async def test_volumes_of_the_machine(tmp_path: Path) -> None:
         ]
         mounts = [{"name": v["name"], "mountPath": f"/m/{v['name']}"} for v in volumes]
         mounts.append({"name": "disk", "mountPath": "/m/part", "subPathExpr": "$(WHO)/x"})
+        mounts.append({"name": "claim", "mountPath": "/m/held", "subPath": "inner"})
         main = container(volumeMounts=mounts, env=[{"name": "WHO", "value": "me"}])
         context = {"fsGroup": 77}
         node.objects.put(pod("web", main, volumes=volumes, securityContext=context))
@@ -176,7 +177,8 @@ async def test_volumes_of_the_machine(tmp_path: Path) -> None:
         assert by_target["/m/host"].create and not by_target["/m/claim"].create
         assert by_target["/m/claim"].readonly
         assert by_target["/m/claim"].source == "/srv/pv-1"
-        (memory,) = node.volumes.volumes.values()
+        assert by_target["/m/held"].source.endswith("volumes/pv-uid-pv-1/inner")
+        memory = node.volumes.volumes["pod-uid-web-memory"]
         assert dict(memory.options)["o"] == "mode=2777,size=1048576,gid=77"
         node.objects.delete("Pod", "web", grace=1)
         await node.until(lambda: node.objects.pod("web") is None)

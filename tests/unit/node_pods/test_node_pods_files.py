@@ -20,8 +20,8 @@ from sagong.model.k8s.core_v1 import (
     PersistentVolumeClaim,
     Volume,
 )
-from sagong_node.pods.claims import check_type, lent_persistent
-from sagong_node.pods.mounting import Source, mounts_of
+from sagong_node.pods.claims import Lent, check_type, lent_persistent
+from sagong_node.pods.mounting import Source, lent_parts, mounts_of
 from sagong_node.pods.payload import Downward, Entry, TokenWish, checked_path, content_of
 from sagong_node.pods.projection import write_content
 from sagong_node.pods.subpath import held_subpath
@@ -119,15 +119,21 @@ def test_subpaths_are_made_and_followed_only_inside(tmp_path: Path) -> None:
         held_subpath(root, "missing", create=False)
 
 
-def test_a_subpath_of_what_can_t_be_seen_is_refused() -> None:
-    mount = {"name": "v", "mountPath": "/m", "subPath": "x"}
+def test_a_subpath_of_what_can_t_be_seen_is_held_or_refused() -> None:
+    mount = {"name": "v", "mountPath": "/m", "subPathExpr": "$(A)"}
     container = msgspec.convert({"name": "c", "volumeMounts": [mount]}, Container)
-    with pytest.raises(FailedPrecondition, match="does not see /srv/pv"):
-        mounts_of(container, {"v": Source("/srv/pv")}, {})
-    (own,) = mounts_of(container, {"v": Source("/srv/pv", privileged=True)}, {})
-    assert own.source == "/srv/pv/x"
+    values = {"A": "x"}
+    with pytest.raises(FailedPrecondition, match="nobody can make sure"):
+        mounts_of(container, {"v": Source("/srv/pv")}, values, {})
+    own = {"v": Source("/srv/pv", privileged=True)}
+    assert mounts_of(container, own, values, {})[0].source == "/srv/pv/x"
+    lent = Lent("pv-1")
+    sources = {"v": Source("/srv/pv", lent=lent)}
+    assert lent_parts(container, sources, values) == [("v", "x", lent)]
+    (held,) = mounts_of(container, sources, values, {("v", "x"): "/pins/1"})
+    assert held.source == "/pins/1" and not held.create
     with pytest.raises(FailedPrecondition, match="volume v is not there"):
-        mounts_of(container, {}, {})
+        mounts_of(container, {}, {}, {})
 
 
 def test_propagation_and_images(tmp_path: Path) -> None:
@@ -137,7 +143,7 @@ def test_propagation_and_images(tmp_path: Path) -> None:
     ]
     container = msgspec.convert({"name": "c", "volumeMounts": mounts}, Container)
     sources = {"v": Source(str(tmp_path)), "i": Source(image="busybox")}
-    bind, image = mounts_of(container, sources, {})
+    bind, image = mounts_of(container, sources, {}, {})
     assert (bind.propagation, bind.kind) == ("rshared", "bind")
     assert (image.kind, image.source, image.target) == ("image", "busybox", "/image")
 
