@@ -244,6 +244,8 @@ class Lifecycle:
         record.wanted = False
         self._registry.keep(record)
         await self._clear(record, sandbox)
+        if record.spec.remove:
+            await self._remove(record, volumes=True)
 
     async def _clear(self, record: ContainerRecord, sandbox: SandboxRecord) -> None:
         await self._ground.clear(record)

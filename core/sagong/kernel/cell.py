@@ -93,6 +93,7 @@ class Cells:
             os.chown(directory, uid, uid)
             directory.chmod(mode)
         self._clear_old(bus)
+        self._give_shared(unit, uid)
         return Launch(
             unit=unit.name,
             plugin=unit.manifest.plugin.name,
@@ -185,6 +186,14 @@ class Cells:
 
     def _cgroup(self, unit: Unit, generation: int) -> str:
         return f"{self._paths.cgroup}-plugins/{unit.name}.{generation}"
+
+    def _give_shared(self, unit: Unit, uid: int) -> None:
+        """A shared directory of the instance belongs to the plugin that may write it."""
+        for right in unit.manifest.rights.paths:
+            path = Path(self._paths.expand(right.path))
+            if right.shared and right.access == "write" and path.is_relative_to(self._paths.run):
+                path.mkdir(parents=True, exist_ok=True)
+                os.chown(path, uid, uid)
 
     def _clear_old(self, bus: Path) -> None:
         """Directories of generations whose socket is gone are left over from crashes."""
