@@ -96,7 +96,9 @@ class NetworkBridge:
             ),
             machine=bool(nameservers) or _reachable_nameservers(),
         )
-        self._routing = Routing(self._networks, self._firewall, self._records, self._run)
+        self._routing = Routing(
+            self._networks, self._firewall, self._records, self._run, self._sandboxes.reflect
+        )
         self._vigil = Vigil(self._firewall.table, self._restore_firewall)
 
     async def _run(self, function: Callable[..., T], *arguments: Any, **named: Any) -> T:

@@ -17,7 +17,7 @@ from sagong_network_bridge.firewall import Firewall, Wanted
 from sagong_network_bridge.networks import Networks
 from sagong_network_bridge.policies import plan_policies
 from sagong_network_bridge.records import Records
-from sagong_network_bridge.services import ServiceElements, chain_rules, elements_of
+from sagong_network_bridge.services import Piece, ServiceElements, chain_rules, elements_of
 
 __all__ = ["Routing"]
 
@@ -27,7 +27,15 @@ Run = Callable[..., Coroutine[Any, Any, Any]]
 class Routing:
     """Keeps the rules and what was computed of each service, so that only changed ones cost."""
 
-    def __init__(self, networks: Networks, firewall: Firewall, records: Records, run: Run) -> None:
+    def __init__(
+        self,
+        networks: Networks,
+        firewall: Firewall,
+        records: Records,
+        run: Run,
+        reflect: Callable[[frozenset[str]], Coroutine[Any, Any, None]],
+    ) -> None:
+        self._reflect = reflect
         self._networks = networks
         self._firewall = firewall
         self._records = records
@@ -58,6 +66,7 @@ class Routing:
             await self._networks.filter(self._filtered(rules))
             if self._networks.filtered != before:
                 self._firewall.replace("networks", Wanted(self._networks.content()))
+                await self._reflect(self._networks.filtered - before)
             self._firewall.replace("rules", wanted)
             lost = _lost_datagrams(self._rules.services, rules.services)
             self._records.keep_rules(rules)
@@ -73,14 +82,11 @@ class Routing:
         plan = plan_policies(rules.policies)
         content: Content = {name: dict(elements) for name, elements in plan.content.items()}
         chains = dict(plan.chains)
+        fronts: dict[tuple[str, bytes], str] = {}
         for service, found in computed.items():
             for piece in found.pieces:
-                there = content.setdefault(piece.set, {})
-                if there.setdefault((piece.key, False), piece.data) != piece.data:
-                    raise InvalidArgument(
-                        f"service {service.name}: port {service.port}/{service.protocol} or its "
-                        "node port belongs to another service, too"
-                    )
+                content.setdefault(piece.set, {})[piece.key, False] = piece.data
+                _claim(fronts, piece, service)
             for name in found.chains:
                 chains.setdefault(name, tuple(chain_rules(name)))
             for address in found.backends:
@@ -108,6 +114,19 @@ class Routing:
                 if any(address in space for address in chosen):
                     found.add(record.network.id)
         return frozenset(found)
+
+
+def _claim(fronts: dict[tuple[str, bytes], str], piece: Piece, service: ServicePort) -> None:
+    """An address and port, or a node port, leads to one service, with or without backends."""
+    kind = piece.set.removeprefix("no")
+    if not kind.startswith(("services", "nodes")):
+        return
+    owner = fronts.setdefault((kind, piece.key), service.name)
+    if owner != service.name:
+        raise InvalidArgument(
+            f"service {service.name}: port {service.port}/{service.protocol} of its addresses, or "
+            f"its node port, belongs to {owner}"
+        )
 
 
 def _intervals(blocks: tuple[str, ...], version: int) -> dict[tuple[bytes, bool], bytes]:

@@ -246,11 +246,19 @@ class Sandboxes:
             return
         found = {e.network for e in gateway_endpoints(sandbox.endpoints, priorities) if e}
         for network in found:
-            port = self._networks.port(self._networks.get(network))
-            veth = veths[network]
-            index = link_index(self._tools.host, veth)
-            options = port_options(index, veth, isolated=port.isolated, hairpin=True)
-            self._tools.host.send([options])
+            self._mirror(network, veths[network])
+
+    def _mirror(self, network: str, veth: str) -> None:
+        port = self._networks.port(self._networks.get(network))
+        index = link_index(self._tools.host, veth)
+        options = port_options(index, veth, isolated=port.isolated, hairpin=True)
+        self._tools.host.send([options])
+
+    async def reflect(self, networks: frozenset[str]) -> None:
+        """Everybody on these networks may now reach itself by a service."""
+        for record in list(self._known.values()):
+            for network in networks & record.veths.keys():
+                await self._tools.run(self._mirror, network, record.veths[network])
 
     async def _limit(self, request: JoinRequest, veths: dict[str, str]) -> None:
         if not request.ingress_bps:
