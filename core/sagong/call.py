@@ -15,17 +15,22 @@ from dataclasses import dataclass
 __all__ = ["Call", "current", "deadline", "detached", "remaining", "serving"]
 
 
+Rules = tuple[dict[str, tuple[str, ...]], ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """`deadline` is CLOCK_MONOTONIC in nanoseconds (0: none); `cause` a trace id ("" if none).
 
-    `caller` is the name of the process that called, `uid` what the operating system says of it.
+    `caller` is the name of the process that called, `uid` what the operating system says of it,
+    `rules` what its manifest says of its calls of this slot (None: no bounds, as for the operator).
     """
 
     deadline: int = 0
     cause: str = ""
     caller: str = ""
     uid: int = -1
+    rules: Rules | None = None
 
 
 _NOBODY = Call()
@@ -59,7 +64,7 @@ def deadline(seconds: float) -> Iterator[None]:
     now = _CURRENT.get()
     limit = time.monotonic_ns() + int(seconds * 1e9)
     limit = min(limit, now.deadline) if now.deadline else limit
-    with serving(Call(limit, now.cause, now.caller, now.uid)):
+    with serving(Call(limit, now.cause, now.caller, now.uid, now.rules)):
         yield
 
 

@@ -223,7 +223,7 @@ class ProcessHost:
             route.switch(entry.generation, entry.path)
 
     def _grant(self, entries: tuple[AccessEntry, ...]) -> None:
-        self._access = {e.uid: Access(e.name, frozenset(e.methods)) for e in entries}
+        self._access = {e.uid: Access(e.name, frozenset(e.methods), e.rules) for e in entries}
         if self._provider is not None:
             self._provider.grant(self._access)
 

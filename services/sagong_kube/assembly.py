@@ -295,4 +295,4 @@ def _scale_paths(resource: Resource) -> ScalePaths:
 
 def _rules(caller: call.Call) -> Sequence[Rule] | None:
     """Which callers reach this slot at all is the bus's to say; their rules come with the call."""
-    return getattr(caller, "rules", None)
+    return caller.rules

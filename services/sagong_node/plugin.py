@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from sagong.contracts.metrics import Metrics, Sample
 from sagong.contracts.runtime import Exited, Runtime
 from sagong.contracts.state import State
@@ -11,9 +13,13 @@ from sagong_node.ground import Ground
 from sagong_node.health import Health
 from sagong_node.journal import Journal
 from sagong_node.lifecycle import Lifecycle
+from sagong_node.pods.settings import PodSettings
 from sagong_node.registry import Registry
 from sagong_node.service import NodeService
 from sagong_node.streams import StreamServer
+
+if TYPE_CHECKING:
+    from sagong_node.pods.kubelet import Kubelet
 
 __all__ = ["Node"]
 
@@ -29,6 +35,15 @@ class Node:
         Health(host, self._registry, self._life)
         self._streams = StreamServer(host.run / "streams.sock")
         self.implementation = NodeService(host, self._registry, ground, self._life, self._streams)
+        self._kubelet = self._pods(host.config(PodSettings))
+
+    def _pods(self, settings: PodSettings) -> Kubelet | None:
+        """The kubelet, imported only where there are pods."""
+        if not settings.enabled:
+            return None
+        from sagong_node.pods.kubelet import Kubelet
+
+        return Kubelet(self._host, self.implementation, self._life, self._registry, settings)
 
     async def start(self) -> None:
         """Load, then follow the runtime."""
@@ -37,13 +52,19 @@ class Node:
         self._host.spawn(self._registry.write_behind(), "write records")
         self._host.spawn(self._hear_exits(), "hear exits")
         self._host.spawn(self._hear_measurer(), "hear measurer")
+        if self._kubelet is not None:
+            await self._kubelet.start()
 
     async def drain(self) -> None:
         """Let streams of logs end by themselves."""
+        if self._kubelet is not None:
+            await self._kubelet.drain()
         await self._streams.wait_idle()
 
     async def stop(self) -> None:
         """Write what is not written."""
+        if self._kubelet is not None:
+            await self._kubelet.stop()
         await self._registry.close()
         await self._streams.stop()
 

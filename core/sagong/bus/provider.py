@@ -9,14 +9,14 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
 import zmq
 
 from sagong.bus.socket import BusSocket
-from sagong.call import Call, serving
+from sagong.call import Call, Rules, serving
 from sagong.contract import MethodSpec, slot_of
 from sagong.errors import (
     Cancelled,
@@ -42,6 +42,7 @@ class Access:
 
     name: str
     methods: frozenset[str]
+    rules: Rules = ()
 
     def allows(self, wire_name: str) -> bool:
         """Whether the method is granted."""
@@ -160,7 +161,7 @@ class Provider:
         if self._draining:
             self._answer(peer, envelope.id, Kind.GOAWAY)
             return
-        spec, function, caller = self._authorized(uid, envelope)
+        spec, function, access = self._authorized(uid, envelope)
         if envelope.deadline and time.monotonic_ns() > envelope.deadline:
             return
         if len(self._tasks.get(peer, ())) >= _CALLS_PER_PEER:
@@ -170,7 +171,8 @@ class Provider:
         except msgspec.MsgspecError as error:
             raise InvalidArgument(f"{spec.wire_name}: {error}") from None
         self.counters.calls += 1
-        call = Call(envelope.deadline, envelope.cause, caller, uid)
+        name, rules = (access.name, access.rules) if access else ("operator", None)
+        call = Call(envelope.deadline, envelope.cause, name, uid, rules)
         arguments = () if spec.parameter is None else (request,)
         if spec.stream:
             self._start(peer, envelope.id, call, self._stream(peer, envelope, function(*arguments)))
@@ -180,7 +182,7 @@ class Provider:
 
     def _authorized(
         self, uid: int, envelope: Envelope
-    ) -> tuple[MethodSpec, Callable[..., Any], str]:
+    ) -> tuple[MethodSpec, Callable[..., Any], Access | None]:
         found = self._methods.get(envelope.method)
         if found is None or envelope.version != VERSION:
             raise Unimplemented(
@@ -189,9 +191,9 @@ class Provider:
             )
         access = self._access.get(uid)
         if access is not None and access.allows(envelope.method):
-            return *found, access.name
+            return *found, access
         if uid in self._trusted:
-            return *found, "operator"
+            return *found, None
         self.counters.refused += 1
         who = access.name if access else f"uid {uid}"
         _LOG.warning("call refused", extra={"caller": who, "method": envelope.method})
@@ -225,7 +227,7 @@ class Provider:
             self._fail(peer, id_, _defect(function, error))
 
     def _start(self, peer: bytes, id_: int, call: Call, work: Any) -> None:
-        with serving(Call(cause=call.cause, caller=call.caller, uid=call.uid)):
+        with serving(replace(call, deadline=0)):
             self._own(peer, id_, asyncio.get_running_loop().create_task(work))
 
     def _own(self, peer: bytes, id_: int, task: asyncio.Task[None]) -> None:

@@ -50,11 +50,15 @@ class RouteEntry(Message):
 
 
 class AccessEntry(Message):
-    """A uid, the unit's name behind it, and the methods it may call here."""
+    """A uid, the unit's name behind it, the methods it may call here, and its manifest's rules.
+
+    `rules` are RBAC rules (verbs, groups, resources) where the slot serves API objects.
+    """
 
     uid: int
     name: str
     methods: tuple[str, ...]
+    rules: tuple[dict[str, tuple[str, ...]], ...] = ()
 
 
 class Order(Message):

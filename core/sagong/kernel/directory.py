@@ -65,7 +65,12 @@ def access_of(
         methods = sorted(set(_granted(unit, provider, units)))
         if methods:
             entries.append(
-                AccessEntry(uid=uids[unit.identity], name=unit.name, methods=tuple(methods))
+                AccessEntry(
+                    uid=uids[unit.identity],
+                    name=unit.name,
+                    methods=tuple(methods),
+                    rules=tuple(_rules(unit, provider, units)),
+                )
             )
     return tuple(entries)
 
@@ -77,6 +82,14 @@ def _granted(unit: Unit, provider: Unit, units: Mapping[str, Unit]) -> Iterator[
     for slot, hears in unit.manifest.hears.items():
         if provider_of(units, slot, hears.version, hears.instance) is provider:
             yield f"{slot}/{hears.version}/events"
+
+
+def _rules(
+    unit: Unit, provider: Unit, units: Mapping[str, Unit]
+) -> Iterator[dict[str, tuple[str, ...]]]:
+    for slot, use in unit.uses():
+        if provider_of(units, slot, use.version, use.instance) is provider:
+            yield from use.rules
 
 
 def dependents(provider: Unit, units: Mapping[str, Unit]) -> Iterator[Unit]:
