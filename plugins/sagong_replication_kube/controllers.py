@@ -7,11 +7,19 @@ from typing import Final, NamedTuple
 
 from sagong_replication_kube import (
     accounts,
+    budget,
+    cronjob,
+    daemonset,
     deployment,
     endpoints,
     garbage,
+    job,
+    mirror,
     namespace,
+    nodes,
+    quota,
     replicas,
+    statefulset,
 )
 from sagong_replication_kube.item import Item
 from sagong_replication_kube.slices import SERVICE_NAME
@@ -46,9 +54,19 @@ CONTROLLERS: Final = (
     Controller("deployment", "apps/v1/deployments", deployment.reconcile),
     Controller("replicaset", "apps/v1/replicasets", replicas.reconcile),
     Controller("replicationcontroller", "v1/replicationcontrollers", replicas.reconcile),
+    Controller("statefulset", "apps/v1/statefulsets", statefulset.reconcile),
+    Controller("daemonset", "apps/v1/daemonsets", daemonset.reconcile),
+    Controller("job", "batch/v1/jobs", job.reconcile),
+    Controller("cronjob", "batch/v1/cronjobs", cronjob.reconcile),
     Controller("endpoints", "v1/services", endpoints.reconcile, telling=True),
+    Controller("mirror", "v1/endpoints", mirror.reconcile, telling=True),
+    Controller("budget", "policy/v1/poddisruptionbudgets", budget.reconcile),
+    Controller("quota", "v1/resourcequotas", quota.reconcile),
+    Controller("node", "v1/nodes", nodes.reconcile),
+    Controller("podgc", "v1/pods", nodes.forget_pods),
 )
 GARBAGE: Final = "garbage"
+PODS: Final = "v1/pods"
 _BY_NAME: Final = {controller.name: controller for controller in CONTROLLERS}
 _BY_RESOURCE: Final[dict[str, tuple[Controller, ...]]] = {
     resource: tuple(c for c in CONTROLLERS if c.resource == resource)
@@ -56,8 +74,15 @@ _BY_RESOURCE: Final[dict[str, tuple[Controller, ...]]] = {
 }
 # What may own pods, or replica sets, of its own choice.
 _ADOPTERS: Final = {
-    "v1/pods": ("apps/v1/replicasets", "v1/replicationcontrollers"),
+    "v1/pods": (
+        "apps/v1/replicasets",
+        "v1/replicationcontrollers",
+        "apps/v1/statefulsets",
+        "apps/v1/daemonsets",
+        "batch/v1/jobs",
+    ),
     "apps/v1/replicasets": ("apps/v1/deployments",),
+    "apps/v1/controllerrevisions": ("apps/v1/statefulsets", "apps/v1/daemonsets"),
 }
 
 
@@ -82,9 +107,10 @@ def concerned(world: World, change: Change) -> Iterator[Task]:
     item = change.item
     if change.after is not None:
         yield from _own(item)
-    if item.resource == "v1/pods" and not _matters(change):
+    if item.resource == PODS and not _matters(change):
         return
     yield from _owners(world, change)
+    yield from _quotas(world, change)
     yield from _namespace(world, change)
     yield from _garbage(world, change)
     special = _SPECIAL.get(item.resource)
@@ -93,7 +119,7 @@ def concerned(world: World, change: Change) -> Iterator[Task]:
 
 
 def _tasks(item: Item) -> Iterator[Task]:
-    for controller in _BY_RESOURCE.get(item.resource, ()):
+    for controller in _BY_RESOURCE.get(item.resource, ()) if item.resource != PODS else ():
         yield Task(controller.name, item.resource, item.key)
 
 
@@ -189,11 +215,58 @@ def _left(before: Item | None, after: Item | None) -> set[str]:
     return {o.uid for o in before.meta.owner_references or ()} - kept
 
 
-def _services_of(world: World, change: Change) -> Iterator[Task]:
-    forms = [item for item in change if item is not None]
-    for service in world.within("v1/services", change.item.meta.namespace):
-        if any(service.selector.matches(form.labels) for form in forms):
-            yield from _tasks(service)
+def _quotas(world: World, change: Change) -> Iterator[Task]:
+    item = change.item
+    if item.resource == PODS or change.before is None or change.after is None:
+        for one in world.within("v1/resourcequotas", item.meta.namespace):
+            yield from _tasks(one)
+
+
+def _pod(world: World, change: Change) -> Iterator[Task]:
+    """Services and budgets that select it, and its node if there is something wrong with that."""
+    item = change.item
+    forms = [form for form in change if form is not None]
+    for resource in ("v1/services", "policy/v1/poddisruptionbudgets"):
+        for one in world.within(resource, item.meta.namespace):
+            if any(one.selector.matches(form.labels) for form in forms):
+                yield from _tasks(one)
+    name = item.spec.node_name
+    if change.after is None or not name:
+        return
+    node = world.get("v1/nodes", ("", name))
+    if node is None:
+        yield Task("podgc", PODS, item.key)
+    elif b"NoExecute" in node.raw:
+        yield from _tasks(node)
+
+
+def _node(world: World, change: Change) -> Iterator[Task]:
+    """Daemon sets mind what nodes there are; pods of one that is gone must go too."""
+    before, after = change
+    if before is None or after is None or _face(before) != _face(after):
+        for one in world.all("apps/v1/daemonsets"):
+            yield from _tasks(one)
+    if after is None:
+        for pod in world.on_node(change.item.meta.name):
+            yield Task("podgc", PODS, pod.key)
+
+
+def _face(node: Item) -> tuple[object, ...]:
+    spec = node.document().get("spec") or {}
+    return (node.labels, spec.get("taints"), spec.get("unschedulable"))
+
+
+def _lease(world: World, change: Change) -> Iterator[Task]:
+    item = change.item
+    node = world.get("v1/nodes", ("", item.meta.name))
+    if node is not None and item.meta.namespace == nodes.LEASE_SPACE:
+        yield from _tasks(node)
+
+
+def _service(world: World, change: Change) -> Iterator[Task]:
+    found = world.get("v1/endpoints", change.item.key)
+    if found is not None:
+        yield Task("mirror", found.resource, found.key)
 
 
 def _service_named(world: World, change: Change) -> Iterator[Task]:
@@ -228,7 +301,10 @@ def _accounts_of(world: World, namespace_: str) -> Iterable[Task]:
 
 
 _SPECIAL: Final[dict[str, Callable[[World, Change], Iterator[Task]]]] = {
-    "v1/pods": _services_of,
+    PODS: _pod,
+    "v1/nodes": _node,
+    "v1/services": _service,
+    "coordination.k8s.io/v1/leases": _lease,
     "v1/endpoints": _service_named,
     "discovery.k8s.io/v1/endpointslices": _service_named,
     "v1/serviceaccounts": _account,

@@ -112,8 +112,34 @@ class Toleration(_Part, frozen=True):
     toleration_seconds: int | None = None
 
 
+class _Requirement(_Part, frozen=True):
+    key: str = ""
+    operator: str = ""
+    values: tuple[str, ...] | None = None
+
+
+class _Term(_Part, frozen=True):
+    match_fields: tuple[_Requirement, ...] | None = None
+
+
+class _Terms(_Part, frozen=True):
+    node_selector_terms: tuple[_Term, ...] | None = None
+
+
+class _NodeAffinity(_Part, frozen=True):
+    required: _Terms | None = msgspec.field(
+        default=None, name="requiredDuringSchedulingIgnoredDuringExecution"
+    )
+
+
+class _Affinity(_Part, frozen=True):
+    node_affinity: _NodeAffinity | None = None
+
+
 class PodSpec(_Part, frozen=True):
     """What controllers read of a pod's spec."""
+
+    affinity: _Affinity | None = None
 
     node_name: str = ""
     hostname: str = ""
@@ -126,7 +152,17 @@ class PodSpec(_Part, frozen=True):
     init_containers: tuple[Container, ...] | None = None
     tolerations: tuple[Toleration, ...] | None = None
     overhead: dict[str, str | int | float] | None = None
-    volumes: tuple[msgspec.Raw, ...] | None = None
+
+    @property
+    def pinned(self) -> str:
+        """The only node that the pod may have (as daemons' pods do); "" if it may have others."""
+        affinity = self.affinity.node_affinity if self.affinity is not None else None
+        required = affinity.required if affinity is not None else None
+        for term in (required.node_selector_terms if required is not None else None) or ():
+            for rule in term.match_fields or ():
+                if rule.key == "metadata.name" and rule.operator == "In" and rule.values:
+                    return rule.values[0]
+        return ""
 
 
 class Condition(_Part, frozen=True):
@@ -305,6 +341,8 @@ class Item:
             said = spec.get("selector")
             if self.kind.kind in ("Service", "ReplicationController"):
                 self._selector = from_labels(said) if said else NOTHING
+            elif self.kind.kind == "PodDisruptionBudget":
+                self._selector = from_object({} if said is None else said)
             else:
                 self._selector = from_object(said)
         return self._selector

@@ -46,6 +46,8 @@ class World:
         # Answers: owners that don't exist, by uid; unfollowed resources of which a namespace has none.
         self.absent: set[str] = set()
         self.emptied: set[tuple[str, str]] = set()
+        # When something (a node's last sign of life, a missing node) was first seen so here.
+        self._seen: dict[tuple[str, str], tuple[str, float]] = {}
         # Why objects that someone (by uid) should have could not be created, until they could.
         self.failures: dict[str, str] = {}
         self._tables: dict[str, dict[Key, Item]] = {}
@@ -55,6 +57,7 @@ class World:
         self._loose: dict[tuple[str, str], dict[str, Item]] = {}
         # Objects that we know to be gone while a watch may still tell of them.
         self._graves: dict[tuple[str, Key], int] = {}
+        self._on_node: dict[str, dict[Key, Item]] = {}
 
     # feeding
 
@@ -99,6 +102,8 @@ class World:
             self._owned.setdefault(owner.uid, {})[item.resource, item.key] = item
         if item.meta.controller is None:
             self._loose.setdefault((item.resource, namespace), {})[name] = item
+        if item.spec.node_name:
+            self._on_node.setdefault(item.spec.node_name, {})[item.key] = item
 
     def _unlink(self, item: Item) -> None:
         namespace, name = item.key
@@ -109,6 +114,8 @@ class World:
             _drop(self._owned, owner.uid, (item.resource, item.key))
         if item.meta.controller is None:
             _drop(self._loose, (item.resource, namespace), name)
+        if item.spec.node_name:
+            _drop(self._on_node, item.spec.node_name, item.key)
 
     # reading
 
@@ -154,6 +161,28 @@ class World:
         for item in self.within(resource, namespace):
             if selector.matches(item.labels):
                 yield item
+
+    def on_node(self, name: str) -> list[Item]:
+        """Pods of a node, by name."""
+        found = self._on_node.get(name, {})
+        return [found[key] for key in sorted(found)]
+
+    def seen_since(self, what: str, name: str, state: str, otherwise: float) -> float:
+        """Since when this state has been seen here; `otherwise` in a closed world.
+
+        Clocks of machines differ, and after a pause everything looks old: so it is our own clock,
+        from the moment when we first saw it, that counts.
+        """
+        if self.closed:
+            return otherwise
+        known = self._seen.get((what, name))
+        if known is None or known[0] != state:
+            known = self._seen[what, name] = (state, self.now)
+        return known[1]
+
+    def forget_seen(self, what: str, name: str) -> None:
+        """It is not so any more."""
+        self._seen.pop((what, name), None)
 
     def kind_of(self, api_version: str, kind: str) -> Kind | None:
         """A kind by how references write it; another version of the group will do."""
