@@ -92,8 +92,9 @@ def _shrunk(wanted: int, new: Part, old: Sequence[Part], bounds: Limits) -> dict
 def proportional(wanted: int, surge: int, parts: Sequence[Part]) -> dict[str, int]:
     """A deployment that was scaled in the midst of a rollout: each set gets its share."""
     present = sum(part.replicas for part in parts)
-    allowed = wanted + surge if wanted > 0 else 0
-    change = allowed - present
+    if not wanted:
+        return {part.name: 0 for part in parts if part.replicas}
+    change = wanted + surge - present
     if not change:
         return {}
     # More go to the largest first; when fewer are wanted, the older ones give first.
@@ -103,9 +104,11 @@ def proportional(wanted: int, surge: int, parts: Sequence[Part]) -> dict[str, in
         share = _share(part, wanted + surge, change, change - given)
         sizes[part.name] = part.replicas + share
         given += share
-    if ordered:
-        first = ordered[0].name
-        sizes[first] = max(0, sizes[first] + change - given)
+    left = change - given
+    for part in ordered:  # what rounding has left
+        step = max(left, -sizes[part.name])
+        sizes[part.name] += step
+        left -= step
     return {p.name: sizes[p.name] for p in parts if sizes[p.name] != p.replicas}
 
 

@@ -175,6 +175,27 @@ class Guesses(Broken):
         return await super().reconcile(msgspec.structs.replace(situation, seed=seed))
 
 
+class ForgetsRevisions(Broken):
+    caught_by = "stateful_update_goes_from_the_last"
+
+    def asked(self, document: Any) -> bool:
+        return document["kind"] != "ControllerRevision"
+
+
+class LetsNoPodGo(Broken):
+    caught_by = "job_runs_to_completion"
+
+    def written(self, write: Write) -> list[Write]:
+        return [] if b'"finalizers":null' in write.body else [write]
+
+
+class TaintsNobody(Broken):
+    caught_by = "silent_node_is_tainted"
+
+    def written(self, write: Write) -> list[Write]:
+        return [] if b'"taints"' in write.body and write.verb is Verb.PATCH else [write]
+
+
 class SkipsBroken(Broken):
     caught_by = "broken_objects_are_invalid"
 
@@ -201,5 +222,8 @@ MUTATIONS = [
     KeepsNoOrphans,
     EndsNamespacesFirst,
     Guesses,
+    ForgetsRevisions,
+    LetsNoPodGo,
+    TaintsNobody,
     SkipsBroken,
 ]

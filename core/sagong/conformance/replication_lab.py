@@ -147,7 +147,7 @@ class Cluster:
         """A pod runs, on a node and with an address."""
         number = self.revision % 65000
         spec = pod["spec"]
-        spec.setdefault("nodeName", "node-1")
+        spec.setdefault("nodeName", pinned(spec) or "node-1")
         pod["status"] = {
             "phase": "Running",
             "podIP": f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}",
@@ -329,6 +329,29 @@ class Cluster:
         on = document.get("spec", {}).get("nodeName")
         pod = write.resource == "v1/pods"
         return bool(pod and on and not ended and write.grace_seconds != 0)
+
+
+def pinned(spec: Json) -> str:
+    """The node that a daemon's pod is made for."""
+    affinity = spec.get("affinity", {}).get("nodeAffinity", {})
+    required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution", {})
+    for term in required.get("nodeSelectorTerms", ()):
+        for rule in term.get("matchFields", ()):
+            return str(rule["values"][0])
+    return ""
+
+
+def node(name: str, **more: Any) -> Json:
+    """A ready node; `labels`, `taints` and conditions by `ready` may be given."""
+    status = more.get("ready", "True")
+    beat = {"type": "Ready", "status": status, "lastHeartbeatTime": time_text(NOW)}
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": name, "labels": more.get("labels", {})},
+        "spec": {"taints": more.get("taints", [])},
+        "status": {"conditions": [beat]},
+    }
 
 
 def _ready(ready: bool, now: float) -> Json:
