@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from sagong.contracts.node import StopRequest
+from sagong.contracts.network import Attachment
+from sagong.contracts.node import ConnectSpec, StopRequest
 from sagong.errors import NotFound, SagongError
 from sagong.model.k8s.core_v1 import LifecycleHandler, Pod
 from sagong_node.logs import parse_line
@@ -22,6 +23,7 @@ from sagong_node.pods.naming import (
 )
 from sagong_node.pods.probing import Target, run_hook
 from sagong_node.pods.surroundings import Surroundings
+from sagong_node.records import SandboxRecord
 
 __all__ = ["Ender", "last_words"]
 
@@ -71,6 +73,22 @@ class Ender:
             attempt = attempts.get(container.name)
             if attempt is not None and attempt.alive:
                 await self._end(pod, container, attempt.id, grace())
+
+    async def free_address(self, box: SandboxRecord | None) -> None:
+        """Take a sandbox off its networks; its containers' logs stay to be read."""
+        if box is None or box.network is None:
+            return
+        for endpoint in box.network.endpoints:
+            request = ConnectSpec(
+                id=box.spec.id,
+                attachment=Attachment(network=endpoint.network),
+                disconnect=True,
+                force=True,
+            )
+            try:
+                await self._around.node.connect(request)
+            except SagongError as error:
+                self._around.log.info("the address of an ended pod stays taken: %s", error.message)
 
     async def _end(self, pod: Pod, container: AnyContainer, id_: str, grace: float) -> None:
         text = f"Stopping container {container.name}"

@@ -44,6 +44,7 @@ __all__ = ["Kubelet"]
 
 _NETWORK = "pods"
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
+_FIRST_RETRY, _LONGEST_RETRY = 1.0, 300.0
 
 
 class _Head(msgspec.Struct):
@@ -226,37 +227,42 @@ class Kubelet:
 
     def _take(self, kind: str, body: bytes) -> set[str]:
         """One change; the uid that is there after it."""
-        metadata = msgspec.json.decode(body, type=_Head).metadata
-        uid = metadata.uid
+        uid = msgspec.json.decode(body, type=_Head).metadata.uid
         worker = self._workers.get(uid)
         if kind == "DELETED":
             self._done.discard(uid)
             if worker is not None:
                 worker.gone()
             return set()
-        if worker is not None:
-            worker.update(body)
-        elif uid not in self._done:
-            self._employ(uid, body)
+        try:
+            if worker is not None:
+                worker.update(body)
+            elif uid not in self._done:
+                self._employ(uid, body)
+        except msgspec.DecodeError as error:
+            self._host.log.warning("pod %s can't be read and is left as it is: %s", uid, error)
         return {uid}
 
-    def _employ(self, uid: str, body: bytes) -> None:
+    def _employ(self, uid: str, body: bytes, pause: float = _FIRST_RETRY) -> PodWorker:
         worker = PodWorker(self._around, body)
         self._workers[uid] = worker
         worker.adopt(self._origins(uid), box_of(self._around, uid))
-        task = self._host.spawn(self._guarded(uid, worker), f"pod {uid}")
+        task = self._host.spawn(self._guarded(uid, worker, pause), f"pod {uid}")
         self._tasks[uid] = task
+        return worker
 
-    async def _guarded(self, uid: str, worker: PodWorker) -> None:
+    async def _guarded(self, uid: str, worker: PodWorker, pause: float) -> None:
         """A defect with one pod leaves the others alone; that pod is tried again by a new worker."""
         try:
             await worker.run()
         except Exception:
             self._host.log.exception("worker of pod %s failed", uid)
             await worker.close()
-            await asyncio.sleep(_LONGEST_PAUSE)
+            await asyncio.sleep(pause)
             if self._workers.get(uid) is worker:
-                self._employ(uid, worker.body)
+                successor = self._employ(uid, worker.body, min(pause * 2, _LONGEST_RETRY))
+                if worker.is_gone:
+                    successor.gone()
 
     def _origins(self, uid: str) -> list[Origin]:
         found = (origin(record.spec) for record in self._registry.containers.values())

@@ -114,10 +114,18 @@ class Ledger:
         sent = []
         for key in keys:
             entry = self._entries.pop(key)
-            sent.append(_Sent(entry, entry.prepare()))
+            sent.append(_Sent(entry, self._prepared(entry)))
         events = tuple(write for _, write in self._events[:_BATCH])
         del self._events[:_BATCH]
         return sent, events
+
+    def _prepared(self, entry: Entry) -> tuple[Write, ...]:
+        """A defect in one object's status must not keep the others' from being written."""
+        try:
+            return entry.prepare()
+        except Exception:
+            self._log.exception("a status can't be computed")
+            return ()
 
     async def _commit(self, sent: list[_Sent], writes: tuple[Write, ...]) -> None:
         commit = Commit(id=uuid.uuid4().hex, writes=writes, manager=self._manager)

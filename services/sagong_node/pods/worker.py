@@ -7,8 +7,7 @@ import time
 from collections.abc import Coroutine, Iterable
 from typing import Any
 
-from sagong.contracts.network import Attachment
-from sagong.contracts.node import ConnectSpec, UpdateSpec
+from sagong.contracts.node import UpdateSpec
 from sagong.errors import SagongError
 from sagong.model.k8s.core_v1 import Pod
 from sagong_node.pods.boxing import sandbox_spec
@@ -87,6 +86,11 @@ class PodWorker:
         if self._report.take(body):
             self._stale = True
             self._wake.set()
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the API has it no more."""
+        return self._gone
 
     def gone(self) -> None:
         """The API has it no more."""
@@ -403,21 +407,7 @@ class PodWorker:
         await self._ender.stop_all(self.pod, self._history.attempts(), lambda: grace)
         self._ended = True
         self._wake.set()
-        await self._free_address()
-
-    async def _free_address(self) -> None:
-        network = self._box.network if self._box is not None else None
-        for endpoint in network.endpoints if network is not None and self._box else ():
-            request = ConnectSpec(
-                id=self._box.spec.id if self._box else "",
-                attachment=Attachment(network=endpoint.network),
-                disconnect=True,
-                force=True,
-            )
-            try:
-                await self._around.node.connect(request)
-            except SagongError as error:
-                self._around.log.info("the address of an ended pod stays taken: %s", error.message)
+        await self._ender.free_address(self._box)
 
     # The end
 
@@ -448,9 +438,7 @@ class PodWorker:
         finally:
             stopping.cancel()
         self._ended = True
-        status = None
-        if self._history.latest and not self._gone:
-            status = self._compute()
+        status = self._last_status()
         self._tending.close()
         await self._remove_all()
         self._around.ledger.drop(self.pod.metadata.uid)
@@ -459,6 +447,16 @@ class PodWorker:
         else:
             uid = self.pod.metadata.uid
             self._report.last(status, lambda: self._around.ended(uid))
+
+    def _last_status(self) -> dict[str, Any] | None:
+        """What is written last; a pod that never had anything here keeps its status."""
+        if self._gone or not self._history.latest:
+            return None
+        try:
+            return self._compute()
+        except Exception:
+            self._around.log.exception("the last status of a pod can't be computed")
+            return None
 
     async def _settle_jobs(self) -> None:
         """Give up what is only being prepared; what is being started is carried through."""

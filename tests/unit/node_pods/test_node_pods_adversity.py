@@ -1,0 +1,197 @@
+"""What goes wrong around pods: lost races, deaths at bad moments, others' hands, defects."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+from tests.unit.node_pods.pod_lab import Lab, container, lab, pod
+
+from sagong.contracts.node import RemoveRequest
+from sagong.contracts.objects import Commit, CommitResult
+from sagong.errors import Conflict, Unavailable
+
+
+async def test_a_condition_that_another_wrote_meanwhile_is_not_lost(tmp_path: Path) -> None:
+    node = Lab(tmp_path)
+    commit = node.objects.commit
+    raced = False
+
+    async def race(request: Commit) -> CommitResult:
+        nonlocal raced
+        if not raced and any(w.subresource == "status" and w.name == "web" for w in request.writes):
+            raced = True
+            document = json.loads(json.dumps(node.objects.pod("web")))
+            document["status"]["conditions"] = [{"type": "example.com/x", "status": "True"}]
+            node.objects.put(document)
+        return await commit(request)
+
+    node.objects.commit = race  # type: ignore[method-assign]
+    await node.start()
+    try:
+        node.objects.put(pod())
+        await node.until(lambda: node.phase("web") == "Running")
+        assert raced
+        assert node.condition("web", "example.com/x")["status"] == "True"
+    finally:
+        await node.stop()
+
+
+async def test_an_api_server_that_is_away_is_waited_for(tmp_path: Path) -> None:
+    node = Lab(tmp_path)
+    commit, failures = node.objects.commit, 3
+
+    async def failing(request: Commit) -> CommitResult:
+        nonlocal failures
+        if failures and any(w.name == "web" for w in request.writes):
+            failures -= 1
+            raise Unavailable("kube is being replaced")
+        return await commit(request)
+
+    node.objects.commit = failing  # type: ignore[method-assign]
+    await node.start()
+    try:
+        node.objects.put(pod())
+        await node.until(lambda: node.phase("web") == "Running")
+        assert failures == 0
+    finally:
+        await node.stop()
+
+
+async def test_a_pod_that_was_being_deleted_when_the_node_died_goes(tmp_path: Path) -> None:
+    node = Lab(tmp_path)
+    await node.start()
+    node.runtime.stubborn.add("main")
+    node.objects.put(pod())
+    await node.until(lambda: node.phase("web") == "Running")
+    node.objects.delete("Pod", "web", grace=1)
+    await node.until(lambda: ("main", 15) in node.runtime.signals)
+    await node.kill()
+    await node.start()
+    try:
+        await node.until(lambda: node.objects.pod("web") is None)
+        assert node.runtime.running() == [] and node.registry.sandboxes == {}
+    finally:
+        await node.stop()
+
+
+async def test_a_death_between_making_and_starting_starts_nothing_twice(tmp_path: Path) -> None:
+    node = Lab(tmp_path)
+    run, hold = node.runtime.run, asyncio.Event()
+
+    async def held(spec: Any) -> Any:
+        await hold.wait()
+        return await run(spec)
+
+    node.runtime.run = held  # type: ignore[method-assign]
+    await node.start()
+    node.objects.put(pod())
+    await node.until(lambda: node.registry.containers)
+    (before,) = node.registry.containers
+    await node.kill()
+    node.runtime.run = run  # type: ignore[method-assign]
+    await node.start()
+    try:
+        await node.until(lambda: node.phase("web") == "Running")
+        assert list(node.registry.containers) == [before]
+        assert node.runtime.started == ["main"]
+        assert node.container("web", "main")["restartCount"] == 0
+    finally:
+        await node.stop()
+
+
+async def test_a_container_that_somebody_removed_counts_as_ended(tmp_path: Path) -> None:
+    async with lab(tmp_path) as node:
+        node.objects.put(pod())
+        await node.until(lambda: node.phase("web") == "Running")
+        (id_,) = node.registry.containers
+        await node.service.remove(RemoveRequest(id=id_, force=True))
+        await node.until(lambda: node.container("web", "main")["restartCount"] == 1)
+        assert node.runtime.running() == ["main"]
+
+
+async def test_a_sandbox_that_was_lost_is_joined_anew(tmp_path: Path) -> None:
+    node = Lab(tmp_path)
+    await node.start()
+    node.objects.put(pod())
+    await node.until(lambda: node.phase("web") == "Running")
+    await node.kill()
+    # A reboot: no containers run, no namespaces are there.
+    node.networks.joined.clear()
+    node.runtime.containers.clear()
+    await node.start()
+    try:
+        await node.until(lambda: node.container("web", "main")["restartCount"] == 1)
+        await node.until(lambda: node.objects.pod("web")["status"]["podIP"] == "10.244.0.3")
+        assert node.runtime.running() == ["main"]
+    finally:
+        await node.stop()
+
+
+async def test_a_network_that_is_full_is_tried_again(tmp_path: Path) -> None:
+    async with lab(tmp_path) as node:
+        join, failures = node.networks.join, 2
+
+        async def full(request: Any) -> Any:
+            nonlocal failures
+            if failures:
+                failures -= 1
+                raise Conflict("port is already allocated")
+            return await join(request)
+
+        node.kubelet._around.node._ground._networks.join = full
+        node.objects.put(pod())
+        await node.until(lambda: node.phase("web") == "Running")
+        await node.until(lambda: "FailedCreatePodSandBox" in node.reasons())
+
+
+async def test_a_defect_with_one_pod_leaves_the_others_alone(tmp_path: Path) -> None:
+    async with lab(tmp_path) as node:
+        node.objects.put(pod("bad", container(resources={"limits": {"memory": "nonsense"}})))
+        node.objects.put(pod("good"))
+        await node.until(lambda: node.phase("good") == "Running")
+        assert node.phase("bad") in ("", "Pending")
+        node.objects.delete("Pod", "bad")
+        await node.until(lambda: len(node.registry.sandboxes) == 1)
+
+
+async def test_an_object_that_is_no_pod_does_not_end_the_node(tmp_path: Path) -> None:
+    async with lab(tmp_path) as node:
+        broken = pod("broken")
+        broken["spec"]["containers"] = "none"
+        node.objects.put(broken)
+        node.objects.put(pod("good"))
+        await node.until(lambda: node.phase("good") == "Running")
+
+
+async def test_random_deaths_restart_nothing_and_lose_nothing(tmp_path: Path) -> None:
+    chance = random.Random(7)
+    node = Lab(tmp_path)
+    await node.start()
+    alive: set[str] = set()
+    for number in range(12):
+        name = f"p{number}"
+        node.objects.put(pod(name, container(f"c{number}"), terminationGracePeriodSeconds=1))
+        alive.add(name)
+        if chance.random() < 0.4 and len(alive) > 1:
+            victim = sorted(alive)[chance.randrange(len(alive))]
+            alive.discard(victim)
+            node.objects.delete("Pod", victim, grace=1)
+        if chance.random() < 0.5:
+            await asyncio.sleep(chance.random() * 0.03)
+            await node.kill()
+            await node.start()
+    try:
+        await node.until(
+            lambda: {n for (r, _, n) in node.objects.objects if r == "v1/pods"} == alive
+        )
+        await node.until(lambda: all(node.phase(name) == "Running" for name in alive))
+        assert node.runtime.running() == sorted(f"c{name[1:]}" for name in alive)
+        assert len(node.runtime.started) == len(set(node.runtime.started))
+        await node.until(lambda: len(node.registry.sandboxes) == len(alive))
+        assert len(node.networks.joined) == len(alive)
+    finally:
+        await node.stop()
