@@ -61,7 +61,7 @@ async def attach(engine: Engine, ask: Ask) -> None:
             return
         if status.state not in _ALIVE and not await _started(client, waiting.woken):
             return
-        early = waiting.started or status.state not in _ALIVE
+        early = (waiting.started or status.state not in _ALIVE) and not waiting.held
         if waiting.woken.is_set() and not waiting.started:
             return
     finally:

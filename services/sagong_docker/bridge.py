@@ -94,8 +94,11 @@ async def carry(
     stdin: bool,
     keys: bytes,
 ) -> bool:
-    """Both ways until the container's end; True when the user detached."""
-    send = asyncio.ensure_future(_send(client, link, stdin=stdin, keys=keys))
+    """Both ways until the container's end; True when the user detached.
+
+    Detach keys are looked for on terminals only: other input may hold any bytes.
+    """
+    send = asyncio.ensure_future(_send(client, link, stdin=stdin, keys=keys if raw else b""))
     receive = asyncio.ensure_future(_receive(client, link, wanted, raw=raw))
     gone = asyncio.ensure_future(client.wait_lost())
     try:
@@ -121,11 +124,11 @@ async def _receive(client: RawStream, link: Link, wanted: Iterable[int], *, raw:
 
 async def _send(client: RawStream, link: Link, *, stdin: bool, keys: bytes) -> bool:
     """Input until its end; True when the detach keys came. Without stdin it is read and dropped."""
-    watched = DetachKeys(keys)
+    watched = DetachKeys(keys) if keys else None
     while data := await client.read():
         if not stdin:
             continue
-        passed, detached = watched.feed(data)
+        passed, detached = watched.feed(data) if watched else (data, False)
         for start in range(0, len(passed), _PIECE):
             await link.write(pack(Frame.STDIN, passed[start : start + _PIECE]))
         if detached:

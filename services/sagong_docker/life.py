@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import msgspec
 
@@ -10,6 +11,7 @@ from sagong.call import deadline
 from sagong.contracts.node import (
     KillRequest,
     Ref,
+    RemoveRequest,
     ResizeSpec,
     StartRequest,
     StatusState,
@@ -52,15 +54,24 @@ async def start(engine: Engine, ask: Ask) -> Response:
         raise Conflict("cannot start a paused container, try unpause instead")
     if status.state is StatusState.RUNNING:
         return empty(304)
-    request = StartRequest(id=record.id, expect_attach=engine.pending.any(record.id))
+    request = StartRequest(id=record.id, expect_attach=engine.pending.hold(record.id))
     try:
         with deadline(120.0):
             await engine.node.start(request)
     except SagongError as error:
         engine.pending.ended(record.id)
+        if record.host.get("AutoRemove") and not isinstance(error, Unavailable):
+            await _remove_failed(engine, record)
         raise start_error(error, status.args) from None
     engine.pending.started(record.id)
     return empty()
+
+
+async def _remove_failed(engine: Engine, record: ContainerRecord) -> None:
+    """A container of `--rm` that could not start is removed: its client waits for that."""
+    with contextlib.suppress(SagongError):
+        await engine.node.remove(RemoveRequest(id=record.id, force=True, volumes=True))
+    engine.forget(record.id)
 
 
 def start_error(
@@ -163,7 +174,7 @@ async def wait(engine: Engine, ask: Ask) -> Response | None:
     if condition == "removed":
         engine.forget(record.id)
     view: dict[str, object] = {"StatusCode": result.code}
-    if result.error:
+    if result.error and condition != "removed":
         view["Error"] = {"Message": result.error}
     await out.write(msgspec.json.encode(view) + b"\n")
     return None

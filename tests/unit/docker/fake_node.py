@@ -249,6 +249,7 @@ class FakeNode:
         await self._volumes(held)
         await self._join(held.spec.sandbox)
         process = FakeProcess(tty=command.tty, stdin=command.stdin)
+        process.held = request.expect_attach
         try:
             await process.run(held.args, command.env, command.cwd)
         except NotFound as error:
@@ -272,6 +273,8 @@ class FakeNode:
 
     async def _watch(self, held: Held, process: FakeProcess) -> None:
         await process.ended.wait()
+        while process.held:
+            await asyncio.sleep(0.005)
         held.state, held.finished = StatusState.EXITED, time.time()
         self.joined.pop(held.spec.sandbox, None)
         policy = held.spec.restart

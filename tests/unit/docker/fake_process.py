@@ -70,6 +70,7 @@ class FakeProcess:
         self.pid = 0
         self.ended = asyncio.Event()
         self.size = (0, 0)
+        self.held = False
         self._process: asyncio.subprocess.Process | None = None
         self._master = -1
 
@@ -145,7 +146,8 @@ class FakeProcess:
 
     def attach(self, *, stdin: bool, replay: bool) -> Serve:
         """A server of one attachment."""
-        position = 0 if replay else len(self.output)
+        position = 0 if replay or self.held else len(self.output)
+        self.held = False
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             sending = asyncio.create_task(self._take(reader, stdin))

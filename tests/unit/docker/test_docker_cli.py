@@ -32,6 +32,8 @@ async def test_run_takes_standard_input_to_its_end() -> None:
     async with docker_lab() as lab:
         data = os.urandom(300_000).hex()
         assert await lab.ok("run", "--rm", "-i", IMAGE, "cat", stdin=data.encode()) == data
+        keys = b"not\x10\x11detached"
+        assert await lab.ok("run", "--rm", "-i", IMAGE, "cat", stdin=keys) == keys.decode()
 
 
 async def test_many_quick_runs_lose_no_output() -> None:
@@ -45,6 +47,9 @@ async def test_a_missing_program_ends_with_127_and_leaves_the_container() -> Non
         found = await lab.docker("run", "--name", "gone", IMAGE, "no-such-program")
         assert found.code == 127 and "executable file not found in $PATH" in found.err
         assert await lab.ok("ps", "-a", "--format", "{{.Names}} {{.Status}}") == "gone Created"
+        found = await lab.docker("run", "--rm", "--name", "away", IMAGE, "no-such-program")
+        assert found.code == 127
+        assert await lab.ok("ps", "-a", "--format", "{{.Names}}") == "gone"
 
 
 async def test_a_name_is_used_once_and_free_again_after_removal() -> None:

@@ -1,0 +1,321 @@
+"""The docker command line against the whole engine: real containers, images, networks, volumes."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import re
+import select
+import shutil
+import struct
+import subprocess
+import termios
+import threading
+import time
+import urllib.request
+
+import pytest
+from tests.compat.docker.docker_engine import IMAGE, Engine
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(shutil.which("docker") is None, reason="needs the docker command line"),
+]
+
+
+def test_run_gives_output_errors_and_the_exit_code(docker: Engine) -> None:
+    done = docker.docker("run", "--rm", IMAGE, "sh", "-c", "echo out; echo err >&2; exit 3")
+    assert (done.returncode, done.stdout, done.stderr) == (3, "out\n", "err\n")
+    assert docker.ok("ps", "-aq") == ""
+
+
+def test_input_and_output_are_whole(docker: Engine) -> None:
+    data = os.urandom(1 << 20)
+    done = subprocess.run(
+        ["docker", "run", "--rm", "-i", IMAGE, "cat"],
+        input=data, capture_output=True, env=docker.environment(), timeout=30,
+    )  # fmt: skip
+    assert done.stdout == data
+    assert docker.ok("run", "--rm", IMAGE, "seq", "1", "100000").split()[-1] == "100000"
+
+
+def test_quick_containers_lose_nothing(docker: Engine) -> None:
+    for number in range(20):
+        assert docker.ok("run", "--rm", IMAGE, "echo", str(number)) == str(number)
+
+
+def test_many_at_once(docker: Engine) -> None:
+    found: list[str] = []
+
+    def echoed(number: int) -> str:
+        return docker.ok("run", "--rm", IMAGE, "echo", str(number))
+
+    runs = [threading.Thread(target=lambda n=n: found.append(echoed(n))) for n in range(10)]
+    for run in runs:
+        run.start()
+    for run in runs:
+        run.join()
+    assert sorted(found) == [str(n) for n in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("program", "code", "text"),
+    [
+        ("no-such-program", 127, "executable file not found in $PATH"),
+        ("/etc/passwd", 126, "permission denied"),
+        ("/etc", 126, "is a directory"),
+    ],
+)
+def test_programs_that_cannot_run(docker: Engine, program: str, code: int, text: str) -> None:
+    done = docker.docker("run", "--rm", IMAGE, program)
+    assert done.returncode == code and text in done.stderr
+
+
+def test_a_container_is_what_was_asked_for(docker: Engine) -> None:
+    script = "id -u; pwd; hostname; echo $A; cat /data/f; mount | grep -c 'on /ro '; cat /etc/hosts"
+    docker.directory.chmod(0o755)
+    (docker.directory / "f").write_text("bound\n")
+    done = docker.ok(
+        "run", "--rm", "-u", "app", "-w", "/tmp", "-h", "name", "-e", "A=b", "--tmpfs", "/ro",
+        "--add-host", "other:10.1.1.1", "-v", f"{docker.directory}:/data:ro", IMAGE, "sh", "-c", script,
+    )  # fmt: skip
+    lines = done.splitlines()
+    assert lines[:6] == ["1000", "/tmp", "name", "b", "bound", "1"]
+    assert "10.1.1.1\tother" in done or "10.1.1.1 other" in done
+    refused = docker.docker(
+        "run", "--rm", "-v", f"{docker.directory}:/d:ro", IMAGE, "touch", "/d/x"
+    )
+    assert "Read-only file system" in refused.stderr
+
+
+def test_limits_hold(docker: Engine) -> None:
+    docker.ok("run", "-d", "--name", "box", "-m", "32m", "--pids-limit", "20", IMAGE, "sleep", "60")
+    assert docker.inspect("box")["HostConfig"]["Memory"] == 32 << 20
+    line = docker.ok("stats", "--no-stream", "--format", "{{.MemUsage}}", "box")
+    assert line.endswith("/ 32MiB")
+    killed = docker.docker("run", "--name", "oom", "-m", "16m", IMAGE, "sh", "-c", "tail /dev/zero")
+    assert killed.returncode == 137
+    assert docker.inspect("oom")["State"]["OOMKilled"] is True
+
+
+def test_exec_logs_top_and_diff(docker: Engine) -> None:
+    docker.ok("run", "-d", "--name", "box", IMAGE, "sh", "-c", "echo begun; exec sleep 60")
+    assert docker.ok("exec", "box", "echo", "in") == "in"
+    assert docker.ok("exec", "-i", "box", "sh", "-c", "cat; touch /new", stdin=b"typed") == "typed"
+    assert docker.docker("exec", "box", "sh", "-c", "exit 7").returncode == 7
+    assert docker.docker("exec", "box", "no-such-program").returncode == 127
+    assert docker.ok("logs", "box") == "begun"
+    assert "sleep 60" in docker.ok("top", "box")
+    assert "A /new" in docker.ok("diff", "box")
+    docker.ok("exec", "-d", "box", "touch", "/later")
+    limit = time.monotonic() + 5
+    while "A /later" not in docker.ok("diff", "box"):
+        assert time.monotonic() < limit
+        time.sleep(0.1)
+
+
+def test_stop_kill_pause_and_restart(docker: Engine) -> None:
+    trap = "trap 'echo bye; exit 4' TERM; echo up; while :; do sleep 0.1; done"
+    docker.ok("run", "-d", "--name", "box", IMAGE, "sh", "-c", trap)
+    docker.wait_for("box", "{{.State.Running}}", "true")
+    time.sleep(0.3)
+    docker.ok("pause", "box")
+    assert docker.inspect("box")["State"]["Status"] == "paused"
+    docker.ok("unpause", "box")
+    docker.ok("stop", "box")
+    assert docker.inspect("box")["State"]["ExitCode"] == 4
+    docker.ok("start", "box")
+    docker.ok("restart", "-t", "1", "box")
+    docker.ok("kill", "box")
+    assert docker.ok("wait", "box") == "137"
+    assert docker.ok("logs", "box").count("up") == 3
+
+
+def test_restart_policies(docker: Engine) -> None:
+    docker.ok("run", "-d", "--name", "again", "--restart", "on-failure:2", IMAGE, "false")
+    docker.wait_for("again", "{{.RestartCount}} {{.State.Status}}", "2 exited")
+
+
+def test_a_health_check_is_followed(docker: Engine) -> None:
+    docker.ok(
+        "run", "-d", "--name", "well", "--health-cmd", "test -e /ok", "--health-interval", "200ms",
+        "--health-retries", "1", IMAGE, "sh", "-c", "touch /ok; sleep 60",
+    )  # fmt: skip
+    docker.wait_for("well", "{{.State.Health.Status}}", "healthy")
+    docker.ok("exec", "well", "rm", "/ok")
+    docker.wait_for("well", "{{.State.Health.Status}}", "unhealthy")
+
+
+def test_ports_are_published_and_networks_reach_each_other(docker: Engine) -> None:
+    docker.ok("network", "create", "net")
+    serve = "echo served > /tmp/index.html; exec httpd -f -p 80 -h /tmp"
+    docker.ok(
+        "run",
+        "-d",
+        "--name",
+        "web",
+        "--network",
+        "net",
+        "-p",
+        "127.0.0.1::80",
+        IMAGE,
+        "sh",
+        "-c",
+        serve,
+    )
+    port = docker.ok("port", "web", "80/tcp").rpartition(":")[2]
+    limit = time.monotonic() + 10
+    while True:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=2) as answer:
+                assert answer.read() == b"served\n"
+            break
+        except OSError:
+            assert time.monotonic() < limit
+            time.sleep(0.1)
+    address = docker.inspect("web")["NetworkSettings"]["Networks"]["net"]["IPAddress"]
+    page = docker.ok("run", "--rm", "--network", "net", IMAGE, "wget", "-qO-", f"http://{address}/")
+    assert page == "served"
+    docker.ok(
+        "run", "--rm", "--network", "container:web", IMAGE, "wget", "-qO-", "http://127.0.0.1/"
+    )
+    assert "has active endpoints" in docker.docker("network", "rm", "net").stderr
+
+
+def test_a_running_container_joins_and_leaves_a_network(docker: Engine) -> None:
+    docker.ok("network", "create", "--subnet", "10.123.0.0/24", "late")
+    docker.ok("run", "-d", "--name", "box", IMAGE, "sleep", "60")
+    docker.ok("network", "connect", "--ip", "10.123.0.9", "late", "box")
+    assert "10.123.0.9" in docker.ok("exec", "box", "ip", "addr")
+    docker.ok("network", "disconnect", "late", "box")
+    assert "10.123.0.9" not in docker.ok("exec", "box", "ip", "addr")
+
+
+def test_volumes_keep_what_is_written(docker: Engine) -> None:
+    docker.ok("run", "--rm", "-v", "data:/data", IMAGE, "sh", "-c", "echo kept > /data/f")
+    assert docker.ok("run", "--rm", "-v", "data:/d:ro", IMAGE, "cat", "/d/f") == "kept"
+    copied = docker.ok("run", "--rm", "-v", "www:/var/www", IMAGE, "cat", "/var/www/index.html")
+    assert copied == "hello from sagong"
+    docker.ok("create", "--name", "holder", "-v", "data:/data", IMAGE, "true")
+    assert "volume is in use" in docker.docker("volume", "rm", "data").stderr
+
+
+def test_files_are_copied_in_and_out(docker: Engine) -> None:
+    docker.ok("run", "-d", "--name", "box", IMAGE, "sleep", "60")
+    source = docker.directory / "tree"
+    (source / "sub").mkdir(parents=True)
+    (source / "sub" / "file").write_bytes(b"x" * 100_000)
+    docker.ok("cp", str(source), "box:/tmp/there")
+    assert docker.ok("exec", "box", "wc", "-c", "/tmp/there/sub/file").split()[0] == "100000"
+    docker.ok("cp", "box:/tmp/there/.", str(docker.directory / "back"))
+    assert (docker.directory / "back" / "sub" / "file").read_bytes() == b"x" * 100_000
+    assert "Could not find the file" in docker.docker("cp", "box:/nosuch", "/tmp/x").stderr
+
+
+def test_images_are_committed_saved_imported_and_removed(docker: Engine) -> None:
+    docker.ok("run", "--name", "box", IMAGE, "sh", "-c", "echo made > /made")
+    docker.ok("commit", "-c", 'CMD ["cat", "/made"]', "box", "made:1")
+    assert docker.ok("run", "--rm", "made:1") == "made"
+    docker.ok("save", "-o", str(docker.directory / "made.tar"), "made:1")
+    docker.ok("rmi", "made:1")
+    docker.ok("load", "-i", str(docker.directory / "made.tar"))
+    assert docker.ok("run", "--rm", "made:1") == "made"
+    docker.ok("export", "-o", str(docker.directory / "flat.tar"), "box")
+    docker.ok("import", str(docker.directory / "flat.tar"), "flat:1")
+    assert docker.ok("run", "--rm", "flat:1", "cat", "/made") == "made"
+    assert "CMD" in docker.ok("history", "--no-trunc", IMAGE)
+    docker.ok("rmi", "made:1", "flat:1")
+
+
+class Terminal:
+    """A command on a terminal."""
+
+    def __init__(self, engine: Engine, *words: str) -> None:
+        self.master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 99, 0, 0))
+        self.process = subprocess.Popen(
+            ["docker", *words], stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
+            env={**engine.environment(), "TERM": "xterm"},
+        )  # fmt: skip
+        os.close(slave)
+        self.seen = b""
+
+    def type(self, data: bytes) -> None:
+        os.write(self.master, data)
+
+    def wait_seen(self, pattern: bytes, seconds: float = 10) -> None:
+        limit = time.monotonic() + seconds
+        while not re.search(pattern, self.seen):
+            assert time.monotonic() < limit, self.seen
+            if select.select([self.master], [], [], 0.1)[0]:
+                self.seen += os.read(self.master, 65536)
+
+    def code(self) -> int:
+        code = self.process.wait(10)
+        os.close(self.master)
+        return code
+
+
+def test_a_terminal_is_used_resized_left_and_taken_up_again(docker: Engine) -> None:
+    terminal = Terminal(docker, "run", "-it", "--name", "tty", IMAGE, "sh")
+    terminal.wait_seen(rb"[#$] ")
+    terminal.type(b"stty size; echo a$((1+1))b\n")
+    terminal.wait_seen(rb"33 99\r\n(.*\n)*a2b")
+    terminal.type(b"\x10\x11")
+    assert terminal.code() == 0
+    assert docker.inspect("tty")["State"]["Running"] is True
+    again = Terminal(docker, "attach", "tty")
+    time.sleep(0.3)
+    again.type(b"exit 5\n")
+    assert again.code() == 5
+    docker.ok("start", "tty")
+    inside = Terminal(docker, "exec", "-it", "tty", "sh")
+    inside.wait_seen(rb"[#$] ")
+    inside.type(b"exit 6\n")
+    assert inside.code() == 6
+
+
+def test_events_come_in_dockers_order(docker: Engine) -> None:
+    since = str(time.time() - 0.001)
+    docker.ok("run", "--name", "seen", "--label", "k=v", IMAGE, "true")
+    docker.ok("rm", "seen")
+    docker.ok(
+        "run",
+        "-d",
+        "--name",
+        "stopped",
+        IMAGE,
+        "sh",
+        "-c",
+        "trap 'exit 0' TERM; while :; do sleep 0.1; done",
+    )
+    time.sleep(0.3)
+    docker.ok("stop", "stopped")
+    lines = docker.ok(
+        "events", "--since", since, "--until", str(time.time() + 0.2), "--filter", "type=container",
+        "--format", "{{.Actor.Attributes.name}} {{.Action}}",
+    ).splitlines()  # fmt: skip
+    first = [line.split()[1] for line in lines if line.startswith("seen ")]
+    assert first[0] == "create" and first[-2:] == ["die", "destroy"] and "start" in first
+    second = [line.split()[1] for line in lines if line.startswith("stopped ")]
+    assert second[:3] == ["create", "start", "kill"] and set(second[3:]) == {"die", "stop"}
+
+
+def test_what_the_engine_says_of_itself(docker: Engine) -> None:
+    docker.ok("run", "-d", "--name", "box", IMAGE, "sleep", "60")
+    info = json.loads(docker.ok("info", "--format", "{{json .}}"))
+    assert info["ContainersRunning"] == 1 and info["OSType"] == "linux"
+    assert docker.ok("version", "--format", "{{.Server.Platform.Name}}") == "sagong"
+    assert "Containers      1         1" in docker.ok("system", "df")
+
+
+def test_a_restart_of_the_service_stops_nothing(docker: Engine) -> None:
+    docker.ok("run", "-d", "--name", "lives", "--label", "k=v", IMAGE, "sleep", "60")
+    os.kill(docker.instance.pid("docker"), 9)
+    assert docker.inspect("lives")["Config"]["Labels"]["k"] == "v"
+    assert docker.ok("exec", "lives", "echo", "still") == "still"
+    os.kill(docker.instance.pid("node"), 9)
+    assert docker.ok("exec", "lives", "echo", "again") == "again"
+    assert docker.ok("ps", "--format", "{{.Names}}") == "lives"
