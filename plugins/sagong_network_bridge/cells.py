@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import re
 import secrets
 import socket
@@ -16,20 +17,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from sagong.contracts.network import Endpoint
 from sagong_network_bridge import expressions as ex
 from sagong_network_bridge import links
 from sagong_network_bridge.expressions import Hook
+from sagong_network_bridge.interior import Plan
 from sagong_network_bridge.namespaces import Home, unpin, write_sysctl
-from sagong_network_bridge.netlink import NETFILTER, ROUTE, Channel, Request
+from sagong_network_bridge.netlink import NETFILTER, ROUTE, Channel
 from sagong_network_bridge.nft import BaseChain, Nftables, Rule
 
-__all__ = ["RESOLVER", "Cell", "Cells", "Port", "endpoint_requests", "is_veth"]
+__all__ = ["RESOLVER", "Cell", "Cells", "Port", "carry_out", "is_veth"]
 
 RESOLVER = "127.0.0.11"
 _LOOPBACK = 1
-# eth0 has index 2, and so on: inside a namespace of ours nothing else makes interfaces first.
-_FIRST_INDEX = 2
 _CHECKSUMS = {6: 16, 17: 6}
 _MOST_PORTS = 1024
 _READY, _MOMENT = 0.5, 0.0003
@@ -121,9 +120,8 @@ class Cells:
             write_sysctl("net.ipv6.conf.default.accept_ra", "0")
             write_sysctl("net.ipv6.conf.default.accept_dad", "0")
         name = f"{self._prefix}v{secrets.token_hex(5)}"
-        index = _FIRST_INDEX + int(interface.removeprefix("eth"))
-        self._make(links.Veth(name, port.ifindex, namespace, interface, index, port.mtu), port)
-        inner.send([links.change_link(index, interface, up=True)])
+        self._make(links.Veth(name, port.ifindex, namespace, interface, port.mtu), port)
+        inner.send([links.change_link(links.link_index(inner, interface), interface, up=True)])
         host_index = links.link_index(self._host, name)
         options = links.port_options(host_index, name, isolated=port.isolated, hairpin=port.hairpin)
         self._host.send([options])
@@ -141,12 +139,12 @@ class Cells:
                 ) from None
             raise
 
-    def configure(self, pin: Path, requests: list[Request]) -> None:
-        """Do requests inside a pinned namespace."""
+    def configure(self, pin: Path, *plans: Plan) -> None:
+        """Carry out plans inside a pinned namespace."""
         with self._home.inside(pin):
             channel = Channel(ROUTE)
             try:
-                channel.send(requests)
+                carry_out(channel, *plans)
             finally:
                 channel.close()
 
@@ -165,6 +163,12 @@ class Cells:
         """A cell that nobody has used; its interface goes with the namespace."""
         cell.close()
         unpin(cell.pin)
+
+
+def carry_out(channel: Channel, *plans: Plan) -> None:
+    """Do plans by a channel of the namespace, in one batch."""
+    index_of = functools.cache(functools.partial(links.link_index, channel))
+    channel.send([request for plan in plans for request in plan(index_of)])
 
 
 def _wait_ready(inner: Channel, interface: str) -> None:
@@ -193,7 +197,8 @@ def _resolver_sockets(port: int) -> tuple[list[socket.socket], int]:
                 served.bind((RESOLVER, found))
                 found = served.getsockname()[1]
             sockets[1].listen(16)
-            _rewrite(found)
+            if found != port:
+                _rewrite(found, fresh=not port)
         except OSError as error:
             for served in sockets:
                 served.close()
@@ -204,18 +209,20 @@ def _resolver_sockets(port: int) -> tuple[list[socket.socket], int]:
     raise OSError(errno.EADDRINUSE, f"no port of {RESOLVER} is free for the resolver")
 
 
-def _rewrite(port: int) -> None:
+def _rewrite(port: int, *, fresh: bool) -> None:
     """Rewrite port 53 of the resolver's address to `port` and back, without connection tracking.
 
     A container may serve port 53 on all its addresses itself, so the resolver must not hold it.
+    Closing a channel that deleted something waits 12 ms: not for a `fresh` namespace.
     """
     channel = Channel(NETFILTER)
     table = Nftables(channel, "sagong_resolver", 2)
     chain = BaseChain("output", "filter", Hook.OUTPUT, -450)
     address = socket.inet_aton(RESOLVER)
     raw, plain = port.to_bytes(2, "big"), (53).to_bytes(2, "big")
-    requests = [table.add_table(), table.delete_table(), table.add_table()]
-    requests.append(table.add_base_chain(chain))
+    requests = [table.add_table(), table.add_base_chain(chain)]
+    if not fresh:
+        requests.append(table.flush_chain(chain.name))
     for protocol, checksum in _CHECKSUMS.items():
         match = ex.protocol(0) + ex.compare(0, bytes([protocol]))
         there = ex.destination(0, 4) + ex.compare(0, address) + match
@@ -229,37 +236,3 @@ def _rewrite(port: int) -> None:
         table.commit(requests)
     finally:
         channel.close()
-
-
-def endpoint_requests(endpoint: Endpoint) -> list[Request]:
-    """Hardware address, up, addresses."""
-    index = _FIRST_INDEX + int(endpoint.interface.removeprefix("eth"))
-    what = endpoint.interface
-    requests = [links.change_link(index, what, up=True, mac=endpoint.mac)]
-    if endpoint.ipv4:
-        requests.append(links.add_address(index, endpoint.ipv4, endpoint.ipv4_prefix, what))
-    if endpoint.ipv6:
-        requests.append(links.add_address(index, endpoint.ipv6, endpoint.ipv6_prefix, what))
-    return requests
-
-
-def route_requests(endpoint: Endpoint) -> list[Request]:
-    """Default routes by this endpoint's gateways."""
-    index = _FIRST_INDEX + int(endpoint.interface.removeprefix("eth"))
-    requests = []
-    if endpoint.gateway4:
-        requests.append(links.add_route(index, "0.0.0.0", 0, endpoint.gateway4, endpoint.interface))
-    if endpoint.gateway6:
-        requests.append(links.add_route(index, "::", 0, endpoint.gateway6, endpoint.interface))
-    return requests
-
-
-def unroute_requests(endpoint: Endpoint) -> list[Request]:
-    """The same routes taken away."""
-    index = _FIRST_INDEX + int(endpoint.interface.removeprefix("eth"))
-    requests = []
-    if endpoint.gateway4:
-        requests.append(links.delete_route(index, "0.0.0.0", 0, endpoint.gateway4))
-    if endpoint.gateway6:
-        requests.append(links.delete_route(index, "::", 0, endpoint.gateway6))
-    return requests

@@ -20,11 +20,12 @@ from sagong.contracts.network import (
 from sagong.errors import InvalidArgument
 from sagong_network_bridge.addresses import AddressRange, hardware_address
 from sagong_network_bridge.elements import Publication, address_bytes, published
+from sagong_network_bridge.interior import gateway_endpoints
 from sagong_network_bridge.networks import Networks
 from sagong_network_bridge.ports import Ports, check_mapping
 from sagong_network_bridge.services import Piece
 
-__all__ = ["Draft", "check_request", "gateway_endpoints", "pieces_of"]
+__all__ = ["Draft", "check_request", "pieces_of"]
 
 _MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 _SYSCTL = re.compile(r"net(\.|/)[A-Za-z0-9_.:/-]+")
@@ -116,16 +117,6 @@ def release_addresses(endpoint: Endpoint, identity: str, networks: Networks) -> 
         address = endpoint.ipv4 if range_.version == 4 else endpoint.ipv6
         if address:
             range_.release(address, identity)
-
-
-def gateway_endpoints(
-    endpoints: tuple[Endpoint, ...], priorities: dict[str, int]
-) -> tuple[Endpoint | None, Endpoint | None]:
-    """Which endpoints the default routes of IPv4 and IPv6 go by: the highest priority, then first."""
-    ordered = sorted(endpoints, key=lambda e: -priorities.get(e.network, 0))
-    by4 = next((e for e in ordered if e.gateway4), None)
-    by6 = next((e for e in ordered if e.gateway6), None)
-    return by4, by6
 
 
 def pieces_of(sandbox: Sandbox, priorities: dict[str, int]) -> Iterator[Piece]:

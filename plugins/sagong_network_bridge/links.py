@@ -1,4 +1,8 @@
-"""Interfaces, addresses and routes: requests built with pyroute2's messages, dumps read as bytes."""
+"""Interfaces, addresses and routes as requests, and what the kernel lists of them.
+
+Bridges and pairs are made with pyroute2's messages. What every join sends is packed by hand: a
+message of pyroute2 costs 40 to 140 microseconds, and there are ten of them.
+"""
 
 from __future__ import annotations
 
@@ -66,11 +70,10 @@ def _class(name: str) -> Any:
     return message_class(name)
 
 
-def _encoded(name: str, fields: dict[str, Any], values: list[tuple[str, Any]]) -> bytes:
+def _encoded(values: list[tuple[str, Any]], index: int = 0) -> bytes:
     """The payload of a message; pyroute2 adds a header of its own, which is cut off."""
-    message = _class(name)()
-    for key, value in fields.items():
-        message[key] = value
+    message = _class("ifinfmsg")()
+    message["index"] = index
     message["attrs"] = values
     message.encode()
     return bytes(message.data[16:])
@@ -83,7 +86,7 @@ def new_bridge(name: str, mtu: int = 0) -> Request:
     values: list[tuple[str, Any]] = [("IFLA_IFNAME", name)]
     if mtu:
         values.append(("IFLA_MTU", mtu))
-    payload = _encoded("ifinfmsg", {}, [*values, ("IFLA_LINKINFO", info)])
+    payload = _encoded([*values, ("IFLA_LINKINFO", info)])
     return Request(_NEWLINK, NLM_CREATE | NLM_EXCL, payload, f"make bridge {name}")
 
 
@@ -91,18 +94,17 @@ def set_bridge_filter(name: str, index: int, *, on: bool) -> Request:
     """Let bridged packets pass the firewall's hooks, for this bridge alone."""
     data = [("IFLA_BR_NF_CALL_IPTABLES", int(on)), ("IFLA_BR_NF_CALL_IP6TABLES", int(on))]
     info = {"attrs": [("IFLA_INFO_KIND", "bridge"), ("IFLA_INFO_DATA", {"attrs": data})]}
-    payload = _encoded("ifinfmsg", {"index": index}, [("IFLA_LINKINFO", info)])
+    payload = _encoded([("IFLA_LINKINFO", info)], index)
     return Request(_NEWLINK, 0, payload, f"firewall hooks of bridge {name}")
 
 
 class Veth(NamedTuple):
-    """A pair: the host's end on a bridge, the peer in a namespace under its final name and index."""
+    """A pair: the host's end on a bridge, the peer in a namespace under its final name."""
 
     name: str
     bridge: int
     namespace: int
     peer: str
-    peer_index: int
     mtu: int = 0
 
 
@@ -116,28 +118,21 @@ def new_veth(veth: Veth) -> Request:
     if veth.mtu:
         inner.append(("IFLA_MTU", veth.mtu))
         outer.append(("IFLA_MTU", veth.mtu))
-    peer = {"index": veth.peer_index, "attrs": inner}
     info = {
         "attrs": [
             ("IFLA_INFO_KIND", "veth"),
-            ("IFLA_INFO_DATA", {"attrs": [("VETH_INFO_PEER", peer)]}),
+            ("IFLA_INFO_DATA", {"attrs": [("VETH_INFO_PEER", {"attrs": inner})]}),
         ]
     }
-    payload = _encoded("ifinfmsg", {}, [*outer, ("IFLA_LINKINFO", info)])
+    payload = _encoded([*outer, ("IFLA_LINKINFO", info)])
     return Request(_NEWLINK, NLM_CREATE | NLM_EXCL, payload, f"make interface {veth.name}")
 
 
 def port_options(index: int, name: str, *, isolated: bool, hairpin: bool) -> Request:
     """Bring the host's end up as a quiet bridge port: no IPv6 address of its own."""
-    slave = [("IFLA_BRPORT_ISOLATED", int(isolated)), ("IFLA_BRPORT_MODE", int(hairpin))]
-    info = {
-        "attrs": [
-            ("IFLA_INFO_SLAVE_KIND", "bridge"),
-            ("IFLA_INFO_SLAVE_DATA", {"attrs": slave}),
-        ]
-    }
-    fields = {"index": index, "flags": _UP, "change": _UP}
-    payload = _encoded("ifinfmsg", fields, [("IFLA_LINKINFO", info)]) + _QUIET
+    slave = nested(5, attribute(4, bytes([hairpin])), attribute(33, bytes([isolated])))
+    info = nested(18, attribute(4, b"bridge\0"), slave)
+    payload = _INFO.pack(0, 0, index, _UP, _UP) + _QUIET + info
     return Request(_NEWLINK, 0, payload, f"configure bridge port {name}")
 
 
@@ -145,31 +140,31 @@ def change_link(
     index: int, what: str, *, up: bool | None = None, mac: str = "", alias: str = ""
 ) -> Request:
     """Up or down, hardware address, alias."""
-    values: list[tuple[str, Any]] = []
+    change = 0 if up is None else _UP
+    payload = _INFO.pack(0, 0, index, _UP if up else 0, change)
     if mac:
-        values.append(("IFLA_ADDRESS", mac))
+        payload += attribute(1, bytes.fromhex(mac.replace(":", "")))
     if alias:
-        values.append(("IFLA_IFALIAS", alias))
-    fields: dict[str, Any] = {"index": index}
-    if up is not None:
-        fields.update(flags=_UP if up else 0, change=_UP)
-    return Request(_SETLINK, 0, _encoded("ifinfmsg", fields, values), f"configure {what}")
+        payload += attribute(20, alias.encode())
+    return Request(_SETLINK, 0, payload, f"configure {what}")
 
 
 def delete_link(name: str) -> Request:
     """By name; its absence is no error."""
-    payload = _encoded("ifinfmsg", {}, [("IFLA_IFNAME", name)])
+    payload = _INFO.pack(0, 0, 0, 0, 0) + attribute(3, name.encode() + b"\0")
     return Request(_DELLINK, 0, payload, f"delete {name}", (errno.ENODEV,))
 
 
+def _family(address: str) -> int:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
 def _address(index: int, address: str, prefix: int) -> bytes:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    fields = {"family": int(family), "prefixlen": prefix, "index": index}
-    if family == socket.AF_INET6:
-        # Duplicates are our own bookkeeping's to avoid; detection would take a second.
-        fields["flags"] = _NO_DAD
-        return _encoded("ifaddrmsg", fields, [("IFA_ADDRESS", address), ("IFA_LOCAL", address)])
-    return _encoded("ifaddrmsg", fields, [("IFA_LOCAL", address), ("IFA_ADDRESS", address)])
+    """Duplicates are our own bookkeeping's to avoid; detection would take a second."""
+    family = _family(address)
+    packed = socket.inet_pton(family, address)
+    header = struct.pack("=BBBBI", family, prefix, _NO_DAD, 0, index)
+    return header + attribute(1, packed) + attribute(2, packed)
 
 
 def add_address(index: int, address: str, prefix: int, what: str) -> Request:
@@ -187,22 +182,16 @@ def delete_address(index: int, address: str, prefix: int, what: str) -> Request:
 
 
 def _route(index: int, target: str, prefix: int, gateway: str) -> bytes:
-    family = socket.AF_INET6 if ":" in target else socket.AF_INET
-    fields: dict[str, Any] = {
-        "family": int(family),
-        "table": 254,
-        "proto": 3,
-        "scope": 0 if gateway else 253,
-        "type": 1,
-        "dst_len": prefix,
-    }
-    values: list[tuple[str, Any]] = [("RTA_OIF", index)]
+    family = _family(target)
+    scope = 0 if gateway else 253
+    flags = _ONLINK if gateway else 0
+    header = struct.pack("=BBBBBBBBI", family, prefix, 0, 0, 254, 3, scope, 1, flags)
+    payload = header + attribute(4, struct.pack("=I", index))
     if prefix:
-        values.append(("RTA_DST", target))
+        payload += attribute(1, socket.inet_pton(family, target))
     if gateway:
-        fields["flags"] = _ONLINK
-        values.append(("RTA_GATEWAY", gateway))
-    return _encoded("rtmsg", fields, values)
+        payload += attribute(5, socket.inet_pton(family, gateway))
+    return payload
 
 
 def add_route(index: int, target: str, prefix: int, gateway: str, what: str) -> Request:
@@ -234,17 +223,21 @@ def _link(payload: bytes) -> Link:
     return Link(index, name, alias, master, bool(flags & _UP))
 
 
+def _finding(name: str) -> Request:
+    """The question asked most often, so it is written by hand."""
+    payload = _INFO.pack(0, 0, 0, 0, 0) + attribute(3, name.encode() + b"\0")
+    return Request(_GETLINK, 0, payload, f"find {name}", (errno.ENODEV,))
+
+
 def link_index(channel: Channel, name: str) -> int:
     """The index of an interface, 0 if there is none."""
-    payload = _encoded("ifinfmsg", {}, [("IFLA_IFNAME", name)])
-    found = channel.ask(Request(_GETLINK, 0, payload, f"find {name}", (errno.ENODEV,)))
+    found = channel.ask(_finding(name))
     return _link(found[1]).ifindex if found else 0
 
 
 def is_ready(channel: Channel, name: str) -> bool:
     """Whether an interface is operational, not only up."""
-    payload = _encoded("ifinfmsg", {}, [("IFLA_IFNAME", name)])
-    found = channel.ask(Request(_GETLINK, 0, payload, f"find {name}"))
+    found = channel.ask(_finding(name))
     return found is not None and attributes(found[1], 16).get(16) == bytes([_OPERATIONAL])
 
 

@@ -118,14 +118,10 @@ class NetworkBridge:
         self._loopback.start()
         await self._networks.start(self._route)
         await self._run(self._sweep)
-        await self._routing.restore()
-        self._firewall.install(
-            {
-                "networks": Wanted(self._networks.content()),
-                "sandboxes": Wanted(self._sandbox_content()),
-                "rules": self._routing.wanted(),
-            }
-        )
+        parts = await self._routing.restore()
+        parts["networks"] = Wanted(self._networks.content())
+        parts["sandboxes"] = Wanted(self._sandbox_content())
+        self._firewall.install(parts)
         self._befriend()
         await self._sandboxes.resume_names()
         self._vigil.begin()

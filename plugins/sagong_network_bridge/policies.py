@@ -33,6 +33,10 @@ class PolicyPlan(NamedTuple):
     sets: dict[str, SetKind]
     content: Content
 
+    def wanted(self) -> tuple[Content, dict[str, tuple[Rule, ...]], dict[str, SetKind]]:
+        """In the order that the firewall takes it."""
+        return self.content, self.chains, self.sets
+
 
 def plan_policies(policies: Iterable[Policy]) -> PolicyPlan:
     """All policies of the machine."""

@@ -179,7 +179,7 @@ def _received(control: socket.socket) -> tuple[bytes, list[int]]:
 
 def main(descriptor: int, nameservers: tuple[str, ...]) -> None:
     """Serve what comes over the channel until it closes."""
-    with open("/proc/self/comm", "w") as comm:
+    with contextlib.suppress(OSError), open("/proc/self/comm", "w") as comm:
         comm.write("sagong-resolver")
     control = socket.socket(fileno=descriptor)
     try:

@@ -23,16 +23,20 @@ from sagong_network_bridge.cells import (
     RESOLVER,
     Cell,
     Cells,
-    endpoint_requests,
-    route_requests,
-    unroute_requests,
+    carry_out,
 )
 from sagong_network_bridge.conntrack import forget_datagrams
 from sagong_network_bridge.firewall import Firewall
+from sagong_network_bridge.interior import (
+    address_plan,
+    free_interface,
+    gateway_endpoints,
+    limit_plan,
+    route_plan,
+)
 from sagong_network_bridge.joining import (
     Draft,
     check_request,
-    gateway_endpoints,
     pieces_of,
     release_addresses,
 )
@@ -40,7 +44,7 @@ from sagong_network_bridge.links import delete_link, link_index, port_options
 from sagong_network_bridge.loopback import Loopback
 from sagong_network_bridge.names import Names, order_of
 from sagong_network_bridge.namespaces import unpin
-from sagong_network_bridge.netlink import Channel, Request
+from sagong_network_bridge.netlink import Channel
 from sagong_network_bridge.networks import Networks
 from sagong_network_bridge.pool import Pool
 from sagong_network_bridge.ports import Ports
@@ -49,7 +53,6 @@ from sagong_network_bridge.records import Records, SandboxRecord
 __all__ = ["Sandboxes", "Tools", "priorities_of"]
 
 Run = Callable[..., Coroutine[Any, Any, Any]]
-_FIRST_INDEX = 2
 # The kernel takes interfaces down with their namespace, in its own time; what holds a namespace
 # longer than this loses its interface.
 _GRACE = 2.0
@@ -173,7 +176,9 @@ class Sandboxes:
         if sandbox is not None and cell is not None:
             self._tools.loopback.remove(sandbox.ports)
             with contextlib.suppress(OSError):
-                self._tools.firewall.remove("sandboxes", pieces_of(sandbox, priorities_of(request)))
+                self._tools.firewall.alter(
+                    "sandboxes", gone=pieces_of(sandbox, priorities_of(request))
+                )
             await self._tools.run(self._tools.cells.discard, cell)
 
     async def _cell(self, draft: Draft) -> Cell:
@@ -210,7 +215,13 @@ class Sandboxes:
             plug = tools.cells.plug
             veths[endpoint.network] = await tools.run(plug, cell.pin, port, endpoint.interface)
         assert cell.channel is not None
-        cell.channel.send(self._inner(request, sandbox))
+        ways = (priorities_of(request),) * 2
+        carry_out(
+            cell.channel,
+            address_plan(sandbox.endpoints),
+            route_plan((), sandbox.endpoints, ways),
+            limit_plan(sandbox.endpoints, request.egress_bps),
+        )
         if request.sysctls:
             await tools.run(tools.cells.set_sysctls, cell.pin, request.sysctls)
         await self._limit(request, veths)
@@ -218,7 +229,7 @@ class Sandboxes:
             sockets, cell.sockets = cell.sockets, []
             await tools.names.serve(self._order(sandbox), sockets)
         self._reflect(sandbox, priorities_of(request), veths)
-        tools.firewall.put("sandboxes", pieces_of(sandbox, priorities_of(request)))
+        tools.firewall.alter("sandboxes", new=pieces_of(sandbox, priorities_of(request)))
         tools.loopback.put(sandbox.ports)
         await self._forget_datagrams(sandbox, leaving=False)
         cell.close()
@@ -229,16 +240,6 @@ class Sandboxes:
             veths=veths,
             resolver_port=cell.resolver_port,
         )
-
-    def _inner(self, request: JoinRequest, sandbox: Sandbox) -> list[Request]:
-        """All that is configured inside the namespace, in one batch."""
-        requests = [r for endpoint in sandbox.endpoints for r in endpoint_requests(endpoint)]
-        requests += _routes(sandbox.endpoints, priorities_of(request))
-        if request.egress_bps:
-            for endpoint in sandbox.endpoints:
-                index = _FIRST_INDEX + int(endpoint.interface.removeprefix("eth"))
-                requests.append(shaping.limit(index, request.egress_bps, endpoint.interface))
-        return requests
 
     def _reflect(self, sandbox: Sandbox, priorities: dict[str, int], veths: dict[str, str]) -> None:
         """Who publishes ports may call itself by them: its bridge must send packets back to it."""
@@ -292,7 +293,7 @@ class Sandboxes:
             sandbox = record.sandbox
             self._tools.names.forget(identity)
             pieces = pieces_of(sandbox, priorities_of(record.request))
-            self._tools.firewall.remove("sandboxes", pieces)
+            self._tools.firewall.alter("sandboxes", gone=pieces)
             self._tools.loopback.remove(sandbox.ports)
             await self._forget_datagrams(sandbox, leaving=True)
             if sandbox.path:
@@ -343,7 +344,7 @@ class Sandboxes:
         draft = Draft(identity, self._networks, self._ports)
         pin, veth = Path(record.sandbox.path), ""
         try:
-            endpoint = draft.attach(attachment, _free_interface(record.sandbox.endpoints))
+            endpoint = draft.attach(attachment, free_interface(record.sandbox.endpoints))
             port = self._networks.port(self._networks.get(attachment.network))
             veth = await tools.run(tools.cells.plug, pin, port, endpoint.interface)
             attachments = (*record.request.attachments, attachment)
@@ -353,9 +354,9 @@ class Sandboxes:
                 sandbox=replace(record.sandbox, endpoints=(*record.sandbox.endpoints, endpoint)),
                 veths={**record.veths, attachment.network: veth},
             )
-            await tools.run(tools.cells.configure, pin, endpoint_requests(endpoint))
-            if record.request.egress_bps or record.request.ingress_bps:
-                await self._limit_further(record.request, pin, endpoint, veth)
+            plans = address_plan((endpoint,)), limit_plan((endpoint,), record.request.egress_bps)
+            await tools.run(tools.cells.configure, pin, *plans)
+            await self._limit(record.request, {endpoint.network: veth})
             changed = await self._with_resolver(changed)
             return await self._changed(record, changed)
         except BaseException as error:
@@ -365,15 +366,6 @@ class Sandboxes:
             if isinstance(error, OSError):
                 raise FailedPrecondition(f"sandbox {identity}: {error}") from error
             raise
-
-    async def _limit_further(
-        self, request: JoinRequest, pin: Path, endpoint: Endpoint, veth: str
-    ) -> None:
-        await self._limit(request, {endpoint.network: veth})
-        if request.egress_bps:
-            index = _FIRST_INDEX + int(endpoint.interface.removeprefix("eth"))
-            limits = [shaping.limit(index, request.egress_bps, endpoint.interface)]
-            await self._tools.run(self._tools.cells.configure, pin, limits)
 
     async def _with_resolver(self, record: SandboxRecord) -> SandboxRecord:
         """The first network with names brings the resolver."""
@@ -393,12 +385,13 @@ class Sandboxes:
         old = gateway_endpoints(before.sandbox.endpoints, priorities_of(before.request))
         new = gateway_endpoints(after.sandbox.endpoints, priorities_of(after.request))
         if old != new:
-            await tools.run(tools.cells.configure, pin, _moved_routes(old, new))
-            tools.firewall.remove(
-                "sandboxes", pieces_of(before.sandbox, priorities_of(before.request))
-            )
+            ways = (priorities_of(before.request), priorities_of(after.request))
+            plan = route_plan(before.sandbox.endpoints, after.sandbox.endpoints, ways)
+            await tools.run(tools.cells.configure, pin, plan)
             self._reflect(after.sandbox, priorities_of(after.request), after.veths)
-            tools.firewall.put("sandboxes", pieces_of(after.sandbox, priorities_of(after.request)))
+            was = pieces_of(before.sandbox, priorities_of(before.request))
+            now = pieces_of(after.sandbox, priorities_of(after.request))
+            tools.firewall.alter("sandboxes", was, now)
         if after.resolver_port:
             tools.names.tell(self._order(after.sandbox))
         return self._keep(after)
@@ -461,30 +454,5 @@ class Sandboxes:
 
 
 def priorities_of(request: JoinRequest) -> dict[str, int]:
+    """How much each network is wished to have the default route."""
     return {attachment.network: attachment.priority for attachment in request.attachments}
-
-
-def _routes(endpoints: tuple[Endpoint, ...], priorities: dict[str, int]) -> list[Request]:
-    by4, by6 = gateway_endpoints(endpoints, priorities)
-    requests = route_requests(replace(by4, gateway6="")) if by4 else []
-    return requests + (route_requests(replace(by6, gateway4="")) if by6 else [])
-
-
-def _moved_routes(
-    old: tuple[Endpoint | None, Endpoint | None], new: tuple[Endpoint | None, Endpoint | None]
-) -> list[Request]:
-    requests: list[Request] = []
-    for number, other in enumerate(("gateway6", "gateway4")):
-        before, after = old[number], new[number]
-        if before == after:
-            continue
-        if before is not None and after is None:
-            requests += unroute_requests(replace(before, **{other: ""}))
-        if after is not None:
-            requests += route_requests(replace(after, **{other: ""}))
-    return requests
-
-
-def _free_interface(endpoints: tuple[Endpoint, ...]) -> str:
-    taken = {endpoint.interface for endpoint in endpoints}
-    return next(f"eth{n}" for n in range(len(taken) + 1) if f"eth{n}" not in taken)

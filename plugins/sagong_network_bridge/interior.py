@@ -1,0 +1,103 @@
+"""What is configured inside a sandbox's namespace: addresses, default routes, limits. Pure.
+
+Interfaces are named; the kernel wants numbers, so every function takes the one that knows them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sagong.contracts.network import Endpoint
+from sagong_network_bridge import links, shaping
+from sagong_network_bridge.netlink import Request
+
+__all__ = [
+    "IndexOf",
+    "Plan",
+    "address_plan",
+    "free_interface",
+    "gateway_endpoints",
+    "limit_plan",
+    "route_plan",
+]
+
+IndexOf = Callable[[str], int]
+Plan = Callable[[IndexOf], list[Request]]
+Gateways = tuple[Endpoint | None, Endpoint | None]
+
+
+def gateway_endpoints(
+    endpoints: tuple[Endpoint, ...], priorities: dict[str, int]
+) -> tuple[Endpoint | None, Endpoint | None]:
+    """Which endpoints the default routes of IPv4 and IPv6 go by: the highest priority, then first."""
+    ordered = sorted(endpoints, key=lambda e: -priorities.get(e.network, 0))
+    by4 = next((e for e in ordered if e.gateway4), None)
+    by6 = next((e for e in ordered if e.gateway6), None)
+    return by4, by6
+
+
+def address_plan(endpoints: tuple[Endpoint, ...]) -> Plan:
+    """Hardware addresses, up, addresses."""
+
+    def plan(index_of: IndexOf) -> list[Request]:
+        requests = []
+        for endpoint in endpoints:
+            what = endpoint.interface
+            index = index_of(what)
+            requests.append(links.change_link(index, what, up=True, mac=endpoint.mac))
+            for address, prefix in (
+                (endpoint.ipv4, endpoint.ipv4_prefix),
+                (endpoint.ipv6, endpoint.ipv6_prefix),
+            ):
+                if address:
+                    requests.append(links.add_address(index, address, prefix, what))
+        return requests
+
+    return plan
+
+
+def limit_plan(endpoints: tuple[Endpoint, ...], bits_per_second: int) -> Plan:
+    """What leaves the sandbox is at most so much by each interface; 0 is no limit."""
+
+    def plan(index_of: IndexOf) -> list[Request]:
+        names = (endpoint.interface for endpoint in endpoints if bits_per_second)
+        return [shaping.limit(index_of(name), bits_per_second, name) for name in names]
+
+    return plan
+
+
+def route_plan(
+    before: tuple[Endpoint, ...],
+    after: tuple[Endpoint, ...],
+    priorities: tuple[dict[str, int], ...],
+) -> Plan:
+    """The default routes of a changed set of endpoints; nothing where they stay."""
+    old, new = gateway_endpoints(before, priorities[0]), gateway_endpoints(after, priorities[1])
+
+    def plan(index_of: IndexOf) -> list[Request]:
+        requests = []
+        for number, target in enumerate(("0.0.0.0", "::")):
+            was, becomes = old[number], new[number]
+            if _way(was, number) == _way(becomes, number):
+                continue
+            if becomes is not None:
+                where, gateway = becomes.interface, _way(becomes, number)[1]
+                requests.append(links.add_route(index_of(where), target, 0, gateway, where))
+            elif was is not None:
+                where, gateway = was.interface, _way(was, number)[1]
+                requests.append(links.delete_route(index_of(where), target, 0, gateway))
+        return requests
+
+    return plan
+
+
+def _way(endpoint: Endpoint | None, number: int) -> tuple[str, str]:
+    if endpoint is None:
+        return "", ""
+    return endpoint.interface, endpoint.gateway6 if number else endpoint.gateway4
+
+
+def free_interface(endpoints: tuple[Endpoint, ...]) -> str:
+    """The lowest name that no endpoint has."""
+    taken = {endpoint.interface for endpoint in endpoints}
+    return next(f"eth{n}" for n in range(len(taken) + 1) if f"eth{n}" not in taken)
