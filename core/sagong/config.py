@@ -7,6 +7,7 @@ keys are refused with their path. Units' own settings are decoded by their plugi
 from __future__ import annotations
 
 import hashlib
+import os
 import tomllib
 from dataclasses import dataclass
 from importlib.resources import files
@@ -43,11 +44,25 @@ class Paths:
             return "/sagong"
         return f"/sagong-{hashlib.sha256(bytes(self.run)).hexdigest()[:8]}"
 
+    @property
+    def prefix(self) -> str:
+        """Begins the names of interfaces: `sg`, or three letters of the root's own."""
+        if self.run == Paths().run:
+            return "sg"
+        number = int.from_bytes(hashlib.sha256(bytes(self.run)).digest()[:4])
+        letters = "abcdefghijklmnopqrstuvwxyz0123456789"
+        return f"s{letters[number % 36]}{letters[number // 36 % 36]}"
+
     def expand(self, text: str) -> str:
-        """Fill in `{run}`, `{data}`, `{etc}` and `{cgroup}` of a manifest's or configuration's path."""
-        for name in ("run", "data", "etc", "cgroup"):
+        """Fill in `{run}`, `{data}`, `{etc}`, `{cgroup}` and `{hostname}` of a manifest's or configuration's path."""
+        for name in ("run", "data", "etc", "cgroup", "prefix", "hostname"):
             text = text.replace("{" + name + "}", str(getattr(self, name)))
         return text
+
+    @property
+    def hostname(self) -> str:
+        """The machine's name, as a node is called: sandboxes have names of their own."""
+        return os.uname().nodename.lower()
 
 
 class UnitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -8,6 +8,7 @@ A plugin is one class, named in its `plugin.toml`, made with its host::
 
         async def start(self) -> None: ...     # optional: before the first call is served
         async def stop(self) -> None: ...      # optional: after the last one
+        async def purge(self) -> None: ...     # optional: before the last stop of an uninstallation
         async def greet(self, request: Greeting) -> Greeted: ...   # the methods of its slot
 
 A slot's method of such a name is no step of the plugin's life; a class that needs both has the slot's

@@ -234,6 +234,8 @@ class ProcessHost:
                 await self._start(order.state)
             elif order.action == "drain":
                 state = await self._drain(order.seconds)
+            elif order.action == "purge":
+                await self._hook("purge")
             elif order.action == "stop":
                 self._end(0)
                 return

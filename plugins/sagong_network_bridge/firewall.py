@@ -91,6 +91,10 @@ class Firewall:
         step.sets = {name: kind for name, kind in step.sets.items() if name not in found}
         self._do(step)
 
+    def remove(self) -> None:
+        """Take the table away."""
+        self._nft.commit([self._nft.add_table(), self._nft.delete_table()])
+
     def _fixed(self) -> Iterator[Request]:
         nft = self._nft
         yield nft.add_table()

@@ -77,9 +77,13 @@ class Names:
         self._pidfd = -1
         self._closed = False
 
-    async def serve(self, order: dict[str, Any], sockets: list[socket.socket]) -> None:
+    def adopt(self, order: dict[str, Any]) -> None:
+        """A sandbox of a predecessor: known as soon as the process starts, served later."""
+        self._orders[order["id"]] = order
+
+    def serve(self, order: dict[str, Any], sockets: list[socket.socket]) -> None:
         """Tell of a new sandbox; its sockets are given away and closed here."""
-        await self._begin()
+        self._begin()
         identity = order["id"]
         self._orders[identity] = order
         if sockets:
@@ -106,7 +110,7 @@ class Names:
         self._closed = True
         self._lose()
 
-    async def _begin(self) -> None:
+    def _begin(self) -> None:
         if self._child is not None:
             return
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -124,6 +128,8 @@ class Names:
             theirs.close()
         self._pidfd = syscalls.pidfd_open(self._child.pid)
         asyncio.get_running_loop().add_reader(self._pidfd, self._ended)
+        for order in self._orders.values():
+            self._send(order, [])
 
     def _ended(self) -> None:
         """It died on its own: start another and hand it everything again."""
@@ -150,7 +156,7 @@ class Names:
         await asyncio.sleep(_AGAIN)
         if not self._orders or self._closed:
             return
-        await self._begin()
+        self._begin()
         for identity in list(self._orders):
             sockets: list[socket.socket] = []
             if identity in self._served:

@@ -61,6 +61,10 @@ class Pool:
         cell: Cell = await self._run(self._cells.build, port, resolver=resolver)
         return cell
 
+    def has(self, veth: str) -> bool:
+        """Whether an interface of the host is of a cell that is ready."""
+        return any(cell.veth == veth for want in self._wants.values() for cell in want.ready)
+
     async def drop(self, network: str) -> None:
         """Discard a network's cells: it has changed or goes away."""
         want = self._wants.pop(network, None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -227,7 +227,7 @@ class Sandboxes:
         await self._limit(request, veths)
         if cell.sockets:
             sockets, cell.sockets = cell.sockets, []
-            await tools.names.serve(self._order(sandbox), sockets)
+            tools.names.serve(self._order(sandbox), sockets)
         self._reflect(sandbox, priorities_of(request), veths)
         tools.firewall.alter("sandboxes", new=pieces_of(sandbox, priorities_of(request)))
         tools.loopback.put(sandbox.ports)
@@ -375,7 +375,7 @@ class Sandboxes:
         pin = Path(record.sandbox.path)
         sockets, port = await self._tools.run(self._tools.cells.reopen, pin, 0)
         changed = replace(record, resolver_port=port, sandbox=replace(record.sandbox, dns=RESOLVER))
-        await self._tools.names.serve(self._order(changed.sandbox), sockets)
+        self._tools.names.serve(self._order(changed.sandbox), sockets)
         return changed
 
     async def _changed(self, before: SandboxRecord, after: SandboxRecord) -> Sandbox:
@@ -444,13 +444,21 @@ class Sandboxes:
             self._keep(replace(record, resolver_port=found))
         return list(sockets)
 
-    async def resume_names(self) -> None:
-        """After a start: serve the names of all adopted sandboxes again."""
-        for identity, record in list(self._known.items()):
-            if record.resolver_port:
-                with contextlib.suppress(OSError, SagongError):
-                    sockets = await self.reopened(identity)
-                    await self._tools.names.serve(self._order(record.sandbox), sockets)
+    def resume_names(self) -> Coroutine[Any, Any, None]:
+        """After a start: all names are known again; the returned work serves them to everybody."""
+        adopted = [record for record in self._known.values() if record.resolver_port]
+        for record in adopted:
+            self._tools.names.adopt(self._order(record.sandbox))
+        return self._resume([record.sandbox.id for record in adopted])
+
+    async def _resume(self, adopted: Iterable[str]) -> None:
+        for identity in adopted:
+            async with self._alone(identity):
+                record = self._known.get(identity)
+                if record is not None and record.resolver_port:
+                    with contextlib.suppress(OSError, SagongError):
+                        sockets = await self.reopened(identity)
+                        self._tools.names.serve(self._order(record.sandbox), sockets)
 
 
 def priorities_of(request: JoinRequest) -> dict[str, int]:

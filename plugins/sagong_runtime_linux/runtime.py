@@ -322,6 +322,11 @@ class RuntimeLinux:
         found = (r.container() for r in self._records.values() if not r.starting)
         return ContainerList(containers=tuple(found))
 
+    async def purge(self) -> None:
+        """End and remove every container."""
+        for record in list(self._records.values()):
+            await self.remove(ContainerRef(id=record.spec.id))
+
     async def remove(self, container: ContainerRef) -> None:
         """Kill, forget, clean up."""
         async with self._lock(container.id):

@@ -27,7 +27,7 @@ from sagong.errors import NotFound, Unavailable
 from sagong.host import Host
 from sagong.http import HttpLimits, HttpServer
 from sagong_kube.assembly import Assembly
-from sagong_kube.bootstrap.start import Advertised, start
+from sagong_kube.bootstrap.start import Advertised, publish_authority, start
 from sagong_kube.certificate import ServerCertificate
 from sagong_kube.front import Front
 from sagong_kube.settings import Settings
@@ -94,6 +94,8 @@ class Kube:
             f"kubernetes.default.svc.{settings.cluster_domain}",
             socket.gethostname(),
         )
+        authority = (await self._auth.authority()).certificate
+        await publish_authority(self._assembly.writer, self._assembly.catalogue, authority)
         certificate = ServerCertificate(self._auth, settings, names, self._host.log)
         self._server.listen(self._listener, await certificate.wait_tls())
         self._assembly.listening = True

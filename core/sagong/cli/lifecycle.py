@@ -142,12 +142,8 @@ def run_down(options: argparse.Namespace) -> int:
 
 async def _stop(paths: Paths, seconds: float, *, everything: bool) -> None:
     async with connect(paths) as operator:
-        if everything:
-            from sagong.cli.sweep import end_containers
-
-            await end_containers(operator)
         with deadline(5.0):
-            await operator.kernel.stop(StopSystem(seconds=seconds))
+            await operator.kernel.stop(StopSystem(seconds=seconds, purge=everything))
 
 
 def _keeper_pid(paths: Paths) -> int:

@@ -1,4 +1,4 @@
-"""What `sagong down --all` takes away: containers, mounts, directories of the run."""
+"""What `sagong down --all` takes away when all processes have ended: mounts, directories, cgroups."""
 
 from __future__ import annotations
 
@@ -6,25 +6,12 @@ import shutil
 import sys
 
 from sagong.config import Paths
-from sagong.contracts.runtime import ContainerRef, Runtime
-from sagong.errors import NotFound
 from sagong.linux import mounts, syscalls
 from sagong.linux.cgroup import CONTROLLERS, Cgroup, layout_of_machine
-from sagong.operator import Operator
 
-__all__ = ["end_containers", "sweep"]
+__all__ = ["sweep"]
 
 _MNT_DETACH = 2
-
-
-async def end_containers(operator: Operator) -> None:
-    """Remove every container of the runtime, while everybody is still there to clean up."""
-    try:
-        runtime = await operator.use(Runtime)
-    except NotFound:
-        return
-    for container in (await runtime.list()).containers:
-        await runtime.remove(ContainerRef(id=container.id))
 
 
 def sweep(paths: Paths) -> None:

@@ -65,7 +65,7 @@ class Order(Message):
     """What the kernel wants of a process; absent parts change nothing.
 
     `action`: "start" (construct, take over `state`, serve; then `done`), "drain" (finish within
-    `seconds`; then `done` with exported state), "stop" (end now). `dead` are paths of providers
+    `seconds`; then `done` with exported state), "purge" (take away what lives outside), "stop" (end now). `dead` are paths of providers
     that are gone.
     """
 
@@ -160,9 +160,11 @@ class RouteTable(Message):
 
 
 class StopSystem(Message):
-    """End everything but containers, or (`containers`) those too."""
+    """End everything but containers; with `purge` each plugin also takes away what it made
+    beyond its own directories: containers, interfaces, firewall rules."""
 
     seconds: float = 10.0
+    purge: bool = False
 
 
 @slot("kernel", version=1)

@@ -72,20 +72,20 @@ async def _live(
     context: zmq.Context[Any] = zmq.Context()
     listeners = Listeners(paths, kept, keeper)
     supervisor = Supervisor(paths, config, units, cells, listeners)
-    ended: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+    ended: asyncio.Future[tuple[float, bool]] = asyncio.get_running_loop().create_future()
 
-    def end(seconds: float = 10.0) -> None:
+    def end(seconds: float = 10.0, purge: bool = False) -> None:
         if not ended.done():
-            ended.set_result(seconds)
+            ended.set_result((seconds, purge))
 
     service = KernelService(supervisor, cells, config, _load, end)
     provider = _provide(context, paths, service, supervisor, cells)
     guardian = Guardian(keeper, root, profile, listeners)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end)
     await supervisor.begin()
-    seconds = await ended
+    seconds, purge = await ended
     guardian.stop()
-    await supervisor.stop(seconds)
+    await supervisor.stop(seconds, purge=purge)
     await provider.close()
     context.destroy(linger=100)
     return 0

@@ -45,7 +45,7 @@ class KernelService:
         cells: Cells,
         config: Config,
         load: Load,
-        stop: Callable[[float], None],
+        stop: Callable[[float, bool], None],
     ) -> None:
         self._supervisor = supervisor
         self._cells = cells
@@ -115,7 +115,7 @@ class KernelService:
     def stop(self, request: StopSystem) -> None:
         """Stop the system."""
         _operator()
-        self._stop(request.seconds)
+        self._stop(request.seconds, request.purge)
 
     def _table(self, dead: tuple[str, ...]) -> RouteTable:
         serving = self._supervisor.serving()

@@ -201,22 +201,24 @@ class Supervisor:
         if state.serving is None:
             await self._raise(name)
 
-    async def stop(self, seconds: float) -> None:
+    async def stop(self, seconds: float, *, purge: bool) -> None:
         """Drain and end everything, services first, so that nobody misses what he calls."""
         self.stopping = True
         processes = list(self.population)
         services = [p for p in processes if p.unit.manifest.plugin.kind == "service"]
         plugins = [p for p in processes if p not in services]
         for group in (services, plugins):
-            await asyncio.gather(
-                *(self._stop_one(p, seconds) for p in group), return_exceptions=True
-            )
+            work = (self._stop_one(p, seconds, purge=purge) for p in group)
+            await asyncio.gather(*work, return_exceptions=True)
         self.companions.stop()
         self.spawner.close()
 
-    async def _stop_one(self, process: Process, seconds: float) -> None:
+    async def _stop_one(self, process: Process, seconds: float, *, purge: bool) -> None:
         try:
             async with asyncio.timeout(seconds):
+                if purge:
+                    order = Order(id=self.population.order_id(), action="purge")
+                    await process.carry_out(order, seconds)
                 await self.retire(process)
         except TimeoutError:
             self.kill(process)

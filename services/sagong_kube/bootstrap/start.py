@@ -16,7 +16,7 @@ from sagong_kube.registry.planner import Subject
 from sagong_kube.registry.resource import Catalogue, Resource
 from sagong_kube.registry.writer import Writer
 
-__all__ = ["Advertised", "start"]
+__all__ = ["Advertised", "publish_authority", "start"]
 
 _NAMESPACES = ("kube-system", "default", "kube-public", "kube-node-lease")
 _PRIORITIES = {
@@ -53,6 +53,19 @@ async def start(writer: Writer, catalogue: Catalogue, advertised: Advertised) ->
         resource = _resource(catalogue, document)
         if resource is not None:
             await _renew_endpoints(writer, resource, document)
+
+
+async def publish_authority(writer: Writer, catalogue: Catalogue, certificate: str) -> None:
+    """The cluster's certificate in kube-system, from where each namespace is given its copy."""
+    document: Document = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "kube-root-ca.crt", "namespace": "kube-system"},
+        "data": {"ca.crt": certificate},
+    }
+    resource = _resource(catalogue, document)
+    if resource is not None:
+        await _ensure(writer, resource, document)
 
 
 def _resource(catalogue: Catalogue, document: Document) -> Resource | None:

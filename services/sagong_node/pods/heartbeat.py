@@ -66,6 +66,8 @@ class Heartbeat:
             if batch.fresh and not batch.synced:
                 continue
             self._node = found
+            if found is not None and _given_up(found):
+                self._told = {}  # tell it anew: whoever wrote that has not heard of us for a while
             self.reached.set()
             if found is None and self._settings.register:
                 await self._register()
@@ -182,6 +184,12 @@ class Heartbeat:
         except NotFound:
             return None
         return found
+
+
+def _given_up(node: Node) -> bool:
+    """Whether somebody has marked the node as silent."""
+    conditions = node.status.conditions or ()
+    return any(c.type == "Ready" and c.status == "Unknown" for c in conditions)
 
 
 def _steady(status: dict[str, Any]) -> dict[str, Any]:

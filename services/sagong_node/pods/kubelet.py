@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -75,6 +76,7 @@ class Kubelet:
         pods.mkdir(parents=True, exist_ok=True, mode=0o711)
         self._facts = read_facts(pods, address=settings.address)
         settings = msgspec.structs.replace(settings, name=settings.name or self._facts.hostname)
+        self._facts = replace(self._facts, hostname=settings.name)
         self._around = self._surround(service, life, settings)
         self._heartbeat = Heartbeat(self._around, self._facts)
 

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.root
 REVIEWED: dict[str, tuple[set[str], str, set[str]]] = {
     "auth_rbac": (set(), "none", set()),
     "dns": (set(), "host", set()),
-    "docker": (set(), "none", set()),
+    "docker": (set(), "host", set()),
     "image_overlay": (
         {
             "CAP_CHOWN",
@@ -38,8 +38,16 @@ REVIEWED: dict[str, tuple[set[str], str, set[str]]] = {
     ),
     "kube": (set(), "host", set()),
     "metrics_cgroup": ({"CAP_SYS_PTRACE"}, "none", set()),
-    "network_bridge": ({"CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_SYS_ADMIN"}, "host", {"namespace"}),
-    "node": ({"CAP_CHOWN", "CAP_DAC_READ_SEARCH", "CAP_FOWNER"}, "host", set()),
+    "network_bridge": (
+        {"CAP_NET_ADMIN", "CAP_NET_BIND_SERVICE", "CAP_SYS_ADMIN"},
+        "host",
+        {"mount", "namespace"},
+    ),
+    "node": (
+        {"CAP_CHOWN", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_SYS_PTRACE"},
+        "host",
+        set(),
+    ),
     "replication_kube": (set(), "none", set()),
     "runtime_linux": (set(), "none", set()),
     "scheduler_binpack": (set(), "none", set()),
