@@ -122,6 +122,7 @@ class Loop:
                 self._changed.set()
 
     def _take(self, kind: Kind, batch: Followed, whole: set[Key] | None) -> None:
+        self.world.now = self._clock()
         for change in batch.changes:
             try:
                 item = Item(kind, change.body)

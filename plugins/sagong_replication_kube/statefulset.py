@@ -20,6 +20,9 @@ __all__ = ["reconcile"]
 
 NAME_LABEL: Final = "statefulset.kubernetes.io/pod-name"
 INDEX_LABEL: Final = "apps.kubernetes.io/pod-index"
+# Who waits for a pod's end (kubectl delete) must have the time to see that it was gone, before
+# another one has its name.
+PAUSE: Final = 0.1
 _ORDINAL = re.compile(r"-(\d+)\Z")
 
 
@@ -111,7 +114,11 @@ def _fill(work: Work, whole: _Set) -> bool:
     for number in whole.numbers:
         pod = whole.pods.get(number)
         if pod is None:
-            _create(work, whole, number)
+            left = work.world.ended((whole.item.meta.namespace, _name(whole, number))) + PAUSE
+            if left > work.now:
+                work.look_again(left - work.now)
+            else:
+                _create(work, whole, number)
         elif pod.status.phase in ("Failed", "Succeeded"):
             if not pod.deleting:
                 work.delete(pod)
@@ -125,9 +132,13 @@ def _fill(work: Work, whole: _Set) -> bool:
     return True
 
 
+def _name(whole: _Set, number: int) -> str:
+    return f"{whole.item.meta.name}-{number}"
+
+
 def _create(work: Work, whole: _Set, number: int) -> None:
     item = whole.item
-    name = f"{item.meta.name}-{number}"
+    name = _name(whole, number)
     update = whole.history.update
     revision = whole.current if _stays(whole, number) else update
     pod = from_template(item, whole.history.template(revision), name)

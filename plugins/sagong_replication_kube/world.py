@@ -7,6 +7,7 @@ an object never replaces a newer one, so nothing is decided twice because a watc
 from __future__ import annotations
 
 import random
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from sagong_replication_kube.resources import BY_KIND, Kind
 __all__ = ["Change", "World"]
 
 Key = tuple[str, str]
-PODS = "v1/pods"
+REMEMBERED = 4096
 
 
 class Change(NamedTuple):
@@ -42,6 +43,7 @@ class World:
         self.chance = chance or random.Random()
         # A closed world has everything that exists; of an open one some must be asked for.
         self.closed = False
+        self.told = 0
         self.kinds = dict(BY_KIND)
         # Answers: owners that don't exist, by uid; unfollowed resources of which a namespace has none.
         self.absent: set[str] = set()
@@ -58,6 +60,7 @@ class World:
         # Objects that we know to be gone while a watch may still tell of them.
         self._graves: dict[tuple[str, Key], int] = {}
         self._on_node: dict[str, dict[Key, Item]] = {}
+        self._ended: OrderedDict[Key, float] = OrderedDict()
 
     # feeding
 
@@ -65,7 +68,10 @@ class World:
         """An object appeared or changed; None if what we have is as new."""
         table = self._tables.setdefault(item.resource, {})
         before = table.get(item.key)
-        if before is not None and before.revision >= item.revision > 0:
+        if before is not None and before.revision > item.revision > 0:
+            return None
+        # A lease's renewal comes under an unchanged revision: only then its bytes tell.
+        if before is not None and before.revision == item.revision > 0 and before.raw == item.raw:
             return None
         if item.gone:
             return self.remove(item.kind, item.key, item.revision)
@@ -88,7 +94,16 @@ class World:
         self._unlink(before)
         if revision:
             self._graves[kind.resource, key] = revision
+        controller = before.meta.controller
+        if controller is not None and controller.kind == "StatefulSet" and not self.closed:
+            self._ended[key] = self.now
+            if len(self._ended) > REMEMBERED:
+                self._ended.popitem(last=False)
         return Change(before, None)
+
+    def ended(self, key: Key) -> float:
+        """When a stateful pod of this name ended; 0.0 if none is remembered."""
+        return self._ended.get(key, 0.0)
 
     def unbury(self, resource: str, key: Key) -> None:
         """The watch has told of the end, too."""
