@@ -1,0 +1,159 @@
+"""The demonstration of `packaging/up`: a sample image made here, and a web service of three on it."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import ssl
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sagong.config import Paths
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+IMAGE = "sagong.test/busybox:latest"
+SERVE = (
+    'trap "exit 0" TERM; mkdir -p /tmp/www; echo "hello from $HOSTNAME" > /tmp/www/index.html;'
+    " httpd -f -p 8080 -h /tmp/www & wait"
+)
+LABELS = {"app": "web"}
+DEPLOYMENT: dict[str, Any] = {
+    "apiVersion": "apps/v1",
+    "kind": "Deployment",
+    "metadata": {"name": "web"},
+    "spec": {
+        "replicas": 3,
+        "selector": {"matchLabels": LABELS},
+        "template": {
+            "metadata": {"labels": LABELS},
+            "spec": {
+                "containers": [
+                    {
+                        "name": "web",
+                        "image": IMAGE,
+                        "imagePullPolicy": "IfNotPresent",
+                        "command": ["sh", "-c", SERVE],
+                        "ports": [{"containerPort": 8080}],
+                        "readinessProbe": {
+                            "httpGet": {"path": "/", "port": 8080},
+                            "periodSeconds": 1,
+                        },
+                    }
+                ]
+            },
+        },
+    },
+}
+SERVICE: dict[str, Any] = {
+    "apiVersion": "v1",
+    "kind": "Service",
+    "metadata": {"name": "web"},
+    "spec": {"selector": LABELS, "ports": [{"port": 80, "targetPort": 8080}]},
+}
+
+
+class Api:
+    """The Kubernetes API by the administrator's kubeconfig."""
+
+    def __init__(self, kubeconfig: Path) -> None:
+        config = yaml.safe_load(kubeconfig.read_text())
+        cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
+        self._server = cluster["server"]
+        authority = base64.b64decode(cluster["certificate-authority-data"]).decode()
+        self._context = ssl.create_default_context(cadata=authority)
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(base64.b64decode(user["client-certificate-data"]))
+            file.write(base64.b64decode(user["client-key-data"]))
+            file.flush()
+            self._context.load_cert_chain(file.name)
+
+    def get(self, path: str) -> Any:
+        """An object, or None if there is none."""
+        return self._ask(urllib.request.Request(self._server + path), missing=404)
+
+    def create(self, path: str, document: dict[str, Any]) -> Any:
+        """Make an object; None if it is there already."""
+        headers = {"Content-Type": "application/json"}
+        data = json.dumps(document).encode()
+        request = urllib.request.Request(self._server + path, data, headers)
+        return self._ask(request, missing=409)
+
+    def _ask(self, request: urllib.request.Request, *, missing: int) -> Any:
+        try:
+            with urllib.request.urlopen(request, context=self._context, timeout=10) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            if error.code == missing:
+                return None
+            raise SystemExit(
+                f"the API refuses {request.full_url}: {error.read().decode()}"
+            ) from None
+
+
+def load_image(root: str) -> None:
+    """Make a small image of Debian's busybox, with no registry, and load it."""
+    sys.path.insert(0, str(REPOSITORY))
+    from tests import sample_image
+
+    with tempfile.TemporaryDirectory() as directory:
+        sample = sample_image.build(Path(directory))
+        command = [sys.executable, "-m", "sagong.cli", "--root", root, "load"]
+        subprocess.run([*command, str(sample.docker_archive)], check=True)
+
+
+def wait_answer(api: Api, seconds: float) -> str:
+    """Wait until the service answers at its cluster address; what it says."""
+    address = api.get("/api/v1/namespaces/default/services/web")["spec"]["clusterIP"]
+    limit = time.monotonic() + seconds
+    while True:
+        try:
+            with urllib.request.urlopen(f"http://{address}/", timeout=2) as answer:
+                return f"http://{address}/ says: {answer.read().decode().strip()}"
+        except OSError as error:
+            if time.monotonic() > limit:
+                raise SystemExit(f"http://{address}/ does not answer: {error}") from None
+            time.sleep(0.05)
+
+
+def main() -> None:
+    """Deploy unless it is there; wait; say what runs and what to try next."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--root", default="/")
+    options = parser.parse_args()
+    paths = Paths.below(options.root)
+    api = Api(paths.etc / "kubeconfig")
+    began = time.monotonic()
+    if api.get("/apis/apps/v1/namespaces/default/deployments/web") is None:
+        load_image(options.root)
+        api.create("/apis/apps/v1/namespaces/default/deployments", DEPLOYMENT)
+        api.create("/api/v1/namespaces/default/services", SERVICE)
+    print(wait_answer(api, 30.0), f"({time.monotonic() - began:.1f} s)")
+    pods = api.get("/api/v1/namespaces/default/pods?labelSelector=app%3Dweb")["items"]
+    for pod in pods:
+        print(f"pod {pod['metadata']['name']} at {pod['status'].get('podIP', '-')}")
+    print(NEXT.format(etc=paths.etc, run=paths.run, image=IMAGE, root=options.root))
+
+
+NEXT = """
+Docker API      {run}/docker.sock
+Kubernetes API  {etc}/kubeconfig
+
+Try next:
+  export DOCKER_HOST=unix://{run}/docker.sock KUBECONFIG={etc}/kubeconfig
+  docker run --rm {image} echo hello
+  kubectl get pods -o wide
+  kubectl scale deployment web --replicas=5
+  .venv/bin/sagong --root {root} status
+  .venv/bin/sagong --root {root} swap scheduler binpack     # while everything runs"""
+
+if __name__ == "__main__":
+    main()
