@@ -82,7 +82,7 @@ async def killed_while_joining(base: Path) -> None:
         addresses = [s.endpoints[0].ipv4 for s in found.values()]
         ports = [p.host_port for s in found.values() for p in s.ports]
         assert len(set(addresses)) == len(addresses) and len(set(ports)) == len(ports)
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(2.5)
         assert len(interfaces()) == len(found), "interfaces of nobody are left"
         pins = {e.target for e in mounts.mount_table() if e.target.startswith(f"{base}/run/netns/")}
         assert pins == {sandbox.path for sandbox in found.values()}, "pins of nobody are left"
@@ -118,6 +118,7 @@ async def leftovers(base: Path) -> None:
     (base / "run" / "netns" / "sg-000000000000").touch()
     (base / "run" / "sandboxes" / "half~").write_bytes(b"ha")
     async with plugin(base, {"pool_size": 0}) as network:
+        await asyncio.sleep(2.5)
         names = shell("", "ip -br link")
         assert "sgv0123456789" not in names and "sg-bbbbbbbbbbbb" not in names
         assert "sgvacation" in names, "somebody else's interface was taken away"
@@ -166,6 +167,21 @@ async def side_by_side(base: Path) -> None:
 
 def test_two_instances_live_side_by_side() -> None:
     machine(side_by_side)
+
+
+async def purged(base: Path) -> None:
+    async with plugin(base) as network:
+        await network.create(USER)
+        await joined(network, "c", "user", ports=(PortMapping(container_port=80),))
+        await network.purge()
+    await asyncio.sleep(0.5)
+    left = shell("", "ip -br link; nft list ruleset")
+    assert "sg" not in left.replace("sagong", "sg"), left
+    assert not list((base / "run" / "netns").iterdir())
+
+
+def test_a_purge_leaves_nothing() -> None:
+    machine(purged)
 
 
 async def unreadable_record(base: Path) -> None:
