@@ -104,7 +104,10 @@ def _check(service: ServicePort) -> None:
 
 def _backend(text: str, service: ServicePort) -> Backend:
     address, _, port = text.rpartition(":")
-    address = address.removeprefix("[").removesuffix("]")
+    if address.startswith("[") and address.endswith("]"):
+        address = address[1:-1]
+    elif ":" in address:
+        address = ""
     try:
         address_bytes(address)
         number = int(port)
