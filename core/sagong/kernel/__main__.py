@@ -124,8 +124,15 @@ def _provide(
     bus.mkdir(parents=True, exist_ok=True)
     provider = Provider(context, str(bus / "s"))
     provider.serve(Kernel, service)
-    grants = {cells.uid(unit): Access(unit.name, _ATTEND) for unit in supervisor.units.values()}
-    provider.grant(grants)
+    grants: dict[int, Access] = {}
+
+    def admit(unit: Unit) -> None:
+        grants[cells.uid(unit)] = Access(unit.name, _ATTEND)
+        provider.grant(grants)
+
+    for unit in supervisor.units.values():
+        admit(unit)
+    supervisor.admit = admit
     provider.bind()
     return provider
 

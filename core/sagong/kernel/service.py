@@ -156,7 +156,7 @@ class KernelService:
         unit = self._unit(request.unit)
         slots = list(unit.manifest.provides)
         wanted = request.plugin or unit.manifest.plugin.name
-        names = [wanted, *(f"{slot}_{wanted}" for slot in slots)]
+        names = [*(f"{slot}_{wanted}" for slot in slots), wanted]
         settings = dict(unit.settings) if wanted == unit.manifest.plugin.name else {}
         for name in names:
             try:

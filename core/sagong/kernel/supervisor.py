@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,7 @@ class Supervisor:
         self.paths = paths
         self.boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         self.stopping = False
+        self.admit: Callable[[Unit], None] = lambda unit: None
         self.observers: set[asyncio.Queue[tuple[str, ...]]] = set()
         self.spawner = Spawner(config.preload, self._reaped)
         self.companions = Companions(paths, cells, self._save)
@@ -100,6 +101,7 @@ class Supervisor:
         """Fork a new generation of a unit; it attends, but does not serve yet."""
         self._generation += 1
         generation = self._generation
+        self.admit(unit)
         launch = self._cells.launch(unit, generation)
         if unit.manifest.companion is not None:
             self.companions.ensure(unit)
