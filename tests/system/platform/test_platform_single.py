@@ -1,0 +1,313 @@
+"""The whole platform as its users have it: docker and kubectl, and all of it swapped under them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from shutil import which
+
+import pytest
+from tests import sample_image
+from tests.system.instance import Instance, environment, instance
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(which("docker") is None, reason="needs the docker command line"),
+    pytest.mark.skipif(which("kubectl") is None, reason="needs kubectl"),
+]
+PORT, SUBNET = 16543, "10.251.0"
+CONFIGURATION = f"""
+profile = "single"
+[units.kube]
+listens = {{ api = "tcp:127.0.0.1:{PORT}" }}
+settings = {{ service_ranges = ["10.97.0.0/16"] }}
+[units.node.settings]
+name = "tested"
+pod_cidr = "{SUBNET}.0/24"
+cluster_cidrs = ["{SUBNET}.0/24"]
+service_cidrs = ["10.97.0.0/16"]
+cluster_dns = ["{SUBNET}.1"]
+[units.dns]
+listens = {{ udp = "udp:{SUBNET}.1:53", tcp = "tcp:{SUBNET}.1:53" }}
+"""
+IMAGE = sample_image.NAME
+WEB = f"""
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: web}}
+spec:
+  replicas: 3
+  selector: {{matchLabels: {{app: web}}}}
+  template:
+    metadata: {{labels: {{app: web}}}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+      - name: web
+        image: {IMAGE}
+        imagePullPolicy: IfNotPresent
+        command:
+        - sh
+        - -c
+        - mkdir /tmp/w; cp /etc/config/page /tmp/w/index.html; exec httpd -f -p 8080 -h /tmp/w
+        env:
+        - name: WORD
+          valueFrom: {{secretKeyRef: {{name: word, key: word}}}}
+        volumeMounts: [{{name: config, mountPath: /etc/config}}]
+        readinessProbe: {{httpGet: {{path: /, port: 8080}}, periodSeconds: 1}}
+      volumes: [{{name: config, configMap: {{name: page}}}}]
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: web}}
+spec: {{selector: {{app: web}}, ports: [{{port: 80, targetPort: 8080}}]}}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {{name: page}}
+data: {{page: "hello from a config map"}}
+---
+apiVersion: v1
+kind: Secret
+metadata: {{name: word}}
+stringData: {{word: swordfish}}
+"""
+
+
+class Platform:
+    """Its two command lines; every command has a bound, since some ignore SIGTERM."""
+
+    def __init__(self, running: Instance) -> None:
+        self.running = running
+        self._environment = {
+            **environment(),
+            "DOCKER_HOST": f"unix://{running.paths.run}/docker.sock",
+            "KUBECONFIG": str(running.paths.etc / "kubeconfig"),
+        }
+
+    def __call__(self, *words: str, check: bool = True, given: bytes = b"") -> str:
+        """Run docker or kubectl; its output."""
+        done = subprocess.run(
+            words, env=self._environment, capture_output=True, input=given, timeout=60
+        )
+        output = done.stdout.decode(errors="replace")
+        assert not check or done.returncode == 0, f"{words}: {done.stderr.decode()}{output}"
+        return output
+
+    def code(self, *words: str) -> int:
+        """Run; the exit status."""
+        return subprocess.run(
+            words, env=self._environment, capture_output=True, timeout=60
+        ).returncode
+
+    def swap(self, unit: str) -> None:
+        """Replace a unit by itself."""
+        self.running.run("swap", unit, "--quiet")
+
+    def address(self) -> str:
+        """The web service's cluster address."""
+        return self("kubectl", "get", "svc", "web", "-o", "jsonpath={.spec.clusterIP}")
+
+
+@pytest.fixture(scope="module")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """One instance with the sample image loaded and the web service running."""
+    with instance(CONFIGURATION) as running:
+        found = Platform(running)
+        sample = sample_image.build(tmp_path_factory.mktemp("image"))
+        found("docker", "load", "-i", str(sample.docker_archive))
+        found("kubectl", "apply", "-f", "-", given=WEB.encode())
+        found("kubectl", "rollout", "status", "deploy/web", "--timeout=50s")
+        yield found
+
+
+def fetch(address: str) -> str:
+    """What the web service says."""
+    with urllib.request.urlopen(f"http://{address}/", timeout=5) as answer:
+        return str(answer.read().decode().strip())
+
+
+def wait_for(condition: object, seconds: float = 20.0) -> None:
+    """Wait until a function is true."""
+    limit = time.monotonic() + seconds
+    while True:
+        with contextlib.suppress(OSError, AssertionError):
+            if condition():  # type: ignore[operator]
+                return
+        assert time.monotonic() < limit, "not in time"
+        time.sleep(0.1)
+
+
+def test_docker_runs_and_keeps_exit_codes(platform: Platform) -> None:
+    assert platform("docker", "run", "--rm", IMAGE, "echo", "hello") == "hello\n"
+    for code in (0, 7, 255):
+        assert platform.code("docker", "run", "--rm", IMAGE, "sh", "-c", f"exit {code}") == code
+    assert platform.code("docker", "run", "--rm", IMAGE, "nonsense") == 127
+    assert platform("docker", "run", "-i", "--rm", IMAGE, "cat", given=b"through\n") == "through\n"
+
+
+def test_docker_publishes_ports_and_resolves_names(platform: Platform) -> None:
+    platform("docker", "network", "create", "own")
+    serve = "mkdir /tmp/w; echo box > /tmp/w/index.html; exec httpd -f -p 80 -h /tmp/w"
+    command = ["docker", "run", "-d", "--name", "box", "--network", "own", "-p", "18181:80"]
+    platform(*command, IMAGE, "sh", "-c", serve)
+    try:
+        wait_for(lambda: fetch("127.0.0.1:18181") == "box")
+        found = platform("docker", "run", "--rm", "--network", "own", IMAGE, "nslookup", "box")
+        assert "Address" in found
+    finally:
+        platform("docker", "rm", "-f", "box")
+        platform("docker", "network", "rm", "own")
+
+
+def test_docker_limits_are_the_kernels(platform: Platform) -> None:
+    inside = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max; true"
+    found = platform("docker", "run", "--rm", "-m", "32m", IMAGE, "sh", "-c", inside)
+    assert str(32 << 20) in found.split()
+
+
+def test_volumes_keep_what_containers_write(platform: Platform) -> None:
+    platform("docker", "run", "--rm", "-v", "kept:/data", IMAGE, "sh", "-c", "echo x > /data/f")
+    assert platform("docker", "run", "--rm", "-v", "kept:/data", IMAGE, "cat", "/data/f") == "x\n"
+    platform("docker", "volume", "rm", "kept")
+
+
+def test_a_deployment_serves_its_config_map(platform: Platform) -> None:
+    assert fetch(platform.address()) == "hello from a config map"
+    pods = platform("kubectl", "get", "pods", "-l", "app=web", "--no-headers").splitlines()
+    assert len(pods) == 3
+    assert "swordfish" in platform("kubectl", "exec", "deploy/web", "--", "env")
+    assert "web" in platform("kubectl", "describe", "deploy", "web")
+
+
+def test_names_of_services_resolve_in_pods(platform: Platform) -> None:
+    found = platform(
+        "kubectl", "exec", "deploy/web", "--", "nslookup", "web.default.svc.cluster.local"
+    )
+    assert platform.address() in found
+
+
+def test_an_image_of_docker_runs_as_a_pod_and_says_so_in_its_log(platform: Platform) -> None:
+    platform("docker", "run", "--name", "base", IMAGE, "sh", "-c", "echo baked > /baked")
+    platform("docker", "commit", "base", "sagong.test/baked:1")
+    platform("docker", "rm", "base")
+    options = ["--image=sagong.test/baked:1", "--image-pull-policy=Never", "--restart=Never"]
+    platform("kubectl", "run", "baked", *options, "--", "cat", "/baked")
+    wait_for(lambda: "baked" in platform("kubectl", "logs", "baked"))
+    platform("kubectl", "delete", "pod", "baked", "--timeout=30s")
+
+
+def test_a_deleted_pod_is_replaced(platform: Platform) -> None:
+    name = platform("kubectl", "get", "pods", "-l", "app=web", "-o", "name").split()[0]
+    platform("kubectl", "delete", name, "--wait=false")
+    platform("kubectl", "rollout", "status", "deploy/web", "--timeout=30s")
+    wait_for(lambda: name not in platform("kubectl", "get", "pods", "-o", "name").split())
+
+
+def test_protobuf_bodies_and_reviews_are_understood(platform: Platform) -> None:
+    platform("kubectl", "create", "deployment", "other", f"--image={IMAGE}", "--replicas=0")
+    platform("kubectl", "scale", "deploy/other", "--replicas=0")
+    platform("kubectl", "delete", "deploy", "other")
+    assert platform("kubectl", "auth", "can-i", "create", "pods").strip() == "yes"
+    assert "pods" in platform("kubectl", "api-resources")
+    assert "replicas" in platform("kubectl", "explain", "deployment.spec")
+
+
+class Checker:
+    """Asks again and again in a thread, and keeps every failure."""
+
+    def __init__(self, ask: object) -> None:
+        self.failures: list[str] = []
+        self.answers = 0
+        self._ask = ask
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Checker:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(30)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self._ask()  # type: ignore[operator]
+                self.answers += 1
+            except Exception as error:
+                self.failures.append(f"{type(error).__name__}: {error}")
+            time.sleep(0.02)
+
+
+def test_swaps_under_load_fail_nothing(platform: Platform) -> None:
+    address = platform.address()
+    with (
+        Checker(lambda: fetch(address)) as served,
+        Checker(lambda: platform("kubectl", "get", "pods")) as listed,
+        Checker(lambda: platform("docker", "ps")) as shown,
+    ):
+        for unit in (
+            "scheduler",
+            "replication",
+            "auth",
+            "kube",
+            "docker",
+            "metrics",
+            "state-local",
+        ):
+            platform.swap(unit)
+            time.sleep(0.3)
+    assert served.failures == []
+    assert listed.failures == []
+    assert shown.failures == []
+    assert min(served.answers, listed.answers, shown.answers) > 5
+
+
+def test_killed_processes_come_back_and_containers_do_not_notice(platform: Platform) -> None:
+    started = platform("docker", "run", "-d", "--name", "steady", IMAGE, "sleep", "600").strip()
+    before = platform("docker", "inspect", "-f", "{{.State.StartedAt}} {{.State.Pid}}", started)
+    try:
+        for name in (
+            "runtime",
+            "node",
+            "network",
+            "image",
+            "docker",
+            "kube",
+            "state-local",
+            "kernel",
+        ):
+            os.kill(platform.running.pid(name), signal.SIGKILL)
+            platform.running.wait_ready(30)
+        after = platform("docker", "inspect", "-f", "{{.State.StartedAt}} {{.State.Pid}}", started)
+        assert after == before
+        wait_for(lambda: fetch(platform.address()) == "hello from a config map")
+        assert platform("docker", "exec", "steady", "echo", "still here") == "still here\n"
+    finally:
+        platform("docker", "rm", "-f", "steady")
+
+
+def test_down_leaves_nothing_behind(tmp_path: Path) -> None:
+    with instance('profile = "docker"\n') as running:
+        prefix = running.paths.prefix
+        found = Platform(running)
+        sample = sample_image.build(tmp_path)
+        found("docker", "load", "-i", str(sample.docker_archive))
+        found("docker", "run", "-d", "-p", "18182:80", IMAGE, "sleep", "600")
+        running.run("down", "--all")
+        links = Path("/sys/class/net")
+        assert [
+            p.name for p in links.iterdir() if p.name.startswith((f"{prefix}-", f"{prefix}v"))
+        ] == []
+        assert str(running.root) not in Path("/proc/self/mountinfo").read_text()
+        assert not list(Path("/sys/fs/cgroup").glob(f"*/{running.paths.cgroup.strip('/')}*"))
+        assert not running.paths.run.exists()
