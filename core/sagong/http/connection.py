@@ -114,14 +114,19 @@ class Connection(asyncio.Protocol):
         self._input_ended = True
         if self._raw is not None:
             self._raw.feed_eof()
-            return True
+            return self._half_closes
         if self._cutter is not None:
             self._cutter.broken()
         if self._task is None:
             return False
         if self._stream is not None:
             self._task.cancel()
-        return True
+        return self._half_closes
+
+    @property
+    def _half_closes(self) -> bool:
+        """Whether our side can stay open after theirs: TLS in asyncio can't, and warns if asked."""
+        return self._transport is not None and not self._transport.get_extra_info("sslcontext")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone: the handler is cancelled, a taken-over one is told."""
