@@ -65,7 +65,13 @@ class Routing:
     async def restore(self) -> dict[str, Wanted]:
         """The rules that a predecessor had, as the firewall's parts."""
         rules = self._records.rules() or self._rules
-        change = self._difference(rules.services)
+        try:
+            change = self._difference(rules.services)
+            plan_policies(rules.policies)
+        except InvalidArgument:
+            # Another version took what this one refuses: the node will send rules again.
+            rules = self._rules
+            change = self._difference(())
         self._account(change)
         await self._networks.filter(self._filtered(rules))
         services = Wanted()
