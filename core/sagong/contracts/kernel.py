@@ -65,7 +65,8 @@ class Order(Message):
     """What the kernel wants of a process; absent parts change nothing.
 
     `action`: "start" (construct, take over `state`, serve; then `done`), "drain" (finish within
-    `seconds`; then `done` with exported state), "purge" (take away what lives outside), "stop" (end now). `dead` are paths of providers
+    `seconds`; then `done` with exported state), "purge" (take away
+    what lives outside its own directories), "stop" (end now). `dead` are paths of providers
     that are gone.
     """
 
