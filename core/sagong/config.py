@@ -54,7 +54,7 @@ class Paths:
         return f"s{letters[number % 36]}{letters[number // 36 % 36]}"
 
     def expand(self, text: str) -> str:
-        """Fill in `{run}`, `{data}`, `{etc}`, `{cgroup}`, `{prefix}` and `{hostname}` of a path or setting."""
+        """Fill in `{run}`, `{data}`, `{etc}`, `{cgroup}`, `{prefix}`, `{hostname}`."""
         for name in ("run", "data", "etc", "cgroup", "prefix", "hostname"):
             text = text.replace("{" + name + "}", str(getattr(self, name)))
         return text

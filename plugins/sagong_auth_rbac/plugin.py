@@ -23,7 +23,8 @@ from sagong.contracts.auth import (
     TokenRequest,
 )
 from sagong.contracts.objects import GetRequest, ObjectChange, Objects, ObjectWatch
-from sagong.errors import Gone, NotFound, PermissionDenied, Unauthenticated, Unavailable
+from sagong.errors import NotFound, Unauthenticated, Unavailable
+from sagong.following import follow
 from sagong.host import Host
 from sagong_auth_rbac.authority import CertificateAuthority
 from sagong_auth_rbac.rbac import Binding, Meta, Policy, Role, decide, rules_for
@@ -143,24 +144,19 @@ class AuthRbac:
         self._host.spawn(self._watch(resource), f"watch {resource}")
 
     async def _watch(self, resource: str) -> None:
-        """Keep one resource; a watch that ends is begun anew, with what is known replaced."""
-        while True:
-            seen: set[tuple[str, str]] = set()
-            try:
-                async for batch in self._objects.watch(ObjectWatch(resource=resource)):
-                    for change in batch.changes:
-                        self._take(resource, change, seen)
-                    if batch.synced:
-                        self._drop(resource, seen)
-                        self._synced[resource].set()
-                    if batch.changes:
-                        self._host.emit(PolicyChanged())
-            except (Unavailable, Gone):
-                pass
-            except PermissionDenied as error:
-                self._host.log.error("can't read %s: %s", resource, error)
-                await asyncio.sleep(30.0)
-            await asyncio.sleep(0.1)
+        """Keep one resource; when its whole comes anew, what is not in it is forgotten."""
+        seen: set[tuple[str, str]] = set()
+        watch = ObjectWatch(resource=resource)
+        async for batch in follow(self._objects, watch, log=self._host.log):
+            if batch.fresh:
+                seen = set()
+            for change in batch.changes:
+                self._take(resource, change, seen)
+            if batch.synced:
+                self._drop(resource, seen)
+                self._synced[resource].set()
+            if batch.changes:
+                self._host.emit(PolicyChanged())
 
     def _store(self, resource: str) -> tuple[dict[tuple[str, str], Any], Any]:
         if resource == "v1/serviceaccounts":

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from sagong.contracts.objects import ObjectChange, Objects, ObjectWatch
-from sagong.errors import Gone, PermissionDenied, Unavailable
+from sagong.following import follow
 from sagong.host import Host
 from sagong_dns.resolver import Resolver
 from sagong_dns.zone import EndpointSlice, Service, Zone
@@ -103,20 +103,15 @@ class DnsService:
             writer.close()
 
     async def _watch(self, resource: str) -> None:
-        while True:
-            seen: set[tuple[str, str]] = set()
-            try:
-                async for batch in self._objects.watch(ObjectWatch(resource=resource)):
-                    for change in batch.changes:
-                        self._take(resource, change, seen)
-                    if batch.synced:
-                        self._keep_only(resource, seen)
-            except (Unavailable, Gone):
-                pass
-            except PermissionDenied as error:
-                self._host.log.error("can't read %s: %s", resource, error)
-                await asyncio.sleep(30.0)
-            await asyncio.sleep(0.1)
+        seen: set[tuple[str, str]] = set()
+        watch = ObjectWatch(resource=resource)
+        async for batch in follow(self._objects, watch, log=self._host.log):
+            if batch.fresh:
+                seen = set()
+            for change in batch.changes:
+                self._take(resource, change, seen)
+            if batch.synced:
+                self._keep_only(resource, seen)
 
     def _take(self, resource: str, change: ObjectChange, seen: set[tuple[str, str]]) -> None:
         store, kind = self._store(resource)
