@@ -41,7 +41,7 @@ REVIEWED: dict[str, tuple[set[str], str, set[str]]] = {
     "network_bridge": (
         {"CAP_NET_ADMIN", "CAP_NET_BIND_SERVICE", "CAP_SYS_ADMIN"},
         "host",
-        {"mount", "namespace"},
+        {"bpf", "mount", "namespace"},
     ),
     "node": (
         {"CAP_CHOWN", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_SYS_PTRACE"},
@@ -53,10 +53,20 @@ REVIEWED: dict[str, tuple[set[str], str, set[str]]] = {
     "scheduler_binpack": (set(), "none", set()),
     "scheduler_kube": (set(), "none", set()),
     "state_sqlite": (set(), "none", set()),
+    # Mounting and overriding permissions together are as good as root: it is one of the two that
+    # hold CAP_SYS_ADMIN, beside the network, and parses nothing from outside.
     "volume_local": (
-        {"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_SETFCAP"},
-        "none",
-        set(),
+        {
+            "CAP_CHOWN",
+            "CAP_DAC_OVERRIDE",
+            "CAP_FOWNER",
+            "CAP_FSETID",
+            "CAP_MKNOD",
+            "CAP_SETFCAP",
+            "CAP_SYS_ADMIN",
+        },
+        "host",
+        {"mount", "quota"},
     ),
 }
 
