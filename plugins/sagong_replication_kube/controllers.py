@@ -7,11 +7,13 @@ from typing import Final, NamedTuple
 
 from sagong_replication_kube import (
     accounts,
+    binding,
     budget,
     cronjob,
     daemonset,
     deployment,
     endpoints,
+    ephemeral,
     garbage,
     job,
     mirror,
@@ -62,6 +64,9 @@ CONTROLLERS: Final = (
     Controller("mirror", "v1/endpoints", mirror.reconcile, telling=True),
     Controller("budget", "policy/v1/poddisruptionbudgets", budget.reconcile),
     Controller("quota", "v1/resourcequotas", quota.reconcile),
+    Controller("claim", binding.CLAIMS, binding.reconcile_claim),
+    Controller("volume", binding.VOLUMES, binding.reconcile_volume),
+    Controller("ephemeral", "v1/pods", ephemeral.reconcile),
     Controller("node", "v1/nodes", nodes.reconcile),
     Controller("podgc", "v1/pods", nodes.forget_pods),
 )
@@ -230,6 +235,7 @@ def _pod(world: World, change: Change) -> Iterator[Task]:
         for one in world.within(resource, item.meta.namespace):
             if any(one.selector.matches(form.labels) for form in forms):
                 yield from _tasks(one)
+    yield from _claims_of(world, change)
     name = item.spec.node_name
     if change.after is None or not name:
         return
@@ -238,6 +244,43 @@ def _pod(world: World, change: Change) -> Iterator[Task]:
         yield Task("podgc", PODS, item.key)
     elif b"NoExecute" in node.raw:
         yield from _tasks(node)
+
+
+def _claims_of(world: World, change: Change) -> Iterator[Task]:
+    """Claims that the pod's end frees, and those that its coming makes."""
+    item = change.item
+    ended = change.after is None or item.status.phase in ("Succeeded", "Failed")
+    for name in item.spec.claims(item.meta.name) if ended else ():
+        found = world.get(binding.CLAIMS, (item.meta.namespace, name))
+        if found is not None and found.deleting:
+            yield from _tasks(found)
+    if change.before is None and any(v.ephemeral is not None for v in item.spec.volumes or ()):
+        yield Task("ephemeral", PODS, item.key)
+
+
+def _claim(world: World, change: Change) -> Iterator[Task]:
+    """Volumes that hold the claim or that it names."""
+    for volume in world.all(binding.VOLUMES):
+        holder = volume.document()["spec"].get("claimRef") or {}
+        if (holder.get("namespace"), holder.get("name")) == change.item.key:
+            yield from _tasks(volume)
+
+
+def _volume(world: World, change: Change) -> Iterator[Task]:
+    """The claim that holds it; a free one may suit any that seeks."""
+    holder = change.item.document()["spec"].get("claimRef") or {}
+    if holder:
+        found = world.get(binding.CLAIMS, (holder.get("namespace", ""), holder.get("name", "")))
+        if found is not None:
+            yield from _tasks(found)
+        return
+    yield from _seeking(world, change)
+
+
+def _seeking(world: World, change: Change) -> Iterator[Task]:
+    for claim in world.all(binding.CLAIMS):
+        if not claim.document()["spec"].get("volumeName"):
+            yield from _tasks(claim)
 
 
 def _node(world: World, change: Change) -> Iterator[Task]:
@@ -304,6 +347,9 @@ _SPECIAL: Final[dict[str, Callable[[World, Change], Iterator[Task]]]] = {
     PODS: _pod,
     "v1/nodes": _node,
     "v1/services": _service,
+    binding.CLAIMS: _claim,
+    binding.VOLUMES: _volume,
+    "storage.k8s.io/v1/storageclasses": _seeking,
     "coordination.k8s.io/v1/leases": _lease,
     "v1/endpoints": _service_named,
     "discovery.k8s.io/v1/endpointslices": _service_named,

@@ -136,6 +136,16 @@ class _Affinity(_Part, frozen=True):
     node_affinity: _NodeAffinity | None = None
 
 
+class _ClaimSource(_Part, frozen=True):
+    claim_name: str = ""
+
+
+class _Volume(_Part, frozen=True):
+    name: str = ""
+    claim: _ClaimSource | None = msgspec.field(default=None, name="persistentVolumeClaim")
+    ephemeral: dict[str, msgspec.Raw] | None = None
+
+
 class PodSpec(_Part, frozen=True):
     """What controllers read of a pod's spec."""
 
@@ -152,6 +162,15 @@ class PodSpec(_Part, frozen=True):
     init_containers: tuple[Container, ...] | None = None
     tolerations: tuple[Toleration, ...] | None = None
     overhead: dict[str, str | int | float] | None = None
+    volumes: tuple[_Volume, ...] | None = None
+
+    def claims(self, pod: str) -> tuple[str, ...]:
+        """Names of the claims that the pod's volumes use."""
+        return tuple(
+            volume.claim.claim_name if volume.claim is not None else f"{pod}-{volume.name}"
+            for volume in self.volumes or ()
+            if volume.claim is not None or volume.ephemeral is not None
+        )
 
     @property
     def pinned(self) -> str:
@@ -267,7 +286,7 @@ class Item:
     def _read(self, body: bytes) -> Meta:
         if self.kind.kept is Kept.POD:
             pod = _POD.decode(body)
-            self.spec, self.status = pod.spec, pod.status
+            self.spec, self.status = _lean(pod.spec), pod.status
             return pod.metadata
         if self.kind.kept is Kept.WHOLE:
             meta = _WHOLE.decode(body).metadata
@@ -356,6 +375,16 @@ class Item:
         """Whether the object with this uid controls it."""
         controller = self.meta.controller
         return controller is not None and controller.uid == uid
+
+
+def _lean(spec: PodSpec) -> PodSpec:
+    """Without volumes that nobody here asks about; what is raw gets bytes of its own."""
+    volumes = tuple(
+        _Volume(v.name, v.claim, v.ephemeral and {k: raw.copy() for k, raw in v.ephemeral.items()})
+        for v in spec.volumes or ()
+        if v.claim is not None or v.ephemeral is not None
+    )
+    return msgspec.structs.replace(spec, volumes=volumes or None)
 
 
 def moment(text: str | None) -> float:

@@ -56,6 +56,8 @@ _WATCHED: Final = (
     _whole("v1/replicationcontrollers", "ReplicationController"),
     _whole("v1/resourcequotas", "ResourceQuota", needed=False),
     _whole("v1/persistentvolumeclaims", "PersistentVolumeClaim", needed=False),
+    _whole("v1/persistentvolumes", "PersistentVolume", namespaced=False, needed=False),
+    _whole("storage.k8s.io/v1/storageclasses", "StorageClass", namespaced=False, needed=False),
     _whole("apps/v1/replicasets", "ReplicaSet"),
     _whole("apps/v1/deployments", "Deployment"),
     _whole("apps/v1/statefulsets", "StatefulSet"),
@@ -80,7 +82,6 @@ def _plain(head: str, kinds: str, *, namespaced: bool = True) -> tuple[Kind, ...
 
 _OTHERS: Final = (
     *_plain("v1", "secrets=Secret limitranges=LimitRange podtemplates=PodTemplate"),
-    *_plain("v1", "persistentvolumes=PersistentVolume", namespaced=False),
     *_plain("networking.k8s.io/v1", "ingresses=Ingress networkpolicies=NetworkPolicy"),
     *_plain("networking.k8s.io/v1", "ingressclasses=IngressClass", namespaced=False),
     *_plain("rbac.authorization.k8s.io/v1", "roles=Role rolebindings=RoleBinding"),
@@ -93,8 +94,7 @@ _OTHERS: Final = (
     *_plain("storage.k8s.io/v1", "csistoragecapacities=CSIStorageCapacity"),
     *_plain(
         "storage.k8s.io/v1",
-        "storageclasses=StorageClass volumeattachments=VolumeAttachment csidrivers=CSIDriver "
-        "csinodes=CSINode",
+        "volumeattachments=VolumeAttachment csidrivers=CSIDriver csinodes=CSINode",
         namespaced=False,
     ),
     *_plain("node.k8s.io/v1", "runtimeclasses=RuntimeClass", namespaced=False),
