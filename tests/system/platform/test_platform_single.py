@@ -311,3 +311,36 @@ def test_down_leaves_nothing_behind(tmp_path: Path) -> None:
         assert str(running.root) not in Path("/proc/self/mountinfo").read_text()
         assert not list(Path("/sys/fs/cgroup").glob(f"*/{running.paths.cgroup.strip('/')}*"))
         assert not running.paths.run.exists()
+
+
+def test_a_rolling_update_loses_no_request(platform: Platform) -> None:
+    address = platform.address()
+    with Checker(lambda: fetch(address)) as served:
+        platform("kubectl", "set", "env", "deploy/web", "ROUND=2")
+        platform("kubectl", "rollout", "status", "deploy/web", "--timeout=50s")
+        platform("kubectl", "rollout", "undo", "deploy/web")
+        platform("kubectl", "rollout", "status", "deploy/web", "--timeout=50s")
+        time.sleep(1.5)
+    assert served.failures == []
+    assert served.answers > 20
+    assert "3" in platform(
+        "kubectl", "get", "deploy", "web", "-o", "jsonpath={.status.readyReplicas}"
+    )
+
+
+def test_pods_are_created_while_everything_is_swapped(platform: Platform) -> None:
+    platform("kubectl", "create", "deployment", "many", f"--image={IMAGE}", "--", "sleep", "600")
+    platform(
+        *("kubectl", "patch", "deploy", "many", "--type=json", "-p"),
+        '[{"op":"add","path":"/spec/template/spec/containers/0/imagePullPolicy","value":"IfNotPresent"},'
+        '{"op":"add","path":"/spec/template/spec/terminationGracePeriodSeconds","value":1}]',
+    )
+    try:
+        with Checker(lambda: platform("kubectl", "get", "deploy", "many")) as asked:
+            platform("kubectl", "scale", "deploy/many", "--replicas=30")
+            for unit in ("scheduler", "replication", "network", "auth", "kube"):
+                platform.swap(unit)
+            platform("kubectl", "rollout", "status", "deploy/many", "--timeout=55s")
+        assert asked.failures == []
+    finally:
+        platform("kubectl", "delete", "deploy", "many", "--timeout=50s")
