@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
+from sagong.contracts.metrics import Metrics
 from sagong.contracts.objects import Objects
 from sagong.contracts.replication import Plan, Situation
-from sagong.errors import InvalidArgument
+from sagong.errors import InvalidArgument, NotFound
 from sagong.host import Host
 from sagong_replication_kube.loop import Loop
 from sagong_replication_kube.situation import plan
@@ -27,8 +28,14 @@ class ReplicationKube:
 
     async def start(self) -> None:
         """Begin to follow; returns at once."""
-        loop = Loop(self._host.use(Objects), log=self._host.log)
+        loop = Loop(self._host.use(Objects), self._metrics(), log=self._host.log)
         self._host.spawn(loop.run(), "controllers")
+
+    def _metrics(self) -> Metrics | None:
+        try:
+            return self._host.use(Metrics)
+        except NotFound:
+            return None  # a host without it: only autoscalers miss it
 
     def reconcile(self, situation: Situation) -> Plan:
         """Decide the question; nothing of the cluster's state plays a part."""

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 
 from sagong_replication_kube import (
     accounts,
+    autoscaler,
     binding,
     budget,
     cronjob,
@@ -63,6 +64,7 @@ CONTROLLERS: Final = (
     Controller("endpoints", "v1/services", endpoints.reconcile, telling=True),
     Controller("mirror", "v1/endpoints", mirror.reconcile, telling=True),
     Controller("budget", "policy/v1/poddisruptionbudgets", budget.reconcile),
+    Controller("autoscaler", "autoscaling/v2/horizontalpodautoscalers", autoscaler.reconcile),
     Controller("quota", "v1/resourcequotas", quota.reconcile),
     Controller("claim", binding.CLAIMS, binding.reconcile_claim),
     Controller("volume", binding.VOLUMES, binding.reconcile_volume),

@@ -212,6 +212,7 @@ class ContainerStatus(_Part, frozen=True):
     """The status of a container."""
 
     name: str = ""
+    container_id: str = msgspec.field(default="", name="containerID")
     ready: bool = False
     restart_count: int = 0
     state: ContainerState | None = None

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from sagong.call import deadline
+from sagong.contracts.metrics import Metrics, Sample, SampleQuery
 from sagong.contracts.objects import (
     Commit,
     GetRequest,
@@ -29,6 +30,7 @@ from sagong.contracts.objects import (
 )
 from sagong.errors import InvalidArgument, NotFound, SagongError
 from sagong.following import Followed, follow
+from sagong_replication_kube.autoscaler import MEASURE
 from sagong_replication_kube.controllers import Task, concerned, reconcile
 from sagong_replication_kube.item import Item
 from sagong_replication_kube.pods import PODS
@@ -67,12 +69,14 @@ class Loop:
     def __init__(
         self,
         objects: Objects,
+        metrics: Metrics | None = None,
         *,
         log: logging.Logger,
         clock: Callable[[], float] = time.time,
         chance: random.Random | None = None,
     ) -> None:
         self._objects = objects
+        self._metrics = metrics
         self._log = log
         self._clock = clock
         self.world = World(chance=chance)
@@ -165,6 +169,7 @@ class Loop:
             self._tasks[task] = None
         if change.after is None:
             self._is_absent(change.item.uid)
+            self.world.scaling.pop(change.item.uid, None)
             self.world.failures.pop(change.item.uid, None)
 
     # deciding
@@ -337,7 +342,9 @@ class Loop:
 
     async def _ask(self, ask: Ask) -> None:
         try:
-            if ask.uid:
+            if ask == MEASURE:
+                await self._measure()
+            elif ask.uid:
                 await self._ask_owner(ask)
             else:
                 await self._empty(ask)
@@ -349,6 +356,15 @@ class Loop:
             self._tasks |= dict.fromkeys(self._asked.pop(ask))
         finally:
             self._changed.set()
+
+    async def _measure(self) -> None:
+        """What containers use; where nobody measures, autoscalers are told that nothing is known."""
+        samples: tuple[Sample, ...] = ()
+        try:
+            if self._metrics is not None:
+                samples = (await self._metrics.sample(SampleQuery(fresh=True))).samples
+        finally:
+            self.world.usage.take_samples(samples, self._clock())
 
     async def _ask_owner(self, ask: Ask) -> None:
         request = GetRequest(resource=ask.resource, name=ask.name, namespace=ask.namespace)

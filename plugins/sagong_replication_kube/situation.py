@@ -29,7 +29,11 @@ def plan(situation: Situation) -> Plan:
     world = World(now=situation.now, chance=random.Random(situation.seed))
     world.closed = True
     for number, body in enumerate(situation.objects):
-        world.put(_item(number, body))
+        item = _item(number, body)
+        if item.kind.kind == "PodMetrics":
+            world.usage.take_object(body, situation.now)
+        else:
+            world.put(item)
     works = [work for task in _tasks(world) if (work := reconcile(world, task)) is not None]
     times = [work.again for work in works if work.again is not None]
     return Plan(

@@ -14,6 +14,8 @@ from typing import NamedTuple
 from sagong.model.selectors import LabelSelector
 from sagong_replication_kube.item import Item
 from sagong_replication_kube.resources import BY_KIND, Kind
+from sagong_replication_kube.scaling import Memory
+from sagong_replication_kube.usage import Usage
 
 __all__ = ["Change", "World"]
 
@@ -48,6 +50,8 @@ class World:
         # Answers: owners that don't exist, by uid; unfollowed resources of which a namespace has none.
         self.absent: set[str] = set()
         self.emptied: set[tuple[str, str]] = set()
+        self.usage = Usage()
+        self.scaling: dict[str, Memory] = {}
         # When something (a node's last sign of life, a missing node) was first seen so here.
         self._seen: dict[tuple[str, str], tuple[str, float]] = {}
         # Why objects that someone (by uid) should have could not be created, until they could.

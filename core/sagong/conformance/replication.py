@@ -54,6 +54,12 @@ from sagong.conformance.replication_nodes import (
     check_silent_node_is_tainted,
     check_toleration_seconds_are_waited_for,
 )
+from sagong.conformance.replication_scaling import (
+    check_autoscaler_follows_use,
+    check_autoscaler_keeps_its_bounds,
+    check_autoscaler_needs_measurements,
+    check_autoscaler_rests_at_zero,
+)
 from sagong.conformance.replication_services import (
     check_ending_pods_serve_no_more,
     check_endpoints_follow_pods,
@@ -100,6 +106,10 @@ from sagong.conformance.replication_volumes import (
 )
 
 __all__ = [
+    "check_autoscaler_follows_use",
+    "check_autoscaler_keeps_its_bounds",
+    "check_autoscaler_needs_measurements",
+    "check_autoscaler_rests_at_zero",
     "check_background_deletion_ends_dependents",
     "check_broken_objects_are_invalid",
     "check_budget_tells_what_may_go",

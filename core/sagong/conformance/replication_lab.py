@@ -382,8 +382,10 @@ def _merged(old: Any, patch: Any) -> Any:
 def resource_of(document: Json) -> str:
     """`apps/v1/deployments` of a Deployment."""
     kind = document["kind"].lower()
-    if kind.endswith("s"):
-        plural = kind if kind == "endpoints" else f"{kind}es"
+    if kind in ("endpoints", "podmetrics"):
+        plural = kind
+    elif kind.endswith("s"):
+        plural = f"{kind}es"
     else:
         plural = f"{kind[:-1]}ies" if kind.endswith("y") else f"{kind}s"
     return f"{document['apiVersion']}/{plural}"
