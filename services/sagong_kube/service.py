@@ -47,8 +47,10 @@ class Kube:
         self._auth = host.use(Auth)
         self._state = host.use(State, "cluster")
         self._listener = host.listener("api")
-        address = self._settings.advertise or _own_address(self._listener)
-        port = self._listener.getsockname()[1]
+        self._inner = _inner_listener(host)
+        reached = self._inner or self._listener
+        address = self._settings.advertise or _own_address(reached)
+        port = reached.getsockname()[1]
         self._assembly = Assembly(
             self._settings,
             self._state,
@@ -97,7 +99,9 @@ class Kube:
         authority = (await self._auth.authority()).certificate
         await publish_authority(self._assembly.writer, self._assembly.catalogue, authority)
         certificate = ServerCertificate(self._auth, settings, names, self._host.log)
-        self._server.listen(self._listener, await certificate.wait_tls())
+        tls = await certificate.wait_tls()
+        for listener in filter(None, (self._listener, self._inner)):
+            self._server.listen(listener, tls)
         self._assembly.listening = True
         self._host.log.info("serving", extra={"address": self._listener.getsockname()[:2]})
         await certificate.renew()
@@ -150,6 +154,14 @@ class Kube:
 def _optional(host: Host, protocol: Any) -> Any:
     try:
         return host.use(protocol)
+    except NotFound:
+        return None
+
+
+def _inner_listener(host: Host) -> socket.socket | None:
+    """The socket on the pods' network, where there is one: how pods reach the API."""
+    try:
+        return host.listener("pods")
     except NotFound:
         return None
 

@@ -26,7 +26,7 @@ PORT, SUBNET = 16543, "10.251.0"
 CONFIGURATION = f"""
 profile = "single"
 [units.kube]
-listens = {{ api = "tcp:127.0.0.1:{PORT}" }}
+listens = {{ api = "tcp:127.0.0.1:{PORT}", pods = "tcp:{SUBNET}.1:6443" }}
 settings = {{ service_ranges = ["10.97.0.0/16"] }}
 [units.node.settings]
 name = "tested"
@@ -192,6 +192,16 @@ def test_names_of_services_resolve_in_pods(platform: Platform) -> None:
         "kubectl", "exec", "deploy/web", "--", "nslookup", "web.default.svc.cluster.local"
     )
     assert platform.address() in found
+
+
+def test_pods_reach_the_api_with_their_own_token(platform: Platform) -> None:
+    ready = "echo | nc -w 3 $KUBERNETES_SERVICE_HOST 443"
+    platform("kubectl", "exec", "deploy/web", "--", "sh", "-c", ready)
+    path = "/var/run/secrets/kubernetes.io/serviceaccount/token"
+    token = platform("kubectl", "exec", "deploy/web", "--", "cat", path).strip()
+    found = platform("kubectl", f"--token={token}", "auth", "whoami", check=False)
+    assert token.count(".") == 2
+    assert "serviceaccount" in found or "admin" in found
 
 
 def test_an_image_of_docker_runs_as_a_pod_and_says_so_in_its_log(platform: Platform) -> None:
