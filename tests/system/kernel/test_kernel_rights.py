@@ -37,14 +37,14 @@ REVIEWED: dict[str, tuple[set[str], str, set[str]]] = {
         {"chroot"},
     ),
     "kube": (set(), "host", set()),
-    "metrics_cgroup": ({"CAP_SYS_PTRACE"}, "none", set()),
+    "metrics_cgroup": (set(), "none", set()),
     "network_bridge": (
         {"CAP_NET_ADMIN", "CAP_NET_BIND_SERVICE", "CAP_SYS_ADMIN"},
         "host",
         {"bpf", "mount", "namespace"},
     ),
     "node": (
-        {"CAP_CHOWN", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_SYS_PTRACE"},
+        {"CAP_CHOWN", "CAP_DAC_READ_SEARCH", "CAP_FOWNER"},
         "host",
         set(),
     ),
