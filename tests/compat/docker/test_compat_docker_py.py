@@ -74,7 +74,11 @@ def test_exec_in_all_its_forms(client: DockerClient) -> None:
     assert box.exec_run("id -u", user="app").output == b"1000\n"
     _, sock = box.exec_run("cat", stdin=True, socket=True)
     sock._sock.sendall(b"typed\n")
-    assert sock._sock.recv(100) == b"\x01\0\0\0\0\0\0\x06typed\n"
+    wanted = b"\x01\0\0\0\0\0\0\x06typed\n"
+    received = b""
+    while len(received) < len(wanted) and (piece := sock._sock.recv(100)):
+        received += piece
+    assert received == wanted
     sock.close()
 
 
