@@ -10,7 +10,7 @@ import contextlib
 import time
 from collections.abc import Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 __all__ = ["Call", "current", "deadline", "detached", "remaining", "serving"]
 
@@ -24,6 +24,7 @@ class Call:
 
     `caller` is the name of the process that called, `uid` what the operating system says of it,
     `rules` what its manifest says of its calls of this slot (None: no bounds, as for the operator).
+    `children` numbers the calls made on its behalf while it is traced (see `sagong.tracing`).
     """
 
     deadline: int = 0
@@ -31,6 +32,11 @@ class Call:
     caller: str = ""
     uid: int = -1
     rules: Rules | None = None
+    children: Iterator[int] | None = None
+
+    def cause_of_child(self) -> str:
+        """The cause that the next call on its behalf carries."""
+        return self.cause if self.children is None else f"{self.cause}.{next(self.children)}"
 
 
 _NOBODY = Call()
@@ -64,7 +70,7 @@ def deadline(seconds: float) -> Iterator[None]:
     now = _CURRENT.get()
     limit = time.monotonic_ns() + int(seconds * 1e9)
     limit = min(limit, now.deadline) if now.deadline else limit
-    with serving(Call(limit, now.cause, now.caller, now.uid, now.rules)):
+    with serving(replace(now, deadline=limit)):
         yield
 
 

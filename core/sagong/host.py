@@ -24,7 +24,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -90,6 +90,13 @@ class Host(Protocol):
         """Events of the slot's provider, over its restarts and swaps.
 
         `None` comes first and whenever events may have been missed: read the whole state again.
+        """
+        ...
+
+    def gauge(self, name: str, read: Callable[[], float], help: str) -> None:
+        """A figure of the plugin's own (`image_blobs_bytes`), read whenever a report is asked for.
+
+        `read` must be quick and wait for nothing; `help` says in a line what the figure is.
         """
         ...
 

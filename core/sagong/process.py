@@ -18,7 +18,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,13 +28,25 @@ import zmq
 from sagong.bus import Access, Provider, Route, proxy
 from sagong.bus.events import Emitter, events_spec
 from sagong.bus.watch import wait_disconnected
-from sagong.call import detached
+from sagong.call import current, detached
 from sagong.contract import Message, conforms, slot_of
-from sagong.contracts.kernel import AccessEntry, Attendance, Done, Kernel, Order, RouteEntry
+from sagong.contracts.kernel import (
+    AccessEntry,
+    Attendance,
+    Done,
+    Kernel,
+    Order,
+    ProcessReport,
+    RouteEntry,
+    SpanList,
+)
 from sagong.errors import Gone, InvalidArgument, NotFound, SagongError, Unavailable
+from sagong.report import GaugeReader, account
+from sagong.tracing import RECORDER
 
 __all__ = ["Launch", "ProcessHost", "run"]
 
+_KERNEL = ("kernel", 1, "")
 S = TypeVar("S")
 C = TypeVar("C", bound=msgspec.Struct)
 M = TypeVar("M", bound=Message)
@@ -66,6 +78,8 @@ class _LineFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         line = super().format(record).replace("\n", "\n    ")
         facts = {k: v for k, v in vars(record).items() if k not in self._KNOWN}
+        if cause := current().cause:
+            facts.setdefault("request", cause)
         return line + "".join(f" {k}={json.dumps(v, default=str)}" for k, v in facts.items())
 
 
@@ -94,8 +108,12 @@ class ProcessHost:
             for slot, version, instance in launch.uses
         }
         self._kernel = Route(self._context, "kernel")
+        if _KERNEL in self._routes:
+            self._routes[_KERNEL].close()
+            self._routes[_KERNEL] = self._kernel
         self._provider: Provider | None = None
         self._emitter = Emitter()
+        self._gauges: dict[str, GaugeReader] = {}
         self._plugin: Any = None
         self._access: dict[int, Access] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -135,6 +153,10 @@ class ProcessHost:
                             yield decoder.decode(item.body)
             except (Unavailable, Gone):
                 await asyncio.sleep(0.02)
+
+    def gauge(self, name: str, read: Callable[[], float], help: str) -> None:
+        """A figure of the plugin's own, read whenever a report is asked for."""
+        self._gauges[name] = GaugeReader(name, read, help)
 
     def listener(self, name: str) -> socket.socket:
         """A socket that the kernel opened and the keeper holds."""
@@ -212,6 +234,8 @@ class ProcessHost:
                 self._take_route(entry)
         if order.access is not None:
             self._grant(order.access)
+        if order.tracing is not None:
+            RECORDER.switch(on=order.tracing)
         if order.action:
             task = asyncio.get_running_loop().create_task(self._obey(order))
             self._orders.add(task)
@@ -236,6 +260,10 @@ class ProcessHost:
                 state = await self._drain(order.seconds)
             elif order.action == "purge":
                 await self._hook("purge")
+            elif order.action == "report":
+                state = msgspec.msgpack.encode(self._account())
+            elif order.action == "spans":
+                state = msgspec.msgpack.encode(SpanList(spans=RECORDER.of(order.state.decode())))
             elif order.action == "stop":
                 self._end(0)
                 return
@@ -245,6 +273,13 @@ class ProcessHost:
         await self._report(order, state, error)
         if error and order.action == "start":
             self._end(1)
+
+    def _account(self) -> ProcessReport:
+        """What this process has done, for the order "report"."""
+        found = account(self.name, self._launch.plugin, self._launch.generation, self._provider)
+        return msgspec.structs.replace(
+            found, gauges=tuple(gauge.read() for gauge in self._gauges.values())
+        )
 
     async def _report(self, order: Order, state: bytes, error: str) -> None:
         done = Done(
@@ -347,6 +382,7 @@ def run(launch: Launch) -> int:
     import uvloop
 
     configure_logging()
+    RECORDER.unit = launch.unit
 
     async def live() -> int:
         return await ProcessHost(launch).live()

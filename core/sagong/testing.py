@@ -90,6 +90,7 @@ class LocalHost:
         self.root = run
         self.log = logging.getLogger(f"sagong.{name}")
         self.events: list[Message] = []
+        self.gauges: dict[str, Callable[[], float]] = {}
         self._config = dict(config or {})
         self._uses = dict(uses or {})
         self._listeners = dict(listeners or {})
@@ -137,6 +138,10 @@ class LocalHost:
         """Let the plugin hear an event of another slot."""
         for queue in self._hearers.get(type(event), []):
             queue.put_nowait(event)
+
+    def gauge(self, name: str, read: Callable[[], float], help: str) -> None:
+        """Kept in `gauges`, for the test to read."""
+        self.gauges[name] = read
 
     def listener(self, name: str) -> socket.socket:
         """The test's listening socket of that name."""

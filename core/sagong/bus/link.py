@@ -121,7 +121,7 @@ class Link:
         future = self._loop.create_future()
         self._calls[id_] = (future, spec)
         self._watch_deadline(deadline, id_)
-        self._send(Kind.CALL, id_, spec.wire_name, deadline, body)
+        self._ask(Kind.CALL, id_, spec, deadline, body)
         try:
             return await future
         except asyncio.CancelledError:
@@ -135,7 +135,7 @@ class Link:
         self._check_room()
         id_ = next(self._ids)
         stream = self._streams[id_] = Stream(spec)
-        self._send(Kind.OPEN, id_, spec.wire_name, 0, body)
+        self._ask(Kind.OPEN, id_, spec, 0, body)
         return id_, stream
 
     def credit(self, id_: int, stream: Stream) -> None:
@@ -176,10 +176,14 @@ class Link:
         if len(self._calls) + len(self._streams) >= _IN_FLIGHT:
             raise ResourceExhausted(f"{_IN_FLIGHT} calls in flight to {self.path}; wait for some")
 
-    def _send(
-        self, kind: Kind, id_: int, method: str = "", deadline: int = 0, body: msgspec.Raw = EMPTY
+    def _ask(
+        self, kind: Kind, id_: int, spec: MethodSpec, deadline: int, body: msgspec.Raw
     ) -> None:
-        self._socket.send(Envelope(VERSION, kind, id_, method, deadline, 0, current().cause, body))
+        cause = current().cause_of_child()
+        self._socket.send(Envelope(VERSION, kind, id_, spec.wire_name, deadline, 0, cause, body))
+
+    def _send(self, kind: Kind, id_: int, body: msgspec.Raw = EMPTY) -> None:
+        self._socket.send(Envelope(VERSION, kind, id_, "", 0, 0, "", body))
 
     def _receive(self, frames: list[zmq.Frame]) -> None:
         try:

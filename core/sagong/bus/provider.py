@@ -15,9 +15,11 @@ from typing import Any
 import msgspec
 import zmq
 
+from sagong.bus.meter import Meter
 from sagong.bus.socket import BusSocket
 from sagong.call import Call, Rules, serving
 from sagong.contract import MethodSpec, slot_of
+from sagong.contracts.kernel import MethodCount
 from sagong.errors import (
     Cancelled,
     Internal,
@@ -27,6 +29,7 @@ from sagong.errors import (
     SagongError,
     Unimplemented,
 )
+from sagong.tracing import RECORDER
 from sagong.wire import EMPTY, VERSION, WINDOW, Envelope, Kind, decode, pack_error, pack_value
 
 __all__ = ["Access", "Counters", "Provider"]
@@ -51,12 +54,40 @@ class Access:
 
 @dataclass
 class Counters:
-    """What a provider has done since it started."""
+    """What a provider counts beside its methods' meters: what it refused, and what is under way."""
 
-    calls: int = 0
-    errors: int = 0
     refused: int = 0
     in_flight: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Method:
+    """A method that is served, and its meter."""
+
+    spec: MethodSpec
+    function: Callable[..., Any]
+    meter: Meter
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A call or stream being served: whom it is owed, and since when (monotonic nanoseconds)."""
+
+    peer: bytes
+    id: int
+    cause: str
+    method: _Method
+    began: int
+
+    def settle(self, error: str = "") -> None:
+        """It ended, with an error's code or well."""
+        took = time.monotonic_ns() - self.began
+        self.method.meter.add(took, failed=bool(error))
+        if RECORDER.on:
+            spec = self.method.spec
+            RECORDER.note(
+                self.cause, spec.wire_name, took, error, "stream" if spec.stream else "call"
+            )
 
 
 @dataclass
@@ -77,7 +108,7 @@ class Provider:
         self.path = path
         self.counters = Counters()
         self._socket = BusSocket(context, zmq.ROUTER, receive=self._receive, lost=self._forget_peer)
-        self._methods: dict[str, tuple[MethodSpec, Callable[..., Any]]] = {}
+        self._methods: dict[str, _Method] = {}
         self._access: dict[int, Access] = {}
         self._trusted = {0, os.geteuid()}
         self._tasks: dict[bytes, dict[int, asyncio.Task[None]]] = {}
@@ -96,11 +127,15 @@ class Provider:
     def serve(self, protocol: type, implementation: object) -> None:
         """Add a slot's methods to the table."""
         for spec in slot_of(protocol).methods.values():
-            self._methods[spec.wire_name] = (spec, getattr(implementation, spec.name))
+            self.add(spec, getattr(implementation, spec.name))
 
     def add(self, spec: MethodSpec, function: Callable[..., Any]) -> None:
         """Add one method beside those of slots."""
-        self._methods[spec.wire_name] = (spec, function)
+        self._methods[spec.wire_name] = _Method(spec, function, Meter(spec.wire_name))
+
+    def counts(self) -> tuple[MethodCount, ...]:
+        """What each method that was ever called has done."""
+        return tuple(m.meter.count() for m in self._methods.values() if m.meter.calls)
 
     def grant(self, access: Mapping[int, Access]) -> None:
         """Replace the table of who may call what."""
@@ -146,10 +181,7 @@ class Provider:
 
     def _dispatch(self, peer: bytes, uid: int, envelope: Envelope) -> None:
         if envelope.kind == Kind.CALL or envelope.kind == Kind.OPEN:
-            try:
-                self._begin(peer, uid, envelope)
-            except SagongError as error:
-                self._fail(peer, envelope.id, error)
+            self._begin(peer, uid, envelope)
         elif envelope.kind == Kind.CREDIT:
             self._add_credit(peer, envelope)
         elif envelope.kind == Kind.CANCEL:
@@ -161,28 +193,40 @@ class Provider:
         if self._draining:
             self._answer(peer, envelope.id, Kind.GOAWAY)
             return
-        spec, function, access = self._authorized(uid, envelope)
-        if envelope.deadline and time.monotonic_ns() > envelope.deadline:
-            return
-        if len(self._tasks.get(peer, ())) >= _CALLS_PER_PEER:
-            raise ResourceExhausted(f"more than {_CALLS_PER_PEER} calls in flight; wait for some")
         try:
-            request = spec.request_decoder.decode(envelope.body)
+            method, access = self._authorized(uid, envelope)
+        except SagongError as error:
+            self._answer(peer, envelope.id, Kind.ERROR, pack_error(error))
+            return
+        began = time.monotonic_ns()
+        if envelope.deadline and began > envelope.deadline:
+            return
+        asked = _Asked(peer, envelope.id, envelope.cause, method, began)
+        try:
+            arguments = self._arguments(asked, envelope.body)
+            name, rules = (access.name, access.rules) if access else ("operator", None)
+            children = RECORDER.children(envelope.cause)
+            call = Call(envelope.deadline, envelope.cause, name, uid, rules, children)
+            if method.spec.stream:
+                self._start(asked, call, method.function(*arguments))
+            else:
+                with serving(call):
+                    self._run(asked, arguments)
+        except SagongError as error:
+            self._fail(asked, error)
+
+    def _arguments(self, asked: _Asked, body: msgspec.Raw) -> tuple[Any, ...]:
+        """The decoded request, if there is room for it."""
+        if len(self._tasks.get(asked.peer, ())) >= _CALLS_PER_PEER:
+            raise ResourceExhausted(f"more than {_CALLS_PER_PEER} calls in flight; wait for some")
+        spec = asked.method.spec
+        try:
+            request = spec.request_decoder.decode(body)
         except msgspec.MsgspecError as error:
             raise InvalidArgument(f"{spec.wire_name}: {error}") from None
-        self.counters.calls += 1
-        name, rules = (access.name, access.rules) if access else ("operator", None)
-        call = Call(envelope.deadline, envelope.cause, name, uid, rules)
-        arguments = () if spec.parameter is None else (request,)
-        if spec.stream:
-            self._start(peer, envelope.id, call, self._stream(peer, envelope, function(*arguments)))
-            return
-        with serving(call):
-            self._run(peer, envelope.id, function, arguments)
+        return () if spec.parameter is None else (request,)
 
-    def _authorized(
-        self, uid: int, envelope: Envelope
-    ) -> tuple[MethodSpec, Callable[..., Any], Access | None]:
+    def _authorized(self, uid: int, envelope: Envelope) -> tuple[_Method, Access | None]:
         found = self._methods.get(envelope.method)
         if found is None or envelope.version != VERSION:
             raise Unimplemented(
@@ -191,9 +235,9 @@ class Provider:
             )
         access = self._access.get(uid)
         if access is not None and access.allows(envelope.method):
-            return *found, access
+            return found, access
         if uid in self._trusted:
-            return *found, None
+            return found, None
         self.counters.refused += 1
         who = access.name if access else f"uid {uid}"
         _LOG.warning("call refused", extra={"caller": who, "method": envelope.method})
@@ -201,34 +245,34 @@ class Provider:
             f"{who} may not call {envelope.method}; grant it in [uses] of its plugin.toml"
         )
 
-    def _run(
-        self, peer: bytes, id_: int, function: Callable[..., Any], arguments: Iterable[Any]
-    ) -> None:
+    def _run(self, asked: _Asked, arguments: Iterable[Any]) -> None:
+        function = asked.method.function
         try:
             result = function(*arguments)
             if not inspect.iscoroutine(result):
-                self._answer(peer, id_, Kind.REPLY, pack_value(result))
+                self._reply(asked, result)
                 return
         except SagongError:
             raise
         except Exception as error:
             raise _defect(function, error) from error
-        task = asyncio.get_running_loop().create_task(self._finish(peer, id_, function, result))
-        self._own(peer, id_, task)
+        task = asyncio.get_running_loop().create_task(self._finish(asked, result))
+        self._own(asked.peer, asked.id, task)
 
-    async def _finish(self, peer: bytes, id_: int, function: Callable[..., Any], work: Any) -> None:
+    async def _finish(self, asked: _Asked, work: Any) -> None:
         try:
-            self._answer(peer, id_, Kind.REPLY, pack_value(await work))
+            self._reply(asked, await work)
         except SagongError as error:
-            self._fail(peer, id_, error)
+            self._fail(asked, error)
         except asyncio.CancelledError:
-            self._fail(peer, id_, Cancelled("the call was cancelled"))
+            self._fail(asked, Cancelled("the call was cancelled"))
         except Exception as error:
-            self._fail(peer, id_, _defect(function, error))
+            self._fail(asked, _defect(asked.method.function, error))
 
-    def _start(self, peer: bytes, id_: int, call: Call, work: Any) -> None:
+    def _start(self, asked: _Asked, call: Call, items: Any) -> None:
         with serving(replace(call, deadline=0)):
-            self._own(peer, id_, asyncio.get_running_loop().create_task(work))
+            task = asyncio.get_running_loop().create_task(self._stream(asked, items))
+            self._own(asked.peer, asked.id, task)
 
     def _own(self, peer: bytes, id_: int, task: asyncio.Task[None]) -> None:
         calls = self._tasks.setdefault(peer, {})
@@ -247,8 +291,9 @@ class Provider:
         if not self._tasks:
             self._idle.set()
 
-    async def _stream(self, peer: bytes, envelope: Envelope, items: Any) -> None:
-        stream = self._streams[peer, envelope.id] = _Stream()
+    async def _stream(self, asked: _Asked, items: Any) -> None:
+        peer, id_ = asked.peer, asked.id
+        stream = self._streams[peer, id_] = _Stream()
         self._sweep_later()
         try:
             async with contextlib.aclosing(items):
@@ -257,14 +302,15 @@ class Provider:
                         stream.refill.clear()
                         await stream.refill.wait()
                     stream.credit -= 1
-                    self._answer(peer, envelope.id, Kind.ITEM, pack_value(item))
-            self._answer(peer, envelope.id, Kind.END)
+                    self._answer(peer, id_, Kind.ITEM, pack_value(item))
+            self._answer(peer, id_, Kind.END)
+            asked.settle()
         except SagongError as error:
-            self._fail(peer, envelope.id, error)
+            self._fail(asked, error)
         except asyncio.CancelledError:
-            pass
+            asked.settle()
         except Exception as error:
-            self._fail(peer, envelope.id, _defect(items, error))
+            self._fail(asked, _defect(items, error))
 
     def _add_credit(self, peer: bytes, envelope: Envelope) -> None:
         stream = self._streams.get((peer, envelope.id))
@@ -294,9 +340,13 @@ class Provider:
         if self._streams:
             self._sweep_later()
 
-    def _fail(self, peer: bytes, id_: int, error: SagongError) -> None:
-        self.counters.errors += 1
-        self._answer(peer, id_, Kind.ERROR, pack_error(error))
+    def _reply(self, asked: _Asked, result: Any) -> None:
+        self._answer(asked.peer, asked.id, Kind.REPLY, pack_value(result))
+        asked.settle()
+
+    def _fail(self, asked: _Asked, error: SagongError) -> None:
+        asked.settle(error.code)
+        self._answer(asked.peer, asked.id, Kind.ERROR, pack_error(error))
 
     def _answer(self, peer: bytes, id_: int, kind: Kind, body: msgspec.Raw = EMPTY) -> None:
         self._socket.send(Envelope(VERSION, kind, id_, "", 0, 0, "", body), peer)

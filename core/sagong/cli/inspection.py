@@ -1,4 +1,4 @@
-"""`sagong status`, `plugins`, `logs`, `contracts` and `check`."""
+"""`sagong status`, `plugins`, `contracts` and `check`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import json
 import pkgutil
-import sys
 import time
 from collections.abc import Sequence
 from importlib import import_module
@@ -17,7 +16,14 @@ import msgspec
 from sagong import config, contracts, manifest
 from sagong.config import Paths
 from sagong.contract import schema, slot_of
-from sagong.contracts.kernel import ProcessStatus, StatusQuery, SystemStatus
+from sagong.contracts.kernel import (
+    ProcessReport,
+    ProcessStatus,
+    ReportQuery,
+    StatusQuery,
+    SystemReport,
+    SystemStatus,
+)
 from sagong.errors import NotFound, SagongError
 from sagong.manifest import Manifest
 from sagong.operator import connect
@@ -25,11 +31,9 @@ from sagong.operator import connect
 __all__ = [
     "check_arguments",
     "contracts_arguments",
-    "logs_arguments",
     "plugins_arguments",
     "run_check",
     "run_contracts",
-    "run_logs",
     "run_plugins",
     "run_status",
     "status_arguments",
@@ -46,13 +50,6 @@ def plugins_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", default="", help="show one plugin's rights in full")
 
 
-def logs_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of `logs`."""
-    parser.add_argument("unit", nargs="?", default="kernel")
-    parser.add_argument("-f", "--follow", action="store_true", help="go on as the log grows")
-    parser.add_argument("-n", "--lines", type=int, default=100, help="how many of the last lines")
-
-
 def contracts_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `contracts`."""
     parser.add_argument("slot", nargs="?", default="", help="only this slot")
@@ -66,38 +63,51 @@ def check_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_status(options: argparse.Namespace) -> int:
     """Print a table, or JSON; status 1 while not everything serves."""
-    status = asyncio.run(_status(Paths.below(options.root)))
+    status, report = asyncio.run(_status(Paths.below(options.root)))
     if options.json:
         print(msgspec.json.encode(status).decode())
     else:
-        _print_status(status)
+        _print_status(status, report)
     return 0 if status.ready else 1
 
 
-async def _status(paths: Paths) -> SystemStatus:
+async def _status(paths: Paths) -> tuple[SystemStatus, SystemReport]:
     async with connect(paths) as operator:
-        return await operator.kernel.status(StatusQuery(memory=True))
+        kernel = operator.kernel
+        report = await kernel.report(ReportQuery())
+        return await kernel.status(StatusQuery(memory=True)), report
 
 
-def _print_status(status: SystemStatus) -> None:
+def _print_status(status: SystemStatus, report: SystemReport) -> None:
     word = "ready" if status.ready else "not ready"
     print(f"sagong {status.version}, profile {status.profile}: {word}")
     rows: list[tuple[str, ...]] = [
-        ("UNIT", "PLUGIN", "STATE", "GEN", "PID", "UP", "PSS MB", "RESTARTS")
+        ("UNIT", "PLUGIN", "STATE", "GEN", "PID", "UP", "PSS MB", "RESTARTS", "CALLS", "ERRORS")
     ]
+    counts = {p.pid: p for p in report.processes}
     total = 0
     for unit in status.units:
         for process in unit.processes or (None,):
             total += process.memory if process else 0
-            rows.append(_row(unit.name, unit.plugin, unit.state, process, str(unit.restarts)))
+            row = _row(unit.name, unit.plugin, unit.state, process, str(unit.restarts))
+            rows.append((*row, *_counts(counts.get(process.pid) if process else None)))
     for process in status.others:
         total += process.memory
-        rows.append(_row(process.unit, "", process.state, process, ""))
+        row = _row(process.unit, "", process.state, process, "")
+        rows.append((*row, *_counts(counts.get(process.pid))))
     _print_table(rows)
     print(f"{total / 1e6:.1f} MB in all")
     for unit in status.units:
         if unit.problem:
             print(f"{unit.name}: {unit.problem}")
+
+
+def _counts(report: ProcessReport | None) -> tuple[str, str]:
+    """Calls and errors; of a process that reports nothing, nothing."""
+    if report is None:
+        return "", ""
+    methods = report.methods
+    return str(sum(m.calls for m in methods)), str(sum(m.errors for m in methods))
 
 
 def _row(
@@ -161,25 +171,6 @@ def _rights(found: Manifest) -> list[str]:
         lines.append(f"companion outside the sandbox ({found.companion.why})")
     lines.append(f"limits: memory {limits.memory}, {limits.pids} pids, {limits.files} files")
     return lines
-
-
-def run_logs(options: argparse.Namespace) -> int:
-    """Print the end of a log, and what comes."""
-    path = Paths.below(options.root).run / "log" / f"{options.unit}.log"
-    if not path.exists():
-        known = ", ".join(sorted(p.stem for p in path.parent.glob("*.log")))
-        raise NotFound(f"no log of {options.unit}; there are: {known or 'none'}")
-    with open(path, errors="replace") as file:
-        for line in file.readlines()[-options.lines :]:
-            sys.stdout.write(line)
-        while options.follow:
-            sys.stdout.flush()
-            line = file.readline()
-            if line:
-                sys.stdout.write(line)
-            else:
-                time.sleep(0.2)
-    return 0
 
 
 def run_contracts(options: argparse.Namespace) -> int:

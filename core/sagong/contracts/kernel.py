@@ -16,16 +16,25 @@ __all__ = [
     "AccessEntry",
     "Attendance",
     "Done",
+    "Gauge",
     "Kernel",
+    "MethodCount",
     "Order",
+    "ProcessReport",
     "ProcessStatus",
+    "ReportQuery",
     "RouteEntry",
     "RouteTable",
+    "Span",
+    "SpanList",
+    "SpanQuery",
     "StatusQuery",
     "StopSystem",
     "SwapRequest",
     "SwapStep",
+    "SystemReport",
     "SystemStatus",
+    "Tracing",
     "UnitRef",
     "UnitStatus",
 ]
@@ -66,8 +75,9 @@ class Order(Message):
 
     `action`: "start" (construct, take over `state`, serve; then `done`), "drain" (finish within
     `seconds`; then `done` with exported state), "purge" (take away
-    what lives outside its own directories), "stop" (end now). `dead` are paths of providers
-    that are gone.
+    what lives outside its own directories), "report" (`done` with a `ProcessReport` as state),
+    "spans" (`done` with the `SpanList` of the cause in `state`), "stop" (end now). `dead` are paths
+    of providers that are gone. `tracing` begins or ends the recording of spans.
     """
 
     id: int
@@ -77,6 +87,7 @@ class Order(Message):
     action: str = ""
     state: bytes = b""
     seconds: float = 0.0
+    tracing: bool | None = None
 
 
 class Done(Message):
@@ -132,6 +143,95 @@ class StatusQuery(Message):
     memory: bool = False
 
 
+class MethodCount(Message):
+    """What a method has done since its process began.
+
+    Bucket n counts calls of less than 2**n times 16.384 µs; the last of 24 all longer ones.
+    """
+
+    method: str
+    calls: int = 0
+    errors: int = 0
+    seconds: float = 0.0
+    buckets: tuple[int, ...] = ()
+
+
+class Gauge(Message):
+    """A figure of a plugin's own, as it is now: `image_blobs_bytes`, in units of the name."""
+
+    name: str
+    value: float
+    help: str = ""
+
+
+class ProcessReport(Message):
+    """What a process has done since it began. `cpu` in seconds, `memory` (RSS) in bytes.
+
+    `refused` counts calls without a right and malformed messages, `in_flight` what is served now.
+    """
+
+    unit: str
+    plugin: str = ""
+    generation: int
+    pid: int
+    started: float
+    cpu: float = 0.0
+    memory: int = 0
+    refused: int = 0
+    in_flight: int = 0
+    methods: tuple[MethodCount, ...] = ()
+    gauges: tuple[Gauge, ...] = ()
+
+
+class ReportQuery(Message):
+    """Reports of these units' processes, or of all."""
+
+    units: tuple[str, ...] = ()
+
+
+class SystemReport(Message):
+    """Reports of all processes that answered; `silent` are units whose process did not in time."""
+
+    at: float
+    processes: tuple[ProcessReport, ...] = ()
+    silent: tuple[str, ...] = ()
+
+
+class Tracing(Message):
+    """Record spans in every process, or stop it; ends by itself after `seconds`."""
+
+    on: bool
+    seconds: float = 600.0
+
+
+class SpanQuery(Message):
+    """Spans of a cause (a request's id) and of all below it; "" means all that are kept."""
+
+    cause: str = ""
+
+
+class Span(Message):
+    """A call that was served. `began` in seconds since the epoch, `seconds` its length.
+
+    `cause` is that of the call it served, a point and a number for each call below a request.
+    `kind` is "request", "call" or "stream"; `error` an error's code, "" if it went well.
+    """
+
+    cause: str
+    unit: str
+    name: str
+    kind: str = "call"
+    began: float
+    seconds: float
+    error: str = ""
+
+
+class SpanList(Message):
+    """Spans, by time."""
+
+    spans: tuple[Span, ...] = ()
+
+
 class SwapRequest(Message):
     """Replace what fills `unit` by `plugin` ("" by itself), live."""
 
@@ -185,6 +285,21 @@ class Kernel(Protocol):
     @method(idempotent=True)
     async def status(self, query: StatusQuery) -> SystemStatus:
         """Everything at a glance."""
+        ...
+
+    @method(idempotent=True)
+    async def report(self, query: ReportQuery) -> SystemReport:
+        """What every process has done: calls by method, errors, times, gauges."""
+        ...
+
+    @method(idempotent=True, raises=(PermissionDenied,))
+    async def trace(self, tracing: Tracing) -> None:
+        """Begin or end the recording of spans everywhere."""
+        ...
+
+    @method(idempotent=True, raises=(PermissionDenied,))
+    async def spans(self, query: SpanQuery) -> SpanList:
+        """What was recorded."""
         ...
 
     @method(idempotent=True, raises=(PermissionDenied,))

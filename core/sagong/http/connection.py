@@ -10,6 +10,7 @@ States::
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterable, Mapping
 from typing import TYPE_CHECKING, cast
@@ -19,6 +20,7 @@ from sagong.http.body import Body, BodyCutter, ChunkedCutter, LengthCutter
 from sagong.http.head import BadRequest, Head, HeaderItems, format_head, parse_head, reason
 from sagong.http.raw import RawStream
 from sagong.http.request import Peer, Request, Response
+from sagong.tracing import RECORDER
 
 if TYPE_CHECKING:
     from sagong.http.server import HttpServer
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["Connection", "Stream"]
 
 _BUFFER_LIMIT = 256 << 10
+# A client may name its requests; a point would set them below others (see sagong.tracing).
+_REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{4,64}")
 _BODILESS = frozenset((204, 304))
 
 
@@ -215,9 +219,15 @@ class Connection(asyncio.Protocol):
         self._head = head
         self._keep = head.keep_alive and not self.server.draining
         self._body_wished = "100-continue" not in head.headers.get("expect", "").lower()
-        request = Request(head, self._open_body(head), self, self.server.next_id())
+        request = Request(head, self._open_body(head), self, self._name(head))
         self._task = asyncio.get_running_loop().create_task(self._serve(request))
         return True
+
+    def _name(self, head: Head) -> str:
+        """A request's id; what the client calls its requests stands before it."""
+        given = head.headers.get("x-request-id", "")
+        own = self.server.next_id()
+        return f"{given}-{own}" if _REQUEST_ID.fullmatch(given) else own
 
     def _open_body(self, head: Head) -> Body | None:
         if head.length == 0:
@@ -248,7 +258,8 @@ class Connection(asyncio.Protocol):
     async def _serve(self, request: Request) -> None:
         began = time.monotonic()
         try:
-            with serving(Call(cause=request.id)):
+            children = RECORDER.children(request.id)
+            with serving(Call(cause=request.id, children=children)):
                 await self._answer(request)
         except (ConnectionError, asyncio.CancelledError):
             self._keep = False
@@ -260,7 +271,15 @@ class Connection(asyncio.Protocol):
         finally:
             self._task = None
             self.server.note(request, began)
+            self._record(request, began)
         await self._end(request)
+
+    def _record(self, request: Request, began: float) -> None:
+        if RECORDER.on:
+            took = int((time.monotonic() - began) * 1e9)
+            error = str(request.status) if request.status >= 400 else ""
+            name = f"{request.method} {request.target}"
+            RECORDER.note(request.id, name, took, error, "request")
 
     async def _answer(self, request: Request) -> None:
         response: Response | None

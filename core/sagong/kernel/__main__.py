@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -124,10 +125,11 @@ def _provide(
     bus.mkdir(parents=True, exist_ok=True)
     provider = Provider(context, str(bus / "s"))
     provider.serve(Kernel, service)
+    service.sight.observe(provider)
     grants: dict[int, Access] = {}
 
     def admit(unit: Unit) -> None:
-        grants[cells.uid(unit)] = Access(unit.name, _ATTEND)
+        grants[cells.uid(unit)] = Access(unit.name, _ATTEND | set(_asked_of_kernel(unit)))
         provider.grant(grants)
 
     for unit in supervisor.units.values():
@@ -135,6 +137,13 @@ def _provide(
     supervisor.admit = admit
     provider.bind()
     return provider
+
+
+def _asked_of_kernel(unit: Unit) -> Iterator[str]:
+    """Methods of the kernel that a manifest names, beside those that every process needs."""
+    for slot, use in unit.uses():
+        if slot == "kernel":
+            yield from (f"kernel/{use.version}/{name}" for name in use.methods)
 
 
 def _make_shared(paths: Paths) -> None:

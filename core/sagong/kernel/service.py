@@ -16,19 +16,25 @@ from sagong.contracts.kernel import (
     Done,
     Order,
     ProcessStatus,
+    ReportQuery,
     RouteEntry,
     RouteTable,
+    SpanList,
+    SpanQuery,
     StatusQuery,
     StopSystem,
     SwapRequest,
     SwapStep,
+    SystemReport,
     SystemStatus,
+    Tracing,
     UnitRef,
     UnitStatus,
 )
 from sagong.errors import FailedPrecondition, NotFound, PermissionDenied
 from sagong.kernel.cell import Cells
 from sagong.kernel.population import Process
+from sagong.kernel.sight import Sight
 from sagong.kernel.supervisor import Supervisor
 from sagong.kernel.swap import swap
 from sagong.kernel.units import Load, Unit, resolve_one
@@ -53,6 +59,7 @@ class KernelService:
         self._load = load
         self._stop = stop
         self._started = time.time()
+        self.sight = Sight(supervisor)
 
     async def attend(self, attendance: Attendance) -> AsyncIterator[Order]:
         """Orders for a process that is what it says."""
@@ -85,6 +92,20 @@ class KernelService:
             units=units,
             others=tuple(self._others(measure)),
         )
+
+    async def report(self, query: ReportQuery) -> SystemReport:
+        """What every process has done."""
+        return await self.sight.report(query)
+
+    def trace(self, tracing: Tracing) -> None:
+        """Record spans, or stop it."""
+        _operator()
+        self.sight.trace(tracing)
+
+    async def spans(self, query: SpanQuery) -> SpanList:
+        """What was recorded."""
+        _operator()
+        return await self.sight.spans(query)
 
     async def routes(self) -> AsyncIterator[RouteTable]:
         """Who serves what, now and at every change."""

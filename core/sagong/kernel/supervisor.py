@@ -67,6 +67,7 @@ class Supervisor:
         self.paths = paths
         self.boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         self.stopping = False
+        self.tracing = False
         self.admit: Callable[[Unit], None] = lambda unit: None
         self.observers: set[asyncio.Queue[tuple[str, ...]]] = set()
         self.spawner = Spawner(config.preload, self._reaped)
@@ -190,6 +191,8 @@ class Supervisor:
         process.orders = asyncio.Queue()
         process.routes = process.access = None
         self._inform(process, self.serving(), self._cells.uids(self.units.values()), ())
+        if self.tracing:
+            process.orders.put_nowait(Order(id=0, tracing=True))
         for order in process.pending.values():
             process.orders.put_nowait(order)
         process.attended.set()
