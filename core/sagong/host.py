@@ -8,6 +8,7 @@ A plugin is one class, named in its `plugin.toml`, made with its host::
 
         async def start(self) -> None: ...     # optional: before the first call is served
         async def stop(self) -> None: ...      # optional: after the last one
+        async def tidy(self) -> None: ...      # optional: after stop, beside a successor
         async def purge(self) -> None: ...     # optional: before the last stop of an uninstallation
         async def greet(self, request: Greeting) -> Greeted: ...   # the methods of its slot
 
@@ -16,7 +17,8 @@ methods in another object, its attribute `implementation`.
 
 A stateful plugin that can't overlap with its successor also has `async def export(self) -> bytes`
 and `async def restore(self, state: bytes) -> None`, called between the last call of the old one and
-the first of the new one.
+the first of the new one. After `export` its `stop` lets go only of what the successor needs; what takes
+time is for `tidy`, beside the successor, for at most five seconds.
 """
 
 from __future__ import annotations

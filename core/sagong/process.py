@@ -115,6 +115,7 @@ class ProcessHost:
         self._emitter = Emitter()
         self._gauges: dict[str, GaugeReader] = {}
         self._plugin: Any = None
+        self._former: Any = None
         self._access: dict[int, Access] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._orders: set[asyncio.Task[None]] = set()
@@ -257,7 +258,7 @@ class ProcessHost:
             if order.action == "start":
                 await self._start(order.state)
             elif order.action == "drain":
-                state = await self._drain(order.seconds)
+                state = await self._drain(order)
             elif order.action == "purge":
                 await self._hook("purge")
             elif order.action == "report":
@@ -316,13 +317,14 @@ class ProcessHost:
         provider.bind()
         self._provider = provider
 
-    async def _drain(self, seconds: float) -> bytes:
+    async def _drain(self, order: Order) -> bytes:
         """Finish what is in flight; then the plugin ends its work and hands over its state."""
+        seconds = order.seconds
         async with asyncio.TaskGroup() as group:
             if self._provider is not None:
                 group.create_task(self._provider.drain(seconds))
             group.create_task(self._bounded(self._hook("drain"), seconds))
-        state = await self._hook("export")
+        state = await self._hook("export") if order.successor else b""
         await self._stop_plugin()
         return state or b""
 
@@ -351,12 +353,14 @@ class ProcessHost:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._hook("stop")
-        self._plugin = None
+        self._plugin, self._former = None, self._plugin
 
     async def _close(self) -> None:
         with contextlib.suppress(Exception):
             async with asyncio.timeout(5.0):
                 await self._stop_plugin()
+                self._plugin, self._former = self._former, None
+                await self._hook("tidy")
         if self._provider is not None:
             await self._provider.close()
         for route in [*self._routes.values(), self._kernel]:
@@ -383,6 +387,9 @@ def run(launch: Launch) -> int:
 
     configure_logging()
     RECORDER.unit = launch.unit
+    with contextlib.suppress(Exception):
+        # Before it attends, so that a start finds all imported; a failure is told at the start.
+        importlib.import_module(launch.class_.partition(":")[0])
 
     async def live() -> int:
         return await ProcessHost(launch).live()

@@ -43,6 +43,12 @@ class Bridges:
         self._host.send(requests)
         return index
 
+    def is_there(self, record: NetworkRecord, index: int) -> bool:
+        """Whether a network's bridge is the one that it was."""
+        link = links.find_link(self._host, record.bridge)
+        found = (link.ifindex, link.alias, link.up) if link else None
+        return found == (index, self._mark + record.network.id, True)
+
     def _set_up(self, network: Network, name: str) -> None:
         self._write("net/ipv4/ip_forward", "1")
         # Ports published on 127.0.0.1 are sent on from there; the firewall guards the way back.

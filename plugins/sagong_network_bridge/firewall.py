@@ -8,11 +8,13 @@ installed, so a change costs what it changes, however much there is.
 from __future__ import annotations
 
 import errno
+import hashlib
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from sagong_network_bridge.elements import Change, Content, difference
+from sagong_network_bridge.handover import Installed
 from sagong_network_bridge.netlink import Channel, Request
 from sagong_network_bridge.nft import Element, Nftables, Rule, SetKind
 from sagong_network_bridge.ruleset import BASE_CHAINS, PLAIN_CHAINS, SETS, fixed_rules
@@ -24,6 +26,8 @@ _FIXED_SETS = frozenset(kind.name for kind in SETS)
 _FIXED_CHAINS = frozenset((*(chain.name for chain in BASE_CHAINS), *PLAIN_CHAINS))
 # Filled by packets, not by us.
 _LIVING = frozenset(("sticky4", "sticky6"))
+_FIXED_RULES = tuple(fixed_rules())
+_FORM = hashlib.sha256(repr((SETS, BASE_CHAINS, PLAIN_CHAINS, _FIXED_RULES)).encode()).digest()
 _OTHER_FORM = (errno.EEXIST, errno.EBUSY, errno.EINVAL, errno.EOPNOTSUPP)
 
 
@@ -62,21 +66,18 @@ class Firewall:
         """The table's name."""
         return self._nft.table
 
-    def install(self, parts: Mapping[str, Wanted]) -> None:
+    def install(self, parts: Mapping[str, Wanted], given: Installed | None = None) -> None:
         """Make the table be what all parts want, whatever a predecessor left of it.
 
         Rules are replaced in one transaction and only elements that differ are touched, so no
-        packet sees a half of it and clients stay with their backends.
+        packet sees a half of it and clients stay with their backends. What a predecessor `given`
+        is believed if nobody has changed any rule since.
         """
-        try:
-            self._nft.commit(self._fixed())
-        except OSError as error:
-            if error.errno not in _OTHER_FORM:
-                raise
-            self._log.info("the table of another version is replaced", extra={"table": self.table})
-            anew = [self._nft.add_table(), self._nft.delete_table()]
-            self._nft.commit([*anew, *self._fixed()])
-        found = self._read()
+        if given is not None and given.form == _FORM and given.generation == self._nft.generation():
+            found = self._take(given)
+        else:
+            self._renew_fixed()
+            found = self._read()
         self._parts = dict(parts)
         content: Content = {}
         step = _Step()
@@ -91,6 +92,37 @@ class Firewall:
         step.sets = {name: kind for name, kind in step.sets.items() if name not in found}
         self._do(step)
 
+    def _renew_fixed(self) -> None:
+        try:
+            self._nft.commit(self._fixed())
+        except OSError as error:
+            if error.errno not in _OTHER_FORM:
+                raise
+            self._log.info("the table of another version is replaced", extra={"table": self.table})
+            anew = [self._nft.add_table(), self._nft.delete_table()]
+            self._nft.commit([*anew, *self._fixed()])
+
+    def installed(self) -> Installed:
+        """What a successor may rely on, as long as nobody changes a rule of the machine."""
+        return Installed(
+            generation=self._nft.generation(),
+            form=_FORM,
+            elements=tuple(
+                (name, key, end, data)
+                for name, elements in self._content.items()
+                for (key, end), data in elements.items()
+            ),
+            chains=tuple(self._chains),
+            sets=tuple({*_FIXED_SETS, *(n for part in self._parts.values() for n in part.sets)}),
+        )
+
+    def _take(self, given: Installed) -> set[str]:
+        self._content = {}
+        for name, key, end, data in given.elements:
+            self._content.setdefault(name, {})[key, end] = data
+        self._chains = set(given.chains)
+        return set(given.sets)
+
     def remove(self) -> None:
         """Take the table away."""
         self._nft.commit([self._nft.add_table(), self._nft.delete_table()])
@@ -102,7 +134,7 @@ class Firewall:
         yield from map(nft.add_base_chain, BASE_CHAINS)
         yield from map(nft.add_chain, PLAIN_CHAINS)
         yield from map(nft.flush_chain, sorted(_FIXED_CHAINS))
-        yield from map(nft.add_rule, fixed_rules())
+        yield from map(nft.add_rule, _FIXED_RULES)
 
     def _read(self) -> set[str]:
         """What is installed now; the names of all sets."""

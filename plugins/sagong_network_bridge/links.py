@@ -33,6 +33,7 @@ __all__ = [
     "delete_address",
     "delete_link",
     "delete_route",
+    "find_link",
     "is_ready",
     "link_index",
     "links_of",
@@ -231,8 +232,14 @@ def _finding(name: str) -> Request:
 
 def link_index(channel: Channel, name: str) -> int:
     """The index of an interface, 0 if there is none."""
+    found = find_link(channel, name)
+    return found.ifindex if found else 0
+
+
+def find_link(channel: Channel, name: str) -> Link | None:
+    """An interface by name."""
     found = channel.ask(_finding(name))
-    return _link(found[1]).ifindex if found else 0
+    return _link(found[1]) if found else None
 
 
 def is_ready(channel: Channel, name: str) -> bool:

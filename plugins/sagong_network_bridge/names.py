@@ -12,6 +12,7 @@ import contextlib
 import json
 import logging
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -32,6 +33,7 @@ _START = (
     "main(int(sys.argv[2]),tuple(sys.argv[3:]))"
 )
 _AGAIN = 0.2
+_END_MILLISECONDS = 1000
 
 
 def order_of(sandbox: Sandbox, labels: dict[str, str], internal: frozenset[str]) -> dict[str, Any]:
@@ -140,17 +142,23 @@ class Names:
             self._spawn(self._resume(), "resolver")
 
     def _lose(self) -> None:
-        if self._pidfd >= 0:
-            asyncio.get_running_loop().remove_reader(self._pidfd)
-            os.close(self._pidfd)
-            self._pidfd = -1
         if self._control is not None:
             self._control.close()
             self._control = None
         if self._child is not None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._child.wait(1.0)
+            self._reap(self._child)
             self._child = None
+
+    def _reap(self, child: subprocess.Popen[bytes]) -> None:
+        """It ends when its channel is closed; `wait` of subprocess with a limit would doze."""
+        asyncio.get_running_loop().remove_reader(self._pidfd)
+        ended = select.poll()
+        ended.register(self._pidfd, select.POLLIN)
+        if not ended.poll(_END_MILLISECONDS):
+            child.kill()
+        child.wait()
+        os.close(self._pidfd)
+        self._pidfd = -1
 
     async def _resume(self) -> None:
         await asyncio.sleep(_AGAIN)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from typing import Any
 
 from msgspec.structs import replace
@@ -80,8 +80,11 @@ class Networks:
         self._turn = asyncio.Lock()
         self.filtered: frozenset[str] = frozenset()
 
-    async def start(self, host: Channel) -> None:
-        """Read what there is, make the default networks, put every bridge as it should be."""
+    async def start(self, host: Channel, bridges: Mapping[str, int]) -> None:
+        """Read what there is, make the default networks, put every bridge as it should be.
+
+        `bridges` are those that a predecessor had, by network: they are left as they are.
+        """
         for record in self._records.networks():
             self._learn(record)
         if default_id("bridge") not in self._known:
@@ -89,11 +92,23 @@ class Networks:
             for network in default_networks(self._settings, taken):
                 self._keep(network)
         for record in list(self._known.values()):
-            await self._bridge(record)
-        for name, identity in (await self._run(self._bridges.owned)).items():
-            known = self._known.get(identity)
-            if known is None or known.bridge != name:
-                await self._run(self._bridges.remove, name)
+            index = bridges.get(record.network.id, 0)
+            if index and self._bridges.is_there(record, index):
+                self._indexes[record.network.id] = index
+            else:
+                await self._bridge(record)
+
+    async def sweep(self) -> None:
+        """Remove bridges of ours that belong to no network."""
+        async with self._turn:
+            for name, identity in (await self._run(self._bridges.owned)).items():
+                known = self._known.get(identity)
+                if known is None or known.bridge != name:
+                    await self._run(self._bridges.remove, name)
+
+    def indexes(self) -> dict[str, int]:
+        """Bridges by network, for a successor."""
+        return dict(self._indexes)
 
     def _learn(self, record: NetworkRecord) -> None:
         identity = record.network.id

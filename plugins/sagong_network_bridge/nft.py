@@ -39,6 +39,7 @@ _NEWRULE, _GETRULE, _DELRULE = 6, 7, 8
 _NEWSET, _GETSET, _DELSET = 9, 10, 11
 _NEWELEM, _GETELEM, _DELELEM = 12, 13, 14
 _BEGIN, _END = 16, 17
+_GETGEN = 16
 _APPEND = 0x800
 _VERDICT = 0xFFFFFF00
 _GENERATION = struct.Struct(">BBH")
@@ -208,6 +209,11 @@ class Nftables:
             found = attributes(payload, 4)
             policy = struct.unpack(">I", found[5])[0] if 5 in found else None
             yield _name(found.get(1, b"")), _name(found.get(3, b"")), policy
+
+    def generation(self) -> int:
+        """A number that grows with every transaction of anybody, in this network namespace."""
+        found = self._channel.ask(self._request(_GETGEN, 0, "read the generation of the rules"))
+        return int(struct.unpack(">I", attributes(found[1], 4)[1])[0]) if found else -1
 
     def sets(self) -> Iterator[str]:
         """Names of the table's sets."""

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import functools
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -33,6 +34,7 @@ from sagong_network_bridge.cells import Cell, Cells, is_veth
 from sagong_network_bridge.elements import Content
 from sagong_network_bridge.firewall import Firewall, Wanted
 from sagong_network_bridge.forwarding import nameservers_of
+from sagong_network_bridge.handover import Handover, packed, unpacked
 from sagong_network_bridge.joining import pieces_of
 from sagong_network_bridge.links import delete_link, links_of
 from sagong_network_bridge.loopback import Loopback
@@ -43,7 +45,7 @@ from sagong_network_bridge.netlink import NETFILTER, ROUTE, Channel
 from sagong_network_bridge.networks import Networks
 from sagong_network_bridge.pool import Pool
 from sagong_network_bridge.ports import Ports
-from sagong_network_bridge.records import Records
+from sagong_network_bridge.records import Records, SandboxRecord
 from sagong_network_bridge.routing import Routing
 from sagong_network_bridge.sandboxes import Sandboxes, Tools, priorities_of
 from sagong_network_bridge.settings import Settings
@@ -101,6 +103,8 @@ class NetworkBridge:
             self._networks, self._firewall, self._records, self._run, self._sandboxes.reflect
         )
         self._vigil = Vigil(self._firewall.table, self._restore_firewall)
+        self._given = Handover()
+        self._succeeded = False
 
     async def _run(self, function: Callable[..., T], *arguments: Any, **named: Any) -> T:
         """Do blocking work in a thread; when cancelled its end is awaited, so nothing is lost."""
@@ -113,20 +117,30 @@ class NetworkBridge:
             future.add_done_callback(_discarded)
             raise
 
+    async def restore(self, state: bytes) -> None:
+        """Take over from a predecessor that has exported."""
+        self._given = unpacked(state) or Handover()
+
     async def start(self) -> None:
-        """Find what a predecessor left, finish or sweep it, and go on."""
-        await self._run(self._prepare_pins)
-        self._loopback.start()
-        await self._networks.start(self._route)
-        await self._run(self._sweep)
+        """Find what a predecessor left, finish it, and go on; strays are swept beside the first calls.
+
+        Nothing is done here that callers needn't wait for: they do wait.
+        """
+        # First, so that no change of the rules is missed after they were compared.
+        self._vigil.begin()
+        given, self._given = self._given, Handover()
+        if not given.sandboxes:
+            self._prepare_pins()
+        await self._networks.start(self._route, given.bridges)
+        strays = self._adopt(given.sandboxes)
         parts = await self._routing.restore()
         parts["networks"] = Wanted(self._networks.content())
         parts["sandboxes"] = Wanted(self._sandbox_content())
-        self._firewall.install(parts)
-        self._befriend()
+        self._firewall.install(parts, given.installed)
         self._host.spawn(self._sandboxes.resume_names(), "names of adopted sandboxes")
-        self._host.spawn(self._sweep_links(), "interfaces of nobody")
-        self._vigil.begin()
+        self._host.spawn(self._ports.reserve(), "published ports of adopted sandboxes")
+        self._host.spawn(self._open_loopback(), "published ports on [::1]")
+        self._host.spawn(self._sweep(strays), "what belongs to nobody")
         if self._settings.pool_size:
             self._host.spawn(self._pool.refill(), "namespaces in advance")
 
@@ -137,19 +151,36 @@ class NetworkBridge:
             mounts.bind(str(self._pins), str(self._pins))
             mounts.set_propagation(str(self._pins), "shared")
 
-    def _sweep(self) -> None:
-        """Adopt recorded sandboxes; take away pins that belong to none."""
-        for record in list(self._records.sandboxes()):
+    def _adopt(self, given: tuple[SandboxRecord, ...]) -> list[Path]:
+        """Adopt the predecessor's sandboxes, from records if it was killed; pins of no sandbox."""
+        for record in given or list(self._records.sandboxes()):
             if record.sandbox.mode == "host" or is_pinned(Path(record.sandbox.path)):
                 self._sandboxes.adopt(record)
             else:
                 # The namespace went with a reboot or with its mount: nothing of it is left.
                 self._records.drop_sandbox(record.sandbox.id)
-        known = self._sandboxes.records()
-        pins = {record.pin for record in known}
-        for pin in self._pins.glob(f"{self._settings.prefix}-*"):
-            if pin.name not in pins:
-                unpin(pin)
+        pins = {record.pin for record in self._sandboxes.records()}
+        mine = f"{self._settings.prefix}-"
+        with os.scandir(self._pins) as entries:
+            return [
+                Path(entry.path)
+                for entry in entries
+                if entry.name.startswith(mine) and entry.name not in pins
+            ]
+
+    async def _open_loopback(self) -> None:
+        """The predecessor's program goes on until it has been tidied up."""
+        self._loopback.start()
+        for record in self._sandboxes.records():
+            self._loopback.put(record.sandbox.ports)
+
+    async def _sweep(self, pins: list[Path]) -> None:
+        """Take away what a predecessor had and nobody knows: namespaces, bridges, interfaces."""
+        await self._run(self._befriend)
+        for pin in pins:
+            await self._run(unpin, pin)
+        await self._networks.sweep()
+        await self._sweep_links()
 
     async def _sweep_links(self) -> None:
         """Interfaces of no sandbox, unless they are going already: deleting one takes 26 ms."""
@@ -188,10 +219,30 @@ class NetworkBridge:
     async def _reopen(self, identity: str) -> list[Any]:
         return await self._sandboxes.reopened(identity)
 
+    async def export(self) -> bytes:
+        """All that a successor would have to find out."""
+        self._succeeded = True
+        return packed(
+            Handover(
+                sandboxes=tuple(self._sandboxes.records()),
+                bridges=self._networks.indexes(),
+                installed=self._firewall.installed(),
+            )
+        )
+
     async def stop(self) -> None:
-        """Let go; networks and sandboxes stay."""
+        """Change nothing any more; networks and sandboxes stay."""
         self._vigil.end()
         await self._sandboxes.close()
+        if not self._succeeded:
+            await self._release()
+
+    async def tidy(self) -> None:
+        """A successor serves: let go of what it has anew."""
+        if self._succeeded:
+            await self._release()
+
+    async def _release(self) -> None:
         await self._pool.close()
         self._names.close()
         self._ports.close()

@@ -6,6 +6,7 @@ sent on by the firewall before they would reach it.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import ipaddress
@@ -23,6 +24,9 @@ _KINDS = {
     "udp": (socket.SOCK_DGRAM, socket.IPPROTO_UDP),
     "sctp": (socket.SOCK_STREAM, socket.IPPROTO_SCTP),
 }
+# Seconds after which a port that a predecessor, or a program, still has is tried again.
+_AGAIN = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+_AT_ONCE = 50
 _ANY = {4: "0.0.0.0", 6: "::"}
 
 
@@ -67,6 +71,7 @@ class Ports:
         self._next = first
         self._doors: dict[tuple[str, int], dict[Door, str]] = {}
         self._sockets: dict[tuple[Door, str], list[socket.socket]] = {}
+        self._unreserved: set[tuple[Door, str]] = set()
 
     def take(self, mapping: PortMapping, owner: str) -> PortMapping:
         """Reserve a port, a free one if none is given; Conflict if it is taken."""
@@ -104,13 +109,28 @@ class Ports:
         self._doors.setdefault((door.protocol, door.port), {})[door] = owner
 
     def restore(self, mapping: PortMapping, owner: str) -> None:
-        """Take again after a restart; a program that grabbed the port meanwhile gets no packets."""
+        """Take again after a restart; it is reserved by `reserve`, soon after."""
         door = Door(mapping.protocol, mapping.host_ip, mapping.host_port)
         self._doors.setdefault((door.protocol, door.port), {})[door] = owner
-        try:
-            self._sockets[door, owner] = _reserved(door)
-        except (Conflict, FailedPrecondition):
-            self._sockets[door, owner] = []
+        self._unreserved.add((door, owner))
+
+    async def reserve(self) -> None:
+        """Keep other programs off restored ports, once a predecessor has let go of them.
+
+        A program that grabbed one meanwhile gets no packets.
+        """
+        for pause in (0.0, *_AGAIN):
+            await asyncio.sleep(pause)
+            for number, (door, owner) in enumerate(list(self._unreserved)):
+                if (door, owner) not in self._unreserved:
+                    continue
+                with contextlib.suppress(Conflict, FailedPrecondition):
+                    self._sockets[door, owner] = _reserved(door)
+                    self._unreserved.discard((door, owner))
+                if number % _AT_ONCE == _AT_ONCE - 1:
+                    await asyncio.sleep(0)
+            if not self._unreserved:
+                return
 
     def release(self, mapping: PortMapping, owner: str) -> None:
         """Free a port; one that isn't taken is no error."""
@@ -120,6 +140,7 @@ class Ports:
             del there[door]
         if not there:
             self._doors.pop((door.protocol, door.port), None)
+        self._unreserved.discard((door, owner))
         for reserved in self._sockets.pop((door, owner), []):
             reserved.close()
 

@@ -96,7 +96,6 @@ class Sandboxes:
                         range_.reserve(address, sandbox.id)
         for mapping in sandbox.ports:
             self._ports.restore(mapping, sandbox.id)
-        self._tools.loopback.put(sandbox.ports)
 
     def records(self) -> list[SandboxRecord]:
         """All records."""

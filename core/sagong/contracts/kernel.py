@@ -74,8 +74,8 @@ class Order(Message):
     """What the kernel wants of a process; absent parts change nothing.
 
     `action`: "start" (construct, take over `state`, serve; then `done`), "drain" (finish within
-    `seconds`; then `done` with exported state), "purge" (take away
-    what lives outside its own directories), "report" (`done` with a `ProcessReport` as state),
+    `seconds`; then `done`, with exported state if a `successor` is to take it over), "purge" (take
+    away what lives outside its own directories), "report" (`done` with a `ProcessReport` as state),
     "spans" (`done` with the `SpanList` of the cause in `state`), "stop" (end now). `dead` are paths
     of providers that are gone. `tracing` begins or ends the recording of spans.
     """
@@ -88,6 +88,7 @@ class Order(Message):
     state: bytes = b""
     seconds: float = 0.0
     tracing: bool | None = None
+    successor: bool = False
 
 
 class Done(Message):

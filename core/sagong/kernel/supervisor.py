@@ -146,28 +146,59 @@ class Supervisor:
         self.population.set_state(process, "serving")
         self.broadcast()
 
-    async def retire(self, process: Process) -> bytes:
-        """Drain a process and end it; the state it exported."""
+    async def wait_attending(self, process: Process) -> None:
+        """Until a forked process has all it needs to be started at once; raises if it ends."""
+        ended = asyncio.ensure_future(process.exited.wait())
+        attended = asyncio.ensure_future(process.attended.wait())
+        try:
+            await asyncio.wait(
+                (ended, attended), timeout=_START_SECONDS, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            ended.cancel()
+            attended.cancel()
+        if not process.attended.is_set():
+            self.kill(process)
+            raise Unavailable(f"its process ended or was not ready in {_START_SECONDS:.0f} s")
+
+    async def drain(self, process: Process, *, successor: bool) -> bytes:
+        """Let a process finish and let go of what a successor needs; the state it exported."""
         self.population.set_state(process, "draining")
         seconds = process.unit.manifest.restart.drain_seconds
-        order = Order(id=self.population.order_id(), action="drain", seconds=seconds)
+        order = Order(
+            id=self.population.order_id(), action="drain", seconds=seconds, successor=successor
+        )
         try:
-            state = await process.carry_out(order, seconds + 10.0)
+            return await process.carry_out(order, seconds + 10.0)
         except SagongError as error:
             # Its successor begins with what is on disk; better than nobody serving.
             _LOG.warning("drain failed: %s", error, extra={"unit": process.unit.name})
-            state = b""
-        process.tell(Order(id=self.population.order_id(), action="stop"))
-        await self._end(process)
-        return state
+            await self.end(process)
+            return b""
+
+    async def retire(self, process: Process, *, successor: bool = False) -> None:
+        """Drain a process and end it."""
+        await self.drain(process, successor=successor)
+        await self.end(process)
 
     def retire_later(self, process: Process) -> None:
-        """Drain and end a process in the background."""
+        """Drain a process that has a successor already, and end it, in the background."""
         self.population.set_state(process, "draining")
-        self._later(self._retired(process))
+        self._later(self.retire(process, successor=True))
 
-    async def _retired(self, process: Process) -> None:
-        await self.retire(process)
+    def end_later(self, process: Process) -> None:
+        """End a drained process in the background."""
+        self._later(self.end(process))
+
+    async def end(self, process: Process) -> None:
+        """End a drained process; one that does not go is killed."""
+        process.tell(Order(id=self.population.order_id(), action="stop"))
+        try:
+            async with asyncio.timeout(5.0):
+                await process.exited.wait()
+        except TimeoutError:
+            self.kill(process)
+            await process.exited.wait()
 
     def kill(self, process: Process) -> None:
         """End a process at once."""
@@ -340,14 +371,6 @@ class Supervisor:
         if sum(1 for t in state.crashes if now - t < 10.0) > 3:
             await self._back_off(name)
         await self._raise(name)
-
-    async def _end(self, process: Process) -> None:
-        try:
-            async with asyncio.timeout(5.0):
-                await process.exited.wait()
-        except TimeoutError:
-            self.kill(process)
-            await process.exited.wait()
 
     def _reaped(self, pid: int, status: int) -> None:
         self.population.note_status(pid, status)

@@ -1,7 +1,7 @@
 """Live swap: replace what fills a unit while everybody goes on calling it.
 
 Overlapping::   launch v2 → start v2 → publish v2 → drain v1 → stop v1
-Exclusive::     launch v2 → drain v1 (exports) → stop v1 → start v2 (restores) → publish v2
+Exclusive::     launch v2 → drain v1 (exports, lets go) → start v2 (restores) → publish v2 → stop v1
 
 Callers of a draining provider are told that their call was not executed and ask the next
 generation. If v2 does not start, v1 serves on; in the exclusive case a new v1 takes its state back.
@@ -57,19 +57,21 @@ async def _overlapping(
     try:
         await supervisor.start(new)
     except SagongError as error:
-        raise FailedPrecondition(
-            f"{new.unit.manifest.plugin.name} does not start: {error.message}; "
-            f"generation {old.generation} serves on"
-        ) from error
+        raise _refused(old, new, error) from error
     _install(supervisor, new)
     yield _step(f"new calls go to generation {new.generation}; draining the old one")
     supervisor.retire_later(old)
 
 
 async def _exclusive(supervisor: Supervisor, old: Process, new: Process) -> AsyncIterator[SwapStep]:
+    try:
+        # Forked, confined and imported: nobody waits for that.
+        await supervisor.wait_attending(new)
+    except SagongError as error:
+        raise _refused(old, new, error) from error
     yield _step(f"draining generation {old.generation}, which holds state that can't be shared")
     supervisor.states[old.unit.name].serving = None
-    state = await supervisor.retire(old)
+    state = await supervisor.drain(old, successor=True)
     try:
         await supervisor.start(new, state)
     except SagongError as error:
@@ -81,7 +83,16 @@ async def _exclusive(supervisor: Supervisor, old: Process, new: Process) -> Asyn
             f"{new.unit.manifest.plugin.name} does not start: {error.message}; "
             f"{old.unit.manifest.plugin.name} serves again as generation {back.generation}"
         ) from error
+    finally:
+        supervisor.end_later(old)
     _install(supervisor, new)
+
+
+def _refused(old: Process, new: Process, error: SagongError) -> FailedPrecondition:
+    return FailedPrecondition(
+        f"{new.unit.manifest.plugin.name} does not start: {error.message}; "
+        f"generation {old.generation} serves on"
+    )
 
 
 def _install(supervisor: Supervisor, new: Process) -> None:

@@ -205,6 +205,11 @@ async def dial(*arguments: Any, **named: Any) -> tuple[str, str]:
     return await asyncio.to_thread(lambda: ask(*arguments, **named))
 
 
+async def reached(*arguments: Any, **named: Any) -> tuple[str, str]:
+    """`dial` for what must answer, however busy the machine is."""
+    return await dial(*arguments, seconds=10.0, **named)
+
+
 async def joined(
     network: NetworkBridge, name: str, *networks: str, ports: tuple[PortMapping, ...] = (),
     aliases: tuple[str, ...] = (), **more: Any,
@@ -260,6 +265,7 @@ __all__ = [
     "joined",
     "machine",
     "plugin",
+    "reached",
     "shell",
     "shutil",
     "sys",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +16,9 @@ import pytest
 
 from sagong.contracts.network import Network, NetworkRef, PortMapping, SandboxRef
 from sagong.linux import mounts
-from tests.system.network.outer import Server, dial, joined, machine, plugin, shell
+from sagong.testing import LocalHost
+from sagong_network_bridge import NetworkBridge
+from tests.system.network.outer import Server, joined, machine, plugin, reached, shell
 
 pytestmark = pytest.mark.root
 
@@ -88,7 +92,7 @@ async def killed_while_joining(base: Path) -> None:
         assert pins == {sandbox.path for sandbox in found.values()}, "pins of nobody are left"
         kept = next(iter(found.values()))
         server = Server(kept.path, 80, "alive")
-        assert (await dial("", "127.0.0.1", kept.ports[0].host_port))[0] == "alive"
+        assert (await reached("", "127.0.0.1", kept.ports[0].host_port))[0] == "alive"
         server.close()
         for sandbox in found.values():
             await network.leave(SandboxRef(id=sandbox.id))
@@ -158,8 +162,8 @@ async def side_by_side(base: Path) -> None:
         second = await joined(two, "c", "bridge", ports=(PortMapping(container_port=80),))
         assert first.endpoints[0].ipv4 != second.endpoints[0].ipv4
         servers = [Server(first.path, 80, "one"), Server(second.path, 80, "two")]
-        assert (await dial("", "127.0.0.1", first.ports[0].host_port))[0] == "one"
-        assert (await dial("", "127.0.0.1", second.ports[0].host_port))[0] == "two"
+        assert (await reached("", "127.0.0.1", first.ports[0].host_port))[0] == "one"
+        assert (await reached("", "127.0.0.1", second.ports[0].host_port))[0] == "two"
         assert first.ports[0].host_port != second.ports[0].host_port
         for server in servers:
             server.close()
@@ -197,3 +201,58 @@ async def unreadable_record(base: Path) -> None:
 
 def test_a_damaged_record_is_named() -> None:
     machine(unreadable_record)
+
+
+async def handed_over(base: Path) -> None:
+    """A predecessor's word holds only while nobody has touched the rules."""
+    before = NetworkBridge(LocalHost("network", data=base / "data", run=base / "run"))
+    await before.start()
+    await before.create(USER)
+    ports = (PortMapping(container_port=80),)
+    kept = await joined(before, "kept", "user", ports=ports)
+    server, port = Server(kept.path, 80, "kept"), kept.ports[0].host_port
+    states = []
+    for spoil in ("", "nft flush map inet sg ports4", "ip link del sg-aaaaaaaaaaaa"):
+        state = await before.export()
+        await before.stop()
+        states.append(state)
+        shell("", spoil)
+        after = NetworkBridge(LocalHost("network", data=base / "data", run=base / "run"))
+        await after.restore(state)
+        await after.start()
+        await before.tidy()
+        assert (await after.inspect(SandboxRef(id="kept"))) == kept
+        if "link" in spoil:
+            assert "sg-aaaaaaaaaaaa" in shell("", "ip -br link"), "the bridge is not made anew"
+        else:
+            assert (await reached("", "127.0.0.1", port))[0] == "kept", f"after {spoil!r}"
+            assert (await reached("", "::1", port))[0] == "kept", f"after {spoil!r}"
+        other = await joined(after, f"other{len(states)}", "user")
+        assert other.endpoints[0].ipv4 != kept.endpoints[0].ipv4
+        before = after
+    for _ in range(100):
+        with contextlib.closing(socket.socket()) as program:
+            try:
+                program.bind(("0.0.0.0", port))
+            except OSError:
+                break
+        await asyncio.sleep(0.1)
+    else:
+        raise AssertionError("the published port is not reserved again")
+    for state in (b"\xc1", b"from another plugin"):
+        await before.export()
+        await before.stop()
+        after = NetworkBridge(LocalHost("network", data=base / "data", run=base / "run"))
+        await after.restore(state)
+        await after.start()
+        await before.tidy()
+        assert (await after.inspect(SandboxRef(id="kept"))) == kept
+        before = after
+    server.close()
+    await before.purge()
+    await before.stop()
+    assert not list((base / "run" / "netns").iterdir()), "pins of nobody are left"
+
+
+def test_what_is_handed_over_is_checked() -> None:
+    machine(handed_over)

@@ -22,7 +22,7 @@ from sagong.contracts.network import (
 from sagong.contracts.volume import PublishRequest, Volume, Volumes
 from sagong.operator import connect
 from tests.system.instance import Instance, instance
-from tests.system.network.outer import Server, dial, machine, shell
+from tests.system.network.outer import Server, machine, reached, shell
 
 pytestmark = pytest.mark.root
 
@@ -57,8 +57,8 @@ async def killed_at_any_time(base: Path) -> None:
                 sandbox = await network.join(attached(name))
                 assert await network.inspect(SandboxRef(id="first")) == first
                 address = first.endpoints[0].ipv4
-                assert (await dial(sandbox.path, address, 80))[0] == "first"
-                assert (await dial("", "127.0.0.1", 8080))[0] == "first"
+                assert (await reached(sandbox.path, address, 80))[0] == "first"
+                assert (await reached("", "127.0.0.1", 8080))[0] == "first"
             server.close()
             found = (await network.sandboxes()).sandboxes
             addresses = [s.endpoints[0].ipv4 for s in found]

@@ -18,6 +18,7 @@ from tests.system.network.outer import (
     joined,
     machine,
     plugin,
+    reached,
     shell,
     within,
 )
@@ -39,16 +40,16 @@ async def from_everywhere(base: Path) -> None:
                 port = sandbox.ports[0].host_port
                 gateway = sandbox.endpoints[0].gateway4
                 for address in ("127.0.0.1", "127.9.9.9", "::1", gateway, World.machine):
-                    answer = await dial("", address, port, protocol)
+                    answer = await reached("", address, port, protocol)
                     assert answer[0] == name, (name, protocol, address, answer)
-                answer = await dial(world.path, World.machine, port, protocol)
+                answer = await reached(world.path, World.machine, port, protocol)
                 assert answer == (name, World.address), "the client's address is lost"
                 if name == "both":
-                    answer = await dial(world.path, World.machine6, port, protocol)
+                    answer = await reached(world.path, World.machine6, port, protocol)
                     assert answer == (name, World.address6)
                     six = sandbox.endpoints[0].gateway6
-                    assert (await dial("", six, port, protocol))[0] == name
-                    assert (await dial(sandbox.path, six, port, protocol))[0] == name
+                    assert (await reached("", six, port, protocol))[0] == name
+                    assert (await reached(sandbox.path, six, port, protocol))[0] == name
                 server.close()
         world.close()
 
@@ -63,7 +64,7 @@ async def only_by_the_port(base: Path) -> None:
         ports = (PortMapping(container_port=80, host_ip="127.0.0.1"),)
         sandbox = await joined(network, "c", "bridge", ports=ports)
         server, port = Server(sandbox.path, 80, "c"), sandbox.ports[0].host_port
-        assert (await dial("", "127.0.0.1", port))[0] == "c"
+        assert (await reached("", "127.0.0.1", port))[0] == "c"
         assert (await dial(world.path, World.machine, port))[0] == ""
         shell(world.path, f"ip route add 172.16.0.0/12 via {World.machine}")
         address = sandbox.endpoints[0].ipv4
@@ -164,7 +165,7 @@ async def cut_networks(base: Path) -> None:
         out = {name: (await dial(made[name].path, World.address, 80))[0] for name in made}
         assert out == {"inner": "", "alone": "world", "plain": "world", "quiet": "world"}
         port, gateway = made["plain"].ports[0].host_port, made["plain"].endpoints[0].gateway4
-        assert (await dial(made["quiet"].path, gateway, port))[0] == "plain"
+        assert (await reached(made["quiet"].path, gateway, port))[0] == "plain"
         assert (await dial(made["alone"].path, gateway, port))[0] == "", "isolated, yet reached"
         neighbour = await joined(network, "neighbour", "quiet")
         address = made["quiet"].endpoints[0].ipv4
@@ -191,10 +192,10 @@ async def foreign_firewall(base: Path) -> None:
             "iptables -I FORWARD -j DOCKER-USER",
         )
         await asyncio.sleep(0.3)
-        assert (await dial(world.path, World.machine, port))[0] == "c", shell(
+        assert (await reached(world.path, World.machine, port))[0] == "c", shell(
             "", "nft list ruleset"
         )
-        assert (await dial(sandbox.path, World.address, 80))[0] == "world"
+        assert (await reached(sandbox.path, World.address, 80))[0] == "world"
         assert "sagong sg from sagong0" in shell("", "nft list chain ip filter DOCKER-USER")
         await network.create(SIX)
         assert "sagong sg to sg-666" in shell("", "nft list chain ip filter DOCKER-USER")
@@ -216,12 +217,12 @@ async def flushed(base: Path) -> None:
         server, port = Server(sandbox.path, 80, "c"), sandbox.ports[0].host_port
         shell("", "nft flush ruleset")
         await asyncio.sleep(0.3)
-        assert (await dial("", "127.0.0.1", port))[0] == "c", "the firewall did not come back"
+        assert (await reached("", "127.0.0.1", port))[0] == "c", "the firewall did not come back"
         shell("", "nft flush ruleset")
         other = await joined(network, "d", "bridge", ports=(PortMapping(container_port=80),))
         again = Server(other.path, 80, "d")
         await asyncio.sleep(0.3)
-        assert (await dial("", "127.0.0.1", other.ports[0].host_port))[0] == "d"
+        assert (await reached("", "127.0.0.1", other.ports[0].host_port))[0] == "d"
         server.close()
         again.close()
 

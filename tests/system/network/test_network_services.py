@@ -20,7 +20,7 @@ from sagong.contracts.network import (
 )
 from sagong.errors import InvalidArgument
 from sagong_network_bridge import NetworkBridge
-from tests.system.network.outer import Server, World, dial, joined, machine, plugin, shell
+from tests.system.network.outer import Server, World, dial, joined, machine, plugin, reached, shell
 
 pytestmark = pytest.mark.root
 
@@ -51,7 +51,7 @@ def backends(*sandboxes: Sandbox, port: int = 80) -> tuple[str, ...]:
 async def words(
     path: str, address: str, port: int, count: int = 16, protocol: str = "tcp"
 ) -> set[str]:
-    return {(await dial(path, address, port, protocol))[0] for _ in range(count)}
+    return {(await reached(path, address, port, protocol))[0] for _ in range(count)}
 
 
 async def every_way(base: Path) -> None:
@@ -79,7 +79,7 @@ async def every_way(base: Path) -> None:
             assert await words(world.path, address, 30080) == {"p0", "p1"}, address
         assert await words(world.path, "192.0.2.50", 8000) == {"p0", "p1"}
         assert await words("", "127.0.0.1", 30080) == {"p0", "p1"}
-        _, seen = await dial(c.path, "10.96.0.10", 8000)
+        _, seen = await reached(c.path, "10.96.0.10", 8000)
         assert seen == c.endpoints[0].ipv4, "pods lose their address on the way to a service"
         assert (await dial(c.path, "10.96.0.99", 8000))[1] == "[Errno 111] Connection refused"
         assert (await dial(c.path, "10.96.0.10", 8001))[1] == "[Errno 111] Connection refused"
@@ -109,7 +109,7 @@ async def local_only(base: Path) -> None:
         await network.apply(Rules(generation=1, services=(service,), **CIDRS))
         assert await words(b.path, "10.96.0.20", 8000) == {"p0", "p1"}
         assert await words(world.path, World.machine, 30081) == {"p0"}
-        assert await dial(world.path, World.machine, 30081) == ("p0", World.address)
+        assert await reached(world.path, World.machine, 30081) == ("p0", World.address)
         from msgspec.structs import replace
 
         nobody = replace(service, local_backends=())
@@ -204,11 +204,13 @@ async def policies(base: Path) -> None:
         only = Policy(name="ns/only", addresses=(here.ipv4, here.ipv6), ingress=ingress)
         await network.apply(Rules(generation=1, policies=(only,), **CIDRS))
         for address in (here.ipv4, here.ipv6):
-            assert (await dial(b.path, address, 80))[0] == "p0:80"
+            assert (await reached(b.path, address, 80))[0] == "p0:80"
             assert (await dial(b.path, address, 443))[0] == ""
             assert (await dial(c.path, address, 80))[0] == "", "an exception is ignored"
-            assert (await dial("", address, 443))[0] == "p0:443", "the machine itself is kept out"
-            assert (await dial(a.path, address, 443))[0] == "p0:443"
+            assert (await reached("", address, 443))[0] == "p0:443", (
+                "the machine itself is kept out"
+            )
+            assert (await reached(a.path, address, 443))[0] == "p0:443"
         more = Policy(
             name="ns/more",
             addresses=(here.ipv4,),
@@ -216,12 +218,12 @@ async def policies(base: Path) -> None:
         )
         shut = Policy(name="ns/shut", addresses=(there.ipv4, there.ipv6), egress=())
         await network.apply(Rules(generation=2, policies=(only, more, shut), **CIDRS))
-        assert (await dial(c.path, here.ipv4, 443))[0] == "p0:443", "policies don't add up"
+        assert (await reached(c.path, here.ipv4, 443))[0] == "p0:443", "policies don't add up"
         assert (await dial(b.path, here.ipv4, 80))[0] == "", "egress is open"
         assert (await dial(b.path, World.address, 80))[0] == ""
-        assert (await dial(c.path, World.address, 80))[0] == "world"
+        assert (await reached(c.path, World.address, 80))[0] == "world"
         await network.apply(Rules(generation=3, policies=(shut,), **CIDRS))
-        assert (await dial(c.path, here.ipv4, 443))[0] == "p0:443"
+        assert (await reached(c.path, here.ipv4, 443))[0] == "p0:443"
         rules = shell("", "nft list table inet sg")
         assert rules.count("chain policy_in_") == 0 and "peer_in" not in rules, "chains are left"
         for server in (*servers, outside):
