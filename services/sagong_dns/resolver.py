@@ -41,6 +41,8 @@ class Resolver:
             question = dns.message.from_wire(wire)
         except dns.exception.DNSException:
             return b""
+        if question.flags & dns.flags.QR:
+            return b""  # an answer: to answer it could go on for ever (RFC 1035 section 4.1.1)
         answer = dns.message.make_response(question, recursion_available=True)
         if question.opcode() != dns.opcode.QUERY or len(question.question) != 1:
             answer.set_rcode(dns.rcode.NOTIMP)

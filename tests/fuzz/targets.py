@@ -1,0 +1,214 @@
+"""What is fuzzed: a function of bytes each, the errors that it may raise, and seeds to begin with."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import msgspec
+
+from sagong import contracts, manifest, wire
+from sagong.contract import MethodSpec, slot_of
+from sagong.errors import InvalidArgument, SagongError
+from sagong.frames import FrameReader, pack
+from sagong.http.body import Body, ChunkedCutter
+from sagong.http.head import BadRequest, parse_head
+from sagong.model import oci, quantity, references, selectors
+from sagong.model.objects import GroupVersionKind
+from sagong.wire import Envelope, Kind
+
+__all__ = ["TARGETS", "Target"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A reader of bytes. Whatever they are, it returns or raises one of `errors`."""
+
+    name: str
+    run: Callable[[bytes], object]
+    errors: tuple[type[Exception], ...]
+    seeds: tuple[bytes, ...]
+
+
+def _text(read: Callable[[str], object]) -> Callable[[bytes], object]:
+    return lambda data: read(data.decode("utf-8", "surrogateescape"))
+
+
+def _frames(data: bytes) -> list[bytes]:
+    """Several frames of one input, cut where a marker stands."""
+    return data.split(b"\xc1\xc1")
+
+
+def _wire(data: bytes) -> None:
+    for envelope in wire.decode(_frames(data)):
+        wire.unpack_error(envelope.body)
+
+
+def _methods() -> Iterator[MethodSpec]:
+    for module in pkgutil.iter_modules(contracts.__path__):
+        found = importlib.import_module(f"sagong.contracts.{module.name}")
+        for value in vars(found).values():
+            if isinstance(value, type) and "__sagong_slot__" in vars(value):
+                yield from slot_of(value).methods.values()
+
+
+@functools.cache
+def _decoders() -> tuple[msgspec.msgpack.Decoder[object], ...]:
+    return tuple(d for m in _methods() for d in (m.request_decoder, m.result_decoder))
+
+
+def _contracts(data: bytes) -> None:
+    """The first byte chooses the message, the rest is its body."""
+    if data:
+        decoders = _decoders()
+        decoders[data[0] % len(decoders)].decode(data[1:])
+
+
+def _frame_reader(data: bytes) -> None:
+    reader = FrameReader()
+    for at in range(0, len(data), 7):
+        for _ in reader.feed(data[at : at + 7]):
+            pass
+
+
+class _Flow:
+    """A body's flow control that nobody waits for."""
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
+
+    def want_body(self) -> None: ...
+
+
+def _chunks(data: bytes) -> None:
+    cutter = ChunkedCutter(Body(_Flow()))  # type: ignore[arg-type]
+    buffer = bytearray()
+    for at in range(0, len(data), 5):
+        buffer += data[at : at + 5]
+        if cutter.cut(buffer):
+            return
+
+
+def _spdy(data: bytes) -> None:
+    from sagong_kube.streams.spdy import Spdy
+
+    spdy = Spdy()
+    for at in range(0, len(data), 11):
+        for _ in spdy.feed(data[at : at + 11]):
+            spdy.answers()
+
+
+def _protobuf(data: bytes) -> None:
+    from sagong_kube.convert.protobuf import decode
+
+    decode(b"k8s\0" + data, GroupVersionKind("apps", "v1", "Deployment"))
+
+
+def _pod(media: str) -> Callable[[bytes], object]:
+    def read(data: bytes) -> object:
+        from sagong_kube.schema.decoding import decode
+
+        return decode(data, GroupVersionKind("", "v1", "Pod"), media=media)
+
+    return read
+
+
+def _tar(data: bytes) -> None:
+    from sagong_image_overlay.tarstream import Bounds, TarStream
+
+    chunks = (data[at : at + 1024] for at in range(0, len(data), 1024))
+    stream = TarStream(chunks, whiteouts=True, bounds=Bounds(entries=1000, size=1 << 24))
+    while (entry := stream.next()) is not None:
+        if entry.stored:
+            for _ in stream.pieces():
+                pass
+    stream.finish()
+
+
+def _names(data: bytes) -> None:
+    """A question to the resolver of a network namespace, and the answers that echo it."""
+    from sagong_network_bridge.question import answered, failed, question_of
+
+    question = question_of(data)
+    if question is not None:
+        failed(question, 3)
+        assert len(answered(question, 1, [b"\x7f\0\0\1"] * 100, 512)) <= 512
+
+
+def _dns(data: bytes) -> None:
+    """A question to the cluster's DNS service."""
+    import asyncio
+
+    from sagong_dns.resolver import Resolver
+    from sagong_dns.zone import Zone
+
+    asyncio.run(Resolver(Zone("cluster.local"), (), 5).resolve(data, limit=512))
+
+
+def _monitor(data: bytes) -> None:
+    from sagong_runtime_linux.messages import MessageReader
+
+    reader = MessageReader()
+    for at in range(0, len(data), 9):
+        for _ in reader.feed(data[at : at + 9]):
+            pass
+
+
+_REFUSAL = (InvalidArgument,)
+_POD = (
+    b'{"apiVersion":"v1","kind":"Pod",'
+    b'"spec":{"containers":[{"name":"a","ports":[{"containerPort":1}]}]}}'
+)
+
+_QUESTION = b"\x12\x34\1\0\0\1\0\0\0\0\0\0\3web\7default\0\0\1\0\1"
+
+_ALL = [
+    Target(
+        "wire",
+        _wire,
+        _REFUSAL,
+        (
+            wire.encode([Envelope(1, Kind.CALL, 7, "a/1/b", 0, 0, "", wire.EMPTY)])[0],
+            b"\xc1\xc1".join(
+                wire.encode([Envelope(1, 2, 1, "", 0, 0, "", wire.pack_value("x" * 40_000))])
+            ),
+        ),
+    ),
+    Target("contracts", _contracts, (msgspec.MsgspecError,), (b"\x00\xc0", b"\x05\x81\xa1x\x01")),
+    Target(
+        "manifest",
+        _text(lambda text: manifest.parse(text, where="fuzz")),
+        _REFUSAL,
+        (b'[plugin]\nname = "x"\nversion = "1"\nsummary = "s"\nclass = "a:B"\n',),
+    ),
+    Target("frames", _frame_reader, _REFUSAL, (pack(1, b"hello") + pack(18, b"\0\0\0\1"),)),
+    Target("head", parse_head, (BadRequest,), (b"GET /a?b=c HTTP/1.1\r\nHost: x\r\nA: b",)),
+    Target("chunks", _chunks, (BadRequest,), (b"5\r\nhello\r\n0\r\nA: b\r\n\r\n",)),
+    Target("reference", _text(references.parse), _REFUSAL, (b"127.0.0.1:5000/a/b:c@sha256:00",)),
+    Target("quantity", _text(quantity.parse), _REFUSAL, (b"1.5Gi", b"-100m", b"1e3")),
+    Target("labels", _text(selectors.parse_labels), _REFUSAL, (b"a in (b,c),!d,e!=f",)),
+    Target("fields", _text(selectors.parse_fields), _REFUSAL, (b"a=b,c!=d\\,",)),
+    Target("platform", _text(lambda x: oci.parse_platform(x, "amd64")), _REFUSAL, (b"linux/a/v8",)),
+    Target("spdy", _spdy, _REFUSAL, (b"\x80\x03\x00\x06\0\0\0\4\0\0\0\1",)),
+    Target("protobuf", _protobuf, _REFUSAL, (b"\x0a\x0d\x0a\x07apps/v1\x12\x02ab\x12\x00",)),
+    Target("pod-json", _pod("json"), _REFUSAL, (_POD,)),
+    Target("pod-yaml", _pod("yaml"), _REFUSAL, (b"apiVersion: v1\nkind: Pod\nspec: {a: &a [*a]}",)),
+    Target("names", _names, (), (_QUESTION,)),
+    Target("dns", _dns, (), (_QUESTION, _QUESTION[:2] + b"\x81" + _QUESTION[3:])),
+    Target("monitor", _monitor, (ValueError,), (b"\0\0\0\x02{}",)),
+    Target("tar", _tar, (SagongError,), (b"a" + b"\0" * 511, b"\0" * 1024)),
+    *(
+        Target(
+            f"oci-{kind.__name__.lower()}",
+            functools.partial(oci.decode, kind=kind, what="fuzz"),
+            _REFUSAL,
+            (b'{"schemaVersion":2,"layers":[]}',),
+        )
+        for kind in (oci.Manifest, oci.Index, oci.Config)
+    ),
+]
+TARGETS = {target.name: target for target in _ALL}
