@@ -1,156 +1,141 @@
-"""Measures image_overlay: unpacking ten thousand small files, pulling them, preparing, listing.
+"""Pull with unpacking, push, save and load beside Docker Engine: one image, one registry, one CLI.
 
-By hand, as root: `python tests/bench/bench_image.py [--files N]`. It prints the time of plain `tar`
-for the same layer beside it, which is the disk's own speed on this machine.
+`tests/bench/run image [--rounds N] [--files N] [--megabytes N]`, as root.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import io
+import contextlib
 import os
-import random
+import shutil
 import subprocess
-import sys
-import tarfile
-import tempfile
-import time
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), *(str(ROOT / name) for name in ("core", "plugins", "services"))]
+from tests.bench import machine, peers
+from tests.bench.figures import Budget, Figure, report
+from tests.bench.image_layers import config_of, large_file, many_files
+from tests.bench.peers import Docker
+from tests.conformance.image_registry_server import running_registry
+from tests.sample_image import write_oci_layout
 
-import uvloop  # noqa: E402
-from tests.conformance.image_registry_server import running_registry  # noqa: E402
-from tests.sample_image import entry, write_docker_archive, write_oci_layout  # noqa: E402
-
-from sagong.conformance.image_lab import send  # noqa: E402
-from sagong.contracts.image import (  # noqa: E402
-    ImageQuery,
-    ImageRef,
-    LoadRequest,
-    PrepareRequest,
-    PullRequest,
-    RootRef,
-)
-from sagong.testing import local  # noqa: E402
-from sagong_image_overlay import ImageOverlay  # noqa: E402
+BUDGET = Budget(limit=0.8, ratio=True)
 
 
-def many_files(count: int, layers: int, seed: int = 1) -> list[bytes]:
-    """Layers of small files of 0.2 to 8 KB, half of it hard to compress."""
-    chance = random.Random(seed)
-    made = []
-    for number in range(layers):
-        buffer = io.BytesIO()
-        with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
-            tar.addfile(entry(f"data{number}", 0o755, tarfile.DIRTYPE))
-            for one in range(count // layers):
-                folder = f"data{number}/d{one // 100:03}"
-                if one % 100 == 0:
-                    tar.addfile(entry(folder, 0o755, tarfile.DIRTYPE))
-                size = chance.randint(200, 8000)
-                raw = chance.randbytes(size // 2) + b"x" * (size - size // 2)
-                tar.addfile(entry(f"{folder}/f{one:05}", 0o644, size=size), io.BytesIO(raw))
-        made.append(buffer.getvalue())
-    return made
+@dataclass(frozen=True)
+class Image:
+    """What is pulled."""
+
+    title: str
+    name: str
 
 
-def config_of(layers: list[bytes]) -> bytes:
-    """An image config of the layers."""
-    import hashlib
-    import json
-
-    digests = ["sha256:" + hashlib.sha256(raw).hexdigest() for raw in layers]
-    rootfs = {"type": "layers", "diff_ids": digests}
-    return json.dumps({"architecture": "amd64", "os": "linux", "rootfs": rootfs}).encode()
-
-
-def timed_tar(layers: list[bytes], directory: Path) -> float:
-    """Seconds of GNU tar for the same layers, one after the other."""
-    files = []
-    for number, raw in enumerate(layers):
-        path = directory / f"plain-{number}.tar"
-        path.write_bytes(raw)
-        files.append(path)
-    os.sync()
-    began = time.perf_counter()
-    for path in files:
-        target = directory / f"out-{path.stem}"
-        target.mkdir()
-        subprocess.run(["tar", "-xf", str(path), "-C", str(target)], check=True)
-    return time.perf_counter() - began
+def publish(host: str, directory: Path, title: str, short: str, layers: list[bytes]) -> Image:
+    """Put an image into the registry, by skopeo."""
+    layout = directory / short
+    write_oci_layout(layout, config_of(layers), layers, "v1")
+    name = f"{host}/bench/{short}:v1"
+    words = ["--insecure-policy", "copy", "-q", "--dest-tls-verify=false"]
+    subprocess.run(["skopeo", *words, f"oci:{layout}", f"docker://{name}"], check=True)
+    shutil.rmtree(layout)
+    return Image(title, name)
 
 
-async def measure(arguments: argparse.Namespace, directory: Path, host: str) -> None:
-    """Print all figures."""
-    layers = many_files(arguments.files, arguments.layers)
-    config = config_of(layers)
-    size = sum(map(len, layers)) / 1e6
-    print(f"{arguments.files} files in {len(layers)} layers, {size:.0f} MB")
-    archive, layout = directory / "many.tar", directory / "many-oci"
-    write_docker_archive(archive, config, layers, ["bench.test/many:v1"])
-    write_oci_layout(layout, config, layers, "bench.test/many:v1")
-    print(f"tar -x, the same layers     {timed_tar(layers, directory):8.3f} s")
-    name = f"{host}/bench/many:v1"
-    copy = ["skopeo", "copy", "-q", "--dest-tls-verify=false", f"oci:{layout}", f"docker://{name}"]
-    subprocess.run(copy, check=True)
-    os.sync()
-    async with local(ImageOverlay) as images:
-        began = time.perf_counter()
-        async for item in images.pull(PullRequest(id="bench", reference=name)):
-            if arguments.verbose and item.status != "Extracting":
-                print(f"  {time.perf_counter() - began:.3f} {item.id} {item.status}")
-        print(f"pull and unpack             {time.perf_counter() - began:8.3f} s")
-    os.sync()
-    async with local(ImageOverlay) as images:
-        address = await images.upload()
-        began = time.perf_counter()
-        await send(address, archive.read_bytes())
-        print(f"upload of the archive       {time.perf_counter() - began:8.3f} s")
-        began = time.perf_counter()
-        async for _ in images.load(LoadRequest(upload=address.token)):
-            pass
-        print(f"load                        {time.perf_counter() - began:8.3f} s")
-        await asyncio.sleep(2)
-        await small_calls(images, "bench.test/many:v1")
+class Work:
+    """The things that are timed; each leaves the engine without the image or with it as it says."""
+
+    def __init__(self, host: str, directory: Path) -> None:
+        self._host = host
+        self._directory = directory
+        self._pushed = 0
+
+    def pull(self, engine: Docker, image: Image) -> float:
+        """The engine has it not, then has it."""
+        engine.start("rmi", "-f", image.name).wait()
+        os.sync()
+        return engine.seconds("pull", "-q", image.name)
+
+    def push(self, engine: Docker, image: Image) -> float:
+        """To a registry that knows none of its layers."""
+        with running_registry(self._directory) as host:
+            name = f"{host}/pushed:v1"
+            engine.ok("tag", image.name, name)
+            seconds = engine.seconds("push", "-q", name)
+            engine.ok("rmi", name)
+        return seconds
+
+    def save(self, engine: Docker, image: Image) -> float:
+        """To a file."""
+        return engine.seconds("save", "-o", str(self._archive(engine)), image.name)
+
+    def load(self, engine: Docker, image: Image) -> float:
+        """From the file that was saved."""
+        engine.ok("rmi", "-f", image.name)
+        os.sync()
+        seconds = engine.seconds("load", "-q", "-i", str(self._archive(engine)))
+        self._archive(engine).unlink()
+        return seconds
+
+    def _archive(self, engine: Docker) -> Path:
+        return self._directory / f"{engine.name}.tar"
 
 
-async def small_calls(images: ImageOverlay, name: str) -> None:
-    """Medians of calls that must be fast."""
-    times: dict[str, list[float]] = {"prepare": [], "inspect": [], "list": [], "release": []}
-    for number in range(200):
-        for key, work in (
-            ("prepare", lambda n=number: images.prepare(PrepareRequest(id=f"c{n}", image=name))),
-            ("inspect", lambda: images.inspect(ImageRef(reference=name))),
-            ("list", lambda: images.list(ImageQuery())),
-        ):
-            began = time.perf_counter()
-            await work()
-            times[key].append(time.perf_counter() - began)
-    for number in range(200):
-        began = time.perf_counter()
-        await images.release(RootRef(id=f"c{number}"))
-        times["release"].append(time.perf_counter() - began)
-    for key, values in times.items():
-        values.sort()
-        middle, late = values[len(values) // 2] * 1e3, values[int(len(values) * 0.99)] * 1e3
-        print(f"{key:10} p50 {middle:7.3f} ms, p99 {late:7.3f} ms")
+@contextlib.contextmanager
+def engines() -> Iterator[list[Docker]]:
+    """Ours, and Docker Engine if it is installed."""
+    with contextlib.ExitStack() as stack:
+        found = [stack.enter_context(peers.sagong())]
+        if shutil.which("dockerd"):
+            found.append(stack.enter_context(peers.dockerd()))
+        yield found
+
+
+def measure(found: list[Docker], work: Work, images: list[Image], rounds: int) -> Iterator[Figure]:
+    """Each kind of work on each image, engines in turn."""
+    kinds: dict[str, Callable[[Docker, Image], float]] = {
+        "pull and unpack": work.pull,
+        "push": work.push,
+        "save": work.save,
+        "load": work.load,
+    }
+    for image in images:
+        times: dict[str, dict[str, list[float]]] = {kind: {} for kind in kinds}
+        for _ in range(rounds):
+            for kind, do in kinds.items():
+                for engine in found:
+                    times[kind].setdefault(engine.name, []).append(do(engine, image))
+        for kind, values in times.items():
+            yield Figure(
+                what=f"{kind}, {image.title}",
+                unit="s",
+                ours=values["sagong"],
+                theirs=values.get("Docker Engine", ()),
+                peer="Docker Engine 20.10",
+                budget=BUDGET if kind == "pull and unpack" else None,
+            )
 
 
 def main() -> None:
-    """Measure once."""
+    """Publish the images, then measure."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--files", type=int, default=10_000)
-    parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--verbose", action="store_true")
-    arguments = parser.parse_args()
-    with ExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sagong-bench-")))
-        host = stack.enter_context(running_registry(directory))
-        uvloop.run(measure(arguments, directory, host))
+    parser.add_argument("--megabytes", type=int, default=200)
+    options = parser.parse_args()
+    machine.enter()
+    with peers.scratch() as directory, running_registry(directory) as host:
+        layers = many_files(options.files, 4)
+        title = f"{options.files:,} files in 4 layers, {sum(map(len, layers)) / 1e6:.0f} MB"
+        large = f"one file of {options.megabytes} MB"
+        images = [
+            publish(host, directory, title, "many", layers),
+            publish(host, directory, large, "large", large_file(options.megabytes)),
+        ]
+        with engines() as found:
+            figures = list(measure(found, Work(host, directory), images, options.rounds))
+    report("image", figures)
 
 
 if __name__ == "__main__":

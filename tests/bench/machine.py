@@ -16,7 +16,7 @@ __all__ = ["enter"]
 
 _MARK = "SAGONG_BENCH_MACHINE"
 # Network, mounts and processes; the shell is process 1 and reaps what others leave behind.
-_UNSHARE = "unshare --net --mount --pid --fork --kill-child --mount-proc".split()
+_UNSHARE = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
 _INIT = ["bash", "-c", '"$@"; exit $?', "bench"]
 
 
