@@ -7,6 +7,7 @@ A plugin is one class, named in its `plugin.toml`, made with its host::
             self._state = host.use(State, "local")
 
         async def start(self) -> None: ...     # optional: before the first call is served
+        async def health(self) -> None: ...    # optional: raises what is wrong; asked after the start
         async def stop(self) -> None: ...      # optional: after the last one
         async def tidy(self) -> None: ...      # optional: after stop, beside a successor
         async def purge(self) -> None: ...     # optional: before the last stop of an uninstallation
@@ -14,6 +15,9 @@ A plugin is one class, named in its `plugin.toml`, made with its host::
 
 A slot's method of such a name is no step of the plugin's life; a class that needs both has the slot's
 methods in another object, its attribute `implementation`.
+
+`health` is asked again and again while a newcomer is on trial (`[restart] trial_seconds`): if it
+raises, or does not answer within five seconds, its predecessor comes back.
 
 A stateful plugin that can't overlap with its successor also has `async def export(self) -> bytes`
 and `async def restore(self, state: bytes) -> None`, called between the last call of the old one and

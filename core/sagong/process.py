@@ -34,6 +34,7 @@ from sagong.contracts.kernel import (
     AccessEntry,
     Attendance,
     Done,
+    DownEntry,
     Kernel,
     Order,
     ProcessReport,
@@ -117,6 +118,7 @@ class ProcessHost:
         self._plugin: Any = None
         self._former: Any = None
         self._access: dict[int, Access] = {}
+        self._exported: bytes | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._orders: set[asyncio.Task[None]] = set()
         self._ended = asyncio.Event()
@@ -209,7 +211,9 @@ class ProcessHost:
         self._ended.set()
 
     async def _attend(self) -> None:
-        attendance = Attendance(unit=self.name, generation=self._launch.generation, pid=os.getpid())
+        attendance = Attendance(
+            unit=self.name, generation=self._launch.generation, pid=os.getpid(), health=True
+        )
         while True:
             link = self._kernel.renew(self._launch.kernel)
             monitor = asyncio.get_running_loop().create_task(wait_disconnected(link))
@@ -233,6 +237,8 @@ class ProcessHost:
         if order.routes is not None:
             for entry in order.routes:
                 self._take_route(entry)
+        if order.down is not None:
+            self._take_down(order.down)
         if order.access is not None:
             self._grant(order.access)
         if order.tracing is not None:
@@ -247,6 +253,11 @@ class ProcessHost:
         if route is not None:
             route.switch(entry.generation, entry.path)
 
+    def _take_down(self, entries: tuple[DownEntry, ...]) -> None:
+        reasons = {(e.slot, e.version, e.instance): e.reason for e in entries}
+        for key, route in self._routes.items():
+            route.down = reasons.get(key, "")
+
     def _grant(self, entries: tuple[AccessEntry, ...]) -> None:
         self._access = {e.uid: Access(e.name, frozenset(e.methods), e.rules) for e in entries}
         if self._provider is not None:
@@ -259,12 +270,12 @@ class ProcessHost:
                 await self._start(order.state)
             elif order.action == "drain":
                 state = await self._drain(order)
-            elif order.action == "purge":
-                await self._hook("purge")
             elif order.action == "report":
                 state = msgspec.msgpack.encode(self._account())
             elif order.action == "spans":
                 state = msgspec.msgpack.encode(SpanList(spans=RECORDER.of(order.state.decode())))
+            elif order.action in ("health", "purge"):
+                await self._hook(order.action)
             elif order.action == "stop":
                 self._end(0)
                 return
@@ -319,6 +330,8 @@ class ProcessHost:
 
     async def _drain(self, order: Order) -> bytes:
         """Finish what is in flight; then the plugin ends its work and hands over its state."""
+        if self._exported is not None:
+            return self._exported  # a new kernel, which has not heard of it, orders it again
         seconds = order.seconds
         async with asyncio.TaskGroup() as group:
             if self._provider is not None:
@@ -326,7 +339,8 @@ class ProcessHost:
             group.create_task(self._bounded(self._hook("drain"), seconds))
         state = await self._hook("export") if order.successor else b""
         await self._stop_plugin()
-        return state or b""
+        self._exported = state or b""
+        return self._exported
 
     async def _hook(self, name: str, *arguments: Any) -> Any:
         """A step of the plugin's life, if it has it; a slot's method of that name is none."""

@@ -32,6 +32,7 @@ class Route:
         self.name = name
         self.generation = 0
         self._context = context
+        self._down = ""
         self._link: Link | None = None
         self._old: list[Link] = []
         self._changed = asyncio.Event()
@@ -40,6 +41,17 @@ class Route:
         """Send new calls to this generation from now on; older or equal ones change nothing."""
         if generation > self.generation:
             self._take(generation, path)
+
+    @property
+    def down(self) -> str:
+        """Why nobody is expected to serve for now; "" if somebody is. Then calls fail at once."""
+        return self._down
+
+    @down.setter
+    def down(self, reason: str) -> None:
+        self._down = reason
+        if reason:
+            self._announce()
 
     def renew(self, path: str) -> Link:
         """Connect to `path` anew, as to a next generation: its old process is given up."""
@@ -132,6 +144,8 @@ class Route:
         changed = self._changed
         if self._link is not None and self._link is not tried:
             return
+        if self._link is None and self._down:
+            raise Unavailable(f"{spec.wire_name}: {self._down}; see `sagong status`")
         try:
             async with asyncio.timeout((deadline - time.monotonic_ns()) / 1e9):
                 await changed.wait()

@@ -16,10 +16,12 @@ __all__ = [
     "AccessEntry",
     "Attendance",
     "Done",
+    "DownEntry",
     "Gauge",
     "Kernel",
     "MethodCount",
     "Order",
+    "PartRef",
     "ProcessReport",
     "ProcessStatus",
     "ReportQuery",
@@ -41,11 +43,15 @@ __all__ = [
 
 
 class Attendance(Message):
-    """A process says who it is; the kernel holds it against what it started (uid, generation)."""
+    """A process says who it is; the kernel holds it against what it started (uid, generation).
+
+    `health` says that it knows the order of that name.
+    """
 
     unit: str
     generation: int
     pid: int
+    health: bool = False
 
 
 class RouteEntry(Message):
@@ -70,20 +76,31 @@ class AccessEntry(Message):
     rules: tuple[dict[str, tuple[str, ...]], ...] = ()
 
 
+class DownEntry(Message):
+    """A slot that nobody serves for now, because its unit failed too often: calls fail at once."""
+
+    slot: str
+    version: int
+    instance: str = ""
+    reason: str
+
+
 class Order(Message):
     """What the kernel wants of a process; absent parts change nothing.
 
     `action`: "start" (construct, take over `state`, serve; then `done`), "drain" (finish within
-    `seconds`; then `done`, with exported state if a `successor` is to take it over), "purge" (take
-    away what lives outside its own directories), "report" (`done` with a `ProcessReport` as state),
-    "spans" (`done` with the `SpanList` of the cause in `state`), "stop" (end now). `dead` are paths
-    of providers that are gone. `tracing` begins or ends the recording of spans.
+    `seconds`; then `done`, with exported state if a `successor` is to take it over), "health" (`done`,
+    with `error` if something is wrong), "purge" (take away what lives outside its own directories),
+    "report" (`done` with a `ProcessReport` as state), "spans" (`done` with the `SpanList` of the cause
+    in `state`), "stop" (end now). `dead` are paths of providers that are gone; `down` is the whole list
+    of slots that are down, of those it calls. `tracing` begins or ends the recording of spans.
     """
 
     id: int
     routes: tuple[RouteEntry, ...] | None = None
     dead: tuple[str, ...] = ()
     access: tuple[AccessEntry, ...] | None = None
+    down: tuple[DownEntry, ...] | None = None
     action: str = ""
     state: bytes = b""
     seconds: float = 0.0
@@ -115,13 +132,21 @@ class ProcessStatus(Message):
 
 
 class UnitStatus(Message):
-    """A unit: what it is to run, what serves, and what went wrong with it."""
+    """A unit: what it is to run, what serves, and what went wrong with it.
+
+    `state` is "serving", "starting", "stopping", or "down": given up after too many failures but for
+    a rare try. `trial` names the plugin that comes back if the present one fails in the next
+    `trial_seconds`. `rank` orders units by what they call: lower ones come up first.
+    """
 
     name: str
     plugin: str
     kind: str
     slots: tuple[str, ...] = ()
     state: str
+    trial: str = ""
+    trial_seconds: float = 0.0
+    rank: int = 0
     restarts: int = 0
     problem: str = ""
     processes: tuple[ProcessStatus, ...] = ()
@@ -234,10 +259,16 @@ class SpanList(Message):
 
 
 class SwapRequest(Message):
-    """Replace what fills `unit` by `plugin` ("" by itself), live."""
+    """Replace what fills `unit` by `plugin` ("" by itself), live.
+
+    For `trial` seconds (below 0: as the newcomer's manifest says) the predecessor comes back if the
+    newcomer dies or is not well. With `wait` the steps go on until that is decided.
+    """
 
     unit: str
     plugin: str = ""
+    trial: float = -1.0
+    wait: bool = False
 
 
 class SwapStep(Message):
@@ -252,6 +283,12 @@ class UnitRef(Message):
     """Names a unit."""
 
     unit: str
+
+
+class PartRef(Message):
+    """Names a part that is no unit: `kernel`, `zygote`, or `UNIT-companion`."""
+
+    part: str
 
 
 class RouteTable(Message):
@@ -317,9 +354,28 @@ class Kernel(Protocol):
         """Replace a unit's process while everything runs; on failure the old one goes on."""
         ...
 
-    @method(idempotent=False, raises=(NotFound, PermissionDenied))
+    @method(
+        idempotent=False,
+        raises=(NotFound, FailedPrecondition, PermissionDenied),
+        seconds=60.0,
+    )
     async def restart(self, unit: UnitRef) -> None:
-        """Start a unit again that the supervisor has given up."""
+        """Replace a unit's process by a new one, or start it anew where it was given up.
+
+        Its crashes are forgotten. `FailedPrecondition` says why it does not serve.
+        """
+        ...
+
+    @method(
+        idempotent=False,
+        raises=(NotFound, FailedPrecondition, PermissionDenied),
+        seconds=30.0,
+    )
+    async def renew(self, part: PartRef) -> None:
+        """Replace kernel, zygote or a companion by the code that is installed now.
+
+        The kernel ends right after the answer, and its keeper starts it anew; it adopts everything.
+        """
         ...
 
     @method(idempotent=True, raises=(PermissionDenied,))

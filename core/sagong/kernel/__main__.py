@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import importlib
 import logging
 import os
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,9 @@ from sagong.errors import SagongError
 from sagong.kernel.cell import Cells
 from sagong.kernel.guardian import Guardian
 from sagong.kernel.listeners import Listeners
+from sagong.kernel.renewal import RENEWED, Renewal
 from sagong.kernel.service import KernelService
+from sagong.kernel.succession import Succession
 from sagong.kernel.supervisor import Supervisor
 from sagong.kernel.units import Unit, resolve
 from sagong.linux import process
@@ -44,8 +48,11 @@ def main() -> None:
     parser.add_argument("--profile", default="")
     parser.add_argument("--keeper", type=int, default=-1)
     parser.add_argument("--kept", action="append", default=[])
+    parser.add_argument("--check", action="store_true", help="read all there is to read, and end")
     options = parser.parse_args()
     configure_logging()
+    if options.check:
+        raise SystemExit(_check(Path(options.root), options.profile))
     process.set_title("sagong-kernel")
     kept = dict(_kept(entry) for entry in options.kept)
     keeper = socket.socket(fileno=options.keeper) if options.keeper >= 0 else None
@@ -54,6 +61,18 @@ def main() -> None:
     except SagongError as error:
         _LOG.error("the kernel can't start: %s", error)
         raise SystemExit(78) from error
+
+
+def _check(root: Path, profile: str) -> int:
+    """Whether this code can be the kernel: everything is imported, configuration and units read."""
+    try:
+        importlib.import_module("sagong.kernel.zygote")
+        config = configuration.load(Paths.below(root), profile)
+        resolve(config, _load)
+    except SagongError as error:
+        print(error, file=sys.stderr)
+        return 78
+    return 0
 
 
 def _kept(entry: str) -> tuple[str, int]:
@@ -72,19 +91,30 @@ async def _live(
     _make_shared(paths)
     context: zmq.Context[Any] = zmq.Context()
     listeners = Listeners(paths, kept, keeper)
-    supervisor = Supervisor(paths, config, units, cells, listeners)
-    ended: asyncio.Future[tuple[float, bool]] = asyncio.get_running_loop().create_future()
+    succession = Succession(config, _load)
+    supervisor = Supervisor(paths, config, units, cells, listeners, succession)
+    ended: asyncio.Future[tuple[float, bool] | None] = asyncio.get_running_loop().create_future()
 
     def end(seconds: float = 10.0, purge: bool = False) -> None:
         if not ended.done():
             ended.set_result((seconds, purge))
 
-    service = KernelService(supervisor, cells, config, _load, end)
+    def leave() -> None:
+        if not ended.done():
+            ended.set_result(None)
+
+    check = [sys.executable, "-m", "sagong.kernel", "--check", "--root", str(root)]
+    renewal = Renewal(supervisor, [*check, "--profile", profile], leave if keeper else None)
+    service = KernelService(supervisor, cells, config, succession, renewal, end)
     provider = _provide(context, paths, service, supervisor, cells)
     guardian = Guardian(keeper, root, profile, listeners)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end)
     await supervisor.begin()
-    seconds, purge = await ended
+    stopping = await ended
+    if stopping is None:
+        await provider.close()
+        return RENEWED
+    seconds, purge = stopping
     guardian.stop()
     await supervisor.stop(seconds, purge=purge)
     await provider.close()

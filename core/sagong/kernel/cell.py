@@ -44,6 +44,11 @@ class Cells:
         """Plugins that the operator swapped in, by unit."""
         return self._choices.plugins
 
+    def chosen_plugin(self, unit: str) -> str:
+        """The plugin that fills a unit: the operator's choice, or what is configured."""
+        configured = self._config.units.get(unit)
+        return self._choices.plugins.get(unit) or (configured and configured.plugin) or unit
+
     def choose(self, unit: str, plugin: str) -> None:
         """Remember that `plugin` fills `unit`, over restarts and reboots."""
         plugins = {**self._choices.plugins, unit: plugin}
@@ -92,7 +97,6 @@ class Cells:
             directory.mkdir(parents=True, exist_ok=True)
             os.chown(directory, uid, uid)
             directory.chmod(mode)
-        self._clear_old(bus)
         self._give_shared(unit, uid)
         return Launch(
             unit=unit.name,
@@ -194,12 +198,6 @@ class Cells:
             if right.shared and right.access == "write" and path.is_relative_to(self._paths.run):
                 path.mkdir(parents=True, exist_ok=True)
                 os.chown(path, uid, uid)
-
-    def _clear_old(self, bus: Path) -> None:
-        """Directories of generations whose socket is gone are left over from crashes."""
-        for old in bus.parent.iterdir():
-            if old != bus and not (old / "s").exists():
-                old.rmdir()
 
     def _keep(self, choices: Choices) -> None:
         self._choices = choices

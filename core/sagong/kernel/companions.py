@@ -80,6 +80,16 @@ class Companions:
         self._watch(record, unit, os.pidfd_open(child.pid))
         self._changed()
 
+    def renew(self, unit: str) -> bool:
+        """End the unit's companion, so that a new one of the present code follows; false for none."""
+        import signal
+
+        known = self._records.get(unit)
+        if known is None:
+            return False
+        signal.pidfd_send_signal(known[2], signal.SIGTERM)
+        return True
+
     def stop(self) -> None:
         """End all; what they started lives on."""
         import signal

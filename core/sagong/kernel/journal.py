@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-__all__ = ["Choices", "Journal", "ProcessRecord", "read", "write"]
+__all__ = ["Choices", "Journal", "LifeRecord", "ProcessRecord", "read", "write"]
 
 
 class ProcessRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,11 +29,27 @@ class ProcessRecord(msgspec.Struct, frozen=True, kw_only=True):
     bus: str = ""
 
 
+class LifeRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """Which generation of a unit serves, and which is on trial until then; how it fared so far.
+
+    Times are CLOCK_MONOTONIC, which goes on until reboot, as the journal does.
+    """
+
+    serving: int = 0
+    since: float = 0.0
+    restarts: int = 0
+    crashes: tuple[float, ...] = ()
+    tries: int = 0
+    trial: int = 0
+    until: float = 0.0
+
+
 class Journal(msgspec.Struct, frozen=True, kw_only=True):
-    """Processes and the last generation given out."""
+    """Processes, the lives of units, and the last generation given out."""
 
     boot: str = ""
     generation: int = 0
+    lives: dict[str, LifeRecord] = {}
     processes: tuple[ProcessRecord, ...] = ()
     companions: tuple[ProcessRecord, ...] = ()
 

@@ -12,18 +12,25 @@ from typing import Any
 
 import msgspec
 
-from sagong.contracts.kernel import AccessEntry, Order, RouteEntry
+from sagong.contracts.kernel import AccessEntry, DownEntry, Order, RouteEntry
 from sagong.errors import Unavailable
 from sagong.kernel.journal import Journal, ProcessRecord
 from sagong.kernel.units import Unit
 from sagong.linux.process import ProcessId, open_identified
 
-__all__ = ["Population", "Process"]
+__all__ = ["Population", "Process", "Silent"]
+
+
+class Silent(Unavailable):
+    """A process that lives did not carry out an order in time."""
 
 
 @dataclass(eq=False)
 class Process:
-    """A living process of a unit. State: starting, ready, serving, draining, or exited."""
+    """A living process of a unit; `state` is its stage (see `sagong.kernel.life`).
+
+    `health` tells whether it knows the order of that name.
+    """
 
     record: ProcessRecord
     unit: Unit
@@ -32,6 +39,8 @@ class Process:
     orders: asyncio.Queue[Order] | None = None
     routes: tuple[RouteEntry, ...] | None = None
     access: tuple[AccessEntry, ...] | None = None
+    down: tuple[DownEntry, ...] = ()
+    health: bool = False
     done: dict[int, asyncio.Future[bytes]] = field(default_factory=dict)
     pending: dict[int, Order] = field(default_factory=dict)
     exited: asyncio.Event = field(default_factory=asyncio.Event)
@@ -51,7 +60,7 @@ class Process:
             self.orders.put_nowait(order)
 
     async def carry_out(self, order: Order, seconds: float) -> bytes:
-        """Give an order and wait for its end; `Unavailable` if the process ends or takes too long."""
+        """Give an order and wait for its end; `Unavailable` if the process ends, `Silent` if late."""
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self.done[order.id] = future
         self.tell(order)
@@ -61,8 +70,10 @@ class Process:
             await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             if future.done():
                 return future.result()
-            what = "ended" if self.exited.is_set() else f"did not answer in {seconds:.0f} s"
-            raise Unavailable(f"{self.unit.name} generation {self.generation} {what}")
+            who = f"{self.unit.name} generation {self.generation}"
+            if self.exited.is_set():
+                raise Unavailable(f"{who} ended")
+            raise Silent(f"{who} did not answer in {seconds:.0f} s")
         finally:
             ended.cancel()
             self.done.pop(order.id, None)
@@ -72,9 +83,8 @@ class Process:
 class Population:
     """All living processes, by pid and by (unit, generation)."""
 
-    def __init__(self, ended: Callable[[Process], None], changed: Callable[[], None]) -> None:
+    def __init__(self, ended: Callable[[Process], None]) -> None:
         self._ended = ended
-        self._changed = changed
         self._loop = asyncio.get_running_loop()
         self._by_pid: dict[int, Process] = {}
         self._order_ids = itertools.count(time.time_ns())
@@ -90,7 +100,6 @@ class Population:
         """Watch a process that has just been started or adopted."""
         self._by_pid[process.record.pid] = process
         self._loop.add_reader(process.pidfd, self._gone, process)
-        self._changed()
 
     def find(self, unit: str, generation: int) -> Process | None:
         """The process that claims to be this."""
@@ -103,11 +112,6 @@ class Population:
         """A unit's processes, oldest first."""
         found = [p for p in self._by_pid.values() if p.unit.name == unit]
         return sorted(found, key=lambda p: p.generation)
-
-    def set_state(self, process: Process, state: str) -> None:
-        """Change a process's state, in the journal too."""
-        process.state = state
-        self._changed()
 
     def note_status(self, pid: int, status: int) -> None:
         """The zygote reaped a process: remember how it ended."""
@@ -126,7 +130,6 @@ class Population:
         os.close(process.pidfd)
         self._by_pid.pop(process.record.pid, None)
         process.exited.set()
-        self._changed()
         self._ended(process)
 
     @staticmethod

@@ -10,11 +10,12 @@ from pathlib import Path
 
 from sagong import __version__
 from sagong.call import current
-from sagong.config import Config, UnitConfig
+from sagong.config import Config
 from sagong.contracts.kernel import (
     Attendance,
     Done,
     Order,
+    PartRef,
     ProcessStatus,
     ReportQuery,
     RouteEntry,
@@ -33,11 +34,15 @@ from sagong.contracts.kernel import (
 )
 from sagong.errors import FailedPrecondition, NotFound, PermissionDenied
 from sagong.kernel.cell import Cells
+from sagong.kernel.life import Life
 from sagong.kernel.population import Process
+from sagong.kernel.prerequisites import ranks
+from sagong.kernel.renewal import Renewal
 from sagong.kernel.sight import Sight
+from sagong.kernel.succession import Succession
 from sagong.kernel.supervisor import Supervisor
-from sagong.kernel.swap import swap
-from sagong.kernel.units import Load, Unit, resolve_one
+from sagong.kernel.swap import restart, swap
+from sagong.kernel.units import Unit
 
 __all__ = ["KernelService"]
 
@@ -50,21 +55,24 @@ class KernelService:
         supervisor: Supervisor,
         cells: Cells,
         config: Config,
-        load: Load,
+        succession: Succession,
+        renewal: Renewal,
         stop: Callable[[float, bool], None],
     ) -> None:
         self._supervisor = supervisor
         self._cells = cells
         self._config = config
-        self._load = load
+        self._succession = succession
+        self._renewal = renewal
         self._stop = stop
         self._started = time.time()
         self.sight = Sight(supervisor)
 
     async def attend(self, attendance: Attendance) -> AsyncIterator[Order]:
         """Orders for a process that is what it says."""
+        await self._supervisor.wait_launched(attendance.unit, attendance.generation)
         process = self._known(attendance.unit, attendance.generation)
-        orders = self._supervisor.attended(process)
+        orders = self._supervisor.attended(process, health=attendance.health)
         while True:
             yield await orders.get()
 
@@ -83,7 +91,8 @@ class KernelService:
     def status(self, query: StatusQuery) -> SystemStatus:
         """Everything at a glance."""
         measure = _memory if query.memory else _unmeasured
-        units = tuple(self._unit_status(name, measure) for name in self._supervisor.units)
+        rank = ranks(self._supervisor.units)
+        units = tuple(self._unit_status(name, rank[name], measure) for name in rank)
         return SystemStatus(
             version=__version__,
             profile=self._config.profile,
@@ -120,18 +129,22 @@ class KernelService:
             self._supervisor.observers.discard(changes)
 
     async def swap(self, request: SwapRequest) -> AsyncIterator[SwapStep]:
-        """Replace a unit's plugin, and remember the choice."""
+        """Replace a unit's plugin; the choice is remembered when its trial is over."""
         _operator()
-        unit = self._successor(request)
-        async for step in swap(self._supervisor, unit):
+        unit = self._succession.of(self._unit(request.unit), request.plugin)
+        seconds = unit.manifest.restart.trial_seconds if request.trial < 0 else request.trial
+        async for step in swap(self._supervisor, unit, trial=seconds, wait=request.wait):
             yield step
-        self._cells.choose(unit.name, unit.manifest.plugin.name)
 
     async def restart(self, unit: UnitRef) -> None:
-        """Start again what was given up."""
+        """Replace the process, or start again what was given up."""
         _operator()
-        self._unit(unit.unit)
-        await self._supervisor.restart(unit.unit)
+        await restart(self._supervisor, self._succession.of(self._unit(unit.unit)))
+
+    async def renew(self, part: PartRef) -> None:
+        """Replace a part that is no unit."""
+        _operator()
+        await self._renewal.renew(part.part)
 
     def stop(self, request: StopSystem) -> None:
         """Stop the system."""
@@ -172,44 +185,21 @@ class KernelService:
             raise NotFound(f"no unit {name}; there are {known}")
         return unit
 
-    def _successor(self, request: SwapRequest) -> Unit:
-        """The unit with another plugin: `binpack` is short for `scheduler_binpack`."""
-        unit = self._unit(request.unit)
-        slots = list(unit.manifest.provides)
-        wanted = request.plugin or unit.manifest.plugin.name
-        names = [*(f"{slot}_{wanted}" for slot in slots), wanted]
-        settings = dict(unit.settings) if wanted == unit.manifest.plugin.name else {}
-        for name in names:
-            try:
-                config = UnitConfig(
-                    plugin=name,
-                    instance=unit.instance,
-                    settings=settings or self._settings(unit.name, name),
-                    listens=dict(unit.listens),
-                )
-                new = resolve_one(unit.name, config, self._load)
-            except NotFound:
-                continue
-            return _fills(new, unit)
-        raise NotFound(f"no plugin {wanted} is installed; see `sagong plugins`")
-
-    def _settings(self, unit: str, plugin: str) -> dict[str, object]:
-        configured = self._config.units.get(unit)
-        if configured is None or (configured.plugin or unit) != plugin:
-            return {}
-        return configured.settings
-
-    def _unit_status(self, name: str, measure: Callable[[int], int]) -> UnitStatus:
-        unit, state = self._supervisor.units[name], self._supervisor.states[name]
-        word = "serving" if state.serving else "failed" if state.failed else "starting"
+    def _unit_status(self, name: str, rank: int, measure: Callable[[int], int]) -> UnitStatus:
+        unit, life = self._supervisor.units[name], self._supervisor.lives[name]
+        word = _word(life)
+        trial = life.trial
         return UnitStatus(
             name=name,
             plugin=unit.manifest.plugin.name,
             kind=unit.manifest.plugin.kind,
             slots=tuple(f"{slot}/{v}" for slot, v in unit.manifest.provides.items()),
             state=word,
-            restarts=state.restarts,
-            problem=state.problem if word != "serving" else "",
+            trial=trial.back.manifest.plugin.name if trial else "",
+            trial_seconds=max(trial.until - time.monotonic(), 0.0) if trial else 0.0,
+            rank=rank,
+            restarts=life.restarts,
+            problem=life.problem if word != "serving" else "",
             processes=tuple(
                 ProcessStatus(
                     unit=name,
@@ -250,15 +240,10 @@ def _operator() -> None:
         raise PermissionDenied("only root may do this")
 
 
-def _fills(new: Unit, old: Unit) -> Unit:
-    """The newcomer must provide what the old one did."""
-    for slot, version in old.manifest.provides.items():
-        if new.manifest.provides.get(slot) != version:
-            raise FailedPrecondition(
-                f"{new.manifest.plugin.name} does not provide {slot}/{version}, "
-                f"which {old.name} has to"
-            )
-    return new
+def _word(life: Life) -> str:
+    if life.serving:
+        return "serving"
+    return "stopping" if life.leaving else "down" if life.down else "starting"
 
 
 def _unmeasured(pid: int) -> int:

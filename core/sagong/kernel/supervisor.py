@@ -1,54 +1,59 @@
-"""The supervisor: starts units' processes, adopts living ones, restarts dead ones, publishes routes."""
+"""The supervisor does what lives decide (`sagong.kernel.life`): it starts, asks, drains and ends.
+
+Whatever happens to a unit is fed to its life as an event; the life answers with actions, whose ends
+are events again. Nothing else decides who serves.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
+import signal
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from sagong.config import Config, Paths
-from sagong.contracts.kernel import Order
+from sagong.contracts.kernel import DownEntry, Order
 from sagong.errors import SagongError, Unavailable
-from sagong.kernel import directory, journal
+from sagong.kernel import directory, happenings, journal, life
 from sagong.kernel.cell import Cells
 from sagong.kernel.companions import Companions
 from sagong.kernel.directory import Serving
-from sagong.kernel.journal import Journal, ProcessRecord
+from sagong.kernel.happenings import Action, Event
+from sagong.kernel.journal import Journal, LifeRecord, ProcessRecord
+from sagong.kernel.leftovers import sweep
+from sagong.kernel.life import Life
 from sagong.kernel.listeners import Listeners
-from sagong.kernel.population import Population, Process
+from sagong.kernel.population import Population, Process, Silent
+from sagong.kernel.prerequisites import prerequisites
+from sagong.kernel.resumption import Found, record_of, resume
 from sagong.kernel.spawner import Spawner
+from sagong.kernel.succession import Succession
 from sagong.kernel.units import Unit
 from sagong.kernel.zygote import SpawnRequest
 from sagong.linux.process import start_time
 from sagong.process import Launch
 
-__all__ = ["Supervisor", "UnitState"]
+__all__ = ["Heard", "Supervisor"]
 
 _LOG = logging.getLogger("sagong.kernel")
 _START_SECONDS = 30.0
 _ADOPT_SECONDS = 5.0
-_CRASHES, _CRASH_WINDOW = 8, 60.0
-_RETRY_FAILED = 30.0
+_GATE_SECONDS = 10.0
+_HEALTH_SECONDS = 5.0
+_HEALTH_EVERY = 0.5
+_END_SECONDS = 5.0
+# A process may take this much longer than its bound to say that it has drained.
+_DRAIN_SLACK = 5.0
 
-
-@dataclass
-class UnitState:
-    """How a unit fares: its crashes of the last minute, and what is wrong with it."""
-
-    crashes: deque[float] = field(default_factory=lambda: deque(maxlen=_CRASHES))
-    restarts: int = 0
-    problem: str = ""
-    failed: bool = False
-    swapping: bool = False
-    serving: Process | None = None
+Heard = tuple[Life, tuple[Action, ...]]
 
 
 class Supervisor:
@@ -61,9 +66,10 @@ class Supervisor:
         units: dict[str, Unit],
         cells: Cells,
         listeners: Listeners,
+        succession: Succession,
     ) -> None:
         self.units = units
-        self.states = {name: UnitState() for name in units}
+        self.lives = {name: Life(unit) for name, unit in units.items()}
         self.paths = paths
         self.boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         self.stopping = False
@@ -72,36 +78,245 @@ class Supervisor:
         self.observers: set[asyncio.Queue[tuple[str, ...]]] = set()
         self.spawner = Spawner(config.preload, self._reaped)
         self.companions = Companions(paths, cells, self._save)
-        self.population = Population(self._ended, self._save)
+        self.population = Population(self._ended)
         self._cells = cells
         self._listeners = listeners
+        self._succession = succession
         self._journal = paths.run / "kernel" / "processes.json"
         self._generation = 0
         self._dead: deque[str] = deque(maxlen=64)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._heard: dict[str, set[asyncio.Queue[Heard]]] = {}
+        self._retries: dict[str, asyncio.TimerHandle] = {}
+        self._progress = asyncio.Event()
         self._loading = True
 
     async def begin(self) -> None:
-        """Adopt what lives of an earlier kernel, then start what is missing."""
-        self._adopt()
+        """Adopt what lives of an earlier kernel, sweep what it left, then start what is missing."""
+        actions = self._adopt()
+        living = {(p.unit.name, p.generation) for p in self.population}
+        sweep(self.paths, living)
         self._loading = False
         self._save()
-        for name in self.units:
-            if self.states[name].serving is None:
-                self._later(self._raise(name))
+        for name, todo in actions.items():
+            for action in todo:
+                self._do(name, action)
+        for name, unit in list(self.units.items()):
+            if unit.manifest.companion is not None:
+                self.companions.ensure(unit)
+            self.feed(name, happenings.Begin())
+
+    def add(self, unit: Unit) -> None:
+        """Have a unit more, from now on."""
+        self.units[unit.name] = unit
+        self.lives[unit.name] = Life(unit)
+        self.feed(unit.name, happenings.Begin())
+        self.broadcast()
+
+    async def remove(self, name: str, seconds: float, *, purge: bool = False) -> None:
+        """End a unit within `seconds`, and forget it."""
+        await self._stop_unit(name, seconds, purge=purge)
+        self.lives.pop(name)
+        self.units.pop(name)
+        self.broadcast()
+
+    def feed(self, name: str, event: Event) -> None:
+        """Something happened to a unit: decide, note it down, tell who must know, act."""
+        before = self.lives.get(name)
+        if before is None:
+            return
+        fresh = self._generation + 1
+        after, actions = life.step(before, event, time.monotonic(), fresh)
+        self.lives[name] = after
+        if any(isinstance(action, happenings.Launch) for action in actions):
+            self._generation = fresh
+        self._settle(name, before, after)
+        for action in actions:
+            self._do(name, action)
+        for queue in self._heard.get(name, ()):
+            queue.put_nowait((after, actions))
+        self._pulse()
+
+    def _pulse(self) -> None:
+        self._progress.set()
+        self._progress = asyncio.Event()
+
+    @contextlib.contextmanager
+    def listening(self, name: str) -> Iterator[asyncio.Queue[Heard]]:
+        """What becomes of a unit, step by step."""
+        queue: asyncio.Queue[Heard] = asyncio.Queue()
+        heard = self._heard.setdefault(name, set())
+        heard.add(queue)
+        try:
+            yield queue
+        finally:
+            heard.discard(queue)
 
     def serving(self) -> Mapping[str, Serving]:
         """What serves each unit now."""
-        return {
-            name: Serving(state.serving.generation, state.serving.record.bus)
-            for name, state in self.states.items()
-            if state.serving is not None
-        }
+        found = {}
+        for name, one in self.lives.items():
+            process = self.population.find(name, one.serving) if one.serving else None
+            if process is not None:
+                found[name] = Serving(process.generation, process.record.bus)
+        return found
 
-    async def launch(self, unit: Unit) -> Process:
+    def broadcast(self) -> None:
+        """Tell every process what changed for it: routes, dead paths, accesses, what is down."""
+        serving, dead = self.serving(), tuple(self._dead)
+        for process in self.population:
+            self._inform(process, serving, dead)
+        for queue in self.observers:
+            queue.put_nowait(dead)
+        self._dead.clear()
+
+    async def wait_launched(self, name: str, generation: int) -> None:
+        """A forked process may attend before the zygote's answer has been read: wait for that."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_ADOPT_SECONDS):
+                await self._wait(lambda: not self._launching(name, generation))
+
+    def _launching(self, name: str, generation: int) -> bool:
+        one = self.lives.get(name)
+        member = one.member(generation) if one is not None else None
+        known = self.population.find(name, generation)
+        return known is None and member is not None and member.stage == "launching"
+
+    def attended(self, process: Process, *, health: bool) -> asyncio.Queue[Order]:
+        """A process (again) follows orders: begin with all it has to know, and what is pending."""
+        process.orders = asyncio.Queue()
+        process.routes = process.access = None
+        process.down = ()
+        process.health = health
+        self._inform(process, self.serving(), ())
+        if self.tracing:
+            process.orders.put_nowait(Order(id=0, tracing=True))
+        for order in process.pending.values():
+            process.orders.put_nowait(order)
+        process.attended.set()
+        return process.orders
+
+    async def stop(self, seconds: float, *, purge: bool) -> None:
+        """Drain and end everything, services first, so that nobody misses what he calls."""
+        self.stopping = True
+        services = [n for n, u in self.units.items() if u.manifest.plugin.kind == "service"]
+        plugins = [name for name in self.units if name not in services]
+        for group in (services, plugins):
+            work = (self._stop_unit(name, seconds, purge=purge) for name in group)
+            await asyncio.gather(*work, return_exceptions=True)
+        self.companions.stop()
+        self.spawner.close()
+
+    async def _stop_unit(self, name: str, seconds: float, *, purge: bool) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                process = self.population.find(name, self.lives[name].serving)
+                if purge and process is not None:
+                    order = Order(id=self.population.order_id(), action="purge")
+                    with contextlib.suppress(SagongError):
+                        await process.carry_out(order, seconds)
+                self.feed(name, happenings.Leave())
+                await self._wait(lambda: not self.lives[name].members)
+        except TimeoutError:
+            self.feed(name, happenings.Leave())
+            for process in self.population.of(name):
+                self._kill(process)
+
+    async def _wait(self, holds: Callable[[], bool]) -> None:
+        while not holds():
+            await self._progress.wait()
+
+    def _settle(self, name: str, before: Life, after: Life) -> None:
+        for member in after.members:
+            process = self.population.find(name, member.generation)
+            if process is not None:
+                process.state = member.stage
+        serving = after.member(after.serving)
+        self.units[name] = serving.what if serving is not None else after.what
+        self._save()
+        if (before.serving, before.down) != (after.serving, after.down):
+            self.broadcast()
+        if after.serving and after.serving != before.serving:
+            _LOG.info("unit serves", extra={"unit": name, "generation": after.serving})
+            self._wake_callers(name)
+        elif after.down and not before.down:
+            _LOG.error("unit is down", extra={"unit": name, "problem": after.problem})
+
+    def _wake_callers(self, name: str) -> None:
+        """Units that were given up may have missed this one."""
+        for other, wanted in prerequisites(self.units).items():
+            if name in wanted and self.lives[other].down:
+                self._call_soon(other, happenings.Retry())
+
+    def _call_soon(self, name: str, event: Event) -> None:
+        asyncio.get_running_loop().call_soon(self.feed, name, event)
+
+    def _do(self, name: str, action: Action) -> None:
+        match action:
+            case happenings.Launch(generation, what):
+                self._later(self._launch(name, generation, what))
+            case happenings.Start(generation, state):
+                self._with(name, generation, lambda p: self._later(self._start(p, state)))
+            case happenings.Drain(generation, successor):
+                self._with(name, generation, lambda p: self._later(self._drain(p, successor)))
+            case happenings.End(generation):
+                self._with(name, generation, lambda p: self._later(self._end(p)))
+            case happenings.Kill(generation):
+                self._with(name, generation, self._kill)
+            case happenings.Watch(generation, seconds):
+                self._with(name, generation, lambda p: self._later(self._watch(p, seconds)))
+            case happenings.RetryIn(seconds):
+                self._retry_in(name, seconds)
+            case happenings.Remember(what):
+                self._remember(name, what.manifest.plugin.name)
+            case happenings.Say(text):
+                _LOG.info(text, extra={"unit": name})
+            case happenings.Finish(ok, text) | happenings.Settle(ok, text):
+                _LOG.log(logging.INFO if ok else logging.WARNING, text, extra={"unit": name})
+
+    def _with(self, name: str, generation: int, act: Callable[[Process], None]) -> None:
+        process = self.population.find(name, generation)
+        if process is not None:
+            act(process)
+
+    def _retry_in(self, name: str, seconds: float) -> None:
+        earlier = self._retries.pop(name, None)
+        if earlier is not None:
+            earlier.cancel()
+        loop = asyncio.get_running_loop()
+        self._retries[name] = loop.call_later(seconds, self.feed, name, happenings.Retry())
+
+    def _remember(self, name: str, plugin: str) -> None:
+        if self._cells.chosen_plugin(name) != plugin:
+            self._cells.choose(name, plugin)
+
+    async def _launch(self, name: str, generation: int, unit: Unit) -> None:
+        try:
+            process = await self._fork(generation, unit)
+        except (SagongError, OSError) as error:
+            _LOG.error("can't be launched: %s", error, extra={"unit": name})
+            self.feed(name, happenings.Failed(generation, str(error)))
+            return
+        self.population.add(process)
+        self._save()
+        self._pulse()
+        if await self._attends(process):
+            self.feed(name, happenings.Launched(generation))
+        else:
+            self._kill(process)
+
+    async def _attends(self, process: Process) -> bool:
+        """Whether a process comes as far as attending, with all imported; one that ended does not."""
+        waiting = [asyncio.ensure_future(e.wait()) for e in (process.attended, process.exited)]
+        try:
+            await asyncio.wait(waiting, timeout=_START_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for one in waiting:
+                one.cancel()
+        return process.attended.is_set()
+
+    async def _fork(self, generation: int, unit: Unit) -> Process:
         """Fork a new generation of a unit; it attends, but does not serve yet."""
-        self._generation += 1
-        generation = self._generation
         self.admit(unit)
         launch = self._cells.launch(unit, generation)
         if unit.manifest.companion is not None:
@@ -110,7 +325,7 @@ class Supervisor:
         launch = msgspec.structs.replace(launch, listeners=dict.fromkeys(names, -1))
         log = self._cells.open_log(unit.name)
         try:
-            pid, pidfd = await self._fork(unit, launch, [log, *descriptors])
+            pid, pidfd = await self._spawn(unit, launch, [log, *descriptors])
         finally:
             os.close(log)
         record = ProcessRecord(
@@ -121,145 +336,12 @@ class Supervisor:
             pid=pid,
             started=_started(pid),
             since=time.time(),
-            state="starting",
+            state="launching",
             bus=launch.bus,
         )
-        process = Process(record, unit, pidfd, "starting")
-        self.population.add(process)
-        return process
+        return Process(record, unit, pidfd, "launching")
 
-    async def start(self, process: Process, state: bytes = b"") -> None:
-        """Let a forked process begin to serve; raises what it reports, after which it is ended."""
-        order = Order(id=self.population.order_id(), action="start", state=state)
-        try:
-            await process.carry_out(order, _START_SECONDS)
-        except SagongError:
-            self.kill(process)
-            raise
-        self.population.set_state(process, "ready")
-
-    def publish(self, process: Process) -> None:
-        """New calls go to this process from now on."""
-        state = self.states[process.unit.name]
-        state.serving = process
-        state.problem, state.failed = "", False
-        self.population.set_state(process, "serving")
-        self.broadcast()
-
-    async def wait_attending(self, process: Process) -> None:
-        """Until a forked process has all it needs to be started at once; raises if it ends."""
-        ended = asyncio.ensure_future(process.exited.wait())
-        attended = asyncio.ensure_future(process.attended.wait())
-        try:
-            await asyncio.wait(
-                (ended, attended), timeout=_START_SECONDS, return_when=asyncio.FIRST_COMPLETED
-            )
-        finally:
-            ended.cancel()
-            attended.cancel()
-        if not process.attended.is_set():
-            self.kill(process)
-            raise Unavailable(f"its process ended or was not ready in {_START_SECONDS:.0f} s")
-
-    async def drain(self, process: Process, *, successor: bool) -> bytes:
-        """Let a process finish and let go of what a successor needs; the state it exported."""
-        self.population.set_state(process, "draining")
-        seconds = process.unit.manifest.restart.drain_seconds
-        order = Order(
-            id=self.population.order_id(), action="drain", seconds=seconds, successor=successor
-        )
-        try:
-            return await process.carry_out(order, seconds + 10.0)
-        except SagongError as error:
-            # Its successor begins with what is on disk; better than nobody serving.
-            _LOG.warning("drain failed: %s", error, extra={"unit": process.unit.name})
-            await self.end(process)
-            return b""
-
-    async def retire(self, process: Process, *, successor: bool = False) -> None:
-        """Drain a process and end it."""
-        await self.drain(process, successor=successor)
-        await self.end(process)
-
-    def retire_later(self, process: Process) -> None:
-        """Drain a process that has a successor already, and end it, in the background."""
-        self.population.set_state(process, "draining")
-        self._later(self.retire(process, successor=True))
-
-    def end_later(self, process: Process) -> None:
-        """End a drained process in the background."""
-        self._later(self.end(process))
-
-    async def end(self, process: Process) -> None:
-        """End a drained process; one that does not go is killed."""
-        process.tell(Order(id=self.population.order_id(), action="stop"))
-        try:
-            async with asyncio.timeout(5.0):
-                await process.exited.wait()
-        except TimeoutError:
-            self.kill(process)
-            await process.exited.wait()
-
-    def kill(self, process: Process) -> None:
-        """End a process at once."""
-        import signal
-
-        if not process.exited.is_set():
-            signal.pidfd_send_signal(process.pidfd, signal.SIGKILL)
-
-    def broadcast(self) -> None:
-        """Tell every process what changed for it: routes, dead paths, accesses."""
-        serving, uids = self.serving(), self._cells.uids(self.units.values())
-        dead = tuple(self._dead)
-        for process in self.population:
-            self._inform(process, serving, uids, dead)
-        for queue in self.observers:
-            queue.put_nowait(dead)
-        self._dead.clear()
-
-    def attended(self, process: Process) -> asyncio.Queue[Order]:
-        """A process (again) follows orders: begin with all it has to know, and what is pending."""
-        process.orders = asyncio.Queue()
-        process.routes = process.access = None
-        self._inform(process, self.serving(), self._cells.uids(self.units.values()), ())
-        if self.tracing:
-            process.orders.put_nowait(Order(id=0, tracing=True))
-        for order in process.pending.values():
-            process.orders.put_nowait(order)
-        process.attended.set()
-        return process.orders
-
-    async def restart(self, name: str) -> None:
-        """Start a unit that was given up, or replace its process by a new one."""
-        state = self.states[name]
-        state.crashes.clear()
-        state.failed, state.problem = False, ""
-        if state.serving is None:
-            await self._raise(name)
-
-    async def stop(self, seconds: float, *, purge: bool) -> None:
-        """Drain and end everything, services first, so that nobody misses what he calls."""
-        self.stopping = True
-        processes = list(self.population)
-        services = [p for p in processes if p.unit.manifest.plugin.kind == "service"]
-        plugins = [p for p in processes if p not in services]
-        for group in (services, plugins):
-            work = (self._stop_one(p, seconds, purge=purge) for p in group)
-            await asyncio.gather(*work, return_exceptions=True)
-        self.companions.stop()
-        self.spawner.close()
-
-    async def _stop_one(self, process: Process, seconds: float, *, purge: bool) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                if purge:
-                    order = Order(id=self.population.order_id(), action="purge")
-                    await process.carry_out(order, seconds)
-                await self.retire(process)
-        except TimeoutError:
-            self.kill(process)
-
-    async def _fork(self, unit: Unit, launch: Launch, descriptors: list[int]) -> tuple[int, int]:
+    async def _spawn(self, unit: Unit, launch: Launch, descriptors: list[int]) -> tuple[int, int]:
         request = SpawnRequest(
             0,
             msgspec.json.encode(launch),
@@ -275,39 +357,154 @@ class Supervisor:
                     raise
         raise Unavailable("the zygote does not come up")
 
+    async def _start(self, process: Process, state: bytes) -> None:
+        name, generation = process.unit.name, process.generation
+        await self._gate(process.unit)
+        order = Order(id=self.population.order_id(), action="start", state=state)
+        try:
+            await process.carry_out(order, _START_SECONDS)
+            problem = await self._ask_health(process)
+        except SagongError as error:
+            problem = error
+        if problem is not None:
+            _LOG.error("unit does not start", extra={"unit": name, "problem": problem.message})
+            self.feed(name, happenings.Failed(generation, problem.message))
+        else:
+            self.feed(name, happenings.Started(generation))
+
+    async def _gate(self, unit: Unit) -> None:
+        """Wait until what the unit calls serves, or has failed once; bounded."""
+        wanted = prerequisites({**self.units, unit.name: unit})[unit.name]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_GATE_SECONDS):
+                await self._wait(lambda: all(self._settled(name) for name in wanted))
+
+    def _settled(self, name: str) -> bool:
+        one = self.lives.get(name)
+        return one is None or bool(one.serving or one.problem or one.leaving)
+
+    async def _ask_health(self, process: Process) -> SagongError | None:
+        """What the process says is wrong with it, if anything, and if it knows such an order."""
+        if not process.health:
+            return None
+        order = Order(id=self.population.order_id(), action="health")
+        try:
+            await process.carry_out(order, _HEALTH_SECONDS)
+        except SagongError as error:
+            return error
+        return None
+
+    async def _watch(self, process: Process, seconds: float) -> None:
+        """Ask one on trial how it is until the trial is over, one way or the other."""
+        name, generation = process.unit.name, process.generation
+        end = time.monotonic() + seconds
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_ADOPT_SECONDS):
+                await process.attended.wait()
+        while (left := end - time.monotonic()) > 0:
+            await asyncio.sleep(min(left, _HEALTH_EVERY))
+            trial = self.lives[name].trial if name in self.lives else None
+            if trial is None or trial.generation != generation:
+                return
+            problem = await self._ask_health(process)
+            if problem is not None and not process.exited.is_set():
+                hung = isinstance(problem, Silent)
+                self.feed(name, happenings.Ill(generation, problem.message, hung))
+        self.feed(name, happenings.TrialOver(generation))
+
+    async def _drain(self, process: Process, successor: bool) -> None:
+        seconds = process.unit.manifest.restart.drain_seconds
+        order = Order(
+            id=self.population.order_id(), action="drain", seconds=seconds, successor=successor
+        )
+        state, free = b"", False
+        try:
+            state = await process.carry_out(order, seconds + _DRAIN_SLACK)
+            free = True
+        except SagongError as error:
+            # Its successor begins with what is on disk; better than nobody serving.
+            _LOG.warning("drain failed: %s", error, extra={"unit": process.unit.name})
+            if isinstance(error, Silent):
+                self._kill(process)
+        self.feed(process.unit.name, happenings.Drained(process.generation, state, free))
+
+    async def _end(self, process: Process) -> None:
+        process.tell(Order(id=self.population.order_id(), action="stop"))
+        try:
+            async with asyncio.timeout(_END_SECONDS):
+                await process.exited.wait()
+        except TimeoutError:
+            self._kill(process)
+
+    def _kill(self, process: Process) -> None:
+        if not process.exited.is_set():
+            signal.pidfd_send_signal(process.pidfd, signal.SIGKILL)
+
     def _inform(
-        self,
-        process: Process,
-        serving: Mapping[str, Serving],
-        uids: Mapping[str, int],
-        dead: tuple[str, ...],
+        self, process: Process, serving: Mapping[str, Serving], dead: tuple[str, ...]
     ) -> None:
-        routes = directory.routes_of(process.unit, self.units, serving)
-        access = directory.access_of(process.unit, self.units, uids)
+        # A process of an earlier or later generation than the serving one has the same callers.
+        units = {**self.units, process.unit.name: process.unit}
+        uids = self._cells.uids(units.values())
+        routes = directory.routes_of(process.unit, units, serving)
+        access = directory.access_of(process.unit, units, uids)
+        down = tuple(self._down(process.unit, units))
         changed_routes = routes if routes != process.routes else None
         changed_access = access if access != process.access else None
-        if changed_routes is None and changed_access is None and not dead:
+        changed_down = down if down != process.down else None
+        if (changed_routes, changed_access, changed_down) == (None, None, None) and not dead:
             return
-        process.routes, process.access = routes, access
+        process.routes, process.access, process.down = routes, access, down
         if process.orders is not None:
-            process.tell(Order(id=0, routes=changed_routes, access=changed_access, dead=dead))
+            order = Order(id=0, routes=changed_routes, access=changed_access, dead=dead)
+            process.tell(msgspec.structs.replace(order, down=changed_down))
 
-    def _adopt(self) -> None:
+    def _down(self, unit: Unit, units: Mapping[str, Unit]) -> Iterator[DownEntry]:
+        for slot, version, instance in unit.routes():
+            provider = directory.provider_of(units, slot, version, instance)
+            one = self.lives.get(provider.name) if provider is not None else None
+            if one is not None and one.down and not one.serving:
+                why = f"{one.what.name} is down after {len(one.crashes)} failures: {one.problem}"
+                yield DownEntry(slot=slot, version=version, instance=instance, reason=why)
+
+    def _adopt(self) -> dict[str, tuple[Action, ...]]:
+        """Take over what lives; what is to be done about it, by unit."""
         known = journal.read(self._journal, Journal)
         assert isinstance(known, Journal)
         if known.boot != self.boot:
-            return
+            return {}
         self._generation = known.generation
         self.companions.adopt(known.companions)
+        found: dict[str, list[Found]] = {}
         for record, pidfd in Population.reopen(known):
-            unit = self.units.get(record.unit)
-            process = Process(record, unit or _orphan(record, self.units), pidfd, record.state)
-            self.population.add(process)
-            if unit is None or unit.identity != record.identity or record.state != "serving":
-                self.kill(process)
-                continue
-            self.states[record.unit].serving = process
+            what = self._what_runs(record)
+            unit = what or _orphan(record, self.units)
+            self.population.add(Process(record, unit, pidfd, record.state))
+            found.setdefault(record.unit, []).append(Found(record.generation, record.state, what))
+        return {name: self._resume(name, known, found.get(name, [])) for name in self.lives} | {
+            name: tuple(happenings.Kill(f.generation) for f in gone)
+            for name, gone in found.items()
+            if name not in self.lives
+        }
+
+    def _resume(self, name: str, known: Journal, found: list[Found]) -> tuple[Action, ...]:
+        record = known.lives.get(name, LifeRecord())
+        self.lives[name], actions = resume(self.units[name], record, found, time.monotonic())
+        serving = self.lives[name].serving
+        process = self.population.find(name, serving) if serving else None
+        if process is not None:
+            self.units[name] = process.unit
             self._later(self._await_adopted(process))
+        return actions
+
+    def _what_runs(self, record: ProcessRecord) -> Unit | None:
+        unit = self.units.get(record.unit)
+        if unit is None or unit.identity == record.identity:
+            return unit
+        try:
+            return self._succession.of(unit, record.plugin)
+        except SagongError:
+            return None
 
     async def _await_adopted(self, process: Process) -> None:
         try:
@@ -315,62 +512,21 @@ class Supervisor:
                 await process.attended.wait()
         except TimeoutError:
             _LOG.warning("%s does not attend after the kernel's restart", process.unit.name)
-            self.kill(process)
-
-    async def _raise(self, name: str) -> None:
-        """Bring a unit up, with back-off; after too many crashes it is given up for a while."""
-        state = self.states[name]
-        while state.serving is None and not self.stopping:
-            try:
-                process = await self.launch(self.units[name])
-                await self.start(process)
-            except (SagongError, OSError) as error:
-                state.problem = str(error)
-                _LOG.error("unit does not start", extra={"unit": name, "problem": str(error)})
-                await self._back_off(name)
-                continue
-            self.publish(process)
-            _LOG.info("unit serves", extra={"unit": name, "generation": process.generation})
-
-    async def _back_off(self, name: str) -> None:
-        state = self.states[name]
-        now = time.monotonic()
-        state.crashes.append(now)
-        recent = sum(1 for t in state.crashes if now - t < _CRASH_WINDOW)
-        state.failed = recent >= _CRASHES
-        await asyncio.sleep(_RETRY_FAILED if state.failed else min(0.05 * 2**recent, 5.0))
+            self._kill(process)
 
     def _ended(self, process: Process) -> None:
         for future in process.done.values():
             if not future.done():
                 future.set_exception(Unavailable(f"{process.unit.name} ended"))
+        name, generation = process.unit.name, process.generation
         self._dead.append(process.record.bus)
-        asyncio.get_running_loop().call_later(
-            0.2, self._cells.forget, process.unit, process.generation
-        )
-        state = self.states.get(process.unit.name)
-        if state is None or state.serving is not process:
+        asyncio.get_running_loop().call_later(0.2, self._cells.forget, process.unit, generation)
+        one = self.lives.get(name)
+        if one is not None and one.serving == generation and not self.stopping:
+            _LOG.warning("unit died", extra={"unit": name, "pid": process.record.pid})
+        self.feed(name, happenings.Exited(generation))
+        if self._dead:
             self.broadcast()
-            return
-        state.serving = None
-        if not self.stopping:
-            _LOG.warning(
-                "unit died",
-                extra={"unit": process.unit.name, "pid": process.record.pid},
-            )
-            state.restarts += 1
-            state.problem = f"generation {process.generation} died"
-            self._later(self._revive(process.unit.name))
-        self.broadcast()
-
-    async def _revive(self, name: str) -> None:
-        """Start anew at once; back off only when it dies again and again."""
-        state = self.states[name]
-        now = time.monotonic()
-        state.crashes.append(now)
-        if sum(1 for t in state.crashes if now - t < 10.0) > 3:
-            await self._back_off(name)
-        await self._raise(name)
 
     def _reaped(self, pid: int, status: int) -> None:
         self.population.note_status(pid, status)
@@ -392,6 +548,7 @@ class Supervisor:
                 Journal(
                     boot=self.boot,
                     generation=self._generation,
+                    lives={name: record_of(one) for name, one in self.lives.items()},
                     processes=self.population.records(),
                     companions=self.companions.records(),
                 ),

@@ -1,10 +1,11 @@
-"""Live swap: replace what fills a unit while everybody goes on calling it.
+"""Live swap as the operator sees it; what happens is decided in `sagong.kernel.life`.
 
 Overlapping::   launch v2 → start v2 → publish v2 → drain v1 → stop v1
 Exclusive::     launch v2 → drain v1 (exports, lets go) → start v2 (restores) → publish v2 → stop v1
 
 Callers of a draining provider are told that their call was not executed and ask the next
-generation. If v2 does not start, v1 serves on; in the exclusive case a new v1 takes its state back.
+generation. If v2 does not start or is not well, v1 serves on; in the exclusive case a new v1 takes
+its state back. If v2 dies or falls ill within its trial, v1 comes back by itself.
 """
 
 from __future__ import annotations
@@ -13,92 +14,66 @@ import time
 from collections.abc import AsyncIterator
 
 from sagong.contracts.kernel import SwapStep
-from sagong.errors import FailedPrecondition, SagongError
-from sagong.kernel.population import Process
+from sagong.errors import FailedPrecondition
+from sagong.kernel.happenings import Finish, Reset, Say, Settle, Swap
+from sagong.kernel.life import Life, refusal
 from sagong.kernel.supervisor import Supervisor
 from sagong.kernel.units import Unit
 
-__all__ = ["swap"]
+__all__ = ["restart", "swap"]
 
 
-async def swap(supervisor: Supervisor, unit: Unit) -> AsyncIterator[SwapStep]:
-    """Replace the serving process of `unit.name` by a new one of `unit`."""
-    state = supervisor.states[unit.name]
-    if state.swapping:
-        raise FailedPrecondition(f"{unit.name} is being swapped; wait until that has finished")
-    old = state.serving
-    if old is None:
-        raise FailedPrecondition(
-            f"{unit.name} does not serve now ({state.problem or 'starting'}); "
-            f"use `sagong restart {unit.name}`"
-        )
-    state.swapping = True
-    began = time.monotonic()
-    try:
-        yield _step(f"starting {unit.manifest.plugin.name} beside generation {old.generation}")
-        new = await supervisor.launch(unit)
-        overlap = unit.manifest.restart.overlap and old.unit.manifest.restart.overlap
-        path = _overlapping(supervisor, old, new) if overlap else _exclusive(supervisor, old, new)
-        async for step in path:
-            yield step
-        yield SwapStep(
-            text=f"generation {new.generation} serves after "
-            f"{(time.monotonic() - began) * 1000:.0f} ms",
-            finished=True,
-            generation=new.generation,
-        )
-    finally:
-        state.swapping = False
-
-
-async def _overlapping(
-    supervisor: Supervisor, old: Process, new: Process
+async def swap(
+    supervisor: Supervisor, unit: Unit, *, trial: float, wait: bool
 ) -> AsyncIterator[SwapStep]:
-    try:
-        await supervisor.start(new)
-    except SagongError as error:
-        raise _refused(old, new, error) from error
-    _install(supervisor, new)
-    yield _step(f"new calls go to generation {new.generation}; draining the old one")
-    supervisor.retire_later(old)
+    """Replace the serving process of `unit.name`; it goes on even if nobody listens any more."""
+    problem = refusal(supervisor.lives[unit.name])
+    if problem:
+        raise FailedPrecondition(f"{unit.name} {problem}")
+    began = time.monotonic()
+    generation = 0
+    with supervisor.listening(unit.name) as told:
+        supervisor.feed(unit.name, Swap(unit, trial))
+        while True:
+            life, actions = await told.get()
+            for action in actions:
+                if isinstance(action, Say):
+                    yield SwapStep(text=action.text)
+                elif isinstance(action, Finish | Settle) and not action.ok:
+                    raise FailedPrecondition(action.text)
+                elif isinstance(action, Finish):
+                    generation = action.generation
+                    yield _served(life, generation, began, last=not wait)
+                    if not wait:
+                        return
+                elif isinstance(action, Settle):
+                    yield SwapStep(text=action.text, finished=True, generation=generation)
+                    return
 
 
-async def _exclusive(supervisor: Supervisor, old: Process, new: Process) -> AsyncIterator[SwapStep]:
-    try:
-        # Forked, confined and imported: nobody waits for that.
-        await supervisor.wait_attending(new)
-    except SagongError as error:
-        raise _refused(old, new, error) from error
-    yield _step(f"draining generation {old.generation}, which holds state that can't be shared")
-    supervisor.states[old.unit.name].serving = None
-    state = await supervisor.drain(old, successor=True)
-    try:
-        await supervisor.start(new, state)
-    except SagongError as error:
-        yield _step(f"{new.unit.manifest.plugin.name} does not start; going back")
-        back = await supervisor.launch(old.unit)
-        await supervisor.start(back, state)
-        supervisor.publish(back)
-        raise FailedPrecondition(
-            f"{new.unit.manifest.plugin.name} does not start: {error.message}; "
-            f"{old.unit.manifest.plugin.name} serves again as generation {back.generation}"
-        ) from error
-    finally:
-        supervisor.end_later(old)
-    _install(supervisor, new)
+async def restart(supervisor: Supervisor, unit: Unit) -> None:
+    """Replace the process by a new one of the same, or end the rest of one that was given up."""
+    life = supervisor.lives[unit.name]
+    if life.serving:
+        trial = max(life.trial.until - time.monotonic(), 0.1) if life.trial else 0.0
+        async for _ in swap(supervisor, unit, trial=trial, wait=False):
+            pass
+        supervisor.feed(unit.name, Reset())
+        return
+    with supervisor.listening(unit.name) as told:
+        supervisor.feed(unit.name, Reset())
+        while True:
+            life, _ = await told.get()
+            if life.serving:
+                return
+            if life.resting or life.leaving:
+                raise FailedPrecondition(f"{unit.name} does not serve: {life.problem}")
 
 
-def _refused(old: Process, new: Process, error: SagongError) -> FailedPrecondition:
-    return FailedPrecondition(
-        f"{new.unit.manifest.plugin.name} does not start: {error.message}; "
-        f"generation {old.generation} serves on"
-    )
-
-
-def _install(supervisor: Supervisor, new: Process) -> None:
-    supervisor.units[new.unit.name] = new.unit
-    supervisor.publish(new)
-
-
-def _step(text: str) -> SwapStep:
-    return SwapStep(text=text)
+def _served(life: Life, generation: int, began: float, *, last: bool) -> SwapStep:
+    text = f"generation {generation} serves after {(time.monotonic() - began) * 1000:.0f} ms"
+    if life.trial is not None:
+        back = life.trial.back.manifest.plugin.name
+        seconds = life.trial.until - time.monotonic()
+        text += f"; if it fails in its trial of {seconds:.1f} s, {back} comes back"
+    return SwapStep(text=text, finished=last, generation=generation)

@@ -1,0 +1,52 @@
+"""The kernel sweeps what earlier ones left: directories and control groups of dead generations."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import shutil
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from sagong.config import Paths
+from sagong.linux.cgroup import CONTROLLERS, Cgroup, CgroupLayout, layout_of_machine
+
+__all__ = ["sweep"]
+
+_LOG = logging.getLogger("sagong.kernel")
+_GROUP = re.compile(r"(.+)\.(\d+)")
+Living = Collection[tuple[str, int]]
+
+
+def sweep(paths: Paths, living: Living) -> None:
+    """Take away all that belongs to generations (unit, number) other than the living ones."""
+    for directory in _dead_directories(paths, living):
+        shutil.rmtree(directory, ignore_errors=True)
+    layout = layout_of_machine()
+    for name in sorted(_dead_groups(layout, paths, living)):
+        try:
+            Cgroup(layout, name, (*CONTROLLERS, "unified")).remove(seconds=0.0)
+        except (OSError, TimeoutError):
+            _LOG.warning("a control group of an earlier kernel stays", extra={"cgroup": name})
+    for file in (paths.run / "kernel").glob("*.new"):
+        file.unlink(missing_ok=True)
+
+
+def _dead_directories(paths: Paths, living: Living) -> Iterator[Path]:
+    for directory in paths.run.glob("slots/*/bus/*"):
+        unit, generation = directory.parent.parent.name, directory.name
+        if generation.isdecimal() and (unit, int(generation)) not in living:
+            yield directory
+
+
+def _dead_groups(layout: CgroupLayout, paths: Paths, living: Living) -> set[str]:
+    parent = f"{paths.cgroup}-plugins"
+    found = set()
+    for hierarchy in layout.hierarchies:
+        with contextlib.suppress(OSError):
+            for group in Path(hierarchy.directory(parent)).iterdir():
+                named = _GROUP.fullmatch(group.name)
+                if group.is_dir() and named and (named[1], int(named[2])) not in living:
+                    found.add(f"{parent}/{group.name}")
+    return found

@@ -1,0 +1,449 @@
+"""The life of a unit, as pure decisions: what happened goes in, what is to be done comes out.
+
+A unit has members, the processes of its generations. Stages::
+
+    launching ──► waiting ──► starting ──► serving ──► draining ──► tidying ──► (gone)
+        │            │            │           │            │                      ▲
+        └── failed ──┴────────────┴───────────┴── killed ──┴──► ending ───────────┘
+
+One member at most serves, and one at most is `coming`: it is to serve next. Members that must not
+overlap are never active at once; one that tidies has let go of all that its successor needs. A swap
+is a `coming` that knows what to go back to; after it the newcomer is on trial: if it dies or is
+found ill within, its predecessor comes back. `step` never waits, reads no clock and starts nothing:
+the supervisor does what it says.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from sagong.kernel.happenings import (
+    Action,
+    Begin,
+    Drain,
+    Drained,
+    End,
+    Event,
+    Exited,
+    Failed,
+    Finish,
+    Ill,
+    Kill,
+    Launch,
+    Launched,
+    Leave,
+    Remember,
+    Reset,
+    Retry,
+    RetryIn,
+    Say,
+    Settle,
+    Start,
+    Started,
+    Swap,
+    TrialOver,
+    Watch,
+)
+from sagong.kernel.units import Unit
+
+__all__ = ["Coming", "Life", "Member", "Trial", "refusal", "step"]
+
+Stage = Literal["launching", "waiting", "starting", "serving", "draining", "tidying", "ending"]
+_ACTIVE = frozenset({"starting", "serving", "draining", "ending"})
+
+CRASHES, CRASH_WINDOW = 8, 60.0
+_QUICK, _QUICK_WINDOW = 3, 10.0
+_REST_DOWN, _REST_DOWN_MOST = 30.0, 300.0
+_REST, _REST_MOST = 0.05, 5.0
+
+
+@dataclass(frozen=True)
+class Member:
+    """A process of the unit, by its generation, with what it runs."""
+
+    generation: int
+    what: Unit
+    stage: Stage
+
+
+@dataclass(frozen=True)
+class Coming:
+    """Who is to serve next, with what `state`; `old` is whom it follows.
+
+    With `back` it is a swap, and that is what serves if it fails. `apology` is what the operator is
+    told at its end, where it comes because something else failed.
+    """
+
+    generation: int
+    what: Unit
+    old: int = 0
+    state: bytes = b""
+    back: Unit | None = None
+    trial: float = 0.0
+    apology: str = ""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A newcomer that has to prove itself until then; `back` comes back if it does not."""
+
+    generation: int
+    back: Unit
+    until: float
+
+
+@dataclass(frozen=True)
+class Life:
+    """All that is decided upon. `what` is to fill the unit whenever something has to be raised.
+
+    `resting` waits for a `Retry`; `down` means given up but for rare tries, `tries` so far.
+    """
+
+    what: Unit
+    members: tuple[Member, ...] = ()
+    serving: int = 0
+    since: float = 0.0
+    coming: Coming | None = None
+    trial: Trial | None = None
+    crashes: tuple[float, ...] = ()
+    restarts: int = 0
+    tries: int = 0
+    down: bool = False
+    resting: bool = False
+    leaving: bool = False
+    problem: str = ""
+
+    def member(self, generation: int) -> Member | None:
+        """The member of that generation, if it lives."""
+        return next((m for m in self.members if m.generation == generation), None)
+
+
+def refusal(life: Life) -> str:
+    """Why there can be no swap now; "" if there can."""
+    if life.leaving:
+        return "is being stopped"
+    if life.coming is not None and life.coming.back is not None:
+        return "is being swapped; wait until that has finished"
+    if life.coming is not None and life.serving:
+        return "is going back to its old plugin; wait until that has finished"
+    if not life.serving:
+        return f"does not serve now ({life.problem or 'starting'}); use `sagong restart`"
+    return ""
+
+
+def step(life: Life, event: Event, now: float, fresh: int) -> tuple[Life, tuple[Action, ...]]:
+    """What follows from an event; `fresh` is a generation that nobody had, used at most once."""
+    turn = _Turn(life, now, fresh)
+    match event:
+        case Begin():
+            turn.raise_if_needed()
+        case Swap(what, trial):
+            turn.swap(what, trial)
+        case Launched(generation):
+            turn.launched(generation)
+        case Started(generation):
+            turn.started(generation)
+        case Failed(generation, error):
+            turn.failed(generation, error)
+        case Drained(generation, state, free):
+            turn.drained(generation, state, free=free)
+        case Exited(generation):
+            turn.exited(generation)
+        case Ill(generation, error, hung):
+            turn.ill(generation, error, hung=hung)
+        case TrialOver(generation):
+            turn.trial_over(generation)
+        case Retry():
+            turn.retry()
+        case Reset():
+            turn.reset()
+        case Leave():
+            turn.leave()
+    turn.advance()
+    return turn.life, tuple(turn.actions)
+
+
+@dataclass
+class _Turn:
+    """One step in the making."""
+
+    life: Life
+    now: float
+    fresh: int
+    actions: list[Action] = field(default_factory=list)
+
+    def raise_if_needed(self, state: bytes = b"", apology: str = "") -> None:
+        """Bring up a new generation where none serves, comes or rests."""
+        life = self.life
+        if life.serving or life.coming or life.resting or life.leaving:
+            return
+        old = next((m.generation for m in life.members if m.stage == "draining"), 0)
+        self._bring(Coming(self.fresh, life.what, old, state, apology=apology))
+
+    def swap(self, what: Unit, trial: float) -> None:
+        """Bring the newcomer beside the old one. What was still on trial is not gone back to."""
+        life = self.life
+        if refusal(life):
+            return
+        back = life.trial.back if life.trial else life.what
+        title = what.manifest.plugin.name
+        self._do(Say(f"starting {title} beside generation {life.serving}"))
+        self._bring(Coming(self.fresh, what, life.serving, back=back, trial=trial))
+
+    def launched(self, generation: int) -> None:
+        """It waits for its turn, if it is still wanted."""
+        if self.life.coming is not None and self.life.coming.generation == generation:
+            self._stage(generation, "waiting")
+        else:
+            self._kill(generation)
+
+    def started(self, generation: int) -> None:
+        """The newcomer serves; the old one drains."""
+        life, coming = self.life, self.life.coming
+        if coming is None or coming.generation != generation:
+            self._kill(generation)
+            return
+        self._stage(generation, "serving")
+        old = life.serving
+        self._set(serving=generation, coming=None, what=coming.what, since=self.now)
+        self._set(problem="", down=False, trial=None)
+        if old:
+            self._do(Say(f"new calls go to generation {generation}; draining the old one"))
+            self._drain(old)
+        self._conclude(coming)
+
+    def _conclude(self, coming: Coming) -> None:
+        title = coming.what.manifest.plugin.name
+        if coming.apology:
+            self._finish(ok=False, text=f"{coming.apology}; {title} serves again", coming=coming)
+        if coming.back is None:
+            return
+        if coming.trial > 0:
+            until = self.now + coming.trial
+            self._set(trial=Trial(coming.generation, coming.back, until))
+            self._do(Watch(coming.generation, coming.trial))
+        else:
+            self._do(Remember(coming.what))
+        self._do(Finish(ok=True, text=f"{title} serves", generation=coming.generation))
+        if coming.trial <= 0:
+            self._do(Settle(ok=True, text=f"{title} stays"))
+
+    def failed(self, generation: int, error: str) -> None:
+        """It will never serve: end what there is of it, and decide without it."""
+        member = self.life.member(generation)
+        if member is None:
+            return
+        if member.stage == "launching":
+            self._drop(generation)
+        else:
+            self._kill(generation)
+        self._came_to_nothing(generation, error)
+
+    def _came_to_nothing(self, generation: int, error: str) -> None:
+        coming = self.life.coming
+        if coming is None or coming.generation != generation:
+            return
+        self._set(coming=None)
+        if coming.back is not None:
+            self._swap_failed(coming, error)
+            return
+        self._note_crash(error)
+        if coming.apology:
+            title = coming.what.manifest.plugin.name
+            text = f"{coming.apology}; {title} does not start either: {error}"
+            self._finish(ok=False, text=text, coming=coming)
+        if not self.life.serving:
+            self._rest()
+
+    def _swap_failed(self, coming: Coming, error: str) -> None:
+        text = f"{coming.what.manifest.plugin.name} does not start: {error}"
+        if self.life.serving:
+            self._finish(
+                ok=False, text=f"{text}; generation {self.life.serving} serves on", coming=coming
+            )
+            return
+        assert coming.back is not None
+        self._do(Say(f"{text}; going back to {coming.back.manifest.plugin.name}"))
+        self._set(what=coming.back, trial=None)
+        self.raise_if_needed(coming.state, text)
+
+    def _finish(self, *, ok: bool, text: str, coming: Coming) -> None:
+        self._do(Finish(ok=ok, text=text, generation=coming.generation))
+        self._do(Settle(ok=ok, text=text))
+
+    def drained(self, generation: int, state: bytes, *, free: bool) -> None:
+        """Its successor gets what it exported."""
+        member, coming = self.life.member(generation), self.life.coming
+        if member is None or member.stage != "draining":
+            return
+        if coming is not None and coming.old == generation:
+            self._set(coming=replace(coming, state=state))
+        self._stage(generation, "tidying" if free else "ending")
+        self._do(End(generation))
+
+    def exited(self, generation: int) -> None:
+        """Whoever it was, it is gone."""
+        self._drop(generation)
+        if generation == self.life.serving:
+            self._crashed(generation)
+        else:
+            self._came_to_nothing(
+                generation, f"it ended before it served; see `sagong logs {self.life.what.name}`"
+            )
+
+    def _crashed(self, generation: int) -> None:
+        life = self.life
+        self._set(serving=0, restarts=life.restarts + 1)
+        self._note_crash(f"generation {generation} died")
+        trial = life.trial
+        if life.coming is not None:
+            self._set(trial=None)  # whoever comes is its successor a little earlier
+        elif trial is not None and trial.generation == generation:
+            self._go_back(trial, "died")
+        elif self.life.down or self._recent(_QUICK_WINDOW) > _QUICK:
+            self._rest()
+        else:
+            self.raise_if_needed()
+
+    def _go_back(self, trial: Trial, why: str) -> None:
+        text = f"{self.life.what.manifest.plugin.name} {why} within its trial"
+        self._set(what=trial.back, trial=None)
+        self.raise_if_needed(apology=text)
+
+    def ill(self, generation: int, error: str, *, hung: bool) -> None:
+        """One on trial is not well: its predecessor comes back, as by a swap."""
+        life = self.life
+        trial = life.trial
+        if trial is None or trial.generation != generation or generation != life.serving:
+            return
+        if hung:
+            self._set(problem=error)
+            self._kill(generation)
+        elif life.coming is None:
+            text = f"{life.what.manifest.plugin.name} is not well within its trial: {error}"
+            self._do(Say(f"{text}; going back to {trial.back.manifest.plugin.name}"))
+            self._set(what=trial.back, trial=None, problem=text)
+            self._bring(Coming(self.fresh, trial.back, generation, apology=text))
+
+    def trial_over(self, generation: int) -> None:
+        """It stays, and is what a swap under way would go back to."""
+        life = self.life
+        if life.trial is None or life.trial.generation != generation != 0:
+            return
+        if generation != life.serving:
+            return
+        member = life.member(generation)
+        assert member is not None
+        self._set(trial=None)
+        if life.coming is not None and life.coming.back is not None:
+            self._set(coming=replace(life.coming, back=member.what))
+        self._do(Remember(member.what))
+        self._do(Settle(ok=True, text=f"{member.what.manifest.plugin.name} stays"))
+
+    def retry(self) -> None:
+        """Try again."""
+        if self.life.resting:
+            self._set(resting=False)
+            self.raise_if_needed()
+
+    def reset(self) -> None:
+        """As if nothing had ever gone wrong."""
+        self._set(crashes=(), tries=0, down=False)
+        if not self.life.serving:
+            self.retry()
+
+    def leave(self) -> None:
+        """Drain what serves, and bring nothing up again."""
+        self._set(leaving=True, resting=False, trial=None)
+        coming = self.life.coming
+        if coming is not None:
+            self._set(coming=None)
+            if self._is(coming.generation, "waiting", "starting"):
+                self._kill(coming.generation)
+        if self.life.serving:
+            serving = self.life.serving
+            self._set(serving=0)
+            self._stage(serving, "draining")
+            self._do(Drain(serving, successor=False))
+
+    def advance(self) -> None:
+        """Start whoever comes as soon as it may run beside all others that are active."""
+        coming = self.life.coming
+        if coming is None or not self._is(coming.generation, "waiting"):
+            return
+        member = self.life.member(coming.generation)
+        assert member is not None
+        rivals = [
+            m
+            for m in self.life.members
+            if m.stage in _ACTIVE and not (_overlaps(m) and _overlaps(member))
+        ]
+        for rival in rivals:
+            if rival.stage == "serving":
+                self._do(Say(f"draining generation {rival.generation}, which can't be overlapped"))
+                self._set(serving=0)
+                self._drain(rival.generation)
+        if not rivals:
+            self._stage(coming.generation, "starting")
+            self._do(Start(coming.generation, coming.state))
+
+    def _bring(self, coming: Coming) -> None:
+        member = Member(coming.generation, coming.what, "launching")
+        self._set(coming=coming, members=(*self.life.members, member))
+        self._do(Launch(coming.generation, coming.what))
+
+    def _rest(self) -> None:
+        if self.life.leaving:
+            return
+        if self.life.down:
+            seconds = min(_REST_DOWN * 2.0**self.life.tries, _REST_DOWN_MOST)
+            self._set(tries=self.life.tries + 1)
+        else:
+            seconds = min(_REST * 2.0 ** self._recent(CRASH_WINDOW), _REST_MOST)
+        self._set(resting=True)
+        self._do(RetryIn(seconds))
+
+    def _note_crash(self, problem: str) -> None:
+        """Count it; one that was down has to serve for a while before it is trusted again."""
+        life = self.life
+        crashes = (*(t for t in life.crashes if self.now - t < CRASH_WINDOW), self.now)
+        steady = self.now - life.since >= CRASH_WINDOW and life.since > 0 and not life.down
+        tries = 0 if steady else life.tries
+        down = len(crashes) >= CRASHES or tries > 0
+        self._set(crashes=crashes[-CRASHES:], tries=tries, down=down, problem=problem)
+
+    def _recent(self, seconds: float) -> int:
+        return sum(1 for t in self.life.crashes if self.now - t < seconds)
+
+    def _drain(self, generation: int) -> None:
+        self._stage(generation, "draining")
+        self._do(Drain(generation))
+
+    def _kill(self, generation: int) -> None:
+        if self.life.member(generation) is not None:
+            self._stage(generation, "ending")
+            self._do(Kill(generation))
+
+    def _is(self, generation: int, *stages: Stage) -> bool:
+        member = self.life.member(generation)
+        return member is not None and member.stage in stages
+
+    def _stage(self, generation: int, stage: Stage) -> None:
+        members = tuple(
+            replace(m, stage=stage) if m.generation == generation else m for m in self.life.members
+        )
+        self._set(members=members)
+
+    def _drop(self, generation: int) -> None:
+        self._set(members=tuple(m for m in self.life.members if m.generation != generation))
+
+    def _set(self, **changes: object) -> None:
+        self.life = replace(self.life, **changes)  # type: ignore[arg-type]
+
+    def _do(self, action: Action) -> None:
+        self.actions.append(action)
+
+
+def _overlaps(member: Member) -> bool:
+    return member.what.manifest.restart.overlap
