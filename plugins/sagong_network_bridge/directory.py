@@ -57,10 +57,18 @@ class NameTable:
         """Whether this sandbox's other questions go to the machine's nameservers."""
         return bool(self._sandboxes.get(identity, {}).get("forward"))
 
+    def nameservers(self, identity: str) -> tuple[str, ...]:
+        """Where they go instead, if the sandbox has nameservers of its own."""
+        return tuple(self._sandboxes.get(identity, {}).get("nameservers", ()))
+
     def find(self, asker: str, name: str) -> Found:
-        """What a name means for a sandbox: its first network that knows it decides."""
+        """What a name means for a sandbox: its first network that knows it decides.
+
+        A link is followed once, to a name that somebody has himself.
+        """
         for endpoint in self._sandboxes.get(asker, {}).get("endpoints", ()):
-            there = self._names.get((endpoint["network"], name))
+            meant = _linked(endpoint).get(name, name)
+            there = self._names.get((endpoint["network"], meant))
             if there:
                 found = [address for addresses in there.values() for address in addresses]
                 self._turn += 1
@@ -77,3 +85,9 @@ class NameTable:
     def _all_names(endpoint: dict[str, Any]) -> set[str]:
         plain = {name.lower().rstrip(".") for name in endpoint["names"]}
         return plain | {f"{name}.{endpoint['label'].lower()}" for name in plain}
+
+
+def _linked(endpoint: dict[str, Any]) -> dict[str, str]:
+    """A sandbox's own names for others on a network."""
+    links = endpoint.get("links", {})
+    return {mine.lower().rstrip("."): theirs.lower().rstrip(".") for mine, theirs in links.items()}

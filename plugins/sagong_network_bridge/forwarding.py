@@ -9,10 +9,11 @@ import socket
 import struct
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 from sagong_network_bridge.question import SERVER_FAILURE, Question, failed
 
-__all__ = ["Forwarder", "Reply", "nameservers_of"]
+__all__ = ["Forwarder", "Inquiry", "Reply", "nameservers_of"]
 
 Reply = Callable[[bytes], None]
 _PATIENCE = 2.0
@@ -27,14 +28,21 @@ def nameservers_of(text: str) -> tuple[str, ...]:
     return tuple(words[1] for words in lines if len(words) > 1 and words[0] == "nameserver")
 
 
+class Inquiry(NamedTuple):
+    """A question, the asker's own nameservers (none: the machine's), and whether by TCP."""
+
+    question: Question
+    nameservers: tuple[str, ...] = ()
+    stream: bool = False
+
+
 class _Pending:
     """A question on its way to one nameserver after the other."""
 
-    def __init__(self, data: bytes, question: Question, reply: Reply, *, stream: bool) -> None:
+    def __init__(self, data: bytes, inquiry: Inquiry, reply: Reply) -> None:
         self.data = data
-        self.question = question
+        self.question, self.nameservers, self.stream = inquiry
         self.reply = reply
-        self.stream = stream
         self.attempt = 0
         self.deadline = 0.0
         self.channel: socket.socket | None = None
@@ -52,12 +60,12 @@ class Forwarder:
         self._stamp: tuple[int, int] = (0, 0)
         self._pending: set[_Pending] = set()
 
-    def forward(self, data: bytes, question: Question, reply: Reply, *, stream: bool) -> None:
+    def forward(self, data: bytes, inquiry: Inquiry, reply: Reply) -> None:
         """Ask the nameservers; failure after all of them stayed silent."""
         if len(self._pending) >= _MOST:
-            reply(failed(question, SERVER_FAILURE))
+            reply(failed(inquiry.question, SERVER_FAILURE))
             return
-        pending = _Pending(data, question, reply, stream=stream)
+        pending = _Pending(data, inquiry, reply)
         self._pending.add(pending)
         self._try_next(pending)
 
@@ -89,7 +97,7 @@ class Forwarder:
 
     def _try_next(self, pending: _Pending) -> None:
         self._close(pending)
-        servers = self._nameservers()
+        servers = pending.nameservers or self._nameservers()
         while servers and pending.attempt < len(servers) * _ROUNDS:
             server = servers[pending.attempt % len(servers)]
             pending.attempt += 1

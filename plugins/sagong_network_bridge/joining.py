@@ -5,6 +5,7 @@ A `Draft` holds reservations in the tables of addresses and ports; `release` giv
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterator
 
@@ -43,6 +44,8 @@ def check_request(request: JoinRequest) -> None:
         raise InvalidArgument("no network to attach to; name one, or use mode none or host")
     for mapping in request.ports:
         check_mapping(mapping)
+    for address in request.nameservers:
+        _check_address(address, "nameserver")
     for name, value in request.sysctls:
         if request.mode == "host":
             raise InvalidArgument(f"sysctl {name}: not allowed with the machine's own network")
@@ -50,6 +53,13 @@ def check_request(request: JoinRequest) -> None:
             raise InvalidArgument(f"sysctl {name!r}: only net.… belongs to a network namespace")
     if request.ingress_bps < 0 or request.egress_bps < 0:
         raise InvalidArgument("bandwidth limits are bits a second, 0 for none")
+
+
+def _check_address(text: str, what: str) -> None:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        raise InvalidArgument(f"{what} {text!r} is not an IP address") from None
 
 
 class Draft:

@@ -18,10 +18,11 @@ import subprocess
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-from sagong.contracts.network import Endpoint, Sandbox
+from sagong.contracts.network import Endpoint, JoinRequest, Sandbox
 from sagong.linux import capabilities, process, syscalls
 
 __all__ = ["Names", "order_of"]
@@ -36,17 +37,23 @@ _AGAIN = 0.2
 _END_MILLISECONDS = 1000
 
 
-def order_of(sandbox: Sandbox, labels: dict[str, str], internal: frozenset[str]) -> dict[str, Any]:
+def order_of(
+    sandbox: Sandbox, request: JoinRequest, labels: dict[str, str], internal: frozenset[str]
+) -> dict[str, Any]:
     """What the resolver is told of a sandbox; `labels` are the networks' names by id."""
+    links = {attachment.network: dict(attachment.links) for attachment in request.attachments}
     return {
         "do": "serve",
         "id": sandbox.id,
+        # A container's own loopback is out of the resolver's reach; the machine's is none of its.
+        "nameservers": [a for a in request.nameservers if not ip_address(a).is_loopback],
         "forward": any(endpoint.network not in internal for endpoint in sandbox.endpoints),
         "endpoints": [
             {
                 "network": endpoint.network,
                 "label": labels.get(endpoint.network, ""),
                 "names": _names(sandbox, endpoint),
+                "links": links.get(endpoint.network, {}),
                 "addresses": [a for a in (endpoint.ipv4, endpoint.ipv6) if a],
             }
             for endpoint in sandbox.endpoints

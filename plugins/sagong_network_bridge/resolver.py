@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sagong_network_bridge.directory import NameTable
-from sagong_network_bridge.forwarding import Forwarder, Reply
+from sagong_network_bridge.forwarding import Forwarder, Inquiry, Reply
 from sagong_network_bridge.question import (
     AAAA,
     ANY,
@@ -147,7 +147,8 @@ class Resolver:
         elif not self._table.forwards(identity) or not question.name:
             reply(failed(question, NO_NAME))
         else:
-            self._forwarder.forward(data, question, reply, stream=stream)
+            servers = self._table.nameservers(identity)
+            self._forwarder.forward(data, Inquiry(question, servers, stream=stream), reply)
 
     def _own_answer(self, identity: str, question: Question, limit: int) -> bytes | None:
         """The table's answer; None if the name is nobody's here."""

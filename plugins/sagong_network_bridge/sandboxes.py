@@ -226,7 +226,7 @@ class Sandboxes:
         await self._limit(request, veths)
         if cell.sockets:
             sockets, cell.sockets = cell.sockets, []
-            tools.names.serve(self._order(sandbox), sockets)
+            tools.names.serve(self._order(sandbox, request), sockets)
         self._reflect(sandbox, priorities_of(request), veths)
         tools.firewall.alter("sandboxes", new=pieces_of(sandbox, priorities_of(request)))
         tools.loopback.put(sandbox.ports)
@@ -267,11 +267,11 @@ class Sandboxes:
             index = link_index(self._tools.host, veth)
             self._tools.host.send([shaping.limit(index, request.ingress_bps, veth)])
 
-    def _order(self, sandbox: Sandbox) -> dict[str, Any]:
+    def _order(self, sandbox: Sandbox, request: JoinRequest) -> dict[str, Any]:
         networks = self._networks.all()
         labels = {network.id: network.name for network in networks}
         internal = frozenset(network.id for network in networks if network.internal)
-        return order_of(sandbox, labels, internal)
+        return order_of(sandbox, request, labels, internal)
 
     async def _forget_datagrams(self, sandbox: Sandbox, *, leaving: bool) -> None:
         """Flows past a port just published, and flows to a container that goes."""
@@ -374,7 +374,7 @@ class Sandboxes:
         pin = Path(record.sandbox.path)
         sockets, port = await self._tools.run(self._tools.cells.reopen, pin, 0)
         changed = replace(record, resolver_port=port, sandbox=replace(record.sandbox, dns=RESOLVER))
-        self._tools.names.serve(self._order(changed.sandbox), sockets)
+        self._tools.names.serve(self._order(changed.sandbox, changed.request), sockets)
         return changed
 
     async def _changed(self, before: SandboxRecord, after: SandboxRecord) -> Sandbox:
@@ -392,7 +392,7 @@ class Sandboxes:
             now = pieces_of(after.sandbox, priorities_of(after.request))
             tools.firewall.alter("sandboxes", was, now)
         if after.resolver_port:
-            tools.names.tell(self._order(after.sandbox))
+            tools.names.tell(self._order(after.sandbox, after.request))
         return self._keep(after)
 
     async def disconnect(self, identity: str, wanted: str, *, force: bool) -> Sandbox:
@@ -447,7 +447,7 @@ class Sandboxes:
         """After a start: all names are known again; the returned work serves them to everybody."""
         adopted = [record for record in self._known.values() if record.resolver_port]
         for record in adopted:
-            self._tools.names.adopt(self._order(record.sandbox))
+            self._tools.names.adopt(self._order(record.sandbox, record.request))
         return self._resume([record.sandbox.id for record in adopted])
 
     async def _resume(self, adopted: Iterable[str]) -> None:
@@ -457,7 +457,9 @@ class Sandboxes:
                 if record is not None and record.resolver_port:
                     with contextlib.suppress(OSError, SagongError):
                         sockets = await self.reopened(identity)
-                        self._tools.names.serve(self._order(record.sandbox), sockets)
+                        self._tools.names.serve(
+                            self._order(record.sandbox, record.request), sockets
+                        )
 
 
 def priorities_of(request: JoinRequest) -> dict[str, int]:

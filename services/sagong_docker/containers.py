@@ -277,7 +277,7 @@ async def _lookup(engine: Engine, body: CreateBody, host: HostConfig) -> Lookup:
         networks=by_name,
         containers=await _containers(engine, host),
         lenders=await _lenders(engine, host),
-        links=await _links(engine, host),
+        links=await _links(engine, host) if _on_default(host, by_name) else (),
         exposed=tuple(exposed),
         published=frozenset(published),
         gateway=bridge.subnets[0].gateway if bridge and bridge.subnets else "",
@@ -326,8 +326,14 @@ async def _lenders(engine: Engine, host: HostConfig) -> tuple[tuple[ContainerSta
     return tuple(found)
 
 
+def _on_default(host: HostConfig, networks: dict[str, str]) -> bool:
+    """The default network has no names of its own; elsewhere links are names that it resolves."""
+    mode = mode_of(host)
+    return networks.get(mode, mode) == networks.get("bridge")
+
+
 async def _links(engine: Engine, host: HostConfig) -> tuple[tuple[str, str], ...]:
-    """--link NAME:ALIAS as lines of /etc/hosts."""
+    """--link NAME:ALIAS on the default network as lines of /etc/hosts."""
     found = []
     for text in host.links or ():
         name, _, alias = text.partition(":")

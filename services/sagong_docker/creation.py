@@ -104,6 +104,7 @@ def _sandbox(id: str, name: str, body: CreateBody, host: HostConfig, lookup: Loo
             places=places,
             published=published,
             sysctls=host.sysctls,
+            nameservers=tuple(host.dns or ()),
         ),
         share_with=lookup.containers.get(shared, shared),
         cgroup_parent=host.cgroup_parent,

@@ -109,7 +109,14 @@ def attachment(network: str, settings: EndpointSettings, aliases: Iterable[str] 
         mac=settings.mac_address,
         aliases=tuple(dict.fromkeys((*(settings.aliases or ()), *aliases))),
         priority=settings.gw_priority,
+        links=links(settings.links),
     )
+
+
+def links(texts: Iterable[str] | None) -> tuple[tuple[str, str], ...]:
+    """`NAME:ALIAS` of --link as the network wants them: (alias, name)."""
+    parts = (text.partition(":") for text in texts or ())
+    return tuple((alias or name, name) for name, _, alias in parts)
 
 
 def attachments(
@@ -130,6 +137,8 @@ def attachments(
     for network in order:
         settings = given.get(network, EndpointSettings())
         made = attachment(network, settings, (id[:12],))
+        if network == main:
+            made = msgspec.structs.replace(made, links=(*made.links, *links(host.links)))
         if network == main and body.mac_address and not made.mac:
             made = msgspec.structs.replace(made, mac=body.mac_address)
         found.append(made)
@@ -144,6 +153,7 @@ def join(
     places: tuple[Attachment, ...] = (),
     published: tuple[PortMapping, ...] = (),
     sysctls: Mapping[str, str] | None = None,
+    nameservers: tuple[str, ...] = (),
 ) -> JoinRequest:
     """What the network is asked for."""
     kind = mode if mode in ("none", "host") else "networks"
@@ -154,6 +164,7 @@ def join(
         ports=published if kind == "networks" else (),
         names=(name,),
         sysctls=tuple((k, v) for k, v in (sysctls or {}).items() if k.startswith("net.")),
+        nameservers=nameservers,
     )
 
 

@@ -93,6 +93,20 @@ class IgnoresGivenAddress(FakeNetworks):
         return super().endpoint(replace(attachment, ipv4=""), interface)
 
 
+class IgnoresHardwareAddress(FakeNetworks):
+    caught_by = "given_hardware_address_is_had"
+
+    def endpoint(self, attachment: Attachment, interface: str) -> Endpoint:
+        return super().endpoint(replace(attachment, mac=""), interface)
+
+
+class TakesAnyNameserver(FakeNetworks):
+    caught_by = "wrong_joins_are_refused"
+
+    def check_request(self, request: JoinRequest) -> None:
+        super().check_request(replace(request, nameservers=()))
+
+
 class GivesTakenAddress(FakeNetworks):
     caught_by = "taken_address_is_a_conflict"
 
@@ -261,6 +275,21 @@ class FirstNetworkRoutes(FakeProbe):
         current = self.current(sandbox)
         assert current is not None
         return current.endpoints[0].gateway4
+
+
+class LinksAreIgnored(FakeProbe):
+    caught_by = "links_are_names_of_one_sandbox"
+
+    def links(self, asker: Sandbox) -> dict[str, str]:
+        return {}
+
+
+class LinksAreEverybodys(FakeProbe):
+    caught_by = "links_are_names_of_one_sandbox"
+
+    def links(self, asker: Sandbox) -> dict[str, str]:
+        requests = (request for request, _ in self.networks.all())
+        return {m: t for request in requests for a in request.attachments for m, t in a.links}
 
 
 class NothingIsPublished(FakeProbe):

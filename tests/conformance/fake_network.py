@@ -198,6 +198,8 @@ class FakeNetworks:
         for name, _ in request.sysctls:
             if not name.startswith("net."):
                 raise InvalidArgument(f"sysctl {name}")
+        for address in request.nameservers:
+            _ip(address)
         for attachment in request.attachments:
             if attachment.mac and len(attachment.mac) != 17:
                 raise InvalidArgument(f"mac {attachment.mac}")
@@ -445,6 +447,7 @@ class FakeProbe:
         asker = self.current(sandbox)
         assert asker is not None
         mine = {endpoint.network for endpoint in asker.endpoints}
+        name = self.links(asker).get(name.lower(), name)
         found = []
         for _, other in self.networks.all():
             for endpoint in other.endpoints:
@@ -452,6 +455,10 @@ class FakeProbe:
                 if endpoint.network in mine and name.lower() in names:
                     found.append(endpoint.ipv4)
         return tuple(found)
+
+    def links(self, asker: Sandbox) -> dict[str, str]:
+        request, _ = self.networks.memory.sandboxes[asker.id]
+        return {mine: theirs for a in request.attachments for mine, theirs in a.links}
 
     async def gateway(self, sandbox: Sandbox) -> str:
         current = self.current(sandbox)

@@ -11,6 +11,10 @@ import ipaddress
 import secrets
 
 from sagong.conformance.network_lab import NetworkLab, Probe, block, free_port, raises
+from sagong.conformance.network_names import (
+    check_given_hardware_address_is_had,
+    check_links_are_names_of_one_sandbox,
+)
 from sagong.conformance.network_traffic import (
     check_highest_priority_has_the_default_route,
     check_names_resolve_when_join_returns,
@@ -57,11 +61,13 @@ __all__ = [
     "check_free_subnet_is_chosen",
     "check_full_subnet_is_exhausted",
     "check_given_address_is_had",
+    "check_given_hardware_address_is_had",
     "check_highest_priority_has_the_default_route",
     "check_internal_network_has_no_gateway",
     "check_ipv6_network_has_both",
     "check_join_gives_an_address_of_the_subnet",
     "check_left_sandbox_is_gone",
+    "check_links_are_names_of_one_sandbox",
     "check_missing_network_is_not_found",
     "check_modes_without_networks",
     "check_names_resolve_when_join_returns",
@@ -312,6 +318,7 @@ async def check_wrong_joins_are_refused(lab: NetworkLab) -> None:
             JoinRequest(id=lab.name("x"), attachments=there * 2),
             JoinRequest(id=lab.name("x"), attachments=(Attachment(network=network.id, mac="x"),)),
             JoinRequest(id=lab.name("x"), attachments=there, sysctls=(("kernel.panic", "1"),)),
+            JoinRequest(id=lab.name("x"), attachments=there, nameservers=("nowhere",)),
             *(
                 JoinRequest(id=lab.name("x"), attachments=there, ports=(port,))
                 for port in (

@@ -90,7 +90,11 @@ class PortMapping(Message):
 
 
 class Attachment(Message):
-    """Wish to be on a network; empty addresses are assigned. Aliases are names on that network."""
+    """Wish to be on a network; empty addresses are assigned. Aliases are names on that network.
+
+    `links` are names that only this sandbox has there for others: (its name, theirs). The network
+    of the highest `priority` has the default route and the published ports.
+    """
 
     network: str
     ipv4: str = ""
@@ -98,6 +102,7 @@ class Attachment(Message):
     mac: str = ""
     aliases: tuple[str, ...] = ()
     priority: int = 0
+    links: tuple[tuple[str, str], ...] = ()
 
 
 class Endpoint(Message):
@@ -118,7 +123,9 @@ class Endpoint(Message):
 class JoinRequest(Message):
     """A sandbox on networks. `mode`: "networks", "none" (loopback only) or "host" (no namespace).
 
-    `names` resolve on every network of the sandbox (a container's name).
+    `names` resolve on every network of the sandbox (a container's name). What nobody on its networks
+    is called is asked of `nameservers` (IP addresses; none: the machine's; loopback ones are skipped),
+    unless all its networks are internal.
     `ingress_bps`/`egress_bps` limit bandwidth in bits a second (0: no limit).
     """
 
@@ -131,6 +138,7 @@ class JoinRequest(Message):
     ingress_bps: int = 0
     egress_bps: int = 0
     labels: tuple[tuple[str, str], ...] = ()
+    nameservers: tuple[str, ...] = ()
 
 
 class Sandbox(Message):

@@ -140,6 +140,28 @@ def test_other_names_go_to_the_machine_s_nameservers() -> None:
     machine(forwarded)
 
 
+async def own_nameservers(base: Path) -> None:
+    theirs, mine = Upstream("127.0.0.2"), Upstream("198.51.100.1")
+    async with plugin(base, {"nameservers": ("127.0.0.2",)}) as network:
+        await network.create(USER)
+        a = await joined(network, "a", "Front", nameservers=("198.51.100.1", "127.0.0.2"))
+        b = await joined(network, "b", "Front")
+        assert texts(await asked(a, "small.example")) == {"203.0.113.1"}
+        assert texts(await asked(a, "b")) == {b.endpoints[0].ipv4}
+        assert mine.asked == ["small.example."] and not theirs.asked
+        assert texts(await asked(b, "small.example")) == {"203.0.113.1"}
+        assert len(theirs.asked) == len(mine.asked) == 1, "another's nameserver was asked"
+        only = await joined(network, "c", "Front", nameservers=("127.0.0.2",))
+        await asked(only, "other.example")
+        assert len(theirs.asked) == 2, "loopback ones are skipped, the machine's are asked"
+    theirs.close()
+    mine.close()
+
+
+def test_a_sandbox_s_own_nameservers_are_asked_instead() -> None:
+    machine(own_nameservers)
+
+
 async def killed_resolver(base: Path) -> None:
     async with plugin(base, {"nameservers": ("127.0.0.9",)}) as network:
         await network.create(USER)

@@ -140,6 +140,20 @@ def test_the_network_mode_chooses_networks() -> None:
     assert wish({"NetworkDisabled": True}).sandbox.network.mode == "none"
 
 
+def test_links_and_nameservers_are_the_network_s() -> None:
+    networks = {"bridge": "B", "net": "N", "other": "O"}
+    body = {
+        **host(NetworkMode="net", Links=["one:db", "two"], Dns=["9.9.9.9"]),
+        "NetworkingConfig": {"EndpointsConfig": {"other": {"Links": ["three:x"]}}},
+    }
+    made = wish(body, networks=networks).sandbox.network
+    assert [a.links for a in made.attachments] == [
+        (("db", "one"), ("two", "two")),
+        (("x", "three"),),
+    ]
+    assert made.nameservers == ("9.9.9.9",)
+
+
 def test_ports_are_published() -> None:
     bindings = {
         "80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8080"}, {"HostPort": ""}],
