@@ -18,6 +18,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "down": ("lifecycle", "stop the platform; with --all, containers too"),
     "status": ("inspection", "what runs, since when, with how much memory"),
     "plugins": ("inspection", "installed plugins, what they provide and what they may touch"),
+    "plugin": ("plugin", "install, verify and remove plugins of others"),
     "swap": ("operation", "replace a plugin while everything runs"),
     "restart": ("operation", "start a unit again that was given up"),
     "top": ("observation", "calls of every unit now: rates, errors, times"),

@@ -7,13 +7,14 @@ import asyncio
 import json
 import pkgutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from typing import Any
 
 import msgspec
 
 from sagong import config, contracts, manifest
+from sagong.cli.rights import rights_in_words
 from sagong.config import Paths
 from sagong.contract import schema, slot_of
 from sagong.contracts.kernel import (
@@ -27,6 +28,7 @@ from sagong.contracts.kernel import (
 from sagong.errors import NotFound, SagongError
 from sagong.manifest import Manifest
 from sagong.operator import connect
+from sagong.shelf import Shelf
 
 __all__ = [
     "check_arguments",
@@ -135,42 +137,24 @@ def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
 
 def run_plugins(options: argparse.Namespace) -> int:
     """List installed plugins, or show one's manifest line by line."""
+    shelf = Shelf(Paths.below(options.root))
+    records = shelf.records()
     installed = {name: manifest.load(package) for name, package in manifest.discover().items()}
+    installed.update({name: record.manifest() for name, record in records.items()})
     if not options.name:
-        rows = [("NAME", "KIND", "VERSION", "PROVIDES", "SUMMARY")]
+        rows = [("NAME", "KIND", "VERSION", "PROVIDES", "FROM", "SUMMARY")]
         for name, found in sorted(installed.items()):
             provides = " ".join(f"{slot}/{v}" for slot, v in found.provides.items())
             plugin = found.plugin
-            rows.append((name, plugin.kind, plugin.version, provides, plugin.summary))
+            place = f"shelf {records[name].digest[:12]}" if name in records else "sagong"
+            rows.append((name, plugin.kind, plugin.version, provides, place, plugin.summary))
         _print_table(rows)
         return 0
     if options.name not in installed:
         raise NotFound(f"no plugin {options.name}; see `sagong plugins`")
-    for line in _rights(installed[options.name]):
+    for line in rights_in_words(installed[options.name]):
         print(line)
     return 0
-
-
-def _rights(found: Manifest) -> list[str]:
-    """A manifest in words, one right a line."""
-    rights, limits = found.rights, found.limits
-    lines = [f"{found.plugin.name} {found.plugin.version}: {found.plugin.summary}"]
-    lines += [f"provides {slot}/{version}" for slot, version in found.provides.items()]
-    for slot, use in found.used_slots():
-        what = ", ".join(use.methods) or "everything"
-        where = f" of {use.instance}" if use.instance else ""
-        lines.append(f"calls {slot}/{use.version}{where}: {what} ({use.why})")
-    lines += [f"hears {slot}/{h.version} ({h.why})" for slot, h in found.hears.items()]
-    lines += [f"listens on {x.address} ({x.why})" for x in found.listens.values()]
-    lines += [f"capability {c.name} ({c.why})" for c in rights.capabilities]
-    lines.append(f"network {rights.network.mode} {rights.network.why}".rstrip())
-    lines += [f"may {p.access} {p.path} ({p.why})" for p in rights.paths]
-    lines += [f"device {d.path} ({d.why})" for d in rights.devices]
-    lines += [f"system calls of group {s.group} ({s.why})" for s in rights.seccomp]
-    if found.companion is not None:
-        lines.append(f"companion outside the sandbox ({found.companion.why})")
-    lines.append(f"limits: memory {limits.memory}, {limits.pids} pids, {limits.files} files")
-    return lines
 
 
 def run_contracts(options: argparse.Namespace) -> int:
@@ -226,6 +210,8 @@ def run_check(options: argparse.Namespace) -> int:
             installed[name] = manifest.load(package)
         except SagongError as error:
             problems.append(str(error))
+    for name, found in _shelved(Shelf(paths), problems):
+        installed[name] = found
     try:
         chosen = config.load(paths, options.profile)
         problems += _unit_problems(chosen, installed)
@@ -235,6 +221,18 @@ def run_check(options: argparse.Namespace) -> int:
         print(problem)
     print(f"{len(installed)} plugins checked, {len(problems)} problems")
     return 1 if problems else 0
+
+
+def _shelved(shelf: Shelf, problems: list[str]) -> Iterator[tuple[str, Manifest]]:
+    """Installed plugins that are whole; what is wrong with the others goes to `problems`."""
+    for path in sorted(shelf.directory.glob("*/record.json")):
+        try:
+            record = shelf.find(path.parent.name)
+            if record is not None:
+                shelf.verify(record)
+                yield record.name, record.manifest()
+        except SagongError as error:
+            problems.append(str(error))
 
 
 def _unit_problems(chosen: config.Config, installed: dict[str, Manifest]) -> list[str]:

@@ -18,7 +18,6 @@ import uvloop
 import zmq
 
 from sagong import config as configuration
-from sagong import manifest
 from sagong.bus import Access, Provider
 from sagong.config import Config, Paths
 from sagong.contracts.kernel import Kernel
@@ -26,14 +25,15 @@ from sagong.errors import SagongError
 from sagong.kernel.cell import Cells
 from sagong.kernel.guardian import Guardian
 from sagong.kernel.listeners import Listeners
+from sagong.kernel.programs import Programs
 from sagong.kernel.renewal import RENEWED, Renewal
 from sagong.kernel.service import KernelService
 from sagong.kernel.succession import Succession
 from sagong.kernel.supervisor import Supervisor
 from sagong.kernel.units import Unit, resolve
 from sagong.linux import process
-from sagong.manifest import Manifest
 from sagong.process import configure_logging
+from sagong.shelf import Shelf
 
 __all__ = ["main"]
 
@@ -67,8 +67,8 @@ def _check(root: Path, profile: str) -> int:
     """Whether this code can be the kernel: everything is imported, configuration and units read."""
     try:
         importlib.import_module("sagong.kernel.zygote")
-        config = configuration.load(Paths.below(root), profile)
-        resolve(config, _load)
+        paths = Paths.below(root)
+        resolve(configuration.load(paths, profile), Programs(Shelf(paths)).load)
     except SagongError as error:
         print(error, file=sys.stderr)
         return 78
@@ -87,11 +87,11 @@ async def _live(
     paths = Paths.below(root)
     config = configuration.load(paths, profile)
     cells = Cells(paths, config)
-    units = _with_choices(resolve(config, _load), cells, config)
+    units = _with_choices(resolve(config, cells.programs.load), cells, config)
     _make_shared(paths)
     context: zmq.Context[Any] = zmq.Context()
     listeners = Listeners(paths, kept, keeper)
-    succession = Succession(config, _load)
+    succession = Succession(config, cells.programs.load)
     supervisor = Supervisor(paths, config, units, cells, listeners, succession)
     ended: asyncio.Future[tuple[float, bool] | None] = asyncio.get_running_loop().create_future()
 
@@ -122,11 +122,6 @@ async def _live(
     return 0
 
 
-def _load(name: str) -> tuple[str, Manifest]:
-    package = manifest.discover().get(name, f"sagong_{name}")
-    return package, manifest.load(package)
-
-
 def _with_choices(units: dict[str, Unit], cells: Cells, config: Config) -> dict[str, Unit]:
     """What the operator swapped in stays, as long as it is installed."""
     from sagong.config import UnitConfig
@@ -138,7 +133,7 @@ def _with_choices(units: dict[str, Unit], cells: Cells, config: Config) -> dict[
             continue
         choice = UnitConfig(plugin=plugin, instance=unit.instance, listens=dict(unit.listens))
         try:
-            units[name] = resolve_one(name, choice, _load)
+            units[name] = resolve_one(name, choice, cells.programs.load)
         except SagongError as error:
             _LOG.warning("swapped-in plugin is gone: %s", error, extra={"unit": name})
     return units

@@ -13,11 +13,13 @@ from sagong.config import Config, Paths
 from sagong.kernel import journal
 from sagong.kernel.directory import provider_of
 from sagong.kernel.journal import Choices
+from sagong.kernel.programs import Programs
 from sagong.kernel.units import Unit
 from sagong.linux.cgroup import Cgroup
 from sagong.manifest import size_bytes
 from sagong.process import Launch
 from sagong.sandbox import DeviceGrant, PathGrant, Plan, ProcessLimits, Rights, plan, probe
+from sagong.shelf import Shelf
 
 __all__ = ["Cells"]
 
@@ -31,6 +33,7 @@ class Cells:
     def __init__(self, paths: Paths, config: Config) -> None:
         self._paths = paths
         self._config = config
+        self.programs = Programs(Shelf(paths))
         self._file = paths.data / "kernel" / "choices.json"
         choices = journal.read(self._file, Choices)
         assert isinstance(choices, Choices)
@@ -133,6 +136,7 @@ class Cells:
             run=launch.run,
             paths=(
                 PathGrant(str(Path(launch.bus).parent), "write"),
+                *(PathGrant(path) for path in self.programs.paths(unit)),
                 *(
                     PathGrant(self._paths.expand(p.path), p.access, p.shared, p.optional)
                     for p in manifest.rights.paths

@@ -347,7 +347,7 @@ class Supervisor:
             msgspec.json.encode(launch),
             f"sagong-{unit.name}",
             self._cells.plan(unit, launch, {**self.units, unit.name: unit}),
-            unit.manifest.plugin.command,
+            self._cells.programs.command(unit),
         )
         for attempt in range(3):
             try:
@@ -494,6 +494,7 @@ class Supervisor:
         process = self.population.find(name, serving) if serving else None
         if process is not None:
             self.units[name] = process.unit
+            self.admit(process.unit)
             self._later(self._await_adopted(process))
         return actions
 

@@ -46,7 +46,7 @@ async def swap(
                     yield _served(life, generation, began, last=not wait)
                     if not wait:
                         return
-                elif isinstance(action, Settle):
+                elif isinstance(action, Settle) and generation:  # else that of an earlier swap
                     yield SwapStep(text=action.text, finished=True, generation=generation)
                     return
 

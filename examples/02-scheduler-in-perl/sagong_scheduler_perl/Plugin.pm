@@ -52,10 +52,7 @@ sub run {
 sub _attend {
     my ($self) = @_;
     my $socket = IO::Socket::UNIX->new(Type => SOCK_STREAM, Peer => $self->{launch}{kernel});
-    if (!$socket) {
-        sleep 0.05;    # it is being started anew
-        return;
-    }
+    return if !$socket;    # it is being started anew: the next turn tries again
     $self->{kernel} = Zmtp->new($socket, 'DEALER');
     $self->{taken} = 0;
     my %attendance = (
@@ -67,6 +64,7 @@ sub _attend {
 
 sub _to_kernel {
     my ($self, $kind, $method, $body, $id) = @_;
+    return if !$self->{kernel};    # what it ordered is ordered again by its successor
     $id = $self->{next}++ if !defined $id;
     my $ok = $self->{kernel}->send(pack_value([[1, $kind, $id, $method, 0, 0, '', $body]]));
     $self->{kernel} = undef if !$ok;
@@ -214,7 +212,11 @@ sub _turn {
     for my $link (grep { $_ } $self->{kernel}, map { $_->{link} } values %{ $self->{peers} }) {
         $poll->mask($link->socket => POLLIN | ($link->wants_write ? POLLOUT : 0));
     }
-    return if $poll->poll(60) <= 0;
+    if (!$poll->handles) {
+        sleep 0.05;
+        return;
+    }
+    return if $poll->poll($self->{kernel} ? 60 : 0.05) <= 0;
     my $ready = sub { return $poll->events($_[0]) & (POLLIN | POLLHUP | POLLERR | POLLOUT) };
     $self->_turn_kernel if $self->{kernel} && $ready->($self->{kernel}->socket);
     for my $number (keys %{ $self->{peers} }) {

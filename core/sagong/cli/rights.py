@@ -1,0 +1,29 @@
+"""A manifest in words: what a plugin may, one right a line, with its reason."""
+
+from __future__ import annotations
+
+from sagong.manifest import Manifest
+
+__all__ = ["rights_in_words"]
+
+
+def rights_in_words(found: Manifest) -> list[str]:
+    """A manifest in words, one right a line."""
+    rights, limits = found.rights, found.limits
+    lines = [f"{found.plugin.name} {found.plugin.version}: {found.plugin.summary}"]
+    lines += [f"provides {slot}/{version}" for slot, version in found.provides.items()]
+    for slot, use in found.used_slots():
+        what = ", ".join(use.methods) or "everything"
+        where = f" of {use.instance}" if use.instance else ""
+        lines.append(f"calls {slot}/{use.version}{where}: {what} ({use.why})")
+    lines += [f"hears {slot}/{h.version} ({h.why})" for slot, h in found.hears.items()]
+    lines += [f"listens on {x.address} ({x.why})" for x in found.listens.values()]
+    lines += [f"capability {c.name} ({c.why})" for c in rights.capabilities]
+    lines.append(f"network {rights.network.mode} {rights.network.why}".rstrip())
+    lines += [f"may {p.access} {p.path} ({p.why})" for p in rights.paths]
+    lines += [f"device {d.path} ({d.why})" for d in rights.devices]
+    lines += [f"system calls of group {s.group} ({s.why})" for s in rights.seccomp]
+    if found.companion is not None:
+        lines.append(f"companion outside the sandbox ({found.companion.why})")
+    lines.append(f"limits: memory {limits.memory}, {limits.pids} pids, {limits.files} files")
+    return lines
