@@ -111,6 +111,9 @@ class Draft:
 
     def publish(self, mapping: PortMapping) -> None:
         """Take a port of the host."""
+        if not mapping.host_ip:
+            where = self._networks.host_ip(endpoint.network for endpoint in self.endpoints)
+            mapping = replace(mapping, host_ip=where)
         self.mappings.append(self._ports.take(mapping, self._identity))
 
     def release(self) -> None:

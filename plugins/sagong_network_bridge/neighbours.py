@@ -1,9 +1,9 @@
 """Other people's firewalls: let our bridges through a FORWARD chain that drops by default.
 
-In nftables no chain can overrule another one's drop, so where Docker (its DOCKER-USER chain) or
-someone else's iptables-nft FORWARD chain drops what it does not know, rules of ours at its head
-accept traffic of our bridges; our own table still decides after. Chains of iptables-legacy can't be
-reached that way.
+In nftables no chain can overrule another one's drop, so where someone's iptables-nft FORWARD chain
+(Docker's, ufw's) drops by policy what no rule of it knows, rules of ours at its *end* accept traffic
+of our bridges: whatever the machine's administrator has refused, or refuses later, stays refused.
+Our own table still decides after. Chains of iptables-legacy can't be reached that way.
 """
 
 from __future__ import annotations
@@ -15,54 +15,54 @@ from sagong_network_bridge import expressions as ex
 from sagong_network_bridge.netlink import Channel
 from sagong_network_bridge.nft import Nftables, Rule
 
-__all__ = ["NAMES", "accept_bridges"]
+__all__ = ["CHAIN", "accept_bridges"]
 
 _FAMILIES = (2, 10)
 _TABLE = "filter"
-NAMES = ("DOCKER-USER", "FORWARD")
+CHAIN = "FORWARD"
 _DROP = 0
+# Comments of all instances begin so: they don't fight for the last place.
+_OURS = "sagong "
 
 
-class _Foreign(NamedTuple):
-    family: int
-    chain: str
+class _Found(NamedTuple):
+    handle: int
+    comment: str
 
 
-def _dropping(channel: Channel) -> Iterator[_Foreign]:
-    """For each family the chain to put rules into, if its FORWARD drops by default."""
+def _concerned(channel: Channel, *, dropping: bool) -> Iterator[Nftables]:
+    """Tables of each family with a FORWARD chain, or only where that drops by default."""
     for family in _FAMILIES:
-        found = {
-            chain: policy
-            for table, chain, policy in Nftables(channel, _TABLE, family).chains()
-            if table == _TABLE
-        }
-        if found.get("FORWARD") == _DROP:
-            yield _Foreign(family, next(name for name in NAMES if name in found))
+        table = Nftables(channel, _TABLE, family)
+        policies = [policy for *chain, policy in table.chains() if chain == [_TABLE, CHAIN]]
+        if policies and (policies[0] == _DROP or not dropping):
+            yield table
 
 
 def accept_bridges(channel: Channel, prefix: str, bridges: Iterable[str]) -> int:
-    """Make the foreign chains accept exactly these bridges; how many chains have them now."""
-    names = sorted(bridges)
+    """Make foreign chains accept exactly these bridges, last; how many chains have them now."""
+    mark = f"{_OURS}{prefix} "
+    wanted = [f"{mark}{way} {name}" for name in sorted(bridges) for way in ("from", "to")]
     count = 0
-    for foreign in _dropping(channel):
-        table = Nftables(channel, _TABLE, foreign.family)
-        mark = f"sagong {prefix} "
-        wanted = [f"{mark}{way} {name}" for name in names for way in ("from", "to")]
-        there = [
-            (handle, comment)
-            for handle, comment in table.rules(foreign.chain)
-            if comment.startswith(mark)
-        ]
+    for table in _concerned(channel, dropping=bool(wanted)):
         count += 1
-        if sorted(comment for _, comment in there) == sorted(wanted):
+        there = [_Found(*found) for found in table.rules(CHAIN)]
+        mine = [found for found in there if found.comment.startswith(mark)]
+        last = [found for found in _tail(there) if found in mine]
+        if last == mine and [found.comment for found in mine] == wanted:
             continue
-        requests = [table.delete_rule(foreign.chain, handle) for handle, _ in there]
-        requests += [
-            table.add_rule(Rule(foreign.chain, _accepting(comment), comment), first=True)
-            for comment in wanted
-        ]
+        requests = [table.delete_rule(CHAIN, found.handle) for found in mine]
+        requests += [table.add_rule(Rule(CHAIN, _accepting(text), text)) for text in wanted]
         table.commit(requests)
     return count
+
+
+def _tail(rules: list[_Found]) -> list[_Found]:
+    """The rules of ours, of whatever instance, that no stranger's rule follows."""
+    last = len(rules)
+    while last and rules[last - 1].comment.startswith(_OURS):
+        last -= 1
+    return rules[last:]
 
 
 def _accepting(comment: str) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from typing import Any
 
 from msgspec.structs import replace
@@ -33,6 +33,7 @@ __all__ = ["Networks", "network_content"]
 Run = Callable[..., Coroutine[Any, Any, Any]]
 _GATEWAY_MODE = "com.docker.network.bridge.gateway_mode_ipv"
 _MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade"
+_BINDING = "com.docker.network.bridge.host_binding_ipv4"
 _INNER = "com.docker.network.bridge.enable_icc"
 _MTU = "com.docker.network.driver.mtu"
 _RESOLVER = "sagong.resolver"
@@ -229,6 +230,14 @@ class Networks:
             hairpin=network.id in self.filtered,
             mtu=self._mtu(network),
         )
+
+    def host_ip(self, identities: Iterable[str]) -> str:
+        """Where ports are published that name no address: as a network says, or the settings."""
+        for identity in identities:
+            chosen = option(self._known[identity].network, _BINDING)
+            if chosen:
+                return "" if chosen in ("0.0.0.0", "::") else chosen
+        return self._settings.host_ip
 
     def resolves(self, record: NetworkRecord, *, machine: bool) -> bool:
         """Whether the embedded resolver serves containers of this network.

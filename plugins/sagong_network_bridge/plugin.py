@@ -205,6 +205,8 @@ class NetworkBridge:
         return found
 
     def _befriend(self) -> None:
+        if not self._settings.open_forward:
+            return
         names = [record.bridge for record in self._networks.records()]
         with contextlib.suppress(OSError):
             accept_bridges(self._filter, self._settings.prefix, names)

@@ -27,7 +27,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     `pool6` ("" makes a private one from the machine's identity). `pool_size` namespaces are kept
     ready for each network used in the last `pool_seconds`; 0 keeps none. `first_port` to `last_port`
     are taken for ports published without a number. `mtu` 0 leaves the kernel's. `nameservers`
-    replace the machine's for names that no container has.
+    replace the machine's for names that no container has. `host_ip` is where ports are published
+    that name no address ("" is everywhere); a network's own option goes first. `open_forward` false
+    leaves other people's FORWARD chains alone.
     """
 
     prefix: str = "sg"
@@ -42,6 +44,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     last_port: int = 60999
     mtu: int = 0
     nameservers: tuple[str, ...] = ()
+    host_ip: str = ""
+    open_forward: bool = True
 
     def check(self) -> Settings:
         """Refuse values that cannot work, by name."""
@@ -51,6 +55,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             raise InvalidArgument(f"bridge = {self.bridge!r}: at most 15 bytes, no slash")
         for key in ("subnet", "subnet6", "pool6"):
             self._check_range(key, getattr(self, key))
+        if self.host_ip:
+            self._check_range("host_ip", self.host_ip)
         for pool in self.pools:
             self._check_range("pools", pool)
         if not 0 <= self.pool_size <= 256:

@@ -20,6 +20,7 @@ __all__ = ["ENDS", "bridge_name", "complete", "default_networks", "option", "pri
 ENDS = ("host", "null")
 _ID = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+_BINDING = "com.docker.network.bridge.host_binding_ipv4"
 _BRIDGE_NAME = "com.docker.network.bridge.name"
 
 
@@ -96,11 +97,22 @@ def _check(network: Network) -> None:
         raise InvalidArgument(
             f"network name {network.name!r}: letters, digits, _ . and -, beginning with the former"
         )
+    binding = option(network, _BINDING)
+    if binding and not _is_address(binding):
+        raise InvalidArgument(f"option {_BINDING}={binding}: an IP address")
     if network.driver != "bridge":
         raise InvalidArgument(
             f"network driver {network.driver!r} is not known here; use bridge "
             "(one host and one null network exist already)"
         )
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _given(subnet: Subnet, spaces: list[Space]) -> Subnet:

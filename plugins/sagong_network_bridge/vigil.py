@@ -1,17 +1,19 @@
-"""Notices of the kernel about nftables: our table gone, or a foreign FORWARD chain come."""
+"""Notices of the kernel about nftables: our table gone, or a foreign FORWARD chain changed."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Protocol
 
-from sagong_network_bridge.neighbours import NAMES
+from sagong_network_bridge.neighbours import CHAIN
 from sagong_network_bridge.netlink import NETFILTER, Channel, attributes
 
 __all__ = ["Vigil"]
 
 _GROUP = 7
-_DELETED_TABLE, _NEW_CHAIN = 0xA02, 0xA03
+_DELETED_TABLE, _NEW_CHAIN, _NEW_RULE, _DELETED_RULE = 0xA02, 0xA03, 0xA06, 0xA08
+# Which attribute names the chain.
+_CHAIN_OF = {_NEW_CHAIN: 3, _NEW_RULE: 2, _DELETED_RULE: 2}
 _PAUSE = 0.05
 
 
@@ -56,13 +58,10 @@ class Vigil:
             self._later(ours=False)
 
     def _judge(self, kind: int, payload: bytes) -> None:
-        if kind not in (_DELETED_TABLE, _NEW_CHAIN):
-            return
-        found = attributes(payload, 4)
         if kind == _DELETED_TABLE:
-            if payload[0] == 1 and found.get(1, b"").rstrip(b"\0").decode() == self._table:
+            if payload[0] == 1 and _text(payload, 1) == self._table:
                 self._later(ours=True)
-        elif found.get(3, b"").rstrip(b"\0").decode() in NAMES:
+        elif kind in _CHAIN_OF and _text(payload, _CHAIN_OF[kind]) == CHAIN:
             self._later(ours=False)
 
     def _later(self, *, ours: bool) -> None:
@@ -75,3 +74,7 @@ class Vigil:
         self._timer = None
         ours, self._ours = self._ours, False
         self._restore(ours=ours)
+
+
+def _text(payload: bytes, kind: int) -> str:
+    return attributes(payload, 4).get(kind, b"").rstrip(b"\0").decode()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -179,6 +180,21 @@ def test_internal_isolated_and_quiet_networks() -> None:
     machine(cut_networks)
 
 
+async def until(condition: Callable[[], bool], what: str) -> None:
+    for _ in range(200):
+        if condition():
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError(what)
+
+
+def forward_comments() -> list[str]:
+    """Comments of a FORWARD chain's rules in order, "" for a stranger's."""
+    lines = shell("", "nft list chain ip filter FORWARD").splitlines()
+    rules = [line for line in lines if line.startswith("\t\t") and "type filter" not in line]
+    return [line.partition('comment "')[2].rstrip('"') for line in rules]
+
+
 async def foreign_firewall(base: Path) -> None:
     async with plugin(base) as network:
         world = World(base)
@@ -191,16 +207,16 @@ async def foreign_firewall(base: Path) -> None:
             "iptables -P FORWARD DROP; iptables -N DOCKER-USER; iptables -A DOCKER-USER -j RETURN;"
             "iptables -I FORWARD -j DOCKER-USER",
         )
-        await asyncio.sleep(0.3)
-        assert (await reached(world.path, World.machine, port))[0] == "c", shell(
-            "", "nft list ruleset"
-        )
+        ours = ["sagong sg from sagong0", "sagong sg to sagong0"]
+        await until(lambda: forward_comments() == ["", *ours], "the chain is not opened")
+        assert (await reached(world.path, World.machine, port))[0] == "c"
         assert (await reached(sandbox.path, World.address, 80))[0] == "world"
-        assert "sagong sg from sagong0" in shell("", "nft list chain ip filter DOCKER-USER")
         await network.create(SIX)
-        assert "sagong sg to sg-666" in shell("", "nft list chain ip filter DOCKER-USER")
+        assert "sagong sg to sg-66666666666" in "".join(forward_comments())
         await network.delete(NetworkRef(id=SIX.id))
-        assert "sg-666" not in shell("", "nft list chain ip filter DOCKER-USER")
+        assert "sg-666" not in "".join(forward_comments())
+        shell("", "iptables -F FORWARD")
+        await until(lambda: forward_comments() == ours, "a flushed chain stays shut")
         server.close()
         outside.close()
         world.close()
@@ -210,18 +226,81 @@ def test_a_foreign_forward_chain_that_drops_lets_us_through() -> None:
     machine(foreign_firewall)
 
 
+async def administrator(base: Path) -> None:
+    """Nothing that the machine's administrator refuses is opened behind his back."""
+    async with plugin(base) as network:
+        world = World(base)
+        ports = (PortMapping(container_port=80),)
+        sandbox = await joined(network, "c", "bridge", ports=ports)
+        server, port = Server(sandbox.path, 80, "c"), sandbox.ports[0].host_port
+        shell("", "iptables -P FORWARD DROP; iptables -A FORWARD -i lo -j ACCEPT")
+        await until(lambda: forward_comments()[1:] != [], "the chain is not opened")
+        assert (await reached(world.path, World.machine, port))[0] == "c"
+        refusal = f"FORWARD -p tcp -m conntrack --ctorigdstport {port} -s {World.address} -j DROP"
+        shell("", f"iptables -A {refusal}")
+        await until(lambda: forward_comments()[1] == "", "our rules are before his")
+        assert (await dial(world.path, World.machine, port))[0] == "", "appended, and bypassed"
+        shell("", f"iptables -D {refusal}")
+        assert (await reached(world.path, World.machine, port))[0] == "c"
+        shell("", "nft add table inet mine")
+        shell("", "nft add chain inet mine f '{ type filter hook forward priority 10; }'")
+        shell("", f"nft add rule inet mine f meta l4proto tcp ct original proto-dst {port} drop")
+        assert (await dial(world.path, World.machine, port))[0] == "", "a drop was overruled"
+        await network.purge()
+        assert forward_comments() == [""], "rules of ours are left"
+        server.close()
+        world.close()
+
+
+def test_what_the_administrator_refuses_stays_refused() -> None:
+    machine(administrator)
+
+
+async def shut_by_default(base: Path) -> None:
+    async with plugin(base, {"host_ip": "127.0.0.1", "open_forward": False}) as network:
+        world = World(base)
+        shell("", "iptables -P FORWARD DROP")
+        option = (("com.docker.network.bridge.host_binding_ipv4", World.machine),)
+        await network.create(Network(id="7" * 64, name="open", options=option))
+        made, servers = {}, []
+        for name, wanted, address in (
+            ("local", "bridge", ""),
+            ("named", "bridge", World.machine),
+            ("option", "open", ""),
+        ):
+            ports = (PortMapping(container_port=80, host_ip=address),)
+            made[name] = await joined(network, name, wanted, ports=ports)
+            servers.append(Server(made[name].path, 80, name))
+        port = {name: sandbox.ports[0].host_port for name, sandbox in made.items()}
+        assert (await reached("", "127.0.0.1", port["local"]))[0] == "local"
+        assert (await dial(world.path, World.machine, port["named"]))[0] == "", "a chain was opened"
+        shell("", "iptables -P FORWARD ACCEPT")
+        assert (await dial(world.path, World.machine, port["local"]))[0] == ""
+        for name in ("named", "option"):
+            assert (await reached(world.path, World.machine, port[name]))[0] == name
+        for server in servers:
+            server.close()
+        world.close()
+
+
+def test_ports_may_be_shut_to_the_world_by_default() -> None:
+    machine(shut_by_default)
+
+
 async def flushed(base: Path) -> None:
     async with plugin(base) as network:
         ports = (PortMapping(container_port=80),)
         sandbox = await joined(network, "c", "bridge", ports=ports)
         server, port = Server(sandbox.path, 80, "c"), sandbox.ports[0].host_port
         shell("", "nft flush ruleset")
-        await asyncio.sleep(0.3)
+        await until(
+            lambda: "ports4" in shell("", "nft list table inet sg"),
+            "the firewall did not come back",
+        )
         assert (await reached("", "127.0.0.1", port))[0] == "c", "the firewall did not come back"
         shell("", "nft flush ruleset")
         other = await joined(network, "d", "bridge", ports=(PortMapping(container_port=80),))
         again = Server(other.path, 80, "d")
-        await asyncio.sleep(0.3)
         assert (await reached("", "127.0.0.1", other.ports[0].host_port))[0] == "d"
         server.close()
         again.close()
