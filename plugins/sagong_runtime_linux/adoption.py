@@ -42,6 +42,7 @@ def adopt_container(monitor: Monitor, container_id: str) -> None:
     group = container_cgroup(monitor.layout, state["cgroup"])
     container = Container(state, directory, group)
     container.started_at = state["started_at"]
+    container.claim()
     monitor.containers[container_id] = container
     monitor.group.adopt(state)
     session = monitor.make_session(container, state["session"], directory)
@@ -107,6 +108,9 @@ def _take_over(
 def _reaped_code(monitor: Monitor, identity: process.ProcessId) -> int:
     """The code that the launcher saw; 255, as containerd's, when nobody did."""
     status = monitor.inherited.reaped.get((identity.pid, identity.started))
+    if status is None:
+        # It ended after the launcher had forked us.
+        status = monitor.ask_launcher(identity.pid, identity.started)
     return UNKNOWN_CODE if status is None else exit_code(status)
 
 

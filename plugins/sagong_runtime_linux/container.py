@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from sagong.linux.cgroup import Cgroup
 from sagong_runtime_linux.directory import write_record
 from sagong_runtime_linux.logs import timestamp
 from sagong_runtime_linux.oom import OomWatch
+from sagong_runtime_linux.operations import StartError
 from sagong_runtime_linux.session import Session
 
 if TYPE_CHECKING:
@@ -36,6 +38,28 @@ class Container:
         self.started_at = 0.0
         self.finished_at = 0.0
         self.cleaned = False
+        self._claim = -1
+
+    def claim(self) -> None:
+        """Have the container alone: two monitors would each read half of its output.
+
+        The lock is the process's own, so no fork keeps it; it ends with its holder. It is on the
+        spec because nobody in a monitor opens that, and any closing would release the lock.
+        """
+        self._claim = os.open(f"{self.directory}/spec.json", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fcntl.lockf(self._claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self.release()
+            raise StartError(
+                "unavailable", f"another monitor watches container {self.id}"
+            ) from None
+
+    def release(self) -> None:
+        """Give the container up."""
+        if self._claim >= 0:
+            os.close(self._claim)
+            self._claim = -1
 
     def watch_memory(self, loop: Loop, tell: Callable[[], None]) -> None:
         """Begin to notice out-of-memory kills."""

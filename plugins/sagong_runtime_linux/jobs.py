@@ -12,6 +12,7 @@ from sagong.linux import process, syscalls
 from sagong.linux.cgroup import CgroupLayout
 from sagong_runtime_linux import messages
 from sagong_runtime_linux.cgroups import container_cgroup, resolved_limits
+from sagong_runtime_linux.process_facts import process_facts
 
 __all__ = ["perform"]
 
@@ -80,7 +81,8 @@ def _limit(layout: CgroupLayout, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _processes(layout: CgroupLayout, request: dict[str, Any]) -> dict[str, Any]:
-    return {"pids": container_cgroup(layout, request["cgroup"]).pids()}
+    pids = container_cgroup(layout, request["cgroup"]).pids()
+    return {"pids": pids, "facts": process_facts(pids)}
 
 
 def _sweep(layout: CgroupLayout, request: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+import weakref
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -20,6 +21,8 @@ __all__ = ["Links"]
 _CONNECT_SECONDS = 10.0
 _RESTART_SECONDS = 3.0
 _PAUSE_SECONDS = 0.05
+# A monitor that dies may still accept one connection; after that one is lost, its socket is dead.
+_ASK_ATTEMPTS = 3
 
 
 class Links:
@@ -31,13 +34,16 @@ class Links:
         log: logging.Logger,
         event: Callable[[str, dict[str, Any]], None],
         monitor_gone: Callable[[str], None],
+        running: Callable[[str], list[str]],
     ) -> None:
         self._directory = directory
         self._log = log
         self._event = event
         self._monitor_gone = monitor_gone
+        self._running = running
         self._monitors: dict[str, Connection] = {}
-        self._locks: dict[str, asyncio.Lock] = {}
+        # A lock lives as long as somebody holds it or waits for it.
+        self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._launcher: Connection | None = None
         self._lost = asyncio.Event()
         self._closing = False
@@ -103,8 +109,16 @@ class Links:
             if connection is not None:
                 connection.close()
 
+    def _lock(self, key: str) -> asyncio.Lock:
+        """Who looks for a monitor of the key waits for who makes one."""
+        return self._locks.setdefault(key, asyncio.Lock())
+
     async def find(self, key: str) -> Connection | None:
         """The monitor of this key if one lives."""
+        async with self._lock(key):
+            return await self._find(key)
+
+    async def _find(self, key: str) -> Connection | None:
         known = self._monitors.get(key)
         if known is not None and not known.closed:
             return known
@@ -125,18 +139,47 @@ class Links:
     async def obtain(self, key: str, *, fresh: bool = False, new: bool = False) -> Connection:
         """The monitor of this key, made if none lives. `new` skips the search (a new container),
         `fresh` lets the launcher drop lifelines of former runs."""
-        async with self._locks.setdefault(key, asyncio.Lock()):
-            found = None if new else await self.find(key)
+        async with self._lock(key):
+            found = None if new else await self._find(key)
             return found or await self._fork_monitor(key, fresh=fresh)
 
     async def _fork_monitor(self, key: str, *, fresh: bool) -> Connection:
+        """A monitor that has adopted what its predecessor left, before anybody else can ask it."""
         connection = await self._dial_patiently(
             f"monitor {key}",
             lambda message: self._event(key, message),
             lambda: self._gone(key),
         )
         connection.begin_with({"op": "monitor", "key": key, "fresh": fresh})
+        left = self._running(key)
+        if left:
+            try:
+                await connection.ask({"op": "adopt", "ids": left})
+            except (SagongError, asyncio.CancelledError):
+                connection.close()
+                raise
         return self._keep(key, connection)
+
+    async def ask(
+        self,
+        key: str,
+        request: dict[str, Any],
+        *,
+        again: Callable[[], Awaitable[bool]] | None = None,
+        new: bool = False,
+    ) -> dict[str, Any]:
+        """An answer of the key's monitor; when it died meanwhile, of its successor.
+
+        Without `again` the request may be sent twice; else it is called after a death and says
+        whether the request left no trace. `new` is for a container that has a monitor of its own.
+        """
+        for _ in range(_ASK_ATTEMPTS - 1):
+            try:
+                return await (await self.obtain(key, fresh=new, new=new)).ask(request)
+            except Unavailable:
+                if again is not None and not await again():
+                    raise
+        return await (await self.obtain(key, fresh=new, new=new)).ask(request)
 
     def _keep(self, key: str, connection: Connection) -> Connection:
         self._monitors[key] = connection
@@ -147,7 +190,6 @@ class Links:
         if connection is None or not connection.closed:
             return  # A younger monitor of this key serves.
         del self._monitors[key]
-        self._locks.pop(key, None)
         if not self._closing:
             self._monitor_gone(key)
 

@@ -43,7 +43,7 @@ class Loop:
         self._epoll = select.epoll()
         self._ready: dict[int, Ready] = {}
         self._timers: list[Timer] = []
-        self._running = True
+        self.running = True
 
     def add(self, descriptor: int, mask: int, ready: Ready) -> None:
         """Call `ready(events)` when the descriptor is."""
@@ -70,11 +70,11 @@ class Loop:
 
     def stop(self) -> None:
         """Leave `run` after the present round."""
-        self._running = False
+        self.running = False
 
     def run(self) -> None:
         """Serve until `stop`."""
-        while self._running:
+        while self.running:
             for descriptor, events in self._wait():
                 ready = self._ready.get(descriptor)
                 if ready is not None:

@@ -87,6 +87,8 @@ class Monitor:
         self.add_channel(first, reader)
         # The request is there already: the child works while we make ourselves known.
         self._channels[0].take(b"")
+        if not self.loop.running:
+            return
         self._listen()
         os.chdir(self.directory.base)
         lean.show_title(f"sagong-monitor {self.key}", self.inherited.arguments)
@@ -182,6 +184,7 @@ class Monitor:
         directory = self.directory.container(container_id)
         group = container_cgroup(self.layout, request["cgroup"])
         container = Container(request, directory, group)
+        container.claim()
         session = self.make_session(container, request["session"], directory)
         container.session = session
         stage = Stage(self.directory.root, directory, self.layout)
@@ -258,6 +261,7 @@ class Monitor:
     def _abandon(self, container: Container) -> None:
         """A failed start leaves nothing: no process, no cgroup, no FIFO, no log it began."""
         self.containers.pop(container.id, None)
+        container.release()
         with contextlib.suppress(OSError):
             container.group.kill(seconds=2.0)
         container.remove_cgroup()
@@ -285,6 +289,7 @@ class Monitor:
     def _clean(self, container: Container) -> None:
         container.remove_cgroup()
         container.cleaned = True
+        container.release()
         self.tell({"event": "cleaned", "id": container.id})
         self.leave_if_idle()
 
@@ -411,9 +416,13 @@ class Monitor:
 
     def _adopt(self, channel: Channel, number: int, request: dict[str, Any]) -> None:
         self._used = True
-        for container_id in request["ids"]:
-            if container_id not in self.containers:
-                adopt_container(self, container_id)
+        try:
+            for container_id in request["ids"]:
+                if container_id not in self.containers:
+                    adopt_container(self, container_id)
+        except StartError:
+            self.leave_if_idle()
+            raise
         self._hello(channel, number, request)
 
     def _deposit(self, channel: Channel, number: int, request: dict[str, Any]) -> None:

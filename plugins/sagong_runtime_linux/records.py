@@ -152,3 +152,21 @@ class Records:
                 record = ExecRecord(pid=state["pid"], code=code["code"] if code else None)
                 found[path.name] = record
         return found
+
+    def load(self, spec: RunSpec, state: dict[str, Any]) -> Record:
+        """A run as its files tell it."""
+        record = Record(spec, state["key"], state["cgroup"])
+        record.pid, record.started = state["pid"], state["started"]
+        record.started_at = state["started_at"]
+        record.starting = False
+        record.paused = self.marked(spec.id, "paused")
+        record.execs = self.execs(spec.id)
+        return record
+
+    def withdraw_exec(self, container_id: str, exec_id: str) -> bool:
+        """Remove what stands of an exec whose program was never let go; False when it was."""
+        path = self._directory.execution(container_id, exec_id)
+        if read_record(f"{path}/state.json") is not None:
+            return False
+        shutil.rmtree(path, ignore_errors=True)
+        return True

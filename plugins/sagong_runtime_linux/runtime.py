@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import contextlib
+import weakref
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
@@ -35,7 +36,6 @@ from sagong.errors import (
     Unavailable,
 )
 from sagong.host import Host
-from sagong_runtime_linux.connection import Connection
 from sagong_runtime_linux.directory import RunDirectory
 from sagong_runtime_linux.links import Links
 from sagong_runtime_linux.planning import HostFacts, cgroup_path, exec_request, run_request
@@ -63,9 +63,12 @@ class RuntimeLinux:
         self._directory = RunDirectory(str(host.run))
         self._files = Records(self._directory)
         self._records: dict[str, Record] = {}
-        self._locks: dict[str, asyncio.Lock] = {}
+        # A lock lives as long as somebody holds it or waits for it.
+        self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._links = Links(self._directory, host.log, self._event, self._monitor_gone)
+        self._links = Links(
+            self._directory, host.log, self._event, self._monitor_gone, self._watched
+        )
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -138,16 +141,17 @@ class RuntimeLinux:
         return record.container()
 
     async def _ask_start(self, record: Record, request: dict[str, Any]) -> dict[str, Any]:
-        """A group's monitor may be ending just now: then a new one is made."""
+        """A group's monitor may end or die just now: its successor starts the container."""
         alone = not record.spec.group
-        link = await self._links.obtain(record.key, fresh=alone, new=alone)
-        try:
-            return await link.ask(request)
-        except Unavailable:
+
+        async def again() -> bool:
             if alone or self._files.state(record.spec.id) is not None:
-                raise
-        link = await self._links.obtain(record.key)
-        return await link.ask(request)
+                return False
+            await self._links.job("sweep", cgroup=record.cgroup)
+            self._files.create(record.spec)
+            return True
+
+        return await self._links.ask(record.key, request, again=again, new=alone)
 
     async def _undo(self, record: Record, error: SagongError) -> None:
         """Nothing stays of a failed start, even when its monitor died in the middle."""
@@ -198,10 +202,16 @@ class RuntimeLinux:
     async def _exec(self, record: Record, request: ExecRequest) -> ExecStatus:
         message = exec_request(record.spec, request, self._facts, cgroup=record.cgroup)
         new = record.execs[request.exec_id] = ExecRecord()
+
+        async def again() -> bool:
+            return self._files.withdraw_exec(record.spec.id, request.exec_id)
+
         try:
-            answer = await (await self._monitor(record)).ask(message)
+            answer = await self._links.ask(record.key, message, again=again)
         except SagongError:
             record.execs.pop(request.exec_id, None)
+            # What a monitor started before it died is found by who asks again.
+            record.execs = self._files.execs(record.spec.id) | record.execs
             raise
         new.pid = answer["pid"]
         stream = self._address(record, answer["token"])
@@ -231,7 +241,7 @@ class RuntimeLinux:
             "stdin": request.stdin,
             "replay": request.replay,
         }
-        answer = await (await self._monitor(record)).ask(message)
+        answer = await self._links.ask(record.key, message)
         return self._address(record, answer["token"])
 
     def _address(self, record: Record, token: str) -> Address:
@@ -249,20 +259,9 @@ class RuntimeLinux:
             "columns": request.columns,
         }
         try:
-            await (await self._monitor(record)).ask(message)
+            await self._links.ask(record.key, message)
         except FailedPrecondition as error:
             raise NotFound(error.message) from None
-
-    async def _monitor(self, record: Record) -> Connection:
-        """The container's monitor, or a successor that has adopted it."""
-        found = await self._links.find(record.key)
-        if found is not None:
-            return found
-        await self._succeed(record.key)
-        found = await self._links.find(record.key)
-        if found is None:
-            raise Unavailable(f"the monitor of container {record.spec.id} can't be replaced")
-        return found
 
     # -- control -------------------------------------------------------------------------------
 
@@ -315,7 +314,7 @@ class RuntimeLinux:
         """The container's processes."""
         record = self._running(container.id)
         answer = await self._links.job("processes", cgroup=record.cgroup)
-        return ProcessList(pids=tuple(answer["pids"]))
+        return msgspec.convert(answer, ProcessList)
 
     async def list(self) -> ContainerList:
         """All containers."""
@@ -333,7 +332,6 @@ class RuntimeLinux:
             record = self._records.get(container.id)
             if record is not None:
                 await self._whole(self._remove(record))
-        self._locks.pop(container.id, None)
 
     async def _remove(self, record: Record) -> None:
         if record.exit is None:
@@ -345,7 +343,7 @@ class RuntimeLinux:
     async def _await_end(self, record: Record) -> None:
         """Its output may be held back for somebody to attach; nobody will now."""
         with contextlib.suppress(SagongError):
-            await (await self._monitor(record)).ask({"op": "let_go", "id": record.spec.id})
+            await self._links.ask(record.key, {"op": "let_go", "id": record.spec.id})
         try:
             await asyncio.wait_for(record.ended.wait(), _REMOVE_SECONDS)
         except TimeoutError:
@@ -418,19 +416,21 @@ class RuntimeLinux:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
+    def _watched(self, key: str) -> builtins.list[str]:
+        """Containers that a monitor of this key must watch."""
+        mine = (r for r in self._records.values() if r.key == key)
+        return [r.spec.id for r in mine if r.exit is None and not r.starting]
+
     async def _succeed(self, key: str) -> None:
         """Let a new monitor adopt the containers of a dead one."""
         for attempt in range(_ADOPT_ATTEMPTS):
-            ids = [
-                r.spec.id
-                for r in self._records.values()
-                if r.key == key and r.exit is None and not r.starting
-            ]
+            ids = self._watched(key)
             if not ids:
                 return
             try:
                 link = await self._links.obtain(key)
                 await link.ask({"op": "adopt", "ids": ids})
+                self._learn_exec_codes(ids)
             except SagongError as error:
                 self._host.log.warning(
                     "no successor for a monitor yet", extra={"key": key, "error": error.message}
@@ -438,6 +438,13 @@ class RuntimeLinux:
                 await asyncio.sleep(0.05 * (attempt + 1))
             else:
                 return
+
+    def _learn_exec_codes(self, ids: builtins.list[str]) -> None:
+        """A monitor may die between writing a code and telling it."""
+        for container_id in ids:
+            known = self._records[container_id].execs
+            for exec_id, found in self._files.execs(container_id).items():
+                known.setdefault(exec_id, found).code = found.code
 
     async def _adopt_all(self) -> None:
         """Read the directory: what runs is taken over, what ended is told, the rest swept."""
@@ -449,7 +456,7 @@ class RuntimeLinux:
             if spec is None or state is None:
                 await self._sweep_failed(container_id, spec)
                 continue
-            record = self._load(spec, state)
+            record = self._records[container_id] = self._files.load(spec, state)
             keys.setdefault(record.key, []).append(container_id)
         for key, ids in keys.items():
             await self._adopt_key(key, ids)
@@ -460,16 +467,6 @@ class RuntimeLinux:
             parent = self._config.cgroup_parent
             await self._links.job("sweep", cgroup=cgroup_path(spec, parent))
         self._files.remove(container_id)
-
-    def _load(self, spec: RunSpec, state: dict[str, Any]) -> Record:
-        record = Record(spec, state["key"], state["cgroup"])
-        record.pid, record.started = state["pid"], state["started"]
-        record.started_at = state["started_at"]
-        record.starting = False
-        record.paused = self._files.marked(spec.id, "paused")
-        record.execs = self._files.execs(spec.id)
-        self._records[spec.id] = record
-        return record
 
     async def _adopt_key(self, key: str, ids: builtins.list[str]) -> None:
         """By its living monitor, by the exit file, or by a successor."""

@@ -107,6 +107,9 @@ class Start:
                 data, descriptors = process.receive_descriptors(self._channel, _MESSAGE_SIZE, 2)
             except BlockingIOError:
                 return
+            except ConnectionResetError:
+                # It ended without reading our "go": told once, ahead of what it said before.
+                continue
             except OSError:
                 data, descriptors = b"", ()
             if not data:

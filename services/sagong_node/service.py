@@ -57,7 +57,7 @@ from sagong_node.execution import Execution
 from sagong_node.ground import Ground
 from sagong_node.lifecycle import Lifecycle
 from sagong_node.logs import LogReader
-from sagong_node.processes import process_facts
+from sagong_node.processes import shown_process
 from sagong_node.records import ContainerRecord, SandboxRecord
 from sagong_node.registry import Registry
 from sagong_node.streams import StreamServer
@@ -315,7 +315,7 @@ class NodeService:
         """Processes of a container."""
         self._running(ref.id)
         found = await self._runtime.processes(ContainerRef(id=ref.id))
-        return TopResult(processes=tuple(process_facts(found.pids)))
+        return TopResult(processes=tuple(map(shown_process, found.facts)))
 
     def dial(self, request: DialRequest) -> Address:
         """A raw stream to a port of a sandbox."""

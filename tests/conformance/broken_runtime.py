@@ -18,6 +18,7 @@ from sagong.contracts.runtime import (
     ExecStatus,
     Limits,
     Process,
+    ProcessList,
     RunSpec,
     SignalRequest,
 )
@@ -175,6 +176,13 @@ class PausesInName(RuntimeLinux):
         self._set_paused(self._running(container.id), paused=True)
 
 
+class ShowsPidsAlone(RuntimeLinux):
+    caught_by = "processes_are_shown_as_ps_does"
+
+    async def processes(self, container: ContainerRef) -> ProcessList:
+        return replace(await super().processes(container), facts=())
+
+
 class RunsExecsAgain(RuntimeLinux):
     caught_by = "exec_status_is_kept"
 
@@ -237,6 +245,7 @@ MUTATIONS = (
     NeverReplays,
     PausesInName,
     RunsExecsAgain,
+    ShowsPidsAlone,
     StartsTwice,
     SwallowsSignals,
     TellsTheEndTwice,

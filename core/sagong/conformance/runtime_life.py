@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from pathlib import Path
 
 from sagong.conformance.runtime_lab import (
@@ -25,6 +26,7 @@ from sagong.contracts.runtime import (
     ResizeRequest,
     SignalRequest,
     UpdateRequest,
+    User,
 )
 from sagong.errors import (
     AlreadyExists,
@@ -185,6 +187,27 @@ async def check_processes_are_the_containers(lab: RuntimeLab) -> None:
     found = (await lab.runtime.processes(ContainerRef(id=spec.id))).pids
     assert container.pid in found
     assert len(found) == 3
+    await stream.close()
+
+
+async def check_processes_are_shown_as_ps_does(lab: RuntimeLab) -> None:
+    """Parent, user, words, state and start; what the program's own name is may hold anything."""
+    script = "sleep 1000 & echo ready; wait"
+    process = lab.process(script, user=User(uid=1234, gid=1234))
+    stream = await lab.attached(lab.spec(process))
+    await stream.until(b"ready")
+    container = await lab.runtime.inspect(ContainerRef(id=lab.made[-1]))
+    found = await lab.runtime.processes(ContainerRef(id=container.id))
+    facts = {fact.pid: fact for fact in found.facts}
+    assert sorted(facts) == sorted(found.pids), f"facts of {sorted(facts)}, pids {found.pids}"
+    first = facts.pop(container.pid)
+    assert first.args == ("sh", "-c", script), f"args {first.args}"
+    assert first.user == 1234, f"user {first.user}"
+    (child,) = facts.values()
+    assert (child.parent, child.args) == (first.pid, ("sleep", "1000")), f"child {child}"
+    assert child.state in "SRD", f"state {child.state!r}"
+    uptime = time.clock_gettime(time.CLOCK_BOOTTIME)
+    assert uptime - 60 < first.started <= child.started <= uptime + 1, f"started {first.started}"
     await stream.close()
 
 

@@ -45,6 +45,7 @@ __all__ = [
     "Namespaces",
     "OutOfMemory",
     "Process",
+    "ProcessFacts",
     "ProcessList",
     "ResizeRequest",
     "Rlimit",
@@ -299,10 +300,32 @@ class UpdateRequest(Message):
     limits: Limits
 
 
+class ProcessFacts(Message):
+    """A process as ps(1) shows it, from /proc/PID; ids are the host's, times are seconds.
+
+    `user` is the effective uid, `state` the letter of proc(5), `tty` the device number (0: none),
+    `started` counts from the machine's boot; `args` is empty for a process that shows none.
+    """
+
+    pid: int
+    parent: int
+    user: int
+    state: str
+    tty: int
+    cpu: float
+    started: float
+    name: str
+    args: tuple[str, ...] = ()
+
+
 class ProcessList(Message):
-    """Pids, as the host sees them, of all processes in a container."""
+    """All processes in a container: pids as the host sees them, and facts of those that live on.
+
+    The runtime gives the facts, since whoever asks is sandboxed and can't read them in /proc.
+    """
 
     pids: tuple[int, ...]
+    facts: tuple[ProcessFacts, ...] = ()
 
 
 class Exited(Message):

@@ -22,9 +22,12 @@ from sagong.contracts.runtime import (
     ExecRequest,
     LogSpec,
     Namespaces,
+    ResizeRequest,
     SignalRequest,
 )
 from sagong.errors import Unavailable
+from sagong.linux import process
+from sagong_runtime_linux.messages import encode
 
 pytestmark = [
     pytest.mark.root,
@@ -170,6 +173,80 @@ async def test_group_survives_its_monitor() -> None:
         await wait_until(lambda: not made.monitors(), "the end of the group's monitor")
 
 
+async def kill_monitor_unnoticed(made: Rig) -> None:
+    """-9 while the plugin can't look: what it asks next goes to a monitor that is dead."""
+    await wait_until(lambda: len(made.monitors()) == 1, "the monitor")
+    (pid,) = made.monitors()
+    pidfd = os.pidfd_open(pid)
+    os.kill(pid, signal.SIGKILL)
+    process.wait_ended(pidfd, 30.0)
+    os.close(pidfd)
+
+
+async def test_start_at_a_monitors_death_joins_its_group() -> None:
+    """The successor adopts before it serves: once a start that came first made new namespaces."""
+    async with rig() as made:
+        lab = made.lab()
+        spaces = Namespaces(ipc="group", uts="group", pid="group")
+        shared = {"group": "pod-x", "namespaces": spaces}
+        first = await lab.running(**shared)
+        await kill_monitor_unnoticed(made)
+        second = await lab.running(**shared)
+        for kind in ("ipc", "uts", "pid"):
+            one, other = (os.readlink(f"/proc/{c.pid}/ns/{kind}") for c in (first, second))
+            assert one == other
+        assert len(made.monitors()) == 1
+        await lab.clean()
+
+
+async def test_requests_at_a_monitors_death_reach_its_successor() -> None:
+    """Attach, exec and resize that went to a dead monitor are answered by the next one."""
+    async with rig() as made:
+        lab = made.lab()
+        spec = lab.spec(lab.process("while read x; do echo got-$x; done", stdin=True, tty=True))
+        await lab.runtime.run(spec)
+        await kill_monitor_unnoticed(made)
+        stream = await lab.attach(spec.id, stdin=True)
+        await stream.write(b"one\n")
+        await stream.until(b"got-one")
+        await stream.close()
+        await kill_monitor_unnoticed(made)
+        await lab.runtime.resize(ResizeRequest(id=spec.id, rows=30, columns=90))
+        await kill_monitor_unnoticed(made)
+        request = ExecRequest(id=spec.id, exec_id="e", process=lab.process("echo hi; exit 3"))
+        status = await lab.runtime.exec(request)
+        assert status.stream is not None
+        stream = await Stream.open(status.stream)
+        await stream.until(b"hi")
+        await stream.close()
+        await lab.clean()
+
+
+async def test_a_container_has_one_monitor() -> None:
+    """Who is asked to adopt what another monitor watches refuses, and leaves the socket alone."""
+    async with rig() as made:
+        lab = made.lab()
+        container = await lab.running()
+        monitors = made.monitors()
+        (path,) = (made.run / "s").iterdir()
+        inode = path.stat().st_ino
+        asked: list[dict[str, object]] = [
+            {"op": "monitor", "key": container.id},
+            {"n": 1, "op": "adopt", "ids": [container.id]},
+        ]
+        reader, writer = await asyncio.open_unix_connection(str(made.run / "launcher.sock"))
+        writer.write(b"".join(encode(message) for message in asked))
+        answer = await asyncio.wait_for(reader.read(), 30.0)
+        writer.close()
+        assert b'"unavailable"' in answer
+        assert made.monitors() == monitors
+        assert path.stat().st_ino == inode
+        stream = await lab.attach(container.id)
+        await lab.runtime.signal(SignalRequest(id=container.id, signal=9))
+        assert (await stream.rest()).code == 137
+        await lab.clean()
+
+
 async def test_exec_survives_its_monitor() -> None:
     """An exec'd process runs on, and its code is known."""
     async with rig() as made:
@@ -271,22 +348,21 @@ async def test_plugin_needs_no_rights() -> None:
         assert found.stdout == "b'hello\\n' 3\n", found.stderr
 
 
-def mounts_but_namespaces() -> list[str]:
-    """The machine's mounts without pinned namespaces, which other instances make meanwhile."""
+def mounts_below(directory: Path) -> list[str]:
+    """The machine's mounts there; elsewhere others mount meanwhile."""
     lines = Path("/proc/self/mountinfo").read_text().splitlines()
-    return [line for line in lines if "nsfs" not in line]
+    return [line for line in lines if str(directory) in line]
 
 
 async def test_failures_leave_no_mounts() -> None:
     """Neither on the host nor below the run directory."""
     async with rig() as made:
         lab = made.lab()
-        before = mounts_but_namespaces()
         for _ in range(3):
             with pytest.raises(Exception, match="not found"):
                 await lab.runtime.run(lab.spec(lab.process("nonsense", "x")))
         await lab.shell("true")
-        assert mounts_but_namespaces() == before
+        assert not mounts_below(made.base)
         await lab.clean()
         assert not list((made.run / "containers").iterdir())
         await wait_until(lambda: not list((made.run / "s").iterdir()), "sockets to be removed")
