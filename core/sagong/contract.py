@@ -28,6 +28,7 @@ __all__ = [
     "MethodSpec",
     "SlotSpec",
     "conforms",
+    "filling",
     "method",
     "schema",
     "slot",
@@ -148,9 +149,12 @@ def slot_of(protocol: type) -> SlotSpec:
     if declared is None:
         raise TypeError(f"{protocol.__qualname__} is not a slot: decorate it with @slot(...)")
     name, version, events = declared
+    # A version 2 may extend the class of version 1: what it inherits is its own, too.
+    kinds = [base for base in reversed(protocol.__mro__) if "__sagong_slot__" in vars(base)]
     methods = {
         key: _read_method(name, version, protocol, key, function)
-        for key, function in vars(protocol).items()
+        for kind in kinds
+        for key, function in vars(kind).items()
         if not key.startswith("_") and inspect.isfunction(function)
     }
     return SlotSpec(name, version, protocol, methods, events)
@@ -181,6 +185,22 @@ def _read_method(
 
 def _is_message(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, Message)
+
+
+def filling(plugin: object, protocol: type) -> object:
+    """What of a plugin fills a slot: itself, or its attribute `implementation`.
+
+    That may be a mapping by protocol, where versions of a contract have methods of the same names.
+    """
+    implementation = getattr(plugin, "implementation", plugin)
+    if not isinstance(implementation, collections.abc.Mapping):
+        return implementation
+    if protocol not in implementation:
+        raise InvalidArgument(
+            f"{type(plugin).__name__}.implementation has nothing for {slot_of(protocol).wire_name}"
+        )
+    filled: object = implementation[protocol]
+    return filled
 
 
 def conforms(protocol: type, candidate: object) -> None:

@@ -38,11 +38,24 @@ import msgspec
 
 from sagong.contract import Message
 
-__all__ = ["Host"]
+__all__ = ["Host", "Providers"]
 
 S = TypeVar("S")
 C = TypeVar("C", bound=msgspec.Struct)
 M = TypeVar("M", bound=Message)
+
+
+class Providers(Protocol):
+    """The instances of one slot that there are now; `host.use(protocol, name)` calls one of them."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Their names; "" is the one without a name."""
+        ...
+
+    def follow(self) -> AsyncIterator[tuple[str, ...]]:
+        """The names now, and again whenever a unit that fills the slot is added or taken away."""
+        ...
 
 
 class Host(Protocol):
@@ -51,6 +64,11 @@ class Host(Protocol):
     @property
     def name(self) -> str:
         """The plugin's instance name, unique on this machine (`state-local`, `docker`)."""
+        ...
+
+    @property
+    def instance(self) -> str:
+        """Its name among several providers of its slot; "" is the default one."""
         ...
 
     @property
@@ -84,8 +102,13 @@ class Host(Protocol):
         """A proxy for the slot's provider, today's and every later one's.
 
         `instance` chooses among several providers of one slot (`State, "local"`). Calls wait for a
-        provider until their deadline; see `sagong.call.deadline`.
+        provider until their deadline; see `sagong.call.deadline`. Where the manifest grants every
+        instance, the name may come from a user: `NotFound` lists those that there are.
         """
+        ...
+
+    def providers(self, protocol: type) -> Providers:
+        """The instances of a slot of which the manifest grants every one (`instance = "*"`)."""
         ...
 
     def emit(self, event: Message) -> None:
@@ -96,6 +119,7 @@ class Host(Protocol):
         """Events of the slot's provider, over its restarts and swaps.
 
         `None` comes first and whenever events may have been missed: read the whole state again.
+        It ends when the instance is taken away.
         """
         ...
 

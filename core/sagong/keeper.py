@@ -104,6 +104,8 @@ class Keeper:
             if old is not None:
                 os.close(old)
             self._kept[name] = descriptors[0]
+        elif word == "drop" and name in self._kept:
+            os.close(self._kept.pop(name))
         return True
 
     def _reap(self) -> None:

@@ -19,6 +19,7 @@ import msgspec
 from sagong.errors import InvalidArgument, NotFound
 
 __all__ = [
+    "EVERY",
     "Capability",
     "Companion",
     "DeviceRight",
@@ -57,7 +58,10 @@ class Plugin(_Table, frozen=True):
 
 
 class Uses(_Table, frozen=True):
-    """Calls to a slot: which methods (all if none is named), of which instance."""
+    """Calls to a slot: which methods (all if none is named), of which instance.
+
+    Instance "" is the default provider, "*" every one. `optional`: it can do without.
+    """
 
     version: int
     why: str
@@ -65,14 +69,16 @@ class Uses(_Table, frozen=True):
     methods: tuple[str, ...] = ()
     rules: tuple[dict[str, tuple[str, ...]], ...] = ()
     slot: str = ""
+    optional: bool = False
 
 
 class Hears(_Table, frozen=True):
-    """Events of a slot."""
+    """Events of a slot, of instances as in `Uses`."""
 
     why: str
     version: int = 1
     instance: str = ""
+    optional: bool = False
 
 
 class Streams(_Table, frozen=True):
@@ -172,7 +178,7 @@ class Manifest(_Table, frozen=True):
     """A whole `plugin.toml`."""
 
     plugin: Plugin
-    provides: dict[str, int] = {}
+    provides: dict[str, int | tuple[int, ...]] = {}
     uses: dict[str, Uses] = {}
     hears: dict[str, Hears] = {}
     streams: dict[str, Streams] = {}
@@ -182,11 +188,25 @@ class Manifest(_Table, frozen=True):
     restart: Restart = Restart()
     companion: Companion | None = None
 
+    def versions(self, slot: str) -> tuple[int, ...]:
+        """The versions of a slot's contract that it fills; none if it does not fill the slot."""
+        given = self.provides.get(slot, ())
+        return (given,) if isinstance(given, int) else given
+
+    def provided(self) -> Iterator[tuple[str, int]]:
+        """Each slot and version that it fills."""
+        for slot in self.provides:
+            for version in self.versions(slot):
+                yield slot, version
+
     def used_slots(self) -> Iterator[tuple[str, Uses]]:
         """Each use with its slot: the table's key, or `slot` where one slot is used twice."""
         for key, use in self.uses.items():
             yield use.slot or key, use
 
+
+# As an instance: every provider of the slot, those that come later too.
+EVERY = "*"
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
 _SIZE = re.compile(r"(\d+)([KMG]?)")
@@ -219,6 +239,10 @@ def _problems(manifest: Manifest) -> Iterator[str]:
         yield "plugin: give either class (package:Class) or command, not both"
     if plugin.class_ and plugin.class_.count(":") != 1:
         yield f"plugin.class {plugin.class_!r}: write it as package:Class"
+    for slot in manifest.provides:
+        versions = manifest.versions(slot)
+        if not versions or min(versions) < 1 or len(set(versions)) < len(versions):
+            yield f"provides.{slot}: a version such as 1, or several such as [1, 2]"
     for path, why in _reasons(manifest):
         if len(why.strip()) < 3:
             yield f"{path}.why: say why this right is needed"

@@ -25,20 +25,19 @@ from typing import Any, TypeVar
 import msgspec
 import zmq
 
-from sagong.bus import Access, Provider, Route, proxy
+from sagong.bus import Access, Branches, Provider, Route, Switchboard, proxy
 from sagong.bus.events import Emitter, events_spec
 from sagong.bus.watch import wait_disconnected
 from sagong.call import current, detached
-from sagong.contract import Message, conforms, slot_of
+from sagong.contract import Message, conforms, filling, slot_of
+from sagong.contracts import find as find_contract
 from sagong.contracts.kernel import (
     AccessEntry,
     Attendance,
     Done,
-    DownEntry,
     Kernel,
     Order,
     ProcessReport,
-    RouteEntry,
     SpanList,
 )
 from sagong.errors import Gone, InvalidArgument, NotFound, SagongError, Unavailable
@@ -60,12 +59,13 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     plugin: str
     class_: str
     generation: int
+    instance: str = ""
     kernel: str
     bus: str
     data: str
     run: str
     root: str
-    provides: dict[str, int] = {}
+    provides: tuple[tuple[str, int], ...] = ()
     uses: tuple[tuple[str, int, str], ...] = ()
     settings: dict[str, Any] = {}
     listeners: dict[str, int] = {}
@@ -98,20 +98,15 @@ class ProcessHost:
 
     def __init__(self, launch: Launch) -> None:
         self.name = launch.unit
+        self.instance = launch.instance
         self.data = Path(launch.data)
         self.run = Path(launch.run)
         self.root = Path(launch.root)
         self.log = logging.getLogger(f"sagong.{launch.unit}")
         self._launch = launch
         self._context: zmq.Context[Any] = zmq.Context()
-        self._routes = {
-            (slot, version, instance): Route(self._context, f"{slot} {instance}".strip())
-            for slot, version, instance in launch.uses
-        }
         self._kernel = Route(self._context, "kernel")
-        if _KERNEL in self._routes:
-            self._routes[_KERNEL].close()
-            self._routes[_KERNEL] = self._kernel
+        self._routes = Switchboard(self._context, launch.uses, {_KERNEL: self._kernel})
         self._provider: Provider | None = None
         self._emitter = Emitter()
         self._gauges: dict[str, GaugeReader] = {}
@@ -135,6 +130,17 @@ class ProcessHost:
         """A proxy; only what the manifest's [uses] names."""
         return proxy(protocol, self._route(protocol, instance, "uses"))
 
+    def providers(self, protocol: type) -> Branches:
+        """The instances of a slot whose every one is granted."""
+        spec = slot_of(protocol)
+        branches = self._routes.branches(spec)
+        if branches is None:
+            raise InvalidArgument(
+                f"{self._launch.plugin}: plugin.toml's [uses] does not name every instance of "
+                f'{spec.wire_name}: write instance = "*"'
+            )
+        return branches
+
     def emit(self, event: Message) -> None:
         """Tell all listeners."""
         self._emitter.emit(event)
@@ -155,6 +161,8 @@ class ProcessHost:
                         elif item.name == kind.__name__:
                             yield decoder.decode(item.body)
             except (Unavailable, Gone):
+                if route.withdrawn:
+                    return
                 await asyncio.sleep(0.02)
 
     def gauge(self, name: str, read: Callable[[], float], help: str) -> None:
@@ -191,7 +199,7 @@ class ProcessHost:
 
     def _route(self, protocol: type, instance: str, table: str) -> Route:
         spec = slot_of(protocol)
-        route = self._routes.get((spec.name, spec.version, instance))
+        route = self._routes.find(spec, instance)
         if route is None:
             raise InvalidArgument(
                 f"{self._launch.plugin}: plugin.toml's [{table}] does not name {spec.wire_name}"
@@ -232,13 +240,11 @@ class ProcessHost:
 
     def _follow(self, order: Order) -> None:
         for path in order.dead:
-            for route in self._routes.values():
-                route.bury(path)
+            self._routes.bury(path)
         if order.routes is not None:
-            for entry in order.routes:
-                self._take_route(entry)
+            self._routes.take(order.routes)
         if order.down is not None:
-            self._take_down(order.down)
+            self._routes.mark_down(order.down)
         if order.access is not None:
             self._grant(order.access)
         if order.tracing is not None:
@@ -247,16 +253,6 @@ class ProcessHost:
             task = asyncio.get_running_loop().create_task(self._obey(order))
             self._orders.add(task)
             task.add_done_callback(self._orders.discard)
-
-    def _take_route(self, entry: RouteEntry) -> None:
-        route = self._routes.get((entry.slot, entry.version, entry.instance))
-        if route is not None:
-            route.switch(entry.generation, entry.path)
-
-    def _take_down(self, entries: tuple[DownEntry, ...]) -> None:
-        reasons = {(e.slot, e.version, e.instance): e.reason for e in entries}
-        for key, route in self._routes.items():
-            route.down = reasons.get(key, "")
 
     def _grant(self, entries: tuple[AccessEntry, ...]) -> None:
         self._access = {e.uid: Access(e.name, frozenset(e.methods), e.rules) for e in entries}
@@ -317,10 +313,10 @@ class ProcessHost:
             self._serve(plugin)
 
     def _serve(self, plugin: Any) -> None:
-        implementation = getattr(plugin, "implementation", plugin)
         provider = Provider(self._context, self._launch.bus)
-        for slot, version in self._launch.provides.items():
-            protocol = _protocol(slot, version)
+        for slot, version in self._launch.provides:
+            protocol = find_contract(slot, version)
+            implementation = filling(plugin, protocol)
             conforms(protocol, implementation)
             provider.serve(protocol, implementation)
             provider.add(events_spec(slot_of(protocol)), self._emitter.listen)
@@ -346,8 +342,8 @@ class ProcessHost:
         """A step of the plugin's life, if it has it; a slot's method of that name is none."""
         taken = {
             method
-            for slot, version in self._launch.provides.items()
-            for method in slot_of(_protocol(slot, version)).methods
+            for slot, version in self._launch.provides
+            for method in slot_of(find_contract(slot, version)).methods
         }
         plugin = self._plugin
         if plugin is None or (name in taken and not hasattr(plugin, "implementation")):
@@ -377,22 +373,9 @@ class ProcessHost:
                 await self._hook("tidy")
         if self._provider is not None:
             await self._provider.close()
-        for route in [*self._routes.values(), self._kernel]:
-            route.close()
+        self._routes.close()
+        self._kernel.close()
         self._context.destroy(linger=100)
-
-
-def _protocol(slot: str, version: int) -> type:
-    """The contract of a slot by its name: `sagong.contracts.SLOT`, the class so marked."""
-    try:
-        module = importlib.import_module(f"sagong.contracts.{slot}")
-    except ModuleNotFoundError:
-        raise NotFound(f"no contract {slot}; see `sagong contracts`") from None
-    for value in vars(module).values():
-        declared = getattr(value, "__sagong_slot__", None)
-        if declared is not None and declared[:2] == (slot, version):
-            return value  # type: ignore[no-any-return]
-    raise NotFound(f"contract {slot} has no version {version} here")
 
 
 def run(launch: Launch) -> int:

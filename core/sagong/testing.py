@@ -19,14 +19,14 @@ import logging
 import os
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, TypeVar, cast
 
 import msgspec
 
-from sagong.contract import Message, slot_of
+from sagong.contract import Message, filling, slot_of
 from sagong.errors import InvalidArgument, NotFound
 
 __all__ = ["Check", "LocalHost", "awaited", "check_name", "checks", "local"]
@@ -71,6 +71,32 @@ def _awaited_method(function: Callable[..., Any]) -> Callable[..., Awaitable[Any
     return call
 
 
+class GivenProviders:
+    """The instances of a slot that a test gives (`sagong.host.Providers`)."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = tuple(sorted(names))
+        self._changed = asyncio.Event()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Their names."""
+        return self._names
+
+    async def follow(self) -> AsyncIterator[tuple[str, ...]]:
+        """The names now, and after each change."""
+        while True:
+            changed = self._changed
+            yield self._names
+            await changed.wait()
+
+    def change(self, names: Iterable[str]) -> None:
+        """Other ones."""
+        self._names = tuple(sorted(names))
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+
 class LocalHost:
     """A `Host` for one plugin in the test's own process; other slots are given as objects."""
 
@@ -83,8 +109,10 @@ class LocalHost:
         config: Mapping[str, Any] | None = None,
         uses: Mapping[type, Any] | None = None,
         listeners: Mapping[str, socket.socket] | None = None,
+        instance: str = "",
     ) -> None:
         self.name = name
+        self.instance = instance
         self.data = data
         self.run = run
         self.root = run
@@ -93,6 +121,7 @@ class LocalHost:
         self.gauges: dict[str, Callable[[], float]] = {}
         self._config = dict(config or {})
         self._uses = dict(uses or {})
+        self._providers: dict[type, GivenProviders] = {}
         self._listeners = dict(listeners or {})
         self._tasks: set[asyncio.Task[None]] = set()
         self._hearers: dict[type, list[asyncio.Queue[Message | None]]] = {}
@@ -110,10 +139,22 @@ class LocalHost:
         if isinstance(found, Mapping):
             found = found.get(instance)
         if found is None:
-            raise NotFound(
-                f"the test gives no provider of slot {slot_of(cast(type, protocol)).name}"
-            )
-        return awaited(protocol, getattr(found, "implementation", found))
+            slot = slot_of(cast(type, protocol)).name
+            raise NotFound(f"the test gives no provider {instance!r} of slot {slot}")
+        return awaited(protocol, filling(found, cast(type, protocol)))
+
+    def providers(self, protocol: type) -> GivenProviders:
+        """The test's providers of a slot; `provide` changes them."""
+        if protocol not in self._providers:
+            found = self._uses.get(protocol)
+            names = found if isinstance(found, Mapping) else ("",) if found is not None else ()
+            self._providers[protocol] = GivenProviders(names)
+        return self._providers[protocol]
+
+    def provide(self, protocol: type, given: Mapping[str, Any]) -> None:
+        """Change the providers of a slot, as if units were added and taken away."""
+        self._uses[protocol] = dict(given)
+        self.providers(protocol).change(given)
 
     def emit(self, event: Message) -> None:
         """Keep the event in `events` and hand it to hearers of its type."""
@@ -176,6 +217,7 @@ async def local(
     config: Mapping[str, Any] | None = None,
     uses: Mapping[type, Any] | None = None,
     listeners: Mapping[str, socket.socket] | None = None,
+    instance: str = "",
 ) -> AsyncIterator[S]:
     """Make, start and stop a plugin in this process.
 
@@ -187,7 +229,15 @@ async def local(
         for directory in (data, run):
             os.makedirs(directory, exist_ok=True)
         called = name or getattr(plugin, "__name__", "plugin").lower()
-        host = LocalHost(called, data=data, run=run, config=config, uses=uses, listeners=listeners)
+        host = LocalHost(
+            called,
+            data=data,
+            run=run,
+            config=config,
+            uses=uses,
+            listeners=listeners,
+            instance=instance,
+        )
         candidate = plugin(host)
         try:
             await _maybe(candidate, "start")

@@ -19,7 +19,7 @@ from sagong.config import Paths
 from sagong.contracts.kernel import SystemStatus
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SOURCES = ("core", "plugins", "services", "examples/01-scheduler-in-20-lines")
+SOURCES = ("core", "plugins", "services", "examples/01-scheduler-in-20-lines", "tests/plugins")
 
 
 @dataclass(frozen=True)

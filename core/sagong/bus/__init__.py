@@ -3,5 +3,6 @@
 from sagong.bus.provider import Access, Provider
 from sagong.bus.proxy import proxy
 from sagong.bus.route import Route
+from sagong.bus.switchboard import Branches, Switchboard
 
-__all__ = ["Access", "Provider", "Route", "proxy"]
+__all__ = ["Access", "Branches", "Provider", "Route", "Switchboard", "proxy"]

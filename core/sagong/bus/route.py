@@ -36,10 +36,16 @@ class Route:
         self._link: Link | None = None
         self._old: list[Link] = []
         self._changed = asyncio.Event()
+        self.withdrawn = False
 
     def switch(self, generation: int, path: str) -> None:
-        """Send new calls to this generation from now on; older or equal ones change nothing."""
-        if generation > self.generation:
+        """Send new calls to this generation from now on; the one that is known changes nothing.
+
+        It may be an older one: of another unit, which takes the place of one that was taken away.
+        Generation 0 is nobody, for now.
+        """
+        self.withdrawn = False
+        if generation and generation != self.generation:
             self._take(generation, path)
 
     @property
@@ -52,6 +58,16 @@ class Route:
         self._down = reason
         if reason:
             self._announce()
+
+    def withdraw(self) -> None:
+        """Nobody will serve here any more: new calls fail at once, those in flight end."""
+        self.withdrawn = True
+        self.generation = 0
+        if self._link is not None:
+            self._old.append(self._link)
+            self._link = None
+        self._announce()
+        self._retire()
 
     def renew(self, path: str) -> Link:
         """Connect to `path` anew, as to a next generation: its old process is given up."""
@@ -146,6 +162,10 @@ class Route:
             return
         if self._link is None and self._down:
             raise Unavailable(f"{spec.wire_name}: {self._down}; see `sagong status`")
+        if self.withdrawn:
+            raise Unavailable(
+                f"{spec.wire_name}: nothing provides {self.name}; see `sagong status`"
+            )
         try:
             async with asyncio.timeout((deadline - time.monotonic_ns()) / 1e9):
                 await changed.wait()

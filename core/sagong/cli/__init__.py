@@ -20,6 +20,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "plugins": ("inspection", "installed plugins, what they provide and what they may touch"),
     "plugin": ("plugin", "install, verify and remove plugins of others"),
     "swap": ("operation", "replace a plugin while everything runs"),
+    "enable": ("operation", "add a unit while everything runs"),
+    "disable": ("operation", "take a unit away while everything runs"),
     "restart": ("operation", "start a unit again that was given up"),
     "top": ("observation", "calls of every unit now: rates, errors, times"),
     "trace": ("observation", "what the system does for a command or a request, as a tree"),

@@ -5,10 +5,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import pkgutil
 import time
 from collections.abc import Iterator, Sequence
-from importlib import import_module
 from typing import Any
 
 import msgspec
@@ -102,6 +100,8 @@ def _print_status(status: SystemStatus, report: SystemReport) -> None:
     for unit in status.units:
         if unit.problem:
             print(f"{unit.name}: {unit.problem}")
+        for lack in unit.lacks:
+            print(lack)
 
 
 def _counts(report: ProcessReport | None) -> tuple[str, str]:
@@ -144,7 +144,7 @@ def run_plugins(options: argparse.Namespace) -> int:
     if not options.name:
         rows = [("NAME", "KIND", "VERSION", "PROVIDES", "FROM", "SUMMARY")]
         for name, found in sorted(installed.items()):
-            provides = " ".join(f"{slot}/{v}" for slot, v in found.provides.items())
+            provides = " ".join(f"{slot}/{v}" for slot, v in found.provided())
             plugin = found.plugin
             place = f"shelf {records[name].digest[:12]}" if name in records else "sagong"
             rows.append((name, plugin.kind, plugin.version, provides, place, plugin.summary))
@@ -159,7 +159,7 @@ def run_plugins(options: argparse.Namespace) -> int:
 
 def run_contracts(options: argparse.Namespace) -> int:
     """Print all contracts."""
-    found = [p for p in _protocols() if options.slot in ("", slot_of(p).name)]
+    found = [p for p in contracts.protocols() if options.slot in ("", slot_of(p).name)]
     if not found:
         raise NotFound(f"no contract {options.slot}; see `sagong contracts`")
     if options.json:
@@ -179,21 +179,6 @@ def run_contracts(options: argparse.Namespace) -> int:
             )
     _print_table(rows)
     return 0
-
-
-def _protocols() -> list[type]:
-    modules = [
-        import_module(f"sagong.contracts.{m.name}")
-        for m in pkgutil.iter_modules(contracts.__path__)
-    ]
-    return [
-        value
-        for module in modules
-        for value in vars(module).values()
-        if isinstance(value, type)
-        and "__sagong_slot__" in value.__dict__
-        and value.__module__ == module.__name__
-    ]
 
 
 def _name(kind: Any) -> str:
@@ -246,12 +231,12 @@ def _unit_problems(chosen: config.Config, installed: dict[str, Manifest]) -> lis
         (slot, version)
         for name, unit in units.items()
         if (found := installed.get(unit.plugin or name))
-        for slot, version in found.provides.items()
+        for slot, version in found.provided()
     }
     for name, unit in units.items():
         found = installed.get(unit.plugin or name)
         for slot, use in found.used_slots() if found else ():
-            if (slot, use.version) not in provided:
+            if (slot, use.version) not in provided and not use.optional:
                 problems.append(
                     f"units.{name}: nothing provides {slot}/{use.version}, which it calls"
                 )

@@ -1,15 +1,29 @@
-"""`sagong swap` and `sagong restart`."""
+"""`sagong swap`, `enable`, `disable` and `restart`."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import json
+import tomllib
+from collections.abc import Iterable
+from typing import Any
 
 from sagong.config import Paths
-from sagong.contracts.kernel import SwapRequest, UnitRef
+from sagong.contracts.kernel import DisableRequest, SwapRequest, UnitRef, UnitSpec
+from sagong.errors import InvalidArgument
 from sagong.operator import connect
 
-__all__ = ["restart_arguments", "run_restart", "run_swap", "swap_arguments"]
+__all__ = [
+    "disable_arguments",
+    "enable_arguments",
+    "restart_arguments",
+    "run_disable",
+    "run_enable",
+    "run_restart",
+    "run_swap",
+    "swap_arguments",
+]
 
 
 def swap_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,6 +31,25 @@ def swap_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("unit", help="what is to be replaced: scheduler, image, docker, …")
     parser.add_argument("plugin", nargs="?", default="", help="by what; the same anew if left out")
     parser.add_argument("--quiet", action="store_true", help="say nothing but errors")
+
+
+def enable_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `enable`."""
+    parser.add_argument("unit", help="a name for it; a configured one takes its configuration")
+    parser.add_argument("--plugin", default="", help="what fills it (default: of the same name)")
+    parser.add_argument("--instance", default="", help="its name among providers of its slot")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the plugin"
+    )
+    parser.add_argument(
+        "--listen", action="append", default=[], metavar="NAME=ADDRESS", help="change a listener"
+    )
+
+
+def disable_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `disable`."""
+    parser.add_argument("unit")
+    parser.add_argument("--force", action="store_true", help="also if other units use it")
 
 
 def restart_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +69,61 @@ def run_swap(options: argparse.Namespace) -> int:
 
     asyncio.run(go())
     return 0
+
+
+def run_enable(options: argparse.Namespace) -> int:
+    """Add a unit, showing each step."""
+    spec = UnitSpec(
+        unit=options.unit,
+        plugin=options.plugin,
+        instance=options.instance,
+        settings=json.dumps(_settings(options.set)),
+        listens=tuple(_pairs(options.listen)),
+    )
+
+    async def go() -> None:
+        async with connect(Paths.below(options.root)) as operator:
+            async for step in operator.kernel.enable(spec):
+                print(f"{options.unit}: {step.text}")
+
+    asyncio.run(go())
+    return 0
+
+
+def run_disable(options: argparse.Namespace) -> int:
+    """Take a unit away, showing each step."""
+
+    async def go() -> None:
+        async with connect(Paths.below(options.root)) as operator:
+            request = DisableRequest(unit=options.unit, force=options.force)
+            async for step in operator.kernel.disable(request):
+                print(f"{options.unit}: {step.text}")
+
+    asyncio.run(go())
+    return 0
+
+
+def _settings(words: Iterable[str]) -> dict[str, Any]:
+    """`a.b=1` as a table: the value is TOML, or else the text itself."""
+    settings: dict[str, Any] = {}
+    for key, text in _pairs(words):
+        *tables, last = key.split(".")
+        table = settings
+        for name in tables:
+            table = table.setdefault(name, {})
+        try:
+            table[last] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            table[last] = text
+    return settings
+
+
+def _pairs(words: Iterable[str]) -> Iterable[tuple[str, str]]:
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or not key:
+            raise InvalidArgument(f"{word!r}: write it as NAME=VALUE")
+        yield key, value
 
 
 def run_restart(options: argparse.Namespace) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sagong.manifest import Manifest
+from sagong.manifest import EVERY, Manifest
 
 __all__ = ["rights_in_words"]
 
@@ -11,10 +11,10 @@ def rights_in_words(found: Manifest) -> list[str]:
     """A manifest in words, one right a line."""
     rights, limits = found.rights, found.limits
     lines = [f"{found.plugin.name} {found.plugin.version}: {found.plugin.summary}"]
-    lines += [f"provides {slot}/{version}" for slot, version in found.provides.items()]
+    lines += [f"provides {slot}/{version}" for slot, version in found.provided()]
     for slot, use in found.used_slots():
         what = ", ".join(use.methods) or "everything"
-        where = f" of {use.instance}" if use.instance else ""
+        where = {"": "", EVERY: " of every provider"}.get(use.instance, f" of {use.instance}")
         lines.append(f"calls {slot}/{use.version}{where}: {what} ({use.why})")
     lines += [f"hears {slot}/{h.version} ({h.why})" for slot, h in found.hears.items()]
     lines += [f"listens on {x.address} ({x.why})" for x in found.listens.values()]

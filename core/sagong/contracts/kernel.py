@@ -10,11 +10,18 @@ from collections.abc import AsyncIterator
 from typing import Protocol
 
 from sagong.contract import Message, method, slot
-from sagong.errors import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied
+from sagong.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+)
 
 __all__ = [
     "AccessEntry",
     "Attendance",
+    "DisableRequest",
     "Done",
     "DownEntry",
     "Gauge",
@@ -38,6 +45,7 @@ __all__ = [
     "SystemStatus",
     "Tracing",
     "UnitRef",
+    "UnitSpec",
     "UnitStatus",
 ]
 
@@ -55,13 +63,19 @@ class Attendance(Message):
 
 
 class RouteEntry(Message):
-    """Who serves a slot now; `path` of the ipc socket."""
+    """Who serves a slot now; `path` of the ipc socket.
+
+    `every`: one of all instances, asked for by `instance = "*"`; of those also the ones that don't
+    serve now are told, with generation 0. `default` is the one that calls without a name go to.
+    """
 
     slot: str
     version: int
     instance: str = ""
     generation: int
     path: str
+    every: bool = False
+    default: bool = False
 
 
 class AccessEntry(Message):
@@ -137,11 +151,13 @@ class UnitStatus(Message):
     `state` is "serving", "starting", "stopping", or "down": given up after too many failures but for
     a rare try. `trial` names the plugin that comes back if the present one fails in the next
     `trial_seconds`. `rank` orders units by what they call: lower ones come up first.
+    `lacks` says, a line each, what it needs and nobody provides.
     """
 
     name: str
     plugin: str
     kind: str
+    instance: str = ""
     slots: tuple[str, ...] = ()
     state: str
     trial: str = ""
@@ -149,6 +165,7 @@ class UnitStatus(Message):
     rank: int = 0
     restarts: int = 0
     problem: str = ""
+    lacks: tuple[str, ...] = ()
     processes: tuple[ProcessStatus, ...] = ()
 
 
@@ -272,7 +289,10 @@ class SwapRequest(Message):
 
 
 class SwapStep(Message):
-    """Progress of a swap; the last one has `finished`, and the generation that serves."""
+    """Progress of a swap, of enabling or disabling.
+
+    The last one has `finished`, and the generation that serves.
+    """
 
     text: str
     finished: bool = False
@@ -289,6 +309,26 @@ class PartRef(Message):
     """Names a part that is no unit: `kernel`, `zygote`, or `UNIT-companion`."""
 
     part: str
+
+
+class UnitSpec(Message):
+    """A unit to be; what is empty comes from the configuration, then from the unit's name.
+
+    `settings` is a JSON object, laid over the configured ones. `listens` are (name, address).
+    """
+
+    unit: str
+    plugin: str = ""
+    instance: str = ""
+    settings: str = "{}"
+    listens: tuple[tuple[str, str], ...] = ()
+
+
+class DisableRequest(Message):
+    """Take a unit away; `force` also one that others use."""
+
+    unit: str
+    force: bool = False
 
 
 class RouteTable(Message):
@@ -352,6 +392,27 @@ class Kernel(Protocol):
     )
     def swap(self, request: SwapRequest) -> AsyncIterator[SwapStep]:
         """Replace a unit's process while everything runs; on failure the old one goes on."""
+        ...
+
+    @method(
+        idempotent=False,
+        raises=(NotFound, InvalidArgument, AlreadyExists, FailedPrecondition, PermissionDenied),
+        seconds=120.0,
+    )
+    def enable(self, spec: UnitSpec) -> AsyncIterator[SwapStep]:
+        """Add a unit while everything runs, for good; one that does not start is not added."""
+        ...
+
+    @method(
+        idempotent=False,
+        raises=(NotFound, FailedPrecondition, PermissionDenied),
+        seconds=120.0,
+    )
+    def disable(self, request: DisableRequest) -> AsyncIterator[SwapStep]:
+        """Drain a unit and take it away, for good; its data stays.
+
+        FailedPrecondition names the units that use it, unless it is forced.
+        """
         ...
 
     @method(

@@ -19,21 +19,19 @@ import zmq
 
 from sagong import config as configuration
 from sagong.bus import Access, Provider
-from sagong.config import Config, Paths
+from sagong.config import Config, Paths, UnitConfig
 from sagong.contracts.kernel import Kernel
 from sagong.errors import SagongError
 from sagong.kernel.cell import Cells
 from sagong.kernel.guardian import Guardian
 from sagong.kernel.listeners import Listeners
-from sagong.kernel.programs import Programs
 from sagong.kernel.renewal import RENEWED, Renewal
 from sagong.kernel.service import KernelService
 from sagong.kernel.succession import Succession
 from sagong.kernel.supervisor import Supervisor
-from sagong.kernel.units import Unit, resolve
+from sagong.kernel.units import Unit, resolve_one
 from sagong.linux import process
 from sagong.process import configure_logging
-from sagong.shelf import Shelf
 
 __all__ = ["main"]
 
@@ -68,7 +66,8 @@ def _check(root: Path, profile: str) -> int:
     try:
         importlib.import_module("sagong.kernel.zygote")
         paths = Paths.below(root)
-        resolve(configuration.load(paths, profile), Programs(Shelf(paths)).load)
+        config = configuration.load(paths, profile)
+        _resolved(Cells(paths, config), config)
     except SagongError as error:
         print(error, file=sys.stderr)
         return 78
@@ -87,11 +86,11 @@ async def _live(
     paths = Paths.below(root)
     config = configuration.load(paths, profile)
     cells = Cells(paths, config)
-    units = _with_choices(resolve(config, cells.programs.load), cells, config)
+    units = _with_choices(_resolved(cells, config), cells)
     _make_shared(paths)
     context: zmq.Context[Any] = zmq.Context()
     listeners = Listeners(paths, kept, keeper)
-    succession = Succession(config, cells.programs.load)
+    succession = Succession(lambda: cells.configured, cells.programs.load)
     supervisor = Supervisor(paths, config, units, cells, listeners, succession)
     ended: asyncio.Future[tuple[float, bool] | None] = asyncio.get_running_loop().create_future()
 
@@ -122,11 +121,21 @@ async def _live(
     return 0
 
 
-def _with_choices(units: dict[str, Unit], cells: Cells, config: Config) -> dict[str, Unit]:
-    """What the operator swapped in stays, as long as it is installed."""
-    from sagong.config import UnitConfig
-    from sagong.kernel.units import resolve_one
+def _resolved(cells: Cells, config: Config) -> dict[str, Unit]:
+    """All units; one that the operator added and whose plugin is gone keeps nothing from starting."""
+    units = {}
+    for name, unit in cells.configured.items():
+        try:
+            units[name] = resolve_one(name, unit, cells.programs.load)
+        except SagongError as error:
+            if name in config.units and config.units[name] is unit:
+                raise
+            _LOG.error("an enabled unit can't run: %s", error, extra={"unit": name})
+    return units
 
+
+def _with_choices(units: dict[str, Unit], cells: Cells) -> dict[str, Unit]:
+    """What the operator swapped in stays, as long as it is installed."""
     for name, plugin in cells.chosen.items():
         unit = units.get(name)
         if unit is None or unit.manifest.plugin.name == plugin:
@@ -157,9 +166,13 @@ def _provide(
         grants[cells.uid(unit)] = Access(unit.name, _ATTEND | set(_asked_of_kernel(unit)))
         provider.grant(grants)
 
+    def expel(unit: Unit) -> None:
+        grants.pop(cells.uid(unit), None)
+        provider.grant(grants)
+
     for unit in supervisor.units.values():
         admit(unit)
-    supervisor.admit = admit
+    supervisor.admit, supervisor.expel = admit, expel
     provider.bind()
     return provider
 

@@ -9,12 +9,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from sagong.config import Config, Paths
+from msgspec.structs import replace
+
+from sagong.config import Config, Paths, UnitConfig
 from sagong.kernel import journal
-from sagong.kernel.directory import provider_of
+from sagong.kernel.directory import reached
 from sagong.kernel.journal import Choices
+from sagong.kernel.population import Process
 from sagong.kernel.programs import Programs
-from sagong.kernel.units import Unit
+from sagong.kernel.reach import Reach
+from sagong.kernel.units import Unit, chosen
 from sagong.linux.cgroup import Cgroup
 from sagong.manifest import size_bytes
 from sagong.process import Launch
@@ -40,6 +44,7 @@ class Cells:
         self._choices = choices
         stage = paths.run / "kernel" / "stage"
         stage.mkdir(parents=True, exist_ok=True)
+        self.reach = Reach(paths.run)
         self._machine = probe(stage=str(stage))
 
     @property
@@ -47,15 +52,39 @@ class Cells:
         """Plugins that the operator swapped in, by unit."""
         return self._choices.plugins
 
+    @property
+    def configured(self) -> dict[str, UnitConfig]:
+        """The units to run, as configured and as the operator has changed them since."""
+        return chosen(self._config, self._choices)
+
     def chosen_plugin(self, unit: str) -> str:
         """The plugin that fills a unit: the operator's choice, or what is configured."""
-        configured = self._config.units.get(unit)
+        configured = self.configured.get(unit)
         return self._choices.plugins.get(unit) or (configured and configured.plugin) or unit
 
     def choose(self, unit: str, plugin: str) -> None:
         """Remember that `plugin` fills `unit`, over restarts and reboots."""
         plugins = {**self._choices.plugins, unit: plugin}
-        self._keep(Choices(plugins=plugins, uids=self._choices.uids))
+        self._keep(replace(self._choices, plugins=plugins))
+
+    def enable(self, name: str, unit: UnitConfig) -> None:
+        """Remember a unit that was added."""
+        units = {**self._choices.units, name: unit}
+        disabled = tuple(n for n in self._choices.disabled if n != name)
+        self._keep(replace(self._choices, units=units, disabled=disabled))
+
+    def disable(self, name: str) -> None:
+        """Remember that a unit was taken away, and forget what was chosen for it."""
+        known = self._config.units.get(name)
+        disabled = set(self._choices.disabled) | ({name} if known and known.enabled else set())
+        self._keep(
+            replace(
+                self._choices,
+                plugins={n: p for n, p in self._choices.plugins.items() if n != name},
+                units={n: u for n, u in self._choices.units.items() if n != name},
+                disabled=tuple(sorted(disabled)),
+            )
+        )
 
     def uid(self, unit: Unit) -> int:
         """The unit's uid, given once and for ever."""
@@ -67,8 +96,7 @@ class Cells:
                 for uid in range(self._config.uid_base, self._config.uid_base + 2000)
                 if uid not in taken
             )
-            uids = {**known, unit.identity: free}
-            self._keep(Choices(plugins=self._choices.plugins, uids=uids))
+            self._keep(replace(self._choices, uids={**known, unit.identity: free}))
         return self._choices.uids[unit.identity]
 
     def uids(self, units: Iterable[Unit]) -> dict[str, int]:
@@ -101,17 +129,19 @@ class Cells:
             os.chown(directory, uid, uid)
             directory.chmod(mode)
         self._give_shared(unit, uid)
+        self.reach.prepare(unit.name, generation, [bus, self.run_directory(unit)])
         return Launch(
             unit=unit.name,
             plugin=unit.manifest.plugin.name,
             class_=unit.manifest.plugin.class_,
             generation=generation,
+            instance=unit.instance,
             kernel=str(self._paths.run / "kernel" / "bus" / "s"),
             bus=str(bus / "s"),
             data=str(self.data_directory(unit)),
             run=str(self.run_directory(unit)),
             root=str(self._paths.run),
-            provides=unit.manifest.provides,
+            provides=tuple(unit.manifest.provided()),
             uses=unit.routes(),
             settings=_expanded(dict(unit.settings), self._paths),
         )
@@ -142,7 +172,8 @@ class Cells:
                     for p in manifest.rights.paths
                 ),
             ),
-            sockets=tuple(self._sockets(unit, units)),
+            sockets=tuple(self._sockets(unit, launch, units)),
+            lobby=(str(self.reach.lobby(unit.name, launch.generation)), str(self.reach.place)),
             devices=tuple(DeviceGrant(d.path, d.optional) for d in manifest.rights.devices),
             network=manifest.rights.network.mode,
             seccomp=tuple(s.group for s in manifest.rights.seccomp),
@@ -155,21 +186,27 @@ class Cells:
             cgroup=self._cgroup(unit, launch.generation),
         )
 
-    def _sockets(self, unit: Unit, units: Mapping[str, Unit]) -> Iterator[str]:
+    def _sockets(self, unit: Unit, launch: Launch, units: Mapping[str, Unit]) -> Iterator[str]:
         """The kernel's, and those of every unit that fills what it calls, hears or streams from."""
         yield str(self._paths.run / "kernel" / "bus")
-        providers = {
-            provider.name: provider
-            for wanted in unit.routes()
-            if (provider := provider_of(units, *wanted)) is not None and provider is not unit
-        }
-        for other in units.values():
-            if set(other.manifest.provides) & set(unit.manifest.streams) and other is not unit:
-                providers[other.name] = other
-        for provider in providers.values():
-            directory = self.slot_directory(provider)
-            directory.mkdir(parents=True, exist_ok=True)
-            yield str(directory)
+        for name in sorted(reached(unit, units)):
+            (self._paths.run / "slots" / name).mkdir(parents=True, exist_ok=True)
+            yield str(self.reach.door(unit.name, launch.generation, name))
+
+    def show(self, process: Process, units: Mapping[str, Unit], living: frozenset[str]) -> None:
+        """Let a running process see the sockets of all that it may call now, and of no other.
+
+        What it saw is left to it while something of that unit lives: calls may be in flight there.
+        """
+        wanted = reached(process.unit, units)
+        if wanted == process.reach or not self._config.sandbox:
+            return
+        for name in wanted:
+            (self._paths.run / "slots" / name).mkdir(parents=True, exist_ok=True)
+        try:
+            process.reach = self.reach.change(process, wanted, living)
+        except OSError as error:
+            _LOG.error("sockets can't be shown: %s", error, extra={"unit": process.unit.name})
 
     def open_log(self, name: str) -> int:
         """The log that a process's standard error goes to; cut when it has grown too long."""
@@ -191,6 +228,11 @@ class Cells:
         except (OSError, TimeoutError):
             _LOG.info("a control group stays", extra={"cgroup": group.path})
         shutil.rmtree(self.slot_directory(unit) / "bus" / str(generation), ignore_errors=True)
+        self.reach.forget(unit.name, generation)
+
+    def forget_unit(self, unit: Unit) -> None:
+        """Take away what callers saw of a unit that is no more; its data stays."""
+        shutil.rmtree(self.slot_directory(unit), ignore_errors=True)
 
     def _cgroup(self, unit: Unit, generation: int) -> str:
         return f"{self._paths.cgroup}-plugins/{unit.name}.{generation}"

@@ -90,6 +90,15 @@ class Companions:
         signal.pidfd_send_signal(known[2], signal.SIGTERM)
         return True
 
+    def drop(self, name: str) -> None:
+        """End a unit's companion, if it has one, and don't start it again; what it started lives on."""
+        import signal
+
+        known = self._records.get(name)
+        if known is not None:
+            self._records[name] = (known[0], None, known[2])
+            signal.pidfd_send_signal(known[2], signal.SIGTERM)
+
     def stop(self) -> None:
         """End all; what they started lives on."""
         import signal

@@ -7,8 +7,22 @@ from dataclasses import dataclass
 
 from sagong.contracts.kernel import AccessEntry, RouteEntry
 from sagong.kernel.units import Unit
+from sagong.manifest import EVERY
 
-__all__ = ["Serving", "access_of", "dependents", "provider_of", "routes_of"]
+__all__ = [
+    "Serving",
+    "access_of",
+    "dependents",
+    "lacks_of",
+    "provider_of",
+    "providers_of",
+    "reached",
+    "resolved",
+    "routes_of",
+]
+
+Route = tuple[str, int, str]
+Use = tuple[str, int]
 
 
 @dataclass(frozen=True)
@@ -19,41 +33,58 @@ class Serving:
     path: str
 
 
+def providers_of(units: Mapping[str, Unit], slot: str, version: int) -> list[Unit]:
+    """All units that fill a slot in this version of its contract."""
+    return [unit for unit in units.values() if version in unit.manifest.versions(slot)]
+
+
 def provider_of(units: Mapping[str, Unit], slot: str, version: int, instance: str) -> Unit | None:
-    """The unit that fills a slot. Instance "" means the only one, or the one without a name."""
-    found = [
-        unit
-        for unit in units.values()
-        if unit.manifest.provides.get(slot) == version and instance in ("", unit.instance)
-    ]
-    if len(found) > 1:
-        found = [unit for unit in found if not unit.instance]
-    return found[0] if len(found) == 1 else None
+    """The unit that fills a slot. Instance "" means the one without a name, or the only one."""
+    found = providers_of(units, slot, version)
+    named = [unit for unit in found if unit.instance == instance]
+    if not named and not instance:
+        named = found
+    return named[0] if len(named) == 1 else None
+
+
+def resolved(units: Mapping[str, Unit], wanted: Route) -> tuple[Unit, ...]:
+    """The units that a wish leads to: one or none, or with instance "*" every one there is."""
+    slot, version, instance = wanted
+    if instance == EVERY:
+        return tuple(providers_of(units, slot, version))
+    provider = provider_of(units, slot, version, instance)
+    return (provider,) if provider is not None else ()
 
 
 def routes_of(
     unit: Unit, units: Mapping[str, Unit], serving: Mapping[str, Serving]
 ) -> tuple[RouteEntry, ...]:
-    """Everything `unit` may call that somebody serves now, under the names it asks for."""
+    """Everything `unit` may call that somebody serves now, under the names it asks for.
+
+    Of a slot whose every instance it may call it is told of all there are, also of those that don't
+    serve at this moment (generation 0), and which of them is the default one.
+    """
     return tuple(_routes(unit.routes(), units, serving))
 
 
 def _routes(
-    wanted: Iterable[tuple[str, int, str]],
-    units: Mapping[str, Unit],
-    serving: Mapping[str, Serving],
+    wanted: Iterable[Route], units: Mapping[str, Unit], serving: Mapping[str, Serving]
 ) -> Iterator[RouteEntry]:
     for slot, version, instance in wanted:
-        provider = provider_of(units, slot, version, instance)
-        now = serving.get(provider.name) if provider else None
-        if now is not None:
-            yield RouteEntry(
-                slot=slot,
-                version=version,
-                instance=instance,
-                generation=now.generation,
-                path=now.path,
-            )
+        every = instance == EVERY
+        default = provider_of(units, slot, version, "") if every else None
+        for provider in resolved(units, (slot, version, instance)):
+            now = serving.get(provider.name, Serving(0, ""))
+            if every or now.generation:
+                yield RouteEntry(
+                    slot=slot,
+                    version=version,
+                    instance=provider.instance if every else instance,
+                    generation=now.generation,
+                    path=now.path,
+                    every=every,
+                    default=provider is default,
+                )
 
 
 def access_of(
@@ -77,10 +108,10 @@ def access_of(
 
 def _granted(unit: Unit, provider: Unit, units: Mapping[str, Unit]) -> Iterator[str]:
     for slot, use in unit.uses():
-        if provider_of(units, slot, use.version, use.instance) is provider:
+        if provider in resolved(units, (slot, use.version, use.instance)):
             yield from (f"{slot}/{use.version}/{name}" for name in use.methods or ("*",))
     for slot, hears in unit.manifest.hears.items():
-        if provider_of(units, slot, hears.version, hears.instance) is provider:
+        if provider in resolved(units, (slot, hears.version, hears.instance)):
             yield f"{slot}/{hears.version}/events"
 
 
@@ -88,12 +119,57 @@ def _rules(
     unit: Unit, provider: Unit, units: Mapping[str, Unit]
 ) -> Iterator[dict[str, tuple[str, ...]]]:
     for slot, use in unit.uses():
-        if provider_of(units, slot, use.version, use.instance) is provider:
+        if provider in resolved(units, (slot, use.version, use.instance)):
             yield from use.rules
 
 
-def dependents(provider: Unit, units: Mapping[str, Unit]) -> Iterator[Unit]:
-    """Units that call or hear `provider`."""
+def reached(unit: Unit, units: Mapping[str, Unit]) -> frozenset[str]:
+    """Names of the units whose sockets `unit` may see: what it calls, hears or streams from."""
+    found = {p.name for wanted in unit.routes() for p in resolved(units, wanted)}
+    streamed = set(unit.manifest.streams)
+    found |= {u.name for u in units.values() if streamed & set(u.manifest.provides)}
+    return frozenset(found - {unit.name})
+
+
+def dependents(provider: Unit, units: Mapping[str, Unit]) -> dict[str, tuple[Use, ...]]:
+    """Units that call or hear `provider`, each with the slots and versions it uses there.
+
+    Who takes every instance as it comes depends on the default one alone.
+    """
+    found: dict[str, tuple[Use, ...]] = {}
     for unit in units.values():
-        if any(provider_of(units, *wanted) is provider for wanted in unit.routes()):
-            yield unit
+        uses = tuple(
+            (slot, version)
+            for slot, version, instance in unit.routes()
+            if provider_of(units, slot, version, instance.replace(EVERY, "")) is provider
+        )
+        if uses and unit.name != provider.name:
+            found[unit.name] = tuple(dict.fromkeys(uses))
+    return found
+
+
+def lacks_of(unit: Unit, units: Mapping[str, Unit]) -> tuple[str, ...]:
+    """What a unit needs and nobody provides, in words; empty when it has all."""
+    return tuple(dict.fromkeys(_lacks(unit, units)))
+
+
+def _lacks(unit: Unit, units: Mapping[str, Unit]) -> Iterator[str]:
+    for slot, version, instance in unit.needs():
+        if resolved(units, (slot, version, instance)):
+            continue
+        what = f"unit {unit.name} needs {slot}/{version}"
+        what += f" of instance {instance}" if instance not in ("", EVERY) else ""
+        yield f"{what}; {_instead(slot, version, units)}"
+
+
+def _instead(slot: str, version: int, units: Mapping[str, Unit]) -> str:
+    """What there is in place of what is wanted."""
+    same = [unit.instance for unit in providers_of(units, slot, version)]
+    if same:
+        return "there are " + ", ".join(sorted(name or "the one without a name" for name in same))
+    other = [
+        f"{unit.name} provides " + ", ".join(f"{slot}/{v}" for v in unit.manifest.versions(slot))
+        for unit in units.values()
+        if unit.manifest.versions(slot)
+    ]
+    return "; ".join(other) or "nothing provides it"

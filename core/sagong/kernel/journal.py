@@ -1,8 +1,8 @@
 """The kernel's memory on disk: what it started, so that its successor adopts it.
 
 Written to the run directory (lost at reboot, as the processes are) by rename, so that a reader sees
-the old or the new whole. Choices of the operator (which plugin fills a unit) and the uids given to
-plugins live in the data directory and survive reboots.
+the old or the new whole. Choices of the operator (which units there are, which plugin fills one) and
+the uids given to plugins live in the data directory and survive reboots.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import os
 from pathlib import Path
 
 import msgspec
+
+from sagong.config import UnitConfig
 
 __all__ = ["Choices", "Journal", "LifeRecord", "ProcessRecord", "read", "write"]
 
@@ -55,10 +57,15 @@ class Journal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Choices(msgspec.Struct, frozen=True, kw_only=True):
-    """The operator's choices by unit, and uids by identity."""
+    """The operator's choices by unit, and uids by identity.
+
+    `plugins` were swapped in, `units` enabled, configured ones of `disabled` taken away.
+    """
 
     plugins: dict[str, str] = {}
     uids: dict[str, int] = {}
+    units: dict[str, UnitConfig] = {}
+    disabled: tuple[str, ...] = ()
 
 
 def read(path: Path, kind: type[msgspec.Struct]) -> msgspec.Struct:

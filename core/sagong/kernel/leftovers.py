@@ -38,6 +38,10 @@ def _dead_directories(paths: Paths, living: Living) -> Iterator[Path]:
         unit, generation = directory.parent.parent.name, directory.name
         if generation.isdecimal() and (unit, int(generation)) not in living:
             yield directory
+    for lobby in paths.run.glob("kernel/lobbies/*"):
+        unit, _, number = lobby.name.rpartition(".")
+        if number.isdecimal() and (unit, int(number)) not in living:
+            yield lobby
 
 
 def _dead_groups(layout: CgroupLayout, paths: Paths, living: Living) -> set[str]:

@@ -46,6 +46,16 @@ class Listeners:
             descriptors.append(self._open[key])
         return names, descriptors
 
+    def drop(self, unit: Unit) -> None:
+        """Close a unit's listeners: who connects is refused, and does not wait for nobody."""
+        for key in [key for key in self._open if key.startswith(f"{unit.name}/")]:
+            os.close(self._open.pop(key))
+            _, _, address = key.split("/", 2)
+            if address.startswith("unix:"):
+                Path(self._paths.expand(address.removeprefix("unix:"))).unlink(missing_ok=True)
+            if self._keeper is not None:
+                self._keeper.send(f"drop {key}".encode())
+
     def change_keeper(self, keeper: socket.socket) -> None:
         """New ones go to this keeper from now on."""
         self._keeper = keeper

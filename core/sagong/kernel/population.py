@@ -41,6 +41,7 @@ class Process:
     access: tuple[AccessEntry, ...] | None = None
     down: tuple[DownEntry, ...] = ()
     health: bool = False
+    reach: frozenset[str] | None = None
     done: dict[int, asyncio.Future[bytes]] = field(default_factory=dict)
     pending: dict[int, Order] = field(default_factory=dict)
     exited: asyncio.Event = field(default_factory=asyncio.Event)

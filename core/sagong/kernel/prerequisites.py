@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from sagong.kernel.directory import provider_of
 from sagong.kernel.units import Unit
+from sagong.manifest import EVERY
 
 __all__ = ["prerequisites", "ranks"]
 
@@ -38,7 +39,9 @@ def ranks(units: Mapping[str, Unit]) -> dict[str, int]:
 
 
 def _called(unit: Unit, units: Mapping[str, Unit]) -> frozenset[str]:
-    found = (provider_of(units, slot, u.version, u.instance) for slot, u in unit.uses())
+    # Of a slot used in every instance the default one is waited for; others come as they come.
+    calls = ((slot, use.version, use.instance.replace(EVERY, "")) for slot, use in unit.uses())
+    found = (provider_of(units, *call) for call in calls)
     return frozenset(p.name for p in found if p is not None and p.name != unit.name)
 
 

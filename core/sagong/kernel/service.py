@@ -6,13 +6,15 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 
 from sagong import __version__
 from sagong.call import current
-from sagong.config import Config
+from sagong.config import Config, UnitConfig
 from sagong.contracts.kernel import (
     Attendance,
+    DisableRequest,
     Done,
     Order,
     PartRef,
@@ -30,16 +32,19 @@ from sagong.contracts.kernel import (
     SystemStatus,
     Tracing,
     UnitRef,
+    UnitSpec,
     UnitStatus,
 )
 from sagong.errors import FailedPrecondition, NotFound, PermissionDenied
+from sagong.kernel import directory
 from sagong.kernel.cell import Cells
+from sagong.kernel.enabling import check_unused, disable, enable, wish
 from sagong.kernel.life import Life
 from sagong.kernel.population import Process
 from sagong.kernel.prerequisites import ranks
 from sagong.kernel.renewal import Renewal
 from sagong.kernel.sight import Sight
-from sagong.kernel.succession import Succession
+from sagong.kernel.succession import Succession, check_versions
 from sagong.kernel.supervisor import Supervisor
 from sagong.kernel.swap import restart, swap
 from sagong.kernel.units import Unit
@@ -131,9 +136,30 @@ class KernelService:
     async def swap(self, request: SwapRequest) -> AsyncIterator[SwapStep]:
         """Replace a unit's plugin; the choice is remembered when its trial is over."""
         _operator()
-        unit = self._succession.of(self._unit(request.unit), request.plugin)
+        old = self._unit(request.unit)
+        unit = self._succession.of(old, request.plugin)
+        check_versions(unit, old, self._supervisor.units)
         seconds = unit.manifest.restart.trial_seconds if request.trial < 0 else request.trial
         async for step in swap(self._supervisor, unit, trial=seconds, wait=request.wait):
+            yield step
+
+    async def enable(self, spec: UnitSpec) -> AsyncIterator[SwapStep]:
+        """Add a unit, and remember it."""
+        _operator()
+        wanted = wish(spec, self._config.units.get(spec.unit, UnitConfig()))
+        unit = self._succession.fresh(spec.unit, wanted)
+        remember = partial(self._cells.enable, unit.name, wanted)
+        async for step in enable(self._supervisor, unit, remember):
+            yield step
+
+    async def disable(self, request: DisableRequest) -> AsyncIterator[SwapStep]:
+        """Take a unit away, and remember that."""
+        _operator()
+        unit = self._unit(request.unit)
+        if not request.force:
+            check_unused(self._supervisor, unit)
+        self._cells.disable(unit.name)
+        async for step in disable(self._supervisor, unit):
             yield step
 
     async def restart(self, unit: UnitRef) -> None:
@@ -165,7 +191,7 @@ class KernelService:
                 )
                 for unit in self._supervisor.units.values()
                 if unit.name in serving
-                for slot, version in unit.manifest.provides.items()
+                for slot, version in unit.manifest.provided()
             ),
         )
 
@@ -193,13 +219,15 @@ class KernelService:
             name=name,
             plugin=unit.manifest.plugin.name,
             kind=unit.manifest.plugin.kind,
-            slots=tuple(f"{slot}/{v}" for slot, v in unit.manifest.provides.items()),
+            instance=unit.instance,
+            slots=tuple(f"{slot}/{v}" for slot, v in unit.manifest.provided()),
             state=word,
             trial=trial.back.manifest.plugin.name if trial else "",
             trial_seconds=max(trial.until - time.monotonic(), 0.0) if trial else 0.0,
             rank=rank,
             restarts=life.restarts,
             problem=life.problem if word != "serving" else "",
+            lacks=directory.lacks_of(unit, self._supervisor.units),
             processes=tuple(
                 ProcessStatus(
                     unit=name,

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
-from sagong.config import Config, UnitConfig
+from sagong.config import UnitConfig
 from sagong.errors import FailedPrecondition, NotFound
+from sagong.kernel import directory
 from sagong.kernel.units import Load, Unit, resolve_one
 
-__all__ = ["Succession"]
+__all__ = ["Succession", "check_versions"]
 
 
 class Succession:
-    """Finds successors among what is installed."""
+    """Finds successors among what is installed; `configured` tells the units as they are wished."""
 
-    def __init__(self, config: Config, load: Load) -> None:
-        self._config = config
+    def __init__(self, configured: Callable[[], Mapping[str, UnitConfig]], load: Load) -> None:
+        self._configured = configured
         self._load = load
 
     def of(self, unit: Unit, plugin: str = "") -> Unit:
@@ -36,24 +37,37 @@ class Succession:
                 new = resolve_one(unit.name, config, self._load)
             except NotFound:
                 continue
-            return _fills(new, unit)
+            if set(unit.manifest.provides) - set(new.manifest.provides):
+                raise FailedPrecondition(_unfit(new, unit))
+            return new
         raise NotFound(f"no plugin {wanted} is installed; see `sagong plugins`")
+
+    def fresh(self, name: str, wanted: UnitConfig) -> Unit:
+        """A unit that was not there before."""
+        return resolve_one(name, wanted, self._load)
 
     def _settings(self, unit: Unit, plugin: str) -> Mapping[str, object]:
         if plugin == unit.manifest.plugin.name:
             return unit.settings
-        configured = self._config.units.get(unit.name)
+        configured = self._configured().get(unit.name)
         if configured is None or (configured.plugin or unit.name) != plugin:
             return {}
         return configured.settings
 
 
-def _fills(new: Unit, old: Unit) -> Unit:
-    """The newcomer must provide what the old one did."""
-    for slot, version in old.manifest.provides.items():
-        if new.manifest.provides.get(slot) != version:
+def check_versions(new: Unit, old: Unit, units: Mapping[str, Unit]) -> None:
+    """The newcomer must fill its slots in all versions of their contracts that somebody uses."""
+    lost = set(old.manifest.provided()) - set(new.manifest.provided())
+    users = directory.dependents(old, units)
+    for slot, version in sorted(lost):
+        names = sorted(name for name, uses in users.items() if (slot, version) in uses)
+        if names:
             raise FailedPrecondition(
                 f"{new.manifest.plugin.name} does not provide {slot}/{version}, "
-                f"which {old.name} has to"
+                f"which is used by {', '.join(names)}"
             )
-    return new
+
+
+def _unfit(new: Unit, old: Unit) -> str:
+    slot = min(set(old.manifest.provides) - set(new.manifest.provides))
+    return f"{new.manifest.plugin.name} does not provide {slot}, which {old.name} has to"

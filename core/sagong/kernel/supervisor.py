@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -39,6 +39,7 @@ from sagong.kernel.succession import Succession
 from sagong.kernel.units import Unit
 from sagong.kernel.zygote import SpawnRequest
 from sagong.linux.process import start_time
+from sagong.manifest import EVERY
 from sagong.process import Launch
 
 __all__ = ["Heard", "Supervisor"]
@@ -53,6 +54,7 @@ _END_SECONDS = 5.0
 # A process may take this much longer than its bound to say that it has drained.
 _DRAIN_SLACK = 5.0
 
+T = TypeVar("T")
 Heard = tuple[Life, tuple[Action, ...]]
 
 
@@ -75,6 +77,7 @@ class Supervisor:
         self.stopping = False
         self.tracing = False
         self.admit: Callable[[Unit], None] = lambda unit: None
+        self.expel: Callable[[Unit], None] = lambda unit: None
         self.observers: set[asyncio.Queue[tuple[str, ...]]] = set()
         self.spawner = Spawner(config.preload, self._reaped)
         self.companions = Companions(paths, cells, self._save)
@@ -85,7 +88,7 @@ class Supervisor:
         self._journal = paths.run / "kernel" / "processes.json"
         self._generation = 0
         self._dead: deque[str] = deque(maxlen=64)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._heard: dict[str, set[asyncio.Queue[Heard]]] = {}
         self._retries: dict[str, asyncio.TimerHandle] = {}
         self._progress = asyncio.Event()
@@ -114,10 +117,17 @@ class Supervisor:
         self.broadcast()
 
     async def remove(self, name: str, seconds: float, *, purge: bool = False) -> None:
-        """End a unit within `seconds`, and forget it."""
+        """Send nobody to a unit any more, end it within `seconds`, and forget it; its data stays."""
+        unit = self.units.pop(name)
+        self._listeners.drop(unit)
+        self.broadcast()
         await self._stop_unit(name, seconds, purge=purge)
         self.lives.pop(name)
-        self.units.pop(name)
+        self.companions.drop(name)
+        self._cells.forget_unit(unit)
+        if not any(other.identity == unit.identity for other in self.units.values()):
+            self.expel(unit)
+        self._save()
         self.broadcast()
 
     def feed(self, name: str, event: Event) -> None:
@@ -232,7 +242,8 @@ class Supervisor:
             if process is not None:
                 process.state = member.stage
         serving = after.member(after.serving)
-        self.units[name] = serving.what if serving is not None else after.what
+        if name in self.units:
+            self.units[name] = serving.what if serving is not None else after.what
         self._save()
         if (before.serving, before.down) != (after.serving, after.down):
             self.broadcast()
@@ -446,6 +457,9 @@ class Supervisor:
         # A process of an earlier or later generation than the serving one has the same callers.
         units = {**self.units, process.unit.name: process.unit}
         uids = self._cells.uids(units.values())
+        if process.orders is not None:  # it has attended, so it is inside its sandbox
+            living = frozenset(p.unit.name for p in self.population)
+            self._cells.show(process, units, living)
         routes = directory.routes_of(process.unit, units, serving)
         access = directory.access_of(process.unit, units, uids)
         down = tuple(self._down(process.unit, units))
@@ -461,11 +475,13 @@ class Supervisor:
 
     def _down(self, unit: Unit, units: Mapping[str, Unit]) -> Iterator[DownEntry]:
         for slot, version, instance in unit.routes():
-            provider = directory.provider_of(units, slot, version, instance)
-            one = self.lives.get(provider.name) if provider is not None else None
-            if one is not None and one.down and not one.serving:
+            for provider in directory.resolved(units, (slot, version, instance)):
+                one = self.lives.get(provider.name)
+                if one is None or not one.down or one.serving:
+                    continue
                 why = f"{one.what.name} is down after {len(one.crashes)} failures: {one.problem}"
-                yield DownEntry(slot=slot, version=version, instance=instance, reason=why)
+                name = provider.instance if instance == EVERY else instance
+                yield DownEntry(slot=slot, version=version, instance=name, reason=why)
 
     def _adopt(self) -> dict[str, tuple[Action, ...]]:
         """Take over what lives; what is to be done about it, by unit."""
@@ -536,6 +552,13 @@ class Supervisor:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._finished)
+
+    async def see_through(self, work: Coroutine[Any, Any, T]) -> T:
+        """Work that is finished even if whoever waits for it goes away."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return await asyncio.shield(task)
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from sagong.config import Config, UnitConfig
-from sagong.errors import InvalidArgument
+from sagong.errors import AlreadyExists, InvalidArgument
+from sagong.kernel.journal import Choices
 from sagong.manifest import Manifest, Uses
 
-__all__ = ["Unit", "resolve", "resolve_one"]
+__all__ = ["Unit", "check_room", "chosen", "resolve_one"]
 
 
 @dataclass(frozen=True)
@@ -36,24 +37,61 @@ class Unit:
 
     def routes(self) -> tuple[tuple[str, int, str], ...]:
         """(slot, version, instance) of all it calls or hears."""
-        called = [(slot, use.version, use.instance) for slot, use in self.uses()]
-        heard = [(slot, h.version, h.instance) for slot, h in self.manifest.hears.items()]
-        return tuple(dict.fromkeys([*called, *heard]))
+        return tuple(dict.fromkeys(route for route, _ in self._wishes()))
+
+    def needs(self) -> tuple[tuple[str, int, str], ...]:
+        """The routes that it can't do without."""
+        return tuple(dict.fromkeys(route for route, optional in self._wishes() if not optional))
+
+    def _wishes(self) -> Iterator[tuple[tuple[str, int, str], bool]]:
+        for slot, use in self.uses():
+            yield (slot, use.version, use.instance), use.optional
+        for slot, hears in self.manifest.hears.items():
+            yield (slot, hears.version, hears.instance), hears.optional
 
 
 Load = Callable[[str], tuple[str, Manifest]]
 
 
-def resolve(config: Config, load: Load) -> dict[str, Unit]:
-    """All units of a configuration; `load` gives package and manifest of a plugin's name."""
-    return {
-        name: resolve_one(name, unit, load) for name, unit in config.units.items() if unit.enabled
+def chosen(config: Config, choices: Choices) -> dict[str, UnitConfig]:
+    """The units to run: the configured ones, less those taken away, and those added since."""
+    units = {
+        name: unit
+        for name, unit in config.units.items()
+        if unit.enabled and name not in choices.disabled
     }
+    return {**units, **choices.units}
+
+
+def check_room(new: Unit, units: Mapping[str, Unit]) -> None:
+    """Whether a unit can stand beside the others: none fills its place, or has its data."""
+    for other in units.values():
+        if other.name == new.name:
+            raise AlreadyExists(
+                f"unit {new.name} is there already, filled by {other.manifest.plugin.name}; "
+                f"replace it by `sagong swap {new.name} PLUGIN`, or choose another name"
+            )
+        same = set(other.manifest.provided()) & set(new.manifest.provided())
+        if same and other.instance == new.instance:
+            slot, version = min(same)
+            called = f"instance {other.instance}" if other.instance else "the one without a name"
+            raise AlreadyExists(
+                f"unit {other.name} is {called} of {slot}/{version} already; "
+                "give the new one a name with --instance"
+            )
+        if other.identity == new.identity:
+            raise AlreadyExists(
+                f"unit {other.name} runs {new.manifest.plugin.name} with the same data already; "
+                "give the new one a name with --instance"
+            )
 
 
 def resolve_one(name: str, unit: UnitConfig, load: Load) -> Unit:
-    """One unit; its plugin is by default the one of the same name."""
-    package, manifest = load(unit.plugin or name)
+    """One unit; its plugin is by default the one of the same name.
+
+    `load` gives package and manifest of a plugin's name.
+    """
+    package, manifest = load(unit.plugin or name.replace("-", "_"))
     unknown = set(unit.listens) - set(manifest.listens)
     if unknown:
         raise InvalidArgument(

@@ -21,6 +21,7 @@ __all__ = [
     "OwnDirectory",
     "PrivateTmp",
     "SealRoot",
+    "restricted_tree",
 ]
 
 
@@ -132,6 +133,23 @@ _ATTRIBUTES = {
 }
 
 
+def restricted_tree(source: str, access: str) -> int:
+    """A detached copy of a mount with no more than `access`; mounts of the machine may come in."""
+    tree = syscalls.open_tree(source, clone=True, recursive=True)
+    try:
+        syscalls.mount_setattr(
+            "",
+            set_=_ATTRIBUTES[access],
+            propagation=mounts.MS_SLAVE,
+            recursive=True,
+            directory=tree,
+        )
+    except BaseException:
+        os.close(tree)
+        raise
+    return tree
+
+
 @dataclass(frozen=True, slots=True)
 class Bind:
     """A file or directory of the machine; access "read", "write", "own" (no programs), "device"."""
@@ -149,15 +167,13 @@ class Bind:
     def apply(self, stage: Stage) -> None:
         """Copied detached, restricted, then attached: it is never there unrestricted."""
         try:
-            tree = syscalls.open_tree(self.source, clone=True, recursive=True)
+            tree = restricted_tree(self.source, self.access)
         except FileNotFoundError:
             if not self.optional:
                 raise
             stage.notes.append(f"{self.source} is missing and was left out")
             return
         try:
-            attributes = _ATTRIBUTES[self.access]
-            syscalls.mount_setattr("", set_=attributes, recursive=True, directory=tree)
             _attach(tree, stage.root + self.target)
         finally:
             os.close(tree)

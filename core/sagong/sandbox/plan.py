@@ -177,6 +177,8 @@ def _system_binds(machine: Machine) -> Iterator[fs.Bind]:
 def _granted_binds(rights: Rights) -> Iterator[fs.Bind | fs.Attach]:
     for path in filter(None, (rights.data, rights.run)):
         yield fs.Bind(path, path, "own")
+    if rights.lobby is not None:
+        yield fs.Bind(*rights.lobby, "read")
     for path in rights.sockets:
         yield fs.Bind(path, path, "read")
     for grant in rights.paths:
@@ -212,7 +214,7 @@ def _path_rules(rights: Rights, machine: Machine, *, inside: bool) -> Iterator[P
     yield PathRule("/proc", READ)
     for path in filter(None, (rights.data, rights.run, "/tmp" if inside else "")):
         yield PathRule(path, WRITE)
-    for path in rights.sockets:
+    for path in (*rights.sockets, *(rights.lobby[1:] if rights.lobby and inside else ())):
         yield PathRule(path, READ)
     nodes = ["/dev"] if inside else [f"/dev/{n}" for n in ("null", "zero", "random", "urandom")]
     for path in (*nodes, *(device.path for device in rights.devices)):

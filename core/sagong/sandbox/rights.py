@@ -47,7 +47,8 @@ class Rights:
     """The rights of one process.
 
     `data` and `run` are its own directories (made if missing, owned by `uid`). `sockets` are
-    directories of other processes whose sockets it may connect to. `network` is "none" (a
+    directories of other processes whose sockets it may connect to; `lobby` is a directory and the
+    place where it is seen, in which more of them may be shown later. `network` is "none" (a
     namespace of its own without interfaces) or "host". `seccomp` names groups of `GROUPS`,
     `syscalls` single calls. `capabilities` are kept as ambient ones, so a uid other than 0 has them
     and passes them to programs it executes. `cgroup` is the path of its control group, "" for none.
@@ -62,6 +63,7 @@ class Rights:
     run: str = ""
     paths: tuple[PathGrant, ...] = ()
     sockets: tuple[str, ...] = ()
+    lobby: tuple[str, str] | None = None
     devices: tuple[DeviceGrant, ...] = ()
     network: str = "none"
     seccomp: tuple[str, ...] = ()

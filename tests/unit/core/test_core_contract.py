@@ -7,8 +7,8 @@ from typing import Protocol
 
 import pytest
 
-from sagong.cli.inspection import _protocols
 from sagong.contract import Message, conforms, method, schema, slot, slot_of
+from sagong.contracts import protocols
 from sagong.errors import InvalidArgument
 
 
@@ -83,7 +83,7 @@ def test_a_slot_out_of_form_is_refused() -> None:
         slot_of(Unmarked)
 
 
-@pytest.mark.parametrize("protocol", _protocols(), ids=lambda p: p.__name__)
+@pytest.mark.parametrize("protocol", list(protocols()), ids=lambda p: p.__name__)
 def test_every_contract_has_a_schema_and_says_what_it_does(protocol: type) -> None:
     described = schema(protocol)
     assert described["summary"]
