@@ -155,7 +155,7 @@ def lacks_of(unit: Unit, units: Mapping[str, Unit]) -> tuple[str, ...]:
 
 def _lacks(unit: Unit, units: Mapping[str, Unit]) -> Iterator[str]:
     for slot, version, instance in unit.needs():
-        if resolved(units, (slot, version, instance)):
+        if slot == "kernel" or resolved(units, (slot, version, instance)):
             continue
         what = f"unit {unit.name} needs {slot}/{version}"
         what += f" of instance {instance}" if instance not in ("", EVERY) else ""

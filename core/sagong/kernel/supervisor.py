@@ -118,7 +118,9 @@ class Supervisor:
 
     async def remove(self, name: str, seconds: float, *, purge: bool = False) -> None:
         """Send nobody to a unit any more, end it within `seconds`, and forget it; its data stays."""
-        unit = self.units.pop(name)
+        unit = self.units.pop(name, None)
+        if unit is None:
+            return
         self._listeners.drop(unit)
         self.broadcast()
         await self._stop_unit(name, seconds, purge=purge)
