@@ -18,6 +18,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "down": ("lifecycle", "stop the platform; with --all, containers too"),
     "status": ("inspection", "what runs, since when, with how much memory"),
     "plugins": ("inspection", "installed plugins, what they provide and what they may touch"),
+    "new-plugin": ("scaffold", "make a plugin's repository: manifest, code, tests, README"),
     "plugin": ("plugin", "install, verify and remove plugins of others"),
     "swap": ("operation", "replace a plugin while everything runs"),
     "enable": ("operation", "add a unit while everything runs"),
@@ -47,15 +48,20 @@ def parser() -> argparse.ArgumentParser:
     for verb, (module, summary) in VERBS.items():
         sub = verbs.add_parser(verb, help=summary, description=summary)
         step = import_module(f"sagong.cli.{module}")
-        getattr(step, f"{verb}_arguments")(sub)
+        getattr(step, f"{_word(verb)}_arguments")(sub)
     return top
+
+
+def _word(verb: str) -> str:
+    """A verb as a part of a Python name."""
+    return verb.replace("-", "_")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a verb; errors go to standard error in one line and give a status other than 0."""
     options = parser().parse_args(arguments)
     module = import_module(f"sagong.cli.{VERBS[options.verb][0]}")
-    run: Callable[[argparse.Namespace], int] = getattr(module, f"run_{options.verb}")
+    run: Callable[[argparse.Namespace], int] = getattr(module, f"run_{_word(options.verb)}")
     try:
         return run(options)
     except (InvalidArgument, NotFound) as error:

@@ -1,0 +1,1 @@
+"""Templates of `sagong new-plugin`: what a plugin's repository begins with."""
