@@ -24,6 +24,7 @@ from sagong_network_bridge.interior import Plan
 from sagong_network_bridge.namespaces import Home, unpin, write_sysctl
 from sagong_network_bridge.netlink import NETFILTER, ROUTE, Channel
 from sagong_network_bridge.nft import BaseChain, Nftables, Rule
+from sagong_network_bridge.parents import new_macvlan
 
 __all__ = ["RESOLVER", "Cell", "Cells", "Port", "carry_out", "is_veth"]
 
@@ -44,6 +45,7 @@ class Port(NamedTuple):
     isolated: bool = False
     hairpin: bool = False
     mtu: int = 0
+    macvlan: int = 0
 
 
 @dataclass
@@ -101,7 +103,7 @@ class Cells:
             cell.sockets, cell.resolver_port = _resolver_sockets(0)
 
     def plug(self, pin: Path, port: Port, interface: str) -> str:
-        """A further interface in a pinned namespace; the host end's name."""
+        """A further interface in a pinned namespace; the host end's name ("" of a macvlan)."""
         with self._home.inside(pin) as descriptor:
             inner = Channel(ROUTE)
             try:
@@ -119,6 +121,9 @@ class Cells:
             write_sysctl("net.ipv6.conf.default.disable_ipv6", "0" if port.ipv6 else "1")
             write_sysctl("net.ipv6.conf.default.accept_ra", "0")
             write_sysctl("net.ipv6.conf.default.accept_dad", "0")
+        if port.macvlan:
+            self._host.send([new_macvlan(interface, port.ifindex, namespace, port.macvlan)])
+            return ""
         name = f"{self._prefix}v{secrets.token_hex(5)}"
         self._make(links.Veth(name, port.ifindex, namespace, interface, port.mtu), port)
         inner.send([links.change_link(links.link_index(inner, interface), interface, up=True)])

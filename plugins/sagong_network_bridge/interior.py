@@ -18,6 +18,7 @@ __all__ = [
     "free_interface",
     "gateway_endpoints",
     "limit_plan",
+    "removal_plan",
     "route_plan",
 ]
 
@@ -62,6 +63,15 @@ def limit_plan(endpoints: tuple[Endpoint, ...], bits_per_second: int) -> Plan:
     def plan(index_of: IndexOf) -> list[Request]:
         names = (endpoint.interface for endpoint in endpoints if bits_per_second)
         return [shaping.limit(index_of(name), bits_per_second, name) for name in names]
+
+    return plan
+
+
+def removal_plan(interface: str) -> Plan:
+    """An interface goes, with what it had."""
+
+    def plan(index_of: IndexOf) -> list[Request]:
+        return [links.delete_link(interface)]
 
     return plan
 

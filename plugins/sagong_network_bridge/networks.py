@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from typing import Any
@@ -17,10 +18,10 @@ from sagong_network_bridge.bridges import Bridges
 from sagong_network_bridge.cells import Port
 from sagong_network_bridge.elements import Content, interface_name, interval_elements
 from sagong_network_bridge.netlink import Channel
+from sagong_network_bridge.parents import Parents, mode_of, parent_name
 from sagong_network_bridge.records import NetworkRecord, Records
 from sagong_network_bridge.settings import Settings
 from sagong_network_bridge.subnets import (
-    ENDS,
     bridge_name,
     complete,
     default_id,
@@ -70,7 +71,10 @@ def _natted(record: NetworkRecord) -> list[str]:
 class Networks:
     """All networks, with their address ranges and bridges."""
 
-    def __init__(self, settings: Settings, records: Records, bridges: Bridges, run: Run) -> None:
+    def __init__(
+        self, settings: Settings, records: Records, bridges: Bridges, parents: Parents, run: Run
+    ) -> None:
+        self._parents = parents
         self._settings = settings
         self._records = records
         self._bridges = bridges
@@ -94,17 +98,24 @@ class Networks:
                 self._keep(network)
         for record in list(self._known.values()):
             index = bridges.get(record.network.id, 0)
-            if index and self._bridges.is_there(record, index):
+            if record.parent:
+                self._restore_parent(record)
+            elif index and self._bridges.is_there(record, index):
                 self._indexes[record.network.id] = index
             else:
                 await self._bridge(record)
+
+    def _restore_parent(self, record: NetworkRecord) -> None:
+        """One that is missing, after a reboot perhaps, is said at each join until it is there."""
+        with contextlib.suppress(InvalidArgument, OSError):
+            self._parents.ensure(record.network)
 
     async def sweep(self) -> None:
         """Remove bridges of ours that belong to no network."""
         async with self._turn:
             for name, identity in (await self._run(self._bridges.owned)).items():
                 known = self._known.get(identity)
-                if known is None or known.bridge != name:
+                if known is None or name not in (known.bridge, known.parent):
                     await self._run(self._bridges.remove, name)
 
     def indexes(self) -> dict[str, int]:
@@ -117,13 +128,17 @@ class Networks:
         self._ranges[identity] = tuple(AddressRange(s) for s in record.network.subnets)
 
     def _keep(self, network: Network) -> NetworkRecord:
-        bridge = "" if network.driver in ENDS else bridge_name(network, self._settings)
-        record = NetworkRecord(network=network, bridge=bridge)
+        bridge = bridge_name(network, self._settings) if network.driver == "bridge" else ""
+        macvlan = network.driver == "macvlan"
+        parent = parent_name(network, self._settings.prefix) if macvlan else ""
+        record = NetworkRecord(network=network, bridge=bridge, parent=parent)
         self._records.keep_network(record)
         self._learn(record)
         return record
 
     async def _bridge(self, record: NetworkRecord) -> None:
+        if record.parent:
+            await self._run(self._parents.ensure, record.network)
         if record.bridge:
             identity = record.network.id
             mtu = self._mtu(record.network)
@@ -162,6 +177,8 @@ class Networks:
             return full
 
     def _check_bridge(self, network: Network) -> None:
+        if network.driver != "bridge":
+            return
         name = bridge_name(network, self._settings)
         if any(record.bridge == name for record in self._known.values()):
             raise AlreadyExists(f"a network with bridge {name} already exists")
@@ -173,6 +190,16 @@ class Networks:
             table.pop(identity, None)
         if record.bridge:
             await self._run(self._bridges.remove, record.bridge)
+        if record.parent:
+            await self._run(self._parents.remove, record.network)
+
+    async def purge(self) -> None:
+        """Take away every interface that was made for a network."""
+        for record in self._known.values():
+            if record.bridge:
+                await self._run(self._bridges.remove, record.bridge)
+            if record.parent:
+                await self._run(self._parents.remove, record.network)
 
     async def delete(self, identity: str, users: list[str]) -> bool:
         """Remove a network; whether there was one."""
@@ -208,7 +235,7 @@ class Networks:
             record = next(named, None)
         if record is None:
             raise NotFound(f"network {wanted} not found")
-        if not record.bridge:
+        if not record.bridge and not record.parent:
             raise InvalidArgument(
                 f"nobody can be attached to network {record.network.name}; use its mode instead"
             )
@@ -221,6 +248,8 @@ class Networks:
     def port(self, record: NetworkRecord) -> Port:
         """What an interface on the network must be like."""
         network = record.network
+        if record.parent:
+            return self._on_parent(record)
         return Port(
             network=network.id,
             bridge=record.bridge,
@@ -230,6 +259,26 @@ class Networks:
             hairpin=network.id in self.filtered,
             mtu=self._mtu(network),
         )
+
+    def _on_parent(self, record: NetworkRecord) -> Port:
+        network, index = record.network, self._parents.index(record.parent)
+        if not index:
+            raise FailedPrecondition(
+                f"network {network.name}: its parent interface {record.parent} is gone"
+            )
+        return Port(
+            network=network.id,
+            bridge="",
+            ifindex=index,
+            ipv6=network.ipv6,
+            mtu=self._mtu(network),
+            macvlan=mode_of(network),
+        )
+
+    def is_bridged(self, identity: str) -> bool:
+        """Whether the machine forwards for this network, so that ports can be published there."""
+        record = self._known.get(identity)
+        return record is not None and bool(record.bridge)
 
     def host_ip(self, identities: Iterable[str]) -> str:
         """Where ports are published that name no address: as a network says, or the settings."""

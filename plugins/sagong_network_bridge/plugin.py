@@ -43,6 +43,7 @@ from sagong_network_bridge.namespaces import Home, is_pinned, unpin
 from sagong_network_bridge.neighbours import accept_bridges
 from sagong_network_bridge.netlink import NETFILTER, ROUTE, Channel
 from sagong_network_bridge.networks import Networks
+from sagong_network_bridge.parents import Parents
 from sagong_network_bridge.pool import Pool
 from sagong_network_bridge.ports import Ports
 from sagong_network_bridge.records import Records, SandboxRecord
@@ -78,7 +79,8 @@ class NetworkBridge:
         size, seconds = settings.pool_size, settings.pool_seconds
         self._pool = Pool(cells, self._run, host.log, size=size, seconds=seconds)
         self._bridges = Bridges(settings.prefix, self._route, host.data / "sysctls")
-        self._networks = Networks(settings, self._records, self._bridges, self._run)
+        parents = Parents(settings.prefix, self._route)
+        self._networks = Networks(settings, self._records, self._bridges, parents, self._run)
         self._ports = Ports(settings.first_port, settings.last_port)
         self._firewall = Firewall(self._filter, settings.prefix, host.log)
         self._loopback = Loopback(host.log)
@@ -260,8 +262,7 @@ class NetworkBridge:
         for record in list(self._sandboxes.records()):
             await self._sandboxes.leave(record.sandbox.id)
         await self._pool.close()
-        for network in self._networks.records():
-            await self._run(self._bridges.remove, network.bridge)
+        await self._networks.purge()
         await self._run(self._firewall.remove)
         await self._run(accept_bridges, self._filter, self._settings.prefix, ())
 

@@ -49,6 +49,10 @@ class Pool:
 
     async def take(self, port: Port, *, resolver: bool) -> Cell:
         """A ready cell, or one made now."""
+        if port.macvlan:
+            # Each would be seen on a network that isn't ours.
+            made: Cell = await self._run(self._cells.build, port, resolver=resolver)
+            return made
         want = self._wants.get(port.network)
         if want is None or want.port != port or want.resolver != resolver:
             await self.drop(port.network)

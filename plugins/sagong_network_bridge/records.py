@@ -26,6 +26,7 @@ class NetworkRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     network: Network
     bridge: str = ""
+    parent: str = ""
 
 
 class SandboxRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -32,6 +32,7 @@ from sagong_network_bridge.interior import (
     free_interface,
     gateway_endpoints,
     limit_plan,
+    removal_plan,
     route_plan,
 )
 from sagong_network_bridge.joining import (
@@ -156,8 +157,9 @@ class Sandboxes:
         try:
             for number, attachment in enumerate(request.attachments):
                 draft.attach(attachment, f"eth{number}")
-            for mapping in request.ports if request.mode == "networks" else ():
-                draft.publish(mapping)
+            if any(self._networks.is_bridged(e.network) for e in draft.endpoints):
+                for mapping in request.ports:
+                    draft.publish(mapping)
             cell = await self._cell(draft)
             record = await self._furnish(request, draft, cell)
             return self._keep(record)
@@ -208,11 +210,13 @@ class Sandboxes:
         """From a bare cell to a sandbox: further interfaces, addresses, names, ports."""
         tools = self._tools
         sandbox = self._sandbox(request, draft, cell)
-        veths = {endpoint.network: cell.veth for endpoint in draft.endpoints[:1]}
+        veths = {endpoint.network: cell.veth for endpoint in draft.endpoints[:1] if cell.veth}
         for endpoint in draft.endpoints[1:]:
             port = self._networks.port(self._networks.get(endpoint.network))
             plug = tools.cells.plug
-            veths[endpoint.network] = await tools.run(plug, cell.pin, port, endpoint.interface)
+            veth = await tools.run(plug, cell.pin, port, endpoint.interface)
+            if veth:
+                veths[endpoint.network] = veth
         assert cell.channel is not None
         ways = (priorities_of(request),) * 2
         carry_out(
@@ -245,7 +249,7 @@ class Sandboxes:
         if not sandbox.ports:
             return
         found = {e.network for e in gateway_endpoints(sandbox.endpoints, priorities) if e}
-        for network in found:
+        for network in found & veths.keys():
             self._mirror(network, veths[network])
 
     def _mirror(self, network: str, veth: str) -> None:
@@ -342,6 +346,7 @@ class Sandboxes:
         tools, identity = self._tools, record.sandbox.id
         draft = Draft(identity, self._networks, self._ports)
         pin, veth = Path(record.sandbox.path), ""
+        endpoint: Endpoint | None = None
         try:
             endpoint = draft.attach(attachment, free_interface(record.sandbox.endpoints))
             port = self._networks.port(self._networks.get(attachment.network))
@@ -351,17 +356,19 @@ class Sandboxes:
                 record,
                 request=replace(record.request, attachments=attachments),
                 sandbox=replace(record.sandbox, endpoints=(*record.sandbox.endpoints, endpoint)),
-                veths={**record.veths, attachment.network: veth},
+                veths=record.veths | ({attachment.network: veth} if veth else {}),
             )
             plans = address_plan((endpoint,)), limit_plan((endpoint,), record.request.egress_bps)
             await tools.run(tools.cells.configure, pin, *plans)
-            await self._limit(record.request, {endpoint.network: veth})
+            await self._limit(record.request, {endpoint.network: veth} if veth else {})
             changed = await self._with_resolver(changed)
             return await self._changed(record, changed)
         except BaseException as error:
             draft.release()
             if veth:
                 await tools.run(tools.host.send, [delete_link(veth)])
+            elif endpoint is not None:
+                await self._unplug(pin, endpoint)
             if isinstance(error, OSError):
                 raise FailedPrecondition(f"sandbox {identity}: {error}") from error
             raise
@@ -426,11 +433,20 @@ class Sandboxes:
             veths=veths,
         )
         sandbox = await self._changed(record, changed)
-        with contextlib.suppress(OSError):
-            removal = [delete_link(record.veths[network])]
-            await self._tools.run(self._tools.host.send, removal)
+        if network in record.veths:
+            with contextlib.suppress(OSError):
+                removal = [delete_link(record.veths[network])]
+                await self._tools.run(self._tools.host.send, removal)
+        else:
+            await self._unplug(Path(sandbox.path), gone)
         release_addresses(gone, sandbox.id, self._networks)
         return sandbox
+
+    async def _unplug(self, pin: Path, endpoint: Endpoint) -> None:
+        """Take away an interface that has no end on the host."""
+        with contextlib.suppress(OSError):
+            removal = removal_plan(endpoint.interface)
+            await self._tools.run(self._tools.cells.configure, pin, removal)
 
     async def reopened(self, identity: str) -> list[Any]:
         """Resolver sockets of a sandbox, opened anew."""

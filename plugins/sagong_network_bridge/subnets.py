@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from sagong.contracts.network import Network, Subnet
 from sagong.errors import Conflict, InvalidArgument, ResourceExhausted
 from sagong_network_bridge.addresses import AddressRange, Space, space_of
+from sagong_network_bridge.parents import check_parent
 from sagong_network_bridge.settings import Settings
 
 __all__ = ["ENDS", "bridge_name", "complete", "default_networks", "option", "private_pool6"]
@@ -100,9 +101,11 @@ def _check(network: Network) -> None:
     binding = option(network, _BINDING)
     if binding and not _is_address(binding):
         raise InvalidArgument(f"option {_BINDING}={binding}: an IP address")
-    if network.driver != "bridge":
+    if network.driver == "macvlan":
+        check_parent(network)
+    elif network.driver != "bridge":
         raise InvalidArgument(
-            f"network driver {network.driver!r} is not known here; use bridge "
+            f"network driver {network.driver!r} is not known here; use bridge or macvlan "
             "(one host and one null network exist already)"
         )
 

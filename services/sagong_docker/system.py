@@ -35,7 +35,7 @@ _FIXED: dict[str, Any] = {
     "DriverStatus": [["Backing Filesystem", "extfs"], ["Supports d_type", "true"]],
     "Plugins": {
         "Volume": ["local"],
-        "Network": ["bridge", "host", "null"],
+        "Network": ["bridge", "host", "macvlan", "null"],
         "Authorization": None,
         "Log": ["json-file", "local", "none"],
     },

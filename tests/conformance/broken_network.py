@@ -107,6 +107,20 @@ class TakesAnyNameserver(FakeNetworks):
         super().check_request(replace(request, nameservers=()))
 
 
+class AnyParentGoes(FakeNetworks):
+    caught_by = "wrong_macvlans_are_refused"
+
+    def check_macvlan(self, options: dict[str, str]) -> None:
+        return
+
+
+class MacvlanPublishes(FakeNetworks):
+    caught_by = "macvlan_publishes_nothing"
+
+    def publishes(self, endpoints: list[Endpoint]) -> bool:
+        return True
+
+
 class GivesTakenAddress(FakeNetworks):
     caught_by = "taken_address_is_a_conflict"
 
@@ -290,6 +304,15 @@ class LinksAreEverybodys(FakeProbe):
     def links(self, asker: Sandbox) -> dict[str, str]:
         requests = (request for request, _ in self.networks.all())
         return {m: t for request in requests for a in request.attachments for m, t in a.links}
+
+
+class MacvlansAreStrangers(FakeProbe):
+    caught_by = "macvlan_sandboxes_are_neighbours"
+
+    def connected(self, source: Sandbox | None, network: str) -> bool:
+        if self.networks.network(network).driver == "macvlan":
+            return False
+        return super().connected(source, network)
 
 
 class NothingIsPublished(FakeProbe):

@@ -38,7 +38,10 @@ from sagong.errors import (
     ResourceExhausted,
 )
 
-__all__ = ["FakeNetworks", "FakeProbe", "Memory"]
+__all__ = ["PARENT", "FakeNetworks", "FakeProbe", "Memory"]
+
+
+PARENT = "lan0"
 
 
 @dataclass
@@ -113,8 +116,19 @@ class FakeNetworks:
             raise InvalidArgument(f"id {network.id}")
         if not re.fullmatch("[A-Za-z0-9][A-Za-z0-9_.-]*", network.name):
             raise InvalidArgument(f"name {network.name}")
-        if network.driver != "bridge":
+        if network.driver == "macvlan":
+            self.check_macvlan(dict(network.options))
+        elif network.driver != "bridge":
             raise InvalidArgument(f"driver {network.driver}")
+
+    def check_macvlan(self, options: dict[str, str]) -> None:
+        if options.get("parent") != PARENT:
+            raise InvalidArgument(f"parent {options.get('parent')}")
+        if options.get("macvlan_mode", "bridge") not in ("bridge", "private"):
+            raise InvalidArgument("macvlan_mode")
+
+    def publishes(self, endpoints: list[Endpoint]) -> bool:
+        return any(self.network(e.network).driver != "macvlan" for e in endpoints)
 
     def with_gateway(self, subnet: Subnet) -> Subnet:
         space = _space(subnet.subnet)
@@ -176,7 +190,7 @@ class FakeNetworks:
                 raise InvalidArgument("a network is named twice")
             endpoints.append(self.endpoint(attachment, f"eth{number}"))
         ports: list[PortMapping] = []
-        for mapping in request.ports:
+        for mapping in request.ports if self.publishes(endpoints) else ():
             ports.append(self.port(mapping, ports))
         sandbox = Sandbox(
             id=request.id,

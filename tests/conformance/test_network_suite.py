@@ -14,7 +14,7 @@ import dns.query
 import dns.rdatatype
 import pytest
 from tests.conformance.broken_network import MUTATIONS, PROBES
-from tests.conformance.fake_network import FakeNetworks, FakeProbe, Memory
+from tests.conformance.fake_network import PARENT, FakeNetworks, FakeProbe, Memory
 from tests.system.network.outer import Server, dial, machine, plugin, shell, within
 
 from sagong.conformance import network as suite
@@ -75,7 +75,9 @@ async def bridge_lab(base: Path) -> AsyncIterator[NetworkLab]:
             await running.aclose()
             return await start()
 
-        yield NetworkLab(networks=await start(), probe=probe, restart=restart)
+        # A cable that leads nowhere, of a machine of the test's own.
+        shell("", "ip link add lan0 type bridge; ip link set lan0 up")
+        yield NetworkLab(networks=await start(), probe=probe, restart=restart, parent="lan0")
 
 
 async def one_check(base: Path, check: Check) -> None:
@@ -102,7 +104,7 @@ async def fake_lab(
         probe.networks = kind(memory)
         return probe.networks
 
-    yield NetworkLab(networks=probe.networks, probe=probe, restart=restart)
+    yield NetworkLab(networks=probe.networks, probe=probe, restart=restart, parent=PARENT)
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=check_name)

@@ -11,6 +11,11 @@ import ipaddress
 import secrets
 
 from sagong.conformance.network_lab import NetworkLab, Probe, block, free_port, raises
+from sagong.conformance.network_macvlan import (
+    check_macvlan_publishes_nothing,
+    check_macvlan_sandboxes_are_neighbours,
+    check_wrong_macvlans_are_refused,
+)
 from sagong.conformance.network_names import (
     check_given_hardware_address_is_had,
     check_links_are_names_of_one_sandbox,
@@ -68,6 +73,8 @@ __all__ = [
     "check_join_gives_an_address_of_the_subnet",
     "check_left_sandbox_is_gone",
     "check_links_are_names_of_one_sandbox",
+    "check_macvlan_publishes_nothing",
+    "check_macvlan_sandboxes_are_neighbours",
     "check_missing_network_is_not_found",
     "check_modes_without_networks",
     "check_names_resolve_when_join_returns",
@@ -91,6 +98,7 @@ __all__ = [
     "check_three_networks_exist_from_the_start",
     "check_unknown_sandbox_is_not_connected",
     "check_wrong_joins_are_refused",
+    "check_wrong_macvlans_are_refused",
     "check_wrong_networks_are_refused",
     "check_wrong_rules_are_refused",
 ]

@@ -61,12 +61,14 @@ class Probe(Protocol):
 class NetworkLab:
     """A candidate, and powers that may be missing; checks that need one then pass.
 
-    `restart` kills the candidate without warning and starts it again on the same data.
+    `restart` kills the candidate without warning and starts it again on the same data. `parent` is
+    an interface of the machine that macvlan networks may use, "" if the candidate has none.
     """
 
     networks: Networks
     probe: Probe | None = None
     restart: Callable[[], Awaitable[Networks]] | None = None
+    parent: str = ""
     area: str = field(default_factory=lambda: secrets.token_hex(4))
 
     def name(self, name: str) -> str:
