@@ -136,7 +136,7 @@ def main() -> None:
         load_image(options.root)
         api.create("/apis/apps/v1/namespaces/default/deployments", DEPLOYMENT)
         api.create("/api/v1/namespaces/default/services", SERVICE)
-    print(wait_answer(api, 30.0), f"({time.monotonic() - began:.1f} s)")
+    print(wait_answer(api, 120.0), f"({time.monotonic() - began:.1f} s)")
     pods = api.get("/api/v1/namespaces/default/pods?labelSelector=app%3Dweb")["items"]
     for pod in pods:
         print(f"pod {pod['metadata']['name']} at {pod['status'].get('podIP', '-')}")

@@ -1,19 +1,22 @@
 """The keeper: restarts the kernel, holds its descriptors, reaps orphans. Standard library only.
 
 It is as small as it can be, because everything else may be killed and comes back through it. The
-kernel sends it descriptors to hold (`keep NAME`), gets them all back when it is started anew, and says
-`end` before it ends for good. If
-the keeper itself dies, the kernel starts another one and hands it the descriptors.
+kernel sends it descriptors to hold (`keep NAME`), gets them all back when it is started anew, says
+`ready` when every unit serves, and `end` before it ends for good. If the keeper itself dies, another
+one (the kernel's, or that of a supervisor such as systemd) connects to the kernel at `kernel/keeper`
+and is given the descriptors.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import fcntl
 import os
 import select
 import signal
 import socket
+import struct
 import sys
 import time
 
@@ -23,6 +26,8 @@ __all__ = ["CONFIGURATION_ERROR", "main"]
 
 CONFIGURATION_ERROR = 78
 _LOCKED = 75
+_TITLE = "sagong-keeper"
+_CREDENTIALS = struct.Struct("3i")
 
 
 class Keeper:
@@ -31,14 +36,12 @@ class Keeper:
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
         self._kept: dict[str, int] = {}
-        for entry in options.kept:
-            name, _, fd = entry.rpartition("=")
-            os.set_inheritable(int(fd), False)
-            self._kept[name] = int(fd)
-        self._control = socket.socket(fileno=options.control) if options.control >= 0 else None
-        self._pid = options.kernel
-        self._pidfd = os.pidfd_open(self._pid) if self._pid else -1
+        self._control: socket.socket | None = None
+        self._pid = 0
+        self._pidfd = -1
         self._stopping = False
+        # Taken out of the environment: it is for this process, not for those below.
+        self._supervisor = os.environ.pop("NOTIFY_SOCKET", "")
         self._started = 0.0
         self._status: int | None = None
 
@@ -48,7 +51,7 @@ class Keeper:
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGTERM, self._terminate)
-        if self._control is None:
+        if not self._attach():
             self._start()
         while True:
             assert self._control is not None
@@ -84,8 +87,28 @@ class Keeper:
         if self._pidfd >= 0:
             os.close(self._pidfd)
         self._pidfd = os.pidfd_open(self._pid)
-        self._control = ours
+        self._begin(ours)
+
+    def _attach(self) -> bool:
+        """Become the keeper of a kernel that lives without one."""
+        control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            control.connect(f"{self._options.run}/kernel/keeper")
+            peer = control.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+            self._pid = _CREDENTIALS.unpack(peer)[0]
+            self._pidfd = os.pidfd_open(self._pid)
+        except OSError:
+            control.close()
+            return False
+        self._begin(control)
+        return True
+
+    def _begin(self, control: socket.socket) -> None:
+        self._control = control
         self._started = time.monotonic()
+        if self._options.supervised:
+            with contextlib.suppress(OSError):
+                control.send(b"supervised")
 
     def _hold(self) -> bool:
         """Take a descriptor; false at the end of the kernel's socket."""
@@ -99,6 +122,8 @@ class Keeper:
         word, _, name = message.decode().partition(" ")
         if word == "end":
             self._stopping = True
+        elif word == "ready":
+            self._notify(f"READY=1\nSTATUS={name or 'every unit serves'}")
         elif word == "keep" and descriptors:
             old = self._kept.pop(name, None)
             if old is not None:
@@ -107,6 +132,14 @@ class Keeper:
         elif word == "drop" and name in self._kept:
             os.close(self._kept.pop(name))
         return True
+
+    def _notify(self, text: str) -> None:
+        """Tell the supervisor, as sd_notify(3) does."""
+        if self._supervisor:
+            address = self._supervisor.replace("@", "\0", 1)
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+                with contextlib.suppress(OSError):
+                    sender.sendto(text.encode(), address)
 
     def _reap(self) -> None:
         """Wait for whatever ended; keep the kernel's exit status if it was among them."""
@@ -129,26 +162,40 @@ class Keeper:
 
 
 def main() -> None:
-    """`python -m sagong.keeper --run DIR --root DIR --profile NAME`; one instance a root, by a lock."""
+    """`python -m sagong.keeper --run DIR --root DIR --profile NAME`; one instance a root, by a lock.
+
+    `--supervised` says that whoever started it does so again when it dies.
+    """
     parser = argparse.ArgumentParser(prog="sagong-keeper")
     parser.add_argument("--root", default="/")
     parser.add_argument("--run", required=True)
     parser.add_argument("--profile", default="")
-    parser.add_argument("--control", type=int, default=-1)
-    parser.add_argument("--kernel", type=int, default=0)
-    parser.add_argument("--kept", action="append", default=[])
+    parser.add_argument("--supervised", action="store_true")
     options = parser.parse_args()
     os.makedirs(f"{options.run}/kernel", exist_ok=True)
     lock = os.open(f"{options.run}/kernel/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        sys.exit(_LOCKED)
+        if not options.supervised:
+            sys.exit(_LOCKED)
+        _replace(options.run)
+        fcntl.flock(lock, fcntl.LOCK_EX)
     with open(f"{options.run}/keeper.pid", "w") as file:
         file.write(f"{os.getpid()}\n")
     process.become_subreaper()
-    process.set_title("sagong-keeper")
+    process.set_title(_TITLE)
     sys.exit(Keeper(options).run())
+
+
+def _replace(run: str) -> None:
+    """End the keeper that nobody supervises, so that one that is takes its place: none waits on it."""
+    with open(f"{run}/keeper.pid") as file:
+        pid = int(file.read())
+    with open(f"/proc/{pid}/comm") as file:
+        name = file.read().strip()
+    if name == _TITLE:
+        os.kill(pid, signal.SIGKILL)
 
 
 if __name__ == "__main__":

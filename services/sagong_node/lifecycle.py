@@ -169,6 +169,21 @@ class Lifecycle:
         for id_ in set(known) - set(self._registry.containers):
             await self._runtime.remove(ContainerRef(id=id_))
 
+    def begin_boot(self) -> None:
+        """The machine has started: no namespace of before is left, and everything is dead.
+
+        As in Docker, `always` holds now for what was stopped by hand too.
+        """
+        for sandbox in self._registry.sandboxes.values():
+            if sandbox.network is not None:
+                sandbox.network = None
+                self._registry.keep(sandbox)
+        for record in self._registry.containers.values():
+            stopped = record.state is StatusState.EXITED and record.started_at > 0
+            if stopped and record.spec.restart.name == "always":
+                record.state, record.wanted = StatusState.RESTARTING, True
+                self._registry.keep(record)
+
     async def track_all(self) -> None:
         """Tell the measurer of everything that runs."""
         for record in list(self._registry.containers.values()):
@@ -263,12 +278,13 @@ class Lifecycle:
         record.state = StatusState.EXITED
         record.code, record.oom_killed = exited.code, exited.oom_killed
         record.finished_at, record.pid = exited.finished_at, 0
+        again = self._restarts_by_policy(record)
+        if again:
+            # Kept as that: whoever reads the records after a crash or a reboot goes on with it.
+            record.state = StatusState.RESTARTING
         self._registry.keep(record)
         if exited.oom_killed:
             self.note(record, "oom")
-        again = self._restarts_by_policy(record)
-        if again:
-            record.state = StatusState.RESTARTING
         self.note(record, "die", exitCode=str(exited.code))
         await self._metrics_forget(record)
         sandbox = self._registry.sandboxes.get(record.spec.sandbox)
@@ -336,6 +352,7 @@ class Lifecycle:
             except (Unavailable, SagongError):
                 record.wanted = True
                 record.finished_at = time.time()
+                self._registry.keep(record)
                 self._restart_later(record)
 
     def _cancel_restart(self, id_: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sagong.contracts.metrics import Metrics, Sample
@@ -48,12 +49,22 @@ class Node:
     async def start(self) -> None:
         """Load, then follow the runtime."""
         await self._registry.load()
+        if self._is_new_boot():
+            self._life.begin_boot()
         await self._streams.start()
         self._host.spawn(self._registry.write_behind(), "write records")
         self._host.spawn(self._hear_exits(), "hear exits")
         self._host.spawn(self._hear_measurer(), "hear measurer")
         if self._kubelet is not None:
             await self._kubelet.start()
+
+    def _is_new_boot(self) -> bool:
+        """Whether this is the first node since the machine started; asked once."""
+        mark = self._host.run / "boot"
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()
+        known = mark.read_text() if mark.exists() else ""
+        mark.write_text(boot)
+        return known != boot
 
     async def drain(self) -> None:
         """Let streams of logs end by themselves."""

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from sagong import config
@@ -16,6 +17,10 @@ from sagong.config import Paths
 from sagong.contracts.kernel import StatusQuery, StopSystem, SystemStatus
 from sagong.errors import FailedPrecondition, NotFound, SagongError, Unavailable
 from sagong.operator import connect
+
+# systemd's directory exists where it is pid 1, see sd_booted(3).
+_SYSTEMD = Path("/run/systemd/system")
+_UNIT = Path("/etc/systemd/system/sagong.service")
 
 __all__ = ["down_arguments", "run_down", "run_up", "up_arguments"]
 
@@ -30,6 +35,11 @@ def up_arguments(parser: argparse.ArgumentParser) -> None:
 def down_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `down`."""
     parser.add_argument("--all", action="store_true", help="end containers too, leave nothing")
+    parser.add_argument(
+        "--containers",
+        action="store_true",
+        help="end containers too, but keep them: they start again by their restart policies",
+    )
     parser.add_argument("--seconds", type=float, default=10.0, help="bound of each drain")
 
 
@@ -43,12 +53,11 @@ def run_up(options: argparse.Namespace) -> int:
     command += ["--root", options.root]
     command += ["--profile", options.profile]
     if options.foreground:
-        os.execv(sys.executable, command)
+        os.execv(sys.executable, [*command, "--supervised"])
     began = time.monotonic()
     running = asyncio.run(_status(paths))
-    if running is None:
-        _start(paths, command)
-    status = asyncio.run(_wait_ready(paths, options.seconds))
+    has_ended = _start(paths, command) if running is None else lambda: not _keeper_lives(paths)
+    status = asyncio.run(_wait_ready(paths, options.seconds, has_ended))
     asyncio.run(_give_access(paths, status))
     verb = "runs already" if running and running.ready else "is up"
     print(
@@ -69,13 +78,20 @@ async def _give_access(paths: Paths, status: SystemStatus) -> None:
             await write_kubeconfig(operator, paths.etc / "kubeconfig", f"https://{address}")
 
 
-def _start(paths: Paths, command: list[str]) -> None:
+def _start(paths: Paths, command: list[str]) -> Callable[[], bool]:
+    """Start the keeper; what is returned tells whether it has ended already."""
+    if paths == Paths() and _UNIT.exists() and _SYSTEMD.is_dir():
+        # Else the keeper would be part of a session, and end with it.
+        subprocess.run(["systemctl", "start", "--no-block", _UNIT.name], check=True)
+        failed = ["systemctl", "is-failed", "--quiet", _UNIT.name]
+        return lambda: subprocess.run(failed, check=False).returncode == 0
     log = paths.run / "log" / "kernel.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "ab") as file:
-        subprocess.Popen(
+        keeper = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
         )
+    return lambda: keeper.poll() is not None and not _keeper_lives(paths)
 
 
 async def _status(paths: Paths) -> SystemStatus | None:
@@ -103,16 +119,17 @@ def _keeper_lives(paths: Paths) -> bool:
         return True
 
 
-async def _wait_ready(paths: Paths, seconds: float) -> SystemStatus:
+async def _wait_ready(paths: Paths, seconds: float, has_ended: Callable[[], bool]) -> SystemStatus:
     limit = time.monotonic() + seconds
-    status = None
+    status, pause = None, 0.02
     while time.monotonic() < limit:
         status = await _status(paths) or status
         if status is not None and status.ready:
             return status
-        if status is None and time.monotonic() > limit - seconds + 3 and not _keeper_lives(paths):
+        if status is None and has_ended():
             break
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(pause)
+        pause = min(pause * 1.2, 0.2)
     raise FailedPrecondition(_why_not(paths, status))
 
 
@@ -126,6 +143,8 @@ def _why_not(paths: Paths, status: SystemStatus | None) -> str:
 def run_down(options: argparse.Namespace) -> int:
     """Stop everything in order; what is not running is no error."""
     paths = Paths.below(options.root)
+    if options.all and not _keeper_lives(paths) and Path(paths.run, "kernel").exists():
+        _up_to_purge(options.root)
     pid = _keeper_pid(paths)
     try:
         asyncio.run(_stop(paths, options.seconds, everything=options.all))
@@ -133,11 +152,21 @@ def run_down(options: argparse.Namespace) -> int:
         print("sagong does not run")
     if pid and not _wait_gone(paths, 30.0 + options.seconds):
         raise FailedPrecondition(f"keeper {pid} does not end; see {paths.run}/log/kernel.log")
-    if options.all:
-        from sagong.cli.sweep import sweep
+    if options.all or options.containers:
+        from sagong.cli import sweep
 
-        sweep(paths)
+        sweep.end_containers(paths, options.seconds)
+        if options.all:
+            sweep.sweep(paths)
     return 0
+
+
+def _up_to_purge(root: str) -> None:
+    """Interfaces, firewall rules and mounts are taken away by who made them, not by their names."""
+    try:
+        run_up(argparse.Namespace(root=root, profile="", seconds=30.0, foreground=False))
+    except SagongError as error:
+        print(f"what sagong made may be left over: {error}", file=sys.stderr)
 
 
 async def _stop(paths: Paths, seconds: float, *, everything: bool) -> None:

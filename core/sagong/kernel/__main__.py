@@ -36,6 +36,7 @@ from sagong.process import configure_logging
 __all__ = ["main"]
 
 _LOG = logging.getLogger("sagong.kernel")
+_READY_SECONDS = 60.0
 _ATTEND = frozenset({"kernel/1/attend", "kernel/1/done"})
 
 
@@ -109,7 +110,9 @@ async def _live(
     guardian = Guardian(keeper, root, profile, listeners)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end)
     await supervisor.begin()
+    announcing = asyncio.create_task(_announce(supervisor, guardian))
     stopping = await ended
+    announcing.cancel()
     if stopping is None:
         await provider.close()
         return RENEWED
@@ -132,6 +135,22 @@ def _resolved(cells: Cells, config: Config) -> dict[str, Unit]:
                 raise
             _LOG.error("an enabled unit can't run: %s", error, extra={"unit": name})
     return units
+
+
+async def _announce(supervisor: Supervisor, guardian: Guardian) -> None:
+    """Say once that every unit serves; or, after a while, which ones do not."""
+    changes: asyncio.Queue[tuple[str, ...]] = asyncio.Queue()
+    supervisor.observers.add(changes)
+    try:
+        async with asyncio.timeout(_READY_SECONDS):
+            while supervisor.late():
+                await changes.get()
+    except TimeoutError:
+        pass
+    finally:
+        supervisor.observers.discard(changes)
+    late = ", ".join(supervisor.late())
+    guardian.ready(f"not serving: {late}" if late else "")
 
 
 def _with_choices(units: dict[str, Unit], cells: Cells) -> dict[str, Unit]:

@@ -1,4 +1,8 @@
-"""Watches over the keeper: when it dies, starts another one and gives it all descriptors."""
+"""Watches over the keeper: when it dies, another one comes, and is given all descriptors.
+
+Any keeper, the first of a kernel excepted, connects to `kernel/keeper`. One that a supervisor (systemd)
+started says so: when it dies, the kernel waits for the supervisor's next before it starts one itself.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ import contextlib
 import logging
 import os
 import socket
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +22,8 @@ from sagong.kernel.listeners import Listeners
 __all__ = ["Guardian"]
 
 _LOG = logging.getLogger("sagong.kernel")
+_CREDENTIALS = struct.Struct("3i")
+_SUPERVISOR_SECONDS = 5.0
 
 
 class Guardian:
@@ -29,39 +36,92 @@ class Guardian:
         self._root = root
         self._profile = profile
         self._listeners = listeners
+        self._supervised = False
+        self._ready: bytes | None = None
         self._loop = asyncio.get_running_loop()
+        self._door = _open_door(Paths.below(root).run / "kernel" / "keeper")
+        self._loop.add_reader(self._door.fileno(), self._admit)
         if keeper is not None:
-            self._loop.add_reader(keeper.fileno(), self._ended)
+            self._loop.add_reader(keeper.fileno(), self._hear)
+
+    def ready(self, remark: str = "") -> None:
+        """Every unit serves; or a remark says which one does not."""
+        self._ready = f"ready {remark}".strip().encode()
+        self._tell(self._ready)
 
     def stop(self) -> None:
         """The system ends: the keeper may go."""
+        self._loop.remove_reader(self._door.fileno())
+        self._door.close()
         if self._keeper is not None:
             self._loop.remove_reader(self._keeper.fileno())
+            self._tell(b"end")
+
+    def _tell(self, message: bytes) -> None:
+        if self._keeper is not None:
             with contextlib.suppress(OSError):
-                self._keeper.send(b"end")
+                self._keeper.send(message)
+
+    def _hear(self) -> None:
+        assert self._keeper is not None
+        try:
+            message = self._keeper.recv(64)
+        except OSError:
+            message = b""
+        if message == b"supervised":
+            self._supervised = True
+        elif not message:
+            self._ended()
 
     def _ended(self) -> None:
         assert self._keeper is not None
         self._loop.remove_reader(self._keeper.fileno())
         self._keeper.close()
-        _LOG.warning("the keeper died; starting another one")
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._keeper = None
+        if self._supervised:
+            _LOG.warning("the keeper died; its supervisor starts another one")
+            self._loop.call_later(_SUPERVISOR_SECONDS, self._replace)
+        else:
+            _LOG.warning("the keeper died; starting another one")
+            self._replace()
+
+    def _replace(self) -> None:
+        if self._keeper is not None or self._door.fileno() < 0:
+            return
         command = [sys.executable, "-m", "sagong.keeper", "--root", str(self._root)]
-        command += ["--run", str(Paths.below(self._root).run)]
-        command += ["--profile", self._profile, "--kernel", str(os.getpid())]
-        command += ["--control", str(theirs.fileno())]
-        given = [theirs.fileno()]
-        for name, fd in self._listeners.items():
-            command += ["--kept", f"{name}={fd}"]
-            given.append(fd)
+        command += ["--run", str(Paths.below(self._root).run), "--profile", self._profile]
         # A grandchild, so that it is nobody's zombie when it ends and outlives this kernel.
-        subprocess.run(
-            [sys.executable, "-c", _DETACH, *command], pass_fds=given, check=False, timeout=10
-        )
-        theirs.close()
-        self._keeper = ours
-        self._listeners.change_keeper(ours)
-        self._loop.add_reader(ours.fileno(), self._ended)
+        subprocess.run([sys.executable, "-c", _DETACH, *command], check=False, timeout=10)
+
+    def _admit(self) -> None:
+        """A keeper has come: it is given every descriptor, and told how things stand."""
+        try:
+            keeper, _ = self._door.accept()
+        except OSError:
+            return
+        peer = keeper.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        if _CREDENTIALS.unpack(peer)[1] != os.geteuid():
+            keeper.close()
+            return
+        if self._keeper is not None:
+            self._loop.remove_reader(self._keeper.fileno())
+            self._keeper.close()
+        self._keeper = keeper
+        self._supervised = False
+        self._listeners.change_keeper(keeper)
+        self._loop.add_reader(keeper.fileno(), self._hear)
+        if self._ready is not None:
+            self._tell(self._ready)
+
+
+def _open_door(path: Path) -> socket.socket:
+    path.unlink(missing_ok=True)
+    door = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    door.bind(str(path))
+    os.chmod(path, 0o600)
+    door.listen(4)
+    door.setblocking(False)
+    return door
 
 
 _DETACH = "import os, sys\nif os.fork() == 0:\n os.setsid()\n os.execv(sys.argv[1], sys.argv[1:])"

@@ -5,10 +5,10 @@ A restart or a swap of a service, or of the kernel, refuses no connection: the s
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import os
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 from sagong.config import Paths
@@ -54,27 +54,31 @@ class Listeners:
             if address.startswith("unix:"):
                 Path(self._paths.expand(address.removeprefix("unix:"))).unlink(missing_ok=True)
             if self._keeper is not None:
-                self._keeper.send(f"drop {key}".encode())
+                with contextlib.suppress(OSError):
+                    self._keeper.send(f"drop {key}".encode())
 
     def change_keeper(self, keeper: socket.socket) -> None:
-        """New ones go to this keeper from now on."""
+        """New ones go to this keeper from now on, and those that are open now."""
         self._keeper = keeper
+        for key, fd in self._open.items():
+            self._keep(key, fd)
 
-    def items(self) -> Iterator[tuple[str, int]]:
-        """All that are open, for a new keeper."""
-        return iter(self._open.items())
-
-    def _listen(self, key: str, address: str, listener: Listener) -> int | None:
+    def _keep(self, key: str, fd: int) -> None:
         from sagong.linux.process import send_descriptors
 
+        if self._keeper is not None:
+            # A keeper that has just died is followed by one that gets all of them.
+            with contextlib.suppress(OSError):
+                send_descriptors(self._keeper, f"keep {key}".encode(), (fd,))
+
+    def _listen(self, key: str, address: str, listener: Listener) -> int | None:
         try:
             fd = listen(self._paths.expand(address), listener)
         except FailedPrecondition:
             if listener.optional:
                 return None
             raise
-        if self._keeper is not None:
-            send_descriptors(self._keeper, f"keep {key}".encode(), (fd,))
+        self._keep(key, fd)
         return fd
 
 

@@ -7,6 +7,7 @@ import itertools
 import logging
 import os
 import pickle
+import signal
 import socket
 import subprocess
 import sys
@@ -19,6 +20,9 @@ from sagong.linux import process
 __all__ = ["Spawner"]
 
 _LOG = logging.getLogger("sagong.kernel")
+# The first forks wait for the zygote's imports: half a second, or half a minute on a machine that is
+# emulated or overloaded. Giving up earlier would only give it more to do.
+_SPAWN_SECONDS = 60.0
 
 
 class Spawner:
@@ -51,8 +55,10 @@ class Spawner:
             self._lose()
             raise Unavailable(f"the zygote does not answer: {error}") from error
         try:
-            async with asyncio.timeout(10.0):
+            async with asyncio.timeout(_SPAWN_SECONDS):
                 return await future
+        except TimeoutError:
+            raise Unavailable(f"the zygote forks nothing within {_SPAWN_SECONDS:.0f} s") from None
         finally:
             self._waiting.pop(number, None)
 
@@ -96,7 +102,9 @@ class Spawner:
             return
         future = self._waiting.get(number)
         if future is None or future.done():
+            # It comes too late: whoever asked has given up, and may have asked again.
             for fd in descriptors:
+                signal.pidfd_send_signal(fd, signal.SIGKILL)
                 os.close(fd)
         elif pid < 0:
             future.set_exception(Unavailable(f"fork failed: {rest[0]}"))

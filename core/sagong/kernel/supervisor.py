@@ -45,8 +45,8 @@ from sagong.process import Launch
 __all__ = ["Heard", "Supervisor"]
 
 _LOG = logging.getLogger("sagong.kernel")
-_START_SECONDS = 30.0
-_ADOPT_SECONDS = 5.0
+_START_SECONDS = 60.0
+_ADOPT_SECONDS = 10.0
 _GATE_SECONDS = 10.0
 _HEALTH_SECONDS = 5.0
 _HEALTH_EVERY = 0.5
@@ -172,6 +172,10 @@ class Supervisor:
             if process is not None:
                 found[name] = Serving(process.generation, process.record.bus)
         return found
+
+    def late(self) -> list[str]:
+        """Units that nobody serves now."""
+        return [name for name, one in self.lives.items() if not one.serving]
 
     def broadcast(self) -> None:
         """Tell every process what changed for it: routes, dead paths, accesses, what is down."""

@@ -1,0 +1,115 @@
+"""A keeper that a supervisor (systemd) starts: notifies it, is replaced without a new kernel."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.system.instance import Instance, environment, instance
+
+pytestmark = pytest.mark.root
+
+CONFIGURATION = 'profile = "bare"\n'
+
+
+class Supervisor:
+    """Starts keepers as systemd would, and hears what they notify."""
+
+    def __init__(self, running: Instance) -> None:
+        self.running = running
+        self._address = str(running.root / "notify")
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(self._address)
+        self._socket.settimeout(30.0)
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """A keeper of the instance."""
+        command = [sys.executable, "-m", "sagong.keeper", "--supervised"]
+        command += ["--run", str(self.running.paths.run), "--root", str(self.running.root)]
+        return subprocess.Popen(command, env={**environment(), "NOTIFY_SOCKET": self._address})
+
+    def wait_notified(self) -> str:
+        """The next notification."""
+        return self._socket.recv(4096).decode()
+
+
+@pytest.fixture
+def supervisor() -> Iterator[Supervisor]:
+    with instance(CONFIGURATION) as running:
+        supervisor = Supervisor(running)
+        yield supervisor
+        supervisor._socket.close()
+
+
+def kernel_of(running: Instance) -> int:
+    """The kernel's pid."""
+    running.wait_ready()
+    return running.pid("kernel")
+
+
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    limit = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < limit, what
+        time.sleep(0.02)
+
+
+def test_a_supervised_keeper_takes_the_place_of_one_that_is_not(supervisor: Supervisor) -> None:
+    running = supervisor.running
+    kernel = kernel_of(running)
+    before = int((running.paths.run / "keeper.pid").read_text())
+    keeper = supervisor.start()
+    assert supervisor.wait_notified().startswith("READY=1\n")
+    assert int((running.paths.run / "keeper.pid").read_text()) == keeper.pid != before
+    assert kernel_of(running) == kernel
+    running.run("down")
+    assert keeper.wait(30) == 0
+
+
+def test_a_killed_one_is_followed_by_the_supervisors_next(supervisor: Supervisor) -> None:
+    running = supervisor.running
+    kernel = kernel_of(running)
+    for _ in range(3):
+        keeper = supervisor.start()
+        supervisor.wait_notified()
+        keeper.send_signal(signal.SIGKILL)
+        assert keeper.wait(30) == -signal.SIGKILL
+    last = supervisor.start()
+    supervisor.wait_notified()
+    assert kernel_of(running) == kernel
+    os.kill(kernel, signal.SIGKILL)
+    assert supervisor.wait_notified().startswith("READY=1\n")
+    assert kernel_of(running) != kernel
+    running.run("down")
+    assert last.wait(30) == 0
+
+
+def test_without_its_supervisor_the_kernel_starts_one_itself(supervisor: Supervisor) -> None:
+    running = supervisor.running
+    kernel = kernel_of(running)
+    keeper = supervisor.start()
+    supervisor.wait_notified()
+    keeper.kill()
+    keeper.wait(30)
+    file = running.paths.run / "keeper.pid"
+    wait_until(
+        lambda: file.read_text().strip() not in ("", str(keeper.pid)), "no other keeper came"
+    )
+    assert kernel_of(running) == kernel
+
+
+def test_sigterm_stops_the_platform(supervisor: Supervisor) -> None:
+    kernel = kernel_of(supervisor.running)
+    keeper = supervisor.start()
+    supervisor.wait_notified()
+    keeper.terminate()
+    assert keeper.wait(30) == 0
+    assert not Path(f"/proc/{kernel}/exe").exists()  # a zombie, if its first parent was killed
