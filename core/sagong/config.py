@@ -69,7 +69,8 @@ class UnitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """A unit: which plugin fills it, and that plugin's settings. `enabled = false` leaves it out.
 
     `instance` names one of several providers of a slot (`local`, `cluster`).
-    `listens` changes addresses of the manifest's listeners by name.
+    `listens` changes addresses of the manifest's listeners by name. `hooks` are plugins of kind
+    `hook` that are loaded into its process, in this order.
     """
 
     plugin: str = ""
@@ -77,6 +78,7 @@ class UnitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     enabled: bool = True
     settings: dict[str, Any] = {}
     listens: dict[str, str] = {}
+    hooks: tuple[str, ...] = ()
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -1,22 +1,39 @@
-"""pluggy's reading of a slot: implementations are checked at load, and may be wrapped in-process."""
+"""pluggy's reading of a slot: implementations are checked at load, and may be wrapped in-process.
+
+A *hook* is a class of somebody's package that is loaded into a unit's process (`hooks` of the unit in
+sagong.toml) and has the unit's rights. It may
+
+- wrap methods of the unit's slots: a method of that name, marked `@hookimpl(wrapper=True)`; what it
+  gets from its `yield` is what the method returned: a coroutine, if the method is one;
+- implement the unit's extension points: classes of `@hookspec` methods, such as
+  `sagong.scheduling.hooks.SchedulerHooks` and `sagong.model.admission.AdmissionHooks`.
+"""
 
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any, TypeVar, cast
 
 import pluggy
 
-from sagong.contract import SlotSpec
+from sagong.contract import MethodSpec, SlotSpec
+from sagong.errors import InvalidArgument
 
-__all__ = ["SlotManager", "check"]
+__all__ = ["PROJECT", "SlotManager", "check", "hookimpl", "hookspec", "points", "wrapped"]
+
+PROJECT = "sagong"
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+S = TypeVar("S")
 
 
 class SlotManager(pluggy.PluginManager):
     """A plugin manager whose hook specifications are one slot's methods, without decorators."""
 
     def __init__(self, spec: SlotSpec) -> None:
-        super().__init__(f"sagong_{spec.name}")
+        super().__init__(PROJECT)
         self._spec = spec
         self.add_hookspecs(spec.protocol)
 
@@ -64,3 +81,41 @@ def check(spec: SlotSpec, candidate: object) -> list[str]:
     except pluggy.PluginValidationError as error:
         problems.append(str(error).splitlines()[-1])
     return problems
+
+
+def wrapped(spec: SlotSpec, implementation: object, hooks: Sequence[object]) -> object:
+    """The slot's methods as the hooks wrap them; the implementation itself if none does."""
+    manager = SlotManager(spec)
+    manager.register(implementation)
+    wrappers = [hook for hook in hooks if any(hasattr(hook, name) for name in spec.methods)]
+    if not wrappers:
+        return implementation
+    for hook in wrappers:
+        _register(manager, hook)
+    methods = {m.name: _relayed(manager, m) for m in spec.methods.values()}
+    return SimpleNamespace(**methods)
+
+
+def points(kind: type[S], hooks: Sequence[object]) -> S:
+    """An extension point as an object: each of its methods gives the list of what all hooks said."""
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(kind)
+    for hook in hooks:
+        _register(manager, hook)
+    return cast(S, manager.hook)
+
+
+def _register(manager: pluggy.PluginManager, hook: object) -> None:
+    try:
+        manager.register(hook)
+    except pluggy.PluginValidationError as error:
+        said = str(error).splitlines()[-1]
+        raise InvalidArgument(f"hook {type(hook).__name__}: {said}") from None
+
+
+def _relayed(manager: SlotManager, method: MethodSpec) -> Callable[..., Any]:
+    caller = getattr(manager.hook, method.name)
+    if method.parameter is None:
+        return cast(Callable[..., Any], caller)
+    name = method.parameter
+    return lambda request: caller(**{name: request})

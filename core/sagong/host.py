@@ -130,6 +130,15 @@ class Host(Protocol):
         """
         ...
 
+    @property
+    def has_hooks(self) -> bool:
+        """Whether hooks were loaded into this process."""
+        ...
+
+    def hooks(self, kind: type[S]) -> S:
+        """An extension point: what all hooks of this process say, as lists (`sagong.hooks.points`)."""
+        ...
+
     def listener(self, name: str) -> socket.socket:
         """A listening socket of the manifest's `[listens]`, opened by the keeper, non-blocking."""
         ...

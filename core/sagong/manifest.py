@@ -24,6 +24,7 @@ __all__ = [
     "Companion",
     "DeviceRight",
     "Hears",
+    "HookInto",
     "Limits",
     "Listener",
     "Manifest",
@@ -54,7 +55,7 @@ class Plugin(_Table, frozen=True):
     summary: str
     class_: str = msgspec.field(name="class", default="")
     command: tuple[str, ...] = ()
-    kind: Literal["plugin", "service"] = "plugin"
+    kind: Literal["plugin", "service", "hook"] = "plugin"
 
 
 class Uses(_Table, frozen=True):
@@ -83,6 +84,12 @@ class Hears(_Table, frozen=True):
 
 class Streams(_Table, frozen=True):
     """Byte streams of a slot, whose addresses some other provider hands on."""
+
+    why: str
+
+
+class HookInto(_Table, frozen=True):
+    """What a hook is loaded into: units that fill the slot, or run the service, of the table's key."""
 
     why: str
 
@@ -183,6 +190,7 @@ class Manifest(_Table, frozen=True):
     hears: dict[str, Hears] = {}
     streams: dict[str, Streams] = {}
     listens: dict[str, Listener] = {}
+    hooks: dict[str, HookInto] = {}
     rights: Rights = Rights()
     limits: Limits = Limits()
     restart: Restart = Restart()
@@ -243,6 +251,10 @@ def _problems(manifest: Manifest) -> Iterator[str]:
         versions = manifest.versions(slot)
         if not versions or min(versions) < 1 or len(set(versions)) < len(versions):
             yield f"provides.{slot}: a version such as 1, or several such as [1, 2]"
+    if bool(manifest.hooks) != (plugin.kind == "hook"):
+        yield "plugin.kind hook and the table [hooks.SLOT] go together"
+    if plugin.kind == "hook" and _beyond_hooks(manifest):
+        yield "a hook has the rights of the unit it is loaded into, and none of its own: leave them out"
     for path, why in _reasons(manifest):
         if len(why.strip()) < 3:
             yield f"{path}.why: say why this right is needed"
@@ -254,8 +266,13 @@ def _problems(manifest: Manifest) -> Iterator[str]:
             yield f"listens.{name}.address: unix:PATH, tcp:HOST:PORT or udp:HOST:PORT"
 
 
+def _beyond_hooks(manifest: Manifest) -> bool:
+    tables = (manifest.provides, manifest.uses, manifest.hears, manifest.streams, manifest.listens)
+    return any(tables) or manifest.rights != Rights() or bool(manifest.plugin.command)
+
+
 def _reasons(manifest: Manifest) -> Iterator[tuple[str, str]]:
-    for table in ("uses", "hears", "streams", "listens"):
+    for table in ("uses", "hears", "streams", "listens", "hooks"):
         for key, value in getattr(manifest, table).items():
             yield f"{table}.{key}", value.why
     rights = manifest.rights

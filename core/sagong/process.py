@@ -20,7 +20,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 import zmq
@@ -41,6 +41,7 @@ from sagong.contracts.kernel import (
     SpanList,
 )
 from sagong.errors import Gone, InvalidArgument, NotFound, SagongError, Unavailable
+from sagong.hooks import points, wrapped
 from sagong.report import GaugeReader, account
 from sagong.tracing import RECORDER
 
@@ -69,6 +70,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     uses: tuple[tuple[str, int, str], ...] = ()
     settings: dict[str, Any] = {}
     listeners: dict[str, int] = {}
+    hooks: tuple[tuple[str, str], ...] = ()  # (package:Class, directory to import it from or "")
 
 
 class _LineFormatter(logging.Formatter):
@@ -109,6 +111,7 @@ class ProcessHost:
         self._routes = Switchboard(self._context, launch.uses, {_KERNEL: self._kernel})
         self._provider: Provider | None = None
         self._emitter = Emitter()
+        self._hooks: tuple[object, ...] = ()
         self._gauges: dict[str, GaugeReader] = {}
         self._plugin: Any = None
         self._former: Any = None
@@ -168,6 +171,15 @@ class ProcessHost:
     def gauge(self, name: str, read: Callable[[], float], help: str) -> None:
         """A figure of the plugin's own, read whenever a report is asked for."""
         self._gauges[name] = GaugeReader(name, read, help)
+
+    @property
+    def has_hooks(self) -> bool:
+        """Whether this process has any."""
+        return bool(self._launch.hooks)
+
+    def hooks(self, kind: type[S]) -> S:
+        """What all hooks say of an extension point."""
+        return points(cast(type, kind), self._hooks)
 
     def listener(self, name: str) -> socket.socket:
         """A socket that the kernel opened and the keeper holds."""
@@ -303,8 +315,8 @@ class ProcessHost:
     async def _start(self, state: bytes) -> None:
         if self._plugin is not None:
             return  # the kernel died between our start and our report, and orders it again
-        module, _, name = self._launch.class_.partition(":")
-        plugin = getattr(importlib.import_module(module), name)(self)
+        self._hooks = tuple(self._load_hook(*hook) for hook in self._launch.hooks)
+        plugin = _class(self._launch.class_)(self)
         self._plugin = plugin
         if state:
             await self._hook("restore", state)
@@ -312,13 +324,18 @@ class ProcessHost:
         if self._launch.provides:
             self._serve(plugin)
 
+    def _load_hook(self, class_: str, directory: str) -> object:
+        if directory and directory not in sys.path:
+            sys.path.append(directory)  # behind all that is the platform's own
+        return _class(class_)(self)
+
     def _serve(self, plugin: Any) -> None:
         provider = Provider(self._context, self._launch.bus)
         for slot, version in self._launch.provides:
             protocol = find_contract(slot, version)
             implementation = filling(plugin, protocol)
             conforms(protocol, implementation)
-            provider.serve(protocol, implementation)
+            provider.serve(protocol, wrapped(slot_of(protocol), implementation, self._hooks))
             provider.add(events_spec(slot_of(protocol)), self._emitter.listen)
         provider.grant(self._access)
         provider.bind()
@@ -376,6 +393,12 @@ class ProcessHost:
         self._routes.close()
         self._kernel.close()
         self._context.destroy(linger=100)
+
+
+def _class(text: str) -> Any:
+    """The class that `package:Class` names."""
+    module, _, name = text.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def run(launch: Launch) -> int:

@@ -19,7 +19,15 @@ import logging
 import os
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, TypeVar, cast
@@ -28,6 +36,7 @@ import msgspec
 
 from sagong.contract import Message, filling, slot_of
 from sagong.errors import InvalidArgument, NotFound
+from sagong.hooks import points
 
 __all__ = ["Check", "LocalHost", "awaited", "check_name", "checks", "local"]
 
@@ -110,6 +119,7 @@ class LocalHost:
         uses: Mapping[type, Any] | None = None,
         listeners: Mapping[str, socket.socket] | None = None,
         instance: str = "",
+        hooks: Sequence[object] = (),
     ) -> None:
         self.name = name
         self.instance = instance
@@ -121,6 +131,7 @@ class LocalHost:
         self.gauges: dict[str, Callable[[], float]] = {}
         self._config = dict(config or {})
         self._uses = dict(uses or {})
+        self._hooks = tuple(hooks)
         self._providers: dict[type, GivenProviders] = {}
         self._listeners = dict(listeners or {})
         self._tasks: set[asyncio.Task[None]] = set()
@@ -184,6 +195,15 @@ class LocalHost:
         """Kept in `gauges`, for the test to read."""
         self.gauges[name] = read
 
+    @property
+    def has_hooks(self) -> bool:
+        """Whether the test gave any."""
+        return bool(self._hooks)
+
+    def hooks(self, kind: type[S]) -> S:
+        """What the test's hooks say."""
+        return points(cast(type, kind), self._hooks)
+
     def listener(self, name: str) -> socket.socket:
         """The test's listening socket of that name."""
         try:
@@ -218,6 +238,7 @@ async def local(
     uses: Mapping[type, Any] | None = None,
     listeners: Mapping[str, socket.socket] | None = None,
     instance: str = "",
+    hooks: Sequence[object] = (),
 ) -> AsyncIterator[S]:
     """Make, start and stop a plugin in this process.
 
@@ -237,6 +258,7 @@ async def local(
             uses=uses,
             listeners=listeners,
             instance=instance,
+            hooks=hooks,
         )
         candidate = plugin(host)
         try:

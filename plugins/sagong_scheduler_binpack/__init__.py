@@ -9,6 +9,7 @@ from sagong.contracts.scheduler import Question, Verdict
 from sagong.host import Host
 from sagong.scheduling.decision import answer
 from sagong.scheduling.dispatch import Dispatch
+from sagong.scheduling.hooks import filters
 from sagong_scheduler_binpack.decider import BinpackDecider
 
 __all__ = ["Configuration", "SchedulerBinpack"]
@@ -26,6 +27,7 @@ class SchedulerBinpack:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._configuration = host.config(Configuration)
+        self._filters = filters(host)
 
     async def start(self) -> None:
         """Begin to follow pods and nodes; returns at once."""
@@ -34,9 +36,10 @@ class SchedulerBinpack:
             BinpackDecider(),
             names=self._configuration.scheduler_names,
             log=self._host.log,
+            filters=self._filters,
         )
         self._host.spawn(dispatch.run(), "dispatch")
 
     def place(self, question: Question) -> Verdict:
         """Decide the question; nothing of the cluster's state plays a part."""
-        return answer(BinpackDecider(), question)
+        return answer(BinpackDecider(), question, self._filters)

@@ -9,6 +9,7 @@ from sagong.contracts.scheduler import Question, Verdict
 from sagong.host import Host
 from sagong.scheduling.decision import answer
 from sagong.scheduling.dispatch import Dispatch
+from sagong.scheduling.hooks import filters
 from sagong_scheduler_kube.decider import KubeDecider
 
 __all__ = ["Configuration", "SchedulerKube"]
@@ -30,6 +31,7 @@ class SchedulerKube:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._configuration = host.config(Configuration)
+        self._filters = filters(host)
 
     async def start(self) -> None:
         """Begin to follow pods and nodes; returns at once."""
@@ -39,10 +41,12 @@ class SchedulerKube:
             decider,
             names=self._configuration.scheduler_names,
             log=self._host.log,
+            filters=self._filters,
             budgets=decider.budgets,
         )
         self._host.spawn(dispatch.run(), "dispatch")
 
     def place(self, question: Question) -> Verdict:
         """Decide the question; nothing of the cluster's state plays a part."""
-        return answer(KubeDecider(self._configuration.percentage_of_nodes_to_score), question)
+        decider = KubeDecider(self._configuration.percentage_of_nodes_to_score)
+        return answer(decider, question, self._filters)

@@ -43,6 +43,7 @@ from sagong_kube.registry.document import Document
 from sagong_kube.registry.planner import Planner
 from sagong_kube.registry.printing import cells, columns
 from sagong_kube.registry.resource import Catalogue, Resource
+from sagong_kube.registry.review import Admission
 from sagong_kube.registry.writer import Writer
 from sagong_kube.settings import Settings
 from sagong_kube.storage.keys import ALLOCATIONS, COMMITS
@@ -68,8 +69,10 @@ class Assembly:
         data: Path,
         address: str,
         chance: random.Random,
+        admission: Sequence[Admission] = (),
     ) -> None:
         self._settings = settings
+        self._further = admission
         self._auth = auth
         self._state = state
         self._node = node
@@ -131,6 +134,7 @@ class Assembly:
                 services.take,
                 quota.charge,
             ),
+            further=self._further,
         )
 
     def _router(self) -> Router:

@@ -26,6 +26,7 @@ from sagong.contracts.state import State
 from sagong.errors import NotFound, Unavailable
 from sagong.host import Host
 from sagong.http import HttpLimits, HttpServer
+from sagong_kube.admission.hooks import HookAdmission
 from sagong_kube.assembly import Assembly
 from sagong_kube.bootstrap.start import Advertised, publish_authority, start
 from sagong_kube.certificate import ServerCertificate
@@ -60,6 +61,7 @@ class Kube:
             data=host.data,
             address=f"{address}:{port}",
             chance=random.Random(),
+            admission=(HookAdmission(host),) if host.has_hooks else (),
         )
         self._advertised = Advertised(self._assembly.allocations.first_address, address, port)
         self._front = Front(self._assembly.router.serve, host.log, audit=self._settings.audit)

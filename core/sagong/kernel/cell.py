@@ -144,6 +144,7 @@ class Cells:
             provides=tuple(unit.manifest.provided()),
             uses=unit.routes(),
             settings=_expanded(dict(unit.settings), self._paths),
+            hooks=self.programs.hooks(unit),
         )
 
     def plan(self, unit: Unit, launch: Launch, units: Mapping[str, Unit]) -> Plan | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from pathlib import Path
 
 from sagong import manifest
 from sagong.errors import NotFound
@@ -41,12 +42,26 @@ class Programs:
             return _filled(words, record.directory, record.python)
         return _filled(words, _directory(unit.package), "") if words else ()
 
+    def hooks(self, unit: Unit) -> tuple[tuple[str, str], ...]:
+        """Classes to load into the unit's process, each with the directory it is imported from.
+
+        Raises FailedPrecondition if an installed hook's files are not those of its record.
+        """
+        found = []
+        for name in unit.hooks:
+            record = self._shelf.find(name)
+            if record is not None:
+                self._shelf.verify(record)
+            site = str(Path(record.directory).parent) if record is not None else ""
+            found.append((self.load(name)[1].plugin.class_, site))
+        return tuple(found)
+
     def paths(self, unit: Unit) -> tuple[str, ...]:
-        """Directories that its code is read from, beside the platform's own."""
-        record = self._shelf.find(unit.manifest.plugin.name)
-        if record is not None:
-            return (record.home,)
-        return (_directory(unit.package),) if unit.manifest.plugin.command else ()
+        """Directories that its code, and its hooks', is read from, beside the platform's own."""
+        names = (unit.manifest.plugin.name, *unit.hooks)
+        homes = tuple(r.home for name in names if (r := self._shelf.find(name)) is not None)
+        own = unit.manifest.plugin.command and self._shelf.find(names[0]) is None
+        return (*homes, _directory(unit.package)) if own else homes
 
 
 def _filled(words: tuple[str, ...], package: str, python: str) -> tuple[str, ...]:

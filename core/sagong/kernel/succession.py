@@ -32,6 +32,7 @@ class Succession:
                 instance=unit.instance,
                 settings=dict(self._settings(unit, name)),
                 listens=dict(unit.listens),
+                hooks=unit.hooks,
             )
             try:
                 new = resolve_one(unit.name, config, self._load)

@@ -24,6 +24,7 @@ class Unit:
     package: str
     settings: Mapping[str, Any]
     listens: Mapping[str, str]
+    hooks: tuple[str, ...] = ()
 
     @property
     def identity(self) -> str:
@@ -97,4 +98,15 @@ def resolve_one(name: str, unit: UnitConfig, load: Load) -> Unit:
         raise InvalidArgument(
             f"units.{name}.listens: {manifest.plugin.name} has no listener {sorted(unknown)[0]}"
         )
-    return Unit(name, unit.instance, manifest, package, unit.settings, unit.listens)
+    for hook in unit.hooks:
+        _check_hook(name, load(hook)[1], manifest)
+    return Unit(name, unit.instance, manifest, package, unit.settings, unit.listens, unit.hooks)
+
+
+def _check_hook(name: str, hook: Manifest, into: Manifest) -> None:
+    """A hook is loaded only into what its manifest names."""
+    if not set(hook.hooks) & {*into.provides, into.plugin.name}:
+        meant = ", ".join(hook.hooks) or "nothing: it is no hook"
+        raise InvalidArgument(
+            f"units.{name}.hooks: {hook.plugin.name} is for {meant}, not for {into.plugin.name}"
+        )

@@ -8,7 +8,7 @@ from sagong.contracts.scheduler import Placement, Question, Verdict, Victim
 from sagong.scheduling.documents import PodDocument, read
 from sagong.scheduling.feasibility import GATED
 from sagong.scheduling.shape import Pod
-from sagong.scheduling.snapshot import Snapshot
+from sagong.scheduling.snapshot import Filter, Snapshot
 
 __all__ = ["Decider", "Decision", "answer", "take"]
 
@@ -29,9 +29,9 @@ class Decider(Protocol):
         ...
 
 
-def answer(decider: Decider, question: Question) -> Verdict:
+def answer(decider: Decider, question: Question, filters: tuple[Filter, ...] = ()) -> Verdict:
     """Decide a closed question pod by pod; each takes its place before the next is decided."""
-    snapshot = Snapshot.of(question.nodes, question.bound)
+    snapshot = Snapshot.of(question.nodes, question.bound, filters)
     placements = []
     for number, body in enumerate(question.pods):
         document = read(body, PodDocument, f"pod {number}")

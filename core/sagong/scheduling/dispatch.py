@@ -22,6 +22,7 @@ from sagong.scheduling.budgets import Budget
 from sagong.scheduling.decision import Decider, Decision, take
 from sagong.scheduling.intake import SOURCES, Intake, Source
 from sagong.scheduling.shape import Pod
+from sagong.scheduling.snapshot import Filter
 from sagong.scheduling.volumes import Binding
 from sagong.scheduling.writes import bind, claim_writes, refusal_writes, sacrifice_writes
 
@@ -72,6 +73,7 @@ class Dispatch:
         log: logging.Logger,
         budgets: dict[Key, Budget] | None = None,
         clock: Callable[[], float] = time.time,
+        filters: tuple[Filter, ...] = (),
     ) -> None:
         self._objects = objects
         self._decider = decider
@@ -79,6 +81,7 @@ class Dispatch:
         self._clock = clock
         budgets = budgets if budgets is not None else {}
         self._intake = Intake(names=names, log=log, budgets=budgets, clock=clock)
+        self._intake.snapshot.filters = filters
         self._changed = asyncio.Event()
         self._commits = asyncio.Semaphore(COMMITS_AT_ONCE)
         self._unsynced = {source.resource for source in SOURCES}

@@ -7,7 +7,7 @@ from typing import Final
 
 from sagong.scheduling.node import Node
 from sagong.scheduling.shape import Pod, PodTerm, Shape
-from sagong.scheduling.snapshot import Snapshot, Standing
+from sagong.scheduling.snapshot import Filter, Snapshot, Standing
 from sagong.scheduling.tally import Tally
 
 __all__ = ["Feasibility", "Refusals", "message"]
@@ -80,7 +80,12 @@ class Feasibility:
         kept_out = snapshot.repelling.about(shape)
         if kept_out:
             checks.append(_unwanted_check(kept_out))
+        checks += [self._own_check(own) for own in snapshot.filters]
         return checks
+
+    def _own_check(self, own: Filter) -> Check:
+        pod = self.pod
+        return lambda node: own(pod, node)
 
     def refuses(self, node: Node) -> tuple[tuple[str, ...], bool]:
         """Why the node can't take the pod now, and whether others' leaving could help; () if it can."""

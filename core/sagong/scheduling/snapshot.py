@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple
 
 from sagong.scheduling.documents import NodeDocument, PodDocument, read
@@ -12,7 +12,7 @@ from sagong.scheduling.shape import Pod, PodTerm, Shape, Shapes, Spread, over
 from sagong.scheduling.tally import Tally, TermTable
 from sagong.scheduling.volumes import Volumes
 
-__all__ = ["Image", "Snapshot", "Standing", "Trend"]
+__all__ = ["Filter", "Image", "Snapshot", "Standing", "Trend"]
 
 _NO_LABELS: Final[Mapping[str, str]] = {}
 _MOST_KEPT: Final = 2048
@@ -55,6 +55,10 @@ class Trend:
                 del table[key]
 
 
+# Why a node can't take a pod, "" if it can: a rule beside the built-in ones.
+Filter = Callable[[Pod, Node], str]
+
+
 class Snapshot:
     """All that decisions depend on. Changing it is cheap; what is kept for reading follows.
 
@@ -62,7 +66,8 @@ class Snapshot:
     anew, while the coming and going of pods only changes counts. `changes` grows with everything.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, filters: tuple[Filter, ...] = ()) -> None:
+        self.filters = filters
         self.nodes: dict[str, Node] = {}
         self.pods: dict[tuple[str, str], Pod] = {}
         self.namespaces: dict[str, dict[str, str]] = {}
@@ -84,9 +89,11 @@ class Snapshot:
         self._tallies: dict[object, Tally] = {}
 
     @classmethod
-    def of(cls, nodes: Iterable[bytes], bound: Iterable[bytes]) -> Snapshot:
+    def of(
+        cls, nodes: Iterable[bytes], bound: Iterable[bytes], filters: tuple[Filter, ...] = ()
+    ) -> Snapshot:
         """A snapshot of a closed question; InvalidArgument names a broken object."""
-        snapshot = cls()
+        snapshot = cls(filters)
         for number, body in enumerate(nodes):
             snapshot.set_node(read(body, NodeDocument, f"node {number}"))
         for number, body in enumerate(bound):

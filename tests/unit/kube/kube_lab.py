@@ -12,7 +12,7 @@ import os
 import socket
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -285,6 +285,7 @@ async def lab(
     node: Any = None,
     metrics: Any = None,
     auth: FakeAuth | None = None,
+    hooks: Sequence[object] = (),
     **settings: Any,
 ) -> AsyncIterator[Lab]:
     """Start a server on a free port of the loopback device, and stop it."""
@@ -301,7 +302,13 @@ async def lab(
         data.mkdir()
         run.mkdir()
         host = LocalHost(
-            "kube", data=data, run=run, config=settings, uses=uses, listeners={"api": listener}
+            "kube",
+            data=data,
+            run=run,
+            config=settings,
+            uses=uses,
+            listeners={"api": listener},
+            hooks=hooks,
         )
         kube = Kube(host)
         try:
