@@ -327,3 +327,34 @@ def test_a_restart_of_the_service_stops_nothing(docker: Engine) -> None:
     os.kill(docker.instance.pid("node"), 9)
     assert docker.ok("exec", "lives", "echo", "again") == "again"
     assert docker.ok("ps", "--format", "{{.Names}}") == "lives"
+
+
+def test_names_and_addresses_that_one_container_asks_for(docker: Engine) -> None:
+    docker.ok("network", "create", "--subnet", "10.124.0.0/24", "--ipv6", "names")
+    docker.ok("run", "-d", "--name", "db", "--network", "names", IMAGE, "sleep", "60")
+    options = ("--network", "names", "--link", "db:store", "--dns", "198.51.100.7")
+    options += ("--ip", "10.124.0.9", "--mac-address", "02:42:0a:7c:00:99")
+    options += ("--add-host", "gateway:host-gateway")
+    docker.ok("run", "-d", "--name", "asker", *options, IMAGE, "sleep", "60")
+    place = docker.inspect("asker")["NetworkSettings"]["Networks"]["names"]
+    assert (place["IPAddress"], place["MacAddress"]) == ("10.124.0.9", "02:42:0a:7c:00:99")
+    assert place["GlobalIPv6Address"].startswith("fd")
+    db = docker.inspect("db")["NetworkSettings"]["Networks"]["names"]["IPAddress"]
+    assert f"PING store ({db})" in docker.ok("exec", "asker", "ping", "-4", "-c", "1", "store")
+    assert "store" not in docker.ok("exec", "asker", "cat", "/etc/hosts")
+    assert "\tgateway" in docker.ok("exec", "asker", "cat", "/etc/hosts")
+    assert "nameserver 127.0.0.11" in docker.ok("exec", "asker", "cat", "/etc/resolv.conf")
+
+
+def test_containers_on_a_macvlan(docker: Engine) -> None:
+    docker.ok("network", "create", "-d", "macvlan", "--subnet", "10.125.0.0/24", "lan")
+    docker.ok(
+        "run", "-d", "--name", "one", "--network", "lan", "-p", "8099:80", IMAGE, "sleep", "60"
+    )
+    address = docker.inspect("one")["NetworkSettings"]["Networks"]["lan"]["IPAddress"]
+    assert f"PING one ({address})" in docker.ok(
+        "run", "--rm", "--network", "lan", IMAGE, "ping", "-c", "1", "one"
+    )
+    assert docker.ok("port", "one") == ""
+    failed = docker.docker("network", "create", "-d", "macvlan", "-o", "parent=nosuch0", "other")
+    assert "there is no such interface" in failed.stderr
