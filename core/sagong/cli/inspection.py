@@ -26,7 +26,8 @@ from sagong.contracts.kernel import (
 from sagong.errors import NotFound, SagongError
 from sagong.manifest import Manifest
 from sagong.operator import connect
-from sagong.shelf import Shelf
+from sagong.sandbox import effective
+from sagong.shelf import Record, Shelf
 
 __all__ = [
     "check_arguments",
@@ -47,7 +48,12 @@ def status_arguments(parser: argparse.ArgumentParser) -> None:
 
 def plugins_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `plugins`."""
-    parser.add_argument("name", nargs="?", default="", help="show one plugin's rights in full")
+    parser.add_argument(
+        "name",
+        nargs="*",
+        metavar="[show] NAME",
+        help="one plugin: its manifest in words, and what its processes really have",
+    )
 
 
 def contracts_arguments(parser: argparse.ArgumentParser) -> None:
@@ -141,20 +147,44 @@ def run_plugins(options: argparse.Namespace) -> int:
     records = shelf.records()
     installed = {name: manifest.load(package) for name, package in manifest.discover().items()}
     installed.update({name: record.manifest() for name, record in records.items()})
-    if not options.name:
-        rows = [("NAME", "KIND", "VERSION", "PROVIDES", "FROM", "SUMMARY")]
-        for name, found in sorted(installed.items()):
-            provides = " ".join(f"{slot}/{v}" for slot, v in found.provided())
-            plugin = found.plugin
-            place = f"shelf {records[name].digest[:12]}" if name in records else "sagong"
-            rows.append((name, plugin.kind, plugin.version, provides, place, plugin.summary))
-        _print_table(rows)
-        return 0
-    if options.name not in installed:
-        raise NotFound(f"no plugin {options.name}; see `sagong plugins`")
-    for line in rights_in_words(installed[options.name]):
-        print(line)
+    words = options.name[1:] if options.name[:1] == ["show"] else options.name
+    if not words:
+        _print_installed(installed, records)
+    for name in words:
+        if name not in installed:
+            raise NotFound(f"no plugin {name}; see `sagong plugins`")
+        for line in rights_in_words(installed[name]):
+            print(line)
+        _print_effective(Paths.below(options.root), name)
     return 0
+
+
+def _print_installed(installed: dict[str, Manifest], records: dict[str, Record]) -> None:
+    rows = [("NAME", "KIND", "VERSION", "PROVIDES", "FROM", "SUMMARY")]
+    for name, found in sorted(installed.items()):
+        provides = " ".join(f"{slot}/{v}" for slot, v in found.provided())
+        plugin = found.plugin
+        place = f"shelf {records[name].digest[:12]}" if name in records else "sagong"
+        rows.append((name, plugin.kind, plugin.version, provides, place, plugin.summary))
+    _print_table(rows)
+
+
+def _print_effective(paths: Paths, name: str) -> None:
+    """The sandbox of each of the plugin's processes, read back from the operating system."""
+    try:
+        status, _ = asyncio.run(_status(paths))
+    except SagongError:
+        print("nothing runs here now: the above is what it would get")
+        return
+    running = [p for unit in status.units for p in unit.processes if p.plugin == name]
+    for process in running:
+        print(f"\nunit {process.unit}, generation {process.generation}, {process.state}:")
+        try:
+            print(effective(process.pid).describe())
+        except OSError as error:
+            print(f"pid {process.pid}: {error.strerror}")
+    if not running:
+        print("it does not run now: the above is what it would get")
 
 
 def run_contracts(options: argparse.Namespace) -> int:

@@ -155,3 +155,16 @@ def test_a_plugin_sees_only_what_it_was_granted(
     assert sorted(p.name for p in visible.iterdir()) == ["state-local"]
     data = root / str(running.paths.data).lstrip("/") / "plugins"
     assert [p.name for p in data.iterdir()] == ["state_sqlite@local"]
+
+
+def test_the_effective_sandbox_is_shown_line_by_line(running: Instance) -> None:
+    running.wait_ready()
+    shown = running.run("plugins", "show", "image_overlay").stdout
+    assert "capability CAP_MKNOD (restores device nodes of layers)" in shown
+    assert "unit image, generation" in shown
+    assert "no new privileges  yes" in shown
+    assert "seccomp            2 filters" in shown or "seccomp            1 filters" in shown
+    capabilities = next(x for x in shown.splitlines() if x.startswith("capabilities "))
+    assert "CAP_MKNOD" in capabilities
+    assert "CAP_SYS_ADMIN" not in capabilities
+    assert "it does not run now" in running.run("plugins", "show", "network_bridge").stdout
