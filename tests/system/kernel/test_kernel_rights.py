@@ -6,6 +6,7 @@ has thought about it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -163,8 +164,8 @@ def test_the_effective_sandbox_is_shown_line_by_line(running: Instance) -> None:
     assert "capability CAP_MKNOD (restores device nodes of layers)" in shown
     assert "unit image, generation" in shown
     assert "no new privileges  yes" in shown
-    assert "seccomp            2 filters" in shown or "seccomp            1 filters" in shown
+    assert re.search(r"^seccomp +[1-9] filters", shown, re.M)
     capabilities = next(x for x in shown.splitlines() if x.startswith("capabilities "))
-    assert "CAP_MKNOD" in capabilities
+    assert "CAP_CHOWN" in capabilities
     assert "CAP_SYS_ADMIN" not in capabilities
     assert "it does not run now" in running.run("plugins", "show", "network_bridge").stdout
