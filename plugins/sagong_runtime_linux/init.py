@@ -8,6 +8,7 @@ import signal
 import socket
 
 from sagong.linux import process, syscalls
+from sagong_runtime_linux import lean
 
 __all__ = ["fork_program", "serve_group"]
 
@@ -20,7 +21,7 @@ def fork_program(monitor: socket.socket) -> None:
     """Return in the child, which becomes the program; the caller stays as its init for ever."""
     handled = set(signal.valid_signals()) - _NOT_FORWARDED | {signal.SIGCHLD}
     signal.pthread_sigmask(signal.SIG_BLOCK, handled)
-    child = os.fork()
+    child = lean.fork()
     if child == 0:
         os.setpgid(0, 0)
         _take_terminal()

@@ -118,7 +118,7 @@ class Launcher:
 
     def _monitor(self, channel: Channel, number: int, request: dict[str, Any]) -> None:
         """Fork a monitor; the connection, with what was already read of it, becomes its own."""
-        if os.fork() != 0:
+        if lean.fork() != 0:
             channel.close()
             if request.get("fresh"):
                 self._lifelines.drop(request["key"])
@@ -148,7 +148,7 @@ class Launcher:
 
     def _job(self, channel: Channel, number: int, request: dict[str, Any]) -> None:
         """Fork for work that may take long: killing, freezing, sweeping."""
-        if os.fork() != 0:
+        if lean.fork() != 0:
             channel.close()
             return
         try:

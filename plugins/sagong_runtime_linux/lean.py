@@ -9,7 +9,16 @@ from __future__ import annotations
 import ctypes
 import os
 
-__all__ = ["become_subreaper", "set_namespace", "show_title", "start_ticks", "unshare"]
+__all__ = [
+    "argument_area",
+    "become_subreaper",
+    "fork",
+    "reduce_bounding_set",
+    "set_namespace",
+    "show_title",
+    "start_ticks",
+    "unshare",
+]
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _PRCTL = _LIBC.prctl
@@ -18,7 +27,10 @@ _SETNS = _LIBC.setns
 _SETNS.argtypes = (ctypes.c_int, ctypes.c_int)
 _UNSHARE = _LIBC.unshare
 _UNSHARE.argtypes = (ctypes.c_int,)
+# With the interpreter's lock held: it is a property of the process, and the child goes on with it.
+_FORK = ctypes.PyDLL(None, use_errno=True).fork
 _PR_SET_CHILD_SUBREAPER = 36
+_PR_CAPBSET_DROP = 24
 
 
 def _checked(result: int, name: str) -> None:
@@ -27,9 +39,26 @@ def _checked(result: int, name: str) -> None:
         raise OSError(code, f"{name}: {os.strerror(code)}")
 
 
+def fork() -> int:
+    """fork(2) without what `os.fork` does after it, which is only for threads and reseeding.
+
+    There are no threads here, and those steps alone touch 0.6 MB in each child.
+    """
+    pid = int(_FORK())
+    _checked(pid, "fork")
+    return pid
+
+
 def become_subreaper() -> None:
     """Orphaned descendants become this process's children."""
     _checked(_PRCTL(_PR_SET_CHILD_SUBREAPER, 1), "prctl")
+
+
+def reduce_bounding_set(keep: int, last: int) -> None:
+    """Drop what is not in `keep` without asking first: dropping what is not there is no error."""
+    for number in range(last + 1):
+        if not keep >> number & 1:
+            _checked(_PRCTL(_PR_CAPBSET_DROP, number), "prctl")
 
 
 def set_namespace(descriptor: int, kind: int) -> None:

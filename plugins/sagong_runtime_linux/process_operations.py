@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from sagong.linux import capabilities, process, seccomp, syscalls
+from sagong_runtime_linux import lean
 from sagong_runtime_linux.cgroups import container_cgroup, make_cgroup, resolved_limits
 from sagong_runtime_linux.operations import Stage, StartError
 
@@ -38,7 +39,6 @@ __all__ = [
 ]
 
 _PR_SET_KEEPCAPS = 8
-_PR_CAPBSET_DROP = 24
 _SIOCGIFFLAGS = 0x8913
 _SIOCSIFFLAGS = 0x8914
 _IFF_UP = 1
@@ -380,7 +380,7 @@ class TakeCredentials(NamedTuple):
     def apply(self, stage: Stage) -> None:
         """Inheritable stays empty unless ambient is asked for, as in Docker since CVE-2022-24769."""
         mask = self.mask
-        self._reduce_bounding_set()
+        lean.reduce_bounding_set(mask, capabilities.last_capability())
         syscalls.prctl(_PR_SET_KEEPCAPS, 1)
         os.setgroups(list(self.groups))
         os.setresgid(self.gid, self.gid, self.gid)
@@ -389,9 +389,3 @@ class TakeCredentials(NamedTuple):
         kept = mask if self.ambient else 0
         capabilities.apply(capabilities.CapabilitySets(kept, mask, mask, mask, kept))
         process.set_dumpable(dumpable=False)
-
-    def _reduce_bounding_set(self) -> None:
-        """Without asking first what is in it: dropping what is not there is no error."""
-        for number in range(capabilities.last_capability() + 1):
-            if not self.mask >> number & 1:
-                syscalls.prctl(_PR_CAPBSET_DROP, number)

@@ -23,13 +23,14 @@ def environment_of(entries: list[str]) -> dict[str, str]:
 
 def _home(uid: int) -> str:
     try:
-        with open("/etc/passwd", encoding="utf-8", errors="replace") as file:
-            for line in file:
-                fields = line.rstrip("\n").split(":")
-                if len(fields) >= 6 and fields[2] == str(uid):
-                    return fields[5] or "/"
+        with open("/etc/passwd", "rb", buffering=0) as file:
+            lines = file.read().split(b"\n")
     except OSError:
-        pass
+        return "/"
+    for line in lines:
+        fields = line.split(b":")
+        if len(fields) >= 6 and fields[2] == b"%d" % uid:
+            return os.fsdecode(fields[5]) or "/"
     return "/"
 
 

@@ -33,7 +33,7 @@ def exit_code(status: int) -> int:
 def fork_into(wanted: str | int) -> int:
     """Fork; the child is in a new pid namespace ("new"), in one by descriptor, or in ours ("")."""
     if wanted == "":
-        return os.fork()
+        return lean.fork()
     own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     parent = os.getpid()
     try:
@@ -41,7 +41,7 @@ def fork_into(wanted: str | int) -> int:
             lean.set_namespace(wanted, _CLONE_NEWPID)
         else:
             lean.unshare(_CLONE_NEWPID)
-        return os.fork()
+        return lean.fork()
     finally:
         if os.getpid() == parent:
             lean.set_namespace(own, _CLONE_NEWPID)

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterable
 
 from sagong.linux import syscalls
+from sagong_runtime_linux import lean
 
 __all__ = ["make_user_namespace"]
 
@@ -14,7 +15,7 @@ __all__ = ["make_user_namespace"]
 def make_user_namespace(uid_map: Iterable[Iterable[int]], gid_map: Iterable[Iterable[int]]) -> int:
     """A descriptor of a new user namespace; only somebody outside may write the maps."""
     made, told = os.pipe2(os.O_CLOEXEC)
-    pid = os.fork()
+    pid = lean.fork()
     if pid == 0:
         try:
             syscalls.unshare(syscalls.Namespace.USER)

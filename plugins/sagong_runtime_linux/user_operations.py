@@ -10,6 +10,7 @@ import os
 from typing import NamedTuple
 
 from sagong.linux import mounts, syscalls
+from sagong_runtime_linux import lean
 from sagong_runtime_linux.operations import Stage, StartError
 
 __all__ = ["BecomeMappedRoot", "ForkIntoPids", "OpenMappedRoot", "PlaceRoot"]
@@ -165,7 +166,7 @@ class ForkIntoPids(NamedTuple):
         """The parent ends; its child is adopted by the monitor, a subreaper."""
         assert stage.monitor is not None
         syscalls.unshare(syscalls.Namespace.PID)
-        pid = os.fork()
+        pid = lean.fork()
         if pid:
             stage.monitor.send(b'{"pid":%d}' % pid)
             os._exit(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from functools import cache
 from typing import NamedTuple
@@ -85,6 +86,7 @@ def names_of(mask: int) -> tuple[str, ...]:
 
 
 @cache
+@functools.cache
 def last_capability() -> int:
     """The highest capability number that the running kernel knows."""
     try:

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import groupby
+from operator import attrgetter
 
 from sagong.linux.cgroup_devices import install_device_rules
 from sagong.linux.cgroup_limits import CgroupLimits, LimitWrite, limit_writes
@@ -32,6 +34,7 @@ _FROM_V2 = {"io": "blkio"}
 _TO_V2 = {"blkio": "io"}
 _BUILT_IN = frozenset({"devices", "freezer", "cpuacct"})
 _RETRY_SECONDS = 0.002
+_READ_SIZE = 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +124,17 @@ def discover(mountinfo: str, cgroup: str, v2_controllers: dict[str, str]) -> Cgr
 
 
 def _read(path: str) -> str:
-    with open(path, encoding="utf-8", errors="replace") as file:
-        return file.read()
+    """All of a file, by descriptor: a text file object costs more than the reading."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        parts = []
+        while part := os.read(descriptor, _READ_SIZE):
+            parts.append(part)
+    except OSError as error:
+        raise OSError(error.errno, f"read: {os.strerror(error.errno or 0)}", path) from None
+    finally:
+        os.close(descriptor)
+    return b"".join(parts).decode("utf-8", "replace")
 
 
 def layout_of_machine() -> CgroupLayout:
@@ -133,14 +145,16 @@ def layout_of_machine() -> CgroupLayout:
     return discover(mountinfo, _read("/proc/self/cgroup"), controllers)
 
 
-def _write(path: str, text: str) -> None:
-    """One write(2), as the kernel wants it; OSError names the path and the value."""
+def _write(path: str, *texts: str) -> None:
+    """A write(2) for each text, as the kernel wants it; OSError names the path and the value."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
-        os.write(descriptor, text.encode())
-    except OSError as error:
-        reason = f"write {text!r}: {os.strerror(error.errno or 0)}"
-        raise OSError(error.errno, reason, path) from None
+        for text in texts:
+            try:
+                os.write(descriptor, text.encode())
+            except OSError as error:
+                reason = f"write {text!r}: {os.strerror(error.errno or 0)}"
+                raise OSError(error.errno, reason, path) from None
     finally:
         os.close(descriptor)
 
@@ -173,10 +187,8 @@ class Cgroup:
         """Make the directories, with parents; existing ones are no error."""
         for hierarchy in self.hierarchies:
             path = self.path.strip("/")
-            if not os.path.isdir(hierarchy.directory(path)):
-                _make(hierarchy, path)
-                if hierarchy.version == 2:
-                    _delegate_above(self.layout, path)
+            if _make(hierarchy, path) and hierarchy.version == 2:
+                _delegate_above(self.layout, path)
 
     def exists(self) -> bool:
         """Whether any of its directories is there."""
@@ -212,8 +224,10 @@ class Cgroup:
     def limit(self, limits: CgroupLimits) -> None:
         """Put limits into force; those that are None stay as they are."""
         offered = {c: v for c, v in self.layout.versions.items() if self.directory(c)}
-        for write in _ordered(self, limit_writes(limits, offered)):
-            _apply(self, write)
+        writes = _ordered(self, limit_writes(limits, offered))
+        # One file may take many writes: each rule of the devices is one.
+        for _, same in groupby(writes, key=attrgetter("controller", "file", "optional")):
+            _apply(self, tuple(same))
         if limits.devices is not None and offered.get("devices") == 2:
             directory = self.directory("devices")
             if directory is not None:
@@ -283,18 +297,19 @@ def enter(entrances: Iterable[int]) -> None:
         os.close(descriptor)
 
 
-def _make(hierarchy: Hierarchy, path: str) -> None:
+def _make(hierarchy: Hierarchy, path: str) -> bool:
+    """Make a directory with its parents; False when it was there."""
     directory = hierarchy.directory(path)
     try:
         os.mkdir(directory, 0o755)
     except FileExistsError:
-        return
+        return False
     except FileNotFoundError:
         _make(hierarchy, os.path.dirname(path))
-        _make(hierarchy, path)
-        return
+        return _make(hierarchy, path)
     if hierarchy.version == 1 and "cpuset" in hierarchy.controllers:
         _inherit_cpuset(directory)
+    return True
 
 
 def _inherit_cpuset(directory: str) -> None:
@@ -349,12 +364,14 @@ def _ordered(group: Cgroup, writes: tuple[LimitWrite, ...]) -> list[LimitWrite]:
     return ordered
 
 
-def _apply(group: Cgroup, write: LimitWrite) -> None:
-    directory = group.directory(write.controller)
+def _apply(group: Cgroup, writes: tuple[LimitWrite, ...]) -> None:
+    """Writes to one file."""
+    first = writes[0]
+    directory = group.directory(first.controller)
     try:
-        _write(f"{directory}/{write.file}", write.value)
+        _write(f"{directory}/{first.file}", *(write.value for write in writes))
     except FileNotFoundError:
-        if not write.optional:
+        if not first.optional:
             raise
 
 
