@@ -39,7 +39,7 @@ class Launcher:
 
     def __init__(self, directory: RunDirectory) -> None:
         self._directory = directory
-        self._layout = cgroup.layout_of_machine()
+        self._layout = cgroup.layout_of_machine().derived()
         self._loop = Loop()
         self._lifelines = Lifelines()
         self._reaped: dict[tuple[int, int], int] = {}

@@ -81,10 +81,24 @@ class CgroupLayout:
         found = {c: self.of(c) for c in CONTROLLERS}
         return {c: h.version for c, h in found.items() if h is not None}
 
+    def derived(self) -> CgroupLayout:
+        """Itself, with all that is derived from it computed now: a fork server's forks share it."""
+        self.select(CONTROLLERS)
+        _ = self.mode, self.versions
+        return self
+
+    @cached_property
+    def _selections(self) -> dict[tuple[str, ...], tuple[Hierarchy, ...]]:
+        """What was selected before: a fork server selects once for all its forks."""
+        return {}
+
     def select(self, controllers: Iterable[str]) -> tuple[Hierarchy, ...]:
         """The different hierarchies of these controllers; those not offered are left out."""
-        found = (self.of(controller) for controller in controllers)
-        return tuple(dict.fromkeys(h for h in found if h is not None))
+        names = tuple(controllers)
+        if names not in self._selections:
+            found = (self.of(name) for name in names)
+            self._selections[names] = tuple(dict.fromkeys(h for h in found if h is not None))
+        return self._selections[names]
 
 
 def _own_paths(text: str) -> dict[str, str]:
