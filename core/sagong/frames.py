@@ -2,7 +2,8 @@
 
 A frame is Docker's stdcopy header (Engine API, "Stream format"), one byte of type, three of zero,
 a 32-bit big-endian length, and the payload; types above 2 are ours. A client sends STDIN, RESIZE
-and EOF; a monitor sends STDOUT, STDERR, ERROR and, last, EXIT.
+and EOF; a monitor sends STDOUT, STDERR, ERROR and, last, EXIT. A log has STDOUT, STDERR, PLACE and,
+last, EOF.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class Frame(IntEnum):
     EOF = 17  # the sender's input ends (half-close); no payload
     EXIT = 18  # payload: i32 exit code, big-endian
     SIGNAL = 19  # payload: u8 signal number, to an exec'd process
+    PLACE = 20  # payload: opaque; how far a log has been told, to go on from there
 
 
 def pack(kind: int, payload: bytes = b"") -> bytes:

@@ -10,8 +10,9 @@ from sagong.contracts.streams import Address
 from sagong.errors import Conflict, FailedPrecondition, NotFound, SagongError
 from sagong.frames import Frame
 from sagong.http import RawStream
+from sagong.log_frames import log_frames
 from sagong_docker.ask import Ask
-from sagong_docker.bridge import carry, opened, output
+from sagong_docker.bridge import carry, opened, output, shown
 from sagong_docker.detach import parse_keys
 from sagong_docker.engine import Engine
 from sagong_docker.record import ContainerRecord
@@ -122,11 +123,10 @@ async def _run(
 async def _replay_log(
     engine: Engine, record: ContainerRecord, client: RawStream, wanted: tuple[int, ...]
 ) -> None:
-    address = await engine.node.logs(LogsRequest(id=record.id))
-    async with opened(address) as link:
-        async for piece in output(link, wanted, raw=record.tty):
-            client.write(piece)
-            await client.drain()
+    request = LogsRequest(id=record.id)
+    async for frames in log_frames(engine.node, request, await engine.node.logs(request)):
+        client.write(shown(frames, wanted, raw=record.tty))
+        await client.drain()
 
 
 async def attach_socket(engine: Engine, ask: Ask) -> None:

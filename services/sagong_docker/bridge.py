@@ -16,7 +16,7 @@ from sagong.frames import FRAME_LIMIT, Frame, FrameReader, pack
 from sagong.http import RawStream
 from sagong_docker.detach import DetachKeys
 
-__all__ = ["Link", "carry", "opened", "output"]
+__all__ = ["Link", "carry", "opened", "output", "shown"]
 
 _READ = 1 << 16
 _PIECE = min(FRAME_LIMIT, 1 << 16)
@@ -65,6 +65,13 @@ async def opened(address: Address) -> AsyncIterator[Link]:
         yield link
     finally:
         link.close()
+
+
+def shown(frames: Iterable[tuple[int, bytes]], wanted: Iterable[int], *, raw: bool) -> bytes:
+    """Frames of a log in the client's form."""
+    return b"".join(
+        payload if raw else pack(kind, payload) for kind, payload in frames if kind in wanted
+    )
 
 
 async def output(link: Link, wanted: Iterable[int], *, raw: bool) -> AsyncIterator[bytes]:

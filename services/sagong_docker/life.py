@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator
 
 import msgspec
 
@@ -35,6 +36,7 @@ from sagong_docker.refusal import empty
 
 __all__ = ["kill", "pause", "resize", "restart", "start", "start_error", "stop", "unpause", "wait"]
 
+_UNKNOWN = 125
 _CONDITIONS = frozenset(("", "not-running", "next-exit", "removed"))
 _PROGRAM_WORDS = (
     "executable file not found",
@@ -164,37 +166,43 @@ async def wait(engine: Engine, ask: Ask) -> Response | None:
     if condition not in _CONDITIONS:
         raise InvalidArgument(f'invalid condition: "{condition}"')
     request = WaitRequest(id=record.id, condition=condition or "not-running")
-    waiting = aiter(engine.node.wait(request))
+    results = _results(engine, request)
     try:
-        first = await anext(waiting)
+        await anext(results)
     except NotFound:
         raise NotFound(f"No such container: {ask['id']}") from None
     out = ask.request.stream(200, {"Content-Type": "application/json"})
-    result = await _result(engine, request, first, waiting)
+    view = await _end(results, condition)
     if condition == "removed":
         engine.forget(record.id)
-    view: dict[str, object] = {"StatusCode": result.code}
-    if result.error and condition != "removed":
-        view["Error"] = {"Message": result.error}
     await out.write(msgspec.json.encode(view) + b"\n")
     return None
 
 
-async def _result(
-    engine: Engine, request: WaitRequest, first: WaitResult, waiting: object
-) -> WaitResult:
-    """The end of the wait, also over a restart of the node."""
-    found = first
-    stream = waiting
+async def _end(results: AsyncIterator[WaitResult], condition: str) -> dict[str, object]:
+    """How it ended, in Docker's form; an end that nobody knows is told as an error, never as 0."""
+    try:
+        async for result in results:
+            if not result.waiting:
+                shown = result.error if condition != "removed" else ""
+                return _wait_view(result.code, shown)
+    except NotFound as error:
+        return _wait_view(_UNKNOWN, f"{error.message}: it is removed, and its exit code not known")
+    return _wait_view(_UNKNOWN, "the wait ended before the container")
+
+
+def _wait_view(code: int, error: str) -> dict[str, object]:
+    return {"StatusCode": code} | ({"Error": {"Message": error}} if error else {})
+
+
+async def _results(engine: Engine, request: WaitRequest) -> AsyncIterator[WaitResult]:
+    """The results of a wait, over restarts and swaps of the node."""
     while True:
         try:
-            while found.waiting:
-                found = await anext(stream)  # type: ignore[call-overload]
-            return found
+            async for result in engine.node.wait(request):
+                if result.waiting:
+                    request = msgspec.structs.replace(request, run=result.run)
+                yield result
+            return
         except Unavailable:
             await asyncio.sleep(0.1)
-            stream = aiter(engine.node.wait(request))
-        except NotFound:
-            return WaitResult(code=found.code)
-        except StopAsyncIteration:
-            return WaitResult(code=found.code)

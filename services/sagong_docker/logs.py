@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from sagong.contracts.node import LogsRequest
 from sagong.errors import FailedPrecondition, InvalidArgument, Unimplemented
+from sagong.log_frames import log_frames
 from sagong_docker.ask import Ask
 from sagong_docker.attach import content_type, wanted_streams
-from sagong_docker.bridge import opened, output
+from sagong_docker.bridge import shown
 from sagong_docker.engine import Engine
 from sagong_docker.moment import parse_moment
 
@@ -35,9 +36,8 @@ async def logs(engine: Engine, ask: Ask) -> None:
     except FailedPrecondition as error:
         raise Unimplemented(error.message) from None
     out = ask.request.stream(200, {"Content-Type": content_type(ask, raw=record.tty)})
-    async with opened(address) as link:
-        async for piece in output(link, wanted, raw=record.tty):
-            await out.write(piece)
+    async for frames in log_frames(engine.node, request, address):
+        await out.write(shown(frames, wanted, raw=record.tty))
 
 
 def _tail(text: str) -> int:

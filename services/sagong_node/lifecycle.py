@@ -36,6 +36,7 @@ __all__ = ["Lifecycle"]
 
 _FIRST_DELAY, _LONGEST_DELAY, _SETTLED = 0.1, 60.0, 10.0
 _LOST = 255
+_DURABLE = 2.0
 _KILL = 9
 
 
@@ -44,7 +45,6 @@ class Lifecycle:
 
     def __init__(self, host: Host, registry: Registry, ground: Ground, journal: Journal) -> None:
         self.changed: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
-        self.removed: dict[str, int] = {}
         self.accounts: dict[str, tuple[bytes, bytes]] = {}
         self.started: list[Callable[[ContainerRecord], None]] = []
         self._host = host
@@ -156,8 +156,12 @@ class Lifecycle:
 
     async def reconcile(self) -> None:
         """Hold the records against what the runtime knows; used at start and after missed events."""
+        # Judged are runs that were known before the list was asked for: later ones aren't in it.
+        before = {id_: r.run for id_, r in self._registry.containers.items()}
         known = {c.id: c for c in (await self._runtime.list()).containers}
         for record in list(self._registry.containers.values()):
+            if before.get(record.spec.id) != record.run:
+                continue
             found = known.get(record.spec.id)
             if record.alive and (found is None or found.state is ContainerState.EXITED):
                 await self.finish(_ending(record, found))
@@ -166,6 +170,8 @@ class Lifecycle:
                 self._begun(record)
             elif record.state is StatusState.RESTARTING:
                 self._restart_later(record)
+            elif record.state is StatusState.EXITED and record.spec.remove:
+                await self._resume_removal(record.spec.id)
         for id_ in set(known) - set(self._registry.containers):
             await self._runtime.remove(ContainerRef(id=id_))
 
@@ -183,6 +189,13 @@ class Lifecycle:
             if stopped and record.spec.restart.name == "always":
                 record.state, record.wanted = StatusState.RESTARTING, True
                 self._registry.keep(record)
+
+    async def _resume_removal(self, id_: str) -> None:
+        """A container of `--rm` had ended when a swap or a crash interrupted its removal."""
+        async with self._locks[id_]:
+            record = self._registry.containers.get(id_)
+            if record is not None and record.state is StatusState.EXITED:
+                await self._remove(record, volumes=True)
 
     async def track_all(self) -> None:
         """Tell the measurer of everything that runs."""
@@ -215,6 +228,9 @@ class Lifecycle:
             await self._failed(record, sandbox, error)
             raise
         self._running(record, container)
+        if container.state is ContainerState.EXITED:
+            # A start that is repeated after a crash finds a run whose end was told long ago.
+            self._host.spawn(self.finish(_ending(record, container)), f"finish {container.id[:12]}")
 
     async def _forget_last(self, record: ContainerRecord) -> None:
         if record.run:
@@ -303,18 +319,18 @@ class Lifecycle:
 
     async def _remove(self, record: ContainerRecord, *, volumes: bool) -> None:
         id_ = record.spec.id
+        # The runtime forgets the exit code: before that it must be in the record.
+        await self._registry.kept(record, _DURABLE)
         record.state = StatusState.REMOVING
         await self._runtime.remove(ContainerRef(id=id_))
         await self._ground.remove(record, volumes=volumes)
-        self._registry.forget(record)
+        self._registry.bury(record)
         sandbox = self._registry.sandboxes.get(record.spec.sandbox)
         if sandbox is not None and not sandbox.spec.explicit:
             await self._ground.leave(sandbox)
             self._registry.forget(sandbox)
         self.accounts.pop(id_, None)
-        self.removed[id_] = record.code
         self.note(record, "destroy")
-        asyncio.get_running_loop().call_later(60.0, self.removed.pop, id_, None)
 
     def _unwish(self, record: ContainerRecord) -> None:
         record.wanted = False

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import struct
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
 
 import msgspec
 
 from sagong.contracts.node import LogsRequest
 from sagong.frames import Frame, pack
 
-__all__ = ["Line", "LogReader", "parse_line"]
+__all__ = ["Line", "LogReader", "Place", "parse_line"]
 
 _POLL = 0.05
 _BLOCK = 1 << 16
-# Lines sent at once: a system call each would cost more than all else that is done with them.
-_BATCH = 256
+_PLACE = struct.Struct(">QQ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,23 @@ class _Entry(msgspec.Struct):
 
 
 _decode_entry = msgspec.json.Decoder(_Entry).decode
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A byte of a log file; without a file it is the beginning of the oldest."""
+
+    inode: int = 0
+    offset: int = 0
+
+    def pack(self) -> bytes:
+        """As a frame's payload."""
+        return _PLACE.pack(self.inode, self.offset)
+
+    @classmethod
+    def unpack(cls, raw: bytes) -> Place:
+        """From a request; what is no place is the beginning."""
+        return cls(*_PLACE.unpack(raw)) if len(raw) == _PLACE.size else cls()
 
 
 def parse_line(raw: bytes, driver: str) -> Line | None:
@@ -75,7 +92,11 @@ def _seconds(stamp: str) -> float:
 
 
 class LogReader:
-    """One reader of one container's log; `alive` tells whether more may come."""
+    """One reader of one container's log; `alive` tells whether more may come.
+
+    It goes through the files from the oldest rotated one to the present one, and knows after each
+    line at which byte of which file it stands.
+    """
 
     def __init__(
         self, path: Path, driver: str, request: LogsRequest, alive: Callable[[], bool]
@@ -95,11 +116,15 @@ class LogReader:
         """Send frames until the log, or the bound, is reached."""
         gone = asyncio.ensure_future(reader.read(1))
         try:
-            async for lines in self._batches():
-                writer.write(b"".join(self._frames(lines)))
+            async for lines, place in self._batches():
+                writer.write(b"".join(self._frames(lines)) + pack(Frame.PLACE, place.pack()))
                 await writer.drain()
-                if self._left == 0 or gone.done():
+                if gone.done():
                     return
+                if self._left == 0:
+                    break
+            writer.write(pack(Frame.EOF))
+            await writer.drain()
         finally:
             gone.cancel()
 
@@ -119,53 +144,87 @@ class LogReader:
             return line.data
         return line.stamp.encode() + b" " + line.data
 
-    async def _batches(self) -> AsyncIterator[list[Line]]:
-        request = self._request
-        selected = self._history()
-        if request.tail >= 0:
-            selected = iter(deque(selected, maxlen=request.tail)) if request.tail else iter(())
-        position = self._snapshot()
-        while lines := list(islice(selected, _BATCH)):
-            yield lines
+    async def _batches(self) -> AsyncIterator[tuple[list[Line], Place]]:
+        """Lines, and the place where they end: what is there, then what comes."""
+        place = Place.unpack(self._request.place)
+        tail = self._request.tail if place == Place() else -1
+        last: deque[Line] = deque(maxlen=tail if tail >= 0 else None)
+        for lines, further in self._history(place):
+            place = further
+            if tail < 0:
+                yield lines, place
+            else:
+                last.extend(lines)
             await asyncio.sleep(0)
-        if request.follow:
-            async for lines in self._follow(*position):
-                yield lines
+        if last:
+            yield list(last), place
+        if self._request.follow:
+            async for batch in self._follow(place):
+                yield batch
 
-    def _snapshot(self) -> tuple[int, int]:
-        """Inode and size of the present file, before history is read."""
+    async def _follow(self, place: Place) -> AsyncIterator[tuple[list[Line], Place]]:
+        """New lines as they come, until the container has ended and all is told."""
+        ending = False
+        while True:
+            before = place
+            if self._grown(place):
+                for lines, further in self._history(place):
+                    place = further
+                    yield lines, place
+            if place != before:
+                continue
+            if ending or self._past():
+                return
+            ending = not self._alive()
+            await asyncio.sleep(0.02 if ending else _POLL)
+
+    def _grown(self, place: Place) -> bool:
+        """Whether the present file goes on beyond the place, or is another one."""
         try:
             found = os.stat(self._path)
-            return found.st_ino, found.st_size
         except FileNotFoundError:
-            return 0, 0
+            return False
+        return (found.st_ino, found.st_size) != (place.inode, place.offset)
 
-    def _history(self) -> Iterator[Line]:
-        """What is in the files now, the oldest rotated one first, up to the snapshot's size."""
-        inode, size = self._snapshot()
+    def _past(self) -> bool:
+        return bool(self._request.until) and time.time() > self._request.until
+
+    def _history(self, place: Place) -> Iterator[tuple[list[Line], Place]]:
+        """What the files hold now from a place on, in batches."""
+        for path in self._files(place):
+            yield from self._file(path, place)
+
+    def _files(self, place: Place) -> list[Path]:
+        """The files, oldest first, from the place's on; all, if that has been rotated away."""
         rotated = sorted(
             self._path.parent.glob(self._path.name + ".[0-9]*"),
             key=lambda p: int(p.name.rpartition(".")[2]),
             reverse=True,
         )
-        for path in rotated:
-            yield from self._file(path, None)
-        if inode:
-            yield from self._file(self._path, size)
+        files = [*rotated, self._path]
+        for index, path in enumerate(files):
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_ino == place.inode:
+                    return files[index:]
+        return files
 
-    def _file(self, path: Path, limit: int | None) -> Iterator[Line]:
-        try:
-            with open(path, "rb") as file:
-                read = 0
-                for raw in file:
-                    read += len(raw)
-                    if limit is not None and read > limit:
-                        return
-                    line = self._select(raw)
-                    if line is not None:
-                        yield line
-        except FileNotFoundError:
-            return  # rotated away while we looked
+    def _file(self, path: Path, place: Place) -> Iterator[tuple[list[Line], Place]]:
+        with contextlib.ExitStack() as stack:
+            try:
+                file = stack.enter_context(open(path, "rb"))
+            except FileNotFoundError:
+                return  # rotated away while we looked
+            found = os.fstat(file.fileno())
+            known = found.st_ino == place.inode and place.offset <= found.st_size
+            offset = file.seek(place.offset if known else 0)
+            while offset < found.st_size:
+                # The last line may be half written.
+                whole = [raw for raw in file.readlines(_BLOCK) if raw.endswith(b"\n")]
+                if not whole:
+                    return
+                offset += sum(map(len, whole))
+                lines = [line for raw in whole if (line := self._select(raw)) is not None]
+                yield lines, Place(found.st_ino, offset)
 
     def _select(self, raw: bytes) -> Line | None:
         line = parse_line(raw, self._driver)
@@ -179,53 +238,7 @@ class LogReader:
         if not since and not until:
             return True
         try:
-            time = _seconds(line.stamp)
+            at = _seconds(line.stamp)
         except ValueError:
             return False
-        return since <= time and (not until or time <= until)
-
-    async def _follow(self, inode: int, offset: int) -> AsyncIterator[list[Line]]:
-        """New lines as they come, into the next file when the present one is rotated."""
-        rest = b""
-        file: BinaryIO | None = open(self._path, "rb") if inode else None  # noqa: SIM115
-        try:
-            if file is not None:
-                file.seek(offset)
-            ending = False
-            while True:
-                block = file.read(_BLOCK) if file is not None else b""
-                if block:
-                    *whole, rest = (rest + block).split(b"\n")
-                    found = (self._select(raw + b"\n") for raw in whole)
-                    if lines := [line for line in found if line is not None]:
-                        yield lines
-                    continue
-                file, changed = self._reopened(file)
-                if changed:
-                    rest = b""
-                    continue
-                if ending or self._past():
-                    return
-                ending = not self._alive()
-                await asyncio.sleep(_POLL if not ending else 0.02)
-        finally:
-            if file is not None:
-                file.close()
-
-    def _past(self) -> bool:
-        import time
-
-        return bool(self._request.until) and time.time() > self._request.until
-
-    def _reopened(self, file: BinaryIO | None) -> tuple[BinaryIO | None, bool]:
-        """The present file, if it is another one than that which has been read to its end."""
-        try:
-            now = os.stat(self._path)
-        except FileNotFoundError:
-            return file, False
-        if file is not None:
-            held = os.fstat(file.fileno())
-            if held.st_ino == now.st_ino and now.st_size >= file.tell():
-                return file, False
-            file.close()
-        return open(self._path, "rb"), True
+        return since <= at and (not until or at <= until)

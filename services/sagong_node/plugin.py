@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Node"]
 
+_DRAIN = 1.0
+
 
 class Node:
     """Owns the parts; `implementation` fills the slot."""
@@ -67,10 +69,10 @@ class Node:
         return known != boot
 
     async def drain(self) -> None:
-        """Let streams of logs end by themselves."""
+        """Let logs and forwarded connections end by themselves; nobody is served meanwhile."""
         if self._kubelet is not None:
             await self._kubelet.drain()
-        await self._streams.wait_idle()
+        await self._streams.wait_idle(_DRAIN)
 
     async def stop(self) -> None:
         """Write what is not written."""

@@ -15,7 +15,7 @@ from sagong.contracts.node import (
     StatusState,
 )
 
-__all__ = ["ContainerRecord", "SandboxRecord"]
+__all__ = ["ContainerRecord", "Ended", "SandboxRecord"]
 
 
 class SandboxRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -27,6 +27,15 @@ class SandboxRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     def status(self) -> SandboxStatus:
         """As others see it."""
         return SandboxStatus(spec=self.spec, network=self.network)
+
+
+class Ended(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """How a container ended that is removed: for those who wait for it and were cut off."""
+
+    id: str
+    code: int = 0
+    error: str = ""
+    at: float = 0.0
 
 
 class ContainerRecord(msgspec.Struct, kw_only=True, omit_defaults=True):

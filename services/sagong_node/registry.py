@@ -8,6 +8,8 @@ rest (that a container started, or ended) is read back from the runtime.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 import uuid
 from typing import TypeVar
 
@@ -16,13 +18,14 @@ import msgspec
 from sagong.call import detached
 from sagong.contracts.state import Operation, OperationKind, RangeRequest, State, Transaction
 from sagong.errors import Conflict, SagongError, Unavailable
-from sagong_node.records import ContainerRecord, SandboxRecord
+from sagong_node.records import ContainerRecord, Ended, SandboxRecord
 
 __all__ = ["Registry"]
 
-_CONTAINERS, _SANDBOXES = "/node/containers/", "/node/sandboxes/"
+_CONTAINERS, _SANDBOXES, _ENDED = "/node/containers/", "/node/sandboxes/", "/node/ended/"
 _BATCH = 100
-R = TypeVar("R", ContainerRecord, SandboxRecord)
+_REMEMBERED = 120.0
+R = TypeVar("R", ContainerRecord, SandboxRecord, Ended)
 
 
 class Registry:
@@ -32,7 +35,8 @@ class Registry:
         self.containers: dict[str, ContainerRecord] = {}
         self.sandboxes: dict[str, SandboxRecord] = {}
         self._state = state
-        self._dirty: dict[str, ContainerRecord | SandboxRecord | None] = {}
+        self.ended: dict[str, Ended] = {}
+        self._dirty: dict[str, ContainerRecord | SandboxRecord | Ended | None] = {}
         self._written = asyncio.Event()
         self._wake = asyncio.Event()
         self._encoder = msgspec.msgpack.Encoder()
@@ -42,6 +46,8 @@ class Registry:
         found = await self._read(_CONTAINERS, ContainerRecord)
         self.containers = dict(sorted(found.items(), key=lambda item: item[1].created_at))
         self.sandboxes = await self._read(_SANDBOXES, SandboxRecord)
+        ended = await self._read(_ENDED, Ended)
+        self.ended = dict(sorted(ended.items(), key=lambda item: item[1].at))
 
     def keep(self, record: ContainerRecord | SandboxRecord) -> None:
         """Take a new or changed record; it is written soon."""
@@ -62,6 +68,25 @@ class Registry:
         else:
             self.sandboxes.pop(id_, None)
             self._mark(_SANDBOXES + id_, None)
+
+    def bury(self, record: ContainerRecord) -> None:
+        """Delete a container's record, and remember for a while how it ended."""
+        self.forget(record)
+        now = time.time()
+        for id_ in [id_ for id_, e in self.ended.items() if e.at < now - _REMEMBERED]:
+            del self.ended[id_]
+            self._mark(_ENDED + id_, None)
+        ended = Ended(id=record.spec.id, code=record.code, error=record.error, at=now)
+        self.ended[ended.id] = ended
+        self._mark(_ENDED + ended.id, ended)
+
+    async def kept(self, record: ContainerRecord, seconds: float) -> None:
+        """Wait until this record as it is now is durable; no longer than `seconds` (a full disk)."""
+        key = _CONTAINERS + record.spec.id
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while key in self._dirty:
+                    await self._written.wait()
 
     async def flushed(self) -> None:
         """Wait until all changes so far are durable."""
@@ -89,12 +114,14 @@ class Registry:
             batch, self._dirty = dict(self._dirty), {}
             await self._write(batch)
 
-    def _mark(self, key: str, record: ContainerRecord | SandboxRecord | None) -> None:
+    def _mark(self, key: str, record: ContainerRecord | SandboxRecord | Ended | None) -> None:
         # A copy, so that `is` tells afterwards whether the record has changed while it was written.
         self._dirty[key] = None if record is None else msgspec.structs.replace(record)
         self._wake.set()
 
-    async def _write(self, batch: dict[str, ContainerRecord | SandboxRecord | None]) -> None:
+    async def _write(
+        self, batch: dict[str, ContainerRecord | SandboxRecord | Ended | None]
+    ) -> None:
         operations = tuple(
             Operation(kind=OperationKind.DELETE, key=key)
             if record is None

@@ -289,15 +289,20 @@ class NodeService:
             raise FailedPrecondition("configured logging driver does not support reading")
         path = Path(record.log_path or self._ground.directory(record) / "none")
         reader = LogReader(path, driver, request, lambda: record.alive)
-        return self._streams.offer(reader.serve, "frames")
+        return self._streams.offer(reader.serve, "frames", lasting=request.follow)
 
     async def wait(self, request: WaitRequest) -> AsyncIterator[WaitResult]:
         """First that it waits, then the end."""
         if request.condition not in ("not-running", "next-exit", "removed"):
             raise InvalidArgument(f"invalid condition: {request.condition!r}")
+        ended = self._registry.ended.get(request.id)
+        if ended is not None:
+            yield WaitResult(waiting=True)
+            yield WaitResult(code=ended.code, error=ended.error)
+            return
         record = self._life.container(request.id)
-        run = record.run
-        yield WaitResult(waiting=True)
+        run = request.run or record.run + (not record.alive)
+        yield WaitResult(waiting=True, run=run)
         while not self._over(record, request, run):
             await self._life.changed[request.id].wait()
         yield WaitResult(code=record.code, error=record.error)
@@ -307,8 +312,7 @@ class NodeService:
         if request.condition == "removed" or gone:
             return gone
         if request.condition == "next-exit":
-            ended = record.run > run or (record.run == run and record.finished_at > 0)
-            return not record.alive and ended and (record.run, record.finished_at) != (run, 0.0)
+            return not record.alive and record.run >= run
         return not record.alive and record.state is not StatusState.RESTARTING
 
     async def top(self, ref: Ref) -> TopResult:

@@ -24,9 +24,10 @@ class StreamServer:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._waiting: dict[str, tuple[Serve, asyncio.TimerHandle]] = {}
+        self._waiting: dict[str, tuple[Serve, asyncio.TimerHandle, bool]] = {}
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._lasting: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Listen; directories decide who can connect, tokens who may."""
@@ -43,18 +44,21 @@ class StreamServer:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def wait_idle(self) -> None:
-        """Wait until no stream runs."""
-        while self._tasks:
-            await asyncio.wait(set(self._tasks))
+    async def wait_idle(self, seconds: float) -> None:
+        """Wait until no stream runs but those whose readers go on with a successor."""
+        if ending := self._tasks - self._lasting:
+            await asyncio.wait(ending, timeout=seconds)
 
-    def offer(self, serve: Serve, protocol: str) -> Address:
-        """An address at which `serve` will be called with the connection."""
+    def offer(self, serve: Serve, protocol: str, *, lasting: bool = False) -> Address:
+        """An address at which `serve` will be called with the connection.
+
+        `lasting` streams have no end of their own and can be cut: their readers know how to go on.
+        """
         if len(self._waiting) >= _WAITING:
             raise ResourceExhausted(f"{_WAITING} streams wait to be fetched; fetch some first")
         token = secrets.token_hex(16)
         timer = asyncio.get_running_loop().call_later(_TOKEN_SECONDS, self._waiting.pop, token)
-        self._waiting[token] = (serve, timer)
+        self._waiting[token] = (serve, timer, lasting)
         return Address(path=str(self._path), token=token, protocol=protocol)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -66,11 +70,14 @@ class StreamServer:
                 line = await reader.readline()
             found = self._waiting.pop(line.decode(errors="replace").strip(), None)
             if found is not None:
-                serve, timer = found
+                serve, timer, lasting = found
                 timer.cancel()
+                if lasting:
+                    self._lasting.add(task)
                 await serve(reader, writer)
         except (TimeoutError, ValueError, ConnectionError, asyncio.CancelledError):
             pass  # the client is gone, or never said who it is; there is nobody to tell
         finally:
             self._tasks.discard(task)
+            self._lasting.discard(task)
             writer.close()

@@ -390,8 +390,10 @@ class ResizeSpec(Message):
 class LogsRequest(Message):
     """Read logs: `since`/`until` in seconds since the epoch (0: none), `tail` lines (-1: all).
 
-    The answer's stream has frames STDOUT and STDERR and ends with the log, or with the container's
-    end when `follow` is set. `previous` reads the run before. `limit` bounds the bytes (0: none).
+    The answer's stream has frames STDOUT and STDERR, after some of them a PLACE, and at the end EOF:
+    where the log ends, or with `follow` where the container has ended. Without EOF it was cut; the
+    same request with the last PLACE as `place` goes on from there (`sagong.log_frames` does).
+    `previous` reads the run before. `limit` bounds the bytes (0: none).
     """
 
     id: str
@@ -405,19 +407,26 @@ class LogsRequest(Message):
     previous: bool = False
     details: bool = False
     limit: int = 0
+    place: bytes = b""
 
 
 class WaitRequest(Message):
-    """`condition`: not-running, next-exit, removed."""
+    """`condition`: not-running, next-exit, removed.
+
+    `run` is the first run whose end is a next exit; 0: the one that runs now, or the next. Whoever
+    asks again after a cut gives what the first result said.
+    """
 
     id: str
     condition: str = "not-running"
+    run: int = 0
 
 
 class WaitResult(Message):
-    """The code it ended with; the first item of the stream says `waiting` at once."""
+    """The code it ended with; the first item says `waiting` at once, and for the end of which run."""
 
     waiting: bool = False
+    run: int = 0
     code: int = 0
     error: str = ""
 
@@ -574,7 +583,11 @@ class Node(Protocol):
 
     @method(idempotent=True, raises=(NotFound, InvalidArgument), seconds=86400.0)
     def wait(self, request: WaitRequest) -> AsyncIterator[WaitResult]:
-        """First `waiting` at once, then the result; over restarts of everything between."""
+        """First `waiting` at once, then the result.
+
+        A container that was removed answers for two minutes more, also after a restart of the node,
+        so whoever's stream was cut asks again and loses no exit code.
+        """
         ...
 
     @method(idempotent=True, raises=(NotFound, FailedPrecondition))

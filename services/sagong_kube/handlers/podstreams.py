@@ -20,14 +20,13 @@ from sagong.contracts.node import (
 )
 from sagong.contracts.streams import Address
 from sagong.errors import NotFound
-from sagong.frames import Frame
+from sagong.log_frames import log_frames
 from sagong_kube import refusal
 from sagong_kube.handlers.exchange import Ask, Raw, Reply, Socket, Streamed
 from sagong_kube.handlers.objects import Objects
 from sagong_kube.registry.document import Document
 from sagong_kube.registry.resource import Resource
 from sagong_kube.streams import portforward
-from sagong_kube.streams.address import frames
 from sagong_kube.streams.pipe import Pipe
 from sagong_kube.streams.portforward import Dial
 from sagong_kube.streams.process import bridge
@@ -77,7 +76,7 @@ class PodStreams:
         node = self._local()
         request = _logs_request(ask, _log_id(pod, name, previous=previous))
         address = await _asked(node.logs(request), pod)
-        return Streamed(_log_bytes(address), media="text/plain")
+        return Streamed(_log_bytes(node, request, address), media="text/plain")
 
     # Exec and attach
 
@@ -344,11 +343,10 @@ def _since(ask: Ask) -> float:
     return 0.0
 
 
-async def _log_bytes(address: Address) -> AsyncGenerator[bytes, None]:
+async def _log_bytes(
+    node: Node, request: LogsRequest, address: Address
+) -> AsyncGenerator[bytes, None]:
     # The empty first part sends the headers before the container writes its first line.
     yield b""
-    async with frames(address) as stream:
-        while (frame := await stream.read()) is not None:
-            kind, payload = frame
-            if kind in (Frame.STDOUT, Frame.STDERR):
-                yield payload
+    async for batch in log_frames(node, request, address):
+        yield b"".join(payload for _, payload in batch)

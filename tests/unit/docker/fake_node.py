@@ -430,6 +430,7 @@ class FakeNode:
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             if process is None:
+                writer.write(pack(Frame.EOF))
                 return
             if request.follow:
                 await process.attach(stdin=False, replay=True)(reader, writer)
@@ -442,6 +443,7 @@ class FakeNode:
             ]
             for kind, line in lines[-request.tail :] if request.tail > 0 else lines:
                 writer.write(pack(kind, line))
+            writer.write(pack(Frame.EOF))
             await writer.drain()
 
         return self.doors.offer(serve)

@@ -141,6 +141,7 @@ class FakeNode:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             for kind, line in self.log_lines:
                 writer.write(pack(kind, line))
+            writer.write(pack(Frame.EOF))
             await writer.drain()
 
         return await self._address(serve, "frames")
