@@ -234,12 +234,10 @@ async def _name_free(engine: Engine, name: str) -> None:
 async def _make(
     engine: Engine, record: ContainerRecord, spec: ContainerSpec, sandbox: SandboxSpec
 ) -> None:
-    async def on_node() -> None:
-        await engine.node.create_sandbox(sandbox)
-        await engine.node.create(spec)
-
     results = await asyncio.gather(
-        engine.catalog.add_container(record), on_node(), return_exceptions=True
+        engine.catalog.add_container(record),
+        _make_on_node(engine, spec, sandbox),
+        return_exceptions=True,
     )
     failures = [r for r in results if isinstance(r, BaseException)]
     if not failures:
@@ -252,6 +250,18 @@ async def _make(
         engine.forget(record.id)
     conflict = next((f for f in failures if isinstance(f, AlreadyExists)), None)
     raise conflict or failures[0]
+
+
+async def _make_on_node(engine: Engine, spec: ContainerSpec, sandbox: SandboxSpec) -> None:
+    """A sandbox is durable with its first container: a node that died between them is asked again."""
+    for attempt in range(3):
+        await engine.node.create_sandbox(sandbox)
+        try:
+            await engine.node.create(spec)
+            return
+        except NotFound as error:
+            if attempt == 2 or not error.message.startswith("No such sandbox"):
+                raise
 
 
 async def _lookup(engine: Engine, body: CreateBody, host: HostConfig) -> Lookup:

@@ -34,6 +34,7 @@ Refusal = Callable[[Request, Exception], Response]
 _CREDENTIALS = struct.Struct("3i")
 _ACCEPT_BATCH = 64
 _SWEEP_SECONDS = 15.0
+_QUIET_SECONDS = 2.0
 _EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
 
@@ -92,9 +93,7 @@ class HttpServer:
         self._stop_accepting()
         for told in list(self._told):
             told()
-        for connection in list(self._connections):
-            if connection.idle:
-                connection.close()
+        idle = asyncio.get_running_loop().create_task(self._end_idle())
         try:
             async with asyncio.timeout(seconds):
                 while self._connections or self._handshakes:
@@ -102,6 +101,21 @@ class HttpServer:
                     await self._changed.wait()
         except TimeoutError:
             self.log.info("draining ended early", extra={"left": len(self._connections)})
+        finally:
+            idle.cancel()
+
+    async def _end_idle(self) -> None:
+        """A request may be on its way: a client that gets a reset for it can't know what was done.
+
+        So a connection is ended only after it has been quiet for a while; the answer to a request
+        that comes before says that it was the last.
+        """
+        while True:
+            quiet = time.monotonic() - _QUIET_SECONDS
+            for connection in list(self._connections):
+                if connection.idle and connection.touched < quiet:
+                    connection.close()
+            await asyncio.sleep(0.1)
 
     async def close(self) -> None:
         """Stop now: cancel every handler, close every connection."""

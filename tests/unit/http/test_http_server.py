@@ -350,6 +350,23 @@ async def test_draining_finishes_requests_ends_idle_ones_and_tells_streams() -> 
     assert answer.endswith(b"done") and b"Connection: close" in answer
 
 
+async def test_a_request_on_its_way_when_draining_begins_is_answered_as_the_last() -> None:
+    async def handler(request: Request) -> Response:
+        return Response(200, b"done")
+
+    async with serving(handler) as (server, path, _port):
+        reader, writer = await asyncio.open_unix_connection(str(path))
+        writer.write(b"GET / HTTP/1.1\r\nHost: d\r\n\r\n")
+        assert (await reader.readuntil(b"done")).count(b"Connection: close") == 0
+        draining = asyncio.create_task(server.drain(5))
+        await asyncio.sleep(0.05)
+        writer.write(b"POST / HTTP/1.1\r\nHost: d\r\nContent-Length: 0\r\n\r\n")
+        answer = await reader.read()
+        await draining
+        writer.close()
+    assert answer.endswith(b"done") and b"Connection: close" in answer
+
+
 async def test_two_servers_share_a_listener_so_that_a_swap_refuses_nobody(tmp_path: Path) -> None:
     async def old(request: Request) -> Response:
         return Response(200, b"old")
