@@ -17,7 +17,7 @@ pytestmark = needs_docker
 async def wait_for(lab: Lab, name: str, template: str, wanted: str) -> None:
     """Wait until `docker inspect` says what is wanted."""
     async with asyncio.timeout(10):
-        while await lab.ok("inspect", "-f", template, name) != wanted:
+        while (await lab.docker("inspect", "-f", template, name)).out.strip() != wanted:
             await asyncio.sleep(0.02)
 
 

@@ -1,0 +1,188 @@
+"""The whole platform under test: its two command lines, checkers that ask on and on, what is left."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from shutil import which
+
+import pytest
+from sagong_network_bridge.netlink import Channel
+from sagong_network_bridge.nft import Nftables
+from tests import sample_image
+from tests.system.instance import Instance, environment
+
+IMAGE = sample_image.NAME
+_NETFILTER = 12
+needs_docker = pytest.mark.skipif(which("docker") is None, reason="needs the docker command line")
+needs_kubectl = pytest.mark.skipif(which("kubectl") is None, reason="needs kubectl")
+
+
+def single(port: int, subnet: str) -> str:
+    """The configuration of a whole platform of its own: the API's port, the first three bytes."""
+    services = f"10.{int(subnet.split('.')[1]) - 150}.0.0/16"
+    return f"""
+profile = "single"
+[units.kube]
+listens = {{ api = "tcp:127.0.0.1:{port}", pods = "tcp:{subnet}.1:6443" }}
+settings = {{ service_ranges = ["{services}"] }}
+[units.node.settings]
+name = "tested"
+pod_cidr = "{subnet}.0/24"
+cluster_cidrs = ["{subnet}.0/24"]
+service_cidrs = ["{services}"]
+cluster_dns = ["{subnet}.1"]
+[units.dns]
+listens = {{ udp = "udp:{subnet}.1:53", tcp = "tcp:{subnet}.1:53" }}
+"""
+
+
+class Platform:
+    """Its two command lines; every command has a bound, since some ignore SIGTERM."""
+
+    def __init__(self, running: Instance, home: Path) -> None:
+        self.running = running
+        self.home = home
+        self.environment = {
+            **environment(),
+            "HOME": str(home),
+            "DOCKER_HOST": f"unix://{running.paths.run}/docker.sock",
+            "KUBECONFIG": str(running.paths.etc / "kubeconfig"),
+        }
+
+    def run(
+        self, *words: str, given: bytes = b"", seconds: float = 60
+    ) -> subprocess.CompletedProcess[str]:
+        """Run docker, kubectl or skopeo, whatever comes of it."""
+        done = subprocess.run(
+            words, env=self.environment, capture_output=True, input=given, timeout=seconds
+        )
+        out, err = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
+        return subprocess.CompletedProcess(done.args, done.returncode, out, err)
+
+    def __call__(self, *words: str, given: bytes = b"") -> str:
+        """The output of a command that must succeed."""
+        done = self.run(*words, given=given)
+        assert done.returncode == 0, f"{words}: {done.stderr}{done.stdout}"
+        return done.stdout
+
+    def refused(self, *words: str, given: bytes = b"", code: int = 1) -> str:
+        """What is said by a command that must fail with this exit status."""
+        done = self.run(*words, given=given)
+        assert done.returncode == code, (words, done)
+        return done.stderr + done.stdout
+
+    def start(self, *words: str) -> subprocess.Popen[bytes]:
+        """Run in the background with pipes."""
+        pipe = subprocess.PIPE
+        return subprocess.Popen(words, env=self.environment, stdin=pipe, stdout=pipe, stderr=pipe)
+
+    def swap(self, unit: str) -> None:
+        """Replace a unit by itself."""
+        self.running.run("swap", unit, "--quiet")
+
+
+@contextlib.contextmanager
+def ended(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+    """A background command that is ended whatever happens."""
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def fetch(address: str) -> str:
+    """What a web server says."""
+    with urllib.request.urlopen(f"http://{address}/", timeout=5) as answer:
+        return str(answer.read().decode().strip())
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 30.0) -> None:
+    """Wait until a function is true."""
+    limit = time.monotonic() + seconds
+    while True:
+        with contextlib.suppress(OSError, AssertionError):
+            if condition():
+                return
+        assert time.monotonic() < limit, "not in time"
+        time.sleep(0.1)
+
+
+class Checker:
+    """Asks again and again in threads, and keeps every failure."""
+
+    def __init__(self, ask: Callable[[], object], *, threads: int = 1, pause: float = 0.02) -> None:
+        self.failures: list[str] = []
+        self.answers = 0
+        self._ask = ask
+        self._pause = pause
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(threads)]
+
+    def __enter__(self) -> Checker:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(60)
+
+    def wait_answers(self, more: int, seconds: float = 60.0) -> None:
+        """Wait until it has had that many more good answers."""
+        wanted = self.answers + more
+        wait_for(lambda: self.answers >= wanted, seconds)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self._ask()
+                self.answers += 1
+            except Exception as error:
+                self.failures.append(f"{type(error).__name__}: {error}")
+            time.sleep(self._pause)
+
+
+def footprint(running: Instance) -> dict[str, list[str]]:
+    """All that containers of this instance have on the machine, to be compared."""
+    paths = running.paths
+    nodes = paths.data / "plugins"
+    return {
+        "mounts": _mounts(str(running.root)),
+        "namespaces": sorted(p.name for p in (paths.run / "netns").rglob("*") if p.is_file()),
+        "cgroups": _cgroups(paths.cgroup.strip("/")),
+        "files": sorted(str(p) for p in nodes.glob("node*/containers/*")),
+        "volumes": sorted(str(p) for p in nodes.glob("volume*/volumes/*")),
+        "links": sorted(
+            p.name for p in Path("/sys/class/net").iterdir() if p.name.startswith(paths.prefix)
+        ),
+        "rules": _elements(paths.prefix),
+    }
+
+
+def _mounts(root: str) -> list[str]:
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return sorted(line.split()[4] for line in lines if root in line)
+
+
+def _cgroups(name: str) -> list[str]:
+    found = [p for top in Path("/sys/fs/cgroup").glob(f"*/{name}") for p in top.rglob("*")]
+    return sorted(str(p) for p in found if p.is_dir())
+
+
+def _elements(prefix: str) -> list[str]:
+    """Keys of the elements of the instance's sets and maps."""
+    channel = Channel(_NETFILTER)
+    try:
+        table = Nftables(channel, prefix)
+        names = list(table.sets())
+        return sorted(f"{name} {e.key.hex()}" for name in names for e in table.elements(name))
+    finally:
+        channel.close()
