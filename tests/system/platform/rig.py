@@ -12,10 +12,11 @@ from pathlib import Path
 from shutil import which
 
 import pytest
-from sagong_network_bridge.netlink import Channel
-from sagong_network_bridge.nft import Nftables
 from tests import sample_image
 from tests.system.instance import Instance, environment
+
+from sagong_network_bridge.netlink import Channel
+from sagong_network_bridge.nft import Nftables
 
 IMAGE = sample_image.NAME
 _NETFILTER = 12
