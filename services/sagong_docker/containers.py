@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Iterable
+from typing import Any
 
 import msgspec
 
@@ -59,6 +60,7 @@ _LIST_FILTERS = (
     "ancestor", "before", "exited", "expose", "health", "id", "is-task", "isolation", "label",
     "label!", "name", "network", "publish", "since", "status", "volume",
 )  # fmt: skip
+_NAMES_TRIED = 4
 _BODY_KEYS = ("HostConfig", "NetworkingConfig")
 
 
@@ -200,9 +202,21 @@ async def create(engine: Engine, ask: Ask) -> Response:
     """`docker create`: the catalog and the node are written side by side."""
     document = await ask.document()
     body = convert(document, CreateBody)
-    host = body.host_config or HostConfig()
     given = ask.text("name")
-    name = check_name(given) if given else random_name(engine.catalog.names)
+    if given:
+        return await _create(engine, ask, document, body, check_name(given))
+    for _ in range(_NAMES_TRIED):
+        # Another generation of this service may choose the same name at the same time.
+        with contextlib.suppress(AlreadyExists):
+            name = random_name(engine.catalog.names)
+            return await _create(engine, ask, document, body, name)
+    return await _create(engine, ask, document, body, new_id()[:32])
+
+
+async def _create(
+    engine: Engine, ask: Ask, document: dict[str, Any], body: CreateBody, name: str
+) -> Response:
+    host = body.host_config or HostConfig()
     id_ = new_id()
     lookup = await _lookup(engine, body, host)
     wish = translate(id_, name, body, engine.settings, lookup)
