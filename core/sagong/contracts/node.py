@@ -413,8 +413,8 @@ class LogsRequest(Message):
 class WaitRequest(Message):
     """`condition`: not-running, next-exit, removed.
 
-    `run` is the first run whose end is a next exit; 0: the one that runs now, or the next. Whoever
-    asks again after a cut gives what the first result said.
+    `run` is the first whose end is a next exit (0: the present one or the next); as the first result
+    said it, for whoever asks again after a cut.
     """
 
     id: str
@@ -585,8 +585,7 @@ class Node(Protocol):
     def wait(self, request: WaitRequest) -> AsyncIterator[WaitResult]:
         """First `waiting` at once, then the result.
 
-        A container that was removed answers for two minutes more, also after a restart of the node,
-        so whoever's stream was cut asks again and loses no exit code.
+        It can be asked again after a cut: a removed container still answers for two minutes.
         """
         ...
 
