@@ -48,6 +48,7 @@ from sagong.tracing import RECORDER
 __all__ = ["Launch", "ProcessHost", "run"]
 
 _KERNEL = ("kernel", 1, "")
+_ALONE_SECONDS = 5.0
 S = TypeVar("S")
 C = TypeVar("C", bound=msgspec.Struct)
 M = TypeVar("M", bound=Message)
@@ -345,7 +346,8 @@ class ProcessHost:
         """Finish what is in flight; then the plugin ends its work and hands over its state."""
         if self._exported is not None:
             return self._exported  # a new kernel, which has not heard of it, orders it again
-        seconds = order.seconds
+        # Streams may go on long beside a successor; without one everything is to end.
+        seconds = order.seconds if order.successor else min(order.seconds, _ALONE_SECONDS)
         async with asyncio.TaskGroup() as group:
             if self._provider is not None:
                 group.create_task(self._provider.drain(seconds))

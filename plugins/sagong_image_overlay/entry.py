@@ -148,7 +148,9 @@ class RecordReader:
         while have < count:
             more = os.read(self._descriptor, CHUNK)
             if not more:
-                raise InvalidArgument("the archive's parser ended early")
+                raise InvalidArgument(
+                    "unexpected EOF: the archive ends within a file, or its parser was killed"
+                )
             parts.append(more)
             have += len(more)
         self._buffer, self._at = b"".join(parts), 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -305,6 +306,7 @@ async def _lookup(engine: Engine, body: CreateBody, host: HostConfig) -> Lookup:
         exposed=tuple(exposed),
         published=frozenset(published),
         gateway=bridge.subnets[0].gateway if bridge and bridge.subnets else "",
+        machine=os.uname().nodename,
     )
 
 

@@ -42,6 +42,7 @@ class Lookup:
     exposed: tuple[str, ...] = ()
     published: frozenset[tuple[int, str]] = frozenset()
     gateway: str = ""
+    machine: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,9 @@ def _check(body: CreateBody, host: HostConfig, settings: Settings) -> None:
     if host.device_requests:
         driver = host.device_requests[0].get("Driver") or ""
         wanted = host.device_requests[0].get("Capabilities") or []
+        shown = " ".join(f"[{' '.join(group)}]" for group in wanted)
         raise InvalidArgument(
-            f'could not select device driver "{driver}" with capabilities: {wanted}'
+            f'could not select device driver "{driver}" with capabilities: [{shown}]'
         )
     if host.auto_remove and host.restart_policy and host.restart_policy.name not in ("", "no"):
         raise InvalidArgument("can't create 'AutoRemove' container with restart policy")
@@ -95,7 +97,7 @@ def _sandbox(id: str, name: str, body: CreateBody, host: HostConfig, lookup: Loo
     return SandboxSpec(
         id=id,
         owner=OWNER,
-        hostname=body.hostname,
+        hostname=body.hostname or (lookup.machine if mode == "host" else ""),
         domainname=body.domainname,
         network=wiring.join(
             id,

@@ -10,6 +10,7 @@ import asyncio
 import base64
 import hashlib
 import re
+import socket
 import ssl
 from dataclasses import dataclass, field
 from typing import Any
@@ -179,12 +180,23 @@ async def _get(url: str, headers: dict[str, str], hops: int = 3) -> Answer:
         async with asyncio.timeout(_SECONDS):
             found = await _exchange(url, headers)
     except (OSError, TimeoutError, ssl.SSLError, EOFError, ValueError) as error:
-        raise Unavailable(f"Get {url!r}: {error or 'timed out'}") from None
+        raise Unavailable(f'Get "{url}": {_network_text(url, error)}') from None
     location = found.headers.get("location", "")
     if found.status in (301, 302, 303, 307, 308) and hops and "://" in location:
         # Another host must not see the credentials.
         return await _get(location, {}, hops - 1)
     return found
+
+
+def _network_text(url: str, error: Exception) -> str:
+    """A failure to reach a registry in the words that Docker's users know."""
+    place = urlsplit(url)
+    if isinstance(error, ConnectionRefusedError):
+        port = place.port or (443 if place.scheme == "https" else 80)
+        return f"dial tcp {place.hostname}:{port}: connect: connection refused"
+    if isinstance(error, socket.gaierror):
+        return f"dial tcp: lookup {place.hostname}: no such host"
+    return str(error) or "timed out"
 
 
 async def _exchange(url: str, headers: dict[str, str]) -> Answer:

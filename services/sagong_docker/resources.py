@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 
 from sagong.contracts.runtime import Limits, Rlimit
@@ -74,8 +75,11 @@ def _check(host: HostConfig) -> None:
         raise InvalidArgument(
             "Conflicting options: Nano CPUs and CPU Period or Quota cannot both be set"
         )
-    if host.nano_cpus < 0:
-        raise InvalidArgument(f"Range of CPUs is invalid: {host.nano_cpus / 1e9}")
+    machine = os.cpu_count() or 1
+    if host.nano_cpus < 0 or host.nano_cpus > machine * 10**9:
+        raise InvalidArgument(
+            f"Range of CPUs is from 0.01 to {machine}.00, as there are only {machine} CPUs available"
+        )
     if host.blkio_weight and not 10 <= host.blkio_weight <= 1000:
         raise InvalidArgument("Range of blkio weight is from 10 to 1000")
     if host.memory_swappiness is not None and not -1 <= host.memory_swappiness <= 100:

@@ -35,7 +35,7 @@ from sagong_kube.settings import Settings
 
 __all__ = ["Kube"]
 
-_DRAIN_SECONDS = 8.0
+_DRAIN_SECONDS = 86400.0
 _LOCALHOSTS = ("127.0.0.1", "::1", "localhost")
 
 
@@ -112,9 +112,15 @@ class Kube:
         async for _ in self._host.hear(Auth, PolicyChanged):
             self._assembly.gate.forget()
 
-    async def stop(self) -> None:
-        """End watches so that they resume elsewhere, finish requests, store renewals."""
+    async def drain(self) -> None:
+        """End watches so that they resume elsewhere, finish requests; streams go on to the bound.
+
+        The store is followed meanwhile: requests wait for what they wrote to be seen.
+        """
         await self._server.drain(_DRAIN_SECONDS)
+
+    async def stop(self) -> None:
+        """End what is left, store renewals."""
         await self._server.close()
         try:
             await self._assembly.renewals.flush()

@@ -86,9 +86,9 @@ def environment() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def instance(configuration: str) -> Iterator[Instance]:
+def instance(configuration: str, root: Path | None = None) -> Iterator[Instance]:
     """Start an instance with this sagong.toml; take it away with all it made."""
-    root = Path(tempfile.mkdtemp(prefix="sgt-", dir="/tmp"))
+    root = root or Path(tempfile.mkdtemp(prefix="sgt-", dir="/tmp"))
     root.chmod(0o755)
     (root / "etc").mkdir()
     (root / "etc" / "sagong.toml").write_text(configuration)
