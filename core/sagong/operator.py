@@ -14,7 +14,7 @@ from sagong.bus import Route, proxy
 from sagong.bus.watch import wait_disconnected
 from sagong.config import Paths
 from sagong.contract import slot_of
-from sagong.contracts.kernel import Kernel, RouteEntry, RouteTable
+from sagong.contracts.kernel import DownEntry, Kernel, RouteEntry, RouteTable
 from sagong.errors import NotFound, Unavailable
 
 __all__ = ["Operator", "connect"]
@@ -32,6 +32,7 @@ class Operator:
         self.kernel: Kernel = proxy(Kernel, self._kernel)
         self._routes: dict[tuple[str, int, str], Route] = {}
         self._table: tuple[RouteEntry, ...] = ()
+        self._down: tuple[DownEntry, ...] = ()
         self._known = asyncio.Event()
         self._following = asyncio.get_running_loop().create_task(self._follow())
 
@@ -47,7 +48,9 @@ class Operator:
             and instance in ("", entry.instance)
         ]
         if not found:
-            raise NotFound(f"nothing serves {spec.wire_name} now; see `sagong status`")
+            why = [e.reason for e in self._down if (e.slot, e.version) == (spec.name, spec.version)]
+            problem = why[0] if why else f"nothing serves {spec.wire_name} now"
+            raise NotFound(f"{problem}; see `sagong status`")
         key = (spec.name, spec.version, found[0].instance)
         route = self._routes.setdefault(key, Route(self._context, spec.name))
         route.switch(found[0].generation, found[0].path)
@@ -74,7 +77,10 @@ class Operator:
                 watch.cancel()
 
     def _take(self, table: RouteTable) -> None:
-        self._table = table.routes
+        self._table, self._down = table.routes, table.down
+        reasons = {(e.slot, e.version, e.instance): e.reason for e in table.down}
+        for key, route in self._routes.items():
+            route.down = reasons.get(key, "")
         for route in self._routes.values():
             for path in table.dead:
                 route.bury(path)

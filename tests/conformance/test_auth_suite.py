@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import json
-import ssl
-from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import msgspec
@@ -14,88 +10,16 @@ import pytest
 
 from sagong.conformance import auth as suite
 from sagong.conformance.auth import AuthLab
-from sagong.contracts.auth import Auth, Credential, Decision, Identity, Question, RuleSet
-from sagong.contracts.objects import (
-    Commit,
-    CommitResult,
-    GetRequest,
-    ListRequest,
-    ListResult,
-    Object,
-    ObjectBatch,
-    ObjectChange,
-    Objects,
-    ObjectWatch,
-)
-from sagong.errors import InvalidArgument, NotFound
-from sagong.testing import Check, awaited, check_name, checks, local
+from sagong.conformance.rigs import Candidate, auth_rig
+from sagong.contracts.auth import Credential, Decision, Identity, Question, RuleSet
+from sagong.contracts.objects import ObjectChange
+from sagong.testing import Check, check_name, checks
 from sagong_auth_rbac import AuthRbac
 
 
-class FakeObjects:
-    """Objects in memory, with watches; what the plugin asks of `objects`."""
-
-    def __init__(self) -> None:
-        self._objects: dict[tuple[str, str, str], bytes] = {}
-        self._queues: list[tuple[str, asyncio.Queue[ObjectBatch]]] = []
-        self._revision = 1
-
-    async def put(self, resource: str, value: dict[str, Any]) -> None:
-        """Make or change one, and let watchers see it."""
-        meta = value["metadata"]
-        self._objects[resource, meta.get("namespace", ""), meta["name"]] = json.dumps(
-            value
-        ).encode()
-        await self._tell(resource, "MODIFIED", json.dumps(value).encode())
-
-    async def drop(self, resource: str, namespace: str, name: str) -> None:
-        """Delete one."""
-        await self._tell(resource, "DELETED", self._objects.pop((resource, namespace, name)))
-
-    async def _tell(self, resource: str, kind: str, body: bytes) -> None:
-        self._revision += 1
-        batch = ObjectBatch(revision=self._revision, changes=(ObjectChange(kind=kind, body=body),))
-        for watched, queue in self._queues:
-            if watched == resource:
-                queue.put_nowait(batch)
-        for _ in range(5):
-            await asyncio.sleep(0)
-
-    async def get(self, request: GetRequest) -> Object:
-        """One object."""
-        try:
-            body = self._objects[request.resource, request.namespace, request.name]
-        except KeyError:
-            raise NotFound(f"{request.resource} {request.name} not found") from None
-        return Object(body=body, revision=self._revision)
-
-    async def list(self, request: ListRequest) -> ListResult:
-        """All of a resource."""
-        items = tuple(b for (r, _, _), b in self._objects.items() if r == request.resource)
-        return ListResult(items=items, revision=self._revision)
-
-    async def watch(self, request: ObjectWatch) -> AsyncIterator[ObjectBatch]:
-        """What is, then what changes."""
-        queue: asyncio.Queue[ObjectBatch] = asyncio.Queue()
-        self._queues.append((request.resource, queue))
-        found = (await self.list(ListRequest(resource=request.resource))).items
-        changes = tuple(ObjectChange(kind="ADDED", body=body) for body in found)
-        yield ObjectBatch(revision=self._revision, changes=changes, synced=True)
-        while True:
-            yield await queue.get()
-
-    async def commit(self, commit: Commit) -> CommitResult:
-        """Nobody here writes."""
-        raise InvalidArgument(f"commit {commit.id}: this fake is read by the plugin only")
-
-
-@contextlib.asynccontextmanager
-async def laboratory(plugin: Any = AuthRbac) -> AsyncIterator[AuthLab]:
-    objects = FakeObjects()
-    async with local(plugin, uses={Objects: objects}) as candidate:
-        await asyncio.sleep(0.01)
-        auth = awaited(Auth, candidate)
-        yield AuthLab(auth, objects.put, objects.drop, ssl.PEM_cert_to_DER_cert)
+def laboratory(plugin: Any = AuthRbac) -> AbstractAsyncContextManager[AuthLab]:
+    """The rig that ships."""
+    return auth_rig(Candidate(plugin))
 
 
 @pytest.mark.parametrize("check", checks(suite), ids=check_name)

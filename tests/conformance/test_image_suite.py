@@ -6,6 +6,7 @@ import contextlib
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tests.conformance.image_registry_server import running_registry
 from sagong.bus import Provider, Route, proxy
 from sagong.conformance import image as suite
 from sagong.conformance.image import ImageLab
+from sagong.conformance.rigs import Candidate, image_lab
 from sagong.contract import conforms
 from sagong.contracts.image import Images
 from sagong.errors import SagongError
@@ -37,20 +39,9 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield host
 
 
-@contextlib.asynccontextmanager
-async def overlay_lab(data: Path, registry: str) -> AsyncIterator[ImageLab]:
+def overlay_lab(data: Path, registry: str) -> AbstractAsyncContextManager[ImageLab]:
     """image_overlay, which can be started again on the same data."""
-    async with contextlib.AsyncExitStack() as stack:
-        running = await stack.enter_async_context(contextlib.AsyncExitStack())
-
-        async def start() -> Images:
-            return await running.enter_async_context(local(ImageOverlay, data=data))
-
-        async def restart() -> Images:
-            await running.aclose()
-            return await start()
-
-        yield ImageLab(images=await start(), registry=registry, restart=restart)
+    return image_lab(Candidate(ImageOverlay), data, registry)
 
 
 def test_image_overlay_has_the_slot_s_form() -> None:

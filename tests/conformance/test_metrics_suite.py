@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import subprocess
-import sys
-import time
-import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import msgspec
@@ -15,55 +11,26 @@ import pytest
 
 from sagong.conformance import metrics as suite
 from sagong.conformance.metrics import MetricsLab
-from sagong.contracts.metrics import Machine, Metrics, SampleQuery, SampleSet, Target, TargetRef
-from sagong.linux.cgroup import Cgroup, layout_of_machine
-from sagong.testing import Check, awaited, check_name, checks, local
+from sagong.conformance.rigs import Candidate, Worker, metrics_lab, working
+from sagong.contracts.metrics import Machine, SampleQuery, SampleSet, Target, TargetRef
+from sagong.testing import Check, check_name, checks
 from sagong_metrics_cgroup import MetricsCgroup
 
 pytestmark = pytest.mark.root
-SPINNER = (
-    "import sys, time\n"
-    "for line in sys.stdin:\n"
-    "    end = time.monotonic() + float(line)\n"
-    "    while time.monotonic() < end: pass\n"
-    "    print('done', flush=True)\n"
-)
 
 
 @pytest.fixture(scope="module")
-def worker() -> Iterator[tuple[Target, Callable[[float], None]]]:
+def worker() -> Iterator[Worker]:
     """A process in a cgroup of its own that works on demand."""
-    name = f"sagong-test-{uuid.uuid4().hex[:8]}"
-    group = Cgroup(layout_of_machine(), name)
-    group.create()
-    process = subprocess.Popen(
-        [sys.executable, "-c", SPINNER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    group.attach(process.pid)
-
-    def work(seconds: float) -> None:
-        assert process.stdin and process.stdout
-        process.stdin.write(f"{seconds}\n")
-        process.stdin.flush()
-        process.stdout.readline()
-
-    work(0.05)
-    target = Target(id="a" * 64, cgroup=name, pid=process.pid, labels=(("k", "v"),), group="pod")
-    try:
-        yield target, work
-    finally:
-        process.kill()
-        process.wait()
-        time.sleep(0.05)
-        group.remove()
+    with working() as found:
+        yield found
 
 
-@contextlib.asynccontextmanager
-async def laboratory(
-    worker: tuple[Target, Callable[[float], None]], plugin: Any = MetricsCgroup
-) -> AsyncIterator[MetricsLab]:
-    async with local(plugin) as candidate:
-        yield MetricsLab(awaited(Metrics, candidate), *worker)
+def laboratory(
+    worker: Worker, plugin: Any = MetricsCgroup
+) -> AbstractAsyncContextManager[MetricsLab]:
+    """The rig that ships."""
+    return metrics_lab(Candidate(plugin), worker)
 
 
 @pytest.mark.parametrize("check", checks(suite), ids=check_name)

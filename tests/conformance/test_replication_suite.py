@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import pytest
 from tests.conformance.broken_replication import MUTATIONS, Broken
-from tests.conformance.test_scheduler_suite import Nobody
 
 from sagong.conformance import replication as suite
-from sagong.contract import conforms
-from sagong.contracts.objects import Objects
-from sagong.contracts.replication import Replication
-from sagong.testing import Check, awaited, check_name, checks, local
+from sagong.conformance.rigs import Candidate, replication_rig
+from sagong.testing import Check, check_name, checks
 from sagong_replication_kube import ReplicationKube
 
 
 @pytest.mark.parametrize("check", checks(suite), ids=check_name)
 async def test_replication_kube(check: Check) -> None:
-    async with local(ReplicationKube, uses={Objects: Nobody()}) as candidate:
-        conforms(Replication, candidate)
-        await check(awaited(Replication, candidate))
+    async with replication_rig(Candidate(ReplicationKube)) as candidate:
+        await check(candidate)
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.__name__)
 async def test_broken_one_is_caught(mutation: type[Broken]) -> None:
     """Each mutation names the check that must fail on it."""
-    async with local(ReplicationKube, uses={Objects: Nobody()}) as candidate:
-        broken = mutation(awaited(Replication, candidate))
+    async with replication_rig(Candidate(ReplicationKube)) as candidate:
+        broken = mutation(candidate)
         with pytest.raises((AssertionError, KeyError)):
             await getattr(suite, f"check_{mutation.caught_by}")(broken)
 

@@ -9,32 +9,18 @@ import pytest
 from tests.conformance.fake_scheduler import MUTATIONS, FakeScheduler
 
 from sagong.conformance import scheduler as suite
-from sagong.contract import conforms
-from sagong.contracts.objects import Objects
+from sagong.conformance.rigs import Candidate, scheduler_rig
 from sagong.contracts.scheduler import Scheduler
-from sagong.errors import Unavailable
-from sagong.testing import Check, awaited, check_name, checks, local
+from sagong.testing import Check, awaited, check_name, checks
 from sagong_scheduler_binpack import SchedulerBinpack
 from sagong_scheduler_kube import SchedulerKube
-
-
-class Nobody:
-    """Slot `objects` where no API server runs."""
-
-    async def watch(self, request: object) -> Any:
-        """As the bus answers for a slot that nobody fills."""
-        raise Unavailable("nothing serves objects now")
-        yield  # an async generator
-
-    get = list = commit = watch
 
 
 @pytest.mark.parametrize("plugin", [SchedulerKube, SchedulerBinpack])
 @pytest.mark.parametrize("check", checks(suite), ids=check_name)
 async def test_plugin(check: Check, plugin: Callable[[Any], Scheduler]) -> None:
-    async with local(plugin, uses={Objects: Nobody()}) as candidate:
-        conforms(Scheduler, candidate)
-        await check(awaited(Scheduler, candidate))
+    async with scheduler_rig(Candidate(plugin)) as candidate:
+        await check(candidate)
 
 
 @pytest.mark.parametrize("check", checks(suite), ids=check_name)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import tempfile
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
@@ -16,42 +15,24 @@ from tests.conformance.fake_state import Disk, FakeState
 
 from sagong.bus import Provider, Route, proxy
 from sagong.conformance import state as suite
+from sagong.conformance.rigs import Candidate, state_rig
 from sagong.conformance.state import StateLab
 from sagong.contract import conforms
 from sagong.contracts.state import State
 from sagong.errors import SagongError
-from sagong.testing import Check, check_name, checks, local
+from sagong.testing import Check, check_name, checks
 from sagong_state_sqlite import StateSqlite
+from sagong_state_sqlite.rig import restored
 
 CONFIG = {"recent_bytes": 1 << 16}
 
 
-@contextlib.asynccontextmanager
-async def sqlite_lab() -> AsyncIterator[StateLab]:
-    """A store with a journal so small that checks also read the file's history."""
-    async with contextlib.AsyncExitStack() as stack:
-        data = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sagong-state-")))
+def sqlite_lab() -> AbstractAsyncContextManager[StateLab]:
+    """A store with a journal so small that checks also read the file's history.
 
-        async def start() -> State:
-            candidate = local(StateSqlite, data=data, config=CONFIG)
-            return await running.enter_async_context(candidate)
-
-        async def restart() -> State:
-            # Closing is the mild form of a crash; test_state_sqlite_crash.py has the other.
-            await running.aclose()
-            return await start()
-
-        running = await stack.enter_async_context(contextlib.AsyncExitStack())
-        yield StateLab(state=await start(), restart=restart, restored=sqlite_restored)
-
-
-@contextlib.asynccontextmanager
-async def sqlite_restored(snapshot: bytes) -> AsyncIterator[State]:
-    """A fresh store that finds the snapshot as its file."""
-    with tempfile.TemporaryDirectory(prefix="sagong-state-") as directory:
-        await asyncio.to_thread(Path(directory, "state.db").write_bytes, snapshot)
-        async with local(StateSqlite, data=Path(directory)) as fresh:
-            yield fresh
+    The restart is the mild form of a crash; test_state_sqlite_crash.py has the other.
+    """
+    return state_rig(Candidate(StateSqlite, CONFIG, restored=restored))
 
 
 @contextlib.asynccontextmanager
@@ -66,7 +47,7 @@ async def fake_lab(kind: type[FakeState]) -> AsyncIterator[StateLab]:
         return living[-1]
 
     @contextlib.asynccontextmanager
-    async def restored(snapshot: bytes) -> AsyncIterator[State]:
+    async def restored_fake(snapshot: bytes) -> AsyncIterator[State]:
         fresh = kind(Disk.load(snapshot))
         try:
             yield fresh
@@ -74,7 +55,7 @@ async def fake_lab(kind: type[FakeState]) -> AsyncIterator[StateLab]:
             fresh.kill()
 
     try:
-        yield StateLab(state=living[0], restart=restart, restored=restored)
+        yield StateLab(state=living[0], restart=restart, restored=restored_fake)
     finally:
         living[-1].kill()
 

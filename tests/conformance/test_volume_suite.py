@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import tempfile
 from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -14,47 +14,20 @@ from tests.conformance.broken_volume import MUTATIONS
 from tests.conformance.fake_volume import FakeVolumes, Shelf
 
 from sagong.conformance import volume as suite
+from sagong.conformance.rigs import Candidate, volume_rig
 from sagong.conformance.volume import VolumeLab
 from sagong.contract import conforms
 from sagong.contracts.volume import Volumes
 from sagong.errors import SagongError
-from sagong.linux import mounts, syscalls
-from sagong.testing import Check, check_name, checks, local
+from sagong.testing import Check, check_name, checks
 from sagong_volume_local import VolumeLocal
 
 CHECKS = checks(suite)
 
 
-def unmount_below(base: str) -> None:
-    """What a failed test has left mounted."""
-    for entry in reversed(mounts.mount_table()):
-        if entry.target.startswith(f"{base}/"):
-            with contextlib.suppress(OSError):
-                syscalls.umount(entry.target, mounts.MNT_DETACH)
-
-
-@contextlib.asynccontextmanager
-async def volume_lab() -> AsyncIterator[VolumeLab]:
+def volume_lab() -> AbstractAsyncContextManager[VolumeLab]:
     """The plugin on a directory of its own; stopping it is the mild form of a crash."""
-    with tempfile.TemporaryDirectory(prefix="sagong-volume-", dir="/tmp") as base:
-        root = Path(base)
-        for name in ("plugins/data", "run", "plugins/scratch"):
-            (root / name).mkdir(parents=True)
-        try:
-            async with contextlib.AsyncExitStack() as running:
-
-                async def start() -> Volumes:
-                    made = local(VolumeLocal, data=root / "plugins/data", run=root / "run")
-                    return await running.enter_async_context(made)
-
-                async def restart() -> Volumes:
-                    await running.aclose()
-                    return await start()
-
-                scratch = root / "plugins/scratch"
-                yield VolumeLab(await start(), scratch, restart, mounts=os.geteuid() == 0)
-        finally:
-            unmount_below(base)
+    return volume_rig(Candidate(VolumeLocal))
 
 
 @pytest.mark.root

@@ -22,6 +22,7 @@ from sagong.contracts.kernel import (
     StatusQuery,
     SystemReport,
     SystemStatus,
+    UnitStatus,
 )
 from sagong.errors import NotFound, SagongError
 from sagong.manifest import Manifest
@@ -85,7 +86,9 @@ async def _status(paths: Paths) -> tuple[SystemStatus, SystemReport]:
 
 
 def _print_status(status: SystemStatus, report: SystemReport) -> None:
+    down = [unit.name for unit in status.units if unit.state == "down"]
     word = "ready" if status.ready else "not ready"
+    word = f"degraded, without {', '.join(down)}" if down else word
     print(f"sagong {status.version}, profile {status.profile}: {word}")
     rows: list[tuple[str, ...]] = [
         ("UNIT", "PLUGIN", "STATE", "GEN", "PID", "UP", "PSS MB", "RESTARTS", "CALLS", "ERRORS")
@@ -96,6 +99,7 @@ def _print_status(status: SystemStatus, report: SystemReport) -> None:
         for process in unit.processes or (None,):
             total += process.memory if process else 0
             row = _row(unit.name, unit.plugin, unit.state, process, str(unit.restarts))
+            row = (*row[:2], _word(unit, process, row[2]), *row[3:])
             rows.append((*row, *_counts(counts.get(process.pid) if process else None)))
     for process in status.others:
         total += process.memory
@@ -108,6 +112,15 @@ def _print_status(status: SystemStatus, report: SystemReport) -> None:
             print(f"{unit.name}: {unit.problem}")
         for lack in unit.lacks:
             print(lack)
+        if unit.trial:
+            print(
+                f"{unit.name}: {unit.plugin} is on trial for {unit.trial_seconds:.1f} s more; "
+                f"if it fails, {unit.trial} comes back"
+            )
+
+
+def _word(unit: UnitStatus, process: ProcessStatus | None, stage: str) -> str:
+    return "on trial" if process and unit.trial and stage == "serving" else stage
 
 
 def _counts(report: ProcessReport | None) -> tuple[str, str]:

@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Iterable
 from typing import Any
 
+from sagong.cli.rehearsal import rehearse
 from sagong.config import Paths
 from sagong.contracts.kernel import DisableRequest, SwapRequest, UnitRef, UnitSpec
 from sagong.errors import InvalidArgument
@@ -31,6 +32,20 @@ def swap_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("unit", help="what is to be replaced: scheduler, image, docker, …")
     parser.add_argument("plugin", nargs="?", default="", help="by what; the same anew if left out")
     parser.add_argument("--quiet", action="store_true", help="say nothing but errors")
+    parser.add_argument(
+        "--trial",
+        type=float,
+        default=-1.0,
+        metavar="SECONDS",
+        help="how long the old one may come back if the new one fails (default: its manifest's)",
+    )
+    parser.add_argument("--wait", action="store_true", help="wait until the trial is over")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="only run the slot's conformance suite against it"
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="run the suite first, swap only if it conforms"
+    )
 
 
 def enable_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,16 +74,23 @@ def restart_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_swap(options: argparse.Namespace) -> int:
     """Swap live, showing each step."""
-
-    async def go() -> None:
-        async with connect(Paths.below(options.root)) as operator:
-            request = SwapRequest(unit=options.unit, plugin=options.plugin)
-            async for step in operator.kernel.swap(request):
-                if not options.quiet:
-                    print(f"{options.unit}: {step.text}")
-
-    asyncio.run(go())
+    if options.dry_run or options.check:
+        paths = Paths.below(options.root)
+        status = asyncio.run(rehearse(paths, options.unit, options.plugin))
+        if status or options.dry_run:
+            return status
+    asyncio.run(_swap(options))
     return 0
+
+
+async def _swap(options: argparse.Namespace) -> None:
+    async with connect(Paths.below(options.root)) as operator:
+        request = SwapRequest(
+            unit=options.unit, plugin=options.plugin, trial=options.trial, wait=options.wait
+        )
+        async for step in operator.kernel.swap(request):
+            if not options.quiet:
+                print(f"{options.unit}: {step.text}", flush=True)
 
 
 def run_enable(options: argparse.Namespace) -> int:

@@ -332,10 +332,14 @@ class DisableRequest(Message):
 
 
 class RouteTable(Message):
-    """Routes of all slots, for the operator's tools; `dead` are paths that ended since the last."""
+    """Routes of all slots, for the operator's tools; `dead` are paths that ended since the last.
+
+    `down` are slots that were given up for now.
+    """
 
     routes: tuple[RouteEntry, ...]
     dead: tuple[str, ...] = ()
+    down: tuple[DownEntry, ...] = ()
 
 
 class StopSystem(Message):

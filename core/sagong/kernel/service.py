@@ -181,6 +181,7 @@ class KernelService:
         serving = self._supervisor.serving()
         return RouteTable(
             dead=dead,
+            down=tuple(self._supervisor.down_slots()),
             routes=tuple(
                 RouteEntry(
                     slot=slot,

@@ -479,15 +479,27 @@ class Supervisor:
             order = Order(id=0, routes=changed_routes, access=changed_access, dead=dead)
             process.tell(msgspec.structs.replace(order, down=changed_down))
 
+    def down_slots(self) -> Iterator[DownEntry]:
+        """Every slot that was given up for now, under its own instance's name."""
+        for unit in self.units.values():
+            for slot, version in unit.manifest.provided():
+                if reason := self._why_down(unit):
+                    yield DownEntry(
+                        slot=slot, version=version, instance=unit.instance, reason=reason
+                    )
+
     def _down(self, unit: Unit, units: Mapping[str, Unit]) -> Iterator[DownEntry]:
         for slot, version, instance in unit.routes():
             for provider in directory.resolved(units, (slot, version, instance)):
-                one = self.lives.get(provider.name)
-                if one is None or not one.down or one.serving:
-                    continue
-                why = f"{one.what.name} is down after {len(one.crashes)} failures: {one.problem}"
-                name = provider.instance if instance == EVERY else instance
-                yield DownEntry(slot=slot, version=version, instance=name, reason=why)
+                if reason := self._why_down(provider):
+                    name = provider.instance if instance == EVERY else instance
+                    yield DownEntry(slot=slot, version=version, instance=name, reason=reason)
+
+    def _why_down(self, unit: Unit) -> str:
+        one = self.lives.get(unit.name)
+        if one is None or one.serving or not one.down:
+            return ""
+        return f"{unit.name} is down after {len(one.crashes)} failures: {one.problem}"
 
     def _adopt(self) -> dict[str, tuple[Action, ...]]:
         """Take over what lives; what is to be done about it, by unit."""
@@ -502,6 +514,7 @@ class Supervisor:
             what = self._what_runs(record)
             unit = what or _orphan(record, self.units)
             self.population.add(Process(record, unit, pidfd, record.state))
+            self.admit(unit)
             found.setdefault(record.unit, []).append(Found(record.generation, record.state, what))
         return {name: self._resume(name, known, found.get(name, [])) for name in self.lives} | {
             name: tuple(happenings.Kill(f.generation) for f in gone)
@@ -516,7 +529,6 @@ class Supervisor:
         process = self.population.find(name, serving) if serving else None
         if process is not None:
             self.units[name] = process.unit
-            self.admit(process.unit)
             self._later(self._await_adopted(process))
         return actions
 

@@ -9,15 +9,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 import pytest
 
 from sagong.contracts.kernel import SwapRequest
-from sagong.contracts.scheduler import Question, Scheduler, Verdict
+from sagong.contracts.scheduler import Scheduler
 from sagong.errors import Unavailable
 from sagong.operator import connect
 from tests.system.instance import Instance, instance
+from tests.system.kernel.load import QUESTION, Load, right
 
 pytestmark = pytest.mark.root
 
@@ -26,10 +26,6 @@ profile = "bare"
 [units.scheduler]
 plugin = "scheduler_first"
 """
-QUESTION = Question(
-    pods=(b'{"metadata":{"name":"p","namespace":"default"}}',),
-    nodes=(b'{"metadata":{"name":"n"}}',),
-)
 
 
 @pytest.fixture(scope="module")
@@ -37,36 +33,6 @@ def running() -> Iterator[Instance]:
     """One instance for all tests of this module."""
     with instance(CONFIGURATION) as found:
         yield found
-
-
-@dataclass
-class Load:
-    """64 callers in a loop; every answer is checked, every error counted."""
-
-    scheduler: Scheduler
-    answers: int = 0
-    wrong: int = 0
-    errors: list[BaseException] = field(default_factory=list)
-    longest: float = 0.0
-    stopping: bool = False
-
-    async def call(self) -> None:
-        """One caller."""
-        while not self.stopping:
-            began = time.monotonic()
-            try:
-                verdict = await self.scheduler.place(QUESTION)
-            except Exception as error:
-                self.errors.append(error)
-                continue
-            self.longest = max(self.longest, time.monotonic() - began)
-            self.answers += 1
-            self.wrong += not right(verdict)
-
-
-def right(verdict: Verdict) -> bool:
-    """The one answer there is."""
-    return [(p.name, p.node) for p in verdict.placements] == [("p", "n")]
 
 
 async def test_twenty_swaps_under_load_lose_no_call(running: Instance) -> None:

@@ -1,0 +1,33 @@
+"""The dry run of a swap: the candidate against the conformance suites of the slots it is to fill."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from sagong import config
+from sagong.config import Paths
+from sagong.contracts.kernel import StatusQuery
+from sagong.errors import NotFound
+from sagong.operator import connect
+
+__all__ = ["rehearse"]
+
+# Above every uid that an instance gives to its plugins.
+_UID = 1999
+
+
+async def rehearse(paths: Paths, name: str, plugin: str) -> int:
+    """Run the suites in a process of their own, which says each check; its status."""
+    async with connect(paths) as operator:
+        status = await operator.kernel.status(StatusQuery())
+    unit = next((u for u in status.units if u.name == name), None)
+    if unit is None:
+        known = ", ".join(sorted(u.name for u in status.units))
+        raise NotFound(f"no unit {name}; there are {known}")
+    uid = config.load(paths, status.profile).uid_base + _UID
+    command = [sys.executable, "-m", "sagong.conformance", "--uid", str(uid)]
+    for slot in unit.slots:
+        command += ["--short-for", slot.partition("/")[0]]
+    child = await asyncio.create_subprocess_exec(*command, plugin or unit.plugin)
+    return await child.wait()

@@ -1,0 +1,179 @@
+"""`python -m sagong.conformance PLUGIN`: put an installed plugin to the suites of its slots.
+
+One line a check; status 1 if one fails, 2 if the plugin can't be put to a suite here. Where the
+suite allows, all runs in the sandbox that the plugin's manifest describes, below `--uid`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+from sagong import manifest
+from sagong.conformance.rigs import RIGS, Candidate, Rig
+from sagong.errors import FailedPrecondition, NotFound, SagongError
+from sagong.manifest import Manifest, size_bytes
+from sagong.process import configure_logging
+from sagong.sandbox import Plan, ProcessLimits, Rights, plan, probe
+from sagong.testing import check_name, checks
+
+__all__ = ["main"]
+
+_CHECK_SECONDS = 60.0
+
+
+def main() -> None:
+    """Run the suites of every slot that the plugin provides."""
+    parser = argparse.ArgumentParser(prog="sagong.conformance", description=__doc__)
+    parser.add_argument("plugin", help="name of an installed plugin")
+    parser.add_argument(
+        "--short-for",
+        action="append",
+        default=[],
+        metavar="SLOT",
+        help="let binpack be short for SLOT_binpack",
+    )
+    parser.add_argument("--uid", type=int, default=0, help="uid of the sandbox; 0 for no sandbox")
+    options = parser.parse_args()
+    try:
+        package, found = _find(options.plugin, options.short_for)
+        raise SystemExit(_rehearse(package, found, options.uid))
+    except SagongError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from error
+
+
+def _find(name: str, slots: list[str]) -> tuple[str, Manifest]:
+    installed = manifest.discover()
+    for full in (*(f"{slot}_{name}" for slot in slots), name):
+        package = installed.get(full, f"sagong_{full}")
+        try:
+            return package, manifest.load(package)
+        except NotFound:
+            continue
+    raise NotFound(f"no plugin {name} is installed; see `sagong plugins`")
+
+
+def _rehearse(package: str, found: Manifest, uid: int) -> int:
+    rigs = {slot: _rig(slot, found) for slot in found.provides}
+    if not rigs:
+        name = found.plugin.name
+        raise FailedPrecondition(f"{name} provides no slot, so there is no suite for it")
+    return max([_apart(slot, rig, package, found, uid) for slot, rig in rigs.items()])
+
+
+def _rig(slot: str, found: Manifest) -> Rig:
+    name = found.plugin.name
+    if slot not in RIGS:
+        raise FailedPrecondition(
+            f"{name}: slot {slot} has no rig that can be made here; its suite is run by the tests "
+            f"alone (there are rigs for {', '.join(sorted(RIGS))})"
+        )
+    if not found.plugin.class_:
+        raise FailedPrecondition(
+            f"{name} is a program of its own, which can't be hosted beside the suite of {slot}"
+        )
+    return RIGS[slot]
+
+
+def _apart(slot: str, rig: Rig, package: str, found: Manifest, uid: int) -> int:
+    """In a child, confined as the plugin will be; its exit status."""
+    base = tempfile.mkdtemp(prefix="sagong-dry-", dir="/tmp")
+    os.chmod(base, 0o755)
+    try:
+        confined = rig.sandboxed and uid > 0 and _grants_nothing(found)
+        todo = _plan(found, base, uid) if confined else None
+        where = "in its sandbox" if confined else "outside its sandbox"
+        print(f"{found.plugin.name} against the suite of {slot}, {where}", flush=True)
+        pid = os.fork()
+        if pid == 0:
+            _become(todo, slot, rig, package, found)
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    finally:
+        shutil.rmtree(base, ignore_errors=True)
+
+
+def _grants_nothing(found: Manifest) -> bool:
+    """Paths, devices and the machine's network would be those of the running system."""
+    rights = found.rights
+    return not (rights.paths or rights.devices or rights.network.mode != "none")
+
+
+def _plan(found: Manifest, base: str, uid: int) -> Plan:
+    rights, limits = found.rights, found.limits
+    for name in ("data", "run", "stage"):
+        os.mkdir(f"{base}/{name}")
+        os.chown(f"{base}/{name}", uid if name != "stage" else 0, -1)
+    wanted = Rights(
+        name=found.plugin.name,
+        uid=uid,
+        gid=uid,
+        capabilities=tuple(c.name for c in rights.capabilities),
+        data=f"{base}/data",
+        run=f"{base}/run",
+        seccomp=tuple(s.group for s in rights.seccomp),
+        limits=ProcessLimits(
+            memory=size_bytes(limits.memory),
+            pids=limits.pids,
+            files=limits.files,
+            tmp=size_bytes(limits.tmp),
+        ),
+    )
+    return plan(wanted, probe(stage=f"{base}/stage"), descriptors=(0, 1, 2))
+
+
+def _become(todo: Plan | None, slot: str, rig: Rig, package: str, found: Manifest) -> None:
+    code = 70
+    try:
+        configure_logging()
+        if todo is not None:
+            todo.apply()
+        code = asyncio.run(_run(slot, rig, package, found))
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+async def _run(slot: str, rig: Rig, package: str, found: Manifest) -> int:
+    candidate = _candidate(package, found)
+    failed = 0
+    for check in checks(import_module(f"sagong.conformance.{slot}")):
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(_CHECK_SECONDS), rig.lab(candidate) as lab:
+                await check(lab)
+        except Exception as error:
+            failed += 1
+            print(f"FAILED {check_name(check)}: {_reason(error)}", flush=True)
+        else:
+            print(f"ok {check_name(check)} ({time.monotonic() - began:.2f} s)", flush=True)
+    print(f"{slot}: {failed} checks failed" if failed else f"{slot}: conforms", flush=True)
+    return 1 if failed else 0
+
+
+def _reason(error: Exception) -> str:
+    """The error, and for a bare assertion the line that holds it."""
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{text} ({Path(frames[-1].filename).name}:{frames[-1].lineno}: {frames[-1].line})"
+
+
+def _candidate(package: str, found: Manifest) -> Candidate:
+    module, _, name = found.plugin.class_.partition(":")
+    plugin = getattr(import_module(module), name)
+    rig = import_module(f"{package}.rig") if find_spec(f"{package}.rig") else None
+    return Candidate(plugin, restored=getattr(rig, "restored", None))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,250 @@
+"""Rigs: from a plugin's class to the lab of its slot's suite, on directories and machines of their own.
+
+The tests of this project use them, `sagong swap --dry-run` does, and so may a stranger's. A slot has
+a rig if any plugin of it can be hosted in one process; what only a plugin itself knows, such as how
+its snapshot is read again, it ships as a module `rig` of its package.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import ssl
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from sagong.conformance.auth import AuthLab
+from sagong.conformance.image import ImageLab
+from sagong.conformance.metrics import MetricsLab
+from sagong.conformance.objects_in_memory import NoObjects, ObjectsInMemory
+from sagong.conformance.state import StateLab
+from sagong.conformance.volume import VolumeLab
+from sagong.contract import conforms
+from sagong.contracts.auth import Auth
+from sagong.contracts.image import Images
+from sagong.contracts.metrics import Metrics, Target
+from sagong.contracts.objects import Objects
+from sagong.contracts.replication import Replication
+from sagong.contracts.scheduler import Scheduler
+from sagong.contracts.state import State
+from sagong.contracts.volume import Volumes
+from sagong.linux import mounts, syscalls
+from sagong.linux.cgroup import Cgroup, layout_of_machine
+from sagong.testing import awaited, local
+
+__all__ = [
+    "RIGS",
+    "Candidate",
+    "Rig",
+    "Worker",
+    "auth_rig",
+    "image_lab",
+    "metrics_lab",
+    "replication_rig",
+    "scheduler_rig",
+    "state_rig",
+    "volume_rig",
+    "working",
+]
+
+S = TypeVar("S")
+Restored = Callable[[bytes], AbstractAsyncContextManager[State]]
+_SPINNER = (
+    "import sys, time\n"
+    "for line in sys.stdin:\n"
+    "    end = time.monotonic() + float(line)\n"
+    "    while time.monotonic() < end: pass\n"
+    "    print('done', flush=True)\n"
+)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A plugin's class, its configuration, and what its package's module `rig` knows of it."""
+
+    plugin: Any
+    config: Mapping[str, Any] = field(default_factory=dict)
+    restored: Restored | None = None
+
+
+@contextlib.asynccontextmanager
+async def scheduler_rig(candidate: Candidate) -> AsyncIterator[Scheduler]:
+    """A scheduler where no API server runs."""
+    async with _beside(Scheduler, candidate, NoObjects()) as scheduler:
+        yield scheduler
+
+
+@contextlib.asynccontextmanager
+async def replication_rig(candidate: Candidate) -> AsyncIterator[Replication]:
+    """Controllers where no API server runs."""
+    async with _beside(Replication, candidate, NoObjects()) as replication:
+        yield replication
+
+
+@contextlib.asynccontextmanager
+async def auth_rig(candidate: Candidate) -> AsyncIterator[AuthLab]:
+    """Authentication over objects in memory."""
+    objects = ObjectsInMemory()
+    async with _beside(Auth, candidate, objects) as auth:
+        await objects.wait_watched()
+        yield AuthLab(auth, objects.put, objects.drop, ssl.PEM_cert_to_DER_cert)
+
+
+@contextlib.asynccontextmanager
+async def state_rig(candidate: Candidate) -> AsyncIterator[StateLab]:
+    """A store on a directory of its own; stopping it is the mild form of a crash."""
+    with tempfile.TemporaryDirectory(prefix="sagong-state-") as data:
+        async with _Restarting(candidate, data=Path(data)) as running:
+            yield StateLab(
+                state=await running.start(), restart=running.restart, restored=candidate.restored
+            )
+
+
+@contextlib.asynccontextmanager
+async def volume_rig(candidate: Candidate) -> AsyncIterator[VolumeLab]:
+    """Volumes on a directory of their own; what a failed check leaves mounted is taken away."""
+    with tempfile.TemporaryDirectory(prefix="sagong-volume-", dir="/tmp") as base:
+        root = Path(base)
+        for name in ("plugins/data", "run", "plugins/scratch"):
+            (root / name).mkdir(parents=True)
+        data, run = root / "plugins/data", root / "run"
+        try:
+            async with _Restarting(candidate, data=data, run=run) as running:
+                volumes: Volumes = await running.start()
+                scratch, root_user = root / "plugins/scratch", os.geteuid() == 0
+                yield VolumeLab(volumes, scratch, running.restart, mounts=root_user)
+        finally:
+            _unmount_below(base)
+
+
+@contextlib.asynccontextmanager
+async def image_lab(candidate: Candidate, data: Path, registry: str) -> AsyncIterator[ImageLab]:
+    """A store of images in `data`."""
+    async with _Restarting(candidate, data=data) as running:
+        images: Images = await running.start()
+        yield ImageLab(images=images, registry=registry, restart=running.restart)
+
+
+@contextlib.asynccontextmanager
+async def _image_rig(candidate: Candidate) -> AsyncIterator[ImageLab]:
+    with tempfile.TemporaryDirectory(prefix="sagong-image-", dir="/tmp") as base:
+        async with image_lab(candidate, Path(base), "") as lab:
+            yield lab
+
+
+Worker = tuple[Target, Callable[[float], None]]
+
+
+@contextlib.asynccontextmanager
+async def metrics_lab(candidate: Candidate, worker: Worker) -> AsyncIterator[MetricsLab]:
+    """Statistics of a process that works on demand."""
+    async with local(candidate.plugin, config=candidate.config) as plugin:
+        yield MetricsLab(awaited(Metrics, plugin), *worker)
+
+
+@contextlib.asynccontextmanager
+async def _metrics_rig(candidate: Candidate) -> AsyncIterator[MetricsLab]:
+    with working() as worker:
+        async with metrics_lab(candidate, worker) as lab:
+            yield lab
+
+
+@contextlib.contextmanager
+def working() -> Iterator[Worker]:
+    """A process in a cgroup of its own that works on demand."""
+    name = f"sagong-test-{uuid.uuid4().hex[:8]}"
+    group = Cgroup(layout_of_machine(), name)
+    group.create()
+    process = subprocess.Popen(
+        [sys.executable, "-c", _SPINNER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    group.attach(process.pid)
+
+    def work(seconds: float) -> None:
+        assert process.stdin and process.stdout
+        process.stdin.write(f"{seconds}\n")
+        process.stdin.flush()
+        process.stdout.readline()
+
+    try:
+        work(0.05)
+        labels = (("k", "v"),)
+        yield Target(id="a" * 64, cgroup=name, pid=process.pid, labels=labels, group="pod"), work
+    finally:
+        process.kill()
+        process.wait()
+        time.sleep(0.05)
+        group.remove()
+
+
+class _Restarting:
+    """A plugin that can be stopped and started again on the same directories."""
+
+    def __init__(self, candidate: Candidate, *, data: Path, run: Path | None = None) -> None:
+        self._candidate = candidate
+        self._data, self._run = data, run
+        self._running = contextlib.AsyncExitStack()
+
+    async def __aenter__(self) -> _Restarting:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._running.aclose()
+
+    async def start(self) -> Any:
+        """The plugin, started."""
+        candidate = self._candidate
+        made = local(candidate.plugin, config=candidate.config, data=self._data, run=self._run)
+        return await self._running.enter_async_context(made)
+
+    async def restart(self) -> Any:
+        """Away with it, and a successor."""
+        await self._running.aclose()
+        return await self.start()
+
+
+@contextlib.asynccontextmanager
+async def _beside(slot: type[S], candidate: Candidate, objects: object) -> AsyncIterator[S]:
+    uses: dict[type, Any] = {Objects: objects}
+    async with local(candidate.plugin, config=candidate.config, uses=uses) as plugin:
+        conforms(slot, plugin)
+        await asyncio.sleep(0)
+        yield awaited(slot, plugin)
+
+
+def _unmount_below(base: str) -> None:
+    for entry in reversed(mounts.mount_table()):
+        if entry.target.startswith(f"{base}/"):
+            with contextlib.suppress(OSError):
+                syscalls.umount(entry.target, mounts.MNT_DETACH)
+
+
+class Rig(NamedTuple):
+    """How a slot's candidate is put to its suite, and whether its sandbox allows that.
+
+    A suite that makes mounts or control groups of its own to look at needs more than the candidate
+    is granted, so it runs outside.
+    """
+
+    lab: Callable[[Candidate], AbstractAsyncContextManager[Any]]
+    sandboxed: bool
+
+
+RIGS: dict[str, Rig] = {
+    "auth": Rig(auth_rig, sandboxed=True),
+    "image": Rig(_image_rig, sandboxed=False),
+    "metrics": Rig(_metrics_rig, sandboxed=False),
+    "replication": Rig(replication_rig, sandboxed=True),
+    "scheduler": Rig(scheduler_rig, sandboxed=True),
+    "state": Rig(state_rig, sandboxed=True),
+    "volume": Rig(volume_rig, sandboxed=False),
+}
