@@ -36,7 +36,7 @@ from sagong.contracts.kernel import (
     UnitStatus,
 )
 from sagong.errors import FailedPrecondition, NotFound, PermissionDenied
-from sagong.kernel import directory
+from sagong.kernel import directory, outages
 from sagong.kernel.cell import Cells
 from sagong.kernel.enabling import check_unused, disable, enable, wish
 from sagong.kernel.life import Life
@@ -181,7 +181,7 @@ class KernelService:
         serving = self._supervisor.serving()
         return RouteTable(
             dead=dead,
-            down=tuple(self._supervisor.down_slots()),
+            down=tuple(outages.all_of(self._supervisor.units, self._supervisor.lives)),
             routes=tuple(
                 RouteEntry(
                     slot=slot,

@@ -20,9 +20,9 @@ from typing import Any, TypeVar
 import msgspec
 
 from sagong.config import Config, Paths
-from sagong.contracts.kernel import DownEntry, Order
+from sagong.contracts.kernel import Order
 from sagong.errors import SagongError, Unavailable
-from sagong.kernel import directory, happenings, journal, life
+from sagong.kernel import directory, happenings, journal, life, outages
 from sagong.kernel.cell import Cells
 from sagong.kernel.companions import Companions
 from sagong.kernel.directory import Serving
@@ -39,7 +39,6 @@ from sagong.kernel.succession import Succession
 from sagong.kernel.units import Unit
 from sagong.kernel.zygote import SpawnRequest
 from sagong.linux.process import start_time
-from sagong.manifest import EVERY
 from sagong.process import Launch
 
 __all__ = ["Heard", "Supervisor"]
@@ -468,7 +467,7 @@ class Supervisor:
             self._cells.show(process, units, living)
         routes = directory.routes_of(process.unit, units, serving)
         access = directory.access_of(process.unit, units, uids)
-        down = tuple(self._down(process.unit, units))
+        down = tuple(outages.known_to(process.unit, units, self.lives))
         changed_routes = routes if routes != process.routes else None
         changed_access = access if access != process.access else None
         changed_down = down if down != process.down else None
@@ -478,28 +477,6 @@ class Supervisor:
         if process.orders is not None:
             order = Order(id=0, routes=changed_routes, access=changed_access, dead=dead)
             process.tell(msgspec.structs.replace(order, down=changed_down))
-
-    def down_slots(self) -> Iterator[DownEntry]:
-        """Every slot that was given up for now, under its own instance's name."""
-        for unit in self.units.values():
-            for slot, version in unit.manifest.provided():
-                if reason := self._why_down(unit):
-                    yield DownEntry(
-                        slot=slot, version=version, instance=unit.instance, reason=reason
-                    )
-
-    def _down(self, unit: Unit, units: Mapping[str, Unit]) -> Iterator[DownEntry]:
-        for slot, version, instance in unit.routes():
-            for provider in directory.resolved(units, (slot, version, instance)):
-                if reason := self._why_down(provider):
-                    name = provider.instance if instance == EVERY else instance
-                    yield DownEntry(slot=slot, version=version, instance=name, reason=reason)
-
-    def _why_down(self, unit: Unit) -> str:
-        one = self.lives.get(unit.name)
-        if one is None or one.serving or not one.down:
-            return ""
-        return f"{unit.name} is down after {len(one.crashes)} failures: {one.problem}"
 
     def _adopt(self) -> dict[str, tuple[Action, ...]]:
         """Take over what lives; what is to be done about it, by unit."""
