@@ -1,17 +1,19 @@
 """Pods per second that scheduler_kube decides at 5000 nodes, by kind of pod.
 
-Run: PYTHONPATH=core:plugins python tests/bench/bench_scheduler.py [NODES] [PODS]
+`tests/bench/run scheduler [--nodes N] [--pods N]`
 
 Decoding the pods' JSON is part of the figure; floors are upstream's own at 5000 nodes.
 """
 
 from __future__ import annotations
 
+import argparse
 import gc
 import json
-import sys
 import time
 from typing import Any
+
+from tests.bench.figures import Budget, Figure, report
 
 from sagong.scheduling.decision import take
 from sagong.scheduling.documents import NodeDocument, PodDocument, read
@@ -109,24 +111,40 @@ def measured(decider: Any, nodes: int, pods: list[bytes]) -> float:
 
 
 def main() -> None:
-    """Print a table."""
-    nodes = int(sys.argv[1]) if len(sys.argv) > 1 else 5000
-    count = int(sys.argv[2]) if len(sys.argv) > 2 else 2000
-    print(f"{nodes} nodes, {count} pods                 pods/s   upstream's floor")
+    """A row for each kind of pod."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--nodes", type=int, default=5000)
+    parser.add_argument("--pods", type=int, default=500)
+    options = parser.parse_args()
+    nodes, count = options.nodes, options.pods
+    budget = Budget(limit=1000, least=True)
+    peer = "kube-scheduler's floor by its authors"
+    rows = []
     for name, (floor, spec) in cases().items():
         pods = [pod(number, spec, name) for number in range(count)]
-        print(
-            f"  scheduler_kube, {name:16} {measured(KubeDecider(), nodes, pods):12.0f} {floor:12}"
+        found = [measured(KubeDecider(), nodes, pods)]
+        rows.append(
+            Figure(
+                what=f"scheduler_kube at {nodes} nodes, {name}",
+                unit="/s",
+                ours=found,
+                theirs=[floor],
+                peer=peer,
+                budget=budget,
+            )
         )
     pods = [pod(number, {}, "basic") for number in range(count)]
-    wide = measured(KubeDecider(percentage=10), nodes, pods)
-    print(f"  the same, 10 % of nodes scored   {wide:12.0f} {270:12}")
     unlike = [
         pod(n, {"nodeSelector": {"disk": "ssd"}, "overhead": {"cpu": f"{n}u"}}, f"g{n}")
         for n in range(count)
     ]
-    print(f"  each pod of another shape        {measured(KubeDecider(), nodes, unlike):12.0f}")
-    print(f"  scheduler_binpack, basic         {measured(BinpackDecider(), nodes, pods):12.0f}")
+    for what, decider, kinds in (
+        ("the same, 10 % of nodes scored", KubeDecider(percentage=10), pods),
+        ("each pod of another shape", KubeDecider(), unlike),
+        ("scheduler_binpack, basic", BinpackDecider(), pods),
+    ):
+        rows.append(Figure(what=what, unit="/s", ours=[measured(decider, nodes, kinds)]))
+    report("scheduler", rows)
 
 
 if __name__ == "__main__":

@@ -1,96 +1,168 @@
-"""Durable writes and reads of state_sqlite, as ratios to plain SQLite in the same run.
+"""Durable writes and reads of state_sqlite beside etcd and plain SQLite, all on the same disk.
 
-Run: PYTHONPATH=core:plugins python tests/bench/bench_state.py [DIRECTORY]
+`tests/bench/run state [--directory DIR]`. Every write is on the disk before it is acknowledged. The
+store runs in the caller's process here; etcd is asked through grpc.aio by messages packed by hand,
+which is the least that a client in Python can cost.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import itertools
 import os
+import shutil
 import sqlite3
-import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import uvloop
+from tests.bench import peers
+from tests.bench.figures import Figure, report
 
 from sagong.contracts.state import Compare, Operation, OperationKind, RangeRequest, Transaction
 from sagong.testing import local
 from sagong_state_sqlite import StateSqlite
 
 VALUE = os.urandom(5000)
-WRITES = 6000
-PLAIN_WRITES = 1000
-IN_FLIGHT = 32
-READS = 5000
+ROUNDS, WRITES, IN_FLIGHT = 5, 1500, 32
+READS = 3000
+Put = Callable[[str], Awaitable[object]]
 
 
-def plain_writes_per_second(directory: Path) -> float:
-    """One SQLite transaction per write, WAL and FULL: what a store without grouping does."""
-    database = sqlite3.connect(directory / "plain.db", isolation_level=None)
+def plain_rate(directory: Path) -> float:
+    """Writes a second, one SQLite transaction each, WAL and FULL: a store without grouping."""
+    path = directory / f"plain-{uuid.uuid4()}.db"
+    database = sqlite3.connect(path, isolation_level=None)
     database.execute("PRAGMA journal_mode = WAL")
     database.execute("PRAGMA synchronous = FULL")
     database.execute("CREATE TABLE entries (key TEXT PRIMARY KEY, value BLOB)")
     begun = time.perf_counter()
-    for number in range(PLAIN_WRITES):
+    for number in range(WRITES // 3):
         database.execute("INSERT INTO entries VALUES (?, ?)", (f"pods/{number}", VALUE))
-    seconds = time.perf_counter() - begun
+    rate = WRITES / 3 / (time.perf_counter() - begun)
     database.close()
-    return PLAIN_WRITES / seconds
+    return rate
 
 
-async def writes_per_second(state: StateSqlite, in_flight: int, writes: int) -> list[float]:
-    """Creations, `in_flight` at once; the rate, then the median and the 99th percentile in ms."""
-    numbers = iter(range(writes))
-    took: list[float] = []
+def put_to(state: StateSqlite) -> Put:
+    """A creation in our store."""
 
-    async def work(numbers: Iterator[int]) -> None:
-        for number in numbers:
-            key = f"pods-{in_flight}/{number}"
-            begun = time.perf_counter()
-            put = Operation(kind=OperationKind.PUT, key=key, value=VALUE)
-            compare = (Compare(key=key, revision=0),)
-            await state.commit(Transaction(id=str(uuid.uuid4()), compare=compare, success=(put,)))
-            took.append(time.perf_counter() - begun)
+    def put(key: str) -> Awaitable[object]:
+        operation = Operation(kind=OperationKind.PUT, key=key, value=VALUE)
+        compare = (Compare(key=key, revision=0),)
+        request = Transaction(id=str(uuid.uuid4()), compare=compare, success=(operation,))
+        return state.commit(request)
+
+    return put
+
+
+def field(number: int, value: bytes) -> bytes:
+    """A length-delimited protobuf field."""
+    size, length = len(value), bytearray([number << 3 | 2])
+    while size > 127:
+        length.append(size & 127 | 128)
+        size >>= 7
+    return bytes([*length, size]) + value
+
+
+async def rate(put: Put, in_flight: int, writes: int = WRITES) -> float:
+    """Writes a second, `in_flight` at once."""
+    keys = iter([f"pods-{uuid.uuid4()}/{number}" for number in range(writes)])
+
+    async def work() -> None:
+        for key in keys:
+            await put(key)
 
     begun = time.perf_counter()
-    await asyncio.gather(*(work(numbers) for _ in range(in_flight)))
-    seconds = time.perf_counter() - begun
-    took.sort()
-    return [writes / seconds, took[writes // 2] * 1e3, took[writes * 99 // 100] * 1e3]
+    await asyncio.gather(*(work() for _ in range(in_flight)))
+    return writes / (time.perf_counter() - begun)
 
 
-async def microseconds(call: Callable[[], Awaitable[object]], repeats: int) -> float:
-    """Mean time of a call."""
-    begun = time.perf_counter()
-    for _ in itertools.repeat(None, repeats):
-        await call()
-    return (time.perf_counter() - begun) / repeats * 1e6
+async def microseconds(call: Callable[[], Awaitable[object]], repeats: int) -> list[float]:
+    """Mean times of a call in five series."""
+    found = []
+    for _ in range(ROUNDS):
+        begun = time.perf_counter()
+        for _ in itertools.repeat(None, repeats):
+            await call()
+        found.append((time.perf_counter() - begun) / repeats * 1e6)
+    return found
 
 
-async def main(directory: Path) -> None:
-    """Measure and print, one fact a line."""
-    plain = plain_writes_per_second(directory)
-    print(f"plain SQLite FULL, one write a transaction   {plain:8.0f}/s")
+async def etcd_rates(url: str, state: StateSqlite) -> tuple[list[float], list[float]]:
+    """Of our store and of etcd, taking turns."""
+    import grpc
+
+    ours, theirs = [], []
+    async with grpc.aio.insecure_channel(urlsplit(url).netloc) as channel:
+        method = channel.unary_unary("/etcdserverpb.KV/Put")
+
+        async def put(key: str) -> bytes:
+            found: bytes = await method(field(1, key.encode()) + field(2, VALUE))
+            return found
+
+        await rate(put, IN_FLIGHT, 200)
+        for _ in range(ROUNDS):
+            ours.append(await rate(put_to(state), IN_FLIGHT))
+            theirs.append(await rate(put, IN_FLIGHT))
+    return ours, theirs
+
+
+async def beside_etcd(state: StateSqlite) -> list[Figure]:
+    """Nothing if etcd or grpcio is not installed."""
+    what = f"durable writes of 5 KB, {IN_FLIGHT} at once"
+    try:
+        import grpc  # noqa: F401
+    except ImportError:
+        print("grpcio is not installed (pip install grpcio): etcd left out")
+        return []
+    if not shutil.which("etcd"):
+        print("etcd is not installed: left out")
+        return []
+    with peers.etcd() as url:
+        ours, theirs = await etcd_rates(url, state)
+    return [Figure(what=what, unit="/s", ours=ours, theirs=theirs, peer="etcd by grpc.aio")]
+
+
+async def measure(directory: Path) -> list[Figure]:
+    """All figures."""
     async with local(StateSqlite, data=directory) as state:
-        for in_flight in (1, 8, IN_FLIGHT, 128):
-            rate, median, slow = await writes_per_second(state, in_flight, WRITES)
-            print(
-                f"{in_flight:3} in flight: {rate:8.0f}/s = {rate / plain:5.2f} of plain, "
-                f"p50 {median:.2f} ms, p99 {slow:.2f} ms"
-            )
-        point = RangeRequest(start="pods-32/77")
-        print(f"point read      {await microseconds(lambda: state.range(point), READS):8.1f} µs")
-        page = RangeRequest(start="pods-32/", end="pods-320", limit=500)
-        print(f"page of 500     {await microseconds(lambda: state.range(page), 20):8.0f} µs")
-        whole = RangeRequest(start="pods-32/", end="pods-320")
-        print(f"list of {WRITES}    {await microseconds(lambda: state.range(whole), 3):8.0f} µs")
+        put = put_to(state)
+        figures = await beside_etcd(state)
+        ours, plain = [], []
+        for _ in range(ROUNDS):
+            ours.append(await rate(put, IN_FLIGHT))
+            plain.append(plain_rate(directory))
+        peer = "SQLite FULL, one a transaction"
+        what = f"durable writes of 5 KB, {IN_FLIGHT} at once"
+        figures.append(Figure(what=what, unit="/s", ours=ours, theirs=plain, peer=peer))
+        alone = [await rate(put, 1, WRITES // 3) for _ in range(ROUNDS)]
+        figures.append(Figure(what="the same, one at a time", unit="/s", ours=alone))
+        await rate(lambda key: put(f"read/{key.rpartition('/')[2]}"), IN_FLIGHT)
+        point = RangeRequest(start="read/77")
+        page = RangeRequest(start="read/", end="read0", limit=500)
+        for name, request, repeats in (
+            ("read of one key in the store", point, READS),
+            ("page of 500 in the store", page, 10),
+        ):
+            values = await microseconds(lambda asked=request: state.range(asked), repeats)
+            figures.append(Figure(what=name, unit="µs", ours=values))
+    return figures
+
+
+def main() -> None:
+    """Measure on the disk of a directory."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--directory", help="where the stores lie: the disk that is measured")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=options.directory) as made:
+        report("state", uvloop.run(measure(Path(made))))
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory(dir=sys.argv[1] if sys.argv[1:] else None) as made:
-        uvloop.run(main(Path(made)))
+    main()

@@ -1,4 +1,4 @@
-"""Swap gap, restart time and memory of a running instance: `python tests/bench/bench_swap.py` as root.
+"""Start, swap and death of a plugin under load: `tests/bench/run swap [--swaps N]`, as root.
 
 64 callers call a scheduler in a loop; the gap of a swap is the longest time that any answer took.
 """
@@ -9,10 +9,11 @@ import argparse
 import asyncio
 import os
 import signal
-import statistics
 import time
 
 import uvloop
+from tests.bench import machine
+from tests.bench.figures import Budget, Figure, report
 from tests.system.instance import Instance, instance
 
 from sagong.contracts.kernel import SwapRequest
@@ -83,36 +84,54 @@ async def kills(running: Instance, load: Load, count: int) -> list[float]:
     return times
 
 
-async def measure(running: Instance, options: argparse.Namespace) -> None:
+async def measure(running: Instance, options: argparse.Namespace) -> list[Figure]:
     """The whole of it."""
     async with connect(running.paths) as operator:
         load = Load(await operator.use(Scheduler))
         callers = [asyncio.create_task(load.call()) for _ in range(64)]
         began = time.perf_counter()
         gaps = await swaps(operator, load, options.swaps)
-        lost = await kills(running, load, options.kills)
         rate = load.answers / (time.perf_counter() - began)
+        errors = load.errors
+        lost = await kills(running, load, options.kills)
         load.stopping = True
         await asyncio.gather(*callers)
-    print(f"{load.answers} answers, {load.errors} errors, {rate:.0f}/s over all")
-    for name, values in (("swap gap", gaps), ("kill -9 to next answers", lost)):
-        worst = max(values)
-        print(
-            f"{name}: p50 {statistics.median(values):.1f} ms, worst of {len(values)} {worst:.1f} ms"
-        )
+    swap = f"swap of a plugin under {rate:,.0f} calls/s, longest wait"
+    kill = "kill -9 of a plugin to its answers"
+    worst = Budget(limit=100)
+    return [
+        Figure(what=swap, unit="ms", ours=gaps, budget=Budget(limit=50)),
+        Figure(what="calls that failed in those swaps", unit="calls", ours=[errors]),
+        Figure(what=kill, unit="ms", ours=lost),
+        Figure(what=f"{kill}, worst of {len(lost)}", unit="ms", ours=[max(lost)], budget=worst),
+        Figure(what="idempotent calls lost by that", unit="calls", ours=[load.errors - errors]),
+    ]
+
+
+def starts(count: int) -> Figure:
+    """`sagong up` of profile `single` until all units serve, again and again."""
+    times = []
+    for _ in range(count):
+        with instance('profile = "single"\n') as running:
+            running.run("down", "--all")
+            began = time.perf_counter()
+            running.run("up", "--seconds", "30")
+            times.append(time.perf_counter() - began)
+    what = "`sagong up` to ready, profile single"
+    return Figure(what=what, unit="s", ours=times, budget=Budget(limit=2))
 
 
 def main() -> None:
-    """Start an instance, measure, take it away."""
+    """Start instances, measure, take them away."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--swaps", type=int, default=20)
     parser.add_argument("--kills", type=int, default=6)
+    parser.add_argument("--starts", type=int, default=3)
     options = parser.parse_args()
-    began = time.perf_counter()
+    machine.enter()
+    started = starts(options.starts)
     with instance(CONFIGURATION) as running:
-        print(f"`sagong up` to ready: {(time.perf_counter() - began) * 1000:.0f} ms")
-        uvloop.run(measure(running, options))
-        print(running.run("status").stdout)
+        report("swap", [started, *uvloop.run(measure(running, options))])
 
 
 if __name__ == "__main__":

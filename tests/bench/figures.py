@@ -116,7 +116,7 @@ def cells(figure: Figure) -> tuple[str, ...]:
     return what, ours, theirs or "–", ratio or "–", budget or "–", figure.kept.value or "–"
 
 
-HEAD = ("what", "median (least – most)", "peer, same run", "ratio", "budget", "kept")
+HEAD = ("what", "median (least – most)", "peer", "ratio", "budget", "kept")
 
 
 def report(name: str, figures: Sequence[Figure]) -> None:
