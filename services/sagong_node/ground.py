@@ -23,6 +23,7 @@ from sagong.errors import FailedPrecondition, InvalidArgument, NotFound
 from sagong.host import Host
 from sagong_node import hostfiles, mounts
 from sagong_node.assembly import Site
+from sagong_node.concert import together
 from sagong_node.records import ContainerRecord, SandboxRecord
 from sagong_node.registry import Registry
 
@@ -100,15 +101,20 @@ class Ground:
 
     async def remove(self, record: ContainerRecord, *, volumes: bool) -> None:
         """Give everything back and delete the container's files."""
-        await self._images.release(RootRef(id=record.spec.id))
+        directory = self.directory(record)
+        await together(
+            self._images.release(RootRef(id=record.spec.id)),
+            self._take_volumes(record, delete=volumes),
+            asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True),
+        )
+
+    async def _take_volumes(self, record: ContainerRecord, *, delete: bool) -> None:
         await self.clear(record)
-        if volumes:
-            for name in record.anonymous:
-                try:
-                    await self._volumes.delete(VolumeRef(name=name))
-                except FailedPrecondition:
-                    continue  # another container was given it by --volumes-from
-        shutil.rmtree(self.directory(record), ignore_errors=True)
+        for name in record.anonymous if delete else ():
+            try:
+                await self._volumes.delete(VolumeRef(name=name))
+            except FailedPrecondition:
+                continue  # another container was given it by --volumes-from
 
     def directory(self, record: ContainerRecord) -> Path:
         """Where the container's files are."""

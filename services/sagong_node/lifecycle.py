@@ -27,6 +27,7 @@ from sagong.errors import (
 from sagong.host import Host
 from sagong_node import signals
 from sagong_node.assembly import command_of, run_spec
+from sagong_node.concert import first_error, together
 from sagong_node.ground import Ground
 from sagong_node.journal import Journal
 from sagong_node.records import ContainerRecord, SandboxRecord
@@ -221,7 +222,7 @@ class Lifecycle:
             await self._forget_last(record)
             container = await self._runtime.run(spec)
         except BaseExceptionGroup as group:
-            error = _first(group)
+            error = first_error(group)
             await self._failed(record, sandbox, error)
             raise error from None
         except SagongError as error:
@@ -302,14 +303,16 @@ class Lifecycle:
         if exited.oom_killed:
             self.note(record, "oom")
         self.note(record, "die", exitCode=str(exited.code))
-        await self._metrics_forget(record)
+        removed = record.spec.remove and not again
+        ending = self._remove(record, volumes=True) if removed else self._leave(record)
+        await together(self._metrics_forget(record), ending)
+        if again:
+            self._restart_later(record)
+
+    async def _leave(self, record: ContainerRecord) -> None:
         sandbox = self._registry.sandboxes.get(record.spec.sandbox)
         if sandbox is not None:
             await self._clear(record, sandbox)
-        if again:
-            self._restart_later(record)
-        elif record.spec.remove:
-            await self._remove(record, volumes=True)
 
     async def _metrics_forget(self, record: ContainerRecord) -> None:
         try:
@@ -323,11 +326,13 @@ class Lifecycle:
         await self._registry.kept(record, _DURABLE)
         record.state = StatusState.REMOVING
         await self._runtime.remove(ContainerRef(id=id_))
-        await self._ground.remove(record, volumes=volumes)
-        self._registry.bury(record)
         sandbox = self._registry.sandboxes.get(record.spec.sandbox)
+        work = [self._ground.remove(record, volumes=volumes)]
         if sandbox is not None and not sandbox.spec.explicit:
-            await self._ground.leave(sandbox)
+            work.append(self._ground.leave(sandbox))
+        await together(*work)
+        self._registry.bury(record)
+        if sandbox is not None and not sandbox.spec.explicit:
             self._registry.forget(sandbox)
         self.accounts.pop(id_, None)
         self.note(record, "destroy")
@@ -398,11 +403,3 @@ def _ending(record: ContainerRecord, found: Container | None) -> Exited:
         oom_killed=found.oom_killed,
         finished_at=found.finished_at,
     )
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> SagongError:
-    """The error to tell, when several parts of a start failed together."""
-    for error in group.exceptions:
-        if isinstance(error, SagongError):
-            return error
-    raise group

@@ -92,29 +92,28 @@ def engines() -> Iterator[list[Docker]]:
         yield found
 
 
-def measure(found: list[Docker], work: Work, images: list[Image], rounds: int) -> Iterator[Figure]:
-    """Each kind of work on each image, engines in turn."""
+def measure(found: list[Docker], work: Work, image: Image, rounds: int) -> Iterator[Figure]:
+    """Each kind of work on an image, engines in turn."""
     kinds: dict[str, Callable[[Docker, Image], float]] = {
         "pull and unpack": work.pull,
         "push": work.push,
         "save": work.save,
         "load": work.load,
     }
-    for image in images:
-        times: dict[str, dict[str, list[float]]] = {kind: {} for kind in kinds}
-        for _ in range(rounds):
-            for kind, do in kinds.items():
-                for engine in found:
-                    times[kind].setdefault(engine.name, []).append(do(engine, image))
-        for kind, values in times.items():
-            yield Figure(
-                what=f"{kind}, {image.title}",
-                unit="s",
-                ours=values["sagong"],
-                theirs=values.get("Docker Engine", ()),
-                peer="Docker Engine 20.10",
-                budget=BUDGET if kind == "pull and unpack" else None,
-            )
+    times: dict[str, dict[str, list[float]]] = {kind: {} for kind in kinds}
+    for _ in range(rounds):
+        for kind, do in kinds.items():
+            for engine in found:
+                times[kind].setdefault(engine.name, []).append(do(engine, image))
+    for kind, values in times.items():
+        yield Figure(
+            what=f"{kind}, {image.title}",
+            unit="s",
+            ours=values["sagong"],
+            theirs=values.get("Docker Engine", ()),
+            peer="Docker Engine 20.10",
+            budget=BUDGET if kind == "pull and unpack" else None,
+        )
 
 
 def main() -> None:
@@ -134,8 +133,9 @@ def main() -> None:
             publish(host, directory, large, "large", large_file(options.megabytes)),
         ]
         with engines() as found:
-            figures = list(measure(found, Work(host, directory), images, options.rounds))
-    report("image", figures)
+            work = Work(host, directory)
+            for image in images:
+                report("image", list(measure(found, work, image, options.rounds)))
 
 
 if __name__ == "__main__":
