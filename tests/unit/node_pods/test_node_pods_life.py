@@ -70,8 +70,8 @@ async def test_everything_is_adopted_after_a_kill(tmp_path: Path) -> None:
     await node.start()
     node.objects.put(pod())
     await node.until(lambda: node.phase("web") == "Running")
-    writes = len(node.objects.status_writes)
     await node.kill()
+    writes = len(node.objects.status_writes)
     await node.start()
     try:
         await node.until(lambda: node.kubelet._workers)
