@@ -14,7 +14,7 @@ from sagong.bus import Route, proxy
 from sagong.bus.watch import wait_disconnected
 from sagong.config import Paths
 from sagong.contract import slot_of
-from sagong.contracts.kernel import DownEntry, Kernel, RouteEntry, RouteTable
+from sagong.contracts.kernel import DownEntry, Kernel, RouteEntry, RouteTable, SwapRequest
 from sagong.errors import NotFound, Unavailable
 
 __all__ = ["Operator", "connect"]
@@ -55,6 +55,11 @@ class Operator:
         route = self._routes.setdefault(key, Route(self._context, spec.name))
         route.switch(found[0].generation, found[0].path)
         return proxy(protocol, route)
+
+    async def swap(self, unit: str, plugin: str = "") -> AsyncIterator[str]:
+        """Replace what fills a unit, live; what happens, step by step."""
+        async for step in self.kernel.swap(SwapRequest(unit=unit, plugin=plugin)):
+            yield step.text
 
     async def close(self) -> None:
         """Close all connections."""

@@ -22,7 +22,7 @@ from sagong.operator import connect
 _SYSTEMD = Path("/run/systemd/system")
 _UNIT = Path("/etc/systemd/system/sagong.service")
 
-__all__ = ["down_arguments", "run_down", "run_up", "up_arguments"]
+__all__ = ["down_arguments", "end", "raise_up", "run_down", "run_up", "up_arguments"]
 
 
 def up_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,26 +45,37 @@ def down_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_up(options: argparse.Namespace) -> int:
     """Start the keeper unless it runs; wait until every unit serves."""
-    if os.geteuid() != 0:
-        raise FailedPrecondition("`sagong up` needs root: namespaces, mounts and cgroups")
     paths = Paths.below(options.root)
-    config.load(paths, options.profile)
-    command = [sys.executable, "-m", "sagong.keeper", "--run", str(paths.run)]
-    command += ["--root", options.root]
-    command += ["--profile", options.profile]
     if options.foreground:
+        command = _keeper_command(paths, options.root, options.profile)
         os.execv(sys.executable, [*command, "--supervised"])
     began = time.monotonic()
-    running = asyncio.run(_status(paths))
-    has_ended = _start(paths, command) if running is None else lambda: not _keeper_lives(paths)
-    status = asyncio.run(_wait_ready(paths, options.seconds, has_ended))
-    asyncio.run(_give_access(paths, status))
-    verb = "runs already" if running and running.ready else "is up"
+    ran, status = raise_up(paths, options.root, options.profile, options.seconds)
+    verb = "runs already" if ran else "is up"
     print(
         f"sagong {status.version} {verb}: profile {status.profile}, {len(status.units)} units"
         f" ready after {time.monotonic() - began:.2f} s"
     )
     return 0
+
+
+def raise_up(paths: Paths, root: str, profile: str, seconds: float) -> tuple[bool, SystemStatus]:
+    """Start the keeper unless it runs, wait until all is ready; whether it ran already, and how."""
+    command = _keeper_command(paths, root, profile)
+    running = asyncio.run(_status(paths))
+    has_ended = _start(paths, command) if running is None else lambda: not _keeper_lives(paths)
+    status = asyncio.run(_wait_ready(paths, seconds, has_ended))
+    asyncio.run(_give_access(paths, status))
+    return bool(running and running.ready), status
+
+
+def _keeper_command(paths: Paths, root: str, profile: str) -> list[str]:
+    """The keeper's command line, after what can be known to be wrong was said."""
+    if os.geteuid() != 0:
+        raise FailedPrecondition("`sagong up` needs root: namespaces, mounts and cgroups")
+    config.load(paths, profile)
+    command = [sys.executable, "-m", "sagong.keeper", "--run", str(paths.run)]
+    return [*command, "--root", root, "--profile", profile]
 
 
 async def _give_access(paths: Paths, status: SystemStatus) -> None:
@@ -145,20 +156,30 @@ def run_down(options: argparse.Namespace) -> int:
     paths = Paths.below(options.root)
     if options.all and not _keeper_lives(paths) and Path(paths.run, "kernel").exists():
         _up_to_purge(options.root)
-    pid = _keeper_pid(paths)
-    try:
-        asyncio.run(_stop(paths, options.seconds, everything=options.all))
-    except (NotFound, Unavailable):
+    if not end(paths, options.seconds, everything=options.all, containers=options.containers):
         print("sagong does not run")
-    if pid and not _wait_gone(paths, 30.0 + options.seconds):
+    return 0
+
+
+def end(paths: Paths, seconds: float, *, everything: bool, containers: bool = False) -> bool:
+    """Stop in order, within `seconds` for each drain; whether anything ran.
+
+    `containers` ends those too, `everything` also takes away all that was made beside data.
+    """
+    pid, ran = _keeper_pid(paths), True
+    try:
+        asyncio.run(_stop(paths, seconds, everything=everything))
+    except (NotFound, Unavailable):
+        ran = False
+    if pid and not _wait_gone(paths, 30.0 + seconds):
         raise FailedPrecondition(f"keeper {pid} does not end; see {paths.run}/log/kernel.log")
-    if options.all or options.containers:
+    if everything or containers:
         from sagong.cli import sweep
 
-        sweep.end_containers(paths, options.seconds)
-        if options.all:
+        sweep.end_containers(paths, seconds)
+        if everything:
             sweep.sweep(paths)
-    return 0
+    return ran
 
 
 def _up_to_purge(root: str) -> None:
