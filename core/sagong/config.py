@@ -82,13 +82,18 @@ class UnitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The kernel's configuration."""
+    """The kernel's configuration.
+
+    `cpu_shares` is the weight of all plugins together, against 1024 of any process or group beside
+    them, when the processor is short. `log_limit` is in bytes.
+    """
 
     profile: str = "single"
     uid_base: int = 58000
     sandbox: bool = True
     preload: tuple[str, ...] = ()
     log_limit: int = 8 << 20
+    cpu_shares: int = 8192
     units: dict[str, UnitConfig] = {}
 
 

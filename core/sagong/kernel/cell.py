@@ -20,6 +20,7 @@ from sagong.kernel.programs import Programs
 from sagong.kernel.reach import Reach
 from sagong.kernel.units import Unit, chosen
 from sagong.linux.cgroup import Cgroup
+from sagong.linux.cgroup_limits import CgroupLimits
 from sagong.manifest import size_bytes
 from sagong.process import Launch
 from sagong.sandbox import DeviceGrant, PathGrant, Plan, ProcessLimits, Rights, plan, probe
@@ -46,6 +47,7 @@ class Cells:
         stage.mkdir(parents=True, exist_ok=True)
         self.reach = Reach(paths.run)
         self._machine = probe(stage=str(stage))
+        self._give_weight()
 
     @property
     def chosen(self) -> dict[str, str]:
@@ -245,6 +247,15 @@ class Cells:
             if right.shared and right.access == "write" and path.is_relative_to(self._paths.run):
                 path.mkdir(parents=True, exist_ok=True)
                 os.chown(path, uid, uid)
+
+    def _give_weight(self) -> None:
+        """Without it the whole platform would have the processor time of one ordinary process."""
+        group = Cgroup(self._machine.cgroups, f"{self._paths.cgroup}-plugins", ("cpu",))
+        try:
+            group.create()
+            group.limit(CgroupLimits(cpu_shares=self._config.cpu_shares))
+        except OSError as error:
+            _LOG.warning("plugins get no share of the processor of their own: %s", error)
 
     def _keep(self, choices: Choices) -> None:
         self._choices = choices
