@@ -172,6 +172,9 @@ def main() -> None:
     parser.add_argument("--profile", default="")
     parser.add_argument("--supervised", action="store_true")
     options = parser.parse_args()
+    # Nothing below may import from the directory that this happened to be started in, and no sandbox
+    # is to show it: systemd starts it in "/".
+    os.environ["PYTHONSAFEPATH"] = "1"
     os.makedirs(f"{options.run}/kernel", exist_ok=True)
     lock = os.open(f"{options.run}/kernel/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

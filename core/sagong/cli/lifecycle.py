@@ -74,7 +74,7 @@ def _keeper_command(paths: Paths, root: str, profile: str) -> list[str]:
     if os.geteuid() != 0:
         raise FailedPrecondition("`sagong up` needs root: namespaces, mounts and cgroups")
     config.load(paths, profile)
-    command = [sys.executable, "-m", "sagong.keeper", "--run", str(paths.run)]
+    command = [sys.executable, "-P", "-m", "sagong.keeper", "--run", str(paths.run)]
     return [*command, "--root", root, "--profile", profile]
 
 

@@ -88,7 +88,7 @@ class Guardian:
     def _replace(self) -> None:
         if self._keeper is not None or self._door.fileno() < 0:
             return
-        command = [sys.executable, "-m", "sagong.keeper", "--root", str(self._root)]
+        command = [sys.executable, "-P", "-m", "sagong.keeper", "--root", str(self._root)]
         command += ["--run", str(Paths.below(self._root).run), "--profile", self._profile]
         # A grandchild, so that it is nobody's zombie when it ends and outlives this kernel.
         subprocess.run([sys.executable, "-c", _DETACH, *command], check=False, timeout=10)

@@ -67,6 +67,8 @@ def probe(*, stage: str, sources: Iterable[str] | None = None) -> Machine:
     python = _outermost(prefixes, outside=directories)
     given = sys.path if sources is None else sources
     found = {os.path.realpath(path) for path in given if path and os.path.exists(path)}
+    # The directory of `python -m`, where that is "/": binding it would show the whole machine.
+    found.discard("/")
     return Machine(
         stage=stage,
         root=os.geteuid() == 0,

@@ -113,3 +113,12 @@ def test_sigterm_stops_the_platform(supervisor: Supervisor) -> None:
     keeper.terminate()
     assert keeper.wait(30) == 0
     assert not Path(f"/proc/{kernel}/exe").exists()  # a zombie, if its first parent was killed
+
+
+def test_the_directory_that_it_is_started_in_is_in_no_sandbox() -> None:
+    with instance(CONFIGURATION + '[units.scheduler]\nplugin = "scheduler_binpack"\n') as running:
+        running.run("down")
+        command = [sys.executable, "-m", "sagong.cli", "--root", str(running.root), "up"]
+        subprocess.run(command, env=environment(), cwd="/", check=True, timeout=90)
+        seen = set(os.listdir(f"/proc/{running.pid('scheduler')}/root"))
+        assert seen.isdisjoint({"boot", "home", "var", "sys"}), seen
