@@ -207,7 +207,7 @@ class _Turn:
         self._stage(generation, "serving")
         old = life.serving
         self._set(serving=generation, coming=None, what=coming.what, since=self.now)
-        self._set(problem="", down=False, trial=None)
+        self._set(problem="", down=False, trial=None, resting=False)
         if old:
             self._do(Say(f"new calls go to generation {generation}; draining the old one"))
             self._drain(old)
@@ -253,7 +253,7 @@ class _Turn:
             title = coming.what.manifest.plugin.name
             text = f"{coming.apology}; {title} does not start either: {error}"
             self._finish(ok=False, text=text, coming=coming)
-        if not self.life.serving:
+        if not self.life.serving or coming.apology:
             self._rest()
 
     def _swap_failed(self, coming: Coming, error: str) -> None:
@@ -342,16 +342,18 @@ class _Turn:
         self._do(Settle(ok=True, text=f"{member.what.manifest.plugin.name} stays"))
 
     def retry(self) -> None:
-        """Try again."""
-        if self.life.resting:
+        """Try again; also to follow one that is ill, and serves because nobody could follow it."""
+        life = self.life
+        if life.resting:
             self._set(resting=False)
             self.raise_if_needed()
+            if life.serving and life.coming is None:
+                self._bring(Coming(self.fresh, life.what, life.serving, apology=life.problem))
 
     def reset(self) -> None:
         """As if nothing had ever gone wrong."""
         self._set(crashes=(), tries=0, down=False)
-        if not self.life.serving:
-            self.retry()
+        self.retry()
 
     def leave(self) -> None:
         """Drain what serves, and bring nothing up again."""

@@ -1,0 +1,233 @@
+"""A world around `sagong.kernel.life`: simulated processes, timers, and a kernel that can be killed.
+
+A state is a value; `moves` lists all that can happen in it next, faults as long as their budget lasts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from sagong.kernel import life, resumption
+from sagong.kernel.happenings import (
+    Action,
+    Begin,
+    Drain,
+    Drained,
+    End,
+    Event,
+    Exited,
+    Failed,
+    Finish,
+    Ill,
+    Kill,
+    Launch,
+    Launched,
+    Remember,
+    Retry,
+    RetryIn,
+    Start,
+    Started,
+    Swap,
+    TrialOver,
+    Watch,
+)
+from sagong.kernel.life import Life
+from sagong.kernel.resumption import Found, record_of
+from sagong.kernel.units import Unit
+from sagong.manifest import parse
+
+
+def unit(plugin: str, *, overlap: bool) -> Unit:
+    """A real unit of a manifest."""
+    text = f"""
+    [plugin]
+    name = "{plugin}"
+    version = "1"
+    summary = "of a model"
+    class = "m:M"
+    [provides]
+    scheduler = 1
+    [restart]
+    overlap = {str(overlap).lower()}
+    """
+    return Unit("scheduler", "", parse(text, where=plugin), plugin, {}, {})
+
+
+@dataclass(frozen=True)
+class World:
+    """`processes` are (generation, doing); what they do is what they were last told to do."""
+
+    life: Life
+    processes: tuple[tuple[int, str], ...] = ()
+    last: int = 0
+    retry: bool = False
+    watched: int = 0
+    faults: int = 3
+    swaps: int = 2
+    kills: int = 1
+    finished: int = 0
+    asked: int = 0
+    remembered: str = ""
+    returns: str = ""
+
+    def doing(self, generation: int) -> str:
+        """What a process does; "" if there is none."""
+        return dict(self.processes).get(generation, "")
+
+    def key(self) -> object:
+        """States that differ only in the numbers of their generations are one."""
+        known = sorted(g for g, _ in self.processes)
+        names = {g: n for n, g in enumerate(known, 1)}
+        one = self.life
+        coming, trial = one.coming, one.trial
+        return (
+            one.what.package,
+            tuple((names.get(m.generation), m.what.package, m.stage) for m in one.members),
+            names.get(one.serving),
+            coming
+            and (
+                names.get(coming.generation),
+                names.get(coming.old),
+                coming.what.package,
+                coming.back and coming.back.package,
+                bool(coming.apology),
+                coming.trial,
+            ),
+            trial and (names.get(trial.generation), trial.back.package),
+            (len(one.crashes), one.down, one.resting),
+            tuple((names[g], d) for g, d in self.processes),
+            (self.retry, names.get(self.watched), self.faults, self.swaps, self.kills),
+            (self.finished, self.asked, self.returns),
+        )
+
+
+def begin(what: Unit) -> World:
+    """A unit that is to come up."""
+    return feed(World(Life(what)), Begin())
+
+
+def feed(world: World, event: Event) -> World:
+    """What the supervisor makes of an event."""
+    after, actions = life.step(world.life, event, 0.0, world.last + 1)
+    return _do(replace(world, life=after), actions)
+
+
+def _do(world: World, actions: tuple[Action, ...]) -> World:
+    for action in actions:
+        match action:
+            case Launch(generation):
+                world = _told(replace(world, last=generation), generation, "forking")
+            case Start(generation):
+                world = _told(world, generation, "starting")
+            case Drain(generation):
+                world = _told(world, generation, "draining")
+            case End(generation):
+                word = "ending" if world.doing(generation) == "clinging" else "tidying"
+                world = _told(world, generation, word)
+            case Kill(generation):
+                unused = world.doing(generation) in ("forking", "waiting", "tidying", "leaving")
+                world = _told(world, generation, "leaving" if unused else "ending")
+            case RetryIn():
+                world = replace(world, retry=True)
+            case Watch(generation):
+                world = replace(world, watched=generation)
+            case Finish():
+                world = replace(world, finished=world.finished + 1)
+            case Remember(what):
+                world = replace(world, remembered=what.package)
+    return world
+
+
+def _told(world: World, generation: int, doing: str) -> World:
+    rest = tuple((g, d) for g, d in world.processes if g != generation)
+    return replace(world, processes=(*rest, (generation, doing)))
+
+
+def _gone(world: World, generation: int) -> World:
+    rest = tuple((g, d) for g, d in world.processes if g != generation)
+    return replace(world, processes=rest)
+
+
+Move = tuple[str, Callable[[], World]]
+
+
+def good(world: World) -> Iterator[Move]:
+    """What happens by itself when nothing goes wrong."""
+    for generation, doing in world.processes:
+        g = generation
+        if doing == "forking":
+            yield f"attends {g}", lambda g=g: feed(_told(world, g, "waiting"), Launched(g))
+        elif doing == "starting":
+            yield f"started {g}", lambda g=g: feed(_told(world, g, "serving"), Started(g))
+        elif doing == "draining":
+            yield f"drained {g}", lambda g=g: feed(world, Drained(g, b"", True))
+        elif doing in ("ending", "tidying", "leaving"):
+            yield f"exited {g}", lambda g=g: feed(_gone(world, g), Exited(g))
+    if world.retry:
+        yield "retry", lambda: feed(replace(world, retry=False), Retry())
+    if world.watched:
+        yield (
+            "trial over",
+            lambda: feed(replace(world, watched=0, returns=""), TrialOver(world.watched)),
+        )
+
+
+def bad(world: World) -> Iterator[Move]:
+    """Faults: deaths, failures, illness, and the kernel's own death."""
+    less = replace(world, faults=world.faults - 1)
+    for generation, doing in world.processes if world.faults else ():
+        g = generation
+        fallen = _returning(less, g)
+        if doing in ("waiting", "starting", "serving", "draining", "forking"):
+            yield f"dies {g}", lambda g=g, w=fallen: feed(_gone(w, g), Exited(g))
+        if doing == "starting":
+            yield f"fails {g}", lambda g=g: feed(less, Failed(g, "no"))
+        if doing == "draining":
+            yield f"overdue {g}", lambda g=g: feed(_told(less, g, "clinging"), Drained(g))
+        if doing == "serving" and world.watched == g:
+            yield f"ill {g}", lambda g=g, w=fallen: feed(w, Ill(g, "ill"))
+            yield f"hangs {g}", lambda g=g, w=fallen: feed(w, Ill(g, "silent", True))
+    if world.kills:
+        yield "kernel killed", lambda: _new_kernel(world)
+
+
+def _returning(world: World, generation: int) -> World:
+    """Whoever fails in its trial, with no other on its way, has to be followed by `back`."""
+    trial = world.life.trial
+    if trial is None or trial.generation != generation or world.life.coming is not None:
+        return world
+    return replace(world, returns=trial.back.package)
+
+
+def swaps(world: World, units: tuple[Unit, ...]) -> Iterator[Move]:
+    """The operator wants another plugin."""
+    if world.swaps and not life.refusal(world.life):
+        for what in units:
+            less = replace(world, swaps=world.swaps - 1, asked=world.asked + 1, returns="")
+            yield f"swap to {what.package}", lambda w=less, u=what: feed(w, Swap(u, 5.0))
+
+
+def _new_kernel(world: World) -> World:
+    """It knows the journal and what lives; one that was not in the journal yet is refused and ends."""
+    before = world.life
+    what = before.trial.back if before.trial else before.what
+    if before.coming is not None and before.coming.back is not None:
+        what = before.coming.back
+    processes = tuple((g, d) for g, d in world.processes if d != "forking")
+    found = []
+    for member in before.members:
+        if dict(processes).get(member.generation):
+            found.append(Found(member.generation, member.stage, member.what))
+    after, actions = resumption.resume(what, record_of(before), found, 0.0)
+    fresh = World(
+        after,
+        processes,
+        world.last,
+        faults=world.faults,
+        swaps=world.swaps,
+        kills=world.kills - 1,
+        finished=world.asked,
+        asked=world.asked,
+    )
+    return feed(_do(fresh, actions), Begin())
