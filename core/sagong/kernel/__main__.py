@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import importlib
 import logging
 import os
@@ -30,8 +31,10 @@ from sagong.kernel.service import KernelService
 from sagong.kernel.succession import Succession
 from sagong.kernel.supervisor import Supervisor
 from sagong.kernel.units import Unit, resolve_one
+from sagong.kernel.zygote import Zygote, fork_zygote
 from sagong.linux import process
-from sagong.process import configure_logging
+from sagong.pristine import Pristine
+from sagong.process import configure_logging, settle_when_idle
 
 __all__ = ["main"]
 
@@ -55,8 +58,12 @@ def main() -> None:
     process.set_title("sagong-kernel")
     kept = dict(_kept(entry) for entry in options.kept)
     keeper = socket.socket(fileno=options.keeper) if options.keeper >= 0 else None
+    if keeper is not None:
+        keeper.set_inheritable(False)
+    root, profile = Path(options.root), options.profile
+    ground = fork_zygote(_preloaded(root, profile))
     try:
-        raise SystemExit(uvloop.run(_live(Path(options.root), options.profile, keeper, kept)))
+        raise SystemExit(uvloop.run(_live(root, profile, keeper, kept, ground)))
     except SagongError as error:
         _LOG.error("the kernel can't start: %s", error)
         raise SystemExit(78) from error
@@ -81,8 +88,34 @@ def _kept(entry: str) -> tuple[str, int]:
     return name, int(fd)
 
 
+def _preloaded(root: Path, profile: str) -> tuple[str, ...]:
+    """What the configuration says is to be imported before the zygote is forked.
+
+    It is read in a process of its own: units' settings may hold secrets, and what this process has
+    read before the fork all plugins have.
+    """
+    read, write = os.pipe()
+    if os.fork() == 0:
+        try:
+            # A mistake in it is told when the kernel itself reads it.
+            with contextlib.suppress(SagongError, OSError):
+                names = configuration.load(Paths.below(root), profile).preload
+                os.write(write, "\n".join(names).encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    with open(read) as pipe:
+        found = tuple(pipe.read().split())
+    os.wait()
+    return found
+
+
 async def _live(
-    root: Path, profile: str, keeper: socket.socket | None, kept: dict[str, int]
+    root: Path,
+    profile: str,
+    keeper: socket.socket | None,
+    kept: dict[str, int],
+    ground: tuple[Zygote, Pristine | None],
 ) -> int:
     paths = Paths.below(root)
     config = configuration.load(paths, profile)
@@ -93,6 +126,8 @@ async def _live(
     listeners = Listeners(paths, kept, keeper)
     succession = Succession(lambda: cells.configured, cells.programs.load)
     supervisor = Supervisor(paths, config, units, cells, listeners, succession)
+    supervisor.spawner.adopt(ground[0])
+    settle_when_idle(ground[1])
     ended: asyncio.Future[tuple[float, bool] | None] = asyncio.get_running_loop().create_future()
 
     def end(seconds: float = 10.0, purge: bool = False) -> None:

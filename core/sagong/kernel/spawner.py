@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import os
 import pickle
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 
 from sagong.errors import Internal, Unavailable
-from sagong.kernel.zygote import MESSAGE_LIMIT, SpawnRequest
+from sagong.kernel.zygote import MESSAGE_LIMIT, SpawnRequest, Zygote
 from sagong.linux import process
 
 __all__ = ["Spawner"]
@@ -36,10 +36,18 @@ class Spawner:
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[tuple[int, int]]] = {}
         self._control: socket.socket | None = None
-        self._child: subprocess.Popen[bytes] | None = None
+        self._sources = _sources()
+        self._stamps: list[int] = []
+
+    def adopt(self, zygote: Zygote) -> None:
+        """Use a zygote that the kernel's process forked before it was a kernel."""
+        self._take(zygote.pid, zygote.control)
 
     async def spawn(self, request: SpawnRequest, descriptors: Sequence[int]) -> tuple[int, int]:
         """Fork a process; its pid and a pidfd. `Unavailable` if the zygote died meanwhile."""
+        if self._control is not None and not self._waiting and self._is_outdated():
+            _LOG.info("sources changed: a new zygote reads them")
+            self.close()
         if self._control is None:
             self._begin()
         number = next(self._numbers)
@@ -62,27 +70,30 @@ class Spawner:
         finally:
             self._waiting.pop(number, None)
 
+    def _is_outdated(self) -> bool:
+        return self._stamps != _stamps(self._sources)
+
     def close(self) -> None:
         """End the zygote; what it forked lives on."""
         if self._control is not None:
             self._loop.remove_reader(self._control.fileno())
             self._control.close()
             self._control = None
-        if self._child is not None:
-            self._child.wait()
-            self._child = None
+            _wait(self.pid)
 
     def _begin(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        for end in (ours, theirs):
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
         command = [sys.executable, "-m", "sagong.kernel.zygote", str(theirs.fileno())]
-        self._child = subprocess.Popen([*command, *self._preload], pass_fds=[theirs.fileno()])
-        self.pid = self._child.pid
+        theirs.set_inheritable(True)
+        pid = os.posix_spawn(sys.executable, [*command, *self._preload], os.environ)
         theirs.close()
-        ours.setblocking(False)
-        self._control = ours
-        self._loop.add_reader(ours.fileno(), self._receive)
+        self._take(pid, ours)
+
+    def _take(self, pid: int, control: socket.socket) -> None:
+        control.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        control.setblocking(False)
+        self.pid, self._control, self._stamps = pid, control, _stamps(self._sources)
+        self._loop.add_reader(control.fileno(), self._receive)
 
     def _receive(self) -> None:
         assert self._control is not None
@@ -113,13 +124,24 @@ class Spawner:
 
     def _lose(self) -> None:
         if self._control is not None:
-            self._loop.remove_reader(self._control.fileno())
-            self._control.close()
-            self._control = None
-        if self._child is not None:
-            self._child.kill()
-            self._child.wait()
-            self._child = None
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+            self.close()
         for future in self._waiting.values():
             if not future.done():
                 future.set_exception(Unavailable("the zygote died"))
+
+
+def _wait(pid: int) -> None:
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, 0)
+
+
+def _sources() -> list[str]:
+    """Files of what a zygote of this kernel has imported of ours."""
+    modules = [module for name, module in sys.modules.items() if name.startswith("sagong")]
+    return [file for module in modules if (file := getattr(module, "__file__", None))]
+
+
+def _stamps(files: Sequence[str]) -> list[int]:
+    return [os.stat(file).st_mtime_ns if os.path.exists(file) else 0 for file in files]

@@ -8,21 +8,24 @@ error, then the listeners. It answers `(number, pid)` with a pidfd attached, and
 
 from __future__ import annotations
 
-import gc
 import importlib
 import os
 import pickle
+import select
 import signal
 import socket
 import sys
 import traceback
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from sagong.linux import process
+from sagong.pristine import Pristine
 from sagong.process import Launch, configure_logging, run
+from sagong.rehearsal import rehearse
 from sagong.sandbox import Plan
 
-__all__ = ["MESSAGE_LIMIT", "SpawnRequest", "main"]
+__all__ = ["MESSAGE_LIMIT", "SpawnRequest", "Zygote", "fork_zygote", "main"]
 
 MESSAGE_LIMIT = 160 << 10
 # What every plugin needs anyway: imported once here, its pages are shared by all.
@@ -38,6 +41,7 @@ _COMMON = (
     "uvloop",
 )
 _DESCRIPTORS = 64
+_SETTLE_SECONDS = 3.0
 
 
 class SpawnRequest(NamedTuple):
@@ -53,28 +57,66 @@ class SpawnRequest(NamedTuple):
     command: tuple[str, ...] = ()
 
 
+class Zygote(NamedTuple):
+    """A forked zygote, and the socket on which it is asked."""
+
+    pid: int
+    control: socket.socket
+
+
+def fork_zygote(modules: Sequence[str]) -> tuple[Zygote, Pristine | None]:
+    """Prepare this process, which has no loop and no threads yet, and fork a zygote that shares it."""
+    pristine = _prepare(modules)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            _close_all_but(theirs.fileno())
+            _serve(theirs, pristine)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(0)
+    theirs.close()
+    return Zygote(pid, ours), pristine
+
+
 def main() -> None:
     """Serve fork requests on the inherited socket (argument 1), preload the modules named after."""
-    control = socket.socket(fileno=int(sys.argv[1]))
-    for name in (*_COMMON, *sys.argv[2:]):
-        importlib.import_module(name)
+    _serve(socket.socket(fileno=int(sys.argv[1])), _prepare(sys.argv[2:]))
+
+
+def _prepare(modules: Sequence[str]) -> Pristine | None:
+    """Import modules, and what is wanted of them (`module:attribute`), and make memory shared."""
+    for name in (*_COMMON, *modules):
+        module, _, attribute = name.partition(":")
+        getattr(importlib.import_module(module), attribute or "__name__")
+    rehearse()
+    return Pristine.make()
+
+
+def _close_all_but(kept: int) -> None:
+    """What the kernel was given, its keeper's socket and listeners, is not for plugins."""
+    os.closerange(3, kept)
+    os.closerange(kept + 1, os.sysconf("SC_OPEN_MAX"))
+
+
+def _serve(control: socket.socket, pristine: Pristine | None) -> None:
     process.set_title("sagong-zygote")
-    read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    wake, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    gc.collect()
-    gc.freeze()
-    _serve(control, read, write)
-
-
-def _serve(control: socket.socket, wake: int, wake_write: int) -> None:
-    import select
 
     poll = select.poll()
     poll.register(control, select.POLLIN)
     poll.register(wake, select.POLLIN)
+    disturbed = True
     while True:
-        for fd, _ in poll.poll():
+        ready = poll.poll(_SETTLE_SECONDS * 1000 if disturbed else None)
+        disturbed = bool(ready)
+        if pristine is not None and not ready:
+            pristine.settle()
+        for fd, _ in ready:
             if fd == wake:
                 os.read(wake, 4096)
                 _reap(control)
@@ -82,7 +124,8 @@ def _serve(control: socket.socket, wake: int, wake_write: int) -> None:
             message, descriptors = process.receive_descriptors(control, MESSAGE_LIMIT, _DESCRIPTORS)
             if not message:
                 return
-            _spawn(control, pickle.loads(message), descriptors, (wake, wake_write))
+            request = pickle.loads(message)
+            _spawn(control, request, descriptors, (wake, wake_write), pristine)
 
 
 def _reap(control: socket.socket) -> None:
@@ -104,6 +147,7 @@ def _spawn(
     request: SpawnRequest,
     descriptors: tuple[int, ...],
     private: tuple[int, int],
+    pristine: Pristine | None,
 ) -> None:
     try:
         pid = os.fork()
@@ -111,7 +155,7 @@ def _spawn(
         control.send(pickle.dumps((request.number, -1, str(error))))
     else:
         if pid == 0:
-            _become(control, request, descriptors, private)
+            _become(control, request, descriptors, private, pristine)
         pidfd = os.pidfd_open(pid)
         process.send_descriptors(control, pickle.dumps((request.number, pid)), (pidfd,))
         os.close(pidfd)
@@ -125,6 +169,7 @@ def _become(
     request: SpawnRequest,
     descriptors: tuple[int, ...],
     private: tuple[int, int],
+    pristine: Pristine | None,
 ) -> None:
     """In the child: nothing returns from here, whatever fails."""
     code = 70
@@ -138,7 +183,7 @@ def _become(
         process.set_title(request.title)
         if request.plan is not None:
             request.plan.apply()
-        code = _live(request, descriptors[1:])
+        code = _live(request, descriptors[1:], pristine)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
     except BaseException:
@@ -158,7 +203,7 @@ def _take_streams(error: int) -> None:
     os.setsid()
 
 
-def _live(request: SpawnRequest, listeners: tuple[int, ...]) -> int:
+def _live(request: SpawnRequest, listeners: tuple[int, ...], pristine: Pristine | None) -> int:
     import msgspec
 
     launch = msgspec.json.decode(request.launch, type=Launch)
@@ -170,7 +215,7 @@ def _live(request: SpawnRequest, listeners: tuple[int, ...]) -> int:
         environment = {**os.environ, "SAGONG_LAUNCH": msgspec.json.encode(launch).decode()}
         os.execvpe(request.command[0], request.command, environment)
     configure_logging()
-    return run(launch)
+    return run(launch, pristine)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ from sagong_kube.storage.watcher import Watcher, Watchers
 __all__ = ["Beside", "Store"]
 
 _PAGE = 500
-_PROGRESS_SECONDS = 10.0
+_PROGRESS_SECONDS = 60.0
 
 
 class Beside(Protocol):
