@@ -182,8 +182,7 @@ def main() -> None:
     except BlockingIOError:
         if not options.supervised:
             sys.exit(_LOCKED)
-        _replace(options.run)
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        _replace(options.run, lock)
     with open(f"{options.run}/keeper.pid", "w") as file:
         file.write(f"{os.getpid()}\n")
     process.become_subreaper()
@@ -191,8 +190,21 @@ def main() -> None:
     sys.exit(Keeper(options).run())
 
 
-def _replace(run: str) -> None:
-    """End the keeper that nobody supervises, so that one that is takes its place: none waits on it."""
+def _replace(run: str, lock: int) -> None:
+    """End the keeper that nobody supervises, so that one that is takes its place: none waits on it.
+
+    It may have been started this moment, and not have written yet who it is: then look again.
+    """
+    while True:
+        with contextlib.suppress(OSError, ValueError):
+            _end_keeper(run)
+        try:
+            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.02)
+
+
+def _end_keeper(run: str) -> None:
     with open(f"{run}/keeper.pid") as file:
         pid = int(file.read())
     with open(f"/proc/{pid}/comm") as file:

@@ -9,6 +9,7 @@ error, then the listeners. It answers `(number, pid)` with a pidfd attached, and
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import pickle
 import select
@@ -27,6 +28,7 @@ from sagong.sandbox import Plan
 
 __all__ = ["MESSAGE_LIMIT", "SpawnRequest", "Zygote", "fork_zygote", "main"]
 
+_LOG = logging.getLogger("sagong.kernel")
 MESSAGE_LIMIT = 160 << 10
 # What every plugin needs anyway: imported once here, its pages are shared by all.
 _COMMON = (
@@ -90,7 +92,11 @@ def _prepare(modules: Sequence[str]) -> Pristine | None:
     """Import modules, and what is wanted of them (`module:attribute`), and make memory shared."""
     for name in (*_COMMON, *modules):
         module, _, attribute = name.partition(":")
-        getattr(importlib.import_module(module), attribute or "__name__")
+        try:
+            getattr(importlib.import_module(module), attribute or "__name__")
+        except (ImportError, AttributeError) as error:
+            # Whoever needs it says so again when it starts; the others do without.
+            _LOG.warning("preload %s: %s", name, error)
     rehearse()
     return Pristine.make()
 
