@@ -1,0 +1,70 @@
+"""What users can name stands in the documentation, and its links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from sagong import contracts, errors
+from sagong.cli import VERBS
+from sagong.config import Config, UnitConfig
+from sagong.contract import slot_of
+from sagong.manifest import Manifest
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("examples/*/*.md")])
+
+
+def page(name: str) -> str:
+    return (ROOT / "docs/reference" / name).read_text()
+
+
+@pytest.mark.parametrize("verb", sorted(VERBS))
+def test_every_verb_is_described(verb: str) -> None:
+    assert f"\n## {verb}\n" in page("commands.md"), "run packaging/generate_reference.py"
+
+
+def test_every_method_of_every_slot_is_listed() -> None:
+    text = page("contracts.md")
+    for protocol in contracts.protocols():
+        if not protocol.__module__.startswith("sagong."):
+            continue  # a slot of the tests' own
+        spec = slot_of(protocol)
+        assert f"\n## {spec.name}/{spec.version}\n" in text
+        section = text.split(f"\n## {spec.name}/{spec.version}\n")[1].split("\n## ")[0]
+        missing = [name for name in spec.methods if f"| `{name}` |" not in section]
+        assert missing == [], f"{spec.name}: run packaging/generate_reference.py"
+
+
+def test_every_error_code_is_listed() -> None:
+    codes = {getattr(errors, n).code for n in errors.__all__ if hasattr(getattr(errors, n), "code")}
+    assert [code for code in sorted(codes) if f"| `{code}` |" not in page("errors.md")] == []
+
+
+@pytest.mark.parametrize("kind", [Config, UnitConfig])
+def test_every_setting_is_listed(kind: type[msgspec.Struct]) -> None:
+    names = [field.encode_name for field in msgspec.structs.fields(kind)]
+    assert [name for name in names if f"| `{name}` |" not in page("configuration.md")] == []
+
+
+def test_every_table_of_a_manifest_is_described() -> None:
+    names = [field.encode_name for field in msgspec.structs.fields(Manifest)]
+    text = page("manifest.md")
+    assert [name for name in names if f"[{name}" not in text] == []
+
+
+def test_every_plugin_is_listed() -> None:
+    missing = [
+        name for name in manifest.discover() if f"| `{name}` |" not in page("configuration.md")
+    ]
+    assert missing == []
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_lead_somewhere(path: Path) -> None:
+    links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", path.read_text())
+    local = [link for link in links if "://" not in link and not link.startswith("mailto:")]
+    assert [link for link in local if not (path.parent / link).exists()] == []
