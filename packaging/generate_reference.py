@@ -31,8 +31,8 @@ def main() -> None:
 def commands() -> Iterator[str]:
     """Every verb with its options."""
     yield "# Commands\n"
-    yield "`sagong [--root DIR] VERB …`. Errors go to standard error in one line: exit status 2 for what"
-    yield "was asked wrongly, 1 for what failed.\n"
+    yield "`sagong [--root DIR] VERB …`. Errors go to standard error in one line: exit status"
+    yield "2 for what was asked wrongly, 1 for what failed.\n"
     yield "| verb | what it does |\n|---|---|"
     for verb, (_, summary) in VERBS.items():
         yield f"| [`{verb}`](#{verb}) | {summary} |"
@@ -72,8 +72,8 @@ def _option(action: argparse.Action) -> Iterator[str]:
 def contract_pages() -> Iterator[str]:
     """Every slot's methods."""
     yield "# Contracts\n"
-    yield "What a slot must do. `sagong contracts --json` prints them as JSON Schema, with all messages."
-    yield "A method marked *repeatable* may be sent again after a crash.\n"
+    yield "What a slot must do. `sagong contracts --json` prints them as JSON Schema, with all"
+    yield "messages. A method marked *repeatable* may be sent again after a crash.\n"
     own = (p for p in contracts.protocols() if p.__module__.startswith("sagong."))
     for protocol in sorted(own, key=lambda p: slot_of(p).name):
         spec = slot_of(protocol)

@@ -57,10 +57,9 @@ def test_every_table_of_a_manifest_is_described() -> None:
 
 
 def test_every_plugin_is_listed() -> None:
-    missing = [
-        name for name in manifest.discover() if f"| `{name}` |" not in page("configuration.md")
-    ]
-    assert missing == []
+    own = {p.parent.name.removeprefix("sagong_") for p in ROOT.glob("*s/sagong_*/plugin.toml")}
+    text = page("configuration.md")
+    assert [name for name in sorted(own) if f"| `{name}` |" not in text] == []
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
