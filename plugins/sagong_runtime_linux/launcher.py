@@ -196,7 +196,7 @@ def _cgroup_option(hierarchy: cgroup.Hierarchy) -> str:
 
 def _reads_yes(path: str) -> bool:
     try:
-        with open(path, encoding="ascii") as file:
+        with open(path, encoding="utf-8") as file:
             return file.read().startswith("Y")
     except OSError:
         return False

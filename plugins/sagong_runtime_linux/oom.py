@@ -68,7 +68,7 @@ class OomWatch:
     def _read(self) -> int:
         for name in ("memory.oom_control", "memory.events"):
             try:
-                with open(f"{self._directory}/{name}", encoding="ascii") as file:
+                with open(f"{self._directory}/{name}", encoding="utf-8") as file:
                     fields = dict(line.split() for line in file)
             except OSError:
                 continue

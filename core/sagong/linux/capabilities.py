@@ -90,7 +90,7 @@ def names_of(mask: int) -> tuple[str, ...]:
 def last_capability() -> int:
     """The highest capability number that the running kernel knows."""
     try:
-        with open("/proc/sys/kernel/cap_last_cap", encoding="ascii") as file:
+        with open("/proc/sys/kernel/cap_last_cap", encoding="utf-8") as file:
             return int(file.read())
     except OSError:
         return len(NAMES) - 1

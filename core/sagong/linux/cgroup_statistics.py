@@ -53,7 +53,7 @@ class CgroupStatistics:
 def _text(directory: str, name: str) -> str:
     """A file's text; "" when the file or the group is gone."""
     try:
-        with open(f"{directory}/{name}", encoding="ascii", errors="replace") as file:
+        with open(f"{directory}/{name}", encoding="utf-8", errors="replace") as file:
             return file.read()
     except OSError:
         return ""

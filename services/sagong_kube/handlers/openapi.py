@@ -16,7 +16,8 @@ from sagong_kube.registry.resource import Catalogue
 
 __all__ = ["OpenApi", "Source", "builtin_documents"]
 
-_V2_PROTOBUF = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
+# Clients ask for it with an @, which no media type may have: the answer's is spelled with a dot.
+_V2_PROTOBUF = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -102,7 +103,8 @@ def _answer(ask: Ask, body: bytes, protobuf: str) -> Answer:
     found = ranges(ask.headers.get("accept", ""))
     accepted = [range_.media for range_ in found]
     takes_json = not found or any(m in (JSON, "*/*", "application/*") for m in accepted)
-    if not takes_json and protobuf not in accepted:
+    spelled = (protobuf, protobuf.replace(".v2.v1.0", ".v2@v1.0"))
+    if not takes_json and not any(form in accepted for form in spelled if form):
         raise refusal.not_acceptable((JSON, protobuf) if protobuf else (JSON,))
     if not takes_json:
         from sagong_kube.handlers.gnostic import encode

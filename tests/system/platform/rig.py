@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import subprocess
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from shutil import which
 
@@ -152,20 +153,27 @@ class Checker:
 
 
 def footprint(running: Instance) -> dict[str, list[str]]:
-    """All that containers of this instance have on the machine, to be compared."""
+    """All that containers of this instance have on the machine, to be compared.
+
+    Namespaces are kept in store, and used ones replaced by others: their names are left out.
+    """
     paths = running.paths
     nodes = paths.data / "plugins"
     return {
-        "mounts": _mounts(str(running.root)),
-        "namespaces": sorted(p.name for p in (paths.run / "netns").rglob("*") if p.is_file()),
+        "mounts": _nameless(_mounts(str(running.root))),
+        "namespaces": _nameless(p.name for p in (paths.run / "netns").iterdir()),
         "cgroups": _cgroups(paths.cgroup.strip("/")),
         "files": sorted(str(p) for p in nodes.glob("node*/containers/*")),
         "volumes": sorted(str(p) for p in nodes.glob("volume*/volumes/*")),
-        "links": sorted(
+        "links": _nameless(
             p.name for p in Path("/sys/class/net").iterdir() if p.name.startswith(paths.prefix)
         ),
         "rules": _elements(paths.prefix),
     }
+
+
+def _nameless(names: Iterable[str]) -> list[str]:
+    return sorted(re.sub(r"[0-9a-f]{10,}", "#", name) for name in names)
 
 
 def _mounts(root: str) -> list[str]:
