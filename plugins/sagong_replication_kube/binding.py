@@ -19,7 +19,8 @@ __all__ = ["CLAIMS", "VOLUMES", "reconcile_claim", "reconcile_volume"]
 CLAIMS: Final = "v1/persistentvolumeclaims"
 VOLUMES: Final = "v1/persistentvolumes"
 CLASSES: Final = "storage.k8s.io/v1/storageclasses"
-OURS: Final = "local.sagong.io"
+# `NAME.sagong.io` is the instance NAME of slot `volume`, `local` its default one.
+_DOMAIN: Final = ".sagong.io"
 _COMPLETED: Final = "pv.kubernetes.io/bind-completed"
 _BY_CONTROLLER: Final = "pv.kubernetes.io/bound-by-controller"
 _PROVISIONED_BY: Final = "pv.kubernetes.io/provisioned-by"
@@ -133,13 +134,18 @@ def _seek(work: Work, item: Item, document: Document) -> None:
     suiting = _suiting(work, item, document) if not waits else []
     if suiting:
         _bind(work, item, document, suiting[0], suiting[0].document())
-    elif kind.get("provisioner") == OURS:
+    elif _ours(kind.get("provisioner", "")):
         _provision(work, item, document, kind, node)
     elif kind.get("provisioner") and item.annotations.get(_PROVISIONER) != kind["provisioner"]:
         annotations = {_PROVISIONER: kind["provisioner"]}
         work.patch(item, {"metadata": {"annotations": annotations}})
         said = f"Waiting for a volume to be created by the external provisioner '{kind['provisioner']}'"
         work.event(item, "Normal", "ExternalProvisioning", said)
+
+
+def _ours(provisioner: str) -> bool:
+    """`local.sagong.io`, or with the name of another instance of slot `volume`."""
+    return provisioner.endswith(_DOMAIN)
 
 
 def _free(work: Work, item: Item) -> Iterable[Item]:
@@ -185,7 +191,7 @@ def _provision(work: Work, item: Item, document: Document, kind: Document, node:
     volume: Document = {
         "apiVersion": "v1",
         "kind": "PersistentVolume",
-        "metadata": {"name": name, "annotations": {_PROVISIONED_BY: OURS}},
+        "metadata": {"name": name, "annotations": {_PROVISIONED_BY: kind["provisioner"]}},
         "spec": {
             "capacity": {"storage": spec["resources"]["requests"]["storage"]},
             "accessModes": spec.get("accessModes") or [],
@@ -195,7 +201,7 @@ def _provision(work: Work, item: Item, document: Document, kind: Document, node:
             "volumeMode": spec.get("volumeMode") or "Filesystem",
             # An empty option: a plain directory, made when it is missing.
             "csi": {
-                "driver": OURS,
+                "driver": kind["provisioner"],
                 "volumeHandle": name,
                 "volumeAttributes": {"o": "", **(kind.get("parameters") or {})},
             },
@@ -234,7 +240,7 @@ def reconcile_volume(work: Work, item: Item) -> None:
         status["phase"] = "Bound" if named else status.get("phase", "Pending")
     else:
         status["phase"] = "Released"
-        ours = item.annotations.get(_PROVISIONED_BY) == OURS
+        ours = _ours(item.annotations.get(_PROVISIONED_BY, ""))
         if ours and document["spec"].get("persistentVolumeReclaimPolicy") == "Delete":
             work.delete(item)
     work.status(item, status)

@@ -10,15 +10,17 @@ from sagong.host import Host
 from sagong.scheduling.decision import answer
 from sagong.scheduling.dispatch import Dispatch
 from sagong.scheduling.hooks import filters
+from sagong.scheduling.naming import names_of
 from sagong_scheduler_binpack.decider import BinpackDecider
 
 __all__ = ["Configuration", "SchedulerBinpack"]
 
 
 class Configuration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`scheduler_names`: the values of a pod's spec.schedulerName that it serves."""
+    """`scheduler_names`: the values of a pod's spec.schedulerName that it serves; by default its
+    instance's name."""
 
-    scheduler_names: tuple[str, ...] = ("default-scheduler",)
+    scheduler_names: tuple[str, ...] = ()
 
 
 class SchedulerBinpack:
@@ -34,7 +36,7 @@ class SchedulerBinpack:
         dispatch = Dispatch(
             self._host.use(Objects),
             BinpackDecider(),
-            names=self._configuration.scheduler_names,
+            names=names_of(self._host, self._configuration.scheduler_names),
             log=self._host.log,
             filters=self._filters,
         )

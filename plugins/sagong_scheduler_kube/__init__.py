@@ -10,6 +10,7 @@ from sagong.host import Host
 from sagong.scheduling.decision import answer
 from sagong.scheduling.dispatch import Dispatch
 from sagong.scheduling.hooks import filters
+from sagong.scheduling.naming import names_of
 from sagong_scheduler_kube.decider import KubeDecider
 
 __all__ = ["Configuration", "SchedulerKube"]
@@ -18,11 +19,12 @@ __all__ = ["Configuration", "SchedulerKube"]
 class Configuration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`percentage_of_nodes_to_score` as upstream's; 0: a hundred feasible nodes are enough.
 
-    `scheduler_names`: the values of a pod's spec.schedulerName that it serves.
+    `scheduler_names`: the values of a pod's spec.schedulerName that it serves; by default its
+    instance's name.
     """
 
     percentage_of_nodes_to_score: int = 0
-    scheduler_names: tuple[str, ...] = ("default-scheduler",)
+    scheduler_names: tuple[str, ...] = ()
 
 
 class SchedulerKube:
@@ -39,7 +41,7 @@ class SchedulerKube:
         dispatch = Dispatch(
             self._host.use(Objects),
             decider,
-            names=self._configuration.scheduler_names,
+            names=names_of(self._host, self._configuration.scheduler_names),
             log=self._host.log,
             filters=self._filters,
             budgets=decider.budgets,

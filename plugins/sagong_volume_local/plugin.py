@@ -43,7 +43,7 @@ from sagong_volume_local.settings import Settings
 
 __all__ = ["VolumeLocal"]
 
-_PIN = "volume-"
+_PIN = "volume"
 _SANDBOX_FLAGS = mounts.MOUNT_ATTR_NOSUID | mounts.MOUNT_ATTR_NODEV | mounts.MOUNT_ATTR_NOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -55,7 +55,10 @@ class VolumeLocal:
         self._host = host
         self._settings = host.config(Settings)
         self._catalog = Catalog(host.data)
+        # A second instance is a driver of its own name, and keeps its pins apart.
+        self._drivers = ("local", host.instance) if host.instance else ("local",)
         self._pins = host.root / "mounts"
+        self._prefix = f"{_PIN}@{host.instance}-" if host.instance else f"{_PIN}-"
         self._layers = str(host.data.parent)
         self._locks: dict[str, asyncio.Lock] = {}
 
@@ -79,7 +82,7 @@ class VolumeLocal:
             wanted |= {publication.pin for publication in record.publications}
             if record.publications:
                 wanted.add(str(self._mount_pin(record.volume.name)))
-        for pin in self._pins.glob(f"{_PIN}*"):
+        for pin in self._pins.glob(f"{self._prefix}*"):
             if str(pin) not in wanted:
                 _unpin(pin)
         return left
@@ -96,8 +99,10 @@ class VolumeLocal:
     async def create(self, volume: Volume) -> Volume:
         """Make a volume."""
         check_name(volume.name)
-        if volume.driver != "local":
-            raise InvalidArgument(f"volume driver {volume.driver!r} is not known here; use local")
+        if volume.driver not in self._drivers:
+            raise InvalidArgument(
+                f"volume driver {volume.driver!r} is not known here; use {self._drivers[-1]}"
+            )
         backing, limit = backing_of(volume), limited(volume)
         async with self._alone(volume.name):
             known = self._catalog.find(volume.name)
@@ -148,7 +153,7 @@ class VolumeLocal:
                 return self._catalog.content(name)
 
     def _mount_pin(self, name: str) -> Path:
-        return self._pins / f"{_PIN}{_mark(name)}"
+        return self._pins / f"{self._prefix}{_mark(name)}"
 
     async def delete(self, volume: VolumeRef) -> None:
         """Delete with content."""
@@ -296,7 +301,7 @@ class VolumeLocal:
             root = os.open(place, _DIRECTORY)
         except OSError as error:
             raise FailedPrecondition(f"subpath {shown}: {error.strerror}: {place}") from None
-        pin = self._pins / f"{_PIN}{_mark(record.volume.name, request.owner, *parts)}"
+        pin = self._pins / f"{self._prefix}{_mark(record.volume.name, request.owner, *parts)}"
         try:
             inner = open_inside(root, parts, shown)
             try:

@@ -305,6 +305,7 @@ async def _lookup(engine: Engine, body: CreateBody, host: HostConfig) -> Lookup:
         links=await _links(engine, host) if _on_default(host, by_name) else (),
         exposed=tuple(exposed),
         published=frozenset(published),
+        runtimes=(await engine.node.runtimes()).names if host.runtime else (),
         gateway=bridge.subnets[0].gateway if bridge and bridge.subnets else "",
         machine=os.uname().nodename,
     )

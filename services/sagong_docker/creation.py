@@ -41,6 +41,7 @@ class Lookup:
     links: tuple[tuple[str, str], ...] = ()
     exposed: tuple[str, ...] = ()
     published: frozenset[tuple[int, str]] = frozenset()
+    runtimes: tuple[str, ...] = ()
     gateway: str = ""
     machine: str = ""
 
@@ -56,18 +57,18 @@ class Wish:
 def translate(id: str, name: str, body: CreateBody, settings: Settings, lookup: Lookup) -> Wish:
     """The whole of it."""
     host = body.host_config or HostConfig()
-    _check(body, host, settings)
+    _check(body, host, settings, lookup)
     return Wish(
         _sandbox(id, name, body, host, lookup), _container(id, name, body, host, settings, lookup)
     )
 
 
-def _check(body: CreateBody, host: HostConfig, settings: Settings) -> None:
+def _check(body: CreateBody, host: HostConfig, settings: Settings, lookup: Lookup) -> None:
     if not body.image:
         raise InvalidArgument("no image specified: Image must not be empty")
     if body.hostname and (len(body.hostname) > 63 or not _HOSTNAME.match(body.hostname)):
         raise InvalidArgument(f"invalid hostname format: {body.hostname}")
-    if host.runtime and host.runtime not in settings.runtimes:
+    if host.runtime and host.runtime not in (*settings.runtimes, *lookup.runtimes):
         raise InvalidArgument(f"unknown or invalid runtime name: {host.runtime}")
     if host.device_requests:
         driver = host.device_requests[0].get("Driver") or ""
@@ -168,6 +169,7 @@ def _container(
         remove=host.auto_remove,
         health=_health(body.healthcheck),
         log=_log(host, settings),
+        runtime=(host.runtime or "") if host.runtime in lookup.runtimes else "",
         labels=tuple((body.labels or {}).items()),
     )
 

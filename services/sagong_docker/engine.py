@@ -18,7 +18,7 @@ from sagong.contracts.node import (
     Ref,
 )
 from sagong.contracts.state import State
-from sagong.contracts.volume import Volumes
+from sagong.drivers import EveryVolume
 from sagong.errors import InvalidArgument, NotFound, SagongError, Unavailable
 from sagong.host import Host
 from sagong_docker.catalog import Catalog
@@ -43,7 +43,7 @@ class Engine:
         self.node: Node = host.use(Node)
         self.images: Images = host.use(Images)
         self.network: Networks = host.use(Networks)
-        self.volumes: Volumes = host.use(Volumes)
+        self.volumes = EveryVolume(host)
         self.metrics: Metrics = host.use(Metrics)
         self.catalog = Catalog(host.use(State, "local"))
         self.history = History(settings.history)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sagong.contracts.image import ImageQuery
-from sagong.contracts.node import ContainerStatus, StatusState
+from sagong.contracts.node import ContainerStatus, RuntimeList, StatusState
 from sagong.contracts.volume import Volume, VolumeRef
 from sagong.errors import InvalidArgument, SagongError
 from sagong.http import Response
@@ -120,8 +120,11 @@ def _built() -> float:
 
 async def info(engine: Engine, ask: Ask) -> Response:
     """`docker info`."""
-    statuses, images, machine = await asyncio.gather(
-        engine.statuses(), engine.images.list(ImageQuery(all=True)), engine.metrics.machine()
+    statuses, images, machine, runtimes = await asyncio.gather(
+        engine.statuses(),
+        engine.images.list(ImageQuery(all=True)),
+        engine.metrics.machine(),
+        engine.node.runtimes(),
     )
     states = Counter(_counted(s) for s in statuses)
     view: dict[str, Any] = {
@@ -144,6 +147,8 @@ async def info(engine: Engine, ask: Ask) -> Response:
         **_FIXED,
         **_kernel_facts(),
         **_configured(engine.settings),
+        **_runtimes(engine.settings, runtimes),
+        "Plugins": {**_FIXED["Plugins"], "Volume": list(engine.volumes.drivers)},
     }
     return answer(view)
 
@@ -156,13 +161,20 @@ def _configured(settings: Settings) -> dict[str, Any]:
         "Labels": list(settings.labels),
         "LoggingDriver": settings.log_driver,
         "DockerRootDir": settings.root,
-        "Runtimes": {name: {"path": name} for name in settings.runtimes},
-        "DefaultRuntime": settings.runtimes[0] if settings.runtimes else "",
         "RegistryConfig": {
             "InsecureRegistryCIDRs": ["127.0.0.0/8", "::1/128"],
             "IndexConfigs": {"docker.io": _registry("docker.io", secure=True), **insecure},
             "Mirrors": list(settings.registry_mirrors),
         },
+    }
+
+
+def _runtimes(settings: Settings, found: RuntimeList) -> dict[str, Any]:
+    """What `--runtime` may say: the names of the default one, and those of the other instances."""
+    names = dict.fromkeys((*settings.runtimes, *filter(None, found.names)))
+    return {
+        "Runtimes": {name: {"path": name} for name in names},
+        "DefaultRuntime": settings.runtimes[0] if settings.runtimes else "",
     }
 
 

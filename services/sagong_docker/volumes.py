@@ -119,6 +119,8 @@ async def create(engine: Engine, ask: Ask) -> Response:
         made = await engine.volumes.create(wanted)
     except AlreadyExists:
         made = await _existing(engine, wanted)
+    except NotFound as error:
+        raise NotFound(f"create {wanted.name}: {error.message}") from None
     else:
         engine.history.note("volume", "create", made.name, {"driver": made.driver})
     return answer(volume_view(made), 201)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sagong.contracts.node import ExecRef, ExecSpec, ExecState
-from sagong.contracts.runtime import ExecRequest, ExecStatus, Process, Runtime
+from sagong.contracts.runtime import ExecRequest, ExecStatus, Process
 from sagong.errors import NotFound
 from sagong_node import defaults
 from sagong_node.command import merge_environment
@@ -18,8 +18,7 @@ __all__ = ["Execution"]
 class Execution:
     """Starts processes by the container's own environment, user and rights."""
 
-    def __init__(self, runtime: Runtime, lifecycle: Lifecycle, registry: Registry) -> None:
-        self._runtime = runtime
+    def __init__(self, lifecycle: Lifecycle, registry: Registry) -> None:
         self._life = lifecycle
         self._registry = registry
 
@@ -28,7 +27,7 @@ class Execution:
         record.exec_ids = (*record.exec_ids, spec.exec_id)[-64:]
         command = " ".join(spec.args)
         self._life.note(record, f"exec_create: {command}", execID=spec.exec_id)
-        status = await self._runtime.exec(
+        status = await self._life.runtimes.of(record).exec(
             ExecRequest(
                 id=spec.id,
                 exec_id=spec.exec_id,
@@ -42,7 +41,7 @@ class Execution:
     async def state(self, ref: ExecRef) -> ExecState:
         """How it fares; NotFound in Docker's words."""
         try:
-            status = await self._runtime.exec_status(
+            status = await self._life.runtimes.of(self._life.container(ref.id)).exec_status(
                 ExecRequest(id=ref.id, exec_id=ref.exec_id, process=Process(args=()))
             )
         except NotFound:

@@ -17,8 +17,8 @@ from sagong.contracts.volume import (
     UnpublishRequest,
     Volume,
     VolumeRef,
-    Volumes,
 )
+from sagong.drivers import EveryVolume
 from sagong.errors import FailedPrecondition, InvalidArgument, NotFound
 from sagong.host import Host
 from sagong_node import hostfiles, mounts
@@ -38,7 +38,7 @@ class Ground:
     def __init__(self, host: Host, registry: Registry) -> None:
         self._images = host.use(Images)
         self._networks = host.use(Networks)
-        self._volumes = host.use(Volumes)
+        self._volumes = EveryVolume(host)
         self._registry = registry
         self._directory = host.data / "containers"
 

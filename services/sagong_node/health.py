@@ -7,7 +7,7 @@ import time
 import uuid
 
 from sagong.contracts.node import HealthSpec, HealthState, StatusState
-from sagong.contracts.runtime import ExecRequest, Process, Runtime
+from sagong.contracts.runtime import ExecRequest, Process
 from sagong.errors import SagongError
 from sagong.frames import Frame, FrameReader
 from sagong.host import Host
@@ -45,7 +45,6 @@ class Health:
         self._host = host
         self._registry = registry
         self._lifecycle = lifecycle
-        self._runtime = host.use(Runtime)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         lifecycle.started.append(self.begin)
 
@@ -102,7 +101,7 @@ class Health:
             args = ["/bin/sh", "-c", *args]
         process = Process(args=tuple(args), env=record.env, cwd=record.cwd)
         request = ExecRequest(id=record.spec.id, exec_id=uuid.uuid4().hex, process=process)
-        status = await self._runtime.exec(request)
+        status = await self._lifecycle.runtimes.of(record).exec(request)
         if status.stream is None:
             return status.code, ""
         reader, writer = await asyncio.open_unix_connection(status.stream.path)

@@ -14,7 +14,6 @@ from sagong.contracts.runtime import (
     ContainerRef,
     ContainerState,
     Exited,
-    Runtime,
     SignalRequest,
 )
 from sagong.errors import (
@@ -32,6 +31,7 @@ from sagong_node.ground import Ground
 from sagong_node.journal import Journal
 from sagong_node.records import ContainerRecord, SandboxRecord
 from sagong_node.registry import Registry
+from sagong_node.runtimes import Runtimes
 
 __all__ = ["Lifecycle"]
 
@@ -52,7 +52,7 @@ class Lifecycle:
         self._registry = registry
         self._ground = ground
         self._journal = journal
-        self._runtime = host.use(Runtime)
+        self.runtimes = Runtimes(host)
         self._metrics = host.use(Metrics)
         self._locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._restarts: dict[str, asyncio.Task[None]] = {}
@@ -98,7 +98,7 @@ class Lifecycle:
         if not record.alive:
             return
         if record.state is StatusState.PAUSED:
-            await self._runtime.resume(ContainerRef(id=id_))
+            await self.runtimes.of(record).resume(ContainerRef(id=id_))
         image = record.image.config.stop_signal if record.image else ""
         number = signals.number(signal or record.spec.stop_signal or image or "SIGTERM")
         bound = record.spec.stop_timeout if seconds is None else seconds
@@ -111,7 +111,8 @@ class Lifecycle:
     async def signal(self, record: ContainerRecord, number: int) -> None:
         """Send a signal; one that has just ended is no error."""
         try:
-            await self._runtime.signal(SignalRequest(id=record.spec.id, signal=number))
+            runtime = self.runtimes.of(record)
+            await runtime.signal(SignalRequest(id=record.spec.id, signal=number))
         except NotFound:
             return
         self.note(record, "kill", signal=str(number))
@@ -155,13 +156,14 @@ class Lifecycle:
                 return
             await self._finish(record, exited)
 
-    async def reconcile(self) -> None:
-        """Hold the records against what the runtime knows; used at start and after missed events."""
+    async def reconcile(self, runtime: str) -> None:
+        """Hold the records against what their runtime knows; at start and after missed events."""
         # Judged are runs that were known before the list was asked for: later ones aren't in it.
         before = {id_: r.run for id_, r in self._registry.containers.items()}
-        known = {c.id: c for c in (await self._runtime.list()).containers}
+        holder = self.runtimes.named(runtime)
+        known = {c.id: c for c in (await holder.list()).containers}
         for record in list(self._registry.containers.values()):
-            if before.get(record.spec.id) != record.run:
+            if before.get(record.spec.id) != record.run or self.runtimes.holder(record) != runtime:
                 continue
             found = known.get(record.spec.id)
             if record.alive and (found is None or found.state is ContainerState.EXITED):
@@ -174,7 +176,7 @@ class Lifecycle:
             elif record.state is StatusState.EXITED and record.spec.remove:
                 await self._resume_removal(record.spec.id)
         for id_ in set(known) - set(self._registry.containers):
-            await self._runtime.remove(ContainerRef(id=id_))
+            await holder.remove(ContainerRef(id=id_))
 
     def begin_boot(self) -> None:
         """The machine has started: no namespace of before is left, and everything is dead.
@@ -220,7 +222,7 @@ class Lifecycle:
             merged = command_of(record.spec, site)
             record.args, record.env, record.cwd = merged.args, spec.process.env, merged.cwd
             await self._forget_last(record)
-            container = await self._runtime.run(spec)
+            container = await self.runtimes.of(record).run(spec)
         except BaseExceptionGroup as group:
             error = first_error(group)
             await self._failed(record, sandbox, error)
@@ -235,7 +237,7 @@ class Lifecycle:
 
     async def _forget_last(self, record: ContainerRecord) -> None:
         if record.run:
-            await self._runtime.remove(ContainerRef(id=record.spec.id))
+            await self.runtimes.of(record).remove(ContainerRef(id=record.spec.id))
 
     def _running(self, record: ContainerRecord, container: Container) -> None:
         record.run, record.pid = container.run, container.pid
@@ -325,7 +327,7 @@ class Lifecycle:
         # The runtime forgets the exit code: before that it must be in the record.
         await self._registry.kept(record, _DURABLE)
         record.state = StatusState.REMOVING
-        await self._runtime.remove(ContainerRef(id=id_))
+        await self.runtimes.of(record).remove(ContainerRef(id=id_))
         sandbox = self._registry.sandboxes.get(record.spec.sandbox)
         work = [self._ground.remove(record, volumes=volumes)]
         if sandbox is not None and not sandbox.spec.explicit:

@@ -9,6 +9,7 @@ from sagong.contracts.metrics import Metrics, Sample
 from sagong.contracts.runtime import Exited, Runtime
 from sagong.contracts.state import State
 from sagong.errors import SagongError
+from sagong.hearing import hear_every
 from sagong.host import Host
 from sagong_node.ground import Ground
 from sagong_node.health import Health
@@ -82,15 +83,15 @@ class Node:
         await self._streams.stop()
 
     async def _hear_exits(self) -> None:
-        async for event in self._host.hear(Runtime, Exited):
+        async for name, event in hear_every(self._host, Runtime, Exited):
             if event is None:
-                await self._reconcile()
+                await self._reconcile(name)
             else:
                 self._host.spawn(self._life.finish(event), f"finish {event.id[:12]}")
 
-    async def _reconcile(self) -> None:
+    async def _reconcile(self, runtime: str) -> None:
         try:
-            await self._life.reconcile()
+            await self._life.reconcile(runtime)
         except SagongError as error:
             self._host.log.warning("can't read the runtime's containers: %s", error)
 

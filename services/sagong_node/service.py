@@ -26,6 +26,7 @@ from sagong.contracts.node import (
     Ref,
     RemoveRequest,
     ResizeSpec,
+    RuntimeList,
     SandboxSpec,
     SandboxStatus,
     StartRequest,
@@ -41,7 +42,6 @@ from sagong.contracts.runtime import (
     AttachRequest,
     ContainerRef,
     ResizeRequest,
-    Runtime,
     UpdateRequest,
 )
 from sagong.contracts.streams import Address
@@ -78,11 +78,10 @@ class NodeService:
     ) -> None:
         self._registry = registry
         self._images = host.use(Images)
-        self._runtime = host.use(Runtime)
         self._networks = host.use(Networks)
         self._ground = ground
         self._life = life
-        self._execution = Execution(self._runtime, life, registry)
+        self._execution = Execution(life, registry)
         self._streams = streams
 
     async def start(self, request: StartRequest) -> ContainerStatus:
@@ -165,14 +164,16 @@ class NodeService:
         """Make a container; its root filesystem is there from now on."""
         known = self._registry.containers.get(spec.id)
         if known is not None:
-            if known.spec != spec:
+            if msgspec.structs.replace(known.spec, runtime=spec.runtime) != spec:
                 raise AlreadyExists(f"container {spec.id} exists with another specification")
             return self._status(known)
         self._life.sandbox(spec.sandbox)
+        instance = self._life.runtimes.instance(spec.runtime)
         mounts.check(spec.mounts)
         defaults.capabilities(
             spec.add_capabilities, spec.drop_capabilities, privileged=spec.privileged
         )
+        spec = msgspec.structs.replace(spec, runtime=instance)
         record = ContainerRecord(spec=spec, created_at=time.time())
         record.image = await self._images.inspect(ImageRef(reference=spec.image))
         await self._ground.prepare(record)
@@ -198,7 +199,7 @@ class NodeService:
         record = self._running(ref.id)
         if record.state is StatusState.PAUSED:
             raise FailedPrecondition(f"Container {ref.id} is already paused")
-        await self._runtime.pause(ContainerRef(id=ref.id))
+        await self._life.runtimes.of(record).pause(ContainerRef(id=ref.id))
         record.state = StatusState.PAUSED
         self._registry.keep(record)
         self._life.note(record, "pause")
@@ -208,7 +209,7 @@ class NodeService:
         record = self._life.container(ref.id)
         if record.state is not StatusState.PAUSED:
             raise FailedPrecondition(f"Container {ref.id} is not paused")
-        await self._runtime.resume(ContainerRef(id=ref.id))
+        await self._life.runtimes.of(record).resume(ContainerRef(id=ref.id))
         record.state = StatusState.RUNNING
         self._registry.keep(record)
         self._life.note(record, "unpause")
@@ -219,7 +220,8 @@ class NodeService:
         changed = record.spec
         if spec.limits is not None:
             if record.alive:
-                await self._runtime.update(UpdateRequest(id=spec.id, limits=spec.limits))
+                runtime = self._life.runtimes.of(record)
+                await runtime.update(UpdateRequest(id=spec.id, limits=spec.limits))
             given = {
                 name: value
                 for name in spec.limits.__struct_fields__
@@ -256,6 +258,10 @@ class NodeService:
             )
         )
 
+    def runtimes(self) -> RuntimeList:
+        """The runtimes there are."""
+        return RuntimeList(names=self._life.runtimes.names)
+
     async def exec(self, spec: ExecSpec) -> ExecState:
         """Start a process in a running container."""
         return await self._execution.start(self._running(spec.id), spec)
@@ -267,7 +273,7 @@ class NodeService:
     async def attach(self, spec: AttachSpec) -> Address:
         """Streams of a running container."""
         record = self._running(spec.id)
-        address = await self._runtime.attach(
+        address = await self._life.runtimes.of(record).attach(
             AttachRequest(id=spec.id, stdin=spec.stdin, replay=spec.replay)
         )
         self._life.note(record, "attach")
@@ -276,7 +282,7 @@ class NodeService:
     async def resize(self, spec: ResizeSpec) -> None:
         """Resize a terminal."""
         record = self._running(spec.id)
-        await self._runtime.resize(
+        await self._life.runtimes.of(record).resize(
             ResizeRequest(id=spec.id, exec_id=spec.exec_id, rows=spec.rows, columns=spec.columns)
         )
         self._life.note(record, "resize", height=str(spec.rows), width=str(spec.columns))
@@ -317,8 +323,8 @@ class NodeService:
 
     async def top(self, ref: Ref) -> TopResult:
         """Processes of a container."""
-        self._running(ref.id)
-        found = await self._runtime.processes(ContainerRef(id=ref.id))
+        record = self._running(ref.id)
+        found = await self._life.runtimes.of(record).processes(ContainerRef(id=ref.id))
         return TopResult(processes=tuple(map(shown_process, found.facts)))
 
     def dial(self, request: DialRequest) -> Address:

@@ -54,6 +54,7 @@ __all__ = [
     "RemoveRequest",
     "ResizeSpec",
     "RestartPolicy",
+    "RuntimeList",
     "SandboxSpec",
     "SandboxStatus",
     "StartRequest",
@@ -75,6 +76,7 @@ class SandboxSpec(Message):
     network from creation to removal; others join when a container starts and leave when it ends.
     `dns`, `search`, `dns_options`: resolv.conf; empty takes the network's or the machine's.
     `hosts` are further lines (address, names) of /etc/hosts. `group` names the runtime group.
+    `runtime` is the one that a pod's containers run in.
     """
 
     id: str
@@ -85,6 +87,7 @@ class SandboxSpec(Message):
     share_with: str = ""
     explicit: bool = False
     group: str = ""
+    runtime: str = ""
     share_pid: bool = False
     cgroup_parent: str = ""
     dns: tuple[str, ...] = ()
@@ -173,6 +176,7 @@ class ContainerSpec(Message):
 
     `name` is for people and logs. `add_capabilities`/`drop_capabilities` change Docker's default
     set ("ALL" is known). Namespace modes are "new", "host", "group" or "container:ID".
+    `runtime` names an instance of slot runtime ("" or runc: the default one).
     `masked_paths`/`readonly_paths` None mean Docker's defaults. `remove` deletes it when it ends.
     """
 
@@ -291,6 +295,12 @@ class StatusList(Message):
     """Containers in order of creation."""
 
     containers: tuple[ContainerStatus, ...] = ()
+
+
+class RuntimeList(Message):
+    """Names of the runtimes there are; "" is the default one."""
+
+    names: tuple[str, ...]
 
 
 class StartRequest(Message):
@@ -554,6 +564,11 @@ class Node(Protocol):
     @method(idempotent=True)
     async def list(self, query: NodeQuery) -> StatusList:
         """All containers."""
+        ...
+
+    @method(idempotent=True)
+    async def runtimes(self) -> RuntimeList:
+        """The runtimes that a container can be made for."""
         ...
 
     @method(idempotent=True, raises=(NotFound, FailedPrecondition, InvalidArgument))

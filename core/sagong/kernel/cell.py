@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -234,8 +235,12 @@ class Cells:
         self.reach.forget(unit.name, generation)
 
     def forget_unit(self, unit: Unit) -> None:
-        """Take away what callers saw of a unit that is no more; its data stays."""
-        shutil.rmtree(self.slot_directory(unit), ignore_errors=True)
+        """Take away where a unit was called that is no more. What it has made stays, as its data."""
+        directory = self.slot_directory(unit)
+        shutil.rmtree(directory / "bus", ignore_errors=True)
+        for empty in (self.run_directory(unit), directory / "run", directory):
+            with contextlib.suppress(OSError):
+                empty.rmdir()
 
     def _cgroup(self, unit: Unit, generation: int) -> str:
         return f"{self._paths.cgroup}-plugins/{unit.name}.{generation}"

@@ -16,7 +16,6 @@ from sagong.scheduling.volumes import SELECTED_NODE, Binding
 __all__ = ["bind", "claim_writes", "refusal_writes", "sacrifice_writes"]
 
 PODS: Final = "v1/pods"
-REPORTER: Final = "default-scheduler"
 _ENCODER: Final = msgspec.json.Encoder()
 
 
@@ -46,7 +45,7 @@ def refusal_writes(pod: Pod, body: bytes, decision: Decision, now: float) -> Ite
 
 def sacrifice_writes(pod: Pod, victim: Pod, body: bytes, node: str, now: float) -> Iterator[Write]:
     """Let a victim end: say why, then delete it with its own grace."""
-    said = f"{REPORTER}: preempting to accommodate a higher priority pod"
+    said = f"{pod.scheduler}: preempting to accommodate a higher priority pod"
     condition = _condition("DisruptionTarget", "True", "PreemptionByScheduler", said, now)
     patch = _status_patch(body, condition, "") if body else None
     if patch is not None:
@@ -59,7 +58,7 @@ def sacrifice_writes(pod: Pod, victim: Pod, body: bytes, node: str, now: float) 
         uid=victim.uid,
     )
     note = f"Preempted by pod {pod.uid} on node {node}"
-    yield event(victim, "Normal", "Preempted", note, "Preempting", now)
+    yield event(victim, "Normal", "Preempted", note, "Preempting", now, by=pod.scheduler)
 
 
 def claim_writes(bindings: Iterable[Binding], node: str) -> Iterator[Write]:
@@ -88,7 +87,9 @@ def claim_writes(bindings: Iterable[Binding], node: str) -> Iterator[Write]:
             )
 
 
-def event(pod: Pod, kind: str, reason: str, said: str, action: str, now: float) -> Write:
+def event(
+    pod: Pod, kind: str, reason: str, said: str, action: str, now: float, *, by: str = ""
+) -> Write:
     """An event about a pod, as kubectl describe shows it."""
     stamp = time_text(now)
     name = f"{pod.name[:230]}.{int(now * 1e9):x}"
@@ -107,8 +108,8 @@ def event(pod: Pod, kind: str, reason: str, said: str, action: str, now: float) 
         "reason": reason,
         "message": said[:1024],
         "action": action,
-        "source": {"component": REPORTER},
-        "reportingComponent": REPORTER,
+        "source": {"component": by or pod.scheduler},
+        "reportingComponent": by or pod.scheduler,
         "firstTimestamp": stamp,
         "lastTimestamp": stamp,
         "count": 1,

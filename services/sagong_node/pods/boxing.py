@@ -33,7 +33,9 @@ def hostname_of(pod: Pod, settings: PodSettings) -> tuple[str, str]:
     return name, domain
 
 
-def sandbox_spec(pod: Pod, settings: PodSettings, *, network: str, generation: int) -> SandboxSpec:
+def sandbox_spec(
+    pod: Pod, settings: PodSettings, *, network: str, generation: int, runtime: str = ""
+) -> SandboxSpec:
     """The sandbox; containers of the group share ipc and uts, and pid when the pod says so."""
     id_ = sandbox_id(pod.metadata.uid, generation)
     hostname, domain = hostname_of(pod, settings)
@@ -46,6 +48,7 @@ def sandbox_spec(pod: Pod, settings: PodSettings, *, network: str, generation: i
         network=_join(pod, id_, network),
         explicit=True,
         group=metadata.uid,
+        runtime=runtime,
         share_pid=bool(pod.spec.share_process_namespace),
         cgroup_parent=cgroup_parent(pod, settings.cgroup_parent),
         hosts=tuple((alias.ip, " ".join(alias.hostnames)) for alias in pod.spec.host_aliases),

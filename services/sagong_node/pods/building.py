@@ -43,6 +43,7 @@ class Site:
     seccomp: str
     memory: int
     target: str = ""
+    runtime: str = ""
 
 
 def container_spec(pod: Pod, container: AnyContainer, origin: Origin, site: Site) -> ContainerSpec:
@@ -81,6 +82,7 @@ def container_spec(pod: Pod, container: AnyContainer, origin: Origin, site: Site
         log=LogSpec(
             driver="cri", path=str(site.log), max_size=site.log_size, max_files=site.log_files
         ),
+        runtime=site.runtime,
         labels=labels(origin),
     )
 

@@ -98,8 +98,8 @@ def bound(volume: PersistentVolume, path: str) -> Lent:
 
 
 def attributes_of(driver: str) -> str:
-    """The name by which slot `volume` knows a CSI driver; its own local one is plain."""
-    return "local" if driver in ("local", "local.sagong.io") else driver
+    """The name by which slot `volume` knows a CSI driver; instances of its own have plain ones."""
+    return driver.removesuffix(".sagong.io")
 
 
 def nfs(name: str, server: str, path: str, *, readonly: bool) -> Lent:

@@ -15,7 +15,7 @@ from sagong.contracts.image import Images
 from sagong.contracts.network import Network, Networks, Subnet
 from sagong.contracts.node import StopRequest
 from sagong.contracts.objects import Objects, ObjectWatch
-from sagong.contracts.volume import Volumes
+from sagong.drivers import EveryVolume
 from sagong.errors import AlreadyExists, SagongError
 from sagong.following import follow
 from sagong.host import Host
@@ -68,7 +68,7 @@ class Kubelet:
         self._host = host
         self._registry = registry
         self._networks = host.use(Networks)
-        self._volumes = host.use(Volumes)
+        self._volumes = EveryVolume(host)
         self._workers: dict[str, PodWorker] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._done: set[str] = set()

@@ -242,6 +242,7 @@ class Starter:
             seccomp=self._seccomp(pod, container),
             memory=around.memory,
             target=self._target(pod, container),
+            runtime=around.registry.sandboxes[place.sandbox].spec.runtime,
         )
 
     def _seccomp(self, pod: Pod, container: AnyContainer) -> str:

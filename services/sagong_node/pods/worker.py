@@ -30,6 +30,7 @@ from sagong_node.pods.pulling import Missing
 from sagong_node.pods.removal import remove_pod
 from sagong_node.pods.reporting import Reporter
 from sagong_node.pods.resources import limits_of, resized
+from sagong_node.pods.runtime_class import runtime_of
 from sagong_node.pods.starter import Place, Refused, Starter
 from sagong_node.pods.status import Picture, phase_of, pod_status, ready_names
 from sagong_node.pods.surroundings import Surroundings
@@ -299,7 +300,13 @@ class PodWorker:
         generation = 0
         if self._box is not None:
             generation = int(dict(self._box.spec.labels).get("io.sagong.sandbox.generation", "0"))
-        spec = sandbox_spec(pod, around.settings, network=around.network, generation=generation)
+        spec = sandbox_spec(
+            pod,
+            around.settings,
+            network=around.network,
+            generation=generation,
+            runtime=await runtime_of(pod, around.objects, around.life.runtimes),
+        )
         if self._box is not None:
             spec = self._box.spec
         await around.node.create_sandbox(spec)

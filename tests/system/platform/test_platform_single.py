@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
-import subprocess
 import threading
 import time
 import urllib.request
@@ -15,28 +13,15 @@ from shutil import which
 
 import pytest
 from tests import sample_image
-from tests.system.instance import Instance, environment, instance
+from tests.system.instance import instance
+from tests.system.platform.single import Platform, configuration, wait_for
 
 pytestmark = [
     pytest.mark.root,
     pytest.mark.skipif(which("docker") is None, reason="needs the docker command line"),
     pytest.mark.skipif(which("kubectl") is None, reason="needs kubectl"),
 ]
-PORT, SUBNET = 16543, "10.251.0"
-CONFIGURATION = f"""
-profile = "single"
-[units.kube]
-listens = {{ api = "tcp:127.0.0.1:{PORT}", pods = "tcp:{SUBNET}.1:6443" }}
-settings = {{ service_ranges = ["10.97.0.0/16"] }}
-[units.node.settings]
-name = "tested"
-pod_cidr = "{SUBNET}.0/24"
-cluster_cidrs = ["{SUBNET}.0/24"]
-service_cidrs = ["10.97.0.0/16"]
-cluster_dns = ["{SUBNET}.1"]
-[units.dns]
-listens = {{ udp = "udp:{SUBNET}.1:53", tcp = "tcp:{SUBNET}.1:53" }}
-"""
+CONFIGURATION = configuration(16543, "10.251.0", "10.97.0.0/16")
 IMAGE = sample_image.NAME
 WEB = f"""
 apiVersion: apps/v1
@@ -81,41 +66,6 @@ stringData: {{word: swordfish}}
 """
 
 
-class Platform:
-    """Its two command lines; every command has a bound, since some ignore SIGTERM."""
-
-    def __init__(self, running: Instance) -> None:
-        self.running = running
-        self._environment = {
-            **environment(),
-            "DOCKER_HOST": f"unix://{running.paths.run}/docker.sock",
-            "KUBECONFIG": str(running.paths.etc / "kubeconfig"),
-        }
-
-    def __call__(self, *words: str, check: bool = True, given: bytes = b"") -> str:
-        """Run docker or kubectl; its output."""
-        done = subprocess.run(
-            words, env=self._environment, capture_output=True, input=given, timeout=60
-        )
-        output = done.stdout.decode(errors="replace")
-        assert not check or done.returncode == 0, f"{words}: {done.stderr.decode()}{output}"
-        return output
-
-    def code(self, *words: str) -> int:
-        """Run; the exit status."""
-        return subprocess.run(
-            words, env=self._environment, capture_output=True, timeout=60
-        ).returncode
-
-    def swap(self, unit: str) -> None:
-        """Replace a unit by itself."""
-        self.running.run("swap", unit, "--quiet")
-
-    def address(self) -> str:
-        """The web service's cluster address."""
-        return self("kubectl", "get", "svc", "web", "-o", "jsonpath={.spec.clusterIP}")
-
-
 @pytest.fixture(scope="module")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     """One instance with the sample image loaded and the web service running."""
@@ -132,17 +82,6 @@ def fetch(address: str) -> str:
     """What the web service says."""
     with urllib.request.urlopen(f"http://{address}/", timeout=5) as answer:
         return str(answer.read().decode().strip())
-
-
-def wait_for(condition: object, seconds: float = 20.0) -> None:
-    """Wait until a function is true."""
-    limit = time.monotonic() + seconds
-    while True:
-        with contextlib.suppress(OSError, AssertionError):
-            if condition():  # type: ignore[operator]
-                return
-        assert time.monotonic() < limit, "not in time"
-        time.sleep(0.1)
 
 
 def test_docker_runs_and_keeps_exit_codes(platform: Platform) -> None:

@@ -33,6 +33,7 @@ from sagong.contracts.node import (
     Ref,
     RemoveRequest,
     ResizeSpec,
+    RuntimeList,
     SandboxSpec,
     SandboxStatus,
     StartRequest,
@@ -387,6 +388,9 @@ class FakeNode:
         )
 
     # Streams.
+
+    def runtimes(self) -> RuntimeList:
+        return RuntimeList(names=("", "second"))
 
     async def exec(self, spec: ExecSpec) -> ExecState:
         held = self.running(spec.id)

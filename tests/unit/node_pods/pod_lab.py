@@ -576,7 +576,7 @@ class Lab:
             host.spawn(self.life.finish(event), "finish")
 
         self.runtime.deliver = hear
-        await self.life.reconcile()
+        await self.life.reconcile("")
         self.kubelet = Kubelet(host, self.service, self.life, self.registry, self.settings)
         await self.kubelet.start()
 
