@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 
 from sagong.contracts.image import ImageChanged, Images
 from sagong.contracts.metrics import Metrics
-from sagong.contracts.network import Network, Networks
+from sagong.contracts.network import Network
 from sagong.contracts.node import (
     ContainerEvent,
     ContainerStatus,
@@ -18,7 +18,7 @@ from sagong.contracts.node import (
     Ref,
 )
 from sagong.contracts.state import State
-from sagong.drivers import EveryVolume
+from sagong.drivers import EveryNetwork, EveryVolume
 from sagong.errors import InvalidArgument, NotFound, SagongError, Unavailable
 from sagong.host import Host
 from sagong_docker.catalog import Catalog
@@ -42,7 +42,7 @@ class Engine:
         self.settings = settings
         self.node: Node = host.use(Node)
         self.images: Images = host.use(Images)
-        self.network: Networks = host.use(Networks)
+        self.network = EveryNetwork(host)
         self.volumes = EveryVolume(host)
         self.metrics: Metrics = host.use(Metrics)
         self.catalog = Catalog(host.use(State, "local"))

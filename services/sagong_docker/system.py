@@ -148,7 +148,11 @@ async def info(engine: Engine, ask: Ask) -> Response:
         **_kernel_facts(),
         **_configured(engine.settings),
         **_runtimes(engine.settings, runtimes),
-        "Plugins": {**_FIXED["Plugins"], "Volume": list(engine.volumes.drivers)},
+        "Plugins": {
+            **_FIXED["Plugins"],
+            "Volume": list(engine.volumes.drivers),
+            "Network": list(engine.network.drivers),
+        },
     }
     return answer(view)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from sagong.contracts.image import ImageRef, Images, Prepared, PrepareRequest, RootRef
-from sagong.contracts.network import Networks, Sandbox, SandboxRef
+from sagong.contracts.network import Sandbox, SandboxRef
 from sagong.contracts.node import ContainerSpec, FileMount
 from sagong.contracts.runtime import LogSpec, Mount
 from sagong.contracts.volume import (
@@ -18,7 +18,7 @@ from sagong.contracts.volume import (
     Volume,
     VolumeRef,
 )
-from sagong.drivers import EveryVolume
+from sagong.drivers import EveryNetwork, EveryVolume
 from sagong.errors import FailedPrecondition, InvalidArgument, NotFound
 from sagong.host import Host
 from sagong_node import hostfiles, mounts
@@ -37,7 +37,7 @@ class Ground:
 
     def __init__(self, host: Host, registry: Registry) -> None:
         self._images = host.use(Images)
-        self._networks = host.use(Networks)
+        self._networks = EveryNetwork(host)
         self._volumes = EveryVolume(host)
         self._registry = registry
         self._directory = host.data / "containers"

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from sagong.contracts.image import ImageRef, Images
-from sagong.contracts.network import ConnectRequest, DisconnectRequest, Networks, Sandbox
+from sagong.contracts.network import ConnectRequest, DisconnectRequest, Sandbox
 from sagong.contracts.node import (
     AttachSpec,
     ConnectSpec,
@@ -45,6 +45,7 @@ from sagong.contracts.runtime import (
     UpdateRequest,
 )
 from sagong.contracts.streams import Address
+from sagong.drivers import EveryNetwork
 from sagong.errors import (
     AlreadyExists,
     FailedPrecondition,
@@ -78,7 +79,7 @@ class NodeService:
     ) -> None:
         self._registry = registry
         self._images = host.use(Images)
-        self._networks = host.use(Networks)
+        self._networks = EveryNetwork(host)
         self._ground = ground
         self._life = life
         self._execution = Execution(life, registry)

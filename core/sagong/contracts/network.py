@@ -50,7 +50,10 @@ class Subnet(Message):
 
 
 class Network(Message):
-    """A network. `id` (64 hex digits) is made by the caller; `driver`: bridge, macvlan, host, none, …
+    """A network. `id` (64 hex digits) is made by the caller.
+
+    `driver`: what the default provider has built in (bridge, macvlan, host, none, …), or the name of
+    the instance that is asked.
 
     On a macvlan network sandboxes are neighbours of the machine's own, by the interface that option
     `parent` names: nothing is forwarded or published for them.

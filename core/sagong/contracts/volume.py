@@ -26,7 +26,9 @@ __all__ = [
 
 
 class Volume(Message):
-    """A volume; `name` is its id. `options` are the driver's (local: type, device, o).
+    """A volume; `name` is its id. `driver` is "local", or the name of the instance that is asked.
+
+    `options` are the driver's (local: type, device, o).
 
     `capacity` in bytes (0: no limit). `mountpoint` is filled in by the plugin. `created` in seconds
     since the epoch.

@@ -12,10 +12,10 @@ import msgspec
 
 from sagong.contracts.auth import Auth
 from sagong.contracts.image import Images
-from sagong.contracts.network import Network, Networks, Subnet
+from sagong.contracts.network import Network, Subnet
 from sagong.contracts.node import StopRequest
 from sagong.contracts.objects import Objects, ObjectWatch
-from sagong.drivers import EveryVolume
+from sagong.drivers import EveryNetwork, EveryVolume
 from sagong.errors import AlreadyExists, SagongError
 from sagong.following import follow
 from sagong.host import Host
@@ -67,7 +67,7 @@ class Kubelet:
     ) -> None:
         self._host = host
         self._registry = registry
-        self._networks = host.use(Networks)
+        self._networks = EveryNetwork(host)
         self._volumes = EveryVolume(host)
         self._workers: dict[str, PodWorker] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}

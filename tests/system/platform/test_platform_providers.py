@@ -217,3 +217,8 @@ def test_a_storage_class_names_the_instance_of_its_volumes(platform: Platform) -
     platform("kubectl", "delete", "pod", "reader", "--now")
     platform("kubectl", "delete", "pvc", "books")
     platform.running.run("disable", "shelf")
+
+
+def test_an_unknown_network_driver_is_refused_in_dockers_words(platform: Platform) -> None:
+    said = platform.refusal("docker", "network", "create", "-d", "nosuch", "net")
+    assert 'plugin "nosuch" not found' in said

@@ -1,7 +1,4 @@
-"""Drivers by name: all providers of slot `volume` as one, for those whose users choose a driver.
-
-A driver's name is first that of what the default provider has built in, then that of an instance.
-"""
+"""All providers of slot `volume` as one: a volume's driver says which instance has it."""
 
 from __future__ import annotations
 
@@ -24,7 +21,7 @@ __all__ = ["EveryVolume"]
 
 
 class EveryVolume:
-    """The contract of slot `volume`: a volume's driver says which instance has it."""
+    """The contract of slot `volume`."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
