@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from sagong.contracts.image import ImageQuery
-from sagong.contracts.node import ContainerStatus, RuntimeList, StatusState
+from sagong.contracts.node import ContainerStatus, StatusState
+from sagong.contracts.runtime import RuntimeList
 from sagong.contracts.volume import Volume, VolumeRef
 from sagong.errors import InvalidArgument, SagongError
 from sagong.http import Response

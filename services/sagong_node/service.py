@@ -26,7 +26,6 @@ from sagong.contracts.node import (
     Ref,
     RemoveRequest,
     ResizeSpec,
-    RuntimeList,
     SandboxSpec,
     SandboxStatus,
     StartRequest,
@@ -42,6 +41,7 @@ from sagong.contracts.runtime import (
     AttachRequest,
     ContainerRef,
     ResizeRequest,
+    RuntimeList,
     UpdateRequest,
 )
 from sagong.contracts.streams import Address

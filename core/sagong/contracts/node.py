@@ -17,10 +17,11 @@ from enum import StrEnum
 from typing import Protocol
 
 from sagong.contract import Message, method, slot
+from sagong.contracts.health import HealthSpec, HealthState
 from sagong.contracts.image import Image
 from sagong.contracts.network import Attachment, JoinRequest
 from sagong.contracts.network import Sandbox as NetworkSandbox
-from sagong.contracts.runtime import Device, Limits, LogSpec, Rlimit
+from sagong.contracts.runtime import Device, Limits, LogSpec, Rlimit, RuntimeList
 from sagong.contracts.streams import Address
 from sagong.errors import (
     AlreadyExists,
@@ -54,7 +55,6 @@ __all__ = [
     "RemoveRequest",
     "ResizeSpec",
     "RestartPolicy",
-    "RuntimeList",
     "SandboxSpec",
     "SandboxStatus",
     "StartRequest",
@@ -135,17 +135,6 @@ class HostFile(Message):
     mode: int = 0o644
     uid: int = 0
     gid: int = 0
-
-
-class HealthSpec(Message):
-    """A health check in Docker's sense; `test` begins with CMD, CMD-SHELL or NONE. Seconds."""
-
-    test: tuple[str, ...]
-    interval: float = 30.0
-    timeout: float = 30.0
-    start_period: float = 0.0
-    start_interval: float = 5.0
-    retries: int = 3
 
 
 class RestartPolicy(Message):
@@ -236,14 +225,6 @@ class StatusState(StrEnum):
     DEAD = "dead"
 
 
-class HealthState(Message):
-    """`status`: starting, healthy, unhealthy; the last probes as (start, end, code, output)."""
-
-    status: str
-    failing_streak: int = 0
-    probes: tuple[tuple[float, float, int, str], ...] = ()
-
-
 class ContainerStatus(Message):
     """A container as it is. Times in seconds since the epoch, 0 for never.
 
@@ -295,12 +276,6 @@ class StatusList(Message):
     """Containers in order of creation."""
 
     containers: tuple[ContainerStatus, ...] = ()
-
-
-class RuntimeList(Message):
-    """Names of the runtimes there are; "" is the default one."""
-
-    names: tuple[str, ...]
 
 
 class StartRequest(Message):

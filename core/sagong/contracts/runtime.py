@@ -51,6 +51,7 @@ __all__ = [
     "Rlimit",
     "RunSpec",
     "Runtime",
+    "RuntimeList",
     "SignalRequest",
     "UpdateRequest",
     "User",
@@ -274,6 +275,12 @@ class AttachRequest(Message):
     id: str
     stdin: bool = False
     replay: bool = False
+
+
+class RuntimeList(Message):
+    """Names of the runtimes there are; "" is the default one."""
+
+    names: tuple[str, ...]
 
 
 class SignalRequest(Message):

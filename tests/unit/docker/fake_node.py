@@ -33,7 +33,6 @@ from sagong.contracts.node import (
     Ref,
     RemoveRequest,
     ResizeSpec,
-    RuntimeList,
     SandboxSpec,
     SandboxStatus,
     StartRequest,
@@ -45,6 +44,7 @@ from sagong.contracts.node import (
     WaitRequest,
     WaitResult,
 )
+from sagong.contracts.runtime import RuntimeList
 from sagong.contracts.streams import Address
 from sagong.contracts.volume import Volume, VolumeRef, Volumes
 from sagong.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
