@@ -14,7 +14,6 @@ from types import ModuleType
 from typing import Any
 
 import msgspec
-import uvloop
 import zmq
 
 from sagong.bus import Provider
@@ -68,7 +67,9 @@ def rehearse() -> None:
             _read(module)
     with tempfile.TemporaryDirectory(prefix="sagong-") as directory:
         for _ in range(_TIMES):
-            uvloop.run(_play(directory))
+            # Not uvloop: what libuv opens for the whole process would be closed in its forks,
+            # and the first of them that starts a program would abort.
+            asyncio.run(_play(directory))
 
 
 def _read(module: ModuleType) -> None:
