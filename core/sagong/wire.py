@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import IntEnum, IntFlag
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -21,6 +21,7 @@ __all__ = [
     "EMPTY",
     "ENVELOPE_LIMIT",
     "INLINE_LIMIT",
+    "NAME_LIMIT",
     "VERSION",
     "WINDOW",
     "Envelope",
@@ -37,6 +38,7 @@ VERSION = 1
 INLINE_LIMIT = 32 << 10
 BODY_LIMIT = 64 << 20
 ENVELOPE_LIMIT = 4096
+NAME_LIMIT = 512
 WINDOW = 64
 
 
@@ -63,16 +65,19 @@ class Flag(IntFlag):
     FRAME = 1  # the body is the number of the frame that holds it, from 1
 
 
+_Name = Annotated[str, msgspec.Meta(max_length=NAME_LIMIT)]
+
+
 class Envelope(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """One envelope; `deadline` is CLOCK_MONOTONIC in nanoseconds, 0 for none."""
 
     version: int
     kind: int
     id: int
-    method: str
+    method: _Name
     deadline: int
     flags: int
-    cause: str
+    cause: _Name
     body: msgspec.Raw
 
 
@@ -103,15 +108,23 @@ def decode(frames: Sequence[bytes | memoryview]) -> list[Envelope]:
     """Envelopes of one message; `InvalidArgument` says what is malformed."""
     if not frames:
         raise InvalidArgument("wire: a message without frames")
+    count = _announced(frames[0])
+    if count > ENVELOPE_LIMIT:  # before they are decoded, which could take long
+        raise InvalidArgument(f"wire: {count} envelopes exceed {ENVELOPE_LIMIT}")
     try:
         envelopes = _DECODER.decode(frames[0])
     except msgspec.MsgspecError as error:
         raise InvalidArgument(f"wire: the first frame is no list of envelopes: {error}") from None
-    if len(envelopes) > ENVELOPE_LIMIT:
-        raise InvalidArgument(f"wire: {len(envelopes)} envelopes exceed {ENVELOPE_LIMIT}")
     if len(frames) == 1:
         return envelopes
     return [_inlined(e, frames) if e.flags & Flag.FRAME else e for e in envelopes]
+
+
+def _announced(frame: bytes | memoryview) -> int:
+    """How many elements the array of a frame says that it has; 0 for what is no long array."""
+    head = bytes(frame[:5])
+    size = {b"\xdc": 3, b"\xdd": 5}.get(head[:1], 0)
+    return int.from_bytes(head[1:size]) if size else 0
 
 
 def _inlined(envelope: Envelope, frames: Sequence[bytes | memoryview]) -> Envelope:

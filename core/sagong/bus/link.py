@@ -15,7 +15,13 @@ import zmq
 from sagong.bus.socket import BusSocket
 from sagong.call import current
 from sagong.contract import MethodSpec
-from sagong.errors import DeadlineExceeded, InvalidArgument, ResourceExhausted, SagongError
+from sagong.errors import (
+    DeadlineExceeded,
+    Internal,
+    InvalidArgument,
+    ResourceExhausted,
+    SagongError,
+)
 from sagong.wire import (
     EMPTY,
     VERSION,
@@ -216,7 +222,11 @@ class Link:
 
     def _streamed(self, stream: Stream, envelope: Envelope) -> None:
         if envelope.kind == Kind.ITEM:
-            stream.put(envelope.body)
+            if len(stream.items) < WINDOW:
+                stream.put(envelope.body)
+            elif not stream.ended:
+                stream.end(Internal(f"{stream.spec.wire_name}: more items than were asked for"))
+                self._send(Kind.CANCEL, envelope.id)
         elif envelope.kind == Kind.END:
             stream.end()
         elif envelope.kind == Kind.ERROR:

@@ -8,15 +8,18 @@ import inspect
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
 import zmq
 
+from sagong.bus.admission import Admission, Gate
 from sagong.bus.meter import Meter
+from sagong.bus.refusals import Refusals
 from sagong.bus.socket import BusSocket
+from sagong.bus.turns import Turns
 from sagong.call import Call, Rules, serving
 from sagong.contract import MethodSpec, slot_of
 from sagong.contracts.kernel import MethodCount
@@ -36,6 +39,9 @@ __all__ = ["Access", "Counters", "Provider"]
 
 _LOG = logging.getLogger("sagong.bus")
 _CALLS_PER_PEER = 2048
+_CALLS_PER_UID = 4096
+_ROUTER_MARK = 1024
+_PEERS = 4096
 _CREDIT = msgspec.msgpack.Decoder(int)
 
 
@@ -74,6 +80,7 @@ class _Asked:
     """A call or stream being served: whom it is owed, and since when (monotonic nanoseconds)."""
 
     peer: bytes
+    uid: int
     id: int
     cause: str
     method: _Method
@@ -100,17 +107,31 @@ class Provider:
     """Serves implementations of slots on `ipc://path`.
 
     uid 0 and our own uid may call everything (the operator, and tests); every other uid only what
-    `grant` gave it. Handlers that are plain functions are answered within the tick; coroutines and
-    streams get a task each.
+    `grant` gave it, and no more of it than `sagong.bus.admission` and `sagong.bus.turns` allow.
+    Handlers that are plain functions are answered within the tick; coroutines and streams get a task
+    each.
     """
 
     def __init__(self, context: zmq.Context[Any], path: str) -> None:
         self.path = path
         self.counters = Counters()
-        self._socket = BusSocket(context, zmq.ROUTER, receive=self._receive, lost=self._forget_peer)
+        self._socket = BusSocket(
+            context,
+            zmq.ROUTER,
+            receive=self._receive,
+            lost=self._forget_peer,
+            overrun=self._overrun,
+            mark=_ROUTER_MARK,
+        )
         self._methods: dict[str, _Method] = {}
         self._access: dict[int, Access] = {}
         self._trusted = {0, os.geteuid()}
+        self._refusals = Refusals(_LOG)
+        self._admission = Admission(self._trusted, self._refusals)
+        self._turns = Turns(self._decode, self._dispatch, self._admission.shuts_out)
+        self._gate: Gate | None = None
+        self._uids: dict[bytes, int] = {}
+        self._under_way: dict[int, int] = {}
         self._tasks: dict[bytes, dict[int, asyncio.Task[None]]] = {}
         self._streams: dict[tuple[bytes, int], _Stream] = {}
         self._draining = False
@@ -121,6 +142,7 @@ class Provider:
         """Begin to listen; who may connect is decided by directories, who may call by uid."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.path)
+        self._gate = Gate(self._socket.raw, self.path, self._admission)
         self._socket.raw.bind(f"ipc://{self.path}")
         os.chmod(self.path, 0o666)
 
@@ -162,22 +184,53 @@ class Provider:
         await asyncio.gather(*tasks, return_exceptions=True)
         if self._sweeper:
             self._sweeper.cancel()
+        if self._gate:
+            self._gate.close()
         self._socket.close()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.path)
 
     def _receive(self, frames: list[zmq.Frame]) -> None:
-        peer = frames[0].bytes
+        peer, uid = frames[0].bytes, _uid(frames[-1])
+        if uid in self._trusted:
+            for envelope in self._decode(peer, uid, frames[1:]):
+                self._dispatch(peer, uid, envelope)
+            return
+        if self._admission.shuts_out(uid):
+            return
+        if peer not in self._uids:
+            self._remember(peer, uid)
+        if not self._turns.put(peer, uid, frames[1:]):
+            self._shut_out(uid, "more requests than it can be served")
+
+    def _decode(self, peer: bytes, uid: int, frames: Sequence[zmq.Frame]) -> list[Envelope]:
         try:
-            envelopes = decode([frame.buffer for frame in frames[1:]])
+            return decode([frame.buffer for frame in frames])
         except InvalidArgument as error:
             self.counters.refused += 1
-            _LOG.warning("malformed message refused", extra={"uid": _uid(frames[-1])})
+            self._refusals.say("malformed message refused", uid, caller=self._who(uid))
+            self._admission.strike(uid, self._who(uid))
             self._answer(peer, 0, Kind.ERROR, pack_error(error))
-            return
-        uid = _uid(frames[-1])
-        for envelope in envelopes:
-            self._dispatch(peer, uid, envelope)
+            return []
+
+    def _remember(self, peer: bytes, uid: int) -> None:
+        """Whose peer it is, of the last few thousand: needed when it does not take its answers."""
+        while len(self._uids) >= _PEERS:
+            del self._uids[next(iter(self._uids))]
+        self._uids[peer] = uid
+
+    def _overrun(self, peer: bytes) -> None:
+        """It asks and does not take the answers: they were dropped, and it has to go."""
+        self._forget_peer(peer)
+        self._shut_out(self._uids.get(peer, -1), "it does not take its answers")
+
+    def _shut_out(self, uid: int, why: str) -> None:
+        self.counters.refused += 1
+        self._admission.shut_out(uid, self._who(uid), why)
+
+    def _who(self, uid: int) -> str:
+        access = self._access.get(uid)
+        return access.name if access else f"uid {uid}"
 
     def _dispatch(self, peer: bytes, uid: int, envelope: Envelope) -> None:
         if envelope.kind == Kind.CALL or envelope.kind == Kind.OPEN:
@@ -196,12 +249,13 @@ class Provider:
         try:
             method, access = self._authorized(uid, envelope)
         except SagongError as error:
+            self._admission.strike(uid, self._who(uid))
             self._answer(peer, envelope.id, Kind.ERROR, pack_error(error))
             return
         began = time.monotonic_ns()
         if envelope.deadline and began > envelope.deadline:
             return
-        asked = _Asked(peer, envelope.id, envelope.cause, method, began)
+        asked = _Asked(peer, uid, envelope.id, envelope.cause, method, began)
         try:
             arguments = self._arguments(asked, envelope.body)
             name, rules = (access.name, access.rules) if access else ("operator", None)
@@ -217,8 +271,13 @@ class Provider:
 
     def _arguments(self, asked: _Asked, body: msgspec.Raw) -> tuple[Any, ...]:
         """The decoded request, if there is room for it."""
-        if len(self._tasks.get(asked.peer, ())) >= _CALLS_PER_PEER:
+        calls = self._tasks.get(asked.peer, {})
+        if len(calls) >= _CALLS_PER_PEER:
             raise ResourceExhausted(f"more than {_CALLS_PER_PEER} calls in flight; wait for some")
+        if self._under_way.get(asked.uid, 0) >= _CALLS_PER_UID and asked.uid not in self._trusted:
+            raise ResourceExhausted(f"more than {_CALLS_PER_UID} calls in flight; wait for some")
+        if asked.id in calls:
+            raise InvalidArgument(f"a call with id {asked.id} is in flight already")
         spec = asked.method.spec
         try:
             request = spec.request_decoder.decode(body)
@@ -239,8 +298,10 @@ class Provider:
         if uid in self._trusted:
             return found, None
         self.counters.refused += 1
-        who = access.name if access else f"uid {uid}"
-        _LOG.warning("call refused", extra={"caller": who, "method": envelope.method})
+        who = self._who(uid)
+        self._refusals.say(
+            "call refused", (uid, found.spec.name), caller=who, method=envelope.method
+        )
         raise PermissionDenied(
             f"{who} may not call {envelope.method}; grant it in [uses] of its plugin.toml"
         )
@@ -257,7 +318,7 @@ class Provider:
         except Exception as error:
             raise _defect(function, error) from error
         task = asyncio.get_running_loop().create_task(self._finish(asked, result))
-        self._own(asked.peer, asked.id, task)
+        self._own(asked, task)
 
     async def _finish(self, asked: _Asked, work: Any) -> None:
         try:
@@ -272,16 +333,21 @@ class Provider:
     def _start(self, asked: _Asked, call: Call, items: Any) -> None:
         with serving(replace(call, deadline=0)):
             task = asyncio.get_running_loop().create_task(self._stream(asked, items))
-            self._own(asked.peer, asked.id, task)
+            self._own(asked, task)
 
-    def _own(self, peer: bytes, id_: int, task: asyncio.Task[None]) -> None:
+    def _own(self, asked: _Asked, task: asyncio.Task[None]) -> None:
+        peer, id_, uid = asked.peer, asked.id, asked.uid
         calls = self._tasks.setdefault(peer, {})
         calls[id_] = task
         self.counters.in_flight += 1
-        task.add_done_callback(lambda _: self._done(peer, id_))
+        self._under_way[uid] = self._under_way.get(uid, 0) + 1
+        task.add_done_callback(lambda _: self._done(peer, id_, uid))
 
-    def _done(self, peer: bytes, id_: int) -> None:
+    def _done(self, peer: bytes, id_: int, uid: int) -> None:
         self.counters.in_flight -= 1
+        self._under_way[uid] -= 1
+        if not self._under_way[uid]:
+            del self._under_way[uid]
         self._streams.pop((peer, id_), None)
         calls = self._tasks.get(peer)
         if calls is not None:
@@ -316,7 +382,8 @@ class Provider:
         stream = self._streams.get((peer, envelope.id))
         if stream is not None:
             with contextlib.suppress(msgspec.MsgspecError):
-                stream.credit += min(_CREDIT.decode(envelope.body), WINDOW)
+                # Never more than a window: whoever gives more would have us fill our own memory.
+                stream.credit = min(stream.credit + _CREDIT.decode(envelope.body), WINDOW)
                 stream.refill.set()
 
     def _cancel(self, peer: bytes, id_: int) -> None:
@@ -346,6 +413,12 @@ class Provider:
 
     def _fail(self, asked: _Asked, error: SagongError) -> None:
         asked.settle(error.code)
+        if isinstance(error, PermissionDenied):
+            self.counters.refused += 1
+            key, name = (asked.uid, asked.method.spec.name), asked.method.spec.wire_name
+            self._refusals.say(
+                "call refused", key, caller=self._who(asked.uid), method=name, why=error.message
+            )
         self._answer(asked.peer, asked.id, Kind.ERROR, pack_error(error))
 
     def _answer(self, peer: bytes, id_: int, kind: Kind, body: msgspec.Raw = EMPTY) -> None:

@@ -9,8 +9,11 @@ rest is rescheduled, so that one busy peer does not starve the loop.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
 import zmq
@@ -21,28 +24,75 @@ __all__ = ["BusSocket"]
 
 _LOG = logging.getLogger("sagong.bus")
 _DRAIN_BOUND = 64
+_HANDSHAKE_MS = 10_000
 _SEND_BATCH = 512
+
+_MARK = 4096
+# What waits for one peer beyond what ZeroMQ itself holds for it. Past that it is given up.
+_WAITING_ENVELOPES = 16384
+_WAITING_BYTES = 72 << 20
+_RETRY_SECONDS, _RETRY_MOST = 0.002, 0.1
 
 Receive = Callable[[list[zmq.Frame]], None]
 Lost = Callable[[bytes], None]
 
 
+@dataclass
+class _Waiting:
+    """Envelopes for a peer that takes no more at the moment."""
+
+    envelopes: deque[Envelope] = field(default_factory=deque)
+    size: int = 0
+
+    def add(self, envelopes: Iterable[Envelope]) -> bool:
+        """Queue them; false when that is too much."""
+        for envelope in envelopes:
+            self.envelopes.append(envelope)
+            self.size += len(envelope.body)
+        return len(self.envelopes) <= _WAITING_ENVELOPES and self.size <= _WAITING_BYTES
+
+    def take(self) -> list[Envelope]:
+        """The next batch; it stays queued until `drop`."""
+        return list(itertools.islice(self.envelopes, _SEND_BATCH))
+
+    def drop(self, count: int) -> None:
+        """They are sent."""
+        for _ in range(count):
+            self.size -= len(self.envelopes.popleft().body)
+
+
 class BusSocket:
-    """Owns a ROUTER or DEALER; `receive` gets each message's frames, `lost` an unreachable peer."""
+    """Owns a ROUTER or DEALER; `receive` gets each message's frames, `lost` an unreachable peer.
+
+    A peer that does not take what it is sent keeps nobody else waiting. What waits for it is bounded;
+    past that it is dropped, and `overrun` told.
+    """
 
     def __init__(
-        self, context: zmq.Context[Any], kind: int, *, receive: Receive, lost: Lost | None = None
+        self,
+        context: zmq.Context[Any],
+        kind: int,
+        *,
+        receive: Receive,
+        lost: Lost | None = None,
+        overrun: Lost | None = None,
+        mark: int = _MARK,
     ) -> None:
         self.raw: zmq.Socket[bytes] = context.socket(kind)
         self.raw.linger = 0
-        self.raw.sndhwm = self.raw.rcvhwm = 4096
+        self.raw.sndhwm = self.raw.rcvhwm = mark
+        self.raw.handshake_ivl = _HANDSHAKE_MS
         self.raw.maxmsgsize = 65 << 20
         self._router = kind == zmq.ROUTER
         if self._router:
             self.raw.router_mandatory = 1
         self._receive = receive
         self._lost = lost or (lambda peer: None)
+        self._overrun = overrun or (lambda peer: None)
         self._outbox: dict[bytes, list[Envelope]] = {}
+        self._waiting: dict[bytes, _Waiting] = {}
+        self._retry: asyncio.TimerHandle | None = None
+        self._rest = _RETRY_SECONDS
         self._loop = asyncio.get_running_loop()
         self._scheduled = False
         self._closed = False
@@ -56,7 +106,8 @@ class BusSocket:
 
     def queued(self, peer: bytes = b"") -> int:
         """Envelopes not yet handed to ZeroMQ."""
-        return len(self._outbox.get(peer, ()))
+        waiting = self._waiting.get(peer)
+        return len(self._outbox.get(peer, ())) + (len(waiting.envelopes) if waiting else 0)
 
     def close(self) -> None:
         """Flush what can be flushed, then close."""
@@ -64,6 +115,8 @@ class BusSocket:
             return
         self._flush()
         self._closed = True
+        if self._retry:
+            self._retry.cancel()
         self._loop.remove_reader(self._fd)
         self.raw.close(linger=200)
 
@@ -76,6 +129,8 @@ class BusSocket:
         self._scheduled = False
         if self._closed:
             return
+        if self._waiting and not self._router:
+            self._send_waiting()
         if self._outbox:
             self._flush()
         self._drain()
@@ -83,11 +138,45 @@ class BusSocket:
     def _flush(self) -> None:
         outbox, self._outbox = self._outbox, {}
         for peer, envelopes in outbox.items():
+            if peer in self._waiting:
+                self._wait(peer, envelopes)
+                continue
             for start in range(0, len(envelopes), _SEND_BATCH):
                 if not self._send_batch(peer, envelopes[start : start + _SEND_BATCH]):
-                    rest = envelopes[start:]
-                    self._outbox[peer] = rest + self._outbox.get(peer, [])
+                    self._wait(peer, envelopes[start:])
                     break
+
+    def _wait(self, peer: bytes, envelopes: list[Envelope]) -> None:
+        """Its high-water mark is reached: try again in a moment, and not at every turn for others."""
+        if not self._waiting.setdefault(peer, _Waiting()).add(envelopes) and self._router:
+            del self._waiting[peer]
+            self._overrun(peer)
+            return
+        self._retry_later()
+
+    def _retry_later(self) -> None:
+        if self._waiting and self._retry is None and not self._closed:
+            self._retry = self._loop.call_later(self._rest, self._try_again)
+
+    def _try_again(self) -> None:
+        self._retry = None
+        if not self._closed:
+            self._rest = (
+                _RETRY_SECONDS if self._send_waiting() else min(self._rest * 2, _RETRY_MOST)
+            )
+            self._retry_later()
+            self._schedule()  # sending may have swallowed a wake-up
+
+    def _send_waiting(self) -> bool:
+        """Send what can be sent to those that were behind; whether anything could."""
+        sent = False
+        for peer, waiting in list(self._waiting.items()):
+            while waiting.envelopes and self._send_batch(peer, batch := waiting.take()):
+                waiting.drop(len(batch))
+                sent = True
+            if not waiting.envelopes:
+                del self._waiting[peer]
+        return sent
 
     def _send_batch(self, peer: bytes, batch: list[Envelope]) -> bool:
         frames = encode(batch)
@@ -96,7 +185,7 @@ class BusSocket:
         try:
             self.raw.send_multipart(frames, zmq.NOBLOCK, copy=True)
         except zmq.Again:
-            return False  # high-water mark: the descriptor wakes us when there is room
+            return False
         except zmq.ZMQError as error:
             if error.errno != zmq.EHOSTUNREACH:
                 raise
@@ -116,6 +205,4 @@ class BusSocket:
             if self._closed:
                 return
         else:
-            self._schedule()
-        if self._outbox and int(self.raw.get(zmq.EVENTS)) & zmq.POLLOUT:
             self._schedule()
