@@ -99,7 +99,7 @@ def _preloaded(root: Path, profile: str) -> tuple[str, ...]:
         try:
             # A mistake in it is told when the kernel itself reads it.
             with contextlib.suppress(SagongError, OSError):
-                names = configuration.load(Paths.below(root), profile).preload
+                names = configuration.load(Paths.below(root), profile).modules
                 os.write(write, "\n".join(names).encode())
         finally:
             os._exit(0)

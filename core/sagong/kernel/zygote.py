@@ -8,6 +8,7 @@ error, then the listeners. It answers `(number, pid)` with a pidfd attached, and
 
 from __future__ import annotations
 
+import gc
 import importlib
 import logging
 import os
@@ -23,7 +24,6 @@ from typing import NamedTuple
 from sagong.linux import process
 from sagong.pristine import Pristine
 from sagong.process import Launch, configure_logging, run
-from sagong.rehearsal import rehearse
 from sagong.sandbox import Plan
 
 __all__ = ["MESSAGE_LIMIT", "SpawnRequest", "Zygote", "fork_zygote", "main"]
@@ -89,7 +89,10 @@ def main() -> None:
 
 
 def _prepare(modules: Sequence[str]) -> Pristine | None:
-    """Import modules, and what is wanted of them (`module:attribute`), and make memory shared."""
+    """Import modules, and what is wanted of them (`module:attribute`).
+
+    With `sagong.pristine` among them, memory is shared beyond what a fork shares.
+    """
     for name in (*_COMMON, *modules):
         module, _, attribute = name.partition(":")
         try:
@@ -97,6 +100,12 @@ def _prepare(modules: Sequence[str]) -> Pristine | None:
         except (ImportError, AttributeError) as error:
             # Whoever needs it says so again when it starts; the others do without.
             _LOG.warning("preload %s: %s", name, error)
+    if "sagong.pristine" not in modules:
+        gc.collect()
+        gc.freeze()
+        return None
+    from sagong.rehearsal import rehearse
+
     rehearse()
     return Pristine.make()
 
