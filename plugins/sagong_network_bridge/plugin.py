@@ -26,7 +26,7 @@ from sagong.contracts.network import (
     SandboxList,
     SandboxRef,
 )
-from sagong.errors import FailedPrecondition, Internal
+from sagong.errors import FailedPrecondition, Internal, ResourceExhausted
 from sagong.host import Host
 from sagong.linux import mounts
 from sagong_network_bridge.bridges import Bridges
@@ -271,6 +271,10 @@ class NetworkBridge:
         try:
             made = await self._networks.create(network, self._route)
         except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise ResourceExhausted(
+                    f"network {network.name}: the disk is full: free space there"
+                ) from error
             raise Internal(f"network {network.name}: {error}") from error
         self._firewall.replace("networks", Wanted(self._networks.content()))
         self._befriend()

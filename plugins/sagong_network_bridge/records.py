@@ -6,7 +6,6 @@ synchronised to the disk before anybody is told; what dies with the machine's me
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -15,6 +14,7 @@ import msgspec
 
 from sagong.contracts.network import JoinRequest, Network, Rules, Sandbox
 from sagong.errors import Internal
+from sagong.linux.files import replace_file, synchronise
 
 __all__ = ["NetworkRecord", "Records", "SandboxRecord"]
 
@@ -64,7 +64,7 @@ class Records:
     def drop_network(self, identity: str) -> None:
         """Remove it durably."""
         (self._networks / identity).unlink(missing_ok=True)
-        _synchronise(self._networks)
+        synchronise(str(self._networks))
 
     def keep_sandbox(self, record: SandboxRecord) -> None:
         """Write it."""
@@ -96,25 +96,8 @@ def file_name(identity: str) -> str:
 
 
 def _write(path: Path, value: msgspec.Struct, *, durable: bool) -> None:
-    beside = path.with_name(f"{path.name}~")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(descriptor, msgspec.msgpack.encode(value))
-        if durable:
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    beside.rename(path)
-    if durable:
-        _synchronise(path.parent)
-
-
-def _synchronise(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    content, beside = msgspec.msgpack.encode(value), str(path.with_name(f"{path.name}~"))
+    replace_file(str(path), content, beside=beside, durable=durable)
 
 
 def _all(directory: Path, kind: type[R]) -> Iterator[R]:

@@ -20,6 +20,8 @@ import json
 import os
 from typing import Any, NamedTuple
 
+from sagong.linux.files import replace_file
+
 # A short name for any key; a hash would load a cryptographic library into every monitor.
 _PRIME = 2**89 - 1
 
@@ -72,12 +74,7 @@ class RunDirectory(NamedTuple):
 
 def write_record(path: str, record: dict[str, Any]) -> None:
     """Write JSON so that a reader sees the old file or the new one, never a half."""
-    descriptor = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-    try:
-        os.write(descriptor, json.dumps(record).encode())
-    finally:
-        os.close(descriptor)
-    os.rename(f"{path}.new", path)
+    replace_file(path, json.dumps(record).encode(), beside=f"{path}.new", mode=0o644)
 
 
 def read_record(path: str) -> dict[str, Any] | None:

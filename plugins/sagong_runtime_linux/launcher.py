@@ -60,6 +60,9 @@ class Launcher:
         lean.show_title("sagong-launcher", self._arguments)
         process.become_subreaper()
         self._loop.watch_signals((signal.SIGCHLD,), self._reap)
+        # Found out here, once: a container may be started before the plugin asks for facts, and in
+        # the container's own root neither the file nor the module of its encoding can be read.
+        capabilities.last_capability()
         self._listen()
         gc.collect()
         gc.freeze()

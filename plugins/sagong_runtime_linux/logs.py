@@ -142,19 +142,22 @@ class LogWriter:
 
     def _put(self, pieces: list[Piece]) -> None:
         now = time.time_ns()
-        batch = bytearray()
+        batch: list[bytes] = []
+        size = 0
         for piece in pieces:
             entry = self._encode(piece, now)
-            used = self._size + len(batch)
+            used = self._size + size
             if self._max_size and used and used + len(entry) > self._max_size:
                 self._append(batch)
-                batch.clear()
+                batch, size = [], 0
                 self._rotate()
-            batch += entry
+            batch.append(entry)
+            size += len(entry)
         self._append(batch)
 
-    def _append(self, batch: bytearray) -> None:
-        view = memoryview(batch)
+    def _append(self, batch: list[bytes]) -> None:
+        began = self._size
+        view = memoryview(b"".join(batch))
         try:
             while view:
                 count = os.write(self._file, view)
@@ -162,8 +165,19 @@ class LogWriter:
                 view = view[count:]
         except OSError:
             self.lost += len(view)
-        finally:
-            view.release()
+            self._take_back(began, batch)
+
+    def _take_back(self, began: int, batch: list[bytes]) -> None:
+        """Only whole entries stay: after half of one, the next could not be read either."""
+        whole = began
+        for entry in batch:
+            if whole + len(entry) > self._size:
+                break
+            whole += len(entry)
+        if whole < self._size:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file, whole)
+                self._size = whole
 
     def _rotate(self) -> None:
         """path.(n-1) goes, each other moves one up, path begins anew."""

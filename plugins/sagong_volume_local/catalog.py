@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from pathlib import Path
 
 import msgspec
 
 from sagong.contracts.volume import Volume
 from sagong.errors import Internal, NotFound
+from sagong.linux.files import replace_file, synchronise
 
 __all__ = ["Catalog", "Publication", "Record"]
 
@@ -85,14 +87,14 @@ class Catalog:
         """Make a volume with an empty directory of root's."""
         name = record.volume.name
         new = self._root / f"{_NEW}{secrets.token_hex(8)}"
-        (new / "_data").mkdir(mode=0o755, parents=True)
-        os.chmod(new, 0o711)
-        os.chmod(new / "_data", 0o755)
-        if os.geteuid() != 0:
-            os.chown(new / "_data", 0, 0)
-        _write(new / "volume", record)
-        new.rename(self._root / name)
-        _synchronise(self._root)
+        try:
+            _furnish(new, record)
+            new.rename(self._root / name)
+        except OSError:
+            # A full disk: what is half made must not stay to fill it further.
+            shutil.rmtree(new, ignore_errors=True)
+            raise
+        synchronise(str(self._root))
         self._known[name] = record
 
     def change(self, record: Record) -> None:
@@ -105,26 +107,20 @@ class Catalog:
         """Take a volume out at once; the returned directory is still to be deleted."""
         gone = self._root / f"{_GONE}{secrets.token_hex(8)}"
         (self._root / name).rename(gone)
-        _synchronise(self._root)
+        synchronise(str(self._root))
         self._known.pop(name, None)
         return gone
 
 
+def _furnish(new: Path, record: Record) -> None:
+    (new / "_data").mkdir(mode=0o755, parents=True)
+    os.chmod(new, 0o711)
+    os.chmod(new / "_data", 0o755)
+    if os.geteuid() != 0:
+        os.chown(new / "_data", 0, 0)
+    _write(new / "volume", record)
+
+
 def _write(path: Path, record: Record) -> None:
-    beside = path.with_name(f".{path.name}~")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(descriptor, msgspec.msgpack.encode(record))
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    beside.rename(path)
-    _synchronise(path.parent)
-
-
-def _synchronise(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    content = msgspec.msgpack.encode(record)
+    replace_file(str(path), content, beside=str(path.with_name(f".{path.name}~")), durable=True)

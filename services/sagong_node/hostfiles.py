@@ -78,6 +78,8 @@ def write_files(directory: Path, files: Iterable[HostFile]) -> list[tuple[str, s
     written = []
     for number, file in enumerate(files):
         path = directory / f"{number}"
+        # One of a start that did not come to its end may be read-only, or another user's.
+        path.unlink(missing_ok=True)
         path.write_bytes(file.content)
         os.chown(path, file.uid, file.gid)
         path.chmod(file.mode)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import inspect
 import logging
 import os
@@ -425,8 +426,12 @@ class Provider:
         self._socket.send(Envelope(VERSION, kind, id_, "", 0, 0, "", body), peer)
 
 
-def _defect(function: Any, error: Exception) -> Internal:
+def _defect(function: Any, error: Exception) -> SagongError:
+    """What a handler raised though its contract does not name it; a full disk is nobody's defect."""
     where = getattr(function, "__qualname__", repr(function))
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        place = f" of {error.filename}" if isinstance(error.filename, str) else ""
+        return ResourceExhausted(f"{where}: the disk{place} is full: free space there")
     _LOG.error("defect in %s", where, exc_info=error)
     return Internal(f"{where}: {type(error).__name__}: {error}")
 

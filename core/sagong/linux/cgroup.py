@@ -390,11 +390,16 @@ def _apply(group: Cgroup, writes: tuple[LimitWrite, ...]) -> None:
 
 
 def _pids_in(directory: str) -> list[int]:
+    return [int(line) for line in _read_present(f"{directory}/cgroup.procs").split()]
+
+
+def _read_present(path: str) -> str:
+    """A group's file, empty if the group is gone: also between open and read, then it is ENODEV."""
     try:
-        return [int(line) for line in _read(f"{directory}/cgroup.procs").split()]
-    except (FileNotFoundError, OSError) as error:
+        return _read(path)
+    except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENODEV):
-            return []
+            return ""
         raise
 
 
@@ -405,14 +410,9 @@ def _tree(top: str) -> Iterator[str]:
 
 
 def _frozen(directory: str) -> bool:
-    try:
-        return "frozen 1" in _read(f"{directory}/cgroup.events")
-    except FileNotFoundError:
-        pass
-    try:
-        return _read(f"{directory}/freezer.state").strip() == "FROZEN"
-    except FileNotFoundError:
-        return False
+    if os.path.exists(f"{directory}/cgroup.events"):
+        return "frozen 1" in _read_present(f"{directory}/cgroup.events")
+    return _read_present(f"{directory}/freezer.state").strip() == "FROZEN"
 
 
 def _removed(directory: str) -> bool:

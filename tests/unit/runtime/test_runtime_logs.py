@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.small_disk import small_disk
 
 from sagong_runtime_linux.logs import LogWriter, Piece, encoder, open_log
 from sagong_runtime_linux.replay import Replay
@@ -155,3 +156,25 @@ def test_full_disk_loses_lines_only() -> None:
     writer.write(1, b"line\n")
     assert writer.lost > 0
     writer.finish()
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("driver", ["json-file", "cri", "local"])
+def test_a_disk_that_gets_full_leaves_no_half_of_a_line(driver: str, tmp_path: Path) -> None:
+    """What is written after it has room again is read, as is what was written before."""
+    with small_disk(tmp_path, "64k"):
+        path = tmp_path / "c.log"
+        writer = LogWriter(str(path), encoder(driver), max_size=0, max_files=1)
+        writer.write(1, b"before\n")
+        filler = tmp_path / "filler"
+        filler.write_bytes(bytes(40 << 10))
+        while not writer.lost:
+            writer.write(1, b"x" * 900 + b"\n" + b"y" * 1500 + b"\n")
+        filler.unlink()
+        writer.write(1, b"after\n")
+        writer.finish()
+        replay = Replay(driver, str(path), "")
+        lines = b"".join(data for _, data in replay).split(b"\n")
+        replay.close()
+    assert (lines[0], lines[-2], lines[-1]) == (b"before", b"after", b"")
+    assert {line[:1] + b"%d" % len(line) for line in lines[1:-2]} <= {b"x900", b"y1500"}

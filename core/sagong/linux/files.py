@@ -1,0 +1,49 @@
+"""Files that are replaced as a whole."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+__all__ = ["replace_file", "synchronise"]
+
+
+def replace_file(
+    path: str, content: bytes, *, beside: str, mode: int = 0o600, durable: bool = False
+) -> None:
+    """Readers see the old file or the new one, never a half; also where the disk gets full.
+
+    It is written as `beside`, in the same directory, which an error leaves not behind; with `durable`
+    what is there after a power cut is one of both, too.
+    """
+    try:
+        _write(beside, content, mode, durable=durable)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(beside)
+        raise
+    os.rename(beside, path)
+    if durable:
+        synchronise(os.path.dirname(path))
+
+
+def synchronise(directory: str) -> None:
+    """What was renamed, made and removed there survives a power cut."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write(path: str, content: bytes, mode: int, *, durable: bool) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    try:
+        view = memoryview(content)
+        while view:
+            # write(2) takes a part where the disk is nearly full; the next one tells why.
+            view = view[os.write(descriptor, view) :]
+        if durable:
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
