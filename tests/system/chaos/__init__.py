@@ -1,0 +1,12 @@
+"""A seeded run of faults against a whole instance under load, and a checker of its history.
+
+    transport.py   one HTTP request; how it ended
+    engine.py      load through the Docker API: what is created, run, executed, followed, removed
+    cluster.py     load through the Kubernetes API: counters, a watch, pods, a deployment
+    faults.py      what is done to the platform meanwhile
+    history.py     everything that was asked, answered, seen and done, with times
+    checker.py     a history in, violations out; knows nothing of how it came to be
+    trial.py       all of it together
+
+`python -m tests.system.chaos --minutes 10 --seed 7` runs it by hand.
+"""

@@ -1,0 +1,158 @@
+"""The processes of an instance: who they are now, and what they leave on the machine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from pathlib import Path
+
+from sagong.call import deadline
+from sagong.contracts.kernel import StatusQuery, SystemStatus
+from sagong.errors import SagongError
+from sagong.operator import connect
+from tests.system.instance import Instance
+from tests.system.platform.rig import footprint
+
+__all__ = ["Processes"]
+
+_MONITOR = "sagong-monitor "
+_MOST = 6
+
+
+class Processes:
+    """Finds them by the kernel's word, by control group and by working directory, never by name."""
+
+    def __init__(self, running: Instance) -> None:
+        self._running = running
+        self._paths = running.paths
+
+    def status(self) -> SystemStatus | None:
+        """What the kernel says, if it says something."""
+
+        async def ask() -> SystemStatus:
+            async with connect(self._paths) as operator:
+                with deadline(5.0):
+                    return await operator.kernel.status(StatusQuery())
+
+        try:
+            return asyncio.run(ask())
+        except (SagongError, OSError, TimeoutError):
+            return None
+
+    def pids(self) -> dict[str, int]:
+        """Processes by name: units, kernel, keeper, zygote, companions."""
+        status = self.status()
+        if status is None:
+            return {}
+        found = [*status.others, *(p for unit in status.units for p in unit.processes)]
+        return {p.unit: p.pid for p in found if p.state in ("serving", "running")}
+
+    def wait_ready(self, gone: set[int], seconds: float = 90.0) -> str:
+        """Wait until all serve and none of `gone` is among them; else what is wrong."""
+        limit = time.monotonic() + seconds
+        while True:
+            status = self.status()
+            if status is not None and status.ready and not gone & _all(status):
+                return ""
+            if time.monotonic() > limit:
+                return f"not ready after {seconds:.0f} s: {_why(status)}"
+            time.sleep(0.1)
+
+    def monitors(self) -> dict[str, int]:
+        """Monitors by the key of what they watch."""
+        found = {}
+        for pid in self._below_run():
+            title = _read(f"/proc/{pid}/cmdline").replace("\0", " ")
+            if title.startswith(_MONITOR):
+                found[title.removeprefix(_MONITOR).strip()] = pid
+        return found
+
+    def everything(self) -> set[int]:
+        """All that is no container."""
+        mark, root = f"{self._paths.cgroup}-plugins", str(self._running.root)
+        found = set(self._below_run())
+        for pid in _numbers():
+            command = _read(f"/proc/{pid}/cmdline")
+            ours = command.startswith(str(Path("/proc/self/exe").resolve())) or "sagong" in command
+            if mark in _read(f"/proc/{pid}/cgroup") or (ours and root in command.split("\0")):
+                found.add(pid)
+        return found - {os.getpid()}
+
+    def cut_power(self) -> set[int]:
+        """End everything at once: first who would start others again, then until nothing is left."""
+        pids = self.pids()
+        first = [pids.pop(name) for name in ("keeper", "kernel", "zygote") if name in pids]
+        ended = [*first, *pids.values()]
+        for pid in ended:
+            _kill(pid)
+        limit = time.monotonic() + 20
+        while (left := self.everything()) and time.monotonic() < limit:
+            for pid in left:
+                _kill(pid)
+            ended += left
+            time.sleep(0.02)
+        return set(ended)
+
+    def belongings(self) -> dict[str, tuple[str, ...]]:
+        """All that the instance has on the machine, in terms that generations don't change."""
+        found = {kind: tuple(names) for kind, names in footprint(self._running).items()}
+        found["generations"] = self._generations()
+        found["processes"] = self._counted()
+        found["monitors"] = tuple(sorted(self.monitors()))
+        return found
+
+    def _generations(self) -> tuple[str, ...]:
+        """Directories of sockets, one for each process that serves."""
+        slots = (self._paths.run / "slots").iterdir()
+        counts = {slot.name: len(list((slot / "bus").glob("[0-9]*"))) for slot in slots}
+        return tuple(f"{name}: {number}" for name, number in sorted(counts.items()))
+
+    def _counted(self) -> tuple[str, ...]:
+        """Parts that have more processes than any needs with its workers, by control group."""
+        mark = f"{self._paths.cgroup}-plugins/"
+        counts: dict[str, int] = {}
+        for pid in _numbers():
+            group = _read(f"/proc/{pid}/cgroup")
+            if mark in group:
+                name = group.partition(mark)[2].split("\n")[0].partition("/")[0].rpartition(".")[0]
+                counts[name] = counts.get(name, 0) + 1
+        return tuple(f"{name}: {n}" for name, n in sorted(counts.items()) if n > _MOST)
+
+    def _below_run(self) -> list[int]:
+        found = []
+        for pid in _numbers():
+            with contextlib.suppress(OSError):
+                if Path(os.readlink(f"/proc/{pid}/cwd")).is_relative_to(self._paths.run):
+                    found.append(pid)
+        return found
+
+
+def _all(status: SystemStatus) -> set[int]:
+    found = [*status.others, *(p for unit in status.units for p in unit.processes)]
+    return {p.pid for p in found}
+
+
+def _why(status: SystemStatus | None) -> str:
+    if status is None:
+        return "the kernel does not answer"
+    late = [f"{u.name}: {u.state} {u.problem}" for u in status.units if u.state != "serving"]
+    return "; ".join(late) or "something that was killed is still listed"
+
+
+def _numbers() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
