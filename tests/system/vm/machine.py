@@ -1,0 +1,119 @@
+"""A virtual machine: qemu without KVM, a kernel booted directly, commands through a serial port."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pytest
+
+from tests.system.vm.agent import PORT
+
+# No more than one translated block cache of this size (MB) in qemu; the default thrashes.
+_TRANSLATION_CACHE = 512
+_KERNEL = "root=/dev/vda rw console=ttyS0 quiet systemd.show_status=0 mitigations=off"
+_KERNEL += " nokaslr clocksource=tsc tsc=reliable random.trust_cpu=on"
+
+
+class Machine:
+    """Runs while in its `with`; changes to its disk are gone afterwards."""
+
+    def __init__(self, boot: Path, disk: Path, work: Path) -> None:
+        self._console = work / "console.log"
+        self._port = work / "port"
+        self._monitor = work / "monitor"
+        self._command = _command(boot, disk, self._console, self._port, self._monitor)
+        self._number = 0
+        self._pending = b""
+
+    def __enter__(self) -> Self:
+        self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL)
+        self._socket = socket.socket(socket.AF_UNIX)
+        while self._socket.connect_ex(str(self._port)) != 0:
+            assert self._process.poll() is None, "qemu ended at once"
+            time.sleep(0.05)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._socket.close()
+        self._process.kill()
+        self._process.wait()
+
+    def wait_booted(self, seconds: float = 240.0) -> None:
+        """Wait until the agent says hello: after the start, and after each reboot."""
+        self._answer(0, seconds)
+
+    def run(self, command: str, seconds: float = 120.0, *, check: bool = True) -> str:
+        """The output of a shell command inside; a failed one fails the test."""
+        self._number += 1
+        asked = {"id": self._number, "run": command, "seconds": seconds}
+        self._socket.sendall(json.dumps(asked).encode() + b"\n")
+        answer = self._answer(self._number, seconds + 60.0)
+        if check and answer["code"] != 0:
+            pytest.fail(f"{command}\nended with {answer['code']}:\n{answer['out']}")
+        return str(answer["out"])
+
+    def send(self, command: str) -> None:
+        """Begin a command whose answer nobody waits for: a reboot."""
+        asked = {"id": -1, "run": command, "seconds": 60.0}
+        self._socket.sendall(json.dumps(asked).encode() + b"\n")
+
+    def cut_power(self) -> None:
+        """Reset the machine without any warning."""
+        with socket.socket(socket.AF_UNIX) as monitor:
+            monitor.connect(str(self._monitor))
+            stream = monitor.makefile("rw")
+            for word in ("qmp_capabilities", "system_reset"):
+                stream.write(json.dumps({"execute": word}) + "\n")
+                stream.flush()
+                while "return" not in json.loads(stream.readline()):
+                    continue
+
+    def console(self) -> str:
+        """The end of what it wrote to its console."""
+        return self._console.read_text(errors="replace")[-4000:]
+
+    def _answer(self, number: int, seconds: float) -> dict[str, Any]:
+        limit = time.monotonic() + seconds
+        while True:
+            *lines, self._pending = self._pending.split(b"\n")
+            for position, line in enumerate(lines):
+                answer: dict[str, Any] = json.loads(line)
+                if answer["id"] == number:
+                    self._pending = b"\n".join([*lines[position + 1 :], self._pending])
+                    return answer
+            left = limit - time.monotonic()
+            if left <= 0:
+                pytest.fail(f"the machine does not answer; its console:\n{self.console()}")
+            self._socket.settimeout(left)
+            try:
+                chunk = self._socket.recv(1 << 16)
+            except TimeoutError:
+                continue
+            assert chunk, f"qemu ended; the machine's console:\n{self.console()}"
+            self._pending += chunk
+
+
+def _command(boot: Path, disk: Path, console: Path, port: Path, monitor: Path) -> list[str]:
+    command = ["qemu-system-x86_64", "-machine", "q35", "-cpu", "max", "-smp", "2", "-m", "2048"]
+    command += ["-accel", f"tcg,thread=multi,tb-size={_TRANSLATION_CACHE}"]
+    command += ["-nodefaults", "-display", "none", "-nic", "none"]
+    command += ["-kernel", str(boot / "vmlinuz"), "-initrd", str(boot / "initrd")]
+    command += ["-append", _KERNEL]
+    command += ["-drive", f"file={disk},if=virtio,format=raw,snapshot=on,cache=unsafe"]
+    command += ["-serial", f"file:{console}", "-device", "virtio-rng-pci"]
+    command += ["-device", "virtio-serial-pci"]
+    command += ["-chardev", f"socket,path={port},server=on,wait=off,id=port"]
+    command += ["-device", f"virtserialport,chardev=port,name={PORT}"]
+    command += ["-qmp", f"unix:{monitor},server=on,wait=off"]
+    return command

@@ -1,0 +1,247 @@
+"""A bare Debian 12 with systemd and control groups of version 2 only: installed, rebooted, taken away.
+
+One story, told in order, since booting an emulated machine is slow. `-s` shows how long each part took.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.system.vm import debian
+from tests.system.vm.machine import Machine
+
+CLIENTS = ("docker", "kubectl")
+GUEST = "python3 tests/system/vm/guest.py"
+CLIENT_ENVIRONMENT = (
+    "PATH=$PATH:clients DOCKER_HOST=unix:///run/sagong/docker.sock "
+    "KUBECONFIG=/etc/sagong/kubeconfig"
+)
+# Everything that the platform makes on a machine, as text to compare.
+TRACES = """
+ip -o link | cut -d: -f2
+nft list tables
+awk '{print $5}' /proc/self/mountinfo | grep sagong
+find /sys/fs/cgroup -maxdepth 2 -name '*sagong*'
+for process in /proc/[0-9]*; do readlink "$process/ns/net"; done | sort -u | wc -l
+pgrep -a sagong
+ls -d /run/sagong* /etc/systemd/system/*sagong* /etc/systemd/system/*/*sagong* 2>/dev/null
+true
+"""
+RUNNING = {"always", "always-stopped", "unless", "on-failure"}
+PROFILE = """
+profile sagong-vm-test flags=(attach_disconnected) {
+  file, capability, network, mount, umount, signal, ptrace, unix,
+  deny /etc/passwd r,
+}
+"""
+
+pytestmark = [pytest.mark.vm, pytest.mark.root, pytest.mark.timeout(1800)]
+
+
+def clients() -> dict[str, Path]:
+    """The static clients of this machine, to be used inside as well."""
+    found = {name: shutil.which(name) for name in CLIENTS}
+    return {name: Path(path).resolve() for name, path in found.items() if path}
+
+
+def lay_out(place: Path) -> None:
+    """The repository as it is now, compiled, and the clients in `clients`."""
+    listed = ["git", "-C", str(debian.REPOSITORY), "ls-files", "-z", "--cached", "--others"]
+    names = subprocess.run([*listed, "--exclude-standard"], check=True, capture_output=True).stdout
+    for name in names.decode().split("\0"):
+        source = debian.REPOSITORY / name
+        if name and source.is_file():
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, place / name)
+    if sys.version_info[:2] == (3, 11):
+        # As the Python of Debian 12: what takes three seconds here takes a minute there.
+        trees = [str(place / tree) for tree in ("core", "plugins", "services")]
+        command = [
+            sys.executable,
+            "-m",
+            "compileall",
+            "-q",
+            "-s",
+            str(place),
+            "-p",
+            f"/{debian.PLACE}",
+        ]
+        subprocess.run([*command, *trees], check=True)
+    (place / "clients").mkdir()
+    for name, path in clients().items():
+        shutil.copy(path, place / "clients" / name)
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """The booted machine, with the repository at its place and nothing started."""
+    lacking = debian.missing_tools()
+    if lacking:
+        pytest.skip(lacking)
+    if os.geteuid() != 0:
+        pytest.skip("making the image takes root")
+    work = tmp_path_factory.mktemp("vm", numbered=True)
+    began = time.monotonic()
+    image = debian.build()
+    began = told("image", began)
+    lay_out(work / "repository")
+    debian.write_disk(image, work / "repository", work / "disk.img")
+    began = told("disk", began)
+    with Machine(image, work / "disk.img", work) as booted:
+        booted.wait_booted()
+        told("boot", began)
+        yield booted
+    shutil.rmtree(work)
+
+
+def told(what: str, since: float) -> float:
+    """Print how long it took; the time now."""
+    now = time.monotonic()
+    print(f"vm: {what} {now - since:.1f} s", file=sys.stderr)
+    return now
+
+
+def ask(machine: Machine, words: str) -> Any:
+    """An answer of guest.py."""
+    python = ".venv/bin/python" if words == "pods" else "python3"
+    return json.loads(machine.run(f"{python} tests/system/vm/guest.py {words}"))
+
+
+def wait_ready(machine: Machine) -> None:
+    """Wait until systemd says that the platform serves, having done nothing for it."""
+    machine.run(
+        "until [ $(systemctl is-active sagong) = active ]; do"
+        " [ $(systemctl is-active sagong) != failed ] || exit 1; sleep 0.2; done",
+        240.0,
+    )
+
+
+def wait_running(machine: Machine) -> dict[str, Any]:
+    """The states once those that are to run do."""
+    limit = time.monotonic() + 120
+    while True:
+        states: dict[str, Any] = ask(machine, "state")
+        up = {name for name, state in states.items() if state["running"] and state["alive"]}
+        if up == RUNNING or time.monotonic() > limit:
+            return states
+        time.sleep(0.5)
+
+
+def test_a_bare_debian_is_installed_rebooted_and_left_clean(machine: Machine) -> None:
+    began = time.monotonic()
+    assert machine.run("stat -fc %T /sys/fs/cgroup").strip() == "cgroup2fs"
+    before = machine.run(TRACES)
+    first = machine.run("packaging/up", 300.0)
+    assert "says: hello from web-" in first
+    began = told("packaging/up", began)
+    again = machine.run("packaging/up", 120.0)
+    assert "runs already" in again
+    began = told("packaging/up again", began)
+
+    machine.run(f"{GUEST} begin")
+    states = ask(machine, "state")
+    stopped = {name for name, state in states.items() if not state["running"]}
+    assert stopped == {"always-stopped", "unless-stopped"}
+    began = told("containers", began)
+    check_limits(machine)
+    check_apparmor(machine)
+    began = told("limits and profiles", began)
+    pods = ask(machine, "pods")["pods"]
+    assert len(pods) == 3
+
+    machine.send("systemctl reboot")
+    machine.wait_booted()
+    began = told("reboot", began)
+    check_after_boot(machine, set(pods))
+    began = told("all is back", began)
+    check_clients(machine)
+
+    machine.cut_power()
+    machine.wait_booted()
+    began = told("power cut", began)
+    check_after_boot(machine, set(pods))
+    began = told("all is back again", began)
+
+    machine.run("packaging/down", 120.0)
+    assert machine.run(TRACES) == before
+    told("packaging/down", began)
+
+
+def check_limits(machine: Machine) -> None:
+    """Version 2's files hold the limits; devices are refused by a BPF program."""
+    assert ask(machine, "limits") == {
+        "memory.max": str(64 << 20),
+        "memory.swap.max": "0",
+        "pids.max": "50",
+        "cpu.max": "50000 100000",
+    }
+    script = "mknod /tmp/disk b 254 0 && head -c 1 /tmp/disk; head -c 1 /dev/zero | wc -c"
+    answer = ask(machine, f"run '{{}}' sh -c '{script}'")
+    assert "Operation not permitted" in answer["out"]
+    assert answer["out"].split()[-1] == "1"
+
+
+def check_apparmor(machine: Machine) -> None:
+    """A profile that is loaded acts; one that is not is refused by name."""
+    machine.run(f"apparmor_parser -a <<'EOF'\n{PROFILE}\nEOF")
+    options = json.dumps({"SecurityOpt": ["apparmor=sagong-vm-test"]})
+    answer = ask(machine, f"run '{options}' sh -c 'cat /proc/self/attr/current /etc/passwd'")
+    assert "sagong-vm-test (enforce)" in answer["out"]
+    assert "Permission denied" in answer["out"]
+    options = json.dumps({"SecurityOpt": ["apparmor=not-loaded"]})
+    answer = ask(machine, f"run '{options}' true")
+    assert answer["code"] == -1
+    assert "not-loaded" in answer["out"]
+
+
+def check_after_boot(machine: Machine, pods: set[str]) -> None:
+    """Without any command exactly the right containers run, and the pods."""
+    wait_ready(machine)
+    states = wait_running(machine)
+    assert {name for name, state in states.items() if state["running"]} == RUNNING, states
+    assert all(state["alive"] for name, state in states.items() if name in RUNNING)
+    addresses = [states[name]["address"] for name in RUNNING]
+    assert len(set(addresses)) == len(RUNNING)
+    assert states["plain"]["code"] != 0
+    limit = time.monotonic() + 120
+    while True:
+        answer = ask(machine, "pods")
+        if all(pod["ready"] for pod in answer["pods"].values()) or time.monotonic() > limit:
+            break
+        time.sleep(0.5)
+    assert set(answer["pods"]) == pods, "pods come back as they were, not as others"
+    assert all(pod["ready"] and pod["phase"] == "Running" for pod in answer["pods"].values())
+    check_nothing_stale(machine)
+
+
+def check_nothing_stale(machine: Machine) -> None:
+    """Namespaces, mounts and leases are those of what runs now, none of the boot before."""
+    pins = machine.run("ls /run/sagong/netns | wc -l")
+    veths = machine.run("ip -o link show type veth | wc -l")
+    # Pods, running containers, and those in advance.
+    assert int(pins) >= 3 + len(RUNNING)
+    assert abs(int(veths) - int(pins)) <= 1
+    assert machine.run("awk '$5 ~ /sagong.mounts./' /proc/self/mountinfo | wc -l").strip() == "0"
+
+
+def check_clients(machine: Machine) -> None:
+    """The clients that users have, if this machine has them to give."""
+    for name in CLIENTS:
+        if name not in clients():
+            print(f"vm: no {name} on this machine; its API was asked by hand", file=sys.stderr)
+    if "docker" in clients():
+        shown = machine.run(f"{CLIENT_ENVIRONMENT} docker ps --format '{{{{.Names}}}}'").split()
+        assert set(shown) == RUNNING
+    if "kubectl" in clients():
+        shown = machine.run(f"{CLIENT_ENVIRONMENT} kubectl get pods --no-headers")
+        assert shown.count("Running") == 3
