@@ -29,10 +29,12 @@ __all__ = [
     "Link",
     "add_address",
     "add_route",
+    "add_rule",
     "change_link",
     "delete_address",
     "delete_link",
     "delete_route",
+    "delete_rule",
     "find_link",
     "is_ready",
     "link_index",
@@ -40,6 +42,7 @@ __all__ = [
     "new_bridge",
     "new_veth",
     "port_options",
+    "routes_in",
     "routes_of",
     "set_bridge_filter",
 ]
@@ -47,6 +50,8 @@ __all__ = [
 _NEWLINK, _DELLINK, _GETLINK, _SETLINK = 16, 17, 18, 19
 _NEWADDR, _DELADDR = 20, 21
 _NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
+_NEWRULE, _DELRULE = 32, 33
+_MAIN = 254
 _UP = 1
 _NO_DAD = 0x02
 _ONLINK = 4
@@ -182,12 +187,14 @@ def delete_address(index: int, address: str, prefix: int, what: str) -> Request:
     return Request(_DELADDR, 0, payload, text, (errno.EADDRNOTAVAIL, errno.ENODEV))
 
 
-def _route(index: int, target: str, prefix: int, gateway: str) -> bytes:
+def _route(index: int, target: str, prefix: int, gateway: str, table: int) -> bytes:
     family = _family(target)
     scope = 0 if gateway else 253
     flags = _ONLINK if gateway else 0
-    header = struct.pack("=BBBBBBBBI", family, prefix, 0, 0, 254, 3, scope, 1, flags)
+    header = struct.pack("=BBBBBBBBI", family, prefix, 0, 0, table & 0xFF, 3, scope, 1, flags)
     payload = header + attribute(4, struct.pack("=I", index))
+    if table != _MAIN:
+        payload += attribute(15, struct.pack("=I", table))
     if prefix:
         payload += attribute(1, socket.inet_pton(family, target))
     if gateway:
@@ -195,18 +202,44 @@ def _route(index: int, target: str, prefix: int, gateway: str) -> bytes:
     return payload
 
 
-def add_route(index: int, target: str, prefix: int, gateway: str, what: str) -> Request:
+def add_route(
+    index: int, target: str, prefix: int, gateway: str, what: str, *, table: int = _MAIN
+) -> Request:
     """A route by a gateway, or (without one) over the link itself; replaces the same target's."""
-    payload = _route(index, target, prefix, gateway)
+    payload = _route(index, target, prefix, gateway, table)
     text = f"add route to {target}/{prefix} by {gateway or what}"
     return Request(_NEWROUTE, NLM_CREATE | NLM_REPLACE, payload, text)
 
 
-def delete_route(index: int, target: str, prefix: int, gateway: str) -> Request:
+def delete_route(
+    index: int, target: str, prefix: int, gateway: str, *, table: int = _MAIN
+) -> Request:
     """Its absence is no error."""
-    payload = _route(index, target, prefix, gateway)
+    payload = _route(index, target, prefix, gateway, table)
     text = f"delete route to {target}/{prefix}"
     return Request(_DELROUTE, 0, payload, text, (errno.ESRCH, errno.ENODEV))
+
+
+def _rule(version: int, table: int, priority: int) -> bytes:
+    """For all packets: look into a table."""
+    family = socket.AF_INET6 if version == 6 else socket.AF_INET
+    header = struct.pack("=BBBBBBBBI", family, 0, 0, 0, 0, 0, 0, 1, 0)
+    numbers = attribute(6, struct.pack("=I", priority)), attribute(15, struct.pack("=I", table))
+    return header + b"".join(numbers)
+
+
+def add_rule(version: int, table: int, priority: int) -> Request:
+    """Have a table of routes asked, in the order of priorities; it may be so already."""
+    payload = _rule(version, table, priority)
+    text = f"have table {table} of IPv{version} routes asked"
+    return Request(_NEWRULE, NLM_CREATE | NLM_EXCL, payload, text, (errno.EEXIST,))
+
+
+def delete_rule(version: int, table: int, priority: int) -> Request:
+    """Its absence, or that of all rules, is no error."""
+    payload = _rule(version, table, priority)
+    tolerated = (errno.ENOENT, errno.EOPNOTSUPP, errno.EAFNOSUPPORT)
+    return Request(_DELRULE, 0, payload, f"have table {table} asked no more", tolerated)
 
 
 def links_of(channel: Channel) -> Iterator[Link]:
@@ -250,10 +283,17 @@ def is_ready(channel: Channel, name: str) -> bool:
 
 def routes_of(channel: Channel) -> Iterator[str]:
     """The targets of the main table's routes, default routes left out."""
+    for target, _ in routes_in(channel, _MAIN):
+        yield target
+
+
+def routes_in(channel: Channel, wanted: int) -> Iterator[tuple[str, int]]:
+    """Targets and interfaces of a table's routes, default routes left out."""
     for family, size in ((socket.AF_INET, 4), (socket.AF_INET6, 16)):
-        header = struct.pack("=BBBBBBBBI", family, 0, 0, 0, 254, 0, 0, 0, 0)
+        header = struct.pack("=BBBBBBBBI", family, 0, 0, 0, _MAIN, 0, 0, 0, 0)
         for _, payload in channel.dump(Request(_GETROUTE, 0, header, "list routes")):
-            prefix, table, kind = payload[1], payload[4], payload[7]
-            target = attributes(payload, 12).get(1, b"")
-            if table == 254 and kind == 1 and prefix and len(target) == size:
-                yield f"{socket.inet_ntop(family, target)}/{prefix}"
+            prefix, kind, found = payload[1], payload[7], attributes(payload, 12)
+            table, index = (struct.unpack("=I", found.get(k, bytes(4)))[0] for k in (15, 4))
+            target = found.get(1, b"")
+            if table == wanted and kind == 1 and prefix and len(target) == size:
+                yield f"{socket.inet_ntop(family, target)}/{prefix}", index

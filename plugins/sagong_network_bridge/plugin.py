@@ -46,6 +46,7 @@ from sagong_network_bridge.networks import Networks
 from sagong_network_bridge.parents import Parents
 from sagong_network_bridge.pool import Pool
 from sagong_network_bridge.ports import Ports
+from sagong_network_bridge.reach import Reach
 from sagong_network_bridge.records import Records, SandboxRecord
 from sagong_network_bridge.routing import Routing
 from sagong_network_bridge.sandboxes import Sandboxes, Tools, priorities_of
@@ -101,8 +102,14 @@ class NetworkBridge:
             ),
             machine=bool(nameservers) or _reachable_nameservers(),
         )
+        self._reach = Reach(settings.prefix, self._route, host.log)
         self._routing = Routing(
-            self._networks, self._firewall, self._records, self._run, self._sandboxes.reflect
+            self._networks,
+            self._firewall,
+            self._reach,
+            self._records,
+            self._run,
+            self._sandboxes.reflect,
         )
         self._vigil = Vigil(self._firewall.table, self._restore_firewall)
         self._given = Handover()
@@ -182,7 +189,15 @@ class NetworkBridge:
         for pin in pins:
             await self._run(unpin, pin)
         await self._networks.sweep()
+        await self._lead()
         await self._sweep_links()
+
+    async def _lead(self) -> None:
+        """Virtual addresses by a bridge that is there; what fails now is done with the next rules."""
+        try:
+            await self._routing.lead()
+        except OSError as error:
+            self._host.log.warning("routes to virtual addresses: %s", error)
 
     async def _sweep_links(self) -> None:
         """Interfaces of no sandbox, unless they are going already: deleting one takes 26 ms."""
@@ -262,6 +277,7 @@ class NetworkBridge:
         for record in list(self._sandboxes.records()):
             await self._sandboxes.leave(record.sandbox.id)
         await self._pool.close()
+        await self._run(self._reach.remove)
         await self._networks.purge()
         await self._run(self._firewall.remove)
         await self._run(accept_bridges, self._filter, self._settings.prefix, ())
@@ -278,6 +294,7 @@ class NetworkBridge:
             raise Internal(f"network {network.name}: {error}") from error
         self._firewall.replace("networks", Wanted(self._networks.content()))
         self._befriend()
+        await self._lead()
         return made
 
     async def delete(self, network: NetworkRef) -> None:
@@ -288,6 +305,7 @@ class NetworkBridge:
         if await self._networks.delete(network.id, self._sandboxes.users(network.id)):
             self._firewall.replace("networks", Wanted(self._networks.content()))
             self._befriend()
+            await self._lead()
 
     async def networks(self) -> NetworkList:
         """All networks."""

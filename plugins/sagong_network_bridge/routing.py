@@ -20,6 +20,7 @@ from sagong_network_bridge.elements import Content, address_bytes, interval_elem
 from sagong_network_bridge.firewall import Firewall, Wanted
 from sagong_network_bridge.networks import Networks
 from sagong_network_bridge.policies import plan_policies
+from sagong_network_bridge.reach import Reach, bridges_to
 from sagong_network_bridge.records import Records
 from sagong_network_bridge.services import Piece, ServiceElements, chain_rules, elements_of
 
@@ -48,10 +49,17 @@ class Routing:
     """Keeps the rules."""
 
     def __init__(
-        self, networks: Networks, firewall: Firewall, records: Records, run: Run, reflect: Reflect
+        self,
+        networks: Networks,
+        firewall: Firewall,
+        reach: Reach,
+        records: Records,
+        run: Run,
+        reflect: Reflect,
     ) -> None:
         self._networks = networks
         self._firewall = firewall
+        self._reach = reach
         self._records = records
         self._run = run
         self._reflect = reflect
@@ -99,10 +107,21 @@ class Routing:
             self._firewall.replace("ranges", Wanted(ranges))
             self._records.keep_rules(rules)
             self._rules = rules
+            await self._lead()
             lost = _lost_datagrams(change)
             if lost:
                 with contextlib.suppress(OSError):
                     await self._run(forget_datagrams, frozenset(), lost)
+
+    async def lead(self) -> None:
+        """Bridges have come or gone: let virtual addresses be reached by one that is there."""
+        async with self._turn:
+            await self._lead()
+
+    async def _lead(self) -> None:
+        networks = self._networks
+        wanted = bridges_to(self._rules, networks.records(), networks.indexes())
+        await self._run(self._reach.ensure, wanted)
 
     async def _filter(self, rules: Rules) -> None:
         before = self._networks.filtered

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from sagong.contracts.network import (
     Network,
@@ -92,6 +93,48 @@ def test_services_are_reached_from_everywhere() -> None:
     machine(every_way)
 
 
+async def cut_off(base: Path) -> None:
+    shell("", "ip route del default")
+    assert "default" not in shell("", "ip route; ip -6 route")
+    rules = shell("", "ip rule; ip -6 rule")
+    service = ServicePort(name="default/web:http", addresses=("10.96.0.10", "fd96::10"), port=8000)
+    async with plugin(base) as network:
+        assert (await dial("", "10.96.0.10", 8000))[1] == "[Errno 101] Network is unreachable"
+        await network.apply(Rules(generation=1, services=(service,), **CIDRS))
+        assert "refused" in (await dial("", "10.96.0.10", 8000))[1], "no bridge of pods is needed"
+        a, b = await pods(network, 2)
+        server = Server(a.path, 80, a.id)
+        service = replace(service, backends=backends(a))
+        await network.apply(Rules(generation=2, services=(service,), **CIDRS))
+    async with plugin(base) as network:
+        for address in ("10.96.0.10", "fd96::10"):
+            for path in (a.path, b.path, ""):
+                assert (await reached(path, address, 8000))[0] == "p0", (path, address)
+        for address in ("10.96.0.99", "fd96::99"):
+            for path in (b.path, ""):
+                assert "refused" in (await dial(path, address, 8000))[1], (path, address)
+        assert "unreachable" in (await dial("", "203.0.113.1", 80))[1]
+        server.close()
+        await network.purge()
+        assert shell("", "ip rule; ip -6 rule") == rules
+        assert "10.96" not in shell("", "ip route show table all")
+
+
+def test_a_machine_without_a_default_route_reaches_services() -> None:
+    machine(cut_off)
+
+
+async def other_way(base: Path) -> None:
+    async with plugin(base) as network:
+        await network.apply(Rules(generation=1, **CIDRS))
+        await pods(network, 0)
+        assert "dev uplink" in shell("", "ip route get 10.96.0.10"), "the machine's routes go first"
+
+
+def test_a_default_route_leads_to_services_as_ever() -> None:
+    machine(other_way)
+
+
 async def local_only(base: Path) -> None:
     async with plugin(base) as network:
         world = World(base)
@@ -110,8 +153,6 @@ async def local_only(base: Path) -> None:
         assert await words(b.path, "10.96.0.20", 8000) == {"p0", "p1"}
         assert await words(world.path, World.machine, 30081) == {"p0"}
         assert await reached(world.path, World.machine, 30081) == ("p0", World.address)
-        from msgspec.structs import replace
-
         nobody = replace(service, local_backends=())
         await network.apply(Rules(generation=2, services=(nobody,), **CIDRS))
         assert (await dial(world.path, World.machine, 30081))[1] == "timed out"
@@ -144,8 +185,6 @@ async def sticking(base: Path) -> None:
         for address in ("10.96.0.30", "fd96::30"):
             (chosen,) = await words(c.path, address, 8000)
             other = {"p0", "p1"} - {chosen}
-            from msgspec.structs import replace
-
             left = b if chosen == "p0" else a
             rest = replace(service, backends=backends(left))
             generation = 2 if ":" not in address else 4
