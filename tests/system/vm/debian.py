@@ -28,10 +28,10 @@ __all__ = ["PLACE", "REPOSITORY", "build", "missing_tools", "write_disk"]
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 PLACE = "root/sagong"
+_AGENT = "usr/local/lib/agent.py"
 _HERE = Path(__file__).parent
 _MADE_OF = (
     _HERE / "debian.py",
-    _HERE / "agent.py",
     REPOSITORY / "pyproject.toml",
     REPOSITORY / "packaging" / "environment",
 )
@@ -72,7 +72,7 @@ DefaultDependencies=no
 After=local-fs.target dbus.socket
 
 [Service]
-ExecStart=/usr/bin/python3 /usr/local/lib/agent.py
+ExecStart=/usr/bin/python3 /{_AGENT}
 WorkingDirectory=/{PLACE}
 KillMode=process
 TimeoutStopSec=1
@@ -148,18 +148,25 @@ def _make(target: Path) -> None:
 
 
 def write_disk(image: Path, place: Path, disk: Path) -> None:
-    """A disk of the image's files, and the repository as it is in `place`."""
+    """A disk of the image's files, the agent, and the repository as it is in `place`."""
     with tempfile.TemporaryDirectory(prefix="building-", dir=image.parent) as directory:
         root = Path(directory) / "root"
         # Links instead of copies; what is replaced is unlinked first.
         _run("cp", "--archive", "--link", str(image / "root"), str(root))
         _run("cp", "--archive", "--remove-destination", f"{place}/.", str(root / PLACE))
+        _run("cp", "--remove-destination", str(_HERE / "agent.py"), str(root / _AGENT))
         _run("mke2fs", "-q", "-t", "ext4", "-d", str(root), str(disk), "3G")
 
 
 def _bootstrap(root: Path) -> None:
     options = [f"--dpkgopt=path-exclude={pattern}" for pattern in _NO_DOCUMENTS]
-    options += ["--variant=minbase", f"--include={_PACKAGES}", "--skip=cleanup/apt/lists"]
+    # A half-written image is never used, so nothing need be synchronized to disk.
+    options += [
+        "--dpkgopt=force-unsafe-io",
+        "--variant=minbase",
+        f"--include={_PACKAGES}",
+        "--skip=cleanup/apt/lists",
+    ]
     _run("mmdebstrap", "--quiet", *options, "bookworm", str(root), *_MIRRORS)
 
 
@@ -200,7 +207,6 @@ def _collect_wheels(directory: Path) -> None:
 
 
 def _configure(root: Path) -> None:
-    shutil.copy(_HERE / "agent.py", root / "usr/local/lib/agent.py")
     (root / "etc/systemd/system/agent.service").write_text(_UNIT)
     (root / "etc/hostname").write_text("bare\n")
     (root / "etc/hosts").write_text("127.0.0.1 localhost\n127.0.1.1 bare\n")
