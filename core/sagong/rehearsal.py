@@ -7,6 +7,7 @@ forked process would do that in its own copy of memory.
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import tempfile
 from collections.abc import AsyncIterator
@@ -60,12 +61,16 @@ class Extra:
         """Has nothing to do."""
 
 
-def rehearse() -> None:
-    """Play it, and read all contracts that are imported; no thread and no loop is left."""
+def rehearse(place: str) -> None:
+    """Play it in a directory below `place`, and read all contracts that are imported.
+
+    No thread and no loop is left.
+    """
     for name, module in list(sys.modules.items()):
         if name.startswith("sagong.contracts."):
             _read(module)
-    with tempfile.TemporaryDirectory(prefix="sagong-") as directory:
+    os.makedirs(place, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="rehearsal-", dir=place) as directory:
         for _ in range(_TIMES):
             # Not uvloop: what libuv opens for the whole process would be closed in its forks,
             # and the first of them that starts a program would abort.

@@ -16,6 +16,7 @@ from sagong.contracts.image import Images, LoadRequest
 from sagong.contracts.streams import Address
 from sagong.errors import InvalidArgument, NotFound
 from sagong.operator import Operator, connect
+from sagong.uploading import send_file
 
 __all__ = [
     "kubeconfig_arguments",
@@ -26,7 +27,6 @@ __all__ = [
 ]
 
 _YEAR = 365 * 86400
-_BLOCK = 1 << 20
 
 
 def load_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,13 +69,7 @@ async def _send(address: Address, archive: str) -> None:
     except OSError as error:
         raise InvalidArgument(f"{archive}: {error.strerror}") from None
     with file:
-        _, writer = await asyncio.open_unix_connection(address.path)
-        writer.write(address.token.encode() + b"\n")
-        while block := file.read(_BLOCK):
-            writer.write(block)
-            await writer.drain()
-        writer.write_eof()
-        await writer.drain()
+        await send_file(address, file)
 
 
 def run_kubeconfig(options: argparse.Namespace) -> int:

@@ -61,7 +61,8 @@ def main() -> None:
     if keeper is not None:
         keeper.set_inheritable(False)
     root, profile = Path(options.root), options.profile
-    ground = fork_zygote(_preloaded(root, profile))
+    place = str(Paths.below(root).run / "kernel")
+    ground = fork_zygote(place, _preloaded(root, profile))
     try:
         raise SystemExit(uvloop.run(_live(root, profile, keeper, kept, ground)))
     except SagongError as error:

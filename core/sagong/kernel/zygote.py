@@ -66,9 +66,9 @@ class Zygote(NamedTuple):
     control: socket.socket
 
 
-def fork_zygote(modules: Sequence[str]) -> tuple[Zygote, Pristine | None]:
+def fork_zygote(place: str, modules: Sequence[str]) -> tuple[Zygote, Pristine | None]:
     """Prepare this process, which has no loop and no threads yet, and fork a zygote that shares it."""
-    pristine = _prepare(modules)
+    pristine = _prepare(place, modules)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pid = os.fork()
     if pid == 0:
@@ -84,11 +84,14 @@ def fork_zygote(modules: Sequence[str]) -> tuple[Zygote, Pristine | None]:
 
 
 def main() -> None:
-    """Serve fork requests on the inherited socket (argument 1), preload the modules named after."""
-    _serve(socket.socket(fileno=int(sys.argv[1])), _prepare(sys.argv[2:]))
+    """Serve fork requests on the inherited socket (argument 1).
+
+    Argument 2 is a directory for what is made meanwhile; the modules named after it are preloaded.
+    """
+    _serve(socket.socket(fileno=int(sys.argv[1])), _prepare(sys.argv[2], sys.argv[3:]))
 
 
-def _prepare(modules: Sequence[str]) -> Pristine | None:
+def _prepare(place: str, modules: Sequence[str]) -> Pristine | None:
     """Import modules, and what is wanted of them (`module:attribute`).
 
     With `sagong.pristine` among them, memory is shared beyond what a fork shares.
@@ -106,7 +109,7 @@ def _prepare(modules: Sequence[str]) -> Pristine | None:
         return None
     from sagong.rehearsal import rehearse
 
-    rehearse()
+    rehearse(place)
     return Pristine.make()
 
 

@@ -195,7 +195,7 @@ def _collect(tree: Any, path: str, found: list[str]) -> None:
 def _parsed_yaml(body: bytes, *, check: bool) -> tuple[Any, list[str]]:
     import yaml
 
-    from sagong_kube.schema.yaml_loader import Loader
+    from sagong.yaml_loader import Loader
 
     loader = Loader(body)
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,14 +26,17 @@ from sagong_node.lifecycle import Lifecycle
 from sagong_node.pods.heartbeat import Heartbeat
 from sagong_node.pods.ledger import Ledger
 from sagong_node.pods.machine import Facts, read_facts
+from sagong_node.pods.manifests import is_static
 from sagong_node.pods.naming import OWNER, Origin, origin
 from sagong_node.pods.occurrences import Occurrences
 from sagong_node.pods.pulling import Puller
 from sagong_node.pods.registration import allocatable
 from sagong_node.pods.removal import UID_LABEL, box_of, remove_pod
+from sagong_node.pods.roster import Roster
 from sagong_node.pods.router import Router
 from sagong_node.pods.settings import PodSettings
 from sagong_node.pods.sources import Sources
+from sagong_node.pods.static import StaticFiles
 from sagong_node.pods.surroundings import ServiceView, Surroundings
 from sagong_node.pods.tokens import Tokens
 from sagong_node.pods.volumes import PodVolumes
@@ -77,7 +81,10 @@ class Kubelet:
         self._facts = read_facts(pods, address=settings.address)
         settings = msgspec.structs.replace(settings, name=settings.name or self._facts.hostname)
         self._facts = replace(self._facts, hostname=settings.name)
+        self._prepared = asyncio.Lock()
         self._around = self._surround(service, life, settings)
+        self._roster = Roster(host.log)
+        self._static = self._surround_static(self._around)
         self._heartbeat = Heartbeat(self._around, self._facts)
 
     def _surround(
@@ -112,9 +119,35 @@ class Kubelet:
             ended=self._worker_ended,
         )
 
+    def _surround_static(self, around: Surroundings) -> Surroundings:
+        """The same for static pods, of which no API server knows."""
+        host, settings = self._host, around.settings
+        ledger = Ledger(self._roster, host.log, manager="kubelet")
+        sources = Sources(self._roster, host.spawn, self._sources_changed, host.log)
+
+        async def known() -> None:
+            return None  # there are no services to wait for
+
+        return replace(
+            around,
+            objects=self._roster,
+            ledger=ledger,
+            occurrences=Occurrences(ledger, settings.name),
+            sources=sources,
+            volumes=PodVolumes(around.pods, self._volumes, sources, None),
+            services=ServiceView(lambda namespace: [], known),
+        )
+
     async def start(self) -> None:
         """Begin; where nobody serves `objects` (a container engine alone) it waits quietly."""
-        if not self._around.settings.enabled:
+        settings = self._around.settings
+        if not settings.enabled:
+            return
+        files = StaticFiles(settings, self._host.use(Images), self._roster, self._host.log)
+        if files.configured or any(map(is_static, self._uids())):
+            self._host.spawn(self._static.ledger.run(), "write statuses of static pods")
+            self._host.spawn(self._follow_static(files), "follow static pods")
+        if not settings.api:
             return
         self._host.spawn(self._heartbeat.run(), "follow own node")
         self._host.spawn(self._begin(), "wait for the API server")
@@ -165,17 +198,31 @@ class Kubelet:
             if batch.fresh:
                 seen = set()
             for change in batch.changes:
-                seen |= self._take(change.kind, change.body)
+                seen |= self._take(change.kind, change.body, self._around)
             if batch.synced:
                 self._gone_but(seen)
-                self._host.spawn(self._remove_orphans(), "remove orphans")
+                self._host.spawn(self._remove_orphans(self._around), "remove orphans")
+
+    async def _follow_static(self, files: StaticFiles) -> None:
+        """Pods from files; what former files have left goes first, as its names may come again."""
+        await self._wait_ready()
+        wanted = {pod.uid for pod in files.read().values()}
+        await self._remove_orphans(self._static, wanted)
+        self._host.spawn(files.run(), "follow static files")
+        async for change in self._roster.changes():
+            self._take(change.kind, change.body, self._static)
 
     async def _wait_ready(self) -> None:
         """The network for pods must be there before the first of them."""
+        async with self._prepared:
+            if not self._around.network:
+                await self._prepare_network()
+
+    async def _prepare_network(self) -> None:
         pause = _FIRST_PAUSE
         while True:
             try:
-                self._around.network = await self._network()
+                network = await self._network()
                 lost = await self._lost_boxes()
                 break
             except SagongError as error:
@@ -184,6 +231,7 @@ class Kubelet:
                 pause = min(pause * 2, _LONGEST_PAUSE)
         for record in lost:
             await self._drop_box(record)
+        self._around.network = self._static.network = network
 
     async def _network(self) -> str:
         settings = self._around.settings
@@ -227,7 +275,7 @@ class Kubelet:
         record.network = None
         self._registry.keep(record)
 
-    def _take(self, kind: str, body: bytes) -> set[str]:
+    def _take(self, kind: str, body: bytes, around: Surroundings) -> set[str]:
         """One change; the uid that is there after it."""
         uid = msgspec.json.decode(body, type=_Head).metadata.uid
         worker = self._workers.get(uid)
@@ -240,20 +288,24 @@ class Kubelet:
             if worker is not None:
                 worker.update(body)
             elif uid not in self._done:
-                self._employ(uid, body)
+                self._employ(uid, body, around)
         except msgspec.DecodeError as error:
             self._host.log.warning("pod %s can't be read and is left as it is: %s", uid, error)
         return {uid}
 
-    def _employ(self, uid: str, body: bytes, pause: float = _FIRST_RETRY) -> PodWorker:
-        worker = PodWorker(self._around, body)
+    def _employ(
+        self, uid: str, body: bytes, around: Surroundings, pause: float = _FIRST_RETRY
+    ) -> PodWorker:
+        worker = PodWorker(around, body)
         self._workers[uid] = worker
-        worker.adopt(self._origins(uid), box_of(self._around, uid))
-        task = self._host.spawn(self._guarded(uid, worker, pause), f"pod {uid}")
+        worker.adopt(self._origins(uid), box_of(around, uid))
+        task = self._host.spawn(self._guarded(uid, worker, around, pause), f"pod {uid}")
         self._tasks[uid] = task
         return worker
 
-    async def _guarded(self, uid: str, worker: PodWorker, pause: float) -> None:
+    async def _guarded(
+        self, uid: str, worker: PodWorker, around: Surroundings, pause: float
+    ) -> None:
         """A defect with one pod leaves the others alone; that pod is tried again by a new worker."""
         try:
             await worker.run()
@@ -262,7 +314,8 @@ class Kubelet:
             await worker.close()
             await asyncio.sleep(pause)
             if self._workers.get(uid) is worker:
-                successor = self._employ(uid, worker.body, min(pause * 2, _LONGEST_RETRY))
+                pause = min(pause * 2, _LONGEST_RETRY)
+                successor = self._employ(uid, worker.body, around, pause)
                 if worker.is_gone:
                     successor.gone()
 
@@ -273,12 +326,25 @@ class Kubelet:
     def _gone_but(self, seen: set[str]) -> None:
         """The whole is known: what is not in it is gone."""
         for uid, worker in self._workers.items():
-            if uid not in seen:
+            if uid not in seen and not is_static(uid):
                 worker.gone()
-        self._done &= seen
+        self._done = {uid for uid in self._done if uid in seen or is_static(uid)}
 
-    async def _remove_orphans(self) -> None:
-        """Containers, sandboxes and files of pods that there are no more."""
+    async def _remove_orphans(
+        self, around: Surroundings, wanted: Collection[str] = frozenset()
+    ) -> None:
+        """Containers, sandboxes and files of pods that there are no more, where these came from."""
+        known = {*self._workers, *wanted, ""}
+        static = around is self._static
+        for uid in sorted(uid for uid in self._uids() - known if is_static(uid) == static):
+            try:
+                self._host.log.info("removing what is left of pod %s, which is gone", uid)
+                await remove_pod(around, uid)
+            except SagongError as error:
+                self._host.log.warning("orphaned pod %s: %s", uid, error.message)
+
+    def _uids(self) -> set[str]:
+        """Of all pods that have anything on this machine."""
         uids = {
             entry.uid
             for record in self._registry.containers.values()
@@ -289,13 +355,7 @@ class Kubelet:
             for record in self._registry.sandboxes.values()
             if record.spec.owner == OWNER
         }
-        uids |= self._around.volumes.leftovers()
-        for uid in sorted(uids - set(self._workers) - {""}):
-            try:
-                self._host.log.info("removing what is left of pod %s, which is gone", uid)
-                await remove_pod(self._around, uid)
-            except SagongError as error:
-                self._host.log.warning("orphaned pod %s: %s", uid, error.message)
+        return uids | self._around.volumes.leftovers()
 
     def _owned(self, sandbox: str) -> bool:
         record = self._registry.sandboxes.get(sandbox)

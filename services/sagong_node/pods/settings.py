@@ -16,6 +16,9 @@ class PodSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     `log_directory` empty keeps logs below the service's own data. `seccomp_default` false runs
     containers without a profile of their own unconfined, as upstream does unless told otherwise.
     `seccomp_profiles` is the directory of profiles of type Localhost.
+    `static_pods`, `static_containers` and `static_images` are directories below {etc} that are read
+    and followed: manifests of pods, containers in files of their own, archives of images. Empty ones
+    are none. `api` false: no API server is waited for, and only static pods run.
     """
 
     enabled: bool = True
@@ -45,3 +48,7 @@ class PodSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     renew_seconds: float = 10.0
     heartbeat_seconds: float = 300.0
     pulls: int = 4
+    static_pods: str = ""
+    static_containers: str = ""
+    static_images: str = ""
+    api: bool = True

@@ -152,8 +152,11 @@ class PodWorker:
 
     async def _step(self) -> float:
         """Decide and begin; when to decide again."""
-        if self._report.doubtful and not await self._report.read_again():
-            await asyncio.sleep(0.1)
+        if self._report.doubtful:
+            if await self._report.read_again():
+                self._wake.set()  # it may be about to be deleted; the watch's word comes too late
+            else:
+                await asyncio.sleep(0.1)
         if self._stale and self._sources is not None:
             self._stale = False
             await self._around.volumes.refresh(self.pod, self._downward())

@@ -53,6 +53,16 @@ async def test_a_pod_that_ignores_the_signal_is_killed_after_its_grace(tmp_path:
         assert node.runtime.signals == [("main", 15), ("main", 9)]
 
 
+async def test_a_deletion_that_meets_a_status_on_its_way_is_not_missed(tmp_path: Path) -> None:
+    async with lab(tmp_path) as node:
+        node.objects.put(pod())
+        await node.until(lambda: node.runtime.running() == ["main"])
+        # The status is refused as older; what is read again says more than the watch will.
+        node.objects.break_watches()
+        node.objects.delete("Pod", "web", grace=1)
+        await node.until(lambda: node.objects.pod("web") is None, "deleted")
+
+
 async def test_a_forced_deletion_does_not_wait(tmp_path: Path) -> None:
     async with lab(tmp_path) as node:
         node.runtime.stubborn.add("main")
