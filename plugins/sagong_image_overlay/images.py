@@ -52,6 +52,8 @@ from sagong_image_overlay.transfers import Transfers
 
 __all__ = ["ImageOverlay"]
 
+_GATHER = 0.2
+
 
 class ImageOverlay:
     """Images as overlayfs layers."""
@@ -85,6 +87,7 @@ class ImageOverlay:
         """Delete what was discarded and settle new layers, whenever there may be any."""
         while True:
             await self._chores.wait()
+            await asyncio.sleep(_GATHER)  # what others discard meanwhile goes with it
             self._chores.clear()
             try:
                 if os.listdir(self._store.spot.trash):

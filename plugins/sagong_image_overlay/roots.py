@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import stat
@@ -126,7 +127,7 @@ class Roots:
         """Take back; whether there was one."""
         path = self.directory(identity)
         known = self.table.pop(identity, None)
-        if path.exists():
+        if path.exists() and not _removed_untouched(path):
             self._layers.discard(path)
         return known is not None
 
@@ -137,3 +138,20 @@ class Roots:
     def layers_in_use(self) -> set[str]:
         """Keys of all layers that leases need."""
         return {key for lease in self.table.values() for key in lease.layers}
+
+
+def _removed_untouched(path: Path) -> bool:
+    """Delete the directories of a container that wrote nothing: most do, and need no workshop.
+
+    The lease goes first: what is left without one is deleted at the next start.
+    """
+    try:
+        os.unlink(path / "lease.json")
+        os.rmdir(path / "diff")
+        with contextlib.suppress(FileNotFoundError):
+            os.rmdir(path / "work" / "work")
+        os.rmdir(path / "work")
+        os.rmdir(path)
+    except OSError:
+        return False
+    return True

@@ -49,8 +49,8 @@ async def attach(engine: Engine, ask: Ask) -> None:
     keys = parse_keys(ask.text("detachKeys"))
     waiting = engine.pending.enter(record.id)
     try:
-        status = await engine.status(record)
-        if status.state is StatusState.PAUSED:
+        state = await engine.state(record)
+        if state is StatusState.PAUSED:
             raise Conflict(
                 f"container {record.name} is paused, unpause the container before attach"
             )
@@ -60,9 +60,9 @@ async def attach(engine: Engine, ask: Ask) -> None:
             return
         if not ask.flag("stream"):
             return
-        if status.state not in _ALIVE and not await _started(client, waiting.woken):
+        if state not in _ALIVE and not await _started(client, waiting.woken):
             return
-        early = (waiting.started or status.state not in _ALIVE) and not waiting.held
+        early = (waiting.started or state not in _ALIVE) and not waiting.held
         if waiting.woken.is_set() and not waiting.started:
             return
     finally:

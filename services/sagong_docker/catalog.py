@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import bisect
+import contextlib
 import logging
 import uuid
 from typing import Any, TypeVar
@@ -37,6 +38,7 @@ _KINDS: dict[str, type[Any]] = {
     "networks": NetworkRecord,
 }
 _SHORTEST_PREFIX = 1
+_GATHER, _MOST = 0.1, 100
 R = TypeVar("R", ContainerRecord, ExecRecord, NetworkRecord)
 
 
@@ -52,7 +54,9 @@ class Catalog:
         self._ids: list[str] = []
         self._newest: dict[str, int] = {}
         self._revision = 0
-        self._forgetting: dict[str, asyncio.Future[None]] = {}
+        self._gone: dict[str, None] = {}
+        self._hurry = asyncio.Event()
+        self._forgetting: asyncio.Future[None] | None = None
 
     async def load(self) -> None:
         """Read everything."""
@@ -148,37 +152,51 @@ class Catalog:
         keys += [_key(e) for e in self.execs.values() if e.container == id_]
         for key in keys:
             self._drop(key)
-        task = asyncio.ensure_future(self._forget([_delete(key) for key in keys]))
-        self._forgetting[record.name] = task
-        task.add_done_callback(lambda done: self._forgotten(record.name, done))
+        self._gone.update(dict.fromkeys(keys))
+        if self._forgetting is None or self._forgetting.done():
+            self._forgetting = asyncio.ensure_future(self._forget_gone())
+            self._forgetting.add_done_callback(self._forgotten)
 
-    async def _forget(self, operations: list[Operation]) -> None:
+    async def _forget_gone(self) -> None:
+        """Delete what is dropped, with all that is dropped within the next moment."""
         with detached():
-            while True:
-                try:
-                    await self._commit(operations, [])
-                    return
-                except Unavailable:
-                    await asyncio.sleep(0.1)
+            while self._gone:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._hurry.wait(), _GATHER)
+                self._hurry.clear()
+                keys = [*self._gone][:_MOST]
+                await self._delete([_delete(key) for key in keys])
+                for key in keys:
+                    del self._gone[key]
 
-    def _forgotten(self, name: str, done: asyncio.Future[None]) -> None:
-        if self._forgetting.get(name) is done:
-            del self._forgetting[name]
+    async def _delete(self, operations: list[Operation]) -> None:
+        while True:
+            try:
+                await self._commit(operations, [])
+                return
+            except Unavailable:
+                await asyncio.sleep(0.1)
+
+    def _forgotten(self, done: asyncio.Future[None]) -> None:
+        if self._forgetting is done:
+            self._forgetting = None
         if not done.cancelled() and done.exception() is not None:
+            self._gone.clear()
             logging.getLogger("sagong.docker").warning(
-                "a record stays until the next sweep", extra={"error": str(done.exception())}
+                "records stay until the next sweep", extra={"error": str(done.exception())}
             )
 
     async def close(self) -> None:
         """Wait until what was dropped is dropped for good; at most a second."""
-        if self._forgetting:
-            await asyncio.wait(list(self._forgetting.values()), timeout=1.0)
+        if self._forgetting is not None:
+            self._hurry.set()
+            await asyncio.wait([self._forgetting], timeout=1.0)
 
     async def _free(self, name: str) -> None:
         """A name that is being given up can be taken when that is done."""
-        task = self._forgetting.get(name)
-        if task is not None:
-            await asyncio.wait([task])
+        while self._forgetting is not None and f"{_ROOT}names/{name}" in self._gone:
+            self._hurry.set()
+            await asyncio.wait([self._forgetting], timeout=_GATHER)
 
     async def keep(self, record: ExecRecord | NetworkRecord) -> None:
         """Keep an exec or a network."""

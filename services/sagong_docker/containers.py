@@ -232,6 +232,7 @@ async def _create(
     )
     await _name_free(engine, name)
     await _make(engine, record, spec, wish.sandbox)
+    engine.fresh.add(id_)
     return answer({"Id": id_, "Warnings": []}, 201)
 
 

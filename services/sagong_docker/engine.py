@@ -16,6 +16,7 @@ from sagong.contracts.node import (
     Node,
     NodeQuery,
     Ref,
+    StatusState,
 )
 from sagong.contracts.state import State
 from sagong.drivers import EveryNetwork, EveryVolume
@@ -48,6 +49,8 @@ class Engine:
         self.catalog = Catalog(host.use(State, "local"))
         self.history = History(settings.history)
         self.pending = Pending()
+        # Made here and not started since: nobody need be asked for their state.
+        self.fresh: set[str] = set()
         self.failed_execs: dict[str, int] = {}
         self.renamed: dict[str, str] = {}
         self._host = host
@@ -79,6 +82,12 @@ class Engine:
             return await self.node.inspect(Ref(id=record.id))
         except NotFound:
             raise NotFound(f"No such container: {record.name}") from None
+
+    async def state(self, record: ContainerRecord) -> StatusState:
+        """Whether it runs; one just made does not, which every `docker run` asks twice."""
+        if record.id in self.fresh:
+            return StatusState.CREATED
+        return (await self.status(record)).state
 
     async def statuses(self, *, foreign_too: bool = False) -> list[ContainerStatus]:
         """All containers of Docker's, or of everybody."""
@@ -130,6 +139,7 @@ class Engine:
 
     def forget(self, id_: str) -> None:
         """A container is gone for good."""
+        self.fresh.discard(id_)
         self.pending.ended(id_)
         self.catalog.forget_container(id_)
 
@@ -145,6 +155,7 @@ class Engine:
 
     async def _take(self, event: ContainerEvent) -> None:
         if event.action == "start":
+            self.fresh.discard(event.id)
             self.pending.started(event.id)
         shown = of_container(event)
         if event.action == "rename":

@@ -51,22 +51,31 @@ _PROGRAM_WORDS = (
 async def start(engine: Engine, ask: Ask) -> Response:
     """`docker start`: 304 when it runs already."""
     record = await engine.container(ask["id"])
-    status = await engine.status(record)
-    if status.state is StatusState.PAUSED:
+    state = await engine.state(record)
+    if state is StatusState.PAUSED:
         raise Conflict("cannot start a paused container, try unpause instead")
-    if status.state is StatusState.RUNNING:
+    if state is StatusState.RUNNING:
         return empty(304)
+    engine.fresh.discard(record.id)
     request = StartRequest(id=record.id, expect_attach=engine.pending.hold(record.id))
     try:
         with deadline(120.0):
             await engine.node.start(request)
     except SagongError as error:
         engine.pending.ended(record.id)
+        args = await _args(engine, record)
         if record.host.get("AutoRemove") and not isinstance(error, Unavailable):
             await _remove_failed(engine, record)
-        raise start_error(error, status.args) from None
+        raise start_error(error, args) from None
     engine.pending.started(record.id)
     return empty()
+
+
+async def _args(engine: Engine, record: ContainerRecord) -> tuple[str, ...]:
+    """The command that was to be executed, if it got so far."""
+    with contextlib.suppress(SagongError):
+        return (await engine.node.inspect(Ref(id=record.id))).args
+    return ()
 
 
 async def _remove_failed(engine: Engine, record: ContainerRecord) -> None:

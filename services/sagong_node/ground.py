@@ -63,15 +63,16 @@ class Ground:
             return await self._shared(sandbox)
         if sandbox.network is None:
             sandbox.network = await self._networks.join(sandbox.spec.network)
-            self._registry.keep(sandbox)
+            self._registry.keep(sandbox, later=True)
         return sandbox.network
 
-    async def leave(self, sandbox: SandboxRecord) -> None:
-        """Give the network back."""
+    async def leave(self, sandbox: SandboxRecord, *, forgotten: bool = False) -> None:
+        """Give the network back; `forgotten`: the sandbox's record is deleted afterwards."""
         if sandbox.spec.share_with:
             return
-        sandbox.network = None
-        self._registry.keep(sandbox)
+        if not forgotten:
+            sandbox.network = None
+            self._registry.keep(sandbox)
         await self._networks.leave(SandboxRef(id=sandbox.spec.id))
 
     async def site(self, record: ContainerRecord, sandbox: SandboxRecord) -> Site:
@@ -97,7 +98,9 @@ class Ground:
 
     async def clear(self, record: ContainerRecord) -> None:
         """Take back what a run was given, but not its root filesystem."""
-        await self._volumes.unpublish(UnpublishRequest(owner=record.spec.id))
+        declared = record.image.config.volumes if record.image else ()
+        if declared or any(mount.kind == "volume" for mount in record.spec.mounts):
+            await self._volumes.unpublish(UnpublishRequest(owner=record.spec.id))
 
     async def remove(self, record: ContainerRecord, *, volumes: bool) -> None:
         """Give everything back and delete the container's files."""

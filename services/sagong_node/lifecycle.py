@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 
 from sagong.contracts.metrics import Metrics, Target, TargetRef
 from sagong.contracts.node import StatusState
@@ -94,11 +95,14 @@ class Lifecycle:
     async def stop(self, id_: str, seconds: float | None, signal: str) -> None:
         """Signal, wait, kill; the restart policy does not apply afterwards."""
         record = self.container(id_)
-        self._unwish(record)
-        if not record.alive:
-            return
+        unwished = self._unwish(record)
+        if record.alive:
+            await self._stop(record, seconds, signal)
+        await self._durable(self._registry.written(unwished))
+
+    async def _stop(self, record: ContainerRecord, seconds: float | None, signal: str) -> None:
         if record.state is StatusState.PAUSED:
-            await self.runtimes.of(record).resume(ContainerRef(id=id_))
+            await self.runtimes.of(record).resume(ContainerRef(id=record.spec.id))
         image = record.image.config.stop_signal if record.image else ""
         number = signals.number(signal or record.spec.stop_signal or image or "SIGTERM")
         bound = record.spec.stop_timeout if seconds is None else seconds
@@ -123,11 +127,13 @@ class Lifecycle:
         if not record.alive:
             raise FailedPrecondition(f"container {id_} is not running")
         number = signals.number(signal)
-        if number == _KILL:
-            self._unwish(record)
+        if number != _KILL:
+            await self.signal(record, number)
+            return
+        unwished = self._unwish(record)
         await self.signal(record, number)
-        if number == _KILL:
-            await self._ended_within(record, 10.0)
+        await self._ended_within(record, 10.0)
+        await self._durable(self._registry.written(unwished))
 
     async def remove(self, id_: str, *, force: bool, volumes: bool) -> None:
         """Remove a container and all that is only its own."""
@@ -145,7 +151,7 @@ class Lifecycle:
         self._cancel_restart(id_)
         async with self._locks[id_]:
             if id_ in self._registry.containers:
-                await self._remove(record, volumes=volumes)
+                await self._remove(record, volumes=volumes, now=True)
         self._locks.pop(id_, None)
 
     async def finish(self, exited: Exited) -> None:
@@ -155,6 +161,8 @@ class Lifecycle:
             if record is None or exited.run != record.run or not record.alive:
                 return
             await self._finish(record, exited)
+        if exited.id not in self._registry.containers:
+            self._locks.pop(exited.id, None)
 
     async def reconcile(self, runtime: str) -> None:
         """Hold the records against what their runtime knows; at start and after missed events."""
@@ -166,7 +174,9 @@ class Lifecycle:
             if before.get(record.spec.id) != record.run or self.runtimes.holder(record) != runtime:
                 continue
             found = known.get(record.spec.id)
-            if record.alive and (found is None or found.state is ContainerState.EXITED):
+            if found is not None and self._start_lost(record, found):
+                self._host.spawn(self._adopt(record, found), f"adopt {found.id[:12]}")
+            elif record.alive and (found is None or found.state is ContainerState.EXITED):
                 await self.finish(_ending(record, found))
             elif record.alive and found is not None:
                 record.pid, record.cgroup = found.pid, found.cgroup
@@ -175,8 +185,28 @@ class Lifecycle:
                 self._restart_later(record)
             elif record.state is StatusState.EXITED and record.spec.remove:
                 await self._resume_removal(record.spec.id)
+        await self._registry.flushed()  # the exit codes of those that are removed here
         for id_ in set(known) - set(self._registry.containers):
             await holder.remove(ContainerRef(id=id_))
+
+    def _start_lost(self, record: ContainerRecord, found: Container) -> bool:
+        """Whether the runtime has the run after the last known: its record fell to a crash."""
+        others = (StatusState.RESTARTING, StatusState.REMOVING)
+        return record.state not in others and found.run == record.run + 1
+
+    async def _adopt(self, record: ContainerRecord, found: Container) -> None:
+        """The same start again finds all as it was, and the container as it is."""
+        async with self._locks[found.id]:
+            if not self._start_lost(record, found) or found.id not in self._registry.containers:
+                return
+            try:
+                await self._run(record, expect_attach=False)
+            except SagongError as error:
+                self._host.log.warning(
+                    "a container whose start was not recorded is ended",
+                    extra={"container": found.id, "error": error.message},
+                )
+                await self._runtime.remove(ContainerRef(id=found.id))
 
     def begin_boot(self) -> None:
         """The machine has started: no namespace of before is left, and everything is dead.
@@ -221,8 +251,12 @@ class Lifecycle:
             spec = run_spec(record.spec, site, record.run + 1, expect_attach=expect_attach)
             merged = command_of(record.spec, site)
             record.args, record.env, record.cwd = merged.args, spec.process.env, merged.cwd
+<<<<<<< HEAD
             await self._forget_last(record)
             container = await self.runtimes.of(record).run(spec)
+=======
+            container = await self._runtime.run(spec)
+>>>>>>> 6422f1f (wip)
         except BaseExceptionGroup as group:
             error = first_error(group)
             await self._failed(record, sandbox, error)
@@ -235,17 +269,20 @@ class Lifecycle:
             # A start that is repeated after a crash finds a run whose end was told long ago.
             self._host.spawn(self.finish(_ending(record, container)), f"finish {container.id[:12]}")
 
+<<<<<<< HEAD
     async def _forget_last(self, record: ContainerRecord) -> None:
         if record.run:
             await self.runtimes.of(record).remove(ContainerRef(id=record.spec.id))
 
+=======
+>>>>>>> 6422f1f (wip)
     def _running(self, record: ContainerRecord, container: Container) -> None:
         record.run, record.pid = container.run, container.pid
         record.cgroup, record.started_at = container.cgroup, container.started_at
         record.finished_at, record.code, record.error = 0.0, 0, ""
         record.oom_killed, record.exec_ids = False, ()
         record.state = StatusState.RUNNING
-        self._registry.keep(record)
+        self._registry.keep(record, later=record.spec.remove)
         self._begun(record)
         self.note(record, "start")
 
@@ -301,7 +338,7 @@ class Lifecycle:
         if again:
             # Kept as that: whoever reads the records after a crash or a reboot goes on with it.
             record.state = StatusState.RESTARTING
-        self._registry.keep(record)
+        self._registry.keep(record, later=record.spec.remove)
         if exited.oom_killed:
             self.note(record, "oom")
         self.note(record, "die", exitCode=str(exited.code))
@@ -322,29 +359,49 @@ class Lifecycle:
         except SagongError:
             return
 
-    async def _remove(self, record: ContainerRecord, *, volumes: bool) -> None:
+    async def _remove(
+        self, record: ContainerRecord, *, volumes: bool, now: bool = False
+    ) -> None:
         id_ = record.spec.id
-        # The runtime forgets the exit code: before that it must be in the record.
-        await self._registry.kept(record, _DURABLE)
         record.state = StatusState.REMOVING
+<<<<<<< HEAD
         await self.runtimes.of(record).remove(ContainerRef(id=id_))
+=======
+        ended = record.finished_at > 0
+        if not ended:
+            await self._runtime.remove(ContainerRef(id=id_))
+>>>>>>> 6422f1f (wip)
         sandbox = self._registry.sandboxes.get(record.spec.sandbox)
         work = [self._ground.remove(record, volumes=volumes)]
         if sandbox is not None and not sandbox.spec.explicit:
-            work.append(self._ground.leave(sandbox))
+            work.append(self._ground.leave(sandbox, forgotten=True))
         await together(*work)
-        self._registry.bury(record)
         if sandbox is not None and not sandbox.spec.explicit:
             self._registry.forget(sandbox)
+        buried = self._registry.bury(record)
         self.accounts.pop(id_, None)
         self.note(record, "destroy")
+        if ended:
+            # The runtime forgets the exit code: before that it must be durable elsewhere.
+            registry = self._registry
+            await self._durable((registry.flushed if now else registry.written)(buried))
+            await self._runtime.remove(ContainerRef(id=id_))
 
-    def _unwish(self, record: ContainerRecord) -> None:
+    async def _durable(self, writing: Coroutine[object, object, None]) -> None:
+        """Wait for it, but not for ever: the disk may be full."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DURABLE):
+                await writing
+
+    def _unwish(self, record: ContainerRecord) -> int:
+        """It shall not run any more; the number of the change, 0 if nobody needs it durable."""
         record.wanted = False
         self._cancel_restart(record.spec.id)
         if record.state is StatusState.RESTARTING:
             record.state = StatusState.EXITED
-        self._registry.keep(record)
+        restarts = record.spec.restart.name not in ("", "no")
+        change = self._registry.keep(record, later=not restarts)
+        return change if restarts else 0
 
     def _restarts_by_policy(self, record: ContainerRecord) -> bool:
         policy = record.spec.restart

@@ -8,7 +8,7 @@ rest (that a container started, or ended) is read back from the runtime.
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import math
 import time
 import uuid
 from typing import TypeVar
@@ -25,7 +25,10 @@ __all__ = ["Registry"]
 _CONTAINERS, _SANDBOXES, _ENDED = "/node/containers/", "/node/sandboxes/", "/node/ended/"
 _BATCH = 100
 _REMEMBERED = 120.0
+_GATHER = 0.1
 R = TypeVar("R", ContainerRecord, SandboxRecord, Ended)
+# Keys with what is to be written (None: nothing is left), each with its change's number.
+Changes = dict[str, tuple[int, ContainerRecord | SandboxRecord | Ended | None]]
 
 
 class Registry:
@@ -36,9 +39,12 @@ class Registry:
         self.sandboxes: dict[str, SandboxRecord] = {}
         self._state = state
         self.ended: dict[str, Ended] = {}
-        self._dirty: dict[str, ContainerRecord | SandboxRecord | Ended | None] = {}
+        self._changes = 0
+        self._dirty: Changes = {}
+        self._writing: Changes = {}
         self._written = asyncio.Event()
         self._wake = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
         self._encoder = msgspec.msgpack.Encoder()
 
     async def load(self) -> None:
@@ -49,84 +55,102 @@ class Registry:
         ended = await self._read(_ENDED, Ended)
         self.ended = dict(sorted(ended.items(), key=lambda item: item[1].at))
 
-    def keep(self, record: ContainerRecord | SandboxRecord) -> None:
-        """Take a new or changed record; it is written soon."""
+    def keep(self, record: ContainerRecord | SandboxRecord, *, later: bool = False) -> int:
+        """Take a new or changed record; the number of the change, for `flushed`.
+
+        It is written at once; or, `later`, with whatever else comes in the next moment: for what
+        need not outlive a power cut and is told again by the runtime after a crash.
+        """
         id_ = record.spec.id
         if isinstance(record, ContainerRecord):
             self.containers[id_] = record
-            self._mark(_CONTAINERS + id_, record)
-        else:
-            self.sandboxes[id_] = record
-            self._mark(_SANDBOXES + id_, record)
+            return self._mark(_CONTAINERS + id_, record, later=later)
+        self.sandboxes[id_] = record
+        return self._mark(_SANDBOXES + id_, record, later=later)
 
-    def forget(self, record: ContainerRecord | SandboxRecord) -> None:
-        """Delete a record."""
+    def forget(self, record: ContainerRecord | SandboxRecord) -> int:
+        """Delete a record; the number of the change."""
         id_ = record.spec.id
         if isinstance(record, ContainerRecord):
             self.containers.pop(id_, None)
-            self._mark(_CONTAINERS + id_, None)
-        else:
-            self.sandboxes.pop(id_, None)
-            self._mark(_SANDBOXES + id_, None)
+            return self._mark(_CONTAINERS + id_, None, later=True)
+        self.sandboxes.pop(id_, None)
+        return self._mark(_SANDBOXES + id_, None, later=True)
 
-    def bury(self, record: ContainerRecord) -> None:
+    def bury(self, record: ContainerRecord) -> int:
         """Delete a container's record, and remember for a while how it ended."""
         self.forget(record)
         now = time.time()
         for id_ in [id_ for id_, e in self.ended.items() if e.at < now - _REMEMBERED]:
             del self.ended[id_]
-            self._mark(_ENDED + id_, None)
+            self._mark(_ENDED + id_, None, later=True)
         ended = Ended(id=record.spec.id, code=record.code, error=record.error, at=now)
         self.ended[ended.id] = ended
-        self._mark(_ENDED + ended.id, ended)
+        return self._mark(_ENDED + ended.id, ended, later=True)
 
-    async def kept(self, record: ContainerRecord, seconds: float) -> None:
-        """Wait until this record as it is now is durable; no longer than `seconds` (a full disk)."""
-        key = _CONTAINERS + record.spec.id
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                while key in self._dirty:
-                    await self._written.wait()
+    async def flushed(self, change: int | None = None) -> None:
+        """Write now; wait until this change and all before it, or all so far, are durable."""
+        if self._dirty:
+            self._wake.set()
+        await self.written(change)
 
-    async def flushed(self) -> None:
-        """Wait until all changes so far are durable."""
-        while self._dirty or self._wake.is_set():
+    async def written(self, change: int | None = None) -> None:
+        """Wait until this change and all before it are durable, without hurry."""
+        last = self._changes if change is None else change
+        while self._oldest() <= last:
             await self._written.wait()
 
     async def write_behind(self) -> None:
         """Write what changes, for ever."""
         while True:
             await self._wake.wait()
-            self._wake.clear()
-            batch = dict(list(self._dirty.items())[:_BATCH])
-            await self._write(batch)
-            for key, record in batch.items():
-                if self._dirty.get(key) is record:
-                    del self._dirty[key]
-            if self._dirty:
-                self._wake.set()
+            self._take_batch()
+            await self._write(self._writing)
+            self._writing = {}
             written, self._written = self._written, asyncio.Event()
             written.set()
 
     async def close(self) -> None:
         """Write the rest."""
-        while self._dirty:
-            batch, self._dirty = dict(self._dirty), {}
+        while self._dirty or self._writing:
+            batch, self._dirty, self._writing = {**self._writing, **self._dirty}, {}, {}
             await self._write(batch)
 
-    def _mark(self, key: str, record: ContainerRecord | SandboxRecord | Ended | None) -> None:
-        # A copy, so that `is` tells afterwards whether the record has changed while it was written.
-        self._dirty[key] = None if record is None else msgspec.structs.replace(record)
-        self._wake.set()
+    def _oldest(self) -> float:
+        """The number of the oldest change that is not durable."""
+        for changes in (self._writing, self._dirty):
+            for number, _ in changes.values():
+                return number  # they stand in order
+        return math.inf
 
-    async def _write(
-        self, batch: dict[str, ContainerRecord | SandboxRecord | Ended | None]
-    ) -> None:
+    def _mark(
+        self, key: str, record: ContainerRecord | SandboxRecord | Ended | None, *, later: bool
+    ) -> int:
+        self._changes += 1
+        # A copy as it is now. What waits already is written by the newer one: it keeps its number.
+        number, _ = self._dirty.get(key, (self._changes, None))
+        self._dirty[key] = number, None if record is None else msgspec.structs.replace(record)
+        if not later:
+            self._wake.set()
+        elif self._timer is None and not self._wake.is_set():
+            self._timer = asyncio.get_running_loop().call_later(_GATHER, self._wake.set)
+        return self._changes
+
+    def _take_batch(self) -> None:
+        keys = list(self._dirty)[:_BATCH]
+        self._writing = {key: self._dirty.pop(key) for key in keys}
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self._dirty:
+            self._wake.clear()
+
+    async def _write(self, batch: Changes) -> None:
         operations = tuple(
             Operation(kind=OperationKind.DELETE, key=key)
             if record is None
             else Operation(kind=OperationKind.PUT, key=key, value=self._encoder.encode(record))
-            for key, record in batch.items()
+            for key, (_, record) in batch.items()
         )
         transaction = Transaction(id=uuid.uuid4().hex, success=operations)
         while True:

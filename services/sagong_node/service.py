@@ -110,7 +110,8 @@ class NodeService:
         if known is None:
             if spec.share_with:
                 self._life.sandbox(spec.share_with)
-            self._registry.keep(record)
+            # One that joins nothing yet is written with its first container.
+            self._registry.keep(record, later=not spec.explicit)
         if spec.explicit:
             try:
                 await self._ground.join(record)
@@ -127,7 +128,7 @@ class NodeService:
         inside = [r for r in self._registry.containers.values() if r.spec.sandbox == ref.id]
         if inside:
             raise FailedPrecondition(f"sandbox {ref.id} has {len(inside)} containers; remove them")
-        await self._ground.leave(record)
+        await self._ground.leave(record, forgotten=True)
         self._registry.forget(record)
         await self._registry.flushed()
 
@@ -176,7 +177,6 @@ class NodeService:
         )
         spec = msgspec.structs.replace(spec, runtime=instance)
         record = ContainerRecord(spec=spec, created_at=time.time())
-        record.image = await self._images.inspect(ImageRef(reference=spec.image))
         await self._ground.prepare(record)
         self._registry.keep(record)
         await self._registry.flushed()
