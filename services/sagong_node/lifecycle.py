@@ -206,7 +206,7 @@ class Lifecycle:
                     "a container whose start was not recorded is ended",
                     extra={"container": found.id, "error": error.message},
                 )
-                await self._runtime.remove(ContainerRef(id=found.id))
+                await self.runtimes.of(record).remove(ContainerRef(id=found.id))
 
     def begin_boot(self) -> None:
         """The machine has started: no namespace of before is left, and everything is dead.
@@ -251,12 +251,7 @@ class Lifecycle:
             spec = run_spec(record.spec, site, record.run + 1, expect_attach=expect_attach)
             merged = command_of(record.spec, site)
             record.args, record.env, record.cwd = merged.args, spec.process.env, merged.cwd
-<<<<<<< HEAD
-            await self._forget_last(record)
             container = await self.runtimes.of(record).run(spec)
-=======
-            container = await self._runtime.run(spec)
->>>>>>> 6422f1f (wip)
         except BaseExceptionGroup as group:
             error = first_error(group)
             await self._failed(record, sandbox, error)
@@ -269,13 +264,6 @@ class Lifecycle:
             # A start that is repeated after a crash finds a run whose end was told long ago.
             self._host.spawn(self.finish(_ending(record, container)), f"finish {container.id[:12]}")
 
-<<<<<<< HEAD
-    async def _forget_last(self, record: ContainerRecord) -> None:
-        if record.run:
-            await self.runtimes.of(record).remove(ContainerRef(id=record.spec.id))
-
-=======
->>>>>>> 6422f1f (wip)
     def _running(self, record: ContainerRecord, container: Container) -> None:
         record.run, record.pid = container.run, container.pid
         record.cgroup, record.started_at = container.cgroup, container.started_at
@@ -359,18 +347,12 @@ class Lifecycle:
         except SagongError:
             return
 
-    async def _remove(
-        self, record: ContainerRecord, *, volumes: bool, now: bool = False
-    ) -> None:
+    async def _remove(self, record: ContainerRecord, *, volumes: bool, now: bool = False) -> None:
         id_ = record.spec.id
         record.state = StatusState.REMOVING
-<<<<<<< HEAD
-        await self.runtimes.of(record).remove(ContainerRef(id=id_))
-=======
-        ended = record.finished_at > 0
+        runtime, ended = self.runtimes.of(record), record.finished_at > 0
         if not ended:
-            await self._runtime.remove(ContainerRef(id=id_))
->>>>>>> 6422f1f (wip)
+            await runtime.remove(ContainerRef(id=id_))
         sandbox = self._registry.sandboxes.get(record.spec.sandbox)
         work = [self._ground.remove(record, volumes=volumes)]
         if sandbox is not None and not sandbox.spec.explicit:
@@ -385,7 +367,7 @@ class Lifecycle:
             # The runtime forgets the exit code: before that it must be durable elsewhere.
             registry = self._registry
             await self._durable((registry.flushed if now else registry.written)(buried))
-            await self._runtime.remove(ContainerRef(id=id_))
+            await runtime.remove(ContainerRef(id=id_))
 
     async def _durable(self, writing: Coroutine[object, object, None]) -> None:
         """Wait for it, but not for ever: the disk may be full."""

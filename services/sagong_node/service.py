@@ -9,7 +9,6 @@ from pathlib import Path
 
 import msgspec
 
-from sagong.contracts.image import ImageRef, Images
 from sagong.contracts.network import ConnectRequest, DisconnectRequest, Sandbox
 from sagong.contracts.node import (
     AttachSpec,
@@ -78,7 +77,6 @@ class NodeService:
         streams: StreamServer,
     ) -> None:
         self._registry = registry
-        self._images = host.use(Images)
         self._networks = EveryNetwork(host)
         self._ground = ground
         self._life = life

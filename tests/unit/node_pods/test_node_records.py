@@ -1,0 +1,145 @@
+"""What node writes down of a container, when, and what it makes of records that a crash has cost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.unit.node_pods.pod_lab import FakeState, Lab
+
+from sagong.contracts.network import JoinRequest
+from sagong.contracts.node import (
+    ContainerSpec,
+    Ref,
+    RemoveRequest,
+    RestartPolicy,
+    SandboxSpec,
+    StartRequest,
+    StatusState,
+    StopRequest,
+)
+from sagong.contracts.runtime import ContainerRef
+from sagong.contracts.state import Transaction, TransactionResult
+
+ID = "c" * 64
+
+
+class CountingState(FakeState):
+    """Remembers the keys of each commit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.commits: list[list[str]] = []
+
+    async def commit(self, transaction: Transaction) -> TransactionResult:
+        self.commits.append([operation.key for operation in transaction.success])
+        return await super().commit(transaction)
+
+
+async def begin(node: Lab, **changes: Any) -> None:
+    """Make and start a container as the Docker API does."""
+    join = JoinRequest(id=ID, mode="none")
+    await node.service.create_sandbox(SandboxSpec(id=ID, owner="docker", network=join))
+    spec = ContainerSpec(id=ID, sandbox=ID, name="x_main_x", image="busybox:1", **changes)
+    await node.service.create(spec)
+    await node.service.start(StartRequest(id=ID))
+
+
+@pytest.mark.parametrize("remove", [True, False])
+async def test_a_start_whose_record_fell_to_a_crash_is_found(tmp_path: Path, remove: bool) -> None:
+    node = Lab(tmp_path)
+    await node.start()
+    await begin(node, remove=remove)
+    await node.kill()  # in the same turn: nothing of the start is written
+    await node.start()
+    try:
+        await node.until(lambda: node.registry.containers[ID].alive, "it is found running")
+        assert node.runtime.started == ["main"] and node.registry.containers[ID].run == 1
+        node.runtime.end("main", 7)
+        if remove:
+            await node.until(lambda: ID not in node.runtime.containers, "removed")
+            assert node.registry.ended[ID].code == 7
+        else:
+            status = node.service.inspect(Ref(id=ID))
+            await node.until(lambda: node.service.inspect(Ref(id=ID)).state == StatusState.EXITED)
+            assert node.service.inspect(Ref(id=ID)).code == 7 and status.run == 1
+    finally:
+        await node.stop()
+
+
+async def test_a_newer_run_than_the_record_knows_is_found(tmp_path: Path) -> None:
+    node = Lab(tmp_path)
+    await node.start()
+    await begin(node)
+    await node.registry.flushed()
+    node.runtime.end("main", 3)
+    await node.until(lambda: node.service.inspect(Ref(id=ID)).state == StatusState.EXITED)
+    await node.registry.flushed()
+    await node.service.start(StartRequest(id=ID))
+    await node.kill()
+    await node.start()
+    try:
+        await node.until(lambda: node.registry.containers[ID].alive, "it is found running")
+        assert node.runtime.started == ["main", "main"]
+        assert node.registry.containers[ID].run == 2
+    finally:
+        await node.stop()
+
+
+async def test_a_short_life_is_written_twice(tmp_path: Path) -> None:
+    state = CountingState()
+    node = Lab(tmp_path, state=state)
+    await node.start()
+    try:
+        state.commits.clear()
+        await begin(node, remove=True)
+        node.runtime.end("main", 7)
+        await node.until(lambda: ID not in node.runtime.containers, "removed")
+        keys = {f"/node/{kind}/{ID}" for kind in ("sandboxes", "containers")}
+        assert [set(commit) for commit in state.commits] == [keys, keys | {f"/node/ended/{ID}"}]
+        assert state.values.keys() & keys == set()
+    finally:
+        await node.stop()
+
+
+@pytest.mark.parametrize("remove", [True, False])
+async def test_the_runtime_forgets_an_exit_code_when_it_is_durable(
+    tmp_path: Path, remove: bool
+) -> None:
+    node = Lab(tmp_path)
+    forgotten: list[bool] = []
+    original = node.runtime.remove
+
+    async def remove_run(ref: ContainerRef) -> None:
+        forgotten.append(f"/node/ended/{ID}" in node.state.values)
+        await original(ref)
+
+    node.runtime.remove = remove_run  # type: ignore[method-assign]
+    await node.start()
+    try:
+        await begin(node, remove=remove)
+        node.runtime.end("main", 7)
+        if not remove:
+            await node.until(lambda: not node.registry.containers[ID].alive)
+            await node.service.remove(RemoveRequest(id=ID))
+            assert ID not in node.runtime.containers
+        await node.until(lambda: forgotten)
+        assert forgotten == [True]
+    finally:
+        await node.stop()
+
+
+async def test_a_stop_by_hand_is_durable_when_it_is_answered(tmp_path: Path) -> None:
+    node = Lab(tmp_path)
+    await node.start()
+    await begin(node, restart=RestartPolicy(name="always"))
+    await node.service.stop(StopRequest(id=ID))
+    await node.kill()
+    await node.start()
+    try:
+        await node.until(lambda: not node.registry.containers[ID].alive)
+        assert node.registry.containers[ID].state is StatusState.EXITED
+        assert node.runtime.started == ["main"]
+    finally:
+        await node.stop()
