@@ -293,6 +293,7 @@ class NetworkBridge:
                 ) from error
             raise Internal(f"network {network.name}: {error}") from error
         self._firewall.replace("networks", Wanted(self._networks.content()))
+        await self._routing.take_in()
         self._befriend()
         await self._lead()
         return made

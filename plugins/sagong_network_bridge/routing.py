@@ -123,6 +123,11 @@ class Routing:
         wanted = bridges_to(self._rules, networks.records(), networks.indexes())
         await self._run(self._reach.ensure, wanted)
 
+    async def take_in(self) -> None:
+        """There is a new network: what the rules that hold say of it, holds."""
+        async with self._turn:
+            await self._filter(self._rules)
+
     async def _filter(self, rules: Rules) -> None:
         before = self._networks.filtered
         await self._networks.filter(self._filtered(rules))

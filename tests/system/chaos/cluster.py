@@ -20,6 +20,7 @@ __all__ = [
     "begin_deployment",
     "clear",
     "counters",
+    "leave",
     "lives",
     "names",
 ]
@@ -183,6 +184,12 @@ class Watcher:
         self._caller.recorder.watched.append(
             Watched(reason=self._reason, listed=self._listed, changes=tuple(self.changes))
         )
+
+
+def leave(caller: Caller, name: str) -> None:
+    """An object that is acknowledged and left."""
+    act = Act(kind="left", key=name, verb="create")
+    caller.insist(act, "POST", _MAPS, {"metadata": {"name": name}}, also=("exists",))
 
 
 def begin_deployment(caller: Caller) -> None:

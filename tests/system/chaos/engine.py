@@ -144,6 +144,13 @@ class Engine:
             self._start("container", name)
             self._remove("container", name, f"/containers/{name}?v=1&force=1")
 
+    def leave(self, name: str) -> None:
+        """One of each kind, acknowledged, and left."""
+        self._make("volume", name, "/volumes/create", {"Name": name})
+        self._make("network", name, "/networks/create", {"Name": name})
+        if self._create("container", name, "sleep 1000"):
+            self._start("container", name)
+
     # -- volumes and networks -------------------------------------------------------------------
 
     def volume(self) -> None:

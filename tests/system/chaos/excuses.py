@@ -50,7 +50,9 @@ TABLE: tuple[Excuse, ...] = (
     Excuse("refused", ("full .*",), status="500|507|429|409", text=r"(?i)full|no space|disk"),
     # Two attempts of the same thing at once, after the first was not answered.
     Excuse("exists", ("kill .*", "stop .*", "power .*"), verb="remove|start|read|wait|prepare"),
-    Excuse("exists|absent", (), verb="create|remove|end|read|look|start|wait|logs|label"),
+    # Answers that tell how a thing is; whether that is true is for the other checks.
+    Excuse("exists", (), verb="create"),
+    Excuse("absent", (), verb="remove|end|read|look|start|wait|logs|label"),
     Excuse("gone", (), kind="watch"),
     # ADR 42: who ended while nobody was there to wait for it, ended with 255; and the last read.
     Excuse("done", ("kill monitor .*", "power .*", "kill runtime-companion"), verb="result"),

@@ -113,7 +113,7 @@ class Injector:
         self._recovered("power", ["all"], began, ended, problem)
 
     def _victims(self) -> dict[str, int]:
-        found = self._processes.pids()
+        found = {**self._processes.pids(), **self._processes.workers()}
         for key, pid in self._processes.monitors().items():
             if key in self._names:
                 found[f"monitor {self._names[key]}"] = pid

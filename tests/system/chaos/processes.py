@@ -7,11 +7,14 @@ import contextlib
 import os
 import signal
 import time
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 from sagong.call import deadline
 from sagong.contracts.kernel import StatusQuery, SystemStatus
 from sagong.errors import SagongError
+from sagong.linux.cgroup import CONTROLLERS, Cgroup, layout_of_machine
 from sagong.operator import connect
 from tests.system.instance import Instance
 from tests.system.platform.rig import footprint
@@ -70,6 +73,11 @@ class Processes:
                 found[title.removeprefix(_MONITOR).strip()] = pid
         return found
 
+    def workers(self) -> dict[str, int]:
+        """A process that a unit has beside its own: the workshop of images, namespaces' resolvers."""
+        own = set(self.pids().values())
+        return {f"worker of {name}": pid for name, pid in self._grouped() if pid not in own}
+
     def everything(self) -> set[int]:
         """All that is no container."""
         mark, root = f"{self._paths.cgroup}-plugins", str(self._running.root)
@@ -81,7 +89,7 @@ class Processes:
                 found.add(pid)
         return found - {os.getpid()}
 
-    def cut_power(self) -> set[int]:
+    def cut_power(self, *, containers: bool = False) -> set[int]:
         """End everything at once: first who would start others again, then until nothing is left."""
         pids = self.pids()
         first = [pids.pop(name) for name in ("keeper", "kernel", "zygote") if name in pids]
@@ -94,6 +102,8 @@ class Processes:
                 _kill(pid)
             ended += left
             time.sleep(0.02)
+        if containers:
+            Cgroup(layout_of_machine(), self._paths.cgroup, (*CONTROLLERS, "unified")).kill()
         return set(ended)
 
     def belongings(self) -> dict[str, tuple[str, ...]]:
@@ -112,14 +122,17 @@ class Processes:
 
     def _counted(self) -> tuple[str, ...]:
         """Parts that have more processes than any needs with its workers, by control group."""
+        counts = Counter(name for name, _ in self._grouped())
+        return tuple(f"{name}: {n}" for name, n in sorted(counts.items()) if n > _MOST)
+
+    def _grouped(self) -> Iterator[tuple[str, int]]:
+        """Units and processes in their control groups."""
         mark = f"{self._paths.cgroup}-plugins/"
-        counts: dict[str, int] = {}
         for pid in _numbers():
             group = _read(f"/proc/{pid}/cgroup")
             if mark in group:
-                name = group.partition(mark)[2].split("\n")[0].partition("/")[0].rpartition(".")[0]
-                counts[name] = counts.get(name, 0) + 1
-        return tuple(f"{name}: {n}" for name, n in sorted(counts.items()) if n > _MOST)
+                unit = group.partition(mark)[2].split("\n")[0].partition("/")[0]
+                yield unit.rpartition(".")[0], pid
 
     def _below_run(self) -> list[int]:
         found = []

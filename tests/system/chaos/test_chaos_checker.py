@@ -164,6 +164,10 @@ BROKEN: dict[str, tuple[History, str]] = {
         more(attempt("kept", "look", "refused", status=503, text="node does not answer now")),
         "errors",
     ),
+    "a conflict without a fault": (
+        more(attempt("kept", "start", "exists", status=409, text="kept is being removed")),
+        "errors",
+    ),
     "refused while the keeper lives": (
         more(attempt("kept", "look", "unreachable"), faults=(fault("kill", "keeper"),)),
         "errors",

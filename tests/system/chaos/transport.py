@@ -8,6 +8,7 @@ import http.client
 import json
 import socket
 import ssl
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -90,10 +91,12 @@ def kube_dial(kubeconfig: Path, home: Path) -> Dial:
     cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
     authority = base64.b64decode(cluster["certificate-authority-data"]).decode()
     context = ssl.create_default_context(cadata=authority)
-    pair = home / "pair.pem"
     given = (user["client-certificate-data"], user["client-key-data"])
-    pair.write_bytes(b"".join(base64.b64decode(part) for part in given))
-    context.load_cert_chain(pair)
+    # OpenSSL reads both from a file only.
+    with tempfile.NamedTemporaryFile(dir=home) as pair:
+        pair.write(b"".join(base64.b64decode(part) for part in given))
+        pair.flush()
+        context.load_cert_chain(pair.name)
     address = cluster["server"].removeprefix("https://")
     return lambda: http.client.HTTPSConnection(address, context=context, timeout=SECONDS)
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from sagong.cli.sweep import sweep
 from tests import sample_image
 from tests.small_disk import small_disk
 from tests.system.chaos import cluster, engine
@@ -115,9 +116,11 @@ class Trial:
             for name in sorted({*self.born, *after})
         ]
         left = self._settled(self.before)
+        attempts = tuple(self.recorder.attempts)
+        self._reboot()
         return History(
             seed=self.recorder.seed,
-            attempts=tuple(self.recorder.attempts),
+            attempts=attempts,
             faults=tuple(self.recorder.faults),
             logs=tuple(self.recorder.logs),
             lives=tuple(lives),
@@ -164,6 +167,24 @@ class Trial:
         thread = threading.Thread(target=work, name=name, daemon=True)
         self._threads.append(thread)
         thread.start()
+
+    def _reboot(self) -> None:
+        """The power goes right after writes were acknowledged, containers with it; all is there."""
+        self._tell("reboot")
+        last = Engine(self._caller("docker-last", self._engine_dial, self.stop), 0)
+        last.leave("docker-last")
+        cluster.leave(self.kube, "kube-last")
+        written = self._listed()
+        self.processes.cut_power(containers=True)
+        sweep(self._running.paths)
+        up = self._running.run("up", "--seconds", "90", check=False)
+        if up.returncode:
+            self.recorder.problem(f"`up` failed after a reboot: {up.stderr}{up.stdout}")
+            return
+        found = self._listed()
+        for kind, names in written.items():
+            if lost := set(names) - set(found[kind]):
+                self.recorder.problem(f"lost by a reboot: {kind} {', '.join(sorted(lost))}")
 
     # -- what is there --------------------------------------------------------------------------
 

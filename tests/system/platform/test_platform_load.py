@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import http.client
 import itertools
 import json
-import ssl
 import threading
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import yaml
+from tests.system.chaos.transport import kube_dial
 from tests.system.platform.rig import (
     IMAGE,
     Checker,
@@ -34,18 +32,7 @@ class Client:
     """One connection to the API; it never repeats a request."""
 
     def __init__(self, at: Platform) -> None:
-        config = yaml.safe_load((at.running.paths.etc / "kubeconfig").read_text())
-        cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
-        authority = base64.b64decode(cluster["certificate-authority-data"]).decode()
-        context = ssl.create_default_context(cadata=authority)
-        pair = at.home / f"pair-{id(self)}.pem"
-        pair.write_bytes(
-            base64.b64decode(user["client-certificate-data"])
-            + base64.b64decode(user["client-key-data"])
-        )
-        context.load_cert_chain(pair)
-        address = cluster["server"].removeprefix("https://")
-        self._connection = http.client.HTTPSConnection(address, context=context, timeout=30)
+        self._connection = kube_dial(at.running.paths.etc / "kubeconfig", at.home)()
 
     def open(self, method: str, path: str, body: object = None) -> http.client.HTTPResponse:
         """Ask; the answer, unread."""
