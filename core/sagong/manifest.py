@@ -154,12 +154,16 @@ class Rights(_Table, frozen=True):
 
 
 class Limits(_Table, frozen=True):
-    """Limits of the process: memory and tmp as `64M`, numbers of processes and open files."""
+    """Limits of the process: sizes as `64M`, numbers of processes and open files.
+
+    `disk` is for what it keeps in its own directories; "0" for who keeps what users bring.
+    """
 
     memory: str = "256M"
     pids: int = 64
     files: int = 4096
     tmp: str = "64M"
+    disk: str = "256M"
 
 
 class Restart(_Table, frozen=True):
@@ -258,7 +262,7 @@ def _problems(manifest: Manifest) -> Iterator[str]:
     for path, why in _reasons(manifest):
         if len(why.strip()) < 3:
             yield f"{path}.why: say why this right is needed"
-    for key in ("memory", "tmp"):
+    for key in ("memory", "tmp", "disk"):
         if not _SIZE.fullmatch(getattr(manifest.limits, key)):
             yield f"limits.{key}: a number with K, M or G, such as 64M"
     for name, listener in manifest.listens.items():

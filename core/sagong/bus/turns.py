@@ -14,9 +14,10 @@ import zmq
 
 from sagong.wire import Envelope
 
-__all__ = ["SHARE", "Turns"]
+__all__ = ["Turns"]
 
-SHARE = 32
+# Envelopes of one uid in a turn: while it is alone, and while others were served in the last turn.
+_ALONE, _AMONG_OTHERS = 64, 8
 _LINE_MESSAGES = 4096
 _LINE_BYTES = 72 << 20
 
@@ -36,7 +37,7 @@ class _Line:
 
 
 class Turns:
-    """Serves envelopes of each uid in their order, `SHARE` of them a turn.
+    """Serves envelopes of each uid in their order, a share of them a turn.
 
     Whoever is shut out (`shut`) loses what it has in line.
     """
@@ -47,6 +48,7 @@ class Turns:
         self._shut = shut
         self._loop = asyncio.get_running_loop()
         self._scheduled = False
+        self._share = _ALONE
         self._served: dict[int, int] = {}
         self._lines: dict[int, _Line] = {}
 
@@ -67,7 +69,7 @@ class Turns:
     def _serve(self, uid: int, peer: bytes, envelopes: deque[Envelope]) -> None:
         """Serve of these what the share allows; the rest goes to the head of the line."""
         served = self._served.get(uid, 0)
-        while envelopes and served < SHARE:
+        while envelopes and served < self._share:
             self._dispatch(peer, uid, envelopes.popleft())
             served += 1
         self._served[uid] = served
@@ -83,6 +85,7 @@ class Turns:
     def _turn(self) -> None:
         """A new turn: everybody in line is served a share, and whoever is done leaves the line."""
         self._scheduled = False
+        self._share = _AMONG_OTHERS if len(self._served) > 1 else _ALONE
         self._served.clear()
         for uid, line in list(self._lines.items()):
             if self._shut(uid) or self._advance(uid, line):
@@ -94,7 +97,7 @@ class Turns:
         """Serve from a line; whether it is empty then."""
         rest, line.rest = line.rest, deque()
         self._serve(uid, line.peer, rest)
-        while line.messages and not line.rest and self._served[uid] < SHARE:
+        while line.messages and not line.rest and self._served[uid] < self._share:
             peer, frames, size = line.messages.popleft()
             line.size -= size
             self._serve(uid, peer, deque(self._decode(peer, uid, frames)))

@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ import zmq
 
 from sagong import config as configuration
 from sagong.bus import Access, Provider
+from sagong.bus.refusals import Refusals
 from sagong.config import Config, Paths, UnitConfig
 from sagong.contracts.kernel import Kernel
 from sagong.errors import SagongError
+from sagong.kernel.bounds import Bounds
 from sagong.kernel.cell import Cells
 from sagong.kernel.guardian import Guardian
 from sagong.kernel.listeners import Listeners
@@ -33,6 +36,7 @@ from sagong.kernel.supervisor import Supervisor
 from sagong.kernel.units import Unit, resolve_one
 from sagong.kernel.zygote import Zygote, fork_zygote
 from sagong.linux import process
+from sagong.manifest import Manifest
 from sagong.pristine import Pristine
 from sagong.process import configure_logging, settle_when_idle
 
@@ -147,8 +151,10 @@ async def _live(
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end)
     await supervisor.begin()
     announcing = asyncio.create_task(_announce(supervisor, guardian))
+    watching = asyncio.create_task(_bounds(paths, config, supervisor, cells).watch())
     stopping = await ended
     announcing.cancel()
+    watching.cancel()
     if stopping is None:
         await provider.close()
         return RENEWED
@@ -187,6 +193,27 @@ async def _announce(supervisor: Supervisor, guardian: Guardian) -> None:
         supervisor.observers.discard(changes)
     late = ", ".join(supervisor.late())
     guardian.ready(f"not serving: {late}" if late else "")
+
+
+@dataclass(frozen=True)
+class _Bounded:
+    """A living process, for `Bounds`."""
+
+    name: str
+    manifest: Manifest
+    pidfd: int
+    own: tuple[Path, ...]
+    counters: tuple[str, ...]
+
+
+def _bounds(paths: Paths, config: Config, supervisor: Supervisor, cells: Cells) -> Bounds:
+    def living() -> Iterator[_Bounded]:
+        for one in supervisor.population:
+            unit = one.unit
+            counters = cells.counters(unit, one.generation)
+            yield _Bounded(unit.name, unit.manifest, one.pidfd, cells.own(unit), counters)
+
+    return Bounds(paths.run / "log", config.log_limit, Refusals(_LOG), living)
 
 
 def _with_choices(units: dict[str, Unit], cells: Cells) -> dict[str, Unit]:

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import shutil
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from msgspec.structs import replace
 
 from sagong.config import Config, Paths, UnitConfig
 from sagong.kernel import journal
+from sagong.kernel.bounds import check_room, cut
 from sagong.kernel.directory import reached
 from sagong.kernel.journal import Choices
 from sagong.kernel.population import Process
@@ -22,6 +24,7 @@ from sagong.kernel.reach import Reach
 from sagong.kernel.units import Unit, chosen
 from sagong.linux.cgroup import Cgroup
 from sagong.linux.cgroup_limits import CgroupLimits
+from sagong.linux.cgroup_statistics import statistics
 from sagong.manifest import size_bytes
 from sagong.process import Launch
 from sagong.sandbox import DeviceGrant, PathGrant, Plan, ProcessLimits, Rights, plan, probe
@@ -121,6 +124,7 @@ class Cells:
     def launch(self, unit: Unit, generation: int) -> Launch:
         """What the new process is told; its directories exist afterwards."""
         uid = self.uid(unit)
+        check_room(unit.name, unit.manifest, self.own(unit))
         bus = self.slot_directory(unit) / "bus" / str(generation)
         self.slot_directory(unit).mkdir(parents=True, exist_ok=True)
         for directory, mode in (
@@ -186,9 +190,28 @@ class Cells:
                 pids=limits.pids,
                 files=limits.files,
                 tmp=size_bytes(limits.tmp),
+                file_size=self._file_size(size_bytes(limits.disk)),
             ),
             cgroup=self._cgroup(unit, launch.generation),
         )
+
+    def _file_size(self, disk: int) -> int:
+        """No file outgrows all its owner may keep; its log is a file of it, too, and cut later."""
+        return max(disk, 2 * self._config.log_limit) if disk else 0
+
+    def own(self, unit: Unit) -> tuple[Path, Path]:
+        """The directories that `limits.disk` is for."""
+        return self.data_directory(unit), self.run_directory(unit)
+
+    def counters(self, unit: Unit, generation: int) -> tuple[str, ...]:
+        """Files that count what a generation's control group refused or ended."""
+        group = Cgroup(self._machine.cgroups, self._cgroup(unit, generation), _CONTROLLERS)
+        pids, memory = group.directory("pids"), group.directory("memory")
+        old = self._machine.cgroups.versions.get("memory") == 1
+        found = [f"{pids}/pids.events"] if pids else []
+        if memory:
+            found.append(f"{memory}/{'memory.oom_control' if old else 'memory.events'}")
+        return tuple(found)
 
     def _sockets(self, unit: Unit, launch: Launch, units: Mapping[str, Unit]) -> Iterator[str]:
         """The kernel's, and those of every unit that fills what it calls, hears or streams from."""
@@ -218,19 +241,17 @@ class Cells:
         path.parent.mkdir(parents=True, exist_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         fd = os.open(path, flags, 0o640)
-        if os.fstat(fd).st_size > self._config.log_limit:
-            os.replace(path, path.with_suffix(".log.1"))
-            os.close(fd)
-            fd = os.open(path, flags, 0o640)
+        cut(path, self._config.log_limit)
         return fd
 
     def forget(self, unit: Unit, generation: int) -> None:
-        """Take away what only this generation had: its control group and its bus socket."""
+        """Take away what only this generation had: processes that it left, sockets, its group."""
         group = Cgroup(self._machine.cgroups, self._cgroup(unit, generation), _CONTROLLERS)
-        try:
-            group.remove(seconds=0.0)
-        except (OSError, TimeoutError):
-            _LOG.info("a control group stays", extra={"cgroup": group.path})
+        if statistics(group).oom_kills:
+            memory = unit.manifest.limits.memory
+            _LOG.warning("out of memory", extra={"unit": unit.name, "limits_memory": memory})
+        # Waiting for the dying is nothing for the kernel's loop.
+        threading.Thread(target=_clear, args=(group, unit.name), daemon=True).start()
         shutil.rmtree(self.slot_directory(unit) / "bus" / str(generation), ignore_errors=True)
         self.reach.forget(unit.name, generation)
 
@@ -265,6 +286,18 @@ class Cells:
     def _keep(self, choices: Choices) -> None:
         self._choices = choices
         journal.write(self._file, choices, durable=True)
+
+
+def _clear(group: Cgroup, unit: str) -> None:
+    """End what a dead process left behind, children in sessions of their own, and its group."""
+    try:
+        left = len(group.pids())
+        if left:
+            group.kill()
+            _LOG.warning("processes left behind were ended", extra={"unit": unit, "count": left})
+        group.remove()
+    except (OSError, TimeoutError):
+        _LOG.info("a control group stays", extra={"cgroup": group.path})
 
 
 def _expanded(value: Any, paths: Paths) -> Any:

@@ -26,7 +26,9 @@ def sweep(paths: Paths, living: Living) -> None:
     layout = layout_of_machine()
     for name in sorted(_dead_groups(layout, paths, living)):
         try:
-            Cgroup(layout, name, (*CONTROLLERS, "unified")).remove(seconds=0.0)
+            group = Cgroup(layout, name, (*CONTROLLERS, "unified"))
+            group.kill(seconds=1.0)
+            group.remove(seconds=1.0)
         except (OSError, TimeoutError):
             _LOG.warning("a control group of an earlier kernel stays", extra={"cgroup": name})
     for file in (paths.run / "kernel").glob("*.new"):

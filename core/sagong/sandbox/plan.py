@@ -97,6 +97,8 @@ def _has(machine: Machine, *names: str) -> bool:
 
 def _limits(rights: Rights, machine: Machine, notes: list[str]) -> Iterator[op.Operation]:
     yield op.ResourceLimit("core", 0)
+    if rights.limits.file_size:
+        yield op.ResourceLimit("fsize", rights.limits.file_size)
     files = rights.limits.files
     if files > machine.open_files:
         notes.append(f"{files} open files: the machine's hard limit is {machine.open_files}")

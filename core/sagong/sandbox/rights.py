@@ -33,13 +33,17 @@ class DeviceGrant(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessLimits:
-    """Memory and tmp in bytes, processes with threads, CPU shares (1024 is normal), open files."""
+    """Sizes in bytes, processes with threads, CPU shares (1024 is normal), open files.
+
+    `file_size` is how large it may make a single file, 0 for as large as it likes.
+    """
 
     memory: int = 256 << 20
     pids: int = 64
     cpu_shares: int = 1024
     files: int = 4096
     tmp: int = 64 << 20
+    file_size: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

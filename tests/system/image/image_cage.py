@@ -33,6 +33,8 @@ from sagong.testing import local
 from sagong_image_overlay import ImageOverlay
 
 UID = 58933
+# Version 2 of vfs_cap_data: effective CAP_NET_RAW.
+CAPABLE = "\x01\0\0\2" + "\0\x20\0\0" + "\0" * 12
 
 
 def rights(data: str, run: str) -> Rights:
@@ -64,6 +66,7 @@ async def story(data: Path, run: Path, registry: str) -> dict[str, Any]:
         "bin/",
         (entry("bin/setuid", 0o4755, uid=0, gid=0), b"text"),
         (entry("bin/wall", 0o2755, uid=0, gid=5), b"text"),
+        (entry("bin/ping", 0o755, pax_headers={"SCHILY.xattr.security.capability": CAPABLE}), b"x"),
         (entry("secret", 0o700, b"5"), b""),
         (entry("secret/file", 0o000, uid=12, gid=13), b"secret"),
         (entry("dev-null", 0o666, b"3", devmajor=1, devminor=3), b""),

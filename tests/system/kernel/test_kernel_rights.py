@@ -24,7 +24,7 @@ REVIEWED: dict[str, tuple[set[str], str, set[str]]] = {
     "auth_rbac": (set(), "none", set()),
     "dns": (set(), "host", set()),
     "docker": (set(), "host", set()),
-    "exporter": (set(), "host", set()),
+    "exporter": (set(), "none", set()),
     "image_overlay": (
         {
             "CAP_CHOWN",

@@ -1,0 +1,101 @@
+"""An innocent pair beside a hostile plugin: `tests/bench/run hostile [--calls N]`, as root.
+
+The desk asks the greeter, one call after the other, while a plugin beside them attacks; each attack
+is held against quiet calls of the same run, just before. In "granted calls" it floods the greeter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import statistics
+import time
+
+import uvloop
+from greeting_contract import Desk, Guest, Inquiry
+from hostile_contract import Attack, Hostile
+from tests.bench import machine
+from tests.bench.figures import Budget, Figure, report
+from tests.system.instance import Instance, instance
+
+from sagong.errors import SagongError
+from sagong.operator import Operator, connect
+
+CONFIGURATION = 'profile = "bare"\n[units.greeter]\n[units.desk]\n[units.hostile]\n'
+ATTACKS = (
+    "refused calls",
+    "granted calls",
+    "streams",
+    "malformed",
+    "oversize",
+    "connections",
+    "events",
+    "log lines",
+    "fill disk",
+    "forks",
+    "eat memory",
+)
+
+
+async def tails(desk: Desk, calls: int) -> list[float]:
+    """The p99 of some calls in µs, several times over."""
+    found = []
+    for _ in range(3):
+        taken = []
+        for _ in range(calls):
+            began = time.perf_counter()
+            await desk.ask(Inquiry(guest=Guest(name="Ann")))
+            taken.append((time.perf_counter() - began) * 1e6)
+        found.append(statistics.quantiles(taken, n=100)[98])
+    return found
+
+
+async def begin(operator: Operator, name: str) -> None:
+    """Let it attack, as soon as it serves."""
+    for _ in range(200):
+        try:
+            hostile = await operator.use(Hostile)
+            return await hostile.begin(Attack(name=name))
+        except SagongError:
+            await asyncio.sleep(0.1)
+    raise SystemExit(f"the hostile plugin does not serve, so it can't try {name}")
+
+
+async def one(running: Instance, name: str, calls: int) -> Figure:
+    """One attack, and the quiet before it."""
+    data = running.paths.data / "plugins" / "hostile"
+    for file in data.glob("*"):
+        file.unlink()
+    await asyncio.to_thread(running.run, "restart", "hostile", check=False)
+    await asyncio.to_thread(running.wait_ready, 40)
+    async with connect(running.paths) as operator:
+        desk = await operator.use(Desk)
+        await tails(desk, calls // 4)
+        quiet = await tails(desk, calls)
+        await begin(operator, name)
+        await asyncio.sleep(0.5)
+        loud = await tails(desk, calls)
+    what = f"p99 of a call through two processes beside: {name}"
+    budget = Budget(limit=2, ratio=True)
+    return Figure(what=what, unit="µs", ours=loud, theirs=quiet, peer="quiet", budget=budget)
+
+
+async def measure(running: Instance, options: argparse.Namespace) -> list[Figure]:
+    """Every attack in turn."""
+    names = options.attack or ATTACKS
+    return [await one(running, name, options.calls) for name in names]
+
+
+def main() -> None:
+    """Start an instance, measure, take it away."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--calls", type=int, default=1000)
+    parser.add_argument("--attack", action="append", choices=ATTACKS)
+    options = parser.parse_args()
+    machine.enter()
+    with instance(CONFIGURATION) as running:
+        report("hostile", uvloop.run(measure(running, options)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""Attacks without end: they fill what has bounds, and take what others need."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from sagong.wire import EMPTY, VERSION, Envelope, Kind, encode
+from sagong_hostile.wire import Facts, kernel_path, opened, packed
+
+__all__ = ["FLOODS"]
+
+
+def _call(kind: Kind, id_: int, method: str, body: msgspec.Raw = EMPTY) -> Envelope:
+    return Envelope(VERSION, kind, id_, method, 0, 0, "", body)
+
+
+def _greeter(facts: Facts) -> str:
+    return str(next(iter(Path(facts["root"], "slots", "greeter", "bus").glob("*/s"))))
+
+
+def log_lines(facts: Facts) -> None:
+    """Lines of log without end."""
+    line = b"x" * 4000 + b"\n"
+    while True:
+        try:
+            os.write(2, line)
+        except OSError:
+            time.sleep(0.001)
+
+
+def eat_memory(facts: Facts) -> None:
+    """All there is."""
+    kept = []
+    while True:
+        kept.append(bytearray(b"x") * (1 << 20))
+
+
+def fill_disk(facts: Facts) -> None:
+    """Many files in its own directories."""
+    for number in itertools.count():
+        try:
+            Path(facts["data"], f"{number}").write_bytes(bytes(1 << 20))
+        except OSError:
+            time.sleep(0.01)
+
+
+def forks(facts: Facts) -> None:
+    """A process as soon as there may be one more; each works."""
+    while True:
+        try:
+            if os.fork() == 0:
+                signal.alarm(30)
+                while True:
+                    pass
+        except OSError:
+            time.sleep(0.001)
+
+
+def _flood(path: str, frames: list[bytes]) -> None:
+    made = opened(path)
+    while True:
+        made.send_multipart(frames)
+
+
+def refused_calls(facts: Facts) -> None:
+    """Calls of the kernel that are not granted."""
+    _flood(kernel_path(facts), encode([_call(Kind.CALL, n, "kernel/1/stop") for n in range(1000)]))
+
+
+def granted_calls(facts: Facts) -> None:
+    """The one call that is granted, as often as can be, its answers unread."""
+    body = packed({"name": "x" * 1000})
+    calls = [_call(Kind.CALL, n, "greeting/1/greet", body) for n in range(256)]
+    _flood(_greeter(facts), encode(calls))
+
+
+def streams(facts: Facts) -> None:
+    """Attend again and again, and read nothing."""
+    body = packed({"unit": "hostile", "generation": 1 << 40, "pid": 1, "health": False})
+    _flood(
+        kernel_path(facts),
+        encode([_call(Kind.OPEN, n, "kernel/1/attend", body) for n in range(1000)]),
+    )
+
+
+def malformed(facts: Facts) -> None:
+    """No messages at all."""
+    _flood(kernel_path(facts), [b"\xff" * 10_000])
+
+
+def oversize(facts: Facts) -> None:
+    """Bodies as large as the bus carries, and larger."""
+    made = opened(kernel_path(facts))
+    for size in itertools.cycle((1 << 20, 30 << 20, 66 << 20)):
+        made.send_multipart([b"\xdd\x00\x7f\xff\xff", bytes(size)])
+
+
+def connections(facts: Facts) -> None:
+    """Connect without end, say half of a greeting, and stay."""
+    kept: list[socket.socket] = []
+    while True:
+        made = socket.socket(socket.AF_UNIX)
+        try:
+            made.connect(kernel_path(facts))
+            made.send(b"\xff\0\0\0\0\0\0\0\1\x7f")
+            kept.append(made)
+        except OSError:
+            time.sleep(0.001)
+        if len(kept) > 500:
+            kept.clear()
+
+
+def titles(facts: Facts) -> None:
+    """Standard output is the log, too."""
+    while True:
+        print("x" * 10_000, file=sys.stdout, flush=True)
+
+
+FLOODS: dict[str, Callable[[Facts], None]] = {
+    "log lines": log_lines,
+    "eat memory": eat_memory,
+    "fill disk": fill_disk,
+    "forks": forks,
+    "refused calls": refused_calls,
+    "granted calls": granted_calls,
+    "streams": streams,
+    "malformed": malformed,
+    "oversize": oversize,
+    "connections": connections,
+    "titles": titles,
+}

@@ -1,0 +1,102 @@
+"""Attacks on the bus, by raw sockets beside the host: identities, methods that were not granted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import zmq
+
+from sagong.contracts.kernel import Attendance, Done
+from sagong.wire import EMPTY, VERSION, Envelope, Kind, encode
+
+__all__ = ["BUS_ATTACKS", "Facts", "ask", "kernel_path", "opened", "packed"]
+
+Facts = dict[str, str]
+_ANSWER_MS = 3000
+
+
+def kernel_path(facts: Facts) -> str:
+    """Where the kernel listens."""
+    return f"{facts['root']}/kernel/bus/s"
+
+
+def packed(value: object) -> msgspec.Raw:
+    """A body."""
+    return msgspec.Raw(msgspec.msgpack.encode(value))
+
+
+def opened(path: str, identity: bytes = b"") -> zmq.Socket[bytes]:
+    """A raw DEALER in a context of its own, with a routing id of the attacker's choice."""
+    context: zmq.Context[Any] = zmq.Context()
+    made: zmq.Socket[bytes] = context.socket(zmq.DEALER)
+    made.linger = 0
+    if identity:
+        made.setsockopt(zmq.ROUTING_ID, identity)
+    made.connect(f"ipc://{path}")
+    return made
+
+
+def ask(
+    path: str,
+    method: str,
+    body: msgspec.Raw = EMPTY,
+    *,
+    kind: Kind = Kind.CALL,
+    cause: str = "",
+    identity: bytes = b"",
+) -> str:
+    """The code of the error that comes back, or "done"; "silence" after a while."""
+    made = opened(path, identity)
+    try:
+        made.send_multipart(encode([Envelope(VERSION, kind, 1, method, 0, 0, cause, body)]))
+        if not made.poll(_ANSWER_MS):
+            return "silence"
+        answer = msgspec.msgpack.decode(made.recv_multipart()[0], type=list[Envelope])[0]
+        if answer.kind != Kind.ERROR:
+            return "done"
+        return str(msgspec.msgpack.decode(answer.body)[0])
+    finally:
+        made.close()
+        made.context.term()
+
+
+def forge_identity(facts: Facts) -> dict[str, str]:
+    """To be another unit, another generation, the operator, or somebody's child."""
+    kernel = kernel_path(facts)
+
+    def attend(unit: str, generation: int, **more: Any) -> str:
+        body = packed(Attendance(unit=unit, generation=generation, pid=1, health=True))
+        return ask(kernel, "kernel/1/attend", body, kind=Kind.OPEN, **more)
+
+    other, generation = facts["unit"], int(facts["generation"])
+    done = packed(Done(unit=other, generation=generation, order=1, state=b"mine"))
+    return {
+        "another unit": attend(other, generation),
+        "a generation that is not": attend("hostile", 1 << 40),
+        "with another's cause": attend(other, generation, cause=f"{other}-1"),
+        "with root's routing id": attend(other, generation, identity=b"\0root"),
+        "done for another": ask(kernel, "kernel/1/done", done),
+    }
+
+
+def call_ungranted(facts: Facts) -> dict[str, str]:
+    """Methods that its manifest does not name, of providers that it can reach."""
+    kernel = kernel_path(facts)
+    asked = {"unit": "greeter", "plugin": "hostile"}
+    names = ("stop", "swap", "enable", "disable", "restart", "trace", "routes", "status", "report")
+    found = {name: ask(kernel, f"kernel/1/{name}", packed(asked)) for name in names}
+    greeter = next(iter(Path(facts["root"], "slots", "greeter", "bus").glob("*/s")), None)
+    if greeter is not None:
+        found["greeting events"] = ask(str(greeter), "greeting/1/events", kind=Kind.OPEN)
+        found["greeting unknown"] = ask(str(greeter), "greeting/1/unknown")
+        found["greeting granted"] = ask(str(greeter), "greeting/1/greet", packed({"name": "eve"}))
+    return found
+
+
+BUS_ATTACKS: dict[str, Callable[[Facts], dict[str, str]]] = {
+    "forge identity": forge_identity,
+    "call ungranted": call_ungranted,
+}

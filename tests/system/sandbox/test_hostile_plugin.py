@@ -1,0 +1,309 @@
+"""A hostile plugin in a running instance: all that it tries is refused or contained, and said once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from greeting_contract import Desk, Guest, Inquiry
+from hostile_contract import Attack, Hostile
+from tests.system.instance import Instance, instance
+
+from sagong.errors import SagongError
+from sagong.operator import connect
+
+pytestmark = pytest.mark.root
+
+CONFIGURATION = """
+profile = "bare"
+log_limit = 1000000
+[units.state-local]
+plugin = "state_sqlite"
+instance = "local"
+[units.greeter]
+[units.desk]
+[units.hostile]
+"""
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Instance]:
+    """One instance for all tests of this module."""
+    with instance(CONFIGURATION) as found:
+        yield found
+
+
+@pytest.fixture
+def calm(running: Instance) -> Iterator[Instance]:
+    """It is as if nothing had happened, before and after."""
+    running.wait_ready(60)
+    yield running
+    data = running.paths.data / "plugins" / "hostile"
+    for file in data.glob("*"):
+        file.unlink()
+    running.run("restart", "hostile", check=False)
+    running.wait_ready(60)
+
+
+def attack(running: Instance, name: str, **facts: str) -> dict[str, str]:
+    """What came of an attack."""
+
+    async def go() -> dict[str, str]:
+        async with connect(running.paths) as operator:
+            hostile = await operator.use(Hostile)
+            return (await hostile.attack(Attack(name=name, facts=facts))).found
+
+    return asyncio.run(go())
+
+
+def begin(running: Instance, name: str, **facts: str) -> None:
+    """Let it try something without end."""
+
+    async def go() -> None:
+        async with connect(running.paths) as operator:
+            hostile = await operator.use(Hostile)
+            await hostile.begin(Attack(name=name, facts=facts))
+
+    asyncio.run(go())
+
+
+def greets(running: Instance, times: int = 20) -> None:
+    """An innocent pair goes on: the desk asks the greeter."""
+
+    async def go() -> None:
+        async with connect(running.paths) as operator:
+            desk = await operator.use(Desk)
+            for _ in range(times):
+                words = await desk.ask(Inquiry(guest=Guest(name="Ann")))
+                assert words.text == "hello Ann"
+
+    asyncio.run(go())
+
+
+def log_of(running: Instance, name: str) -> str:
+    return (running.paths.run / "log" / f"{name}.log").read_text(errors="replace")
+
+
+def wait(condition: Callable[[], object], running: Instance, seconds: float = 60.0) -> None:
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < limit, running.logs()
+        time.sleep(0.1)
+
+
+def said(running: Instance, log: str, message: str) -> int:
+    """How often a log says it."""
+    return len(re.findall(rf"WARNING \S+ {message}", log_of(running, log)))
+
+
+def test_files_of_others_are_not_there(running: Instance) -> None:
+    state = running.paths.data / "plugins" / "state_sqlite@local"
+    database = next(state.glob("*.db*"), state / "state.db")
+    paths = [
+        Path("/etc/shadow"),
+        Path("/root/.bashrc"),
+        database,
+        running.paths.etc / "sagong.toml",
+        running.paths.data / "kernel" / "choices.json",
+        running.paths.run / "kernel" / "processes.json",
+        running.paths.run / "log" / "kernel.log",
+        Path("/proc/1/environ"),
+        Path("/proc/kcore"),
+    ]
+    found = attack(running, "read files", **{f"read {p}": str(p) for p in paths})
+    assert set(found.values()) <= {"ENOENT", "EACCES", "EPERM"}, found
+    assert len(found) == len(paths)
+
+
+def test_it_sees_only_sockets_that_it_may_call(running: Instance) -> None:
+    slots, data = running.paths.run / "slots", running.paths.data / "plugins"
+    shown = attack(running, "list places", **{"list 1": str(slots), "list 2": str(data)})
+    assert shown[str(slots)] in ("greeter hostile", "EACCES")
+    assert shown[str(data)] in ("hostile", "EACCES")
+
+
+def test_nothing_of_others_can_be_written(running: Instance) -> None:
+    slots = running.paths.run / "slots"
+    others = {f"write {n}": str(slots / n) for n in ("greeter", "greeter/bus", "state-local")}
+    found = attack(running, "write files", **others)
+    assert set(found.values()) <= {"EROFS", "EACCES", "ENOENT", "EPERM"}, found
+
+
+def test_processes_of_others_are_out_of_reach(running: Instance) -> None:
+    pid = running.pid("greeter")
+    found = attack(running, "touch processes", pid=str(pid))
+    assert set(found.values()) <= {"ENOENT", "EPERM", "EACCES", "ESRCH"}, found
+    assert running.pid("greeter") == pid
+
+
+def test_powers_can_not_be_raised(running: Instance) -> None:
+    found = attack(running, "raise powers")
+    assert set(found.values()) <= {"EPERM", "EACCES"}, found
+
+
+def test_nobody_outside_is_reached(running: Instance) -> None:
+    name = f"sagong-hostile-{os.getpid()}"
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket(socket.AF_UNIX) as hidden:
+        hidden.bind("\0" + name)
+        hidden.listen()
+        slots = running.paths.run / "slots"
+        buses = {f"unix {p}": str(p) for p in slots.glob("state-local/bus/*/s")}
+        docker = {"unix docker": "/var/run/docker.sock"}
+        port = str(server.getsockname()[1])
+        found = attack(running, "connect out", port=port, abstract=name, **buses, **docker)
+    assert len(found) == 7 + 2
+    refused = {"ENETUNREACH", "EPERM", "ECONNREFUSED", "ENOENT", "EACCES"}
+    assert set(found.values()) <= refused, found
+
+
+def test_identities_can_not_be_forged(running: Instance) -> None:
+    state = next(u for u in running.status().units if u.name == "state-local")
+    generation = str(state.processes[0].generation)
+    found = attack(running, "forge identity", unit="state-local", generation=generation)
+    assert found == {
+        "another unit": "permission_denied",
+        "a generation that is not": "not_found",
+        "with another's cause": "permission_denied",
+        "with root's routing id": "permission_denied",
+        "done for another": "permission_denied",
+    }
+    assert "uid" in log_of(running, "kernel")
+    assert said(running, "kernel", 'call refused .*kernel/1/attend"') == 1
+
+
+def test_methods_that_are_not_granted_are_refused(running: Instance) -> None:
+    found = attack(running, "call ungranted")
+    assert found.pop("greeting granted") == "done"
+    assert found.pop("greeting unknown") == "unimplemented"
+    assert set(found.values()) == {"permission_denied"}, found
+    assert said(running, "kernel", 'call refused caller="hostile" method="kernel/1/stop"') == 1
+    assert said(running, "greeter", 'call refused caller="hostile" method="greeting/1/events"') == 1
+
+
+def test_processes_tmp_and_files_are_bounded(running: Instance) -> None:
+    bomb = attack(running, "fork bomb")
+    assert bomb["fork"] == "EAGAIN"
+    assert int(bomb["children"]) < 32
+    assert attack(running, "fill tmp") == {"tmp": "ENOSPC"}
+    assert attack(running, "big file") == {"file": "EFBIG"}
+    wait(lambda: said(running, "kernel", 'forks refused unit="hostile"'), running)
+
+
+def test_who_eats_memory_is_ended_alone(calm: Instance) -> None:
+    before = calm.pid("greeter")
+    begin(calm, "eat memory")
+    wait(lambda: said(calm, "kernel", 'out of memory unit="hostile"'), calm)
+    calm.wait_ready(60)
+    assert calm.pid("greeter") == before
+    greets(calm)
+
+
+def test_children_end_with_their_generation(calm: Instance) -> None:
+    begin(calm, "forks")
+    uid = next(u for u in calm.status().units if u.name == "hostile").processes[0].uid
+    wait(lambda: len(processes_of(uid)) > 5, calm)
+    calm.run("restart", "hostile")
+    wait(lambda: len(processes_of(uid)) == 1, calm)
+    assert said(calm, "kernel", 'processes left behind were ended unit="hostile"')
+
+
+def processes_of(uid: int) -> list[str]:
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            if place.stat().st_uid == uid:
+                found.append(place.name)
+        except OSError:
+            continue
+    return found
+
+
+def test_a_full_directory_ends_its_owner(calm: Instance) -> None:
+    begin(calm, "fill disk")
+    wait(lambda: said(calm, "kernel", 'disk limit passed unit="hostile"'), calm, 60)
+    wait(lambda: "limits.disk" in unit_problem(calm, "hostile"), calm)
+    greets(calm)
+    data = calm.paths.data / "plugins" / "hostile"
+    for file in data.glob("*"):
+        file.unlink()
+    calm.run("restart", "hostile")
+    calm.wait_ready(60)
+
+
+def unit_problem(running: Instance, name: str) -> str:
+    return next(u.problem for u in running.status().units if u.name == name)
+
+
+@pytest.mark.parametrize("flood", ["log lines", "titles"])
+def test_a_log_does_not_fill_the_disk(calm: Instance, flood: str) -> None:
+    begin(calm, flood)
+    wait(lambda: said(calm, "kernel", 'log cut unit="hostile"'), calm)
+    log = calm.paths.run / "log" / "hostile.log"
+    for _ in range(30):
+        assert log.stat().st_size <= 16 << 20
+        assert not (old := log.with_suffix(".log.1")).exists() or old.stat().st_size <= 1_000_000
+        time.sleep(0.1)
+    assert said(calm, "kernel", 'log cut unit="hostile"') <= 2
+    greets(calm)
+
+
+FLOODS = {
+    "refused calls": ("kernel", "caller shut out for a moment"),
+    "malformed": ("kernel", "malformed message refused"),
+    "oversize": ("kernel", "malformed message refused"),
+    "connections": ("kernel", "connection refused"),
+    "streams": ("kernel", "caller shut out for a moment"),
+}
+
+
+@pytest.mark.parametrize("flood", FLOODS)
+def test_floods_of_the_bus_leave_the_others_alone(calm: Instance, flood: str) -> None:
+    kernel, (log, message) = calm.pid("kernel"), FLOODS[flood]
+    before = said(calm, log, message)
+    begin(calm, flood)
+    wait(lambda: said(calm, log, message) > 0, calm)
+    greets(calm, 50)
+    assert calm.pid("kernel") == kernel
+    assert said(calm, log, message) <= before + 1
+    assert calm.status().units
+
+
+def test_who_floods_what_it_may_call_gets_its_share(calm: Instance) -> None:
+    greeter = calm.pid("greeter")
+    begin(calm, "granted calls")
+    greets(calm, 100)
+    assert calm.pid("greeter") == greeter
+
+
+def test_events_without_end_stay_where_they_are(calm: Instance) -> None:
+    begin(calm, "events")
+    time.sleep(1.0)
+    greets(calm, 50)
+
+
+def test_one_that_never_answers_is_replaced(calm: Instance) -> None:
+    begin(calm, "stubborn")
+    old = calm.pid("hostile")
+    calm.run("restart", "hostile")
+    calm.wait_ready(60)
+    assert calm.pid("hostile") != old
+    wait(lambda: not Path(f"/proc/{old}").exists(), calm)
+
+
+def test_a_huge_state_is_handed_over_or_left(calm: Instance) -> None:
+    """48 MiB travel once; the kernel does not keep them."""
+    begin(calm, "burden")
+    calm.run("restart", "hostile")
+    calm.wait_ready(60)
+    greets(calm)
+
+
+def test_an_unknown_attack_is_no_success(calm: Instance) -> None:
+    with pytest.raises(SagongError):
+        attack(calm, "nothing of the kind")
