@@ -65,6 +65,12 @@ def forks(facts: Facts) -> None:
             time.sleep(0.001)
 
 
+def linger(facts: Facts) -> None:
+    """Do nothing, and stay."""
+    while True:
+        time.sleep(60)
+
+
 def _flood(path: str, frames: list[bytes]) -> None:
     made = opened(path)
     while True:
@@ -130,6 +136,7 @@ FLOODS: dict[str, Callable[[Facts], None]] = {
     "eat memory": eat_memory,
     "fill disk": fill_disk,
     "forks": forks,
+    "linger": linger,
     "refused calls": refused_calls,
     "granted calls": granted_calls,
     "streams": streams,

@@ -91,13 +91,20 @@ def dropped(rights: Rights, without: str, places: list[str]) -> Rights:
 
 def run(name: str, without: str = "") -> str:
     """What went wrong, "" for nothing. All is in namespaces of its own, so nothing is left."""
+    with tempfile.TemporaryDirectory(prefix="sagong-story-", dir="/var/tmp") as base:
+        os.chmod(base, 0o755)
+        return _apart(name, without, Path(base))
+
+
+def _apart(name: str, without: str, base: Path) -> str:
+    """In a process of its own."""
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
         code = 1
         try:
             signal.alarm(_SECONDS)
-            _play(name, without)
+            _play(name, without, base)
             code = 0
         except BaseException:
             os.write(writer, traceback.format_exc()[-4000:].encode())
@@ -110,12 +117,11 @@ def run(name: str, without: str = "") -> str:
     return "" if code == 0 else text or f"ended with {code}"
 
 
-def _play(name: str, without: str) -> None:
+def _play(name: str, without: str, base: Path) -> None:
     """On a machine of its own: fresh mounts and network, the loopback up."""
     syscalls.unshare(Namespace.MNT | Namespace.NET)
     mounts.set_propagation("/", "rprivate")
     os.system("ip link set lo up")
-    base = Path(tempfile.mkdtemp(prefix="sagong-story-", dir="/var/tmp"))
     syscalls.mount("story", str(base), "tmpfs", 0, "mode=755,size=64m")
     prepare, story = STORIES[name]
     _directories(base, name)

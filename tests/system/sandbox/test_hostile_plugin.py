@@ -23,6 +23,7 @@ pytestmark = pytest.mark.root
 CONFIGURATION = """
 profile = "bare"
 log_limit = 1000000
+uid_base = 61700
 [units.state-local]
 plugin = "state_sqlite"
 instance = "local"
@@ -205,12 +206,12 @@ def test_who_eats_memory_is_ended_alone(calm: Instance) -> None:
 
 
 def test_children_end_with_their_generation(calm: Instance) -> None:
-    begin(calm, "forks")
+    begin(calm, "linger")
     uid = next(u for u in calm.status().units if u.name == "hostile").processes[0].uid
-    wait(lambda: len(processes_of(uid)) > 5, calm)
+    wait(lambda: len(processes_of(uid)) == 2, calm)
     calm.run("restart", "hostile")
     wait(lambda: len(processes_of(uid)) == 1, calm)
-    assert said(calm, "kernel", 'processes left behind were ended unit="hostile"')
+    wait(lambda: said(calm, "kernel", 'processes left behind were ended unit="hostile"'), calm)
 
 
 def processes_of(uid: int) -> list[str]:
