@@ -42,6 +42,11 @@ class Injector:
         self._first = sorted(KINDS)
         self._chance.shuffle(self._first)
 
+    @property
+    def has_done_all(self) -> bool:
+        """Whether every kind of fault was there once."""
+        return not self._first
+
     def act(self) -> str:
         """One fault, from its beginning until all is ready again; what it was."""
         kinds, weights = list(KINDS), list(KINDS.values())

@@ -84,7 +84,7 @@ class Trial:
         limit = time.monotonic() + seconds
         for turn in itertools.count():
             self._tell(injector.act())
-            if time.monotonic() > limit:
+            if time.monotonic() > limit and injector.has_done_all:
                 break
             time.sleep((0.0, 0.5, 2.0)[turn % 3])
 
