@@ -86,26 +86,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     `cpu_shares` is the weight of all plugins together, against 1024 of any process or group beside
     them, when the processor is short. `log_limit` is in bytes. `preload` is imported before units
-    are forked. `shared_memory` lets processes share more of their memory, `share` imported too, for
-    a second of processor time at each start of the kernel (ADR 5).
+    are forked.
     """
 
     profile: str = "single"
     uid_base: int = 58000
     sandbox: bool = True
     preload: tuple[str, ...] = ()
-    share: tuple[str, ...] = ()
-    shared_memory: bool = False
     log_limit: int = 8 << 20
     cpu_shares: int = 8192
     units: dict[str, UnitConfig] = {}
-
-    @property
-    def modules(self) -> tuple[str, ...]:
-        """What the zygote imports; with the module that shares memory, it does so."""
-        if not self.shared_memory:
-            return self.preload
-        return (*self.preload, *self.share, "sagong.pristine")
 
 
 def load(paths: Paths, profile: str = "") -> Config:

@@ -42,21 +42,16 @@ from sagong.contracts.kernel import (
 )
 from sagong.errors import Gone, InvalidArgument, NotFound, SagongError, Unavailable
 from sagong.hooks import points, wrapped
-from sagong.pristine import Pristine
 from sagong.report import GaugeReader, account
 from sagong.tracing import RECORDER
 
-__all__ = ["Launch", "ProcessHost", "configure_logging", "run", "settle_when_idle"]
+__all__ = ["Launch", "ProcessHost", "configure_logging", "run"]
 
 _KERNEL = ("kernel", 1, "")
 _ALONE_SECONDS = 5.0
 S = TypeVar("S")
 C = TypeVar("C", bound=msgspec.Struct)
 M = TypeVar("M", bound=Message)
-
-_SETTLE_SECONDS = 3.0
-_SETTLE_FACTOR = 3.0
-_SETTLE_MOST_SECONDS = 600.0
 
 
 class Launch(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,7 +99,7 @@ def configure_logging() -> None:
 class ProcessHost:
     """The `Host` of a plugin in its own process (see `sagong.host.Host` for what each part means)."""
 
-    def __init__(self, launch: Launch, pristine: Pristine | None = None) -> None:
+    def __init__(self, launch: Launch) -> None:
         self.name = launch.unit
         self.instance = launch.instance
         self.data = Path(launch.data)
@@ -112,7 +107,6 @@ class ProcessHost:
         self.root = Path(launch.root)
         self.log = logging.getLogger(f"sagong.{launch.unit}")
         self._launch = launch
-        self._pristine = pristine
         self._context: zmq.Context[Any] = zmq.Context()
         self._kernel = Route(self._context, "kernel")
         self._routes = Switchboard(self._context, launch.uses, {_KERNEL: self._kernel})
@@ -330,7 +324,6 @@ class ProcessHost:
         await self._hook("start")
         if self._launch.provides:
             self._serve(plugin)
-        settle_when_idle(self._pristine)
 
     def _load_hook(self, class_: str, directory: str) -> object:
         if directory and directory not in sys.path:
@@ -410,22 +403,8 @@ def _class(text: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def settle_when_idle(pristine: Pristine | None, seconds: float = _SETTLE_SECONDS) -> None:
-    """Share memory again that was only touched, soon and then ever more seldom."""
-
-    def settle() -> None:
-        if pristine is not None:
-            pristine.settle()
-            settle_when_idle(pristine, min(seconds * _SETTLE_FACTOR, _SETTLE_MOST_SECONDS))
-
-    asyncio.get_running_loop().call_later(seconds, settle)
-
-
-def run(launch: Launch, pristine: Pristine | None = None) -> int:
-    """Be the process that `launch` describes, until told to end; the exit status.
-
-    `pristine` is what the zygote shares with it: given back whenever the process is started or idle.
-    """
+def run(launch: Launch) -> int:
+    """Be the process that `launch` describes, until told to end; the exit status."""
     import uvloop
 
     configure_logging()
@@ -435,6 +414,6 @@ def run(launch: Launch, pristine: Pristine | None = None) -> int:
         importlib.import_module(launch.class_.partition(":")[0])
 
     async def live() -> int:
-        return await ProcessHost(launch, pristine).live()
+        return await ProcessHost(launch).live()
 
     return uvloop.run(live())

@@ -37,8 +37,7 @@ from sagong.kernel.units import Unit, resolve_one
 from sagong.kernel.zygote import Zygote, fork_zygote
 from sagong.linux import process
 from sagong.manifest import Manifest
-from sagong.pristine import Pristine
-from sagong.process import configure_logging, settle_when_idle
+from sagong.process import configure_logging
 
 __all__ = ["main"]
 
@@ -65,10 +64,9 @@ def main() -> None:
     if keeper is not None:
         keeper.set_inheritable(False)
     root, profile = Path(options.root), options.profile
-    place = str(Paths.below(root).run / "kernel")
-    ground = fork_zygote(place, _preloaded(root, profile))
+    zygote = fork_zygote(_preloaded(root, profile))
     try:
-        raise SystemExit(uvloop.run(_live(root, profile, keeper, kept, ground)))
+        raise SystemExit(uvloop.run(_live(root, profile, keeper, kept, zygote)))
     except SagongError as error:
         _LOG.error("the kernel can't start: %s", error)
         raise SystemExit(78) from error
@@ -104,7 +102,7 @@ def _preloaded(root: Path, profile: str) -> tuple[str, ...]:
         try:
             # A mistake in it is told when the kernel itself reads it.
             with contextlib.suppress(SagongError, OSError):
-                names = configuration.load(Paths.below(root), profile).modules
+                names = configuration.load(Paths.below(root), profile).preload
                 os.write(write, "\n".join(names).encode())
         finally:
             os._exit(0)
@@ -120,7 +118,7 @@ async def _live(
     profile: str,
     keeper: socket.socket | None,
     kept: dict[str, int],
-    ground: tuple[Zygote, Pristine | None],
+    zygote: Zygote,
 ) -> int:
     paths = Paths.below(root)
     config = configuration.load(paths, profile)
@@ -131,8 +129,7 @@ async def _live(
     listeners = Listeners(paths, kept, keeper)
     succession = Succession(lambda: cells.configured, cells.programs.load)
     supervisor = Supervisor(paths, config, units, cells, listeners, succession)
-    supervisor.spawner.adopt(ground[0])
-    settle_when_idle(ground[1])
+    supervisor.spawner.adopt(zygote)
     ended: asyncio.Future[tuple[float, bool] | None] = asyncio.get_running_loop().create_future()
 
     def end(seconds: float = 10.0, purge: bool = False) -> None:

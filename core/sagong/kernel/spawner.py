@@ -28,11 +28,8 @@ _SPAWN_SECONDS = 60.0
 class Spawner:
     """Owns the zygote."""
 
-    def __init__(
-        self, place: str, preload: Sequence[str], exited: Callable[[int, int], None]
-    ) -> None:
+    def __init__(self, preload: Sequence[str], exited: Callable[[int, int], None]) -> None:
         self.pid = 0
-        self._place = place
         self._preload = preload
         self._exited = exited
         self._loop = asyncio.get_running_loop()
@@ -88,7 +85,7 @@ class Spawner:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         command = [sys.executable, "-m", "sagong.kernel.zygote", str(theirs.fileno())]
         theirs.set_inheritable(True)
-        pid = os.posix_spawn(sys.executable, [*command, self._place, *self._preload], os.environ)
+        pid = os.posix_spawn(sys.executable, [*command, *self._preload], os.environ)
         theirs.close()
         self._take(pid, ours)
 

@@ -78,7 +78,7 @@ class Supervisor:
         self.admit: Callable[[Unit], None] = lambda unit: None
         self.expel: Callable[[Unit], None] = lambda unit: None
         self.observers: set[asyncio.Queue[tuple[str, ...]]] = set()
-        self.spawner = Spawner(str(paths.run / "kernel"), config.modules, self._reaped)
+        self.spawner = Spawner(config.preload, self._reaped)
         self.companions = Companions(paths, cells, self._save)
         self.population = Population(self._ended)
         self._cells = cells

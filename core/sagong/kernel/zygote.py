@@ -22,7 +22,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from sagong.linux import process
-from sagong.pristine import Pristine
 from sagong.process import Launch, configure_logging, run
 from sagong.sandbox import Plan
 
@@ -43,7 +42,6 @@ _COMMON = (
     "uvloop",
 )
 _DESCRIPTORS = 64
-_SETTLE_SECONDS = 3.0
 
 
 class SpawnRequest(NamedTuple):
@@ -66,36 +64,31 @@ class Zygote(NamedTuple):
     control: socket.socket
 
 
-def fork_zygote(place: str, modules: Sequence[str]) -> tuple[Zygote, Pristine | None]:
+def fork_zygote(modules: Sequence[str]) -> Zygote:
     """Prepare this process, which has no loop and no threads yet, and fork a zygote that shares it."""
-    pristine = _prepare(place, modules)
+    _prepare(modules)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pid = os.fork()
     if pid == 0:
         try:
             _close_all_but(theirs.fileno())
-            _serve(theirs, pristine)
+            _serve(theirs)
         except BaseException:
             traceback.print_exc()
         finally:
             os._exit(0)
     theirs.close()
-    return Zygote(pid, ours), pristine
+    return Zygote(pid, ours)
 
 
 def main() -> None:
-    """Serve fork requests on the inherited socket (argument 1).
-
-    Argument 2 is a directory for what is made meanwhile; the modules named after it are preloaded.
-    """
-    _serve(socket.socket(fileno=int(sys.argv[1])), _prepare(sys.argv[2], sys.argv[3:]))
+    """Serve fork requests on the inherited socket (argument 1), preload the modules named after."""
+    _prepare(sys.argv[2:])
+    _serve(socket.socket(fileno=int(sys.argv[1])))
 
 
-def _prepare(place: str, modules: Sequence[str]) -> Pristine | None:
-    """Import modules, and what is wanted of them (`module:attribute`).
-
-    With `sagong.pristine` among them, memory is shared beyond what a fork shares.
-    """
+def _prepare(modules: Sequence[str]) -> None:
+    """Import modules, and what is wanted of them (`module:attribute`)."""
     for name in (*_COMMON, *modules):
         module, _, attribute = name.partition(":")
         try:
@@ -103,14 +96,8 @@ def _prepare(place: str, modules: Sequence[str]) -> Pristine | None:
         except (ImportError, AttributeError) as error:
             # Whoever needs it says so again when it starts; the others do without.
             _LOG.warning("preload %s: %s", name, error)
-    if "sagong.pristine" not in modules:
-        gc.collect()
-        gc.freeze()
-        return None
-    from sagong.rehearsal import rehearse
-
-    rehearse(place)
-    return Pristine.make()
+    gc.collect()
+    gc.freeze()
 
 
 def _close_all_but(kept: int) -> None:
@@ -119,7 +106,7 @@ def _close_all_but(kept: int) -> None:
     os.closerange(kept + 1, os.sysconf("SC_OPEN_MAX"))
 
 
-def _serve(control: socket.socket, pristine: Pristine | None) -> None:
+def _serve(control: socket.socket) -> None:
     process.set_title("sagong-zygote")
     wake, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
@@ -128,13 +115,8 @@ def _serve(control: socket.socket, pristine: Pristine | None) -> None:
     poll = select.poll()
     poll.register(control, select.POLLIN)
     poll.register(wake, select.POLLIN)
-    disturbed = True
     while True:
-        ready = poll.poll(_SETTLE_SECONDS * 1000 if disturbed else None)
-        disturbed = bool(ready)
-        if pristine is not None and not ready:
-            pristine.settle()
-        for fd, _ in ready:
+        for fd, _ in poll.poll():
             if fd == wake:
                 os.read(wake, 4096)
                 _reap(control)
@@ -142,8 +124,7 @@ def _serve(control: socket.socket, pristine: Pristine | None) -> None:
             message, descriptors = process.receive_descriptors(control, MESSAGE_LIMIT, _DESCRIPTORS)
             if not message:
                 return
-            request = pickle.loads(message)
-            _spawn(control, request, descriptors, (wake, wake_write), pristine)
+            _spawn(control, pickle.loads(message), descriptors, (wake, wake_write))
 
 
 def _reap(control: socket.socket) -> None:
@@ -165,7 +146,6 @@ def _spawn(
     request: SpawnRequest,
     descriptors: tuple[int, ...],
     private: tuple[int, int],
-    pristine: Pristine | None,
 ) -> None:
     try:
         pid = os.fork()
@@ -173,7 +153,7 @@ def _spawn(
         control.send(pickle.dumps((request.number, -1, str(error))))
     else:
         if pid == 0:
-            _become(control, request, descriptors, private, pristine)
+            _become(control, request, descriptors, private)
         pidfd = os.pidfd_open(pid)
         process.send_descriptors(control, pickle.dumps((request.number, pid)), (pidfd,))
         os.close(pidfd)
@@ -187,7 +167,6 @@ def _become(
     request: SpawnRequest,
     descriptors: tuple[int, ...],
     private: tuple[int, int],
-    pristine: Pristine | None,
 ) -> None:
     """In the child: nothing returns from here, whatever fails."""
     code = 70
@@ -201,7 +180,7 @@ def _become(
         process.set_title(request.title)
         if request.plan is not None:
             request.plan.apply()
-        code = _live(request, descriptors[1:], pristine)
+        code = _live(request, descriptors[1:])
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
     except BaseException:
@@ -221,7 +200,7 @@ def _take_streams(error: int) -> None:
     os.setsid()
 
 
-def _live(request: SpawnRequest, listeners: tuple[int, ...], pristine: Pristine | None) -> int:
+def _live(request: SpawnRequest, listeners: tuple[int, ...]) -> int:
     import msgspec
 
     launch = msgspec.json.decode(request.launch, type=Launch)
@@ -233,7 +212,7 @@ def _live(request: SpawnRequest, listeners: tuple[int, ...], pristine: Pristine 
         environment = {**os.environ, "SAGONG_LAUNCH": msgspec.json.encode(launch).decode()}
         os.execvpe(request.command[0], request.command, environment)
     configure_logging()
-    return run(launch, pristine)
+    return run(launch)
 
 
 if __name__ == "__main__":
