@@ -55,6 +55,7 @@ async def attach(engine: Engine, ask: Ask) -> None:
                 f"container {record.name} is paused, unpause the container before attach"
             )
         client = hijacked(ask, raw=record.tty)
+        await client.wait_taken()
         if ask.flag("logs") and not ask.flag("stream"):
             await _replay_log(engine, record, client, wanted_streams(ask))
             return

@@ -79,9 +79,11 @@ async def start(engine: Engine, ask: Ask) -> Response | None:
         if made.id not in engine.failed_execs:
             raise
         client = hijacked(ask, raw=tty)
+        await client.wait_taken()
         _tell(client, f"{error.message}\r\n", raw=tty)
         return None
     client = hijacked(ask, raw=tty)
+    await client.wait_taken()
     if state.stream is not None:
         async with opened(state.stream) as link:
             await carry(

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import termios
+import time
 from collections import deque
 
 __all__ = ["RawStream"]
 
 HIGH_WATER = 256 << 10
 _LINGER_SECONDS = 2.0
+_NOTHING = bytes(4)
 
 
 class RawStream:
@@ -69,6 +73,23 @@ class RawStream:
                 self._writer = None
         if self._lost:
             raise ConnectionResetError("the client closed the connection")
+
+    async def wait_taken(self, seconds: float = 0.2) -> None:
+        """Wait, at most so long, until the client has read all that was sent (unix(7), SIOCOUTQ).
+
+        A client that reads the head through a buffer and the stream past it, as docker-py does, would
+        lose what comes in one piece with the head.
+        """
+        sock = self._transport.get_extra_info("socket")
+        limit = time.monotonic() + seconds
+        while sock is not None and not self._lost and time.monotonic() < limit:
+            try:
+                unread = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, _NOTHING)
+            except OSError:
+                return
+            if unread == _NOTHING:
+                return
+            await asyncio.sleep(0.0005)
 
     def write_eof(self) -> None:
         """End our side after what is written; the client can still send."""
