@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import struct
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from sagong_state_sqlite.database import connect
 
-__all__ = ["Checkpoint"]
+__all__ = ["LOG_BYTES", "Checkpoint", "log_size"]
 
 LOG_BYTES = 16 << 20
+_INDEX = struct.Struct("=14xHI")
+_FRAME_HEAD = 24
 
 
 class Checkpoint:
@@ -25,19 +28,16 @@ class Checkpoint:
     def __init__(self, database: sqlite3.Connection, path: Path) -> None:
         self._database = database
         self._path = path
-        self._written = 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="state-checkpoint")
         self._running: Future[None] | None = None
 
-    def wrote(self, size: int) -> None:
-        """About `size` bytes went to the log; call it after callers have their answers."""
-        self._written += size
+    def wrote(self) -> None:
+        """Something went to the log; call it after callers have their answers."""
         if self._running is not None:
             if self._running.done():
                 self._running = None
                 _move(self._database)
-        elif self._written >= LOG_BYTES:
-            self._written = 0
+        elif log_size(self._path) >= LOG_BYTES:
             self._running = self._thread.submit(self._beside)
 
     def close(self) -> None:
@@ -47,6 +47,19 @@ class Checkpoint:
     def _beside(self) -> None:
         with contextlib.suppress(sqlite3.Error), contextlib.closing(connect(self._path)) as own:
             _move(own)
+
+
+def log_size(path: Path) -> int:
+    """Bytes of the log that count, from its index (https://sqlite.org/walformat.html, 2.1).
+
+    A small change takes whole pages: a dozen of them for a hundred bytes.
+    """
+    try:
+        with open(f"{path}-shm", "rb") as file:
+            page, frames = _INDEX.unpack(file.read(_INDEX.size))
+    except (OSError, struct.error):
+        return 0
+    return int(frames) * (int(page) + _FRAME_HEAD)
 
 
 def _move(database: sqlite3.Connection) -> None:

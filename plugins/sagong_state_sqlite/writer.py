@@ -111,7 +111,7 @@ class Writer:
                 jobs, ending = self._gather()
                 if jobs:
                     self._serve(jobs)
-                    self._checkpoint.wrote(sum(job.weight for job in jobs))
+                    self._checkpoint.wrote()
 
     def _gather(self) -> tuple[list[Job[Any]], bool]:
         job = self._queue.get()
