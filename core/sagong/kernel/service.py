@@ -244,8 +244,15 @@ class KernelService:
             ),
         )
 
+    def _keeper(self) -> int:
+        """The keeper's pid, which another one than our parent may be by now; 0 if there is none."""
+        try:
+            return int((self._supervisor.paths.run / "keeper.pid").read_text())
+        except (OSError, ValueError):
+            return 0
+
     def _others(self, measure: Callable[[int], int]) -> list[ProcessStatus]:
-        own = [("kernel", os.getpid()), ("keeper", os.getppid())]
+        own = [("kernel", os.getpid()), ("keeper", self._keeper())]
         if self._supervisor.spawner.pid:
             own.append(("zygote", self._supervisor.spawner.pid))
         own += [(f"{r.unit}-companion", r.pid) for r in self._supervisor.companions.records()]

@@ -454,7 +454,8 @@ class Supervisor:
 
     def _kill(self, process: Process) -> None:
         if not process.exited.is_set():
-            signal.pidfd_send_signal(process.pidfd, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it ended, and its pidfd says so soon
+                signal.pidfd_send_signal(process.pidfd, signal.SIGKILL)
 
     def _inform(
         self, process: Process, serving: Mapping[str, Serving], dead: tuple[str, ...]
