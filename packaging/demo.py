@@ -128,6 +128,7 @@ def main() -> None:
     """Deploy unless it is there; wait; say what runs and what to try next."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--root", default="/")
+    parser.add_argument("--seconds", type=float, default=120.0, help="how long the answer may take")
     options = parser.parse_args()
     paths = Paths.below(options.root)
     api = Api(paths.etc / "kubeconfig")
@@ -136,7 +137,7 @@ def main() -> None:
         load_image(options.root)
         api.create("/apis/apps/v1/namespaces/default/deployments", DEPLOYMENT)
         api.create("/api/v1/namespaces/default/services", SERVICE)
-    print(wait_answer(api, 120.0), f"({time.monotonic() - began:.1f} s)")
+    print(wait_answer(api, options.seconds), f"({time.monotonic() - began:.1f} s)")
     pods = api.get("/api/v1/namespaces/default/pods?labelSelector=app%3Dweb")["items"]
     for pod in pods:
         print(f"pod {pod['metadata']['name']} at {pod['status'].get('podIP', '-')}")

@@ -122,7 +122,7 @@ def pods() -> dict[str, Any]:
     import demo
 
     api = demo.Api(Path("/etc/sagong/kubeconfig"))
-    said = demo.wait_answer(api, 60.0)
+    said = demo.wait_answer(api, 240.0)
     items = api.get("/api/v1/namespaces/default/pods?labelSelector=app%3Dweb")["items"]
     return {
         "said": said,

@@ -49,11 +49,11 @@ class Machine:
         self._process.kill()
         self._process.wait()
 
-    def wait_booted(self, seconds: float = 400.0) -> None:
+    def wait_booted(self, seconds: float = 900.0) -> None:
         """Wait until the agent says hello: after the start, and after each reboot."""
         self._answer(0, seconds)
 
-    def run(self, command: str, seconds: float = 300.0, *, check: bool = True) -> str:
+    def run(self, command: str, seconds: float = 600.0, *, check: bool = True) -> str:
         """The output of a shell command inside; a failed one fails the test."""
         self._number += 1
         asked = {"id": self._number, "run": command, "seconds": seconds}
