@@ -110,19 +110,23 @@ def test_loop_runs_timers_in_order() -> None:
     loop = Loop()
     seen: list[str] = []
     reader, writer = os.pipe()
-    loop.add(reader, READ, lambda _: seen.append(os.read(reader, 9).decode()))
-    loop.later(0.02, lambda: seen.append("late"))
-    loop.later(0.01, lambda: (os.write(writer, b"data"), None)[1])
+
+    def take(_: int) -> None:
+        seen.append(os.read(reader, 9).decode())
+        loop.later(0.0, loop.stop)
+
+    loop.add(reader, READ, take)
+    loop.later(0.002, lambda: (seen.append("late"), os.write(writer, b"data"), None)[2])
+    loop.later(0.001, lambda: seen.append("later"))
     loop.later(0.0, lambda: seen.append("early"))
     loop.later(0.0, lambda: seen.append("never")).cancel()
-    loop.later(0.05, loop.stop)
     loop.run()
     loop.drop(reader)
     loop.drop(reader)
     loop.close()
     for descriptor in (reader, writer):
         os.close(descriptor)
-    assert seen == ["early", "data", "late"]
+    assert seen == ["early", "later", "late", "data"]
 
 
 def test_lifelines_are_kept_replaced_and_bequeathed() -> None:
