@@ -15,6 +15,7 @@ import termios
 import threading
 import time
 import urllib.request
+from pathlib import Path
 
 import pytest
 from tests.compat.docker.docker_engine import IMAGE, Engine
@@ -98,6 +99,36 @@ def test_limits_hold(docker: Engine) -> None:
     killed = docker.docker("run", "--name", "oom", "-m", "16m", IMAGE, "sh", "-c", "tail /dev/zero")
     assert killed.returncode == 137
     assert docker.inspect("oom")["State"]["OOMKilled"] is True
+
+
+def test_rights_and_shares_are_taken_away(docker: Engine) -> None:
+    script = "chown app /tmp; touch /x; touch /tmp/y && grep CapEff /proc/self/status; sleep 60"
+    words = ("--cap-drop", "CHOWN", "--cap-drop", "NET_RAW", "--read-only", "--cpus", "0.25")
+    docker.ok("run", "-d", "--name", "box", *words, "--tmpfs", "/tmp", IMAGE, "sh", "-c", script)
+    limit = time.monotonic() + 30
+    while "CapEff" not in docker.ok("logs", "box"):
+        assert time.monotonic() < limit
+    said = docker.docker("logs", "box")
+    assert "chown: /tmp: Operation not permitted" in said.stderr
+    assert "touch: /x: Read-only file system" in said.stderr
+    held = int(said.stdout.split()[-1], 16)
+    assert not held & (1 << 0 | 1 << 13) and held & 1 << 1  # CHOWN, NET_RAW; DAC_OVERRIDE stays
+    assert _quota(docker.inspect("box")["State"]["Pid"]) == 0.25
+
+
+def _quota(pid: int) -> float:
+    """Of how many processors a process may use the time, by its control group."""
+    groups = dict(
+        line.split(":", 2)[1:] for line in Path(f"/proc/{pid}/cgroup").read_text().split()
+    )
+    for controllers, path in groups.items():
+        if "cpu" in controllers.split(","):
+            directory = Path(f"/sys/fs/cgroup/cpu{path}")
+            used = (directory / "cpu.cfs_quota_us", directory / "cpu.cfs_period_us")
+            quota, period = (int(file.read_text()) for file in used)
+            return quota / period
+    quota, period = map(int, Path(f"/sys/fs/cgroup{groups['']}/cpu.max").read_text().split())
+    return quota / period
 
 
 def test_exec_logs_and_diff(docker: Engine) -> None:

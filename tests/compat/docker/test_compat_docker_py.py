@@ -6,6 +6,7 @@ import io
 import tarfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import docker as sdk
 import pytest
@@ -80,6 +81,14 @@ def test_exec_in_all_its_forms(client: DockerClient) -> None:
         received += piece
     assert received == wanted
     sock.close()
+
+
+def test_every_exit_code_is_told(client: DockerClient) -> None:
+    box = client.containers.run(IMAGE, ["sleep", "1000"], detach=True)
+    codes = range(256)
+    with ThreadPoolExecutor(4) as pool:
+        told = pool.map(lambda code: box.exec_run(["sh", "-c", f"exit {code}"]).exit_code, codes)
+    assert list(told) == list(codes)
 
 
 def test_logs_and_attach(client: DockerClient) -> None:

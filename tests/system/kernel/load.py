@@ -14,7 +14,10 @@ from tests.system.instance import Instance
 
 QUESTION = Question(
     pods=(b'{"metadata":{"name":"p","namespace":"default"}}',),
-    nodes=(b'{"metadata":{"name":"n"}}',),
+    nodes=(
+        b'{"metadata":{"name":"n"},'
+        b'"status":{"allocatable":{"cpu":"4","memory":"8Gi","pods":"110"}}}',
+    ),
 )
 
 

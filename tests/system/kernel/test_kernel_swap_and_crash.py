@@ -35,15 +35,15 @@ def running() -> Iterator[Instance]:
         yield found
 
 
-async def test_twenty_swaps_under_load_lose_no_call(running: Instance) -> None:
+async def test_twenty_swaps_to_another_and_back_lose_no_call(running: Instance) -> None:
     async with connect(running.paths) as operator:
         load = Load(await operator.use(Scheduler))
         callers = [asyncio.create_task(load.call()) for _ in range(64)]
-        for _ in range(20):
+        for plugin in ("scheduler_binpack", "scheduler_first") * 20:
             before = load.answers
-            async for _step in operator.kernel.swap(SwapRequest(unit="scheduler")):
+            async for _step in operator.kernel.swap(SwapRequest(unit="scheduler", plugin=plugin)):
                 pass
-            while load.answers < before + 200:
+            while load.answers < before + 2 * len(callers):
                 await asyncio.sleep(0.01)
         load.stopping = True
         await asyncio.gather(*callers)
