@@ -10,7 +10,7 @@ import msgspec
 
 from sagong.contracts.image import Images
 from sagong.contracts.streams import Address
-from sagong.errors import SagongError
+from sagong.errors import SagongError, Unauthenticated
 from sagong.http import Request, Stream
 from sagong_docker.bridge import opened
 from sagong_docker.refusal import error_document
@@ -69,7 +69,11 @@ class Lines:
             self._out = self._request.stream(200, {"Content-Type": "application/json"})
 
     async def fail(self, error: SagongError) -> None:
-        """An error within; raised when nothing was sent yet."""
+        """An error within; raised when nothing was sent yet.
+
+        That a registry wants a login is 500, as in Docker: 401 would be the engine's own wish, and
+        the command line would ask for a password and wait.
+        """
         if self._out is None:
-            raise error
+            raise SagongError(error.message) if isinstance(error, Unauthenticated) else error
         await self.write(error_document(error))

@@ -21,7 +21,7 @@ CONFIGURATION = configuration(16553, "10.252.0", "10.96.0.0/16")
 IMAGE = sample_image.NAME
 SECOND = (
     "second", "--plugin", "runtime_linux", "--instance", "second", "--set",
-    "cgroup_parent={cgroup}-second",
+    "cgroup_parent={cgroup}/second",
 )  # fmt: skip
 
 
@@ -107,7 +107,7 @@ def test_containers_of_both_runtimes_live_side_by_side(second: Platform) -> None
         runtime, pid = shown.split()
         assert runtime == "second"
         with open(f"/proc/{pid}/cgroup") as file:
-            assert "-second/" in file.read()
+            assert "/second/" in file.read()
         assert second("docker", "exec", "other", "echo", "inside") == "inside\n"
         wait_for(lambda: second("docker", "logs", "other") == "said\n")
         for unit in ("second", "runtime", "node"):
