@@ -57,6 +57,12 @@ def _number(field: bytes) -> int:
         raise InvalidArgument(f"archive header has the number {field!r}") from None
 
 
+def _checksum(header: bytes) -> int:
+    """As it stands there; -1 for what can be none."""
+    text = header[148:156].strip(b" \0")
+    return int(text, 8) if text and not text.strip(b"01234567") else -1
+
+
 def _text(field: bytes) -> bytes:
     end = field.find(0)
     return field if end < 0 else field[:end]
@@ -130,7 +136,7 @@ class TarStream:
         raw = self._take(BLOCK)
         if raw[0] == 0 and raw == _ZERO:
             return None
-        stored = _number(raw[148:156])
+        stored = _checksum(raw)
         found = sum(raw) - sum(raw[148:156]) + 256
         if stored != found and stored != _signed_sum(raw):
             raise InvalidArgument("this is not a tar archive, or it is damaged (header checksum)")

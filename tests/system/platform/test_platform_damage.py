@@ -5,12 +5,10 @@ from __future__ import annotations
 import contextlib
 import gzip
 import http.server
-import io
 import json
-import os
+import shutil
 import socket
 import subprocess
-import tarfile
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -52,25 +50,21 @@ def damaged(directory: Path) -> dict[str, tuple[bytes, str]]:
     whole = sample_image.build(directory, "sagong.test/damaged:1").docker_archive.read_bytes()
     return {
         "truncated": (whole[:300_000], "unexpected EOF"),
-        "rubbish": (os.urandom(20_000), "not a tar archive"),
+        "rubbish": (b"rubbish" * 3000, "not a tar archive"),
         "cut gzip": (gzip.compress(whole, 1)[:200_000], "unexpected EOF"),
         "empty": (b"", "empty"),
-        "another layer": (_changed(whole), "digest"),
+        "another layer": (_another_layer(directory), "0" * 64),
         "no manifest": (sample_image.layer({"f": "x"}), "manifest.json"),
     }
 
 
-def _changed(archive: bytes) -> bytes:
-    """The same image with other bytes in a small layer."""
-    out = io.BytesIO()
-    with (
-        tarfile.open(fileobj=io.BytesIO(archive)) as source,
-        tarfile.open(fileobj=out, mode="w") as target,
-    ):
-        for member in source.getmembers():
-            data = source.extractfile(member).read()  # type: ignore[union-attr]
-            target.addfile(member, io.BytesIO(data.replace(b"second layer", b"SECOND LAYER")))
-    return out.getvalue()
+def _another_layer(directory: Path) -> bytes:
+    """An image whose layer is not the one that its configuration names."""
+    rootfs = {"type": "layers", "diff_ids": [f"sha256:{0:064}"]}
+    config = json.dumps({"architecture": "amd64", "os": "linux", "rootfs": rootfs}).encode()
+    path = directory / "another.tar"
+    sample_image.write_docker_archive(path, config, [sample_image.layer({"f": "x"})], ["x:1"])
+    return path.read_bytes()
 
 
 def test_damaged_archives_are_refused(whole: Platform, tmp_path: Path) -> None:
@@ -153,8 +147,9 @@ def test_registries_that_refuse_or_lie(whole: Platform, liar: str) -> None:
 def test_a_full_disk_is_told_and_survived(tmp_path: Path) -> None:
     """The data directory is a small tmpfs; what does not fit is refused, the rest goes on."""
     root = Path(tempfile.mkdtemp(prefix="sgf-", dir="/tmp"))
-    mounted = ["mount", "-t", "tmpfs", "-o", "size=24m,mode=755", "full", str(root)]
-    subprocess.run(mounted, check=True)
+    data = root / "lib"
+    data.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m,mode=755", "full", data], check=True)
     try:
         with instance('profile = "docker"\n', root=root) as running:
             at = Platform(running, tmp_path)
@@ -164,16 +159,19 @@ def test_a_full_disk_is_told_and_survived(tmp_path: Path) -> None:
                 _fill(at)
             at("docker", "rm", "-f", "before")
     finally:
-        subprocess.run(["umount", "-l", str(root)], check=False)
-        root.rmdir()
+        subprocess.run(["umount", "-l", data], check=False)
+        shutil.rmtree(root, ignore_errors=True)
 
 
 def _fill(at: Platform) -> None:
-    """A container that writes all there is; then an image that does not fit."""
+    """A container writes all there is; then nothing fits until it is removed."""
     fill = "dd if=/dev/zero of=/big bs=64k count=4000; echo full"
     told = at.run("docker", "run", "--name", "filler", IMAGE, "sh", "-c", fill)
-    assert "No space left on device" in told.stderr, told
+    assert "No space left on device" in told.stderr and told.stdout == "full\n", told
     big = sample_image.layer({"f": "x" * (1 << 20)})
-    assert "no space left on device" in at.refused("docker", "import", "-", "big:1", given=big)
-    assert at("docker", "exec", "before", "echo", "here") == "here\n"
+    said = at.refused("docker", "import", "-", "big:1", given=big)
+    assert "no space left on device" in said.lower() or "is full" in said, said
+    assert "is full" in at.refused("docker", "run", "--rm", IMAGE, "true", code=125)
+    assert "is full" in at.refused("docker", "exec", "before", "true")
     at("docker", "rm", "-f", "filler")
+    assert at("docker", "exec", "before", "echo", "here") == "here\n"

@@ -8,7 +8,6 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 from shutil import which
 
 import pytest
@@ -245,23 +244,6 @@ def test_killed_processes_come_back_and_containers_do_not_notice(platform: Platf
         platform("docker", "rm", "-f", "steady")
 
 
-def test_down_leaves_nothing_behind(tmp_path: Path) -> None:
-    with instance('profile = "docker"\n') as running:
-        prefix = running.paths.prefix
-        found = Platform(running)
-        sample = sample_image.build(tmp_path)
-        found("docker", "load", "-i", str(sample.docker_archive))
-        found("docker", "run", "-d", "-p", "18182:80", IMAGE, "sleep", "600")
-        running.run("down", "--all")
-        links = Path("/sys/class/net")
-        assert [
-            p.name for p in links.iterdir() if p.name.startswith((f"{prefix}-", f"{prefix}v"))
-        ] == []
-        assert str(running.root) not in Path("/proc/self/mountinfo").read_text()
-        assert not list(Path("/sys/fs/cgroup").glob(f"*/{running.paths.cgroup.strip('/')}*"))
-        assert not running.paths.run.exists()
-
-
 def test_a_rolling_update_loses_no_request(platform: Platform) -> None:
     address = platform.address()
     with Checker(lambda: fetch(address)) as served:
@@ -275,21 +257,3 @@ def test_a_rolling_update_loses_no_request(platform: Platform) -> None:
     assert "3" in platform(
         "kubectl", "get", "deploy", "web", "-o", "jsonpath={.status.readyReplicas}"
     )
-
-
-def test_pods_are_created_while_everything_is_swapped(platform: Platform) -> None:
-    platform("kubectl", "create", "deployment", "many", f"--image={IMAGE}", "--", "sleep", "600")
-    platform(
-        *("kubectl", "patch", "deploy", "many", "--type=json", "-p"),
-        '[{"op":"add","path":"/spec/template/spec/containers/0/imagePullPolicy","value":"IfNotPresent"},'
-        '{"op":"add","path":"/spec/template/spec/terminationGracePeriodSeconds","value":1}]',
-    )
-    try:
-        with Checker(lambda: platform("kubectl", "get", "deploy", "many")) as asked:
-            platform("kubectl", "scale", "deploy/many", "--replicas=30")
-            for unit in ("scheduler", "replication", "network", "auth", "kube"):
-                platform.swap(unit)
-            platform("kubectl", "rollout", "status", "deploy/many", "--timeout=55s")
-        assert asked.failures == []
-    finally:
-        platform("kubectl", "delete", "deploy", "many", "--timeout=50s")

@@ -1,0 +1,95 @@
+"""`packaging/up` on an instance of its own: again it changes nothing, and `down` leaves nothing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.system.instance import REPOSITORY, Instance
+from tests.system.platform.rig import Platform, needs_docker, needs_kubectl, wait_for
+
+pytestmark = [pytest.mark.root, needs_docker, needs_kubectl]
+
+KEPT = (
+    "deployments,replicasets,pods,services,configmaps,secrets,serviceaccounts,namespaces,endpoints"
+)
+
+
+@pytest.fixture
+def root() -> Iterator[Path]:
+    """A directory below which nothing is yet."""
+    made = Path(tempfile.mkdtemp(prefix="sgt-", dir="/tmp"))
+    made.chmod(0o755)
+    try:
+        yield made
+    finally:
+        _run("down", "--root", str(made), "--purge", check=False)
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def _run(name: str, *words: str, check: bool = True) -> str:
+    """A script of `packaging`; what it prints."""
+    script = str(REPOSITORY / "packaging" / name)
+    done = subprocess.run([script, *words], capture_output=True, text=True, timeout=120)
+    assert not check or done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def _free_port() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return str(found.getsockname()[1])
+
+
+def _picture(at: Platform) -> dict[str, list[str]]:
+    """All that could have changed: processes, images, and objects with their revisions."""
+    objects = json.loads(at("kubectl", "get", KEPT, "-A", "-o", "json"))["items"]
+    status = at.running.status()
+    return {
+        "objects": sorted(
+            " ".join((o["kind"], m["name"], m["uid"], m["resourceVersion"]))
+            for o in objects
+            for m in (o["metadata"],)
+        ),
+        "processes": sorted(f"{p.unit} {p.pid}" for u in status.units for p in u.processes),
+        "images": at("docker", "images", "-aq", "--no-trunc").split(),
+        "containers": at("docker", "ps", "-aq", "--no-trunc").split(),
+    }
+
+
+@pytest.mark.timeout(300)
+def test_up_again_changes_nothing_and_down_leaves_nothing(root: Path, tmp_path: Path) -> None:
+    port = _free_port()
+    assert "hello from web-" in _run("up", "--root", str(root), "--port", port)
+    at = Platform(Instance(root), tmp_path)
+    at("kubectl", "rollout", "status", "deploy/web", "--timeout=50s")
+    wait_for(lambda: _picture(at) == _picture(at))
+    before = _picture(at)
+    assert "hello from web-" in _run("up", "--root", str(root), "--port", port)
+    assert _picture(at) == before
+    pids = [int(line.split()[1]) for line in before["processes"]]
+    _run("down", "--root", str(root), "--purge")
+    paths = at.running.paths
+    assert [str(p.relative_to(root)) for p in root.rglob("*")] == ["etc", "etc/sagong.toml"]
+    assert str(root) not in Path("/proc/self/mountinfo").read_text()
+    assert not list(Path("/sys/fs/cgroup").glob(f"*/{paths.cgroup.strip('/')}*"))
+    links = [p.name for p in Path("/sys/class/net").iterdir()]
+    assert [n for n in links if n.startswith((f"{paths.prefix}-", f"{paths.prefix}v"))] == []
+    assert f" {paths.prefix}" not in _tables()
+    assert [pid for pid in pids if str(root) in _command(pid)] == []
+
+
+def _tables() -> str:
+    return subprocess.run(["nft", "list", "tables"], capture_output=True, text=True).stdout
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
