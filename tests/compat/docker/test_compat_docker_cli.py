@@ -177,6 +177,13 @@ def test_restart_policies(docker: Engine) -> None:
     docker.wait_for("again", "{{.RestartCount}} {{.State.Status}}", "2 exited")
 
 
+def test_a_container_between_two_tries_is_shown_as_restarting(docker: Engine) -> None:
+    docker.ok("run", "-d", "--name", "box", "--restart", "always", IMAGE, "false")
+    shown = "{{.State.Status}} {{.State.Running}} {{.State.Restarting}} {{.State.ExitCode}}"
+    docker.wait_for("box", shown, "restarting true true 1", 30)
+    assert docker.ok("ps", "-a", "--format", "{{.Status}}").startswith(("Restarting (1)", "Up"))
+
+
 def test_a_health_check_is_followed(docker: Engine) -> None:
     docker.ok(
         "run", "-d", "--name", "well", "--health-cmd", "test -e /ok", "--health-interval", "200ms",
