@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
@@ -163,20 +164,44 @@ class LogReader:
                 yield batch
 
     async def _follow(self, place: Place) -> AsyncIterator[tuple[list[Line], Place]]:
-        """New lines as they come, until the container has ended and all is told."""
+        """New lines as they come, until the container has ended and all is told.
+
+        The file is held open: who removes the container removes its log, maybe with lines in it that
+        nobody has read yet.
+        """
         ending = False
-        while True:
-            before = place
-            if self._grown(place):
-                for lines, further in self._history(place):
+        with contextlib.ExitStack() as stack:
+            held: BinaryIO | None = None
+            while True:
+                before = place
+                if held is None or os.fstat(held.fileno()).st_ino != place.inode:
+                    held = self._hold(stack, held)
+                for lines, further in self._new(place, held):
                     place = further
                     yield lines, place
-            if place != before:
-                continue
-            if ending or self._past():
-                return
-            ending = not self._alive()
-            await asyncio.sleep(0.02 if ending else _POLL)
+                if place != before:
+                    continue
+                if ending or self._past():
+                    return
+                ending = not self._alive()
+                await asyncio.sleep(0.02 if ending else _POLL)
+
+    def _hold(self, stack: contextlib.ExitStack, held: BinaryIO | None) -> BinaryIO | None:
+        """The present file, open; the one that was, if there is none any more."""
+        try:
+            file = open(self._path, "rb")  # noqa: SIM115
+        except FileNotFoundError:
+            return held
+        stack.pop_all().close()
+        return stack.enter_context(file)
+
+    def _new(self, place: Place, held: BinaryIO | None) -> Iterator[tuple[list[Line], Place]]:
+        """What came since: in the files, or in the one that was removed while we held it."""
+        if self._path.exists():
+            if self._grown(place):
+                yield from self._history(place)
+        elif held is not None:
+            yield from self._rest(held, place)
 
     def _grown(self, place: Place) -> bool:
         """Whether the present file goes on beyond the place, or is another one."""
@@ -214,17 +239,21 @@ class LogReader:
                 file = stack.enter_context(open(path, "rb"))
             except FileNotFoundError:
                 return  # rotated away while we looked
-            found = os.fstat(file.fileno())
-            known = found.st_ino == place.inode and place.offset <= found.st_size
-            offset = file.seek(place.offset if known else 0)
-            while offset < found.st_size:
-                # The last line may be half written.
-                whole = [raw for raw in file.readlines(_BLOCK) if raw.endswith(b"\n")]
-                if not whole:
-                    return
-                offset += sum(map(len, whole))
-                lines = [line for raw in whole if (line := self._select(raw)) is not None]
-                yield lines, Place(found.st_ino, offset)
+            yield from self._rest(file, place)
+
+    def _rest(self, file: BinaryIO, place: Place) -> Iterator[tuple[list[Line], Place]]:
+        """Lines of an open file from the place on, or all if the place is in another one."""
+        found = os.fstat(file.fileno())
+        known = found.st_ino == place.inode and place.offset <= found.st_size
+        offset = file.seek(place.offset if known else 0)
+        while offset < found.st_size:
+            # The last line may be half written.
+            whole = [raw for raw in file.readlines(_BLOCK) if raw.endswith(b"\n")]
+            if not whole:
+                return
+            offset += sum(map(len, whole))
+            lines = [line for raw in whole if (line := self._select(raw)) is not None]
+            yield lines, Place(found.st_ino, offset)
 
     def _select(self, raw: bytes) -> Line | None:
         line = parse_line(raw, self._driver)

@@ -31,6 +31,10 @@ UNSEEN = {
         "volume_local",
         "network host",
     ): "NFS servers are reached from there; no machine of tests has one",
+    **{
+        ("node", f"path {{etc}}/{name}"): "tests/system/appliance reads files there"
+        for name in ("manifests", "containers", "images")
+    },
 }
 # Services that go out into the network: where in their source they do.
 GOES_OUT = {
