@@ -433,7 +433,7 @@ class RuntimeLinux:
                 self._learn_exec_codes(ids)
             except SagongError as error:
                 self._host.log.warning(
-                    "no successor for a monitor yet", extra={"key": key, "error": error.message}
+                    "no successor for a monitor yet: %s", error.message, extra={"key": key}
                 )
                 await asyncio.sleep(0.05 * (attempt + 1))
             else:

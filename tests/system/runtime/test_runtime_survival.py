@@ -205,6 +205,10 @@ async def test_requests_at_a_monitors_death_reach_its_successor() -> None:
         lab = made.lab()
         spec = lab.spec(lab.process("while read x; do echo got-$x; done", stdin=True, tty=True))
         await lab.runtime.run(spec)
+        stream = await lab.attach(spec.id, stdin=True)
+        await stream.write(b"zero\n")
+        await stream.until(b"got-zero")  # so its lifelines have been given to the launcher
+        await stream.close()
         await kill_monitor_unnoticed(made)
         stream = await lab.attach(spec.id, stdin=True)
         await stream.write(b"one\n")
