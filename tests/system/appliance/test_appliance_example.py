@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.system.appliance.sealed import Sealed, sealed
-from tests.system.platform.single import wait_for
+from tests.system.platform.rig import wait_for
 
 pytestmark = pytest.mark.root
 

@@ -5,20 +5,20 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from shutil import which
 
 import pytest
 from tests import sample_image
 from tests.system.instance import instance
-from tests.system.platform.single import Platform, configuration, wait_for
+from tests.system.platform.rig import (
+    IMAGE,
+    Platform,
+    needs_docker,
+    needs_kubectl,
+    single,
+    wait_for,
+)
 
-pytestmark = [
-    pytest.mark.root,
-    pytest.mark.skipif(which("docker") is None, reason="needs the docker command line"),
-    pytest.mark.skipif(which("kubectl") is None, reason="needs kubectl"),
-]
-CONFIGURATION = configuration(16553, "10.252.0", "10.96.0.0/16")
-IMAGE = sample_image.NAME
+pytestmark = [pytest.mark.root, needs_docker, needs_kubectl]
 SECOND = (
     "second", "--plugin", "runtime_linux", "--instance", "second", "--set",
     "cgroup_parent={cgroup}/second",
@@ -28,9 +28,10 @@ SECOND = (
 @pytest.fixture(scope="module")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     """One instance with the sample image."""
-    with instance(CONFIGURATION) as running:
-        found = Platform(running)
-        sample = sample_image.build(tmp_path_factory.mktemp("image"))
+    home = tmp_path_factory.mktemp("home")
+    with instance(single(16553, "10.252.0")) as running:
+        found = Platform(running, home)
+        sample = sample_image.build(home)
         found("docker", "load", "-i", str(sample.docker_archive))
         yield found
 
@@ -92,7 +93,7 @@ def test_each_scheduler_takes_the_pods_that_name_it(platform: Platform) -> None:
 
 
 def test_an_unknown_runtime_is_refused_in_dockers_words(second: Platform) -> None:
-    said = second.refusal("docker", "run", "--rm", "--runtime", "nosuch", IMAGE, "true")
+    said = second.refused("docker", "run", "--rm", "--runtime", "nosuch", IMAGE, "true", code=125)
     assert "unknown or invalid runtime name: nosuch" in said
     default = second("docker", "info", "-f", "{{.DefaultRuntime}}").strip()
     assert default == "runc"
@@ -142,8 +143,9 @@ def test_a_runtime_class_names_the_runtime_of_its_pods(second: Platform) -> None
     text = 'failed to get sandbox runtime: no runtime for "nosuch" is configured'
     wait_for(lambda: "FailedCreatePodSandBox" in events(second, "lost"))
     assert text in events(second, "lost")
-    refused = second.done("kubectl", "apply", "-f", "-", given=pod("x", runtimeClassName="absent"))
-    assert b'RuntimeClass "absent" not found' in refused.stderr
+    absent = pod("x", runtimeClassName="absent")
+    refused = second.refused("kubectl", "apply", "-f", "-", given=absent)
+    assert 'RuntimeClass "absent" not found' in refused
     second("kubectl", "delete", "pod", "classed", "lost", "--now")
 
 
@@ -151,18 +153,18 @@ def test_a_container_whose_runtime_is_away_is_left_alone(second: Platform) -> No
     second("docker", "run", "-d", "--name", "waits", "--runtime", "second", IMAGE, "sleep", "1000")
     before = second("docker", "inspect", "-f", "{{.State.Pid}}", "waits")
     second.running.run("disable", "second")
-    said = second.refusal("docker", "pause", "waits")
+    said = second.refused("docker", "pause", "waits")
     assert "held by runtime second, which is not here now" in said
     second.running.run("enable", *SECOND)
     limit = time.monotonic() + 15.0
-    while second.code("docker", "exec", "waits", "true") != 0:
+    while second.run("docker", "exec", "waits", "true").returncode:
         assert time.monotonic() < limit, second.running.logs()
     assert second("docker", "inspect", "-f", "{{.State.Pid}}", "waits") == before
     second("docker", "rm", "-f", "waits")
 
 
 def test_a_volumes_driver_names_an_instance(platform: Platform) -> None:
-    said = platform.refusal("docker", "volume", "create", "-d", "nosuch", "xx")
+    said = platform.refused("docker", "volume", "create", "-d", "nosuch", "xx")
     assert 'create xx: error looking up volume plugin nosuch: plugin "nosuch" not found' in said
     platform.running.run("enable", "shelf", "--plugin", "volume_local", "--instance", "shelf")
     wait_for(lambda: "shelf" in platform("docker", "info", "-f", "{{json .Plugins.Volume}}"))
@@ -172,7 +174,7 @@ def test_a_volumes_driver_names_an_instance(platform: Platform) -> None:
     assert {"shelf books", "local plain"} <= set(listed)
     place = platform("docker", "volume", "inspect", "-f", "{{.Mountpoint}}", "books")
     assert "/plugins/volume_local@shelf/" in place
-    said = platform.refusal("docker", "volume", "create", "-d", "local", "books")
+    said = platform.refused("docker", "volume", "create", "-d", "local", "books")
     assert "different driver (shelf) already exists" in said
     mount = ("-v", "books:/books", "-v", "plain:/plain")
     write = "echo a > /books/a; echo b > /plain/b"
@@ -182,7 +184,7 @@ def test_a_volumes_driver_names_an_instance(platform: Platform) -> None:
     assert platform("docker", "run", "--rm", *mount, IMAGE, *read) == "a\nb\n"
     platform("docker", "volume", "rm", "books", "plain")
     platform.running.run("disable", "shelf")
-    assert "not found" in platform.refusal("docker", "volume", "create", "-d", "shelf", "yy")
+    assert "not found" in platform.refused("docker", "volume", "create", "-d", "shelf", "yy")
 
 
 def test_a_storage_class_names_the_instance_of_its_volumes(platform: Platform) -> None:
@@ -220,5 +222,5 @@ def test_a_storage_class_names_the_instance_of_its_volumes(platform: Platform) -
 
 
 def test_an_unknown_network_driver_is_refused_in_dockers_words(platform: Platform) -> None:
-    said = platform.refusal("docker", "network", "create", "-d", "nosuch", "net")
+    said = platform.refused("docker", "network", "create", "-d", "nosuch", "net")
     assert 'plugin "nosuch" not found' in said

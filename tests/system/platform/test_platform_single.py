@@ -6,22 +6,22 @@ import os
 import signal
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator
-from shutil import which
 
 import pytest
 from tests import sample_image
 from tests.system.instance import instance
-from tests.system.platform.single import Platform, configuration, wait_for
+from tests.system.platform.rig import (
+    IMAGE,
+    Platform,
+    fetch,
+    needs_docker,
+    needs_kubectl,
+    single,
+    wait_for,
+)
 
-pytestmark = [
-    pytest.mark.root,
-    pytest.mark.skipif(which("docker") is None, reason="needs the docker command line"),
-    pytest.mark.skipif(which("kubectl") is None, reason="needs kubectl"),
-]
-CONFIGURATION = configuration(16543, "10.251.0", "10.97.0.0/16")
-IMAGE = sample_image.NAME
+pytestmark = [pytest.mark.root, needs_docker, needs_kubectl]
 WEB = f"""
 apiVersion: apps/v1
 kind: Deployment
@@ -68,26 +68,26 @@ stringData: {{word: swordfish}}
 @pytest.fixture(scope="module")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     """One instance with the sample image loaded and the web service running."""
-    with instance(CONFIGURATION) as running:
-        found = Platform(running)
-        sample = sample_image.build(tmp_path_factory.mktemp("image"))
+    home = tmp_path_factory.mktemp("home")
+    with instance(single(16543, "10.251.0")) as running:
+        found = Platform(running, home)
+        sample = sample_image.build(home)
         found("docker", "load", "-i", str(sample.docker_archive))
         found("kubectl", "apply", "-f", "-", given=WEB.encode())
         found("kubectl", "rollout", "status", "deploy/web", "--timeout=50s")
         yield found
 
 
-def fetch(address: str) -> str:
-    """What the web service says."""
-    with urllib.request.urlopen(f"http://{address}/", timeout=5) as answer:
-        return str(answer.read().decode().strip())
+def cluster_address(platform: Platform) -> str:
+    """Of the web service."""
+    return platform("kubectl", "get", "svc", "web", "-o", "jsonpath={.spec.clusterIP}")
 
 
 def test_docker_runs_and_keeps_exit_codes(platform: Platform) -> None:
     assert platform("docker", "run", "--rm", IMAGE, "echo", "hello") == "hello\n"
     for code in (0, 7, 255):
-        assert platform.code("docker", "run", "--rm", IMAGE, "sh", "-c", f"exit {code}") == code
-    assert platform.code("docker", "run", "--rm", IMAGE, "nonsense") == 127
+        platform.refused("docker", "run", "--rm", IMAGE, "sh", "-c", f"exit {code}", code=code)
+    platform.refused("docker", "run", "--rm", IMAGE, "nonsense", code=127)
     assert platform("docker", "run", "-i", "--rm", IMAGE, "cat", given=b"through\n") == "through\n"
 
 
@@ -118,7 +118,7 @@ def test_volumes_keep_what_containers_write(platform: Platform) -> None:
 
 
 def test_a_deployment_serves_its_config_map(platform: Platform) -> None:
-    assert fetch(platform.address()) == "hello from a config map"
+    assert fetch(cluster_address(platform)) == "hello from a config map"
     pods = platform("kubectl", "get", "pods", "-l", "app=web", "--no-headers").splitlines()
     assert len(pods) == 3
     assert "swordfish" in platform("kubectl", "exec", "deploy/web", "--", "env")
@@ -129,7 +129,7 @@ def test_names_of_services_resolve_in_pods(platform: Platform) -> None:
     found = platform(
         "kubectl", "exec", "deploy/web", "--", "nslookup", "web.default.svc.cluster.local"
     )
-    assert platform.address() in found
+    assert cluster_address(platform) in found
 
 
 def test_pods_reach_the_api_with_their_own_token(platform: Platform) -> None:
@@ -137,7 +137,8 @@ def test_pods_reach_the_api_with_their_own_token(platform: Platform) -> None:
     platform("kubectl", "exec", "deploy/web", "--", "sh", "-c", ready)
     path = "/var/run/secrets/kubernetes.io/serviceaccount/token"
     token = platform("kubectl", "exec", "deploy/web", "--", "cat", path).strip()
-    found = platform("kubectl", f"--token={token}", "auth", "whoami", check=False)
+    done = platform.run("kubectl", f"--token={token}", "auth", "whoami")
+    found = done.stdout
     assert token.count(".") == 2
     assert "serviceaccount" in found or "admin" in found
 
@@ -197,7 +198,7 @@ class Checker:
 
 
 def test_swaps_under_load_fail_nothing(platform: Platform) -> None:
-    address = platform.address()
+    address = cluster_address(platform)
     with (
         Checker(lambda: fetch(address)) as served,
         Checker(lambda: platform("kubectl", "get", "pods")) as listed,
@@ -238,14 +239,14 @@ def test_killed_processes_come_back_and_containers_do_not_notice(platform: Platf
             platform.running.wait_ready(30)
         after = platform("docker", "inspect", "-f", "{{.State.StartedAt}} {{.State.Pid}}", started)
         assert after == before
-        wait_for(lambda: fetch(platform.address()) == "hello from a config map")
+        wait_for(lambda: fetch(cluster_address(platform)) == "hello from a config map")
         assert platform("docker", "exec", "steady", "echo", "still here") == "still here\n"
     finally:
         platform("docker", "rm", "-f", "steady")
 
 
 def test_a_rolling_update_loses_no_request(platform: Platform) -> None:
-    address = platform.address()
+    address = cluster_address(platform)
     with Checker(lambda: fetch(address)) as served:
         platform("kubectl", "set", "env", "deploy/web", "ROUND=2")
         platform("kubectl", "rollout", "status", "deploy/web", "--timeout=50s")
