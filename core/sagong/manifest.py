@@ -167,13 +167,12 @@ class Limits(_Table, frozen=True):
 
 
 class Restart(_Table, frozen=True):
-    """How it is replaced: `overlap` of two generations, bounded by `drain_seconds`; `warm` spare.
+    """How it is replaced: `overlap` of two generations, bounded by `drain_seconds`.
 
     For `trial_seconds` after a swap its predecessor comes back if it dies or is not well.
     """
 
     overlap: bool = True
-    warm: bool = False
     drain_seconds: float = 10.0
     trial_seconds: float = 5.0
 
