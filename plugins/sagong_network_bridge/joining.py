@@ -42,6 +42,8 @@ def check_request(request: JoinRequest) -> None:
         raise InvalidArgument(f"mode {request.mode} has no networks; leave attachments out")
     if request.mode == "networks" and not request.attachments:
         raise InvalidArgument("no network to attach to; name one, or use mode none or host")
+    if request.user_namespace is not None:
+        raise InvalidArgument("user_namespace: this provider makes none yet; leave it out")
     for mapping in request.ports:
         check_mapping(mapping)
     for address in request.nameservers:

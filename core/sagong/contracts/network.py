@@ -37,6 +37,7 @@ __all__ = [
     "SandboxRef",
     "ServicePort",
     "Subnet",
+    "UserNamespace",
 ]
 
 
@@ -126,6 +127,17 @@ class Endpoint(Message):
     aliases: tuple[str, ...] = ()
 
 
+class UserNamespace(Message):
+    """A user namespace to be made: ids as (inside, outside, count), see user_namespaces(7).
+
+    `uid_map` and `gid_map` are written as they are, so they are the runtime's `Namespaces` of the
+    same name.
+    """
+
+    uid_map: tuple[tuple[int, int, int], ...]
+    gid_map: tuple[tuple[int, int, int], ...]
+
+
 class JoinRequest(Message):
     """A sandbox on networks. `mode`: "networks", "none" (loopback only) or "host" (no namespace).
 
@@ -133,6 +145,11 @@ class JoinRequest(Message):
     is called is asked of `nameservers` (IP addresses; none: the machine's; loopback ones are skipped),
     unless all its networks are internal.
     `ingress_bps`/`egress_bps` limit bandwidth in bits a second (0: no limit).
+
+    With `user_namespace` a new one is made that owns the network namespace, so that root in it may
+    configure interfaces there, bind port 80, mount sysfs. The caller runs the containers in both,
+    by the paths of the answer. InvalidArgument with mode "host", which has no namespace to be owned,
+    and where the provider can't.
     """
 
     id: str
@@ -145,13 +162,16 @@ class JoinRequest(Message):
     egress_bps: int = 0
     labels: tuple[tuple[str, str], ...] = ()
     nameservers: tuple[str, ...] = ()
+    user_namespace: UserNamespace | None = None
 
 
 class Sandbox(Message):
     """A joined sandbox; `path` is the namespace ("" for host), `dns` the resolver's address in it.
 
-    `ports` have their host ports filled in. `nameservers` are what resolv.conf should say when no
-    embedded resolver serves the sandbox.
+    `user_path` is the user namespace that owns it, pinned as long as the sandbox is there; "" is the
+    machine's.
+
+    `ports` have their host ports filled in.
     """
 
     id: str
@@ -161,6 +181,7 @@ class Sandbox(Message):
     ports: tuple[PortMapping, ...] = ()
     dns: str = ""
     names: tuple[str, ...] = ()
+    user_path: str = ""
 
 
 class SandboxRef(Message):
