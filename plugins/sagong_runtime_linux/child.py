@@ -13,8 +13,9 @@ import termios
 from typing import Any, NoReturn
 
 from sagong.linux import process, syscalls
-from sagong_runtime_linux import init
-from sagong_runtime_linux.operations import Stage, StartError, apply_all
+from sagong.shim import init
+from sagong.shim.failure import StartError
+from sagong_runtime_linux.operations import Stage, apply_all
 from sagong_runtime_linux.plan_registry import REGISTRY
 from sagong_runtime_linux.program import (
     DEFAULT_PATH,

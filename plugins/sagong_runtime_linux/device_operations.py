@@ -10,8 +10,9 @@ import termios
 from typing import NamedTuple
 
 from sagong.linux import syscalls
+from sagong.shim.failure import StartError
 from sagong_runtime_linux.mount_operations import make_target
-from sagong_runtime_linux.operations import Stage, StartError
+from sagong_runtime_linux.operations import Stage
 
 __all__ = ["DefaultDevices", "HostDevice", "HostDevices", "OpenTerminal"]
 

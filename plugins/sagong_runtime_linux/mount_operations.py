@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from sagong.linux import mounts, syscalls
-from sagong_runtime_linux.operations import Stage, StartError
+from sagong.shim.failure import StartError
+from sagong_runtime_linux.operations import Stage
 
 __all__ = [
     "AttachTree",

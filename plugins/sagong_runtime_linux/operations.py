@@ -11,19 +11,12 @@ import socket
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from sagong.shim.failure import StartError, reason
+
 if TYPE_CHECKING:
     from sagong.linux.cgroup import CgroupLayout
 
-__all__ = ["Operation", "Registry", "Stage", "StartError", "encode_operations"]
-
-
-class StartError(Exception):
-    """A start that failed in a way users know; `code` is one of `sagong.errors`."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
+__all__ = ["Operation", "Registry", "Stage", "encode_operations"]
 
 
 class Stage:
@@ -101,12 +94,3 @@ def apply_all(operations: Iterable[Operation], stage: Stage) -> None:
             raise StartError(
                 "failed_precondition", f"{operation.describe()}: {reason(error)}"
             ) from error
-
-
-def reason(error: OSError) -> str:
-    """An OSError in the style of messages: lower case, with the path if it has one."""
-    text = os.strerror(error.errno).lower() if error.errno else str(error)
-    detail = error.strerror or ""
-    call = detail.partition(":")[0] if ":" in detail else ""
-    named = f"{call} {error.filename}".strip() if error.filename else call
-    return f"{named}: {text}" if named else text

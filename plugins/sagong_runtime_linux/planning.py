@@ -13,33 +13,24 @@ from sagong.errors import InvalidArgument
 from sagong.linux import capabilities, seccomp
 from sagong.linux.cgroup_devices import DEFAULT_DEVICES
 from sagong.linux.seccomp_profile import default_policy, parse_profile
+from sagong.shim.facts import HostFacts
+from sagong.shim.requests import (
+    cgroup_path,
+    check_process,
+    fifo_owner,
+    mapped,
+    session_of,
+    validate,
+)
 from sagong_runtime_linux import process_operations as process
 from sagong_runtime_linux import user_operations
 from sagong_runtime_linux.device_operations import OpenTerminal
 from sagong_runtime_linux.mount_planning import mounts_after, mounts_before
 from sagong_runtime_linux.operations import encode_operations
 
-__all__ = ["HostFacts", "exec_request", "run_request"]
+__all__ = ["exec_request", "run_request"]
 
-_HOLD_SECONDS = 10.0
-# Kernel parameters that belong to a namespace, by the namespace that must not be the host's.
-_IPC_SYSCTLS = frozenset(
-    {"kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall"}
-    | {"kernel.shmmax", "kernel.shmmni", "kernel.shm_rmid_forced"}
-)
-_UTS_SYSCTLS = frozenset({"kernel.domainname", "kernel.hostname"})
 _NAMESPACES = ("network", "ipc", "uts", "cgroup")
-
-
-class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What the launcher tells of the machine: cgroup hierarchies as (version, mount, option)."""
-
-    protocol: int
-    pid: int
-    hierarchies: tuple[tuple[str, str, str], ...]
-    bounding: int
-    apparmor: bool
-    selinux: bool
 
 
 def capability_mask(names: tuple[str, ...], facts: HostFacts, *, privileged: bool) -> int:
@@ -99,7 +90,7 @@ def run_request(spec: RunSpec, facts: HostFacts, *, parent: str) -> dict[str, An
         "group_kinds": shared,
         "plan": encoded_plan(operations, spec.process, init=spec.init),
         "session": session_of(spec.process, spec.log, hold=spec.expect_attach),
-        "owner": fifo_owner(spec),
+        "owner": fifo_owner(spec, spec.process),
     }
 
 
@@ -108,38 +99,6 @@ def encoded_plan(operations: list[Any], what: Process, *, init: bool = False) ->
     program = {"args": what.args, "env": what.env, "init": init}
     plan = {"operations": encode_operations(operations), "program": program}
     return msgspec.json.encode(plan).decode()
-
-
-def cgroup_path(spec: RunSpec, parent: str) -> str:
-    """The container's cgroup below its parent."""
-    return f"{(spec.cgroup_parent or parent).strip('/')}/{spec.id}"
-
-
-def fifo_owner(spec: RunSpec) -> tuple[int, int]:
-    """The host's ids of the program's user."""
-    user, spaces = spec.process.user, spec.namespaces
-    if spaces.user == "host":
-        return user.uid, user.gid
-    return mapped(user.uid, spaces.uid_map), mapped(user.gid, spaces.gid_map)
-
-
-def mapped(inside: int, table: tuple[tuple[int, int, int], ...]) -> int:
-    """An id of a user namespace as the host's."""
-    for first, outside, count in table:
-        if first <= inside < first + count:
-            return outside + inside - first
-    raise InvalidArgument(f"id {inside} is not in the user namespace's map {table}")
-
-
-def session_of(what: Process, log: LogSpec, *, hold: bool) -> dict[str, Any]:
-    """What the monitor must know of streams."""
-    return {
-        "tty": what.tty,
-        "stdin": what.stdin,
-        "stdin_once": what.stdin_once,
-        "hold": _HOLD_SECONDS if hold else 0,
-        "log": msgspec.to_builtins(log) | {"driver": log.driver, "path": log.path},
-    }
 
 
 def limits_of(spec: RunSpec) -> dict[str, Any]:
@@ -270,65 +229,11 @@ def exec_request(
         "plan": encoded_plan(operations, what),
         "session": session_of(what, LogSpec(driver="none"), hold=True)
         | {"stdin_once": True, "stragglers": True},
-        "owner": exec_owner(spec, what),
+        "owner": fifo_owner(spec, what),
     }
-
-
-def exec_owner(spec: RunSpec, what: Process) -> tuple[int, int]:
-    """The host's ids of an exec'd process's user."""
-    spaces = spec.namespaces
-    if spaces.user == "host":
-        return what.user.uid, what.user.gid
-    return mapped(what.user.uid, spaces.uid_map), mapped(what.user.gid, spaces.gid_map)
 
 
 def terminal_operations(what: Process, *, console: str) -> list[Any]:
     """A terminal from the container's own devpts."""
     size = (what.rows, what.columns)
     return [OpenTerminal("/dev/pts/ptmx", console, *size, what.user.uid, what.user.gid)]
-
-
-def validate(spec: RunSpec) -> None:
-    """Refuse what can't work, saying why."""
-    if not spec.mounts or spec.mounts[0].target != "/":
-        raise InvalidArgument("the first mount must be the root, with target /")
-    if not spec.process.args:
-        raise InvalidArgument("No command specified")
-    if not spec.id or "/" in spec.id or spec.id.startswith("."):
-        raise InvalidArgument(f"container id {spec.id!r} can't be a file's name")
-    check_process(spec.process)
-    if spec.log.driver not in ("json-file", "cri", "local", "none"):
-        raise InvalidArgument(
-            f"log driver {spec.log.driver!r} is unknown; known: json-file, cri, local, none"
-        )
-    for key, _ in spec.sysctls:
-        _check_sysctl(spec, key)
-
-
-def check_process(what: Process) -> None:
-    """Refuse limits that have no name and arguments that execve(2) can't take."""
-    for limit in what.rlimits:
-        if limit.name not in process.RLIMITS:
-            raise InvalidArgument(f"rlimit {limit.name!r} is unknown: {', '.join(process.RLIMITS)}")
-        if limit.hard >= 0 and not 0 <= limit.soft <= limit.hard:
-            raise InvalidArgument(f"rlimit {limit.name}: soft {limit.soft} > hard {limit.hard}")
-    for text in (*what.args, *what.env, what.cwd):
-        if "\0" in text:
-            raise InvalidArgument(f"NUL byte in {text!r}")
-    if not what.cwd.startswith("/"):
-        raise InvalidArgument(f"working directory {what.cwd!r} must be absolute")
-
-
-def _check_sysctl(spec: RunSpec, key: str) -> None:
-    """Only what belongs to a namespace of the container may be set."""
-    spaces = spec.namespaces
-    if key in _IPC_SYSCTLS or key.startswith("fs.mqueue."):
-        owner = spaces.ipc
-    elif key in _UTS_SYSCTLS:
-        owner = spaces.uts
-    elif key.startswith("net."):
-        owner = spaces.network
-    else:
-        raise InvalidArgument(f"sysctl {key!r} is not separately configurable for a container")
-    if owner == "host":
-        raise InvalidArgument(f"sysctl {key!r} is not allowed in the host's namespace")

@@ -14,9 +14,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from sagong.linux import capabilities, process, seccomp, syscalls
-from sagong_runtime_linux import lean
-from sagong_runtime_linux.cgroups import container_cgroup, make_cgroup, resolved_limits
-from sagong_runtime_linux.operations import Stage, StartError
+from sagong.shim import lean
+from sagong.shim.cgroups import container_cgroup, make_cgroup, resolved_limits
+from sagong.shim.failure import StartError
+from sagong.shim.namespaces import KINDS, namespace_flags
+from sagong.shim.rlimits import RLIMITS
+from sagong_runtime_linux.operations import Stage
 
 __all__ = [
     "ChangeDirectory",
@@ -43,36 +46,6 @@ _SIOCGIFFLAGS = 0x8913
 _SIOCSIFFLAGS = 0x8914
 _IFF_UP = 1
 _IFREQ = struct.Struct("16sh22x")
-
-_KINDS = {
-    "network": syscalls.Namespace.NET,
-    "ipc": syscalls.Namespace.IPC,
-    "uts": syscalls.Namespace.UTS,
-    "cgroup": syscalls.Namespace.CGROUP,
-    "mount": syscalls.Namespace.MNT,
-    "user": syscalls.Namespace.USER,
-    "pid": syscalls.Namespace.PID,
-}
-# By the kernel's numbers; Python's module lacks some of them.
-RLIMITS = (
-    *("cpu", "fsize", "data", "stack", "core", "rss", "nproc", "nofile"),
-    *("memlock", "as", "locks", "sigpending", "msgqueue", "nice", "rtprio", "rttime"),
-)
-# Names in /proc/PID/ns.
-FILES = {
-    "network": "net",
-    "mount": "mnt",
-    "pid": "pid",
-    "ipc": "ipc",
-    "uts": "uts",
-    "cgroup": "cgroup",
-    "user": "user",
-}
-
-
-def namespace_flags(kinds: Sequence[str]) -> int:
-    """CLONE_NEW flags of namespaces by the contract's names."""
-    return sum(_KINDS[kind] for kind in kinds)
 
 
 class MakeCgroup(NamedTuple):
@@ -137,11 +110,11 @@ class EnterNamespace(NamedTuple):
     def apply(self, stage: Stage) -> None:
         """setns(2)."""
         if not self.path:
-            syscalls.setns(stage.namespaces[self.kind], _KINDS[self.kind])
+            syscalls.setns(stage.namespaces[self.kind], KINDS[self.kind])
             return
         descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            syscalls.setns(descriptor, _KINDS[self.kind], path=self.path)
+            syscalls.setns(descriptor, KINDS[self.kind], path=self.path)
         finally:
             os.close(descriptor)
 

@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 
-from sagong_runtime_linux.operations import StartError
+from sagong.shim.failure import StartError
 
 __all__ = ["environment_of", "find_program", "replace_process"]
 

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Iterable
 
 from sagong.linux import syscalls
-from sagong_runtime_linux import lean
+from sagong.shim import lean
 
 __all__ = ["make_user_namespace"]
 

@@ -10,8 +10,9 @@ import os
 from typing import NamedTuple
 
 from sagong.linux import mounts, syscalls
-from sagong_runtime_linux import lean
-from sagong_runtime_linux.operations import Stage, StartError
+from sagong.shim import lean
+from sagong.shim.failure import StartError
+from sagong_runtime_linux.operations import Stage
 
 __all__ = ["BecomeMappedRoot", "ForkIntoPids", "OpenMappedRoot", "PlaceRoot"]
 

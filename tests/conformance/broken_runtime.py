@@ -24,8 +24,8 @@ from sagong.contracts.runtime import (
 )
 from sagong.contracts.streams import Address
 from sagong.errors import Internal, SagongError
+from sagong.shim.records import Record
 from sagong_runtime_linux import RuntimeLinux
-from sagong_runtime_linux.records import Record
 
 __all__ = ["MUTATIONS"]
 

@@ -150,7 +150,7 @@ def _dns(data: bytes) -> None:
 
 
 def _monitor(data: bytes) -> None:
-    from sagong_runtime_linux.messages import MessageReader
+    from sagong.shim.messages import MessageReader
 
     reader = MessageReader()
     for at in range(0, len(data), 9):

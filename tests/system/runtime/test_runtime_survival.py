@@ -27,7 +27,7 @@ from sagong.contracts.runtime import (
 )
 from sagong.errors import Unavailable
 from sagong.linux import process
-from sagong_runtime_linux.messages import encode
+from sagong.shim.messages import encode
 
 pytestmark = [
     pytest.mark.root,

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.small_disk import small_disk
 
-from sagong_runtime_linux.logs import LogWriter, Piece, encoder, open_log
-from sagong_runtime_linux.replay import Replay
+from sagong.shim.logs import LogWriter, Piece, encoder, open_log
+from sagong.shim.replay import Replay
 
 NOW = 1_600_000_000_123_456_789
 

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sagong_runtime_linux.directory import RunDirectory, read_record, write_record
-from sagong_runtime_linux.lifelines import Lifelines
-from sagong_runtime_linux.loop import READ, Loop
-from sagong_runtime_linux.messages import MessageReader, answer, encode, failure
-from sagong_runtime_linux.operations import StartError
+from sagong.shim.directory import RunDirectory, read_record, write_record
+from sagong.shim.failure import StartError
+from sagong.shim.lifelines import Lifelines
+from sagong.shim.loop import READ, Loop
+from sagong.shim.messages import MessageReader, answer, encode, failure
 from sagong_runtime_linux.program import environment_of, find_program, replace_process
 
 

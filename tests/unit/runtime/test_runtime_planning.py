@@ -19,9 +19,11 @@ from sagong.contracts.runtime import (
     User,
 )
 from sagong.errors import InvalidArgument
+from sagong.shim.facts import HostFacts
+from sagong.shim.requests import mapped
 from sagong_runtime_linux.operations import encode_operations
 from sagong_runtime_linux.plan_registry import REGISTRY
-from sagong_runtime_linux.planning import HostFacts, exec_request, mapped, run_request
+from sagong_runtime_linux.planning import exec_request, run_request
 
 FACTS = HostFacts(
     protocol=1,

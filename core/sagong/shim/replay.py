@@ -8,7 +8,7 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from sagong_runtime_linux.logs import STREAMS, timestamp
+from sagong.shim.logs import STREAMS, timestamp
 
 __all__ = ["Replay"]
 

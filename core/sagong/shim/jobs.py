@@ -5,29 +5,35 @@ from __future__ import annotations
 import errno
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from sagong.linux import process, syscalls
 from sagong.linux.cgroup import CgroupLayout
-from sagong_runtime_linux import messages
-from sagong_runtime_linux.cgroups import container_cgroup, resolved_limits
-from sagong_runtime_linux.process_facts import process_facts
+from sagong.shim import messages
+from sagong.shim.cgroups import container_cgroup, resolved_limits
+from sagong.shim.failure import StartError
+from sagong.shim.process_facts import process_facts
 
-__all__ = ["perform"]
+__all__ = ["Job", "perform"]
 
 Job = Callable[[CgroupLayout, dict[str, Any]], dict[str, Any]]
 
 
-def perform(layout: CgroupLayout, number: int, request: dict[str, Any]) -> bytes:
-    """Do the job that the request names; the answer as bytes."""
-    job = _JOBS.get(request.get("job", ""))
+def perform(
+    layout: CgroupLayout, number: int, request: dict[str, Any], own: Mapping[str, Job]
+) -> bytes:
+    """Do the job that the request names, in the engine's own way if it has one; the answer."""
+    name = request.get("job", "")
+    job = own.get(name) or JOBS.get(name)
     if job is None:
-        return messages.failure(number, "unimplemented", f"no job {request.get('job')!r}")
+        return messages.failure(number, "unimplemented", f"no job {name!r}")
     try:
         return messages.answer(number, job(layout, request))
     except ProcessLookupError:
         return messages.failure(number, "not_found", "the process has ended")
+    except StartError as error:
+        return messages.failure(number, error.code, error.message)
     except (OSError, ValueError) as error:
         return messages.failure(number, "invalid_argument", _text(error))
 
@@ -99,7 +105,7 @@ def _sweep(layout: CgroupLayout, request: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
-_JOBS: dict[str, Job] = {
+JOBS: dict[str, Job] = {
     "signal": _signal,
     "freeze": _freeze,
     "thaw": _thaw,

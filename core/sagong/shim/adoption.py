@@ -7,16 +7,16 @@ import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sagong.linux import process, syscalls
-from sagong_runtime_linux.cgroups import container_cgroup
-from sagong_runtime_linux.container import Container
-from sagong_runtime_linux.directory import read_record
-from sagong_runtime_linux.logs import open_log
-from sagong_runtime_linux.loop import READ
-from sagong_runtime_linux.session import UNKNOWN_CODE, Session
-from sagong_runtime_linux.starting import exit_code
+from sagong.shim.cgroups import container_cgroup
+from sagong.shim.container import Container
+from sagong.shim.directory import read_record
+from sagong.shim.logs import open_log
+from sagong.shim.loop import READ
+from sagong.shim.session import UNKNOWN_CODE, Session
+from sagong.shim.starting import exit_code
 
 if TYPE_CHECKING:
-    from sagong_runtime_linux.monitor import Monitor
+    from sagong.shim.monitor import Monitor
 
 __all__ = ["Inheritance", "adopt_container"]
 

@@ -9,8 +9,8 @@ from typing import Any, cast
 import msgspec
 
 from sagong.errors import Internal, Unavailable, from_code
-from sagong_runtime_linux.channel import CONTROL
-from sagong_runtime_linux.messages import framed
+from sagong.shim.channel import CONTROL
+from sagong.shim.messages import framed
 
 __all__ = ["Connection", "connect"]
 

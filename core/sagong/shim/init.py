@@ -8,7 +8,7 @@ import signal
 import socket
 
 from sagong.linux import process, syscalls
-from sagong_runtime_linux import lean
+from sagong.shim import lean
 
 __all__ = ["fork_program", "serve_group"]
 

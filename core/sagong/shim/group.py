@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from sagong.linux import process, syscalls
-from sagong_runtime_linux import init
-from sagong_runtime_linux.process_operations import FILES, namespace_flags
-from sagong_runtime_linux.starting import fork_into
+from sagong.shim import init
+from sagong.shim.forking import fork_into
+from sagong.shim.namespaces import FILES, namespace_flags
 
 __all__ = ["Group"]
 

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from sagong.contracts.runtime import Container, ContainerState, Exited, RunSpec
-from sagong_runtime_linux.directory import RunDirectory, read_record
+from sagong.shim.directory import RunDirectory, read_record
 
 __all__ = ["ExecRecord", "Record", "Records"]
 

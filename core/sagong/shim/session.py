@@ -19,10 +19,10 @@ from collections.abc import Callable
 from typing import Any
 
 from sagong.linux import process, syscalls
-from sagong_runtime_linux.clients import Client
-from sagong_runtime_linux.logs import LogWriter
-from sagong_runtime_linux.loop import READ, WRITE, Loop, Timer
-from sagong_runtime_linux.replay import Replay
+from sagong.shim.clients import Client
+from sagong.shim.logs import LogWriter
+from sagong.shim.loop import READ, WRITE, Loop, Timer
+from sagong.shim.replay import Replay
 
 __all__ = ["Session"]
 

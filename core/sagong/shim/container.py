@@ -10,14 +10,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sagong.linux.cgroup import Cgroup
-from sagong_runtime_linux.directory import write_record
-from sagong_runtime_linux.logs import timestamp
-from sagong_runtime_linux.oom import OomWatch
-from sagong_runtime_linux.operations import StartError
-from sagong_runtime_linux.session import Session
+from sagong.shim.directory import write_record
+from sagong.shim.failure import StartError
+from sagong.shim.logs import timestamp
+from sagong.shim.oom import OomWatch
+from sagong.shim.session import Session
 
 if TYPE_CHECKING:
-    from sagong_runtime_linux.loop import Loop
+    from sagong.shim.loop import Loop
 
 __all__ = ["Container"]
 

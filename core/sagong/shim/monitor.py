@@ -15,22 +15,21 @@ from collections.abc import Callable
 from typing import Any
 
 from sagong.linux.cgroup import CgroupLayout
-from sagong_runtime_linux import lean
-from sagong_runtime_linux.adoption import Inheritance, adopt_container
-from sagong_runtime_linux.cgroups import container_cgroup
-from sagong_runtime_linux.channel import Channel, Incoming
-from sagong_runtime_linux.clients import Client
-from sagong_runtime_linux.container import Container
-from sagong_runtime_linux.directory import RunDirectory, write_record
-from sagong_runtime_linux.group import Group
-from sagong_runtime_linux.lifelines import ask_status, deposit, release
-from sagong_runtime_linux.logs import open_log
-from sagong_runtime_linux.loop import READ, Loop
-from sagong_runtime_linux.messages import PROTOCOL, MessageReader
-from sagong_runtime_linux.operations import Stage, StartError
-from sagong_runtime_linux.session import Session
-from sagong_runtime_linux.starting import Start, exit_code
-from sagong_runtime_linux.user_namespace import make_user_namespace
+from sagong.shim import lean
+from sagong.shim.adoption import Inheritance, adopt_container
+from sagong.shim.cgroups import container_cgroup
+from sagong.shim.channel import Channel, Incoming
+from sagong.shim.clients import Client
+from sagong.shim.container import Container
+from sagong.shim.directory import RunDirectory, write_record
+from sagong.shim.failure import StartError
+from sagong.shim.group import Group
+from sagong.shim.lifelines import ask_status, deposit, release
+from sagong.shim.logs import open_log
+from sagong.shim.loop import READ, Loop
+from sagong.shim.messages import PROTOCOL, MessageReader
+from sagong.shim.session import Session
+from sagong.shim.starting import Attempt, Engine, Order, exit_code
 
 __all__ = ["Monitor"]
 
@@ -51,9 +50,15 @@ class Monitor:
     """Serves the plugin and the clients of one key: a group's name or a container's id."""
 
     def __init__(
-        self, directory: RunDirectory, key: str, layout: CgroupLayout, inherited: Inheritance
+        self,
+        directory: RunDirectory,
+        key: str,
+        layout: CgroupLayout,
+        inherited: Inheritance,
+        engine: Engine,
     ) -> None:
         self.directory = directory
+        self._engine = engine
         self.layout = layout
         self.inherited = inherited
         self.loop = Loop()
@@ -61,7 +66,8 @@ class Monitor:
         self.group = Group(directory.root)
         self.key = key
         self.sessions: dict[int, Session] = {}
-        self._starts: dict[int, Start] = {}
+        self._starts: dict[int, Attempt] = {}
+        self._strays: dict[int, int] = {}
         self._channels: list[Channel] = []
         self._tickets: dict[str, Ticket] = {}
         self._listener: socket.socket | None = None
@@ -168,10 +174,13 @@ class Monitor:
                 return
             start = self._starts.get(pid)
             if start is not None:
-                start.reaped()
+                start.reaped(status)
             session = self.sessions.pop(pid, None)
             if session is not None:
                 session.exited(exit_code(status))
+            elif start is None and self._starts:
+                # Perhaps what one of them is about to tell of.
+                self._strays[pid] = status
 
     # -- containers ----------------------------------------------------------------------------
 
@@ -187,8 +196,11 @@ class Monitor:
         container.claim()
         session = self.make_session(container, request["session"], directory)
         container.session = session
-        stage = Stage(self.directory.root, directory, self.layout)
         self.containers[container_id] = container
+
+        def written(pid: int, started: int) -> None:
+            self._known(start, session, pid)
+            container.write_state(pid, started, {"key": self.key, **self.group.facts()})
 
         def done(error: StartError | None) -> None:
             self._forget_start(start)
@@ -202,45 +214,54 @@ class Monitor:
             self.watch(container)
             self._deposit_session(container, session)
 
-        start = Start(self.loop, session, done)
+        start = self._attempt(session, request, written, done)
         try:
             session.log = open_log(request["session"]["log"])
             session.make_fifos(*request["owner"])
-            self.group.prepare(request["group_kinds"], stage.namespaces)
-            if request["user"]:
-                stage.namespaces["user"] = make_user_namespace(**request["user"])
-            self._fork(start, stage, request, container, session)
+            start.begin()
         except (OSError, ValueError, StartError) as error:
             self._abandon(container)
             self.leave_if_idle()
             raise error
 
-    def _fork(
+    def _attempt(
         self,
-        start: Start,
-        stage: Stage,
-        request: dict[str, Any],
-        container: Container,
         session: Session,
-    ) -> None:
-        def written(pid: int, started: int) -> None:
-            self._known(start, session, pid)
-            container.write_state(pid, started, {"key": self.key, **self.group.facts()})
+        request: dict[str, Any],
+        started: Callable[[int, int], None],
+        done: Callable[[StartError | None], None],
+        target: int = 0,
+    ) -> Attempt:
+        """One attempt of the engine, which hears when its children end."""
+        order = Order(
+            loop=self.loop,
+            directory=self.directory,
+            layout=self.layout,
+            group=self.group,
+            session=session,
+            request=request,
+            target=target,
+            forked=lambda pid: self._starts.update({pid: attempt}),
+            started=started,
+            done=done,
+        )
+        attempt = self._engine.attempt(order)
+        return attempt
 
-        namespace = self.group.pid_namespace(request["pid"], stage.namespaces)
-        start.fork(stage, request, namespace, written)
-        self._known(start, session, start.pid)
-
-    def _known(self, start: Start, session: Session, pid: int) -> None:
-        """Whose child this is; a fork into a user namespace has a second, final one."""
-        self.sessions = {p: s for p, s in self.sessions.items() if s is not session}
+    def _known(self, start: Attempt, session: Session, pid: int) -> None:
+        """This child is the session's; that it has ended already is told when it has begun."""
         self.sessions[pid] = session
-        if not start.finished:
-            self._starts[pid] = start
+        self._starts[pid] = start
+        status = self._strays.pop(pid, None)
+        if status is not None:
+            del self.sessions[pid]
+            self.loop.later(0.0, lambda: session.exited(exit_code(status)))
 
-    def _forget_start(self, start: Start) -> None:
+    def _forget_start(self, start: Attempt) -> None:
         for pid in [pid for pid, known in self._starts.items() if known is start]:
             del self._starts[pid]
+        if not self._starts:
+            self._strays.clear()
 
     def watch(self, container: Container) -> None:
         """Tell the plugin of kills for memory."""
@@ -304,7 +325,12 @@ class Monitor:
             os.chown(path, self.directory.owner(), -1)
         session = self.make_session(container, request["session"], directory)
         session.name = exec_id
-        stage = Stage(self.directory.root, directory, self.layout)
+        assert container.session is not None
+
+        def written(pid: int, started: int) -> None:
+            self._known(start, session, pid)
+            facts = {"pid": pid, "started": started, "session": session.spec}
+            write_record(f"{session.directory}/state.json", facts)
 
         def done(error: StartError | None) -> None:
             self._forget_start(start)
@@ -315,35 +341,14 @@ class Monitor:
             channel.answer(number, {"pid": session.pid, "token": self._ticket(session, request)})
             self._deposit_session(container, session)
 
-        start = Start(self.loop, session, done)
+        start = self._attempt(session, request, written, done, container.session.pid)
         container.execs[exec_id] = session
         try:
             session.make_fifos(*request["owner"])
-            self._fork_exec(start, stage, request, container, session)
+            start.begin()
         except (OSError, ValueError, StartError) as error:
             self._abandon_exec(container, session)
             raise error
-
-    def _fork_exec(
-        self,
-        start: Start,
-        stage: Stage,
-        request: dict[str, Any],
-        container: Container,
-        session: Session,
-    ) -> None:
-        assert container.session is not None
-
-        def written(pid: int, started: int) -> None:
-            self._known(start, session, pid)
-            facts = {"pid": pid, "started": started, "session": session.spec}
-            write_record(f"{session.directory}/state.json", facts)
-
-        pidfd = os.pidfd_open(container.session.pid)
-        stage.namespaces["container"] = pidfd
-        namespace = pidfd if request["enter_pid"] else ""
-        start.fork(stage, request, namespace, written)
-        self._known(start, session, start.pid)
 
     def _abandon_exec(self, container: Container, session: Session) -> None:
         container.execs.pop(session.name, None)

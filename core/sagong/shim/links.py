@@ -12,9 +12,9 @@ from typing import Any
 import msgspec
 
 from sagong.errors import SagongError, Unavailable
-from sagong_runtime_linux.connection import Connection, connect
-from sagong_runtime_linux.directory import RunDirectory
-from sagong_runtime_linux.planning import HostFacts
+from sagong.shim.connection import Connection, connect
+from sagong.shim.directory import RunDirectory
+from sagong.shim.facts import HostFacts
 
 __all__ = ["Links"]
 

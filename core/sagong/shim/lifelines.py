@@ -12,8 +12,8 @@ import socket
 from typing import Any
 
 from sagong.linux import process
-from sagong_runtime_linux.directory import RunDirectory
-from sagong_runtime_linux.messages import MessageReader, encode
+from sagong.shim.directory import RunDirectory
+from sagong.shim.messages import MessageReader, encode
 
 __all__ = ["Lifelines", "ask_status", "deposit", "release"]
 

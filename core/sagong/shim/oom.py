@@ -8,7 +8,7 @@ import select
 from collections.abc import Callable
 
 from sagong.linux.cgroup import Cgroup
-from sagong_runtime_linux.loop import READ, Loop
+from sagong.shim.loop import READ, Loop
 
 __all__ = ["OomWatch"]
 

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from sagong.linux import process
-from sagong_runtime_linux import messages
-from sagong_runtime_linux.directory import RunDirectory
-from sagong_runtime_linux.loop import READ, WRITE, Loop
-from sagong_runtime_linux.messages import MessageReader
+from sagong.shim import messages
+from sagong.shim.directory import RunDirectory
+from sagong.shim.loop import READ, WRITE, Loop
+from sagong.shim.messages import MessageReader
 
 __all__ = ["Channel", "Host", "Incoming", "allowed"]
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from sagong.errors import InvalidArgument
 from sagong.frames import Frame, FrameReader, pack
-from sagong_runtime_linux.loop import READ, WRITE, Loop
+from sagong.shim.loop import READ, WRITE, Loop
 
 if TYPE_CHECKING:
-    from sagong_runtime_linux.replay import Replay
-    from sagong_runtime_linux.session import Session
+    from sagong.shim.replay import Replay
+    from sagong.shim.session import Session
 
 __all__ = ["Client"]
 

@@ -1,0 +1,106 @@
+"""What the messages of every runtime hold alike, and what is refused before any is sent; pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from sagong.contracts.runtime import LogSpec, Process, RunSpec
+from sagong.errors import InvalidArgument
+from sagong.shim.rlimits import RLIMITS
+
+__all__ = [
+    "cgroup_path",
+    "check_process",
+    "fifo_owner",
+    "mapped",
+    "session_of",
+    "validate",
+]
+
+_HOLD_SECONDS = 10.0
+# Kernel parameters that belong to a namespace, by the namespace that must not be the host's.
+_IPC_SYSCTLS = frozenset(
+    {"kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall"}
+    | {"kernel.shmmax", "kernel.shmmni", "kernel.shm_rmid_forced"}
+)
+_UTS_SYSCTLS = frozenset({"kernel.domainname", "kernel.hostname"})
+
+
+def cgroup_path(spec: RunSpec, parent: str) -> str:
+    """The container's cgroup below its parent."""
+    return f"{(spec.cgroup_parent or parent).strip('/')}/{spec.id}"
+
+
+def fifo_owner(spec: RunSpec, what: Process) -> tuple[int, int]:
+    """The host's ids of a program's user in the container of `spec`."""
+    user, spaces = what.user, spec.namespaces
+    if spaces.user == "host":
+        return user.uid, user.gid
+    return mapped(user.uid, spaces.uid_map), mapped(user.gid, spaces.gid_map)
+
+
+def mapped(inside: int, table: tuple[tuple[int, int, int], ...]) -> int:
+    """An id of a user namespace as the host's."""
+    for first, outside, count in table:
+        if first <= inside < first + count:
+            return outside + inside - first
+    raise InvalidArgument(f"id {inside} is not in the user namespace's map {table}")
+
+
+def session_of(what: Process, log: LogSpec, *, hold: bool) -> dict[str, Any]:
+    """What the monitor must know of streams."""
+    return {
+        "tty": what.tty,
+        "stdin": what.stdin,
+        "stdin_once": what.stdin_once,
+        "hold": _HOLD_SECONDS if hold else 0,
+        "log": msgspec.to_builtins(log) | {"driver": log.driver, "path": log.path},
+    }
+
+
+def validate(spec: RunSpec) -> None:
+    """Refuse what can't work, saying why."""
+    if not spec.mounts or spec.mounts[0].target != "/":
+        raise InvalidArgument("the first mount must be the root, with target /")
+    if not spec.process.args:
+        raise InvalidArgument("No command specified")
+    if not spec.id or "/" in spec.id or spec.id.startswith("."):
+        raise InvalidArgument(f"container id {spec.id!r} can't be a file's name")
+    check_process(spec.process)
+    if spec.log.driver not in ("json-file", "cri", "local", "none"):
+        raise InvalidArgument(
+            f"log driver {spec.log.driver!r} is unknown; known: json-file, cri, local, none"
+        )
+    for key, _ in spec.sysctls:
+        _check_sysctl(spec, key)
+
+
+def check_process(what: Process) -> None:
+    """Refuse limits that have no name and arguments that execve(2) can't take."""
+    for limit in what.rlimits:
+        if limit.name not in RLIMITS:
+            raise InvalidArgument(f"rlimit {limit.name!r} is unknown: {', '.join(RLIMITS)}")
+        if limit.hard >= 0 and not 0 <= limit.soft <= limit.hard:
+            raise InvalidArgument(f"rlimit {limit.name}: soft {limit.soft} > hard {limit.hard}")
+    for text in (*what.args, *what.env, what.cwd):
+        if "\0" in text:
+            raise InvalidArgument(f"NUL byte in {text!r}")
+    if not what.cwd.startswith("/"):
+        raise InvalidArgument(f"working directory {what.cwd!r} must be absolute")
+
+
+def _check_sysctl(spec: RunSpec, key: str) -> None:
+    """Only what belongs to a namespace of the container may be set."""
+    spaces = spec.namespaces
+    if key in _IPC_SYSCTLS or key.startswith("fs.mqueue."):
+        owner = spaces.ipc
+    elif key in _UTS_SYSCTLS:
+        owner = spaces.uts
+    elif key.startswith("net."):
+        owner = spaces.network
+    else:
+        raise InvalidArgument(f"sysctl {key!r} is not separately configurable for a container")
+    if owner == "host":
+        raise InvalidArgument(f"sysctl {key!r} is not allowed in the host's namespace")
