@@ -359,13 +359,10 @@ class ProcessHost:
 
     async def _hook(self, name: str, *arguments: Any) -> Any:
         """A step of the plugin's life, if it has it; a slot's method of that name is none."""
-        taken = {
-            method
-            for slot, version in self._launch.provides
-            for method in slot_of(find_contract(slot, version)).methods
-        }
         plugin = self._plugin
-        if plugin is None or (name in taken and not hasattr(plugin, "implementation")):
+        kinds = [find_contract(slot, version) for slot, version in self._launch.provides]
+        filled = [kind for kind in kinds if filling(plugin, kind) is plugin]
+        if plugin is None or any(name in slot_of(kind).methods for kind in filled):
             return None
         step = getattr(plugin, name, None)
         return await step(*arguments) if step is not None else None

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sagong.errors import InvalidArgument, NotFound
-from sagong.model.oci import check_digest
+from sagong.model.oci import check_digest, digest_of
 
 __all__ = ["Content", "sync_directory"]
 
@@ -61,9 +61,17 @@ class Content:
         except FileNotFoundError:
             raise NotFound(f"content {digest} is not in the store") from None
 
-    def put(self, data: bytes) -> str:
-        """Keep bytes; their digest."""
-        digest = "sha256:" + hashlib.sha256(data).hexdigest()
+    def digest_of(self, data: bytes, expected: str = "") -> str:
+        """The digest of bytes; InvalidArgument if they are not the `expected` ones."""
+        algorithm = check_digest(expected).partition(":")[0] if expected else "sha256"
+        digest = digest_of(data, algorithm)
+        if expected and digest != expected:
+            raise InvalidArgument(f"content is {digest}, not {expected}")
+        return digest
+
+    def put(self, data: bytes, digest: str = "") -> str:
+        """Keep bytes, whose digest is known or not; their digest."""
+        digest = digest or self.digest_of(data)
         target = self.path(digest)
         if not target.exists():
             handle, name = tempfile.mkstemp(dir=self.partial, prefix="put-")
@@ -71,7 +79,7 @@ class Content:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            self._publish(Path(name), target)
+            self._rename(Path(name), target)
         return digest
 
     def adopt(self, source: Path, expected: str = "") -> str:
@@ -79,15 +87,20 @@ class Content:
         algorithm = expected.partition(":")[0] or "sha256"
         with source.open("rb") as file:
             value = hashlib.file_digest(file, algorithm).hexdigest()
-            digest = f"{algorithm}:{value}"
-            if expected and digest != expected:
-                raise InvalidArgument(f"content is {digest}, wanted {expected}: it is damaged")
-            os.fchmod(file.fileno(), 0o600)
-            os.fsync(file.fileno())
-        self._publish(source, self.path(digest))
+        digest = f"{algorithm}:{value}"
+        if expected and digest != expected:
+            raise InvalidArgument(f"content is {digest}, wanted {expected}: it is damaged")
+        self.publish(source, digest)
         return digest
 
-    def _publish(self, source: Path, target: Path) -> None:
+    def publish(self, source: Path, digest: str) -> None:
+        """Take over a file of this filesystem that has that digest."""
+        with source.open("rb") as file:
+            os.fchmod(file.fileno(), 0o600)
+            os.fsync(file.fileno())
+        self._rename(source, self.path(digest))
+
+    def _rename(self, source: Path, target: Path) -> None:
         os.rename(source, target)
         sync_directory(target.parent)
 

@@ -1,4 +1,4 @@
-"""The plugin: slot `image` by overlayfs. Each method is a few lines over the parts beside it."""
+"""The plugin: slots `image` and `content`. Each method is a few lines over the parts beside it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 
 import msgspec
 
+from sagong.contracts.content import Content
 from sagong.contracts.image import (
     ArchiveRequest,
     ChangeList,
@@ -19,6 +20,7 @@ from sagong.contracts.image import (
     ImageList,
     ImageQuery,
     ImageRef,
+    Images,
     ImageUsage,
     ImportRequest,
     LoadRequest,
@@ -39,6 +41,7 @@ from sagong.errors import InvalidArgument, NotFound, SagongError
 from sagong.host import Host
 from sagong.linux import capabilities, syscalls
 from sagong.model import oci, references
+from sagong_image_overlay.blobs import Blobs
 from sagong_image_overlay.files import Files
 from sagong_image_overlay.index import Record
 from sagong_image_overlay.loading import Loading
@@ -69,18 +72,26 @@ class ImageOverlay:
         self._saving = Saving(self._store, self._streams)
         self._removal = Removal(self._store)
         self._chores = asyncio.Event()
+        # Both slots have a method `stat`.
+        self.implementation = {
+            Images: self,
+            Content: Blobs(self._store, self._streams, self._chores.set),
+        }
 
     async def start(self) -> None:
         """Open the store, listen for byte streams, begin to tidy up."""
         _lower_rights()
         await asyncio.to_thread(self._store.load)
         self._streams.start()
+        self._store.writes.start()
         self._chores.set()
         self._host.spawn(self._tidy(), "image-tidy")
 
     async def stop(self) -> None:
         """Close streams, end the workshop."""
         await self._streams.stop()
+        self._store.writes.close()
+        self._store.holds.close()
         self._store.workshop.close()
 
     async def _tidy(self) -> None:

@@ -48,7 +48,7 @@ class Removal:
         await self._index.save()
         for event in result.events:
             self._store.emit(event)
-        freed = self._store.collect() if result.deleted else 0
+        freed = (await self._store.collect()).bytes if result.deleted else 0
         return Removed(
             untagged=tuple(result.untagged), deleted=tuple(result.deleted), reclaimed=freed
         )
@@ -139,7 +139,7 @@ class Removal:
                     self._untag_all(record, result)
                     self._delete(record, prune_parents=True, result=result)
             removed = await self._finish(result)
-            freed = self._store.collect()
+            freed = (await self._store.collect()).bytes
         return Removed(
             untagged=removed.untagged,
             deleted=removed.deleted,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets
 import time
@@ -19,13 +20,15 @@ from sagong.contracts.image import Layer as LayerFacts
 from sagong.errors import InvalidArgument, NotFound
 from sagong.model import oci, references
 from sagong_image_overlay.content import Content
+from sagong_image_overlay.holds import Holds
 from sagong_image_overlay.index import Index, Record
 from sagong_image_overlay.layers import Layers, Spot
 from sagong_image_overlay.roots import Lease, Roots
 from sagong_image_overlay.settings import Settings
 from sagong_image_overlay.workshop import Workshop
+from sagong_image_overlay.writes import Writes
 
-__all__ = ["NewImage", "Store", "first_of", "machine", "repack", "runnable"]
+__all__ = ["Freed", "NewImage", "Store", "first_of", "machine", "repack", "runnable"]
 
 Progress = Callable[[int, int], None]
 _LAYERS_LIMIT = 500
@@ -38,6 +41,14 @@ class NewImage:
     manifest: bytes
     media_type: str
     parent: str = ""
+
+
+@dataclass(frozen=True)
+class Freed:
+    """What garbage collection freed: blobs, and bytes of blobs and layers."""
+
+    blobs: int = 0
+    bytes: int = 0
 
 
 class Store:
@@ -53,6 +64,8 @@ class Store:
         self.layers = Layers(self.spot, self.workshop, settings)
         self.index = Index(root / "index.json")
         self.roots = Roots(self.spot, self.layers)
+        self.holds = Holds(root / "holds.sqlite")
+        self.writes = Writes(root / "writes", self.content, settings.reserve)
         self.emit = emit
         self._facts: dict[str, Image] = {}
         self._pinned_layers: dict[str, int] = {}
@@ -68,6 +81,8 @@ class Store:
         self.layers.load()
         self.index.load()
         self.roots.load()
+        self.holds.load()
+        self.writes.load()
         for record in list(self.index.images.values()):
             if not (self.content.has(record.id) and self.content.has(record.manifest)):
                 # Somebody deleted its files: an image that can't be told of helps nobody.
@@ -245,22 +260,33 @@ class Store:
         over = (f"over:{chain}" for chain in chains)
         return self.keeping(*diff_ids, *over, f"points:{chains[-1]}")
 
-    def collect(self) -> int:
-        """Delete content and layers that no image, lease or work in progress needs; bytes freed."""
-        records = self.index.images.values()
-        wanted = {digest for record in records for digest in record.content}
-        freed = 0
-        wanted |= {digest for lease in self.roots.table.values() for digest in lease.content}
-        for digest in list(self.content.digests()):
-            if digest not in wanted and not self.content.is_pinned(digest):
-                freed += self.content.size(digest)
+    async def collect(self) -> Freed:
+        """Delete content and layers that no image, lease, hold or work in progress needs."""
+        # Listing waits for the disk; what is decided after it is decided in one step.
+        present = await asyncio.to_thread(lambda: list(self.content.digests()))
+        wanted = self._wanted_content()
+        blobs = size = 0
+        for digest in present:
+            if digest in wanted or self.content.is_pinned(digest) or self.holds.is_held(digest):
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                size += self.content.size(digest)
                 self.layers.discard(self.content.path(digest))
+                blobs += 1
+        return Freed(blobs, size + self._collect_layers())
+
+    def _wanted_content(self) -> set[str]:
+        """Blobs of images and of leases."""
+        wanted = {digest for record in self.index.images.values() for digest in record.content}
+        return wanted | {d for lease in self.roots.table.values() for d in lease.content}
+
+    def _collect_layers(self) -> int:
         needed = self.roots.layers_in_use() | set(self._pinned_layers)
-        for record in records:
+        for record in self.index.images.values():
             needed.update(record.layers, (record.points,))
-        for key in [k for k in self.layers.table if k not in needed]:
-            freed += self.layers.drop(key)
-        return freed
+        return sum(
+            self.layers.drop(key) for key in [k for k in self.layers.table if k not in needed]
+        )
 
     def forget(self, identity: str) -> None:
         """Drop what was derived from an image that is gone."""

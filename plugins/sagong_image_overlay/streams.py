@@ -10,12 +10,14 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 from sagong.contracts.streams import Address
 from sagong.errors import InvalidArgument, ResourceExhausted, SagongError
 
-__all__ = ["Streams", "Upload"]
+__all__ = ["Streams", "Upload", "in_thread"]
 
+T = TypeVar("T")
 Serve = Callable[[socket.socket], Awaitable[None]]
 _TOKEN_SECONDS = 30.0
 _UPLOAD_SECONDS = 60.0
@@ -169,6 +171,16 @@ class Streams:
             upload.done.set_result(None)
         if token in self._uploads:
             upload.timer = loop.call_later(_UPLOAD_SECONDS, self._drop, token)
+
+
+async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
+    """`to_thread` for work on descriptors: a cancelled caller waits, so that it may close them."""
+    task = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
 
 
 def _write_all(target: int, data: memoryview) -> None:

@@ -20,16 +20,19 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
+from sagong.call import Call, serving
 from sagong.conformance.auth import AuthLab
+from sagong.conformance.content import ContentLab
 from sagong.conformance.image import ImageLab
 from sagong.conformance.metrics import MetricsLab
 from sagong.conformance.objects_in_memory import NoObjects, ObjectsInMemory
 from sagong.conformance.state import StateLab
 from sagong.conformance.volume import VolumeLab
-from sagong.contract import conforms
+from sagong.contract import conforms, filling
 from sagong.contracts.auth import Auth
+from sagong.contracts.content import Content
 from sagong.contracts.image import Images
 from sagong.contracts.metrics import Metrics, Target
 from sagong.contracts.objects import Objects
@@ -47,6 +50,8 @@ __all__ = [
     "Rig",
     "Worker",
     "auth_rig",
+    "called_by",
+    "content_rig",
     "image_lab",
     "metrics_lab",
     "replication_rig",
@@ -130,8 +135,12 @@ async def volume_rig(candidate: Candidate) -> AsyncIterator[VolumeLab]:
 async def image_lab(candidate: Candidate, data: Path, registry: str) -> AsyncIterator[ImageLab]:
     """A store of images in `data`."""
     async with _Restarting(candidate, data=data) as running:
-        images: Images = await running.start()
-        yield ImageLab(images=images, registry=registry, restart=running.restart)
+        images: Any = filling(await running.start(), Images)
+
+        async def restart() -> Images:
+            return cast(Images, filling(await running.restart(), Images))
+
+        yield ImageLab(images=images, registry=registry, restart=restart)
 
 
 @contextlib.asynccontextmanager
@@ -139,6 +148,37 @@ async def _image_rig(candidate: Candidate) -> AsyncIterator[ImageLab]:
     with tempfile.TemporaryDirectory(prefix="sagong-image-", dir="/tmp") as base:
         async with image_lab(candidate, Path(base), "") as lab:
             yield lab
+
+
+@contextlib.asynccontextmanager
+async def content_rig(chosen: Candidate) -> AsyncIterator[ContentLab]:
+    """A content store on a directory of its own, called by two plugins."""
+    with tempfile.TemporaryDirectory(prefix="sagong-content-", dir="/tmp") as base:
+        async with _Restarting(chosen, data=Path(base)) as running:
+            living = [await running.start()]
+
+            async def restart() -> None:
+                living.append(await running.restart())
+
+            def candidate() -> object:
+                return filling(living[-1], Content)
+
+            first, second = (called_by(name, Content, candidate) for name in ("first", "second"))
+            yield ContentLab(first, second, restart)
+
+
+def called_by(name: str, slot: type[S], candidate: Callable[[], Any]) -> S:
+    """The candidate of now as another plugin of that name sees it."""
+
+    class Caller:
+        def __getattr__(self, method: str) -> Any:
+            async def call(*arguments: Any) -> Any:
+                with serving(Call(caller=name)):
+                    return await getattr(awaited(slot, candidate()), method)(*arguments)
+
+            return call
+
+    return cast(S, Caller())
 
 
 Worker = tuple[Target, Callable[[float], None]]
@@ -241,6 +281,7 @@ class Rig(NamedTuple):
 
 RIGS: dict[str, Rig] = {
     "auth": Rig(auth_rig, sandboxed=True),
+    "content": Rig(content_rig, sandboxed=True),
     "image": Rig(_image_rig, sandboxed=False),
     "metrics": Rig(_metrics_rig, sandboxed=False),
     "replication": Rig(replication_rig, sandboxed=True),
