@@ -390,6 +390,8 @@ def _make_point(tree: Tree, path: bytes, link: bytes) -> int:
         else:
             os.mknod(name, stat.S_IFREG | 0o755, dir_fd=upper)
         os.chown(name, 0, 0, dir_fd=upper, follow_symlinks=False)
+        # Of no moment: the same points are made anew for each image, and should be the same.
+        os.utime(name, (0, 0), dir_fd=upper, follow_symlinks=False)
         os.utime(upper, ns=(before.st_atime_ns, before.st_mtime_ns))
     return 1
 
