@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sagong.conformance.runtime import RuntimeLab
+from sagong.conformance.runtime_rig import make_rootfs
 from sagong.contract import Message
 from sagong.linux import process
 from sagong.linux.cgroup import CONTROLLERS, Cgroup, layout_of_machine
@@ -25,18 +25,6 @@ __all__ = ["BUSYBOX", "SOURCES", "Rig", "make_rootfs", "rig"]
 
 BUSYBOX = Path("/bin/busybox")
 SOURCES = ":".join(str(Path(__file__).parents[2] / part) for part in ("core", "plugins"))
-
-
-def make_rootfs(directory: Path) -> Path:
-    """A root filesystem of busybox alone; static, so nothing else is needed."""
-    for name in ("bin", "etc", "proc", "sys", "dev", "tmp", "root"):
-        (directory / name).mkdir(parents=True)
-    shutil.copy(BUSYBOX.resolve(), directory / "bin/busybox")
-    listed = subprocess.run([BUSYBOX, "--list"], capture_output=True, text=True, check=True)
-    for name in set(listed.stdout.split()) - {"busybox"}:
-        (directory / "bin" / name).symlink_to("busybox")
-    (directory / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
-    return directory
 
 
 class Rig:

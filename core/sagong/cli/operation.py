@@ -46,6 +46,13 @@ def swap_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--check", action="store_true", help="run the suite first, swap only if it conforms"
     )
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="CHECK",
+        help="of the suite only this check, or these",
+    )
 
 
 def enable_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,9 +81,11 @@ def restart_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_swap(options: argparse.Namespace) -> int:
     """Swap live, showing each step."""
+    if options.only and not (options.dry_run or options.check):
+        raise InvalidArgument("--only names checks of the suite: give --dry-run or --check, too")
     if options.dry_run or options.check:
         paths = Paths.below(options.root)
-        status = asyncio.run(rehearse(paths, options.unit, options.plugin))
+        status = asyncio.run(rehearse(paths, options.unit, options.plugin, options.only))
         if status or options.dry_run:
             return status
     asyncio.run(_swap(options))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Iterable
 
 from sagong import config
 from sagong.config import Paths
@@ -17,8 +18,8 @@ __all__ = ["rehearse"]
 _UID = 1999
 
 
-async def rehearse(paths: Paths, name: str, plugin: str) -> int:
-    """Run the suites in a process of their own, which says each check; its status."""
+async def rehearse(paths: Paths, name: str, plugin: str, only: Iterable[str] = ()) -> int:
+    """Run the suites, or `only` some checks, in a process that says each of them; its status."""
     async with connect(paths) as operator:
         status = await operator.kernel.status(StatusQuery())
     unit = next((u for u in status.units if u.name == name), None)
@@ -29,5 +30,6 @@ async def rehearse(paths: Paths, name: str, plugin: str) -> int:
     command = [sys.executable, "-m", "sagong.conformance", "--uid", str(uid)]
     for slot in unit.slots:
         command += ["--short-for", slot.partition("/")[0]]
+    command += [f"--only={check}" for check in only]
     child = await asyncio.create_subprocess_exec(*command, plugin or unit.plugin)
     return await child.wait()

@@ -1,7 +1,8 @@
 """`python -m sagong.conformance PLUGIN`: put an installed plugin to the suites of its slots.
 
 One line a check; status 1 if one fails, 2 if the plugin can't be put to a suite here. Where the
-suite allows, all runs in the sandbox that the plugin's manifest describes, below `--uid`.
+suite allows, all runs in the sandbox that the plugin's manifest describes, below `--uid`; where it
+needs a machine of its own, each check has one.
 """
 
 from __future__ import annotations
@@ -10,25 +11,35 @@ import argparse
 import asyncio
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Collection
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
+import uvloop
+
 from sagong import manifest
-from sagong.conformance.rigs import RIGS, Candidate, Rig
+from sagong.conformance.candidate import Candidate
+from sagong.conformance.rigs import RIGS, Rig
 from sagong.errors import FailedPrecondition, NotFound, SagongError
+from sagong.linux import process
 from sagong.manifest import Manifest, size_bytes
 from sagong.process import configure_logging
 from sagong.sandbox import Plan, ProcessLimits, Rights, plan, probe
-from sagong.testing import check_name, checks
+from sagong.testing import Check, check_name, checks
 
 __all__ = ["main"]
 
 _CHECK_SECONDS = 60.0
+# What is left to a check on a machine of its own for taking that away.
+_SLACK_SECONDS = 15.0
+_SAID = 4096
 
 
 def main() -> None:
@@ -43,10 +54,13 @@ def main() -> None:
         help="let binpack be short for SLOT_binpack",
     )
     parser.add_argument("--uid", type=int, default=0, help="uid of the sandbox; 0 for no sandbox")
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="CHECK", help="only this one, or these"
+    )
     options = parser.parse_args()
     try:
         package, found = _find(options.plugin, options.short_for)
-        raise SystemExit(_rehearse(package, found, options.uid))
+        raise SystemExit(_rehearse(package, found, options.uid, frozenset(options.only)))
     except SagongError as error:
         print(error, file=sys.stderr)
         raise SystemExit(2) from error
@@ -63,12 +77,23 @@ def _find(name: str, slots: list[str]) -> tuple[str, Manifest]:
     raise NotFound(f"no plugin {name} is installed; see `sagong plugins`")
 
 
-def _rehearse(package: str, found: Manifest, uid: int) -> int:
+def _rehearse(package: str, found: Manifest, uid: int, only: Collection[str]) -> int:
     rigs = {slot: _rig(slot, found) for slot in found.provides}
     if not rigs:
         name = found.plugin.name
         raise FailedPrecondition(f"{name} provides no slot, so there is no suite for it")
-    return max([_apart(slot, rig, package, found, uid) for slot, rig in rigs.items()])
+    todo = {slot: _chosen(slot, only) for slot in rigs}
+    unknown = sorted(
+        set(only) - {check_name(check) for chosen in todo.values() for check in chosen}
+    )
+    if unknown:
+        raise NotFound(f"no check {', '.join(unknown)} in the suites of {', '.join(rigs)}")
+    return max([_apart(Trial(s, rig, todo[s], package, found), uid) for s, rig in rigs.items()])
+
+
+def _chosen(slot: str, only: Collection[str]) -> list[Check]:
+    suite = checks(import_module(f"sagong.conformance.{slot}"))
+    return [check for check in suite if not only or check_name(check) in only]
 
 
 def _rig(slot: str, found: Manifest) -> Rig:
@@ -82,21 +107,36 @@ def _rig(slot: str, found: Manifest) -> Rig:
         raise FailedPrecondition(
             f"{name} is a program of its own, which can't be hosted beside the suite of {slot}"
         )
+    missing = RIGS[slot].missing()
+    if missing:
+        raise FailedPrecondition(f"{name} can't be put to the suite of {slot}: {missing}")
     return RIGS[slot]
 
 
-def _apart(slot: str, rig: Rig, package: str, found: Manifest, uid: int) -> int:
+@dataclass(frozen=True)
+class Trial:
+    """A plugin before a slot's suite."""
+
+    slot: str
+    rig: Rig
+    checks: list[Check]
+    package: str
+    found: Manifest
+
+
+def _apart(trial: Trial, uid: int) -> int:
     """In a child, confined as the plugin will be; its exit status."""
     base = tempfile.mkdtemp(prefix="sagong-dry-", dir="/tmp")
     os.chmod(base, 0o755)
+    found = trial.found
     try:
-        confined = rig.sandboxed and uid > 0 and _grants_nothing(found)
+        confined = trial.rig.sandboxed and uid > 0 and _grants_nothing(found)
         todo = _plan(found, base, uid) if confined else None
         where = "in its sandbox" if confined else "outside its sandbox"
-        print(f"{found.plugin.name} against the suite of {slot}, {where}", flush=True)
+        print(f"{found.plugin.name} against the suite of {trial.slot}, {where}", flush=True)
         pid = os.fork()
         if pid == 0:
-            _become(todo, slot, rig, package, found)
+            _become(todo, trial)
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     finally:
         shutil.rmtree(base, ignore_errors=True)
@@ -131,34 +171,85 @@ def _plan(found: Manifest, base: str, uid: int) -> Plan:
     return plan(wanted, probe(stage=f"{base}/stage"), descriptors=(0, 1, 2))
 
 
-def _become(todo: Plan | None, slot: str, rig: Rig, package: str, found: Manifest) -> None:
+def _become(todo: Plan | None, trial: Trial) -> None:
     code = 70
     try:
         configure_logging()
         if todo is not None:
             todo.apply()
-        code = asyncio.run(_run(slot, rig, package, found))
+        code = _run(trial)
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
 
 
-async def _run(slot: str, rig: Rig, package: str, found: Manifest) -> int:
-    candidate = _candidate(package, found)
+def _run(trial: Trial) -> int:
+    candidate = _candidate(trial.package, trial.found)
     failed = 0
-    for check in checks(import_module(f"sagong.conformance.{slot}")):
+    for check in trial.checks:
         began = time.monotonic()
-        try:
-            async with asyncio.timeout(_CHECK_SECONDS), rig.lab(candidate) as lab:
-                await check(lab)
-        except Exception as error:
+        problem = _problem(trial.rig, candidate, check)
+        if problem:
             failed += 1
-            print(f"FAILED {check_name(check)}: {_reason(error)}", flush=True)
+            print(f"FAILED {check_name(check)}: {problem}", flush=True)
         else:
             print(f"ok {check_name(check)} ({time.monotonic() - began:.2f} s)", flush=True)
+    slot = trial.slot
     print(f"{slot}: {failed} checks failed" if failed else f"{slot}: conforms", flush=True)
     return 1 if failed else 0
+
+
+def _problem(rig: Rig, candidate: Candidate, check: Check) -> str:
+    """What a check says against the candidate; "" if nothing."""
+    if rig.enter is None:
+        return uvloop.run(_one(rig, candidate, check))
+    return _on_a_machine_of_its_own(rig, candidate, check)
+
+
+async def _one(rig: Rig, candidate: Candidate, check: Check) -> str:
+    try:
+        async with asyncio.timeout(_CHECK_SECONDS), rig.lab(candidate) as lab:
+            await check(lab)
+    except Exception as error:
+        return _reason(error)
+    return ""
+
+
+def _on_a_machine_of_its_own(rig: Rig, candidate: Candidate, check: Check) -> str:
+    """A child's answer; one that hangs, and can't be timed out from within, is killed."""
+    reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    pid = os.fork()
+    if pid == 0:
+        _enter(rig, candidate, check, writer)
+    os.close(writer)
+    pidfd = os.pidfd_open(pid)
+    try:
+        if not process.wait_ended(pidfd, _CHECK_SECONDS + _SLACK_SECONDS):
+            os.kill(pid, signal.SIGKILL)
+            return f"it hangs: not done after {_CHECK_SECONDS:.0f} s"
+        _, status = os.waitpid(pid, 0)
+        # Its end is not waited for: what the candidate has started may have the pipe, too.
+        with open(reader, "rb", closefd=False) as pipe:
+            said = (pipe.read() or b"").decode()
+        return said if status == 0 else f"its process ended with {status}; {said}"
+    finally:
+        os.close(pidfd)
+        os.close(reader)
+
+
+def _enter(rig: Rig, candidate: Candidate, check: Check, writer: int) -> None:
+    code = 70
+    try:
+        if rig.enter is not None:
+            rig.enter()
+        os.write(writer, uvloop.run(_one(rig, candidate, check)).encode()[:_SAID])
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def _reason(error: Exception) -> str:
@@ -172,7 +263,8 @@ def _candidate(package: str, found: Manifest) -> Candidate:
     module, _, name = found.plugin.class_.partition(":")
     plugin = getattr(import_module(module), name)
     rig = import_module(f"{package}.rig") if find_spec(f"{package}.rig") else None
-    return Candidate(plugin, restored=getattr(rig, "restored", None))
+    companion = found.companion.command if found.companion is not None else ()
+    return Candidate(plugin, restored=getattr(rig, "restored", None), companion=companion)
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ class Probe(Protocol):
     async def reach(
         self, source: Sandbox | None, address: str, port: int, protocol: str = "tcp"
     ) -> str:
-        """The id that answers, "" if nobody does within a second."""
+        """The id that answers, "" if nobody does within some seconds."""
         ...
 
     async def resolve(self, sandbox: Sandbox, name: str) -> tuple[str, ...]:

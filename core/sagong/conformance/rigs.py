@@ -16,14 +16,15 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
 from sagong.call import Call, serving
+from sagong.conformance import network_rig, runtime_rig
 from sagong.conformance.auth import AuthLab
+from sagong.conformance.candidate import Candidate
 from sagong.conformance.content import ContentLab
 from sagong.conformance.image import ImageLab
 from sagong.conformance.metrics import MetricsLab
@@ -38,7 +39,6 @@ from sagong.contracts.metrics import Metrics, Target
 from sagong.contracts.objects import Objects
 from sagong.contracts.replication import Replication
 from sagong.contracts.scheduler import Scheduler
-from sagong.contracts.state import State
 from sagong.contracts.volume import Volumes
 from sagong.linux import mounts, syscalls
 from sagong.linux.cgroup import Cgroup, layout_of_machine
@@ -62,7 +62,6 @@ __all__ = [
 ]
 
 S = TypeVar("S")
-Restored = Callable[[bytes], AbstractAsyncContextManager[State]]
 _SPINNER = (
     "import sys, time\n"
     "for line in sys.stdin:\n"
@@ -70,15 +69,6 @@ _SPINNER = (
     "    while time.monotonic() < end: pass\n"
     "    print('done', flush=True)\n"
 )
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A plugin's class, its configuration, and what its package's module `rig` knows of it."""
-
-    plugin: Any
-    config: Mapping[str, Any] = field(default_factory=dict)
-    restored: Restored | None = None
 
 
 @contextlib.asynccontextmanager
@@ -272,11 +262,14 @@ class Rig(NamedTuple):
     """How a slot's candidate is put to its suite, and whether its sandbox allows that.
 
     A suite that makes mounts or control groups of its own to look at needs more than the candidate
-    is granted, so it runs outside.
+    is granted, so it runs outside. With `enter` each check has a process of its own, and that is
+    what the process does first. `missing` says what this machine lacks for it, "" if nothing.
     """
 
     lab: Callable[[Candidate], AbstractAsyncContextManager[Any]]
     sandboxed: bool
+    enter: Callable[[], None] | None = None
+    missing: Callable[[], str] = str
 
 
 RIGS: dict[str, Rig] = {
@@ -284,7 +277,19 @@ RIGS: dict[str, Rig] = {
     "content": Rig(content_rig, sandboxed=True),
     "image": Rig(_image_rig, sandboxed=False),
     "metrics": Rig(_metrics_rig, sandboxed=False),
+    "network": Rig(
+        network_rig.network_rig,
+        sandboxed=False,
+        enter=network_rig.enter,
+        missing=network_rig.missing,
+    ),
     "replication": Rig(replication_rig, sandboxed=True),
+    "runtime": Rig(
+        runtime_rig.runtime_rig,
+        sandboxed=False,
+        enter=runtime_rig.enter,
+        missing=runtime_rig.missing,
+    ),
     "scheduler": Rig(scheduler_rig, sandboxed=True),
     "state": Rig(state_rig, sandboxed=True),
     "volume": Rig(volume_rig, sandboxed=False),

@@ -169,6 +169,7 @@ class RuntimeLab:
 
     `scratch` is a directory that checks fill; `emitted` gives the events so far; `restart` throws
     the candidate away without warning and gives its successor (None: checks that need it pass).
+    Containers are below the control group `cgroup`, if the lab has one of its own.
     """
 
     runtime: Runtime
@@ -176,6 +177,7 @@ class RuntimeLab:
     scratch: Path
     emitted: Callable[[], list[Message]]
     restart: Callable[[], Awaitable[Runtime]] | None = None
+    cgroup: str = ""
     made: list[str] = field(default_factory=list)
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
@@ -206,6 +208,7 @@ class RuntimeLab:
             process = self.process(process)
         mounts = changes.pop("mounts", None) or standard_mounts(self.root())
         settings = {"id": self.new_id(), "log": LogSpec(driver="none"), **changes}
+        settings.setdefault("cgroup_parent", self.cgroup)
         return RunSpec(mounts=mounts, process=process, **settings)
 
     async def output(self, spec: RunSpec) -> Output:

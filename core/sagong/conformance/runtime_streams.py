@@ -78,7 +78,9 @@ async def check_terminal_is_one(lab: RuntimeLab) -> None:
 
 async def check_terminal_controls_the_program(lab: RuntimeLab) -> None:
     """^C in the terminal interrupts, as from a keyboard."""
-    process = lab.process("trap 'echo caught; exit 7' INT; echo ready; cat", tty=True, stdin=True)
+    # No `cat`: the signal may reach the shell's child between its fork and its exec, and be lost.
+    script = "trap 'echo caught; exit 7' INT; echo ready; while :; do sleep 0.05; done"
+    process = lab.process(script, tty=True, stdin=True)
     stream = await lab.attached(lab.spec(process), stdin=True)
     await stream.until(b"ready")
     await stream.write(b"\x03")
