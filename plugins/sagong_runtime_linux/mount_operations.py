@@ -12,7 +12,7 @@ import stat
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sagong.linux import mounts, syscalls
+from sagong.linux import mounts, overlay, syscalls
 from sagong.shim.failure import StartError
 from sagong_runtime_linux.operations import Stage
 
@@ -30,8 +30,6 @@ __all__ = [
     "SetPropagation",
 ]
 
-# mount(2) copies one page of options; longer ones are shortened by way of descriptors.
-_OPTIONS_PAGE = 4000
 _NO_SYMLINKS = ("proc", "sysfs")
 
 
@@ -134,29 +132,10 @@ class MountRoot(NamedTuple):
             if attributes:
                 syscalls.mount_setattr(stage.root, set_=attributes)
             return
-        data = self.data
-        opened: list[int] = []
-        if len(data) > _OPTIONS_PAGE and self.kind == "overlay":
-            data, opened = _shortened(data)
-        try:
-            syscalls.mount(self.source or self.kind, stage.root, self.kind, self.flags, data)
-        finally:
-            for descriptor in opened:
-                os.close(descriptor)
-
-
-def _shortened(data: str) -> tuple[str, list[int]]:
-    """Overlay options with descriptors for long lower directories, and what to close after."""
-    opened: list[int] = []
-    parts = []
-    for option in data.split(","):
-        key, _, value = option.partition("=")
-        if key == "lowerdir":
-            layers = value.split(":")
-            opened += [os.open(path, os.O_PATH | os.O_CLOEXEC) for path in layers]
-            option = "lowerdir=" + ":".join(f"/proc/self/fd/{number}" for number in opened)
-        parts.append(option)
-    return ",".join(parts), opened
+        if self.kind == "overlay":
+            overlay.mount_overlay(self.source, stage.root, self.flags, self.data)
+            return
+        syscalls.mount(self.source or self.kind, stage.root, self.kind, self.flags, self.data)
 
 
 class PivotRoot(NamedTuple):

@@ -24,6 +24,8 @@ class RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 class OperationPlans:
     """Plans of operations, which the launcher's engine applies in the forked child."""
 
+    maker = "operations"
+
     def __init__(self, cgroup_parent: str) -> None:
         self._parent = cgroup_parent
 

@@ -11,14 +11,15 @@ from typing import Any
 
 from sagong.linux import process
 from sagong.shim import lean
+from sagong.shim.container import Container
 from sagong.shim.failure import StartError
 from sagong.shim.forking import fork_into
 from sagong.shim.jobs import Job
 from sagong.shim.loop import READ, Timer
 from sagong.shim.starting import Order
+from sagong.shim.user_namespace import make_user_namespace
 from sagong_runtime_linux.child import run_child
 from sagong_runtime_linux.operations import Stage
-from sagong_runtime_linux.user_namespace import make_user_namespace
 
 __all__ = ["LinuxEngine", "Start"]
 
@@ -30,11 +31,16 @@ _MESSAGE_SIZE = 64 << 10
 class LinuxEngine:
     """Starts processes by plans of operations; cgroups suffice for all else."""
 
+    maker = "operations"
     jobs: Mapping[str, Job] = {}
 
     def attempt(self, order: Order) -> Start:
         """One attempt."""
         return Start(order)
+
+    def clean(self, container: Container) -> None:
+        """A cgroup is all that is left."""
+        container.remove_cgroup()
 
 
 class Start:
@@ -129,7 +135,7 @@ class Start:
             error = message["error"]
             self._error = StartError(error["code"], error["message"])
 
-    def reaped(self, status: int) -> None:
+    def reaped(self, pid: int, status: int) -> None:
         """The child has ended, perhaps before we heard all it said."""
         if self._channel is not None:
             self._channel.setblocking(True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-from sagong.linux import mounts, syscalls
+from sagong.linux import overlay, syscalls
 from sagong.shim import lean
 from sagong.shim.failure import StartError
 from sagong_runtime_linux.operations import Stage
@@ -17,23 +17,6 @@ from sagong_runtime_linux.operations import Stage
 __all__ = ["BecomeMappedRoot", "ForkIntoPids", "OpenMappedRoot", "PlaceRoot"]
 
 _ROOT = "root"
-
-
-def _mapped_tree(stage: Stage, path: str, *, recursive: bool = False) -> int:
-    """A clone of a mount on which the host's ids show as the container's."""
-    tree = syscalls.open_tree(path, clone=True, recursive=recursive)
-    try:
-        syscalls.mount_setattr(
-            "",
-            set_=mounts.MOUNT_ATTR_IDMAP,
-            user_namespace=stage.namespaces["user"],
-            recursive=recursive,
-            directory=tree,
-        )
-    except OSError:
-        os.close(tree)
-        raise
-    return tree
 
 
 class OpenMappedRoot(NamedTuple):
@@ -53,31 +36,15 @@ class OpenMappedRoot(NamedTuple):
 
     def apply(self, stage: Stage) -> None:
         """Layers are mapped (Linux 5.19), since overlay itself can't be."""
+        user = stage.namespaces["user"]
         if self.kind == "bind":
-            stage.trees[_ROOT] = _mapped_tree(stage, self.source, recursive=True)
+            stage.trees[_ROOT] = overlay.mapped_tree(self.source, user, recursive=True)
         elif self.kind == "overlay":
-            options = _options(self.data)
-            for number, path in enumerate(options["lowerdir"].split(":")):
-                stage.trees[f"l{number}"] = _mapped_tree(stage, path)
-            if "upperdir" in options:
-                stage.trees["u"] = _mapped_tree(stage, _common_parent(options))
+            try:
+                stage.trees.update(overlay.mapped_layers(self.data, user))
+            except ValueError as error:
+                raise StartError("failed_precondition", str(error)) from None
         os.chdir(stage.root)
-
-
-def _options(data: str) -> dict[str, str]:
-    return dict(option.partition("=")[::2] for option in data.split(","))
-
-
-def _common_parent(options: dict[str, str]) -> str:
-    """Where upper and work lie: they must share one mount."""
-    upper, work = (options.get(name, "").rstrip("/") for name in ("upperdir", "workdir"))
-    parent = os.path.dirname(upper)
-    if os.path.dirname(work) != parent:
-        raise StartError(
-            "failed_precondition",
-            f"a user namespace needs upperdir and workdir in one directory, not {upper} and {work}",
-        )
-    return parent
 
 
 class PlaceRoot(NamedTuple):
@@ -101,9 +68,11 @@ class PlaceRoot(NamedTuple):
         if self.kind == "bind":
             self._enter(stage.trees.pop(_ROOT))
         else:
-            self._enter(_new_tmpfs())
+            self._enter(overlay.new_tmpfs())
             os.mkdir("root")
-            data = self._attach_layers(stage) if self.kind == "overlay" else self.data
+            data = self.data
+            if self.kind == "overlay":
+                data = overlay.attach_layers(stage.trees, self.data)
             syscalls.mount(self.source or self.kind, "root", self.kind, self.flags, data)
             os.chdir("root")
         stage.root = "."
@@ -114,32 +83,6 @@ class PlaceRoot(NamedTuple):
             os.fchdir(tree)
         finally:
             os.close(tree)
-
-    def _attach_layers(self, stage: Stage) -> str:
-        options = _options(self.data)
-        lowers = [f"l{number}" for number in range(len(options["lowerdir"].split(":")))]
-        options["lowerdir"] = ":".join(lowers)
-        for name in [*lowers, *(["u"] if "u" in stage.trees else [])]:
-            os.mkdir(name)
-            tree = stage.trees.pop(name)
-            syscalls.move_mount(tree, name)
-            os.close(tree)
-        for key in ("upperdir", "workdir"):
-            if key in options:
-                options[key] = "u/" + os.path.basename(options[key].rstrip("/"))
-        # trusted.* attributes are the host's alone.
-        options.setdefault("userxattr", "")
-        return ",".join(f"{key}={value}" if value else key for key, value in options.items())
-
-
-def _new_tmpfs() -> int:
-    context = syscalls.fsopen("tmpfs")
-    try:
-        syscalls.fsconfig_string(context, "mode", "755")
-        syscalls.fsconfig_create(context)
-        return syscalls.fsmount(context)
-    finally:
-        os.close(context)
 
 
 class BecomeMappedRoot(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 import signal
 import subprocess
@@ -14,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from sagong.conformance.runtime import RuntimeLab
+from sagong.conformance.runtime_lab import wait_until
 from sagong.conformance.runtime_rig import make_rootfs
 from sagong.contract import Message
 from sagong.linux import process
 from sagong.linux.cgroup import CONTROLLERS, Cgroup, layout_of_machine
+from sagong.shim.runtime import MonitoredRuntime
 from sagong.testing import LocalHost
 from sagong_runtime_linux import RuntimeLinux
 
@@ -27,24 +30,37 @@ BUSYBOX = Path("/bin/busybox")
 SOURCES = ":".join(str(Path(__file__).parents[2] / part) for part in ("core", "plugins"))
 
 
+def package_of(make: Callable[[Any], MonitoredRuntime]) -> str:
+    """The plugin's package; broken runtimes are derived from a plugin's class."""
+    kinds = inspect.getmro(make) if inspect.isclass(make) else (RuntimeLinux,)
+    modules = (kind.__module__ for kind in kinds)
+    return next(name for name in modules if name.startswith("sagong_")).partition(".")[0]
+
+
 class Rig:
     """Directories, a launcher, and generations of the plugin over them."""
 
-    def __init__(self, base: Path, make: Callable[[Any], RuntimeLinux] = RuntimeLinux) -> None:
+    def __init__(self, base: Path, make: Callable[[Any], MonitoredRuntime] = RuntimeLinux) -> None:
         self.base = base
         self.run = base / "run"
         self.run.mkdir()
         self.rootfs = make_rootfs(base / "rootfs")
         self.parent = f"/sagong-test-{uuid.uuid4().hex[:8]}"
         self.events: list[Message] = []
+        self.settings: dict[str, Any] = {}
         self.host: LocalHost | None = None
-        self.runtime: RuntimeLinux | None = None
+        self.runtime: MonitoredRuntime | None = None
         self.launcher: subprocess.Popen[bytes] | None = None
         self._make = make
+        # Broken ones are of the test's own module.
+        kinds = inspect.getmro(make) if inspect.isclass(make) else (RuntimeLinux,)
+        self._package = next(
+            k for k in kinds if k.__module__.startswith("sagong_")
+        ).__module__.partition(".")[0]
 
     def start_launcher(self) -> None:
         """As the kernel does it."""
-        command = [sys.executable, "-m", "sagong_runtime_linux.launcher", "--run", str(self.run)]
+        command = [sys.executable, "-m", f"{self._package}.launcher", "--run", str(self.run)]
         self.launcher = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": SOURCES})
 
     def kill_launcher(self) -> None:
@@ -53,9 +69,9 @@ class Rig:
         self.launcher.kill()
         self.launcher.wait()
 
-    async def start_plugin(self) -> RuntimeLinux:
+    async def start_plugin(self) -> MonitoredRuntime:
         """A generation of the plugin."""
-        config = {"cgroup_parent": self.parent}
+        config = {"cgroup_parent": self.parent, **self.settings}
         host = LocalHost("runtime", data=self.base, run=self.run, config=config)
         host.events = self.events
         self.host = host
@@ -70,7 +86,7 @@ class Rig:
             await self.host.close()
         self.runtime = self.host = None
 
-    async def restart_plugin(self) -> RuntimeLinux:
+    async def restart_plugin(self) -> MonitoredRuntime:
         """Away with it, and a successor."""
         await self.drop_plugin()
         return await self.start_plugin()
@@ -99,6 +115,16 @@ class Rig:
                     found.append(int(entry.name))
         return sorted(found)
 
+    async def kill_monitors(self) -> None:
+        """-9 to all of them; returns when successors serve."""
+        before = self.monitors()
+        for pid in before:
+            os.kill(pid, signal.SIGKILL)
+        await wait_until(
+            lambda: len(self.monitors()) == len(before) and not set(self.monitors()) & set(before),
+            "successors of killed monitors",
+        )
+
     def sweep(self) -> None:
         """Whatever a failed test left: processes, cgroups."""
         group = Cgroup(layout_of_machine(), self.parent, CONTROLLERS)
@@ -124,7 +150,7 @@ def directories() -> Iterator[Path]:
 
 @contextlib.asynccontextmanager
 async def rig(
-    make: Callable[[Any], RuntimeLinux] = RuntimeLinux, *, owner: int = 0
+    make: Callable[[Any], MonitoredRuntime] = RuntimeLinux, *, owner: int = 0
 ) -> AsyncIterator[Rig]:
     """A launcher and a plugin, both gone after."""
     with directories() as base:

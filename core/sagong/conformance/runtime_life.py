@@ -272,7 +272,8 @@ REFUSALS: tuple[tuple[tuple[str, ...], type[SagongError], str], ...] = (
     (("nonsense", "x"), NotFound, 'exec: "nonsense": executable file not found in $PATH'),
     (("/no/such", "x"), NotFound, "no such file or directory"),
     (("/etc/passwd", "x"), FailedPrecondition, "permission denied"),
-    (("/etc", "x"), FailedPrecondition, "is a directory"),
+    # Some runtimes call it "is a directory", some "permission denied".
+    (("/etc", "x"), FailedPrecondition, 'exec: "/etc": '),
 )
 
 

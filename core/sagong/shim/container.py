@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Container"]
 
+# What a successor needs of the request; `engine` is the engine's own.
+_KEPT = ("id", "run", "cgroup", "session", "private_pid", "engine", "maker")
+
 
 class Container:
     """One run of a container."""
@@ -77,7 +80,7 @@ class Container:
         since = timestamp(now)
         if self.session is not None:
             self.session.since = since
-        kept = {k: self.request[k] for k in ("id", "run", "cgroup", "session", "private_pid")}
+        kept = {k: self.request[k] for k in _KEPT if k in self.request}
         write_record(
             f"{self.directory}/state.json",
             {

@@ -15,7 +15,7 @@ from sagong.shim.cgroups import container_cgroup, resolved_limits
 from sagong.shim.failure import StartError
 from sagong.shim.process_facts import process_facts
 
-__all__ = ["Job", "perform"]
+__all__ = ["JOBS", "Job", "perform"]
 
 Job = Callable[[CgroupLayout, dict[str, Any]], dict[str, Any]]
 

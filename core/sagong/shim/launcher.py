@@ -160,7 +160,8 @@ class Launcher:
             channel.detach()
             self._leave_launcher(keep=channel)
             channel.socket.setblocking(True)
-            channel.socket.sendall(jobs.perform(self._layout, number, request, self._engine.jobs))
+            own = self._engine.jobs if request.get("maker") == self._engine.maker else {}
+            channel.socket.sendall(jobs.perform(self._layout, number, request, own))
         finally:
             os._exit(0)
 

@@ -67,7 +67,7 @@ class Monitor:
         self.key = key
         self.sessions: dict[int, Session] = {}
         self._starts: dict[int, Attempt] = {}
-        self._strays: dict[int, int] = {}
+        self._early: dict[int, int] = {}
         self._channels: list[Channel] = []
         self._tickets: dict[str, Ticket] = {}
         self._listener: socket.socket | None = None
@@ -174,13 +174,14 @@ class Monitor:
                 return
             start = self._starts.get(pid)
             if start is not None:
-                start.reaped(status)
+                start.reaped(pid, status)
+            if pid in self._starts or (self._starts and pid not in self.sessions):
+                # Of a start that is not over, or perhaps about to be told by one.
+                self._early[pid] = status
+                continue
             session = self.sessions.pop(pid, None)
             if session is not None:
                 session.exited(exit_code(status))
-            elif start is None and self._starts:
-                # Perhaps what one of them is about to tell of.
-                self._strays[pid] = status
 
     # -- containers ----------------------------------------------------------------------------
 
@@ -249,19 +250,21 @@ class Monitor:
         return attempt
 
     def _known(self, start: Attempt, session: Session, pid: int) -> None:
-        """This child is the session's; that it has ended already is told when it has begun."""
+        """This child is the session's; its end is told when its start is over."""
         self.sessions[pid] = session
         self._starts[pid] = start
-        status = self._strays.pop(pid, None)
-        if status is not None:
-            del self.sessions[pid]
-            self.loop.later(0.0, lambda: session.exited(exit_code(status)))
 
     def _forget_start(self, start: Attempt) -> None:
         for pid in [pid for pid, known in self._starts.items() if known is start]:
             del self._starts[pid]
+            if pid in self._early and pid in self.sessions:
+                self._end_later(self.sessions.pop(pid), self._early.pop(pid))
         if not self._starts:
-            self._strays.clear()
+            self._early.clear()
+
+    def _end_later(self, session: Session, status: int) -> None:
+        """It ended before its start was over; who asked for the start hears of that first."""
+        self.loop.later(0.0, lambda: session.exited(exit_code(status)))
 
     def watch(self, container: Container) -> None:
         """Tell the plugin of kills for memory."""
@@ -285,7 +288,7 @@ class Monitor:
         container.release()
         with contextlib.suppress(OSError):
             container.group.kill(seconds=2.0)
-        container.remove_cgroup()
+        self._engine.clean(container)
         if container.session is not None:
             container.session.discard()
 
@@ -308,7 +311,7 @@ class Monitor:
         self.loop.later(0.0, self.leave_if_idle)
 
     def _clean(self, container: Container) -> None:
-        container.remove_cgroup()
+        self._engine.clean(container)
         container.cleaned = True
         container.release()
         self.tell({"event": "cleaned", "id": container.id})

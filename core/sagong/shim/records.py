@@ -16,6 +16,9 @@ from sagong.shim.directory import RunDirectory, read_record
 
 __all__ = ["ExecRecord", "Record", "Records"]
 
+# Whose the containers are that were started before makers were written down.
+FIRST_MAKER = "operations"
+
 _SPEC = msgspec.json.Decoder(RunSpec)
 
 
@@ -30,8 +33,9 @@ class ExecRecord:
 class Record:
     """One run of a container."""
 
-    def __init__(self, spec: RunSpec, key: str, cgroup: str) -> None:
+    def __init__(self, spec: RunSpec, key: str, cgroup: str, maker: str) -> None:
         self.spec = spec
+        self.maker = maker
         self.key = key
         self.cgroup = cgroup
         self.pid = 0
@@ -155,7 +159,7 @@ class Records:
 
     def load(self, spec: RunSpec, state: dict[str, Any]) -> Record:
         """A run as its files tell it."""
-        record = Record(spec, state["key"], state["cgroup"])
+        record = Record(spec, state["key"], state["cgroup"], state.get("maker", FIRST_MAKER))
         record.pid, record.started = state["pid"], state["started"]
         record.started_at = state["started_at"]
         record.starting = False

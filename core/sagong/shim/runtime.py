@@ -53,7 +53,13 @@ _LAST_SIGNAL = 64
 
 
 class Plans(Protocol):
-    """From what is asked to the messages that the runtime's engine understands; pure."""
+    """From what is asked to the messages that the runtime's engine understands; pure.
+
+    `maker` names plans and engine that belong together. Containers of another maker, found after a
+    swap, are looked after, but nothing more can be started in them.
+    """
+
+    maker: str
 
     def run(self, spec: RunSpec, facts: HostFacts) -> dict[str, Any]:
         """The message that makes a monitor start this container."""
@@ -123,6 +129,7 @@ class MonitoredRuntime:
         return await self._links.job(
             name,
             **self._plans.job(record.spec),
+            maker=record.maker,
             id=record.spec.id,
             cgroup=record.cgroup,
             pid=record.pid,
@@ -155,10 +162,10 @@ class MonitoredRuntime:
 
     async def _start(self, spec: RunSpec, former: Record | None) -> Container:
         resolved = self._resolve(spec)
-        request = self._plans.run(resolved, self._facts)
+        request = {**self._plans.run(resolved, self._facts), "maker": self._plans.maker}
         if former is not None:
             await self._forget(former)
-        record = Record(spec, spec.group or spec.id, cgroup_path(spec, self._cgroup_parent))
+        record = self._new_record(spec)
         self._files.create(spec)
         self._records[spec.id] = record
         try:
@@ -170,6 +177,10 @@ class MonitoredRuntime:
         record.started = answer["started"]
         record.starting = False
         return record.container()
+
+    def _new_record(self, spec: RunSpec) -> Record:
+        cgroup = cgroup_path(spec, self._cgroup_parent)
+        return Record(spec, spec.group or spec.id, cgroup, self._plans.maker)
 
     async def _ask_start(self, record: Record, request: dict[str, Any]) -> dict[str, Any]:
         """A group's monitor may end or die just now: its successor starts the container."""
@@ -231,6 +242,11 @@ class MonitoredRuntime:
         return status
 
     async def _exec(self, record: Record, request: ExecRequest) -> ExecStatus:
+        if record.maker != self._plans.maker:
+            raise FailedPrecondition(
+                f"container {record.spec.id[:12]} was started by another runtime ({record.maker}): "
+                "restart it to execute something in it, or swap back"
+            )
         message = self._plans.exec(record.spec, request, self._facts, cgroup=record.cgroup)
         new = record.execs[request.exec_id] = ExecRecord()
 
@@ -488,8 +504,7 @@ class MonitoredRuntime:
     async def _sweep_failed(self, container_id: str, spec: RunSpec | None) -> None:
         """A start that a crash interrupted."""
         if spec is not None:
-            cgroup = cgroup_path(spec, self._cgroup_parent)
-            await self._job(Record(spec, spec.group or spec.id, cgroup), "sweep")
+            await self._job(self._new_record(spec), "sweep")
         self._files.remove(container_id)
 
     async def _adopt_key(self, key: str, ids: builtins.list[str]) -> None:

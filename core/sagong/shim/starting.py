@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from sagong.linux.cgroup import CgroupLayout
+from sagong.shim.container import Container
 from sagong.shim.directory import RunDirectory
 from sagong.shim.failure import StartError
 from sagong.shim.group import Group
@@ -51,13 +52,15 @@ class Attempt(Protocol):
         """Fork; OSError, ValueError or StartError when not even that is possible."""
         ...
 
-    def reaped(self, status: int) -> None:
+    def reaped(self, pid: int, status: int) -> None:
         """A child told by `forked` or `started` has ended, perhaps before we heard all it said."""
         ...
 
 
 class Engine(Protocol):
-    """Starts processes. `jobs` it does in its own way, by their names."""
+    """Starts processes as `maker`. `jobs` it does in its own way, by their names."""
+
+    maker: str
 
     @property
     def jobs(self) -> Mapping[str, Job]:
@@ -66,4 +69,8 @@ class Engine(Protocol):
 
     def attempt(self, order: Order) -> Attempt:
         """An attempt that has not begun."""
+        ...
+
+    def clean(self, container: Container) -> None:
+        """Leave nothing of a container that has ended or never began, its cgroup least of all."""
         ...

@@ -52,6 +52,7 @@ REVIEWED: dict[str, tuple[set[str], str, set[str]]] = {
     ),
     "replication_kube": (set(), "none", set()),
     "runtime_linux": (set(), "none", set()),
+    "runtime_oci": (set(), "none", set()),
     "scheduler_binpack": (set(), "none", set()),
     "scheduler_kube": (set(), "none", set()),
     "state_sqlite": (set(), "none", set()),

@@ -35,17 +35,6 @@ pytestmark = [
 ]
 
 
-async def kill_monitors(made: Rig) -> None:
-    """-9 to all of them; returns when successors serve."""
-    before = made.monitors()
-    for pid in before:
-        os.kill(pid, signal.SIGKILL)
-    await wait_until(
-        lambda: len(made.monitors()) == len(before) and not set(made.monitors()) & set(before),
-        "successors of killed monitors",
-    )
-
-
 async def say(lab: RuntimeLab, container_id: str, word: str, answer: str) -> None:
     """Write a line to a container that answers; who attaches while a monitor dies asks again."""
     for _ in range(50):
@@ -70,7 +59,7 @@ async def test_killed_monitor_stops_no_container() -> None:
         spec = lab.spec(script, log=LogSpec(path=str(log)))
         container = await lab.runtime.run(spec)
         await wait_until(lambda: log.exists() and b"line 5" in log.read_bytes(), "output")
-        await kill_monitors(made)
+        await made.kill_monitors()
         size = log.stat().st_size
         await wait_until(lambda: log.stat().st_size > size + 200, "output after the successor")
         found = await lab.runtime.inspect(ContainerRef(id=spec.id))
@@ -94,7 +83,7 @@ async def test_killed_monitor_hangs_up_no_terminal() -> None:
         for spec in (terminal, plain):
             await lab.runtime.run(spec)
             await say(lab, spec.id, "one", "got-one")
-        await kill_monitors(made)
+        await made.kill_monitors()
         for spec in (terminal, plain):
             await say(lab, spec.id, "two", "got-two")
             assert (await lab.runtime.inspect(ContainerRef(id=spec.id))).state == "running"
@@ -112,7 +101,7 @@ async def test_lifelines_survive_a_new_launcher() -> None:
         made.kill_launcher()
         made.start_launcher()
         await wait_until(lambda: lab.runtime._links.deposits > 0, "deposits")  # type: ignore[attr-defined]
-        await kill_monitors(made)
+        await made.kill_monitors()
         await say(lab, spec.id, "two", "got-two")
         other = await lab.shell("exit 4")
         assert other.code == 4
@@ -161,7 +150,7 @@ async def test_group_survives_its_monitor() -> None:
         first = await lab.running(**shared)
         second = await lab.running(**shared)
         assert len(made.monitors()) == 1
-        await kill_monitors(made)
+        await made.kill_monitors()
         script = "readlink /proc/self/ns/ipc; readlink /proc/self/ns/pid"
         found = await lab.shell(script, **shared)
         wanted = [os.readlink(f"/proc/{first.pid}/ns/{kind}") for kind in ("ipc", "pid")]
@@ -262,7 +251,7 @@ async def test_exec_survives_its_monitor() -> None:
         assert status.stream is not None
         stream = await Stream.open(status.stream)
         await stream.until(b"x")
-        await kill_monitors(made)
+        await made.kill_monitors()
         await stream.close()
         (Path(f"/proc/{container.pid}/root") / "stop").touch()
         for _ in range(500):

@@ -1,4 +1,4 @@
-"""User namespaces with their maps, made by a short fork of the monitor."""
+"""User namespaces with their maps, made by a short fork."""
 
 from __future__ import annotations
 

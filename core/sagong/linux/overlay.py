@@ -1,0 +1,125 @@
+"""Mounting overlay filesystems: with more layers than mount(2) takes, and with mapped ids."""
+
+from __future__ import annotations
+
+import os
+
+from sagong.linux import mounts, syscalls
+
+__all__ = [
+    "attach_layers",
+    "mapped_layers",
+    "mapped_tree",
+    "mount_overlay",
+    "new_tmpfs",
+]
+
+# mount(2) copies one page of options; longer ones are shortened by way of descriptors.
+_OPTIONS_PAGE = 4000
+
+
+def mount_overlay(source: str, target: str, flags: int, data: str) -> None:
+    """mount(2); long lists of lower directories go by descriptors."""
+    opened: list[int] = []
+    if len(data) > _OPTIONS_PAGE:
+        data, opened = _shortened(data)
+    try:
+        syscalls.mount(source or "overlay", target, "overlay", flags, data)
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+
+
+def _shortened(data: str) -> tuple[str, list[int]]:
+    """Overlay options with descriptors for long lower directories, and what to close after."""
+    opened: list[int] = []
+    parts = []
+    for option in data.split(","):
+        key, _, value = option.partition("=")
+        if key == "lowerdir":
+            layers = value.split(":")
+            opened += [os.open(path, os.O_PATH | os.O_CLOEXEC) for path in layers]
+            option = "lowerdir=" + ":".join(f"/proc/self/fd/{number}" for number in opened)
+        parts.append(option)
+    return ",".join(parts), opened
+
+
+def mapped_tree(path: str, user_namespace: int, *, recursive: bool = False) -> int:
+    """A clone of a mount on which the host's ids show as those of a user namespace (Linux 5.12)."""
+    tree = syscalls.open_tree(path, clone=True, recursive=recursive)
+    try:
+        syscalls.mount_setattr(
+            "",
+            set_=mounts.MOUNT_ATTR_IDMAP,
+            user_namespace=user_namespace,
+            recursive=recursive,
+            directory=tree,
+        )
+    except OSError:
+        os.close(tree)
+        raise
+    return tree
+
+
+def mapped_layers(data: str, user_namespace: int) -> dict[str, int]:
+    """Clones, with mapped ids, of what an overlay's options name: l0, l1… and u.
+
+    Layers are mapped (Linux 5.19), since overlay itself can't be. ValueError when upper and work lie
+    apart: they must share one mount.
+    """
+    options = _options(data)
+    trees: dict[str, int] = {}
+    try:
+        for number, path in enumerate(options["lowerdir"].split(":")):
+            trees[f"l{number}"] = mapped_tree(path, user_namespace)
+        if "upperdir" in options:
+            trees["u"] = mapped_tree(_common_parent(options), user_namespace)
+    except (OSError, ValueError):
+        for tree in trees.values():
+            os.close(tree)
+        raise
+    return trees
+
+
+def _options(data: str) -> dict[str, str]:
+    return dict(option.partition("=")[::2] for option in data.split(","))
+
+
+def _common_parent(options: dict[str, str]) -> str:
+    """Where upper and work lie."""
+    upper, work = (options.get(name, "").rstrip("/") for name in ("upperdir", "workdir"))
+    parent = os.path.dirname(upper)
+    if os.path.dirname(work) != parent:
+        raise ValueError(
+            f"a user namespace needs upperdir and workdir in one directory, not {upper} and {work}"
+        )
+    return parent
+
+
+def attach_layers(trees: dict[str, int], data: str) -> str:
+    """Attach what `mapped_layers` made below the working directory; the overlay's new options."""
+    options = _options(data)
+    lowers = [f"l{number}" for number in range(len(options["lowerdir"].split(":")))]
+    options["lowerdir"] = ":".join(lowers)
+    for name in [*lowers, *(["u"] if "u" in trees else [])]:
+        os.mkdir(name)
+        tree = trees.pop(name)
+        syscalls.move_mount(tree, name)
+        os.close(tree)
+    for key in ("upperdir", "workdir"):
+        if key in options:
+            options[key] = "u/" + os.path.basename(options[key].rstrip("/"))
+    # trusted.* attributes are the host's alone.
+    options.setdefault("userxattr", "")
+    return ",".join(f"{key}={value}" if value else key for key, value in options.items())
+
+
+def new_tmpfs() -> int:
+    """A small filesystem, not attached yet, for mount points."""
+    context = syscalls.fsopen("tmpfs")
+    try:
+        syscalls.fsconfig_string(context, "mode", "755")
+        syscalls.fsconfig_create(context)
+        return syscalls.fsmount(context)
+    finally:
+        os.close(context)
