@@ -197,7 +197,12 @@ async def _send(peer: socket.socket, source: int, offset: int, length: int) -> N
 async def _writable(peer: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     ready = loop.create_future()
-    loop.add_writer(peer.fileno(), lambda: ready.done() or ready.set_result(None))
+
+    def wake() -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    loop.add_writer(peer.fileno(), wake)
     try:
         await ready
     finally:

@@ -14,7 +14,17 @@ import msgspec
 
 from sagong.errors import InvalidArgument
 
-__all__ = ["Step", "apply_changes", "grown_config", "new_config"]
+__all__ = [
+    "Step",
+    "apply_changes",
+    "documented_config",
+    "grown_config",
+    "new_config",
+    "squashed_config",
+]
+
+
+_PLATFORM = ("os", "architecture", "variant")
 
 
 @dataclass(frozen=True)
@@ -80,6 +90,35 @@ def new_config(platform: tuple[str, str, str], step: Step) -> bytes:
     if variant:
         config["variant"] = variant
     return grown_config(msgspec.json.encode(config), step)
+
+
+def documented_config(
+    document: bytes, base: bytes, platform: tuple[str, str, str], diff_ids: Sequence[str]
+) -> dict[str, Any]:
+    """The config that a document describes: completed by the platform of `base` and the layers.
+
+    Without a base (b"") the platform is the given (os, architecture, variant).
+    """
+    config = _decoded(document, "the config document")
+    below = _decoded(base, "image config") if base else dict(zip(_PLATFORM, platform))
+    if not any(key in config for key in _PLATFORM):
+        config |= {key: below[key] for key in _PLATFORM if below.get(key)}
+    for key, value in zip(_PLATFORM[:2], platform):
+        config.setdefault(key, value)
+    config["rootfs"] = {"type": "layers", "diff_ids": list(diff_ids)}
+    return config
+
+
+def squashed_config(raw: bytes, above: int, comment: str, diff_ids: Sequence[str]) -> bytes:
+    """The config of an image whose history above the first `above` entries is one layer now."""
+    config = _decoded(raw, "image config")
+    config["created"] = _now()
+    history = [dict(entry) for entry in config.get("history") or ()]
+    for entry in history[above:]:
+        entry["empty_layer"] = True
+    config["history"] = [*history, {"created": config["created"], "comment": comment}]
+    config["rootfs"] = {"type": "layers", "diff_ids": list(diff_ids)}
+    return msgspec.json.encode(config)
 
 
 # Dockerfile lines, as `docker import --change` takes them.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import datetime
 import os
 from collections.abc import AsyncIterator, Sequence
 from fnmatch import fnmatchcase
@@ -16,6 +17,8 @@ from sagong.contracts.image import (
     ArchiveRequest,
     ChangeList,
     CommitRequest,
+    DeriveRequest,
+    DirectoryList,
     Image,
     ImageList,
     ImageQuery,
@@ -34,6 +37,7 @@ from sagong.contracts.image import (
     RemoveRequest,
     RootRef,
     SaveRequest,
+    SquashRequest,
     TagRequest,
 )
 from sagong.contracts.streams import Address
@@ -42,6 +46,7 @@ from sagong.host import Host
 from sagong.linux import capabilities, syscalls
 from sagong.model import oci, references
 from sagong_image_overlay.blobs import Blobs
+from sagong_image_overlay.commits import Commits
 from sagong_image_overlay.files import Files
 from sagong_image_overlay.index import Record
 from sagong_image_overlay.loading import Loading
@@ -69,6 +74,7 @@ class ImageOverlay:
         self._loading = Loading(self._store, self._streams)
         self._transfers = Transfers(self._store)
         self._files = Files(self._store, self._streams)
+        self._commits = Commits(self._store)
         self._saving = Saving(self._store, self._streams)
         self._removal = Removal(self._store)
         self._chores = asyncio.Event()
@@ -130,7 +136,9 @@ class ImageOverlay:
     async def list(self, query: ImageQuery) -> ImageList:
         """Images that match, newest first."""
         index = self._store.index
-        images = [self._store.describe(r) for r in index.images.values() if self._matches(r, query)]
+        records = index.children(query.parent) if query.parent else index.images.values()
+        images = [self._store.describe(r) for r in records if self._matches(r, query)]
+        images = [image for image in images if _has_facts(image, query)]
         images.sort(key=lambda image: (image.created, image.id), reverse=True)
         return ImageList(images=tuple(images))
 
@@ -139,7 +147,7 @@ class ImageOverlay:
         names, digests = index.names_of(record.id), index.digests_of(record.id)
         untagged = not names
         intermediate = untagged and bool(index.children(record.id))
-        if intermediate and not query.all:
+        if intermediate and not query.all and not query.parent:
             return False
         if query.dangling is not None and query.dangling != (untagged and not intermediate):
             return False
@@ -212,7 +220,18 @@ class ImageOverlay:
     async def commit(self, request: CommitRequest) -> Image:
         """Make an image of a container."""
         try:
-            return await self._files.commit(request)
+            return await self._commits.commit(request)
+        finally:
+            self._chores.set()
+
+    async def derive(self, request: DeriveRequest) -> Image:
+        """Make an image with another config."""
+        return await self._commits.derive(request)
+
+    async def squash(self, request: SquashRequest) -> Image:
+        """Make an image with several layers as one."""
+        try:
+            return await self._commits.squash(request)
         finally:
             self._chores.set()
 
@@ -223,6 +242,10 @@ class ImageOverlay:
     async def stat(self, request: ArchiveRequest) -> PathStat:
         """Facts of a path."""
         return await self._files.stat(request)
+
+    async def directory(self, request: ArchiveRequest) -> DirectoryList:
+        """What a directory holds."""
+        return await self._files.directory(request)
 
     async def read_archive(self, request: ArchiveRequest) -> Address:
         """A stream of a path's archive."""
@@ -243,6 +266,8 @@ class ImageOverlay:
 
     async def _lend(self, request: PrepareRequest) -> Lease:
         store = self._store
+        if not request.image:
+            return await self._lend_empty(request)
         found = store.index.find(request.image)
         with store.keeping(*found.layers, found.points), store.content.pinned(*found.content):
             record = await store.ensure(found)
@@ -251,16 +276,33 @@ class ImageOverlay:
             lease = Lease(
                 id=request.id,
                 image=image,
-                layers=(*record.layers, record.points),
+                layers=record.layers if request.bare else (*record.layers, record.points),
                 content=tuple(sorted(record.content)),
                 readonly=request.readonly,
+                bare=request.bare,
             )
-            # A twin of this call may have been faster while layers were unpacked.
-            known = store.roots.table.get(request.id)
-            if known is not None:
-                return known
-            store.roots.lend(lease)
+            return self._lent(lease)
+
+    def _lent(self, lease: Lease) -> Lease:
+        # A twin of this call may have been faster while layers were unpacked.
+        known = self._store.roots.table.get(lease.id)
+        if known is not None:
+            return known
+        self._store.roots.lend(lease)
         return lease
+
+    async def _lend_empty(self, request: PrepareRequest) -> Lease:
+        """The root of an image of no layers, Dockerfile's scratch."""
+        with self._store.keeping_chain(()):
+            _, points = await self._store.assemble((), ())
+            lease = Lease(
+                id=request.id,
+                image=Image(id="", architecture=oci.parse_platform("", machine()).architecture),
+                layers=() if request.bare else (points,),
+                readonly=request.readonly,
+                bare=request.bare,
+            )
+            return self._lent(lease)
 
     async def _prepared(self, lease: Lease) -> Prepared:
         stack = self._store.roots.stack(lease)
@@ -276,7 +318,7 @@ class ImageOverlay:
 
     async def _identity(self, lease: Lease, stack: Sequence[str]) -> tuple[bytes, bytes]:
         """passwd and group: those of the image, unless the container may have its own."""
-        if not _may_differ(stack[0]):
+        if not lease.bare and not _may_differ(stack[0]):
             points = self._store.layers.table[lease.layers[-1]]
             return points.passwd, points.group
         arguments = {"layers": [*stack], "writable": True, "jail": str(self._store.spot.jail)}
@@ -310,6 +352,27 @@ def _may_differ(upper: str) -> bool:
         return False
     except OSError:
         return True
+
+
+def _has_facts(image: Image, query: ImageQuery) -> bool:
+    """The conditions on labels and on the time of creation."""
+    labels = dict(image.config.labels)
+
+    def has(text: str) -> bool:
+        key, equals, value = text.partition("=")
+        return key in labels and (not equals or labels[key] == value)
+
+    if not all(map(has, query.labels)) or any(map(has, query.without_labels)):
+        return False
+    return not query.until or _seconds(image.created) < query.until
+
+
+def _seconds(moment: str) -> float:
+    """Of an RFC 3339 time; 0 if it is none."""
+    try:
+        return datetime.datetime.fromisoformat(moment[:19] + "+00:00").timestamp()
+    except ValueError:
+        return 0.0
 
 
 def _is_named(reference: references.Reference, pattern: str) -> bool:

@@ -24,7 +24,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An image: its documents, its blobs and its unpacked layers from the lowest to the highest.
 
     `layers` are keys of `layers.Layers`; `points` is the layer of mount points; `packed` is the
-    manifest that was sent to registries when `manifest` has layers that are not compressed.
+    manifest that was sent to registries when `manifest` has layers that are not compressed. `made` is
+    the id of the commit that made the image and took its container's layer.
     """
 
     id: str
@@ -38,6 +39,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tagged_at: float = 0.0
     packed: str = ""
     packed_blobs: tuple[str, ...] = ()
+    made: str = ""
 
     @property
     def content(self) -> set[str]:
@@ -177,6 +179,18 @@ class Index:
     def children(self, identity: str) -> list[Record]:
         """Images that were built on this one."""
         return [record for record in self.images.values() if record.parent == identity]
+
+    def made_by(self, commit: str) -> Record | None:
+        """The image that a commit made of a container whose layer it took."""
+        found = (record for record in self.images.values() if record.made == commit)
+        return next(found, None)
+
+    def is_below(self, identity: str, other: str) -> bool:
+        """Whether an image is among the parents of another one, or that one itself."""
+        while other and other != identity:
+            record = self.images.get(other)
+            other = record.parent if record else ""
+        return bool(other)
 
 
 def _shown(text: str) -> str:

@@ -299,7 +299,7 @@ class Layers:
         return not done["depends"]
 
     async def points(self, chain: str, below: Sequence[str]) -> str:
-        """The key of the layer with the mount points that an image lacks; "" if it lacks none."""
+        """The key of the layer with the mount points that an image of these directories lacks."""
         key = f"points:{chain}"
         layer = await self._once(key, lambda: self._make_points(key, below))
         return layer.key
@@ -308,7 +308,7 @@ class Layers:
         name, directory = self._new()
         try:
             arguments = {
-                "layers": [str(directory), *self.directories(below)],
+                "layers": [str(directory), *below],
                 "paths": POINTS,
                 "jail": str(self._spot.jail),
             }
@@ -317,6 +317,21 @@ class Layers:
             self.discard(directory)
             raise
         return self._keep(key, name, done)
+
+    def adopt(self, key: str, source: Path, done: dict[str, Any]) -> None:
+        """Make a writable layer the unpacked one, as it is; nothing if there is one already."""
+        if key in self.table or key in self._making:
+            return
+        name = _short(self._next)
+        self._next += 1
+        status = os.stat(source)
+        own = (os.geteuid(), os.getegid())
+        if own != (status.st_uid, status.st_gid) and os.geteuid() != 0:
+            os.chown(source, *own)  # moving it writes its "..", which takes its owner's rights
+        os.rename(source, self._spot.lower / name)
+        if own != (status.st_uid, status.st_gid) and os.geteuid() != 0:
+            os.chown(self._spot.lower / name, status.st_uid, status.st_gid)
+        self._keep(key, name, done)
 
     def drop(self, key: str) -> int:
         """Forget a layer and delete it in the background; its size."""

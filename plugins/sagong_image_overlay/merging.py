@@ -37,12 +37,12 @@ def _copy_attributes(source: int, target: int) -> None:
     os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
-def make_directories(tree: Tree, path: bytes) -> Directory:
-    """The directory at a path without links, made or copied up to the writable layer."""
+def make_directories(tree: Tree, path: bytes, owner: tuple[int, int] = (0, 0)) -> Directory:
+    """The directory at a path without links, made (for an owner) or copied up to the writable layer."""
     here = tree.root()
     try:
         for name in (part for part in path.split(b"/") if part):
-            there = _made(tree, here, name)
+            there = _made(tree, here, name, owner)
             here.close()
             here = there
         return here
@@ -51,13 +51,13 @@ def make_directories(tree: Tree, path: bytes) -> Directory:
         raise
 
 
-def _made(tree: Tree, here: Directory, name: bytes) -> Directory:
+def _made(tree: Tree, here: Directory, name: bytes, owner: tuple[int, int]) -> Directory:
     upper = here.upper
     if upper is None:
         raise InvalidArgument("container rootfs is marked read-only")
     found = tree.step(here, name)
     if found is None:
-        _new_directory(upper, name)
+        _new_directory(upper, name, owner)
         found = here.find(name)
         assert found is not None
     if not found.is_directory:
@@ -71,16 +71,31 @@ def _made(tree: Tree, here: Directory, name: bytes) -> Directory:
     return there
 
 
-def _new_directory(upper: int, name: bytes) -> None:
+def _new_directory(upper: int, name: bytes, owner: tuple[int, int]) -> None:
     hidden = False
     with contextlib.suppress(FileNotFoundError):
         hidden = is_whiteout(os.lstat(name, dir_fd=upper))
     if hidden:
         os.unlink(name, dir_fd=upper)
     os.mkdir(name, 0o755, dir_fd=upper)
-    os.chown(name, 0, 0, dir_fd=upper)
+    os.chown(name, *owner, dir_fd=upper)
     if hidden:
         set_opaque(name, upper)
+
+
+def resolved(tree: Tree, path: bytes) -> bytes:
+    """The path with links resolved; what does not exist yet stays as it is."""
+    real = b""
+    parts = [part for part in path.split(b"/") if part not in (b"", b".")]
+    for number, part in enumerate(parts, 1):
+        with tree.place(real + b"/" + part, follow=True) as place:
+            real = place.path
+        if place.found is None:
+            rest = parts[number:]
+            if b".." in rest:
+                raise NotFound(f"no such directory: /{os.fsdecode(real)}")
+            return b"/".join((real, *rest))
+    return real
 
 
 class _Descriptor:
@@ -140,20 +155,13 @@ class MergedWriter(Writer):
     def _real(self, name: bytes) -> bytes:
         """The path with links resolved; what does not exist yet stays as it is."""
         wanted = self._base + b"/" + name if name else self._base
-        real = b""
-        parts = [part for part in wanted.split(b"/") if part]
-        for number, part in enumerate(parts, 1):
-            try:
-                with self._tree.place(real + b"/" + part, follow=True) as place:
-                    real = place.path
-            except NotFound as error:
-                raise InvalidArgument(
-                    f"archive has entries below /{os.fsdecode(name)}, a link that leads nowhere "
-                    f"({error.message})"
-                ) from None
-            if place.found is None:
-                return b"/".join((real, *parts[number:]))
-        return real
+        try:
+            return resolved(self._tree, wanted)
+        except NotFound as error:
+            raise InvalidArgument(
+                f"archive has entries below /{os.fsdecode(name)}, a link that leads nowhere "
+                f"({error.message})"
+            ) from None
 
     def close(self) -> None:
         """Close directories."""
@@ -204,7 +212,9 @@ class MergedWriter(Writer):
         old, new = ("directory", "non-directory")
         if not found.is_directory:
             old, new = new, old
-        raise InvalidArgument(f"cannot overwrite {old} /{os.fsdecode(entry.name)} with {new}")
+        base = os.fsdecode(self._base)
+        name = f"{base}/{os.fsdecode(entry.name)}".lstrip("/")
+        raise InvalidArgument(f'cannot overwrite {old} "/{name}" with {new} "/{base}"')
 
     def _root(self, entry: Entry) -> None:
         self._source.skip(entry.stored)
@@ -302,6 +312,9 @@ def extract(job: dict[str, Any], descriptors: list[int], report: Report) -> dict
     tree = open_tree(job, descriptors)
     confine(WRITER, job["jail"])
     path = os.fsencode(job["path"])
+    if job.get("make_path"):
+        path = resolved(tree, path)
+        make_directories(tree, path, tuple(job["owner"])).close()
     with tree.place(path, follow=True) as place:
         if place.found is None:
             raise NotFound(f"Could not find the file {job['path']} in container")

@@ -7,13 +7,13 @@ import contextlib
 import hashlib
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sagong_image_overlay.compression import Decompressor, compression_of
 from sagong_image_overlay.confine import PARSER, READER, confine
 from sagong_image_overlay.reading import member_of, read_xattrs
-from sagong_image_overlay.tarout import Member, PackedSink, RawSink, TarWriter
+from sagong_image_overlay.tarout import Member, PackedSink, PlainSink, RawSink, TarWriter
 from sagong_image_overlay.tree import open_directory
 from sagong_image_overlay.writer import is_whiteout
 
@@ -23,39 +23,54 @@ Report = Callable[[dict[str, Any]], None]
 
 
 class LayerArchive:
-    """Puts the writable layer alone into a tar, deletions as OCI whiteouts."""
+    """Puts writable or unpacked layers, one over the other, into a tar as one layer of OCI.
 
-    def __init__(self, tar: TarWriter) -> None:
+    Without `whiteouts` deletions are left out: there is nothing below. `exact` tells whether the tar
+    has all that the directories have.
+    """
+
+    def __init__(self, tar: TarWriter, *, whiteouts: bool = True) -> None:
         self._tar = tar
+        self._whiteouts = whiteouts
         self._links: dict[tuple[int, int], bytes] = {}
+        self.size = 0
+        self.exact = True
 
-    def put(self, directory: int, prefix: bytes) -> None:
-        """All entries of a directory."""
-        for name in sorted(os.fsencode(text) for text in os.listdir(directory)):
+    def put(self, parts: Sequence[int], prefix: bytes) -> None:
+        """All entries of a directory that lies in these parts, the top one first."""
+        names = {os.fsencode(text) for part in parts for text in os.listdir(part)}
+        for name in sorted(names):
             with contextlib.suppress(FileNotFoundError):
-                self._entry(directory, name, prefix)
+                self._entry(parts, name, prefix)
 
-    def _entry(self, directory: int, name: bytes, prefix: bytes) -> None:
-        status = os.lstat(name, dir_fd=directory)
+    def _entry(self, parts: Sequence[int], name: bytes, prefix: bytes) -> None:
+        number, status = _topmost(parts, name)
         member = member_of(prefix + name, status)
         if is_whiteout(status):
-            hidden = Member(prefix + b".wh." + name, stat.S_IFREG, mtime=member.mtime)
-            self._tar.add(hidden)
+            self._hide(prefix + b".wh." + name, member.mtime)
         elif stat.S_ISDIR(status.st_mode):
-            self._directory(directory, name, member)
-        elif not stat.S_ISSOCK(status.st_mode):
-            self._file(directory, name, member, status)
+            self._directory(parts[number:], name, member)
+        elif stat.S_ISSOCK(status.st_mode):
+            self.exact = False
+        else:
+            self._file(parts[number], name, member, status)
 
-    def _directory(self, directory: int, name: bytes, member: Member) -> None:
-        opened = open_directory(name, directory)
+    def _hide(self, name: bytes, mtime: int = 0) -> None:
+        if self._whiteouts:
+            self._tar.add(Member(name, stat.S_IFREG, mtime=mtime))
+
+    def _directory(self, parts: Sequence[int], name: bytes, member: Member) -> None:
+        opened: list[int] = []
         try:
-            member.xattrs = read_xattrs(opened)
+            hides = _open_parts(parts, name, opened)
+            member.xattrs = read_xattrs(opened[0])
             self._tar.add(member)
-            if _opaque(opened):
-                self._tar.add(Member(member.name + b"/.wh..wh..opq", stat.S_IFREG))
+            if hides:
+                self._hide(member.name + b"/.wh..wh..opq")
             self.put(opened, member.name + b"/")
         finally:
-            os.close(opened)
+            for descriptor in opened:
+                os.close(descriptor)
 
     def _file(self, directory: int, name: bytes, member: Member, status: os.stat_result) -> None:
         known = (status.st_dev, status.st_ino)
@@ -72,12 +87,36 @@ class LayerArchive:
                 member.size = os.fstat(opened).st_size
                 member.xattrs = read_xattrs(opened)
                 self._tar.add(member, opened)
+                self.size += member.size
             finally:
                 os.close(opened)
         else:
             self._tar.add(member)
         if status.st_nlink > 1:
             self._links[known] = member.name
+
+
+def _topmost(parts: Sequence[int], name: bytes) -> tuple[int, os.stat_result]:
+    """The first part that has the name, and what it is there."""
+    for number, part in enumerate(parts[:-1]):
+        with contextlib.suppress(FileNotFoundError):
+            return number, os.lstat(name, dir_fd=part)
+    return len(parts) - 1, os.lstat(name, dir_fd=parts[-1])
+
+
+def _open_parts(parts: Sequence[int], name: bytes, opened: list[int]) -> bool:
+    """Open a directory in all parts where it is one; whether it hides what is below them."""
+    for part in parts:
+        try:
+            status = os.lstat(name, dir_fd=part)
+        except FileNotFoundError:
+            continue
+        if not stat.S_ISDIR(status.st_mode):
+            return True
+        opened.append(open_directory(name, part))
+        if _opaque(opened[-1]):
+            return True
+    return False
 
 
 def _opaque(opened: int) -> bool:
@@ -87,18 +126,21 @@ def _opaque(opened: int) -> bool:
 
 
 def layer(job: dict[str, Any], descriptors: list[int], report: Report) -> dict[str, Any]:
-    """Pack the directory `upper` as a layer into the first descriptor."""
-    upper = open_directory(job["upper"])
+    """Pack the directories `parts`, the top one first, as one layer into the first descriptor."""
+    parts = [open_directory(path) for path in job["parts"]]
     confine(READER, job["jail"])
-    sink = PackedSink(descriptors[0])
+    sink = PackedSink(descriptors[0]) if job["compress"] else PlainSink(descriptors[0])
     tar = TarWriter(sink)
-    LayerArchive(tar).put(upper, b"")
+    archive = LayerArchive(tar, whiteouts=job["whiteouts"])
+    archive.put(parts, b"")
     tar.close()
     return {
         "diff_id": sink.diff_id,
         "digest": sink.digest,
-        "size": sink.size,
+        "packed": sink.size,
+        "size": archive.size,
         "entries": tar.entries,
+        "exact": archive.exact,
     }
 
 

@@ -191,9 +191,30 @@ def facts(job: dict[str, Any], descriptors: list[int], report: Report) -> dict[s
     path = os.fsencode(job["path"])
     with tree.place(path, follow=False) as place:
         status = _existing(place, job["path"]).facts
-        target = ""
-        if stat.S_ISLNK(status.st_mode):
-            target = _link_target(tree, path)
+    return _facts_of(tree, path, status)
+
+
+def names(job: dict[str, Any], descriptors: list[int], report: Report) -> dict[str, Any]:
+    """Facts of all entries of a directory."""
+    tree = open_tree(job, descriptors)
+    confine(READER, job["jail"])
+    path = os.fsencode(job["path"])
+    with tree.place(path, follow=True) as place:
+        found, real = _existing(place, job["path"]), place.path
+        if not found.is_directory:
+            raise InvalidArgument(f"not a directory: {job['path']}")
+        here = tree.enter(place.directory, place.name, found) if place.name else tree.root()
+    entries = []
+    with here:
+        for name in here.names():
+            entry = tree.step(here, name)
+            if entry is not None:
+                entries.append(_facts_of(tree, real + b"/" + name, entry.facts))
+    return {"entries": entries}
+
+
+def _facts_of(tree: Tree, path: bytes, status: os.stat_result) -> dict[str, Any]:
+    target = _link_target(tree, path) if stat.S_ISLNK(status.st_mode) else ""
     return {
         "name": os.fsdecode(_base(path)),
         "size": status.st_size,
@@ -326,6 +347,7 @@ JOBS = {
     "export": export,
     "archive": archive,
     "facts": facts,
+    "names": names,
     "changes": changes,
     "usage": usage,
 }

@@ -31,13 +31,19 @@ _LAYERS_LIMIT = 200
 
 class Lease(msgspec.Struct, frozen=True, kw_only=True):
     """A lent root filesystem: the image as it was, the keys of its layers, lowest first, and the
-    blobs that a commit needs."""
+    blobs that a commit needs. If it is not `bare`, the last layer is that of the mount points."""
 
     id: str
     image: Image
     layers: tuple[str, ...]
     content: tuple[str, ...] = ()
     readonly: bool = False
+    bare: bool = False
+
+    @property
+    def below(self) -> tuple[str, ...]:
+        """The layers of the image itself."""
+        return self.layers if self.bare else self.layers[:-1]
 
 
 class Roots:
@@ -100,7 +106,7 @@ class Roots:
     def mount(self, lease: Lease) -> Mount:
         """The overlay of a lease, for the runtime to mount."""
         path = self.directory(lease.id)
-        lower = self._layers.directories(lease.layers)
+        lower = self._layers.directories(lease.layers) or [str(self._spot.jail)]
         if lease.readonly:
             lower = [str(path / "diff"), *lower]
             options = [f"lowerdir={':'.join(lower)}", "ro"]

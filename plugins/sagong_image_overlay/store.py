@@ -28,7 +28,7 @@ from sagong_image_overlay.settings import Settings
 from sagong_image_overlay.workshop import Workshop
 from sagong_image_overlay.writes import Writes
 
-__all__ = ["Freed", "NewImage", "Store", "first_of", "machine", "repack", "runnable"]
+__all__ = ["Freed", "NewImage", "Stack", "Store", "first_of", "machine", "repack", "runnable"]
 
 Progress = Callable[[int, int], None]
 _LAYERS_LIMIT = 500
@@ -41,6 +41,17 @@ class NewImage:
     manifest: bytes
     media_type: str
     parent: str = ""
+    made: str = ""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """What an image is made of: diff ids, blobs and layer keys from the lowest, mount points."""
+
+    diff_ids: tuple[str, ...] = ()
+    blobs: tuple[str, ...] = ()
+    layers: tuple[str, ...] = ()
+    points: str = ""
 
 
 @dataclass(frozen=True)
@@ -151,21 +162,28 @@ class Store:
         own = oci.digest_of(new.manifest)
         with self.content.pinned(own, manifest.config.digest, *blobs), self.keeping_chain(diff_ids):
             layers, points = await self.assemble(diff_ids, blobs, progress)
-            digest = await asyncio.to_thread(self.content.put, new.manifest)
-            old = self.index.images.get(manifest.config.digest)
-            record = Record(
-                id=manifest.config.digest,
-                manifest=digest,
-                media_type=new.media_type,
-                blobs=blobs,
-                diff_ids=diff_ids,
-                layers=layers,
-                points=points,
-                parent=new.parent or (old.parent if old else ""),
-                tagged_at=old.tagged_at if old else time.time(),
-            )
-            self.index.images[record.id] = record
-        self._facts.pop(record.id, None)
+            await asyncio.to_thread(self.content.put, new.manifest)
+            return self.enter(manifest.config.digest, new, Stack(diff_ids, blobs, layers, points))
+
+    def enter(self, identity: str, new: NewImage, stack: Stack) -> Record:
+        """Put an image into the index, whose blobs are here and whose layers are known."""
+        old = self.index.images.get(identity)
+        parent = new.parent or (old.parent if old else "")
+        if self.index.is_below(identity, parent):
+            parent = old.parent if old else ""
+        record = self.index.images[identity] = Record(
+            id=identity,
+            manifest=oci.digest_of(new.manifest),
+            media_type=new.media_type,
+            blobs=stack.blobs,
+            diff_ids=stack.diff_ids,
+            layers=stack.layers,
+            points=stack.points,
+            parent=parent,
+            tagged_at=old.tagged_at if old else time.time(),
+            made=new.made or (old.made if old else ""),
+        )
+        self._facts.pop(identity, None)
         self.index.changed()
         return record
 
@@ -186,7 +204,8 @@ class Store:
                     key = f"over:{chain}"
                     await self.layers.merge(key, diff_id, self.content.path(blob), keys)
                 keys.append(key)
-            points = await self.layers.points(chains[-1] if chains else "none", keys)
+            below = self.layers.directories(keys)
+            points = await self.layers.points(chains[-1] if chains else "none", below)
         return tuple(keys), points
 
     async def _unpack_all(
@@ -229,8 +248,10 @@ class Store:
         if all(key in self.layers.table for key in lease.layers):
             return lease
         image = lease.image
-        manifest = oci.decode(self.content.read(image.manifest_digest), oci.Manifest, "manifest")
-        blobs = [layer.digest for layer in manifest.layers]
+        blobs: list[str] = []
+        if image.id:
+            raw = self.content.read(image.manifest_digest)
+            blobs = [layer.digest for layer in oci.decode(raw, oci.Manifest, "manifest").layers]
         await self.assemble([layer.diff_id for layer in image.layers], blobs)
         if not all(key in self.layers.table for key in lease.layers):
             raise NotFound(f"layers of container {lease.id} are lost; make it anew")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from sagong_image_overlay.compression import gzip_compressor
 
-__all__ = ["Member", "PackedSink", "RawSink", "Sink", "TarWriter"]
+__all__ = ["Member", "PackedSink", "PlainSink", "RawSink", "Sink", "TarWriter"]
 
 BLOCK = 512
 _CHUNK = 1 << 20
@@ -84,6 +84,61 @@ class RawSink:
         self._flush()
 
 
+class PlainSink:
+    """Writes a file and takes its digest, which is that of the archive itself."""
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self._plain = hashlib.sha256()
+        self._parts: list[bytes] = []
+        self._waiting = 0
+        self.size = 0
+
+    def write(self, data: bytes) -> None:
+        """Collect small pieces."""
+        self._parts.append(data)
+        self._waiting += len(data)
+        if self._waiting > _CHUNK:
+            self._flush()
+
+    def _flush(self) -> None:
+        data = b"".join(self._parts)
+        self._parts, self._waiting = [], 0
+        self._plain.update(data)
+        self.size += len(data)
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._target, view) :]
+
+    def copy(self, source: int, size: int) -> None:
+        """Read the file in pieces."""
+        for data in _pieces(source, size):
+            self.write(data)
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._flush()
+
+    @property
+    def diff_id(self) -> str:
+        """The digest of the archive."""
+        return "sha256:" + self._plain.hexdigest()
+
+    @property
+    def digest(self) -> str:
+        """The same."""
+        return self.diff_id
+
+
+def _pieces(source: int, size: int) -> Iterator[bytes]:
+    """Exactly `size` bytes of a file, zeros if it has become shorter."""
+    at = 0
+    while at < size:
+        data = os.pread(source, min(_CHUNK, size - at), at) or bytes(min(_CHUNK, size - at))
+        yield data
+        at += len(data)
+
+
 class PackedSink:
     """Writes a gzip file and takes both digests: of what is packed and of the archive itself."""
 
@@ -108,13 +163,8 @@ class PackedSink:
 
     def copy(self, source: int, size: int) -> None:
         """Read the file in pieces."""
-        at = 0
-        while at < size:
-            data = os.pread(source, min(_CHUNK, size - at), at)
-            if not data:
-                data = bytes(min(_CHUNK, size - at))
+        for data in _pieces(source, size):
             self.write(data)
-            at += len(data)
 
     def close(self) -> None:
         """End the gzip stream."""

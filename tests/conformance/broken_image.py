@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import AsyncIterator
+from typing import Any
 
 from msgspec.structs import replace
 from tests.conformance.fake_image import FakeImages, Lease, Stored
@@ -14,6 +15,7 @@ from sagong.contracts.image import (
     ArchiveRequest,
     ChangeList,
     CommitRequest,
+    DeriveRequest,
     Image,
     ImageList,
     ImageQuery,
@@ -281,6 +283,60 @@ class FollowsNoLinks(FakeImages):
         return lease
 
 
+class DerivesOrphans(FakeImages):
+    """Forgets what a derived image was made of."""
+
+    async def derive(self, request: DeriveRequest) -> Image:
+        made = await super().derive(request)
+        self.images[made.id].parent = ""
+        return replace(made, parent="")
+
+
+class KnowsItsKeysOnly(FakeImages):
+    """Drops what it does not know of a config."""
+
+    def documented(self, document: bytes, base: bytes, layers: list[bytes]) -> dict[str, Any]:
+        config = super().documented(document, base, layers)
+        return {key: value for key, value in config.items() if key != "container_config"}
+
+
+class KeepsConsumedLeases(FakeImages):
+    """Consumes nothing."""
+
+    async def commit(self, request: CommitRequest) -> Image:
+        return await super().commit(replace(request, consume=False))
+
+
+class CommitsEmptyLayers(FakeImages):
+    """Makes a layer of nothing."""
+
+    async def commit(self, request: CommitRequest) -> Image:
+        diff = self.lease(request.container).root / "diff"
+        (diff / "nothing").touch()
+        return await super().commit(request)
+
+
+class ListsAllAsChildren(FakeImages):
+    """Does not look at parents."""
+
+    async def list(self, query: ImageQuery) -> ImageList:
+        return await super().list(replace(query, parent="", all=True))
+
+
+class PrunesWithoutConditions(FakeImages):
+    """Ignores labels and age."""
+
+    def has_facts(self, image: Image, query: ImageQuery) -> bool:
+        return True
+
+
+class MakesEveryPath(FakeImages):
+    """Makes directories that nobody asked for."""
+
+    async def write_archive(self, request: ArchiveRequest) -> None:
+        await super().write_archive(replace(request, make_path=True))
+
+
 # Each mutation names the check of the suite that must catch it.
 MUTATIONS: dict[type[FakeImages], str] = {
     TrustsLayers: "a_damaged_layer_is_refused",
@@ -307,5 +363,12 @@ MUTATIONS: dict[type[FakeImages], str] = {
     LetsKindsChange: "kinds_are_not_exchanged_if_so_asked",
     IgnoresMounts: "mounts_are_seen",
     WaitsForAllBytes: "load_may_come_before_the_bytes",
+    DerivesOrphans: "a_derived_image_has_the_layers_of_its_parent",
+    KnowsItsKeysOnly: "a_derived_config_is_kept_as_it_stands",
+    KeepsConsumedLeases: "a_commit_can_consume_the_lease",
+    CommitsEmptyLayers: "a_commit_of_nothing_has_no_layer",
+    ListsAllAsChildren: "children_are_told_after_a_restart",
+    PrunesWithoutConditions: "prune_can_be_narrowed",
+    MakesEveryPath: "extraction_makes_directories_if_so_asked",
     FollowsNoLinks: "directories_without_an_entry_keep_what_they_are",
 }

@@ -19,6 +19,7 @@ import stat
 import tarfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from tests.conformance.fake_image_files import (
     Files,
     Member,
     apply_layer,
+    difference,
     members_of,
     pack,
     read_upper,
@@ -38,6 +40,8 @@ from sagong.contracts.image import (
     Change,
     ChangeList,
     CommitRequest,
+    DeriveRequest,
+    DirectoryList,
     Image,
     ImageConfig,
     ImageList,
@@ -57,6 +61,7 @@ from sagong.contracts.image import (
     RemoveRequest,
     RootRef,
     SaveRequest,
+    SquashRequest,
     TagRequest,
 )
 from sagong.contracts.runtime import Mount
@@ -129,6 +134,7 @@ class FakeImages:
         self.images: dict[str, Stored] = disk.setdefault("images", {})
         self.names: dict[str, str] = disk.setdefault("names", {})
         self.leases: dict[str, Lease] = disk.setdefault("leases", {})
+        self.consumed: dict[str, str] = disk.setdefault("consumed", {})
         self.top = top
         self.uploads: dict[str, asyncio.Future[bytes]] = {}
         self.offers: dict[str, bytes] = {}
@@ -253,7 +259,7 @@ class FakeImages:
         return Image(
             id=image.id,
             tags=self.tags(image.id),
-            created=config["created"],
+            created=config.get("created", "2024-01-01T00:00:00Z"),
             author=config.get("author", ""),
             architecture=config["architecture"],
             size=sum(layer.size for layer in layers),
@@ -272,7 +278,7 @@ class FakeImages:
                 shell=tuple(run.get("Shell", ())),
                 onbuild=tuple(run.get("OnBuild", ())),
             ),
-            history=json.dumps(config["history"]).encode(),
+            history=json.dumps(config.get("history", [])).encode(),
             raw=image.config,
             manifest_digest=digest(image.config + b"manifest"),
             parent=image.parent,
@@ -283,6 +289,12 @@ class FakeImages:
 
     async def list(self, query: ImageQuery) -> ImageList:
         images = [self.describe(image) for image in self.images.values()]
+        parents = {image.parent for image in images}
+        if query.parent:
+            images = [image for image in images if image.parent == query.parent]
+        elif not query.all:
+            images = [image for image in images if image.tags or image.id not in parents]
+        images = [image for image in images if self.has_facts(image, query)]
         if query.dangling is not None:
             images = [image for image in images if query.dangling != bool(image.tags)]
         if query.reference:
@@ -297,6 +309,13 @@ class FakeImages:
             ]
         images.sort(key=lambda image: image.created, reverse=True)
         return ImageList(images=tuple(images))
+
+    def has_facts(self, image: Image, query: ImageQuery) -> bool:
+        """The conditions on labels and age."""
+        labels = {*dict(image.config.labels), *("=".join(pair) for pair in image.config.labels)}
+        created = datetime.fromisoformat(image.created.replace("Z", "+00:00")).timestamp()
+        wanted = labels.issuperset(query.labels) and labels.isdisjoint(query.without_labels)
+        return wanted and not 0 < query.until <= created
 
     async def tag(self, request: TagRequest) -> None:
         image = self.find(request.source)
@@ -338,11 +357,17 @@ class FakeImages:
         if any(other.parent == image.id for other in self.images.values()):
             return Removed(untagged=untagged)
         del self.images[image.id]
-        return Removed(untagged=untagged, deleted=(image.id,))
+        deleted = [image.id]
+        parent = self.images.get(image.parent)
+        if parent is not None and not self.tags(parent.id) and not self.users(parent):
+            deleted += self.delete(parent, []).deleted
+        return Removed(untagged=untagged, deleted=tuple(deleted))
 
     async def prune(self, query: ImageQuery) -> Removed:
         deleted: list[str] = []
         for image in list(self.images.values()):
+            if image.id not in self.images or not self.has_facts(self.describe(image), query):
+                continue
             names = [name for name, identity in self.names.items() if identity == image.id]
             if self.users(image) or (names and query.dangling is not False):
                 continue
@@ -451,8 +476,8 @@ class FakeImages:
 
     def lend(self, request: PrepareRequest) -> Lease:
         """Make a lease."""
-        image = self.find(request.image)
-        described = self.describe(image)
+        image = self.find(request.image) if request.image else Stored(b"{}", [])
+        described = self.describe(image) if request.image else Image(id="", architecture="amd64")
         if request.platform not in ("", f"linux/{described.architecture}"):
             raise NotFound(f"{request.image} does not match the platform")
         root = self.top / f"c-{request.id}"
@@ -498,7 +523,44 @@ class FakeImages:
             changes.append(Change(path="/" + name, kind=kind))
         return ChangeList(changes=tuple(changes))
 
+    def documented(self, document: bytes, base: bytes, layers: list[bytes]) -> dict[str, Any]:
+        """The config that a document describes."""
+        try:
+            config = {"architecture": "amd64", "os": "linux"} | dict(json.loads(document))
+        except (ValueError, TypeError) as error:
+            raise InvalidArgument(f"no JSON object: {error}") from None
+        if not document.lstrip().startswith(b"{"):
+            raise InvalidArgument("no JSON object")
+        config["rootfs"] = {"type": "layers", "diff_ids": [digest(raw) for raw in layers]}
+        return config
+
+    async def derive(self, request: DeriveRequest) -> Image:
+        parent = self.find(request.parent) if request.parent else Stored(b"{}", [])
+        config = self.documented(request.document, parent.config, parent.layers)
+        above = parent.id if request.parent else ""
+        image = Stored(json.dumps(config).encode(), parent.layers, above)
+        return self.describe(self.keep(image, [request.reference] if request.reference else []))
+
+    async def squash(self, request: SquashRequest) -> Image:
+        whole, base = self.find(request.image), Stored(b"{}", [])
+        config = json.loads(whole.config)
+        known = 0
+        if request.base:
+            base = self.find(request.base)
+            known = len(json.loads(base.config)["history"])
+        if whole.layers[: len(base.layers)] != base.layers:
+            raise InvalidArgument("not below")
+        for entry in config["history"][known:]:
+            entry["empty_layer"] = True
+        config["history"].append({"comment": "squashed"})
+        layers = [*base.layers, difference(base.files(), whole.files())]
+        config["rootfs"]["diff_ids"] = [digest(raw) for raw in layers]
+        image = Stored(json.dumps(config).encode(), layers, base.id if request.base else "")
+        return self.describe(self.keep(image, [request.reference] if request.reference else []))
+
     async def commit(self, request: CommitRequest) -> Image:
+        if request.consume and request.id in self.consumed:
+            return self.describe(self.images[self.consumed[request.id]])
         lease = self.lease(request.container)
         members: dict[str, Member] = {}
         for name, member in read_upper(lease.root / "diff").items():
@@ -508,6 +570,18 @@ class FakeImages:
                 member = Member(tarfile.TarInfo(name))
             members[name] = member
         layer = pack(members)
+        parent = lease.image.id if lease.described.id else ""
+        if request.document:
+            layers = [*lease.image.layers, *([layer] if members else [])]
+            config = self.documented(request.document, lease.image.config, layers)
+            config["history"][-1].pop("empty_layer", None)
+            if not members:
+                config["history"][-1]["empty_layer"] = True
+            image = self.keep(Stored(json.dumps(config).encode(), layers, parent), [])
+            if request.consume:
+                self.consumed[request.id] = image.id
+                await self.release(RootRef(id=request.container))
+            return self.describe(image)
         config = json.loads(lease.image.config)
         config["rootfs"]["diff_ids"].append(digest(layer))
         config["history"].append({"comment": request.comment})
@@ -545,6 +619,19 @@ class FakeImages:
             link_target=target,
         )
 
+    async def directory(self, request: ArchiveRequest) -> DirectoryList:
+        files = self.merged(self.lease(request.id))
+        name, member = files.get(request.path)
+        if not member.info.isdir():
+            raise InvalidArgument("not a directory")
+        prefix = f"{name}/" if name else ""
+        below = {key for key in files.table if key.startswith(prefix) and key != name}
+        names = sorted({key[len(prefix) :].partition("/")[0] for key in below})
+        told = [
+            await self.stat(ArchiveRequest(id=request.id, path=f"/{prefix}{one}")) for one in names
+        ]
+        return DirectoryList(entries=tuple(told))
+
     async def read_archive(self, request: ArchiveRequest) -> Address:
         files = self.merged(self.lease(request.id))
         name, _ = files.get(request.path, follow=request.path.endswith(("/", "/.")))
@@ -567,11 +654,26 @@ class FakeImages:
             for member in members:
                 (volume / member.info.name).write_bytes(member.data)
             return
+        if request.make_path:
+            self.make_path(lease, request)
         base, target = self.merged(lease).get(request.path)
         if not target.info.isdir():
             raise InvalidArgument("extraction point is not a directory")
         for member in members:
             self.extract(lease, base, member, strict=request.no_overwrite_dir_non_dir)
+
+    def make_path(self, lease: Lease, request: ArchiveRequest) -> None:
+        """Missing directories of the path."""
+        here = ""
+        for part in request.path.strip("/").split("/"):
+            files = self.merged(lease)
+            here = files.resolve(f"{here}/{part}")
+            known = files.table.get(here)
+            if known is None:
+                (lease.root / "diff" / here).mkdir(parents=True)
+                os.chown(lease.root / "diff" / here, request.uid, request.gid)
+            elif not known.info.isdir():
+                raise InvalidArgument("not a directory")
 
     def extract(self, lease: Lease, base: str, member: Member, *, strict: bool) -> None:
         """One member into the upper layer."""

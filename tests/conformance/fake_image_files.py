@@ -11,7 +11,16 @@ from pathlib import Path
 
 from sagong.errors import InvalidArgument, NotFound
 
-__all__ = ["Files", "Member", "apply_layer", "checked", "members_of", "pack", "read_upper"]
+__all__ = [
+    "Files",
+    "Member",
+    "apply_layer",
+    "checked",
+    "difference",
+    "members_of",
+    "pack",
+    "read_upper",
+]
 
 
 @dataclass
@@ -140,6 +149,20 @@ def pack(files: dict[str, Member]) -> bytes:
             info.size = len(member.data)
             tar.addfile(info, io.BytesIO(member.data))
     return buffer.getvalue()
+
+
+def difference(before: Files, after: Files) -> bytes:
+    """The layer that makes one root filesystem of another."""
+    changed: dict[str, Member] = {}
+    for name in before.table.keys() - after.table.keys():
+        parent, _, base = name.rpartition("/")
+        hidden = f"{parent}/.wh.{base}".lstrip("/")
+        changed[hidden] = Member(tarfile.TarInfo(hidden))
+    for name, member in after.table.items():
+        old = before.table.get(name)
+        if old is None or (old.data, old.mode) != (member.data, member.mode):
+            changed[name] = member
+    return pack(changed)
 
 
 def write_out(files: Files, root: Path) -> None:

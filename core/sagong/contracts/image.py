@@ -28,6 +28,8 @@ __all__ = [
     "ChangeList",
     "CommitRequest",
     "Credentials",
+    "DeriveRequest",
+    "DirectoryList",
     "Image",
     "ImageChanged",
     "ImageConfig",
@@ -49,6 +51,7 @@ __all__ = [
     "Removed",
     "RootRef",
     "SaveRequest",
+    "SquashRequest",
     "TagRequest",
 ]
 
@@ -114,11 +117,20 @@ class Image(Message):
 
 
 class ImageQuery(Message):
-    """`dangling` None lists all; `all` includes intermediate images of builds."""
+    """`dangling` None lists all; `all` includes intermediate images of builds.
+
+    `parent`: only images that were made of the image of that id, intermediate ones too. `labels`
+    (`key` or `key=value`) must all be there, none of `without_labels` may; `until`, if not 0, is a
+    time in seconds before which an image was created.
+    """
 
     reference: str = ""
     dangling: bool | None = None
     all: bool = False
+    parent: str = ""
+    labels: tuple[str, ...] = ()
+    without_labels: tuple[str, ...] = ()
+    until: float = 0.0
 
 
 class ImageList(Message):
@@ -212,6 +224,9 @@ class Removed(Message):
 class PrepareRequest(Message):
     """Lend the image's filesystem to container `id`: writable, or `readonly` without a layer.
 
+    `image` "" is an empty one (Dockerfile's `scratch`). `bare` leaves out what runtimes mount upon
+    (/dev, /proc, /etc/hosts, …) where the image lacks it: for copies from and into images; nothing
+    can run in it.
     `storage_size` limits the writable layer in bytes (0: none) where the filesystem has quotas.
     """
 
@@ -220,6 +235,7 @@ class PrepareRequest(Message):
     readonly: bool = False
     storage_size: int = 0
     platform: str = ""
+    bare: bool = False
 
 
 class Prepared(Message):
@@ -256,7 +272,14 @@ class ChangeList(Message):
 
 
 class CommitRequest(Message):
-    """Make an image of a container's changes; `config` replaces the image's, as JSON, if given."""
+    """Make an image of a container's changes; `config` replaces the image's, as JSON, if given.
+
+    `document` takes the place of `config`, `author` and `comment`: a whole config as in
+    `DeriveRequest`, to which the layer's diff id is added; if there is no change there is no layer,
+    and the last entry of its history is marked `empty_layer`. `consume` ends the lease with the
+    commit: the container must not run any more, and its writable layer becomes the image's without
+    being written again. If the commit fails, the lease stays.
+    """
 
     id: str
     container: str
@@ -264,12 +287,45 @@ class CommitRequest(Message):
     author: str = ""
     comment: str = ""
     config: bytes = b""
+    document: bytes = b""
+    consume: bool = False
+
+
+class DeriveRequest(Message):
+    """An image of the layers of `parent` ("": of none) with another config, and no layer of its own.
+
+    `document` is a JSON object: the config of the OCI image specification without `rootfs`, which is
+    filled in. What it says is kept as it stands, keys unknown to the specification too; platform
+    (`architecture`, `os`, `variant`) is the parent's if it has none, else this machine's.
+    """
+
+    id: str
+    parent: str = ""
+    document: bytes = b"{}"
+    reference: str = ""
+
+
+class SquashRequest(Message):
+    """An image with the layers of `image` above those of `base` ("": all of them) as one layer.
+
+    `base` must be below `image`, and is the parent of the result. `document` is as in `DeriveRequest`;
+    without one the config is the image's, with one entry more in its history and those above the
+    base's marked `empty_layer`.
+    """
+
+    id: str
+    image: str
+    base: str = ""
+    document: bytes = b""
+    reference: str = ""
 
 
 class ArchiveRequest(Message):
     """Bytes of a path inside a lent root filesystem, as a tar. Links are followed inside it only.
 
-    `upload` non-empty: extract that uploaded tar into the directory `path` instead.
+    `upload` non-empty: extract that uploaded tar into the directory `path` instead; what its entries
+    say of owners, modes, times, links, devices and attributes is kept, also for directories that are
+    there. `make_path`: directories of `path` that are missing are made, mode 0755, of `uid` and `gid`.
     `mounts` are the container's bind mounts, so that paths on volumes are found: (target, source).
     """
 
@@ -279,6 +335,9 @@ class ArchiveRequest(Message):
     no_overwrite_dir_non_dir: bool = False
     copy_uid_gid: bool = False
     mounts: tuple[tuple[str, str], ...] = ()
+    make_path: bool = False
+    uid: int = 0
+    gid: int = 0
 
 
 class PathStat(Message):
@@ -289,6 +348,12 @@ class PathStat(Message):
     mode: int
     mtime: float
     link_target: str = ""
+
+
+class DirectoryList(Message):
+    """What a directory holds, in order of the names."""
+
+    entries: tuple[PathStat, ...] = ()
 
 
 class ImageUsage(Message):
@@ -365,7 +430,7 @@ class Images(Protocol):
 
     @method(idempotent=True)
     async def list(self, query: ImageQuery) -> ImageList:
-        """Images that match."""
+        """Images that match, newest first."""
         ...
 
     @method(idempotent=True, raises=(NotFound, InvalidArgument))
@@ -395,12 +460,37 @@ class Images(Protocol):
 
     @method(idempotent=True, raises=(NotFound, InvalidArgument, ResourceExhausted), seconds=600.0)
     async def commit(self, request: CommitRequest) -> Image:
-        """Make an image of a container."""
+        """Make an image of a container; its `parent` is the image that was lent.
+
+        The same `id` again after success is the same image, also when the lease was consumed.
+        With a `document` no event `commit` is told, only `tag` if a name is given.
+        """
+        ...
+
+    @method(idempotent=True, raises=(NotFound, InvalidArgument))
+    async def derive(self, request: DeriveRequest) -> Image:
+        """Make an image of another one's layers: quick, whatever their size.
+
+        The same document and parent are the same image. Event: `tag`, if a name is given.
+        """
+        ...
+
+    @method(idempotent=True, raises=(NotFound, InvalidArgument, ResourceExhausted), seconds=600.0)
+    async def squash(self, request: SquashRequest) -> Image:
+        """Make an image with several layers of another one as one. Event: `tag`, if a name is given.
+
+        InvalidArgument if `base` is not below the image.
+        """
         ...
 
     @method(idempotent=True, raises=(NotFound, InvalidArgument))
     async def stat(self, request: ArchiveRequest) -> PathStat:
         """Stat a path inside a lent root filesystem."""
+        ...
+
+    @method(idempotent=True, raises=(NotFound, InvalidArgument))
+    async def directory(self, request: ArchiveRequest) -> DirectoryList:
+        """Names and stats in a directory of a lent root; InvalidArgument if it is none."""
         ...
 
     @method(idempotent=True, raises=(NotFound, InvalidArgument))
@@ -410,12 +500,22 @@ class Images(Protocol):
 
     @method(idempotent=True, raises=(NotFound, InvalidArgument, ResourceExhausted), seconds=600.0)
     async def write_archive(self, request: ArchiveRequest) -> None:
-        """Extract an uploaded tar into a directory of a lent root filesystem."""
+        """Extract an uploaded tar into a directory of a lent root filesystem.
+
+        NotFound if there is no such directory and `make_path` is not set. What lies there already is
+        replaced, a directory by a directory only in what the entry says of it; with
+        `no_overwrite_dir_non_dir` InvalidArgument says `cannot overwrite directory "/a" with
+        non-directory "/b"` or the reverse.
+        """
         ...
 
     @method(idempotent=True, seconds=120.0)
     async def prune(self, query: ImageQuery) -> Removed:
-        """Delete images that match and nothing uses; then unreferenced content."""
+        """Delete images that match and nothing uses; then unreferenced content.
+
+        Of several conditions all must hold. By default only images without a name are meant;
+        `dangling` False means all. Intermediate images go with the last image made of them.
+        """
         ...
 
     @method(idempotent=True)
