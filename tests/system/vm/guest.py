@@ -85,6 +85,7 @@ def state() -> dict[str, Any]:
         answer = must("GET", f"/containers/{name}/json")
         found[name] = {
             "running": answer["State"]["Running"],
+            "pid": answer["State"]["Pid"],
             "code": answer["State"]["ExitCode"],
             "alive": os.path.exists(f"/proc/{answer['State']['Pid']}/ns"),
             "address": answer["NetworkSettings"]["IPAddress"],

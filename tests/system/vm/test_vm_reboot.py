@@ -153,6 +153,8 @@ def test_a_bare_debian_is_installed_rebooted_and_left_clean(machine: Machine) ->
     began = told("limits and profiles", began)
     pods = ask(machine, "pods")["pods"]
     assert len(pods) == 3
+    check_clock(machine, pods)
+    began = told("clock", began)
 
     machine.send("systemctl reboot")
     machine.wait_booted()
@@ -170,6 +172,16 @@ def test_a_bare_debian_is_installed_rebooted_and_left_clean(machine: Machine) ->
     machine.run("packaging/down", _PATIENCE)
     assert machine.run(TRACES) == before
     told("packaging/down", began)
+
+
+def check_clock(machine: Machine, pods: dict[str, Any]) -> None:
+    """Nothing ends, restarts or hangs when the wall clock jumps, a day on and a day back."""
+    states = ask(machine, "state")
+    for step in ("+1 day", "-1 day"):
+        machine.run(f"date -s '{step}'")
+        assert ask(machine, "run '{}' echo told")["out"] == "told\r\n"
+        assert ask(machine, "pods")["pods"] == pods
+        assert ask(machine, "state") == states
 
 
 def check_limits(machine: Machine) -> None:
