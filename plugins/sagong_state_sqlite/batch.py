@@ -28,7 +28,7 @@ from sagong_state_sqlite.database import PLACE_BITS, first_id
 from sagong_state_sqlite.keys import bounds, point_keys
 from sagong_state_sqlite.rows import COLUMNS, BulkInsert, BulkSelect, entry_of
 
-__all__ = ["Batch", "Counters", "read_counters"]
+__all__ = ["Batch", "Counters", "Due", "read_counters", "read_due"]
 
 HEADS = BulkSelect(
     f"SELECT {COLUMNS} FROM entries e JOIN history h ON h.id = e.id WHERE e.key",
@@ -71,6 +71,19 @@ class Counters:
 def read_counters(database: sqlite3.Connection) -> Counters:
     """The store's row as it is in the file."""
     return Counters(*database.execute(READ_COUNTERS).fetchone())
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """`revision` was the newest at `time` (Unix): what is compacted when that is long ago."""
+
+    revision: int = 0
+    time: float = 0.0
+
+
+def read_due(database: sqlite3.Connection) -> Due:
+    """What is due as the file has it."""
+    return Due(*(database.execute("SELECT revision, time FROM due").fetchone() or ()))
 
 
 class Batch:
@@ -282,6 +295,12 @@ class Batch:
             )
         if revision > self.counters.compacted:
             self.counters = replace(self.counters, compacted=revision)
+
+    def defer(self, due: Due) -> None:
+        """Remember what will be due, for a successor of this process."""
+        self._database.execute(
+            "INSERT OR REPLACE INTO due VALUES (1, ?, ?)", (due.revision, due.time)
+        )
 
     def sweep(self, limit: int) -> bool:
         """Drop what compaction has made unreadable, up to `limit` changes; True if more is left.

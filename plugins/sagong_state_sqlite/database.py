@@ -44,6 +44,11 @@ FORMAT = 1
 # A restored store goes on far above any revision that a watcher may have seen before.
 RESTORE_STEP = 1_000_000_000
 
+# The revision that will be compacted next, and since when it was the newest.
+DUE = """
+CREATE TABLE IF NOT EXISTS due (
+    only INTEGER PRIMARY KEY CHECK (only = 1), revision INTEGER NOT NULL, time REAL NOT NULL);
+"""
 SCHEMA = f"""
 BEGIN IMMEDIATE;
 CREATE TABLE store (
@@ -138,6 +143,7 @@ def open_database(path: Path) -> sqlite3.Connection:
         if _is_new(database):
             database.executescript(SCHEMA)
         _check_format(database, path)
+        database.executescript(DUE)
         database.execute("SELECT revision FROM store").fetchone()
         sync_directory(path.parent)
     except sqlite3.Error as error:

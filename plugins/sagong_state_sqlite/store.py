@@ -63,7 +63,11 @@ class Store:
         ).fetchone()
         self._reader = Reader(path)
         self._writer = Writer(
-            database, path, published=self._publish, waiting_bytes=settings.waiting_bytes
+            database,
+            path,
+            published=self._publish,
+            waiting_bytes=settings.waiting_bytes,
+            history_seconds=settings.history_seconds,
         )
         self._counters: Counters = self._writer.counters
         self._journal = Journal(self._counters.revision, budget=settings.recent_bytes)
@@ -71,7 +75,9 @@ class Store:
         self._housekeeping = Housekeeping(
             settings, compact=self._compact_to, forget=self._forget, spawn=spawn
         )
-        self._housekeeping.look(self._counters, remembered=bool(answers))
+        self._housekeeping.begin(
+            Commit(self._counters, remembered=bool(answers), due=self._writer.due)
+        )
 
     @staticmethod
     def prepare(path: Path) -> tuple[sqlite3.Connection, bool]:
@@ -93,7 +99,7 @@ class Store:
         self._counters = commit.counters
         self._journal.publish(commit.changes)
         if not self._closed:
-            self._housekeeping.look(commit.counters, remembered=commit.remembered)
+            self._housekeeping.look(commit)
 
     # Keys
 

@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar
 
 from sagong.contracts.state import Transaction, WatchEvent
 from sagong.errors import ResourceExhausted, SagongError, Unavailable
-from sagong_state_sqlite.batch import Batch, Counters, read_counters
+from sagong_state_sqlite.batch import Batch, Counters, Due, read_counters, read_due
 from sagong_state_sqlite.checkpoint import Checkpoint
 from sagong_state_sqlite.database import translated
 
@@ -44,11 +44,16 @@ class Job(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """What one SQLite transaction made of its jobs; everything in it is on disk."""
+    """What one SQLite transaction made of its jobs; everything in it is on disk.
+
+    `used` is the room in bytes that the file's content takes.
+    """
 
     counters: Counters
     changes: list[tuple[int, tuple[WatchEvent, ...]]] = field(default_factory=list)
     remembered: bool = False
+    due: Due = field(default_factory=Due)
+    used: int = 0
 
 
 class Writer:
@@ -61,8 +66,12 @@ class Writer:
         *,
         published: Callable[[Commit], None],
         waiting_bytes: int,
+        history_seconds: float,
     ) -> None:
         self.counters = read_counters(database)
+        self.due = read_due(database)
+        (self._page,) = database.execute("PRAGMA page_size").fetchone()
+        self._history_seconds = history_seconds
         self._database = database
         self._path = path
         self._published = published
@@ -143,19 +152,35 @@ class Writer:
         """Commit the jobs together; None, and nothing done, if that failed."""
         try:
             self._database.execute("BEGIN IMMEDIATE")
-            batch = Batch(self._database, self.counters, now=time.time())
+            now = time.time()
+            batch = Batch(self._database, self.counters, now=now)
             batch.prefetch([job.transaction for job in jobs if job.transaction is not None])
             for job in jobs:
                 self._act(job, batch)
+            due = self._next_due(batch, now)
             batch.finish()
+            used = self._used()
             self._database.execute("COMMIT")
         except Exception as error:
             self._roll_back()
             for job in jobs:
                 job.error = translated(error, self._path)
             return None
-        self.counters = batch.counters
-        return Commit(batch.counters, batch.changes, batch.remembered)
+        self.counters, self.due = batch.counters, due
+        return Commit(batch.counters, batch.changes, batch.remembered, due, used)
+
+    def _next_due(self, batch: Batch, now: float) -> Due:
+        """What is due once the batch is written: another revision, if the last one is old enough."""
+        if not batch.changes or 0 <= now - self.due.time < self._history_seconds:
+            return self.due
+        due = Due(batch.counters.revision, now)
+        batch.defer(due)
+        return due
+
+    def _used(self) -> int:
+        (pages,) = self._database.execute("PRAGMA page_count").fetchone()
+        (free,) = self._database.execute("PRAGMA freelist_count").fetchone()
+        return int(pages - free) * int(self._page)
 
     def _act(self, job: Job[Any], batch: Batch) -> None:
         try:

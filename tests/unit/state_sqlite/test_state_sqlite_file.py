@@ -240,6 +240,39 @@ async def test_history_is_compacted_by_age(tmp_path: Path) -> None:
             await state.range(RangeRequest(start="a", revision=first))
 
 
+async def test_processes_that_never_live_long_compact_all_the_same(tmp_path: Path) -> None:
+    first = 0
+    for number in range(6):
+        async with local(StateSqlite, data=tmp_path, config={"history_seconds": 0.6}) as state:
+            first = first or await put(state, "a", b"0")
+            await put(state, "a", b"%d" % number)
+            await asyncio.sleep(0.2)
+            compacted = (await state.status()).compacted
+    assert compacted >= first
+
+
+async def test_what_grows_too_much_is_compacted_before_its_time(tmp_path: Path) -> None:
+    settings = {"history_seconds": 60, "history_bytes": 1 << 20}
+    async with local(StateSqlite, data=tmp_path, config=settings) as state:
+        await put(state, "a")
+        for number in range(400):
+            last = await put(state, "a", bytes([number % 256]) * 20_000)
+            await asyncio.sleep(0.005)
+        assert (await state.status()).compacted > 1
+        read = await state.range(RangeRequest(start="a", revision=last - 1))
+        assert read.entries[0].revision == last - 1
+
+
+async def test_a_file_without_the_table_of_what_is_due_is_taken(tmp_path: Path) -> None:
+    async with local(StateSqlite, data=tmp_path) as state:
+        await put(state, "a")
+    database = sqlite3.connect(tmp_path / "state.db")
+    database.execute("DROP TABLE due")
+    database.close()
+    async with local(StateSqlite, data=tmp_path) as state:
+        assert await put(state, "a") > 1
+
+
 async def test_compaction_leaves_one_row_per_key(tmp_path: Path) -> None:
     async with local(StateSqlite, data=tmp_path) as state:
         for number in range(700):
