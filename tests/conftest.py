@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import os
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,21 +21,11 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     return True
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests that do not run say why: marked root without root, marked vm unless asked for."""
-    skipped = {}
-    if os.geteuid() != 0:
-        skipped["root"] = "needs root: namespaces, mounts and cgroups"
-    if not _asks_for_vm(config):
-        skipped["vm"] = "boots an emulated machine for minutes: ./packaging/test tests/system/vm -s"
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked root say why they do not run without root."""
+    if os.geteuid() == 0:
+        return
+    skip = pytest.mark.skip(reason="needs root: namespaces, mounts and cgroups")
     for item in items:
-        for name, reason in skipped.items():
-            if item.get_closest_marker(name):
-                item.add_marker(pytest.mark.skip(reason=reason))
-
-
-def _asks_for_vm(config: pytest.Config) -> bool:
-    """Whether the directory of the virtual machine was named, or its marker."""
-    named = [Path(str(argument).partition("::")[0]).resolve() for argument in config.args]
-    place = Path(__file__).resolve().parent / "system" / "vm"
-    return "vm" in config.option.markexpr or any(path.is_relative_to(place) for path in named)
+        if item.get_closest_marker("root"):
+            item.add_marker(skip)
