@@ -1,0 +1,33 @@
+"""One request as a handler sees it: who asks, and the checked parts of its path."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sagong.http import Request
+from sagong_registry.gate import Visitor
+from sagong_registry.grammar import repository_name
+
+__all__ = ["Ask"]
+
+
+@dataclass(slots=True)
+class Ask:
+    """A request, its path's parts and its visitor."""
+
+    request: Request
+    parts: dict[str, str]
+    visitor: Visitor
+
+    @property
+    def name(self) -> str:
+        """The repository's name."""
+        return repository_name(self.parts["name"])
+
+    def query(self, name: str) -> str:
+        """A parameter of the query, "" without it."""
+        return self.request.query.get(name)
+
+    def header(self, name: str) -> str:
+        """A header, by its lower-case name."""
+        return self.request.header(name)

@@ -1,0 +1,71 @@
+"""Blobs: whether one is there, its bytes or a part of them, and its removal."""
+
+from __future__ import annotations
+
+from sagong.errors import NotFound
+from sagong.http import Response
+from sagong_registry.ask import Ask
+from sagong_registry.depot import Depot
+from sagong_registry.grammar import Span, known_digest, requested_span
+from sagong_registry.refusal import refused
+from sagong_registry.vault import SMALL
+
+__all__ = ["delete", "get"]
+
+_FOREVER = "max-age=31536000"
+
+
+async def get(depot: Depot, ask: Ask) -> Response | None:
+    """`GET` and `HEAD` of a blob."""
+    name, digest = ask.name, known_digest(ask.parts["digest"])
+    size = (await depot.blob(name, digest)).size
+    headers = [
+        ("Content-Type", "application/octet-stream"),
+        ("Docker-Content-Digest", digest),
+        ("ETag", f'"{digest}"'),
+        ("Cache-Control", _FOREVER),
+        ("Accept-Ranges", "bytes"),
+    ]
+    if ask.header("if-none-match").strip() in (f'"{digest}"', "*"):
+        return Response(304, b"", headers)
+    span = _span(ask, digest, size)
+    status = 200 if span is None else 206
+    if span is not None:
+        headers.append(("Content-Range", f"bytes {span.start}-{span.end - 1}/{size}"))
+    else:
+        span = Span(0, size)
+    headers.append(("Content-Length", str(span.length)))
+    if ask.request.method == "HEAD":
+        depot.told(name, digest)
+        return Response(status, b"", headers)
+    return await _send(depot, ask, digest, Response(status, b"", headers), span)
+
+
+def _span(ask: Ask, digest: str, size: int) -> Span | None:
+    """The wanted part; the whole if the client has begun on something else (If-Range)."""
+    if ask.header("if-range") not in ("", f'"{digest}"'):
+        return None
+    return requested_span(ask.header("range"), size)
+
+
+async def _send(depot: Depot, ask: Ask, digest: str, head: Response, span: Span) -> Response | None:
+    try:
+        if span.length == 0:
+            return head
+        if span.length <= SMALL and head.status == 200:
+            return Response(200, await depot.vault.document(digest), head.headers)
+        pieces = depot.vault.read(digest, span)
+        first = await anext(pieces)
+    except NotFound:
+        raise refused("BLOB_UNKNOWN", detail={"digest": digest}) from None
+    out = ask.request.stream(head.status, head.headers)
+    await out.write(first)
+    async for piece in pieces:
+        await out.write(piece)
+    return None
+
+
+async def delete(depot: Depot, ask: Ask) -> Response:
+    """`DELETE` of a blob: of this repository; others keep it."""
+    await depot.remove_blob(ask.name, known_digest(ask.parts["digest"]))
+    return Response(202, b"", ())

@@ -1,0 +1,142 @@
+"""The content store as this service uses it: bytes in and out, and small documents kept at hand."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import OrderedDict
+from collections.abc import AsyncIterable, AsyncIterator
+
+from sagong.contracts.content import (
+    Blob,
+    BlobRange,
+    BlobRef,
+    Content,
+    Finish,
+    Hold,
+    PutRequest,
+    Write,
+    WriteRef,
+)
+from sagong.contracts.streams import Address
+from sagong.errors import SagongError, Unavailable
+from sagong_registry.grammar import Span
+
+__all__ = ["SMALL", "Vault"]
+
+# What is as small as this is fetched whole, in one call.
+SMALL = 256 << 10
+_CACHE_BYTES = 8 << 20
+_READ = 1 << 18
+_TRIES = 5
+
+
+class Vault:
+    """Speaks to slot `content`."""
+
+    def __init__(self, content: Content) -> None:
+        self.content = content
+        self._documents: OrderedDict[str, bytes] = OrderedDict()
+        self._bytes = 0
+
+    async def document(self, digest: str) -> bytes:
+        """A document whole."""
+        found = self._documents.get(digest)
+        if found is not None:
+            self._documents.move_to_end(digest)
+            return found
+        data = (await self.content.get(BlobRef(digest=digest))).data
+        self._remember(digest, data)
+        return data
+
+    def _remember(self, digest: str, data: bytes) -> None:
+        if len(data) > _CACHE_BYTES // 8 or digest in self._documents:
+            return
+        self._documents[digest] = data
+        self._bytes += len(data)
+        while self._bytes > _CACHE_BYTES:
+            _, dropped = self._documents.popitem(last=False)
+            self._bytes -= len(dropped)
+
+    async def put(self, data: bytes, owner: str, digest: str = "") -> Blob:
+        """Keep a document."""
+        return await self.content.put(PutRequest(owner=owner, data=data, digest=digest))
+
+    async def offset(self, upload: str) -> int:
+        """How many bytes of an upload are durable; 0 begins it."""
+        return (await self.content.open(WriteRef(id=upload))).offset
+
+    async def append(self, upload: str, offset: int, chunks: AsyncIterable[bytes]) -> int:
+        """More bytes of an upload; the new offset, when they are durable.
+
+        What came before `chunks` raised is kept.
+        """
+        address = await self.content.write(Write(id=upload, offset=offset))
+        async with _opened(address) as (reader, writer):
+            try:
+                async for chunk in chunks:
+                    writer.write(chunk)
+                    await writer.drain()
+                writer.write_eof()
+                line = await reader.readline()
+            except ConnectionError:
+                line = b""
+        if not line.endswith(b"\n"):
+            raise Unavailable("the content store broke off within the upload; ask how far it is")
+        return int(line)
+
+    async def finish(self, upload: str, digest: str, owner: str) -> Blob:
+        """Make a blob of an upload."""
+        return await self.content.finish(Finish(id=upload, digest=digest, owner=owner))
+
+    async def abandon(self, upload: str) -> None:
+        """Forget an upload."""
+        await self.content.abandon(WriteRef(id=upload))
+
+    async def hold(self, digest: str, owner: str) -> Blob:
+        """Hold a blob that is here."""
+        return await self.content.hold(Hold(owner=owner, digest=digest))
+
+    async def drop(self, digest: str, owner: str) -> None:
+        """Drop a hold; if nobody answers now, the next collection does it."""
+        with contextlib.suppress(SagongError):
+            await self.content.drop(Hold(owner=owner, digest=digest))
+
+    async def read(self, digest: str, span: Span) -> AsyncIterator[bytes]:
+        """Bytes of a blob; goes on where it was when the store's process is replaced meanwhile."""
+        at, tries = span.start, 0
+        while at < span.end:
+            if tries == _TRIES:
+                raise Unavailable(f"the content store broke off {_TRIES} times within {digest}")
+            tries += 1
+            wanted = BlobRange(digest=digest, offset=at, length=span.end - at)
+            address = await self.content.read(wanted)
+            with contextlib.suppress(Unavailable):
+                async with _opened(address) as (reader, _):
+                    while data := await _read(reader):
+                        at += len(data)
+                        tries = 0
+                        yield data
+
+
+async def _read(reader: asyncio.StreamReader) -> bytes:
+    try:
+        return await reader.read(_READ)
+    except ConnectionError:
+        return b""
+
+
+@contextlib.asynccontextmanager
+async def _opened(
+    address: Address,
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Connect to a stream; Unavailable when nobody is there."""
+    try:
+        reader, writer = await asyncio.open_unix_connection(address.path, limit=_READ)
+    except OSError as error:
+        raise Unavailable(f"connect {address.path}: {error.strerror}; try again") from None
+    try:
+        writer.write(address.token.encode() + b"\n")
+        yield reader, writer
+    finally:
+        writer.close()
