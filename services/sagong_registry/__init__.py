@@ -1,4 +1,4 @@
-"""An OCI registry on the content store of this machine: what clients push here lies where images are made."""
+"""An OCI registry: what clients push lies in the store that this machine's images are made of."""
 
 from sagong_registry.service import Registry
 

@@ -1,4 +1,7 @@
-"""Accounts of a file as `htpasswd -B` writes it: names and bcrypt hashes, read again when it changes."""
+"""Accounts: those that the operator made, and those of a file as `htpasswd -B` writes it.
+
+The file is read again when it changes; where both know a name, the file says its password.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,15 @@ import os
 import secrets
 import time
 from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import bcrypt
 
-__all__ = ["Accounts", "TooManyFailures", "parse"]
+from sagong.errors import InvalidArgument
+from sagong_registry.record import AccountRecord
+
+__all__ = ["Accounts", "TooManyFailures", "checked", "parse"]
 
 _LOOK_SECONDS = 1.0
 _KEPT = 1000
@@ -29,12 +36,15 @@ class TooManyFailures(Exception):
 
 
 class Accounts:
-    """Checks passwords. A right one is remembered, keyed, so that bcrypt is not asked at each request."""
+    """Checks passwords. A right one is remembered (as a keyed hash): bcrypt is slow by intent."""
 
-    def __init__(self, path: str, log: logging.Logger) -> None:
+    def __init__(
+        self, made: Callable[[], Mapping[str, AccountRecord]], path: str, log: logging.Logger
+    ) -> None:
+        self._made = made
         self._path = Path(path) if path else None
         self._log = log
-        self._hashes: dict[str, bytes] = {}
+        self._listed: dict[str, str] = {}
         self._stamp: tuple[int, ...] = ()
         self._looked = -_LOOK_SECONDS
         self._secret = secrets.token_bytes(32)
@@ -47,18 +57,25 @@ class Accounts:
     @property
     def exist(self) -> bool:
         """Whether there is any account; without one nobody is asked who it is."""
+        return bool(self._made() or self.listed)
+
+    @property
+    def listed(self) -> Mapping[str, str]:
+        """Hashes by name of the file."""
         self._look()
-        return bool(self._hashes)
+        return self._listed
 
     def __contains__(self, name: str) -> bool:
-        self._look()
-        return name in self._hashes
+        return self._hash(name) is not None
+
+    def _hash(self, name: str) -> str | None:
+        made = self._made().get(name)
+        return self.listed.get(name) or (made.hash if made else None)
 
     async def verify(self, name: str, password: str, peer: str) -> bool:
         """Whether it is the account's password; TooManyFailures after too many wrong ones."""
-        self._look()
-        known = self._hashes.get(name)
-        hashed = known or self._nobody
+        known = self._hash(name)
+        hashed = known.encode() if known else self._nobody
         mark = self._mark(name, password, hashed)
         if known is not None and mark in self._good:
             return True
@@ -106,12 +123,12 @@ class Accounts:
                 return
             hashes, wrong = parse(self._path.read_text())
         except FileNotFoundError:
-            self._hashes, self._stamp = {}, ()
+            self._listed, self._stamp = {}, ()
             return
         except (OSError, UnicodeDecodeError) as error:
             self._log.warning("accounts are not read", extra={"error": str(error)})
             return
-        self._hashes, self._stamp = hashes, stamp
+        self._listed, self._stamp = hashes, stamp
         if wrong:
             self._log.warning(
                 "lines without a bcrypt hash are left out: write them with htpasswd -B",
@@ -119,9 +136,22 @@ class Accounts:
             )
 
 
-def parse(text: str) -> tuple[dict[str, bytes], list[int]]:
+def checked(name: str, hashed: str) -> str:
+    """The hash itself, if it is one of bcrypt and the name one of an account. Pure."""
+    if not name or len(name) > 255 or ":" in name or not name.isprintable():
+        raise InvalidArgument(f"account {name[:80]!r}: 1 to 255 printable characters, no colon")
+    try:
+        bcrypt.checkpw(b"", hashed.encode())
+    except ValueError:
+        raise InvalidArgument(
+            f"the hash of {name} is not bcrypt's: htpasswd -B makes such"
+        ) from None
+    return hashed
+
+
+def parse(text: str) -> tuple[dict[str, str], list[int]]:
     """Hashes by name, and the numbers of lines that are none. Pure."""
-    hashes: dict[str, bytes] = {}
+    hashes: dict[str, str] = {}
     wrong: list[int] = []
     for number, line in enumerate(text.splitlines(), 1):
         line = line.strip()
@@ -129,7 +159,7 @@ def parse(text: str) -> tuple[dict[str, bytes], list[int]]:
             continue
         name, colon, hashed = line.partition(":")
         if name and colon and hashed.startswith(_KINDS):
-            hashes[name] = hashed.encode()
+            hashes[name] = hashed
         else:
             wrong.append(number)
     return hashes, wrong

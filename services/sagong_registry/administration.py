@@ -6,6 +6,9 @@ import msgspec
 
 from sagong.contracts import registry as contract
 from sagong.contracts.registry import (
+    Account,
+    AccountList,
+    AccountRef,
     Collected,
     CollectRequest,
     ManifestSummary,
@@ -17,10 +20,11 @@ from sagong.contracts.registry import (
     VisibilityRequest,
 )
 from sagong.errors import InvalidArgument, NotFound
+from sagong_registry.accounts import checked
 from sagong_registry.catalog import Change, Key
 from sagong_registry.depot import Depot
 from sagong_registry.housekeeping import Housekeeping
-from sagong_registry.record import ManifestRecord
+from sagong_registry.record import AccountRecord, ManifestRecord
 from sagong_registry.repository import Repository
 
 __all__ = ["Administration"]
@@ -80,6 +84,21 @@ class Administration:
     async def remove(self, repository: RepositoryRef) -> None:
         """Remove a repository with all in it."""
         await self._depot.remove_repository(repository.name)
+
+    async def accounts(self) -> AccountList:
+        """Who has an account."""
+        listed = self._depot.gate.accounts.listed
+        names = {*self._depot.catalog.accounts, *listed}
+        return AccountList(names=tuple(sorted(names)), configured=tuple(sorted(listed)))
+
+    async def set_account(self, account: Account) -> None:
+        """Make an account, or change its password."""
+        record = AccountRecord(hash=checked(account.name, account.hash))
+        await self._depot.catalog.commit(Change(puts={Key.account(account.name): record}))
+
+    async def remove_account(self, account: AccountRef) -> None:
+        """Remove an account."""
+        await self._depot.catalog.commit(Change(deletes={Key.account(account.name)}))
 
     async def collect(self, request: CollectRequest) -> Collected:
         """Remove what nobody needs."""

@@ -1,4 +1,4 @@
-"""The catalog: repositories, tags, manifests, blobs and uploads, durable in the state, read from memory.
+"""The catalog: repositories, tags, manifests, blobs, uploads; durable in the state, read from memory.
 
 A watch brings what another generation of this service writes during a swap; until it has come, what
 is not found in memory is asked for in the state, so nothing that was acknowledged is ever missing.
@@ -24,6 +24,7 @@ from sagong.contracts.state import (
 )
 from sagong.errors import Aborted, Gone, Unavailable
 from sagong_registry.record import (
+    AccountRecord,
     BlobRecord,
     ManifestRecord,
     Record,
@@ -47,6 +48,7 @@ _KINDS: dict[str, type[Any]] = {
     "manifests": ManifestRecord,
     "blobs": BlobRecord,
     "uploads": UploadRecord,
+    "accounts": AccountRecord,
 }
 
 
@@ -78,6 +80,11 @@ class Key:
         """Of an upload."""
         return f"{_ROOT}uploads/{id_}"
 
+    @staticmethod
+    def account(name: str) -> str:
+        """Of an account."""
+        return f"{_ROOT}accounts/{name}"
+
 
 @dataclass(slots=True)
 class Change:
@@ -99,6 +106,7 @@ class Catalog:
     def __init__(self, state: State) -> None:
         self.repositories: dict[str, Repository] = {}
         self.uploads: dict[str, UploadRecord] = {}
+        self.accounts: dict[str, AccountRecord] = {}
         self._state = state
         self._newest: dict[str, int] = {}
         self._revision = 0
@@ -107,7 +115,8 @@ class Catalog:
         """Read everything at one revision, and only then show it: no half of it is ever acted on."""
         fresh = Catalog(self._state)
         await fresh._read()
-        self.repositories, self.uploads = fresh.repositories, fresh.uploads
+        self.repositories = fresh.repositories
+        self.uploads, self.accounts = fresh.uploads, fresh.accounts
         self._revision = fresh._revision
         self._newest.clear()
 
@@ -243,8 +252,8 @@ class Catalog:
         if kind not in _KINDS:
             return
         record = decoded(value, _KINDS[kind], revision)
-        if kind == "uploads":
-            self.uploads[name] = record
+        if kind in ("uploads", "accounts"):
+            getattr(self, kind)[name] = record
         elif kind == "repositories":
             self._made(name).record = record
         elif kind == "tags":
@@ -259,8 +268,8 @@ class Catalog:
 
     def _drop(self, key: str) -> None:
         kind, _, name = key.removeprefix(_ROOT).partition("/")
-        if kind == "uploads":
-            self.uploads.pop(name, None)
+        if kind in ("uploads", "accounts"):
+            getattr(self, kind).pop(name, None)
             return
         name, _, rest = name.replace("@", ":", 1).partition(":")
         repository = self.repositories.get(name)

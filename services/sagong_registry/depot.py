@@ -1,4 +1,4 @@
-"""What the registry does with repositories, whoever asks: link and unlink blobs, keep and drop manifests.
+"""What is done with repositories, whoever asks: blobs linked and unlinked, manifests kept and dropped.
 
 Content first, record second, when something comes; record first, content second, when it goes: a
 crash between the two leaves a hold without a record, which the next collection drops, and never a

@@ -3,7 +3,7 @@
 Keys are below `/registry/`; names have neither `:` nor `@`, so they divide::
 
     repositories/NAME      tags/NAME:TAG      manifests/NAME@DIGEST      blobs/NAME@DIGEST
-    uploads/ID
+    uploads/ID             accounts/NAME
 
 `revision` is that of the key when it was read, never stored. `hold` is the owner by which the
 content store keeps the blob for this record: each record has one of its own, so dropping the hold
@@ -19,6 +19,7 @@ from typing import TypeVar
 import msgspec
 
 __all__ = [
+    "AccountRecord",
     "BlobRecord",
     "ManifestRecord",
     "Record",
@@ -87,6 +88,12 @@ class UploadRecord(Record, frozen=True, kw_only=True):
 
     repository: str
     begun: float
+
+
+class AccountRecord(Record, frozen=True, kw_only=True):
+    """An account: the bcrypt hash of its password."""
+
+    hash: str
 
 
 def encoded(record: Record) -> bytes:

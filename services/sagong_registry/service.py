@@ -40,7 +40,7 @@ class Registry:
         self._settings = settings = host.config(Settings)
         catalog = Catalog(host.use(State, "local"))
         gate = Gate(
-            Accounts(settings.accounts, host.log),
+            Accounts(lambda: catalog.accounts, settings.accounts, host.log),
             Tokens(key_of(host.data)),
             Policy(settings.rules, settings.public),
             catalog,

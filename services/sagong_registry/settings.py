@@ -16,8 +16,8 @@ class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class Rule(_Table, frozen=True):
     """Accounts that may do something with repositories.
 
-    `accounts` are names, `*` for all that have logged in, "" for everybody. `repositories` are patterns:
-    `*` stands for any characters, `{account}` for the account's name (`{account}/*`).
+    `accounts` are names, `*` for all that have logged in, "" for everybody. `repositories` are
+    patterns: `*` stands for any characters, `{account}` for the account's name (`{account}/*`).
     """
 
     accounts: tuple[str, ...] = ("*",)
@@ -43,7 +43,8 @@ class Upstream(_Table, frozen=True):
 
 
 class Settings(_Table, frozen=True):
-    """`accounts` is a file as `htpasswd -B` writes it; without any account everybody may everything.
+    """`accounts` is a file as `htpasswd -B` writes it, beside those of `sagong registry passwd`;
+    without any account everybody may everything.
 
     `rules` say who may what; without any, every account may everything. Repositories that match
     `public` can be pulled without an account, others are private, unless `sagong registry show` or

@@ -31,6 +31,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "logs": ("logs", "logs of units or slots (or of the kernel), -f to follow"),
     "load": ("access", "load images from an archive, as `docker load` does"),
     "kubeconfig": ("access", "print a kubeconfig with a new client certificate"),
+    "registry": (
+        "registry",
+        "repositories and accounts of the registry; collect what nobody needs",
+    ),
     "contracts": ("inspection", "the contracts of all slots, as a table or as JSON Schema"),
     "check": ("inspection", "check configuration and manifests, and say how to mend them"),
 }

@@ -13,6 +13,9 @@ from sagong.contract import Message, method, slot
 from sagong.errors import InvalidArgument, NotFound
 
 __all__ = [
+    "Account",
+    "AccountList",
+    "AccountRef",
     "CollectRequest",
     "Collected",
     "ManifestSummary",
@@ -51,7 +54,7 @@ class RepositoryQuery(Message):
 
 
 class Repository(Message):
-    """A repository. `size` counts what other repositories hold too; `changed` in seconds since the epoch."""
+    """A repository. `size` counts what others hold too; `changed` in seconds since the epoch."""
 
     name: str
     public: bool
@@ -124,6 +127,26 @@ class Collected(Message):
     bytes: int = 0
 
 
+class Account(Message):
+    """An account: its name and the bcrypt hash of its password, as `htpasswd -B` makes it."""
+
+    name: str
+    hash: str
+
+
+class AccountRef(Message):
+    """Names an account."""
+
+    name: str
+
+
+class AccountList(Message):
+    """Names of accounts, in order; `configured` are those of a file, which only its owner changes."""
+
+    names: tuple[str, ...] = ()
+    configured: tuple[str, ...] = ()
+
+
 @slot("registry", version=1)
 class Registry(Protocol):
     """A registry's operator side."""
@@ -145,7 +168,22 @@ class Registry(Protocol):
 
     @method(idempotent=True)
     async def remove(self, repository: RepositoryRef) -> None:
-        """Remove a repository with all in it; unknown is no error. Its bytes go with the next collection."""
+        """Remove a repository with all in it; unknown is no error. `collect` frees the disk."""
+        ...
+
+    @method(idempotent=True)
+    async def accounts(self) -> AccountList:
+        """Who has an account."""
+        ...
+
+    @method(idempotent=True, raises=(InvalidArgument,))
+    async def set_account(self, account: Account) -> None:
+        """Make an account, or change its password. From the first on clients must log in."""
+        ...
+
+    @method(idempotent=True)
+    async def remove_account(self, account: AccountRef) -> None:
+        """Remove an account; unknown is no error."""
         ...
 
     @method(idempotent=True, seconds=600.0)

@@ -30,6 +30,8 @@ __all__ = ["Connection", "Stream"]
 _BUFFER_LIMIT = 256 << 10
 # A client may name its requests; a point would set them below others (see sagong.tracing).
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{4,64}")
+# A client that tries TLS first waits for an answer, and would wait until the head's time is over.
+_TLS_HANDSHAKE = b"\x16"
 _BODILESS = frozenset((204, 304))
 
 
@@ -208,6 +210,8 @@ class Connection(asyncio.Protocol):
         """Start on the next request, if its head is whole."""
         while self._buffer[:2] == b"\r\n":
             del self._buffer[:2]
+        if self._buffer[:1] == _TLS_HANDSHAKE:
+            raise BadRequest(400, "this port speaks plain HTTP, not TLS")
         end = self._buffer.find(b"\r\n\r\n")
         limit = self.server.limits.head
         if end > limit or (end < 0 and len(self._buffer) > limit):

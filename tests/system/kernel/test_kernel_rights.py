@@ -50,6 +50,7 @@ REVIEWED: dict[str, tuple[set[str], str, set[str]]] = {
         "host",
         set(),
     ),
+    "registry": (set(), "host", set()),
     "replication_kube": (set(), "none", set()),
     "runtime_linux": (set(), "none", set()),
     "runtime_oci": (set(), "none", set()),

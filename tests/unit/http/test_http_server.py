@@ -81,6 +81,7 @@ async def test_a_chunked_body_is_cut_wherever_the_bytes_are_split() -> None:
         (b"POST / HTTP/1.1\r\nHost: d\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
         (b"GET / HTTP/1.1\r\nHost: d\r\nX: " + b"y" * 70000 + b"\r\n\r\n", 431),
         (b"\x16\x03\x01" + b"\r\n\r\n", 400),
+        (b"\x16\x03\x01\x02\x00\x01", 400),
     ],
 )  # fmt: skip
 async def test_what_is_no_request_is_refused_and_the_connection_closed(
