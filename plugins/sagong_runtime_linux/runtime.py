@@ -9,6 +9,7 @@ import msgspec
 from sagong.contracts.runtime import ExecRequest, RunSpec
 from sagong.host import Host
 from sagong.shim.facts import HostFacts
+from sagong.shim.rooms import ROOM
 from sagong.shim.runtime import MonitoredRuntime
 from sagong_runtime_linux.planning import exec_request, run_request
 
@@ -16,9 +17,13 @@ __all__ = ["RuntimeConfig", "RuntimeLinux"]
 
 
 class RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`cgroup_parent` is where containers without a parent of their own go."""
+    """`cgroup_parent` is where containers without a parent of their own go.
+
+    One monitor watches up to `containers_per_monitor` containers; 1 gives each its own.
+    """
 
     cgroup_parent: str = "/sagong"
+    containers_per_monitor: int = ROOM
 
 
 class OperationPlans:
@@ -48,5 +53,10 @@ class RuntimeLinux(MonitoredRuntime):
     """Runs containers by the launcher of this package."""
 
     def __init__(self, host: Host) -> None:
-        parent = host.config(RuntimeConfig).cgroup_parent
-        super().__init__(host, OperationPlans(parent), cgroup_parent=parent)
+        config = host.config(RuntimeConfig)
+        super().__init__(
+            host,
+            OperationPlans(config.cgroup_parent),
+            cgroup_parent=config.cgroup_parent,
+            containers_per_monitor=config.containers_per_monitor,
+        )

@@ -12,6 +12,7 @@ from typing import Any
 from sagong.linux import process
 from sagong.shim import lean
 from sagong.shim.container import Container
+from sagong.shim.directory import full
 from sagong.shim.failure import StartError
 from sagong.shim.forking import fork_into
 from sagong.shim.jobs import Job
@@ -40,7 +41,6 @@ class LinuxEngine:
 
     def clean(self, container: Container) -> None:
         """A cgroup is all that is left."""
-        container.remove_cgroup()
 
 
 class Start:
@@ -53,6 +53,7 @@ class Start:
         self._timer: Timer | None = None
         self._error: StartError | None = None
         self._started = 0
+        self._connected = False
         self._executed = False
 
     def begin(self) -> None:
@@ -92,16 +93,26 @@ class Start:
         loop = self._order.loop
         loop.add(ours.fileno(), READ, lambda _: self._hear())
         self._timer = loop.later(_START_SECONDS, self._too_slow)
-        if request.get("user"):
-            self._order.forked(self.pid)
-        else:
-            self._go(self.pid)
+        self._connected = not request["session"]["tty"]
+        self._order.forked(self.pid)
+        if not request.get("user"):
+            self._go()
 
-    def _go(self, pid: int) -> None:
-        """Let it be written down who the child is, then let it exec."""
-        self.pid = pid
-        self._started = lean.start_ticks(pid)
-        self._order.started(pid, self._started)
+    def _go(self) -> None:
+        """Let it be written down who the child is, then let it exec.
+
+        Not before its terminal has come, which must outlive this process from the first moment on.
+        """
+        if not self._connected:
+            return
+        self._started = lean.start_ticks(self.pid)
+        try:
+            self._order.started(self.pid, self._started)
+        except OSError as error:
+            self._error = full(error, f"{self._order.session.directory}/state.json")
+            self._kill()
+            self._finish()
+            return
         if self._channel is not None:
             try:
                 self._channel.send(b"go")
@@ -127,8 +138,11 @@ class Start:
     def _message(self, message: dict[str, Any], descriptors: tuple[int, ...]) -> None:
         if "tty" in message and len(descriptors) == 2:
             self._order.session.use_terminal(*descriptors)
+            self._connected = True
+            self._go()
         elif "pid" in message:
-            self._go(message["pid"])
+            self.pid = message["pid"]
+            self._go()
         elif "exec" in message:
             self._executed = True
         elif "error" in message:

@@ -46,7 +46,6 @@ class OciEngine:
         """The runtime forgets it, and runs its last hooks."""
         if container.request.get("maker") == self.maker:
             delete(container.request["engine"], container.id)
-        container.remove_cgroup()
 
 
 class Console:

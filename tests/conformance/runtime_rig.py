@@ -11,6 +11,7 @@ import sys
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +41,19 @@ def package_of(make: Callable[[Any], MonitoredRuntime]) -> str:
 class Rig:
     """Directories, a launcher, and generations of the plugin over them."""
 
-    def __init__(self, base: Path, make: Callable[[Any], MonitoredRuntime] = RuntimeLinux) -> None:
+    def __init__(
+        self,
+        base: Path,
+        make: Callable[[Any], MonitoredRuntime] = RuntimeLinux,
+        **settings: int,
+    ) -> None:
         self.base = base
         self.run = base / "run"
-        self.run.mkdir()
+        self.run.mkdir(exist_ok=True)
         self.rootfs = make_rootfs(base / "rootfs")
         self.parent = f"/sagong-test-{uuid.uuid4().hex[:8]}"
         self.events: list[Message] = []
-        self.settings: dict[str, Any] = {}
+        self.settings: dict[str, Any] = {**settings}
         self.host: LocalHost | None = None
         self.runtime: MonitoredRuntime | None = None
         self.launcher: subprocess.Popen[bytes] | None = None
@@ -150,17 +156,28 @@ def directories() -> Iterator[Path]:
 
 @contextlib.asynccontextmanager
 async def rig(
-    make: Callable[[Any], MonitoredRuntime] = RuntimeLinux, *, owner: int = 0
+    make: Callable[[Any], MonitoredRuntime] = RuntimeLinux,
+    *,
+    owner: int = 0,
+    disk: Callable[[Path], AbstractContextManager[None]] = contextlib.nullcontext,
+    **settings: int,
 ) -> AsyncIterator[Rig]:
-    """A launcher and a plugin, both gone after."""
+    """A launcher and a plugin, both gone after; `disk` mounts something for the run directory."""
     with directories() as base:
-        made = Rig(base, make)
-        os.chown(made.run, owner, -1)
-        try:
-            made.start_launcher()
-            await made.start_plugin()
-            yield made
-        finally:
-            with contextlib.suppress(Exception):
-                await made.drop_plugin()
-            made.sweep()
+        (base / "run").mkdir()
+        with disk(base / "run"):
+            async with _served(Rig(base, make, **settings), owner) as made:
+                yield made
+
+
+@contextlib.asynccontextmanager
+async def _served(made: Rig, owner: int) -> AsyncIterator[Rig]:
+    os.chown(made.run, owner, -1)
+    try:
+        made.start_launcher()
+        await made.start_plugin()
+        yield made
+    finally:
+        with contextlib.suppress(Exception):
+            await made.drop_plugin()
+        made.sweep()

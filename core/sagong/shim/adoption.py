@@ -44,7 +44,7 @@ def adopt_container(monitor: Monitor, container_id: str) -> None:
     container.started_at = state["started_at"]
     container.claim()
     monitor.containers[container_id] = container
-    monitor.group.adopt(state)
+    monitor.group_of(container).adopt(state)
     session = monitor.make_session(container, state["session"], directory)
     session.since = state["since"]
     session.log = open_log(state["session"]["log"])
@@ -92,6 +92,7 @@ def _take_over(
             elif state["session"]["stdin"]:
                 # Nobody kept it: it had been closed, and must stay so.
                 session.close_input()
+            session.deposit()
         elif f"{prefix}tty" in lifelines:
             session.use_terminal(lifelines.pop(f"{prefix}tty"))
     identity = process.ProcessId(state["pid"], state["started"])

@@ -42,6 +42,7 @@ class Client:
         self._mask = READ
         self._input_paused = False
         self._ending = False
+        self._code: int | None = None
         self.stdin = stdin
         self.closed = False
         channel.setblocking(False)
@@ -77,14 +78,15 @@ class Client:
 
     def end(self, code: int) -> None:
         """The session is over: replay the rest, tell the code, hang up when all is sent."""
-        if self._replay is not None:
-            for stream, data in self._replay:
-                self._put(stream, data)
-            self._finish_replay()
+        self._code = code
+        if self._replay is None:
+            self._say_end()
+            self._flush()
+
+    def _say_end(self) -> None:
         self._ending = True
-        self._out += pack(Frame.EXIT, _CODE.pack(code))
+        self._out += pack(Frame.EXIT, _CODE.pack(self._code or 0))
         self._loop.later(_LINGER_SECONDS, self.close)
-        self._flush()
 
     def _pump_replay(self) -> None:
         while self._replay is not None and len(self._out) < _REPLAY_MARK:
@@ -106,6 +108,8 @@ class Client:
             partial = self._session.partial(stream)
             if partial:
                 self._put(stream, partial)
+        if self._code is not None:
+            self._say_end()
 
     def _ready(self, events: int) -> None:
         if events & READ:

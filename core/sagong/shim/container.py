@@ -10,7 +10,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sagong.linux.cgroup import Cgroup
-from sagong.shim.directory import write_record
+from sagong.shim.directory import (
+    reserve_record,
+    withdraw_record,
+    write_record,
+    write_reserved,
+)
 from sagong.shim.failure import StartError
 from sagong.shim.logs import timestamp
 from sagong.shim.oom import OomWatch
@@ -21,8 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Container"]
 
+_PAUSE = 0.005
 # What a successor needs of the request; `engine` is the engine's own.
-_KEPT = ("id", "run", "cgroup", "session", "private_pid", "engine", "maker")
+_KEPT = ("id", "run", "cgroup", "session", "private_pid", "engine", "maker", "group")
 
 
 class Container:
@@ -32,6 +38,8 @@ class Container:
         self.request = request
         self.id: str = request["id"]
         self.run: int = request["run"]
+        # A monitor of before wrote no group: then its key was the group's name or the id.
+        self.group_name: str = request.get("group") or request.get("key") or self.id
         self.directory = directory
         self.group = group
         self.session: Session | None = None
@@ -94,13 +102,21 @@ class Container:
             },
         )
 
+    def reserve_exit(self) -> None:
+        """Room for the exit code, before anything runs: later there may be none."""
+        reserve_record(f"{self.directory}/exit.json")
+
+    def discard_exit(self) -> None:
+        """It never began."""
+        withdraw_record(f"{self.directory}/exit.json")
+
     def write_exit(self, code: int) -> None:
         """Leave the exit code."""
         self.finished_at = time.time()
         if self.oom is not None:
             self.oom.check()
             self.oom.close()
-        write_record(f"{self.directory}/exit.json", self.exit_facts(code))
+        write_reserved(f"{self.directory}/exit.json", self.exit_facts(code))
 
     def exit_facts(self, code: int) -> dict[str, Any]:
         """The exit as events and files show it."""
@@ -116,12 +132,29 @@ class Container:
         """After the first process's end: those that a shared pid namespace lets live on."""
         if not self.request["private_pid"]:
             with contextlib.suppress(OSError):
-                self.group.kill(seconds=2.0)
+                self.group.kill(seconds=0.0)
 
-    def remove_cgroup(self) -> None:
-        """Leave no cgroup behind."""
-        with contextlib.suppress(OSError):
-            self.group.remove(seconds=1.0)
+    def end_cgroup(self, loop: Loop, done: Callable[[], None], *, attempts: int = 400) -> None:
+        """Remove the cgroup with all that is in it, then call `done`; what won't end is left.
+
+        In between others are served: what was killed needs a moment to go.
+        """
+        try:
+            self.group.remove(seconds=0.0)
+        except TimeoutError:
+            if attempts:
+                with contextlib.suppress(OSError):
+                    self.group.kill(seconds=0.0)
+                again = attempts - 1
+                loop.later(_PAUSE, lambda: self.end_cgroup(loop, done, attempts=again))
+                return
+        except OSError:
+            pass  # a group that somebody else removes at this moment
+        done()
+
+    def forget_execs(self) -> None:
+        """Those that are over: a container that is probed for years has millions."""
+        self.execs = {n: s for n, s in self.execs.items() if not s.ended or s.clients}
 
     @property
     def over(self) -> bool:

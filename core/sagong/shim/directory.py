@@ -16,16 +16,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from typing import Any, NamedTuple
 
 from sagong.linux.files import replace_file
+from sagong.shim.failure import StartError
 
 # A short name for any key; a hash would load a cryptographic library into every monitor.
 _PRIME = 2**89 - 1
 
-__all__ = ["RunDirectory", "read_record", "write_record"]
+_RESERVED = 4096
+
+__all__ = [
+    "RunDirectory",
+    "full",
+    "read_record",
+    "reserve_record",
+    "withdraw_record",
+    "write_record",
+    "write_reserved",
+]
 
 
 class RunDirectory(NamedTuple):
@@ -75,6 +87,43 @@ class RunDirectory(NamedTuple):
 def write_record(path: str, record: dict[str, Any]) -> None:
     """Write JSON so that a reader sees the old file or the new one, never a half."""
     replace_file(path, json.dumps(record).encode(), beside=f"{path}.new", mode=0o644)
+
+
+def reserve_record(path: str) -> None:
+    """Take room for a record that must be written later, whatever the disk is like by then."""
+    try:
+        descriptor = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            os.posix_fallocate(descriptor, 0, _RESERVED)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        withdraw_record(path)
+        raise full(error, path) from None
+
+
+def full(error: OSError, path: str) -> StartError:
+    """A record could not be written, most likely for want of room."""
+    text = f"writing {path}: {error.strerror}; make room there"
+    return StartError("resource_exhausted", text)
+
+
+def write_reserved(path: str, record: dict[str, Any]) -> None:
+    """As `write_record`, in the room that was taken for it."""
+    content = json.dumps(record).encode()
+    descriptor = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        os.pwrite(descriptor, content, 0)
+        os.ftruncate(descriptor, len(content))
+    finally:
+        os.close(descriptor)
+    os.rename(f"{path}.new", path)
+
+
+def withdraw_record(path: str) -> None:
+    """Give the room back."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(f"{path}.new")
 
 
 def read_record(path: str) -> dict[str, Any] | None:

@@ -88,12 +88,15 @@ class Group:
             self._init = process.ProcessId(*state["group_init"])
 
     def end(self) -> None:
-        """No container is left: end the shared init."""
+        """No container is left: give the namespaces up, end the shared init."""
+        for descriptor in self._held.values():
+            os.close(descriptor)
+        self._held.clear()
         if self._init is None:
             return
         pidfd = process.open_identified(self._init)
         if pidfd is not None:
             with contextlib.suppress(OSError):
                 syscalls.pidfd_send_signal(pidfd, signal.SIGKILL)
-            process.wait_ended(pidfd, 1.0)
             os.close(pidfd)
+        self._init = None

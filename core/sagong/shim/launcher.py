@@ -125,8 +125,6 @@ class Launcher:
         """Fork a monitor; the connection, with what was already read of it, becomes its own."""
         if lean.fork() != 0:
             channel.close()
-            if request.get("fresh"):
-                self._lifelines.drop(request["key"])
             return
         try:
             self._become_monitor(channel, request["key"])

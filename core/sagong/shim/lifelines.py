@@ -15,7 +15,7 @@ from sagong.linux import process
 from sagong.shim.directory import RunDirectory
 from sagong.shim.messages import MessageReader, encode
 
-__all__ = ["Lifelines", "ask_status", "deposit", "release"]
+__all__ = ["Deposit", "Lifelines", "ask_status", "deposit", "release"]
 
 _SECONDS = 1.0
 
@@ -53,6 +53,23 @@ def ask_status(directory: RunDirectory, pid: int, started: int) -> int | None:
     except OSError:
         return None
     return None
+
+
+class Deposit:
+    """A container's lifelines, as its monitor gives them to the launcher and takes them back."""
+
+    def __init__(self, directory: RunDirectory, key: str, container_id: str) -> None:
+        self._directory = directory
+        self._key = key
+        self._id = container_id
+
+    def give(self, session: str, kind: str, descriptor: int) -> None:
+        """Let the launcher hold a duplicate."""
+        deposit(self._directory, self._key, f"{self._id}/{session}/{kind}", descriptor)
+
+    def take_back(self, session: str, kind: str) -> None:
+        """The program has no use for it any more."""
+        release(self._directory, self._key, f"{self._id}/{session}/{kind}")
 
 
 class Lifelines:

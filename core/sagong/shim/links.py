@@ -136,21 +136,19 @@ class Links:
         except Unavailable:
             return None
 
-    async def obtain(self, key: str, *, fresh: bool = False, new: bool = False) -> Connection:
-        """The monitor of this key, made if none lives. `new` skips the search (a new container),
-        `fresh` lets the launcher drop lifelines of former runs."""
+    async def obtain(self, key: str) -> Connection:
+        """The monitor of this key, made if none lives."""
         async with self._lock(key):
-            found = None if new else await self._find(key)
-            return found or await self._fork_monitor(key, fresh=fresh)
+            return await self._find(key) or await self._fork_monitor(key)
 
-    async def _fork_monitor(self, key: str, *, fresh: bool) -> Connection:
+    async def _fork_monitor(self, key: str) -> Connection:
         """A monitor that has adopted what its predecessor left, before anybody else can ask it."""
         connection = await self._dial_patiently(
             f"monitor {key}",
             lambda message: self._event(key, message),
             lambda: self._gone(key),
         )
-        connection.begin_with({"op": "monitor", "key": key, "fresh": fresh})
+        connection.begin_with({"op": "monitor", "key": key})
         left = self._running(key)
         if left:
             try:
@@ -166,20 +164,19 @@ class Links:
         request: dict[str, Any],
         *,
         again: Callable[[], Awaitable[bool]] | None = None,
-        new: bool = False,
     ) -> dict[str, Any]:
         """An answer of the key's monitor; when it died meanwhile, of its successor.
 
         Without `again` the request may be sent twice; else it is called after a death and says
-        whether the request left no trace. `new` is for a container that has a monitor of its own.
+        whether the request left no trace.
         """
         for _ in range(_ASK_ATTEMPTS - 1):
             try:
-                return await (await self.obtain(key, fresh=new, new=new)).ask(request)
+                return await (await self.obtain(key)).ask(request)
             except Unavailable:
                 if again is not None and not await again():
                     raise
-        return await (await self.obtain(key, fresh=new, new=new)).ask(request)
+        return await (await self.obtain(key)).ask(request)
 
     def _keep(self, key: str, connection: Connection) -> Connection:
         self._monitors[key] = connection

@@ -7,7 +7,6 @@ One socket serves all: the first line of a connection is a token of `attach`, or
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import socket
 import time
@@ -21,12 +20,18 @@ from sagong.shim.cgroups import container_cgroup
 from sagong.shim.channel import Channel, Incoming
 from sagong.shim.clients import Client
 from sagong.shim.container import Container
-from sagong.shim.directory import RunDirectory, write_record
+from sagong.shim.directory import (
+    RunDirectory,
+    reserve_record,
+    withdraw_record,
+    write_record,
+    write_reserved,
+)
 from sagong.shim.failure import StartError
 from sagong.shim.group import Group
-from sagong.shim.lifelines import ask_status, deposit, release
+from sagong.shim.lifelines import Deposit, ask_status
 from sagong.shim.logs import open_log
-from sagong.shim.loop import READ, Loop
+from sagong.shim.loop import READ, Loop, Timer
 from sagong.shim.messages import PROTOCOL, MessageReader
 from sagong.shim.session import Session
 from sagong.shim.starting import Attempt, Engine, Order, exit_code
@@ -34,6 +39,8 @@ from sagong.shim.starting import Attempt, Engine, Order, exit_code
 __all__ = ["Monitor"]
 
 TOKEN_SECONDS = 30.0
+# Who starts containers one after the other finds a monitor that has learned its work.
+_IDLE_SECONDS = 15.0
 
 
 class Ticket:
@@ -47,7 +54,10 @@ class Ticket:
 
 
 class Monitor:
-    """Serves the plugin and the clients of one key: a group's name or a container's id."""
+    """Serves the plugin and the clients of some containers, under a key that the plugin chose.
+
+    Nothing here may wait for one container: the others wait with it.
+    """
 
     def __init__(
         self,
@@ -63,7 +73,7 @@ class Monitor:
         self.inherited = inherited
         self.loop = Loop()
         self.containers: dict[str, Container] = {}
-        self.group = Group(directory.root)
+        self._groups: dict[str, Group] = {}
         self.key = key
         self.sessions: dict[int, Session] = {}
         self._starts: dict[int, Attempt] = {}
@@ -72,7 +82,7 @@ class Monitor:
         self._tickets: dict[str, Ticket] = {}
         self._listener: socket.socket | None = None
         self._socket_inode = 0
-        self._used = False
+        self._leaving: Timer | None = None
         self._operations: dict[str, Callable[[Channel, int, dict[str, Any]], None]] = {
             "run": self._run,
             "exec": self._exec,
@@ -98,7 +108,7 @@ class Monitor:
         self._listen()
         os.chdir(self.directory.base)
         lean.show_title(f"sagong-monitor {self.key}", self.inherited.arguments)
-        self.loop.later(TOKEN_SECONDS, self.leave_if_idle)
+        self.tidy()
         self.loop.run()
 
     def _listen(self) -> None:
@@ -126,17 +136,41 @@ class Monitor:
 
     def _gone(self, channel: Channel) -> None:
         self._channels.remove(channel)
-        self.leave_if_idle()
+        self.tidy()
 
-    def leave_if_idle(self) -> None:
-        """End when every container is over and no client waits for the rest of its output."""
-        if self._starts or not all(c.over for c in self.containers.values()):
-            return
-        if not self._used and self._channels:
-            return
-        self.group.end()
+    def tidy(self) -> None:
+        """Forget what is over; end when nothing is left and, for a while, nothing comes."""
+        for container in list(self.containers.values()):
+            container.forget_execs()
+            if container.over:
+                self._drop(container)
+        if self._starts or self.containers:
+            self._stay()
+        elif not self._channels:
+            self._leave()
+        elif self._leaving is None:
+            self._leaving = self.loop.later(_IDLE_SECONDS, self._leave)
+
+    def _stay(self) -> None:
+        if self._leaving is not None:
+            self._leaving.cancel()
+            self._leaving = None
+
+    def _leave(self) -> None:
         self._unlink_socket()
         self.loop.stop()
+
+    def _drop(self, container: Container) -> None:
+        """Forget a container, and its group's namespaces with the last one."""
+        self.containers.pop(container.id, None)
+        if all(other.group_name != container.group_name for other in self.containers.values()):
+            group = self._groups.pop(container.group_name, None)
+            if group is not None:
+                group.end()
+
+    def group_of(self, container: Container) -> Group:
+        """The namespaces that the container shares with others of its group."""
+        return self._groups.setdefault(container.group_name, Group(self.directory.root))
 
     def _unlink_socket(self) -> None:
         """Ours, and not that of a younger monitor of the same key."""
@@ -186,47 +220,49 @@ class Monitor:
     # -- containers ----------------------------------------------------------------------------
 
     def _run(self, channel: Channel, number: int, request: dict[str, Any]) -> None:
-        self._used = True
+        self._stay()
         container_id = request["id"]
         known = self.containers.get(container_id)
         if known is not None and not known.cleaned:
             raise StartError("already_exists", f"container {container_id} is in this monitor")
         directory = self.directory.container(container_id)
-        group = container_cgroup(self.layout, request["cgroup"])
-        container = Container(request, directory, group)
+        container = Container(request, directory, container_cgroup(self.layout, request["cgroup"]))
         container.claim()
         session = self.make_session(container, request["session"], directory)
         container.session = session
         self.containers[container_id] = container
+        group = self.group_of(container)
 
         def written(pid: int, started: int) -> None:
             self._known(start, session, pid)
-            container.write_state(pid, started, {"key": self.key, **self.group.facts()})
+            container.write_state(pid, started, {"key": self.key, **group.facts()})
+
+        def failed(error: StartError) -> None:
+            self._abandon(container, lambda: channel.fail(number, error.code, error.message))
 
         def done(error: StartError | None) -> None:
             self._forget_start(start)
             if error is not None:
-                self._abandon(container)
-                channel.fail(number, error.code, error.message)
-                self.leave_if_idle()
+                failed(error)
                 return
             facts = {"pid": session.pid, "started": session.started}
             channel.answer(number, {**facts, "started_at": container.started_at})
             self.watch(container)
-            self._deposit_session(container, session)
 
-        start = self._attempt(session, request, written, done)
+        start = self._attempt(container, session, request, written, done)
         try:
+            container.reserve_exit()
             session.log = open_log(request["session"]["log"])
             session.make_fifos(*request["owner"])
             start.begin()
-        except (OSError, ValueError, StartError) as error:
-            self._abandon(container)
-            self.leave_if_idle()
-            raise error
+        except StartError as error:
+            failed(error)
+        except (OSError, ValueError) as error:
+            failed(StartError("internal", f"{type(error).__name__}: {error}"))
 
     def _attempt(
         self,
+        container: Container,
         session: Session,
         request: dict[str, Any],
         started: Callable[[int, int], None],
@@ -238,7 +274,7 @@ class Monitor:
             loop=self.loop,
             directory=self.directory,
             layout=self.layout,
-            group=self.group,
+            group=self.group_of(container),
             session=session,
             request=request,
             target=target,
@@ -278,19 +314,25 @@ class Monitor:
             directory,
             spec,
             log=None,
+            lifelines=Deposit(self.directory, self.key, container.id),
             on_exit=lambda session: self._exited(container, session),
             on_end=lambda session: self._ended(container, session),
         )
 
-    def _abandon(self, container: Container) -> None:
+    def _abandon(self, container: Container, then: Callable[[], None]) -> None:
         """A failed start leaves nothing: no process, no cgroup, no FIFO, no log it began."""
-        self.containers.pop(container.id, None)
-        container.release()
-        with contextlib.suppress(OSError):
-            container.group.kill(seconds=2.0)
+
+        def done() -> None:
+            container.release()
+            self._drop(container)
+            then()
+            self.tidy()
+
         self._engine.clean(container)
         if container.session is not None:
             container.session.discard()
+        container.discard_exit()
+        container.end_cgroup(self.loop, done)
 
     def _exited(self, container: Container, session: Session) -> None:
         code = session.code or 0
@@ -298,7 +340,7 @@ class Monitor:
             container.write_exit(code)
             container.kill_rest()
             return
-        write_record(f"{session.directory}/exit.json", {"code": code})
+        write_reserved(f"{session.directory}/exit.json", {"code": code})
         self.tell(
             {"event": "exec_exited", "id": container.id, "exec_id": session.name, "code": code}
         )
@@ -307,15 +349,19 @@ class Monitor:
         code = session.code or 0
         if session is container.session:
             self.tell({"event": "exited", **container.exit_facts(code)})
+            # After who waits for the rest of the output has got it.
             self.loop.later(0.0, lambda: self._clean(container))
-        self.loop.later(0.0, self.leave_if_idle)
+        self.loop.later(0.0, self.tidy)
 
     def _clean(self, container: Container) -> None:
+        def done() -> None:
+            container.cleaned = True
+            container.release()
+            self.tell({"event": "cleaned", "id": container.id})
+            self.tidy()
+
         self._engine.clean(container)
-        container.cleaned = True
-        container.release()
-        self.tell({"event": "cleaned", "id": container.id})
-        self.leave_if_idle()
+        container.end_cgroup(self.loop, done)
 
     # -- exec ----------------------------------------------------------------------------------
 
@@ -342,11 +388,11 @@ class Monitor:
                 channel.fail(number, error.code, error.message)
                 return
             channel.answer(number, {"pid": session.pid, "token": self._ticket(session, request)})
-            self._deposit_session(container, session)
 
-        start = self._attempt(session, request, written, done, container.session.pid)
+        start = self._attempt(container, session, request, written, done, container.session.pid)
         container.execs[exec_id] = session
         try:
+            reserve_record(f"{directory}/exit.json")
             session.make_fifos(*request["owner"])
             start.begin()
         except (OSError, ValueError, StartError) as error:
@@ -356,6 +402,7 @@ class Monitor:
     def _abandon_exec(self, container: Container, session: Session) -> None:
         container.execs.pop(session.name, None)
         session.discard()
+        withdraw_record(f"{session.directory}/exit.json")
 
     def _running(self, container_id: str) -> Container:
         container = self.containers.get(container_id)
@@ -423,13 +470,13 @@ class Monitor:
         channel.answer(number, {"protocol": PROTOCOL, "pid": os.getpid(), "containers": facts})
 
     def _adopt(self, channel: Channel, number: int, request: dict[str, Any]) -> None:
-        self._used = True
+        self._stay()
         try:
             for container_id in request["ids"]:
                 if container_id not in self.containers:
                     adopt_container(self, container_id)
         except StartError:
-            self.leave_if_idle()
+            self.tidy()
             raise
         self._hello(channel, number, request)
 
@@ -438,11 +485,5 @@ class Monitor:
         for container in self.containers.values():
             for session in (container.session, *container.execs.values()):
                 if session is not None and not session.ended:
-                    self._deposit_session(container, session)
+                    session.deposit()
         channel.answer(number)
-
-    def _deposit_session(self, container: Container, session: Session) -> None:
-        for kind, descriptor in session.lifelines.items():
-            name = f"{container.id}/{session.name}/{kind}"
-            deposit(self.directory, self.key, name, descriptor)
-            session.release_input = functools.partial(release, self.directory, self.key, name)

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from sagong.contracts.runtime import Container, ContainerState, Exited, RunSpec
+from sagong.errors import ResourceExhausted
 from sagong.shim.directory import RunDirectory, read_record
 
 __all__ = ["ExecRecord", "Record", "Records"]
@@ -98,8 +99,14 @@ class Records:
         """Begin a run: a fresh directory with the spec in it."""
         path = self.path(spec.id)
         self.remove(spec.id)
-        path.mkdir(mode=0o700, parents=True)
-        (path / "spec.json").write_bytes(msgspec.json.encode(spec))
+        try:
+            path.mkdir(mode=0o700, parents=True)
+            (path / "spec.json").write_bytes(msgspec.json.encode(spec))
+        except OSError as error:
+            self.remove(spec.id)
+            raise ResourceExhausted(
+                f"writing {path}/spec.json: {error.strerror}; make room in {self._directory.base}"
+            ) from None
 
     def remove(self, container_id: str) -> None:
         """Forget a container; unknown is no error."""
@@ -172,5 +179,10 @@ class Records:
         path = self._directory.execution(container_id, exec_id)
         if read_record(f"{path}/state.json") is not None:
             return False
-        shutil.rmtree(path, ignore_errors=True)
+        self.remove_exec(container_id, exec_id)
         return True
+
+    def remove_exec(self, container_id: str, exec_id: str) -> None:
+        """Forget an exec; unknown is no error."""
+        path = self._directory.execution(container_id, exec_id)
+        shutil.rmtree(path, ignore_errors=True)

@@ -44,12 +44,14 @@ from sagong.shim.facts import HostFacts
 from sagong.shim.links import Links
 from sagong.shim.records import ExecRecord, Record, Records
 from sagong.shim.requests import cgroup_path
+from sagong.shim.rooms import Rooms
 
 __all__ = ["MonitoredRuntime", "Plans"]
 
 _REMOVE_SECONDS = 20.0
 _ADOPT_ATTEMPTS = 20
 _LAST_SIGNAL = 64
+_REMEMBERED_EXECS = 32
 
 
 class Plans(Protocol):
@@ -79,16 +81,20 @@ class Plans(Protocol):
 class MonitoredRuntime:
     """Runs containers by a launcher and its monitors.
 
-    `cgroup_parent` is where containers without a parent of their own go.
+    `cgroup_parent` is where containers without a parent of their own go. A monitor watches up to
+    `containers_per_monitor` of them, where nothing of the engine waits; a group is never divided.
     """
 
-    def __init__(self, host: Host, plans: Plans, *, cgroup_parent: str) -> None:
+    def __init__(
+        self, host: Host, plans: Plans, *, cgroup_parent: str, containers_per_monitor: int = 1
+    ) -> None:
         self._host = host
         self._plans = plans
         self._cgroup_parent = cgroup_parent
         self._directory = RunDirectory(str(host.run))
         self._files = Records(self._directory)
         self._records: dict[str, Record] = {}
+        self._rooms = Rooms(containers_per_monitor)
         # A lock lives as long as somebody holds it or waits for it.
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -162,7 +168,8 @@ class MonitoredRuntime:
 
     async def _start(self, spec: RunSpec, former: Record | None) -> Container:
         resolved = self._resolve(spec)
-        request = {**self._plans.run(resolved, self._facts), "maker": self._plans.maker}
+        whole = {"maker": self._plans.maker, "group": spec.group or spec.id}
+        request = self._plans.run(resolved, self._facts) | whole
         if former is not None:
             await self._forget(former)
         record = self._new_record(spec)
@@ -180,20 +187,20 @@ class MonitoredRuntime:
 
     def _new_record(self, spec: RunSpec) -> Record:
         cgroup = cgroup_path(spec, self._cgroup_parent)
-        return Record(spec, spec.group or spec.id, cgroup, self._plans.maker)
+        key = self._rooms.choose(spec, self._records.values())
+        return Record(spec, key, cgroup, self._plans.maker)
 
     async def _ask_start(self, record: Record, request: dict[str, Any]) -> dict[str, Any]:
-        """A group's monitor may end or die just now: its successor starts the container."""
-        alone = not record.spec.group
+        """The monitor may end or die just now: its successor starts the container."""
 
         async def again() -> bool:
-            if alone or self._files.state(record.spec.id) is not None:
+            if self._files.state(record.spec.id) is not None:
                 return False
             await self._job(record, "sweep")
             self._files.create(record.spec)
             return True
 
-        return await self._links.ask(record.key, request, again=again, new=alone)
+        return await self._links.ask(record.key, request, again=again)
 
     async def _undo(self, record: Record, error: SagongError) -> None:
         """Nothing stays of a failed start, even when its monitor died in the middle."""
@@ -435,6 +442,14 @@ class MonitoredRuntime:
             case "exec_exited":
                 execution = record.execs.setdefault(message["exec_id"], ExecRecord())
                 execution.code = message["code"]
+                self._forget_execs(record)
+
+    def _forget_execs(self, record: Record) -> None:
+        """Of those that ended only the youngest are remembered; each has files."""
+        ended = [exec_id for exec_id, known in record.execs.items() if known.code is not None]
+        for exec_id in ended[:-_REMEMBERED_EXECS]:
+            del record.execs[exec_id]
+            self._files.remove_exec(record.spec.id, exec_id)
 
     def _ended(self, record: Record, facts: dict[str, Any]) -> None:
         """The mark comes first: a crash in between is healed by listeners' resynchronisation."""

@@ -20,6 +20,7 @@ from typing import Any
 
 from sagong.linux import process, syscalls
 from sagong.shim.clients import Client
+from sagong.shim.lifelines import Deposit
 from sagong.shim.logs import LogWriter
 from sagong.shim.loop import READ, WRITE, Loop, Timer
 from sagong.shim.replay import Replay
@@ -27,6 +28,7 @@ from sagong.shim.replay import Replay
 __all__ = ["Session"]
 
 _READ_SIZE = 64 << 10
+_DRAIN_READS = 32
 _INPUT_LIMIT = 256 << 10
 _RING_LIMIT = 64 << 10
 # Descendants of an exec'd process may hold its output; Docker, too, waits two seconds for them.
@@ -45,6 +47,7 @@ class Session:
         spec: dict[str, Any],
         *,
         log: LogWriter | None,
+        lifelines: Deposit,
         on_exit: Callable[[Session], None],
         on_end: Callable[[Session], None],
     ) -> None:
@@ -72,7 +75,8 @@ class Session:
         self._end_timer: Timer | None = None
         self._ring: deque[tuple[int, bytes]] = deque()
         self._ring_size = 0
-        self.release_input: Callable[[], None] = lambda: None
+        self._lifelines = lifelines
+        self._deposited: set[str] = set()
 
     # -- streams -------------------------------------------------------------------------------
 
@@ -87,6 +91,7 @@ class Session:
             os.mkfifo(path, 0o600)
             os.chown(path, uid, gid)
         self.open_fifos()
+        self.deposit()
 
     def open_fifos(self) -> None:
         """Our ends; opening doesn't wait for anybody."""
@@ -97,20 +102,34 @@ class Session:
             self._input = os.open(f"{self.directory}/stdin", os.O_RDWR | flags)
 
     def use_terminal(self, master: int, slave: int = -1) -> None:
-        """The terminal's ends. Ours of the slave keeps the master readable until the exit."""
+        """The terminal's ends, before the program runs: it must not miss them if we die.
+
+        Ours of the slave keeps the master readable until the exit.
+        """
         os.set_blocking(master, False)
         if slave < 0:
             flags = os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC
             slave = fcntl.ioctl(master, _TIOCGPTPEER, flags)
         self._outputs[1] = self._input = master
         self._slave = slave
+        self.deposit()
 
-    @property
-    def lifelines(self) -> dict[str, int]:
-        """Descriptors whose loss the program would notice: the launcher keeps duplicates."""
+    def deposit(self) -> None:
+        """Have the launcher keep duplicates of descriptors whose loss the program would notice."""
+        for kind, descriptor in self._noticed().items():
+            self._lifelines.give(self.name, kind, descriptor)
+            self._deposited.add(kind)
+
+    def _noticed(self) -> dict[str, int]:
         if self._slave >= 0:
             return {"tty": self._outputs[1]}
         return {"stdin": self._input} if self._input >= 0 else {}
+
+    def _withdraw(self) -> None:
+        """They are closed here: the launcher's duplicates go, too."""
+        for kind in self._deposited:
+            self._lifelines.take_back(self.name, kind)
+        self._deposited.clear()
 
     def begin(self, pid: int, started: int) -> None:
         """The process runs. With `hold` its output waits so many seconds for the first client."""
@@ -268,7 +287,7 @@ class Session:
         if descriptor >= 0:
             self.loop.drop(descriptor)
             os.close(descriptor)
-            self.release_input()
+            self._withdraw()
 
     def resize(self, rows: int, columns: int) -> None:
         """Set the terminal's size; without one nothing happens."""
@@ -333,8 +352,10 @@ class Session:
             os.close(self._slave)
             self._slave = -1
         for stream in tuple(self._outputs):
-            while self._read(stream):
-                pass
+            # As much as a FIFO holds: who still writes must not keep us from all else.
+            for _ in range(_DRAIN_READS):
+                if not self._read(stream):
+                    break
         if self.ended or self._end_timer is not None:
             return
         if not self._outputs or not self.spec.get("stragglers", False):
@@ -352,6 +373,7 @@ class Session:
         if self._slave >= 0:
             os.close(self._slave)
             self._slave = -1
+        self._withdraw()
         if self.log is not None:
             self.log.finish()
         for name in ("stdin", "stdout", "stderr", "state.json"):
@@ -367,6 +389,7 @@ class Session:
         for stream in tuple(self._outputs):
             self._close_output(stream)
         self._close_input()
+        self._withdraw()
         if self.log is not None:
             self.log.finish()
         self._on_end(self)

@@ -72,5 +72,5 @@ class Engine(Protocol):
         ...
 
     def clean(self, container: Container) -> None:
-        """Leave nothing of a container that has ended or never began, its cgroup least of all."""
+        """Leave nothing of a container that has ended or never began; its cgroup is removed after."""
         ...

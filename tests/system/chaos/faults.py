@@ -61,10 +61,11 @@ class Injector:
         count = self._chance.choice((1, 1, 1, 2, 3))
         chosen = self._chance.sample(sorted(victims), count)
         began = time.time()
-        for name in chosen:
-            _signal(victims[name], signal.SIGKILL)
+        pids = {victims[name] for name in chosen}
+        for pid in pids:
+            _signal(pid, signal.SIGKILL)
         # A monitor comes back when somebody asks for it, the zygote when a process is to be made.
-        self._recovered("kill", chosen, began, {victims[name] for name in chosen})
+        self._recovered("kill", _all_of(victims, pids), began, pids)
 
     def _stop(self) -> None:
         """A process does nothing for a while."""
@@ -77,7 +78,7 @@ class Injector:
             time.sleep(seconds)
         finally:
             _signal(victims[name], signal.SIGCONT)
-        self._recovered("stop", [name], began, set())
+        self._recovered("stop", _all_of(victims, {victims[name]}), began, set())
 
     def _swap(self) -> None:
         """A unit by itself or by another plugin, where there is one."""
@@ -119,9 +120,9 @@ class Injector:
 
     def _victims(self) -> dict[str, int]:
         found = {**self._processes.pids(), **self._processes.workers()}
-        for key, pid in self._processes.monitors().items():
-            if key in self._names:
-                found[f"monitor {self._names[key]}"] = pid
+        for container, pid in self._processes.monitors().items():
+            if container in self._names:
+                found[f"monitor {self._names[container]}"] = pid
         return found
 
     def _recovered(
@@ -131,6 +132,11 @@ class Injector:
         for name in names:
             fault = Fault(kind=kind, target=name, began=began, ended=time.time(), problem=problem)
             self._recorder.fault(fault)
+
+
+def _all_of(victims: dict[str, int], pids: set[int]) -> list[str]:
+    """What goes with these processes: a monitor is that of several containers."""
+    return sorted(name for name, pid in victims.items() if pid in pids)
 
 
 def _fill(fd: int) -> None:

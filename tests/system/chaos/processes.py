@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import time
@@ -65,12 +66,18 @@ class Processes:
             time.sleep(0.1)
 
     def monitors(self) -> dict[str, int]:
-        """Monitors by the key of what they watch."""
-        found = {}
+        """Monitors by the containers that they watch: one has several."""
+        pids = {}
         for pid in self._below_run():
             title = _read(f"/proc/{pid}/cmdline").replace("\0", " ")
             if title.startswith(_MONITOR):
-                found[title.removeprefix(_MONITOR).strip()] = pid
+                pids[title.removeprefix(_MONITOR).strip()] = pid
+        found = {}
+        for path in self._paths.run.rglob("containers/*/state.json"):
+            with contextlib.suppress(FileNotFoundError):
+                key = json.loads(path.read_text())["key"]
+                if key in pids:
+                    found[path.parent.name] = pids[key]
         return found
 
     def workers(self) -> dict[str, int]:

@@ -159,6 +159,7 @@ async def test_group_survives_its_monitor() -> None:
             await lab.runtime.signal(SignalRequest(id=one.id, signal=9))
             assert (await lab.ended(one.id)).code == 137
         await lab.clean()
+        await made.drop_plugin()
         await wait_until(lambda: not made.monitors(), "the end of the group's monitor")
 
 
@@ -358,4 +359,5 @@ async def test_failures_leave_no_mounts() -> None:
         assert not mounts_below(made.base)
         await lab.clean()
         assert not list((made.run / "containers").iterdir())
+        await made.drop_plugin()
         await wait_until(lambda: not list((made.run / "s").iterdir()), "sockets to be removed")
