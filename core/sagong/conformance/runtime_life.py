@@ -192,7 +192,9 @@ async def check_processes_are_the_containers(lab: RuntimeLab) -> None:
 
 async def check_processes_are_shown_as_ps_does(lab: RuntimeLab) -> None:
     """Parent, user, words, state and start; what the program's own name is may hold anything."""
-    script = "sleep 1000 & echo ready; wait"
+    # Between fork and exec the child is a second shell.
+    executed = "until [ $(cat /proc/$!/comm) = sleep ]; do :; done"
+    script = f"sleep 1000 & {executed}; echo ready; wait"
     process = lab.process(script, user=User(uid=1234, gid=1234))
     stream = await lab.attached(lab.spec(process))
     await stream.until(b"ready")
