@@ -15,6 +15,8 @@ __all__ = ["Ask"]
 T = TypeVar("T")
 
 _FALSE = frozenset(("", "0", "no", "false", "none"))
+# What curl sends with -d unless it is told otherwise, and what some libraries do.
+_UNSPECIFIC = ("application/x-www-form-urlencoded", "application/octet-stream")
 _BODY_LIMIT = 8 << 20
 
 
@@ -60,6 +62,7 @@ class Ask:
         data = await self.request.read(_BODY_LIMIT)
         if not data.strip():
             return {}
+        self._check_type()
         try:
             found = msgspec.json.decode(data)
         except msgspec.DecodeError as error:
@@ -69,6 +72,15 @@ class Ask:
         if not isinstance(found, dict):
             raise InvalidArgument("invalid JSON: an object is expected")
         return found
+
+    def _check_type(self) -> None:
+        """Clients that send a body say that it is JSON; many that are not ours say nothing."""
+        given = self.request.headers.get("Content-Type") or ""
+        kind = given.partition(";")[0].strip().lower()
+        if kind not in ("", "application/json", *_UNSPECIFIC):
+            raise InvalidArgument(
+                f"unsupported Content-Type header ({given}): must be 'application/json'"
+            )
 
     async def body(self, kind: type[T]) -> T:
         """The body as a struct; unknown fields are ignored, as Docker does."""

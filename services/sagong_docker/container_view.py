@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import posixpath
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -10,7 +14,7 @@ import msgspec
 from sagong.contracts.image import Image, ImageConfig
 from sagong.contracts.node import ContainerStatus, HealthState, StatusState
 from sagong_docker.moment import moment_text, nanos_text
-from sagong_docker.network_view import endpoint_views, port_list, port_map
+from sagong_docker.network_view import endpoint_views, joined, port_list, port_map
 from sagong_docker.record import ContainerRecord
 
 __all__ = ["inspect_view", "list_view", "merged_config", "status_text"]
@@ -29,9 +33,9 @@ _HOST_DEFAULTS: dict[str, Any] = {
     "CapAdd": None,
     "CapDrop": None,
     "CgroupnsMode": "private",
-    "Dns": [],
-    "DnsOptions": [],
-    "DnsSearch": [],
+    "Dns": None,
+    "DnsOptions": None,
+    "DnsSearch": None,
     "ExtraHosts": None,
     "GroupAdd": None,
     "IpcMode": "private",
@@ -53,18 +57,18 @@ _HOST_DEFAULTS: dict[str, Any] = {
     "NanoCpus": 0,
     "CgroupParent": "",
     "BlkioWeight": 0,
-    "BlkioWeightDevice": [],
-    "BlkioDeviceReadBps": [],
-    "BlkioDeviceWriteBps": [],
-    "BlkioDeviceReadIOps": [],
-    "BlkioDeviceWriteIOps": [],
+    "BlkioWeightDevice": None,
+    "BlkioDeviceReadBps": None,
+    "BlkioDeviceWriteBps": None,
+    "BlkioDeviceReadIOps": None,
+    "BlkioDeviceWriteIOps": None,
     "CpuPeriod": 0,
     "CpuQuota": 0,
     "CpuRealtimePeriod": 0,
     "CpuRealtimeRuntime": 0,
     "CpusetCpus": "",
     "CpusetMems": "",
-    "Devices": [],
+    "Devices": None,
     "DeviceCgroupRules": None,
     "DeviceRequests": None,
     "MemoryReservation": 0,
@@ -72,7 +76,7 @@ _HOST_DEFAULTS: dict[str, Any] = {
     "MemorySwappiness": None,
     "OomKillDisable": False,
     "PidsLimit": None,
-    "Ulimits": [],
+    "Ulimits": None,
     "CpuCount": 0,
     "CpuPercent": 0,
     "IOMaximumIOps": 0,
@@ -132,7 +136,7 @@ def inspect_view(
         "ExecIDs": list(status.exec_ids) or None,
         "HostConfig": host_view(record, status),
         "GraphDriver": _graph(status),
-        "Mounts": mount_views(status),
+        "Mounts": mount_views(record, status),
         "Config": merged_config(record, status),
         "NetworkSettings": _network_settings(record, status, names, version),
     }
@@ -161,6 +165,8 @@ def state_view(status: ContainerStatus) -> dict[str, Any]:
     }
     if status.health is not None:
         view["Health"] = _health(status.health)
+        if not running and status.started_at:
+            view["Health"]["Status"] = "unhealthy"
     return view
 
 
@@ -198,11 +204,15 @@ def host_view(record: ContainerRecord, status: ContainerStatus) -> dict[str, Any
         ("IpcMode", "private"),
         ("Runtime", "runc"),
         ("ShmSize", 64 << 20),
-        ("CgroupnsMode", "private"),
     ):
         view[key] = view[key] or replacement
     if view["NetworkMode"] == "default":
         view["NetworkMode"] = "bridge"
+    view["CgroupnsMode"] = "host" if status.spec.cgroup_mode == "host" else "private"
+    if view["Privileged"] or "systempaths=unconfined" in (view["SecurityOpt"] or ()):
+        view |= {"MaskedPaths": None, "ReadonlyPaths": None}
+    if "host" in (view["PidMode"], view["IpcMode"]) or view["Privileged"]:
+        view["SecurityOpt"] = [*(view["SecurityOpt"] or ()), "label=disable"]
     if view["MemorySwappiness"] == -1:
         view["MemorySwappiness"] = None
     if view["Memory"] and not view["MemorySwap"]:
@@ -249,7 +259,7 @@ def merged_config(record: ContainerRecord, status: ContainerStatus) -> dict[str,
 
 
 def _hostname(record: ContainerRecord) -> str:
-    return "" if record.host.get("NetworkMode") == "host" else record.id[:12]
+    return os.uname().nodename if record.host.get("NetworkMode") == "host" else record.id[:12]
 
 
 def _environment(image: ImageConfig, given: dict[str, Any]) -> list[str]:
@@ -268,6 +278,8 @@ def _program(
     base = list(image.entrypoint) if image.entrypoint is not None else None
     if not cmd:
         cmd = list(image.cmd) if image.cmd is not None else None
+    if base is None and given.get("Entrypoint") == []:
+        base = []
     return base, cmd
 
 
@@ -283,30 +295,56 @@ def _planned_args(record: ContainerRecord, image: Image | None) -> tuple[str, ..
 
 
 def _graph(status: ContainerStatus) -> dict[str, Any]:
-    data = {"LowerDir": ":".join(status.lower), "UpperDir": status.upper}
+    """MergedDir is how the machine sees the root filesystem of a running container."""
+    data = {
+        "LowerDir": ":".join(status.lower),
+        "MergedDir": f"/proc/{status.pid}/root" if status.pid else "",
+        "UpperDir": status.upper,
+        "WorkDir": str(Path(status.upper).with_name("work")) if status.upper else "",
+    }
     return {"Name": "overlay2", "Data": {k: v for k, v in data.items() if v} or None}
 
 
-def mount_views(status: ContainerStatus) -> list[dict[str, Any]]:
-    """Mounts as published; before the first start as asked for."""
-    if not status.mounts:
-        return [
-            _mount(
-                m.kind,
-                m.source,
-                "" if m.kind == "volume" else m.source,
-                m.target,
-                "",
-                not m.readonly,
-                m.propagation,
-            )
-            for m in status.spec.mounts
-        ]
-    return [_mount(*mount) for mount in status.mounts]
+def mount_views(record: ContainerRecord, status: ContainerStatus) -> list[dict[str, Any]]:
+    """Mounts as published; before the first start as asked for.
+
+    What came as `--tmpfs` is HostConfig.Tmpfs alone. The mode is the text of a bind's options; a
+    volume that was named has Docker's default label.
+    """
+    mounts = status.mounts or tuple(
+        (m.kind, m.source, m.source, m.target, "", not m.readonly, m.propagation)
+        for m in status.spec.mounts
+    )
+    modes = dict(_modes(record))
+    hidden = {posixpath.normpath(target) for target in record.host.get("Tmpfs") or {}}
+    return [
+        _mount(*mount, mode=modes.get(posixpath.normpath(mount[3]), ""))
+        for mount in mounts
+        if not (mount[0] == "tmpfs" and posixpath.normpath(mount[3]) in hidden)
+    ]
+
+
+def _modes(record: ContainerRecord) -> Iterator[tuple[str, str]]:
+    for text in record.host.get("Binds") or ():
+        parts = text.split(":")
+        if len(parts) > 1:
+            mode = parts[2] if len(parts) > 2 else "" if parts[0].startswith("/") else "z"
+            yield posixpath.normpath(parts[1]), mode
+    for mount in record.host.get("Mounts") or ():
+        if mount.get("Type") == "volume":
+            yield posixpath.normpath(mount.get("Target") or ""), "z"
 
 
 def _mount(
-    kind: str, name: str, source: str, target: str, mode: str, writable: bool, propagation: str
+    kind: str,
+    name: str,
+    source: str,
+    target: str,
+    _: str,
+    writable: bool,
+    propagation: str,
+    *,
+    mode: str,
 ) -> dict[str, Any]:
     view: dict[str, Any] = {"Type": kind}
     if kind == "volume":
@@ -329,12 +367,15 @@ def _network_settings(
     version: tuple[int, int],
 ) -> dict[str, Any]:
     networks = endpoint_views(record, status, names, version)
-    running = status.network is not None
+    network = joined(status)
+    key = network.path if network else ""
+    if network and record.host.get("NetworkMode") == "host":
+        key = "/proc/1/ns/net"
     first: dict[str, Any] = networks.get("bridge", {})
     return {
         "Bridge": "",
-        "SandboxID": record.id if running else "",
-        "SandboxKey": status.network.path if status.network else "",
+        "SandboxID": record.id if network else "",
+        "SandboxKey": key,
         "Ports": port_map(status, record),
         "HairpinMode": False,
         "LinkLocalIPv6Address": "",
@@ -369,7 +410,7 @@ def list_view(
         "Names": [f"/{record.name}"],
         "Image": _shown_image(record, image),
         "ImageID": image.id if image else "",
-        "Command": " ".join(_quoted(word) for word in args),
+        "Command": " ".join((*args[:1], *(_quoted(word) for word in args[1:]))),
         "Created": record.created // 10**9,
         "Ports": port_list(status),
         "Labels": {**dict(image.config.labels if image else ()), **record.labels},
@@ -377,11 +418,11 @@ def list_view(
         "Status": status_text(status, time.time()),
         "HostConfig": {"NetworkMode": record.host.get("NetworkMode") or "bridge"},
         "NetworkSettings": {"Networks": endpoint_views(record, status, names, version)},
-        "Mounts": mount_views(status),
+        "Mounts": mount_views(record, status),
     }
     if size is not None:
-        view["SizeRw"] = size
-        view["SizeRootFs"] = size + (image.size if image else 0)
+        sizes = {"SizeRw": size, "SizeRootFs": size + (image.size if image else 0)}
+        view |= {key: value for key, value in sizes.items() if value}
     return view
 
 
@@ -397,7 +438,7 @@ def _shown_image(record: ContainerRecord, image: Image | None) -> str:
 
 
 def _quoted(word: str) -> str:
-    return f"'{word}'" if any(c in word for c in " \t\n") else word
+    return f"'{word}'" if " " in word else word
 
 
 def status_text(status: ContainerStatus, now: float) -> str:

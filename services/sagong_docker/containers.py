@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import time
-from collections.abc import Iterable
-from typing import Any
 
 import msgspec
 
 from sagong.contracts.image import ImageRef, RootRef
 from sagong.contracts.node import (
-    ContainerSpec,
     ContainerStatus,
     Ref,
     RemoveRequest,
-    SandboxSpec,
     StatusState,
     UpdateSpec,
 )
@@ -31,22 +26,24 @@ from sagong.errors import (
 )
 from sagong.http import Response
 from sagong_docker.ask import Ask, convert
-from sagong_docker.body import CreateBody, HostConfig
+from sagong_docker.birth import free_name
+from sagong_docker.body import HostConfig
 from sagong_docker.container_view import inspect_view, list_view
-from sagong_docker.creation import Lookup, restart_policy, translate
+from sagong_docker.creation import restart_policy
 from sagong_docker.engine import Engine
 from sagong_docker.filters import Filters
+from sagong_docker.machine import this_machine
 from sagong_docker.moment import parse_until
-from sagong_docker.naming import check_name, new_id, random_name
+from sagong_docker.naming import check_name
 from sagong_docker.process_table import process_table
 from sagong_docker.record import ContainerRecord
 from sagong_docker.refusal import answer, empty
 from sagong_docker.resources import limits
+from sagong_docker.validity import warnings
 from sagong_docker.wiring import mode_of
 
 __all__ = [
     "changes",
-    "create",
     "inspect",
     "list_all",
     "prune",
@@ -61,8 +58,6 @@ _LIST_FILTERS = (
     "ancestor", "before", "exited", "expose", "health", "id", "is-task", "isolation", "label",
     "label!", "name", "network", "publish", "since", "status", "volume",
 )  # fmt: skip
-_NAMES_TRIED = 4
-_BODY_KEYS = ("HostConfig", "NetworkingConfig")
 
 
 async def list_all(engine: Engine, ask: Ask) -> Response:
@@ -199,181 +194,6 @@ async def inspect(engine: Engine, ask: Ask) -> Response:
     return answer(inspect_view(record, status, names, version=ask.version, size=size))
 
 
-async def create(engine: Engine, ask: Ask) -> Response:
-    """`docker create`: the catalog and the node are written side by side."""
-    document = await ask.document()
-    body = convert(document, CreateBody)
-    given = ask.text("name")
-    if given:
-        return await _create(engine, ask, document, body, check_name(given))
-    for _ in range(_NAMES_TRIED):
-        # Another generation of this service may choose the same name at the same time.
-        with contextlib.suppress(AlreadyExists):
-            name = random_name(engine.catalog.names)
-            return await _create(engine, ask, document, body, name)
-    return await _create(engine, ask, document, body, new_id()[:32])
-
-
-async def _create(
-    engine: Engine, ask: Ask, document: dict[str, Any], body: CreateBody, name: str
-) -> Response:
-    host = body.host_config or HostConfig()
-    id_ = new_id()
-    lookup = await _lookup(engine, body, host)
-    wish = translate(id_, name, body, engine.settings, lookup)
-    spec = msgspec.structs.replace(wish.container, platform=ask.text("platform"))
-    record = ContainerRecord(
-        id=id_,
-        name=name,
-        created=time.time_ns(),
-        config={k: v for k, v in document.items() if k not in _BODY_KEYS},
-        host=document.get("HostConfig") or {},
-        networking=document.get("NetworkingConfig") or {},
-    )
-    await _name_free(engine, name)
-    await _make(engine, record, spec, wish.sandbox)
-    engine.fresh.add(id_)
-    return answer({"Id": id_, "Warnings": []}, 201)
-
-
-async def _name_free(engine: Engine, name: str) -> None:
-    """A name whose container is gone already is given up before it is asked for."""
-    owner = engine.catalog.names.get(name)
-    if owner is None:
-        return
-    try:
-        await engine.node.inspect(Ref(id=owner))
-    except NotFound:
-        engine.forget(owner)
-
-
-async def _make(
-    engine: Engine, record: ContainerRecord, spec: ContainerSpec, sandbox: SandboxSpec
-) -> None:
-    results = await asyncio.gather(
-        engine.catalog.add_container(record),
-        _make_on_node(engine, spec, sandbox),
-        return_exceptions=True,
-    )
-    failures = [r for r in results if isinstance(r, BaseException)]
-    if not failures:
-        return
-    if results[1] is None:
-        await engine.node.remove(RemoveRequest(id=record.id, force=True, volumes=True))
-    with contextlib.suppress(SagongError):
-        await engine.node.remove_sandbox(Ref(id=record.id))
-    if results[0] is None:
-        engine.forget(record.id)
-    conflict = next((f for f in failures if isinstance(f, AlreadyExists)), None)
-    raise conflict or failures[0]
-
-
-async def _make_on_node(engine: Engine, spec: ContainerSpec, sandbox: SandboxSpec) -> None:
-    """A sandbox is durable with its first container: a node that died between them is asked again."""
-    for attempt in range(3):
-        await engine.node.create_sandbox(sandbox)
-        try:
-            await engine.node.create(spec)
-            return
-        except NotFound as error:
-            if attempt == 2 or not error.message.startswith("No such sandbox"):
-                raise
-
-
-async def _lookup(engine: Engine, body: CreateBody, host: HostConfig) -> Lookup:
-    """Resolve what the body names; most bodies need the networks alone."""
-    networks = await engine.networks()
-    published: set[tuple[int, str]] = set()
-    if any("-" in str(b.host_port) for bs in (host.port_bindings or {}).values() for b in bs or ()):
-        published = _published(await engine.statuses())
-    exposed: list[str] = list(body.exposed_ports or {})
-    if host.publish_all_ports:
-        image = await engine.images.inspect(ImageRef(reference=body.image))
-        exposed += [p for p in image.config.exposed_ports if p not in exposed]
-    bridge = next((n for n in networks if n.name == engine.settings.default_network), None)
-    by_name = {n.name: n.id for n in networks} | {n.id: n.id for n in networks}
-    if bridge is not None:
-        by_name["bridge"] = bridge.id
-    for reference in _network_references(body, host):
-        if reference not in by_name:
-            matches = [n.id for n in networks if n.id.startswith(reference)]
-            if len(matches) == 1:
-                by_name[reference] = matches[0]
-    return Lookup(
-        networks=by_name,
-        containers=await _containers(engine, host),
-        lenders=await _lenders(engine, host),
-        links=await _links(engine, host) if _on_default(host, by_name) else (),
-        exposed=tuple(exposed),
-        published=frozenset(published),
-        runtimes=(await engine.node.runtimes()).names if host.runtime else (),
-        gateway=bridge.subnets[0].gateway if bridge and bridge.subnets else "",
-        machine=os.uname().nodename,
-    )
-
-
-def _network_references(body: CreateBody, host: HostConfig) -> Iterable[str]:
-    yield mode_of(host)
-    if body.networking_config:
-        yield from body.networking_config.endpoints_config or {}
-
-
-def _published(statuses: Iterable[ContainerStatus]) -> set[tuple[int, str]]:
-    return {
-        (port.host_port, port.protocol)
-        for status in statuses
-        if status.network is not None
-        for port in status.network.ports
-    }
-
-
-async def _containers(engine: Engine, host: HostConfig) -> dict[str, str]:
-    """Ids of containers named by `container:NAME` modes."""
-    found = {}
-    for mode in (host.network_mode, host.pid_mode, host.ipc_mode):
-        kind, colon, name = mode.partition(":")
-        if kind == "container" and colon:
-            found[name] = (await _existing(engine, name)).id
-    return found
-
-
-async def _existing(engine: Engine, name: str) -> ContainerRecord:
-    """A container that another names; a missing one is not the 404 that makes clients pull."""
-    try:
-        return await engine.container(name)
-    except NotFound as error:
-        raise InvalidArgument(error.message) from None
-
-
-async def _lenders(engine: Engine, host: HostConfig) -> tuple[tuple[ContainerStatus, str], ...]:
-    found = []
-    for text in host.volumes_from or ():
-        name, _, mode = text.partition(":")
-        record = await _existing(engine, name)
-        found.append((await engine.status(record), mode))
-    return tuple(found)
-
-
-def _on_default(host: HostConfig, networks: dict[str, str]) -> bool:
-    """The default network has no names of its own; elsewhere links are names that it resolves."""
-    mode = mode_of(host)
-    return networks.get(mode, mode) == networks.get("bridge")
-
-
-async def _links(engine: Engine, host: HostConfig) -> tuple[tuple[str, str], ...]:
-    """--link NAME:ALIAS on the default network as lines of /etc/hosts."""
-    found = []
-    for text in host.links or ():
-        name, _, alias = text.partition(":")
-        record = await _existing(engine, name)
-        status = await engine.status(record)
-        endpoints = status.network.endpoints if status.network else ()
-        if not endpoints:
-            raise InvalidArgument(f"Cannot link to a non running container: /{record.name}")
-        found.append((endpoints[0].ipv4 or endpoints[0].ipv6, alias or record.name))
-    return tuple(found)
-
-
 async def remove(engine: Engine, ask: Ask) -> Response:
     """`docker rm`."""
     record = await engine.container(ask["id"])
@@ -414,12 +234,18 @@ async def rename(engine: Engine, ask: Ask) -> Response:
     wanted = ask.text("name")
     if not wanted:
         raise InvalidArgument("Neither old nor new names may be empty")
-    name = check_name(wanted)
+    try:
+        name = check_name(wanted)
+    except InvalidArgument as error:
+        raise InvalidArgument(f"Error when allocating new name: {error.message}") from None
     if name == record.name:
         raise InvalidArgument("Renaming a container with the same name as its current name")
     engine.renamed[record.id] = record.name
-    await _name_free(engine, name)
-    await engine.catalog.rename_container(record, name)
+    await free_name(engine, name)
+    try:
+        await engine.catalog.rename_container(record, name)
+    except AlreadyExists as error:
+        raise Conflict(f"Error when allocating new name: {error.message}") from None
     try:
         await engine.node.update(UpdateSpec(id=record.id, name=name))
     except SagongError:
@@ -435,7 +261,7 @@ async def update(engine: Engine, ask: Ask) -> Response:
     record = await engine.container(ask["id"])
     document = await ask.document()
     given = convert(document, HostConfig)
-    wanted = limits(_completed(record, given))
+    wanted = limits(_completed(record, given), this_machine())
     policy = restart_policy(given) if given.restart_policy else None
     if policy and record.host.get("AutoRemove") and policy.name != "no":
         raise Conflict("Restart policy cannot be updated because AutoRemove is enabled")
@@ -444,7 +270,7 @@ async def update(engine: Engine, ask: Ask) -> Response:
     await engine.catalog.change_container(
         msgspec.structs.replace(record, host={**record.host, **changed})
     )
-    return answer({"Warnings": []})
+    return answer({"Warnings": warnings(given, this_machine()) or None})
 
 
 def _completed(record: ContainerRecord, given: HostConfig) -> HostConfig:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -19,16 +18,21 @@ from sagong.contracts.runtime import Device, LogSpec
 from sagong.errors import InvalidArgument
 from sagong_docker import mounting, wiring
 from sagong_docker.body import CreateBody, Healthcheck, HostConfig
+from sagong_docker.machine import Machine
 from sagong_docker.naming import new_id
 from sagong_docker.resources import limits, rlimits, size_of
 from sagong_docker.settings import Settings
+from sagong_docker.signals import number
 
 __all__ = ["Lookup", "Wish", "restart_policy", "translate", "words"]
 
 OWNER = "docker"
 _RESTARTS = frozenset(("no", "always", "unless-stopped", "on-failure"))
 _DRIVERS = frozenset(("json-file", "local", "none"))
-_HOSTNAME = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9._-]*[a-zA-Z0-9])?\Z")
+_SECURITY = frozenset(
+    ("no-new-privileges", "writable-cgroups", "seccomp", "apparmor", "label", "systempaths")
+)
+_BOOLEANS = frozenset(("", "true", "false", "True", "False", "1", "0", "t", "f"))
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,8 @@ class Lookup:
     published: frozenset[tuple[int, str]] = frozenset()
     runtimes: tuple[str, ...] = ()
     gateway: str = ""
-    machine: str = ""
+    hostname: str = ""
+    machine: Machine = field(default_factory=Machine)
 
 
 @dataclass(frozen=True)
@@ -65,9 +70,7 @@ def translate(id: str, name: str, body: CreateBody, settings: Settings, lookup: 
 
 def _check(body: CreateBody, host: HostConfig, settings: Settings, lookup: Lookup) -> None:
     if not body.image:
-        raise InvalidArgument("no image specified: Image must not be empty")
-    if body.hostname and (len(body.hostname) > 63 or not _HOSTNAME.match(body.hostname)):
-        raise InvalidArgument(f"invalid hostname format: {body.hostname}")
+        raise InvalidArgument("no command specified: an image is needed, and Image is empty")
     if host.runtime and host.runtime not in (*settings.runtimes, *lookup.runtimes):
         raise InvalidArgument(f"unknown or invalid runtime name: {host.runtime}")
     if host.device_requests:
@@ -77,15 +80,6 @@ def _check(body: CreateBody, host: HostConfig, settings: Settings, lookup: Looku
         raise InvalidArgument(
             f'could not select device driver "{driver}" with capabilities: [{shown}]'
         )
-    if host.auto_remove and host.restart_policy and host.restart_policy.name not in ("", "no"):
-        raise InvalidArgument("can't create 'AutoRemove' container with restart policy")
-    if body.working_dir and not body.working_dir.startswith("/"):
-        raise InvalidArgument(
-            f"the working directory '{body.working_dir}' is invalid, it needs to be an absolute path"
-        )
-    for entry in body.env or ():
-        if not entry or entry.startswith("="):
-            raise InvalidArgument(f"invalid environment variable: {entry}")
 
 
 def _sandbox(id: str, name: str, body: CreateBody, host: HostConfig, lookup: Lookup) -> SandboxSpec:
@@ -98,7 +92,7 @@ def _sandbox(id: str, name: str, body: CreateBody, host: HostConfig, lookup: Loo
     return SandboxSpec(
         id=id,
         owner=OWNER,
-        hostname=body.hostname or (lookup.machine if mode == "host" else ""),
+        hostname=body.hostname or (lookup.hostname if mode == "host" else ""),
         domainname=body.domainname,
         network=wiring.join(
             id,
@@ -139,7 +133,7 @@ def _container(
             for d in host.devices or ()
         ),
         device_rules=tuple(host.device_cgroup_rules or ()),
-        limits=limits(host),
+        limits=limits(host, lookup.machine),
         shm_size=host.shm_size or 64 << 20,
         rlimits=rlimits(host),
         sysctls=tuple((k, v) for k, v in (host.sysctls or {}).items() if not k.startswith("net.")),
@@ -158,10 +152,10 @@ def _container(
         ipc_mode=_mode("IPC", host.ipc_mode, lookup),
         uts_mode=_mode("UTS", host.uts_mode, lookup),
         user_mode="host",
-        cgroup_mode=_cgroup_mode(host, settings),
+        cgroup_mode=_cgroup_mode(host, settings, lookup.machine),
         init=bool(host.init),
         oom_score_adjust=host.oom_score_adj or None,
-        stop_signal=body.stop_signal,
+        stop_signal=str(number(body.stop_signal)) if body.stop_signal else "",
         stop_timeout=float(
             settings.stop_seconds if body.stop_timeout is None else body.stop_timeout
         ),
@@ -213,10 +207,12 @@ def _security(host: HostConfig) -> _Security:
     found: dict[str, str] = {}
     labels: list[str] = []
     for option in host.security_opt or ():
-        separator = "=" if "=" in option else ":"
-        key, _, value = option.partition(separator)
-        if key not in ("no-new-privileges", "seccomp", "apparmor", "label", "systempaths"):
-            raise InvalidArgument(f"invalid --security-opt 2: {option!r}")
+        key, separator, value = option.partition("=" if "=" in option else ":")
+        flag = key in ("no-new-privileges", "writable-cgroups")
+        if not separator and not flag:
+            raise InvalidArgument(f'invalid --security-opt 1: "{option}"')
+        if key not in _SECURITY or (flag and value not in _BOOLEANS):
+            raise InvalidArgument(f'invalid --security-opt 2: "{option}"')
         if key == "label":
             labels.append(value)
         else:
@@ -241,8 +237,10 @@ def _mode(kind: str, text: str, lookup: Lookup) -> str:
     return f"container:{lookup.containers.get(other, other)}"
 
 
-def _cgroup_mode(host: HostConfig, settings: Settings) -> str:
-    wanted = host.cgroupns_mode or settings.cgroup_mode
+def _cgroup_mode(host: HostConfig, settings: Settings, machine: Machine) -> str:
+    wanted = (
+        host.cgroupns_mode or settings.cgroup_mode or ("private" if machine.unified else "host")
+    )
     if wanted not in ("private", "host"):
         raise InvalidArgument(f"invalid cgroup namespace mode: {wanted}")
     return "host" if wanted == "host" else "new"
@@ -271,10 +269,6 @@ def restart_policy(host: HostConfig) -> RestartPolicy:
 def _health(given: Healthcheck | None) -> HealthSpec | None:
     if given is None or not given.test:
         return None
-    for name in ("interval", "timeout", "start_period", "start_interval"):
-        value = getattr(given, name)
-        if value and value < 10**6:
-            raise InvalidArgument(f"{name} in Healthcheck cannot be less than 1ms")
     default = HealthSpec(test=())
     return HealthSpec(
         test=tuple(given.test),

@@ -33,6 +33,7 @@ from sagong_docker.ask import Ask
 from sagong_docker.engine import Engine
 from sagong_docker.record import ContainerRecord
 from sagong_docker.refusal import empty
+from sagong_docker.signals import number
 
 __all__ = ["kill", "pause", "resize", "restart", "start", "start_error", "stop", "unpause", "wait"]
 
@@ -110,7 +111,8 @@ def _exec_text(error: SagongError, args: tuple[str, ...]) -> str:
 def _stop_request(record: ContainerRecord, ask: Ask) -> StopRequest:
     seconds = float(ask.number("t")) if ask.text("t") else None
     signal = ask.text("signal") if ask.version >= (1, 42) else ""
-    return StopRequest(id=record.id, seconds=seconds, signal=signal)
+    wanted = str(number(signal)) if signal else ""
+    return StopRequest(id=record.id, seconds=seconds, signal=wanted)
 
 
 async def stop(engine: Engine, ask: Ask) -> Response:
@@ -136,12 +138,13 @@ async def restart(engine: Engine, ask: Ask) -> Response:
 
 async def kill(engine: Engine, ask: Ask) -> Response:
     """`docker kill`."""
+    wanted = str(number(ask.text("signal") or "SIGKILL"))
     record = await engine.container(ask["id"])
     try:
-        await engine.node.kill(KillRequest(id=record.id, signal=ask.text("signal") or "SIGKILL"))
+        await engine.node.kill(KillRequest(id=record.id, signal=wanted))
     except FailedPrecondition:
         raise Conflict(
-            f"cannot kill container: {record.name}: container {record.id} is not running"
+            f"cannot kill container: {ask['id']}: container {record.id} is not running"
         ) from None
     return empty()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from sagong.contracts.node import ContainerStatus, FileMount
 from sagong.errors import InvalidArgument
@@ -14,7 +14,7 @@ from sagong_docker.resources import size_of
 __all__ = ["bind", "borrowed", "mounts"]
 
 _PROPAGATIONS = frozenset(("private", "rprivate", "shared", "rshared", "slave", "rslave"))
-_IGNORED = frozenset(("rw", "z", "Z", "consistent", "cached", "delegated", ""))
+_CONSISTENCIES = ("consistent", "cached", "delegated")
 _VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+\Z")
 
 NewName = Callable[[], str]
@@ -31,6 +31,8 @@ def mounts(body: CreateBody, host: HostConfig, name: NewName) -> tuple[FileMount
         _add(found, _tmpfs(target, options))
     for target in body.volumes or {}:
         path = posixpath.normpath(target)
+        if wrong := _wrong_target(target):
+            raise InvalidArgument(f'invalid mount config for type "volume": {wrong}')
         if path not in found:
             found[path] = FileMount(kind="volume", source=name(), target=path, anonymous=True)
     return tuple(found.values())
@@ -38,15 +40,18 @@ def mounts(body: CreateBody, host: HostConfig, name: NewName) -> tuple[FileMount
 
 def _add(found: dict[str, FileMount], mount: FileMount) -> None:
     path = posixpath.normpath(mount.target)
-    if not path.startswith("/"):
-        raise InvalidArgument(
-            f"invalid volume specification: mount path must be absolute: '{mount.target}'"
-        )
-    if path == "/":
-        raise InvalidArgument("invalid volume specification: destination can't be '/'")
     if path in found:
         raise InvalidArgument(f"Duplicate mount point: {path}")
     found[path] = mount
+
+
+def _wrong_target(target: str) -> str:
+    """What is wrong with a place of a mount; "" if nothing."""
+    if posixpath.normpath(target) in ("/", "//"):
+        return "invalid specification: destination can't be '/'"
+    if not target.startswith("/"):
+        return f"invalid mount path: '{target}' mount path must be absolute"
+    return ""
 
 
 def bind(text: str, driver: str = "") -> FileMount:
@@ -56,11 +61,15 @@ def bind(text: str, driver: str = "") -> FileMount:
         raise InvalidArgument(f"invalid volume specification: '{text}'")
     source, target = parts[0], parts[1]
     options = parts[2].split(",") if len(parts) == 3 else []
-    unknown = [o for o in options if o not in _IGNORED | _PROPAGATIONS | {"ro", "nocopy"}]
-    if unknown:
-        raise InvalidArgument(f"invalid mode: {parts[2]}")
+    _check_options(options, parts)
+    kind = "bind" if source.startswith("/") else "volume"
+    if wrong := _wrong_target(target):
+        raise InvalidArgument(
+            f"invalid volume specification: '{text}': "
+            f'invalid mount config for type "{kind}": {wrong}'
+        )
     propagation = next((o for o in options if o in _PROPAGATIONS), "")
-    if source.startswith("/"):
+    if kind == "bind":
         return FileMount(
             kind="bind",
             source=source,
@@ -80,10 +89,19 @@ def bind(text: str, driver: str = "") -> FileMount:
     )
 
 
+def _check_options(options: list[str], parts: list[str]) -> None:
+    """Each of its group at most once: `ro,rw` and `z,Z` contradict themselves."""
+    groups = (("ro", "rw"), ("z", "Z"), _PROPAGATIONS, ("nocopy",), _CONSISTENCIES)
+    known = {word for group in groups for word in group} | {""}
+    doubled = any(sum(word in group for word in options) > 1 for group in groups)
+    if doubled or not set(options) <= known:
+        raise InvalidArgument(f"invalid mode: {parts[2]}")
+
+
 def _check_volume(name: str) -> None:
     if not _VOLUME_NAME.match(name):
         raise InvalidArgument(
-            f"create {name}: {name!r} includes invalid characters for a local volume name, only "
+            f'create {name}: "{name}" includes invalid characters for a local volume name, only '
             '"[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, '
             "use absolute path"
         )
@@ -96,22 +114,54 @@ def _mount(mount: MountBody, driver: str, name: NewName) -> FileMount:
         "tmpfs": lambda: _tmpfs_mount(mount),
         "image": lambda: _image_mount(mount),
     }
+    for complaint in _complaints(mount):
+        raise InvalidArgument(f'invalid mount config for type "{mount.type}": {complaint}')
+    return kinds[mount.type]()
+
+
+def _complaints(mount: MountBody) -> Iterator[str]:
+    for kind, option, given in (
+        ("bind", "BindOptions", mount.bind_options),
+        ("volume", "VolumeOptions", mount.volume_options),
+        ("image", "ImageOptions", mount.image_options),
+        ("tmpfs", "TmpfsOptions", mount.tmpfs_options),
+    ):
+        if given is not None and mount.type != kind:
+            yield f"field {option} must not be specified"
     if not mount.target:
-        raise InvalidArgument(
-            f'invalid mount config for type "{mount.type}": field Target must not be empty'
-        )
-    make = kinds.get(mount.type)
-    if make is None:
-        raise InvalidArgument(f'mount type unknown: "{mount.type}"')
-    return make()
+        yield "field Target must not be empty"
+    if wrong := _wrong_target(mount.target):
+        yield wrong
+    if mount.type not in ("bind", "volume", "tmpfs", "image"):
+        yield "mount type unknown"
+    if mount.type in ("bind", "image") and not mount.source:
+        yield "field Source must not be empty"
+    if mount.type == "tmpfs" and mount.source:
+        yield "field Source must not be specified"
+    yield from _wrong_options(mount)
+
+
+def _wrong_options(mount: MountBody) -> Iterator[str]:
+    if mount.type == "bind":
+        propagation = mount.bind_options.propagation if mount.bind_options else ""
+        if propagation and propagation not in _PROPAGATIONS:
+            yield f"invalid propagation mode: {propagation}"
+        if not mount.source.startswith("/"):
+            yield f"invalid mount path: '{mount.source}' mount path must be absolute"
+    options = mount.volume_options or mount.image_options
+    subpath = options.subpath if options else ""
+    if subpath and mount.type == "volume" and not mount.source:
+        yield "must not set Subpath when using anonymous volumes"
+    if subpath and (subpath.startswith("/") or ".." in subpath.split("/")):
+        yield "subpath must be a relative path within the volume"
+    for pair in (mount.tmpfs_options.options if mount.tmpfs_options else None) or ():
+        if not 1 <= len(pair) <= 2:
+            yield "invalid option array length"
+        elif pair[0] not in ("exec", "noexec"):
+            yield f"invalid option: {pair[0]}"
 
 
 def _bind_mount(mount: MountBody) -> FileMount:
-    if not mount.source.startswith("/"):
-        raise InvalidArgument(
-            'invalid mount config for type "bind": invalid mount path: '
-            f"'{mount.source}' mount path must be absolute"
-        )
     options = mount.bind_options
     return FileMount(
         kind="bind",
@@ -157,10 +207,6 @@ def _tmpfs_mount(mount: MountBody) -> FileMount:
 
 
 def _image_mount(mount: MountBody) -> FileMount:
-    if not mount.source:
-        raise InvalidArgument(
-            'invalid mount config for type "image": field Source must not be empty'
-        )
     return FileMount(
         kind="image",
         source=mount.source,
@@ -171,6 +217,8 @@ def _image_mount(mount: MountBody) -> FileMount:
 
 
 def _tmpfs(target: str, options: str) -> FileMount:
+    if wrong := _wrong_target(target):
+        raise InvalidArgument(wrong)
     given = [_tmpfs_option(o) for o in options.split(",") if o and o not in ("rw", "ro")]
     return FileMount(
         kind="tmpfs", target=target, readonly="ro" in options.split(","), options=tuple(given)

@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Iterable
 from typing import Any
 
-from sagong.contracts.network import Endpoint, Network
-from sagong.contracts.node import ContainerStatus
+from sagong.contracts.network import Endpoint, Network, Sandbox
+from sagong.contracts.node import ContainerStatus, StatusState
 from sagong_docker.moment import moment_text
 from sagong_docker.record import ContainerRecord, NetworkRecord
 
@@ -16,6 +16,7 @@ __all__ = [
     "NONE_ID",
     "endpoint_id",
     "endpoint_views",
+    "joined",
     "network_view",
     "port_list",
     "port_map",
@@ -39,6 +40,12 @@ def endpoint_id(container: str, network: str) -> str:
     return hashlib.sha256(f"{container} {network}".encode()).hexdigest()
 
 
+def joined(status: ContainerStatus) -> Sandbox | None:
+    """Its network while it runs; one that has ended may keep its own for the next start."""
+    ended = status.state in (StatusState.EXITED, StatusState.DEAD, StatusState.REMOVING)
+    return None if ended else status.network
+
+
 def endpoint_views(
     record: ContainerRecord,
     status: ContainerStatus,
@@ -50,20 +57,22 @@ def endpoint_views(
     if mode in ("host", "none"):
         own = HOST_ID if mode == "host" else NONE_ID
         network = next((id_ for id_, name in names.items() if name == mode), own)
-        return {mode: _view(record, network, None, {}, (), version)}
+        endpoint = Endpoint(network=network, interface="", mac="") if joined(status) else None
+        shown = network if status.started_at else ""
+        return {mode: _view(record, shown, endpoint, {}, None, version)}
     if mode.startswith("container:"):
         return {}
     given = dict(record.networking.get("EndpointsConfig") or {})
     if "default" in given:
         given.setdefault("bridge", given.pop("default"))
     found = {}
-    if status.network is not None:
-        for endpoint in status.network.endpoints:
+    network_now = joined(status)
+    if network_now is not None:
+        for endpoint in network_now.endpoints:
             name = names.get(endpoint.network, endpoint.network)
             settings = given.get(name) or given.get(endpoint.network) or {}
-            found[name] = _view(
-                record, endpoint.network, endpoint, settings, endpoint.aliases, version
-            )
+            aliases = endpoint.aliases if name != "bridge" else None
+            found[name] = _view(record, endpoint.network, endpoint, settings, aliases, version)
     if found:
         return found
     ids = {name: id_ for id_, name in names.items()}
@@ -71,7 +80,8 @@ def endpoint_views(
     wishes: list[str] = [main, *(str(names.get(n, n)) for n in given)]
     for wanted in dict.fromkeys(wishes):
         settings = given.get(wanted) or given.get(ids.get(wanted, "")) or {}
-        found[wanted] = _view(record, "", None, settings, (), version)
+        shown = ids.get(wanted, "") if status.started_at else ""
+        found[wanted] = _view(record, shown, None, settings, (), version)
     return found
 
 
@@ -80,13 +90,15 @@ def _view(
     network: str,
     endpoint: Endpoint | None,
     given: dict[str, Any],
-    aliases: Iterable[str],
+    aliases: Iterable[str] | None,
     version: tuple[int, int],
 ) -> dict[str, Any]:
+    """`aliases` None: the default network, which has no names."""
     asked = list(given.get("Aliases") or ())
     short = record.id[:12]
-    shown = asked if version >= (1, 45) else [*asked, short] if endpoint else asked
-    names = list(dict.fromkeys((record.name, *asked, *aliases, short))) if network else None
+    named = bool(network) and aliases is not None and endpoint is not None
+    shown = [*asked, short] if named and version < (1, 45) else asked
+    names = list(dict.fromkeys((record.name, *asked, *(aliases or ()), short))) if named else None
     view: dict[str, Any] = {
         "IPAMConfig": given.get("IPAMConfig"),
         "Links": given.get("Links"),
@@ -112,7 +124,8 @@ def _view(
 def _published(status: ContainerStatus) -> dict[tuple[int, str], list[tuple[str, int]]]:
     """(container port, protocol) to host addresses; an open address is both of v4 and v6."""
     found: dict[tuple[int, str], list[tuple[str, int]]] = {}
-    for mapping in status.network.ports if status.network else ():
+    network = joined(status)
+    for mapping in network.ports if network else ():
         key = (mapping.container_port, mapping.protocol)
         addresses = [mapping.host_ip] if mapping.host_ip else ["0.0.0.0", "::"]
         found.setdefault(key, []).extend((a, mapping.host_port) for a in addresses)
@@ -130,7 +143,7 @@ def _exposed(status: ContainerStatus) -> set[tuple[int, str]]:
 
 def port_map(status: ContainerStatus, record: ContainerRecord) -> dict[str, Any]:
     """NetworkSettings.Ports: empty while it doesn't run."""
-    if status.network is None:
+    if joined(status) is None:
         return {}
     published = _published(status)
     exposed = _exposed(status)
@@ -148,7 +161,7 @@ def port_map(status: ContainerStatus, record: ContainerRecord) -> dict[str, Any]
 
 def port_list(status: ContainerStatus) -> list[dict[str, Any]]:
     """Ports of a line of `docker ps`."""
-    if status.network is None:
+    if joined(status) is None:
         return []
     published = _published(status)
     view: list[dict[str, Any]] = [

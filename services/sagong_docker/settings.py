@@ -14,7 +14,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     missing. `log_driver` and `log_options` are of containers that name none. `runtimes` are names
     that `--runtime` may have beside the default. `labels` are the engine's own. `history` bounds
     the events that `docker events --since` can show. `stop_seconds` is the default of `docker stop`.
-    `cgroup_mode` is what containers get that ask for none. `root` is shown as Docker's root.
+    `cgroup_mode` is what containers get that ask for none ("": private, but host with cgroup v1, as
+    Docker has it). `root` is shown as Docker's root.
     """
 
     name: str = ""
@@ -26,7 +27,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     labels: tuple[str, ...] = ()
     history: int = 1024
     stop_seconds: float = 10.0
-    cgroup_mode: str = "private"
+    cgroup_mode: str = ""
     registry_mirrors: tuple[str, ...] = ()
     insecure_registries: tuple[str, ...] = ()
     root: str = "/var/lib/sagong"

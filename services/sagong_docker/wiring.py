@@ -30,11 +30,11 @@ def exposed(port: str) -> tuple[int, int, str]:
     protocol = (protocol or "tcp").lower()
     found = _RANGE.match(numbers)
     if found is None or protocol not in _PROTOCOLS:
-        raise InvalidArgument(f"invalid port specification: {port!r}")
+        raise InvalidArgument(f'invalid port specification: "{port}"')
     first = int(found[1])
     last = int(found[2] or first)
     if not 0 < first <= last <= 65535:
-        raise InvalidArgument(f"invalid port specification: {port!r}")
+        raise InvalidArgument(f'invalid port specification: "{port}"')
     return first, last, protocol
 
 
@@ -76,7 +76,7 @@ def _host_port(text: str, protocol: str, offset: int, taken: set[tuple[int, str]
         return 0
     found = _RANGE.match(text)
     if found is None or int(found[2] or found[1]) > 65535:
-        raise InvalidArgument(f"Invalid port specification: {text!r}")
+        raise InvalidArgument(f'invalid port specification: "{text}"')
     first, last = int(found[1]), int(found[2] or found[1])
     if first == last:
         return first + offset

@@ -57,6 +57,15 @@ class Ground:
         record.upper, record.lower = prepared.upper, prepared.lower
         return prepared
 
+    async def reserve(self, record: ContainerRecord, prepared: Prepared) -> None:
+        """Make the volumes that are missing: they are there from the container's creation on."""
+        wished = self._named(record, self._wished(record.spec, prepared))
+        paths = {}
+        for mount in wished:
+            if mount.kind == "volume":
+                paths[mount.target] = (await self._provide(record, mount)).mountpoint
+        record.mounts = mounts.published(wished, paths)
+
     async def join(self, sandbox: SandboxRecord) -> Sandbox | None:
         """The sandbox's network, joined now unless it is; that of another one if it is shared."""
         if sandbox.spec.share_with:
@@ -83,7 +92,7 @@ class Ground:
             joining = group.create_task(self.join(sandbox))
         prepared, network = preparing.result(), joining.result()
         hostname = sandbox.spec.hostname or spec.id[:_SHORT_ID]
-        wished = self._wished(spec, prepared)
+        wished = self._named(record, self._wished(spec, prepared))
         paths = await self._publish(record, wished, prepared)
         record.mounts = mounts.published(wished, paths)
         return Site(
@@ -150,15 +159,9 @@ class Ground:
         self, record: ContainerRecord, wished: list[FileMount], prepared: Prepared
     ) -> dict[str, str]:
         paths = {}
-        for number, mount in enumerate(wished):
+        for mount in wished:
             if mount.kind == "volume":
-                named = mount
-                if not mount.source:
-                    named = msgspec.structs.replace(
-                        mount, source=self._anonymous_name(record, mount.target)
-                    )
-                    wished[number] = named
-                paths[mount.target] = await self._publish_volume(record, named, prepared)
+                paths[mount.target] = await self._publish_volume(record, mount, prepared)
             elif mount.kind == "image":
                 paths[mount.target] = await self._lend_image(record, mount)
         return paths
@@ -169,14 +172,23 @@ class Ground:
 
         return hashlib.sha256(f"{record.spec.id} {target}".encode()).hexdigest()
 
-    async def _publish_volume(
-        self, record: ContainerRecord, mount: FileMount, prepared: Prepared
-    ) -> str:
+    def _named(self, record: ContainerRecord, wished: list[FileMount]) -> list[FileMount]:
+        return [
+            msgspec.structs.replace(mount, source=self._anonymous_name(record, mount.target))
+            if mount.kind == "volume" and not mount.source
+            else mount
+            for mount in wished
+        ]
+
+    async def _provide(self, record: ContainerRecord, mount: FileMount) -> Volume:
+        """The volume, made if it is missing."""
         anonymous = mount.anonymous or mount.source == self._anonymous_name(record, mount.target)
+        if anonymous and mount.source not in record.anonymous:
+            record.anonymous = (*record.anonymous, mount.source)
         try:
-            await self._volumes.inspect(VolumeRef(name=mount.source))
+            return await self._volumes.inspect(VolumeRef(name=mount.source))
         except NotFound:
-            await self._volumes.create(
+            return await self._volumes.create(
                 Volume(
                     name=mount.source,
                     driver=mount.driver or "local",
@@ -185,8 +197,11 @@ class Ground:
                     anonymous=anonymous,
                 )
             )
-        if anonymous and mount.source not in record.anonymous:
-            record.anonymous = (*record.anonymous, mount.source)
+
+    async def _publish_volume(
+        self, record: ContainerRecord, mount: FileMount, prepared: Prepared
+    ) -> str:
+        await self._provide(record, mount)
         seed: tuple[str, ...] = ()
         if mount.copy:
             seed = tuple(f"{layer}/{mount.target.strip('/')}" for layer in prepared.lower)

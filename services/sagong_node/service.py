@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from sagong.contracts.image import Prepared
 from sagong.contracts.network import ConnectRequest, DisconnectRequest, Sandbox
 from sagong.contracts.node import (
     AttachSpec,
@@ -175,11 +176,20 @@ class NodeService:
         )
         spec = msgspec.structs.replace(spec, runtime=instance)
         record = ContainerRecord(spec=spec, created_at=time.time())
-        await self._ground.prepare(record)
+        prepared = await self._ground.prepare(record)
+        if spec.mounts or prepared.image.config.volumes:
+            await self._reserved(record, prepared)
         self._registry.keep(record)
         await self._registry.flushed()
         self._life.note(record, "create")
         return self._status(record)
+
+    async def _reserved(self, record: ContainerRecord, prepared: Prepared) -> None:
+        try:
+            await self._ground.reserve(record, prepared)
+        except SagongError:
+            await self._ground.remove(record, volumes=True)
+            raise
 
     async def restart(self, request: StopRequest) -> ContainerStatus:
         """Stop, then start."""

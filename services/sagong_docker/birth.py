@@ -1,0 +1,228 @@
+"""Making containers: what a create body names is looked up, then node and catalog are written."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from sagong.contracts.image import ImageRef
+from sagong.contracts.node import ContainerSpec, ContainerStatus, Ref, RemoveRequest, SandboxSpec
+from sagong.errors import AlreadyExists, InvalidArgument, NotFound, SagongError
+from sagong.http import Response
+from sagong_docker.ask import Ask, convert
+from sagong_docker.body import CreateBody, HostConfig
+from sagong_docker.creation import Lookup, translate
+from sagong_docker.engine import Engine
+from sagong_docker.machine import this_machine
+from sagong_docker.naming import check_name, new_id, random_name
+from sagong_docker.record import ContainerRecord
+from sagong_docker.refusal import answer
+from sagong_docker.validity import check_body, warnings
+from sagong_docker.vintage import shaped
+from sagong_docker.wiring import mode_of
+
+__all__ = ["create", "free_name"]
+
+_NAMES_TRIED = 4
+_BODY_KEYS = ("HostConfig", "NetworkingConfig")
+
+
+async def create(engine: Engine, ask: Ask) -> Response:
+    """`docker create`: the catalog and the node are written side by side."""
+    document = await ask.document()
+    if not document:
+        raise InvalidArgument("config cannot be empty in order to create a container")
+    document = shaped(document, ask.version)
+    body = convert(document, CreateBody)
+    given = ask.text("name")
+    if given:
+        check_name(given)
+    check_body(body, body.host_config or HostConfig(), this_machine())
+    if given:
+        return await _create(engine, ask, document, body, check_name(given))
+    for _ in range(_NAMES_TRIED):
+        # Another generation of this service may choose the same name at the same time.
+        with contextlib.suppress(AlreadyExists):
+            name = random_name(engine.catalog.names)
+            return await _create(engine, ask, document, body, name)
+    return await _create(engine, ask, document, body, new_id()[:32])
+
+
+async def _create(
+    engine: Engine, ask: Ask, document: dict[str, Any], body: CreateBody, name: str
+) -> Response:
+    host = body.host_config or HostConfig()
+    id_ = new_id()
+    lookup = await _lookup(engine, body, host)
+    wish = translate(id_, name, body, engine.settings, lookup)
+    spec = msgspec.structs.replace(wish.container, platform=ask.text("platform"))
+    record = ContainerRecord(
+        id=id_,
+        name=name,
+        created=time.time_ns(),
+        config={k: v for k, v in document.items() if k not in _BODY_KEYS},
+        host=_resolved(document.get("HostConfig") or {}, lookup.containers),
+        networking=document.get("NetworkingConfig") or {},
+    )
+    await free_name(engine, name)
+    await _make(engine, record, spec, wish.sandbox)
+    engine.fresh.add(id_)
+    return answer({"Id": id_, "Warnings": warnings(host, lookup.machine)}, 201)
+
+
+def _resolved(host: dict[str, Any], containers: Mapping[str, str]) -> dict[str, Any]:
+    """Other containers by their ids, which stay when they are renamed."""
+    changes = {}
+    for key in ("NetworkMode", "PidMode", "IpcMode"):
+        kind, colon, name = str(host.get(key) or "").partition(":")
+        if kind == "container" and colon and name in containers:
+            changes[key] = f"container:{containers[name]}"
+    return {**host, **changes}
+
+
+async def free_name(engine: Engine, name: str) -> None:
+    """A name whose container is gone already is given up before it is asked for."""
+    owner = engine.catalog.names.get(name)
+    if owner is None:
+        return
+    try:
+        await engine.node.inspect(Ref(id=owner))
+    except NotFound:
+        engine.forget(owner)
+
+
+async def _make(
+    engine: Engine, record: ContainerRecord, spec: ContainerSpec, sandbox: SandboxSpec
+) -> None:
+    results = await asyncio.gather(
+        engine.catalog.add_container(record),
+        _make_on_node(engine, spec, sandbox),
+        return_exceptions=True,
+    )
+    failures = [r for r in results if isinstance(r, BaseException)]
+    if not failures:
+        return
+    if results[1] is None:
+        await engine.node.remove(RemoveRequest(id=record.id, force=True, volumes=True))
+    with contextlib.suppress(SagongError):
+        await engine.node.remove_sandbox(Ref(id=record.id))
+    if results[0] is None:
+        engine.forget(record.id)
+    conflict = next((f for f in failures if isinstance(f, AlreadyExists)), None)
+    raise conflict or failures[0]
+
+
+async def _make_on_node(engine: Engine, spec: ContainerSpec, sandbox: SandboxSpec) -> None:
+    """A sandbox is durable with its first container: a node that died between them is asked again."""
+    for attempt in range(3):
+        await engine.node.create_sandbox(sandbox)
+        try:
+            await engine.node.create(spec)
+            return
+        except NotFound as error:
+            if attempt == 2 or not error.message.startswith("No such sandbox"):
+                raise
+
+
+async def _lookup(engine: Engine, body: CreateBody, host: HostConfig) -> Lookup:
+    """Resolve what the body names; most bodies need the networks alone."""
+    networks = await engine.networks()
+    published: set[tuple[int, str]] = set()
+    if any("-" in str(b.host_port) for bs in (host.port_bindings or {}).values() for b in bs or ()):
+        published = _published(await engine.statuses())
+    exposed: list[str] = list(body.exposed_ports or {})
+    if host.publish_all_ports:
+        image = await engine.images.inspect(ImageRef(reference=body.image))
+        exposed += [p for p in image.config.exposed_ports if p not in exposed]
+    bridge = next((n for n in networks if n.name == engine.settings.default_network), None)
+    by_name = {n.name: n.id for n in networks} | {n.id: n.id for n in networks}
+    if bridge is not None:
+        by_name["bridge"] = bridge.id
+    for reference in _network_references(body, host):
+        if reference not in by_name:
+            matches = [n.id for n in networks if n.id.startswith(reference)]
+            if len(matches) == 1:
+                by_name[reference] = matches[0]
+    return Lookup(
+        networks=by_name,
+        containers=await _containers(engine, host),
+        lenders=await _lenders(engine, host),
+        links=await _links(engine, host) if _on_default(host, by_name) else (),
+        exposed=tuple(exposed),
+        published=frozenset(published),
+        runtimes=(await engine.node.runtimes()).names if host.runtime else (),
+        gateway=bridge.subnets[0].gateway if bridge and bridge.subnets else "",
+        hostname=os.uname().nodename,
+        machine=this_machine(),
+    )
+
+
+def _network_references(body: CreateBody, host: HostConfig) -> Iterable[str]:
+    yield mode_of(host)
+    if body.networking_config:
+        yield from body.networking_config.endpoints_config or {}
+
+
+def _published(statuses: Iterable[ContainerStatus]) -> set[tuple[int, str]]:
+    return {
+        (port.host_port, port.protocol)
+        for status in statuses
+        if status.network is not None
+        for port in status.network.ports
+    }
+
+
+async def _containers(engine: Engine, host: HostConfig) -> dict[str, str]:
+    """Ids of containers named by `container:NAME` modes."""
+    found = {}
+    for mode in (host.network_mode, host.pid_mode, host.ipc_mode):
+        kind, colon, name = mode.partition(":")
+        if kind == "container" and colon:
+            found[name] = (await _existing(engine, name)).id
+    return found
+
+
+async def _existing(engine: Engine, name: str) -> ContainerRecord:
+    """A container that another names; a missing one is not the 404 that makes clients pull."""
+    try:
+        return await engine.container(name)
+    except NotFound as error:
+        raise InvalidArgument(error.message) from None
+
+
+async def _lenders(engine: Engine, host: HostConfig) -> tuple[tuple[ContainerStatus, str], ...]:
+    found = []
+    for text in host.volumes_from or ():
+        name, _, mode = text.partition(":")
+        record = await _existing(engine, name)
+        found.append((await engine.status(record), mode))
+    return tuple(found)
+
+
+def _on_default(host: HostConfig, networks: dict[str, str]) -> bool:
+    """The default network has no names of its own; elsewhere links are names that it resolves."""
+    mode = mode_of(host)
+    return networks.get(mode, mode) == networks.get("bridge")
+
+
+async def _links(engine: Engine, host: HostConfig) -> tuple[tuple[str, str], ...]:
+    """--link NAME:ALIAS on the default network as lines of /etc/hosts."""
+    found = []
+    for text in host.links or ():
+        name, _, alias = text.partition(":")
+        try:
+            record = await _existing(engine, name)
+        except InvalidArgument as error:
+            raise InvalidArgument(f"could not get container for {name}: {error.message}") from None
+        status = await engine.status(record)
+        endpoints = status.network.endpoints if status.network else ()
+        if not endpoints:
+            raise InvalidArgument(f"Cannot link to a non running container: /{record.name}")
+        found.append((endpoints[0].ipv4 or endpoints[0].ipv6, alias or record.name))
+    return tuple(found)

@@ -1,0 +1,167 @@
+"""What a create body must hold, in Docker's words, and what its client is warned of. Pure.
+
+Docker checks before it looks for the image, so that a wrong option is not answered with a pull.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from sagong.errors import InvalidArgument
+from sagong.linux import capabilities
+from sagong_docker.body import CreateBody, Healthcheck, HostConfig
+from sagong_docker.machine import Machine
+from sagong_docker.signals import number
+
+__all__ = ["check_body", "check_network_mode", "warnings"]
+
+_HOSTNAME = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9._-]*[a-zA-Z0-9])?\Z")
+_LONGEST_HOSTNAME = 64
+_MILLISECOND = 10**6
+_ATTRIBUTES = ("labels", "labels-regex", "env", "env-regex", "tag", "mode", "max-buffer-size")
+_LOG_OPTIONS = {
+    "json-file": frozenset(("max-file", "max-size", "compress", *_ATTRIBUTES)),
+    "local": frozenset(("max-file", "max-size", "compress", *_ATTRIBUTES)),
+}
+_UNKNOWN_OPTION = {
+    "json-file": "unknown log opt '{}' for json-file log driver",
+    "local": "unknown log opt '{}' for log driver local",
+}
+_CONFLICT = "conflicting options: "
+_UNDEFINED = "can't be used with links. This would result in undefined behavior"
+
+
+def check_body(body: CreateBody, host: HostConfig, machine: Machine) -> None:
+    """Raise the first complaint."""
+    for complaint in _complaints(body, host, machine):
+        raise InvalidArgument(complaint)
+
+
+def _complaints(body: CreateBody, host: HostConfig, machine: Machine) -> Iterator[str]:
+    yield from check_network_mode(body, host)
+    if host.cpu_shares < 0:
+        yield f"invalid CPU shares ({host.cpu_shares}): value must be a positive integer"
+    yield from _program(body)
+    if body.healthcheck is not None:
+        yield from _health(body.healthcheck)
+    if host.auto_remove and host.restart_policy and host.restart_policy.name not in ("", "no"):
+        yield "can't create 'AutoRemove' container with restart policy"
+    yield from _capabilities(host)
+    if len(body.hostname) > _LONGEST_HOSTNAME:
+        yield f'hostname "{body.hostname}" is too long (maximum {_LONGEST_HOSTNAME} bytes)'
+    if body.hostname and not _HOSTNAME.match(body.hostname):
+        yield f"invalid hostname format: {body.hostname}"
+    if host.shm_size < 0:
+        yield "SHM size can not be less than 0"
+    if not -1000 <= host.oom_score_adj <= 1000:
+        yield f"Invalid value {host.oom_score_adj}, range for oom score adj is [-1000, 1000]"
+    if host.userns_mode not in ("", "host"):
+        yield f"invalid USER mode: {host.userns_mode}"
+    yield from _log(host)
+
+
+def check_network_mode(body: CreateBody, host: HostConfig) -> Iterator[str]:
+    """What does not go with a container's or the host's network."""
+    if host.uts_mode == "host" and body.hostname:
+        yield _CONFLICT + "hostname and the UTS mode"
+    if host.network_mode == "host" and host.links:
+        yield _CONFLICT + "host type networking " + _UNDEFINED
+    kind, _, other = host.network_mode.partition(":")
+    if kind != "container":
+        return
+    if not other:
+        yield "invalid network mode: invalid container format container:<name|id>"
+    for wrong, text in (
+        (body.hostname, "hostname and the network mode"),
+        (host.links, "container type network " + _UNDEFINED),
+        (host.dns, "dns and the network mode"),
+        (host.extra_hosts, "custom host-to-IP mapping and the network mode"),
+        (
+            host.port_bindings or host.publish_all_ports,
+            "port publishing and the container type network mode",
+        ),
+        (body.exposed_ports, "port exposing and the container type network mode"),
+    ):
+        if wrong:
+            yield _CONFLICT + text
+
+
+def _program(body: CreateBody) -> Iterator[str]:
+    if body.working_dir and not body.working_dir.startswith("/"):
+        yield (
+            f"the working directory '{body.working_dir}' is invalid, "
+            "it needs to be an absolute path"
+        )
+    if body.stop_signal:
+        number(body.stop_signal)
+    for entry in body.env or ():
+        if not entry or entry.startswith("="):
+            yield f"invalid environment variable: {entry}"
+
+
+def _health(given: Healthcheck) -> Iterator[str]:
+    for name, value in (
+        ("Interval", given.interval),
+        ("Timeout", given.timeout),
+        ("StartPeriod", given.start_period),
+        ("StartInterval", given.start_interval),
+    ):
+        if value and value < _MILLISECOND:
+            yield f"{name} in Healthcheck cannot be less than 1ms"
+    if given.retries < 0:
+        yield "Retries in Healthcheck cannot be negative"
+    if given.test and given.test[0] not in ("NONE", "CMD", "CMD-SHELL", ""):
+        yield f"Unknown Type '{given.test[0]}' in Healthcheck: it is NONE, CMD or CMD-SHELL"
+
+
+def _capabilities(host: HostConfig) -> Iterator[str]:
+    for field, names in (("CapAdd", host.cap_add), ("CapDrop", host.cap_drop)):
+        for name in names or ():
+            full = name.upper()
+            full = full if full.startswith("CAP_") else f"CAP_{full}"
+            if full not in ("CAP_ALL", *capabilities.NAMES):
+                yield f'invalid {field}: unknown capability: "{full}"'
+
+
+def _log(host: HostConfig) -> Iterator[str]:
+    given = host.log_config
+    if given is None:
+        return
+    options = given.config or {}
+    known = _LOG_OPTIONS.get(given.type, frozenset(options))
+    for name in sorted(set(options) - known):
+        yield _UNKNOWN_OPTION[given.type].format(name)
+    mode = options.get("mode", "blocking")
+    if mode not in ("blocking", "non-blocking"):
+        yield f"logger: logging mode not supported: {mode}"
+    if "max-buffer-size" in options and mode != "non-blocking":
+        yield "logger: max-buffer-size option is only supported with 'mode=non-blocking'"
+
+
+def warnings(host: HostConfig, machine: Machine) -> list[str]:
+    """What a client is told of, though the container is made."""
+    found = []
+    discarded = "or the cgroup is not mounted. "
+    if host.memory_swappiness not in (None, -1) and not machine.swappiness:
+        found.append(
+            f"Your kernel does not support memory swappiness capabilities {discarded}"
+            "Memory swappiness discarded."
+        )
+    if host.oom_kill_disable and machine.unified:
+        found.append("Your kernel does not support OomKillDisable. OomKillDisable discarded.")
+    elif host.oom_kill_disable and not host.memory:
+        found.append(
+            "OOM killer is disabled for the container, but no memory limit is set, "
+            "this can result in the system running out of resources."
+        )
+    if host.blkio_weight and not machine.io_weight:
+        found.append(f"Your kernel does not support Block I/O weight {discarded}Weight discarded.")
+    if host.network_mode == "host" and host.port_bindings:
+        found.append("Published ports are discarded when using host network mode")
+    if host.network_mode in ("", "default", "bridge") and host.links:
+        found.append(
+            "Links on the default bridge network are deprecated and will be removed in a future "
+            "release. Use a custom network instead."
+        )
+    return found
