@@ -7,8 +7,17 @@ from sagong.http import Response
 from sagong_docker.ask import Ask
 from sagong_docker.engine import Engine
 
-__all__ = ["no_build_cache", "no_plugin", "no_plugins", "no_search", "no_session", "no_swarm"]
+__all__ = [
+    "no_build_cache",
+    "no_plugin",
+    "no_plugins",
+    "no_search",
+    "no_session",
+    "no_swarm",
+    "not_in_swarm",
+]
 
+_PLUGIN_VERBS = frozenset(("json", "enable", "disable", "set", "upgrade", "push"))
 _NOT_A_MANAGER = (
     'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect '
     "this node to swarm and try again."
@@ -20,6 +29,11 @@ async def no_swarm(engine: Engine, ask: Ask) -> Response:
     return refusals.refuse(503, _NOT_A_MANAGER)
 
 
+async def not_in_swarm(engine: Engine, ask: Ask) -> Response:
+    """Nothing can be left."""
+    return refusals.refuse(503, "This node is not part of a swarm")
+
+
 async def no_plugins(engine: Engine, ask: Ask) -> Response:
     """`docker plugin ls`: Docker's managed plugins do not exist here."""
     return refusals.answer([])
@@ -28,6 +42,8 @@ async def no_plugins(engine: Engine, ask: Ask) -> Response:
 async def no_plugin(engine: Engine, ask: Ask) -> Response:
     """One plugin."""
     name = ask.parts.get("name", "")
+    head, slash, verb = name.rpartition("/")
+    name = head if slash and verb in _PLUGIN_VERBS else name
     return refusals.refuse(404, f'plugin "{name}" not found')
 
 

@@ -102,8 +102,7 @@ async def read(engine: Engine, ask: Ask) -> None:
     record, request = await _request(engine, ask)
     found = await _found(engine, record, request)
     address = await engine.images.read_archive(request)
-    attributes = {"name": record.name, "image": record.image, **record.labels}
-    engine.history.note("container", "archive-path", record.id, attributes)
+    engine.note(record, "archive-path")
     async with opened(address) as link:
         headers = {"Content-Type": "application/x-tar", _HEADER: _stat_header(found)}
         out = ask.request.stream(200, headers)
@@ -117,8 +116,7 @@ async def extract(engine: Engine, ask: Ask) -> Response:
     await _found(engine, record, request)
     async with uploading(engine.images, ask.request) as token:
         await engine.images.write_archive(msgspec.structs.replace(request, upload=token))
-    attributes = {"name": record.name, "image": record.image, **record.labels}
-    engine.history.note("container", "extract-to-dir", record.id, attributes)
+    engine.note(record, "extract-to-dir")
     return empty(200)
 
 
@@ -126,6 +124,5 @@ async def export(engine: Engine, ask: Ask) -> None:
     """The whole root filesystem as a tar."""
     record = await engine.container(ask["id"])
     address = await engine.images.export(RootRef(id=record.id))
-    attributes = {"name": record.name, "image": record.image, **record.labels}
-    engine.history.note("container", "export", record.id, attributes)
+    engine.note(record, "export")
     await stream_down(ask.request, address, "application/octet-stream")

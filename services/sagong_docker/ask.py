@@ -53,6 +53,13 @@ class Ask:
         except ValueError:
             raise InvalidArgument(f'{name}: "{text}" is not a number') from None
 
+    def extent(self, name: str, what: str) -> int:
+        """One side of a terminal, which must be given."""
+        text = self.text(name)
+        if not (text.isascii() and text.isdigit()) or int(text) >= 1 << 32:
+            raise InvalidArgument(f'invalid resize {what} "{text}": invalid syntax')
+        return int(text)
+
     def filters(self) -> Filters:
         """The `filters` parameter."""
         return Filters.parse(self.text("filters"))

@@ -117,8 +117,7 @@ async def _run(
             keys=keys,
         )
     if detached:
-        attributes = {**record.labels, "name": record.name, "image": record.image}
-        engine.history.note("container", "detach", record.id, attributes)
+        engine.note(record, "detach")
 
 
 async def _replay_log(

@@ -13,6 +13,7 @@ import msgspec
 
 from sagong.contracts.image import ImageRef
 from sagong.contracts.node import ContainerSpec, ContainerStatus, Ref, RemoveRequest, SandboxSpec
+from sagong.contracts.volume import Volume, VolumeRef
 from sagong.errors import AlreadyExists, InvalidArgument, NotFound, SagongError
 from sagong.http import Response
 from sagong_docker.ask import Ask, convert
@@ -25,6 +26,7 @@ from sagong_docker.record import ContainerRecord
 from sagong_docker.refusal import answer
 from sagong_docker.validity import check_body, warnings
 from sagong_docker.vintage import shaped
+from sagong_docker.volumes import provide
 from sagong_docker.wiring import mode_of
 
 __all__ = ["create", "free_name"]
@@ -66,14 +68,50 @@ async def _create(
         id=id_,
         name=name,
         created=time.time_ns(),
-        config={k: v for k, v in document.items() if k not in _BODY_KEYS},
+        config=_config(document, body, host, lookup),
         host=_resolved(document.get("HostConfig") or {}, lookup.containers),
         networking=document.get("NetworkingConfig") or {},
     )
     await free_name(engine, name)
-    await _make(engine, record, spec, wish.sandbox)
+    made = await _volumes(engine, spec)
+    try:
+        await _make(engine, record, spec, wish.sandbox)
+    except SagongError:
+        for volume in made:
+            with contextlib.suppress(SagongError):
+                await engine.volumes.delete(VolumeRef(name=volume))
+        raise
     engine.fresh.add(id_)
     return answer({"Id": id_, "Warnings": warnings(host, lookup.machine)}, 201)
+
+
+async def _volumes(engine: Engine, spec: ContainerSpec) -> list[str]:
+    """Volumes are there from the container's creation on; the names of those nobody named."""
+    anonymous = []
+    for mount in spec.mounts:
+        if mount.kind == "volume":
+            await provide(
+                engine,
+                Volume(
+                    name=mount.source,
+                    driver=mount.driver or "local",
+                    options=mount.driver_options,
+                    labels=mount.labels,
+                    anonymous=mount.anonymous,
+                ),
+            )
+            anonymous += [mount.source] if mount.anonymous else []
+    return anonymous
+
+
+def _config(
+    document: dict[str, Any], body: CreateBody, host: HostConfig, lookup: Lookup
+) -> dict[str, Any]:
+    """What is inspected as Config; on the host's network the machine's name is the container's."""
+    config = {k: v for k, v in document.items() if k not in _BODY_KEYS}
+    if mode_of(host) == "host" and not body.hostname:
+        config["Hostname"] = lookup.hostname
+    return config
 
 
 def _resolved(host: dict[str, Any], containers: Mapping[str, str]) -> dict[str, Any]:
@@ -158,7 +196,7 @@ async def _lookup(engine: Engine, body: CreateBody, host: HostConfig) -> Lookup:
         published=frozenset(published),
         runtimes=(await engine.node.runtimes()).names if host.runtime else (),
         gateway=bridge.subnets[0].gateway if bridge and bridge.subnets else "",
-        hostname=os.uname().nodename,
+        hostname=engine.settings.name or os.uname().nodename,
         machine=this_machine(),
     )
 

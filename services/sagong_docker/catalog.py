@@ -69,6 +69,14 @@ class Catalog:
             self._take(entry)
         self._revision = found.revision
 
+    async def identity(self) -> str:
+        """The engine's own id, made once."""
+        key = f"{_ROOT}id"
+        made = str(uuid.uuid4())
+        await self._commit([_put(key, made.encode())], [Compare(key=key, revision=0)])
+        found = await self._state.range(RangeRequest(start=key))
+        return found.entries[0].value.decode() if found.entries else made
+
     async def follow(self) -> None:
         """Apply what others write, for ever."""
         while True:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import posixpath
 import time
 from collections.abc import Iterator
@@ -259,7 +258,7 @@ def merged_config(record: ContainerRecord, status: ContainerStatus) -> dict[str,
 
 
 def _hostname(record: ContainerRecord) -> str:
-    return os.uname().nodename if record.host.get("NetworkMode") == "host" else record.id[:12]
+    return "" if record.host.get("NetworkMode") == "host" else record.id[:12]
 
 
 def _environment(image: ImageConfig, given: dict[str, Any]) -> list[str]:

@@ -38,9 +38,9 @@ from sagong_docker.naming import check_name
 from sagong_docker.process_table import process_table
 from sagong_docker.record import ContainerRecord
 from sagong_docker.refusal import answer, empty
-from sagong_docker.resources import limits
+from sagong_docker.resources import check_limits, limits, update_conflicts
 from sagong_docker.validity import warnings
-from sagong_docker.wiring import mode_of
+from sagong_docker.wiring import exposed, mode_of
 
 __all__ = [
     "changes",
@@ -54,6 +54,8 @@ __all__ = [
     "update",
 ]
 
+_STATES = ("created", "running", "paused", "restarting", "removing", "exited", "dead")
+_HEALTHS = ("none", "starting", "healthy", "unhealthy")
 _LIST_FILTERS = (
     "ancestor", "before", "exited", "expose", "health", "id", "is-task", "isolation", "label",
     "label!", "name", "network", "publish", "since", "status", "volume",
@@ -66,9 +68,10 @@ async def list_all(engine: Engine, ask: Ask) -> Response:
     filters.check(_LIST_FILTERS)
     statuses = await engine.statuses(foreign_too=bool(filters["label"]))
     limit = ask.number("limit")
-    everything = (
-        ask.flag("all") or limit > 0 or any(filters[n] for n in ("status", "exited", "health"))
-    )
+    filters.among("status", _STATES)
+    filters.among("health", _HEALTHS)
+    filters.numbers("exited")
+    everything = ask.flag("all") or limit > 0 or bool(filters["status"])
     pairs = [(engine.record_of(s), s) for s in statuses]
     pairs.sort(key=lambda pair: pair[0].created, reverse=True)
     names = await engine.network_names()
@@ -159,17 +162,24 @@ def _volumes(status: ContainerStatus) -> set[str]:
 
 
 def _publishes(status: ContainerStatus, wanted: str) -> bool:
-    number, _, protocol = wanted.partition("/")
+    """`80`, `80/udp` or `8000-8010/tcp`: a container's port that is published, as in Docker."""
+    first, last, protocol = exposed(wanted)
     return any(
-        str(m.host_port) == number and m.protocol == (protocol or "tcp")
+        first <= port <= last and m.protocol == protocol
         for m in (status.network.ports if status.network else ())
+        for port in (m.container_port, m.host_port)
     )
 
 
 def _exposes(status: ContainerStatus, record: ContainerRecord, wanted: str) -> bool:
-    port = wanted if "/" in wanted else f"{wanted}/tcp"
-    exposed = set(record.config.get("ExposedPorts") or {})
-    return port in exposed or bool(status.image and port in status.image.config.exposed_ports)
+    first, last, protocol = exposed(wanted)
+    ports = {*(record.config.get("ExposedPorts") or {})}
+    ports |= set(status.image.config.exposed_ports) if status.image else set()
+    return any(
+        first <= int(number) <= last and (kind or "tcp") == protocol
+        for number, _, kind in (port.partition("/") for port in ports)
+        if number.isdigit()
+    )
 
 
 def _around(
@@ -235,7 +245,7 @@ async def rename(engine: Engine, ask: Ask) -> Response:
     if not wanted:
         raise InvalidArgument("Neither old nor new names may be empty")
     try:
-        name = check_name(wanted)
+        name = check_name(f"/{wanted.removeprefix('/')}")
     except InvalidArgument as error:
         raise InvalidArgument(f"Error when allocating new name: {error.message}") from None
     if name == record.name:
@@ -261,21 +271,23 @@ async def update(engine: Engine, ask: Ask) -> Response:
     record = await engine.container(ask["id"])
     document = await ask.document()
     given = convert(document, HostConfig)
-    wanted = limits(_completed(record, given), this_machine())
+    machine = this_machine()
+    check_limits(given, machine, update=True)
     policy = restart_policy(given) if given.restart_policy else None
-    if policy and record.host.get("AutoRemove") and policy.name != "no":
-        raise Conflict("Restart policy cannot be updated because AutoRemove is enabled")
+    now = convert(record.host, HostConfig)
+    for conflict in update_conflicts(now, given):
+        raise Conflict(f"Cannot update container {record.id}: {conflict}")
+    wanted = limits(_completed(now, given), machine)
     await engine.node.update(UpdateSpec(id=record.id, limits=wanted, restart=policy))
     changed = {k: v for k, v in document.items() if v not in (None, 0, "", [], {})}
     await engine.catalog.change_container(
         msgspec.structs.replace(record, host={**record.host, **changed})
     )
-    return answer({"Warnings": warnings(given, this_machine()) or None})
+    return answer({"Warnings": warnings(given, machine) or None})
 
 
-def _completed(record: ContainerRecord, given: HostConfig) -> HostConfig:
+def _completed(now: HostConfig, given: HostConfig) -> HostConfig:
     """The asked change over what holds now, so that their relation can be checked."""
-    now = convert(record.host, HostConfig)
     names = (
         "memory", "memory_swap", "memory_reservation", "cpu_shares", "cpu_quota", "cpu_period",
         "cpuset_cpus", "cpuset_mems", "nano_cpus", "pids_limit", "blkio_weight",
@@ -293,7 +305,7 @@ async def top(engine: Engine, ask: Ask) -> Response:
     record = await engine.container(ask["id"])
     found = await engine.node.top(Ref(id=record.id))
     titles, rows = process_table(found.processes, ask.text("ps_args") or "-ef", time.time())
-    engine.history.note("container", "top", record.id, {"name": record.name, "image": record.image})
+    engine.note(record, "top")
     return answer({"Titles": titles, "Processes": rows})
 
 

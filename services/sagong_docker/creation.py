@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -162,7 +163,7 @@ def _container(
         restart=restart_policy(host),
         remove=host.auto_remove,
         health=_health(body.healthcheck),
-        log=_log(host, settings),
+        log=_log(body, host, settings),
         runtime=(host.runtime or "") if host.runtime in lookup.runtimes else "",
         labels=tuple((body.labels or {}).items()),
     )
@@ -280,7 +281,7 @@ def _health(given: Healthcheck | None) -> HealthSpec | None:
     )
 
 
-def _log(host: HostConfig, settings: Settings) -> LogSpec:
+def _log(body: CreateBody, host: HostConfig, settings: Settings) -> LogSpec:
     given = host.log_config
     driver = (given.type if given else "") or settings.log_driver
     options = dict((given.config if given else None) or {})
@@ -297,7 +298,24 @@ def _log(host: HostConfig, settings: Settings) -> LogSpec:
         max_size=0 if size == "-1" else size_of(size),
         max_files=int(files),
         tag=options.get("tag", ""),
+        attributes=tuple(sorted(_log_attributes(body, options).items())),
     )
+
+
+def _log_attributes(body: CreateBody, options: Mapping[str, str]) -> dict[str, str]:
+    """Labels and variables that each line of the log is to have, by name or by expression."""
+    environment = dict(entry.partition("=")[::2] for entry in body.env or () if "=" in entry)
+    found: dict[str, str] = {}
+    for option, known in (("labels", body.labels or {}), ("env", environment)):
+        names = [name.strip() for name in options.get(option, "").split(",")]
+        found |= {name: known[name] for name in names if name in known}
+        expression = options.get(f"{option}-regex", "")
+        try:
+            pattern = re.compile(expression) if expression else None
+        except re.error as error:
+            raise InvalidArgument(f"invalid {option}-regex: {expression}: {error}") from None
+        found |= {k: v for k, v in known.items() if pattern and pattern.search(k)}
+    return found
 
 
 def _storage(host: HostConfig) -> int:

@@ -23,6 +23,7 @@ from sagong.drivers import EveryNetwork, EveryVolume
 from sagong.errors import InvalidArgument, NotFound, SagongError, Unavailable
 from sagong.host import Host
 from sagong_docker.catalog import Catalog
+from sagong_docker.chronicle import after, before
 from sagong_docker.history import Event, History, of_container
 from sagong_docker.naming import new_id
 from sagong_docker.network_view import special_networks
@@ -33,6 +34,8 @@ from sagong_docker.settings import Settings
 __all__ = ["OWNER", "Engine"]
 
 OWNER = "docker"
+# Attributes of one event alone; the others are the container's.
+_OWN_FACTS = ("exitCode", "signal", "execID", "height", "width", "oldName")
 
 
 class Engine:
@@ -53,11 +56,16 @@ class Engine:
         self.fresh: set[str] = set()
         self.failed_execs: dict[str, int] = {}
         self.renamed: dict[str, str] = {}
+        self.id = ""
+        # Networks by id and name as last seen, and each container's attributes as last told.
+        self.seen_networks: dict[str, Network] = {}
+        self._told: dict[str, dict[str, str]] = {}
         self._host = host
 
     async def start(self) -> None:
         """Read the catalog, follow it and the events of the slots below, make what is missing."""
         await self.catalog.load()
+        self.id = await self.catalog.identity()
         self._host.spawn(self._retrying(self.catalog.follow), "follow the catalog")
         self._host.spawn(self._hear_node(), "hear containers")
         self._host.spawn(self._hear_images(), "hear images")
@@ -115,7 +123,9 @@ class Engine:
         """All networks; host and none too when the plugin has none of its own."""
         found = (await self.network.networks()).networks
         names = {network.name for network in found}
-        return [*found, *(n for n in special_networks() if n.name not in names)]
+        networks = [*found, *(n for n in special_networks() if n.name not in names)]
+        self.seen_networks = {n.id: n for n in networks} | {n.name: n for n in networks}
+        return networks
 
     async def network_names(self) -> dict[str, str]:
         """Names by id."""
@@ -137,8 +147,14 @@ class Engine:
                 return match[0]
         raise NotFound(f"network {reference} not found")
 
+    def note(self, record: ContainerRecord, action: str, **facts: str) -> None:
+        """Something was done with a container here, with the attributes that the node tells too."""
+        told = self._told.get(record.id, {**record.labels, "image": record.image})
+        self.history.note("container", action, record.id, {**told, "name": record.name, **facts})
+
     def forget(self, id_: str) -> None:
         """A container is gone for good."""
+        self._told.pop(id_, None)
         self.fresh.discard(id_)
         self.pending.ended(id_)
         self.catalog.forget_container(id_)
@@ -162,9 +178,19 @@ class Engine:
             old = self.renamed.pop(event.id, "")
             attributes = {**shown.attributes, "oldName": f"/{old}"}
             shown = Event("container", "rename", event.id, attributes, event.time, shown.owner)
+        self._told[event.id] = {k: v for k, v in event.attributes if k not in _OWN_FACTS}
+        record = self.catalog.containers.get(event.id)
+        if record is None:
+            self.history.add(shown)
+        else:
+            for each in (
+                *before(shown, record, self.seen_networks),
+                shown,
+                *after(shown, record, self.seen_networks),
+            ):
+                self.history.add(each)
         if event.action == "destroy":
             self.forget(event.id)
-        self.history.add(shown)
 
     async def _sweep(self) -> None:
         """Events may have been missed: drop what the node doesn't know any more."""
@@ -184,8 +210,10 @@ class Engine:
 
     async def _hear_images(self) -> None:
         async for event in self._host.hear(Images, ImageChanged):
-            if event is not None:
+            if event is not None and event.action != "commit":
                 attributes = {"name": event.reference or event.id}
+                if event.action in ("untag", "delete"):
+                    attributes = {"name": event.id}
                 self.history.note("image", event.action, event.id, attributes)
 
     async def _default_network(self) -> None:

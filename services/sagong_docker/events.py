@@ -16,16 +16,10 @@ from sagong_docker.moment import parse_moment
 
 __all__ = ["events"]
 
-_FILTERS = (
-    "config", "container", "daemon", "event", "image", "label", "network", "node", "plugin",
-    "scope", "secret", "service", "type", "volume",
-)  # fmt: skip
-
 
 async def events(engine: Engine, ask: Ask) -> None:
     """A stream that ends at `until`, or with the client."""
     filters = ask.filters()
-    filters.check(_FILTERS)
     since, until = parse_moment(ask.text("since")), parse_moment(ask.text("until"))
     queue = engine.history.listen()
     told = ask.request.on_drain(lambda: queue.put_nowait(None))

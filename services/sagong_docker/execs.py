@@ -41,7 +41,7 @@ async def create(engine: Engine, ask: Ask) -> Response:
     parse_keys(str(body.get("DetachKeys") or ""))
     status = await engine.status(record)
     if status.state is StatusState.PAUSED:
-        raise Conflict(f"container {record.name} is paused, unpause the container before exec")
+        raise Conflict(f"Container {record.id} is paused, unpause the container before exec")
     if status.state is not StatusState.RUNNING:
         raise Conflict(f"container {record.id} is not running")
     made = ExecRecord(id=new_id(), container=record.id, body=body)
@@ -86,7 +86,7 @@ async def start(engine: Engine, ask: Ask) -> Response | None:
     await client.wait_taken()
     if state.stream is not None:
         async with opened(state.stream) as link:
-            await carry(
+            detached = await carry(
                 client,
                 link,
                 wanted=_wanted(made.body),
@@ -94,7 +94,17 @@ async def start(engine: Engine, ask: Ask) -> Response | None:
                 stdin=bool(made.body.get("AttachStdin")),
                 keys=parse_keys(str(made.body.get("DetachKeys") or "")),
             )
+        if not detached:
+            await _note_end(engine, made)
     return None
+
+
+async def _note_end(engine: Engine, made: ExecRecord) -> None:
+    """The event of an exec whose output has ended with its client's stream."""
+    state = await _known(engine, made)
+    record = engine.catalog.containers.get(made.container)
+    if state is not None and record is not None and not state.running:
+        engine.note(record, "exec_die", execID=made.id, exitCode=str(state.code))
 
 
 def _spec(made: ExecRecord, tty: bool, size: Any) -> ExecSpec:
@@ -188,7 +198,10 @@ async def resize(engine: Engine, ask: Ask) -> Response:
     made = engine.catalog.exec(ask["id"])
     await engine.node.resize(
         ResizeSpec(
-            id=made.container, exec_id=made.id, rows=ask.number("h"), columns=ask.number("w")
+            id=made.container,
+            exec_id=made.id,
+            rows=ask.extent("h", "height"),
+            columns=ask.extent("w", "width"),
         )
     )
     return empty(200)

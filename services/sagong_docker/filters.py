@@ -44,6 +44,18 @@ class Filters:
         if unknown:
             raise InvalidArgument(f"invalid filter '{unknown[0]}'")
 
+    def among(self, name: str, known: Iterable[str]) -> None:
+        """Refuse values that do not exist."""
+        for value in self[name]:
+            if value not in known:
+                raise InvalidArgument(f"invalid filter '{name}={value}'")
+
+    def numbers(self, name: str) -> None:
+        """Refuse values that are no whole numbers."""
+        for value in self[name]:
+            if not value.removeprefix("-").isdigit():
+                raise InvalidArgument(f"invalid filter '{name}={value}'")
+
     def boolean(self, name: str) -> bool | None:
         """A filter that is true or false; None when it isn't given."""
         values = {v.lower() for v in self[name]}

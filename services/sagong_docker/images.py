@@ -237,8 +237,8 @@ async def commit(engine: Engine, ask: Ask) -> Response:
             config=msgspec.json.encode(_runnable(config)),
         )
     )
-    attributes = {"name": record.name, "imageID": image.id, "imageRef": reference}
-    engine.history.note("container", "commit", record.id, attributes)
+    facts = {"comment": ask.text("comment"), "imageID": image.id, "imageRef": reference}
+    engine.note(record, "commit", **facts)
     return answer({"Id": image.id}, 201)
 
 

@@ -166,7 +166,9 @@ async def unpause(engine: Engine, ask: Ask) -> Response:
 async def resize(engine: Engine, ask: Ask) -> Response:
     """The size of the container's terminal."""
     record = await engine.container(ask["id"])
-    spec = ResizeSpec(id=record.id, rows=ask.number("h"), columns=ask.number("w"))
+    spec = ResizeSpec(
+        id=record.id, rows=ask.extent("h", "height"), columns=ask.extent("w", "width")
+    )
     await engine.node.resize(spec)
     return empty(200)
 

@@ -38,7 +38,7 @@ def parse_moment(text: str) -> float:
     try:
         return parse_time(text)
     except InvalidArgument:
-        raise InvalidArgument(f'invalid value for a time: "{text}"') from None
+        raise InvalidArgument(f'failed to parse value as time or duration: "{text}"') from None
 
 
 def parse_until(text: str, now: float) -> float:

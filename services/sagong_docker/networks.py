@@ -247,8 +247,9 @@ async def connect(engine: Engine, ask: Ask) -> Response:
     await engine.node.connect(ConnectSpec(id=status.spec.sandbox, attachment=wanted))
     endpoints = _given(record) | {network.name: body.get("EndpointConfig") or {}}
     await _keep_endpoints(engine, record, endpoints)
-    attributes = {"container": record.id, "name": network.name, "type": network.driver}
-    engine.history.note("network", "connect", network.id, attributes)
+    if status.state in (StatusState.RUNNING, StatusState.PAUSED):
+        attributes = {"container": record.id, "name": network.name, "type": network.driver}
+        engine.history.note("network", "connect", network.id, attributes)
     return empty(200)
 
 

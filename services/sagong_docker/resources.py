@@ -9,7 +9,7 @@ from sagong.errors import InvalidArgument
 from sagong_docker.body import HostConfig, ThrottleDevice
 from sagong_docker.machine import Machine, numbers
 
-__all__ = ["limits", "rlimits", "size_of"]
+__all__ = ["check_limits", "limits", "rlimits", "size_of", "update_conflicts"]
 
 _RLIMITS = (
     "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc",
@@ -22,7 +22,7 @@ _UNITS = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 def limits(host: HostConfig, machine: Machine) -> Limits:
     """What was asked for, checked in Docker's words; what the machine can't do is left out."""
-    _check(host, machine)
+    check_limits(host, machine)
     quota, period = host.cpu_quota, host.cpu_period
     if host.nano_cpus:
         quota, period = host.nano_cpus * _CPU_PERIOD // 10**9, _CPU_PERIOD
@@ -70,19 +70,45 @@ def size_of(text: str) -> int:
         raise InvalidArgument(f"invalid size: '{text}'") from None
 
 
-def _check(host: HostConfig, machine: Machine) -> None:
-    for complaint in (*_memory(host), *_processor(host, machine), *_sets(host, machine)):
+def check_limits(host: HostConfig, machine: Machine, *, update: bool = False) -> None:
+    """Refuse what contradicts itself or this machine; an update need not be complete."""
+    for complaint in (
+        *_memory(host, update=update),
+        *_processor(host, machine),
+        *_sets(host, machine),
+    ):
         raise InvalidArgument(complaint)
     if machine.io_weight and host.blkio_weight and not 10 <= host.blkio_weight <= 1000:
         raise InvalidArgument("Range of blkio weight is from 10 to 1000")
 
 
-def _memory(host: HostConfig) -> Iterator[str]:
+def update_conflicts(now: HostConfig, given: HostConfig) -> Iterator[str]:
+    """Where an update contradicts what holds now."""
+    conflict, set_already = "Conflicting options: ", "has already been set"
+    if given.nano_cpus > 0 and now.cpu_period > 0:
+        yield f"{conflict}Nano CPUs cannot be updated as CPU Period {set_already}"
+    if given.nano_cpus > 0 and now.cpu_quota > 0:
+        yield f"{conflict}Nano CPUs cannot be updated as CPU Quota {set_already}"
+    if given.cpu_period > 0 and now.nano_cpus > 0:
+        yield f"{conflict}CPU Period cannot be updated as NanoCPUs {set_already}"
+    if given.cpu_quota > 0 and now.nano_cpus > 0:
+        yield f"{conflict}CPU Quota cannot be updated as NanoCPUs {set_already}"
+    if given.memory and given.memory > (_swap(now) or 0) and not given.memory_swap:
+        yield (
+            "Memory limit should be smaller than already set memoryswap limit, "
+            "update the memoryswap at the same time"
+        )
+    policy = given.restart_policy
+    if policy and now.auto_remove and policy.name not in ("", "no"):
+        yield "Restart policy cannot be updated because AutoRemove is enabled for the container"
+
+
+def _memory(host: HostConfig, *, update: bool) -> Iterator[str]:
     if host.memory and host.memory < _LEAST_MEMORY:
         yield "Minimum memory limit allowed is 6MB"
     if host.memory and 0 < host.memory_swap < host.memory:
         yield "Minimum memoryswap limit should be larger than memory limit, see usage"
-    if host.memory_swap > 0 and not host.memory:
+    if host.memory_swap > 0 and not host.memory and not update:
         yield "You should always set the Memory limit when using Memoryswap limit, see usage"
     if host.memory_swappiness is not None and not -1 <= host.memory_swappiness <= 100:
         yield f"Invalid value: {host.memory_swappiness}, valid memory swappiness range is 0-100"

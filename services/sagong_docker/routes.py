@@ -102,6 +102,7 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/build/prune", absent.no_build_cache),
     ("POST", "/session", absent.no_session),
     ("POST", "/grpc", absent.no_session),
+    ("POST", "/swarm/leave", absent.not_in_swarm),
     ("GET", "/plugins", absent.no_plugins),
     ("GET", "/plugins/{name*}", absent.no_plugin),
     ("POST", "/plugins/{name*}", absent.no_plugin),

@@ -56,7 +56,5 @@ class Docker:
         if match is None and request.method == "HEAD":
             match = ROUTER.find("GET", asked.segments)
         if match is None:
-            if ROUTER.methods(asked.segments):
-                return refuse(405, f"method {request.method} is not allowed for {request.path}")
             return refuse(404, "page not found")
         return await match.handler(self.engine, Ask(request, match.parts, asked.version))

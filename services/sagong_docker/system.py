@@ -33,7 +33,12 @@ __all__ = ["disk_usage", "info", "ping", "version"]
 _DF_TYPES = ("container", "image", "volume", "build-cache")
 _FIXED: dict[str, Any] = {
     "Driver": "overlay2",
-    "DriverStatus": [["Backing Filesystem", "extfs"], ["Supports d_type", "true"]],
+    "DriverStatus": [
+        ["Backing Filesystem", "extfs"],
+        ["Supports d_type", "true"],
+        ["Native Overlay Diff", "true"],
+        ["userxattr", "false"],
+    ],
     "Plugins": {
         "Volume": ["local"],
         "Network": ["bridge", "host", "macvlan", "null"],
@@ -129,7 +134,7 @@ async def info(engine: Engine, ask: Ask) -> Response:
     )
     states = Counter(_counted(s) for s in statuses)
     view: dict[str, Any] = {
-        "ID": _machine_id(),
+        "ID": engine.id,
         "Containers": len(statuses),
         "ContainersRunning": states["running"],
         "ContainersPaused": states["paused"],
@@ -206,13 +211,6 @@ def _counted(status: ContainerStatus) -> str:
     return "paused" if status.state is StatusState.PAUSED else "stopped"
 
 
-def _machine_id() -> str:
-    try:
-        return Path("/etc/machine-id").read_text().strip()
-    except OSError:
-        return socket.gethostname()
-
-
 def _system_name() -> str:
     try:
         release = platform.freedesktop_os_release()
@@ -247,6 +245,8 @@ async def disk_usage(engine: Engine, ask: Ask) -> Response:
         view["Volumes"] = await _volumes(engine, statuses)
     if "build-cache" in kinds:
         view["BuildCache"] = []
+    if ask.version < (1, 42):
+        view["BuilderSize"] = 0
     return answer({"LayersSize": 0, **{k: v for k, v in view.items() if v is not None}})
 
 

@@ -50,6 +50,8 @@ def _version(segment: str) -> tuple[int, int] | None:
     if not segment.startswith("v"):
         return None
     major, dot, minor = segment[1:].partition(".")
-    if not dot or not (major.isascii() and major.isdigit() and minor.isascii() and minor.isdigit()):
+    if not (major.isascii() and major.isdigit()):
         return None
-    return int(major), int(minor)
+    if not dot:
+        return int(major), 0
+    return (int(major), int(minor)) if minor.isascii() and minor.isdigit() else None

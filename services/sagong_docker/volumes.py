@@ -24,7 +24,7 @@ from sagong_docker.moment import moment_text
 from sagong_docker.naming import new_id
 from sagong_docker.refusal import answer, empty
 
-__all__ = ["create", "inspect", "list_all", "prune", "remove", "users", "volume_view"]
+__all__ = ["create", "inspect", "list_all", "provide", "prune", "remove", "users", "volume_view"]
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+\Z")
 _ANONYMOUS_LABEL = "com.docker.volume.anonymous"
@@ -102,19 +102,27 @@ async def create(engine: Engine, ask: Ask) -> Response:
     name = str(body.get("Name") or "")
     if name and not _NAME.match(name):
         raise InvalidArgument(
-            f"create {name}: {name!r} includes invalid characters for a local volume name, only "
+            f'create {name}: "{name}" includes invalid characters for a local volume name, only '
             '"[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, '
             "use absolute path"
         )
     if body.get("ClusterVolumeSpec"):
         raise InvalidArgument("cluster volumes need swarm, which is not here")
-    wanted = Volume(
-        name=name or new_id(),
-        driver=str(body.get("Driver") or "local"),
-        options=tuple((str(k), str(v)) for k, v in (body.get("DriverOpts") or {}).items()),
-        labels=tuple((str(k), str(v)) for k, v in (body.get("Labels") or {}).items()),
-        anonymous=not name,
+    made = await provide(
+        engine,
+        Volume(
+            name=name or new_id(),
+            driver=str(body.get("Driver") or "local"),
+            options=tuple((str(k), str(v)) for k, v in (body.get("DriverOpts") or {}).items()),
+            labels=tuple((str(k), str(v)) for k, v in (body.get("Labels") or {}).items()),
+            anonymous=not name,
+        ),
     )
+    return answer(volume_view(made), 201)
+
+
+async def provide(engine: Engine, wanted: Volume) -> Volume:
+    """The volume, made unless it is there."""
     try:
         made = await engine.volumes.create(wanted)
     except AlreadyExists:
@@ -123,7 +131,7 @@ async def create(engine: Engine, ask: Ask) -> Response:
         raise NotFound(f"create {wanted.name}: {error.message}") from None
     else:
         engine.history.note("volume", "create", made.name, {"driver": made.driver})
-    return answer(volume_view(made), 201)
+    return made
 
 
 async def _existing(engine: Engine, wanted: Volume) -> Volume:

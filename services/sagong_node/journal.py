@@ -23,6 +23,7 @@ class Journal:
         self._number += 1
         spec = record.spec
         attributes = {
+            **dict(record.image.config.labels if record.image else ()),
             **dict(spec.labels),
             "image": spec.image,
             "name": spec.name,

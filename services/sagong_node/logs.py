@@ -8,11 +8,12 @@ import os
 import struct
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
+from urllib.parse import quote_plus
 
 import msgspec
 
@@ -33,6 +34,7 @@ class Line:
     stamp: str
     stream: str
     data: bytes
+    attributes: Mapping[str, str] | None = None
 
 
 class _Entry(msgspec.Struct):
@@ -41,6 +43,7 @@ class _Entry(msgspec.Struct):
     log: str
     time: str
     stream: str = "stdout"
+    attrs: dict[str, str] | None = None
 
 
 _decode_entry = msgspec.json.Decoder(_Entry).decode
@@ -73,7 +76,7 @@ def parse_line(raw: bytes, driver: str) -> Line | None:
 
 def _parse_json(raw: bytes) -> Line:
     entry = _decode_entry(raw)
-    return Line(entry.time, entry.stream, entry.log.encode())
+    return Line(entry.time, entry.stream, entry.log.encode(), entry.attrs)
 
 
 def _parse_cri(raw: bytes) -> Line:
@@ -141,9 +144,12 @@ class LogReader:
                 return
 
     def _payload(self, line: Line) -> bytes:
-        if not self._request.timestamps:
-            return line.data
-        return line.stamp.encode() + b" " + line.data
+        data = line.data
+        if self._request.details:
+            facts = sorted((line.attributes or {}).items())
+            shown = ",".join(f"{quote_plus(k)}={quote_plus(v)}" for k, v in facts)
+            data = f"{shown} ".encode() + data
+        return line.stamp.encode() + b" " + data if self._request.timestamps else data
 
     async def _batches(self) -> AsyncIterator[tuple[list[Line], Place]]:
         """Lines, and the place where they end: what is there, then what comes."""

@@ -1,5 +1,6 @@
 """Containers: made with every field, listed by every filter, through their whole life."""
 
+# ruff: noqa: E501 (rows of a table)
 from __future__ import annotations
 
 from typing import Any
@@ -296,8 +297,8 @@ SCENARIOS = (
             refused({"NetworkMode": "host", "PortBindings": {"80/tcp": [{"HostPort": "80"}]}, "Links": ["a:b"]}),
             post("/containers/create", {**body(), "NetworkingConfig": {"EndpointsConfig": {"a": {}, "b": {}}}}),
             post("/containers/create", {**body(), "NetworkingConfig": {"EndpointsConfig": {"bridge": {"IPAMConfig": {"IPv4Address": "172.17.0.77"}}}}}),
-            get("/containers/json?all=1"),
         ),
+        (post("/containers/prune"), post("/volumes/prune")),
     ),
     Scenario(
         "containers/refused-at-start",
@@ -312,8 +313,7 @@ SCENARIOS = (
                 body("true", host={"NetworkMode": "no-such-network"}),
                 body("true", host={"Devices": [{"PathOnHost": "/dev/no-such"}]}),
                 body("true", host={"GroupAdd": ["no-such"]}),
-                body("true", host={"Binds": ["/no/such/dir/of/mine/../../../../dev/null/x:/y"]}),
-                body("true", WorkingDir="/etc/passwd"),
+                body("true", host={"Binds": ["/dev/null/x:/y"]}),
                 body("true", host={"Sysctls": {"net.wrong": "1"}}),
                 body("true", host={"Ulimits": [{"Name": "nofile", "Soft": 1, "Hard": 99999999999}]}),
             )
@@ -456,7 +456,6 @@ SCENARIOS = (
             get("/containers/c1/logs?stdout=1&since=x"),
             post("/containers/c1/attach?logs=1&stdout=1&stderr=1").hijacked(),
             post("/containers/c1/attach?logs=1&stdout=1&stderr=1"),
-            post("/containers/c1/attach?stream=1&stdout=1").hijacked(),
             post("/containers/create?name=c2", body("sh", "-c", "read a; echo got $$a; tty", OpenStdin=True, StdinOnce=True, Tty=True)),
             post("/containers/c2/attach?stream=1&stdout=1&stdin=1").hijacked(b"hello\n").beside("a"),
             post("/containers/c2/start"),
@@ -488,7 +487,7 @@ SCENARIOS = (
             post("/containers/create?name=c1", body("sh", "-c", "exit 3", Labels={"l": "1", "m": "x"}, ExposedPorts={"80/tcp": {}})).keep(c="Id"),
             post("/containers/c1/start"),
             post("/containers/c1/wait"),
-            post("/containers/create?name=c2", body(Labels={"l": "2"}, host={"Binds": ["list-vol:/lv"], "PortBindings": {"81/tcp": [{"HostPort": ""}]}})).keep(d="Id"),
+            post("/containers/create?name=c2", body(Labels={"l": "2"}, ExposedPorts={"81/tcp": {}}, host={"Binds": ["list-vol:/lv"], "PortBindings": {"81/tcp": [{"HostPort": ""}]}})).keep(d="Id"),
             post("/containers/c2/start"),
             post("/containers/create?name=c3", body()),
             *(

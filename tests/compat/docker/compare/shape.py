@@ -36,7 +36,7 @@ _HEADERS = (
 _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"0001-01-01T00:00:00Z"), "<never>"),
     (re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)?"), "<time>"),
-    (re.compile(r"(?<![0-9a-f:])[0-9a-f]{64}"), "<id>"),
+    (re.compile(r"(?<![0-9a-f])[0-9a-f]{64}"), "<id>"),
     (re.compile(r"(?<![0-9a-f])[0-9a-f]{12}(?![0-9a-f])"), "<id12>"),
     (re.compile(r"\b[0-9a-f]{2}(:[0-9a-f]{2}){5}\b"), "<mac>"),
     (re.compile(r"\b1(72\.\d+|92\.168|0\.\d+)\.\d+\.\d+(/\d+)?\b"), "<address>"),

@@ -1,5 +1,6 @@
 """The engine itself: versions, info, disk usage, events, login, swarm, plugins, what is not there."""
 
+# ruff: noqa: E501 (rows of a table)
 from __future__ import annotations
 
 from tests.compat.docker.compare.dialogue import Scenario, delete, filters, get, head, mark, post

@@ -1,0 +1,153 @@
+"""Where our engine answers otherwise than Docker Engine 20.10, and why. An unlisted difference fails.
+
+Patterns are of the shell: scenario, step (method and path) and path within the answer.
+"""
+
+# ruff: noqa: E501 (rows of a table)
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from tests.compat.docker.compare.shape import Difference
+
+__all__ = ["ACCEPTED", "Accepted", "reason"]
+
+ANY = "*"
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """One kind of difference that stays."""
+
+    path: str
+    why: str
+    step: str = ANY
+    scenario: str = ANY
+
+    def covers(self, scenario: str, found: Difference) -> bool:
+        """Whether it speaks of this one."""
+        return (
+            fnmatchcase(found.path, self.path)
+            and _matches(found.step, self.step)
+            and fnmatchcase(scenario, self.scenario)
+        )
+
+
+def _matches(step: str, pattern: str) -> bool:
+    """Brackets of JSON are no sets of characters here."""
+    return fnmatchcase(step, pattern.replace("[", "[[]"))
+
+
+_NEWER = "as Docker Engine 28 answers"
+_GO = "20.10 passes on the words of Go's libraries; Docker 28 has words of its own"
+
+ACCEPTED = (
+    # What the engines are.
+    Accepted(".body.*Version", "another version of another engine", "GET /version"),
+    Accepted(".body.*GitCommit", "another engine", "GET /version"),
+    Accepted(".body.*GoVersion", "it is Python", "GET /version"),
+    Accepted(".body.Platform.Name", "the engine's name", "GET /version"),
+    Accepted(".body.Components.[123].*", "no containerd, runc and docker-init", "GET /version"),
+    Accepted(".body.ServerVersion", "another version", "GET /info"),
+    Accepted(".body.ID", "an id of its own: " + _NEWER + ", a UUID", "GET /info"),
+    Accepted(".body.Init*", "an init of its own", "GET /info"),
+    Accepted(".body.ContainerdCommit.*", "no containerd", "GET /info"),
+    Accepted(".body.RuncCommit.*", "no runc unless one is configured", "GET /info"),
+    Accepted(".body.Runtimes.*", "the runtimes that are there", "GET /info"),
+    Accepted(".body.LiveRestoreEnabled", "containers outlive the engine", "GET /info"),
+    Accepted(".body.N[FG]*", "figures of the process", "GET /info"),
+    Accepted(".body.OSVersion", "not read: os-release is not in the sandbox", "GET /info"),
+    Accepted(".body.OperatingSystem", "not read: os-release is not in the sandbox", "GET /info"),
+    Accepted(".body.Plugins.*", "the drivers that are there", "GET /info"),
+    Accepted(".body.SecurityOptions*", _NEWER + ": builtin is the profile's name", "GET /info"),
+    Accepted(".body.DockerRootDir", "its own directory", "GET /info"),
+    Accepted(".body.KernelMemory*", "removed in Docker 23", "GET /info"),
+    Accepted(".body.CDISpecDirs", "came with Docker 25", "GET /info"),
+    Accepted(".body.ExecutionDriver", "removed in Docker 25", "GET /info"),
+    Accepted(".body.RegistryConfig.*", "removed or added since: " + _NEWER, "GET /info"),
+    Accepted(".header.builder-version", "came with API 1.42", "* /_ping"),
+    Accepted(".header.swarm", "came with API 1.42", "* /_ping"),
+    Accepted(".body*", _NEWER + ": errors are JSON", ANY, "system/versions"),
+    Accepted(".header.*", _NEWER + ": errors are JSON with all headers", ANY, "system/versions"),
+    Accepted(".header.docker-experimental", "on all answers", ANY, "system/absent"),
+    Accepted(".header.ostype", "on all answers", ANY, "system/absent"),
+    # Containers as they are shown.
+    Accepted(".body.HostConfig.KernelMemory*", "removed in Docker 23"),
+    Accepted("*.HostConfig.NetworkMode", "default is called bridge from Docker 26 on"),
+    Accepted(".body.HostConfig.MaskedPaths*", "more paths are masked: " + _NEWER),
+    Accepted(".body.HostConfig.RestartPolicy.Name", "no restart is called no: " + _NEWER),
+    Accepted(".body.HostConfig.PortBindings", "{} for none: " + _NEWER),
+    Accepted(".body.HostConfig.Runtime", "missing in 20.10 until the first start"),
+    Accepted(".body.GraphDriver.Data.MergedDir", "there is none until a container runs"),
+    Accepted(".body.NetworkSettings.Sandbox*", "an ended container has no sandbox"),
+    Accepted(".body.State.Error", "Docker's text names its shim and runc"),
+    Accepted(".body.State.Health.Log*", "a probe more or less"),
+    Accepted("*.Created", "20.10 counts from when it began", "GET /containers/json*"),
+    Accepted(".header.content-type", _NEWER, "GET /containers/*/logs*"),
+    Accepted("*.Ports.*", "the order of ports", "GET /containers/json", "containers/every-field"),
+    Accepted(".body.0.Mounts.0.Source", "20.10 forgets it in a list of what never ran", "GET /containers/json*"),
+    Accepted(".header.*", "on all answers", "POST /containers/*/attach*"),
+    Accepted(".body*", "20.10 loses what is sent to a terminal before the start", "POST /containers/c2/attach*", "containers/output"),
+    Accepted(".body.blkio_stats.*", "null for none: " + _NEWER + " with cgroup v2", "GET */stats*"),
+    Accepted(".body.memory_stats.*", "figures of the moment, and more of them", "GET */stats*"),
+    Accepted(".body.*cpu_stats.*", "figures of the moment; per processor they are of cgroup v1 alone", "GET */stats*"),
+    Accepted(".body.networks*", "figures of the moment", "GET */stats*"),
+    Accepted("*", "20.10 does not say that a stream is JSON", "GET /containers/c1/stats"),
+    Accepted(".body.BuildCache", "[] for none: " + _NEWER, "GET /system/df"),
+    Accepted(".body.Images.0.RepoDigests*", "as images are listed before API 1.43", "GET /system/df"),
+    # Images and events.
+    Accepted(".body.2.Deleted", "layers of images are not named one by one", "DELETE /images/ev-image"),
+    Accepted("*.Attributes.imageRef", "with its tag: " + _NEWER, "GET /events*"),
+    Accepted("*.Attributes.name", "with its tag: " + _NEWER, 'GET /events*["image"]*'),
+    Accepted("*.Attributes.*", "events of images have no labels", 'GET /events*["image"]*'),
+    Accepted("*", "20.10 mounts a volume once more for a commit, an export and a copy", 'GET /events*["volume"]*'),
+    Accepted("*", "the same events in the orders above", 'GET /events*"wrong"*'),
+    Accepted(".body.Processes.*", "figures of the moment", "GET */top*"),
+    Accepted("*", "20.10 has the host's ps complain", "GET */top?ps_args=wrong"),
+    # Errors.
+    Accepted("*", "the registry can't be asked: 503, not a fault of the engine", "POST /auth"),
+    Accepted(".body.message", "which request it was", "GET /distribution/*"),
+    Accepted("*", "20.10 wants a timeout before it looks for the plugin", "POST /plugins/x/enable"),
+    Accepted(".body.message", "the command is named, not containerd's shim", "POST /containers/ev4/start"),
+    Accepted(".status", "a client's fault is 400: " + _NEWER, 'GET /containers/json?*["x"]*'),
+    Accepted(".body.message", "the command is named, not containerd's shim", "POST /containers/*/start", "containers/refused-at-start"),
+    Accepted(".status", "what the client asked for can't be: 400 or 409, not 500", "POST /containers/*/start", "containers/refused-at-start"),
+    Accepted(".body.State.ExitCode", "127 and 126 as the command line shows them", "GET */json", "containers/refused-at-start"),
+    Accepted(".body.*Path", "made before or after what failed", "GET */json", "containers/refused-at-start"),
+    Accepted(".body.NetworkSettings.*NetworkID", "a network that was never joined", "GET */json", "containers/refused-at-start"),
+    Accepted(".body.HostConfig.Devices.*", "what was not given is not shown", "GET */json", "containers/refused-at-start"),
+    Accepted(".body.message", _NEWER, "GET */top*", "containers/life"),
+    Accepted(".body.message", _GO, "GET *=x*"),
+    Accepted(".*", "a container that is not there is 404", "GET *nobody*", "containers/lists"),
+    Accepted(".body.message", _NEWER, "GET /containers/json?*wrong*"),
+    Accepted(".body.message", _NEWER, 'GET /containers/json?*["x"]*'),
+    Accepted("*", "docker.sock's users may ask for label! anywhere", "GET /containers/json?*label!*"),
+    Accepted("*", "expose is of what the image and the body expose: " + _NEWER, "GET /containers/json?*expose*"),
+    Accepted(".body.message", _GO, "GET /containers/json?filters=[]"),
+    Accepted("*", "a filter may be one text", 'GET /containers/json?filters={"name":"c1"}'),
+    Accepted(".body.Error", _NEWER + ": left out when there is none", "POST */wait*"),
+    Accepted(".*", "an unknown condition is refused", "POST *wait?condition=wrong"),
+    Accepted(".body.message", _NEWER, "DELETE /containers/*", "containers/life"),
+    Accepted(".body.message", _NEWER, "POST /containers/*/kill*"),
+    Accepted(".status", "the client's fault: " + _NEWER, "POST /containers/*/kill*"),
+    Accepted(".body.message", _NEWER, "POST /containers/*/pause"),
+    Accepted(".body.message", _NEWER, "POST /containers/*/exec"),
+    Accepted(".status", "a conflict, not a fault of the engine", "POST /containers/*/unpause"),
+    Accepted(".body.message", _NEWER, "POST /containers/*/unpause"),
+    Accepted(".body.message", _GO, "POST /containers/*/stop?t=x"),
+    Accepted(".status", "a client's fault is 400: " + _NEWER, "*=x*"),
+    Accepted(".body.message", _GO, "POST /containers/*/resize*"),
+    Accepted(".body.message", _NEWER, "POST /containers/*/update"),
+    Accepted(".body.message", _NEWER, "POST /containers/prune*"),
+    Accepted(".body.message", _NEWER, "POST /containers/*/attach*"),
+    Accepted(".*", "an error has a status and JSON: " + _NEWER, "POST /containers/nobody/attach*"),
+    Accepted(".body.message", _NEWER, "POST /containers/create", "containers/refused"),
+    Accepted(".status", "a client's fault is 400: " + _NEWER, "POST /containers/create", "containers/refused"),
+    Accepted(".*", "refused when it is made, not when it starts or never: docs/reference/docker-cli.md", "POST /containers/create", "containers/refused"),
+)  # fmt: skip
+
+
+def reason(scenario: str, found: Difference) -> str:
+    """Why a difference is accepted; "" if it is not."""
+    return next((a.why for a in ACCEPTED if a.covers(scenario, found)), "")
