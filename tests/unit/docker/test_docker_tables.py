@@ -15,9 +15,10 @@ from sagong.contracts.node import (
     StatusState,
 )
 from sagong.errors import InvalidArgument
+from sagong_docker import signals
 from sagong_docker.archive import go_mode
 from sagong_docker.ask import convert
-from sagong_docker.body import CreateBody
+from sagong_docker.body import CreateBody, HostConfig
 from sagong_docker.changes import apply_changes
 from sagong_docker.container_view import status_text
 from sagong_docker.creation import Lookup, Wish, translate
@@ -26,6 +27,7 @@ from sagong_docker.detach import DetachKeys, parse_keys
 from sagong_docker.filters import Filters
 from sagong_docker.history import Event, event_matches, event_view
 from sagong_docker.images import named
+from sagong_docker.machine import Machine
 from sagong_docker.moment import moment_text, nanos_text, parse_moment
 from sagong_docker.naming import check_name, random_name
 from sagong_docker.process_table import process_table
@@ -33,15 +35,19 @@ from sagong_docker.registry import challenge_parts
 from sagong_docker.resources import size_of
 from sagong_docker.routes import ROUTER
 from sagong_docker.settings import Settings
+from sagong_docker.validity import check_body, warnings
 from sagong_docker.version import API, versioned
 
 ID = "a" * 64
+MACHINE = Machine(cpus="0-3", nodes="0")
 
 
 def wish(document: dict[str, object], **lookup: object) -> Wish:
     """What a create body becomes."""
     body = convert({"Image": "busybox", **document}, CreateBody)
-    return translate(ID, "name", body, Settings(), Lookup(**lookup))  # type: ignore[arg-type]
+    check_body(body, body.host_config or HostConfig(), MACHINE)
+    known = Lookup(machine=MACHINE, **lookup)  # type: ignore[arg-type]
+    return translate(ID, "name", body, Settings(), known)
 
 
 def host(**fields: object) -> dict[str, object]:
@@ -254,11 +260,65 @@ def test_mounts_of_all_forms() -> None:
         {"DeviceRequests": [{"Driver": "", "Capabilities": [["gpu"]]}]},
         {"StorageOpt": {"colour": "blue"}},
         {"Memory": "a lot"},
+        {"CpusetCpus": "0-9"},
+        {"CpusetMems": "1"},
+        {"CpuPeriod": 5},
+        {"OomScoreAdj": 1001},
+        {"ShmSize": -1},
+        {"CapAdd": ["FLY"]},
+        {"UsernsMode": "mine"},
+        {"Ulimits": [{"Name": "beer", "Soft": 1, "Hard": 1}]},
+        {"Ulimits": [{"Name": "nofile", "Soft": 2, "Hard": 1}]},
+        {"LogConfig": {"Type": "json-file", "Config": {"colour": "blue"}}},
+        {"LogConfig": {"Type": "local", "Config": {"max-buffer-size": "1m"}}},
+        {"LogConfig": {"Type": "json-file", "Config": {"labels-regex": "("}}},
+        {"NetworkMode": "container:"},
+        {"NetworkMode": "host", "Links": ["a:b"]},
+        {"NetworkMode": "container:c", "Dns": ["192.0.2.1"]},
     ],
 )
 def test_what_cannot_be_is_refused(fields: dict[str, object]) -> None:
     with pytest.raises(InvalidArgument):
         wish(host(**fields))
+
+
+@pytest.mark.parametrize(
+    ("fields", "machine", "said"),
+    [
+        ({"MemorySwappiness": 5}, MACHINE, "Memory swappiness discarded"),
+        ({"OomKillDisable": True}, MACHINE, "OomKillDisable discarded"),
+        ({"OomKillDisable": True}, Machine(unified=False), "no memory limit is set"),
+        ({"BlkioWeight": 20}, Machine(io_weight=False), "Weight discarded"),
+        ({"NetworkMode": "host", "PortBindings": {"80/tcp": []}}, MACHINE, "Published ports"),
+        ({"Links": ["a:b"]}, MACHINE, "deprecated"),
+    ],
+)
+def test_what_is_left_out_is_said(fields: dict[str, object], machine: Machine, said: str) -> None:
+    assert [w for w in warnings(convert(fields, HostConfig), machine) if said in w]
+    assert warnings(HostConfig(), machine) == []
+
+
+def test_lines_of_a_log_have_the_labels_and_variables_that_were_asked_for() -> None:
+    options = {"labels": "a,none", "env": "E", "env-regex": "^X_"}
+    body = {
+        "Labels": {"a": "1", "b": "2"},
+        "Env": ["E=3", "X_Y=4", "Z=5"],
+        **host(LogConfig={"Type": "json-file", "Config": options}),
+    }
+    assert dict(wish(body).container.log.attributes) == {"a": "1", "E": "3", "X_Y": "4"}
+
+
+@pytest.mark.parametrize(
+    ("name", "found"), [("TERM", 15), ("sigkill", 9), ("9", 9), ("RTMIN+3", 37), ("SIGRTMAX-1", 63)]
+)
+def test_signals_have_names_and_numbers(name: str, found: int) -> None:
+    assert signals.number(name) == found
+
+
+@pytest.mark.parametrize("name", ["", "0", "65", "SIGNOTHING", "TERM+1", "RTMIN+99", "15x"])
+def test_what_is_no_signal_is_refused(name: str) -> None:
+    with pytest.raises(InvalidArgument):
+        signals.number(name)
 
 
 def test_limits_and_security_of_a_body() -> None:

@@ -106,7 +106,12 @@ ACCEPTED = (
     Accepted(".body.Processes.*", "figures of the moment", "GET */top*"),
     Accepted("*", "20.10 has the host's ps complain", "GET */top?ps_args=wrong"),
     # Errors.
+    Accepted(".status", "a client's fault is 400: " + _NEWER, "GET /events?*=nonsense"),
+    Accepted(".body.message", _GO, "GET /events?*=nonsense"),
     Accepted("*", "the registry can't be asked: 503, not a fault of the engine", "POST /auth"),
+    Accepted(".status", "the registry can't be asked: 503", "GET /distribution/*"),
+    Accepted(".status", "a client's fault is 400: " + _NEWER, "GET /containers/json?filters=*"),
+    Accepted(".status", "a client's fault is 400: " + _NEWER, "POST /containers/prune?*"),
     Accepted(".body.message", "which request it was", "GET /distribution/*"),
     Accepted("*", "20.10 wants a timeout before it looks for the plugin", "POST /plugins/x/enable"),
     Accepted(".body.message", "the command is named, not containerd's shim", "POST /containers/ev4/start"),
