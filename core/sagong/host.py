@@ -143,6 +143,10 @@ class Host(Protocol):
         """A listening socket of the manifest's `[listens]`, opened by the keeper, non-blocking."""
         ...
 
+    def deputy(self) -> socket.socket:
+        """The socket to the process of the manifest's `[deputy]` (`sagong.deputy`); it blocks."""
+        ...
+
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Run background work owned by the host: cancelled at stop; an exception ends the process."""
         ...

@@ -22,6 +22,7 @@ __all__ = [
     "EVERY",
     "Capability",
     "Companion",
+    "Deputy",
     "DeviceRight",
     "Hears",
     "HookInto",
@@ -104,11 +105,16 @@ class Listener(_Table, frozen=True):
     optional: bool = False
 
 
+# Who of a plugin's two processes has a right, where there is a `[deputy]`.
+Holder = Literal["plugin", "deputy", "both"]
+
+
 class Capability(_Table, frozen=True):
-    """A Linux capability."""
+    """A Linux capability, held by the plugin's process, by its deputy's, or by both."""
 
     name: str
     why: str
+    holder: Holder = "plugin"
 
 
 class NetworkRight(_Table, frozen=True):
@@ -137,10 +143,11 @@ class DeviceRight(_Table, frozen=True):
 
 
 class SeccompGroup(_Table, frozen=True):
-    """A group of system calls that plugins are denied by default."""
+    """A group of system calls that plugins are denied by default; `holder` as of capabilities."""
 
     group: str
     why: str
+    holder: Holder = "plugin"
 
 
 class Rights(_Table, frozen=True):
@@ -184,6 +191,14 @@ class Companion(_Table, frozen=True):
     why: str
 
 
+class Deputy(_Table, frozen=True):
+    """A function (`module:name`) that runs in a process of its own, inside the sandbox, and holds
+    rights instead of the plugin's process (`sagong.deputy`)."""
+
+    function: str
+    why: str
+
+
 class Manifest(_Table, frozen=True):
     """A whole `plugin.toml`."""
 
@@ -198,6 +213,7 @@ class Manifest(_Table, frozen=True):
     limits: Limits = Limits()
     restart: Restart = Restart()
     companion: Companion | None = None
+    deputy: Deputy | None = None
 
     def versions(self, slot: str) -> tuple[int, ...]:
         """The versions of a slot's contract that it fills; none if it does not fill the slot."""
@@ -258,6 +274,10 @@ def _problems(manifest: Manifest) -> Iterator[str]:
         yield "plugin.kind hook and the table [hooks.SLOT] go together"
     if plugin.kind == "hook" and _beyond_hooks(manifest):
         yield "a hook has the rights of the unit it is loaded into, and none of its own: leave them out"
+    if manifest.deputy is not None and not plugin.class_:
+        yield "deputy: only a plugin with a class has one"
+    if manifest.deputy is None and any(right.holder != "plugin" for right in held(manifest.rights)):
+        yield "rights: a holder other than plugin needs a [deputy]"
     for path, why in _reasons(manifest):
         if len(why.strip()) < 3:
             yield f"{path}.why: say why this right is needed"
@@ -267,6 +287,11 @@ def _problems(manifest: Manifest) -> Iterator[str]:
     for name, listener in manifest.listens.items():
         if listener.address.partition(":")[0] not in ("unix", "tcp", "udp"):
             yield f"listens.{name}.address: unix:PATH, tcp:HOST:PORT or udp:HOST:PORT"
+
+
+def held(rights: Rights) -> tuple[Capability | SeccompGroup, ...]:
+    """The rights that one of two processes may have alone."""
+    return (*rights.capabilities, *rights.seccomp)
 
 
 def _beyond_hooks(manifest: Manifest) -> bool:
@@ -286,6 +311,8 @@ def _reasons(manifest: Manifest) -> Iterator[tuple[str, str]]:
         yield "rights.network", rights.network.why
     if manifest.companion is not None:
         yield "companion", manifest.companion.why
+    if manifest.deputy is not None:
+        yield "deputy", manifest.deputy.why
 
 
 def size_bytes(text: str) -> int:

@@ -40,6 +40,7 @@ from sagong.contracts.kernel import (
     ProcessReport,
     SpanList,
 )
+from sagong.deputy import Appointed, Deputation, Post, appoint
 from sagong.errors import Gone, InvalidArgument, NotFound, SagongError, Unavailable
 from sagong.hooks import points, wrapped
 from sagong.report import GaugeReader, account
@@ -72,6 +73,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     settings: dict[str, Any] = {}
     listeners: dict[str, int] = {}
     hooks: tuple[tuple[str, str], ...] = ()  # (package:Class, directory to import it from or "")
+    deputy: Deputation | None = None
 
 
 class _LineFormatter(logging.Formatter):
@@ -99,7 +101,7 @@ def configure_logging() -> None:
 class ProcessHost:
     """The `Host` of a plugin in its own process (see `sagong.host.Host` for what each part means)."""
 
-    def __init__(self, launch: Launch) -> None:
+    def __init__(self, launch: Launch, deputy: Appointed | None = None) -> None:
         self.name = launch.unit
         self.instance = launch.instance
         self.data = Path(launch.data)
@@ -107,6 +109,7 @@ class ProcessHost:
         self.root = Path(launch.root)
         self.log = logging.getLogger(f"sagong.{launch.unit}")
         self._launch = launch
+        self._deputy = deputy
         self._context: zmq.Context[Any] = zmq.Context()
         self._kernel = Route(self._context, "kernel")
         self._routes = Switchboard(self._context, launch.uses, {_KERNEL: self._kernel})
@@ -191,6 +194,12 @@ class ProcessHost:
         sock.setblocking(False)
         return sock
 
+    def deputy(self) -> socket.socket:
+        """The socket to the unit's deputy."""
+        if self._deputy is None:
+            raise NotFound(f"{self.name} has no deputy; see [deputy] of its plugin.toml")
+        return self._deputy.channel
+
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Background work; its failure ends the process, so that the supervisor sees it."""
         with detached():
@@ -203,6 +212,8 @@ class ProcessHost:
         """Attend the kernel until told to stop; the exit status."""
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._ended.set)
+        if self._deputy is not None:
+            loop.add_reader(os.pidfd_open(self._deputy.pid), self._deputy_ended)
         attending = loop.create_task(self._attend())
         await self._ended.wait()
         attending.cancel()
@@ -226,6 +237,12 @@ class ProcessHost:
             return
         self.log.error("%s failed", task.get_name(), exc_info=task.exception())
         self._end(1)
+
+    def _deputy_ended(self) -> None:
+        """What it held is lost to this process: only a new one has it again."""
+        if not self._ended.is_set():
+            self.log.error("the deputy ended")
+            self._end(1)
 
     def _end(self, code: int) -> None:
         self._code = self._code or code
@@ -406,11 +423,20 @@ def run(launch: Launch) -> int:
 
     configure_logging()
     RECORDER.unit = launch.unit
+    deputy = _deputy(launch)
     with contextlib.suppress(Exception):
         # Before it attends, so that a start finds all imported; a failure is told at the start.
         importlib.import_module(launch.class_.partition(":")[0])
 
     async def live() -> int:
-        return await ProcessHost(launch).live()
+        return await ProcessHost(launch, deputy).live()
 
     return uvloop.run(live())
+
+
+def _deputy(launch: Launch) -> Appointed | None:
+    """First of all, as long as there are no threads: capabilities are each thread's own."""
+    if launch.deputy is None:
+        return None
+    post = Post(Path(launch.data), Path(launch.run), Path(launch.root), launch.settings)
+    return appoint(launch.deputy, post, f"sagong-{launch.unit}-deputy")

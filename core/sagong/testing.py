@@ -18,6 +18,7 @@ import inspect
 import logging
 import os
 import socket
+import subprocess
 import tempfile
 from collections.abc import (
     AsyncIterator,
@@ -34,11 +35,13 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 
+from sagong import manifest
 from sagong.contract import Message, filling, slot_of
+from sagong.deputy import Post, hire
 from sagong.errors import InvalidArgument, NotFound
 from sagong.hooks import points
 
-__all__ = ["Check", "LocalHost", "awaited", "check_name", "checks", "local"]
+__all__ = ["Check", "LocalHost", "awaited", "check_name", "checks", "deputy_of", "local"]
 
 C = TypeVar("C", bound=msgspec.Struct)
 S = TypeVar("S")
@@ -120,6 +123,7 @@ class LocalHost:
         listeners: Mapping[str, socket.socket] | None = None,
         instance: str = "",
         hooks: Sequence[object] = (),
+        deputy: str | socket.socket = "",
     ) -> None:
         self.name = name
         self.instance = instance
@@ -134,6 +138,8 @@ class LocalHost:
         self._hooks = tuple(hooks)
         self._providers: dict[type, GivenProviders] = {}
         self._listeners = dict(listeners or {})
+        self._function = deputy
+        self._deputy: tuple[socket.socket, subprocess.Popen[bytes]] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._hearers: dict[type, list[asyncio.Queue[Message | None]]] = {}
 
@@ -211,6 +217,17 @@ class LocalHost:
         except KeyError:
             raise NotFound(f"the test gives no listener {name}") from None
 
+    def deputy(self) -> socket.socket:
+        """To a process that runs the function which the test named, or what the test gave."""
+        if isinstance(self._function, socket.socket):
+            return self._function
+        if not self._function:
+            raise NotFound(f"the test names no deputy for {self.name}")
+        if self._deputy is None:
+            post = Post(self.data, self.run, self.root, self._config)
+            self._deputy = hire(self._function, post)
+        return self._deputy[0]
+
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Background work; its failure is raised when the host closes."""
         task = asyncio.get_running_loop().create_task(work, name=name)
@@ -225,6 +242,10 @@ class LocalHost:
         for result in await asyncio.gather(*tasks, return_exceptions=True):
             if isinstance(result, Exception):
                 raise result
+        if self._deputy is not None:
+            channel, child = self._deputy
+            channel.close()
+            await asyncio.to_thread(child.wait)
 
 
 @contextlib.asynccontextmanager
@@ -259,6 +280,7 @@ async def local(
             listeners=listeners,
             instance=instance,
             hooks=hooks,
+            deputy=deputy_of(plugin),
         )
         candidate = plugin(host)
         try:
@@ -267,6 +289,16 @@ async def local(
         finally:
             await _maybe(candidate, "stop")
             await host.close()
+
+
+def deputy_of(plugin: object) -> str:
+    """The deputy's function that the manifest of a plugin's package names, "" for none."""
+    package = getattr(plugin, "__module__", "").partition(".")[0]
+    try:
+        deputy = manifest.load(package).deputy
+    except (InvalidArgument, NotFound, ValueError):
+        return ""  # a class of a test, or one that is made by a function
+    return deputy.function if deputy is not None else ""
 
 
 async def _maybe(candidate: object, step: str) -> None:

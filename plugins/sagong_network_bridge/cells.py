@@ -1,12 +1,11 @@
 """Namespaces being built: a pinned one with loopback, an interface and resolver sockets inside.
 
-All of it is I/O of a few hundred microseconds in worker threads; the firewall and the records know
-of a cell only once a sandbox has it.
+All of it is I/O of a few hundred microseconds in worker threads, by sockets that the locksmith opened
+inside; the firewall and the records know of a cell only once a sandbox has it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import functools
 import re
@@ -17,20 +16,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from sagong_network_bridge import expressions as ex
 from sagong_network_bridge import links
-from sagong_network_bridge.expressions import Hook
+from sagong_network_bridge.doors import Doors, Room
 from sagong_network_bridge.interior import Plan
-from sagong_network_bridge.namespaces import Home, unpin, write_sysctl
-from sagong_network_bridge.netlink import NETFILTER, ROUTE, Channel
-from sagong_network_bridge.nft import BaseChain, Nftables, Rule
+from sagong_network_bridge.locksmith import Setting
+from sagong_network_bridge.netlink import Channel
 from sagong_network_bridge.parents import new_macvlan
+from sagong_network_bridge.resolver_sockets import RESOLVER, RESOLVER_SOCKETS, bound
+from sagong_network_bridge.user_namespace import Maps
 
-__all__ = ["RESOLVER", "Cell", "Cells", "Port", "carry_out", "is_veth"]
+__all__ = ["Cell", "Cells", "Port", "carry_out", "is_veth"]
 
-RESOLVER = "127.0.0.11"
 _LOOPBACK = 1
-_CHECKSUMS = {6: 16, 17: 6}
+# As in Docker: whoever a container's process is, it may serve port 80 and ping.
+_SETTINGS = (
+    Setting("net.ipv4.ip_unprivileged_port_start", "0"),
+    Setting("net.ipv4.ping_group_range", "0 2147483647"),
+)
 _MOST_PORTS = 1024
 _READY, _MOMENT = 0.5, 0.0003
 
@@ -50,7 +52,10 @@ class Port(NamedTuple):
 
 @dataclass
 class Cell:
-    """A namespace with one interface or none, its sockets still in our hands."""
+    """A namespace with one interface or none, its sockets still in our hands.
+
+    `owned`: by a user namespace of its own.
+    """
 
     pin: Path
     port: Port | None = None
@@ -58,6 +63,7 @@ class Cell:
     channel: Channel | None = None
     resolver_port: int = 0
     sockets: list[socket.socket] = field(default_factory=list)
+    owned: bool = False
 
     def close(self) -> None:
         """Let go of all that holds the namespace, apart from its pin."""
@@ -72,55 +78,48 @@ class Cell:
 class Cells:
     """Builds them; every method blocks and belongs into a worker thread."""
 
-    def __init__(self, prefix: str, pins: Path, home: Home, host: Channel) -> None:
+    def __init__(self, prefix: str, pins: Path, doors: Doors, host: Channel) -> None:
         self._prefix = prefix
         self._pins = pins
-        self._home = home
+        self._doors = doors
         self._host = host
 
-    def build(self, port: Port | None, *, resolver: bool) -> Cell:
+    def build(self, port: Port | None, *, resolver: bool, user: Maps | None = None) -> Cell:
         """A new namespace; nothing is left behind after an error."""
         pin = self._pins / f"{self._prefix}-{secrets.token_hex(6)}"
-        cell = Cell(pin)
+        cell = Cell(pin, owned=user is not None)
+        sockets = ("route", *(RESOLVER_SOCKETS if resolver else ()))
+        settings = (*_SETTINGS, *(_interface_settings(port) if port else ()))
         try:
-            with self._home.new(pin) as descriptor:
-                self._furnish(cell, port, descriptor, resolver=resolver)
+            with self._doors.make(pin, sockets, settings, user) as room:
+                self._furnish(cell, port, room, resolver=resolver)
         except BaseException:
             cell.close()
             raise
         return cell
 
-    def _furnish(self, cell: Cell, port: Port | None, namespace: int, *, resolver: bool) -> None:
-        cell.channel = Channel(ROUTE)
-        # As in Docker: whoever a container's process is, it may serve port 80 and ping.
-        write_sysctl("net.ipv4.ip_unprivileged_port_start", "0")
-        write_sysctl("net.ipv4.ping_group_range", "0 2147483647")
+    def _furnish(self, cell: Cell, port: Port | None, room: Room, *, resolver: bool) -> None:
+        cell.channel = room.channel("route")
         cell.channel.send([links.change_link(_LOOPBACK, "loopback", up=True)])
         if port is not None:
             cell.port = port
-            cell.veth = self._plug(port, namespace, "eth0", cell.channel)
+            cell.veth = self._plug(port, room.namespace, "eth0", cell.channel)
         if resolver:
-            cell.sockets, cell.resolver_port = _resolver_sockets(0)
+            cell.sockets, cell.resolver_port = self._resolver_sockets(cell.pin, 0, room)
 
     def plug(self, pin: Path, port: Port, interface: str) -> str:
         """A further interface in a pinned namespace; the host end's name ("" of a macvlan)."""
-        with self._home.inside(pin) as descriptor:
-            inner = Channel(ROUTE)
+        with self._doors.open(pin, ("route",), _interface_settings(port)) as room:
+            inner = room.channel("route")
             try:
-                return self._plug(port, descriptor, interface, inner)
+                return self._plug(port, room.namespace, interface, inner)
             finally:
                 inner.close()
 
     def _plug(self, port: Port, namespace: int, interface: str, inner: Channel) -> str:
-        """The thread is inside: defaults for new interfaces are this namespace's.
-
-        The inner end comes up first: a bridge takes a port into use at once if its carrier is there
-        when it comes up, else whenever the kernel gets round to it, up to a second later.
+        """The inner end comes up first: a bridge takes a port into use at once if its carrier is
+        there when it comes up, else whenever the kernel gets round to it, up to a second later.
         """
-        with contextlib.suppress(FileNotFoundError):
-            write_sysctl("net.ipv6.conf.default.disable_ipv6", "0" if port.ipv6 else "1")
-            write_sysctl("net.ipv6.conf.default.accept_ra", "0")
-            write_sysctl("net.ipv6.conf.default.accept_dad", "0")
         if port.macvlan:
             self._host.send([new_macvlan(interface, port.ifindex, namespace, port.macvlan)])
             return ""
@@ -146,8 +145,8 @@ class Cells:
 
     def configure(self, pin: Path, *plans: Plan) -> None:
         """Carry out plans inside a pinned namespace."""
-        with self._home.inside(pin):
-            channel = Channel(ROUTE)
+        with self._doors.open(pin, ("route",)) as room:
+            channel = room.channel("route")
             try:
                 carry_out(channel, *plans)
             finally:
@@ -155,19 +154,46 @@ class Cells:
 
     def set_sysctls(self, pin: Path, values: tuple[tuple[str, str], ...]) -> None:
         """Write `net.…` settings inside a pinned namespace."""
-        with self._home.inside(pin):
-            for name, value in values:
-                write_sysctl(name, value)
+        settings = tuple(Setting(name, value) for name, value in values)
+        with self._doors.open(pin, (), settings):
+            pass
 
     def reopen(self, pin: Path, port: int) -> tuple[list[socket.socket], int]:
         """Resolver sockets of a namespace whose former ones are lost; the port may have changed."""
-        with self._home.inside(pin):
-            return _resolver_sockets(port)
+        with self._doors.open(pin, RESOLVER_SOCKETS) as room:
+            return self._resolver_sockets(pin, port, room)
+
+    def _resolver_sockets(
+        self, pin: Path, port: int, room: Room
+    ) -> tuple[list[socket.socket], int]:
+        """UDP and TCP on one port of the resolver's address, which port 53 is rewritten to."""
+        found = bound(room, port)
+        for _ in range(3):
+            if found is not None:
+                break
+            with self._doors.open(pin, RESOLVER_SOCKETS) as again:
+                found = bound(again, 0)
+        if found is None:
+            raise OSError(errno.EADDRINUSE, f"no port of {RESOLVER} is free for the resolver")
+        return found
+
+    def drop(self, pin: Path) -> None:
+        """Let a namespace go once nobody is in it; a pin that isn't there is no error."""
+        self._doors.drop(pin)
 
     def discard(self, cell: Cell) -> None:
         """A cell that nobody has used; its interface goes with the namespace."""
         cell.close()
-        unpin(cell.pin)
+        self._doors.drop(cell.pin)
+
+
+def _interface_settings(port: Port) -> tuple[Setting, ...]:
+    """Defaults for interfaces that come into a namespace after."""
+    return (
+        Setting("net.ipv6.conf.default.disable_ipv6", "0" if port.ipv6 else "1", optional=True),
+        Setting("net.ipv6.conf.default.accept_ra", "0", optional=True),
+        Setting("net.ipv6.conf.default.accept_dad", "0", optional=True),
+    )
 
 
 def carry_out(channel: Channel, *plans: Plan) -> None:
@@ -186,58 +212,3 @@ def _wait_ready(inner: Channel, interface: str) -> None:
 def is_veth(name: str, prefix: str) -> bool:
     """Whether an interface of the host has a name that is made here."""
     return re.fullmatch(f"{re.escape(prefix)}v[0-9a-f]{{10}}", name) is not None
-
-
-def _resolver_sockets(port: int) -> tuple[list[socket.socket], int]:
-    """UDP and TCP on one port of the resolver's address, which port 53 is rewritten to."""
-    for wanted in (port, 0, 0, 0):
-        sockets: list[socket.socket] = []
-        try:
-            found = wanted
-            for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
-                served = socket.socket(socket.AF_INET, kind | socket.SOCK_CLOEXEC)
-                sockets.append(served)
-                # The predecessor of a killed plugin may be about to close its own.
-                served.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-                served.bind((RESOLVER, found))
-                found = served.getsockname()[1]
-            sockets[1].listen(16)
-            if found != port:
-                _rewrite(found, fresh=not port)
-        except OSError as error:
-            for served in sockets:
-                served.close()
-            if error.errno != errno.EADDRINUSE:
-                raise
-        else:
-            return sockets, found
-    raise OSError(errno.EADDRINUSE, f"no port of {RESOLVER} is free for the resolver")
-
-
-def _rewrite(port: int, *, fresh: bool) -> None:
-    """Rewrite port 53 of the resolver's address to `port` and back, without connection tracking.
-
-    A container may serve port 53 on all its addresses itself, so the resolver must not hold it.
-    Closing a channel that deleted something waits 12 ms: not for a `fresh` namespace.
-    """
-    channel = Channel(NETFILTER)
-    table = Nftables(channel, "sagong_resolver", 2)
-    chain = BaseChain("output", "filter", Hook.OUTPUT, -450)
-    address = socket.inet_aton(RESOLVER)
-    raw, plain = port.to_bytes(2, "big"), (53).to_bytes(2, "big")
-    requests = [table.add_table(), table.add_base_chain(chain)]
-    if not fresh:
-        requests.append(table.flush_chain(chain.name))
-    for protocol, checksum in _CHECKSUMS.items():
-        match = ex.protocol(0) + ex.compare(0, bytes([protocol]))
-        there = ex.destination(0, 4) + ex.compare(0, address) + match
-        there += ex.payload(0, "transport", 2, 2) + ex.compare(0, plain)
-        there += ex.immediate(0, raw) + ex.set_payload(0, 2, 2, checksum)
-        back = ex.source(0, 4) + ex.compare(0, address) + match
-        back += ex.payload(0, "transport", 0, 2) + ex.compare(0, raw)
-        back += ex.immediate(0, plain) + ex.set_payload(0, 0, 2, checksum)
-        requests += [table.add_rule(Rule("output", rule)) for rule in (there, back)]
-    try:
-        table.commit(requests)
-    finally:
-        channel.close()

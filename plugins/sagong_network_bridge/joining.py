@@ -17,6 +17,7 @@ from sagong.contracts.network import (
     JoinRequest,
     PortMapping,
     Sandbox,
+    UserNamespace,
 )
 from sagong.errors import InvalidArgument
 from sagong_network_bridge.addresses import AddressRange, hardware_address
@@ -29,6 +30,7 @@ from sagong_network_bridge.services import Piece
 __all__ = ["Draft", "check_request", "pieces_of"]
 
 _MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
+_MOST_LINES, _MOST_IDS = 340, (1 << 32) - 1
 _SYSCTL = re.compile(r"net(\.|/)[A-Za-z0-9_.:/-]+")
 
 
@@ -43,7 +45,7 @@ def check_request(request: JoinRequest) -> None:
     if request.mode == "networks" and not request.attachments:
         raise InvalidArgument("no network to attach to; name one, or use mode none or host")
     if request.user_namespace is not None:
-        raise InvalidArgument("user_namespace: this provider makes none yet; leave it out")
+        _check_user_namespace(request.user_namespace, request.mode)
     for mapping in request.ports:
         check_mapping(mapping)
     for address in request.nameservers:
@@ -55,6 +57,19 @@ def check_request(request: JoinRequest) -> None:
             raise InvalidArgument(f"sysctl {name!r}: only net.… belongs to a network namespace")
     if request.ingress_bps < 0 or request.egress_bps < 0:
         raise InvalidArgument("bandwidth limits are bits a second, 0 for none")
+
+
+def _check_user_namespace(wanted: UserNamespace, mode: str) -> None:
+    if mode == "host":
+        raise InvalidArgument("user_namespace: the machine's own network can't be owned by it")
+    for name, lines in (("uid_map", wanted.uid_map), ("gid_map", wanted.gid_map)):
+        if not 1 <= len(lines) <= _MOST_LINES:
+            raise InvalidArgument(f"user_namespace.{name}: 1 to {_MOST_LINES} lines")
+        for inside, outside, count in lines:
+            if min(inside, outside) < 0 or count < 1 or max(inside, outside) + count > _MOST_IDS:
+                raise InvalidArgument(
+                    f"user_namespace.{name}: ({inside}, {outside}, {count}) is no range of ids"
+                )
 
 
 def _check_address(text: str, what: str) -> None:

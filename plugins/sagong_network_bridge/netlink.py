@@ -92,11 +92,15 @@ def listed(data: bytes | memoryview, offset: int = 0) -> Iterator[tuple[int, byt
 
 
 class Channel:
-    """A netlink socket; it belongs to the network namespace in which it was opened."""
+    """A netlink socket, `opened` by somebody else or here; it belongs to the network namespace in
+    which it was opened."""
 
-    def __init__(self, protocol: int, *, large: bool = False) -> None:
+    def __init__(
+        self, protocol: int = ROUTE, *, large: bool = False, opened: socket.socket | None = None
+    ) -> None:
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
-        self._socket = socket.socket(socket.AF_NETLINK, kind, protocol)
+        self._socket = opened or socket.socket(socket.AF_NETLINK, kind, protocol)
+        self._socket.setblocking(False)
         self._sequence = 0
         self._turn = threading.Lock()
         for option in (_EXTENDED_ACK, _CAPPED_ACK):

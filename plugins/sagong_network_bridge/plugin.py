@@ -28,18 +28,19 @@ from sagong.contracts.network import (
 )
 from sagong.errors import FailedPrecondition, Internal, ResourceExhausted
 from sagong.host import Host
-from sagong.linux import mounts
 from sagong_network_bridge.bridges import Bridges
 from sagong_network_bridge.cells import Cell, Cells, is_veth
+from sagong_network_bridge.doors import Doors
 from sagong_network_bridge.elements import Content
 from sagong_network_bridge.firewall import Firewall, Wanted
 from sagong_network_bridge.forwarding import nameservers_of
 from sagong_network_bridge.handover import Handover, packed, unpacked
 from sagong_network_bridge.joining import pieces_of
 from sagong_network_bridge.links import delete_link, links_of
+from sagong_network_bridge.locksmith import USER
 from sagong_network_bridge.loopback import Loopback
 from sagong_network_bridge.names import Names
-from sagong_network_bridge.namespaces import Home, is_pinned, unpin
+from sagong_network_bridge.namespaces import is_pinned
 from sagong_network_bridge.neighbours import accept_bridges
 from sagong_network_bridge.netlink import NETFILTER, ROUTE, Channel
 from sagong_network_bridge.networks import Networks
@@ -71,12 +72,11 @@ class NetworkBridge:
             settings = replace(settings, pool6=private_pool6(_machine_id()))
         self._settings = settings
         self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="network")
-        self._home = Home()
         self._route = Channel(ROUTE)
         self._filter = Channel(NETFILTER, large=True)
         self._records = Records(host.data, host.run)
         self._pins = host.root / "netns"
-        cells = Cells(settings.prefix, self._pins, self._home, self._route)
+        self._cells = cells = Cells(settings.prefix, self._pins, Doors(host.deputy()), self._route)
         size, seconds = settings.pool_size, settings.pool_seconds
         self._pool = Pool(cells, self._run, host.log, size=size, seconds=seconds)
         self._bridges = Bridges(settings.prefix, self._route, host.data / "sysctls")
@@ -123,8 +123,16 @@ class NetworkBridge:
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
-            future.add_done_callback(_discarded)
+            future.add_done_callback(self._discarded)
             raise
+
+    def _discarded(self, future: asyncio.Future[Any]) -> None:
+        """A result that nobody waits for any more: a namespace is let go, an error is forgotten."""
+        if future.cancelled() or future.exception() is not None:
+            return
+        result = future.result()
+        if isinstance(result, Cell):
+            self._cells.discard(result)
 
     async def restore(self, state: bytes) -> None:
         """Take over from a predecessor that has exported."""
@@ -138,8 +146,6 @@ class NetworkBridge:
         # First, so that no change of the rules is missed after they were compared.
         self._vigil.begin()
         given, self._given = self._given, Handover()
-        if not given.sandboxes:
-            self._prepare_pins()
         await self._networks.start(self._route, given.bridges)
         strays = self._adopt(given.sandboxes)
         parts = await self._routing.restore()
@@ -153,13 +159,6 @@ class NetworkBridge:
         if self._settings.pool_size:
             self._host.spawn(self._pool.refill(), "namespaces in advance")
 
-    def _prepare_pins(self) -> None:
-        """The kernel makes it a shared mount; where nobody has, it is made one here."""
-        self._pins.mkdir(mode=0o755, parents=True, exist_ok=True)
-        if not any(entry.target == str(self._pins) for entry in mounts.mount_table()):
-            mounts.bind(str(self._pins), str(self._pins))
-            mounts.set_propagation(str(self._pins), "shared")
-
     def _adopt(self, given: tuple[SandboxRecord, ...]) -> list[Path]:
         """Adopt the predecessor's sandboxes, from records if it was killed; pins of no sandbox."""
         for record in given or list(self._records.sandboxes()):
@@ -169,12 +168,13 @@ class NetworkBridge:
                 # The namespace went with a reboot or with its mount: nothing of it is left.
                 self._records.drop_sandbox(record.sandbox.id)
         pins = {record.pin for record in self._sandboxes.records()}
+        self._pins.mkdir(mode=0o755, parents=True, exist_ok=True)
         mine = f"{self._settings.prefix}-"
         with os.scandir(self._pins) as entries:
             return [
                 Path(entry.path)
                 for entry in entries
-                if entry.name.startswith(mine) and entry.name not in pins
+                if entry.name.startswith(mine) and entry.name.removesuffix(USER) not in pins
             ]
 
     async def _open_loopback(self) -> None:
@@ -187,7 +187,7 @@ class NetworkBridge:
         """Take away what a predecessor had and nobody knows: namespaces, bridges, interfaces."""
         await self._run(self._befriend)
         for pin in pins:
-            await self._run(unpin, pin)
+            await self._run(self._cells.drop, pin)
         await self._networks.sweep()
         await self._lead()
         await self._sweep_links()
@@ -269,7 +269,6 @@ class NetworkBridge:
         self._executor.shutdown(wait=True)
         for channel in (self._route, self._filter):
             channel.close()
-        self._home.close()
 
     async def purge(self) -> None:
         """Take away sandboxes, bridges and firewall rules: the machine is as before."""
@@ -342,16 +341,6 @@ class NetworkBridge:
             await self._routing.apply(rules)
         except OSError as error:
             raise FailedPrecondition(f"rules {rules.generation}: {error}") from error
-
-
-def _discarded(future: asyncio.Future[Any]) -> None:
-    """A result that nobody waits for any more: a namespace is let go, an error is forgotten."""
-    if future.cancelled() or future.exception() is not None:
-        return
-    result = future.result()
-    if isinstance(result, Cell):
-        result.close()
-        unpin(result.pin)
 
 
 def _machine_id() -> str:

@@ -19,12 +19,7 @@ from sagong.contracts.network import (
 )
 from sagong.errors import Conflict, FailedPrecondition, InvalidArgument, NotFound, SagongError
 from sagong_network_bridge import shaping
-from sagong_network_bridge.cells import (
-    RESOLVER,
-    Cell,
-    Cells,
-    carry_out,
-)
+from sagong_network_bridge.cells import Cell, Cells, carry_out
 from sagong_network_bridge.conntrack import forget_datagrams
 from sagong_network_bridge.firewall import Firewall
 from sagong_network_bridge.interior import (
@@ -42,14 +37,16 @@ from sagong_network_bridge.joining import (
     release_addresses,
 )
 from sagong_network_bridge.links import delete_link, link_index, port_options
+from sagong_network_bridge.locksmith import USER
 from sagong_network_bridge.loopback import Loopback
 from sagong_network_bridge.names import Names, order_of
-from sagong_network_bridge.namespaces import unpin
 from sagong_network_bridge.netlink import Channel
 from sagong_network_bridge.networks import Networks
 from sagong_network_bridge.pool import Pool
 from sagong_network_bridge.ports import Ports
 from sagong_network_bridge.records import Records, SandboxRecord
+from sagong_network_bridge.resolver_sockets import RESOLVER
+from sagong_network_bridge.user_namespace import Maps
 
 __all__ = ["Sandboxes", "Tools", "priorities_of"]
 
@@ -160,7 +157,7 @@ class Sandboxes:
             if any(self._networks.is_bridged(e.network) for e in draft.endpoints):
                 for mapping in request.ports:
                     draft.publish(mapping)
-            cell = await self._cell(draft)
+            cell = await self._cell(draft, _maps(request))
             record = await self._furnish(request, draft, cell)
             return self._keep(record)
         except BaseException as error:
@@ -182,14 +179,17 @@ class Sandboxes:
                 )
             await self._tools.run(self._tools.cells.discard, cell)
 
-    async def _cell(self, draft: Draft) -> Cell:
+    async def _cell(self, draft: Draft, user: Maps | None) -> Cell:
         """A namespace with the first endpoint's interface."""
         resolver = self._resolves(draft.endpoints)
-        if not draft.endpoints:
-            cell: Cell = await self._tools.run(self._tools.cells.build, None, resolver=False)
-            return cell
-        record = self._networks.get(draft.endpoints[0].network)
-        return await self._tools.pool.take(self._networks.port(record), resolver=resolver)
+        port = None
+        if draft.endpoints:
+            port = self._networks.port(self._networks.get(draft.endpoints[0].network))
+            if user is None:
+                return await self._tools.pool.take(port, resolver=resolver)
+        build = self._tools.cells.build
+        cell: Cell = await self._tools.run(build, port, resolver=resolver, user=user)
+        return cell
 
     def _resolves(self, endpoints: list[Endpoint]) -> bool:
         records = (self._networks.get(endpoint.network) for endpoint in endpoints)
@@ -204,6 +204,7 @@ class Sandboxes:
             ports=tuple(draft.mappings),
             dns=RESOLVER if cell.resolver_port else "",
             names=request.names,
+            user_path=str(cell.pin) + USER if cell.owned else "",
         )
 
     async def _furnish(self, request: JoinRequest, draft: Draft, cell: Cell) -> SandboxRecord:
@@ -300,7 +301,7 @@ class Sandboxes:
             self._tools.loopback.remove(sandbox.ports)
             await self._forget_datagrams(sandbox, leaving=True)
             if sandbox.path:
-                await self._tools.run(unpin, Path(sandbox.path))
+                await self._tools.run(self._tools.cells.drop, Path(sandbox.path))
             self._tools.records.drop_sandbox(identity)
             del self._known[identity]
             for endpoint in sandbox.endpoints:
@@ -481,3 +482,8 @@ class Sandboxes:
 def priorities_of(request: JoinRequest) -> dict[str, int]:
     """How much each network is wished to have the default route."""
     return {attachment.network: attachment.priority for attachment in request.attachments}
+
+
+def _maps(request: JoinRequest) -> Maps | None:
+    user = request.user_namespace
+    return Maps(user.uid_map, user.gid_map) if user is not None else None

@@ -151,6 +151,21 @@ class FailedJoinKeepsPorts(FakeNetworks):
             raise
 
 
+class KeepsTheMachinesOwner(FakeNetworks):
+    caught_by = "a_user_namespace_owns_the_sandbox"
+
+    async def join(self, request: JoinRequest) -> Sandbox:
+        return await super().join(replace(request, user_namespace=None))
+
+
+class ForgetsTheOwner(FakeNetworks):
+    caught_by = "an_owned_sandbox_survives_a_crash"
+
+    def kill(self) -> None:
+        for identity, (request, sandbox) in self.memory.sandboxes.items():
+            self.memory.sandboxes[identity] = (request, replace(sandbox, user_path=""))
+
+
 class JoinsTwice(FakeNetworks):
     caught_by = "same_join_again_returns_it"
 

@@ -28,6 +28,7 @@ from sagong.contracts.network import (
     SandboxRef,
     ServicePort,
     Subnet,
+    UserNamespace,
 )
 from sagong.errors import (
     AlreadyExists,
@@ -200,6 +201,7 @@ class FakeNetworks:
             ports=tuple(ports),
             dns="127.0.0.11",
             names=request.names,
+            user_path=f"/run/netns/{request.id}.user" if request.user_namespace else "",
         )
         self.memory.sandboxes[request.id] = (request, sandbox)
         return sandbox
@@ -214,6 +216,8 @@ class FakeNetworks:
                 raise InvalidArgument(f"sysctl {name}")
         for address in request.nameservers:
             _ip(address)
+        if request.user_namespace is not None:
+            _check_owner(request.user_namespace, request.mode)
         for attachment in request.attachments:
             if attachment.mac and len(attachment.mac) != 17:
                 raise InvalidArgument(f"mac {attachment.mac}")
@@ -352,6 +356,14 @@ class FakeNetworks:
             _ip(address)
 
 
+def _check_owner(wanted: UserNamespace, mode: str) -> None:
+    lines = [*wanted.uid_map, *wanted.gid_map]
+    if mode == "host" or not wanted.uid_map or not wanted.gid_map:
+        raise InvalidArgument(f"a user namespace of mode {mode} with {len(lines)} lines")
+    if any(min(line) < 0 or line[2] < 1 or max(line) >= 1 << 32 for line in lines):
+        raise InvalidArgument(f"maps {lines}")
+
+
 class FakeProbe:
     """What traffic would do in the fake's world."""
 
@@ -362,6 +374,11 @@ class FakeProbe:
 
     async def serve(self, sandbox: Sandbox, port: int, protocol: str = "tcp") -> None:
         self.served.add((sandbox.id, port, protocol))
+
+    async def owner(self, sandbox: Sandbox) -> tuple[tuple[int, int, int], ...]:
+        request, found = self.networks.memory.sandboxes[sandbox.id]
+        assert found.user_path == sandbox.user_path
+        return request.user_namespace.uid_map if request.user_namespace else ()
 
     def current(self, source: Sandbox | None) -> Sandbox | None:
         if source is None:

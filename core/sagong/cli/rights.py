@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sagong.manifest import EVERY, Manifest
+from sagong.manifest import EVERY, Capability, Manifest, SeccompGroup
 
 __all__ = ["rights_in_words"]
 
@@ -18,12 +18,19 @@ def rights_in_words(found: Manifest) -> list[str]:
         lines.append(f"calls {slot}/{use.version}{where}: {what} ({use.why})")
     lines += [f"hears {slot}/{h.version} ({h.why})" for slot, h in found.hears.items()]
     lines += [f"listens on {x.address} ({x.why})" for x in found.listens.values()]
-    lines += [f"capability {c.name} ({c.why})" for c in rights.capabilities]
+    lines += [f"capability {c.name}{_holder(c)} ({c.why})" for c in rights.capabilities]
     lines.append(f"network {rights.network.mode} {rights.network.why}".rstrip())
     lines += [f"may {p.access} {p.path} ({p.why})" for p in rights.paths]
     lines += [f"device {d.path} ({d.why})" for d in rights.devices]
-    lines += [f"system calls of group {s.group} ({s.why})" for s in rights.seccomp]
+    lines += [f"system calls of group {s.group}{_holder(s)} ({s.why})" for s in rights.seccomp]
     if found.companion is not None:
         lines.append(f"companion outside the sandbox ({found.companion.why})")
+    if found.deputy is not None:
+        lines.append(f"deputy, a process of its own inside the sandbox ({found.deputy.why})")
     lines.append(f"limits: memory {limits.memory}, {limits.pids} pids, {limits.files} files")
     return lines
+
+
+def _holder(right: Capability | SeccompGroup) -> str:
+    holders = {"plugin": "", "deputy": ", held by the deputy alone", "both": ", the deputy's, too"}
+    return holders[right.holder]

@@ -20,6 +20,11 @@ from sagong.conformance.network_names import (
     check_given_hardware_address_is_had,
     check_links_are_names_of_one_sandbox,
 )
+from sagong.conformance.network_owners import (
+    check_a_user_namespace_owns_the_sandbox,
+    check_an_owned_sandbox_survives_a_crash,
+    check_wrong_user_namespaces_are_refused,
+)
 from sagong.conformance.network_traffic import (
     check_highest_priority_has_the_default_route,
     check_names_resolve_when_join_returns,
@@ -57,6 +62,8 @@ from sagong.errors import (
 __all__ = [
     "NetworkLab",
     "Probe",
+    "check_a_user_namespace_owns_the_sandbox",
+    "check_an_owned_sandbox_survives_a_crash",
     "check_connect_and_disconnect",
     "check_deleted_network_is_gone",
     "check_everything_survives_a_crash",
@@ -101,6 +108,7 @@ __all__ = [
     "check_wrong_macvlans_are_refused",
     "check_wrong_networks_are_refused",
     "check_wrong_rules_are_refused",
+    "check_wrong_user_namespaces_are_refused",
 ]
 
 

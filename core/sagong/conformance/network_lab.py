@@ -52,6 +52,13 @@ class Probe(Protocol):
         """IPv4 addresses of a name, asked at `sandbox.dns`; empty if there are none."""
         ...
 
+    async def owner(self, sandbox: Sandbox) -> tuple[tuple[int, int, int], ...]:
+        """The map of uids of the user namespace that owns the sandbox's; () for the machine's own.
+
+        AssertionError if `sandbox.user_path` is another one.
+        """
+        ...
+
     async def gateway(self, sandbox: Sandbox) -> str:
         """The gateway of the IPv4 default route, "" if there is none."""
         ...

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import socket
 import subprocess
@@ -22,7 +23,7 @@ from sagong.contracts.network import Sandbox
 from sagong.linux import syscalls
 from sagong.linux.syscalls import Namespace
 
-__all__ = ["NamespaceProbe", "Server", "ask", "dial", "shell", "within"]
+__all__ = ["NamespaceProbe", "Server", "ask", "dial", "owner_of", "shell", "within"]
 
 T = TypeVar("T")
 _PATIENCE = 2.0
@@ -61,6 +62,29 @@ def shell(path: str, command: str) -> str:
         return done.stdout + done.stderr
 
     return within(path, run)
+
+
+_GET_OWNER = 0xB701  # NS_GET_USERNS of ioctl_ns(2)
+
+
+def owner_of(path: str, user: str) -> tuple[tuple[int, int, int], ...]:
+    """The map of uids of what owns a network namespace, () for the machine's; it must be `user`."""
+    namespace = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    owner = fcntl.ioctl(namespace, _GET_OWNER)
+    os.close(namespace)
+    try:
+        assert os.fstat(owner).st_ino == os.stat(user or "/proc/self/ns/user").st_ino
+        if not user:
+            return ()  # nobody may enter where he is
+        command = "cat /proc/self/uid_map"
+        entered = ["nsenter", f"--user=/proc/self/fd/{owner}", "--preserve-credentials", "sh", "-c"]
+        text = subprocess.run(
+            [*entered, command], pass_fds=[owner], capture_output=True, text=True, check=True
+        ).stdout
+    finally:
+        os.close(owner)
+    lines = [line.split() for line in text.splitlines()]
+    return tuple((int(a), int(b), int(c)) for a, b, c in lines)
 
 
 class Server:
@@ -163,6 +187,10 @@ class NamespaceProbe:
 
         answer = await asyncio.to_thread(within, sandbox.path, ask_resolver)
         return tuple(item.address for rrset in answer.answer for item in rrset)
+
+    async def owner(self, sandbox: Sandbox) -> tuple[tuple[int, int, int], ...]:
+        """The map of uids of its owner."""
+        return await asyncio.to_thread(owner_of, sandbox.path, sandbox.user_path)
 
     async def gateway(self, sandbox: Sandbox) -> str:
         """As `ip route` shows it."""

@@ -14,6 +14,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from sagong.config import Config, Paths, UnitConfig
+from sagong.deputy import deputation
 from sagong.kernel import journal
 from sagong.kernel.bounds import check_room, cut
 from sagong.kernel.directory import reached
@@ -152,6 +153,7 @@ class Cells:
             uses=unit.routes(),
             settings=_expanded(dict(unit.settings), self._paths),
             hooks=self.programs.hooks(unit),
+            deputy=deputation(unit.manifest, confined=self._config.sandbox),
         )
 
     def plan(self, unit: Unit, launch: Launch, units: Mapping[str, Unit]) -> Plan | None:

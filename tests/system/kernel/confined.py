@@ -10,6 +10,7 @@ import asyncio
 import errno
 import os
 import signal
+import socket
 import stat
 import tempfile
 import traceback
@@ -21,9 +22,10 @@ from typing import Any
 
 from sagong import manifest
 from sagong.contracts.image import PullRequest
-from sagong.contracts.network import Attachment, JoinRequest, PortMapping, SandboxRef
+from sagong.contracts.network import Attachment, JoinRequest, PortMapping, SandboxRef, UserNamespace
 from sagong.contracts.node import HostFile
 from sagong.contracts.volume import PublishRequest, UnpublishRequest, Volume, VolumeRef
+from sagong.deputy import Post, appoint, deputation
 from sagong.errors import SagongError
 from sagong.linux import mounts, syscalls
 from sagong.linux.syscalls import Namespace
@@ -131,7 +133,20 @@ def _play(name: str, without: str, base: Path) -> None:
     rights = dropped(rights, without, places)
     plan(rights, probe(stage=f"{base}/stage"), descriptors=None).apply()
     os.umask(0o022)
+    _appoint(name, base)
     asyncio.run(story(base))
+
+
+# The socket to the deputy of the plugin whose story is played, if it has one.
+_DEPUTIES: list[socket.socket] = []
+
+
+def _appoint(name: str, base: Path) -> None:
+    """As the plugin's process does it: rights are parted before there are threads."""
+    parted = deputation(manifest.load(f"sagong_{name}"), confined=True)
+    if parted is not None:
+        post = Post(base / "lib/plugins" / name, base / "run/own", base / "run", {})
+        _DEPUTIES.append(appoint(parted, post, "sagong-story-deputy").channel)
 
 
 def _directories(base: Path, name: str) -> None:
@@ -146,7 +161,8 @@ def _directories(base: Path, name: str) -> None:
 @asynccontextmanager
 async def hosted(kind: Callable[[Any], Any], base: Path, name: str) -> AsyncIterator[Any]:
     """The plugin's class, started."""
-    host = LocalHost(name, data=base / "lib/plugins" / name, run=base / "run/own")
+    places = {"data": base / "lib/plugins" / name, "run": base / "run/own"}
+    host = LocalHost(name, **places, deputy=_DEPUTIES[0] if _DEPUTIES else "")
     host.root = base / "run"
     made = kind(host)
     try:
@@ -231,8 +247,22 @@ async def _networks(base: Path) -> None:
         joined = await networks.join(request)
         assert Path(joined.path).parent == base / "run/netns", joined.path
         assert Path("/proc/sys/net/ipv4/ip_forward").read_text().strip() == "1"
+        await _owned(networks)
         await _loopback(networks)
         await networks.leave(SandboxRef(id="s"))
+
+
+async def _owned(networks: Any) -> None:
+    """A network namespace that belongs to a user namespace with other ids."""
+    ids = ((0, 200000, 65536),)
+    request = JoinRequest(
+        id="u",
+        attachments=(Attachment(network="bridge"),),
+        user_namespace=UserNamespace(uid_map=ids, gid_map=ids),
+    )
+    joined = await networks.join(request)
+    assert Path(joined.user_path).stat().st_dev != Path(joined.user_path).parent.stat().st_dev
+    await networks.leave(SandboxRef(id="u"))
 
 
 def _hierarchies(base: Path) -> None:

@@ -6,8 +6,11 @@ has thought about it.
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator
+import signal
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -41,9 +44,9 @@ REVIEWED: dict[str, tuple[set[str], str, set[str]]] = {
     "kube": (set(), "host", set()),
     "metrics_cgroup": (set(), "none", set()),
     "network_bridge": (
-        {"CAP_NET_ADMIN", "CAP_NET_BIND_SERVICE", "CAP_SYS_ADMIN"},
+        {"CAP_BPF", "CAP_NET_ADMIN", "CAP_NET_BIND_SERVICE"},
         "host",
-        {"bpf", "mount", "namespace"},
+        {"bpf"},
     ),
     "node": (
         {"CAP_CHOWN", "CAP_DAC_READ_SEARCH", "CAP_FOWNER"},
@@ -57,8 +60,8 @@ REVIEWED: dict[str, tuple[set[str], str, set[str]]] = {
     "scheduler_binpack": (set(), "none", set()),
     "scheduler_kube": (set(), "none", set()),
     "state_sqlite": (set(), "none", set()),
-    # Mounting and overriding permissions together are as good as root: it is one of the two that
-    # hold CAP_SYS_ADMIN, beside the network, and parses nothing from outside.
+    # Mounting and overriding permissions together are as good as root: it is the one that holds
+    # CAP_SYS_ADMIN itself, and parses nothing from outside.
     "volume_local": (
         {
             "CAP_CHOWN",
@@ -74,6 +77,14 @@ REVIEWED: dict[str, tuple[set[str], str, set[str]]] = {
     ),
 }
 
+# plugin → what its deputy holds, in a process that does nothing else
+DEPUTIES: dict[str, tuple[set[str], set[str]]] = {
+    "network_bridge": (
+        {"CAP_NET_ADMIN", "CAP_SETGID", "CAP_SETUID", "CAP_SYS_ADMIN"},
+        {"mount", "namespace"},
+    ),
+}
+
 CONFIGURATION = """
 profile = "bare"
 [units.state-local]
@@ -86,6 +97,9 @@ plugin = "runtime_linux"
 settings = { cgroup_parent = "{cgroup}" }
 [units.volume]
 plugin = "volume_local"
+[units.network]
+plugin = "network_bridge"
+settings = { prefix = "skr", bridge = "skr0", subnet = "10.213.0.0/24" }
 [units.metrics]
 plugin = "metrics_cgroup"
 [units.auth]
@@ -105,11 +119,25 @@ def manifests() -> dict[str, manifest.Manifest]:
 
 @pytest.mark.parametrize("name", sorted(manifests()))
 def test_a_manifest_asks_for_what_was_reviewed(name: str) -> None:
-    rights = manifests()[name].rights
+    found = manifests()[name]
     capabilities, network, groups = REVIEWED[name]
-    assert {c.name for c in rights.capabilities} <= capabilities
-    assert rights.network.mode == network
-    assert {s.group for s in rights.seccomp} <= groups
+    assert held(found.rights.capabilities, "plugin") <= capabilities
+    assert found.rights.network.mode == network
+    assert held(found.rights.seccomp, "plugin") <= groups
+    deputy, calls = DEPUTIES.get(name, (set(), set()))
+    assert held(found.rights.capabilities, "deputy") == deputy
+    assert held(found.rights.seccomp, "deputy") == calls
+
+
+def held(
+    rights: Sequence[manifest.Capability] | Sequence[manifest.SeccompGroup], holder: str
+) -> set[str]:
+    """Names of what one of the two processes has."""
+    return {
+        right.group if isinstance(right, manifest.SeccompGroup) else right.name
+        for right in rights
+        if right.holder in (holder, "both")
+    }
 
 
 @pytest.fixture(scope="module")
@@ -131,15 +159,61 @@ def test_each_process_holds_what_its_manifest_says(
     for process in processes:
         found = effective(process.pid)
         wanted, network, _ = REVIEWED[process.plugin]
-        asked = {c.name for c in manifests()[process.plugin].rights.capabilities} & wanted
+        rights = manifests()[process.plugin].rights
+        asked = held(rights.capabilities, "plugin") & wanted
         assert set(found.uids) == {process.uid}, process.plugin
         assert process.uid > 0
         assert set(found.permitted) == asked, process.plugin
-        assert set(found.bounding) <= asked, process.plugin
+        assert set(found.bounding) <= {c.name for c in rights.capabilities}, process.plugin
         assert found.no_new_privs
         assert found.seccomp_mode == 2
         assert {"mnt", "ipc", "uts"} <= set(found.own_namespaces), process.plugin
         assert ("net" in found.own_namespaces) == (network == "none"), process.plugin
+
+
+def test_no_thread_has_kept_what_is_the_deputys(processes: list[ProcessStatus]) -> None:
+    """Capabilities are each thread's own."""
+    process = next(p for p in processes if p.plugin == "network_bridge")
+    threads = [int(path.name) for path in Path(f"/proc/{process.pid}/task").iterdir()]
+    assert len(threads) > 1
+    for thread in threads:
+        assert set(effective(thread).permitted) == REVIEWED["network_bridge"][0]
+
+
+def test_a_deputy_holds_its_part_alone(processes: list[ProcessStatus]) -> None:
+    for plugin, (wanted, _) in DEPUTIES.items():
+        process = next(p for p in processes if p.plugin == plugin)
+        (pid,) = children(process.pid, "-deputy")
+        found = effective(pid)
+        assert set(found.permitted) == set(found.effective) == wanted
+        assert set(found.uids) == {process.uid}
+        assert found.seccomp_filters > 1
+        # The three streams, its end of the socket, its own namespace, a view of processes.
+        assert len(list(Path(f"/proc/{pid}/fd").iterdir())) <= 6
+
+
+def test_a_plugin_whose_deputy_dies_is_started_anew(
+    running: Instance, processes: list[ProcessStatus]
+) -> None:
+    before = next(p for p in processes if p.plugin == "network_bridge")
+    os.kill(children(before.pid, "-deputy")[0], signal.SIGKILL)
+    for _ in range(100):
+        units = running.wait_ready().units
+        found = [p for u in units for p in u.processes if p.plugin == "network_bridge"]
+        if found and found[0].pid != before.pid:
+            break
+        time.sleep(0.1)
+    assert [p.pid for p in found] != [before.pid]
+    (pid,) = children(found[0].pid, "-deputy")
+    assert "CAP_SYS_ADMIN" in effective(pid).permitted
+
+
+def children(pid: int, ending: str) -> list[int]:
+    """Children whose title ends so."""
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    found = [int(word) for word in text.split()]
+    titles = {n: Path(f"/proc/{n}/cmdline").read_bytes().strip(b"\0.") for n in found}
+    return [n for n, title in titles.items() if title.decode().endswith(ending)]
 
 
 def test_no_two_plugins_share_a_uid(processes: list[ProcessStatus]) -> None:
@@ -170,4 +244,6 @@ def test_the_effective_sandbox_is_shown_line_by_line(running: Instance) -> None:
     capabilities = next(x for x in shown.splitlines() if x.startswith("capabilities "))
     assert "CAP_CHOWN" in capabilities
     assert "CAP_SYS_ADMIN" not in capabilities
-    assert "it does not run now" in running.run("plugins", "show", "network_bridge").stdout
+    assert "it does not run now" in running.run("plugins", "show", "scheduler_kube").stdout
+    network = running.run("plugins", "show", "network_bridge").stdout
+    assert "capability CAP_SYS_ADMIN, held by the deputy alone (makes" in network

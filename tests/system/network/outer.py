@@ -25,7 +25,7 @@ from sagong.conformance.network_probe import Server, ask, dial, shell, within
 from sagong.conformance.network_rig import enter, unmount_below
 from sagong.contracts.network import Attachment, JoinRequest, PortMapping, Sandbox
 from sagong.linux import mounts, syscalls
-from sagong.testing import LocalHost
+from sagong.testing import LocalHost, deputy_of
 from sagong_network_bridge import NetworkBridge
 
 T = TypeVar("T")
@@ -63,6 +63,12 @@ def machine(story: Story, *arguments: Any) -> None:
     assert status == 0, f"in the machine (status {status}):\n{text}"
 
 
+def local_host(base: Path, config: Mapping[str, Any] | None = None) -> LocalHost:
+    """The plugin's host, with the deputy that its manifest names."""
+    places = {"data": base / "data", "run": base / "run"}
+    return LocalHost("network", **places, config=config, deputy=deputy_of(NetworkBridge))
+
+
 @contextlib.asynccontextmanager
 async def plugin(
     base: Path, config: Mapping[str, Any] | None = None
@@ -70,8 +76,7 @@ async def plugin(
     """The plugin on directories below `base`; may be made again on the same ones."""
     for name in ("data", "run"):
         (base / name).mkdir(exist_ok=True)
-    host = LocalHost("network", data=base / "data", run=base / "run", config=config)
-    candidate = NetworkBridge(host)
+    candidate = NetworkBridge(host := local_host(base, config))
     try:
         await candidate.start()
         yield candidate

@@ -16,9 +16,16 @@ import pytest
 
 from sagong.contracts.network import Network, NetworkRef, PortMapping, SandboxRef
 from sagong.linux import mounts
-from sagong.testing import LocalHost
 from sagong_network_bridge import NetworkBridge
-from tests.system.network.outer import Server, joined, machine, plugin, reached, shell
+from tests.system.network.outer import (
+    Server,
+    joined,
+    local_host,
+    machine,
+    plugin,
+    reached,
+    shell,
+)
 
 pytestmark = pytest.mark.root
 
@@ -205,7 +212,7 @@ def test_a_damaged_record_is_named() -> None:
 
 async def handed_over(base: Path) -> None:
     """A predecessor's word holds only while nobody has touched the rules."""
-    before = NetworkBridge(LocalHost("network", data=base / "data", run=base / "run"))
+    before = NetworkBridge(local_host(base))
     await before.start()
     await before.create(USER)
     ports = (PortMapping(container_port=80),)
@@ -217,7 +224,7 @@ async def handed_over(base: Path) -> None:
         await before.stop()
         states.append(state)
         shell("", spoil)
-        after = NetworkBridge(LocalHost("network", data=base / "data", run=base / "run"))
+        after = NetworkBridge(local_host(base))
         await after.restore(state)
         await after.start()
         await before.tidy()
@@ -242,7 +249,7 @@ async def handed_over(base: Path) -> None:
     for state in (b"\xc1", b"from another plugin"):
         await before.export()
         await before.stop()
-        after = NetworkBridge(LocalHost("network", data=base / "data", run=base / "run"))
+        after = NetworkBridge(local_host(base))
         await after.restore(state)
         await after.start()
         await before.tidy()

@@ -1,0 +1,271 @@
+"""The deputy: makes network namespaces, pins them as files, and opens them for the plugin.
+
+It alone has CAP_SYS_ADMIN. It reads three kinds of requests from the plugin and nothing of anybody
+else; what it sends back are descriptors: of namespaces, and of sockets opened inside, by which the
+plugin works without ever entering. Its system calls are listed here, one by one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import socket
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from sagong.deputy import Post
+from sagong.linux import mounts, process, seccomp, syscalls
+from sagong.linux.seccomp import Condition, Policy, Rule
+from sagong.linux.syscall_table import machine
+from sagong.linux.syscalls import Namespace
+from sagong_network_bridge.user_namespace import Maps, made, processes
+
+__all__ = ["KINDS", "USER", "Answer", "Drop", "Make", "Open", "Setting", "serve"]
+
+# What is opened inside: family, type, protocol.
+_RAW = socket.SOCK_RAW | socket.SOCK_NONBLOCK
+KINDS: dict[str, tuple[int, int, int]] = {
+    "route": (socket.AF_NETLINK, _RAW, 0),
+    "filter": (socket.AF_NETLINK, _RAW, 12),
+    "datagram": (socket.AF_INET, socket.SOCK_DGRAM, 0),
+    "stream": (socket.AF_INET, socket.SOCK_STREAM, 0),
+}
+# A user namespace is pinned beside the network namespace that it owns.
+USER = ".user"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}(\.user)?")
+_SETTING = re.compile(r"net[./][A-Za-z0-9_.:/-]+")
+_HERE = "/proc/self/ns/net"
+_LIMIT = 1 << 16
+_LOST = 70
+
+
+class Setting(msgspec.Struct, frozen=True, array_like=True):
+    """A `net.…` sysctl of the namespace; an optional one may be unknown to this kernel."""
+
+    name: str
+    value: str
+    optional: bool = False
+
+
+class Make(msgspec.Struct, frozen=True, tag=True):
+    """A new namespace, pinned as `name`; the answer has it and the sockets. `user`: who owns it."""
+
+    name: str
+    sockets: tuple[str, ...] = ()
+    settings: tuple[Setting, ...] = ()
+    user: Maps | None = None
+
+
+class Open(msgspec.Struct, frozen=True, tag=True):
+    """The same of a namespace that is there."""
+
+    name: str
+    sockets: tuple[str, ...] = ()
+    settings: tuple[Setting, ...] = ()
+
+
+class Drop(msgspec.Struct, frozen=True, tag=True):
+    """Take a pin away, and that of its owner; one that isn't there is no error."""
+
+    name: str
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """Descriptors come along; `code` 0 is success, else an errno with the kernel's words."""
+
+    code: int = 0
+    text: str = ""
+
+
+def serve(channel: socket.socket, post: Post) -> None:
+    """Be the locksmith until the plugin is gone."""
+    locksmith = Locksmith(post.root / "netns")
+    seccomp.load(seccomp.compile_policy(policy()))
+    decoder = msgspec.msgpack.Decoder(Make | Open | Drop)
+    while data := channel.recv(_LIMIT):
+        found: list[int] = []
+        try:
+            locksmith.answer(decoder.decode(data), found)
+            answer = Answer()
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            answer = Answer(error.errno or 5, f"{where}{error.strerror}")
+        except (ValueError, msgspec.DecodeError) as error:
+            answer = Answer(22, str(error))
+        given = tuple(found) if not answer.code else ()
+        try:
+            process.send_descriptors(channel, msgspec.msgpack.encode(answer), given)
+        finally:
+            for descriptor in found:
+                os.close(descriptor)
+
+
+class Locksmith:
+    """Works below one directory."""
+
+    def __init__(self, pins: Path) -> None:
+        self._pins = pins
+        self._home = os.open(_HERE, os.O_RDONLY | os.O_CLOEXEC)
+        self._proc = processes()
+        _share(pins)
+
+    def answer(self, request: Make | Open | Drop, found: list[int]) -> None:
+        """Do it; descriptors are put into `found`, the namespace first."""
+        if not _NAME.fullmatch(request.name):
+            raise ValueError(f"{request.name!r} is no pin's name")
+        pin = str(self._pins / request.name)
+        match request:
+            case Make():
+                self._make(pin, request, found)
+            case Open():
+                found.append(os.open(pin, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW))
+                syscalls.setns(found[0], Namespace.NET, path=pin)
+                with self._returning():
+                    _furnish(request, found)
+            case Drop():
+                _unpin(pin)
+                _unpin(pin + USER)
+
+    def _make(self, pin: str, request: Make, found: list[int]) -> None:
+        try:
+            if request.user is None:
+                syscalls.unshare(Namespace.NET)
+            else:
+                self._own(pin, request.user, found)
+            with self._returning():
+                if not found:
+                    found.append(os.open(_HERE, os.O_RDONLY | os.O_CLOEXEC))
+                _pin(found[0], pin)
+                _furnish(request, found)
+        except BaseException:
+            _unpin(pin)
+            _unpin(pin + USER)
+            raise
+
+    def _own(self, pin: str, maps: Maps, found: list[int]) -> None:
+        """In a namespace that a new user namespace owns; that is pinned, too."""
+        owner, owned = made(maps, self._proc)
+        found.append(owned)
+        try:
+            _pin(owner, pin + USER)
+        finally:
+            os.close(owner)
+        syscalls.setns(owned, Namespace.NET, path=pin)
+
+    @contextlib.contextmanager
+    def _returning(self) -> Iterator[None]:
+        """Whoever got lost in a container's namespace would do to it what is meant for another."""
+        try:
+            yield
+        finally:
+            try:
+                syscalls.setns(self._home, Namespace.NET)
+            except OSError:
+                os._exit(_LOST)
+
+
+def _furnish(request: Make | Open, found: list[int]) -> None:
+    for setting in request.settings:
+        _write(setting)
+    for kind in request.sockets:
+        family, form, protocol = KINDS[kind]
+        opened = socket.socket(family, form | socket.SOCK_CLOEXEC, protocol)
+        found.append(opened.detach())
+
+
+def _write(setting: Setting) -> None:
+    if not _SETTING.fullmatch(setting.name) or ".." in setting.name:
+        raise ValueError(f"{setting.name!r} is no setting of a network namespace")
+    # Interface names may hold dots: they are written as slashes, as sysctl(8) allows.
+    name = setting.name if "/" in setting.name else setting.name.replace(".", "/")
+    path = f"/proc/sys/{name}"
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        if not setting.optional:
+            raise
+        return
+    try:
+        os.write(descriptor, setting.value.encode())
+    except OSError as error:
+        raise OSError(error.errno, f"write {setting.value!r}: {error.strerror}", path) from None
+    finally:
+        os.close(descriptor)
+
+
+def _pin(namespace: int, pin: str) -> None:
+    """By descriptors: a link put in the pin's place leads nowhere."""
+    flags = os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+    place = os.open(pin, flags, 0o600)
+    try:
+        mounts.bind(f"/proc/self/fd/{namespace}", f"/proc/self/fd/{place}")
+    finally:
+        os.close(place)
+
+
+def _unpin(pin: str) -> None:
+    try:
+        if not stat.S_ISREG(os.lstat(pin).st_mode):
+            raise ValueError(f"{pin} is no pin")
+        with contextlib.suppress(FileNotFoundError):
+            _unmount(pin)
+        os.unlink(pin)
+    except FileNotFoundError:
+        pass
+
+
+def _unmount(pin: str) -> None:
+    try:
+        syscalls.umount(pin, mounts.MNT_DETACH | mounts.UMOUNT_NOFOLLOW)
+    except OSError as error:
+        if error.errno != 22:  # EINVAL: only the empty file is left, by a crash
+            raise
+
+
+def _share(pins: Path) -> None:
+    """The kernel makes it a shared mount; where nobody has, it is made one here."""
+    pins.mkdir(mode=0o755, parents=True, exist_ok=True)
+    if not any(entry.target == str(pins) for entry in mounts.mount_table()):
+        mounts.bind(str(pins), str(pins))
+        mounts.set_propagation(str(pins), "shared")
+
+
+_CALLS = """
+brk clock_gettime close dup exit exit_group fcntl fstat futex getpid getrandom gettid lseek lstat
+madvise mmap mprotect mremap munmap newfstatat open openat pipe2 poll ppoll read recvmsg recvfrom
+rseq rt_sigaction rt_sigprocmask rt_sigreturn sched_yield sendmsg sendto set_robust_list
+sigaltstack socketpair stat statx umask umount2 unlink unlinkat wait4 write restart_syscall
+"""
+
+
+def policy() -> Policy:
+    """All that it ever calls. Mounting is binding, namespaces are of networks and users."""
+    only = 0xFFFFFFFF
+    return Policy(
+        (
+            seccomp.rule_of(_CALLS),
+            seccomp.rule_of("mount", seccomp.ALLOW, Condition(3, "eq", mounts.MS_BIND)),
+            *(
+                seccomp.rule_of("unshare", seccomp.ALLOW, Condition(0, "eq", kind))
+                for kind in (Namespace.NET, Namespace.USER)
+            ),
+            seccomp.rule_of("setns", seccomp.ALLOW, Condition(1, "eq", Namespace.NET)),
+            *(
+                seccomp.rule_of("socket", seccomp.ALLOW, Condition(0, "masked_eq", family, only))
+                for family in (socket.AF_NETLINK, socket.AF_INET)
+            ),
+            # A fork without namespaces, and in it root, which owns the user namespace; see there.
+            seccomp.rule_of("clone", seccomp.ALLOW, Condition(0, "masked_eq", 0, 0x7E020000)),
+            seccomp.rule_of("fork vfork"),
+            *(
+                Rule((name,), seccomp.ALLOW, tuple(Condition(n, "eq", 0) for n in range(3)))
+                for name in ("setresuid", "setresgid")
+            ),
+            seccomp.rule_of("prctl", seccomp.ALLOW, Condition(0, "eq", 4)),  # PR_SET_DUMPABLE
+        ),
+        architectures=(machine(),),
+    )
