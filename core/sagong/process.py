@@ -50,6 +50,8 @@ __all__ = ["Launch", "ProcessHost", "configure_logging", "run"]
 
 _KERNEL = ("kernel", 1, "")
 _ALONE_SECONDS = 5.0
+# How long callers may take to hear of a successor.
+_DESERTED_SECONDS = 3.0
 S = TypeVar("S")
 C = TypeVar("C", bound=msgspec.Struct)
 M = TypeVar("M", bound=Message)
@@ -121,6 +123,7 @@ class ProcessHost:
         self._former: Any = None
         self._access: dict[int, Access] = {}
         self._exported: bytes | None = None
+        self._succeeded = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._orders: set[asyncio.Task[None]] = set()
         self._ended = asyncio.Event()
@@ -363,6 +366,7 @@ class ProcessHost:
         """Finish what is in flight; then the plugin ends its work and hands over its state."""
         if self._exported is not None:
             return self._exported  # a new kernel, which has not heard of it, orders it again
+        self._succeeded = order.successor
         # Streams may go on long beside a successor; without one everything is to end.
         seconds = order.seconds if order.successor else min(order.seconds, _ALONE_SECONDS)
         async with asyncio.TaskGroup() as group:
@@ -405,6 +409,8 @@ class ProcessHost:
                 self._plugin, self._former = self._former, None
                 await self._hook("tidy")
         if self._provider is not None:
+            if self._succeeded:
+                await self._provider.wait_deserted(_DESERTED_SECONDS)
             await self._provider.close()
         self._routes.close()
         self._kernel.close()

@@ -87,7 +87,10 @@ class Admission:
 
 
 class Gate:
-    """The connections of one listening socket, by uid; those beyond a uid's bound are ended."""
+    """The connections of one listening socket, by uid; those beyond a uid's bound are ended.
+
+    `deserted` is set while there is none.
+    """
 
     def __init__(self, raw: zmq.Socket[bytes], path: str, admission: Admission) -> None:
         self._raw = raw
@@ -95,6 +98,9 @@ class Gate:
         self._admission = admission
         self._uids: dict[int, int] = {}
         self._counts: Counter[int] = Counter()
+        self._open: set[int] = set()
+        self.deserted = asyncio.Event()
+        self.deserted.set()
         self._monitor = _monitor(raw)
         self._fd = self._monitor.fileno()
         self._loop = asyncio.get_running_loop()
@@ -130,6 +136,8 @@ class Gate:
 
     def _accepted(self, descriptor: int) -> None:
         self._left(descriptor)
+        self._open.add(descriptor)
+        self.deserted.clear()
         uid = _peer(descriptor, self._path)
         if uid is None or not self._admission.bounds(uid):
             return
@@ -142,6 +150,9 @@ class Gate:
             self._end(descriptor)
 
     def _left(self, descriptor: int) -> None:
+        self._open.discard(descriptor)
+        if not self._open:
+            self.deserted.set()
         uid = self._uids.pop(descriptor, None)
         if uid is not None:
             self._counts[uid] -= 1

@@ -158,8 +158,13 @@ class Link:
             self._send(Kind.CANCEL, id_)
 
     def fail(self) -> None:
-        """The provider is known to be dead: nothing in flight will be answered."""
+        """The provider is known to be dead: nothing in flight will be answered, or executed later.
+
+        What it has not read yet would else go to its successor, if that listens at the same path,
+        after the caller was told that it may look what happened.
+        """
         self._dead = True
+        self._socket.abandon()
         for future, _ in list(self._calls.values()):
             if not future.done():
                 future.set_exception(Lost())
@@ -171,10 +176,10 @@ class Link:
 
     def close(self) -> None:
         """Fail what is in flight and close the socket."""
+        self._socket.close()
         self.fail()
         if self._timer:
             self._timer.cancel()
-        self._socket.close()
 
     def _check_room(self) -> None:
         if self._dead:

@@ -176,6 +176,16 @@ class Provider:
                 async with asyncio.timeout(seconds):
                     await self._idle.wait()
 
+    async def wait_deserted(self, seconds: float) -> None:
+        """Refuse what still comes until every caller has left for a successor; bounded.
+
+        A caller that has not heard of the successor yet may ask here, and who is gone refuses nothing.
+        """
+        if self._gate is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._gate.deserted.wait()
+
     async def close(self) -> None:
         """Cancel what still runs and close the socket."""
         self._draining = True

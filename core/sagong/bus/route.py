@@ -35,6 +35,7 @@ class Route:
         self._down = ""
         self._link: Link | None = None
         self._old: list[Link] = []
+        self._retiring: asyncio.TimerHandle | None = None
         self._changed = asyncio.Event()
         self.withdrawn = False
 
@@ -115,6 +116,9 @@ class Route:
                         "executed: look before you repeat it",
                         maybe_executed=True,
                     ) from None
+            finally:
+                if link is not self._link:
+                    self._retire()
 
     async def stream(self, spec: MethodSpec, request: Any) -> AsyncIterator[Any]:
         """Open a stream. When its provider moves or dies it ends with `Unavailable`: open it anew."""
@@ -183,9 +187,15 @@ class Route:
         self._changed = asyncio.Event()
 
     def _retire(self) -> None:
+        """Leave old links that nothing is in flight on: their providers wait for that to end."""
         for link in [link for link in self._old if not link.busy]:
             self._old.remove(link)
             link.close()
-        if self._old:
+        if self._old and self._retiring is None:
             with contextlib.suppress(RuntimeError):
-                asyncio.get_running_loop().call_later(1.0, self._retire)
+                loop = asyncio.get_running_loop()
+                self._retiring = loop.call_later(1.0, self._retire_again)
+
+    def _retire_again(self) -> None:
+        self._retiring = None
+        self._retire()

@@ -25,6 +25,7 @@ __all__ = ["BusSocket"]
 _LOG = logging.getLogger("sagong.bus")
 _DRAIN_BOUND = 64
 _HANDSHAKE_MS = 10_000
+_LINGER_MS = 200
 _SEND_BATCH = 512
 
 _MARK = 4096
@@ -114,11 +115,19 @@ class BusSocket:
         if self._closed:
             return
         self._flush()
+        self._end(_LINGER_MS)
+
+    def abandon(self) -> None:
+        """Close at once: what was not sent yet reaches nobody, also not who comes to the same place."""
+        if not self._closed:
+            self._end(0)
+
+    def _end(self, linger: int) -> None:
         self._closed = True
         if self._retry:
             self._retry.cancel()
         self._loop.remove_reader(self._fd)
-        self.raw.close(linger=200)
+        self.raw.close(linger=linger)
 
     def _schedule(self) -> None:
         if not self._scheduled and not self._closed:

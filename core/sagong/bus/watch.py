@@ -32,8 +32,8 @@ async def wait_disconnected(link: Link) -> None:
     look()
     try:
         await gone
-        link.fail()
     finally:
         loop.remove_reader(fd)
         with contextlib.suppress(zmq.ZMQError):
             link.raw.disable_monitor()
+    link.fail()

@@ -208,6 +208,20 @@ async def test_a_draining_provider_sends_new_calls_to_its_successor(tmp_path: Pa
         await draining
 
 
+async def test_a_drained_provider_refuses_until_its_callers_have_left(tmp_path: Path) -> None:
+    async with bench(tmp_path) as b:
+        _, first = b.serve()
+        assert (await b.echo.say(Word(text="here"))).text == "here"
+        await first.drain(5.0)
+        leaving = asyncio.create_task(first.wait_deserted(30.0))
+        late = asyncio.create_task(b.echo.once(Word(text="late")))
+        await asyncio.sleep(0.05)
+        assert not leaving.done() and not late.done()
+        b.serve()
+        assert (await late).text == "late"
+        await leaving
+
+
 async def test_a_dead_provider_fails_once_and_repeats_what_may_be_repeated(tmp_path: Path) -> None:
     async with bench(tmp_path) as b:
         _, first = b.serve()
