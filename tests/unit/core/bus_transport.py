@@ -1,4 +1,4 @@
-"""A transport for models of the bus: sockets whose messages arrive when a world says so, and its loop."""
+"""A transport for models of the bus: messages arrive when a world says so; and its loop."""
 
 from __future__ import annotations
 
