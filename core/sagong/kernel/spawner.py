@@ -26,7 +26,7 @@ _SPAWN_SECONDS = 60.0
 
 
 class Spawner:
-    """Owns the zygote."""
+    """Owns the zygote; `pid` is 0 while there is none, after a death until one is needed."""
 
     def __init__(self, preload: Sequence[str], exited: Callable[[int, int], None]) -> None:
         self.pid = 0
@@ -80,6 +80,7 @@ class Spawner:
             self._control.close()
             self._control = None
             _wait(self.pid)
+            self.pid = 0
 
     def _begin(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -59,11 +59,13 @@ async def test_a_killed_process_fails_no_idempotent_call(running: Instance, vict
         load = Load(await operator.use(Scheduler))
         callers = [asyncio.create_task(load.call()) for _ in range(16)]
         await asyncio.sleep(0.1)
-        os.kill(running.pid(victim), signal.SIGKILL)
+        killed = running.pid(victim)
+        os.kill(killed, signal.SIGKILL)
         before = load.answers
         while load.answers < before + 500:
             await asyncio.sleep(0.01)
-        await asyncio.to_thread(running.wait_ready)
+        status = await asyncio.to_thread(running.wait_ready)
+        assert killed not in {p.pid for p in status.others}
         async for _step in operator.kernel.swap(SwapRequest(unit="scheduler")):
             pass
         load.stopping = True
