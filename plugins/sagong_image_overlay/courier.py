@@ -1,4 +1,4 @@
-"""The courier: a process that talks to registries for one pull or push, without any capability.
+"""The courier: a process that talks to registries for one pull, push or question, without capabilities.
 
 `python -m sagong_image_overlay.courier` reads one request (JSON) from standard input and writes
 events, one JSON line each, to standard output. What registries answer is read nowhere else.
@@ -21,6 +21,7 @@ from sagong.model import references
 from sagong_image_overlay.content import Content
 from sagong_image_overlay.download import Download
 from sagong_image_overlay.errand import Errand
+from sagong_image_overlay.inquiry import QUESTIONS
 from sagong_image_overlay.uploading import Push
 
 __all__ = ["main"]
@@ -47,9 +48,12 @@ def _give_up_rights() -> None:
 
 
 def _run(errand: Errand, tell: Teller) -> None:
+    if errand.task in QUESTIONS:
+        tell({"event": "done", **QUESTIONS[errand.task](errand)})
+        return
     content = Content(Path(errand.content))
     reference = references.parse(errand.reference)
-    if errand.manifest:
+    if errand.task == "push":
         Push(
             reference,
             errand.manifest.encode(),
@@ -69,6 +73,7 @@ def _run(errand: Errand, tell: Teller) -> None:
         errand.settings,
         errand.parallel,
         content,
+        errand.reserve,
         tell,
     ).run()
 

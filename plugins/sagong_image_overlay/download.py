@@ -7,18 +7,24 @@ import fcntl
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
-from sagong.errors import InvalidArgument, NotFound, PermissionDenied, SagongError
+from sagong.errors import (
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    ResourceExhausted,
+    SagongError,
+)
 from sagong.model import oci
 from sagong.model.oci import MediaType
 from sagong.model.references import Reference
 from sagong_image_overlay.content import Content, sync_directory
 from sagong_image_overlay.errand import Login
-from sagong_image_overlay.exchange import Lost, backoff
+from sagong_image_overlay.exchange import Answer, Lost, backoff
 from sagong_image_overlay.registry import ManifestAnswer, Repository, open_repository
 from sagong_image_overlay.settings import Registries
 
@@ -26,6 +32,12 @@ __all__ = ["Download", "choose_manifest"]
 
 Tell = Callable[[dict[str, Any]], None]
 _TELL_EVERY = 0.1
+_CONFIG_LIMIT = 4 << 20
+_CONFIGS = (MediaType.OCI_CONFIG, MediaType.DOCKER_CONFIG, "application/octet-stream")
+_SCHEMA_1 = (
+    MediaType.DOCKER_MANIFEST_V1,
+    MediaType.DOCKER_MANIFEST_V1_SIGNED,
+)
 
 
 def choose_manifest(index: oci.Index, wanted: oci.Platform, name: str) -> oci.Descriptor:
@@ -72,6 +84,7 @@ class Download:
     settings: Registries
     parallel: int
     content: Content
+    reserve: int
     tell: Tell
 
     def run(self) -> None:
@@ -132,20 +145,29 @@ class Download:
             index = oci.decode(answer.raw, oci.Index, f"index {answer.digest}")
             chosen = choose_manifest(index, self.platform, self.reference.familiar)
             answer = repository.manifest(chosen.digest)
+        if answer.media_type in _SCHEMA_1 or _is_schema_1(answer):
+            raise InvalidArgument(
+                f"{self.reference.familiar} is in Docker's image format of manifest version 2, "
+                "schema 1, which is no longer supported; push the image anew with a current tool"
+            )
         if not oci.is_manifest(answer.media_type):
             kind = answer.media_type or "no media type"
             raise InvalidArgument(
-                f"unsupported manifest of {self.reference.familiar}: {kind}; "
-                "push the image anew with a current tool"
+                f"unsupported manifest of {self.reference.familiar}: {kind[:200]}; "
+                "is a registry answering there?"
             )
         return answer
 
     def _config(self, repository: Repository, manifest: oci.Manifest) -> bytes:
-        wanted = (MediaType.OCI_CONFIG, MediaType.DOCKER_CONFIG, "application/octet-stream")
-        if manifest.config.media_type not in wanted or manifest.config.size > 4 << 20:
+        kind = manifest.config.media_type
+        if kind not in _CONFIGS or manifest.config.size > _CONFIG_LIMIT:
+            told = manifest.artifact_type or kind
             raise InvalidArgument(
-                f"{self.reference.familiar} is no container image: its config is "
-                f"{manifest.config.media_type} of {manifest.config.size} bytes"
+                f"{self.reference.familiar} is no container image but an artifact of type "
+                f"{told[:200]}"
+                if kind not in _CONFIGS
+                else f"{self.reference.familiar}: its config of {manifest.config.size} bytes is too "
+                "large"
             )
         if not self.content.has(manifest.config.digest):
             Blob(self, repository, manifest.config).fetch()
@@ -159,8 +181,9 @@ class Download:
 
     def _layers(self, repository: Repository, manifest: oci.Manifest) -> None:
         layers = {layer.digest: layer for layer in manifest.layers}
+        self._check_room(layers.values())
         for layer in layers.values():
-            if not oci.is_layer(layer.media_type) and layer.media_type != MediaType.DOCKER_FOREIGN:
+            if not oci.is_layer(layer.media_type):
                 raise InvalidArgument(f"layer of unknown type {layer.media_type}")
             self.status(layer, "Pulling fs layer")
         missing = []
@@ -179,6 +202,20 @@ class Download:
             for future in done:
                 future.result()
 
+    def _check_room(self, layers: Iterable[oci.Descriptor]) -> None:
+        """What can't be right or has no room is told before anything is fetched."""
+        wanted = 0
+        for layer in layers:
+            if layer.size < 0:
+                raise InvalidArgument(f"layer {layer.digest} has {layer.size} bytes")
+            wanted += 0 if self.content.has(layer.digest) else layer.size
+        facts = os.statvfs(self.content.root)
+        if wanted and facts.f_bavail * facts.f_frsize < wanted + self.reserve:
+            raise ResourceExhausted(
+                f"no space left on device for {self.reference.familiar}: its layers have {wanted} "
+                f"bytes, and {self.reserve} bytes have to stay free"
+            )
+
     def status(self, layer: oci.Descriptor, text: str, current: int = 0) -> None:
         """A line about a layer."""
         self.tell(
@@ -190,6 +227,15 @@ class Download:
                 "total": layer.size if current else 0,
             }
         )
+
+
+def _is_schema_1(answer: ManifestAnswer) -> bool:
+    """Old registries call it JSON."""
+    if answer.media_type not in ("application/json", ""):
+        return False
+    with contextlib.suppress(InvalidArgument):
+        return "fsLayers" in oci.decode(answer.raw, dict[str, Any], "manifest")
+    return False
 
 
 class Blob:
@@ -213,7 +259,11 @@ class Blob:
         with self._locked() as file:
             if self._target.exists():
                 return
-            self._download(file, told=told)
+            try:
+                self._download(file, told=told)
+            except InvalidArgument:
+                self._partial.unlink(missing_ok=True)
+                raise
             if told:
                 self._pull.status(self._layer, "Download complete")
                 # Unpacking can begin; the name in the store comes when the bytes are on disk.
@@ -249,16 +299,15 @@ class Blob:
             try:
                 self._receive(file, hashed, told=told)
                 break
-            except Lost:
+            except Lost as error:
                 if attempt + 1 == self._pull.settings.attempts:
                     raise
                 if told:
                     self._pull.status(self._layer, "Retrying in 1 second")
-                backoff(attempt)
+                backoff(attempt, error.after)
         if told:
             self._pull.status(self._layer, "Verifying Checksum")
         if f"{algorithm}:{hashed.hexdigest()}" != self._layer.digest:
-            self._partial.unlink(missing_ok=True)
             raise InvalidArgument(
                 f"filesystem layer verification failed for digest {self._layer.digest}"
             )
@@ -278,10 +327,12 @@ class Blob:
         have = os.fstat(file).st_size
         if have == self._layer.size:
             return
-        path = f"/v2/{self._repository.path}/blobs/{self._layer.digest}"
-        headers = {"Range": f"bytes={have}-"} if have else {}
-        repository = self._repository
-        answer = repository.check(repository.request("GET", path, headers=headers), 200, 206, 416)
+        answer = self._ask(have)
+        if answer.status == 416 and answer.header("Content-Range") == f"bytes */{have}":
+            answer.abandon()
+            raise InvalidArgument(
+                f"blob {self._layer.digest} has {have} bytes, its manifest says {self._layer.size}"
+            )
         if answer.status == 416 or (have and answer.status == 200):
             # It can't go on where we were: from the beginning, then.
             answer.abandon()
@@ -294,7 +345,6 @@ class Blob:
         for piece in answer.pieces():
             have += len(piece)
             if have > self._layer.size:
-                os.ftruncate(file, 0)
                 raise InvalidArgument(
                     f"blob {self._layer.digest} is longer than the {self._layer.size} bytes that "
                     "its manifest says"
@@ -306,6 +356,20 @@ class Blob:
                 self._progress(have)
         if have < self._layer.size:
             raise Lost(f"blob {self._layer.digest} ended after {have} bytes")
+
+    def _ask(self, have: int) -> Answer:
+        """The blob from where we are; foreign layers may be elsewhere."""
+        repository = self._repository
+        headers = {"Range": f"bytes={have}-"} if have else {}
+        url = repository.url("blobs", self._layer.digest)
+        answer = repository.request("GET", url, headers=headers)
+        for place in self._layer.urls or () if answer.status == 404 else ():
+            if place.startswith(("https://", "http://")):
+                answer.body()
+                answer = repository.elsewhere(place, headers)
+            if answer.status in (200, 206, 416):
+                break
+        return repository.check(answer, 200, 206, 416)
 
     def _progress(self, have: int) -> None:
         now = time.monotonic()

@@ -13,20 +13,35 @@ from pathlib import Path
 from sagong.errors import InvalidArgument
 from sagong_image_overlay.settings import Registries
 
-__all__ = ["Endpoint", "endpoints_of", "is_insecure", "proxy_for", "tls_context"]
+__all__ = [
+    "Endpoint",
+    "endpoints_of",
+    "is_insecure",
+    "mirrors_of",
+    "proxy_for",
+    "search_host",
+    "split_host",
+    "tls_context",
+]
 
-_DOCKER_HUB = "registry-1.docker.io"
+_HUB = "docker.io"
+_HUB_ADDRESS = "registry-1.docker.io"
+_HUB_INDEX = "index.docker.io"
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A registry's address; `host` is with the port where one is given, `prefix` a path."""
+    """A registry's address; `host` is with the port where one is given, `prefix` a path.
+
+    `space` is the registry that a mirror stands for, where it has to be told.
+    """
 
     scheme: str
     host: str
     prefix: str = ""
     insecure: bool = False
     mirror: bool = False
+    space: str = ""
 
     @property
     def name(self) -> str:
@@ -75,11 +90,9 @@ def _contains(block: str, address: ipaddress.IPv4Address | ipaddress.IPv6Address
 
 def endpoints_of(domain: str, settings: Registries, *, push: bool) -> list[Endpoint]:
     """Endpoints of a registry in the order in which they are tried."""
-    found = []
-    if domain == "docker.io":
-        if not push:
-            found += [_mirror(url, settings) for url in settings.mirrors]
-        return [*found, Endpoint("https", _DOCKER_HUB)]
+    found = [] if push else [_mirror(url, domain, settings) for url in mirrors_of(domain, settings)]
+    if domain == _HUB:
+        return [*found, Endpoint("https", _HUB_ADDRESS)]
     insecure = is_insecure(domain, settings)
     found.append(Endpoint("https", domain, insecure=insecure))
     if insecure:
@@ -87,13 +100,26 @@ def endpoints_of(domain: str, settings: Registries, *, push: bool) -> list[Endpo
     return found
 
 
-def _mirror(url: str, settings: Registries) -> Endpoint:
+def mirrors_of(domain: str, settings: Registries) -> tuple[str, ...]:
+    """The mirrors of a registry; those of "*" are any one's that has none of its own."""
+    if isinstance(settings.mirrors, tuple):
+        return settings.mirrors if domain == _HUB else ()
+    return settings.mirrors.get(domain, settings.mirrors.get("*", ()))
+
+
+def _mirror(url: str, domain: str, settings: Registries) -> Endpoint:
     parsed = urllib.parse.urlsplit(url)
     if parsed.scheme not in ("http", "https") or not parsed.netloc:
         raise InvalidArgument(f"mirror {url!r} is not an http or https URL")
     host = parsed.netloc.rpartition("@")[2]
     insecure = parsed.scheme == "http" or is_insecure(host, settings)
-    return Endpoint(parsed.scheme, host, parsed.path.rstrip("/"), insecure, mirror=True)
+    prefix, space = parsed.path.rstrip("/"), "" if domain == _HUB else domain
+    return Endpoint(parsed.scheme, host, prefix, insecure, mirror=True, space=space)
+
+
+def search_host(domain: str) -> str:
+    """Where the search API of a registry is."""
+    return _HUB_INDEX if domain == _HUB else domain
 
 
 def tls_context(host: str, settings: Registries, *, insecure: bool) -> ssl.SSLContext:

@@ -16,14 +16,20 @@ class Login(msgspec.Struct, frozen=True, kw_only=True):
     username: str = ""
     password: str = ""
     token: str = ""
+    identity: str = ""
 
 
 class Errand(msgspec.Struct, kw_only=True):
-    """A pull, or the push of `manifest`; `sources` are repositories that have a blob already."""
+    """What is to be done, by `task`: "pull"; "push" of `manifest`, where `sources` are repositories
+    that have a blob already; or a question ("describe", "tags", "search" for `term`, "login")."""
 
-    reference: str
-    content: str
-    parallel: int
+    task: str
+    reference: str = ""
+    content: str = ""
+    parallel: int = 1
+    reserve: int = 0
+    term: str = ""
+    limit: int = 0
     login: Login = Login()
     settings: Registries = Registries()
     platform: oci.Platform = oci.Platform()

@@ -6,6 +6,7 @@ Blocking, on the standard library: it runs in a process of its own with a thread
 from __future__ import annotations
 
 import base64
+import email.utils
 import http.client
 import random
 import socket
@@ -17,25 +18,46 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from sagong.errors import InvalidArgument, Unavailable
+from sagong.errors import InvalidArgument, SagongError, Unavailable
 from sagong_image_overlay.endpoint import proxy_for, split_host, tls_context
 from sagong_image_overlay.settings import Registries
 
-__all__ = ["Answer", "Http", "Lost", "backoff"]
+__all__ = ["Answer", "Http", "Lost", "backoff", "retry_after"]
 
 _AGENT = "sagong/0.1.0"
 _CHUNK = 1 << 18
 _BODY_LIMIT = 8 << 20
+_DOCUMENT_SECONDS = 120.0
+_HOPS = 8
 _REDIRECTS = (301, 302, 303, 307, 308)
 
 
 class Lost(Unavailable):
-    """The connection or the registry failed in a way that may pass: worth another try."""
+    """The connection or the registry failed in a way that may pass: worth another try.
+
+    `after` are the seconds that the registry wants to be left alone.
+    """
+
+    def __init__(self, message: str, *, after: float = 0.0) -> None:
+        super().__init__(message)
+        self.after = after
 
 
-def backoff(attempt: int) -> None:
-    """Wait before the next attempt: longer each time, by chance."""
-    time.sleep(min(8.0, 0.25 * 2**attempt) * random.uniform(0.5, 1.0))
+def backoff(attempt: int, after: float = 0.0) -> None:
+    """Wait before the next attempt: longer each time, by chance, at least as long as was asked."""
+    time.sleep(max(after, min(8.0, 0.25 * 2**attempt) * random.uniform(0.5, 1.0)))
+
+
+def retry_after(answer: Answer) -> float:
+    """Seconds of a Retry-After header (RFC 9110, 10.2.3), 0 if there is none."""
+    text = answer.header("Retry-After").strip()
+    if text.isdecimal() and text.isascii():
+        return float(text[:9])
+    try:
+        moment = email.utils.parsedate_to_datetime(text).timestamp()
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return 0.0
+    return max(0.0, moment - time.time())
 
 
 @dataclass
@@ -51,16 +73,25 @@ class Answer:
 
     def body(self) -> bytes:
         """The whole body, which must be a document and not a layer."""
+        data = bytearray()
+        limit = time.monotonic() + _DOCUMENT_SECONDS
         try:
-            data = self._response.read(_BODY_LIMIT + 1)
+            while piece := self._response.read1(_CHUNK):
+                data += piece
+                if len(data) > _BODY_LIMIT:
+                    raise InvalidArgument(f"{self.url} answers with more than {_BODY_LIMIT} bytes")
+                if time.monotonic() > limit:
+                    raise Lost(f"reading {self.url}: too slow")
+            if self._response.length:
+                raise Lost(f"reading {self.url}: unexpected EOF")
         except (OSError, http.client.HTTPException) as error:
             self.abandon()
             raise Lost(f"reading {self.url}: {_reason(error)}") from error
-        if len(data) > _BODY_LIMIT:
+        except SagongError:
             self.abandon()
-            raise InvalidArgument(f"{self.url} answers with more than {_BODY_LIMIT} bytes")
+            raise
         self.close()
-        return data
+        return bytes(data)
 
     def pieces(self) -> Iterator[memoryview]:
         """The body in pieces; each is valid until the next. `Lost` if the connection breaks."""
@@ -116,6 +147,7 @@ class Http:
     def __init__(self, settings: Registries) -> None:
         self._settings = settings
         self._pools: dict[tuple[str, str, bool], Pool] = {}
+        self._contexts: dict[tuple[str, bool], ssl.SSLContext] = {}
         self._lock = threading.Lock()
 
     def send(
@@ -126,23 +158,24 @@ class Http:
         headers: Mapping[str, str],
         body: bytes | BinaryIO | None = None,
         insecure: bool = False,
-        follow: bool = True,
     ) -> Answer:
         """One request; redirects are followed without credentials for other hosts."""
         headers = dict(headers)
-        for _ in range(8):
+        for _ in range(_HOPS):
             answer = self._once(method, url, headers, body, insecure=insecure)
             target = answer.header("Location")
-            if answer.status not in _REDIRECTS or not target or not follow:
+            if answer.status not in _REDIRECTS or not target:
                 return answer
             answer.body()
+            if body is not None and not isinstance(body, bytes):
+                body.seek(0)
             after = urllib.parse.urljoin(url, target)
             if urllib.parse.urlsplit(after).netloc != urllib.parse.urlsplit(url).netloc:
                 headers.pop("Authorization", None)
             if url.startswith("https:") and after.startswith("http:") and not insecure:
                 raise InvalidArgument(f"{url} redirects to plain http, which is refused")
             url = after
-        raise InvalidArgument(f'{method} "{url}": stopped after 8 redirects')
+        raise InvalidArgument(f'{method} "{url}": stopped after {_HOPS} redirects')
 
     def _once(
         self,
@@ -199,7 +232,7 @@ class Http:
         proxy = proxy_for(scheme, netloc, self._settings)
         if scheme == "http":
             return self._plain(host, port or 80, proxy)
-        context = tls_context(netloc, self._settings, insecure=insecure)
+        context = self._context(netloc, insecure=insecure)
         if not proxy:
             return http.client.HTTPSConnection(host, port or 443, timeout=seconds, context=context)
         parsed = _proxy_url(proxy)
@@ -208,6 +241,14 @@ class Http:
         )
         through.set_tunnel(host, port or 443, headers=_proxy_headers(parsed))
         return through
+
+    def _context(self, netloc: str, *, insecure: bool) -> ssl.SSLContext:
+        """Made once for a host: reading the machine's authorities takes tens of milliseconds."""
+        with self._lock:
+            if (netloc, insecure) not in self._contexts:
+                made = tls_context(netloc, self._settings, insecure=insecure)
+                self._contexts[netloc, insecure] = made
+            return self._contexts[netloc, insecure]
 
     def _plain(self, host: str, port: int, proxy: str) -> http.client.HTTPConnection:
         if not proxy:

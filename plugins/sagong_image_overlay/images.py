@@ -19,6 +19,8 @@ from sagong.contracts.image import (
     CommitRequest,
     DeriveRequest,
     DirectoryList,
+    Distribution,
+    DistributionRequest,
     Image,
     ImageList,
     ImageQuery,
@@ -27,6 +29,8 @@ from sagong.contracts.image import (
     ImageUsage,
     ImportRequest,
     LoadRequest,
+    Login,
+    LoginRequest,
     PathStat,
     Prepared,
     PrepareRequest,
@@ -37,11 +41,13 @@ from sagong.contracts.image import (
     RemoveRequest,
     RootRef,
     SaveRequest,
+    SearchRequest,
+    SearchResults,
     SquashRequest,
     TagRequest,
 )
 from sagong.contracts.streams import Address
-from sagong.errors import InvalidArgument, NotFound, SagongError
+from sagong.errors import InvalidArgument, SagongError
 from sagong.host import Host
 from sagong.linux import capabilities, syscalls
 from sagong.model import oci, references
@@ -50,6 +56,8 @@ from sagong_image_overlay.commits import Commits
 from sagong_image_overlay.files import Files
 from sagong_image_overlay.index import Record
 from sagong_image_overlay.loading import Loading
+from sagong_image_overlay.platforms import check_platform
+from sagong_image_overlay.questions import Questions
 from sagong_image_overlay.removal import Removal
 from sagong_image_overlay.roots import Lease
 from sagong_image_overlay.saving import Saving
@@ -76,6 +84,7 @@ class ImageOverlay:
         self._files = Files(self._store, self._streams)
         self._commits = Commits(self._store)
         self._saving = Saving(self._store, self._streams)
+        self._questions = Questions(settings)
         self._removal = Removal(self._store)
         self._chores = asyncio.Event()
         # Both slots have a method `stat`.
@@ -191,6 +200,18 @@ class ImageOverlay:
             async for progress in steps:
                 yield progress
 
+    async def search(self, request: SearchRequest) -> SearchResults:
+        """Repositories that fit a term."""
+        return await self._questions.search(request)
+
+    async def distribution(self, request: DistributionRequest) -> Distribution:
+        """What a name stands for at its registry."""
+        return await self._questions.distribution(request)
+
+    async def login(self, request: LoginRequest) -> Login:
+        """Whether a registry takes credentials."""
+        return await self._questions.login(request)
+
     async def remove(self, request: RemoveRequest) -> Removed:
         """Remove a name or an image."""
         try:
@@ -272,7 +293,7 @@ class ImageOverlay:
         with store.keeping(*found.layers, found.points), store.content.pinned(*found.content):
             record = await store.ensure(found)
             image = store.describe(record)
-            _check_platform(image, request)
+            check_platform(image, request.image, request.platform)
             lease = Lease(
                 id=request.id,
                 image=image,
@@ -391,19 +412,3 @@ def _path_matches(form: str, pattern: str) -> bool:
     """Like a path's pattern: "*" does not cross a slash."""
     parts, wanted = form.split("/"), pattern.split("/")
     return len(parts) == len(wanted) and all(map(fnmatchcase, parts, wanted))
-
-
-def _check_platform(image: Image, request: PrepareRequest) -> None:
-    if not request.platform:
-        return
-    has = oci.normal_platform(
-        oci.Platform(architecture=image.architecture, os=image.os, variant=image.variant)
-    )
-    wanted = oci.parse_platform(request.platform, machine())
-    if (has.os, has.architecture) != (wanted.os, wanted.architecture) or (
-        wanted.variant and has.variant and wanted.variant != has.variant
-    ):
-        raise NotFound(
-            f"image with reference {request.image} was found but does not match the specified "
-            f"platform: wanted {oci.platform_text(wanted)}, actual: {oci.platform_text(has)}"
-        )

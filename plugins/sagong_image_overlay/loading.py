@@ -96,7 +96,7 @@ class Loading:
                 await self._unpack(upload, directory)
                 upload.unlink(missing_ok=True)
                 archive = Unpacked(directory)
-                for found in find_images(archive):
+                for found in find_images(archive, request.platform):
                     for progress in await self._load_one(archive, found):
                         yield progress
 
@@ -225,15 +225,15 @@ def _blob(archive: Unpacked, digest: str) -> bytes:
     return raw
 
 
-def find_images(archive: Unpacked) -> list[Found]:
-    """The images of an archive in either layout."""
+def find_images(archive: Unpacked, platform: str = "") -> list[Found]:
+    """The images of an archive in either layout, for a platform where there are several."""
     saved, index = archive.read("manifest.json"), archive.read("index.json")
     if saved is None and index is None:
         raise InvalidArgument(
             "the archive is neither of docker save nor an OCI layout: "
             "it has no manifest.json and no index.json"
         )
-    listed = _of_layout(archive, index) if index is not None else []
+    listed = _of_layout(archive, index, platform) if index is not None else []
     if saved is None:
         return listed
     return _of_docker(archive, saved, listed)
@@ -256,11 +256,11 @@ def _of_docker(archive: Unpacked, raw: bytes, listed: list[Found]) -> list[Found
     return images
 
 
-def _of_layout(archive: Unpacked, raw: bytes) -> list[Found]:
+def _of_layout(archive: Unpacked, raw: bytes, platform: str) -> list[Found]:
     index = oci.decode(raw, oci.Index, "index.json")
     images: dict[str, Found] = {}
     for descriptor in index.manifests:
-        manifest = _platform_manifest(archive, descriptor)
+        manifest = _platform_manifest(archive, descriptor, platform)
         if manifest is None:
             continue
         known = images.get(manifest.digest, Found(()))
@@ -281,9 +281,10 @@ def _names_of(descriptor: oci.Descriptor) -> list[str]:
 
 
 def _platform_manifest(
-    archive: Unpacked, descriptor: oci.Descriptor, depth: int = 0
+    archive: Unpacked, descriptor: oci.Descriptor, platform: str, depth: int = 0
 ) -> oci.Descriptor | None:
-    """The manifest itself, or of an index the one for this machine, else its first."""
+    """The manifest itself, or of an index the one for the platform; without one this machine's, else
+    the first."""
     if oci.is_manifest(descriptor.media_type):
         notes = descriptor.annotations or {}
         return None if "vnd.docker.reference.type" in notes else descriptor
@@ -291,10 +292,13 @@ def _platform_manifest(
         return None
     index = oci.decode(_blob(archive, descriptor.digest), oci.Index, "index")
     here = [d for d in index.manifests if archive.read(_blob_path(d.digest)) is not None]
-    wanted = oci.parse_platform("", machine())
+    wanted = oci.parse_platform(platform, machine())
+    if platform:
+        here = [d for d in here if d.platform and oci.normal_platform(d.platform) == wanted]
     here.sort(key=lambda d: d.platform is None or oci.normal_platform(d.platform) != wanted)
     for candidate in here:
-        manifest = _platform_manifest(archive, candidate, depth + 1)
+        manifest = _platform_manifest(archive, candidate, platform, depth + 1)
         if manifest is not None:
             return manifest
-    raise NotFound(f"the archive has no manifest of index {descriptor.digest}")
+    kind = f" for {oci.platform_text(wanted)}" if platform else ""
+    raise NotFound(f"the archive has no manifest{kind} of index {descriptor.digest}")

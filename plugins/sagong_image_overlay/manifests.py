@@ -9,7 +9,7 @@ import msgspec
 from sagong.model import oci
 from sagong.model.oci import MediaType
 
-__all__ = ["is_packed", "new_manifest", "with_layer", "with_packed"]
+__all__ = ["as_format", "is_packed", "new_manifest", "with_layer", "with_packed"]
 
 _PACKED = {
     MediaType.OCI_LAYER_GZIP,
@@ -25,6 +25,12 @@ _AS_OCI = {
     MediaType.DOCKER_LAYER_ZSTD: MediaType.OCI_LAYER_ZSTD,
     MediaType.DOCKER_FOREIGN: MediaType.OCI_LAYER_GZIP,
 }
+_AS_DOCKER = {
+    MediaType.OCI_LAYER: MediaType.DOCKER_LAYER,
+    MediaType.OCI_LAYER_GZIP: MediaType.DOCKER_LAYER_GZIP,
+    MediaType.OCI_LAYER_ZSTD: MediaType.DOCKER_LAYER_ZSTD,
+}
+_MANIFESTS = {"oci": MediaType.OCI_MANIFEST, "docker": MediaType.DOCKER_MANIFEST}
 
 
 def new_manifest(config: str, size: int, layers: Sequence[oci.Descriptor]) -> bytes:
@@ -49,6 +55,35 @@ def with_layer(raw: bytes, config: str, size: int, added: oci.Descriptor | None)
 def _as_oci(layer: oci.Descriptor) -> oci.Descriptor:
     media_type = _AS_OCI.get(layer.media_type, layer.media_type)
     return msgspec.structs.replace(layer, media_type=media_type, annotations=None)
+
+
+def as_format(raw: bytes, wanted: str) -> bytes:
+    """The manifest in the types of "oci" or "docker"; "same" leaves it as it is."""
+    manifest = oci.decode(raw, oci.Manifest, "manifest")
+    if wanted == "same" or manifest.media_type == _MANIFESTS[wanted]:
+        return raw
+    if wanted == "oci":
+        return new_manifest(
+            manifest.config.digest, manifest.config.size, list(map(_as_oci, manifest.layers))
+        )
+    config = msgspec.structs.replace(
+        manifest.config, media_type=MediaType.DOCKER_CONFIG, annotations=None
+    )
+    layers = [
+        msgspec.structs.replace(
+            layer,
+            media_type=_AS_DOCKER.get(layer.media_type, layer.media_type),
+            annotations=None,
+        )
+        for layer in manifest.layers
+    ]
+    docker = oci.Manifest(
+        schema_version=2,
+        media_type=MediaType.DOCKER_MANIFEST,
+        config=config,
+        layers=tuple(layers),
+    )
+    return oci.encode(docker)
 
 
 def is_packed(layer: oci.Descriptor) -> bool:

@@ -14,6 +14,7 @@ from sagong.model import oci, references
 from sagong.model.oci import MediaType
 from sagong_image_overlay import naming
 from sagong_image_overlay.index import Record
+from sagong_image_overlay.platforms import check_platform
 from sagong_image_overlay.store import Store
 from sagong_image_overlay.streams import Streams
 
@@ -61,6 +62,7 @@ class Saving:
         for text in request.references:
             for name in self._meant(text):
                 record = index.find(name.canonical if name else text)
+                check_platform(self._store.describe(record), text, request.platform)
                 image = chosen.setdefault(record.id, Chosen(record))
                 if name and name not in image.names:
                     image.names.append(name)

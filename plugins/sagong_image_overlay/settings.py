@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 __all__ = ["Registries", "Settings"]
@@ -11,13 +13,18 @@ class Registries(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """How registries are reached.
 
     `insecure`: hosts, host:ports or CIDR blocks that may speak http or have certificates that
-    nobody knows; 127.0.0.0/8 and ::1 always may. `mirrors`: for docker.io, asked first, as URLs.
+    nobody knows; 127.0.0.0/8 and ::1 always may. `mirrors`: URLs that are asked first, by the host
+    of the registry they stand for ("*": any other); a list is for docker.io. `index`: the registry
+    that a search without a host asks. `push_as`: manifests are pushed as they are, or "oci" or
+    "docker".
     `certificates`: directories HOST[:PORT] with *.crt (authorities), *.cert and *.key (client).
     `attempts`: tries of each request and download; `seconds`: without an answer or a byte.
     """
 
     insecure: tuple[str, ...] = ()
-    mirrors: tuple[str, ...] = ()
+    mirrors: tuple[str, ...] | dict[str, tuple[str, ...]] = ()
+    index: str = "docker.io"
+    push_as: Literal["same", "oci", "docker"] = "same"
     certificates: tuple[str, ...] = ("/etc/sagong/certs.d", "/etc/docker/certs.d")
     attempts: int = 5
     seconds: float = 60.0

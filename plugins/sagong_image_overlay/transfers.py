@@ -24,12 +24,13 @@ from sagong.model import oci, references
 from sagong.model.oci import MediaType
 from sagong_image_overlay.errand import Errand, Login
 from sagong_image_overlay.index import Record
-from sagong_image_overlay.manifests import is_packed, with_packed
+from sagong_image_overlay.manifests import as_format, is_packed, with_packed
 from sagong_image_overlay.naming import short_id
+from sagong_image_overlay.platforms import check_platform
 from sagong_image_overlay.store import NewImage, Store, first_of, machine, repack
 from sagong_image_overlay.workshop import child_environment
 
-__all__ = ["Transfers"]
+__all__ = ["Transfers", "login_of", "send_courier"]
 
 _LINE = 16 << 20
 
@@ -84,6 +85,7 @@ class Arrival:
         self.raw = event["raw"].encode()
         self.media_type = event["media_type"]
         self.manifest = oci.decode(self.raw, oci.Manifest, "manifest")
+        self.digest = event["digest"]
         config = oci.decode(event["config"].encode(), oci.Config, "image config")
         self.diff_ids = config.rootfs.diff_ids
         if len(self.diff_ids) != len(self.manifest.layers):
@@ -97,15 +99,16 @@ class Arrival:
 
     def unpack(self, group: asyncio.TaskGroup, digest: str, *paths: Path) -> None:
         """Begin to unpack a blob that is at one of the paths, unless that goes on already."""
-        if digest not in self.unpacking:
-            work = self._unpack(digest, (*paths, self.store.content.path(digest)))
-            self.unpacking[digest] = group.create_task(work)
-
-    async def _unpack(self, digest: str, paths: tuple[Path, ...]) -> None:
+        if digest in self.unpacking:
+            return
         assert self.manifest is not None
         number = [layer.digest for layer in self.manifest.layers].index(digest)
-        total = self.manifest.layers[number].size
-        diff_id = self.diff_ids[number]
+        layer, diff_id = self.manifest.layers[number], self.diff_ids[number]
+        work = self._unpack(layer, diff_id, (*paths, self.store.content.path(digest)))
+        self.unpacking[digest] = group.create_task(work)
+
+    async def _unpack(self, layer: oci.Descriptor, diff_id: str, paths: tuple[Path, ...]) -> None:
+        digest, total = layer.digest, layer.size
         if diff_id in self.store.layers.table:
             self.tell(digest, "Already exists")
             return
@@ -123,7 +126,46 @@ class Transfers:
         self._store = store
 
     async def pull(self, request: PullRequest) -> AsyncGenerator[Progress, None]:
-        """Progress by layers; the last item has the image and its digest."""
+        """Progress by layers; the last item of an image has its id and its digest."""
+        for one in await self._wanted(request):
+            async with contextlib.aclosing(self._pull_one(one)) as steps:
+                async for progress in steps:
+                    yield progress
+
+    async def _wanted(self, request: PullRequest) -> list[PullRequest]:
+        """The request, or one for each tag of the repository."""
+        if not request.all_tags:
+            return [request]
+        reference = references.parse(request.reference)
+        if reference.tag or reference.digest:
+            raise InvalidArgument("a tag can't be used together with all tags")
+        errand = self._errand("tags", reference.tagged, request.credentials)
+        async with contextlib.aclosing(send_courier(errand)) as events:
+            tags = [tag async for event in events for tag in event["tags"]]
+        if not tags:
+            raise NotFound(f"repository {reference.familiar_name} has no tags")
+        return [
+            msgspec.structs.replace(
+                request, reference=reference.with_tag(tag).familiar, all_tags=False
+            )
+            for tag in tags
+        ]
+
+    def _errand(
+        self, task: str, reference: references.Reference, credentials: Credentials, **facts: Any
+    ) -> Errand:
+        settings = self._store.settings
+        return Errand(
+            task=task,
+            reference=reference.canonical,
+            content=str(self._store.content.root),
+            reserve=settings.reserve,
+            login=login_of(credentials),
+            settings=settings.registries,
+            **facts,
+        )
+
+    async def _pull_one(self, request: PullRequest) -> AsyncGenerator[Progress, None]:
         reference = references.parse(request.reference).tagged
         if request.policy == "missing":
             with contextlib.suppress(NotFound):
@@ -163,12 +205,11 @@ class Transfers:
         store = self._store
         store.workshop.warm()
         wanted = oci.parse_platform(request.platform, machine())
-        errand = Errand(
-            reference=reference.canonical,
-            content=str(store.content.root),
+        errand = self._errand(
+            "pull",
+            reference,
+            request.credentials,
             parallel=store.settings.downloads,
-            login=_login(request.credentials),
-            settings=store.settings.registries,
             platform=wanted,
         )
         with contextlib.ExitStack() as keep:
@@ -199,7 +240,6 @@ class Transfers:
         match event["event"]:
             case "manifest":
                 arrival.take_manifest(event)
-                arrival.digest = event["digest"]
                 assert arrival.manifest is not None
                 blobs = [layer.digest for layer in arrival.manifest.layers]
                 keep.enter_context(store.content.pinned(arrival.manifest.config.digest, *blobs))
@@ -224,26 +264,48 @@ class Transfers:
     # Push.
 
     async def push(self, request: PushRequest) -> AsyncGenerator[Progress, None]:
-        """Progress by layers; the last item has the manifest's digest and size."""
+        """Progress by layers; the last item of an image has its manifest's digest and size."""
+        for reference in self._meant(request):
+            async with contextlib.aclosing(self._push_one(request, reference)) as steps:
+                async for progress in steps:
+                    yield progress
+
+    def _meant(self, request: PushRequest) -> list[references.Reference]:
+        """The name to push, or all that are here of its repository."""
+        reference = references.parse(request.reference)
+        if not request.all_tags:
+            return [reference.tagged]
+        if reference.tag or reference.digest:
+            raise InvalidArgument("a tag can't be used together with all tags")
+        names = [references.parse(name) for name in sorted(self._store.index.names)]
+        found = [name for name in names if name.name == reference.name]
+        if not found:
+            raise NotFound(
+                "An image does not exist locally with the tag: " + reference.familiar_name
+            )
+        return found
+
+    async def _push_one(
+        self, request: PushRequest, reference: references.Reference
+    ) -> AsyncGenerator[Progress, None]:
         store = self._store
-        reference = references.parse(request.reference).tagged
         identity = store.index.names.get(reference.canonical)
         if identity is None:
             raise NotFound(
                 "An image does not exist locally with the tag: " + reference.familiar_name
             )
         record = store.index.images[identity]
+        check_platform(store.describe(record), reference.familiar, request.platform)
         with store.content.pinned(*record.content):
             record = await self._packed(record)
             digest = record.packed or record.manifest
-            raw = store.content.read(digest)
+            raw = as_format(store.content.read(digest), store.settings.registries.push_as)
             manifest = oci.decode(raw, oci.Manifest, "manifest")
-            errand = Errand(
-                reference=reference.canonical,
-                content=str(store.content.root),
+            errand = self._errand(
+                "push",
+                reference,
+                request.credentials,
                 parallel=store.settings.uploads,
-                login=_login(request.credentials),
-                settings=store.settings.registries,
                 manifest=raw.decode(),
                 media_type=manifest.media_type or record.media_type,
                 sources=self._sources(reference, manifest),
@@ -324,7 +386,11 @@ class Transfers:
         )
 
 
-def _login(credentials: Credentials) -> Login:
+def login_of(credentials: Credentials) -> Login:
+    """What a courier needs of credentials."""
     return Login(
-        username=credentials.username, password=credentials.password, token=credentials.token
+        username=credentials.username,
+        password=credentials.password,
+        token=credentials.token,
+        identity=credentials.identity,
     )

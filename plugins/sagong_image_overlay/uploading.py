@@ -80,7 +80,7 @@ class Push:
     def _push(self, repository: Repository) -> None:
         manifest = oci.decode(self.manifest, oci.Manifest, "manifest")
         repository.allow_mounts(sorted({path for paths in self.sources.values() for path in paths}))
-        layers = {layer.digest: layer for layer in manifest.layers}
+        layers = {layer.digest: layer for layer in manifest.layers if not self._is_foreign(layer)}
         for layer in layers.values():
             self._status(layer, "Preparing")
         for layer in list(layers.values())[self.parallel :]:
@@ -96,6 +96,13 @@ class Push:
         wanted = self.reference.tag or self.reference.digest
         digest = repository.put_manifest(wanted, self.media_type, self.manifest)
         self.tell({"event": "done", "digest": digest, "size": len(self.manifest)})
+
+    def _is_foreign(self, layer: oci.Descriptor) -> bool:
+        """Layers that must not be distributed stay where their URLs say, as with Docker."""
+        if not layer.urls or not oci.is_foreign(layer.media_type):
+            return False
+        self._status(layer, "Skipped foreign layer")
+        return True
 
     def _status(self, layer: oci.Descriptor, text: str, current: int = 0) -> None:
         self.tell(
@@ -133,10 +140,10 @@ class Push:
             try:
                 self._upload(repository, blob, progress)
                 break
-            except Lost:
+            except Lost as error:
                 if attempt + 1 == self.settings.attempts:
                     raise
-                backoff(attempt)
+                backoff(attempt, error.after)
         return "Pushed"
 
     def _mount(self, repository: Repository, blob: oci.Descriptor, source: str) -> bool:
@@ -206,16 +213,19 @@ class Push:
                 answer = repository.request("PATCH", where, headers=headers, body=body)
                 repository.check(answer, 202, 204).body()
                 return self._location(answer)
-            except Lost:
+            except Lost as error:
                 if attempt + 1 == self.settings.attempts:
                     raise
-                backoff(attempt)
-                offset, where = self._reached(repository, where)
+                backoff(attempt, error.after)
+                offset, where = self._reached(repository, where, size)
         return where
 
-    def _reached(self, repository: Repository, where: str) -> tuple[int, str]:
+    def _reached(self, repository: Repository, where: str, size: int) -> tuple[int, str]:
+        """How far the registry has got, and where it goes on."""
         answer = repository.check(repository.request("GET", where), 200, 202, 204)
         answer.body()
         end = answer.header("Range").rpartition("-")[2]
-        offset = int(end) + 1 if end.isdigit() and end != "0" else 0
+        offset = int(end[:18]) + 1 if end.isdecimal() and end != "0" else 0
+        if offset > size:
+            raise InvalidArgument(f"{where} has got {offset} bytes of a blob of {size}")
         return offset, self._location(answer) if answer.header("Location") else where

@@ -42,6 +42,8 @@ from sagong.contracts.image import (
     CommitRequest,
     DeriveRequest,
     DirectoryList,
+    Distribution,
+    DistributionRequest,
     Image,
     ImageConfig,
     ImageList,
@@ -51,6 +53,8 @@ from sagong.contracts.image import (
     ImportRequest,
     Layer,
     LoadRequest,
+    Login,
+    LoginRequest,
     PathStat,
     Prepared,
     PrepareRequest,
@@ -61,6 +65,8 @@ from sagong.contracts.image import (
     RemoveRequest,
     RootRef,
     SaveRequest,
+    SearchRequest,
+    SearchResults,
     SquashRequest,
     TagRequest,
 )
@@ -444,6 +450,17 @@ class FakeImages:
     async def push(self, request: PushRequest) -> AsyncIterator[Progress]:
         raise NotFound(f"An image does not exist locally with the tag: {request.reference}")
         yield Progress()
+
+    async def search(self, request: SearchRequest) -> SearchResults:
+        if not 1 <= request.limit <= 100 or not re.fullmatch(r"[\w.:-]*/?[\w-]+", request.term):
+            raise InvalidArgument("no term to search for")
+        raise Unavailable("connection refused")
+
+    async def distribution(self, request: DistributionRequest) -> Distribution:
+        raise Unavailable("connection refused")
+
+    async def login(self, request: LoginRequest) -> Login:
+        raise Unavailable("connection refused")
 
     # Root filesystems.
 

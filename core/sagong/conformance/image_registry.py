@@ -6,11 +6,17 @@ import secrets
 
 from sagong.conformance.image_lab import Archive, ImageLab, layer, loaded, refused
 from sagong.contracts.image import (
+    Credentials,
+    DistributionRequest,
     ImageRef,
+    Login,
+    LoginRequest,
+    Platform,
     Progress,
     PullRequest,
     PushRequest,
     RemoveRequest,
+    SearchRequest,
     TagRequest,
 )
 from sagong.errors import InvalidArgument, NotFound, Unavailable
@@ -103,3 +109,77 @@ async def check_a_silent_registry_is_unavailable(lab: ImageLab) -> None:
 
 async def check_impossible_names_are_not_pulled(lab: ImageLab) -> None:
     await refused(InvalidArgument, _pull(lab, "lower/UPPER:v1"))
+
+
+async def check_a_search_finds_repositories(lab: ImageLab) -> None:
+    if not lab.registry:
+        return
+    word = f"look{secrets.token_hex(6)}"
+    await _pushed(lab, f"{word}-a")
+    await _pushed(lab, f"{word}-b")
+    for term, wanted in ((word, ["-a", "-b"]), (f"{word}-b", ["-b"]), ("never-there", [])):
+        found = await lab.images.search(SearchRequest(term=f"{lab.registry}/{term}"))
+        names = sorted(one.name for one in found.results)
+        assert names == [f"{lab.registry}/suite/{word}{end}" for end in wanted]
+    few = await lab.images.search(SearchRequest(term=f"{lab.registry}/{word}", limit=1))
+    assert len(few.results) == 1
+    none = await lab.images.search(SearchRequest(term=f"{lab.registry}/{word}", stars=10_000))
+    assert none.results == ()
+
+
+async def check_a_name_is_described(lab: ImageLab) -> None:
+    if not lab.registry:
+        return
+    name, _, told = await _pushed(lab, "described")
+    found = await lab.images.distribution(DistributionRequest(reference=name))
+    assert (found.digest, found.size) == (told[-1].digest, told[-1].size)
+    assert found.media_type.endswith("+json")
+    assert found.platforms == (Platform(architecture="amd64", os="linux"),)
+    by_digest = f"{name.removesuffix(':v1')}@{found.digest}"
+    assert await lab.images.distribution(DistributionRequest(reference=by_digest)) == found
+    unknown = DistributionRequest(reference=name.replace(":v1", ":v2"))
+    await refused(NotFound, lab.images.distribution(unknown))
+
+
+async def check_all_tags_are_pushed_and_pulled(lab: ImageLab) -> None:
+    if not lab.registry:
+        return
+    image = Archive(layers=[layer(("text", secrets.token_hex(8)))])
+    repository = f"{lab.registry}/suite/tags{secrets.token_hex(6)}"
+    await loaded(lab, image)
+    for tag in ("one", "two"):
+        await lab.images.tag(TagRequest(source=image.id, target=f"{repository}:{tag}"))
+    request = PushRequest(id="suite-all", reference=repository, all_tags=True)
+    told = [item async for item in lab.images.push(request)]
+    assert [item.reference.rpartition(":")[2] for item in told if item.image] == ["one", "two"]
+    await lab.images.remove(RemoveRequest(reference=image.id, force=True))
+    wanted = PullRequest(id="suite-all", reference=repository, all_tags=True)
+    pulled = [item async for item in lab.images.pull(wanted)]
+    ended = {item.reference.rpartition(":")[2] for item in pulled if item.image}
+    assert ended == {"one", "two"}
+    found = await lab.images.inspect(ImageRef(reference=f"{repository}:two"))
+    assert found.tags == (f"{repository}:one", f"{repository}:two")
+
+
+async def check_a_registry_for_everybody_takes_a_login(lab: ImageLab) -> None:
+    if not lab.registry:
+        return
+    given = Credentials(username="u", password="p", server=lab.registry)
+    assert await lab.images.login(LoginRequest(credentials=given)) == Login()
+
+
+async def check_questions_to_nobody_are_unavailable(lab: ImageLab) -> None:
+    nobody = "127.0.0.1:1"
+    given = Credentials(username="u", password="p", server=nobody)
+    for work in (
+        lab.images.search(SearchRequest(term=f"{nobody}/a")),
+        lab.images.distribution(DistributionRequest(reference=f"{nobody}/a")),
+        lab.images.login(LoginRequest(credentials=given)),
+    ):
+        error = await refused(Unavailable, work)
+        assert "connection refused" in error.message
+
+
+async def check_impossible_searches_are_invalid(lab: ImageLab) -> None:
+    for term, limit in (("a", 0), ("a", 101), ("", 5), ("http://r.test/a", 5), ("127.0.0.1:1/", 5)):
+        await refused(InvalidArgument, lab.images.search(SearchRequest(term=term, limit=limit)))

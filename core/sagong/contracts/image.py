@@ -30,6 +30,8 @@ __all__ = [
     "Credentials",
     "DeriveRequest",
     "DirectoryList",
+    "Distribution",
+    "DistributionRequest",
     "Image",
     "ImageChanged",
     "ImageConfig",
@@ -41,7 +43,10 @@ __all__ = [
     "ImportRequest",
     "Layer",
     "LoadRequest",
+    "Login",
+    "LoginRequest",
     "PathStat",
+    "Platform",
     "PrepareRequest",
     "Prepared",
     "Progress",
@@ -51,18 +56,26 @@ __all__ = [
     "Removed",
     "RootRef",
     "SaveRequest",
+    "SearchRequest",
+    "SearchResult",
+    "SearchResults",
     "SquashRequest",
     "TagRequest",
 ]
 
 
 class Credentials(Message):
-    """For a registry: user and password, or a bearer/identity token. Never logged, never stored."""
+    """For a registry: user and password, or a token. Never logged, never stored.
+
+    `token` is sent to the registry as it is; `identity` is what its token server gave at a login, and
+    gets a token there (so is a `token` that the registry refuses).
+    """
 
     username: str = ""
     password: str = ""
     token: str = ""
     server: str = ""
+    identity: str = ""
 
 
 class ImageRef(Message):
@@ -142,7 +155,8 @@ class ImageList(Message):
 class PullRequest(Message):
     """Get an image; `id` makes it idempotent. `platform` like linux/arm64; "" is this machine's.
 
-    `policy`: "always" asks the registry, "missing" only if there is no such image here.
+    `policy`: "always" asks the registry, "missing" only if there is no such image here. `all_tags`:
+    all images of the repository that the reference names, one after the other.
     """
 
     id: str
@@ -150,20 +164,28 @@ class PullRequest(Message):
     platform: str = ""
     policy: str = "always"
     credentials: Credentials = Credentials()
+    all_tags: bool = False
 
 
 class PushRequest(Message):
-    """Send an image to the registry that its reference names."""
+    """Send an image to the registry that its reference names.
+
+    `platform`, if given, must be the image's. `all_tags`: all tags of that repository that are here,
+    one after the other.
+    """
 
     id: str
     reference: str
     credentials: Credentials = Credentials()
+    platform: str = ""
+    all_tags: bool = False
 
 
 class Progress(Message):
     """A step of a long operation, in Docker's terms: `status` ("Downloading"), of layer `id`.
 
-    The last item of a stream has `image` (the id) and `digest` where there is one.
+    The last item of a stream has `image` (the id) and `digest` where there is one; of several images
+    in one stream the last item of each has.
     """
 
     id: str = ""
@@ -177,9 +199,13 @@ class Progress(Message):
 
 
 class LoadRequest(Message):
-    """Load an archive (docker save or OCI layout, plain or compressed) uploaded as `upload`."""
+    """Load an archive (docker save or OCI layout, plain or compressed) uploaded as `upload`.
+
+    Of images for several platforms the one for `platform` is loaded, "": for this machine.
+    """
 
     upload: str
+    platform: str = ""
 
 
 class ImportRequest(Message):
@@ -193,9 +219,13 @@ class ImportRequest(Message):
 
 
 class SaveRequest(Message):
-    """Archive these images (docker save's layout that is an OCI layout as well)."""
+    """Archive these images (docker save's layout that is an OCI layout as well).
+
+    A name without a tag means all tags of the repository. `platform`, if given, must be the images'.
+    """
 
     references: tuple[str, ...]
+    platform: str = ""
 
 
 class TagRequest(Message):
@@ -250,6 +280,74 @@ class Prepared(Message):
     image: Image
     passwd: bytes = b""
     group: bytes = b""
+
+
+class SearchRequest(Message):
+    """Look for repositories: `HOST/TERM`, or a term for the registry that is configured for it.
+
+    `limit` is 1 to 100. `official`, `automated` and `stars` (at least so many) narrow the results.
+    """
+
+    term: str
+    limit: int = 25
+    credentials: Credentials = Credentials()
+    official: bool | None = None
+    automated: bool | None = None
+    stars: int = 0
+
+
+class SearchResult(Message):
+    """A repository: `name` is what can be pulled (`HOST/a/b`; without a host of Docker Hub)."""
+
+    name: str
+    description: str = ""
+    official: bool = False
+    stars: int = 0
+    automated: bool = False
+
+
+class SearchResults(Message):
+    """Repositories in the registry's order."""
+
+    results: tuple[SearchResult, ...] = ()
+
+
+class DistributionRequest(Message):
+    """What a reference stands for at its registry."""
+
+    reference: str
+    credentials: Credentials = Credentials()
+
+
+class Platform(Message):
+    """What an image runs on, as the OCI image specification names it."""
+
+    architecture: str = ""
+    os: str = ""
+    variant: str = ""
+    os_version: str = ""
+    os_features: tuple[str, ...] = ()
+
+
+class Distribution(Message):
+    """The descriptor of a manifest or index at its registry, and the platforms behind it."""
+
+    media_type: str
+    digest: str
+    size: int
+    platforms: tuple[Platform, ...] = ()
+
+
+class LoginRequest(Message):
+    """Are these credentials good at `credentials.server` (a host, or a URL of one)?"""
+
+    credentials: Credentials
+
+
+class Login(Message):
+    """They are. `identity` is the token server's token for later, "" if it gives none."""
+
+    identity: str = ""
 
 
 class RootRef(Message):
@@ -393,6 +491,21 @@ class Images(Protocol):
     @method(idempotent=True, raises=_REGISTRY_ERRORS, seconds=120.0)
     def push(self, request: PushRequest) -> AsyncIterator[Progress]:
         """Send what the registry lacks, then the manifest."""
+        ...
+
+    @method(idempotent=True, raises=_REGISTRY_ERRORS, seconds=60.0)
+    async def search(self, request: SearchRequest) -> SearchResults:
+        """Ask a registry by the search API of version 1, else look through its catalog."""
+        ...
+
+    @method(idempotent=True, raises=_REGISTRY_ERRORS, seconds=60.0)
+    async def distribution(self, request: DistributionRequest) -> Distribution:
+        """Ask a registry about a name without fetching the image; mirrors are not asked."""
+        ...
+
+    @method(idempotent=True, raises=_REGISTRY_ERRORS, seconds=60.0)
+    async def login(self, request: LoginRequest) -> Login:
+        """Try credentials; Unauthenticated if they are refused."""
         ...
 
     @method(idempotent=False)

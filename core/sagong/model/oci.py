@@ -33,6 +33,7 @@ __all__ = [
     "decode",
     "digest_of",
     "encode",
+    "is_foreign",
     "is_index",
     "is_layer",
     "is_manifest",
@@ -75,9 +76,14 @@ _LAYERS = frozenset(
         MediaType.DOCKER_LAYER,
         MediaType.DOCKER_LAYER_GZIP,
         MediaType.DOCKER_LAYER_ZSTD,
-        # Written by others' mistakes but read everywhere.
-        "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+    }
+)
+_FOREIGN = frozenset(
+    {
+        MediaType.DOCKER_FOREIGN,
         "application/vnd.oci.image.layer.nondistributable.v1.tar",
+        "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+        "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd",
     }
 )
 
@@ -119,6 +125,7 @@ class Manifest(Document, frozen=True, kw_only=True):
     config: Descriptor
     layers: tuple[Descriptor, ...] = ()
     annotations: Mapping[str, str] | None = None
+    artifact_type: str = ""
 
 
 class Index(Document, frozen=True, kw_only=True):
@@ -213,7 +220,12 @@ def is_manifest(media_type: str) -> bool:
 
 def is_layer(media_type: str) -> bool:
     """Whether content of this type is a layer of a filesystem."""
-    return media_type in _LAYERS
+    return media_type in _LAYERS or media_type in _FOREIGN
+
+
+def is_foreign(media_type: str) -> bool:
+    """Whether a layer of this type may only be got from the URLs of its descriptor."""
+    return media_type in _FOREIGN
 
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
