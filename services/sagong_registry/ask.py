@@ -18,6 +18,8 @@ class Ask:
     request: Request
     parts: dict[str, str]
     visitor: Visitor
+    # What the client should know of the answer, beside it.
+    warning: str = ""
 
     @property
     def name(self) -> str:

@@ -30,8 +30,10 @@ async def get(depot: Depot, ask: Ask) -> Response:
         ("ETag", f'"{digest}"'),
         ("Content-Length", str(record.size)),
     ]
+    if ask.warning:
+        headers.append(("Warning", f'299 - "{ask.warning}"'))
     if ask.header("if-none-match").strip() == f'"{digest}"':
-        return Response(304, b"", headers[:-1])
+        return Response(304, b"", [pair for pair in headers if pair[0] != "Content-Length"])
     if ask.request.method == "HEAD":
         return Response(200, b"", headers)
     try:

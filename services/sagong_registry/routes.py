@@ -12,6 +12,8 @@ from sagong.http import Request, Response, Router
 from sagong_registry import blobs, listing, login, manifests, uploads
 from sagong_registry.ask import Ask
 from sagong_registry.depot import Depot
+from sagong_registry.grammar import known_digest
+from sagong_registry.mirrors import Mirrors
 from sagong_registry.refusal import refused
 
 __all__ = ["ROUTER", "Route", "serve"]
@@ -54,7 +56,7 @@ ROUTER: Router[Route] = Router(
 )
 
 
-async def serve(depot: Depot, request: Request) -> Response | None:
+async def serve(depot: Depot, mirrors: Mirrors, request: Request) -> Response | None:
     """Find the handler, ask the gate, answer."""
     method = "GET" if request.method == "HEAD" else request.method
     match = ROUTER.find(method, request.segments)
@@ -64,7 +66,21 @@ async def serve(depot: Depot, request: Request) -> Response | None:
     ask = Ask(request, match.parts, visitor)
     if match.handler.action:
         depot.gate.admit(request, visitor, ask.name, match.handler.action)
+        await _follow_upstream(mirrors, ask, match.handler)
     return await match.handler.handler(depot, ask)
+
+
+async def _follow_upstream(mirrors: Mirrors, ask: Ask, route: Route) -> None:
+    """See that a copy of another registry has what is asked for; nothing is pushed to one."""
+    mirror = mirrors.of(ask.name)
+    if mirror is None:
+        return
+    if route.action == "push":
+        raise refused("UNSUPPORTED", f"{ask.name} is a copy of {mirror.settings.url}: push there")
+    if route.handler is manifests.get:
+        ask.warning = await mirrors.manifest(ask.name, ask.parts["reference"])
+    elif route.handler is blobs.get:
+        await mirrors.blob(ask.name, known_digest(ask.parts["digest"]))
 
 
 def _no_route(request: Request) -> Exception:

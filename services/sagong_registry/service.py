@@ -15,6 +15,7 @@ from sagong_registry.depot import Depot
 from sagong_registry.documents import LIMIT
 from sagong_registry.gate import Gate
 from sagong_registry.housekeeping import Housekeeping
+from sagong_registry.mirrors import Mirrors
 from sagong_registry.refusal import refusal
 from sagong_registry.rights import Policy
 from sagong_registry.routes import serve
@@ -47,6 +48,7 @@ class Registry:
             settings,
         )
         self.depot = Depot(catalog, Vault(host.use(Content)), gate, settings, host.log)
+        self._mirrors = Mirrors(self.depot, settings.upstreams, host.log)
         self._housekeeping = Housekeeping(self.depot)
         self.implementation = Administration(self.depot, self._housekeeping)
         self._server = HttpServer(
@@ -78,10 +80,11 @@ class Registry:
     async def stop(self) -> None:
         """End everything."""
         await self._server.close()
+        await self._mirrors.close()
 
     async def serve(self, request: Request) -> Response | None:
         """Answer a request."""
-        return await serve(self.depot, request)
+        return await serve(self.depot, self._mirrors, request)
 
     def _tls(self, listener: socket.socket) -> ServerTls | None:
         from sagong_registry.certificate import of_files, of_its_own

@@ -1,0 +1,214 @@
+"""Copies of other registries: what is not here is fetched once, kept, and served as if it were ours.
+
+A tag is looked up at its upstream again after a while; when that can't be reached, what is here is
+given. A blob is fetched into the content store by one task, and whoever asks for it meanwhile waits
+for that task; a fetch that breaks off goes on where it was, also after a restart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from sagong.call import detached
+from sagong.errors import (
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    SagongError,
+    Unauthenticated,
+    Unavailable,
+)
+from sagong_registry.depot import Depot, Push
+from sagong_registry.documents import read
+from sagong_registry.refusal import refused
+from sagong_registry.settings import Upstream
+from sagong_registry.upstream import Client, Fetched
+
+__all__ = ["Mirror", "Mirrors"]
+
+# How long an upstream that did not answer is not asked for what is here.
+_REST_SECONDS = 10.0
+_TRIES = 5
+
+
+@dataclass
+class Mirror:
+    """An upstream, and what is known of its tags: when each was last looked up."""
+
+    settings: Upstream
+    client: Client
+    looked: dict[tuple[str, str], float] = field(default_factory=dict)
+    rests: float = 0.0
+
+    def remote(self, name: str) -> str:
+        """The repository's name there; "" if it is none of there."""
+        prefix = self.settings.prefix.strip("/")
+        if not prefix:
+            return name
+        return name.removeprefix(f"{prefix}/") if name.startswith(f"{prefix}/") else ""
+
+    def is_fresh(self, name: str, tag: str) -> bool:
+        """Whether the tag need not be looked up now."""
+        looked = self.looked.get((name, tag), float("-inf"))
+        return time.monotonic() - looked < self.settings.tag_seconds
+
+
+class Mirrors:
+    """All upstreams."""
+
+    def __init__(self, depot: Depot, upstreams: tuple[Upstream, ...], log: logging.Logger) -> None:
+        self._depot = depot
+        self._log = log
+        longest_first = sorted(upstreams, key=lambda one: -len(one.prefix.strip("/")))
+        self._mirrors = [Mirror(one, Client(one, log)) for one in longest_first]
+        self._flights: dict[str, asyncio.Task[str]] = {}
+
+    async def close(self) -> None:
+        """End what is being fetched."""
+        flights = list(self._flights.values())
+        for flight in flights:
+            flight.cancel()
+        await asyncio.gather(*flights, return_exceptions=True)
+        for mirror in self._mirrors:
+            await mirror.client.close()
+
+    def of(self, name: str) -> Mirror | None:
+        """The upstream that a repository is a copy of."""
+        return next((mirror for mirror in self._mirrors if mirror.remote(name)), None)
+
+    async def manifest(self, name: str, reference: str) -> str:
+        """See that a manifest is here, and a tag as it is upstream; a warning, if it may be old."""
+        mirror = self.of(name)
+        if mirror is None:
+            return ""
+        if ":" in reference:
+            if await self._depot.catalog.find_manifest(name, reference) is not None:
+                return ""
+            return await self._once(
+                f"{name}@{reference}", lambda: self._fetch(mirror, name, reference)
+            )
+        if mirror.is_fresh(name, reference):
+            return ""
+        return await self._once(f"{name}:{reference}", lambda: self._look(mirror, name, reference))
+
+    async def blob(self, name: str, digest: str) -> None:
+        """See that a blob is here."""
+        mirror = self.of(name)
+        if mirror is None or await self._depot.catalog.find_blob(name, digest) is not None:
+            return
+        await self._once(f"{name}#{digest}", lambda: self._bring(mirror, name, digest))
+
+    async def _once(self, what: str, work: Callable[[], Awaitable[str]]) -> str:
+        """Do it once for all who want it at the same time; it goes on when they leave."""
+        flight = self._flights.get(what)
+        if flight is None:
+
+            async def fly() -> str:
+                with detached():
+                    return await work()
+
+            flight = self._flights[what] = asyncio.get_running_loop().create_task(fly())
+            flight.add_done_callback(lambda done: self._landed(what, done))
+        return await asyncio.shield(flight)
+
+    def _landed(self, what: str, flight: asyncio.Task[str]) -> None:
+        del self._flights[what]
+        # Who asked has been told, or has left.
+        if not flight.cancelled():
+            flight.exception()
+
+    # -- tags and manifests -----------------------------------------------------------------
+
+    async def _look(self, mirror: Mirror, name: str, tag: str) -> str:
+        """Look a tag up."""
+        known = await self._depot.catalog.find_tag(name, tag)
+        if known is not None and time.monotonic() < mirror.rests:
+            return f"{mirror.settings.url} did not answer lately; this may be old"
+        try:
+            await self._renew(mirror, name, tag, known.digest if known else "")
+        except NotFound:
+            if known is not None:
+                await self._depot.remove_tag(name, tag)
+            raise await self._depot.manifest_unknown(name, tag) from None
+        except (Unavailable, Unauthenticated) as error:
+            mirror.rests = time.monotonic() + _REST_SECONDS
+            self._log.warning("upstream", extra={"error": error.message})
+            if known is None:
+                raise self._unreached(error) from None
+            return f"{mirror.settings.url} can't be asked now; this may be old"
+        mirror.looked[name, tag] = time.monotonic()
+        return ""
+
+    def _unreached(self, error: SagongError) -> Exception:
+        if isinstance(error, Unauthenticated):
+            return refused("MANIFEST_UNKNOWN", error.message)
+        return refused("UNAVAILABLE", error.message, headers=(("Retry-After", "10"),))
+
+    async def _renew(self, mirror: Mirror, name: str, tag: str, known: str) -> None:
+        remote = mirror.remote(name)
+        digest = await mirror.client.digest(remote, tag)
+        if digest and digest == known:
+            return
+        found = await mirror.client.manifest(remote, digest or tag)
+        if found.digest != known:
+            await self._keep(name, found, (tag,))
+
+    async def _fetch(self, mirror: Mirror, name: str, digest: str) -> str:
+        """Fetch a manifest by its digest."""
+        try:
+            found = await mirror.client.manifest(mirror.remote(name), digest)
+        except NotFound:
+            raise await self._depot.manifest_unknown(name, digest) from None
+        except (Unavailable, Unauthenticated) as error:
+            raise self._unreached(error) from None
+        await self._keep(name, found, ())
+        return ""
+
+    async def _keep(self, name: str, found: Fetched, tags: tuple[str, ...]) -> None:
+        facts = read(found.raw, found.media_type)
+        push = Push(name, found.digest, found.raw, facts, tags, complete=False)
+        await self._depot.push(push)
+
+    # -- blobs ------------------------------------------------------------------------------
+
+    async def _bring(self, mirror: Mirror, name: str, digest: str) -> str:
+        """Bring a blob; one that lies here already is only held, once the upstream says it has it."""
+        remote = mirror.remote(name)
+        try:
+            await mirror.client.size(remote, digest)
+            if not await self._depot.mount(name, digest):
+                await self._download(mirror, name, digest)
+        except (NotFound, InvalidArgument) as error:
+            raise refused("BLOB_UNKNOWN", error.message) from None
+        except (Unavailable, Unauthenticated) as error:
+            raise self._unreached(error) from None
+        return ""
+
+    async def _download(self, mirror: Mirror, name: str, digest: str) -> None:
+        write, remote = f"copy-{digest.partition(':')[2][:56]}", mirror.remote(name)
+        for attempt in range(_TRIES):
+            try:
+                await self._append(mirror, remote, write, digest)
+                await self._depot.finish(write, name, digest)
+                return
+            except InvalidArgument:
+                await self._depot.vault.abandon(write)
+                raise
+            except (Unavailable, FailedPrecondition) as error:
+                if attempt == _TRIES - 1:
+                    raise Unavailable(error.message) from None
+                self._log.info("fetching goes on", extra={"blob": digest, "error": error.message})
+                await asyncio.sleep(0.2 * 2**attempt)
+
+    async def _append(self, mirror: Mirror, remote: str, write: str, digest: str) -> None:
+        """What is still missing."""
+        offset = await self._depot.vault.offset(write)
+        async with mirror.client.blob(remote, digest, offset) as (start, chunks):
+            if start != offset:
+                await self._depot.vault.abandon(write)
+                offset = await self._depot.vault.offset(write)
+            await self._depot.vault.append(write, offset, chunks)
