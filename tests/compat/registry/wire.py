@@ -109,8 +109,12 @@ class Answer:
 class Client:
     """Speaks to one registry; connections are kept."""
 
-    def __init__(self, host: str, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, host: str, headers: Mapping[str, str] | None = None, *, patient: bool = True
+    ) -> None:
         self.host = host
+        # A connection that was idle may be closed by the other side just now.
+        self.patient = patient
         self.headers = dict(headers or {})
         self._connection: http.client.HTTPConnection | None = None
 
@@ -136,7 +140,7 @@ class Client:
                 found = Answer(answer.status, _headers(answer), answer.read())
             except (http.client.HTTPException, ConnectionError):
                 self.close()
-                if attempt or chunked:
+                if attempt or chunked or not self.patient:
                     raise
                 continue
             if answer.will_close:
