@@ -13,16 +13,15 @@ import os
 import resource
 import signal
 import socket
-import sys
 from collections.abc import Callable
 from typing import Any
 
-import sagong
-from sagong.linux import capabilities, cgroup, mounts, process, syscalls
+from sagong.linux import capabilities, cgroup, process
 from sagong.shim import jobs, lean
 from sagong.shim.adoption import Inheritance
 from sagong.shim.channel import Channel, allowed
 from sagong.shim.directory import RunDirectory
+from sagong.shim.interpreter import execute_readonly
 from sagong.shim.lifelines import Lifelines
 from sagong.shim.loop import READ, Loop
 from sagong.shim.messages import PROTOCOL, MessageReader
@@ -206,27 +205,15 @@ def _reads_yes(path: str) -> bool:
         return False
 
 
-_LEAN = """
-import sys
-sys.path[:0] = {paths!r}
-from {module} import main
-main({run!r})
-"""
-
-
 def execute_lean(module: str, file: str, run: str) -> None:
-    """Call `main(run)` of a launcher's module without site packages.
-
-    From a read-only view of the interpreter; `file` is the module's own.
-    """
-    files = (os.path.abspath(file), os.path.abspath(sagong.__file__))
-    paths = list(dict.fromkeys(os.path.dirname(os.path.dirname(file)) for file in files))
-    tree = syscalls.open_tree(os.path.realpath(sys.executable), clone=True)
-    syscalls.mount_setattr("", set_=mounts.MOUNT_ATTR_RDONLY, directory=tree)
-    # argv[0] names the interpreter, by which Python finds its standard library.
-    words = [sys.executable, "-I", "-S", "-c", _LEAN.format(paths=paths, module=module, run=run)]
+    """Call `main(run)` of a launcher's module, whose file is `file`, without site packages."""
     path = os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-    os.execve(f"/proc/self/fd/{tree}", words, {"PATH": path, "LANG": "C.UTF-8"})
+    execute_readonly(
+        f"from {module} import main\nmain({run!r})",
+        os.path.dirname(os.path.dirname(os.path.abspath(file))),
+        (),
+        {"PATH": path, "LANG": "C.UTF-8"},
+    )
 
 
 def serve(run: str, engine: Engine) -> None:

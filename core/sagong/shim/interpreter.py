@@ -1,0 +1,30 @@
+"""Executing Python anew without site packages, from a view of the interpreter that nobody can write to.
+
+What enters a container is reachable there as /proc/PID/exe: through it a container could otherwise
+write to the host's interpreter.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+
+import sagong
+from sagong.linux import mounts, syscalls
+
+__all__ = ["execute_readonly"]
+
+
+def execute_readonly(
+    text: str, root: str, words: Sequence[str], environment: Mapping[str, str]
+) -> None:
+    """Run a program text with arguments; modules are found below `root` and where sagong lies."""
+    own = os.path.dirname(os.path.dirname(os.path.abspath(sagong.__file__)))
+    paths = list(dict.fromkeys((os.path.abspath(root), own)))
+    program = f"import sys\nsys.path[:0] = {paths!r}\n{text}"
+    tree = syscalls.open_tree(os.path.realpath(sys.executable), clone=True)
+    syscalls.mount_setattr("", set_=mounts.MOUNT_ATTR_RDONLY, directory=tree)
+    # argv[0] names the interpreter, by which Python finds its standard library.
+    arguments = [sys.executable, "-I", "-S", "-c", program, *words]
+    os.execve(f"/proc/self/fd/{tree}", arguments, dict(environment))

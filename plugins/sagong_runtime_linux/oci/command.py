@@ -1,0 +1,166 @@
+"""The command line `sagong-runtime`: global options, a table of verbs, errors to the log."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import sagong
+from sagong.shim.failure import StartError, reason
+from sagong_runtime_linux.oci import verbs
+from sagong_runtime_linux.oci.containers import VERSION, Containers
+from sagong_runtime_linux.oci.options import Options, UsageError, parse
+
+__all__ = ["VERBS", "run", "usage"]
+
+_GLOBAL = {
+    "root": True,
+    "log": True,
+    "log-format": True,
+    "debug": False,
+    "systemd-cgroup": False,
+    "rootless": True,
+    "criu": True,
+    "version": False,
+    "help": False,
+}
+_SHORT = {"v": "version", "h": "help"}
+_ROOT = "/run/sagong-runtime"
+
+
+class Verb(NamedTuple):
+    """A verb: what does it, its words for the help, its options and their short names."""
+
+    act: Callable[[Containers, Options], int]
+    usage: str
+    options: dict[str, bool] = {}
+    short: dict[str, str] = {}
+    stop: bool = False
+
+
+_PROCESS = {"console-socket": True, "pid-file": True, "preserve-fds": True}
+_CREATE = {**_PROCESS, "bundle": True, "no-pivot": False, "no-new-keyring": False}
+_EXEC = {
+    **_PROCESS,
+    "process": True,
+    "detach": False,
+    "tty": False,
+    "cwd": True,
+    "env": True,
+    "user": True,
+    "additional-gids": True,
+    "cap": True,
+    "no-new-privs": False,
+    "ignore-paused": False,
+    "process-label": True,
+    "apparmor": True,
+}
+_UPDATE = {
+    "resources": True,
+    **dict.fromkeys(("memory", "memory-swap", "memory-reservation", "pids-limit"), True),
+    **dict.fromkeys(("cpu-period", "cpu-quota", "cpu-share", "blkio-weight"), True),
+    **dict.fromkeys(("cpuset-cpus", "cpuset-mems"), True),
+}
+_EXEC_SHORT = {
+    "p": "process",
+    "d": "detach",
+    "t": "tty",
+    "e": "env",
+    "u": "user",
+    "g": "additional-gids",
+    "c": "cap",
+}
+VERBS = {
+    "create": Verb(verbs.create, "CONTAINER", _CREATE, {"b": "bundle"}),
+    "start": Verb(verbs.start, "CONTAINER"),
+    "run": Verb(
+        verbs.run,
+        "CONTAINER",
+        {**_CREATE, "detach": False, "keep": False, "no-subreaper": False},
+        {"b": "bundle", "d": "detach"},
+    ),
+    "exec": Verb(verbs.execute, "CONTAINER [COMMAND…]", _EXEC, _EXEC_SHORT, stop=True),
+    "state": Verb(verbs.state, "CONTAINER"),
+    "kill": Verb(verbs.kill, "CONTAINER [SIGNAL]", {"all": False}, {"a": "all"}),
+    "delete": Verb(verbs.delete, "CONTAINER", {"force": False}, {"f": "force"}),
+    "list": Verb(
+        verbs.list_all, "", {"format": True, "quiet": False}, {"f": "format", "q": "quiet"}
+    ),
+    "ps": Verb(verbs.processes, "CONTAINER", {"format": True}, {"f": "format"}),
+    "pause": Verb(verbs.pause, "CONTAINER"),
+    "resume": Verb(verbs.resume, "CONTAINER"),
+    "update": Verb(verbs.update, "CONTAINER", _UPDATE, {"r": "resources"}),
+    "features": Verb(verbs.features, ""),
+}
+
+
+def run(words: list[str]) -> int:
+    """Do it; the exit status."""
+    options = Options({}, ())
+    try:
+        options = parse(words, _GLOBAL, _SHORT, stop=True)
+        return _dispatch(options)
+    except UsageError as error:
+        return _fail(options, str(error))
+    except StartError as error:
+        return _fail(options, error.message)
+    except OSError as error:
+        return _fail(options, reason(error))
+
+
+def _dispatch(options: Options) -> int:
+    if options.flag("version"):
+        sys.stdout.write(f"sagong-runtime version {sagong.__version__}\nspec: {VERSION}\n")
+        return 0
+    if options.flag("help") or not options.words:
+        sys.stdout.write(usage())
+        return 0
+    name = options.words[0]
+    verb = VERBS.get(name)
+    if verb is None:
+        raise UsageError(f"{name!r} is no command; there are: {', '.join(VERBS)}")
+    if options.flag("systemd-cgroup"):
+        raise StartError("unimplemented", "--systemd-cgroup: only the cgroupfs manager is there")
+    given = parse(
+        list(options.words[1:]), {**verb.options, "help": False}, {**verb.short, "h": "help"},
+        stop=verb.stop,
+    )  # fmt: skip
+    if given.flag("help"):
+        sys.stdout.write(_help(name, verb))
+        return 0
+    return verb.act(Containers(options.text("root", _ROOT)), given)
+
+
+def usage() -> str:
+    """What `--help` says."""
+    lines = ["usage: sagong-runtime [OPTIONS] COMMAND …", "", "An OCI runtime. Commands:", ""]
+    lines += [f"  {name:10}{verb.usage}" for name, verb in VERBS.items()]
+    lines += ["", "Options:", ""]
+    lines += [f"  --{name}{' VALUE' if takes else ''}" for name, takes in _GLOBAL.items()]
+    return "\n".join([*lines, ""])
+
+
+def _help(name: str, verb: Verb) -> str:
+    lines = [f"usage: sagong-runtime {name} [OPTIONS] {verb.usage}", ""]
+    lines += [f"  --{option}{' VALUE' if takes else ''}" for option, takes in verb.options.items()]
+    return "\n".join([*lines, ""])
+
+
+def _fail(options: Options, message: str) -> int:
+    """To the standard error, and to --log in its format."""
+    sys.stderr.write(f"{message}\n")
+    path = options.text("log")
+    if path and path != "/dev/stderr":
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        entry: dict[str, Any] = {"level": "error", "msg": message, "time": now}
+        as_json = options.text("log-format", "text") == "json"
+        line = json.dumps(entry) if as_json else f'time="{now}" level=error msg={message!r}'
+        try:
+            with open(path, "a", encoding="utf-8") as file:
+                file.write(f"{line}\n")
+        except OSError as error:
+            sys.stderr.write(f"log {path}: {error.strerror}\n")
+    return 1

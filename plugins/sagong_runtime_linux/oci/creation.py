@@ -1,0 +1,270 @@
+"""create, start, delete: a container's life in the specification's words."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import time
+from typing import Any, NamedTuple
+
+from sagong.linux import capabilities, process
+from sagong.linux.cgroup import CgroupLayout, Hierarchy, layout_of_machine
+from sagong.shim.cgroups import container_cgroup
+from sagong.shim.failure import StartError, reason
+from sagong.shim.user_namespace import make_user_namespace
+from sagong_runtime_linux.oci import child
+from sagong_runtime_linux.oci.configuration import load_config, rootfs_of
+from sagong_runtime_linux.oci.containers import CREATED, STOPPED, VERSION, Container, Containers
+from sagong_runtime_linux.oci.filters import filter_code
+from sagong_runtime_linux.oci.hooks import run_hooks
+from sagong_runtime_linux.oci.planning import maps_of, mask_of, mount_name, namespaces_of, run_plan
+from sagong_runtime_linux.oci.starting import Birth
+from sagong_runtime_linux.operations import Stage
+
+__all__ = ["Wish", "create", "delete", "start", "write_pid_file"]
+
+_KILL_SECONDS = 10.0
+
+
+class Wish(NamedTuple):
+    """How a container is to be created, besides its bundle."""
+
+    name: str
+    bundle: str
+    console: str = ""
+    pid_file: str = ""
+    preserved: int = 0
+    keep_terminal: bool = False
+
+
+def create(containers: Containers, wish: Wish) -> tuple[Container, Birth]:
+    """Everything but the program, which waits for `start`; nothing is left after an error."""
+    bundle = os.path.realpath(wish.bundle)
+    config = load_config(bundle)
+    _check_terminal(config, wish)
+    rootfs = rootfs_of(config, bundle)
+    directory = containers.claim(wish.name)
+    facts = {
+        "id": wish.name,
+        "pid": 0,
+        "started": 0,
+        "bundle": bundle,
+        "rootfs": rootfs,
+        "cgroup": cgroup_of(config, wish.name),
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "annotations": config.get("annotations") or {},
+    }
+    container = Container(directory, facts)
+    try:
+        return container, _bear(containers, container, config, wish)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            container.cgroup().kill(seconds=2.0)
+        with contextlib.suppress(OSError):
+            container.cgroup().remove(seconds=1.0)
+        container.remove()
+        raise
+
+
+def _check_terminal(config: dict[str, Any], wish: Wish) -> None:
+    wanted = bool(config["process"].get("terminal"))
+    if wanted and not wish.console and not wish.keep_terminal:
+        raise StartError(
+            "invalid_argument", "process.terminal needs --console-socket with create or --detach"
+        )
+    if wish.console and not wanted:
+        raise StartError("invalid_argument", "--console-socket needs process.terminal")
+
+
+def cgroup_of(config: dict[str, Any], name: str) -> str:
+    """The cgroup's path; systemd's way of naming is told apart."""
+    path = str((config.get("linux") or {}).get("cgroupsPath") or f"/sagong-runtime/{name}")
+    if path.count(":") == 2 and "/" not in path:
+        raise StartError(
+            "unimplemented",
+            f"linux.cgroupsPath {path!r} is systemd's form: use the cgroupfs manager",
+        )
+    return path.strip("/")
+
+
+def _bear(
+    containers: Containers, container: Container, config: dict[str, Any], wish: Wish
+) -> Birth:
+    layout = layout_of_machine().derived()
+    stage = Stage(containers.empty, container.directory, layout)
+    bounding = capabilities.bounding_set()
+    sets = config["process"].get("capabilities") or {}
+    linux = config.get("linux") or {}
+    code = filter_code(
+        linux.get("seccomp"), mask_of(sets.get("bounding"), bounding), f"{containers.root}/filters"
+    )
+    state = {**_state_of(container), "status": "creating"}
+    plan = run_plan(
+        config,
+        cgroup=container.facts["cgroup"],
+        rootfs=container.facts["rootfs"],
+        hierarchies=_hierarchies(layout),
+        code=code,
+        state=state,
+        bounding=bounding,
+    )
+    namespace = _namespaces(config, stage)
+    birth = Birth(stage, console=wish.console, keep_terminal=wish.keep_terminal)
+    with _listening(container) as listener:
+        birth.fork(
+            namespace,
+            lambda: child.become_created(
+                stage, plan, config, state, listener, preserved=wish.preserved
+            ),
+        )
+    stage.close()
+    try:
+        birth.wait_ready(lambda pid: _runtime_hooks(config, state, pid))
+        _write_down(container, config, birth.pid, wish.pid_file)
+        birth.let_go()
+    except BaseException:
+        birth.kill()
+        raise
+    return birth
+
+
+def _state_of(container: Container) -> dict[str, Any]:
+    facts = container.facts
+    kept = {key: facts[key] for key in ("id", "bundle", "rootfs", "annotations")}
+    return {"ociVersion": VERSION, **kept}
+
+
+def _hierarchies(layout: CgroupLayout) -> tuple[tuple[str, str, str], ...]:
+    return tuple((str(h.version), h.mount, _option(h)) for h in layout.hierarchies)
+
+
+def _option(hierarchy: Hierarchy) -> str:
+    """The mount option that names a version 1 hierarchy."""
+    if hierarchy.version == 2:
+        return ""
+    if hierarchy.name:
+        return f"none,name={hierarchy.name}"
+    return ",".join(sorted(hierarchy.controllers))
+
+
+def _namespaces(config: dict[str, Any], stage: Stage) -> str | int:
+    """What must be opened or made before the fork; the pid namespace to fork into."""
+    spaces = namespaces_of(config)
+    linux = config.get("linux") or {}
+    flags = os.O_RDONLY | os.O_CLOEXEC
+    if spaces.get("user"):
+        stage.namespaces["user"] = os.open(spaces["user"], flags)
+    elif "user" in spaces:
+        stage.namespaces["user"] = make_user_namespace(*maps_of(linux))
+    for number, mount in enumerate(config.get("mounts") or ()):
+        if mount.get("uidMappings"):
+            stage.namespaces[mount_name(number, mount)] = make_user_namespace(*maps_of(mount))
+    if spaces.get("pid"):
+        stage.namespaces["pid"] = os.open(spaces["pid"], flags)
+        return stage.namespaces["pid"]
+    # Of a user namespace it is made by the child itself.
+    return "new" if "pid" in spaces and "user" not in spaces else ""
+
+
+@contextlib.contextmanager
+def _listening(container: Container) -> Any:
+    """Where `start` will knock; bound by a short name, since such paths end at 107 bytes."""
+    here = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        os.chdir(container.directory)
+        listener.bind(os.path.basename(container.waiting))
+        listener.listen(1)
+        os.fchdir(here)
+        yield listener
+    finally:
+        listener.close()
+        os.close(here)
+
+
+def _runtime_hooks(config: dict[str, Any], state: dict[str, Any], pid: int) -> None:
+    hooks = config.get("hooks") or {}
+    for kind in ("prestart", "createRuntime"):
+        run_hooks(hooks.get(kind) or [], kind, {**state, "pid": pid})
+
+
+def _write_down(container: Container, config: dict[str, Any], pid: int, pid_file: str) -> None:
+    container.facts["pid"] = pid
+    container.facts["started"] = process.start_time(pid)
+    with open(f"{container.directory}/config.json", "w", encoding="utf-8") as file:
+        json.dump(config, file)
+    container.write()
+    write_pid_file(pid_file, pid)
+
+
+def write_pid_file(path: str, pid: int) -> None:
+    """Whole or not at all: who waits for it reads it as soon as it is there."""
+    if not path:
+        return
+    new = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.new")
+    try:
+        with open(new, "w", encoding="ascii") as file:
+            file.write(str(pid))
+        os.rename(new, path)
+    except OSError as error:
+        raise StartError("failed_precondition", f"pid file: {reason(error)}") from None
+
+
+def start(container: Container) -> list[str]:
+    """Let the created process execute its program; warnings of poststart hooks."""
+    status = container.status()
+    if status != CREATED:
+        text = f"cannot start container {container.id}: it is {status}, not created"
+        raise StartError("failed_precondition", text)
+    here = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as channel:
+        os.chdir(container.directory)
+        channel.connect(os.path.basename(container.waiting))
+        os.fchdir(here)
+        data = channel.recv(64 << 10)
+    os.unlink(container.waiting)
+    if data:
+        error = json.loads(data)["error"]
+        raise StartError(error["code"], error["message"])
+    return _lenient_hooks(container, "poststart", container.state("running"))
+
+
+def _lenient_hooks(container: Container, kind: str, state: dict[str, Any]) -> list[str]:
+    """A hook of this kind that fails is a warning, and the others still run."""
+    warnings = []
+    for hook in (container.config().get("hooks") or {}).get(kind) or ():
+        try:
+            run_hooks([hook], kind, state)
+        except StartError as error:
+            warnings.append(error.message)
+    return warnings
+
+
+def delete(container: Container, *, force: bool) -> list[str]:
+    """Forget it; one that runs only by force. Warnings of poststop hooks."""
+    status = container.status()
+    if status not in (STOPPED, CREATED) and not force:
+        raise StartError(
+            "failed_precondition",
+            f"cannot delete container {container.id}: it is {status}; stop it or use --force",
+        )
+    group = container_cgroup(layout_of_machine().derived(), container.facts["cgroup"])
+    pidfd = process.open_identified(container.identity)
+    if pidfd is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(container.pid, signal.SIGKILL)
+    with contextlib.suppress(OSError):
+        group.kill(seconds=_KILL_SECONDS)
+    if pidfd is not None:
+        process.wait_ended(pidfd, _KILL_SECONDS)
+        os.close(pidfd)
+    with contextlib.suppress(OSError):
+        group.remove(seconds=_KILL_SECONDS)
+    warnings: list[str] = []
+    with contextlib.suppress(FileNotFoundError):
+        warnings = _lenient_hooks(container, "poststop", container.state(STOPPED))
+    container.remove()
+    return warnings

@@ -1,0 +1,321 @@
+"""Operations that only a bundle needs; all else is `runtime_linux`'s own.
+
+The root is entered by chroot while mounts are made (so that every link of the image stays inside),
+left again for the hooks, which see the host's paths, and made the real one last.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from sagong.linux import capabilities, mounts, process, syscalls
+from sagong.shim import lean
+from sagong.shim.failure import StartError
+from sagong_runtime_linux.device_operations import bind_node
+from sagong_runtime_linux.mount_operations import make_target
+from sagong_runtime_linux.oci.hooks import run_hooks
+from sagong_runtime_linux.operations import Stage
+
+__all__ = [
+    "BecomeRoot",
+    "BindRoot",
+    "CopyUp",
+    "EnterRoot",
+    "LeaveRoot",
+    "MakeNode",
+    "MapTree",
+    "OpenRoot",
+    "PlaceRootTree",
+    "RunHooks",
+    "SetAttributes",
+    "TakeIdentity",
+]
+
+_ROOT = "root"
+_PR_SET_KEEPCAPS = 8
+
+
+class BindRoot(NamedTuple):
+    """The bundle's root as a mount of its own, at its own place: hooks find it by its path."""
+
+    source: str
+
+    def describe(self) -> str:
+        """For error messages."""
+        return f"preparing the root filesystem {self.source}"
+
+    def apply(self, stage: Stage) -> None:
+        """mount(2)."""
+        flags = mounts.MS_BIND | mounts.MS_REC
+        syscalls.mount(self.source, self.source, flags=flags)
+        stage.root = self.source
+
+
+class OpenRoot(NamedTuple):
+    """With the host's rights, for a user namespace: a clone of the root, and an empty place for it."""
+
+    source: str
+
+    def describe(self) -> str:
+        """For error messages."""
+        return f"preparing the root filesystem {self.source}"
+
+    def apply(self, stage: Stage) -> None:
+        """The working directory goes along where the mapped root could not walk."""
+        stage.trees[_ROOT] = syscalls.open_tree(self.source, clone=True, recursive=True)
+        os.chdir(stage.root)
+
+
+class PlaceRootTree(NamedTuple):
+    """In the user namespace: the clone of the root on the working directory."""
+
+    def describe(self) -> str:
+        """For error messages."""
+        return "mounting the root filesystem"
+
+    def apply(self, stage: Stage) -> None:
+        """move_mount(2)."""
+        tree = stage.trees.pop(_ROOT)
+        try:
+            syscalls.move_mount(tree, ".")
+            os.fchdir(tree)
+        finally:
+            os.close(tree)
+        stage.root = "."
+
+
+class EnterRoot(NamedTuple):
+    """See the container's root as the root while mounts are made; the host stays at hand."""
+
+    def describe(self) -> str:
+        """For error messages."""
+        return "entering the root filesystem"
+
+    def apply(self, stage: Stage) -> None:
+        """chroot(2)."""
+        stage.old_root = os.open("/", os.O_DIRECTORY | os.O_CLOEXEC)
+        os.chdir(stage.root)
+        os.chroot(".")
+        os.chdir("/")
+
+
+class LeaveRoot(NamedTuple):
+    """Back to the host's paths, in the container's mount namespace."""
+
+    def describe(self) -> str:
+        """For error messages."""
+        return "leaving the root filesystem"
+
+    def apply(self, stage: Stage) -> None:
+        """The root's own descriptor goes along, since its path may be out of reach."""
+        stage.trees[_ROOT] = os.open("/", os.O_DIRECTORY | os.O_CLOEXEC)
+        os.fchdir(stage.old_root)
+        os.chroot(".")
+        os.close(stage.old_root)
+        stage.old_root = -1
+
+
+class BecomeRoot(NamedTuple):
+    """Make the root filesystem the root for good; the old one stays reachable by a descriptor."""
+
+    def describe(self) -> str:
+        """For error messages."""
+        return "changing the root"
+
+    def apply(self, stage: Stage) -> None:
+        """pivot_root(".", ".") stacks the old root on the new one; no directory is needed."""
+        stage.old_root = os.open("/", os.O_DIRECTORY | os.O_CLOEXEC)
+        inside = stage.trees.pop(_ROOT)
+        os.fchdir(inside)
+        os.close(inside)
+        syscalls.pivot_root(".", ".")
+        os.chdir("/")
+
+
+class RunHooks(NamedTuple):
+    """Let the runtime run its hooks, then run those of one kind in the container's namespaces."""
+
+    kind: str
+    hooks: Sequence[dict[str, Any]]
+    state: dict[str, Any]
+
+    def describe(self) -> str:
+        """For error messages."""
+        return f"running {self.kind} hooks"
+
+    def apply(self, stage: Stage) -> None:
+        """The runtime answers with the pid, which is another one in here."""
+        assert stage.monitor is not None
+        stage.monitor.send(b'{"hooks":1}')
+        word, _, pid = stage.monitor.recv(64).partition(b" ")
+        if word != b"go":
+            os._exit(127)
+        if self.hooks:
+            run_hooks(list(self.hooks), self.kind, {**self.state, "pid": int(pid)})
+
+
+class MapTree(NamedTuple):
+    """Show a cloned mount with the ids of a user namespace that the runtime made for it."""
+
+    name: str
+
+    def describe(self) -> str:
+        """For error messages."""
+        return f"mapping ids of the mount at {self.name}"
+
+    def apply(self, stage: Stage) -> None:
+        """mount_setattr(2)."""
+        syscalls.mount_setattr(
+            "",
+            set_=mounts.MOUNT_ATTR_IDMAP,
+            user_namespace=stage.namespaces[self.name],
+            directory=stage.trees[self.name],
+        )
+
+
+class SetAttributes(NamedTuple):
+    """Attributes of a cloned mount itself, not of those below it."""
+
+    name: str
+    attributes: int
+
+    def describe(self) -> str:
+        """For error messages."""
+        return f"setting attributes of the mount at {self.name}"
+
+    def apply(self, stage: Stage) -> None:
+        """mount_setattr(2)."""
+        syscalls.mount_setattr("", set_=self.attributes, directory=stage.trees[self.name])
+
+
+class CopyUp(NamedTuple):
+    """A tmpfs that begins with what was at its target (`tmpcopyup`)."""
+
+    target: str
+    flags: int
+    data: str
+
+    def describe(self) -> str:
+        """For error messages."""
+        return f"mounting tmpfs at {self.target}"
+
+    def apply(self, stage: Stage) -> None:
+        """What is covered is copied from a clone of its mount."""
+        make_target(self.target, "directory")
+        below = syscalls.open_tree(self.target, clone=True)
+        mode = stat.S_IMODE(os.stat(self.target).st_mode)
+        data = self.data if "mode=" in self.data else f"{self.data},mode={mode:o}".lstrip(",")
+        syscalls.mount("tmpfs", self.target, "tmpfs", self.flags & ~mounts.MS_RDONLY, data)
+        try:
+            _copy_covered(below, self.target)
+        finally:
+            os.close(below)
+        if self.flags & mounts.MS_RDONLY:
+            syscalls.mount_setattr(self.target, set_=mounts.MOUNT_ATTR_RDONLY)
+
+
+def _copy_covered(below: int, target: str) -> None:
+    """Files with owners, modes and links."""
+    source = f"{target}/.covered"
+    os.mkdir(source, 0o700)
+    try:
+        syscalls.move_mount(below, source)
+        try:
+            for name in os.listdir(source):
+                _copy_entry(f"{source}/{name}", f"{target}/{name}")
+        finally:
+            syscalls.umount(source, mounts.MNT_DETACH)
+    finally:
+        os.rmdir(source)
+
+
+def _copy_file(source: str, target: str) -> None:
+    given = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    made = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        while os.sendfile(made, given, None, 1 << 30):
+            continue
+    finally:
+        os.close(given)
+        os.close(made)
+
+
+def _copy_entry(source: str, target: str) -> None:
+    found = os.lstat(source)
+    if stat.S_ISDIR(found.st_mode):
+        os.mkdir(target)
+        for name in os.listdir(source):
+            _copy_entry(f"{source}/{name}", f"{target}/{name}")
+    elif stat.S_ISLNK(found.st_mode):
+        os.symlink(os.readlink(source), target)
+    elif stat.S_ISREG(found.st_mode):
+        _copy_file(source, target)
+    else:
+        os.mknod(target, found.st_mode, found.st_rdev)
+    os.chown(target, found.st_uid, found.st_gid, follow_symlinks=False)
+    if not stat.S_ISLNK(found.st_mode):
+        os.chmod(target, stat.S_IMODE(found.st_mode))
+
+
+class MakeNode(NamedTuple):
+    """A device by its numbers; in a user namespace the host's node of the same path is bound."""
+
+    path: str
+    kind: str
+    major: int
+    minor: int
+    mode: int = 0o666
+    uid: int = 0
+    gid: int = 0
+    bind: bool = False
+
+    def describe(self) -> str:
+        """For error messages."""
+        return f"making device {self.path}"
+
+    def apply(self, stage: Stage) -> None:
+        """mknod(2)."""
+        if self.bind:
+            bind_node(stage, self.path, self.path)
+            return
+        kinds = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
+        if self.kind not in kinds:
+            raise StartError("invalid_argument", f"device {self.path}: type {self.kind!r} unknown")
+        os.makedirs(os.path.dirname(self.path), exist_ok=True)
+        if os.path.lexists(self.path):
+            os.unlink(self.path)
+        numbers = 0 if self.kind == "p" else os.makedev(self.major, self.minor)
+        os.mknod(self.path, kinds[self.kind] | self.mode, numbers)
+        os.chmod(self.path, self.mode)
+        os.chown(self.path, self.uid, self.gid)
+
+
+class TakeIdentity(NamedTuple):
+    """Become the user with exactly these sets, in the order of /proc/PID/status."""
+
+    uid: int
+    gid: int
+    groups: Sequence[int]
+    inheritable: int
+    permitted: int
+    effective: int
+    bounding: int
+    ambient: int
+
+    def describe(self) -> str:
+        """For error messages."""
+        return f"becoming user {self.uid}:{self.gid}"
+
+    def apply(self, stage: Stage) -> None:
+        """The bounding set goes first, while CAP_SETPCAP is there."""
+        lean.reduce_bounding_set(self.bounding, capabilities.last_capability())
+        syscalls.prctl(_PR_SET_KEEPCAPS, 1)
+        os.setgroups(list(self.groups))
+        os.setresgid(self.gid, self.gid, self.gid)
+        os.setresuid(self.uid, self.uid, self.uid)
+        syscalls.prctl(_PR_SET_KEEPCAPS, 0)
+        capabilities.apply(capabilities.CapabilitySets(*self[3:]))
+        process.set_dumpable(dumpable=False)

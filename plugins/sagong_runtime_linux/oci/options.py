@@ -1,0 +1,68 @@
+"""Options of the command line, as OCI runtimes share them: a table for each verb, no library."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+__all__ = ["Options", "UsageError", "parse"]
+
+
+class UsageError(Exception):
+    """What was typed can't be understood."""
+
+
+class Options(NamedTuple):
+    """Options by their long names, and the words that are none."""
+
+    values: dict[str, list[str]]
+    words: tuple[str, ...]
+
+    def flag(self, name: str) -> bool:
+        """Whether a switch was given (`--x`, `--x=true`)."""
+        return self.values.get(name, ["false"])[-1] != "false"
+
+    def text(self, name: str, default: str = "") -> str:
+        """The last value of an option."""
+        return self.values.get(name, [default])[-1]
+
+    def number(self, name: str) -> int:
+        """The last value as a number, 0 when it was not given."""
+        try:
+            return int(self.text(name, "0"))
+        except ValueError:
+            raise UsageError(f"option --{name} needs a number, not {self.text(name)!r}") from None
+
+
+def parse(
+    words: list[str], known: dict[str, bool], short: dict[str, str], *, stop: bool = False
+) -> Options:
+    """Split words; `known` tells of each option whether it takes a value.
+
+    With `stop` everything from the first word that is no option on is left as it is.
+    """
+    values: dict[str, list[str]] = {}
+    rest: list[str] = []
+    queue = list(words)
+    while queue:
+        word = queue.pop(0)
+        if word == "--":
+            rest += queue
+            break
+        if not word.startswith("-") or word == "-":
+            rest.append(word)
+            if stop:
+                rest += queue
+                break
+            continue
+        name, equals, value = word.lstrip("-").partition("=")
+        name = short.get(name, name) if not word.startswith("--") else name
+        if name not in known:
+            raise UsageError(f"option {word} is unknown")
+        if not known[name]:
+            value = value if equals else "true"
+        elif not equals:
+            if not queue:
+                raise UsageError(f"option --{name} needs a value")
+            value = queue.pop(0)
+        values.setdefault(name, []).append(value)
+    return Options(values, tuple(rest))

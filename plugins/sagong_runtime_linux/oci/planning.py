@@ -1,0 +1,323 @@
+"""From a bundle's configuration to a plan of operations; pure, no look at the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sagong.linux import capabilities, mounts
+from sagong.linux.cgroup_devices import DEFAULT_DEVICES
+from sagong.shim.failure import StartError
+from sagong.shim.rlimits import RLIMITS
+from sagong_runtime_linux import device_operations as devices
+from sagong_runtime_linux import mount_operations as tree
+from sagong_runtime_linux import process_operations as process
+from sagong_runtime_linux import user_operations as user
+from sagong_runtime_linux.oci import operations as oci
+from sagong_runtime_linux.oci.resources import limits_from
+
+__all__ = ["exec_plan", "maps_of", "mask_of", "mount_name", "namespaces_of", "run_plan"]
+
+_KINDS = ("network", "pid", "ipc", "uts", "cgroup", "mount", "user")
+_ENTERED = ("ipc", "uts", "network", "cgroup")
+_UNSUPPORTED = ("scheduler", "ioPriority", "execCPUAffinity")
+_UNLIMITED = 2**63 - 1
+_FILESYSTEM_DEFAULT = {"proc": "proc", "sysfs": "sysfs", "tmpfs": "tmpfs", "mqueue": "mqueue"}
+_RECURSIVE = {f"r{name}": value for name, value in mounts.ATTRIBUTES.items()}
+
+
+def namespaces_of(config: dict[str, Any]) -> dict[str, str]:
+    """Kinds that are new ("") or entered by their path; those not named are the host's."""
+    found: dict[str, str] = {}
+    for entry in (config.get("linux") or {}).get("namespaces") or ():
+        kind = entry["type"]
+        if kind not in _KINDS:
+            raise StartError("invalid_argument", f"linux.namespaces: {kind!r} is not supported")
+        if kind in found:
+            raise StartError("invalid_argument", f"linux.namespaces: {kind!r} is named twice")
+        found[kind] = entry.get("path") or ""
+    return found
+
+
+def run_plan(
+    config: dict[str, Any],
+    *,
+    cgroup: str,
+    rootfs: str,
+    hierarchies: Sequence[tuple[str, str, str]],
+    code: str,
+    state: dict[str, Any],
+    bounding: int,
+) -> list[Any]:
+    """All between the fork and the moment when the program could be executed.
+
+    `code` is the compiled seccomp filter as base64, `state` what createContainer hooks are told.
+    """
+    spaces = namespaces_of(config)
+    if spaces.get("mount", "?") != "":
+        raise StartError("invalid_argument", "linux.namespaces: a new mount namespace is needed")
+    mapped = "user" in spaces
+    linux, what = config.get("linux") or {}, config["process"]
+    resources = limits_from(linux.get("resources") or {}, DEFAULT_DEVICES)
+    hooks = (config.get("hooks") or {}).get("createContainer") or ()
+    return [
+        process.Unshare(("mount",)),
+        *_open_sources(config),
+        tree.SetPropagation("/", "rslave"),
+        oci.OpenRoot(rootfs) if mapped else oci.BindRoot(rootfs),
+        process.MakeCgroup(cgroup, resources),
+        *_oom_score(what),
+        *_enter(spaces),
+        *(_user_entry(spaces) if mapped else ()),
+        *_make(config, spaces),
+        *((oci.PlaceRootTree(),) if mapped else ()),
+        oci.EnterRoot(),
+        *_mounts(config, hierarchies, "" if "cgroup" in spaces else cgroup, mapped=mapped),
+        oci.LeaveRoot(),
+        oci.RunHooks("createContainer", tuple(hooks), state),
+        oci.BecomeRoot(),
+        *_restrictions(config),
+        tree.DetachOldRoot(),
+        process.JoinKeyring(f"_ses.{state['id']}"),
+        *_process(what, code, bounding),
+    ]
+
+
+def exec_plan(
+    config: dict[str, Any], what: dict[str, Any], *, cgroup: str, code: str, bounding: int
+) -> list[Any]:
+    """What a further process in the container does before its program is executed."""
+    kinds = [kind for kind in namespaces_of(config) if kind != "pid"]
+    terminal = _terminal(what, console="") if what.get("terminal") else []
+    return [
+        process.EnterCgroup(cgroup),
+        *_oom_score(what, config["process"]),
+        process.EnterProcess(tuple(kinds)),
+        *terminal,
+        *_process(what, code, bounding, create=False),
+    ]
+
+
+def _open_sources(config: dict[str, Any]) -> list[Any]:
+    found: list[Any] = []
+    for number, mount in enumerate(config.get("mounts") or ()):
+        if not _is_bind(mount):
+            continue
+        options = list(mount.get("options") or ())
+        spread = [name for name in options if name in mounts.PROPAGATIONS]
+        plain = _bits(options, mounts.ATTRIBUTES)
+        name = mount_name(number, mount)
+        recursive = "rbind" in options or bool(_bits(options, _RECURSIVE))
+        found.append(
+            tree.OpenTree(
+                name,
+                mount["source"],
+                recursive,
+                _bits(options, _RECURSIVE),
+                spread[-1] if spread else "rprivate",
+            )
+        )
+        if mount.get("uidMappings"):
+            found.append(oci.MapTree(name))
+        if plain:
+            found.append(oci.SetAttributes(name, plain))
+    return found
+
+
+def _is_bind(mount: dict[str, Any]) -> bool:
+    return mount.get("type") == "bind" or bool({"bind", "rbind"} & set(mount.get("options") or ()))
+
+
+def _bits(options: Sequence[str], known: dict[str, int]) -> int:
+    bits = 0
+    for option in options:
+        bits |= known.get(option, 0)
+    return bits
+
+
+def mount_name(number: int, mount: dict[str, Any]) -> str:
+    """By which a mount's parts are known in the stage."""
+    return f"{number}:{mount['destination']}"
+
+
+def maps_of(source: dict[str, Any]) -> tuple[tuple[tuple[int, int, int], ...], ...]:
+    """Maps of uids and gids as (inside, outside, count)."""
+    tables = (source.get(key) or () for key in ("uidMappings", "gidMappings"))
+    return tuple(tuple((e["containerID"], e["hostID"], e["size"]) for e in t) for t in tables)
+
+
+def _oom_score(what: dict[str, Any], former: dict[str, Any] | None = None) -> list[Any]:
+    score = what.get("oomScoreAdj", (former or {}).get("oomScoreAdj"))
+    return [] if score is None else [process.SetOomScore(score)]
+
+
+def _enter(spaces: dict[str, str]) -> list[Any]:
+    """Namespaces by their paths; the pid namespace is entered by the fork."""
+    return [process.EnterNamespace(k, spaces[k]) for k in _ENTERED if spaces.get(k)]
+
+
+def _user_entry(spaces: dict[str, str]) -> list[Any]:
+    return [
+        process.EnterNamespace("user"),
+        user.BecomeMappedRoot(),
+        process.Unshare(("mount",)),
+        *((user.ForkIntoPids(),) if spaces.get("pid") == "" else ()),
+    ]
+
+
+def _make(config: dict[str, Any], spaces: dict[str, str]) -> list[Any]:
+    new = tuple(kind for kind in _ENTERED if spaces.get(kind) == "")
+    made: list[Any] = [process.Unshare(new)] if new else []
+    if spaces.get("network") == "":
+        made.append(process.LoopbackUp())
+    if "uts" in spaces and (config.get("hostname") or config.get("domainname")):
+        made.append(
+            process.SetHostname(config.get("hostname") or "", config.get("domainname") or "")
+        )
+    return made
+
+
+def _mounts(
+    config: dict[str, Any],
+    hierarchies: Sequence[tuple[str, str, str]],
+    cgroup: str,
+    *,
+    mapped: bool,
+) -> list[Any]:
+    found: list[Any] = []
+    what = config["process"]
+    own_dev = False
+    for number, mount in enumerate(config.get("mounts") or ()):
+        target = mount["destination"]
+        if not target.startswith("/"):
+            target = f"/{target}"
+        if _is_bind(mount):
+            found.append(tree.AttachTree(mount_name(number, mount), target))
+            continue
+        found += _filesystem(mount, target, hierarchies, cgroup)
+        if target.rstrip("/") == "/dev" and mount.get("type") == "tmpfs":
+            own_dev = True
+            found += [devices.DefaultDevices("/dev", mapped), *_nodes(config, mapped=mapped)]
+    if not own_dev:
+        found += _nodes(config, mapped=mapped)
+    if what.get("terminal"):
+        found += _terminal(what, console="/dev/console" if own_dev else "")
+    return found
+
+
+def _filesystem(
+    mount: dict[str, Any],
+    target: str,
+    hierarchies: Sequence[tuple[str, str, str]],
+    cgroup: str,
+) -> list[Any]:
+    options = [o for o in mount.get("options") or () if o != "tmpcopyup"]
+    parsed = mounts.flags_of(options)
+    kind = mount.get("type") or ""
+    if kind == "cgroup":
+        return [tree.MountCgroups(target, parsed.flags, hierarchies, cgroup)]
+    if "tmpcopyup" in (mount.get("options") or ()):
+        made: list[Any] = [oci.CopyUp(target, parsed.flags, parsed.data)]
+    else:
+        source = mount.get("source") or _FILESYSTEM_DEFAULT.get(kind, kind)
+        made = [tree.MountFilesystem(kind, source, target, parsed.flags, parsed.data)]
+    spread = [name for name in options if name in mounts.PROPAGATIONS]
+    return made + [tree.SetPropagation(target, name) for name in spread]
+
+
+def _nodes(config: dict[str, Any], *, mapped: bool) -> list[Any]:
+    return [
+        oci.MakeNode(
+            entry["path"],
+            entry["type"],
+            entry.get("major", 0),
+            entry.get("minor", 0),
+            entry.get("fileMode", 0o666) & 0o7777,
+            entry.get("uid", 0),
+            entry.get("gid", 0),
+            mapped,
+        )
+        for entry in (config.get("linux") or {}).get("devices") or ()
+    ]
+
+
+def _terminal(what: dict[str, Any], *, console: str) -> list[Any]:
+    size = what.get("consoleSize") or {}
+    ids = what.get("user") or {}
+    return [
+        devices.OpenTerminal(
+            "/dev/pts/ptmx",
+            console,
+            size.get("height", 0),
+            size.get("width", 0),
+            ids.get("uid", 0),
+            ids.get("gid", 0),
+        )
+    ]
+
+
+def _restrictions(config: dict[str, Any]) -> list[Any]:
+    """Kernel parameters first: /proc/sys may become read-only after."""
+    linux = config.get("linux") or {}
+    spread = linux.get("rootfsPropagation")
+    if spread and spread not in mounts.PROPAGATIONS:
+        raise StartError("invalid_argument", f"linux.rootfsPropagation {spread!r} is unknown")
+    return [
+        *(process.WriteSysctl(k, str(v)) for k, v in (linux.get("sysctl") or {}).items()),
+        *(tree.ReadOnlyPath(path) for path in linux.get("readonlyPaths") or ()),
+        *(tree.MaskPath(path) for path in linux.get("maskedPaths") or ()),
+        *((tree.SetPropagation("/", spread),) if spread else ()),
+        *((tree.ReadOnlyRoot(),) if (config.get("root") or {}).get("readonly") else ()),
+    ]
+
+
+def mask_of(names: Sequence[str] | None, bounding: int) -> int:
+    """A set of capabilities; what the machine lacks or nobody knows is left out, as runc does."""
+    mask = 0
+    for name in names or ():
+        try:
+            mask |= 1 << capabilities.number_of(name)
+        except ValueError:
+            continue
+    return mask & bounding
+
+
+def _process(what: dict[str, Any], code: str, bounding: int, *, create: bool = True) -> list[Any]:
+    """From the finished tree of mounts to the moment before exec."""
+    for name in _UNSUPPORTED:
+        if what.get(name):
+            raise StartError("unimplemented", f"process.{name} is not supported")
+    found: list[Any] = _labels(what)
+    cwd = what.get("cwd") or "/"
+    found.append(process.ChangeDirectory(cwd, create))
+    found += [_rlimit(limit) for limit in what.get("rlimits") or ()]
+    ids = what.get("user") or {}
+    found.append(process.SetUmask(ids.get("umask", 0o022)))
+    forbidden = bool(what.get("noNewPrivileges"))
+    filtered = [process.Filter(code)] if code else []
+    found += [process.ForbidNewPrivileges()] if forbidden else filtered
+    found += [_identity(what, ids, bounding), process.ChangeDirectory(cwd, final=True)]
+    return found + (filtered if forbidden else [])
+
+
+def _identity(what: dict[str, Any], ids: dict[str, Any], bounding: int) -> oci.TakeIdentity:
+    sets = what.get("capabilities") or {}
+    names = ("inheritable", "permitted", "effective", "bounding", "ambient")
+    masks = [mask_of(sets.get(name), bounding) for name in names]
+    # The kernel refuses ambient ones that are not inheritable, too; runc leaves them out.
+    masks[4] &= masks[0] & masks[1]
+    groups = tuple(ids.get("additionalGids") or ())
+    return oci.TakeIdentity(ids.get("uid", 0), ids.get("gid", 0), groups, *masks)
+
+
+def _labels(what: dict[str, Any]) -> list[Any]:
+    names = (("apparmor", "apparmorProfile"), ("selinux", "selinuxLabel"))
+    return [process.Confine(module, what[key]) for module, key in names if what.get(key)]
+
+
+def _rlimit(limit: dict[str, Any]) -> process.SetRlimit:
+    name = limit["type"].removeprefix("RLIMIT_").lower()
+    if name not in RLIMITS:
+        raise StartError("invalid_argument", f"process.rlimits: {limit['type']} is unknown")
+    values = (-1 if limit[key] > _UNLIMITED else limit[key] for key in ("soft", "hard"))
+    return process.SetRlimit(name, *values)
