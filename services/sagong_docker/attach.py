@@ -49,7 +49,7 @@ async def attach(engine: Engine, ask: Ask) -> None:
     keys = parse_keys(ask.text("detachKeys"))
     waiting = engine.pending.enter(record.id)
     try:
-        state = await engine.state(record)
+        state, _ = await engine.state(record)
         if state is StatusState.PAUSED:
             raise Conflict(
                 f"container {record.name} is paused, unpause the container before attach"

@@ -91,11 +91,12 @@ class Engine:
         except NotFound:
             raise NotFound(f"No such container: {record.name}") from None
 
-    async def state(self, record: ContainerRecord) -> StatusState:
-        """Whether it runs; one just made does not, which every `docker run` asks twice."""
+    async def state(self, record: ContainerRecord) -> tuple[StatusState, int]:
+        """Whether it runs, and its last run; one just made does not, which is asked twice a run."""
         if record.id in self.fresh:
-            return StatusState.CREATED
-        return (await self.status(record)).state
+            return StatusState.CREATED, 0
+        status = await self.status(record)
+        return status.state, status.run
 
     async def statuses(self, *, foreign_too: bool = False) -> list[ContainerStatus]:
         """All containers of Docker's, or of everybody."""

@@ -52,13 +52,14 @@ _PROGRAM_WORDS = (
 async def start(engine: Engine, ask: Ask) -> Response:
     """`docker start`: 304 when it runs already."""
     record = await engine.container(ask["id"])
-    state = await engine.state(record)
+    state, run = await engine.state(record)
     if state is StatusState.PAUSED:
         raise Conflict("cannot start a paused container, try unpause instead")
     if state is StatusState.RUNNING:
         return empty(304)
     engine.fresh.discard(record.id)
-    request = StartRequest(id=record.id, expect_attach=engine.pending.hold(record.id))
+    held = engine.pending.hold(record.id)
+    request = StartRequest(id=record.id, run=run + 1, expect_attach=held)
     try:
         with deadline(120.0):
             await engine.node.start(request)

@@ -24,10 +24,11 @@ class Execution:
 
     async def start(self, record: ContainerRecord, spec: ExecSpec) -> ExecState:
         """Start one; the same exec_id again gives its state."""
-        record.exec_ids = (*record.exec_ids, spec.exec_id)[-64:]
         # Docker's words: the program, a space, its arguments.
         command = f"{spec.args[0]} {' '.join(spec.args[1:])}"
-        self._life.note(record, f"exec_create: {command}", execID=spec.exec_id)
+        if spec.exec_id not in record.exec_ids:
+            record.exec_ids = (*record.exec_ids, spec.exec_id)[-64:]
+            self._life.note(record, f"exec_create: {command}", execID=spec.exec_id)
         status = await self._life.runtimes.of(record).exec(
             ExecRequest(
                 id=spec.id,

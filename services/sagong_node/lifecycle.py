@@ -79,10 +79,14 @@ class Lifecycle:
         if event is not None:
             event.set()
 
-    async def start(self, id_: str, *, expect_attach: bool, rows: int, columns: int) -> None:
-        """Start a container that is not running."""
+    async def start(
+        self, id_: str, *, run: int, expect_attach: bool, rows: int, columns: int
+    ) -> None:
+        """Start a container that is not running, unless that run has been already."""
         async with self._locks[id_]:
             record = self.container(id_)
+            if 0 < run <= record.run:
+                return
             if record.state is StatusState.PAUSED:
                 raise FailedPrecondition("cannot start a paused container, try unpause instead")
             if record.state is StatusState.REMOVING:

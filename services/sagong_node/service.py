@@ -88,6 +88,7 @@ class NodeService:
         """Start a container."""
         await self._life.start(
             request.id,
+            run=request.run,
             expect_attach=request.expect_attach,
             rows=request.rows,
             columns=request.columns,

@@ -44,6 +44,22 @@ async def check_exec_status_is_kept(lab: RuntimeLab) -> None:
         await lab.runtime.exec_status(other)
 
 
+async def check_exec_said_again_gives_its_streams(lab: RuntimeLab) -> None:
+    """An answer that was lost loses no output, even of a program that has ended meanwhile."""
+    container = await lab.running()
+    request = ExecRequest(
+        id=container.id, exec_id=lab.new_id(), process=lab.process("echo once; exit 3")
+    )
+    await lab.runtime.exec(request)
+    async with asyncio.timeout(10.0):
+        while (await lab.runtime.exec_status(request)).running:  # noqa: ASYNC110 - its end is what is waited for
+            await asyncio.sleep(0.01)
+    again = await lab.runtime.exec(request)
+    assert again.stream is not None
+    found = await (await Stream.open(again.stream)).rest()
+    assert (found.lines, found.code) == (["once"], 3)
+
+
 async def check_exec_has_a_terminal(lab: RuntimeLab) -> None:
     """Of its own, with a size that can change."""
     container = await lab.running()

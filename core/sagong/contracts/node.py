@@ -279,9 +279,14 @@ class StatusList(Message):
 
 
 class StartRequest(Message):
-    """Start a container; `expect_attach` holds output back until somebody attached."""
+    """Start a container; `expect_attach` holds output back until somebody attached.
+
+    `run` is the run that shall begin (one more than its status tells): one that has begun, though
+    it may have ended since, does not begin again, however often it is asked for. 0 is the next.
+    """
 
     id: str
+    run: int = 0
     expect_attach: bool = False
     rows: int = 0
     columns: int = 0

@@ -373,7 +373,10 @@ class Runtime(Protocol):
 
     @method(idempotent=True, raises=(NotFound, InvalidArgument, FailedPrecondition))
     async def exec(self, request: ExecRequest) -> ExecStatus:
-        """Start a process in a container; the same exec_id again returns its status."""
+        """Start a process in a container; the same exec_id again returns its status.
+
+        While nobody has come for its streams they are given again, since an answer can be lost.
+        """
         ...
 
     @method(idempotent=True, raises=(NotFound,))

@@ -434,9 +434,12 @@ class Monitor:
 
     def _attach(self, channel: Channel, number: int, request: dict[str, Any]) -> None:
         container = self.containers.get(request["id"])
-        if container is None or container.session is None or container.session.ended:
+        session = None if container is None else container.session
+        if container is not None and "exec_id" in request:
+            session = container.execs.get(request["exec_id"])
+        if session is None or session.ended:
             raise StartError("failed_precondition", f"container {request['id']} is not running")
-        channel.answer(number, {"token": self._ticket(container.session, request)})
+        channel.answer(number, {"token": self._ticket(session, request)})
 
     def _let_go(self, channel: Channel, number: int, request: dict[str, Any]) -> None:
         """Nobody will attach any more: held output goes to the log."""

@@ -235,10 +235,10 @@ class MonitoredRuntime:
         """Start a process in a container."""
         if not request.exec_id or "/" in request.exec_id or request.exec_id.startswith("."):
             raise InvalidArgument(f"exec id {request.exec_id!r} can't be a file's name")
-        known = self._find(request.id).execs.get(request.exec_id)
-        if known is not None:
-            return _exec_status(request.exec_id, known)
         record = self._find(request.id)
+        known = record.execs.get(request.exec_id)
+        if known is not None:
+            return await self._exec_again(record, request, known)
         if record.exit is not None:
             raise FailedPrecondition(f"container {request.id} is not running")
         if record.paused:
@@ -276,6 +276,24 @@ class MonitoredRuntime:
             code=new.code or 0,
             stream=stream,
         )
+
+    async def _exec_again(
+        self, record: Record, request: ExecRequest, known: ExecRecord
+    ) -> ExecStatus:
+        """Its status, with its streams if they are still there."""
+        message = {
+            "op": "attach",
+            "id": request.id,
+            "exec_id": request.exec_id,
+            "stdin": request.process.stdin,
+            "replay": True,
+        }
+        status = _exec_status(request.exec_id, known)
+        try:
+            answer = await self._links.ask(record.key, message)
+        except (NotFound, FailedPrecondition, Unavailable):
+            return status
+        return msgspec.structs.replace(status, stream=self._address(record, answer["token"]))
 
     async def exec_status(self, request: ExecRequest) -> ExecStatus:
         """Status of an exec."""

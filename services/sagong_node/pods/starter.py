@@ -161,7 +161,7 @@ class Starter:
     async def start(self, pod: Pod, container: AnyContainer, id_: str) -> None:
         """Start it; Refused RunContainerError if it can't be."""
         try:
-            await self._around.node.start(StartRequest(id=id_))
+            await self._around.node.start(StartRequest(id=id_, run=1))
         except SagongError as error:
             self._failed(pod, container, error.message)
             raise Refused("RunContainerError", error.message) from None

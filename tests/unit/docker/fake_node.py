@@ -242,7 +242,7 @@ class FakeNode:
 
     async def start(self, request: StartRequest) -> ContainerStatus:
         held = self.held(request.id)
-        if held.alive:
+        if held.alive or 0 < request.run <= held.run:
             return self.status(held)
         command = held.spec.command
         held.args = self._program(held)

@@ -87,6 +87,22 @@ async def test_a_newer_run_than_the_record_knows_is_found(tmp_path: Path) -> Non
         await node.stop()
 
 
+async def test_a_run_that_has_been_does_not_begin_again(tmp_path: Path) -> None:
+    """Its caller asks again when the answer was lost with a process that was killed."""
+    node = Lab(tmp_path)
+    await node.start()
+    try:
+        await begin(node)
+        node.runtime.end("main", 3)
+        await node.until(lambda: node.service.inspect(Ref(id=ID)).state == StatusState.EXITED)
+        status = await node.service.start(StartRequest(id=ID, run=1))
+        assert (status.state, status.run, status.code) == (StatusState.EXITED, 1, 3)
+        assert node.runtime.started == ["main"]
+        assert (await node.service.start(StartRequest(id=ID, run=2))).run == 2
+    finally:
+        await node.stop()
+
+
 async def test_a_short_life_is_written_twice(tmp_path: Path) -> None:
     state = CountingState()
     node = Lab(tmp_path, state=state)
