@@ -195,7 +195,7 @@ class NodeService:
     async def restart(self, request: StopRequest) -> ContainerStatus:
         """Stop, then start."""
         await self._life.stop(request.id, request.seconds, request.signal)
-        await self._life.start(request.id, expect_attach=False, rows=0, columns=0)
+        await self._life.start(request.id, run=0, expect_attach=False, rows=0, columns=0)
         record = self._life.container(request.id)
         self._life.note(record, "restart")
         return self._status(record)
