@@ -2,9 +2,9 @@
 
 It is as small as it can be, because everything else may be killed and comes back through it. The
 kernel sends it descriptors to hold (`keep NAME`), gets them all back when it is started anew, says
-`ready` when every unit serves, and `end` before it ends for good. If the keeper itself dies, another
-one (the kernel's, or that of a supervisor such as systemd) connects to the kernel at `kernel/keeper`
-and is given the descriptors.
+how far the units have come (`late`, `progress`, `ready`), and `end` before it ends for good. If the
+keeper itself dies, another one (the kernel's, or that of a supervisor such as systemd) connects to
+the kernel at `kernel/keeper` and is given the descriptors.
 """
 
 from __future__ import annotations
@@ -28,6 +28,13 @@ CONFIGURATION_ERROR = 78
 _LOCKED = 75
 _TITLE = "sagong-keeper"
 _CREDENTIALS = struct.Struct("3i")
+# What the service manager is told with the kernel's words, as in sd_notify(3). How long a start may
+# take it knows itself (TimeoutStartSec); one that comes further may take longer.
+_NOTIFICATIONS = {
+    "late": "",
+    "progress": "EXTEND_TIMEOUT_USEC=120000000\n",
+    "ready": "READY=1\n",
+}
 
 
 class Keeper:
@@ -35,6 +42,7 @@ class Keeper:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
+        self._door = f"{options.run}/kernel/keeper"
         self._kept: dict[str, int] = {}
         self._control: socket.socket | None = None
         self._pid = 0
@@ -52,6 +60,9 @@ class Keeper:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGTERM, self._terminate)
         if not self._attach():
+            if self._options.successor and not os.path.exists(self._door):
+                return 0
+            self._notify("STATUS=starting the kernel")
             self._start()
         while True:
             assert self._control is not None
@@ -93,7 +104,7 @@ class Keeper:
         """Become the keeper of a kernel that lives without one."""
         control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            control.connect(f"{self._options.run}/kernel/keeper")
+            control.connect(self._door)
             peer = control.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
             self._pid = _CREDENTIALS.unpack(peer)[0]
             self._pidfd = os.pidfd_open(self._pid)
@@ -122,8 +133,8 @@ class Keeper:
         word, _, name = message.decode().partition(" ")
         if word == "end":
             self._stopping = True
-        elif word == "ready":
-            self._notify(f"READY=1\nSTATUS={name or 'every unit serves'}")
+        elif word in _NOTIFICATIONS:
+            self._notify(f"{_NOTIFICATIONS[word]}STATUS={name}")
         elif word == "keep" and descriptors:
             old = self._kept.pop(name, None)
             if old is not None:
@@ -155,6 +166,7 @@ class Keeper:
 
     def _terminate(self, *_: object) -> None:
         self._stopping = True
+        self._notify("STOPPING=1\nSTATUS=stopping; containers go on")
         try:
             signal.pidfd_send_signal(self._pidfd, signal.SIGTERM)
         except ProcessLookupError:
@@ -164,13 +176,15 @@ class Keeper:
 def main() -> None:
     """`python -m sagong.keeper --run DIR --root DIR --profile NAME`; one instance a root, by a lock.
 
-    `--supervised` says that whoever started it does so again when it dies.
+    `--supervised` says that whoever started it does so again when it dies, `--successor` that a
+    kernel which lost its keeper did: if that has ended in order meanwhile, there is nothing to keep.
     """
     parser = argparse.ArgumentParser(prog="sagong-keeper")
     parser.add_argument("--root", default="/")
     parser.add_argument("--run", required=True)
     parser.add_argument("--profile", default="")
     parser.add_argument("--supervised", action="store_true")
+    parser.add_argument("--successor", action="store_true")
     options = parser.parse_args()
     # Nothing below may import from the directory that this happened to be started in, and no sandbox
     # is to show it: systemd starts it in "/".

@@ -21,6 +21,7 @@ from sagong.operator import connect
 # systemd's directory exists where it is pid 1, see sd_booted(3).
 _SYSTEMD = Path("/run/systemd/system")
 _UNIT = Path("/etc/systemd/system/sagong.service")
+_COMING_UP_SECONDS = 10.0
 
 __all__ = ["down_arguments", "end", "raise_up", "run_down", "run_up", "up_arguments"]
 
@@ -166,11 +167,8 @@ def end(paths: Paths, seconds: float, *, everything: bool, containers: bool = Fa
 
     `containers` ends those too, `everything` also takes away all that was made beside data.
     """
-    pid, ran = _keeper_pid(paths), True
-    try:
-        asyncio.run(_stop(paths, seconds, everything=everything))
-    except (NotFound, Unavailable):
-        ran = False
+    pid = _keeper_pid(paths)
+    ran = _tell_to_stop(paths, seconds, everything=everything)
     if pid and not _wait_gone(paths, 30.0 + seconds):
         raise FailedPrecondition(f"keeper {pid} does not end; see {paths.run}/log/kernel.log")
     if everything or containers:
@@ -188,6 +186,19 @@ def _up_to_purge(root: str) -> None:
         run_up(argparse.Namespace(root=root, profile="", seconds=30.0, foreground=False))
     except SagongError as error:
         print(f"what sagong made may be left over: {error}", file=sys.stderr)
+
+
+def _tell_to_stop(paths: Paths, seconds: float, *, everything: bool) -> bool:
+    """Also a kernel that is only coming up; whether there was any."""
+    limit = time.monotonic() + _COMING_UP_SECONDS
+    while True:
+        try:
+            asyncio.run(_stop(paths, seconds, everything=everything))
+            return True
+        except (NotFound, Unavailable):
+            if not _keeper_lives(paths) or time.monotonic() > limit:
+                return False
+            time.sleep(0.1)
 
 
 async def _stop(paths: Paths, seconds: float, *, everything: bool) -> None:

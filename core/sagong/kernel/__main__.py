@@ -25,6 +25,7 @@ from sagong.bus.refusals import Refusals
 from sagong.config import Config, Paths, UnitConfig
 from sagong.contracts.kernel import Kernel
 from sagong.errors import SagongError
+from sagong.kernel import outages
 from sagong.kernel.bounds import Bounds
 from sagong.kernel.cell import Cells
 from sagong.kernel.guardian import Guardian
@@ -42,7 +43,6 @@ from sagong.process import configure_logging
 __all__ = ["main"]
 
 _LOG = logging.getLogger("sagong.kernel")
-_READY_SECONDS = 60.0
 _ATTEND = frozenset({"kernel/1/attend", "kernel/1/done"})
 
 
@@ -177,19 +177,17 @@ def _resolved(cells: Cells, config: Config) -> dict[str, Unit]:
 
 
 async def _announce(supervisor: Supervisor, guardian: Guardian) -> None:
-    """Say once that every unit serves; or, after a while, which ones do not."""
+    """Say how far all units have come, at every change; the keeper tells its service manager."""
     changes: asyncio.Queue[tuple[str, ...]] = asyncio.Queue()
     supervisor.observers.add(changes)
     try:
-        async with asyncio.timeout(_READY_SECONDS):
-            while supervisor.late():
-                await changes.get()
-    except TimeoutError:
-        pass
+        while True:
+            guardian.tell(outages.standing(supervisor.lives))
+            await changes.get()
+            while not changes.empty():
+                changes.get_nowait()
     finally:
         supervisor.observers.discard(changes)
-    late = ", ".join(supervisor.late())
-    guardian.ready(f"not serving: {late}" if late else "")
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,15 @@ from pathlib import Path
 
 from sagong.config import Paths
 from sagong.kernel.listeners import Listeners
+from sagong.kernel.outages import Standing
 
 __all__ = ["Guardian"]
 
 _LOG = logging.getLogger("sagong.kernel")
 _CREDENTIALS = struct.Struct("3i")
 _SUPERVISOR_SECONDS = 5.0
+_MANY = 1 << 20
+_LONGEST = 1024
 
 
 class Guardian:
@@ -37,22 +40,32 @@ class Guardian:
         self._profile = profile
         self._listeners = listeners
         self._supervised = False
-        self._ready: bytes | None = None
+        self._standing: bytes | None = None
+        self._fewest = _MANY
         self._loop = asyncio.get_running_loop()
-        self._door = _open_door(Paths.below(root).run / "kernel" / "keeper")
+        self._place = Paths.below(root).run / "kernel" / "keeper"
+        self._door = _open_door(self._place)
         self._loop.add_reader(self._door.fileno(), self._admit)
         if keeper is not None:
             self._loop.add_reader(keeper.fileno(), self._hear)
 
-    def ready(self, remark: str = "") -> None:
-        """Every unit serves; or a remark says which one does not."""
-        self._ready = f"ready {remark}".strip().encode()
-        self._tell(self._ready)
+    def tell(self, how: Standing) -> None:
+        """How far the units have come; told when that has changed."""
+        word = "ready" if how.ready else "late"
+        if not how.ready and len(how.late) < self._fewest:
+            word = "progress" if self._standing is not None else word
+            self._fewest = len(how.late)
+        standing = f"{word} {how}".encode()[:_LONGEST]
+        if standing != self._standing:
+            self._standing = standing
+            self._tell(standing)
 
     def stop(self) -> None:
         """The system ends: the keeper may go."""
         self._loop.remove_reader(self._door.fileno())
         self._door.close()
+        # By this a keeper that is on its way knows that the kernel has not died, but ended.
+        self._place.unlink(missing_ok=True)
         if self._keeper is not None:
             self._loop.remove_reader(self._keeper.fileno())
             self._tell(b"end")
@@ -90,6 +103,7 @@ class Guardian:
             return
         command = [sys.executable, "-P", "-m", "sagong.keeper", "--root", str(self._root)]
         command += ["--run", str(Paths.below(self._root).run), "--profile", self._profile]
+        command += ["--successor"]
         # A grandchild, so that it is nobody's zombie when it ends and outlives this kernel.
         subprocess.run([sys.executable, "-c", _DETACH, *command], check=False, timeout=10)
 
@@ -110,8 +124,8 @@ class Guardian:
         self._supervised = False
         self._listeners.change_keeper(keeper)
         self._loop.add_reader(keeper.fileno(), self._hear)
-        if self._ready is not None:
-            self._tell(self._ready)
+        if self._standing is not None:
+            self._tell(self._standing)
 
 
 def _open_door(path: Path) -> socket.socket:

@@ -1,8 +1,9 @@
-"""Which slots are down, and why, as their callers and the operator are told. Pure."""
+"""What is down or late, and why, as callers, the operator and the service manager are told. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from sagong.contracts.kernel import DownEntry
 from sagong.kernel import directory
@@ -10,7 +11,7 @@ from sagong.kernel.life import Life
 from sagong.kernel.units import Unit
 from sagong.manifest import EVERY
 
-__all__ = ["all_of", "known_to"]
+__all__ = ["Standing", "all_of", "known_to", "standing"]
 
 
 def all_of(units: Mapping[str, Unit], lives: Mapping[str, Life]) -> Iterator[DownEntry]:
@@ -30,6 +31,35 @@ def known_to(
             if reason := _reason(provider, lives):
                 name = provider.instance if instance == EVERY else instance
                 yield DownEntry(slot=slot, version=version, instance=name, reason=reason)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far all units have come: those that are still to come, and those that were given up.
+
+    What was given up keeps the rest from nothing: the system is ready, and says without what.
+    """
+
+    late: tuple[str, ...]
+    down: tuple[str, ...]
+
+    @property
+    def ready(self) -> bool:
+        """Whether nothing is to be waited for."""
+        return not self.late
+
+    def __str__(self) -> str:
+        if self.late:
+            return f"waiting for {', '.join(self.late)}"
+        return f"degraded, without {'; '.join(self.down)}" if self.down else "every unit serves"
+
+
+def standing(lives: Mapping[str, Life]) -> Standing:
+    """How far they have come."""
+    absent = {name: one for name, one in lives.items() if not one.serving and not one.leaving}
+    late = tuple(name for name, one in absent.items() if not one.down)
+    down = tuple(f"{name}: {one.problem}" for name, one in absent.items() if one.down)
+    return Standing(late, down)
 
 
 def _reason(unit: Unit, lives: Mapping[str, Life]) -> str:

@@ -18,6 +18,12 @@ from tests.system.instance import Instance, environment, instance
 pytestmark = pytest.mark.root
 
 CONFIGURATION = 'profile = "bare"\n'
+TWO_UNITS = """
+[units.scheduler]
+plugin = "scheduler_moody"
+[units.metrics]
+plugin = "metrics_cgroup"
+"""
 
 
 class Supervisor:
@@ -36,9 +42,12 @@ class Supervisor:
         command += ["--run", str(self.running.paths.run), "--root", str(self.running.root)]
         return subprocess.Popen(command, env={**environment(), "NOTIFY_SOCKET": self._address})
 
-    def wait_notified(self) -> str:
-        """The next notification."""
-        return self._socket.recv(4096).decode()
+    def wait_ready(self) -> list[str]:
+        """All notifications up to READY."""
+        heard = [self._socket.recv(4096).decode()]
+        while not heard[-1].startswith("READY=1\n"):
+            heard.append(self._socket.recv(4096).decode())
+        return heard
 
 
 @pytest.fixture
@@ -67,7 +76,7 @@ def test_a_supervised_keeper_takes_the_place_of_one_that_is_not(supervisor: Supe
     kernel = kernel_of(running)
     before = int((running.paths.run / "keeper.pid").read_text())
     keeper = supervisor.start()
-    assert supervisor.wait_notified().startswith("READY=1\n")
+    supervisor.wait_ready()
     assert int((running.paths.run / "keeper.pid").read_text()) == keeper.pid != before
     assert kernel_of(running) == kernel
     running.run("down")
@@ -79,14 +88,14 @@ def test_a_killed_one_is_followed_by_the_supervisors_next(supervisor: Supervisor
     kernel = kernel_of(running)
     for _ in range(3):
         keeper = supervisor.start()
-        supervisor.wait_notified()
+        supervisor.wait_ready()
         keeper.send_signal(signal.SIGKILL)
         assert keeper.wait(30) == -signal.SIGKILL
     last = supervisor.start()
-    supervisor.wait_notified()
+    supervisor.wait_ready()
     assert kernel_of(running) == kernel
     os.kill(kernel, signal.SIGKILL)
-    assert supervisor.wait_notified().startswith("READY=1\n")
+    supervisor.wait_ready()
     assert kernel_of(running) != kernel
     running.run("down")
     assert last.wait(30) == 0
@@ -96,7 +105,7 @@ def test_without_its_supervisor_the_kernel_starts_one_itself(supervisor: Supervi
     running = supervisor.running
     kernel = kernel_of(running)
     keeper = supervisor.start()
-    supervisor.wait_notified()
+    supervisor.wait_ready()
     keeper.kill()
     keeper.wait(30)
     file = running.paths.run / "keeper.pid"
@@ -109,10 +118,30 @@ def test_without_its_supervisor_the_kernel_starts_one_itself(supervisor: Supervi
 def test_sigterm_stops_the_platform(supervisor: Supervisor) -> None:
     kernel = kernel_of(supervisor.running)
     keeper = supervisor.start()
-    supervisor.wait_notified()
+    supervisor.wait_ready()
     keeper.terminate()
     assert keeper.wait(30) == 0
     assert not Path(f"/proc/{kernel}/exe").exists()  # a zombie, if its first parent was killed
+
+
+def test_ready_is_said_when_all_is_ready_and_before_that_what_is_late() -> None:
+    with instance(CONFIGURATION) as running:
+        running.run("down")
+        data = running.paths.data / "plugins" / "scheduler_moody"
+        data.mkdir(parents=True, exist_ok=True)
+        (data / "mood").write_text("slow")
+        (running.root / "etc" / "sagong.toml").write_text(CONFIGURATION + TWO_UNITS)
+        supervisor = Supervisor(running)
+        keeper = supervisor.start()
+        heard = supervisor.wait_ready()
+        assert heard[0] == "STATUS=starting the kernel"
+        assert heard[1] == "STATUS=waiting for scheduler, metrics"
+        progress = "EXTEND_TIMEOUT_USEC=120000000\nSTATUS=waiting for scheduler"
+        assert progress in heard, heard
+        assert heard[-1] == "READY=1\nSTATUS=every unit serves"
+        assert running.status().ready
+        running.run("down")
+        assert keeper.wait(30) == 0
 
 
 def test_the_directory_that_it_is_started_in_is_in_no_sandbox() -> None:
