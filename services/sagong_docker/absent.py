@@ -7,15 +7,7 @@ from sagong.http import Response
 from sagong_docker.ask import Ask
 from sagong_docker.engine import Engine
 
-__all__ = [
-    "no_build_cache",
-    "no_plugin",
-    "no_plugins",
-    "no_search",
-    "no_session",
-    "no_swarm",
-    "not_in_swarm",
-]
+__all__ = ["no_plugin", "no_plugins", "no_search", "no_session", "no_swarm", "not_in_swarm"]
 
 _PLUGIN_VERBS = frozenset(("json", "enable", "disable", "set", "upgrade", "push"))
 _NOT_A_MANAGER = (
@@ -58,7 +50,3 @@ async def no_search(engine: Engine, ask: Ask) -> Response:
         501, "image search is not served: no configured registry has a search index"
     )
 
-
-async def no_build_cache(engine: Engine, ask: Ask) -> Response:
-    """`docker builder prune`: there is no build cache yet."""
-    return refusals.answer({"CachesDeleted": None, "SpaceReclaimed": 0})

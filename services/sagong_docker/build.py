@@ -1,19 +1,306 @@
-"""`POST /build`, the classic builder: not served yet, and said so."""
+"""`POST /build`, the classic builder's edge: its parameters, and its words for what happens.
+
+The work is the contract `builder`'s; here the context is passed on and progress becomes JSON lines.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import binascii
+import codecs
+import time
+from typing import Any
+
+import msgspec
+
+from sagong.contracts.builder import (
+    BuildProgress,
+    BuildRef,
+    BuildRequest,
+    Happening,
+    PruneRequest,
+    Surroundings,
+)
+from sagong.contracts.image import Credentials
+from sagong.contracts.network import JoinRequest
+from sagong.errors import Aborted, InvalidArgument, SagongError
 from sagong.http import Response
-from sagong_docker.ask import Ask
-from sagong_docker.engine import Engine
-from sagong_docker.refusal import refuse
+from sagong_docker import wiring
+from sagong_docker.ask import Ask, convert
+from sagong_docker.body import CreateBody, HostConfig
+from sagong_docker.credentials import of_document
+from sagong_docker.engine import OWNER, Engine
+from sagong_docker.image_view import progress
+from sagong_docker.moment import moment_text, parse_until
+from sagong_docker.naming import new_id
+from sagong_docker.refusal import answer, empty
+from sagong_docker.resources import limits, rlimits
+from sagong_docker.transport import Lines, send_up
 
-__all__ = ["build"]
+__all__ = ["build", "cancel", "prune", "records"]
+
+_SHORT = 12
+_RED, _PLAIN = "\x1b[91m", "\x1b[0m"
+# Query parameter: field of a container's HostConfig.
+_NUMBERS = {
+    "memory": "Memory",
+    "memswap": "MemorySwap",
+    "cpushares": "CpuShares",
+    "cpuperiod": "CpuPeriod",
+    "cpuquota": "CpuQuota",
+    "shmsize": "ShmSize",
+}
+_TEXTS = {
+    "cpusetcpus": "CpusetCpus",
+    "cpusetmems": "CpusetMems",
+    "cgroupparent": "CgroupParent",
+}
 
 
-async def build(engine: Engine, ask: Ask) -> Response:
-    """Refuse with what to do instead; the context is not read."""
-    return refuse(
-        501,
-        "this engine does not build from Dockerfiles yet: build elsewhere and `docker load` or "
-        "`docker pull` the image, or make one with `docker commit`",
+async def build(engine: Engine, ask: Ask) -> None:
+    """`docker build` without BuildKit, and `docker build` of SDKs."""
+    request = await _request(engine, ask)
+    out = _Out(Lines(ask.request), quiet=ask.flag("q"))
+    sending: asyncio.Future[None] | None = None
+    try:
+        if not request.remote:
+            address = await engine.builder.upload()
+            request = msgspec.structs.replace(request, context=address.token)
+            sending = asyncio.ensure_future(send_up(address, ask.request))
+        async for item in engine.builder.build(request):
+            await out.show(item)
+        await out.end()
+    except SagongError as error:
+        await out.fail(error)
+    finally:
+        if sending is not None:
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
+
+
+async def cancel(engine: Engine, ask: Ask) -> Response:
+    """End a build that named itself by `buildid`."""
+    if not ask.text("id"):
+        raise InvalidArgument("build ID not provided")
+    await engine.builder.cancel(BuildRef(id=ask.text("id")))
+    return empty(204)
+
+
+async def prune(engine: Engine, ask: Ask) -> Response:
+    """`docker builder prune`."""
+    filters = ask.filters()
+    filters.check(("until", "unused-for", "id", "inuse", "parent", "type", "shared", "private"))
+    unused = [_seconds(text) for name in ("until", "unused-for") for text in filters[name]]
+    keep = max(ask.number("keep-storage"), ask.number("reserved-space"), 0)
+    done = await engine.builder.prune(
+        PruneRequest(unused_for=max(unused, default=0.0), keep=keep, ids=tuple(filters["id"]))
     )
+    return answer({"CachesDeleted": list(done.deleted) or None, "SpaceReclaimed": done.reclaimed})
+
+
+def _seconds(text: str) -> float:
+    now = time.time()
+    return now - parse_until(text, now)
+
+
+async def records(engine: Engine) -> list[dict[str, Any]]:
+    """The build cache as `docker system df` shows it."""
+    return [
+        {
+            "ID": record.id,
+            "Type": record.kind,
+            "Description": record.description,
+            "InUse": record.in_use,
+            "Shared": False,
+            "Size": record.size,
+            "CreatedAt": moment_text(record.created_at),
+            "LastUsedAt": moment_text(record.used_at) if record.used_at else None,
+            "UsageCount": record.uses,
+        }
+        for record in (await engine.builder.usage()).records
+    ]
+
+
+# The request.
+
+
+async def _request(engine: Engine, ask: Ask) -> BuildRequest:
+    if ask.text("version") == "2" or ask.text("session"):
+        raise InvalidArgument(
+            "this engine's classic builder takes no sessions: unset DOCKER_BUILDKIT, or use buildx"
+        )
+    if ask.text("isolation") not in ("", "default"):
+        raise InvalidArgument(f"Unsupported isolation: {ask.text('isolation')!r}")
+    remote = ask.text("remote")
+    return BuildRequest(
+        id=ask.text("buildid") or new_id(),
+        remote=remote,
+        dockerfile=ask.text("dockerfile") or "Dockerfile",
+        tags=tuple(tag for tag in ask.request.query.all("t") if tag),
+        arguments=tuple(_json(ask, "buildargs", dict[str, str | None] | None, {}).items()),
+        labels=tuple(_json(ask, "labels", dict[str, str] | None, {}).items()),
+        target=ask.text("target"),
+        platform=ask.text("platform"),
+        cache=not ask.flag("nocache"),
+        cache_from=tuple(_json(ask, "cachefrom", list[str] | None, [])),
+        pull=ask.flag("pull"),
+        squash=ask.flag("squash"),
+        remove=ask.flag("rm", default=True),
+        force_remove=ask.flag("forcerm"),
+        credentials=_credentials(ask.request.header("x-registry-config")),
+        surroundings=await _surroundings(engine, ask),
+    )
+
+
+def _json(ask: Ask, name: str, kind: Any, default: Any) -> Any:
+    text = ask.text(name)
+    if not text:
+        return default
+    try:
+        return msgspec.json.decode(text, type=kind) or default
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise InvalidArgument(f"error reading {name}: {error}") from None
+
+
+def _credentials(header: str) -> tuple[Credentials, ...]:
+    """X-Registry-Config: credentials by registry, base64 of JSON."""
+    if not header:
+        return ()
+    padded = header.strip() + "=" * (-len(header.strip()) % 4)
+    try:
+        raw = base64.b64decode(padded, altchars=b"-_")
+        found = msgspec.json.decode(raw, type=dict[str, dict[str, Any]] | None)
+    except (binascii.Error, ValueError, msgspec.DecodeError):
+        raise InvalidArgument("X-Registry-Config is not base64 of a JSON object") from None
+    return tuple(
+        of_document({**document, "serveraddress": document.get("serveraddress") or server})
+        for server, document in (found or {}).items()
+    )
+
+
+async def _surroundings(engine: Engine, ask: Ask) -> Surroundings:
+    document: dict[str, Any] = {key: ask.number(name) for name, key in _NUMBERS.items()}
+    document |= {key: ask.text(name) for name, key in _TEXTS.items()}
+    document["Ulimits"] = _json(ask, "ulimits", list[dict[str, Any]] | None, [])
+    hosts = [text.split(",") for text in ask.request.query.all("extrahosts")]
+    document["ExtraHosts"] = [line for lines in hosts for line in lines if line]
+    document["NetworkMode"] = ask.text("networkmode") or "default"
+    host = convert(document, HostConfig)
+    network, shared = await _network(engine, host)
+    return Surroundings(
+        owner=OWNER,
+        network=network,
+        share_with=shared,
+        hosts=wiring.hosts(host, (), await _gateway(engine)),
+        limits=limits(host),
+        rlimits=rlimits(host),
+        shm_size=host.shm_size,
+        cgroup_parent=host.cgroup_parent,
+    )
+
+
+async def _network(engine: Engine, host: HostConfig) -> tuple[JoinRequest, str]:
+    """Networks of RUN's containers, or the container whose network they share."""
+    mode = wiring.mode_of(host)
+    if mode.startswith("container:"):
+        record = await engine.container(mode.partition(":")[2])
+        return wiring.join("", "", "none"), record.id
+    if mode in ("none", "host"):
+        return wiring.join("", "", mode), ""
+    network = await engine.find_network(mode)
+    places = wiring.attachments(CreateBody(), host, "", lambda _: network.id)
+    places = tuple(msgspec.structs.replace(place, aliases=()) for place in places)
+    return wiring.join("", "", mode, places=places), ""
+
+
+async def _gateway(engine: Engine) -> str:
+    """What `--add-host x:host-gateway` means."""
+    name = engine.settings.default_network
+    for network in await engine.networks():
+        if network.name == name and network.subnets:
+            return network.subnets[0].gateway
+    return ""
+
+
+# The answer.
+
+
+class _Out:
+    """Writes progress in Docker's words; with `quiet` only the image, or all when it fails."""
+
+    def __init__(self, lines: Lines, *, quiet: bool) -> None:
+        self._lines = lines
+        self._quiet = quiet
+        self._held: list[str] = []
+        self._image = ""
+        self._decoders = {
+            e: codecs.getincrementaldecoder("utf-8")("replace") for e in (True, False)
+        }
+
+    async def show(self, item: BuildProgress) -> None:
+        """One item."""
+        if item.kind is Happening.PULL:
+            if item.transfer is not None and not item.transfer.image and not self._quiet:
+                await self._lines.write(progress(item.transfer))
+            return
+        for text in self._texts(item):
+            await self._say(text)
+        if item.kind is Happening.BUILT:
+            self._image = item.image
+            await self._lines.write({"aux": {"ID": item.image}})
+            await self._say(f"Successfully built {_short(item.image)}\n")
+
+    async def _say(self, text: str) -> None:
+        if self._quiet:
+            self._held.append(text)
+        elif text:
+            await self._lines.write({"stream": text})
+
+    def _texts(self, item: BuildProgress) -> tuple[str, ...]:
+        match item.kind:
+            case Happening.STEP:
+                return (f"Step {item.number}/{item.total} : {item.text}", "\n")
+            case Happening.NOTE:
+                return (item.text, "\n")
+            case Happening.WARNING:
+                shown = item.text if item.text.startswith("[Warning]") else _red(item.text)
+                return (shown,)
+            case Happening.CACHED:
+                return (" ---> Using cache\n",)
+            case Happening.RUNNING:
+                return (f" ---> Running in {item.container[:_SHORT]}\n",)
+            case Happening.REMOVED:
+                return (f"Removing intermediate container {item.container[:_SHORT]}\n",)
+            case Happening.IMAGE:
+                return (f" ---> {_short(item.image)}\n",)
+            case Happening.TAGGED:
+                return (f"Successfully tagged {item.text}\n",)
+            case Happening.OUTPUT:
+                text = self._decoders[item.stderr].decode(item.data)
+                return (_red(text) if item.stderr and text else text,)
+        return ()
+
+    async def end(self) -> None:
+        """The build is done."""
+        if self._quiet:
+            await self._lines.write({"stream": f"{self._image}\n"})
+
+    async def fail(self, error: SagongError) -> None:
+        """It is not: as an answer of its own when nothing was told yet."""
+        for text in self._held:
+            await self._lines.write({"stream": text})
+        code = error.detail.get("code", "")
+        if isinstance(error, Aborted) and code.isdigit():
+            detail = {"code": int(code), "message": error.message}
+            await self._lines.write({"errorDetail": detail, "error": error.message})
+            return
+        await self._lines.fail(error)
+
+
+def _red(text: str) -> str:
+    return f"{_RED}{text}{_PLAIN}"
+
+
+def _short(image: str) -> str:
+    return image.removeprefix("sha256:")[:_SHORT]

@@ -7,6 +7,7 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 
+from sagong.contracts.builder import Builder
 from sagong.contracts.image import ImageChanged, Images
 from sagong.contracts.metrics import Metrics
 from sagong.contracts.network import Network
@@ -46,6 +47,7 @@ class Engine:
         self.settings = settings
         self.node: Node = host.use(Node)
         self.images: Images = host.use(Images)
+        self.builder: Builder = host.use(Builder)
         self.network = EveryNetwork(host)
         self.volumes = EveryVolume(host)
         self.metrics: Metrics = host.use(Metrics)

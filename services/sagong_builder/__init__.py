@@ -1,0 +1,5 @@
+"""Service `builder`: images from Dockerfiles."""
+
+from sagong_builder.service import BuilderService
+
+__all__ = ["BuilderService"]

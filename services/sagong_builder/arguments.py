@@ -1,0 +1,98 @@
+"""Build arguments: who may see which ARG with what value. Pure.
+
+Source: the Dockerfile reference, "Understand how ARG and FROM interact", "Predefined ARGs",
+"Automatic platform ARGs in the global scope".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sagong.model import oci
+from sagong_builder.dockerfile import Expander, Instruction
+
+__all__ = ["Arguments", "Scope", "platform_arguments"]
+
+_PROXIES = tuple(
+    form
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
+    for form in (name, name.lower())
+)
+
+
+def platform_arguments(build: oci.Platform, target: oci.Platform) -> dict[str, str]:
+    """The arguments that tell of platforms."""
+    return {
+        f"{prefix}{name}": value
+        for prefix, platform in (("BUILD", build), ("TARGET", target))
+        for name, value in (
+            ("PLATFORM", oci.platform_text(platform)),
+            ("OS", platform.os),
+            ("ARCH", platform.architecture),
+            ("VARIANT", platform.variant),
+        )
+    }
+
+
+@dataclass
+class Arguments:
+    """All of a build: what was given on the command line, and the global ones."""
+
+    given: dict[str, str]
+    platforms: dict[str, str]
+    globals: dict[str, str] = field(default_factory=dict)
+    consumed: set[str] = field(default_factory=set)
+
+    def declare_global(self, instruction: Instruction, escape: str) -> None:
+        """An ARG before the first FROM."""
+        for name, default in instruction.pairs:
+            self.consumed.add(name)
+            expander = Expander({**self.platforms, **self.globals}, escape)
+            if name in self.given:
+                self.globals[name] = self.given[name]
+            elif default is not None:
+                self.globals[name] = expander.word(default)
+            elif name in self.platforms:
+                self.globals[name] = self.platforms[name]
+
+    def origin(self, escape: str) -> Expander:
+        """What a FROM is expanded by."""
+        return Expander({**self.platforms, **self.globals}, escape)
+
+    def unconsumed(self) -> list[str]:
+        """Those given that no ARG asked for."""
+        return sorted(set(self.given) - self.consumed - set(_PROXIES) - set(self.platforms))
+
+
+@dataclass
+class Scope:
+    """The arguments of one stage."""
+
+    arguments: Arguments
+    declared: dict[str, str | None] = field(default_factory=dict)
+
+    def declare(self, name: str, default: str | None) -> None:
+        """An ARG of the stage; the default is expanded."""
+        self.arguments.consumed.add(name)
+        self.declared[name] = self._value(name, default)
+
+    def _value(self, name: str, default: str | None) -> str | None:
+        arguments = self.arguments
+        if name in arguments.given:
+            return arguments.given[name]
+        if default is not None:
+            return default
+        return arguments.globals.get(name, arguments.platforms.get(name))
+
+    def values(self) -> dict[str, str]:
+        """Those that have a value."""
+        return {name: value for name, value in self.declared.items() if value is not None}
+
+    def proxies(self) -> dict[str, str]:
+        """Predefined ones that were given; no ARG need name them, and no cache knows of them."""
+        return {n: v for n, v in self.arguments.given.items() if n in _PROXIES}
+
+    def seen(self, environment: Mapping[str, str]) -> dict[str, str]:
+        """What a command sees beside its environment, which hides arguments of the same names."""
+        return {n: v for n, v in self.values().items() if n not in environment}

@@ -1,0 +1,126 @@
+"""RUN --mount: what is mounted into a command's container, made and taken back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import posixpath
+import stat
+import tarfile
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+from sagong.contracts.node import FileMount, HostFile
+from sagong_builder.caches import Caches
+from sagong_builder.copying import Item, Landing, Member, Owner, members, select, written
+from sagong_builder.keys import Keys
+from sagong_builder.mounting import MountSpec
+from sagong_builder.shop import Lease, Shop
+from sagong_builder.sources import Sources
+
+__all__ = ["Attached", "Attaching"]
+
+
+@dataclass(frozen=True)
+class Attached:
+    """What the mounts of a RUN are to its container."""
+
+    mounts: tuple[FileMount, ...] = ()
+    files: tuple[HostFile, ...] = ()
+    env: tuple[str, ...] = ()
+
+    def joined(self, other: Attached) -> Attached:
+        """Both."""
+        return Attached(self.mounts + other.mounts, self.files + other.files, self.env + other.env)
+
+
+class Attaching:
+    """Makes what is mounted."""
+
+    def __init__(self, shop: Shop, caches: Caches, sources: Sources, keys: Keys) -> None:
+        self._shop = shop
+        self._caches = caches
+        self._sources = sources
+        self._keys = keys
+
+    @contextlib.asynccontextmanager
+    async def mounted(self, mounts: Sequence[MountSpec]) -> AsyncIterator[Attached]:
+        """The mounts, for the time of the block."""
+        async with contextlib.AsyncExitStack() as stack:
+            found = Attached()
+            for mount in mounts:
+                found = found.joined(await self._mount(mount, stack))
+            yield found
+
+    async def _mount(self, mount: MountSpec, stack: contextlib.AsyncExitStack) -> Attached:
+        match mount.kind:
+            case "tmpfs":
+                options = (f"size={mount.size}",) if mount.size else ()
+                return Attached((FileMount(kind="tmpfs", target=mount.target, options=options),))
+            case "cache":
+                place = await stack.enter_async_context(self._caches.used(mount))
+                if place.fresh:
+                    await self._fill(place.lease, mount, stack)
+                return _bound(mount, f"{place.path}/tree")
+            case "bind":
+                lease = await stack.enter_async_context(self._shop.lent(""))
+                await self._fill(lease.id, mount, stack)
+                return _bound(mount, await self._subject(mount, lease))
+            case "secret":
+                return await self._secret(mount)
+        path = await self._keys.agent(mount, stack)
+        if path is None:
+            return Attached()
+        target = mount.target or "/run/buildkit/ssh_agent.0"
+        made = FileMount(kind="bind", source=path, target=target, readonly=False)
+        return Attached((made,), env=(f"SSH_AUTH_SOCK={target}",))
+
+    async def _subject(self, mount: MountSpec, lease: Lease) -> str:
+        """A bound file is bound itself, not the directory around it."""
+        base = f"{lease.prepared.upper}/tree"
+        name = posixpath.basename(mount.source.rstrip("/"))
+        facts = await self._shop.stat(lease, f"/tree/{name}") if name else None
+        if facts is not None and not stat.S_ISDIR(facts.mode):
+            return f"{base}/{name}"
+        return base
+
+    async def _fill(self, lease: str, mount: MountSpec, stack: contextlib.AsyncExitStack) -> None:
+        """Write the mount's content below `tree`."""
+        owner = Owner(mount.uid, mount.gid) if mount.kind == "cache" else Owner(kept=True)
+        items: list[Item] = []
+        if mount.kind == "bind" or mount.origin:
+            word = mount.source or "/"
+            archive, path = await self._sources.archive(mount.origin, word, stack)
+            items = await asyncio.to_thread(select, archive, path)
+        carried = members(items, Landing("/tree"), owner)
+        await self._shop.write(lease, written(itertools.chain([_top(mount)], carried)))
+
+    async def _secret(self, mount: MountSpec) -> Attached:
+        content = await self._keys.secret(mount)
+        if content is None:
+            return Attached()
+        if mount.variable:
+            text = content.decode("utf-8", "surrogateescape")
+            return Attached(env=(f"{mount.variable}={text}",))
+        target = mount.target or f"/run/secrets/{posixpath.basename(mount.id)}"
+        made = HostFile(
+            target=target, content=content, mode=mount.mode, uid=mount.uid, gid=mount.gid
+        )
+        return Attached(files=(made,))
+
+
+def _bound(mount: MountSpec, source: str) -> Attached:
+    made = FileMount(kind="bind", source=source, target=mount.target, readonly=not mount.writable)
+    return Attached((made,))
+
+
+def _top(mount: MountSpec) -> Member:
+    """The directory that is mounted: a cache's has the owner and mode that it asked for."""
+    member = tarfile.TarInfo("tree")
+    member.type, member.mtime = tarfile.DIRTYPE, int(time.time())
+    member.mode = mount.mode if mount.kind == "cache" else 0o755
+    if mount.kind == "cache":
+        member.uid, member.gid = mount.uid, mount.gid
+    return member, None

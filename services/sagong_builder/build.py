@@ -1,0 +1,301 @@
+"""One build: the context, the Dockerfile, the stages that are needed, and what is named at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import posixpath
+from collections.abc import AsyncIterator
+
+from sagong.contracts.builder import BuildRequest, Happening
+from sagong.contracts.image import SquashRequest, TagRequest
+from sagong.errors import InvalidArgument, NotFound
+from sagong.model import oci, references
+from sagong_builder.arguments import Arguments, Scope, platform_arguments
+from sagong_builder.attaching import Attaching
+from sagong_builder.cache import Cache
+from sagong_builder.caches import Caches
+from sagong_builder.context import Archive, Entry, Kind, Tree
+from sagong_builder.context.archive import is_archive
+from sagong_builder.context.patterns import Ignore
+from sagong_builder.dockerfile import Dockerfile, Instruction, Stage, parse
+from sagong_builder.dockerfile.stages import parse_lines
+from sagong_builder.draft import Draft
+from sagong_builder.fetching import clone, download, git_source, is_url
+from sagong_builder.keys import NoKeys
+from sagong_builder.origins import Origins
+from sagong_builder.reporter import Reporter
+from sagong_builder.running import new_id
+from sagong_builder.shop import Shop
+from sagong_builder.sources import Sources
+from sagong_builder.steps import Steps, moment
+
+__all__ = ["Build", "StageBuilder"]
+
+_DOCKERFILE_LIMIT = 16 << 20
+_HEAD = 512
+
+
+class StageBuilder:
+    """Makes the stages of a Dockerfile, wherever that and the files come from."""
+
+    def __init__(self, request: BuildRequest, reporter: Reporter, origins: Origins, steps: Steps):
+        self._request = request
+        self._reporter = reporter
+        self._origins = origins
+        self._steps = steps
+        machine = os.uname().machine
+        self._native = oci.parse_platform("", machine)
+        self._wanted = oci.parse_platform(request.platform, machine)
+        self.arguments = Arguments(
+            given={name: value for name, value in request.arguments if value is not None},
+            platforms=platform_arguments(self._native, self._wanted),
+        )
+
+    async def make(self, dockerfile: Dockerfile) -> Draft:
+        """The target stage's image."""
+        target = dockerfile.target(self._request.target)
+        for warning in dockerfile.warnings:
+            await self._reporter.say(Happening.WARNING, warning)
+        # Arguments before the first FROM are steps that are shown but make nothing.
+        for instruction in dockerfile.arguments:
+            self.arguments.declare_global(instruction, dockerfile.escape)
+        expander = self.arguments.origin(dockerfile.escape)
+        bases = {stage.number: expander.word(stage.base) for stage in dockerfile.stages}
+        needed = dockerfile.needed(target, bases)
+        labels = self._label_step()
+        self._reporter.total = (
+            len(dockerfile.arguments)
+            + sum(1 + len(stage.instructions) for stage in needed)
+            + len(labels)
+        )
+        for instruction in dockerfile.arguments:
+            await self._reporter.step(instruction.text)
+        draft = Draft.scratch(self._wanted)
+        for stage in needed:
+            extra = labels if stage is target else ()
+            draft = await self._stage(dockerfile, stage, bases[stage.number], extra)
+            self._origins.stages[str(stage.number)] = draft.image
+            if stage.name:
+                self._origins.stages[stage.name] = draft.image
+        return draft
+
+    def _label_step(self) -> tuple[Instruction, ...]:
+        """The labels of the command line, as one more instruction."""
+        pairs = tuple(sorted(self._request.labels))
+        if not pairs:
+            return ()
+        text = "LABEL " + " ".join(f"{name}={value}" for name, value in pairs)
+        return (Instruction(0, "LABEL", text, pairs=tuple((_raw(n), _raw(v)) for n, v in pairs)),)
+
+    async def _stage(
+        self, dockerfile: Dockerfile, stage: Stage, base: str, extra: tuple[Instruction, ...]
+    ) -> Draft:
+        await self._reporter.step(stage.origin.text)
+        scope = Scope(self.arguments)
+        draft = await self._begin(dockerfile, stage, base)
+        self._steps.begin(draft, scope, dockerfile.escape)
+        await self._reporter.image(draft.image)
+        await self._triggers(draft)
+        for instruction in (*stage.instructions, *extra):
+            await self._reporter.step(instruction.text)
+            await self._steps.take(instruction)
+        return draft
+
+    async def _begin(self, dockerfile: Dockerfile, stage: Stage, base: str) -> Draft:
+        if not base:
+            raise InvalidArgument(
+                f"base name ({stage.base}) should not be blank: give --build-arg, or the ARG before "
+                "FROM a default"
+            )
+        platform = stage.origin.flag("platform")
+        platform = self.arguments.origin(dockerfile.escape).word(platform) or self._request.platform
+        wanted = oci.parse_platform(platform, os.uname().machine) if platform else self._wanted
+        self._origins.platform = oci.platform_text(wanted) if platform else ""
+        draft = Draft.scratch(wanted)
+        earlier = dockerfile.find(base, stage.number)
+        if earlier is not None:
+            image = self._origins.stages[earlier.name]
+            if image:
+                found = await self._origins.inspected(image)
+                draft.begin(found)
+        elif base != "scratch":
+            draft.begin(await self._origins.base(base, self._origins.platform))
+        return draft
+
+    async def _triggers(self, draft: Draft) -> None:
+        """What the base image's ONBUILD wants done."""
+        lines = tuple(draft.config.pop("OnBuild", None) or ())
+        if not lines:
+            return
+        word = "trigger" if len(lines) == 1 else "triggers"
+        await self._reporter.say(Happening.NOTE, f"# Executing {len(lines)} build {word}")
+        for instruction in parse_lines(lines):
+            if instruction.keyword in ("FROM", "MAINTAINER", "ONBUILD"):
+                raise InvalidArgument(f"{instruction.keyword} isn't allowed as an ONBUILD trigger")
+            await self._steps.take(instruction)
+
+
+def _raw(text: str) -> str:
+    """A word that expansion leaves as it is."""
+    return "'" + text.replace("'", "'\"'\"'") + "'"
+
+
+class Build:
+    """A build as it was asked for; `run` tells the reporter what happens."""
+
+    def __init__(
+        self, shop: Shop, caches: Caches, request: BuildRequest, reporter: Reporter
+    ) -> None:
+        self._shop = shop
+        self._caches = caches
+        self._request = request
+        self._reporter = reporter
+        self._context: Archive | None = None
+        self._dockerfile_in_context = True
+
+    async def run(self) -> None:
+        """All of it; raises what ended it."""
+        tags = [references.parse(tag) for tag in self._request.tags]
+        if any(tag.digest for tag in tags):
+            raise InvalidArgument("refusing to create a tag with a digest reference")
+        async with self._context_open() as context:
+            self._context = context
+            dockerfile = parse(self._dockerfile(context), self._request.dockerfile)
+            self._hide(context)
+            made, unused = await self._make(dockerfile)
+        if unused:
+            names = " ".join(unused)
+            text = f"[Warning] One or more build-args [{names}] were not consumed\n"
+            await self._reporter.say(Happening.WARNING, text)
+        await self._reporter.say(Happening.BUILT, image=made)
+        for tag in tags:
+            name = tag.tagged.familiar
+            await self._shop.images.tag(TagRequest(source=made, target=name))
+            await self._reporter.say(Happening.TAGGED, name)
+
+    async def _make(self, dockerfile: Dockerfile) -> tuple[str, list[str]]:
+        request = self._request
+        origins = Origins(
+            self._shop,
+            self._reporter,
+            self._opened_context,
+            pull=request.pull,
+            credentials=request.credentials,
+        )
+        sources = Sources(self._shop, origins)
+        attaching = Attaching(self._shop, self._caches, sources, NoKeys())
+        cache = Cache(self._shop.images, enabled=request.cache, sources=request.cache_from)
+        steps = Steps(self._shop, request, self._reporter, cache, sources, attaching)
+        builder = StageBuilder(request, self._reporter, origins, steps)
+        draft = await builder.make(dockerfile)
+        if not draft.image:
+            raise InvalidArgument("no image was generated: the last stage is empty")
+        image = await self._squashed(draft, steps) if request.squash else draft.image
+        return image, builder.arguments.unconsumed()
+
+    async def _squashed(self, draft: Draft, steps: Steps) -> str:
+        """The new layers as one, above the base's."""
+        step = [f"merge {draft.image} to {steps.base or 'scratch'}"]
+        document = draft.document(step, "", moment())
+        made = await self._shop.images.squash(
+            SquashRequest(id=new_id(), image=draft.image, base=steps.base, document=document)
+        )
+        return made.id
+
+    # The context.
+
+    async def _opened_context(self) -> Archive:
+        assert self._context is not None
+        return self._context
+
+    @contextlib.asynccontextmanager
+    async def _context_open(self) -> AsyncIterator[Archive]:
+        async with contextlib.AsyncExitStack() as stack:
+            if self._request.remote:
+                archive = await self._fetched(stack)
+            elif self._request.context:
+                path = await stack.enter_async_context(
+                    self._shop.spool.taken(self._request.context)
+                )
+                archive = await self._shop.opened(path)
+            else:
+                raise InvalidArgument("a build needs a context: upload one, or name a remote one")
+            stack.callback(archive.close)
+            yield archive
+
+    async def _fetched(self, stack: contextlib.AsyncExitStack) -> Archive:
+        """A context from a git repository, or a tar or a lone Dockerfile from a URL."""
+        remote, settings = self._request.remote, self._shop.settings
+        path = stack.enter_context(self._shop.spool.file())
+        repository = git_source(remote)
+        if repository is not None:
+            await clone(repository, path, seconds=settings.fetch_seconds)
+        elif is_url(remote):
+            got = await download(
+                remote, path, limit=settings.context_limit, seconds=settings.fetch_seconds
+            )
+            if not is_archive(_head(path)):
+                if got.content_type.startswith("text/") or path.stat().st_size <= _DOCKERFILE_LIMIT:
+                    return self._lone_dockerfile(path)
+                raise InvalidArgument(f"{remote} is neither a tar nor a Dockerfile")
+        else:
+            raise InvalidArgument(f"remote URL {remote[:200]!r} is neither git's nor HTTP's")
+        archive = await self._shop.opened(path)
+        ignored = _read(archive, ".dockerignore")
+        if ignored is not None:
+            kept = archive.tree.get(self._request.dockerfile)
+            await asyncio.to_thread(Ignore.read(ignored).apply, archive.tree)
+            if kept is not None:
+                archive.tree.put(self._request.dockerfile, kept)
+        return archive
+
+    def _lone_dockerfile(self, path: os.PathLike[str]) -> Archive:
+        from pathlib import Path
+
+        target = self._shop.spool.new_file()
+        os.rename(path, target)
+        archive = Archive(Path(target), open(target, "rb"), Tree())  # noqa: SIM115
+        entry = Entry(Kind.FILE, 0o600, size=os.stat(target).st_size)
+        archive.tree.put(self._request.dockerfile, entry)
+        return archive
+
+    def _dockerfile(self, context: Archive) -> bytes:
+        name = self._request.dockerfile or "Dockerfile"
+        raw = _read(context, name)
+        if raw is None and name == "Dockerfile":
+            raw = _read(context, "dockerfile")
+        if raw is None:
+            raise InvalidArgument(f"Cannot locate specified Dockerfile: {name}")
+        if not raw.strip():
+            raise InvalidArgument(f"the Dockerfile ({name}) cannot be empty")
+        return raw
+
+    def _hide(self, context: Archive) -> None:
+        """.dockerignore may leave out itself and the Dockerfile, which the client must send."""
+        raw = _read(context, ".dockerignore")
+        if raw is None:
+            return
+        ignore = Ignore.read(raw)
+        for name in (".dockerignore", posixpath.normpath(self._request.dockerfile)):
+            if ignore.excludes(name):
+                context.tree.remove(name)
+
+
+def _head(path: os.PathLike[str]) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(_HEAD)
+
+
+def _read(archive: Archive, name: str) -> bytes | None:
+    """A file of the context, if it is there; links are followed inside."""
+    try:
+        _, entry = archive.tree.resolve(name)
+    except NotFound:
+        return None
+    if entry.kind is not Kind.FILE:
+        raise InvalidArgument(f"{name} of the context is no file")
+    if entry.size > _DOCKERFILE_LIMIT:
+        raise InvalidArgument(f"{name} of the context has more than {_DOCKERFILE_LIMIT} bytes")
+    return b"".join(archive.content(entry))

@@ -1,0 +1,104 @@
+"""The build cache: the images that earlier steps made, found by parent and by what the step was.
+
+Beside the children of the parent, images that `--cache-from` names serve: where their history goes on
+from the parent's as the step does, their layers are taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from sagong.contracts.image import DeriveRequest, Image, ImageQuery, ImageRef, Images
+from sagong.errors import InvalidArgument, NotFound
+from sagong_builder.draft import Draft, is_step
+
+__all__ = ["Cache"]
+
+
+class Cache:
+    """Of one build. Once a step was not found, nothing below it is looked for."""
+
+    def __init__(self, images: Images, *, enabled: bool, sources: Sequence[str]) -> None:
+        self._images = images
+        self._enabled = enabled
+        self._names = sources
+        self._sources: list[Image] | None = None
+        self._broken = False
+
+    def begin_stage(self) -> None:
+        """A new FROM: the cache is looked at again."""
+        self._broken = False
+
+    async def find(self, draft: Draft, step: Sequence[str], base: str) -> Image | None:
+        """The image that this step made before; `base` is what the stage began from."""
+        if not self._enabled or self._broken:
+            return None
+        found = await self._child(draft, step) or await self._of_sources(draft, step, base)
+        self._broken = found is None
+        return found
+
+    async def _child(self, draft: Draft, step: Sequence[str]) -> Image | None:
+        wanted = draft.step_config(step)
+        # Images of nothing's have no parent to be asked for.
+        query = ImageQuery(parent=draft.image, all=True)
+        for image in (await self._images.list(query)).images:
+            if image.parent == draft.image and is_step(image.raw, wanted):
+                return image
+        return None
+
+    async def _of_sources(self, draft: Draft, step: Sequence[str], base: str) -> Image | None:
+        for source in await self._known_sources():
+            history = msgspec.json.decode(source.history or b"[]", type=list[Any] | None) or []
+            length = len(draft.history)
+            if len(history) <= length or not _same(history[:length], draft.history):
+                continue
+            entry = history[length]
+            if entry.get("created_by") != " ".join(step):
+                continue
+            return await self._restored(draft, step, source, history[: length + 1])
+        return None
+
+    async def _restored(
+        self, draft: Draft, step: Sequence[str], source: Image, history: list[Any]
+    ) -> Image | None:
+        """The step's image made of the source's layers, as far as its history went by then."""
+        layers = sum(not entry.get("empty_layer") for entry in history)
+        mine = await self._layers_of(draft.image)
+        theirs = tuple(layer.diff_id for layer in source.layers)
+        if theirs[: len(mine)] != mine or layers > len(theirs):
+            return None
+        document = msgspec.json.decode(draft.document(step, "", history[-1].get("created") or ""))
+        document["history"] = history
+        return await self._images.derive(
+            DeriveRequest(
+                id=f"cache-{source.id[-24:]}-{len(history)}",
+                parent=draft.image,
+                layers_of=source.id,
+                layers=layers,
+                document=msgspec.json.encode(document),
+            )
+        )
+
+    async def _layers_of(self, image: str) -> tuple[str, ...]:
+        if not image:
+            return ()
+        found = await self._images.inspect(ImageRef(reference=image))
+        return tuple(layer.diff_id for layer in found.layers)
+
+    async def _known_sources(self) -> list[Image]:
+        if self._sources is None:
+            self._sources = []
+            for name in self._names:
+                try:
+                    self._sources.append(await self._images.inspect(ImageRef(reference=name)))
+                except (NotFound, InvalidArgument):
+                    continue  # as Docker: what is not here helps nobody
+        return self._sources
+
+
+def _same(one: list[Any], two: list[Any]) -> bool:
+    keys = ("created_by", "empty_layer")
+    return [[e.get(k) for k in keys] for e in one] == [[e.get(k) for k in keys] for e in two]

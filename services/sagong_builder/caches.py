@@ -1,0 +1,135 @@
+"""Directories that RUN --mount=type=cache keeps from build to build.
+
+Each is the writable layer of a root filesystem without an image, lent for as long as the cache is kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import secrets
+import time
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+
+from sagong.contracts.builder import CacheRecord, Pruned, PruneRequest
+from sagong.contracts.image import Images, PrepareRequest, RootRef
+from sagong_builder.mounting import MountSpec
+
+__all__ = ["Caches", "Place"]
+
+
+class Kept(msgspec.Struct):
+    """A cache as it is written down."""
+
+    id: str
+    lease: str
+    path: str
+    created_at: float
+    used_at: float
+    uses: int = 0
+    filled: bool = False
+
+
+class Place(msgspec.Struct):
+    """Where a cache lies: a path of the machine, and the lease that it belongs to."""
+
+    lease: str
+    path: str
+    fresh: bool
+
+
+class Caches:
+    """All caches; their table is a file."""
+
+    def __init__(self, directory: Path, images: Images) -> None:
+        self._file = directory / "caches.json"
+        self._images = images
+        self._table: dict[str, Kept] = {}
+        self._users: Counter[str] = Counter()
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    def load(self) -> None:
+        """Read the table; a damaged one is begun anew."""
+        with contextlib.suppress(FileNotFoundError, msgspec.DecodeError):
+            found = msgspec.json.decode(self._file.read_bytes(), type=list[Kept])
+            self._table = {kept.id: kept for kept in found}
+
+    def _save(self) -> None:
+        temporary = self._file.with_suffix(".new")
+        temporary.write_bytes(msgspec.json.encode(list(self._table.values())))
+        temporary.replace(self._file)
+
+    @contextlib.asynccontextmanager
+    async def used(self, mount: MountSpec) -> AsyncIterator[Place]:
+        """The cache of a mount for the time of the block."""
+        key = hashlib.sha256(f"{mount.id}\0{mount.origin}\0{mount.source}".encode()).hexdigest()
+        lock = self._locks[key] if mount.sharing == "locked" else contextlib.nullcontext()
+        async with lock:
+            if mount.sharing == "private":
+                key = self._free(key)
+            self._users[key] += 1
+            try:
+                yield await self._place(key)
+            finally:
+                self._users[key] -= 1
+
+    def _free(self, key: str) -> str:
+        number, found = 0, key
+        while self._users[found]:
+            number += 1
+            found = f"{key}-{number}"
+        return found
+
+    async def _place(self, key: str) -> Place:
+        kept = self._table.get(key)
+        now = time.time()
+        if kept is None:
+            lease = f"cache-{secrets.token_hex(16)}"
+            kept = Kept(key, lease, "", now, now)
+            self._table[key] = kept
+            self._save()
+        prepared = await self._images.prepare(PrepareRequest(id=kept.lease, image=""))
+        kept.path, kept.used_at, kept.uses = prepared.upper, now, kept.uses + 1
+        fresh, kept.filled = not kept.filled, True
+        self._save()
+        return Place(kept.lease, kept.path, fresh)
+
+    async def records(self) -> list[CacheRecord]:
+        """All, with what they hold."""
+        sizes = dict((await self._images.usage()).containers) if self._table else {}
+        return [
+            CacheRecord(
+                id=kept.id,
+                kind="exec.cachemount",
+                description="cached mount of RUN",
+                size=sizes.get(kept.lease, 0),
+                in_use=self._users[kept.id] > 0,
+                created_at=kept.created_at,
+                used_at=kept.used_at,
+                uses=kept.uses,
+            )
+            for kept in self._table.values()
+        ]
+
+    async def prune(self, request: PruneRequest) -> Pruned:
+        """Delete what the request means and nothing uses."""
+        kept = 0
+        deleted: list[str] = []
+        freed = 0
+        for record in sorted(await self.records(), key=lambda r: -r.used_at):
+            wanted = not request.ids or any(record.id.startswith(i) for i in request.ids)
+            old = time.time() - record.used_at >= request.unused_for
+            if kept + record.size <= request.keep or record.in_use or not old or not wanted:
+                kept += record.size
+                continue
+            lease = self._table.pop(record.id).lease
+            self._save()
+            await self._images.release(RootRef(id=lease))
+            deleted.append(record.id)
+            freed += record.size
+        return Pruned(deleted=tuple(deleted), reclaimed=freed)

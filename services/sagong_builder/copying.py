@@ -1,0 +1,286 @@
+"""What COPY and ADD copy: sources chosen from a tree, where they land, and the tar that carries them.
+
+Pure but for the reading of archives. Paths of the root filesystem are resolved by its owner (slot
+`image`), inside of it; so neither a context nor a stage leads a copy out of its place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+import tarfile
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+from sagong.errors import InvalidArgument, NotFound
+from sagong_builder.context.archive import Archive
+from sagong_builder.context.checksum import checksum
+from sagong_builder.context.patterns import Ignore, has_wildcard, translated
+from sagong_builder.context.tree import Entry, Kind, Tree
+
+__all__ = [
+    "Item",
+    "Landing",
+    "Owner",
+    "destination",
+    "label",
+    "members",
+    "missing_source",
+    "owner_of",
+    "select",
+    "written",
+]
+
+_TYPES = {
+    Kind.FILE: tarfile.REGTYPE,
+    Kind.DIRECTORY: tarfile.DIRTYPE,
+    Kind.SYMLINK: tarfile.SYMTYPE,
+    Kind.CHARACTER: tarfile.CHRTYPE,
+    Kind.BLOCK: tarfile.BLKTYPE,
+    Kind.FIFO: tarfile.FIFOTYPE,
+}
+
+
+@dataclass(frozen=True)
+class Item:
+    """One source: its entry and the name that it has at the destination ("": its content goes there).
+
+    `unpacked` is the archive that it is, when ADD unpacks it.
+    """
+
+    archive: Archive
+    entry: Entry
+    name: str
+    unpacked: Archive | None = None
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether its content is copied rather than itself."""
+        return self.entry.is_directory or self.unpacked is not None
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Who owns what is copied, and its mode if that is given."""
+
+    uid: int = 0
+    gid: int = 0
+    mode: int | None = None
+    kept: bool = False
+
+
+@dataclass(frozen=True)
+class Landing:
+    """Where items go: `path` is their directory, or with `single` the one file's own path.
+
+    `new` are directories that are made on the way, the upper ones first.
+    """
+
+    path: str
+    single: bool = False
+    new: tuple[str, ...] = ()
+
+
+def destination(directory: str, word: str) -> str:
+    """The absolute destination; its trailing slash tells that it is a directory."""
+    joined = posixpath.join("/", directory, word) if word else posixpath.join("/", directory)
+    path = posixpath.normpath(joined)
+    path = "/" + path.lstrip("/")
+    ends = word.endswith(("/", "/.", "/..")) or word in (".", "..", "")
+    return path + "/" if ends and path != "/" else path
+
+
+# Choosing.
+
+
+def select(
+    archive: Archive, word: str, *, parents: bool = False, excludes: Iterable[str] = ()
+) -> list[Item]:
+    """The items of one source word; NotFound if it names nothing."""
+    cleaned = posixpath.normpath("/" + word).lstrip("/") if word else ""
+    if posixpath.normpath(word.lstrip("/") or ".").startswith("../") or word in ("..", "/.."):
+        raise InvalidArgument(f"forbidden path outside the build context: {word} ()")
+    excluding = Ignore.read("\n".join(excludes).encode())
+    if has_wildcard(cleaned):
+        found = _matching(archive.tree, cleaned)
+    else:
+        found = [(cleaned, archive.tree.resolve(cleaned)[1])]
+    items = []
+    for path, entry in found:
+        if excluding.rules and path and excluding.excludes(path):
+            continue
+        if parents:
+            name = _kept_name(word, path)
+        else:
+            name = "" if entry.is_directory else posixpath.basename(path)
+        items.append(Item(archive, _without(entry, excluding), name))
+    return items
+
+
+def _matching(tree: Tree, pattern: str) -> list[tuple[str, Entry]]:
+    rule = translated(pattern)
+    found = []
+    for path, _ in tree.walk():
+        if rule.fullmatch(path):
+            found.append((path, tree.resolve(path)[1]))
+    return found
+
+
+def _kept_name(word: str, path: str) -> str:
+    """With --parents: the path below the pivot `/./`, or all of it."""
+    before, pivot, _ = word.partition("/./")
+    above = posixpath.normpath("/" + before).lstrip("/") if pivot else ""
+    return path.removeprefix(above).lstrip("/") if above else path
+
+
+def _without(entry: Entry, excluding: Ignore) -> Entry:
+    """The entry without what is excluded; its own tree stays as it is."""
+    if not excluding.rules or not entry.is_directory:
+        return entry
+    copied = _copied(entry)
+    excluding.apply(Tree(root=copied))
+    return copied
+
+
+def _copied(entry: Entry) -> Entry:
+    if entry.names is None:
+        return entry
+    return replace(entry, names={name: _copied(below) for name, below in entry.names.items()})
+
+
+def label(items: list[Item]) -> str:
+    """What is copied in Docker's history: `file:HASH`, `dir:HASH`, `multi:HASH`."""
+    parts = []
+    for item in items:
+        kind = "dir" if item.entry.is_directory else "file"
+        parts.append(f"{kind}:{checksum(item.archive, item.entry)}")
+    if len(parts) == 1:
+        return parts[0]
+    return "multi:" + hashlib.sha256(",".join(parts).encode()).hexdigest()
+
+
+# Owners.
+
+
+def owner_of(text: str, mode: str, passwd: bytes, group: bytes) -> Owner:
+    """--chown and --chmod; names are those of the image."""
+    bits = _mode(mode)
+    if not text:
+        return Owner(mode=bits)
+    user, _, grouped = text.partition(":")
+    uid = _number(user, passwd, "user", "uid")
+    gid = _number(grouped or user, group, "group", "gid")
+    return Owner(uid, gid, bits)
+
+
+def _mode(text: str) -> int | None:
+    if not text:
+        return None
+    try:
+        bits = int(text, 8)
+    except ValueError:
+        raise InvalidArgument(
+            f"invalid chmod parameter: '{text[:50]}'. it should be octal string and between 0 and "
+            "07777"
+        ) from None
+    if not 0 <= bits <= 0o7777:
+        raise InvalidArgument(f"invalid chmod parameter: '{text[:50]}'. it should be at most 07777")
+    return bits
+
+
+def _number(name: str, table: bytes, kind: str, what: str) -> int:
+    if name.isascii() and name.isdigit():
+        number = int(name)
+        if number > 2**31 - 1:
+            raise InvalidArgument(f"{what} {name} is larger than 2147483647")
+        return number
+    for line in table.decode("utf-8", "replace").splitlines():
+        fields = line.split(":")
+        if fields[0] == name and len(fields) > 2 and fields[2].isdigit():
+            return int(fields[2])
+    raise InvalidArgument(
+        "unable to convert uid/gid chown string to host mapping: "
+        f"can't find {what} for {kind} {name}: no such {kind}: {name}"
+    )
+
+
+# Carrying.
+
+
+@dataclass
+class _Carrier:
+    owner: Owner
+    seen: dict[int, str] = field(default_factory=dict)
+
+    def info(self, path: str, entry: Entry, owner: Owner) -> tarfile.TarInfo:
+        member = tarfile.TarInfo(path)
+        member.type = _TYPES[entry.kind]
+        member.mode = entry.mode if self.owner.mode is None else self.owner.mode
+        member.uid, member.gid = (entry.uid, entry.gid) if owner.kept else (owner.uid, owner.gid)
+        member.mtime = entry.mtime
+        member.linkname = entry.link
+        member.devmajor, member.devminor = entry.device
+        if entry.kind is Kind.FILE:
+            first = self.seen.setdefault(id(entry), path)
+            if first != path:
+                member.type, member.linkname = tarfile.LNKTYPE, first
+            else:
+                member.size = entry.size
+        if entry.xattrs and member.type != tarfile.LNKTYPE:
+            member.pax_headers = {f"SCHILY.xattr.{key}": value for key, value in entry.xattrs}
+        return member
+
+
+Member = tuple[tarfile.TarInfo, Iterator[bytes] | None]
+
+
+def members(items: list[Item], landing: Landing, owner: Owner) -> Iterator[Member]:
+    """The headers and contents of what is copied, by paths from the root."""
+    carrier = _Carrier(owner)
+    now = time.time()
+    for path in landing.new:
+        made = Entry(Kind.DIRECTORY, 0o755, mtime=now)
+        yield carrier.info(path.strip("/"), made, Owner(owner.uid, owner.gid)), None
+    for item in items:
+        yield from _item_members(item, landing, carrier)
+
+
+def _item_members(item: Item, landing: Landing, carrier: _Carrier) -> Iterator[Member]:
+    archive, root, owner = item.archive, item.entry, carrier.owner
+    if item.unpacked is not None:
+        archive, root = item.unpacked, item.unpacked.tree.root
+        owner = owner if owner.uid or owner.gid else Owner(kept=True)
+    base = landing.path.strip("/")
+    if not landing.single and item.unpacked is None:
+        base = f"{base}/{item.name}".strip("/")
+    if not item.is_directory:
+        yield from _one(archive, base, root, owner, carrier)
+        return
+    for path, entry in Tree(root=root).walk():
+        yield from _one(archive, f"{base}/{path}".lstrip("/"), entry, owner, carrier)
+
+
+def _one(
+    archive: Archive, path: str, entry: Entry, owner: Owner, carrier: _Carrier
+) -> Iterator[Member]:
+    member = carrier.info(path, entry, owner)
+    yield member, archive.content(entry) if member.isreg() and member.size else None
+
+
+def written(found: Iterable[Member]) -> Iterator[bytes]:
+    """The tar, in pieces."""
+    block = tarfile.BLOCKSIZE
+    for member, content in found:
+        yield member.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+        if content is not None:
+            yield from content
+            yield bytes(-member.size % block)
+    yield bytes(2 * block)
+
+
+def missing_source(word: str, error: NotFound) -> NotFound:
+    """A source that is not there, in Docker's words."""
+    return NotFound(
+        f"file not found in build context or excluded by .dockerignore: {error.message}"
+    )

@@ -1,0 +1,7 @@
+"""Dockerfiles: from text to stages of instructions. Pure; what is read here comes from strangers."""
+
+from sagong_builder.dockerfile.expansion import Expander
+from sagong_builder.dockerfile.instructions import Instruction
+from sagong_builder.dockerfile.stages import Dockerfile, Stage, parse
+
+__all__ = ["Dockerfile", "Expander", "Instruction", "Stage", "parse"]

@@ -1,0 +1,323 @@
+"""Statements as instructions: arguments cut and checked, nothing expanded yet.
+
+The errors are Docker's words; each names the line.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+
+from sagong.errors import InvalidArgument
+from sagong_builder.dockerfile.source import Heredoc, Statement, fault
+
+__all__ = ["Instruction", "keywords", "read_instruction"]
+
+_WORDS_LIMIT = 10_000
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One instruction.
+
+    `words` are its arguments; `pairs` those of ENV, LABEL and ARG (None: no value given); `shell`
+    tells that a command is a line for the shell. `flags` by name, several values in order.
+    `text` is the instruction as a step shows it.
+    """
+
+    line: int
+    keyword: str
+    text: str
+    words: tuple[str, ...] = ()
+    pairs: tuple[tuple[str, str | None], ...] = ()
+    shell: bool = False
+    flags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    heredocs: tuple[Heredoc, ...] = ()
+
+    def flag(self, name: str, default: str = "") -> str:
+        """The last value of a flag."""
+        return self.flags.get(name, (default,))[-1]
+
+    def switch(self, name: str) -> bool:
+        """Whether a flag that takes true or false is set."""
+        return name in self.flags and self.flag(name).lower() in ("", "true", "1")
+
+
+def _json_words(rest: str) -> list[str] | None:
+    """The words of the JSON form; None if it is none."""
+    if not rest.startswith("["):
+        return None
+    try:
+        return msgspec.json.decode(rest.encode("utf-8", "replace"), type=list[str])
+    except (msgspec.DecodeError, RecursionError):
+        return None
+
+
+def _plain_words(rest: str) -> list[str]:
+    return rest.split()
+
+
+def _words_or_json(rest: str) -> list[str]:
+    found = _json_words(rest)
+    return _plain_words(rest) if found is None else found
+
+
+def _quoted_words(rest: str, escape: str) -> list[str]:
+    """Words that spaces part, quotes kept (they are taken away when the words are expanded)."""
+    words: list[str] = []
+    word, quote, at = "", "", 0
+    begun = False
+    while at < len(rest):
+        char = rest[at]
+        if char == escape and quote != "'":
+            word += rest[at : at + 2]
+            at += 2
+            begun = True
+            continue
+        if quote:
+            quote = "" if char == quote else quote
+        elif char in "\"'":
+            quote = char
+        elif char.isspace():
+            if begun:
+                words.append(word)
+            word, begun = "", False
+            at += 1
+            continue
+        word += char
+        begun = True
+        at += 1
+    if begun:
+        words.append(word)
+    return words
+
+
+class _Reading:
+    """What the readers of the single instructions are given."""
+
+    def __init__(self, statement: Statement, escape: str) -> None:
+        self.statement = statement
+        self.escape = escape
+        self.rest = statement.rest
+        self.line = statement.line
+        self.keyword = statement.keyword
+
+    def wrong(self, message: str) -> InvalidArgument:
+        """An error on this line."""
+        return fault(self.line, message)
+
+    def one(self) -> tuple[str, ...]:
+        """Exactly one argument: the rest of the line."""
+        if not self.rest:
+            raise self.wrong(f"{self.keyword} requires exactly one argument")
+        return (self.rest,)
+
+
+Parts = dict[str, object]
+
+
+def _pairs(reading: _Reading) -> Parts:
+    """ENV and LABEL: NAME=VALUE..., or the old form NAME and a value."""
+    words = _quoted_words(reading.rest, reading.escape)
+    if not words:
+        raise reading.wrong(f"{reading.keyword} requires at least one argument")
+    if "=" not in words[0]:
+        value = reading.rest[len(words[0]) :].strip()
+        if not value:
+            raise reading.wrong(f"{reading.keyword} must have two arguments")
+        return {"pairs": ((words[0], value),)}
+    pairs = []
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals:
+            shown = word[:100]
+            raise reading.wrong(
+                f"Syntax error - can't find = in {shown!r}. Must be of the form: name=value"
+            )
+        if not name:
+            raise reading.wrong(f"{reading.keyword} names can not be blank")
+        pairs.append((name, value))
+    return {"pairs": tuple(pairs)}
+
+
+def _arg(reading: _Reading) -> Parts:
+    words = _quoted_words(reading.rest, reading.escape)
+    if not words:
+        raise reading.wrong("ARG requires at least one argument")
+    pairs: list[tuple[str, str | None]] = []
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not name:
+            raise reading.wrong("ARG names can not be blank")
+        pairs.append((name, value if equals else None))
+    return {"pairs": tuple(pairs)}
+
+
+def _command(reading: _Reading) -> Parts:
+    """CMD, ENTRYPOINT, RUN: the JSON form, or a line for the shell."""
+    words = _json_words(reading.rest)
+    if words is not None:
+        return {"words": tuple(words), "shell": False}
+    return {"words": (reading.rest,) if reading.rest else (), "shell": True}
+
+
+def _files(reading: _Reading) -> Parts:
+    words = _json_words(reading.rest)
+    if words is None:
+        words = _quoted_words(reading.rest, reading.escape)
+    heredocs = {h.word for h in reading.statement.heredocs}
+    if not words:
+        raise reading.wrong(
+            f"{reading.keyword} requires at least two arguments, but none were given"
+        )
+    if len(words) == 1 or words[-1] in heredocs:
+        raise reading.wrong(
+            f"{reading.keyword} requires at least two arguments, but only one was provided. "
+            "Destination could not be determined"
+        )
+    return {"words": tuple(words)}
+
+
+def _from(reading: _Reading) -> Parts:
+    words = _plain_words(reading.rest)
+    if len(words) not in (1, 3) or (len(words) == 3 and words[1].lower() != "as"):
+        raise reading.wrong("FROM requires either one or three arguments")
+    if len(words) == 3 and not re.fullmatch(r"[a-z][a-z0-9-_.]*", words[2].lower()):
+        raise reading.wrong(
+            f'invalid name for build stage: "{words[2]}", name can\'t start with a number or '
+            "contain symbols"
+        )
+    return {"words": (words[0], *(w.lower() for w in words[2:]))}
+
+
+def _listed(reading: _Reading) -> Parts:
+    words = _words_or_json(reading.rest)
+    if not words:
+        raise reading.wrong(f"{reading.keyword} requires at least one argument")
+    if reading.keyword == "VOLUME" and not all(words):
+        raise reading.wrong("VOLUME specified can not be an empty string")
+    return {"words": tuple(words)}
+
+
+def _single(reading: _Reading) -> Parts:
+    return {"words": reading.one()}
+
+
+def _onbuild(reading: _Reading) -> Parts:
+    keyword = reading.rest.partition(" ")[0].upper()
+    if not keyword:
+        raise reading.wrong("ONBUILD requires at least one argument")
+    if keyword == "ONBUILD":
+        raise reading.wrong("Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed")
+    if keyword in ("FROM", "MAINTAINER"):
+        raise reading.wrong(f"{keyword} isn't allowed as an ONBUILD trigger")
+    return {"words": (reading.rest,)}
+
+
+def _shell(reading: _Reading) -> Parts:
+    words = _json_words(reading.rest)
+    if words is None:
+        raise reading.wrong("SHELL requires the arguments to be in JSON form")
+    if not words:
+        raise reading.wrong("SHELL requires at least one argument")
+    return {"words": tuple(words)}
+
+
+def _healthcheck(reading: _Reading) -> Parts:
+    if not reading.rest:
+        raise reading.wrong("HEALTHCHECK requires at least one argument")
+    kind, _, rest = reading.rest.partition(" ")
+    rest = rest.strip()
+    if kind.upper() == "NONE":
+        if rest:
+            raise reading.wrong("HEALTHCHECK NONE takes no arguments")
+        return {"words": ("NONE",)}
+    if kind.upper() != "CMD":
+        raise reading.wrong(f'Unknown type "{kind.upper()}" in HEALTHCHECK (try CMD)')
+    words = _json_words(rest)
+    if not rest or words == []:
+        raise reading.wrong("Missing command after HEALTHCHECK CMD")
+    if words is None:
+        return {"words": ("CMD-SHELL", rest), "shell": True}
+    return {"words": ("CMD", *words)}
+
+
+_Reader = Callable[[_Reading], Parts]
+_COPY_FLAGS = ("chown", "chmod", "link", "parents", "exclude")
+
+# Keyword: how its arguments are read, and its flags.
+_TABLE: dict[str, tuple[_Reader, tuple[str, ...]]] = {
+    "ADD": (_files, (*_COPY_FLAGS, "keep-git-dir", "checksum", "unpack")),
+    "ARG": (_arg, ()),
+    "CMD": (_command, ()),
+    "COPY": (_files, (*_COPY_FLAGS, "from")),
+    "ENTRYPOINT": (_command, ()),
+    "ENV": (_pairs, ()),
+    "EXPOSE": (_listed, ()),
+    "FROM": (_from, ("platform",)),
+    "HEALTHCHECK": (
+        _healthcheck,
+        ("interval", "timeout", "start-period", "start-interval", "retries"),
+    ),
+    "LABEL": (_pairs, ()),
+    "MAINTAINER": (_single, ()),
+    "ONBUILD": (_onbuild, ()),
+    "RUN": (_command, ("mount", "network", "security", "device")),
+    "SHELL": (_shell, ()),
+    "STOPSIGNAL": (_single, ()),
+    "USER": (_single, ()),
+    "VOLUME": (_listed, ()),
+    "WORKDIR": (_single, ()),
+}
+_SWITCHES = frozenset(("link", "parents", "keep-git-dir", "unpack"))
+_REPEATED = frozenset(("mount", "exclude", "device"))
+
+
+def keywords() -> tuple[str, ...]:
+    """All that are known."""
+    return tuple(_TABLE)
+
+
+def read_instruction(statement: Statement, escape: str = "\\") -> Instruction:
+    """A statement as an instruction; InvalidArgument names the line and what is wrong."""
+    if statement.keyword not in _TABLE:
+        near = difflib.get_close_matches(statement.keyword[:50], _TABLE, 1, 0.7)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise fault(statement.line, f"unknown instruction: {statement.keyword[:100]}{hint}")
+    reader, allowed = _TABLE[statement.keyword]
+    flags = _flags(statement, allowed)
+    parts = reader(_Reading(statement, escape))
+    words = parts.get("words", ())
+    assert isinstance(words, tuple)
+    if len(words) > _WORDS_LIMIT:
+        raise fault(statement.line, f"more than {_WORDS_LIMIT} arguments")
+    return Instruction(
+        line=statement.line,
+        keyword=statement.keyword,
+        text=statement.original.strip(),
+        flags=flags,
+        heredocs=statement.heredocs,
+        **parts,  # type: ignore[arg-type]
+    )
+
+
+def _flags(statement: Statement, allowed: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    for word in statement.flags:
+        name, equals, value = word[2:].partition("=")
+        if name not in allowed:
+            raise fault(statement.line, f"unknown flag: --{name[:100]}")
+        if not equals and name not in _SWITCHES:
+            raise fault(statement.line, f"missing a value on flag: --{name}")
+        if name in found and name not in _REPEATED:
+            raise fault(statement.line, f"duplicate flag specified: --{name}")
+        if name in _SWITCHES and value.lower() not in ("", "true", "false", "1", "0"):
+            raise fault(
+                statement.line, f"expecting boolean value for flag --{name}, not: {value[:100]}"
+            )
+        found[name] = (*found.get(name, ()), value)
+    return found

@@ -1,0 +1,230 @@
+"""A Dockerfile's lines as statements: directives, comments, continuations, heredocs, flags.
+
+Source: the Dockerfile reference of docs.docker.com ("Format", "Parser directives", "Here-documents").
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from sagong.errors import InvalidArgument
+
+__all__ = ["Heredoc", "Source", "Statement", "fault", "read_source"]
+
+_DIRECTIVE = re.compile(r"#\s*([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(.+?)\s*\Z")
+_DIRECTIVES = frozenset(("escape", "syntax", "check"))
+_HEREDOC = re.compile(r"(\d*)<<(-?)([^\s<]+)\Z")
+_WITH_HEREDOCS = frozenset(("ADD", "COPY", "RUN"))
+_LINES_LIMIT = 100_000
+_HEREDOCS_LIMIT = 100
+
+
+@dataclass(frozen=True)
+class Heredoc:
+    """A here-document: `name` is its terminator, `expand` False when that was quoted."""
+
+    name: str
+    content: str
+    expand: bool
+    word: str
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One instruction as written: its keyword in capitals, flags, and the rest of the line."""
+
+    line: int
+    keyword: str
+    flags: tuple[str, ...]
+    rest: str
+    original: str
+    heredocs: tuple[Heredoc, ...] = ()
+
+
+@dataclass
+class Source:
+    """All statements, the escape character, and what is to be warned of."""
+
+    statements: list[Statement] = field(default_factory=list)
+    escape: str = "\\"
+    syntax: str = ""
+    warnings: list[str] = field(default_factory=list)
+
+
+def fault(line: int, message: str) -> InvalidArgument:
+    """What is wrong on a line, in Docker's words."""
+    return InvalidArgument(f"dockerfile parse error on line {line}: {message}")
+
+
+def read_source(raw: bytes, name: str = "Dockerfile") -> Source:
+    """Cut a Dockerfile into statements; InvalidArgument says what is wrong and on which line."""
+    text = raw.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace")
+    lines = text.replace("\r\n", "\n").split("\n")
+    if len(lines) > _LINES_LIMIT:
+        raise InvalidArgument(f"failed to parse {name}: more than {_LINES_LIMIT} lines")
+    source = Source()
+    start = _directives(lines, source, name)
+    _Reader(lines, source).read(start)
+    if not source.statements:
+        raise InvalidArgument(f"failed to parse {name}: file with no instructions")
+    return source
+
+
+def _directives(lines: list[str], source: Source, name: str) -> int:
+    """Parser directives stand before everything else; the number of lines that they take."""
+    seen: set[str] = set()
+    for number, line in enumerate(lines):
+        found = _DIRECTIVE.match(line.strip())
+        key = found[1].lower() if found else ""
+        if found is None or key not in _DIRECTIVES:
+            return number
+        if key in seen:
+            raise InvalidArgument(
+                f"failed to parse {name}: only one {key} parser directive can be used"
+            )
+        seen.add(key)
+        if key == "escape":
+            if found[2] not in ("\\", "`"):
+                raise InvalidArgument(
+                    f"failed to parse {name}: invalid escape token '{found[2]}' does not match ` or \\"
+                )
+            source.escape = found[2]
+        elif key == "syntax":
+            source.syntax = found[2]
+    return len(lines)
+
+
+class _Reader:
+    def __init__(self, lines: list[str], source: Source) -> None:
+        self._lines = lines
+        self._source = source
+        token = re.escape(source.escape)
+        self._continued = re.compile(f"(?:(?<!{token})|^){token}[ \\t]*\\Z")
+
+    def read(self, at: int) -> None:
+        lines = self._lines
+        while at < len(lines):
+            stripped = lines[at].strip()
+            if not stripped or stripped.startswith("#"):
+                at += 1
+                continue
+            at = self._statement(at)
+
+    def _statement(self, first: int) -> int:
+        text, at = self._joined(first)
+        keyword, flags, rest = _split(text)
+        heredocs: list[Heredoc] = []
+        if keyword in _WITH_HEREDOCS and not _is_json(rest):
+            for found in _heredocs_of(rest):
+                if len(heredocs) == _HEREDOCS_LIMIT:
+                    raise fault(first + 1, f"more than {_HEREDOCS_LIMIT} here-documents")
+                heredoc, at = self._heredoc(found, at, first + 1)
+                heredocs.append(heredoc)
+        original = "\n".join(
+            [text.strip(), *(f"{h.content}{h.name}" for h in heredocs)]
+            if heredocs
+            else [text.strip()]
+        )
+        self._source.statements.append(
+            Statement(first + 1, keyword, flags, rest, original, tuple(heredocs))
+        )
+        return at
+
+    def _joined(self, at: int) -> tuple[str, int]:
+        """A line with those that continue it, and the number of the next one."""
+        parts: list[str] = []
+        empty = False
+        first = True
+        while at < len(self._lines):
+            line = self._lines[at]
+            at += 1
+            if not first and line.strip().startswith("#"):
+                continue
+            if not first and not line.strip():
+                empty = True
+                continue
+            text = line.lstrip() if first else line
+            first = False
+            found = self._continued.search(text)
+            if found is None:
+                parts.append(text)
+                break
+            parts.append(text[: found.start()])
+        joined = "".join(parts)
+        if empty:
+            self._source.warnings.append(
+                f"[WARNING]: Empty continuation line found in:\n    {joined.strip()}\n"
+                "[WARNING]: Empty continuation lines will become errors in a future release.\n"
+            )
+        return joined, at
+
+    def _heredoc(self, word: str, at: int, line: int) -> tuple[Heredoc, int]:
+        found = _HEREDOC.match(word)
+        assert found is not None
+        chomp, quoted = found[2] == "-", found[3]
+        name = _unquoted(quoted)
+        content: list[str] = []
+        while at < len(self._lines):
+            text = self._lines[at]
+            at += 1
+            text = text.lstrip("\t") if chomp else text
+            if text == name:
+                body = "".join(f"{piece}\n" for piece in content)
+                return Heredoc(name, body, name == quoted, word), at
+            content.append(text)
+        raise fault(line, f"unterminated heredoc {name!r}")
+
+
+def _unquoted(word: str) -> str:
+    return re.sub(r"[\"'\\]", "", word)
+
+
+def _is_json(rest: str) -> bool:
+    return rest.startswith("[")
+
+
+def _heredocs_of(rest: str) -> list[str]:
+    """Words outside of quotes that begin here-documents."""
+    found = []
+    for word in re.findall(r"""(?:[^\s"']|"[^"]*"?|'[^']*'?)+""", rest):
+        match = _HEREDOC.match(word)
+        if match is not None and _unquoted(match[3]):
+            found.append(word)
+    return found
+
+
+def _split(text: str) -> tuple[str, tuple[str, ...], str]:
+    """Keyword, flags and what follows them."""
+    keyword, _, rest = text.strip().partition(" ")
+    if "\t" in keyword:
+        keyword, _, more = text.strip().partition("\t")
+        rest = more
+    keyword, rest = keyword.upper(), rest.strip()
+    flags: list[str] = []
+    while rest.startswith("--"):
+        word, rest = _first_word(rest)
+        rest = rest.lstrip()
+        if word == "--":
+            break
+        flags.append(word)
+    return keyword, tuple(flags), rest
+
+
+def _first_word(text: str) -> tuple[str, str]:
+    """A flag up to the next space that is not quoted, its quotes taken away."""
+    word: list[str] = []
+    quote = ""
+    for at, char in enumerate(text):
+        if quote:
+            if char == quote:
+                quote = ""
+            else:
+                word.append(char)
+        elif char in "\"'":
+            quote = char
+        elif char.isspace():
+            return "".join(word), text[at:]
+        else:
+            word.append(char)
+    return "".join(word), ""

@@ -1,0 +1,133 @@
+"""An image in the making: the config as steps change it, and the documents that are kept of it.
+
+The documents have what Docker's classic builder writes: `container_config` holds what the step was,
+so that the step is found again (`cached`), and the history says it in one line. Pure.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from sagong.contracts.image import Image
+from sagong.model import oci
+
+__all__ = ["DEFAULT_SHELL", "Draft", "environment_of", "is_step", "quoted"]
+
+DEFAULT_SHELL = ("/bin/sh", "-c")
+_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_KEPT = (
+    "User", "ExposedPorts", "Env", "Entrypoint", "Cmd", "Volumes", "WorkingDir", "Labels",
+    "StopSignal", "Healthcheck", "OnBuild", "Shell",
+)  # fmt: skip
+
+
+def quoted(words: Sequence[str] | None) -> str:
+    """Words as Docker's history shows them: `["a" "b"]`."""
+    return "[" + " ".join(json.dumps(word, ensure_ascii=False) for word in words or ()) + "]"
+
+
+def environment_of(config: Mapping[str, Any]) -> dict[str, str]:
+    """Env as a mapping."""
+    pairs = (entry.partition("=") for entry in config.get("Env") or ())
+    return {name: value for name, _, value in pairs}
+
+
+@dataclass
+class Draft:
+    """`image` is what the next step begins from; "" is nothing (Dockerfile's scratch)."""
+
+    platform: oci.Platform
+    image: str = ""
+    config: dict[str, Any] = field(default_factory=dict)
+    history: list[Any] = field(default_factory=list)
+    author: str = ""
+    cmd_set: bool = False
+
+    @classmethod
+    def scratch(cls, platform: oci.Platform) -> Draft:
+        """From nothing."""
+        return cls(platform, config={"Env": [_PATH]})
+
+    def begin(self, image: Image) -> None:
+        """From an image; its triggers are the caller's to run."""
+        document = msgspec.json.decode(image.raw, type=dict[str, Any])
+        config = {k: v for k, v in (document.get("config") or {}).items() if k in _KEPT and v}
+        if not any(name == "PATH" for name in environment_of(config)):
+            config["Env"] = [_PATH, *(config.get("Env") or ())]
+        self.config = config
+        self.author = str(document.get("author") or "")
+        self.platform = oci.Platform(
+            architecture=image.architecture or self.platform.architecture,
+            os=image.os or self.platform.os,
+            variant=image.variant,
+        )
+        self.cmd_set = False
+        self.advance(image)
+
+    def advance(self, image: Image) -> None:
+        """Go on from what a step made."""
+        self.image = image.id
+        self.history = msgspec.json.decode(image.history or b"[]", type=list[Any] | None) or []
+
+    @property
+    def shell(self) -> tuple[str, ...]:
+        """What lines are given to."""
+        return tuple(self.config.get("Shell") or DEFAULT_SHELL)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Env."""
+        return environment_of(self.config)
+
+    def set_environment(self, name: str, value: str) -> None:
+        """Set a variable in its place."""
+        found = self.environment
+        found[name] = value
+        self.config["Env"] = [f"{key}={text}" for key, text in found.items()]
+
+    def note(self, comment: str, *, single: bool = False) -> tuple[str, ...]:
+        """What a step that runs no command is, as Docker's history has it."""
+        if single:
+            return (*self.shell, f"#(nop) {comment}")
+        return (*self.shell, "#(nop) ", comment)
+
+    def step_config(self, step: Sequence[str]) -> dict[str, Any]:
+        """`container_config` of a step: the config with the step as its command."""
+        return {**self.kept_config(), "Cmd": list(step)}
+
+    def kept_config(self) -> dict[str, Any]:
+        """The config without what is empty."""
+        return {k: v for k, v in self.config.items() if v not in (None, "", [], {})}
+
+    def document(self, step: Sequence[str], container: str, created: str) -> bytes:
+        """The config of the step's image, without its layers; `container` is the step's id."""
+        entry: dict[str, Any] = {"created": created, "created_by": " ".join(step)}
+        if self.author:
+            entry["author"] = self.author
+        document: dict[str, Any] = {
+            "created": created,
+            "author": self.author,
+            "architecture": self.platform.architecture,
+            "os": self.platform.os,
+            "config": self.kept_config(),
+            "container": container,
+            "container_config": self.step_config(step),
+            "history": [*self.history, entry],
+        }
+        if self.platform.variant:
+            document["variant"] = self.platform.variant
+        return msgspec.json.encode(document)
+
+
+def is_step(raw: bytes, wanted: Mapping[str, Any]) -> bool:
+    """Whether an image's config says that it was made by this step."""
+    try:
+        document = msgspec.json.decode(raw, type=dict[str, Any])
+    except msgspec.DecodeError:
+        return False
+    return document.get("container_config") == wanted

@@ -1,0 +1,47 @@
+"""Where copied files go: the destination as the root filesystem has it."""
+
+from __future__ import annotations
+
+import posixpath
+import stat
+from collections.abc import Sequence
+
+from sagong.errors import InvalidArgument
+from sagong_builder.copying import Item, Landing, Owner
+from sagong_builder.shop import Lease, Shop
+
+__all__ = ["land"]
+
+
+async def land(shop: Shop, lease: Lease, items: Sequence[Item], path: str, owner: Owner) -> Landing:
+    """The directory, or for one file its path; with the directories that are missing on the way."""
+    one = items[0]
+    if len(items) > 1 or path.endswith("/") or one.is_directory:
+        there = await shop.stat(lease, path.rstrip("/") + "/.")
+        if there is not None and not stat.S_ISDIR(there.mode):
+            raise InvalidArgument(f"cannot copy to non-directory: {path}")
+        new = () if there is not None else await _missing(shop, lease, path, owner)
+        # Above a copied directory they are root's, above a file the owner's: so Docker has it.
+        return Landing(path, new=new[-1:] if one.is_directory else new)
+    there = await shop.stat(lease, path)
+    if there is None:
+        new = await _missing(shop, lease, posixpath.dirname(path), owner)
+        return Landing(path, single=True, new=new)
+    if stat.S_ISLNK(there.mode) and there.link_target:
+        # A link stays, and what it leads to is written.
+        followed = posixpath.normpath(posixpath.join(posixpath.dirname(path), there.link_target))
+        there = await shop.stat(lease, followed)
+        path = followed
+    return Landing(path, single=there is None or not stat.S_ISDIR(there.mode))
+
+
+async def _missing(shop: Shop, lease: Lease, path: str, owner: Owner) -> tuple[str, ...]:
+    """Directories that must be made, the upper ones first; root's are made without being named."""
+    missing: list[str] = []
+    path = path.rstrip("/")
+    while (owner.uid or owner.gid) and path:
+        if await shop.stat(lease, path + "/.") is not None:
+            break
+        missing.append(path)
+        path = posixpath.dirname(path).rstrip("/")
+    return tuple(reversed(missing))

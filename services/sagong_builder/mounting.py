@@ -1,0 +1,167 @@
+"""RUN --mount: what it says, checked. Pure.
+
+Source: the Dockerfile reference, "RUN --mount".
+"""
+
+from __future__ import annotations
+
+import csv
+import posixpath
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sagong.errors import InvalidArgument
+from sagong_builder.dockerfile import Expander, Instruction
+from sagong_builder.draft import Draft
+
+__all__ = ["MountSpec", "fingerprint", "read_mounts"]
+
+_KINDS = ("bind", "cache", "tmpfs", "secret", "ssh")
+_NAMES = {"dst": "target", "destination": "target", "src": "source", "ro": "readonly",
+          "readwrite": "rw"}  # fmt: skip
+_FLAGS = frozenset(("readonly", "rw", "required"))
+_KNOWN = {
+    "bind": {"target", "source", "from", "readonly", "rw"},
+    "cache": {"target", "source", "from", "readonly", "rw", "id", "sharing", "mode", "uid", "gid"},
+    "tmpfs": {"target", "size"},
+    "secret": {"target", "id", "required", "mode", "uid", "gid", "env", "source"},
+    "ssh": {"target", "id", "required", "mode", "uid", "gid"},
+}
+_SHARING = ("shared", "private", "locked")
+_UNITS = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+
+
+@dataclass(frozen=True)
+class MountSpec:
+    """One mount. `origin` is a stage or image ("" the context); `variable` a secret's."""
+
+    kind: str
+    target: str = ""
+    source: str = ""
+    origin: str = ""
+    id: str = ""
+    writable: bool = False
+    sharing: str = "shared"
+    required: bool = False
+    mode: int = 0
+    uid: int = 0
+    gid: int = 0
+    size: int = 0
+    variable: str = ""
+
+
+def read_mounts(instruction: Instruction, expander: Expander, draft: Draft) -> list[MountSpec]:
+    """All mounts of a RUN; InvalidArgument names the field that is wrong."""
+    directory = str(draft.config.get("WorkingDir") or "/")
+    return [_read(expander.word(text), directory) for text in instruction.flags.get("mount", ())]
+
+
+def fingerprint(mounts: Sequence[MountSpec]) -> list[str]:
+    """What of the mounts makes it another step; the content of secrets and caches does not."""
+    return [
+        f"--mount={mount.kind},{mount.target},{mount.origin},{mount.source}" for mount in mounts
+    ]
+
+
+def _read(text: str, directory: str) -> MountSpec:
+    fields = _fields(text)
+    kind = fields.pop("type", "bind")
+    if kind not in _KINDS:
+        raise InvalidArgument(f'unsupported mount type "{kind[:50]}"')
+    for name in fields:
+        if name not in _KNOWN[kind]:
+            raise InvalidArgument(f"unexpected key '{name[:50]}' in --mount of type {kind}")
+    target = fields.get("target", "")
+    if not target and kind in ("bind", "cache", "tmpfs"):
+        raise InvalidArgument(f"target is required for --mount of type {kind}")
+    if target:
+        target = "/" + posixpath.normpath(posixpath.join("/", directory, target)).lstrip("/")
+    return MountSpec(
+        kind=kind,
+        target=target,
+        source=fields.get("source", ""),
+        origin=fields.get("from", ""),
+        id=_identity(kind, fields, target),
+        writable=_writable(kind, fields),
+        sharing=_sharing(fields),
+        required=_true(fields, "required"),
+        mode=_octal(fields, kind),
+        uid=_count(fields, "uid"),
+        gid=_count(fields, "gid"),
+        size=_size(fields.get("size", "")),
+        variable=fields.get("env", ""),
+    )
+
+
+def _fields(text: str) -> dict[str, str]:
+    try:
+        (row,) = csv.reader([text], strict=True)
+    except (csv.Error, ValueError):
+        raise InvalidArgument(f"failed to parse --mount: {text[:200]!r}") from None
+    found: dict[str, str] = {}
+    for part in row:
+        name, equals, value = part.partition("=")
+        name = _NAMES.get(name.strip().lower(), name.strip().lower())
+        if not equals and name not in _FLAGS and name != "env":
+            raise InvalidArgument(
+                f"invalid field '{part[:50]}' of --mount must be a key=value pair"
+            )
+        found[name] = value if equals else "true"
+    return found
+
+
+def _identity(kind: str, fields: dict[str, str], target: str) -> str:
+    if kind == "ssh":
+        return fields.get("id") or "default"
+    if kind == "secret":
+        name = fields.get("id") or fields.get("source", "") or posixpath.basename(target)
+        if not name:
+            raise InvalidArgument("id or target is required for --mount of type secret")
+        return name
+    return fields.get("id") or target
+
+
+def _writable(kind: str, fields: dict[str, str]) -> bool:
+    if "readonly" in fields:
+        return not _true(fields, "readonly")
+    return _true(fields, "rw") if "rw" in fields else kind == "cache"
+
+
+def _sharing(fields: dict[str, str]) -> str:
+    value = fields.get("sharing", "shared")
+    if value not in _SHARING:
+        raise InvalidArgument(f"unsupported sharing value {value[:50]!r}: {', '.join(_SHARING)}")
+    return value
+
+
+def _true(fields: dict[str, str], name: str) -> bool:
+    value = fields.get(name, "false").lower()
+    if value not in ("true", "false", "1", "0"):
+        raise InvalidArgument(f"invalid value for {name}: {value[:50]}")
+    return value in ("true", "1")
+
+
+def _octal(fields: dict[str, str], kind: str) -> int:
+    text = fields.get("mode", "")
+    if not text:
+        return {"cache": 0o755, "ssh": 0o600}.get(kind, 0o400)
+    try:
+        return int(text, 8) & 0o7777
+    except ValueError:
+        raise InvalidArgument(f"invalid value {text[:50]} for mode") from None
+
+
+def _count(fields: dict[str, str], name: str) -> int:
+    text = fields.get(name, "0")
+    if not text.isdigit() or len(text) > 9:
+        raise InvalidArgument(f"invalid value {text[:50]} for {name}")
+    return int(text)
+
+
+def _size(text: str) -> int:
+    lowered = text.strip().lower().removesuffix("b") or "0"
+    unit = _UNITS.get(lowered[-1], 0)
+    digits = lowered[:-1] if unit else lowered
+    if not digits.isdigit():
+        raise InvalidArgument(f"invalid size: {text[:50]}")
+    return int(digits) * (unit or 1)

@@ -1,0 +1,104 @@
+"""What stages begin from and copy from: images here or in registries, other stages, the context."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from sagong.contracts.image import Credentials, Image, ImageRef, PullRequest
+from sagong.errors import InvalidArgument, NotFound
+from sagong.model import oci, references
+from sagong_builder.context import Archive
+from sagong_builder.reporter import Reporter
+from sagong_builder.running import new_id
+from sagong_builder.shop import Shop
+
+__all__ = ["Origins", "credentials_for"]
+
+Context = Callable[[], Awaitable[Archive]]
+_HUB = ("docker.io", "index.docker.io", "https://index.docker.io/v1/", "registry-1.docker.io")
+
+
+def credentials_for(reference: str, known: Sequence[Credentials]) -> Credentials:
+    """Those of the registry that a reference names."""
+    domain = references.parse(reference).domain
+    for found in known:
+        server = found.server
+        host = server.removeprefix("https://").removeprefix("http://").partition("/")[0]
+        if domain == host or (domain == references.DEFAULT_DOMAIN and server in _HUB):
+            return found
+    return Credentials()
+
+
+class Origins:
+    """Of one build. `stages` are the images that its stages became, by name and by number."""
+
+    def __init__(
+        self,
+        shop: Shop,
+        reporter: Reporter,
+        context: Context,
+        *,
+        pull: bool,
+        credentials: Sequence[Credentials],
+    ) -> None:
+        self._shop = shop
+        self._reporter = reporter
+        self.context = context
+        self._pull = pull
+        self._credentials = credentials
+        self.stages: dict[str, str] = {}
+        self._pulled: set[tuple[str, str]] = set()
+        self.platform = ""
+
+    async def image(self, origin: str) -> str:
+        """The image that `--from` names: a stage's, or any."""
+        found = self.stages.get(origin.lower())
+        if found is None:
+            try:
+                return (await self.base(origin, self.platform)).id
+            except (NotFound, InvalidArgument) as error:
+                raise type(error)(f"invalid from flag value {origin}: {error.message}") from None
+        if not found:
+            raise InvalidArgument(f"stage {origin} is empty: there is nothing to copy from it")
+        return found
+
+    async def inspected(self, image: str) -> Image:
+        """An image by its id."""
+        return await self._shop.images.inspect(ImageRef(reference=image))
+
+    async def base(self, name: str, platform: str) -> Image:
+        """An image of the platform: the one that is here, else a registry's."""
+        if not self._pull or (name, platform) in self._pulled:
+            image = await self._local(name)
+            if image is not None and _fits(image, platform):
+                return image
+        await self._fetch(name, platform)
+        return await self._shop.images.inspect(ImageRef(reference=name))
+
+    async def _local(self, name: str) -> Image | None:
+        try:
+            return await self._shop.images.inspect(ImageRef(reference=name))
+        except NotFound:
+            return None
+
+    async def _fetch(self, name: str, platform: str) -> None:
+        request = PullRequest(
+            id=new_id(),
+            reference=references.parse(name).tagged.familiar,
+            platform=platform,
+            credentials=credentials_for(name, self._credentials),
+        )
+        async for item in self._shop.images.pull(request):
+            await self._reporter.pull(item)
+        self._pulled.add((name, platform))
+
+
+def _fits(image: Image, platform: str) -> bool:
+    if not platform:
+        return True
+    wanted = oci.parse_platform(platform, "")
+    has = oci.normal_platform(
+        oci.Platform(architecture=image.architecture, os=image.os, variant=image.variant)
+    )
+    same = (has.os, has.architecture) == (wanted.os, wanted.architecture)
+    return same and (not wanted.variant or not has.variant or wanted.variant == has.variant)

@@ -1,0 +1,186 @@
+"""What all builds share: the slots below, the spool, and the journal of what must be given back.
+
+Whatever a build borrows is noted in a file before it is asked for; a builder that begins finds the
+notes of one that was killed, and gives back for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import socket
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sagong.contracts.image import (
+    ArchiveRequest,
+    Images,
+    PathStat,
+    Prepared,
+    PrepareRequest,
+    RootRef,
+)
+from sagong.contracts.node import Node, Ref, RemoveRequest
+from sagong.contracts.streams import Address
+from sagong.errors import NotFound, SagongError
+from sagong_builder.context import open_archive
+from sagong_builder.context.archive import Archive
+from sagong_builder.settings import Settings
+from sagong_builder.spool import Spool
+
+__all__ = ["Journal", "Lease", "Shop"]
+
+_LEASE, _CONTAINER = "build-", "run-"
+_PIECE = 1 << 20
+_READ = 1 << 18
+
+
+class Journal:
+    """Names of what is borrowed, a file each."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def note(self, name: str) -> None:
+        """Before it is borrowed."""
+        (self._directory / name).touch()
+
+    def strike(self, name: str) -> None:
+        """After it was given back."""
+        (self._directory / name).unlink(missing_ok=True)
+
+    def names(self) -> list[str]:
+        """All that is borrowed."""
+        return sorted(path.name for path in self._directory.iterdir())
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A root filesystem that was lent to a build."""
+
+    id: str
+    prepared: Prepared
+
+
+class Shop:
+    """The tools of a build."""
+
+    def __init__(
+        self, images: Images, node: Node, spool: Spool, journal: Journal, settings: Settings,
+        log: logging.Logger,
+    ) -> None:  # fmt: skip
+        self.images = images
+        self.node = node
+        self.spool = spool
+        self.journal = journal
+        self.settings = settings
+        self.log = log
+
+    # Root filesystems.
+
+    @contextlib.asynccontextmanager
+    async def lent(self, image: str, *, readonly: bool = False) -> AsyncIterator[Lease]:
+        """A root filesystem for the time of the block; a commit that consumed it is no error."""
+        id_ = f"{_LEASE}{secrets.token_hex(16)}"
+        self.journal.note(id_)
+        try:
+            request = PrepareRequest(id=id_, image=image, readonly=readonly)
+            yield Lease(id_, await self.images.prepare(request))
+        finally:
+            await self._release(id_)
+
+    async def _release(self, id_: str) -> None:
+        try:
+            await self.images.release(RootRef(id=id_))
+            self.journal.strike(id_)
+        except SagongError as error:
+            self.log.warning("a root is given back later", extra={"reason": error.message})
+
+    async def stat(self, lease: Lease, path: str) -> PathStat | None:
+        """Facts of a path; None if it is not there."""
+        try:
+            return await self.images.stat(ArchiveRequest(id=lease.id, path=path))
+        except NotFound:
+            return None
+
+    async def write(self, lease: str, pieces: Iterable[bytes]) -> None:
+        """Extract a tar, given in pieces, at the root of a lent filesystem."""
+        address = await self.images.upload()
+        sending = asyncio.create_task(asyncio.to_thread(_send, address, pieces))
+        request = ArchiveRequest(id=lease, path="/", upload=address.token)
+        try:
+            await self.images.write_archive(request)
+        finally:
+            with contextlib.suppress(OSError):
+                await sending
+
+    async def read(self, lease: Lease, path: str) -> Archive:
+        """A path of a lent filesystem as an archive of ours."""
+        address = await self.images.read_archive(ArchiveRequest(id=lease.id, path=path))
+        with self.spool.file() as file:
+            await asyncio.to_thread(_receive, address, file)
+            return await self.opened(file)
+
+    async def opened(self, path: Path) -> Archive:
+        """A file, compressed or not, as an archive; the file is gone then."""
+        return await asyncio.to_thread(
+            open_archive,
+            path,
+            self.spool.new_file(),
+            limit=self.settings.context_limit,
+            entries=self.settings.entries_limit,
+        )
+
+    # Containers.
+
+    def borrowing(self, container: str) -> None:
+        """Note that a container is about to be made."""
+        self.journal.note(f"{_CONTAINER}{container}")
+
+    def keeping(self, container: str) -> None:
+        """It stays, for whoever asked for it."""
+        self.journal.strike(f"{_CONTAINER}{container}")
+
+    async def remove(self, container: str) -> None:
+        """Kill and remove a container with its sandbox; one that never was is no error."""
+        try:
+            with contextlib.suppress(NotFound):
+                await self.node.remove(RemoveRequest(id=container, force=True, volumes=True))
+            await self.node.remove_sandbox(Ref(id=container))
+            self.journal.strike(f"{_CONTAINER}{container}")
+        except SagongError as error:
+            self.log.warning("a container is removed later", extra={"reason": error.message})
+
+    async def sweep(self, names: Iterable[str]) -> None:
+        """Give back what a builder before has borrowed."""
+        for name in names:
+            if name.startswith(_CONTAINER):
+                await self.remove(name.removeprefix(_CONTAINER))
+            else:
+                await self._release(name)
+
+
+def _send(address: Address, pieces: Iterable[bytes]) -> None:
+    with socket.socket(socket.AF_UNIX) as peer:
+        peer.connect(address.path)
+        peer.sendall(address.token.encode() + b"\n")
+        buffer = bytearray()
+        for piece in pieces:
+            buffer += piece
+            if len(buffer) >= _PIECE:
+                peer.sendall(buffer)
+                buffer.clear()
+        peer.sendall(buffer)
+        peer.shutdown(socket.SHUT_WR)
+
+
+def _receive(address: Address, target: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as peer, target.open("wb", buffering=0) as file:
+        peer.connect(address.path)
+        peer.sendall(address.token.encode() + b"\n")
+        while data := peer.recv(_READ):
+            file.write(data)

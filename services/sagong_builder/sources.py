@@ -1,0 +1,223 @@
+"""Sources of COPY and ADD: the context, other stages, images, URLs, repositories, here-documents."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import posixpath
+import stat
+import urllib.parse
+from dataclasses import replace
+from pathlib import Path
+
+from sagong.errors import InvalidArgument, NotFound, SagongError
+from sagong_builder.context import Archive, Entry, Kind, Tree
+from sagong_builder.context.archive import is_archive
+from sagong_builder.context.patterns import has_wildcard
+from sagong_builder.copying import Item, missing_source, select
+from sagong_builder.dockerfile import Expander, Instruction
+from sagong_builder.fetching import clone, download, git_source, is_url
+from sagong_builder.origins import Origins
+from sagong_builder.shop import Lease, Shop
+
+__all__ = ["Sources"]
+
+_HEAD = 512
+
+
+class Sources:
+    """Finds the files; what is opened for them is closed with a stack of the caller's."""
+
+    def __init__(self, shop: Shop, origins: Origins) -> None:
+        self._shop = shop
+        self._origins = origins
+
+    async def items(
+        self, instruction: Instruction, expander: Expander, stack: contextlib.AsyncExitStack
+    ) -> list[Item]:
+        """All sources of an instruction."""
+        *sources, target = instruction.words
+        target = expander.word(target)
+        documents = {h.word: h for h in instruction.heredocs}
+        items: list[Item] = []
+        for word in sources:
+            heredoc = documents.get(word)
+            if heredoc is not None:
+                text = heredoc.content
+                text = expander.text(text) if heredoc.expand else text
+                items.append(self._text(heredoc.name, text, stack))
+            else:
+                items += await self._source(instruction, expander.word(word), target, stack)
+        if not items:
+            raise NotFound(f"{instruction.keyword} failed: no source files were specified")
+        several = len(items) > 1 or len(sources) > 1
+        if several and not target.endswith("/") and target not in (".", ".."):
+            raise InvalidArgument(
+                f"When using {instruction.keyword} with more than one source file, the destination "
+                "must be a directory and end with a /"
+            )
+        return items
+
+    async def _source(
+        self, instruction: Instruction, word: str, target: str, stack: contextlib.AsyncExitStack
+    ) -> list[Item]:
+        if instruction.keyword == "ADD" and (git_source(word) is not None or is_url(word)):
+            return [await self._remote(instruction, word, target, stack)]
+        origin = instruction.flag("from")
+        try:
+            archive, path = await self.archive(origin, word, stack)
+            return await asyncio.to_thread(
+                select,
+                archive,
+                path,
+                parents=instruction.switch("parents"),
+                excludes=instruction.flags.get("exclude", ()),
+            )
+        except NotFound as error:
+            if "file does not exist" not in error.message:
+                raise
+            raise NotFound(
+                f"{instruction.keyword} failed: {missing_source(word, error).message}"
+            ) from None
+        except InvalidArgument as error:
+            if error.message.startswith("forbidden path"):
+                raise InvalidArgument(f"{instruction.keyword} failed: {error.message}") from None
+            raise
+
+    async def archive(
+        self, origin: str, word: str, stack: contextlib.AsyncExitStack
+    ) -> tuple[Archive, str]:
+        """The archive that holds what the word names, and the word in it.
+
+        Of a stage or image only that part is read; without an origin it is the context.
+        """
+        if not origin:
+            return await self._origins.context(), word
+        image = await self._origins.image(origin)
+        lease = await stack.enter_async_context(self._shop.lent(image, readonly=True))
+        path = "/" + posixpath.normpath("/" + word).lstrip("/")
+        above = _fixed_part(path)
+        found = await self._resolved(lease, above)
+        if found is None:
+            raise NotFound(f"stat {word.lstrip('/')}: file does not exist")
+        real, mode = found
+        is_directory = stat.S_ISDIR(mode)
+        archive = await self._shop.read(lease, f"{real}/." if is_directory else real)
+        stack.callback(archive.close)
+        rest = path[len(above) :].lstrip("/") if is_directory else posixpath.basename(path)
+        archive.tree = _placed(archive.tree, "" if is_directory else rest)
+        return archive, rest
+
+    async def _resolved(self, lease: Lease, path: str) -> tuple[str, int] | None:
+        """The path with a last link followed, and its mode."""
+        if path == "/":
+            return "/", stat.S_IFDIR
+        facts = await self._shop.stat(lease, path)
+        if facts is None:
+            return None
+        if not stat.S_ISLNK(facts.mode):
+            return path, facts.mode
+        target = posixpath.normpath(posixpath.join(posixpath.dirname(path), facts.link_target))
+        followed = await self._shop.stat(lease, target)
+        return None if followed is None else (target, followed.mode)
+
+    async def _remote(
+        self, instruction: Instruction, word: str, target: str, stack: contextlib.AsyncExitStack
+    ) -> Item:
+        repository = git_source(word)
+        if repository is not None:
+            path = stack.enter_context(self._shop.spool.file())
+            await clone(
+                repository,
+                path,
+                seconds=self._shop.settings.fetch_seconds,
+                keep=instruction.switch("keep-git-dir"),
+            )
+            archive = await self._shop.opened(path)
+            stack.callback(archive.close)
+            return Item(archive, archive.tree.root, "")
+        return await self._download(instruction, word, target, stack)
+
+    async def _download(
+        self, instruction: Instruction, url: str, target: str, stack: contextlib.AsyncExitStack
+    ) -> Item:
+        path = stack.enter_context(self._shop.spool.file())
+        settings = self._shop.settings
+        try:
+            got = await download(
+                url, path, limit=settings.context_limit, seconds=settings.fetch_seconds
+            )
+        except SagongError as error:
+            raise type(error)(f"ADD failed: {error.message}") from None
+        wanted = instruction.flag("checksum")
+        if wanted and wanted != (found := await asyncio.to_thread(_digest, path)):
+            raise InvalidArgument(f"ADD failed: digest mismatch {found}: {wanted[:100]}")
+        name = urllib.parse.unquote(posixpath.basename(urllib.parse.urlsplit(url).path)) or got.name
+        if target.endswith("/") and not name:
+            raise InvalidArgument(f"ADD failed: cannot determine filename from url: {url}")
+        entry = Entry(Kind.FILE, 0o600, size=path.stat().st_size, mtime=got.mtime)
+        archive = _plain(path)
+        stack.callback(archive.close)
+        return Item(archive, entry, name)
+
+    def _text(self, name: str, content: str, stack: contextlib.AsyncExitStack) -> Item:
+        path = stack.enter_context(self._shop.spool.file())
+        path.write_bytes(content.encode("utf-8", "surrogateescape"))
+        archive = _plain(path)
+        stack.callback(archive.close)
+        return Item(archive, Entry(Kind.FILE, 0o644, size=path.stat().st_size), name)
+
+    async def unpacked(
+        self, item: Item, instruction: Instruction, stack: contextlib.AsyncExitStack
+    ) -> Item:
+        """The item, opened when it is an archive that ADD unpacks."""
+        local = instruction.keyword == "ADD" and item.entry.kind is Kind.FILE
+        asked = instruction.switch("unpack") if "unpack" in instruction.flags else None
+        remote = any(is_url(word) for word in instruction.words[:-1]) or instruction.heredocs
+        if not local or asked is False or (remote and not asked):
+            return item
+        head = b"".join(item.archive.content(replace(item.entry, size=min(item.entry.size, _HEAD))))
+        if not is_archive(head):
+            return item
+        path = stack.enter_context(self._shop.spool.file())
+        await asyncio.to_thread(_store, item, path)
+        try:
+            archive = await self._shop.opened(path)
+        except InvalidArgument:
+            # gzip that holds no tar is a file as any other.
+            return item
+        stack.callback(archive.close)
+        return replace(item, unpacked=archive)
+
+
+def _fixed_part(path: str) -> str:
+    """The directory above the first wildcard; all of a path that has none."""
+    parts = path.split("/")
+    fixed = next((n for n, part in enumerate(parts) if has_wildcard(part)), len(parts))
+    return "/".join(parts[:fixed]) or "/"
+
+
+def _placed(tree: Tree, name: str) -> Tree:
+    """The one entry of an archive as the root, or as the root's only name."""
+    names = tree.root.names or {}
+    entry = next(iter(names.values())) if len(names) == 1 else tree.root
+    placed = Tree()
+    placed.put(name, entry)
+    return placed
+
+
+def _plain(path: Path) -> Archive:
+    """A file as an archive of nothing but its bytes."""
+    return Archive(path, path.open("rb"), Tree())
+
+
+def _store(item: Item, target: Path) -> None:
+    with target.open("wb") as file:
+        for piece in item.archive.content(item.entry):
+            file.write(piece)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()

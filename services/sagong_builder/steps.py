@@ -1,0 +1,257 @@
+"""The instructions of a stage, one after another, each into an image.
+
+Every step is: what was it (for the history and the cache), is its image there already, else make it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import tarfile
+import time
+from collections.abc import Sequence
+
+from sagong.contracts.builder import BuildRequest, Happening
+from sagong.contracts.image import CommitRequest, DeriveRequest, Image
+from sagong.contracts.node import HostFile
+from sagong.errors import Aborted, InvalidArgument
+from sagong_builder import mounting
+from sagong_builder.arguments import Scope
+from sagong_builder.attaching import Attaching
+from sagong_builder.cache import Cache
+from sagong_builder.copying import destination, label, members, owner_of, written
+from sagong_builder.dockerfile import Expander, Instruction
+from sagong_builder.draft import Draft
+from sagong_builder.landing import land
+from sagong_builder.metadata import CHANGES, command_words, working_directory
+from sagong_builder.reporter import Reporter
+from sagong_builder.running import Errand, new_id, run
+from sagong_builder.shop import Shop
+from sagong_builder.sources import Sources
+
+__all__ = ["Steps", "moment"]
+
+_SHEBANG = re.compile(r"#!\s*/")
+
+
+def moment() -> str:
+    """Now, as images tell it."""
+    now = time.time_ns()
+    base = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now // 10**9))
+    return f"{base}.{now % 10**9:09d}Z"
+
+
+class Steps:
+    """Runs the instructions of one stage on a draft."""
+
+    def __init__(
+        self,
+        shop: Shop,
+        request: BuildRequest,
+        reporter: Reporter,
+        cache: Cache,
+        sources: Sources,
+        attaching: Attaching,
+    ) -> None:
+        self._shop = shop
+        self._request = request
+        self._reporter = reporter
+        self._cache = cache
+        self._sources = sources
+        self._attaching = attaching
+        self.draft: Draft
+        self.scope: Scope
+        self.base = ""
+        self._escape = "\\"
+
+    def begin(self, draft: Draft, scope: Scope, escape: str) -> None:
+        """A stage begins."""
+        self.draft, self.scope, self._escape = draft, scope, escape
+        self.base = draft.image
+        self._cache.begin_stage()
+
+    @property
+    def _expander(self) -> Expander:
+        return Expander({**self.scope.values(), **self.draft.environment}, self._escape)
+
+    async def take(self, instruction: Instruction) -> None:
+        """One instruction."""
+        if instruction.keyword == "RUN":
+            await self._run(instruction)
+        elif instruction.keyword in ("ADD", "COPY"):
+            await self._copy(instruction)
+        elif instruction.keyword == "WORKDIR":
+            await self._workdir(instruction)
+        else:
+            change = CHANGES[instruction.keyword]
+            comment = change(self.draft, instruction, self._expander, self.scope)
+            step = self.draft.note(comment)
+            if not await self._cached(step):
+                await self._derive(step)
+        await self._reporter.image(self.draft.image)
+
+    # What all have in common.
+
+    async def _cached(self, step: Sequence[str]) -> bool:
+        image = await self._cache.find(self.draft, step, self.base)
+        if image is None:
+            return False
+        self.draft.advance(image)
+        await self._reporter.say(Happening.CACHED)
+        return True
+
+    async def _derive(self, step: Sequence[str]) -> None:
+        id_ = new_id()
+        self._advance(
+            await self._shop.images.derive(
+                DeriveRequest(
+                    id=id_,
+                    parent=self.draft.image,
+                    document=self.draft.document(step, id_, moment()),
+                )
+            )
+        )
+
+    async def _commit(self, step: Sequence[str], container: str, *, consume: bool) -> None:
+        id_ = new_id()
+        self._advance(
+            await self._shop.images.commit(
+                CommitRequest(
+                    id=id_,
+                    container=container,
+                    document=self.draft.document(step, container, moment()),
+                    consume=consume,
+                )
+            )
+        )
+
+    def _advance(self, image: Image) -> None:
+        self.draft.advance(image)
+
+    # RUN.
+
+    async def _run(self, instruction: Instruction) -> None:
+        args, files = self._command(instruction)
+        environment = self.draft.environment
+        seen = self.scope.seen(environment)
+        prefix = [f"|{len(seen)}", *sorted(f"{k}={v}" for k, v in seen.items())] if seen else []
+        mounts = mounting.read_mounts(instruction, self._expander, self.draft)
+        step = [*prefix, *args, *mounting.fingerprint(mounts)]
+        if await self._cached(step):
+            return
+        passed = {**self.scope.proxies(), **seen}
+        async with self._attaching.mounted(mounts) as attached:
+            errand = Errand(
+                id=new_id(),
+                image=self.draft.image,
+                args=tuple(args),
+                env=(
+                    *(f"{k}={v}" for k, v in passed.items() if k not in environment),
+                    *attached.env,
+                ),
+                network=instruction.flag("network"),
+                privileged=self._insecure(instruction),
+                mounts=attached.mounts,
+                files=(*files, *attached.files),
+            )
+            await self._run_errand(errand, step)
+
+    def _insecure(self, instruction: Instruction) -> bool:
+        mode = instruction.flag("security", "sandbox")
+        if mode not in ("sandbox", "insecure"):
+            raise InvalidArgument(f"security {mode[:50]!r} is not valid: sandbox or insecure")
+        if mode == "insecure":
+            raise InvalidArgument("entitlement security.insecure is not allowed")
+        return False
+
+    def _command(self, instruction: Instruction) -> tuple[list[str], tuple[HostFile, ...]]:
+        """What is executed; a here-document is the script itself, or goes to the shell with it."""
+        if not instruction.heredocs:
+            return command_words(self.draft, instruction), ()
+        line = instruction.words[0]
+        first = instruction.heredocs[0]
+        if len(instruction.heredocs) == 1 and line.strip() == first.word:
+            if _SHEBANG.match(first.content):
+                target = f"/dev/pipes/{first.name}"
+                content = first.content.encode()
+                return [target], (HostFile(target=target, content=content, mode=0o755),)
+            return [*self.draft.shell, first.content], ()
+        bodies = "".join(f"{h.content}{h.name}\n" for h in instruction.heredocs)
+        return [*self.draft.shell, f"{line}\n{bodies}"], ()
+
+    async def _run_errand(self, errand: Errand, step: Sequence[str]) -> None:
+        request = self._request
+        await self._reporter.container(Happening.RUNNING, errand.id)
+        kept = False
+        try:
+            code = await run(self._shop, errand, request.surroundings, self._reporter.output)
+            if code:
+                # It stays to be looked into, as Docker keeps it.
+                kept = not request.force_remove
+                raise Aborted(
+                    f"The command '{' '.join(errand.args)}' returned a non-zero code: {code}",
+                    detail={"code": str(code)},
+                )
+            await self._commit(step, errand.id, consume=request.remove)
+            kept = not request.remove
+        except Aborted:
+            await self._settle(errand.id, kept=kept)
+            raise
+        except BaseException:
+            await self._shop.remove(errand.id)
+            raise
+        await self._settle(errand.id, kept=kept)
+
+    async def _settle(self, container: str, *, kept: bool) -> None:
+        if kept:
+            self._shop.keeping(container)
+            return
+        await self._shop.remove(container)
+        await self._reporter.container(Happening.REMOVED, container)
+
+    # WORKDIR.
+
+    async def _workdir(self, instruction: Instruction) -> None:
+        path = working_directory(self.draft, instruction, self._expander)
+        self.draft.config["WorkingDir"] = path
+        step = self.draft.note(f"WORKDIR {path}", single=True)
+        if await self._cached(step):
+            return
+        async with self._shop.lent(self.draft.image) as lease:
+            if await self._shop.stat(lease, path + "/.") is not None:
+                await self._derive(step)
+                return
+            await self._shop.write(lease.id, _directory(path))
+            await self._commit(step, lease.id, consume=True)
+
+    # COPY and ADD.
+
+    async def _copy(self, instruction: Instruction) -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            items = await self._sources.items(instruction, self._expander, stack)
+            *_, target = instruction.words
+            target = self._expander.word(target)
+            chown = self._expander.word(instruction.flag("chown"))
+            chmod = self._expander.word(instruction.flag("chmod"))
+            content = await asyncio.to_thread(label, items)
+            flags = "".join(
+                f"--{name}={value}" for name, value in (("chown", chown), ("chmod", chmod)) if value
+            )
+            comment = f"{instruction.keyword} {flags}{content} in {target} "
+            step = self.draft.note(comment, single=True)
+            if await self._cached(step):
+                return
+            lease = await stack.enter_async_context(self._shop.lent(self.draft.image))
+            owner = owner_of(chown, chmod, lease.prepared.passwd, lease.prepared.group)
+            path = destination(self.draft.config.get("WorkingDir") or "/", target)
+            landing = await land(self._shop, lease, items, path, owner)
+            unpacked = [await self._sources.unpacked(item, instruction, stack) for item in items]
+            await self._shop.write(lease.id, written(members(unpacked, landing, owner)))
+            await self._commit(step, lease.id, consume=True)
+
+
+def _directory(path: str) -> list[bytes]:
+    member = tarfile.TarInfo(path.strip("/"))
+    member.type, member.mode, member.mtime = tarfile.DIRTYPE, 0o755, int(time.time())
+    return list(written([(member, None)]))
