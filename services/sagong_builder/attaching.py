@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from sagong.contracts.node import FileMount, HostFile
 from sagong_builder.caches import Caches
-from sagong_builder.copying import Item, Landing, Member, Owner, members, select, written
+from sagong_builder.copying import Item, Landing, Member, Owner, label, members, select, written
 from sagong_builder.keys import Keys
 from sagong_builder.mounting import MountSpec
 from sagong_builder.shop import Lease, Shop
@@ -44,6 +44,17 @@ class Attaching:
         self._caches = caches
         self._sources = sources
         self._keys = keys
+
+    async def fingerprint(self, mounts: Sequence[MountSpec]) -> list[str]:
+        """What of the mounts makes a step another one: what is bound, not secrets and caches."""
+        found = []
+        for mount in mounts:
+            content = ""
+            if mount.kind == "bind":
+                async with contextlib.AsyncExitStack() as stack:
+                    content = await asyncio.to_thread(label, await self._items(mount, stack))
+            found.append(f"--mount={mount.kind},{mount.target},{content}")
+        return found
 
     @contextlib.asynccontextmanager
     async def mounted(self, mounts: Sequence[MountSpec]) -> AsyncIterator[Attached]:
@@ -89,13 +100,13 @@ class Attaching:
     async def _fill(self, lease: str, mount: MountSpec, stack: contextlib.AsyncExitStack) -> None:
         """Write the mount's content below `tree`."""
         owner = Owner(mount.uid, mount.gid) if mount.kind == "cache" else Owner(kept=True)
-        items: list[Item] = []
-        if mount.kind == "bind" or mount.origin:
-            word = mount.source or "/"
-            archive, path = await self._sources.archive(mount.origin, word, stack)
-            items = await asyncio.to_thread(select, archive, path)
+        items = await self._items(mount, stack) if mount.kind == "bind" or mount.origin else []
         carried = members(items, Landing("/tree"), owner)
         await self._shop.write(lease, written(itertools.chain([_top(mount)], carried)))
+
+    async def _items(self, mount: MountSpec, stack: contextlib.AsyncExitStack) -> list[Item]:
+        archive, path = await self._sources.archive(mount.origin, mount.source or "/", stack)
+        return await asyncio.to_thread(select, archive, path)
 
     async def _secret(self, mount: MountSpec) -> Attached:
         content = await self._keys.secret(mount)

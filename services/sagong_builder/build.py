@@ -96,8 +96,11 @@ class StageBuilder:
         scope = Scope(self.arguments)
         draft = await self._begin(dockerfile, stage, base)
         self._steps.begin(draft, scope, dockerfile.escape)
-        await self._reporter.image(draft.image)
-        await self._triggers(draft)
+        lines = tuple(draft.config.pop("OnBuild", None) or ())
+        if lines:
+            await self._triggers(lines)
+        else:
+            await self._reporter.image(draft.image)
         for instruction in (*stage.instructions, *extra):
             await self._reporter.step(instruction.text)
             await self._steps.take(instruction)
@@ -124,11 +127,8 @@ class StageBuilder:
             draft.begin(await self._origins.base(base, self._origins.platform))
         return draft
 
-    async def _triggers(self, draft: Draft) -> None:
+    async def _triggers(self, lines: tuple[str, ...]) -> None:
         """What the base image's ONBUILD wants done."""
-        lines = tuple(draft.config.pop("OnBuild", None) or ())
-        if not lines:
-            return
         word = "trigger" if len(lines) == 1 else "triggers"
         await self._reporter.say(Happening.NOTE, f"# Executing {len(lines)} build {word}")
         for instruction in parse_lines(lines):
@@ -268,7 +268,7 @@ class Build:
             raw = _read(context, "dockerfile")
         if raw is None:
             raise InvalidArgument(f"Cannot locate specified Dockerfile: {name}")
-        if not raw.strip():
+        if not raw:
             raise InvalidArgument(f"the Dockerfile ({name}) cannot be empty")
         return raw
 

@@ -93,7 +93,7 @@ class Caches:
             kept = Kept(key, lease, "", now, now)
             self._table[key] = kept
             self._save()
-        prepared = await self._images.prepare(PrepareRequest(id=kept.lease, image=""))
+        prepared = await self._images.prepare(PrepareRequest(id=kept.lease, image="", bare=True))
         kept.path, kept.used_at, kept.uses = prepared.upper, now, kept.uses + 1
         fresh, kept.filled = not kept.filled, True
         self._save()

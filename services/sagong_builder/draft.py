@@ -104,9 +104,16 @@ class Draft:
         """The config without what is empty."""
         return {k: v for k, v in self.config.items() if v not in (None, "", [], {})}
 
-    def document(self, step: Sequence[str], container: str, created: str) -> bytes:
-        """The config of the step's image, without its layers; `container` is the step's id."""
+    def document(
+        self, step: Sequence[str], container: str, created: str, *, empty: bool = False
+    ) -> bytes:
+        """The config of the step's image, without its layers; `container` is the step's id.
+
+        `empty`: the step adds no layer.
+        """
         entry: dict[str, Any] = {"created": created, "created_by": " ".join(step)}
+        if empty:
+            entry["empty_layer"] = True
         if self.author:
             entry["author"] = self.author
         document: dict[str, Any] = {

@@ -74,8 +74,16 @@ def _download(url: str, path: Path, limit: int, seconds: float) -> Download:
             f"failed to GET {url} with status {error.code} {error.reason}: "
         ) from None
     except (OSError, ValueError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
-        raise InvalidArgument(f'Get "{url}": {reason}') from None
+        raise InvalidArgument(f'Get "{url}": {_reason(error)}') from None
+
+
+def _reason(error: Exception) -> str:
+    inner = getattr(error, "reason", None)
+    if isinstance(inner, OSError):
+        error = inner
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return str(inner or error)
 
 
 def _moment(answer: http.client.HTTPResponse) -> float:

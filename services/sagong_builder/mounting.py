@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import csv
 import posixpath
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sagong.errors import InvalidArgument
 from sagong_builder.dockerfile import Expander, Instruction
 from sagong_builder.draft import Draft
 
-__all__ = ["MountSpec", "fingerprint", "read_mounts"]
+__all__ = ["MountSpec", "read_mounts"]
 
 _KINDS = ("bind", "cache", "tmpfs", "secret", "ssh")
 _NAMES = {"dst": "target", "destination": "target", "src": "source", "ro": "readonly",
@@ -54,13 +53,6 @@ def read_mounts(instruction: Instruction, expander: Expander, draft: Draft) -> l
     """All mounts of a RUN; InvalidArgument names the field that is wrong."""
     directory = str(draft.config.get("WorkingDir") or "/")
     return [_read(expander.word(text), directory) for text in instruction.flags.get("mount", ())]
-
-
-def fingerprint(mounts: Sequence[MountSpec]) -> list[str]:
-    """What of the mounts makes it another step; the content of secrets and caches does not."""
-    return [
-        f"--mount={mount.kind},{mount.target},{mount.origin},{mount.source}" for mount in mounts
-    ]
 
 
 def _read(text: str, directory: str) -> MountSpec:

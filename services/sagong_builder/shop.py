@@ -1,8 +1,4 @@
-"""What all builds share: the slots below, the spool, and the journal of what must be given back.
-
-Whatever a build borrows is noted in a file before it is asked for; a builder that begins finds the
-notes of one that was killed, and gives back for it.
-"""
+"""What all builds share: the slots below, the spool, and the journal of what must be given back."""
 
 from __future__ import annotations
 
@@ -28,34 +24,15 @@ from sagong.contracts.streams import Address
 from sagong.errors import NotFound, SagongError
 from sagong_builder.context import open_archive
 from sagong_builder.context.archive import Archive
+from sagong_builder.journal import Journal
 from sagong_builder.settings import Settings
 from sagong_builder.spool import Spool
 
-__all__ = ["Journal", "Lease", "Shop"]
+__all__ = ["Lease", "Shop"]
 
 _LEASE, _CONTAINER = "build-", "run-"
 _PIECE = 1 << 20
 _READ = 1 << 18
-
-
-class Journal:
-    """Names of what is borrowed, a file each."""
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-
-    def note(self, name: str) -> None:
-        """Before it is borrowed."""
-        (self._directory / name).touch()
-
-    def strike(self, name: str) -> None:
-        """After it was given back."""
-        (self._directory / name).unlink(missing_ok=True)
-
-    def names(self) -> list[str]:
-        """All that is borrowed."""
-        return sorted(path.name for path in self._directory.iterdir())
 
 
 @dataclass(frozen=True)
@@ -88,7 +65,7 @@ class Shop:
         id_ = f"{_LEASE}{secrets.token_hex(16)}"
         self.journal.note(id_)
         try:
-            request = PrepareRequest(id=id_, image=image, readonly=readonly)
+            request = PrepareRequest(id=id_, image=image, readonly=readonly, bare=True)
             yield Lease(id_, await self.images.prepare(request))
         finally:
             await self._release(id_)

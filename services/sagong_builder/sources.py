@@ -199,11 +199,12 @@ def _fixed_part(path: str) -> str:
 
 
 def _placed(tree: Tree, name: str) -> Tree:
-    """The one entry of an archive as the root, or as the root's only name."""
-    names = tree.root.names or {}
-    entry = next(iter(names.values())) if len(names) == 1 else tree.root
+    """A directory's archive has its names at the top; a file's only one, whatever that is called."""
+    if not name:
+        return tree
     placed = Tree()
-    placed.put(name, entry)
+    for entry in (tree.root.names or {}).values():
+        placed.put(name, entry)
     return placed
 
 

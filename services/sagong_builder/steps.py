@@ -108,7 +108,7 @@ class Steps:
                 DeriveRequest(
                     id=id_,
                     parent=self.draft.image,
-                    document=self.draft.document(step, id_, moment()),
+                    document=self.draft.document(step, id_, moment(), empty=True),
                 )
             )
         )
@@ -137,7 +137,9 @@ class Steps:
         seen = self.scope.seen(environment)
         prefix = [f"|{len(seen)}", *sorted(f"{k}={v}" for k, v in seen.items())] if seen else []
         mounts = mounting.read_mounts(instruction, self._expander, self.draft)
-        step = [*prefix, *args, *mounting.fingerprint(mounts)]
+        bound = await self._attaching.fingerprint(mounts)
+        scripts = [file.content.decode("utf-8", "replace") for file in files]
+        step = [*prefix, *args, *bound, *scripts]
         if await self._cached(step):
             return
         passed = {**self.scope.proxies(), **seen}

@@ -24,7 +24,7 @@ from sagong.contracts.builder import (
 )
 from sagong.contracts.image import Credentials
 from sagong.contracts.network import JoinRequest
-from sagong.errors import Aborted, InvalidArgument, SagongError
+from sagong.errors import Aborted, InvalidArgument, SagongError, Unavailable
 from sagong.http import Response
 from sagong_docker import wiring
 from sagong_docker.ask import Ask, convert
@@ -71,12 +71,21 @@ async def build(engine: Engine, ask: Ask) -> None:
         async for item in engine.builder.build(request):
             await out.show(item)
         await out.end()
+    except Unavailable as error:
+        await out.fail(_lost(error) if out.begun else error)
     except SagongError as error:
         await out.fail(error)
     finally:
         if sending is not None:
             sending.cancel()
             await asyncio.gather(sending, return_exceptions=True)
+
+
+def _lost(error: Unavailable) -> Unavailable:
+    return Unavailable(
+        "the builder ended before the build did; build again, the steps that were done are cached "
+        f"({error.message})"
+    )
 
 
 async def cancel(engine: Engine, ask: Ask) -> Response:
@@ -234,12 +243,14 @@ class _Out:
         self._quiet = quiet
         self._held: list[str] = []
         self._image = ""
+        self.begun = False
         self._decoders = {
             e: codecs.getincrementaldecoder("utf-8")("replace") for e in (True, False)
         }
 
     async def show(self, item: BuildProgress) -> None:
         """One item."""
+        self.begun = True
         if item.kind is Happening.PULL:
             if item.transfer is not None and not item.transfer.image and not self._quiet:
                 await self._lines.write(progress(item.transfer))

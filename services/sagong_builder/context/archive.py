@@ -125,9 +125,13 @@ def open_archive(source: Path, target: Path, *, limit: int, entries: int) -> Arc
             source.unlink(missing_ok=True)
         else:
             os.rename(source, target)
+    size = target.stat().st_size
+    with target.open("ab") as file:
+        # Some writers leave the last file's padding and the end's blocks out.
+        file.write(bytes(-size % tarfile.BLOCKSIZE + 2 * tarfile.BLOCKSIZE))
     opened = target.open("rb")
     try:
-        return Archive(target, opened, _index(opened, entries))
+        return Archive(target, opened, _index(opened, entries, size))
     except BaseException:
         opened.close()
         target.unlink(missing_ok=True)
@@ -179,7 +183,7 @@ def _unzstd(file: BinaryIO) -> Iterator[bytes]:
         yield from _pieces(reader)
 
 
-def _index(file: BinaryIO, limit: int) -> Tree:
+def _index(file: BinaryIO, limit: int, size: int) -> Tree:
     tree = Tree()
     count = 0
     try:
@@ -189,27 +193,27 @@ def _index(file: BinaryIO, limit: int) -> Tree:
                 count += 1
                 if count > limit:
                     raise ResourceExhausted(f"the archive has more than {limit} entries")
-                _put(tree, member)
+                entry = _put(tree, member)
+                if entry is not None and entry.offset + _stored(entry) > size:
+                    raise InvalidArgument("the archive ends within a file")
     except (tarfile.TarError, ValueError, OverflowError, UnicodeError, RecursionError) as error:
-        if (
-            isinstance(error, tarfile.ReadError)
-            and not count
-            and os.fstat(file.fileno()).st_size == 0
-        ):
-            return tree
         raise InvalidArgument(f"the archive is no tar, or is damaged: {error}") from None
     return tree
 
 
-def _put(tree: Tree, member: tarfile.TarInfo) -> None:
+def _stored(entry: Entry) -> int:
+    return entry.size if entry.extents is None else sum(length for _, length in entry.extents)
+
+
+def _put(tree: Tree, member: tarfile.TarInfo) -> Entry | None:
     if member.islnk():
         linked = tree.get(member.linkname)
         if linked is not None and not linked.is_directory:
             tree.put(member.name, linked)
-        return
+        return None
     kind = Kind.FILE if member.isreg() or member.issparse() else _KINDS.get(member.type)
     if kind is None:
-        return
+        return None
     extents = None
     if member.issparse():
         extents = tuple(cast(list[tuple[int, int]], member.sparse) or ())
@@ -231,3 +235,4 @@ def _put(tree: Tree, member: tarfile.TarInfo) -> None:
         ),
     )
     tree.put(member.name, entry)
+    return entry
