@@ -231,7 +231,7 @@ class Build:
         path = stack.enter_context(self._shop.spool.file())
         repository = git_source(remote)
         if repository is not None:
-            await clone(repository, path, seconds=settings.fetch_seconds)
+            await clone(repository, path)
         elif is_url(remote):
             got = await download(
                 remote, path, limit=settings.context_limit, seconds=settings.fetch_seconds

@@ -119,12 +119,12 @@ def git_source(text: str) -> GitSource | None:
     return GitSource(url, reference, directory.strip("/"))
 
 
-async def clone(source: GitSource, target: Path, *, seconds: float, keep: bool = False) -> None:
+async def clone(source: GitSource, target: Path, *, keep: bool = False) -> None:
     """Write a tar of the repository's directory at the reference."""
-    await asyncio.to_thread(_clone, source, target, seconds, keep)
+    await asyncio.to_thread(_clone, source, target, keep)
 
 
-def _clone(source: GitSource, target: Path, seconds: float, keep: bool) -> None:
+def _clone(source: GitSource, target: Path, keep: bool) -> None:
     if shutil.which("git") is None:
         raise FailedPrecondition(
             "unable to prepare context: git is not installed on this machine; install it, or send "
@@ -134,25 +134,34 @@ def _clone(source: GitSource, target: Path, seconds: float, keep: bool) -> None:
         _git(place, "init", "-q", "--", "tree")
         tree = place / "tree"
         _git(tree, "remote", "add", "origin", source.url)
-        _git(
-            tree,
-            "fetch",
-            "-q",
-            "--depth",
-            "1",
-            "origin",
-            source.reference or "HEAD",
-            fallback=source,
-        )
-        _git(tree, "checkout", "-q", "FETCH_HEAD")
-        _git(tree, "-c", "protocol.file.allow=never", "submodule", "update", "-q", "--init",
-             "--recursive", "--depth=1")  # fmt: skip
+        _git(tree, "checkout", "-q", "--detach", _fetched(tree, source))
+        _git(tree, "submodule", "update", "-q", "--init", "--recursive", "--depth=1")
         root = Path(os.path.realpath(tree / source.directory))
         if not root.is_relative_to(os.path.realpath(tree)) or not root.is_dir():
             raise InvalidArgument(
                 f"error setting subdir {source.directory}: it is no directory of the repository"
             )
         _pack(root, target, keep=keep)
+
+
+def _fetched(tree: Path, source: GitSource) -> str:
+    """Fetch the reference alone if the server can do that, else everything; what to check out."""
+    try:
+        _git(tree, "fetch", "-q", "--depth", "1", "origin", source.reference or "HEAD")
+        return "FETCH_HEAD"
+    except InvalidArgument as error:
+        refused = error
+    heads, tags = "+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*"
+    _git(tree, "fetch", "-q", "origin", *(() if source.reference else ("HEAD",)), heads, tags)
+    if not source.reference:
+        return "FETCH_HEAD"
+    for form in (f"refs/remotes/origin/{source.reference}", f"refs/tags/{source.reference}"):
+        with contextlib.suppress(InvalidArgument):
+            _git(tree, "rev-parse", "-q", "--verify", f"{form}^{{commit}}")
+            return form
+    if _HASH.match(source.reference):
+        return source.reference
+    raise refused
 
 
 @contextlib.contextmanager
@@ -164,12 +173,13 @@ def _workplace(directory: Path) -> Iterator[Path]:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def _git(place: Path, *words: str, fallback: GitSource | None = None) -> None:
+def _git(place: Path, *words: str) -> None:
     environment = {
         "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
         "HOME": str(place),
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_CONFIG_NOSYSTEM": "1",
+        # Repositories name others as their submodules: none of this machine's.
         "GIT_ALLOW_PROTOCOL": "https:http:git:ssh",
     }
     try:
@@ -184,15 +194,9 @@ def _git(place: Path, *words: str, fallback: GitSource | None = None) -> None:
         )
     except subprocess.TimeoutExpired:
         raise InvalidArgument(f"git {words[0]} took more than {_GIT_SECONDS:.0f} seconds") from None
-    if done.returncode == 0:
-        return
-    if fallback is not None and _HASH.match(fallback.reference):
-        # Not every server hands out a commit by its hash: get all, then choose.
-        _git(place, "fetch", "-q", "origin", "+refs/heads/*:refs/remotes/origin/*", "--tags")
-        _git(place, "update-ref", "FETCH_HEAD", fallback.reference)
-        return
-    said = done.stderr.decode("utf-8", "replace").strip()[-500:]
-    raise InvalidArgument(f"failed to fetch the git context: git {words[0]}: {said}")
+    if done.returncode:
+        said = done.stderr.decode("utf-8", "replace").strip()[-500:]
+        raise InvalidArgument(f"failed to fetch the git context: git {words[0]}: {said}")
 
 
 def _pack(root: Path, target: Path, *, keep: bool) -> None:

@@ -128,12 +128,7 @@ class Sources:
         repository = git_source(word)
         if repository is not None:
             path = stack.enter_context(self._shop.spool.file())
-            await clone(
-                repository,
-                path,
-                seconds=self._shop.settings.fetch_seconds,
-                keep=instruction.switch("keep-git-dir"),
-            )
+            await clone(repository, path, keep=instruction.switch("keep-git-dir"))
             archive = await self._shop.opened(path)
             stack.callback(archive.close)
             return Item(archive, archive.tree.root, "")

@@ -52,7 +52,7 @@ class Surroundings(Message):
     """
 
     owner: str = "builder"
-    network: JoinRequest = JoinRequest(id="")
+    network: JoinRequest = JoinRequest(id="", mode="none")
     share_with: str = ""
     hosts: tuple[tuple[str, str], ...] = ()
     limits: Limits = Limits()

@@ -117,6 +117,14 @@ def is_archive(head: bytes) -> bool:
 
 def open_archive(source: Path, target: Path, *, limit: int, entries: int) -> Archive:
     """Decompress `source` into `target` (which it becomes if it is plain) and index it."""
+    try:
+        return _opened(source, target, limit, entries)
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise
+
+
+def _opened(source: Path, target: Path, limit: int, entries: int) -> Archive:
     with source.open("rb") as file:
         kind = compression_of(file.read(8))
         file.seek(0)
@@ -134,7 +142,6 @@ def open_archive(source: Path, target: Path, *, limit: int, entries: int) -> Arc
         return Archive(target, opened, _index(opened, entries, size))
     except BaseException:
         opened.close()
-        target.unlink(missing_ok=True)
         raise
 
 

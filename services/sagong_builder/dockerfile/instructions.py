@@ -285,7 +285,7 @@ def keywords() -> tuple[str, ...]:
 def read_instruction(statement: Statement, escape: str = "\\") -> Instruction:
     """A statement as an instruction; InvalidArgument names the line and what is wrong."""
     if statement.keyword not in _TABLE:
-        near = difflib.get_close_matches(statement.keyword[:50], _TABLE, 1, 0.7)
+        near = difflib.get_close_matches(statement.keyword[:50], _TABLE, 1, 0.65)
         hint = f" (did you mean {near[0]}?)" if near else ""
         raise fault(statement.line, f"unknown instruction: {statement.keyword[:100]}{hint}")
     reader, allowed = _TABLE[statement.keyword]

@@ -1,0 +1,391 @@
+"""`docker build` of the docker command line, without BuildKit: what people see, and what they get."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import sample_image
+from tests.compat.docker.docker_engine import IMAGE, Engine
+from tests.system.instance import REPOSITORY, environment
+
+pytestmark = pytest.mark.root
+
+BASE = f"FROM {IMAGE}\n"
+
+
+class Place:
+    """A directory to build, and the engine."""
+
+    def __init__(self, engine: Engine, directory: Path) -> None:
+        self.engine = engine
+        self.directory = directory
+
+    def write(self, **files: str) -> None:
+        """Files of the context; `__` stands for a dot."""
+        for name, text in files.items():
+            path = self.directory / name.replace("__", ".")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+
+    def build(self, *words: str, stdin: bytes | None = None) -> subprocess.CompletedProcess[str]:
+        """`docker build`; the last word is the context unless one is given."""
+        last = (
+            ()
+            if "-" in words[-1:] or any(w.startswith("http") for w in words[-1:])
+            else (str(self.directory),)
+        )
+        return self.engine.docker("build", *words, *last, stdin=stdin, seconds=60)
+
+    def ok(self, *words: str, stdin: bytes | None = None) -> str:
+        """What a build that goes well prints."""
+        done = self.build(*words, stdin=stdin)
+        assert done.returncode == 0, (done.stdout, done.stderr)
+        return done.stdout
+
+    def wrong(self, text: str, *words: str) -> str:
+        """What is said of a Dockerfile that can't be built."""
+        self.write(Dockerfile=text)
+        done = self.build(*words)
+        assert done.returncode != 0, done.stdout
+        return done.stderr
+
+
+@pytest.fixture
+def place(docker: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """An empty context."""
+    monkeypatch.setattr(Engine, "environment", _classic(Engine.environment))
+    return Place(docker, tmp_path)
+
+
+def _classic(before: Any) -> Any:
+    return lambda self: {**before(self), "DOCKER_BUILDKIT": "0"}
+
+
+def test_a_build_looks_like_dockers(place: Place) -> None:
+    place.write(Dockerfile=f"{BASE}ARG V=1\nRUN echo out; echo err >&2\nCMD x\n")
+    shown = place.ok("--build-arg", "nobody=1", "-t", "look:1", "-t", "look:2")
+    shown = re.sub(r"[0-9a-f]{12}", "ID", shown)
+    for line in (
+        f"Step 1/4 : FROM {IMAGE}\n ---> ID\nStep 2/4 : ARG V=1\n",
+        "Step 3/4 : RUN echo out; echo err >&2\n ---> Running in ID\n",
+        "out\n",
+        "\x1b[91merr\n\x1b[0m",
+        "Removing intermediate container ID\n ---> ID\n",
+        "[Warning] One or more build-args [nobody] were not consumed\n",
+        "Successfully built ID\nSuccessfully tagged look:1\nSuccessfully tagged look:2\n",
+    ):
+        assert line in shown
+    again = place.ok("-t", "look:1")
+    assert again.count(" ---> Using cache\n") == 3
+
+
+def test_the_image_runs(place: Place) -> None:
+    place.write(
+        Dockerfile=f'{BASE}COPY run.sh /bin/run\nRUN chmod 755 /bin/run\nENTRYPOINT ["run"]\n'
+        'CMD ["default"]\nWORKDIR /work\nUSER app\n',
+        run__sh="#!/bin/sh\necho $1 $(pwd) $(id -un)\n",
+    )
+    place.ok("-t", "runs:1")
+    assert place.engine.ok("run", "--rm", "runs:1") == "default /work app"
+    assert place.engine.ok("run", "--rm", "runs:1", "given") == "given /work app"
+
+
+def test_quiet_prints_the_id_and_iidfile_keeps_it(place: Place) -> None:
+    place.write(Dockerfile=f"{BASE}ENV a=1\n")
+    shown = place.ok("-q", "--iidfile", str(place.directory / "id"))
+    assert re.fullmatch(r"sha256:[0-9a-f]{64}\n", shown)
+    assert (place.directory / "id").read_text().strip() == shown.strip()
+
+
+def test_a_command_that_fails_gives_its_code(place: Place) -> None:
+    place.write(Dockerfile=f"{BASE}RUN exit 9\n")
+    done = place.build()
+    assert done.returncode == 9
+    assert "The command '/bin/sh -c exit 9' returned a non-zero code: 9" in done.stderr
+    # Its container stays to be looked into, unless that is not wanted.
+    assert len(place.engine.ok("ps", "-aq").split()) == 1
+    place.engine.clear()
+    place.build("--force-rm")
+    assert place.engine.ok("ps", "-aq") == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "said"),
+    [
+        ("FOO x", (), "dockerfile parse error on line 2: unknown instruction: FOO"),
+        ("COPY nope /", (), "COPY failed: file not found in build context or excluded"),
+        ("COPY ../x /", (), "COPY failed: forbidden path outside the build context: ../x ()"),
+        ("COPY a.txt b.txt /x", (), "must be a directory and end with a /"),
+        ("ENV x=${y", (), "failed to process \"${y\": missing ':' in substitution"),
+        ("RUN true", ("--target", "x"), "failed to reach build target x in Dockerfile"),
+        ("USER nobody-here\nRUN true", (), "unable to find user nobody-here"),
+        ("COPY --chown=nobody-here a.txt /", (), "can't find uid for user nobody-here"),
+        ("RUN true", ("--network", "nope"), "network nope not found"),
+        (
+            "ADD http://127.0.0.1:1/x /",
+            (),
+            'Get "http://127.0.0.1:1/x": connection refused',
+        ),
+    ],
+)
+def test_errors_have_dockers_words(
+    place: Place, text: str, words: tuple[str, ...], said: str
+) -> None:
+    place.write(a__txt="", b__txt="")
+    assert said in place.wrong(BASE + text + "\n", *words)
+
+
+def test_dockerfiles_from_elsewhere(place: Place) -> None:
+    place.write(**{"sub/Other": f"{BASE}RUN echo by-name\n"})
+    assert "by-name\n" in place.ok("-f", str(place.directory / "sub" / "Other"), "--no-cache")
+    shown = place.ok("--no-cache", "-", stdin=f"{BASE}RUN echo by-stdin\n".encode())
+    assert "by-stdin\n" in shown
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for name, raw in (
+            ("Dockerfile", f"{BASE}COPY f /\nRUN cat /f\n".encode()),
+            ("f", b"tar\n"),
+        ):
+            info = tarfile.TarInfo(name)
+            info.size = len(raw)
+            tar.addfile(info, io.BytesIO(raw))
+    assert "tar\n" in place.ok("--no-cache", "-", stdin=buffer.getvalue())
+
+
+def test_dockerignore_and_wildcards(place: Place) -> None:
+    place.write(
+        Dockerfile=f"{BASE}COPY . /all/\nCOPY *.c /c/\nRUN cd / && find all c -type f | sort\n",
+        __dockerignore="*.log\n!keep.log\nbuild\nDockerfile\n",
+        a__c="",
+        b__c="",
+        x__log="",
+        keep__log="",
+    )
+    (place.directory / "build").mkdir()
+    (place.directory / "build" / "out").write_text("")
+    shown = place.ok("--no-cache")
+    assert "all/.dockerignore\nall/a.c\nall/b.c\nall/keep.log\nc/a.c\nc/b.c\n" in shown
+
+
+def test_networks_hosts_and_limits_of_commands(place: Place) -> None:
+    place.write(
+        Dockerfile=f"{BASE}RUN ls /sys/class/net; grep named /etc/hosts; ulimit -n; "
+        "df -k /dev/shm | tail -1\n"
+    )
+    shown = place.ok(
+        "--network", "none", "--add-host", "named:1.2.3.4", "--ulimit", "nofile=77:77",
+        "--shm-size", "8m",
+    )  # fmt: skip
+    assert "---> Running in" in shown
+    assert "\nlo\n1.2.3.4\tnamed\n77\n" in shown
+    assert re.search(r"\s8192\s", shown)
+    assert "eth0" in place.ok("--no-cache")
+    place.engine.ok("network", "create", "own")
+    try:
+        assert "eth0" in place.ok("--no-cache", "--network", "own")
+    finally:
+        place.engine.ok("network", "rm", "own")
+
+
+def test_an_image_from_somewhere_else_serves_as_cache(place: Place) -> None:
+    place.write(Dockerfile=f"{BASE}RUN echo from-cache > /f\nENV a=1\n")
+    place.ok("-t", "cached:1")
+    archive = place.directory / "saved.tar"
+    place.engine.ok("save", "-o", str(archive), "cached:1")
+    place.engine.ok("rmi", "cached:1")
+    place.engine.ok("load", "-i", str(archive))
+    archive.unlink()
+    assert " ---> Using cache" not in place.ok("-t", "other:1")
+    place.engine.ok("rmi", "other:1")
+    shown = place.ok("-t", "other:1", "--cache-from", "cached:1")
+    assert shown.count(" ---> Using cache\n") == 2
+    assert place.engine.ok("run", "--rm", "other:1", "cat", "/f") == "from-cache"
+
+
+class Files(BaseHTTPRequestHandler):
+    """Serves what the test put into `served`."""
+
+    served: dict[str, bytes] = {}
+
+    def do_GET(self) -> None:
+        raw = self.served.get(self.path)
+        self.send_response(404 if raw is None else 200)
+        self.send_header("Content-Length", str(len(raw or b"")))
+        self.send_header("Last-Modified", "Tue, 14 Nov 2023 22:13:20 GMT")
+        self.end_headers()
+        self.wfile.write(raw or b"")
+
+    def log_message(self, *_: object) -> None:
+        """Silent."""
+
+
+@pytest.fixture
+def web() -> Iterator[str]:
+    """A server of files on the loopback."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Files) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_files_and_contexts_from_urls(place: Place, web: str) -> None:
+    Files.served = {"/f.txt": b"fetched\n"}
+    place.write(Dockerfile=f"{BASE}ADD {web}/f.txt /to/\nRUN cat /to/f.txt; stat -c %a /to/f.txt\n")
+    assert "fetched\n600\n" in place.ok()
+    assert "with status 404" in place.wrong(f"{BASE}ADD {web}/nope /x\n")
+    Files.served["/Dockerfile"] = f"{BASE}RUN echo remote\n".encode()
+    assert "remote\n" in place.ok("--no-cache", f"{web}/Dockerfile")
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_a_context_from_a_git_repository(place: Place, web: str) -> None:
+    work = place.directory / "work"
+    work.mkdir()
+    (work / "d").mkdir()
+    (work / "d" / "Dockerfile").write_text(f"{BASE}COPY f /\nRUN cat /f\n")
+    (work / "d" / "f").write_text("of git\n")
+
+    def git(*words: str) -> None:
+        identity = ("-c", "user.name=x", "-c", "user.email=x@y", "-c", "init.defaultBranch=main")
+        subprocess.run(["git", *identity, *words], cwd=work, check=True, capture_output=True)
+
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "x")
+    git("tag", "v1")
+    git("update-server-info")
+    bare = place.directory / "bare.git"
+    git("clone", "--bare", str(work), str(bare))
+    subprocess.run(["git", "update-server-info"], cwd=bare, check=True)
+    Files.served = {
+        f"/repo.git/{path.relative_to(bare)}": path.read_bytes()
+        for path in bare.rglob("*")
+        if path.is_file()
+    }
+    status, said = _post(place, f"/build?remote={web}/repo.git%23v1:d&nocache=1")
+    assert status == 200, said
+    assert "of git" in said
+
+
+def _post(place: Place, path: str) -> tuple[int, str]:
+    """The command line clones by itself: ask the engine."""
+    done = subprocess.run(
+        ["curl", "-s", "-w", "\n%{http_code}", "--unix-socket", str(place.engine.socket), "-X", "POST",
+         f"http://d{path}"],
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    body, _, status = done.stdout.rpartition("\n")
+    return int(status), body
+
+
+def test_a_client_that_goes_takes_its_build_along(place: Place) -> None:
+    place.write(Dockerfile=f"{BASE}RUN echo begun; sleep 600\n")
+    with subprocess.Popen(
+        ["docker", "build", str(place.directory)],
+        env=place.engine.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as client:
+        assert client.stdout is not None
+        for line in client.stdout:
+            if line == b"begun\n":
+                break
+        client.kill()
+    wait_for_nothing(place.engine)
+
+
+def wait_for_nothing(engine: Engine) -> None:
+    """Wait until no container is left, and nothing is borrowed any more."""
+    borrowed = engine.instance.paths.data / "plugins" / "builder" / "borrowed"
+    for _ in range(400):
+        if not engine.ok("ps", "-aq") and not os.listdir(borrowed):
+            return
+    raise AssertionError((engine.ok("ps", "-a"), os.listdir(borrowed)))
+
+
+@pytest.mark.parametrize("unit", ["builder", "image", "node"])
+def test_what_dies_in_the_middle_leaves_nothing(place: Place, unit: str) -> None:
+    place.write(Dockerfile=f"{BASE}RUN echo begun; sleep 3; echo ended\n", f="x")
+    with subprocess.Popen(
+        ["docker", "build", "--no-cache", str(place.directory)],
+        env=place.engine.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as client:
+        assert client.stdout is not None and client.stderr is not None
+        for line in client.stdout:
+            if line == b"begun\n":
+                break
+        os.kill(place.engine.instance.pid(unit), 9)
+        rest, said = client.stdout.read().decode(), client.stderr.read().decode()
+        code = client.wait()
+    if unit == "builder":
+        assert code != 0
+        assert "the builder ended before the build did" in said
+    else:
+        assert code == 0, said
+        assert "ended\n" in rest
+    wait_for_nothing(place.engine)
+
+
+COMPARED = f"""FROM {IMAGE} AS base
+ARG VERSION=1
+ENV A=1 B="two words" C=$VERSION
+LABEL x=y "a b"="c d"
+RUN echo $VERSION > /v && mkdir -p /made
+COPY a.txt b.txt /dst/
+COPY d /dirdst
+COPY --chown=1000:1000 a.txt /owned
+WORKDIR /work/$A
+USER app
+EXPOSE 80 81/udp
+VOLUME /data
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=5s --retries=2 CMD echo ok
+MAINTAINER me <me@x>
+SHELL ["/bin/sh", "-ec"]
+ONBUILD RUN echo hi
+ENTRYPOINT ["/bin/sh"]
+CMD ["-c", "echo"]
+"""
+
+
+@pytest.mark.skipif(shutil.which("dockerd") is None, reason="needs dockerd to compare with")
+def test_the_image_is_what_docker_makes(place: Place) -> None:
+    place.write(Dockerfile=COMPARED, a__txt="a", b__txt="bb", **{"d/e": "eee"})
+    place.ok("--build-arg", "VERSION=7", "-t", "t:1")
+    archive = place.engine.directory
+    sample = sample_image.build(archive / "again")
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.system.builder.peer", sample.docker_archive, place.directory],
+        env=environment(), cwd=REPOSITORY, capture_output=True, text=True, timeout=110, check=True,
+    )  # fmt: skip
+    peer = json.loads(done.stdout)
+    ours = json.loads(place.engine.ok("image", "inspect", "t:1"))[0]
+    for key in ("RepoTags", "Author", "Architecture", "Os", "Comment"):
+        assert ours[key] == peer["image"][key]
+    # Docker tells the parent's id here, too; newer ones don't.
+    assert ours["Config"] == {**peer["image"]["Config"], "Image": ""}
+    assert len(ours["RootFS"]["Layers"]) == len(peer["image"]["RootFS"]["Layers"])
+    lines = place.engine.ok("history", "--no-trunc", "--format", "{{json .}}", "t:1").splitlines()
+    assert [facts(line) for line in lines] == [facts(line) for line in peer["history"]]
+
+
+def facts(line: str) -> tuple[str, str]:
+    """What is compared of a line of history: how it was made, without checksums, and its size."""
+    entry = json.loads(line)
+    return re.sub(r"(file|dir|multi):[0-9a-f]{64}", r"\1", entry["CreatedBy"]), entry["Size"]

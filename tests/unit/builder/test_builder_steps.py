@@ -1,0 +1,256 @@
+"""What single instructions do to an image's config, where copies land, and how arguments are seen."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sagong.errors import InvalidArgument, NotFound
+from sagong.model import oci
+from sagong_builder.arguments import Arguments, Scope
+from sagong_builder.context import Archive, Entry, Kind, Tree
+from sagong_builder.copying import (
+    Landing,
+    Owner,
+    destination,
+    members,
+    owner_of,
+    select,
+)
+from sagong_builder.dockerfile import Expander, parse
+from sagong_builder.draft import Draft, is_step
+from sagong_builder.fetching import GitSource, git_source
+from sagong_builder.metadata import CHANGES, working_directory
+from sagong_builder.mounting import read_mounts
+
+LINUX = oci.Platform(os="linux", architecture="amd64")
+
+
+def changed(*lines: str) -> tuple[Draft, list[str]]:
+    """The draft after some instructions, and what each says that it did."""
+    draft, scope = Draft.scratch(LINUX), Scope(Arguments({}, {}))
+    draft.config["Env"] = ["PATH=/bin"]
+    said = []
+    for instruction in parse("\n".join(("FROM x", *lines)).encode()).stages[0].instructions:
+        expander = Expander({**scope.values(), **draft.environment})
+        said.append(CHANGES[instruction.keyword](draft, instruction, expander, scope))
+    return draft, said
+
+
+@pytest.mark.parametrize(
+    ("line", "key", "value", "said"),
+    [
+        ('CMD ["a", "b"]', "Cmd", ["a", "b"], 'CMD ["a" "b"]'),
+        ("CMD a b", "Cmd", ["/bin/sh", "-c", "a b"], 'CMD ["/bin/sh" "-c" "a b"]'),
+        ("ENV a=1 b='x y'", "Env", ["PATH=/bin", "a=1", "b=x y"], "ENV a=1 b=x y"),
+        ("LABEL a=1 'b c'=2", "Labels", {"a": "1", "b c": "2"}, "LABEL a=1 b c=2"),
+        ("USER app:grp", "User", "app:grp", "USER app:grp"),
+        ('VOLUME ["/a", "/b"]', "Volumes", {"/a": {}, "/b": {}}, "VOLUME [/a /b]"),
+        (
+            "EXPOSE 81/udp 80 90-91",
+            "ExposedPorts",
+            {"80/tcp": {}, "81/udp": {}, "90/tcp": {}, "91/tcp": {}},
+            "EXPOSE 80 81/udp 90-91",
+        ),
+        ("STOPSIGNAL SIGKILL", "StopSignal", "SIGKILL", "STOPSIGNAL SIGKILL"),
+        ("ONBUILD RUN x", "OnBuild", ["RUN x"], "ONBUILD RUN x"),
+        ('SHELL ["/bin/ash", "-e"]', "Shell", ["/bin/ash", "-e"], "SHELL [/bin/ash -e]"),
+        (
+            "HEALTHCHECK --interval=1m30s --retries=3 CMD x",
+            "Healthcheck",
+            {"Test": ["CMD-SHELL", "x"], "Interval": 90 * 10**9, "Retries": 3},
+            'HEALTHCHECK &{["CMD-SHELL" "x"] "1m30s" "0s" "0s" \'\\x03\'}',
+        ),
+    ],
+)
+def test_an_instruction_changes_the_config(line: str, key: str, value: Any, said: str) -> None:
+    draft, comments = changed(line)
+    assert draft.config[key] == value
+    assert comments == [said]
+
+
+def test_an_entrypoint_drops_the_inherited_command_but_not_the_stages_own() -> None:
+    assert not changed('ENTRYPOINT ["a"]')[0].config["Cmd"]
+    assert changed('CMD ["c"]', 'ENTRYPOINT ["a"]')[0].config["Cmd"] == ["c"]
+
+
+def test_values_of_one_env_see_what_stood_before_it() -> None:
+    draft, _ = changed("ENV a=1", "ENV a=2 b=$a")
+    assert draft.environment["b"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("EXPOSE x", "invalid containerPort: x"),
+        ("STOPSIGNAL FOO", "Invalid signal: FOO"),
+        ("HEALTHCHECK --interval=x CMD y", "invalid duration"),
+        ("HEALTHCHECK --retries=0 CMD y", "--retries must be at least 1"),
+        ("ENV $nothing=1", "ENV names can not be blank"),
+    ],
+)
+def test_a_bad_value_is_refused(line: str, said: str) -> None:
+    with pytest.raises(InvalidArgument) as refusal:
+        changed(line)
+    assert said in refusal.value.message
+
+
+def test_working_directories_add_up() -> None:
+    draft = Draft.scratch(LINUX)
+    for line in ("WORKDIR a", "WORKDIR ../b/", "WORKDIR ./c"):
+        instruction = parse(f"FROM x\n{line}".encode()).stages[0].instructions[0]
+        draft.config["WorkingDir"] = working_directory(draft, instruction, Expander({}))
+    assert draft.config["WorkingDir"] == "/b/c"
+
+
+def test_a_document_is_found_again_by_what_the_step_was() -> None:
+    draft, _ = changed("ENV a=1")
+    step = draft.note("ENV a=1")
+    document = draft.document(step, "container", "2026-01-01T00:00:00Z", empty=True)
+    assert is_step(document, draft.step_config(step))
+    assert not is_step(document, draft.step_config(draft.note("ENV a=2")))
+    (entry,) = json.loads(document)["history"]
+    assert entry["created_by"] == "/bin/sh -c #(nop)  ENV a=1"
+    assert entry["empty_layer"]
+
+
+# Arguments.
+
+
+def test_arguments_are_seen_where_they_are_declared() -> None:
+    made = parse(b"ARG tag=1\nARG unused\nFROM x:$tag\nARG tag\nARG own=2\nARG none\n")
+    arguments = Arguments({"own": "given", "HTTP_PROXY": "p", "nobody": "x"}, {})
+    for instruction in made.arguments:
+        arguments.declare_global(instruction, "\\")
+    scope = Scope(arguments)
+    for instruction in made.stages[0].instructions:
+        for name, value in instruction.pairs:
+            scope.declare(name, value)
+    assert arguments.origin("\\").word("x:$tag") == "x:1"
+    assert scope.values() == {"tag": "1", "own": "given"}
+    assert scope.seen({"own": "from the environment"}) == {"tag": "1"}
+    assert scope.proxies() == {"HTTP_PROXY": "p"}
+    assert arguments.unconsumed() == ["nobody"]
+
+
+# Copies.
+
+
+def archive(tmp_path: Path, **files: str) -> Archive:
+    """An archive of text files; names have `__` for a slash."""
+    path = tmp_path / "content"
+    tree, raw = Tree(), b""
+    for name, text in files.items():
+        entry = Entry(Kind.FILE, 0o640, uid=5, gid=6, size=len(text), offset=len(raw))
+        tree.put(name.replace("__", "/"), entry)
+        raw += text.encode()
+    path.write_bytes(raw)
+    return Archive(path, path.open("rb"), tree)
+
+
+@pytest.mark.parametrize(
+    ("directory", "word", "path"),
+    [
+        ("/", "x", "/x"),
+        ("/w", "x/", "/w/x/"),
+        ("/w", ".", "/w/"),
+        ("/w", "/a/../b", "/b"),
+        ("/w", "../../..", "/"),
+        ("/", "/", "/"),
+    ],
+)
+def test_destinations(directory: str, word: str, path: str) -> None:
+    assert destination(directory, word) == path
+
+
+def test_a_directorys_content_is_copied_and_files_by_their_names(tmp_path: Path) -> None:
+    source = archive(tmp_path, d__a="1", d__e__b="2", f="3")
+    items = [*select(source, "d"), *select(source, "f")]
+    found = {m.name: (m.uid, m.mode) for m, _ in members(items, Landing("/t/"), Owner(7, 8, None))}
+    assert found["t/a"] == (7, 0o640)
+    assert set(found) == {"t/a", "t/e", "t/e/b", "t/f"}
+
+
+def test_patterns_parents_and_exclusions(tmp_path: Path) -> None:
+    source = archive(tmp_path, d__a="1", d__b="2", e__a="3")
+    assert [i.name for i in select(source, "*/a")] == ["a", "a"]
+    assert [i.name for i in select(source, "*/a", parents=True)] == ["d/a", "e/a"]
+    assert [i.name for i in select(source, "d/./a", parents=True)] == ["a"]
+    (directory,) = select(source, "d", excludes=["**/b"])
+    names = [m.name for m, _ in members([directory], Landing("/t"), Owner())]
+    assert names == ["t/a"]
+
+
+def test_what_leaves_the_context_or_is_not_there(tmp_path: Path) -> None:
+    source = archive(tmp_path, a="1")
+    with pytest.raises(InvalidArgument, match=r"forbidden path outside the build context: \.\./x"):
+        select(source, "../x")
+    with pytest.raises(NotFound, match="stat nope: file does not exist"):
+        select(source, "nope")
+
+
+def test_a_hard_link_stays_one(tmp_path: Path) -> None:
+    source = archive(tmp_path, d__a="1")
+    entry = source.tree.get("d/a")
+    assert entry is not None
+    source.tree.put("d/b", entry)
+    found = [(m.type, m.linkname) for m, _ in members(select(source, "d"), Landing("/"), Owner())]
+    assert found == [(tarfile.REGTYPE, ""), (tarfile.LNKTYPE, "a")]
+
+
+PASSWD, GROUP = b"root:x:0:0::/:\napp:x:1000:1001::/:\n", b"root:x:0:\napp:x:1002:\n"
+
+
+def test_owners_by_name_and_by_number() -> None:
+    assert owner_of("app", "", PASSWD, GROUP) == Owner(1000, 1002)
+    assert owner_of("5:app", "0750", PASSWD, GROUP) == Owner(5, 1002, 0o750)
+    assert owner_of("5", "", PASSWD, GROUP) == Owner(5, 5)
+    with pytest.raises(InvalidArgument, match="can't find uid for user nobody: no such user"):
+        owner_of("nobody", "", PASSWD, GROUP)
+    with pytest.raises(InvalidArgument, match="invalid chmod parameter"):
+        owner_of("", "u+x", PASSWD, GROUP)
+
+
+# Mounts and repositories.
+
+
+def test_mounts_are_read_and_what_is_unknown_is_refused() -> None:
+    draft = Draft.scratch(
+        LINUX,
+    )
+    draft.config["WorkingDir"] = "/w"
+    line = "RUN --mount=type=cache,id=x,target=c,sharing=locked,mode=0700 --mount=target=/b,rw make"
+    run = parse(f"FROM x\n{line}".encode()).stages[0].instructions[0]
+    cache, bind = read_mounts(run, Expander({}), draft)
+    assert (cache.kind, cache.id, cache.target, cache.sharing, cache.mode) == (
+        "cache", "x", "/w/c", "locked", 0o700,
+    )  # fmt: skip
+    assert (bind.kind, bind.target, bind.writable) == ("bind", "/b", True)
+    for bad in ("type=foo,target=/x", "type=cache", "type=tmpfs,target=/x,id=1", "target"):
+        run = parse(f"FROM x\nRUN --mount={bad} x".encode()).stages[0].instructions[0]
+        with pytest.raises(InvalidArgument):
+            read_mounts(run, Expander({}), draft)
+
+
+@pytest.mark.parametrize(
+    ("text", "source"),
+    [
+        ("https://x/y.git#main:sub/dir", GitSource("https://x/y.git", "main", "sub/dir")),
+        ("github.com/a/b", GitSource("https://github.com/a/b")),
+        ("git@host:a/b", GitSource("git@host:a/b")),
+        ("https://x/y.tar.gz", None),
+        ("Dockerfile", None),
+    ],
+)
+def test_git_contexts(text: str, source: GitSource | None) -> None:
+    assert git_source(text) == source
+
+
+@pytest.mark.parametrize("text", ["https://x/y.git#--upload-pack=x", "git://ext::sh -c x"])
+def test_a_repository_is_no_option_and_no_helper(text: str) -> None:
+    with pytest.raises(InvalidArgument, match="invalid git context"):
+        git_source(text)
