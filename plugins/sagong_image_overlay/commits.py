@@ -31,7 +31,7 @@ from sagong_image_overlay.configuration import (
 )
 from sagong_image_overlay.index import Record
 from sagong_image_overlay.layers import POINTS
-from sagong_image_overlay.manifests import new_manifest, with_layer
+from sagong_image_overlay.manifests import new_manifest, with_layer, with_lowest
 from sagong_image_overlay.roots import Lease
 from sagong_image_overlay.store import NewImage, Stack, Store, machine
 
@@ -137,6 +137,8 @@ class Commits:
         store = self._store
         reference = _named(request.reference)
         stack, below, base = await self._parent(request.parent)
+        if request.layers_of:
+            stack, below = await self._lowest(request.layers_of, request.layers)
         config = documented_config(request.document, base, _platform(), stack.diff_ids)
         raw = msgspec.json.encode(config)
         identity = oci.digest_of(raw)
@@ -162,6 +164,15 @@ class Commits:
         record = await store.ensure(store.index.find(text))
         stack = Stack(record.diff_ids, record.blobs, record.layers, record.points)
         return stack, store.content.read(record.manifest), store.content.read(record.id)
+
+    async def _lowest(self, text: str, count: int) -> tuple[Stack, bytes]:
+        """So many of an image's layers, and a manifest of them."""
+        whole, manifest, _ = await self._parent(text)
+        if not 0 <= count <= len(whole.diff_ids):
+            raise InvalidArgument(f"{text} has {len(whole.diff_ids)} layers, not {count}")
+        diff_ids, blobs = whole.diff_ids[:count], whole.blobs[:count]
+        layers, points = await self._store.assemble(diff_ids, blobs)
+        return Stack(diff_ids, blobs, layers, points), with_lowest(manifest, count)
 
     # Of several layers.
 

@@ -9,7 +9,7 @@ import msgspec
 from sagong.model import oci
 from sagong.model.oci import MediaType
 
-__all__ = ["as_format", "is_packed", "new_manifest", "with_layer", "with_packed"]
+__all__ = ["as_format", "is_packed", "new_manifest", "with_layer", "with_lowest", "with_packed"]
 
 _PACKED = {
     MediaType.OCI_LAYER_GZIP,
@@ -50,6 +50,12 @@ def with_layer(raw: bytes, config: str, size: int, added: oci.Descriptor | None)
     parent = oci.decode(raw, oci.Manifest, "the parent's manifest")
     layers = [_as_oci(layer) for layer in parent.layers]
     return new_manifest(config, size, layers if added is None else [*layers, added])
+
+
+def with_lowest(raw: bytes, count: int) -> bytes:
+    """The manifest with its lowest layers only."""
+    manifest = oci.decode(raw, oci.Manifest, "manifest")
+    return oci.encode(msgspec.structs.replace(manifest, layers=manifest.layers[:count]))
 
 
 def _as_oci(layer: oci.Descriptor) -> oci.Descriptor:

@@ -49,4 +49,3 @@ async def no_search(engine: Engine, ask: Ask) -> Response:
     return refusals.refuse(
         501, "image search is not served: no configured registry has a search index"
     )
-

@@ -32,6 +32,7 @@ from sagong_docker.body import CreateBody, HostConfig
 from sagong_docker.credentials import of_document
 from sagong_docker.engine import OWNER, Engine
 from sagong_docker.image_view import progress
+from sagong_docker.machine import this_machine
 from sagong_docker.moment import moment_text, parse_until
 from sagong_docker.naming import new_id
 from sagong_docker.refusal import answer, empty
@@ -202,7 +203,7 @@ async def _surroundings(engine: Engine, ask: Ask) -> Surroundings:
         network=network,
         share_with=shared,
         hosts=wiring.hosts(host, (), await _gateway(engine)),
-        limits=limits(host),
+        limits=limits(host, this_machine()),
         rlimits=rlimits(host),
         shm_size=host.shm_size,
         cgroup_parent=host.cgroup_parent,

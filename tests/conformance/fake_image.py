@@ -140,9 +140,15 @@ class FakeImages(FakeStore):
 
     async def derive(self, request: DeriveRequest) -> Image:
         parent = self.find(request.parent) if request.parent else Stored(b"{}", [])
-        config = self.documented(request.document, parent.config, parent.layers)
+        layers = parent.layers
+        if request.layers_of:
+            whole = self.find(request.layers_of).layers
+            if not 0 <= request.layers <= len(whole):
+                raise InvalidArgument(f"it has {len(whole)} layers")
+            layers = whole[: request.layers]
+        config = self.documented(request.document, parent.config, layers)
         above = parent.id if request.parent else ""
-        image = Stored(json.dumps(config).encode(), parent.layers, above)
+        image = Stored(json.dumps(config).encode(), layers, above)
         return self.describe(self.keep(image, [request.reference] if request.reference else []))
 
     async def squash(self, request: SquashRequest) -> Image:

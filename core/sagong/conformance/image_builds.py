@@ -96,6 +96,25 @@ async def check_deriving_needs_an_image_and_a_document(lab: ImageLab) -> None:
         await refused(InvalidArgument, lab.images.derive(DeriveRequest(id="n", document=document)))
 
 
+async def check_layers_can_be_those_of_another_image(lab: ImageLab) -> None:
+    image = await loaded(lab, _image("lowest", layer(("top", "2"))))
+    parent = await _derived(lab, "", "lowest-parent")
+
+    def of(count: int) -> DeriveRequest:
+        step = f"lowest-{count}"
+        return DeriveRequest(
+            id=step, parent=parent.id, document=_document(step), layers_of=image.id, layers=count
+        )
+
+    made = [await lab.images.derive(of(count)) for count in range(3)]
+    assert [one.layers for one in made] == [image.layers[:count] for count in range(3)]
+    assert {one.parent for one in made} == {parent.id}
+    await lab.images.prepare(PrepareRequest(id="suite-lowest", image=made[1].id))
+    assert await read_text(lab, "suite-lowest", "/etc/text") == "lowest"
+    await refused(NotFound, lab.images.stat(ArchiveRequest(id="suite-lowest", path="/top")))
+    await refused(InvalidArgument, lab.images.derive(of(3)))
+
+
 async def check_an_image_can_be_of_no_layers(lab: ImageLab) -> None:
     made = await _derived(lab, "", "scratch-1")
     assert made.layers == () and made.parent == "" and made.os == "linux" and made.architecture

@@ -324,12 +324,17 @@ class DeriveRequest(Message):
     `document` is a JSON object: the config of the OCI image specification without `rootfs`, which is
     filled in. What it says is kept as it stands, keys unknown to the specification too; platform
     (`architecture`, `os`, `variant`) is the parent's if it has none, else this machine's.
+
+    With `layers_of` the layers are the lowest `layers` of that image: a step that another machine
+    has done, taken from what it made in the end.
     """
 
     id: str
     parent: str = ""
     document: bytes = b"{}"
     reference: str = ""
+    layers_of: str = ""
+    layers: int = 0
 
 
 class SquashRequest(Message):

@@ -168,7 +168,8 @@ def _plain(file: BinaryIO, kind: str) -> Iterator[bytes]:
         case "gzip":
             from isal import igzip
 
-            return _pieces(igzip.IGzipFile(fileobj=file, mode="rb"))
+            opened = igzip.IGzipFile(fileobj=file, mode="rb")  # type: ignore[no-untyped-call]
+            return _pieces(opened)
         case "bzip2":
             return _pieces(bz2.BZ2File(file))
         case "xz":
