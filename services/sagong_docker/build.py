@@ -14,17 +14,19 @@ from typing import Any
 
 import msgspec
 
+from sagong.call import deadline
 from sagong.contracts.builder import (
     BuildProgress,
     BuildRef,
     BuildRequest,
     Happening,
+    Pruned,
     PruneRequest,
     Surroundings,
 )
 from sagong.contracts.image import Credentials
 from sagong.contracts.network import JoinRequest
-from sagong.errors import Aborted, InvalidArgument, SagongError, Unavailable
+from sagong.errors import Aborted, InvalidArgument, NotFound, SagongError, Unavailable
 from sagong.http import Response
 from sagong_docker import wiring
 from sagong_docker.ask import Ask, convert
@@ -42,6 +44,7 @@ from sagong_docker.transport import Lines, send_up
 __all__ = ["build", "cancel", "prune", "records"]
 
 _SHORT = 12
+_PATIENCE = 2.0
 _RED, _PLAIN = "\x1b[91m", "\x1b[0m"
 # Query parameter: field of a container's HostConfig.
 _NUMBERS = {
@@ -103,9 +106,12 @@ async def prune(engine: Engine, ask: Ask) -> Response:
     filters.check(("until", "unused-for", "id", "inuse", "parent", "type", "shared", "private"))
     unused = [_seconds(text) for name in ("until", "unused-for") for text in filters[name]]
     keep = max(ask.number("keep-storage"), ask.number("reserved-space"), 0)
-    done = await engine.builder.prune(
-        PruneRequest(unused_for=max(unused, default=0.0), keep=keep, ids=tuple(filters["id"]))
-    )
+    request = PruneRequest(unused_for=max(unused, default=0.0), keep=keep, ids=tuple(filters["id"]))
+    try:
+        with deadline(_PATIENCE):
+            done = await engine.builder.prune(request)
+    except (NotFound, Unavailable):
+        done = Pruned()  # no builder, no cache
     return answer({"CachesDeleted": list(done.deleted) or None, "SpaceReclaimed": done.reclaimed})
 
 
@@ -116,6 +122,11 @@ def _seconds(text: str) -> float:
 
 async def records(engine: Engine) -> list[dict[str, Any]]:
     """The build cache as `docker system df` shows it."""
+    try:
+        with deadline(_PATIENCE):
+            found = (await engine.builder.usage()).records
+    except (NotFound, Unavailable):
+        return []
     return [
         {
             "ID": record.id,
@@ -128,7 +139,7 @@ async def records(engine: Engine) -> list[dict[str, Any]]:
             "LastUsedAt": moment_text(record.used_at) if record.used_at else None,
             "UsageCount": record.uses,
         }
-        for record in (await engine.builder.usage()).records
+        for record in found
     ]
 
 

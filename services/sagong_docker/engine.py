@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections.abc import Awaitable, Callable
 
@@ -47,7 +48,6 @@ class Engine:
         self.settings = settings
         self.node: Node = host.use(Node)
         self.images: Images = host.use(Images)
-        self.builder: Builder = host.use(Builder)
         self.network = EveryNetwork(host)
         self.volumes = EveryVolume(host)
         self.metrics: Metrics = host.use(Metrics)
@@ -63,6 +63,11 @@ class Engine:
         self.seen_networks: dict[str, Network] = {}
         self._told: dict[str, dict[str, str]] = {}
         self._host = host
+
+    @functools.cached_property
+    def builder(self) -> Builder:
+        """The builder; an engine may be without one."""
+        return self._host.use(Builder)
 
     async def start(self) -> None:
         """Read the catalog, follow it and the events of the slots below, make what is missing."""

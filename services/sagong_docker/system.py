@@ -20,6 +20,7 @@ from sagong.http import Response
 from sagong.http.head import HeaderItems
 from sagong_docker import containers, volumes
 from sagong_docker.ask import Ask
+from sagong_docker.build import records as build_records
 from sagong_docker.container_view import list_view
 from sagong_docker.engine import Engine
 from sagong_docker.image_view import image_line
@@ -244,7 +245,7 @@ async def disk_usage(engine: Engine, ask: Ask) -> Response:
     if "volume" in kinds:
         view["Volumes"] = await _volumes(engine, statuses)
     if "build-cache" in kinds:
-        view["BuildCache"] = []
+        view["BuildCache"] = await build_records(engine)
     if ask.version < (1, 42):
         view["BuilderSize"] = 0
     return answer({"LayersSize": 0, **{k: v for k, v in view.items() if v is not None}})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import pkgutil
@@ -149,6 +150,60 @@ def _dns(data: bytes) -> None:
     asyncio.run(Resolver(Zone("cluster.local"), (), 5).resolve(data, limit=512))
 
 
+def _dockerfile(data: bytes) -> None:
+    """A Dockerfile, all its words expanded."""
+    from sagong_builder.dockerfile import Expander, parse
+
+    made = parse(data)
+    expander = Expander({"x": "a b", "y": ""}, made.escape)
+    for stage in made.stages:
+        made.needed(stage, {s.number: s.base for s in made.stages})
+        for instruction in stage.instructions:
+            for word in instruction.words:
+                expander.words(word)
+            for heredoc in instruction.heredocs:
+                expander.text(heredoc.content)
+
+
+def _mount_flags(data: bytes) -> None:
+    """What RUN --mount says."""
+    from sagong.model.oci import Platform
+    from sagong_builder.dockerfile import Expander, Instruction
+    from sagong_builder.draft import Draft
+    from sagong_builder.mounting import read_mounts
+
+    text = data.decode("utf-8", "surrogateescape")
+    run = Instruction(1, "RUN", "RUN", flags={"mount": (text,)})
+    read_mounts(run, Expander({}), Draft.scratch(Platform(os="linux", architecture="amd64")))
+
+
+def _dockerignore(data: bytes) -> None:
+    from sagong_builder.context.patterns import Ignore
+
+    ignore = Ignore.read(data)
+    for path in ("a", "a/b/c.txt", "x" * 200, "a/" * 40 + "b"):
+        ignore.excludes(path)
+
+
+def _context(data: bytes) -> None:
+    """A context: decompressed, indexed, hashed."""
+    import tempfile
+    from pathlib import Path
+
+    from sagong_builder.context import open_archive
+    from sagong_builder.context.checksum import checksum
+
+    with tempfile.TemporaryDirectory() as name:
+        source = Path(name) / "source"
+        source.write_bytes(data)
+        archive = open_archive(source, Path(name) / "target", limit=1 << 24, entries=1000)
+        checksum(archive, archive.tree.root)
+        for path, _ in archive.tree.walk():
+            with contextlib.suppress(SagongError):
+                archive.tree.resolve(path)
+        archive.close()
+
+
 def _monitor(data: bytes) -> None:
     from sagong.shim.messages import MessageReader
 
@@ -199,6 +254,18 @@ _ALL = [
     Target("pod-yaml", _pod("yaml"), _REFUSAL, (b"apiVersion: v1\nkind: Pod\nspec: {a: &a [*a]}",)),
     Target("names", _names, (), (_QUESTION,)),
     Target("dns", _dns, (), (_QUESTION, _QUESTION[:2] + b"\x81" + _QUESTION[3:])),
+    Target(
+        "dockerfile",
+        _dockerfile,
+        _REFUSAL,
+        (
+            b"# escape=`\nFROM a AS b\nRUN <<EOF `\n x\n$x\nEOF\nCOPY --from=b ['a', 'b'] c\n",
+            b'FROM a\nENV a=${x:-${y:+"b"}} b=\'c\'\nHEALTHCHECK --retries=1 CMD x ${x%%a*}\n',
+        ),
+    ),
+    Target("mount-flags", _mount_flags, _REFUSAL, (b"type=cache,target=/a,mode=0700,id=x",)),
+    Target("dockerignore", _dockerignore, _REFUSAL, (b"*\n!a/**/*.t?t\n[a-c]x\n#\n",)),
+    Target("context", _context, (SagongError,), (b"a" + b"\0" * 511, b"\x1f\x8b\x08\0")),
     Target("monitor", _monitor, (ValueError,), (b"\0\0\0\x02{}",)),
     Target("tar", _tar, (SagongError,), (b"a" + b"\0" * 511, b"\0" * 1024)),
     *(

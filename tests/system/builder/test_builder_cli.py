@@ -222,7 +222,7 @@ class Files(BaseHTTPRequestHandler):
     served: dict[str, bytes] = {}
 
     def do_GET(self) -> None:
-        raw = self.served.get(self.path)
+        raw = self.served.get(self.path.partition("?")[0])
         self.send_response(404 if raw is None else 200)
         self.send_header("Content-Length", str(len(raw or b"")))
         self.send_header("Last-Modified", "Tue, 14 Nov 2023 22:13:20 GMT")

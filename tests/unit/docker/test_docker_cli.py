@@ -479,9 +479,6 @@ async def test_a_missing_image_is_pulled_and_what_is_not_here_says_so() -> None:
         ):
             refused = await lab.docker(*words)
             assert refused.code != 0 and text in refused.err
-        (lab.directory / "Dockerfile").write_text("FROM scratch\n")
-        refused = await lab.docker("build", str(lab.directory), env={"DOCKER_BUILDKIT": "0"})
-        assert "does not build from Dockerfiles yet" in refused.err
 
 
 async def test_old_clients_speak_their_version() -> None:
