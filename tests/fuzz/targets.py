@@ -260,7 +260,7 @@ _ALL = [
         _REFUSAL,
         (
             b"# escape=`\nFROM a AS b\nRUN <<EOF `\n x\n$x\nEOF\nCOPY --from=b ['a', 'b'] c\n",
-            b'FROM a\nENV a=${x:-${y:+"b"}} b=\'c\'\nHEALTHCHECK --retries=1 CMD x ${x%%a*}\n',
+            b"FROM a\nENV a=${x:-${y:+\"b\"}} b='c'\nHEALTHCHECK --retries=1 CMD x ${x%%a*}\n",
         ),
     ),
     Target("mount-flags", _mount_flags, _REFUSAL, (b"type=cache,target=/a,mode=0700,id=x",)),
