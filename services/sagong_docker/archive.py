@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import posixpath
 import stat as modes
 from collections.abc import Mapping
 
@@ -10,7 +11,7 @@ import msgspec
 
 from sagong.contracts.image import ArchiveRequest, PathStat, RootRef
 from sagong.contracts.node import ContainerStatus
-from sagong.errors import InvalidArgument, NotFound
+from sagong.errors import InvalidArgument, NotFound, PermissionDenied
 from sagong.http import Response
 from sagong_docker.ask import Ask
 from sagong_docker.bridge import opened
@@ -83,11 +84,14 @@ def _mounts(status: ContainerStatus) -> tuple[tuple[str, str], ...]:
 
 async def _found(engine: Engine, record: ContainerRecord, request: ArchiveRequest) -> PathStat:
     try:
-        return await engine.images.stat(request)
+        found = await engine.images.stat(request)
     except NotFound:
         raise NotFound(
             f"Could not find the file {request.path} in container {record.name}"
         ) from None
+    if request.path.endswith(("/", "/.")) and not modes.S_ISDIR(found.mode):
+        raise InvalidArgument(f"lstat {request.path}: not a directory")
+    return found
 
 
 async def stat(engine: Engine, ask: Ask) -> Response:
@@ -114,10 +118,25 @@ async def extract(engine: Engine, ask: Ask) -> Response:
     """A tar into a directory."""
     record, request = await _request(engine, ask)
     await _found(engine, record, request)
+    _check_writable(record, await engine.status(record), request.path)
     async with uploading(engine.images, ask.request) as token:
         await engine.images.write_archive(msgspec.structs.replace(request, upload=token))
     engine.note(record, "extract-to-dir")
     return empty(200)
+
+
+def _check_writable(record: ContainerRecord, status: ContainerStatus, path: str) -> None:
+    """Docker refuses what a container could not write itself; the innermost mount decides."""
+    place = posixpath.normpath("/" + path.lstrip("/"))
+    inside = [
+        (len(target), writable)
+        for _, _, _, target, _, writable, _ in status.mounts
+        if f"{place}/".startswith(posixpath.normpath(target) + "/")
+    ]
+    if inside and not max(inside)[1]:
+        raise PermissionDenied("mounted volume is marked read-only")
+    if not inside and record.host.get("ReadonlyRootfs"):
+        raise PermissionDenied("container rootfs is marked read-only")
 
 
 async def export(engine: Engine, ask: Ask) -> None:

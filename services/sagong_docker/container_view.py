@@ -416,13 +416,19 @@ def list_view(
         "State": str(status.state),
         "Status": status_text(status, time.time()),
         "HostConfig": {"NetworkMode": record.host.get("NetworkMode") or "bridge"},
-        "NetworkSettings": {"Networks": endpoint_views(record, status, names, version)},
+        "NetworkSettings": {"Networks": _brief(endpoint_views(record, status, names, version))},
         "Mounts": mount_views(record, status),
     }
     if size is not None:
         sizes = {"SizeRw": size, "SizeRootFs": size + (image.size if image else 0)}
         view |= {key: value for key, value in sizes.items() if value}
     return view
+
+
+def _brief(networks: dict[str, Any]) -> dict[str, Any]:
+    """Endpoints in a list: what they got, without what was asked for."""
+    asked = dict.fromkeys(("Aliases", "Links", "DriverOpts"))
+    return {name: {**view, **asked} for name, view in networks.items()}
 
 
 def _shown_image(record: ContainerRecord, image: Image | None) -> str:

@@ -200,6 +200,9 @@ async def inspect(engine: Engine, ask: Ask) -> Response:
     """`docker inspect`."""
     record = await engine.container(ask["id"])
     status, names = await asyncio.gather(engine.status(record), engine.network_names())
+    over = engine.ended_execs.keys() | engine.failed_execs.keys()
+    running = tuple(id_ for id_ in status.exec_ids if id_ not in over)
+    status = msgspec.structs.replace(status, exec_ids=running)
     size = (await sizes(engine)).get(record.id, 0) if ask.flag("size") else None
     return answer(inspect_view(record, status, names, version=ask.version, size=size))
 

@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import functools
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 from sagong.contracts.builder import Builder
 from sagong.contracts.image import ImageChanged, Images
@@ -57,6 +58,7 @@ class Engine:
         # Made here and not started since: nobody need be asked for their state.
         self.fresh: set[str] = set()
         self.failed_execs: dict[str, int] = {}
+        self.ended_execs: dict[str, int] = {}
         self.renamed: dict[str, str] = {}
         self.id = ""
         # Networks by id and name as last seen, and each container's attributes as last told.
@@ -78,8 +80,14 @@ class Engine:
         self._host.spawn(self._hear_images(), "hear images")
         self._host.spawn(self._retrying(self._default_network), "make the default network")
 
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Work that goes on after its request."""
+        self._host.spawn(work, name)
+
     async def container(self, reference: str) -> ContainerRecord:
         """By name, id or unique prefix; pods' containers by id too. NotFound in Docker's words."""
+        if not reference:
+            raise InvalidArgument('invalid name or ID supplied: ""')
         record = self.catalog.find(reference)
         if record is None:
             record = await self._foreign(reference)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 from typing import Any
 
 import msgspec
@@ -13,6 +15,7 @@ from sagong.contracts.node import (
     ResizeSpec,
     StatusState,
 )
+from sagong.contracts.streams import Address
 from sagong.errors import Conflict, FailedPrecondition, InvalidArgument, NotFound, SagongError
 from sagong.frames import Frame, pack
 from sagong.http import RawStream, Response
@@ -29,6 +32,8 @@ from sagong_docker.refusal import answer, empty
 __all__ = ["create", "inspect", "resize", "start"]
 
 _KEPT = 256
+# What keeps any process from being started; all else is told in the stream, as in Docker.
+_OF_THE_CONTAINER = ("is not running", "is paused", "No such container")
 
 
 async def create(engine: Engine, ask: Ask) -> Response:
@@ -61,8 +66,11 @@ async def start(engine: Engine, ask: Ask) -> Response | None:
     """Second half: attached (the connection is taken over) or detached."""
     made = engine.catalog.exec(ask["id"])
     options = await ask.document()
-    if await _known(engine, made) is not None or made.id in engine.failed_execs:
-        raise Conflict(f"Exec command {made.id} is already running")
+    known = await _known(engine, made)
+    if known is not None or made.id in engine.failed_execs:
+        ended = known is None or not known.running
+        shown = "has already run" if ended else "is already running"
+        raise Conflict(f"exec command {made.id} {shown}")
     tty = bool(made.body.get("Tty"))
     size = options.get("ConsoleSize") or made.body.get("ConsoleSize") or (0, 0)
     spec = _spec(made, tty, size)
@@ -70,8 +78,7 @@ async def start(engine: Engine, ask: Ask) -> Response | None:
         state = await _started(engine, made, spec)
         if state.stream is not None:
             # Output is held back for the first client: let it go.
-            async with opened(state.stream):
-                return empty(200)
+            engine.spawn(_drained(engine, made, state.stream), f"follow exec {made.id}")
         return empty(200)
     try:
         state = await _started(engine, made, spec)
@@ -99,10 +106,24 @@ async def start(engine: Engine, ask: Ask) -> Response | None:
     return None
 
 
+async def _drained(engine: Engine, made: ExecRecord, stream: Address) -> None:
+    """Read what a detached process writes, which nobody sees, until it has ended."""
+    # Nobody waits for it: a monitor or node that goes away ends the following, not the engine.
+    with contextlib.suppress(SagongError, OSError):
+        async with opened(stream) as link:
+            while await link.read():
+                continue
+        await _note_end(engine, made)
+
+
 async def _note_end(engine: Engine, made: ExecRecord) -> None:
     """The event of an exec whose output has ended with its client's stream."""
     state = await _known(engine, made)
     record = engine.catalog.containers.get(made.container)
+    if state is not None and not state.running:
+        engine.ended_execs[made.id] = state.code
+        while len(engine.ended_execs) > _KEPT:
+            engine.ended_execs.pop(next(iter(engine.ended_execs)))
     if state is not None and record is not None and not state.running:
         engine.note(record, "exec_die", execID=made.id, exitCode=str(state.code))
 
@@ -132,7 +153,7 @@ async def _started(engine: Engine, made: ExecRecord, spec: ExecSpec) -> ExecStat
         return await engine.node.exec(spec)
     except (NotFound, FailedPrecondition, InvalidArgument) as error:
         shown = start_error(error, spec.args, "exec")
-        if shown is error:
+        if shown is error and any(words in error.message for words in _OF_THE_CONTAINER):
             raise
         lowered = error.message.lower()
         missing = "not found" in lowered or "no such file" in lowered
@@ -187,10 +208,15 @@ async def inspect(engine: Engine, ask: Ask) -> Response:
         "OpenStdout": bool(body.get("AttachStdout")),
         "CanRemove": False,
         "ContainerID": made.container,
-        "DetachKeys": body.get("DetachKeys") or "",
+        "DetachKeys": _keys_text(str(body.get("DetachKeys") or "")),
         "Pid": state.pid if state else 0,
     }
     return answer(msgspec.to_builtins(view))
+
+
+def _keys_text(keys: str) -> str:
+    """The keys as bytes of a terminal; Docker shows them in base64."""
+    return base64.b64encode(parse_keys(keys)).decode() if keys else ""
 
 
 async def resize(engine: Engine, ask: Ask) -> Response:

@@ -29,8 +29,8 @@ def image_line(
 ) -> dict[str, Any]:
     """A line of `docker images`."""
     tags, digests = list(image.tags), list(image.digests)
-    if version < (1, 43):
-        tags, digests = tags or [_NONE], digests or ["<none>@<none>"]
+    if version < (1, 43) and not tags and not digests:
+        tags, digests = [_NONE], ["<none>@<none>"]
     view: dict[str, Any] = {
         "Id": image.id,
         "ParentId": image.parent,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import time
 from collections import Counter
 from typing import Any
@@ -70,20 +71,36 @@ async def list_all(engine: Engine, ask: Ask) -> Response:
     images = await _around(engine, images, filters)
     images.sort(key=lambda i: (created_seconds(i), i.tagged_at), reverse=True)
     uses: Counter[str] = Counter()
-    counted = ask.flag("shared-size") or ask.version < (1, 43)
+    counted = ask.flag("shared-size")
     if counted:
         uses = Counter(s.image.id for s in await engine.statuses() if s.image)
     shared = _shared(images) if ask.flag("shared-size") else {}
     return answer(
         [
             image_line(
-                image,
+                _only_named(image, names),
                 containers=uses[image.id] if counted else -1,
                 shared=shared.get(image.id, -1),
                 version=ask.version,
             )
             for image in images
         ]
+    )
+
+
+def _only_named(image: Image, patterns: list[str]) -> Image:
+    """The image with those of its names that were asked for; all, if it was asked for by its id."""
+    tags = tuple(t for t in image.tags if any(_fits(t, pattern) for pattern in patterns))
+    return msgspec.structs.replace(image, tags=tags) if tags else image
+
+
+def _fits(tag: str, pattern: str) -> bool:
+    """Whether a name, with or without its tag, is like a pattern, part by part."""
+    name = tag.rpartition(":")[0] if ":" in tag.rpartition("/")[2] else tag
+    wanted = pattern.split("/")
+    return any(
+        len(parts) == len(wanted) and all(map(fnmatch.fnmatchcase, parts, wanted))
+        for parts in (tag.split("/"), name.split("/"))
     )
 
 

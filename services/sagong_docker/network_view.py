@@ -23,6 +23,14 @@ __all__ = [
     "special_networks",
 ]
 
+# What Docker says of its default network.
+_OF_THE_DEFAULT = {
+    "com.docker.network.bridge.default_bridge": "true",
+    "com.docker.network.bridge.enable_icc": "true",
+    "com.docker.network.bridge.enable_ip_masquerade": "true",
+    "com.docker.network.bridge.host_binding_ipv4": "0.0.0.0",
+    "com.docker.network.driver.mtu": "1500",
+}
 HOST_ID = hashlib.sha256(b"network host").hexdigest()
 NONE_ID = hashlib.sha256(b"network none").hexdigest()
 
@@ -186,6 +194,8 @@ def network_view(
     body = record.body if record else {}
     ipam = body.get("IPAM") or {}
     options = dict(body.get("Options") or network.options)
+    if network.name == "bridge":
+        options = {**_OF_THE_DEFAULT, **options}
     view: dict[str, Any] = {
         "Name": network.name,
         "Id": network.id,

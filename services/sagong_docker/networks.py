@@ -14,6 +14,7 @@ from sagong.contracts.network import Attachment, Endpoint, Network, NetworkRef, 
 from sagong.contracts.node import ConnectSpec, ContainerStatus, StatusState
 from sagong.errors import (
     AlreadyExists,
+    Conflict,
     FailedPrecondition,
     InvalidArgument,
     NotFound,
@@ -28,7 +29,7 @@ from sagong_docker.engine import Engine
 from sagong_docker.filters import Filters
 from sagong_docker.moment import parse_until
 from sagong_docker.naming import new_id
-from sagong_docker.network_view import network_view
+from sagong_docker.network_view import joined, network_view
 from sagong_docker.record import ContainerRecord, NetworkRecord
 from sagong_docker.refusal import answer, empty
 from sagong_docker.settings import Settings
@@ -74,6 +75,9 @@ async def list_all(engine: Engine, ask: Ask) -> Response:
     """`docker network ls`."""
     filters = ask.filters()
     filters.check(_FILTERS)
+    for kind in filters["type"]:
+        if kind not in ("builtin", "custom"):
+            raise InvalidArgument(f"invalid filter: 'type'='{kind}'")
     used: set[str] = set()
     if filters["dangling"]:
         used = {e.network for s in await engine.statuses(foreign_too=True) for e in _endpoints(s)}
@@ -101,7 +105,8 @@ def _matches(network: Network, filters: Filters, used: set[str]) -> bool:
 
 
 def _endpoints(status: ContainerStatus) -> tuple[Endpoint, ...]:
-    return status.network.endpoints if status.network else ()
+    network = joined(status)
+    return network.endpoints if network else ()
 
 
 async def inspect(engine: Engine, ask: Ask) -> Response:
@@ -144,6 +149,14 @@ async def create(engine: Engine, ask: Ask) -> Response:
         made = await engine.network.create(network)
     except AlreadyExists:
         raise AlreadyExists(f"network with name {name} already exists") from None
+    except (InvalidArgument, FailedPrecondition, Conflict) as error:
+        if "overlap" not in error.message:
+            raise
+        # Clients that try another subnet look for these words.
+        raise PermissionDenied(
+            "invalid pool request: Pool overlaps with other one on this address space: "
+            f"{error.message}"
+        ) from None
     await engine.catalog.keep(
         NetworkRecord(id=id_, name=name, created=time.time_ns(), body=_kept(body))
     )
@@ -231,7 +244,7 @@ async def connect(engine: Engine, ask: Ask) -> Response:
     """`docker network connect`."""
     network, record, body = await _both(engine, ask)
     if network.name in ("host", "none"):
-        raise PermissionDenied(
+        raise InvalidArgument(
             "container cannot be connected to host network"
             if network.name == "host"
             else "container cannot be connected to multiple networks with one of the networks in "

@@ -177,7 +177,8 @@ async def prune(engine: Engine, ask: Ask) -> Response:
     for volume in (await engine.volumes.list()).volumes:
         labels = dict(volume.labels)
         anonymous = volume.anonymous or _ANONYMOUS_LABEL in labels
-        if volume.name in used or not (everything or anonymous):
+        # What has options (a device, a server) may hold what is not ours to delete.
+        if volume.name in used or volume.options or not (everything or anonymous):
             continue
         if not (filters.labels(labels) and filters.without_labels(labels)):
             continue
@@ -187,4 +188,4 @@ async def prune(engine: Engine, ask: Ask) -> Response:
             removed.append(volume.name)
             freed += size
             engine.history.note("volume", "destroy", volume.name, {"driver": volume.driver})
-    return answer({"VolumesDeleted": removed or None, "SpaceReclaimed": freed})
+    return answer({"VolumesDeleted": removed, "SpaceReclaimed": freed})

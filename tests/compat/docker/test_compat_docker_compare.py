@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from tests.compat.docker.compare import container_scenarios, system_scenarios
+from tests.compat.docker.compare import container_scenarios, object_scenarios, system_scenarios
 from tests.compat.docker.compare.dialogue import Scenario
 from tests.compat.docker.compare.differences import reason
 from tests.compat.docker.compare.pair import Pair, missing, pair
@@ -15,7 +15,11 @@ pytestmark = [
     pytest.mark.skipif(bool(missing()), reason=missing() or "there"),
 ]
 
-SCENARIOS = (*system_scenarios.SCENARIOS, *container_scenarios.SCENARIOS)
+SCENARIOS = (
+    *system_scenarios.SCENARIOS,
+    *container_scenarios.SCENARIOS,
+    *object_scenarios.SCENARIOS,
+)
 
 
 @pytest.fixture(scope="module")

@@ -56,7 +56,7 @@ _KINDS: Mapping[str, str] = {
     **dict.fromkeys(("execDuration",), "<time>"),
 }  # fmt: skip
 # Lists whose order means nothing, and by what their items are put in one.
-_ORDER: Mapping[str, str] = {"Mounts": "Destination", "Ports": "PrivatePort"}
+_ORDER: Mapping[str, str] = {"Mounts": "Destination", "Ports": "PrivatePort", "Volumes": "Name"}
 _EMPTY: tuple[object, ...] = (None, "", 0, -1, "0001-01-01T00:00:00Z")
 
 
@@ -89,7 +89,8 @@ def shape(step: Step, answer: Answer) -> dict[str, object]:
 
 
 def _sort_key(item: Any, names: list[tuple[str, str]]) -> str:
-    return json.dumps([[path, repr(value)] for path, value in sorted(_flat(item, "", names))])
+    name = str(item.get("Name", "")) if isinstance(item, dict) else ""
+    return name + json.dumps([[path, repr(v)] for path, v in sorted(_flat(item, "", names))])
 
 
 def compared(
@@ -145,7 +146,7 @@ def _members(body: bytes) -> list[Any]:
             {
                 "name": m.name,
                 "type": m.type.decode(),
-                "mode": oct(m.mode),
+                "mode": oct(m.mode & 0o7777),
                 "owner": f"{m.uid}:{m.gid}",
                 "bytes": m.size,
                 "link": m.linkname,
