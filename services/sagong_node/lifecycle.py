@@ -117,13 +117,15 @@ class Lifecycle:
         self.note(record, "stop")
 
     async def signal(self, record: ContainerRecord, number: int) -> None:
-        """Send a signal; one that has just ended is no error."""
-        try:
+        """Send a signal; one that has just ended is no error.
+
+        It is told before: its end may be heard of before the signal's answer.
+        """
+        if record.alive:
+            self.note(record, "kill", signal=str(number))
+        with contextlib.suppress(NotFound):
             runtime = self.runtimes.of(record)
             await runtime.signal(SignalRequest(id=record.spec.id, signal=number))
-        except NotFound:
-            return
-        self.note(record, "kill", signal=str(number))
 
     async def kill(self, id_: str, signal: str) -> None:
         """A signal by the user's wish; SIGKILL counts as a stop."""

@@ -128,14 +128,9 @@ class Cells:
         check_room(unit.name, unit.manifest, self.own(unit))
         bus = self.slot_directory(unit) / "bus" / str(generation)
         self.slot_directory(unit).mkdir(parents=True, exist_ok=True)
-        for directory, mode in (
-            (bus, 0o711),
-            (self.run_directory(unit), 0o711),
-            (self.data_directory(unit), 0o700),
-        ):
-            directory.mkdir(parents=True, exist_ok=True)
-            os.chown(directory, uid, uid)
-            directory.chmod(mode)
+        _owned(bus, uid, 0o711)
+        _owned(self.run_directory(unit), uid, 0o711)
+        _owned(self.data_directory(unit), uid, 0o700)
         self._give_shared(unit, uid)
         self.reach.prepare(unit.name, generation, [bus, self.run_directory(unit)])
         return Launch(
@@ -167,6 +162,9 @@ class Cells:
         """The manifest's rights with this instance's paths, and sockets of what it calls."""
         manifest, uid = unit.manifest, self.uid(unit)
         limits = manifest.limits
+        # What rights say of another's data is there, though that unit starts later.
+        for other in units.values():
+            _owned(self.data_directory(other), self.uid(other), 0o700)
         return Rights(
             name=unit.name,
             uid=uid,
@@ -300,6 +298,13 @@ def _clear(group: Cgroup, unit: str) -> None:
         group.remove()
     except (OSError, TimeoutError):
         _LOG.info("a control group stays", extra={"cgroup": group.path})
+
+
+def _owned(directory: Path, uid: int, mode: int) -> None:
+    """The directory, made if it is missing, and whose it is."""
+    directory.mkdir(parents=True, exist_ok=True)
+    os.chown(directory, uid, uid)
+    directory.chmod(mode)
 
 
 def _expanded(value: Any, paths: Paths) -> Any:

@@ -135,7 +135,8 @@ ACCEPTED = (
     Accepted(".status", "a client's fault is 400: " + _NEWER, "POST /commit?*"),
     Accepted(".status", "a client's fault is 400: " + _NEWER, "POST /images/create*"),
     # Networks.
-    Accepted(".status", "a client's fault is 400: " + _NEWER, "POST /networks/create"),
+    Accepted(".status", "a client's fault is 400: " + _NEWER, "POST /networks/*"),
+    Accepted(".status", "a client's fault is 400: " + _NEWER, "GET /networks?*"),
     Accepted("*.IPPrefixLen", "pools of other sizes", "GET *", "networks/joined"),
     Accepted("*", "20.10 calls networks dangling that containers are on", 'GET /networks?*["custom"]*', "networks/joined"),
     Accepted(".status", "what is not connected is not found", "POST /networks/*/disconnect"),
