@@ -96,7 +96,10 @@ class HookInto(_Table, frozen=True):
 
 
 class Listener(_Table, frozen=True):
-    """A listening socket: `unix:PATH` or `tcp:HOST:PORT`, opened by the kernel, held by the keeper."""
+    """A listening socket: `unix:PATH` or `tcp:HOST:PORT`, opened by the kernel, held by the keeper.
+
+    With the address "" it is opened only if the configuration gives it one.
+    """
 
     address: str
     why: str
@@ -285,7 +288,8 @@ def _problems(manifest: Manifest) -> Iterator[str]:
         if not _SIZE.fullmatch(getattr(manifest.limits, key)):
             yield f"limits.{key}: a number with K, M or G, such as 64M"
     for name, listener in manifest.listens.items():
-        if listener.address.partition(":")[0] not in ("unix", "tcp", "udp"):
+        # "" is one that only a configuration opens.
+        if listener.address.partition(":")[0] not in ("", "unix", "tcp", "udp"):
             yield f"listens.{name}.address: unix:PATH, tcp:HOST:PORT or udp:HOST:PORT"
 
 

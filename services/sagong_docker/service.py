@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from sagong.errors import NotFound
 from sagong.host import Host
 from sagong.http import HttpLimits, HttpServer, Request, Response
 from sagong_docker.ask import Ask
 from sagong_docker.engine import Engine
+from sagong_docker.gate import Gate, network_tls
 from sagong_docker.refusal import refusal, refuse
 from sagong_docker.routes import ROUTER
 from sagong_docker.settings import Settings
@@ -27,6 +29,7 @@ class Docker:
     def __init__(self, host: Host) -> None:
         self._host = host
         self.engine = Engine(host, host.config(Settings))
+        self._gate = Gate(host)
         self._server = HttpServer(
             self.serve,
             refusal=refusal,
@@ -39,6 +42,22 @@ class Docker:
         """Read what is kept, then accept."""
         await self.engine.start()
         self._server.listen(self._host.listener("api"))
+        self._listen_network()
+
+    def _listen_network(self) -> None:
+        """The listener over TCP, if the configuration has one."""
+        try:
+            listener = self._host.listener("network")
+        except NotFound:
+            return
+        tls = network_tls(self.engine.settings)
+        if tls is None:
+            self._host.log.warning(
+                "the Docker API is open to everybody who reaches this address, and with it this "
+                "machine: its settings say insecure",
+                extra={"address": str(listener.getsockname())},
+            )
+        self._server.listen(listener, tls)
 
     async def drain(self) -> None:
         """Accept no more; requests in flight end, streams go on until the kernel's bound."""
@@ -57,4 +76,5 @@ class Docker:
             match = ROUTER.find("GET", asked.segments)
         if match is None:
             return refuse(404, "page not found")
+        self._gate.check(request, asked.segments)
         return await match.handler(self.engine, Ask(request, match.parts, asked.version))

@@ -16,6 +16,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     the events that `docker events --since` can show. `stop_seconds` is the default of `docker stop`.
     `cgroup_mode` is what containers get that ask for none ("": private, but host with cgroup v1, as
     Docker has it). `root` is shown as Docker's root.
+
+    `certificate`, `key` and `client_ca` are files of the listener `network` (`listens = { network =
+    "tcp:0.0.0.0:2376" }` of the unit): only clients whose certificate is of that authority are heard.
+    `insecure` serves it without TLS: everybody who reaches the port is root on this machine then.
     """
 
     name: str = ""
@@ -28,6 +32,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     history: int = 1024
     stop_seconds: float = 10.0
     cgroup_mode: str = ""
+    certificate: str = ""
+    key: str = ""
+    client_ca: str = ""
+    insecure: bool = False
     registry_mirrors: tuple[str, ...] = ()
     insecure_registries: tuple[str, ...] = ()
     root: str = "/var/lib/sagong"

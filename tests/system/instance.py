@@ -90,7 +90,7 @@ def instance(configuration: str, root: Path | None = None) -> Iterator[Instance]
     """Start an instance with this sagong.toml; take it away with all it made."""
     root = root or Path(tempfile.mkdtemp(prefix="sgt-", dir="/tmp"))
     root.chmod(0o755)
-    (root / "etc").mkdir()
+    (root / "etc").mkdir(exist_ok=True)
     (root / "etc" / "sagong.toml").write_text(configuration)
     running = Instance(root)
     try:

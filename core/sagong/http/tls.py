@@ -24,28 +24,34 @@ class ServerTls:
     """Makes the TLS context of new connections; those that stand keep theirs.
 
     Give PEM texts (`replace` renews them) or files (`from_files`, looked at once a second while
-    connections come). With `client_ca` a client may show a certificate, which must then be of it.
+    connections come). With `client_ca` a client may show a certificate, which must then be of it;
+    with `required` it must show one.
     """
 
-    def __init__(self, certificate: str, key: str, client_ca: str = "") -> None:
+    def __init__(
+        self, certificate: str, key: str, client_ca: str = "", *, required: bool = False
+    ) -> None:
         self._files: tuple[Path, Path, Path | None] | None = None
         self._stamp: tuple[object, ...] = ()
         self._checked = 0.0
-        self._context = _context(certificate, key, client_ca)
+        self._required = required
+        self._context = _context(certificate, key, client_ca, required=required)
 
     @classmethod
-    def from_files(cls, certificate: Path, key: Path, client_ca: Path | None = None) -> ServerTls:
+    def from_files(
+        cls, certificate: Path, key: Path, client_ca: Path | None = None, *, required: bool = False
+    ) -> ServerTls:
         """Read files, and read them again when they change."""
         ca = client_ca.read_text() if client_ca else ""
         files = (certificate, key, client_ca)
         stamp = _stamp(files)
-        made = cls(certificate.read_text(), key.read_text(), ca)
+        made = cls(certificate.read_text(), key.read_text(), ca, required=required)
         made._files, made._stamp = files, stamp
         return made
 
     def replace(self, certificate: str, key: str, client_ca: str = "") -> None:
         """Use these from the next connection on; InvalidArgument leaves the old ones."""
-        self._context = _context(certificate, key, client_ca)
+        self._context = _context(certificate, key, client_ca, required=self._required)
 
     def context(self) -> ssl.SSLContext:
         """The context for a connection that comes now."""
@@ -75,7 +81,7 @@ def _stamp(files: tuple[Path | None, ...]) -> tuple[object, ...]:
     return tuple((s.st_mtime_ns, s.st_ino, s.st_size) for s in stats)
 
 
-def _context(certificate: str, key: str, client_ca: str) -> ssl.SSLContext:
+def _context(certificate: str, key: str, client_ca: str, *, required: bool) -> ssl.SSLContext:
     import ssl
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -86,7 +92,7 @@ def _context(certificate: str, key: str, client_ca: str) -> ssl.SSLContext:
             context.load_cert_chain(certificate_path, key_path)
         if client_ca:
             context.load_verify_locations(cadata=client_ca)
-            context.verify_mode = ssl.CERT_OPTIONAL
+            context.verify_mode = ssl.CERT_REQUIRED if required else ssl.CERT_OPTIONAL
     except (ssl.SSLError, ValueError) as error:
         raise InvalidArgument(
             f"server certificate, key or client CA is not usable: {error}"
