@@ -10,24 +10,56 @@ ends when the plugin does; if it dies, so does the plugin, and both are started 
 from __future__ import annotations
 
 import contextlib
+import errno
+import gc
 import importlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import msgspec
 
 from sagong.linux import capabilities, process, seccomp, syscalls
+from sagong.linux.seccomp import ALLOW, Condition, Policy, Rule
+from sagong.linux.seccomp_profile import CLONE_NAMESPACES
+from sagong.linux.syscall_table import machine
 from sagong.manifest import Manifest, Rights
 from sagong.sandbox.syscall_groups import compiled_policy
 
-__all__ = ["Appointed", "Deputation", "Holding", "Post", "appoint", "deputation", "hire"]
+__all__ = [
+    "INTERPRETER",
+    "Appointed",
+    "Deputation",
+    "Holding",
+    "Line",
+    "Post",
+    "appoint",
+    "aside",
+    "attend",
+    "deputation",
+    "hire",
+]
+
+R = TypeVar("R")
+# What an interpreter with one thread does all the time, memory, time and messages, and forking; a
+# deputy adds the few calls that it is for. (libuv, where a loop was made, makes a pipe in each fork.)
+INTERPRETER = """
+brk clock_getres clock_gettime clock_nanosleep close dup exit exit_group fcntl fstat futex getpid
+getppid getrandom gettid gettimeofday lseek lstat madvise membarrier mmap mprotect mremap munmap
+newfstatat open openat pipe2 poll ppoll read readlink readlinkat recvfrom recvmsg restart_syscall rseq
+rt_sigaction rt_sigprocmask rt_sigreturn sched_yield sendmsg sendto set_robust_list set_tid_address
+sigaltstack stat statx wait4 write
+"""
+_LIMIT = 1 << 16
 
 
 class Holding(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,6 +105,117 @@ class Post(NamedTuple):
     settings: dict[str, Any]
 
 
+class Answer(msgspec.Struct, frozen=True):
+    """What comes back, beside descriptors; `code` 0 is success, else an errno with its words."""
+
+    code: int = 0
+    text: str = ""
+
+
+class Line:
+    """The plugin's end: one request at a time, from any thread; it blocks."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self._turn = threading.Lock()
+
+    def ask(self, request: msgspec.Struct, given: tuple[int, ...] = ()) -> tuple[int, ...]:
+        """Descriptors that come back, the caller's to close; OSError with the deputy's errno."""
+        with self._turn:
+            process.send_descriptors(self._channel, msgspec.msgpack.encode(request), given)
+            data, descriptors = process.receive_descriptors(self._channel, _LIMIT)
+        _check(data)
+        return descriptors
+
+    def wait(self, request: msgspec.Struct, seconds: float) -> None:
+        """A request that the deputy works off `aside`; OSError ETIMEDOUT when it takes longer."""
+        ours, theirs = _channel()
+        with ours:
+            with theirs:
+                self.ask(request, (theirs.fileno(),))
+            ours.settimeout(seconds)
+            try:
+                data = ours.recv(_LIMIT)
+            except TimeoutError:
+                raise OSError(errno.ETIMEDOUT, f"no answer within {seconds:g} s") from None
+        _check(data)
+
+
+def _check(data: bytes) -> None:
+    if not data:
+        raise OSError(errno.EPIPE, "the deputy ended; the plugin will be started again")
+    answer = msgspec.msgpack.decode(data, type=Answer)
+    if answer.code:
+        raise OSError(answer.code, answer.text)
+
+
+def aside(channel: int, work: Callable[[], None], undo: Callable[[], None]) -> None:
+    """What may take long, in a fork that answers on the socket that came along with the request.
+
+    `undo` if nobody waits for it any more. The deputy ignores SIGCHLD.
+    """
+    if os.fork():
+        return
+    try:
+        answer = _attempted(work)
+        try:
+            os.write(channel, msgspec.msgpack.encode(answer))
+        except OSError:
+            undo()
+    finally:
+        os._exit(0)
+
+
+def attend(
+    channel: socket.socket,
+    decode: Callable[[bytes], R],
+    work: Callable[[R, tuple[int, ...], list[int]], None],
+    rules: Iterable[Rule],
+) -> None:
+    """The deputy's end, until the plugin is gone: requests worked off by nothing but these calls,
+    and those of an interpreter.
+
+    `work` has the decoded request, descriptors that came along, and a list for those that go back;
+    all are closed here. What it raises is the answer.
+    """
+    fork = seccomp.rule_of("clone", ALLOW, Condition(0, "masked_eq", 0, CLONE_NAMESPACES))
+    policy = Policy((seccomp.rule_of(INTERPRETER), fork, *rules), architectures=(machine(),))
+    seccomp.load(seccomp.compile_policy(policy))
+    while True:
+        data, given = process.receive_descriptors(channel, _LIMIT)
+        if not data:
+            return
+        found: list[int] = []
+        answer = _attempted(partial(_work, decode, work, data, given, found))
+        back = () if answer.code else tuple(found)
+        try:
+            process.send_descriptors(channel, msgspec.msgpack.encode(answer), back)
+        finally:
+            for descriptor in (*given, *found):
+                os.close(descriptor)
+
+
+def _work(
+    decode: Callable[[bytes], R],
+    work: Callable[[R, tuple[int, ...], list[int]], None],
+    data: bytes,
+    given: tuple[int, ...],
+    found: list[int],
+) -> None:
+    work(decode(data), given, found)
+
+
+def _attempted(work: Callable[[], None]) -> Answer:
+    try:
+        work()
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return Answer(error.errno or errno.EIO, f"{where}{error.strerror}")
+    except (ValueError, msgspec.DecodeError) as error:
+        return Answer(errno.EINVAL, str(error))
+    return Answer()
+
+
 class Appointed(NamedTuple):
     """The plugin's end of the socket, and the deputy's process."""
 
@@ -86,6 +229,10 @@ def appoint(deputation: Deputation, post: Post, title: str) -> Appointed:
     pid = os.fork()
     if pid == 0:
         try:
+            # Descriptors of the plugin's are closed, and their numbers the deputy's by then: no
+            # object may close them when it is collected, no signal be written to them.
+            gc.freeze()
+            signal.set_wakeup_fd(-1)
             process.set_title(title)
             _close_all_but(theirs.fileno())
             _hold(deputation.deputy)
@@ -119,11 +266,11 @@ _START = (
 )
 
 
-def main(function: str, *places: str) -> None:
+def main(function: str, data: str, run: str, root: str) -> None:
     """Be a hired deputy; the socket is standard input."""
     settings = json.loads(os.environ.pop("SAGONG_DEPUTY"))
     channel = socket.socket(fileno=os.dup(0))
-    _function(function)(channel, Post(*(Path(place) for place in places), settings))
+    _function(function)(channel, Post(Path(data), Path(run), Path(root), settings))
 
 
 def _channel() -> tuple[socket.socket, socket.socket]:

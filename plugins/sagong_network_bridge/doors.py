@@ -5,20 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
-
-from sagong.linux import process
-from sagong_network_bridge.locksmith import KINDS, Answer, Drop, Make, Open, Setting
+from sagong.deputy import Line
+from sagong_network_bridge.locksmith import KINDS, Drop, Make, Open, Setting
 from sagong_network_bridge.netlink import Channel
 from sagong_network_bridge.user_namespace import Maps
 
 __all__ = ["Doors", "Room"]
-
-_MOST = 1 << 16
 
 
 class Room:
@@ -45,11 +40,10 @@ class Room:
 
 
 class Doors:
-    """Asks the locksmith, one request at a time."""
+    """Asks the locksmith."""
 
     def __init__(self, channel: socket.socket) -> None:
-        self._channel = channel
-        self._turn = threading.Lock()
+        self._line = Line(channel)
 
     @contextlib.contextmanager
     def make(
@@ -82,19 +76,8 @@ class Doors:
 
     def drop(self, pin: Path) -> None:
         """Let a namespace go once nobody is in it; a pin that isn't there is no error."""
-        self._ask(Drop(pin.name))
+        self._line.ask(Drop(pin.name))
 
     def _room(self, request: Make | Open, sockets: tuple[str, ...]) -> Room:
-        namespace, *inside = self._ask(request)
+        namespace, *inside = self._line.ask(request)
         return Room(namespace, dict(zip(sockets, inside, strict=True)))
-
-    def _ask(self, request: Make | Open | Drop) -> tuple[int, ...]:
-        with self._turn:
-            self._channel.send(msgspec.msgpack.encode(request))
-            data, descriptors = process.receive_descriptors(self._channel, _MOST)
-        if not data:
-            raise OSError(32, "the locksmith ended; the plugin will be started again")
-        answer = msgspec.msgpack.decode(data, type=Answer)
-        if answer.code:
-            raise OSError(answer.code, answer.text)
-        return descriptors

@@ -17,14 +17,13 @@ from pathlib import Path
 
 import msgspec
 
-from sagong.deputy import Post
-from sagong.linux import mounts, process, seccomp, syscalls
-from sagong.linux.seccomp import Condition, Policy, Rule
-from sagong.linux.syscall_table import machine
+from sagong.deputy import Post, attend
+from sagong.linux import mounts, seccomp, syscalls
+from sagong.linux.seccomp import ALLOW, Condition, Rule
 from sagong.linux.syscalls import Namespace
 from sagong_network_bridge.user_namespace import Maps, made, processes
 
-__all__ = ["KINDS", "USER", "Answer", "Drop", "Make", "Open", "Setting", "serve"]
+__all__ = ["KINDS", "USER", "Drop", "Make", "Open", "Setting", "serve"]
 
 # What is opened inside: family, type, protocol.
 _RAW = socket.SOCK_RAW | socket.SOCK_NONBLOCK
@@ -39,7 +38,6 @@ USER = ".user"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}(\.user)?")
 _SETTING = re.compile(r"net[./][A-Za-z0-9_.:/-]+")
 _HERE = "/proc/self/ns/net"
-_LIMIT = 1 << 16
 _LOST = 70
 
 
@@ -74,34 +72,10 @@ class Drop(msgspec.Struct, frozen=True, tag=True):
     name: str
 
 
-class Answer(msgspec.Struct, frozen=True):
-    """Descriptors come along; `code` 0 is success, else an errno with the kernel's words."""
-
-    code: int = 0
-    text: str = ""
-
-
 def serve(channel: socket.socket, post: Post) -> None:
     """Be the locksmith until the plugin is gone."""
-    locksmith = Locksmith(post.root / "netns")
-    seccomp.load(seccomp.compile_policy(policy()))
     decoder = msgspec.msgpack.Decoder(Make | Open | Drop)
-    while data := channel.recv(_LIMIT):
-        found: list[int] = []
-        try:
-            locksmith.answer(decoder.decode(data), found)
-            answer = Answer()
-        except OSError as error:
-            where = f"{error.filename}: " if error.filename else ""
-            answer = Answer(error.errno or 5, f"{where}{error.strerror}")
-        except (ValueError, msgspec.DecodeError) as error:
-            answer = Answer(22, str(error))
-        given = tuple(found) if not answer.code else ()
-        try:
-            process.send_descriptors(channel, msgspec.msgpack.encode(answer), given)
-        finally:
-            for descriptor in found:
-                os.close(descriptor)
+    attend(channel, decoder.decode, Locksmith(post.root / "netns").work, rules())
 
 
 class Locksmith:
@@ -111,9 +85,11 @@ class Locksmith:
         self._pins = pins
         self._home = os.open(_HERE, os.O_RDONLY | os.O_CLOEXEC)
         self._proc = processes()
-        _share(pins)
+        # The kernel makes it a shared mount; where nobody has, it is made one here.
+        pins.mkdir(mode=0o755, parents=True, exist_ok=True)
+        mounts.share(str(pins))
 
-    def answer(self, request: Make | Open | Drop, found: list[int]) -> None:
+    def work(self, request: Make | Open | Drop, _: tuple[int, ...], found: list[int]) -> None:
         """Do it; descriptors are put into `found`, the namespace first."""
         if not _NAME.fullmatch(request.name):
             raise ValueError(f"{request.name!r} is no pin's name")
@@ -226,46 +202,17 @@ def _unmount(pin: str) -> None:
             raise
 
 
-def _share(pins: Path) -> None:
-    """The kernel makes it a shared mount; where nobody has, it is made one here."""
-    pins.mkdir(mode=0o755, parents=True, exist_ok=True)
-    if not any(entry.target == str(pins) for entry in mounts.mount_table()):
-        mounts.bind(str(pins), str(pins))
-        mounts.set_propagation(str(pins), "shared")
-
-
-_CALLS = """
-brk clock_gettime close dup exit exit_group fcntl fstat futex getpid getrandom gettid lseek lstat
-madvise mmap mprotect mremap munmap newfstatat open openat pipe2 poll ppoll read recvmsg recvfrom
-rseq rt_sigaction rt_sigprocmask rt_sigreturn sched_yield sendmsg sendto set_robust_list
-sigaltstack socketpair stat statx umask umount2 unlink unlinkat wait4 write restart_syscall
-"""
-
-
-def policy() -> Policy:
-    """All that it ever calls. Mounting is binding, namespaces are of networks and users."""
-    only = 0xFFFFFFFF
-    return Policy(
-        (
-            seccomp.rule_of(_CALLS),
-            seccomp.rule_of("mount", seccomp.ALLOW, Condition(3, "eq", mounts.MS_BIND)),
-            *(
-                seccomp.rule_of("unshare", seccomp.ALLOW, Condition(0, "eq", kind))
-                for kind in (Namespace.NET, Namespace.USER)
-            ),
-            seccomp.rule_of("setns", seccomp.ALLOW, Condition(1, "eq", Namespace.NET)),
-            *(
-                seccomp.rule_of("socket", seccomp.ALLOW, Condition(0, "masked_eq", family, only))
-                for family in (socket.AF_NETLINK, socket.AF_INET)
-            ),
-            # A fork without namespaces, and in it root, which owns the user namespace; see there.
-            seccomp.rule_of("clone", seccomp.ALLOW, Condition(0, "masked_eq", 0, 0x7E020000)),
-            seccomp.rule_of("fork vfork"),
-            *(
-                Rule((name,), seccomp.ALLOW, tuple(Condition(n, "eq", 0) for n in range(3)))
-                for name in ("setresuid", "setresgid")
-            ),
-            seccomp.rule_of("prctl", seccomp.ALLOW, Condition(0, "eq", 4)),  # PR_SET_DUMPABLE
-        ),
-        architectures=(machine(),),
-    )
+def rules() -> Iterator[Rule]:
+    """All that it calls, beside an interpreter's own: nothing that connects or executes."""
+    yield seccomp.rule_of("umount2 unlink unlinkat socketpair")
+    # Mounting is binding, namespaces are of networks and users.
+    yield seccomp.rule_of("mount", ALLOW, Condition(3, "eq", mounts.MS_BIND))
+    for kind in (Namespace.NET, Namespace.USER):
+        yield seccomp.rule_of("unshare", ALLOW, Condition(0, "eq", kind))
+    yield seccomp.rule_of("setns", ALLOW, Condition(1, "eq", Namespace.NET))
+    for family in (socket.AF_NETLINK, socket.AF_INET):
+        yield seccomp.rule_of("socket", ALLOW, Condition(0, "masked_eq", family, 0xFFFFFFFF))
+    # In a fork: root, which owns the user namespace; see there.
+    for call in ("setresuid", "setresgid"):
+        yield Rule((call,), ALLOW, tuple(Condition(n, "eq", 0) for n in range(3)))
+    yield seccomp.rule_of("prctl", ALLOW, Condition(0, "eq", 4))  # PR_SET_DUMPABLE

@@ -33,18 +33,17 @@ from sagong.errors import (
     SagongError,
 )
 from sagong.host import Host
-from sagong.linux import mounts, syscalls
 from sagong_volume_local.backing import Backing, backing_of, check_name, limited
 from sagong_volume_local.catalog import Catalog, Publication, Record
+from sagong_volume_local.pins import Pins, is_mounted
 from sagong_volume_local.places import open_inside, plain_subpath
-from sagong_volume_local.quota import FIRST_PROJECT, clear_limit, has_quotas, set_limit
+from sagong_volume_local.quota import FIRST_PROJECT, has_quotas
 from sagong_volume_local.seeding import seed
 from sagong_volume_local.settings import Settings
 
 __all__ = ["VolumeLocal"]
 
 _PIN = "volume"
-_SANDBOX_FLAGS = mounts.MOUNT_ATTR_NOSUID | mounts.MOUNT_ATTR_NODEV | mounts.MOUNT_ATTR_NOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -58,6 +57,7 @@ class VolumeLocal:
         # A second instance is a driver of its own name, and keeps its pins apart.
         self._drivers = ("local", host.instance) if host.instance else ("local",)
         self._pins = host.root / "mounts"
+        self._mounts = Pins(host.deputy())
         self._prefix = f"{_PIN}@{host.instance}-" if host.instance else f"{_PIN}-"
         self._layers = str(host.data.parent)
         self._locks: dict[str, asyncio.Lock] = {}
@@ -74,9 +74,6 @@ class VolumeLocal:
     def _prepare(self) -> Sequence[Path]:
         left = self._catalog.load()
         self._pins.mkdir(mode=0o755, parents=True, exist_ok=True)
-        if not any(entry.target == str(self._pins) for entry in mounts.mount_table()):
-            mounts.bind(str(self._pins), str(self._pins))
-            mounts.set_propagation(str(self._pins), "shared")
         wanted = set()
         for record in self._catalog.all():
             wanted |= {publication.pin for publication in record.publications}
@@ -84,7 +81,7 @@ class VolumeLocal:
                 wanted.add(str(self._mount_pin(record.volume.name)))
         for pin in self._pins.glob(f"{self._prefix}*"):
             if str(pin) not in wanted:
-                _unpin(pin)
+                self._mounts.drop(pin)
         return left
 
     @contextlib.asynccontextmanager
@@ -119,7 +116,7 @@ class VolumeLocal:
             self._catalog.add(record)
             if project:
                 try:
-                    set_limit(self._catalog.content(volume.name), project, limit)
+                    self._mounts.limit(self._catalog.content(volume.name), project, limit)
                 except BaseException:
                     shutil.rmtree(self._catalog.remove(volume.name), ignore_errors=True)
                     raise
@@ -171,14 +168,14 @@ class VolumeLocal:
 
     def _delete(self, record: Record, *, force: bool) -> Path:
         try:
-            _unpin(self._mount_pin(record.volume.name))
+            self._mounts.drop(self._mount_pin(record.volume.name))
         except OSError:
             if not force:
                 raise
         gone = self._catalog.remove(record.volume.name)
         if record.project:
             with contextlib.suppress(OSError):
-                clear_limit(self._host.data, record.project)
+                self._mounts.lift(self._host.data, record.project)
         return gone
 
     async def inspect(self, volume: VolumeRef) -> Volume:
@@ -210,7 +207,7 @@ class VolumeLocal:
         pins = [publication.pin] if publication.pin else []
         if backing.kind == "mount":
             pins.append(str(self._mount_pin(record.volume.name)))
-        return all(_is_mounted(Path(pin)) for pin in pins)
+        return all(is_mounted(Path(pin)) for pin in pins)
 
     def _publish(
         self, record: Record, request: PublishRequest, parts: tuple[str, ...]
@@ -233,21 +230,19 @@ class VolumeLocal:
             self._catalog.change(changed)
         except BaseException:
             if mounted:
-                _unpin(place)
+                self._mounts.drop(place)
             raise
         return Published(path=publication.path)
 
     def _mount(self, name: str, backing: Backing) -> bool:
         """Mount what stands behind the volume, unless it is; whether it was done now."""
         pin = self._mount_pin(name)
-        if _is_mounted(pin):
+        if is_mounted(pin):
             return False
-        pin.mkdir(mode=0o700, exist_ok=True)
         data = _resolved(backing.data) if backing.type.startswith("nfs") else backing.data
         try:
-            syscalls.mount(backing.device, str(pin), backing.type, backing.flags, data)
+            self._mounts.mount(pin, backing, data)
         except OSError as error:
-            pin.rmdir()
             raise FailedPrecondition(
                 f"failed to mount local volume {name}: mount {backing.device}:{pin}, "
                 f"type: {backing.type}, data: {data}: {error.strerror}"
@@ -281,7 +276,7 @@ class VolumeLocal:
             if os.geteuid() != 0:
                 os.chown(aside, 0, 0)
             if record.project:
-                set_limit(aside, record.project, limited(record.volume))
+                self._mounts.limit(aside, record.project, limited(record.volume))
             target = os.open(aside, _DIRECTORY)
             try:
                 found = seed(target, request.seed, self._layers)
@@ -305,9 +300,7 @@ class VolumeLocal:
         try:
             inner = open_inside(root, parts, shown)
             try:
-                _unpin(pin)
-                pin.mkdir(mode=0o700)
-                _pin_tree(inner, pin)
+                self._mounts.attach(inner, pin)
             finally:
                 os.close(inner)
         finally:
@@ -330,9 +323,9 @@ class VolumeLocal:
         kept = tuple(p for p in record.publications if p.owner != owner)
         for publication in record.publications:
             if publication.owner == owner and publication.pin:
-                _unpin(Path(publication.pin))
+                self._mounts.drop(Path(publication.pin))
         if not kept and backing_of(record.volume).kind == "mount":
-            _unpin(self._mount_pin(record.volume.name))
+            self._mounts.drop(self._mount_pin(record.volume.name))
         self._catalog.change(replace(record, publications=kept))
 
     async def usage(self, volume: VolumeRef) -> VolumeUsage:
@@ -359,32 +352,6 @@ def _alike(one: Publication, other: Publication) -> bool:
 
 def _mark(*words: str) -> str:
     return hashlib.sha256("\0".join(words).encode()).hexdigest()[:24]
-
-
-def _is_mounted(pin: Path) -> bool:
-    return any(entry.target == str(pin) for entry in mounts.mount_table())
-
-
-def _pin_tree(directory: int, pin: Path) -> None:
-    """Mount a directory on a pin for containers, who may run programs where the plugin may not.
-
-    Flags are changed before it is attached: what has been passed on to other mount namespaces keeps
-    those that it had.
-    """
-    tree = syscalls.open_tree("", clone=True, directory=directory)
-    try:
-        syscalls.mount_setattr("", clear=_SANDBOX_FLAGS, directory=tree)
-        syscalls.move_mount(tree, str(pin))
-    finally:
-        os.close(tree)
-
-
-def _unpin(pin: Path) -> None:
-    """Unmount and remove; one that isn't there is no error."""
-    if _is_mounted(pin):
-        syscalls.umount(str(pin), mounts.MNT_DETACH | mounts.UMOUNT_NOFOLLOW)
-    with contextlib.suppress(FileNotFoundError):
-        pin.rmdir()
 
 
 @contextlib.contextmanager

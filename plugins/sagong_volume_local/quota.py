@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sagong.linux import syscalls
 
-__all__ = ["FIRST_PROJECT", "clear_limit", "has_quotas", "set_limit"]
+__all__ = ["FIRST_PROJECT", "has_quotas", "mark", "set_blocks"]
 
 # Numbers below are the administrator's.
 FIRST_PROJECT = 0x5A000000
@@ -47,30 +47,16 @@ def has_quotas(path: Path) -> bool:
     return True
 
 
-def set_limit(path: Path, project: int, size: int) -> None:
-    """Count what is below the directory as this project, and limit it to `size` bytes."""
-    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        raw = bytearray(_ATTRIBUTES.size)
-        fcntl.ioctl(directory, _GET, raw)
-        flags, extent, count, _, cow = _ATTRIBUTES.unpack(raw)
-        marked = _ATTRIBUTES.pack(flags | _INHERIT, extent, count, project, cow)
-        fcntl.ioctl(directory, _SET, marked)
-        _limit(directory, project, size)
-    finally:
-        os.close(directory)
+def mark(directory: int, project: int) -> None:
+    """Count what is and will be below the directory as this project."""
+    raw = bytearray(_ATTRIBUTES.size)
+    fcntl.ioctl(directory, _GET, raw)
+    flags, extent, count, _, cow = _ATTRIBUTES.unpack(raw)
+    fcntl.ioctl(directory, _SET, _ATTRIBUTES.pack(flags | _INHERIT, extent, count, project, cow))
 
 
-def clear_limit(path: Path, project: int) -> None:
-    """Lift a project's limit, so that its number can be used again."""
-    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        _limit(directory, project, 0)
-    finally:
-        os.close(directory)
-
-
-def _limit(directory: int, project: int, size: int) -> None:
+def set_blocks(directory: int, project: int, size: int) -> None:
+    """Limit a project on the directory's filesystem to `size` bytes, 0 for none; CAP_SYS_ADMIN."""
     blocks = (size + _BLOCK - 1) // _BLOCK
     limits = _LIMITS.pack(blocks, blocks, 0, 0, 0, 0, 0, 0, _BLOCK_LIMITS)
     _quota(directory, _SET_QUOTA, project, ctypes.create_string_buffer(limits, len(limits)))

@@ -20,6 +20,7 @@ __all__ = [
     "mount_table",
     "parse_mountinfo",
     "set_propagation",
+    "share",
 ]
 
 MS_RDONLY = 1
@@ -199,6 +200,13 @@ def mount_table(pid: int | str = "self") -> tuple[MountEntry, ...]:
 def bind(source: str, target: str, *, recursive: bool = False) -> None:
     """A writable bind mount."""
     syscalls.mount(source, target, flags=MS_BIND | (MS_REC if recursive else 0))
+
+
+def share(path: str) -> None:
+    """Make a directory a shared mount, unless it is a mount already."""
+    if not any(entry.target == path for entry in mount_table()):
+        bind(path, path)
+        set_propagation(path, "shared")
 
 
 def bind_read_only(source: str, target: str, *, recursive: bool = True) -> None:

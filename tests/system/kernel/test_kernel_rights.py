@@ -61,8 +61,6 @@ REVIEWED: dict[str, tuple[set[str], str, set[str]]] = {
     "scheduler_binpack": (set(), "none", set()),
     "scheduler_kube": (set(), "none", set()),
     "state_sqlite": (set(), "none", set()),
-    # Mounting and overriding permissions together are as good as root: it is the one that holds
-    # CAP_SYS_ADMIN itself, and parses nothing from outside.
     "volume_local": (
         {
             "CAP_CHOWN",
@@ -71,10 +69,9 @@ REVIEWED: dict[str, tuple[set[str], str, set[str]]] = {
             "CAP_FSETID",
             "CAP_MKNOD",
             "CAP_SETFCAP",
-            "CAP_SYS_ADMIN",
         },
         "host",
-        {"mount", "quota"},
+        {"quota"},
     ),
 }
 
@@ -84,6 +81,7 @@ DEPUTIES: dict[str, tuple[set[str], set[str]]] = {
         {"CAP_NET_ADMIN", "CAP_SETGID", "CAP_SETUID", "CAP_SYS_ADMIN"},
         {"mount", "namespace"},
     ),
+    "volume_local": ({"CAP_SYS_ADMIN"}, {"mount", "quota"}),
 }
 
 CONFIGURATION = """
