@@ -322,16 +322,21 @@ def _make(hierarchy: Hierarchy, path: str) -> bool:
         _make(hierarchy, os.path.dirname(path))
         return _make(hierarchy, path)
     if hierarchy.version == 1 and "cpuset" in hierarchy.controllers:
-        _inherit_cpuset(directory)
+        for name in ("cpuset.cpus", "cpuset.mems"):
+            _inherit(directory, name, hierarchy.mount)
     return True
 
 
-def _inherit_cpuset(directory: str) -> None:
-    """A v1 cpuset begins empty, and no process can enter until it names CPUs and memory nodes."""
-    for name in ("cpuset.cpus", "cpuset.mems"):
-        value = _read(f"{os.path.dirname(directory)}/{name}").strip()
-        if value and not _read(f"{directory}/{name}").strip():
-            _write(f"{directory}/{name}", value)
+def _inherit(directory: str, name: str, root: str) -> str:
+    """A v1 cpuset begins empty, and no process can enter until it names CPUs and memory nodes.
+
+    Those above may be empty, too, at the moment when somebody else has just made them.
+    """
+    value = _read(f"{directory}/{name}").strip()
+    if not value and directory != root:
+        value = _inherit(os.path.dirname(directory), name, root)
+        _write(f"{directory}/{name}", value)
+    return value
 
 
 def delegate(layout: CgroupLayout, path: str) -> tuple[str, ...]:
