@@ -41,6 +41,7 @@ class Ground:
         self._volumes = EveryVolume(host)
         self._registry = registry
         self._directory = host.data / "containers"
+        self._files_directory = host.run / "containers"
 
     async def prepare(self, record: ContainerRecord) -> Prepared:
         """Lend the root filesystem; the image is known from then on."""
@@ -107,6 +108,7 @@ class Ground:
 
     async def clear(self, record: ContainerRecord) -> None:
         """Take back what a run was given, but not its root filesystem."""
+        shutil.rmtree(self._files_directory / record.spec.id, ignore_errors=True)
         declared = record.image.config.volumes if record.image else ()
         if declared or any(mount.kind == "volume" for mount in record.spec.mounts):
             await self._volumes.unpublish(UnpublishRequest(owner=record.spec.id))
@@ -131,6 +133,12 @@ class Ground:
     def directory(self, record: ContainerRecord) -> Path:
         """Where the container's files are."""
         return self._directory / record.spec.id
+
+    def _made(self, record: ContainerRecord) -> Path:
+        """That directory, made."""
+        directory = self.directory(record)
+        directory.mkdir(parents=True, exist_ok=True, mode=0o711)
+        return directory
 
     def rewrite_hosts(self, record: ContainerRecord, sandbox: SandboxRecord) -> None:
         """The network has changed under a running container."""
@@ -239,7 +247,8 @@ class Ground:
         network: Sandbox | None,
         hostname: str,
     ) -> tuple[Mount, ...]:
-        directory = self.directory(record)
+        """Files that are written anew for each run, those without secrets in memory."""
+        directory = self._files_directory / record.spec.id
         directory.mkdir(parents=True, exist_ok=True, mode=0o711)
         try:
             machine = Path("/etc/resolv.conf").read_text()
@@ -256,7 +265,8 @@ class Ground:
             hostfiles.write_text(path, text)
             files.append((str(path), target))
         record.resolv_path, record.hosts_path, record.hostname_path = (p for p, _ in files)
-        files += hostfiles.write_files(directory / "files", record.spec.files)
+        if record.spec.files:
+            files += hostfiles.write_files(self._made(record) / "files", record.spec.files)
         return tuple(
             Mount(
                 target=target, kind="bind", source=path, options=("bind", "rprivate"), create="file"
@@ -272,5 +282,5 @@ class Ground:
         suffix = {"cri": "0.log", "local": "container.log"}.get(
             log.driver, f"{record.spec.id}-json.log"
         )
-        record.log_path = str(self.directory(record) / suffix)
+        record.log_path = str(self._made(record) / suffix)
         return msgspec.structs.replace(log, path=record.log_path)

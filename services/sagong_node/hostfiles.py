@@ -66,10 +66,12 @@ def hosts(spec: SandboxSpec, network: Sandbox | None, hostname: str) -> str:
 
 def write_text(path: Path, text: str) -> None:
     """Write in place: the file may be bound into a running container, where a rename is unseen."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as file:
-        file.write(text)
-    path.chmod(0o644)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    try:
+        os.write(descriptor, text.encode())
+        os.fchmod(descriptor, 0o644)
+    finally:
+        os.close(descriptor)
 
 
 def write_files(directory: Path, files: Iterable[HostFile]) -> list[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 All of them expect the machine of `machine.enter()`. Docker Engine runs with its defaults there, so
 with iptables and its bridge; the containers' control groups go below one of the benchmark's own.
+What belongs below /run is in memory, as it is there, the data of each on the disk.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sagong.linux import syscalls
 from tests.conformance.image_registry_server import free_port
 from tests.system.instance import Instance, instance
 
@@ -135,10 +137,17 @@ def group(name: str) -> Iterator[str]:
                     os.rmdir(found)
 
 
+def in_memory(directory: Path) -> None:
+    """A filesystem like that of /run; it goes with the scratch directory that it is in."""
+    directory.mkdir()
+    syscalls.mount("tmpfs", str(directory), "tmpfs", 0, "mode=755")
+
+
 @contextlib.contextmanager
 def dockerd() -> Iterator[Docker]:
     """Docker Engine as its package starts it."""
     with scratch() as directory, group(directory.name) as parent:
+        in_memory(directory / "exec")
         peer = Docker("Docker Engine", directory / "docker.sock")
         places = {
             "--data-root": directory / "data",
@@ -158,10 +167,11 @@ def podman() -> Iterator[Docker]:
     """Podman's Docker API: each request begins its engine anew, as its command line does."""
     with scratch() as directory, group("libpod_parent"):
         peer = Docker("Podman", directory / "podman.sock")
+        in_memory(directory / "run")
         words = [
             f"--root={directory}/data",
-            f"--runroot={directory}/run",
-            f"--tmpdir={directory}/tmp",
+            f"--runroot={directory}/run/root",
+            f"--tmpdir={directory}/run/tmp",
             "--cgroup-manager=cgroupfs",
             "--events-backend=file",
         ]
@@ -174,10 +184,12 @@ def podman() -> Iterator[Docker]:
 @contextlib.contextmanager
 def sagong(profile: str = "docker") -> Iterator[Docker]:
     """An instance of ours."""
-    with instance(f'profile = "{profile}"\n') as made:
-        peer = Docker("sagong", made.paths.run / "docker.sock", made)
-        yield peer
-        peer.clear()
+    with scratch() as directory:
+        in_memory(directory / "run")
+        with instance(f'profile = "{profile}"\n', directory) as made:
+            peer = Docker("sagong", made.paths.run / "docker.sock", made)
+            yield peer
+            peer.clear()
 
 
 @contextlib.contextmanager
