@@ -20,6 +20,7 @@ import msgspec
 from sagong.contracts.image import Image
 from sagong.contracts.runtime import Mount
 from sagong.errors import InvalidArgument, NotFound, ResourceExhausted
+from sagong.linux.files import scatter
 from sagong_image_overlay.layers import Layers, Spot
 
 __all__ = ["Lease", "Roots"]
@@ -56,6 +57,7 @@ class Roots:
 
     def load(self) -> None:
         """Read the leases; a directory without one was being made or deleted."""
+        scatter(str(self._spot.root / "c"))
         for path in (self._spot.root / "c").iterdir():
             try:
                 lease = msgspec.json.decode((path / "lease.json").read_bytes(), type=Lease)

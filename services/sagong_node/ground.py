@@ -21,6 +21,7 @@ from sagong.contracts.volume import (
 from sagong.drivers import EveryNetwork, EveryVolume
 from sagong.errors import FailedPrecondition, InvalidArgument, NotFound
 from sagong.host import Host
+from sagong.linux.files import scatter
 from sagong_node import hostfiles, mounts
 from sagong_node.assembly import Site
 from sagong_node.concert import together
@@ -30,6 +31,7 @@ from sagong_node.registry import Registry
 __all__ = ["Ground"]
 
 _SHORT_ID = 12
+_LENT = 64
 
 
 class Ground:
@@ -41,7 +43,21 @@ class Ground:
         self._volumes = EveryVolume(host)
         self._registry = registry
         self._directory = host.data / "containers"
+        self._directory.mkdir(parents=True, exist_ok=True)
+        scatter(str(self._directory))
+        # Roots of containers that were just made, which most often are started at once.
+        self._lent: dict[str, Prepared] = {}
         self._files_directory = host.run / "containers"
+
+    async def lend(self, record: ContainerRecord) -> Prepared:
+        """Prepare the root of a new container; its first start finds it."""
+        prepared = self._lent[record.spec.id] = await self.prepare(record)
+        if len(self._lent) > _LENT:
+            del self._lent[next(iter(self._lent))]
+        return prepared
+
+    async def _root(self, record: ContainerRecord) -> Prepared:
+        return self._lent.pop(record.spec.id, None) or await self.prepare(record)
 
     async def prepare(self, record: ContainerRecord) -> Prepared:
         """Lend the root filesystem; the image is known from then on."""
@@ -89,7 +105,7 @@ class Ground:
         """Everything prepared for a start; what was done is undone by `clear` and `leave`."""
         spec = record.spec
         async with asyncio.TaskGroup() as group:
-            preparing = group.create_task(self.prepare(record))
+            preparing = group.create_task(self._root(record))
             joining = group.create_task(self.join(sandbox))
         prepared, network = preparing.result(), joining.result()
         hostname = sandbox.spec.hostname or spec.id[:_SHORT_ID]
@@ -116,6 +132,7 @@ class Ground:
     async def remove(self, record: ContainerRecord, *, volumes: bool) -> None:
         """Give everything back and delete the container's files."""
         directory = self.directory(record)
+        self._lent.pop(record.spec.id, None)
         await together(
             self._images.release(RootRef(id=record.spec.id)),
             self._take_volumes(record, delete=volumes),

@@ -8,6 +8,7 @@ rest (that a container started, or ended) is read back from the runtime.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import time
 import uuid
@@ -17,7 +18,7 @@ import msgspec
 
 from sagong.call import detached
 from sagong.contracts.state import Operation, OperationKind, RangeRequest, State, Transaction
-from sagong.errors import Conflict, SagongError, Unavailable
+from sagong.errors import Conflict, ResourceExhausted, SagongError, Unavailable
 from sagong_node.records import ContainerRecord, Ended, SandboxRecord
 
 __all__ = ["Registry"]
@@ -44,6 +45,9 @@ class Registry:
         self._writing: Changes = {}
         self._written = asyncio.Event()
         self._wake = asyncio.Event()
+        self._refusal: SagongError | None = None
+        self._refusals = 0
+        self._again = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._encoder = msgspec.msgpack.Encoder()
 
@@ -100,6 +104,21 @@ class Registry:
         while self._oldest() <= last:
             await self._written.wait()
 
+    async def stored(self) -> None:
+        """As `flushed`, but the state's refusal is raised: there is no room, and who asked is told."""
+        last, refusals = self._changes, self._refusals
+        self._wake.set()
+        self._again.set()
+        while self._oldest() <= last:
+            if self._refusals > refusals and self._refusal is not None:
+                raise self._refusal
+            await self._written.wait()
+
+    async def settled(self) -> None:
+        """As `flushed`, for deletions: without room for them they are written when there is some."""
+        with contextlib.suppress(ResourceExhausted):
+            await self.stored()
+
     async def write_behind(self) -> None:
         """Write what changes, for ever."""
         while True:
@@ -107,8 +126,12 @@ class Registry:
             self._take_batch()
             await self._write(self._writing)
             self._writing = {}
-            written, self._written = self._written, asyncio.Event()
-            written.set()
+            self._tell()
+
+    def _tell(self) -> None:
+        """Whoever waits looks again."""
+        written, self._written = self._written, asyncio.Event()
+        written.set()
 
     async def close(self) -> None:
         """Write the rest."""
@@ -160,9 +183,18 @@ class Registry:
                 return
             except (Unavailable, Conflict):
                 await asyncio.sleep(0.1)
-            except SagongError:
-                # The disk is full: what waits for it is told by its deadline; try on.
-                await asyncio.sleep(1.0)
+            except SagongError as error:
+                await self._refused(error)
+
+    async def _refused(self, error: SagongError) -> None:
+        """The disk is full: tell those who can be refused, and try on."""
+        self._refusal = error
+        self._refusals += 1
+        self._again.clear()
+        self._tell()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1.0):
+                await self._again.wait()
 
     async def _read(self, prefix: str, kind: type[R]) -> dict[str, R]:
         end = prefix[:-1] + chr(ord(prefix[-1]) + 1)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import msgspec
 
-from sagong.contracts.image import Prepared
 from sagong.contracts.network import ConnectRequest, DisconnectRequest, Sandbox
 from sagong.contracts.node import (
     AttachSpec,
@@ -130,7 +129,7 @@ class NodeService:
             raise FailedPrecondition(f"sandbox {ref.id} has {len(inside)} containers; remove them")
         await self._ground.leave(record, forgotten=True)
         self._registry.forget(record)
-        await self._registry.flushed()
+        await self._registry.settled()
 
     def sandbox(self, ref: Ref) -> SandboxStatus:
         """One sandbox."""
@@ -152,7 +151,7 @@ class NodeService:
         for container in self._registry.containers.values():
             if container.alive and container.spec.sandbox == spec.id:
                 self._ground.rewrite_hosts(container, record)
-        await self._registry.flushed()
+        await self._registry.stored()
         return record.status()
 
     async def _connect_now(self, spec: ConnectSpec) -> Sandbox:
@@ -177,20 +176,18 @@ class NodeService:
         )
         spec = msgspec.structs.replace(spec, runtime=instance)
         record = ContainerRecord(spec=spec, created_at=time.time())
-        prepared = await self._ground.prepare(record)
-        if spec.mounts or prepared.image.config.volumes:
-            await self._reserved(record, prepared)
-        self._registry.keep(record)
-        await self._registry.flushed()
-        self._life.note(record, "create")
-        return self._status(record)
-
-    async def _reserved(self, record: ContainerRecord, prepared: Prepared) -> None:
+        prepared = await self._ground.lend(record)
         try:
-            await self._ground.reserve(record, prepared)
+            if spec.mounts or prepared.image.config.volumes:
+                await self._ground.reserve(record, prepared)
+            self._registry.keep(record)
+            await self._registry.stored()
         except SagongError:
+            self._registry.forget(record)
             await self._ground.remove(record, volumes=True)
             raise
+        self._life.note(record, "create")
+        return self._status(record)
 
     async def restart(self, request: StopRequest) -> ContainerStatus:
         """Stop, then start."""
@@ -245,14 +242,14 @@ class NodeService:
             changed = msgspec.structs.replace(changed, name=spec.name)
         record.spec = changed
         self._registry.keep(record)
-        await self._registry.flushed()
+        await self._registry.stored()
         self._life.note(record, "rename" if spec.name else "update")
         return self._status(record)
 
     async def remove(self, request: RemoveRequest) -> None:
         """Remove a container."""
         await self._life.remove(request.id, force=request.force, volumes=request.volumes)
-        await self._registry.flushed()
+        await self._registry.settled()
 
     def inspect(self, ref: Ref) -> ContainerStatus:
         """One container."""

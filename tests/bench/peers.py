@@ -18,9 +18,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sagong.linux import syscalls
 from tests.conformance.image_registry_server import free_port
 from tests.system.instance import Instance, instance
+
+from sagong.linux import syscalls
 
 __all__ = ["Docker", "dockerd", "etcd", "podman", "sagong", "scratch", "wait_for"]
 

@@ -1,11 +1,17 @@
-"""Files that are replaced as a whole."""
+"""Files that are replaced as a whole, and directories whose children come and go."""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import struct
 
-__all__ = ["replace_file", "synchronise"]
+__all__ = ["replace_file", "scatter", "synchronise"]
+
+# linux/fs.h; the flag is that of `chattr +T`.
+_GET_FLAGS, _SET_FLAGS, _TOP_OF_TREES = 0x80086601, 0x40086602, 0x00020000
+_FLAGS = struct.Struct("l")
 
 
 def replace_file(
@@ -32,6 +38,23 @@ def synchronise(directory: str) -> None:
     descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def scatter(directory: str) -> None:
+    """Have each child of a directory placed anew; what cannot do so is left as it is.
+
+    ext4 puts children beside their parent and gives an inode that was freed in the last minutes to
+    nobody: where containers come and go, each new one passes over hundreds of them, which took a
+    millisecond of processor time (`find_inode_bit`).
+    """
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError):
+            raw = fcntl.ioctl(descriptor, _GET_FLAGS, _FLAGS.pack(0))
+            (flags,) = _FLAGS.unpack(raw)
+            fcntl.ioctl(descriptor, _SET_FLAGS, _FLAGS.pack(flags | _TOP_OF_TREES))
     finally:
         os.close(descriptor)
 

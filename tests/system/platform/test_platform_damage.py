@@ -17,15 +17,23 @@ from pathlib import Path
 import pytest
 from tests import sample_image
 from tests.system.instance import instance
-from tests.system.platform.rig import IMAGE, Platform, ended, footprint, needs_docker, wait_for
+from tests.system.platform.rig import IMAGE, Platform, footprint, needs_docker, wait_for
 
 pytestmark = [pytest.mark.root, needs_docker]
+
+
+def groups_of(at: Platform) -> set[str]:
+    """Containers that have a control group."""
+    return {Path(group).name for group in footprint(at.running)["cgroups"]}
 
 
 @contextlib.contextmanager
 def nothing_left(at: Platform) -> Iterator[None]:
     """Afterwards the machine is as before, and containers still run."""
-    at("docker", "run", "--rm", IMAGE, "true")
+    at("docker", "run", "--rm", "--name", "first", IMAGE, "true")
+    running = at("docker", "ps", "-q", "--no-trunc").split()
+    # The group of `first` goes a moment after the command.
+    wait_for(lambda: groups_of(at) == set(running))
     before, images = footprint(at.running), at("docker", "images", "-aq")
     yield
     assert at("docker", "run", "--rm", IMAGE, "echo", "well") == "well\n"
@@ -172,9 +180,9 @@ def _fill(at: Platform) -> None:
     said = at.refused("docker", "import", "-", "big:1", given=big)
     assert "no space left on device" in said.lower() or "is full" in said, said
     assert "is full" in at.refused("docker", "exec", "before", "true")
-    # One that begins now waits for space for as long as a call may take.
-    with ended(at.start("docker", "run", "--rm", IMAGE, "echo", "waited")) as waiting:
-        at("docker", "rm", "-f", "filler")
-        out, err = waiting.communicate(timeout=60)
-        assert out == b"waited\n" or b"is full" in err, (out, err)
+    # Refused at once, not when the call's time is over; and there is nothing left of it.
+    assert "is full" in at.refused("docker", "create", "--name", "late", IMAGE, "true")
+    assert "late" not in at("docker", "ps", "-a", "--format", "{{.Names}}")
+    at("docker", "rm", "-f", "filler")
+    assert at("docker", "run", "--rm", "--name", "late", IMAGE, "echo", "room") == "room\n"
     assert at("docker", "exec", "before", "echo", "here") == "here\n"

@@ -21,6 +21,7 @@ from sagong.contracts.node import (
 )
 from sagong.contracts.runtime import ContainerRef
 from sagong.contracts.state import Transaction, TransactionResult
+from sagong.errors import ResourceExhausted
 
 ID = "c" * 64
 
@@ -157,5 +158,40 @@ async def test_a_stop_by_hand_is_durable_when_it_is_answered(tmp_path: Path) -> 
         await node.until(lambda: not node.registry.containers[ID].alive)
         assert node.registry.containers[ID].state is StatusState.EXITED
         assert node.runtime.started == ["main"]
+    finally:
+        await node.stop()
+
+
+class FullState(FakeState):
+    """Has no room, until it is told that there is some."""
+
+    full = False
+
+    async def commit(self, transaction: Transaction) -> TransactionResult:
+        if self.full:
+            raise ResourceExhausted("the disk is full; free space there")
+        return await super().commit(transaction)
+
+
+async def test_without_room_for_its_record_a_container_is_refused_at_once(tmp_path: Path) -> None:
+    """It was tried again until the call's deadline, and then nobody knew whether it was made."""
+    state = FullState()
+    node = Lab(tmp_path, state=state)
+    await node.start()
+    await begin(node)
+    state.full = True
+    join = JoinRequest(id="d" * 64, mode="none")
+    await node.service.create_sandbox(SandboxSpec(id="d" * 64, owner="docker", network=join))
+    spec = ContainerSpec(id="d" * 64, sandbox="d" * 64, name="late", image="busybox:1")
+    with pytest.raises(ResourceExhausted, match="the disk is full"):
+        await node.service.create(spec)
+    assert set(node.registry.containers) == {ID}
+    await node.service.remove(RemoveRequest(id=ID, force=True))  # needs no room to be done
+    state.full = False
+    try:
+        await node.service.create(spec)
+        await node.kill()
+        await node.start()
+        assert set(node.registry.containers) == {"d" * 64}
     finally:
         await node.stop()
