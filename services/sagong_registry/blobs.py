@@ -54,14 +54,11 @@ async def _send(depot: Depot, ask: Ask, digest: str, head: Response, span: Span)
             return head
         if span.length <= SMALL and head.status == 200:
             return Response(200, await depot.vault.document(digest), head.headers)
-        pieces = depot.vault.read(digest, span)
-        first = await anext(pieces)
+        source = await depot.vault.source(digest, span)
     except NotFound:
         raise refused("BLOB_UNKNOWN", detail={"digest": digest}) from None
     out = ask.request.stream(head.status, head.headers)
-    await out.write(first)
-    async for piece in pieces:
-        await out.write(piece)
+    await depot.vault.carry(digest, span, source, out)
     return None
 
 

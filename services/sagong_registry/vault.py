@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections import OrderedDict
 from collections.abc import AsyncIterable, AsyncIterator
 
@@ -20,6 +21,7 @@ from sagong.contracts.content import (
 )
 from sagong.contracts.streams import Address
 from sagong.errors import SagongError, Unavailable
+from sagong.http import Stream
 from sagong_registry.grammar import Span
 
 __all__ = ["SMALL", "Vault"]
@@ -102,28 +104,42 @@ class Vault:
         with contextlib.suppress(SagongError):
             await self.content.drop(Hold(owner=owner, digest=digest))
 
-    async def read(self, digest: str, span: Span) -> AsyncIterator[bytes]:
-        """Bytes of a blob; goes on where it was when the store's process is replaced meanwhile."""
+    async def source(self, digest: str, span: Span) -> Address:
+        """Where the bytes of a blob can be fetched, once; NotFound without the blob."""
+        wanted = BlobRange(digest=digest, offset=span.start, length=span.length)
+        return await self.content.read(wanted)
+
+    async def carry(self, digest: str, span: Span, source: Address, out: Stream) -> None:
+        """Bytes of a blob to a client, from `source` first.
+
+        Goes on where it was when the store's process is replaced meanwhile.
+        """
         at, tries = span.start, 0
         while at < span.end:
+            moved = 0
+            with contextlib.suppress(Unavailable):
+                async with _connected(source) as connection:
+                    moved = await out.carry(connection, span.end - at)
+            at += moved
+            tries = 0 if moved else tries + 1
             if tries == _TRIES:
                 raise Unavailable(f"the content store broke off {_TRIES} times within {digest}")
-            tries += 1
-            wanted = BlobRange(digest=digest, offset=at, length=span.end - at)
-            address = await self.content.read(wanted)
-            with contextlib.suppress(Unavailable):
-                async with _opened(address) as (reader, _):
-                    while data := await _read(reader):
-                        at += len(data)
-                        tries = 0
-                        yield data
+            if at < span.end:
+                source = await self.source(digest, Span(at, span.end))
 
 
-async def _read(reader: asyncio.StreamReader) -> bytes:
-    try:
-        return await reader.read(_READ)
-    except ConnectionError:
-        return b""
+@contextlib.asynccontextmanager
+async def _connected(address: Address) -> AsyncIterator[socket.socket]:
+    """A non-blocking connection to a stream; Unavailable when nobody is there."""
+    loop = asyncio.get_running_loop()
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.setblocking(False)
+        try:
+            await loop.sock_connect(connection, address.path)
+            await loop.sock_sendall(connection, address.token.encode() + b"\n")
+        except OSError as error:
+            raise Unavailable(f"connect {address.path}: {error.strerror}; try again") from None
+        yield connection
 
 
 @contextlib.asynccontextmanager

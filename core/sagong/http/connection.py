@@ -10,7 +10,9 @@ States::
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import socket
 import time
 from collections.abc import AsyncIterable, Mapping
 from typing import TYPE_CHECKING, cast
@@ -20,6 +22,7 @@ from sagong.http.body import Body, BodyCutter, ChunkedCutter, LengthCutter
 from sagong.http.head import BadRequest, Head, HeaderItems, format_head, parse_head, reason
 from sagong.http.raw import RawStream
 from sagong.http.request import Peer, Request, Response
+from sagong.http.splicing import splice
 from sagong.tracing import RECORDER
 
 if TYPE_CHECKING:
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Connection", "Stream"]
 
 _BUFFER_LIMIT = 256 << 10
+_RELAY = 256 << 10
 # A client may name its requests; a point would set them below others (see sagong.tracing).
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{4,64}")
 # A client that tries TLS first waits for an answer, and would wait until the head's time is over.
@@ -63,6 +67,17 @@ class Stream:
         """Write at once and wait until the client keeps up."""
         self.send(data)
         await self._connection.drain()
+
+    async def carry(self, source: socket.socket, length: int) -> int:
+        """Pass on at most `length` bytes of a non-blocking socket, to its end; how many they were.
+
+        Where nothing has to be wrapped or encrypted they do not pass through this process.
+        """
+        if self._chunked or self._connection.secured:
+            return await _relay(source, length, self)
+        moved = await self._connection.carry(source, length)
+        self._request.sent += moved
+        return moved
 
     def finish(self) -> None:
         """End the answer; done by the server when the handler returns."""
@@ -128,6 +143,11 @@ class Connection(asyncio.Protocol):
         if self._stream is not None:
             self._task.cancel()
         return self._half_closes
+
+    @property
+    def secured(self) -> bool:
+        """Whether bytes are encrypted on their way."""
+        return self.peer.scheme == "https"
 
     @property
     def _half_closes(self) -> bool:
@@ -406,6 +426,21 @@ class Connection(asyncio.Protocol):
         if self._transport is None:
             raise ConnectionResetError("the client closed the connection")
 
+    async def carry(self, source: socket.socket, length: int) -> int:
+        """See `Stream.carry`; without TLS only."""
+        transport = self._transport
+        if transport is None:
+            raise ConnectionResetError("the client closed the connection")
+        # What was written before has to leave first: the bytes go past the transport.
+        transport.set_write_buffer_limits(0)
+        await self.drain()
+        transport.set_write_buffer_limits()
+        target = os.dup(transport.get_extra_info("socket").fileno())
+        try:
+            return await splice(source, target, length)
+        finally:
+            os.close(target)
+
     def _settle_body(self, request: Request) -> None:
         """An answer before the body was read: a client that still waits for leave never sends it."""
         if not self._body_wished and self._cutter is not None:
@@ -452,6 +487,21 @@ class Connection(asyncio.Protocol):
             asyncio.get_running_loop().call_later(2.0, transport.close)
         else:
             transport.close()
+
+
+async def _relay(source: socket.socket, length: int, out: Stream) -> int:
+    """Pass bytes on by hand."""
+    loop, moved = asyncio.get_running_loop(), 0
+    while moved < length:
+        try:
+            data = await loop.sock_recv(source, min(_RELAY, length - moved))
+        except ConnectionError:
+            break
+        if not data:
+            break
+        await out.write(data)
+        moved += len(data)
+    return moved
 
 
 def _items(headers: HeaderItems) -> list[tuple[str, str]]:

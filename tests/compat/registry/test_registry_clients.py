@@ -212,9 +212,8 @@ def test_what_is_public_is_pulled_without_an_account(
         tools.ok(*words)
     tools.skopeo("inspect", NO_TLS, f"docker://{host}/open/app:1")
     anonymous = Client(host)
-    assert anonymous.ask("GET", "/v2/_catalog").json == {
-        "repositories": ["alice/shown", "open/app"]
-    }
+    listed = anonymous.ask("GET", "/v2/_catalog").json["repositories"]
+    assert {"alice/shown", "open/app"} <= set(listed) and "clients/skopeo" not in listed
     anonymous.close()
 
 
