@@ -213,7 +213,37 @@ def _monitor(data: bytes) -> None:
             pass
 
 
+def _distribution(data: bytes) -> None:
+    """What the registry reads of a request, one grammar after the other."""
+    from sagong_registry import gate, grammar
+    from sagong_registry.tokens import Tokens
+
+    text = data.decode("utf-8", "surrogateescape")
+    for named in (grammar.is_name, grammar.is_tag, grammar.is_digest):
+        named(text)
+    gate.scopes([text])
+    Tokens(b"k" * 32).verify(text.encode("utf-8", "replace").decode(), 0.0)
+    for read in (grammar.sent_span, grammar.page_limit):
+        read(text)
+    span = grammar.requested_span(text, 1000)
+    assert span is None or 0 <= span.start < span.end <= 1000
+
+
+def _pushed(data: bytes) -> None:
+    from sagong_registry.documents import read
+
+    facts = read(data, "")
+    assert all(need.digest and need.size >= 0 for need in (*facts.blobs, *facts.manifests))
+
+
+def _refused() -> type[Exception]:
+    from sagong_registry.refusal import Refused
+
+    return Refused
+
+
 _REFUSAL = (InvalidArgument,)
+_DESCRIBED = b'{"mediaType":"a/b","digest":"sha256:' + b"0" * 64 + b'","size":1}'
 _POD = (
     b'{"apiVersion":"v1","kind":"Pod",'
     b'"spec":{"containers":[{"name":"a","ports":[{"containerPort":1}]}]}}'
@@ -252,6 +282,21 @@ _ALL = [
     Target("protobuf", _protobuf, _REFUSAL, (b"\x0a\x0d\x0a\x07apps/v1\x12\x02ab\x12\x00",)),
     Target("pod-json", _pod("json"), _REFUSAL, (_POD,)),
     Target("pod-yaml", _pod("yaml"), _REFUSAL, (b"apiVersion: v1\nkind: Pod\nspec: {a: &a [*a]}",)),
+    Target(
+        "distribution",
+        _distribution,
+        (_refused(),),
+        (b"bytes=5-9", b"0-9", b"repository:a/b:pull,push", b"library/busybox", b"e30.e30"),
+    ),
+    Target(
+        "pushed-manifest",
+        _pushed,
+        (_refused(),),
+        (
+            b'{"schemaVersion":2,"config":' + _DESCRIBED + b',"layers":[' + _DESCRIBED + b"]}",
+            b'{"schemaVersion":2,"manifests":[],"subject":' + _DESCRIBED + b"}",
+        ),
+    ),
     Target("names", _names, (), (_QUESTION,)),
     Target("dns", _dns, (), (_QUESTION, _QUESTION[:2] + b"\x81" + _QUESTION[3:])),
     Target(

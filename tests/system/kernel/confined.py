@@ -378,10 +378,43 @@ async def _answer(found: Any) -> Any:
 
 
 Prepare = Callable[[Path], None]
+
+
+def _accounts(base: Path) -> None:
+    """A file of accounts, as an administrator lays it."""
+    directory = base / "etc/registry"
+    directory.mkdir(parents=True, mode=0o755)
+    (directory / "htpasswd").write_text("alice:$2y$05$" + "a" * 53 + "\n")
+    for path in (directory, directory / "htpasswd"):
+        path.chmod(0o755)
+
+
+async def _registry(base: Path) -> None:
+    """It reads its accounts, and asks an upstream on the machine's loopback: nobody is there."""
+    import logging
+
+    from sagong_registry.accounts import Accounts
+    from sagong_registry.settings import Upstream
+    from sagong_registry.upstream import Client
+
+    log = logging.getLogger("registry")
+    assert "alice" in Accounts(dict, str(base / "etc/registry/htpasswd"), log)
+    client = Client(Upstream(url="http://127.0.0.1:1"), log)
+    try:
+        await client.digest("app", "v1")
+    except SagongError as error:
+        cause = error.__context__
+        found = getattr(cause, "os_error", cause)
+        assert isinstance(found, OSError) and found.errno == errno.ECONNREFUSED, found
+    finally:
+        await client.close()
+
+
 STORIES: dict[str, tuple[Prepare, Callable[[Path], Awaitable[None]]]] = {
     "volume_local": (_image_content, _volumes),
     "network_bridge": (_hierarchies, _networks),
     "image_overlay": (_authorities, _images),
     "node": (_foreign_log, _files),
+    "registry": (_accounts, _registry),
     "metrics_cgroup": (lambda base: None, _counters),
 }

@@ -43,7 +43,6 @@ GOES_OUT = {
     "dns": r"create_datagram_endpoint|sock_sendto|\.sendto\(|open_connection",
     "docker": r"open_connection",
     "kube": r"open_connection",
-    "registry": r"\.request\(",
 }
 
 
