@@ -29,6 +29,7 @@ from sagong_image_overlay.configuration import (
     new_config,
     squashed_config,
 )
+from sagong_image_overlay.content import Session
 from sagong_image_overlay.index import Record
 from sagong_image_overlay.layers import POINTS
 from sagong_image_overlay.manifests import new_manifest, with_layer, with_lowest
@@ -65,17 +66,24 @@ class Commits:
                 return store.describe(done)
         lease = await store.stand(store.roots.get(request.container))
         upper = store.roots.directory(lease.id) / "diff"
-        layer = await self._pack([upper], whiteouts=True, compress=not request.document)
-        with store.content.pinned(*([layer.blob.digest] if layer else [])):
+        with store.content.session() as session:
+            layer = await self._pack(
+                session, [upper], whiteouts=True, compress=not request.document
+            )
             raw = _committed_config(request, lease, layer)
-            record = await self._made_of(request, lease, layer, raw)
+            record = await self._made_of(session, request, lease, layer, raw)
         await self._name(record, reference, "" if request.document else "commit")
         if request.consume:
             self._consume(lease, layer)
         return store.describe(store.index.images[record.id])
 
     async def _made_of(
-        self, request: CommitRequest, lease: Lease, layer: PackedLayer | None, raw: bytes
+        self,
+        session: Session,
+        request: CommitRequest,
+        lease: Lease,
+        layer: PackedLayer | None,
+        raw: bytes,
     ) -> Record:
         store = self._store
         parent = lease.image.id if lease.image.id in store.index.images else ""
@@ -83,26 +91,20 @@ class Commits:
         below = store.content.read(lease.image.manifest_digest) if lease.image.id else b""
         manifest = _manifest(below, raw, layer)
         new = NewImage(manifest, MediaType.OCI_MANIFEST, parent, made)
-        with store.content.pinned(oci.digest_of(raw), oci.digest_of(manifest)):
-            await self._put(raw, manifest)
-            if request.consume or layer is None:
+        await _put(session, raw, manifest)
+        if request.consume or layer is None:
+            with store.keeping_chain(_diff_ids(lease, layer)):
                 stack = await self._stack(lease, layer, manifest)
                 return store.enter(oci.digest_of(raw), new, stack)
-            return await store.add(new)
-
-    async def _put(self, *documents: bytes) -> None:
-        """Both at once: they wait for the disk together."""
-        put = self._store.content.put
-        await asyncio.gather(*(asyncio.to_thread(put, document) for document in documents))
+        return await store.add(new)
 
     async def _stack(self, lease: Lease, layer: PackedLayer | None, manifest: bytes) -> Stack:
         """What the image of a consumed lease is made of: nothing has to be unpacked for it."""
-        diff_ids = tuple(known.diff_id for known in lease.image.layers)
+        diff_ids = _diff_ids(lease, layer)
         blobs = tuple(one.digest for one in oci.decode(manifest, oci.Manifest, "manifest").layers)
         if layer is None:
             points = await self._points(lease, diff_ids, ())
             return Stack(diff_ids, blobs, lease.below, points)
-        diff_ids = (*diff_ids, layer.diff_id)
         upper = self._store.roots.directory(lease.id) / "diff"
         points = await self._points(lease, diff_ids, (upper,))
         return Stack(diff_ids, blobs, (*lease.below, layer.diff_id), points)
@@ -134,11 +136,17 @@ class Commits:
 
     async def derive(self, request: DeriveRequest) -> Image:
         """Make an image of another one's layers and a config."""
-        store = self._store
         reference = _named(request.reference)
-        stack, below, base = await self._parent(request.parent)
+        with self._store.content.session() as session:
+            return await self._derive(session, request, reference)
+
+    async def _derive(
+        self, session: Session, request: DeriveRequest, reference: references.Reference | None
+    ) -> Image:
+        store = self._store
+        stack, below, base = await self._parent(session, request.parent)
         if request.layers_of:
-            stack, below = await self._lowest(request.layers_of, request.layers)
+            stack, below = await self._lowest(session, request.layers_of, request.layers)
         config = documented_config(request.document, base, _platform(), stack.diff_ids)
         raw = msgspec.json.encode(config)
         identity = oci.digest_of(raw)
@@ -146,8 +154,9 @@ class Commits:
         if record is None:
             manifest = _manifest(below, raw, None)
             parent = oci.digest_of(base) if base else ""
-            with store.content.pinned(identity, oci.digest_of(manifest)):
-                await self._put(raw, manifest)
+            await _put(session, raw, manifest)
+            record = store.index.images.get(identity)
+            if record is None:
                 new = NewImage(manifest, MediaType.OCI_MANIFEST, parent)
                 record = store.enter(identity, new, stack)
             await self._name(record, reference, "")
@@ -155,19 +164,21 @@ class Commits:
             await self._name(record, reference, "")
         return store.describe(store.index.images[identity])
 
-    async def _parent(self, text: str) -> tuple[Stack, bytes, bytes]:
-        """Layers, manifest and config of an image; those of none for ""."""
+    async def _parent(self, session: Session, text: str) -> tuple[Stack, bytes, bytes]:
+        """Layers, manifest and config of an image, which stay; those of none for ""."""
         store = self._store
         if not text:
             _, points = await store.assemble((), ())
             return Stack(points=points), b"", b""
-        record = await store.ensure(store.index.find(text))
+        record = store.index.find(text)
+        session.keep(*record.content)
+        record = await store.ensure(record)
         stack = Stack(record.diff_ids, record.blobs, record.layers, record.points)
         return stack, store.content.read(record.manifest), store.content.read(record.id)
 
-    async def _lowest(self, text: str, count: int) -> tuple[Stack, bytes]:
+    async def _lowest(self, session: Session, text: str, count: int) -> tuple[Stack, bytes]:
         """So many of an image's layers, and a manifest of them."""
-        whole, manifest, _ = await self._parent(text)
+        whole, manifest, _ = await self._parent(session, text)
         if not 0 <= count <= len(whole.diff_ids):
             raise InvalidArgument(f"{text} has {len(whole.diff_ids)} layers, not {count}")
         diff_ids, blobs = whole.diff_ids[:count], whole.blobs[:count]
@@ -178,24 +189,30 @@ class Commits:
 
     async def squash(self, request: SquashRequest) -> Image:
         """Make an image with the layers above another one's as one."""
-        store = self._store
         reference = _named(request.reference)
-        record = await store.ensure(store.index.find(request.image))
-        below, manifest, base = await self._parent(request.base)
+        with self._store.content.session() as session:
+            return await self._squash(session, request, reference)
+
+    async def _squash(
+        self, session: Session, request: SquashRequest, reference: references.Reference | None
+    ) -> Image:
+        store = self._store
+        found = store.index.find(request.image)
+        session.keep(*found.content)
+        record = await store.ensure(found)
+        below, manifest, base = await self._parent(session, request.base)
         count = len(below.layers)
         if record.layers[:count] != below.layers:
             raise InvalidArgument(f"image {request.base} is not below {request.image}")
-        with store.keeping(*record.layers), store.content.pinned(*record.content):
+        with store.keeping(*record.layers):
             parts = [Path(path) for path in store.layers.directories(record.layers[count:])]
-            layer = await self._pack(parts, whiteouts=count > 0, compress=False)
-            with store.content.pinned(*([layer.blob.digest] if layer else [])):
-                raw = self._squashed(request, record, base, layer, below.diff_ids)
-                await self._put(raw)
-                with store.content.pinned(oci.digest_of(raw)):
-                    parent = oci.digest_of(base) if base else ""
-                    new = NewImage(_manifest(manifest, raw, layer), MediaType.OCI_MANIFEST, parent)
-                    made = await store.add(new)
-                    await self._name(made, reference, "")
+            layer = await self._pack(session, parts, whiteouts=count > 0, compress=False)
+            raw = self._squashed(request, record, base, layer, below.diff_ids)
+            await _put(session, raw)
+            parent = oci.digest_of(base) if base else ""
+            new = NewImage(_manifest(manifest, raw, layer), MediaType.OCI_MANIFEST, parent)
+            made = await store.add(new)
+            await self._name(made, reference, "")
         return store.describe(store.index.images[made.id])
 
     def _squashed(
@@ -220,7 +237,7 @@ class Commits:
     # What they share.
 
     async def _pack(
-        self, parts: Sequence[Path], *, whiteouts: bool, compress: bool
+        self, session: Session, parts: Sequence[Path], *, whiteouts: bool, compress: bool
     ) -> PackedLayer | None:
         """Pack directories as one layer into the content store; None if nothing is in them."""
         store = self._store
@@ -238,9 +255,8 @@ class Commits:
                 return None
             media_type = MediaType.OCI_LAYER_GZIP if compress else MediaType.OCI_LAYER
             blob = oci.Descriptor(media_type=media_type, digest=done["digest"], size=done["packed"])
-            with store.content.pinned(blob.digest):
-                if not store.content.has(blob.digest):
-                    await asyncio.to_thread(store.content.publish, path, blob.digest)
+            if not session.has(blob.digest):
+                await asyncio.to_thread(session.publish, path, blob.digest)
             return PackedLayer(done["diff_id"], blob, done)
         finally:
             os.close(target)
@@ -257,6 +273,11 @@ class Commits:
         if action:
             shown = reference.familiar if reference else ""
             self._store.emit(ImageChanged(action=action, id=record.id, reference=shown))
+
+
+async def _put(session: Session, *documents: bytes) -> None:
+    """All at once: they wait for the disk together."""
+    await asyncio.gather(*(asyncio.to_thread(session.put, document) for document in documents))
 
 
 def _named(text: str) -> references.Reference | None:
@@ -292,9 +313,7 @@ def _committed_config(request: CommitRequest, lease: Lease, layer: PackedLayer |
         return (
             grown_config(lease.image.raw, step) if lease.image.id else new_config(_platform(), step)
         )
-    diff_ids = [known.diff_id for known in lease.image.layers]
-    if layer is not None:
-        diff_ids.append(layer.diff_id)
+    diff_ids = _diff_ids(lease, layer)
     config = documented_config(request.document, lease.image.raw, _platform(), diff_ids)
     history = config.get("history")
     if isinstance(history, list) and history and isinstance(history[-1], dict):
@@ -302,6 +321,11 @@ def _committed_config(request: CommitRequest, lease: Lease, layer: PackedLayer |
         if layer is None:
             history[-1]["empty_layer"] = True
     return msgspec.json.encode(config)
+
+
+def _diff_ids(lease: Lease, layer: PackedLayer | None) -> tuple[str, ...]:
+    below = tuple(known.diff_id for known in lease.image.layers)
+    return (*below, layer.diff_id) if layer else below
 
 
 def _touches_points(upper: Path) -> bool:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from sagong.errors import InvalidArgument, NotFound
 from sagong.model.oci import check_digest, digest_of
 
-__all__ = ["Content", "sync_directory"]
+__all__ = ["Content", "Session", "sync_directory"]
 
 _CHUNK = 1 << 20
 _DOCUMENT_LIMIT = 8 << 20
@@ -27,6 +30,20 @@ def sync_directory(path: Path) -> None:
         os.close(opened)
 
 
+def _drop_unlocked(path: Path, before: float) -> int:
+    """Delete a file that nobody has locked and that was not written since; its size."""
+    opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        status = os.fstat(opened)
+        if status.st_mtime > before:
+            return 0
+        path.unlink()
+        return status.st_size
+    finally:
+        os.close(opened)
+
+
 class Content:
     """Blobs below a directory; `pinned` ones survive garbage collection while work goes on."""
 
@@ -34,6 +51,8 @@ class Content:
         self.root = root
         self.partial = root / "partial"
         self._pins: dict[str, int] = {}
+        self._sessions: list[Session] = []
+        self._lock = threading.Lock()
 
     def prepare(self) -> None:
         """Make the directories."""
@@ -82,17 +101,6 @@ class Content:
             self._rename(Path(name), target)
         return digest
 
-    def adopt(self, source: Path, expected: str = "") -> str:
-        """Take over a file of this filesystem; InvalidArgument if it is not the `expected` one."""
-        algorithm = expected.partition(":")[0] or "sha256"
-        with source.open("rb") as file:
-            value = hashlib.file_digest(file, algorithm).hexdigest()
-        digest = f"{algorithm}:{value}"
-        if expected and digest != expected:
-            raise InvalidArgument(f"content is {digest}, wanted {expected}: it is damaged")
-        self.publish(source, digest)
-        return digest
-
     def publish(self, source: Path, digest: str) -> None:
         """Take over a file of this filesystem that has that digest."""
         with source.open("rb") as file:
@@ -103,6 +111,14 @@ class Content:
     def _rename(self, source: Path, target: Path) -> None:
         os.rename(source, target)
         sync_directory(target.parent)
+
+    def drop_partials(self, older: float = 0.0) -> int:
+        """Forget interrupted downloads that nobody goes on with, of `older` seconds; bytes freed."""
+        freed = 0
+        for path in self.partial.glob("sha*-*"):
+            with contextlib.suppress(FileNotFoundError, BlockingIOError):
+                freed += _drop_unlocked(path, time.time() - older)
+        return freed
 
     def digests(self) -> Iterator[str]:
         """All blobs."""
@@ -125,4 +141,65 @@ class Content:
 
     def is_pinned(self, digest: str) -> bool:
         """Whether work in progress needs the blob."""
-        return digest in self._pins
+        return digest in self._pins or any(digest in one.kept for one in self._sessions)
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[Session]:
+        """Work whose blobs survive garbage collection until it ends, from before they are here."""
+        made = Session(self, self._lock)
+        self._sessions.append(made)
+        try:
+            yield made
+        finally:
+            self._sessions.remove(made)
+
+    def give_up(self, digest: str, discard: Callable[[Path], None]) -> int | None:
+        """Discard a blob that no work in progress needs; its size, None if it stays."""
+        with self._lock:
+            if self.is_pinned(digest):
+                return None
+            with contextlib.suppress(FileNotFoundError):
+                size = self.size(digest)
+                discard(self.path(digest))
+                return size
+        return None
+
+
+class Session:
+    """Adds blobs, perhaps in threads, and keeps those that it relies on."""
+
+    def __init__(self, content: Content, lock: threading.Lock) -> None:
+        self._content = content
+        self._lock = lock
+        self.kept: set[str] = set()
+
+    def keep(self, *digests: str) -> None:
+        """Keep these: who looks for them afterwards sees them until the end, or not at all."""
+        with self._lock:
+            self.kept.update(digests)
+
+    def put(self, data: bytes) -> str:
+        """Keep bytes; their digest."""
+        digest = self._content.digest_of(data)
+        self.keep(digest)
+        return self._content.put(data, digest)
+
+    def has(self, digest: str) -> bool:
+        """Whether the blob is here, to stay."""
+        self.keep(digest)
+        return self._content.has(digest)
+
+    def adopt(self, source: Path, expected: str = "") -> str:
+        """Take over a file of this filesystem; InvalidArgument if it is not the `expected` one."""
+        algorithm = expected.partition(":")[0] or "sha256"
+        with source.open("rb") as file:
+            digest = f"{algorithm}:{hashlib.file_digest(file, algorithm).hexdigest()}"
+        if expected and digest != expected:
+            raise InvalidArgument(f"content is {digest}, wanted {expected}: it is damaged")
+        self.publish(source, digest)
+        return digest
+
+    def publish(self, source: Path, digest: str) -> None:
+        """Take over a file of this filesystem that has that digest."""
+        self.keep(digest)
+        self._content.publish(source, digest)

@@ -1,7 +1,8 @@
-"""The courier: a process that talks to registries for one pull, push or question, without capabilities.
+"""The courier: a process that talks to registries for one pull, push or question, without rights.
 
-`python -m sagong_image_overlay.courier` reads one request (JSON) from standard input and writes
-events, one JSON line each, to standard output. What registries answer is read nowhere else.
+`python -m sagong_image_overlay.courier` reads one request (a line of JSON) from standard input and
+writes events, one JSON line each, to standard output; event `pin` is answered by an empty line. What
+registries answer is read nowhere else.
 """
 
 from __future__ import annotations
@@ -47,6 +48,11 @@ def _give_up_rights() -> None:
         capabilities.apply(capabilities.CapabilitySets())
 
 
+def _wait_answered() -> None:
+    if not sys.stdin.buffer.readline():
+        os._exit(0)  # nobody wants the errand any more
+
+
 def _run(errand: Errand, tell: Teller) -> None:
     if errand.task in QUESTIONS:
         tell({"event": "done", **QUESTIONS[errand.task](errand)})
@@ -75,6 +81,7 @@ def _run(errand: Errand, tell: Teller) -> None:
         content,
         errand.reserve,
         tell,
+        _wait_answered,
     ).run()
 
 
@@ -84,7 +91,7 @@ def main() -> None:
     tell = Teller()
     with contextlib.suppress(BrokenPipeError):
         try:
-            _run(msgspec.json.decode(sys.stdin.buffer.read(), type=Errand), tell)
+            _run(msgspec.json.decode(sys.stdin.buffer.readline(), type=Errand), tell)
         except SagongError as error:
             tell({"event": "error", "code": error.code, "message": error.message})
         except OSError as error:

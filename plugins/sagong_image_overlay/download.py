@@ -86,6 +86,7 @@ class Download:
     content: Content
     reserve: int
     tell: Tell
+    wait_answered: Callable[[], None]
 
     def run(self) -> None:
         """Tell of the manifest, of each blob when it is there, and of the end."""
@@ -124,6 +125,9 @@ class Download:
         top = repository.manifest(wanted)
         answer = self._of_platform(repository, top)
         manifest = oci.decode(answer.raw, oci.Manifest, f"manifest {answer.digest}")
+        digests = [manifest.config.digest, *(layer.digest for layer in manifest.layers)]
+        self.tell({"event": "pin", "digests": [oci.check_digest(digest) for digest in digests]})
+        self.wait_answered()
         config = self._config(repository, manifest)
         self.tell(
             {

@@ -97,6 +97,8 @@ class ImageOverlay:
         """Open the store, listen for byte streams, begin to tidy up."""
         _lower_rights()
         await asyncio.to_thread(self._store.load)
+        if self._store.is_littered:
+            await self._store.collect()
         self._streams.start()
         self._store.writes.start()
         self._chores.set()

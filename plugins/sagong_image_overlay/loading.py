@@ -15,21 +15,16 @@ from sagong.contracts.image import ImageChanged, ImportRequest, LoadRequest, Pro
 from sagong.errors import InvalidArgument, NotFound, SagongError
 from sagong.model import oci, references
 from sagong.model.oci import MediaType
-from sagong_image_overlay.compression import compression_of
 from sagong_image_overlay.configuration import Step, apply_changes, new_config
-from sagong_image_overlay.manifests import new_manifest
+from sagong_image_overlay.content import Session
+from sagong_image_overlay.manifests import is_foreign_compression, layer_type, new_manifest
 from sagong_image_overlay.store import NewImage, Store, machine, repack
 from sagong_image_overlay.streams import Streams
 
-__all__ = ["Loading", "layer_type"]
+__all__ = ["Loading"]
 
 _NAME = "io.containerd.image.name"
 _REF_NAME = "org.opencontainers.image.ref.name"
-_LAYERS = {
-    "": MediaType.OCI_LAYER,
-    "gzip": MediaType.OCI_LAYER_GZIP,
-    "zstd": MediaType.OCI_LAYER_ZSTD,
-}
 
 
 @dataclass(frozen=True)
@@ -40,15 +35,6 @@ class Found:
     manifest: oci.Descriptor | None = None
     config: str = ""
     layers: tuple[str, ...] = ()
-
-
-def layer_type(path: Path) -> str:
-    """The media type of a layer file by its first bytes."""
-    with path.open("rb") as file:
-        name = compression_of(file.read(8))
-    if name not in _LAYERS:
-        raise InvalidArgument(f"layers compressed with {name} can't be kept; use gzip or zstd")
-    return _LAYERS[name]
 
 
 class Unpacked:
@@ -120,10 +106,9 @@ class Loading:
 
     async def _load_one(self, archive: Unpacked, found: Found) -> list[Progress]:
         names = [references.parse(name).tagged for name in found.names]
-        new = await asyncio.to_thread(self._adopt, archive, found)
-        manifest = oci.decode(new.manifest, oci.Manifest, "manifest")
-        content = self._store.content
-        with content.pinned(manifest.config.digest, *(layer.digest for layer in manifest.layers)):
+        with self._store.content.session() as session:
+            await self._recompress(session, archive, found)
+            new = await asyncio.to_thread(self._adopt, session, archive, found)
             record = await self._store.add(new)
             for name in names:
                 await self._store.name(record, name, "tag")
@@ -148,65 +133,73 @@ class Loading:
         wanted = oci.parse_platform(request.platform, machine())
         changed = apply_changes({}, request.changes)
         async with self._streams.taken(request.upload) as upload:
-            layer, diff_id = await self._import_layer(upload)
-            with store.content.pinned(layer.digest):
+            with store.content.session() as session:
+                layer, diff_id = await self._import_layer(session, upload)
                 step = Step(
                     diff_id=diff_id,
                     comment=request.message or "Imported from -",
                     config=oci.encode(changed),
                 )
                 raw = new_config((wanted.os, wanted.architecture, wanted.variant), step)
-                config = await asyncio.to_thread(store.content.put, raw)
-                with store.content.pinned(config):
-                    manifest = new_manifest(config, len(raw), [layer])
-                    record = await store.add(NewImage(manifest, MediaType.OCI_MANIFEST))
-                    if name is not None:
-                        await store.name(record, name, "tag")
-                    else:
-                        await store.index.save()
+                config = await asyncio.to_thread(session.put, raw)
+                manifest = new_manifest(config, len(raw), [layer])
+                record = await store.add(NewImage(manifest, MediaType.OCI_MANIFEST))
+                if name is not None:
+                    await store.name(record, name, "tag")
+                else:
+                    await store.index.save()
         shown = name.familiar if name else ""
         store.emit(ImageChanged(action="import", id=record.id, reference=shown))
         yield Progress(status=record.id, image=record.id, digest=record.manifest, reference=shown)
 
-    async def _import_layer(self, upload: Path) -> tuple[oci.Descriptor, str]:
+    async def _import_layer(self, session: Session, upload: Path) -> tuple[oci.Descriptor, str]:
         """Keep the upload as a layer, compressed; its descriptor and uncompressed digest."""
-        content = self._store.content
-        done = await repack(self._store, upload)
+        done = await repack(self._store, session, upload)
         if done["packed"]:
             digest = done["digest"]
         else:
-            digest = await asyncio.to_thread(content.adopt, upload)
-        path = content.path(digest)
+            digest = await asyncio.to_thread(session.adopt, upload)
+        path = self._store.content.path(digest)
         layer = oci.Descriptor(media_type=layer_type(path), digest=digest, size=path.stat().st_size)
         return layer, done["diff_id"]
 
-    def _adopt(self, archive: Unpacked, found: Found) -> NewImage:
+    async def _recompress(self, session: Session, archive: Unpacked, found: Found) -> None:
+        """Layers that nobody else would take as they are compressed are packed anew."""
+        for name in found.layers if found.manifest is None else ():
+            path = archive.path(name)
+            if archive.taken(path) is None and is_foreign_compression(path):
+                done = await repack(self._store, session, path)
+                archive.take(path, done["digest"])
+
+    def _adopt(self, session: Session, archive: Unpacked, found: Found) -> NewImage:
         """Move an image's files into the content store."""
         if found.manifest is not None:
-            return self._adopt_manifest(archive, found.manifest)
+            return self._adopt_manifest(session, archive, found.manifest)
         raw = archive.path(found.config).read_bytes()
-        config = self._store.content.put(raw)
-        layers = [self._adopt_layer(archive, name) for name in found.layers]
+        config = session.put(raw)
+        layers = [self._adopt_layer(session, archive, name) for name in found.layers]
         return NewImage(new_manifest(config, len(raw), layers), MediaType.OCI_MANIFEST)
 
-    def _adopt_layer(self, archive: Unpacked, name: str) -> oci.Descriptor:
+    def _adopt_layer(self, session: Session, archive: Unpacked, name: str) -> oci.Descriptor:
         path = archive.path(name)
-        content = self._store.content
         digest = archive.taken(path)
         if digest is None:
-            digest = content.adopt(path)
+            digest = session.adopt(path)
             archive.take(path, digest)
-        kept = content.path(digest)
+        session.keep(digest)
+        kept = self._store.content.path(digest)
         return oci.Descriptor(media_type=layer_type(kept), digest=digest, size=kept.stat().st_size)
 
-    def _adopt_manifest(self, archive: Unpacked, descriptor: oci.Descriptor) -> NewImage:
+    def _adopt_manifest(
+        self, session: Session, archive: Unpacked, descriptor: oci.Descriptor
+    ) -> NewImage:
         raw = _blob(archive, descriptor.digest)
         manifest = oci.decode(raw, oci.Manifest, f"manifest {descriptor.digest}")
         for part in (manifest.config, *manifest.layers):
-            if self._store.content.has(part.digest):
+            if session.has(part.digest):
                 continue
             path = archive.path(_blob_path(part.digest))
-            self._store.content.adopt(path, part.digest)
+            session.adopt(path, part.digest)
             archive.take(path, part.digest)
         return NewImage(raw, manifest.media_type or descriptor.media_type)
 

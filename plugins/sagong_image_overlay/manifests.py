@@ -3,32 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import msgspec
 
+from sagong.errors import InvalidArgument
 from sagong.model import oci
 from sagong.model.oci import MediaType
+from sagong_image_overlay.compression import compression_of
 
-__all__ = ["as_format", "is_packed", "new_manifest", "with_layer", "with_lowest", "with_packed"]
+__all__ = [
+    "as_format",
+    "is_foreign_compression",
+    "is_packed",
+    "layer_type",
+    "new_manifest",
+    "with_layer",
+    "with_lowest",
+    "with_packed",
+]
 
-_PACKED = {
-    MediaType.OCI_LAYER_GZIP,
-    MediaType.OCI_LAYER_ZSTD,
-    MediaType.DOCKER_LAYER_GZIP,
-    MediaType.DOCKER_LAYER_ZSTD,
-    MediaType.DOCKER_FOREIGN,
+_LAYERS = {
+    "": MediaType.OCI_LAYER,
+    "gzip": MediaType.OCI_LAYER_GZIP,
+    "zstd": MediaType.OCI_LAYER_ZSTD,
 }
+_PACKED = ("gzip", "zstd")
 # Docker's types in a manifest of OCI's are refused by strict registries.
 _AS_OCI = {
     MediaType.DOCKER_LAYER: MediaType.OCI_LAYER,
     MediaType.DOCKER_LAYER_GZIP: MediaType.OCI_LAYER_GZIP,
     MediaType.DOCKER_LAYER_ZSTD: MediaType.OCI_LAYER_ZSTD,
-    MediaType.DOCKER_FOREIGN: MediaType.OCI_LAYER_GZIP,
+    MediaType.DOCKER_FOREIGN: MediaType.OCI_FOREIGN_GZIP,
 }
 _AS_DOCKER = {
     MediaType.OCI_LAYER: MediaType.DOCKER_LAYER,
     MediaType.OCI_LAYER_GZIP: MediaType.DOCKER_LAYER_GZIP,
     MediaType.OCI_LAYER_ZSTD: MediaType.DOCKER_LAYER_ZSTD,
+    MediaType.OCI_FOREIGN_GZIP: MediaType.DOCKER_FOREIGN,
 }
 _MANIFESTS = {"oci": MediaType.OCI_MANIFEST, "docker": MediaType.DOCKER_MANIFEST}
 
@@ -94,7 +106,7 @@ def as_format(raw: bytes, wanted: str) -> bytes:
 
 def is_packed(layer: oci.Descriptor) -> bool:
     """Whether a layer travels compressed."""
-    return layer.media_type in _PACKED
+    return layer.media_type.endswith(_PACKED)
 
 
 def with_packed(raw: bytes, packed: Mapping[str, oci.Descriptor]) -> bytes:
@@ -102,3 +114,18 @@ def with_packed(raw: bytes, packed: Mapping[str, oci.Descriptor]) -> bytes:
     manifest = oci.decode(raw, oci.Manifest, "manifest")
     layers = [packed.get(layer.digest, _as_oci(layer)) for layer in manifest.layers]
     return new_manifest(manifest.config.digest, manifest.config.size, layers)
+
+
+def is_foreign_compression(path: Path) -> bool:
+    """Whether a layer file is compressed in a way that images have no media type for."""
+    with path.open("rb") as file:
+        return compression_of(file.read(8)) not in _LAYERS
+
+
+def layer_type(path: Path) -> str:
+    """The media type of a layer file by its first bytes."""
+    with path.open("rb") as file:
+        name = compression_of(file.read(8))
+    if name not in _LAYERS:
+        raise InvalidArgument(f"layers compressed with {name} can't be kept; use gzip or zstd")
+    return _LAYERS[name]

@@ -45,6 +45,8 @@ class Removal:
 
     async def _finish(self, result: Result) -> Removed:
         self._index.changed()
+        if result.deleted:
+            self._store.litter()
         await self._index.save()
         for event in result.events:
             self._store.emit(event)
@@ -139,7 +141,7 @@ class Removal:
                     self._untag_all(record, result)
                     self._delete(record, prune_parents=True, result=result)
             removed = await self._finish(result)
-            freed = (await self._store.collect()).bytes
+            freed = (await self._store.collect()).bytes + self._store.content.drop_partials()
         return Removed(
             untagged=removed.untagged,
             deleted=removed.deleted,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import secrets
 import time
@@ -19,7 +18,7 @@ from sagong.contracts.image import Image, ImageChanged, ImageConfig
 from sagong.contracts.image import Layer as LayerFacts
 from sagong.errors import InvalidArgument, NotFound
 from sagong.model import oci, references
-from sagong_image_overlay.content import Content
+from sagong_image_overlay.content import Content, Session
 from sagong_image_overlay.holds import Holds
 from sagong_image_overlay.index import Index, Record
 from sagong_image_overlay.layers import Layers, Spot
@@ -32,6 +31,8 @@ __all__ = ["Freed", "NewImage", "Stack", "Store", "first_of", "machine", "repack
 
 Progress = Callable[[int, int], None]
 _LAYERS_LIMIT = 500
+# Interrupted downloads that nobody went on with for a week.
+_PARTIALS_SECONDS = 7 * 86400.0
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ class Store:
             self.layers.discard(path)
         for path in self.content.partial.glob("put-*"):
             path.unlink()
+        self.content.drop_partials(_PARTIALS_SECONDS)
         self.layers.load()
         self.index.load()
         self.roots.load()
@@ -281,6 +283,15 @@ class Store:
         over = (f"over:{chain}" for chain in chains)
         return self.keeping(*diff_ids, *over, f"points:{chains[-1]}")
 
+    def litter(self) -> None:
+        """Note that there will be garbage, before what needed it is gone."""
+        (self.spot.root / "litter").touch()
+
+    @property
+    def is_littered(self) -> bool:
+        """Whether a crash came between removing and collecting."""
+        return (self.spot.root / "litter").exists()
+
     async def collect(self) -> Freed:
         """Delete content and layers that no image, lease, hold or work in progress needs."""
         # Listing waits for the disk; what is decided after it is decided in one step.
@@ -288,13 +299,14 @@ class Store:
         wanted = self._wanted_content()
         blobs = size = 0
         for digest in present:
-            if digest in wanted or self.content.is_pinned(digest) or self.holds.is_held(digest):
+            if digest in wanted or self.holds.is_held(digest):
                 continue
-            with contextlib.suppress(FileNotFoundError):
-                size += self.content.size(digest)
-                self.layers.discard(self.content.path(digest))
-                blobs += 1
-        return Freed(blobs, size + self._collect_layers())
+            freed = self.content.give_up(digest, self.layers.discard)
+            if freed is not None:
+                blobs, size = blobs + 1, size + freed
+        size += self._collect_layers()
+        (self.spot.root / "litter").unlink(missing_ok=True)
+        return Freed(blobs, size)
 
     def _wanted_content(self) -> set[str]:
         """Blobs of images and of leases."""
@@ -358,7 +370,7 @@ def first_of(failures: BaseExceptionGroup[BaseException]) -> BaseException:
     return error
 
 
-async def repack(store: Store, source: Path) -> dict[str, Any]:
+async def repack(store: Store, session: Session, source: Path) -> dict[str, Any]:
     """Compress an archive into the content store: its `diff_id`, and the blob's digest and size."""
     path = store.content.partial / f"put-{secrets.token_hex(8)}"
     target = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -366,8 +378,8 @@ async def repack(store: Store, source: Path) -> dict[str, Any]:
     try:
         arguments = {"jail": str(store.spot.jail)}
         done = await store.workshop.run("repack", arguments, [reading, target])
-        if done["packed"] and not store.content.has(done["digest"]):
-            await asyncio.to_thread(store.content.adopt, path, done["digest"])
+        if done["packed"] and not session.has(done["digest"]):
+            await asyncio.to_thread(session.publish, path, done["digest"])
         return done
     finally:
         os.close(reading)

@@ -22,9 +22,10 @@ from sagong.contracts.image import (
 from sagong.errors import InvalidArgument, NotFound, Unavailable, from_code
 from sagong.model import oci, references
 from sagong.model.oci import MediaType
+from sagong_image_overlay.content import Session
 from sagong_image_overlay.errand import Errand, Login
 from sagong_image_overlay.index import Record
-from sagong_image_overlay.manifests import as_format, is_packed, with_packed
+from sagong_image_overlay.manifests import as_format, is_packed, layer_type, with_packed
 from sagong_image_overlay.naming import short_id
 from sagong_image_overlay.platforms import check_platform
 from sagong_image_overlay.store import NewImage, Store, first_of, machine, repack
@@ -50,8 +51,7 @@ async def send_courier(errand: Errand) -> AsyncGenerator[dict[str, Any], None]:
     )
     assert child.stdin is not None and child.stdout is not None
     try:
-        child.stdin.write(msgspec.json.encode(errand))
-        child.stdin.close()
+        child.stdin.write(msgspec.json.encode(errand) + b"\n")
         ended = False
         while line := await child.stdout.readline():
             event = msgspec.json.decode(line, type=dict[str, Any])
@@ -59,6 +59,9 @@ async def send_courier(errand: Errand) -> AsyncGenerator[dict[str, Any], None]:
                 raise from_code(event["code"], event["message"])
             ended = ended or event["event"] == "done"
             yield event
+            if event["event"] == "pin":
+                # Whoever listens has pinned by now: the courier may rely on what is there.
+                child.stdin.write(b"\n")
         if not ended:
             raise Unavailable("the image courier ended early; is memory short?")
     finally:
@@ -238,11 +241,10 @@ class Transfers:
     ) -> None:
         store = self._store
         match event["event"]:
+            case "pin":
+                keep.enter_context(store.content.pinned(*event["digests"]))
             case "manifest":
                 arrival.take_manifest(event)
-                assert arrival.manifest is not None
-                blobs = [layer.digest for layer in arrival.manifest.layers]
-                keep.enter_context(store.content.pinned(arrival.manifest.config.digest, *blobs))
                 keep.enter_context(store.keeping(*arrival.diff_ids))
             case "status":
                 arrival.tell(event["digest"], event["status"], event["current"], event["total"])
@@ -328,9 +330,10 @@ class Transfers:
                 continue
             digest, size = event["digest"], event["size"]
             index = self._store.index
-            index.digests[f"{reference.name}@{digest}"] = record.id
-            index.changed()
-            await index.save()
+            if record.id in index.images:
+                index.digests[f"{reference.name}@{digest}"] = record.id
+                index.changed()
+                await index.save()
             self._store.emit(
                 ImageChanged(action="push", id=record.id, reference=reference.familiar)
             )
@@ -365,10 +368,10 @@ class Transfers:
         plain = {layer.digest for layer in manifest.layers if not is_packed(layer)}
         if record.packed or not plain:
             return record
-        packed = {digest: await self._pack(digest) for digest in sorted(plain)}
-        with store.content.pinned(*(layer.digest for layer in packed.values())):
+        with store.content.session() as session:
+            packed = {digest: await self._pack(session, digest) for digest in sorted(plain)}
             new = with_packed(raw, packed)
-            digest = await asyncio.to_thread(store.content.put, new)
+            digest = await asyncio.to_thread(session.put, new)
             fixed = msgspec.structs.replace(
                 record,
                 packed=digest,
@@ -379,8 +382,13 @@ class Transfers:
                 await store.index.save()
         return fixed
 
-    async def _pack(self, digest: str) -> oci.Descriptor:
-        done = await repack(self._store, self._store.content.path(digest))
+    async def _pack(self, session: Session, digest: str) -> oci.Descriptor:
+        path = self._store.content.path(digest)
+        done = await repack(self._store, session, path)
+        if not done["packed"]:
+            # Its type said otherwise.
+            size = self._store.content.size(digest)
+            return oci.Descriptor(media_type=layer_type(path), digest=digest, size=size)
         return oci.Descriptor(
             media_type=MediaType.OCI_LAYER_GZIP, digest=done["digest"], size=done["size"]
         )

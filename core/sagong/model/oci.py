@@ -54,6 +54,9 @@ class MediaType:
     OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
     OCI_LAYER_GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
     OCI_LAYER_ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd"
+    OCI_FOREIGN = "application/vnd.oci.image.layer.nondistributable.v1.tar"
+    OCI_FOREIGN_GZIP = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
+    OCI_FOREIGN_ZSTD = "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd"
     DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
     DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
     DOCKER_MANIFEST_V1 = "application/vnd.docker.distribution.manifest.v1+json"
@@ -81,9 +84,9 @@ _LAYERS = frozenset(
 _FOREIGN = frozenset(
     {
         MediaType.DOCKER_FOREIGN,
-        "application/vnd.oci.image.layer.nondistributable.v1.tar",
-        "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
-        "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd",
+        MediaType.OCI_FOREIGN,
+        MediaType.OCI_FOREIGN_GZIP,
+        MediaType.OCI_FOREIGN_ZSTD,
     }
 )
 
