@@ -9,9 +9,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import statistics
+import sys
 import time
+from pathlib import Path
 
 import uvloop
+
+sys.path.append(str(Path(__file__).parents[1] / "plugins"))
+
 from greeting_contract import Desk, Guest, Inquiry
 from hostile_contract import Attack, Hostile
 from tests.bench import machine

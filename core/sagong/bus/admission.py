@@ -15,12 +15,13 @@ import socket
 import struct
 import time
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import zmq
 
 from sagong.bus.refusals import Refusals
+from sagong.bus.unfinished import Unfinished
 
 __all__ = ["CONNECTIONS", "STRIKES", "Admission", "Gate"]
 
@@ -37,8 +38,11 @@ _DRAIN_BOUND = 256
 class Admission:
     """Who is shut out, and the counts that lead to it. `trusted` uids never are."""
 
-    def __init__(self, trusted: Collection[int], refusals: Refusals) -> None:
+    def __init__(
+        self, trusted: Collection[int], refusals: Refusals, who: Callable[[int], str]
+    ) -> None:
         self._trusted = trusted
+        self._who = who
         self._refusals = refusals
         self._strikes: Counter[int] = Counter()
         self._since = 0.0
@@ -69,11 +73,19 @@ class Admission:
 
     def shut_out(self, uid: int, who: str, why: str) -> None:
         """Cut all its connections, and take nothing from it for a moment."""
-        if uid in self._trusted:
-            return
+        if uid not in self._trusted:
+            self._refusals.say("caller shut out for a moment", uid, caller=who, why=why)
+            self._shut_out(uid)
+
+    def without_end(self, uid: int) -> None:
+        """What it sends never becomes whole: the same."""
+        if not self.shuts_out(uid):
+            self._refusals.say("message without an end refused", uid, caller=self._who(uid))
+            self._shut_out(uid)
+
+    def _shut_out(self, uid: int) -> None:
         self._strikes[uid] = 0
         self._shut[uid] = time.monotonic() + _SHUT_SECONDS
-        self._refusals.say("caller shut out for a moment", uid, caller=who, why=why)
         if self.gate is not None:
             self.gate.cut(uid)
 
@@ -99,6 +111,7 @@ class Gate:
         self._uids: dict[int, int] = {}
         self._counts: Counter[int] = Counter()
         self._open: set[int] = set()
+        self.unfinished = Unfinished(admission.without_end)
         self.deserted = asyncio.Event()
         self.deserted.set()
         self._monitor = _monitor(raw)
@@ -110,6 +123,7 @@ class Gate:
 
     def close(self) -> None:
         """Stop watching; before the socket itself is closed."""
+        self.unfinished.close()
         self._loop.remove_reader(self._fd)
         with contextlib.suppress(zmq.ZMQError):
             self._raw.disable_monitor()
@@ -143,6 +157,7 @@ class Gate:
             return
         self._uids[descriptor] = uid
         self._counts[uid] += 1
+        self.unfinished.watch(descriptor, uid)
         if self._counts[uid] > CONNECTIONS:
             self._admission.turned_away(uid)
             self._end(descriptor)
@@ -155,6 +170,7 @@ class Gate:
             self.deserted.set()
         uid = self._uids.pop(descriptor, None)
         if uid is not None:
+            self.unfinished.forget(descriptor)
             self._counts[uid] -= 1
             if not self._counts[uid]:
                 del self._counts[uid]

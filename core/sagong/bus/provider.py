@@ -128,7 +128,7 @@ class Provider:
         self._access: dict[int, Access] = {}
         self._trusted = {0, os.geteuid()}
         self._refusals = Refusals(_LOG)
-        self._admission = Admission(self._trusted, self._refusals)
+        self._admission = Admission(self._trusted, self._refusals, self._who)
         self._turns = Turns(self._decode, self._dispatch, self._admission.shuts_out)
         self._gate: Gate | None = None
         self._uids: dict[bytes, int] = {}
@@ -207,6 +207,8 @@ class Provider:
             for envelope in self._decode(peer, uid, frames[1:]):
                 self._dispatch(peer, uid, envelope)
             return
+        if self._gate is not None and self._gate.unfinished:
+            self._gate.unfinished.whole(_descriptor(frames[-1]))
         if self._admission.shuts_out(uid):
             return
         if peer not in self._uids:
@@ -444,6 +446,14 @@ def _defect(function: Any, error: Exception) -> SagongError:
         return ResourceExhausted(f"{where}: the disk{place} is full: free space there")
     _LOG.error("defect in %s", where, exc_info=error)
     return Internal(f"{where}: {type(error).__name__}: {error}")
+
+
+def _descriptor(frame: zmq.Frame) -> int:
+    """The connection that a message came by."""
+    try:
+        return int(str(frame.get("__fd")))
+    except (ValueError, zmq.ZMQError):
+        return -1
 
 
 def _uid(frame: zmq.Frame) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from sagong.wire import EMPTY, VERSION, Envelope, Kind, encode
-from sagong_hostile.wire import Facts, kernel_path, opened, packed
+from sagong_hostile.wire import Facts, frame, greeted, kernel_path, opened, packed
 
 __all__ = ["FLOODS"]
 
@@ -125,6 +125,33 @@ def connections(facts: Facts) -> None:
             kept.clear()
 
 
+def endless(facts: Facts) -> None:
+    """One message whose parts never end, again and again."""
+    part = frame(1 << 20, more=True) + bytes(1 << 20)
+    while True:
+        try:
+            made = greeted(kernel_path(facts))
+            while True:
+                made.sendall(part)
+        except OSError:
+            time.sleep(0.01)
+
+
+def unfinished(facts: Facts) -> None:
+    """Many frames, each as large as may be, that all lack their last byte."""
+    kept: list[socket.socket] = []
+    while True:
+        try:
+            made = greeted(kernel_path(facts))
+            made.sendall(frame(60 << 20, more=False))
+            for _ in range(59):
+                made.sendall(bytes(1 << 20))
+            kept.append(made)
+        except OSError:
+            kept.clear()
+            time.sleep(0.01)
+
+
 def titles(facts: Facts) -> None:
     """Standard output is the log, too."""
     while True:
@@ -143,5 +170,7 @@ FLOODS: dict[str, Callable[[Facts], None]] = {
     "malformed": malformed,
     "oversize": oversize,
     "connections": connections,
+    "endless": endless,
+    "unfinished": unfinished,
     "titles": titles,
 }

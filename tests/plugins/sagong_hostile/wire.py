@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import zmq
 from sagong.contracts.kernel import Attendance, Done
 from sagong.wire import EMPTY, VERSION, Envelope, Kind, encode
 
-__all__ = ["BUS_ATTACKS", "Facts", "ask", "kernel_path", "opened", "packed"]
+__all__ = ["BUS_ATTACKS", "Facts", "ask", "frame", "greeted", "kernel_path", "opened", "packed"]
 
 Facts = dict[str, str]
 _ANSWER_MS = 3000
@@ -37,6 +38,25 @@ def opened(path: str, identity: bytes = b"") -> zmq.Socket[bytes]:
         made.setsockopt(zmq.ROUTING_ID, identity)
     made.connect(f"ipc://{path}")
     return made
+
+
+def greeted(path: str) -> socket.socket:
+    """A plain connection that has shaken hands as a DEALER does (https://rfc.zeromq.org/spec/23/)."""
+    made = socket.socket(socket.AF_UNIX)
+    made.connect(path)
+    made.sendall(b"\xff" + bytes(8) + b"\x7f\x03\0" + b"NULL".ljust(20, b"\0") + bytes(32))
+    greeting = b""
+    while len(greeting) < 64:
+        greeting += made.recv(64 - len(greeting))
+    ready = b"\x05READY\x0bSocket-Type" + (6).to_bytes(4, "big") + b"DEALER"
+    made.sendall(bytes([4, len(ready)]) + ready)
+    made.recv(256)
+    return made
+
+
+def frame(size: int, *, more: bool) -> bytes:
+    """The head of a long frame."""
+    return bytes([2 | more]) + size.to_bytes(8, "big")
 
 
 def ask(

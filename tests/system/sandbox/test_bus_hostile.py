@@ -16,8 +16,9 @@ from typing import Any, Protocol
 import msgspec
 import pytest
 import zmq
+from sagong_hostile.wire import greeted
 
-from sagong.bus import Access, Provider, Route, proxy
+from sagong.bus import Access, Provider, Route, proxy, unfinished
 from sagong.bus.admission import CONNECTIONS
 from sagong.contract import Message, method, slot
 from sagong.wire import EMPTY, VERSION, Envelope, Kind, encode
@@ -117,6 +118,16 @@ class Cage:
         for _ in range(20):
             async with asyncio.timeout(10):
                 assert (await self.parrot.say(Word(text="hello"))).text == "hello"
+
+    def ended(self) -> list[int]:
+        """Exit codes of those attacks that have ended."""
+        found = []
+        for pid in list(self._children):
+            done, status = os.waitpid(pid, os.WNOHANG)
+            if done:
+                self._children.remove(pid)
+                found.append(os.waitstatus_to_exitcode(status))
+        return found
 
     def end_attacks(self) -> None:
         """Kill those that attack."""
@@ -353,3 +364,42 @@ async def test_a_provider_that_sends_more_than_asked_for_is_left(place: Path) ->
         await task
         route.close()
         context.destroy(linger=0)
+
+
+async def test_parts_without_end_are_cut_however_small(
+    place: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def drip(path: str) -> None:
+        made = greeted(path)
+        with contextlib.suppress(OSError):
+            while True:
+                made.sendall(b"\x01\x01x")
+                time.sleep(0.001)
+
+    monkeypatch.setattr(unfinished, "_TIMES", 25)
+    async with caged(place) as cage:
+        cage.grant("say")
+        cage.attack(drip)
+        await until(
+            lambda: any("without an end" in r.message for r in caplog.records), "it drips on"
+        )
+        await until(lambda: bool(cage.ended()), "its connection is not cut")
+        await cage.hears_the_innocent()
+    assert len(caplog.records) == 1, [r.message for r in caplog.records]
+
+
+async def test_who_sends_large_messages_that_end_is_served(place: Path) -> None:
+    """As large as the bus carries, one after the other: that is no message without an end."""
+
+    def say(path: str) -> None:
+        body = msgspec.Raw(msgspec.msgpack.encode({"text": "x" * (30 << 20)}))
+        made = dealer(path)
+        for number in range(6):
+            made.send_multipart(encode([asked(Kind.CALL, number, "say", body)]))
+            answer = msgspec.msgpack.decode(made.recv_multipart()[0], type=list[Envelope])[0]
+            assert answer.kind == Kind.REPLY
+
+    async with caged(place) as cage:
+        cage.grant("say")
+        cage.attack(say)
+        await until(lambda: cage.ended() == [0], "it was not served")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import mmap
 import os
 import re
 import socket
@@ -15,6 +16,7 @@ from greeting_contract import Desk, Guest, Inquiry
 from hostile_contract import Attack, Hostile
 from tests.system.instance import Instance, instance
 
+from sagong.bus.unfinished import GROWTH
 from sagong.errors import SagongError
 from sagong.operator import connect
 
@@ -260,19 +262,30 @@ FLOODS = {
     "oversize": ("kernel", "malformed message refused"),
     "connections": ("kernel", "connection refused"),
     "streams": ("kernel", "caller shut out for a moment"),
+    "endless": ("kernel", "message without an end refused"),
+    "unfinished": ("kernel", "message without an end refused"),
 }
+# What the kernel may grow by: one owner's unfinished messages, and as much again until it is noticed.
+ROOM = 2 * GROWTH
 
 
 @pytest.mark.parametrize("flood", FLOODS)
 def test_floods_of_the_bus_leave_the_others_alone(calm: Instance, flood: str) -> None:
     kernel, (log, message) = calm.pid("kernel"), FLOODS[flood]
-    before = said(calm, log, message)
+    before, size = said(calm, log, message), resident(kernel)
     begin(calm, flood)
     wait(lambda: said(calm, log, message) > 0, calm)
-    greets(calm, 50)
+    for _ in range(10):
+        greets(calm, 5)
+        assert resident(kernel) < size + ROOM
     assert calm.pid("kernel") == kernel
     assert said(calm, log, message) <= before + 1
     assert calm.status().units
+
+
+def resident(pid: int) -> int:
+    """Bytes in memory."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * mmap.PAGESIZE
 
 
 def test_who_floods_what_it_may_call_gets_its_share(calm: Instance) -> None:
