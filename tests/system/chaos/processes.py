@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import glob
 import json
 import os
 import signal
@@ -73,7 +74,9 @@ class Processes:
             if title.startswith(_MONITOR):
                 pids[title.removeprefix(_MONITOR).strip()] = pid
         found = {}
-        for path in self._paths.run.rglob("containers/*/state.json"):
+        # Unlike Path's, this search goes on when a directory is removed meanwhile.
+        states = glob.iglob(f"{self._paths.run}/slots/*/run/*/containers/*/state.json")
+        for path in map(Path, states):
             with contextlib.suppress(FileNotFoundError):
                 key = json.loads(path.read_text())["key"]
                 if key in pids:
