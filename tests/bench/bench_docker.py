@@ -32,13 +32,15 @@ ENGINES = {"dockerd": peers.dockerd, "podman": peers.podman, "sagong": peers.sag
 
 
 @contextlib.contextmanager
-def engines() -> Iterator[dict[str, Docker]]:
+def engines(*, leave_out: tuple[str, ...] = ()) -> Iterator[dict[str, Docker]]:
     """All that are installed, with the image in each."""
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         archive = sample_image.build(directory).docker_archive
         found = {}
         for name, start in ENGINES.items():
+            if name in leave_out:
+                continue
             if name == "sagong" or shutil.which(name):
                 found[name] = stack.enter_context(start())
                 found[name].ok("load", "-i", str(archive))
@@ -82,12 +84,17 @@ def run_milliseconds(*options: str) -> Callable[[Docker], float]:
     return lambda engine: engine.seconds("run", "--rm", *options, IMAGE, "true") * 1e3
 
 
-def started_together(engine: Docker) -> float:
-    """Containers a second of `docker run -d`, twenty commands in flight."""
+def in_flight(engine: Docker, count: int, *words: str) -> float:
+    """Commands a second of so many, twenty at once."""
     began = time.perf_counter()
     with ThreadPoolExecutor(IN_FLIGHT) as pool:
-        list(pool.map(lambda _: engine.ok("run", "-d", IMAGE, *SLEEP), range(TOGETHER)))
-    return TOGETHER / (time.perf_counter() - began)
+        list(pool.map(lambda _: engine.ok(*words), range(count)))
+    return count / (time.perf_counter() - began)
+
+
+def started_together(engine: Docker) -> float:
+    """Containers a second of `docker run -d`."""
+    return in_flight(engine, TOGETHER, "run", "-d", IMAGE, *SLEEP)
 
 
 def removed_together(engine: Docker) -> float:
@@ -122,11 +129,7 @@ def listing_milliseconds(engine: Docker) -> float:
 
 def create_many(engine: Docker) -> float:
     """Containers a second of `docker create`, until there are 200 with those that run."""
-    count = LISTED - TOGETHER
-    began = time.perf_counter()
-    with ThreadPoolExecutor(IN_FLIGHT) as pool:
-        list(pool.map(lambda _: engine.ok("create", IMAGE, *SLEEP), range(count)))
-    return count / (time.perf_counter() - began)
+    return in_flight(engine, LISTED - TOGETHER, "create", IMAGE, *SLEEP)
 
 
 def in_one_container(engine: Docker) -> dict[str, float]:

@@ -40,6 +40,21 @@ def test_attributes_are_sorted() -> None:
     assert list(entry["attrs"]) == ["a", "tag", "z"]
 
 
+@pytest.mark.parametrize("driver", ["json-file", "cri"])
+@given(
+    texts=st.lists(st.binary(max_size=30).map(lambda b: b.replace(b"\n", b"")), min_size=1),
+    attributes=st.sampled_from([(), (("a", "<b>"),)]),
+)
+def test_lines_at_once_are_the_same_as_one_by_one(
+    driver: str, texts: list[bytes], attributes: tuple[tuple[str, str], ...]
+) -> None:
+    """Whatever stands in them."""
+    encode = encoder(driver, attributes)
+    block = b"".join(text + b"\n" for text in texts)
+    single = [encode(Piece(2, text, True), NOW) for text in texts]
+    assert encode.lines(2, block, NOW) == b"".join(single)
+
+
 def test_cri_entry() -> None:
     """Whole lines are F, parts are P."""
     encode = encoder("cri")
