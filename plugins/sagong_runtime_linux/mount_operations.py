@@ -51,7 +51,8 @@ class SetPropagation(NamedTuple):
 class OpenTree(NamedTuple):
     """Clone a mount of the host under a name; `attributes` are MOUNT_ATTR_ bits to set.
 
-    `make_source` makes a missing source directory of the host, as `docker run -v` does.
+    `make_source` makes a missing source directory of the host, as `docker run -v` does; `mapped` shows
+    the host's ids to the container's user namespace where the filesystem can.
     """
 
     name: str
@@ -60,6 +61,7 @@ class OpenTree(NamedTuple):
     attributes: int = 0
     propagation: str = "rprivate"
     make_source: bool = False
+    mapped: bool = False
 
     def describe(self) -> str:
         """For error messages."""
@@ -70,7 +72,7 @@ class OpenTree(NamedTuple):
         if self.make_source:
             os.makedirs(self.source, exist_ok=True)
         try:
-            tree = syscalls.open_tree(self.source, clone=True, recursive=self.recursive)
+            tree = self._clone(stage)
         except FileNotFoundError:
             raise StartError(
                 "invalid_argument",
@@ -88,6 +90,12 @@ class OpenTree(NamedTuple):
             recursive=self.recursive,
             directory=tree,
         )
+
+    def _clone(self, stage: Stage) -> int:
+        if self.mapped:
+            user = stage.namespaces["user"]
+            return overlay.leniently_mapped_tree(self.source, user, recursive=self.recursive)
+        return syscalls.open_tree(self.source, clone=True, recursive=self.recursive)
 
 
 def _require_shared(tree: int, source: str) -> None:

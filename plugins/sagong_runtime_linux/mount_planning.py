@@ -33,6 +33,7 @@ from sagong_runtime_linux.user_operations import OpenMappedRoot, PlaceRoot
 __all__ = ["mounts_after", "mounts_before"]
 
 _MAKE_SOURCE = "source"
+_MAP_IDS = "idmap"
 _BIND_FLAGS = mounts.MS_BIND | mounts.MS_REC
 _NEW_FILESYSTEMS = frozenset({"tmpfs", "proc", "sysfs", "devpts", "mqueue"})
 
@@ -41,7 +42,7 @@ def mounts_before(spec: RunSpec, *, user: bool) -> list[Any]:
     """In the host's tree: a mount namespace, clones of what will be bound, no way back out."""
     return [
         process_operations.Unshare(("mount",)),
-        *(_open(mount) for mount in spec.mounts[1:] if mount.kind == "bind"),
+        *(_open(mount, user=user) for mount in spec.mounts[1:] if mount.kind == "bind"),
         SetPropagation("/", "rslave"),
         _open_root(spec.mounts[0], user=user),
     ]
@@ -61,11 +62,13 @@ def _place_root(mount: Mount) -> PlaceRoot:
     return PlaceRoot(mount.kind, mount.source, options.flags & ~_BIND_FLAGS, options.data)
 
 
-def _open(mount: Mount) -> OpenTree:
+def _open(mount: Mount, *, user: bool) -> OpenTree:
     """A bind's clone, with its attributes on it before anybody can see it."""
     if not mount.source.startswith("/"):
         raise InvalidArgument(f"bind source {mount.source!r} must be an absolute path")
-    options = mounts.flags_of(name for name in mount.options if name != _MAKE_SOURCE)
+    options = mounts.flags_of(
+        name for name in mount.options if name not in (_MAKE_SOURCE, _MAP_IDS)
+    )
     if options.data:
         raise InvalidArgument(f"bind options {options.data!r} of {mount.target} are unknown")
     attributes = 0
@@ -80,6 +83,7 @@ def _open(mount: Mount) -> OpenTree:
         attributes,
         spread[-1] if spread else "rprivate",
         _MAKE_SOURCE in mount.options,
+        user and _MAP_IDS in mount.options,
     )
 
 

@@ -18,8 +18,8 @@ from sagong.shim.requests import (
     cgroup_path,
     check_process,
     fifo_owner,
-    mapped,
     session_of,
+    user_maps,
     validate,
 )
 from sagong_runtime_linux import process_operations as process
@@ -74,7 +74,7 @@ def run_request(spec: RunSpec, facts: HostFacts, *, parent: str) -> dict[str, An
         process.MakeCgroup(cgroup_path(spec, parent), limits_of(spec)),
         process.SetOomScore(spec.process.oom_score_adjust or 0),
         *entered,
-        *(user_entry() if user else []),
+        *(user_entry(pid=spec.namespaces.pid) if user else []),
         *made,
         *mounts_after(spec, facts.hierarchies, cgroup=cgroup_path(spec, parent), user=user),
         *process_setup(spec, facts, mask),
@@ -84,8 +84,9 @@ def run_request(spec: RunSpec, facts: HostFacts, *, parent: str) -> dict[str, An
         "id": spec.id,
         "run": spec.run,
         "cgroup": cgroup_path(spec, parent),
-        "pid": "" if user or spec.namespaces.pid == "host" else _without_path(spec.namespaces.pid),
+        "pid": _pid_namespace(spec, user=user),
         "user": user_maps(spec) if user else None,
+        "forks": user and spec.namespaces.pid == "new",
         "private_pid": spec.namespaces.pid == "new",
         "group_kinds": shared,
         "plan": encoded_plan(operations, spec.process, init=spec.init),
@@ -113,29 +114,21 @@ def limits_of(spec: RunSpec) -> dict[str, Any]:
     return limits  # type: ignore[no-any-return]
 
 
-def _without_path(value: str) -> str:
-    return value.removeprefix("path:")
+def _pid_namespace(spec: RunSpec, *, user: bool) -> str:
+    """What the monitor forks into; a new one of a user namespace is made by the child itself."""
+    wanted = spec.namespaces.pid
+    if wanted == "host" or (user and wanted == "new"):
+        return ""
+    return wanted.removeprefix("path:")
 
 
-def user_maps(spec: RunSpec) -> dict[str, Any]:
-    """The maps of a new user namespace, which must hold root and make its other spaces, too."""
-    spaces = spec.namespaces
-    if spaces.user != "new":
-        raise InvalidArgument(f"user namespace {spaces.user!r}: only host and new are possible")
-    if spaces.pid != "new":
-        raise InvalidArgument("a new user namespace needs a new pid namespace")
-    for table in (spaces.uid_map, spaces.gid_map):
-        mapped(0, table)
-    return {"uid_map": spaces.uid_map, "gid_map": spaces.gid_map}
-
-
-def user_entry() -> list[Any]:
+def user_entry(*, pid: str) -> list[Any]:
     """Into the user namespace, with a mount and a pid namespace that belong to it."""
     return [
         process.EnterNamespace("user"),
         user_operations.BecomeMappedRoot(),
         process.Unshare(("mount",)),
-        user_operations.ForkIntoPids(),
+        *([user_operations.ForkIntoPids()] if pid == "new" else []),
     ]
 
 
@@ -208,13 +201,15 @@ def exec_request(
     if spec.privileged and not what.capabilities:
         mask = facts.bounding
     kinds = ["mount", "uts", "ipc", "network", "cgroup"]
-    kinds += ["user"] if spec.namespaces.user != "host" else []
+    mapped = spec.namespaces.user != "host"
+    kinds += ["user"] if mapped else []
     enters_pid = spec.namespaces.pid != "host"
     terminal = terminal_operations(what, console="") if what.tty else []
     operations = [
         process.EnterCgroup(cgroup),
         process.SetOomScore(what.oom_score_adjust or spec.process.oom_score_adjust or 0),
         process.EnterProcess(tuple(kinds)),
+        *([user_operations.BecomeMappedRoot()] if mapped else []),
         process.JoinKeyring(f"_ses.{spec.id}"),
         *terminal,
         *labels_of(spec, facts),

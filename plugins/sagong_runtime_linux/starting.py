@@ -18,7 +18,7 @@ from sagong.shim.forking import fork_into
 from sagong.shim.jobs import Job
 from sagong.shim.loop import READ, Timer
 from sagong.shim.starting import Order
-from sagong.shim.user_namespace import make_user_namespace
+from sagong.shim.user_namespace import open_user_namespace
 from sagong_runtime_linux.child import run_child
 from sagong_runtime_linux.operations import Stage
 
@@ -59,7 +59,8 @@ class Start:
     def begin(self) -> None:
         """Fork the child.
 
-        With a user namespace the child forks once more and tells the final pid itself.
+        Into a new pid namespace of a user namespace the child forks once more, and tells the final
+        pid itself.
         """
         order = self._order
         stage = Stage(order.directory.root, order.session.directory, order.layout)
@@ -74,9 +75,9 @@ class Start:
         if self._order.target:
             pidfd = stage.namespaces["container"] = os.pidfd_open(self._order.target)
             return pidfd if request["enter_pid"] else ""
-        group.prepare(request["group_kinds"], stage.namespaces)
         if request["user"]:
-            stage.namespaces["user"] = make_user_namespace(**request["user"])
+            stage.namespaces["user"] = open_user_namespace(**request["user"])
+        group.prepare(request["group_kinds"], stage.namespaces)
         return group.pid_namespace(request["pid"], stage.namespaces)
 
     def _fork(self, stage: Stage, pid_namespace: str | int) -> None:
@@ -95,7 +96,7 @@ class Start:
         self._timer = loop.later(_START_SECONDS, self._too_slow)
         self._connected = not request["session"]["tty"]
         self._order.forked(self.pid)
-        if not request.get("user"):
+        if not request.get("forks"):
             self._go()
 
     def _go(self) -> None:

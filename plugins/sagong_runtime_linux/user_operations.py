@@ -114,3 +114,5 @@ class ForkIntoPids(NamedTuple):
         if pid:
             stage.monitor.send(b'{"pid":%d}' % pid)
             os._exit(0)
+        # Only a session's leader can be given a terminal.
+        os.setsid()

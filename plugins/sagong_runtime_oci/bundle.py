@@ -16,7 +16,7 @@ from typing import Any
 from sagong.linux import mounts, overlay, process, syscalls
 from sagong.shim import lean
 from sagong.shim.failure import StartError
-from sagong.shim.user_namespace import make_user_namespace
+from sagong.shim.user_namespace import become_mapped_root
 from sagong_runtime_oci.binary import call
 from sagong_runtime_oci.jobs import device_numbers
 from sagong_runtime_oci.resources import resources_of
@@ -42,7 +42,7 @@ _DEFAULT = frozenset({"null", "zero", "full", "random", "urandom", "tty"})
 
 
 def lay_out(request: dict[str, Any], directory: str, root: str, held: dict[str, int]) -> None:
-    """Write config.json into `directory` and mount the root; `held` are the group's namespaces."""
+    """Write config.json into `directory` and mount the root; `held` are namespaces."""
     plan = json.loads(request["plan"])
     config = plan["config"]
     _check_sources(plan)
@@ -52,7 +52,7 @@ def lay_out(request: dict[str, Any], directory: str, root: str, held: dict[str, 
     _add_devices(config, plan)
     limits = resources_of(plan["limits"], device_numbers)
     config["linux"]["resources"].update(limits)
-    config["root"]["path"] = _mount_root(plan["root"], config, request, root)
+    config["root"]["path"] = _mount_root(plan["root"], config, request, root, held.get("user"))
     with open(f"{directory}/config.json", "w", encoding="utf-8") as file:
         json.dump(config, file)
 
@@ -141,15 +141,19 @@ def _nodes(source: str, target: str, *, strict: bool = True) -> list[dict[str, A
 
 
 def _mount_root(
-    wanted: list[Any], config: dict[str, Any], request: dict[str, Any], place: str
+    wanted: list[Any],
+    config: dict[str, Any],
+    request: dict[str, Any],
+    place: str,
+    user: int | None,
 ) -> str:
     """Where the root is, seen from this process; a bind without a mapping stays where it is."""
     kind, source, options = wanted
     parsed = mounts.flags_of(options)
     if parsed.flags & mounts.MS_RDONLY:
         config["root"]["readonly"] = True
-    if request["user"] is not None:
-        return _mount_for_mapped(kind, source, parsed, config, request)
+    if user is not None:
+        return _mount_for_mapped(kind, source, parsed, config, request, user)
     if kind == "bind":
         return str(source)
     syscalls.unshare(syscalls.Namespace.MNT)
@@ -167,17 +171,18 @@ def _mount_for_mapped(
     parsed: mounts.ParsedOptions,
     config: dict[str, Any],
     request: dict[str, Any],
+    namespace: int,
 ) -> str:
     """Root and bind mounts with mapped ids, below a place that the mapped root can walk to."""
-    namespace = make_user_namespace(**request["user"])
     for place in (_MAPPED_ROOT, _MAPPED_BINDS):
         os.makedirs(place, mode=0o755, exist_ok=True)
     syscalls.unshare(syscalls.Namespace.MNT)
     _keep_from_host(_MAPPED_ROOT)
     _attach(_mapped_root(namespace, kind, source, parsed, _MAPPED_ROOT), _MAPPED_ROOT)
     _attach(overlay.new_tmpfs(), _MAPPED_BINDS)
+    mapped = json.loads(request["plan"])["mapped"]
     for number, mount in enumerate(config["mounts"]):
-        if mount["type"] == "bind":
+        if number in mapped:
             mount["source"] = _mapped_source(namespace, mount, f"{_MAPPED_BINDS}/{number}")
     _join_user_namespace(config, namespace, request["engine"])
     return _MAPPED_ROOT
@@ -186,12 +191,7 @@ def _mount_for_mapped(
 def _mapped_source(namespace: int, mount: dict[str, Any], place: str) -> str:
     """A bind's source with mapped ids; filesystems that know no mapping stay as they are."""
     recursive = "bind" not in mount["options"]
-    try:
-        tree = overlay.mapped_tree(mount["source"], namespace, recursive=recursive)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.EPERM):
-            raise
-        return str(mount["source"])
+    tree = overlay.leniently_mapped_tree(mount["source"], namespace, recursive=recursive)
     _make_target(place, directory=stat.S_ISDIR(os.fstat(tree).st_mode))
     _attach(tree, place)
     return place
@@ -277,10 +277,7 @@ def _mount_mapped(
     place: str,
 ) -> int:
     os.chdir(place)
-    syscalls.setns(namespace, syscalls.Namespace.USER)
-    os.setgroups([])
-    os.setresgid(0, 0, 0)
-    os.setresuid(0, 0, 0)
+    become_mapped_root(namespace)
     syscalls.unshare(syscalls.Namespace.MNT)
     ground = overlay.new_tmpfs()
     syscalls.move_mount(ground, ".")

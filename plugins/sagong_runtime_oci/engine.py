@@ -22,6 +22,7 @@ from sagong.shim.failure import StartError, reason
 from sagong.shim.jobs import Job
 from sagong.shim.loop import READ, Timer
 from sagong.shim.starting import Order
+from sagong.shim.user_namespace import open_user_namespace
 from sagong_runtime_oci import bundle
 from sagong_runtime_oci.binary import command, error_of, execute, reset_child
 from sagong_runtime_oci.jobs import OCI_JOBS, delete
@@ -108,7 +109,7 @@ class OciAttempt:
         held: dict[str, int] = {}
         try:
             if not order.target:
-                self._hold_group(held)
+                self._hold_namespaces(held)
             self._fork(lambda: self._become_first(held))
         except (OSError, StartError):
             self._close()
@@ -117,8 +118,10 @@ class OciAttempt:
             for descriptor in held.values():
                 os.close(descriptor)
 
-    def _hold_group(self, held: dict[str, int]) -> None:
+    def _hold_namespaces(self, held: dict[str, int]) -> None:
         request, group = self._order.request, self._order.group
+        if request["user"]:
+            held["user"] = open_user_namespace(**request["user"])
         kinds = [kind for kind in request["group_kinds"] if kind != "pid"]
         group.prepare(kinds, held)
         if "pid" in request["group_kinds"]:

@@ -20,8 +20,8 @@ from sagong.shim.requests import (
     cgroup_path,
     check_process,
     fifo_owner,
-    mapped,
     session_of,
+    user_maps,
     validate,
 )
 from sagong_runtime_oci.seccomp_rules import seccomp_of
@@ -33,7 +33,7 @@ VERSION = "1.0.2"
 _NAMESPACES = ("network", "pid", "ipc", "uts", "cgroup")
 _KINDS = frozenset({"overlay", "bind", "tmpfs", "proc", "sysfs", "devpts", "mqueue", "cgroup"})
 _ROOTS = frozenset({"overlay", "bind", "tmpfs"})
-_OF_HOST = frozenset({"source"})
+_OF_HOST = frozenset({"source", "idmap"})
 
 
 def run_request(spec: RunSpec, facts: HostFacts, *, parent: str) -> dict[str, Any]:
@@ -47,20 +47,11 @@ def run_request(spec: RunSpec, facts: HostFacts, *, parent: str) -> dict[str, An
         "cgroup": cgroup_path(spec, parent),
         "private_pid": spaces.pid == "new",
         "group_kinds": [k for k in _NAMESPACES if getattr(spaces, k) == "group"],
-        "user": _user_maps(spec) if spaces.user != "host" else None,
+        "user": user_maps(spec) if spaces.user != "host" else None,
         "plan": msgspec.json.encode(_bundle(spec, facts, parent)).decode(),
         "session": session_of(spec.process, spec.log, hold=spec.expect_attach),
         "owner": fifo_owner(spec, spec.process),
     }
-
-
-def _user_maps(spec: RunSpec) -> dict[str, Any]:
-    spaces = spec.namespaces
-    if spaces.user != "new":
-        raise InvalidArgument(f"user namespace {spaces.user!r}: only host and new are possible")
-    for table in (spaces.uid_map, spaces.gid_map):
-        mapped(0, table)
-    return {"uid_map": spaces.uid_map, "gid_map": spaces.gid_map}
 
 
 def _bundle(spec: RunSpec, facts: HostFacts, parent: str) -> dict[str, Any]:
@@ -75,6 +66,7 @@ def _bundle(spec: RunSpec, facts: HostFacts, parent: str) -> dict[str, Any]:
         "all_devices": spec.privileged,
         "limits": msgspec.to_builtins(spec.limits),
         "make_sources": [m.source for m in spec.mounts[1:] if "source" in m.options],
+        "mapped": [n for n, m in enumerate(spec.mounts[1:]) if "idmap" in m.options],
         "sources": [m.source for m in spec.mounts[1:] if m.kind == "bind"],
         "init": spec.init,
     }

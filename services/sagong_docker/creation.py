@@ -31,7 +31,15 @@ OWNER = "docker"
 _RESTARTS = frozenset(("no", "always", "unless-stopped", "on-failure"))
 _DRIVERS = frozenset(("json-file", "local", "none"))
 _SECURITY = frozenset(
-    ("no-new-privileges", "writable-cgroups", "seccomp", "apparmor", "label", "systempaths")
+    [
+        "no-new-privileges",
+        "writable-cgroups",
+        "seccomp",
+        "apparmor",
+        "label",
+        "systempaths",
+        "userns",
+    ]
 )
 _BOOLEANS = frozenset(("", "true", "false", "True", "False", "1", "0", "t", "f"))
 
@@ -105,6 +113,7 @@ def _sandbox(id: str, name: str, body: CreateBody, host: HostConfig, lookup: Loo
             nameservers=tuple(host.dns or ()),
         ),
         share_with=lookup.containers.get(shared, shared),
+        users=_users(host),
         cgroup_parent=host.cgroup_parent,
         dns=tuple(host.dns or ()),
         search=tuple(host.dns_search or ()),
@@ -152,7 +161,6 @@ def _container(
         pid_mode=_mode("PID", host.pid_mode, lookup),
         ipc_mode=_mode("IPC", host.ipc_mode, lookup),
         uts_mode=_mode("UTS", host.uts_mode, lookup),
-        user_mode="host",
         cgroup_mode=_cgroup_mode(host, settings, lookup.machine),
         init=bool(host.init),
         oom_score_adjust=host.oom_score_adj or None,
@@ -196,6 +204,14 @@ def _command(body: CreateBody, host: HostConfig) -> Command:
     )
 
 
+def _users(host: HostConfig) -> str:
+    """By --userns, or by --security-opt userns=, since docker's command line refuses "private"."""
+    wanted = _options(host)[0].get("userns", host.userns_mode)
+    if wanted not in ("", "host", "private"):
+        raise InvalidArgument(f"invalid USER mode: {wanted}")
+    return wanted
+
+
 @dataclass(frozen=True)
 class _Security:
     no_new_privileges: bool = False
@@ -204,7 +220,8 @@ class _Security:
     selinux: str = ""
 
 
-def _security(host: HostConfig) -> _Security:
+def _options(host: HostConfig) -> tuple[dict[str, str], list[str]]:
+    """--security-opt by names, and all labels."""
     found: dict[str, str] = {}
     labels: list[str] = []
     for option in host.security_opt or ():
@@ -218,6 +235,11 @@ def _security(host: HostConfig) -> _Security:
             labels.append(value)
         else:
             found[key] = value
+    return found, labels
+
+
+def _security(host: HostConfig) -> _Security:
+    found, labels = _options(host)
     seccomp = found.get("seccomp", "default")
     return _Security(
         no_new_privileges=found.get("no-new-privileges", "false") in ("", "true"),

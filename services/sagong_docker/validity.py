@@ -56,7 +56,7 @@ def _complaints(body: CreateBody, host: HostConfig, machine: Machine) -> Iterato
         yield "SHM size can not be less than 0"
     if not -1000 <= host.oom_score_adj <= 1000:
         yield f"Invalid value {host.oom_score_adj}, range for oom score adj is [-1000, 1000]"
-    if host.userns_mode not in ("", "host"):
+    if host.userns_mode not in ("", "host", "private"):
         yield f"invalid USER mode: {host.userns_mode}"
     yield from _log(host)
 

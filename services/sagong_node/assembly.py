@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from sagong.contracts.image import Prepared
 from sagong.contracts.network import Sandbox
@@ -17,6 +18,7 @@ from sagong.contracts.runtime import (
 )
 from sagong_node import defaults, mounts
 from sagong_node.command import Merged, merge, merge_environment
+from sagong_node.user_ranges import mapping
 from sagong_node.users import resolve
 
 __all__ = ["Site", "command_of", "process_of", "run_spec"]
@@ -24,7 +26,10 @@ __all__ = ["Site", "command_of", "process_of", "run_spec"]
 
 @dataclass(frozen=True)
 class Site:
-    """What was prepared for a container: its root, network, mounts, files and log."""
+    """What was prepared for a container: its root, network, mounts, files and log.
+
+    `user_base` is where the ids of its user namespace begin on the host, 0 for the host's own.
+    """
 
     root: Prepared
     sandbox: SandboxSpec
@@ -33,6 +38,7 @@ class Site:
     files: tuple[Mount, ...]
     log: LogSpec
     hostname: str
+    user_base: int = 0
 
 
 def command_of(spec: ContainerSpec, site: Site) -> Merged:
@@ -111,5 +117,15 @@ def _namespaces(spec: ContainerSpec, site: Site) -> Namespaces:
         ipc=spec.ipc_mode,
         uts=spec.uts_mode,
         cgroup=spec.cgroup_mode,
-        user=spec.user_mode,
+        **_users(site),
     )
+
+
+def _users(site: Site) -> dict[str, Any]:
+    """The user namespace that owns the network's, with what is mapped in it."""
+    if not site.user_base:
+        return {}
+    users = mapping(site.user_base)
+    path = site.network.user_path if site.network is not None else ""
+    user = f"path:{path}" if path else "new"
+    return {"user": user, "uid_map": users.uid_map, "gid_map": users.gid_map}

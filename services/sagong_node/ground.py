@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 
 from sagong.contracts.image import ImageRef, Images, Prepared, PrepareRequest, RootRef
-from sagong.contracts.network import Sandbox, SandboxRef
-from sagong.contracts.node import ContainerSpec, FileMount
+from sagong.contracts.network import JoinRequest, Sandbox, SandboxRef
+from sagong.contracts.node import ContainerSpec, FileMount, SandboxSpec
 from sagong.contracts.runtime import LogSpec, Mount
 from sagong.contracts.volume import (
     PublishRequest,
@@ -25,8 +25,10 @@ from sagong.linux.files import scatter
 from sagong_node import hostfiles, mounts
 from sagong_node.assembly import Site
 from sagong_node.concert import together
+from sagong_node.pods.settings import PodSettings
 from sagong_node.records import ContainerRecord, SandboxRecord
 from sagong_node.registry import Registry
+from sagong_node.user_ranges import check_private, free_base, mapping
 
 __all__ = ["Ground"]
 
@@ -47,6 +49,7 @@ class Ground:
         scatter(str(self._directory))
         # Roots of containers that were just made, which most often are started at once.
         self._lent: dict[str, Prepared] = {}
+        self._settings = host.config(PodSettings)
         self._files_directory = host.run / "containers"
 
     async def lend(self, record: ContainerRecord) -> Prepared:
@@ -88,9 +91,36 @@ class Ground:
         if sandbox.spec.share_with:
             return await self._shared(sandbox)
         if sandbox.network is None:
-            sandbox.network = await self._networks.join(sandbox.spec.network)
+            sandbox.network = await self._networks.join(self._request(sandbox))
             self._registry.keep(sandbox, later=True)
         return sandbox.network
+
+    def check(self, sandbox: SandboxSpec, container: ContainerSpec | None = None) -> None:
+        """Refuse what a user namespace, asked for or the node's default, can't have."""
+        if self._private(sandbox):
+            check_private(sandbox, container)
+
+    def _private(self, sandbox: SandboxSpec) -> bool:
+        """Whether a sandbox has a user namespace of its own; who shares a network is in its."""
+        other = self._registry.sandboxes.get(sandbox.share_with)
+        if other is not None:
+            return self._private(other.spec)
+        return (sandbox.users or self._settings.users) == "private"
+
+    def _request(self, sandbox: SandboxRecord) -> JoinRequest:
+        """With a range of ids that stays the sandbox's until it is removed."""
+        if not self._private(sandbox.spec):
+            return sandbox.spec.network
+        if not sandbox.user_base:
+            taken = (other.user_base for other in self._registry.sandboxes.values())
+            settings = self._settings
+            sandbox.user_base = free_base(settings.user_first, settings.user_ranges, taken)
+        users = mapping(sandbox.user_base)
+        return msgspec.structs.replace(sandbox.spec.network, user_namespace=users)
+
+    def _user_base(self, sandbox: SandboxRecord) -> int:
+        other = self._registry.sandboxes.get(sandbox.spec.share_with)
+        return self._user_base(other) if other is not None else sandbox.user_base
 
     async def leave(self, sandbox: SandboxRecord, *, forgotten: bool = False) -> None:
         """Give the network back; `forgotten`: the sandbox's record is deleted afterwards."""
@@ -116,7 +146,13 @@ class Ground:
             root=prepared,
             sandbox=sandbox.spec,
             network=network,
-            mounts=tuple(mounts.runtime_mount(m, paths.get(m.target, m.source)) for m in wished),
+            mounts=tuple(
+                mounts.runtime_mount(
+                    m, paths.get(m.target, m.source), mapped=_shows_ids(m, sandbox.spec)
+                )
+                for m in wished
+            ),
+            user_base=self._user_base(sandbox),
             files=self._files(record, sandbox, network, hostname),
             log=self._log(record),
             hostname=hostname,
@@ -286,7 +322,11 @@ class Ground:
             files += hostfiles.write_files(self._made(record) / "files", record.spec.files)
         return tuple(
             Mount(
-                target=target, kind="bind", source=path, options=("bind", "rprivate"), create="file"
+                target=target,
+                kind="bind",
+                source=path,
+                options=("bind", "rprivate", "idmap"),
+                create="file",
             )
             for path, target in files
         )
@@ -301,3 +341,11 @@ class Ground:
         )
         record.log_path = str(self._made(record) / suffix)
         return msgspec.structs.replace(log, path=record.log_path)
+
+
+def _shows_ids(mount: FileMount, sandbox: SandboxSpec) -> bool:
+    """Whether a user namespace sees the ids as they are: in all of ours, and in all of a pod's.
+
+    What a user of Docker binds belongs to the host: there root inside is nobody.
+    """
+    return mount.kind != "bind" or sandbox.owner == "kube"

@@ -46,8 +46,11 @@ def image_volumes(volumes: Iterable[str], mounts: Sequence[FileMount]) -> list[F
     ]
 
 
-def runtime_mount(mount: FileMount, source: str) -> Mount:
-    """One mount; `source` is the directory that a volume or image was published at."""
+def runtime_mount(mount: FileMount, source: str, *, mapped: bool) -> Mount:
+    """One mount; `source` is the directory that a volume or image was published at.
+
+    `mapped` shows its ids as they are to a user namespace.
+    """
     if mount.kind == "tmpfs":
         return Mount(
             target=mount.target,
@@ -58,6 +61,8 @@ def runtime_mount(mount: FileMount, source: str) -> Mount:
     options = ["rbind", mount.propagation or "rprivate"]
     if mount.readonly:
         options.append("ro")
+    if mapped:
+        options.append("idmap")
     if mount.kind == "bind" and mount.create:
         options.append("source")
     return Mount(

@@ -19,10 +19,11 @@ __all__ = ["ContainerRecord", "Ended", "SandboxRecord"]
 
 
 class SandboxRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """A sandbox; `network` while it is joined."""
+    """A sandbox; `network` while it is joined; `user_base` is where its range of ids begins."""
 
     spec: SandboxSpec
     network: Sandbox | None = None
+    user_base: int = 0
 
     def status(self) -> SandboxStatus:
         """As others see it."""

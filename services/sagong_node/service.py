@@ -109,6 +109,7 @@ class NodeService:
         if known is None:
             if spec.share_with:
                 self._life.sandbox(spec.share_with)
+            self._ground.check(spec)
             # One that joins nothing yet is written with its first container.
             self._registry.keep(record, later=not spec.explicit)
         if spec.explicit:
@@ -168,7 +169,7 @@ class NodeService:
             if msgspec.structs.replace(known.spec, runtime=spec.runtime) != spec:
                 raise AlreadyExists(f"container {spec.id} exists with another specification")
             return self._status(known)
-        self._life.sandbox(spec.sandbox)
+        self._ground.check(self._life.sandbox(spec.sandbox).spec, spec)
         instance = self._life.runtimes.instance(spec.runtime)
         mounts.check(spec.mounts)
         defaults.capabilities(

@@ -402,3 +402,72 @@ async def check_user_namespace_maps_ids(lab: RuntimeLab) -> None:
     await lab.runtime.signal(SignalRequest(id=spec.id, signal=9))
     assert (await lab.ended(spec.id)).code == 137
     await stream.close()
+
+
+_MAP = ((0, 100_000, 65_536),)
+
+
+async def check_user_namespace_is_shared(lab: RuntimeLab) -> None:
+    """A second container enters the first one's, with its network, ipc and pids; a group is in one."""
+    spaces = Namespaces(user="new", uid_map=_MAP, gid_map=_MAP)
+    first = await lab.running(namespaces=spaces, hostname="first")
+    name = f"container:{first.id}"
+    joined = Namespaces(
+        user=name,
+        network=name,
+        ipc=name,
+        uts=name,
+        pid=name,
+        uid_map=_MAP,
+        gid_map=_MAP,
+    )
+    script = "readlink /proc/self/ns/user; hostname; cat /proc/1/comm; ls -d /sys/class/net/lo"
+    found = await lab.shell(script, namespaces=joined)
+    space = os.readlink(f"/proc/{first.pid}/ns/user")
+    assert found.lines == [space, "first", "sleep", "/sys/class/net/lo"], found.stderr
+    group = Namespaces(
+        user=f"path:/proc/{first.pid}/ns/user",
+        uid_map=_MAP,
+        gid_map=_MAP,
+        ipc="group",
+        uts="group",
+        pid="group",
+    )
+    found = await lab.shell(
+        "hostname; readlink /proc/self/ns/user; test $$ != 1 && echo shared",
+        group=f"pod-{lab.new_id()[:12]}",
+        namespaces=group,
+        hostname="pod",
+    )
+    assert found.lines == ["pod", space, "shared"], found.stderr
+
+
+async def check_user_namespace_has_terminals(lab: RuntimeLab) -> None:
+    """The container's own and an exec'd one."""
+    spaces = Namespaces(user="new", uid_map=_MAP, gid_map=_MAP)
+    process = lab.process("tty; sleep 1000", tty=True)
+    stream = await lab.attached(lab.spec(process, namespaces=spaces))
+    await stream.until(b"/dev/pts/0")
+    inside = await lab.exec_output(lab.made[-1], lab.process("tty", "-s", tty=True))
+    assert inside.code == 0, inside
+    await stream.close()
+
+
+async def check_mounts_map_ids_when_asked(lab: RuntimeLab) -> None:
+    """With `idmap` root's files are root's inside, and what is made inside is root's; else nobody's."""
+    source = lab.scratch / "mapped"
+    source.mkdir()
+    (source / "old").touch()
+    binds = tuple(
+        Mount(target=f"/{name}", kind="bind", source=str(source), options=options)
+        for name, options in (("mapped", ("rbind", "idmap")), ("plain", ("rbind",)))
+    )
+    found = await lab.shell(
+        "stat -c %u /mapped/old; touch /mapped/new; chown 7:8 /mapped/new; stat -c %u /plain/old; "
+        "touch /plain/made || echo refused; echo x > /plain/old || echo refused",
+        mounts=(*standard_mounts(lab.root()), *binds),
+        namespaces=Namespaces(user="new", uid_map=_MAP, gid_map=_MAP),
+    )
+    assert found.lines == ["0", "65534", "refused", "refused"], found.stderr
+    made = (source / "new").stat()
+    assert (made.st_uid, made.st_gid) == (7, 8)

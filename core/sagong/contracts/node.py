@@ -77,6 +77,10 @@ class SandboxSpec(Message):
     `dns`, `search`, `dns_options`: resolv.conf; empty takes the network's or the machine's.
     `hosts` are further lines (address, names) of /etc/hosts. `group` names the runtime group.
     `runtime` is the one that a pod's containers run in.
+    `users` "private" gives its containers a user namespace of their own, with ids of the host that
+    no other sandbox has; "host" is the machine's; "" as the node is configured. Private is not for
+    the host's network, pids and ipc, nor for privileged containers. Who shares a sandbox's network
+    shares this.
     """
 
     id: str
@@ -89,6 +93,7 @@ class SandboxSpec(Message):
     group: str = ""
     runtime: str = ""
     share_pid: bool = False
+    users: str = ""
     cgroup_parent: str = ""
     dns: tuple[str, ...] = ()
     search: tuple[str, ...] = ()
@@ -198,7 +203,6 @@ class ContainerSpec(Message):
     pid_mode: str = "new"
     ipc_mode: str = "new"
     uts_mode: str = "new"
-    user_mode: str = "host"
     cgroup_mode: str = "new"
     init: bool = False
     oom_score_adjust: int | None = None

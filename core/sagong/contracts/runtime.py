@@ -65,7 +65,9 @@ class Mount(Message):
     lowerdir=, upperdir=, workdir=, volatile, userxattr. For bind, `source` is an absolute path of
     the host and `options` may be ro, rbind, private|shared|slave (each with r…), nosuid, nodev,
     noexec, and `create` "file" or "directory" makes a missing target; with the option `source` a
-    missing source directory of the host is made, too.
+    missing source directory of the host is made, too. `idmap` shows a source's ids as they are on the
+    host to a container in a user namespace of its own, where its filesystem can; without it they are
+    strangers' there, and root inside may do with them what anybody may.
     """
 
     target: str
@@ -117,7 +119,10 @@ class Process(Message):
 class Namespaces(Message):
     """Each is "new", "host", "group" (shared in the group), "container:ID", or "path:/…".
 
-    `user` "new" maps with `uid_map`/`gid_map` as (inside, outside, count).
+    `user` "new" maps with `uid_map`/`gid_map` as (inside, outside, count), which tell the same of one
+    that is entered. What is new belongs to it; a network namespace by path should, too (else
+    root inside can't bind port 80, nor see the network in /sys). It needs a root, and is not for
+    the host's pid namespace.
     """
 
     network: str = "new"

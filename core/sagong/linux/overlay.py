@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 from sagong.linux import mounts, syscalls
 
 __all__ = [
     "attach_layers",
+    "leniently_mapped_tree",
     "mapped_layers",
     "mapped_tree",
     "mount_overlay",
@@ -48,17 +50,39 @@ def mapped_tree(path: str, user_namespace: int, *, recursive: bool = False) -> i
     """A clone of a mount on which the host's ids show as those of a user namespace (Linux 5.12)."""
     tree = syscalls.open_tree(path, clone=True, recursive=recursive)
     try:
-        syscalls.mount_setattr(
-            "",
-            set_=mounts.MOUNT_ATTR_IDMAP,
-            user_namespace=user_namespace,
-            recursive=recursive,
-            directory=tree,
-        )
+        _map(tree, user_namespace, recursive=recursive)
     except OSError:
         os.close(tree)
         raise
     return tree
+
+
+def leniently_mapped_tree(path: str, user_namespace: int, *, recursive: bool) -> int:
+    """The same where the filesystem can; what lies below is left as it is when it can't.
+
+    Filesystems without it (overlay, network filesystems of older kernels) stay as they are.
+    """
+    for deep in (True, False) if recursive else (False,):
+        tree = syscalls.open_tree(path, clone=True, recursive=recursive)
+        try:
+            _map(tree, user_namespace, recursive=deep)
+        except OSError as error:
+            os.close(tree)
+            if error.errno not in (errno.EINVAL, errno.EPERM):
+                raise
+        else:
+            return tree
+    return syscalls.open_tree(path, clone=True, recursive=recursive)
+
+
+def _map(tree: int, user_namespace: int, *, recursive: bool) -> None:
+    syscalls.mount_setattr(
+        "",
+        set_=mounts.MOUNT_ATTR_IDMAP,
+        user_namespace=user_namespace,
+        recursive=recursive,
+        directory=tree,
+    )
 
 
 def mapped_layers(data: str, user_namespace: int) -> dict[str, int]:

@@ -12,6 +12,7 @@ from sagong.linux import process, syscalls
 from sagong.shim import init
 from sagong.shim.forking import fork_into
 from sagong.shim.namespaces import FILES, namespace_flags
+from sagong.shim.user_namespace import fork_owned, owned
 
 __all__ = ["Group"]
 
@@ -25,10 +26,14 @@ class Group:
         self._init: process.ProcessId | None = None
 
     def prepare(self, kinds: Iterable[str], into: dict[str, int]) -> None:
-        """Put duplicates of the shared namespaces into a start's stage."""
+        """Put duplicates of the shared namespaces into a start's stage.
+
+        They belong to the user namespace that is in there, if one is.
+        """
         for kind in kinds:
             if kind not in self._held:
-                self._held[kind] = self._make(kind)
+                user = into.get("user")
+                self._held[kind] = self._make(kind) if user is None else owned(kind, user)
             into[kind] = os.dup(self._held[kind])
 
     def _make(self, kind: str) -> int:
@@ -49,23 +54,23 @@ class Group:
         if wanted in ("", "new"):
             return wanted
         if wanted == "group":
-            into["pid"] = os.dup(self._shared_pids())
+            into["pid"] = os.dup(self._shared_pids(into.get("user")))
         else:
             into["pid"] = os.open(wanted, os.O_RDONLY | os.O_CLOEXEC)
         return into["pid"]
 
-    def _shared_pids(self) -> int:
+    def _shared_pids(self, user: int | None) -> int:
         if "pid" not in self._held:
-            pid = self._fork_init()
+            pid = self._fork_init(user)
             self._init = process.identify(pid)
             self._hold_from(pid, "pid")
         return self._held["pid"]
 
-    def _fork_init(self) -> int:
-        pid = fork_into("new")
+    def _fork_init(self, user: int | None) -> int:
+        pid = fork_into("new") if user is None else fork_owned(user, self._root)
         if pid == 0:
             try:
-                init.serve_group(self._root)
+                init.serve_group(self._root if user is None else ".")
             finally:
                 os._exit(1)
         return pid

@@ -16,6 +16,7 @@ __all__ = [
     "fifo_owner",
     "mapped",
     "session_of",
+    "user_maps",
     "validate",
 ]
 
@@ -47,6 +48,21 @@ def mapped(inside: int, table: tuple[tuple[int, int, int], ...]) -> int:
         if first <= inside < first + count:
             return outside + inside - first
     raise InvalidArgument(f"id {inside} is not in the user namespace's map {table}")
+
+
+def user_maps(spec: RunSpec) -> dict[str, Any]:
+    """How the engine comes to the user namespace: its path, or the maps of a new one."""
+    spaces = spec.namespaces
+    if spaces.user != "new" and not spaces.user.startswith("path:"):
+        raise InvalidArgument(f"user namespace {spaces.user!r}: host, new or path:… is possible")
+    if spaces.pid == "host":
+        raise InvalidArgument(
+            "cannot share the host PID namespace when user namespaces are enabled"
+        )
+    for table in (spaces.uid_map, spaces.gid_map):
+        mapped(0, table)
+    path = "" if spaces.user == "new" else spaces.user.removeprefix("path:")
+    return {"path": path, "uid_map": spaces.uid_map, "gid_map": spaces.gid_map}
 
 
 def session_of(what: Process, log: LogSpec, *, hold: bool) -> dict[str, Any]:

@@ -93,6 +93,7 @@ def exec_plan(
         process.EnterCgroup(cgroup),
         *_oom_score(what, config["process"]),
         process.EnterProcess(tuple(kinds)),
+        *((user.BecomeMappedRoot(),) if "user" in kinds else ()),
         *terminal,
         *_process(what, code, bounding, create=False),
     ]

@@ -50,6 +50,7 @@ def sandbox_spec(
         group=metadata.uid,
         runtime=runtime,
         share_pid=bool(pod.spec.share_process_namespace),
+        users=_users(pod),
         cgroup_parent=cgroup_parent(pod, settings.cgroup_parent),
         hosts=tuple((alias.ip, " ".join(alias.hostnames)) for alias in pod.spec.host_aliases),
         labels=(
@@ -59,6 +60,16 @@ def sandbox_spec(
             ("io.sagong.sandbox.generation", str(generation)),
         ),
     )
+
+
+def _users(pod: Pod) -> str:
+    """`hostUsers`; a pod that has parts of the host anyway and does not say is among its users."""
+    if pod.spec.host_users is not None:
+        return "host" if pod.spec.host_users else "private"
+    spec = pod.spec
+    contexts = [c.security_context for c in (*spec.init_containers, *spec.containers)]
+    privileged = any(context is not None and context.privileged for context in contexts)
+    return "host" if spec.host_network or spec.host_pid or spec.host_ipc or privileged else ""
 
 
 def _join(pod: Pod, id_: str, network: str) -> JoinRequest:

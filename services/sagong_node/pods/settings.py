@@ -19,6 +19,9 @@ class PodSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     `static_pods`, `static_containers` and `static_images` are directories below {etc} that are read
     and followed: manifests of pods, containers in files of their own, archives of images. Empty ones
     are none. `api` false: no API server is waited for, and only static pods run.
+    `users` "private" gives containers and pods that don't say otherwise (`--userns=host`,
+    `hostUsers: true`) a user namespace of their own; its ids are one of `user_ranges` ranges of 65,536
+    from `user_first` on.
     """
 
     enabled: bool = True
@@ -52,3 +55,6 @@ class PodSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     static_containers: str = ""
     static_images: str = ""
     api: bool = True
+    users: str = "host"
+    user_first: int = 0x70000000
+    user_ranges: int = 4095

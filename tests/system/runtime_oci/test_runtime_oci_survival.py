@@ -141,7 +141,7 @@ async def test_volumes_in_a_user_namespace_show_mapped_ids() -> None:
         volume.mkdir()
         (volume / "old").touch()
         table = ((0, 100_000, 65_536),)
-        bind = Mount(target="/data", kind="bind", source=str(volume), options=("rbind",))
+        bind = Mount(target="/data", kind="bind", source=str(volume), options=("rbind", "idmap"))
         found = await lab.shell(
             "stat -c %u /data/old; touch /data/new; chown 7 /data/new; stat -c %u /data/new",
             mounts=(*standard_mounts(lab.root()), bind),

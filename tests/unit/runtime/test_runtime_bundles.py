@@ -115,6 +115,7 @@ def test_what_the_machine_knows_is_left_open() -> None:
         {"device_rules": (DeviceRule(rule="nonsense"),)},
         {"seccomp": "{}"},
         {"namespaces": Namespaces(user="path:/x")},
+        {"namespaces": Namespaces(user="new", uid_map=((0, 1, 1),), pid="host")},
     ],
     ids=str,
 )
