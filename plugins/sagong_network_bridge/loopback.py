@@ -1,33 +1,37 @@
-"""`[::1]` of the machine for published ports: a BPF program at connect(2) turns it into 127.0.0.1.
+"""`[::1]` of the machine for published ports: a BPF program at connect(2) leads elsewhere.
 
 Packets from ::1 can't leave a machine: the kernel drops the answers, and a container without IPv6
 could not be reached at all. So a connection of the machine's own processes (never of a container:
 the program looks at the network namespace) to [::1] and a published port is made to the mapped
-address ::ffff:127.0.0.1, from where the firewall sends it on. The program goes with this process.
+address ::ffff:127.0.0.1, from where the firewall sends it on; where only [::1] is published, or the
+container has no IPv4, to the container itself. The program goes with this process.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import ipaddress
 import logging
 import os
 import socket
 import struct
 from collections.abc import Iterable
+from typing import NamedTuple
 
-from sagong.contracts.network import PortMapping
+from sagong.contracts.network import Sandbox
 from sagong.linux import syscalls
 from sagong.linux.mounts import mount_table
 from sagong_network_bridge.elements import PROTOCOLS
+from sagong_network_bridge.interior import gateway_endpoints
 
-__all__ = ["Loopback"]
+__all__ = ["Loopback", "Shortcut", "shortcuts"]
 
 _MAP_CREATE, _UPDATE, _DELETE, _LOAD, _LINK = 0, 2, 3, 5, 28
 _HASH, _NO_PREALLOCATION = 1, 1
 _SOCKET_ADDRESS, _CONNECT6 = 18, 11
 _COOKIE = 71
-_MOST = 65536
+_MOST, _VALUE = 65536, 20
 _CODE = struct.Struct("=BBhi")
 # Fields of struct bpf_sock_addr.
 _ADDRESS, _PORT, _PROTOCOL = 8, 24, 36
@@ -67,9 +71,9 @@ def program(ports: int, cookie: int) -> bytes:
     code += [(0xBF, 0xA2, 0, 0), (0x07, 0x02, 0, -8)]  # r2 = key
     code.append((0x85, 0, 0, _LOOKUP_CALL))
     unless(0x15, 0x00, 0)  # if not found
-    for position, raw in ((2, b"\0\0\xff\xff"), (3, b"\x7f\0\0\1")):
-        code.append((0xB7, 0x01, 0, _word(raw)))
-        code.append((0x63, 0x16, _ADDRESS + 4 * position, 0))
+    for position, field in enumerate((*range(_ADDRESS, _ADDRESS + 16, 4), _PORT)):
+        code.append((0x61, 0x01, 4 * position, 0))  # r1 = word of the value
+        code.append((0x63, 0x16, field, 0))
     end = len(code)
     code += [(0xB7, 0x00, 0, 1), (0x95, 0, 0, 0)]  # allow
     for position in jumps:
@@ -78,9 +82,41 @@ def program(ports: int, cookie: int) -> bytes:
     return b"".join(_CODE.pack(opcode, r, offset, value) for opcode, r, offset, value in code)
 
 
-def _key(mapping: PortMapping) -> bytes:
-    port = struct.pack(">H", mapping.host_port)
-    return port + bytes(2) + struct.pack("=I", PROTOCOLS[mapping.protocol])
+class Shortcut(NamedTuple):
+    """A port of [::1], and the IPv6 address (of IPv4: mapped) and port that it leads to."""
+
+    protocol: str
+    port: int
+    address: str
+    target: int
+
+    def key(self) -> bytes:
+        """In the program's map."""
+        return _port(self.port) + struct.pack("=I", PROTOCOLS[self.protocol])
+
+    def value(self) -> bytes:
+        """There."""
+        return ipaddress.IPv6Address(self.address).packed + _port(self.target)
+
+
+def _port(number: int) -> bytes:
+    return struct.pack(">H2x", number)
+
+
+def shortcuts(sandbox: Sandbox, priorities: dict[str, int]) -> tuple[Shortcut, ...]:
+    """What [::1] of the machine leads to for a sandbox."""
+    by4, by6 = gateway_endpoints(sandbox.endpoints, priorities)
+    own = f"::ffff:{by4.ipv4}" if by4 else by6.ipv6 if by6 else ""
+    found = []
+    for mapping in sandbox.ports if own else ():
+        if mapping.host_ip == "::1" or (mapping.host_ip in ("", "::") and not by4):
+            target = (own, mapping.container_port)
+        elif mapping.host_ip == "":
+            target = ("::ffff:127.0.0.1", mapping.host_port)
+        else:
+            continue
+        found.append(Shortcut(mapping.protocol, mapping.host_port, *target))
+    return tuple(found)
 
 
 class Loopback:
@@ -100,7 +136,7 @@ class Loopback:
             self._log.info("published ports can't be reached by [::1] here: %s", error)
 
     def _attach(self) -> None:
-        create = struct.pack("=IIIII", _HASH, 8, 4, _MOST, _NO_PREALLOCATION)
+        create = struct.pack("=IIIII", _HASH, 8, _VALUE, _MOST, _NO_PREALLOCATION)
         self._map = _bpf(_MAP_CREATE, create)
         self._descriptors.append(self._map)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as here:
@@ -126,25 +162,22 @@ class Loopback:
         rest = struct.pack("=IIQII16sII", 0, 0, 0, 0, 0, b"sagong_loop6", 0, _CONNECT6)
         return _bpf(_LOAD, head + rest)
 
-    def put(self, ports: Iterable[PortMapping]) -> None:
-        """Ports that are published on all addresses."""
-        value = struct.pack("=I", 1)
-        self._change(_UPDATE, ports, value)
+    def put(self, added: Iterable[Shortcut]) -> None:
+        """Ports that are published."""
+        self._change(_UPDATE, added)
 
-    def remove(self, ports: Iterable[PortMapping]) -> None:
+    def remove(self, gone: Iterable[Shortcut]) -> None:
         """Ports that are published no more."""
-        self._change(_DELETE, ports, b"")
+        self._change(_DELETE, gone)
 
-    def _change(self, command: int, ports: Iterable[PortMapping], value: bytes) -> None:
+    def _change(self, command: int, changed: Iterable[Shortcut]) -> None:
         if self._map < 0:
             return
-        for mapping in ports:
-            if mapping.host_ip:
-                continue
-            key = ctypes.create_string_buffer(_key(mapping), 8)
-            data = ctypes.create_string_buffer(value, 4)
+        for way in changed:
+            key = ctypes.create_string_buffer(way.key(), 8)
+            data = ctypes.create_string_buffer(way.value(), _VALUE)
             # A deletion has no value, and the kernel insists.
-            given = ctypes.addressof(data) if value else 0
+            given = ctypes.addressof(data) if command == _UPDATE else 0
             where = struct.pack("=IxxxxQQQ", self._map, ctypes.addressof(key), given, 0)
             with contextlib.suppress(FileNotFoundError):
                 _bpf(command, where)

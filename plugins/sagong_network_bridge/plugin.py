@@ -38,7 +38,7 @@ from sagong_network_bridge.handover import Handover, packed, unpacked
 from sagong_network_bridge.joining import pieces_of
 from sagong_network_bridge.links import delete_link, links_of
 from sagong_network_bridge.locksmith import USER
-from sagong_network_bridge.loopback import Loopback
+from sagong_network_bridge.loopback import Loopback, shortcuts
 from sagong_network_bridge.names import Names
 from sagong_network_bridge.namespaces import is_pinned
 from sagong_network_bridge.neighbours import accept_bridges
@@ -181,7 +181,7 @@ class NetworkBridge:
         """The predecessor's program goes on until it has been tidied up."""
         self._loopback.start()
         for record in self._sandboxes.records():
-            self._loopback.put(record.sandbox.ports)
+            self._loopback.put(shortcuts(record.sandbox, priorities_of(record.request)))
 
     async def _sweep(self, pins: list[Path]) -> None:
         """Take away what a predecessor had and nobody knows: namespaces, bridges, interfaces."""

@@ -38,7 +38,7 @@ from sagong_network_bridge.joining import (
 )
 from sagong_network_bridge.links import delete_link, link_index, port_options
 from sagong_network_bridge.locksmith import USER
-from sagong_network_bridge.loopback import Loopback
+from sagong_network_bridge.loopback import Loopback, shortcuts
 from sagong_network_bridge.names import Names, order_of
 from sagong_network_bridge.netlink import Channel
 from sagong_network_bridge.networks import Networks
@@ -172,7 +172,7 @@ class Sandboxes:
         sandbox = self._sandbox(request, draft, cell) if cell is not None else None
         self._tools.names.forget(request.id)
         if sandbox is not None and cell is not None:
-            self._tools.loopback.remove(sandbox.ports)
+            self._tools.loopback.remove(shortcuts(sandbox, priorities_of(request)))
             with contextlib.suppress(OSError):
                 self._tools.firewall.alter(
                     "sandboxes", gone=pieces_of(sandbox, priorities_of(request))
@@ -234,7 +234,7 @@ class Sandboxes:
             tools.names.serve(self._order(sandbox, request), sockets)
         self._reflect(sandbox, priorities_of(request), veths)
         tools.firewall.alter("sandboxes", new=pieces_of(sandbox, priorities_of(request)))
-        tools.loopback.put(sandbox.ports)
+        tools.loopback.put(shortcuts(sandbox, priorities_of(request)))
         await self._forget_datagrams(sandbox, leaving=False)
         cell.close()
         return SandboxRecord(
@@ -298,7 +298,7 @@ class Sandboxes:
             self._tools.names.forget(identity)
             pieces = pieces_of(sandbox, priorities_of(record.request))
             self._tools.firewall.alter("sandboxes", gone=pieces)
-            self._tools.loopback.remove(sandbox.ports)
+            self._tools.loopback.remove(shortcuts(sandbox, priorities_of(record.request)))
             await self._forget_datagrams(sandbox, leaving=True)
             if sandbox.path:
                 await self._tools.run(self._tools.cells.drop, Path(sandbox.path))
@@ -399,6 +399,7 @@ class Sandboxes:
             was = pieces_of(before.sandbox, priorities_of(before.request))
             now = pieces_of(after.sandbox, priorities_of(after.request))
             tools.firewall.alter("sandboxes", was, now)
+            tools.loopback.put(shortcuts(after.sandbox, priorities_of(after.request)))
         if after.resolver_port:
             tools.names.tell(self._order(after.sandbox, after.request))
         return self._keep(after)

@@ -59,6 +59,43 @@ def test_a_published_port_is_reached_from_everywhere() -> None:
     machine(from_everywhere)
 
 
+async def by_loopback_of_ipv6(base: Path) -> None:
+    """Published on [::1] alone, beside the same port of 127.0.0.1; also of who has no IPv4."""
+    async with plugin(base) as network:
+        world = World(base)
+        options = (("com.docker.network.enable_ipv4", "false"),)
+        await network.create(SIX)
+        only = Network(id="7" * 64, name="only", ipv6=True, options=options)
+        await network.create(only)
+        port = 8080
+        for name, wanted, host_ip in (
+            ("four", "bridge", "::1"),
+            ("beside", "bridge", "127.0.0.1"),
+            ("both", "six", "::1"),
+            ("alone", "only", "::1"),
+            ("open", "only", ""),
+        ):
+            port += name != "beside"
+            mapping = PortMapping(container_port=80, host_ip=host_ip, host_port=port)
+            sandbox = await joined(network, name, wanted, ports=(mapping,))
+            server = Server(sandbox.path, 80, name)
+            asked = "127.0.0.1" if name == "beside" else "::1"
+            assert (await reached("", asked, port))[0] == name, name
+            for stranger in (World.machine, World.machine6) if name != "open" else ():
+                assert (await reached(world.path, stranger, port))[0] == "", name
+            server.close()
+        server = Server((await network.inspect(SandboxRef(id="four"))).path, 80, "four")
+        assert (await reached("", "::1", 8081))[0] == "four", "another one took its place"
+        await network.leave(SandboxRef(id="four"))
+        assert (await reached("", "::1", 8081))[0] == ""
+        server.close()
+        world.close()
+
+
+def test_a_port_may_be_published_on_the_loopback_of_ipv6_alone() -> None:
+    machine(by_loopback_of_ipv6)
+
+
 async def only_by_the_port(base: Path) -> None:
     async with plugin(base) as network:
         world = World(base)
