@@ -2,7 +2,8 @@
 
 In nftables no chain can overrule another one's drop, so where someone's iptables-nft FORWARD chain
 (Docker's, ufw's) drops by policy what no rule of it knows, rules of ours at its *end* accept traffic
-of our bridges: whatever the machine's administrator has refused, or refuses later, stays refused.
+of our bridges, or only what containers begin: whatever the machine's administrator has refused, or
+refuses later, stays refused.
 Our own table still decides after. Chains of iptables-legacy can't be reached that way.
 """
 
@@ -21,6 +22,8 @@ _FAMILIES = (2, 10)
 _TABLE = "filter"
 CHAIN = "FORWARD"
 _DROP = 0
+# Established, related.
+_ANSWERS = 2 | 4
 # Comments of all instances begin so: they don't fight for the last place.
 _OURS = "sagong "
 
@@ -39,10 +42,16 @@ def _concerned(channel: Channel, *, dropping: bool) -> Iterator[Nftables]:
             yield table
 
 
-def accept_bridges(channel: Channel, prefix: str, bridges: Iterable[str]) -> int:
-    """Make foreign chains accept exactly these bridges, last; how many chains have them now."""
+def accept_bridges(
+    channel: Channel, prefix: str, bridges: Iterable[str], *, outgoing: bool = False
+) -> int:
+    """Make foreign chains accept exactly these bridges, last; how many chains have them now.
+
+    `outgoing`: of what goes to them only answers.
+    """
     mark = f"{_OURS}{prefix} "
-    wanted = [f"{mark}{way} {name}" for name in sorted(bridges) for way in ("from", "to")]
+    ways = ("from", "answers-to") if outgoing else ("from", "to")
+    wanted = [f"{mark}{way} {name}" for name in sorted(bridges) for way in ways]
     count = 0
     for table in _concerned(channel, dropping=bool(wanted)):
         count += 1
@@ -68,4 +77,7 @@ def _tail(rules: list[_Found]) -> list[_Found]:
 def _accepting(comment: str) -> bytes:
     way, name = comment.split(" ")[-2:]
     named = ex.compare(0, name.encode().ljust(16, b"\0"))
-    return ex.interface(0, incoming=way == "from") + named + ex.counter() + ex.accept()
+    rule = ex.interface(0, incoming=way == "from") + named
+    if way == "answers-to":
+        rule += ex.conntrack_bits(0, _ANSWERS)
+    return rule + ex.counter() + ex.accept()

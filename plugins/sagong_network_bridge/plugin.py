@@ -31,7 +31,7 @@ from sagong.host import Host
 from sagong_network_bridge.bridges import Bridges
 from sagong_network_bridge.cells import Cell, Cells, is_veth
 from sagong_network_bridge.doors import Doors
-from sagong_network_bridge.elements import Content
+from sagong_network_bridge.elements import Content, interval_elements
 from sagong_network_bridge.firewall import Firewall, Wanted
 from sagong_network_bridge.forwarding import nameservers_of
 from sagong_network_bridge.handover import Handover, packed, unpacked
@@ -150,6 +150,7 @@ class NetworkBridge:
         strays = self._adopt(given.sandboxes)
         parts = await self._routing.restore()
         parts["networks"] = Wanted(self._networks.content())
+        parts["settings"] = Wanted(self._setting_content())
         parts["sandboxes"] = Wanted(self._sandbox_content())
         self._firewall.install(parts, given.installed)
         self._host.spawn(self._sandboxes.resume_names(), "names of adopted sandboxes")
@@ -214,6 +215,10 @@ class NetworkBridge:
             return False
         return not any(name in r.veths.values() for r in self._sandboxes.records())
 
+    def _setting_content(self) -> Content:
+        visitors = self._settings.visitors or ("0.0.0.0/0", "::/0")
+        return {f"visitors{v}": interval_elements(visitors, v) for v in (4, 6)}
+
     def _sandbox_content(self) -> Content:
         found: Content = {}
         for record in self._sandboxes.records():
@@ -226,7 +231,8 @@ class NetworkBridge:
             return
         names = [record.bridge for record in self._networks.records()]
         with contextlib.suppress(OSError):
-            accept_bridges(self._filter, self._settings.prefix, names)
+            outgoing = self._settings.open_forward == "outgoing"
+            accept_bridges(self._filter, self._settings.prefix, names, outgoing=outgoing)
 
     def _restore_firewall(self, *, ours: bool) -> None:
         """Somebody flushed our table, or began to drop what is forwarded."""

@@ -58,7 +58,7 @@ def _sets(version: int) -> Iterator[SetKind]:
     yield SetKind(f"live{version}", live, size + 8)
     yield SetKind(f"backed{version}", address, size)
     yield SetKind(f"hairpin{version}", concatenation(address, address), 2 * size)
-    for name in ("natted", "cluster", "virtual"):
+    for name in ("natted", "cluster", "virtual", "visitors"):
         yield SetKind(f"{name}{version}", address, size, flags=INTERVAL)
     for name in ("selected_in", "selected_out"):
         yield SetKind(f"{name}{version}", address, size, flags=MAP, verdicts=True)
@@ -85,7 +85,8 @@ SETS: tuple[SetKind, ...] = (
 bridges: our bridges. internal: those without a way out. isolated: those cut off from other bridges.
 routed: those whose addresses others may reach directly. same: (bridge, itself). switched: the same
 for bridges whose inner traffic the firewall does not see. natted: subnets that leave with the
-machine's address. cluster: pod ranges. virtual: service ranges. hairpin: (address, itself).
+machine's address. cluster: pod ranges. virtual: service ranges. visitors: who of other machines reaches
+published ports. hairpin: (address, itself).
 ports, portsat: published ports on all or one address. services, nodes: virtual addresses and node
 ports to the chain that picks a backend; serviceids, nodeids: to the service's number. backends:
 (number, index) to address and port. sticky: (client, number) to its backend; live: backends that
@@ -231,8 +232,12 @@ def _forward() -> Iterator[Rule]:
         yield Rule("forward", rule, "isolated from other networks")
         rule = _bridge("internal", incoming=incoming) + ex.discard()
         yield Rule("forward", rule, "no way out of an internal network, and none in")
-    yield Rule("forward", ex.conntrack_bits(2, 0x20) + ex.accept(), "published ports and services")
     foreign = _bridge("bridges", incoming=True, absent=True)
+    for version in (4, 6):
+        stranger = ex.conntrack_bits(2, 0x20) + ex.family(version) + ex.source(0, version)
+        stranger += ex.look_up(f"visitors{version}", 0, absent=True) + ex.discard()
+        yield Rule("forward", foreign + stranger, "published ports are not for everybody")
+    yield Rule("forward", ex.conntrack_bits(2, 0x20) + ex.accept(), "published ports and services")
     yield Rule("forward", _bridge("routed", incoming=False) + foreign + ex.accept())
     for version in (4, 6):
         to_pod = ex.family(version) + ex.destination(0, version)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from typing import Literal
 
 import msgspec
 
@@ -28,8 +29,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ready for each network used in the last `pool_seconds`; 0 keeps none. `first_port` to `last_port`
     are taken for ports published without a number. `mtu` 0 leaves the kernel's. `nameservers`
     replace the machine's for names that no container has. `host_ip` is where ports are published
-    that name no address ("" is everywhere); a network's own option goes first. `open_forward` false
-    leaves other people's FORWARD chains alone.
+    that name no address ("" is everywhere); a network's own option goes first. `visitors` are the
+    ranges of other machines that reach published ports (none: everybody). `open_forward` says what
+    other people's FORWARD chains that drop by default are made to accept: true all of our bridges,
+    "outgoing" what containers begin, so that published ports need rules there; false nothing.
     """
 
     prefix: str = "sg"
@@ -45,7 +48,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     mtu: int = 0
     nameservers: tuple[str, ...] = ()
     host_ip: str = ""
-    open_forward: bool = True
+    visitors: tuple[str, ...] = ()
+    open_forward: bool | Literal["outgoing"] = True
 
     def check(self) -> Settings:
         """Refuse values that cannot work, by name."""
@@ -57,8 +61,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             self._check_range(key, getattr(self, key))
         if self.host_ip:
             self._check_range("host_ip", self.host_ip)
-        for pool in self.pools:
-            self._check_range("pools", pool)
+        for key in ("pools", "visitors"):
+            for value in getattr(self, key):
+                self._check_range(key, value)
         if not 0 <= self.pool_size <= 256:
             raise InvalidArgument(f"pool_size = {self.pool_size}: 0 to 256")
         if not 1 <= self.first_port <= self.last_port <= 65535:

@@ -324,6 +324,60 @@ def test_ports_may_be_shut_to_the_world_by_default() -> None:
     machine(shut_by_default)
 
 
+async def machine_firewall(base: Path) -> None:
+    """As ufw has it: nothing is forwarded unless a rule says so, and published ports obey."""
+    async with plugin(base, {"open_forward": "outgoing"}) as network:
+        world = World(base)
+        outside = Server(world.path, 80, "world")
+        shell("", "iptables -P FORWARD DROP; ip6tables -P FORWARD DROP")
+        await network.create(SIX)
+        ports = (PortMapping(container_port=80),)
+        sandbox = await joined(network, "c", "six", ports=ports)
+        other = await joined(network, "d", "bridge")
+        server, port = Server(sandbox.path, 80, "c"), sandbox.ports[0].host_port
+        await until(lambda: len(forward_comments()) == 4, "containers are not let out")
+        for address in (World.address, World.address6):
+            assert (await reached(sandbox.path, address, 80))[0] == "world", "no way out"
+        assert (await reached("", "127.0.0.1", port))[0] == "c", "the machine itself"
+        gateway = sandbox.endpoints[0].gateway4
+        assert (await reached(other.path, gateway, port))[0] == "c", "another container"
+        for stranger in (World.machine, World.machine6):
+            assert (await dial(world.path, stranger, port))[0] == "", "past the machine's firewall"
+        rule = f"-p tcp -m conntrack --ctorigdstport {port} --ctdir ORIGINAL -j ACCEPT"
+        shell("", f"iptables -I FORWARD {rule}; ip6tables -I FORWARD {rule}")
+        for stranger in (World.machine, World.machine6):
+            assert (await reached(world.path, stranger, port))[0] == "c", "his rule is not asked"
+        server.close()
+        outside.close()
+        world.close()
+
+
+def test_published_ports_may_obey_the_machine_s_forward_rules() -> None:
+    machine(machine_firewall)
+
+
+async def chosen_visitors(base: Path) -> None:
+    """Published for some other machines; the settings of a start hold for what is there."""
+    world, ports = World(base), (PortMapping(container_port=80),)
+    near = [f"{World.address}/32", f"{World.address6}/128"]
+    async with plugin(base, {"visitors": ["203.0.113.0/24"]}) as network:
+        await network.create(SIX)
+        sandbox = await joined(network, "c", "six", ports=ports)
+        server, port = Server(sandbox.path, 80, "c"), sandbox.ports[0].host_port
+        assert (await reached("", "127.0.0.1", port))[0] == "c"
+        for stranger in (World.machine, World.machine6):
+            assert (await dial(world.path, stranger, port))[0] == ""
+    async with plugin(base, {"visitors": near}):
+        for stranger in (World.machine, World.machine6):
+            assert (await reached(world.path, stranger, port))[0] == "c"
+    server.close()
+    world.close()
+
+
+def test_published_ports_may_be_for_some_machines_alone() -> None:
+    machine(chosen_visitors)
+
+
 async def flushed(base: Path) -> None:
     async with plugin(base) as network:
         ports = (PortMapping(container_port=80),)
