@@ -16,6 +16,7 @@ from sagong.linux.seccomp_profile import default_policy, parse_profile
 from sagong.shim.facts import HostFacts
 from sagong.shim.requests import (
     cgroup_path,
+    check_labels,
     check_process,
     fifo_owner,
     session_of,
@@ -65,6 +66,7 @@ def seccomp_code(text: str, mask: int, *, privileged: bool) -> bytes:
 def run_request(spec: RunSpec, facts: HostFacts, *, parent: str) -> dict[str, Any]:
     """The message that makes a monitor start this container."""
     validate(spec)
+    check_labels(spec, facts)
     mask = capability_mask(spec.process.capabilities, facts, privileged=spec.privileged)
     user = spec.namespaces.user != "host"
     shared = [k for k in _NAMESPACES if getattr(spec.namespaces, k) == "group"]

@@ -18,6 +18,7 @@ from sagong.linux.seccomp_profile import default_policy, parse_profile
 from sagong.shim.facts import HostFacts
 from sagong.shim.requests import (
     cgroup_path,
+    check_labels,
     check_process,
     fifo_owner,
     session_of,
@@ -39,6 +40,7 @@ _OF_HOST = frozenset({"source", "idmap"})
 def run_request(spec: RunSpec, facts: HostFacts, *, parent: str) -> dict[str, Any]:
     """The message that makes a monitor create and start this container."""
     validate(spec)
+    check_labels(spec, facts)
     spaces = spec.namespaces
     return {
         "op": "run",

@@ -144,7 +144,7 @@ def _container(
         ),
         device_rules=tuple(host.device_cgroup_rules or ()),
         limits=limits(host, lookup.machine),
-        shm_size=host.shm_size or 64 << 20,
+        shm_size=0 if host.ipc_mode == "none" else host.shm_size or 64 << 20,
         rlimits=rlimits(host),
         sysctls=tuple((k, v) for k, v in (host.sysctls or {}).items() if not k.startswith("net.")),
         add_capabilities=tuple(host.cap_add or ()),

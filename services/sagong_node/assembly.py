@@ -72,7 +72,9 @@ def process_of(spec: ContainerSpec, site: Site) -> Process:
 
 def run_spec(spec: ContainerSpec, site: Site, run: int, *, expect_attach: bool) -> RunSpec:
     """The whole value that the runtime is given."""
-    system = defaults.system_mounts(shm_size=spec.shm_size, privileged=spec.privileged)
+    system = defaults.system_mounts(
+        shm_size=spec.shm_size, host_ipc=spec.ipc_mode == "host", privileged=spec.privileged
+    )
     masked = defaults.MASKED_PATHS if spec.masked_paths is None else spec.masked_paths
     readonly = defaults.READONLY_PATHS if spec.readonly_paths is None else spec.readonly_paths
     if spec.privileged:

@@ -53,8 +53,11 @@ READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysr
 _SECURE = ("nosuid", "noexec", "nodev")
 
 
-def system_mounts(*, shm_size: int, privileged: bool) -> tuple[Mount, ...]:
-    """/proc, /dev, /sys and what belongs to them, in the order they are mounted."""
+def system_mounts(*, shm_size: int, host_ipc: bool, privileged: bool) -> tuple[Mount, ...]:
+    """/proc, /dev, /sys and what belongs to them, in the order they are mounted.
+
+    /dev/shm goes with the ipc namespace: the host's is bound; with a size of 0 there is none.
+    """
     writable = () if privileged else ("ro",)
     return (
         Mount(target="/proc", kind="proc", source="proc", options=_SECURE),
@@ -75,13 +78,18 @@ def system_mounts(*, shm_size: int, privileged: bool) -> tuple[Mount, ...]:
             target="/sys/fs/cgroup", kind="cgroup", source="cgroup", options=(*_SECURE, *writable)
         ),
         Mount(target="/dev/mqueue", kind="mqueue", source="mqueue", options=_SECURE),
-        Mount(
-            target="/dev/shm",
-            kind="tmpfs",
-            source="shm",
-            options=(*_SECURE, "mode=1777", f"size={shm_size}"),
-        ),
+        *_shared_memory(shm_size, host=host_ipc),
     )
+
+
+def _shared_memory(size: int, *, host: bool) -> tuple[Mount, ...]:
+    if host:
+        options = ("rbind", "rprivate", *_SECURE)
+        return (Mount(target="/dev/shm", kind="bind", source="/dev/shm", options=options),)
+    if not size:
+        return ()
+    options = (*_SECURE, "mode=1777", f"size={size}")
+    return (Mount(target="/dev/shm", kind="tmpfs", source="shm", options=options),)
 
 
 def capabilities(add: Iterable[str], drop: Iterable[str], *, privileged: bool) -> tuple[str, ...]:

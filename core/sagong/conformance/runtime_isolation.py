@@ -194,6 +194,12 @@ async def check_devices_need_permission(lab: RuntimeLab) -> None:
     assert "not permitted" in (await lab.shell(script)).text
     device = Device(source=str(node), target="/dev/x", permissions="r")
     assert "No such device" in (await lab.shell(script, devices=(device,))).text
+    nodes = lab.scratch / "nodes"
+    nodes.mkdir()
+    node.rename(nodes / "x")
+    several = Device(source=str(nodes), target="/dev/several", permissions="r")
+    script_of_one = script.replace("/dev/x", "/dev/several/x")
+    assert "No such device" in (await lab.shell(script_of_one, devices=(several,))).text
     rules = (DeviceRule(rule="c 240:* r"),)
     assert "No such device" in (await lab.shell(script, device_rules=rules)).text
 

@@ -171,6 +171,7 @@ class ContainerSpec(Message):
     `name` is for people and logs. `add_capabilities`/`drop_capabilities` change Docker's default
     set ("ALL" is known). Namespace modes are "new", "host", "group" or "container:ID".
     `runtime` names an instance of slot runtime ("" or runc: the default one).
+    A `shm_size` of 0 leaves /dev/shm out.
     `masked_paths`/`readonly_paths` None mean Docker's defaults. `remove` deletes it when it ends.
     """
 

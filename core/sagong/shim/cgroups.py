@@ -8,6 +8,7 @@ from typing import Any
 
 from sagong.linux.cgroup import CONTROLLERS, Cgroup, CgroupLayout, delegate
 from sagong.linux.cgroup_limits import CgroupLimits
+from sagong.shim.failure import StartError
 
 __all__ = ["container_cgroup", "make_cgroup", "resolved_limits"]
 
@@ -40,7 +41,7 @@ def resolved_limits(limits: dict[str, Any]) -> CgroupLimits:
         if name in fields:
             fields[name] = tuple((_device_numbers(d), v) for d, v in fields[name])
     if fields.get("devices") is not None:
-        fields["devices"] = tuple(_device_rule(rule) for rule in fields["devices"])
+        fields["devices"] = tuple(r for rule in fields["devices"] for r in _device_rules(rule))
     return CgroupLimits(**fields)
 
 
@@ -51,13 +52,23 @@ def _device_numbers(device: str) -> str:
     return f"{os.major(number)}:{os.minor(number)}"
 
 
-def _device_rule(rule: str) -> str:
-    """A rule, or `/dev/x rwm`, which becomes one."""
+def _device_rules(rule: str) -> list[str]:
+    """A rule, or `/dev/x rwm`, which becomes one, or one for each node in a directory."""
     if not rule.startswith("/"):
-        return rule
-    path, _, access = rule.partition(" ")
-    found = os.stat(path)
+        return [rule]
+    path, _, access = rule.rpartition(" ")
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        raise StartError(
+            "invalid_argument",
+            f'error gathering device information while adding custom device "{path}": '
+            "no such file or directory",
+        ) from None
     if stat.S_ISDIR(found.st_mode):
-        return f"c *:* {'m'}"
+        names = sorted(os.listdir(path))
+        return [one for name in names for one in _device_rules(f"{path}/{name} {access}")]
+    if not stat.S_ISBLK(found.st_mode) and not stat.S_ISCHR(found.st_mode):
+        return []
     kind = "b" if stat.S_ISBLK(found.st_mode) else "c"
-    return f"{kind} {os.major(found.st_rdev)}:{os.minor(found.st_rdev)} {access}"
+    return [f"{kind} {os.major(found.st_rdev)}:{os.minor(found.st_rdev)} {access}"]

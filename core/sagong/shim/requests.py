@@ -8,10 +8,12 @@ import msgspec
 
 from sagong.contracts.runtime import LogSpec, Process, RunSpec
 from sagong.errors import InvalidArgument
+from sagong.shim.facts import HostFacts
 from sagong.shim.rlimits import RLIMITS
 
 __all__ = [
     "cgroup_path",
+    "check_labels",
     "check_process",
     "fifo_owner",
     "mapped",
@@ -91,6 +93,16 @@ def validate(spec: RunSpec) -> None:
         )
     for key, _ in spec.sysctls:
         _check_sysctl(spec, key)
+
+
+def check_labels(spec: RunSpec, facts: HostFacts) -> None:
+    """Refuse a profile that nothing here would enforce."""
+    asked = spec.apparmor not in ("", "unconfined") and not spec.privileged
+    if asked and not facts.apparmor:
+        raise InvalidArgument(
+            f"AppArmor profile {spec.apparmor!r} can't be applied: the machine's kernel has no "
+            "AppArmor; use unconfined or leave it out"
+        )
 
 
 def check_process(what: Process) -> None:
