@@ -6,6 +6,7 @@ has brought is kept, and `GET` tells how far it is.
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator
 
@@ -18,6 +19,7 @@ from sagong_registry.refusal import refused
 
 __all__ = ["append", "begin", "cancel", "finish", "status"]
 
+_SILENT_SECONDS = 300.0
 _ALGORITHMS = ("sha256", "sha512")
 
 
@@ -146,11 +148,20 @@ async def _take(depot: Depot, request: Request, id_: str, offset: int, span: Spa
 
 
 async def _body(request: Request, span: Span | None) -> AsyncIterator[bytes]:
+    """The body; a sender that falls silent is given up, and may go on in another request."""
+    chunks = request.chunks(span.length if span else 0)
     try:
-        async for chunk in request.chunks(span.length if span else 0):
+        while True:
+            async with asyncio.timeout(_SILENT_SECONDS):
+                chunk = await anext(chunks, b"")
+            if not chunk:
+                return
             yield chunk
     except ResourceExhausted as error:
         raise refused("SIZE_INVALID", error.message) from None
+    except TimeoutError:
+        text = f"nothing came for {_SILENT_SECONDS:.0f} seconds"
+        raise refused("BLOB_UPLOAD_INVALID", text, status=408) from None
 
 
 async def _finished(depot: Depot, name: str, id_: str, digest: str) -> Response:

@@ -10,9 +10,9 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from tests.compat.registry.peers import platform
+from tests.compat.registry.peers import free_port, platform
 from tests.compat.registry.wire import MANIFEST, Answer, Client, Content, with_query
-from tests.system.instance import Instance
+from tests.system.instance import Instance, instance
 
 pytestmark = pytest.mark.root
 
@@ -100,6 +100,24 @@ def test_a_download_goes_on_though_the_content_store_dies(running: tuple[Instanc
     kill(instance, "image")
     assert data + answer.read() == blob.data
     connection.close()
+
+
+def test_it_comes_and_goes_while_everything_runs() -> None:
+    port = free_port()
+    host, client = f"127.0.0.1:{port}", Client(f"127.0.0.1:{port}")
+    with instance('profile = "docker"\n') as running:
+        assert "registry" not in {unit.name for unit in running.status().units}
+        running.run("enable", "registry", "--listen", f"api=tcp:{host}")
+        manifest = client.push_image("comes/goes", "v1")
+        client.close()
+        running.run("disable", "registry")
+        with pytest.raises(ConnectionRefusedError):
+            client.ask("GET", "/v2/")
+        client.close()
+        running.run("enable", "registry", "--listen", f"api=tcp:{host}")
+        target = "/v2/comes/goes/manifests/v1"
+        assert client.ask("GET", target, headers={"Accept": MANIFEST}).body == manifest.data
+        client.close()
 
 
 class Crowd:

@@ -7,12 +7,12 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.bench.peers import scratch
 from tests.system.instance import Instance, environment
 
 __all__ = ["Tools", "dockerd", "home_of_tools", "operator"]
@@ -64,16 +64,9 @@ class Tools:
 @contextlib.contextmanager
 def home_of_tools() -> Iterator[Path]:
     """A short directory that goes with what tools mounted below it."""
-    home = Path(tempfile.mkdtemp(prefix="sgr-", dir="/tmp"))
-    (home / "auth.json").write_text("{}")
-    try:
+    with scratch() as home:
+        (home / "auth.json").write_text("{}")
         yield home
-    finally:
-        with open("/proc/self/mounts") as table:
-            mounted = [line.split()[1] for line in table if line.split()[1].startswith(str(home))]
-        for target in reversed(mounted):
-            subprocess.run(["umount", "-l", target], check=False)
-        shutil.rmtree(home, ignore_errors=True)
 
 
 def operator(instance: Instance, *words: str, stdin: str = "") -> str:
