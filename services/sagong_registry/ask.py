@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 from sagong.http import Request
@@ -25,6 +26,11 @@ class Ask:
     def name(self) -> str:
         """The repository's name."""
         return repository_name(self.parts["name"])
+
+    def note(self, log: logging.Logger, event: str, **facts: object) -> None:
+        """Tell of something that was changed, and by whom."""
+        who = {"account": self.visitor.account, "peer": self.request.peer.address}
+        log.info(event, extra={"repository": self.name, **facts, **who, "request": self.request.id})
 
     def query(self, name: str) -> str:
         """A parameter of the query, "" without it."""

@@ -64,5 +64,7 @@ async def _send(depot: Depot, ask: Ask, digest: str, head: Response, span: Span)
 
 async def delete(depot: Depot, ask: Ask) -> Response:
     """`DELETE` of a blob: of this repository; others keep it."""
-    await depot.remove_blob(ask.name, known_digest(ask.parts["digest"]))
+    digest = known_digest(ask.parts["digest"])
+    await depot.remove_blob(ask.name, digest)
+    ask.note(depot.log, "deleted", blob=digest)
     return Response(202, b"", ())

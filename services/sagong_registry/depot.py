@@ -34,6 +34,9 @@ from sagong_registry.vault import Vault
 
 __all__ = ["Depot", "Push", "content_of"]
 
+# Records that go in one transaction.
+_PART = 1000
+
 
 @dataclass(frozen=True, slots=True)
 class Push:
@@ -236,22 +239,31 @@ class Depot:
         await self.catalog.change(plan)
 
     async def remove_repository(self, name: str) -> None:
-        """Drop all of it; what is pushed to it meanwhile makes a new one."""
+        """Drop all of it, in parts, tags first; what is pushed to it meanwhile goes as well."""
+        while await self._remove_some(name):
+            pass
+
+    async def _remove_some(self, name: str) -> bool:
+        """Drop a part; whether there was any."""
         dropped: list[tuple[str, str]] = []
 
         def plan() -> Change:
             repository = self.catalog.repositories.get(name) or Repository(name)
             content = content_of(repository)
-            keys: dict[str, Record] = {Key.tag(name, t): r for t, r in repository.tags.items()}
-            keys |= content
+            records: dict[str, Record] = {Key.tag(name, t): r for t, r in repository.tags.items()}
+            records |= content
             if repository.record is not None:
-                keys[Key.repository(name)] = repository.record
-            dropped[:] = [(key.rpartition("@")[2], r.hold) for key, r in content.items()]
-            return Change(deletes=set(keys), holds={k: r.revision for k, r in keys.items()})
+                records[Key.repository(name)] = repository.record
+            part = list(records)[:_PART]
+            dropped[:] = [
+                (key.rpartition("@")[2], content[key].hold) for key in part if key in content
+            ]
+            return Change(deletes=set(part), holds={key: records[key].revision for key in part})
 
         await self.catalog.change(plan)
         for digest, hold in dropped:
             await self.vault.drop(digest, hold)
+        return self.catalog.repositories.get(name) is not None
 
 
 def content_of(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import logging
 import re
 import time
 from collections.abc import Iterable, Mapping
@@ -58,7 +59,9 @@ class Gate:
         policy: Policy,
         catalog: Catalog,
         settings: Settings,
+        log: logging.Logger,
     ) -> None:
+        self._log = log
         self.accounts = accounts
         self.policy = policy
         self._tokens = tokens
@@ -106,6 +109,8 @@ class Gate:
                 f"too many wrong passwords for {name!r}; wait a minute",
                 headers=(("Retry-After", _LOGIN_SECONDS),),
             ) from None
+        facts = {"account": name[:255], "peer": request.peer.address, "request": request.id}
+        self._log.info("wrong password", extra=facts)
         raise self.unauthorized(request, message="wrong user name or password")
 
     def allowed(self, visitor: Visitor, repository: str) -> frozenset[str]:

@@ -87,17 +87,21 @@ class Housekeeping:
                 yield taken
 
     async def _take(self, repository: Repository, taken: Taken) -> bool:
-        name = repository.name
-        keys = content_of(repository, taken.manifests, taken.blobs)
-        change = Change(deletes=set(keys), holds={k: r.revision for k, r in keys.items()})
-        own = Key.repository(name)
-        change.holds[own] = repository.record.revision if repository.record else 0
-        if taken.repository and repository.record:
-            change.deletes.add(own)
-        if not await self._depot.catalog.commit(change):
-            return False
-        for key, record in keys.items():
-            await self._depot.vault.drop(key.rpartition("@")[2], record.hold)
+        """Remove it in parts; whether all went."""
+        own = Key.repository(repository.name)
+        revision = repository.record.revision if repository.record else 0
+        records = content_of(repository, taken.manifests, taken.blobs)
+        keys = list(records)
+        for start in range(0, len(keys), _BATCH):
+            part = {key: records[key] for key in keys[start : start + _BATCH]}
+            holds = {key: record.revision for key, record in part.items()}
+            change = Change(deletes=set(part), holds={**holds, own: revision})
+            if not await self._depot.catalog.commit(change):
+                return False
+            for key, record in part.items():
+                await self._depot.vault.drop(key.rpartition("@")[2], record.hold)
+        if taken.repository and revision:
+            return await self._depot.catalog.commit(Change(deletes={own}, holds={own: revision}))
         return True
 
     async def _end_uploads(self, grace: float) -> int:

@@ -75,6 +75,7 @@ async def put(depot: Depot, ask: Ask) -> Response:
         raise refused("DIGEST_INVALID", f"the manifest's digest is {made}, not {digest}")
     facts = read(raw, ask.header("content-type"))
     await depot.push(Push(name, made, raw, facts, tags))
+    ask.note(depot.log, "pushed", digest=made, tags=list(tags))
     headers = [("Location", f"/v2/{name}/manifests/{made}"), ("Docker-Content-Digest", made)]
     if facts.subject:
         headers.append(("OCI-Subject", facts.subject))
@@ -101,4 +102,5 @@ async def delete(depot: Depot, ask: Ask) -> Response:
         await depot.remove_manifest(name, known_digest(reference))
     else:
         await depot.remove_tag(name, tag_name(reference))
+    ask.note(depot.log, "deleted", reference=reference)
     return Response(202, b"", ())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import socket
+from collections.abc import Callable, Iterator
 
 from sagong.contracts.content import Content
 from sagong.contracts.state import State
@@ -46,11 +48,14 @@ class Registry:
             Policy(settings.rules, settings.public),
             catalog,
             settings,
+            host.log,
         )
         self.depot = Depot(catalog, Vault(host.use(Content)), gate, settings, host.log)
         self._mirrors = Mirrors(self.depot, settings.upstreams, host.log)
         self._housekeeping = Housekeeping(self.depot)
         self.implementation = Administration(self.depot, self._housekeeping)
+        for name, read, help_ in _figures(catalog):
+            host.gauge(name, read, help_)
         self._server = HttpServer(
             self.serve,
             refusal=refusal,
@@ -97,6 +102,18 @@ class Registry:
         address = str(listener.getsockname()[0])
         names = dict.fromkeys((*_LOCALHOSTS, socket.gethostname(), address, *settings.names))
         return of_its_own(self._host.data, tuple(names))
+
+
+def _figures(catalog: Catalog) -> Iterator[tuple[str, Callable[[], float], str]]:
+    """What reports tell: name, reading, meaning."""
+    yield "registry_repositories", lambda: len(catalog.repositories), "Repositories."
+    yield "registry_uploads", lambda: len(catalog.uploads), "Uploads that were begun."
+    for kind in ("tags", "manifests", "blobs"):
+        yield f"registry_{kind}", functools.partial(_count, catalog, kind), f"Records of {kind}."
+
+
+def _count(catalog: Catalog, kind: str) -> float:
+    return float(sum(len(getattr(found, kind)) for found in catalog.repositories.values()))
 
 
 def _is_local(listener: socket.socket) -> bool:

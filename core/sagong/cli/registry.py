@@ -88,7 +88,13 @@ async def _list(registry: Registry, options: argparse.Namespace) -> None:
         print(json.dumps(msgspec.to_builtins(found), indent=2))
         return
     rows = [
-        (r.name, "public" if r.public else "private", str(r.tags), str(r.manifests), _size(r.size))
+        (
+            r.name,
+            "everybody" if r.public else "accounts",
+            str(r.tags),
+            str(r.manifests),
+            _size(r.size),
+        )
         for r in found
     ]
     _table(("REPOSITORY", "PULLED BY", "TAGS", "MANIFESTS", "SIZE"), rows)
@@ -100,7 +106,9 @@ async def _describe(registry: Registry, options: argparse.Namespace) -> None:
         print(json.dumps(msgspec.to_builtins(found), indent=2))
         return
     shown = found.repository
-    print(f"{shown.name}: {'public' if shown.public else 'private'}, {_size(shown.size)}")
+    print(
+        f"{shown.name}: pulled by {'everybody' if shown.public else 'accounts'}, {_size(shown.size)}"
+    )
     if shown.description:
         print(shown.description)
     tags: dict[str, list[str]] = {}

@@ -166,7 +166,7 @@ class Registry(Protocol):
         """Show or hide a repository, durably."""
         ...
 
-    @method(idempotent=True)
+    @method(idempotent=True, seconds=600.0)
     async def remove(self, repository: RepositoryRef) -> None:
         """Remove a repository with all in it; unknown is no error. `collect` frees the disk."""
         ...

@@ -82,6 +82,23 @@ async def test_holds_without_a_record_are_dropped_when_they_are_old() -> None:
     assert old not in owners and young in owners and len(owners) == 3
 
 
+async def test_what_is_too_much_for_one_transaction_goes_in_parts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sagong_registry.depot._PART", 3)
+    monkeypatch.setattr("sagong_registry.housekeeping._BATCH", 3)
+    kept = Kept()
+    async with running(kept) as registry:
+        for number in range(5):
+            await pushed(registry.lab, "a", f"v{number}")
+            await pushed(registry.lab, "b", "v1")
+        done = await registry.plugin.implementation.collect(CollectRequest(grace=0.0))
+        assert (done.manifests, done.blobs) == (4, 4)
+        await registry.plugin.implementation.remove(RepositoryRef(name="a"))
+        assert list(registry.depot.catalog.repositories) == ["b"]
+        assert len(kept.content.holds) == 2
+
+
 async def test_a_blob_pushed_again_has_one_hold_and_survives() -> None:
     kept = Kept()
     async with running(kept) as registry:
