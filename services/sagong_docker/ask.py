@@ -10,10 +10,14 @@ from sagong.errors import InvalidArgument
 from sagong.http import Request
 from sagong_docker.filters import Filters
 
-__all__ = ["Ask"]
+__all__ = ["Ask", "convert", "without_nulls"]
 
 T = TypeVar("T")
 
+_KEYS_MATTER = frozenset(("EndpointsConfig", "ExposedPorts", "PortBindings", "Volumes"))
+_TEXTS = frozenset(
+    ("Annotations", "Config", "DriverOpts", "Labels", "Options", "StorageOpt", "Sysctls", "Tmpfs")
+)
 _FALSE = frozenset(("", "0", "no", "false", "none"))
 # What curl sends with -d unless it is told otherwise, and what some libraries do.
 _UNSPECIFIC = ("application/x-www-form-urlencoded", "application/octet-stream")
@@ -94,9 +98,25 @@ class Ask:
         return convert(await self.document(), kind)
 
 
+def without_nulls(value: Any, key: str = "") -> Any:
+    """A document whose nulls are left out, as Go reads them: a field that is null is not given.
+
+    In maps of texts null is the empty text; in maps whose keys alone matter it stays.
+    """
+    if isinstance(value, list):
+        return [without_nulls(item, key) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if key in _KEYS_MATTER:
+        return {k: without_nulls(v) for k, v in value.items()}
+    if key in _TEXTS:
+        return {k: "" if v is None else v for k, v in value.items()}
+    return {k: without_nulls(v, k) for k, v in value.items() if v is not None}
+
+
 def convert(document: dict[str, Any], kind: type[T]) -> T:
     """A document as a struct; InvalidArgument names the field."""
     try:
-        return msgspec.convert(document, kind, strict=False)
+        return msgspec.convert(without_nulls(document), kind, strict=False)
     except msgspec.ValidationError as error:
         raise InvalidArgument(f"invalid JSON: {error}") from None

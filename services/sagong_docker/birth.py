@@ -16,7 +16,7 @@ from sagong.contracts.node import ContainerSpec, ContainerStatus, Ref, RemoveReq
 from sagong.contracts.volume import Volume, VolumeRef
 from sagong.errors import AlreadyExists, InvalidArgument, NotFound, SagongError
 from sagong.http import Response
-from sagong_docker.ask import Ask, convert
+from sagong_docker.ask import Ask, convert, without_nulls
 from sagong_docker.body import CreateBody, HostConfig
 from sagong_docker.creation import Lookup, translate
 from sagong_docker.engine import Engine
@@ -40,7 +40,7 @@ async def create(engine: Engine, ask: Ask) -> Response:
     document = await ask.document()
     if not document:
         raise InvalidArgument("config cannot be empty in order to create a container")
-    document = shaped(document, ask.version)
+    document = shaped(without_nulls(document), ask.version)
     body = convert(document, CreateBody)
     given = ask.text("name")
     if given:
