@@ -24,7 +24,7 @@ from sagong_docker.machine import this_machine
 from sagong_docker.naming import check_name, new_id, random_name
 from sagong_docker.record import ContainerRecord
 from sagong_docker.refusal import answer
-from sagong_docker.validity import check_body, warnings
+from sagong_docker.validity import check_body, check_default_network, warnings
 from sagong_docker.vintage import shaped
 from sagong_docker.volumes import provide
 from sagong_docker.wiring import mode_of
@@ -62,6 +62,7 @@ async def _create(
     host = body.host_config or HostConfig()
     id_ = new_id()
     lookup = await _lookup(engine, body, host)
+    _check_default(body, lookup)
     wish = translate(id_, name, body, engine.settings, lookup)
     spec = msgspec.structs.replace(wish.container, platform=ask.text("platform"))
     record = ContainerRecord(
@@ -85,21 +86,35 @@ async def _create(
     return answer({"Id": id_, "Warnings": warnings(host, lookup.machine)}, 201)
 
 
+def _check_default(body: CreateBody, lookup: Lookup) -> None:
+    """Docker refuses addresses and aliases on the default network, by its name or its id."""
+    config = body.networking_config
+    for name, settings in ((config.endpoints_config if config else None) or {}).items():
+        own = lookup.networks.get(name, name) == lookup.networks.get("bridge")
+        if settings is not None and (own or name == "default"):
+            check_default_network(name, settings)
+
+
 async def _volumes(engine: Engine, spec: ContainerSpec) -> list[str]:
     """Volumes are there from the container's creation on; the names of those nobody named."""
     anonymous = []
     for mount in spec.mounts:
         if mount.kind == "volume":
-            await provide(
-                engine,
-                Volume(
-                    name=mount.source,
-                    driver=mount.driver or "local",
-                    options=mount.driver_options,
-                    labels=mount.labels,
-                    anonymous=mount.anonymous,
-                ),
+            wanted = Volume(
+                name=mount.source,
+                driver=mount.driver or "local",
+                options=mount.driver_options,
+                labels=mount.labels,
+                anonymous=mount.anonymous,
             )
+            try:
+                await provide(engine, wanted)
+            except NotFound:
+                # Not the 404 that makes clients pull the image.
+                raise InvalidArgument(
+                    f"error looking up volume plugin {wanted.driver}: "
+                    f'plugin "{wanted.driver}" not found'
+                ) from None
             anonymous += [mount.source] if mount.anonymous else []
     return anonymous
 

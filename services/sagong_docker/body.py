@@ -225,6 +225,9 @@ class HostConfig(_Body, frozen=True):
     memory_swappiness: int | None = None
     oom_kill_disable: bool | None = None
     pids_limit: int | None = None
+    cpu_realtime_period: int = 0
+    cpu_realtime_runtime: int = 0
+    isolation: str = ""
 
 
 class CreateBody(_Body, frozen=True):

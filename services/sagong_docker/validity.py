@@ -10,11 +10,11 @@ from collections.abc import Iterator
 
 from sagong.errors import InvalidArgument
 from sagong.linux import capabilities
-from sagong_docker.body import CreateBody, Healthcheck, HostConfig
+from sagong_docker.body import CreateBody, EndpointSettings, Healthcheck, HostConfig
 from sagong_docker.machine import Machine
 from sagong_docker.signals import number
 
-__all__ = ["check_body", "check_network_mode", "warnings"]
+__all__ = ["check_body", "check_default_network", "check_network_mode", "warnings"]
 
 _HOSTNAME = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9._-]*[a-zA-Z0-9])?\Z")
 _LONGEST_HOSTNAME = 64
@@ -40,6 +40,10 @@ def check_body(body: CreateBody, host: HostConfig, machine: Machine) -> None:
 
 def _complaints(body: CreateBody, host: HostConfig, machine: Machine) -> Iterator[str]:
     yield from check_network_mode(body, host)
+    if host.isolation not in ("", "default"):
+        yield f"invalid isolation ({host.isolation}): linux only supports 'default'"
+    if host.cpu_realtime_period or host.cpu_realtime_runtime:
+        yield "kernel does not support CPU real-time scheduler"
     if host.cpu_shares < 0:
         yield f"invalid CPU shares ({host.cpu_shares}): value must be a positive integer"
     yield from _program(body)
@@ -98,6 +102,20 @@ def _program(body: CreateBody) -> Iterator[str]:
     for entry in body.env or ():
         if not entry or entry.startswith("="):
             yield f"invalid environment variable: {entry}"
+
+
+def check_default_network(network: str, settings: EndpointSettings) -> None:
+    """The default network has no addresses to choose and no names."""
+    wrong = []
+    if settings.ipam and (settings.ipam.i_pv4_address or settings.ipam.i_pv6_address):
+        wrong.append("user specified IP address is supported on user defined networks only")
+    if settings.aliases:
+        wrong.append("network-scoped aliases are only supported for user-defined networks")
+    if wrong:
+        said = "\n".join(wrong)
+        raise InvalidArgument(
+            f"invalid config for network {network}: invalid endpoint settings:\n{said}"
+        )
 
 
 def _health(given: Healthcheck) -> Iterator[str]:
