@@ -1,4 +1,4 @@
-"""What this engine does not have: swarm and its family, plugins, sessions; and image search."""
+"""What this engine does not have: swarm and its family, plugins, sessions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from sagong.http import Response
 from sagong_docker.ask import Ask
 from sagong_docker.engine import Engine
 
-__all__ = ["no_plugin", "no_plugins", "no_search", "no_session", "no_swarm", "not_in_swarm"]
+__all__ = ["no_plugin", "no_plugins", "no_session", "no_swarm", "not_in_swarm"]
 
 _PLUGIN_VERBS = frozenset(("json", "enable", "disable", "set", "upgrade", "push"))
 _NOT_A_MANAGER = (
@@ -42,10 +42,3 @@ async def no_plugin(engine: Engine, ask: Ask) -> Response:
 async def no_session(engine: Engine, ask: Ask) -> Response:
     """BuildKit's sessions; clients fall back to the classic builder."""
     return refusals.refuse(404, "page not found")
-
-
-async def no_search(engine: Engine, ask: Ask) -> Response:
-    """`docker search` needs Docker Hub's index, which registries do not have."""
-    return refusals.refuse(
-        501, "image search is not served: no configured registry has a search index"
-    )

@@ -208,6 +208,7 @@ class HostConfig(_Body, frozen=True):
     memory: int = 0
     nano_cpus: int = 0
     blkio_weight: int = 0
+    blkio_weight_device: tuple[dict[str, Any], ...] | None = None
     blkio_device_read_bps: tuple[ThrottleDevice, ...] | None = None
     blkio_device_write_bps: tuple[ThrottleDevice, ...] | None = None
     blkio_device_read_iops: tuple[ThrottleDevice, ...] | None = msgspec.field(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -11,7 +12,15 @@ from sagong.errors import InvalidArgument
 from sagong.model.times import parse_time
 from sagong_docker.moment import moment_text
 
-__all__ = ["config_view", "created_seconds", "history_view", "image_line", "image_view", "progress"]
+__all__ = [
+    "config_view",
+    "created_seconds",
+    "history_view",
+    "image_line",
+    "image_view",
+    "manifest_view",
+    "progress",
+]
 
 _NONE = "<none>:<none>"
 
@@ -25,9 +34,14 @@ def created_seconds(image: Image) -> int:
 
 
 def image_line(
-    image: Image, *, containers: int, shared: int, version: tuple[int, int]
+    image: Image,
+    *,
+    containers: int,
+    shared: int,
+    version: tuple[int, int],
+    manifests: Mapping[str, list[str]] | None = None,
 ) -> dict[str, Any]:
-    """A line of `docker images`."""
+    """A line of `docker images`; `manifests`, if they are to be shown, has containers by image."""
     tags, digests = list(image.tags), list(image.digests)
     if version < (1, 43) and not tags and not digests:
         tags, digests = [_NONE], ["<none>@<none>"]
@@ -44,7 +58,49 @@ def image_line(
     }
     if version < (1, 44):
         view["VirtualSize"] = image.size
+    if version >= (1, 48):
+        view["Descriptor"] = descriptor_view(image)
+    if manifests is not None and version >= (1, 47):
+        view["Manifests"] = [manifest_view(image, manifests.get(image.id, []))]
     return view
+
+
+def descriptor_view(image: Image) -> dict[str, Any] | None:
+    """The manifest's OCI descriptor, if the image came with one."""
+    if not image.manifest_digest:
+        return None
+    return {
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "digest": image.manifest_digest,
+        "size": 0,
+    }
+
+
+def manifest_view(image: Image, containers: list[str]) -> dict[str, Any]:
+    """The one manifest of an image here: its platform, and what it takes."""
+    digest = image.manifest_digest or image.id
+    # Layers are kept unpacked: as content there is the config alone.
+    content = len(image.raw)
+    platform = {"architecture": image.architecture, "os": image.os}
+    if image.variant:
+        platform["variant"] = image.variant
+    return {
+        "ID": digest,
+        "Descriptor": {
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "digest": digest,
+            "size": 0,
+            "platform": platform,
+        },
+        "Available": True,
+        "Size": {"Content": content, "Total": content + image.size},
+        "Kind": "image",
+        "ImageData": {
+            "Platform": platform,
+            "Containers": containers,
+            "Size": {"Unpacked": image.size},
+        },
+    }
 
 
 def image_view(image: Image, version: tuple[int, int]) -> dict[str, Any]:

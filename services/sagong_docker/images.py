@@ -6,6 +6,7 @@ import contextlib
 import fnmatch
 import time
 from collections import Counter
+from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
@@ -19,6 +20,7 @@ from sagong.contracts.image import (
     RemoveRequest,
     TagRequest,
 )
+from sagong.contracts.node import Ref, StatusState
 from sagong.errors import Conflict, InvalidArgument, NotFound, SagongError
 from sagong.http import Response
 from sagong.model import references
@@ -26,7 +28,13 @@ from sagong_docker.ask import Ask
 from sagong_docker.container_view import merged_config
 from sagong_docker.engine import Engine
 from sagong_docker.filters import Filters
-from sagong_docker.image_view import created_seconds, history_view, image_line, image_view
+from sagong_docker.image_view import (
+    created_seconds,
+    history_view,
+    image_line,
+    image_view,
+    manifest_view,
+)
 from sagong_docker.moment import parse_until
 from sagong_docker.naming import new_id
 from sagong_docker.refusal import answer, empty
@@ -75,6 +83,7 @@ async def list_all(engine: Engine, ask: Ask) -> Response:
     if counted:
         uses = Counter(s.image.id for s in await engine.statuses() if s.image)
     shared = _shared(images) if ask.flag("shared-size") else {}
+    users = await _users(engine) if ask.flag("manifests") else {}
     return answer(
         [
             image_line(
@@ -82,6 +91,7 @@ async def list_all(engine: Engine, ask: Ask) -> Response:
                 containers=uses[image.id] if counted else -1,
                 shared=shared.get(image.id, -1),
                 version=ask.version,
+                manifests=users if ask.flag("manifests") else None,
             )
             for image in images
         ]
@@ -136,7 +146,19 @@ def _shared(images: list[Image]) -> dict[str, int]:
 async def inspect(engine: Engine, ask: Ask) -> Response:
     """`docker image inspect`."""
     image = await _image(engine, ask["name"])
-    return answer(image_view(image, ask.version))
+    view = image_view(image, ask.version)
+    if ask.flag("manifests") and ask.version >= (1, 48):
+        view["Manifests"] = [manifest_view(image, (await _users(engine)).get(image.id, []))]
+    return answer(view)
+
+
+async def _users(engine: Engine) -> dict[str, list[str]]:
+    """Ids of containers by their images'."""
+    found: dict[str, list[str]] = {}
+    for status in await engine.statuses(foreign_too=True):
+        if status.image is not None:
+            found.setdefault(status.image.id, []).append(status.spec.id)
+    return found
 
 
 async def _image(engine: Engine, name: str) -> Image:
@@ -244,19 +266,31 @@ async def commit(engine: Engine, ask: Ask) -> Response:
     config |= {k: v for k, v in (await ask.document()).items() if v not in (None, "", [], {})}
     config = apply_changes(config, ask.request.query.all("changes"))
     reference = named(ask.text("repo"), ask.text("tag"))
-    image = await engine.images.commit(
-        CommitRequest(
-            id=new_id(),
-            container=record.id,
-            reference=reference,
-            author=ask.text("author"),
-            comment=ask.text("comment"),
-            config=msgspec.json.encode(_runnable(config)),
+    pausing = ask.flag("pause", True) and status.state is StatusState.RUNNING
+    async with _paused(engine, record.id) if pausing else contextlib.nullcontext():
+        image = await engine.images.commit(
+            CommitRequest(
+                id=new_id(),
+                container=record.id,
+                reference=reference,
+                author=ask.text("author"),
+                comment=ask.text("comment"),
+                config=msgspec.json.encode(_runnable(config)),
+            )
         )
-    )
     facts = {"comment": ask.text("comment"), "imageID": image.id, "imageRef": reference}
     engine.note(record, "commit", **facts)
     return answer({"Id": image.id}, 201)
+
+
+@contextlib.asynccontextmanager
+async def _paused(engine: Engine, container: str) -> AsyncIterator[None]:
+    """Nothing in the container changes meanwhile."""
+    await engine.node.pause(Ref(id=container))
+    try:
+        yield
+    finally:
+        await engine.node.resume(Ref(id=container))
 
 
 def _runnable(config: dict[str, Any]) -> dict[str, Any]:

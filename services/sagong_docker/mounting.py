@@ -136,6 +136,8 @@ def _complaints(mount: MountBody) -> Iterator[str]:
         yield "mount type unknown"
     if mount.type in ("bind", "image") and not mount.source:
         yield "field Source must not be empty"
+    if mount.type == "image" and mount.image_options and mount.image_options.subpath:
+        yield "a subpath of an image can't be mounted: mount the image, and use the path below it"
     if mount.type == "tmpfs" and mount.source:
         yield "field Source must not be specified"
     yield from _wrong_options(mount)

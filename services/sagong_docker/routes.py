@@ -75,7 +75,7 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/exec/{id}/json", execs.inspect),
     ("POST", "/commit", images.commit),
     ("GET", "/images/json", images.list_all),
-    ("GET", "/images/search", absent.no_search),
+    ("GET", "/images/search", registry.search),
     ("GET", "/images/get", transfers.save),
     ("POST", "/images/create", transfers.create),
     ("POST", "/images/load", transfers.load),

@@ -36,10 +36,14 @@ async def create(engine: Engine, ask: Ask) -> Response | None:
 
 
 async def _pull(engine: Engine, ask: Ask) -> None:
-    reference = _wanted(ask.text("fromImage"), ask.text("tag"))
+    named_only = references.parse(ask.text("fromImage"))
+    everything = not (ask.text("tag") or named_only.tag or named_only.digest)
+    wanted = _wanted(ask.text("fromImage"), ask.text("tag"))
+    reference = named_only if everything else wanted
     request = PullRequest(
         id=new_id(),
         reference=reference.familiar,
+        all_tags=everything,
         platform=ask.text("platform"),
         credentials=credentials(ask.request.header("x-registry-auth")),
     )
@@ -49,9 +53,8 @@ async def _pull(engine: Engine, ask: Ask) -> None:
         async for item in engine.images.pull(request):
             if not greeted:
                 greeted = True
-                await out.write(
-                    {"status": f"Pulling from {reference.path}", "id": reference.target}
-                )
+                at = {} if everything else {"id": reference.target}
+                await out.write({"status": f"Pulling from {reference.path}"} | at)
             if not item.image:
                 await out.write(progress(item))
                 continue

@@ -175,6 +175,11 @@ def warnings(host: HostConfig, machine: Machine) -> list[str]:
         )
     if host.blkio_weight and not machine.io_weight:
         found.append(f"Your kernel does not support Block I/O weight {discarded}Weight discarded.")
+    if host.blkio_weight_device:
+        found.append(
+            f"Your kernel does not support Block I/O weight_device {discarded}"
+            "Weight-device discarded."
+        )
     if host.network_mode == "host" and host.port_bindings:
         found.append("Published ports are discarded when using host network mode")
     if host.network_mode in ("", "default", "bridge") and host.links:

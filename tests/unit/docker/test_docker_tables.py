@@ -31,7 +31,6 @@ from sagong_docker.machine import Machine
 from sagong_docker.moment import moment_text, nanos_text, parse_moment
 from sagong_docker.naming import check_name, random_name
 from sagong_docker.process_table import process_table
-from sagong_docker.registry import challenge_parts
 from sagong_docker.resources import size_of
 from sagong_docker.routes import ROUTER
 from sagong_docker.settings import Settings
@@ -518,11 +517,6 @@ def test_credentials_are_read() -> None:
     assert (found.username, found.password) == ("a", "b")
     with pytest.raises(InvalidArgument):
         credentials("%%%")
-    header = 'Bearer realm="https://a/token",service="s",scope="x:y:pull,push"'
-    assert challenge_parts(header) == (
-        "bearer",
-        {"realm": "https://a/token", "service": "s", "scope": "x:y:pull,push"},
-    )
 
 
 @pytest.mark.parametrize(
