@@ -6,12 +6,13 @@ import os
 from collections.abc import Callable, Iterator
 from typing import IO, Any, cast
 
-from sagong.errors import InvalidArgument, SagongError
+from sagong.errors import InvalidArgument, ResourceExhausted, SagongError
 
 __all__ = ["Decompressor", "compression_of", "gzip_compressor", "preload"]
 
 CHUNK = 1 << 18
 PIECE = 1 << 20
+_FREE = 1 << 30
 _MAGIC = (
     (b"\x1f\x8b", "gzip"),
     (b"\x28\xb5\x2f\xfd", "zstd"),
@@ -52,11 +53,13 @@ def gzip_compressor() -> Any:
 class Decompressor:
     """Reads a descriptor and yields plain bytes in bounded pieces; `consumed` counts what was read.
 
-    Pieces are bounded because an archive of a few bytes can hold gigabytes.
+    Pieces are bounded because an archive of a few bytes can hold gigabytes; `ratio`, if not 0, bounds
+    how many times its size it may unpack to, once that is above 1 GiB.
     """
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, ratio: int = 0) -> None:
         self._descriptor = descriptor
+        self._ratio = ratio
         self.consumed = 0
 
     def read(self, size: int = CHUNK) -> bytes:
@@ -74,8 +77,16 @@ class Decompressor:
         return self._guarded(name, unpack[name](head)) if name else self._plain(head)
 
     def _guarded(self, name: str, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        produced = 0
         try:
-            yield from pieces
+            for piece in pieces:
+                produced += len(piece)
+                if self._ratio and produced > max(_FREE, self._ratio * self.consumed):
+                    raise ResourceExhausted(
+                        f"the {name} data unpacks to more than {self._ratio} times its size; "
+                        "raise max_layer_ratio if it is no bomb"
+                    )
+                yield piece
         except SagongError:
             raise
         except Exception as error:  # each codec has an error class of its own

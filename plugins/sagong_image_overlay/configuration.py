@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import time
@@ -13,6 +12,7 @@ from typing import Any
 import msgspec
 
 from sagong.errors import InvalidArgument
+from sagong.model import oci
 
 __all__ = [
     "Step",
@@ -75,7 +75,7 @@ def grown_config(raw: bytes, step: Step) -> bytes:
     else:
         entry["empty_layer"] = True
     config["history"] = [*(config.get("history") or ()), entry]
-    return msgspec.json.encode(config)
+    return _checked(config)
 
 
 def new_config(platform: tuple[str, str, str], step: Step) -> bytes:
@@ -106,7 +106,15 @@ def documented_config(
     for key, value in zip(_PLATFORM[:2], platform):
         config.setdefault(key, value)
     config["rootfs"] = {"type": "layers", "diff_ids": list(diff_ids)}
+    _checked(config)
     return config
+
+
+def _checked(config: dict[str, Any]) -> bytes:
+    """The JSON of a config; InvalidArgument if nobody could read it as one."""
+    raw = msgspec.json.encode(config)
+    oci.decode(raw, oci.Config, "the image config")
+    return raw
 
 
 def squashed_config(raw: bytes, above: int, comment: str, diff_ids: Sequence[str]) -> bytes:
@@ -145,13 +153,16 @@ def _words(text: str) -> list[str]:
 
 def _command(text: str) -> list[str]:
     """The JSON form, or a line for the shell."""
+    found = _listed(text)
+    return ["/bin/sh", "-c", text] if found is None else found
+
+
+def _listed(text: str) -> list[str] | None:
+    """The words of a JSON list; None if it is none."""
     try:
-        found = json.loads(text)
-    except ValueError:
-        found = None
-    if isinstance(found, list) and all(isinstance(word, str) for word in found):
-        return found
-    return ["/bin/sh", "-c", text]
+        return msgspec.json.decode(text, type=list[str])
+    except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
+        return None
 
 
 def _pairs(text: str) -> list[tuple[str, str]]:
@@ -184,7 +195,7 @@ def _expose(config: dict[str, Any], text: str) -> None:
 
 
 def _volume(config: dict[str, Any], text: str) -> None:
-    paths = json.loads(text) if text.startswith("[") else _words(text)
+    paths = _listed(text) or _words(text)
     config["Volumes"] = {**(config.get("Volumes") or {}), **{path: {} for path in paths}}
 
 

@@ -11,7 +11,7 @@ import os
 import struct
 from dataclasses import dataclass, field
 
-from sagong.errors import InvalidArgument
+from sagong.errors import InvalidArgument, SagongError, from_code
 
 __all__ = ["Entry", "Kind", "RecordReader", "checked_name", "encode"]
 
@@ -126,10 +126,11 @@ def _shown(raw: bytes) -> str:
 
 
 class RecordReader:
-    """Reads records and their content from a pipe."""
+    """Reads records and their content from a pipe; `problems` tells why it ended too early."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, problems: int | None = None) -> None:
         self._descriptor = descriptor
+        self._problems = problems
         self._buffer = b""
         self._at = 0
 
@@ -148,12 +149,21 @@ class RecordReader:
         while have < count:
             more = os.read(self._descriptor, CHUNK)
             if not more:
-                raise InvalidArgument(
-                    "unexpected EOF: the archive ends within a file, or its parser was killed"
-                )
+                raise self._why_ended()
             parts.append(more)
             have += len(more)
         self._buffer, self._at = b"".join(parts), 0
+
+    def _why_ended(self) -> SagongError:
+        """What the parser said when it ended in the middle of a file."""
+        if self._problems is not None and (raw := os.read(self._problems, 1 << 16)):
+            problem = RecordReader(-1)
+            problem._buffer = raw
+            entry = problem.next()
+            return from_code(entry.name.decode(), entry.link.decode("utf-8", "replace"))
+        return InvalidArgument(
+            "unexpected EOF: the archive ends within a file, or its parser was killed"
+        )
 
     def next(self) -> Entry:
         """The next record; the caller must take its content with `copy` or `content`."""

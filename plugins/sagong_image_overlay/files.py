@@ -48,7 +48,7 @@ class Files:
         if lease.readonly:
             return ChangeList()
         done = await self._store.workshop.run("changes", await self._arguments(root.id))
-        return ChangeList(changes=tuple(Change(path=p, kind=k) for p, k in done["changes"]))
+        return ChangeList(changes=tuple(Change(path=_text(p), kind=k) for p, k in done["changes"]))
 
     async def stat(self, request: ArchiveRequest) -> PathStat:
         """Facts of a path."""
@@ -116,9 +116,14 @@ class Files:
 
 def _path_stat(done: Mapping[str, Any]) -> PathStat:
     return PathStat(
-        name=done["name"],
+        name=_text(done["name"]),
         size=done["size"],
         mode=done["mode"],
         mtime=done["mtime"],
-        link_target=done["target"],
+        link_target=_text(done["target"]),
     )
+
+
+def _text(name: str) -> str:
+    """A name that can be told: what is no UTF-8 in it is replaced, as Docker does."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -14,10 +14,11 @@ import os
 import select
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from typing import Any
 
-from sagong.errors import Internal, ResourceExhausted, SagongError
+from sagong.errors import Internal, InvalidArgument, ResourceExhausted, SagongError
 from sagong.linux import process
 from sagong_image_overlay import compression, confine, jobs
 
@@ -114,6 +115,9 @@ def _result(job: dict[str, Any], descriptors: list[int], status: int) -> dict[st
         return {"error": error.code, "message": error.message}
     except OSError as error:
         return _failed(job["job"], error)
+    except RecursionError:
+        message = f"{job['job']}: directories are nested too deeply"
+        return {"error": InvalidArgument.code, "message": message}
     except Exception as error:
         return {"error": Internal.code, "message": f"{job['job']}: {type(error).__name__}: {error}"}
 
@@ -129,6 +133,8 @@ def main() -> None:
     """Serve on standard input."""
     process.set_title("sagong image workshop")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A path has at most 2048 parts, and walking down takes a few frames for each.
+    sys.setrecursionlimit(10_000)
     compression.preload()
     confine.preload()
     gc.collect()

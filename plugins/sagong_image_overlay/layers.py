@@ -171,6 +171,7 @@ class Layers:
         return {
             "max_size": self._settings.max_layer_size,
             "max_entries": self._settings.max_layer_entries,
+            "max_ratio": self._settings.max_layer_ratio,
             "reserve": self._settings.reserve,
             "jail": str(self._spot.jail),
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from typing import Any
@@ -257,6 +258,25 @@ class MergedWriter(Writer):
         super()._hardlink(entry, path, directory)
 
 
+def copy_data(source: int, target: int, size: int) -> None:
+    """Copy a file's content; its holes stay holes."""
+    at = 0
+    while at < size:
+        try:
+            at = os.lseek(source, at, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            break  # a hole up to the end
+        end = min(os.lseek(source, at, os.SEEK_HOLE), size)
+        os.lseek(target, at, os.SEEK_SET)
+        while at < end and (sent := os.sendfile(target, source, at, end - at)):
+            at += sent
+        if at < end:
+            break
+    os.ftruncate(target, size)
+
+
 def copy_up(parent: Directory, name: bytes, found: Found, upper: int) -> None:
     """Copy a file of a lower layer to the writable one."""
     holder = parent.holder(found)
@@ -273,9 +293,7 @@ def copy_up(parent: Directory, name: bytes, found: Found, upper: int) -> None:
     try:
         target = os.open(name, flags, 0o600, dir_fd=upper)
         try:
-            left = found.facts.st_size
-            while left > 0 and (sent := os.sendfile(target, source, None, left)):
-                left -= sent
+            copy_data(source, target, found.facts.st_size)
             _copy_attributes(source, target)
         finally:
             os.close(target)
@@ -292,11 +310,11 @@ def _run(writer: MergedWriter) -> Outcome:
 
 def merge(job: dict[str, Any], descriptors: list[int], report: Report) -> dict[str, Any]:
     """Unpack a layer over those below it: `layers[0]` is the new one's empty directory."""
-    reading = start_parser(job, descriptors[0])
+    records = start_parser(job, descriptors[0])
     tree = open_tree({**job, "writable": True}, descriptors)
     confine(WRITER, job["jail"])
     writer = MergedWriter(
-        RecordReader(reading),
+        records,
         tree,
         b"",
         keep_times=True,
@@ -308,7 +326,7 @@ def merge(job: dict[str, Any], descriptors: list[int], report: Report) -> dict[s
 
 def extract(job: dict[str, Any], descriptors: list[int], report: Report) -> dict[str, Any]:
     """Extract an archive (the first descriptor) into the directory `path` of a root filesystem."""
-    reading = start_parser({**job, "whiteouts": False}, descriptors[0])
+    records = start_parser({**job, "whiteouts": False}, descriptors[0])
     tree = open_tree(job, descriptors)
     confine(WRITER, job["jail"])
     path = os.fsencode(job["path"])
@@ -322,7 +340,7 @@ def extract(job: dict[str, Any], descriptors: list[int], report: Report) -> dict
             raise InvalidArgument(f"extraction point is not a directory: {job['path']}")
         base = place.path
     writer = MergedWriter(
-        RecordReader(reading),
+        records,
         tree,
         base,
         strict=job.get("strict", False),

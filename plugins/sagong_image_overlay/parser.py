@@ -51,21 +51,32 @@ class Pipe:
             data = data[os.write(self._descriptor, data) :]
 
 
-def parse(source: int, target: int, *, whiteouts: bool, bounds: Bounds) -> None:
-    """Read the archive `source`, write records to `target`; the last one is END or ERROR."""
+def parse(
+    source: int, target: int, *, whiteouts: bool, bounds: Bounds, errors: int | None = None
+) -> None:
+    """Read the archive `source`, write records to `target`; the last one is END or ERROR.
+
+    ERROR is written to `errors`, too: in the middle of a file it would be taken for content.
+    """
     pipe = Pipe(target)
+    problem: SagongError | None = None
     try:
         _parse(source, pipe, whiteouts=whiteouts, bounds=bounds)
     except SagongError as error:
-        pipe.put(encode(Entry(Kind.ERROR, error.code.encode(), error.message.encode()[:4000])))
+        problem = error
     except (MemoryError, RecursionError, OverflowError) as error:
-        reason = f"the archive can't be read: {type(error).__name__}".encode()
-        pipe.put(encode(Entry(Kind.ERROR, InvalidArgument.code.encode(), reason)))
+        problem = InvalidArgument(f"the archive can't be read: {type(error).__name__}")
+    if problem is not None:
+        message = problem.message.encode("utf-8", "replace")[:3000]
+        record = encode(Entry(Kind.ERROR, problem.code.encode(), message))
+        if errors is not None:
+            os.write(errors, record)
+        pipe.put(record)
     pipe.flush()
 
 
 def _parse(source: int, pipe: Pipe, *, whiteouts: bool, bounds: Bounds) -> None:
-    reader = Decompressor(source)
+    reader = Decompressor(source, bounds.ratio)
     stream = TarStream(iter(reader), whiteouts=whiteouts, bounds=bounds)
     told = 0
     while (entry := stream.next()) is not None:
@@ -86,10 +97,12 @@ def _parse(source: int, pipe: Pipe, *, whiteouts: bool, bounds: Bounds) -> None:
     pipe.put(encode(Entry(Kind.END, digest.encode(), size=reader.consumed)))
 
 
-def run(source: int, target: int, *, whiteouts: bool, bounds: Bounds, jail: str) -> None:
+def run(
+    source: int, target: int, errors: int, *, whiteouts: bool, bounds: Bounds, jail: str
+) -> None:
     """Give up all rights, parse, and end the process."""
     try:
         confine(PARSER, jail)
-        parse(source, target, whiteouts=whiteouts, bounds=bounds)
+        parse(source, target, whiteouts=whiteouts, bounds=bounds, errors=errors)
     finally:
         os._exit(0)

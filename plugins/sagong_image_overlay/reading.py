@@ -9,7 +9,7 @@ import stat
 from collections.abc import Callable
 from typing import Any
 
-from sagong.errors import InvalidArgument, NotFound
+from sagong.errors import InvalidArgument, NotFound, ResourceExhausted
 from sagong_image_overlay.confine import READER, confine
 from sagong_image_overlay.tarout import Member, RawSink, TarWriter
 from sagong_image_overlay.tree import Directory, Found, Place, Tree, open_directory, open_file
@@ -18,6 +18,8 @@ from sagong_image_overlay.writer import is_whiteout
 __all__ = ["JOBS", "member_of", "open_tree", "read_identity", "read_xattrs"]
 
 Report = Callable[[dict[str, Any]], None]
+_COUNTED_DEPTH = 1000
+_CHANGES_LIMIT = 32 << 20
 _XATTRS = (b"user.", b"security.capability", b"system.posix_acl_")
 
 
@@ -240,6 +242,7 @@ class Differences:
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
+        self._size = 0
 
     def changes(self) -> list[tuple[bytes, int]]:
         """(path, 0 modified | 1 added | 2 deleted) of everything in the writable layer."""
@@ -256,6 +259,11 @@ class Differences:
         for text in os.listdir(upper):
             name = os.fsencode(text)
             path = directory.below(name)
+            self._size += len(path)
+            if self._size > _CHANGES_LIMIT:
+                raise ResourceExhausted(
+                    f"the container's changes have more than {_CHANGES_LIMIT} bytes of names"
+                )
             before = lower.find(name)
             status = os.lstat(name, dir_fd=upper)
             if is_whiteout(status):
@@ -320,11 +328,13 @@ def usage(job: dict[str, Any], descriptors: list[int], report: Report) -> dict[s
     """Bytes in each of the directories `paths`; files with several links count once."""
     opened = [(path, open_directory(path)) for path in job["paths"] if os.path.isdir(path)]
     confine(READER, job["jail"])
-    return {path: _bytes_below(descriptor, set()) for path, descriptor in opened}
+    return {path: _bytes_below(descriptor, set(), 0) for path, descriptor in opened}
 
 
-def _bytes_below(directory: int, seen: set[tuple[int, int]]) -> int:
+def _bytes_below(directory: int, seen: set[tuple[int, int]], depth: int) -> int:
     total = 0
+    if depth > _COUNTED_DEPTH:
+        return 0  # nothing honest lies there
     with os.scandir(directory) as entries:
         for entry in entries:
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
@@ -332,7 +342,7 @@ def _bytes_below(directory: int, seen: set[tuple[int, int]]) -> int:
                 if stat.S_ISDIR(status.st_mode):
                     below = open_directory(entry.name, directory)
                     try:
-                        total += _bytes_below(below, seen)
+                        total += _bytes_below(below, seen, depth + 1)
                     finally:
                         os.close(below)
                 elif (status.st_dev, status.st_ino) not in seen:

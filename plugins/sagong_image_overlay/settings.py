@@ -36,6 +36,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """`parallel`: layers unpacked at once; `downloads` and `uploads`: layers at once per image.
 
     `max_layer_size` in bytes and `max_layer_entries` bound what one archive may unpack to;
+    `max_layer_ratio`, if not 0, how many times its size, once that is above 1 GiB (gzip reaches 1032).
     `reserve` bytes of the filesystem always stay free.
     """
 
@@ -44,5 +45,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     uploads: int = 5
     max_layer_size: int = 256 << 30
     max_layer_entries: int = 2_000_000
+    max_layer_ratio: int = 5000
     reserve: int = 64 << 20
     registries: Registries = Registries()

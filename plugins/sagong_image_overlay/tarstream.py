@@ -32,16 +32,29 @@ _KINDS = {
     b"6": Kind.FIFO,
     b"S": Kind.FILE,
 }
+_PAX_KEYS = frozenset((b"path", b"linkpath", b"size", b"uid", b"gid", b"mtime"))
+_XATTR = b"SCHILY.xattr."
+# They are part of every entry.
+_GLOBAL_LIMIT = 64
 _WHITEOUT = b".wh."
 _OPAQUE = b".wh..wh..opq"
 
 
 class Bounds:
-    """How much an archive may hold, against bombs."""
+    """How much an archive may hold, against bombs.
 
-    def __init__(self, entries: int = 2_000_000, size: int = 256 << 30) -> None:
+    `ratio`, if not 0: how many times its own size it may unpack to.
+    """
+
+    def __init__(self, entries: int = 2_000_000, size: int = 256 << 30, ratio: int = 0) -> None:
         self.entries = entries
         self.size = size
+        self.ratio = ratio
+
+    @property
+    def stream(self) -> int:
+        """Bytes of the whole stream: content, and a few blocks for each entry."""
+        return self.size + self.entries * 4 * BLOCK + (64 << 20)
 
 
 def _number(field: bytes) -> int:
@@ -84,6 +97,7 @@ class TarStream:
         self._global: dict[bytes, bytes] = {}
         self._left = 0
         self._padding = 0
+        self._read = 0
         self.entries = 0
         self.total = 0
 
@@ -92,6 +106,11 @@ class TarStream:
         if not data:
             return False
         self._hash.update(data)
+        self._read += len(data)
+        if self._read > self._bounds.stream:
+            raise ResourceExhausted(
+                f"the archive has more than {self._bounds.stream} bytes; raise max_layer_size"
+            )
         self._buffer = self._buffer[self._at :] + data if self._at < len(self._buffer) else data
         self._at = 0
         return True
@@ -165,6 +184,8 @@ class TarStream:
                 extended.update(_records(self._extension(_number(raw[124:136]))))
             elif kind == b"g":
                 self._global.update(_records(self._extension(_number(raw[124:136]))))
+                if len(self._global) > _GLOBAL_LIMIT:
+                    raise ResourceExhausted("the archive has too many global PAX records")
             elif kind == b"L":
                 long_name = _text(self._extension(_number(raw[124:136])))
             elif kind == b"K":
@@ -339,7 +360,8 @@ def _records(data: bytes) -> dict[bytes, bytes]:
         key, value = data[space + 1 : equals], data[equals + 1 : end - 1]
         if key in (b"GNU.sparse.offset", b"GNU.sparse.numbytes"):
             sparse.append(value)
-        found[key] = value
+        if key in _PAX_KEYS or key.startswith((_XATTR, b"GNU.sparse.")):
+            found[key] = value
         at = end
     if sparse:
         found[b"GNU.sparse.map"] = b",".join(sparse)
@@ -357,11 +379,10 @@ def _apply_pax(entry: Entry, pax: dict[bytes, bytes]) -> None:
         entry.gid = _decimal(pax[b"gid"])
     if b"mtime" in pax:
         entry.seconds, entry.nanoseconds = _time(pax[b"mtime"])
-    prefix = b"SCHILY.xattr."
     entry.xattrs = tuple(
-        (key[len(prefix) :], value)
+        (key[len(_XATTR) :], value)
         for key, value in pax.items()
-        if key.startswith(prefix) and _is_safe(key[len(prefix) :])
+        if key.startswith(_XATTR) and _is_safe(key[len(_XATTR) :])
     )
 
 

@@ -23,29 +23,44 @@ Report = Callable[[dict[str, Any]], None]
 _PIPE = 1 << 20
 
 
-def start_parser(job: dict[str, Any], source: int) -> int:
-    """Fork the parser of the archive `source`; the end of the pipe that its records come from."""
+def start_parser(job: dict[str, Any], source: int) -> RecordReader:
+    """Fork the parser of the archive `source`; the reader of its records."""
     reading, writing = os.pipe()
+    problems, errors = os.pipe()
     with contextlib.suppress(OSError):  # the user's sum of pipe buffers is limited
         fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _PIPE)
     if os.fork() == 0:
         try:
             process.set_death_signal(signal.SIGKILL)
-            _keep_only(source, writing)
-            bounds = Bounds(job.get("max_entries", 1 << 21), job.get("max_size", 1 << 40))
-            parser.run(source, writing, whiteouts=job["whiteouts"], bounds=bounds, jail=job["jail"])
+            _keep_only(source, writing, errors)
+            bounds = Bounds(
+                job.get("max_entries", 1 << 21),
+                job.get("max_size", 1 << 40),
+                job.get("max_ratio", 0),
+            )
+            parser.run(
+                source,
+                writing,
+                errors,
+                whiteouts=job["whiteouts"],
+                bounds=bounds,
+                jail=job["jail"],
+            )
         finally:
             os._exit(1)
     os.close(writing)
-    return reading
+    os.close(errors)
+    return RecordReader(reading, problems)
 
 
-def _keep_only(first: int, second: int) -> None:
+def _keep_only(*kept: int) -> None:
     """Close all but standard error and these: the parser must not reach the result's stream."""
-    low, high = sorted((first, second))
-    for begin, end in ((0, 1), (3, low - 1), (low + 1, high - 1), (high + 1, 1 << 20)):
-        if begin <= end:
-            syscalls.close_range(begin, end)
+    begin = 0
+    for descriptor in sorted((2, *kept)):
+        if begin < descriptor:
+            syscalls.close_range(begin, descriptor - 1)
+        begin = descriptor + 1
+    syscalls.close_range(begin, 1 << 20)
 
 
 def throttled(report: Report) -> Callable[[int], None]:
@@ -79,10 +94,10 @@ def unpack(job: dict[str, Any], descriptors: list[int], report: Report) -> dict[
 
     With `own` all stays this process's own: regular files, directories and links only.
     """
-    reading = start_parser(job, descriptors[0])
+    records = start_parser(job, descriptors[0])
     confine(WRITER, job["root"])
     writer = LayerWriter(
-        RecordReader(reading),
+        records,
         own=job.get("own", False),
         reserve=job.get("reserve", 0),
         progress=throttled(report),

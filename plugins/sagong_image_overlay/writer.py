@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import secrets
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -26,6 +27,7 @@ _SMALL = 1 << 18
 _IMPLIED_LIMIT = 20_000
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _CHECK_EVERY = 64 << 20
+_DEPTH = 100
 
 
 @dataclass
@@ -56,10 +58,28 @@ def remove_tree(name: bytes, directory: int | None = None) -> None:
             raise
     except FileNotFoundError:
         return
-    opened = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
+    pending = [name]
+    while pending:
+        _remove_directory(pending.pop(), directory, (directory, pending), 0)
+
+
+def _remove_directory(
+    name: bytes, directory: int | None, top: tuple[int | None, list[bytes]], depth: int
+) -> None:
+    """What lies too deep is moved to the top first: a container can nest without end."""
+    opened = os.open(
+        name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory
+    )
     try:
-        for below in os.listdir(opened):
-            remove_tree(os.fsencode(below), opened)
+        for below in map(os.fsencode, os.listdir(opened)):
+            if not is_directory(below, opened):
+                os.unlink(below, dir_fd=opened)
+            elif depth < _DEPTH:
+                _remove_directory(below, opened, top, depth + 1)
+            else:
+                moved = b".removed-" + secrets.token_hex(8).encode()
+                os.rename(below, moved, src_dir_fd=opened, dst_dir_fd=top[0])
+                top[1].append(moved)
     finally:
         os.close(opened)
     os.rmdir(name, dir_fd=directory)

@@ -133,8 +133,14 @@ class FakeImages(FakeStore):
             config = {"architecture": "amd64", "os": "linux"} | dict(json.loads(document))
         except (ValueError, TypeError) as error:
             raise InvalidArgument(f"no JSON object: {error}") from None
-        if not document.lstrip().startswith(b"{"):
-            raise InvalidArgument("no JSON object")
+        command = (config.get("config") or {}).get("Cmd") or []
+        whole = document.lstrip().startswith(b"{")
+        if (
+            not whole
+            or not isinstance(command, list)
+            or not isinstance(config.get("history", []), list)
+        ):
+            raise InvalidArgument("no config of an image")
         config["rootfs"] = {"type": "layers", "diff_ids": [digest(raw) for raw in layers]}
         return config
 

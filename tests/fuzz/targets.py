@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import bz2
 import contextlib
 import functools
+import gzip
 import importlib
+import io
 import pkgutil
+import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -130,6 +134,43 @@ def _tar(data: bytes) -> None:
     stream.finish()
 
 
+def _archive(data: bytes) -> None:
+    """A whole archive, whatever it is compressed with, into records and out of them."""
+    import os
+    import tempfile
+
+    from sagong_image_overlay.entry import Kind, RecordReader, checked_name
+    from sagong_image_overlay.parser import parse
+    from sagong_image_overlay.tarstream import Bounds
+
+    with tempfile.TemporaryFile() as source, tempfile.TemporaryFile() as target:
+        source.write(data)
+        source.seek(0)
+        bounds = Bounds(entries=1000, size=1 << 24, ratio=100)
+        parse(source.fileno(), target.fileno(), whiteouts=True, bounds=bounds)
+        os.lseek(target.fileno(), 0, os.SEEK_SET)
+        records = RecordReader(target.fileno())
+        while (entry := records.next()).kind < Kind.END:
+            assert checked_name(entry.name) == entry.name
+            records.skip(entry.stored)
+
+
+def _challenge(data: bytes) -> None:
+    """What a registry says of its authorization."""
+    from sagong_image_overlay.challenge import parse_challenges
+
+    parse_challenges([data.decode("latin-1")])
+
+
+def _image_document(data: bytes) -> None:
+    """A config document of a build, and one to squash."""
+    from sagong_image_overlay.configuration import documented_config, squashed_config
+
+    squashed_config(
+        msgspec.json.encode(documented_config(data, b"", ("l", "a", ""), ())), 1, "", ()
+    )
+
+
 def _names(data: bytes) -> None:
     """A question to the resolver of a network namespace, and the answers that echo it."""
     from sagong_network_bridge.question import answered, failed, question_of
@@ -242,6 +283,21 @@ def _refused() -> type[Exception]:
     return Refused
 
 
+def _small_tar() -> bytes:
+    """An archive of a directory, a file and links."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for name, kind in (
+            ("a", tarfile.DIRTYPE), ("a/f", tarfile.REGTYPE), ("a/.wh.x", tarfile.REGTYPE),
+            ("l", tarfile.SYMTYPE), ("h", tarfile.LNKTYPE), ("\u00e9" * 60, tarfile.REGTYPE),
+        ):  # fmt: skip
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, "a/f"
+            tar.addfile(info)
+    return buffer.getvalue()
+
+
+_TAR = _small_tar()
 _REFUSAL = (InvalidArgument,)
 _DESCRIBED = b'{"mediaType":"a/b","digest":"sha256:' + b"0" * 64 + b'","size":1}'
 _POD = (
@@ -313,6 +369,16 @@ _ALL = [
     Target("context", _context, (SagongError,), (b"a" + b"\0" * 511, b"\x1f\x8b\x08\0")),
     Target("monitor", _monitor, (ValueError,), (b"\0\0\0\x02{}",)),
     Target("tar", _tar, (SagongError,), (b"a" + b"\0" * 511, b"\0" * 1024)),
+    Target("archive", _archive, (SagongError,), (_TAR, gzip.compress(_TAR), bz2.compress(_TAR))),
+    Target(
+        "challenge", _challenge, (), (b'Bearer realm="https://a/b",service=c, Basic realm="d"',)
+    ),
+    Target(
+        "image-document",
+        _image_document,
+        (SagongError,),
+        (b'{"history": [{"created_by": "a"}, {"empty_layer": true}], "config": {"Cmd": ["a"]}}',),
+    ),
     *(
         Target(
             f"oci-{kind.__name__.lower()}",

@@ -24,6 +24,7 @@ from sagong.conformance.image_builds import (
     check_extraction_makes_directories_if_so_asked,
     check_intermediate_images_are_hidden,
     check_layers_are_squashed,
+    check_layers_can_be_those_of_another_image,
     check_only_what_is_below_can_be_kept_apart,
     check_prune_can_be_narrowed,
 )
@@ -178,6 +179,7 @@ __all__ = [
     "check_intermediate_images_are_hidden",
     "check_kinds_are_not_exchanged_if_so_asked",
     "check_layers_are_squashed",
+    "check_layers_can_be_those_of_another_image",
     "check_links_end_inside",
     "check_lists_can_be_narrowed",
     "check_load_may_come_before_the_bytes",

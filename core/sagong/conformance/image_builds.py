@@ -92,7 +92,7 @@ async def check_a_derived_image_can_be_named(lab: ImageLab) -> None:
 
 async def check_deriving_needs_an_image_and_a_document(lab: ImageLab) -> None:
     await refused(NotFound, _derived(lab, "sha256:" + "0" * 64, "none"))
-    for document in (b"", b"[]", b"{"):
+    for document in (b"", b"[]", b"{", b'{"history": 5}', b'{"config": {"Cmd": "x"}}'):
         await refused(InvalidArgument, lab.images.derive(DeriveRequest(id="n", document=document)))
 
 

@@ -500,9 +500,9 @@ class Images(Protocol):
         """Take a root filesystem back and delete its writable layer; unknown is no error."""
         ...
 
-    @method(idempotent=True, raises=(NotFound,))
+    @method(idempotent=True, raises=(NotFound, ResourceExhausted))
     async def changes(self, root: RootRef) -> ChangeList:
-        """What a container changed."""
+        """What a container changed; ResourceExhausted if the names are too many to be told."""
         ...
 
     @method(idempotent=True, raises=(NotFound, InvalidArgument, ResourceExhausted), seconds=600.0)
