@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sagong.errors import FailedPrecondition, ResourceExhausted
+from sagong_image_overlay.streams import in_thread
 
 __all__ = ["Holds"]
 
@@ -77,8 +78,8 @@ class Holds:
 
         async with self._lock:
             self._open()
-            # A thread goes on when its caller is cancelled: the next change has to wait for it.
-            await asyncio.shield(asyncio.to_thread(work))
+            # A cancelled caller waits: two threads must not use the connection at once.
+            await in_thread(work)
 
     def _knows(self, *values: str) -> bool:
         return self._reading is not None and self._one(_KNOWN, *values)

@@ -174,7 +174,7 @@ class Streams:
 
 
 async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
-    """`to_thread` for work on descriptors: a cancelled caller waits, so that it may close them."""
+    """`to_thread` for work that must not go on behind its caller: a cancelled one waits for its end."""
     task = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
     try:
         return await asyncio.shield(task)

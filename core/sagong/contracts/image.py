@@ -268,6 +268,8 @@ class PrepareRequest(Message):
 class Prepared(Message):
     """`root` is the mount of "/"; `lower` its directories from top to bottom, `upper` the writable.
 
+    Owners of files are on disk as they are inside: a runtime that puts the container into a user
+    namespace maps the ids on the mounts of these directories, the writable one included.
     Names of users and groups are resolved by `image`: `passwd` and `group` are its files' bytes.
     """
 
