@@ -7,6 +7,7 @@ record without content.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Iterable
@@ -64,8 +65,9 @@ class Depot:
         self.gate = gate
         self.settings = settings
         self.log = log
-        # Uploads whose bytes are coming in just now.
+        # Uploads whose bytes are coming in just now, and how far those are that came in here.
         self.writing: set[str] = set()
+        self.reached: dict[str, int] = {}
 
     async def repository(self, name: str) -> Repository:
         """A repository; NAME_UNKNOWN without it."""
@@ -92,16 +94,20 @@ class Depot:
     async def begin(self, id_: str, name: str) -> None:
         """Begin an upload."""
         record = UploadRecord(repository=name, begun=time.time())
-        await self.catalog.commit(Change(puts={Key.upload(id_): record}))
+        change = Change(puts={Key.upload(id_): record})
+        _, offset = await asyncio.gather(self.catalog.commit(change), self.vault.offset(id_))
+        self.reached[id_] = offset
 
     async def cancel(self, id_: str) -> None:
         """Forget an upload."""
+        self.reached.pop(id_, None)
         await self.vault.abandon(id_)
         await self.catalog.commit(Change(deletes={Key.upload(id_)}))
 
     async def finish(self, id_: str, name: str, digest: str) -> None:
         """Make a blob of the repository of an upload, and forget the upload."""
         hold = new_hold(name, time.time())
+        self.reached.pop(id_, None)
         try:
             blob = await self.vault.finish(id_, digest, hold)
         except NotFound:

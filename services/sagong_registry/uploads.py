@@ -7,6 +7,7 @@ has brought is kept, and `GET` tells how far it is.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import uuid
 from collections.abc import AsyncIterator
 
@@ -15,7 +16,7 @@ from sagong.http import Request, Response
 from sagong_registry.ask import Ask
 from sagong_registry.depot import Depot
 from sagong_registry.grammar import Span, is_digest, is_name, known_digest, sent_span
-from sagong_registry.refusal import refused
+from sagong_registry.refusal import Refused, refused
 
 __all__ = ["append", "begin", "cancel", "finish", "status"]
 
@@ -68,6 +69,7 @@ async def _whole(depot: Depot, ask: Ask, name: str, id_: str) -> Response:
         await _take(depot, ask.request, id_, offset, None)
         return await _finished(depot, name, id_, digest)
     except BaseException:
+        depot.reached.pop(id_, None)
         await depot.vault.abandon(id_)
         raise
 
@@ -75,10 +77,7 @@ async def _whole(depot: Depot, ask: Ask, name: str, id_: str) -> Response:
 async def append(depot: Depot, ask: Ask) -> Response:
     """`PATCH`: more bytes."""
     name, id_ = ask.name, await _known(depot, ask)
-    offset = await _offset(depot, ask, name, id_)
-    span = sent_span(ask.header("content-range"))
-    offset = await _take(depot, ask.request, id_, offset, span)
-    return _progress(name, id_, offset, status=202)
+    return _progress(name, id_, await _go_on(depot, ask, name, id_), status=202)
 
 
 async def status(depot: Depot, ask: Ask) -> Response:
@@ -92,8 +91,7 @@ async def finish(depot: Depot, ask: Ask) -> Response:
     name, id_ = ask.name, await _known(depot, ask)
     digest = known_digest(ask.query("digest"))
     if ask.request.length:
-        offset = await _offset(depot, ask, name, id_)
-        await _take(depot, ask.request, id_, offset, sent_span(ask.header("content-range")))
+        await _go_on(depot, ask, name, id_)
     return await _finished(depot, name, id_, digest)
 
 
@@ -112,22 +110,35 @@ async def _known(depot: Depot, ask: Ask) -> str:
     return id_
 
 
-async def _offset(depot: Depot, ask: Ask, name: str, id_: str) -> int:
-    """Where the upload is; 416 if the client means to go on elsewhere."""
-    offset = await depot.vault.offset(id_)
+async def _go_on(depot: Depot, ask: Ask, name: str, id_: str) -> int:
+    """The request's body, onto the upload; the new offset.
+
+    Where the upload is, is remembered of what came in here. If another process has taken bytes of it
+    meanwhile, the store says so before a byte of the body is read, and is asked.
+    """
     span = sent_span(ask.header("content-range"))
+    remembered = depot.reached.pop(id_, None)
+    if remembered is not None and (span is None or span.start == remembered):
+        with contextlib.suppress(FailedPrecondition):
+            return await _take(depot, ask.request, id_, remembered, span)
+    offset = await depot.vault.offset(id_)
     if span is not None and span.start != offset:
-        raise refused(
-            "BLOB_UPLOAD_INVALID",
-            f"the next byte is {offset}, the chunk begins with {span.start}",
-            status=416,
-            headers=_place(name, id_, offset),
-        )
-    return offset
+        text = f"the next byte is {offset}, the chunk begins with {span.start}"
+        raise _misplaced(name, id_, offset, text)
+    try:
+        return await _take(depot, ask.request, id_, offset, span)
+    except FailedPrecondition:
+        text = "another request is sending bytes of this upload"
+        raise _misplaced(name, id_, offset, text) from None
+
+
+def _misplaced(name: str, id_: str, offset: int, text: str) -> Refused:
+    place = _place(name, id_, offset)
+    return refused("BLOB_UPLOAD_INVALID", text, status=416, headers=place)
 
 
 async def _take(depot: Depot, request: Request, id_: str, offset: int, span: Span | None) -> int:
-    """The request's body, onto the upload; the new offset."""
+    """Take a body from `offset` on."""
     if span is not None and request.length not in (-1, span.length):
         raise refused(
             "SIZE_INVALID", f"Content-Range is of {span.length} bytes, the body of {request.length}"
@@ -135,8 +146,6 @@ async def _take(depot: Depot, request: Request, id_: str, offset: int, span: Spa
     depot.writing.add(id_)
     try:
         reached = await depot.vault.append(id_, offset, _body(request, span))
-    except FailedPrecondition as error:
-        raise refused("BLOB_UPLOAD_INVALID", error.message, status=416) from None
     except NotFound:
         raise refused("BLOB_UPLOAD_UNKNOWN") from None
     finally:
@@ -144,6 +153,7 @@ async def _take(depot: Depot, request: Request, id_: str, offset: int, span: Spa
     if span is not None and reached - offset != span.length:
         text = f"Content-Range is of {span.length} bytes, the body of {reached - offset}"
         raise refused("SIZE_INVALID", text)
+    depot.reached[id_] = reached
     return reached
 
 

@@ -121,6 +121,22 @@ async def test_what_another_generation_wrote_is_found_at_once() -> None:
         assert found == 200
 
 
+async def test_an_upload_goes_on_in_whichever_generation_is_asked() -> None:
+    kept, data = Kept(), secrets.token_bytes(90)
+    async with running(kept) as old, running(kept) as new:
+        new.depot.catalog._state = old.depot.catalog._state
+        for one in (old, new):
+            one.depot.vault.content = old.depot.vault.content
+        _, headers, _ = await asked(old.lab, "POST", "/v2/a/blobs/uploads/")
+        place = headers["location"]
+        for at, one in ((0, old), (30, new), (60, old)):
+            more = {"Content_Range": f"{at}-{at + 29}"} if at else {}
+            found, headers, _ = await asked(one.lab, "PATCH", place, data[at : at + 30], **more)
+            assert (found, headers["range"]) == (202, f"0-{at + 29}")
+        found, _, _ = await asked(new.lab, "PUT", f"{place}?digest={digest_of(data)}")
+        assert found == 201
+
+
 async def test_a_push_during_a_collection_wins() -> None:
     """The collection was planned before the push, and is refused as a whole."""
     async with running() as registry:
