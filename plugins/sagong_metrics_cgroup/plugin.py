@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from pathlib import Path
 
 import msgspec
 
@@ -46,7 +47,8 @@ class MetricsCgroup:
         self._layout = layout_of_machine()
         self._targets: dict[str, Target] = {}
         self._history: dict[str, deque[Sample]] = {}
-        self._machine: Machine | None = None
+        self._kept = host.run / "machine"
+        self._machine = _recall(self._kept)
         self._asked = 0.0
         self._sampling: asyncio.Task[None] | None = None
 
@@ -76,12 +78,24 @@ class MetricsCgroup:
         return SampleSet(samples=tuple(found))
 
     async def machine(self) -> Machine:
-        """The machine's own; its rate is since the last question, or over a glance."""
+        """The machine's own; its rate is since the last question, or over a glance.
+
+        The last question may have been a predecessor's: what it was answered is kept until a reboot.
+        """
         if self._machine is None:
             self._machine = read_machine(self._disk, None)
             await asyncio.sleep(_GLANCE)
-        self._machine = read_machine(self._disk, self._machine)
-        return self._machine
+        found = read_machine(self._disk, self._machine)
+        if found.time - self._machine.time < _GLANCE:  # /proc counts in ticks of ten milliseconds
+            return msgspec.structs.replace(found, cpu_rate=self._machine.cpu_rate)
+        self._machine = found
+        self._keep(found)
+        return found
+
+    def _keep(self, machine: Machine) -> None:
+        new = self._kept.with_suffix(".new")
+        new.write_bytes(msgspec.msgpack.encode(machine))
+        new.replace(self._kept)
 
     def _target(self, id_: str) -> Target:
         target = self._targets.get(id_)
@@ -117,3 +131,11 @@ class MetricsCgroup:
                 await asyncio.sleep(self._settings.interval)
         finally:
             self._sampling = None
+
+
+def _recall(kept: Path) -> Machine | None:
+    """What a predecessor read last; None if there was none, or it had another form."""
+    try:
+        return msgspec.msgpack.decode(kept.read_bytes(), type=Machine)
+    except (OSError, msgspec.MsgspecError):
+        return None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,7 +15,7 @@ from sagong.conformance import metrics as suite
 from sagong.conformance.metrics import MetricsLab
 from sagong.conformance.rigs import Candidate, Worker, metrics_lab, working
 from sagong.contracts.metrics import Machine, SampleQuery, SampleSet, Target, TargetRef
-from sagong.testing import Check, check_name, checks
+from sagong.testing import Check, check_name, checks, local
 from sagong_metrics_cgroup import MetricsCgroup
 
 pytestmark = pytest.mark.root
@@ -110,3 +112,16 @@ async def test_the_suite_finds_what_is_broken(broken: Any, worker: Any) -> None:
             except Exception:
                 failed += 1
     assert failed
+
+
+async def test_the_machines_rate_goes_on_over_a_swap(worker: Worker, tmp_path: Path) -> None:
+    """What was used since the last question, though a predecessor answered that."""
+    data, run = tmp_path / "data", tmp_path / "run"
+    async with local(MetricsCgroup, data=data, run=run) as old:
+        before = await old.machine()
+    await asyncio.to_thread(worker[1], 0.5)
+    async with local(MetricsCgroup, data=data, run=run) as new:
+        after = await new.machine()
+    used = (after.cpu_total - before.cpu_total) / 1e9
+    assert used >= 0.4
+    assert after.cpu_rate == pytest.approx(used / (after.time - before.time))
