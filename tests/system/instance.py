@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,9 +24,10 @@ SOURCES = ("core", "plugins", "services", "examples/01-scheduler-in-20-lines", "
 
 @dataclass(frozen=True)
 class Instance:
-    """A running instance below `root`."""
+    """A running instance below `root`; `packages` are directories of more Python packages."""
 
     root: Path
+    packages: tuple[Path, ...] = ()
 
     @property
     def paths(self) -> Paths:
@@ -37,7 +38,7 @@ class Instance:
         """Run the command line on it."""
         return subprocess.run(
             [sys.executable, "-m", "sagong.cli", "--root", str(self.root), *words],
-            env=environment(),
+            env=environment(self.packages),
             capture_output=True,
             text=True,
             check=check,
@@ -79,20 +80,23 @@ class Instance:
         return "\n".join(parts)
 
 
-def environment() -> dict[str, str]:
-    """The test's environment with the source roots on the path."""
-    path = os.pathsep.join(str(REPOSITORY / source) for source in SOURCES)
+def environment(packages: Iterable[Path] = ()) -> dict[str, str]:
+    """The test's environment with the source roots, and some packages more, on the path."""
+    places = [*map(str, packages), *(str(REPOSITORY / source) for source in SOURCES)]
+    path = os.pathsep.join(places)
     return {**os.environ, "PYTHONPATH": path, "UV_USE_IO_URING": "0"}
 
 
 @contextlib.contextmanager
-def instance(configuration: str, root: Path | None = None) -> Iterator[Instance]:
+def instance(
+    configuration: str, root: Path | None = None, packages: tuple[Path, ...] = ()
+) -> Iterator[Instance]:
     """Start an instance with this sagong.toml; take it away with all it made."""
     root = root or Path(tempfile.mkdtemp(prefix="sgt-", dir="/tmp"))
     root.chmod(0o755)
     (root / "etc").mkdir(exist_ok=True)
     (root / "etc" / "sagong.toml").write_text(configuration)
-    running = Instance(root)
+    running = Instance(root, packages)
     try:
         started = running.run("up", "--seconds", "30", check=False)
         assert started.returncode == 0, started.stderr + running.logs()

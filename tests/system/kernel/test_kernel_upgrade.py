@@ -1,0 +1,137 @@
+"""`sagong upgrade` with other code on the disk: taken into use, or refused in the middle of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from sagong.contracts.scheduler import Scheduler
+from sagong.operator import connect
+from tests.system.instance import Instance, instance
+from tests.system.kernel.load import QUESTION
+
+pytestmark = pytest.mark.root
+
+CONFIGURATION = """
+profile = "bare"
+[units.metrics]
+plugin = "metrics_cgroup"
+[units.scheduler]
+plugin = "scheduler_dated"
+[units.desk]
+[units.greeter]
+"""
+MANIFEST = """
+[plugin]
+name = "scheduler_dated"
+version = "{version}"
+summary = "answers with its version"
+class = "sagong_scheduler_dated:Dated"
+[provides]
+scheduler = 1
+"""
+CODE = '''
+from sagong.contracts.scheduler import Placement, Verdict
+
+class Dated:
+    """Every pod to a node that is called like this version."""
+
+    def __init__(self, host):
+        {at_start}
+
+    def place(self, question):
+        return Verdict(placements=(Placement(namespace="default", name="p", node="{version}"),))
+'''
+
+
+def install(packages: Path, version: str, at_start: str = "pass") -> None:
+    """Put this version in the place of the one that is installed, as pip does."""
+    place = packages / "sagong_scheduler_dated"
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    (place / "plugin.toml").write_text(MANIFEST.format(version=version))
+    (place / "__init__.py").write_text(CODE.format(version=version, at_start=at_start))
+
+
+@pytest.fixture
+def packages() -> Iterator[Path]:
+    """A directory that sandboxes show, as they show the interpreter's."""
+    with tempfile.TemporaryDirectory(prefix="sagong-packages-", dir="/tmp") as place:
+        Path(place).chmod(0o755)
+        install(Path(place), "1.0")
+        yield Path(place)
+
+
+@contextlib.asynccontextmanager
+async def asked(running: Instance) -> AsyncIterator[list[str]]:
+    """The scheduler is asked again and again; who answered, in turn. No question may fail."""
+    async with connect(running.paths) as operator:
+        scheduler = await operator.use(Scheduler)
+        found: list[str] = []
+        stopping = asyncio.Event()
+
+        async def ask() -> None:
+            while not stopping.is_set():
+                found.append((await scheduler.place(QUESTION)).placements[0].node)
+
+        asking = asyncio.create_task(ask())
+        try:
+            yield found
+        finally:
+            stopping.set()
+            await asking
+
+
+def in_turn(answers: list[str]) -> list[str]:
+    """Without repetitions."""
+    return [one for one, before in zip(answers, ["", *answers]) if one != before]
+
+
+async def test_new_code_is_taken_into_use_while_all_is_asked(packages: Path) -> None:
+    with instance(CONFIGURATION, packages=(packages,)) as running:
+        running.wait_ready()
+        async with asked(running) as answers:
+            install(packages, "2.0.0")
+            await asyncio.sleep(0.2)
+            assert in_turn(answers) == ["1.0"]
+            told = await asyncio.to_thread(running.run, "upgrade", "--trial", "0.1")
+            assert "scheduler: upgraded" in told.stdout
+        assert in_turn(answers) == ["1.0", "2.0.0"]
+
+
+@pytest.mark.parametrize(
+    "broken", ['raise RuntimeError("no such device")', "this is no Python"], ids=["fails", "typo"]
+)
+async def test_one_that_fails_in_the_middle_changes_nothing_for_who_is_served(
+    packages: Path, broken: str
+) -> None:
+    with instance(CONFIGURATION, packages=(packages,)) as running:
+        order = [u.name for u in sorted(running.wait_ready().units, key=lambda unit: unit.rank)]
+        before = {name: running.pid(name) for name in ("kernel", *order)}
+        place = order.index("scheduler")
+        assert 0 < place < len(order) - 1, f"scheduler is not in the middle of {order}"
+        async with asked(running) as answers:
+            install(packages, "2.0.0", broken)
+            told = await asyncio.to_thread(running.run, "upgrade", "--trial", "0.1", check=False)
+        assert told.returncode == 1
+        assert "scheduler: scheduler_dated does not start: " in told.stderr
+        assert ("no such device" if "device" in broken else "SyntaxError") in told.stderr
+        done = ", ".join(["kernel", *order[:place]])
+        assert f"{done} upgraded before; all else is as it was" in told.stderr
+        assert in_turn(answers) == ["1.0"]
+        running.wait_ready()
+        after = {name: running.pid(name) for name in before}
+        changed = [name for name in before if before[name] != after[name]]
+        assert changed == ["kernel", *order[:place]]
+        # Mended, it is taken up where it was left.
+        install(packages, "2.0.1")
+        await asyncio.to_thread(running.run, "upgrade", "scheduler", "--trial", "0.1")
+        async with asked(running) as answers:
+            await asyncio.sleep(0.1)
+        assert in_turn(answers) == ["2.0.1"]
