@@ -25,6 +25,7 @@ from sagong_metrics_cgroup.reading import rated, read_machine, read_target
 __all__ = ["MetricsCgroup", "Settings"]
 
 _GLANCE = 0.1
+_HANDED_OVER = 10
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -33,6 +34,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     interval: float = 10.0
     history: int = 60
     linger: float = 120.0
+
+
+class Handover(msgspec.Struct, frozen=True):
+    """What a successor goes on with: who is measured, and the last samples of each."""
+
+    targets: tuple[Target, ...]
+    samples: dict[str, list[Sample]]
 
 
 class MetricsCgroup:
@@ -51,6 +59,21 @@ class MetricsCgroup:
         self._machine = _recall(self._kept)
         self._asked = 0.0
         self._sampling: asyncio.Task[None] | None = None
+
+    async def export(self) -> bytes:
+        """For a successor."""
+        samples = {id_: list(history)[-_HANDED_OVER:] for id_, history in self._history.items()}
+        return msgspec.msgpack.encode(Handover(tuple(self._targets.values()), samples))
+
+    async def restore(self, state: bytes) -> None:
+        """From a predecessor; of another form it is left, since the node tells all anew."""
+        try:
+            given = msgspec.msgpack.decode(state, type=Handover)
+        except msgspec.MsgspecError:
+            return
+        for target in given.targets:
+            self.track(target)
+            self._history[target.id].extend(given.samples.get(target.id, ()))
 
     def track(self, target: Target) -> None:
         """Watch a container; the same again keeps its history."""

@@ -125,3 +125,18 @@ async def test_the_machines_rate_goes_on_over_a_swap(worker: Worker, tmp_path: P
     used = (after.cpu_total - before.cpu_total) / 1e9
     assert used >= 0.4
     assert after.cpu_rate == pytest.approx(used / (after.time - before.time))
+
+
+async def test_a_successor_goes_on_with_what_is_measured(worker: Worker) -> None:
+    target, _ = worker
+    query = SampleQuery(ids=(target.id,), fresh=True, history_seconds=60.0)
+    async with local(MetricsCgroup) as old:
+        old.track(target)
+        before = (await old.sample(query)).samples
+        state = await old.export()
+    async with local(MetricsCgroup) as new:
+        await new.restore(state)
+        after = (await new.sample(query)).samples
+        await new.restore(b"of another form")
+    assert after[: len(before)] == before
+    assert len(after) == len(before) + 1
