@@ -63,6 +63,7 @@ class Mark:
     idempotent: bool
     raises: tuple[type[SagongError], ...]
     seconds: float
+    resumes: bool = False
 
 
 def method(
@@ -70,16 +71,19 @@ def method(
     idempotent: bool,
     raises: tuple[type[SagongError], ...] = (),
     seconds: float = DEFAULT_SECONDS,
+    resumes: bool = False,
 ) -> Callable[[F], F]:
     """Mark a slot's method.
 
     `idempotent`: the bus may send it again after a crash. `raises`: the errors its callers must
     expect beside `Unavailable` and `DeadlineExceeded`. `seconds`: its default deadline; for a
-    stream, that of its first answer only.
+    stream, that of its first answer only. `resumes`: the whole stream may be asked for again and does
+    the rest of its work then; so the bus does that when its provider is replaced, and the reader
+    sees some items twice.
     """
 
     def mark(function: F) -> F:
-        function.__sagong_mark__ = Mark(idempotent, raises, seconds)  # type: ignore[attr-defined]
+        function.__sagong_mark__ = Mark(idempotent, raises, seconds, resumes)  # type: ignore[attr-defined]
         return function
 
     return mark

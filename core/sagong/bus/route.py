@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
+import msgspec
 import zmq
 
 from sagong.bus.link import Link, Lost, Moved
@@ -23,6 +24,9 @@ from sagong.errors import DeadlineExceeded, Unavailable
 from sagong.wire import pack_value
 
 __all__ = ["Route"]
+
+# How often a stream that resumes is opened in all: one that kills its provider each time has an end.
+_RESUMPTIONS = 6
 
 
 class Route:
@@ -121,26 +125,42 @@ class Route:
                     self._retire()
 
     async def stream(self, spec: MethodSpec, request: Any) -> AsyncIterator[Any]:
-        """Open a stream. When its provider moves or dies it ends with `Unavailable`: open it anew."""
-        deadline = self._deadline(spec)
-        while self._link is None:
-            await self._wait_other(None, deadline, spec)
-        link = self._link
-        try:
-            id_, stream = link.open(spec, pack_value(request))
-        except Lost:
-            raise Unavailable(f"{spec.wire_name}: {self.name} is gone; open it again") from None
+        """Open a stream. When its provider moves or dies it ends with `Unavailable`: open it anew.
+
+        One that resumes by its contract is opened anew here, a few times.
+        """
+        body = pack_value(request)
+        tried: Link | None = None
+        for again in reversed(range(_RESUMPTIONS if spec.mark.resumes else 1)):
+            deadline = self._deadline(spec)
+            while self._link is None or self._link is tried:
+                await self._wait_other(tried, deadline, spec)
+            tried = self._link
+            try:
+                async with contextlib.aclosing(self._items(tried, spec, body)) as items:
+                    async for item in items:
+                        yield item
+                return
+            except (Lost, Moved):
+                if not again:
+                    raise Unavailable(
+                        f"{spec.wire_name}: {self.name} was replaced; open it again"
+                    ) from None
+
+    async def _items(
+        self, link: Link, spec: MethodSpec, body: msgspec.Raw
+    ) -> AsyncGenerator[Any, None]:
+        """Those of a stream on one link; Lost or Moved if that ends before it."""
+        id_, stream = link.open(spec, body)
         try:
             while True:
                 await stream.wait_change()
                 while stream.items:
-                    body = stream.items.popleft()
+                    found = stream.items.popleft()
                     link.credit(id_, stream)
-                    yield spec.result_decoder.decode(body)
+                    yield spec.result_decoder.decode(found)
                 if stream.ended:
                     break
-            if isinstance(stream.failure, Lost | Moved):
-                raise Unavailable(f"{spec.wire_name}: {self.name} was replaced; open it again")
             if stream.failure is not None:
                 raise stream.failure
         finally:

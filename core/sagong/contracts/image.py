@@ -419,12 +419,12 @@ _REGISTRY_ERRORS = (
 class Images(Protocol):
     """The image store."""
 
-    @method(idempotent=True, raises=_REGISTRY_ERRORS, seconds=120.0)
+    @method(idempotent=True, raises=_REGISTRY_ERRORS, seconds=120.0, resumes=True)
     def pull(self, request: PullRequest) -> AsyncIterator[Progress]:
         """Fetch, verify, unpack. An interrupted pull goes on where it was; errors as Docker's."""
         ...
 
-    @method(idempotent=True, raises=_REGISTRY_ERRORS, seconds=120.0)
+    @method(idempotent=True, raises=_REGISTRY_ERRORS, seconds=120.0, resumes=True)
     def push(self, request: PushRequest) -> AsyncIterator[Progress]:
         """Send what the registry lacks, then the manifest."""
         ...

@@ -130,6 +130,7 @@ MUTANTS: dict[str, tuple[Any, str, Any]] = {
     "does not hear of deaths": (Route, "bury", _no_op),
     "leaves links that are busy": (Link, "busy", property(lambda self: False)),
     "keeps old links": (Route, "_retire", _no_op),
+    "resumes nothing": (route, "_RESUMPTIONS", 1),
     "gives a number twice": (
         link,
         "itertools",
