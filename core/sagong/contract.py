@@ -241,6 +241,7 @@ def schema(protocol: type) -> dict[str, Any]:
                 "result": by_kind.get(m.result),
                 "stream": m.stream,
                 "idempotent": m.mark.idempotent,
+                "resumes": m.mark.resumes,
                 "raises": sorted(error.code for error in m.mark.raises),
                 "seconds": m.mark.seconds,
             }

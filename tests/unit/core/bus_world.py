@@ -97,9 +97,9 @@ class Generation:
             self._world.wrong.append(f"{word.text} was begun while generation {self.number} drains")
         asked = self._world.asked[word.text]
         asked.begun.append(self.number)
-        if asked.work.done() and not asked.work.cancelled():
-            if isinstance(asked.work.exception(), Unavailable):
-                self._world.wrong.append(f"{word.text} is begun after its caller looked whether")
+        told = asked.work.done() and not asked.work.cancelled() and asked.work.exception()
+        if isinstance(told, Unavailable):
+            self._world.wrong.append(f"{word.text} is begun after its caller looked whether")
 
     async def end(self) -> None:
         """As `sagong.process` ends: in order."""
