@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from tests.compat.docker.docker_engine import IMAGE, Engine, engine
 from tests.system.network.outer import machine, reached, shell
 from tests.system.network.test_network_ports import World
