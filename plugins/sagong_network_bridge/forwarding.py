@@ -28,6 +28,10 @@ def nameservers_of(text: str) -> tuple[str, ...]:
     return tuple(words[1] for words in lines if len(words) > 1 and words[0] == "nameserver")
 
 
+# SERVFAIL, NOTIMP, REFUSED
+_NO_WORD = (2, 4, 5)
+
+
 class Inquiry(NamedTuple):
     """A question, the asker's own nameservers (none: the machine's), and whether by TCP."""
 
@@ -48,6 +52,7 @@ class _Pending:
         self.channel: socket.socket | None = None
         self.incoming = bytearray()
         self.outgoing = b""
+        self.refusal = b""
 
 
 class Forwarder:
@@ -106,7 +111,7 @@ class Forwarder:
                 self._ask(pending, server)
                 return
             self._close(pending)
-        self._finish(pending, failed(pending.question, SERVER_FAILURE))
+        self._finish(pending, pending.refusal or failed(pending.question, SERVER_FAILURE))
 
     def _ask(self, pending: _Pending, server: str) -> None:
         """A socket of its own for each question: an unpredictable port, and only this peer."""
@@ -136,6 +141,15 @@ class Forwarder:
             self._try_next(pending)
             return
         if answer and answer[:2] == pending.data[:2] and pending.question.raw in answer[12:300]:
+            self._take(pending, answer)
+
+    def _take(self, pending: _Pending, answer: bytes) -> None:
+        """Who can't or won't say is not the last word while another one has not been asked."""
+        pending.refusal = answer
+        servers = pending.nameservers or self._nameservers()
+        if answer[3] & 0x0F in _NO_WORD and pending.attempt < len(servers):
+            self._try_next(pending)
+        else:
             self._finish(pending, answer)
 
     @staticmethod

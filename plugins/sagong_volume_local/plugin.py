@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import hashlib
 import os
 import secrets
@@ -243,9 +244,15 @@ class VolumeLocal:
         try:
             self._mounts.mount(pin, backing, data)
         except OSError as error:
+            why = error.strerror
+            if error.errno == errno.ENODEV:
+                why = (
+                    f"the kernel of this machine has no filesystem {backing.type}: load its module "
+                    f"(modprobe {backing.type}), or take another type of /proc/filesystems"
+                )
             raise FailedPrecondition(
                 f"failed to mount local volume {name}: mount {backing.device}:{pin}, "
-                f"type: {backing.type}, data: {data}: {error.strerror}"
+                f"type: {backing.type}, data: {data}: {why}"
             ) from None
         return True
 

@@ -64,12 +64,20 @@ class Resolver:
         found = self._zone.answer(name, kind)
         if not found.known:
             answer.set_rcode(dns.rcode.NXDOMAIN)
+        if not found.records:
+            # Else nobody may remember that there is nothing (RFC 2308 section 5).
+            answer.authority.append(self._start_of_authority())
         owner = asked.name
         for hop, (record_kind, text) in enumerate(found.records):
             if hop >= _HOPS * 32:
                 break
             text = text if record_kind not in ("CNAME", "PTR") else f"{text.rstrip('.')}."
             answer.answer.append(dns.rrset.from_text(owner, self._ttl, "IN", record_kind, text))
+
+    def _start_of_authority(self) -> dns.rrset.RRset:
+        domain, serial = self._zone.domain, int(time.time())
+        text = f"ns.dns.{domain}. hostmaster.{domain}. {serial} 7200 1800 86400 {self._ttl}"
+        return dns.rrset.from_text(f"{domain}.", self._ttl, "IN", "SOA", text)
 
     async def _ask_upstream(
         self, question: dns.message.Message, answer: dns.message.Message

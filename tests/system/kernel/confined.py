@@ -161,8 +161,12 @@ def _directories(base: Path, name: str) -> None:
 @asynccontextmanager
 async def hosted(kind: Callable[[Any], Any], base: Path, name: str) -> AsyncIterator[Any]:
     """The plugin's class, started."""
-    places = {"data": base / "lib/plugins" / name, "run": base / "run/own"}
-    host = LocalHost(name, **places, deputy=_DEPUTIES[0] if _DEPUTIES else "")
+    host = LocalHost(
+        name,
+        data=base / "lib/plugins" / name,
+        run=base / "run/own",
+        deputy=_DEPUTIES[0] if _DEPUTIES else "",
+    )
     host.root = base / "run"
     made = kind(host)
     try:

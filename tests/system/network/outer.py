@@ -65,8 +65,13 @@ def machine(story: Story, *arguments: Any) -> None:
 
 def local_host(base: Path, config: Mapping[str, Any] | None = None) -> LocalHost:
     """The plugin's host, with the deputy that its manifest names."""
-    places = {"data": base / "data", "run": base / "run"}
-    return LocalHost("network", **places, config=config, deputy=deputy_of(NetworkBridge))
+    return LocalHost(
+        "network",
+        data=base / "data",
+        run=base / "run",
+        config=config,
+        deputy=deputy_of(NetworkBridge),
+    )
 
 
 @contextlib.asynccontextmanager

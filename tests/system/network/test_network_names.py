@@ -32,8 +32,9 @@ INNER = Network(id="e" * 64, name="inner", internal=True)
 class Upstream:
     """A nameserver of the machine that knows big.example and answers with what it is told."""
 
-    def __init__(self, address: str, *, silent: bool = False) -> None:
+    def __init__(self, address: str, *, silent: bool = False, refuses: bool = False) -> None:
         self.asked: list[str] = []
+        self._refuses = refuses
         self._silent = silent
         self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._udp.bind((address, 53))
@@ -63,6 +64,9 @@ class Upstream:
         name = query.question[0].name
         self.asked.append(name.to_text())
         answer = dns.message.make_response(query)
+        if self._refuses:
+            answer.set_rcode(dns.rcode.REFUSED)
+            return answer.to_wire()
         count = 100 if name.to_text().startswith("big") else 1
         addresses = [f"203.0.113.{number}" for number in range(1, count + 1)]
         answer.answer.append(dns.rrset.from_text_list(name, 60, "IN", "A", addresses))
@@ -138,6 +142,25 @@ async def forwarded(base: Path) -> None:
 
 def test_other_names_go_to_the_machine_s_nameservers() -> None:
     machine(forwarded)
+
+
+async def refused(base: Path) -> None:
+    """One nameserver knows only its own names: the next one is asked at once."""
+    closed, speaking = Upstream("198.51.100.1", refuses=True), Upstream("127.0.0.3")
+    async with plugin(base, {"nameservers": ("198.51.100.1", "127.0.0.3")}) as network:
+        await network.create(USER)
+        a = await joined(network, "a", "Front")
+        b = await joined(network, "b", "Front", nameservers=("198.51.100.1",))
+        for tcp in (False, True):
+            assert texts(await asked(a, "small.example", tcp=tcp)) == {"203.0.113.1"}
+        assert (await asked(b, "small.example")).rcode() == dns.rcode.REFUSED, "it is all there is"
+    assert (len(closed.asked), len(speaking.asked)) == (3, 2)
+    closed.close()
+    speaking.close()
+
+
+def test_a_refusal_is_not_the_last_word() -> None:
+    machine(refused)
 
 
 async def own_nameservers(base: Path) -> None:

@@ -104,6 +104,13 @@ async def test_messages_are_answered_with_authority() -> None:
     assert found.flags & dns.flags.AA
     unknown = await ask("none.shop.svc.cluster.local.", "A")
     assert unknown.rcode() == dns.rcode.NXDOMAIN
+    nothing = await ask("web.shop.svc.cluster.local.", "TXT")
+    assert nothing.rcode() == dns.rcode.NOERROR and not nothing.answer
+    for negative in (unknown, nothing):
+        (authority,) = negative.authority
+        assert authority.to_text().startswith("cluster.local. 5 IN SOA ns.dns.cluster.local.")
+        assert authority[0].minimum == 5, "nobody may remember it for longer"
+    assert not found.authority
 
 
 async def test_no_upstream_is_a_failure_and_not_silence() -> None:

@@ -215,6 +215,17 @@ async def test_after_a_reboot_mounts_are_made_again(tmp_path: Path) -> None:
 
 
 @root_only
+async def test_a_filesystem_that_the_kernel_lacks_is_named(tmp_path: Path) -> None:
+    options = (("type", "nosuchfs"), ("device", "server:/export"), ("o", "ro"))
+    async with plugin(tmp_path) as volumes:
+        await volumes.create(Volume(name="far", options=options))
+        with pytest.raises(FailedPrecondition, match="has no filesystem nosuchfs: load its module"):
+            await volumes.publish(PublishRequest(name="far", owner="o"))
+        assert not list((tmp_path / "run" / "mounts").iterdir()), "a place is left"
+        await volumes.delete(VolumeRef(name="far"))
+
+
+@root_only
 async def test_a_capacity_without_quotas_is_refused_or_ignored(tmp_path: Path) -> None:
     async with plugin(tmp_path) as volumes:
         try:
