@@ -60,8 +60,11 @@ class Gate:
         catalog: Catalog,
         settings: Settings,
         log: logging.Logger,
+        *,
+        local: bool,
     ) -> None:
         self._log = log
+        self._local = local
         self.accounts = accounts
         self.policy = policy
         self._tokens = tokens
@@ -70,8 +73,8 @@ class Gate:
 
     @property
     def open(self) -> bool:
-        """Whether nobody is asked who it is: there are no accounts."""
-        return not self.accounts.exist
+        """Whether nobody is asked who it is: no accounts, and only this machine gets here."""
+        return self._local and not self.accounts.exist
 
     async def visitor(self, request: Request) -> Visitor:
         """Who asks by the Authorization header; UNAUTHORIZED if what it shows is not good."""

@@ -42,6 +42,7 @@ class Registry:
         self._host = host
         self._settings = settings = host.config(Settings)
         catalog = Catalog(host.use(State, "local"))
+        self._listener = host.listener("api")
         gate = Gate(
             Accounts(lambda: catalog.accounts, settings.accounts, host.log),
             Tokens(key_of(host.data)),
@@ -49,6 +50,7 @@ class Registry:
             catalog,
             settings,
             host.log,
+            local=_is_local(self._listener),
         )
         self.depot = Depot(catalog, Vault(host.use(Content)), gate, settings, host.log)
         self._mirrors = Mirrors(self.depot, settings.upstreams, host.log)
@@ -69,12 +71,11 @@ class Registry:
         await self.depot.catalog.load()
         self._host.spawn(self.depot.catalog.follow(), "follow the catalog")
         self._host.spawn(self._housekeeping.run(), "collect")
-        listener = self._host.listener("api")
-        self._server.listen(listener, self._tls(listener))
-        if self.depot.gate.open and not _is_local(listener):
+        self._server.listen(self._listener, self._tls(self._listener))
+        if not (self.depot.gate.accounts.exist or self.depot.gate.open):
             self._host.log.warning(
-                "everybody who reaches it may push: no accounts are configured",
-                extra={"address": listener.getsockname()[:2]},
+                "nobody can log in yet: `sagong registry passwd NAME` makes an account",
+                extra={"address": self._listener.getsockname()[:2]},
             )
 
     async def drain(self) -> None:

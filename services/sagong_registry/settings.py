@@ -43,8 +43,9 @@ class Upstream(_Table, frozen=True):
 
 
 class Settings(_Table, frozen=True):
-    """`accounts` is a file as `htpasswd -B` writes it, beside those of `sagong registry passwd`;
-    without any account everybody may everything.
+    """`accounts` is a file as `htpasswd -B` writes it, beside those of `sagong registry passwd`.
+
+    Without any account everybody may everything, if it listens on the loopback only.
 
     `rules` say who may what; without any, every account may everything. Repositories that match
     `public` can be pulled without an account, others are private, unless `sagong registry show` or

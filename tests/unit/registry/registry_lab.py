@@ -53,14 +53,17 @@ class Running:
 
 @contextlib.asynccontextmanager
 async def running(
-    kept: Kept | None = None, data: Path | None = None, **settings: Any
+    kept: Kept | None = None,
+    data: Path | None = None,
+    address: str = "127.0.0.1",
+    **settings: Any,
 ) -> AsyncIterator[Running]:
     """Start it on what was kept."""
     kept = kept or Kept()
     with tempfile.TemporaryDirectory(prefix="sagong-registry-", dir="/tmp") as top:
         content = FakeContent(kept.content, Path(top))
         await content.start()
-        listener = socket.create_server(("127.0.0.1", 0))
+        listener = socket.create_server((address, 0))
         port = listener.getsockname()[1]
         given: Mapping[type, Any] = {State: FakeState(kept.state), Content: content}
         made = local(

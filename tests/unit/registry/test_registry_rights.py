@@ -9,7 +9,9 @@ from pathlib import Path
 
 import bcrypt
 import pytest
+from tests.unit.registry.registry_lab import running
 
+from sagong.conformance.registry import asked
 from sagong_registry.accounts import Accounts, TooManyFailures, parse
 from sagong_registry.gate import Scope, scopes
 from sagong_registry.record import AccountRecord
@@ -104,6 +106,16 @@ async def test_guessing_is_stopped_without_locking_out_other_addresses() -> None
     with pytest.raises(TooManyFailures):
         await found.verify("alice", "right", "guesser")
     assert await found.verify("alice", "right", "elsewhere")
+
+
+async def test_only_the_loopback_is_open_without_accounts() -> None:
+    async with running() as registry:
+        assert (await asked(registry.lab, "POST", "/v2/a/blobs/uploads/"))[0] == 202
+    async with running(address="0.0.0.0") as registry:
+        for target in ("/v2/", "/v2/a/manifests/v1", "/v2/a/tags/list"):
+            status, headers, _ = await asked(registry.lab, "GET", target)
+            assert status == 401 and headers["www-authenticate"].startswith("Bearer realm=")
+        assert (await asked(registry.lab, "POST", "/v2/a/blobs/uploads/"))[0] == 401
 
 
 def test_lines_that_are_no_accounts_are_numbered() -> None:
