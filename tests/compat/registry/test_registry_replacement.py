@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import signal
 import threading
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 from tests.compat.registry.peers import free_port, platform
+from tests.compat.registry.tools import operator
 from tests.compat.registry.wire import MANIFEST, Answer, Client, Content, with_query
 from tests.system.instance import Instance, instance
 
@@ -188,6 +190,31 @@ def test_an_upload_that_is_longer_than_a_swap_ends_where_it_began(
     made = client.ask("PUT", with_query(place, digest=blob.digest), b"")
     assert made.status == 201
     assert client.ask("GET", f"/v2/swap/up/blobs/{blob.digest}").body == blob.data
+    client.close()
+
+
+def test_a_collection_that_is_killed_is_done_by_the_next(running: tuple[Instance, str]) -> None:
+    instance, host = running
+    client, name = Client(host), "death/gc"
+    kept = client.push_image(name, "kept")
+    gone = [Content.random(100_000) for _ in range(40)]
+    for blob in gone:
+        client.push_blob(name, blob)
+    client.close()
+    collecting = threading.Thread(
+        target=lambda: instance.run("registry", "gc", "--grace", "0", check=False)
+    )
+    collecting.start()
+    time.sleep(0.3)
+    kill(instance, "registry")
+    collecting.join(30)
+    operator(instance, "gc", "--grace", "0")
+    for blob in gone:
+        assert patiently(client, "HEAD", f"/v2/{name}/blobs/{blob.digest}").status == 404
+    document = json.loads(kept.data)
+    for one in (document["config"], *document["layers"]):
+        found = patiently(client, "GET", f"/v2/{name}/blobs/{one['digest']}")
+        assert found.status == 200 and len(found.body) == one["size"]
     client.close()
 
 
