@@ -155,6 +155,9 @@ def _door() -> bytes:
 
 
 def _services() -> Iterator[Rule]:
+    local = ex.family(4) + ex.destination(0, 4) + _masked_loopback()
+    # Sent on before the kernel would drop it, it would reach what is published on loopback alone.
+    yield Rule("dnat_in", local + ex.accept(), "nobody outside means our loopback")
     for chain in ("dnat_in", "dnat_out"):
         yield Rule(chain, ex.jump("services"))
         yield Rule(chain, ex.address_type(2) + ex.jump("published"), "addresses of this machine")

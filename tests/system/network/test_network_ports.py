@@ -356,6 +356,39 @@ def test_published_ports_may_obey_the_machine_s_forward_rules() -> None:
     machine(machine_firewall)
 
 
+async def forged_loopback(base: Path) -> None:
+    """A neighbour who sends packets for 127.0.0.1 to the machine's hardware address."""
+    async with plugin(base) as network:
+        world = World(base)
+        mapping = PortMapping(container_port=80, host_ip="127.0.0.1", host_port=8083)
+        sandbox = await joined(network, "c", "bridge", ports=(mapping,))
+        server = Server(sandbox.path, 80, "c")
+        assert (await reached("", "127.0.0.1", 8083))[0] == "c"
+        shell(
+            "",
+            "nft add table ip eye;"
+            "nft add chain ip eye there '{ type filter hook prerouting priority -400; }';"
+            "nft add chain ip eye through '{ type filter hook forward priority -300; }';"
+            "nft add rule ip eye there ip daddr 127.0.0.1 counter;"
+            "nft add rule ip eye through tcp dport 80 counter",
+        )
+        shell(
+            world.path,
+            "ip addr flush dev lo; ip route flush table local;"
+            f"ip route add local {World.address} dev plug table local;"
+            f"sysctl -q net.ipv4.conf.all.route_localnet=1; ip route add 127.0.0.1 via {World.machine}",
+        )
+        assert (await dial(world.path, "127.0.0.1", 8083))[0] == ""
+        assert "counter packets 0" not in shell("", "nft list chain ip eye there"), "nothing came"
+        assert "counter packets 0" in shell("", "nft list chain ip eye through"), "it got through"
+        server.close()
+        world.close()
+
+
+def test_what_is_published_on_loopback_is_not_for_neighbours() -> None:
+    machine(forged_loopback)
+
+
 async def chosen_visitors(base: Path) -> None:
     """Published for some other machines; the settings of a start hold for what is there."""
     world, ports = World(base), (PortMapping(container_port=80),)
