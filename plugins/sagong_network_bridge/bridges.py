@@ -13,8 +13,11 @@ from sagong_network_bridge.addresses import AddressRange, hardware_address
 from sagong_network_bridge.namespaces import write_sysctl
 from sagong_network_bridge.netlink import Channel
 from sagong_network_bridge.records import NetworkRecord
+from sagong_network_bridge.subnets import option
 
 __all__ = ["Bridges"]
+
+_INHIBIT = "com.docker.network.bridge.inhibit_ipv4"
 
 
 class Bridges:
@@ -37,6 +40,8 @@ class Bridges:
         mac = hardware_address(ranges[0].gateway)
         requests = [links.change_link(index, name, mac=mac, alias=self._mark + network.id)]
         for range_ in ranges:
+            if range_.version == 4 and option(network, _INHIBIT).lower() == "true":
+                continue  # a gateway of somebody else's
             prefix = range_.space.prefixlen
             requests.append(links.add_address(index, range_.gateway, prefix, name))
         requests.append(links.change_link(index, name, up=True))

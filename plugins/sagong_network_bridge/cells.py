@@ -48,6 +48,7 @@ class Port(NamedTuple):
     hairpin: bool = False
     mtu: int = 0
     macvlan: int = 0
+    interface: str = "eth"
 
 
 @dataclass
@@ -103,7 +104,7 @@ class Cells:
         cell.channel.send([links.change_link(_LOOPBACK, "loopback", up=True)])
         if port is not None:
             cell.port = port
-            cell.veth = self._plug(port, room.namespace, "eth0", cell.channel)
+            cell.veth = self._plug(port, room.namespace, f"{port.interface}0", cell.channel)
         if resolver:
             cell.sockets, cell.resolver_port = self._resolver_sockets(cell.pin, 0, room)
 

@@ -5,7 +5,7 @@ Interfaces are named; the kernel wants numbers, so every function takes the one 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from sagong.contracts.network import Endpoint
 from sagong_network_bridge import links, shaping
@@ -107,7 +107,7 @@ def _way(endpoint: Endpoint | None, number: int) -> tuple[str, str]:
     return endpoint.interface, endpoint.gateway6 if number else endpoint.gateway4
 
 
-def free_interface(endpoints: tuple[Endpoint, ...]) -> str:
-    """The lowest name that no endpoint has."""
+def free_interface(endpoints: Iterable[Endpoint], prefix: str) -> str:
+    """The lowest name with this beginning that no endpoint has."""
     taken = {endpoint.interface for endpoint in endpoints}
-    return next(f"eth{n}" for n in range(len(taken) + 1) if f"eth{n}" not in taken)
+    return next(f"{prefix}{n}" for n in range(len(taken) + 1) if f"{prefix}{n}" not in taken)

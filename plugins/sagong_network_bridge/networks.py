@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from typing import Any
@@ -37,7 +38,10 @@ _MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade"
 _BINDING = "com.docker.network.bridge.host_binding_ipv4"
 _INNER = "com.docker.network.bridge.enable_icc"
 _MTU = "com.docker.network.driver.mtu"
+_PREFIX = "com.docker.network.container_iface_prefix"
 _RESOLVER = "sagong.resolver"
+# An interface's name has 15 bytes, and ours a number at the end.
+_INTERFACE = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,11}")
 
 
 def network_content(record: NetworkRecord, *, filtered: bool) -> Iterator[tuple[str, bytes]]:
@@ -53,6 +57,14 @@ def network_content(record: NetworkRecord, *, filtered: bool) -> Iterator[tuple[
         yield "isolated", name
     if _mode(network, 4) in ("routed", "nat-unprotected") or _mode(network, 6) == "routed":
         yield "routed", name
+
+
+def _check_prefix(network: Network) -> None:
+    wanted = option(network, _PREFIX, "eth")
+    if not _INTERFACE.fullmatch(wanted):
+        raise InvalidArgument(
+            f"option {_PREFIX}={wanted}: 1 to 12 letters, digits, - and _, a letter first"
+        )
 
 
 def _mode(network: Network, version: int) -> str:
@@ -150,6 +162,10 @@ class Networks:
             raise InvalidArgument(f"option {_MTU}={text}: a number of bytes")
         return int(text or self._settings.mtu)
 
+    def prefix(self, record: NetworkRecord) -> str:
+        """How interfaces on the network are called inside sandboxes, before their number."""
+        return option(record.network, _PREFIX, "eth")
+
     def _spaces(self) -> Iterator[Space]:
         for ranges in self._ranges.values():
             yield from (range_.space for range_ in ranges)
@@ -167,6 +183,7 @@ class Networks:
             full = complete(network, self._settings, [*self._spaces(), *routes])
             full = replace(full, created=full.created or time.time())
             self._mtu(full)
+            _check_prefix(full)
             self._check_bridge(full)
             record = self._keep(full)
             try:
@@ -258,6 +275,7 @@ class Networks:
             isolated=option(network, _INNER, "true").lower() == "false",
             hairpin=network.id in self.filtered,
             mtu=self._mtu(network),
+            interface=self.prefix(record),
         )
 
     def _on_parent(self, record: NetworkRecord) -> Port:
@@ -273,6 +291,7 @@ class Networks:
             ipv6=network.ipv6,
             mtu=self._mtu(network),
             macvlan=mode_of(network),
+            interface=self.prefix(record),
         )
 
     def is_bridged(self, identity: str) -> bool:

@@ -152,8 +152,8 @@ class Sandboxes:
         draft = Draft(request.id, self._networks, self._ports)
         cell: Cell | None = None
         try:
-            for number, attachment in enumerate(request.attachments):
-                draft.attach(attachment, f"eth{number}")
+            for attachment in request.attachments:
+                draft.attach(attachment, self._interface(attachment.network, draft.endpoints))
             if any(self._networks.is_bridged(e.network) for e in draft.endpoints):
                 for mapping in request.ports:
                     draft.publish(mapping)
@@ -166,6 +166,10 @@ class Sandboxes:
             if isinstance(error, OSError):
                 raise FailedPrecondition(f"sandbox {request.id}: {error}") from error
             raise
+
+    def _interface(self, network: str, endpoints: Iterable[Endpoint]) -> str:
+        """The name of a further interface."""
+        return free_interface(endpoints, self._networks.prefix(self._networks.get(network)))
 
     async def _undo(self, request: JoinRequest, draft: Draft, cell: Cell | None) -> None:
         """Nothing is left behind after an error, whichever step it was."""
@@ -349,7 +353,9 @@ class Sandboxes:
         pin, veth = Path(record.sandbox.path), ""
         endpoint: Endpoint | None = None
         try:
-            endpoint = draft.attach(attachment, free_interface(record.sandbox.endpoints))
+            endpoint = draft.attach(
+                attachment, self._interface(attachment.network, record.sandbox.endpoints)
+            )
             port = self._networks.port(self._networks.get(attachment.network))
             veth = await tools.run(tools.cells.plug, pin, port, endpoint.interface)
             attachments = (*record.request.attachments, attachment)
