@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 
@@ -92,6 +92,12 @@ class Ask:
             raise InvalidArgument(
                 f"unsupported Content-Type header ({given}): must be 'application/json'"
             )
+
+    async def checked(self, kind: type[Any]) -> dict[str, Any]:
+        """The body as it was given, after it was found to have a struct's shape; without nulls."""
+        document = without_nulls(await self.document())
+        convert(document, kind)
+        return cast(dict[str, Any], document)
 
     async def body(self, kind: type[T]) -> T:
         """The body as a struct; unknown fields are ignored, as Docker does."""

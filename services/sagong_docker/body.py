@@ -7,15 +7,22 @@ from typing import Any
 import msgspec
 
 __all__ = [
+    "ConnectBody",
     "CreateBody",
     "Device",
     "EndpointSettings",
+    "ExecBody",
+    "ExecStartBody",
     "Healthcheck",
     "HostConfig",
+    "ImageBody",
+    "LoginBody",
     "MountBody",
+    "NetworkBody",
     "PortBinding",
     "RestartBody",
     "ThrottleDevice",
+    "VolumeBody",
 ]
 
 Words = tuple[str, ...] | str | None
@@ -258,3 +265,113 @@ class CreateBody(_Body, frozen=True):
     stop_timeout: int | None = None
     host_config: HostConfig | None = None
     networking_config: NetworkingConfig | None = None
+
+
+class VolumeBody(_Body, frozen=True):
+    """The body of `POST /volumes/create`."""
+
+    name: str = ""
+    driver: str = ""
+    driver_opts: StringMap = None
+    labels: StringMap = None
+    cluster_volume_spec: dict[str, Any] | None = None
+
+
+class SubnetBody(_Body, frozen=True):
+    """A subnet of a network."""
+
+    subnet: str = ""
+    ip_range: str = msgspec.field(default="", name="IPRange")
+    gateway: str = ""
+    auxiliary_addresses: StringMap = None
+    aux_address: StringMap = None
+
+
+class IpamBody(_Body, frozen=True):
+    """How a network's addresses are managed."""
+
+    driver: str = ""
+    options: StringMap = None
+    config: tuple[SubnetBody, ...] | None = None
+
+
+class ConfigFromBody(_Body, frozen=True):
+    """The network that another one's configuration comes from."""
+
+    network: str = ""
+
+
+class NetworkBody(_Body, frozen=True):
+    """The body of `POST /networks/create`."""
+
+    name: str = ""
+    driver: str = ""
+    options: StringMap = None
+    labels: StringMap = None
+    internal: bool = False
+    attachable: bool = False
+    ingress: bool = False
+    config_only: bool = False
+    config_from: ConfigFromBody | None = None
+    enable_i_pv6: bool = msgspec.field(default=False, name="EnableIPv6")
+    ipam: IpamBody | None = msgspec.field(default=None, name="IPAM")
+
+
+class ConnectBody(_Body, frozen=True):
+    """The body of `POST /networks/{id}/connect` and `disconnect`."""
+
+    container: str = ""
+    force: bool = False
+    endpoint_config: EndpointSettings | None = None
+
+
+class ExecBody(_Body, frozen=True):
+    """The body of `POST /containers/{id}/exec`."""
+
+    cmd: Words = None
+    env: Strings = None
+    user: str = ""
+    working_dir: str = ""
+    detach_keys: str = ""
+    tty: bool = False
+    privileged: bool = False
+    attach_stdin: bool = False
+    attach_stdout: bool = False
+    attach_stderr: bool = False
+    console_size: tuple[int, ...] | None = None
+
+
+class ExecStartBody(_Body, frozen=True):
+    """The body of `POST /exec/{id}/start`."""
+
+    detach: bool = False
+    tty: bool = False
+    console_size: tuple[int, ...] | None = None
+
+
+class ImageBody(_Body, frozen=True):
+    """The body of `POST /commit`: what is changed in the image's config."""
+
+    user: str = ""
+    env: Strings = None
+    cmd: Words = None
+    entrypoint: Words = None
+    working_dir: str = ""
+    labels: StringMap = None
+    exposed_ports: dict[str, Any] | None = None
+    volumes: dict[str, Any] | None = None
+    stop_signal: str = ""
+    healthcheck: Healthcheck | None = None
+    on_build: Strings = None
+    shell: Strings = None
+
+
+class LoginBody(msgspec.Struct, frozen=True, kw_only=True):
+    """The body of `POST /auth`."""
+
+    username: str = ""
+    password: str = ""
+    auth: str = ""
+    serveraddress: str = ""
+    identitytoken: str = ""
+    registrytoken: str = ""

@@ -21,6 +21,7 @@ from sagong.frames import Frame, pack
 from sagong.http import RawStream, Response
 from sagong_docker.ask import Ask
 from sagong_docker.attach import hijacked
+from sagong_docker.body import ExecBody, ExecStartBody
 from sagong_docker.bridge import carry, opened
 from sagong_docker.detach import parse_keys
 from sagong_docker.engine import Engine
@@ -39,7 +40,7 @@ _OF_THE_CONTAINER = ("is not running", "is paused", "No such container")
 async def create(engine: Engine, ask: Ask) -> Response:
     """`docker exec`, first half."""
     record = await engine.container(ask["id"])
-    body = await ask.document()
+    body = await ask.checked(ExecBody)
     command = body.get("Cmd")
     if not command or not isinstance(command, list | str):
         raise InvalidArgument("No exec command specified")
@@ -65,7 +66,7 @@ async def _trim(engine: Engine, container: str) -> None:
 async def start(engine: Engine, ask: Ask) -> Response | None:
     """Second half: attached (the connection is taken over) or detached."""
     made = engine.catalog.exec(ask["id"])
-    options = await ask.document()
+    options = await ask.checked(ExecStartBody)
     known = await _known(engine, made)
     if known is not None or made.id in engine.failed_execs:
         ended = known is None or not known.running

@@ -25,6 +25,7 @@ from sagong.errors import Conflict, InvalidArgument, NotFound, SagongError
 from sagong.http import Response
 from sagong.model import references
 from sagong_docker.ask import Ask
+from sagong_docker.body import ImageBody
 from sagong_docker.container_view import merged_config
 from sagong_docker.engine import Engine
 from sagong_docker.filters import Filters
@@ -263,7 +264,9 @@ async def commit(engine: Engine, ask: Ask) -> Response:
     record = await engine.container(ask.text("container"))
     status = await engine.status(record)
     config = merged_config(record, status)
-    config |= {k: v for k, v in (await ask.document()).items() if v not in (None, "", [], {})}
+    config |= {
+        k: v for k, v in (await ask.checked(ImageBody)).items() if v not in (None, "", [], {})
+    }
     config = apply_changes(config, ask.request.query.all("changes"))
     reference = named(ask.text("repo"), ask.text("tag"))
     pausing = ask.flag("pause", True) and status.state is StatusState.RUNNING

@@ -24,7 +24,7 @@ from sagong.errors import (
 from sagong.http import Response
 from sagong_docker import wiring
 from sagong_docker.ask import Ask, convert
-from sagong_docker.body import EndpointSettings
+from sagong_docker.body import ConnectBody, EndpointSettings, NetworkBody
 from sagong_docker.engine import Engine
 from sagong_docker.filters import Filters
 from sagong_docker.moment import parse_until
@@ -132,7 +132,7 @@ def _members(
 
 async def create(engine: Engine, ask: Ask) -> Response:
     """`docker network create`."""
-    body = await ask.document()
+    body = await ask.checked(NetworkBody)
     name = str(body.get("Name") or "")
     _check_name(name)
     driver = str(body.get("Driver") or "bridge")
@@ -293,7 +293,7 @@ async def disconnect(engine: Engine, ask: Ask) -> Response:
 
 
 async def _both(engine: Engine, ask: Ask) -> tuple[Network, ContainerRecord, dict[str, Any]]:
-    body = await ask.document()
+    body = await ask.checked(ConnectBody)
     network = await engine.find_network(ask["id"])
     record = await engine.container(str(body.get("Container") or ""))
     return network, record, body

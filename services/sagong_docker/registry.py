@@ -14,6 +14,7 @@ from sagong.errors import InvalidArgument
 from sagong.http import Response
 from sagong.model import references
 from sagong_docker.ask import Ask
+from sagong_docker.body import LoginBody
 from sagong_docker.credentials import credentials, of_document
 from sagong_docker.engine import Engine
 from sagong_docker.refusal import answer
@@ -26,7 +27,7 @@ _MOST = 100
 
 async def login(engine: Engine, ask: Ask) -> Response:
     """`docker login`: are these credentials good?"""
-    given = of_document(await ask.document())
+    given = of_document(await ask.checked(LoginBody))
     done = await engine.images.login(LoginRequest(credentials=given))
     return answer({"Status": "Login Succeeded", "IdentityToken": done.identity})
 

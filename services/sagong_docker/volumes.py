@@ -18,6 +18,7 @@ from sagong.errors import (
 )
 from sagong.http import Response
 from sagong_docker.ask import Ask
+from sagong_docker.body import VolumeBody
 from sagong_docker.engine import Engine
 from sagong_docker.filters import Filters
 from sagong_docker.moment import moment_text
@@ -98,7 +99,7 @@ async def _volume(engine: Engine, name: str) -> Volume:
 
 async def create(engine: Engine, ask: Ask) -> Response:
     """`docker volume create`; an existing one is given back as it is."""
-    body = await ask.document()
+    body = await ask.checked(VolumeBody)
     name = str(body.get("Name") or "")
     if name and not _NAME.match(name):
         raise InvalidArgument(
