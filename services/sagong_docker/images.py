@@ -240,7 +240,7 @@ async def prune(engine: Engine, ask: Ask) -> Response:
     filters.check(("dangling", "label", "label!", "until"))
     dangling = True if filters.boolean("dangling") is not False else None
     if not any(filters[name] for name in ("label", "label!", "until")):
-        removed = await engine.images.prune(ImageQuery(dangling=dangling))
+        removed = await engine.images.prune(ImageQuery(dangling=dangling is True))
         return answer(
             {"ImagesDeleted": _deleted(removed) or None, "SpaceReclaimed": removed.reclaimed}
         )

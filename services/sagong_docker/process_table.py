@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 
@@ -29,10 +30,11 @@ def process_table(
 ) -> tuple[list[str], list[list[str]]]:
     """Titles and rows for the arguments of ps: `-ef`, `aux`, `-o pid,comm` and their like."""
     columns = _columns(arguments.split())
+    cells = {**_CELLS, "TIME": _minutes} if columns == list(_AUX) else _CELLS
     rows = []
     for pid, fields in processes:
         facts = {**dict(fields), "pid": str(pid)}
-        rows.append([_CELLS[column](facts, now) for column in columns])
+        rows.append([cells[column](facts, now) for column in columns])
     return [column.rstrip("_") for column in columns], rows
 
 
@@ -101,6 +103,17 @@ def _share(facts: Facts, now: float) -> str:
     return str(int(_seconds(facts) * 100 / age))
 
 
+def _memory_share(facts: Facts, now: float) -> str:
+    whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 10
+    return f"{int(facts.get('rss', '0')) * 100 / whole:.1f}"
+
+
+def _minutes(facts: Facts, now: float) -> str:
+    """TIME as BSD's ps has it: minutes and seconds."""
+    total = _seconds(facts)
+    return f"{total // 60}:{total % 60:02}"
+
+
 def _fact(name: str, default: str = "0") -> Callable[[Facts, float], str]:
     return lambda facts, now: facts.get(name, default)
 
@@ -111,8 +124,8 @@ _CELLS: dict[str, Callable[[Facts, float], str]] = {
     "PID": _fact("pid"),
     "PPID": _fact("ppid"),
     "C": _share,
-    "%CPU": _share,
-    "%MEM": _fact("pmem"),
+    "%CPU": lambda facts, now: f"{float(_share(facts, now)):.1f}",
+    "%MEM": _memory_share,
     "VSZ": _fact("vsz"),
     "RSS": _fact("rss"),
     "STIME": _stime,

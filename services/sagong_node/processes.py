@@ -21,6 +21,8 @@ def shown_process(facts: ProcessFacts) -> tuple[int, tuple[tuple[str, str], ...]
         "started": str(facts.started),
         "command": " ".join(facts.args) or f"[{facts.name}]",
         "name": facts.name,
+        "vsz": str(facts.virtual),
+        "rss": str(facts.resident),
     }
     return facts.pid, tuple(shown.items())
 

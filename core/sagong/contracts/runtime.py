@@ -317,6 +317,7 @@ class ProcessFacts(Message):
 
     `user` is the effective uid, `state` the letter of proc(5), `tty` the device number (0: none),
     `started` counts from the machine's boot; `args` is empty for a process that shows none.
+    `virtual` and `resident` are KiB of memory.
     """
 
     pid: int
@@ -328,6 +329,8 @@ class ProcessFacts(Message):
     started: float
     name: str
     args: tuple[str, ...] = ()
+    virtual: int = 0
+    resident: int = 0
 
 
 class ProcessList(Message):

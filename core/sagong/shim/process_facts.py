@@ -35,6 +35,8 @@ def _facts(pid: int) -> dict[str, Any]:
         "cpu": (int(fields[11]) + int(fields[12])) / ticks,
         "started": int(fields[19]) / ticks,
         "name": head.partition("(")[2],
+        "virtual": int(fields[20]) >> 10,
+        "resident": int(fields[21]) * os.sysconf("SC_PAGE_SIZE") >> 10,
         "args": command.rstrip("\0").split("\0") if command else [],
     }
 

@@ -396,3 +396,40 @@ def test_containers_on_a_macvlan(docker: Engine) -> None:
     assert docker.ok("port", "one") == ""
     failed = docker.docker("network", "create", "-d", "macvlan", "-o", "parent=nosuch0", "other")
     assert "there is no such interface" in failed.stderr
+
+
+def test_pruning_gives_the_disk_back(docker: Engine) -> None:
+    def held() -> int:
+        """Bytes below the instance's data that are of images, containers and volumes."""
+        done = subprocess.run(
+            ["du", "-sb", str(docker.instance.paths.data / "plugins")],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        return int(done.stdout.split()[0])
+
+    before = held()
+    docker.ok("run", "--name", "big", "-v", "bigvol:/v", IMAGE, "sh", "-c",
+              "head -c 5m /dev/urandom > /big; head -c 5m /dev/urandom > /v/big")  # fmt: skip
+    docker.ok("commit", "big", "big:1")
+    docker.ok("network", "create", "big")
+    assert held() > before + (15 << 20) - (1 << 20)
+    assert "5.2" in docker.ok("system", "df", "-v")
+    docker.ok("system", "prune", "-f", "--volumes")
+    assert docker.ok("ps", "-aq") == "" and "big" not in docker.ok("network", "ls")
+    assert docker.ok("images", "-q", "big"), "it has a name: only -a takes it"
+    docker.ok("create", "--name", "holder", IMAGE)
+    docker.ok("image", "prune", "-af")
+    assert docker.ok("images", "-q", "big") == "" and docker.ok("images", "-q", IMAGE)
+    docker.ok("volume", "prune", "-af")
+    assert held() < before + (1 << 20)
+    # Of a stopped container's image nothing is left either, once the container is pruned with it.
+    docker.ok("system", "prune", "-af")
+    assert docker.ok("images", "-q") == ""
+    docker.ok("load", "-i", str(docker.directory / "sample.tar"))
+
+
+def test_an_end_for_want_of_memory_is_told(docker: Engine) -> None:
+    docker.docker("run", "--name", "hungry", "--memory", "16m", "--memory-swap", "16m", IMAGE,
+                  "sh", "-c", "a=x; while true; do a=$a$a; done")  # fmt: skip
+    state = docker.inspect("hungry")["State"]
+    assert (state["OOMKilled"], state["ExitCode"]) == (True, 137), state
