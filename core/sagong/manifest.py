@@ -188,10 +188,15 @@ class Restart(_Table, frozen=True):
 
 
 class Companion(_Table, frozen=True):
-    """A program of this package that runs outside the sandbox, with full rights, beside the plugin."""
+    """A program of this package that runs outside the sandbox, with full rights, beside the plugin.
+
+    It outlives a swap. `directory` names the run directory that plugins share who take over from each
+    other what such a program keeps there; without it each plugin has its own.
+    """
 
     command: tuple[str, ...]
     why: str
+    directory: str = ""
 
 
 class Deputy(_Table, frozen=True):

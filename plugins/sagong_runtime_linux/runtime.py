@@ -29,7 +29,7 @@ class RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 class OperationPlans:
     """Plans of operations, which the launcher's engine applies in the forked child."""
 
-    maker = "operations"
+    maker = "sagong_runtime_linux.starting:LinuxEngine"
 
     def __init__(self, cgroup_parent: str) -> None:
         self._parent = cgroup_parent
@@ -44,8 +44,9 @@ class OperationPlans:
         """The message that makes the monitor start a further process in the container."""
         return exec_request(spec, request, facts, cgroup=cgroup)
 
-    def job(self, spec: RunSpec) -> dict[str, Any]:
-        """Nothing: jobs act on cgroups."""
+    @property
+    def engine(self) -> dict[str, Any]:
+        """Nothing: a plan says all."""
         return {}
 
 

@@ -32,7 +32,7 @@ _MESSAGE_SIZE = 64 << 10
 class LinuxEngine:
     """Starts processes by plans of operations; cgroups suffice for all else."""
 
-    maker = "operations"
+    maker = "sagong_runtime_linux.starting:LinuxEngine"
     jobs: Mapping[str, Job] = {}
 
     def attempt(self, order: Order) -> Start:

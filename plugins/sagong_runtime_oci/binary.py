@@ -15,6 +15,7 @@ __all__ = ["call", "command", "error_of", "execute", "refusal"]
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _MOST_OUTPUT = 16 << 20
+_MOST_SECONDS = 20.0
 
 # What a runtime's message holds, and the error it means; the first that fits.
 _MEANINGS = (
@@ -103,6 +104,20 @@ def _run(words: list[str], streams: tuple[int, ...]) -> int:
             os.write(2, error.message.encode())
         finally:
             os._exit(127)
+    return _wait(pid, words)
+
+
+def _wait(pid: int, words: list[str]) -> int:
+    """The wait status; one that hangs is ended, for a monitor waits here, too."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        if not process.wait_ended(pidfd, _MOST_SECONDS):
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            text = f"{words[0]} {words[-1]}: no answer in {_MOST_SECONDS:.0f} s: killed"
+            raise StartError("unavailable", text)
+    finally:
+        os.close(pidfd)
     return os.waitpid(pid, 0)[1]
 
 

@@ -36,7 +36,7 @@ _FAILED = 127
 class OciEngine:
     """Starts processes by the binary that each request names."""
 
-    maker = "bundle"
+    maker = "sagong_runtime_oci.engine:OciEngine"
     jobs: Mapping[str, Job] = OCI_JOBS
 
     def attempt(self, order: Order) -> OciAttempt:
@@ -45,7 +45,7 @@ class OciEngine:
 
     def clean(self, container: Container) -> None:
         """The runtime forgets it, and runs its last hooks."""
-        if container.request.get("maker") == self.maker:
+        if container.request.get("engine"):
             delete(container.request["engine"], container.id)
 
 

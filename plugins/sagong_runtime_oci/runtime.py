@@ -33,7 +33,7 @@ class OciConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 class BundlePlans:
     """Plans for the launcher's engine: a configuration of the OCI runtime specification each."""
 
-    maker = "bundle"
+    maker = "sagong_runtime_oci.engine:OciEngine"
 
     def __init__(self, config: OciConfig, run: Path) -> None:
         self._config = config
@@ -55,9 +55,10 @@ class BundlePlans:
         """The message that makes the monitor start a further process in the container."""
         return {**exec_request(spec, request, facts), "engine": self._engine}
 
-    def job(self, spec: RunSpec) -> dict[str, Any]:
-        """The binary is asked."""
-        return {"engine": self._engine}
+    @property
+    def engine(self) -> dict[str, Any]:
+        """The binary, and how to call it."""
+        return self._engine
 
 
 class RuntimeOci(MonitoredRuntime):

@@ -116,7 +116,9 @@ class Cells:
 
     def run_directory(self, unit: Unit) -> Path:
         """`host.run`."""
-        return self.slot_directory(unit) / "run" / unit.manifest.plugin.name
+        companion = unit.manifest.companion
+        shared = companion.directory if companion is not None else ""
+        return self.slot_directory(unit) / "run" / (shared or unit.manifest.plugin.name)
 
     def data_directory(self, unit: Unit) -> Path:
         """`host.data`."""

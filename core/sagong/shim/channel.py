@@ -26,9 +26,9 @@ _MOST_DESCRIPTORS = 4
 
 
 def allowed(channel: socket.socket, directory: RunDirectory) -> bool:
-    """Whether the peer is the plugin (the directory's owner) or root, as the kernel says."""
+    """Whether the peer is the plugin, its successor or root, as the kernel says."""
     _, uid, _ = process.peer_credentials(channel)
-    return uid in (0, directory.owner())
+    return uid in directory.owners()
 
 
 class Channel:

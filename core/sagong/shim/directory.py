@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import stat
 from typing import Any, NamedTuple
 
 from sagong.linux.files import replace_file
@@ -73,15 +74,35 @@ class RunDirectory(NamedTuple):
         return f"{self.base}/s/{int.from_bytes(key.encode(), 'big') % _PRIME:x}"
 
     def owner(self) -> int:
-        """The plugin's uid: it owns the directory."""
-        return os.stat(self.base).st_uid
+        """The plugin's uid: what it keeps is its own."""
+        return os.stat(self.containers).st_uid
+
+    def owners(self) -> tuple[int, ...]:
+        """Who may ask: root, the plugin, and its successor, to whom the kernel gives the base first."""
+        return 0, self.owner(), os.stat(self.base).st_uid
+
+    def hand_over(self) -> None:
+        """Give all to the base's new owner, a successor of another plugin; by root.
+
+        What programs write to stays theirs.
+        """
+        former, owner = self.owner(), os.stat(self.base).st_uid
+        if former == owner:
+            return
+        for place, directories, files in os.walk(self.base):
+            for name in (*directories, *files):
+                path = f"{place}/{name}"
+                found = os.lstat(path)
+                if found.st_uid == former and not stat.S_ISFIFO(found.st_mode):
+                    os.chown(path, owner, -1, follow_symlinks=False)
 
     def create(self) -> None:
         """Make what is below the base, the plugin's own; existing directories are no error."""
         for path in (self.root, self.containers, f"{self.base}/s"):
-            os.makedirs(path, exist_ok=True)
-            if os.geteuid() == 0:
-                os.chown(path, self.owner(), -1)
+            if not os.path.isdir(path):
+                os.makedirs(path, exist_ok=True)
+                if os.geteuid() == 0:
+                    os.chown(path, os.stat(self.base).st_uid, -1)
 
 
 def write_record(path: str, record: dict[str, Any]) -> None:

@@ -34,6 +34,8 @@ def perform(
         return messages.failure(number, "not_found", "the process has ended")
     except StartError as error:
         return messages.failure(number, error.code, error.message)
+    except (KeyError, TypeError) as error:
+        return messages.failure(number, "internal", f"{type(error).__name__}: {error}")
     except (OSError, ValueError) as error:
         return messages.failure(number, "invalid_argument", _text(error))
 

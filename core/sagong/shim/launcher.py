@@ -21,6 +21,7 @@ from sagong.shim import jobs, lean
 from sagong.shim.adoption import Inheritance
 from sagong.shim.channel import Channel, allowed
 from sagong.shim.directory import RunDirectory
+from sagong.shim.engines import Engines
 from sagong.shim.interpreter import execute_readonly
 from sagong.shim.lifelines import Lifelines
 from sagong.shim.loop import READ, Loop
@@ -39,7 +40,7 @@ class Launcher:
 
     def __init__(self, directory: RunDirectory, engine: Engine) -> None:
         self._directory = directory
-        self._engine = engine
+        self._engines = Engines(engine)
         self._layout = cgroup.layout_of_machine().derived()
         self._loop = Loop()
         self._lifelines = Lifelines()
@@ -76,8 +77,8 @@ class Launcher:
             os.unlink(path)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         listener.bind(path)
-        os.chmod(path, 0o600)
-        os.chown(path, self._directory.owner(), -1)
+        # Who connects is known by its uid, which a swap changes.
+        os.chmod(path, 0o666)
         listener.listen(128)
         listener.setblocking(False)
         self._loop.add(listener.fileno(), READ, lambda _: self._accept(listener))
@@ -106,7 +107,9 @@ class Launcher:
             channel.fail(number, "internal", f"{type(error).__name__}: {error}")
 
     def _facts(self, channel: Channel, number: int, request: dict[str, Any]) -> None:
-        """What the plugin needs to plan, being unable to look itself."""
+        """What the plugin needs to plan, being unable to look itself; its engine is loaded here."""
+        self._directory.hand_over()
+        self._engines.looking_after(request)
         hierarchies = [
             (str(h.version), h.mount, _cgroup_option(h)) for h in self._layout.hierarchies
         ]
@@ -135,7 +138,7 @@ class Launcher:
         connection = channel.detach()
         self._leave_launcher(keep=channel)
         inherited = Inheritance(self._lifelines.bequeath(key), self._reaped, self._arguments)
-        monitor = Monitor(self._directory, key, self._layout, inherited, self._engine)
+        monitor = Monitor(self._directory, key, self._layout, inherited, self._engines)
         monitor.serve(connection, channel.reader)
 
     def _leave_launcher(self, keep: Channel) -> None:
@@ -157,7 +160,7 @@ class Launcher:
             channel.detach()
             self._leave_launcher(keep=channel)
             channel.socket.setblocking(True)
-            own = self._engine.jobs if request.get("maker") == self._engine.maker else {}
+            own = self._engines.looking_after(request).jobs
             channel.socket.sendall(jobs.perform(self._layout, number, request, own))
         finally:
             os._exit(0)

@@ -35,12 +35,14 @@ class Links:
         event: Callable[[str, dict[str, Any]], None],
         monitor_gone: Callable[[str], None],
         running: Callable[[str], list[str]],
+        maker: str,
     ) -> None:
         self._directory = directory
         self._log = log
         self._event = event
         self._monitor_gone = monitor_gone
         self._running = running
+        self._maker = maker
         self._monitors: dict[str, Connection] = {}
         # A lock lives as long as somebody holds it or waits for it.
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
@@ -66,7 +68,9 @@ class Links:
     async def _greet_launcher(self) -> None:
         connection = await self._dial_launcher(self._lost.set)
         self._lost.clear()
-        self.facts = msgspec.convert(await connection.ask({"op": "facts"}), HostFacts)
+        self.facts = msgspec.convert(
+            await connection.ask({"op": "facts", "maker": self._maker}), HostFacts
+        )
         self._launcher = connection
 
     async def _dial_launcher(self, lost: Callable[[], None]) -> Connection:

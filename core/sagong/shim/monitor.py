@@ -27,6 +27,7 @@ from sagong.shim.directory import (
     write_record,
     write_reserved,
 )
+from sagong.shim.engines import Engines
 from sagong.shim.failure import StartError
 from sagong.shim.group import Group
 from sagong.shim.lifelines import Deposit, ask_status
@@ -34,7 +35,7 @@ from sagong.shim.logs import open_log
 from sagong.shim.loop import READ, Loop, Timer
 from sagong.shim.messages import PROTOCOL, MessageReader
 from sagong.shim.session import Session
-from sagong.shim.starting import Attempt, Engine, Order, exit_code
+from sagong.shim.starting import Attempt, Order, exit_code
 
 __all__ = ["Monitor"]
 
@@ -65,10 +66,10 @@ class Monitor:
         key: str,
         layout: CgroupLayout,
         inherited: Inheritance,
-        engine: Engine,
+        engines: Engines,
     ) -> None:
         self.directory = directory
-        self._engine = engine
+        self._engines = engines
         self.layout = layout
         self.inherited = inherited
         self.loop = Loop()
@@ -282,7 +283,7 @@ class Monitor:
             started=started,
             done=done,
         )
-        attempt = self._engine.attempt(order)
+        attempt = self._engines.of(request.get("maker") or self._engines.own.maker).attempt(order)
         return attempt
 
     def _known(self, start: Attempt, session: Session, pid: int) -> None:
@@ -328,7 +329,7 @@ class Monitor:
             then()
             self.tidy()
 
-        self._engine.clean(container)
+        self._engines.looking_after(container.request).clean(container)
         if container.session is not None:
             container.session.discard()
         container.discard_exit()
@@ -360,7 +361,7 @@ class Monitor:
             self.tell({"event": "cleaned", "id": container.id})
             self.tidy()
 
-        self._engine.clean(container)
+        self._engines.looking_after(container.request).clean(container)
         container.end_cgroup(self.loop, done)
 
     # -- exec ----------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import contextlib
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -15,12 +15,19 @@ from sagong.contracts.runtime import Container, ContainerState, Exited, RunSpec
 from sagong.errors import ResourceExhausted
 from sagong.shim.directory import RunDirectory, read_record
 
-__all__ = ["ExecRecord", "Record", "Records"]
+__all__ = ["ExecRecord", "Made", "Record", "Records"]
 
 # Whose the containers are that were started before makers were written down.
-FIRST_MAKER = "operations"
+FIRST_MAKER = "sagong_runtime_linux.starting:LinuxEngine"
 
 _SPEC = msgspec.json.Decoder(RunSpec)
+
+
+class Made(NamedTuple):
+    """By which engine a container was started, and what that one was told."""
+
+    maker: str
+    engine: dict[str, Any]
 
 
 class ExecRecord:
@@ -34,9 +41,9 @@ class ExecRecord:
 class Record:
     """One run of a container."""
 
-    def __init__(self, spec: RunSpec, key: str, cgroup: str, maker: str) -> None:
+    def __init__(self, spec: RunSpec, key: str, cgroup: str, made: Made) -> None:
         self.spec = spec
-        self.maker = maker
+        self.made = made
         self.key = key
         self.cgroup = cgroup
         self.pid = 0
@@ -166,7 +173,8 @@ class Records:
 
     def load(self, spec: RunSpec, state: dict[str, Any]) -> Record:
         """A run as its files tell it."""
-        record = Record(spec, state["key"], state["cgroup"], state.get("maker", FIRST_MAKER))
+        made = Made(state.get("maker") or FIRST_MAKER, state.get("engine") or {})
+        record = Record(spec, state["key"], state["cgroup"], made)
         record.pid, record.started = state["pid"], state["started"]
         record.started_at = state["started_at"]
         record.starting = False

@@ -42,7 +42,7 @@ from sagong.host import Host
 from sagong.shim.directory import RunDirectory
 from sagong.shim.facts import HostFacts
 from sagong.shim.links import Links
-from sagong.shim.records import ExecRecord, Record, Records
+from sagong.shim.records import ExecRecord, Made, Record, Records
 from sagong.shim.requests import cgroup_path
 from sagong.shim.rooms import Rooms
 
@@ -57,7 +57,7 @@ _REMEMBERED_EXECS = 32
 class Plans(Protocol):
     """From what is asked to the messages that the runtime's engine understands; pure.
 
-    `maker` names plans and engine that belong together. Containers of another maker, found after a
+    `maker` names the engine that they are for (`Engine.maker`). Containers of another, found after a
     swap, are looked after, but nothing more can be started in them.
     """
 
@@ -73,8 +73,9 @@ class Plans(Protocol):
         """The message that makes the monitor start a further process in the container."""
         ...
 
-    def job(self, spec: RunSpec) -> dict[str, Any]:
-        """What the engine's jobs need to know besides cgroup, pid and arguments."""
+    @property
+    def engine(self) -> dict[str, Any]:
+        """What the engine is told with each run, exec and job, by their key "engine"."""
         ...
 
 
@@ -99,7 +100,12 @@ class MonitoredRuntime:
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._links = Links(
-            self._directory, host.log, self._event, self._monitor_gone, self._watched
+            self._directory,
+            host.log,
+            self._event,
+            self._monitor_gone,
+            self._watched,
+            plans.maker,
         )
 
     # -- life ----------------------------------------------------------------------------------
@@ -134,8 +140,8 @@ class MonitoredRuntime:
         """A short job of the launcher on a container."""
         return await self._links.job(
             name,
-            **self._plans.job(record.spec),
-            maker=record.maker,
+            engine=record.made.engine,
+            maker=record.made.maker,
             id=record.spec.id,
             cgroup=record.cgroup,
             pid=record.pid,
@@ -188,7 +194,7 @@ class MonitoredRuntime:
     def _new_record(self, spec: RunSpec) -> Record:
         cgroup = cgroup_path(spec, self._cgroup_parent)
         key = self._rooms.choose(spec, self._records.values())
-        return Record(spec, key, cgroup, self._plans.maker)
+        return Record(spec, key, cgroup, Made(self._plans.maker, self._plans.engine))
 
     async def _ask_start(self, record: Record, request: dict[str, Any]) -> dict[str, Any]:
         """The monitor may end or die just now: its successor starts the container."""
@@ -249,12 +255,14 @@ class MonitoredRuntime:
         return status
 
     async def _exec(self, record: Record, request: ExecRequest) -> ExecStatus:
-        if record.maker != self._plans.maker:
+        if record.made.maker != self._plans.maker:
+            other = record.made.maker.partition(".")[0]
             raise FailedPrecondition(
-                f"container {record.spec.id[:12]} was started by another runtime ({record.maker}): "
+                f"container {record.spec.id[:12]} was started by another runtime, {other}: "
                 "restart it to execute something in it, or swap back"
             )
         message = self._plans.exec(record.spec, request, self._facts, cgroup=record.cgroup)
+        message["maker"] = self._plans.maker
         new = record.execs[request.exec_id] = ExecRecord()
 
         async def again() -> bool:

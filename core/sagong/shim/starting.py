@@ -58,7 +58,10 @@ class Attempt(Protocol):
 
 
 class Engine(Protocol):
-    """Starts processes as `maker`. `jobs` it does in its own way, by their names."""
+    """Starts processes. `jobs` it does in its own way, by their names.
+
+    `maker` is where it is found, `module:class`; it is made without arguments.
+    """
 
     maker: str
 

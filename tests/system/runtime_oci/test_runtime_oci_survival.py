@@ -94,6 +94,7 @@ async def test_group_of_a_dead_monitor_is_joined() -> None:
         wanted = [os.readlink(f"/proc/{first.pid}/ns/{kind}") for kind in ("ipc", "pid")]
         assert found.lines == wanted
         await lab.clean()
+        await made.drop_plugin()
         await wait_until(lambda: not made.monitors(), "the end of the group's monitor")
 
 
@@ -121,6 +122,7 @@ async def test_failures_leave_nothing() -> None:
             await lab.runtime.run(spec)
         assert bundles(made) == []
         assert str(made.base) not in Path("/proc/self/mountinfo").read_text()
+        await made.drop_plugin()
         await wait_until(lambda: not made.monitors(), "the monitor's end")
 
 

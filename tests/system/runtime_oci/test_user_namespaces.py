@@ -188,3 +188,32 @@ def test_runc_stands_beside_the_built_in_runtime(platform: Platform) -> None:
         platform("docker", "rm", "-f", "by-runc")
     finally:
         platform.running.run("disable", "runc")
+
+
+@pytest.mark.skipif(which("runc") is None, reason="needs runc (package runc)")
+def test_another_runtime_takes_the_place_of_the_default_and_gives_it_back(
+    platform: Platform,
+) -> None:
+    ends = "trap 'exit 6' TERM; echo said; while :; do sleep 0.1; done"
+    run = ("docker", "run", "-d", "--userns", "host", "--name")
+    platform(*run, "before", IMAGE, "sh", "-c", ends)
+    platform.running.run("swap", "runtime", "runtime_oci", "--quiet")
+    platform(*run, "after", IMAGE, "sh", "-c", ends)
+    assert platform("docker", "exec", "after", "echo", "inside") == "inside\n"
+    assert "was started by another runtime" in platform.refused(
+        "docker", "exec", "before", "true", code=126
+    )
+    platform("docker", "pause", "before")
+    platform("docker", "unpause", "before")
+    platform("docker", "stop", "before")
+    assert platform("docker", "logs", "before") == "said\n"
+    assert platform("docker", "inspect", "-f", "{{.State.ExitCode}}", "before") == "6\n"
+    assert shell(platform, "id -u; cat /proc/self/uid_map")[0] == "0"
+    platform.running.run("swap", "runtime", "runtime_linux", "--quiet")
+    platform("docker", "start", "before")
+    assert platform("docker", "exec", "before", "echo", "inside") == "inside\n"
+    platform("docker", "stop", "after")
+    assert platform("docker", "inspect", "-f", "{{.State.ExitCode}}", "after") == "6\n"
+    platform("docker", "rm", "-f", "before", "after")
+    kept = next(platform.running.paths.run.glob("slots/runtime/run/*/oci"))
+    assert list(kept.iterdir()) == []
