@@ -21,6 +21,8 @@ class Ask:
     visitor: Visitor
     # What the client should know of the answer, beside it.
     warning: str = ""
+    # Of a blob that only an upstream has, when nothing but this is asked.
+    size: int = -1
 
     @property
     def name(self) -> str:

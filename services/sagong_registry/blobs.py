@@ -18,7 +18,7 @@ _FOREVER = "max-age=31536000"
 async def get(depot: Depot, ask: Ask) -> Response | None:
     """`GET` and `HEAD` of a blob."""
     name, digest = ask.name, known_digest(ask.parts["digest"])
-    size = (await depot.blob(name, digest)).size
+    size = ask.size if ask.size >= 0 else (await depot.blob(name, digest)).size
     headers = [
         ("Content-Type", "application/octet-stream"),
         ("Docker-Content-Digest", digest),

@@ -102,6 +102,18 @@ class Mirrors:
             return
         await self._once(f"{name}#{digest}", lambda: self._bring(mirror, name, digest))
 
+    async def size(self, name: str, digest: str) -> int:
+        """The size of a blob that is not here but there; -1 of one that is here, or nowhere."""
+        mirror = self.of(name)
+        if mirror is None or await self._depot.catalog.find_blob(name, digest) is not None:
+            return -1
+        try:
+            return await mirror.client.size(mirror.remote(name), digest)
+        except NotFound:
+            return -1
+        except (Unavailable, Unauthenticated) as error:
+            raise self._unreached(error, "BLOB_UNKNOWN") from None
+
     async def _once(self, what: str, work: Callable[[], Awaitable[str]]) -> str:
         """Do it once for all who want it at the same time; it goes on when they leave."""
         flight = self._flights.get(what)
@@ -138,14 +150,14 @@ class Mirrors:
             mirror.rests = time.monotonic() + _REST_SECONDS
             self._log.warning("upstream", extra={"error": error.message})
             if known is None:
-                raise self._unreached(error) from None
+                raise self._unreached(error, "MANIFEST_UNKNOWN") from None
             return f"{mirror.settings.url} can't be asked now; this may be old"
         mirror.looked[name, tag] = time.monotonic()
         return ""
 
-    def _unreached(self, error: SagongError) -> Exception:
+    def _unreached(self, error: SagongError, unknown: str) -> Exception:
         if isinstance(error, Unauthenticated):
-            return refused("MANIFEST_UNKNOWN", error.message)
+            return refused(unknown, error.message)
         return refused("UNAVAILABLE", error.message, headers=(("Retry-After", "10"),))
 
     async def _renew(self, mirror: Mirror, name: str, tag: str, known: str) -> None:
@@ -164,7 +176,7 @@ class Mirrors:
         except NotFound:
             raise await self._depot.manifest_unknown(name, digest) from None
         except (Unavailable, Unauthenticated) as error:
-            raise self._unreached(error) from None
+            raise self._unreached(error, "MANIFEST_UNKNOWN") from None
         await self._keep(name, found, ())
         return ""
 
@@ -185,7 +197,7 @@ class Mirrors:
         except (NotFound, InvalidArgument) as error:
             raise refused("BLOB_UNKNOWN", error.message) from None
         except (Unavailable, Unauthenticated) as error:
-            raise self._unreached(error) from None
+            raise self._unreached(error, "BLOB_UNKNOWN") from None
         return ""
 
     async def _download(self, mirror: Mirror, name: str, digest: str) -> None:

@@ -80,7 +80,11 @@ async def _follow_upstream(mirrors: Mirrors, ask: Ask, route: Route) -> None:
     if route.handler is manifests.get:
         ask.warning = await mirrors.manifest(ask.name, ask.parts["reference"])
     elif route.handler is blobs.get:
-        await mirrors.blob(ask.name, known_digest(ask.parts["digest"]))
+        digest = known_digest(ask.parts["digest"])
+        if ask.request.method == "HEAD":
+            ask.size = await mirrors.size(ask.name, digest)
+        else:
+            await mirrors.blob(ask.name, digest)
 
 
 def _no_route(request: Request) -> Exception:

@@ -81,6 +81,19 @@ async def test_an_image_is_fetched_once_and_kept() -> None:
         assert upstream.asked["HEAD /v2/team/app/manifests/v1"] == 1
 
 
+async def test_a_question_brings_nothing() -> None:
+    kept = Kept()
+    async with copying(kept) as (copy, upstream):
+        image = await pushed(upstream.running.lab, "team/app", "v1")
+        target = f"/v2/hub/team/app/blobs/{image.blob}"
+        status, headers, _ = await asked(copy.lab, "HEAD", target)
+        there = len(upstream.running.kept.content.blobs[image.blob])
+        assert (status, headers["content-length"]) == (200, str(there))
+        assert image.blob not in kept.content.blobs
+        nowhere = "/v2/hub/team/app/blobs/sha256:" + "0" * 64
+        assert (await asked(copy.lab, "HEAD", nowhere))[0] == 404
+
+
 async def test_a_blob_is_fetched_once_though_many_ask_at_the_same_time() -> None:
     async with copying() as (copy, upstream):
         image = await pushed(upstream.running.lab, "team/app", "v1")
