@@ -42,17 +42,14 @@ ATTACKS = (
 )
 
 
-async def tails(desk: Desk, calls: int) -> list[float]:
-    """The p99 of some calls in µs, several times over."""
-    found = []
-    for _ in range(3):
-        taken = []
-        for _ in range(calls):
-            began = time.perf_counter()
-            await desk.ask(Inquiry(guest=Guest(name="Ann")))
-            taken.append((time.perf_counter() - began) * 1e6)
-        found.append(statistics.quantiles(taken, n=100)[98])
-    return found
+async def tail(desk: Desk, calls: int) -> float:
+    """The p99 of some calls in µs."""
+    taken = []
+    for _ in range(calls):
+        began = time.perf_counter()
+        await desk.ask(Inquiry(guest=Guest(name="Ann")))
+        taken.append((time.perf_counter() - began) * 1e6)
+    return statistics.quantiles(taken, n=100)[98]
 
 
 async def begin(operator: Operator, name: str) -> None:
@@ -66,20 +63,27 @@ async def begin(operator: Operator, name: str) -> None:
     raise SystemExit(f"the hostile plugin does not serve, so it can't try {name}")
 
 
-async def one(running: Instance, name: str, calls: int) -> Figure:
-    """One attack, and the quiet before it."""
+async def calm_down(running: Instance) -> None:
+    """No attack, and nothing left of the last one."""
     data = running.paths.data / "plugins" / "hostile"
     for file in data.glob("*"):
         file.unlink()
     await asyncio.to_thread(running.run, "restart", "hostile", check=False)
     await asyncio.to_thread(running.wait_ready, 40)
-    async with connect(running.paths) as operator:
-        desk = await operator.use(Desk)
-        await tails(desk, calls // 4)
-        quiet = await tails(desk, calls)
-        await begin(operator, name)
-        await asyncio.sleep(0.5)
-        loud = await tails(desk, calls)
+
+
+async def one(running: Instance, name: str, options: argparse.Namespace) -> Figure:
+    """One attack, several times, each right after a quiet while."""
+    quiet, loud = [], []
+    for _ in range(options.rounds):
+        await calm_down(running)
+        async with connect(running.paths) as operator:
+            desk = await operator.use(Desk)
+            await tail(desk, options.calls // 4)
+            quiet.append(await tail(desk, options.calls))
+            await begin(operator, name)
+            await asyncio.sleep(0.5)
+            loud.append(await tail(desk, options.calls))
     what = f"p99 of a call through two processes beside: {name}"
     budget = Budget(limit=2, ratio=True)
     return Figure(what=what, unit="µs", ours=loud, theirs=quiet, peer="quiet", budget=budget)
@@ -88,13 +92,14 @@ async def one(running: Instance, name: str, calls: int) -> Figure:
 async def measure(running: Instance, options: argparse.Namespace) -> list[Figure]:
     """Every attack in turn."""
     names = options.attack or ATTACKS
-    return [await one(running, name, options.calls) for name in names]
+    return [await one(running, name, options) for name in names]
 
 
 def main() -> None:
     """Start an instance, measure, take it away."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--calls", type=int, default=1000)
+    parser.add_argument("--calls", type=int, default=600)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--attack", action="append", choices=ATTACKS)
     options = parser.parse_args()
     machine.enter()
