@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -166,7 +166,8 @@ class Rights(_Table, frozen=True):
 class Limits(_Table, frozen=True):
     """Limits of the process: sizes as `64M`, numbers of processes and open files.
 
-    `disk` is for what it keeps in its own directories; "0" for who keeps what users bring.
+    `disk` is for what it keeps in its own directories; "0" for who keeps what users bring. `cpu` is
+    how many cores it may use at once; 0 for as many as there are.
     """
 
     memory: str = "256M"
@@ -174,6 +175,7 @@ class Limits(_Table, frozen=True):
     files: int = 4096
     tmp: str = "64M"
     disk: str = "256M"
+    cpu: Annotated[float, msgspec.Meta(ge=0)] = 1.0
 
 
 class Restart(_Table, frozen=True):

@@ -1,9 +1,9 @@
 """Admission: how much of a provider one uid may take, so that all others keep theirs.
 
 A uid is shut out for a moment when it floods: its connections are cut, new ones too, and what is
-still on the way from it is dropped unread. libzmq has no bound on connections of a peer and no way
-to end one; but it tells (by a monitor) of each descriptor that it accepted, the descriptor is ours
-as well, and `shutdown` ends what it stands for.
+still on the way from it is dropped unread; for longer each time it floods again at once. libzmq has
+no bound on connections of a peer and no way to end one; but it tells (by a monitor) of each
+descriptor that it accepted, the descriptor is ours as well, and `shutdown` ends what it stands for.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ __all__ = ["CONNECTIONS", "STRIKES", "Admission", "Gate"]
 CONNECTIONS = 128
 STRIKES = 256
 _STRIKE_SECONDS = 1.0
-_SHUT_SECONDS = 1.0
+# Whoever floods again right after that is shut out for twice as long each time.
+_SHUT_SECONDS, _SHUT_MOST, _CALM_SECONDS = 1.0, 16.0, 30.0
 _EVENTS = zmq.Event.ACCEPTED | zmq.Event.DISCONNECTED | zmq.Event.CLOSED
 _EVENT = struct.Struct("=HI")
 _CREDENTIALS = struct.Struct("=3i")
@@ -36,7 +37,10 @@ _DRAIN_BOUND = 256
 
 
 class Admission:
-    """Who is shut out, and the counts that lead to it. `trusted` uids never are."""
+    """Who is shut out, and the counts that lead to it. `trusted` uids never are.
+
+    `_terms` tells of each uid when it was shut out last, and for how long.
+    """
 
     def __init__(
         self, trusted: Collection[int], refusals: Refusals, who: Callable[[int], str]
@@ -47,6 +51,7 @@ class Admission:
         self._strikes: Counter[int] = Counter()
         self._since = 0.0
         self._shut: dict[int, float] = {}
+        self._terms: dict[int, tuple[float, float]] = {}
         self.gate: Gate | None = None
 
     def shuts_out(self, uid: int) -> bool:
@@ -83,9 +88,22 @@ class Admission:
             self._refusals.say("message without an end refused", uid, caller=self._who(uid))
             self._shut_out(uid)
 
+    def forgive(self, uid: int) -> None:
+        """Whoever has this uid from now on has done nothing yet."""
+        self._shut.pop(uid, None)
+        self._terms.pop(uid, None)
+        self._strikes[uid] = 0
+
     def _shut_out(self, uid: int) -> None:
         self._strikes[uid] = 0
-        self._shut[uid] = time.monotonic() + _SHUT_SECONDS
+        if self.shuts_out(uid):
+            return  # for what it had sent before
+        now = time.monotonic()
+        last, seconds = self._terms.get(uid, (0.0, 0.0))
+        relapsed = now - last - seconds < _CALM_SECONDS
+        seconds = min(seconds * 2, _SHUT_MOST) if relapsed and seconds else _SHUT_SECONDS
+        self._terms[uid] = now, seconds
+        self._shut[uid] = now + seconds
         if self.gate is not None:
             self.gate.cut(uid)
 

@@ -164,6 +164,10 @@ class Provider:
         """Replace the table of who may call what."""
         self._access = dict(access)
 
+    def forgive(self, uid: int) -> None:
+        """Another process has this uid from now on."""
+        self._admission.forgive(uid)
+
     async def drain(self, seconds: float) -> None:
         """Refuse new calls with GOAWAY, end streams, wait for calls in flight; bounded."""
         self._draining = True

@@ -27,7 +27,9 @@ def rights_in_words(found: Manifest) -> list[str]:
         lines.append(f"companion outside the sandbox ({found.companion.why})")
     if found.deputy is not None:
         lines.append(f"deputy, a process of its own inside the sandbox ({found.deputy.why})")
-    lines.append(f"limits: memory {limits.memory}, {limits.pids} pids, {limits.files} files")
+    cores = f"{limits.cpu:g} cores" if limits.cpu else "all cores"
+    sizes = f"memory {limits.memory}, {limits.pids} pids, {limits.files} files, {cores}"
+    lines.append(f"limits: {sizes}")
     return lines
 
 

@@ -164,6 +164,7 @@ def _plan(found: Manifest, base: str, uid: int) -> Plan:
         limits=ProcessLimits(
             memory=size_bytes(limits.memory),
             pids=limits.pids,
+            cores=limits.cpu,
             files=limits.files,
             tmp=size_bytes(limits.tmp),
         ),

@@ -242,6 +242,7 @@ def _provide(
     def admit(unit: Unit) -> None:
         grants[cells.uid(unit)] = Access(unit.name, _ATTEND | set(_asked_of_kernel(unit)))
         provider.grant(grants)
+        provider.forgive(cells.uid(unit))
 
     def expel(unit: Unit) -> None:
         grants.pop(cells.uid(unit), None)

@@ -190,6 +190,7 @@ class Cells:
             limits=ProcessLimits(
                 memory=size_bytes(limits.memory),
                 pids=limits.pids,
+                cores=limits.cpu,
                 files=limits.files,
                 tmp=size_bytes(limits.tmp),
                 file_size=self._file_size(size_bytes(limits.disk)),

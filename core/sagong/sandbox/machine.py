@@ -8,6 +8,7 @@ import resource
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from sagong.linux import capabilities, landlock, syscalls
 from sagong.linux.cgroup import CgroupLayout, layout_of_machine
@@ -57,6 +58,7 @@ class Machine:
     etc: tuple[tuple[str, str], ...] = ()
     open_files: int = 4096
     cgroups: CgroupLayout = field(default_factory=lambda: CgroupLayout(()))
+    cpu_quotas: bool = False
 
 
 def probe(*, stage: str, sources: Iterable[str] | None = None) -> Machine:
@@ -69,6 +71,7 @@ def probe(*, stage: str, sources: Iterable[str] | None = None) -> Machine:
     found = {os.path.realpath(path) for path in given if path and os.path.exists(path)}
     # The directory of `python -m`, where that is "/": binding it would show the whole machine.
     found.discard("/")
+    layout = layout_of_machine()
     return Machine(
         stage=stage,
         root=os.geteuid() == 0,
@@ -82,8 +85,20 @@ def probe(*, stage: str, sources: Iterable[str] | None = None) -> Machine:
         sources=_outermost(found, outside=[*directories, *python]),
         etc=tuple((path, os.path.realpath(path)) for path in _ETC if os.path.exists(path)),
         open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[1],
-        cgroups=layout_of_machine(),
+        cgroups=layout,
+        cpu_quotas=_has_quotas(layout),
     )
+
+
+def _has_quotas(layout: CgroupLayout) -> bool:
+    """Whether groups may be given a part of the processor's time (CFS_BANDWIDTH)."""
+    hierarchy = layout.of("cpu")
+    if hierarchy is None:
+        return False
+    top = Path(hierarchy.directory("/"))
+    # In version 2 the top itself has no limits.
+    places = (top, *(path for path in top.iterdir() if path.is_dir()))
+    return any((p / f).exists() for p in places for f in ("cpu.cfs_quota_us", "cpu.max"))
 
 
 def _kernel_version(release: str) -> tuple[int, int]:

@@ -66,6 +66,8 @@ class EnterCgroup:
         """One line for people."""
         limits = self.limits
         sizes = f"memory {limits.memory}, pids {limits.pids}, cpu shares {limits.cpu_shares}"
+        if limits.cpu_quota and limits.cpu_period:
+            sizes += f", {limits.cpu_quota / limits.cpu_period:g} cores"
         return f"enter cgroup {self.path} ({', '.join(self.controllers)}): {sizes}"
 
     def apply(self, stage: Stage) -> None:

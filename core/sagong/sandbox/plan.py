@@ -19,6 +19,7 @@ __all__ = ["Plan", "plan"]
 
 _MOUNT_API = (5, 12)  # open_tree, move_mount and mount_setattr
 _PROC_OPTIONS = (5, 8)  # options of proc for each mount
+_PERIOD, _LEAST_QUOTA = 100_000, 1000  # microseconds of processor time, as the kernel wants them
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,18 +116,23 @@ def _limits(rights: Rights, machine: Machine, notes: list[str]) -> Iterator[op.O
     notes += [f"cgroup limit {name}: not mounted" for name in wanted if name not in found]
     if "unified" not in found and machine.cgroups.of("unified") is not None:
         found = (*found, "unified")
+    if rights.limits.cores and "cpu" in found and not machine.cpu_quotas:
+        notes.append("cores: this machine's kernel has no CFS_BANDWIDTH")
     if found:
-        limits = _cgroup_limits(rights, found)
+        limits = _cgroup_limits(rights, found, machine)
         yield op.EnterCgroup(machine.cgroups, rights.cgroup, found, limits)
 
 
-def _cgroup_limits(rights: Rights, offered: tuple[str, ...]) -> CgroupLimits:
+def _cgroup_limits(rights: Rights, offered: tuple[str, ...], machine: Machine) -> CgroupLimits:
+    cores = rights.limits.cores if "cpu" in offered and machine.cpu_quotas else 0.0
     memory = rights.limits.memory if "memory" in offered else None
     return CgroupLimits(
         memory=memory,
         memory_swap=memory,
         pids=rights.limits.pids if "pids" in offered else None,
         cpu_shares=rights.limits.cpu_shares if "cpu" in offered else None,
+        cpu_quota=max(int(cores * _PERIOD), _LEAST_QUOTA) if cores else None,
+        cpu_period=_PERIOD if cores else None,
     )
 
 

@@ -35,12 +35,14 @@ class DeviceGrant(NamedTuple):
 class ProcessLimits:
     """Sizes in bytes, processes with threads, CPU shares (1024 is normal), open files.
 
-    `file_size` is how large it may make a single file, 0 for as large as it likes.
+    `cores` is how many of them it may use at once, 0 for all. `file_size` is how large it may make
+    a single file, 0 for as large as it likes.
     """
 
     memory: int = 256 << 20
     pids: int = 64
     cpu_shares: int = 1024
+    cores: float = 0.0
     files: int = 4096
     tmp: int = 64 << 20
     file_size: int = 0

@@ -18,6 +18,8 @@ from tests.system.instance import Instance, instance
 
 from sagong.bus.unfinished import GROWTH
 from sagong.errors import SagongError
+from sagong.linux.cgroup import Cgroup, layout_of_machine
+from sagong.linux.cgroup_statistics import statistics
 from sagong.operator import connect
 
 pytestmark = pytest.mark.root
@@ -205,6 +207,25 @@ def test_who_eats_memory_is_ended_alone(calm: Instance) -> None:
     calm.wait_ready(60)
     assert calm.pid("greeter") == before
     greets(calm)
+
+
+def test_who_computes_without_end_has_no_more_than_its_core(calm: Instance) -> None:
+    """Thirty processes that spin have one core together, so whoever else there is has the rest."""
+    begin(calm, "forks")
+    wait(lambda: len(group_of(calm, "hostile").pids()) > 20, calm)
+    group = group_of(calm, "hostile")
+    began, before = time.monotonic(), statistics(group).cpu_total
+    time.sleep(2.0)
+    used = (statistics(group).cpu_total - before) / 1e9 / (time.monotonic() - began)
+    assert used < 1.2
+    greets(calm)
+
+
+def group_of(running: Instance, name: str) -> Cgroup:
+    """The control group of a unit's process."""
+    lines = Path(f"/proc/{running.pid(name)}/cgroup").read_text().splitlines()
+    path = next(line.split(":", 2)[2] for line in lines if "-plugins/" in line)
+    return Cgroup(layout_of_machine(), path)
 
 
 def test_children_end_with_their_generation(calm: Instance) -> None:

@@ -1,0 +1,59 @@
+"""How long a uid that floods is shut out."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from sagong.bus import admission
+from sagong.bus.admission import Admission
+from sagong.bus.refusals import Refusals
+
+
+class Clock:
+    """A time that goes on when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(admission, "time", made)
+    return made
+
+
+def term(gate: Admission, clock: Clock, uid: int = 7) -> float:
+    """It is shut out; for how long."""
+    gate.shut_out(uid, "mallory", "it floods")
+    began = clock.now
+    while gate.shuts_out(uid):
+        clock.now += 0.5
+    return clock.now - began
+
+
+async def test_who_floods_again_at_once_is_shut_out_for_longer(clock: Clock) -> None:
+    gate = Admission({0}, Refusals(logging.getLogger("test")), str)
+    assert [term(gate, clock) for _ in range(6)] == [1.0, 2.0, 4.0, 8.0, 16.0, 16.0]
+    assert term(gate, clock, uid=8) == 1.0
+    clock.now += 31.0
+    assert term(gate, clock) == 1.0
+
+
+async def test_another_process_of_the_uid_begins_anew(clock: Clock) -> None:
+    gate = Admission({0}, Refusals(logging.getLogger("test")), str)
+    gate.shut_out(7, "mallory", "it floods")
+    gate.forgive(7)
+    assert not gate.shuts_out(7)
+    assert term(gate, clock) == 1.0
+
+
+async def test_the_trusted_never_are(clock: Clock) -> None:
+    gate = Admission({0}, Refusals(logging.getLogger("test")), str)
+    gate.shut_out(0, "root", "it floods")
+    assert not gate.shuts_out(0)
