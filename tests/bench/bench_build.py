@@ -1,0 +1,105 @@
+"""`docker build` beside Docker Engine's classic builder: one Dockerfile, one context, one CLI.
+
+`tests/bench/run build [--rounds N] [--files N] [--megabytes N]`, as root.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests import sample_image
+from tests.bench import machine, peers
+from tests.bench.bench_image import engines
+from tests.bench.figures import Figure, report
+from tests.bench.peers import Docker
+
+STEPS = f"""FROM {sample_image.NAME}
+ARG V=1
+ENV A=1 B=2
+LABEL a=b
+RUN echo one > /one
+WORKDIR /work
+COPY src src
+RUN ls src | wc -l > count
+COPY large .
+RUN cp large copy
+EXPOSE 80
+USER app
+CMD ["sh"]
+"""
+
+
+def context(directory: Path, files: int, megabytes: int) -> Path:
+    """A Dockerfile, many small files, one large one."""
+    (directory / "src").mkdir(parents=True)
+    (directory / "Dockerfile").write_text(STEPS)
+    for number in range(files):
+        (directory / "src" / f"f{number}").write_text(f"{number}\n" * 100)
+    (directory / "large").write_bytes(os.urandom(megabytes << 20))
+    return directory
+
+
+def seconds(engine: Docker, *words: str) -> float:
+    """How long a build took."""
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": "/nonexistent",
+        "DOCKER_HOST": f"unix://{engine.socket}",
+        "DOCKER_BUILDKIT": "0",
+    }
+    began = time.perf_counter()
+    subprocess.run(
+        ["docker", "build", "-q", *words], env=environment, check=True, capture_output=True
+    )
+    return time.perf_counter() - began
+
+
+def measure(found: list[Docker], place: Path, rounds: int) -> Iterator[Figure]:
+    """Engines in turn; without a cache, with all of it, and with a change in the middle."""
+    kinds = ("all steps anew", "all steps cached", "a file changed")
+    times: dict[str, dict[str, list[float]]] = {kind: {} for kind in kinds}
+    for number in range(rounds):
+        for engine in found:
+            (place / "src" / "f0").write_text("as before\n")
+            words = {
+                "all steps anew": ("--no-cache", str(place)),
+                "all steps cached": (str(place),),
+            }
+            for kind, given in words.items():
+                times[kind].setdefault(engine.name, []).append(seconds(engine, *given))
+            (place / "src" / "f0").write_text(f"changed {number}\n")
+            times["a file changed"].setdefault(engine.name, []).append(seconds(engine, str(place)))
+    for kind, values in times.items():
+        yield Figure(
+            what=f"docker build of 13 steps, {kind}",
+            unit="s",
+            ours=values["sagong"],
+            theirs=values.get("Docker Engine", ()),
+            peer="Docker Engine 20.10, classic builder",
+        )
+
+
+def main() -> None:
+    """Load the base, then measure."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--files", type=int, default=500)
+    parser.add_argument("--megabytes", type=int, default=20)
+    options = parser.parse_args()
+    machine.enter()
+    with peers.scratch() as directory:
+        sample = sample_image.build(directory / "sample")
+        place = context(directory / "context", options.files, options.megabytes)
+        with engines() as found:
+            for engine in found:
+                engine.ok("load", "-i", str(sample.docker_archive))
+            report("build", list(measure(found, place, options.rounds)))
+
+
+if __name__ == "__main__":
+    main()
