@@ -7,9 +7,10 @@ import contextlib
 import os
 import posixpath
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 from sagong.contracts.builder import BuildRequest, Happening
-from sagong.contracts.image import SquashRequest, TagRequest
+from sagong.contracts.image import Credentials, SquashRequest, TagRequest
 from sagong.errors import InvalidArgument, NotFound
 from sagong.model import oci, references
 from sagong_builder.arguments import Arguments, Scope, platform_arguments
@@ -24,14 +25,14 @@ from sagong_builder.dockerfile.stages import parse_lines
 from sagong_builder.draft import Draft
 from sagong_builder.fetching import clone, download, git_source, is_url
 from sagong_builder.keys import NoKeys
-from sagong_builder.origins import Origins
+from sagong_builder.origins import Origins, credentials_for
 from sagong_builder.reporter import Reporter
 from sagong_builder.running import new_id
 from sagong_builder.shop import Shop
 from sagong_builder.sources import Sources
 from sagong_builder.steps import Steps, moment
 
-__all__ = ["Build", "StageBuilder"]
+__all__ = ["Build", "StageBuilder", "fetched_context", "read_file"]
 
 _DOCKERFILE_LIMIT = 16 << 20
 _HEAD = 512
@@ -182,7 +183,7 @@ class Build:
             self._reporter,
             self._opened_context,
             pull=request.pull,
-            credentials=request.credentials,
+            credentials=self._credentials,
         )
         sources = Sources(self._shop, origins)
         attaching = Attaching(self._shop, self._caches, sources, NoKeys())
@@ -194,6 +195,9 @@ class Build:
             raise InvalidArgument("no image was generated: the last stage is empty")
         image = await self._squashed(draft, steps) if request.squash else draft.image
         return image, builder.arguments.unconsumed()
+
+    async def _credentials(self, reference: str) -> Credentials:
+        return credentials_for(reference, self._request.credentials)
 
     async def _squashed(self, draft: Draft, steps: Steps) -> str:
         """The new layers as one, above the base's."""
@@ -214,7 +218,9 @@ class Build:
     async def _context_open(self) -> AsyncIterator[Archive]:
         async with contextlib.AsyncExitStack() as stack:
             if self._request.remote:
-                archive = await self._fetched(stack)
+                archive = await fetched_context(
+                    self._shop, self._request.remote, self._request.dockerfile, stack
+                )
             elif self._request.context:
                 path = await stack.enter_async_context(
                     self._shop.spool.taken(self._request.context)
@@ -225,47 +231,11 @@ class Build:
             stack.callback(archive.close)
             yield archive
 
-    async def _fetched(self, stack: contextlib.AsyncExitStack) -> Archive:
-        """A context from a git repository, or a tar or a lone Dockerfile from a URL."""
-        remote, settings = self._request.remote, self._shop.settings
-        path = stack.enter_context(self._shop.spool.file())
-        repository = git_source(remote)
-        if repository is not None:
-            await clone(repository, path)
-        elif is_url(remote):
-            got = await download(
-                remote, path, limit=settings.context_limit, seconds=settings.fetch_seconds
-            )
-            if not is_archive(_head(path)):
-                if got.content_type.startswith("text/") or path.stat().st_size <= _DOCKERFILE_LIMIT:
-                    return self._lone_dockerfile(path)
-                raise InvalidArgument(f"{remote} is neither a tar nor a Dockerfile")
-        else:
-            raise InvalidArgument(f"remote URL {remote[:200]!r} is neither git's nor HTTP's")
-        archive = await self._shop.opened(path)
-        ignored = _read(archive, ".dockerignore")
-        if ignored is not None:
-            kept = archive.tree.get(self._request.dockerfile)
-            await asyncio.to_thread(Ignore.read(ignored).apply, archive.tree)
-            if kept is not None:
-                archive.tree.put(self._request.dockerfile, kept)
-        return archive
-
-    def _lone_dockerfile(self, path: os.PathLike[str]) -> Archive:
-        from pathlib import Path
-
-        target = self._shop.spool.new_file()
-        os.rename(path, target)
-        archive = Archive(Path(target), open(target, "rb"), Tree())  # noqa: SIM115
-        entry = Entry(Kind.FILE, 0o600, size=os.stat(target).st_size)
-        archive.tree.put(self._request.dockerfile, entry)
-        return archive
-
     def _dockerfile(self, context: Archive) -> bytes:
         name = self._request.dockerfile or "Dockerfile"
-        raw = _read(context, name)
+        raw = read_file(context, name)
         if raw is None and name == "Dockerfile":
-            raw = _read(context, "dockerfile")
+            raw = read_file(context, "dockerfile")
         if raw is None:
             raise InvalidArgument(f"Cannot locate specified Dockerfile: {name}")
         if not raw:
@@ -274,7 +244,7 @@ class Build:
 
     def _hide(self, context: Archive) -> None:
         """.dockerignore may leave out itself and the Dockerfile, which the client must send."""
-        raw = _read(context, ".dockerignore")
+        raw = read_file(context, ".dockerignore")
         if raw is None:
             return
         ignore = Ignore.read(raw)
@@ -283,12 +253,48 @@ class Build:
                 context.tree.remove(name)
 
 
+async def fetched_context(
+    shop: Shop, remote: str, dockerfile: str, stack: contextlib.AsyncExitStack
+) -> Archive:
+    """A context from a git repository, or a tar or a lone Dockerfile from a URL."""
+    settings = shop.settings
+    path = stack.enter_context(shop.spool.file())
+    repository = git_source(remote)
+    if repository is not None:
+        await clone(repository, path)
+    elif is_url(remote):
+        got = await download(
+            remote, path, limit=settings.context_limit, seconds=settings.fetch_seconds
+        )
+        if not is_archive(_head(path)):
+            if got.content_type.startswith("text/") or path.stat().st_size <= _DOCKERFILE_LIMIT:
+                return _lone_dockerfile(path, shop.spool.new_file(), dockerfile)
+            raise InvalidArgument(f"{remote} is neither a tar nor a Dockerfile")
+    else:
+        raise InvalidArgument(f"remote URL {remote[:200]!r} is neither git's nor HTTP's")
+    archive = await shop.opened(path)
+    ignored = read_file(archive, ".dockerignore")
+    if ignored is not None:
+        kept = archive.tree.get(dockerfile)
+        await asyncio.to_thread(Ignore.read(ignored).apply, archive.tree)
+        if kept is not None:
+            archive.tree.put(dockerfile, kept)
+    return archive
+
+
+def _lone_dockerfile(path: Path, target: Path, name: str) -> Archive:
+    os.rename(path, target)
+    archive = Archive(target, target.open("rb"), Tree())
+    archive.tree.put(name, Entry(Kind.FILE, 0o600, size=target.stat().st_size))
+    return archive
+
+
 def _head(path: os.PathLike[str]) -> bytes:
     with open(path, "rb") as file:
         return file.read(_HEAD)
 
 
-def _read(archive: Archive, name: str) -> bytes | None:
+def read_file(archive: Archive, name: str) -> bytes | None:
     """A file of the context, if it is there; links are followed inside."""
     try:
         _, entry = archive.tree.resolve(name)

@@ -124,7 +124,8 @@ class Caches:
         for record in sorted(await self.records(), key=lambda r: -r.used_at):
             wanted = not request.ids or any(record.id.startswith(i) for i in request.ids)
             old = time.time() - record.used_at >= request.unused_for
-            if kept + record.size <= request.keep or record.in_use or not old or not wanted:
+            room = request.keep and kept + record.size <= request.keep
+            if room or record.in_use or not old or not wanted:
                 kept += record.size
                 continue
             lease = self._table.pop(record.id).lease

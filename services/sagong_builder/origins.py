@@ -14,7 +14,9 @@ from sagong_builder.shop import Shop
 
 __all__ = ["Origins", "credentials_for"]
 
+_IMAGE = "docker-image://"
 Context = Callable[[], Awaitable[Archive]]
+Lookup = Callable[[str], Awaitable[Credentials]]
 _HUB = ("docker.io", "index.docker.io", "https://index.docker.io/v1/", "registry-1.docker.io")
 
 
@@ -39,7 +41,7 @@ class Origins:
         context: Context,
         *,
         pull: bool,
-        credentials: Sequence[Credentials],
+        credentials: Lookup,
     ) -> None:
         self._shop = shop
         self._reporter = reporter
@@ -47,6 +49,7 @@ class Origins:
         self._pull = pull
         self._credentials = credentials
         self.stages: dict[str, str] = {}
+        self.named: dict[str, str] = {}
         self._pulled: set[tuple[str, str]] = set()
         self.platform = ""
 
@@ -68,12 +71,23 @@ class Origins:
 
     async def base(self, name: str, platform: str) -> Image:
         """An image of the platform: the one that is here, else a registry's."""
+        name = self._renamed(name)
         if not self._pull or (name, platform) in self._pulled:
             image = await self._local(name)
             if image is not None and _fits(image, platform):
                 return image
         await self._fetch(name, platform)
         return await self._shop.images.inspect(ImageRef(reference=name))
+
+    def _renamed(self, name: str) -> str:
+        """What a further context of the client's puts in a name's place: another image."""
+        source = self.named.get(name.lower())
+        if source is None:
+            return name
+        if not source.startswith(_IMAGE):
+            kind = source.partition(":")[0][:40]
+            raise InvalidArgument(f"context {name}: {kind} is not supported, only {_IMAGE}NAME")
+        return source.removeprefix(_IMAGE)
 
     async def _local(self, name: str) -> Image | None:
         try:
@@ -86,7 +100,7 @@ class Origins:
             id=new_id(),
             reference=references.parse(name).tagged.familiar,
             platform=platform,
-            credentials=credentials_for(name, self._credentials),
+            credentials=await self._credentials(name),
         )
         async for item in self._shop.images.pull(request):
             await self._reporter.pull(item)

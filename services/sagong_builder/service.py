@@ -17,7 +17,7 @@ from sagong.contracts.builder import (
     PruneRequest,
 )
 from sagong.contracts.streams import Address
-from sagong.errors import Unimplemented
+from sagong.errors import InvalidArgument
 from sagong.host import Host
 from sagong_builder.journal import Journal
 from sagong_builder.settings import Settings
@@ -83,5 +83,8 @@ class BuilderService:
         return await self._workshop.caches.prune(request)
 
     async def converse(self, dialogue: Dialogue) -> Address:
-        """BuildKit's protocol."""
-        raise Unimplemented("this builder does not speak BuildKit's protocol")
+        """A connection of BuildKit's protocol."""
+        if dialogue.kind not in ("control", "session"):
+            raise InvalidArgument(f"unknown kind of dialogue {dialogue.kind[:50]!r}")
+        control = self._workshop.control
+        return self._spool.new_talk(functools.partial(control.converse, dialogue))

@@ -7,9 +7,10 @@ import contextlib
 import logging
 import secrets
 import socket
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sagong.contracts.image import (
     ArchiveRequest,
@@ -56,6 +57,18 @@ class Shop:
         self.journal = journal
         self.settings = settings
         self.log = log
+        self._returns: set[asyncio.Task[None]] = set()
+
+    async def _returned(self, work: Coroutine[Any, Any, None]) -> None:
+        """Give something back to the end, however often who waits for it is cancelled."""
+        task = asyncio.create_task(work)
+        self._returns.add(task)
+        task.add_done_callback(self._returns.discard)
+        await asyncio.shield(task)
+
+    async def settled(self) -> None:
+        """All that is being given back is."""
+        await asyncio.gather(*self._returns, return_exceptions=True)
 
     # Root filesystems.
 
@@ -68,7 +81,7 @@ class Shop:
             request = PrepareRequest(id=id_, image=image, readonly=readonly, bare=True)
             yield Lease(id_, await self.images.prepare(request))
         finally:
-            await self._release(id_)
+            await self._returned(self._release(id_))
 
     async def _release(self, id_: str) -> None:
         try:
@@ -124,6 +137,9 @@ class Shop:
 
     async def remove(self, container: str) -> None:
         """Kill and remove a container with its sandbox; one that never was is no error."""
+        await self._returned(self._remove(container))
+
+    async def _remove(self, container: str) -> None:
         try:
             with contextlib.suppress(NotFound):
                 await self.node.remove(RemoveRequest(id=container, force=True, volumes=True))

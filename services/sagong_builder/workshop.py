@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING
 
 from sagong.call import detached
 from sagong.contracts.builder import BuildProgress, BuildRequest
@@ -23,6 +25,9 @@ from sagong_builder.settings import Settings
 from sagong_builder.shop import Shop
 from sagong_builder.spool import Spool
 
+if TYPE_CHECKING:
+    from sagong_builder.buildkit.control import Control
+
 __all__ = ["Workshop"]
 
 
@@ -34,8 +39,16 @@ class Workshop:
         self.shop = Shop(images, host.use(Node), spool, journal, settings, host.log)
         self.caches = Caches(host.data, images)
         self.caches.load()
+        self._sockets = host.run
         self._builds: dict[str, asyncio.Task[None]] = {}
         self._places = asyncio.Semaphore(settings.parallel)
+
+    @functools.cached_property
+    def control(self) -> Control:
+        """For clients of BuildKit's protocol; imported with the first of them."""
+        from sagong_builder.buildkit.control import Control
+
+        return Control(self.shop, self.caches, self._sockets)
 
     async def stop(self) -> None:
         """End all builds; each gives back what it borrowed."""
@@ -43,6 +56,7 @@ class Workshop:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self.shop.settled()
 
     async def build(self, request: BuildRequest) -> AsyncGenerator[BuildProgress, None]:
         """A build; whoever stops listening ends it."""

@@ -1,4 +1,4 @@
-"""What this engine does not have: swarm and its family, plugins, sessions."""
+"""What this engine does not have: swarm and its family, plugins."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from sagong.http import Response
 from sagong_docker.ask import Ask
 from sagong_docker.engine import Engine
 
-__all__ = ["no_plugin", "no_plugins", "no_session", "no_swarm", "not_in_swarm"]
+__all__ = ["no_plugin", "no_plugins", "no_swarm", "not_in_swarm"]
 
 _PLUGIN_VERBS = frozenset(("json", "enable", "disable", "set", "upgrade", "push"))
 _NOT_A_MANAGER = (
@@ -37,8 +37,3 @@ async def no_plugin(engine: Engine, ask: Ask) -> Response:
     head, slash, verb = name.rpartition("/")
     name = head if slash and verb in _PLUGIN_VERBS else name
     return refusals.refuse(404, f'plugin "{name}" not found')
-
-
-async def no_session(engine: Engine, ask: Ask) -> Response:
-    """BuildKit's sessions; clients fall back to the classic builder."""
-    return refusals.refuse(404, "page not found")

@@ -1,0 +1,206 @@
+"""The services that clients of BuildKit call: Control, the gateway, health. One table of methods."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+from sagong.contracts.builder import Dialogue, PruneRequest, Surroundings
+from sagong.errors import InvalidArgument, NotFound, Unimplemented
+from sagong.model import oci
+from sagong_builder.buildkit import messages as m
+from sagong_builder.buildkit.rpc import Call, Connection
+from sagong_builder.buildkit.session import Session, Sessions
+from sagong_builder.buildkit.solve import Solve
+from sagong_builder.caches import Caches
+from sagong_builder.shop import Shop
+
+__all__ = ["Control"]
+
+M = TypeVar("M")
+
+_PATIENCE = 20.0
+_VERSION = m.BuildkitVersion(package="sagong", version="v0.1.0")
+_BUILD = "buildkit-controlapi-buildid"
+# What the gateway can do: results are returned, references travel as messages.
+_CAPS = (
+    "solve.base", "solve.inlinereturn", "return", "returnmap", "proto.refarray",
+    "gateway.solve.metadata", "gateway.solve.evaluate", "frontend.caps", "importcaches",
+)  # fmt: skip
+
+
+class Control:
+    """All clients of this process."""
+
+    def __init__(self, shop: Shop, caches: Caches, sockets: Path) -> None:
+        self._shop = shop
+        self._caches = caches
+        self._sockets = sockets
+        self._sessions = Sessions()
+        self._solves: dict[str, Solve] = {}
+        self._changed = asyncio.Event()
+        self._worker = secrets.token_hex(12)
+
+    async def converse(
+        self, dialogue: Dialogue, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """A connection until it is closed."""
+        if dialogue.kind == "session":
+            await self._session(dialogue, reader, writer)
+            return
+
+        async def serve(call: Call) -> None:
+            await self._serve(call, dialogue.surroundings)
+
+        await Connection(reader, writer, client=False, serve=serve).run()
+
+    async def _session(
+        self, dialogue: Dialogue, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        headers = [(name.lower(), value) for name, value in dialogue.headers]
+        name = next((v for n, v in headers if n == "x-docker-expose-session-uuid"), "")
+        methods = [v for n, v in headers if n == "x-docker-expose-session-grpc-method"]
+        connection = Connection(reader, writer, client=True)
+        session = Session(connection, [one.strip() for text in methods for one in text.split(",")])
+        session.place_sockets(self._sockets)
+        await self._sessions.serve(name, session, connection)
+
+    async def _serve(self, call: Call, surroundings: Surroundings) -> None:
+        method = _METHODS.get(call.path)
+        if method is None:
+            raise Unimplemented(f"unknown method {call.path[:200]}")
+        await method(self, call, surroundings)
+
+    # Control.
+
+    async def solve(self, call: Call, surroundings: Surroundings) -> None:
+        """Build, and wait for the end."""
+        request = await _asked(call, m.SolveRequest)
+        if not request.ref or request.ref in self._solves:
+            raise InvalidArgument(f"the build needs a ref of its own, not {request.ref[:80]!r}")
+        solve = Solve(self._shop, self._caches, self._sessions, request, surroundings)
+        self._solves[request.ref] = solve
+        self._changed.set()
+        try:
+            await call.send(await solve.run())
+        finally:
+            # Whoever follows the progress may ask for it a moment late.
+            asyncio.get_running_loop().call_later(_PATIENCE, self._solves.pop, request.ref, None)
+
+    async def status(self, call: Call, surroundings: Surroundings) -> None:
+        """Progress of a build."""
+        solve = await self._known((await _asked(call, m.StatusRequest)).ref)
+        async for response in solve.graph.follow():
+            await call.send(response)
+
+    async def _known(self, ref: str) -> Solve:
+        """A build that has begun, or is about to."""
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                while ref not in self._solves:
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            raise NotFound(f"no such job {ref[:80]}") from None
+        return self._solves[ref]
+
+    async def workers(self, call: Call, surroundings: Surroundings) -> None:
+        """This machine."""
+        await call.send(m.ListWorkersResponse(record=[self._record()]))
+
+    def _record(self) -> m.WorkerRecord:
+        here = oci.parse_platform("", os.uname().machine)
+        return m.WorkerRecord(
+            id=self._worker,
+            labels={
+                "org.mobyproject.buildkit.worker.executor": "sagong",
+                "org.mobyproject.buildkit.worker.hostname": os.uname().nodename,
+            },
+            platforms=[m.Platform(here.architecture, here.os, here.variant)],
+            buildkit_version=_VERSION,
+        )
+
+    async def info(self, call: Call, surroundings: Surroundings) -> None:
+        """Who this is."""
+        await call.send(m.InfoResponse(buildkit_version=_VERSION))
+
+    async def usage(self, call: Call, surroundings: Surroundings) -> None:
+        """`docker buildx du`."""
+        await call.send(m.DiskUsageResponse(record=[r async for r in self._records()]))
+
+    async def _records(self) -> AsyncIterator[m.UsageRecord]:
+        for record in await self._caches.records():
+            yield m.UsageRecord(
+                id=record.id,
+                mutable=True,
+                in_use=record.in_use,
+                size=record.size,
+                created_at=m.Timestamp(int(record.created_at)),
+                last_used_at=m.Timestamp(int(record.used_at)),
+                usage_count=record.uses,
+                description=record.description,
+                record_type=record.kind,
+            )
+
+    async def prune(self, call: Call, surroundings: Surroundings) -> None:
+        """`docker buildx prune`."""
+        request = await _asked(call, m.PruneRequest)
+        before = {record.id: record async for record in self._records()}
+        done = await self._caches.prune(
+            PruneRequest(
+                unused_for=request.keep_duration / 1e9, keep=max(0, request.reserved_space)
+            )
+        )
+        for id_ in done.deleted:
+            await call.send(before[id_])
+
+    async def history(self, call: Call, surroundings: Surroundings) -> None:
+        """No history is kept: the stream ends at once."""
+
+    # The gateway.
+
+    async def ping(self, call: Call, surroundings: Surroundings) -> None:
+        """What the gateway can do."""
+        caps = [m.Cap(id=name, enabled=True) for name in _CAPS]
+        await call.send(m.PongResponse(frontend_caps=caps, workers=[self._record()]))
+
+    async def gateway_solve(self, call: Call, surroundings: Surroundings) -> None:
+        """The client's build function asks for the frontend."""
+        solve = await self._known(call.metadata.get(_BUILD, ""))
+        await call.send(await solve.solve(await _asked(call, m.GatewaySolveRequest)))
+
+    async def gateway_return(self, call: Call, surroundings: Surroundings) -> None:
+        """The client's build function has ended."""
+        solve = await self._known(call.metadata.get(_BUILD, ""))
+        solve.give_back(await _asked(call, m.ReturnRequest))
+        await call.send(m.Empty())
+
+    async def health(self, call: Call, surroundings: Surroundings) -> None:
+        """Well."""
+        await call.send(m.Health(status=1))
+
+
+async def _asked(call: Call, kind: type[M]) -> M:
+    request = await call.receive(kind)
+    return kind() if request is None else request
+
+
+Method = Callable[[Control, Call, Surroundings], Awaitable[None]]
+_CONTROL, _GATEWAY = "/moby.buildkit.v1.Control/", "/moby.buildkit.v1.frontend.LLBBridge/"
+_METHODS: dict[str, Method] = {
+    f"{_CONTROL}Solve": Control.solve,
+    f"{_CONTROL}Status": Control.status,
+    f"{_CONTROL}ListWorkers": Control.workers,
+    f"{_CONTROL}Info": Control.info,
+    f"{_CONTROL}DiskUsage": Control.usage,
+    f"{_CONTROL}Prune": Control.prune,
+    f"{_CONTROL}ListenBuildHistory": Control.history,
+    f"{_GATEWAY}Ping": Control.ping,
+    f"{_GATEWAY}Solve": Control.gateway_solve,
+    f"{_GATEWAY}Return": Control.gateway_return,
+    "/grpc.health.v1.Health/Check": Control.health,
+}

@@ -1,0 +1,164 @@
+"""Receives a directory of the client's: names first, then the contents that are asked for.
+
+The sender tells each entry by a packet `stat` in the order of its walk, numbered from zero, and ends
+with an empty one; this side asks for the content of each regular file by its number, and says when it
+has all. Contents come interleaved, and are put beside each other in one file: an archive.
+Source: the packages fsutil and session/filesync of BuildKit.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import IntEnum
+from pathlib import Path
+
+from sagong.errors import InvalidArgument, ResourceExhausted, Unavailable
+from sagong_builder.buildkit import messages as m
+from sagong_builder.buildkit.rpc import Call
+from sagong_builder.context import Archive, Entry, Kind, Tree
+
+__all__ = ["receive_files"]
+
+
+class _Type(IntEnum):
+    STAT = 0
+    REQUEST = 1
+    DATA = 2
+    END = 3
+    ERROR = 4
+
+
+# Go's bits of os.FileMode.
+_DIRECTORY, _SYMLINK, _DEVICE, _PIPE, _SOCKET = 1 << 31, 1 << 27, 1 << 26, 1 << 25, 1 << 24
+_CHARACTER = 1 << 21
+_SPECIAL = ((1 << 23, 0o4000), (1 << 22, 0o2000), (1 << 20, 0o1000))
+
+
+def _kind(mode: int) -> Kind | None:
+    for bit, kind in ((_DIRECTORY, Kind.DIRECTORY), (_SYMLINK, Kind.SYMLINK), (_PIPE, Kind.FIFO)):
+        if mode & bit:
+            return kind
+    if mode & _DEVICE:
+        return Kind.CHARACTER if mode & _CHARACTER else Kind.BLOCK
+    return None if mode & _SOCKET else Kind.FILE
+
+
+def _mode(mode: int) -> int:
+    return mode & 0o777 | sum(ours for theirs, ours in _SPECIAL if mode & theirs)
+
+
+@dataclass
+class _Inbox:
+    """What is being received. Owners are dropped: in a context all files are root's."""
+
+    target: int
+    limit: int
+    entries: int
+    tree: Tree = field(default_factory=Tree)
+    number: int = 0
+    size: int = 0
+    open: dict[int, Entry] = field(default_factory=dict)
+    have: dict[int, int] = field(default_factory=dict)
+
+    def stat(self, stat: m.Stat) -> bool:
+        """An entry; whether its content is to be asked for."""
+        kind = _kind(stat.mode)
+        if self.number >= self.entries:
+            raise ResourceExhausted(f"the context has more than {self.entries} entries")
+        if kind is None:
+            return False
+        if kind is Kind.FILE and stat.linkname:
+            linked = self.tree.get(stat.linkname)
+            if linked is None or linked.is_directory:
+                raise InvalidArgument(f"the context links {stat.path[:200]!r} to nothing")
+            self.tree.put(stat.path, linked)
+            return False
+        entry = Entry(
+            kind=kind,
+            mode=_mode(stat.mode),
+            mtime=max(0.0, stat.mod_time / 1e9),
+            link=stat.linkname if kind is Kind.SYMLINK else "",
+            offset=self.size,
+            device=(stat.devmajor, stat.devminor),
+            xattrs=tuple(
+                (key, value.decode("utf-8", "surrogateescape"))
+                for key, value in sorted(stat.xattrs.items())
+            ),
+        )
+        self.tree.put(stat.path, entry)
+        if kind is not Kind.FILE or stat.size <= 0:
+            return False
+        self.size += stat.size
+        if self.size > self.limit:
+            raise ResourceExhausted(f"the context has more than {self.limit} bytes")
+        self.open[self.number], self.have[self.number] = entry, stat.size
+        return True
+
+    def data(self, number: int, data: bytes) -> None:
+        """A piece of a file, or its end."""
+        entry = self.open.get(number)
+        if entry is None:
+            raise InvalidArgument("the client sent what nobody asked for")
+        if not data:
+            del self.open[number]
+            return
+        # One that has grown since it was told of is taken as it was then.
+        piece = data[: self.have[number] - entry.size]
+        _write(self.target, piece, entry.offset + entry.size)
+        entry.size += len(piece)
+
+
+def _write(target: int, data: bytes, offset: int) -> None:
+    view = memoryview(data)
+    while view:
+        try:
+            done = os.pwrite(target, view, offset)
+        except OSError as error:
+            reason = os.strerror(error.errno or 0)
+            raise ResourceExhausted(f"the context can't be kept: {reason}") from None
+        view, offset = view[done:], offset + done
+
+
+async def receive_files(
+    call: Call,
+    path: Path,
+    *,
+    limit: int,
+    entries: int,
+    told: Callable[[int], None] = lambda _: None,
+) -> Archive:
+    """All entries and contents as an archive at `path`."""
+    file = path.open("w+b", buffering=0)
+    try:
+        inbox = _Inbox(file.fileno(), limit, entries)
+        await _receive(call, inbox, told)
+        return Archive(path, file, inbox.tree)
+    except BaseException:
+        file.close()
+        path.unlink(missing_ok=True)
+        raise
+
+
+async def _receive(call: Call, inbox: _Inbox, told: Callable[[int], None]) -> None:
+    complete = ended = False
+    while (packet := await call.receive(m.Packet)) is not None:
+        if packet.type == _Type.ERROR:
+            raise InvalidArgument(f"error from sender: {packet.data.decode('utf-8', 'replace')}")
+        if packet.type == _Type.STAT:
+            if packet.stat is None:
+                complete = True
+            else:
+                if inbox.stat(packet.stat):
+                    await call.send(m.Packet(type=_Type.REQUEST, id=inbox.number))
+                inbox.number += 1
+        elif packet.type == _Type.DATA:
+            inbox.data(packet.id, packet.data)
+            told(len(packet.data))
+        if complete and not inbox.open and not ended:
+            ended = True
+            await call.send(m.Packet(type=_Type.END))
+            call.end()
+    if not ended:
+        raise Unavailable("the client went away while it sent its files")

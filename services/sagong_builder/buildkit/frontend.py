@@ -1,0 +1,144 @@
+"""What clients of BuildKit say of a build, as a request of ours. Pure.
+
+Source: the options of BuildKit's `dockerfile.v0` frontend.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from sagong.contracts.builder import BuildRequest, Surroundings
+from sagong.contracts.runtime import Rlimit
+from sagong.errors import InvalidArgument, Unimplemented
+
+__all__ = ["Wish", "read_options"]
+
+_NAMES = {"dockerfile.v0", "gateway.v0", ""}
+
+
+@dataclass(frozen=True)
+class Wish:
+    """The request, and where its files come from.
+
+    `context` is a URL, or "" for the client's directory `context_name`; `named` are further contexts.
+    """
+
+    request: BuildRequest
+    context: str = ""
+    context_name: str = "context"
+    dockerfile_name: str = "dockerfile"
+    named: tuple[tuple[str, str], ...] = ()
+
+
+def read_options(
+    frontend: str, options: Mapping[str, str], surroundings: Surroundings, id_: str
+) -> Wish:
+    """The options of `dockerfile.v0`; of `gateway.v0` those of a Dockerfile's `# syntax`."""
+    if frontend not in _NAMES:
+        raise InvalidArgument(f"frontend {frontend[:80]!r} is not known here: use dockerfile.v0")
+    if asked := options.get("requestid"):
+        raise Unimplemented(f"unsupported request {asked[:80]}")
+    platforms = [text for text in options.get("platform", "").split(",") if text]
+    if len(platforms) > 1:
+        raise InvalidArgument(
+            "multi-platform builds are not supported here: build for one platform at a time"
+        )
+    request = BuildRequest(
+        id=id_,
+        dockerfile=options.get("filename") or "Dockerfile",
+        arguments=tuple(_prefixed(options, "build-arg:")),
+        labels=tuple(_prefixed(options, "label:")),
+        target=options.get("target", ""),
+        platform=platforms[0] if platforms else "",
+        cache="no-cache" not in options,
+        cache_from=_cache_from(options),
+        pull=options.get("image-resolve-mode") == "pull",
+        force_remove=True,
+        surroundings=_surroundings(options, surroundings),
+    )
+    return Wish(
+        request,
+        context=options.get("context", ""),
+        context_name=options.get("contextkey") or "context",
+        dockerfile_name=options.get("dockerfilekey") or "dockerfile",
+        named=tuple(_prefixed(options, "context:")),
+    )
+
+
+def _prefixed(options: Mapping[str, str], prefix: str) -> list[tuple[str, str]]:
+    return sorted((k[len(prefix) :], v) for k, v in options.items() if k.startswith(prefix))
+
+
+def _cache_from(options: Mapping[str, str]) -> tuple[str, ...]:
+    """References of registry caches; other kinds of cache are the client's and not read."""
+    names = [text for text in options.get("cache-from", "").split(",") if text]
+    if raw := options.get("cache-imports"):
+        try:
+            entries = msgspec.json.decode(raw, type=list[_CacheImport])
+        except msgspec.DecodeError:
+            raise InvalidArgument("cache-imports is no list of cache options") from None
+        names += [e.attrs["ref"] for e in entries if e.type == "registry" and "ref" in e.attrs]
+    return tuple(dict.fromkeys(names))
+
+
+class _CacheImport(msgspec.Struct, rename="pascal"):
+    type: str = ""
+    attrs: dict[str, str] = {}
+
+
+def _surroundings(options: Mapping[str, str], given: Surroundings) -> Surroundings:
+    network = given.network
+    mode = options.get("force-network-mode", "")
+    if mode in ("host", "none"):
+        network = msgspec.structs.replace(network, mode=mode, attachments=())
+    elif mode not in ("", "sandbox", "default"):
+        raise InvalidArgument(f"network mode {mode[:80]!r} is not supported: default, host or none")
+    return msgspec.structs.replace(
+        given,
+        network=network,
+        hosts=(*given.hosts, *_hosts(options.get("add-hosts", ""))),
+        rlimits=tuple(_ulimits(options.get("ulimit", ""))),
+        shm_size=_count(options.get("shm-size", ""), "shm-size"),
+        cgroup_parent=options.get("cgroup-parent") or given.cgroup_parent,
+    )
+
+
+def _hosts(text: str) -> list[tuple[str, str]]:
+    found = []
+    for part in _fields(text):
+        name, equals, address = part.partition("=")
+        if not equals:
+            raise InvalidArgument(f"invalid add-hosts: {part[:80]!r}")
+        found.append((address, name))
+    return found
+
+
+def _ulimits(text: str) -> list[Rlimit]:
+    found = []
+    for part in _fields(text):
+        name, _, values = part.partition("=")
+        soft, _, hard = values.partition(":")
+        bounds = [_count(soft, "ulimit"), _count(hard or soft, "ulimit")]
+        found.append(Rlimit(name=name.lower(), soft=bounds[0], hard=bounds[1]))
+    return found
+
+
+def _fields(text: str) -> list[str]:
+    try:
+        rows = list(csv.reader([text])) if text else []
+    except csv.Error as error:
+        raise InvalidArgument(f"{text[:80]!r}: {error}") from None
+    return [field for row in rows for field in row if field]
+
+
+def _count(text: str, name: str) -> int:
+    if not text:
+        return 0
+    try:
+        return int(text)
+    except ValueError:
+        raise InvalidArgument(f"{name}: {text[:50]!r} is not a number") from None

@@ -1,0 +1,133 @@
+"""A build's progress as BuildKit's clients show it: vertexes, their logs and statuses."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import secrets
+from collections import deque
+from collections.abc import AsyncIterator
+
+from sagong.contracts.builder import BuildProgress, Happening
+from sagong.contracts.image import Progress
+from sagong_builder.buildkit import messages as m
+from sagong_builder.reporter import Reporter
+
+__all__ = ["Graph"]
+
+_KEPT = 20_000
+
+
+class Graph(Reporter):
+    """Tells each step as a vertex; keeps what was told for whoever begins to listen later."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: deque[m.StatusResponse] = deque(maxlen=_KEPT)
+        self._count = 0
+        self._changed = asyncio.Event()
+        self._ended = False
+        self._vertex: m.Vertex | None = None
+
+    async def follow(self) -> AsyncIterator[m.StatusResponse]:
+        """Everything, until the end."""
+        seen = 0
+        while True:
+            first = self._count - len(self._told)
+            for response in list(self._told)[max(0, seen - first) :]:
+                yield response
+            seen = self._count
+            if self._ended:
+                return
+            self._changed.clear()
+            await self._changed.wait()
+
+    def end(self) -> None:
+        """No more comes."""
+        self._ended = True
+        self._changed.set()
+
+    def _say(self, response: m.StatusResponse) -> None:
+        self._told.append(response)
+        self._count += 1
+        self._changed.set()
+
+    # Vertexes.
+
+    def begin(self, name: str) -> None:
+        """The next step; the one before is done."""
+        self.complete()
+        digest = "sha256:" + hashlib.sha256(secrets.token_bytes(16)).hexdigest()
+        self._vertex = m.Vertex(digest=digest, name=name, started=m.now())
+        self._say(m.StatusResponse(vertexes=[self._vertex]))
+
+    def complete(self, error: str = "") -> None:
+        """The present step is done, or has failed."""
+        vertex, self._vertex = self._vertex, None
+        if vertex is None:
+            return
+        done = m.Vertex(
+            digest=vertex.digest,
+            name=vertex.name,
+            cached=vertex.cached,
+            started=vertex.started,
+            completed=m.now(),
+            error=error,
+        )
+        self._say(m.StatusResponse(vertexes=[done]))
+
+    async def tell(self, item: BuildProgress) -> None:
+        """An item of the build."""
+        match item.kind:
+            case Happening.STEP:
+                line = item.text.partition("\n")[0]
+                self.begin(f"[{item.number}/{item.total}] {line}")
+            case Happening.CACHED if self._vertex is not None:
+                self._vertex.cached = True
+            case Happening.OUTPUT:
+                self.log(item.data, 2 if item.stderr else 1)
+            case Happening.PULL if item.transfer is not None:
+                self._transfer(item.transfer)
+            case Happening.WARNING:
+                self.warn(item.text)
+            case Happening.NOTE:
+                self.log(item.text.encode() + b"\n", 1)
+
+    def log(self, data: bytes, stream: int) -> None:
+        """Output of the present step."""
+        if self._vertex is not None and data:
+            entry = m.VertexLog(
+                vertex=self._vertex.digest, timestamp=m.now(), stream=stream, msg=data
+            )
+            self._say(m.StatusResponse(logs=[entry]))
+
+    def warn(self, text: str) -> None:
+        """A warning about the present step."""
+        if self._vertex is not None:
+            warning = m.VertexWarning(
+                vertex=self._vertex.digest, level=1, short=text.strip().encode()
+            )
+            self._say(m.StatusResponse(warnings=[warning]))
+
+    def status(self, id_: str, current: int = 0, total: int = 0, *, done: bool = False) -> None:
+        """Progress within the present step."""
+        if self._vertex is None:
+            return
+        moment = m.now()
+        status = m.VertexStatus(
+            id=id_,
+            vertex=self._vertex.digest,
+            name=id_,
+            current=current,
+            total=total,
+            timestamp=moment,
+            started=self._vertex.started,
+            completed=moment if done else None,
+        )
+        self._say(m.StatusResponse(statuses=[status]))
+
+    def _transfer(self, transfer: Progress) -> None:
+        if transfer.id:
+            done = transfer.status in ("Pull complete", "Already exists")
+            name = f"{transfer.id} {transfer.status.lower()}"
+            self.status(name, transfer.current, transfer.total, done=done)

@@ -1,0 +1,389 @@
+"""gRPC over HTTP/2 on one connection that is there already: as a server, as a client, or both.
+
+HTTP/2 is the package h2's; here are messages, statuses, flow control and tasks.
+Source: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import struct
+import urllib.parse
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, TypeVar
+
+import h2.config
+import h2.connection
+import h2.errors
+import h2.events
+import h2.exceptions
+import h2.settings
+
+from sagong import errors
+from sagong.errors import InvalidArgument, SagongError, Unavailable
+from sagong_builder.buildkit.protobuf import decode, encode
+
+__all__ = ["Call", "Connection", "RpcError"]
+
+M = TypeVar("M")
+_WINDOW = 1 << 20
+_MESSAGE_LIMIT = 32 << 20
+_CALLS = 256
+_READ = 1 << 16
+_OK = 0
+# Classes of errors by gRPC's codes, and back.
+_CODES: tuple[tuple[int, type[SagongError]], ...] = (
+    (1, errors.Cancelled),
+    (3, errors.InvalidArgument),
+    (4, errors.DeadlineExceeded),
+    (5, errors.NotFound),
+    (6, errors.AlreadyExists),
+    (7, errors.PermissionDenied),
+    (8, errors.ResourceExhausted),
+    (9, errors.FailedPrecondition),
+    (10, errors.Aborted),
+    (12, errors.Unimplemented),
+    (13, errors.Internal),
+    (14, errors.Unavailable),
+    (16, errors.Unauthenticated),
+)
+_UNKNOWN = 2
+_BY_CODE = dict(_CODES)
+
+
+class RpcError(SagongError):
+    """An error of the peer's that has no class here."""
+
+
+def code_of(error: SagongError) -> int:
+    """The code that travels."""
+    return next((code for code, kind in _CODES if isinstance(error, kind)), _UNKNOWN)
+
+
+class Call:
+    """One call: messages each way, metadata before, a status after."""
+
+    def __init__(
+        self, connection: Connection, id_: int, path: str, metadata: dict[str, str]
+    ) -> None:
+        self.path = path
+        self.metadata = metadata
+        self._connection = connection
+        self._id = id_
+        self._buffer = bytearray()
+        self._messages: deque[bytes] = deque()
+        self._wake = asyncio.Event()
+        self._ended = False
+        self._error: SagongError | None = None
+        self.window = asyncio.Event()
+        self._headers_sent = False
+
+    # What the connection tells.
+
+    def feed(self, data: bytes) -> None:
+        """Bytes of the peer's messages."""
+        self._buffer += data
+        while len(self._buffer) >= 5:
+            compressed, length = struct.unpack_from(">BI", self._buffer)
+            if compressed or length > _MESSAGE_LIMIT:
+                what = "is compressed" if compressed else f"has {length} bytes"
+                self.finish(InvalidArgument(f"a message of {self.path} {what}"))
+                return
+            if len(self._buffer) < 5 + length:
+                break
+            self._messages.append(bytes(self._buffer[5 : 5 + length]))
+            del self._buffer[: 5 + length]
+        self._wake.set()
+
+    def finish(self, error: SagongError | None = None) -> None:
+        """The peer sends no more."""
+        if not self._ended:
+            self._ended, self._error = True, error
+        self._wake.set()
+        self.window.set()
+
+    # What both sides do.
+
+    async def receive(self, kind: type[M]) -> M | None:
+        """The next message; None at the end, which raises if it was a bad one."""
+        while not self._messages:
+            if self._ended:
+                if self._error is not None:
+                    raise self._error
+                return None
+            self._wake.clear()
+            await self._wake.wait()
+        raw = self._messages.popleft()
+        self._connection.consumed(self._id, len(raw) + 5)
+        return decode(kind, raw)
+
+    async def send(self, message: Any) -> None:
+        """A message; waits while the peer's window is shut."""
+        if not self._headers_sent:
+            self._headers_sent = True
+            self._connection.respond(self._id)
+        raw = encode(message)
+        await self._connection.send(self, self._id, struct.pack(">BI", 0, len(raw)) + raw)
+
+    def end(self) -> None:
+        """A client: no more messages."""
+        self._connection.end(self._id)
+
+    def cancel(self) -> None:
+        """A client: nobody wants the answer any more."""
+        if not self._ended:
+            self._connection.reset(self._id)
+            self.finish(errors.Cancelled("cancelled"))
+
+    def close(self, error: SagongError | None = None) -> None:
+        """A server: the status."""
+        self._connection.status(self._id, error, headers_sent=self._headers_sent)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the peer still listens and speaks well."""
+        return self._error is None and self._connection.alive
+
+
+Serve = Callable[[Call], Awaitable[None]]
+
+
+class Connection:
+    """One HTTP/2 connection. `serve` handles calls of the peer, each in a task of its own."""
+
+    def __init__(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        *,
+        client: bool,
+        serve: Serve | None = None,
+    ) -> None:
+        config = h2.config.H2Configuration(client_side=client, header_encoding="utf-8")
+        self._h2 = h2.connection.H2Connection(config)
+        self._reader, self._writer = reader, writer
+        self._serve = serve
+        self._calls: dict[int, Call] = {}
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self.alive = True
+
+    async def run(self) -> None:
+        """Until either side closes; all calls end with it."""
+        settings: dict[h2.settings.SettingCodes | int, int] = {
+            h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: _WINDOW
+        }
+        self._h2.initiate_connection()
+        self._h2.update_settings(settings)
+        self._h2.increment_flow_control_window(_WINDOW * 4)
+        self._flush()
+        try:
+            while data := await self._reader.read(_READ):
+                for event in self._h2.receive_data(data):
+                    self._take(event)
+                self._flush()
+        except (h2.exceptions.ProtocolError, OSError):
+            # The peer went away or speaks something else: it is told by the cut.
+            pass
+        finally:
+            await self._shut()
+
+    async def _shut(self) -> None:
+        self.alive = False
+        for call in self._calls.values():
+            call.finish(Unavailable("the other side closed the connection"))
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        with contextlib.suppress(OSError):
+            self._writer.close()
+
+    def _flush(self) -> None:
+        data = self._h2.data_to_send()
+        if data and not self._writer.is_closing():
+            self._writer.write(data)
+
+    # Events.
+
+    def _take(self, event: h2.events.Event) -> None:
+        match event:
+            case h2.events.RequestReceived():
+                self._begin(event)
+            case h2.events.DataReceived():
+                self._data(event)
+            case h2.events.TrailersReceived() | h2.events.ResponseReceived():
+                self._headers(event)
+            case h2.events.StreamEnded():
+                self._stream_ended(event.stream_id)
+            case h2.events.StreamReset():
+                self._stream_reset(event.stream_id)
+            case h2.events.WindowUpdated() | h2.events.RemoteSettingsChanged():
+                for call in self._calls.values():
+                    call.window.set()
+
+    def _begin(self, event: h2.events.RequestReceived) -> None:
+        headers = _joined(event.headers)
+        id_ = event.stream_id
+        call = Call(self, id_, headers.get(":path", ""), headers)
+        if self._serve is None or len(self._calls) >= _CALLS:
+            self._h2.reset_stream(id_, h2.errors.ErrorCodes.REFUSED_STREAM)
+            return
+        self._calls[id_] = call
+        self._tasks[id_] = asyncio.create_task(self._served(call, id_), name=f"rpc {call.path}")
+
+    async def _served(self, call: Call, id_: int) -> None:
+        assert self._serve is not None
+        try:
+            await self._serve(call)
+            call.close()
+        except SagongError as error:
+            call.close(error)
+        finally:
+            self._calls.pop(id_, None)
+            self._tasks.pop(id_, None)
+
+    def _data(self, event: h2.events.DataReceived) -> None:
+        call = self._calls.get(event.stream_id)
+        length = event.flow_controlled_length or 0
+        if call is None:
+            self._acknowledge(event.stream_id, length)
+            return
+        padding = length - len(event.data)
+        if padding:
+            self._acknowledge(event.stream_id, padding)
+        call.feed(event.data)
+
+    def consumed(self, id_: int, length: int) -> None:
+        """Bytes of a call were taken: the peer may send as many more."""
+        self._acknowledge(id_, length)
+        self._flush()
+
+    def _acknowledge(self, id_: int, length: int) -> None:
+        if length:
+            with contextlib.suppress(h2.exceptions.ProtocolError, KeyError):
+                self._h2.acknowledge_received_data(length, id_)
+
+    def _headers(self, event: h2.events.TrailersReceived | h2.events.ResponseReceived) -> None:
+        call = self._calls.get(event.stream_id)
+        headers = _joined(event.headers)
+        status = headers.get("grpc-status")
+        if call is None:
+            return
+        if status is not None and status != "0":
+            message = urllib.parse.unquote(headers.get("grpc-message", ""))
+            kind = _BY_CODE.get(int(status) if status.isdigit() else _UNKNOWN, RpcError)
+            call.finish(kind(message or f"{call.path} failed with status {status}"))
+
+    def _stream_ended(self, id_: int) -> None:
+        call = self._calls.get(id_)
+        if call is not None:
+            call.finish()
+            if id_ not in self._tasks:
+                self._calls.pop(id_, None)
+
+    def _stream_reset(self, id_: int) -> None:
+        call = self._calls.get(id_)
+        if call is not None:
+            call.finish(errors.Cancelled("the other side cancelled the call"))
+        task = self._tasks.get(id_)
+        if task is not None:
+            task.cancel()
+
+    # What calls do.
+
+    def open(self, path: str, metadata: Iterable[tuple[str, str]] = ()) -> Call:
+        """A client: begin a call."""
+        if not self.alive:
+            raise Unavailable("the client's session has ended")
+        id_ = self._h2.get_next_available_stream_id()
+        call = Call(self, id_, path, {})
+        call._headers_sent = True
+        self._calls[id_] = call
+        fixed = [
+            (":method", "POST"),
+            (":scheme", "http"),
+            (":path", path),
+            (":authority", "localhost"),
+            ("te", "trailers"),
+            ("content-type", "application/grpc"),
+            ("user-agent", "sagong-builder"),
+        ]
+        self._h2.send_headers(id_, [*fixed, *metadata])
+        self._flush()
+        return call
+
+    async def ask(self, path: str, request: Any, answer: type[M]) -> M:
+        """A client: one message, one answer."""
+        call = self.open(path)
+        try:
+            await call.send(request)
+            call.end()
+            found = await call.receive(answer)
+            if found is None:
+                raise Unavailable(f"{path} was not answered")
+            while await call.receive(answer) is not None:
+                continue
+            return found
+        finally:
+            call.cancel()
+
+    def respond(self, id_: int) -> None:
+        """A server: the head of the answer."""
+        with contextlib.suppress(h2.exceptions.ProtocolError):
+            self._h2.send_headers(id_, [(":status", "200"), ("content-type", "application/grpc")])
+
+    async def send(self, call: Call, id_: int, data: bytes) -> None:
+        """Bytes of messages, as the windows allow."""
+        view = memoryview(data)
+        while view:
+            if not call.alive:
+                raise Unavailable(f"{call.path}: the other side is gone")
+            try:
+                window = self._h2.local_flow_control_window(id_)
+                room = min(window, self._h2.max_outbound_frame_size, len(view))
+                if room <= 0:
+                    call.window.clear()
+                    await call.window.wait()
+                    continue
+                self._h2.send_data(id_, bytes(view[:room]))
+            except h2.exceptions.ProtocolError as error:
+                raise Unavailable(f"{call.path}: {error}") from None
+            view = view[room:]
+            self._flush()
+            with contextlib.suppress(ConnectionError):
+                await self._writer.drain()
+
+    def end(self, id_: int) -> None:
+        """Half-close a call."""
+        with contextlib.suppress(h2.exceptions.ProtocolError):
+            self._h2.end_stream(id_)
+            self._flush()
+
+    def reset(self, id_: int) -> None:
+        """Cancel a call."""
+        self._calls.pop(id_, None)
+        with contextlib.suppress(h2.exceptions.ProtocolError):
+            self._h2.reset_stream(id_, h2.errors.ErrorCodes.CANCEL)
+            self._flush()
+
+    def status(self, id_: int, error: SagongError | None, *, headers_sent: bool) -> None:
+        """A server: end a call with a status."""
+        trailers = [("grpc-status", str(_OK if error is None else code_of(error)))]
+        if error is not None:
+            trailers.append(("grpc-message", urllib.parse.quote(error.message[:4000], safe=" ")))
+        head = [(":status", "200"), ("content-type", "application/grpc")]
+        with contextlib.suppress(h2.exceptions.ProtocolError):
+            if headers_sent:
+                self._h2.send_headers(id_, trailers, end_stream=True)
+            else:
+                self._h2.send_headers(id_, [*head, *trailers], end_stream=True)
+            self._flush()
+
+
+def _joined(headers: Iterable[Any]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, value in headers:
+        found[name] = f"{found[name]},{value}" if name in found else value
+    return found

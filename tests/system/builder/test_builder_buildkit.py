@@ -1,0 +1,207 @@
+"""BuildKit's protocol: a client by grpcio that does what buildx does, over `/session` and `/grpc`."""
+
+from __future__ import annotations
+
+import io
+import socket
+import tarfile
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tests.compat.docker.docker_engine import IMAGE, Engine
+from tests.system.builder.buildx import Buildx, generated
+
+pytestmark = pytest.mark.root
+BASE = f"FROM {IMAGE}\n"
+
+
+@pytest.fixture(scope="module")
+def protocol(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModuleType]:
+    """The client's code."""
+    return generated(tmp_path_factory.mktemp("generated"))
+
+
+@pytest.fixture
+def buildx(docker: Engine, tmp_path: Path, protocol: dict[str, ModuleType]) -> Buildx:
+    """A client."""
+    (tmp_path / "sockets").mkdir()
+    return Buildx(docker.socket, tmp_path / "sockets", protocol)
+
+
+def written(tmp_path: Path, dockerfile: str, **files: str) -> Path:
+    """A context; `__` stands for a dot."""
+    place = tmp_path / "context"
+    for name, text in {"Dockerfile": dockerfile, **files}.items():
+        path = place / name.replace("__", ".")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return place
+
+
+def test_a_build_with_its_progress(docker: Engine, buildx: Buildx, tmp_path: Path) -> None:
+    place = written(
+        tmp_path,
+        "# syntax=docker/dockerfile:1\n"
+        + BASE
+        + "ARG V\nCOPY a.txt d /\nRUN cat /a.txt /e; echo $V\n",
+        a__txt="A\n",
+        **{"d/e": "E\n"},
+    )
+    (place / "big").write_bytes(b"x" * (3 << 20))
+    outcome = buildx.build(place, tags=("docker.io/library/bk:1",), build_arg__V="given")
+    assert outcome.error is None
+    assert outcome.output == "A\nE\ngiven\n"
+    assert docker.inspect("bk:1")["Id"] == outcome.image
+    steps = outcome.vertexes
+    assert steps["[4/4] RUN cat /a.txt /e; echo $V"].HasField("completed")
+    assert "[internal] load build definition from Dockerfile" in steps
+    again = buildx.build(place, build_arg__V="given")
+    assert again.vertexes["[4/4] RUN cat /a.txt /e; echo $V"].cached
+    assert again.image == outcome.image
+
+
+def test_the_context_is_asked_for_only_if_it_is_used(buildx: Buildx, tmp_path: Path) -> None:
+    place = written(tmp_path, BASE + "RUN true\n", secret__txt="s")
+    assert buildx.build(place).error is None
+    assert buildx.lent.sent == ["dockerfile:Dockerfile"]
+
+
+def test_ignored_files_are_not_sent(buildx: Buildx, tmp_path: Path) -> None:
+    place = written(
+        tmp_path,
+        BASE + "COPY . /all/\nRUN cd /all; echo *\n",
+        __dockerignore="*.log\n",
+        a__log="",
+        **{"ä+b": ""},
+    )
+    outcome = buildx.build(place, no_cache="")
+    assert outcome.output == "Dockerfile ä+b\n"
+    assert "context:a.log" not in buildx.lent.sent
+
+
+def test_secrets_agents_and_caches_of_commands(buildx: Buildx, tmp_path: Path) -> None:
+    place = written(
+        tmp_path,
+        BASE + "RUN --mount=type=secret,id=s cat /run/secrets/s; echo\n"
+        "RUN --mount=type=secret,id=s,env=S --mount=type=secret,id=other echo [$S]\n"
+        "RUN cat /run/secrets/s 2>/dev/null; echo gone $S\n"
+        "RUN --mount=type=cache,target=/c touch /c/kept\n"
+        "RUN --mount=type=cache,target=/c ls /c\n"
+        "RUN --mount=type=ssh test -S $SSH_AUTH_SOCK && echo agent\n",
+    )
+    buildx.lent.secrets = {"s": b"hush"}
+    outcome = buildx.build(place, no_cache="")
+    assert outcome.error is None, outcome.error
+    assert outcome.output == "hush\n[hush]\ngone\nkept\nagent\n"
+    bad = written(tmp_path, BASE + "RUN --mount=type=secret,id=nope,required=true true\n")
+    refused = buildx.build(bad, no_cache="").error
+    assert refused is not None
+    assert "secret nope: not found" in refused.details()
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "said"),
+    [
+        ("FOO x\n", {}, "dockerfile parse error on line 2: unknown instruction: FOO"),
+        (
+            "RUN exit 9\n",
+            {},
+            'process "/bin/sh -c exit 9" did not complete successfully: exit code: 9',
+        ),
+        ("COPY nope /\n", {}, "file does not exist"),
+        ("RUN true\n", {"platform": "linux/amd64,linux/arm64"}, "multi-platform builds"),
+        ("RUN true\n", {"requestid": "frontend.outline"}, "unsupported request frontend.outline"),
+        ("RUN true\n", {"filename": "Other"}, "failed to read dockerfile: open Other"),
+    ],
+)
+def test_what_fails_is_told(
+    docker: Engine, buildx: Buildx, tmp_path: Path, text: str, options: dict[str, str], said: str
+) -> None:
+    outcome = buildx.build(written(tmp_path, BASE + text), **options)
+    assert outcome.error is not None
+    assert said in outcome.error.details()
+    assert docker.ok("ps", "-aq") == ""
+
+
+def test_options_of_the_frontend(docker: Engine, buildx: Buildx, tmp_path: Path) -> None:
+    place = written(
+        tmp_path,
+        "FROM other AS a\nRUN ls /sys/class/net; grep named /etc/hosts; ulimit -n\nFROM a\nRUN false\n",
+    )
+    outcome = buildx.build(
+        place,
+        no_cache="",
+        target="a",
+        label__k="v",
+        context__other=f"docker-image://{IMAGE}",
+        force_network_mode="none",
+        add_hosts="named=1.2.3.4",
+        ulimit="nofile=77:77",
+        tags=("opt:1",),
+    )
+    assert outcome.error is None, outcome.error
+    assert outcome.output == "lo\n1.2.3.4\tnamed\n77\n"
+    assert docker.inspect("opt:1")["Config"]["Labels"]["k"] == "v"
+
+
+def test_a_context_from_standard_input(buildx: Buildx, tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for name, raw in (("Dockerfile", f"{BASE}COPY f /\nRUN cat /f\n".encode()), ("f", b"up\n")):
+            info = tarfile.TarInfo(name)
+            info.size = len(raw)
+            tar.addfile(info, io.BytesIO(raw))
+    buildx.lent.uploads = {"/abc": buffer.getvalue()}
+    outcome = buildx.build(tmp_path, context="http://buildkit-session/abc", no_cache="")
+    assert outcome.error is None, outcome.error
+    assert outcome.output == "up\n"
+
+
+def test_credentials_are_asked_of_the_client(buildx: Buildx, tmp_path: Path) -> None:
+    outcome = buildx.build(written(tmp_path, "FROM 127.0.0.1:1/x/y:1\n"))
+    assert outcome.error is not None
+    assert buildx.lent.asked == ["127.0.0.1:1"]
+
+
+def test_a_client_that_goes_takes_its_build_along(
+    docker: Engine, buildx: Buildx, tmp_path: Path, protocol: dict[str, Any]
+) -> None:
+    place = written(tmp_path, BASE + "RUN echo begun; sleep 600\n")
+    buildx.lent.directories = {"context": place, "dockerfile": place}
+    with buildx.session() as session:
+        with buildx.channel() as channel:
+            control = protocol["control_grpc"].ControlStub(channel)
+            request = protocol["control"].SolveRequest(
+                Ref="goes", Session=session, Frontend="dockerfile.v0",
+                FrontendAttrs={"no-cache": ""}, ExporterDeprecated="moby",
+            )  # fmt: skip
+            solving = control.Solve.future(request)
+            for update in control.Status(protocol["control"].StatusRequest(Ref="goes")):
+                if any(log.msg == b"begun\n" for log in update.logs):
+                    break
+            solving.cancel()
+    for _ in range(400):
+        if not docker.ok("ps", "-aq"):
+            return
+    raise AssertionError(docker.ok("ps", "-a"))
+
+
+def test_who_is_there_and_what_is_kept(buildx: Buildx, protocol: dict[str, Any]) -> None:
+    control = protocol["control"]
+    with buildx.channel() as channel:
+        stub = protocol["control_grpc"].ControlStub(channel)
+        assert stub.Info(control.InfoRequest()).buildkitVersion.package == "sagong"
+        before = {record.ID for record in stub.DiskUsage(control.DiskUsageRequest()).record}
+        pruned = {record.ID for record in stub.Prune(control.PruneRequest(all=True))}
+        assert pruned == before
+        assert list(stub.ListenBuildHistory(control.BuildHistoryRequest(EarlyExit=True))) == []
+
+
+def test_a_connection_that_is_not_upgraded_is_refused(docker: Engine) -> None:
+    with socket.socket(socket.AF_UNIX) as peer:
+        peer.connect(str(docker.socket))
+        peer.sendall(b"POST /grpc HTTP/1.1\r\nHost: d\r\n\r\n")
+        assert peer.recv(200).startswith(b"HTTP/1.1 400 ")
