@@ -218,6 +218,17 @@ def _mount_flags(data: bytes) -> None:
     read_mounts(run, Expander({}), Draft.scratch(Platform(os="linux", architecture="amd64")))
 
 
+def _buildkit(data: bytes) -> None:
+    """The first byte chooses the message of BuildKit's, the rest is its body."""
+    from sagong_builder.buildkit import messages, protobuf
+
+    kinds = [kind for kind in vars(messages).values() if isinstance(kind, type)]
+    kinds = [kind for kind in kinds if kind.__module__ == messages.__name__]
+    if data:
+        found = protobuf.decode(kinds[data[0] % len(kinds)], data[1:])
+        protobuf.encode(found)
+
+
 def _dockerignore(data: bytes) -> None:
     from sagong_builder.context.patterns import Ignore
 
@@ -365,6 +376,7 @@ _ALL = [
         ),
     ),
     Target("mount-flags", _mount_flags, _REFUSAL, (b"type=cache,target=/a,mode=0700,id=x",)),
+    Target("buildkit", _buildkit, _REFUSAL, (b"\x05\x0a\x01a\x22\x06\x0a\x01k\x12\x01v",)),
     Target("dockerignore", _dockerignore, _REFUSAL, (b"*\n!a/**/*.t?t\n[a-c]x\n#\n",)),
     Target("context", _context, (SagongError,), (b"a" + b"\0" * 511, b"\x1f\x8b\x08\0")),
     Target("monitor", _monitor, (ValueError,), (b"\0\0\0\x02{}",)),
