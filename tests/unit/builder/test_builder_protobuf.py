@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
@@ -12,7 +14,7 @@ from sagong_builder.buildkit.protobuf import decode, encode
 TYPES = descriptor_pb2.FieldDescriptorProto
 
 
-def stat_class() -> type:
+def stat_class() -> Any:
     """fsutil's Stat, made by the package itself."""
     file = descriptor_pb2.FileDescriptorProto(name="s.proto", package="t", syntax="proto3")
     stat = file.message_type.add(name="Stat")
@@ -34,10 +36,11 @@ def stat_class() -> type:
 
 
 def test_both_read_what_the_other_writes() -> None:
-    theirs = stat_class()(f1="ä/b", f2=1 << 31, f5=1 << 40, f6=-5, xattrs={"user.x": b"\0\xff"})
+    kind = stat_class()
+    theirs = kind(f1="ä/b", f2=1 << 31, f5=1 << 40, f6=-5, xattrs={"user.x": b"\0\xff"})
     ours = m.Stat(path="ä/b", mode=1 << 31, size=1 << 40, mod_time=-5, xattrs={"user.x": b"\0\xff"})
     assert decode(m.Stat, theirs.SerializeToString()) == ours
-    assert stat_class().FromString(encode(ours)) == theirs
+    assert kind.FromString(encode(ours)) == theirs
 
 
 def test_defaults_are_not_sent_and_unknown_fields_are_skipped() -> None:
