@@ -68,7 +68,11 @@ class Commits:
         upper = store.roots.directory(lease.id) / "diff"
         with store.content.session() as session:
             layer = await self._pack(
-                session, [upper], whiteouts=True, compress=not request.document
+                session,
+                [upper],
+                whiteouts=True,
+                compress=not request.document,
+                stubs=request.stubs,
             )
             raw = _committed_config(request, lease, layer)
             record = await self._made_of(session, request, lease, layer, raw)
@@ -237,7 +241,13 @@ class Commits:
     # What they share.
 
     async def _pack(
-        self, session: Session, parts: Sequence[Path], *, whiteouts: bool, compress: bool
+        self,
+        session: Session,
+        parts: Sequence[Path],
+        *,
+        whiteouts: bool,
+        compress: bool,
+        stubs: Sequence[str] = (),
     ) -> PackedLayer | None:
         """Pack directories as one layer into the content store; None if nothing is in them."""
         store = self._store
@@ -249,6 +259,7 @@ class Commits:
                 "jail": str(store.spot.jail),
                 "whiteouts": whiteouts,
                 "compress": compress,
+                "stubs": list(stubs),
             }
             done = await store.workshop.run("layer", arguments, [target])
             if not done["entries"]:

@@ -26,12 +26,15 @@ class LayerArchive:
     """Puts writable or unpacked layers, one over the other, into a tar as one layer of OCI.
 
     Without `whiteouts` deletions are left out: there is nothing below. `exact` tells whether the tar
-    has all that the directories have.
+    has all that the directories have. `stubs` are left out where they are empty.
     """
 
-    def __init__(self, tar: TarWriter, *, whiteouts: bool = True) -> None:
+    def __init__(
+        self, tar: TarWriter, *, whiteouts: bool = True, stubs: Sequence[bytes] = ()
+    ) -> None:
         self._tar = tar
         self._whiteouts = whiteouts
+        self._stubs = frozenset(stubs)
         self._links: dict[tuple[int, int], bytes] = {}
         self.size = 0
         self.exact = True
@@ -45,6 +48,9 @@ class LayerArchive:
 
     def _entry(self, parts: Sequence[int], name: bytes, prefix: bytes) -> None:
         number, status = _topmost(parts, name)
+        if self._is_stub(parts[number:], name, prefix + name, status):
+            self.exact = False
+            return
         member = member_of(prefix + name, status)
         if is_whiteout(status):
             self._hide(prefix + b".wh." + name, member.mtime)
@@ -54,6 +60,28 @@ class LayerArchive:
             self.exact = False
         else:
             self._file(parts[number], name, member, status)
+
+    def _is_stub(
+        self, parts: Sequence[int], name: bytes, path: bytes, status: os.stat_result
+    ) -> bool:
+        """Whether it is what something was mounted upon: an empty file, or a directory of such."""
+        if path not in self._stubs:
+            return False
+        if not stat.S_ISDIR(status.st_mode):
+            return stat.S_ISREG(status.st_mode) and not status.st_size
+        opened: list[int] = []
+        try:
+            if _open_parts(parts, name, opened):
+                return False
+            below = {os.fsencode(text) for part in opened for text in os.listdir(part)}
+            return all(self._is_stub_below(opened, entry, path) for entry in below)
+        finally:
+            for descriptor in opened:
+                os.close(descriptor)
+
+    def _is_stub_below(self, parts: Sequence[int], name: bytes, above: bytes) -> bool:
+        number, status = _topmost(parts, name)
+        return self._is_stub(parts[number:], name, above + b"/" + name, status)
 
     def _hide(self, name: bytes, mtime: int = 0) -> None:
         if self._whiteouts:
@@ -131,7 +159,8 @@ def layer(job: dict[str, Any], descriptors: list[int], report: Report) -> dict[s
     confine(READER, job["jail"])
     sink = PackedSink(descriptors[0]) if job["compress"] else PlainSink(descriptors[0])
     tar = TarWriter(sink)
-    archive = LayerArchive(tar, whiteouts=job["whiteouts"])
+    stubs = [os.fsencode(path).strip(b"/") for path in job["stubs"]]
+    archive = LayerArchive(tar, whiteouts=job["whiteouts"], stubs=stubs)
     archive.put(parts, b"")
     tar.close()
     return {

@@ -23,6 +23,10 @@ from sagong_builder.sources import Sources
 __all__ = ["Attached", "Attaching"]
 
 
+# Where secrets and sockets are mounted that name no place.
+_OWN = ("/run/secrets/", "/run/buildkit/")
+
+
 @dataclass(frozen=True)
 class Attached:
     """What the mounts of a RUN are to its container."""
@@ -30,6 +34,13 @@ class Attached:
     mounts: tuple[FileMount, ...] = ()
     files: tuple[HostFile, ...] = ()
     env: tuple[str, ...] = ()
+
+    @property
+    def stubs(self) -> tuple[str, ...]:
+        """What the runtime makes to mount upon, and the directories that are there for nothing else."""
+        targets = {mount.target for mount in self.mounts} | {file.target for file in self.files}
+        above = {posixpath.dirname(t) for t in targets if t.startswith(_OWN)}
+        return tuple(sorted(targets | above))
 
     def joined(self, other: Attached) -> Attached:
         """Both."""

@@ -86,6 +86,7 @@ class Caches:
         return found
 
     async def _place(self, key: str) -> Place:
+        self.load()
         kept = self._table.get(key)
         now = time.time()
         if kept is None:
@@ -94,6 +95,8 @@ class Caches:
             self._table[key] = kept
             self._save()
         prepared = await self._images.prepare(PrepareRequest(id=kept.lease, image="", bare=True))
+        self.load()  # another generation may have written it meanwhile
+        kept = self._table.setdefault(key, kept)
         kept.path, kept.used_at, kept.uses = prepared.upper, now, kept.uses + 1
         fresh, kept.filled = not kept.filled, True
         self._save()
@@ -101,6 +104,7 @@ class Caches:
 
     async def records(self) -> list[CacheRecord]:
         """All, with what they hold."""
+        self.load()
         sizes = dict((await self._images.usage()).containers) if self._table else {}
         return [
             CacheRecord(
@@ -127,6 +131,9 @@ class Caches:
             room = request.keep and kept + record.size <= request.keep
             if room or record.in_use or not old or not wanted:
                 kept += record.size
+                continue
+            self.load()
+            if record.id not in self._table:
                 continue
             lease = self._table.pop(record.id).lease
             self._save()

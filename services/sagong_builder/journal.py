@@ -1,7 +1,7 @@
 """The journal of what is borrowed: leases and containers, a file each.
 
 Whatever a build borrows is noted before it is asked for; a builder that begins finds the notes of
-one that was killed, and gives back for it.
+one that was killed (see `workplace`), and gives back for it.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from sagong.host import Host
 from sagong_builder.journal import Journal
 from sagong_builder.settings import Settings
 from sagong_builder.spool import Spool
+from sagong_builder.workplace import Workplace
 
 if TYPE_CHECKING:
     from sagong_builder.workshop import Workshop
@@ -35,10 +36,9 @@ class BuilderService:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._settings = host.config(Settings)
-        self._spool = Spool(
-            host.run / "streams.sock", host.data / "spool", self._settings.context_limit
-        )
-        self._journal = Journal(host.data / "borrowed")
+        self._place = Workplace(host.data, host.run)
+        self._spool = Spool(self._place.socket, self._place.spool, self._settings.context_limit)
+        self._journal = Journal(self._place.borrowed)
 
     @functools.cached_property
     def _workshop(self) -> Workshop:
@@ -48,7 +48,7 @@ class BuilderService:
 
     async def start(self) -> None:
         """Listen; give back what a builder that was killed had borrowed."""
-        left = self._journal.names()
+        left = self._place.inherit()
         await self._spool.start()
         if left:
             self._host.spawn(self._workshop.shop.sweep(left), "give back what is borrowed")
@@ -58,6 +58,7 @@ class BuilderService:
         if "_workshop" in vars(self):
             await self._workshop.stop()
         await self._spool.stop()
+        self._place.leave()
 
     async def upload(self) -> Address:
         """Where to send a context."""

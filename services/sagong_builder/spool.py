@@ -59,6 +59,7 @@ class Spool:
         """Listen no more."""
         if self._server is not None:
             self._server.close()
+            self.socket.unlink(missing_ok=True)
         for token in list(self._uploads):
             self._drop(token)
 

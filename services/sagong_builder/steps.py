@@ -113,7 +113,9 @@ class Steps:
             )
         )
 
-    async def _commit(self, step: Sequence[str], container: str, *, consume: bool) -> None:
+    async def _commit(
+        self, step: Sequence[str], container: str, *, consume: bool, stubs: tuple[str, ...] = ()
+    ) -> None:
         id_ = new_id()
         self._advance(
             await self._shop.images.commit(
@@ -122,6 +124,7 @@ class Steps:
                     container=container,
                     document=self.draft.document(step, container, moment()),
                     consume=consume,
+                    stubs=stubs,
                 )
             )
         )
@@ -157,7 +160,7 @@ class Steps:
                 mounts=attached.mounts,
                 files=(*files, *attached.files),
             )
-            await self._run_errand(errand, step)
+            await self._run_errand(errand, step, attached.stubs)
 
     def _insecure(self, instruction: Instruction) -> bool:
         mode = instruction.flag("security", "sandbox")
@@ -182,7 +185,9 @@ class Steps:
         bodies = "".join(f"{h.content}{h.name}\n" for h in instruction.heredocs)
         return [*self.draft.shell, f"{line}\n{bodies}"], ()
 
-    async def _run_errand(self, errand: Errand, step: Sequence[str]) -> None:
+    async def _run_errand(
+        self, errand: Errand, step: Sequence[str], stubs: tuple[str, ...]
+    ) -> None:
         request = self._request
         await self._reporter.container(Happening.RUNNING, errand.id)
         kept = False
@@ -195,7 +200,7 @@ class Steps:
                     f"The command '{' '.join(errand.args)}' returned a non-zero code: {code}",
                     detail={"code": str(code)},
                 )
-            await self._commit(step, errand.id, consume=request.remove)
+            await self._commit(step, errand.id, consume=request.remove, stubs=stubs)
             kept = not request.remove
         except Aborted:
             await self._settle(errand.id, kept=kept)

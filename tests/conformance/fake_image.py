@@ -185,6 +185,11 @@ class FakeImages(FakeStore):
                 name = f"{parent}/.wh.{base}"
                 member = Member(tarfile.TarInfo(name))
             members[name] = member
+        for path in sorted((stub.strip("/") for stub in request.stubs), reverse=True):
+            found = members.get(path)
+            below = any(name.startswith(f"{path}/") for name in members)
+            if found is not None and not found.info.size and not below:
+                del members[path]
         layer = pack(members)
         parent = lease.image.id if lease.described.id else ""
         if request.document:

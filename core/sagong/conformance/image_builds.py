@@ -190,6 +190,26 @@ async def check_a_commit_can_bring_its_document(lab: ImageLab) -> None:
     assert await read_text(lab, "suite-document-2", "/new") == "by the step"
 
 
+async def check_what_was_mounted_upon_is_left_out(lab: ImageLab) -> None:
+    for consume in (False, True):
+        name = f"suite-stubs-{consume}"
+        upper = Path((await lent(lab, name, _image("stubs"))).upper)
+        for path in ("run/secrets", "empty", "full"):
+            (upper / path).mkdir(parents=True)
+        for path in ("run/secrets/one", "full/kept"):
+            (upper / path).touch()
+        stubs = ("/run/secrets", "/run/secrets/one", "/empty", "/full", "/not/there")
+        document = _document(name)
+        made = await lab.images.commit(
+            CommitRequest(id=name, container=name, document=document, consume=consume, stubs=stubs)
+        )
+        await lab.images.prepare(PrepareRequest(id=f"{name}-2", image=made.id))
+        for path in ("/run/secrets", "/empty"):
+            assert await missing(lab, f"{name}-2", path), path
+        for path in ("/run", "/full/kept", "/srv/one"):
+            await lab.images.stat(ArchiveRequest(id=f"{name}-2", path=path))
+
+
 async def check_a_commit_of_nothing_has_no_layer(lab: ImageLab) -> None:
     image = _image("nothing")
     await lent(lab, "suite-nothing", image)

@@ -307,7 +307,8 @@ class CommitRequest(Message):
     `DeriveRequest`, to which the layer's diff id is added; if there is no change there is no layer,
     and the last entry of its history is marked `empty_layer`. `consume` ends the lease with the
     commit: the container must not run any more, and its writable layer becomes the image's without
-    being written again. If the commit fails, the lease stays.
+    being written again. If the commit fails, the lease stays. `stubs` are paths that were only there
+    to be mounted upon: empty files, and directories of nothing else, that are left out.
     """
 
     id: str
@@ -318,6 +319,7 @@ class CommitRequest(Message):
     config: bytes = b""
     document: bytes = b""
     consume: bool = False
+    stubs: tuple[str, ...] = ()
 
 
 class DeriveRequest(Message):

@@ -310,11 +310,35 @@ def test_a_client_that_goes_takes_its_build_along(place: Place) -> None:
 
 def wait_for_nothing(engine: Engine) -> None:
     """Wait until no container is left, and nothing is borrowed any more."""
-    borrowed = engine.instance.paths.data / "plugins" / "builder" / "borrowed"
     for _ in range(400):
-        if not engine.ok("ps", "-aq") and not os.listdir(borrowed):
+        if not engine.ok("ps", "-aq") and not borrowed(engine):
             return
-    raise AssertionError((engine.ok("ps", "-a"), os.listdir(borrowed)))
+    raise AssertionError((engine.ok("ps", "-a"), borrowed(engine)))
+
+
+def borrowed(engine: Engine) -> list[Path]:
+    """What builders have noted."""
+    return list((engine.instance.paths.data / "plugins" / "builder").glob("work/*/borrowed/*"))
+
+
+def test_a_swap_takes_no_build_away(place: Place) -> None:
+    place.write(Dockerfile=f"{BASE}COPY f /\nRUN echo begun; sleep 2; cat /f\nCOPY f /g\n", f="x\n")
+    with subprocess.Popen(
+        ["docker", "build", "--no-cache", str(place.directory)],
+        env=place.engine.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as client:
+        assert client.stdout is not None and client.stderr is not None
+        for line in client.stdout:
+            if line == b"begun\n":
+                break
+        place.engine.instance.run("swap", "builder")
+        rest, said = client.stdout.read().decode(), client.stderr.read().decode()
+        assert client.wait() == 0, said
+    assert "x\n" in rest
+    assert "Successfully built" in rest
+    wait_for_nothing(place.engine)
 
 
 @pytest.mark.parametrize("unit", ["builder", "image", "node"])
