@@ -66,7 +66,7 @@ async def test_statuses_of_errors() -> None:
             ("GET", "/v1.48/exec/nosuch/json", b"", 404),
             ("POST", "/v1.48/networks/create", b'{"Name":"host"}', 403),
             ("GET", "/v1.48/containers/json?limit=x", b"", 400),
-            ("POST", "/v1.48/session", b"", 404),
+            ("POST", "/v1.48/session", b"", 400),
             ("GET", "/v1.48/secrets/x", b"", 503),
         ):
             found, answer = await lab.raw(method, path, body)
