@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from sagong.http import Request
 from sagong_registry.gate import Visitor
 from sagong_registry.grammar import repository_name
+from sagong_registry.relay import Coming
 
 __all__ = ["Ask"]
 
@@ -23,6 +24,8 @@ class Ask:
     warning: str = ""
     # Of a blob that only an upstream has, when nothing but this is asked.
     size: int = -1
+    # A blob that is being fetched.
+    coming: Coming | None = None
 
     @property
     def name(self) -> str:

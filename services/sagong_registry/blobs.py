@@ -8,6 +8,7 @@ from sagong_registry.ask import Ask
 from sagong_registry.depot import Depot
 from sagong_registry.grammar import Span, known_digest, requested_span
 from sagong_registry.refusal import refused
+from sagong_registry.relay import Coming
 from sagong_registry.vault import SMALL
 
 __all__ = ["delete", "get"]
@@ -18,7 +19,9 @@ _FOREVER = "max-age=31536000"
 async def get(depot: Depot, ask: Ask) -> Response | None:
     """`GET` and `HEAD` of a blob."""
     name, digest = ask.name, known_digest(ask.parts["digest"])
-    size = ask.size if ask.size >= 0 else (await depot.blob(name, digest)).size
+    size = ask.coming.size if ask.coming else ask.size
+    if size < 0:
+        size = (await depot.blob(name, digest)).size
     headers = [
         ("Content-Type", "application/octet-stream"),
         ("Docker-Content-Digest", digest),
@@ -38,6 +41,9 @@ async def get(depot: Depot, ask: Ask) -> Response | None:
     if ask.request.method == "HEAD":
         depot.told(name, digest)
         return Response(status, b"", headers)
+    if ask.coming is not None:
+        await _pass_on(ask, ask.coming, headers)
+        return None
     return await _send(depot, ask, digest, Response(status, b"", headers), span)
 
 
@@ -60,6 +66,21 @@ async def _send(depot: Depot, ask: Ask, digest: str, head: Response, span: Span)
     out = ask.request.stream(head.status, head.headers)
     await depot.vault.carry(digest, span, source, out)
     return None
+
+
+async def _pass_on(ask: Ask, coming: Coming, headers: list[tuple[str, str]]) -> None:
+    """A blob as it comes from an upstream; broken off unless all of it came and was right."""
+    out, left = ask.request.stream(200, headers), coming.size
+    try:
+        async for chunk in coming.tap.chunks():
+            left -= len(chunk)
+            if left < 0:
+                break
+            await out.write(chunk)
+    finally:
+        coming.tap.leave()
+    if left:
+        raise ConnectionResetError("the upstream broke off within the blob")
 
 
 async def delete(depot: Depot, ask: Ask) -> Response:

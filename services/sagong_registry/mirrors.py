@@ -1,8 +1,8 @@
 """Copies of other registries: what is not here is fetched once, kept, and served as if it were ours.
 
 A tag is looked up at its upstream again after a while; when that can't be reached, what is here is
-given. A blob is fetched into the content store by one task, and whoever asks for it meanwhile waits
-for that task; a fetch that breaks off goes on where it was, also after a restart.
+given. A blob is fetched into the content store by one task: who was there from the first byte gets it
+as it comes, who asks meanwhile waits for that task; a fetch that breaks off goes on where it was, also after a restart.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
 from sagong.call import detached
@@ -25,6 +25,7 @@ from sagong.errors import (
 from sagong_registry.depot import Depot, Push
 from sagong_registry.documents import read
 from sagong_registry.refusal import refused
+from sagong_registry.relay import Coming, Relay
 from sagong_registry.settings import Upstream
 from sagong_registry.upstream import Client, Fetched
 
@@ -66,6 +67,7 @@ class Mirrors:
         longest_first = sorted(upstreams, key=lambda one: -len(one.prefix.strip("/")))
         self._mirrors = [Mirror(one, Client(one, log)) for one in longest_first]
         self._flights: dict[str, asyncio.Task[str]] = {}
+        self._relays: dict[str, Relay] = {}
 
     async def close(self) -> None:
         """End what is being fetched."""
@@ -95,12 +97,20 @@ class Mirrors:
             return ""
         return await self._once(f"{name}:{reference}", lambda: self._look(mirror, name, reference))
 
-    async def blob(self, name: str, digest: str) -> None:
-        """See that a blob is here."""
+    async def blob(self, name: str, digest: str, *, whole: bool) -> Coming | None:
+        """See that a blob is here; or give it as it comes, to who wants all and is there in time."""
         mirror = self.of(name)
         if mirror is None or await self._depot.catalog.find_blob(name, digest) is not None:
-            return
-        await self._once(f"{name}#{digest}", lambda: self._bring(mirror, name, digest))
+            return None
+        what = f"{name}#{digest}"
+        relay = self._relays.setdefault(what, Relay())
+        tap = relay.tap() if whole else None
+        flight = self._flight(what, lambda: self._bring(mirror, name, digest, relay))
+        size = -1 if tap is None else await asyncio.shield(relay.size)
+        if tap is not None and size >= 0:
+            return Coming(size, tap)
+        await asyncio.shield(flight)
+        return None
 
     async def size(self, name: str, digest: str) -> int:
         """The size of a blob that is not here but there; -1 of one that is here, or nowhere."""
@@ -116,6 +126,9 @@ class Mirrors:
 
     async def _once(self, what: str, work: Callable[[], Awaitable[str]]) -> str:
         """Do it once for all who want it at the same time; it goes on when they leave."""
+        return await asyncio.shield(self._flight(what, work))
+
+    def _flight(self, what: str, work: Callable[[], Awaitable[str]]) -> asyncio.Task[str]:
         flight = self._flights.get(what)
         if flight is None:
 
@@ -125,10 +138,11 @@ class Mirrors:
 
             flight = self._flights[what] = asyncio.get_running_loop().create_task(fly())
             flight.add_done_callback(lambda done: self._landed(what, done))
-        return await asyncio.shield(flight)
+        return flight
 
     def _landed(self, what: str, flight: asyncio.Task[str]) -> None:
         del self._flights[what]
+        self._relays.pop(what, None)
         # Who asked has been told, or has left.
         if not flight.cancelled():
             flight.exception()
@@ -187,24 +201,32 @@ class Mirrors:
 
     # -- blobs ------------------------------------------------------------------------------
 
-    async def _bring(self, mirror: Mirror, name: str, digest: str) -> str:
+    async def _bring(self, mirror: Mirror, name: str, digest: str, relay: Relay) -> str:
         """Bring a blob; one that lies here already is only held, once the upstream says it has it."""
-        remote = mirror.remote(name)
+        good = False
         try:
-            await mirror.client.size(remote, digest)
+            size = await mirror.client.size(mirror.remote(name), digest)
             if not await self._depot.mount(name, digest):
-                await self._download(mirror, name, digest)
+                await self._download(mirror, name, digest, size, relay)
+                good = True
         except (NotFound, InvalidArgument) as error:
             raise refused("BLOB_UNKNOWN", error.message) from None
         except (Unavailable, Unauthenticated) as error:
             raise self._unreached(error, "BLOB_UNKNOWN") from None
+        finally:
+            await relay.end(good=good)
         return ""
 
-    async def _download(self, mirror: Mirror, name: str, digest: str) -> None:
+    async def _download(
+        self, mirror: Mirror, name: str, digest: str, size: int, relay: Relay
+    ) -> None:
         write, remote = f"copy-{digest.partition(':')[2][:56]}", mirror.remote(name)
         for attempt in range(_TRIES):
             try:
-                await self._append(mirror, remote, write, digest)
+                offset = await self._depot.vault.offset(write)
+                relay.begin(-1 if offset else size)
+                async with mirror.client.blob(remote, digest, offset) as (start, chunks):
+                    await self._append(write, offset, start, relay.passing(start, chunks))
                 await self._depot.finish(write, name, digest)
                 return
             except InvalidArgument:
@@ -216,11 +238,11 @@ class Mirrors:
                 self._log.info("fetching goes on", extra={"blob": digest, "error": error.message})
                 await asyncio.sleep(0.2 * 2**attempt)
 
-    async def _append(self, mirror: Mirror, remote: str, write: str, digest: str) -> None:
-        """What is still missing."""
-        offset = await self._depot.vault.offset(write)
-        async with mirror.client.blob(remote, digest, offset) as (start, chunks):
-            if start != offset:
-                await self._depot.vault.abandon(write)
-                offset = await self._depot.vault.offset(write)
-            await self._depot.vault.append(write, offset, chunks)
+    async def _append(
+        self, write: str, offset: int, start: int, chunks: AsyncIterator[bytes]
+    ) -> None:
+        """What is still missing; all of it if the upstream begins anew."""
+        if start != offset:
+            await self._depot.vault.abandon(write)
+            offset = await self._depot.vault.offset(write)
+        await self._depot.vault.append(write, offset, chunks)

@@ -84,7 +84,8 @@ async def _follow_upstream(mirrors: Mirrors, ask: Ask, route: Route) -> None:
         if ask.request.method == "HEAD":
             ask.size = await mirrors.size(ask.name, digest)
         else:
-            await mirrors.blob(ask.name, digest)
+            whole = not ask.header("range")
+            ask.coming = await mirrors.blob(ask.name, digest, whole=whole)
 
 
 def _no_route(request: Request) -> Exception:

@@ -29,6 +29,7 @@ class Upstream:
         self.asked: Counter[str] = Counter()
         self.broken = False
         self.cut = 0
+        self.pause: asyncio.Event | None = None
         server = running.plugin._server
         self._serve, server.handler = server.handler, self.serve
 
@@ -45,7 +46,19 @@ class Upstream:
         if self.cut and request.method == "GET" and "/blobs/" in request.path:
             self.cut -= 1
             raise ConnectionResetError
+        if self.pause is not None and request.method == "GET" and "/blobs/" in request.path:
+            return await self.slowly(request, self.pause)
         return await self._serve(request)
+
+    async def slowly(self, request: Request, pause: asyncio.Event) -> None:
+        """A blob in two pieces, with a pause between."""
+        data = self.running.kept.content.blobs[request.path.rpartition("/")[2]]
+        out = request.stream(200, {"Content-Length": str(len(data))})
+        for piece in (data[:10], data[10:20]):
+            await out.write(piece)
+            await asyncio.sleep(0.05)
+        await pause.wait()
+        await out.write(data[20:])
 
 
 @contextlib.asynccontextmanager
@@ -79,6 +92,48 @@ async def test_an_image_is_fetched_once_and_kept() -> None:
         blob = f"/v2/team/app/blobs/{image.blob}"
         assert upstream.asked[f"GET {blob}"] == 1
         assert upstream.asked["HEAD /v2/team/app/manifests/v1"] == 1
+
+
+async def begun(copy: Running, target: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A GET whose head has come."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", copy.port)
+    writer.write(f"GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+    head = await reader.readuntil(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200")
+    return reader, writer
+
+
+async def test_bytes_come_while_they_are_fetched() -> None:
+    kept = Kept()
+    async with copying(kept) as (copy, upstream):
+        image = await pushed(upstream.running.lab, "team/app", "v1")
+        data = upstream.running.kept.content.blobs[image.blob]
+        upstream.pause = asyncio.Event()
+        target = f"/v2/hub/team/app/blobs/{image.blob}"
+        first, writer = await begun(copy, target)
+        assert await first.readexactly(10) == data[:10]
+        late = asyncio.ensure_future(asked(copy.lab, "GET", target))
+        await asyncio.sleep(0.05)
+        assert image.blob not in kept.content.blobs and not late.done()
+        upstream.pause.set()
+        assert await first.read() == data[10:]
+        assert (await late)[2] == data
+        assert upstream.asked[f"GET /v2/team/app/blobs/{image.blob}"] == 1
+        writer.close()
+
+
+async def test_a_client_that_leaves_does_not_end_the_fetch() -> None:
+    kept = Kept()
+    async with copying(kept) as (copy, upstream):
+        image = await pushed(upstream.running.lab, "team/app", "v1")
+        upstream.pause = asyncio.Event()
+        target = f"/v2/hub/team/app/blobs/{image.blob}"
+        _, writer = await begun(copy, target)
+        writer.transport.abort()
+        await asyncio.sleep(0.05)
+        upstream.pause.set()
+        assert (await asked(copy.lab, "GET", target))[0] == 200
+        assert upstream.asked[f"GET /v2/team/app/blobs/{image.blob}"] == 1
 
 
 async def test_a_question_brings_nothing() -> None:
@@ -175,8 +230,11 @@ async def test_bytes_that_are_not_their_digest_are_not_kept() -> None:
         image = await pushed(upstream.running.lab, "team/app", "v1")
         size = len(upstream.running.kept.content.blobs[image.blob])
         upstream.running.kept.content.blobs[image.blob] = secrets.token_bytes(size)
-        found, _, _ = await asked(copy.lab, "GET", f"/v2/hub/team/app/blobs/{image.blob}")
-        assert found == 404 and image.blob not in kept.content.blobs
+        target = f"/v2/hub/team/app/blobs/{image.blob}"
+        _, headers, body = await asked(copy.lab, "GET", target)
+        assert len(body) < int(headers["content-length"]) and image.blob not in kept.content.blobs
+        assert (await asked(copy.lab, "HEAD", target))[0] == 200
+        assert image.blob not in kept.content.blobs
 
 
 async def test_nothing_is_pushed_to_a_copy() -> None:
