@@ -1,8 +1,9 @@
 """Copies of other registries: what is not here is fetched once, kept, and served as if it were ours.
 
 A tag is looked up at its upstream again after a while; when that can't be reached, what is here is
-given. A blob is fetched into the content store by one task: who was there from the first byte gets it
-as it comes, who asks meanwhile waits for that task; a fetch that breaks off goes on where it was, also after a restart.
+given. A blob is fetched into the content store by one task: who was there from the first byte gets
+it as it comes, who asks meanwhile waits for that task. A fetch that breaks off goes on where it was,
+also after a restart.
 """
 
 from __future__ import annotations
