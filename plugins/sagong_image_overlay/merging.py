@@ -132,6 +132,7 @@ class MergedWriter(Writer):
         self._strict = strict
         self._keep_times = keep_times
         self._opened: dict[bytes, Directory] = {}
+        self._retired: list[Directory] = []
 
     def locate(self, name: bytes) -> tuple[bytes, int | None] | None:
         """The name in the writable layer's directory."""
@@ -149,7 +150,8 @@ class MergedWriter(Writer):
         known = self._opened.get(name)
         if known is None:
             if len(self._opened) >= _OPEN_DIRECTORIES:
-                self.close()
+                self._close_retired()
+                self._retire()
             known = self._opened[name] = make_directories(self._tree, self._real(name))
         return known
 
@@ -166,9 +168,18 @@ class MergedWriter(Writer):
 
     def close(self) -> None:
         """Close directories."""
-        for directory in self._opened.values():
-            directory.close()
+        self._retire()
+        self._close_retired()
+
+    def _retire(self) -> None:
+        """Know the directories no more; who works on the entry in hand may still use them."""
+        self._retired += self._opened.values()
         self._opened = {}
+
+    def _close_retired(self) -> None:
+        for directory in self._retired:
+            directory.close()
+        self._retired = []
 
     def _file(self, entry: Entry, path: bytes, directory: int | None) -> None:
         """A file that the container has open or mounted stays the same file where that goes."""
@@ -193,11 +204,12 @@ class MergedWriter(Writer):
 
     def _forget(self, name: bytes) -> None:
         # Names may have led through links: what was replaced can be any of them.
-        self.close()
+        self._retire()
         for key in [k for k in self._times if k == name or k.startswith(name + b"/")]:
             del self._times[key]
 
     def _apply(self, entry: Entry) -> None:
+        self._close_retired()
         if self._strict and entry.name and entry.kind <= Kind.FIFO:
             self._refuse_replacing(entry)
         super()._apply(entry)

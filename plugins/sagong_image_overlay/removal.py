@@ -6,7 +6,7 @@ import asyncio
 
 from sagong.contracts.image import ImageChanged, ImageQuery, Removed, RemoveRequest
 from sagong.errors import Conflict
-from sagong.model import references
+from sagong.model import oci, references
 from sagong_image_overlay.index import Record
 from sagong_image_overlay.naming import short_id
 from sagong_image_overlay.store import Store
@@ -118,7 +118,7 @@ class Removal:
     def _delete(self, record: Record, *, prune_parents: bool, result: Result) -> None:
         del self._index.images[record.id]
         self._store.forget(record.id)
-        result.deleted.append(record.id)
+        result.deleted += [record.id, *self._free_chains(record)]
         result.events.append(ImageChanged(action="delete", id=record.id))
         parent = self._index.images.get(record.parent)
         if parent is None or not prune_parents:
@@ -127,6 +127,14 @@ class Removal:
         used = self._index.children(parent.id) or self._store.roots.users_of(parent.id)
         if not named and not used:
             self._delete(parent, prune_parents=True, result=result)
+
+    def _free_chains(self, gone: Record) -> list[str]:
+        """Chain ids of an image's layers that no other image and no lease has, the topmost first."""
+        users = [record.diff_ids for record in self._index.images.values()]
+        for lease in self._store.roots.table.values():
+            users.append(tuple(layer.diff_id for layer in lease.image.layers))
+        needed = {chain for diff_ids in set(users) for chain in oci.chain_ids(diff_ids)}
+        return [chain for chain in reversed(oci.chain_ids(gone.diff_ids)) if chain not in needed]
 
     async def prune(self, query: ImageQuery, matching: list[str]) -> Removed:
         """Delete those of the matching images that nothing uses; then unreferenced content.

@@ -310,6 +310,8 @@ class FakeImages(FakeStore):
         hidden = os.path.lexists(path) and stat.S_ISCHR(path.lstat().st_mode)
         if os.path.lexists(path) and not path.is_dir():
             path.unlink()
+        elif path.is_dir() and not member.info.isdir():
+            shutil.rmtree(path)
         if member.info.isdir():
             path.mkdir(exist_ok=True)
             if hidden:

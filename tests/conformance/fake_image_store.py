@@ -111,6 +111,14 @@ def familiar(name: str) -> str:
     return name.removeprefix("docker.io/").removeprefix("library/")
 
 
+def chains(image: Stored) -> list[str]:
+    """The chain id of each layer."""
+    found: list[str] = []
+    for raw in image.layers:
+        found.append(digest(f"{found[-1]} {digest(raw)}".encode()) if found else digest(raw))
+    return found
+
+
 class FakeStore:
     """The fake; `disk` outlives a restart."""
 
@@ -341,11 +349,17 @@ class FakeStore:
         if any(other.parent == image.id for other in self.images.values()):
             return Removed(untagged=untagged)
         del self.images[image.id]
-        deleted = [image.id]
+        deleted = [image.id, *self.free_chains(image)]
         parent = self.images.get(image.parent)
         if parent is not None and not self.tags(parent.id) and not self.users(parent):
             deleted += self.delete(parent, []).deleted
         return Removed(untagged=untagged, deleted=tuple(deleted))
+
+    def free_chains(self, gone: Stored) -> list[str]:
+        """Chain ids of layers that nothing else has, the topmost first."""
+        users = [*self.images.values(), *(lease.image for lease in self.leases.values())]
+        needed = {chain for one in users for chain in chains(one)}
+        return [chain for chain in reversed(chains(gone)) if chain not in needed]
 
     async def prune(self, query: ImageQuery) -> Removed:
         deleted: list[str] = []

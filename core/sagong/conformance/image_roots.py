@@ -429,3 +429,11 @@ async def check_many_are_prepared_at_once(lab: ImageLab) -> None:
     assert len({one.upper for one in prepared}) == 20
     twins = await asyncio.gather(*(lab.images.prepare(requests[0]) for _ in range(5)))
     assert len({one.upper for one in twins}) == 1
+
+
+async def check_later_entries_replace_earlier_ones(lab: ImageLab) -> None:
+    await lent(lab, "suite-later", _image("later"))
+    twice = layer("srv/deep/", ("srv/deep/x", "1"), ("srv/deep", "a file"), ("srv/two", "new"))
+    await written(lab, ArchiveRequest(id="suite-later", path="/"), twice)
+    assert await read_text(lab, "suite-later", "/srv/deep") == "a file"
+    assert await read_text(lab, "suite-later", "/srv/two") == "new"

@@ -286,6 +286,19 @@ async def check_removing_the_last_name_deletes_the_image(lab: ImageLab) -> None:
     assert (await loaded(lab, image)).id == image.id
 
 
+async def check_removed_layers_are_told(lab: ImageLab) -> None:
+    shared, own = layer(("shared", "by two")), layer(("own", "of one"))
+    image = Archive(layers=[shared, own], names=["suite.test/layers:1"])
+    other = Archive(layers=[shared], names=["suite.test/layers:2"])
+    await load(lab, docker_archive(image, other))
+    lowest = digest(shared)
+    top = digest(f"{lowest} {digest(own)}".encode())
+    removed = await lab.images.remove(RemoveRequest(reference=image.names[0]))
+    assert removed.deleted == (image.id, top), "the image, then what nothing else needs"
+    removed = await lab.images.remove(RemoveRequest(reference=other.names[0]))
+    assert removed.deleted == (other.id, lowest)
+
+
 async def check_removing_by_id_takes_all_names_of_a_repository(lab: ImageLab) -> None:
     image = _image("by-id", names=["suite.test/by-id:v1", "suite.test/by-id:v2"])
     await loaded(lab, image)

@@ -241,7 +241,11 @@ class RemoveRequest(Message):
 
 
 class Removed(Message):
-    """What was untagged and what was deleted (ids)."""
+    """What was untagged and what was deleted, in Docker's order.
+
+    `deleted` has ids of images, each followed by the chain ids (OCI image specification, config.md) of
+    its layers that nothing else needs any more, the topmost first.
+    """
 
     untagged: tuple[str, ...] = ()
     deleted: tuple[str, ...] = ()

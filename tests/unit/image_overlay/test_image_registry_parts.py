@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import http.client
+
 import pytest
 
 from sagong.errors import InvalidArgument, NotFound
 from sagong.model import oci
 from sagong_image_overlay.challenge import Challenge, parse_challenges
 from sagong_image_overlay.download import choose_manifest
-from sagong_image_overlay.endpoint import endpoints_of, is_insecure, proxy_for
+from sagong_image_overlay.endpoint import endpoints_of, is_insecure, mirrors_of, proxy_for
+from sagong_image_overlay.exchange import Answer, retry_after
 from sagong_image_overlay.settings import Registries
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -148,3 +151,32 @@ def test_chain_ids_are_those_of_the_specification() -> None:
     one, two = "sha256:" + "1" * 64, "sha256:" + "2" * 64
     assert oci.chain_ids((one, two)) == (one, oci.digest_of(f"{one} {two}".encode()))
     assert oci.digest_of(bytes(1024)) == oci.EMPTY_LAYER
+
+
+@pytest.mark.parametrize(
+    ("text", "least", "most"),
+    [
+        ("", 0, 0),
+        ("7", 7, 7),
+        ("0", 0, 0),
+        ("-5", 0, 0),
+        ("soon", 0, 0),
+        ("9" * 400, 9e8, 1e9),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0, 0),
+        ("Wed, 21 Oct 2150 07:28:00 GMT", 1e9, 1e11),
+        ("Wed, 99 Oct 2150 07:28:00 GMT", 0, 0),
+    ],
+)
+def test_a_registry_says_when_to_come_back(text: str, least: float, most: float) -> None:
+    headers = http.client.HTTPMessage()
+    headers["Retry-After"] = text
+    answer = Answer(429, headers, "", None, None, None)  # type: ignore[arg-type]
+    assert least <= retry_after(answer) <= most
+
+
+def test_a_registry_s_own_mirrors_come_before_anybody_s() -> None:
+    settings = Registries(mirrors={"a.test": ("https://m.test",), "*": ("https://any.test",)})
+    assert mirrors_of("a.test", settings) == ("https://m.test",)
+    assert mirrors_of("docker.io", settings) == ("https://any.test",)
+    first, _ = endpoints_of("b.test", settings, push=False)
+    assert (first.host, first.space) == ("any.test", "b.test")
