@@ -1,4 +1,5 @@
-"""How fast containers start: runtime_linux against `runc run`, alternating in one run.
+"""How fast containers start: runtime_linux and runtime_oci against `runc run`, alternating in one run;
+and `sagong-runtime`, by the same command line as runc.
 
 `python tests/bench/bench_runtime.py [rounds]`, as root, with busybox-static and runc installed.
 """
@@ -8,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import shutil
 import statistics
 import subprocess
 import sys
@@ -21,9 +21,11 @@ sys.path[:0] = [str(ROOT / part) for part in ("core", "plugins", ".")]
 
 import uvloop  # noqa: E402
 from tests.conformance.runtime_rig import Rig, rig  # noqa: E402
+from tests.system.runtime_oci.bundles import program  # noqa: E402
 
 from sagong.conformance.runtime import RuntimeLab  # noqa: E402
 from sagong.contracts.runtime import ContainerRef, ExecRequest, Runtime  # noqa: E402
+from sagong_runtime_oci import RuntimeOci  # noqa: E402
 
 _MASKED = "asound acpi kcore keys latency_stats timer_list sched_debug scsi"
 MASKED = (*(f"/proc/{name}" for name in _MASKED.split()), "/sys/firmware")
@@ -48,26 +50,30 @@ class Series:
         return f"{self.name:<42} p50 {statistics.median(ordered):7.2f}  p95 {p95:7.2f} ms"
 
 
-async def start_and_end(lab: RuntimeLab, runtime: Runtime, series: dict[str, Series]) -> None:
+async def start_and_end(
+    lab: RuntimeLab, runtime: Runtime, series: dict[str, Series], which: str = ""
+) -> None:
     """One container that ends at once, removed after."""
     process = lab.process("/bin/true", "x")
     spec = lab.spec(process, masked_paths=MASKED, readonly_paths=READONLY)
     began = time.perf_counter()
     await runtime.run(spec)
-    series["run"].add(began)
+    series[f"{which}run"].add(began)
     await lab.ended(spec.id)
-    series["ended"].add(began)
+    series[f"{which}ended"].add(began)
     await runtime.remove(ContainerRef(id=spec.id))
-    series["removed"].add(began)
+    series[f"{which}removed"].add(began)
 
 
-async def execute(lab: RuntimeLab, container_id: str, series: dict[str, Series]) -> None:
+async def execute(
+    lab: RuntimeLab, container_id: str, series: dict[str, Series], which: str = ""
+) -> None:
     """One process in a running container."""
     process = lab.process("/bin/true", "x")
     request = ExecRequest(id=container_id, exec_id=lab.new_id(), process=process)
     began = time.perf_counter()
     await lab.runtime.exec(request)
-    series["exec"].add(began)
+    series[f"{which}exec"].add(began)
 
 
 def make_bundle(rig: Rig) -> Path:
@@ -83,11 +89,11 @@ def make_bundle(rig: Rig) -> Path:
     return bundle
 
 
-def run_runc(bundle: Path, number: int, series: Series) -> None:
-    """`runc run`, from start to end."""
+def run_bundle(runtime: str, bundle: Path, number: int, series: Series) -> None:
+    """`RUNTIME run`, from start to end."""
     began = time.perf_counter()
     subprocess.run(
-        ["runc", "run", "--bundle", str(bundle), f"bench-{number}"],
+        [runtime, "--root", f"{bundle}/state", "run", "--bundle", str(bundle), f"bench-{number}"],
         check=True,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
@@ -115,6 +121,11 @@ async def measure_memory(rig: Rig, lab: RuntimeLab, count: int) -> str:
     )
 
 
+def ratio(one: Series, other: Series) -> float:
+    """Of the medians."""
+    return statistics.median(one.times) / statistics.median(other.times)
+
+
 async def measure(rounds: int) -> None:
     """Everything, alternating with runc where it can be compared."""
     names = {
@@ -122,19 +133,23 @@ async def measure(rounds: int) -> None:
         "ended": "request -> exit known",
         "removed": "request -> removed",
         "exec": "exec in a running container",
-        "runc": "runc run, start -> end",
     }
+    names |= {f"oci-{key}": f"runtime_oci, {name}" for key, name in names.items()}
+    names |= {"runc": "runc run, start -> end", "sagong": "sagong-runtime run, start -> end"}
     series = {key: Series(name) for key, name in names.items()}
-    async with rig() as made:
-        lab = made.lab()
-        peer = shutil.which("runc") is not None
-        bundle = make_bundle(made) if peer else made.base
-        target = await lab.running()
+    async with rig() as made, rig(RuntimeOci) as other:
+        lab, peer = made.lab(), other.lab()
+        bundle = make_bundle(made)
+        runtimes = {"runc": "runc", "sagong": str(program(made.base))}
+        target, peers = await lab.running(), await peer.running()
         for number in range(rounds):
             await start_and_end(lab, lab.runtime, series)
             await execute(lab, target.id, series)
-            if peer:
-                await asyncio.to_thread(run_runc, bundle, number, series["runc"])
+            await start_and_end(peer, peer.runtime, series, "oci-")
+            await execute(peer, peers.id, series, "oci-")
+            for name, runtime in runtimes.items():
+                await asyncio.to_thread(run_bundle, runtime, bundle, number, series[name])
+        await peer.clean()
         began = time.perf_counter()
         specs = [lab.spec(lab.process("/bin/true", "x")) for _ in range(50)]
         await asyncio.gather(*(lab.runtime.run(spec) for spec in specs))
@@ -142,8 +157,10 @@ async def measure(rounds: int) -> None:
         memory = await measure_memory(made, lab, 20)
         await lab.clean()
     for one in series.values():
-        if one.times:
-            print(one.line())
+        print(one.line())
+    for key, name in (("ended", "runtime_linux"), ("oci-ended", "runtime_oci")):
+        print(f"{name}, request -> exit known / runc run: {ratio(series[key], series['runc']):.2f}")
+    print(f"sagong-runtime run / runc run: {ratio(series['sagong'], series['runc']):.2f}")
     print(f"50 at once: {rate:.0f} containers/s")
     print(memory)
 

@@ -25,8 +25,10 @@ NAMESPACES = ("pid", "network", "ipc", "uts", "mount")
 def program(directory: Path) -> Path:
     """An executable file that is `sagong-runtime` of these sources."""
     path = directory / "sagong-runtime"
-    command = f"exec {sys.executable} -m sagong_runtime_linux.oci"
-    path.write_text(f'#!/bin/sh\nexport PYTHONPATH={SOURCES}\n{command} "$@"\n')
+    text = f"import sys; sys.path[:0] = {SOURCES.split(':')}; "
+    text += "from sagong_runtime_linux.oci.entry import main; main()"
+    # As a package would install it: without what Python reads for its own site.
+    path.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S -c "{text}" "$@"\n')
     path.chmod(0o755)
     return path
 
