@@ -159,9 +159,11 @@ def test_no_client_of_either_api_notices_the_swap_of_any_slot(
     whole: Platform, registry: str, steady: Callable[[], str]
 ) -> None:
     before, loops = steady(), Loops(whole, registry)
-    quick = [Checker(ask) for ask in (loops.look, loops.measure, loops.count, loops.resolve)]
-    slow = [Checker(ask) for ask in (loops.run, loops.pull)]
-    pods = Checker(loops.pod)
+    quick = [
+        Checker(ask, pause=0.1) for ask in (loops.look, loops.measure, loops.count, loops.resolve)
+    ]
+    slow = [Checker(ask, pause=0.1) for ask in (loops.run, loops.pull)]
+    pods = Checker(loops.pod, pause=0.5)
     with contextlib.ExitStack() as running:
         for checker in (*quick, *slow, pods):
             running.enter_context(checker)
