@@ -49,6 +49,10 @@ def _sets(version: int) -> Iterator[SetKind]:
         yield _map_of(key, name, target, size)
     for name in ("portsat", "serviceids", "services", "noservices"):
         yield _map_of((f"{name}{version}", front, size + 8), name, target, size)
+    behind = concatenation(address, _PROTOCOL, _PORT, _MARK)
+    yield SetKind(f"behind{version}", behind, size + 12, target, size + 4, MAP)
+    door = concatenation(_PROTOCOL, _PORT, _MARK)
+    yield SetKind(f"behinddoor{version}", door, 12, target, size + 4, MAP)
     index = concatenation(_MARK, _MARK)
     yield SetKind(f"backends{version}", index, 8, target, size + 4, MAP)
     sticky = concatenation(address, _MARK)
@@ -88,8 +92,9 @@ for bridges whose inner traffic the firewall does not see. natted: subnets that 
 machine's address. cluster: pod ranges. virtual: service ranges. visitors: who of other machines reaches
 published ports. hairpin: (address, itself).
 ports, portsat: published ports on all or one address. services, nodes: virtual addresses and node
-ports to the chain that picks a backend; serviceids, nodeids: to the service's number. backends:
-(number, index) to address and port. sticky: (client, number) to its backend; live: backends that
+ports to the chain that picks a backend; behind, behinddoor: the same and an index to address and
+port. Where clients stick: serviceids, nodeids: to the service's number. backends: (number, index) to
+address and port. sticky: (client, number) to its backend; live: backends that
 are still there; backed: addresses of backends. noservices, nonodes: what is refused.
 selected_in, selected_out: addresses under policies to their chains.
 """

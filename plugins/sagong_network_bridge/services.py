@@ -1,8 +1,11 @@
 """Services → elements of the firewall's maps, and the chains that pick one of n backends. Pure.
 
 A virtual address and port leads to a chain by the number of its backends, which draws an index; the
-service's number and that index lead to the backend. So a thousand services with three backends each
+address, the port and that index lead to the backend. So a thousand services with three backends each
 share one chain, and a change of one service changes its own elements alone.
+
+Where clients stick to a backend, it is the service's number, looked up, and the index. Nothing else
+uses what was looked up as a key: nft(8) of Debian 12 can't list such rules and aborts.
 """
 
 from __future__ import annotations
@@ -28,6 +31,10 @@ from sagong_network_bridge.nft import Rule
 __all__ = ["Piece", "ServiceElements", "chain_rules", "elements_of"]
 
 _MOST_BACKENDS = 4096
+# By what was asked for, a virtual address (front) or a port of the machine (door): maps to backends
+# and to services' numbers.
+_BEHIND = {"front": "behind", "door": "behinddoor"}
+_NUMBERS = {"front": "serviceids", "door": "nodeids"}
 
 
 class Piece(NamedTuple):
@@ -153,34 +160,38 @@ class _Group:
             yield Piece(nothing, key, verdict_data(Verdict.GOTO, chain))
             return
         yield Piece(chosen, key, verdict_data(Verdict.GOTO, self._chain(kind)))
-        yield Piece(numbers, key, value_data(self._number))
+        if self._service.affinity_seconds:
+            yield Piece(numbers, key, value_data(self._number))
+            return
+        for index, backend in enumerate(self.backends):
+            data = target_data(backend.address, backend.port)
+            yield Piece(f"{_BEHIND[kind]}{self._version}", key + struct.pack("=I", index), data)
 
     def front(self, address: str) -> Iterator[Piece]:
         """A virtual address."""
         key = front_key(address, self._protocol, self._service.port)
         sets = ("services", "serviceids", "noservices")
-        yield from self._lead(sets, key, "service")
+        yield from self._lead(sets, key, "front")
 
     def door(self, port: int) -> Iterator[Piece]:
         """A port of every address of this machine."""
         key = door_key(self._protocol, port)
-        yield from self._lead(("nodes", "nodeids", "nonodes"), key, "node")
+        yield from self._lead(("nodes", "nodeids", "nonodes"), key, "door")
 
     def members(self) -> Iterator[Piece]:
-        """The backends by index, and as a set for those that stick to one."""
-        if not self.chains:
+        """For clients that stick to one: the backends by index, and as a set."""
+        if not self.chains or not self._service.affinity_seconds:
             return
         for index, backend in enumerate(self.backends):
             data = target_data(backend.address, backend.port)
             key = self._number + struct.pack("=I", index)
             yield Piece(f"backends{self._version}", key, data)
-            if self._service.affinity_seconds:
-                packed = address_bytes(backend.address) + struct.pack(">HH", backend.port, 0)
-                yield Piece(f"live{self._version}", self._number + packed, b"")
+            packed = address_bytes(backend.address) + struct.pack(">HH", backend.port, 0)
+            yield Piece(f"live{self._version}", self._number + packed, b"")
 
 
 def chain_rules(name: str) -> Iterator[Rule]:
-    """The rules of a picking chain: `service4_3`, `node6_2_10800` say all that there is to know."""
+    """The rules of a picking chain: `front4_3`, `door6_2_10800` say all that there is to know."""
     head, _, rest = name.partition("_")
     count, _, seconds = rest.partition("_")
     kind, version = head[:-1], int(head[-1])
@@ -189,20 +200,23 @@ def chain_rules(name: str) -> Iterator[Rule]:
         yield Rule(name, _stick(kind, version, int(seconds)), "where this client went before")
         yield Rule(name, _pick_sticking(kind, version, int(count), int(seconds)))
         return
-    number = width + 2 if kind == "service" else 2
-    rule = _numbered(kind, version, number) + ex.random(number + 1, int(count))
-    rule += ex.look_up(f"backends{version}", number, into=8)
+    load, index = _loaded(kind, version)
+    rule = load + ex.random(index, int(count))
+    rule += ex.look_up(f"{_BEHIND[kind]}{version}", 0, into=8)
     yield Rule(name, rule + ex.destination_nat(version, 8, 8 + width))
+
+
+def _loaded(kind: str, version: int) -> tuple[bytes, int]:
+    """Load what was asked for from register 0 on; the register after it."""
+    width = {"front": {4: 1, 6: 4}[version], "door": 0}[kind]
+    load = ex.family(version) + (ex.destination(0, version) if width else b"")
+    return load + ex.protocol(width) + ex.destination_port(width + 1), width + 2
 
 
 def _numbered(kind: str, version: int, into: int) -> bytes:
     """Load the service's number."""
-    width = 1 if version == 4 else 4
-    if kind == "service":
-        load = ex.destination(0, version) + ex.protocol(width) + ex.destination_port(width + 1)
-        return ex.family(version) + load + ex.look_up(f"serviceids{version}", 0, into=into)
-    load = ex.family(version) + ex.protocol(0) + ex.destination_port(1)
-    return load + ex.look_up(f"nodeids{version}", 0, into=into)
+    load, _ = _loaded(kind, version)
+    return load + ex.look_up(f"{_NUMBERS[kind]}{version}", 0, into=into)
 
 
 # Registers of sticking rules: client 0-3, number 4, backend's address 5-8 (5 for IPv4), its port.

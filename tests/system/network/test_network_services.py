@@ -307,19 +307,21 @@ async def thousands(base: Path) -> None:
     async with plugin(base) as network:
         many = [service(number, 1, 2, 3) for number in range(2000)]
         await network.apply(Rules(generation=1, services=tuple(many), **CIDRS))
-        listed = await asyncio.to_thread(shell, "", "nft list map inet sg backends4")
+        listed = await asyncio.to_thread(shell, "", "nft list map inet sg behind4")
         assert listed.count(" : ") >= 6000
         many[700] = service(700, 1, 9)
         await network.apply(Rules(generation=2, services=tuple(many), **CIDRS))
         listed = await asyncio.to_thread(shell, "", "nft list chains inet")
-        assert "service4_2 " in listed and "service4_3 " in listed
+        assert "front4_2 " in listed and "front4_3 " in listed
+        everything = await asyncio.to_thread(shell, "", "nft list ruleset | tail -c 2000")
+        assert everything.rstrip().endswith("}"), f"nft can't list our rules: {everything[-200:]}"
         clash = ServicePort(name="ns/other", addresses=("10.96.0.1",), port=80)
         with pytest.raises(InvalidArgument, match="belongs to ns/s0:http"):
             await network.apply(Rules(generation=3, services=(*many, clash), **CIDRS))
         with contextlib.suppress(InvalidArgument):
             await network.apply(Rules(generation=4, **CIDRS))
         listed = await asyncio.to_thread(shell, "", "nft list table inet sg")
-        assert "service4_" not in listed and "10.96.2.1" not in listed
+        assert "front4_" not in listed and "10.96.2.1" not in listed
 
 
 def test_two_thousand_services_share_two_chains() -> None:

@@ -78,7 +78,15 @@ def test_rules_name_only_chains_and_sets_that_exist() -> None:
     assert {rule.chain for rule in fixed_rules()} <= chains
     names = b"".join(rule.expressions for rule in fixed_rules())
     for kind in SETS:
-        alone = kind.name.rstrip("46") in ("backends", "sticky", "live", "serviceids", "nodeids")
+        alone = kind.name.rstrip("46") in (
+            "backends",
+            "sticky",
+            "live",
+            "serviceids",
+            "nodeids",
+            "behind",
+            "behinddoor",
+        )
         assert alone or kind.name.encode() + b"\0" in names, f"no rule looks at {kind.name}"
 
 
@@ -94,13 +102,13 @@ def sets_of(found: ServicePort) -> dict[str, int]:
     return counts
 
 
-def test_a_service_is_a_front_a_number_and_its_backends() -> None:
+def test_a_service_is_a_front_and_its_backends_behind_it() -> None:
     plain = service(backends=("10.0.0.1:8080", "10.0.0.2:8080", "[fd00::1]:8080"))
-    assert sets_of(plain) == {"services4": 1, "serviceids4": 1, "backends4": 2}
-    assert elements_of(plain).chains == {"service4_2"}
+    assert sets_of(plain) == {"services4": 1, "behind4": 2}
+    assert elements_of(plain).chains == {"front4_2"}
     both = service(addresses=("10.96.0.1", "fd96::1"), backends=plain.backends, node_port=30000)
     assert sets_of(both)["nodes4"] == sets_of(both)["nodes6"] == 1
-    assert elements_of(both).chains == {"service4_2", "service6_1", "node4_2", "node6_1"}
+    assert elements_of(both).chains == {"front4_2", "front6_1", "door4_2", "door6_1"}
 
 
 def test_a_service_without_backends_is_refused_and_a_local_one_ignored() -> None:
@@ -112,9 +120,9 @@ def test_a_service_without_backends_is_refused_and_a_local_one_ignored() -> None
 
 def test_sticky_services_have_chains_of_their_own_time() -> None:
     sticky = service(backends=("10.0.0.1:80",), affinity_seconds=600)
-    assert elements_of(sticky).chains == {"service4_1_600"}
+    assert elements_of(sticky).chains == {"front4_1_600"}
     assert sets_of(sticky)["live4"] == 1
-    rules = list(chain_rules("service4_1_600"))
+    rules = list(chain_rules("front4_1_600"))
     assert len(rules) == 2 and struct.pack(">Q", 600_000) in rules[0].expressions
 
 
@@ -124,7 +132,9 @@ def test_equal_services_have_equal_elements_and_others_not() -> None:
     numbers = {
         piece.data
         for name in ("a", "b", "c")
-        for piece in elements_of(service(name=name, backends=("10.0.0.1:80",))).pieces
+        for piece in elements_of(
+            service(name=name, backends=("10.0.0.1:80",), affinity_seconds=9)
+        ).pieces
         if piece.set == "serviceids4"
     }
     assert len(numbers) == 3
