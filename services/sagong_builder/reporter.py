@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
+import msgspec
+
 from sagong.contracts.builder import BuildProgress, Happening
 from sagong.contracts.image import Progress
 
 __all__ = ["Reporter"]
 
 _WINDOW = 256
+_TEXT = 1 << 17
 
 
 class Reporter:
@@ -22,7 +25,9 @@ class Reporter:
         self.total = 0
 
     async def tell(self, item: BuildProgress) -> None:
-        """Any item."""
+        """Any item; a text that is too long for a frame is cut."""
+        if len(item.text) > _TEXT:
+            item = msgspec.structs.replace(item, text=item.text[:_TEXT] + "…")
         await self.items.put(item)
 
     async def step(self, text: str) -> None:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 from sagong.contracts.builder import (
-    BuildProgress,
     BuildRef,
     BuildRequest,
     BuildUsage,
@@ -53,6 +50,10 @@ class BuilderService:
         if left:
             self._host.spawn(self._workshop.shop.sweep(left), "give back what is borrowed")
 
+    async def drain(self) -> None:
+        """What has begun goes on, beside a successor, until the kernel's bound."""
+        await self._spool.wait_idle()
+
     async def stop(self) -> None:
         """End all builds."""
         if "_workshop" in vars(self):
@@ -64,11 +65,9 @@ class BuilderService:
         """Where to send a context."""
         return self._spool.new_upload()
 
-    async def build(self, request: BuildRequest) -> AsyncIterator[BuildProgress]:
-        """A build; whoever stops listening ends it."""
-        async with contextlib.aclosing(self._workshop.build(request)) as items:
-            async for item in items:
-                yield item
+    async def build(self, request: BuildRequest) -> Address:
+        """Where a build can be followed; whoever stops ends it."""
+        return self._spool.new_talk(functools.partial(self._workshop.tell, request))
 
     async def cancel(self, build: BuildRef) -> None:
         """End a build."""

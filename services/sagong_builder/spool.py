@@ -46,6 +46,8 @@ class Spool:
     _uploads: dict[str, _Upload] = field(default_factory=dict)
     _talks: dict[str, tuple[Converse, asyncio.TimerHandle]] = field(default_factory=dict)
     _server: asyncio.Server | None = None
+    _busy: int = 0
+    _idle: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def start(self) -> None:
         """Listen. The directory decides who gets here, the token what they get."""
@@ -77,11 +79,13 @@ class Spool:
     def new_talk(self, converse: Converse) -> Address:
         """An address whose connection is given to `converse`."""
         token = self._token()
-        timer = asyncio.get_running_loop().call_later(
-            _TOKEN_SECONDS, lambda: self._talks.pop(token, None)
-        )
+        timer = asyncio.get_running_loop().call_later(_TOKEN_SECONDS, self._forget, token)
         self._talks[token] = (converse, timer)
         return Address(path=str(self.socket), token=token)
+
+    def _forget(self, token: str) -> None:
+        self._talks.pop(token, None)
+        self._idle.set()
 
     def _token(self) -> str:
         if len(self._uploads) + len(self._talks) >= _MOST:
@@ -139,7 +143,7 @@ class Spool:
             upload = self._uploads.get(token)
             if talk is not None:
                 talk[1].cancel()
-                await talk[0](reader, writer)
+                await self._talk(talk[0], reader, writer)
             elif upload is not None and not upload.begun:
                 await self._receive(token, upload, reader)
         except (OSError, TimeoutError, ValueError, asyncio.IncompleteReadError):
@@ -147,6 +151,22 @@ class Spool:
             pass
         finally:
             writer.close()
+
+    async def _talk(
+        self, converse: Converse, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self._busy += 1
+        try:
+            await converse(reader, writer)
+        finally:
+            self._busy -= 1
+            self._idle.set()
+
+    async def wait_idle(self) -> None:
+        """Until no connection is talked on, and nobody is about to."""
+        while self._busy or self._talks:
+            self._idle.clear()
+            await self._idle.wait()
 
     async def _receive(self, token: str, upload: _Upload, reader: asyncio.StreamReader) -> None:
         upload.begun = True

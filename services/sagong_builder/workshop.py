@@ -11,11 +11,13 @@ import functools
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
 
+from sagong.building import Told, failure, item
 from sagong.call import detached
 from sagong.contracts.builder import BuildProgress, BuildRequest
 from sagong.contracts.image import Images
 from sagong.contracts.node import Node
-from sagong.errors import Cancelled, InvalidArgument
+from sagong.errors import Cancelled, InvalidArgument, SagongError
+from sagong.frames import pack
 from sagong.host import Host
 from sagong_builder.build import Build
 from sagong_builder.caches import Caches
@@ -78,6 +80,30 @@ class Workshop:
             self._builds.pop(request.id, None)
             if not task.cancelled():
                 task.exception()
+
+    async def tell(
+        self, request: BuildRequest, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """A build, told on a connection; it ends with that."""
+        telling = asyncio.create_task(self._tell(request, writer))
+        gone = asyncio.create_task(reader.read(1))
+        try:
+            await asyncio.wait([telling, gone], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            gone.cancel()
+            telling.cancel()
+            await asyncio.gather(telling, gone, return_exceptions=True)
+
+    async def _tell(self, request: BuildRequest, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with contextlib.aclosing(self.build(request)) as items:
+                async for progress in items:
+                    writer.write(item(progress))
+                    await writer.drain()
+            writer.write(pack(Told.END))
+        except SagongError as error:
+            writer.write(failure(error))
+        await writer.drain()
 
     async def _run(self, request: BuildRequest, reporter: Reporter) -> None:
         with detached():

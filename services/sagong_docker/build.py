@@ -9,11 +9,13 @@ import asyncio
 import base64
 import binascii
 import codecs
+import contextlib
 import time
 from typing import Any
 
 import msgspec
 
+from sagong.building import follow
 from sagong.call import deadline
 from sagong.contracts.builder import (
     BuildProgress,
@@ -72,8 +74,9 @@ async def build(engine: Engine, ask: Ask) -> None:
             address = await engine.builder.upload()
             request = msgspec.structs.replace(request, context=address.token)
             sending = asyncio.ensure_future(send_up(address, ask.request))
-        async for item in engine.builder.build(request):
-            await out.show(item)
+        async with contextlib.aclosing(follow(await engine.builder.build(request))) as items:
+            async for item in items:
+                await out.show(item)
         await out.end()
     except Unavailable as error:
         await out.fail(_lost(error) if out.begun else error)

@@ -19,6 +19,7 @@ from typing import Any
 
 import msgspec
 
+from sagong.building import follow
 from sagong.contracts.builder import Builder, BuildProgress, BuildRef, BuildRequest, Happening
 from sagong.contracts.image import Image, ImageQuery, ImageRef, Images, RemoveRequest
 from sagong.contracts.node import Node, NodeQuery
@@ -53,10 +54,16 @@ class BuilderLab:
         await send_file(address, io.BytesIO(raw))
         return BuildRequest(id=secrets.token_hex(16), context=address.token, **fields)
 
+    async def told(self, request: BuildRequest) -> AsyncGenerator[BuildProgress, None]:
+        """What a build tells."""
+        async with contextlib.aclosing(follow(await self.builder.build(request))) as items:
+            async for item in items:
+                yield item
+
     async def build(self, text: str, files: Files = NO_FILES, /, **fields: Any) -> Built:
         """A build to its end."""
         built = Built()
-        async for item in self.builder.build(await self.request(text, files, **fields)):
+        async for item in self.told(await self.request(text, files, **fields)):
             built.items.append(item)
         built.image = await self.images.inspect(ImageRef(reference=built.id))
         return built
@@ -291,7 +298,7 @@ async def check_a_context_can_not_lead_out_of_itself(lab: BuilderLab) -> None:
     await send_file(address, io.BytesIO(buffer.getvalue()))
     request = BuildRequest(id=secrets.token_hex(16), context=address.token)
     try:
-        async for _ in lab.builder.build(request):
+        async for _ in lab.told(request):
             pass
     except NotFound as error:
         assert "file not found in build context" in error.message
@@ -317,7 +324,7 @@ async def running(
 ) -> AsyncIterator[tuple[str, AsyncGenerator[BuildProgress, None]]]:
     """A build whose command runs, its id, and its stream."""
     request = await lab.request("FROM BASE\nRUN echo begun; sleep 600\n", cache=False)
-    items: Any = lab.builder.build(request)
+    items = lab.told(request)
     async for item in items:
         if item.kind is Happening.OUTPUT:
             break
@@ -359,10 +366,10 @@ async def check_a_build_can_be_cancelled_by_its_id(lab: BuilderLab) -> None:
 
 async def check_an_upload_is_good_once(lab: BuilderLab) -> None:
     request = await lab.request("FROM BASE\n")
-    async for _ in lab.builder.build(request):
+    async for _ in lab.told(request):
         pass
     try:
-        async for _ in lab.builder.build(msgspec.structs.replace(request, id="other")):
+        async for _ in lab.told(msgspec.structs.replace(request, id="other")):
             pass
     except InvalidArgument as error:
         assert "no such upload" in error.message

@@ -1,8 +1,8 @@
 """Contract `builder`: images made from Dockerfiles.
 
 A build is a stream of what happens; it ends with the image, or with the error that ended it. Whoever
-stops listening cancels it. Contexts travel beside the bus: `upload` hands out a raw stream address
-whose token the request names.
+stops listening cancels it. Contexts and progress travel beside the bus: `upload` hands out a raw
+stream address whose token the request names, `build` the address of what happens.
 
     upload ── build ──► step … output … image ──► built, tagged
                   └───► an error; what the build made is taken back
@@ -10,7 +10,6 @@ whose token the request names.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from enum import StrEnum
 from typing import Protocol
 
@@ -19,14 +18,7 @@ from sagong.contracts.image import Credentials, Progress
 from sagong.contracts.network import JoinRequest
 from sagong.contracts.runtime import Limits, Rlimit
 from sagong.contracts.streams import Address
-from sagong.errors import (
-    Aborted,
-    InvalidArgument,
-    NotFound,
-    PermissionDenied,
-    ResourceExhausted,
-    Unauthenticated,
-)
+from sagong.errors import InvalidArgument, ResourceExhausted
 
 __all__ = [
     "BuildProgress",
@@ -177,16 +169,6 @@ class Dialogue(Message):
     surroundings: Surroundings = Surroundings()
 
 
-_BUILD_ERRORS = (
-    Aborted,
-    InvalidArgument,
-    NotFound,
-    PermissionDenied,
-    ResourceExhausted,
-    Unauthenticated,
-)
-
-
 @slot("builder", version=1)
 class Builder(Protocol):
     """Makes images from Dockerfiles."""
@@ -199,9 +181,14 @@ class Builder(Protocol):
         """
         ...
 
-    @method(idempotent=False, raises=_BUILD_ERRORS, seconds=600.0)
-    def build(self, request: BuildRequest) -> AsyncIterator[BuildProgress]:
-        """Build. A command that fails is Aborted with its `code` in the error's detail."""
+    @method(idempotent=False, raises=(InvalidArgument, ResourceExhausted))
+    async def build(self, request: BuildRequest) -> Address:
+        """A build that begins when its stream is fetched; `sagong.building.follow` does that.
+
+        It is a stream beside the bus, so that a swap of the builder ends no build. Its errors: those
+        of slot `image` and `node`, InvalidArgument and NotFound for what the Dockerfile says, and
+        Aborted for a command that failed, with its `code` in the detail.
+        """
         ...
 
     @method(idempotent=True)

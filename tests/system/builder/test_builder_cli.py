@@ -321,6 +321,26 @@ def borrowed(engine: Engine) -> list[Path]:
     return list((engine.instance.paths.data / "plugins" / "builder").glob("work/*/borrowed/*"))
 
 
+def test_a_swap_takes_no_build_away(place: Place) -> None:
+    place.write(Dockerfile=f"{BASE}COPY f /\nRUN echo begun; sleep 2; cat /f\nCOPY f /g\n", f="x\n")
+    with subprocess.Popen(
+        ["docker", "build", "--no-cache", str(place.directory)],
+        env=place.engine.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as client:
+        assert client.stdout is not None and client.stderr is not None
+        for line in client.stdout:
+            if line == b"begun\n":
+                break
+        place.engine.instance.run("swap", "builder")
+        rest, said = client.stdout.read().decode(), client.stderr.read().decode()
+        assert client.wait() == 0, said
+    assert "x\n" in rest
+    assert "Successfully built" in rest
+    wait_for_nothing(place.engine)
+
+
 @pytest.mark.parametrize("unit", ["builder", "image", "node"])
 def test_what_dies_in_the_middle_leaves_nothing(place: Place, unit: str) -> None:
     place.write(Dockerfile=f"{BASE}RUN echo begun; sleep 3; echo ended\n", f="x")
