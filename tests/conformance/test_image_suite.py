@@ -18,6 +18,10 @@ from tests.conformance.image_registry_server import running_registry
 
 from sagong.bus import Provider, Route, proxy
 from sagong.conformance import image as suite
+from sagong.conformance import image_builds as builds
+from sagong.conformance import image_registry as registries
+from sagong.conformance import image_roots as roots
+from sagong.conformance import image_store as store
 from sagong.conformance.image import ImageLab
 from sagong.conformance.rigs import Candidate, image_lab
 from sagong.contract import conforms
@@ -42,6 +46,14 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def overlay_lab(data: Path, registry: str) -> AbstractAsyncContextManager[ImageLab]:
     """image_overlay, which can be started again on the same data."""
     return image_lab(Candidate(ImageOverlay), data, registry)
+
+
+def test_every_check_is_part_of_the_suite() -> None:
+    """They are written in several files; one that is not named in the suite's own never runs."""
+    written = {
+        check_name(check) for part in (builds, registries, roots, store) for check in checks(part)
+    }
+    assert written == {check_name(check) for check in checks(suite)}
 
 
 def test_image_overlay_has_the_slot_s_form() -> None:

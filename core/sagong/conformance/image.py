@@ -27,6 +27,7 @@ from sagong.conformance.image_builds import (
     check_layers_can_be_those_of_another_image,
     check_only_what_is_below_can_be_kept_apart,
     check_prune_can_be_narrowed,
+    check_what_was_mounted_upon_is_left_out,
 )
 from sagong.conformance.image_lab import ImageLab
 from sagong.conformance.image_registry import (
@@ -225,5 +226,6 @@ __all__ = [
     "check_usage_counts_layers",
     "check_used_images_stay",
     "check_users_and_groups_are_told",
+    "check_what_was_mounted_upon_is_left_out",
     "check_whiteouts_hide",
 ]
