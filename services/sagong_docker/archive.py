@@ -89,9 +89,23 @@ async def _found(engine: Engine, record: ContainerRecord, request: ArchiveReques
         raise NotFound(
             f"Could not find the file {request.path} in container {record.name}"
         ) from None
+    except InvalidArgument as error:
+        raise _of_machine(request, error) from None
     if request.path.endswith(("/", "/.")) and not modes.S_ISDIR(found.mode):
         raise InvalidArgument(f"lstat {request.path}: not a directory")
     return found
+
+
+def _of_machine(request: ArchiveRequest, error: InvalidArgument) -> InvalidArgument:
+    """A bind mount is a directory of the machine, which this engine's sandbox does not show it."""
+    place = posixpath.normpath("/" + request.path.lstrip("/"))
+    for target, source in request.mounts:
+        if "hidden" in error.message and f"{place}/".startswith(posixpath.normpath(target) + "/"):
+            rest = place[len(posixpath.normpath(target)) :]
+            return InvalidArgument(
+                f"{request.path} is mounted from the machine: copy to or from {source}{rest} there"
+            )
+    return error
 
 
 async def stat(engine: Engine, ask: Ask) -> Response:

@@ -146,12 +146,13 @@ async def info(engine: Engine, ask: Ask) -> Response:
         "NEventsListener": engine.history.listeners,
         "SystemTime": moment_text(time.time()),
         "KernelVersion": KERNEL,
-        "OperatingSystem": _system_name(),
+        "OperatingSystem": _release().get("PRETTY_NAME", "Linux"),
         "Architecture": platform.machine(),
         "NCPU": machine.cores,
         "MemTotal": machine.memory_total,
         "ServerVersion": ENGINE,
         **_FIXED,
+        "OSVersion": _release().get("VERSION_ID", ""),
         **_kernel_facts(),
         **_configured(engine.settings),
         **_runtimes(engine.settings, runtimes),
@@ -212,12 +213,12 @@ def _counted(status: ContainerStatus) -> str:
     return "paused" if status.state is StatusState.PAUSED else "stopped"
 
 
-def _system_name() -> str:
+def _release() -> dict[str, str]:
+    """What os-release says of the machine, if it can be read."""
     try:
-        release = platform.freedesktop_os_release()
+        return platform.freedesktop_os_release()
     except OSError:
-        return "Linux"
-    return release.get("PRETTY_NAME", "Linux")
+        return {}
 
 
 async def disk_usage(engine: Engine, ask: Ask) -> Response:
