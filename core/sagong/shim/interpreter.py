@@ -10,7 +10,6 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
-import sagong
 from sagong.linux import mounts, syscalls
 
 __all__ = ["execute_readonly"]
@@ -20,7 +19,7 @@ def execute_readonly(
     text: str, root: str, words: Sequence[str], environment: Mapping[str, str]
 ) -> None:
     """Run a program text with arguments; modules are found below `root` and where sagong lies."""
-    own = os.path.dirname(os.path.dirname(os.path.abspath(sagong.__file__)))
+    own = os.path.abspath(os.path.join(os.path.dirname(mounts.__file__), "..", ".."))
     paths = list(dict.fromkeys((os.path.abspath(root), own)))
     program = f"import sys\nsys.path[:0] = {paths!r}\n{text}"
     tree = syscalls.open_tree(os.path.realpath(sys.executable), clone=True)
