@@ -172,6 +172,7 @@ def _bind_mount(mount: MountBody) -> FileMount:
         readonly=mount.read_only,
         propagation=options.propagation if options else "",
         create=options.create_mountpoint if options else False,
+        options=("bind",) if options and options.non_recursive else (),
     )
 
 

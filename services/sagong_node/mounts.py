@@ -58,16 +58,16 @@ def runtime_mount(mount: FileMount, source: str, *, mapped: bool) -> Mount:
             source="tmpfs",
             options=_tmpfs_options(mount),
         )
-    options = ["rbind", mount.propagation or "rprivate"]
+    recursion = "bind" if "bind" in mount.options else "rbind"
+    further = tuple(option for option in mount.options if option != "bind")
+    options = [recursion, mount.propagation or "rprivate"]
     if mount.readonly:
         options.append("ro")
     if mapped:
         options.append("idmap")
     if mount.kind == "bind" and mount.create:
         options.append("source")
-    return Mount(
-        target=mount.target, kind="bind", source=source, options=(*options, *mount.options)
-    )
+    return Mount(target=mount.target, kind="bind", source=source, options=(*options, *further))
 
 
 def _tmpfs_options(mount: FileMount) -> tuple[str, ...]:

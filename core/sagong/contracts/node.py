@@ -112,7 +112,8 @@ class SandboxStatus(Message):
 class FileMount(Message):
     """A mount as users ask for it. `kind`: bind, volume, tmpfs, image.
 
-    bind: `source` a path of the host (`create` makes a missing directory, Docker's -v form).
+    bind: `source` a path of the host (`create` makes a missing directory, Docker's -v form); with
+    `bind` among the options without what is mounted below it.
     volume: `source` a volume's name, made when missing (`anonymous` ones are removed with -v / --rm);
     `copy` fills a new one with the image's content. `options` as of runtime's Mount.
     """

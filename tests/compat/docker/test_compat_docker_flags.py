@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -73,7 +74,7 @@ SEEN: tuple[tuple[str, str, str], ...] = (
     ("--mount type=bind,source=SHARED,target=/s,bind-propagation=rslave", "grep ' /s ' /proc/self/mountinfo", "master:|/s"),
     ("--mount type=volume,source=fv4,target=/v,volume-label=a=b", "touch /v/x && echo ok", "ok"),
     ("--mount type=volume,target=/v", "touch /v/x && echo ok", "ok"),
-    ("--mount type=volume,source=fv2,target=/p,volume-nocopy,readonly", "cat /p/index.html", "hello"),
+    ("--mount type=volume,source=fv6,target=/var/www,volume-nocopy,readonly", "ls /var/www | wc -l; touch /var/www/x || echo refused", "0\nrefused|refused"),
     ("--mount type=tmpfs,target=/t,tmpfs-size=65536,tmpfs-mode=0700", "df -k /t | tail -1; ls -ld /t", r"\s64\s(.*\n)*drwx------"),
     ("--volume-driver local --volume fv5:/v", "touch /v/x && echo ok", "ok"),
     ("--log-driver none", "echo ok", "ok"),
@@ -144,3 +145,23 @@ def test_what_cannot_be_is_refused_by_name(
 ) -> None:
     done = running_engine.docker("run", "--rm", *words_of(flags, shared), IMAGE, "true")
     assert done.returncode == 125 and said in done.stderr, (done.returncode, done.stderr)
+
+
+def test_a_bind_without_recursion_leaves_out_what_is_mounted_below(
+    running_engine: Engine, tmp_path: Path
+) -> None:
+    for path in (tmp_path, *tmp_path.parents[:2]):
+        path.chmod(0o755)
+    below = tmp_path / "below"
+    below.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "none", str(below)], check=True)
+    try:
+        (below / "file").write_text("deep\n")
+        for recursion, seen in (("enabled", "deep\n"), ("disabled", "")):
+            mount = f"type=bind,src={tmp_path},dst=/s,bind-recursive={recursion}"
+            done = running_engine.docker(
+                "run", "--rm", "--mount", mount, IMAGE, "cat", "/s/below/file"
+            )
+            assert done.stdout == seen, (recursion, done.stderr)
+    finally:
+        subprocess.run(["umount", str(below)], check=True)
