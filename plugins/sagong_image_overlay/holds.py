@@ -89,6 +89,13 @@ class Holds:
         found = "SELECT 1 FROM holds WHERE digest = ?"
         return self._reading is not None and self._one(found, digest)
 
+    def held(self) -> set[str]:
+        """All blobs that are held, for a thread that has time to read them."""
+        if self._reading is None:
+            return set()
+        with self._translated(), contextlib.closing(_connect(self._path)) as connection:
+            return {row[0] for row in connection.execute("SELECT DISTINCT digest FROM holds")}
+
     def _one(self, statement: str, *values: str) -> bool:
         assert self._reading is not None
         with self._translated():

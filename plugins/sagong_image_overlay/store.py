@@ -294,11 +294,12 @@ class Store:
 
     async def collect(self) -> Freed:
         """Delete content and layers that no image, lease, hold or work in progress needs."""
-        # Listing waits for the disk; what is decided after it is decided in one step.
-        present = await asyncio.to_thread(lambda: list(self.content.digests()))
+        # Listing waits for the disk, and a registry holds many; what is decided after it is decided
+        # in one step, on what may have changed meanwhile.
+        free = await asyncio.to_thread(self._unheld)
         wanted = self._wanted_content()
         blobs = size = 0
-        for digest in present:
+        for digest in free:
             if digest in wanted or self.holds.is_held(digest):
                 continue
             freed = self.content.give_up(digest, self.layers.discard)
@@ -307,6 +308,10 @@ class Store:
         size += self._collect_layers()
         (self.spot.root / "litter").unlink(missing_ok=True)
         return Freed(blobs, size)
+
+    def _unheld(self) -> list[str]:
+        held = self.holds.held()
+        return [digest for digest in self.content.digests() if digest not in held]
 
     def _wanted_content(self) -> set[str]:
         """Blobs of images and of leases."""
