@@ -88,7 +88,9 @@ def complete(network: Network, settings: Settings, taken: Iterable[Space]) -> Ne
         raise InvalidArgument("a network has at most one IPv4 and one IPv6 subnet")
     if not versions:
         raise InvalidArgument("a network needs an IPv4 or an IPv6 subnet")
-    return replace(network, subnets=tuple(subnets), ipv6=6 in versions)
+    # As people read them, and programs that take the first one: IPv4, then IPv6.
+    ordered = sorted(subnets, key=lambda subnet: AddressRange(subnet).version)
+    return replace(network, subnets=tuple(ordered), ipv6=6 in versions)
 
 
 def _check(network: Network) -> None:

@@ -106,6 +106,11 @@ def test_a_network_may_have_ipv6_alone() -> None:
     assert [space_of(s.subnet).version for s in made.subnets] == [6]
 
 
+def test_ipv4_stands_first_whatever_was_named() -> None:
+    made = complete(network(subnets=(Subnet(subnet="2001:db8:1::/64"),)), SETTINGS, [])
+    assert [space_of(s.subnet).version for s in made.subnets] == [4, 6] and made.ipv6
+
+
 def test_overlap_names_what_it_overlaps_with() -> None:
     with pytest.raises(Conflict, match=r"10\.0\.0\.0/8"):
         complete(
