@@ -111,6 +111,8 @@ def run(containers: Containers, options: Options) -> int:
     lean.become_subreaper()
     container, birth = creation.create(containers, _wish(options, keep_terminal=own_terminal))
     try:
+        if not detached:
+            _forward_signals(birth.pid)
         _warn(creation.start(container))
         if detached:
             return 0
@@ -123,10 +125,14 @@ def run(containers: Containers, options: Options) -> int:
     return code
 
 
-def _foreground(pid: int, master: int) -> int:
-    """Until the process ends: signals go to it, its terminal is shown."""
+def _forward_signals(pid: int) -> None:
+    """Before the program runs: whoever sees it run may signal it."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1):
         signal.signal(number, lambda which, _: _forward(pid, which))
+
+
+def _foreground(pid: int, master: int) -> int:
+    """Until the process ends; its terminal is shown."""
     if master >= 0:
         console.relay(master)
     while True:
@@ -154,7 +160,10 @@ def execute(containers: Containers, options: Options) -> int:
         ignore_paused=options.flag("ignore-paused"),
     )
     birth = execution.execute(containers, container, wish)
-    return 0 if detached else _foreground(birth.pid, birth.master)
+    if detached:
+        return 0
+    _forward_signals(birth.pid)
+    return _foreground(birth.pid, birth.master)
 
 
 def _process(container: Container, options: Options) -> dict[str, Any]:
