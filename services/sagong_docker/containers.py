@@ -66,12 +66,12 @@ async def list_all(engine: Engine, ask: Ask) -> Response:
     """`docker ps`."""
     filters = ask.filters()
     filters.check(_LIST_FILTERS)
-    statuses = await engine.statuses(foreign_too=bool(filters["label"]))
     limit = ask.number("limit")
     filters.among("status", _STATES)
     filters.among("health", _HEALTHS)
     filters.numbers("exited")
     everything = ask.flag("all") or limit > 0 or bool(filters["status"])
+    statuses = await engine.statuses(foreign_too=bool(filters["label"]), begun=not everything)
     pairs = [(engine.record_of(s), s) for s in statuses]
     pairs.sort(key=lambda pair: pair[0].created, reverse=True)
     names = await engine.network_names()
@@ -79,7 +79,7 @@ async def list_all(engine: Engine, ask: Ask) -> Response:
     found = [
         pair
         for pair in pairs
-        if (everything or _running(pair[1])) and _matches(*pair, filters, names, ancestors)
+        if _matches(*pair, filters, names, ancestors)
     ]
     found = _around(engine, found, filters)
     if limit > 0:

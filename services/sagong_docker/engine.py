@@ -113,9 +113,12 @@ class Engine:
         status = await self.status(record)
         return status.state, status.run
 
-    async def statuses(self, *, foreign_too: bool = False) -> list[ContainerStatus]:
-        """All containers of Docker's, or of everybody."""
-        found = await self.node.list(NodeQuery(owner="" if foreign_too else OWNER))
+    async def statuses(
+        self, *, foreign_too: bool = False, begun: bool = False
+    ) -> list[ContainerStatus]:
+        """All containers of Docker's, or of everybody; only those that have begun."""
+        query = NodeQuery(owner="" if foreign_too else OWNER, begun=begun)
+        found = await self.node.list(query)
         return list(found.containers)
 
     def record_of(self, status: ContainerStatus) -> ContainerRecord:

@@ -76,6 +76,11 @@ class ContainerRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
         """Whether its processes exist."""
         return self.state in (StatusState.RUNNING, StatusState.PAUSED)
 
+    @property
+    def begun(self) -> bool:
+        """Whether they exist, or will by themselves."""
+        return self.alive or self.state is StatusState.RESTARTING
+
     def status(self, network: Sandbox | None) -> ContainerStatus:
         """As others see it."""
         return ContainerStatus(

@@ -263,6 +263,7 @@ class NodeService:
                 self._status(record)
                 for record in self._registry.containers.values()
                 if query.owner in ("", self._owner(record))
+                and (record.begun or not query.begun)
             )
         )
 

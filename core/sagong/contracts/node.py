@@ -273,9 +273,10 @@ class Ref(Message):
 
 
 class NodeQuery(Message):
-    """`owner` "" lists all; `images` False leaves the status's image out."""
+    """`owner` "" lists all; `begun` only those that run, are paused or between two tries."""
 
     owner: str = ""
+    begun: bool = False
 
 
 class StatusList(Message):
