@@ -1,8 +1,7 @@
 """Contract `node`: sandboxes and containers of this machine, the same for Docker and for pods.
 
-`node` composes the slots below it: it merges a spec with its image's config, prepares the root
-filesystem, publishes volumes, joins networks, runs, restarts, probes health, and cleans up after
-`runtime.exited`. States of a container::
+`node` composes the slots below it: it merges a spec with its image's config, prepares the root,
+publishes volumes, joins networks, runs, restarts, probes, cleans up. States of a container::
 
     created ──► running ◄──► paused
        ▲           │ ▲

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -36,22 +35,14 @@ from sagong.shim.loop import READ, Loop, Timer
 from sagong.shim.messages import PROTOCOL, MessageReader
 from sagong.shim.session import Session
 from sagong.shim.starting import Attempt, Order, exit_code
+from sagong.shim.tickets import Tickets
 
 __all__ = ["Monitor"]
 
-TOKEN_SECONDS = 30.0
 # Who starts containers one after the other finds a monitor that has learned its work.
 _IDLE_SECONDS = 15.0
-
-
-class Ticket:
-    """What a token stands for."""
-
-    def __init__(self, session: Session, *, stdin: bool, replay: bool) -> None:
-        self.session = session
-        self.stdin = stdin
-        self.replay = replay
-        self.until = time.monotonic() + TOKEN_SECONDS
+# What a request of a plugin of another version may run into.
+_WRONG = (OSError, KeyError, TypeError, ValueError)
 
 
 class Monitor:
@@ -80,7 +71,7 @@ class Monitor:
         self._starts: dict[int, Attempt] = {}
         self._early: dict[int, int] = {}
         self._channels: list[Channel] = []
-        self._tickets: dict[str, Ticket] = {}
+        self._tickets = Tickets()
         self._listener: socket.socket | None = None
         self._socket_inode = 0
         self._leaving: Timer | None = None
@@ -99,6 +90,8 @@ class Monitor:
 
     def serve(self, first: socket.socket, reader: MessageReader) -> None:
         """Until nothing is left to watch."""
+        # By this directory we are found when everything is to end, so before anything begins.
+        os.chdir(self.directory.base)
         lean.become_subreaper()
         self.loop.watch_wakeups(self._reap)
         self.add_channel(first, reader)
@@ -107,7 +100,6 @@ class Monitor:
         if not self.loop.running:
             return
         self._listen()
-        os.chdir(self.directory.base)
         lean.show_title(f"sagong-monitor {self.key}", self.inherited.arguments)
         self.tidy()
         self.loop.run()
@@ -195,7 +187,7 @@ class Monitor:
             operation(channel, number, message)
         except StartError as error:
             channel.fail(number, error.code, error.message)
-        except (OSError, KeyError, TypeError, ValueError) as error:
+        except _WRONG as error:
             channel.fail(number, "internal", f"{type(error).__name__}: {error}")
 
     def _reap(self) -> None:
@@ -258,7 +250,7 @@ class Monitor:
             start.begin()
         except StartError as error:
             failed(error)
-        except (OSError, ValueError) as error:
+        except _WRONG as error:
             failed(StartError("internal", f"{type(error).__name__}: {error}"))
 
     def _attempt(
@@ -388,7 +380,9 @@ class Monitor:
                 self._abandon_exec(container, session)
                 channel.fail(number, error.code, error.message)
                 return
-            channel.answer(number, {"pid": session.pid, "token": self._ticket(session, request)})
+            channel.answer(
+                number, {"pid": session.pid, "token": self._tickets.issue(session, request)}
+            )
 
         start = self._attempt(container, session, request, written, done, container.session.pid)
         container.execs[exec_id] = session
@@ -396,9 +390,9 @@ class Monitor:
             reserve_record(f"{directory}/exit.json")
             session.make_fifos(*request["owner"])
             start.begin()
-        except (OSError, ValueError, StartError) as error:
+        except (StartError, *_WRONG):
             self._abandon_exec(container, session)
-            raise error
+            raise
 
     def _abandon_exec(self, container: Container, session: Session) -> None:
         container.execs.pop(session.name, None)
@@ -415,19 +409,10 @@ class Monitor:
 
     # -- streams -------------------------------------------------------------------------------
 
-    def _ticket(self, session: Session, request: dict[str, Any]) -> str:
-        now = time.monotonic()
-        self._tickets = {t: k for t, k in self._tickets.items() if k.until > now}
-        token = os.urandom(16).hex()
-        stdin = bool(request.get("stdin", session.spec["stdin"]))
-        replay = bool(request.get("replay", False))
-        self._tickets[token] = Ticket(session, stdin=stdin, replay=replay)
-        return token
-
     def admit(self, token: str, channel: socket.socket, early: bytes) -> bool:
         """Let a client with a good token in; False if the token is none."""
-        ticket = self._tickets.pop(token, None)
-        if ticket is None or ticket.until < time.monotonic():
+        ticket = self._tickets.take(token)
+        if ticket is None:
             return False
         client = Client(self.loop, channel, ticket.session, stdin=ticket.stdin)
         ticket.session.attach(client, early, replay=ticket.replay)
@@ -440,7 +425,7 @@ class Monitor:
             session = container.execs.get(request["exec_id"])
         if session is None or session.ended:
             raise StartError("failed_precondition", f"container {request['id']} is not running")
-        channel.answer(number, {"token": self._ticket(session, request)})
+        channel.answer(number, {"token": self._tickets.issue(session, request)})
 
     def _let_go(self, channel: Channel, number: int, request: dict[str, Any]) -> None:
         """Nobody will attach any more: held output goes to the log."""
@@ -475,14 +460,22 @@ class Monitor:
 
     def _adopt(self, channel: Channel, number: int, request: dict[str, Any]) -> None:
         self._stay()
+        for container_id in request["ids"]:
+            if container_id not in self.containers:
+                self._adopt_one(container_id)
+        self._hello(channel, number, request)
+
+    def _adopt_one(self, container_id: str) -> None:
+        """All of it or nothing: half of a container would keep us for ever."""
         try:
-            for container_id in request["ids"]:
-                if container_id not in self.containers:
-                    adopt_container(self, container_id)
-        except StartError:
+            adopt_container(self, container_id)
+        except (StartError, *_WRONG):
+            container = self.containers.get(container_id)
+            if container is not None:
+                container.release()
+                self._drop(container)
             self.tidy()
             raise
-        self._hello(channel, number, request)
 
     def _deposit(self, channel: Channel, number: int, request: dict[str, Any]) -> None:
         """A new launcher knows none of our lifelines: give it duplicates."""

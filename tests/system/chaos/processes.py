@@ -107,11 +107,15 @@ class Processes:
         for pid in ended:
             _kill(pid)
         limit = time.monotonic() + 20
-        while (left := self.everything()) and time.monotonic() < limit:
+        quiet = 0
+        # One that was just forked is nobody's yet: nothing is left when twice nothing was found.
+        while quiet < 2 and time.monotonic() < limit:
+            left = self.everything()
             for pid in left:
                 _kill(pid)
             ended += left
-            time.sleep(0.02)
+            quiet = 0 if left else quiet + 1
+            time.sleep(0.05)
         if containers:
             Cgroup(layout_of_machine(), self._paths.cgroup, (*CONTROLLERS, "unified")).kill()
         return set(ended)

@@ -215,6 +215,24 @@ async def test_execs_of_long_ago_are_forgotten() -> None:
         await lab.clean()
 
 
+async def test_a_request_that_is_not_understood_leaves_nothing() -> None:
+    """As a plugin of another version may send it; half an exec kept its monitor for ever."""
+    async with rig() as made:
+        lab = made.lab()
+        container = await lab.running()
+        key = made.runtime._records[container.id].key  # type: ignore[union-attr]
+        links = made.runtime._links  # type: ignore[union-attr]
+        session = {"tty": False, "stdin": False, "stdin_once": True, "hold": 10}
+        strange = {"op": "exec", "id": container.id, "exec_id": "e", "session": session}
+        with pytest.raises(SagongError, match="KeyError"):
+            await links.ask(key, {**strange, "owner": [0, 0]})
+        with pytest.raises(SagongError, match="KeyError"):
+            await links.ask(key, {"op": "run", "id": "strange"})
+        await lab.runtime.remove(ContainerRef(id=container.id))
+        await made.drop_plugin()
+        await wait_until(lambda: not made.monitors(), "the monitor's end")
+
+
 def ended_exec(made: Rig, request: ExecRequest) -> bool:
     """Whether the plugin has heard of its end."""
     assert made.runtime is not None
