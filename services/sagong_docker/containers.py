@@ -76,11 +76,7 @@ async def list_all(engine: Engine, ask: Ask) -> Response:
     pairs.sort(key=lambda pair: pair[0].created, reverse=True)
     names = await engine.network_names()
     ancestors = await _ancestors(engine, filters)
-    found = [
-        pair
-        for pair in pairs
-        if _matches(*pair, filters, names, ancestors)
-    ]
+    found = [pair for pair in pairs if _matches(*pair, filters, names, ancestors)]
     found = _around(engine, found, filters)
     if limit > 0:
         found = found[:limit]

@@ -262,8 +262,7 @@ class NodeService:
             containers=tuple(
                 self._status(record)
                 for record in self._registry.containers.values()
-                if query.owner in ("", self._owner(record))
-                and (record.begun or not query.begun)
+                if query.owner in ("", self._owner(record)) and (record.begun or not query.begun)
             )
         )
 
