@@ -133,7 +133,7 @@ class Rig:
 
     def sweep(self) -> None:
         """Whatever a failed test left: processes, cgroups."""
-        group = Cgroup(layout_of_machine(), self.parent, CONTROLLERS)
+        group = Cgroup(layout_of_machine(), self.parent, (*CONTROLLERS, "unified", "named"))
         group.kill()
         if self.launcher is not None:
             self.launcher.send_signal(signal.SIGKILL)

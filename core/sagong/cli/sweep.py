@@ -23,7 +23,7 @@ def end_containers(paths: Paths, seconds: float) -> None:
 
     The platform is down, so nobody starts them again: whoever brings it up does, by their policies.
     """
-    group = Cgroup(layout_of_machine(), paths.cgroup, (*CONTROLLERS, "unified"))
+    group = Cgroup(layout_of_machine(), paths.cgroup, (*CONTROLLERS, "unified", "named"))
     for pid in group.pids():
         if _is_first(pid):
             _signal(pid, signal.SIGTERM)
@@ -63,6 +63,6 @@ def sweep(paths: Paths) -> None:
     layout = layout_of_machine()
     for path in (f"{paths.cgroup}-plugins", paths.cgroup):
         try:
-            Cgroup(layout, path, (*CONTROLLERS, "unified")).remove()
+            Cgroup(layout, path, (*CONTROLLERS, "unified", "named")).remove()
         except (OSError, TimeoutError) as error:
             print(f"control group {path} stays: {error}", file=sys.stderr)

@@ -163,7 +163,7 @@ class _Running:
 
     def sweep(self) -> None:
         """Containers, the companion, and what it has started."""
-        group = Cgroup(layout_of_machine(), self.cgroup, CONTROLLERS)
+        group = Cgroup(layout_of_machine(), self.cgroup, (*CONTROLLERS, "unified", "named"))
         group.kill()
         if self._companion is not None:
             self._companion.kill()

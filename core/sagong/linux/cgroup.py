@@ -96,7 +96,9 @@ class CgroupLayout:
         """The different hierarchies of these controllers; those not offered are left out."""
         names = tuple(controllers)
         if names not in self._selections:
-            found = (self.of(name) for name in names)
+            found = [self.of(name) for name in names]
+            if "named" in names:
+                found += [h for h in self.hierarchies if h.name]
             self._selections[names] = tuple(dict.fromkeys(h for h in found if h is not None))
         return self._selections[names]
 
@@ -178,7 +180,8 @@ class Cgroup:
     """A cgroup by its path (`sagong/pods/x`) in the hierarchies of the chosen controllers.
 
     `controllers` may also name "unified": on hybrid machines the v2 hierarchy has no controller but
-    freezes and kills a whole group with one write.
+    freezes and kills a whole group with one write. "named" are all hierarchies without controllers, in
+    which others (runc) make groups, too.
     """
 
     layout: CgroupLayout

@@ -13,7 +13,7 @@ from tests.compat.docker.docker_engine import Engine, engine
 from tests.system.platform.rig import IMAGE, needs_docker
 
 from sagong.linux import mounts, syscalls
-from sagong.linux.cgroup import layout_of_machine
+from sagong.linux.cgroup import CONTROLLERS, Cgroup, layout_of_machine
 
 pytestmark = [pytest.mark.root, needs_docker]
 V1 = layout_of_machine().mode != "v2"
@@ -26,6 +26,8 @@ def docker() -> Iterator[Engine]:
     with engine() as made:
         yield made
         made.clear()
+        everywhere = (*CONTROLLERS, "unified", "named")
+        Cgroup(layout_of_machine(), "sagong-options-parent", everywhere).remove()
 
 
 STATUS = "grep -E '^({})' /proc/self/status | cut -f2"
