@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import struct
 import urllib.parse
 from collections import deque
@@ -20,6 +21,7 @@ import h2.errors
 import h2.events
 import h2.exceptions
 import h2.settings
+import hpack.exceptions
 
 from sagong import errors
 from sagong.errors import InvalidArgument, SagongError, Unavailable
@@ -28,6 +30,7 @@ from sagong_builder.buildkit.protobuf import decode, encode
 __all__ = ["Call", "Connection", "RpcError"]
 
 M = TypeVar("M")
+_LOG = logging.getLogger("sagong.builder")
 _WINDOW = 1 << 20
 _MESSAGE_LIMIT = 32 << 20
 _CALLS = 256
@@ -73,7 +76,9 @@ class Call:
         self._connection = connection
         self._id = id_
         self._buffer = bytearray()
-        self._messages: deque[bytes] = deque()
+        # Each with the bytes of it that the peer was not yet told of as taken.
+        self._messages: deque[tuple[bytes, int]] = deque()
+        self._taken = 0
         self._wake = asyncio.Event()
         self._ended = False
         self._error: SagongError | None = None
@@ -93,8 +98,12 @@ class Call:
                 return
             if len(self._buffer) < 5 + length:
                 break
-            self._messages.append(bytes(self._buffer[5 : 5 + length]))
+            self._messages.append((bytes(self._buffer[5 : 5 + length]), 5 + length - self._taken))
             del self._buffer[: 5 + length]
+            self._taken = 0
+        # A message may be larger than the window: what is there of it makes room for the rest.
+        self._connection.acknowledge(self._id, len(self._buffer) - self._taken)
+        self._taken = len(self._buffer)
         self._wake.set()
 
     def finish(self, error: SagongError | None = None) -> None:
@@ -115,8 +124,8 @@ class Call:
                 return None
             self._wake.clear()
             await self._wake.wait()
-        raw = self._messages.popleft()
-        self._connection.consumed(self._id, len(raw) + 5)
+        raw, untold = self._messages.popleft()
+        self._connection.consumed(self._id, untold)
         return decode(kind, raw)
 
     async def send(self, message: Any) -> None:
@@ -183,7 +192,7 @@ class Connection:
                 for event in self._h2.receive_data(data):
                     self._take(event)
                 self._flush()
-        except (h2.exceptions.ProtocolError, OSError):
+        except (h2.exceptions.H2Error, hpack.exceptions.HPACKError, ValueError, OSError):
             # The peer went away or speaks something else: it is told by the cut.
             pass
         finally:
@@ -240,6 +249,10 @@ class Connection:
             call.close()
         except SagongError as error:
             call.close(error)
+        except Exception:
+            # A defect here: the client must not wait for ever, and the log says what it was.
+            _LOG.exception("a call failed", extra={"call": call.path[:200]})
+            call.close(errors.Internal(f"{call.path[:200]} failed; the builder's log says more"))
         finally:
             self._calls.pop(id_, None)
             self._tasks.pop(id_, None)
@@ -248,19 +261,20 @@ class Connection:
         call = self._calls.get(event.stream_id)
         length = event.flow_controlled_length or 0
         if call is None:
-            self._acknowledge(event.stream_id, length)
+            self.acknowledge(event.stream_id, length)
             return
         padding = length - len(event.data)
         if padding:
-            self._acknowledge(event.stream_id, padding)
+            self.acknowledge(event.stream_id, padding)
         call.feed(event.data)
 
     def consumed(self, id_: int, length: int) -> None:
         """Bytes of a call were taken: the peer may send as many more."""
-        self._acknowledge(id_, length)
+        self.acknowledge(id_, length)
         self._flush()
 
-    def _acknowledge(self, id_: int, length: int) -> None:
+    def acknowledge(self, id_: int, length: int) -> None:
+        """Count bytes as taken; the peer is told with the next that is sent."""
         if length:
             with contextlib.suppress(h2.exceptions.ProtocolError, KeyError):
                 self._h2.acknowledge_received_data(length, id_)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -292,18 +293,31 @@ def _post(place: Place, path: str) -> tuple[int, str]:
     return int(status), body
 
 
-def test_a_client_that_goes_takes_its_build_along(place: Place) -> None:
-    place.write(Dockerfile=f"{BASE}RUN echo begun; sleep 600\n")
+@contextlib.contextmanager
+def begun(place: Place, command: str, **files: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A build whose RUN has begun to work."""
+    place.write(Dockerfile=f"{BASE}RUN echo begun; {command}\n", **files)
     with subprocess.Popen(
-        ["docker", "build", str(place.directory)],
+        ["docker", "build", "--no-cache", str(place.directory)],
         env=place.engine.environment(),
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
     ) as client:
         assert client.stdout is not None
         for line in client.stdout:
             if line == b"begun\n":
                 break
+        yield client
+
+
+def rest(client: subprocess.Popen[bytes]) -> tuple[int, str, str]:
+    """How a build goes on: its code, output and errors."""
+    out, err = client.communicate(timeout=60)
+    return client.returncode, out.decode(), err.decode()
+
+
+def test_a_client_that_goes_takes_its_build_along(place: Place) -> None:
+    with begun(place, "sleep 600") as client:
         client.kill()
     wait_for_nothing(place.engine)
 
@@ -322,47 +336,26 @@ def borrowed(engine: Engine) -> list[Path]:
 
 
 def test_a_swap_takes_no_build_away(place: Place) -> None:
-    place.write(Dockerfile=f"{BASE}COPY f /\nRUN echo begun; sleep 2; cat /f\nCOPY f /g\n", f="x\n")
-    with subprocess.Popen(
-        ["docker", "build", "--no-cache", str(place.directory)],
-        env=place.engine.environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    ) as client:
-        assert client.stdout is not None and client.stderr is not None
-        for line in client.stdout:
-            if line == b"begun\n":
-                break
+    with begun(place, "sleep 2; echo ended\nCOPY f /g", f="x\n") as client:
         place.engine.instance.run("swap", "builder")
-        rest, said = client.stdout.read().decode(), client.stderr.read().decode()
-        assert client.wait() == 0, said
-    assert "x\n" in rest
-    assert "Successfully built" in rest
+        code, out, err = rest(client)
+    assert code == 0, err
+    assert "ended\n" in out
+    assert "Successfully built" in out
     wait_for_nothing(place.engine)
 
 
 @pytest.mark.parametrize("unit", ["builder", "image", "node"])
 def test_what_dies_in_the_middle_leaves_nothing(place: Place, unit: str) -> None:
-    place.write(Dockerfile=f"{BASE}RUN echo begun; sleep 3; echo ended\n", f="x")
-    with subprocess.Popen(
-        ["docker", "build", "--no-cache", str(place.directory)],
-        env=place.engine.environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    ) as client:
-        assert client.stdout is not None and client.stderr is not None
-        for line in client.stdout:
-            if line == b"begun\n":
-                break
+    with begun(place, "sleep 3; echo ended") as client:
         os.kill(place.engine.instance.pid(unit), 9)
-        rest, said = client.stdout.read().decode(), client.stderr.read().decode()
-        code = client.wait()
+        code, out, err = rest(client)
     if unit == "builder":
         assert code != 0
-        assert "the builder ended before the build did" in said
+        assert "the builder ended before the build did" in err
     else:
-        assert code == 0, said
-        assert "ended\n" in rest
+        assert code == 0, err
+        assert "ended\n" in out
     wait_for_nothing(place.engine)
 
 

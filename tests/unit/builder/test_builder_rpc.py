@@ -1,0 +1,111 @@
+"""gRPC on HTTP/2: calls both ways, errors, and peers that speak something else."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from sagong.errors import Internal, NotFound, Unavailable, Unimplemented
+from sagong_builder.buildkit import messages as m
+from sagong_builder.buildkit.rpc import Call, Connection
+
+Serve = Callable[[Call], Awaitable[None]]
+
+
+@contextlib.asynccontextmanager
+async def talking(serve: Serve) -> AsyncIterator[Connection]:
+    """A client's side of a connection whose other side is served."""
+    one, two = socket.socketpair()
+    server = Connection(*await asyncio.open_unix_connection(sock=one), client=False, serve=serve)
+    client = Connection(*await asyncio.open_unix_connection(sock=two), client=True)
+    tasks = [asyncio.create_task(side.run()) for side in (server, client)]
+    await asyncio.sleep(0)
+    try:
+        yield client
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def echo(call: Call) -> None:
+    """Sends back what it is sent."""
+    while (piece := await call.receive(m.Bytes)) is not None:
+        await call.send(piece)
+
+
+async def test_large_messages_pass_the_windows_both_ways() -> None:
+    sent = random.Random(1).randbytes(5 << 20)
+    async with talking(echo) as client, asyncio.timeout(30):
+        answer = await client.ask("/echo", m.Bytes(data=sent), m.Bytes)
+    assert answer.data == sent
+
+
+async def test_many_calls_share_a_connection() -> None:
+    async with talking(echo) as client, asyncio.timeout(30):
+        asked = [client.ask("/echo", m.Bytes(data=b"%d" % n), m.Bytes) for n in range(50)]
+        answers = await asyncio.gather(*asked)
+    assert [answer.data for answer in answers] == [b"%d" % n for n in range(50)]
+
+
+async def test_errors_keep_their_class_and_words() -> None:
+    async def serve(call: Call) -> None:
+        if call.path == "/defect":
+            raise ZeroDivisionError
+        raise NotFound("nothing, äöü: 100 %") if call.path == "/none" else Unimplemented("no")
+
+    async with talking(serve) as client, asyncio.timeout(30):
+        with pytest.raises(NotFound, match="nothing, äöü: 100 %"):
+            await client.ask("/none", m.Empty(), m.Empty)
+        with pytest.raises(Unimplemented):
+            await client.ask("/other", m.Empty(), m.Empty)
+        with pytest.raises(Internal, match="/defect failed"):
+            await client.ask("/defect", m.Empty(), m.Empty)
+
+
+async def test_a_cancelled_call_cancels_its_handler() -> None:
+    ended = asyncio.Event()
+
+    async def serve(call: Call) -> None:
+        try:
+            await call.send(m.Empty())
+            await asyncio.sleep(600)
+        finally:
+            ended.set()
+
+    async with talking(serve) as client, asyncio.timeout(30):
+        call = client.open("/slow")
+        await call.receive(m.Empty)
+        call.cancel()
+        await ended.wait()
+
+
+async def test_a_peer_that_goes_ends_all_calls() -> None:
+    async def serve(call: Call) -> None:
+        await asyncio.sleep(600)
+
+    async with talking(serve) as client, asyncio.timeout(30):
+        call = client.open("/slow")
+        client._writer.close()
+        with pytest.raises(Unavailable):
+            await call.receive(m.Empty)
+
+
+async def test_strangers_bytes_end_the_connection_alone() -> None:
+    chance = random.Random(3)
+    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+    for _ in range(200):
+        one, two = socket.socketpair()
+        side = Connection(*await asyncio.open_unix_connection(sock=one), client=False, serve=echo)
+        length = chance.randint(0, 40)
+        frame = length.to_bytes(3, "big") + bytes([chance.randrange(12), chance.randrange(256)])
+        frame += chance.randrange(4).to_bytes(4, "big") + chance.randbytes(length)
+        two.sendall(chance.choice((b"", preface)) + frame + chance.randbytes(chance.randint(0, 60)))
+        two.close()
+        async with asyncio.timeout(10):
+            await side.run()
