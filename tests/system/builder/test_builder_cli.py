@@ -17,6 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import docker as docker_py
 import pytest
 
 from tests import sample_image
@@ -250,6 +251,35 @@ def test_files_and_contexts_from_urls(place: Place, web: str) -> None:
     assert "with status 404" in place.wrong(f"{BASE}ADD {web}/nope /x\n")
     Files.served["/Dockerfile"] = f"{BASE}RUN echo remote\n".encode()
     assert "remote\n" in place.ok("--no-cache", f"{web}/Dockerfile")
+
+
+def test_new_layers_are_squashed_into_one(place: Place, web: str) -> None:
+    text = f"{BASE}RUN echo a > /a\nRUN echo b > /b && rm /etc/passwd\nCOPY Dockerfile /c\nCMD x\n"
+    Files.served = {"/Dockerfile": text.encode()}
+    status, said = _post(place, f"/build?remote={web}/Dockerfile&squash=1&t=squashed:1")
+    assert status == 200, said
+    assert "Successfully tagged squashed:1" in said
+    base = place.engine.inspect(IMAGE)["RootFS"]["Layers"]
+    image = place.engine.inspect("squashed:1")
+    assert image["RootFS"]["Layers"][:-1] == base
+    assert image["Config"]["Cmd"] == ["/bin/sh", "-c", "x"]
+    shown = place.engine.ok(
+        "run", "--rm", "squashed:1", "sh", "-c", "cat /a /b; ls /etc/passwd || true"
+    )
+    assert shown == "a\nb"
+
+
+def test_docker_py_builds(place: Place) -> None:
+    client = docker_py.DockerClient(f"unix://{place.engine.socket}")
+    place.write(Dockerfile=f"{BASE}ARG v\nRUN echo $v\nLABEL a=b\n", f="x")
+    with contextlib.closing(client):
+        image, log = client.images.build(
+            path=str(place.directory), tag="py:1", buildargs={"v": "given"}, rm=True, nocache=True
+        )
+        assert "given\n" in [line.get("stream") for line in log]
+        assert image.labels["a"] == "b"
+        with pytest.raises(docker_py.errors.BuildError, match="returned a non-zero code: 3"):
+            client.images.build(fileobj=io.BytesIO(f"{BASE}RUN exit 3\n".encode()), forcerm=True)
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
