@@ -16,6 +16,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from sagong.contract import Message, method, slot
+from sagong.contracts.execs import AttachSpec, ExecRef, ExecSpec, ExecState, ResizeSpec
 from sagong.contracts.health import HealthSpec, HealthState
 from sagong.contracts.image import Image
 from sagong.contracts.network import Attachment, JoinRequest
@@ -328,59 +329,6 @@ class UpdateSpec(Message):
     limits: Limits | None = None
     restart: RestartPolicy | None = None
     name: str = ""
-
-
-class ExecSpec(Message):
-    """A further process; `exec_id` (64 hex digits) is made by the caller.
-
-    `detach_keys` are raw bytes that end an attached client's session.
-    """
-
-    id: str
-    exec_id: str
-    args: tuple[str, ...]
-    env: tuple[str, ...] = ()
-    cwd: str = ""
-    user: str = ""
-    tty: bool = False
-    rows: int = 0
-    columns: int = 0
-    stdin: bool = False
-    privileged: bool = False
-
-
-class ExecRef(Message):
-    """Names an exec."""
-
-    id: str
-    exec_id: str
-
-
-class ExecState(Message):
-    """An exec as it is; `stream` (protocol "frames") only in the answer that started it."""
-
-    exec_id: str
-    running: bool
-    pid: int = 0
-    code: int = 0
-    stream: Address | None = None
-
-
-class AttachSpec(Message):
-    """Attach to a running container's streams."""
-
-    id: str
-    stdin: bool = False
-    replay: bool = False
-
-
-class ResizeSpec(Message):
-    """Set the size of a terminal of the container or of an exec."""
-
-    id: str
-    exec_id: str = ""
-    rows: int
-    columns: int
 
 
 class LogsRequest(Message):
