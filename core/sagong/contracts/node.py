@@ -77,10 +77,9 @@ class SandboxSpec(Message):
     `dns`, `search`, `dns_options`: resolv.conf; empty takes the network's or the machine's.
     `hosts` are further lines (address, names) of /etc/hosts. `group` names the runtime group.
     `runtime` is the one that a pod's containers run in.
-    `users` "private" gives its containers a user namespace of their own, with ids of the host that
-    no other sandbox has; "host" is the machine's; "" as the node is configured. Private is not for
-    the host's network, pids and ipc, nor for privileged containers. Who shares a sandbox's network
-    shares this.
+    `users` "private" gives its containers, and who shares their network, a user namespace with ids of
+    the host that no other sandbox has; "host" is the machine's, "" as the node is configured. Private
+    is not for the host's network, pids and ipc, nor for privileged containers.
     """
 
     id: str
@@ -172,8 +171,8 @@ class ContainerSpec(Message):
     `name` is for people and logs. `add_capabilities`/`drop_capabilities` change Docker's default
     set ("ALL" is known). Namespace modes are "new", "host", "group" or "container:ID".
     `runtime` names an instance of slot runtime ("" or runc: the default one).
-    A `shm_size` of 0 leaves /dev/shm out.
-    `masked_paths`/`readonly_paths` None mean Docker's defaults. `remove` deletes it when it ends.
+    With a `shm_size` of 0 there is no /dev/shm. `masked_paths`/`readonly_paths` None mean Docker's
+    defaults. `remove` deletes it when it ends.
     """
 
     id: str
