@@ -118,7 +118,7 @@ async def _volumes(engine: Engine, spec: ContainerSpec) -> list[str]:
                 anonymous=mount.anonymous,
             )
             try:
-                await provide(engine, wanted)
+                await provide(engine, wanted, driver=mount.driver)
             except NotFound:
                 # Not the 404 that makes clients pull the image.
                 raise InvalidArgument(

@@ -118,16 +118,17 @@ async def create(engine: Engine, ask: Ask) -> Response:
             labels=tuple((str(k), str(v)) for k, v in (body.get("Labels") or {}).items()),
             anonymous=not name,
         ),
+        driver=str(body.get("Driver") or ""),
     )
     return answer(volume_view(made), 201)
 
 
-async def provide(engine: Engine, wanted: Volume) -> Volume:
-    """The volume, made unless it is there."""
+async def provide(engine: Engine, wanted: Volume, *, driver: str) -> Volume:
+    """The volume, made unless it is there; by any driver if none was asked for."""
     try:
         made = await engine.volumes.create(wanted)
     except AlreadyExists:
-        made = await _existing(engine, wanted)
+        made = await _existing(engine, wanted.name, driver)
     except NotFound as error:
         raise NotFound(f"create {wanted.name}: {error.message}") from None
     else:
@@ -135,13 +136,13 @@ async def provide(engine: Engine, wanted: Volume) -> Volume:
     return made
 
 
-async def _existing(engine: Engine, wanted: Volume) -> Volume:
+async def _existing(engine: Engine, name: str, driver: str) -> Volume:
     """Another driver is a conflict; other options are not, as in Docker."""
-    there = await _volume(engine, wanted.name)
-    if there.driver != wanted.driver:
+    there = await _volume(engine, name)
+    if driver not in ("", there.driver):
         raise Conflict(
             f"a volume with the same name but different driver ({there.driver}) already exists: "
-            f"{wanted.name}"
+            f"{name}"
         )
     return there
 
