@@ -64,11 +64,14 @@ async def begin(operator: Operator, name: str) -> None:
 
 
 async def calm_down(running: Instance) -> None:
-    """No attack, and nothing left of the last one."""
+    """No attack, and nothing left of the last one, which may fill its directory until it is ended."""
     data = running.paths.data / "plugins" / "hostile"
-    for file in data.glob("*"):
-        file.unlink()
-    await asyncio.to_thread(running.run, "restart", "hostile", check=False)
+    for _ in range(10):
+        for file in data.glob("*"):
+            file.unlink(missing_ok=True)
+        done = await asyncio.to_thread(running.run, "restart", "hostile", check=False)
+        if done.returncode == 0:
+            break
     await asyncio.to_thread(running.wait_ready, 40)
 
 
