@@ -89,7 +89,7 @@ def sealed() -> Iterator[Sealed]:
     command = ["unshare", "-m", "sh", "-c", _SEAL, "seal", str(root), str(REPOSITORY / ".touched")]
     holder = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
-    running = Sealed(root, holder.pid)
+    running = Sealed(root, holder=holder.pid)
     try:
         assert holder.stdout.readline() == "sealed\n"
         yield running
