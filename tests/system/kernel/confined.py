@@ -352,6 +352,9 @@ async def _images(base: Path) -> None:
     for place in ("/etc/docker/certs.d", f"{base}/etc/certs.d"):
         assert os.listdir(place) == ["registry.test"], place
     await _pulled(base)
+    # What `docker cp` writes into a volume, lying there or mounted.
+    for place in ("lib/plugins/volume_local", "run/mounts"):
+        (base / place / "copied").write_text("copied")
 
 
 def _found(lower: list[Path], name: str) -> Path:
@@ -371,6 +374,8 @@ async def _pulled(base: Path) -> None:
 
 
 def _authorities(base: Path) -> None:
+    (base / "lib/plugins/volume_local").mkdir()
+    os.chown(base / "lib/plugins/volume_local", UID, UID)
     for place in ("/etc/docker/certs.d", f"{base}/etc/certs.d"):
         Path(place).mkdir(parents=True, exist_ok=True)
         syscalls.mount("certs", place, "tmpfs", 0, "mode=755")
@@ -379,6 +384,23 @@ def _authorities(base: Path) -> None:
 
 async def _answer(found: Any) -> Any:
     return await found if asyncio.iscoroutine(found) else found
+
+
+# docker
+
+
+def _certificates(base: Path) -> None:
+    (base / "etc/docker").mkdir()
+    (base / "etc/docker/cert.pem").write_text("certificate")
+
+
+async def _machine(base: Path) -> None:
+    """It reads the listener's certificate, and what containers may ask of this machine."""
+    from sagong_docker.machine import this_machine
+
+    assert (base / "etc/docker/cert.pem").read_text() == "certificate"
+    assert this_machine().cpus == Path("/sys/devices/system/cpu/online").read_text().strip()
+    assert list(Path("/sys/fs/cgroup").iterdir()), "no control groups are seen"
 
 
 Prepare = Callable[[Path], None]
@@ -418,6 +440,7 @@ STORIES: dict[str, tuple[Prepare, Callable[[Path], Awaitable[None]]]] = {
     "volume_local": (_image_content, _volumes),
     "network_bridge": (_hierarchies, _networks),
     "image_overlay": (_authorities, _images),
+    "docker": (_certificates, _machine),
     "node": (_foreign_log, _files),
     "registry": (_accounts, _registry),
     "metrics_cgroup": (lambda base: None, _counters),

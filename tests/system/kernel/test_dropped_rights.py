@@ -40,8 +40,8 @@ UNSEEN = {
 LOOPBACK = ("group bpf", "capability CAP_BPF", "path /sys/fs/cgroup")
 # Services that go out into the network: where in their source they do.
 GOES_OUT = {
+    "builder": r"urlopen",
     "dns": r"create_datagram_endpoint|sock_sendto|\.sendto\(|open_connection",
-    "docker": r"open_connection",
     "kube": r"open_connection",
 }
 

@@ -27,7 +27,7 @@ REVIEWED: dict[str, tuple[set[str], str, set[str]]] = {
     "auth_rbac": (set(), "none", set()),
     "builder": (set(), "host", set()),
     "dns": (set(), "host", set()),
-    "docker": (set(), "host", set()),
+    "docker": (set(), "none", set()),
     "exporter": (set(), "none", set()),
     "image_overlay": (
         {
