@@ -1,4 +1,4 @@
-"""Reads the kernel's counters: one container's cgroup and network, and the machine."""
+"""Reads the kernel's counters: one container's cgroup, and the machine."""
 
 from __future__ import annotations
 
@@ -8,16 +8,11 @@ from pathlib import Path
 
 import msgspec
 
-from sagong.contracts.metrics import Interface, Machine, Sample, Target
+from sagong.contracts.metrics import Machine, Sample, Target
 from sagong.linux.cgroup import Cgroup, CgroupLayout
 from sagong.linux.cgroup_statistics import CgroupStatistics, statistics
 
-__all__ = ["interfaces", "rated", "read_machine", "read_target"]
-
-_NET_DEV = (
-    *("rx_bytes", "rx_packets", "rx_errors", "rx_dropped", "_", "_", "_", "_"),
-    *("tx_bytes", "tx_packets", "tx_errors", "tx_dropped"),
-)
+__all__ = ["rated", "read_machine", "read_target"]
 
 
 def read_target(target: Target, layout: CgroupLayout) -> Sample | None:
@@ -46,7 +41,6 @@ def read_target(target: Target, layout: CgroupLayout) -> Sample | None:
         pids=found.pids,
         pids_limit=found.pids_limit,
         io=tuple(_io(found)),
-        interfaces=interfaces(target.pid),
         labels=target.labels,
         group=target.group,
     )
@@ -68,22 +62,6 @@ def _io(found: CgroupStatistics) -> list[tuple[str, str, int]]:
             ("writes", device.writes),
         )
     ]
-
-
-def interfaces(pid: int) -> tuple[Interface, ...]:
-    """Counters of the interfaces that a process sees (proc(5), /proc/PID/net/dev), without lo."""
-    try:
-        lines = Path(f"/proc/{pid}/net/dev").read_text().splitlines()[2:]
-    except OSError:
-        return ()
-    found = []
-    for line in lines:
-        name, _, counters = line.partition(":")
-        values = dict(zip(_NET_DEV, map(int, counters.split())))
-        values.pop("_", None)
-        if name.strip() != "lo":
-            found.append(Interface(name=name.strip(), **values))
-    return tuple(found)
 
 
 def rated(sample: Sample, before: Sample | None) -> Sample:

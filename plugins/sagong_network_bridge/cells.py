@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from sagong.contracts.network import Counters
 from sagong_network_bridge import links
 from sagong_network_bridge.doors import Doors, Room
 from sagong_network_bridge.interior import Plan
@@ -150,6 +151,15 @@ class Cells:
             channel = room.channel("route")
             try:
                 carry_out(channel, *plans)
+            finally:
+                channel.close()
+
+    def counters(self, pin: Path) -> dict[str, Counters]:
+        """Of the interfaces inside a pinned namespace, by name."""
+        with self._doors.open(pin, ("route",)) as room:
+            channel = room.channel("route")
+            try:
+                return {found.interface: found for found in links.counters_of(channel)}
             finally:
                 channel.close()
 

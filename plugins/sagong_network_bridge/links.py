@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import errno
 import functools
+import itertools
 import socket
 import struct
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from sagong.contracts.network import Counters
 from sagong_network_bridge.messages import message_class
 from sagong_network_bridge.netlink import (
     NLM_CREATE,
@@ -31,6 +33,7 @@ __all__ = [
     "add_route",
     "add_rule",
     "change_link",
+    "counters_of",
     "delete_address",
     "delete_link",
     "delete_route",
@@ -59,6 +62,10 @@ _OPERATIONAL = 6
 # IFLA_AF_SPEC, AF_INET6, IFLA_INET6_ADDR_GEN_MODE none, which pyroute2 has no field for.
 _QUIET = nested(26, nested(10, attribute(8, b"\x01")))
 _INFO = struct.Struct("=BxHiII")
+
+
+_STATISTICS = struct.Struct("=8Q")
+_COUNTED = tuple(itertools.product(("packets", "bytes", "errors", "dropped"), ("rx", "tx")))
 
 
 class Link(NamedTuple):
@@ -255,6 +262,21 @@ def _link(payload: bytes) -> Link:
     master = struct.unpack("=I", found[10])[0] if 10 in found else 0
     name, alias = (found.get(kind, b"").rstrip(b"\0").decode() for kind in (3, 20))
     return Link(index, name, alias, master, bool(flags & _UP))
+
+
+def counters_of(channel: Channel) -> Iterator[Counters]:
+    """What the interfaces of the channel's namespace have received and sent."""
+    request = Request(_GETLINK, 0, _INFO.pack(0, 0, 0, 0, 0), "count")
+    for _, payload in channel.dump(request):
+        yield counters(payload)
+
+
+def counters(payload: bytes) -> Counters:
+    """Of one interface: the first fields of rtnl_link_stats64, each received and sent."""
+    found = attributes(payload, 16)
+    numbers = _STATISTICS.unpack_from(found[23])
+    fields = {f"{way}_{what}": n for (what, way), n in zip(_COUNTED, numbers, strict=True)}
+    return Counters(interface=found[3].rstrip(b"\0").decode(), **fields)
 
 
 def _finding(name: str) -> Request:

@@ -16,6 +16,8 @@ from msgspec.structs import replace
 
 from sagong.contracts.network import (
     ConnectRequest,
+    CountersList,
+    CountersQuery,
     DisconnectRequest,
     JoinRequest,
     Network,
@@ -30,6 +32,7 @@ from sagong.errors import FailedPrecondition, Internal, ResourceExhausted
 from sagong.host import Host
 from sagong_network_bridge.bridges import Bridges
 from sagong_network_bridge.cells import Cell, Cells, is_veth
+from sagong_network_bridge.counting import counted
 from sagong_network_bridge.doors import Doors
 from sagong_network_bridge.elements import Content, interval_elements
 from sagong_network_bridge.firewall import Firewall, Wanted
@@ -332,6 +335,12 @@ class NetworkBridge:
     async def inspect(self, sandbox: SandboxRef) -> Sandbox:
         """One sandbox."""
         return self._sandboxes.get(sandbox.id).sandbox
+
+    async def counters(self, query: CountersQuery) -> CountersList:
+        """What sandboxes have received and sent."""
+        wanted = self._sandboxes.some(query.ids)
+        found = [await self._run(counted, self._cells, record.sandbox) for record in wanted]
+        return CountersList(sandboxes=tuple(s for s in found if s is not None))
 
     async def connect(self, request: ConnectRequest) -> Sandbox:
         """Put a sandbox on a further network."""

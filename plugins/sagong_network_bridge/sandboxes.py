@@ -106,6 +106,10 @@ class Sandboxes:
             raise NotFound(f"network sandbox {identity} not found")
         return record
 
+    def some(self, ids: tuple[str, ...]) -> list[SandboxRecord]:
+        """Those of them that there are; () is all."""
+        return [self._known[i] for i in ids if i in self._known] if ids else self.records()
+
     def users(self, network: str) -> list[str]:
         """Sandboxes on a network, by name where they have one."""
         return [

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from sagong.contracts.metrics import Machine, Sample, SampleQuery
-from sagong.contracts.node import StatusState
+from sagong.contracts.network import Counters, CountersQuery
+from sagong.contracts.node import ContainerStatus, StatusState
 from sagong.errors import NotFound
 from sagong_docker.ask import Ask
 from sagong_docker.engine import Engine
@@ -18,7 +19,15 @@ from sagong_docker.record import ContainerRecord
 __all__ = ["stats", "stats_view"]
 
 _INTERVAL = 1.0
-Taken = tuple[Sample, Machine]
+_COUNTED = tuple(name for name in Counters.__struct_fields__ if name != "interface")
+
+
+class Taken(NamedTuple):
+    """One look at a container: what it uses, what its interfaces count, and the machine."""
+
+    sample: Sample
+    interfaces: tuple[Counters, ...]
+    machine: Machine
 
 
 async def stats(engine: Engine, ask: Ask) -> None:
@@ -45,13 +54,21 @@ async def _take(engine: Engine, record: ContainerRecord) -> Taken | None:
     if status.state not in (StatusState.RUNNING, StatusState.PAUSED):
         return None
     try:
-        found, machine = await asyncio.gather(
+        found, counted, machine = await asyncio.gather(
             engine.metrics.sample(SampleQuery(ids=(record.id,), fresh=True)),
+            engine.network.counters(CountersQuery(ids=(_sandbox(record, status),))),
             engine.metrics.machine(),
         )
     except NotFound:
         return None
-    return (found.samples[-1], machine) if found.samples else None
+    interfaces = tuple(each for one in counted.sandboxes for each in one.interfaces)
+    return Taken(found.samples[-1], interfaces, machine) if found.samples else None
+
+
+def _sandbox(record: ContainerRecord, status: ContainerStatus) -> str:
+    """Whose network it is on: its own, or that of the container whose id its mode names."""
+    mode, _, other = str(record.host.get("NetworkMode") or "").partition(":")
+    return other if mode == "container" else status.spec.sandbox
 
 
 def stats_view(record: ContainerRecord, now: Taken | None, before: Taken | None) -> dict[str, Any]:
@@ -59,18 +76,18 @@ def stats_view(record: ContainerRecord, now: Taken | None, before: Taken | None)
     view: dict[str, Any] = {
         "id": record.id,
         "name": f"/{record.name}",
-        "read": moment_text(now[0].time) if now else NEVER,
-        "preread": moment_text(before[0].time) if before else NEVER,
+        "read": moment_text(now.sample.time) if now else NEVER,
+        "preread": moment_text(before.sample.time) if before else NEVER,
         "num_procs": 0,
         "storage_stats": {},
-        "pids_stats": _pids(now[0]) if now else {},
-        "blkio_stats": _blkio(now[0]) if now else _blkio_empty(),
+        "pids_stats": _pids(now.sample) if now else {},
+        "blkio_stats": _blkio(now.sample) if now else _blkio_empty(),
         "cpu_stats": _cpu(now),
         "precpu_stats": _cpu(before),
-        "memory_stats": _memory(*now) if now else {},
+        "memory_stats": _memory(now.sample, now.machine) if now else {},
     }
-    if now:
-        view["networks"] = _networks(now[0])
+    if now and now.interfaces:
+        view["networks"] = {each.interface: _network(each) for each in now.interfaces}
     return view
 
 
@@ -82,7 +99,7 @@ def _pids(sample: Sample) -> dict[str, int]:
 
 
 def _cpu(taken: Taken | None) -> dict[str, Any]:
-    sample = taken[0] if taken else None
+    sample = taken.sample if taken else None
     view: dict[str, Any] = {
         "cpu_usage": {
             "total_usage": sample.cpu_total if sample else 0,
@@ -96,8 +113,8 @@ def _cpu(taken: Taken | None) -> dict[str, Any]:
         },
     }
     if taken:
-        view["system_cpu_usage"] = taken[1].system_total
-        view["online_cpus"] = taken[1].cores
+        view["system_cpu_usage"] = taken.machine.system_total
+        view["online_cpus"] = taken.machine.cores
     return view
 
 
@@ -150,13 +167,5 @@ _IO = {
 }
 
 
-def _networks(sample: Sample) -> dict[str, Any]:
-    names = (
-        "rx_bytes", "rx_packets", "rx_errors", "rx_dropped",
-        "tx_bytes", "tx_packets", "tx_errors", "tx_dropped",
-    )  # fmt: skip
-    return {
-        interface.name: {name: getattr(interface, name) for name in names}
-        for interface in sample.interfaces
-        if interface.name != "lo"
-    }
+def _network(counters: Counters) -> dict[str, int]:
+    return {name: getattr(counters, name) for name in _COUNTED}

@@ -291,7 +291,6 @@ class Lifecycle:
                 Target(
                     id=record.spec.id,
                     cgroup=record.cgroup,
-                    pid=record.pid,
                     group=record.spec.sandbox,
                     labels=record.spec.labels,
                 )

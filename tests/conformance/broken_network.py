@@ -10,6 +10,8 @@ from tests.conformance.fake_network import FakeNetworks, FakeProbe
 from sagong.contracts.network import (
     Attachment,
     ConnectRequest,
+    CountersList,
+    CountersQuery,
     DisconnectRequest,
     Endpoint,
     JoinRequest,
@@ -18,6 +20,7 @@ from sagong.contracts.network import (
     PortMapping,
     Rules,
     Sandbox,
+    SandboxCounters,
     SandboxRef,
     ServicePort,
     Subnet,
@@ -223,6 +226,29 @@ class ForceStillFails(FakeNetworks):
 
     async def disconnect(self, request: DisconnectRequest) -> Sandbox:
         return await super().disconnect(replace(request, force=False))
+
+
+class CountsAsTheMachineSeesIt(FakeNetworks):
+    caught_by = "counters_grow_with_traffic"
+
+    def passed(self, sandbox: Sandbox, network: str, rx: int, tx: int) -> None:
+        super().passed(sandbox, network, tx, rx)
+
+
+class CountsOnlyTheFirstInterface(FakeNetworks):
+    caught_by = "counters_are_of_each_endpoint"
+
+    def counted(self, sandbox: Sandbox) -> SandboxCounters:
+        return super().counted(replace(sandbox, endpoints=sandbox.endpoints[:1]))
+
+
+class CountsTheUnknown(FakeNetworks):
+    caught_by = "counters_are_of_those_asked_for"
+
+    async def counters(self, query: CountersQuery) -> CountersList:
+        unknown = set(query.ids) - self.memory.sandboxes.keys()
+        found = (await super().counters(query)).sandboxes
+        return CountersList(sandboxes=(*found, *(SandboxCounters(id=i) for i in unknown)))
 
 
 class InternalHasAGateway(FakeNetworks):

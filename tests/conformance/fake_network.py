@@ -13,6 +13,9 @@ from msgspec.structs import replace
 from sagong.contracts.network import (
     Attachment,
     ConnectRequest,
+    Counters,
+    CountersList,
+    CountersQuery,
     DisconnectRequest,
     Endpoint,
     JoinRequest,
@@ -24,6 +27,7 @@ from sagong.contracts.network import (
     PortMapping,
     Rules,
     Sandbox,
+    SandboxCounters,
     SandboxList,
     SandboxRef,
     ServicePort,
@@ -51,6 +55,7 @@ class Memory:
 
     networks: dict[str, Network] = field(default_factory=dict)
     sandboxes: dict[str, tuple[JoinRequest, Sandbox]] = field(default_factory=dict)
+    traffic: dict[tuple[str, str], list[tuple[int, int]]] = field(default_factory=dict)
     rules: Rules = field(default_factory=lambda: Rules(generation=0))
 
 
@@ -304,6 +309,24 @@ class FakeNetworks:
             raise NotFound(f"sandbox {sandbox.id} not found")
         return known[1]
 
+    async def counters(self, query: CountersQuery) -> CountersList:
+        known = [s for _, s in self.all() if not query.ids or s.id in query.ids]
+        return CountersList(sandboxes=tuple(self.counted(sandbox) for sandbox in known))
+
+    def counted(self, sandbox: Sandbox) -> SandboxCounters:
+        found = []
+        for interface in (endpoint.interface for endpoint in sandbox.endpoints):
+            passed = self.memory.traffic.get((sandbox.id, interface), [])
+            rx, tx = sum(size for size, _ in passed), sum(size for _, size in passed)
+            count = len(passed)
+            sizes = {"rx_bytes": rx, "tx_bytes": tx, "rx_packets": count, "tx_packets": count}
+            found.append(Counters(interface=interface, **sizes))
+        return SandboxCounters(id=sandbox.id, interfaces=tuple(found))
+
+    def passed(self, sandbox: Sandbox, network: str, rx: int, tx: int) -> None:
+        for interface in (e.interface for e in sandbox.endpoints if e.network == network):
+            self.memory.traffic.setdefault((sandbox.id, interface), []).append((rx, tx))
+
     async def connect(self, request: ConnectRequest) -> Sandbox:
         sandbox = await self.inspect(SandboxRef(id=request.id))
         wish, _ = self.memory.sandboxes[request.id]
@@ -404,6 +427,9 @@ class FakeProbe:
                 if not self.allowed(source, sandbox, target[0], target[1], protocol):
                     return ""
                 there = (sandbox.id, target[1], protocol) in self.served
+                for side, rx, tx in ((sandbox, 1, 9), (source, 9, 1)):
+                    if there and side is not None:
+                        self.networks.passed(side, endpoint.network, rx, tx)
                 return sandbox.id if there else ""
         return ""
 

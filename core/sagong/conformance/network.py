@@ -10,6 +10,12 @@ import asyncio
 import ipaddress
 import secrets
 
+from sagong.conformance.network_counters import (
+    check_counters_are_of_each_endpoint,
+    check_counters_are_of_those_asked_for,
+    check_counters_grow_with_traffic,
+    check_counters_without_networks_are_none,
+)
 from sagong.conformance.network_lab import NetworkLab, Probe, block, free_port, raises
 from sagong.conformance.network_macvlan import (
     check_macvlan_publishes_nothing,
@@ -65,6 +71,10 @@ __all__ = [
     "check_a_user_namespace_owns_the_sandbox",
     "check_an_owned_sandbox_survives_a_crash",
     "check_connect_and_disconnect",
+    "check_counters_are_of_each_endpoint",
+    "check_counters_are_of_those_asked_for",
+    "check_counters_grow_with_traffic",
+    "check_counters_without_networks_are_none",
     "check_deleted_network_is_gone",
     "check_everything_survives_a_crash",
     "check_failed_join_leaves_nothing",

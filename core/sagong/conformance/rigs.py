@@ -208,7 +208,7 @@ def working() -> Iterator[Worker]:
     try:
         work(0.05)
         labels = (("k", "v"),)
-        yield Target(id="a" * 64, cgroup=name, pid=process.pid, labels=labels, group="pod"), work
+        yield Target(id="a" * 64, cgroup=name, labels=labels, group="pod"), work
     finally:
         process.kill()
         process.wait()

@@ -8,7 +8,6 @@ from sagong.contract import Message, method, slot
 from sagong.errors import NotFound
 
 __all__ = [
-    "Interface",
     "Machine",
     "Metrics",
     "Sample",
@@ -20,14 +19,10 @@ __all__ = [
 
 
 class Target(Message):
-    """A container to watch: its cgroup (as the runtime gives it) and a pid of it for its network.
-
-    `group` is the pod it belongs to.
-    """
+    """A container to watch: its cgroup (as the runtime gives it); `group` is the pod it belongs to."""
 
     id: str
     cgroup: str
-    pid: int = 0
     group: str = ""
     labels: tuple[tuple[str, str], ...] = ()
 
@@ -36,20 +31,6 @@ class TargetRef(Message):
     """Names a target."""
 
     id: str
-
-
-class Interface(Message):
-    """Counters of a network interface."""
-
-    name: str
-    rx_bytes: int = 0
-    rx_packets: int = 0
-    rx_errors: int = 0
-    rx_dropped: int = 0
-    tx_bytes: int = 0
-    tx_packets: int = 0
-    tx_errors: int = 0
-    tx_dropped: int = 0
 
 
 class Sample(Message):
@@ -80,7 +61,6 @@ class Sample(Message):
     pids: int = 0
     pids_limit: int = 0
     io: tuple[tuple[str, str, int], ...] = ()
-    interfaces: tuple[Interface, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
     group: str = ""
 

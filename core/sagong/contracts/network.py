@@ -21,6 +21,9 @@ from sagong.errors import (
 __all__ = [
     "Attachment",
     "ConnectRequest",
+    "Counters",
+    "CountersList",
+    "CountersQuery",
     "DisconnectRequest",
     "Endpoint",
     "JoinRequest",
@@ -33,6 +36,7 @@ __all__ = [
     "PortMapping",
     "Rules",
     "Sandbox",
+    "SandboxCounters",
     "SandboxList",
     "SandboxRef",
     "ServicePort",
@@ -196,6 +200,39 @@ class SandboxList(Message):
     sandboxes: tuple[Sandbox, ...] = ()
 
 
+class CountersQuery(Message):
+    """Of which sandboxes; () is all of them."""
+
+    ids: tuple[str, ...] = ()
+
+
+class Counters(Message):
+    """What an interface received (`rx`) and sent (`tx`), seen from inside, since it was made."""
+
+    interface: str
+    rx_bytes: int = 0
+    rx_packets: int = 0
+    rx_errors: int = 0
+    rx_dropped: int = 0
+    tx_bytes: int = 0
+    tx_packets: int = 0
+    tx_errors: int = 0
+    tx_dropped: int = 0
+
+
+class SandboxCounters(Message):
+    """The counters of a sandbox: an entry for the interface of each of its endpoints."""
+
+    id: str
+    interfaces: tuple[Counters, ...] = ()
+
+
+class CountersList(Message):
+    """The counters of some sandboxes."""
+
+    sandboxes: tuple[SandboxCounters, ...] = ()
+
+
 class ConnectRequest(Message):
     """Put a living sandbox on a further network."""
 
@@ -306,6 +343,14 @@ class Networks(Protocol):
     @method(idempotent=True, raises=(NotFound,))
     async def inspect(self, sandbox: SandboxRef) -> Sandbox:
         """One sandbox."""
+        ...
+
+    @method(idempotent=True)
+    async def counters(self, query: CountersQuery) -> CountersList:
+        """What sandboxes have received and sent, read now; unknown ones are left out.
+
+        One without a network of its own (mode "none" or "host") has no interfaces to count.
+        """
         ...
 
     @method(

@@ -7,6 +7,8 @@ from typing import Final
 
 from sagong.contracts.network import (
     ConnectRequest,
+    CountersList,
+    CountersQuery,
     DisconnectRequest,
     JoinRequest,
     Network,
@@ -70,6 +72,11 @@ class EveryNetwork:
     async def inspect(self, sandbox: SandboxRef) -> Sandbox:
         """One sandbox."""
         return await self._named(await self._place(sandbox.id)).inspect(sandbox)
+
+    async def counters(self, query: CountersQuery) -> CountersList:
+        """From wherever they are: each instance leaves out what it doesn't know."""
+        lists = await asyncio.gather(*(self._named(n).counters(query) for n in self._instances))
+        return CountersList(sandboxes=tuple(s for one in lists for s in one.sandboxes))
 
     async def connect(self, request: ConnectRequest) -> Sandbox:
         """Put it on a further network of the instance that made it."""

@@ -91,6 +91,21 @@ def test_a_container_is_what_was_asked_for(docker: Engine) -> None:
     assert "Read-only file system" in refused.stderr
 
 
+def test_stats_count_what_a_container_receives_and_sends(docker: Engine) -> None:
+    docker.ok("run", "-d", "--name", "server", IMAGE, "sleep", "60")
+    docker.ok("run", "-d", "--name", "guest", "--network", "container:server", IMAGE, "sleep", "60")
+    docker.ok("run", "-d", "--name", "host", "--network", "host", IMAGE, "sleep", "60")
+    address = docker.inspect("server")["NetworkSettings"]["Networks"]["bridge"]["IPAddress"]
+    docker.ok("run", "--rm", IMAGE, "ping", "-c", "3", "-i", "0.1", "-s", "1000", address)
+    shown = "{{.Name}} {{.NetIO}}"
+    lines = docker.ok("stats", "--no-stream", "--format", shown, "server", "guest", "host")
+    found = {line.split()[0]: line.split()[1:] for line in lines.splitlines()}
+    assert found["server"] == found["guest"], "who shares a network shows it"
+    received, _, sent = found["server"]
+    assert received.endswith("kB") and sent.endswith("kB"), found
+    assert found["host"] == ["0B", "/", "0B"], "the machine's own traffic is nobody's"
+
+
 def test_limits_hold(docker: Engine) -> None:
     docker.ok("run", "-d", "--name", "box", "-m", "32m", "--pids-limit", "20", IMAGE, "sleep", "60")
     assert docker.inspect("box")["HostConfig"]["Memory"] == 32 << 20

@@ -21,6 +21,9 @@ from msgspec.structs import replace
 
 from sagong.contracts.network import (
     ConnectRequest,
+    Counters,
+    CountersList,
+    CountersQuery,
     DisconnectRequest,
     Endpoint,
     JoinRequest,
@@ -29,6 +32,7 @@ from sagong.contracts.network import (
     NetworkRef,
     Rules,
     Sandbox,
+    SandboxCounters,
     SandboxList,
     SandboxRef,
     Subnet,
@@ -190,6 +194,13 @@ class PointToPoint:
         except KeyError:
             raise NotFound(f"network sandbox {sandbox.id} not found") from None
 
+    async def counters(self, query: CountersQuery) -> CountersList:
+        """By the cables' ends inside."""
+        known = self._book.sandboxes
+        wanted = [known[i] for i in query.ids or known if i in known]
+        found = [await asyncio.to_thread(_counted, sandbox) for sandbox in wanted]
+        return CountersList(sandboxes=tuple(found))
+
     async def connect(self, request: ConnectRequest) -> Sandbox:
         """There is one cable."""
         await self.inspect(SandboxRef(id=request.id))
@@ -208,6 +219,20 @@ class PointToPoint:
 
 def _cable(sandbox: Sandbox) -> str:
     return f"ptp{_mark(sandbox.id)}"
+
+
+def _counted(sandbox: Sandbox) -> SandboxCounters:
+    shown: list[bytes] = []
+    command = ["ip", "-json", "-stats", "link", "show", "eth0"]
+    _inside(sandbox.path, lambda: shown.append(subprocess.check_output(command)))
+    statistics = msgspec.json.decode(shown[0])[0]["stats64"]
+    fields = {
+        f"{way}_{what}": statistics[way][what]
+        for way in ("rx", "tx")
+        for what in ("bytes", "packets", "errors", "dropped")
+    }
+    counters = Counters(interface="eth0", **fields)
+    return SandboxCounters(id=sandbox.id, interfaces=(counters,))
 
 
 def _mark(identity: str) -> str:

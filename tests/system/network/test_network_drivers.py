@@ -19,6 +19,8 @@ pytestmark = pytest.mark.root
 
 # What a network needs that has neither ports, names nor several networks for one sandbox.
 WITHIN_ITS_POWERS = (
+    suite.check_counters_are_of_those_asked_for,
+    suite.check_counters_grow_with_traffic,
     suite.check_deleted_network_is_gone,
     suite.check_foreign_address_is_refused,
     suite.check_free_subnet_is_chosen,

@@ -7,7 +7,6 @@ import time
 import msgspec
 
 from sagong.contracts.metrics import (
-    Interface,
     Machine,
     Sample,
     SampleQuery,
@@ -17,6 +16,9 @@ from sagong.contracts.metrics import (
 )
 from sagong.contracts.network import (
     ConnectRequest,
+    Counters,
+    CountersList,
+    CountersQuery,
     DisconnectRequest,
     Endpoint,
     JoinRequest,
@@ -26,6 +28,7 @@ from sagong.contracts.network import (
     PortMapping,
     Rules,
     Sandbox,
+    SandboxCounters,
     SandboxList,
     SandboxRef,
     Subnet,
@@ -112,6 +115,10 @@ class FakeNetworks:
         except KeyError:
             raise NotFound(f"no sandbox {sandbox.id}") from None
 
+    async def counters(self, query: CountersQuery) -> CountersList:
+        known = [self._sandbox(self.wishes[id_]) for id_ in query.ids if id_ in self.wishes]
+        return CountersList(sandboxes=tuple(_counted(sandbox) for sandbox in known))
+
     async def connect(self, request: ConnectRequest) -> Sandbox:
         wish = self.wishes[request.id]
         places = (*wish.attachments, request.attachment)
@@ -124,6 +131,13 @@ class FakeNetworks:
 
     async def apply(self, rules: Rules) -> None:
         return None
+
+
+def _counted(sandbox: Sandbox) -> SandboxCounters:
+    """Interfaces at one rate."""
+    names = (endpoint.interface for endpoint in sandbox.endpoints)
+    found = (Counters(interface=name, rx_bytes=2000, tx_bytes=1000) for name in names)
+    return SandboxCounters(id=sandbox.id, interfaces=tuple(found))
 
 
 class FakeVolumes:
@@ -192,7 +206,6 @@ class FakeMetrics:
                     memory_stat=(("inactive_file", 1 << 20),),
                     pids=2,
                     io=(("8:0", "read_bytes", 4096),),
-                    interfaces=(Interface(name="eth0", rx_bytes=100),),
                 )
                 for id_ in query.ids
             )

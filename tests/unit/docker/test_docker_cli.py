@@ -422,8 +422,10 @@ async def test_figures_of_processes_usage_and_engine() -> None:
         await lab.ok("run", "-d", "--name", "busy", IMAGE, "sleep", "60")
         assert "sleep 60" in await lab.ok("top", "busy")
         assert (await lab.ok("top", "busy", "-o", "pid,comm")).split()[:2] == ["PID", "COMMAND"]
-        line = await lab.ok("stats", "--no-stream", "--format", "{{.Name}} {{.MemUsage}} {{.PIDs}}")
-        assert line == "busy 4MiB / 8GiB 2"
+        line = await lab.ok(
+            "stats", "--no-stream", "--format", "{{.Name}} {{.MemUsage}} {{.PIDs}} {{.NetIO}}"
+        )
+        assert line == "busy 4MiB / 8GiB 2 2kB / 1kB"
         assert "1         1" in await lab.ok("system", "df")
         info = json.loads(await lab.ok("info", "--format", "{{json .}}"))
         assert (info["ContainersRunning"], info["OSType"]) == (1, "linux")
@@ -431,6 +433,17 @@ async def test_figures_of_processes_usage_and_engine() -> None:
             "version", "--format", "{{.Server.Version}} {{.Server.MinAPIVersion}}"
         )
         assert version == "28.0.4 1.24"
+
+
+async def test_stats_count_the_network_that_a_container_is_on() -> None:
+    async with docker_lab() as lab:
+        modes = {"own": "bridge", "guest": "container:own", "open": "host", "shut": "none"}
+        for name, mode in modes.items():
+            await lab.ok("run", "-d", "--name", name, "--network", mode, IMAGE, "sleep", "60")
+        lines = await lab.ok("stats", "--no-stream", "--format", "{{.Name}} {{.NetIO}}", *modes)
+        assert sorted(lines.splitlines()) == [
+            "guest 2kB / 1kB", "open 0B / 0B", "own 2kB / 1kB", "shut 0B / 0B",
+        ]  # fmt: skip
 
 
 async def test_limits_are_set_and_updated() -> None:
