@@ -144,13 +144,16 @@ def main() -> None:
     print(NEXT.format(etc=paths.etc, run=paths.run, image=IMAGE, root=options.root))
 
 
-NEXT = """
+NEXT = r"""
 Docker API      {run}/docker.sock
 Kubernetes API  {etc}/kubeconfig
 
 Try next:
   export DOCKER_HOST=unix://{run}/docker.sock KUBECONFIG={etc}/kubeconfig
   docker run --rm {image} echo hello
+  printf 'FROM {image}\nRUN echo built > /built\n' | docker build -t hello -
+  .venv/bin/sagong --root {root} enable registry            # on 127.0.0.1:5000
+  docker tag hello 127.0.0.1:5000/hello && docker push 127.0.0.1:5000/hello
   kubectl get pods -o wide
   kubectl scale deployment web --replicas=5
   .venv/bin/sagong --root {root} status
