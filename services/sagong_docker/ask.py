@@ -110,7 +110,7 @@ def without_nulls(value: Any, key: str = "") -> Any:
     In maps of texts null is the empty text; in maps whose keys alone matter it stays.
     """
     if isinstance(value, list):
-        return [without_nulls(item, key) for item in value]
+        return [without_nulls(item) for item in value]
     if not isinstance(value, dict):
         return value
     if key in _KEYS_MATTER:
