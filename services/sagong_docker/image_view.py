@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -178,8 +178,8 @@ def _history(image: Image) -> list[dict[str, Any]]:
     return found or []
 
 
-def history_view(image: Image) -> list[dict[str, Any]]:
-    """`docker history`: newest first, each with its layer's size."""
+def history_view(image: Image, parents: Iterable[Image] = ()) -> list[dict[str, Any]]:
+    """`docker history`: newest first, each with its layer's size; a parent names its last line."""
     sizes = iter([layer.size for layer in image.layers])
     lines: list[dict[str, Any]] = []
     for entry in _history(image):
@@ -196,9 +196,17 @@ def history_view(image: Image) -> list[dict[str, Any]]:
         )
     if not lines:
         lines = [_bare_line(image)]
+    _name(lines[-1], image)
+    for parent in parents:
+        length = len(_history(parent))
+        if 0 < length < len(lines):
+            _name(lines[length - 1], parent)
     lines.reverse()
-    lines[0] |= {"Id": image.id, "Tags": list(image.tags) or None}
     return lines
+
+
+def _name(line: dict[str, Any], image: Image) -> None:
+    line |= {"Id": image.id, "Tags": list(image.tags) or None}
 
 
 def _bare_line(image: Image) -> dict[str, Any]:

@@ -174,7 +174,20 @@ async def _image(engine: Engine, name: str) -> Image:
 
 async def history(engine: Engine, ask: Ask) -> Response:
     """`docker history`."""
-    return answer(history_view(await _image(engine, ask["name"])))
+    image = await _image(engine, ask["name"])
+    return answer(history_view(image, [parent async for parent in _parents(engine, image)]))
+
+
+async def _parents(engine: Engine, image: Image) -> AsyncIterator[Image]:
+    """What it was built of, step by step, as far as that is here."""
+    seen = {image.id}
+    while image.parent and image.parent not in seen:
+        seen.add(image.parent)
+        try:
+            image = await engine.images.inspect(ImageRef(reference=image.parent))
+        except NotFound:
+            return
+        yield image
 
 
 async def tag(engine: Engine, ask: Ask) -> Response:

@@ -290,6 +290,17 @@ def test_images_are_committed_saved_imported_and_removed(docker: Engine) -> None
     docker.ok("rmi", "made:1", "flat:1")
 
 
+def test_history_names_the_images_that_others_are_made_of(docker: Engine) -> None:
+    made = []
+    for number, base in enumerate((IMAGE, "made:0")):
+        docker.ok("run", "--name", f"box{number}", base, "sh", "-c", f"echo > /{number}")
+        made.append(docker.ok("commit", f"box{number}", f"made:{number}"))
+    base = docker.ok("image", "inspect", "-f", "{{.Id}}", IMAGE)
+    assert docker.ok("history", "-q", "--no-trunc", "made:1").split()[:3] == [*made[::-1], base]
+    docker.ok("rm", "box0", "box1")
+    docker.ok("rmi", "made:1", "made:0")
+
+
 class Terminal:
     """A command on a terminal."""
 

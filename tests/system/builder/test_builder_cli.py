@@ -432,7 +432,9 @@ def test_the_image_is_what_docker_makes(place: Place) -> None:
     assert [facts(line) for line in lines] == [facts(line) for line in peer["history"]]
 
 
-def facts(line: str) -> tuple[str, str]:
-    """What is compared of a line of history: how it was made, without checksums, and its size."""
+def facts(line: str) -> tuple[str, str, bool]:
+    """What is compared of a line of history: how it was made, without checksums, its size, and
+    whether it is an image that is here."""
     entry = json.loads(line)
-    return re.sub(r"(file|dir|multi):[0-9a-f]{64}", r"\1", entry["CreatedBy"]), entry["Size"]
+    how = re.sub(r"(file|dir|multi):[0-9a-f]{64}", r"\1", entry["CreatedBy"])
+    return how, entry["Size"], entry["ID"].startswith("sha256:")
