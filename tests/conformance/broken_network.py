@@ -242,6 +242,13 @@ class CountsOnlyTheFirstInterface(FakeNetworks):
         return super().counted(replace(sandbox, endpoints=sandbox.endpoints[:1]))
 
 
+class CountsFromTheStart(FakeNetworks):
+    caught_by = "counters_go_on_over_a_crash"
+
+    def kill(self) -> None:
+        self.memory.traffic.clear()
+
+
 class CountsTheUnknown(FakeNetworks):
     caught_by = "counters_are_of_those_asked_for"
 

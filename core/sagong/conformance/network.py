@@ -13,6 +13,7 @@ import secrets
 from sagong.conformance.network_counters import (
     check_counters_are_of_each_endpoint,
     check_counters_are_of_those_asked_for,
+    check_counters_go_on_over_a_crash,
     check_counters_grow_with_traffic,
     check_counters_without_networks_are_none,
 )
@@ -73,6 +74,7 @@ __all__ = [
     "check_connect_and_disconnect",
     "check_counters_are_of_each_endpoint",
     "check_counters_are_of_those_asked_for",
+    "check_counters_go_on_over_a_crash",
     "check_counters_grow_with_traffic",
     "check_counters_without_networks_are_none",
     "check_deleted_network_is_gone",

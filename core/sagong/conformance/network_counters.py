@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from sagong.conformance.network_lab import NetworkLab
+from sagong.conformance.network_owners import OWNER
 from sagong.contracts.network import (
     Attachment,
     ConnectRequest,
@@ -78,6 +81,22 @@ async def check_counters_grow_with_traffic(lab: NetworkLab) -> None:
             assert (side.rx_errors, side.tx_errors) == (0, 0), f"errors of a sound cable: {side}"
         assert server.tx_bytes > server.rx_bytes > 0, f"the server's directions: {server}"
         assert client.rx_bytes > client.tx_bytes > 0, f"the client's directions: {client}"
+
+
+async def check_counters_go_on_over_a_crash(lab: NetworkLab) -> None:
+    """Of a sandbox that a user namespace owns, too: the interfaces are the kernel's."""
+    if lab.probe is None or lab.restart is None:
+        return
+    async with lab.network() as network:
+        request = replace(lab.request("a", network), user_namespace=OWNER)
+        a, b = await lab.networks.join(request), await lab.join("b", network)
+        await lab.probe.serve(a, 80)
+        assert await lab.probe.reach(b, a.endpoints[0].ipv4, 80) == a.id
+        before = [(await _counters(lab, sandbox))[network.id] for sandbox in (a, b)]
+        lab.networks = await lab.restart()
+        after = [(await _counters(lab, sandbox))[network.id] for sandbox in (a, b)]
+        for was, now in zip(before, after, strict=True):
+            assert now.rx_bytes >= was.rx_bytes > 0, f"from {was} to {now}"
 
 
 def _grown(before: Counters, after: Counters) -> Counters:

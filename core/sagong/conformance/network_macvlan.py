@@ -10,6 +10,7 @@ from sagong.conformance.network_lab import NetworkLab, block, free_port, raises
 from sagong.contracts.network import (
     Attachment,
     ConnectRequest,
+    CountersQuery,
     DisconnectRequest,
     Network,
     NetworkRef,
@@ -57,6 +58,9 @@ async def check_macvlan_sandboxes_are_neighbours(lab: NetworkLab) -> None:
             await lab.probe.serve(a, 80)
             for source in (b, both):
                 assert await lab.probe.reach(source, a.endpoints[0].ipv4, 80) == a.id
+            (counted,) = (await lab.networks.counters(CountersQuery(ids=(c.id,)))).sandboxes
+            found = {counters.interface: counters for counters in counted.interfaces}
+            assert found[both.endpoints[1].interface].rx_packets > 0, f"only {found}"
             assert await lab.probe.resolve(both, lab.name("a")) == (a.endpoints[0].ipv4,)
         left = await lab.networks.disconnect(DisconnectRequest(id=c.id, network=network.id))
         assert [e.network for e in left.endpoints] == [bridged.id]
