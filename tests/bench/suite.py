@@ -41,26 +41,40 @@ def run(name: str, words: list[str], target: Path) -> bool:
     return code == 0
 
 
-def write(table: str) -> None:
-    """Replace the table in the page."""
+def write(table: str, ran: list[str]) -> None:
+    """Replace the rows of the benchmarks that ran in the page's table."""
     text = PAGE.read_text()
-    pattern = re.compile(f"{re.escape(BEGIN)}.*{re.escape(END)}", re.S)
-    if not pattern.search(text):
+    pattern = re.compile(f"{re.escape(BEGIN)}(.*){re.escape(END)}", re.S)
+    found = pattern.search(text)
+    if not found:
         raise SystemExit(f"{PAGE} has no place for the table: {BEGIN} … {END}")
-    PAGE.write_text(pattern.sub(lambda _: f"{BEGIN}\n{table}{END}", text))
+    rows = merged(found[1].strip().splitlines(), table.splitlines(), ran)
+    PAGE.write_text(pattern.sub(lambda _: "\n".join([BEGIN, *rows, END]), text))
+
+
+def merged(old: list[str], new: list[str], ran: list[str]) -> list[str]:
+    """The table's head, and each benchmark's rows: new ones where it ran, in the order of the old."""
+    rows: dict[str, list[str]] = {}
+    for row in old[2:]:
+        rows.setdefault(_bench(row), []).append(row)
+    rows |= {name: [row for row in new[2:] if _bench(row) == name] for name in ran}
+    return [*new[:2], *(row for group in rows.values() for row in group)]
+
+
+def _bench(row: str) -> str:
+    """The benchmark that a row's last column names."""
+    return row.rsplit("tests/bench/run ", 1)[-1].partition("`")[0].split()[0]
 
 
 def main() -> None:
     """Run, print, and write if wished."""
     parser = argparse.ArgumentParser(prog="tests/bench/run", description=__doc__)
     parser.add_argument(
-        "--write", action="store_true", help="put the table into docs/benchmarks.md"
+        "--write", action="store_true", help="put the figures into docs/benchmarks.md"
     )
     parser.add_argument("name", nargs="?", choices=names(), help="one benchmark instead of all")
     parser.add_argument("words", nargs=argparse.REMAINDER, help="its options")
     options = parser.parse_args()
-    if options.write and options.name:
-        raise SystemExit("tests/bench/run: --write is for the table of all, without a name")
     with tempfile.TemporaryDirectory() as directory:
         target = Path(directory, "figures")
         target.touch()
@@ -69,7 +83,7 @@ def main() -> None:
         table = figures.markdown(figures.read(target))
     print(table)
     if options.write:
-        write(table)
+        write(table, [name for name in chosen if name not in failed])
     if failed:
         raise SystemExit(f"tests/bench/run: failed: {', '.join(failed)}")
 
