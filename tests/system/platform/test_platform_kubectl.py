@@ -107,13 +107,15 @@ def test_a_watch_tells_what_happens(shop: Platform) -> None:
     with ended(shop.start(*command)) as watch:
         assert watch.stdout is not None
         first = {watch.stdout.readline().split()[0] for _ in range(2)}
-        shop("kubectl", "delete", "pod", next(iter(first)).decode(), "--wait=false")
+        name = next(iter(first)).decode()
+        shop("kubectl", "delete", "pod", name, "--wait=false")
         seen = b""
         while not (b"Terminating" in seen and re.search(rb"1/1 +Running", seen)):
             line = watch.stdout.readline()
             assert line, seen
             seen += line
     shop("kubectl", "rollout", "status", "deploy/shop", "--timeout=30s")
+    shop("kubectl", "wait", "--for=delete", f"pod/{name}", "--timeout=30s")
 
 
 def test_describe_tells_the_story(shop: Platform) -> None:
