@@ -174,6 +174,7 @@ def podman() -> Iterator[Docker]:
             f"--runroot={directory}/run/root",
             f"--tmpdir={directory}/run/tmp",
             "--cgroup-manager=cgroupfs",
+            "--runtime=runc",  # as dockerd; crun refuses hybrid control groups
             "--events-backend=file",
         ]
         service = ["system", "service", "--time=0", f"unix://{peer.socket}"]
