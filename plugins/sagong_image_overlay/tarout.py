@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from sagong.linux.files import write_all
 from sagong_image_overlay.compression import gzip_compressor
 
 __all__ = ["Member", "PackedSink", "PlainSink", "RawSink", "Sink", "TarWriter"]
@@ -58,10 +59,9 @@ class RawSink:
             self._flush()
 
     def _flush(self) -> None:
-        view = memoryview(b"".join(self._parts))
+        data = b"".join(self._parts)
         self._parts, self._size = [], 0
-        while view:
-            view = view[os.write(self._target, view) :]
+        write_all(self._target, data)
 
     def copy(self, source: int, size: int) -> None:
         """Small files are read, large ones are sent by the kernel."""
@@ -106,9 +106,7 @@ class PlainSink:
         self._parts, self._waiting = [], 0
         self._plain.update(data)
         self.size += len(data)
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._target, view) :]
+        write_all(self._target, data)
 
     def copy(self, source: int, size: int) -> None:
         """Read the file in pieces."""
@@ -157,9 +155,7 @@ class PackedSink:
     def _put(self, packed: bytes) -> None:
         self._packed.update(packed)
         self.size += len(packed)
-        view = memoryview(packed)
-        while view:
-            view = view[os.write(self._target, view) :]
+        write_all(self._target, packed)
 
     def copy(self, source: int, size: int) -> None:
         """Read the file in pieces."""

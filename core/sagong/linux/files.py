@@ -7,7 +7,7 @@ import fcntl
 import os
 import struct
 
-__all__ = ["replace_file", "scatter", "synchronise"]
+__all__ = ["replace_file", "scatter", "synchronise", "write_all"]
 
 # linux/fs.h; the flag is that of `chattr +T`.
 _GET_FLAGS, _SET_FLAGS, _TOP_OF_TREES = 0x80086601, 0x40086602, 0x00020000
@@ -59,13 +59,18 @@ def scatter(directory: str) -> None:
         os.close(descriptor)
 
 
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write everything to a descriptor that blocks, in as many parts as it takes."""
+    view = memoryview(data)
+    while view:
+        # write(2) takes a part where the disk is nearly full; the next one tells why.
+        view = view[os.write(descriptor, view) :]
+
+
 def _write(path: str, content: bytes, mode: int, *, durable: bool) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     try:
-        view = memoryview(content)
-        while view:
-            # write(2) takes a part where the disk is nearly full; the next one tells why.
-            view = view[os.write(descriptor, view) :]
+        write_all(descriptor, content)
         if durable:
             os.fsync(descriptor)
     finally:

@@ -12,6 +12,7 @@ import termios
 import tty
 
 from sagong.linux import process
+from sagong.linux.files import write_all
 from sagong.shim.failure import StartError
 
 __all__ = ["hand_over", "relay"]
@@ -62,14 +63,8 @@ def _pump(master: int) -> None:
             if source == master:
                 if not data:
                     return
-                _write(1, data)
+                write_all(1, data)
             elif data:
-                _write(master, data)
+                write_all(master, data)
             else:
                 sources.remove(0)
-
-
-def _write(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
