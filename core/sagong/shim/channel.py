@@ -15,7 +15,7 @@ from sagong.shim.directory import RunDirectory
 from sagong.shim.loop import READ, WRITE, Loop
 from sagong.shim.messages import MessageReader
 
-__all__ = ["Channel", "Host", "Incoming", "allowed"]
+__all__ = ["Channel", "Host", "Incoming", "allowed", "listen"]
 
 CONTROL = b"control"
 _READ_SIZE = 64 << 10
@@ -29,6 +29,21 @@ def allowed(channel: socket.socket, directory: RunDirectory) -> bool:
     """Whether the peer is the plugin, its successor or root, as the kernel says."""
     _, uid, _ = process.peer_credentials(channel)
     return uid in directory.owners()
+
+
+def listen(path: str, backlog: int) -> socket.socket:
+    """A listener at a path, in the place of one before.
+
+    Anybody may connect: who connects is known by its uid, which a swap changes, or by its token.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(path)
+    os.chmod(path, 0o666)
+    listener.listen(backlog)
+    listener.setblocking(False)
+    return listener
 
 
 class Channel:

@@ -19,7 +19,7 @@ from typing import Any
 from sagong.linux import capabilities, cgroup, process
 from sagong.shim import jobs, lean
 from sagong.shim.adoption import Inheritance
-from sagong.shim.channel import Channel, allowed
+from sagong.shim.channel import Channel, allowed, listen
 from sagong.shim.directory import RunDirectory
 from sagong.shim.engines import Engines
 from sagong.shim.interpreter import execute_readonly
@@ -72,15 +72,7 @@ class Launcher:
 
     def _listen(self) -> None:
         self._directory.create()
-        path = self._directory.launcher_socket
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        listener.bind(path)
-        # Who connects is known by its uid, which a swap changes.
-        os.chmod(path, 0o666)
-        listener.listen(128)
-        listener.setblocking(False)
+        listener = listen(self._directory.launcher_socket, 128)
         self._loop.add(listener.fileno(), READ, lambda _: self._accept(listener))
         self._listener = listener
 

@@ -16,7 +16,7 @@ from sagong.linux.cgroup import CgroupLayout
 from sagong.shim import lean
 from sagong.shim.adoption import Inheritance, adopt_container
 from sagong.shim.cgroups import container_cgroup
-from sagong.shim.channel import Channel, Incoming
+from sagong.shim.channel import Channel, Incoming, listen
 from sagong.shim.clients import Client
 from sagong.shim.container import Container
 from sagong.shim.directory import (
@@ -106,14 +106,7 @@ class Monitor:
 
     def _listen(self) -> None:
         path = self.directory.monitor_socket(self.key)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        listener.bind(path)
-        # Streams are for whoever holds a token; control channels are checked by uid.
-        os.chmod(path, 0o666)
-        listener.listen(64)
-        listener.setblocking(False)
+        listener = listen(path, 64)
         self.loop.add(listener.fileno(), READ, lambda _: self._accept(listener))
         self._listener = listener
         self._socket_inode = os.stat(path).st_ino
