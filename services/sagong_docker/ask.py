@@ -10,7 +10,7 @@ from sagong.errors import InvalidArgument
 from sagong.http import Request
 from sagong_docker.filters import Filters
 
-__all__ = ["Ask", "convert", "without_nulls"]
+__all__ = ["Ask", "convert", "fitted", "without_nulls"]
 
 T = TypeVar("T")
 
@@ -96,7 +96,7 @@ class Ask:
     async def checked(self, kind: type[Any]) -> dict[str, Any]:
         """The body as it was given, after it was found to have a struct's shape; without nulls."""
         document = without_nulls(await self.document())
-        convert(document, kind)
+        fitted(document, kind)
         return cast(dict[str, Any], document)
 
     async def body(self, kind: type[T]) -> T:
@@ -121,8 +121,13 @@ def without_nulls(value: Any, key: str = "") -> Any:
 
 
 def convert(document: dict[str, Any], kind: type[T]) -> T:
-    """A document as a struct; InvalidArgument names the field."""
+    """A document as a struct, nulls left out; InvalidArgument names the field."""
+    return fitted(without_nulls(document), kind)
+
+
+def fitted(document: dict[str, Any], kind: type[T]) -> T:
+    """A document that has no nulls any more as a struct; InvalidArgument names the field."""
     try:
-        return msgspec.convert(without_nulls(document), kind, strict=False)
+        return msgspec.convert(document, kind, strict=False)
     except msgspec.ValidationError as error:
         raise InvalidArgument(f"invalid JSON: {error}") from None

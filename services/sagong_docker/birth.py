@@ -16,7 +16,7 @@ from sagong.contracts.node import ContainerSpec, ContainerStatus, Ref, RemoveReq
 from sagong.contracts.volume import Volume, VolumeRef
 from sagong.errors import AlreadyExists, InvalidArgument, NotFound, SagongError
 from sagong.http import Response
-from sagong_docker.ask import Ask, convert, without_nulls
+from sagong_docker.ask import Ask, fitted, without_nulls
 from sagong_docker.body import CreateBody, HostConfig
 from sagong_docker.creation import Lookup, translate
 from sagong_docker.engine import Engine
@@ -41,13 +41,12 @@ async def create(engine: Engine, ask: Ask) -> Response:
     if not document:
         raise InvalidArgument("config cannot be empty in order to create a container")
     document = shaped(without_nulls(document), ask.version)
-    body = convert(document, CreateBody)
+    body = fitted(document, CreateBody)
     given = ask.text("name")
-    if given:
-        check_name(given)
+    name = check_name(given) if given else ""
     check_body(body, body.host_config or HostConfig(), this_machine())
-    if given:
-        return await _create(engine, ask, document, body, check_name(given))
+    if name:
+        return await _create(engine, ask, document, body, name)
     for _ in range(_NAMES_TRIED):
         # Another generation of this service may choose the same name at the same time.
         with contextlib.suppress(AlreadyExists):
