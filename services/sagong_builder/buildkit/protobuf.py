@@ -13,11 +13,11 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from sagong.errors import InvalidArgument
+from sagong.protobuf import BYTES, VARINT, fields, signed, varint
 
 __all__ = ["Mapped", "Repeated", "decode", "encode", "proto"]
 
 M = TypeVar("M")
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _DEPTH = 32
 
 
@@ -91,23 +91,14 @@ def _put(out: bytearray, number: int, kind: Kind, value: Any) -> None:
         case "bytes":
             _put_bytes(out, number, value)
         case "uint" | "int" | "bool":
-            _varint(out, number << 3 | _VARINT)
-            _varint(out, int(value) & (1 << 64) - 1)
+            out += varint(number << 3 | VARINT) + varint(int(value) & (1 << 64) - 1)
         case _:
             _put_bytes(out, number, encode(value))
 
 
 def _put_bytes(out: bytearray, number: int, value: bytes | bytearray) -> None:
-    _varint(out, number << 3 | _BYTES)
-    _varint(out, len(value))
+    out += varint(number << 3 | BYTES) + varint(len(value))
     out += value
-
-
-def _varint(out: bytearray, value: int) -> None:
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
 
 
 # Reading.
@@ -119,16 +110,12 @@ def decode(kind: Callable[[], M], data: bytes | memoryview, depth: int = 0) -> M
         raise InvalidArgument(f"a {_name(kind)} is nested deeper than {_DEPTH}")
     message: Any = kind()
     numbers = _numbers(message.__class__)
-    view = memoryview(data)
-    at = 0
     try:
-        while at < len(view):
-            tag, at = _read_varint(view, at)
-            value, at = _read_value(view, at, tag & 7)
-            known = numbers.get(tag >> 3)
+        for number, value in fields(memoryview(data)):
+            known = numbers.get(number)
             if known is not None:
                 _set(message, known[0], known[1], value, depth)
-    except (IndexError, UnicodeDecodeError, ValueError, TypeError) as error:
+    except (UnicodeDecodeError, ValueError, TypeError) as error:
         raise InvalidArgument(f"malformed {_name(kind)}: {error}") from None
     made: M = message
     return made
@@ -138,31 +125,7 @@ def _name(kind: object) -> str:
     return getattr(kind, "__name__", "message")
 
 
-def _read_varint(view: memoryview, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = view[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
-        if shift > 63:
-            raise ValueError("a varint is too long")
-
-
-def _read_value(view: memoryview, at: int, wire: int) -> tuple[int | memoryview, int]:
-    if wire == _VARINT:
-        return _read_varint(view, at)
-    size = {_FIXED64: 8, _FIXED32: 4}.get(wire, -1)
-    if wire == _BYTES:
-        size, at = _read_varint(view, at)
-    if size < 0 or at + size > len(view):
-        raise ValueError("a field is cut")
-    return view[at : at + size], at + size
-
-
-def _set(message: Any, name: str, kind: Kind, value: int | memoryview, depth: int) -> None:
+def _set(message: Any, name: str, kind: Kind, value: int | float | memoryview, depth: int) -> None:
     if isinstance(kind, Repeated):
         getattr(message, name).append(_of(kind.kind, value, depth))
     elif isinstance(kind, Mapped):
@@ -172,31 +135,28 @@ def _set(message: Any, name: str, kind: Kind, value: int | memoryview, depth: in
         setattr(message, name, _of(kind, value, depth))
 
 
-def _of(kind: Kind, value: int | memoryview, depth: int) -> Any:
+def _of(kind: Kind, value: int | float | memoryview, depth: int) -> Any:
     if kind in ("uint", "int", "bool"):
         if not isinstance(value, int):
             raise ValueError("bytes where a number belongs")
         if kind == "bool":
             return bool(value)
-        return value - (1 << 64) if kind == "int" and value >> 63 else value
-    if isinstance(value, int):
+        return signed(value) if kind == "int" else value
+    if isinstance(value, int | float):
         raise ValueError("a number where bytes belong")
     if kind == "string":
         return bytes(value).decode()
     return bytes(value) if kind == "bytes" else decode(kind, value, depth + 1)
 
 
-def _entry(kind: Kind, value: int | memoryview, depth: int) -> tuple[str, Any]:
-    if isinstance(value, int):
+def _entry(kind: Kind, value: int | float | memoryview, depth: int) -> tuple[str, Any]:
+    if isinstance(value, int | float):
         raise ValueError("a number where a map's entry belongs")
     key, item = "", None
-    at = 0
-    while at < len(value):
-        tag, at = _read_varint(value, at)
-        part, at = _read_value(value, at, tag & 7)
-        if tag >> 3 == 1:
+    for number, part in fields(value):
+        if number == 1:
             key = _of("string", part, depth)
-        elif tag >> 3 == 2:
+        elif number == 2:
             item = _of(kind, part, depth)
     if item is None:
         item = _EMPTY[kind] if isinstance(kind, str) else kind()

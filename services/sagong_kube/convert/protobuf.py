@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import functools
-import struct
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -18,6 +17,7 @@ import msgspec
 from sagong.errors import InvalidArgument
 from sagong.model import times
 from sagong.model.objects import GroupVersionKind, parse_api_version
+from sagong.protobuf import fields, signed
 from sagong_kube.schema.types import SCALARS, spec, type_of
 
 __all__ = ["MAGIC", "MEDIA", "decode", "is_protobuf"]
@@ -25,16 +25,13 @@ __all__ = ["MAGIC", "MEDIA", "decode", "is_protobuf"]
 MAGIC: Final = b"k8s\x00"
 MEDIA: Final = "application/vnd.kubernetes.protobuf"
 _DEEPEST: Final = 64
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 # What reading a body that is no such message ends with.
 _BROKEN: Final = (
-    IndexError,
     KeyError,
     RecursionError,
     TypeError,
     ValueError,
-    struct.error,
     msgspec.DecodeError,
 )
 
@@ -79,9 +76,9 @@ def _envelope(
 ) -> tuple[GroupVersionKind, memoryview]:
     """The kind and the object's bytes of a runtime.Unknown."""
     kind, raw = expected, memoryview(b"")
-    for number, value in _fields(data):
+    for number, value in fields(data):
         if number == 1:
-            names = {n: str(v, "utf-8") for n, v in _fields(value)}
+            names = {n: str(v, "utf-8") for n, v in fields(value)}
             if names.get(2):
                 at = parse_api_version(names.get(1, ""))
                 kind = GroupVersionKind(at.group, at.version, names[2])
@@ -92,52 +89,11 @@ def _envelope(
     return kind, raw
 
 
-# The wire
-
-
-def _varint(data: memoryview, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
-        if shift > 63:
-            raise ValueError("integer overflow")
-
-
-def _fields(data: memoryview) -> Any:
-    """(field number, value) pairs: numbers for varints and fixed ones, views for bytes."""
-    at, end = 0, len(data)
-    while at < end:
-        tag, at = _varint(data, at)
-        number, wire = tag >> 3, tag & 7
-        if wire == _BYTES:
-            size, at = _varint(data, at)
-            if at + size > end:
-                raise ValueError("unexpected EOF")
-            yield number, data[at : at + size]
-            at += size
-        elif wire == _VARINT:
-            value, at = _varint(data, at)
-            yield number, value
-        elif wire == _FIXED64:
-            yield number, struct.unpack_from("<d", data, at)[0]
-            at += 8
-        elif wire == _FIXED32:
-            yield number, struct.unpack_from("<f", data, at)[0]
-            at += 4
-        else:
-            raise ValueError(f"illegal wireType {wire}")
-
-
 # Scalars
 
 
 def _signed(value: int, _: int) -> int:
-    return value - (1 << 64) if value >= 1 << 63 else value
+    return signed(value)
 
 
 def _text(value: memoryview, _: int) -> str:
@@ -149,7 +105,7 @@ def _bytes(value: memoryview, _: int) -> str:
 
 
 def _parts(value: memoryview) -> dict[int, Any]:
-    return dict(_fields(value))
+    return dict(fields(value))
 
 
 def _quantity(value: memoryview, _: int) -> str:
@@ -158,21 +114,21 @@ def _quantity(value: memoryview, _: int) -> str:
 
 def _time(value: memoryview, _: int) -> str | None:
     parts = _parts(value)
-    return times.time_text(_signed(parts.get(1, 0), 0)) if parts else None
+    return times.time_text(signed(parts.get(1, 0))) if parts else None
 
 
 def _micro_time(value: memoryview, _: int) -> str | None:
     parts = _parts(value)
     if not parts:
         return None
-    return times.micro_time(_signed(parts.get(1, 0), 0) + parts.get(2, 0) / 1e9)
+    return times.micro_time(signed(parts.get(1, 0)) + parts.get(2, 0) / 1e9)
 
 
 def _int_or_string(value: memoryview, _: int) -> int | str:
     parts = _parts(value)
     if parts.get(1):
         return str(parts.get(3, b""), "utf-8")
-    return _signed(parts.get(2, 0), 0)
+    return signed(parts.get(2, 0))
 
 
 def _raw(value: memoryview, _: int) -> Any:
@@ -187,7 +143,7 @@ def _schema_or(number: int, alternative: Callable[[Any], Any]) -> Read:
     def read(value: memoryview, depth: int) -> Any:
         schema, other = number, 3 - number
         groups: dict[int, list[Any]] = {}
-        for at, part in _fields(value):
+        for at, part in fields(value):
             groups.setdefault(at, []).append(part)
         if schema in groups:
             return _message(_SCHEMA)(groups[schema][0], depth + 1)
@@ -295,7 +251,7 @@ def _reader(kind: str) -> Read:
     if kind.startswith("[]"):
         # A list inside a map or list is a message whose field 1 repeats.
         held = _reader(kind[2:])
-        return lambda value, depth: [held(item, depth) for at, item in _fields(value) if at == 1]
+        return lambda value, depth: [held(item, depth) for at, item in fields(value) if at == 1]
     if kind in SCALARS:
         scalar: Read = _SCALARS[kind]
         return scalar
@@ -330,7 +286,7 @@ def _read_into(
     inline: dict[int, Any],
     depth: int,
 ) -> None:
-    for number, value in _fields(data):
+    for number, value in fields(data):
         slot = slots.get(number)
         if slot is None:
             nested = inline.get(number)

@@ -11,23 +11,16 @@ from typing import Any
 
 import msgspec
 
+from sagong.protobuf import BYTES, FIXED64, VARINT, varint
+
 __all__ = ["encode"]
 
 Node = Mapping[str, Any]
 Encoder = Callable[[Any], bytes]
 
 
-def _varint(value: int) -> bytes:
-    parts = bytearray()
-    while value > 0x7F:
-        parts.append(value & 0x7F | 0x80)
-        value >>= 7
-    parts.append(value)
-    return bytes(parts)
-
-
 def _message(number: int, payload: bytes) -> bytes:
-    return _varint(number << 3 | 2) + _varint(len(payload)) + payload
+    return varint(number << 3 | BYTES) + varint(len(payload)) + payload
 
 
 def _string(number: int, text: str) -> bytes:
@@ -35,15 +28,15 @@ def _string(number: int, text: str) -> bytes:
 
 
 def _boolean(number: int, value: bool) -> bytes:
-    return _varint(number << 3) + b"\1" if value else b""
+    return varint(number << 3 | VARINT) + b"\1" if value else b""
 
 
 def _integer(number: int, value: int) -> bytes:
-    return _varint(number << 3) + _varint(value & 0xFFFFFFFFFFFFFFFF)
+    return varint(number << 3 | VARINT) + varint(value & 0xFFFFFFFFFFFFFFFF)
 
 
 def _double(number: int, value: float) -> bytes:
-    return _varint(number << 3 | 1) + struct.pack("<d", value)
+    return varint(number << 3 | FIXED64) + struct.pack("<d", value)
 
 
 def _named(number: int, name: str, payload: bytes) -> bytes:
