@@ -55,8 +55,8 @@ async def attach(engine: Engine, ask: Ask) -> None:
                 f"container {record.name} is paused, unpause the container before attach"
             )
         client = hijacked(ask, raw=record.tty)
-        await client.wait_taken()
         if ask.flag("logs") and not ask.flag("stream"):
+            await client.wait_taken()
             await _replay_log(engine, record, client, wanted_streams(ask))
             return
         if not ask.flag("stream"):
@@ -108,6 +108,7 @@ async def _run(
     keys: bytes,
 ) -> None:
     async with opened(address) as link:
+        await client.wait_taken()
         detached = await carry(
             client,
             link,

@@ -91,9 +91,9 @@ async def start(engine: Engine, ask: Ask) -> Response | None:
         _tell(client, f"{error.message}\r\n", raw=tty)
         return None
     client = hijacked(ask, raw=tty)
-    await client.wait_taken()
     if state.stream is not None:
         async with opened(state.stream) as link:
+            await client.wait_taken()
             detached = await carry(
                 client,
                 link,

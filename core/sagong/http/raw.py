@@ -12,6 +12,8 @@ __all__ = ["RawStream"]
 
 HIGH_WATER = 256 << 10
 _LINGER_SECONDS = 2.0
+# uvloop counts in whole milliseconds: less is no pause at all.
+_POLL_SECONDS = 0.001
 _NOTHING = bytes(4)
 
 
@@ -89,7 +91,7 @@ class RawStream:
                 return
             if unread == _NOTHING:
                 return
-            await asyncio.sleep(0.0005)
+            await asyncio.sleep(_POLL_SECONDS)
 
     def write_eof(self) -> None:
         """End our side after what is written; the client can still send."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from tests.unit.http.server_fixture import ask, exchange, serving
 from sagong.call import current
 from sagong.errors import InvalidArgument
 from sagong.http import HttpLimits, Request, Response
+from sagong.http.raw import RawStream
 
 
 async def echo(request: Request) -> Response:
@@ -383,3 +385,31 @@ async def test_two_servers_share_a_listener_so_that_a_swap_refuses_nobody(tmp_pa
             await first.drain(1)
             answers = [await ask(path, text) for _ in range(20)]
     assert all(a.endswith(b"new") for a in answers)
+
+
+class Asked:
+    """A transport whose socket counts how often it is looked at."""
+
+    def __init__(self, ours: socket.socket) -> None:
+        self._ours = ours
+        self.times = 0
+
+    def get_extra_info(self, name: str) -> Asked:
+        return self
+
+    def fileno(self) -> int:
+        self.times += 1
+        return self._ours.fileno()
+
+
+async def test_waiting_for_a_client_to_read_does_not_keep_the_loop_busy() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.send(b"unread")
+        asked = Asked(ours)
+        stream = RawStream(asked, b"")  # type: ignore[arg-type]
+        await stream.wait_taken(0.05)
+        assert 2 <= asked.times <= 51
+        theirs.recv(100)
+        await stream.wait_taken(10)
+        assert asked.times <= 52
