@@ -103,14 +103,15 @@ def _rig(slot: str, found: Manifest) -> Rig:
             f"{name}: slot {slot} has no rig that can be made here; its suite is run by the tests "
             f"alone (there are rigs for {', '.join(sorted(RIGS))})"
         )
-    if not found.plugin.class_:
+    rig = RIGS[slot] if found.plugin.class_ else RIGS[slot].program
+    if rig is None:
         raise FailedPrecondition(
             f"{name} is a program of its own, which can't be hosted beside the suite of {slot}"
         )
-    missing = RIGS[slot].missing()
+    missing = rig.missing()
     if missing:
         raise FailedPrecondition(f"{name} can't be put to the suite of {slot}: {missing}")
-    return RIGS[slot]
+    return rig
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,8 @@ def _apart(trial: Trial, uid: int) -> int:
         confined = trial.rig.sandboxed and uid > 0 and _grants_nothing(found)
         todo = _plan(found, base, uid) if confined else None
         where = "in its sandbox" if confined else "outside its sandbox"
+        if trial.rig.shared:
+            where = "on a platform of its own"
         print(f"{found.plugin.name} against the suite of {trial.slot}, {where}", flush=True)
         pid = os.fork()
         if pid == 0:
@@ -187,18 +190,57 @@ def _become(todo: Plan | None, trial: Trial) -> None:
 
 def _run(trial: Trial) -> int:
     candidate = _candidate(trial.package, trial.found)
-    failed = 0
-    for check in trial.checks:
-        began = time.monotonic()
-        problem = _problem(trial.rig, candidate, check)
-        if problem:
-            failed += 1
-            print(f"FAILED {check_name(check)}: {problem}", flush=True)
-        else:
-            print(f"ok {check_name(check)} ({time.monotonic() - began:.2f} s)", flush=True)
-    slot = trial.slot
-    print(f"{slot}: {failed} checks failed" if failed else f"{slot}: conforms", flush=True)
+    began = time.monotonic()
+    if trial.rig.shared:
+        failed = _all_on_one(trial, candidate)
+    else:
+        failed = 0
+        for check in trial.checks:
+            then = time.monotonic()
+            problem = _problem(trial.rig, candidate, check)
+            failed += _tell(check, then, problem)
+    took = f"{len(trial.checks)} checks, {time.monotonic() - began:.1f} s"
+    verdict = f"{failed} checks failed" if failed else "conforms"
+    print(f"{trial.slot}: {verdict} ({took})", flush=True)
     return 1 if failed else 0
+
+
+def _tell(check: Check, began: float, problem: str) -> bool:
+    """One line a check; whether it failed."""
+    if problem:
+        print(f"FAILED {check_name(check)}: {problem}", flush=True)
+    else:
+        print(f"ok {check_name(check)} ({time.monotonic() - began:.2f} s)", flush=True)
+    return bool(problem)
+
+
+def _all_on_one(trial: Trial, candidate: Candidate) -> int:
+    """How many checks fail on the lab that all of them have; all, if it can't be made."""
+    if trial.rig.enter is not None:
+        trial.rig.enter()
+
+    async def run() -> int:
+        failed = 0
+        async with trial.rig.lab(candidate) as lab:
+            for check in trial.checks:
+                began = time.monotonic()
+                failed += _tell(check, began, await _tried(check, lab))
+        return failed
+
+    try:
+        return uvloop.run(run())
+    except SagongError as error:
+        print(f"FAILED before the first check: {_reason(error)}", flush=True)
+        return len(trial.checks)
+
+
+async def _tried(check: Check, lab: object) -> str:
+    try:
+        async with asyncio.timeout(_CHECK_SECONDS):
+            await check(lab)
+    except Exception as error:
+        return _reason(error)
+    return ""
 
 
 def _problem(rig: Rig, candidate: Candidate, check: Check) -> str:
@@ -211,10 +253,9 @@ def _problem(rig: Rig, candidate: Candidate, check: Check) -> str:
 async def _one(rig: Rig, candidate: Candidate, check: Check) -> str:
     try:
         async with asyncio.timeout(_CHECK_SECONDS), rig.lab(candidate) as lab:
-            await check(lab)
+            return await _tried(check, lab)
     except Exception as error:
         return _reason(error)
-    return ""
 
 
 def _on_a_machine_of_its_own(rig: Rig, candidate: Candidate, check: Check) -> str:
@@ -262,10 +303,11 @@ def _reason(error: Exception) -> str:
 
 def _candidate(package: str, found: Manifest) -> Candidate:
     module, _, name = found.plugin.class_.partition(":")
-    plugin = getattr(import_module(module), name)
+    plugin = getattr(import_module(module), name) if module else None
     rig = import_module(f"{package}.rig") if find_spec(f"{package}.rig") else None
     companion = found.companion.command if found.companion is not None else ()
-    return Candidate(plugin, restored=getattr(rig, "restored", None), companion=companion)
+    restored = getattr(rig, "restored", None)
+    return Candidate(plugin, restored=restored, companion=companion, name=found.plugin.name)
 
 
 if __name__ == "__main__":

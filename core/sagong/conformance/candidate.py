@@ -16,13 +16,14 @@ Restored = Callable[[bytes], AbstractAsyncContextManager[State]]
 
 @dataclass(frozen=True)
 class Candidate:
-    """A plugin's class and its configuration.
+    """A plugin's class (None for a program of its own) and its configuration.
 
-    `restored` is what its package's module `rig` knows of it, `companion` the command of its
-    manifest's companion.
+    `name` is what its manifest calls it, `restored` is what its package's module `rig` knows of it,
+    `companion` the command of its manifest's companion.
     """
 
     plugin: Any
     config: Mapping[str, Any] = field(default_factory=dict)
     restored: Restored | None = None
     companion: tuple[str, ...] = ()
+    name: str = ""

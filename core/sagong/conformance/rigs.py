@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
 from sagong.call import Call, serving
-from sagong.conformance import network_rig, runtime_rig
+from sagong.conformance import network_rig, platform_rig, runtime_rig
 from sagong.conformance.auth import AuthLab
 from sagong.conformance.candidate import Candidate
 from sagong.conformance.content import ContentLab
@@ -263,17 +263,28 @@ class Rig(NamedTuple):
 
     A suite that makes mounts or control groups of its own to look at needs more than the candidate
     is granted, so it runs outside. With `enter` each check has a process of its own, and that is
-    what the process does first. `missing` says what this machine lacks for it, "" if nothing.
+    what the process does first; with `shared`, too, all checks have that process and one lab.
+    `missing` says what this machine lacks for it, "" if nothing. `program` is the rig for candidates
+    that are programs of their own, where there is another than for classes.
     """
 
     lab: Callable[[Candidate], AbstractAsyncContextManager[Any]]
     sandboxed: bool
     enter: Callable[[], None] | None = None
     missing: Callable[[], str] = str
+    shared: bool = False
+    program: Rig | None = None
+
+
+def _on_a_platform(lab: Callable[[Candidate], AbstractAsyncContextManager[Any]]) -> Rig:
+    """A rig whose candidate runs as a unit of a platform, classes and programs alike."""
+    rig = Rig(lab, False, network_rig.enter, platform_rig.missing, shared=True)
+    return rig._replace(program=rig)
 
 
 RIGS: dict[str, Rig] = {
     "auth": Rig(auth_rig, sandboxed=True),
+    "builder": _on_a_platform(platform_rig.builder_rig),
     "content": Rig(content_rig, sandboxed=True),
     "image": Rig(_image_rig, sandboxed=False),
     "metrics": Rig(_metrics_rig, sandboxed=False),
@@ -283,6 +294,9 @@ RIGS: dict[str, Rig] = {
         enter=network_rig.enter,
         missing=network_rig.missing,
     ),
+    "node": _on_a_platform(platform_rig.node_rig),
+    "objects": _on_a_platform(platform_rig.objects_rig),
+    "registry": _on_a_platform(platform_rig.registry_rig),
     "replication": Rig(replication_rig, sandboxed=True),
     "runtime": Rig(
         runtime_rig.runtime_rig,
@@ -290,7 +304,9 @@ RIGS: dict[str, Rig] = {
         enter=runtime_rig.enter,
         missing=runtime_rig.missing,
     ),
-    "scheduler": Rig(scheduler_rig, sandboxed=True),
+    "scheduler": Rig(
+        scheduler_rig, sandboxed=True, program=_on_a_platform(platform_rig.scheduler_program)
+    ),
     "state": Rig(state_rig, sandboxed=True),
     "volume": Rig(volume_rig, sandboxed=False),
 }

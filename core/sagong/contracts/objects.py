@@ -119,7 +119,8 @@ class Write(Message):
     """One write of a commit.
 
     CREATE, UPDATE and STATUS carry the object; its metadata.resourceVersion, when set, must be the
-    present one. STATUS changes only the status. PATCH carries a merge patch (`subresource` "status"
+    present one. STATUS leaves the spec as it is, UPDATE the status. A body that names another kind than
+    the resource's is InvalidArgument. PATCH carries a merge patch (`subresource` "status"
     or ""). BIND carries `node`. DELETE may carry the `uid` it means and a propagation policy.
     """
 

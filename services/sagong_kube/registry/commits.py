@@ -214,8 +214,15 @@ class Commits:
             name=subject.name or metadata.get("name") or "",
             namespace=subject.namespace or metadata.get("namespace") or "",
         )
-        document.setdefault("apiVersion", subject.resource.kind.api_version)
-        document.setdefault("kind", subject.resource.kind.kind)
+        kind = subject.resource.kind
+        said = (
+            document.setdefault("apiVersion", kind.api_version),
+            document.setdefault("kind", kind.kind),
+        )
+        if said != (kind.api_version, kind.kind) and write.subresource in ("", "status"):
+            raise InvalidArgument(
+                f"{write.verb} {write.resource} {subject.name}: the body is a {said[1]} of {said[0]}"
+            )
         self._planner.shapes.check(subject.resource, document, b"", "Ignore")
         plan = self._planner.create if write.verb is Verb.CREATE else self._planner.update
         planned = await plan(view, subject, document)
