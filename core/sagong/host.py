@@ -6,6 +6,8 @@ A plugin is one class, named in its `plugin.toml`, made with its host::
         def __init__(self, host: Host) -> None:
             self._state = host.use(State, "local")
 
+        @classmethod
+        def imports(cls, settings: Mapping[str, Any]) -> None: ...   # optional: see below
         async def start(self) -> None: ...     # optional: before the first call is served
         async def health(self) -> None: ...    # optional: raises what is wrong; asked after the start
         async def stop(self) -> None: ...      # optional: after the last one
@@ -15,6 +17,10 @@ A plugin is one class, named in its `plugin.toml`, made with its host::
 
 A slot's method of such a name is no step of the plugin's life; a class that needs both has the slot's
 methods in another object, its attribute `implementation`.
+
+A process imports its class before it attends the kernel, so before its predecessor lets go. What
+only some settings need, and `__init__` or `start` would import, belongs into `imports`: it is given
+the unit's settings as they stand in the configuration, and touches nothing that a predecessor may hold.
 
 `health` is asked again and again while a newcomer is on trial (`[restart] trial_seconds`): if it
 raises, or does not answer within five seconds, its predecessor comes back.

@@ -46,7 +46,7 @@ from sagong.hooks import points, wrapped
 from sagong.report import GaugeReader, account
 from sagong.tracing import RECORDER
 
-__all__ = ["Launch", "ProcessHost", "configure_logging", "run"]
+__all__ = ["Launch", "ProcessHost", "configure_logging", "import_all", "run"]
 
 _KERNEL = ("kernel", 1, "")
 _ALONE_SECONDS = 5.0
@@ -430,14 +430,20 @@ def run(launch: Launch) -> int:
     configure_logging()
     RECORDER.unit = launch.unit
     deputy = _deputy(launch)
-    with contextlib.suppress(Exception):
-        # Before it attends, so that a start finds all imported; a failure is told at the start.
-        importlib.import_module(launch.class_.partition(":")[0])
+    with contextlib.suppress(Exception):  # a failure is told at the start
+        import_all(launch)
 
     async def live() -> int:
         return await ProcessHost(launch, deputy).live()
 
     return uvloop.run(live())
+
+
+def import_all(launch: Launch) -> None:
+    """Import the class and what it needs with these settings, before the process attends."""
+    imports = getattr(_class(launch.class_), "imports", None)
+    if imports is not None:
+        imports(launch.settings)
 
 
 def _deputy(launch: Launch) -> Appointed | None:

@@ -6,7 +6,6 @@ Source: https://kubernetes.io/docs/concepts/workloads/controllers/daemonset/
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -36,8 +35,7 @@ _BORNE: Final = (
 _BORNE_BY_HOST: Final = ("node.kubernetes.io/network-unavailable", "NoSchedule")
 
 
-@dataclass
-class _Daemons:
+class _Daemons(msgspec.Struct):
     """A daemon set, the nodes that want it or may keep it, and its pods by node."""
 
     item: Item

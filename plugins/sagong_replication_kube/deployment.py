@@ -6,8 +6,9 @@ Source: https://kubernetes.io/docs/concepts/workloads/controllers/deployment/
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from sagong_replication_kube import template as templates
 from sagong_replication_kube.deployment_status import tell
@@ -31,8 +32,7 @@ __all__ = ["ReplicaSets", "reconcile"]
 SETS: Final = "apps/v1/replicasets"
 
 
-@dataclass
-class ReplicaSets:
+class ReplicaSets(msgspec.Struct):
     """A deployment's replica sets, with their pods and sizes by name."""
 
     new: Item | None

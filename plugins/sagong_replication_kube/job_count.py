@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Final
+
+import msgspec
 
 from sagong_replication_kube.indexes import parse_indexes
 from sagong_replication_kube.item import Document, Item, moment
@@ -17,16 +18,15 @@ TRACKING: Final = "batch.kubernetes.io/job-tracking"
 INDEX: Final = "batch.kubernetes.io/job-completion-index"
 
 
-@dataclass
-class Count:
+class Count(msgspec.Struct):
     """What has become of a job's pods. `uncounted` are uids that the numbers don't hold yet."""
 
     succeeded: int = 0
     failed: int = 0
-    uncounted: dict[str, list[str]] = field(default_factory=dict)
-    completed: set[int] = field(default_factory=set)
-    failed_indexes: set[int] = field(default_factory=set)
-    ending_indexes: set[int] = field(default_factory=set)
+    uncounted: dict[str, list[str]] = {}
+    completed: set[int] = msgspec.field(default_factory=set)
+    failed_indexes: set[int] = msgspec.field(default_factory=set)
+    ending_indexes: set[int] = msgspec.field(default_factory=set)
     terminating: int = 0
     restarts: int = 0
     recent_failures: int = 0

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
+
+import msgspec
 
 __all__ = ["Measured", "Memory", "bounded", "by_average", "by_utilization", "stabilized"]
 
@@ -40,12 +41,11 @@ class Measured(NamedTuple):
     unready: Sequence[int] = ()
 
 
-@dataclass
-class Memory:
+class Memory(msgspec.Struct):
     """What an autoscaler said and did before: (time, replicas) and (time, change)."""
 
-    said: list[tuple[float, int]] = field(default_factory=list)
-    done: list[tuple[float, int]] = field(default_factory=list)
+    said: list[tuple[float, int]] = []
+    done: list[tuple[float, int]] = []
 
 
 def by_utilization(current: int, target: int, pods: Measured) -> int:

@@ -6,8 +6,9 @@ Source: https://kubernetes.io/docs/concepts/workloads/controllers/statefulset/
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from sagong_replication_kube.history import REVISION_LABEL, History, history
 from sagong_replication_kube.item import Document, Item
@@ -26,8 +27,7 @@ PAUSE: Final = 0.1
 _ORDINAL = re.compile(r"-(\d+)\Z")
 
 
-@dataclass
-class _Set:
+class _Set(msgspec.Struct):
     """A stateful set with its pods by number."""
 
     item: Item

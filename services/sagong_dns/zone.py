@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 import msgspec
 
@@ -83,21 +82,19 @@ class EndpointSlice(msgspec.Struct, frozen=True):
         return self.metadata.namespace, self.metadata.labels.get(_SERVICE_LABEL, "")
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """Records for a name: type and text form each; `known` False is NXDOMAIN."""
 
     known: bool
     records: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass
-class Zone:
+class Zone(msgspec.Struct):
     """All services and slices by (namespace, name)."""
 
     domain: str = "cluster.local"
-    services: dict[tuple[str, str], Service] = field(default_factory=dict)
-    slices: dict[tuple[str, str], EndpointSlice] = field(default_factory=dict)
+    services: dict[tuple[str, str], Service] = {}
+    slices: dict[tuple[str, str], EndpointSlice] = {}
 
     def covers(self, name: str) -> bool:
         """Whether a name (lower case, without the last dot) is ours to answer."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from sagong.contracts.image import Prepared
 from sagong.contracts.network import Sandbox
@@ -24,8 +25,7 @@ from sagong_node.users import resolve
 __all__ = ["Site", "command_of", "process_of", "run_spec"]
 
 
-@dataclass(frozen=True)
-class Site:
+class Site(msgspec.Struct, frozen=True):
     """What was prepared for a container: its root, network, mounts, files and log.
 
     `user_base` is where the ids of its user namespace begin on the host, 0 for the host's own.

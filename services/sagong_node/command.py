@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+import msgspec
 
 from sagong.contracts.image import ImageConfig
 from sagong.contracts.node import Command
@@ -14,8 +15,7 @@ __all__ = ["Merged", "merge", "merge_environment"]
 _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-@dataclass(frozen=True)
-class Merged:
+class Merged(msgspec.Struct, frozen=True):
     """The command as it will be."""
 
     args: tuple[str, ...]

@@ -9,7 +9,6 @@ import struct
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
@@ -27,8 +26,7 @@ _BLOCK = 1 << 16
 _PLACE = struct.Struct(">QQ")
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(msgspec.Struct, frozen=True):
     """A line (or part of one): when; which stream; its bytes."""
 
     stamp: str
@@ -49,8 +47,7 @@ class _Entry(msgspec.Struct):
 _decode_entry = msgspec.json.Decoder(_Entry).decode
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(msgspec.Struct, frozen=True):
     """A byte of a log file; without a file it is the beginning of the oldest."""
 
     inode: int = 0

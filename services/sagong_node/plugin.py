@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sagong.contracts.metrics import Metrics, Sample
 from sagong.contracts.runtime import Exited, Runtime
@@ -40,6 +42,12 @@ class Node:
         self._streams = StreamServer(host.run / "streams.sock")
         self.implementation = NodeService(host, self._registry, ground, self._life, self._streams)
         self._kubelet = self._pods(host.config(PodSettings))
+
+    @staticmethod
+    def imports(settings: Mapping[str, Any]) -> None:
+        """The kubelet, where there are pods: two thirds of all that this process loads."""
+        if settings.get("enabled", True):
+            importlib.import_module("sagong_node.pods.kubelet")
 
     def _pods(self, settings: PodSettings) -> Kubelet | None:
         """The kubelet, imported only where there are pods."""

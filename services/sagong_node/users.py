@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+import msgspec
 
 from sagong.contracts.runtime import User
 from sagong.errors import InvalidArgument
@@ -11,8 +12,7 @@ from sagong.errors import InvalidArgument
 __all__ = ["Account", "resolve"]
 
 
-@dataclass(frozen=True)
-class Account:
+class Account(msgspec.Struct, frozen=True):
     """Who a process is, and its home directory."""
 
     user: User

@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
+
+import msgspec
 
 __all__ = ["BadRequest", "Head", "HeaderItems", "format_head", "parse_head", "reason"]
 
@@ -30,8 +31,7 @@ class BadRequest(Exception):
         self.message = message
 
 
-@dataclass(slots=True)
-class Head:
+class Head(msgspec.Struct):
     """A request's first lines. Header names are in lower case, repeated ones joined by a comma.
 
     `length` is the body's, -1 if it is chunked.

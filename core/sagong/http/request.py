@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Callable
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote
+
+import msgspec
 
 from sagong.errors import InvalidArgument, ResourceExhausted
 from sagong.http.body import Body
@@ -20,8 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Peer", "Query", "Request", "Response"]
 
 
-@dataclass(frozen=True, slots=True)
-class Peer:
+class Peer(msgspec.Struct, frozen=True):
     """Who is at the other end, as the operating system and TLS tell.
 
     `uid`, `gid` and `pid` are of a Unix socket's client, else -1. `certificate` is the client's
@@ -62,13 +62,12 @@ class Query:
         return name in self._first
 
 
-@dataclass(slots=True)
-class Response:
+class Response(msgspec.Struct):
     """A whole answer. `body` may be an iterator of chunks, each sent when it comes."""
 
     status: int = 200
     body: bytes | AsyncIterable[bytes] = b""
-    headers: HeaderItems = field(default_factory=dict)
+    headers: HeaderItems = {}
 
 
 class Request:

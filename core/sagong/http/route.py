@@ -14,16 +14,16 @@ Literals win over `{name}`, and that over `{name*}`; among greedy ones the longe
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+import msgspec
 
 __all__ = ["Match", "Router"]
 
 H = TypeVar("H")
 
 
-@dataclass(frozen=True, slots=True)
-class Match(Generic[H]):
+class Match(msgspec.Struct, Generic[H], frozen=True):
     """What a path led to, and the pattern's parts."""
 
     handler: H
@@ -31,8 +31,7 @@ class Match(Generic[H]):
     pattern: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Pattern(Generic[H]):
+class _Pattern(msgspec.Struct, Generic[H], frozen=True):
     text: str
     handler: H
     segments: tuple[str, ...]

@@ -19,7 +19,8 @@ import socket
 import struct
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from sagong.http.connection import Connection
 from sagong.http.head import HeaderItems
@@ -38,8 +39,7 @@ _QUIET_SECONDS = 2.0
 _EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
 
-@dataclass(frozen=True, slots=True)
-class HttpLimits:
+class HttpLimits(msgspec.Struct, frozen=True):
     """Bytes of a head and of a body read whole; seconds of idleness and of a head's arrival.
 
     `connections` beyond this number wait in the listener's backlog.
@@ -53,6 +53,9 @@ class HttpLimits:
     connections: int = 10_000
 
 
+_USUAL = HttpLimits()
+
+
 class HttpServer:
     """Serves one handler on any number of listening sockets; every answer has `headers`."""
 
@@ -62,7 +65,7 @@ class HttpServer:
         *,
         refusal: Refusal,
         log: logging.Logger,
-        limits: HttpLimits = HttpLimits(),
+        limits: HttpLimits = _USUAL,
         headers: HeaderItems = (),
     ) -> None:
         items = headers.items() if isinstance(headers, Mapping) else headers

@@ -11,8 +11,9 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Final
+
+import msgspec
 
 from sagong.call import deadline
 from sagong.contracts.objects import Commit, GetRequest, Objects, ObjectWatch, Outcome, Write
@@ -37,12 +38,11 @@ COMMIT_SECONDS: Final = 10.0
 BINDING_SECONDS: Final = 600.0
 
 
-@dataclass(slots=True)
-class _Batch:
+class _Batch(msgspec.Struct):
     """Writes with what hangs on the outcome of each."""
 
-    writes: list[Write] = field(default_factory=list)
-    owners: list[Pod | None] = field(default_factory=list)
+    writes: list[Write] = []
+    owners: list[Pod | None] = []
 
     def add(self, writes: Iterable[Write], owner: Pod | None = None) -> None:
         """The first write decides about `owner`."""
@@ -52,8 +52,7 @@ class _Batch:
             owner = None
 
 
-@dataclass(slots=True)
-class _Waiting:
+class _Waiting(msgspec.Struct):
     """A pod that has its node but not yet its volumes."""
 
     pod: Pod

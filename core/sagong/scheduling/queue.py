@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from sagong.scheduling.shape import Pod
 
@@ -23,8 +24,7 @@ PATIENCE: Final = 300.0
 Key = tuple[str, str]
 
 
-@dataclass(slots=True)
-class _Entry:
+class _Entry(msgspec.Struct):
     pod: Pod
     attempts: int = 0
     failed_at: float = 0.0

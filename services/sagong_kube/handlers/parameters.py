@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-import yaml
 
 from sagong.errors import InvalidArgument
 from sagong.model.selectors import FieldSelector, FieldTerm, parse_fields, parse_labels
@@ -224,9 +223,18 @@ def _delete_body(ask: Ask) -> dict[str, Any]:
             from sagong_kube.convert import protobuf
 
             return dict(protobuf.decode(ask.body)[1])
-        body = yaml.safe_load(ask.body) if "yaml" in media else msgspec.json.decode(ask.body)
-    except (msgspec.DecodeError, yaml.YAMLError) as error:
+        body = _from_yaml(ask.body) if "yaml" in media else msgspec.json.decode(ask.body)
+    except (msgspec.DecodeError, ValueError) as error:
         raise refusal.bad_request(f"the delete options can't be decoded: {error}") from None
     if not isinstance(body, dict):
         raise refusal.bad_request("the delete options must be an object")
     return body
+
+
+def _from_yaml(body: bytes) -> object:
+    import yaml
+
+    try:
+        return yaml.safe_load(body)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from None

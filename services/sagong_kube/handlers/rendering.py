@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
-import yaml
 
 from sagong_kube.handlers.exchange import Answer, Pieces, Reply
 from sagong_kube.handlers.negotiation import Form
@@ -124,6 +123,8 @@ def list_metadata(page: Page) -> dict[str, Any]:
 def plain_answer(form: Form, body: bytes, status: int) -> Answer:
     """Bytes of JSON in the form's media type."""
     if form.media == "application/yaml":
+        import yaml
+
         text = yaml.safe_dump(msgspec.json.decode(body), sort_keys=True)
         return Answer(text.encode(), status, form.media)
     if form.pretty:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from sagong.contracts.node import ContainerStatus, StatusState
 from sagong_node.pods.naming import Origin
@@ -13,8 +13,7 @@ FIRST_DELAY, LONGEST_DELAY, SETTLED = 10.0, 300.0, 600.0
 _START_ERROR = 128
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(msgspec.Struct, frozen=True):
     """`state`: created, running, exited. `error` is why it could not be started."""
 
     id: str

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from sagong.contracts.image import Image
 from sagong.contracts.node import Command, ContainerSpec, FileMount, HostFile
@@ -27,8 +28,7 @@ _NET_SYSCTLS = "net."
 DEFAULT_TERMINATION_PATH = "/dev/termination-log"
 
 
-@dataclass(frozen=True)
-class Site:
+class Site(msgspec.Struct, frozen=True):
     """What is known when a container is made."""
 
     sandbox: str

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from sagong.errors import FailedPrecondition, InvalidArgument
 from sagong.model import quantity
@@ -32,8 +33,7 @@ _TYPES = {
 _OWN = ("/tmp/", "/dev/", "/proc/")
 
 
-@dataclass(frozen=True, slots=True)
-class Lent:
+class Lent(msgspec.Struct, frozen=True):
     """A volume that slot `volume` lends; `made` ones are this pod's own and go with it."""
 
     name: str

@@ -11,7 +11,8 @@ restartPolicy Always stay beside the rest as sidecars), then all others at once.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 from sagong.model.k8s.core_v1 import Container, Pod
 from sagong.model.times import parse_time
@@ -37,8 +38,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Pause:
+class Pause(msgspec.Struct, frozen=True):
     """Why a container that should start does not: upstream's reason, and when to try again."""
 
     until: float
@@ -46,13 +46,11 @@ class Pause:
     message: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Prepare:
+class Prepare(msgspec.Struct, frozen=True):
     """Make the sandbox and the volumes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
+class Start(msgspec.Struct, frozen=True):
     """Make and start the next attempt of a container."""
 
     container: str
@@ -61,8 +59,7 @@ class Start:
     delay: float
 
 
-@dataclass(frozen=True, slots=True)
-class Kill:
+class Kill(msgspec.Struct, frozen=True):
     """End a running attempt, which is restarted if its policy has it."""
 
     container: str
@@ -70,8 +67,7 @@ class Kill:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(msgspec.Struct, frozen=True):
     """The pod as a whole has failed."""
 
     reason: str
@@ -81,18 +77,17 @@ class Failure:
 Action = Prepare | Start | Kill
 
 
-@dataclass(frozen=True)
-class Situation:
+class Situation(msgspec.Struct, frozen=True):
     """What there is. `attempts` are the latest of each container; `busy` have an action going on.
 
     `started` are ids that passed their startup (probe and hook); `sick` are ids that must be killed,
     with the reason. `prepared`: sandbox and volumes are there. `begun`: when the node took the pod.
     """
 
-    attempts: Mapping[str, Attempt] = field(default_factory=dict)
+    attempts: Mapping[str, Attempt] = {}
     started: frozenset[str] = frozenset()
-    sick: Mapping[str, str] = field(default_factory=dict)
-    pauses: Mapping[str, Pause] = field(default_factory=dict)
+    sick: Mapping[str, str] = {}
+    pauses: Mapping[str, Pause] = {}
     busy: frozenset[str] = frozenset()
     prepared: bool = False
     preparing: bool = False
@@ -100,8 +95,7 @@ class Situation:
     begun: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True):
     """Actions to do now, and when to decide again if nothing happens before (0: never).
 
     `over`: nothing of the pod will run again; what still runs (sidecars) is to be ended.

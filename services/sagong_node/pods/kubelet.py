@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import hashlib
 from collections.abc import Collection
-from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -80,7 +79,7 @@ class Kubelet:
         pods.mkdir(parents=True, exist_ok=True, mode=0o711)
         self._facts = read_facts(pods, address=settings.address)
         settings = msgspec.structs.replace(settings, name=settings.name or self._facts.hostname)
-        self._facts = replace(self._facts, hostname=settings.name)
+        self._facts = msgspec.structs.replace(self._facts, hostname=settings.name)
         self._prepared = asyncio.Lock()
         self._around = self._surround(service, life, settings)
         self._roster = Roster(host.log)
@@ -128,7 +127,7 @@ class Kubelet:
         async def known() -> None:
             return None  # there are no services to wait for
 
-        return replace(
+        return msgspec.structs.replace(
             around,
             objects=self._roster,
             ledger=ledger,

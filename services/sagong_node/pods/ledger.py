@@ -10,7 +10,8 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
+
+import msgspec
 
 from sagong.contracts.objects import Commit, Objects, Outcome, Write
 from sagong.errors import SagongError, Unavailable
@@ -26,8 +27,7 @@ Answer = Callable[[tuple[Outcome, ...]], None]
 Prepare = Callable[[], tuple[Write, ...]]
 
 
-@dataclass(slots=True)
-class Entry:
+class Entry(msgspec.Struct):
     """Writes about one object, made when they are sent; `answer` hears what became of them."""
 
     due: float
@@ -35,11 +35,10 @@ class Entry:
     answer: Answer | None = None
 
 
-@dataclass(slots=True)
-class _Sent:
+class _Sent(msgspec.Struct):
     entry: Entry
     writes: tuple[Write, ...]
-    outcomes: list[Outcome] = field(default_factory=list)
+    outcomes: list[Outcome] = []
 
 
 class Ledger:

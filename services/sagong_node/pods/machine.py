@@ -7,9 +7,11 @@ import os
 import platform
 import shutil
 import socket
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+import msgspec
+
+from sagong import __version__
 
 __all__ = ["Facts", "Load", "load", "own_address", "read_facts"]
 
@@ -17,8 +19,7 @@ _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "riscv
 _PROBE_ADDRESS = ("192.0.2.1", 9)  # never sent to: only the route is asked for
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(msgspec.Struct, frozen=True):
     """What does not change while the machine runs."""
 
     hostname: str
@@ -34,8 +35,7 @@ class Facts:
     version: str
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
+class Load(msgspec.Struct, frozen=True):
     """How it fares now: bytes of memory available, share of the disk that is free, free pids."""
 
     memory_available: int
@@ -71,7 +71,7 @@ def read_facts(data: Path, *, address: str = "") -> Facts:
         os_image=_os_image(),
         machine_id=_text("/etc/machine-id"),
         boot_id=_text("/proc/sys/kernel/random/boot_id"),
-        version=_version(),
+        version=__version__,
     )
 
 
@@ -87,13 +87,6 @@ def _os_image() -> str:
         return platform.freedesktop_os_release().get("PRETTY_NAME", "Linux")
     except OSError:
         return "Linux"
-
-
-def _version() -> str:
-    try:
-        return version("sagong")
-    except PackageNotFoundError:
-        return "0"
 
 
 def load(data: Path) -> Load:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from sagong.contracts.node import FileMount
 from sagong.errors import FailedPrecondition
@@ -20,8 +21,7 @@ __all__ = ["Source", "lent_parts", "mounts_of"]
 _PROPAGATION = {"HostToContainer": "rslave", "Bidirectional": "rshared", "None": "rprivate"}
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(msgspec.Struct, frozen=True):
     """Where a volume is: a path of the host, or an image. `make` lets the runtime make a missing one.
 
     `visible`: this process sees the path, so that subPaths can be checked here. `lent`: slot `volume`

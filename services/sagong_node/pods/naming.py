@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from sagong.contracts.node import ContainerSpec
 from sagong.model.k8s.core_v1 import Container, EphemeralContainer, Pod
@@ -39,8 +40,7 @@ _KIND, _ATTEMPT = "io.sagong.container.kind", "io.sagong.container.attempt"
 _DELAY, _HASH = "io.sagong.container.delay", "io.sagong.container.hash"
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(msgspec.Struct, frozen=True):
     """Which attempt of which container of which pod something is; read from its labels.
 
     `delay`: seconds that must pass after the end of this attempt before the next.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 import hashlib
 import time
-from dataclasses import dataclass
 
 import msgspec
 
@@ -21,8 +20,7 @@ _KEPT = 2048
 _BURST, _REFILL = 25.0, 1 / 12.0  # tokens, and tokens a second, of each object
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
+class Subject(msgspec.Struct, frozen=True):
     """Whom an event is about."""
 
     kind: str
@@ -33,15 +31,13 @@ class Subject:
     field_path: str = ""
 
 
-@dataclass(slots=True)
-class _Known:
+class _Known(msgspec.Struct):
     name: str
     first: str
     count: int
 
 
-@dataclass(slots=True)
-class _Bucket:
+class _Bucket(msgspec.Struct):
     tokens: float
     at: float
 

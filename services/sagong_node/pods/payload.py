@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from sagong.errors import FailedPrecondition, InvalidArgument
 from sagong.model.k8s.core_v1 import (
@@ -28,8 +29,7 @@ DEFAULT_TOKEN_SECONDS = 3600
 _LEAST_TOKEN_SECONDS = 600
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True):
     """One file of a volume."""
 
     data: bytes
@@ -40,16 +40,14 @@ Content = dict[str, Entry]
 Find = Callable[[str, str], ConfigMap | Secret | None]
 
 
-@dataclass(frozen=True, slots=True)
-class TokenWish:
+class TokenWish(msgspec.Struct, frozen=True):
     """A service account token that a pod's volume asks for."""
 
     audience: str = ""
     seconds: int = DEFAULT_TOKEN_SECONDS
 
 
-@dataclass(frozen=True)
-class Downward:
+class Downward(msgspec.Struct, frozen=True):
     """What downward files tell beside the pod itself."""
 
     address: str = ""

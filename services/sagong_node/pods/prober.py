@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from sagong.model.k8s.core_v1 import Probe
 from sagong_node.pods.execution import Executor
@@ -16,16 +17,14 @@ __all__ = ["Run", "Verdict", "judge", "watch", "watch_all"]
 _EARLY = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(msgspec.Struct, frozen=True):
     """A row of equal results."""
 
     success: bool = False
     length: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """`success` None: not decided yet. `message` is what the last failing look saw."""
 
     success: bool | None

@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Sequence
-from dataclasses import dataclass
 from urllib.parse import urljoin, urlsplit
+
+import msgspec
 
 from sagong.errors import SagongError
 from sagong.model.k8s.core_v1 import HTTPGetAction, LifecycleHandler, Probe
@@ -22,8 +23,7 @@ __all__ = ["Target", "http_get", "port_number", "probe", "run_hook"]
 _REDIRECTS = 10
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(msgspec.Struct, frozen=True):
     """What is looked at: the container, its id and the pod's address."""
 
     container: AnyContainer

@@ -7,7 +7,6 @@ import base64
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 
 import msgspec
 
@@ -31,8 +30,7 @@ class Missing(Exception):
         self.until = until
 
 
-@dataclass(frozen=True, slots=True)
-class Pulled:
+class Pulled(msgspec.Struct, frozen=True):
     """The image; `seconds` is how long it took, None if it was there already."""
 
     image: Image
@@ -40,8 +38,7 @@ class Pulled:
     waited: float = 0.0
 
 
-@dataclass(slots=True)
-class _Failing:
+class _Failing(msgspec.Struct):
     pause: float
     until: float
     error: str

@@ -38,19 +38,22 @@ class Followed(Generic[T]):
         self.synced = asyncio.Event()
         self._objects = objects
         self._resource = resource
-        self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(kind)
+        self._kind = kind
         self._changed = changed
 
     async def run(self, log: Any) -> None:
         """Follow for ever."""
         fresh: dict[tuple[str, str], T] | None = None
+        # Not before there is work for it: it takes a millisecond, and a start waits for none.
+        decoder: msgspec.json.Decoder[Any] | None = None
         async for batch in follow(self._objects, ObjectWatch(resource=self._resource), log=log):
             if batch.fresh:
                 fresh = {}
             items = self.items if fresh is None else fresh
             for change in batch.changes:
+                decoder = decoder or msgspec.json.Decoder(self._kind)
                 try:
-                    found = self._decoder.decode(change.body)
+                    found = decoder.decode(change.body)
                 except msgspec.DecodeError as error:
                     log.warning("an object of %s can't be read: %s", self._resource, error)
                     continue

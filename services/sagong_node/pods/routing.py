@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from sagong.contracts.network import ServicePort as Route
 from sagong.model.k8s.core_v1 import Service, ServicePort
@@ -16,8 +17,7 @@ _PROXY_LABEL = "service.kubernetes.io/service-proxy-name"
 _DEFAULT_AFFINITY = 10800
 
 
-@dataclass(frozen=True, slots=True)
-class _Backend:
+class _Backend(msgspec.Struct, frozen=True):
     address: str
     local: bool
     ready: bool

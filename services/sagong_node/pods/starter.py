@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from sagong.contracts.image import Image
 from sagong.contracts.node import RemoveRequest, StartRequest
@@ -49,8 +49,7 @@ class Refused(Exception):
         return Pause(now + self.seconds, self.reason, self.message)
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(msgspec.Struct, frozen=True):
     """Where a pod's containers go: its sandbox, address, volumes."""
 
     sandbox: str
@@ -174,7 +173,7 @@ class Starter:
         number = origin.attempt - _KEPT_ATTEMPTS
         if number < 0:
             return
-        old = dataclasses.replace(origin, attempt=number)
+        old = msgspec.structs.replace(origin, attempt=number)
         id_ = container_id(old.uid, old.container, number)
         if id_ in around.registry.containers:
             try:

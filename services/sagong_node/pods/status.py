@@ -6,8 +6,9 @@ Statuses are plain documents, not Structs: the API wants `ready: false` and `res
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from sagong.model.k8s.core_v1 import Pod
 from sagong.model.times import time_text
@@ -36,8 +37,7 @@ OWN_CONDITIONS = (
 )
 
 
-@dataclass(frozen=True)
-class Picture:
+class Picture(msgspec.Struct, frozen=True):
     """All that the status tells. `previous` are the attempts before the latest ones.
 
     `ready` are ids that pass their readiness probe. `ended` says that nothing runs any more, `boxed`
@@ -46,7 +46,7 @@ class Picture:
 
     pod: Pod
     situation: Situation
-    previous: Mapping[str, Attempt] = field(default_factory=dict)
+    previous: Mapping[str, Attempt] = {}
     ready: frozenset[str] = frozenset()
     addresses: tuple[str, ...] = ()
     host: str = ""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from sagong.contracts.objects import Objects
 from sagong.model.k8s.core_v1 import Service
@@ -22,16 +23,14 @@ from sagong_node.service import NodeService
 __all__ = ["ServiceView", "Surroundings"]
 
 
-@dataclass
-class ServiceView:
+class ServiceView(msgspec.Struct):
     """Services as far as known; `wait_synced` returns when they are all known."""
 
     services: Callable[[str], list[Service]]
     wait_synced: Callable[[], Awaitable[object]]
 
 
-@dataclass
-class Surroundings:
+class Surroundings(msgspec.Struct):
     """One for the kubelet. `pods` is the directory of pods' files, `logs` that of their logs.
 
     `network` is the id of the pods' network once it is known; `host` the node's address; `capacity`
@@ -55,5 +54,5 @@ class Surroundings:
     host: str = ""
     network: str = ""
     memory: int = 0
-    capacity: Mapping[str, int] = field(default_factory=dict)
+    capacity: Mapping[str, int] = {}
     ended: Callable[[str], None] = lambda uid: None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+import msgspec
 
 from sagong.contracts.auth import Auth, TokenRequest
 from sagong.model.k8s.core_v1 import Pod, ServiceAccount
@@ -16,8 +17,7 @@ _SHARE = 0.8
 _LONGEST = 86400.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Held:
+class _Held(msgspec.Struct, frozen=True):
     text: str
     renew: float
 

@@ -13,7 +13,7 @@ import pytest
 from kube_fake_state import FakeState
 
 from sagong.contracts.state import CompactRequest
-from sagong.errors import DeadlineExceeded, Gone
+from sagong.errors import DeadlineExceeded, FailedPrecondition, Gone
 from sagong.model.selectors import parse_fields, parse_labels
 from sagong_kube.storage.change import Change
 from sagong_kube.storage.collection import Collection, Selection
@@ -184,6 +184,9 @@ def test_secrets_are_sealed_and_bound_to_their_key(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="sealed with another key"):
         seal.open("/registry/core/secrets/a/c", sealed)
     assert seal.close("/registry/core/pods/a/b", b"plain") == b"plain"
+    (tmp_path / "key").write_bytes(b"c2hvcnQ=")
+    with pytest.raises(FailedPrecondition, match="holds 5 bytes, a key has 32"):
+        load_key(tmp_path / "key")
 
 
 def test_reader_takes_strange_field_names() -> None:
