@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import stat
 import struct
 import termios
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from sagong.linux import syscalls
@@ -39,6 +41,16 @@ _TIOCSPTLCK = 0x40045431
 _TIOCGPTPEER = 0x5441
 
 
+@contextlib.contextmanager
+def _whole_modes() -> Iterator[None]:
+    """mknod(2) takes the umask's bits away: of a node that anybody may write to, too."""
+    before = os.umask(0)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
 def bind_node(stage: Stage, source: str, target: str) -> None:
     """Bind a device of the host: in a user namespace the kernel lets nobody make nodes."""
     make_target(target, "file")
@@ -61,12 +73,13 @@ class DefaultDevices(NamedTuple):
 
     def apply(self, stage: Stage) -> None:
         """mknod(2), symlink(2)."""
-        for name, major, minor in _DEFAULT:
-            path = f"{self.directory}/{name}"
-            if self.bind:
-                bind_node(stage, f"/dev/{name}", path)
-            else:
-                os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(major, minor))
+        with _whole_modes():
+            for name, major, minor in _DEFAULT:
+                path = f"{self.directory}/{name}"
+                if self.bind:
+                    bind_node(stage, f"/dev/{name}", path)
+                else:
+                    os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(major, minor))
         for name, target in _LINKS:
             os.symlink(target, f"{self.directory}/{name}")
         os.symlink("/proc/kcore", f"{self.directory}/core")
@@ -107,7 +120,8 @@ class HostDevice(NamedTuple):
         os.makedirs(os.path.dirname(self.target), exist_ok=True)
         if os.path.lexists(self.target):
             os.unlink(self.target)
-        os.mknod(self.target, found.st_mode, found.st_rdev)
+        with _whole_modes():
+            os.mknod(self.target, found.st_mode, found.st_rdev)
         os.chown(self.target, found.st_uid, found.st_gid)
 
     def _copy_directory(self, stage: Stage) -> None:

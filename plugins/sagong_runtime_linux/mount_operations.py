@@ -207,16 +207,20 @@ class AttachTree(NamedTuple):
             os.close(tree)
 
 
-def make_target(target: str, kind: str) -> None:
-    """Make a mount point with its parents when it is missing, also behind dangling links."""
+def make_target(target: str, kind: str) -> bool:
+    """Make a mount point with its parents when it is missing, also behind dangling links.
+
+    Whether it was missing.
+    """
     if os.path.exists(target):
-        return
+        return False
     target = os.path.realpath(target)
     if kind == "file":
         os.makedirs(os.path.dirname(target), exist_ok=True)
         os.close(os.open(target, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
     else:
         os.makedirs(target, exist_ok=True)
+    return True
 
 
 class MountFilesystem(NamedTuple):
@@ -234,13 +238,16 @@ class MountFilesystem(NamedTuple):
 
     def apply(self, stage: Stage) -> None:
         """mount(2). A link in place of /proc would lead masks and read-only paths astray."""
-        make_target(self.target, "directory")
+        made = make_target(self.target, "directory")
         if self.kind in _NO_SYMLINKS and os.path.realpath(self.target) != self.target:
             raise StartError(
                 "failed_precondition", f"{self.target} of the image is a symbolic link: refused"
             )
         data = self.data
         if self.kind == "tmpfs" and "mode=" not in data:
+            if made:
+                # Nothing says who may write there; a later start finds it so, too.
+                os.chmod(self.target, 0o1777)
             mode = stat.S_IMODE(os.stat(self.target).st_mode)
             data = f"{data},mode={mode:o}".lstrip(",")
         try:

@@ -183,6 +183,11 @@ async def check_default_devices(lab: RuntimeLab) -> None:
         "echo x > /dev/null; head -c 4 /dev/zero | wc -c; echo ok > /dev/stdout"
     )
     assert found.lines == ["4", "ok"], (found.lines, found.stderr)
+    process = lab.process(
+        "echo x > /dev/null && cd /dev && stat -c %a null full tty", user=User(uid=1000)
+    )
+    found = await lab.output(lab.spec(process))
+    assert found.lines == ["666", "666", "666"], (found.lines, found.stderr)
 
 
 async def check_devices_need_permission(lab: RuntimeLab) -> None:
@@ -253,12 +258,16 @@ async def check_links_of_the_image_stay_inside(lab: RuntimeLab) -> None:
 
 
 async def check_tmpfs_has_its_options(lab: RuntimeLab) -> None:
-    """Size and mode."""
+    """Size and mode; without one the target's, or anybody's where the image has none."""
     tmpfs = Mount(target="/t", kind="tmpfs", options=("nosuid", "size=1m", "mode=1770"))
-    script = "stat -c %a /t; df -k /t | tail -1"
-    found = await lab.shell(script, mounts=(*standard_mounts(lab.root()), tmpfs))
-    assert found.lines[0] == "1770"
-    assert found.lines[1].split()[1] == "1024"
+    fresh = Mount(target=f"/{lab.new_id()}", kind="tmpfs", options=("size=1m",))
+    over = Mount(target="/etc", kind="tmpfs")
+    plain = standard_mounts(lab.root())
+    before = await lab.shell("stat -c %a /etc", mounts=plain)
+    script = f"stat -c %a /t {fresh.target} /etc; df -k /t | tail -1"
+    found = await lab.shell(script, mounts=(*plain, tmpfs, fresh, over))
+    assert found.lines[:3] == ["1770", "1777", before.text]
+    assert found.lines[3].split()[1] == "1024"
 
 
 async def check_namespaces_are_new(lab: RuntimeLab) -> None:

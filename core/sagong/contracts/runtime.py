@@ -67,7 +67,8 @@ class Mount(Message):
     noexec, and `create` "file" or "directory" makes a missing target; with the option `source` a
     missing source directory of the host is made, too. `idmap` shows a source's ids as they are on the
     host to a container in a user namespace of its own, where its filesystem can; without it they are
-    strangers' there, and root inside may do with them what anybody may.
+    strangers' there, and root inside may do with them what anybody may. A tmpfs without `mode` has the
+    one of its target, or 1777 where that was missing.
     """
 
     target: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -239,6 +240,8 @@ def _nodes(config: dict[str, Any], *, mapped: bool) -> list[Any]:
             mapped,
         )
         for entry in (config.get("linux") or {}).get("devices") or ()
+        # It stays the link into the container's own devpts, as with runc.
+        if os.path.normpath(entry["path"]) not in ("/dev/ptmx", "/dev/console")
     ]
 
 

@@ -28,7 +28,7 @@ _THROTTLES = (
     ("throttleReadIOPSDevice", "io_read_iops"),
     ("throttleWriteIOPSDevice", "io_write_iops"),
 )
-_EVERYTHING = "a *:* rwm"
+_EVERYTHING = ("bc", "*:*", "rwm")
 
 
 def limits_from(resources: dict[str, Any], defaults: tuple[str, ...] | None) -> dict[str, Any]:
@@ -50,24 +50,59 @@ def limits_from(resources: dict[str, Any], defaults: tuple[str, ...] | None) -> 
 
 def _devices(rules: Any, defaults: tuple[str, ...]) -> list[str]:
     """Allow rules in the end: what all get, and what the configuration adds in its order."""
-    allowed: list[str] = []
+    everything = False
+    allowed: dict[tuple[str, str], str] = {}
     for rule in rules:
-        text = _rule(rule)
-        if rule.get("allow"):
-            allowed.append(text)
-        elif text == _EVERYTHING:
+        kinds, numbers, access = _rule(rule)
+        if (kinds, numbers, access) == _EVERYTHING:
+            everything = bool(rule.get("allow"))
             allowed.clear()
-        elif text in allowed:
-            allowed.remove(text)
+        elif rule.get("allow"):
+            for kind in kinds:
+                allowed[kind, numbers] = _letters(allowed.get((kind, numbers), "") + access)
         else:
+            _deny(allowed, kinds, numbers, access, everything=everything)
+    if everything:
+        return ["a"]
+    return [*defaults, *(f"{k} {numbers} {access}" for (k, numbers), access in allowed.items())]
+
+
+def _deny(
+    allowed: dict[tuple[str, str], str], kinds: str, numbers: str, access: str, *, everything: bool
+) -> None:
+    """Take access away; what was not allowed is denied already. The kernel knows no exceptions."""
+    for kind in kinds:
+        partial = [
+            had for (k, n), had in allowed.items()
+            if k == kind and n != numbers and _overlap(n, numbers) and set(had) & set(access)
+        ]  # fmt: skip
+        if everything or partial:
             raise StartError(
                 "invalid_argument",
-                f"linux.resources.devices: {text!r} can't be denied: only rules that were allowed "
-                "before, or all",
+                f"linux.resources.devices: '{kind} {numbers} {access}' can't be denied: a part of "
+                "what was allowed before, which would stay allowed",
             )
-    return ["a"] if _EVERYTHING in allowed else [*defaults, *allowed]
+        left = _letters("".join(set(allowed.pop((kind, numbers), "")) - set(access)))
+        if left:
+            allowed[kind, numbers] = left
 
 
-def _rule(rule: dict[str, Any]) -> str:
+def _overlap(one: str, other: str) -> bool:
+    """Whether two MAJOR:MINOR mean a device in common."""
+    pairs = zip(one.split(":"), other.split(":"), strict=True)
+    return all(a == b or "*" in (a, b) for a, b in pairs)
+
+
+def _letters(access: str) -> str:
+    return "".join(letter for letter in "rwm" if letter in access)
+
+
+def _rule(rule: dict[str, Any]) -> tuple[str, str, str]:
+    """Kinds, numbers and access; without a type it is for both kinds."""
     major, minor = ("*" if rule.get(key) in (None, -1) else rule[key] for key in ("major", "minor"))
-    return f"{rule.get('type') or 'a'} {major}:{minor} {rule.get('access') or 'rwm'}"
+    kinds = {"": "bc", "a": "bc", "u": "c"}.get(rule.get("type") or "", rule.get("type"))
+    if kinds not in ("bc", "b", "c"):
+        raise StartError(
+            "invalid_argument", f"linux.resources.devices: type {kinds!r} is not one of a, b, c"
+        )
+    return kinds, f"{major}:{minor}", _letters(rule.get("access") or "rwm")

@@ -148,9 +148,56 @@ def test_limits_go_there_and_back() -> None:
     assert resources_of({"memory": None}, lambda device: (0, 0)) == {}
     everything = {"devices": [{"allow": False, "access": "rwm"}, {"allow": True, "access": "rwm"}]}
     assert limits_from(everything, ("c 1:3 rwm",))["devices"] == ["a"]
-    with pytest.raises(StartError, match="can't be denied"):
-        limits_from({"devices": [{"allow": False, "type": "c", "major": 1}]}, ())
     assert Limits(pids=0).pids == 0
+
+
+ALL = (True, "")
+NONE = (False, "")
+NULL = "c 1:3 "
+
+
+def devices_of(*rules: tuple[bool, str]) -> list[str]:
+    """Rules as (allowed, "TYPE MAJOR:MINOR ACCESS"; "" is everything)."""
+    found = []
+    for allow, text in rules:
+        rule: dict[str, Any] = {"allow": allow, "access": "rwm"}
+        if text:
+            kind, numbers, access = text.split(" ")
+            major, minor = (None if n == "*" else int(n) for n in numbers.split(":"))
+            rule = {"allow": allow, "type": kind, "major": major, "minor": minor, "access": access}
+        found.append(rule)
+    return limits_from({"devices": found}, ("c 5:0 rwm",))["devices"]  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("rules", "allowed"),
+    [
+        ([NONE, (True, f"{NULL}rwm"), (False, "c 10:229 rwm")], [f"{NULL}rwm"]),
+        ([(True, f"{NULL}rwm"), (False, f"{NULL}w")], [f"{NULL}rm"]),
+        ([(True, f"{NULL}r"), (True, f"{NULL}w")], [f"{NULL}rw"]),
+        ([(True, f"{NULL}rwm"), NONE], []),
+        ([(True, "a 1:3 r")], ["b 1:3 r", "c 1:3 r"]),
+        ([(True, "a 1:3 r"), (False, "b 1:3 r")], [f"{NULL}r"]),
+        ([(True, "c *:* m"), (False, f"{NULL}rw")], ["c *:* m"]),
+    ],
+)
+def test_device_rules_are_applied_in_their_order(
+    rules: list[tuple[bool, str]], allowed: list[str]
+) -> None:
+    assert devices_of(*rules) == ["c 5:0 rwm", *allowed]
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        [ALL, (False, f"{NULL}rwm")],
+        [(True, "c 1:* rwm"), (False, f"{NULL}w")],
+        [(True, f"{NULL}rwm"), (False, "c *:* w")],
+    ],
+)
+def test_no_exception_of_a_device_rule_is_silently_lost(rules: list[tuple[bool, str]]) -> None:
+    with pytest.raises(StartError, match="can't be denied"):
+        devices_of(*rules)
 
 
 def test_dockers_seccomp_policy_keeps_its_conditions() -> None:
