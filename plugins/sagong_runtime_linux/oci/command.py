@@ -29,6 +29,8 @@ _GLOBAL = {
 }
 _SHORT = {"v": "version", "h": "help"}
 _ROOT = "/run/sagong-runtime"
+_CHECKPOINTS = "checkpoints need CRIU, which is not there"
+_REFUSED = {"checkpoint": _CHECKPOINTS, "restore": _CHECKPOINTS}
 
 
 class Verb(NamedTuple):
@@ -120,6 +122,8 @@ def _dispatch(options: Options) -> int:
         return 0
     name = options.words[0]
     verb = VERBS.get(name)
+    if name in _REFUSED:
+        raise StartError("unimplemented", f"{name} is not supported: {_REFUSED[name]}")
     if verb is None:
         raise UsageError(f"{name!r} is no command; there are: {', '.join(VERBS)}")
     if options.flag("systemd-cgroup"):
