@@ -11,7 +11,16 @@ from sagong.linux import seccomp
 from sagong.linux.seccomp import ALLOW, Condition, Policy, Rule, errno_action
 from sagong.linux.syscall_table import AARCH64, I386, X86_64, machine
 
-__all__ = ["BASE_CALLS", "CLONE_NAMESPACES", "compiled_default", "default_policy", "parse_profile"]
+__all__ = [
+    "ACTIONS",
+    "BASE_CALLS",
+    "CLONE_NAMESPACES",
+    "GO_ARCHITECTURES",
+    "OPERATORS",
+    "compiled_default",
+    "default_policy",
+    "parse_profile",
+]
 
 # Calls that need no capability and are open to every container.
 BASE_CALLS = """
@@ -135,18 +144,19 @@ def compiled_default(capabilities: Iterable[str]) -> bytes:
     return _compiled(frozenset(capabilities) & _CAPABILITY_CALLS.keys())
 
 
-_ACTIONS = {
+ACTIONS = {
     "SCMP_ACT_KILL": seccomp.KILL_THREAD,
     "SCMP_ACT_KILL_THREAD": seccomp.KILL_THREAD,
     "SCMP_ACT_KILL_PROCESS": seccomp.KILL,
     "SCMP_ACT_TRAP": seccomp.TRAP,
     "SCMP_ACT_ERRNO": errno_action(0),
     "SCMP_ACT_TRACE": seccomp.TRACE,
+    "SCMP_ACT_NOTIFY": seccomp.NOTIFY,
     "SCMP_ACT_LOG": seccomp.LOG,
     "SCMP_ACT_ALLOW": seccomp.ALLOW,
 }
 
-_OPERATORS = {
+OPERATORS = {
     "SCMP_CMP_NE": "ne",
     "SCMP_CMP_LT": "lt",
     "SCMP_CMP_LE": "le",
@@ -156,7 +166,7 @@ _OPERATORS = {
     "SCMP_CMP_MASKED_EQ": "masked_eq",
 }
 
-_GO_ARCHITECTURES = {
+GO_ARCHITECTURES = {
     "SCMP_ARCH_X86_64": X86_64,
     "SCMP_ARCH_X86": I386,
     "SCMP_ARCH_AARCH64": AARCH64,
@@ -165,11 +175,17 @@ _GO_MACHINES = {X86_64: "amd64", AARCH64: "arm64"}
 
 
 def parse_profile(
-    text: str, capabilities: Collection[str], machine_name: str = "", kernel: str = ""
+    text: str,
+    capabilities: Collection[str],
+    machine_name: str = "",
+    kernel: str = "",
+    *,
+    notify: bool = False,
 ) -> Policy:
     """A profile in Docker's JSON form (also the OCI specification's) as a policy.
 
     `includes` and `excludes` are decided here by capabilities, architecture and kernel version.
+    Rules may ask a program outside (SCMP_ACT_NOTIFY) only if somebody will listen (`notify`).
     ValueError names the key that can't be understood.
     """
     import json  # Only who reads profiles pays for it: the default policy needs none.
@@ -184,10 +200,14 @@ def parse_profile(
     facts = (frozenset(capabilities), _GO_MACHINES[name], _version(kernel or os.uname().release))
     default_errno = document.get("defaultErrnoRet") or 1
     default = _action(document["defaultAction"], default_errno)
+    if default == seccomp.NOTIFY:
+        raise ValueError("seccomp profile: SCMP_ACT_NOTIFY can't be the default action")
     rules = []
     for entry in document.get("syscalls") or ():
         if _applies(entry, *facts):
             rules.append(_profile_rule(entry))
+    if not notify and any(rule.action == seccomp.NOTIFY for rule in rules):
+        raise ValueError("seccomp profile: SCMP_ACT_NOTIFY needs somebody who listens")
     return Policy(tuple(rules), default, _profile_architectures(document, name))
 
 
@@ -203,9 +223,9 @@ def _profile_architectures(document: Mapping[str, Any], name: str) -> tuple[str,
     """The native architecture always, and those named that can run here."""
     named = list(document.get("architectures") or ())
     for entry in document.get("archMap") or ():
-        if _GO_ARCHITECTURES.get(entry.get("architecture")) == name:
+        if GO_ARCHITECTURES.get(entry.get("architecture")) == name:
             named += entry.get("subArchitectures") or ()
-    known = {_GO_ARCHITECTURES.get(one) for one in named}
+    known = {GO_ARCHITECTURES.get(one) for one in named}
     return tuple(arch for arch in architectures(name) if arch == name or arch in known)
 
 
@@ -225,10 +245,10 @@ def _applies(
 
 
 def _action(name: str, errno_value: int) -> int:
-    if name not in _ACTIONS:
+    if name not in ACTIONS:
         raise ValueError(f"seccomp profile: action {name!r} is unknown or not supported")
     takes_errno = name in ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE")
-    return _ACTIONS[name] | (errno_value & 0xFFFF if takes_errno else 0)
+    return ACTIONS[name] | (errno_value & 0xFFFF if takes_errno else 0)
 
 
 def _profile_rule(entry: Mapping[str, Any]) -> Rule:
@@ -240,7 +260,7 @@ def _profile_rule(entry: Mapping[str, Any]) -> Rule:
 
 
 def _profile_condition(test: Mapping[str, Any]) -> Condition:
-    operator = _OPERATORS.get(test.get("op", ""))
+    operator = OPERATORS.get(test.get("op", ""))
     if operator is None:
         raise ValueError(f"seccomp profile: operator {test.get('op')!r} is unknown")
     value = int(test.get("value", 0))

@@ -16,6 +16,7 @@ KINDS = {
     "mount": syscalls.Namespace.MNT,
     "user": syscalls.Namespace.USER,
     "pid": syscalls.Namespace.PID,
+    "time": syscalls.Namespace.TIME,
 }
 FILES = {
     "network": "net",

@@ -11,6 +11,28 @@ from sagong.shim.failure import StartError
 __all__ = ["check_process", "load_config", "load_json", "rootfs_of"]
 
 
+# What would be silently left out otherwise: each would be a limit or a promise that does not hold.
+_UNSUPPORTED = (
+    "linux.intelRdt",
+    "linux.netDevices",
+    "linux.memoryPolicy",
+    "linux.resources.network",
+    "linux.resources.cpu.burst",
+    "linux.resources.cpu.idle",
+    "linux.resources.cpu.realtimePeriod",
+    "linux.resources.cpu.realtimeRuntime",
+    "linux.resources.blockIO.leafWeight",
+    "linux.resources.blockIO.weightDevice",
+)
+
+
+def _given(found: Any, path: str) -> Any:
+    """What stands at a path of keys."""
+    for key in path.split("."):
+        found = (found or {}).get(key)
+    return found
+
+
 def load_json(path: str) -> dict[str, Any]:
     """An object from a file ("-" is the standard input)."""
     try:
@@ -36,8 +58,9 @@ def load_config(bundle: str) -> dict[str, Any]:
     if "process" not in config:
         raise StartError("invalid_argument", "process is missing")
     check_process(config["process"])
-    if (config.get("linux") or {}).get("timeOffsets"):
-        raise StartError("unimplemented", "linux.timeOffsets is not supported")
+    for path in _UNSUPPORTED:
+        if _given(config, path):
+            raise StartError("unimplemented", f"{path} is not supported")
     for mount in config.get("mounts") or ():
         if not mount.get("destination"):
             raise StartError("invalid_argument", "mounts: an entry has no destination")
@@ -51,6 +74,8 @@ def load_config(bundle: str) -> dict[str, Any]:
 
 def check_process(what: dict[str, Any]) -> None:
     """Refuse a process that can't be."""
+    if what.get("execCPUAffinity"):
+        raise StartError("unimplemented", "process.execCPUAffinity is not supported")
     if not what.get("args"):
         raise StartError("invalid_argument", "process.args is empty")
     cwd = what.get("cwd") or ""

@@ -112,7 +112,13 @@ def _bear(
         bounding=bounding,
     )
     namespace = _namespaces(config, stage)
-    birth = Birth(stage, console=wish.console, keep_terminal=wish.keep_terminal)
+    birth = Birth(
+        stage,
+        console=wish.console,
+        keep_terminal=wish.keep_terminal,
+        seccomp=linux.get("seccomp"),
+        state=state,
+    )
     with _listening(container) as listener:
         birth.fork(
             namespace,

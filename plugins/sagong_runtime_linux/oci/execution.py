@@ -54,7 +54,13 @@ def execute(containers: Containers, container: Container, wish: ExecWish) -> Bir
     if pidfd is None:
         raise StartError("failed_precondition", f"container {container.id} is not running")
     stage.namespaces["container"] = pidfd
-    birth = Birth(stage, console=wish.console, keep_terminal=wish.keep_terminal)
+    birth = Birth(
+        stage,
+        console=wish.console,
+        keep_terminal=wish.keep_terminal,
+        seccomp=seccomp,
+        state=container.state(status),
+    )
     birth.fork(
         pidfd if "pid" in namespaces_of(config) else "",
         lambda: child.become_executed(stage, plan, wish.process, preserved=wish.preserved),

@@ -11,17 +11,17 @@ from sagong.linux import capabilities
 from sagong.linux.files import replace_file
 from sagong.shim.failure import StartError
 
-__all__ = ["filter_code"]
+__all__ = ["FLAGS", "filter_code"]
 
-_FLAGS = frozenset({"SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_TSYNC"})
+FLAGS = frozenset(
+    {"SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_SPEC_ALLOW"}
+)
 
 
 def filter_code(seccomp: dict[str, Any] | None, mask: int, directory: str) -> str:
     """The filter of a `linux.seccomp` as base64, empty for none; `directory` keeps what was made."""
     if not seccomp:
         return ""
-    if seccomp.get("listenerPath"):
-        raise StartError("unimplemented", "linux.seccomp.listenerPath is not supported")
     import hashlib  # Only who has a filter pays for it.
 
     text = json.dumps([seccomp, mask], sort_keys=True)
@@ -39,10 +39,12 @@ def _compile(seccomp: dict[str, Any], mask: int) -> bytes:
     from sagong.linux.seccomp import compile_policy
     from sagong.linux.seccomp_profile import parse_profile
 
-    unknown = set(seccomp.get("flags") or ()) - _FLAGS
+    unknown = set(seccomp.get("flags") or ()) - FLAGS
     if unknown:
         raise StartError("unimplemented", f"linux.seccomp.flags: {sorted(unknown)} not supported")
     try:
-        return compile_policy(parse_profile(json.dumps(seccomp), capabilities.names_of(mask)))
+        names = capabilities.names_of(mask)
+        listened = bool(seccomp.get("listenerPath"))
+        return compile_policy(parse_profile(json.dumps(seccomp), names, notify=listened))
     except ValueError as error:
         raise StartError("invalid_argument", f"linux.seccomp: {error}") from None

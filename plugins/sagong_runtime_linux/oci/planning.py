@@ -14,14 +14,16 @@ from sagong_runtime_linux import device_operations as devices
 from sagong_runtime_linux import mount_operations as tree
 from sagong_runtime_linux import process_operations as process
 from sagong_runtime_linux import user_operations as user
+from sagong_runtime_linux.oci import attributes
 from sagong_runtime_linux.oci import operations as oci
+from sagong_runtime_linux.oci.attributes import personality_of, priorities_of, writes_of
+from sagong_runtime_linux.oci.notifying import NotifyingFilter
 from sagong_runtime_linux.oci.resources import limits_from
 
 __all__ = ["exec_plan", "maps_of", "mask_of", "mount_name", "namespaces_of", "run_plan"]
 
-_KINDS = ("network", "pid", "ipc", "uts", "cgroup", "mount", "user")
-_ENTERED = ("ipc", "uts", "network", "cgroup")
-_UNSUPPORTED = ("scheduler", "ioPriority", "execCPUAffinity")
+_KINDS = ("network", "pid", "ipc", "uts", "cgroup", "mount", "user", "time")
+_ENTERED = ("ipc", "uts", "network", "cgroup", "time")
 _UNLIMITED = 2**63 - 1
 _FILESYSTEM_DEFAULT = {"proc": "proc", "sysfs": "sysfs", "tmpfs": "tmpfs", "mqueue": "mqueue"}
 _RECURSIVE = {f"r{name}": value for name, value in mounts.ATTRIBUTES.items()}
@@ -57,6 +59,8 @@ def run_plan(
     spaces = namespaces_of(config)
     if spaces.get("mount", "?") != "":
         raise StartError("invalid_argument", "linux.namespaces: a new mount namespace is needed")
+    if spaces.get("time") != "" and _offsets(config):
+        raise StartError("invalid_argument", "linux.timeOffsets needs a new time namespace")
     mapped = "user" in spaces
     linux, what = config.get("linux") or {}, config["process"]
     resources = limits_from(linux.get("resources") or {}, DEFAULT_DEVICES)
@@ -67,6 +71,7 @@ def run_plan(
         tree.SetPropagation("/", "rslave"),
         oci.OpenRoot(rootfs) if mapped else oci.BindRoot(rootfs),
         process.MakeCgroup(cgroup, resources),
+        *_group_files(cgroup, linux.get("resources") or {}),
         *_oom_score(what),
         *_enter(spaces),
         *(_user_entry(spaces) if mapped else ()),
@@ -80,7 +85,7 @@ def run_plan(
         *_restrictions(config),
         tree.DetachOldRoot(),
         process.JoinKeyring(f"_ses.{state['id']}"),
-        *_process(what, code, bounding),
+        *_process(what, code, bounding, linux),
     ]
 
 
@@ -96,7 +101,7 @@ def exec_plan(
         process.EnterProcess(tuple(kinds)),
         *((user.BecomeMappedRoot(),) if "user" in kinds else ()),
         *terminal,
-        *_process(what, code, bounding, create=False),
+        *_process(what, code, bounding, config.get("linux") or {}, create=False),
     ]
 
 
@@ -168,8 +173,10 @@ def _user_entry(spaces: dict[str, str]) -> list[Any]:
 
 
 def _make(config: dict[str, Any], spaces: dict[str, str]) -> list[Any]:
-    new = tuple(kind for kind in _ENTERED if spaces.get(kind) == "")
+    new = tuple(kind for kind in _ENTERED if spaces.get(kind) == "" and kind != "time")
     made: list[Any] = [process.Unshare(new)] if new else []
+    if spaces.get("time") == "":
+        made.append(attributes.MakeClocks(_offsets(config)))
     if spaces.get("network") == "":
         made.append(process.LoopbackUp())
     if "uts" in spaces and (config.get("hostname") or config.get("domainname")):
@@ -177,6 +184,17 @@ def _make(config: dict[str, Any], spaces: dict[str, str]) -> list[Any]:
             process.SetHostname(config.get("hostname") or "", config.get("domainname") or "")
         )
     return made
+
+
+def _offsets(config: dict[str, Any]) -> tuple[tuple[str, int, int], ...]:
+    """`timeOffsets` by clocks."""
+    given = (config.get("linux") or {}).get("timeOffsets") or {}
+    return tuple((c, o.get("secs") or 0, o.get("nanosecs") or 0) for c, o in given.items())
+
+
+def _group_files(cgroup: str, resources: dict[str, Any]) -> list[Any]:
+    writes = writes_of(resources)
+    return [attributes.WriteGroup(cgroup, writes)] if writes else []
 
 
 def _mounts(
@@ -286,19 +304,19 @@ def mask_of(names: Sequence[str] | None, bounding: int) -> int:
     return mask & bounding
 
 
-def _process(what: dict[str, Any], code: str, bounding: int, *, create: bool = True) -> list[Any]:
+def _process(
+    what: dict[str, Any], code: str, bounding: int, linux: dict[str, Any], *, create: bool = True
+) -> list[Any]:
     """From the finished tree of mounts to the moment before exec."""
-    for name in _UNSUPPORTED:
-        if what.get(name):
-            raise StartError("unimplemented", f"process.{name} is not supported")
-    found: list[Any] = _labels(what)
+    found: list[Any] = [*_labels(what), *priorities_of(what), *personality_of(linux)]
     cwd = what.get("cwd") or "/"
     found.append(process.ChangeDirectory(cwd, create))
     found += [_rlimit(limit) for limit in what.get("rlimits") or ()]
     ids = what.get("user") or {}
     found.append(process.SetUmask(ids.get("umask", 0o022)))
     forbidden = bool(what.get("noNewPrivileges"))
-    filtered = [process.Filter(code)] if code else []
+    asked = (linux.get("seccomp") or {}).get("listenerPath")
+    filtered = [NotifyingFilter(code) if asked else process.Filter(code)] if code else []
     found += [process.ForbidNewPrivileges()] if forbidden else filtered
     found += [_identity(what, ids, bounding), process.ChangeDirectory(cwd, final=True)]
     return found + (filtered if forbidden else [])

@@ -13,6 +13,7 @@ from sagong.linux import process
 from sagong.shim.failure import StartError
 from sagong.shim.forking import fork_into
 from sagong_runtime_linux.oci.console import hand_over
+from sagong_runtime_linux.oci.notifying import hand_listener, take_listener
 from sagong_runtime_linux.operations import Stage
 
 __all__ = ["Birth"]
@@ -23,12 +24,22 @@ _MESSAGE_SIZE = 64 << 10
 class Birth:
     """One process on its way from the fork to where its plan ends."""
 
-    def __init__(self, stage: Stage, *, console: str = "", keep_terminal: bool = False) -> None:
+    def __init__(
+        self,
+        stage: Stage,
+        *,
+        console: str = "",
+        keep_terminal: bool = False,
+        seccomp: dict[str, Any] | None = None,
+        state: dict[str, Any] | None = None,
+    ) -> None:
         self.pid = 0
         self.master = -1
         self._stage = stage
         self._console = console
         self._keep_terminal = keep_terminal
+        self._seccomp = seccomp or {}
+        self._state = state or {}
         self._channel: socket.socket | None = None
 
     def fork(self, namespace: str | int, become: Callable[[], None]) -> None:
@@ -50,6 +61,8 @@ class Birth:
                 self.pid = message["pid"]
             elif "tty" in message:
                 self._take_terminal(descriptors)
+            elif "notify" in message:
+                self._pass_listener(message["notify"])
             elif "hooks" in message:
                 hooks(self.pid)
                 self._go()
@@ -79,6 +92,18 @@ class Birth:
             self.master = master
         else:
             os.close(master)
+
+    def _pass_listener(self, number: int) -> None:
+        """Who answers for the filter must have it before the process is asked anything."""
+        assert self._channel is not None
+        listener = take_listener(self.pid, number, self._channel)
+        if listener >= 0:
+            try:
+                state = {**self._state, "pid": self._state.get("pid") or self.pid}
+                hand_listener(listener, self._seccomp, state, self.pid)
+            finally:
+                os.close(listener)
+            self._go()
 
     def _go(self) -> None:
         assert self._channel is not None

@@ -9,7 +9,7 @@ import signal
 import sys
 from typing import Any
 
-from sagong.linux import capabilities, process, syscalls
+from sagong.linux import process, syscalls
 from sagong.shim import lean
 from sagong.shim.cgroups import resolved_limits
 from sagong.shim.failure import StartError
@@ -19,7 +19,6 @@ from sagong_runtime_linux.oci.containers import (
     CREATED,
     PAUSED,
     RUNNING,
-    VERSION,
     Container,
     Containers,
 )
@@ -42,10 +41,6 @@ __all__ = [
     "update",
 ]
 
-_HOOKS = (
-    *("prestart", "createRuntime", "createContainer", "startContainer"),
-    *("poststart", "poststop"),
-)
 _LIMITS = (
     ("memory", "memory", "limit"),
     ("memory-swap", "memory", "swap"),
@@ -314,24 +309,7 @@ def update(containers: Containers, options: Options) -> int:
 
 def features(containers: Containers, options: Options) -> int:
     """What this runtime knows, in the specification's form."""
-    from sagong.linux import mounts
+    from sagong_runtime_linux.oci.features import known
 
-    known = ("bind", "rbind", *mounts.FLAGS, *mounts.PROPAGATIONS, "tmpcopyup")
-    names = capabilities.names_of((1 << capabilities.last_capability() + 1) - 1)
-    found = {
-        "ociVersionMin": "1.0.0",
-        "ociVersionMax": VERSION,
-        "hooks": list(_HOOKS),
-        "mountOptions": sorted(set(known)),
-        "linux": {
-            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "user", "uts"],
-            "capabilities": list(names),
-            "cgroup": {"v1": True, "v2": True, "systemd": False, "systemdUser": False},
-            "seccomp": {"enabled": True},
-            "apparmor": {"enabled": True},
-            "selinux": {"enabled": True},
-            "mountExtensions": {"idmap": {"enabled": True}},
-        },
-    }
-    _say(json.dumps(found, indent=2) + "\n")
+    _say(json.dumps(known(), indent=2) + "\n")
     return 0
