@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 import os
 import posixpath
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from pathlib import Path
 
 from sagong.contracts.builder import BuildRequest, Happening
 from sagong.contracts.image import Credentials, SquashRequest, TagRequest
-from sagong.errors import InvalidArgument, NotFound
+from sagong.errors import InvalidArgument, NotFound, SagongError
 from sagong.model import oci, references
 from sagong_builder.arguments import Arguments, Scope, platform_arguments
 from sagong_builder.attaching import Attaching
@@ -31,6 +31,7 @@ from sagong_builder.running import new_id
 from sagong_builder.shop import Shop
 from sagong_builder.sources import Sources
 from sagong_builder.steps import Steps, moment
+from sagong_builder.titles import Titles
 
 __all__ = ["Build", "StageBuilder", "fetched_context", "read_file"]
 
@@ -39,10 +40,26 @@ _HEAD = 512
 
 
 class StageBuilder:
-    """Makes the stages of a Dockerfile, wherever that and the files come from."""
+    """Makes the stages of a Dockerfile, wherever that and the files come from.
 
-    def __init__(self, request: BuildRequest, reporter: Reporter, origins: Origins, steps: Steps):
+    Stages whose names or numbers are in `anew` are made without the cache. With `inherit` the arguments
+    of a stage are those of the stages that begin from it, too, as BuildKit has it.
+    """
+
+    def __init__(
+        self,
+        request: BuildRequest,
+        reporter: Reporter,
+        origins: Origins,
+        steps: Steps,
+        *,
+        anew: Collection[str] = (),
+        inherit: bool = False,
+    ) -> None:
         self._request = request
+        self._anew = anew
+        self._inherit = inherit
+        self._scopes: dict[str, Scope] = {}
         self._reporter = reporter
         self._origins = origins
         self._steps = steps
@@ -63,8 +80,11 @@ class StageBuilder:
         for instruction in dockerfile.arguments:
             self.arguments.declare_global(instruction, dockerfile.escape)
         expander = self.arguments.origin(dockerfile.escape)
-        bases = {stage.number: expander.word(stage.base) for stage in dockerfile.stages}
-        needed = dockerfile.needed(target, bases)
+        bases: dict[int, str] = {}
+        for stage in dockerfile.stages:
+            with located(stage.origin):
+                bases[stage.number] = expander.word(stage.base)
+        needed = dockerfile.needed(target, bases, replaced=self._origins.named)
         labels = self._label_step()
         self._reporter.total = (
             len(dockerfile.arguments)
@@ -93,21 +113,43 @@ class StageBuilder:
     async def _stage(
         self, dockerfile: Dockerfile, stage: Stage, base: str, extra: tuple[Instruction, ...]
     ) -> Draft:
-        await self._reporter.step(stage.origin.text)
-        scope = Scope(self.arguments)
-        draft = await self._begin(dockerfile, stage, base)
-        self._steps.begin(draft, scope, dockerfile.escape)
-        lines = tuple(draft.config.pop("OnBuild", None) or ())
-        if lines:
-            await self._triggers(lines)
-        else:
-            await self._reporter.image(draft.image)
+        earlier = self._earlier(dockerfile, stage, base)
+        titles = Titles(stage, several=len(dockerfile.stages) > 1, own=earlier is None)
+        await self._reporter.step(stage.origin.text, titles.origin(base))
+        scope = self._scope(stage, earlier)
+        with located(stage.origin):
+            draft = await self._begin(dockerfile, stage, base, earlier)
+            cached = not {stage.name, str(stage.number)} & set(self._anew)
+            self._steps.begin(draft, scope, dockerfile.escape, cached=cached)
+            lines = tuple(draft.config.pop("OnBuild", None) or ())
+            if lines:
+                await self._triggers(lines)
+            else:
+                await self._reporter.image(draft.image)
         for instruction in (*stage.instructions, *extra):
-            await self._reporter.step(instruction.text)
-            await self._steps.take(instruction)
+            with located(instruction):
+                await self._origins.prepare(origins_of(instruction))
+                title = titles.of(instruction, {**scope.values(), **draft.environment})
+                await self._reporter.step(instruction.text, title)
+                await self._steps.take(instruction)
         return draft
 
-    async def _begin(self, dockerfile: Dockerfile, stage: Stage, base: str) -> Draft:
+    def _earlier(self, dockerfile: Dockerfile, stage: Stage, base: str) -> Stage | None:
+        """The stage that this one begins from; a further context of its name comes first."""
+        found = dockerfile.find(base, stage.number)
+        return None if found is not None and found.name in self._origins.named else found
+
+    def _scope(self, stage: Stage, earlier: Stage | None) -> Scope:
+        scope = Scope(self.arguments)
+        if self._inherit and earlier is not None:
+            scope.declared.update(self._scopes[earlier.name].declared)
+        if stage.name:
+            self._scopes[stage.name] = scope
+        return scope
+
+    async def _begin(
+        self, dockerfile: Dockerfile, stage: Stage, base: str, earlier: Stage | None
+    ) -> Draft:
         if not base:
             raise InvalidArgument(
                 f"base name ({stage.base}) should not be blank: give --build-arg, or the ARG before "
@@ -118,7 +160,6 @@ class StageBuilder:
         wanted = oci.parse_platform(platform, os.uname().machine) if platform else self._wanted
         self._origins.platform = oci.platform_text(wanted) if platform else ""
         draft = Draft.scratch(wanted)
-        earlier = dockerfile.find(base, stage.number)
         if earlier is not None:
             image = self._origins.stages[earlier.name]
             if image:
@@ -136,6 +177,38 @@ class StageBuilder:
             if instruction.keyword in ("FROM", "MAINTAINER", "ONBUILD"):
                 raise InvalidArgument(f"{instruction.keyword} isn't allowed as an ONBUILD trigger")
             await self._steps.take(instruction)
+
+
+@contextlib.contextmanager
+def located(instruction: Instruction) -> Iterator[None]:
+    """Errors of an instruction tell its lines, if nobody told more."""
+    try:
+        yield
+    except SagongError as error:
+        if instruction.line:
+            error.detail.setdefault("lines", f"{instruction.line}-{instruction.last}")
+        raise
+
+
+def origins_of(instruction: Instruction) -> list[str]:
+    """What an instruction reads files of: stages, images, further contexts; "" is the context."""
+    if instruction.keyword == "RUN":
+        mounts = [_fields(text) for text in instruction.flags.get("mount", ())]
+        return [f.get("from", "") for f in mounts if f.get("type", "bind") == "bind" or "from" in f]
+    if instruction.keyword not in ("COPY", "ADD"):
+        return []
+    documents = {document.word for document in instruction.heredocs}
+    fetched = instruction.keyword == "ADD"
+    if all(
+        word in documents or (fetched and (is_url(word) or git_source(word)))
+        for word in instruction.words[:-1]
+    ):
+        return []
+    return [instruction.flag("from")]
+
+
+def _fields(text: str) -> dict[str, str]:
+    return dict(part.partition("=")[::2] for part in text.split(","))
 
 
 def _raw(text: str) -> str:

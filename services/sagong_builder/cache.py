@@ -28,9 +28,9 @@ class Cache:
         self._sources: list[Image] | None = None
         self._broken = False
 
-    def begin_stage(self) -> None:
-        """A new FROM: the cache is looked at again."""
-        self._broken = False
+    def begin_stage(self, *, cached: bool = True) -> None:
+        """A new FROM: the cache is looked at again, if the stage may have it."""
+        self._broken = not cached
 
     async def find(self, draft: Draft, step: Sequence[str], base: str) -> Image | None:
         """The image that this step made before; `base` is what the stage began from."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from sagong.contracts.image import Credentials, Image, ImageRef, PullRequest
 from sagong.errors import InvalidArgument, NotFound
@@ -16,8 +16,18 @@ __all__ = ["Origins", "credentials_for"]
 
 _IMAGE = "docker-image://"
 Context = Callable[[], Awaitable[Archive]]
+Opened = Callable[[str, str], Awaitable[Archive]]
 Lookup = Callable[[str], Awaitable[Credentials]]
 _HUB = ("docker.io", "index.docker.io", "https://index.docker.io/v1/", "registry-1.docker.io")
+
+
+def key_of(name: str) -> str:
+    """A context's name: a stage's or image's, as people write it, without the default tag."""
+    try:
+        familiar = references.parse(name).familiar
+    except InvalidArgument:
+        familiar = name
+    return familiar.removesuffix(f":{references.DEFAULT_TAG}").lower()
 
 
 def credentials_for(reference: str, known: Sequence[Credentials]) -> Credentials:
@@ -32,7 +42,11 @@ def credentials_for(reference: str, known: Sequence[Credentials]) -> Credentials
 
 
 class Origins:
-    """Of one build. `stages` are the images that its stages became, by name and by number."""
+    """Of one build. `stages` are the images that its stages became, by name and by number.
+
+    `named` are further contexts of the client's, by names in small letters: another image
+    (`docker-image://NAME`), or files that `opened` finds by a context's name and source.
+    """
 
     def __init__(
         self,
@@ -42,6 +56,8 @@ class Origins:
         *,
         pull: bool,
         credentials: Lookup,
+        named: Mapping[str, str] | None = None,
+        opened: Opened | None = None,
     ) -> None:
         self._shop = shop
         self._reporter = reporter
@@ -49,9 +65,25 @@ class Origins:
         self._pull = pull
         self._credentials = credentials
         self.stages: dict[str, str] = {}
-        self.named: dict[str, str] = {}
+        self.named = {key_of(name): source for name, source in (named or {}).items()}
+        self._opened = opened
         self._pulled: set[tuple[str, str]] = set()
         self.platform = ""
+
+    async def prepare(self, origins: Sequence[str]) -> None:
+        """Have what the client must send before the step begins that reads it."""
+        for origin in origins:
+            if not origin:
+                await self.context()
+            else:
+                await self.files(origin)
+
+    async def files(self, origin: str) -> Archive | None:
+        """The files that a further context is; None if the name is no such context's."""
+        source = self.named.get(key_of(origin))
+        if source is None or source.startswith(_IMAGE) or self._opened is None:
+            return None
+        return await self._opened(key_of(origin), source)
 
     async def image(self, origin: str) -> str:
         """The image that `--from` names: a stage's, or any."""
@@ -75,18 +107,21 @@ class Origins:
         if not self._pull or (name, platform) in self._pulled:
             image = await self._local(name)
             if image is not None and _fits(image, platform):
+                await self._reporter.found()
                 return image
         await self._fetch(name, platform)
         return await self._shop.images.inspect(ImageRef(reference=name))
 
     def _renamed(self, name: str) -> str:
         """What a further context of the client's puts in a name's place: another image."""
-        source = self.named.get(name.lower())
+        source = self.named.get(key_of(name))
         if source is None:
             return name
         if not source.startswith(_IMAGE):
-            kind = source.partition(":")[0][:40]
-            raise InvalidArgument(f"context {name}: {kind} is not supported, only {_IMAGE}NAME")
+            raise InvalidArgument(
+                f"context {name} holds files and is no image to begin from: COPY --from={name}, or "
+                f"give {name}={_IMAGE}NAME"
+            )
         return source.removeprefix(_IMAGE)
 
     async def _local(self, name: str) -> Image | None:

@@ -30,12 +30,15 @@ class Reporter:
             item = msgspec.structs.replace(item, text=item.text[:_TEXT] + "…")
         await self.items.put(item)
 
-    async def step(self, text: str) -> None:
-        """The next step begins."""
+    async def step(self, text: str, title: str = "") -> None:
+        """The next step begins; `title` names it where steps are shown by their stages."""
         self._number += 1
         await self.tell(
             BuildProgress(kind=Happening.STEP, number=self._number, total=self.total, text=text)
         )
+
+    async def found(self) -> None:
+        """What the stage begins from is here and need not be fetched; nothing that is told."""
 
     async def output(self, data: bytes, stderr: bool) -> None:
         """Output of a command."""

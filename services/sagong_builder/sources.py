@@ -94,6 +94,9 @@ class Sources:
         """
         if not origin:
             return await self._origins.context(), word
+        files = await self._origins.files(origin)
+        if files is not None:
+            return files, word
         image = await self._origins.image(origin)
         lease = await stack.enter_async_context(self._shop.lent(image, readonly=True))
         path = "/" + posixpath.normpath("/" + word).lstrip("/")

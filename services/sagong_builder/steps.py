@@ -65,11 +65,11 @@ class Steps:
         self.base = ""
         self._escape = "\\"
 
-    def begin(self, draft: Draft, scope: Scope, escape: str) -> None:
-        """A stage begins."""
+    def begin(self, draft: Draft, scope: Scope, escape: str, *, cached: bool = True) -> None:
+        """A stage begins; what it did before serves again only if it may be `cached`."""
         self.draft, self.scope, self._escape = draft, scope, escape
         self.base = draft.image
-        self._cache.begin_stage()
+        self._cache.begin_stage(cached=cached)
 
     @property
     def _expander(self) -> Expander:

@@ -50,7 +50,11 @@ async def _surroundings(engine: Engine) -> Surroundings:
     network = await engine.find_network(engine.settings.default_network)
     places = wiring.attachments(CreateBody(), host, "", lambda _: network.id)
     places = tuple(msgspec.structs.replace(place, aliases=()) for place in places)
-    return Surroundings(owner=OWNER, network=wiring.join("", "", network.name, places=places))
+    return Surroundings(
+        owner=OWNER,
+        network=wiring.join("", "", network.name, places=places),
+        gateway=network.subnets[0].gateway if network.subnets else "",
+    )
 
 
 async def _carry(client: RawStream, link: Link) -> None:

@@ -40,7 +40,8 @@ class Surroundings(Message):
 
     `network` asks for networks (its `id` is each container's own); with `share_with` they have that
     sandbox's instead. `hosts` are lines of /etc/hosts
-    (address, name). `owner` is whose the containers are in `node`'s words.
+    (address, name). `owner` is whose the containers are in `node`'s words. `gateway` is the machine's
+    address as containers see it, which clients may put in a host's place.
     """
 
     owner: str = "builder"
@@ -53,6 +54,7 @@ class Surroundings(Message):
     cgroup_parent: str = ""
     seccomp: str = "default"
     apparmor: str = ""
+    gateway: str = ""
 
 
 class BuildRequest(Message):

@@ -25,12 +25,16 @@ M = TypeVar("M")
 
 _PATIENCE = 20.0
 _VERSION = m.BuildkitVersion(package="sagong", version="v0.1.0")
+_GATEWAY_LABEL = "org.mobyproject.buildkit.worker.moby.host-gateway-ip"
 _BUILD = "buildkit-controlapi-buildid"
 # What the gateway can do: results are returned, references travel as messages.
 _CAPS = (
     "solve.base", "solve.inlinereturn", "return", "returnmap", "proto.refarray",
     "gateway.solve.metadata", "gateway.solve.evaluate", "frontend.caps", "importcaches",
+    "frontend.inputs", "reference.output", "gateway.evaluate",
 )  # fmt: skip
+# Of what graphs may ask for only this is here, and needs no graph: several outputs of a build.
+_LLB_CAPS = ("exporter.multiple",)
 
 
 class Control:
@@ -110,15 +114,16 @@ class Control:
 
     async def workers(self, call: Call, surroundings: Surroundings) -> None:
         """This machine."""
-        await call.send(m.ListWorkersResponse(record=[self._record()]))
+        await call.send(m.ListWorkersResponse(record=[self._record(surroundings)]))
 
-    def _record(self) -> m.WorkerRecord:
+    def _record(self, surroundings: Surroundings) -> m.WorkerRecord:
         here = oci.parse_platform("", os.uname().machine)
         return m.WorkerRecord(
             id=self._worker,
             labels={
                 "org.mobyproject.buildkit.worker.executor": "sagong",
                 "org.mobyproject.buildkit.worker.hostname": os.uname().nodename,
+                **({_GATEWAY_LABEL: surroundings.gateway} if surroundings.gateway else {}),
             },
             platforms=[m.Platform(here.architecture, here.os, here.variant)],
             buildkit_version=_VERSION,
@@ -166,12 +171,19 @@ class Control:
     async def ping(self, call: Call, surroundings: Surroundings) -> None:
         """What the gateway can do."""
         caps = [m.Cap(id=name, enabled=True) for name in _CAPS]
-        await call.send(m.PongResponse(frontend_caps=caps, workers=[self._record()]))
+        graphs = [m.Cap(id=name, enabled=True) for name in _LLB_CAPS]
+        workers = [self._record(surroundings)]
+        await call.send(m.PongResponse(frontend_caps=caps, llb_caps=graphs, workers=workers))
 
     async def gateway_solve(self, call: Call, surroundings: Surroundings) -> None:
         """The client's build function asks for the frontend."""
         solve = await self._known(call.metadata.get(_BUILD, ""))
         await call.send(await solve.solve(await _asked(call, m.GatewaySolveRequest)))
+
+    async def gateway_evaluate(self, call: Call, surroundings: Surroundings) -> None:
+        """The client wants a result to be made: it is."""
+        await _asked(call, m.Empty)
+        await call.send(m.Empty())
 
     async def gateway_return(self, call: Call, surroundings: Surroundings) -> None:
         """The client's build function has ended."""
@@ -201,6 +213,7 @@ _METHODS: dict[str, Method] = {
     f"{_CONTROL}ListenBuildHistory": Control.history,
     f"{_GATEWAY}Ping": Control.ping,
     f"{_GATEWAY}Solve": Control.gateway_solve,
+    f"{_GATEWAY}Evaluate": Control.gateway_evaluate,
     f"{_GATEWAY}Return": Control.gateway_return,
     "/grpc.health.v1.Health/Check": Control.health,
 }

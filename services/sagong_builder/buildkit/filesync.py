@@ -1,13 +1,14 @@
-"""Receives a directory of the client's: names first, then the contents that are asked for.
+"""Directories from the client and to it: names first, then the contents that are asked for.
 
 The sender tells each entry by a packet `stat` in the order of its walk, numbered from zero, and ends
-with an empty one; this side asks for the content of each regular file by its number, and says when it
-has all. Contents come interleaved, and are put beside each other in one file: an archive.
+with an empty one; the receiver asks for the content of each regular file by its number, and says when
+it has all. Contents come interleaved, and are put beside each other in one file: an archive.
 Source: the packages fsutil and session/filesync of BuildKit.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,7 +20,9 @@ from sagong_builder.buildkit import messages as m
 from sagong_builder.buildkit.rpc import Call
 from sagong_builder.context import Archive, Entry, Kind, Tree
 
-__all__ = ["receive_files"]
+__all__ = ["receive_files", "send_files"]
+
+_PIECE = 1 << 18
 
 
 class _Type(IntEnum):
@@ -162,3 +165,91 @@ async def _receive(call: Call, inbox: _Inbox, told: Callable[[int], None]) -> No
             call.end()
     if not ended:
         raise Unavailable("the client went away while it sent its files")
+
+
+# Sending.
+
+
+async def send_files(call: Call, archive: Archive) -> int:
+    """All entries of an archive, contents as they are asked for; how many bytes of them were."""
+    sender = _Sender(call, archive)
+    telling = asyncio.create_task(sender.tell())
+    try:
+        await sender.answer()
+        await telling
+    finally:
+        telling.cancel()
+        await asyncio.gather(telling, return_exceptions=True)
+    return sender.sent
+
+
+class _Sender:
+    def __init__(self, call: Call, archive: Archive) -> None:
+        self._call = call
+        self._archive = archive
+        self._files: dict[int, Entry] = {}
+        self.sent = 0
+
+    async def tell(self) -> None:
+        """The names."""
+        first: dict[int, str] = {}
+        for number, (path, entry) in enumerate(self._archive.tree.walk()):
+            linked = ""
+            if entry.kind is Kind.FILE:
+                linked = first.setdefault(id(entry), path)
+                linked = "" if linked == path else linked
+                if not linked:
+                    self._files[number] = entry
+            await self._call.send(m.Packet(type=_Type.STAT, stat=_stat(path, entry, linked)))
+        await self._call.send(m.Packet(type=_Type.STAT))
+
+    async def answer(self) -> None:
+        """What the receiver asks for, until it has all."""
+        while (packet := await self._call.receive(m.Packet)) is not None:
+            if packet.type == _Type.REQUEST:
+                await self._content(packet.id)
+            elif packet.type == _Type.END:
+                await self._call.send(m.Packet(type=_Type.END))
+                self._call.end()
+                return
+            elif packet.type == _Type.ERROR:
+                told = packet.data.decode("utf-8", "replace")
+                raise InvalidArgument(f"error from receiver: {told}")
+        raise Unavailable("the client went away while it was sent files")
+
+    async def _content(self, number: int) -> None:
+        entry = self._files.pop(number, None)
+        if entry is None:
+            raise InvalidArgument(f"the client asked for file {number}, which there is not")
+        for piece in self._archive.content(entry):
+            for at in range(0, len(piece), _PIECE):
+                data = piece[at : at + _PIECE]
+                self.sent += len(data)
+                await self._call.send(m.Packet(type=_Type.DATA, id=number, data=data))
+        await self._call.send(m.Packet(type=_Type.DATA, id=number))
+
+
+_BITS = {
+    Kind.FILE: 0,
+    Kind.DIRECTORY: _DIRECTORY,
+    Kind.SYMLINK: _SYMLINK,
+    Kind.CHARACTER: _DEVICE | _CHARACTER,
+    Kind.BLOCK: _DEVICE,
+    Kind.FIFO: _PIPE,
+}
+
+
+def _stat(path: str, entry: Entry, linked: str) -> m.Stat:
+    mode = entry.mode & 0o777 | sum(theirs for theirs, ours in _SPECIAL if entry.mode & ours)
+    return m.Stat(
+        path=path,
+        mode=mode | _BITS[entry.kind],
+        uid=entry.uid,
+        gid=entry.gid,
+        size=entry.size,
+        mod_time=int(entry.mtime * 1e9),
+        linkname=linked or entry.link,
+        devmajor=entry.device[0],
+        devminor=entry.device[1],
+        xattrs={k: value.encode("utf-8", "surrogateescape") for k, value in entry.xattrs},
+    )

@@ -13,10 +13,11 @@ import msgspec
 
 from sagong.contracts.builder import BuildRequest, Surroundings
 from sagong.contracts.runtime import Rlimit
-from sagong.errors import InvalidArgument, Unimplemented
+from sagong.errors import InvalidArgument
 
 __all__ = ["Wish", "read_options"]
 
+_INPUT = "input:"
 _NAMES = {"dockerfile.v0", "gateway.v0", ""}
 
 
@@ -24,7 +25,9 @@ _NAMES = {"dockerfile.v0", "gateway.v0", ""}
 class Wish:
     """The request, and where its files come from.
 
-    `context` is a URL, or "" for the client's directory `context_name`; `named` are further contexts.
+    `context` is a URL, or "" for the client's directory `context_name`; `named` are further contexts by
+    name: their sources. Stages named in `anew` are made without the cache. With a `question` nothing is
+    built: it is about the Dockerfile.
     """
 
     request: BuildRequest
@@ -32,16 +35,23 @@ class Wish:
     context_name: str = "context"
     dockerfile_name: str = "dockerfile"
     named: tuple[tuple[str, str], ...] = ()
+    anew: frozenset[str] = frozenset()
+    question: str = ""
 
 
 def read_options(
-    frontend: str, options: Mapping[str, str], surroundings: Surroundings, id_: str
+    frontend: str,
+    options: Mapping[str, str],
+    surroundings: Surroundings,
+    id_: str,
+    inputs: Mapping[str, str] | None = None,
 ) -> Wish:
-    """The options of `dockerfile.v0`; of `gateway.v0` those of a Dockerfile's `# syntax`."""
+    """The options of `dockerfile.v0`; of `gateway.v0` those of a Dockerfile's `# syntax`.
+
+    `inputs` are images that earlier builds of the client made, by the names that it gives them.
+    """
     if frontend not in _NAMES:
         raise InvalidArgument(f"frontend {frontend[:80]!r} is not known here: use dockerfile.v0")
-    if asked := options.get("requestid"):
-        raise Unimplemented(f"unsupported request {asked[:80]}")
     platforms = [text for text in options.get("platform", "").split(",") if text]
     if len(platforms) > 1:
         raise InvalidArgument(
@@ -54,7 +64,7 @@ def read_options(
         labels=tuple(_prefixed(options, "label:")),
         target=options.get("target", ""),
         platform=platforms[0] if platforms else "",
-        cache="no-cache" not in options,
+        cache=options.get("no-cache") != "",
         cache_from=_cache_from(options),
         pull=options.get("image-resolve-mode") == "pull",
         force_remove=True,
@@ -65,8 +75,23 @@ def read_options(
         context=options.get("context", ""),
         context_name=options.get("contextkey") or "context",
         dockerfile_name=options.get("dockerfilekey") or "dockerfile",
-        named=tuple(_prefixed(options, "context:")),
+        named=_named(options, inputs or {}),
+        anew=frozenset(name for name in options.get("no-cache", "").lower().split(",") if name),
+        question=options.get("requestid", ""),
     )
+
+
+def _named(options: Mapping[str, str], inputs: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Further contexts; a name may carry the platform that it is for."""
+    found = []
+    for name, source in _prefixed(options, "context:"):
+        if source.startswith(_INPUT):
+            image = inputs.get(source.removeprefix(_INPUT))
+            if image is None:
+                raise InvalidArgument(f"invalid input {source[len(_INPUT) :][:80]} for {name[:80]}")
+            source = f"docker-image://{image}"
+        found.append((name.partition("::")[0], source))
+    return tuple(found)
 
 
 def _prefixed(options: Mapping[str, str], prefix: str) -> list[tuple[str, str]]:

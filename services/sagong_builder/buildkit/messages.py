@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from sagong_builder.buildkit.protobuf import Mapped, Repeated, proto
 
 __all__ = [
+    "Anything",
     "BuildkitVersion",
     "Bytes",
     "CacheOptions",
@@ -22,6 +23,7 @@ __all__ = [
     "Cap",
     "CredentialsRequest",
     "CredentialsResponse",
+    "Definition",
     "DiskUsageResponse",
     "Empty",
     "ExporterSpec",
@@ -29,7 +31,10 @@ __all__ = [
     "GatewaySolveResponse",
     "Health",
     "InfoResponse",
+    "Input",
     "ListWorkersResponse",
+    "Op",
+    "OpMetadata",
     "Packet",
     "Platform",
     "PongResponse",
@@ -42,6 +47,7 @@ __all__ = [
     "SecretResponse",
     "SolveRequest",
     "SolveResponse",
+    "SourceOp",
     "Stat",
     "StatusRequest",
     "StatusResponse",
@@ -82,6 +88,47 @@ def now() -> Timestamp:
     return Timestamp(moment // 10**9, moment % 10**9)
 
 
+# Graphs: only so much of them as names an image.
+
+
+@dataclass
+class Input:
+    """pb.Input: the digest of the operation that it is made by."""
+
+    digest: str = proto(1, "string")
+    index: int = proto(2, "int")
+
+
+@dataclass
+class SourceOp:
+    """pb.SourceOp."""
+
+    identifier: str = proto(1, "string")
+
+
+@dataclass
+class Op:
+    """pb.Op."""
+
+    inputs: list[Input] = proto(1, Repeated(Input))
+    source: SourceOp | None = proto(3, SourceOp)
+
+
+@dataclass
+class OpMetadata:
+    """pb.OpMetadata."""
+
+    ignore_cache: bool = proto(1, "bool")
+
+
+@dataclass
+class Definition:
+    """pb.Definition: operations as bytes, the last one's input being the result."""
+
+    ops: list[bytes] = proto(1, Repeated("bytes"))
+    metadata: dict[str, OpMetadata] = proto(2, Mapped(OpMetadata))
+
+
 # Control: solving.
 
 
@@ -114,7 +161,7 @@ class SolveRequest:
     """Control.Solve; `definition` is a graph of the client's own making."""
 
     ref: str = proto(1, "string")
-    definition: bytes = proto(2, "bytes")
+    definition: Definition | None = proto(2, Definition)
     exporter: str = proto(3, "string")
     exporter_attrs: dict[str, str] = proto(4, Mapped("string"))
     session: str = proto(5, "string")
@@ -122,6 +169,7 @@ class SolveRequest:
     frontend_attrs: dict[str, str] = proto(7, Mapped("string"))
     cache: CacheOptions | None = proto(8, CacheOptions)
     entitlements: list[str] = proto(9, Repeated("string"))
+    frontend_inputs: dict[str, Definition] = proto(10, Mapped(Definition))
     exporters: list[ExporterSpec] = proto(13, Repeated(ExporterSpec))
 
 
@@ -306,18 +354,20 @@ class PongResponse:
 class GatewaySolveRequest:
     """LLBBridge.Solve."""
 
-    definition: bytes = proto(1, "bytes")
+    definition: Definition | None = proto(1, Definition)
     frontend: str = proto(2, "string")
     frontend_opt: dict[str, str] = proto(3, Mapped("string"))
     cache_imports: list[CacheOptionsEntry] = proto(12, Repeated(CacheOptionsEntry))
+    frontend_inputs: dict[str, Definition] = proto(13, Mapped(Definition))
     evaluate: bool = proto(14, "bool")
 
 
 @dataclass
 class Ref:
-    """A result that this side keeps."""
+    """A result that this side keeps; `definition` is how the client may name it to another build."""
 
     id: str = proto(1, "string")
+    definition: Definition | None = proto(2, Definition)
 
 
 @dataclass
@@ -336,11 +386,20 @@ class GatewaySolveResponse:
 
 
 @dataclass
+class Anything:
+    """google.protobuf.Any."""
+
+    type_url: str = proto(1, "string")
+    value: bytes = proto(2, "bytes")
+
+
+@dataclass
 class RpcStatus:
     """google.rpc.Status."""
 
     code: int = proto(1, "int")
     message: str = proto(2, "string")
+    details: list[Anything] = proto(3, Repeated(Anything))
 
 
 @dataclass

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import secrets
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 from sagong.contracts.builder import BuildProgress, Happening
 from sagong.contracts.image import Progress
@@ -61,6 +62,13 @@ class Graph(Reporter):
         self._vertex = m.Vertex(digest=digest, name=name, started=m.now())
         self._say(m.StatusResponse(vertexes=[self._vertex]))
 
+    @contextlib.contextmanager
+    def step_of_ours(self, name: str) -> Iterator[None]:
+        """A step that no instruction stands for; it is done with the block."""
+        self.begin(name)
+        yield
+        self.complete()
+
     def complete(self, error: str = "") -> None:
         """The present step is done, or has failed."""
         vertex, self._vertex = self._vertex, None
@@ -76,12 +84,20 @@ class Graph(Reporter):
         )
         self._say(m.StatusResponse(vertexes=[done]))
 
+    async def step(self, text: str, title: str = "") -> None:
+        """The next step; those that change the config alone are not shown."""
+        self.complete()
+        if title:
+            self.begin(title)
+
+    async def found(self) -> None:
+        """What the stage begins from is here."""
+        if self._vertex is not None:
+            self._vertex.cached = True
+
     async def tell(self, item: BuildProgress) -> None:
         """An item of the build."""
         match item.kind:
-            case Happening.STEP:
-                line = item.text.partition("\n")[0]
-                self.begin(f"[{item.number}/{item.total}] {line}")
             case Happening.CACHED if self._vertex is not None:
                 self._vertex.cached = True
             case Happening.OUTPUT:
@@ -110,7 +126,7 @@ class Graph(Reporter):
             self._say(m.StatusResponse(warnings=[warning]))
 
     def status(self, id_: str, current: int = 0, total: int = 0, *, done: bool = False) -> None:
-        """Progress within the present step."""
+        """Progress within the present step; without a total only what came is shown."""
         if self._vertex is None:
             return
         moment = m.now()

@@ -7,12 +7,13 @@ Source: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md.
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import logging
 import struct
 import urllib.parse
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import h2.config
@@ -25,6 +26,7 @@ import hpack.exceptions
 
 from sagong import errors
 from sagong.errors import InvalidArgument, SagongError, Unavailable
+from sagong_builder.buildkit.messages import Anything, RpcStatus
 from sagong_builder.buildkit.protobuf import decode, encode
 
 __all__ = ["Call", "Connection", "RpcError"]
@@ -36,6 +38,9 @@ _MESSAGE_LIMIT = 32 << 20
 _CALLS = 256
 _READ = 1 << 16
 _OK = 0
+_TEXT_LIMIT = 4000
+# Peers take headers of 16 KB at least.
+_DETAILS_LIMIT = 10_000
 # Classes of errors by gRPC's codes, and back.
 _CODES: tuple[tuple[int, type[SagongError]], ...] = (
     (1, errors.Cancelled),
@@ -57,12 +62,34 @@ _BY_CODE = dict(_CODES)
 
 
 class RpcError(SagongError):
-    """An error of the peer's that has no class here."""
+    """An error with a code of gRPC's own choice, and details: a peer's, or one that is meant for it."""
+
+    def __init__(
+        self, message: str, *, status: int = _UNKNOWN, details: Sequence[Anything] = ()
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.details = tuple(details)
 
 
 def code_of(error: SagongError) -> int:
     """The code that travels."""
+    if isinstance(error, RpcError):
+        return error.status
     return next((code for code, kind in _CODES if isinstance(error, kind)), _UNKNOWN)
+
+
+def _trailers(error: SagongError | None) -> list[tuple[str, str]]:
+    """The status; details are in a message of their own, which repeats it."""
+    if error is None:
+        return [("grpc-status", str(_OK))]
+    code, text = code_of(error), error.message[:_TEXT_LIMIT]
+    found = [("grpc-status", str(code)), ("grpc-message", urllib.parse.quote(text, safe=" "))]
+    details = list(error.details) if isinstance(error, RpcError) else []
+    raw = encode(RpcStatus(code=code, message=text, details=details)) if details else b""
+    if 0 < len(raw) <= _DETAILS_LIMIT:
+        found.append(("grpc-status-details-bin", base64.b64encode(raw).decode().rstrip("=")))
+    return found
 
 
 class Call:
@@ -384,9 +411,7 @@ class Connection:
 
     def status(self, id_: int, error: SagongError | None, *, headers_sent: bool) -> None:
         """A server: end a call with a status."""
-        trailers = [("grpc-status", str(_OK if error is None else code_of(error)))]
-        if error is not None:
-            trailers.append(("grpc-message", urllib.parse.quote(error.message[:4000], safe=" ")))
+        trailers = _trailers(error)
         head = [(":status", "200"), ("content-type", "application/grpc")]
         with contextlib.suppress(h2.exceptions.ProtocolError):
             if headers_sent:

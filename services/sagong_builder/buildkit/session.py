@@ -14,8 +14,8 @@ from sagong.contracts.image import Credentials
 from sagong.errors import FailedPrecondition, InvalidArgument, NotFound, SagongError
 from sagong.model import references
 from sagong_builder.buildkit import messages as m
-from sagong_builder.buildkit.filesync import receive_files
-from sagong_builder.buildkit.rpc import Connection
+from sagong_builder.buildkit.filesync import receive_files, send_files
+from sagong_builder.buildkit.rpc import Call, Connection
 from sagong_builder.context import Archive
 from sagong_builder.mounting import MountSpec
 from sagong_builder.shop import Shop
@@ -88,6 +88,35 @@ class Session:
         finally:
             call.cancel()
         return file
+
+    def _receiving(self, exporter: int) -> Call:
+        method = "/moby.filesync.v1.FileSend/DiffCopy"
+        if not self.lends(method):
+            raise FailedPrecondition("the client takes no files: give --output a destination")
+        return self._connection.open(method, [("buildkit-attachable-exporter-id", str(exporter))])
+
+    async def put_files(self, exporter: int, archive: Archive) -> int:
+        """Write files where the client's exporter of this number wants them; their bytes."""
+        call = self._receiving(exporter)
+        try:
+            return await send_files(call, archive)
+        finally:
+            call.cancel()
+
+    async def put_bytes(self, exporter: int, pieces: Iterable[bytes]) -> int:
+        """Write one file where the client's exporter of this number wants it; its size."""
+        call = self._receiving(exporter)
+        sent = 0
+        try:
+            for piece in pieces:
+                sent += len(piece)
+                await call.send(m.Bytes(data=piece))
+            call.end()
+            while await call.receive(m.Bytes) is not None:
+                continue
+        finally:
+            call.cancel()
+        return sent
 
     async def credentials(self, reference: str) -> Credentials:
         """For the registry of a reference; empty ones if the client has none."""

@@ -26,7 +26,8 @@ class Instruction:
 
     `words` are its arguments; `pairs` those of ENV, LABEL and ARG (None: no value given); `shell`
     tells that a command is a line for the shell. `flags` by name, several values in order.
-    `text` is the instruction as a step shows it.
+    `text` is the instruction as a step shows it. It stands in the lines from `line` to `last`; the
+    command line's own are in line 0.
     """
 
     line: int
@@ -37,6 +38,7 @@ class Instruction:
     shell: bool = False
     flags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     heredocs: tuple[Heredoc, ...] = ()
+    last: int = 0
 
     def flag(self, name: str, default: str = "") -> str:
         """The last value of a flag."""
@@ -297,6 +299,7 @@ def read_instruction(statement: Statement, escape: str = "\\") -> Instruction:
         raise fault(statement.line, f"more than {_WORDS_LIMIT} arguments")
     return Instruction(
         line=statement.line,
+        last=statement.last,
         keyword=statement.keyword,
         text=statement.original.strip(),
         flags=flags,

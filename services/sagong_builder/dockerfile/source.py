@@ -32,9 +32,13 @@ class Heredoc:
 
 @dataclass(frozen=True)
 class Statement:
-    """One instruction as written: its keyword in capitals, flags, and the rest of the line."""
+    """One instruction as written: its keyword in capitals, flags, and the rest of the line.
+
+    It begins in line `line` and ends in line `last`.
+    """
 
     line: int
+    last: int
     keyword: str
     flags: tuple[str, ...]
     rest: str
@@ -54,7 +58,9 @@ class Source:
 
 def fault(line: int, message: str) -> InvalidArgument:
     """What is wrong on a line, in Docker's words."""
-    return InvalidArgument(f"dockerfile parse error on line {line}: {message}")
+    return InvalidArgument(
+        f"dockerfile parse error on line {line}: {message}", detail={"lines": f"{line}-{line}"}
+    )
 
 
 def read_source(raw: bytes, name: str = "Dockerfile") -> Source:
@@ -127,7 +133,7 @@ class _Reader:
             else [text.strip()]
         )
         self._source.statements.append(
-            Statement(first + 1, keyword, flags, rest, original, tuple(heredocs))
+            Statement(first + 1, at, keyword, flags, rest, original, tuple(heredocs))
         )
         return at
 

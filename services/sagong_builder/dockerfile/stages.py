@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass, field
 
 from sagong.errors import InvalidArgument
@@ -70,8 +71,13 @@ class Dockerfile:
             )
         return found
 
-    def needed(self, target: Stage, bases: dict[int, str]) -> list[Stage]:
-        """The stages that the target is made of, in order; `bases` are the expanded FROMs."""
+    def needed(
+        self, target: Stage, bases: dict[int, str], replaced: Container[str] = ()
+    ) -> list[Stage]:
+        """The stages that the target is made of, in order; `bases` are the expanded FROMs.
+
+        Stages whose names are `replaced` by something else are not.
+        """
         wanted: set[int] = set()
         todo = [target]
         while todo:
@@ -80,9 +86,10 @@ class Dockerfile:
                 continue
             wanted.add(stage.number)
             base = self.find(bases[stage.number], stage.number)
-            todo += [] if base is None else [base]
+            found = [] if base is None else [base]
             for instruction in stage.instructions:
-                todo += self._sources(instruction, stage.number)
+                found += self._sources(instruction, stage.number)
+            todo += [stage for stage in found if stage.name not in replaced]
         return [stage for stage in self.stages if stage.number in wanted]
 
     def _sources(self, instruction: Instruction, before: int) -> list[Stage]:

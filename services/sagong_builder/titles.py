@@ -1,0 +1,66 @@
+"""How steps are named where they are shown by stages: `[build 2/5] RUN make`. Pure.
+
+Source: the names that BuildKit's Dockerfile frontend gives to its vertexes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from sagong_builder.dockerfile import Instruction, Stage
+
+__all__ = ["Titles"]
+
+# Other instructions change the config alone, and are no steps there.
+_COUNTED = frozenset(("ADD", "COPY", "RUN", "WORKDIR"))
+_VARIABLE = re.compile(r"'[^']*'|\\.|\$\{(\w+)\}|\$(\w+)", re.DOTALL)
+
+
+class Titles:
+    """Of one stage. `several`: the Dockerfile has other stages; `own`: it begins from an image."""
+
+    def __init__(self, stage: Stage, *, several: bool, own: bool) -> None:
+        self._name = f"{stage.name or f'stage-{stage.number}'} " if several else ""
+        self._own = own and stage.base != "scratch"
+        counted = sum(i.keyword in _COUNTED for i in stage.instructions)
+        self._total = self._own + counted
+        self._index = 0
+
+    def origin(self, base: str) -> str:
+        """The FROM; empty if nothing is fetched for it."""
+        return self._next(f"FROM {base}") if self._own else ""
+
+    def of(self, instruction: Instruction, variables: Mapping[str, str]) -> str:
+        """An instruction, its variables replaced as far as they have values; empty for no step."""
+        if instruction.keyword not in _COUNTED:
+            return ""
+        line, *more = instruction.text.split("\n")
+        if instruction.heredocs:
+            if (
+                instruction.keyword == "RUN"
+                and instruction.words[0] == instruction.heredocs[0].word
+            ):
+                line += f" ({_summary(instruction.heredocs[0].content)})"
+        elif more:
+            line = instruction.text
+        keyword, _, rest = line.partition(" ")
+        return self._next(f"{keyword.upper()} {_expanded(rest, variables)}")
+
+    def _next(self, text: str) -> str:
+        self._index += 1
+        width = len(str(self._total))
+        return f"[{self._name}{self._index:>{width}}/{self._total}] {text}"
+
+
+def _summary(document: str) -> str:
+    first, _, more = document.strip().partition("\n")
+    return f"{first}..." if more else first
+
+
+def _expanded(text: str, variables: Mapping[str, str]) -> str:
+    def value(found: re.Match[str]) -> str:
+        name = found[1] or found[2]
+        return variables.get(name, found[0]) if name else found[0]
+
+    return _VARIABLE.sub(value, text)
