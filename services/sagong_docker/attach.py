@@ -47,7 +47,7 @@ async def attach(engine: Engine, ask: Ask) -> None:
     """`docker attach`, and the attachment of `docker run` before the start."""
     record = await engine.container(ask["id"])
     keys = parse_keys(ask.text("detachKeys"))
-    waiting = engine.pending.enter(record.id)
+    waiting = engine.pending.enter(record.id, stdin=ask.flag("stdin"))
     try:
         state, _ = await engine.state(record)
         if state is StatusState.PAUSED:
@@ -68,7 +68,9 @@ async def attach(engine: Engine, ask: Ask) -> None:
             return
     finally:
         engine.pending.leave(record.id, waiting)
-    address = await _address(engine, ask, record, replay=early or ask.flag("logs"))
+    address = waiting.stream
+    if address is None or ask.flag("logs"):
+        address = await _address(engine, ask, record, replay=early or ask.flag("logs"))
     if address is not None:
         await _run(engine, ask, record, client, address, keys)
 

@@ -191,7 +191,7 @@ class Engine:
     async def _take(self, event: ContainerEvent) -> None:
         if event.action == "start":
             self.fresh.discard(event.id)
-            self.pending.started(event.id)
+            self.pending.told(event.id)
         shown = of_container(event)
         if event.action == "rename":
             old = self.renamed.pop(event.id, "")

@@ -59,17 +59,25 @@ async def start(engine: Engine, ask: Ask) -> Response:
         return empty(304)
     engine.fresh.discard(record.id)
     held = engine.pending.hold(record.id)
-    request = StartRequest(id=record.id, run=run + 1, expect_attach=held)
+    request = StartRequest(
+        id=record.id,
+        run=run + 1,
+        expect_attach=held is not None,
+        attach_stdin=held is not None and held.stdin,
+    )
     try:
         with deadline(120.0):
-            await engine.node.start(request)
+            status = await engine.node.start(request)
+    except asyncio.CancelledError:
+        engine.pending.unanswered(record.id)
+        raise
     except SagongError as error:
         engine.pending.ended(record.id)
         args = await _args(engine, record)
         if record.host.get("AutoRemove") and not isinstance(error, Unavailable):
             await _remove_failed(engine, record)
         raise start_error(error, args) from None
-    engine.pending.started(record.id)
+    engine.pending.started(record.id, status.stream)
     return empty()
 
 

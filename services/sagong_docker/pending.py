@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+from sagong.contracts.streams import Address
+
 __all__ = ["Pending", "Waiting"]
 
 
@@ -11,13 +13,25 @@ class Waiting:
     """One attachment's wait; `started` tells whether the container runs or never will.
 
     `held`: its output is held back for this one, so there is nothing to replay (a replay comes
-    from the log, which does not keep every byte as it was).
+    from the log, which does not keep every byte as it was). `stream` is what the start gave for it,
+    with the program's input if it has `stdin`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, stdin: bool) -> None:
+        self.stdin = stdin
+        self.stream: Address | None = None
         self.woken = asyncio.Event()
         self.started = False
         self.held = False
+
+
+class _Asked:
+    """A start that was asked for here: whom its output waits for, and how far it is."""
+
+    def __init__(self, first: Waiting) -> None:
+        self.first = first
+        self.answering = True
+        self.told = False
 
 
 class Pending:
@@ -25,11 +39,11 @@ class Pending:
 
     def __init__(self) -> None:
         self._waiting: dict[str, list[Waiting]] = {}
-        self._held: set[str] = set()
+        self._asked: dict[str, _Asked] = {}
 
-    def enter(self, container: str) -> Waiting:
+    def enter(self, container: str, *, stdin: bool) -> Waiting:
         """Begin to wait."""
-        waiting = Waiting()
+        waiting = Waiting(stdin=stdin)
         self._waiting.setdefault(container, []).append(waiting)
         return waiting
 
@@ -41,24 +55,43 @@ class Pending:
         if not others:
             self._waiting.pop(container, None)
 
-    def hold(self, container: str) -> bool:
-        """A start is about to be asked for: whether output must be held back."""
-        if container in self._waiting:
-            self._held.add(container)
-            return True
-        return False
+    def hold(self, container: str) -> Waiting | None:
+        """A start is about to be asked for: for whom output must be held back."""
+        first = next(iter(self._waiting.get(container, ())), None)
+        if first is not None:
+            self._asked[container] = _Asked(first)
+        return first
 
-    def started(self, container: str) -> None:
-        """The container runs: attach now."""
-        self._wake(container, True)
+    def told(self, container: str) -> None:
+        """Somebody says that the container runs: attach now, unless an answer will say how."""
+        asked = self._asked.get(container)
+        if asked is not None and asked.answering:
+            asked.told = True
+        else:
+            self._wake(container, started=True)
+
+    def started(self, container: str, stream: Address | None) -> None:
+        """The start is answered: attach now."""
+        asked = self._asked.get(container)
+        if asked is not None:
+            asked.first.stream = stream
+        self._wake(container, started=True)
+
+    def unanswered(self, container: str) -> None:
+        """Nobody waits for the answer of the start any more, but it may happen."""
+        asked = self._asked.get(container)
+        if asked is not None:
+            asked.answering = False
+            if asked.told:
+                self._wake(container, started=True)
 
     def ended(self, container: str) -> None:
-        """It will not run: the attachments end."""
-        self._wake(container, False)
+        """It will not run; or its start failed, perhaps after it was told: the attachments end."""
+        asked = self._asked.get(container)
+        self._wake(container, started=asked is not None and asked.told)
 
-    def _wake(self, container: str, started: bool) -> None:
-        held = container in self._held
-        self._held.discard(container)
+    def _wake(self, container: str, *, started: bool) -> None:
+        held = self._asked.pop(container, None) is not None
         for waiting in self._waiting.pop(container, ()):
             waiting.started, waiting.held, held = started, held, False
             waiting.woken.set()

@@ -8,7 +8,7 @@ import msgspec
 
 from sagong.contracts.image import Prepared
 from sagong.contracts.network import Sandbox
-from sagong.contracts.node import ContainerSpec, SandboxSpec
+from sagong.contracts.node import ContainerSpec, SandboxSpec, StartRequest
 from sagong.contracts.runtime import (
     DeviceRule,
     LogSpec,
@@ -70,8 +70,8 @@ def process_of(spec: ContainerSpec, site: Site) -> Process:
     )
 
 
-def run_spec(spec: ContainerSpec, site: Site, run: int, *, expect_attach: bool) -> RunSpec:
-    """The whole value that the runtime is given."""
+def run_spec(spec: ContainerSpec, site: Site, run: int, request: StartRequest) -> RunSpec:
+    """The whole value that the runtime is given; of the request, who will attach."""
     system = defaults.system_mounts(
         shm_size=spec.shm_size, host_ipc=spec.ipc_mode == "host", privileged=spec.privileged
     )
@@ -102,7 +102,8 @@ def run_spec(spec: ContainerSpec, site: Site, run: int, *, expect_attach: bool) 
         cgroup_parent=site.sandbox.cgroup_parent,
         init=spec.init,
         log=site.log,
-        expect_attach=expect_attach or spec.expect_attach,
+        expect_attach=request.expect_attach or spec.expect_attach,
+        attach_stdin=request.attach_stdin,
         labels=(("owner", site.sandbox.owner), ("name", spec.name)),
     )
 

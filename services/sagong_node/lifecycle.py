@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Coroutine
 
 from sagong.contracts.metrics import Metrics, Target, TargetRef
-from sagong.contracts.node import StatusState
+from sagong.contracts.node import StartRequest, StatusState
 from sagong.contracts.runtime import (
     Container,
     ContainerRef,
@@ -17,6 +17,7 @@ from sagong.contracts.runtime import (
     Exited,
     SignalRequest,
 )
+from sagong.contracts.streams import Address
 from sagong.errors import (
     Conflict,
     FailedPrecondition,
@@ -79,22 +80,25 @@ class Lifecycle:
         if event is not None:
             event.set()
 
-    async def start(
-        self, id_: str, *, run: int, expect_attach: bool, rows: int, columns: int
-    ) -> None:
-        """Start a container that is not running, unless that run has been already."""
+    async def start(self, request: StartRequest) -> Address | None:
+        """Start a container that is not running, unless that run has been already.
+
+        The streams of the attach that the request expects, if the runtime gives them at once.
+        """
+        id_ = request.id
         async with self._locks[id_]:
             record = self.container(id_)
-            if 0 < run <= record.run:
-                return
+            if 0 < request.run <= record.run:
+                return None
             if record.state is StatusState.PAUSED:
                 raise FailedPrecondition("cannot start a paused container, try unpause instead")
             if record.state is StatusState.REMOVING:
                 raise Conflict(f"container {id_} is marked for removal and cannot be started")
             self._cancel_restart(id_)
-            if not record.alive:
-                record.failures, record.restart_count = 0, 0
-                await self._run(record, expect_attach=expect_attach, rows=rows, columns=columns)
+            if record.alive:
+                return None
+            record.failures, record.restart_count = 0, 0
+            return await self._run(record, request)
 
     async def stop(self, id_: str, seconds: float | None, signal: str) -> None:
         """Signal, wait, kill; the restart policy does not apply afterwards."""
@@ -206,7 +210,7 @@ class Lifecycle:
             if not self._start_lost(record, found) or found.id not in self._registry.containers:
                 return
             try:
-                await self._run(record, expect_attach=False)
+                await self._run(record, StartRequest(id=found.id))
             except SagongError as error:
                 self._host.log.warning(
                     "a container whose start was not recorded is ended",
@@ -246,15 +250,13 @@ class Lifecycle:
         sandbox = self._registry.sandboxes.get(record.spec.sandbox)
         return sandbox.spec.owner if sandbox else ""
 
-    async def _run(
-        self, record: ContainerRecord, *, expect_attach: bool, rows: int = 0, columns: int = 0
-    ) -> None:
+    async def _run(self, record: ContainerRecord, request: StartRequest) -> Address | None:
         sandbox = self.sandbox(record.spec.sandbox)
         record.wanted = True
         try:
             site = await self._ground.site(record, sandbox)
             self.accounts[record.spec.id] = (site.root.passwd, site.root.group)
-            spec = run_spec(record.spec, site, record.run + 1, expect_attach=expect_attach)
+            spec = run_spec(record.spec, site, record.run + 1, request)
             merged = command_of(record.spec, site)
             record.args, record.env, record.cwd = merged.args, spec.process.env, merged.cwd
             container = await self.runtimes.of(record).run(spec)
@@ -269,6 +271,9 @@ class Lifecycle:
         if container.state is ContainerState.EXITED:
             # A start that is repeated after a crash finds a run whose end was told long ago.
             self._host.spawn(self.finish(_ending(record, container)), f"finish {container.id[:12]}")
+        elif container.stream is not None:
+            self.note(record, "attach")
+        return container.stream
 
     def _running(self, record: ContainerRecord, container: Container) -> None:
         record.run, record.pid = container.run, container.pid
@@ -415,7 +420,7 @@ class Lifecycle:
                 return
             record.restart_count += 1
             try:
-                await self._run(record, expect_attach=False)
+                await self._run(record, StartRequest(id=id_))
             except (Unavailable, SagongError):
                 record.wanted = True
                 record.finished_at = time.time()

@@ -85,14 +85,9 @@ class NodeService:
 
     async def start(self, request: StartRequest) -> ContainerStatus:
         """Start a container."""
-        await self._life.start(
-            request.id,
-            run=request.run,
-            expect_attach=request.expect_attach,
-            rows=request.rows,
-            columns=request.columns,
-        )
-        return self._status(self._life.container(request.id))
+        stream = await self._life.start(request)
+        status = self._status(self._life.container(request.id))
+        return status if stream is None else msgspec.structs.replace(status, stream=stream)
 
     async def stop(self, request: StopRequest) -> ContainerStatus:
         """Stop a container; one that removes itself at its end answers as it was last."""
@@ -193,7 +188,7 @@ class NodeService:
     async def restart(self, request: StopRequest) -> ContainerStatus:
         """Stop, then start."""
         await self._life.stop(request.id, request.seconds, request.signal)
-        await self._life.start(request.id, run=0, expect_attach=False, rows=0, columns=0)
+        await self._life.start(StartRequest(id=request.id))
         record = self._life.container(request.id)
         self._life.note(record, "restart")
         return self._status(record)

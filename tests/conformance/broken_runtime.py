@@ -123,6 +123,16 @@ class LosesEarlyOutput(ChangesTheSpec):
     forgotten = {"expect_attach": False}
 
 
+class AnswersWithoutInput(ChangesTheSpec):
+    caught_by = "a_run_answers_with_the_streams_that_it_expects"
+    forgotten = {"attach_stdin": False}
+
+
+class AnswersWithInputUnasked(ChangesTheSpec):
+    caught_by = "a_run_without_input_leaves_it_open"
+    forgotten = {"attach_stdin": True}
+
+
 class SwallowsSignals(RuntimeLinux):
     caught_by = "bad_signal_is_refused"
 

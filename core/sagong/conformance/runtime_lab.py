@@ -224,6 +224,13 @@ class RuntimeLab:
         await self.runtime.run(held)
         return await self.attach(spec.id, **options)
 
+    async def begun(self, spec: RunSpec) -> Stream:
+        """The streams that a run's answer has for the attach it expects, else by an attach."""
+        container = await self.runtime.run(spec)
+        if container.stream is not None:
+            return await Stream.open(container.stream)
+        return await self.attach(spec.id, stdin=spec.attach_stdin)
+
     async def attach(self, container_id: str, **options: Any) -> Stream:
         """Attach to a running container."""
         address = await self.runtime.attach(AttachRequest(id=container_id, **options))

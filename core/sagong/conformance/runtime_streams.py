@@ -158,6 +158,31 @@ async def check_expected_attach_loses_nothing(lab: RuntimeLab) -> None:
     assert (found.stdout, found.code) == (b"quick\n", 5)
 
 
+async def check_a_run_answers_with_the_streams_that_it_expects(lab: RuntimeLab) -> None:
+    """If it does, they are those of an attach: all of the output, input if asked for, the end."""
+    script = "echo first; read word; echo $word >&2; read more || exit 4"
+    process = lab.process(script, stdin=True, stdin_once=True)
+    spec = lab.spec(process, expect_attach=True, attach_stdin=True)
+    stream = await lab.begun(spec)
+    await stream.until(b"first\n")
+    await stream.write(b"word\n")
+    await stream.end_input()
+    found = await stream.rest()
+    assert (found.stdout, found.stderr, found.code) == (b"first\n", b"word\n", 4)
+
+
+async def check_a_run_without_input_leaves_it_open(lab: RuntimeLab) -> None:
+    """Who attaches without input, and goes, does not end it for who has it."""
+    process = lab.process("echo first; read word; echo $word", stdin=True, stdin_once=True)
+    spec = lab.spec(process, expect_attach=True)
+    without = await lab.begun(spec)
+    await without.until(b"first\n")
+    await without.close()
+    stream = await lab.attach(spec.id, stdin=True)
+    await stream.write(b"word\n")
+    assert (await stream.rest()).stdout == b"word\n"
+
+
 async def check_token_is_good_once(lab: RuntimeLab) -> None:
     """The second to show it, and who has none, are turned away."""
     container = await lab.running()

@@ -234,7 +234,8 @@ class ContainerStatus(Message):
     """A container as it is. Times in seconds since the epoch, 0 for never.
 
     `args` and `env` are as merged with the image. `mounts` as published: (kind, name, source,
-    target, mode, writable, propagation). `error` is why the last start failed.
+    target, mode, writable, propagation). `error` is why the last start failed. `stream` is in the
+    answer of a start that expected an attach; without it `attach` gives one.
     """
 
     spec: ContainerSpec
@@ -263,6 +264,7 @@ class ContainerStatus(Message):
     exec_ids: tuple[str, ...] = ()
     health: HealthState | None = None
     network: NetworkSandbox | None = None
+    stream: Address | None = None
 
 
 class Ref(Message):
@@ -287,6 +289,8 @@ class StatusList(Message):
 class StartRequest(Message):
     """Start a container; `expect_attach` holds output back until somebody attached.
 
+    Then the answer may have the `stream` of that attach, with the program's input if `attach_stdin`.
+
     `run` is the run that shall begin (one more than its status tells): one that has begun, though
     it may have ended since, does not begin again, however often it is asked for. 0 is the next.
     """
@@ -296,6 +300,7 @@ class StartRequest(Message):
     expect_attach: bool = False
     rows: int = 0
     columns: int = 0
+    attach_stdin: bool = False
 
 
 class StopRequest(Message):

@@ -190,7 +190,8 @@ class RunSpec(Message):
 
     `run` numbers the runs of the same container (restarts). `seccomp`: "default", "unconfined" or
     a profile as JSON in Docker's form. With `expect_attach` output waits for the first attach (at
-    most ten seconds) so that none is lost. `exit_file` is where the monitor leaves the exit code.
+    most ten seconds) so that none is lost, and the answer may have that attach's `stream`, with the
+    program's input if `attach_stdin`.
     """
 
     id: str
@@ -216,6 +217,7 @@ class RunSpec(Message):
     init: bool = False
     log: LogSpec = LogSpec()
     expect_attach: bool = False
+    attach_stdin: bool = False
     labels: tuple[tuple[str, str], ...] = ()
 
 
@@ -229,7 +231,8 @@ class ContainerState(StrEnum):
 
 class Container(Message):
     """A container as the runtime knows it. Times are seconds since the epoch; `code` as in a shell
-    (128 + signal); `error` says why it could not be started."""
+    (128 + signal). `stream` is in the answer of a run that expected an attach and has just begun;
+    without it `attach` gives one."""
 
     id: str
     run: int = 1
@@ -242,6 +245,7 @@ class Container(Message):
     finished_at: float = 0.0
     cgroup: str = ""
     labels: tuple[tuple[str, str], ...] = ()
+    stream: Address | None = None
 
 
 class ContainerRef(Message):

@@ -231,7 +231,9 @@ class Monitor:
             if error is not None:
                 failed(error)
                 return
-            facts = {"pid": session.pid, "started": session.started}
+            facts: dict[str, Any] = {"pid": session.pid, "started": session.started}
+            if "attach" in request:
+                facts["token"] = self._tickets.issue(session, request["attach"])
             channel.answer(number, {**facts, "started_at": container.started_at})
             self.watch(container)
 

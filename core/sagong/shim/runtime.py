@@ -176,6 +176,8 @@ class MonitoredRuntime:
         resolved = self._resolve(spec)
         whole = {"maker": self._plans.maker, "group": spec.group or spec.id}
         request = self._plans.run(resolved, self._facts) | whole
+        if spec.expect_attach:
+            request["attach"] = {"stdin": spec.attach_stdin}
         if former is not None:
             await self._forget(former)
         record = self._new_record(spec)
@@ -189,7 +191,9 @@ class MonitoredRuntime:
         record.pid, record.started_at = answer["pid"], answer["started_at"]
         record.started = answer["started"]
         record.starting = False
-        return record.container()
+        token = answer.get("token")  # monitors of before give none
+        stream = None if token is None else self._address(record, token)
+        return msgspec.structs.replace(record.container(), stream=stream)
 
     def _new_record(self, spec: RunSpec) -> Record:
         cgroup = cgroup_path(spec, self._cgroup_parent)
