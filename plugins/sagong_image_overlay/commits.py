@@ -16,7 +16,6 @@ from sagong.contracts.image import (
     CommitRequest,
     DeriveRequest,
     Image,
-    ImageChanged,
     SquashRequest,
 )
 from sagong.errors import InvalidArgument
@@ -283,7 +282,7 @@ class Commits:
             await self._store.index.save()
         if action:
             shown = reference.familiar if reference else ""
-            self._store.emit(ImageChanged(action=action, id=record.id, reference=shown))
+            self._store.emit(action, record.id, shown)
 
 
 async def _put(session: Session, *documents: bytes) -> None:
@@ -318,7 +317,7 @@ def _committed_config(request: CommitRequest, lease: Lease, layer: PackedLayer |
             diff_id=layer.diff_id if layer else "",
             author=request.author,
             comment=request.comment,
-            created_by=" ".join(lease.image.config.cmd or ()),
+            created_by=request.command or " ".join(lease.image.config.cmd or ()),
             config=request.config,
         )
         return (

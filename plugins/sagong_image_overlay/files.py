@@ -55,6 +55,15 @@ class Files:
         done = await self._store.workshop.run("facts", await self._path_arguments(request))
         return _path_stat(done)
 
+    async def part(self, identity: str, path: str) -> tuple[bool, list[str]]:
+        """Whether a path is a directory, and where it lies, from the topmost layer down."""
+        arguments = {**await self._arguments(identity), "path": path, "mounts": ()}
+        done = await self._store.workshop.run("part", arguments)
+        # Layer 0 is the writable one, which read-only leases keep empty.
+        stack = ["", *arguments["layers"]] if not arguments["writable"] else arguments["layers"]
+        below = done["path"] and "/" + done["path"]
+        return done["directory"], [stack[layer] + below for layer in done["layers"]]
+
     async def directory(self, request: ArchiveRequest) -> DirectoryList:
         """What a directory holds."""
         done = await self._store.workshop.run("names", await self._path_arguments(request))

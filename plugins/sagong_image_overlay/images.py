@@ -46,8 +46,9 @@ from sagong.contracts.image import (
     SquashRequest,
     TagRequest,
 )
+from sagong.contracts.runtime import Mount
 from sagong.contracts.streams import Address
-from sagong.errors import InvalidArgument, SagongError
+from sagong.errors import InvalidArgument, NotFound, SagongError
 from sagong.host import Host
 from sagong.linux import capabilities, syscalls
 from sagong.model import oci, references
@@ -59,7 +60,7 @@ from sagong_image_overlay.loading import Loading
 from sagong_image_overlay.platforms import check_platform
 from sagong_image_overlay.questions import Questions
 from sagong_image_overlay.removal import Removal
-from sagong_image_overlay.roots import Lease
+from sagong_image_overlay.roots import Lease, overlay_of
 from sagong_image_overlay.saving import Saving
 from sagong_image_overlay.settings import Settings
 from sagong_image_overlay.store import Store, machine
@@ -285,7 +286,21 @@ class ImageOverlay:
         lease = self._store.roots.table.get(request.id)
         if lease is None:
             lease = await self._lend(request)
-        return await self._prepared(await self._store.stand(lease))
+        prepared = await self._prepared(await self._store.stand(lease))
+        return await self._partly(prepared, request) if request.subpath else prepared
+
+    async def _partly(self, prepared: Prepared, request: PrepareRequest) -> Prepared:
+        """A directory or file of it alone: what all layers have of a directory is one overlay."""
+        if not request.readonly:
+            raise InvalidArgument("only a part of a read-only root filesystem can be lent")
+        try:
+            directory, places = await self._files.part(request.id, request.subpath)
+        except NotFound:
+            raise NotFound(f"image {request.image} has no {request.subpath} to mount") from None
+        root = Mount(target="/", kind="bind", source=places[0], options=("ro",))
+        if directory and len(places) > 1:
+            root = overlay_of(places)
+        return msgspec.structs.replace(prepared, root=root, lower=tuple(places))
 
     async def _lend(self, request: PrepareRequest) -> Lease:
         store = self._store

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sagong.contracts.image import ImageChanged, ImportRequest, LoadRequest, Progress
+from sagong.contracts.image import ImportRequest, LoadRequest, Progress
 from sagong.errors import InvalidArgument, NotFound, SagongError
 from sagong.model import oci, references
 from sagong.model.oci import MediaType
@@ -114,7 +114,7 @@ class Loading:
                 await self._store.name(record, name, "tag")
             if not names:
                 await self._store.index.save()
-        self._store.emit(ImageChanged(action="load", id=record.id))
+        self._store.emit("load", record.id)
         if not names:
             return [Progress(status="Loaded", image=record.id, digest=record.manifest)]
         return [
@@ -149,7 +149,7 @@ class Loading:
                 else:
                     await store.index.save()
         shown = name.familiar if name else ""
-        store.emit(ImageChanged(action="import", id=record.id, reference=shown))
+        store.emit("import", record.id, shown)
         yield Progress(status=record.id, image=record.id, digest=record.manifest, reference=shown)
 
     async def _import_layer(self, session: Session, upload: Path) -> tuple[oci.Descriptor, str]:

@@ -196,6 +196,22 @@ def facts(job: dict[str, Any], descriptors: list[int], report: Report) -> dict[s
     return _facts_of(tree, path, status)
 
 
+def part(job: dict[str, Any], descriptors: list[int], report: Report) -> dict[str, Any]:
+    """Where a path lies: the layers that have it, topmost first, and its real path in them."""
+    tree = open_tree(job, descriptors)
+    confine(READER, job["jail"])
+    path = os.fsencode(job["path"])
+    with tree.place(path, follow=True) as place:
+        found = _existing(place, job["path"])
+        real = os.fsdecode(place.path)
+        if not found.is_directory:
+            layers = [place.directory.parts[found.parts[0]][0]]
+            return {"directory": False, "layers": layers, "path": real}
+        here = tree.enter(place.directory, place.name, found) if place.name else tree.root()
+    with here:
+        return {"directory": True, "layers": [layer for layer, _ in here.parts], "path": real}
+
+
 def names(job: dict[str, Any], descriptors: list[int], report: Report) -> dict[str, Any]:
     """Facts of all entries of a directory."""
     tree = open_tree(job, descriptors)
@@ -358,6 +374,7 @@ JOBS = {
     "archive": archive,
     "facts": facts,
     "names": names,
+    "part": part,
     "changes": changes,
     "usage": usage,
 }

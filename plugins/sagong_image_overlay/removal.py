@@ -48,8 +48,7 @@ class Removal:
         if result.deleted:
             self._store.litter()
         await self._index.save()
-        for event in result.events:
-            self._store.emit(event)
+        self._store.tell(result.events)
         freed = (await self._store.collect()).bytes if result.deleted else 0
         return Removed(
             untagged=tuple(result.untagged), deleted=tuple(result.deleted), reclaimed=freed
@@ -106,9 +105,7 @@ class Removal:
         key = f"{reference.name}@{reference.digest}" if reference.digest else reference.canonical
         if table.pop(key, None) is not None:
             result.untagged.append(reference.familiar)
-            result.events.append(
-                ImageChanged(action="untag", id=record.id, reference=reference.familiar)
-            )
+            result.events.append(self._store.change("untag", record.id, reference.familiar))
             self._index.changed()
 
     def _untag_all(self, record: Record, result: Result) -> None:
@@ -119,7 +116,7 @@ class Removal:
         del self._index.images[record.id]
         self._store.forget(record.id)
         result.deleted += [record.id, *self._free_chains(record)]
-        result.events.append(ImageChanged(action="delete", id=record.id))
+        result.events.append(self._store.change("delete", record.id))
         parent = self._index.images.get(record.parent)
         if parent is None or not prune_parents:
             return

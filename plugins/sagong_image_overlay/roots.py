@@ -13,6 +13,7 @@ import contextlib
 import os
 import re
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -23,7 +24,7 @@ from sagong.errors import InvalidArgument, NotFound, ResourceExhausted
 from sagong.linux.files import scatter
 from sagong_image_overlay.layers import Layers, Spot
 
-__all__ = ["Lease", "Roots"]
+__all__ = ["Lease", "Roots", "overlay_of"]
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 # Runtimes can name so many in one mount by short paths of descriptors.
@@ -45,6 +46,12 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
     def below(self) -> tuple[str, ...]:
         """The layers of the image itself."""
         return self.layers if self.bare else self.layers[:-1]
+
+
+def overlay_of(lower: Sequence[str], *upper: str) -> Mount:
+    """Directories as one, from top to bottom; read-only without the options of an upper one."""
+    options = (f"lowerdir={':'.join(lower)}", *(upper or ("ro",)), "userxattr")
+    return Mount(target="/", kind="overlay", source="overlay", options=options)
 
 
 class Roots:
@@ -109,22 +116,14 @@ class Roots:
         """The overlay of a lease, for the runtime to mount."""
         path = self.directory(lease.id)
         lower = self._layers.directories(lease.layers) or [str(self._spot.jail)]
-        if lease.readonly:
-            lower = [str(path / "diff"), *lower]
-            options = [f"lowerdir={':'.join(lower)}", "ro"]
-        else:
-            options = [
-                f"lowerdir={':'.join(lower)}",
-                f"upperdir={path / 'diff'}",
-                f"workdir={path / 'work'}",
-            ]
-        options.append("userxattr")
-        if len(lower) > _LAYERS_LIMIT:
+        if len(lower) >= _LAYERS_LIMIT:
             raise ResourceExhausted(
                 f"image {lease.image.id} has {len(lease.layers)} layers, at most {_LAYERS_LIMIT} "
                 "go into one mount; squash the image"
             )
-        return Mount(target="/", kind="overlay", source="overlay", options=tuple(options))
+        if lease.readonly:
+            return overlay_of([str(path / "diff"), *lower])
+        return overlay_of(lower, f"upperdir={path / 'diff'}", f"workdir={path / 'work'}")
 
     def stack(self, lease: Lease) -> list[str]:
         """Directories of a lease from the writable one to the lowest."""

@@ -6,7 +6,7 @@ import asyncio
 import os
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,7 @@ class Store:
         self.roots = Roots(self.spot, self.layers)
         self.holds = Holds(root / "holds.sqlite")
         self.writes = Writes(root / "writes", self.content, settings.reserve)
-        self.emit = emit
+        self._emit = emit
         self._facts: dict[str, Image] = {}
         self._pinned_layers: dict[str, int] = {}
 
@@ -102,6 +102,21 @@ class Store:
                 self.index.forget(record.id)
 
     # Telling of images.
+
+    def emit(self, action: str, identity: str, reference: str = "") -> None:
+        """Tell what was done with an image."""
+        self._emit(self.change(action, identity, reference))
+
+    def change(self, action: str, identity: str, reference: str = "") -> ImageChanged:
+        """What is told of an image, with its labels while it is here."""
+        record = self.index.images.get(identity)
+        labels = self.describe(record).config.labels if record is not None else ()
+        return ImageChanged(action=action, id=identity, reference=reference, labels=labels)
+
+    def tell(self, events: Iterable[ImageChanged]) -> None:
+        """Tell what was noted before."""
+        for event in events:
+            self._emit(event)
 
     def describe(self, record: Record) -> Image:
         """The image with the names that it has now."""
@@ -264,7 +279,7 @@ class Store:
         self.index.names[reference.canonical] = record.id
         self._touch(record.id)
         await self.index.save()
-        self.emit(ImageChanged(action=action, id=record.id, reference=reference.familiar))
+        self.emit(action, record.id, reference.familiar)
 
     def _touch(self, identity: str) -> None:
         record = self.index.images[identity]

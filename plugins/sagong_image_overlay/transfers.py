@@ -14,7 +14,6 @@ import msgspec
 
 from sagong.contracts.image import (
     Credentials,
-    ImageChanged,
     Progress,
     PullRequest,
     PushRequest,
@@ -261,7 +260,7 @@ class Transfers:
             await index.save()
         else:
             await self._store.name(record, reference, "tag")
-        self._store.emit(ImageChanged(action="pull", id=record.id, reference=reference.familiar))
+        self._store.emit("pull", record.id, reference.familiar)
 
     # Push.
 
@@ -334,9 +333,7 @@ class Transfers:
                 index.digests[f"{reference.name}@{digest}"] = record.id
                 index.changed()
                 await index.save()
-            self._store.emit(
-                ImageChanged(action="push", id=record.id, reference=reference.familiar)
-            )
+            self._store.emit("push", record.id, reference.familiar)
             yield Progress(
                 status=f"{reference.tag}: digest: {digest} size: {size}",
                 image=record.id,

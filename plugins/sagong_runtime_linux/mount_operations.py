@@ -23,6 +23,7 @@ __all__ = [
     "MountCgroups",
     "MountFilesystem",
     "MountRoot",
+    "OpenOverlay",
     "OpenTree",
     "PivotRoot",
     "ReadOnlyPath",
@@ -144,6 +145,26 @@ class MountRoot(NamedTuple):
             overlay.mount_overlay(self.source, stage.root, self.flags, self.data)
             return
         syscalls.mount(self.source or self.kind, stage.root, self.kind, self.flags, self.data)
+
+
+class OpenOverlay(NamedTuple):
+    """Mount an overlay of the host's directories, to be attached inside the container."""
+
+    name: str
+    flags: int = 0
+    data: str = ""
+
+    def describe(self) -> str:
+        """For error messages."""
+        return f"mounting an overlay for {self.name}"
+
+    def apply(self, stage: Stage) -> None:
+        """mount(2) where the root will be, in a tree that passes nothing on; then open_tree(2)."""
+        overlay.mount_overlay("overlay", stage.root, self.flags, self.data)
+        try:
+            stage.trees[self.name] = syscalls.open_tree(stage.root, clone=True)
+        finally:
+            syscalls.umount(stage.root, mounts.MNT_DETACH)
 
 
 class PivotRoot(NamedTuple):

@@ -22,6 +22,7 @@ from sagong_runtime_linux.mount_operations import (
     MountCgroups,
     MountFilesystem,
     MountRoot,
+    OpenOverlay,
     OpenTree,
     PivotRoot,
     ReadOnlyPath,
@@ -44,6 +45,7 @@ def mounts_before(spec: RunSpec, *, user: bool) -> list[Any]:
         process_operations.Unshare(("mount",)),
         *(_open(mount, user=user) for mount in spec.mounts[1:] if mount.kind == "bind"),
         SetPropagation("/", "rslave"),
+        *(_open_overlay(mount) for mount in spec.mounts[1:] if mount.kind == "overlay"),
         _open_root(spec.mounts[0], user=user),
     ]
 
@@ -55,6 +57,11 @@ def _open_root(mount: Mount, *, user: bool) -> MountRoot | OpenMappedRoot:
     if user:
         return OpenMappedRoot(mount.kind, mount.source, options.data)
     return MountRoot(mount.kind, mount.source, options.flags & ~_BIND_FLAGS, options.data)
+
+
+def _open_overlay(mount: Mount) -> OpenOverlay:
+    options = mounts.flags_of(mount.options)
+    return OpenOverlay(mount.target, options.flags, options.data)
 
 
 def _place_root(mount: Mount) -> PlaceRoot:
@@ -111,14 +118,12 @@ def _attach(
 ) -> list[Any]:
     if not mount.target.startswith("/"):
         raise InvalidArgument(f"mount target {mount.target!r} must be an absolute path")
-    if mount.kind == "bind":
+    if mount.kind in ("bind", "overlay"):
         return [AttachTree(mount.target, mount.target, mount.create)]
     options = mounts.flags_of(mount.options)
     if mount.kind == "cgroup":
         path = "" if spec.namespaces.cgroup == "new" else cgroup
         return [MountCgroups(mount.target, options.flags, hierarchies, path)]
-    if mount.kind == "overlay":
-        return [MountFilesystem("overlay", "overlay", mount.target, options.flags, options.data)]
     if mount.kind not in _NEW_FILESYSTEMS:
         raise InvalidArgument(f"mount kind {mount.kind!r} at {mount.target} is unknown")
     made: list[Any] = [

@@ -71,13 +71,14 @@ class Ask:
     async def document(self) -> dict[str, Any]:
         """The body as a JSON object; an empty body is an empty one."""
         data = await self.request.read(_BODY_LIMIT)
+        self._check_type()
         if not data.strip():
             return {}
-        self._check_type()
         try:
             found = msgspec.json.decode(data)
         except msgspec.DecodeError as error:
-            raise InvalidArgument(f"invalid JSON: {error}") from None
+            said = "unexpected EOF" if "truncated" in str(error) else str(error)
+            raise InvalidArgument(f"invalid JSON: {said}") from None
         if found is None:
             return {}
         if not isinstance(found, dict):

@@ -36,7 +36,7 @@ def content_type(ask: Ask, *, raw: bool) -> str:
 
 def hijacked(ask: Ask, *, raw: bool) -> RawStream:
     """Take the connection over: 101 for those who ask to upgrade, else a bare 200."""
-    kind = ("Content-Type", content_type(ask, raw=raw))
+    kind = ("Content-Type", content_type(ask, raw=raw or not ask.request.upgrade))
     if ask.request.upgrade:
         headers = [kind, ("Connection", "Upgrade"), ("Upgrade", ask.request.upgrade)]
         return ask.request.hijack(101, headers, "UPGRADED")

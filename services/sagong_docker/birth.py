@@ -24,7 +24,7 @@ from sagong_docker.machine import this_machine
 from sagong_docker.naming import check_name, new_id, random_name
 from sagong_docker.record import ContainerRecord
 from sagong_docker.refusal import answer
-from sagong_docker.validity import check_body, check_default_network, warnings
+from sagong_docker.validity import check_body, check_default_network, check_mac, warnings
 from sagong_docker.vintage import shaped
 from sagong_docker.volumes import provide
 from sagong_docker.wiring import mode_of
@@ -32,6 +32,10 @@ from sagong_docker.wiring import mode_of
 __all__ = ["create", "free_name"]
 
 _NAMES_TRIED = 4
+_OLD_MAC = (
+    "The container-wide MacAddress field is now deprecated. It should be specified in "
+    "EndpointsConfig instead."
+)
 _BODY_KEYS = ("HostConfig", "NetworkingConfig")
 
 
@@ -39,7 +43,7 @@ async def create(engine: Engine, ask: Ask) -> Response:
     """`docker create`: the catalog and the node are written side by side."""
     document = await ask.document()
     if not document:
-        raise InvalidArgument("config cannot be empty in order to create a container")
+        raise InvalidArgument("invalid JSON: got EOF while reading request body")
     document = shaped(without_nulls(document), ask.version)
     body = fitted(document, CreateBody)
     given = ask.text("name")
@@ -83,6 +87,8 @@ async def _create(
         raise
     engine.fresh.add(id_)
     said = [*warnings(host, lookup.machine), *_of_endpoints(body)]
+    if body.mac_address and ask.version >= (1, 44):
+        said.append(_OLD_MAC)
     return answer({"Id": id_, "Warnings": said}, 201)
 
 
@@ -98,7 +104,9 @@ def _of_endpoints(body: CreateBody) -> list[str]:
 def _check_default(body: CreateBody, lookup: Lookup) -> None:
     """Docker refuses addresses and aliases on the default network, by its name or its id."""
     config = body.networking_config
+    check_mac(mode_of(body.host_config or HostConfig()), body.mac_address)
     for name, settings in ((config.endpoints_config if config else None) or {}).items():
+        check_mac(name, settings.mac_address if settings else "")
         own = lookup.networks.get(name, name) == lookup.networks.get("bridge")
         if settings is not None and (own or name == "default"):
             check_default_network(name, settings)

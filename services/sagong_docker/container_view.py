@@ -428,6 +428,8 @@ def list_view(
 def _brief(networks: dict[str, Any]) -> dict[str, Any]:
     """Endpoints in a list: what they got, without what was asked for."""
     asked = dict.fromkeys(("Aliases", "Links", "DriverOpts"))
+    if any("DNSNames" in view for view in networks.values()):
+        asked["DNSNames"] = None
     return {name: {**view, **asked} for name, view in networks.items()}
 
 

@@ -68,7 +68,8 @@ async def list_all(engine: Engine, ask: Ask) -> Response:
     filters.check(_LIST_FILTERS)
     limit = ask.number("limit")
     filters.among("status", _STATES)
-    filters.among("health", _HEALTHS)
+    for health in set(filters["health"]).difference(_HEALTHS):
+        raise InvalidArgument(f"unrecognized filter value for health: {health}")
     filters.numbers("exited")
     everything = ask.flag("all") or limit > 0 or bool(filters["status"])
     statuses = await engine.statuses(foreign_too=bool(filters["label"]), begun=not everything)

@@ -79,7 +79,7 @@ def translate(id: str, name: str, body: CreateBody, settings: Settings, lookup: 
 
 def _check(body: CreateBody, host: HostConfig, settings: Settings, lookup: Lookup) -> None:
     if not body.image:
-        raise InvalidArgument("no command specified: an image is needed, and Image is empty")
+        raise InvalidArgument("no command specified")
     if host.runtime and host.runtime not in (*settings.runtimes, *lookup.runtimes):
         raise InvalidArgument(f"unknown or invalid runtime name: {host.runtime}")
     if host.device_requests:
@@ -310,7 +310,9 @@ def _log(body: CreateBody, host: HostConfig, settings: Settings) -> LogSpec:
     if not options and driver == settings.log_driver:
         options = dict(settings.log_options)
     if driver not in _DRIVERS:
-        raise InvalidArgument(f"logger: no log driver named '{driver}' is registered")
+        raise InvalidArgument(
+            f'error looking up logging plugin {driver}: plugin "{driver}" not found'
+        )
     files = options.get("max-file", "1")
     if not files.isdigit() or files == "0":
         raise InvalidArgument(f"invalid value for max-file: {files}")
@@ -344,5 +346,5 @@ def _storage(host: HostConfig) -> int:
     options = dict(host.storage_opt or {})
     size = options.pop("size", "")
     if options:
-        raise InvalidArgument(f"unknown storage option: {sorted(options)[0]}")
+        raise InvalidArgument(f"Unknown option {sorted(options)[0]}")
     return size_of(size) if size else 0

@@ -38,7 +38,7 @@ __all__ = ["OWNER", "Engine"]
 
 OWNER = "docker"
 # Attributes of one event alone; the others are the container's.
-_OWN_FACTS = ("exitCode", "signal", "execID", "height", "width", "oldName")
+_OWN_FACTS = ("execDuration", "exitCode", "signal", "execID", "height", "width", "oldName")
 
 
 class Engine:
@@ -192,6 +192,10 @@ class Engine:
         if event.action == "start":
             self.fresh.discard(event.id)
             self.pending.told(event.id)
+        if event.action == "volume_create":
+            name = dict(event.attributes)["volume"]
+            self.history.note("volume", "create", name, {"driver": "local"})
+            return
         shown = of_container(event)
         if event.action == "rename":
             old = self.renamed.pop(event.id, "")
@@ -230,9 +234,8 @@ class Engine:
     async def _hear_images(self) -> None:
         async for event in self._host.hear(Images, ImageChanged):
             if event is not None and event.action != "commit":
-                attributes = {"name": event.reference or event.id}
-                if event.action in ("untag", "delete"):
-                    attributes = {"name": event.id}
+                named = event.action not in ("untag", "delete") and event.reference
+                attributes = {**dict(event.labels), "name": named or event.id}
                 self.history.note("image", event.action, event.id, attributes)
 
     async def _default_network(self) -> None:

@@ -47,7 +47,7 @@ async def create(engine: Engine, ask: Ask) -> Response:
     parse_keys(str(body.get("DetachKeys") or ""))
     status = await engine.status(record)
     if status.state is StatusState.PAUSED:
-        raise Conflict(f"Container {record.id} is paused, unpause the container before exec")
+        raise Conflict(f"Container {ask['id']} is paused, unpause the container before exec")
     if status.state is not StatusState.RUNNING:
         raise Conflict(f"container {record.id} is not running")
     made = ExecRecord(id=new_id(), container=record.id, body=body)

@@ -30,7 +30,7 @@ class Filters:
             found = msgspec.json.decode(text)
             return cls({str(k): _values(v) for k, v in found.items()})
         except (msgspec.DecodeError, AttributeError, TypeError):
-            raise InvalidArgument(f"invalid filter: {text!r} is not a JSON map") from None
+            raise InvalidArgument("invalid filter") from None
 
     def __bool__(self) -> bool:
         return any(self.values.values())
@@ -54,7 +54,9 @@ class Filters:
         """Refuse values that are no whole numbers."""
         for value in self[name]:
             if not value.removeprefix("-").isdigit():
-                raise InvalidArgument(f"invalid filter '{name}={value}'")
+                raise InvalidArgument(
+                    f"invalid filter '{name}={value}': parsing \"{value}\": invalid syntax"
+                )
 
     def boolean(self, name: str) -> bool | None:
         """A filter that is true or false; None when it isn't given."""
@@ -65,7 +67,7 @@ class Filters:
             return True
         if values <= _FALSE:
             return False
-        raise InvalidArgument(f"invalid filter '{name}={sorted(values)[0]}'")
+        raise InvalidArgument(f"invalid filter '{name}=[{' '.join(self[name])}]'")
 
     def exact(self, name: str, candidate: str) -> bool:
         """Whether one of the values is the candidate; no values match all."""

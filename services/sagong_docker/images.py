@@ -166,10 +166,9 @@ async def _image(engine: Engine, name: str) -> Image:
     try:
         return await engine.images.inspect(ImageRef(reference=name))
     except InvalidArgument as error:
-        if "ambiguous" in error.message.lower() or "multiple" in error.message.lower():
+        if "invalid reference" in error.message.lower() or "ambiguous" in error.message.lower():
             raise
-        # Clients ask for anything here (docker inspect NAME): what can't be an image isn't one.
-        raise NotFound(f"No such image: {name}") from None
+        raise InvalidArgument(f"invalid reference format: {error.message}") from None
 
 
 async def history(engine: Engine, ask: Ask) -> Response:
@@ -288,6 +287,7 @@ async def commit(engine: Engine, ask: Ask) -> Response:
             CommitRequest(
                 id=new_id(),
                 container=record.id,
+                command=" ".join(status.args),
                 reference=reference,
                 author=ask.text("author"),
                 comment=ask.text("comment"),

@@ -106,9 +106,12 @@ def start_error(
         return error
     if lowered.startswith("oci runtime"):
         return InvalidArgument(error.message)
-    text = error.message if "exec:" in lowered or "stat " in lowered else _exec_text(error, args)
+    told = any(words in lowered for words in ("exec:", "stat ", "chdir to cwd"))
+    text = error.message if told else _exec_text(error, args)
+    # The words of clients that look for an exec that failed are those of runc.
+    failed = "exec failed: exec failed" if what == "exec" else f"{what} failed"
     return InvalidArgument(
-        f"OCI runtime {what} failed: unable to start container process: {text}: unknown"
+        f"OCI runtime {failed}: unable to start container process: {text}: unknown"
     )
 
 
@@ -147,8 +150,11 @@ async def restart(engine: Engine, ask: Ask) -> Response:
 
 async def kill(engine: Engine, ask: Ask) -> Response:
     """`docker kill`."""
-    wanted = str(number(ask.text("signal") or "SIGKILL"))
-    record = await engine.container(ask["id"])
+    try:
+        wanted = str(number(ask.text("signal") or "SIGKILL"))
+        record = await engine.container(ask["id"])
+    except (InvalidArgument, NotFound) as error:
+        raise type(error)(f"cannot kill container: {ask['id']}: {error.message}") from None
     try:
         await engine.node.kill(KillRequest(id=record.id, signal=wanted))
     except FailedPrecondition:

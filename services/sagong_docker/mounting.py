@@ -114,6 +114,8 @@ def _mount(mount: MountBody, driver: str, name: NewName) -> FileMount:
         "tmpfs": lambda: _tmpfs_mount(mount),
         "image": lambda: _image_mount(mount),
     }
+    if mount.bind_options is not None and mount.type != "bind":
+        raise InvalidArgument(f'BindOptions must not be specified on mount type "{mount.type}"')
     for complaint in _complaints(mount):
         raise InvalidArgument(f'invalid mount config for type "{mount.type}": {complaint}')
     return kinds[mount.type]()
@@ -126,7 +128,7 @@ def _complaints(mount: MountBody) -> Iterator[str]:
         ("image", "ImageOptions", mount.image_options),
         ("tmpfs", "TmpfsOptions", mount.tmpfs_options),
     ):
-        if given is not None and mount.type != kind:
+        if given is not None and mount.type != kind and kind != "bind":
             yield f"field {option} must not be specified"
     if not mount.target:
         yield "field Target must not be empty"
@@ -136,8 +138,6 @@ def _complaints(mount: MountBody) -> Iterator[str]:
         yield "mount type unknown"
     if mount.type in ("bind", "image") and not mount.source:
         yield "field Source must not be empty"
-    if mount.type == "image" and mount.image_options and mount.image_options.subpath:
-        yield "a subpath of an image can't be mounted: mount the image, and use the path below it"
     if mount.type == "tmpfs" and mount.source:
         yield "field Source must not be specified"
     yield from _wrong_options(mount)

@@ -67,7 +67,7 @@ def endpoint_views(
         network = next((id_ for id_, name in names.items() if name == mode), own)
         endpoint = Endpoint(network=network, interface="", mac="") if joined(status) else None
         shown = network if status.started_at else ""
-        return {mode: _view(record, shown, endpoint, {}, None, version)}
+        return {mode: _view(record, mode, shown, endpoint, {}, None, version)}
     if mode.startswith("container:"):
         return {}
     given = dict(record.networking.get("EndpointsConfig") or {})
@@ -80,7 +80,9 @@ def endpoint_views(
             name = names.get(endpoint.network, endpoint.network)
             settings = given.get(name) or given.get(endpoint.network) or {}
             aliases = endpoint.aliases if name != "bridge" else None
-            found[name] = _view(record, endpoint.network, endpoint, settings, aliases, version)
+            found[name] = _view(
+                record, name, endpoint.network, endpoint, settings, aliases, version
+            )
     if found:
         return found
     ids = {name: id_ for id_, name in names.items()}
@@ -89,12 +91,13 @@ def endpoint_views(
     for wanted in dict.fromkeys(wishes):
         settings = given.get(wanted) or given.get(ids.get(wanted, "")) or {}
         shown = ids.get(wanted, "") if status.started_at else ""
-        found[wanted] = _view(record, shown, None, settings, (), version)
+        found[wanted] = _view(record, wanted, shown, None, settings, (), version)
     return found
 
 
 def _view(
     record: ContainerRecord,
+    name: str,
     network: str,
     endpoint: Endpoint | None,
     given: dict[str, Any],
@@ -102,6 +105,8 @@ def _view(
     version: tuple[int, int],
 ) -> dict[str, Any]:
     """`aliases` None: the default network, which has no names."""
+    mode = str(record.host.get("NetworkMode") or "bridge").replace("default", "bridge")
+    mac = record.config.get("MacAddress") or "" if name == mode else ""
     asked = list(given.get("Aliases") or ())
     short = record.id[:12]
     named = bool(network) and aliases is not None and endpoint is not None
@@ -111,7 +116,9 @@ def _view(
         "IPAMConfig": given.get("IPAMConfig"),
         "Links": given.get("Links"),
         "Aliases": shown or None,
-        "MacAddress": endpoint.mac if endpoint else given.get("MacAddress") or "",
+        "MacAddress": endpoint.mac
+        if endpoint
+        else given.get("MacAddress") or ("" if network else mac),
         "DriverOpts": given.get("DriverOpts"),
         "NetworkID": network,
         "EndpointID": endpoint_id(record.id, network) if endpoint else "",
@@ -209,7 +216,8 @@ def network_view(
             "Options": ipam.get("Options"),
             "Config": [
                 _subnet(s.subnet, s.gateway, s.ip_range, s.reserved) for s in network.subnets
-            ],
+            ]
+            or None,
         },
         "Internal": network.internal,
         "Attachable": network.attachable,

@@ -30,9 +30,11 @@ from sagong_docker.filters import Filters
 from sagong_docker.moment import parse_until
 from sagong_docker.naming import new_id
 from sagong_docker.network_view import joined, network_view
+from sagong_docker.pools import check_addresses, check_pools
 from sagong_docker.record import ContainerRecord, NetworkRecord
 from sagong_docker.refusal import answer, empty
 from sagong_docker.settings import Settings
+from sagong_docker.validity import check_mac
 
 __all__ = [
     "connect",
@@ -78,6 +80,12 @@ async def list_all(engine: Engine, ask: Ask) -> Response:
     for kind in filters["type"]:
         if kind not in ("builtin", "custom"):
             raise InvalidArgument(f"invalid filter: 'type'='{kind}'")
+    for value in filters["dangling"]:
+        if value not in ("true", "1", "false", "0"):
+            raise InvalidArgument(
+                'invalid value for filter \'dangling\', must be "true" (or "1"), '
+                'or "false" (or "0")'
+            )
     used: set[str] = set()
     if filters["dangling"]:
         used = {e.network for s in await engine.statuses(foreign_too=True) for e in _endpoints(s)}
@@ -184,6 +192,7 @@ def _network(id_: str, name: str, driver: str, body: dict[str, Any]) -> Network:
     if ipam.get("Driver") not in (None, "", "default"):
         raise InvalidArgument(f"could not find an available IPAM driver: {ipam['Driver']}")
     subnets = []
+    check_pools(ipam.get("Config") or ())
     for config in ipam.get("Config") or ():
         if not config or not config.get("Subnet"):
             continue
@@ -245,12 +254,14 @@ async def connect(engine: Engine, ask: Ask) -> Response:
     network, record, body = await _both(engine, ask)
     if network.name in ("host", "none"):
         raise InvalidArgument(
-            "container cannot be connected to host network"
+            "container cannot be disconnected from host network or connected to host network"
             if network.name == "host"
             else "container cannot be connected to multiple networks with one of the networks in "
             "private (none) mode"
         )
     settings = convert(body.get("EndpointConfig") or {}, EndpointSettings)
+    check_mac(network.name, settings.mac_address)
+    check_addresses(network, settings)
     wanted = wiring.attachment(network.id, settings, (record.id[:12],))
     status = await engine.status(record)
     if any(e.network == network.id for e in _endpoints(status)):

@@ -13,6 +13,7 @@ from sagong.contracts.node import ContainerStatus, StatusState
 from sagong.errors import NotFound
 from sagong_docker.ask import Ask
 from sagong_docker.engine import Engine
+from sagong_docker.machine import this_machine
 from sagong_docker.moment import NEVER, moment_text
 from sagong_docker.record import ContainerRecord
 
@@ -136,8 +137,10 @@ def _memory(sample: Sample, machine: Machine) -> dict[str, Any]:
 
 def _blkio_empty() -> dict[str, Any]:
     names = ("service_bytes", "serviced", "queue", "service_time", "wait_time", "merged", "time")
-    view: dict[str, Any] = {f"io_{name}_recursive": None for name in names}
-    view["sectors_recursive"] = None
+    # Docker reads lists of cgroup v1, and nothing where there are none.
+    none = None if this_machine().unified else ()
+    view: dict[str, Any] = {f"io_{name}_recursive": none for name in names}
+    view["sectors_recursive"] = none
     return view
 
 
@@ -154,8 +157,8 @@ def _blkio(sample: Sample) -> dict[str, Any]:
             continue
         entry = {"major": int(major), "minor": int(minor), "op": op, "value": value}
         (sized if target == "bytes" else counted).append(entry)
-    view["io_service_bytes_recursive"] = sized or None
-    view["io_serviced_recursive"] = counted or None
+    view["io_service_bytes_recursive"] = sized or view["io_service_bytes_recursive"]
+    view["io_serviced_recursive"] = counted or view["io_serviced_recursive"]
     return view
 
 

@@ -37,6 +37,7 @@ _FIXED: dict[str, Any] = {
     "DriverStatus": [
         ["Backing Filesystem", "extfs"],
         ["Supports d_type", "true"],
+        ["Using metacopy", "false"],
         ["Native Overlay Diff", "true"],
         ["userxattr", "false"],
     ],
@@ -159,7 +160,7 @@ async def info(engine: Engine, ask: Ask) -> Response:
         "Plugins": {
             **_FIXED["Plugins"],
             "Volume": list(engine.volumes.drivers),
-            "Network": list(engine.network.drivers),
+            "Network": sorted(engine.network.drivers),
         },
     }
     return answer(view)
@@ -176,7 +177,7 @@ def _configured(settings: Settings) -> dict[str, Any]:
         "RegistryConfig": {
             "InsecureRegistryCIDRs": ["127.0.0.0/8", "::1/128"],
             "IndexConfigs": {"docker.io": _registry("docker.io", secure=True), **insecure},
-            "Mirrors": list(settings.registry_mirrors),
+            "Mirrors": list(settings.registry_mirrors) or None,
         },
     }
 

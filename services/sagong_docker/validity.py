@@ -14,9 +14,16 @@ from sagong_docker.body import CreateBody, EndpointSettings, Healthcheck, HostCo
 from sagong_docker.machine import Machine
 from sagong_docker.signals import number
 
-__all__ = ["check_body", "check_default_network", "check_network_mode", "warnings"]
+__all__ = [
+    "check_body",
+    "check_default_network",
+    "check_mac",
+    "check_network_mode",
+    "endpoint_complaint",
+    "warnings",
+]
 
-_HOSTNAME = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9._-]*[a-zA-Z0-9])?\Z")
+_MAC = re.compile(r"[0-9a-fA-F]{2}(([:-])[0-9a-fA-F]{2})(\2[0-9a-fA-F]{2}){4}\Z")
 _LONGEST_HOSTNAME = 64
 _MILLISECOND = 10**6
 _ATTRIBUTES = ("labels", "labels-regex", "env", "env-regex", "tag", "mode", "max-buffer-size")
@@ -54,8 +61,6 @@ def _complaints(body: CreateBody, host: HostConfig, machine: Machine) -> Iterato
     yield from _capabilities(host)
     if len(body.hostname) > _LONGEST_HOSTNAME:
         yield f'hostname "{body.hostname}" is too long (maximum {_LONGEST_HOSTNAME} bytes)'
-    if body.hostname and not _HOSTNAME.match(body.hostname):
-        yield f"invalid hostname format: {body.hostname}"
     if host.shm_size < 0:
         yield "SHM size can not be less than 0"
     if not -1000 <= host.oom_score_adj <= 1000:
@@ -109,12 +114,27 @@ def check_default_network(network: str, settings: EndpointSettings) -> None:
     wrong = []
     if settings.ipam and (settings.ipam.i_pv4_address or settings.ipam.i_pv6_address):
         wrong.append("user specified IP address is supported on user defined networks only")
+        wrong.append(
+            "user specified IP address is supported only when connecting to networks with user "
+            "configured subnets"
+        )
     if settings.aliases:
         wrong.append("network-scoped aliases are only supported for user-defined networks")
     if wrong:
-        said = "\n".join(wrong)
+        raise InvalidArgument(f"invalid config for network {network}: {endpoint_complaint(wrong)}")
+
+
+def endpoint_complaint(wrong: list[str]) -> str:
+    """What is wrong with a place on a network, as Go joins several errors."""
+    said = "\n".join(wrong if len(wrong) == 1 else [f"* {one}" for one in wrong])
+    return f"invalid endpoint settings:\n{said}"
+
+
+def check_mac(network: str, address: str) -> None:
+    """Refuse what is no address of an interface."""
+    if address and not _MAC.match(address):
         raise InvalidArgument(
-            f"invalid config for network {network}: invalid endpoint settings:\n{said}"
+            f"invalid config for network {network}: invalid MAC address {address}"
         )
 
 

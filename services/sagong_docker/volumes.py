@@ -101,6 +101,11 @@ async def create(engine: Engine, ask: Ask) -> Response:
     """`docker volume create`; an existing one is given back as it is."""
     body = await ask.checked(VolumeBody)
     name = str(body.get("Name") or "")
+    if len(name) == 1:
+        raise InvalidArgument(
+            f"create {name}: volume name is too short, names should be at least two alphanumeric "
+            "characters"
+        )
     if name and not _NAME.match(name):
         raise InvalidArgument(
             f'create {name}: "{name}" includes invalid characters for a local volume name, only '

@@ -29,7 +29,9 @@ def exposed(port: str) -> tuple[int, int, str]:
     numbers, _, protocol = port.partition("/")
     protocol = (protocol or "tcp").lower()
     found = _RANGE.match(numbers)
-    if found is None or protocol not in _PROTOCOLS:
+    if found is None:
+        raise InvalidArgument(f'invalid port specification: "{numbers}"')
+    if protocol not in _PROTOCOLS:
         raise InvalidArgument(f'invalid port specification: "{port}"')
     first = int(found[1])
     last = int(found[2] or first)

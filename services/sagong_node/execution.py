@@ -24,11 +24,22 @@ class Execution:
 
     async def start(self, record: ContainerRecord, spec: ExecSpec) -> ExecState:
         """Start one; the same exec_id again gives its state."""
-        # Docker's words: the program, a space, its arguments.
-        command = f"{spec.args[0]} {' '.join(spec.args[1:])}"
         if spec.exec_id not in record.exec_ids:
             record.exec_ids = (*record.exec_ids, spec.exec_id)[-64:]
-            self._life.note(record, f"exec_create: {command}", execID=spec.exec_id)
+            self._note(record, "exec_create", spec)
+        return _state(await self._started(record, spec))
+
+    async def probe(self, record: ContainerRecord, spec: ExecSpec) -> ExecStatus:
+        """Start one of the node's own, that nobody asks for again."""
+        self._note(record, "exec_create", spec)
+        return await self._started(record, spec)
+
+    def _note(self, record: ContainerRecord, action: str, spec: ExecSpec) -> None:
+        # Docker's words: the program, a space, its arguments.
+        command = f"{spec.args[0]} {' '.join(spec.args[1:])}"
+        self._life.note(record, f"{action}: {command}", execID=spec.exec_id)
+
+    async def _started(self, record: ContainerRecord, spec: ExecSpec) -> ExecStatus:
         status = await self._life.runtimes.of(record).exec(
             ExecRequest(
                 id=spec.id,
@@ -37,8 +48,8 @@ class Execution:
                 privileged=spec.privileged,
             )
         )
-        self._life.note(record, f"exec_start: {command}", execID=spec.exec_id)
-        return _state(status)
+        self._note(record, "exec_start", spec)
+        return status
 
     async def state(self, ref: ExecRef) -> ExecState:
         """How it fares; NotFound in Docker's words."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import shutil
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from sagong.contracts.volume import (
     VolumeRef,
 )
 from sagong.drivers import EveryNetwork, EveryVolume
-from sagong.errors import FailedPrecondition, InvalidArgument, NotFound
+from sagong.errors import FailedPrecondition, NotFound
 from sagong.host import Host
 from sagong.linux.files import scatter
 from sagong_node import hostfiles, mounts
@@ -30,7 +31,7 @@ from sagong_node.records import ContainerRecord, SandboxRecord
 from sagong_node.registry import Registry
 from sagong_node.user_ranges import check_private, free_base, mapping
 
-__all__ = ["Ground"]
+__all__ = ["Ground", "Site"]
 
 _SHORT_ID = 12
 _LENT = 64
@@ -140,14 +141,16 @@ class Ground:
         prepared, network = preparing.result(), joining.result()
         hostname = sandbox.spec.hostname or spec.id[:_SHORT_ID]
         wished = self._named(record, self._wished(spec, prepared))
-        paths = await self._publish(record, wished, prepared)
+        paths, lent = await self._publish(record, wished, prepared)
         record.mounts = mounts.published(wished, paths)
         return Site(
             root=prepared,
             sandbox=sandbox.spec,
             network=network,
             mounts=tuple(
-                mounts.runtime_mount(
+                mounts.image_mount(m, lent[m.target], mapped=self._private(sandbox.spec))
+                if m.kind == "image"
+                else mounts.runtime_mount(
                     m, paths.get(m.target, m.source), mapped=_shows_ids(m, sandbox.spec)
                 )
                 for m in wished
@@ -171,6 +174,11 @@ class Ground:
         self._lent.pop(record.spec.id, None)
         await together(
             self._images.release(RootRef(id=record.spec.id)),
+            *(
+                self._images.release(RootRef(id=_lease(record, mount)))
+                for mount in record.spec.mounts
+                if mount.kind == "image"
+            ),
             self._take_volumes(record, delete=volumes),
             asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True),
         )
@@ -218,19 +226,19 @@ class Ground:
 
     async def _publish(
         self, record: ContainerRecord, wished: list[FileMount], prepared: Prepared
-    ) -> dict[str, str]:
-        paths = {}
+    ) -> tuple[dict[str, str], dict[str, Mount]]:
+        """Where volumes are, and what is to be mounted of images."""
+        paths: dict[str, str] = {}
+        lent: dict[str, Mount] = {}
         for mount in wished:
             if mount.kind == "volume":
                 paths[mount.target] = await self._publish_volume(record, mount, prepared)
             elif mount.kind == "image":
-                paths[mount.target] = await self._lend_image(record, mount)
-        return paths
+                lent[mount.target] = await self._lend_image(record, mount)
+        return paths, lent
 
     def _anonymous_name(self, record: ContainerRecord, target: str) -> str:
         """A volume without a name keeps the one of the container's first start."""
-        import hashlib
-
         return hashlib.sha256(f"{record.spec.id} {target}".encode()).hexdigest()
 
     def _named(self, record: ContainerRecord, wished: list[FileMount]) -> list[FileMount]:
@@ -277,21 +285,18 @@ class Ground:
         )
         return answer.path
 
-    async def _lend_image(self, record: ContainerRecord, mount: FileMount) -> str:
+    async def _lend_image(self, record: ContainerRecord, mount: FileMount) -> Mount:
         image = await self._images.inspect(ImageRef(reference=mount.source))
         lent = await self._images.prepare(
             PrepareRequest(
-                id=f"{record.spec.id}-{mount.target.strip('/').replace('/', '-')}",
+                id=_lease(record, mount),
                 image=image.id,
                 readonly=True,
+                bare=True,
+                subpath=mount.subpath,
             )
         )
-        if len(lent.lower) != 1:
-            raise InvalidArgument(
-                f"image {mount.source} has {len(lent.lower)} layers; only an image of one layer "
-                "can be mounted into a container"
-            )
-        return lent.lower[0]
+        return lent.root
 
     def _files(
         self,
@@ -341,6 +346,12 @@ class Ground:
         )
         record.log_path = str(self._made(record) / suffix)
         return msgspec.structs.replace(log, path=record.log_path)
+
+
+def _lease(record: ContainerRecord, mount: FileMount) -> str:
+    """The name of the lease of an image that is mounted in a container."""
+    place = hashlib.sha256(mount.target.encode()).hexdigest()[:16]
+    return f"{record.spec.id}-image-{place}"
 
 
 def _shows_ids(mount: FileMount, sandbox: SandboxSpec) -> bool:

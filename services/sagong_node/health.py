@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
-import uuid
 
-from sagong.contracts.node import HealthSpec, HealthState, StatusState
-from sagong.contracts.runtime import ExecRequest, Process
+from sagong.contracts.node import ExecSpec, HealthSpec, HealthState, StatusState
+from sagong.contracts.streams import Address
 from sagong.errors import SagongError
 from sagong.frames import Frame, FrameReader
 from sagong.host import Host
+from sagong_node.execution import Execution
 from sagong_node.lifecycle import Lifecycle
 from sagong_node.records import ContainerRecord
 from sagong_node.registry import Registry
@@ -41,7 +42,10 @@ def judge(
 class Health:
     """One probing task a container that has a check and runs."""
 
-    def __init__(self, host: Host, registry: Registry, lifecycle: Lifecycle) -> None:
+    def __init__(
+        self, host: Host, registry: Registry, lifecycle: Lifecycle, execution: Execution
+    ) -> None:
+        self._execution = execution
         self._host = host
         self._registry = registry
         self._lifecycle = lifecycle
@@ -99,17 +103,24 @@ class Health:
         kind, *args = spec.test
         if kind == "CMD-SHELL":
             args = ["/bin/sh", "-c", *args]
-        process = Process(args=tuple(args), env=record.env, cwd=record.cwd)
-        request = ExecRequest(id=record.spec.id, exec_id=uuid.uuid4().hex, process=process)
-        status = await self._lifecycle.runtimes.of(record).exec(request)
+        command = ExecSpec(id=record.spec.id, exec_id=secrets.token_hex(32), args=tuple(args))
+        status = await self._execution.probe(record, command)
         if status.stream is None:
-            return status.code, ""
-        reader, writer = await asyncio.open_unix_connection(status.stream.path)
-        try:
-            writer.write(status.stream.token.encode() + b"\n")
-            return await _collect(reader)
-        finally:
-            writer.close()
+            code, output = status.code, ""
+        else:
+            code, output = await _followed(status.stream)
+        facts = {"execID": command.exec_id, "exitCode": str(code)}
+        self._lifecycle.note(record, "exec_die", **facts)
+        return code, output
+
+
+async def _followed(stream: Address) -> tuple[int, str]:
+    reader, writer = await asyncio.open_unix_connection(stream.path)
+    try:
+        writer.write(stream.token.encode() + b"\n")
+        return await _collect(reader)
+    finally:
+        writer.close()
 
 
 async def _collect(reader: asyncio.StreamReader) -> tuple[int, str]:

@@ -29,7 +29,7 @@ from sagong.host import Host
 from sagong_node import signals
 from sagong_node.assembly import command_of, run_spec
 from sagong_node.concert import first_error, together
-from sagong_node.ground import Ground
+from sagong_node.ground import Ground, Site
 from sagong_node.journal import Journal
 from sagong_node.records import ContainerRecord, SandboxRecord
 from sagong_node.registry import Registry
@@ -254,7 +254,7 @@ class Lifecycle:
         sandbox = self.sandbox(record.spec.sandbox)
         record.wanted = True
         try:
-            site = await self._ground.site(record, sandbox)
+            site = await self._site(record, sandbox)
             self.accounts[record.spec.id] = (site.root.passwd, site.root.group)
             spec = run_spec(record.spec, site, record.run + 1, request)
             merged = command_of(record.spec, site)
@@ -316,6 +316,14 @@ class Lifecycle:
         if record.spec.remove:
             await self._remove(record, volumes=True)
 
+    async def _site(self, record: ContainerRecord, sandbox: SandboxRecord) -> Site:
+        known = {*record.anonymous, *(mount.source for mount in record.spec.mounts)}
+        site = await self._ground.site(record, sandbox)
+        for name in record.anonymous:
+            if name not in known:
+                self.note(record, "volume_create", volume=name)
+        return site
+
     async def _clear(self, record: ContainerRecord, sandbox: SandboxRecord) -> None:
         await self._ground.clear(record)
         if not sandbox.spec.explicit and not self._others(record):
@@ -339,7 +347,8 @@ class Lifecycle:
         self._registry.keep(record, later=record.spec.remove)
         if exited.oom_killed:
             self.note(record, "oom")
-        self.note(record, "die", exitCode=str(exited.code))
+        seconds = max(0, int(exited.finished_at - record.started_at))
+        self.note(record, "die", execDuration=str(seconds), exitCode=str(exited.code))
         removed = record.spec.remove and not again
         ending = self._remove(record, volumes=True) if removed else self._leave(record)
         await together(self._metrics_forget(record), ending)

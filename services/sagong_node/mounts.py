@@ -9,7 +9,7 @@ from sagong.contracts.node import FileMount
 from sagong.contracts.runtime import Mount
 from sagong.errors import InvalidArgument
 
-__all__ = ["check", "image_volumes", "ordered", "runtime_mount"]
+__all__ = ["check", "image_mount", "image_volumes", "ordered", "runtime_mount"]
 
 _PROPAGATIONS = ("", "private", "rprivate", "shared", "rshared", "slave", "rslave")
 _KINDS = ("bind", "volume", "tmpfs", "image")
@@ -68,6 +68,14 @@ def runtime_mount(mount: FileMount, source: str, *, mapped: bool) -> Mount:
     if mount.kind == "bind" and mount.create:
         options.append("source")
     return Mount(target=mount.target, kind="bind", source=source, options=(*options, *further))
+
+
+def image_mount(mount: FileMount, lent: Mount, *, mapped: bool) -> Mount:
+    """An image that was lent, or a part of it, where it is wanted; `mapped` as above."""
+    if lent.kind != "bind":
+        return Mount(target=mount.target, kind=lent.kind, source=lent.source, options=lent.options)
+    options = ("bind", "rprivate", "ro", *(["idmap"] if mapped else []))
+    return Mount(target=mount.target, kind="bind", source=lent.source, options=options)
 
 
 def _tmpfs_options(mount: FileMount) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from sagong.contracts.state import State
 from sagong.errors import SagongError
 from sagong.hearing import hear_every
 from sagong.host import Host
+from sagong_node.execution import Execution
 from sagong_node.ground import Ground
 from sagong_node.health import Health
 from sagong_node.journal import Journal
@@ -38,7 +39,7 @@ class Node:
         self._registry = Registry(host.use(State, "local"))
         ground = Ground(host, self._registry)
         self._life = Lifecycle(host, self._registry, ground, Journal(host))
-        Health(host, self._registry, self._life)
+        Health(host, self._registry, self._life, Execution(self._life, self._registry))
         self._streams = StreamServer(host.run / "streams.sock")
         self.implementation = NodeService(host, self._registry, ground, self._life, self._streams)
         self._kubelet = self._pods(host.config(PodSettings))

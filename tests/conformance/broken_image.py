@@ -174,6 +174,13 @@ class IgnoresPlatforms(FakeImages):
         return await super().prepare(replace(request, platform=""))
 
 
+class LendsTheWhole(FakeImages):
+    """Lends all of an image though a part was asked for."""
+
+    async def prepare(self, request: PrepareRequest) -> Prepared:
+        return await super().prepare(replace(request, subpath=""))
+
+
 class KeepsReleasedLayers(FakeImages):
     """Leaves the writable layer behind."""
 
@@ -354,6 +361,7 @@ MUTATIONS: dict[type[FakeImages], str] = {
     LendsAnew: "the_same_id_is_lent_the_same",
     SharesLayers: "two_containers_share_only_the_image",
     IgnoresPlatforms: "another_platform_is_not_found",
+    LendsTheWhole: "a_part_of_an_image_is_lent",
     KeepsReleasedLayers: "release_forgets",
     IgnoresWhiteouts: "whiteouts_hide",
     TellsDeletionsAsChanges: "changes_are_told",

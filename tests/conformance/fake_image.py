@@ -20,6 +20,7 @@ from tests.conformance.fake_image_files import (
     Files,
     Member,
     difference,
+    inside,
     members_of,
     pack,
     read_upper,
@@ -69,8 +70,12 @@ class FakeImages(FakeStore):
         if not lease.readonly:
             options += [f"upperdir={upper}", f"workdir={lease.root / 'work'}"]
         merged = self.merged(lease).table
+        root = Mount(target="/", kind="overlay", options=tuple(options))
+        if request.subpath:
+            lower = inside(lower, request.subpath)
+            root = Mount(target="/", kind="bind", source=str(lower))
         return Prepared(
-            root=Mount(target="/", kind="overlay", options=tuple(options)),
+            root=root,
             lower=(str(lower),),
             upper="" if lease.readonly else upper,
             image=lease.described,

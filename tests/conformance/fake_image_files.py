@@ -17,6 +17,7 @@ __all__ = [
     "apply_layer",
     "checked",
     "difference",
+    "inside",
     "members_of",
     "pack",
     "read_upper",
@@ -62,6 +63,26 @@ def members_of(raw: bytes) -> list[Member]:
             return found
     except tarfile.TarError as error:
         raise InvalidArgument(f"no archive: {error}") from None
+
+
+def inside(root: Path, path: str) -> Path:
+    """Where a path below `root` leads, links not leaving it."""
+    found, todo = root, path.split("/")[::-1]
+    while todo:
+        part = todo.pop()
+        if part == "..":
+            found = found if found == root else found.parent
+        elif part not in ("", "."):
+            if not found.is_dir():
+                raise InvalidArgument(f"not a directory: {found}")
+            found = found / part
+        if found.is_symlink():
+            link = os.readlink(found)
+            found = root if link.startswith("/") else found.parent
+            todo += link.split("/")[::-1]
+        if not found.exists():
+            raise NotFound(f"no such file: {path}")
+    return found
 
 
 def directory(name: str) -> Member:
@@ -166,13 +187,15 @@ def difference(before: Files, after: Files) -> bytes:
 
 
 def write_out(files: Files, root: Path) -> None:
-    """Make the files on disk (no links and devices: the suite does not look there)."""
+    """Make the files on disk (no hard links and devices: the suite does not look there)."""
     for name, member in files.table.items():
         path = root / name
         if member.info.isdir():
             path.mkdir(exist_ok=True)
         elif member.info.isreg():
             path.write_bytes(member.data)
+        elif member.info.issym():
+            path.symlink_to(member.info.linkname)
 
 
 def read_upper(root: Path) -> dict[str, Member | None]:

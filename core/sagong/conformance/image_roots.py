@@ -115,6 +115,49 @@ async def check_read_only_roots_have_no_layer(lab: ImageLab) -> None:
     assert not any(option.startswith("upperdir=") for option in prepared.root.options)
 
 
+def _parts() -> Archive:
+    above = layer(
+        "srv/",
+        ("srv/.wh.two", ""),
+        ("srv/four", "4"),
+        (entry("srv/inside", 0o777, tarfile.SYMTYPE, linkname="/srv/deep"), b""),
+    )
+    return _image("part", above)
+
+
+async def _part(lab: ImageLab, image: Archive, path: str) -> Prepared:
+    name = "suite-part-" + path.strip("/").replace("/", "-").replace(" ", "")
+    request = PrepareRequest(id=name, image=image.id, readonly=True, bare=True, subpath=path)
+    return await lab.images.prepare(request)
+
+
+def _seen(prepared: Prepared) -> set[str]:
+    """The names that an overlay of the lower directories shows."""
+    shown: dict[str, bool] = {}
+    for directory in prepared.lower:
+        for name in os.listdir(directory):
+            facts = os.lstat(os.path.join(directory, name))
+            gone = stat.S_ISCHR(facts.st_mode) and facts.st_rdev == 0
+            shown.setdefault(name, not gone)
+    return {name for name, there in shown.items() if there}
+
+
+async def check_a_part_of_an_image_is_lent(lab: ImageLab) -> None:
+    image = _parts()
+    await loaded(lab, image)
+    whole = await _part(lab, image, "srv")
+    assert _seen(whole) == {"one", "deep", "link", "outside", "four", "inside"}
+    for path in ("srv/inside", "/srv/deep/"):
+        assert _seen(await _part(lab, image, path)) == {"three"}
+    for path in ("srv/outside", "../etc"):
+        assert {"text", "passwd"} <= _seen(await _part(lab, image, path))
+    single = await _part(lab, image, "srv/link")
+    assert single.root.kind == "bind" and Path(single.root.source).read_text() == "part"
+    for path in ("srv/two", "srv/none/x"):
+        await refused(NotFound, _part(lab, image, path))
+    await refused(InvalidArgument, _part(lab, image, "srv/one/x"))
+
+
 async def check_users_and_groups_are_told(lab: ImageLab) -> None:
     prepared = await lent(lab, "suite-users", _image("users"))
     assert prepared.passwd.decode() == _PASSWD and prepared.group == b"root:x:0:\n"

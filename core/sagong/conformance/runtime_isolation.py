@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from pathlib import Path
 
 from sagong.conformance.runtime_lab import (
     DOCKER_CAPABILITIES,
@@ -239,6 +240,22 @@ async def check_bind_mounts(lab: RuntimeLab) -> None:
     assert found.lines == ["content", "ro", "ro"]
     assert (source / "made").read_text() == "new\n"
     assert not (source / "x").exists()
+
+
+async def check_overlays_are_mounted_inside(lab: RuntimeLab) -> None:
+    """Directories of the host as one, beside the root: as images are that are mounted."""
+    parts = [lab.scratch / f"part-{name}" for name in ("above", "below")]
+    for part in parts:
+        part.mkdir()
+        (part / part.name).write_text(f"{part.name}\n")
+        (part / "both").write_text(f"{part.name}\n")
+    options = (f"lowerdir={':'.join(map(str, parts))}", "ro", "userxattr")
+    beside = Mount(target="/in/side", kind="overlay", source="overlay", options=options)
+    script = "cd /in/side; ls; cat both; touch new || echo ro"
+    found = await lab.shell(script, mounts=(*standard_mounts(lab.root()), beside))
+    assert found.lines == ["both", "part-above", "part-below", "part-above", "ro"]
+    mounts = Path("/proc/self/mountinfo").read_text()
+    assert str(parts[0]) not in mounts, "the overlay is mounted outside, too"
 
 
 async def check_links_of_the_image_stay_inside(lab: RuntimeLab) -> None:

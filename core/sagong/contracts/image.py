@@ -259,11 +259,14 @@ class PrepareRequest(Message):
     (/dev, /proc, /etc/hosts, …) where the image lacks it: for copies from and into images; nothing
     can run in it.
     `storage_size` limits the writable layer in bytes (0: none) where the filesystem has quotas.
+    `subpath`, of a read-only one, lends a directory or file of it alone, as `root` (an overlay, or a
+    bind of one directory or file) and `lower`; links are followed inside the image only.
     """
 
     id: str
     image: str
     readonly: bool = False
+    subpath: str = ""
     storage_size: int = 0
     platform: str = ""
     bare: bool = False
@@ -312,11 +315,13 @@ class CommitRequest(Message):
     and the last entry of its history is marked `empty_layer`. `consume` ends the lease with the
     commit: the container must not run any more, and its writable layer becomes the image's without
     being written again. If the commit fails, the lease stays. `stubs` are paths that were only there
-    to be mounted upon: empty files, and directories of nothing else, that are left out.
+    to be mounted upon: empty files, and directories of nothing else, that are left out. `command` is
+    what the container ran, for the history; "" stands for the image's own command.
     """
 
     id: str
     container: str
+    command: str = ""
     reference: str = ""
     author: str = ""
     comment: str = ""
@@ -405,11 +410,15 @@ class ImageUsage(Message):
 
 
 class ImageChanged(Message):
-    """An image was pull, push, tag, untag, delete, load, import, commit (`action`)."""
+    """An image was pull, push, tag, untag, delete, load, import, commit (`action`).
+
+    `labels` are the image's; none of one that is gone.
+    """
 
     action: str
     id: str
     reference: str = ""
+    labels: tuple[tuple[str, str], ...] = ()
 
 
 _REGISTRY_ERRORS = (

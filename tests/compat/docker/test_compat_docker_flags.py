@@ -99,9 +99,9 @@ SEEN: tuple[tuple[str, str, str], ...] = (
 # Flags that this engine refuses, and the words in which it says so.
 REFUSED: tuple[tuple[str, str], ...] = (
     ("--gpus all", "could not select device driver"),
-    ("--log-driver syslog", "no log driver named 'syslog' is registered"),
+    ("--log-driver syslog", "plugin \"syslog\" not found"),
     ("--runtime nothing", "unknown or invalid runtime name"),
-    ("--storage-opt color=blue", "unknown storage option"),
+    ("--storage-opt color=blue", "Unknown option color"),
     ("--volume-driver nothing --volume dv:/v", 'plugin "nothing" not found'),
     ("--network nothing", "network nothing not found"),
     ("--ip 10.0.0.1", "user specified IP address is supported on user defined networks only"),

@@ -167,7 +167,7 @@ def test_images(client: DockerClient) -> None:
     client.images.remove("made:1", force=True)
     with pytest.raises(ImageNotFound):
         client.images.get("nosuch:image")
-    with pytest.raises(NotFound):
+    with pytest.raises(APIError, match="invalid reference format"):
         client.images.get("NOT:A:NAME")
     assert any(IMAGE in i.tags for i in client.images.list(filters={"dangling": False}))
 

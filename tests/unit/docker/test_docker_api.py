@@ -60,7 +60,7 @@ async def test_statuses_of_errors() -> None:
             ("GET", "/v1.48/nosuch", b"", 404),
             ("DELETE", "/v1.48/info", b"", 404),
             ("GET", "/v1.99/info", b"", 400),
-            ("GET", "/v1.48/images/Not%20An%20Image/json", b"", 404),
+            ("GET", "/v1.48/images/Not%20An%20Image/json", b"", 400),
             ("GET", "/v1.48/networks/nosuch", b"", 404),
             ("GET", "/v1.48/volumes/nosuch", b"", 404),
             ("GET", "/v1.48/exec/nosuch/json", b"", 404),

@@ -1,8 +1,8 @@
 """Dialogues with a Docker API: scenarios of requests, told to an engine one by one.
 
 A scenario is data. `$name` in a path or body stands for a value kept from an earlier answer; the
-names `image` and `file` are there from the start. The same scenario goes to two engines, and
-`shape.py` compares what came back.
+names `image`, `image_id`, `shared` and `version` are there from the start. The same scenario goes to
+two engines, and `shape.py` compares what came back.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ __all__ = [
     "tell",
 ]
 
-VERSION = "v1.41"
+# Stands for the newest version of the API that the engine compared with speaks.
+NEWEST = "newest"
 _SECONDS = 20.0
 
 
@@ -57,7 +58,7 @@ class Step:
     hijack: bool = False
     lines: int = 0
     sorted: bool = False
-    version: str = VERSION
+    version: str = NEWEST
 
     @property
     def label(self) -> str:
@@ -97,7 +98,7 @@ class Step:
         return replace(self, sorted=True)
 
     def of(self, version: str) -> Step:
-        """Ask in another version of the API."""
+        """Ask in another version of the API; "" is none."""
         return replace(self, version=version)
 
 
@@ -262,7 +263,8 @@ def _asked(
         headers.setdefault("Content-Type", "application/json")
     if step.hijack:
         headers |= {"Connection": "Upgrade", "Upgrade": "tcp"}
-    version = f"/{step.version}" if step.version else ""
+    asked = values["version"] if step.version == NEWEST else step.version
+    version = f"/{asked}" if asked else ""
     with contextlib.closing(connection):
         connection.request(step.method, version + _filled(step.path, values), body, headers)
         sock = connection.sock

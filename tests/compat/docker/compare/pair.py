@@ -1,8 +1,13 @@
-"""Two engines side by side: Docker Engine as its package has it, and ours, each with the same image."""
+"""Two engines side by side: Docker Engine and ours, each with the same image.
+
+Docker Engine is the one in `$PATH`, or another: `$SAGONG_DOCKERD` holds directories (separated by
+colons) of its programs, which go before `$PATH`.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import subprocess
@@ -14,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests import sample_image
-from tests.compat.docker.compare.dialogue import Scenario, post, tell
+from tests.compat.docker.compare.dialogue import Scenario, get, post, tell
 from tests.compat.docker.compare.shape import Difference, compared, shape
 from tests.system.instance import instance
 
@@ -27,11 +32,12 @@ _BEGIN = 'ip link set lo up; mount --make-rprivate /; exec "$@"'
 
 @dataclass(frozen=True)
 class Pair:
-    """The sockets, and what scenarios may name from their first step on."""
+    """The sockets, what scenarios may name from their first step on, Docker Engine's version."""
 
     theirs: Path
     ours: Path
     given: dict[str, str]
+    engine: str
 
     def differences(self, scenario: Scenario) -> list[Difference]:
         """Tell both, at the same time."""
@@ -45,11 +51,16 @@ class Pair:
         return found
 
 
+def _path() -> str:
+    return ":".join(filter(None, (os.environ.get("SAGONG_DOCKERD", ""), os.environ["PATH"])))
+
+
 def missing() -> str:
     """Why the comparison can't be made here; "" when it can."""
     if os.geteuid() != 0:
         return "needs root"
-    absent = [p for p in ("dockerd", "docker", "unshare", "ip") if shutil.which(p) is None]
+    wanted = ("dockerd", "docker", "unshare", "ip")
+    absent = [p for p in wanted if shutil.which(p, path=_path()) is None]
     return f"needs {', '.join(absent)}" if absent else ""
 
 
@@ -68,7 +79,10 @@ def pair() -> Iterator[Pair]:
             "shared": str(shared),
         }
         with dockerd(directory) as theirs, instance('profile = "docker"\n') as running:
-            made = Pair(theirs, running.paths.run / "docker.sock", given)
+            asked = tell(theirs, Scenario("version", (get("/version").of(""),)), given)
+            version = json.loads(asked[0][1].body)
+            given["version"] = f"v{version['ApiVersion']}"
+            made = Pair(theirs, running.paths.run / "docker.sock", given, version["Version"])
             load = Scenario("load", (post("/images/load", sample.docker_archive.read_bytes()),))
             for engine in (made.theirs, made.ours):
                 tell(engine, load, given)
@@ -83,7 +97,12 @@ def dockerd(directory: Path) -> Iterator[Path]:
     command = ["dockerd", f"--data-root={directory}/data", f"--exec-root={directory}/exec"]
     command += [f"--pidfile={directory}/pid", f"--host=unix://{sock}", f"--cgroup-parent={group}"]
     with (directory / "dockerd.log").open("wb") as log:
-        process = subprocess.Popen([*_UNSHARE, _BEGIN, "dockerd", *command], stdout=log, stderr=log)
+        process = subprocess.Popen(
+            [*_UNSHARE, _BEGIN, "dockerd", *command],
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "PATH": _path()},
+        )
     try:
         limit = time.monotonic() + 30
         while not sock.exists():
