@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+# As type checkers know it; `typing` itself would cost each short program a tenth of its time.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from sagong.embedding import platform
 
 __all__ = ["__version__", "platform"]

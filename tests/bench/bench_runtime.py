@@ -1,7 +1,9 @@
 """How fast containers start: runtime_linux and runtime_oci against `runc run`, alternating in one run;
-and `sagong-runtime`, by the same command line as runc.
+and `sagong-runtime`, by the same command line as runc, with the processor time of all its processes.
 
-`python tests/bench/bench_runtime.py [rounds]`, as root, with busybox-static and runc installed.
+`python tests/bench/bench_runtime.py [rounds [CRUN]]`, as root, with busybox-static and runc. CRUN is
+the path of a crun; since it refuses hybrid cgroups, begin there with
+`unshare -m sh -c "umount /sys/fs/cgroup/unified; python …"`.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import resource
 import statistics
 import subprocess
 import sys
@@ -89,16 +92,25 @@ def make_bundle(rig: Rig) -> Path:
     return bundle
 
 
-def run_bundle(runtime: str, bundle: Path, number: int, series: Series) -> None:
-    """`RUNTIME run`, from start to end."""
+def run_bundle(
+    runtime: list[str], bundle: Path, number: int, series: Series, processor: Series
+) -> None:
+    """`RUNTIME run`, from start to end, and the processor time of it and the container."""
+    before = _processor_time()
     began = time.perf_counter()
     subprocess.run(
-        [runtime, "--root", f"{bundle}/state", "run", "--bundle", str(bundle), f"bench-{number}"],
+        [*runtime, "--root", f"{bundle}/state", "run", "--bundle", str(bundle), f"bench-{number}"],
         check=True,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
     )
     series.add(began)
+    processor.times.append((_processor_time() - before) * 1000)
+
+
+def _processor_time() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def memory_of(pid: int) -> int:
@@ -126,7 +138,7 @@ def ratio(one: Series, other: Series) -> float:
     return statistics.median(one.times) / statistics.median(other.times)
 
 
-async def measure(rounds: int) -> None:
+async def measure(rounds: int, crun: str = "") -> None:
     """Everything, alternating with runc where it can be compared."""
     names = {
         "run": "run: request -> program executed",
@@ -135,12 +147,16 @@ async def measure(rounds: int) -> None:
         "exec": "exec in a running container",
     }
     names |= {f"oci-{key}": f"runtime_oci, {name}" for key, name in names.items()}
-    names |= {"runc": "runc run, start -> end", "sagong": "sagong-runtime run, start -> end"}
+    given = ["runc", "sagong-runtime", *(["crun"] if crun else [])]
+    names |= {name: f"{name} run, start -> end" for name in given}
+    names |= {f"cpu-{name}": f"{name} run, processor time" for name in given}
     series = {key: Series(name) for key, name in names.items()}
     async with rig() as made, rig(RuntimeOci) as other:
         lab, peer = made.lab(), other.lab()
         bundle = make_bundle(made)
-        runtimes = {"runc": "runc", "sagong": str(program(made.base))}
+        runtimes = {"runc": ["runc"], "sagong-runtime": [str(program(made.base))]}
+        if crun:
+            runtimes["crun"] = [crun]
         target, peers = await lab.running(), await peer.running()
         for number in range(rounds):
             await start_and_end(lab, lab.runtime, series)
@@ -148,7 +164,8 @@ async def measure(rounds: int) -> None:
             await start_and_end(peer, peer.runtime, series, "oci-")
             await execute(peer, peers.id, series, "oci-")
             for name, runtime in runtimes.items():
-                await asyncio.to_thread(run_bundle, runtime, bundle, number, series[name])
+                # Not beside the loop: its own children would count.
+                run_bundle(runtime, bundle, number, series[name], series[f"cpu-{name}"])
         await peer.clean()
         began = time.perf_counter()
         specs = [lab.spec(lab.process("/bin/true", "x")) for _ in range(50)]
@@ -160,10 +177,13 @@ async def measure(rounds: int) -> None:
         print(one.line())
     for key, name in (("ended", "runtime_linux"), ("oci-ended", "runtime_oci")):
         print(f"{name}, request -> exit known / runc run: {ratio(series[key], series['runc']):.2f}")
-    print(f"sagong-runtime run / runc run: {ratio(series['sagong'], series['runc']):.2f}")
+    for key, name in (("", ""), ("cpu-", ", processor time")):
+        for other_name in given[::2]:
+            of = ratio(series[f"{key}sagong-runtime"], series[f"{key}{other_name}"])
+            print(f"sagong-runtime run / {other_name} run{name}: {of:.2f}")
     print(f"50 at once: {rate:.0f} containers/s")
     print(memory)
 
 
 if __name__ == "__main__":
-    uvloop.run(measure(int(sys.argv[1]) if len(sys.argv) > 1 else 40))
+    uvloop.run(measure(int(sys.argv[1]) if len(sys.argv) > 1 else 40, *sys.argv[2:3]))

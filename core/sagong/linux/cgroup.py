@@ -7,10 +7,10 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import groupby
 from operator import attrgetter
+from typing import NamedTuple
 
 from sagong.linux.cgroup_devices import install_device_rules
 from sagong.linux.cgroup_limits import CgroupLimits, LimitWrite, limit_writes
@@ -37,8 +37,7 @@ _RETRY_SECONDS = 0.002
 _READ_SIZE = 64 << 10
 
 
-@dataclass(frozen=True, slots=True)
-class Hierarchy:
+class Hierarchy(NamedTuple):
     """A mounted hierarchy. `own` is the path of this process in it, as seen from the mount."""
 
     version: int
@@ -52,11 +51,19 @@ class Hierarchy:
         return f"{self.mount}/{path.strip('/')}".rstrip("/")
 
 
-@dataclass(frozen=True)
 class CgroupLayout:
-    """The hierarchies of a machine."""
+    """The hierarchies of a machine; alike when these are."""
 
-    hierarchies: tuple[Hierarchy, ...]
+    # No dataclass here and below: what makes them costs every lean process more than all else here.
+
+    def __init__(self, hierarchies: tuple[Hierarchy, ...]) -> None:
+        self.hierarchies = hierarchies
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, CgroupLayout) and self.hierarchies == other.hierarchies
+
+    def __hash__(self) -> int:
+        return hash(self.hierarchies)
 
     @cached_property
     def mode(self) -> str:
@@ -175,7 +182,6 @@ def _write(path: str, *texts: str) -> None:
         os.close(descriptor)
 
 
-@dataclass(frozen=True)
 class Cgroup:
     """A cgroup by its path (`sagong/pods/x`) in the hierarchies of the chosen controllers.
 
@@ -184,9 +190,12 @@ class Cgroup:
     which others (runc) make groups, too.
     """
 
-    layout: CgroupLayout
-    path: str
-    controllers: tuple[str, ...] = CONTROLLERS
+    def __init__(
+        self, layout: CgroupLayout, path: str, controllers: tuple[str, ...] = CONTROLLERS
+    ) -> None:
+        self.layout = layout
+        self.path = path
+        self.controllers = controllers
 
     @cached_property
     def hierarchies(self) -> tuple[Hierarchy, ...]:

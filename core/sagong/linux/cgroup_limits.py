@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 __all__ = ["CgroupLimits", "LimitWrite", "limit_writes", "weight_of_shares"]
@@ -10,8 +9,7 @@ __all__ = ["CgroupLimits", "LimitWrite", "limit_writes", "weight_of_shares"]
 UNLIMITED = -1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CgroupLimits:
+class CgroupLimits(NamedTuple):
     """Limits in Docker's units: bytes, microseconds, shares; None leaves the kernel's, -1 lifts.
 
     `memory_swap` is memory and swap together. `io_*` hold ("major:minor", value) for each device.

@@ -6,7 +6,6 @@ import ctypes
 import fcntl
 import os
 import struct
-from typing import NamedTuple
 
 from sagong.linux.syscall_table import machine, numbers
 
@@ -225,12 +224,15 @@ def pidfd_getfd(pidfd: int, descriptor: int) -> int:
     return call("pidfd_getfd", pidfd, descriptor, 0, path=f"pidfd {pidfd}")
 
 
-class ExitInfo(NamedTuple):
+class ExitInfo:
     """What PIDFD_GET_INFO tells: `status` is a wait status, None while running or unreaped."""
 
-    pid: int
-    parent: int
-    status: int | None
+    # Plain, as everything here: what only makes one call should not pay for `typing`.
+
+    def __init__(self, pid: int, parent: int, status: int | None) -> None:
+        self.pid = pid
+        self.parent = parent
+        self.status = status
 
 
 _INFO = struct.Struct("=QQ11Ii")

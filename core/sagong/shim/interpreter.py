@@ -8,22 +8,30 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
 
-from sagong.linux import mounts, syscalls
+from sagong.linux import syscalls
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 __all__ = ["execute_readonly"]
+
+
+# MOUNT_ATTR_RDONLY; `mounts` is not imported for it, since this is the first of two programs.
+_READ_ONLY = 0x1
 
 
 def execute_readonly(
     text: str, root: str, words: Sequence[str], environment: Mapping[str, str]
 ) -> None:
     """Run a program text with arguments; modules are found below `root` and where sagong lies."""
-    own = os.path.abspath(os.path.join(os.path.dirname(mounts.__file__), "..", ".."))
+    own = os.path.abspath(os.path.join(os.path.dirname(syscalls.__file__), "..", ".."))
     paths = list(dict.fromkeys((os.path.abspath(root), own)))
-    program = f"import sys\nsys.path[:0] = {paths!r}\n{text}"
+    # Behind the standard library, whose modules are found at once then.
+    program = f"import sys\nsys.path += {paths!r}\n{text}"
     tree = syscalls.open_tree(os.path.realpath(sys.executable), clone=True)
-    syscalls.mount_setattr("", set_=mounts.MOUNT_ATTR_RDONLY, directory=tree)
+    syscalls.mount_setattr("", set_=_READ_ONLY, directory=tree)
     # argv[0] names the interpreter, by which Python finds its standard library.
     arguments = [sys.executable, "-I", "-S", "-c", program, *words]
     os.execve(f"/proc/self/fd/{tree}", arguments, dict(environment))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 import time
@@ -10,11 +11,10 @@ from typing import Any, NamedTuple
 
 import sagong
 from sagong.shim.failure import StartError, reason
-from sagong_runtime_linux.oci import verbs
 from sagong_runtime_linux.oci.containers import VERSION, Containers
 from sagong_runtime_linux.oci.options import Options, UsageError, parse
 
-__all__ = ["VERBS", "run", "usage"]
+__all__ = ["VERBS", "action", "run", "usage"]
 
 _GLOBAL = {
     "root": True,
@@ -34,9 +34,9 @@ _REFUSED = {"checkpoint": _CHECKPOINTS, "restore": _CHECKPOINTS}
 
 
 class Verb(NamedTuple):
-    """A verb: what does it, its words for the help, its options and their short names."""
+    """A verb: "MODULE.FUNCTION" that does it, words for the help, options and short names."""
 
-    act: Callable[[Containers, Options], int]
+    act: str
     usage: str
     options: dict[str, bool] = {}
     short: dict[str, str] = {}
@@ -76,26 +76,26 @@ _EXEC_SHORT = {
     "c": "cap",
 }
 VERBS = {
-    "create": Verb(verbs.create, "CONTAINER", _CREATE, {"b": "bundle"}),
-    "start": Verb(verbs.start, "CONTAINER"),
+    "create": Verb("making.create", "CONTAINER", _CREATE, {"b": "bundle"}),
+    "start": Verb("verbs.start", "CONTAINER"),
     "run": Verb(
-        verbs.run,
+        "making.run",
         "CONTAINER",
         {**_CREATE, "detach": False, "keep": False, "no-subreaper": False},
         {"b": "bundle", "d": "detach"},
     ),
-    "exec": Verb(verbs.execute, "CONTAINER [COMMAND…]", _EXEC, _EXEC_SHORT, stop=True),
-    "state": Verb(verbs.state, "CONTAINER"),
-    "kill": Verb(verbs.kill, "CONTAINER [SIGNAL]", {"all": False}, {"a": "all"}),
-    "delete": Verb(verbs.delete, "CONTAINER", {"force": False}, {"f": "force"}),
+    "exec": Verb("making.execute", "CONTAINER [COMMAND…]", _EXEC, _EXEC_SHORT, stop=True),
+    "state": Verb("verbs.state", "CONTAINER"),
+    "kill": Verb("verbs.kill", "CONTAINER [SIGNAL]", {"all": False}, {"a": "all"}),
+    "delete": Verb("verbs.delete", "CONTAINER", {"force": False}, {"f": "force"}),
     "list": Verb(
-        verbs.list_all, "", {"format": True, "quiet": False}, {"f": "format", "q": "quiet"}
+        "verbs.list_all", "", {"format": True, "quiet": False}, {"f": "format", "q": "quiet"}
     ),
-    "ps": Verb(verbs.processes, "CONTAINER", {"format": True}, {"f": "format"}),
-    "pause": Verb(verbs.pause, "CONTAINER"),
-    "resume": Verb(verbs.resume, "CONTAINER"),
-    "update": Verb(verbs.update, "CONTAINER", _UPDATE, {"r": "resources"}),
-    "features": Verb(verbs.features, ""),
+    "ps": Verb("verbs.processes", "CONTAINER", {"format": True}, {"f": "format"}),
+    "pause": Verb("verbs.pause", "CONTAINER"),
+    "resume": Verb("verbs.resume", "CONTAINER"),
+    "update": Verb("verbs.update", "CONTAINER", _UPDATE, {"r": "resources"}),
+    "features": Verb("verbs.features", ""),
 }
 
 
@@ -135,7 +135,14 @@ def _dispatch(options: Options) -> int:
     if given.flag("help"):
         sys.stdout.write(_help(name, verb))
         return 0
-    return verb.act(Containers(options.text("root", _ROOT)), given)
+    return action(verb)(Containers(options.text("root", _ROOT)), given)
+
+
+def action(verb: Verb) -> Callable[[Containers, Options], int]:
+    """What does it; imported now, since each call is a process that needs one of them."""
+    module, _, name = verb.act.partition(".")
+    found = importlib.import_module(f"sagong_runtime_linux.oci.{module}")
+    return getattr(found, name)  # type: ignore[no-any-return]
 
 
 def usage() -> str:

@@ -15,13 +15,14 @@ import contextlib
 import json
 import os
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sagong.linux import process
-from sagong.linux.cgroup import Cgroup, layout_of_machine
 from sagong.linux.files import replace_file
-from sagong.shim.cgroups import container_cgroup
 from sagong.shim.failure import StartError
+
+if TYPE_CHECKING:
+    from sagong.linux.cgroup import Cgroup
 
 __all__ = ["CREATED", "PAUSED", "RUNNING", "STOPPED", "VERSION", "Container", "Containers"]
 
@@ -65,6 +66,9 @@ class Container:
 
     def cgroup(self) -> Cgroup:
         """Its cgroup."""
+        from sagong.linux.cgroup import layout_of_machine
+        from sagong.shim.cgroups import container_cgroup
+
         return container_cgroup(layout_of_machine().derived(), self.facts["cgroup"])
 
     def alive(self) -> bool:

@@ -1,30 +1,27 @@
-"""create, start, delete: a container's life in the specification's words."""
+"""create: everything of a container but its program."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
-import signal
 import socket
 import time
 from typing import Any, NamedTuple
 
 from sagong.linux import capabilities, process
 from sagong.linux.cgroup import CgroupLayout, Hierarchy, layout_of_machine
-from sagong.shim.cgroups import container_cgroup
 from sagong.shim.failure import StartError, reason
 from sagong.shim.user_namespace import make_user_namespace
 from sagong_runtime_linux.oci import child
 from sagong_runtime_linux.oci.configuration import load_config, rootfs_of
-from sagong_runtime_linux.oci.containers import CREATED, STOPPED, VERSION, Container, Containers
+from sagong_runtime_linux.oci.containers import VERSION, Container, Containers
 from sagong_runtime_linux.oci.filters import filter_code
-from sagong_runtime_linux.oci.hooks import run_hooks
 from sagong_runtime_linux.oci.planning import maps_of, mask_of, mount_name, namespaces_of, run_plan
 from sagong_runtime_linux.oci.starting import Birth
 from sagong_runtime_linux.operations import Stage
 
-__all__ = ["Wish", "create", "delete", "start", "write_pid_file"]
+__all__ = ["Wish", "create", "write_pid_file"]
 
 _KILL_SECONDS = 10.0
 
@@ -194,6 +191,10 @@ def _listening(container: Container) -> Any:
 def _runtime_hooks(config: dict[str, Any], state: dict[str, Any], pid: int) -> None:
     hooks = config.get("hooks") or {}
     for kind in ("prestart", "createRuntime"):
+        if not hooks.get(kind):
+            continue
+        from sagong_runtime_linux.oci.hooks import run_hooks
+
         run_hooks(hooks.get(kind) or [], kind, {**state, "pid": pid})
 
 
@@ -201,7 +202,7 @@ def _write_down(container: Container, config: dict[str, Any], pid: int, pid_file
     container.facts["pid"] = pid
     container.facts["started"] = process.start_time(pid)
     with open(f"{container.directory}/config.json", "w", encoding="utf-8") as file:
-        json.dump(config, file)
+        file.write(json.dumps(config))
     container.write()
     write_pid_file(pid_file, pid)
 
@@ -217,60 +218,3 @@ def write_pid_file(path: str, pid: int) -> None:
         os.rename(new, path)
     except OSError as error:
         raise StartError("failed_precondition", f"pid file: {reason(error)}") from None
-
-
-def start(container: Container) -> list[str]:
-    """Let the created process execute its program; warnings of poststart hooks."""
-    status = container.status()
-    if status != CREATED:
-        text = f"cannot start container {container.id}: it is {status}, not created"
-        raise StartError("failed_precondition", text)
-    here = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as channel:
-        os.chdir(container.directory)
-        channel.connect(os.path.basename(container.waiting))
-        os.fchdir(here)
-        data = channel.recv(64 << 10)
-    os.unlink(container.waiting)
-    if data:
-        error = json.loads(data)["error"]
-        raise StartError(error["code"], error["message"])
-    return _lenient_hooks(container, "poststart", container.state("running"))
-
-
-def _lenient_hooks(container: Container, kind: str, state: dict[str, Any]) -> list[str]:
-    """A hook of this kind that fails is a warning, and the others still run."""
-    warnings = []
-    for hook in (container.config().get("hooks") or {}).get(kind) or ():
-        try:
-            run_hooks([hook], kind, state)
-        except StartError as error:
-            warnings.append(error.message)
-    return warnings
-
-
-def delete(container: Container, *, force: bool) -> list[str]:
-    """Forget it; one that runs only by force. Warnings of poststop hooks."""
-    status = container.status()
-    if status not in (STOPPED, CREATED) and not force:
-        raise StartError(
-            "failed_precondition",
-            f"cannot delete container {container.id}: it is {status}; stop it or use --force",
-        )
-    group = container_cgroup(layout_of_machine().derived(), container.facts["cgroup"])
-    pidfd = process.open_identified(container.identity)
-    if pidfd is not None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(container.pid, signal.SIGKILL)
-    with contextlib.suppress(OSError):
-        group.kill(seconds=_KILL_SECONDS)
-    if pidfd is not None:
-        process.wait_ended(pidfd, _KILL_SECONDS)
-        os.close(pidfd)
-    with contextlib.suppress(OSError):
-        group.remove(seconds=_KILL_SECONDS)
-    warnings: list[str] = []
-    with contextlib.suppress(FileNotFoundError):
-        warnings = _lenient_hooks(container, "poststop", container.state(STOPPED))
-    container.remove()
-    return warnings

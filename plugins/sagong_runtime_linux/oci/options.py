@@ -17,6 +17,12 @@ class Options(NamedTuple):
     values: dict[str, list[str]]
     words: tuple[str, ...]
 
+    def name(self) -> str:
+        """The container's id, which comes first."""
+        if not self.words:
+            raise UsageError("the container's id is missing")
+        return self.words[0]
+
     def flag(self, name: str) -> bool:
         """Whether a switch was given (`--x`, `--x=true`)."""
         return self.values.get(name, ["false"])[-1] != "false"
