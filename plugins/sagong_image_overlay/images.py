@@ -119,6 +119,7 @@ class ImageOverlay:
             await asyncio.sleep(_GATHER)  # what others discard meanwhile goes with it
             self._chores.clear()
             try:
+                self._store.roots.sweep()
                 if os.listdir(self._store.spot.trash):
                     await self._store.layers.empty_trash()
                 await self._store.layers.settle()

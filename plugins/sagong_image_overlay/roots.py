@@ -61,6 +61,8 @@ class Roots:
         self._spot = spot
         self._layers = layers
         self.table: dict[str, Lease] = {}
+        # Directories of those that wrote nothing, until somebody has time to delete what is left.
+        self._left: set[Path] = set()
 
     def load(self) -> None:
         """Read the leases; a directory without one was being made or deleted."""
@@ -89,6 +91,7 @@ class Roots:
     def lend(self, lease: Lease) -> None:
         """Make the directories of a lease."""
         path = self.directory(lease.id)
+        self._left.discard(path)
         if path.exists():
             self._layers.discard(path)
         mode, uid, gid = self._root_attributes(lease.layers)
@@ -134,9 +137,19 @@ class Roots:
         """Take back; whether there was one."""
         path = self.directory(identity)
         known = self.table.pop(identity, None)
-        if path.exists() and not _removed_untouched(path):
-            self._layers.discard(path)
+        if path not in self._left and path.exists():
+            if _was_untouched(path):
+                self._left.add(path)
+            else:
+                self._layers.discard(path)
         return known is not None
+
+    def sweep(self) -> None:
+        """Delete what is left of those that were taken back untouched."""
+        for path in tuple(self._left):
+            if not _removed(path):
+                self._layers.discard(path)
+            self._left.discard(path)
 
     def users_of(self, image: str) -> list[str]:
         """Containers that an image was lent to, sorted."""
@@ -147,14 +160,22 @@ class Roots:
         return {key for lease in self.table.values() for key in lease.layers}
 
 
-def _removed_untouched(path: Path) -> bool:
-    """Delete the directories of a container that wrote nothing: most do, and need no workshop.
+def _was_untouched(path: Path) -> bool:
+    """Delete lease and layer of a container that wrote nothing: most do, and need no workshop.
 
     The lease goes first: what is left without one is deleted at the next start.
     """
     try:
         os.unlink(path / "lease.json")
         os.rmdir(path / "diff")
+    except OSError:
+        return False
+    return True
+
+
+def _removed(path: Path) -> bool:
+    """Delete the rest."""
+    try:
         with contextlib.suppress(FileNotFoundError):
             os.rmdir(path / "work" / "work")
         os.rmdir(path / "work")
