@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
+import os
 import shutil
+import zlib
 from pathlib import Path
 
 import msgspec
@@ -22,7 +25,7 @@ from sagong.contracts.volume import (
 from sagong.drivers import EveryNetwork, EveryVolume
 from sagong.errors import FailedPrecondition, NotFound
 from sagong.host import Host
-from sagong.linux.files import scatter
+from sagong.linux.files import remove_directory, scatter
 from sagong_node import hostfiles, mounts
 from sagong_node.assembly import Site
 from sagong_node.concert import together
@@ -35,6 +38,10 @@ __all__ = ["Ground", "Site"]
 
 _SHORT_ID = 12
 _LENT = 64
+# A directory for each log costs twice what all else of a container's files does; one for all would
+# have ext4 pass over every inode that was freed there in the last minutes.
+_SHELVES = 64
+_LARGE_LOG = 4 << 20
 
 
 class Ground:
@@ -50,6 +57,8 @@ class Ground:
         scatter(str(self._directory))
         # Roots of containers that were just made, which most often are started at once.
         self._lent: dict[str, Prepared] = {}
+        self._logs = host.data / "logs"
+        self._shelves: set[str] = set()
         self._settings = host.config(PodSettings)
         self._files_directory = host.run / "containers"
 
@@ -163,14 +172,13 @@ class Ground:
 
     async def clear(self, record: ContainerRecord) -> None:
         """Take back what a run was given, but not its root filesystem."""
-        shutil.rmtree(self._files_directory / record.spec.id, ignore_errors=True)
+        remove_directory(f"{self._files_directory}/{record.spec.id}")
         declared = record.image.config.volumes if record.image else ()
         if declared or any(mount.kind == "volume" for mount in record.spec.mounts):
             await self._volumes.unpublish(UnpublishRequest(owner=record.spec.id))
 
     async def remove(self, record: ContainerRecord, *, volumes: bool) -> None:
         """Give everything back and delete the container's files."""
-        directory = self.directory(record)
         self._lent.pop(record.spec.id, None)
         await together(
             self._images.release(RootRef(id=record.spec.id)),
@@ -180,8 +188,20 @@ class Ground:
                 if mount.kind == "image"
             ),
             self._take_volumes(record, delete=volumes),
-            asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True),
+            self._remove_files(record),
         )
+
+    async def _remove_files(self, record: ContainerRecord) -> None:
+        """Its log, unless somebody else chose the place, and its secrets."""
+        path, files = record.log_path, record.spec.log.max_files
+        if path.startswith(f"{self._logs}/"):
+            if files > 1 or _size(path) > _LARGE_LOG:
+                await asyncio.to_thread(_remove_log, path, files)
+            else:
+                _remove_log(path, files)
+        directory = self.directory(record)
+        if directory.exists():
+            await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
 
     async def _take_volumes(self, record: ContainerRecord, *, delete: bool) -> None:
         await self.clear(record)
@@ -341,11 +361,34 @@ class Ground:
         if log.driver == "none" or log.path:
             record.log_path = log.path
             return log
-        suffix = {"cri": "0.log", "local": "container.log"}.get(
-            log.driver, f"{record.spec.id}-json.log"
-        )
-        record.log_path = str(self._made(record) / suffix)
+        if record.log_path.startswith(f"{self.directory(record)}/"):
+            # Begun when each container had a directory for its log.
+            return msgspec.structs.replace(log, path=record.log_path)
+        kind = {"cri": "cri", "local": "container"}.get(log.driver, "json")
+        record.log_path = f"{self._shelf(record.spec.id)}/{record.spec.id}-{kind}.log"
         return msgspec.structs.replace(log, path=record.log_path)
+
+    def _shelf(self, id_: str) -> str:
+        """The directory of a container's log, made."""
+        shelf = f"{self._logs}/{zlib.crc32(id_.encode()) % _SHELVES:02x}"
+        if shelf not in self._shelves:
+            os.makedirs(shelf, mode=0o711, exist_ok=True)
+            self._shelves.add(shelf)
+        return shelf
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
+
+
+def _remove_log(path: str, rotated: int) -> None:
+    """A log with those that were rotated; a crash may have left any of them."""
+    for name in (path, *(f"{path}.{number}" for number in range(1, rotated))):
+        with contextlib.suppress(OSError):
+            os.unlink(name)
 
 
 def _lease(record: ContainerRecord, mount: FileMount) -> str:

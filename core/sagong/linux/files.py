@@ -7,7 +7,7 @@ import fcntl
 import os
 import struct
 
-__all__ = ["replace_file", "scatter", "synchronise", "write_all"]
+__all__ = ["remove_directory", "replace_file", "scatter", "synchronise", "write_all"]
 
 # linux/fs.h; the flag is that of `chattr +T`.
 _GET_FLAGS, _SET_FLAGS, _TOP_OF_TREES = 0x80086601, 0x40086602, 0x00020000
@@ -40,6 +40,24 @@ def synchronise(directory: str) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def remove_directory(path: str) -> None:
+    """Remove a directory and what is in it, as far as possible; a missing one is no error.
+
+    Most directories of a container hold a few files: walking them by descriptors costs more than
+    deleting them.
+    """
+    try:
+        for name in os.listdir(path):
+            os.unlink(f"{path}/{name}")
+        os.rmdir(path)
+    except FileNotFoundError:
+        return
+    except OSError:
+        import shutil  # with compression and more, which launchers do without
+
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def scatter(directory: str) -> None:

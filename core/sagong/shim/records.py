@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +12,7 @@ import msgspec
 
 from sagong.contracts.runtime import Container, ContainerState, Exited, RunSpec
 from sagong.errors import ResourceExhausted
+from sagong.linux.files import remove_directory
 from sagong.shim.directory import RunDirectory, read_record
 
 __all__ = ["ExecRecord", "Made", "Record", "Records"]
@@ -117,7 +117,7 @@ class Records:
 
     def remove(self, container_id: str) -> None:
         """Forget a container; unknown is no error."""
-        shutil.rmtree(self.path(container_id), ignore_errors=True)
+        remove_directory(self._directory.container(container_id))
 
     def mark(self, container_id: str, name: str) -> bool:
         """Set a mark; False when it was set already."""
@@ -193,4 +193,4 @@ class Records:
     def remove_exec(self, container_id: str, exec_id: str) -> None:
         """Forget an exec; unknown is no error."""
         path = self._directory.execution(container_id, exec_id)
-        shutil.rmtree(path, ignore_errors=True)
+        remove_directory(path)

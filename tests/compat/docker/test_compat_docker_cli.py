@@ -161,6 +161,16 @@ def test_exec_logs_and_diff(docker: Engine) -> None:
         time.sleep(0.1)
 
 
+def test_a_log_goes_with_its_container(docker: Engine) -> None:
+    rotated = ("--log-opt", "max-size=1k", "--log-opt", "max-file=3")
+    docker.ok("run", "--name", "chatty", *rotated, IMAGE, "seq", "1", "300")
+    log = Path(docker.ok("inspect", "-f", "{{.LogPath}}", "chatty"))
+    names = {path.name for path in log.parent.glob(f"{log.name}*")}
+    assert names == {log.name, f"{log.name}.1", f"{log.name}.2"}
+    docker.ok("rm", "chatty")
+    assert not list(log.parent.glob(f"{log.name}*"))
+
+
 def test_top_shows_processes(docker: Engine) -> None:
     docker.ok("run", "-d", "--name", "box", IMAGE, "sleep", "60")
     title, row = docker.ok("top", "box").splitlines()

@@ -163,7 +163,9 @@ def footprint(running: Instance) -> dict[str, list[str]]:
         "mounts": _nameless(_mounts(str(running.root))),
         "namespaces": _nameless(p.name for p in (paths.run / "netns").iterdir()),
         "cgroups": _cgroups(paths.cgroup.strip("/")),
-        "files": sorted(str(p) for p in nodes.glob("node*/containers/*")),
+        "files": sorted(
+            str(p) for p in [*nodes.glob("node*/containers/*"), *nodes.glob("node*/logs/*/*")]
+        ),
         "volumes": sorted(str(p) for p in nodes.glob("volume*/volumes/*")),
         "links": _nameless(
             p.name for p in Path("/sys/class/net").iterdir() if p.name.startswith(paths.prefix)
