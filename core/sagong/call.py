@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 
-__all__ = ["Call", "current", "deadline", "detached", "remaining", "serving"]
+from sagong.errors import Unavailable
+
+__all__ = ["Call", "PassedOn", "current", "deadline", "detached", "remaining", "serving"]
 
 
 Rules = tuple[dict[str, tuple[str, ...]], ...]
@@ -37,6 +39,14 @@ class Call:
     def cause_of_child(self) -> str:
         """The cause that the next call on its behalf carries."""
         return self.cause if self.children is None else f"{self.cause}.{next(self.children)}"
+
+
+class PassedOn(Unavailable):
+    """Raised by a handler that waits while its process drains: the caller asks the successor.
+
+    For what may go on for long and does no harm when it is begun anew. It is the handler's word that
+    the call, done so far, can be asked again, whatever the contract says of crashes.
+    """
 
 
 _NOBODY = Call()

@@ -8,6 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Coroutine
 
+from sagong.call import PassedOn
 from sagong.contracts.metrics import Metrics, Target, TargetRef
 from sagong.contracts.node import StartRequest, StatusState
 from sagong.contracts.runtime import (
@@ -58,6 +59,14 @@ class Lifecycle:
         self._metrics = host.use(Metrics)
         self._locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._restarts: dict[str, asyncio.Task[None]] = {}
+        self._leaving = False
+
+    def leave(self) -> None:
+        """Whoever waits for an end asks the successor of this process again."""
+        self._leaving = True
+        for event in self.changed.values():
+            event.set()
+        self.changed.clear()
 
     def container(self, id_: str) -> ContainerRecord:
         """The record of a container; NotFound in Docker's words."""
@@ -142,7 +151,8 @@ class Lifecycle:
             return
         unwished = self._unwish(record)
         await self.signal(record, number)
-        await self._ended_within(record, 10.0)
+        # Not passed on: a second kill would be refused, since nothing runs any more.
+        await self._ended_within(record, 10.0, passing=False)
         await self._durable(self._registry.written(unwished))
 
     async def remove(self, id_: str, *, force: bool, volumes: bool) -> None:
@@ -441,11 +451,15 @@ class Lifecycle:
         if task is not None and not task.done():
             task.cancel()
 
-    async def _ended_within(self, record: ContainerRecord, seconds: float | None) -> bool:
+    async def _ended_within(
+        self, record: ContainerRecord, seconds: float | None, *, passing: bool = True
+    ) -> bool:
         """Wait until the record says that it ended, not only the runtime."""
         try:
             async with asyncio.timeout(seconds):
                 while record.alive:
+                    if self._leaving and passing:
+                        raise PassedOn(f"this node ends before container {record.spec.id}")
                     await self.changed[record.spec.id].wait()
         except TimeoutError:
             return False

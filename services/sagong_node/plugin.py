@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from sagong.contracts.metrics import Metrics, Sample
 from sagong.contracts.runtime import Exited, Runtime
 from sagong.contracts.state import State
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Node"]
 
-_DRAIN = 1.0
+_TIDY, _LAST = 4.0, 1.0
 
 
 class Node:
@@ -40,8 +42,9 @@ class Node:
         ground = Ground(host, self._registry)
         self._life = Lifecycle(host, self._registry, ground, Journal(host))
         Health(host, self._registry, self._life, Execution(self._life, self._registry))
-        self._streams = StreamServer(host.run / "streams.sock")
+        self._streams = StreamServer(host.run)
         self.implementation = NodeService(host, self._registry, ground, self._life, self._streams)
+        self._succeeded = False
         self._kubelet = self._pods(host.config(PodSettings))
 
     @staticmethod
@@ -67,6 +70,7 @@ class Node:
         self._host.spawn(self._registry.write_behind(), "write records")
         self._host.spawn(self._hear_exits(), "hear exits")
         self._host.spawn(self._hear_measurer(), "hear measurer")
+        self._host.spawn(self._streams.sweep(), "remove old sockets")
         if self._kubelet is not None:
             await self._kubelet.start()
 
@@ -79,16 +83,38 @@ class Node:
         return known != boot
 
     async def drain(self) -> None:
-        """Let logs and forwarded connections end by themselves; nobody is served meanwhile."""
+        """Pass on who waits for an end, and write statuses; nobody is served meanwhile."""
+        self._life.leave()
         if self._kubelet is not None:
             await self._kubelet.drain()
-        await self._streams.wait_idle(_DRAIN)
+
+    async def export(self) -> bytes:
+        """What a successor can't read from the records, the runtime or the API."""
+        self._succeeded = True
+        if self._kubelet is None:
+            return b""
+        return msgspec.msgpack.encode(self._kubelet.export())
+
+    async def restore(self, state: bytes) -> None:
+        """Take over from a predecessor of any version: what can't be read is not needed to serve."""
+        if self._kubelet is None:
+            return
+        from sagong_node.pods.kubelet import Remains
+
+        try:
+            self._kubelet.restore(msgspec.msgpack.decode(state, type=Remains))
+        except msgspec.DecodeError as error:
+            self._host.log.warning("a predecessor's events can't be read: %s", error)
 
     async def stop(self) -> None:
         """Write what is not written."""
         if self._kubelet is not None:
             await self._kubelet.stop()
         await self._registry.close()
+
+    async def tidy(self) -> None:
+        """Let logs and forwarded connections end by themselves, beside a successor if there is one."""
+        await self._streams.wait_idle(_TIDY if self._succeeded else _LAST)
         await self._streams.stop()
 
     async def _hear_exits(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import secrets
 from collections.abc import Awaitable, Callable
@@ -20,10 +19,15 @@ _WAITING = 4096
 
 
 class StreamServer:
-    """Tokens are good once, and for thirty seconds."""
+    """Tokens are good once, and for thirty seconds.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    Each process listens at a path of its own, so that what a predecessor has offered is still fetched
+    there while it is tidied up beside its successor.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._path = directory / f"streams-{secrets.token_hex(4)}.sock"
         self._waiting: dict[str, tuple[Serve, asyncio.TimerHandle, bool]] = {}
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -31,15 +35,27 @@ class StreamServer:
 
     async def start(self) -> None:
         """Listen; directories decide who can connect, tokens who may."""
-        with contextlib.suppress(FileNotFoundError):
-            self._path.unlink()
         self._server = await asyncio.start_unix_server(self._accept, str(self._path), limit=1 << 18)
         os.chmod(self._path, 0o666)
+
+    async def sweep(self) -> None:
+        """Remove the sockets of processes that died."""
+        for path in self._directory.glob("streams*.sock"):
+            if path == self._path:
+                continue
+            try:
+                _, writer = await asyncio.open_unix_connection(str(path))
+                writer.close()
+            except FileNotFoundError:
+                continue
+            except OSError:
+                path.unlink(missing_ok=True)
 
     async def stop(self) -> None:
         """Close; streams that run are ended."""
         if self._server is not None:
             self._server.close()
+            self._path.unlink(missing_ok=True)
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

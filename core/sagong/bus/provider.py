@@ -21,7 +21,7 @@ from sagong.bus.meter import Meter
 from sagong.bus.refusals import Refusals
 from sagong.bus.socket import BusSocket
 from sagong.bus.turns import Turns
-from sagong.call import Call, Rules, serving
+from sagong.call import Call, PassedOn, Rules, serving
 from sagong.contract import MethodSpec, slot_of
 from sagong.contracts.kernel import MethodCount
 from sagong.errors import (
@@ -340,6 +340,12 @@ class Provider:
     async def _finish(self, asked: _Asked, work: Any) -> None:
         try:
             self._reply(asked, await work)
+        except PassedOn as error:
+            if not self._draining:
+                self._fail(asked, error)
+            else:
+                self._answer(asked.peer, asked.id, Kind.GOAWAY)
+                asked.settle()
         except SagongError as error:
             self._fail(asked, error)
         except asyncio.CancelledError:

@@ -14,7 +14,7 @@ from sagong.contracts.auth import Auth
 from sagong.contracts.image import Images
 from sagong.contracts.network import Network, Subnet
 from sagong.contracts.node import StopRequest
-from sagong.contracts.objects import Objects, ObjectWatch
+from sagong.contracts.objects import Objects, ObjectWatch, Write
 from sagong.drivers import EveryNetwork, EveryVolume
 from sagong.errors import AlreadyExists, SagongError
 from sagong.following import follow
@@ -44,17 +44,24 @@ from sagong_node.records import SandboxRecord
 from sagong_node.registry import Registry
 from sagong_node.service import NodeService
 
-__all__ = ["Kubelet"]
+__all__ = ["Kubelet", "Remains"]
 
 _NETWORK = "pods"
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 _FIRST_RETRY, _LONGEST_RETRY = 1.0, 300.0
+_DRAIN, _LAST_WRITE = 0.25, 2.0
 
 
 class _Head(msgspec.Struct):
     """What of a pod tells which worker it is for."""
 
     metadata: ObjectMeta
+
+
+class Remains(msgspec.Struct, frozen=True):
+    """What is handed over at a swap: events that nobody has written."""
+
+    events: tuple[Write, ...] = ()
 
 
 class Kubelet:
@@ -81,6 +88,7 @@ class Kubelet:
         settings = msgspec.structs.replace(settings, name=settings.name or self._facts.hostname)
         self._facts = msgspec.structs.replace(self._facts, hostname=settings.name)
         self._prepared = asyncio.Lock()
+        self._succeeded = False
         self._around = self._surround(service, life, settings)
         self._roster = Roster(host.log)
         self._static = self._surround_static(self._around)
@@ -160,13 +168,26 @@ class Kubelet:
         self._router.start()
 
     async def drain(self) -> None:
-        """Write what is known before the successor takes over."""
+        """Write the statuses that wait; nobody is served meanwhile, so not for long."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(2.0):
-                await self._around.ledger.wait_idle()
+            async with asyncio.timeout(_DRAIN):
+                await self._around.ledger.hurry()
+
+    def export(self) -> Remains:
+        """What a successor can't find out by itself."""
+        self._succeeded = True
+        return Remains(events=self._around.ledger.unwritten())
+
+    def restore(self, remains: Remains) -> None:
+        """Take that over."""
+        self._around.ledger.inherit(remains.events)
 
     async def stop(self) -> None:
         """Give up the workers; pods go on."""
+        if not self._succeeded:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LAST_WRITE):
+                    await self._around.ledger.write_out()
         tasks, self._tasks = list(self._tasks.values()), {}
         for task in tasks:
             task.cancel()

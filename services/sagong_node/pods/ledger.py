@@ -7,6 +7,7 @@ written once, as running. Events wait longer and are dropped rather than queued 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import uuid
 from collections.abc import Callable
@@ -50,9 +51,10 @@ class Ledger:
         self._manager = manager
         self._entries: dict[str, Entry] = {}
         self._events: list[tuple[float, Write]] = []
+        self._sending: tuple[Write, ...] = ()
         self._wake = asyncio.Event()
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._statuses = False
+        self._settled = asyncio.Event()
         self.commits = 0
 
     def put(self, key: str, entry: Entry) -> None:
@@ -61,7 +63,6 @@ class Ledger:
         if known is not None:
             entry.due = min(entry.due, known.due)
         self._entries[key] = entry
-        self._idle.clear()
         self._wake.set()
 
     def event(self, write: Write) -> None:
@@ -69,16 +70,37 @@ class Ledger:
         if len(self._events) >= _MOST_EVENTS:
             return
         self._events.append((asyncio.get_running_loop().time() + _EVENT_DELAY, write))
-        self._idle.clear()
         self._wake.set()
 
     def drop(self, key: str) -> None:
         """Nothing more about this object."""
         self._entries.pop(key, None)
 
-    async def wait_idle(self) -> None:
-        """Wait until everything is written."""
-        await self._idle.wait()
+    async def hurry(self) -> None:
+        """Write what waits now, not when it is due, and wait for that."""
+        for entry in self._entries.values():
+            entry.due = 0.0
+        self._wake.set()
+        while self._entries or self._statuses:
+            self._settled.clear()
+            await self._settled.wait()
+
+    def unwritten(self) -> tuple[Write, ...]:
+        """Events that are not surely written, for a successor; twice the same is one."""
+        return self._sending + tuple(write for _, write in self._events)
+
+    def inherit(self, events: tuple[Write, ...]) -> None:
+        """Write what a predecessor had not."""
+        for write in events:
+            self.event(write)
+
+    async def write_out(self) -> None:
+        """Write the rest now, once: nobody comes after this process."""
+        sent, events = self._take()
+        writes = tuple(w for item in sent for w in item.writes) + events
+        if writes:
+            with contextlib.suppress(SagongError):
+                await self._objects.commit(self._batch(writes))
 
     async def run(self) -> None:
         """Write for ever."""
@@ -87,9 +109,10 @@ class Ledger:
             sent, events = self._take()
             writes = tuple(w for item in sent for w in item.writes) + events
             if writes:
+                self._sending, self._statuses = events, len(writes) > len(events)
                 await self._commit(sent, writes)
-            if not self._entries and not self._events:
-                self._idle.set()
+                self._sending, self._statuses = (), False
+            self._settled.set()
 
     async def _wait_due(self) -> None:
         loop = asyncio.get_running_loop()
@@ -127,7 +150,7 @@ class Ledger:
             return ()
 
     async def _commit(self, sent: list[_Sent], writes: tuple[Write, ...]) -> None:
-        commit = Commit(id=uuid.uuid4().hex, writes=writes, manager=self._manager)
+        commit = self._batch(writes)
         pause = _FIRST_PAUSE
         while True:
             try:
@@ -148,6 +171,9 @@ class Ledger:
             position += len(item.writes)
             if item.entry.answer is not None and item.writes:
                 item.entry.answer(outcomes)
+
+    def _batch(self, writes: tuple[Write, ...]) -> Commit:
+        return Commit(id=uuid.uuid4().hex, writes=writes, manager=self._manager)
 
     def _answer_all(self, sent: list[_Sent], error: SagongError) -> None:
         for item in sent:

@@ -12,7 +12,7 @@ import pytest
 import zmq
 
 from sagong.bus import Access, Provider, Route, proxy
-from sagong.call import current, deadline, detached
+from sagong.call import PassedOn, current, deadline, detached
 from sagong.contract import Message, method, slot
 from sagong.errors import (
     DeadlineExceeded,
@@ -55,6 +55,7 @@ class Speaker:
         self.sent = 0
         self.closed = 0
         self.release = asyncio.Event()
+        self.last = False
 
     async def say(self, word: Word) -> Word:
         match word.text:
@@ -64,6 +65,10 @@ class Speaker:
                 except asyncio.CancelledError:
                     self.cancelled += 1
                     raise
+            case "pass on":
+                await self.release.wait()
+                if not self.last:
+                    raise PassedOn("ask my successor")
             case "missing":
                 raise NotFound("no such word")
             case "break":
@@ -206,6 +211,30 @@ async def test_a_draining_provider_sends_new_calls_to_its_successor(tmp_path: Pa
         old.release.set()
         assert (await slow).text == "wait"
         await draining
+
+
+async def test_what_a_draining_provider_passes_on_its_successor_is_asked(tmp_path: Path) -> None:
+    async with bench(tmp_path) as b:
+        old, first = b.serve()
+        long = asyncio.create_task(b.echo.once(Word(text="pass on")))
+        await asyncio.sleep(0.05)
+        draining = asyncio.create_task(first.drain(5.0))
+        await asyncio.sleep(0)
+        old.release.set()
+        await draining
+        assert not long.done()
+        new, _ = b.serve()
+        new.last = True
+        new.release.set()
+        assert (await long).text == "pass on"
+
+
+async def test_who_passes_a_call_on_without_draining_is_unavailable(tmp_path: Path) -> None:
+    async with bench(tmp_path) as b:
+        speaker, _ = b.serve()
+        speaker.release.set()
+        with pytest.raises(Unavailable, match="ask my successor"):
+            await b.echo.once(Word(text="pass on"))
 
 
 async def test_a_drained_provider_refuses_until_its_callers_have_left(tmp_path: Path) -> None:

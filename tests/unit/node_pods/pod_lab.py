@@ -88,7 +88,7 @@ from sagong.testing import LocalHost
 from sagong_node.ground import Ground
 from sagong_node.journal import Journal
 from sagong_node.lifecycle import Lifecycle
-from sagong_node.pods.kubelet import Kubelet
+from sagong_node.pods.kubelet import Kubelet, Remains
 from sagong_node.pods.settings import PodSettings
 from sagong_node.registry import Registry
 from sagong_node.service import NodeService
@@ -548,8 +548,8 @@ class Lab:
         for name in ("data", "run"):
             (self.directory / name).mkdir(parents=True, exist_ok=True)
 
-    async def start(self) -> None:
-        """As `sagong_node.plugin` does it."""
+    async def start(self, remains: Remains | None = None) -> None:
+        """As `sagong_node.plugin` does it, with what a predecessor has left."""
         uses: dict[type, Any] = {
             State: {"local": self.state},
             Images: self.images,
@@ -567,7 +567,7 @@ class Lab:
         self.registry = Registry(host.use(State, "local"))
         ground = Ground(host, self.registry)
         self.life = Lifecycle(host, self.registry, ground, Journal(host))
-        streams = StreamServer(host.run / "streams.sock")
+        streams = StreamServer(host.run)
         self.service = NodeService(host, self.registry, ground, self.life, streams)
         await self.registry.load()
         host.spawn(self.registry.write_behind(), "write records")
@@ -578,7 +578,17 @@ class Lab:
         self.runtime.deliver = hear
         await self.life.reconcile("")
         self.kubelet = Kubelet(host, self.service, self.life, self.registry, self.settings)
+        if remains is not None:
+            self.kubelet.restore(remains)
         await self.kubelet.start()
+
+    async def swap(self) -> None:
+        """Drain, hand over, and go on as a successor."""
+        self.life.leave()
+        await self.kubelet.drain()
+        remains = self.kubelet.export()
+        await self.stop()
+        await self.start(remains)
 
     async def stop(self) -> None:
         """An ordered end of the process."""

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import random
+import socket
 from pathlib import Path
 from typing import Any
 
-from tests.unit.node_pods.pod_lab import Lab, container, lab, pod
+import pytest
+from tests.unit.node_pods.pod_lab import FakeObjects, Lab, container, lab, pod
 
-from sagong.contracts.node import RemoveRequest
-from sagong.contracts.objects import Commit, CommitResult
+from sagong.call import PassedOn
+from sagong.contracts.node import RemoveRequest, StopRequest
+from sagong.contracts.objects import Commit, CommitResult, Verb, Write
+from sagong.contracts.streams import Address
 from sagong.errors import Conflict, Unavailable
+from sagong_node.pods.ledger import Entry, Ledger
+from sagong_node.streams import StreamServer
 
 
 async def test_a_condition_that_another_wrote_meanwhile_is_not_lost(tmp_path: Path) -> None:
@@ -195,3 +202,107 @@ async def test_random_deaths_restart_nothing_and_lose_nothing(tmp_path: Path) ->
         assert len(node.networks.joined) == len(alive)
     finally:
         await node.stop()
+
+
+async def test_events_that_are_not_surely_written_are_handed_over() -> None:
+    dying, sent = FakeObjects(), asyncio.Event()
+
+    async def never(_: Commit) -> CommitResult:
+        sent.set()
+        return await asyncio.get_running_loop().create_future()
+
+    def event(name: str) -> Write:
+        body = json.dumps({"metadata": {"name": name}, "reason": name}).encode()
+        return Write(
+            verb=Verb.CREATE, resource="v1/events", namespace="default", name=name, body=body
+        )
+
+    dying.commit = never  # type: ignore[method-assign]
+    old = Ledger(dying, logging.getLogger(), manager="kubelet")
+    writing = asyncio.create_task(old.run())
+    old.event(event("in-flight"))
+    await sent.wait()
+    old.event(event("waiting"))
+    writing.cancel()
+    objects = FakeObjects()
+    new = Ledger(objects, logging.getLogger(), manager="kubelet")
+    new.inherit(old.unwritten())
+    await new.write_out()
+    assert [found["reason"] for found in objects.events] == ["in-flight", "waiting"]
+
+
+async def test_what_is_not_due_is_written_in_a_hurry_or_at_the_end(tmp_path: Path) -> None:
+    objects, never = FakeObjects(), asyncio.get_running_loop().time() + 1000
+    for name in ("one", "two"):
+        objects.put(pod(name))
+
+    def status(name: str) -> Entry:
+        body = json.dumps({"status": {"phase": name}}).encode()
+        patch = {"verb": Verb.PATCH, "resource": "v1/pods", "namespace": "default"}
+        return Entry(never, lambda: (Write(name=name, subresource="status", body=body, **patch),))
+
+    def phase(name: str) -> str:
+        found = objects.pod(name)
+        return str(found and found["status"]["phase"])
+
+    ledger = Ledger(objects, logging.getLogger(), manager="kubelet")
+    writing = asyncio.create_task(ledger.run())
+    ledger.put("one", status("one"))
+    await asyncio.sleep(0.05)
+    assert phase("one") == "Pending"
+    async with asyncio.timeout(5):
+        await ledger.hurry()
+    assert phase("one") == "one"
+    writing.cancel()
+    ledger.put("two", status("two"))
+    await ledger.write_out()
+    assert phase("two") == "two"
+
+
+async def test_who_waits_for_an_end_during_a_swap_asks_the_successor(tmp_path: Path) -> None:
+    node = Lab(tmp_path)
+    await node.start()
+    node.runtime.stubborn.add("main")
+    try:
+        node.objects.put(pod())
+        await node.until(lambda: node.phase("web") == "Running")
+        (id_,) = node.runtime.containers
+        waiting = asyncio.create_task(node.service.stop(StopRequest(id=id_, seconds=60)))
+        await node.until(lambda: ("main", 15) in node.runtime.signals)
+        await node.swap()
+        with pytest.raises(PassedOn):
+            await waiting
+        node.runtime.stubborn.clear()
+        await node.service.stop(StopRequest(id=id_, seconds=60))
+        assert not node.registry.containers[id_].alive
+    finally:
+        await node.stop()
+
+
+async def test_streams_of_a_predecessor_are_fetched_beside_its_successor(tmp_path: Path) -> None:
+    async def say(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"said")
+        await writer.drain()
+
+    async def fetch(address: Address) -> bytes:
+        reader, writer = await asyncio.open_unix_connection(address.path)
+        writer.write(address.token.encode() + b"\n")
+        try:
+            return await reader.read()
+        finally:
+            writer.close()
+
+    dead = tmp_path / "streams-dead.sock"
+    with socket.socket(socket.AF_UNIX) as killed:
+        killed.bind(str(dead))
+    old, new = StreamServer(tmp_path), StreamServer(tmp_path)
+    await old.start()
+    offered = old.offer(say, "raw")
+    await new.start()
+    await new.sweep()
+    assert not dead.exists()
+    assert await fetch(offered) == b"said"
+    assert await fetch(new.offer(say, "raw")) == b"said"
+    await old.stop()
+    await new.stop()
+    assert list(tmp_path.glob("*.sock")) == []
