@@ -12,7 +12,9 @@ from sagong.contracts.node import Command, ContainerSpec, FileMount, HostFile
 from sagong.contracts.runtime import LogSpec
 from sagong.errors import FailedPrecondition
 from sagong.model.k8s.core_v1 import Pod, PodSecurityContext, SeccompProfile, SecurityContext
+from sagong_node.pods.claims import SHARED_MEMORY_SIZE
 from sagong_node.pods.environment import expand
+from sagong_node.pods.mounting import SHARED_MEMORY
 from sagong_node.pods.naming import (
     AnyContainer,
     Origin,
@@ -53,6 +55,8 @@ def container_spec(pod: Pod, container: AnyContainer, origin: Origin, site: Site
     check_user(container, context, whole, site.image)
     privileged = bool(context.privileged)
     unmasked = context.proc_mount == "Unmasked"
+    # One tmpfs for all containers of the pod, or what it mounts there itself; else one of its own.
+    provided = any(mount.target == SHARED_MEMORY for mount in site.mounts)
     return ContainerSpec(
         id=container_id(origin.uid, origin.container, origin.attempt),
         sandbox=site.sandbox,
@@ -61,6 +65,7 @@ def container_spec(pod: Pod, container: AnyContainer, origin: Origin, site: Site
         command=_command(container, context, whole, site),
         files=(HostFile(target="/etc/resolv.conf", content=site.resolv_conf.encode()),),
         mounts=(*site.mounts, _termination(container, site)),
+        shm_size=0 if provided else SHARED_MEMORY_SIZE,
         image_volumes=True,
         limits=limits_of(container),
         sysctls=_sysctls(whole),

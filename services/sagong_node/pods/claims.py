@@ -19,7 +19,17 @@ from sagong.model.k8s.core_v1 import (
     Volume,
 )
 
-__all__ = ["Lent", "bound", "check_type", "claim_name", "lent_memory", "lent_persistent"]
+__all__ = [
+    "SHARED_MEMORY_SIZE",
+    "Lent",
+    "bound",
+    "check_type",
+    "claim_name",
+    "lent_memory",
+    "lent_persistent",
+    "shared_memory",
+    "shared_name",
+]
 
 _TYPES = {
     "Directory": stat.S_ISDIR,
@@ -30,6 +40,7 @@ _TYPES = {
     "CharDevice": stat.S_ISCHR,
     "BlockDevice": stat.S_ISBLK,
 }
+SHARED_MEMORY_SIZE = 64 << 20
 _OWN = ("/tmp/", "/dev/", "/proc/")
 
 
@@ -56,6 +67,30 @@ def lent_memory(pod: Pod, volume: Volume, source: EmptyDirVolumeSource) -> Lent:
         options=(("type", "tmpfs"), ("device", "tmpfs"), ("o", ",".join(options))),
         made=True,
     )
+
+
+def shared_memory(pod: Pod) -> Lent | None:
+    """What all containers of a pod have at /dev/shm; None if there is one, which needs none to share.
+
+    With the host's ipc namespace they have the host's.
+    """
+    spec = pod.spec
+    if spec.host_ipc or len(spec.containers) + len(spec.init_containers) < 2:
+        return None
+    return Lent(
+        name=shared_name(pod.metadata.uid),
+        options=(
+            ("type", "tmpfs"),
+            ("device", "shm"),
+            ("o", f"nosuid,nodev,noexec,mode=1777,size={SHARED_MEMORY_SIZE}"),
+        ),
+        made=True,
+    )
+
+
+def shared_name(uid: str) -> str:
+    """The name of that volume; no other volume of a pod has a dot in its name."""
+    return f"pod-{uid}.shm"
 
 
 def claim_name(pod: Pod, volume: Volume) -> str:

@@ -22,6 +22,7 @@ from sagong.host import Host
 from sagong.model import quantity
 from sagong.model.k8s.meta_v1 import ObjectMeta
 from sagong_node.lifecycle import Lifecycle
+from sagong_node.pods.claims import shared_name
 from sagong_node.pods.heartbeat import Heartbeat
 from sagong_node.pods.ledger import Ledger
 from sagong_node.pods.machine import Facts, read_facts
@@ -359,7 +360,7 @@ class Kubelet:
         for uid in sorted(uid for uid in self._uids() - known if is_static(uid) == static):
             try:
                 self._host.log.info("removing what is left of pod %s, which is gone", uid)
-                await remove_pod(around, uid)
+                await remove_pod(around, uid, [shared_name(uid)])
             except SagongError as error:
                 self._host.log.warning("orphaned pod %s: %s", uid, error.message)
 

@@ -16,8 +16,10 @@ from sagong_node.pods.environment import expand
 from sagong_node.pods.naming import AnyContainer
 from sagong_node.pods.subpath import held_subpath
 
-__all__ = ["Source", "lent_parts", "mounts_of"]
+__all__ = ["SHARED_MEMORY", "Source", "lent_parts", "mounts_of"]
 
+# Among the sources by this name, which no volume can have.
+SHARED_MEMORY = "/dev/shm"
 _PROPAGATION = {"HostToContainer": "rslave", "Bidirectional": "rshared", "None": "rprivate"}
 
 
@@ -63,7 +65,11 @@ def mounts_of(
 
     `held` are paths of lent parts by volume and subPath.
     """
-    return tuple(_mount(mount, sources, values, held) for mount in container.volume_mounts)
+    found = [_mount(mount, sources, values, held) for mount in container.volume_mounts]
+    shared = sources.get(SHARED_MEMORY)
+    if shared is not None and all(mount.target != SHARED_MEMORY for mount in found):
+        found.append(FileMount(kind="bind", target=SHARED_MEMORY, source=shared.path))
+    return tuple(found)
 
 
 def _subpath(mount: VolumeMount, values: Mapping[str, str]) -> str:

@@ -26,7 +26,7 @@ from sagong.model.k8s.core_v1 import (
 )
 from sagong_node.pods import claims
 from sagong_node.pods.environment import references
-from sagong_node.pods.mounting import Source, lent_parts
+from sagong_node.pods.mounting import SHARED_MEMORY, Source, lent_parts
 from sagong_node.pods.naming import AnyContainer
 from sagong_node.pods.payload import Downward, content_of, token_wishes, wants
 from sagong_node.pods.projection import write_content
@@ -93,6 +93,12 @@ class PodVolumes:
                 found[volume.name] = await self._source(pod, volume, downward)
             except (SagongError, OSError, ValueError) as error:
                 raise MountFailed(volume.name, str(error)) from None
+        shared = claims.shared_memory(pod)
+        if shared is not None:
+            try:
+                found[SHARED_MEMORY] = await self._lend(pod, shared)
+            except SagongError as error:
+                raise MountFailed(SHARED_MEMORY, error.message) from None
         return found
 
     async def refresh(self, pod: Pod, downward: Downward) -> None:
@@ -121,10 +127,14 @@ class PodVolumes:
 
     def made_names(self, pod: Pod) -> list[str]:
         """Lent volumes that belong to the pod alone."""
+        shared = claims.shared_memory(pod)
         return [
-            f"pod-{pod.metadata.uid}-{volume.name}"
-            for volume in pod.spec.volumes
-            if volume.empty_dir and volume.empty_dir.medium == "Memory"
+            *([shared.name] if shared is not None else []),
+            *(
+                f"pod-{pod.metadata.uid}-{volume.name}"
+                for volume in pod.spec.volumes
+                if volume.empty_dir and volume.empty_dir.medium == "Memory"
+            ),
         ]
 
     def leftovers(self) -> set[str]:

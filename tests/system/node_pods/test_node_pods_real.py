@@ -158,11 +158,16 @@ async def test_a_hung_probe_is_killed_and_the_container_restarted(tmp_path: Path
 
 async def test_containers_of_a_pod_share_what_they_should(tmp_path: Path) -> None:
     async with machine(tmp_path) as (node, _):
-        one = shell("one", "sleep 1000 & echo one > /dev/termination-log; wait")
-        two = shell("two", "sleep 0.2; ps | grep -c 'sleep 1000' > /dev/termination-log; hostname")
+        one = shell(
+            "one", "sleep 1000 & echo one | tee /dev/shm/of-one > /dev/termination-log; wait"
+        )
+        see = "ps | grep -c 'sleep 1000'; cat /dev/shm/of-one"
+        two = shell("two", f"sleep 0.2; ({see}) > /dev/termination-log; hostname")
         node.objects.put(pod("web", one, two, shareProcessNamespace=True, restartPolicy="Never"))
         await node.until(lambda: node.container("web", "two").get("state", {}).get("terminated"))
         ended = node.container("web", "two")["state"]["terminated"]
         assert ended["exitCode"] == 0
-        assert int(ended["message"]) >= 1
+        processes, said = ended["message"].splitlines()
+        assert int(processes) >= 1
+        assert said == "one"
         assert node.phase("web") == "Running"
