@@ -189,15 +189,14 @@ async def _make(
 
 
 async def _make_on_node(engine: Engine, spec: ContainerSpec, sandbox: SandboxSpec) -> None:
-    """A sandbox is durable with its first container: a node that died between them is asked again."""
-    for attempt in range(3):
+    """Both at once, as a node of before does not: it says that there is no sandbox."""
+    try:
+        await engine.node.create(msgspec.structs.replace(spec, own=sandbox))
+    except NotFound as error:
+        if not error.message.startswith("No such sandbox"):
+            raise
         await engine.node.create_sandbox(sandbox)
-        try:
-            await engine.node.create(spec)
-            return
-        except NotFound as error:
-            if attempt == 2 or not error.message.startswith("No such sandbox"):
-                raise
+        await engine.node.create(spec)
 
 
 async def _lookup(engine: Engine, body: CreateBody, host: HostConfig) -> Lookup:

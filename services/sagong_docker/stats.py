@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any, NamedTuple
 
 import msgspec
@@ -20,6 +21,8 @@ from sagong_docker.record import ContainerRecord
 __all__ = ["stats", "stats_view"]
 
 _INTERVAL = 1.0
+# A container is measured from a moment after its start on.
+_UNMEASURED, _PAUSE = 2.0, 0.1
 _COUNTED = tuple(name for name in Counters.__struct_fields__ if name != "interface")
 
 
@@ -54,14 +57,21 @@ async def _take(engine: Engine, record: ContainerRecord) -> Taken | None:
     status = await engine.status(record)
     if status.state not in (StatusState.RUNNING, StatusState.PAUSED):
         return None
-    try:
-        found, counted, machine = await asyncio.gather(
-            engine.metrics.sample(SampleQuery(ids=(record.id,), fresh=True)),
-            engine.network.counters(CountersQuery(ids=(_sandbox(record, status),))),
-            engine.metrics.machine(),
-        )
-    except NotFound:
-        return None
+    while True:
+        try:
+            return await _taken(engine, record, status)
+        except NotFound:
+            if time.time() > status.started_at + _UNMEASURED:
+                return None
+            await asyncio.sleep(_PAUSE)
+
+
+async def _taken(engine: Engine, record: ContainerRecord, status: ContainerStatus) -> Taken | None:
+    found, counted, machine = await asyncio.gather(
+        engine.metrics.sample(SampleQuery(ids=(record.id,), fresh=True)),
+        engine.network.counters(CountersQuery(ids=(_sandbox(record, status),))),
+        engine.metrics.machine(),
+    )
     interfaces = tuple(each for one in counted.sandboxes for each in one.interfaces)
     return Taken(found.samples[-1], interfaces, machine) if found.samples else None
 

@@ -42,6 +42,8 @@ _FIRST_DELAY, _LONGEST_DELAY, _SETTLED = 0.1, 60.0, 10.0
 _LOST = 255
 _DURABLE = 2.0
 _KILL = 9
+# Many containers live for less; nobody sees their use of the machine.
+_MEASURED_AFTER = 0.25
 
 
 class Lifecycle:
@@ -57,6 +59,8 @@ class Lifecycle:
         self._journal = journal
         self.runtimes = Runtimes(host)
         self._metrics = host.use(Metrics)
+        # Runs that the measurer has not been told of.
+        self._unmeasured: set[str] = set()
         self._locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._restarts: dict[str, asyncio.Task[None]] = {}
         self._leaving = False
@@ -296,11 +300,18 @@ class Lifecycle:
         self.note(record, "start")
 
     def _begun(self, record: ContainerRecord) -> None:
-        self._host.spawn(self._track(record), f"track {record.spec.id[:12]}")
+        self._unmeasured.add(record.spec.id)
+        self._host.spawn(self._track_later(record, record.run), f"track {record.spec.id[:12]}")
         for listener in self.started:
             listener(record)
 
+    async def _track_later(self, record: ContainerRecord, run: int) -> None:
+        await asyncio.sleep(_MEASURED_AFTER)
+        if record.alive and record.run == run:
+            await self._track(record)
+
     async def _track(self, record: ContainerRecord) -> None:
+        self._unmeasured.discard(record.spec.id)
         try:
             await self._metrics.track(
                 Target(
@@ -371,6 +382,9 @@ class Lifecycle:
             await self._clear(record, sandbox)
 
     async def _metrics_forget(self, record: ContainerRecord) -> None:
+        if record.spec.id in self._unmeasured:
+            self._unmeasured.discard(record.spec.id)
+            return
         try:
             await self._metrics.untrack(TargetRef(id=record.spec.id))
         except SagongError:

@@ -160,6 +160,10 @@ class NodeService:
     async def create(self, spec: ContainerSpec) -> ContainerStatus:
         """Make a container; its root filesystem is there from now on."""
         known = self._registry.containers.get(spec.id)
+        if spec.own is not None:
+            if known is None:
+                await self.create_sandbox(spec.own)
+            spec = msgspec.structs.replace(spec, own=None)
         if known is not None:
             if msgspec.structs.replace(known.spec, runtime=spec.runtime) != spec:
                 raise AlreadyExists(f"container {spec.id} exists with another specification")

@@ -166,7 +166,8 @@ class Command(Message):
 
 
 class ContainerSpec(Message):
-    """A container to be. `id` (64 hex digits) is made by the caller; `sandbox` must exist.
+    """A container to be. `id` (64 hex digits) is made by the caller; `sandbox` must exist, or is made
+    as `own` says (with the container; it is no part of what the container's status tells).
 
     `name` is for people and logs. `add_capabilities`/`drop_capabilities` change Docker's default
     set ("ALL" is known). Namespace modes are "new", "host", "group" or "container:ID".
@@ -216,6 +217,7 @@ class ContainerSpec(Message):
     runtime: str = ""
     expect_attach: bool = False
     labels: tuple[tuple[str, str], ...] = ()
+    own: SandboxSpec | None = None
 
 
 class StatusState(StrEnum):

@@ -190,6 +190,9 @@ class FakeNode:
     async def create(self, spec: ContainerSpec) -> ContainerStatus:
         if spec.id in self.containers:
             return self.status(self.containers[spec.id])
+        if spec.own is not None:
+            await self.create_sandbox(spec.own)
+            spec = msgspec.structs.replace(spec, own=None)
         if spec.sandbox not in self.sandboxes:
             raise NotFound(f"No such sandbox: {spec.sandbox}")
         image = await self.images.inspect(ImageRef(reference=spec.image))
