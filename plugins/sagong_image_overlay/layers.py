@@ -154,7 +154,8 @@ class Layers:
 
     def directories(self, keys: Sequence[str]) -> list[str]:
         """Lower directories from top to bottom, for keys from bottom to top."""
-        return [str(self.directory(key)) for key in reversed(keys)]
+        # A layer that comes again says all there that it said below; overlayfs refuses one twice.
+        return [str(self.directory(key)) for key in dict.fromkeys(reversed(keys))]
 
     def discard(self, path: Path) -> None:
         """Move a directory away to be deleted in the background."""

@@ -47,6 +47,7 @@ from sagong.conformance.image_registry import (
     check_questions_to_nobody_are_unavailable,
 )
 from sagong.conformance.image_roots import (
+    check_a_layer_may_come_twice,
     check_a_part_of_an_image_is_lent,
     check_an_address_is_good_once,
     check_an_image_with_children_stays,
@@ -133,6 +134,7 @@ __all__ = [
     "check_a_derived_image_can_be_named",
     "check_a_derived_image_has_the_layers_of_its_parent",
     "check_a_digest_can_be_pulled",
+    "check_a_layer_may_come_twice",
     "check_a_name_is_described",
     "check_a_part_of_an_image_is_lent",
     "check_a_present_image_is_not_asked_for_again",

@@ -209,6 +209,17 @@ async def check_whiteouts_hide(lab: ImageLab) -> None:
     assert await read_text(lab, "suite-whiteouts", "/srv/new") == "n"
 
 
+async def check_a_layer_may_come_twice(lab: ImageLab) -> None:
+    first = layer("srv/", ("srv/one", "1"), ("srv/two", "2"))
+    over = layer("srv/", ("srv/one", "other"), ("srv/.wh.two", ""))
+    prepared = await lent(lab, "suite-twice", Archive(layers=[first, over, first]))
+    assert await read_text(lab, "suite-twice", "/srv/one") == "1"
+    assert await read_text(lab, "suite-twice", "/srv/two") == "2"
+    # The kernel mounts no directory twice.
+    lower = _options(prepared).get("lowerdir", "").split(":")
+    assert len(set(lower)) == len(lower)
+
+
 async def check_directories_without_an_entry_keep_what_they_are(lab: ImageLab) -> None:
     first = layer(
         (entry("tmp", 0o1777, tarfile.DIRTYPE), b""),
