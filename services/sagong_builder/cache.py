@@ -26,7 +26,12 @@ class Cache:
         self._enabled = enabled
         self._names = sources
         self._sources: list[Image] | None = None
+        self._offered: list[Image] = []
         self._broken = False
+
+    def offer(self, image: Image) -> None:
+        """An image more whose history serves."""
+        self._offered.append(image)
 
     def begin_stage(self, *, cached: bool = True) -> None:
         """A new FROM: the cache is looked at again, if the stage may have it."""
@@ -90,7 +95,7 @@ class Cache:
 
     async def _known_sources(self) -> list[Image]:
         if self._sources is None:
-            self._sources = []
+            self._sources = list(self._offered)
             for name in self._names:
                 try:
                     self._sources.append(await self._images.inspect(ImageRef(reference=name)))

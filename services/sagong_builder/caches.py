@@ -1,6 +1,7 @@
-"""Directories that RUN --mount=type=cache keeps from build to build.
+"""What is kept from build to build: directories of RUN --mount=type=cache, and contexts.
 
-Each is the writable layer of a root filesystem without an image, lent for as long as the cache is kept.
+Each directory is the writable layer of a root filesystem without an image, lent for as long as the
+cache is kept.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import msgspec
 
 from sagong.contracts.builder import CacheRecord, Pruned, PruneRequest
 from sagong.contracts.image import Images, PrepareRequest, RootRef
+from sagong_builder.kept import KeptContexts
 from sagong_builder.mounting import MountSpec
 
 __all__ = ["Caches", "Place"]
@@ -44,9 +46,10 @@ class Place(msgspec.Struct):
 
 
 class Caches:
-    """All caches; their table is a file."""
+    """All caches; the table of directories is a file. `contexts` are this process's."""
 
     def __init__(self, directory: Path, images: Images) -> None:
+        self.contexts = KeptContexts()
         self._file = directory / "caches.json"
         self._images = images
         self._table: dict[str, Kept] = {}
@@ -106,7 +109,7 @@ class Caches:
         """All, with what they hold."""
         self.load()
         sizes = dict((await self._images.usage()).containers) if self._table else {}
-        return [
+        found = [
             CacheRecord(
                 id=kept.id,
                 kind="exec.cachemount",
@@ -119,6 +122,7 @@ class Caches:
             )
             for kept in self._table.values()
         ]
+        return found + self.contexts.records()
 
     async def prune(self, request: PruneRequest) -> Pruned:
         """Delete what the request means and nothing uses."""
@@ -131,13 +135,17 @@ class Caches:
             room = request.keep and kept + record.size <= request.keep
             if room or record.in_use or not old or not wanted:
                 kept += record.size
-                continue
-            self.load()
-            if record.id not in self._table:
-                continue
-            lease = self._table.pop(record.id).lease
-            self._save()
-            await self._images.release(RootRef(id=lease))
-            deleted.append(record.id)
-            freed += record.size
+            elif self.contexts.drop(record.id) or await self._delete(record.id):
+                deleted.append(record.id)
+                freed += record.size
         return Pruned(deleted=tuple(deleted), reclaimed=freed)
+
+    async def _delete(self, id_: str) -> bool:
+        """A directory; False if it is gone already."""
+        self.load()
+        if id_ not in self._table:
+            return False
+        lease = self._table.pop(id_).lease
+        self._save()
+        await self._images.release(RootRef(id=lease))
+        return True

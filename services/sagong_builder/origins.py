@@ -97,8 +97,15 @@ class Origins:
             raise InvalidArgument(f"stage {origin} is empty: there is nothing to copy from it")
         return found
 
+    async def offered(self, name: str) -> Image:
+        """An image whose history serves as cache: the one that is here, else a registry's."""
+        image = None if self._pull else await self._local(name)
+        if image is None:
+            await self._fetch(name, "")
+        return image or await self.inspected(name)
+
     async def inspected(self, image: str) -> Image:
-        """An image by its id."""
+        """An image by its id or name."""
         return await self._shop.images.inspect(ImageRef(reference=image))
 
     async def base(self, name: str, platform: str) -> Image:

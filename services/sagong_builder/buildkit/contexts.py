@@ -13,6 +13,7 @@ from sagong_builder.buildkit.progress import Graph
 from sagong_builder.buildkit.session import Session
 from sagong_builder.context import Archive
 from sagong_builder.context.patterns import Ignore
+from sagong_builder.kept import KeptContext, KeptContexts
 from sagong_builder.shop import Shop
 
 __all__ = ["Contexts"]
@@ -22,7 +23,7 @@ _IGNORE = ".dockerignore"
 
 
 class Contexts:
-    """Of one build; what is opened is closed with the stack."""
+    """Of one build; with the stack, what was opened is closed, or kept for the next build."""
 
     def __init__(
         self,
@@ -30,12 +31,14 @@ class Contexts:
         session: Session,
         wish: Wish,
         graph: Graph,
+        kept: KeptContexts,
         stack: contextlib.AsyncExitStack,
     ) -> None:
         self._shop = shop
         self._session = session
         self._wish = wish
         self._graph = graph
+        self._kept = kept
         self._stack = stack
         self._context: Archive | None = None
         self._further: dict[str, Archive] = {}
@@ -58,7 +61,8 @@ class Contexts:
 
     async def _of_client(self, name: str) -> bytes | None:
         wanted = [name, f"{name}.dockerignore", *(["dockerfile"] if name == "Dockerfile" else [])]
-        archive = await self._session.files(self._shop, self._wish.dockerfile_name, follow=wanted)
+        place = self._wish.dockerfile_name
+        archive = (await self._session.files(self._shop, place, follow=wanted)).archive
         try:
             self._ignored = read_file(archive, f"{name}.dockerignore")
             found = read_file(archive, name)
@@ -71,7 +75,6 @@ class Contexts:
         async with self._lock:
             if self._context is None:
                 self._context = await self._got()
-                self._stack.callback(self._context.close)
             return self._context
 
     async def _got(self) -> Archive:
@@ -79,11 +82,11 @@ class Contexts:
         if source.startswith(_SESSION_URL):
             with self._graph.step_of_ours("[internal] load remote build context"):
                 path = await self._session.upload(self._shop, source[len(_SESSION_URL) - 1 :])
-                return await self._shop.opened(path)
+                return self._closed(await self._shop.opened(path))
         if source:
             with self._graph.step_of_ours(f"[internal] load remote build context {source}"):
                 name = self._wish.request.dockerfile
-                return await fetched_context(self._shop, source, name, self._stack)
+                return self._closed(await fetched_context(self._shop, source, name, self._stack))
         if self._ignored is None:
             with self._graph.step_of_ours("[internal] load .dockerignore"):
                 self._ignored = await self._ignore_file(self._wish.context_name)
@@ -92,12 +95,25 @@ class Contexts:
 
     async def _directory(self, name: str, ignored: bytes | None) -> Archive:
         excludes = Ignore.read(ignored or b"").patterns
-        archive = await self._session.files(self._shop, name, excludes=excludes)
-        self._graph.status("transferring context:", archive.path.stat().st_size, done=True)
+        key = (self._session.shared_key, name)
+        kept = self._kept.take(key) if self._session.shared_key else None
+        came = await self._session.files(self._shop, name, excludes=excludes, kept=kept)
+        self._graph.status("transferring context:", came.sent, done=True)
+        if not self._session.shared_key:
+            return self._closed(came.archive)
+        context = KeptContext(came.archive, came.files, description=name)
+        if kept is not None:
+            context.id, context.created_at, context.uses = kept.id, kept.created_at, kept.uses
+        self._stack.callback(self._kept.put, key, context)
+        return came.archive
+
+    def _closed(self, archive: Archive) -> Archive:
+        """The archive, closed with the build."""
+        self._stack.callback(archive.close)
         return archive
 
     async def _ignore_file(self, name: str) -> bytes | None:
-        archive = await self._session.files(self._shop, name, follow=[_IGNORE])
+        archive = (await self._session.files(self._shop, name, follow=[_IGNORE])).archive
         try:
             raw = read_file(archive, _IGNORE)
             self._graph.status("transferring context:", len(raw or b""), done=True)
@@ -110,7 +126,6 @@ class Contexts:
         async with self._lock:
             if name not in self._further:
                 self._further[name] = await self._opened(name, source)
-                self._stack.callback(self._further[name].close)
             return self._further[name]
 
     async def _opened(self, name: str, source: str) -> Archive:
@@ -122,7 +137,8 @@ class Contexts:
                 return await self._directory(rest, ignored)
         if kind in ("git", "http", "https"):
             with self._graph.step_of_ours(f"[context {name}] {source}"):
-                return await fetched_context(self._shop, source, "context", self._stack)
+                archive = await fetched_context(self._shop, source, "context", self._stack)
+                return self._closed(archive)
         raise InvalidArgument(
             f"context {name}: {kind[:40]} is not supported: give a directory, a git or HTTP URL, or "
             "docker-image://NAME (`docker load` makes an image of an archive or OCI layout)"

@@ -69,7 +69,9 @@ class Control:
         name = next((v for n, v in headers if n == "x-docker-expose-session-uuid"), "")
         methods = [v for n, v in headers if n == "x-docker-expose-session-grpc-method"]
         connection = Connection(reader, writer, client=True)
-        session = Session(connection, [one.strip() for text in methods for one in text.split(",")])
+        shared = next((v for n, v in headers if n == "x-docker-expose-session-sharedkey"), "")
+        exposed = [one.strip() for text in methods for one in text.split(",")]
+        session = Session(connection, exposed, shared)
         session.place_sockets(self._sockets)
         await self._sessions.serve(name, session, connection)
 

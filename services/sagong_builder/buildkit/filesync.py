@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
@@ -19,8 +19,9 @@ from sagong.errors import InvalidArgument, ResourceExhausted, Unavailable
 from sagong_builder.buildkit import messages as m
 from sagong_builder.buildkit.rpc import Call
 from sagong_builder.context import Archive, Entry, Kind, Tree
+from sagong_builder.kept import Facts, KeptContext
 
-__all__ = ["receive_files", "send_files"]
+__all__ = ["Received", "receive_files", "send_files"]
 
 _PIECE = 1 << 18
 
@@ -60,10 +61,12 @@ class _Inbox:
     limit: int
     entries: int
     tree: Tree = field(default_factory=Tree)
+    earlier: Mapping[str, tuple[Facts, int]] = field(default_factory=dict)
     number: int = 0
     size: int = 0
-    open: dict[int, Entry] = field(default_factory=dict)
-    have: dict[int, int] = field(default_factory=dict)
+    end: int = 0
+    open: dict[int, tuple[Entry, str, Facts]] = field(default_factory=dict)
+    files: dict[str, tuple[Facts, int]] = field(default_factory=dict)
 
     def stat(self, stat: m.Stat) -> bool:
         """An entry; whether its content is to be asked for."""
@@ -83,7 +86,7 @@ class _Inbox:
             mode=_mode(stat.mode),
             mtime=max(0.0, stat.mod_time / 1e9),
             link=stat.linkname if kind is Kind.SYMLINK else "",
-            offset=self.size,
+            offset=self.end,
             device=(stat.devmajor, stat.devminor),
             xattrs=tuple(
                 (key, value.decode("utf-8", "surrogateescape"))
@@ -96,19 +99,28 @@ class _Inbox:
         self.size += stat.size
         if self.size > self.limit:
             raise ResourceExhausted(f"the context has more than {self.limit} bytes")
-        self.open[self.number], self.have[self.number] = entry, stat.size
+        facts = (stat.mode, stat.size, stat.mod_time)
+        before = self.earlier.get(stat.path)
+        if before is not None and before[0] == facts:
+            entry.size, entry.offset = stat.size, before[1]
+            self.files[stat.path] = before
+            return False
+        self.end += stat.size
+        self.open[self.number] = entry, stat.path, facts
         return True
 
     def data(self, number: int, data: bytes) -> None:
         """A piece of a file, or its end."""
-        entry = self.open.get(number)
-        if entry is None:
+        if number not in self.open:
             raise InvalidArgument("the client sent what nobody asked for")
+        entry, path, facts = self.open[number]
         if not data:
             del self.open[number]
+            if entry.size == facts[1]:
+                self.files[path] = facts, entry.offset
             return
         # One that has grown since it was told of is taken as it was then.
-        piece = data[: self.have[number] - entry.size]
+        piece = data[: facts[1] - entry.size]
         _write(self.target, piece, entry.offset + entry.size)
         entry.size += len(piece)
 
@@ -124,27 +136,45 @@ def _write(target: int, data: bytes, offset: int) -> None:
         view, offset = view[done:], offset + done
 
 
+@dataclass(frozen=True)
+class Received:
+    """A directory that came: its complete files by path, and the bytes that came over the wire."""
+
+    archive: Archive
+    files: dict[str, tuple[Facts, int]]
+    sent: int
+
+
 async def receive_files(
     call: Call,
     path: Path,
     *,
     limit: int,
     entries: int,
-    told: Callable[[int], None] = lambda _: None,
-) -> Archive:
-    """All entries and contents as an archive at `path`."""
-    file = path.open("w+b", buffering=0)
+    kept: KeptContext | None = None,
+) -> Received:
+    """All entries and contents as an archive at `path`, or where a kept one is that goes on.
+
+    Of files that are in the kept one, by the same facts, nothing is sent; it is used up.
+    """
+    place = path if kept is None else kept.archive.path
+    file = place.open("w+b" if kept is None else "r+b", buffering=0)
+    if kept is not None:
+        kept.archive.release()
     try:
-        inbox = _Inbox(file.fileno(), limit, entries)
-        await _receive(call, inbox, told)
-        return Archive(path, file, inbox.tree)
+        inbox = _Inbox(file.fileno(), limit, entries, earlier=kept.files if kept else {})
+        inbox.end = os.fstat(file.fileno()).st_size
+        sent = await _receive(call, inbox)
+        return Received(Archive(place, file, inbox.tree), inbox.files, sent)
     except BaseException:
         file.close()
-        path.unlink(missing_ok=True)
+        place.unlink(missing_ok=True)
         raise
 
 
-async def _receive(call: Call, inbox: _Inbox, told: Callable[[int], None]) -> None:
+async def _receive(call: Call, inbox: _Inbox) -> int:
+    """Until all is there; how many bytes of messages came."""
+    sent = 0
     complete = ended = False
     while (packet := await call.receive(m.Packet)) is not None:
         if packet.type == _Type.ERROR:
@@ -158,13 +188,14 @@ async def _receive(call: Call, inbox: _Inbox, told: Callable[[int], None]) -> No
                 inbox.number += 1
         elif packet.type == _Type.DATA:
             inbox.data(packet.id, packet.data)
-            told(len(packet.data))
+        sent += call.last_size
         if complete and not inbox.open and not ended:
             ended = True
             await call.send(m.Packet(type=_Type.END))
             call.end()
     if not ended:
         raise Unavailable("the client went away while it sent its files")
+    return sent
 
 
 # Sending.

@@ -29,6 +29,8 @@ class Graph(Reporter):
         self._changed = asyncio.Event()
         self._ended = False
         self._vertex: m.Vertex | None = None
+        # Layers that are coming, by their ids: how large each is.
+        self._fetched: dict[str, int] = {}
 
     async def follow(self) -> AsyncIterator[m.StatusResponse]:
         """Everything, until the end."""
@@ -143,7 +145,17 @@ class Graph(Reporter):
         self._say(m.StatusResponse(statuses=[status]))
 
     def _transfer(self, transfer: Progress) -> None:
-        if transfer.id:
-            done = transfer.status in ("Pull complete", "Already exists")
-            name = f"{transfer.id} {transfer.status.lower()}"
-            self.status(name, transfer.current, transfer.total, done=done)
+        """A layer is first fetched, then extracted."""
+        if not transfer.id:
+            return
+        match transfer.status:
+            case "Downloading":
+                self._fetched[transfer.id] = transfer.total
+                self.status(transfer.id, transfer.current, transfer.total)
+            case "Download complete":
+                total = self._fetched.pop(transfer.id, 0)
+                self.status(transfer.id, total, total, done=True)
+            case "Extracting":
+                self.status(f"extracting {transfer.id}")
+            case "Pull complete":
+                self.status(f"extracting {transfer.id}", done=True)

@@ -107,6 +107,7 @@ class Call:
         self._messages: deque[tuple[bytes, int]] = deque()
         self._taken = 0
         self._wake = asyncio.Event()
+        self.last_size = 0
         self._ended = False
         self._error: SagongError | None = None
         self.window = asyncio.Event()
@@ -152,6 +153,7 @@ class Call:
             self._wake.clear()
             await self._wake.wait()
         raw, untold = self._messages.popleft()
+        self.last_size = len(raw)
         self._connection.consumed(self._id, untold)
         return decode(kind, raw)
 

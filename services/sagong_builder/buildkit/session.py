@@ -14,9 +14,10 @@ from sagong.contracts.image import Credentials
 from sagong.errors import FailedPrecondition, InvalidArgument, NotFound, SagongError
 from sagong.model import references
 from sagong_builder.buildkit import messages as m
-from sagong_builder.buildkit.filesync import receive_files, send_files
+from sagong_builder.buildkit.filesync import Received, receive_files, send_files
 from sagong_builder.buildkit.rpc import Call, Connection
 from sagong_builder.context import Archive
+from sagong_builder.kept import KeptContext
 from sagong_builder.mounting import MountSpec
 from sagong_builder.shop import Shop
 
@@ -29,10 +30,16 @@ _NAME = re.compile(r"[\w.:/@+-]{1,200}\Z")
 
 
 class Session:
-    """One client. It lends what its exposed methods say."""
+    """One client. It lends what its exposed methods say.
 
-    def __init__(self, connection: Connection, methods: Iterable[str]) -> None:
+    `shared_key` is the same for all builds of one directory; "" if the client has none.
+    """
+
+    def __init__(
+        self, connection: Connection, methods: Iterable[str], shared_key: str = ""
+    ) -> None:
         self._connection = connection
+        self.shared_key = shared_key
         self._methods = {method.lower() for method in methods}
 
     @property
@@ -51,8 +58,12 @@ class Session:
         *,
         excludes: Iterable[str] = (),
         follow: Iterable[str] = (),
-    ) -> Archive:
-        """A directory of the client's, without what is excluded; only what is followed, if given."""
+        kept: KeptContext | None = None,
+    ) -> Received:
+        """A directory of the client's, without what is excluded; only what is followed, if given.
+
+        A kept context of the same directory is gone on with: what has not changed is not sent.
+        """
         metadata = [
             *_headers("dir-name", [name]),
             *_headers("exclude-patterns", excludes),
@@ -66,6 +77,7 @@ class Session:
                 shop.spool.new_file(),
                 limit=settings.context_limit,
                 entries=settings.entries_limit,
+                kept=kept,
             )
         finally:
             call.cancel()

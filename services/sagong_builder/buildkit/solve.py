@@ -135,7 +135,8 @@ class Solve:
             wish = read_options(frontend, options, self._surroundings, self._request.ref, images)
             session = await self._sessions.wait(self._request.session)
             async with contextlib.AsyncExitStack() as stack:
-                contexts = Contexts(self._shop, session, wish, self.graph, stack)
+                kept = self._caches.contexts
+                contexts = Contexts(self._shop, session, wish, self.graph, kept, stack)
                 raw = await contexts.dockerfile()
                 dockerfile = parse(raw, wish.request.dockerfile)
                 if wish.question:
@@ -168,7 +169,9 @@ class Solve:
         )
         sources = Sources(self._shop, origins)
         attaching = Attaching(self._shop, self._caches, sources, session)
-        cache = Cache(self._shop.images, enabled=request.cache, sources=request.cache_from)
+        cache = Cache(self._shop.images, enabled=request.cache, sources=())
+        for reference in request.cache_from if request.cache else ():
+            await self._import(reference, origins, cache)
         steps = Steps(self._shop, request, self.graph, cache, sources, attaching)
         builder = StageBuilder(request, self.graph, origins, steps, anew=wish.anew, inherit=True)
         draft = await builder.make(dockerfile)
@@ -176,3 +179,12 @@ class Solve:
         if not draft.image:
             raise InvalidArgument("no image was generated: the last stage is empty")
         return draft.image
+
+    async def _import(self, reference: str, origins: Origins, cache: Cache) -> None:
+        """A cache that can't be had is none; the build goes on."""
+        self.graph.begin(f"importing cache manifest from {reference}")
+        try:
+            cache.offer(await origins.offered(reference))
+            self.graph.complete()
+        except SagongError as error:
+            self.graph.complete(error.message)

@@ -70,6 +70,10 @@ class Archive:
         self._file.close()
         self.path.unlink(missing_ok=True)
 
+    def release(self) -> None:
+        """Close the file and leave it where it is, for whoever goes on with it."""
+        self._file.close()
+
     def content(self, entry: Entry) -> Iterator[bytes]:
         """A regular file's bytes in pieces; holes of sparse files as zeros."""
         if entry.extents is None:

@@ -1,0 +1,308 @@
+"""Docker's buildx as a client: builds, what they are given, what they give, and how they end."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import tarfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from tests.compat.docker.clients import Plugin, plugin
+from tests.compat.docker.docker_engine import IMAGE, Engine
+from tests.conformance.image_registry_server import running_registry
+
+pytestmark = pytest.mark.root
+PLAIN = ("--progress", "plain")
+
+
+@pytest.fixture
+def buildx(docker: Engine) -> Plugin:
+    """The command line that builds by buildx."""
+    return plugin(docker, "docker-buildx")
+
+
+def written(place: Path, **files: str) -> Path:
+    """A context; `__` stands for a dot."""
+    for name, text in files.items():
+        path = place / name.replace("__", ".")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text.replace("BASE", IMAGE))
+    return place
+
+
+STAGES = """\
+FROM BASE AS base
+ARG V=1
+ENV A=$V
+RUN echo one > /one
+
+FROM base AS other
+RUN false
+
+FROM base
+WORKDIR /work
+COPY a.txt d ./
+RUN cat a.txt /one; echo $V $A
+"""
+
+
+def test_builds_are_shown_as_dockers(docker: Engine, buildx: Plugin, tmp_path: Path) -> None:
+    assert "running" in buildx.ok("buildx", "inspect")
+    place = written(tmp_path / "c", Dockerfile=STAGES, a__txt="A\n", **{"d/e": "E", "d/x.log": ""})
+    written(place, __dockerignore="*.log\n**/*.log\n", big="x" * 3_000_000)
+    out = buildx.ok("build", *PLAIN, "-t", "bx:1", "--build-arg", "V=2", ".", cwd=place)
+    for line in (
+        "[internal] load build definition from Dockerfile",
+        f"[base 1/2] FROM {IMAGE}",
+        "[base 2/2] RUN echo one > /one",
+        "[internal] load build context",
+        "[stage-2 1/3] WORKDIR /work",
+        "[stage-2 2/3] COPY a.txt d ./",
+        "[stage-2 3/3] RUN cat a.txt /one; echo 2 2",
+        "exporting to image",
+        "naming to docker.io/library/bx:1",
+    ):
+        assert line in out, out
+    assert "other" not in out, "a stage that nobody needs is not built"
+    for line in (" A\n", " one\n", " 2 2\n"):
+        assert line in out
+    assert docker.ok("run", "--rm", "bx:1", "ls").split() == ["a.txt", "e"]
+    iid, facts = tmp_path / "iid", tmp_path / "facts"
+    words = ("--iidfile", str(iid), "--metadata-file", str(facts), "--build-arg", "V=2")
+    again = buildx.ok("build", *PLAIN, *words, ".", cwd=place)
+    assert again.count("CACHED") == 5, again
+    assert iid.read_text() == docker.inspect("bx:1")["Id"]
+    assert json.loads(facts.read_text())["containerimage.config.digest"] == iid.read_text()
+    # Of a context that was sent before, only what is new comes: names, and the file that changed.
+    (place / "a.txt").write_text("B\n")
+    changed = buildx.ok("build", *PLAIN, ".", cwd=place)
+    assert "transferring context: 3.0" in out
+    assert re.search(r"load build context\n#\d+ transferring context: \d{2,3}B ", changed), changed
+    assert " B\n" in changed
+
+
+def test_failures_point_into_the_dockerfile(docker: Engine, buildx: Plugin, tmp_path: Path) -> None:
+    place = written(
+        tmp_path,
+        run="FROM BASE\nRUN echo hi && \\\n  exit 7\nRUN true\n",
+        word="FROM BASE\nRUNN x\n",
+        copy="FROM BASE\nCOPY nope /\n",
+    )
+    said = buildx.fails("build", *PLAIN, "-f", "run", ".", cwd=place)
+    assert " > [2/3] RUN echo hi &&   exit 7:\n" in said
+    assert "   2 | >>> RUN echo hi && \\\n   3 | >>>   exit 7\n   4 |     RUN true\n" in said
+    assert said.rstrip().endswith(
+        'ERROR: failed to solve: process "/bin/sh -c echo hi &&   exit 7" did not complete '
+        "successfully: exit code: 7"
+    )
+    said = buildx.fails("build", "-f", "word", ".", cwd=place)
+    assert "word:2\n" in said and "   2 | >>> RUNN x\n" in said
+    assert "ERROR: failed to solve: dockerfile parse error on line 2: unknown instruction" in said
+    assert "   2 | >>> COPY nope /\n" in buildx.fails("build", "-f", "copy", ".", cwd=place)
+    for words, text in (
+        (("-f", "none", "."), "failed to read dockerfile: open none: no such file or directory"),
+        (("-f", "run", "--target", "x", "."), 'target stage "x" could not be found'),
+        (
+            ("-f", "run", "--platform", "linux/amd64,linux/arm64", "."),
+            "Multi-platform build is not",
+        ),
+        (("-f", "run", "--allow", "security.insecure", "."), "security.insecure is not allowed"),
+        (("-f", "run", "--attest", "type=sbom", "."), "Attestation is not supported"),
+    ):
+        assert text in buildx.fails("build", *words, cwd=place)
+    assert docker.ok("ps", "-aq") == ""
+
+
+def test_results_go_where_they_are_wanted(docker: Engine, buildx: Plugin, tmp_path: Path) -> None:
+    text = "FROM scratch\nCOPY --chmod=640 f /d/f\nCOPY --chown=5:6 f /d/g\n"
+    place = written(tmp_path, Dockerfile=text, f="F" * 700_000)
+    (place / "f").chmod(0o604)
+    words = (
+        f"type=local,dest={tmp_path}/out", f"type=tar,dest={tmp_path}/out.tar", "type=docker,name=bx:2",
+    )  # fmt: skip
+    buildx.ok("build", *(w for word in words for w in ("--output", word)), ".", cwd=place)
+    assert (tmp_path / "out/d/f").read_text() == "F" * 700_000
+    assert (tmp_path / "out/d/f").stat().st_mode & 0o7777 == 0o640
+    with tarfile.open(tmp_path / "out.tar") as tar:
+        found = {m.name: (m.mode, m.uid, m.gid, m.size) for m in tar if m.isfile()}
+    assert found == {"d/f": (0o640, 0, 0, 700_000), "d/g": (0o604, 5, 6, 700_000)}
+    assert docker.inspect("bx:2")["RootFS"]["Layers"]
+    said = buildx.fails("build", "--output", f"type=oci,dest={tmp_path}/no", ".", cwd=place)
+    assert "OCI exporter is not supported" in said
+
+
+CONTEXTS = """\
+FROM BASE AS one
+RUN false
+FROM BASE AS two
+COPY --from=named . /named/
+COPY --from=one /bin/busybox /one
+RUN --mount=from=named,target=/m ls /named /m; head -c4 /one
+"""
+
+
+def test_contexts_of_every_kind(docker: Engine, buildx: Plugin, tmp_path: Path) -> None:
+    place = written(tmp_path / "c", Dockerfile=CONTEXTS, f="in the context\n")
+    written(tmp_path / "n", o="other\n", skipped="", __dockerignore="skipped\n.dockerignore\n")
+    words = (
+        "--build-context",
+        f"named={tmp_path}/n",
+        "--build-context",
+        f"one=docker-image://{IMAGE}",
+    )
+    out = buildx.ok("build", *PLAIN, *words, ".", cwd=place)
+    assert "[context named] load from client" in out
+    assert out.count(" o\n") == 2 and "skipped" not in out.split("RUN")[-1]
+    dockerfile = f"FROM {IMAGE}\nCOPY f /\nRUN cat /f\n".encode()
+    assert " in the context\n" in buildx.ok(
+        "build", *PLAIN, "-f", "-", ".", cwd=place, stdin=dockerfile
+    )
+    repository = written(
+        tmp_path / "g", Dockerfile="FROM BASE\nCOPY f /\nRUN cat /f\n", f="of git\n"
+    )
+    git = ("git", "-c", "user.name=n", "-c", "user.email=e@x", "-C", str(repository))
+    for step in (("init", "-q", "-b", "main"), ("add", "."), ("commit", "-qm", "m")):
+        subprocess.run([*git, *step], check=True, capture_output=True)
+    packed = subprocess.run([*git, "archive", "HEAD"], check=True, capture_output=True).stdout
+    assert " of git\n" in buildx.ok("build", *PLAIN, "-", stdin=packed)
+
+
+KEYS = """\
+FROM BASE
+RUN --mount=type=secret,id=s,mode=0444 cat /run/secrets/s; ls -l /run/secrets/s | cut -c1-10
+RUN --mount=type=ssh test -S $SSH_AUTH_SOCK && echo agent
+RUN --mount=type=cache,target=/c echo x >> /c/f; wc -l < /c/f
+RUN --mount=type=tmpfs,target=/t mount | grep ' /t '
+RUN grep -w gw /etc/hosts; ulimit -n; df /dev/shm | tail -1; ls /sys/class/net
+"""
+
+
+def test_what_commands_are_lent(docker: Engine, buildx: Plugin, tmp_path: Path) -> None:
+    place = written(tmp_path, Dockerfile=KEYS, secret="hush\n")
+    agent = subprocess.Popen(
+        ["ssh-agent", "-D", "-a", str(tmp_path / "agent")], stdout=subprocess.DEVNULL
+    )
+    try:
+        words = (
+            "--secret", "id=s,src=secret", "--ssh", f"default={tmp_path}/agent", "--network", "none",
+            "--add-host", "gw:host-gateway", "--ulimit", "nofile=77:77", "--shm-size", "3m",
+        )  # fmt: skip
+        for _ in range(200):
+            if (tmp_path / "agent").exists():
+                break
+            time.sleep(0.02)
+        out = buildx.ok("build", *PLAIN, "--no-cache", *words, ".", cwd=place)
+    finally:
+        agent.terminate()
+        agent.wait()
+    for text in (" hush\n", " -r--r--r--\n", " agent\n", " 1\n", " 77\n", " 3072 ", " lo\n"):
+        assert text in out, out
+    gateway = json.loads(docker.ok("network", "inspect", "bridge"))[0]["IPAM"]["Config"][0][
+        "Gateway"
+    ]
+    assert f" {gateway}\tgw\n" in out
+    assert "eth0" not in out and "tmpfs on /t" in out
+    assert "cached mount" in buildx.ok("buildx", "du", "--verbose")
+    assert "Total:" in buildx.ok("buildx", "prune", "-af")
+    assert buildx.ok("buildx", "du").split()[-2:] == ["Total:", "0B"]
+
+
+BAKE = """\
+group "default" { targets = ["upper", "beside"] }
+target "lower" {
+  dockerfile-inline = "FROM BASE\\nENV OF=lower\\nRUN echo low > /low"
+}
+target "upper" {
+  contexts = { under = "target:lower" }
+  tags = ["bake:upper"]
+  dockerfile-inline = "FROM under\\nRUN cat /low; echo $OF"
+}
+target "beside" {
+  tags = ["bake:beside"]
+  args = { V = "given" }
+  dockerfile-inline = "FROM BASE AS x\\nARG V\\nFROM x\\nRUN echo v=$V"
+}
+"""
+
+
+def test_bake_builds_targets_of_targets(docker: Engine, buildx: Plugin, tmp_path: Path) -> None:
+    place = written(tmp_path, **{"docker-bake.hcl": BAKE})
+    out = buildx.ok("buildx", "bake", *PLAIN, "--no-cache", cwd=place)
+    for text in (" low\n", " lower\n", " v=given\n", "[upper 1/2] FROM under"):
+        assert text in out, out
+    assert docker.inspect("bake:upper")["Config"]["Env"].count("OF=lower") == 1
+    (place / "Dockerfile").write_text("ARG G=g\nFROM scratch AS a\nFROM a AS b\nARG H=h\n")
+    ask = {"BUILDX_EXPERIMENTAL": "1"}
+    targets = buildx.ok("buildx", "build", "--print", "targets", ".", cwd=place, **ask)
+    assert "TARGET      DESCRIPTION\na           \nb (default) \n" in targets
+    outline = buildx.ok("buildx", "build", "--print", "outline", ".", cwd=place, **ask)
+    assert (
+        "TARGET: b\n\nBUILD ARG   VALUE   DESCRIPTION\nG           g       \nH           h"
+        in outline
+    )
+
+
+def test_an_image_is_pushed_and_serves_as_cache(
+    docker: Engine, buildx: Plugin, tmp_path: Path
+) -> None:
+    text = f"FROM {IMAGE}\nRUN echo cached > /c\nRUN cat /c\n"
+    with running_registry(tmp_path) as host:
+        name = f"{host}/some/image:1"
+        out = buildx.ok("build", *PLAIN, "--push", "-t", name, "-", stdin=text.encode())
+        assert f"pushing {name} with docker" in out
+        docker.ok("rmi", name)
+        docker.ok("image", "prune", "-f")
+        out = buildx.ok("build", *PLAIN, "--cache-from", name, "-", stdin=text.encode())
+        assert out.count("CACHED") == 3, out
+        missing = ("--cache-from", f"{host}/no/such:1")
+        assert "CACHED" in buildx.ok("build", *PLAIN, *missing, "-", stdin=text.encode())
+
+
+def _building(buildx: Plugin, place: Path) -> subprocess.Popen[bytes]:
+    """A build whose command runs."""
+    begun = subprocess.Popen(
+        ["docker", "build", *PLAIN, "--no-cache", "."],
+        cwd=place,
+        env=buildx.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    assert begun.stdout is not None
+    for line in begun.stdout:
+        if line.rstrip().endswith(b" begun"):
+            return begun
+    raise AssertionError("the build ended")
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_a_client_that_goes_takes_its_build_along(
+    docker: Engine, buildx: Plugin, tmp_path: Path, how: signal.Signals
+) -> None:
+    place = written(tmp_path, Dockerfile="FROM BASE\nRUN echo begun; sleep 600\n")
+    begun = _building(buildx, place)
+    begun.send_signal(how)
+    said = begun.communicate(timeout=30)[0].decode()
+    if how == signal.SIGINT:
+        assert "CANCELED" in said and "context canceled" in said
+    limit = time.monotonic() + 20
+    while docker.ok("ps", "-aq"):
+        assert time.monotonic() < limit, docker.ok("ps", "-a")
+        time.sleep(0.05)
+
+
+def test_builds_beside_each_other(docker: Engine, buildx: Plugin, tmp_path: Path) -> None:
+    place = written(tmp_path, Dockerfile="FROM BASE\nARG N\nCOPY . /all\nRUN echo $N > /n\n", f="f")
+
+    def build(number: int) -> None:
+        name = f"beside:{number}"
+        buildx.ok("build", "-t", name, "--build-arg", f"N={number}", ".", cwd=place)
+
+    with ThreadPoolExecutor(4) as all_:
+        list(all_.map(build, range(4)))
+    made = [docker.ok("run", "--rm", f"beside:{n}", "cat", "/n", "/all/f") for n in range(4)]
+    assert made == [f"{n}\nf" for n in range(4)]
