@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from sagong.errors import Unavailable
 
-__all__ = ["Call", "PassedOn", "current", "deadline", "detached", "remaining", "serving"]
+__all__ = ["Call", "PassedOn", "current", "deadline", "detached", "leaving", "remaining", "serving"]
+
+T = TypeVar("T")
 
 
 Rules = tuple[dict[str, tuple[str, ...]], ...]
@@ -89,3 +92,14 @@ def detached(cause: str = "") -> Iterator[None]:
     """Leave the current call: no deadline, a cause of its own. For loops and background work."""
     with serving(Call(cause=cause)):
         yield
+
+
+@contextlib.asynccontextmanager
+async def leaving(stream: AsyncIterator[T]) -> AsyncIterator[AsyncIterator[T]]:
+    """A stream of a slot that is left at the end of the block, not whenever it is collected."""
+    try:
+        yield stream
+    finally:
+        close = getattr(stream, "aclose", None)
+        if close is not None:
+            await close()

@@ -137,7 +137,9 @@ class MergedWriter(Writer):
     def locate(self, name: bytes) -> tuple[bytes, int | None] | None:
         """The name in the writable layer's directory."""
         parent, _, base = name.rpartition(b"/")
-        return base, self._upper_of(parent)
+        upper = self._upper_of(parent)
+        self._tree.refuse_mounted_file(self._opened[parent].below(base))
+        return base, upper
 
     def _upper_of(self, name: bytes) -> int:
         upper = self._directory_of(name).upper

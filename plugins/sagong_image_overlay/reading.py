@@ -84,7 +84,7 @@ class TreeArchive:
         if called:
             self._tar.add(member)
         prefix = called if not called or called.endswith(b"/") else called + b"/"
-        for name in below.names():
+        for name in self._tree.names(below):
             found = self._tree.step(below, name)
             if found is not None:
                 with contextlib.suppress(FileNotFoundError):  # a running container deleted it
@@ -224,7 +224,7 @@ def names(job: dict[str, Any], descriptors: list[int], report: Report) -> dict[s
         here = tree.enter(place.directory, place.name, found) if place.name else tree.root()
     entries = []
     with here:
-        for name in here.names():
+        for name in tree.names(here):
             entry = tree.step(here, name)
             if entry is not None:
                 entries.append(_facts_of(tree, real + b"/" + name, entry.facts))

@@ -186,6 +186,21 @@ class Tree:
         """The merged root; the caller closes it."""
         return Directory(b"", [(layer, os.dup(fd)) for layer, fd in self._parts])
 
+    def names(self, directory: Directory) -> list[bytes]:
+        """All names in a directory, with those that are there by a mount alone."""
+        prefix = directory.path + b"/" if directory.path else b""
+        here = {path[len(prefix) :] for path in self._mounts if path.startswith(prefix)}
+        mounted = {name for name in here if name and b"/" not in name}
+        return sorted(mounted.union(directory.names())) if mounted else directory.names()
+
+    def refuse_mounted_file(self, path: bytes) -> None:
+        """A file that is a mount can't be replaced, and what it hides is not meant."""
+        mounted = self._mounts.get(path, -1)
+        if mounted >= 0 and not stat.S_ISDIR(os.fstat(mounted).st_mode):
+            raise InvalidArgument(
+                f"/{_shown(path)}: device or resource busy: it is mounted from elsewhere"
+            )
+
     def step(self, directory: Directory, name: bytes) -> Found | None:
         """Find a name, mounts first."""
         mounted = self._mounts.get(directory.below(name)) if self._mounts else None

@@ -70,7 +70,7 @@ class OpenTree(NamedTuple):
 
     def apply(self, stage: Stage) -> None:
         """open_tree(2), mount_setattr(2)."""
-        if self.make_source:
+        if self.make_source and not os.path.exists(self.source):
             os.makedirs(self.source, exist_ok=True)
         try:
             tree = self._clone(stage)

@@ -59,7 +59,8 @@ def lay_out(request: dict[str, Any], directory: str, root: str, held: dict[str, 
 
 def _check_sources(plan: dict[str, Any]) -> None:
     for source in plan["make_sources"]:
-        os.makedirs(source, exist_ok=True)
+        if not os.path.exists(source):
+            os.makedirs(source, exist_ok=True)
     for source in plan["sources"]:
         if not os.path.lexists(source):
             raise StartError(

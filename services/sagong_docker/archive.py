@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import posixpath
 import stat as modes
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 
 import msgspec
 
+from sagong.call import leaving
 from sagong.contracts.image import ArchiveRequest, PathStat, RootRef
-from sagong.contracts.node import ContainerStatus
-from sagong.errors import InvalidArgument, NotFound, PermissionDenied
+from sagong.contracts.node import ContainerStatus, Ref
+from sagong.errors import InvalidArgument, NotFound, PermissionDenied, Unavailable
 from sagong.http import Response
 from sagong_docker.ask import Ask
 from sagong_docker.bridge import opened
@@ -56,30 +58,27 @@ def _stat_header(found: PathStat) -> str:
     return base64.b64encode(msgspec.json.encode(view)).decode()
 
 
-async def _request(
-    engine: Engine, ask: Ask, upload: str = ""
-) -> tuple[ContainerRecord, ArchiveRequest]:
+async def _request(engine: Engine, ask: Ask) -> tuple[ContainerRecord, ArchiveRequest]:
     record = await engine.container(ask["id"])
     path = ask.text("path")
     if not path:
         raise InvalidArgument("bad parameter: missing path")
-    status = await engine.status(record)
     return record, ArchiveRequest(
         id=record.id,
         path=path,
-        upload=upload,
         no_overwrite_dir_non_dir=ask.flag("noOverwriteDirNonDir"),
         copy_uid_gid=ask.flag("copyUIDGID"),
-        mounts=_mounts(status),
     )
 
 
-def _mounts(status: ContainerStatus) -> tuple[tuple[str, str], ...]:
-    return tuple(
-        (target, source)
-        for kind, _, source, target, *_ in status.mounts
-        if kind in ("bind", "volume") and source
-    )
+@contextlib.asynccontextmanager
+async def _through_mounts(engine: Engine, request: ArchiveRequest) -> AsyncIterator[ArchiveRequest]:
+    """The request with what is mounted in its container, seen as long as this lasts."""
+    async with leaving(engine.node.show(Ref(id=request.id))) as stream:
+        async for shown in stream:
+            yield msgspec.structs.replace(request, mounts=shown.mounts)
+            return
+    raise Unavailable(f"the mounts of container {request.id} can't be seen now; try again")
 
 
 async def _found(engine: Engine, record: ContainerRecord, request: ArchiveRequest) -> PathStat:
@@ -89,52 +88,41 @@ async def _found(engine: Engine, record: ContainerRecord, request: ArchiveReques
         raise NotFound(
             f"Could not find the file {request.path} in container {record.name}"
         ) from None
-    except InvalidArgument as error:
-        raise _of_machine(request, error) from None
     if request.path.endswith(("/", "/.")) and not modes.S_ISDIR(found.mode):
         raise InvalidArgument(f"lstat {request.path}: not a directory")
     return found
 
 
-def _of_machine(request: ArchiveRequest, error: InvalidArgument) -> InvalidArgument:
-    """A bind mount is a directory of the machine, which this engine's sandbox does not show it."""
-    place = posixpath.normpath("/" + request.path.lstrip("/"))
-    for target, source in request.mounts:
-        if "hidden" in error.message and f"{place}/".startswith(posixpath.normpath(target) + "/"):
-            rest = place[len(posixpath.normpath(target)) :]
-            return InvalidArgument(
-                f"{request.path} is mounted from the machine: copy to or from {source}{rest} there"
-            )
-    return error
-
-
 async def stat(engine: Engine, ask: Ask) -> Response:
     """What a path is."""
     record, request = await _request(engine, ask)
-    found = await _found(engine, record, request)
+    async with _through_mounts(engine, request) as whole:
+        found = await _found(engine, record, whole)
     return Response(200, b"", {_HEADER: _stat_header(found)})
 
 
 async def read(engine: Engine, ask: Ask) -> None:
     """A path as a tar."""
     record, request = await _request(engine, ask)
-    found = await _found(engine, record, request)
-    address = await engine.images.read_archive(request)
-    engine.note(record, "archive-path")
-    async with opened(address) as link:
-        headers = {"Content-Type": "application/x-tar", _HEADER: _stat_header(found)}
-        out = ask.request.stream(200, headers)
-        while data := await link.read():
-            await out.write(data)
+    async with _through_mounts(engine, request) as whole:
+        found = await _found(engine, record, whole)
+        address = await engine.images.read_archive(whole)
+        engine.note(record, "archive-path")
+        async with opened(address) as link:
+            headers = {"Content-Type": "application/x-tar", _HEADER: _stat_header(found)}
+            out = ask.request.stream(200, headers)
+            while data := await link.read():
+                await out.write(data)
 
 
 async def extract(engine: Engine, ask: Ask) -> Response:
     """A tar into a directory."""
     record, request = await _request(engine, ask)
-    await _found(engine, record, request)
-    _check_writable(record, await engine.status(record), request.path)
-    async with uploading(engine.images, ask.request) as token:
-        await engine.images.write_archive(msgspec.structs.replace(request, upload=token))
+    async with _through_mounts(engine, request) as whole:
+        await _found(engine, record, whole)
+        _check_writable(record, await engine.status(record), request.path)
+        async with uploading(engine.images, ask.request) as token:
+            await engine.images.write_archive(msgspec.structs.replace(whole, upload=token))
     engine.note(record, "extract-to-dir")
     return empty(200)
 

@@ -60,6 +60,7 @@ class Ground:
         self._logs = host.data / "logs"
         self._shelves: set[str] = set()
         self._settings = host.config(PodSettings)
+        self._root_directory, self._data_directory = host.root, host.data.parent
         self._files_directory = host.run / "containers"
 
     async def lend(self, record: ContainerRecord) -> Prepared:
@@ -169,6 +170,20 @@ class Ground:
             log=self._log(record),
             hostname=hostname,
         )
+
+    def seen(
+        self, record: ContainerRecord
+    ) -> tuple[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]]:
+        """Mounts of a container as (target, source): volumes that plugins see, and the rest."""
+        kept = (f"{self._root_directory}/mounts/", f"{self._data_directory}/")
+        there: list[tuple[str, str]] = []
+        hidden: list[tuple[str, str]] = []
+        for kind, _, source, target, *_ in record.mounts:
+            if kind not in ("bind", "volume") or not source:
+                continue
+            seen = kind == "volume" and source.startswith(kept)
+            (there if seen else hidden).append((target, source))
+        return tuple(there), tuple(hidden)
 
     async def clear(self, record: ContainerRecord) -> None:
         """Take back what a run was given, but not its root filesystem."""

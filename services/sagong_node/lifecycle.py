@@ -30,7 +30,7 @@ from sagong.host import Host
 from sagong_node import signals
 from sagong_node.assembly import command_of, run_spec
 from sagong_node.concert import first_error, together
-from sagong_node.ground import Ground, Site
+from sagong_node.ground import Ground
 from sagong_node.journal import Journal
 from sagong_node.records import ContainerRecord, SandboxRecord
 from sagong_node.registry import Registry
@@ -268,7 +268,7 @@ class Lifecycle:
         sandbox = self.sandbox(record.spec.sandbox)
         record.wanted = True
         try:
-            site = await self._site(record, sandbox)
+            site = await self._ground.site(record, sandbox)
             self.accounts[record.spec.id] = (site.root.passwd, site.root.group)
             spec = run_spec(record.spec, site, record.run + 1, request)
             merged = command_of(record.spec, site)
@@ -337,13 +337,12 @@ class Lifecycle:
         if record.spec.remove:
             await self._remove(record, volumes=True)
 
-    async def _site(self, record: ContainerRecord, sandbox: SandboxRecord) -> Site:
-        known = {*record.anonymous, *(mount.source for mount in record.spec.mounts)}
-        site = await self._ground.site(record, sandbox)
+    def note_volumes(self, record: ContainerRecord) -> None:
+        """Tell of the volumes that its image declares, which were made with it."""
+        named = {mount.source for mount in record.spec.mounts}
         for name in record.anonymous:
-            if name not in known:
+            if name not in named:
                 self.note(record, "volume_create", volume=name)
-        return site
 
     async def _clear(self, record: ContainerRecord, sandbox: SandboxRecord) -> None:
         await self._ground.clear(record)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from sagong.call import leaving
 from sagong.contracts.network import ConnectRequest, DisconnectRequest, Sandbox
 from sagong.contracts.node import (
     AttachSpec,
@@ -27,6 +28,7 @@ from sagong.contracts.node import (
     ResizeSpec,
     SandboxSpec,
     SandboxStatus,
+    ShownMounts,
     StartRequest,
     StatusList,
     StatusState,
@@ -41,6 +43,7 @@ from sagong.contracts.runtime import (
     ContainerRef,
     ResizeRequest,
     RuntimeList,
+    ShowRequest,
     UpdateRequest,
 )
 from sagong.contracts.streams import Address
@@ -186,6 +189,7 @@ class NodeService:
             self._registry.forget(record)
             await self._ground.remove(record, volumes=True)
             raise
+        self._life.note_volumes(record)
         self._life.note(record, "create")
         return self._status(record)
 
@@ -346,6 +350,19 @@ class NodeService:
             await _forward(reader, writer, addresses[0], request.port)
 
         return self._streams.offer(forward, "raw")
+
+    async def show(self, ref: Ref) -> AsyncIterator[ShownMounts]:
+        """Binds by the runtime, which alone sees the machine."""
+        record = self._life.container(ref.id)
+        there, hidden = self._ground.seen(record)
+        if not hidden:
+            yield ShownMounts(mounts=there)
+            return
+        request = ShowRequest(sources=tuple(source for _, source in hidden))
+        async with leaving(self._life.runtimes.of(record).show(request)) as stream:
+            async for shown in stream:
+                places = zip((target for target, _ in hidden), shown.paths, strict=True)
+                yield ShownMounts(mounts=(*there, *places))
 
     def _running(self, id_: str) -> ContainerRecord:
         record = self._life.container(id_)

@@ -78,6 +78,7 @@ from sagong.conformance.runtime_life import (
     check_signals_give_128_and_their_number,
     check_stranger_is_not_found,
     check_successor_adopts,
+    check_the_machine_is_shown_while_it_is_asked,
     check_wait_waits,
 )
 from sagong.conformance.runtime_limits import (
@@ -194,6 +195,7 @@ __all__ = [
     "check_terminal_has_its_first_size",
     "check_terminal_is_one",
     "check_terminal_is_resized",
+    "check_the_machine_is_shown_while_it_is_asked",
     "check_tmpfs_has_its_options",
     "check_token_is_good_once",
     "check_user_and_groups",

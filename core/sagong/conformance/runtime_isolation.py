@@ -233,8 +233,14 @@ async def check_bind_mounts(lab: RuntimeLab) -> None:
             options=("rbind", "ro"),
             create="file",
         ),
+        Mount(
+            target="/etc/two",
+            kind="bind",
+            source=str(source / "file"),
+            options=("rbind", "rprivate", "source"),
+        ),
     )
-    script = "cat /etc/one; echo new > /a/b/made; "
+    script = "cmp /etc/one /etc/two; cat /etc/one; echo new > /a/b/made; "
     script += "echo x > /ro/x || echo ro; echo x > /etc/one || echo ro"
     found = await lab.shell(script, mounts=(*standard_mounts(lab.root()), *binds))
     assert found.lines == ["content", "ro", "ro"]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+from sagong.call import leaving
 from sagong.conformance.runtime_lab import (
     PATH,
     RuntimeLab,
@@ -24,6 +27,7 @@ from sagong.contracts.runtime import (
     Mount,
     Process,
     ResizeRequest,
+    ShowRequest,
     SignalRequest,
     UpdateRequest,
     User,
@@ -35,6 +39,7 @@ from sagong.errors import (
     NotFound,
     SagongError,
 )
+from sagong.linux import syscalls
 
 
 async def check_exit_codes_are_the_programs(lab: RuntimeLab) -> None:
@@ -311,6 +316,38 @@ async def check_missing_source_is_refused(lab: RuntimeLab) -> None:
     mounts = (*standard_mounts(lab.root()), made)
     assert (await lab.shell("ls -d /data", mounts=mounts)).text == "/data"
     assert missing.is_dir()
+
+
+async def check_the_machine_is_shown_while_it_is_asked(lab: RuntimeLab) -> None:
+    """Directories with what is mounted below, and files; gone with the stream."""
+    source = lab.scratch / "seen"
+    (source / "below").mkdir(parents=True)
+    (source / "file").write_text("content\n")
+    request = ShowRequest(sources=(str(source), str(source / "file")))
+    with mounted_tmpfs(source / "below"):
+        (source / "below/deep").write_text("deep\n")
+        async with leaving(lab.runtime.show(request)) as stream:
+            directory, file = map(Path, (await anext(stream)).paths)
+            assert (directory / "below/deep").read_text() == "deep\n"
+            assert file.read_text() == "content\n"
+            (directory / "new").write_text("new\n")
+        await wait_until(lambda: not directory.exists() and not file.exists(), "it is hidden")
+        assert (source / "below/deep").exists(), "what is mounted on the machine has gone"
+    assert (source / "new").read_text() == "new\n"
+    with raises(NotFound, "missing"):
+        await anext(lab.runtime.show(ShowRequest(sources=(str(lab.scratch / "missing"),))))
+    with raises(InvalidArgument):
+        await anext(lab.runtime.show(ShowRequest(sources=("relative",))))
+
+
+@contextlib.contextmanager
+def mounted_tmpfs(place: Path) -> Iterator[None]:
+    """A filesystem of the machine's own."""
+    syscalls.mount("none", str(place), "tmpfs")
+    try:
+        yield
+    finally:
+        syscalls.umount(str(place))
 
 
 async def check_bad_spec_is_refused(lab: RuntimeLab) -> None:

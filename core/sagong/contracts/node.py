@@ -57,6 +57,7 @@ __all__ = [
     "RestartPolicy",
     "SandboxSpec",
     "SandboxStatus",
+    "ShownMounts",
     "StartRequest",
     "StatusList",
     "StatusState",
@@ -397,6 +398,12 @@ class DialRequest(Message):
     port: int
 
 
+class ShownMounts(Message):
+    """Where what is mounted in a container can be seen by slot `image`: (target, path)."""
+
+    mounts: tuple[tuple[str, str], ...] = ()
+
+
 class TopResult(Message):
     """Processes as (host pid, /proc stat fields by name)."""
 
@@ -542,6 +549,14 @@ class Node(Protocol):
         """First `waiting` at once, then the result.
 
         It can be asked again after a cut: a removed container still answers for two minutes.
+        """
+        ...
+
+    @method(idempotent=True, raises=(NotFound,), seconds=86400.0)
+    def show(self, ref: Ref) -> AsyncIterator[ShownMounts]:
+        """One item: volumes, and what is bound into a container from the machine, until it is left.
+
+        As `runtime.show`; of one that does not run as well.
         """
         ...
 

@@ -52,6 +52,8 @@ __all__ = [
     "RunSpec",
     "Runtime",
     "RuntimeList",
+    "ShowRequest",
+    "Shown",
     "SignalRequest",
     "UpdateRequest",
     "User",
@@ -366,6 +368,18 @@ class OutOfMemory(Message):
     run: int
 
 
+class ShowRequest(Message):
+    """Files and directories of the machine by their absolute paths."""
+
+    sources: tuple[str, ...]
+
+
+class Shown(Message):
+    """Where each is seen, in the same order."""
+
+    paths: tuple[str, ...]
+
+
 @slot("runtime", version=1, events=(Exited, OutOfMemory))
 class Runtime(Protocol):
     """Runs containers."""
@@ -450,4 +464,13 @@ class Runtime(Protocol):
     @method(idempotent=True, raises=(NotFound,), seconds=86400.0)
     def wait(self, container: ContainerRef) -> AsyncIterator[Exited]:
         """One item when the container's present run has ended (at once if it has)."""
+        ...
+
+    @method(idempotent=True, raises=(NotFound, InvalidArgument), seconds=86400.0)
+    def show(self, request: ShowRequest) -> AsyncIterator[Shown]:
+        """Show parts of the machine, with what is mounted below them, in `{run}/mounts`.
+
+        One item, when they are seen there; they are taken away when the caller leaves the stream or
+        dies. For copies through a container's bind mounts, by who may see that directory alone.
+        """
         ...

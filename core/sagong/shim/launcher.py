@@ -17,16 +17,18 @@ from collections.abc import Callable
 from typing import Any
 
 from sagong.linux import capabilities, cgroup, process
-from sagong.shim import jobs, lean
+from sagong.shim import jobs, lean, messages
 from sagong.shim.adoption import Inheritance
 from sagong.shim.channel import Channel, allowed, listen
 from sagong.shim.directory import RunDirectory
 from sagong.shim.engines import Engines
+from sagong.shim.failure import StartError
 from sagong.shim.interpreter import execute_readonly
 from sagong.shim.lifelines import Lifelines
 from sagong.shim.loop import READ, Loop
 from sagong.shim.messages import PROTOCOL, MessageReader
 from sagong.shim.monitor import Monitor
+from sagong.shim.showing import Showing, linger
 from sagong.shim.starting import Engine
 
 __all__ = ["Launcher", "asked_directory", "execute_lean", "serve"]
@@ -52,6 +54,7 @@ class Launcher:
             "facts": self._facts,
             "monitor": self._monitor,
             "job": self._job,
+            "show": self._show,
             "hold": self._hold,
             "release": self._release,
             "status": self._status,
@@ -157,6 +160,19 @@ class Launcher:
         finally:
             os._exit(0)
 
+    def _show(self, channel: Channel, number: int, request: dict[str, Any]) -> None:
+        """Fork to show what is asked for until the connection ends."""
+        if lean.fork() != 0:
+            channel.close()
+            return
+        try:
+            channel.detach()
+            self._leave_launcher(keep=channel)
+            channel.socket.setblocking(True)
+            _shown(channel.socket, number, request)
+        finally:
+            os._exit(0)
+
     def _hold(self, channel: Channel, number: int, request: dict[str, Any]) -> None:
         if channel.descriptors:
             self._lifelines.keep(request["key"], request["name"], channel.descriptors.pop(0))
@@ -181,6 +197,20 @@ class Launcher:
                 self._reaped[found.si_pid, started] = status
                 if len(self._reaped) > _REAPED_LIMIT:
                     del self._reaped[next(iter(self._reaped))]
+
+
+def _shown(channel: socket.socket, number: int, request: dict[str, Any]) -> None:
+    showing = Showing(request["directory"])
+    try:
+        showing.show(request["sources"])
+        channel.sendall(messages.answer(number, {"paths": showing.places}))
+        linger(channel)
+    except StartError as error:
+        channel.sendall(messages.failure(number, error.code, error.message))
+    except OSError as error:
+        channel.sendall(messages.failure(number, "internal", str(error)))
+    finally:
+        showing.hide()
 
 
 def _cgroup_option(hierarchy: cgroup.Hierarchy) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -193,6 +193,20 @@ class Links:
         del self._monitors[key]
         if not self._closing:
             self._monitor_gone(key)
+
+    @contextlib.asynccontextmanager
+    async def showing(
+        self, directory: str, sources: tuple[str, ...]
+    ) -> AsyncIterator[tuple[tuple[str, ...], asyncio.Event]]:
+        """Where the launcher shows parts of the machine meanwhile, and what tells that it ended."""
+        ended = asyncio.Event()
+        connection = await self._dial_patiently("launcher", lambda _: None, ended.set)
+        try:
+            request = {"op": "show", "directory": directory, "sources": sources}
+            answer = await connection.ask(request)
+            yield tuple(answer["paths"]), ended
+        finally:
+            connection.close()
 
     async def job(self, name: str, **arguments: Any) -> dict[str, Any]:
         """A short job by the launcher, on a connection of its own."""

@@ -26,6 +26,8 @@ from sagong.contracts.runtime import (
     ProcessList,
     ResizeRequest,
     RunSpec,
+    Shown,
+    ShowRequest,
     SignalRequest,
     UpdateRequest,
 )
@@ -442,6 +444,17 @@ class MonitoredRuntime:
         await record.ended.wait()
         if record.exit is not None:
             yield record.exit
+
+    async def show(self, request: ShowRequest) -> AsyncIterator[Shown]:
+        """By a fork of the launcher, which sees the machine."""
+        for source in request.sources:
+            if not source.startswith("/") or "\0" in source:
+                raise InvalidArgument(f"source {source!r} must be an absolute path")
+        directory = str(self._host.root / "mounts")
+        async with self._links.showing(directory, request.sources) as (paths, ended):
+            yield Shown(paths=paths)
+            await ended.wait()
+        raise Unavailable("what was shown of the machine is hidden again: its process ended")
 
     def _find(self, container_id: str) -> Record:
         record = self._records.get(container_id)

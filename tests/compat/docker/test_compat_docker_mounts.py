@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import time
+from pathlib import Path
 
 import pytest
 from tests.compat.docker.docker_engine import IMAGE, Engine
@@ -47,3 +50,82 @@ def test_images_of_several_layers_are_mounted_whole_or_in_part(docker: Engine) -
     assert missing.returncode == 125 and "has no no to mount" in missing.stderr, missing.stderr
     # Nothing of it is lent any more.
     docker.ok("rmi", "layered:1")
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Path:
+    """A directory of the machine with a file, a directory and links."""
+    for path in (tmp_path, *tmp_path.parents[:2]):
+        path.chmod(0o755)
+    made = tmp_path / "shared"
+    (made / "in").mkdir(parents=True)
+    (made / "file").write_text("machine\n")
+    (made / "in" / "deep").write_text("deep\n")
+    (made / "to").symlink_to("/data/in/deep")
+    return made
+
+
+@pytest.mark.parametrize("state", ["created", "running", "exited"])
+def test_copies_go_through_what_is_mounted(
+    docker: Engine, shared: Path, tmp_path: Path, state: str
+) -> None:
+    single = tmp_path / "single"
+    single.write_text("single\n")
+    flags = f"-v {shared}:/data -v {single}:/etc/single -v cpv:/data/vol -v {shared}/in:/ro:ro"
+    flags += " --tmpfs /tmp/t"
+    command = ["sleep", "60"] if state == "running" else ["true"]
+    container = docker.ok("create", *flags.split(), IMAGE, *command)
+    if state != "created":
+        docker.ok("start", *(["-a"] if state == "exited" else []), container)
+    out = tmp_path / "out"
+    for path, text in (
+        ("/data/file", "machine\n"),
+        ("/data/in/deep", "deep\n"),
+        ("/etc/single", "single\n"),
+        ("/ro/deep", "deep\n"),
+    ):
+        docker.ok("cp", f"{container}:{path}", str(out))
+        assert out.read_text() == text, path
+        out.unlink()
+    docker.ok("cp", "-L", f"{container}:/data/to", str(out))
+    assert out.read_text() == "deep\n"
+    out.unlink()
+    docker.ok("cp", f"{container}:/data/to", str(out))
+    assert os.readlink(out) == "/data/in/deep"
+    # Whole directories show what is mounted in them.
+    docker.ok("cp", f"{container}:/data", str(tmp_path / "whole"))
+    assert (tmp_path / "whole/in/deep").read_text() == "deep\n"
+    assert (tmp_path / "whole/vol").is_dir()
+    new = tmp_path / "new"
+    new.write_text("new\n")
+    os.chown(new, 12, 34)
+    docker.ok("cp", str(new), f"{container}:/data/in/new")
+    docker.ok("cp", "-a", str(new), f"{container}:/data/owned")
+    docker.ok("cp", str(new), f"{container}:/data/vol/new")
+    assert (shared / "in/new").read_text() == "new\n"
+    refused = docker.docker("cp", str(new), f"{container}:/etc/single")
+    assert "device or resource busy" in refused.stderr and single.read_text() == "single\n"
+    # As with Docker, ids of files are kept with and without -a.
+    assert {(shared / name).stat().st_uid for name in ("in/new", "owned")} == {12}
+    volume = Path(docker.ok("volume", "inspect", "-f", "{{.Mountpoint}}", "cpv"))
+    assert (volume / "new").read_text() == "new\n"
+    refused = docker.docker("cp", str(new), f"{container}:/ro/new")
+    assert "mounted volume is marked read-only" in refused.stderr and not (shared / "in/x").exists()
+    hidden(docker)
+    docker.ok("rm", "-f", container)
+
+
+def hidden(docker: Engine) -> None:
+    """Wait until nothing of the machine is shown any more."""
+    limit = time.monotonic() + 10
+    places = docker.instance.paths.run / "mounts"
+    while [*places.glob("shown-*")] or f"{places}/shown-" in Path("/proc/mounts").read_text():
+        assert time.monotonic() < limit, "still shown"
+        time.sleep(0.02)
+
+
+def test_a_copy_through_a_source_that_is_gone_is_refused(docker: Engine, shared: Path) -> None:
+    container = docker.ok("create", "-v", f"{shared}/in:/data", IMAGE, "true")
+    shutil.rmtree(shared)
+    refused = docker.docker("cp", f"{container}:/data", "-")
+    assert "bind source path does not exist" in refused.stderr, refused.stderr

@@ -35,6 +35,7 @@ from sagong.contracts.node import (
     ResizeSpec,
     SandboxSpec,
     SandboxStatus,
+    ShownMounts,
     StartRequest,
     StatusList,
     StatusState,
@@ -472,6 +473,12 @@ class FakeNode:
         if request.condition == "next-exit":
             return not held.alive and held.run > 0
         return not held.alive and held.state is not StatusState.RESTARTING
+
+    async def show(self, ref: Ref) -> AsyncIterator[ShownMounts]:
+        """Nothing is hidden here."""
+        status = self.status(self.held(ref.id))
+        shown = ((target, source) for _, _, source, target, *_ in status.mounts if source)
+        yield ShownMounts(mounts=tuple(shown))
 
     async def top(self, ref: Ref) -> TopResult:
         held = self.running(ref.id)
