@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from typing import Any
 
@@ -29,8 +30,39 @@ _MEANINGS = (
 )
 
 
+# How crun says what Docker's clients know from runc.
+_WORDS = (
+    (
+        r"executable file `(.*/.*)` not found in \$PATH: (No such file or directory)",
+        r'exec: "\1": stat \1: \2',
+    ),
+    (
+        r"executable file `(.*)` not found in \$PATH: No such file or directory",
+        r'exec: "\1": executable file not found in $PATH',
+    ),
+    (
+        r"chdir `(.*)`: (.*)",
+        r'chdir to cwd ("\1") set in config.json failed: \2',
+    ),
+    (
+        r"open executable: (.*)",
+        r"exec: \1",
+    ),
+)
+
+
+def _in_known_words(message: str) -> str:
+    for pattern, words in _WORDS:
+        found, count = re.subn(f"^{pattern}$", words, message)
+        if count:
+            head, colon, reason = found.rpartition(": ")
+            return f"{head}{colon}{reason.lower()}" if "$PATH" not in found else found
+    return message
+
+
 def refusal(message: str) -> StartError:
     """The error that a runtime's message stands for."""
+    message = _in_known_words(message)
     for text, code in _MEANINGS:
         if text in message.lower():
             return StartError(code, message)

@@ -53,8 +53,31 @@ def lay_out(request: dict[str, Any], directory: str, root: str, held: dict[str, 
     limits = resources_of(plan["limits"], device_numbers)
     config["linux"]["resources"].update(limits)
     config["root"]["path"] = _mount_root(plan["root"], config, request, root, held.get("user"))
+    _say_modes(config["mounts"], config["root"]["path"])
     with open(f"{directory}/config.json", "w", encoding="utf-8") as file:
         json.dump(config, file)
+
+
+def _say_modes(wanted: list[dict[str, Any]], root: str) -> None:
+    """Of every tmpfs: about one that is not said runtimes do not agree."""
+    for mount in wanted:
+        if mount["type"] == "tmpfs" and not any(o.startswith("mode=") for o in mount["options"]):
+            mode = _mode_at(root, mount["destination"])
+            mount["options"] = [*mount["options"], *([f"mode={mode:o}"] if mode else [])]
+
+
+def _mode_at(root: str, path: str) -> int:
+    """What is there has; 1777 where nothing is; 0 behind a link, which is left to the runtime."""
+    place, mode = root, 0
+    for part in path.strip("/").split("/"):
+        place = f"{place}/{part}"
+        try:
+            mode = os.lstat(place).st_mode
+        except OSError:
+            return 0o1777
+        if stat.S_ISLNK(mode):
+            return 0
+    return stat.S_IMODE(mode)
 
 
 def _check_sources(plan: dict[str, Any]) -> None:

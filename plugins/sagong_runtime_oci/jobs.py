@@ -9,6 +9,7 @@ import stat
 from typing import Any
 
 from sagong.linux.cgroup import CgroupLayout
+from sagong.shim.cgroups import container_cgroup
 from sagong.shim.failure import StartError
 from sagong.shim.jobs import JOBS, Job
 from sagong.shim.process_facts import process_facts
@@ -40,6 +41,10 @@ def _signal(layout: CgroupLayout, request: dict[str, Any]) -> dict[str, Any]:
     everyone = ["--all"] if request["all"] else []
     number = str(request["signal"])
     call(request["engine"], "kill", *everyone, request["id"], number)
+    group = container_cgroup(layout, request["cgroup"])
+    if request["signal"] == _SIGKILL and group.frozen():
+        # Not every runtime thaws what is to die.
+        group.thaw()
     return {}
 
 

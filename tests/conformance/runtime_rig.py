@@ -45,7 +45,7 @@ class Rig:
         self,
         base: Path,
         make: Callable[[Any], MonitoredRuntime] = RuntimeLinux,
-        **settings: int,
+        **settings: Any,
     ) -> None:
         self.base = base
         self.run = base / "run"
@@ -160,7 +160,7 @@ async def rig(
     *,
     owner: int = 0,
     disk: Callable[[Path], AbstractContextManager[None]] = contextlib.nullcontext,
-    **settings: int,
+    **settings: Any,
 ) -> AsyncIterator[Rig]:
     """A launcher and a plugin, both gone after; `disk` mounts something for the run directory."""
     with directories() as base:

@@ -1,11 +1,18 @@
-"""The runtime suite against runtime_oci with a real launcher and runc."""
+"""The runtime suite against runtime_oci with a real launcher and runc, and with other binaries.
+
+With crun all of it runs where SAGONG_CRUN names one and cgroups are not hybrid, which crun refuses;
+on a hybrid machine by hand: `unshare -m sh -c "umount /sys/fs/cgroup/unified; mount -t tmpfs none
+/sys/fs/cgroup/unified; SAGONG_CRUN=… pytest …"`.
+"""
 
 from __future__ import annotations
 
+import os
 import shutil
 
 import pytest
 from tests.conformance.runtime_rig import BUSYBOX, rig
+from tests.system.runtime_oci.bundles import program
 
 from sagong.conformance import runtime as suite
 from sagong.contract import conforms
@@ -19,6 +26,8 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("runc") is None, reason="needs runc (package runc)"),
 ]
 
+CRUN = os.environ.get("SAGONG_CRUN", "")
+
 
 @pytest.mark.parametrize("check", checks(suite), ids=check_name)
 async def test_runtime_oci(check: Check) -> None:
@@ -30,6 +39,57 @@ async def test_runtime_oci(check: Check) -> None:
         finally:
             await lab.clean()
         assert not list((made.run / "containers").iterdir())
+
+
+# What a binary says and does for itself: the rest is bundles, monitors and streams, alike for all.
+OF_A_BINARY = (
+    *("exec_has_a_terminal", "exec_refuses_in_dockers_words", "errors_are_in_dockers_words"),
+    *("default_devices", "tmpfs_has_its_options", "overlays_are_mounted_inside"),
+    *("user_namespace_maps_ids", "paused_can_be_killed", "processes_are_the_containers"),
+    *("remove_leaves_nothing", "limits_are_in_force", "out_of_memory_is_told"),
+)
+# Refused by it: a link of the image that leads nowhere inside, where others make what is missing.
+CRUN_REFUSES = {"links_of_the_image_stay_inside"}
+
+
+async def conforming(check: Check, binary: str) -> None:
+    """One check with a launcher of its own, which is left with nothing."""
+    async with rig(RuntimeOci, binary=binary) as made:
+        lab = made.lab()
+        try:
+            await check(lab)
+        finally:
+            await lab.clean()
+        assert not list((made.run / "containers").iterdir())
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """`sagong-runtime` as a binary."""
+    return str(program(tmp_path_factory.mktemp("own")))
+
+
+@pytest.mark.parametrize(
+    "check", [c for c in checks(suite) if check_name(c) in OF_A_BINARY], ids=check_name
+)
+async def test_runtime_oci_with_sagong_runtime(check: Check, own: str) -> None:
+    """The other way round, by our own command line."""
+    await conforming(check, own)
+
+
+@pytest.mark.parametrize(
+    "check",
+    [c for c in checks(suite) if CRUN and check_name(c) not in CRUN_REFUSES],
+    ids=check_name,
+)
+async def test_runtime_oci_with_crun(check: Check) -> None:
+    """All that crun takes."""
+    await conforming(check, CRUN)
+
+
+def test_the_chosen_checks_exist() -> None:
+    """So that a renamed one does not silently go."""
+    assert {*OF_A_BINARY, *CRUN_REFUSES} <= {check_name(check) for check in checks(suite)}
 
 
 def test_runtime_oci_has_the_slots_form() -> None:

@@ -240,7 +240,7 @@ async def check_remove_leaves_nothing(lab: RuntimeLab) -> None:
     for _ in range(2):
         await lab.runtime.remove(ContainerRef(id=spec.id))
     assert not Path(f"/proc/{container.pid}").exists()
-    assert not cgroups_of(spec.id)
+    assert not cgroups_of(spec.id), cgroups_of(spec.id)
     with raises(NotFound):
         await lab.runtime.inspect(ContainerRef(id=spec.id))
     await lab.runtime.remove(ContainerRef(id="nobody"))

@@ -11,7 +11,7 @@ import stat
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sagong.linux import capabilities, mounts, process, syscalls
+from sagong.linux import capabilities, mounts, overlay, process, syscalls
 from sagong.shim import lean
 from sagong.shim.failure import StartError
 from sagong_runtime_linux.device_operations import bind_node
@@ -29,6 +29,7 @@ __all__ = [
     "MapTree",
     "OpenRoot",
     "PlaceRootTree",
+    "PrepareFilesystem",
     "RunHooks",
     "SetAttributes",
     "TakeIdentity",
@@ -85,6 +86,32 @@ class PlaceRootTree(NamedTuple):
         finally:
             os.close(tree)
         stage.root = "."
+
+
+class PrepareFilesystem(NamedTuple):
+    """A filesystem whose source or options are paths of the host, as a tree to be attached inside."""
+
+    name: str
+    kind: str
+    source: str
+    flags: int
+    data: str
+
+    def describe(self) -> str:
+        """For error messages."""
+        return f"mounting {self.kind} for {self.name.partition(':')[2]}"
+
+    def apply(self, stage: Stage) -> None:
+        """mount(2) at an empty place of this mount namespace, from which it is taken at once."""
+        source = self.source or self.kind
+        if self.kind == "overlay":
+            overlay.mount_overlay(source, stage.root, self.flags, self.data)
+        else:
+            syscalls.mount(source, stage.root, self.kind, self.flags, self.data)
+        try:
+            stage.trees[self.name] = syscalls.open_tree(stage.root, clone=True)
+        finally:
+            syscalls.umount(stage.root, mounts.MNT_DETACH)
 
 
 class EnterRoot(NamedTuple):

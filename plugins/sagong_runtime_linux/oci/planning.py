@@ -26,6 +26,7 @@ _KINDS = ("network", "pid", "ipc", "uts", "cgroup", "mount", "user", "time")
 _ENTERED = ("ipc", "uts", "network", "cgroup", "time")
 _UNLIMITED = 2**63 - 1
 _FILESYSTEM_DEFAULT = {"proc": "proc", "sysfs": "sysfs", "tmpfs": "tmpfs", "mqueue": "mqueue"}
+_OF_KERNEL = ("", "proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2", "none")
 _RECURSIVE = {f"r{name}": value for name, value in mounts.ATTRIBUTES.items()}
 
 
@@ -108,6 +109,10 @@ def exec_plan(
 def _open_sources(config: dict[str, Any]) -> list[Any]:
     found: list[Any] = []
     for number, mount in enumerate(config.get("mounts") or ()):
+        if _is_of_host(mount):
+            parsed = mounts.flags_of(mount.get("options") or ())
+            what = (mount["type"], mount.get("source") or "", parsed.flags, parsed.data)
+            found.append(oci.PrepareFilesystem(mount_name(number, mount), *what))
         if not _is_bind(mount):
             continue
         options = list(mount.get("options") or ())
@@ -129,6 +134,11 @@ def _open_sources(config: dict[str, Any]) -> list[Any]:
         if plain:
             found.append(oci.SetAttributes(name, plain))
     return found
+
+
+def _is_of_host(mount: dict[str, Any]) -> bool:
+    """Whether only the host's paths tell what is to be mounted: overlays, devices, networks."""
+    return mount.get("type", "") not in _OF_KERNEL and not _is_bind(mount)
 
 
 def _is_bind(mount: dict[str, Any]) -> bool:
@@ -211,7 +221,7 @@ def _mounts(
         target = mount["destination"]
         if not target.startswith("/"):
             target = f"/{target}"
-        if _is_bind(mount):
+        if _is_bind(mount) or _is_of_host(mount):
             found.append(tree.AttachTree(mount_name(number, mount), target))
             continue
         found += _filesystem(mount, target, hierarchies, cgroup)

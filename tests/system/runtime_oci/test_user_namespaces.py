@@ -186,8 +186,50 @@ def test_runc_stands_beside_the_built_in_runtime(platform: Platform) -> None:
             platform.swap(unit)
             assert platform("docker", "exec", "by-runc", "echo", unit) == f"{unit}\n"
         platform("docker", "rm", "-f", "by-runc")
+        _check_pods_of_a_class(platform)
     finally:
         platform.running.run("disable", "runc")
+
+
+def _check_pods_of_a_class(platform: Platform) -> None:
+    """A pod whose RuntimeClass names the instance is runc's, beside one that names none."""
+    container = {
+        "name": "main",
+        "image": IMAGE,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["sh", "-c", "echo said; cat /proc/self/cgroup; sleep 1000"],
+        "resources": {"limits": {"memory": "64Mi"}},
+    }
+    documents = [
+        {
+            "apiVersion": "node.k8s.io/v1",
+            "kind": "RuntimeClass",
+            "metadata": {"name": "by-runc"},
+            "handler": "runc",
+        },
+        *(
+            {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": {"name": name},
+                "spec": {"containers": [container], "hostUsers": True, **more},
+            }
+            for name, more in (("classed", {"runtimeClassName": "by-runc"}), ("plain", {}))
+        ),
+    ]
+    listed = {"apiVersion": "v1", "kind": "List", "items": documents}
+    platform("kubectl", "apply", "-f", "-", given=json.dumps(listed).encode())
+    wait = ("wait", "--for=condition=Ready", "--timeout=60s")
+    platform("kubectl", *wait, "pod/classed", "pod/plain")
+    made = list(platform.running.paths.run.glob("slots/runc/run/*/oci/*/state.json"))
+    ids = "jsonpath={.status.containerStatuses[0].containerID}"
+    classed = platform("kubectl", "get", "pod", "classed", "-o", ids).partition("//")[2]
+    assert [path.parent.name for path in made] == [classed]
+    assert platform("kubectl", "exec", "classed", "--", "echo", "inside") == "inside\n"
+    assert platform("kubectl", "logs", "classed").startswith("said\n")
+    platform("kubectl", "delete", "pod", "--all", "--now")
+    wait_for(lambda: not platform("kubectl", "get", "pods", "-o", "name"))
+    platform("kubectl", "delete", "runtimeclass", "by-runc")
 
 
 @pytest.mark.skipif(which("runc") is None, reason="needs runc (package runc)")
