@@ -35,6 +35,7 @@ from sagong.contracts.kernel import (
     AccessEntry,
     Attendance,
     Done,
+    Flood,
     Kernel,
     Order,
     ProcessReport,
@@ -351,7 +352,7 @@ class ProcessHost:
         return _class(class_)(self)
 
     def _serve(self, plugin: Any) -> None:
-        provider = Provider(self._context, self._launch.bus)
+        provider = Provider(self._context, self._launch.bus, self._flooded)
         for slot, version in self._launch.provides:
             protocol = find_contract(slot, version)
             implementation = filling(plugin, protocol)
@@ -361,6 +362,13 @@ class ProcessHost:
         provider.grant(self._access)
         provider.bind()
         self._provider = provider
+
+    def _flooded(self, uid: int, seconds: float) -> None:
+        """The kernel may do more against a caller than shut it out."""
+        told = proxy(Kernel, self._kernel).flooded(Flood(uid=uid, seconds=seconds))
+        task = asyncio.get_running_loop().create_task(_quietly(told))
+        self._orders.add(task)
+        task.add_done_callback(self._orders.discard)
 
     async def _drain(self, order: Order) -> bytes:
         """Finish what is in flight; then the plugin ends its work and hands over its state."""
@@ -415,6 +423,11 @@ class ProcessHost:
         self._routes.close()
         self._kernel.close()
         self._context.destroy(linger=100)
+
+
+async def _quietly(work: Coroutine[Any, Any, None]) -> None:
+    with contextlib.suppress(SagongError):
+        await work
 
 
 def _class(text: str) -> Any:

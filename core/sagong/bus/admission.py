@@ -21,6 +21,7 @@ from typing import Any
 import zmq
 
 from sagong.bus.refusals import Refusals
+from sagong.bus.terms import Terms
 from sagong.bus.unfinished import Unfinished
 
 __all__ = ["CONNECTIONS", "STRIKES", "Admission", "Gate"]
@@ -28,8 +29,11 @@ __all__ = ["CONNECTIONS", "STRIKES", "Admission", "Gate"]
 CONNECTIONS = 128
 STRIKES = 256
 _STRIKE_SECONDS = 1.0
-# Whoever floods again right after that is shut out for twice as long each time.
-_SHUT_SECONDS, _SHUT_MOST, _CALM_SECONDS = 1.0, 16.0, 30.0
+# Of these a uid has one for each connection, and a few more a second: connecting costs whoever accepts
+# ten times what it costs whoever connects.
+_CONNECTIONS_A_SECOND = 32.0
+# A connection that is refused is so many strikes.
+_REFUSED_CONNECTION = 8
 _EVENTS = zmq.Event.ACCEPTED | zmq.Event.DISCONNECTED | zmq.Event.CLOSED
 _EVENT = struct.Struct("=HI")
 _CREDENTIALS = struct.Struct("=3i")
@@ -39,19 +43,25 @@ _DRAIN_BOUND = 256
 class Admission:
     """Who is shut out, and the counts that lead to it. `trusted` uids never are.
 
-    `_terms` tells of each uid when it was shut out last, and for how long.
+    `flooded` hears of each uid that is shut out, and for how many seconds.
     """
 
     def __init__(
-        self, trusted: Collection[int], refusals: Refusals, who: Callable[[int], str]
+        self,
+        trusted: Collection[int],
+        refusals: Refusals,
+        who: Callable[[int], str],
+        flooded: Callable[[int, float], None] = lambda uid, seconds: None,
     ) -> None:
         self._trusted = trusted
         self._who = who
+        self._flooded = flooded
         self._refusals = refusals
         self._strikes: Counter[int] = Counter()
         self._since = 0.0
         self._shut: dict[int, float] = {}
-        self._terms: dict[int, tuple[float, float]] = {}
+        self._terms = Terms()
+        self._paces: dict[int, tuple[float, float]] = {}
         self.gate: Gate | None = None
 
     def shuts_out(self, uid: int) -> bool:
@@ -66,13 +76,13 @@ class Admission:
         del self._shut[uid]
         return False
 
-    def strike(self, uid: int, who: str) -> None:
+    def strike(self, uid: int, who: str, weight: int = 1) -> None:
         """It did what it may not; many of these in a second are a flood."""
         now = time.monotonic()
         if now - self._since > _STRIKE_SECONDS:
             self._strikes.clear()
             self._since = now
-        self._strikes[uid] += 1
+        self._strikes[uid] += weight
         if self._strikes[uid] >= STRIKES:
             self.shut_out(uid, who, "too many refused requests a second")
 
@@ -91,25 +101,33 @@ class Admission:
     def forgive(self, uid: int) -> None:
         """Whoever has this uid from now on has done nothing yet."""
         self._shut.pop(uid, None)
-        self._terms.pop(uid, None)
+        self._terms.forget(uid)
+        self._paces.pop(uid, None)
         self._strikes[uid] = 0
 
     def _shut_out(self, uid: int) -> None:
         self._strikes[uid] = 0
         if self.shuts_out(uid):
             return  # for what it had sent before
-        now = time.monotonic()
-        last, seconds = self._terms.get(uid, (0.0, 0.0))
-        relapsed = now - last - seconds < _CALM_SECONDS
-        seconds = min(seconds * 2, _SHUT_MOST) if relapsed and seconds else _SHUT_SECONDS
-        self._terms[uid] = now, seconds
-        self._shut[uid] = now + seconds
+        seconds = self._terms.next(uid)
+        self._shut[uid] = time.monotonic() + seconds
         if self.gate is not None:
             self.gate.cut(uid)
+        self._flooded(uid, seconds)
+
+    def connects(self, uid: int) -> bool:
+        """Whether it may have one connection more, by how many it made before, and how fast."""
+        now = time.monotonic()
+        left, since = self._paces.get(uid, (float(CONNECTIONS), now))
+        left = min(left + (now - since) * _CONNECTIONS_A_SECOND, CONNECTIONS)
+        self._paces[uid] = max(left - 1, 0.0), now
+        return left >= 1
 
     def turned_away(self, uid: int) -> None:
-        """It has more connections than it may."""
-        self._refusals.say("connection refused", uid, uid=uid, more_than=CONNECTIONS)
+        """It has more connections than it may, or makes them too fast."""
+        who = self._who(uid)
+        self._refusals.say("connection refused", uid, caller=who, uid=uid, more_than=CONNECTIONS)
+        self.strike(uid, who, _REFUSED_CONNECTION)
 
     def bounds(self, uid: int) -> bool:
         """Whether the bounds are for this uid at all."""
@@ -176,10 +194,10 @@ class Gate:
         self._uids[descriptor] = uid
         self._counts[uid] += 1
         self.unfinished.watch(descriptor, uid)
-        if self._counts[uid] > CONNECTIONS:
-            self._admission.turned_away(uid)
+        if self._admission.shuts_out(uid):
             self._end(descriptor)
-        elif self._admission.shuts_out(uid):
+        elif not self._admission.connects(uid) or self._counts[uid] > CONNECTIONS:
+            self._admission.turned_away(uid)
             self._end(descriptor)
 
     def _left(self, descriptor: int) -> None:

@@ -110,10 +110,15 @@ class Provider:
     uid 0 and our own uid may call everything (the operator, and tests); every other uid only what
     `grant` gave it, and no more of it than `sagong.bus.admission` and `sagong.bus.turns` allow.
     Handlers that are plain functions are answered within the tick; coroutines and streams get a task
-    each.
+    each. `flooded` hears of each uid that is shut out for so many seconds.
     """
 
-    def __init__(self, context: zmq.Context[Any], path: str) -> None:
+    def __init__(
+        self,
+        context: zmq.Context[Any],
+        path: str,
+        flooded: Callable[[int, float], None] = lambda uid, seconds: None,
+    ) -> None:
         self.path = path
         self.counters = Counters()
         self._socket = BusSocket(
@@ -128,7 +133,7 @@ class Provider:
         self._access: dict[int, Access] = {}
         self._trusted = {0, os.geteuid()}
         self._refusals = Refusals(_LOG)
-        self._admission = Admission(self._trusted, self._refusals, self._who)
+        self._admission = Admission(self._trusted, self._refusals, self._who, flooded)
         self._turns = Turns(self._decode, self._dispatch, self._admission.shuts_out)
         self._gate: Gate | None = None
         self._uids: dict[bytes, int] = {}

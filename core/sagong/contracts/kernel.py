@@ -24,6 +24,7 @@ __all__ = [
     "DisableRequest",
     "Done",
     "DownEntry",
+    "Flood",
     "Gauge",
     "Kernel",
     "MethodCount",
@@ -130,6 +131,13 @@ class Done(Message):
     order: int
     state: bytes = b""
     error: str = ""
+
+
+class Flood(Message):
+    """A caller (by its uid) floods a provider, which shut it out for so many seconds."""
+
+    uid: int
+    seconds: float
 
 
 class ProcessStatus(Message):
@@ -362,6 +370,15 @@ class Kernel(Protocol):
     @method(idempotent=True, raises=(PermissionDenied, NotFound))
     async def done(self, done: Done) -> None:
         """An order was carried out."""
+        ...
+
+    @method(idempotent=True)
+    async def flooded(self, flood: Flood) -> None:
+        """A caller is to have next to no processor time meanwhile.
+
+        Only what a manifest lets call whoever asks is held back, and only if it has `limits.cpu`: a
+        provider that lies harms nobody but its own callers, and none that users wait for.
+        """
         ...
 
     @method(idempotent=True)

@@ -43,7 +43,7 @@ from sagong.process import configure_logging
 __all__ = ["main"]
 
 _LOG = logging.getLogger("sagong.kernel")
-_ATTEND = frozenset({"kernel/1/attend", "kernel/1/done"})
+_ATTEND = frozenset({"kernel/1/attend", "kernel/1/done", "kernel/1/flooded"})
 
 
 def main() -> None:
@@ -147,8 +147,9 @@ async def _live(
     guardian = Guardian(keeper, root, profile, listeners)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end)
     await supervisor.begin()
+    service.restraint.begin()
     announcing = asyncio.create_task(_announce(supervisor, guardian))
-    watching = asyncio.create_task(_bounds(paths, config, supervisor, cells).watch())
+    watching = asyncio.create_task(_bounds(paths, config, supervisor, cells, service).watch())
     stopping = await ended
     announcing.cancel()
     watching.cancel()
@@ -201,14 +202,21 @@ class _Bounded:
     counters: tuple[str, ...]
 
 
-def _bounds(paths: Paths, config: Config, supervisor: Supervisor, cells: Cells) -> Bounds:
+def _bounds(
+    paths: Paths,
+    config: Config,
+    supervisor: Supervisor,
+    cells: Cells,
+    service: KernelService,
+) -> Bounds:
     def living() -> Iterator[_Bounded]:
         for one in supervisor.population:
             unit = one.unit
             counters = cells.counters(unit, one.generation)
             yield _Bounded(unit.name, unit.manifest, one.pidfd, cells.own(unit), counters)
 
-    return Bounds(paths.run / "log", config.log_limit, Refusals(_LOG), living)
+    offends = service.restraint.offends
+    return Bounds(paths.run / "log", config.log_limit, Refusals(_LOG), living, offends)
 
 
 def _with_choices(units: dict[str, Unit], cells: Cells) -> dict[str, Unit]:
@@ -234,7 +242,7 @@ def _provide(
 ) -> Provider:
     bus = paths.run / "kernel" / "bus"
     bus.mkdir(parents=True, exist_ok=True)
-    provider = Provider(context, str(bus / "s"))
+    provider = Provider(context, str(bus / "s"), service.restraint.flooded)
     provider.serve(Kernel, service)
     service.sight.observe(provider)
     grants: dict[int, Access] = {}
@@ -251,6 +259,7 @@ def _provide(
     for unit in supervisor.units.values():
         admit(unit)
     supervisor.admit, supervisor.expel = admit, expel
+    supervisor.release = service.restraint.release
     provider.bind()
     return provider
 

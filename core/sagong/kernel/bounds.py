@@ -16,6 +16,7 @@ from typing import Protocol
 
 from sagong.bus.refusals import Refusals
 from sagong.errors import ResourceExhausted
+from sagong.kernel.bells import Bells
 from sagong.manifest import Manifest, size_bytes
 
 __all__ = ["Bounded", "Bounds", "check_room", "cut", "disk_used"]
@@ -27,6 +28,8 @@ _DEEPEST = 64
 _ENTRY = 4096
 # Counters of control groups, and what it means when they grow.
 _COUNTED = {"max": "forks refused", "oom_kill": "out of memory"}
+# Whoever wants more processes than it may will want them at once again, and what it has works on.
+_OFFENCES = frozenset({"max"})
 
 
 class Bounded(Protocol):
@@ -67,20 +70,26 @@ class Bounds:
         log_limit: int,
         refusals: Refusals,
         living: Callable[[], Iterable[Bounded]],
+        offends: Callable[[str, str], None] = lambda name, why: None,
     ) -> None:
         self._logs = logs
         self._log_limit = log_limit
         self._refusals = refusals
         self._living = living
+        self._offends = offends
+        self._bells = Bells(self._look_at_counter)
         self._free: dict[int, int] = {}
         self._measured = 0.0
-        self._counts: dict[tuple[int, str], int] = {}
+        self._counts: dict[tuple[str, str], int] = {}
 
     async def watch(self) -> None:
         """Until cancelled."""
-        while True:
-            await asyncio.sleep(_EVERY)
-            await self.look()
+        try:
+            while True:
+                await asyncio.sleep(_EVERY)
+                await self.look()
+        finally:
+            self._bells.close()
 
     async def look(self) -> None:
         """Once."""
@@ -102,15 +111,20 @@ class Bounds:
                 self._refusals.say("log can't be cut", name, unit=name, problem=str(error))
 
     def _look_at_counters(self, living: Iterable[Bounded]) -> None:
-        found = {}
-        for one in living:
-            for path in one.counters:
-                for word, count in _counts(path):
-                    key = (one.pidfd, word)
-                    found[key] = count
-                    if count > self._counts.get(key, 0):
-                        self._refusals.say(_COUNTED[word], one.name, unit=one.name)
-        self._counts = found
+        """All of them; from now on they also ring by themselves, where the kernel can do that."""
+        found: dict[str, Bounded] = {path: one for one in living for path in one.counters}
+        self._counts = {key: count for key, count in self._counts.items() if key[0] in found}
+        for path, one in found.items():
+            self._look_at_counter(path, one.name)
+        self._bells.watch({path: one.name for path, one in found.items()})
+
+    def _look_at_counter(self, path: str, name: str) -> None:
+        for word, count in _counts(path):
+            if count > self._counts.get((path, word), 0):
+                self._refusals.say(_COUNTED[word], name, unit=name)
+                if word in _OFFENCES:
+                    self._offends(name, _COUNTED[word])
+            self._counts[path, word] = count
 
     def _suspicious(self, bounded: Iterable[Bounded]) -> bool:
         """Whether it is worth to measure: the disk lost room since, or it is long ago."""

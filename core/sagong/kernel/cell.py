@@ -28,13 +28,24 @@ from sagong.linux.cgroup_limits import CgroupLimits
 from sagong.linux.cgroup_statistics import statistics
 from sagong.manifest import size_bytes
 from sagong.process import Launch
-from sagong.sandbox import DeviceGrant, PathGrant, Plan, ProcessLimits, Rights, plan, probe
+from sagong.sandbox import (
+    DeviceGrant,
+    PathGrant,
+    Plan,
+    ProcessLimits,
+    Rights,
+    cores_limits,
+    plan,
+    probe,
+)
 from sagong.shelf import Shelf
 
 __all__ = ["Cells"]
 
 _LOG = logging.getLogger("sagong.kernel")
 _CONTROLLERS = ("memory", "pids", "cpu", "unified")
+# What a unit that is held back has: enough to be ended, and to come to its senses.
+_HELD_CORES, _HELD_SHARES = 0.01, 2
 
 
 class Cells:
@@ -215,6 +226,18 @@ class Cells:
         if memory:
             found.append(f"{memory}/{'memory.oom_control' if old else 'memory.events'}")
         return tuple(found)
+
+    def hold_back(self, unit: Unit, generation: int, *, held: bool) -> None:
+        """Give a generation next to no processor time, or all that its manifest says again.
+
+        OSError if the machine's kernel refuses; a group that is gone is none.
+        """
+        group = Cgroup(self._machine.cgroups, self._cgroup(unit, generation), ("cpu",))
+        limits = cores_limits(_HELD_CORES if held else unit.manifest.limits.cpu)
+        if not self._machine.cpu_quotas:
+            limits = CgroupLimits(cpu_shares=_HELD_SHARES if held else ProcessLimits().cpu_shares)
+        if group.exists():
+            group.limit(limits)
 
     def _sockets(self, unit: Unit, launch: Launch, units: Mapping[str, Unit]) -> Iterator[str]:
         """The kernel's, and those of every unit that fills what it calls, hears or streams from."""

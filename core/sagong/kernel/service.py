@@ -16,6 +16,7 @@ from sagong.contracts.kernel import (
     Attendance,
     DisableRequest,
     Done,
+    Flood,
     Order,
     PartRef,
     ProcessStatus,
@@ -43,6 +44,7 @@ from sagong.kernel.life import Life
 from sagong.kernel.population import Process
 from sagong.kernel.prerequisites import ranks
 from sagong.kernel.renewal import Renewal
+from sagong.kernel.restraint import Restraint
 from sagong.kernel.sight import Sight
 from sagong.kernel.succession import Succession, check_versions
 from sagong.kernel.supervisor import Supervisor
@@ -72,6 +74,7 @@ class KernelService:
         self._stop = stop
         self._started = time.time()
         self.sight = Sight(supervisor)
+        self.restraint = Restraint(supervisor.population, cells, lambda: supervisor.units)
 
     async def attend(self, attendance: Attendance) -> AsyncIterator[Order]:
         """Orders for a process that is what it says."""
@@ -92,6 +95,10 @@ class KernelService:
             future.set_exception(FailedPrecondition(done.error))
         else:
             future.set_result(done.state)
+
+    def flooded(self, flood: Flood) -> None:
+        """A caller floods whoever asks."""
+        self.restraint.accused(current().uid, flood.uid, flood.seconds)
 
     def status(self, query: StatusQuery) -> SystemStatus:
         """Everything at a glance."""

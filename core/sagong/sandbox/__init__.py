@@ -10,7 +10,7 @@
 
 from sagong.sandbox.effective import Effective, differences, effective
 from sagong.sandbox.machine import Machine, probe
-from sagong.sandbox.plan import Plan, plan
+from sagong.sandbox.plan import Plan, cores_limits, plan
 from sagong.sandbox.rights import DeviceGrant, PathGrant, ProcessLimits, Rights
 from sagong.sandbox.syscall_groups import GROUPS, plugin_policy
 
@@ -23,6 +23,7 @@ __all__ = [
     "Plan",
     "ProcessLimits",
     "Rights",
+    "cores_limits",
     "differences",
     "effective",
     "plan",

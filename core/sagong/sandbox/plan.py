@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sagong.errors import FailedPrecondition
 from sagong.linux import capabilities
-from sagong.linux.cgroup_limits import CgroupLimits
+from sagong.linux.cgroup_limits import UNLIMITED, CgroupLimits
 from sagong.linux.landlock import EXECUTE, READ, WRITE, PathRule, Ruleset, handled_rights
 from sagong.sandbox import filesystem as fs
 from sagong.sandbox import operations as op
@@ -15,7 +15,7 @@ from sagong.sandbox.machine import Machine
 from sagong.sandbox.rights import Rights
 from sagong.sandbox.syscall_groups import compiled_policy
 
-__all__ = ["Plan", "plan"]
+__all__ = ["Plan", "cores_limits", "plan"]
 
 _MOUNT_API = (5, 12)  # open_tree, move_mount and mount_setattr
 _PROC_OPTIONS = (5, 8)  # options of proc for each mount
@@ -126,14 +126,21 @@ def _limits(rights: Rights, machine: Machine, notes: list[str]) -> Iterator[op.O
 def _cgroup_limits(rights: Rights, offered: tuple[str, ...], machine: Machine) -> CgroupLimits:
     cores = rights.limits.cores if "cpu" in offered and machine.cpu_quotas else 0.0
     memory = rights.limits.memory if "memory" in offered else None
+    bounded = cores_limits(cores) if cores else CgroupLimits()
     return CgroupLimits(
         memory=memory,
         memory_swap=memory,
         pids=rights.limits.pids if "pids" in offered else None,
         cpu_shares=rights.limits.cpu_shares if "cpu" in offered else None,
-        cpu_quota=max(int(cores * _PERIOD), _LEAST_QUOTA) if cores else None,
-        cpu_period=_PERIOD if cores else None,
+        cpu_quota=bounded.cpu_quota,
+        cpu_period=bounded.cpu_period,
     )
+
+
+def cores_limits(cores: float) -> CgroupLimits:
+    """So many cores at once, and no less than the kernel's least; 0 for as many as there are."""
+    quota = max(int(cores * _PERIOD), _LEAST_QUOTA) if cores else UNLIMITED
+    return CgroupLimits(cpu_quota=quota, cpu_period=_PERIOD)
 
 
 def _namespaces(rights: Rights, machine: Machine) -> Iterator[op.Operation]:

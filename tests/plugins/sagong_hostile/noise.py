@@ -65,6 +65,15 @@ def forks(facts: Facts) -> None:
             time.sleep(0.001)
 
 
+def spin(facts: Facts) -> None:
+    """Compute without end with some processes, fewer than it may have."""
+    for _ in range(8):
+        if os.fork() == 0:
+            break
+    while True:
+        pass
+
+
 def linger(facts: Facts) -> None:
     """Do nothing, and stay."""
     while True:
@@ -72,7 +81,8 @@ def linger(facts: Facts) -> None:
 
 
 def _flood(path: str, frames: list[bytes]) -> None:
-    made = opened(path)
+    """Few messages wait on this side, or it would end by its own limit of memory."""
+    made = opened(path, mark=4)
     while True:
         made.send_multipart(frames)
 
@@ -163,6 +173,7 @@ FLOODS: dict[str, Callable[[Facts], None]] = {
     "eat memory": eat_memory,
     "fill disk": fill_disk,
     "forks": forks,
+    "spin": spin,
     "linger": linger,
     "refused calls": refused_calls,
     "granted calls": granted_calls,

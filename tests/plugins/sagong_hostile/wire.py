@@ -29,11 +29,15 @@ def packed(value: object) -> msgspec.Raw:
     return msgspec.Raw(msgspec.msgpack.encode(value))
 
 
-def opened(path: str, identity: bytes = b"") -> zmq.Socket[bytes]:
-    """A raw DEALER in a context of its own, with a routing id of the attacker's choice."""
+def opened(path: str, identity: bytes = b"", mark: int = 1000) -> zmq.Socket[bytes]:
+    """A raw DEALER in a context of its own, with a routing id of the attacker's choice.
+
+    No more than `mark` messages wait on this side.
+    """
     context: zmq.Context[Any] = zmq.Context()
     made: zmq.Socket[bytes] = context.socket(zmq.DEALER)
     made.linger = 0
+    made.sndhwm = mark
     if identity:
         made.setsockopt(zmq.ROUTING_ID, identity)
     made.connect(f"ipc://{path}")

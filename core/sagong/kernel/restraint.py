@@ -1,0 +1,90 @@
+"""Restraint: who floods is held back, so that what it does costs itself and nobody else.
+
+Refusing costs whoever refuses, often more than it costs whoever asks; on a machine with few cores all
+others wait for that. Next to no processor time for a moment, longer each time, takes the flood away at
+its source.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+
+from sagong.bus.refusals import Refusals
+from sagong.bus.terms import TERM_MOST, Terms
+from sagong.kernel.cell import Cells
+from sagong.kernel.directory import reached
+from sagong.kernel.population import Population, Process
+from sagong.kernel.units import Unit
+
+__all__ = ["Restraint"]
+
+Units = Mapping[str, Unit]
+
+_LOG = logging.getLogger("sagong.kernel")
+
+
+class Restraint:
+    """Who is held back, and until when. `units` are those that are known now, by name."""
+
+    def __init__(self, population: Population, cells: Cells, units: Callable[[], Units]) -> None:
+        self._population = population
+        self._cells = cells
+        self._units = units
+        self._refusals = Refusals(_LOG)
+        self._terms = Terms()
+        self._ends: dict[int, asyncio.TimerHandle] = {}
+
+    def begin(self) -> None:
+        """An earlier kernel may have died while it held some of those back that live."""
+        for process in self._population:
+            self._set(process, held=False)
+
+    def flooded(self, uid: int, seconds: float) -> None:
+        """The kernel itself was flooded, and shut a uid out."""
+        for process in self._population:
+            if self._cells.uid(process.unit) == uid:
+                self._hold(process, seconds, "it flooded the kernel")
+
+    def accused(self, by: int, uid: int, seconds: float) -> None:
+        """A uid says that another one floods it: believed of its own callers that have a bound."""
+        units = self._units()
+        accusers = {unit.name for unit in units.values() if self._cells.uid(unit) == by}
+        for process in self._population:
+            unit = process.unit
+            if self._cells.uid(unit) == uid and unit.manifest.limits.cpu:
+                for name in sorted(accusers & reached(unit, units)):
+                    self._hold(process, seconds, f"it flooded {name}")
+
+    def offends(self, name: str, why: str) -> None:
+        """A unit did what nobody does by itself: longer each time."""
+        for process in self._population.of(name):
+            if process.generation not in self._ends:
+                self._hold(process, self._terms.next(name), why)
+
+    def release(self, process: Process) -> None:
+        """Let it go on, or end: what dies needs time for it, too."""
+        timer = self._ends.pop(process.generation, None)
+        if timer is not None:
+            timer.cancel()
+            self._set(process, held=False)
+
+    def _hold(self, process: Process, seconds: float, why: str) -> None:
+        """From now on for some seconds, at most as long as any term is."""
+        name, generation = process.unit.name, process.generation
+        earlier = self._ends.pop(generation, None)
+        if earlier is not None:
+            earlier.cancel()
+        if self._set(process, held=True):
+            self._refusals.say("unit held back for a moment", (name, why), unit=name, why=why)
+            loop, seconds = asyncio.get_running_loop(), max(0.0, min(seconds, TERM_MOST))
+            self._ends[generation] = loop.call_later(seconds, self.release, process)
+
+    def _set(self, process: Process, *, held: bool) -> bool:
+        try:
+            self._cells.hold_back(process.unit, process.generation, held=held)
+        except (OSError, ValueError) as error:
+            self._refusals.say("a unit can't be held back", "", problem=str(error))
+            return False
+        return True
