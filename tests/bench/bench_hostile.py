@@ -98,13 +98,13 @@ async def attacked(running: Instance, operator: Operator, name: str) -> AsyncIte
 
 
 async def besiege(running: Instance, operator: Operator, name: str, began: asyncio.Event) -> None:
-    """Begin the attack in each new process of the attacker; who looks for them costs next to nothing."""
+    """Begin the attack in each new process of the attacker; to look for them costs nothing."""
     buses = running.paths.run / "slots" / "hostile" / "bus"
     known: set[str] = set()
     while True:
         if (there := {place.name for place in buses.glob("*")}) - known:
             with contextlib.suppress(SagongError):
-                await (await operator.use(Hostile)).begin(Attack(name=name))
+                await (await operator.use(Hostile)).begin(Attack(name=name, again=True))
                 known |= there
                 began.set()
         await asyncio.sleep(0.05)

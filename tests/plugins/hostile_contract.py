@@ -10,9 +10,13 @@ __all__ = ["Attack", "Finding", "Hostile", "Noise"]
 
 
 class Attack(Message):
-    """One attack by its name; `facts` are paths and numbers that it is told, so as not to guess."""
+    """One attack by its name; `facts` are paths and numbers that it is told, so as not to guess.
+
+    `again`: whenever the process that carries it out was ended.
+    """
 
     name: str
+    again: bool = False
     facts: dict[str, str] = {}
 
 

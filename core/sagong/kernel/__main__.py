@@ -196,6 +196,7 @@ class _Bounded:
     """A living process, for `Bounds`."""
 
     name: str
+    generation: int
     manifest: Manifest
     pidfd: int
     own: tuple[Path, ...]
@@ -211,9 +212,9 @@ def _bounds(
 ) -> Bounds:
     def living() -> Iterator[_Bounded]:
         for one in supervisor.population:
-            unit = one.unit
-            counters = cells.counters(unit, one.generation)
-            yield _Bounded(unit.name, unit.manifest, one.pidfd, cells.own(unit), counters)
+            unit, generation = one.unit, one.generation
+            counters, own = cells.counters(unit, generation), cells.own(unit)
+            yield _Bounded(unit.name, generation, unit.manifest, one.pidfd, own, counters)
 
     offends = service.restraint.offends
     return Bounds(paths.run / "log", config.log_limit, Refusals(_LOG), living, offends)
@@ -259,7 +260,7 @@ def _provide(
     for unit in supervisor.units.values():
         admit(unit)
     supervisor.admit, supervisor.expel = admit, expel
-    supervisor.release = service.restraint.release
+    supervisor.gone = service.restraint.gone
     provider.bind()
     return provider
 

@@ -1,7 +1,8 @@
-"""Bells: files of control groups that ring when what they count grows (`pids.events`, `memory.events`).
+"""Bells: counters of control groups that tell when they grow (`pids.events`, `memory.events`).
 
-The kernel wakes whoever polls such a file for EPOLLPRI, a hundred times a second at most for each
-(cgroup_file_notify). Files that can't ring, as some of version 1, are left to whoever looks now and then.
+In version 2 whoever polls such a file for EPOLLPRI is woken, a hundred times a second at most for each
+(cgroup_file_notify). Those of version 1 never ring; they are read a few times a second, by descriptors
+that stay open: a few microseconds each.
 """
 
 from __future__ import annotations
@@ -10,56 +11,78 @@ import asyncio
 import contextlib
 import os
 import select
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 __all__ = ["Bells"]
 
+_PEEK_EVERY = 0.25
+_SIZE = 4096
+
+
+@dataclass
+class _Counter:
+    """An open file, its text when it was read last, and whether it rings."""
+
+    path: str
+    descriptor: int
+    rings: bool
+    text: bytes = b""
+
 
 class Bells:
-    """Watches files by path; `rung` is told the path of one that rang, and whose it is."""
+    """Watches files; `rung` is told the path and the text of one that has changed."""
 
     def __init__(self, rung: Callable[[str, str], None]) -> None:
         self._rung = rung
         self._loop = asyncio.get_running_loop()
         self._epoll = select.epoll()
-        self._known: dict[str, tuple[int, str]] = {}
-        self._paths: dict[int, str] = {}
-        self._loop.add_reader(self._epoll.fileno(), self._look)
+        self._known: dict[str, _Counter] = {}
+        self._loop.add_reader(self._epoll.fileno(), self._ring)
+        self._timer = self._loop.call_later(_PEEK_EVERY, self._peek)
 
-    def watch(self, owners: Mapping[str, str]) -> None:
-        """Watch exactly these paths from now on; of each, whose it is."""
-        for path in self._known.keys() - owners.keys():
-            self._drop(path)
-        for path in owners.keys() - self._known.keys():
-            self._add(path, owners[path])
+    def watch(self, paths: Iterable[str]) -> None:
+        """Watch exactly these from now on; what they have counted before is told at once."""
+        wanted = set(paths)
+        for path in self._known.keys() - wanted:
+            os.close(self._known.pop(path).descriptor)
+        for path in wanted - self._known.keys():
+            with contextlib.suppress(OSError):
+                self._add(path)
 
     def close(self) -> None:
         """Watch nothing any more."""
+        self._timer.cancel()
         self._loop.remove_reader(self._epoll.fileno())
-        for path in list(self._known):
-            self._drop(path)
+        self.watch(())
         self._epoll.close()
 
-    def _add(self, path: str, owner: str) -> None:
-        with contextlib.suppress(OSError):
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            self._known[path] = descriptor, owner
-            self._paths[descriptor] = path
-            os.read(descriptor, 1)  # what is poll'ed for is what came since the last read
+    def _add(self, path: str) -> None:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        rings = not os.path.exists(os.path.join(os.path.dirname(path), "tasks"))
+        counter = self._known[path] = _Counter(path, descriptor, rings)
+        if rings:
             self._epoll.register(descriptor, select.EPOLLPRI)
+        self._read(counter)
 
-    def _drop(self, path: str) -> None:
-        descriptor, _ = self._known.pop(path)
-        del self._paths[descriptor]
-        os.close(descriptor)
+    def _ring(self) -> None:
+        rung = {descriptor for descriptor, _ in self._epoll.poll(0)}
+        for counter in [c for c in self._known.values() if c.descriptor in rung]:
+            if not self._read(counter):
+                self._epoll.unregister(counter.descriptor)  # its group is gone
 
-    def _look(self) -> None:
-        for descriptor, _ in self._epoll.poll(0):
-            path = self._paths.get(descriptor)
-            if path is None:
-                continue
-            try:
-                os.pread(descriptor, 1, 0)
-            except OSError:
-                self._epoll.unregister(descriptor)  # its group is gone
-            self._rung(path, self._known[path][1])
+    def _peek(self) -> None:
+        self._timer = self._loop.call_later(_PEEK_EVERY, self._peek)
+        for counter in [c for c in self._known.values() if not c.rings]:
+            self._read(counter)
+
+    def _read(self, counter: _Counter) -> bool:
+        """Tell of a change; false if there is nothing to read any more."""
+        try:
+            text = os.pread(counter.descriptor, _SIZE, 0)
+        except OSError:
+            return False
+        if text != counter.text:
+            counter.text = text
+            self._rung(counter.path, text.decode("ascii", "replace"))
+        return True

@@ -17,19 +17,18 @@ from typing import Protocol
 from sagong.bus.refusals import Refusals
 from sagong.errors import ResourceExhausted
 from sagong.kernel.bells import Bells
+from sagong.kernel.growth import Growth
 from sagong.manifest import Manifest, size_bytes
 
 __all__ = ["Bounded", "Bounds", "check_room", "cut", "disk_used"]
 
 _EVERY = 1.0
 _MEASURE_EVERY = 30.0
-_SUSPICIOUS = 32 << 20
+_SUSPICIOUS = 8 << 20
 _DEEPEST = 64
 _ENTRY = 4096
 # Counters of control groups, and what it means when they grow.
 _COUNTED = {"max": "forks refused", "oom_kill": "out of memory"}
-# Whoever wants more processes than it may will want them at once again, and what it has works on.
-_OFFENCES = frozenset({"max"})
 
 
 class Bounded(Protocol):
@@ -38,6 +37,11 @@ class Bounded(Protocol):
     @property
     def name(self) -> str:
         """Its unit's name."""
+        ...
+
+    @property
+    def generation(self) -> int:
+        """Which of its unit's processes it is."""
         ...
 
     @property
@@ -62,7 +66,10 @@ class Bounded(Protocol):
 
 
 class Bounds:
-    """Looks every second at what lives (`living`)."""
+    """Looks every second at what lives (`living`), and at once where something rings.
+
+    `offends` is told which generation of a unit did what nobody does by itself.
+    """
 
     def __init__(
         self,
@@ -70,14 +77,18 @@ class Bounds:
         log_limit: int,
         refusals: Refusals,
         living: Callable[[], Iterable[Bounded]],
-        offends: Callable[[str, str], None] = lambda name, why: None,
+        offends: Callable[[str, int, str], None] = lambda name, generation, why: None,
     ) -> None:
         self._logs = logs
         self._log_limit = log_limit
         self._refusals = refusals
         self._living = living
         self._offends = offends
-        self._bells = Bells(self._look_at_counter)
+        self._bells = Bells(self._rung)
+        self._growth = Growth(self._grew)
+        self._counted: dict[str, Bounded] = {}
+        self._places: dict[Path, Bounded] = {}
+        self._measuring: dict[int, asyncio.Task[None]] = {}
         self._free: dict[int, int] = {}
         self._measured = 0.0
         self._counts: dict[tuple[str, str], int] = {}
@@ -90,6 +101,9 @@ class Bounds:
                 await self.look()
         finally:
             self._bells.close()
+            self._growth.close()
+            for task in self._measuring.values():
+                task.cancel()
 
     async def look(self) -> None:
         """Once."""
@@ -98,6 +112,8 @@ class Bounds:
             self._look_at_log(name)
         self._look_at_counters(living)
         bounded = [one for one in living if size_bytes(one.manifest.limits.disk)]
+        self._places = {place: one for one in bounded for place in one.own}
+        self._growth.watch(self._places)
         if self._suspicious(bounded):
             for one in bounded:
                 await self._look_at_disk(one)
@@ -111,44 +127,59 @@ class Bounds:
                 self._refusals.say("log can't be cut", name, unit=name, problem=str(error))
 
     def _look_at_counters(self, living: Iterable[Bounded]) -> None:
-        """All of them; from now on they also ring by themselves, where the kernel can do that."""
-        found: dict[str, Bounded] = {path: one for one in living for path in one.counters}
-        self._counts = {key: count for key, count in self._counts.items() if key[0] in found}
-        for path, one in found.items():
-            self._look_at_counter(path, one.name)
-        self._bells.watch({path: one.name for path, one in found.items()})
+        """From now on they tell of themselves when they grow."""
+        self._counted = {path: one for one in living for path in one.counters}
+        self._counts = {k: count for k, count in self._counts.items() if k[0] in self._counted}
+        self._bells.watch(self._counted)
 
-    def _look_at_counter(self, path: str, name: str) -> None:
-        for word, count in _counts(path):
+    def _rung(self, path: str, text: str) -> None:
+        one = self._counted[path]
+        for word, count in _counts(text):
             if count > self._counts.get((path, word), 0):
-                self._refusals.say(_COUNTED[word], name, unit=name)
-                if word in _OFFENCES:
-                    self._offends(name, _COUNTED[word])
+                self._refusals.say(_COUNTED[word], one.name, unit=one.name)
+                self._offends(one.name, one.generation, _COUNTED[word])
             self._counts[path, word] = count
+
+    def _grew(self, place: Path) -> None:
+        """Something was written there: measure at once if it may be much."""
+        one = self._places.get(place)
+        if one is None or one.generation in self._measuring or not self._lost_room([place]):
+            return
+        task = asyncio.get_running_loop().create_task(self._look_at_disk(one))
+        self._measuring[one.generation] = task
+        task.add_done_callback(lambda _: self._measuring.pop(one.generation))
 
     def _suspicious(self, bounded: Iterable[Bounded]) -> bool:
         """Whether it is worth to measure: the disk lost room since, or it is long ago."""
         now = asyncio.get_running_loop().time()
+        lost = self._lost_room({path for one in bounded for path in one.own})
+        if lost or now - self._measured > _MEASURE_EVERY:
+            self._measured = now
+            return True
+        return False
+
+    def _lost_room(self, places: Iterable[Path]) -> bool:
+        """Whether much was written, by anybody, to where these are, since it last was so."""
         lost = False
-        for place in {path for one in bounded for path in one.own}:
+        for place in places:
             try:
                 found = os.statvfs(place)
                 device = os.stat(place).st_dev
             except OSError:
                 continue
             free = found.f_bavail * found.f_frsize
-            lost |= free < self._free.setdefault(device, free) - _SUSPICIOUS
-            self._free[device] = max(free, self._free[device]) if not lost else free
-        if lost or now - self._measured > _MEASURE_EVERY:
-            self._measured = now
-            return True
-        return False
+            gone = free < self._free.setdefault(device, free) - _SUSPICIOUS
+            self._free[device] = free if gone else max(free, self._free[device])
+            lost |= gone
+        return lost
 
     async def _look_at_disk(self, one: Bounded) -> None:
         limit = size_bytes(one.manifest.limits.disk)
         used = await asyncio.to_thread(disk_used, one.own, limit)
         if used > limit:
             self._refusals.say("disk limit passed", one.name, unit=one.name, limits_disk=limit)
+            # Processes that it leaves behind write on until they are found.
+            self._offends(one.name, one.generation, "disk limit passed")
             try:
                 signal.pidfd_send_signal(one.pidfd, signal.SIGKILL)
             except OSError:
@@ -234,13 +265,9 @@ def cut(log: Path, limit: int) -> bool:
     return True
 
 
-def _counts(path: str) -> Iterator[tuple[str, int]]:
-    """The counters of a file of `word number` lines that are of interest."""
-    try:
-        lines = Path(path).read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
+def _counts(text: str) -> Iterator[tuple[str, int]]:
+    """The counters of interest in lines of `word number`."""
+    for line in text.splitlines():
         word, _, number = line.partition(" ")
         if word in _COUNTED and number.isdecimal():
             yield word, int(number)

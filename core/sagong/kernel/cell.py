@@ -276,8 +276,10 @@ class Cells:
         if statistics(group).oom_kills:
             memory = unit.manifest.limits.memory
             _LOG.warning("out of memory", extra={"unit": unit.name, "limits_memory": memory})
+        # What is held back would die slowly.
+        eased = cores_limits(0) if self._machine.cpu_quotas else CgroupLimits()
         # Waiting for the dying is nothing for the kernel's loop.
-        threading.Thread(target=_clear, args=(group, unit.name), daemon=True).start()
+        threading.Thread(target=_clear, args=(group, unit.name, eased), daemon=True).start()
         shutil.rmtree(self.slot_directory(unit) / "bus" / str(generation), ignore_errors=True)
         self.reach.forget(unit.name, generation)
 
@@ -314,11 +316,12 @@ class Cells:
         journal.write(self._file, choices, durable=True)
 
 
-def _clear(group: Cgroup, unit: str) -> None:
+def _clear(group: Cgroup, unit: str, eased: CgroupLimits) -> None:
     """End what a dead process left behind, children in sessions of their own, and its group."""
     try:
         left = len(group.pids())
         if left:
+            group.limit(eased)
             group.kill()
             _LOG.warning("processes left behind were ended", extra={"unit": unit, "count": left})
         group.remove()

@@ -57,18 +57,21 @@ class Restraint:
                 for name in sorted(accusers & reached(unit, units)):
                     self._hold(process, seconds, f"it flooded {name}")
 
-    def offends(self, name: str, why: str) -> None:
-        """A unit did what nobody does by itself: longer each time."""
-        for process in self._population.of(name):
-            if process.generation not in self._ends:
-                self._hold(process, self._terms.next(name), why)
+    def offends(self, name: str, generation: int, why: str) -> None:
+        """A process of a unit did what nobody does by itself: longer each time."""
+        process = self._population.find(name, generation)
+        if process is not None and generation not in self._ends:
+            self._hold(process, self._terms.next(name), why)
 
-    def release(self, process: Process) -> None:
-        """Let it go on, or end: what dies needs time for it, too."""
+    def gone(self, process: Process) -> None:
+        """It ended; what it left behind stays held back until it is ended, too."""
         timer = self._ends.pop(process.generation, None)
         if timer is not None:
             timer.cancel()
-            self._set(process, held=False)
+
+    def _release(self, process: Process) -> None:
+        del self._ends[process.generation]
+        self._set(process, held=False)
 
     def _hold(self, process: Process, seconds: float, why: str) -> None:
         """From now on for some seconds, at most as long as any term is."""
@@ -79,7 +82,7 @@ class Restraint:
         if self._set(process, held=True):
             self._refusals.say("unit held back for a moment", (name, why), unit=name, why=why)
             loop, seconds = asyncio.get_running_loop(), max(0.0, min(seconds, TERM_MOST))
-            self._ends[generation] = loop.call_later(seconds, self.release, process)
+            self._ends[generation] = loop.call_later(seconds, self._release, process)
 
     def _set(self, process: Process, *, held: bool) -> bool:
         try:

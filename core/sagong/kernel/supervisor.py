@@ -77,7 +77,7 @@ class Supervisor:
         self.tracing = False
         self.admit: Callable[[Unit], None] = lambda unit: None
         self.expel: Callable[[Unit], None] = lambda unit: None
-        self.release: Callable[[Process], None] = lambda process: None
+        self.gone: Callable[[Process], None] = lambda process: None
         self.observers: set[asyncio.Queue[tuple[str, ...]]] = set()
         self.spawner = Spawner(config.preload, self._reaped)
         self.companions = Companions(paths, cells, self._save)
@@ -457,7 +457,6 @@ class Supervisor:
         if not process.exited.is_set():
             with contextlib.suppress(ProcessLookupError):  # it ended, and its pidfd says so soon
                 signal.pidfd_send_signal(process.pidfd, signal.SIGKILL)
-            self.release(process)
 
     def _inform(
         self, process: Process, serving: Mapping[str, Serving], dead: tuple[str, ...]
@@ -533,7 +532,7 @@ class Supervisor:
         for future in process.done.values():
             if not future.done():
                 future.set_exception(Unavailable(f"{process.unit.name} ended"))
-        self.release(process)
+        self.gone(process)
         name, generation = process.unit.name, process.generation
         self._dead.append(process.record.bus)
         asyncio.get_running_loop().call_later(0.2, self._cells.forget, process.unit, generation)

@@ -16,15 +16,17 @@ from sagong_hostile.wire import BUS_ATTACKS
 __all__ = ["HostilePlugin"]
 
 
-def _let_loose(name: str, facts: dict[str, str]) -> None:
-    """In a process of its own, which outlives this one if it can."""
-    if os.fork() == 0:
+def _let_loose(name: str, facts: dict[str, str]) -> int:
+    """In a process of its own, which outlives this one if it can; its pid."""
+    pid = os.fork()
+    if pid == 0:
         os.setsid()
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         try:
             FLOODS[name](facts)
         finally:
             os._exit(1)
+    return pid
 
 
 class HostilePlugin:
@@ -48,8 +50,15 @@ class HostilePlugin:
             self._burden = bytes(48 << 20)
         elif attack.name == "events":
             self._host.spawn(self._emit(), "noise")
+        elif attack.again:
+            self._host.spawn(self._besiege(attack), "siege")
         else:
             _let_loose(attack.name, self._facts(attack))
+
+    async def _besiege(self, attack: Attack) -> None:
+        while True:
+            pid = _let_loose(attack.name, self._facts(attack))
+            await asyncio.to_thread(os.waitpid, pid, 0)
 
     async def drain(self) -> None:
         """A stubborn one never ends."""

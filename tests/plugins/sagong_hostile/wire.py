@@ -120,7 +120,18 @@ def call_ungranted(facts: Facts) -> dict[str, str]:
     return found
 
 
+def accuse(facts: Facts) -> dict[str, str]:
+    """Say of others that they flood this process."""
+    kernel = kernel_path(facts)
+    uids = {name: int(uid) for name, uid in facts.items() if name.startswith("uid ")}
+    return {
+        name: ask(kernel, "kernel/1/flooded", packed({"uid": uid, "seconds": 1e9}))
+        for name, uid in uids.items()
+    }
+
+
 BUS_ATTACKS: dict[str, Callable[[Facts], dict[str, str]]] = {
     "forge identity": forge_identity,
     "call ungranted": call_ungranted,
+    "accuse": accuse,
 }

@@ -6,6 +6,7 @@ import asyncio
 import mmap
 import os
 import re
+import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -226,6 +227,57 @@ def group_of(running: Instance, name: str) -> Cgroup:
     lines = Path(f"/proc/{running.pid(name)}/cgroup").read_text().splitlines()
     path = next(line.split(":", 2)[2] for line in lines if "-plugins/" in line)
     return Cgroup(layout_of_machine(), path)
+
+
+def is_held(group: Cgroup) -> bool:
+    """Whether a group has next to no processor time: its quota, in the words of either version."""
+    place = Path(group.directory("cpu") or "")
+    found = [place / name for name in ("cpu.cfs_quota_us", "cpu.max") if (place / name).exists()]
+    return found[0].read_text().split()[0] == "1000"
+
+
+@pytest.mark.parametrize("flood", ["connections", "granted calls", "forks"])
+def test_who_floods_is_held_back_and_said_once(calm: Instance, flood: str) -> None:
+    """By the kernel, by a provider, and by what its control group refuses."""
+    group = group_of(calm, "hostile")
+    assert not is_held(group)
+    before = said(calm, "kernel", 'unit held back for a moment unit="hostile"')
+    begin(calm, flood)
+    wait(lambda: is_held(group), calm)
+    greets(calm)
+    assert said(calm, "kernel", 'unit held back for a moment unit="hostile"') <= before + 1
+    calm.run("restart", "hostile")
+    calm.wait_ready(60)
+    # A child that the last one left behind has the same uid until it is found.
+    wait(lambda: not is_held(group_of(calm, "hostile")), calm)
+
+
+def test_a_hold_ends_and_outlives_no_kernel(calm: Instance) -> None:
+    group = group_of(calm, "hostile")
+    kernel = calm.pid("kernel")
+    begin(calm, "forks")
+    wait(lambda: is_held(group), calm)
+    os.kill(kernel, signal.SIGSTOP)  # or it would let go in time
+    for pid in group.pids():
+        if pid != calm_main(group):
+            os.kill(pid, signal.SIGKILL)
+    assert is_held(group)
+    os.kill(kernel, signal.SIGKILL)
+    wait(lambda: not is_held(group), calm)
+    calm.wait_ready(60)
+    assert calm.pid("kernel") != kernel
+
+
+def calm_main(group: Cgroup) -> int:
+    """The unit's own process: the oldest."""
+    return min(group.pids())
+
+
+def test_nobody_is_held_back_on_the_word_of_one_it_does_not_call(running: Instance) -> None:
+    units = {u.name: u.processes[0].uid for u in running.status().units}
+    uids = {f"uid {name}": str(units[name]) for name in ("greeter", "desk", "state-local")}
+    assert set(attack(running, "accuse", **uids).values()) == {"done"}
+    assert not any(is_held(group_of(running, name)) for name in ("greeter", "desk", "state-local"))
 
 
 def test_children_end_with_their_generation(calm: Instance) -> None:

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from sagong.bus import admission
+from sagong.bus import admission, terms
 from sagong.bus.admission import Admission
 from sagong.bus.refusals import Refusals
 
@@ -25,6 +25,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
     monkeypatch.setattr(admission, "time", made)
+    monkeypatch.setattr(terms, "time", made)
     return made
 
 
@@ -57,3 +58,31 @@ async def test_the_trusted_never_are(clock: Clock) -> None:
     gate = Admission({0}, Refusals(logging.getLogger("test")), str)
     gate.shut_out(0, "root", "it floods")
     assert not gate.shuts_out(0)
+
+
+async def test_whoever_wants_to_know_hears_of_each_term(clock: Clock) -> None:
+    heard: list[tuple[int, float]] = []
+    gate = Admission({0}, Refusals(logging.getLogger("test")), str, lambda *f: heard.append(f))
+    for _ in range(2):
+        gate.shut_out(7, "mallory", "it floods")
+        gate.shut_out(7, "mallory", "it floods")  # what it had sent before
+        clock.now += 5.0
+    assert heard == [(7, 1.0), (7, 2.0)]
+
+
+async def test_connections_of_a_uid_are_bounded_by_the_second_too(clock: Clock) -> None:
+    gate = Admission({0}, Refusals(logging.getLogger("test")), str)
+    assert sum(gate.connects(7) for _ in range(200)) == 128
+    clock.now += 1.0
+    assert sum(gate.connects(7) for _ in range(200)) == 32
+    assert gate.connects(8)
+    gate.forgive(7)
+    assert gate.connects(7)
+
+
+async def test_connections_again_and_again_are_a_flood(clock: Clock) -> None:
+    gate = Admission({0}, Refusals(logging.getLogger("test")), str)
+    for _ in range(admission.STRIKES):
+        if not gate.connects(7):
+            gate.turned_away(7)
+    assert gate.shuts_out(7)
