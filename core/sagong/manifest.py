@@ -288,6 +288,9 @@ def _problems(manifest: Manifest) -> Iterator[str]:
         yield "deputy: only a plugin with a class has one"
     if manifest.deputy is None and any(right.holder != "plugin" for right in held(manifest.rights)):
         yield "rights: a holder other than plugin needs a [deputy]"
+    for right in manifest.rights.paths:
+        if right.shared and right.access != "write":
+            yield f"rights.paths {right.path}: what is shared can't be for reading alone; say write"
     for path, why in _reasons(manifest):
         if len(why.strip()) < 3:
             yield f"{path}.why: say why this right is needed"

@@ -7,6 +7,7 @@ import asyncio
 import json
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -27,7 +28,7 @@ from sagong.contracts.kernel import (
 from sagong.errors import NotFound, SagongError
 from sagong.manifest import Manifest
 from sagong.operator import connect
-from sagong.sandbox import effective
+from sagong.sandbox import companions, effective
 from sagong.shelf import Record, Shelf
 
 __all__ = [
@@ -182,6 +183,11 @@ def _print_installed(installed: dict[str, Manifest], records: dict[str, Record])
     _print_table(rows)
 
 
+def _title(pid: int) -> str:
+    """What a process calls itself."""
+    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+
+
 def _print_effective(paths: Paths, name: str) -> None:
     """The sandbox of each of the plugin's processes, read back from the operating system."""
     try:
@@ -194,6 +200,9 @@ def _print_effective(paths: Paths, name: str) -> None:
         print(f"\nunit {process.unit}, generation {process.generation}, {process.state}:")
         try:
             print(effective(process.pid).describe())
+            for pid in companions(process.pid):
+                print(f"\nbeside it, {_title(pid)}:")
+                print(effective(pid).describe())
         except OSError as error:
             print(f"pid {process.pid}: {error.strerror}")
     if not running:

@@ -8,7 +8,7 @@
 `effective(pid)` reads back what a process really has; `differences` holds that against its rights.
 """
 
-from sagong.sandbox.effective import Effective, differences, effective
+from sagong.sandbox.effective import Effective, companions, differences, effective
 from sagong.sandbox.machine import Machine, probe
 from sagong.sandbox.plan import Plan, cores_limits, plan
 from sagong.sandbox.rights import DeviceGrant, PathGrant, ProcessLimits, Rights
@@ -23,6 +23,7 @@ __all__ = [
     "Plan",
     "ProcessLimits",
     "Rights",
+    "companions",
     "cores_limits",
     "differences",
     "effective",

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sagong.linux import capabilities, process
+from sagong.linux.cgroup import Cgroup, layout_of_machine
+from sagong.linux.cgroup_statistics import statistics
 from sagong.linux.mounts import mount_table
 from sagong.sandbox.machine import Machine
 from sagong.sandbox.rights import Rights
 
-__all__ = ["Effective", "SeenMount", "differences", "effective"]
+__all__ = ["Effective", "SeenMount", "companions", "differences", "effective"]
 
 _NAMESPACES = ("mnt", "net", "ipc", "uts", "pid", "user", "cgroup")
 
@@ -47,7 +50,9 @@ class Effective:
     own_namespaces: tuple[str, ...]
     mounts: tuple[SeenMount, ...]
     open_files: int
+    file_size: int
     cgroups: tuple[str, ...]
+    limits: tuple[str, ...] = ()
 
     def describe(self) -> str:
         """A table for people."""
@@ -62,7 +67,9 @@ class Effective:
             ("seccomp", filters.get(self.seccomp_mode, "?")),
             ("own namespaces", ", ".join(self.own_namespaces) or "none"),
             ("open files", str(self.open_files)),
+            ("size of a file", _size(self.file_size)),
             ("cgroups", ", ".join(self.cgroups) or "none"),
+            ("limits", ", ".join(self.limits) or "none"),
             *(("mount", _mount_line(mount)) for mount in self.mounts),
         ]
         return "\n".join(f"{key:<18} {value}" for key, value in rows)
@@ -98,19 +105,86 @@ def _namespace(pid: int | str, name: str) -> str:
         return ""
 
 
-def _open_files(pid: int) -> int:
+def _size(size: int) -> str:
+    """Bytes for people; -1 is without a limit."""
+    return "unlimited" if size < 0 else f"{size / (1 << 20):g} MiB"
+
+
+def _soft_limit(pid: int, name: str) -> int:
+    """A line of /proc/PID/limits (proc(5)); -1 is without a limit."""
     with open(f"/proc/{pid}/limits", encoding="ascii") as file:
         for line in file:
-            if line.startswith("Max open files"):
-                word = line.split()[4]
+            if line.startswith(name):
+                word = line[len(name) :].split()[0]
                 return -1 if word == "unlimited" else int(word)
     return -1
+
+
+def _limits(pid: int) -> tuple[str, ...]:
+    """What the process's control group really bounds, in words."""
+    layout = layout_of_machine()
+    path = _own_group(pid)
+    if not path:
+        return ()
+    group = Cgroup(layout, path, ("memory", "pids", "cpu"))
+    found = statistics(group)
+    words = [
+        f"memory {_size(found.memory_limit or -1)}",
+        f"processes {found.pids_limit or 'unlimited'}",
+        *_processor(group.directory("cpu")),
+    ]
+    return tuple(words)
+
+
+def _own_group(pid: int) -> str:
+    """The path of the control group that holds a process; "" if that is only the machine's."""
+    with open(f"/proc/{pid}/cgroup", encoding="utf-8") as file:
+        paths = [line.rstrip("\n").split(":", 2)[2] for line in file]
+    return max(paths, key=len, default="/").strip("/")
+
+
+def _processor(directory: str | None) -> Iterator[str]:
+    """Cores at once, and the weight beside others."""
+    if directory is None:
+        return
+    quota, period = _word(directory, "cpu.cfs_quota_us"), _word(directory, "cpu.cfs_period_us")
+    if not quota:
+        quota, _, period = _word(directory, "cpu.max").partition(" ")
+    if quota.isdecimal() and period.isdecimal():
+        cores = int(quota) / int(period)
+        yield f"{cores:g} cores" + (" (held back now)" if cores < _NEXT_TO_NOTHING else "")
+    else:
+        yield "all cores"
+    weight = _word(directory, "cpu.shares") or _word(directory, "cpu.weight")
+    if weight:
+        yield f"weight {weight}"
+
+
+# Less than any manifest asks for in earnest: what a unit has that floods.
+_NEXT_TO_NOTHING = 0.02
+
+
+def _word(directory: str, name: str) -> str:
+    try:
+        with open(f"{directory}/{name}", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
 
 
 def _cgroups(pid: int) -> tuple[str, ...]:
     with open(f"/proc/{pid}/cgroup", encoding="utf-8") as file:
         paths = {line.rstrip("\n").split(":", 2)[2] for line in file}
     return tuple(sorted(paths - {"/"}))
+
+
+def companions(pid: int) -> tuple[int, ...]:
+    """The other processes of its control group: its deputy, and what it has forked."""
+    layout = layout_of_machine()
+    path = _own_group(pid)
+    if not path:
+        return ()
+    return tuple(p for p in Cgroup(layout, path, ("pids",)).pids() if p != pid)
 
 
 def effective(pid: int) -> Effective:
@@ -133,8 +207,10 @@ def effective(pid: int) -> Effective:
         seccomp_filters=facts.seccomp_filters,
         own_namespaces=tuple(own),
         mounts=_seen_mounts(pid),
-        open_files=_open_files(pid),
+        open_files=_soft_limit(pid, "Max open files"),
+        file_size=_soft_limit(pid, "Max file size"),
         cgroups=_cgroups(pid),
+        limits=_limits(pid),
     )
 
 

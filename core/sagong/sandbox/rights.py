@@ -104,6 +104,9 @@ def _problems(rights: Rights) -> list[str]:
     for grant in rights.paths:
         if grant.access not in ("read", "write"):
             problems.append(f"access {grant.access!r} to {grant.path}: say read or write")
+        elif grant.shared and grant.access != "write":
+            # Mounts that come later are what they are: nothing would keep them from being written.
+            problems.append(f"shared path {grant.path} can't be for reading alone: say write")
     problems += [f"seccomp group {g!r}; known: {', '.join(GROUPS)}" for g in _unknown(rights)]
     for name in rights.capabilities:
         try:

@@ -20,6 +20,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from sagong import manifest
 from sagong.contracts.image import PullRequest
 from sagong.contracts.network import Attachment, JoinRequest, PortMapping, SandboxRef, UserNamespace
@@ -29,7 +31,7 @@ from sagong.deputy import Post, appoint, deputation
 from sagong.errors import SagongError
 from sagong.linux import mounts, syscalls
 from sagong.linux.syscalls import Namespace
-from sagong.manifest import size_bytes
+from sagong.manifest import Manifest, size_bytes
 from sagong.sandbox import PathGrant, ProcessLimits, Rights, plan, probe
 from sagong.testing import LocalHost
 
@@ -65,18 +67,49 @@ def rights_of(name: str, base: Path) -> Rights:
 
 
 def drops(name: str) -> list[str]:
-    """Names of all rights of the machine that a manifest grants."""
+    """Names of all rights of the machine that a manifest grants, and of each half of double ones."""
     asked = manifest.load(f"sagong_{name}").rights
     found = [f"capability {c.name}" for c in asked.capabilities]
     found += [f"group {s.group}" for s in asked.seccomp]
     found += [f"path {p.path}" for p in asked.paths]
     found += [f"device {d.path}" for d in asked.devices]
-    return found + (["network host"] if asked.network.mode == "host" else [])
+    found += ["network host"] if asked.network.mode == "host" else []
+    both = [f"capability {c.name}" for c in asked.capabilities if c.holder == "both"]
+    both += [f"group {s.group}" for s in asked.seccomp if s.holder == "both"]
+    found += [f"{right} of the {half}" for right in both for half in ("plugin", "deputy")]
+    # What is shared with the machine's mounts can't be for reading alone.
+    written = [p.path for p in asked.paths if p.access == "write" and not p.shared]
+    return found + [f"writing path {path}" for path in written]
+
+
+def parted(found: Manifest, without: str) -> Manifest:
+    """The manifest where a right that plugin and deputy hold is only the other's."""
+    right, _, half = without.partition(" of the ")
+    if not half:
+        return found
+    other, name = {"plugin": "deputy", "deputy": "plugin"}[half], right.partition(" ")[2]
+    rights = found.rights
+    return msgspec.structs.replace(
+        found,
+        rights=msgspec.structs.replace(
+            rights,
+            capabilities=tuple(
+                msgspec.structs.replace(c, holder=other) if c.name == name else c
+                for c in rights.capabilities
+            ),
+            seccomp=tuple(
+                msgspec.structs.replace(s, holder=other) if s.group == name else s
+                for s in rights.seccomp
+            ),
+        ),
+    )
 
 
 def dropped(rights: Rights, without: str, places: list[str]) -> Rights:
     """The same without one; a path is named as in the manifest, by its place among `places`."""
     kind, _, name = without.partition(" ")
+    if " of the " in name:
+        return rights  # of the sandbox; within it they are parted otherwise
     match kind:
         case "capability":
             kept = tuple(c for c in rights.capabilities if c != name)
@@ -86,6 +119,12 @@ def dropped(rights: Rights, without: str, places: list[str]) -> Rights:
         case "path":
             number = places.index(name)
             return replace(rights, paths=rights.paths[:number] + rights.paths[number + 1 :])
+        case "writing":
+            number = places.index(name.removeprefix("path "))
+            read = rights.paths[number]._replace(access="read")
+            return replace(
+                rights, paths=(*rights.paths[:number], read, *rights.paths[number + 1 :])
+            )
         case "network":
             return replace(rights, network="none")
     return rights
@@ -133,7 +172,7 @@ def _play(name: str, without: str, base: Path) -> None:
     rights = dropped(rights, without, places)
     plan(rights, probe(stage=f"{base}/stage"), descriptors=None).apply()
     os.umask(0o022)
-    _appoint(name, base)
+    _appoint(name, base, without)
     asyncio.run(story(base))
 
 
@@ -141,12 +180,12 @@ def _play(name: str, without: str, base: Path) -> None:
 _DEPUTIES: list[socket.socket] = []
 
 
-def _appoint(name: str, base: Path) -> None:
+def _appoint(name: str, base: Path, without: str) -> None:
     """As the plugin's process does it: rights are parted before there are threads."""
-    parted = deputation(manifest.load(f"sagong_{name}"), confined=True)
-    if parted is not None:
+    found = deputation(parted(manifest.load(f"sagong_{name}"), without), confined=True)
+    if found is not None:
         post = Post(base / "lib/plugins" / name, base / "run/own", base / "run", {})
-        _DEPUTIES.append(appoint(parted, post, "sagong-story-deputy").channel)
+        _DEPUTIES.append(appoint(found, post, "sagong-story-deputy").channel)
 
 
 def _directories(base: Path, name: str) -> None:

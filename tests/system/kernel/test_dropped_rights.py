@@ -31,6 +31,10 @@ UNSEEN = {
         "volume_local",
         "network host",
     ): "NFS servers are reached from there; no machine of tests has one",
+    (
+        "volume_local",
+        "group quota of the deputy",
+    ): "it sets project quotas, which no file system of a story has",
     **{
         ("node", f"path {{etc}}/{name}"): "tests/system/appliance reads files there"
         for name in ("manifests", "containers", "images")

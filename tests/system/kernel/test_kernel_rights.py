@@ -246,3 +246,37 @@ def test_the_effective_sandbox_is_shown_line_by_line(running: Instance) -> None:
     assert "it does not run now" in running.run("plugins", "show", "scheduler_kube").stdout
     network = running.run("plugins", "show", "network_bridge").stdout
     assert "capability CAP_SYS_ADMIN, held by the deputy alone (makes" in network
+
+
+def test_each_line_of_a_sandbox_is_shown(running: Instance) -> None:
+    """What the manifest says, what holds, and the deputy beside it."""
+    shown = running.run("plugins", "show", "volume_local").stdout
+    asked, _, held = shown.partition("\nunit volume, ")
+    found = manifests()["volume_local"]
+    for right in found.rights.capabilities:
+        assert re.search(rf"^capability {right.name}\b", asked, re.M), right.name
+    assert (
+        "limits: memory 512M, 32 pids, 4096 files, 1 cores, tmp 64M, own directories unlim" in asked
+    )
+    own, _, deputy = held.partition("\nbeside it, sagong-volume-deputy:\n")
+    for line in (
+        r"uid +(\d+)/\1/\1/\1",
+        r"capabilities +.*CAP_CHOWN",
+        r"no new privileges  yes",
+        r"seccomp +[2-9] filters",
+        r"own namespaces +mnt, ipc, uts",
+        r"open files +4096",
+        r"size of a file +unlimited",
+        r"limits +memory 512 MiB, processes 32, 1 cores, weight 1024",
+        r"mount +rw .*run/mounts \(",
+    ):
+        assert re.search(f"^{line}", own, re.M), (line, own)
+    assert not re.search(r"^capabilities .*CAP_SYS_ADMIN", own, re.M), own
+    assert re.search(r"^capabilities +CAP_SYS_ADMIN$", deputy, re.M), deputy
+
+
+def test_api_objects_and_streams_are_shown_too(running: Instance) -> None:
+    shown = running.run("plugins", "show", "scheduler_kube", "docker").stdout
+    assert re.search(r"^  may get, list, watch pods, nodes, .* of core$", shown, re.M), shown
+    assert "connects to byte streams of runtime (" in shown
+    assert "all cores" in shown

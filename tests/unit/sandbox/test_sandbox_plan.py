@@ -145,7 +145,7 @@ def test_without_root_only_harmless_steps_remain() -> None:
 
 def test_every_step_describes_itself_in_a_line() -> None:
     rights = some_rights(
-        paths=(PathGrant("/a", shared=True), PathGrant("/b", optional=True)),
+        paths=(PathGrant("/a", "write", shared=True), PathGrant("/b", optional=True)),
         devices=(DeviceGrant("/dev/fuse"),),
         capabilities=("CAP_CHOWN",),
     )
@@ -163,6 +163,7 @@ def test_every_step_describes_itself_in_a_line() -> None:
         ({"paths": (PathGrant("/a/../etc"),)}, "'/a/../etc'"),
         ({"paths": (PathGrant("/"),)}, "'/'"),
         ({"paths": (PathGrant("/a", access="execute"),)}, "'execute'"),
+        ({"paths": (PathGrant("/a", shared=True),)}, "reading alone"),
         ({"sockets": ("bus",)}, "'bus'"),
         ({"devices": (DeviceGrant("/etc/passwd"),)}, "/etc/passwd"),
         ({"seccomp": ("everything",)}, "'everything'"),
