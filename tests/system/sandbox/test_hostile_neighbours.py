@@ -1,0 +1,113 @@
+"""A hostile plugin beside what is worth most: deputies, launcher, monitors, keeper, and services."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.system.instance import Instance, instance
+from tests.system.sandbox.test_hostile_plugin import attack, log_of
+
+pytestmark = pytest.mark.root
+
+CONFIGURATION = """
+profile = "bare"
+uid_base = 61900
+[units.state-local]
+plugin = "state_sqlite"
+instance = "local"
+[units.image]
+plugin = "image_overlay"
+[units.runtime]
+plugin = "runtime_linux"
+settings = { cgroup_parent = "{cgroup}" }
+[units.volume]
+plugin = "volume_local"
+[units.network]
+plugin = "network_bridge"
+settings = { prefix = "shn", bridge = "shn0", subnet = "10.217.0.0/24" }
+[units.metrics]
+plugin = "metrics_cgroup"
+[units.node]
+[units.docker]
+[units.hostile]
+"""
+REFUSED = {"ENOENT", "EACCES", "EPERM", "ESRCH", "EROFS"}
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Instance]:
+    """The local slots, the Docker API, and the attacker, who may call none of them."""
+    with instance(CONFIGURATION) as found:
+        yield found
+
+
+def sockets(running: Instance) -> list[Path]:
+    """Every socket of the instance but the attacker's own and the kernel's, which all may ask."""
+    run = running.paths.run
+    found = [p for p in run.rglob("*") if stat.S_ISSOCK(os.lstat(p).st_mode)]
+    return [p for p in found if p.parts[len(run.parts) : len(run.parts) + 2] not in OPEN]
+
+
+OPEN = (("slots", "hostile"), ("kernel", "bus"))
+
+
+def test_no_socket_of_others_can_be_reached(running: Instance) -> None:
+    found = sockets(running)
+    assert {"docker.sock"} <= {p.name for p in found}
+    assert [p for p in found if "runtime_linux" in p.parts], found
+    assert len(found) > 8
+    facts = {f"unix {p}": str(p) for p in found}
+    tried = attack(running, "connect out", port="1", abstract="sagong-nobody", **facts)
+    reached = {str(p): tried[str(p)] for p in found if tried[str(p)] not in REFUSED}
+    assert not reached
+
+
+def test_no_file_in_others_run_directories_is_seen(running: Instance) -> None:
+    run = running.paths.run
+    files = [p for p in run.rglob("*") if p.is_file() and "hostile" not in p.parts]
+    assert len(files) > 8, files
+    tried = attack(running, "read files", **{f"read {p}": str(p) for p in files})
+    assert set(tried.values()) <= REFUSED, tried
+    directories = sorted({p.parent for p in files} | {run / "netns", run / "mounts", run / "log"})
+    tried = attack(running, "write files", **{f"write {p}": str(p) for p in directories})
+    assert set(tried.values()) <= REFUSED, tried
+
+
+@pytest.mark.parametrize("who", ["keeper", "kernel", "zygote", "launcher", "deputy"])
+def test_processes_above_and_beside_are_out_of_reach(running: Instance, who: str) -> None:
+    pids = {
+        "keeper": lambda: [running.pid("keeper")],
+        "kernel": lambda: [running.pid("kernel")],
+        "zygote": lambda: [running.pid("zygote")],
+        "launcher": lambda: [running.pid("runtime-companion")],
+        "deputy": lambda: deputies(running),
+    }[who]()
+    assert pids
+    for pid in pids:
+        tried = attack(running, "touch processes", pid=str(pid))
+        assert set(tried.values()) <= REFUSED, (who, tried)
+        assert Path(f"/proc/{pid}").exists()
+
+
+def deputies(running: Instance) -> list[int]:
+    """Both; a deputy is a child of its plugin's process."""
+    found = []
+    for name in ("network", "volume"):
+        parent = running.pid(name)
+        found += [
+            int(pid)
+            for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+            if b"deputy" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        ]
+    assert len(found) == 2, found
+    return found
+
+
+def test_all_that_was_tried_harmed_nobody(running: Instance) -> None:
+    status = running.status()
+    assert status.ready
+    assert all(unit.restarts == 0 for unit in status.units), log_of(running, "kernel")
