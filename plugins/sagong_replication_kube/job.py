@@ -54,6 +54,8 @@ def reconcile(work: Work, item: Item) -> None:
     status = _status(document, counted, running)
     verdict = _verdict(work, document, counted, pods)
     if verdict:
+        # The status that said so may never have been written: a short job is over before it is due.
+        status.setdefault("startTime", _began(work, pods))
         _end(work, item, status, counted, running, verdict)
     elif document["spec"].get("suspend"):
         _suspend(work, item, status, running)
@@ -87,6 +89,11 @@ def _status(document: Document, counted: Count, running: Sequence[Item]) -> Docu
 
 
 # the end
+
+
+def _began(work: Work, pods: Sequence[Item]) -> str:
+    """When the first of its pods was made."""
+    return time_text(min((pod.created for pod in pods), default=work.now))
 
 
 def _verdict(

@@ -42,6 +42,7 @@ from sagong.conformance.replication_jobs import (
     check_job_has_a_deadline,
     check_job_runs_to_completion,
     check_pod_failure_policy_is_kept,
+    check_short_job_says_when_it_began,
     check_suspended_job_waits,
 )
 from sagong.conformance.replication_nodes import (
@@ -170,6 +171,7 @@ __all__ = [
     "check_same_situation_has_the_same_plan",
     "check_scaling_amid_a_rollout_is_proportional",
     "check_service_without_selector_is_left_alone",
+    "check_short_job_says_when_it_began",
     "check_silent_node_is_tainted",
     "check_slices_hold_a_hundred",
     "check_stateful_claims_outlive_their_pods",

@@ -20,6 +20,7 @@ __all__ = [
     "check_job_has_a_deadline",
     "check_job_runs_to_completion",
     "check_pod_failure_policy_is_kept",
+    "check_short_job_says_when_it_began",
     "check_suspended_job_waits",
 ]
 
@@ -69,6 +70,21 @@ async def check_job_runs_to_completion(candidate: Replication) -> None:
     assert status["startTime"] and status["completionTime"]
     assert not any(status.get("uncountedTerminatedPods", {}).values())
     assert not any(pod["metadata"].get("finalizers") for pod in cluster.pods)
+
+
+async def check_short_job_says_when_it_began(candidate: Replication) -> None:
+    """A job is over before its first status was written: it began with its first pod."""
+    cluster = Cluster(candidate, job())
+    await cluster.settle()
+    began = time_text(cluster.now)
+    cluster.nurse()
+    cluster.now += 2
+    cluster.finish(cluster.living[0])
+    cluster.get(JOBS, "work").pop("status")
+    await cluster.settle()
+    status = cluster.get(JOBS, "work")["status"]
+    assert verdict(cluster)[0] == "Complete"
+    assert status["startTime"] == began and status["completionTime"] == time_text(cluster.now)
 
 
 async def check_failures_are_retried_after_a_pause(candidate: Replication) -> None:

@@ -272,6 +272,22 @@ def test_other_kinds_are_checked(
     assert any(said in each for each in wrong(kind, document)), wrong(kind, document)
 
 
+def test_a_stateful_set_mounts_what_its_claim_templates_give() -> None:
+    kind = GroupVersionKind("apps", "v1", "StatefulSet")
+
+    def found(mounted: str) -> list[str]:
+        template = container(volumeMounts=[{"name": mounted, "mountPath": "/d"}])
+        template["metadata"] = {"labels": {"a": "b"}}
+        spec = {"serviceName": "a", "selector": {"matchLabels": {"a": "b"}}, "template": template}
+        claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}}
+        spec["volumeClaimTemplates"] = [{"metadata": {"name": "data"}, "spec": claim}]
+        return wrong(kind, {"spec": spec})
+
+    assert found("data") == []
+    where = "spec.template.spec.containers[0].volumeMounts[0].name"
+    assert found("other") == [f'{where}: Not found: "other"']
+
+
 def test_an_immutable_config_map_stays() -> None:
     kind = GroupVersionKind("", "v1", "ConfigMap")
     old = made(kind, {"immutable": True, "data": {"a": "1"}})

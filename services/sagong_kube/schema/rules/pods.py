@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from sagong.model import names, quantity
@@ -36,12 +36,17 @@ _NOT_EPHEMERAL: Final = "cannot be set for an Ephemeral Container"
 _BLANK: Final = "must not have leading or trailing whitespace"
 
 
-def check_pod_spec(found: Findings, spec: Document, path: str, *, pod: bool = False) -> None:
-    """A pod's spec; `pod` for that of a Pod, else that of a template."""
+def check_pod_spec(
+    found: Findings, spec: Document, path: str, *, pod: bool = False, claims: Iterable[str] = ()
+) -> None:
+    """A pod's spec; `pod` for that of a Pod, else that of a template.
+
+    `claims` are volumes that each pod of the template will have beside those of the template.
+    """
     if spec.get("terminationGracePeriodSeconds") is None:
         found.required(f"{path}.terminationGracePeriodSeconds")
     volumes = check_volumes(found, spec.get("volumes") or [], f"{path}.volumes")
-    facts = PodFacts(spec, volumes)
+    facts = PodFacts(spec, {name: {} for name in claims} | volumes)
     regular, initial = spec.get("containers") or [], spec.get("initContainers") or []
     check_containers(found, regular, facts, f"{path}.containers")
     check_init_containers(found, initial, regular, facts, f"{path}.initContainers")
@@ -210,8 +215,10 @@ def _check_blank(found: Findings, container: Document, path: str) -> None:
         found.invalid(f"{path}.image", image, _BLANK)
 
 
-def check_template(found: Findings, template: Document | None, path: str) -> None:
-    """A pod template: labels, annotations and spec."""
+def check_template(
+    found: Findings, template: Document | None, path: str, *, claims: Iterable[str] = ()
+) -> None:
+    """A pod template: labels, annotations and spec; for `claims` see `check_pod_spec`."""
     if template is None:
         found.required(path)
         return
@@ -219,7 +226,7 @@ def check_template(found: Findings, template: Document | None, path: str) -> Non
     check_labels(found, metadata.get("labels"), f"{path}.labels")
     check_annotations(found, metadata.get("annotations"), f"{path}.annotations")
     spec = template.get("spec") or {}
-    check_pod_spec(found, spec, f"{path}.spec")
+    check_pod_spec(found, spec, f"{path}.spec", claims=claims)
     if spec.get("ephemeralContainers"):
         said = "ephemeral containers not allowed in pod template"
         found.forbidden(f"{path}.spec.ephemeralContainers", said)

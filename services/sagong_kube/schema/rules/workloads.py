@@ -245,7 +245,9 @@ def check_stateful_set(found: Findings, item: Document, old: Document | None) ->
     found.nonnegative("spec.ordinals.start", (spec.get("ordinals") or {}).get("start"))
     _check_selector(found, spec, "statefulset")
     _check_match(found, spec)
-    check_template(found, spec.get("template"), "spec.template")
+    claims = spec.get("volumeClaimTemplates") or ()
+    names = [(claim.get("metadata") or {}).get("name", "") for claim in claims]
+    check_template(found, spec.get("template"), "spec.template", claims=names)
     _check_restart(found, spec, "StatefulSet")
     if old is not None and _fixed(spec) != _fixed(old.get("spec") or {}):
         found.forbidden("spec", _STATEFUL_FIXED)
