@@ -13,8 +13,19 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from sagong.contracts.node import FileMount, HostFile
+from sagong.errors import NotFound
 from sagong_builder.caches import Caches
-from sagong_builder.copying import Item, Landing, Member, Owner, label, members, select, written
+from sagong_builder.copying import (
+    Item,
+    Landing,
+    Member,
+    Owner,
+    label,
+    members,
+    missing_source,
+    select,
+    written,
+)
 from sagong_builder.keys import Keys
 from sagong_builder.mounting import MountSpec
 from sagong_builder.shop import Lease, Shop
@@ -116,8 +127,15 @@ class Attaching:
         await self._shop.write(lease, written(itertools.chain([_top(mount)], carried)))
 
     async def _items(self, mount: MountSpec, stack: contextlib.AsyncExitStack) -> list[Item]:
-        archive, path = await self._sources.archive(mount.origin, mount.source or "/", stack)
-        return await asyncio.to_thread(select, archive, path)
+        try:
+            archive, path = await self._sources.archive(mount.origin, mount.source or "/", stack)
+            return await asyncio.to_thread(select, archive, path)
+        except NotFound as error:
+            if mount.origin or "file does not exist" not in error.message:
+                raise
+            raise NotFound(
+                f"--mount of {mount.source}: {missing_source(mount.source, error).message}"
+            ) from None
 
     async def _secret(self, mount: MountSpec) -> Attached:
         content = await self._keys.secret(mount)

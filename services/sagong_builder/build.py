@@ -20,6 +20,7 @@ from sagong_builder.caches import Caches
 from sagong_builder.context import Archive, Entry, Kind, Tree
 from sagong_builder.context.archive import is_archive
 from sagong_builder.context.patterns import Ignore
+from sagong_builder.dialect import CLASSIC, Dialect
 from sagong_builder.dockerfile import Dockerfile, Instruction, Stage, parse
 from sagong_builder.dockerfile.stages import parse_lines
 from sagong_builder.draft import Draft
@@ -42,8 +43,7 @@ _HEAD = 512
 class StageBuilder:
     """Makes the stages of a Dockerfile, wherever that and the files come from.
 
-    Stages whose names or numbers are in `anew` are made without the cache. With `inherit` the arguments
-    of a stage are those of the stages that begin from it, too, as BuildKit has it.
+    Stages whose names or numbers are in `anew` are made without the cache.
     """
 
     def __init__(
@@ -54,11 +54,11 @@ class StageBuilder:
         steps: Steps,
         *,
         anew: Collection[str] = (),
-        inherit: bool = False,
+        dialect: Dialect = CLASSIC,
     ) -> None:
         self._request = request
         self._anew = anew
-        self._inherit = inherit
+        self._dialect = dialect
         self._scopes: dict[str, Scope] = {}
         self._reporter = reporter
         self._origins = origins
@@ -141,7 +141,7 @@ class StageBuilder:
 
     def _scope(self, stage: Stage, earlier: Stage | None) -> Scope:
         scope = Scope(self.arguments)
-        if self._inherit and earlier is not None:
+        if self._dialect.inherit and earlier is not None:
             scope.declared.update(self._scopes[earlier.name].declared)
         if stage.name:
             self._scopes[stage.name] = scope
@@ -159,7 +159,7 @@ class StageBuilder:
         platform = self.arguments.origin(dockerfile.escape).word(platform) or self._request.platform
         wanted = oci.parse_platform(platform, os.uname().machine) if platform else self._wanted
         self._origins.platform = oci.platform_text(wanted) if platform else ""
-        draft = Draft.scratch(wanted)
+        draft = Draft.scratch(wanted, self._dialect.scratch_directory)
         if earlier is not None:
             image = self._origins.stages[earlier.name]
             if image:

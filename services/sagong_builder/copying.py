@@ -163,14 +163,22 @@ def label(items: list[Item]) -> str:
 # Owners.
 
 
-def owner_of(text: str, mode: str, passwd: bytes, group: bytes) -> Owner:
-    """--chown and --chmod; names are those of the image."""
+def owner_of(
+    text: str, mode: str, passwd: bytes, group: bytes, *, own_group: bool = False
+) -> Owner:
+    """--chown and --chmod; names are those of the image.
+
+    A user without a group means the group of that name, or with `own_group` the user's own.
+    """
     bits = _mode(mode)
     if not text:
         return Owner(mode=bits)
     user, _, grouped = text.partition(":")
-    uid = _number(user, passwd, "user", "uid")
-    gid = _number(grouped or user, group, "group", "gid")
+    uid = _number(user, passwd, "user", "uid") if user else 0
+    if own_group and not grouped and not user.isdigit():
+        gid = _number(user, passwd, "user", "gid", field=3)
+    else:
+        gid = _number(grouped or user, group, "group", "gid")
     return Owner(uid, gid, bits)
 
 
@@ -189,7 +197,7 @@ def _mode(text: str) -> int | None:
     return bits
 
 
-def _number(name: str, table: bytes, kind: str, what: str) -> int:
+def _number(name: str, table: bytes, kind: str, what: str, field: int = 2) -> int:
     if name.isascii() and name.isdigit():
         number = int(name)
         if number > 2**31 - 1:
@@ -197,8 +205,8 @@ def _number(name: str, table: bytes, kind: str, what: str) -> int:
         return number
     for line in table.decode("utf-8", "replace").splitlines():
         fields = line.split(":")
-        if fields[0] == name and len(fields) > 2 and fields[2].isdigit():
-            return int(fields[2])
+        if fields[0] == name and len(fields) > field and fields[field].isdigit():
+            return int(fields[field])
     raise InvalidArgument(
         "unable to convert uid/gid chown string to host mapping: "
         f"can't find {what} for {kind} {name}: no such {kind}: {name}"
@@ -210,13 +218,12 @@ def _number(name: str, table: bytes, kind: str, what: str) -> int:
 
 @dataclass
 class _Carrier:
-    owner: Owner
     seen: dict[int, str] = field(default_factory=dict)
 
     def info(self, path: str, entry: Entry, owner: Owner) -> tarfile.TarInfo:
         member = tarfile.TarInfo(path)
         member.type = _TYPES[entry.kind]
-        member.mode = entry.mode if self.owner.mode is None else self.owner.mode
+        member.mode = entry.mode if owner.mode is None else owner.mode
         member.uid, member.gid = (entry.uid, entry.gid) if owner.kept else (owner.uid, owner.gid)
         member.mtime = entry.mtime
         member.linkname = entry.link
@@ -237,20 +244,22 @@ Member = tuple[tarfile.TarInfo, Iterator[bytes] | None]
 
 def members(items: list[Item], landing: Landing, owner: Owner) -> Iterator[Member]:
     """The headers and contents of what is copied, by paths from the root."""
-    carrier = _Carrier(owner)
+    carrier = _Carrier()
     now = time.time()
     for path in landing.new:
         made = Entry(Kind.DIRECTORY, 0o755, mtime=now)
         yield carrier.info(path.strip("/"), made, Owner(owner.uid, owner.gid)), None
     for item in items:
-        yield from _item_members(item, landing, carrier)
+        yield from _item_members(item, landing, owner, carrier)
 
 
-def _item_members(item: Item, landing: Landing, carrier: _Carrier) -> Iterator[Member]:
-    archive, root, owner = item.archive, item.entry, carrier.owner
+def _item_members(
+    item: Item, landing: Landing, owner: Owner, carrier: _Carrier
+) -> Iterator[Member]:
+    archive, root = item.archive, item.entry
     if item.unpacked is not None:
-        archive, root = item.unpacked, item.unpacked.tree.root
-        owner = owner if owner.uid or owner.gid else Owner(kept=True)
+        # What is unpacked is as it was packed, whatever --chown and --chmod say: so Docker has it.
+        archive, root, owner = item.unpacked, item.unpacked.tree.root, Owner(kept=True)
     base = landing.path.strip("/")
     if not landing.single and item.unpacked is None:
         base = f"{base}/{item.name}".strip("/")

@@ -49,9 +49,9 @@ class Draft:
     cmd_set: bool = False
 
     @classmethod
-    def scratch(cls, platform: oci.Platform) -> Draft:
+    def scratch(cls, platform: oci.Platform, directory: str = "") -> Draft:
         """From nothing."""
-        return cls(platform, config={"Env": [_PATH]})
+        return cls(platform, config={"Env": [_PATH], "WorkingDir": directory})
 
     def begin(self, image: Image) -> None:
         """From an image; its triggers are the caller's to run."""

@@ -10,7 +10,7 @@ from sagong.errors import InvalidArgument
 from sagong_builder.copying import Item, Landing, Owner
 from sagong_builder.shop import Lease, Shop
 
-__all__ = ["land"]
+__all__ = ["land", "missing_directories"]
 
 
 async def land(shop: Shop, lease: Lease, items: Sequence[Item], path: str, owner: Owner) -> Landing:
@@ -20,12 +20,12 @@ async def land(shop: Shop, lease: Lease, items: Sequence[Item], path: str, owner
         there = await shop.stat(lease, path.rstrip("/") + "/.")
         if there is not None and not stat.S_ISDIR(there.mode):
             raise InvalidArgument(f"cannot copy to non-directory: {path}")
-        new = () if there is not None else await _missing(shop, lease, path, owner)
+        new = () if there is not None else await missing_directories(shop, lease, path, owner)
         # Above a copied directory they are root's, above a file the owner's: so Docker has it.
         return Landing(path, new=new[-1:] if one.is_directory else new)
     there = await shop.stat(lease, path)
     if there is None:
-        new = await _missing(shop, lease, posixpath.dirname(path), owner)
+        new = await missing_directories(shop, lease, posixpath.dirname(path), owner)
         return Landing(path, single=True, new=new)
     if stat.S_ISLNK(there.mode) and there.link_target:
         # A link stays, and what it leads to is written.
@@ -35,7 +35,7 @@ async def land(shop: Shop, lease: Lease, items: Sequence[Item], path: str, owner
     return Landing(path, single=there is None or not stat.S_ISDIR(there.mode))
 
 
-async def _missing(shop: Shop, lease: Lease, path: str, owner: Owner) -> tuple[str, ...]:
+async def missing_directories(shop: Shop, lease: Lease, path: str, owner: Owner) -> tuple[str, ...]:
     """Directories that must be made, the upper ones first; root's are made without being named."""
     missing: list[str] = []
     path = path.rstrip("/")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from sagong.contracts.image import Credentials, Image, ImageRef, PullRequest
-from sagong.errors import InvalidArgument, NotFound
+from sagong.errors import InvalidArgument, NotFound, SagongError
 from sagong.model import oci, references
 from sagong_builder.context import Archive
 from sagong_builder.reporter import Reporter
@@ -144,8 +144,11 @@ class Origins:
             platform=platform,
             credentials=await self._credentials(name),
         )
-        async for item in self._shop.images.pull(request):
-            await self._reporter.pull(item)
+        try:
+            async for item in self._shop.images.pull(request):
+                await self._reporter.pull(item)
+        except SagongError as error:
+            raise type(error)(self._reporter.unresolved(name, error), detail=error.detail) from None
         self._pulled.add((name, platform))
 
 

@@ -9,6 +9,7 @@ import msgspec
 
 from sagong.contracts.builder import BuildProgress, Happening
 from sagong.contracts.image import Progress
+from sagong.errors import SagongError
 
 __all__ = ["Reporter"]
 
@@ -39,6 +40,10 @@ class Reporter:
 
     async def found(self) -> None:
         """What the stage begins from is here and need not be fetched; nothing that is told."""
+
+    def unresolved(self, name: str, error: SagongError) -> str:
+        """How it is told that an image can't be fetched."""
+        return error.message
 
     async def output(self, data: bytes, stderr: bool) -> None:
         """Output of a command."""

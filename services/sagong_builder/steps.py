@@ -11,6 +11,7 @@ import re
 import tarfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from sagong.contracts.builder import BuildRequest, Happening
 from sagong.contracts.image import CommitRequest, DeriveRequest, Image
@@ -20,10 +21,19 @@ from sagong_builder import mounting
 from sagong_builder.arguments import Scope
 from sagong_builder.attaching import Attaching
 from sagong_builder.cache import Cache
-from sagong_builder.copying import destination, label, members, owner_of, written
+from sagong_builder.copying import (
+    Member,
+    Owner,
+    destination,
+    label,
+    members,
+    owner_of,
+    written,
+)
+from sagong_builder.dialect import CLASSIC, Dialect
 from sagong_builder.dockerfile import Expander, Instruction
 from sagong_builder.draft import Draft
-from sagong_builder.landing import land
+from sagong_builder.landing import land, missing_directories
 from sagong_builder.metadata import CHANGES, command_words, working_directory
 from sagong_builder.reporter import Reporter
 from sagong_builder.running import Errand, new_id, run
@@ -53,13 +63,19 @@ class Steps:
         cache: Cache,
         sources: Sources,
         attaching: Attaching,
+        *,
+        dialect: Dialect = CLASSIC,
+        host_network: bool = False,
     ) -> None:
+        """With `host_network` commands may ask for the machine's network."""
         self._shop = shop
         self._request = request
         self._reporter = reporter
         self._cache = cache
         self._sources = sources
         self._attaching = attaching
+        self._dialect = dialect
+        self._host_network = host_network or request.surroundings.network.mode == "host"
         self.draft: Draft
         self.scope: Scope
         self.base = ""
@@ -132,15 +148,23 @@ class Steps:
     def _advance(self, image: Image) -> None:
         self.draft.advance(image)
 
+    async def empty_image(self) -> str:
+        """The image of a stage that begins from nothing and adds nothing."""
+        await self._derive(self.draft.note("FROM scratch"))
+        return self.draft.image
+
     # RUN.
 
     async def _run(self, instruction: Instruction) -> None:
+        network, privileged = self._network(instruction), self._insecure(instruction)
         args, files = self._command(instruction)
         environment = self.draft.environment
         seen = self.scope.seen(environment)
         prefix = [f"|{len(seen)}", *sorted(f"{k}={v}" for k, v in seen.items())] if seen else []
         mounts = mounting.read_mounts(instruction, self._expander, self.draft)
         bound = await self._attaching.fingerprint(mounts)
+        if network not in ("", "default"):
+            bound = [*bound, f"--network={network}"]
         scripts = [file.content.decode("utf-8", "replace") for file in files]
         step = [*prefix, *args, *bound, *scripts]
         if await self._cached(step):
@@ -155,12 +179,21 @@ class Steps:
                     *(f"{k}={v}" for k, v in passed.items() if k not in environment),
                     *attached.env,
                 ),
-                network=instruction.flag("network"),
-                privileged=self._insecure(instruction),
+                network=network,
+                privileged=privileged,
                 mounts=attached.mounts,
                 files=(*files, *attached.files),
             )
             await self._run_errand(errand, step, attached.stubs)
+
+    def _network(self, instruction: Instruction) -> str:
+        mode = instruction.flag("network")
+        if mode == "host" and not self._host_network:
+            raise InvalidArgument(
+                "network.host is not allowed: build with --network host, or, with buildx, "
+                "--allow network.host"
+            )
+        return mode
 
     def _insecure(self, instruction: Instruction) -> bool:
         mode = instruction.flag("security", "sandbox")
@@ -222,14 +255,19 @@ class Steps:
     async def _workdir(self, instruction: Instruction) -> None:
         path = working_directory(self.draft, instruction, self._expander)
         self.draft.config["WorkingDir"] = path
-        step = self.draft.note(f"WORKDIR {path}", single=True)
+        user = self.draft.config.get("User") or "" if self._dialect.own_directories else ""
+        whose = f"--chown={user} " if user not in ("", "0", "root") else ""
+        step = self.draft.note(f"WORKDIR {whose}{path}", single=True)
         if await self._cached(step):
             return
         async with self._shop.lent(self.draft.image) as lease:
             if await self._shop.stat(lease, path + "/.") is not None:
                 await self._derive(step)
                 return
-            await self._shop.write(lease.id, _directory(path))
+            tables = lease.prepared.passwd, lease.prepared.group
+            owner = owner_of(user if whose else "", "", *tables, own_group=True)
+            new = await missing_directories(self._shop, lease, path, owner)
+            await self._shop.write(lease.id, _directories(new or (path,), owner))
             await self._commit(step, lease.id, consume=True)
 
     # COPY and ADD.
@@ -242,15 +280,17 @@ class Steps:
             chown = self._expander.word(instruction.flag("chown"))
             chmod = self._expander.word(instruction.flag("chmod"))
             content = await asyncio.to_thread(label, items)
-            flags = "".join(
-                f"--{name}={value}" for name, value in (("chown", chown), ("chmod", chmod)) if value
-            )
+            kept = self._dialect.keep_owners and "from" in instruction.flags and not chown
+            given = (("chown", "kept" if kept else chown), ("chmod", chmod))
+            flags = "".join(f"--{name}={value}" for name, value in given if value)
             comment = f"{instruction.keyword} {flags}{content} in {target} "
             step = self.draft.note(comment, single=True)
             if await self._cached(step):
                 return
             lease = await stack.enter_async_context(self._shop.lent(self.draft.image))
-            owner = owner_of(chown, chmod, lease.prepared.passwd, lease.prepared.group)
+            tables = lease.prepared.passwd, lease.prepared.group
+            owner = owner_of(chown, chmod, *tables, own_group=self._dialect.own_group)
+            owner = replace(owner, kept=kept)
             path = destination(self.draft.config.get("WorkingDir") or "/", target)
             landing = await land(self._shop, lease, items, path, owner)
             unpacked = [await self._sources.unpacked(item, instruction, stack) for item in items]
@@ -258,7 +298,11 @@ class Steps:
             await self._commit(step, lease.id, consume=True)
 
 
-def _directory(path: str) -> list[bytes]:
-    member = tarfile.TarInfo(path.strip("/"))
-    member.type, member.mode, member.mtime = tarfile.DIRTYPE, 0o755, int(time.time())
-    return list(written([(member, None)]))
+def _directories(paths: Sequence[str], owner: Owner) -> list[bytes]:
+    made: list[Member] = []
+    for path in paths:
+        member = tarfile.TarInfo(path.strip("/"))
+        member.type, member.mode, member.mtime = tarfile.DIRTYPE, 0o755, int(time.time())
+        member.uid, member.gid = owner.uid, owner.gid
+        made.append((member, None))
+    return list(written(made))

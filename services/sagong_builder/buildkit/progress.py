@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator, Iterator
 
 from sagong.contracts.builder import BuildProgress, Happening
 from sagong.contracts.image import Progress
+from sagong.errors import SagongError
+from sagong.model import references
 from sagong_builder.buildkit import messages as m
 from sagong_builder.reporter import Reporter
 
@@ -96,6 +98,11 @@ class Graph(Reporter):
         """What the stage begins from is here."""
         if self._vertex is not None:
             self._vertex.cached = True
+
+    def unresolved(self, name: str, error: SagongError) -> str:
+        """The image is named: the reason may tell of a registry alone."""
+        full = references.parse(name).tagged.canonical
+        return f"{name}: failed to resolve source metadata for {full}: {error.message}"
 
     async def tell(self, item: BuildProgress) -> None:
         """An item of the build."""

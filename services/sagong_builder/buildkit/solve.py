@@ -21,6 +21,7 @@ from sagong_builder.buildkit.rpc import RpcError
 from sagong_builder.buildkit.session import Session, Sessions
 from sagong_builder.cache import Cache
 from sagong_builder.caches import Caches
+from sagong_builder.dialect import BUILDKIT
 from sagong_builder.dockerfile import Dockerfile, parse
 from sagong_builder.origins import Origins
 from sagong_builder.running import new_id
@@ -172,13 +173,22 @@ class Solve:
         cache = Cache(self._shop.images, enabled=request.cache, sources=())
         for reference in request.cache_from if request.cache else ():
             await self._import(reference, origins, cache)
-        steps = Steps(self._shop, request, self.graph, cache, sources, attaching)
-        builder = StageBuilder(request, self.graph, origins, steps, anew=wish.anew, inherit=True)
+        steps = Steps(
+            self._shop,
+            request,
+            self.graph,
+            cache,
+            sources,
+            attaching,
+            dialect=BUILDKIT,
+            host_network="network.host" in self._request.entitlements,
+        )
+        builder = StageBuilder(
+            request, self.graph, origins, steps, anew=wish.anew, dialect=BUILDKIT
+        )
         draft = await builder.make(dockerfile)
         self.graph.complete()
-        if not draft.image:
-            raise InvalidArgument("no image was generated: the last stage is empty")
-        return draft.image
+        return draft.image or await steps.empty_image()
 
     async def _import(self, reference: str, origins: Origins, cache: Cache) -> None:
         """A cache that can't be had is none; the build goes on."""

@@ -94,6 +94,9 @@ class Dockerfile:
 
     def _sources(self, instruction: Instruction, before: int) -> list[Stage]:
         names = list(instruction.flags.get("from", ()))
+        own = self.stages[before].name
+        if own and any(name.lower() == own for name in names):
+            raise InvalidArgument(f"circular dependency detected on stage: {own}")
         for mount in instruction.flags.get("mount", ()):
             names += [part[5:] for part in mount.split(",") if part.startswith("from=")]
         if instruction.keyword == "ONBUILD":
