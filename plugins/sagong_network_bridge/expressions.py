@@ -29,6 +29,7 @@ __all__ = [
     "look_up",
     "masquerade",
     "number",
+    "opaque",
     "payload",
     "random",
     "remember",
@@ -64,6 +65,7 @@ class Verdict(IntEnum):
 class Meta(IntEnum):
     """Facts of a packet that are not in it."""
 
+    MARK = 3
     IIFNAME = 6
     OIFNAME = 7
     NFPROTO = 15
@@ -225,6 +227,20 @@ def random(register: int, modulus: int) -> bytes:
     """Load a random number below `modulus`, in the machine's order."""
     values = (number(1, _register(register)), number(2, modulus), number(3, 1), number(4, 0))
     return _expression("numgen", *values)
+
+
+def opaque(register: int, spare: int) -> bytes:
+    """The same four bytes again, but no more a map's data to nft(8), by way of the packet's mark.
+
+    What was looked up has no length for nft(8) of Debian 12: it aborts where that is a key, or a part
+    of one. The mark is as before after.
+    """
+    kept, given = _meta(Meta.MARK, spare), _meta(Meta.MARK, register)
+    return kept + _set_mark(register) + given + _set_mark(spare)
+
+
+def _set_mark(register: int) -> bytes:
+    return _expression("meta", number(2, Meta.MARK), number(3, _register(register)))
 
 
 def destination_nat(version: int, address: int, port: int) -> bytes:

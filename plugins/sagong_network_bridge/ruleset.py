@@ -54,12 +54,11 @@ def _sets(version: int) -> Iterator[SetKind]:
     door = concatenation(_PROTOCOL, _PORT, _MARK)
     yield SetKind(f"behinddoor{version}", door, 12, target, size + 4, MAP)
     index = concatenation(_MARK, _MARK)
-    yield SetKind(f"backends{version}", index, 8, target, size + 4, MAP)
+    yield SetKind(f"backends{version}", index, 8, _MARK, 4, MAP)
     sticky = concatenation(address, _MARK)
     flags = MAP | TIMEOUT | DYNAMIC
-    yield SetKind(f"sticky{version}", sticky, size + 4, target, size + 4, flags)
-    live = concatenation(_MARK, address, _PORT)
-    yield SetKind(f"live{version}", live, size + 8)
+    yield SetKind(f"sticky{version}", sticky, size + 4, _MARK, 4, flags)
+    yield SetKind(f"live{version}", index, 8, target, size + 4, MAP)
     yield SetKind(f"backed{version}", address, size)
     yield SetKind(f"hairpin{version}", concatenation(address, address), 2 * size)
     for name in ("natted", "cluster", "virtual", "visitors"):
@@ -93,10 +92,10 @@ machine's address. cluster: pod ranges. virtual: service ranges. visitors: who o
 published ports. hairpin: (address, itself).
 ports, portsat: published ports on all or one address. services, nodes: virtual addresses and node
 ports to the chain that picks a backend; behind, behinddoor: the same and an index to address and
-port. Where clients stick: serviceids, nodeids: to the service's number. backends: (number, index) to
-address and port. sticky: (client, number) to its backend; live: backends that
-are still there; backed: addresses of backends. noservices, nonodes: what is refused.
-selected_in, selected_out: addresses under policies to their chains.
+port. Where clients stick: serviceids, nodeids: to the service's number. backends: (number, index) to a
+backend's number. sticky: (client, number) to the backend's; live: (number, backend's) to the address
+and port of those that are still there; backed: addresses of backends. noservices, nonodes: what is
+refused. selected_in, selected_out: addresses under policies to their chains.
 """
 
 BASE_CHAINS: tuple[BaseChain, ...] = (

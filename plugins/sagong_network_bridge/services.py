@@ -4,8 +4,8 @@ A virtual address and port leads to a chain by the number of its backends, which
 address, the port and that index lead to the backend. So a thousand services with three backends each
 share one chain, and a change of one service changes its own elements alone.
 
-Where clients stick to a backend, it is the service's number, looked up, and the index. Nothing else
-uses what was looked up as a key: nft(8) of Debian 12 can't list such rules and aborts.
+Where clients stick to a backend, the service's number is looked up, and with the index the backend's,
+which is what is remembered of a client.
 """
 
 from __future__ import annotations
@@ -182,12 +182,22 @@ class _Group:
         """For clients that stick to one: the backends by index, and as a set."""
         if not self.chains or not self._service.affinity_seconds:
             return
+        taken: set[bytes] = set()
         for index, backend in enumerate(self.backends):
-            data = target_data(backend.address, backend.port)
+            number = _free_number(backend, taken)
             key = self._number + struct.pack("=I", index)
-            yield Piece(f"backends{self._version}", key, data)
-            packed = address_bytes(backend.address) + struct.pack(">HH", backend.port, 0)
-            yield Piece(f"live{self._version}", self._number + packed, b"")
+            yield Piece(f"backends{self._version}", key, value_data(number))
+            data = target_data(backend.address, backend.port)
+            yield Piece(f"live{self._version}", self._number + number, data)
+
+
+def _free_number(backend: Backend, taken: set[bytes]) -> bytes:
+    """By address and port, so that it stays when others come and go."""
+    text = f"{backend.address} {backend.port}"
+    while (found := hashlib.sha256(text.encode()).digest()[:4]) in taken:
+        text += " again"
+    taken.add(found)
+    return found
 
 
 def chain_rules(name: str) -> Iterator[Rule]:
@@ -216,11 +226,11 @@ def _loaded(kind: str, version: int) -> tuple[bytes, int]:
 def _numbered(kind: str, version: int, into: int) -> bytes:
     """Load the service's number."""
     load, _ = _loaded(kind, version)
-    return load + ex.look_up(f"{_NUMBERS[kind]}{version}", 0, into=into)
+    return load + ex.look_up(f"{_NUMBERS[kind]}{version}", 0, into=into) + ex.opaque(into, _SPARE)
 
 
-# Registers of sticking rules: client 0-3, number 4, backend's address 5-8 (5 for IPv4), its port.
-_NUMBER, _BACKEND = 4, 5
+# Registers of sticking rules: client up to 3, service's number 4, backend's 5, its address from 8 on.
+_NUMBER, _BACKEND, _ADDRESS, _SPARE = 4, 5, 8, 15
 
 
 def _client(version: int) -> tuple[bytes, int]:
@@ -229,22 +239,29 @@ def _client(version: int) -> tuple[bytes, int]:
     return ex.source(register, version), register
 
 
-def _stick(kind: str, version: int, seconds: int) -> bytes:
+def _sent(version: int) -> bytes:
+    """To the backend of these numbers, if it is still there."""
     width = 1 if version == 4 else 4
+    found = ex.look_up(f"live{version}", _NUMBER, into=_ADDRESS)
+    return found + ex.destination_nat(version, _ADDRESS, _ADDRESS + width)
+
+
+def _stick(kind: str, version: int, seconds: int) -> bytes:
     load, client = _client(version)
+    sticky = f"sticky{version}"
     rule = _numbered(kind, version, _NUMBER) + load
-    rule += ex.look_up(f"sticky{version}", client, into=_BACKEND)
-    rule += ex.look_up(f"live{version}", _NUMBER)
-    rule += ex.remember(f"sticky{version}", client, _BACKEND, seconds)
-    return rule + ex.destination_nat(version, _BACKEND, _BACKEND + width)
+    rule += ex.look_up(sticky, client, into=_BACKEND) + ex.opaque(_BACKEND, _SPARE)
+    # Only a backend that is there is remembered for longer.
+    rule += ex.look_up(f"live{version}", _NUMBER, into=_ADDRESS)
+    return rule + ex.remember(sticky, client, _BACKEND, seconds) + _sent(version)
 
 
 def _pick_sticking(kind: str, version: int, count: int, seconds: int) -> bytes:
-    width = 1 if version == 4 else 4
     load, client = _client(version)
-    rule = _numbered(kind, version, _NUMBER) + ex.random(_NUMBER + 1, count)
-    rule += ex.look_up(f"backends{version}", _NUMBER, into=_BACKEND) + load
+    sticky = f"sticky{version}"
+    rule = _numbered(kind, version, _NUMBER) + ex.random(_BACKEND, count)
+    rule += ex.look_up(f"backends{version}", _NUMBER, into=_BACKEND)
+    rule += ex.opaque(_BACKEND, _SPARE) + load
     # What is remembered of a backend that has gone would not be overwritten.
-    rule += ex.forget(f"sticky{version}", client, _BACKEND)
-    rule += ex.remember(f"sticky{version}", client, _BACKEND, seconds)
-    return rule + ex.destination_nat(version, _BACKEND, _BACKEND + width)
+    rule += ex.forget(sticky, client, _BACKEND)
+    return rule + ex.remember(sticky, client, _BACKEND, seconds) + _sent(version)

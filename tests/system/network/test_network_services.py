@@ -14,6 +14,7 @@ from sagong.contracts.network import (
     Network,
     Peer,
     Policy,
+    PortMapping,
     Rules,
     Sandbox,
     ServicePort,
@@ -203,6 +204,72 @@ async def sticking(base: Path) -> None:
 
 def test_clients_stick_to_a_backend_while_there_is_one() -> None:
     machine(sticking)
+
+
+async def listing(base: Path) -> None:
+    """Every kind of rule and set: whoever looks at the machine's firewall must not see nft(8) abort."""
+    shell("", "nft add table ip filter")
+    shell(
+        "",
+        "nft add chain ip filter FORWARD '{ type filter hook forward priority 0; policy drop; }'",
+    )
+    settings = {"visitors": ["192.0.2.0/24"], "open_forward": "outgoing"}
+    async with plugin(base, settings) as network:
+        made = await pods(network, 2)
+        await network.create(
+            Network(
+                id="7" * 64,
+                name="apart",
+                internal=True,
+                isolated=True,
+                subnets=(Subnet(subnet="10.77.0.0/24"),),
+            )
+        )
+        ports = (
+            PortMapping(container_port=80, host_port=8080),
+            PortMapping(container_port=53, protocol="udp", host_ip="127.0.0.1", host_port=8053),
+        )
+        seen = await joined(network, "seen", "apart", "pods", ports=ports)
+        common: dict[str, Any] = {"port": 80, "external_addresses": ("198.51.100.7",)}
+        services = [
+            ServicePort(
+                name=f"ns/{name}",
+                addresses=(f"10.96.0.{number}", f"fd96::{number}"),
+                node_port=30000 + number,
+                backends=backends(*made) if number % 2 else (),
+                affinity_seconds=number // 4 * 60,
+                local_only=number in (3, 7),
+                local_backends=backends(*made[:1]) if number in (3, 7) else (),
+                **common | {"port": 80 + number},
+            )
+            for number, name in enumerate("abcdefgh")
+        ]
+        peer = Peer(
+            blocks=("10.0.0.0/8", "fd00::/8"), excepted=("10.1.0.0/16",), ports=(("tcp", 1, 9),)
+        )
+        chosen = tuple(a for s in made for a in (s.endpoints[0].ipv4, s.endpoints[0].ipv6))
+        policies = (
+            Policy(
+                name="ns/some", addresses=chosen, ingress=(peer,), egress=(Peer(any_address=True),)
+            ),
+            Policy(name="ns/none", addresses=chosen[:2], ingress=(), egress=()),
+        )
+        rules = Rules(generation=1, services=tuple(services), policies=policies, **CIDRS)
+        await network.apply(rules)
+        await dial(seen.path, "10.96.0.5", 85)
+        await dial(seen.path, "fd96::5", 85)
+        for path in ("", *(s.path for s in (*made, seen))):
+            for words in ("nft list ruleset", "nft -j list ruleset"):
+                assert shell(path, f"{words} > /dev/null 2>&1 && echo listed") == "listed\n", (
+                    path,
+                    words,
+                )
+        assert "map @live6" in shell("", "nft list ruleset")
+        assert "timeout" in shell("", "nft list map inet sg sticky4")
+
+
+def test_nft_lists_every_rule() -> None:
+    machine(listing)
 
 
 async def datagrams(base: Path) -> None:
