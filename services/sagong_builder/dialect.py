@@ -14,7 +14,8 @@ class Dialect:
     `inherit`: the arguments of a stage are those of the stages that begin from it, too.
     `keep_owners`: COPY --from gives files to whom they belonged, not to root.
     `own_group`: --chown=USER means the group that passwd gives the user, not the group of its name.
-    `own_directories`: WORKDIR makes directories for the user of the stage, not for root.
+    `own_directories`: WORKDIR makes directories for the user of the stage, COPY --chown for that one;
+    not for root.
     `scratch_directory` is the working directory of an image made from nothing.
     """
 

@@ -13,16 +13,31 @@ from sagong_builder.shop import Lease, Shop
 __all__ = ["land", "missing_directories"]
 
 
-async def land(shop: Shop, lease: Lease, items: Sequence[Item], path: str, owner: Owner) -> Landing:
-    """The directory, or for one file its path; with the directories that are missing on the way."""
+async def land(
+    shop: Shop,
+    lease: Lease,
+    items: Sequence[Item],
+    path: str,
+    owner: Owner,
+    *,
+    own_directories: bool = False,
+) -> Landing:
+    """The directory, or for one file its path; with the directories that are missing on the way.
+
+    Above a copied directory they are root's, above a file the owner's: so Docker's classic builder has
+    it. With `own_directories` all are the owner's.
+    """
     one = items[0]
     if len(items) > 1 or path.endswith("/") or one.is_directory:
         there = await shop.stat(lease, path.rstrip("/") + "/.")
         if there is not None and not stat.S_ISDIR(there.mode):
             raise InvalidArgument(f"cannot copy to non-directory: {path}")
-        new = () if there is not None else await missing_directories(shop, lease, path, owner)
-        # Above a copied directory they are root's, above a file the owner's: so Docker has it.
-        return Landing(path, new=new[-1:] if one.is_directory else new)
+        if there is not None:
+            return Landing(path)
+        # Named in any case: what is copied may be empty.
+        new = await missing_directories(shop, lease, path, owner) or (path.rstrip("/"),)
+        kept = own_directories and one.unpacked is None
+        return Landing(path, new=new[-1:] if one.is_directory and not kept else new)
     there = await shop.stat(lease, path)
     if there is None:
         new = await missing_directories(shop, lease, posixpath.dirname(path), owner)

@@ -292,7 +292,8 @@ class Steps:
             owner = owner_of(chown, chmod, *tables, own_group=self._dialect.own_group)
             owner = replace(owner, kept=kept)
             path = destination(self.draft.config.get("WorkingDir") or "/", target)
-            landing = await land(self._shop, lease, items, path, owner)
+            own = self._dialect.own_directories
+            landing = await land(self._shop, lease, items, path, owner, own_directories=own)
             unpacked = [await self._sources.unpacked(item, instruction, stack) for item in items]
             await self._shop.write(lease.id, written(members(unpacked, landing, owner)))
             await self._commit(step, lease.id, consume=True)

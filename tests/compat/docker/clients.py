@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 from tests.compat.docker.docker_engine import Engine
 
-__all__ = ["Plugin", "plugin"]
+__all__ = ["CLIENTS", "Plugin", "plugin"]
+
+CLIENTS = Path(os.environ.get("XDG_CACHE_HOME", "/var/cache")) / "sagong-tests" / "clients"
 
 _PLACES = (
     "/usr/local/lib/docker/cli-plugins",
@@ -25,8 +27,7 @@ _PLACES = (
 
 
 def _found(name: str) -> Path | None:
-    cache = Path(os.environ.get("XDG_CACHE_HOME", "/var/cache")) / "sagong-tests" / "clients"
-    fetched = cache / name / "usr" / "libexec" / "docker" / "cli-plugins" / name
+    fetched = CLIENTS / name / "usr" / "libexec" / "docker" / "cli-plugins" / name
     own = Path(os.environ.get("DOCKER_CONFIG", Path.home() / ".docker")) / "cli-plugins"
     places = [fetched, *(place / name for place in (own, *map(Path, _PLACES)))]
     on_path = shutil.which(name)
