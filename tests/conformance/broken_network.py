@@ -7,6 +7,7 @@ import ipaddress
 from msgspec.structs import replace
 from tests.conformance.fake_network import FakeNetworks, FakeProbe
 
+from sagong.conformance.network_lab import ELSEWHERE
 from sagong.contracts.network import (
     Attachment,
     ConnectRequest,
@@ -337,6 +338,20 @@ class FirstNetworkRoutes(FakeProbe):
         current = self.current(sandbox)
         assert current is not None
         return current.endpoints[0].gateway4
+
+
+class NobodyAsksElsewhere(FakeProbe):
+    caught_by = "other_names_are_asked_of_the_nameservers"
+
+    def asked_elsewhere(self, asker: Sandbox, name: str) -> tuple[str, ...]:
+        return ()
+
+
+class InternalOnesAskElsewhere(FakeProbe):
+    caught_by = "other_names_are_asked_of_the_nameservers"
+
+    def asked_elsewhere(self, asker: Sandbox, name: str) -> tuple[str, ...]:
+        return (ELSEWHERE[1],) if name == ELSEWHERE[0] else ()
 
 
 class LinksAreIgnored(FakeProbe):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
+from sagong.conformance.network_lab import ELSEWHERE
 from sagong.contracts.network import (
     Attachment,
     ConnectRequest,
@@ -43,10 +44,11 @@ from sagong.errors import (
     ResourceExhausted,
 )
 
-__all__ = ["PARENT", "FakeNetworks", "FakeProbe", "Memory"]
+__all__ = ["NAMESERVER", "PARENT", "FakeNetworks", "FakeProbe", "Memory"]
 
 
 PARENT = "lan0"
+NAMESERVER = "198.51.100.1"
 
 
 @dataclass
@@ -511,7 +513,13 @@ class FakeProbe:
                 names = {n.lower() for n in (*other.names, *endpoint.aliases)}
                 if endpoint.network in mine and name.lower() in names:
                     found.append(endpoint.ipv4)
-        return tuple(found)
+        return tuple(found) or self.asked_elsewhere(asker, name)
+
+    def asked_elsewhere(self, asker: Sandbox, name: str) -> tuple[str, ...]:
+        request, _ = self.networks.memory.sandboxes[asker.id]
+        leads_out = any(not self.networks.network(e.network).internal for e in asker.endpoints)
+        known = request.nameservers == (NAMESERVER,) and name == ELSEWHERE[0]
+        return (ELSEWHERE[1],) if leads_out and known else ()
 
     def links(self, asker: Sandbox) -> dict[str, str]:
         request, _ = self.networks.memory.sandboxes[asker.id]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from tests.conformance.broken_network import MUTATIONS, PROBES
-from tests.conformance.fake_network import PARENT, FakeNetworks, FakeProbe, Memory
+from tests.conformance.fake_network import NAMESERVER, PARENT, FakeNetworks, FakeProbe, Memory
 from tests.system.network.outer import machine
 
 from sagong.conformance import network as suite
@@ -49,7 +49,13 @@ async def fake_lab(
         probe.networks = kind(memory)
         return probe.networks
 
-    yield NetworkLab(networks=probe.networks, probe=probe, restart=restart, parent=PARENT)
+    yield NetworkLab(
+        networks=probe.networks,
+        probe=probe,
+        restart=restart,
+        parent=PARENT,
+        nameserver=NAMESERVER,
+    )
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=check_name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import shutil
 import subprocess
 import sys
@@ -100,6 +101,7 @@ def _fill(home: Path, source: Path) -> None:
         _copy(_site(home), source)
     elif source.is_dir() or source.suffix == ".whl":
         pip = [sys.executable, "-m", "pip", "--python", f"{home}/bin/python", "install", "--quiet"]
+        print(f"{source}: installing it with what it depends on, by pip", flush=True)
         _run(*pip, "--disable-pip-version-check", "--no-input", "--compile", str(source))
     else:
         raise InvalidArgument(f"{source} is neither a directory nor a wheel (.whl)")
@@ -123,7 +125,9 @@ def _packages(directory: Path) -> list[Path]:
 
 
 def _run(*command: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    # pip's children read its settings from here: where no index answers, that is told soon.
+    environment = {"PIP_RETRIES": "1", "PIP_DEFAULT_TIMEOUT": "15", **os.environ}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode != 0:
         said = (done.stderr or done.stdout).strip().splitlines()
         raise FailedPrecondition(f"{' '.join(command[:4])} … failed: " + "; ".join(said[-3:]))

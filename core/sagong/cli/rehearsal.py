@@ -11,6 +11,7 @@ from sagong.config import Paths
 from sagong.contracts.kernel import StatusQuery
 from sagong.errors import NotFound
 from sagong.operator import connect
+from sagong.shelf import Shelf
 
 __all__ = ["rehearse"]
 
@@ -27,9 +28,21 @@ async def rehearse(paths: Paths, name: str, plugin: str, only: Iterable[str] = (
         known = ", ".join(sorted(u.name for u in status.units))
         raise NotFound(f"no unit {name}; there are {known}")
     uid = config.load(paths, status.profile).uid_base + _UID
-    command = [sys.executable, "-m", "sagong.conformance", "--uid", str(uid)]
-    for slot in unit.slots:
-        command += ["--short-for", slot.partition("/")[0]]
+    slots = [slot.partition("/")[0] for slot in unit.slots]
+    python = _python(Shelf(paths), slots, plugin or unit.plugin)
+    command = [python, "-m", "sagong.conformance", "--uid", str(uid)]
+    for slot in slots:
+        command += ["--short-for", slot]
     command += [f"--only={check}" for check in only]
     child = await asyncio.create_subprocess_exec(*command, plugin or unit.plugin)
     return await child.wait()
+
+
+def _python(shelf: Shelf, slots: Iterable[str], plugin: str) -> str:
+    """What runs the candidate: its own environment's, if it was installed here, as it was."""
+    for name in (*(f"{slot}_{plugin}" for slot in slots), plugin):
+        record = shelf.find(name)
+        if record is not None:
+            shelf.verify(record)
+            return record.python
+    return sys.executable

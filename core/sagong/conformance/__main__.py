@@ -40,6 +40,7 @@ _CHECK_SECONDS = 60.0
 # What is left to a check on a machine of its own for taking that away.
 _SLACK_SECONDS = 15.0
 _SAID = 4096
+_SUITES = Path(__file__).parent
 
 
 def main() -> None:
@@ -136,7 +137,10 @@ def _apart(trial: Trial, uid: int) -> int:
         where = "in its sandbox" if confined else "outside its sandbox"
         if trial.rig.shared:
             where = "on a platform of its own"
-        print(f"{found.plugin.name} against the suite of {trial.slot}, {where}", flush=True)
+        count = f"{len(trial.checks)} checks"
+        print(
+            f"{found.plugin.name} against the suite of {trial.slot}, {where}: {count}", flush=True
+        )
         pid = os.fork()
         if pid == 0:
             _become(todo, trial)
@@ -295,10 +299,11 @@ def _enter(rig: Rig, candidate: Candidate, check: Check, writer: int) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """The error, and for a bare assertion the line that holds it."""
+    """The error, and the line of the suite where it came up."""
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     frames = traceback.extract_tb(error.__traceback__)
-    return f"{text} ({Path(frames[-1].filename).name}:{frames[-1].lineno}: {frames[-1].line})"
+    ours = [frame for frame in frames if Path(frame.filename).parent == _SUITES] or frames
+    return f"{text} ({Path(ours[-1].filename).name}:{ours[-1].lineno}: {ours[-1].line})"
 
 
 def _candidate(package: str, found: Manifest) -> Candidate:

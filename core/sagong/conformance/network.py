@@ -26,6 +26,7 @@ from sagong.conformance.network_macvlan import (
 from sagong.conformance.network_names import (
     check_given_hardware_address_is_had,
     check_links_are_names_of_one_sandbox,
+    check_other_names_are_asked_of_the_nameservers,
 )
 from sagong.conformance.network_owners import (
     check_a_user_namespace_owns_the_sandbox,
@@ -102,6 +103,7 @@ __all__ = [
     "check_network_is_listed_as_created",
     "check_network_name_is_unique",
     "check_networks_are_isolated_from_each_other",
+    "check_other_names_are_asked_of_the_nameservers",
     "check_overlapping_subnet_is_a_conflict",
     "check_policies_let_only_peers_in",
     "check_port_is_taken_by_protocol_and_address",

@@ -23,7 +23,10 @@ from sagong.contracts.network import (
 )
 from sagong.errors import SagongError
 
-__all__ = ["NetworkLab", "Probe", "block", "free_port", "raises"]
+__all__ = ["ELSEWHERE", "NetworkLab", "Probe", "block", "free_port", "raises"]
+
+# A name that only the lab's nameserver knows, and its address.
+ELSEWHERE = ("elsewhere.suite.test", "203.0.113.77")
 
 _BLOCKS = itertools.count()
 _GENERATIONS = itertools.count(1)
@@ -70,12 +73,14 @@ class NetworkLab:
 
     `restart` kills the candidate without warning and starts it again on the same data. `parent` is
     an interface of the machine that macvlan networks may use, "" if the candidate has none.
+    `nameserver` is one that knows `ELSEWHERE` alone, for names that nobody on a network has.
     """
 
     networks: Networks
     probe: Probe | None = None
     restart: Callable[[], Awaitable[Networks]] | None = None
     parent: str = ""
+    nameserver: str = ""
     area: str = field(default_factory=lambda: secrets.token_hex(4))
 
     def name(self, name: str) -> str:
@@ -108,7 +113,11 @@ class NetworkLab:
         """A join of networks under a name that resolves."""
         attachments = tuple(Attachment(network=network.id) for network in networks)
         return JoinRequest(
-            id=self.name(name), attachments=attachments, ports=ports, names=(self.name(name),)
+            id=self.name(name),
+            attachments=attachments,
+            ports=ports,
+            names=(self.name(name),),
+            nameservers=(self.nameserver,) if self.nameserver else (),
         )
 
     async def join(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from sagong.conformance.network_lab import NetworkLab
+from sagong.conformance.network_lab import ELSEWHERE, NetworkLab
 from sagong.contracts.network import Attachment, SandboxRef
 
 
@@ -25,6 +25,17 @@ async def check_links_are_names_of_one_sandbox(lab: NetworkLab) -> None:
         assert await lab.probe.resolve(linked, "db") == (), "a link outlived its target"
         again = await lab.join("target", network)
         assert await lab.probe.resolve(linked, "db") == (again.endpoints[0].ipv4,)
+
+
+async def check_other_names_are_asked_of_the_nameservers(lab: NetworkLab) -> None:
+    if lab.probe is None or not lab.nameserver:
+        return
+    name, address = ELSEWHERE
+    async with lab.network("a") as network, lab.network("b", internal=True) as internal:
+        inside, enclosed = await lab.join("in", network), await lab.join("enclosed", internal)
+        assert await lab.probe.resolve(inside, name) == (address,)
+        assert await lab.probe.resolve(inside, "nobody.suite.test") == ()
+        assert await lab.probe.resolve(enclosed, name) == (), "an internal network leads out"
 
 
 async def check_given_hardware_address_is_had(lab: NetworkLab) -> None:

@@ -17,13 +17,15 @@ from typing import Any, TypeVar
 
 import dns.message
 import dns.query
+import dns.rcode
 import dns.rdatatype
+import dns.rrset
 
 from sagong.contracts.network import Sandbox
 from sagong.linux import syscalls
 from sagong.linux.syscalls import Namespace
 
-__all__ = ["NamespaceProbe", "Server", "ask", "dial", "owner_of", "shell", "within"]
+__all__ = ["Nameserver", "NamespaceProbe", "Server", "ask", "dial", "owner_of", "shell", "within"]
 
 T = TypeVar("T")
 _PATIENCE = 2.0
@@ -158,6 +160,40 @@ def ask(
 async def dial(*arguments: Any, **named: Any) -> tuple[str, str]:
     """`ask` without stopping the loop."""
     return await asyncio.to_thread(lambda: ask(*arguments, **named))
+
+
+class Nameserver:
+    """A nameserver on the machine that knows one name; all others it says not to exist."""
+
+    def __init__(self, address: str, known: tuple[str, str]) -> None:
+        self._known = known
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind((address, 53))
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def close(self) -> None:
+        """Answer nobody any more."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                data, peer = self._socket.recvfrom(4096)
+                if peer is None:  # it was shut down
+                    return
+                self._socket.sendto(self._answer(data), peer)
+
+    def _answer(self, data: bytes) -> bytes:
+        query = dns.message.from_wire(data)
+        name, kind = query.question[0].name, query.question[0].rdtype
+        answer = dns.message.make_response(query)
+        if name.to_text(omit_final_dot=True) != self._known[0]:
+            answer.set_rcode(dns.rcode.NXDOMAIN)
+        elif kind == dns.rdatatype.A:
+            answer.answer.append(dns.rrset.from_text(name, 60, "IN", "A", self._known[1]))
+        return answer.to_wire()
 
 
 class NamespaceProbe:

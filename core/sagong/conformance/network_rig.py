@@ -12,8 +12,8 @@ from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 
 from sagong.conformance.candidate import Candidate
-from sagong.conformance.network_lab import NetworkLab
-from sagong.conformance.network_probe import NamespaceProbe
+from sagong.conformance.network_lab import ELSEWHERE, NetworkLab
+from sagong.conformance.network_probe import Nameserver, NamespaceProbe
 from sagong.contracts.network import Network, NetworkRef, Networks, Subnet
 from sagong.errors import SagongError
 from sagong.linux import mounts, syscalls
@@ -23,10 +23,11 @@ from sagong.testing import local
 __all__ = ["enter", "missing", "network_lab", "network_rig", "unmount_below"]
 
 _PARENT = "lan0"
+_ADDRESS = "198.51.100.1"
 _MACHINE = (
     "link set lo up",
     "link add uplink type bridge",
-    "addr add 198.51.100.1/24 dev uplink",
+    f"addr add {_ADDRESS}/24 dev uplink",
     "link set uplink up",
     "route add default via 198.51.100.254",
 )
@@ -72,6 +73,7 @@ async def network_lab(candidate: Candidate, base: Path) -> AsyncIterator[Network
         running = await stack.enter_async_context(contextlib.AsyncExitStack())
         probe = NamespaceProbe()
         stack.callback(probe.close)
+        stack.callback(Nameserver(_ADDRESS, ELSEWHERE).close)
 
         async def start() -> Networks:
             made = local(
@@ -86,7 +88,13 @@ async def network_lab(candidate: Candidate, base: Path) -> AsyncIterator[Network
 
         networks = await start()
         parent = _PARENT if await _has_macvlan(networks) else ""
-        yield NetworkLab(networks=networks, probe=probe, restart=restart, parent=parent)
+        yield NetworkLab(
+            networks=networks,
+            probe=probe,
+            restart=restart,
+            parent=parent,
+            nameserver=_ADDRESS,
+        )
 
 
 async def _has_macvlan(networks: Networks) -> bool:
