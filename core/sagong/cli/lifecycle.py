@@ -138,11 +138,16 @@ async def _wait_ready(paths: Paths, seconds: float, has_ended: Callable[[], bool
         status = await _status(paths) or status
         if status is not None and status.ready:
             return status
-        if status is None and has_ended():
+        if (status is None and has_ended()) or (status is not None and _is_given_up(status)):
             break
         await asyncio.sleep(pause)
         pause = min(pause * 1.2, 0.2)
     raise FailedPrecondition(_why_not(paths, status))
+
+
+def _is_given_up(status: SystemStatus) -> bool:
+    """Whether nothing is on its way any more: what does not serve has failed too often."""
+    return bool(status.units) and all(unit.state in ("serving", "down") for unit in status.units)
 
 
 def _why_not(paths: Paths, status: SystemStatus | None) -> str:

@@ -170,7 +170,7 @@ async def check_policies_let_only_peers_in(lab: NetworkLab) -> None:
         await lab.apply(policies=(policy,), pod_cidrs=cidrs)
         assert await lab.probe.reach(friend, address, 80) == a.id, "the peer is kept out"
         shut_out = lab.probe.reach(friend, address, 81), lab.probe.reach(other, address, 80)
-        assert await asyncio.gather(*shut_out) == ["", ""], "another port is open, or for others"
+        assert not any(await asyncio.gather(*shut_out)), "another port is open, or for others"
         await lab.apply(pod_cidrs=cidrs)
         assert await lab.probe.reach(other, address, 80) == a.id, "the policy outlived its removal"
         shut = Policy(name=lab.name("e"), addresses=(other.endpoints[0].ipv4,), egress=())

@@ -54,6 +54,7 @@ from sagong.conformance.runtime_isolation import (
 )
 from sagong.conformance.runtime_lab import RuntimeLab
 from sagong.conformance.runtime_life import (
+    check_a_start_that_nobody_waits_for_can_be_removed,
     check_another_run_waits_for_the_end,
     check_bad_signal_is_refused,
     check_bad_spec_is_refused,
@@ -114,6 +115,7 @@ from sagong.conformance.runtime_streams import (
 __all__ = [
     "RuntimeLab",
     "check_a_client_without_stdin_can_not_write",
+    "check_a_start_that_nobody_waits_for_can_be_removed",
     "check_all_clients_get_the_output",
     "check_another_containers_namespaces",
     "check_another_run_waits_for_the_end",

@@ -254,6 +254,21 @@ def cgroups_of(container_id: str) -> list[str]:
     return found
 
 
+async def check_a_start_that_nobody_waits_for_can_be_removed(lab: RuntimeLab) -> None:
+    """Whatever was begun when its caller went away, the removal ends it, at once."""
+    for pause in (0.0, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016):
+        spec = lab.spec("sleep 600")
+        starting = asyncio.ensure_future(lab.runtime.run(spec))
+        await asyncio.sleep(pause)
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        async with asyncio.timeout(10.0):
+            await lab.runtime.remove(ContainerRef(id=spec.id))
+        assert spec.id not in {c.id for c in (await lab.runtime.list()).containers}
+        with raises(NotFound):
+            await lab.runtime.inspect(ContainerRef(id=spec.id))
+
+
 async def check_stranger_is_not_found(lab: RuntimeLab) -> None:
     """Every method that needs a container says so."""
     runtime, ref = lab.runtime, ContainerRef(id="nobody")

@@ -154,27 +154,33 @@ class MonitoredRuntime:
     def _lock(self, container_id: str) -> asyncio.Lock:
         return self._locks.setdefault(container_id, asyncio.Lock())
 
-    async def _whole(self, work: Coroutine[Any, Any, Any]) -> Any:
-        """Finish work even when its caller goes away: half a start would help nobody."""
+    async def _whole(self, work: Coroutine[Any, Any, Any], lock: asyncio.Lock | None = None) -> Any:
+        """Finish work even when its caller goes away: half a start would help nobody.
+
+        `lock`, which the caller has, is let go at the end of the work.
+        """
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        if lock is not None:
+            task.add_done_callback(lambda _: lock.release())
         return await asyncio.shield(task)
 
     # -- run -----------------------------------------------------------------------------------
 
     async def run(self, spec: RunSpec) -> Container:
         """Start a container."""
-        async with self._lock(spec.id):
-            known = self._records.get(spec.id)
-            if known is not None and known.spec.run == spec.run:
-                return known.container()
-            if known is not None and known.exit is None:
-                raise AlreadyExists(f"run {known.spec.run} of container {spec.id} is running")
-            started: Container = await self._whole(self._start(spec, known))
-            return started
+        lock = self._lock(spec.id)
+        await lock.acquire()
+        started: Container = await self._whole(self._start(spec), lock)
+        return started
 
-    async def _start(self, spec: RunSpec, former: Record | None) -> Container:
+    async def _start(self, spec: RunSpec) -> Container:
+        former = self._records.get(spec.id)
+        if former is not None and former.spec.run == spec.run:
+            return former.container()
+        if former is not None and former.exit is None:
+            raise AlreadyExists(f"run {former.spec.run} of container {spec.id} is running")
         resolved = self._resolve(spec)
         whole = {"maker": self._plans.maker, "group": spec.group or spec.id}
         request = self._plans.run(resolved, self._facts) | whole
@@ -407,12 +413,14 @@ class MonitoredRuntime:
 
     async def remove(self, container: ContainerRef) -> None:
         """Kill, forget, clean up."""
-        async with self._lock(container.id):
-            record = self._records.get(container.id)
-            if record is not None:
-                await self._whole(self._remove(record))
+        lock = self._lock(container.id)
+        await lock.acquire()
+        await self._whole(self._remove(container.id), lock)
 
-    async def _remove(self, record: Record) -> None:
+    async def _remove(self, container_id: str) -> None:
+        record = self._records.get(container_id)
+        if record is None:
+            return
         if record.exit is None:
             await self._job(record, "sweep", remove=False)
             await self._await_end(record)

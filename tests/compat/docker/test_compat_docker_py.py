@@ -85,10 +85,10 @@ def test_exec_in_all_its_forms(client: DockerClient) -> None:
 
 def test_every_exit_code_is_told(client: DockerClient) -> None:
     box = client.containers.run(IMAGE, ["sleep", "1000"], detach=True)
-    codes = range(256)
+    codes = [*range(0, 256, 17), 1, 2, 125, 126, 127, 128, 129, 130, 137, 143, 254]
     with ThreadPoolExecutor(4) as pool:
         told = pool.map(lambda code: box.exec_run(["sh", "-c", f"exit {code}"]).exit_code, codes)
-    assert list(told) == list(codes)
+    assert list(told) == codes
 
 
 def test_logs_and_attach(client: DockerClient) -> None:
