@@ -13,6 +13,7 @@ import termios
 from typing import Any, NoReturn
 
 from sagong.linux import process, syscalls
+from sagong.linux.cgroup import CgroupLayout
 from sagong.shim import init
 from sagong.shim.failure import StartError
 from sagong_runtime_linux.operations import Stage, apply_all
@@ -24,18 +25,51 @@ from sagong_runtime_linux.program import (
     replace_process,
 )
 
-__all__ = ["run_child"]
+__all__ = ["await_order", "run_child"]
 
 _FAILED = 127
+_ORDER_SIZE = 1 << 20
+_NAMESPACES = 8
+
+
+def await_order(root: str, layout: CgroupLayout, monitor: socket.socket) -> NoReturn:
+    """In a child that was made ahead: never returns. Without an order it ends with its monitor."""
+    try:
+        _leave_monitor()
+        text, descriptors = process.receive_descriptors(monitor, _ORDER_SIZE, _NAMESPACES)
+        if not text:
+            os._exit(0)
+        order, _, plan = text.decode().partition("\n")
+        found = json.loads(order)
+        stage = Stage(root, found["directory"], layout)
+        stage.namespaces = dict(zip(found["namespaces"], descriptors, strict=True))
+    except BaseException as error:  # As below.
+        _tell(monitor, "internal", f"{type(error).__name__}: {error}")
+        os._exit(_FAILED)
+    _become(stage, plan, found["session"], monitor)
 
 
 def run_child(stage: Stage, plan: str, session: dict[str, Any], monitor: socket.socket) -> NoReturn:
     """Never returns: either the program runs, or the monitor is told why not."""
     try:
-        gc.disable()
-        _reset_signals()
-        os.setsid()
-        process.set_dumpable(dumpable=False)
+        _leave_monitor()
+    except BaseException as error:  # As below.
+        _tell(monitor, "internal", f"{type(error).__name__}: {error}")
+        os._exit(_FAILED)
+    _become(stage, plan, session, monitor)
+
+
+def _leave_monitor() -> None:
+    """What can be done before it is known what will run."""
+    gc.disable()
+    _reset_signals()
+    os.setsid()
+    process.set_dumpable(dumpable=False)
+
+
+def _become(stage: Stage, plan: str, session: dict[str, Any], monitor: socket.socket) -> NoReturn:
+    stage.monitor = monitor
+    try:
         decoded = json.loads(plan)
         program = decoded["program"]
         streams = () if session["tty"] else _open_streams(stage.directory, stdin=session["stdin"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -17,9 +18,10 @@ from sagong.shim.failure import StartError
 from sagong.shim.forking import fork_into
 from sagong.shim.jobs import Job
 from sagong.shim.loop import READ, Timer
+from sagong.shim.nursery import Newborn, Nursery
 from sagong.shim.starting import Order
 from sagong.shim.user_namespace import open_user_namespace
-from sagong_runtime_linux.child import run_child
+from sagong_runtime_linux.child import await_order, run_child
 from sagong_runtime_linux.operations import Stage
 
 __all__ = ["LinuxEngine", "Start"]
@@ -27,6 +29,8 @@ __all__ = ["LinuxEngine", "Start"]
 # Mounting a dead network volume may hang; the caller has long given up by then.
 _START_SECONDS = 60.0
 _MESSAGE_SIZE = 64 << 10
+# What goes in one message of a socket with the kernel's usual buffer.
+_ORDER_SIZE = 96 << 10
 
 
 class LinuxEngine:
@@ -35,9 +39,15 @@ class LinuxEngine:
     maker = "sagong_runtime_linux.starting:LinuxEngine"
     jobs: Mapping[str, Job] = {}
 
+    def __init__(self) -> None:
+        self._nursery: Nursery | None = None
+
     def attempt(self, order: Order) -> Start:
         """One attempt."""
-        return Start(order)
+        if self._nursery is None:
+            grow = functools.partial(await_order, order.directory.root, order.layout)
+            self._nursery = Nursery(order.loop, grow)
+        return Start(order, self._nursery)
 
     def clean(self, container: Container) -> None:
         """A cgroup is all that is left."""
@@ -46,9 +56,11 @@ class LinuxEngine:
 class Start:
     """One attempt to start a process; what it tells is the order's."""
 
-    def __init__(self, order: Order) -> None:
+    def __init__(self, order: Order, nursery: Nursery) -> None:
         self.pid = 0
         self._order = order
+        self._nursery = nursery
+        self._over = False
         self._channel: socket.socket | None = None
         self._timer: Timer | None = None
         self._error: StartError | None = None
@@ -57,7 +69,7 @@ class Start:
         self._executed = False
 
     def begin(self) -> None:
-        """Fork the child.
+        """Fork the child, or take one that is ready.
 
         Into a new pid namespace of a user namespace the child forks once more, and tells the final
         pid itself.
@@ -65,9 +77,51 @@ class Start:
         order = self._order
         stage = Stage(order.directory.root, order.session.directory, order.layout)
         try:
-            self._fork(stage, self._enter(stage))
+            pids = self._enter(stage)
+            if pids != "new":
+                self._fork(stage, pids)
+        except BaseException:
+            stage.close()
+            raise
+        if pids == "new":
+            self._timer = order.loop.later(_START_SECONDS, self._too_slow)
+            self._nursery.take(lambda newborn: self._born(stage, newborn))
+        else:
+            stage.close()
+
+    def _born(self, stage: Stage, newborn: Newborn | None) -> None:
+        """It gets its order; without one it is forked here."""
+        try:
+            if self._over:
+                return
+            if newborn is None or not self._ordered(stage, newborn):
+                self._fork(stage, "new")
+        except (OSError, ValueError) as error:
+            self._error = StartError("internal", f"{type(error).__name__}: {error}")
+            self._end()
         finally:
             stage.close()
+            if newborn is not None and self._channel is not newborn.channel:
+                newborn.channel.close()
+
+    def _ordered(self, stage: Stage, newborn: Newborn) -> bool:
+        """Tell a child what to start; False when it has ended or the order is too long for it."""
+        request = self._order.request
+        order = {
+            "session": request["session"],
+            "directory": stage.directory,
+            "namespaces": list(stage.namespaces),
+        }
+        text = f"{json.dumps(order)}\n{request['plan']}".encode()
+        if len(text) > _ORDER_SIZE:
+            return False
+        try:
+            process.send_descriptors(newborn.channel, text, tuple(stage.namespaces.values()))
+        except OSError:
+            return False
+        self.pid = newborn.pid
+        self._follow(newborn.channel)
+        return True
 
     def _enter(self, stage: Stage) -> str | int:
         """Namespaces that the monitor opens for the child; the pid namespace to fork into."""
@@ -81,19 +135,23 @@ class Start:
         return group.pid_namespace(request["pid"], stage.namespaces)
 
     def _fork(self, stage: Stage, pid_namespace: str | int) -> None:
-        request = self._order.request
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        stage.monitor = theirs
+        request = self._order.request
         self.pid = fork_into(pid_namespace)
         if self.pid == 0:
             ours.close()
             run_child(stage, request["plan"], request["session"], theirs)
         theirs.close()
-        ours.setblocking(False)
-        self._channel = ours
-        loop = self._order.loop
-        loop.add(ours.fileno(), READ, lambda _: self._hear())
-        self._timer = loop.later(_START_SECONDS, self._too_slow)
+        self._follow(ours)
+
+    def _follow(self, channel: socket.socket) -> None:
+        """Hear from the child; it may go when it is written down."""
+        request, loop = self._order.request, self._order.loop
+        channel.setblocking(False)
+        self._channel = channel
+        loop.add(channel.fileno(), READ, lambda _: self._hear())
+        if self._timer is None:
+            self._timer = loop.later(_START_SECONDS, self._too_slow)
         self._connected = not request["session"]["tty"]
         self._order.forked(self.pid)
         if not request.get("forks"):
@@ -161,14 +219,18 @@ class Start:
         channel, self._channel = self._channel, None
         if channel is None:
             return
-        if self._timer is not None:
-            self._timer.cancel()
         self._order.loop.drop(channel.fileno())
         channel.close()
         if self._error is None and not self._executed:
             self._error = StartError(
                 "internal", "the process ended before its program was executed (killed?)"
             )
+        self._end()
+
+    def _end(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._over = True
         if self._error is None:
             self._order.session.begin(self.pid, self._started)
         self._order.done(self._error)
@@ -177,6 +239,9 @@ class Start:
         self._error = StartError(
             "failed_precondition", f"not started in {_START_SECONDS:.0f} s (a mount that hangs?)"
         )
+        if self._channel is None:
+            self._end()
+            return
         self._kill()
         self._finish()
 

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
+
+from sagong.linux.syscall_table import machine, numbers
 
 __all__ = [
     "argument_area",
     "become_subreaper",
     "fork",
+    "fork_sibling",
     "reduce_bounding_set",
     "set_namespace",
     "show_title",
@@ -28,7 +32,13 @@ _SETNS.argtypes = (ctypes.c_int, ctypes.c_int)
 _UNSHARE = _LIBC.unshare
 _UNSHARE.argtypes = (ctypes.c_int,)
 # With the interpreter's lock held: it is a property of the process, and the child goes on with it.
-_FORK = ctypes.PyDLL(None, use_errno=True).fork
+_HELD = ctypes.PyDLL(None, use_errno=True)
+_FORK = _HELD.fork
+_CALL = _HELD.syscall
+_CALL.restype = ctypes.c_long
+_CALL.argtypes = (ctypes.c_long,) * 6
+_CLONE = numbers(machine())["clone"]
+_CLONE_PARENT, _CLONE_NEWPID = 0x00008000, 0x20000000
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_CAPBSET_DROP = 24
 
@@ -46,6 +56,18 @@ def fork() -> int:
     """
     pid = int(_FORK())
     _checked(pid, "fork")
+    return pid
+
+
+def fork_sibling() -> int:
+    """clone(2): a child of one's parent, the first of a new pid namespace.
+
+    As in `fork` nothing is done after it; here not even by the C library, whose only memory of the
+    process's number is for threads.
+    """
+    flags = _CLONE_PARENT | _CLONE_NEWPID | signal.SIGCHLD
+    pid = int(_CALL(_CLONE, flags, 0, 0, 0, 0))
+    _checked(pid, "clone")
     return pid
 
 

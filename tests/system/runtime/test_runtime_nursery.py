@@ -1,0 +1,110 @@
+"""Children made ahead of need: used, killed, kept from holding what belongs to others."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from tests.conformance.runtime_rig import BUSYBOX, rig
+
+from sagong.conformance.runtime_lab import RuntimeLab, wait_until
+from sagong.contracts.runtime import Namespaces
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(not BUSYBOX.exists(), reason="needs /bin/busybox (package busybox-static)"),
+]
+
+
+def children(pid: int) -> dict[int, str]:
+    """Those of a process with their names; a zombie is none."""
+    found = {}
+    for child in map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
+        with contextlib.suppress(OSError):
+            if os.readlink(f"/proc/{child}/exe"):
+                found[child] = Path(f"/proc/{child}/comm").read_text().strip()
+    return found
+
+
+def nurslings(pid: int) -> list[int]:
+    """The nursery of a monitor and the child that it has ready, in this order."""
+    return sorted(child for child, name in children(pid).items() if name == "sagong-nursery")
+
+
+async def ready(lab: RuntimeLab, monitor: int) -> list[int]:
+    """After a start: when the next one's child is there."""
+    assert (await lab.shell("exit 1")).code == 1
+    await wait_until(lambda: len(nurslings(monitor)) == 2, "a child that is ready")
+    return nurslings(monitor)
+
+
+async def test_the_next_start_takes_the_child_that_is_ready() -> None:
+    async with rig() as made:
+        lab = made.lab()
+        first = await lab.running()
+        (monitor,) = made.monitors()
+        nursery, spare = await ready(lab, monitor)
+        second = await lab.running()
+        assert second.pid == spare
+        group = {"group": "pod", "namespaces": Namespaces(ipc="group", uts="group")}
+        assert nurslings(monitor)[0] == nursery
+        pod = [await lab.running(**group) for _ in range(2)]  # type: ignore[arg-type]
+        assert {first.pid, second.pid, *(c.pid for c in pod)} <= children(monitor).keys()
+        spaces = [{os.readlink(f"/proc/{c.pid}/ns/{k}") for c in pod} for k in ("ipc", "uts")]
+        assert [len(space) for space in spaces] == [1, 1]
+        assert len({os.readlink(f"/proc/{c.pid}/ns/pid") for c in (first, second, *pod)}) == 4
+        await lab.clean()
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+async def test_nothing_fails_when_it_is_killed(victim: int) -> None:
+    """The nursery or the child: the next start has one of its own, and later starts others."""
+    async with rig() as made:
+        lab = made.lab()
+        await lab.running()
+        (monitor,) = made.monitors()
+        killed = (await ready(lab, monitor))[victim]
+        os.kill(killed, signal.SIGKILL)
+        await wait_until(lambda: killed not in children(monitor), "its end")
+        found = [(await lab.shell(f"exit {number}")).code for number in range(3)]
+        assert found == [0, 1, 2]
+        assert killed not in await ready(lab, monitor)
+        await lab.clean()
+
+
+async def test_it_ends_with_its_monitor() -> None:
+    async with rig() as made:
+        lab = made.lab()
+        container = await lab.running()
+        (monitor,) = made.monitors()
+        old = await ready(lab, monitor)
+        await made.kill_monitors()
+        await wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in old), "its end")
+        assert (await lab.shell("exit 6")).code == 6
+        assert os.path.exists(f"/proc/{container.pid}")
+        await lab.clean()
+
+
+async def test_it_holds_nobodys_input_open() -> None:
+    async with rig() as made:
+        lab = made.lab()
+        spec = lab.spec(lab.process("cat; exit 3", stdin=True, stdin_once=True))
+        reader = await lab.attached(spec, stdin=True)
+        await ready(lab, made.monitors()[0])
+        await reader.end_input()
+        assert (await reader.rest()).code == 3
+        await lab.clean()
+
+
+async def test_an_order_may_be_longer_than_a_message() -> None:
+    async with rig() as made:
+        lab = made.lab()
+        await lab.running()
+        await ready(lab, made.monitors()[0])
+        env = (*lab.process("true").env, *(f"V{n}={'x' * 30_000}" for n in range(20)))
+        spec = lab.spec(lab.process("echo ${#V19}", env=env))
+        assert (await lab.output(spec)).stdout == b"30000\n"
+        await lab.clean()
