@@ -24,6 +24,7 @@ from sagong.http.head import BadRequest, parse_head
 from sagong.model import oci, quantity, references, selectors
 from sagong.model.objects import GroupVersionKind
 from sagong.wire import Envelope, Kind
+from tests.fuzz.buildkit_targets import BUILDKIT
 
 __all__ = ["TARGETS", "Target"]
 
@@ -377,6 +378,7 @@ _ALL = [
     ),
     Target("mount-flags", _mount_flags, _REFUSAL, (b"type=cache,target=/a,mode=0700,id=x",)),
     Target("buildkit", _buildkit, _REFUSAL, (b"\x05\x0a\x01a\x22\x06\x0a\x01k\x12\x01v",)),
+    *(Target(name, run, (SagongError,), seeds) for name, run, seeds in BUILDKIT),
     Target("dockerignore", _dockerignore, _REFUSAL, (b"*\n!a/**/*.t?t\n[a-c]x\n#\n",)),
     Target("context", _context, (SagongError,), (b"a" + b"\0" * 511, b"\x1f\x8b\x08\0")),
     Target("monitor", _monitor, (ValueError,), (b"\0\0\0\x02{}",)),

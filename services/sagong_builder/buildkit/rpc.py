@@ -25,7 +25,7 @@ import h2.settings
 import hpack.exceptions
 
 from sagong import errors
-from sagong.errors import InvalidArgument, SagongError, Unavailable
+from sagong.errors import InvalidArgument, ResourceExhausted, SagongError, Unavailable
 from sagong_builder.buildkit.messages import Anything, RpcStatus
 from sagong_builder.buildkit.protobuf import decode, encode
 
@@ -35,6 +35,8 @@ M = TypeVar("M")
 _LOG = logging.getLogger("sagong.builder")
 _WINDOW = 1 << 20
 _MESSAGE_LIMIT = 32 << 20
+# Of all messages of a connection that nobody has taken yet, whole or not.
+_HELD_LIMIT = 64 << 20
 _CALLS = 256
 _READ = 1 << 16
 _OK = 0
@@ -117,12 +119,18 @@ class Call:
 
     def feed(self, data: bytes) -> None:
         """Bytes of the peer's messages."""
+        if self._ended and self._error is not None:
+            self._connection.acknowledge(self._id, len(data))
+            return
         self._buffer += data
+        if not self._connection.hold(len(data)):
+            self._refuse(ResourceExhausted(f"{self.path}: more is sent than is taken"))
+            return
         while len(self._buffer) >= 5:
             compressed, length = struct.unpack_from(">BI", self._buffer)
             if compressed or length > _MESSAGE_LIMIT:
                 what = "is compressed" if compressed else f"has {length} bytes"
-                self.finish(InvalidArgument(f"a message of {self.path} {what}"))
+                self._refuse(InvalidArgument(f"a message of {self.path} {what}"))
                 return
             if len(self._buffer) < 5 + length:
                 break
@@ -133,6 +141,19 @@ class Call:
         self._connection.acknowledge(self._id, len(self._buffer) - self._taken)
         self._taken = len(self._buffer)
         self._wake.set()
+
+    def _refuse(self, error: SagongError) -> None:
+        """The peer speaks badly: what came of it is dropped, and what comes."""
+        self._connection.acknowledge(self._id, len(self._buffer) - self._taken)
+        self.release()
+        self.finish(error)
+
+    def release(self) -> None:
+        """Drop what came and was not taken."""
+        self._connection.hold(-len(self._buffer) - sum(5 + len(raw) for raw, _ in self._messages))
+        self._buffer.clear()
+        self._messages.clear()
+        self._taken = 0
 
     def finish(self, error: SagongError | None = None) -> None:
         """The peer sends no more."""
@@ -153,6 +174,7 @@ class Call:
             self._wake.clear()
             await self._wake.wait()
         raw, untold = self._messages.popleft()
+        self._connection.hold(-5 - len(raw))
         self.last_size = len(raw)
         self._connection.consumed(self._id, untold)
         return decode(kind, raw)
@@ -174,6 +196,7 @@ class Call:
         if not self._ended:
             self._connection.reset(self._id)
             self.finish(errors.Cancelled("cancelled"))
+        self.release()
 
     def close(self, error: SagongError | None = None) -> None:
         """A server: the status."""
@@ -205,6 +228,7 @@ class Connection:
         self._serve = serve
         self._calls: dict[int, Call] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._held = 0
         self.alive = True
 
     async def run(self) -> None:
@@ -283,6 +307,7 @@ class Connection:
             _LOG.exception("a call failed", extra={"call": call.path[:200]})
             call.close(errors.Internal(f"{call.path[:200]} failed; the builder's log says more"))
         finally:
+            call.release()
             self._calls.pop(id_, None)
             self._tasks.pop(id_, None)
 
@@ -296,6 +321,11 @@ class Connection:
         if padding:
             self.acknowledge(event.stream_id, padding)
         call.feed(event.data)
+
+    def hold(self, length: int) -> bool:
+        """Count bytes of messages that nobody has taken yet; False if they are too many."""
+        self._held += length
+        return self._held <= _HELD_LIMIT
 
     def consumed(self, id_: int, length: int) -> None:
         """Bytes of a call were taken: the peer may send as many more."""
@@ -406,7 +436,9 @@ class Connection:
 
     def reset(self, id_: int) -> None:
         """Cancel a call."""
-        self._calls.pop(id_, None)
+        call = self._calls.pop(id_, None)
+        if call is not None:
+            call.release()
         with contextlib.suppress(h2.exceptions.ProtocolError):
             self._h2.reset_stream(id_, h2.errors.ErrorCodes.CANCEL)
             self._flush()

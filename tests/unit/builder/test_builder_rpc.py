@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import random
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 
+import h2.connection
+import h2.events
 import pytest
 
-from sagong.errors import Internal, NotFound, Unavailable, Unimplemented
+from sagong.errors import Internal, NotFound, ResourceExhausted, Unavailable, Unimplemented
 from sagong_builder.buildkit import messages as m
-from sagong_builder.buildkit.rpc import Call, Connection
+from sagong_builder.buildkit.protobuf import decode
+from sagong_builder.buildkit.rpc import Call, Connection, RpcError
 
 Serve = Callable[[Call], Awaitable[None]]
 
@@ -83,6 +87,53 @@ async def test_a_cancelled_call_cancels_its_handler() -> None:
         await call.receive(m.Empty)
         call.cancel()
         await ended.wait()
+
+
+async def test_messages_that_nobody_takes_are_bounded() -> None:
+    asked = asyncio.Event()
+
+    async def serve(call: Call) -> None:
+        await asked.wait()
+        await echo(call)
+
+    async with talking(serve) as client, asyncio.timeout(60):
+        call = client.open("/greedy")
+        for _ in range(3):
+            await call.send(m.Bytes(data=bytes(24 << 20)))
+        call.end()
+        asked.set()
+        with pytest.raises(ResourceExhausted, match="more is sent than is taken"):
+            await call.receive(m.Bytes)
+        # Others on the same connection are served on.
+        assert (await client.ask("/modest", m.Bytes(data=b"x"), m.Bytes)).data == b"x"
+
+
+async def test_details_of_errors_arrive() -> None:
+    detail = m.Anything(type_url="kind", value=b"\0\xff")
+
+    async def serve(call: Call) -> None:
+        raise RpcError("words", status=2, details=[detail])
+
+    one, two = socket.socketpair()
+    side = Connection(*await asyncio.open_unix_connection(sock=one), client=False, serve=serve)
+    running = asyncio.create_task(side.run())
+    peer = h2.connection.H2Connection()
+    peer.initiate_connection()
+    head = [(":method", "POST"), (":scheme", "http"), (":path", "/x"), (":authority", "l")]
+    peer.send_headers(1, head, end_stream=True)
+    reader, writer = await asyncio.open_unix_connection(sock=two)
+    writer.write(peer.data_to_send())
+    found: dict[str, str] = {}
+    async with asyncio.timeout(10):
+        while "grpc-status" not in found:
+            for event in peer.receive_data(await reader.read(65536)):
+                if isinstance(event, h2.events.ResponseReceived):
+                    found = {k.decode(): v.decode() for k, v in event.headers}
+    raw = found["grpc-status-details-bin"]
+    status = decode(m.RpcStatus, base64.b64decode(raw + "=" * (-len(raw) % 4)))
+    assert (status.code, status.message, status.details) == (2, "words", [detail])
+    writer.close()
+    await running
 
 
 async def test_a_peer_that_goes_ends_all_calls() -> None:

@@ -1,0 +1,163 @@
+"""What BuildKit's clients are told and may ask: titles, failures, graphs, kept contexts, questions."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+import pytest
+
+from sagong.contracts.builder import BuildRequest, Surroundings
+from sagong.errors import Aborted, Cancelled, InvalidArgument, Unimplemented
+from sagong_builder.build import origins_of
+from sagong_builder.buildkit import messages as m
+from sagong_builder.buildkit.exporting import exporters_of
+from sagong_builder.buildkit.failures import failure
+from sagong_builder.buildkit.frontend import read_options
+from sagong_builder.buildkit.graphs import image_of, naming
+from sagong_builder.buildkit.outline import answer
+from sagong_builder.buildkit.protobuf import decode, encode
+from sagong_builder.context import Archive, Tree
+from sagong_builder.dockerfile import parse
+from sagong_builder.kept import KeptContext, KeptContexts
+from sagong_builder.origins import key_of
+from sagong_builder.titles import Titles
+
+IMAGE = "sha256:" + "5" * 64
+
+
+def test_steps_are_counted_by_stages() -> None:
+    lines = "\n".join(f"RUN echo {n} $V '$V' $W" for n in range(9))
+    made = parse(f"FROM a AS x\nENV V=v\n{lines}\nWORKDIR /w\nFROM x\nCOPY . .\n".encode())
+    first = Titles(made.stages[0], several=True, own=True)
+    assert first.origin("a") == "[x  1/11] FROM a"
+    shown = [first.of(i, {"V": "v"}) for i in made.stages[0].instructions]
+    assert shown[0] == "", "what changes the config alone is no step"
+    assert shown[1] == "[x  2/11] RUN echo 0 v '$V' $W"
+    assert shown[-1] == "[x 11/11] WORKDIR /w"
+    second = Titles(made.stages[1], several=True, own=False)
+    assert second.origin("x") == ""
+    assert second.of(made.stages[1].instructions[0], {}) == "[stage-1 1/1] COPY . ."
+    document = parse(b"FROM a\nRUN <<E\n one\ntwo\nE\n").stages[0]
+    assert Titles(document, several=False, own=True).of(document.instructions[0], {}) == (
+        "[1/2] RUN <<E (one...)"
+    )
+
+
+def test_failures_carry_the_lines_around_the_place() -> None:
+    raw = b"".join(b"RUN line %d\n" % n for n in range(1, 101))
+    code = {"code": "7", "lines": "50-51"}
+    told = failure(
+        Aborted("The command 'sh -c x' returned a non-zero code: 7", detail=code), "D", raw
+    )
+    assert told.message == 'process "sh -c x" did not complete successfully: exit code: 7'
+    (detail,) = told.details
+    assert detail.type_url == "github.com/moby/buildkit/errdefs.Source+json"
+    source = json.loads(detail.value)
+    lines = base64.b64decode(source["info"]["data"]).split(b"\n")
+    assert lines[49] == b"RUN line 50" and lines[0] == b""
+    assert [(r["start"]["line"], r["end"]["line"]) for r in source["ranges"]] == [(50, 51)]
+    assert failure(InvalidArgument("x"), "D", raw).details == ()
+    assert failure(Cancelled("y"), "D", raw).status == 1
+
+
+def test_a_result_can_be_named_to_another_build() -> None:
+    graph = decode(m.Definition, encode(naming(IMAGE)))
+    assert image_of(graph) == IMAGE
+    options = {
+        "context:base::linux/amd64": "input:t",
+        "context:Other": "local:d",
+        "no-cache": "A,b",
+    }
+    wish = read_options("dockerfile.v0", options, Surroundings(), "id", {"t": IMAGE})
+    assert wish.named == (("Other", "local:d"), ("base", f"docker-image://{IMAGE}"))
+    assert wish.request.cache and wish.anew == {"a", "b"}
+    assert not read_options("", {"no-cache": ""}, Surroundings(), "id").request.cache
+    with pytest.raises(InvalidArgument, match="invalid input u for base"):
+        read_options("", {"context:base": "input:u"}, Surroundings(), "id")
+    for ops in ([], [b""], [encode(m.Op(inputs=[m.Input("sha256:0")]))]):
+        with pytest.raises(Unimplemented):
+            image_of(m.Definition(ops=ops))
+
+
+def test_exporters_are_numbered_or_refused() -> None:
+    request = m.SolveRequest(
+        exporters=[m.ExporterSpec("local"), m.ExporterSpec("moby", {"name": "x"})]
+    )
+    assert [(e.number, e.kind) for e in exporters_of(request)] == [(0, "local"), (1, "moby")]
+    assert exporters_of(m.SolveRequest()) == []
+    with pytest.raises(Unimplemented, match='exporter "oci" could not be found'):
+        exporters_of(m.SolveRequest(exporter="oci"))
+
+
+def test_names_of_contexts_are_images_names() -> None:
+    assert key_of("docker.io/library/Alpine:latest".lower()) == key_of("alpine") == "alpine"
+    assert key_of("alpine:3") == "alpine:3"
+    assert key_of("Build") == "build"
+
+
+@pytest.mark.parametrize(
+    ("line", "origins"),
+    [
+        ("COPY a b", [""]),
+        ("COPY --from=x a b", ["x"]),
+        ("COPY <<E /f\nx\nE", []),
+        ("ADD https://x/y /f", []),
+        ("ADD https://x/y z /f/", [""]),
+        (
+            "RUN --mount=target=/x --mount=type=cache,target=/c --mount=from=s,target=/y t",
+            ["", "s"],
+        ),
+        ("RUN true", []),
+    ],
+)
+def test_what_the_client_must_send_is_known_before_the_step(line: str, origins: list[str]) -> None:
+    (instruction,) = parse(f"FROM a\n{line}\n".encode()).stages[0].instructions
+    assert origins_of(instruction) == origins
+
+
+def test_contexts_are_kept_one_for_each_directory(tmp_path: Path) -> None:
+    def context(name: str, size: int, used: int) -> KeptContext:
+        path = tmp_path / name
+        path.write_bytes(bytes(size))
+        return KeptContext(Archive(path, path.open("rb"), Tree()), {"f": ((0, used, 1), 0)})
+
+    kept = KeptContexts()
+    kept.put("a", context("one", 10, 10))
+    kept.put("a", context("two", 10, 10))
+    assert [p.name for p in tmp_path.iterdir()] == ["two"]
+    (record,) = kept.records()
+    assert (record.kind, record.size, record.uses) == ("source.local", 10, 1)
+    taken = kept.take("a")
+    assert taken is not None and kept.take("a") is None, "who takes one has it alone"
+    taken.archive.close()
+    kept.put("a", context("waste", 64 << 20, 10))
+    assert kept.take("a") is None and list(tmp_path.iterdir()) == [], "most of it is written over"
+    kept.put("b", context("three", 1, 1))
+    assert kept.drop(kept.records()[0].id) and not kept.drop("no")
+    for number in range(20):
+        kept.put(number, context(f"n{number}", 1, 1))
+    assert len(kept.records()) == 16
+    kept.clear()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dockerfile_is_asked_about() -> None:
+    made = parse(
+        b"ARG G=g\nFROM a AS x\nARG H=$G-h\nRUN --mount=type=secret,id=s,required --mount=type=ssh t\n"
+        b"FROM b AS y\nARG I\nFROM x\n"
+    )
+    given = BuildRequest(id="i", arguments=(("G", "given"),))
+    outline = json.loads(answer("frontend.outline", made, given)["result.json"])
+    assert [(a["name"], a.get("value")) for a in outline["args"]] == [
+        ("G", "given"),
+        ("H", "given-h"),
+    ]
+    assert outline["secrets"][0]["required"] and outline["ssh"][0]["name"] == "default"
+    targets = json.loads(answer("frontend.targets", made, given)["result.json"])["targets"]
+    assert [(t.get("name"), t["base"], t.get("default")) for t in targets] == [
+        ("x", "a", None), ("y", "b", None), (None, "x", True),
+    ]  # fmt: skip
+    with pytest.raises(Unimplemented, match="unsupported request nothing"):
+        answer("nothing", made, given)
