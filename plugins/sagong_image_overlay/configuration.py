@@ -139,7 +139,7 @@ def apply_changes(config: dict[str, Any], changes: Sequence[str]) -> dict[str, A
         word, _, rest = line.strip().partition(" ")
         change = _CHANGES.get(word.upper())
         if change is None:
-            raise InvalidArgument(f"{word or line!r} is not a valid change command")
+            raise InvalidArgument(f"{word or line} is not a valid change command")
         change(result, rest.strip())
     return result
 

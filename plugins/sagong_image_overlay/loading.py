@@ -111,7 +111,7 @@ class Loading:
             new = await asyncio.to_thread(self._adopt, session, archive, found)
             record = await self._store.add(new)
             for name in names:
-                await self._store.name(record, name, "tag")
+                await self._store.name(record, name, "")
             if not names:
                 await self._store.index.save()
         self._store.emit("load", record.id)

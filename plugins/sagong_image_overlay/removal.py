@@ -60,14 +60,14 @@ class Removal:
         if reference.digest:
             others = [*self._index.names_of(record.id), *self._other_digests(record, reference)]
         users = self._store.roots.users_of(record.id)
-        if not others and users and not request.force:
+        if not others and users and not (request.force or request.keep):
             raise Conflict(
                 f'conflict: unable to remove repository reference "{request.reference}" (must '
                 f"force) - container {short_id(users[0])} is using its referenced image "
                 f"{short_id(record.id)}"
             )
         self._untag(record, reference, result)
-        if not others and not self._index.children(record.id):
+        if not others and not request.keep and not self._index.children(record.id):
             # The last name takes the image with it, and the digests of its repository.
             self._untag_all(record, result)
             self._delete(record, prune_parents=request.prune_parents, result=result)

@@ -275,11 +275,12 @@ class Store:
         return lease
 
     async def name(self, record: Record, reference: references.Reference, action: str) -> None:
-        """Give an image a name and tell of it; durable when it returns."""
+        """Give an image a name, and tell so unless `action` is ""; durable when it returns."""
         self.index.names[reference.canonical] = record.id
         self._touch(record.id)
         await self.index.save()
-        self.emit(action, record.id, reference.familiar)
+        if action:
+            self.emit(action, record.id, reference.familiar)
 
     def _touch(self, identity: str) -> None:
         record = self.index.images[identity]

@@ -39,7 +39,7 @@ class Mount(msgspec.Struct, frozen=True, tag=True):
 
 
 class Pin(msgspec.Struct, frozen=True, tag=True):
-    """The directory that comes along, at a place, which is made."""
+    """The directory or file that comes along, at a place, which is made."""
 
     name: str
 
@@ -85,7 +85,8 @@ class Mounter:
                 place = self._made(request.name)
                 aside(given[0], partial(_mount, place, request), partial(_drop, place))
             case Pin(name):
-                _attach(given[0], self._made(name))
+                directory = stat.S_ISDIR(os.fstat(given[0]).st_mode)
+                _attach(given[0], self._made(name, directory=directory))
             case Drop(name):
                 _drop(self._place(name))
 
@@ -94,13 +95,18 @@ class Mounter:
             raise ValueError(f"{name!r} is no place of a volume")
         return str(self._pins / name)
 
-    def _made(self, name: str) -> str:
+    def _made(self, name: str, *, directory: bool = True) -> str:
         """The place, made if it isn't there; nobody's link."""
         place = self._place(name)
         with contextlib.suppress(FileExistsError):
-            os.mkdir(place, 0o700)
-        if not stat.S_ISDIR(os.lstat(place).st_mode):
-            raise ValueError(f"{place} is no directory")
+            if directory:
+                os.mkdir(place, 0o700)
+            else:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+                os.close(os.open(place, flags, 0o600))
+        kind = stat.S_IFMT(os.lstat(place).st_mode)
+        if kind != (stat.S_IFDIR if directory else stat.S_IFREG):
+            raise ValueError(f"{place} is no {'directory' if directory else 'file'}")
         return place
 
 
@@ -134,11 +140,14 @@ def _drop(place: str) -> None:
         if error.errno not in (errno.EINVAL, errno.ENOENT, errno.EPERM):
             raise
     with contextlib.suppress(FileNotFoundError):
-        os.rmdir(place)
+        try:
+            os.rmdir(place)
+        except NotADirectoryError:
+            os.unlink(place)
 
 
 # All that it calls, beside an interpreter's own: nothing that connects or executes.
 _RULES = (
-    seccomp.rule_of("mkdir mkdirat rmdir unlinkat"),
+    seccomp.rule_of("mkdir mkdirat rmdir unlink unlinkat"),
     seccomp.rule_of("mount umount2 open_tree mount_setattr move_mount quotactl_fd"),
 )

@@ -15,10 +15,11 @@ __all__ = ["open_inside", "open_plain", "plain_subpath"]
 _HOW = struct.Struct("=QQQ")
 _NO_MAGIC, _NO_LINKS, _BENEATH, _IN_ROOT = 0x02, 0x04, 0x08, 0x10
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_ANYTHING = os.O_PATH | os.O_CLOEXEC
 
 
-def _open(directory: int, path: str, resolve: int) -> int:
-    how = ctypes.create_string_buffer(_HOW.pack(_DIRECTORY, 0, resolve | _NO_MAGIC), _HOW.size)
+def _open(directory: int, path: str, resolve: int, flags: int = _DIRECTORY) -> int:
+    how = ctypes.create_string_buffer(_HOW.pack(flags, 0, resolve | _NO_MAGIC), _HOW.size)
     return syscalls.call("openat2", directory, os.fsencode(path), how, _HOW.size, path=path)
 
 
@@ -30,8 +31,14 @@ def plain_subpath(subpath: str) -> tuple[str, ...]:
     return parts
 
 
-def open_inside(root: int, parts: tuple[str, ...], shown: str) -> int:
-    """A directory below `root`; links lead only within it. Missing directories are made."""
+def open_inside(root: int, parts: tuple[str, ...], shown: str, *, make: bool) -> int:
+    """A directory or file below `root`; links lead only within it. Missing directories are made."""
+    try:
+        return _open(root, "/".join(parts), _IN_ROOT, _ANYTHING)
+    except OSError as error:
+        if error.errno == errno.ENOENT and not make:
+            text = f"cannot access subpath {shown}: no such file or directory"
+            raise FailedPrecondition(text) from None
     current = os.dup(root)
     try:
         for position in range(len(parts)):

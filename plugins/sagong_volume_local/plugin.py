@@ -305,7 +305,7 @@ class VolumeLocal:
             raise FailedPrecondition(f"subpath {shown}: {error.strerror}: {place}") from None
         pin = self._pins / f"{self._prefix}{_mark(record.volume.name, request.owner, *parts)}"
         try:
-            inner = open_inside(root, parts, shown)
+            inner = open_inside(root, parts, shown, make=not request.existing)
             try:
                 self._mounts.attach(inner, pin)
             finally:

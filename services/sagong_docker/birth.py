@@ -22,6 +22,7 @@ from sagong_docker.creation import Lookup, translate
 from sagong_docker.engine import Engine
 from sagong_docker.machine import this_machine
 from sagong_docker.naming import check_name, new_id, random_name
+from sagong_docker.pools import check_addresses
 from sagong_docker.record import ContainerRecord
 from sagong_docker.refusal import answer
 from sagong_docker.validity import check_body, check_default_network, check_mac, warnings
@@ -65,7 +66,7 @@ async def _create(
     host = body.host_config or HostConfig()
     id_ = new_id()
     lookup = await _lookup(engine, body, host)
-    _check_default(body, lookup)
+    _check_endpoints(engine, body, lookup)
     wish = translate(id_, name, body, engine.settings, lookup)
     spec = msgspec.structs.replace(wish.container, platform=ask.text("platform"))
     record = ContainerRecord(
@@ -101,15 +102,20 @@ def _of_endpoints(body: CreateBody) -> list[str]:
     ]
 
 
-def _check_default(body: CreateBody, lookup: Lookup) -> None:
-    """Docker refuses addresses and aliases on the default network, by its name or its id."""
+def _check_endpoints(engine: Engine, body: CreateBody, lookup: Lookup) -> None:
+    """Docker refuses addresses that no pool has, and any on the default network, by name or id."""
     config = body.networking_config
     check_mac(mode_of(body.host_config or HostConfig()), body.mac_address)
     for name, settings in ((config.endpoints_config if config else None) or {}).items():
-        check_mac(name, settings.mac_address if settings else "")
-        own = lookup.networks.get(name, name) == lookup.networks.get("bridge")
-        if settings is not None and (own or name == "default"):
-            check_default_network(name, settings)
+        if settings is None:
+            continue
+        shown = "bridge" if name == "default" else name
+        check_mac(shown, settings.mac_address)
+        network = engine.seen_networks.get(lookup.networks.get(shown, shown))
+        if lookup.networks.get(shown, shown) == lookup.networks.get("bridge"):
+            check_default_network(shown, settings)
+        elif network is not None:
+            check_addresses(network, settings, f"invalid config for network {shown}: ")
 
 
 async def _volumes(engine: Engine, spec: ContainerSpec) -> list[str]:

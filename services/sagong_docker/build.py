@@ -115,6 +115,7 @@ async def prune(engine: Engine, ask: Ask) -> Response:
             done = await engine.builder.prune(request)
     except (NotFound, Unavailable):
         done = Pruned()  # no builder, no cache
+    engine.note_prune("builder", done.reclaimed)
     return answer({"CachesDeleted": list(done.deleted) or None, "SpaceReclaimed": done.reclaimed})
 
 

@@ -313,7 +313,8 @@ async def changes(engine: Engine, ask: Ask) -> Response:
     """`docker diff`."""
     record = await engine.container(ask["id"])
     found = await engine.images.changes(RootRef(id=record.id))
-    return answer([{"Path": c.path, "Kind": c.kind} for c in found.changes] or None)
+    ordered = sorted(found.changes, key=lambda change: change.path)
+    return answer([{"Path": c.path, "Kind": c.kind} for c in ordered] or None)
 
 
 async def prune(engine: Engine, ask: Ask) -> Response:
@@ -336,4 +337,5 @@ async def prune(engine: Engine, ask: Ask) -> Response:
             await _after_removal(engine, record)
             removed.append(record.id)
             freed += written.get(record.id, 0)
+    engine.note_prune("container", freed)
     return answer({"ContainersDeleted": removed or None, "SpaceReclaimed": freed})

@@ -37,6 +37,8 @@ from sagong_docker.settings import Settings
 __all__ = ["OWNER", "Engine"]
 
 OWNER = "docker"
+# Events of images that name them by their ids.
+_BY_ID = ("untag", "delete", "import")
 # Attributes of one event alone; the others are the container's.
 _OWN_FACTS = ("execDuration", "exitCode", "signal", "execID", "height", "width", "oldName")
 
@@ -171,6 +173,10 @@ class Engine:
         told = self._told.get(record.id, {**record.labels, "image": record.image})
         self.history.note("container", action, record.id, {**told, "name": record.name, **facts})
 
+    def note_prune(self, kind: str, reclaimed: int) -> None:
+        """Things of a kind that nobody uses were removed."""
+        self.history.note(kind, "prune", "", {"reclaimed": str(reclaimed)})
+
     def forget(self, id_: str) -> None:
         """A container is gone for good."""
         self._told.pop(id_, None)
@@ -234,7 +240,7 @@ class Engine:
     async def _hear_images(self) -> None:
         async for event in self._host.hear(Images, ImageChanged):
             if event is not None and event.action != "commit":
-                named = event.action not in ("untag", "delete") and event.reference
+                named = event.action not in _BY_ID and event.reference
                 attributes = {**dict(event.labels), "name": named or event.id}
                 self.history.note("image", event.action, event.id, attributes)
 

@@ -44,6 +44,7 @@ __all__ = [
     "commit",
     "history",
     "inspect",
+    "known",
     "list_all",
     "named",
     "prune",
@@ -146,7 +147,7 @@ def _shared(images: list[Image]) -> dict[str, int]:
 
 async def inspect(engine: Engine, ask: Ask) -> Response:
     """`docker image inspect`."""
-    image = await _image(engine, ask["name"])
+    image = await known(engine, ask["name"])
     view = image_view(image, ask.version)
     if ask.flag("manifests") and ask.version >= (1, 48):
         view["Manifests"] = [manifest_view(image, (await _users(engine)).get(image.id, []))]
@@ -162,9 +163,12 @@ async def _users(engine: Engine) -> dict[str, list[str]]:
     return found
 
 
-async def _image(engine: Engine, name: str) -> Image:
+async def known(engine: Engine, name: str) -> Image:
+    """An image by any of its names; NotFound says the name as it was given."""
     try:
         return await engine.images.inspect(ImageRef(reference=name))
+    except NotFound:
+        raise NotFound(f"No such image: {name}") from None
     except InvalidArgument as error:
         if "invalid reference" in error.message.lower() or "ambiguous" in error.message.lower():
             raise
@@ -173,7 +177,7 @@ async def _image(engine: Engine, name: str) -> Image:
 
 async def history(engine: Engine, ask: Ask) -> Response:
     """`docker history`."""
-    image = await _image(engine, ask["name"])
+    image = await known(engine, ask["name"])
     return answer(history_view(image, [parent async for parent in _parents(engine, image)]))
 
 
@@ -191,7 +195,7 @@ async def _parents(engine: Engine, image: Image) -> AsyncIterator[Image]:
 
 async def tag(engine: Engine, ask: Ask) -> Response:
     """`docker tag`."""
-    image = await _image(engine, ask["name"])
+    image = await known(engine, ask["name"])
     target = named(ask.text("repo"), ask.text("tag"))
     if not target:
         raise InvalidArgument("invalid reference format")
@@ -202,14 +206,14 @@ async def tag(engine: Engine, ask: Ask) -> Response:
 async def remove(engine: Engine, ask: Ask) -> Response:
     """`docker rmi`."""
     name = ask["name"]
-    image = await _image(engine, name)
+    image = await known(engine, name)
     force = ask.flag("force")
     last = len(image.tags) <= 1 or _by_id(image, name)
-    if last:
-        await _refuse_used(engine, image, name, force=force)
-    removed = await engine.images.remove(
-        RemoveRequest(reference=name, force=force, prune_parents=not ask.flag("noprune"))
+    used = last and await _used(engine, image, name, force=force)
+    request = RemoveRequest(
+        reference=name, force=force, prune_parents=not ask.flag("noprune"), keep=used
     )
+    removed = await engine.images.remove(request)
     return answer(_deleted(removed))
 
 
@@ -217,13 +221,20 @@ def _by_id(image: Image, name: str) -> bool:
     return image.id.removeprefix("sha256:").startswith(name.removeprefix("sha256:"))
 
 
-async def _refuse_used(engine: Engine, image: Image, name: str, *, force: bool) -> None:
-    """An image of a running container is never removed, that of a stopped one only by force."""
+async def _used(engine: Engine, image: Image, name: str, *, force: bool) -> bool:
+    """An image of a running container is never removed, that of a stopped one only by force.
+
+    Whether it stays, and force takes its name alone.
+    """
+    kept = False
     for status in await engine.statuses(foreign_too=True):
         if status.image is None or status.image.id != image.id:
             continue
         running = status.state in ("running", "paused", "restarting")
         if force and not running:
+            continue
+        if force and not _by_id(image, name):
+            kept = True
             continue
         kind, word = ("cannot be", "running") if running else ("must be", "stopped")
         short, used = image.id.removeprefix("sha256:")[:12], status.spec.id[:12]
@@ -238,6 +249,7 @@ async def _refuse_used(engine: Engine, image: Image, name: str, *, force: bool) 
                 f"is using its referenced image {short}"
             )
         raise Conflict(f"conflict: {text}")
+    return kept
 
 
 def _deleted(removed: Removed) -> list[dict[str, str]]:
@@ -253,6 +265,7 @@ async def prune(engine: Engine, ask: Ask) -> Response:
     dangling = True if filters.boolean("dangling") is not False else None
     if not any(filters[name] for name in ("label", "label!", "until")):
         removed = await engine.images.prune(ImageQuery(dangling=dangling is True))
+        engine.note_prune("image", removed.reclaimed)
         return answer(
             {"ImagesDeleted": _deleted(removed) or None, "SpaceReclaimed": removed.reclaimed}
         )
@@ -266,6 +279,7 @@ async def prune(engine: Engine, ask: Ask) -> Response:
             removed = await engine.images.remove(RemoveRequest(reference=image.id, force=True))
             lines += _deleted(removed)
             freed += removed.reclaimed
+    engine.note_prune("image", freed)
     return answer({"ImagesDeleted": lines or None, "SpaceReclaimed": freed})
 
 

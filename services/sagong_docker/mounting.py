@@ -17,6 +17,17 @@ _PROPAGATIONS = frozenset(("private", "rprivate", "shared", "rshared", "slave", 
 _CONSISTENCIES = ("consistent", "cached", "delegated")
 _VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+\Z")
 
+# Those of mount(8), and tmpfs(5)'s own.
+_TMPFS_OPTIONS = frozenset(
+    (
+        "defaults", "ro", "rw", "suid", "nosuid", "dev", "nodev", "exec", "noexec", "sync", "async",
+        "dirsync", "remount", "mand", "nomand", "atime", "noatime", "diratime", "nodiratime", "bind",
+        "rbind", "unbindable", "runbindable", "private", "rprivate", "shared", "rshared", "slave",
+        "rslave", "relatime", "norelatime", "strictatime", "nostrictatime", "mode", "uid", "gid",
+        "nr_inodes", "nr_blocks", "size", "mpol",
+    )
+)  # fmt: skip
+
 NewName = Callable[[], str]
 
 
@@ -230,6 +241,8 @@ def _tmpfs(target: str, options: str) -> FileMount:
 
 def _tmpfs_option(option: str) -> str:
     key, equals, value = option.partition("=")
+    if key not in _TMPFS_OPTIONS:
+        raise InvalidArgument(f'invalid tmpfs option "{key}"')
     return f"size={size_of(value)}" if key == "size" and equals and "%" not in value else option
 
 

@@ -24,7 +24,7 @@ from sagong.errors import (
 from sagong.http import Response
 from sagong_docker import wiring
 from sagong_docker.ask import Ask, convert
-from sagong_docker.body import ConnectBody, EndpointSettings, NetworkBody
+from sagong_docker.body import ConnectBody, EndpointSettings, HostConfig, NetworkBody
 from sagong_docker.engine import Engine
 from sagong_docker.filters import Filters
 from sagong_docker.moment import parse_until
@@ -144,6 +144,8 @@ async def create(engine: Engine, ask: Ask) -> Response:
     name = str(body.get("Name") or "")
     _check_name(name)
     driver = str(body.get("Driver") or "bridge")
+    if str(body.get("Scope") or "").lower() in ("swarm", "global"):
+        raise PermissionDenied("cannot create a swarm scoped network when swarm is not active")
     if driver in ("host", "null", "none"):
         raise PermissionDenied(f'only one instance of "{driver}" network is allowed')
     source = (body.get("ConfigFrom") or {}).get("Network")
@@ -259,6 +261,11 @@ async def connect(engine: Engine, ask: Ask) -> Response:
             else "container cannot be connected to multiple networks with one of the networks in "
             "private (none) mode"
         )
+    if wiring.mode_of(convert(record.host, HostConfig)).partition(":")[0] in ("host", "container"):
+        raise PermissionDenied(
+            "container sharing network namespace with another container or host cannot be "
+            "connected to any other network"
+        )
     settings = convert(body.get("EndpointConfig") or {}, EndpointSettings)
     check_mac(network.name, settings.mac_address)
     check_addresses(network, settings)
@@ -347,4 +354,5 @@ async def prune(engine: Engine, ask: Ask) -> Response:
         with contextlib.suppress(SagongError):
             await _remove(engine, network)
             removed.append(network.name)
+    engine.note_prune("network", 0)
     return answer({"NetworksDeleted": removed or None})

@@ -78,15 +78,15 @@ def _of_address(what: str, text: str, subnet: _Pool) -> Iterator[str]:
         yield f"invalid {what} {text}: parent subnet {subnet} doesn't contain this address"
 
 
-def check_addresses(network: Network, settings: EndpointSettings) -> None:
-    """Refuse a container's addresses that no pool of the network has."""
+def check_addresses(network: Network, settings: EndpointSettings, where: str = "") -> None:
+    """Refuse a container's addresses that no pool of the network has; `where` begins the text."""
     wrong: list[str] = []
     given = settings.ipam
     if given is not None:
         wrong += _of_endpoint(4, given.i_pv4_address, network)
         wrong += _of_endpoint(6, given.i_pv6_address, network)
     if wrong:
-        raise InvalidArgument(endpoint_complaint(wrong))
+        raise InvalidArgument(where + endpoint_complaint(wrong))
 
 
 def _of_endpoint(version: int, text: str, network: Network) -> Iterator[str]:

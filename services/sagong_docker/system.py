@@ -24,6 +24,7 @@ from sagong_docker.build import records as build_records
 from sagong_docker.container_view import list_view
 from sagong_docker.engine import Engine
 from sagong_docker.image_view import image_line
+from sagong_docker.machine import this_machine
 from sagong_docker.moment import moment_text
 from sagong_docker.refusal import answer
 from sagong_docker.settings import Settings
@@ -71,7 +72,6 @@ _FIXED: dict[str, Any] = {
     "ContainerdCommit": {"ID": ""},
     "RuncCommit": {"ID": ""},
     "InitCommit": {"ID": ""},
-    "SecurityOptions": ["name=seccomp,profile=builtin", "name=cgroupns"],
     "CDISpecDirs": [],
     "Warnings": None,
 }
@@ -173,6 +173,7 @@ def _configured(settings: Settings) -> dict[str, Any]:
         "Name": settings.name or socket.gethostname(),
         "Labels": list(settings.labels),
         "LoggingDriver": settings.log_driver,
+        "SecurityOptions": _security(settings),
         "DockerRootDir": settings.root,
         "RegistryConfig": {
             "InsecureRegistryCIDRs": ["127.0.0.0/8", "::1/128"],
@@ -180,6 +181,12 @@ def _configured(settings: Settings) -> dict[str, Any]:
             "Mirrors": list(settings.registry_mirrors) or None,
         },
     }
+
+
+def _security(settings: Settings) -> list[str]:
+    """What containers get unless they ask for something else."""
+    private = (settings.cgroup_mode or ("private" if this_machine().unified else "host")) != "host"
+    return ["name=seccomp,profile=builtin", *(["name=cgroupns"] if private else [])]
 
 
 def _runtimes(settings: Settings, found: RuntimeList) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from sagong_docker.ask import Ask
 from sagong_docker.credentials import credentials
 from sagong_docker.engine import Engine
 from sagong_docker.image_view import progress
-from sagong_docker.images import named
+from sagong_docker.images import known, named
 from sagong_docker.naming import new_id
 from sagong_docker.transport import Lines, stream_down, uploading
 
@@ -145,8 +145,12 @@ async def save(engine: Engine, ask: Ask) -> None:
     names = [part for name in names for part in name.split(",") if part]
     if not names:
         raise InvalidArgument("no image is named: give names=")
+    images = [await known(engine, name) for name in names]
     address = await engine.images.save(SaveRequest(references=tuple(names)))
     await stream_down(ask.request, address, "application/x-tar")
+    for image in images:
+        facts = {**dict(image.config.labels), "name": image.id}
+        engine.history.note("image", "save", image.id, facts)
 
 
 async def load(engine: Engine, ask: Ask) -> None:

@@ -112,6 +112,9 @@ async def create(engine: Engine, ask: Ask) -> Response:
             '"[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, '
             "use absolute path"
         )
+    for option in body.get("DriverOpts") or {} if body.get("Driver") in (None, "", "local") else ():
+        if option not in ("type", "device", "o", "size"):
+            raise InvalidArgument(f'create {name}: invalid option: "{option}"')
     if body.get("ClusterVolumeSpec"):
         raise InvalidArgument("cluster volumes need swarm, which is not here")
     made = await provide(
@@ -195,4 +198,5 @@ async def prune(engine: Engine, ask: Ask) -> Response:
             removed.append(volume.name)
             freed += size
             engine.history.note("volume", "destroy", volume.name, {"driver": volume.driver})
+    engine.note_prune("volume", freed)
     return answer({"VolumesDeleted": removed, "SpaceReclaimed": freed})

@@ -315,6 +315,7 @@ class Ground:
                 owner=record.spec.id,
                 readonly=mount.readonly,
                 subpath=mount.subpath,
+                existing=True,
                 seed=seed,
             )
         )

@@ -161,16 +161,16 @@ class LinksBecomeCopies(FakeVolumes):
 class SubpathIsACopy(FakeVolumes):
     caught_by = "subpath_is_a_part"
 
-    def inside(self, place: Path, subpath: str) -> Path:
+    def inside(self, place: Path, subpath: str, *, existing: bool) -> Path:
         copy = place.with_name(f"{place.name}.part")
-        shutil.copytree(super().inside(place, subpath), copy, dirs_exist_ok=True)
+        shutil.copytree(super().inside(place, subpath, existing=existing), copy, dirs_exist_ok=True)
         return copy
 
 
 class SubpathFollowsLinks(FakeVolumes):
     caught_by = "subpath_stays_inside"
 
-    def inside(self, place: Path, subpath: str) -> Path:
+    def inside(self, place: Path, subpath: str, *, existing: bool) -> Path:
         return place / subpath
 
 
@@ -179,6 +179,13 @@ class PublicationsAreForgotten(FakeVolumes):
 
     def kill(self) -> None:
         self.shelf.owners.clear()
+
+
+class MakesWhatMustBeThere(FakeVolumes):
+    caught_by = "subpath_may_have_to_be_there"
+
+    def inside(self, place: Path, subpath: str, *, existing: bool) -> Path:
+        return super().inside(place, subpath, existing=False)
 
 
 MUTATIONS = [kind for kind in FakeVolumes.__subclasses__() if kind.__module__ == __name__]

@@ -326,7 +326,7 @@ class FakeStore:
         with contextlib.suppress(InvalidArgument):
             name = full(request.reference)
             if name in self.names:
-                if len(names) > 1:
+                if len(names) > 1 or request.keep:
                     del self.names[name]
                     return Removed(untagged=(familiar(name),))
                 if users and not request.force:

@@ -108,20 +108,25 @@ class FakeVolumes:
         self.shelf.used.add(request.name)
         if request.seed and self.seedable(fresh, place):
             self.seed([Path(layer) for layer in request.seed], place)
-        path = self.inside(place, request.subpath) if request.subpath else place
+        path = place
+        if request.subpath:
+            path = self.inside(place, request.subpath, existing=request.existing)
         self.owners(request.name)[request.owner, request.subpath] = str(path)
         return Published(path=str(path))
 
     def seedable(self, fresh: bool, place: Path) -> bool:
         return fresh and not os.listdir(place)
 
-    def inside(self, place: Path, subpath: str) -> Path:
+    def inside(self, place: Path, subpath: str, *, existing: bool) -> Path:
         if subpath.startswith("/") or ".." in subpath.split("/"):
             raise InvalidArgument(f"subpath {subpath}")
         path = (place / subpath).resolve()
         if not path.is_relative_to(place.resolve()):
             raise FailedPrecondition(f"subpath {subpath} leads out")
-        path.mkdir(parents=True, exist_ok=True)
+        if existing and not path.exists():
+            raise FailedPrecondition(f"subpath {subpath} is missing")
+        if not path.is_file():
+            path.mkdir(parents=True, exist_ok=True)
         return path
 
     def seed(self, layers: list[Path], place: Path) -> None:

@@ -85,6 +85,7 @@ from sagong.conformance.image_roots import (
 )
 from sagong.conformance.image_store import (
     check_a_damaged_layer_is_refused,
+    check_a_name_can_go_without_its_image,
     check_a_tag_moves,
     check_an_ambiguous_prefix_is_invalid,
     check_an_unset_command_is_none,
@@ -135,6 +136,7 @@ __all__ = [
     "check_a_derived_image_has_the_layers_of_its_parent",
     "check_a_digest_can_be_pulled",
     "check_a_layer_may_come_twice",
+    "check_a_name_can_go_without_its_image",
     "check_a_name_is_described",
     "check_a_part_of_an_image_is_lent",
     "check_a_present_image_is_not_asked_for_again",

@@ -276,6 +276,14 @@ async def check_removing_one_of_two_names_keeps_the_image(lab: ImageLab) -> None
     assert (await _inspect(lab, image.id)).tags == ("suite.test/two:v2",)
 
 
+async def check_a_name_can_go_without_its_image(lab: ImageLab) -> None:
+    image = _image("alone")
+    await loaded(lab, image)
+    removed = await lab.images.remove(RemoveRequest(reference=image.names[0], keep=True))
+    assert removed.untagged == tuple(image.names) and removed.deleted == ()
+    assert (await _inspect(lab, image.id)).tags == ()
+
+
 async def check_removing_the_last_name_deletes_the_image(lab: ImageLab) -> None:
     image = _image("last")
     await loaded(lab, image)

@@ -58,13 +58,20 @@ class VolumeLab:
         return await self.volumes.create(Volume(name=self.name(name), **more))  # type: ignore[arg-type]
 
     async def publish(
-        self, name: str = "v", owner: str = "o", *, seed: tuple[Path, ...] = (), subpath: str = ""
+        self,
+        name: str = "v",
+        owner: str = "o",
+        *,
+        seed: tuple[Path, ...] = (),
+        subpath: str = "",
+        existing: bool = False,
     ) -> Path:
         """Where the volume is for that owner."""
         request = PublishRequest(
             name=self.name(name),
             owner=self.name(owner),
             subpath=subpath,
+            existing=existing,
             seed=tuple(map(str, seed)),
         )
         return Path((await self.volumes.publish(request)).path)
@@ -328,6 +335,32 @@ async def check_subpath_is_a_part(lab: VolumeLab) -> None:
     assert (whole / "a" / "b" / "new").read_text() == "y", "the part is a copy"
     await lab.take_back("part")
     assert (whole / "a" / "b" / "new").read_text() == "y"
+
+
+async def check_subpath_may_have_to_be_there(lab: VolumeLab) -> None:
+    await lab.make()
+    whole = await lab.publish(owner="whole")
+    with raises(FailedPrecondition, "what is missing was made"):
+        await lab.publish(owner="part", subpath="a/b", existing=True)
+    assert not os.listdir(whole)
+    (whole / "a").mkdir()
+    (whole / "a" / "file").write_text("x")
+    part = await lab.publish(owner="part", subpath="a", existing=True)
+    assert (part / "file").read_text() == "x"
+    await lab.take_back("part")
+
+
+async def check_subpath_may_be_a_file(lab: VolumeLab) -> None:
+    await lab.make()
+    whole = await lab.publish(owner="whole")
+    (whole / "a").mkdir()
+    (whole / "a" / "file").write_text("x")
+    part = await lab.publish(owner="part", subpath="a/file", existing=True)
+    assert part.read_text() == "x"
+    part.write_text("y")
+    assert (whole / "a" / "file").read_text() == "y", "the file is a copy"
+    await lab.take_back("part")
+    assert (whole / "a" / "file").read_text() == "y"
 
 
 async def check_subpath_stays_inside(lab: VolumeLab) -> None:

@@ -233,10 +233,14 @@ class TagRequest(Message):
 
 
 class RemoveRequest(Message):
-    """Remove a name, or an image by id; `force` also when several names or a container use it."""
+    """Remove a name, or an image by id; `force` also when several names or a container use it.
+
+    `keep` takes a name away and leaves its image, though it was the last.
+    """
 
     reference: str
     force: bool = False
+    keep: bool = False
     prune_parents: bool = True
 
 

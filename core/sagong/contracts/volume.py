@@ -61,18 +61,20 @@ class PublishRequest(Message):
     """Make a volume usable by `owner` (a container or pod id); `seed` copies an image's content.
 
     `seed` are directories of the host whose content fills the volume when it is empty and new, top
-    layer first (the image's content at the mount point).
+    layer first (the image's content at the mount point). `subpath` is a directory, made if it is
+    missing unless it must be `existing`, or a file.
     """
 
     name: str
     owner: str
     readonly: bool = False
     subpath: str = ""
+    existing: bool = False
     seed: tuple[str, ...] = ()
 
 
 class Published(Message):
-    """The directory of the host to bind into the container."""
+    """The directory, or file, of the host to bind into the container."""
 
     path: str
 
