@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from sagong.shim.runtime import MonitoredRuntime
 from sagong.testing import LocalHost
 from sagong_runtime_linux import RuntimeLinux
 
-__all__ = ["BUSYBOX", "SOURCES", "Rig", "make_rootfs", "rig"]
+__all__ = ["BUSYBOX", "SOURCES", "Rig", "held", "launched", "make_rootfs", "rig"]
 
 BUSYBOX = Path("/bin/busybox")
 SOURCES = ":".join(str(Path(__file__).parents[2] / part) for part in ("core", "plugins"))
@@ -152,6 +152,35 @@ def directories() -> Iterator[Path]:
     """A short directory of our own."""
     with tempfile.TemporaryDirectory(prefix="sagong-rt-", dir="/tmp") as base:
         yield Path(base)
+
+
+@contextlib.contextmanager
+def launched(
+    make: Callable[[Any], MonitoredRuntime] = RuntimeLinux, **settings: Any
+) -> Iterator[Rig]:
+    """A launcher for many checks, each of which starts a plugin of its own over it."""
+    with directories() as base:
+        made = Rig(base, make, **settings)
+        try:
+            made.start_launcher()
+            yield made
+        finally:
+            made.sweep()
+
+
+async def held(made: Rig, check: Callable[[RuntimeLab], Awaitable[None]]) -> None:
+    """One check by a plugin of its own, which leaves nothing to the next."""
+    await made.start_plugin()
+    try:
+        lab = made.lab()
+        try:
+            await check(lab)
+        finally:
+            await lab.clean()
+        assert not list((made.run / "containers").iterdir())
+    finally:
+        with contextlib.suppress(Exception):
+            await made.drop_plugin()
 
 
 @contextlib.asynccontextmanager

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 
 import pytest
-from tests.conformance.runtime_rig import BUSYBOX, rig
+from tests.conformance.runtime_rig import BUSYBOX, Rig, held, launched
 from tests.system.runtime_oci.bundles import program
 
 from sagong.conformance import runtime as suite
@@ -29,16 +30,24 @@ pytestmark = [
 CRUN = os.environ.get("SAGONG_CRUN", "")
 
 
+@pytest.fixture(scope="module")
+def launcher() -> Iterator[Rig]:
+    """One for all checks."""
+    with launched(RuntimeOci) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def crun() -> Iterator[Rig]:
+    """For those of crun."""
+    with launched(RuntimeOci, binary=CRUN) as made:
+        yield made
+
+
 @pytest.mark.parametrize("check", checks(suite), ids=check_name)
-async def test_runtime_oci(check: Check) -> None:
-    """Each check with a launcher of its own, which must be left with nothing."""
-    async with rig(RuntimeOci) as made:
-        lab = made.lab()
-        try:
-            await check(lab)
-        finally:
-            await lab.clean()
-        assert not list((made.run / "containers").iterdir())
+async def test_runtime_oci(check: Check, launcher: Rig) -> None:
+    """Each check over the same launcher, which must be left with nothing."""
+    await held(launcher, check)
 
 
 # What a binary says and does for itself: the rest is bundles, monitors and streams, alike for all.
@@ -52,29 +61,19 @@ OF_A_BINARY = (
 CRUN_REFUSES = {"links_of_the_image_stay_inside"}
 
 
-async def conforming(check: Check, binary: str) -> None:
-    """One check with a launcher of its own, which is left with nothing."""
-    async with rig(RuntimeOci, binary=binary) as made:
-        lab = made.lab()
-        try:
-            await check(lab)
-        finally:
-            await lab.clean()
-        assert not list((made.run / "containers").iterdir())
-
-
 @pytest.fixture(scope="module")
-def own(tmp_path_factory: pytest.TempPathFactory) -> str:
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     """`sagong-runtime` as a binary."""
-    return str(program(tmp_path_factory.mktemp("own")))
+    with launched(RuntimeOci, binary=str(program(tmp_path_factory.mktemp("own")))) as made:
+        yield made
 
 
 @pytest.mark.parametrize(
     "check", [c for c in checks(suite) if check_name(c) in OF_A_BINARY], ids=check_name
 )
-async def test_runtime_oci_with_sagong_runtime(check: Check, own: str) -> None:
+async def test_runtime_oci_with_sagong_runtime(check: Check, own: Rig) -> None:
     """The other way round, by our own command line."""
-    await conforming(check, own)
+    await held(own, check)
 
 
 @pytest.mark.parametrize(
@@ -82,9 +81,9 @@ async def test_runtime_oci_with_sagong_runtime(check: Check, own: str) -> None:
     [c for c in checks(suite) if CRUN and check_name(c) not in CRUN_REFUSES],
     ids=check_name,
 )
-async def test_runtime_oci_with_crun(check: Check) -> None:
+async def test_runtime_oci_with_crun(check: Check, crun: Rig) -> None:
     """All that crun takes."""
-    await conforming(check, CRUN)
+    await held(crun, check)
 
 
 def test_the_chosen_checks_exist() -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from tests.conformance.broken_runtime import MUTATIONS
-from tests.conformance.runtime_rig import BUSYBOX, rig
+from tests.conformance.runtime_rig import BUSYBOX, Rig, held, launched, rig
 
 from sagong.conformance import runtime as suite
 from sagong.contract import conforms
@@ -21,16 +22,17 @@ pytestmark = [
 ]
 
 
+@pytest.fixture(scope="module")
+def launcher() -> Iterator[Rig]:
+    """One for all checks."""
+    with launched() as made:
+        yield made
+
+
 @pytest.mark.parametrize("check", checks(suite), ids=check_name)
-async def test_runtime_linux(check: Check) -> None:
-    """Each check with a launcher of its own, which must be left with nothing."""
-    async with rig() as made:
-        lab = made.lab()
-        try:
-            await check(lab)
-        finally:
-            await lab.clean()
-        assert not list((made.run / "containers").iterdir())
+async def test_runtime_linux(check: Check, launcher: Rig) -> None:
+    """Each check over the same launcher, which must be left with nothing."""
+    await held(launcher, check)
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda kind: kind.__name__)

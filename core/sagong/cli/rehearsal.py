@@ -26,7 +26,7 @@ async def rehearse(paths: Paths, name: str, plugin: str, only: Iterable[str] = (
     unit = next((u for u in status.units if u.name == name), None)
     if unit is None:
         known = ", ".join(sorted(u.name for u in status.units))
-        raise NotFound(f"no unit {name}; there are {known}")
+        raise NotFound(f"no unit {name}; there are {known or 'none'}")
     uid = config.load(paths, status.profile).uid_base + _UID
     slots = [slot.partition("/")[0] for slot in unit.slots]
     python = _python(Shelf(paths), slots, plugin or unit.plugin)

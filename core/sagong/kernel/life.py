@@ -356,13 +356,17 @@ class _Turn:
         self.retry()
 
     def leave(self) -> None:
-        """Drain what serves, and bring nothing up again."""
+        """Drain what serves, and bring nothing up again; who waits for a swap is told."""
+        coming, trial = self.life.coming, self.life.trial
         self._set(leaving=True, resting=False, trial=None)
-        coming = self.life.coming
+        if trial is not None:
+            self._do(Settle(ok=False, text="the unit goes within its trial"))
         if coming is not None:
             self._set(coming=None)
             if self._is(coming.generation, "waiting", "starting"):
                 self._kill(coming.generation)
+            title = coming.what.manifest.plugin.name
+            self._finish(ok=False, text=f"{title} does not start: the unit goes", coming=coming)
         if self.life.serving:
             serving = self.life.serving
             self._set(serving=0)

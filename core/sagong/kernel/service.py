@@ -216,7 +216,7 @@ class KernelService:
         unit = self._supervisor.units.get(name)
         if unit is None:
             known = ", ".join(sorted(self._supervisor.units))
-            raise NotFound(f"no unit {name}; there are {known}")
+            raise NotFound(f"no unit {name}; there are {known or 'none'}")
         return unit
 
     def _unit_status(self, name: str, rank: int, measure: Callable[[int], int]) -> UnitStatus:

@@ -1,7 +1,7 @@
 """A seeded run of faults against a whole instance under load, and a checker of its history.
 
     transport.py   one HTTP request; how it ended
-    engine.py      load through the Docker API: what is created, run, executed, followed, removed
+    engine.py      load through the Docker API: runs, execs, logs, builds, pulls, removals
     cluster.py     load through the Kubernetes API: counters, a watch, pods, a deployment
     faults.py      what is done to the platform meanwhile
     history.py     everything that was asked, answered, seen and done, with times

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import random
+import tarfile
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from tests.system.chaos.history import Log
 from tests.system.chaos.transport import Act, Answer, Caller
 from tests.system.platform.rig import IMAGE
 
-__all__ = ["STEADY", "Engine", "life", "read_log"]
+__all__ = ["STEADY", "Engine", "life", "pushed", "read_log"]
 
 STEADY = ("steady-slow", "steady-burst")
 _SCRIPTS = {
@@ -173,6 +175,26 @@ class Engine:
             self._networks += 1
         time.sleep(0.5)
 
+    # -- images ---------------------------------------------------------------------------------
+
+    def pull(self, name: str) -> None:
+        """An image comes from the platform's own registry, and goes."""
+        act = Act(kind="image", key=name, verb="pull", told=True)
+        self._caller.insist(act, "POST", f"/images/create?fromImage={name}")
+        self._remove("image", name, f"/images/{name}")
+        time.sleep(0.2)
+
+    def build(self) -> None:
+        """An image is built of a Dockerfile, runs, and goes."""
+        number = next(self._numbers)
+        name = f"chaos.test/{self._caller.name}-{number}:one"
+        text = f"FROM {IMAGE}\nRUN echo {number} > /n\nCMD cat /n\n"
+        act = Act(kind="image", key=name, verb="build", told=True)
+        self._caller.insist(act, "POST", f"/build?t={name}&forcerm=1", _context(text))
+        self._see("image", name, f"/images/{name}/json")
+        self._remove("image", name, f"/images/{name}")
+        time.sleep(0.3)
+
     # -- steps ----------------------------------------------------------------------------------
 
     def _create(self, kind: str, name: str, script: str, **more: object) -> bool:
@@ -198,6 +220,27 @@ class Engine:
     def _remove(self, kind: str, name: str, path: str) -> None:
         act = Act(kind=kind, key=name, verb="remove")
         self._caller.insist(act, "DELETE", path, also=("absent",))
+
+
+def _context(dockerfile: str) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        info = tarfile.TarInfo("Dockerfile")
+        info.size = len(dockerfile)
+        tar.addfile(info, io.BytesIO(dockerfile.encode()))
+    return buffer.getvalue()
+
+
+def pushed(caller: Caller, registry: str) -> str:
+    """The name of an image in that registry, which is not here any more."""
+    name = f"{registry}/chaos:one"
+    repository = name.rpartition(":")[0]
+    act = Act(kind="image", key=name, verb="tag")
+    caller.insist(act, "POST", f"/images/{IMAGE}/tag?repo={repository}&tag=one")
+    act = Act(kind="image", key=name, verb="push", told=True)
+    caller.insist(act, "POST", f"/images/{repository}/push?tag=one")
+    caller.insist(Act(kind="image", key=name, verb="remove"), "DELETE", f"/images/{name}")
+    return name
 
 
 def read_log(caller: Caller, name: str) -> Log:

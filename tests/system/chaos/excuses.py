@@ -1,7 +1,7 @@
 """The table of what each kind of fault may do to clients; what is not in it is a violation.
 
 An error is excused by a fault that its time touches: from when it began until all was ready again.
-A swap excuses nothing but the orderly end of a stream.
+A swap, and an upgrade, excuse nothing but the orderly end of a stream.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ TABLE: tuple[Excuse, ...] = (
     Excuse("cut", _SERVER),
     # Output comes straight from the container's monitor.
     Excuse("cut|ended", ("kill monitor .*",), kind="log|exec"),
-    Excuse("ended", (*_SERVER, "swap {server}"), kind="watch"),
+    Excuse("ended", (*_SERVER, "swap {server}", "upgrade .*"), kind="watch"),
     Excuse("ended", _SERVER, kind="log"),
     Excuse("refused", _DISTURBED, status="503"),
     Excuse("refused", ("kill .*", "stop .*", "power .*"), status="504"),

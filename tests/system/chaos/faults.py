@@ -1,4 +1,4 @@
-"""What is done to a platform: kills, swaps, stops, a full disk, a cut of its power."""
+"""What is done to a platform: kills, swaps, both at once, upgrades, stops, full disks, no power."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 from tests.system.chaos.history import Fault, Recorder
 from tests.system.chaos.processes import Processes
@@ -17,7 +18,7 @@ from tests.system.instance import Instance
 __all__ = ["KINDS", "Injector"]
 
 # Kind of fault and how often, one against the other.
-KINDS = {"kill": 8, "swap": 4, "stop": 4, "full": 1, "power": 1}
+KINDS = {"kill": 8, "swap": 4, "stop": 4, "full": 2, "power": 1, "upset": 3, "upgrade": 1}
 _OTHERS = {"scheduler": ("scheduler_kube", "scheduler_binpack")}
 _CHUNK = 1 << 20
 
@@ -37,6 +38,8 @@ class Injector:
             "stop": self._stop,
             "full": self._fill,
             "power": self._cut_power,
+            "upset": self._upset,
+            "upgrade": self._upgrade,
         }
         # Every kind once, then by chance.
         self._first = sorted(KINDS)
@@ -82,18 +85,48 @@ class Injector:
 
     def _swap(self) -> None:
         """A unit by itself or by another plugin, where there is one."""
+        words = self._swapping()
+        began = time.time()
+        done = self._running.run("swap", *words, check=False)
+        problem = "" if done.returncode == 0 else f"swap failed: {done.stderr}{done.stdout}"
+        self._recovered("swap", words[:1], began, set(), problem)
+
+    def _swapping(self) -> list[str]:
         status = self._processes.status()
         units = sorted(u.name for u in status.units) if status else ["scheduler"]
         unit = self._chance.choice(units)
         plugin = self._chance.choice(_OTHERS.get(unit, ("",)))
+        return [unit, *([plugin] if plugin else [])]
+
+    def _upset(self) -> None:
+        """Within a swap somebody is killed: old or new one, who makes it, or who decides it."""
+        words = self._swapping()
+        unit = words[0]
+        victim = self._chance.choice((unit, unit, "kernel", "zygote"))
         began = time.time()
-        done = self._running.run("swap", unit, *([plugin] if plugin else []), check=False)
-        problem = "" if done.returncode == 0 else f"swap failed: {done.stderr}{done.stdout}"
-        self._recovered("swap", [unit], began, set(), problem)
+        with ThreadPoolExecutor(1) as beside:
+            swap = beside.submit(self._running.run, "swap", *words, check=False)
+            # The command itself takes some tenths to begin.
+            time.sleep(self._chance.uniform(0.1, 0.8))
+            pid = self._chance.choice(sorted(self._processes.of(victim)) or [0])
+            if pid:
+                _signal(pid, signal.SIGKILL)
+            said = swap.result()
+        problem = f"swap: {said.stderr}" if "Traceback" in said.stderr else ""
+        self._recovered("kill", [victim, unit], began, {pid} - {0}, problem)
+
+    def _upgrade(self) -> None:
+        """Everything is replaced, one after the other."""
+        began = time.time()
+        done = self._running.run("upgrade", "--trial", "0.5", check=False)
+        problem = "" if done.returncode == 0 else f"upgrade failed: {done.stderr}{done.stdout}"
+        self._recovered("upgrade", ["all"], began, set(), problem)
 
     def _fill(self) -> None:
-        """The disk of its data is full for some seconds."""
-        filler = self._running.paths.data / "filler"
+        """The disk of its data, or that of its sockets and logs, is full for some seconds."""
+        paths = self._running.paths
+        name = self._chance.choice(("data", "run"))
+        filler = getattr(paths, name) / "filler"
         began = time.time()
         try:
             with filler.open("wb", buffering=0) as file:
@@ -105,7 +138,7 @@ class Injector:
                     time.sleep(0.05)
         finally:
             filler.unlink(missing_ok=True)
-        self._recovered("full", ["disk"], began, set())
+        self._recovered("full", [name], began, set())
 
     def _cut_power(self) -> None:
         """Everything but the containers ends at once, and is brought up again."""

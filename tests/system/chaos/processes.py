@@ -88,6 +88,11 @@ class Processes:
         own = set(self.pids().values())
         return {f"worker of {name}": pid for name, pid in self._grouped() if pid not in own}
 
+    def of(self, name: str) -> set[int]:
+        """All processes of a unit, old and new ones; or the kernel, the zygote."""
+        named = {pid for part, pid in self.pids().items() if part == name}
+        return named | {pid for unit, pid in self._grouped() if unit == name}
+
     def everything(self) -> set[int]:
         """All that is no container."""
         mark, root = f"{self._paths.cgroup}-plugins", str(self._running.root)

@@ -25,4 +25,5 @@ def test_nothing_is_lost_whatever_is_done_to_the_platform(tmp_path: Path) -> Non
     (tmp_path / "history.json").write_bytes(msgspec.json.encode(history))
     violations = check(history)
     assert not violations, f"seed {seed}\n" + "\n".join(violations)
-    assert {fault.kind for fault in history.faults} == {"kill", "swap", "stop", "full", "power"}
+    wanted = {"kill", "swap", "upgrade", "stop", "full", "power"}
+    assert {fault.kind for fault in history.faults} == wanted

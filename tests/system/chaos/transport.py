@@ -48,6 +48,8 @@ class Act(msgspec.Struct, frozen=True, kw_only=True):
     verb: str
     value: str = ""
     wanted: str | None = None
+    told: bool = False
+    """Whether the answer is a stream of progress, whose last line may be an error."""
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -112,9 +114,11 @@ class Caller:
         self._dial = dial
 
     def ask(self, act: Act, method: str, path: str, body: object = None) -> Answer:
-        """Ask once; whatever comes of it is in the history."""
+        """Ask once; whatever comes of it is in the history. Bytes are sent as a tar."""
         self.last = began = time.time()
         answer = self._exchange(method, path, body)
+        if act.told:
+            answer = _judged(answer)
         text = "" if answer.outcome == "done" else _message(answer)
         self.note(act, answer, began, text)
         return answer
@@ -175,9 +179,11 @@ class Caller:
     def _exchange(self, method: str, path: str, body: object) -> Answer:
         connection = self._dial()
         kind = "merge-patch+json" if method == "PATCH" else "json"
-        given = None if body is None else json.dumps(body)
+        kind = "x-tar" if isinstance(body, bytes) else kind
+        given = json.dumps(body) if body is not None and not isinstance(body, bytes) else body
+        headers = {"Content-Type": f"application/{kind}", "X-Registry-Auth": "e30="}
         try:
-            connection.request(method, path, given, {"Content-Type": f"application/{kind}"})
+            connection.request(method, path, given, headers)
             answer = connection.getresponse()
             content = answer.read()
         except (OSError, http.client.HTTPException) as error:
@@ -211,6 +217,18 @@ def _how_ended(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "timeout"
     return "cut"
+
+
+def _judged(answer: Answer) -> Answer:
+    """What a stream of progress came to; one that was begun can't be refused but in its last line."""
+    if answer.outcome != "done":
+        return answer
+    last = answer.body.strip().rpartition(b"\n")[2]
+    try:
+        error = msgspec.json.decode(last).get("error")
+    except (msgspec.DecodeError, AttributeError):
+        return Answer("cut", 0, answer.body[-200:])
+    return Answer("refused", 503, error.encode()) if error else answer
 
 
 def _message(answer: Answer) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import shutil
 import tempfile
@@ -27,9 +28,15 @@ from tests.system.platform.rig import single
 
 __all__ = ["run"]
 
-_DISK = "192m"
+_DISK, _RUN = "256m", "96m"
 # Namespaces in advance go soon after their network is not used any more: none is left to compare.
-_SETTINGS = "[units.network.settings]\npool_seconds = 3\n"
+_SETTINGS = """
+[units.network.settings]
+pool_seconds = 3
+[units.registry]
+enabled = true
+listens = {{ api = "tcp:{registry}" }}
+"""
 # Longer than what goes by itself takes to go.
 _SETTLE, _QUIET, _JOIN = 90.0, 8.0, 240.0
 Belongings = dict[str, tuple[str, ...]]
@@ -39,12 +46,13 @@ Tell = Callable[[str], object]
 class Trial:
     """The clients of one run, and what they found."""
 
-    def __init__(self, running: Instance, home: Path, seed: int, tell: Tell) -> None:
+    def __init__(self, running: Instance, home: Path, seed: int, registry: str, tell: Tell) -> None:
         self.recorder = Recorder(seed)
         self.processes = Processes(running)
         self.stop = threading.Event()
         self._running = running
         self._tell = tell
+        self._registry, self._pulled = registry, ""
         self._engine_dial = engine_dial(running.paths.run / "docker.sock")
         self._kube_dial = kube_dial(running.paths.etc / "kubeconfig", home)
         self._threads: list[threading.Thread] = []
@@ -55,6 +63,7 @@ class Trial:
     def prepare(self, image: Path) -> None:
         """What stays, and one round of everything, so that the platform is warm."""
         self._load(image)
+        self._pulled = engine.pushed(self.docker, self._registry)
         Engine(self.docker, 0).begin_steady()
         cluster.begin_deployment(self.kube)
         for name, step in self._steps("warm"):
@@ -139,12 +148,16 @@ class Trial:
 
     def _steps(self, mark: str) -> Iterator[tuple[str, Callable[[], None]]]:
         seed = self.recorder.seed
-        for name in ("run", "run", "run_removed", "hold", "volume", "network", "execute"):
+        calls = ("run", "run", "run_removed", "hold", "volume", "network", "execute", "build")
+        for name in (*calls, "pull"):
             caller = self._caller(
                 f"docker-{mark}-{name}-{self._count()}", self._engine_dial, self.stop
             )
             caller.name = caller.name.replace("_", "-")
-            yield caller.name, getattr(Engine(caller, seed), name)
+            step = getattr(Engine(caller, seed), name)
+            if name == "pull":
+                step = functools.partial(step, self._pulled)
+            yield caller.name, step
         for name in ("count", "count", "churn", "pod"):
             caller = self._caller(f"kube-{mark}-{name}-{self._count()}", self._kube_dial, self.stop)
             yield caller.name, getattr(Cluster(caller, seed), name)
@@ -244,12 +257,13 @@ class Trial:
 
 @contextlib.contextmanager
 def _disk() -> Iterator[Path]:
-    """A root directory whose data is on a small disk of its own."""
+    """A root directory whose data, and what it has until a reboot, are on small disks."""
     root = Path(tempfile.mkdtemp(prefix="sgt-", dir="/tmp"))
-    data = root / "lib"
+    data, run = root / "lib", root / "run"
     data.mkdir()
+    run.mkdir()
     try:
-        with small_disk(data, _DISK):
+        with small_disk(data, _DISK), small_disk(run, _RUN):
             yield root
     finally:
         shutil.rmtree(root, ignore_errors=True)
@@ -260,8 +274,10 @@ def run(
 ) -> History:
     """Faults for that long; the history is to be checked."""
     image = sample_image.build(home).docker_archive
-    with _disk() as root, instance(single(port, subnet) + _SETTINGS, root) as running:
-        trial = Trial(running, home, seed, tell)
+    registry = f"127.0.0.1:{port + 1}"
+    settings = single(port, subnet) + _SETTINGS.format(registry=registry)
+    with _disk() as root, instance(settings, root) as running:
+        trial = Trial(running, home, seed, registry, tell)
         trial.prepare(image)
         trial.begin()
         try:

@@ -23,9 +23,12 @@ from sagong.kernel.happenings import (
     Kill,
     Launch,
     Launched,
+    Leave,
     Remember,
+    Reset,
     Retry,
     RetryIn,
+    Settle,
     Start,
     Started,
     Swap,
@@ -67,6 +70,7 @@ class World:
     swaps: int = 2
     kills: int = 1
     finished: int = 0
+    settled: int = 0
     asked: int = 0
     remembered: str = ""
     returns: str = ""
@@ -134,6 +138,8 @@ def _do(world: World, actions: tuple[Action, ...]) -> World:
                 world = replace(world, watched=generation)
             case Finish():
                 world = replace(world, finished=world.finished + 1)
+            case Settle():
+                world = replace(world, settled=world.settled + 1)
             case Remember(what):
                 world = replace(world, remembered=what.package)
     return world
@@ -182,7 +188,8 @@ def bad(world: World) -> Iterator[Move]:
         if doing in ("waiting", "starting", "serving", "draining", "forking"):
             yield f"dies {g}", lambda g=g, w=fallen: feed(_gone(w, g), Exited(g))
         if doing == "starting":
-            yield f"fails {g}", lambda g=g: feed(less, Failed(g, "no"))
+            # It says so, and does nothing more until it is ended.
+            yield f"fails {g}", lambda g=g: feed(_told(less, g, "failed"), Failed(g, "no"))
         if doing == "draining":
             yield f"overdue {g}", lambda g=g: feed(_told(less, g, "clinging"), Drained(g))
         if doing == "serving" and world.watched == g:
@@ -206,6 +213,16 @@ def swaps(world: World, units: tuple[Unit, ...]) -> Iterator[Move]:
         for what in units:
             less = replace(world, swaps=world.swaps - 1, asked=world.asked + 1, returns="")
             yield f"swap to {what.package}", lambda w=less, u=what: feed(w, Swap(u, 5.0))
+
+
+def reset(world: World) -> World:
+    """The operator wants it tried again, as if nothing had gone wrong."""
+    return feed(replace(world, retry=False), Reset())
+
+
+def leave(world: World) -> World:
+    """The operator takes the unit away."""
+    return feed(world, Leave())
 
 
 def _new_kernel(world: World) -> World:

@@ -141,6 +141,7 @@ MUTANTS: dict[str, tuple[Any, str, Any]] = {
     "needs no credit": (provider, "_Stream", lambda: SimpleNamespace(credit=10**6)),
     "forgets deadlines": (Link, "_expire", _no_op),
     "stays with the old one": (Route, "switch", _no_op),
+    "passes nothing on": (provider, "PassedOn", type("Nobody", (Exception,), {})),
     "is not told who serves": (route.Route, "_announce", _no_op),
 }
 

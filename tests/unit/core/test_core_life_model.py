@@ -11,9 +11,20 @@ from itertools import chain
 from typing import Any
 
 import pytest
-from tests.unit.core.life_world import World, bad, begin, good, swaps, unit
+from tests.unit.core.life_world import (
+    World,
+    bad,
+    begin,
+    feed,
+    good,
+    leave,
+    reset,
+    swaps,
+    unit,
+)
 
 from sagong.kernel import life, resumption
+from sagong.kernel.happenings import Exited
 from sagong.kernel.units import Unit
 
 _ACTIVE = ("starting", "serving", "draining", "clinging", "ending")
@@ -30,6 +41,8 @@ def hold(world: World) -> None:
     assert not one.serving or doing[one.serving] in ("serving", "ending"), "a dead one is published"
     for generation, what in doing.items():
         wanted = one.coming is not None and one.coming.generation == generation
+        # Who leaves ends what is only being forked as soon as it is there.
+        wanted |= one.leaving and what == "forking"
         assert wanted or what not in ("forking", "waiting", "starting"), "one that nobody wants"
         assert what != "serving" or generation == one.serving, "two serve"
     active = [m for m in one.members if doing[m.generation] in _ACTIVE]
@@ -56,9 +69,25 @@ def ends_well(world: World) -> None:
     assert [d for _, d in end.processes] == ["serving"], end.processes
     assert one.serving and one.coming is None and one.trial is None
     assert end.finished >= end.asked, "an operator waits for ever"
+    assert world.life.trial is None or end.settled > world.settled, "nobody tells of the trial"
     member = one.member(one.serving)
     assert member is not None
     assert not world.returns or member.what.package == world.returns, "no return"
+
+
+def leaves_well(world: World) -> None:
+    """Taken away, nothing of it is left, and nothing comes again."""
+    end = settle(leave(world))
+    assert end.processes == () and end.life.coming is None, "something stays of who left"
+    assert end.finished >= end.asked, "an operator waits for ever"
+    assert world.life.trial is None or end.settled > world.settled, "nobody tells of the trial"
+
+
+def comes_again(world: World) -> None:
+    """Tried again, it does not rest; and one serves at last."""
+    again = reset(world)
+    assert not again.life.down and not again.life.resting, "it rests on"
+    ends_well(replace(again, returns=""))
 
 
 def explore(units: tuple[Unit, ...], depth: int) -> int:
@@ -71,6 +100,10 @@ def explore(units: tuple[Unit, ...], depth: int) -> int:
         try:
             hold(world)
             ends_well(world)
+            if not moved % 2:
+                leaves_well(world)
+            if world.life.resting:
+                comes_again(world)
         except (AssertionError, AttributeError, KeyError) as error:
             raise AssertionError(f"{error} after {', '.join(path)}") from error
         if moved == depth:
@@ -88,6 +121,27 @@ def explore(units: tuple[Unit, ...], depth: int) -> int:
 )
 def test_every_interleaving_ends_well(units: tuple[Unit, ...]) -> None:
     assert explore(units, 8) > 500
+
+
+def _down_after(deaths: int) -> World:
+    """One that dies so often right after its start."""
+    world = begin(OVERLAPPING[0])
+    for _ in range(deaths):
+        while not world.life.serving:
+            world = good(world).__next__()[1]()
+        world = feed(replace(world, processes=()), Exited(world.life.serving))
+    return world
+
+
+def test_one_that_dies_again_and_again_is_down_and_still_comes_back() -> None:
+    assert not _down_after(life.CRASHES - 1).life.down
+    world = _down_after(life.CRASHES)
+    assert world.life.down and world.life.resting
+    comes_again(world)
+    end = settle(world)
+    assert end.life.serving and not end.life.down
+    again = feed(replace(end, processes=()), Exited(end.life.serving))
+    assert again.life.down, "it has to serve for a while before it is trusted again"
 
 
 def _skip(*_: Any, **__: Any) -> None:
@@ -134,6 +188,9 @@ MUTANTS: dict[str, tuple[Any, str, Any]] = {
     "a new kernel keeps newcomers": (resumption, "_take", _keep_newcomers),
     "overlooks an exit": (life._Turn, "_crashed", _skip),
     "ignores illness": (life._Turn, "ill", _skip),
+    "does not hear that one failed": (life._Turn, "failed", _skip),
+    "does not try again when told": (life._Turn, "reset", _skip),
+    "stays": (life._Turn, "leave", _skip),
 }
 
 
