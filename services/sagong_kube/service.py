@@ -28,7 +28,7 @@ from sagong.host import Host
 from sagong.http import HttpLimits, HttpServer
 from sagong_kube.admission.hooks import HookAdmission
 from sagong_kube.assembly import Assembly
-from sagong_kube.bootstrap.start import Advertised, publish_authority, start
+from sagong_kube.bootstrap.start import Advertised, offer_storage, publish_authority, start
 from sagong_kube.certificate import ServerCertificate
 from sagong_kube.front import Front
 from sagong_kube.settings import Settings
@@ -79,6 +79,7 @@ class Kube:
         await assembly.store.load()
         spawn(assembly.store.follow(), "follow the store")
         await start(assembly.writer, assembly.catalogue, self._advertised)
+        await offer_storage(assembly.writer, assembly.catalogue, self._settings.storage_class)
         spawn(assembly.housekeeping.run(), "housekeeping")
         spawn(self._hear_policy(), "hear policy")
         spawn(self._listen(), "listen")

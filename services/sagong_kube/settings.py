@@ -14,6 +14,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     `names` are further names and addresses in the server's certificate. `event_seconds` is how
     long events are kept. `volatile_leases` keeps renewals of Leases in memory; `consistent_reads`
     asks the store before reads: set it (and not the former) where several servers share a store.
+    `storage_class` is the name of the default StorageClass that a new cluster gets, "" for none.
     `encrypted` are storages sealed at rest. `audit` writes a line per write to the log.
     """
 
@@ -26,6 +27,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     history_seconds: int = 300
     volatile_leases: bool = True
     consistent_reads: bool = False
+    storage_class: str = "local"
     encrypted: tuple[str, ...] = ("core/secrets",)
     audit: bool = False
     certificate: str = ""

@@ -11,12 +11,12 @@ import msgspec
 from sagong.errors import AlreadyExists
 from sagong_kube.bootstrap import roles
 from sagong_kube.registry.actor import SYSTEM, WriteOptions
-from sagong_kube.registry.document import Document
+from sagong_kube.registry.document import Document, decode
 from sagong_kube.registry.planner import Subject
 from sagong_kube.registry.resource import Catalogue, Resource
 from sagong_kube.registry.writer import Writer
 
-__all__ = ["Advertised", "publish_authority", "start"]
+__all__ = ["Advertised", "offer_storage", "publish_authority", "start"]
 
 _NAMESPACES = ("kube-system", "default", "kube-public", "kube-node-lease")
 _PRIORITIES = {
@@ -32,6 +32,8 @@ _PRIORITIES = {
 }
 _MANAGER = "kube-apiserver"
 _KUBERNETES = "kubernetes"
+# On kube-system: the default StorageClass was made, or was not wanted.
+_OFFERED = "sagong.io/storage-class"
 
 
 class Advertised:
@@ -55,6 +57,42 @@ async def start(writer: Writer, catalogue: Catalogue, advertised: Advertised) ->
             await _renew_endpoints(writer, resource, document)
 
 
+async def offer_storage(writer: Writer, catalogue: Catalogue, name: str) -> None:
+    """A default StorageClass by slot `volume`, once: who deletes it does not get it again."""
+    system = _resource(catalogue, _namespace(_NAMESPACES[0]))
+    document = _storage_class(name)
+    resource = _resource(catalogue, document)
+    if not name or system is None or resource is None:
+        return
+    record = writer.store.get(system.storage, system.key("", _NAMESPACES[0]))
+    if record is None or _OFFERED in _annotations(decode(record)):
+        return
+    if not writer.store.collection(resource.storage).records:
+        await _ensure(writer, resource, document)
+
+    def offered(live: Document) -> Document:
+        metadata = {**live["metadata"], "annotations": {**_annotations(live), _OFFERED: name}}
+        return {**live, "metadata": metadata}
+
+    await writer.edit(_subject(system, _namespace(_NAMESPACES[0])), offered)
+
+
+def _annotations(document: Document) -> dict[str, str]:
+    return document["metadata"].get("annotations") or {}
+
+
+def _storage_class(name: str) -> Document:
+    default = {"storageclass.kubernetes.io/is-default-class": "true"}
+    return {
+        "apiVersion": "storage.k8s.io/v1",
+        "kind": "StorageClass",
+        "metadata": {"name": name, "annotations": default},
+        "provisioner": "local.sagong.io",
+        "reclaimPolicy": "Delete",
+        "volumeBindingMode": "WaitForFirstConsumer",
+    }
+
+
 async def publish_authority(writer: Writer, catalogue: Catalogue, certificate: str) -> None:
     """The cluster's certificate in kube-system, from where each namespace is given its copy."""
     document: Document = {
@@ -75,7 +113,7 @@ def _resource(catalogue: Catalogue, document: Document) -> Resource | None:
 
 def _documents(advertised: Advertised) -> Iterator[Document]:
     for name in _NAMESPACES:
-        yield {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+        yield _namespace(name)
     for name, (value, description) in _PRIORITIES.items():
         yield {
             "apiVersion": "scheduling.k8s.io/v1",
@@ -86,6 +124,10 @@ def _documents(advertised: Advertised) -> Iterator[Document]:
         }
     yield from roles.documents()
     yield _service(advertised)
+
+
+def _namespace(name: str) -> Document:
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
 
 
 def _service(advertised: Advertised) -> Document:

@@ -22,6 +22,7 @@ from sagong.model.k8s.core_v1 import (
 __all__ = [
     "SHARED_MEMORY_SIZE",
     "Lent",
+    "attributes_of",
     "bound",
     "check_type",
     "claim_name",
@@ -45,13 +46,17 @@ _OWN = ("/tmp/", "/dev/", "/proc/")
 
 
 class Lent(msgspec.Struct, frozen=True):
-    """A volume that slot `volume` lends; `made` ones are this pod's own and go with it."""
+    """A volume that slot `volume` lends; `made` ones are this pod's own and go with it.
+
+    What is in `kept` ones outlives the pod: they go with their PersistentVolume.
+    """
 
     name: str
     driver: str = "local"
     options: tuple[tuple[str, str], ...] = ()
     readonly: bool = False
     made: bool = False
+    kept: bool = False
 
 
 def lent_memory(pod: Pod, volume: Volume, source: EmptyDirVolumeSource) -> Lent:
@@ -122,7 +127,7 @@ def lent_persistent(
     if spec.csi:
         attributes = tuple(sorted(spec.csi.volume_attributes.items()))
         driver = attributes_of(spec.csi.driver)
-        return Lent(spec.csi.volume_handle, driver, attributes, readonly=readonly)
+        return Lent(spec.csi.volume_handle, driver, attributes, readonly=readonly, kept=True)
     raise InvalidArgument(f"persistentvolume {volume.metadata.name} is of an unsupported type")
 
 

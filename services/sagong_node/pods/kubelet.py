@@ -30,6 +30,7 @@ from sagong_node.pods.manifests import is_static
 from sagong_node.pods.naming import OWNER, Origin, origin
 from sagong_node.pods.occurrences import Occurrences
 from sagong_node.pods.pulling import Puller
+from sagong_node.pods.reclaiming import Reclaimer
 from sagong_node.pods.registration import allocatable
 from sagong_node.pods.removal import UID_LABEL, box_of, remove_pod
 from sagong_node.pods.roster import Roster
@@ -102,7 +103,9 @@ class Kubelet:
         pods, objects = host.data / "pods", host.use(Objects)
         ledger = Ledger(objects, host.log, manager="kubelet")
         sources = Sources(objects, host.spawn, self._sources_changed, host.log)
-        volumes = PodVolumes(pods, self._volumes, sources, Tokens(host.use(Auth)))
+        self._reclaimer = Reclaimer(objects, self._volumes, host.log, node=settings.name)
+        tokens = Tokens(host.use(Auth))
+        volumes = PodVolumes(pods, self._volumes, sources, tokens, self._reclaimer)
         self._router = Router(objects, self._networks, settings, host.spawn, host.log)
         facts: Facts = self._facts
         own = {k: quantity.nano(v) for k, v in allocatable(facts, settings).items()}
@@ -166,6 +169,7 @@ class Kubelet:
         self._host.spawn(self._heartbeat.beat(), "heartbeat")
         self._host.spawn(self._around.ledger.run(), "write statuses")
         self._host.spawn(self._follow_pods(), "follow pods")
+        self._host.spawn(self._reclaimer.run(), "reclaim volumes")
         self._router.start()
 
     async def drain(self) -> None:

@@ -30,6 +30,7 @@ from sagong_node.pods.mounting import SHARED_MEMORY, Source, lent_parts
 from sagong_node.pods.naming import AnyContainer
 from sagong_node.pods.payload import Downward, content_of, token_wishes, wants
 from sagong_node.pods.projection import write_content
+from sagong_node.pods.reclaiming import Reclaimer
 from sagong_node.pods.sources import Reference, Sources
 from sagong_node.pods.tokens import Tokens
 
@@ -69,12 +70,18 @@ class PodVolumes:
     """All volumes of all pods; `directory` has one directory for each pod."""
 
     def __init__(
-        self, directory: Path, lender: Volumes, sources: Sources, tokens: Tokens | None
+        self,
+        directory: Path,
+        lender: Volumes,
+        sources: Sources,
+        tokens: Tokens | None,
+        reclaimer: Reclaimer | None = None,
     ) -> None:
         self._directory = directory
         self._lender = lender
         self._sources = sources
         self._tokens = tokens
+        self._reclaimer = reclaimer
         self._made: dict[str, set[str]] = {}
 
     async def prepare(self, pod: Pod, downward: Downward) -> dict[str, Source]:
@@ -235,6 +242,8 @@ class PodVolumes:
             lent = claims.bound(backing, found.path)
             return Source(source.path, readonly=readonly, make=source.make, lent=lent)
         assert isinstance(found, claims.Lent)
+        if found.kept and backing is not None and self._reclaimer is not None:
+            await self._reclaimer.hold(backing)
         return await self._lend(pod, found, readonly=readonly)
 
     async def _lend(self, pod: Pod, lent: claims.Lent, *, readonly: bool = False) -> Source:
@@ -246,7 +255,8 @@ class PodVolumes:
     ) -> str:
         uid = pod.metadata.uid
         if lent.made or lent.options:
-            self._made.setdefault(uid, set()).add(lent.name)
+            if not lent.kept:
+                self._made.setdefault(uid, set()).add(lent.name)
             await self._lender.create(
                 VolumeSpec(
                     name=lent.name,

@@ -217,7 +217,17 @@ def test_a_storage_class_names_the_instance_of_its_volumes(platform: Platform) -
     shelf = platform.running.paths.data / "plugins" / "volume_local@shelf"
     assert [path.read_text() for path in shelf.rglob("a")] == ["read\n"]
     platform("kubectl", "delete", "pod", "reader", "--now")
+    container["command"] = ["sh", "-c", "cat /books/a && exec sleep 1000"]
+    platform(
+        "kubectl", "apply", "-f", "-", given=pod("next", containers=[container], volumes=[volume])
+    )
+    wait_for(lambda: phase(platform, "next") == "Running")
+    # What a claim holds outlives the pods that use it, and goes with its volume.
+    assert platform("kubectl", "logs", "next") == "read\n"
+    platform("kubectl", "delete", "pod", "next", "--now")
     platform("kubectl", "delete", "pvc", "books")
+    wait_for(lambda: not [*shelf.rglob("a")])
+    wait_for(lambda: not platform("kubectl", "get", "pv", "-o", "name"))
     platform.running.run("disable", "shelf")
 
 

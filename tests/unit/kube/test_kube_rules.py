@@ -11,6 +11,7 @@ from kube_fake_state import FakeState
 from kube_lab import Lab, lab
 
 from sagong.contracts.auth import Identity
+from sagong_kube.bootstrap.start import offer_storage
 
 DEFAULT = "/api/v1/namespaces/default"
 PODS = f"{DEFAULT}/pods"
@@ -200,10 +201,8 @@ def _one_made(replies: list[Any]) -> str:
 async def test_default_classes_are_filled_in() -> None:
     async with served() as at:
         group = "/apis/storage.k8s.io/v1/storageclasses"
-        body = named("StorageClass", "local", "storage.k8s.io/v1", provisioner="example.com/local")
-        mark = "storageclass.kubernetes.io/is-default-class"
-        body["metadata"]["annotations"] = {mark: "true"}
-        await at.ask("POST", group, body, status=201)
+        (made,) = (await at.ask("GET", group, status=200)).json["items"]
+        assert (made["metadata"]["name"], made["provisioner"]) == ("local", "local.sagong.io")
         claim = named(
             "PersistentVolumeClaim",
             "c",
@@ -216,6 +215,15 @@ async def test_default_classes_are_filled_in() -> None:
         assert made["spec"]["storageClassName"] == "local"
         assert made["metadata"]["finalizers"] == ["kubernetes.io/pvc-protection"]
         assert made["status"]["phase"] == "Pending"
+
+
+async def test_a_default_class_that_was_deleted_stays_away() -> None:
+    async with served() as at:
+        group = "/apis/storage.k8s.io/v1/storageclasses"
+        await at.ask("DELETE", f"{group}/local", status=200)
+        assembly = at.kube._assembly
+        await offer_storage(assembly.writer, assembly.catalogue, "local")
+        assert (await at.ask("GET", group, status=200)).json["items"] == []
 
 
 async def test_nodes_write_only_their_own() -> None:

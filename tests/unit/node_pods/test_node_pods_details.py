@@ -385,3 +385,32 @@ async def test_root_is_refused_where_it_must_not_be(tmp_path: Path) -> None:
         state = node.container("web", "main")["state"]["waiting"]
         assert state["reason"] == "CreateContainerConfigError"
         assert "image will run as root" in state["message"]
+
+
+async def test_what_a_claim_holds_outlives_pods_and_goes_with_its_volume(tmp_path: Path) -> None:
+    async with lab(tmp_path) as node:
+        csi = {"driver": "local.sagong.io", "volumeHandle": "pvc-1", "volumeAttributes": {"o": ""}}
+        spec = {"csi": csi, "claimRef": {"uid": "uid-data"}}
+        spec["persistentVolumeReclaimPolicy"] = "Delete"
+        node.objects.put({"kind": "PersistentVolume", "metadata": {"name": "pv"}, "spec": spec})
+        node.objects.put(
+            {
+                "kind": "PersistentVolumeClaim",
+                "metadata": {"name": "data", "namespace": "default"},
+                "spec": {"volumeName": "pv"},
+                "status": {"phase": "Bound"},
+            }
+        )
+        volume = {"name": "v", "persistentVolumeClaim": {"claimName": "data"}}
+        mount = {"name": "v", "mountPath": "/v"}
+        node.objects.put(pod("web", container(volumeMounts=[mount]), volumes=[volume]))
+        await node.until(lambda: node.phase("web") == "Running")
+        key = ("v1/persistentvolumes", "", "pv")
+        mark = "node-1.node.sagong.io/volume"
+        assert node.objects.objects[key]["metadata"]["finalizers"] == [mark]
+        node.objects.delete("Pod", "web", grace=1)
+        await node.until(lambda: node.objects.pod("web") is None)
+        assert "pvc-1" in node.volumes.volumes
+        node.objects.delete("PersistentVolume", "pv", namespace="", grace=1)
+        await node.until(lambda: not node.objects.objects[key]["metadata"].get("finalizers"))
+        assert "pvc-1" not in node.volumes.volumes
