@@ -108,6 +108,10 @@ class Channel:
         """An error."""
         self._put(messages.failure(number, code, message))
 
+    def pass_on(self, answer: bytes) -> None:
+        """An answer that is encoded already."""
+        self._put(answer)
+
     def send(self, event: dict[str, Any]) -> None:
         """An event."""
         self._put(messages.encode(event))

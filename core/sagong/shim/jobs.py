@@ -1,4 +1,5 @@
-"""Short jobs with the launcher's rights, each in a fork: signals, freezing, limits, killing."""
+"""Short jobs with the launcher's rights: signals, freezing, limits, killing. Each has a fork of the
+launcher, since it may have to wait; a signal does not, and is sent by the monitor, which is there."""
 
 from __future__ import annotations
 
@@ -15,9 +16,11 @@ from sagong.shim.cgroups import container_cgroup, resolved_limits
 from sagong.shim.failure import StartError
 from sagong.shim.process_facts import process_facts
 
-__all__ = ["JOBS", "Job", "perform"]
+__all__ = ["BRIEF", "JOBS", "Job", "perform", "perform_briefly"]
 
 Job = Callable[[CgroupLayout, dict[str, Any]], dict[str, Any]]
+# What a monitor may do between two turns of its loop.
+BRIEF = frozenset({"signal"})
 
 
 def perform(
@@ -38,6 +41,17 @@ def perform(
         return messages.failure(number, "internal", f"{type(error).__name__}: {error}")
     except (OSError, ValueError) as error:
         return messages.failure(number, "invalid_argument", _text(error))
+
+
+def perform_briefly(
+    layout: CgroupLayout, number: int, request: dict[str, Any], own: Mapping[str, Job]
+) -> bytes:
+    """As `perform`, by who must not wait: what an engine does in its own way, and what concerns a
+    container that is frozen and may have to be thawed, is unimplemented here."""
+    name = request.get("job", "")
+    if name not in BRIEF or name in own or container_cgroup(layout, request["cgroup"]).frozen():
+        return messages.failure(number, "unimplemented", f"the launcher does {name!r}")
+    return perform(layout, number, request, own)
 
 
 def _text(error: Exception) -> str:

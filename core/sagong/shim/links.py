@@ -11,10 +11,11 @@ from typing import Any
 
 import msgspec
 
-from sagong.errors import SagongError, Unavailable
+from sagong.errors import SagongError, Unavailable, Unimplemented
 from sagong.shim.connection import Connection, connect
 from sagong.shim.directory import RunDirectory
 from sagong.shim.facts import HostFacts
+from sagong.shim.jobs import BRIEF
 
 __all__ = ["Links"]
 
@@ -208,10 +209,20 @@ class Links:
         finally:
             connection.close()
 
-    async def job(self, name: str, **arguments: Any) -> dict[str, Any]:
-        """A short job by the launcher, on a connection of its own."""
+    async def job(self, key: str, request: dict[str, Any]) -> dict[str, Any]:
+        """A short job: a brief one by the key's monitor, if it can; else by the launcher."""
+        message = {"op": "job", **request}
+        monitor = self._monitors.get(key)
+        if request["job"] in BRIEF and monitor is not None and not monitor.closed:
+            # One that dies now may have done it: again is no harm, and not at all would be.
+            with contextlib.suppress(Unimplemented, Unavailable):
+                return await monitor.ask(message)
+        return await self._job_of_launcher(message)
+
+    async def _job_of_launcher(self, message: dict[str, Any]) -> dict[str, Any]:
+        """On a connection of its own."""
         connection = await self._dial_patiently("launcher", lambda _: None, lambda: None)
         try:
-            return await connection.ask({"op": "job", "job": name, **arguments})
+            return await connection.ask(message)
         finally:
             connection.close()

@@ -29,6 +29,7 @@ from sagong.shim.directory import (
 from sagong.shim.engines import Engines
 from sagong.shim.failure import StartError
 from sagong.shim.group import Group
+from sagong.shim.jobs import perform_briefly
 from sagong.shim.lifelines import Deposit, ask_status
 from sagong.shim.logs import open_log
 from sagong.shim.loop import READ, Loop, Timer
@@ -83,6 +84,7 @@ class Monitor:
             "resize": self._resize,
             "deposit": self._deposit,
             "let_go": self._let_go,
+            "job": self._job,
             "hello": self._hello,
         }
 
@@ -428,6 +430,11 @@ class Monitor:
         if container is not None and container.session is not None:
             container.session.let_go()
         channel.answer(number)
+
+    def _job(self, channel: Channel, number: int, request: dict[str, Any]) -> None:
+        """What needs no fork."""
+        own = self._engines.looking_after(request).jobs
+        channel.pass_on(perform_briefly(self.layout, number, request, own))
 
     def _resize(self, channel: Channel, number: int, request: dict[str, Any]) -> None:
         container = self._running(request["id"])

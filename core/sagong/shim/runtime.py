@@ -139,17 +139,18 @@ class MonitoredRuntime:
         return self._links.facts
 
     async def _job(self, record: Record, name: str, **arguments: Any) -> dict[str, Any]:
-        """A short job of the launcher on a container."""
-        return await self._links.job(
-            name,
-            engine=record.made.engine,
-            maker=record.made.maker,
-            id=record.spec.id,
-            cgroup=record.cgroup,
-            pid=record.pid,
-            started=record.started,
+        """A short job on a container, with the launcher's rights."""
+        request = {
+            "job": name,
+            "engine": record.made.engine,
+            "maker": record.made.maker,
+            "id": record.spec.id,
+            "cgroup": record.cgroup,
+            "pid": record.pid,
+            "started": record.started,
             **arguments,
-        )
+        }
+        return await self._links.job(record.key, request)
 
     def _lock(self, container_id: str) -> asyncio.Lock:
         return self._locks.setdefault(container_id, asyncio.Lock())

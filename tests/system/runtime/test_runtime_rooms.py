@@ -62,6 +62,23 @@ async def test_monitors_are_filled_one_after_the_other() -> None:
         await lab.clean()
 
 
+async def test_a_signal_takes_no_fork_of_the_launcher() -> None:
+    """It is sent by the monitor, but for what is frozen, which the launcher has to thaw."""
+    async with rig() as made:
+        lab = made.lab()
+        quick, frozen = [await lab.running() for _ in range(2)]
+        await lab.runtime.pause(ContainerRef(id=frozen.id))
+        assert made.launcher is not None
+        made.launcher.send_signal(signal.SIGSTOP)
+        try:
+            async with asyncio.timeout(30):
+                assert await ended(lab, quick, 9) == 137
+        finally:
+            made.launcher.send_signal(signal.SIGCONT)
+        assert await ended(lab, frozen, 9) == 137
+        await lab.clean()
+
+
 async def test_a_group_is_not_divided() -> None:
     """Its containers share namespaces that one monitor holds; its neighbours don't get them."""
     async with rig(containers_per_monitor=2) as made:
