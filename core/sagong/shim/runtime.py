@@ -156,10 +156,7 @@ class MonitoredRuntime:
         return self._locks.setdefault(container_id, asyncio.Lock())
 
     async def _whole(self, work: Coroutine[Any, Any, Any], lock: asyncio.Lock | None = None) -> Any:
-        """Finish work even when its caller goes away: half a start would help nobody.
-
-        `lock`, which the caller has, is let go at the end of the work.
-        """
+        """Finish work, then let `lock` go, even when its caller goes away: half helps nobody."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -173,8 +170,7 @@ class MonitoredRuntime:
         """Start a container."""
         lock = self._lock(spec.id)
         await lock.acquire()
-        started: Container = await self._whole(self._start(spec), lock)
-        return started
+        return cast(Container, await self._whole(self._start(spec), lock))
 
     async def _start(self, spec: RunSpec) -> Container:
         former = self._records.get(spec.id)
