@@ -10,7 +10,7 @@ import builtins
 import contextlib
 import weakref
 from collections.abc import AsyncIterator, Coroutine
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import msgspec
 
