@@ -70,7 +70,8 @@ class UnitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     `instance` names one of several providers of a slot (`local`, `cluster`).
     `listens` changes addresses of the manifest's listeners by name. `hooks` are plugins of kind
-    `hook` that are loaded into its process, in this order.
+    `hook` that are loaded into its process, in this order. `idle_seconds` is after how long without
+    work one that starts on demand leaves again, instead of what its manifest says; 0: never.
     """
 
     plugin: str = ""
@@ -79,6 +80,7 @@ class UnitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     settings: dict[str, Any] = {}
     listens: dict[str, str] = {}
     hooks: tuple[str, ...] = ()
+    idle_seconds: float | None = None
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

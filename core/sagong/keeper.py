@@ -1,6 +1,7 @@
 """The keeper: restarts the kernel, holds its descriptors, reaps orphans. Standard library only.
 
-It is as small as it can be, because everything else may be killed and comes back through it. The
+It is as small as it can be, because everything else may be killed and comes back through it; and it
+imports little (no argparse, no typing), because it shares its memory with nobody. The
 kernel sends it descriptors to hold (`keep NAME`), gets them all back when it is started anew, says
 how far the units have come (`late`, `progress`, `ready`), and `end` before it ends for good. If the
 keeper itself dies, another one (the kernel's, or that of a supervisor such as systemd) connects to
@@ -9,8 +10,8 @@ the kernel at `kernel/keeper` and is given the descriptors.
 
 from __future__ import annotations
 
-import argparse
-import contextlib
+import array
+import ctypes
 import fcntl
 import os
 import select
@@ -20,14 +21,14 @@ import struct
 import sys
 import time
 
-from sagong.linux import process
-
 __all__ = ["CONFIGURATION_ERROR", "main"]
 
 CONFIGURATION_ERROR = 78
 _LOCKED = 75
 _TITLE = "sagong-keeper"
 _CREDENTIALS = struct.Struct("3i")
+_PR_SET_CHILD_SUBREAPER = 36
+_MESSAGE, _DESCRIPTORS = 4096, 16
 # What the service manager is told with the kernel's words, as in sd_notify(3). How long a start may
 # take it knows itself (TimeoutStartSec); one that comes further may take longer.
 _NOTIFICATIONS = {
@@ -37,10 +38,29 @@ _NOTIFICATIONS = {
 }
 
 
+class Options:
+    """The command line: `--run DIR --root DIR --profile NAME --supervised --successor`."""
+
+    def __init__(self, words: list[str]) -> None:
+        self.root, self.run, self.profile = "/", "", ""
+        self.supervised = self.successor = False
+        left = iter(words)
+        for word in left:
+            name = word.removeprefix("--")
+            if name in ("supervised", "successor"):
+                setattr(self, name, True)
+            elif name in ("root", "run", "profile") and (value := next(left, None)) is not None:
+                setattr(self, name, value)
+            else:
+                sys.exit(f"sagong-keeper: {word}: not understood; {Options.__doc__}")
+        if not self.run:
+            sys.exit(f"sagong-keeper: --run is missing; {Options.__doc__}")
+
+
 class Keeper:
     """One kernel at a time, its descriptors by name."""
 
-    def __init__(self, options: argparse.Namespace) -> None:
+    def __init__(self, options: Options) -> None:
         self._options = options
         self._door = f"{options.run}/kernel/keeper"
         self._kept: dict[str, int] = {}
@@ -118,14 +138,16 @@ class Keeper:
         self._control = control
         self._started = time.monotonic()
         if self._options.supervised:
-            with contextlib.suppress(OSError):
+            try:
                 control.send(b"supervised")
+            except OSError:
+                pass  # it died meanwhile, and its pidfd says so
 
     def _hold(self) -> bool:
         """Take a descriptor; false at the end of the kernel's socket."""
         assert self._control is not None
         try:
-            message, descriptors = process.receive_descriptors(self._control, 4096)
+            message, descriptors = _receive(self._control)
         except OSError:
             return False
         if not message:
@@ -149,8 +171,10 @@ class Keeper:
         if self._supervisor:
             address = self._supervisor.replace("@", "\0", 1)
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-                with contextlib.suppress(OSError):
+                try:
                     sender.sendto(text.encode(), address)
+                except OSError:
+                    pass  # nobody listens
 
     def _reap(self) -> None:
         """Wait for whatever ended; keep the kernel's exit status if it was among them."""
@@ -173,22 +197,42 @@ class Keeper:
             os._exit(0)
 
 
+def _receive(control: socket.socket) -> tuple[bytes, tuple[int, ...]]:
+    """A message and the descriptors that came along."""
+    room = socket.CMSG_SPACE(_DESCRIPTORS * 4)
+    data, ancillary, _, _ = control.recvmsg(_MESSAGE, room, socket.MSG_CMSG_CLOEXEC)
+    rights = array.array("i")
+    for level, kind, raw in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            rights.frombytes(raw[: len(raw) - len(raw) % rights.itemsize])
+    return data, tuple(rights)
+
+
+def _show_title() -> None:
+    """The name and command line that ps shows, written over the arguments; see prctl(2), proc(5)."""
+    with open("/proc/self/comm", "w") as file:
+        file.write(_TITLE)
+    with open("/proc/self/stat") as file:
+        fields = file.read().rpartition(")")[2].split()
+    begin, end = int(fields[45]), int(fields[46])
+    # A last byte that isn't NUL tells the kernel to end the line at the first NUL.
+    line = _TITLE.encode().ljust(end - begin - 1, b"\0") + b"."
+    if 0 < begin < end - len(_TITLE) - 1:
+        ctypes.memmove(begin, line, len(line))
+
+
 def main() -> None:
     """`python -m sagong.keeper --run DIR --root DIR --profile NAME`; one instance a root, by a lock.
 
     `--supervised` says that whoever started it does so again when it dies, `--successor` that a
     kernel which lost its keeper did: if that has ended in order meanwhile, there is nothing to keep.
     """
-    parser = argparse.ArgumentParser(prog="sagong-keeper")
-    parser.add_argument("--root", default="/")
-    parser.add_argument("--run", required=True)
-    parser.add_argument("--profile", default="")
-    parser.add_argument("--supervised", action="store_true")
-    parser.add_argument("--successor", action="store_true")
-    options = parser.parse_args()
+    options = Options(sys.argv[1:])
     # Nothing below may import from the directory that this happened to be started in, and no sandbox
     # is to show it: systemd starts it in "/".
     os.environ["PYTHONSAFEPATH"] = "1"
+    # Threads are few and allocate little; an own heap for each costs more memory than it spares time.
+    os.environ.setdefault("MALLOC_ARENA_MAX", "1")
     os.makedirs(f"{options.run}/kernel", exist_ok=True)
     lock = os.open(f"{options.run}/kernel/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -199,8 +243,8 @@ def main() -> None:
         _replace(options.run, lock)
     with open(f"{options.run}/keeper.pid", "w") as file:
         file.write(f"{os.getpid()}\n")
-    process.become_subreaper()
-    process.set_title(_TITLE)
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    _show_title()
     sys.exit(Keeper(options).run())
 
 
@@ -210,8 +254,10 @@ def _replace(run: str, lock: int) -> None:
     It may have been started this moment, and not have written yet who it is: then look again.
     """
     while True:
-        with contextlib.suppress(OSError, ValueError):
+        try:
             _end_keeper(run)
+        except (OSError, ValueError):
+            pass
         try:
             return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -26,6 +26,7 @@ __all__ = [
     "DeviceRight",
     "Hears",
     "HookInto",
+    "Life",
     "Limits",
     "Listener",
     "Manifest",
@@ -189,6 +190,15 @@ class Restart(_Table, frozen=True):
     trial_seconds: float = 5.0
 
 
+class Life(_Table, frozen=True):
+    """When it runs. `on_demand`: from a call of its slot, or a connection to its listener, until it
+    had nothing to do for `idle_seconds`; otherwise always.
+    """
+
+    on_demand: bool = False
+    idle_seconds: Annotated[float, msgspec.Meta(ge=0.1)] = 60.0
+
+
 class Companion(_Table, frozen=True):
     """A program of this package that runs outside the sandbox, with full rights, beside the plugin.
 
@@ -222,6 +232,7 @@ class Manifest(_Table, frozen=True):
     rights: Rights = Rights()
     limits: Limits = Limits()
     restart: Restart = Restart()
+    life: Life = Life()
     companion: Companion | None = None
     deputy: Deputy | None = None
 
@@ -291,6 +302,10 @@ def _problems(manifest: Manifest) -> Iterator[str]:
     for right in manifest.rights.paths:
         if right.shared and right.access != "write":
             yield f"rights.paths {right.path}: what is shared can't be for reading alone; say write"
+    if manifest.life.on_demand and not (manifest.provides or manifest.listens):
+        yield "life.on_demand: nothing would wake it, as it provides no slot and listens nowhere"
+    if not manifest.life.on_demand and manifest.life != Life():
+        yield "life.idle_seconds: only what is on_demand leaves when it is idle"
     for path, why in _reasons(manifest):
         if len(why.strip()) < 3:
             yield f"{path}.why: say why this right is needed"

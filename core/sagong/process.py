@@ -18,6 +18,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -36,6 +37,7 @@ from sagong.contracts.kernel import (
     Attendance,
     Done,
     Flood,
+    Idle,
     Kernel,
     Order,
     ProcessReport,
@@ -77,6 +79,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     listeners: dict[str, int] = {}
     hooks: tuple[tuple[str, str], ...] = ()  # (package:Class, directory to import it from or "")
     deputy: Deputation | None = None
+    idle_seconds: float = 0.0  # after this long without work the kernel is told; 0: never
 
 
 class _LineFormatter(logging.Formatter):
@@ -127,6 +130,7 @@ class ProcessHost:
         self._succeeded = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._orders: set[asyncio.Task[None]] = set()
+        self._started = 0.0
         self._ended = asyncio.Event()
         self._code = 0
 
@@ -275,6 +279,8 @@ class ProcessHost:
     def _follow(self, order: Order) -> None:
         for path in order.dead:
             self._routes.bury(path)
+        for path in order.deserted:
+            self._routes.bury(path, executed=False)
         if order.routes is not None:
             self._routes.take(order.routes)
         if order.down is not None:
@@ -337,6 +343,8 @@ class ProcessHost:
     async def _start(self, state: bytes) -> None:
         if self._plugin is not None:
             return  # the kernel died between our start and our report, and orders it again
+        self._emitter.hold()
+        asyncio.get_running_loop().call_later(_DESERTED_SECONDS, self._emitter.release)
         self._hooks = tuple(self._load_hook(*hook) for hook in self._launch.hooks)
         plugin = _class(self._launch.class_)(self)
         self._plugin = plugin
@@ -345,6 +353,34 @@ class ProcessHost:
         await self._hook("start")
         if self._launch.provides:
             self._serve(plugin)
+        self._started = time.monotonic()
+        if self._launch.idle_seconds:
+            self._look_again(self._launch.idle_seconds)
+
+    def _look_again(self, seconds: float) -> None:
+        asyncio.get_running_loop().call_later(seconds, self._look)
+
+    def _look(self) -> None:
+        """Whether there was nothing to do for long enough; the kernel decides what follows."""
+        if self._plugin is None:
+            return
+        now, used = time.monotonic(), self._started
+        if self._provider is not None:
+            used = max(used, self._provider.used)
+            used = now if self._provider.engaged else used
+        if _is_busy(self._plugin):
+            used = self._started = now
+        left = used + self._launch.idle_seconds - now
+        self._look_again(left if left > 0 else self._launch.idle_seconds)
+        if left <= 0:
+            task = asyncio.get_running_loop().create_task(self._say_idle())
+            self._orders.add(task)
+            task.add_done_callback(self._orders.discard)
+
+    async def _say_idle(self) -> None:
+        idle = Idle(unit=self.name, generation=self._launch.generation)
+        with contextlib.suppress(SagongError):
+            await proxy(Kernel, self._kernel).idle(idle)
 
     def _load_hook(self, class_: str, directory: str) -> object:
         if directory and directory not in sys.path:
@@ -358,7 +394,8 @@ class ProcessHost:
             implementation = filling(plugin, protocol)
             conforms(protocol, implementation)
             provider.serve(protocol, wrapped(slot_of(protocol), implementation, self._hooks))
-            provider.add(events_spec(slot_of(protocol)), self._emitter.listen)
+            events = events_spec(slot_of(protocol))
+            provider.add(events, self._emitter.listen, passive=True)
         provider.grant(self._access)
         provider.bind()
         self._provider = provider
@@ -428,6 +465,12 @@ class ProcessHost:
 async def _quietly(work: Coroutine[Any, Any, None]) -> None:
     with contextlib.suppress(SagongError):
         await work
+
+
+def _is_busy(plugin: Any) -> bool:
+    """Work that is no call: what the plugin's own `busy` says, if it has one."""
+    busy = getattr(plugin, "busy", None)
+    return bool(busy()) if busy is not None else False
 
 
 def _class(text: str) -> Any:

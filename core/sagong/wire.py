@@ -63,6 +63,7 @@ class Flag(IntFlag):
 
     NONE = 0
     FRAME = 1  # the body is the number of the frame that holds it, from 1
+    UNBEGUN = 2  # of a GOAWAY: what is asked for has not begun, so it can be asked elsewhere
 
 
 _Name = Annotated[str, msgspec.Meta(max_length=NAME_LIMIT)]

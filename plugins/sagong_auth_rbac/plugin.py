@@ -78,12 +78,19 @@ class AuthRbac:
         groups = dict.fromkeys((*found.groups, "system:authenticated"))
         return msgspec.structs.replace(found, groups=tuple(groups))
 
-    def authorize(self, question: Question) -> Decision:
-        """May it."""
+    async def authorize(self, question: Question) -> Decision:
+        """May it; a no is said only when the whole policy is known."""
+        decision = decide(self._policy, question)
+        if decision.allowed or all(event.is_set() for event in self._synced.values()):
+            return decision
+        for resource in self._synced:
+            await self._wait_synced(resource)
         return decide(self._policy, question)
 
-    def rules(self, question: Question) -> RuleSet:
+    async def rules(self, question: Question) -> RuleSet:
         """All that the user may."""
+        for resource in self._synced:
+            await self._wait_synced(resource)
         found = rules_for(self._policy, question)
         return RuleSet(rules=tuple(msgspec.json.encode(rule) for rule in found))
 

@@ -105,6 +105,10 @@ class ImageOverlay:
         self._chores.set()
         self._host.spawn(self._tidy(), "image-tidy")
 
+    def busy(self) -> bool:
+        """Whether bytes are on their way, or waited for."""
+        return self._streams.used
+
     async def stop(self) -> None:
         """Close streams, end the workshop."""
         await self._streams.stop()

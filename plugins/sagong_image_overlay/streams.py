@@ -73,6 +73,11 @@ class Streams:
             self._socket.close()
             self._path.unlink(missing_ok=True)
 
+    @property
+    def used(self) -> bool:
+        """Whether something is sent, or may be: one task is the acceptor's."""
+        return bool(self._offers or self._uploads) or len(self._tasks) > 1
+
     def _own(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)

@@ -60,6 +60,10 @@ class MetricsCgroup:
         self._asked = 0.0
         self._sampling: asyncio.Task[None] | None = None
 
+    def busy(self) -> bool:
+        """Whether it samples for somebody who wants a history."""
+        return self._sampling is not None
+
     async def export(self) -> bytes:
         """For a successor."""
         samples = {id_: list(history)[-_HANDED_OVER:] for id_, history in self._history.items()}

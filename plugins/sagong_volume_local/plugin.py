@@ -62,6 +62,7 @@ class VolumeLocal:
         self._prefix = f"{_PIN}@{host.instance}-" if host.instance else f"{_PIN}-"
         self._layers = str(host.data.parent)
         self._locks: dict[str, asyncio.Lock] = {}
+        self._deleting: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Read the volumes; take away mounts that no volume has."""
@@ -70,7 +71,14 @@ class VolumeLocal:
     def _discard(self, gone: Sequence[Path]) -> None:
         """Delete directories that belong to nothing any more; nobody waits for a large one."""
         if gone:
-            self._host.spawn(asyncio.to_thread(_removed, tuple(gone)), "deleted volumes")
+            work = asyncio.to_thread(_removed, tuple(gone))
+            task = self._host.spawn(work, "deleted volumes")
+            self._deleting.add(task)
+            task.add_done_callback(self._deleting.discard)
+
+    def busy(self) -> bool:
+        """Whether something is deleted that nobody waits for."""
+        return bool(self._deleting)
 
     def _prepare(self) -> Sequence[Path]:
         left = self._catalog.load()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,7 @@ class BuilderService:
         self._place = Workplace(host.data, host.run)
         self._spool = Spool(self._place.socket, self._place.spool, self._settings.context_limit)
         self._journal = Journal(self._place.borrowed)
+        self._sweeping: asyncio.Task[None] | None = None
 
     @functools.cached_property
     def _workshop(self) -> Workshop:
@@ -48,7 +50,13 @@ class BuilderService:
         left = self._place.inherit()
         await self._spool.start()
         if left:
-            self._host.spawn(self._workshop.shop.sweep(left), "give back what is borrowed")
+            sweeping = self._workshop.shop.sweep(left)
+            self._sweeping = self._host.spawn(sweeping, "give back what is borrowed")
+
+    def busy(self) -> bool:
+        """Whether a build or a conversation is under way, or what is left is given back."""
+        sweeping = self._sweeping is not None and not self._sweeping.done()
+        return sweeping or self._spool.used
 
     async def drain(self) -> None:
         """What has begun goes on, beside a successor, until the kernel's bound."""

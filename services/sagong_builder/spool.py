@@ -162,6 +162,11 @@ class Spool:
             self._busy -= 1
             self._idle.set()
 
+    @property
+    def used(self) -> bool:
+        """Whether somebody is talked to, or sends a context, or is about to."""
+        return bool(self._busy or self._talks or self._uploads)
+
     async def wait_idle(self) -> None:
         """Until no connection is talked on, and nobody is about to."""
         while self._busy or self._talks:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,11 @@ __all__ = ["DnsService", "Settings"]
 _SERVICES = "v1/services"
 _SLICES = "discovery.k8s.io/v1/endpointslices"
 _IN_FLIGHT = 512
+_SYNC_SECONDS = 5.0
 _TCP_IDLE = 10.0
+
+
+Resolve = Callable[[bytes, int], Awaitable[bytes]]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -33,8 +38,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class _Datagrams(asyncio.DatagramProtocol):
     """UDP questions; more than `_IN_FLIGHT` at once are dropped, as a busy server does."""
 
-    def __init__(self, resolver: Resolver) -> None:
-        self._resolver = resolver
+    def __init__(self, resolve: Resolve) -> None:
+        self._resolve = resolve
         self._tasks: set[asyncio.Task[None]] = set()
         self._transport: asyncio.DatagramTransport | None = None
 
@@ -50,7 +55,7 @@ class _Datagrams(asyncio.DatagramProtocol):
             task.add_done_callback(self._tasks.discard)
 
     async def _answer(self, data: bytes, addr: Any) -> None:
-        answer = await self._resolver.resolve(data, limit=4096)
+        answer = await self._resolve(data, 4096)
         if answer and self._transport is not None and not self._transport.is_closing():
             self._transport.sendto(answer, addr)
 
@@ -67,16 +72,36 @@ class DnsService:
         self._resolver = Resolver(self._zone, upstream, settings.ttl)
         self._server: asyncio.Server | None = None
         self._transport: asyncio.DatagramTransport | None = None
+        self._read = {resource: asyncio.Event() for resource in (_SERVICES, _SLICES)}
+        self._asked = False
 
     async def start(self) -> None:
-        """Answer at once; names appear as the objects are read."""
+        """Read what there is, then answer: a name must not be denied because it is not read yet.
+
+        Where nobody serves the objects names of elsewhere are answered all the same, after a while.
+        """
+        for resource in self._read:
+            self._host.spawn(self._watch(resource), f"watch {resource}")
+        try:
+            async with asyncio.timeout(_SYNC_SECONDS):
+                for event in self._read.values():
+                    await event.wait()
+        except TimeoutError:
+            self._host.log.warning("services are not read yet; their names are not known")
         loop = asyncio.get_running_loop()
         self._transport, _ = await loop.create_datagram_endpoint(
-            lambda: _Datagrams(self._resolver), sock=self._host.listener("udp")
+            lambda: _Datagrams(self._resolve), sock=self._host.listener("udp")
         )
         self._server = await asyncio.start_server(self._serve, sock=self._host.listener("tcp"))
-        for resource in (_SERVICES, _SLICES):
-            self._host.spawn(self._watch(resource), f"watch {resource}")
+
+    def busy(self) -> bool:
+        """Whether somebody has asked since this was called last."""
+        asked, self._asked = self._asked, False
+        return asked
+
+    async def _resolve(self, question: bytes, limit: int) -> bytes:
+        self._asked = True
+        return await self._resolver.resolve(question, limit=limit)
 
     async def stop(self) -> None:
         """Close our copies of the sockets."""
@@ -92,7 +117,7 @@ class DnsService:
                 async with asyncio.timeout(_TCP_IDLE):
                     length = int.from_bytes(await reader.readexactly(2), "big")
                     data = await reader.readexactly(length)
-                answer = await self._resolver.resolve(data, limit=65535)
+                answer = await self._resolve(data, 65535)
                 if not answer:
                     return
                 writer.write(len(answer).to_bytes(2, "big") + answer)
@@ -112,6 +137,7 @@ class DnsService:
                 self._take(resource, change, seen)
             if batch.synced:
                 self._keep_only(resource, seen)
+                self._read[resource].set()
 
     def _take(self, resource: str, change: ObjectChange, seen: set[tuple[str, str]]) -> None:
         store, kind = self._store(resource)

@@ -29,6 +29,10 @@ class Exporter:
         """Accept."""
         self._server.listen(self._host.listener("metrics"))
 
+    def busy(self) -> bool:
+        """Whether a scraper is connected."""
+        return self._server.connected
+
     async def drain(self) -> None:
         """Accept no more; scrapes under way end."""
         await self._server.drain(_SECONDS)

@@ -32,10 +32,20 @@ from sagong_kube.bootstrap.start import Advertised, offer_storage, publish_autho
 from sagong_kube.certificate import ServerCertificate
 from sagong_kube.front import Front
 from sagong_kube.settings import Settings
+from sagong_kube.storage.change import Event
 
 __all__ = ["Kube"]
 
 _DRAIN_SECONDS = 86400.0
+_POLICY = frozenset(
+    {
+        "rbac.authorization.k8s.io/roles",
+        "rbac.authorization.k8s.io/rolebindings",
+        "rbac.authorization.k8s.io/clusterroles",
+        "rbac.authorization.k8s.io/clusterrolebindings",
+        "core/serviceaccounts",
+    }
+)
 _LOCALHOSTS = ("127.0.0.1", "::1", "localhost")
 
 
@@ -81,6 +91,8 @@ class Kube:
         await start(assembly.writer, assembly.catalogue, self._advertised)
         await offer_storage(assembly.writer, assembly.catalogue, self._settings.storage_class)
         spawn(assembly.housekeeping.run(), "housekeeping")
+        # Whoever decides may be asleep, and then tells nobody.
+        assembly.store.listeners.append(self._see_policy)
         spawn(self._hear_policy(), "hear policy")
         spawn(self._listen(), "listen")
         # What is loaded now stays: collections of garbage need not walk it again and again.
@@ -108,6 +120,10 @@ class Kube:
         self._assembly.listening = True
         self._host.log.info("serving", extra={"address": self._listener.getsockname()[:2]})
         await certificate.renew()
+
+    def _see_policy(self, event: Event) -> None:
+        if event.storage in _POLICY:
+            self._assembly.gate.forget()
 
     async def _hear_policy(self) -> None:
         async for _ in self._host.hear(Auth, PolicyChanged):

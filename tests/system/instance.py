@@ -52,8 +52,11 @@ class Instance:
         )
 
     def pid(self, name: str) -> int:
-        """The pid of a unit's serving process, or of keeper, kernel, zygote."""
+        """The pid of a unit's serving process, or of keeper, kernel, zygote; who sleeps is woken."""
         status = self.status()
+        if any(unit.name == name and unit.state == "asleep" for unit in status.units):
+            self.run("restart", name)
+            status = self.status()
         for process in [*status.others, *(p for u in status.units for p in u.processes)]:
             if process.unit == name and process.state in ("serving", "running"):
                 return process.pid

@@ -27,6 +27,7 @@ from sagong.wire import (
     VERSION,
     WINDOW,
     Envelope,
+    Flag,
     Kind,
     decode,
     pack_value,
@@ -39,7 +40,14 @@ _IN_FLIGHT = 65536
 
 
 class Moved(Exception):
-    """The provider did not execute the call and drains: ask the next generation."""
+    """The provider did not execute the call and drains: ask the next generation.
+
+    `begun`: it is a stream that may have begun.
+    """
+
+    def __init__(self, *, begun: bool = False) -> None:
+        super().__init__()
+        self.begun = begun
 
 
 class Lost(Exception):
@@ -157,8 +165,10 @@ class Link:
         if stream is not None and not stream.ended and not self._dead:
             self._send(Kind.CANCEL, id_)
 
-    def fail(self) -> None:
+    def fail(self, *, executed: bool = True) -> None:
         """The provider is known to be dead: nothing in flight will be answered, or executed later.
+
+        Nor was it, if it is known that nothing has been `executed`.
 
         What it has not read yet would else go to its successor, if that listens at the same path,
         after the caller was told that it may look what happened.
@@ -167,9 +177,9 @@ class Link:
         self._socket.abandon()
         for future, _ in list(self._calls.values()):
             if not future.done():
-                future.set_exception(Lost())
+                future.set_exception(Lost() if executed else Moved())
         for stream in self._streams.values():
-            stream.end(Lost())
+            stream.end(Lost() if executed else Moved())
         for ping in self._pings.values():
             if not ping.done():
                 ping.set_exception(Lost())
@@ -237,7 +247,7 @@ class Link:
         elif envelope.kind == Kind.ERROR:
             stream.end(unpack_error(envelope.body))
         elif envelope.kind == Kind.GOAWAY:
-            stream.end(Moved())
+            stream.end(Moved(begun=not envelope.flags & Flag.UNBEGUN))
 
     def _watch_deadline(self, deadline: int, id_: int) -> None:
         heapq.heappush(self._deadlines, (deadline, id_))

@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 import zmq
@@ -34,7 +34,17 @@ from sagong.errors import (
     Unimplemented,
 )
 from sagong.tracing import RECORDER
-from sagong.wire import EMPTY, VERSION, WINDOW, Envelope, Kind, decode, pack_error, pack_value
+from sagong.wire import (
+    EMPTY,
+    VERSION,
+    WINDOW,
+    Envelope,
+    Flag,
+    Kind,
+    decode,
+    pack_error,
+    pack_value,
+)
 
 __all__ = ["Access", "Counters", "Provider"]
 
@@ -69,11 +79,12 @@ class Counters:
 
 @dataclass(frozen=True, slots=True)
 class _Method:
-    """A method that is served, and its meter."""
+    """A method that is served, and its meter; who calls a `passive` one keeps nobody from sleep."""
 
     spec: MethodSpec
     function: Callable[..., Any]
     meter: Meter
+    passive: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +109,10 @@ class _Asked:
             )
 
 
+class _Absent(Exception):
+    """Whoever serves the method is asleep."""
+
+
 @dataclass
 class _Stream:
     credit: int = WINDOW
@@ -111,6 +126,9 @@ class Provider:
     `grant` gave it, and no more of it than `sagong.bus.admission` and `sagong.bus.turns` allow.
     Handlers that are plain functions are answered within the tick; coroutines and streams get a task
     each. `flooded` hears of each uid that is shut out for so many seconds.
+
+    `absent` makes it one that answers for a provider which is asleep: it is called for each call that
+    would be allowed there, and the caller is told to ask the next generation.
     """
 
     def __init__(
@@ -118,9 +136,14 @@ class Provider:
         context: zmq.Context[Any],
         path: str,
         flooded: Callable[[int, float], None] = lambda uid, seconds: None,
+        *,
+        absent: Callable[[], None] | None = None,
     ) -> None:
         self.path = path
         self.counters = Counters()
+        self.used = time.monotonic()
+        self._engaged = 0
+        self._absent = absent
         self._socket = BusSocket(
             context,
             zmq.ROUTER,
@@ -157,9 +180,14 @@ class Provider:
         for spec in slot_of(protocol).methods.values():
             self.add(spec, getattr(implementation, spec.name))
 
-    def add(self, spec: MethodSpec, function: Callable[..., Any]) -> None:
+    def add(self, spec: MethodSpec, function: Callable[..., Any], *, passive: bool = False) -> None:
         """Add one method beside those of slots."""
-        self._methods[spec.wire_name] = _Method(spec, function, Meter(spec.wire_name))
+        self._methods[spec.wire_name] = _Method(spec, function, Meter(spec.wire_name), passive)
+
+    @property
+    def engaged(self) -> bool:
+        """Whether a call or stream is served; `used` is when one was, last (monotonic seconds)."""
+        return self._engaged > 0
 
     def counts(self) -> tuple[MethodCount, ...]:
         """What each method that was ever called has done."""
@@ -185,15 +213,17 @@ class Provider:
                 async with asyncio.timeout(seconds):
                     await self._idle.wait()
 
-    async def wait_deserted(self, seconds: float) -> None:
-        """Refuse what still comes until every caller has left for a successor; bounded.
+    async def wait_deserted(self, seconds: float) -> bool:
+        """Refuse what still comes until all callers have left for a successor; whether they have.
 
         A caller that has not heard of the successor yet may ask here, and who is gone refuses nothing.
         """
-        if self._gate is not None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await self._gate.deserted.wait()
+        if self._gate is None:
+            return True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._gate.deserted.wait()
+        return self._gate.deserted.is_set()
 
     async def close(self) -> None:
         """Cancel what still runs and close the socket."""
@@ -266,10 +296,13 @@ class Provider:
 
     def _begin(self, peer: bytes, uid: int, envelope: Envelope) -> None:
         if self._draining:
-            self._answer(peer, envelope.id, Kind.GOAWAY)
+            self._answer(peer, envelope.id, Kind.GOAWAY, flags=Flag.UNBEGUN)
             return
         try:
             method, access = self._authorized(uid, envelope)
+        except _Absent:
+            self._answer(peer, envelope.id, Kind.GOAWAY, flags=Flag.UNBEGUN)
+            return
         except SagongError as error:
             self._admission.strike(uid, self._who(uid))
             self._answer(peer, envelope.id, Kind.ERROR, pack_error(error))
@@ -277,6 +310,8 @@ class Provider:
         began = time.monotonic_ns()
         if envelope.deadline and began > envelope.deadline:
             return
+        if not method.passive:
+            self.used = began / 1e9
         asked = _Asked(peer, uid, envelope.id, envelope.cause, method, began)
         try:
             arguments = self._arguments(asked, envelope.body)
@@ -309,23 +344,28 @@ class Provider:
 
     def _authorized(self, uid: int, envelope: Envelope) -> tuple[_Method, Access | None]:
         found = self._methods.get(envelope.method)
-        if found is None or envelope.version != VERSION:
+        if (found is None and self._absent is None) or envelope.version != VERSION:
             raise Unimplemented(
                 f"no method {envelope.method} (wire version {envelope.version}) here; "
                 f"this process serves {sorted({m.rpartition('/')[0] for m in self._methods})}"
             )
         access = self._access.get(uid)
-        if access is not None and access.allows(envelope.method):
-            return found, access
-        if uid in self._trusted:
-            return found, None
+        allowed = access is not None and access.allows(envelope.method)
+        if not allowed and uid not in self._trusted:
+            self._deny(uid, envelope.method)
+        if found is None:
+            assert self._absent is not None
+            self._absent()
+            raise _Absent
+        return found, access if allowed else None
+
+    def _deny(self, uid: int, method: str) -> NoReturn:
         self.counters.refused += 1
         who = self._who(uid)
-        self._refusals.say(
-            "call refused", (uid, found.spec.name), caller=who, method=envelope.method
-        )
+        key = (uid, method.rpartition("/")[2])
+        self._refusals.say("call refused", key, caller=who, method=method)
         raise PermissionDenied(
-            f"{who} may not call {envelope.method}; grant it in [uses] of its plugin.toml"
+            f"{who} may not call {method}; grant it in [uses] of its plugin.toml"
         )
 
     def _run(self, asked: _Asked, arguments: Iterable[Any]) -> None:
@@ -369,9 +409,14 @@ class Provider:
         calls[id_] = task
         self.counters.in_flight += 1
         self._under_way[uid] = self._under_way.get(uid, 0) + 1
-        task.add_done_callback(lambda _: self._done(peer, id_, uid))
+        self._engaged += not asked.method.passive
+        task.add_done_callback(lambda _: self._done(asked))
 
-    def _done(self, peer: bytes, id_: int, uid: int) -> None:
+    def _done(self, asked: _Asked) -> None:
+        peer, id_, uid = asked.peer, asked.id, asked.uid
+        if not asked.method.passive:
+            self._engaged -= 1
+            self.used = time.monotonic()
         self.counters.in_flight -= 1
         self._under_way[uid] -= 1
         if not self._under_way[uid]:
@@ -449,8 +494,10 @@ class Provider:
             )
         self._answer(asked.peer, asked.id, Kind.ERROR, pack_error(error))
 
-    def _answer(self, peer: bytes, id_: int, kind: Kind, body: msgspec.Raw = EMPTY) -> None:
-        self._socket.send(Envelope(VERSION, kind, id_, "", 0, 0, "", body), peer)
+    def _answer(
+        self, peer: bytes, id_: int, kind: Kind, body: msgspec.Raw = EMPTY, flags: int = 0
+    ) -> None:
+        self._socket.send(Envelope(VERSION, kind, id_, "", 0, flags, "", body), peer)
 
 
 def _defect(function: Any, error: Exception) -> SagongError:

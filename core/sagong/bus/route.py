@@ -88,11 +88,11 @@ class Route:
         self._retire()
         return link
 
-    def bury(self, path: str) -> None:
+    def bury(self, path: str, *, executed: bool = True) -> None:
         """The provider at `path` is dead: fail or resend what was in flight there."""
         for link in [*self._old, self._link]:
             if link is not None and link.path == path:
-                link.fail()
+                link.fail(executed=executed)
         if self._link is not None and self._link.path == path:
             self._old.append(self._link)
             self._link = None
@@ -131,8 +131,9 @@ class Route:
         """
         body = pack_value(request)
         tried: Link | None = None
-        for again in reversed(range(_RESUMPTIONS if spec.mark.resumes else 1)):
-            deadline = self._deadline(spec)
+        left = _RESUMPTIONS if spec.mark.resumes else 1
+        deadline = self._deadline(spec)
+        while True:
             while self._link is None or self._link is tried:
                 await self._wait_other(tried, deadline, spec)
             tried = self._link
@@ -141,11 +142,15 @@ class Route:
                     async for item in items:
                         yield item
                 return
-            except (Lost, Moved):
-                if not again:
+            except (Lost, Moved) as end:
+                if isinstance(end, Moved) and not end.begun:
+                    continue
+                left -= 1
+                if not left:
                     raise Unavailable(
                         f"{spec.wire_name}: {self.name} was replaced; open it again"
                     ) from None
+                deadline = self._deadline(spec)
 
     async def _items(
         self, link: Link, spec: MethodSpec, body: msgspec.Raw

@@ -120,10 +120,10 @@ class Switchboard:
             for name in branches.names:
                 branches.route(name).down = reasons.get((*slot, name), "")
 
-    def bury(self, path: str) -> None:
-        """The provider at `path` is dead."""
+    def bury(self, path: str, *, executed: bool = True) -> None:
+        """The provider at `path` is dead; not `executed`: it has done nothing that it was asked."""
         for route in self._all():
-            route.bury(path)
+            route.bury(path, executed=executed)
 
     def find(self, slot: SlotSpec, instance: str) -> Route | None:
         """The way to a slot's instance; None if it was not asked for, `NotFound` if it is not there."""

@@ -153,7 +153,11 @@ def _is_given_up(status: SystemStatus) -> bool:
 def _why_not(paths: Paths, status: SystemStatus | None) -> str:
     if status is None:
         return f"the kernel does not come up; see {paths.run / 'log' / 'kernel.log'}"
-    late = [f"{u.name}: {u.problem or u.state}" for u in status.units if u.state != "serving"]
+    late = [
+        f"{u.name}: {u.problem or u.state}"
+        for u in status.units
+        if u.state not in ("serving", "asleep")
+    ]
     return "not ready: " + "; ".join(late) + "; see `sagong logs UNIT`"
 
 

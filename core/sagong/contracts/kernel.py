@@ -26,6 +26,7 @@ __all__ = [
     "DownEntry",
     "Flood",
     "Gauge",
+    "Idle",
     "Kernel",
     "MethodCount",
     "Order",
@@ -107,13 +108,15 @@ class Order(Message):
     `seconds`; then `done`, with exported state if a `successor` is to take it over), "health" (`done`,
     with `error` if something is wrong), "purge" (take away what lives outside its own directories),
     "report" (`done` with a `ProcessReport` as state), "spans" (`done` with the `SpanList` of the cause
-    in `state`), "stop" (end now). `dead` are paths of providers that are gone; `down` is the whole list
-    of slots that are down, of those it calls. `tracing` begins or ends the recording of spans.
+    in `state`), "stop" (end now). `dead` are paths of providers that are gone, `deserted` those where
+    nothing that was asked has been or will be executed; `down` is the whole list of slots that are
+    down, of those it calls. `tracing` begins or ends the recording of spans.
     """
 
     id: int
     routes: tuple[RouteEntry, ...] | None = None
     dead: tuple[str, ...] = ()
+    deserted: tuple[str, ...] = ()
     access: tuple[AccessEntry, ...] | None = None
     down: tuple[DownEntry, ...] | None = None
     action: str = ""
@@ -140,6 +143,13 @@ class Flood(Message):
     seconds: float
 
 
+class Idle(Message):
+    """A process has had no call, no stream but of events, and nothing else to do for long enough."""
+
+    unit: str
+    generation: int
+
+
 class ProcessStatus(Message):
     """A process of the system. Times in seconds since the epoch, memory (PSS) in bytes."""
 
@@ -156,10 +166,10 @@ class ProcessStatus(Message):
 class UnitStatus(Message):
     """A unit: what it is to run, what serves, and what went wrong with it.
 
-    `state` is "serving", "starting", "stopping", or "down": given up after too many failures but for
-    a rare try. `trial` names the plugin that comes back if the present one fails in the next
-    `trial_seconds`. `rank` orders units by what they call: lower ones come up first.
-    `lacks` says, a line each, what it needs and nobody provides.
+    `state` is "serving", "starting", "stopping", "asleep": it starts when it is called, or "down":
+    given up after too many failures but for a rare try. `trial` names the plugin that comes back if
+    the present one fails in the next `trial_seconds`. `rank` orders units by what they call: lower
+    ones come up first. `lacks` says, a line each, what it needs and nobody provides.
     """
 
     name: str
@@ -370,6 +380,11 @@ class Kernel(Protocol):
     @method(idempotent=True, raises=(PermissionDenied, NotFound))
     async def done(self, done: Done) -> None:
         """An order was carried out."""
+        ...
+
+    @method(idempotent=True, raises=(PermissionDenied, NotFound))
+    async def idle(self, idle: Idle) -> None:
+        """One that starts on demand may be let go; it is told to drain if it is."""
         ...
 
     @method(idempotent=True)

@@ -90,6 +90,11 @@ class HttpServer:
         self._listeners[listener.fileno()] = (listener, tls)
         asyncio.get_running_loop().add_reader(listener.fileno(), self._accept, listener, tls)
 
+    @property
+    def connected(self) -> bool:
+        """Whether somebody is connected."""
+        return bool(self._connections or self._handshakes)
+
     async def drain(self, seconds: float) -> None:
         """Accept no more, end idle connections, tell streams, wait at most `seconds` for the rest."""
         self.draining = True

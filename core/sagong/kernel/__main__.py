@@ -43,7 +43,7 @@ from sagong.process import configure_logging
 __all__ = ["main"]
 
 _LOG = logging.getLogger("sagong.kernel")
-_ATTEND = frozenset({"kernel/1/attend", "kernel/1/done", "kernel/1/flooded"})
+_ATTEND = frozenset({"kernel/1/attend", "kernel/1/done", "kernel/1/flooded", "kernel/1/idle"})
 
 
 def main() -> None:
@@ -128,7 +128,7 @@ async def _live(
     context: zmq.Context[Any] = zmq.Context()
     listeners = Listeners(paths, kept, keeper)
     succession = Succession(lambda: cells.configured, cells.programs.load)
-    supervisor = Supervisor(paths, config, units, cells, listeners, succession)
+    supervisor = Supervisor(paths, config, units, cells, listeners, succession, context)
     supervisor.spawner.adopt(zygote)
     ended: asyncio.Future[tuple[float, bool] | None] = asyncio.get_running_loop().create_future()
 

@@ -162,6 +162,7 @@ class Cells:
             settings=_expanded(dict(unit.settings), self._paths),
             hooks=self.programs.hooks(unit),
             deputy=deputation(unit.manifest, confined=self._config.sandbox),
+            idle_seconds=unit.idle_seconds,
         )
 
     def plan(self, unit: Unit, launch: Launch, units: Mapping[str, Unit]) -> Plan | None:

@@ -16,6 +16,7 @@ __all__ = [
     "Exited",
     "Failed",
     "Finish",
+    "Idle",
     "Ill",
     "Kill",
     "Launch",
@@ -31,6 +32,7 @@ __all__ = [
     "Started",
     "Swap",
     "TrialOver",
+    "Wake",
     "Watch",
 ]
 
@@ -108,6 +110,18 @@ class TrialOver:
 
 
 @dataclass(frozen=True)
+class Idle:
+    """It had nothing to do for as long as it waits for work."""
+
+    generation: int
+
+
+@dataclass(frozen=True)
+class Wake:
+    """Somebody calls the unit, or connects to it."""
+
+
+@dataclass(frozen=True)
 class Retry:
     """The rest is over."""
 
@@ -131,6 +145,8 @@ Event = (
     | Drained
     | Exited
     | Ill
+    | Idle
+    | Wake
     | TrialOver
     | Retry
     | Reset

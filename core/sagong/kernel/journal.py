@@ -47,13 +47,14 @@ class LifeRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Journal(msgspec.Struct, frozen=True, kw_only=True):
-    """Processes, the lives of units, and the last generation given out."""
+    """Processes, the lives of units, the last generation given out, and where porters answered."""
 
     boot: str = ""
     generation: int = 0
     lives: dict[str, LifeRecord] = {}
     processes: tuple[ProcessRecord, ...] = ()
     companions: tuple[ProcessRecord, ...] = ()
+    porters: tuple[str, ...] = ()
 
 
 class Choices(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,8 +9,14 @@ A unit has members, the processes of its generations. Stages::
 One member at most serves, and one at most is `coming`: it is to serve next. Members that must not
 overlap are never active at once; one that tidies has let go of all that its successor needs. A swap
 is a `coming` that knows what to go back to; after it the newcomer is on trial: if it dies or is
-found ill within, its predecessor comes back. `step` never waits, reads no clock and starts nothing:
-the supervisor does what it says.
+found ill within, its predecessor comes back.
+
+A unit on demand is *asleep* while nobody needs it: no member serves or comes, and a call wakes it::
+
+    (begin) ──► asleep ──wake──► launching ─ … ─► serving ──idle──► draining, asleep ──► (gone)
+
+It falls asleep as for a successor: what it exports is kept for the one that wakes. `step` never
+waits, reads no clock and starts nothing: the supervisor does what it says.
 """
 
 from __future__ import annotations
@@ -28,6 +34,7 @@ from sagong.kernel.happenings import (
     Exited,
     Failed,
     Finish,
+    Idle,
     Ill,
     Kill,
     Launch,
@@ -43,6 +50,7 @@ from sagong.kernel.happenings import (
     Started,
     Swap,
     TrialOver,
+    Wake,
     Watch,
 )
 from sagong.kernel.units import Unit
@@ -98,6 +106,8 @@ class Life:
     """All that is decided upon. `what` is to fill the unit whenever something has to be raised.
 
     `resting` waits for a `Retry`; `down` means given up but for rare tries, `tries` so far.
+    `asleep` is the number under which callers know one that nobody needs now, 0 for others; `kept`
+    is what it exported.
     """
 
     what: Unit
@@ -113,6 +123,8 @@ class Life:
     resting: bool = False
     leaving: bool = False
     problem: str = ""
+    asleep: int = 0
+    kept: bytes = b""
 
     def member(self, generation: int) -> Member | None:
         """The member of that generation, if it lives."""
@@ -127,7 +139,7 @@ def refusal(life: Life) -> str:
         return "is being swapped; wait until that has finished"
     if life.coming is not None and life.serving:
         return "is going back to its old plugin; wait until that has finished"
-    if not life.serving:
+    if not life.serving and not life.asleep:
         return f"does not serve now ({life.problem or 'starting'}); use `sagong restart`"
     return ""
 
@@ -137,7 +149,7 @@ def step(life: Life, event: Event, now: float, fresh: int) -> tuple[Life, tuple[
     turn = _Turn(life, now, fresh)
     match event:
         case Begin():
-            turn.raise_if_needed()
+            turn.begin()
         case Swap(what, trial):
             turn.swap(what, trial)
         case Launched(generation):
@@ -152,6 +164,10 @@ def step(life: Life, event: Event, now: float, fresh: int) -> tuple[Life, tuple[
             turn.exited(generation)
         case Ill(generation, error, hung):
             turn.ill(generation, error, hung=hung)
+        case Idle(generation):
+            turn.idle(generation)
+        case Wake():
+            turn.wake()
         case TrialOver(generation):
             turn.trial_over(generation)
         case Retry():
@@ -173,13 +189,41 @@ class _Turn:
     fresh: int
     actions: list[Action] = field(default_factory=list)
 
-    def raise_if_needed(self, state: bytes = b"", apology: str = "") -> None:
-        """Bring up a new generation where none serves, comes or rests."""
+    def begin(self) -> None:
+        """Bring one up, or leave that to whoever needs it."""
         life = self.life
-        if life.serving or life.coming or life.resting or life.leaving:
+        if life.what.idle_seconds and not (life.serving or life.coming or life.resting):
+            self._set(asleep=0 if life.leaving else life.asleep or self.fresh)
+        else:
+            self._set(asleep=0)
+            self.raise_if_needed()
+
+    def raise_if_needed(self, state: bytes = b"", apology: str = "") -> None:
+        """Bring up a new generation where none serves, comes, rests or sleeps."""
+        life = self.life
+        if life.serving or life.coming or life.resting or life.leaving or life.asleep:
             return
-        old = next((m.generation for m in life.members if m.stage == "draining"), 0)
-        self._bring(Coming(self.fresh, life.what, old, state, apology=apology))
+        self._bring(Coming(self.fresh, life.what, self._draining(), state, apology=apology))
+
+    def idle(self, generation: int) -> None:
+        """Let it go until somebody needs it, unless something is under way."""
+        life = self.life
+        member = life.member(generation)
+        if generation != life.serving or member is None or not member.what.idle_seconds:
+            return
+        if life.coming is None and life.trial is None and not life.resting:
+            self._set(asleep=self.fresh, serving=0, kept=b"")
+            self._drain(generation)
+
+    def wake(self) -> None:
+        """Bring one up, with what the last one exported."""
+        life = self.life
+        if life.asleep:
+            self._set(asleep=0, kept=b"")
+            self.raise_if_needed(life.kept)
+
+    def _draining(self) -> int:
+        return next((m.generation for m in self.life.members if m.stage == "draining"), 0)
 
     def swap(self, what: Unit, trial: float) -> None:
         """Bring the newcomer beside the old one. What was still on trial is not gone back to."""
@@ -188,8 +232,11 @@ class _Turn:
             return
         back = life.trial.back if life.trial else life.what
         title = what.manifest.plugin.name
-        self._do(Say(f"starting {title} beside generation {life.serving}"))
-        self._bring(Coming(self.fresh, what, life.serving, back=back, trial=trial))
+        beside = f" beside generation {life.serving}" if life.serving else ""
+        self._do(Say(f"starting {title}{beside}"))
+        old = life.serving or self._draining()
+        self._set(asleep=0, kept=b"")
+        self._bring(Coming(self.fresh, what, old, life.kept, back=back, trial=trial))
 
     def launched(self, generation: int) -> None:
         """It waits for its turn, if it is still wanted."""
@@ -279,6 +326,8 @@ class _Turn:
             return
         if coming is not None and coming.old == generation:
             self._set(coming=replace(coming, state=state))
+        elif self.life.asleep:
+            self._set(kept=state)
         self._stage(generation, "tidying" if free else "ending")
         self._do(End(generation))
 
@@ -358,7 +407,7 @@ class _Turn:
     def leave(self) -> None:
         """Drain what serves, and bring nothing up again; who waits for a swap is told."""
         coming, trial = self.life.coming, self.life.trial
-        self._set(leaving=True, resting=False, trial=None)
+        self._set(leaving=True, resting=False, trial=None, asleep=0, kept=b"")
         if trial is not None:
             self._do(Settle(ok=False, text="the unit goes within its trial"))
         if coming is not None:

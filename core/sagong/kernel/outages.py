@@ -56,7 +56,9 @@ class Standing:
 
 def standing(lives: Mapping[str, Life]) -> Standing:
     """How far they have come."""
-    absent = {name: one for name, one in lives.items() if not one.serving and not one.leaving}
+    absent = {
+        name: one for name, one in lives.items() if not (one.serving or one.asleep or one.leaving)
+    }
     late = tuple(name for name, one in absent.items() if not one.down)
     down = tuple(f"{name}: {one.problem}" for name, one in absent.items() if one.down)
     return Standing(late, down)

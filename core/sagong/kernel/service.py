@@ -17,6 +17,7 @@ from sagong.contracts.kernel import (
     DisableRequest,
     Done,
     Flood,
+    Idle,
     Order,
     PartRef,
     ProcessStatus,
@@ -37,7 +38,7 @@ from sagong.contracts.kernel import (
     UnitStatus,
 )
 from sagong.errors import FailedPrecondition, NotFound, PermissionDenied
-from sagong.kernel import directory, outages
+from sagong.kernel import directory, happenings, outages
 from sagong.kernel.cell import Cells
 from sagong.kernel.enabling import check_unused, disable, enable, wish
 from sagong.kernel.life import Life
@@ -100,6 +101,11 @@ class KernelService:
         """A caller floods whoever asks."""
         self.restraint.accused(current().uid, flood.uid, flood.seconds)
 
+    def idle(self, idle: Idle) -> None:
+        """One that starts on demand may be let go."""
+        process = self._known(idle.unit, idle.generation)
+        self._supervisor.feed(idle.unit, happenings.Idle(process.generation))
+
     def status(self, query: StatusQuery) -> SystemStatus:
         """Everything at a glance."""
         measure = _memory if query.memory else _unmeasured
@@ -109,7 +115,7 @@ class KernelService:
             version=__version__,
             profile=self._config.profile,
             boot=self._supervisor.boot,
-            ready=all(unit.state == "serving" for unit in units),
+            ready=all(unit.state in ("serving", "asleep") for unit in units),
             units=units,
             others=tuple(self._others(measure)),
         )
@@ -234,7 +240,7 @@ class KernelService:
             trial_seconds=max(trial.until - time.monotonic(), 0.0) if trial else 0.0,
             rank=rank,
             restarts=life.restarts,
-            problem=life.problem if word != "serving" else "",
+            problem=life.problem if word not in ("serving", "asleep") else "",
             lacks=directory.lacks_of(unit, self._supervisor.units),
             processes=tuple(
                 ProcessStatus(
@@ -286,6 +292,8 @@ def _operator() -> None:
 def _word(life: Life) -> str:
     if life.serving:
         return "serving"
+    if life.asleep:
+        return "asleep"
     return "stopping" if life.leaving else "down" if life.down else "starting"
 
 

@@ -33,6 +33,7 @@ class Succession:
                 settings=dict(self._settings(unit, name)),
                 listens=dict(unit.listens),
                 hooks=unit.hooks,
+                idle_seconds=self._idle(unit, name),
             )
             try:
                 new = resolve_one(unit.name, config, self._load)
@@ -46,6 +47,14 @@ class Succession:
     def fresh(self, name: str, wanted: UnitConfig) -> Unit:
         """A unit that was not there before."""
         return resolve_one(name, wanted, self._load)
+
+    def _idle(self, unit: Unit, plugin: str) -> float | None:
+        """The operator's word is for the unit; where another plugin can't obey it, it stays."""
+        try:
+            manifest = self._load(plugin)[1]
+        except NotFound:
+            return None
+        return unit.idle_wish if manifest.life.on_demand else None
 
     def _settings(self, unit: Unit, plugin: str) -> Mapping[str, object]:
         if plugin == unit.manifest.plugin.name:

@@ -12,26 +12,28 @@ import logging
 import os
 import signal
 import time
-from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
+import zmq
 
 from sagong.config import Config, Paths
 from sagong.contracts.kernel import Order
 from sagong.errors import SagongError, Unavailable
-from sagong.kernel import directory, happenings, journal, life, outages
+from sagong.kernel import happenings, journal, life
 from sagong.kernel.cell import Cells
 from sagong.kernel.companions import Companions
 from sagong.kernel.directory import Serving
 from sagong.kernel.happenings import Action, Event
+from sagong.kernel.herald import Herald
 from sagong.kernel.journal import Journal, LifeRecord, ProcessRecord
 from sagong.kernel.leftovers import sweep
 from sagong.kernel.life import Life
 from sagong.kernel.listeners import Listeners
 from sagong.kernel.population import Population, Process, Silent
+from sagong.kernel.porters import Porters
 from sagong.kernel.prerequisites import prerequisites
 from sagong.kernel.resumption import Found, record_of, resume
 from sagong.kernel.spawner import Spawner
@@ -68,6 +70,7 @@ class Supervisor:
         cells: Cells,
         listeners: Listeners,
         succession: Succession,
+        context: zmq.Context[Any],
     ) -> None:
         self.units = units
         self.lives = {name: Life(unit) for name, unit in units.items()}
@@ -84,10 +87,13 @@ class Supervisor:
         self.population = Population(self._ended)
         self._cells = cells
         self._listeners = listeners
+        self.porters = Porters(
+            context, paths.run / "slots", listeners, knocked=self._knocked, buried=self._buried
+        )
         self._succession = succession
         self._journal = paths.run / "kernel" / "processes.json"
         self._generation = 0
-        self._dead: deque[str] = deque(maxlen=64)
+        self._herald = Herald(cells, self.population, self.lives)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._heard: dict[str, set[asyncio.Queue[Heard]]] = {}
         self._retries: dict[str, asyncio.TimerHandle] = {}
@@ -110,10 +116,11 @@ class Supervisor:
             self.feed(name, happenings.Begin())
 
     def add(self, unit: Unit) -> None:
-        """Have a unit more, from now on."""
+        """Have a unit more, from now on; it comes up at once, also if it may sleep later."""
         self.units[unit.name] = unit
         self.lives[unit.name] = Life(unit)
         self.feed(unit.name, happenings.Begin())
+        self.feed(unit.name, happenings.Wake())
         self.broadcast()
 
     async def remove(self, name: str, seconds: float, *, purge: bool = False) -> None:
@@ -121,6 +128,7 @@ class Supervisor:
         unit = self.units.pop(name, None)
         if unit is None:
             return
+        self.porters.dismiss(name, at_once=True)
         self._listeners.drop(unit)
         self.broadcast()
         await self._stop_unit(name, seconds, purge=purge)
@@ -140,7 +148,7 @@ class Supervisor:
         fresh = self._generation + 1
         after, actions = life.step(before, event, time.monotonic(), fresh)
         self.lives[name] = after
-        if any(isinstance(action, happenings.Launch) for action in actions):
+        if after.asleep == fresh or any(isinstance(a, happenings.Launch) for a in actions):
             self._generation = fresh
         self._settle(name, before, after)
         for action in actions:
@@ -171,6 +179,8 @@ class Supervisor:
             process = self.population.find(name, one.serving) if one.serving else None
             if process is not None:
                 found[name] = Serving(process.generation, process.record.bus)
+            elif (porter := self.porters.serving(name)) is not None:
+                found[name] = porter
         return found
 
     def late(self) -> list[str]:
@@ -179,12 +189,12 @@ class Supervisor:
 
     def broadcast(self) -> None:
         """Tell every process what changed for it: routes, dead paths, accesses, what is down."""
-        serving, dead = self.serving(), tuple(self._dead)
+        serving, gone = self.serving(), self._herald.take()
+        self.porters.inform(self.units, self._cells.uids(self.units.values()))
         for process in self.population:
-            self._inform(process, serving, dead)
+            self._herald.tell(process, self.units, serving, gone)
         for queue in self.observers:
-            queue.put_nowait(dead)
-        self._dead.clear()
+            queue.put_nowait((*gone.dead, *gone.deserted))
 
     async def wait_launched(self, name: str, generation: int) -> None:
         """A forked process may attend before the zygote's answer has been read: wait for that."""
@@ -204,7 +214,7 @@ class Supervisor:
         process.routes = process.access = None
         process.down = ()
         process.health = health
-        self._inform(process, self.serving(), ())
+        self._herald.tell(process, self.units, self.serving(), self._herald.before)
         if self.tracing:
             process.orders.put_nowait(Order(id=0, tracing=True))
         for order in process.pending.values():
@@ -220,12 +230,16 @@ class Supervisor:
         for group in (services, plugins):
             work = (self._stop_unit(name, seconds, purge=purge) for name in group)
             await asyncio.gather(*work, return_exceptions=True)
+        await self.porters.close()
         self.companions.stop()
         self.spawner.close()
 
     async def _stop_unit(self, name: str, seconds: float, *, purge: bool) -> None:
         try:
             async with asyncio.timeout(seconds):
+                if purge and self.lives[name].asleep:
+                    self.feed(name, happenings.Wake())
+                    await self._wait(lambda: self._settled(name))
                 process = self.population.find(name, self.lives[name].serving)
                 if purge and process is not None:
                     order = Order(id=self.population.order_id(), action="purge")
@@ -250,14 +264,24 @@ class Supervisor:
         serving = after.member(after.serving)
         if name in self.units:
             self.units[name] = serving.what if serving is not None else after.what
+        self.porters.follow(name, after)
         self._save()
-        if (before.serving, before.down) != (after.serving, after.down):
+        told, known = ((one.serving, one.down, one.asleep) for one in (after, before))
+        if told != known:
             self.broadcast()
         if after.serving and after.serving != before.serving:
             _LOG.info("unit serves", extra={"unit": name, "generation": after.serving})
             self._wake_callers(name)
         elif after.down and not before.down:
             _LOG.error("unit is down", extra={"unit": name, "problem": after.problem})
+
+    def _knocked(self, name: str) -> None:
+        self.feed(name, happenings.Wake())
+
+    def _buried(self, path: str) -> None:
+        """Nobody answers there any more."""
+        self._herald.deserted.append(path)
+        self.broadcast()
 
     def _wake_callers(self, name: str) -> None:
         """Units that were given up may have missed this one."""
@@ -398,7 +422,7 @@ class Supervisor:
 
     def _settled(self, name: str) -> bool:
         one = self.lives.get(name)
-        return one is None or bool(one.serving or one.problem or one.leaving)
+        return one is None or bool(one.serving or one.asleep or one.problem or one.leaving)
 
     async def _ask_health(self, process: Process) -> SagongError | None:
         """What the process says is wrong with it, if anything, and if it knows such an order."""
@@ -458,28 +482,6 @@ class Supervisor:
             with contextlib.suppress(ProcessLookupError):  # it ended, and its pidfd says so soon
                 signal.pidfd_send_signal(process.pidfd, signal.SIGKILL)
 
-    def _inform(
-        self, process: Process, serving: Mapping[str, Serving], dead: tuple[str, ...]
-    ) -> None:
-        # A process of an earlier or later generation than the serving one has the same callers.
-        units = {**self.units, process.unit.name: process.unit}
-        uids = self._cells.uids(units.values())
-        if process.orders is not None:  # it has attended, so it is inside its sandbox
-            living = frozenset(p.unit.name for p in self.population)
-            self._cells.show(process, units, living)
-        routes = directory.routes_of(process.unit, units, serving)
-        access = directory.access_of(process.unit, units, uids)
-        down = tuple(outages.known_to(process.unit, units, self.lives))
-        changed_routes = routes if routes != process.routes else None
-        changed_access = access if access != process.access else None
-        changed_down = down if down != process.down else None
-        if (changed_routes, changed_access, changed_down) == (None, None, None) and not dead:
-            return
-        process.routes, process.access, process.down = routes, access, down
-        if process.orders is not None:
-            order = Order(id=0, routes=changed_routes, access=changed_access, dead=dead)
-            process.tell(msgspec.structs.replace(order, down=changed_down))
-
     def _adopt(self) -> dict[str, tuple[Action, ...]]:
         """Take over what lives; what is to be done about it, by unit."""
         known = journal.read(self._journal, Journal)
@@ -488,8 +490,13 @@ class Supervisor:
             return {}
         self._generation = known.generation
         self.companions.adopt(known.companions)
+        reopened = list(Population.reopen(known))
+        living = {record.bus for record, _ in reopened}
+        dead = tuple(record.bus for record in known.processes if record.bus not in living)
+        # Who attends anew may not have heard of these any more.
+        self._herald.before = Order(id=0, dead=dead, deserted=known.porters)
         found: dict[str, list[Found]] = {}
-        for record, pidfd in Population.reopen(known):
+        for record, pidfd in reopened:
             what = self._what_runs(record)
             unit = what or _orphan(record, self.units)
             self.population.add(Process(record, unit, pidfd, record.state))
@@ -534,13 +541,13 @@ class Supervisor:
                 future.set_exception(Unavailable(f"{process.unit.name} ended"))
         self.gone(process)
         name, generation = process.unit.name, process.generation
-        self._dead.append(process.record.bus)
+        self._herald.dead.append(process.record.bus)
         asyncio.get_running_loop().call_later(0.2, self._cells.forget, process.unit, generation)
         one = self.lives.get(name)
         if one is not None and one.serving == generation and not self.stopping:
             _LOG.warning("unit died", extra={"unit": name, "pid": process.record.pid})
         self.feed(name, happenings.Exited(generation))
-        if self._dead:
+        if self._herald.dead:
             self.broadcast()
 
     def _reaped(self, pid: int, status: int) -> None:
@@ -573,6 +580,7 @@ class Supervisor:
                     lives={name: record_of(one) for name, one in self.lives.items()},
                     processes=self.population.records(),
                     companions=self.companions.records(),
+                    porters=self.porters.paths(),
                 ),
             )
 

@@ -52,9 +52,11 @@ async def swap(
 
 
 async def restart(supervisor: Supervisor, unit: Unit) -> None:
-    """Replace the process by a new one of the same, or end the rest of one that was given up."""
+    """Replace the process by a new one of the same, start one that is asleep, or end the rest of one
+    that was given up.
+    """
     life = supervisor.lives[unit.name]
-    if life.serving:
+    if life.serving or life.asleep:
         trial = max(life.trial.until - time.monotonic(), 0.1) if life.trial else 0.0
         async for _ in swap(supervisor, unit, trial=trial, wait=False):
             pass

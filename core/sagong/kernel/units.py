@@ -25,6 +25,14 @@ class Unit:
     settings: Mapping[str, Any]
     listens: Mapping[str, str]
     hooks: tuple[str, ...] = ()
+    idle_wish: float | None = None
+
+    @property
+    def idle_seconds(self) -> float:
+        """After how long without work it leaves until it is called again; 0: never."""
+        if not self.manifest.life.on_demand:
+            return 0.0
+        return self.manifest.life.idle_seconds if self.idle_wish is None else self.idle_wish
 
     @property
     def identity(self) -> str:
@@ -100,7 +108,17 @@ def resolve_one(name: str, unit: UnitConfig, load: Load) -> Unit:
         )
     for hook in unit.hooks:
         _check_hook(name, load(hook)[1], manifest)
-    return Unit(name, unit.instance, manifest, package, unit.settings, unit.listens, unit.hooks)
+    idle = unit.idle_seconds
+    if idle is not None and idle < 0:
+        raise InvalidArgument(f"units.{name}.idle_seconds: a number of seconds, or 0 for never")
+    if idle and not manifest.life.on_demand:
+        raise InvalidArgument(
+            f"units.{name}.idle_seconds: {manifest.plugin.name} does not start on demand, "
+            "see [life] of its plugin.toml; leave it out"
+        )
+    return Unit(
+        name, unit.instance, manifest, package, unit.settings, unit.listens, unit.hooks, idle
+    )
 
 
 def _check_hook(name: str, hook: Manifest, into: Manifest) -> None:

@@ -22,15 +22,17 @@ _EXTRA = "impersonate-extra-"
 
 
 class Gate:
-    """Asks slot `auth`, and keeps its answers until the policy changes."""
+    """Asks slot `auth`, and keeps its answers for a minute, or until the policy changes."""
 
     def __init__(self, auth: Auth) -> None:
         self._auth = auth
         self._identities: dict[tuple[bytes, str], tuple[float, Actor]] = {}
-        self._decisions: dict[Question, Decision] = {}
+        self._decisions: dict[Question, tuple[float, Decision]] = {}
+        self._policy = 0
 
     def forget(self) -> None:
         """The policy changed: ask anew."""
+        self._policy += 1
         self._identities.clear()
         self._decisions.clear()
 
@@ -121,12 +123,15 @@ class Gate:
         if asked.username == ANONYMOUS.username:
             return Decision(allowed=False)
         known = self._decisions.get(asked)
-        if known is None:
-            known = await self._auth.authorize(asked)
+        if known is not None and known[0] > time.time():
+            return known[1]
+        policy = self._policy
+        decision = await self._auth.authorize(asked)
+        if policy == self._policy:
             if len(self._decisions) >= _CACHE_LIMIT:
                 self._decisions.clear()
-            self._decisions[asked] = known
-        return known
+            self._decisions[asked] = time.time() + _KEEP_SECONDS, decision
+        return decision
 
 
 def _is_public(path: str) -> bool:

@@ -23,6 +23,7 @@ from tests.system.platform.rig import footprint
 
 __all__ = ["Processes"]
 
+_WELL = ("serving", "asleep")
 _MONITOR = "sagong-monitor "
 _MOST = 6
 
@@ -170,7 +171,7 @@ def _all(status: SystemStatus) -> set[int]:
 def _why(status: SystemStatus | None) -> str:
     if status is None:
         return "the kernel does not answer"
-    late = [f"{u.name}: {u.state} {u.problem}" for u in status.units if u.state != "serving"]
+    late = [f"{u.name}: {u.state} {u.problem}" for u in status.units if u.state not in _WELL]
     return "; ".join(late) or "something that was killed is still listed"
 
 

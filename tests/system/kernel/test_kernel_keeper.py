@@ -23,6 +23,7 @@ TWO_UNITS = """
 plugin = "scheduler_moody"
 [units.metrics]
 plugin = "metrics_cgroup"
+idle_seconds = 0.0
 """
 
 

@@ -148,7 +148,9 @@ def running() -> Iterator[Instance]:
 
 @pytest.fixture(scope="module")
 def processes(running: Instance) -> list[ProcessStatus]:
-    """All plugins' processes."""
+    """All plugins' processes, also of those that start on demand."""
+    for unit in running.wait_ready().units:
+        running.pid(unit.name)
     return [p for unit in running.wait_ready().units for p in unit.processes]
 
 
@@ -235,6 +237,7 @@ def test_a_plugin_sees_only_what_it_was_granted(
 
 def test_the_effective_sandbox_is_shown_line_by_line(running: Instance) -> None:
     running.wait_ready()
+    running.pid("image")
     shown = running.run("plugins", "show", "image_overlay").stdout
     assert "capability CAP_MKNOD (restores device nodes of layers)" in shown
     assert "unit image, generation" in shown

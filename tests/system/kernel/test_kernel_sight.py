@@ -28,7 +28,10 @@ def free_port() -> int:
 PORT = free_port()
 CONFIGURATION = f"""
 profile = "docker"
+[units.image]
+idle_seconds = 0.0
 [units.exporter]
+idle_seconds = 0.0
 listens = {{ metrics = "tcp:127.0.0.1:{PORT}" }}
 """
 

@@ -28,6 +28,7 @@ profile = "bare"
 plugin = "scheduler_first"
 [units.metrics]
 plugin = "metrics_cgroup"
+idle_seconds = 0.0
 """
 BOTH = pytest.mark.parametrize("plugin", ["moody", "alone"])
 

@@ -19,6 +19,7 @@ from sagong.kernel.happenings import (
     Exited,
     Failed,
     Finish,
+    Idle,
     Ill,
     Kill,
     Launch,
@@ -33,6 +34,7 @@ from sagong.kernel.happenings import (
     Started,
     Swap,
     TrialOver,
+    Wake,
     Watch,
 )
 from sagong.kernel.life import Life
@@ -41,7 +43,7 @@ from sagong.kernel.units import Unit
 from sagong.manifest import parse
 
 
-def unit(plugin: str, *, overlap: bool) -> Unit:
+def unit(plugin: str, *, overlap: bool, on_demand: bool = False) -> Unit:
     """A real unit of a manifest."""
     text = f"""
     [plugin]
@@ -53,6 +55,8 @@ def unit(plugin: str, *, overlap: bool) -> Unit:
     scheduler = 1
     [restart]
     overlap = {str(overlap).lower()}
+    [life]
+    on_demand = {str(on_demand).lower()}
     """
     return Unit("scheduler", "", parse(text, where=plugin), plugin, {}, {})
 
@@ -74,6 +78,8 @@ class World:
     asked: int = 0
     remembered: str = ""
     returns: str = ""
+    calls: int = 2
+    wanted: bool = False
 
     def doing(self, generation: int) -> str:
         """What a process does; "" if there is none."""
@@ -103,6 +109,7 @@ class World:
             tuple((names[g], d) for g, d in self.processes),
             (self.retry, names.get(self.watched), self.faults, self.swaps, self.kills),
             (self.finished, self.asked, self.returns),
+            (self.calls, self.wanted, bool(one.asleep), bool(one.kept)),
         )
 
 
@@ -113,8 +120,14 @@ def begin(what: Unit) -> World:
 
 def feed(world: World, event: Event) -> World:
     """What the supervisor makes of an event."""
-    after, actions = life.step(world.life, event, 0.0, world.last + 1)
-    return _do(replace(world, life=after), actions)
+    fresh = world.last + 1
+    after, actions = life.step(world.life, event, 0.0, fresh)
+    if after.asleep == fresh:
+        world = replace(world, last=fresh)
+    world = _do(replace(world, life=after), actions)
+    # Whoever waits asks whoever answers for one that is asleep, and so wakes it.
+    waiting = world.wanted and world.life.asleep and not isinstance(event, Wake)
+    return feed(world, Wake()) if waiting else world
 
 
 def _do(world: World, actions: tuple[Action, ...]) -> World:
@@ -165,9 +178,9 @@ def good(world: World) -> Iterator[Move]:
         if doing == "forking":
             yield f"attends {g}", lambda g=g: feed(_told(world, g, "waiting"), Launched(g))
         elif doing == "starting":
-            yield f"started {g}", lambda g=g: feed(_told(world, g, "serving"), Started(g))
+            yield f"started {g}", lambda g=g: _serves(world, g)
         elif doing == "draining":
-            yield f"drained {g}", lambda g=g: feed(world, Drained(g, b"", True))
+            yield f"drained {g}", lambda g=g: feed(world, Drained(g, b"state", True))
         elif doing in ("ending", "tidying", "leaving"):
             yield f"exited {g}", lambda g=g: feed(_gone(world, g), Exited(g))
     if world.retry:
@@ -177,6 +190,24 @@ def good(world: World) -> Iterator[Move]:
             "trial over",
             lambda: feed(replace(world, watched=0, returns=""), TrialOver(world.watched)),
         )
+
+
+def _serves(world: World, generation: int) -> World:
+    """Whoever waited is served, if this one is what callers are sent to."""
+    world = feed(_told(world, generation, "serving"), Started(generation))
+    return replace(world, wanted=world.wanted and world.life.serving != generation)
+
+
+def demand(world: World) -> Iterator[Move]:
+    """Somebody calls, or nobody did for long."""
+    serving = world.life.serving
+    if world.calls:
+        less = replace(world, calls=world.calls - 1)
+        if not serving:
+            called = replace(less, wanted=True)
+            yield "call", lambda: feed(called, Wake()) if world.life.asleep else called
+        elif world.doing(serving) == "serving":
+            yield "idle", lambda: feed(less, Idle(serving))
 
 
 def bad(world: World) -> Iterator[Move]:
@@ -246,5 +277,7 @@ def _new_kernel(world: World) -> World:
         kills=world.kills - 1,
         finished=world.asked,
         asked=world.asked,
+        calls=world.calls,
+        wanted=world.wanted,
     )
     return feed(_do(fresh, actions), Begin())

@@ -96,7 +96,7 @@ def _answered(taken_for: type[Exception]) -> Any:
     return answered
 
 
-def _fail_as_moved(self: Any) -> None:
+def _fail_as_moved(self: Any, *, executed: bool = True) -> None:
     self._dead = True
     for future, _ in list(self._calls.values()):
         if not future.done():

@@ -15,6 +15,7 @@ from tests.unit.core.life_world import (
     World,
     bad,
     begin,
+    demand,
     feed,
     good,
     leave,
@@ -24,19 +25,29 @@ from tests.unit.core.life_world import (
 )
 
 from sagong.kernel import life, resumption
-from sagong.kernel.happenings import Exited
+from sagong.kernel.happenings import Begin, Drained, Exited, Idle, Launched, Start, Started, Wake
+from sagong.kernel.life import Life
 from sagong.kernel.units import Unit
 
 _ACTIVE = ("starting", "serving", "draining", "clinging", "ending")
 OVERLAPPING = (unit("a", overlap=True), unit("b", overlap=True))
 EXCLUSIVE = (unit("a", overlap=False), unit("b", overlap=False))
 MIXED = (unit("a", overlap=True), unit("b", overlap=False))
+SLEEPERS = (
+    unit("a", overlap=True, on_demand=True),
+    unit("b", overlap=False, on_demand=True),
+    unit("c", overlap=False),
+)
 
 
 def hold(world: World) -> None:
     """What is true in every state."""
     one = world.life
     doing = dict(world.processes)
+    if one.asleep:
+        assert not one.serving and one.coming is None and not one.resting, "asleep and yet not"
+        assert not world.wanted, "who waits wakes nobody"
+        assert one.what.idle_seconds, "one that is to be there always sleeps"
     assert {m.generation for m in one.members} == set(doing), "a process without an owner"
     assert not one.serving or doing[one.serving] in ("serving", "ending"), "a dead one is published"
     for generation, what in doing.items():
@@ -63,13 +74,19 @@ def settle(world: World) -> World:
 
 
 def ends_well(world: World) -> None:
-    """One serves, nothing else lives, the trial is decided, every swap had its answer."""
+    """One serves, or sleeps and nobody waits; nothing else lives, the trial is decided, every swap had
+    its answer."""
     end = settle(replace(world, watched=world.watched))
     one = end.life
-    assert [d for _, d in end.processes] == ["serving"], end.processes
-    assert one.serving and one.coming is None and one.trial is None
+    assert [d for _, d in end.processes] == ["serving"] * bool(one.serving), end.processes
+    assert bool(one.serving) != bool(one.asleep) and one.coming is None and one.trial is None
+    assert not end.wanted, "a caller waits for ever"
+    assert bool(one.kept) <= bool(one.asleep), "a state is kept for nobody"
     assert end.finished >= end.asked, "an operator waits for ever"
     assert world.life.trial is None or end.settled > world.settled, "nobody tells of the trial"
+    if one.asleep:
+        assert not world.returns or one.what.package == world.returns, "no return"
+        return
     member = one.member(one.serving)
     assert member is not None
     assert not world.returns or member.what.package == world.returns, "no return"
@@ -108,7 +125,8 @@ def explore(units: tuple[Unit, ...], depth: int) -> int:
             raise AssertionError(f"{error} after {', '.join(path)}") from error
         if moved == depth:
             continue
-        for name, move in chain(good(world), bad(world), swaps(world, units)):
+        calls = demand(world) if units is SLEEPERS else iter(())
+        for name, move in chain(good(world), bad(world), swaps(world, units), calls):
             following = move()
             if (key := following.key()) not in seen:
                 seen.add(key)
@@ -117,10 +135,12 @@ def explore(units: tuple[Unit, ...], depth: int) -> int:
 
 
 @pytest.mark.parametrize(
-    "units", [OVERLAPPING, EXCLUSIVE, MIXED], ids=["overlap", "alone", "mixed"]
+    "units,depth",
+    [(OVERLAPPING, 8), (EXCLUSIVE, 8), (MIXED, 8), (SLEEPERS, 7)],
+    ids=["overlap", "alone", "mixed", "asleep"],
 )
-def test_every_interleaving_ends_well(units: tuple[Unit, ...]) -> None:
-    assert explore(units, 8) > 500
+def test_every_interleaving_ends_well(units: tuple[Unit, ...], depth: int) -> None:
+    assert explore(units, depth) > 500
 
 
 def _down_after(deaths: int) -> World:
@@ -173,6 +193,50 @@ def _stay(turn: Any, trial: Any, why: str) -> None:
 
 def _forget_the_unwanted(turn: Any, generation: int) -> None:
     turn._stage(generation, "waiting")
+
+
+def test_what_one_exported_that_fell_asleep_is_restored_to_the_one_that_wakes() -> None:
+    for early in (True, False):
+        one, _ = life.step(Life(SLEEPERS[1]), Begin(), 0.0, 1)
+        for event in (Wake(), Launched(2), Started(2), Idle(2)):
+            one, _ = life.step(one, event, 0.0, 2 if isinstance(event, Wake) else 3)
+        assert (one.asleep, one.serving) == (3, 0)
+        drained = Drained(2, b"what was", True)
+        steps = (Wake(), drained) if early else (drained, Wake())
+        told = [life.step(one, steps[0], 0.0, 4)]
+        told.append(life.step(told[0][0], steps[1], 0.0, 4))
+        one, _ = told[-1]
+        assert (one.asleep, one.kept) == (0, b"")
+        one, actions = life.step(one, Launched(4), 0.0, 5)
+        assert Start(4, b"what was") in actions
+
+
+def _always_idle(turn: Any, generation: int) -> None:
+    if generation == turn.life.serving:
+        turn._set(asleep=turn.fresh, serving=0)
+        turn._drain(generation)
+
+
+def _begin_anyhow(turn: Any) -> None:
+    turn._set(asleep=0)
+    if turn.life.what.idle_seconds:
+        turn._set(asleep=turn.fresh)
+
+
+SLEEPING_MUTANTS: dict[str, tuple[Any, str, Any]] = {
+    "does not wake": (life._Turn, "wake", _skip),
+    "falls asleep whatever is under way": (life._Turn, "idle", _always_idle),
+    "a new kernel overlooks who serves": (life._Turn, "begin", _begin_anyhow),
+    "does not go back": (life._Turn, "_go_back", _stay),
+    "does not retry": (life._Turn, "_rest", _skip),
+}
+
+
+@pytest.mark.parametrize("name", SLEEPING_MUTANTS)
+def test_a_broken_sleep_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(*SLEEPING_MUTANTS[name])
+    with pytest.raises(AssertionError):
+        explore(SLEEPERS, 5)
 
 
 MUTANTS: dict[str, tuple[Any, str, Any]] = {

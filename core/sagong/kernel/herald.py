@@ -1,0 +1,66 @@
+"""The herald tells each process what changed for it: routes, accesses, what is down, who is gone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from sagong.contracts.kernel import Order
+from sagong.kernel import directory, outages
+from sagong.kernel.cell import Cells
+from sagong.kernel.directory import Serving
+from sagong.kernel.life import Life
+from sagong.kernel.population import Population, Process
+from sagong.kernel.units import Unit
+
+__all__ = ["Herald"]
+
+
+class Herald:
+    """Remembers whose death is still to be told. Of processes: `dead`, of porters: `deserted`.
+
+    `before` are those of an earlier kernel, of which whoever attends anew may not have heard.
+    """
+
+    def __init__(self, cells: Cells, population: Population, lives: Mapping[str, Life]) -> None:
+        self.dead: list[str] = []
+        self.deserted: list[str] = []
+        self.before = Order(id=0)
+        self._cells = cells
+        self._population = population
+        self._lives = lives
+
+    def take(self) -> Order:
+        """Whose death is to be told now; it is told."""
+        gone = Order(id=0, dead=tuple(self.dead), deserted=tuple(self.deserted))
+        self.dead.clear()
+        self.deserted.clear()
+        return gone
+
+    def tell(
+        self,
+        process: Process,
+        configured: Mapping[str, Unit],
+        serving: Mapping[str, Serving],
+        gone: Order,
+    ) -> None:
+        """Tell a process what it does not know yet."""
+        # A process of an earlier or later generation than the serving one has the same callers.
+        units = {**configured, process.unit.name: process.unit}
+        uids = self._cells.uids(units.values())
+        if process.orders is not None:  # it has attended, so it is inside its sandbox
+            living = frozenset(p.unit.name for p in self._population)
+            self._cells.show(process, units, living)
+        routes = directory.routes_of(process.unit, units, serving)
+        access = directory.access_of(process.unit, units, uids)
+        down = tuple(outages.known_to(process.unit, units, self._lives))
+        order = msgspec.structs.replace(
+            gone,
+            routes=routes if routes != process.routes else None,
+            access=access if access != process.access else None,
+            down=down if down != process.down else None,
+        )
+        process.routes, process.access, process.down = routes, access, down
+        if order != Order(id=0) and process.orders is not None:
+            process.tell(order)
