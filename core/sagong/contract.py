@@ -52,7 +52,7 @@ class _MessageMeta(msgspec.StructMeta):
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(msgspec.field,))
-class Message(msgspec.Struct, metaclass=_MessageMeta, frozen=True):
+class Message(msgspec.Struct, metaclass=_MessageMeta, frozen=True, gc=False):
     """Base of all values that cross the bus. A new field has a default; else it is a new version."""
 
 

@@ -310,6 +310,8 @@ def mount_views(record: ContainerRecord, status: ContainerStatus) -> list[dict[s
     What came as `--tmpfs` is HostConfig.Tmpfs alone. The mode is the text of a bind's options; a
     volume that was named has Docker's default label.
     """
+    if not (status.mounts or status.spec.mounts):
+        return []
     mounts = status.mounts or tuple(
         (m.kind, m.source, m.source, m.target, "", not m.readonly, m.propagation)
         for m in status.spec.mounts
@@ -416,7 +418,7 @@ def list_view(
         "State": str(status.state),
         "Status": status_text(status, time.time()),
         "HostConfig": {"NetworkMode": record.host.get("NetworkMode") or "bridge"},
-        "NetworkSettings": {"Networks": _brief(endpoint_views(record, status, names, version))},
+        "NetworkSettings": {"Networks": _brief(record, status, names, version)},
         "Mounts": mount_views(record, status),
     }
     if size is not None:
@@ -425,12 +427,19 @@ def list_view(
     return view
 
 
-def _brief(networks: dict[str, Any]) -> dict[str, Any]:
+def _brief(
+    record: ContainerRecord,
+    status: ContainerStatus,
+    names: dict[str, str],
+    version: tuple[int, int],
+) -> dict[str, Any]:
     """Endpoints in a list: what they got, without what was asked for."""
-    asked = dict.fromkeys(("Aliases", "Links", "DriverOpts"))
-    if any("DNSNames" in view for view in networks.values()):
-        asked["DNSNames"] = None
-    return {name: {**view, **asked} for name, view in networks.items()}
+    networks = endpoint_views(record, status, names, version)
+    for view in networks.values():
+        view["Aliases"] = view["Links"] = view["DriverOpts"] = None
+        if version >= (1, 44):
+            view["DNSNames"] = None
+    return networks
 
 
 def _shown_image(record: ContainerRecord, image: Image | None) -> str:
