@@ -1,7 +1,8 @@
-"""An innocent pair beside a hostile plugin: `tests/bench/run hostile [--calls N]`, as root.
+"""An innocent pair beside a hostile plugin: `tests/bench/run hostile [--attack NAME]`, as root.
 
-The desk asks the greeter, one call after the other, while a plugin beside them attacks; each attack
-is held against quiet calls of the same run, just before. In "granted calls" it floods the greeter.
+The desk asks the greeter, one call after the other, while a plugin beside them attacks, from its first
+moment on; each attack is held against quiet calls just before it, in turn: other work on the machine
+is in both. In "granted calls" it floods the greeter.
 """
 
 from __future__ import annotations
@@ -69,14 +70,20 @@ def weight() -> Iterator[None]:
         group.remove()
 
 
-async def delays(desk: Desk, calls: int) -> list[float]:
-    """What some calls took, in µs."""
+async def delays(desk: Desk, seconds: float) -> list[float]:
+    """What the calls of some seconds took, in µs."""
     taken = []
-    for _ in range(calls):
-        began = time.perf_counter()
+    end = time.perf_counter() + seconds
+    while (began := time.perf_counter()) < end:
         await desk.ask(Inquiry(guest=Guest(name="Ann")))
         taken.append((time.perf_counter() - began) * 1e6)
     return taken
+
+
+def spent(pids: list[int]) -> float:
+    """Processor time that these have used with all their threads, in µs (schedstat, proc(5))."""
+    places = (place for pid in pids for place in Path(f"/proc/{pid}/task").glob("*/schedstat"))
+    return sum(int(place.read_text().split()[0]) for place in places) / 1e3
 
 
 def p99(taken: list[float]) -> float:
@@ -122,18 +129,34 @@ async def calm_down(running: Instance) -> None:
     await asyncio.to_thread(running.wait_ready, 40)
 
 
-async def one(running: Instance, name: str, options: argparse.Namespace) -> Figure:
+async def one(running: Instance, name: str, options: argparse.Namespace) -> list[Figure]:
     """One attack, again and again from its first moment on, each time right after a quiet while."""
-    quiet, loud = [], []
+    tails: list[list[float]] = [[], []]
+    costs: list[list[float]] = [[], []]
+    others = [running.pid(one) for one in ("kernel", "greeter", "desk")]
+
+    async def ask(desk: Desk, seconds: float, kind: int) -> None:
+        before = spent(others)
+        taken = await delays(desk, seconds)
+        costs[kind].append((spent(others) - before) / len(taken))
+        tails[kind].append(p99(taken))
+
     for _ in range(options.rounds):
         await calm_down(running)
         async with connect(running.paths) as operator:
             desk = await operator.use(Desk)
-            await delays(desk, options.calls // 4)
-            quiet.append(p99(await delays(desk, options.calls)))
+            await delays(desk, options.seconds / 10)
+            await ask(desk, options.seconds / 2, 0)
             async with attacked(running, operator, name):
-                loud.append(p99(await delays(desk, options.calls)))
-    what = f"p99 of a call through two processes beside: {name}"
+                await ask(desk, options.seconds, 1)
+    return [
+        figure(f"p99 of a call through two processes beside: {name}", *tails),
+        figure(f"processor time of those processes and the kernel's for it beside: {name}", *costs),
+    ]
+
+
+def figure(what: str, quiet: list[float], loud: list[float]) -> Figure:
+    """A row."""
     budget = Budget(limit=2, ratio=True)
     return Figure(what=what, unit="µs", ours=loud, theirs=quiet, peer="quiet", budget=budget)
 
@@ -141,14 +164,14 @@ async def one(running: Instance, name: str, options: argparse.Namespace) -> Figu
 async def measure(running: Instance, options: argparse.Namespace) -> list[Figure]:
     """Every attack in turn."""
     names = options.attack or ATTACKS
-    return [await one(running, name, options) for name in names]
+    return [found for name in names for found in await one(running, name, options)]
 
 
 def main() -> None:
     """Start an instance, measure, take it away."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--calls", type=int, default=600)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2.0, help="how long an attack goes on")
+    parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--attack", action="append", choices=ATTACKS)
     options = parser.parse_args()
     machine.enter()

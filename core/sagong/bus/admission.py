@@ -23,6 +23,7 @@ import zmq
 from sagong.bus.refusals import Refusals
 from sagong.bus.terms import Terms
 from sagong.bus.unfinished import Unfinished
+from sagong.pace import Pace
 
 __all__ = ["CONNECTIONS", "STRIKES", "Admission", "Gate"]
 
@@ -61,7 +62,7 @@ class Admission:
         self._since = 0.0
         self._shut: dict[int, float] = {}
         self._terms = Terms()
-        self._paces: dict[int, tuple[float, float]] = {}
+        self._pace = Pace(CONNECTIONS, _CONNECTIONS_A_SECOND)
         self.gate: Gate | None = None
 
     def shuts_out(self, uid: int) -> bool:
@@ -102,7 +103,7 @@ class Admission:
         """Whoever has this uid from now on has done nothing yet."""
         self._shut.pop(uid, None)
         self._terms.forget(uid)
-        self._paces.pop(uid, None)
+        self._pace.forget(uid)
         self._strikes[uid] = 0
 
     def _shut_out(self, uid: int) -> None:
@@ -118,10 +119,10 @@ class Admission:
     def connects(self, uid: int) -> bool:
         """Whether it may have one connection more, by how many it made before, and how fast."""
         now = time.monotonic()
-        left, since = self._paces.get(uid, (float(CONNECTIONS), now))
-        left = min(left + (now - since) * _CONNECTIONS_A_SECOND, CONNECTIONS)
-        self._paces[uid] = max(left - 1, 0.0), now
-        return left >= 1
+        if self._pace.wait(uid, now):
+            return False
+        self._pace.take(uid, now)
+        return True
 
     def turned_away(self, uid: int) -> None:
         """It has more connections than it may, or makes them too fast."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import ipaddress
 import itertools
 import logging
 import os
@@ -22,10 +23,12 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
 
+from sagong.bus.refusals import Refusals
 from sagong.http.connection import Connection
 from sagong.http.head import HeaderItems
 from sagong.http.request import Peer, Request, Response
 from sagong.http.tls import ServerTls
+from sagong.pace import Pace
 
 __all__ = ["Handler", "HttpLimits", "HttpServer", "Refusal"]
 
@@ -42,7 +45,9 @@ _EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 class HttpLimits(msgspec.Struct, frozen=True):
     """Bytes of a head and of a body read whole; seconds of idleness and of a head's arrival.
 
-    `connections` beyond this number wait in the listener's backlog.
+    `connections` beyond this number wait in the listener's backlog. An address of the network opens
+    so many at once, and so many a second after that; others wait their turn, or are closed if that
+    is more than `patience_seconds` away. A handshake of TLS costs a millisecond, which others need.
     """
 
     head: int = 64 << 10
@@ -51,6 +56,11 @@ class HttpLimits(msgspec.Struct, frozen=True):
     head_seconds: float = 30.0
     handshake_seconds: float = 15.0
     connections: int = 10_000
+    burst: int = 1000
+    connections_a_second: float = 500.0
+    tls_burst: int = 200
+    handshakes_a_second: float = 50.0
+    patience_seconds: float = 15.0
 
 
 _USUAL = HttpLimits()
@@ -78,6 +88,9 @@ class HttpServer:
         self._listeners: dict[int, tuple[socket.socket, ServerTls | None]] = {}
         self._connections: set[Connection] = set()
         self._handshakes: set[asyncio.Task[None]] = set()
+        self._plain = Pace(limits.burst, limits.connections_a_second)
+        self._secured = Pace(limits.tls_burst, limits.handshakes_a_second)
+        self._refusals = Refusals(log)
         self._told: set[Callable[[], None]] = set()
         self._numbers = itertools.count(1)
         self._prefix = os.urandom(4).hex()
@@ -219,6 +232,9 @@ class HttpServer:
     async def _open(self, client: socket.socket, address: object, tls: ServerTls | None) -> None:
         loop = asyncio.get_running_loop()
         peer = _peer(client, address)
+        if not await self._paced(peer, self._plain if tls is None else self._secured):
+            client.close()
+            return
         try:
             if tls is None:
                 await loop.connect_accepted_socket(lambda: Connection(self, peer), client)
@@ -233,6 +249,20 @@ class HttpServer:
         except OSError as error:
             client.close()
             self.log.debug("no connection", extra={"peer": peer.address, "error": str(error)})
+
+    async def _paced(self, peer: Peer, pace: Pace) -> bool:
+        """Wait for the peer's turn; false if that is too far away. Unix sockets have modes instead."""
+        if not peer.address:
+            return True
+        who, now = _network(peer.address), time.monotonic()
+        wait = pace.wait(who, now)
+        if wait > self.limits.patience_seconds:
+            self._refusals.say("connection refused", who, peer=who, why="too many a second")
+            return False
+        pace.take(who, now)
+        if wait:
+            await asyncio.sleep(wait)
+        return True
 
     def _opened(self, task: asyncio.Task[None]) -> None:
         self._handshakes.discard(task)
@@ -250,6 +280,13 @@ class HttpServer:
                 connection.close()
         if self._connections:
             self._sweep = asyncio.get_running_loop().call_later(_SWEEP_SECONDS, self._sweep_idle)
+
+
+def _network(address: str) -> str:
+    """Whom an address stands for: of version 6 everybody has a whole /64."""
+    if ":" not in address or "." in address:
+        return address
+    return str(ipaddress.ip_network((address.partition("%")[0], 64), strict=False))
 
 
 def _peer(client: socket.socket, address: object) -> Peer:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import signal
 import socket
+import ssl
 import sys
 import time
 from collections.abc import Callable
@@ -135,6 +137,42 @@ def connections(facts: Facts) -> None:
             kept.clear()
 
 
+def handshakes(facts: Facts) -> None:
+    """Begin TLS with a service of the machine's without end, and never finish it."""
+    hello = _client_hello()
+    kept: list[socket.socket] = []
+    while True:
+        try:
+            made = socket.create_connection(("127.0.0.1", int(facts["port"])), timeout=1)
+            made.sendall(hello)
+            kept.append(made)
+        except OSError:
+            time.sleep(0.001)
+        if len(kept) > 300:
+            kept.clear()
+
+
+def _client_hello() -> bytes:
+    outgoing = ssl.MemoryBIO()
+    client = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), outgoing)
+    with contextlib.suppress(ssl.SSLWantReadError):
+        client.do_handshake()
+    return outgoing.read()
+
+
+def requests(facts: Facts) -> None:
+    """Connect to a service without TLS, ask, and connect again."""
+    asked = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    while True:
+        try:
+            with socket.create_connection(("127.0.0.1", int(facts["port"])), timeout=1) as made:
+                made.sendall(asked)
+                while made.recv(65536):
+                    pass
+        except OSError:
+            time.sleep(0.001)
+
+
 def endless(facts: Facts) -> None:
     """One message whose parts never end, again and again."""
     part = frame(1 << 20, more=True) + bytes(1 << 20)
@@ -181,6 +219,8 @@ FLOODS: dict[str, Callable[[Facts], None]] = {
     "malformed": malformed,
     "oversize": oversize,
     "connections": connections,
+    "handshakes": handshakes,
+    "requests": requests,
     "endless": endless,
     "unfinished": unfinished,
     "titles": titles,

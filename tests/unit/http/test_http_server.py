@@ -413,3 +413,28 @@ async def test_waiting_for_a_client_to_read_does_not_keep_the_loop_busy() -> Non
         theirs.recv(100)
         await stream.wait_taken(10)
         assert asked.times <= 52
+
+
+async def test_one_address_opens_connections_at_a_pace_and_others_do_not_wait() -> None:
+    """Of one that opens more than its burst each has its turn; too many are closed."""
+    limits = HttpLimits(burst=2, connections_a_second=0.1, patience_seconds=15.0)
+    hello = b"GET / HTTP/1.1\r\nHost: d\r\n\r\n"
+
+    async def opened(host: str) -> asyncio.StreamReader:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(host, 0))
+        clients.append(writer)
+        writer.write(hello)
+        return reader
+
+    clients: list[asyncio.StreamWriter] = []
+    async with serving(echo, limits=limits) as (_, path, port):
+        first = [await opened("127.0.0.1") for _ in range(5)]
+        for reader in (*first[:2], await opened("127.0.0.2")):
+            assert (await reader.readuntil(b" [] b''")).startswith(b"HTTP/1.1 200 OK")
+        assert await ask(path, hello)
+        for reader in first[3:]:  # theirs would be 20 seconds away
+            assert await reader.read() == b""
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(first[2].read(1), 0.1)
+        for writer in clients:
+            writer.close()
