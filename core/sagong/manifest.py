@@ -164,6 +164,10 @@ class Rights(_Table, frozen=True):
     seccomp: tuple[SeccompGroup, ...] = ()
 
 
+# No wait of the kernel's is longer than that, whatever a manifest says.
+_DAY = 86_400
+
+
 class Limits(_Table, frozen=True):
     """Limits of the process: sizes as `64M`, numbers of processes and open files.
 
@@ -172,11 +176,11 @@ class Limits(_Table, frozen=True):
     """
 
     memory: str = "256M"
-    pids: int = 64
-    files: int = 4096
+    pids: Annotated[int, msgspec.Meta(ge=1, le=1 << 22)] = 64
+    files: Annotated[int, msgspec.Meta(ge=16, le=1 << 30)] = 4096
     tmp: str = "64M"
     disk: str = "256M"
-    cpu: Annotated[float, msgspec.Meta(ge=0)] = 1.0
+    cpu: Annotated[float, msgspec.Meta(ge=0, le=1 << 16)] = 1.0
 
 
 class Restart(_Table, frozen=True):
@@ -186,8 +190,8 @@ class Restart(_Table, frozen=True):
     """
 
     overlap: bool = True
-    drain_seconds: float = 10.0
-    trial_seconds: float = 5.0
+    drain_seconds: Annotated[float, msgspec.Meta(ge=0, le=_DAY)] = 10.0
+    trial_seconds: Annotated[float, msgspec.Meta(ge=0, le=_DAY)] = 5.0
 
 
 class Life(_Table, frozen=True):
@@ -258,6 +262,7 @@ EVERY = "*"
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
 _SIZE = re.compile(r"(\d+)([KMG]?)")
+_LARGEST = 1 << 50
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
@@ -309,13 +314,21 @@ def _problems(manifest: Manifest) -> Iterator[str]:
     for path, why in _reasons(manifest):
         if len(why.strip()) < 3:
             yield f"{path}.why: say why this right is needed"
-    for key in ("memory", "tmp", "disk"):
-        if not _SIZE.fullmatch(getattr(manifest.limits, key)):
-            yield f"limits.{key}: a number with K, M or G, such as 64M"
+    yield from _size_problems(manifest.limits)
     for name, listener in manifest.listens.items():
         # "" is one that only a configuration opens.
         if listener.address.partition(":")[0] not in ("", "unix", "tcp", "udp"):
             yield f"listens.{name}.address: unix:PATH, tcp:HOST:PORT or udp:HOST:PORT"
+
+
+def _size_problems(limits: Limits) -> Iterator[str]:
+    """A tmpfs of size 0 would have no bound at all (tmpfs(5)), no process fits into next to nothing."""
+    for key, least in (("memory", "4M"), ("tmp", "4K"), ("disk", "0")):
+        text = getattr(limits, key)
+        if not _SIZE.fullmatch(text):
+            yield f"limits.{key}: a number with K, M or G, such as 64M"
+        elif not size_bytes(least) <= size_bytes(text) <= _LARGEST:
+            yield f"limits.{key} {text}: at least {least}, and no more than a petabyte"
 
 
 def held(rights: Rights) -> tuple[Capability | SeccompGroup, ...]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import http.client
 import os
+import socket
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.system.instance import Instance, instance
-from tests.system.sandbox.test_hostile_plugin import attack, log_of
+from tests.system.sandbox.test_hostile_plugin import attack, begin, log_of, said, wait
 
 pytestmark = pytest.mark.root
 
@@ -111,3 +113,55 @@ def test_all_that_was_tried_harmed_nobody(running: Instance) -> None:
     status = running.status()
     assert status.ready
     assert all(unit.restarts == 0 for unit in status.units), log_of(running, "kernel")
+
+
+OUTSIDE = """
+profile = "bare"
+uid_base = 62000
+[units.state-local]
+plugin = "state_sqlite"
+instance = "local"
+[units.image]
+plugin = "image_overlay"
+[units.registry]
+listens = {{ api = "tcp:127.0.0.1:{port}" }}
+[units.hostile]
+plugin = "hostile_outside"
+"""
+
+
+@pytest.fixture(scope="module")
+def outside() -> Iterator[tuple[Instance, int]]:
+    """The attacker has the machine's network here; a registry listens on a port of it."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with instance(OUTSIDE.format(port=port)) as found:
+        yield found, port
+
+
+def answered(port: int) -> None:
+    """A client of another address of the network."""
+    client = http.client.HTTPConnection(
+        "127.0.0.1", port, timeout=10, source_address=("127.0.0.2", 0)
+    )
+    client.request("GET", "/v2/")
+    assert client.getresponse().status in (200, 401)
+    client.close()
+
+
+@pytest.mark.parametrize("storm", ["requests", "handshakes"])
+def test_who_storms_a_service_keeps_nobody_else_from_it(
+    outside: tuple[Instance, int], storm: str
+) -> None:
+    running, port = outside
+    before = running.pid("registry")
+    answered(port)
+    begin(running, storm, port=str(port))
+    for _ in range(50):
+        answered(port)
+    assert running.pid("registry") == before
+    if storm == "handshakes":  # it waits for no answer, and so has too many on the way
+        wait(lambda: said(running, "registry", "connection refused"), running)
+        answered(port)
+        assert said(running, "registry", "connection refused") == 1
+    running.run("restart", "hostile")
