@@ -13,7 +13,7 @@ from sagong_network_bridge.addresses import AddressRange, hardware_address
 from sagong_network_bridge.namespaces import write_sysctl
 from sagong_network_bridge.netlink import Channel
 from sagong_network_bridge.records import NetworkRecord
-from sagong_network_bridge.subnets import option
+from sagong_network_bridge.subnets import gateway_mode, option
 
 __all__ = ["Bridges"]
 
@@ -42,6 +42,8 @@ class Bridges:
         for range_ in ranges:
             if range_.version == 4 and option(network, _INHIBIT).lower() == "true":
                 continue  # a gateway of somebody else's
+            if gateway_mode(network, range_.version) == "isolated":
+                continue  # the machine itself is not on it
             prefix = range_.space.prefixlen
             requests.append(links.add_address(index, range_.gateway, prefix, name))
         requests.append(links.change_link(index, name, up=True))

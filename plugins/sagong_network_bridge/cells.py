@@ -49,7 +49,7 @@ class Port(NamedTuple):
     hairpin: bool = False
     mtu: int = 0
     macvlan: int = 0
-    interface: str = "eth"
+    first: str = "eth0"
 
 
 @dataclass
@@ -105,7 +105,7 @@ class Cells:
         cell.channel.send([links.change_link(_LOOPBACK, "loopback", up=True)])
         if port is not None:
             cell.port = port
-            cell.veth = self._plug(port, room.namespace, f"{port.interface}0", cell.channel)
+            cell.veth = self._plug(port, room.namespace, port.first, cell.channel)
         if resolver:
             cell.sockets, cell.resolver_port = self._resolver_sockets(cell.pin, 0, room)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from msgspec.structs import replace
 
@@ -21,16 +21,19 @@ from sagong.contracts.network import (
 )
 from sagong.errors import InvalidArgument
 from sagong_network_bridge.addresses import AddressRange, hardware_address
-from sagong_network_bridge.elements import Publication, address_bytes, published
+from sagong_network_bridge.elements import Publication, address_bytes, front_key, published
 from sagong_network_bridge.interior import gateway_endpoints
 from sagong_network_bridge.networks import Networks
 from sagong_network_bridge.ports import Ports, check_mapping
 from sagong_network_bridge.services import Piece
 
-__all__ = ["Draft", "check_request", "pieces_of"]
+__all__ = ["Draft", "check_attachment", "check_request", "interface_sysctls", "pieces_of"]
 
+Routed = Callable[[str, int], bool]
 _MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 _MOST_LINES, _MOST_IDS = 340, (1 << 32) - 1
+_INTERFACE = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,14}")
+_OF_INTERFACE = re.compile(r"net\.(ipv4|ipv6|mpls)\.[a-z]+\.IFNAME\.[a-z0-9_]+")
 _SYSCTL = re.compile(r"net(\.|/)[A-Za-z0-9_.:/-]+")
 
 
@@ -48,6 +51,8 @@ def check_request(request: JoinRequest) -> None:
         _check_user_namespace(request.user_namespace, request.mode)
     for mapping in request.ports:
         check_mapping(mapping)
+    for attachment in request.attachments:
+        check_attachment(attachment)
     for address in request.nameservers:
         _check_address(address, "nameserver")
     for name, value in request.sysctls:
@@ -77,6 +82,34 @@ def _check_address(text: str, what: str) -> None:
         ipaddress.ip_address(text)
     except ValueError:
         raise InvalidArgument(f"{what} {text!r} is not an IP address") from None
+
+
+def check_attachment(attachment: Attachment) -> None:
+    """Refuse what can't be of an interface, by name."""
+    name = attachment.interface
+    if name and (not _INTERFACE.fullmatch(name) or name == "lo"):
+        raise InvalidArgument(
+            f"interface name {name!r}: 1 to 15 letters, digits, - and _, a letter first, and not lo"
+        )
+    for key, value in attachment.sysctls:
+        if not _OF_INTERFACE.fullmatch(key) or "\n" in value:
+            raise InvalidArgument(
+                f"sysctl {key!r} of an interface: write net.ipv4.conf.IFNAME.NAME=VALUE, also ipv6, "
+                "mpls and neigh"
+            )
+
+
+def interface_sysctls(
+    attachments: Iterable[Attachment], endpoints: Iterable[Endpoint]
+) -> tuple[tuple[str, str], ...]:
+    """Settings of interfaces, with their names in them."""
+    names = {endpoint.network: endpoint.interface for endpoint in endpoints}
+    return tuple(
+        (key.replace("IFNAME", names[attachment.network]), value)
+        for attachment in attachments
+        if attachment.network in names
+        for key, value in attachment.sysctls
+    )
 
 
 class Draft:
@@ -149,10 +182,13 @@ def release_addresses(endpoint: Endpoint, identity: str, networks: Networks) -> 
             range_.release(address, identity)
 
 
-def pieces_of(sandbox: Sandbox, priorities: dict[str, int]) -> Iterator[Piece]:
+def pieces_of(
+    sandbox: Sandbox, priorities: dict[str, int], routed: Routed = lambda network, version: False
+) -> Iterator[Piece]:
     """What the firewall must know of a sandbox: its published ports, and that it may call itself.
 
-    Ports lead to the endpoint that has the default route: answers leave by it.
+    Ports lead to the endpoint that has the default route: answers leave by it. Where its network is
+    `routed`, nothing leads there, but the port is open at the sandbox's own address.
     """
     by4, by6 = gateway_endpoints(sandbox.endpoints, priorities)
     for endpoint, address in ((by4, by4.ipv4 if by4 else ""), (by6, by6.ipv6 if by6 else "")):
@@ -163,6 +199,10 @@ def pieces_of(sandbox: Sandbox, priorities: dict[str, int]) -> Iterator[Piece]:
         yield Piece(f"hairpin{version}", packed + packed, b"")
         for mapping in sandbox.ports:
             if mapping.host_ip and (":" in mapping.host_ip) != (version == 6):
+                continue
+            if routed(endpoint.network, version):
+                key = front_key(address, mapping.protocol, mapping.container_port)
+                yield Piece(f"opened{version}", key, b"")
                 continue
             anywhere = mapping.host_ip in ("", "0.0.0.0", "::")
             publication = Publication(

@@ -27,13 +27,13 @@ from sagong_network_bridge.subnets import (
     complete,
     default_id,
     default_networks,
+    gateway_mode,
     option,
 )
 
 __all__ = ["Networks", "network_content"]
 
 Run = Callable[..., Coroutine[Any, Any, Any]]
-_GATEWAY_MODE = "com.docker.network.bridge.gateway_mode_ipv"
 _MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade"
 _BINDING = "com.docker.network.bridge.host_binding_ipv4"
 _INNER = "com.docker.network.bridge.enable_icc"
@@ -55,8 +55,10 @@ def network_content(record: NetworkRecord, *, filtered: bool) -> Iterator[tuple[
         yield "internal", name
     if network.isolated:
         yield "isolated", name
-    if _mode(network, 4) in ("routed", "nat-unprotected") or _mode(network, 6) == "routed":
-        yield "routed", name
+    for version in (4, 6):
+        mode = gateway_mode(network, version)
+        if mode in ("routed", "nat-unprotected"):
+            yield ("routed" if mode == "routed" else "unprotected") + str(version), name
 
 
 def _check_prefix(network: Network) -> None:
@@ -67,17 +69,15 @@ def _check_prefix(network: Network) -> None:
         )
 
 
-def _mode(network: Network, version: int) -> str:
-    return option(network, f"{_GATEWAY_MODE}{version}", "nat")
-
-
 def _natted(record: NetworkRecord) -> list[str]:
     """Subnets that leave with the machine's address."""
     network = record.network
     if network.internal or option(network, _MASQUERADE, "true").lower() == "false":
         return []
     spaces = [space_of(subnet.subnet) for subnet in network.subnets]
-    return [str(s) for s in spaces if _mode(network, s.version) not in ("routed", "isolated")]
+    return [
+        str(s) for s in spaces if gateway_mode(network, s.version) not in ("routed", "isolated")
+    ]
 
 
 class Networks:
@@ -275,7 +275,7 @@ class Networks:
             isolated=option(network, _INNER, "true").lower() == "false",
             hairpin=network.id in self.filtered,
             mtu=self._mtu(network),
-            interface=self.prefix(record),
+            first=f"{self.prefix(record)}0",
         )
 
     def _on_parent(self, record: NetworkRecord) -> Port:
@@ -291,13 +291,18 @@ class Networks:
             ipv6=network.ipv6,
             mtu=self._mtu(network),
             macvlan=mode_of(network),
-            interface=self.prefix(record),
+            first=f"{self.prefix(record)}0",
         )
 
     def is_bridged(self, identity: str) -> bool:
         """Whether the machine forwards for this network, so that ports can be published there."""
         record = self._known.get(identity)
         return record is not None and bool(record.bridge)
+
+    def is_routed(self, identity: str, version: int) -> bool:
+        """Whether published ports are reached at the sandbox's own address, not at the machine's."""
+        record = self._known.get(identity)
+        return record is not None and gateway_mode(record.network, version) == "routed"
 
     def host_ip(self, identities: Iterable[str]) -> str:
         """Where ports are published that name no address: as a network says, or the settings."""

@@ -38,7 +38,6 @@ from sagong_network_bridge.elements import Content, interval_elements
 from sagong_network_bridge.firewall import Firewall, Wanted
 from sagong_network_bridge.forwarding import nameservers_of
 from sagong_network_bridge.handover import Handover, packed, unpacked
-from sagong_network_bridge.joining import pieces_of
 from sagong_network_bridge.links import delete_link, links_of
 from sagong_network_bridge.locksmith import USER
 from sagong_network_bridge.loopback import Loopback, shortcuts
@@ -224,9 +223,8 @@ class NetworkBridge:
 
     def _sandbox_content(self) -> Content:
         found: Content = {}
-        for record in self._sandboxes.records():
-            for piece in pieces_of(record.sandbox, priorities_of(record.request)):
-                found.setdefault(piece.set, {})[piece.key, False] = piece.data
+        for piece in self._sandboxes.pieces():
+            found.setdefault(piece.set, {})[piece.key, False] = piece.data
         return found
 
     def _befriend(self) -> None:

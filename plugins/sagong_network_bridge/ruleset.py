@@ -63,6 +63,9 @@ def _sets(version: int) -> Iterator[SetKind]:
     yield SetKind(f"hairpin{version}", concatenation(address, address), 2 * size)
     for name in ("natted", "cluster", "virtual", "visitors"):
         yield SetKind(f"{name}{version}", address, size, flags=INTERVAL)
+    for name in ("routed", "unprotected"):
+        yield SetKind(f"{name}{version}", _NAME, 16)
+    yield SetKind(f"opened{version}", front, size + 8)
     for name in ("selected_in", "selected_out"):
         yield SetKind(f"{name}{version}", address, size, flags=MAP, verdicts=True)
 
@@ -78,7 +81,7 @@ def _map_of(key: tuple[str, int, int], name: str, target: int, size: int) -> Set
 
 _PAIR = concatenation(_NAME, _NAME)
 SETS: tuple[SetKind, ...] = (
-    *(SetKind(name, _NAME, 16) for name in ("bridges", "internal", "isolated", "routed")),
+    *(SetKind(name, _NAME, 16) for name in ("bridges", "internal", "isolated")),
     *(SetKind(name, _PAIR, 32) for name in ("same", "switched")),
     *_sets(4),
     *_sets(6),
@@ -86,7 +89,8 @@ SETS: tuple[SetKind, ...] = (
 """All sets, by what a member means:
 
 bridges: our bridges. internal: those without a way out. isolated: those cut off from other bridges.
-routed: those whose addresses others may reach directly. same: (bridge, itself). switched: the same
+unprotected: those whose addresses others may reach directly; routed: of these only what is published,
+which is opened (address, protocol, port). same: (bridge, itself). switched: the same
 for bridges whose inner traffic the firewall does not see. natted: subnets that leave with the
 machine's address. cluster: pod ranges. virtual: service ranges. visitors: who of other machines reaches
 published ports. hairpin: (address, itself).
@@ -245,7 +249,7 @@ def _forward() -> Iterator[Rule]:
         stranger += ex.look_up(f"visitors{version}", 0, absent=True) + ex.discard()
         yield Rule("forward", foreign + stranger, "published ports are not for everybody")
     yield Rule("forward", ex.conntrack_bits(2, 0x20) + ex.accept(), "published ports and services")
-    yield Rule("forward", _bridge("routed", incoming=False) + foreign + ex.accept())
+    yield from _direct(foreign)
     for version in (4, 6):
         to_pod = ex.family(version) + ex.destination(0, version)
         to_pod += ex.look_up(f"cluster{version}", 0)
@@ -253,6 +257,20 @@ def _forward() -> Iterator[Rule]:
         from_pod = ex.source(0, version) + ex.look_up(f"cluster{version}", 0)
         yield Rule("forward", to_pod + from_pod + ex.accept(), "pods reach pods")
     yield Rule("forward", going + ex.discard(), "only published ports are reached from outside")
+
+
+def _direct(foreign: bytes) -> Iterator[Rule]:
+    """What reaches containers at their own addresses, where a network is so."""
+    for version in (4, 6):
+        here = ex.family(version) + foreign
+        every = here + _bridge(f"unprotected{version}", incoming=False)
+        yield Rule("forward", every + ex.accept(), "networks that are open as they are")
+        known = here + ex.source(0, version) + ex.look_up(f"visitors{version}", 0)
+        opened = known + _front(version) + ex.look_up(f"opened{version}", 0)
+        yield Rule("forward", opened + ex.accept(), "published ports of routed networks")
+        ping = known + ex.protocol(0) + ex.compare(0, b"\x01" if version == 4 else b"\x3a")
+        ping += _bridge(f"routed{version}", incoming=False)
+        yield Rule("forward", ping + ex.accept(), "routed networks answer pings")
 
 
 def _source() -> Iterator[Rule]:

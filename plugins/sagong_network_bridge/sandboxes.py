@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,9 @@ from sagong_network_bridge.interior import (
 )
 from sagong_network_bridge.joining import (
     Draft,
+    check_attachment,
     check_request,
+    interface_sysctls,
     pieces_of,
     release_addresses,
 )
@@ -46,6 +48,7 @@ from sagong_network_bridge.pool import Pool
 from sagong_network_bridge.ports import Ports
 from sagong_network_bridge.records import Records, SandboxRecord
 from sagong_network_bridge.resolver_sockets import RESOLVER
+from sagong_network_bridge.services import Piece
 from sagong_network_bridge.user_namespace import Maps
 
 __all__ = ["Sandboxes", "Tools", "priorities_of"]
@@ -110,6 +113,14 @@ class Sandboxes:
         """Those of them that there are; () is all."""
         return [self._known[i] for i in ids if i in self._known] if ids else self.records()
 
+    def pieces(self) -> Iterator[Piece]:
+        """What the firewall must know of all of them."""
+        for record in self._known.values():
+            yield from self._pieces(record.sandbox, record.request)
+
+    def _pieces(self, sandbox: Sandbox, request: JoinRequest) -> Iterator[Piece]:
+        return pieces_of(sandbox, priorities_of(request), self._networks.is_routed)
+
     def users(self, network: str) -> list[str]:
         """Sandboxes on a network, by name where they have one."""
         return [
@@ -157,7 +168,7 @@ class Sandboxes:
         cell: Cell | None = None
         try:
             for attachment in request.attachments:
-                draft.attach(attachment, self._interface(attachment.network, draft.endpoints))
+                draft.attach(attachment, self._interface(attachment, draft.endpoints))
             if any(self._networks.is_bridged(e.network) for e in draft.endpoints):
                 for mapping in request.ports:
                     draft.publish(mapping)
@@ -171,9 +182,13 @@ class Sandboxes:
                 raise FailedPrecondition(f"sandbox {request.id}: {error}") from error
             raise
 
-    def _interface(self, network: str, endpoints: Iterable[Endpoint]) -> str:
+    def _interface(self, attachment: Attachment, endpoints: Iterable[Endpoint]) -> str:
         """The name of a further interface."""
-        return free_interface(endpoints, self._networks.prefix(self._networks.get(network)))
+        name = attachment.interface
+        if name and any(endpoint.interface == name for endpoint in endpoints):
+            raise Conflict(f"interface name {name} is taken in this sandbox")
+        network = self._networks.get(attachment.network)
+        return name or free_interface(endpoints, self._networks.prefix(network))
 
     async def _undo(self, request: JoinRequest, draft: Draft, cell: Cell | None) -> None:
         """Nothing is left behind after an error, whichever step it was."""
@@ -182,9 +197,7 @@ class Sandboxes:
         if sandbox is not None and cell is not None:
             self._tools.loopback.remove(shortcuts(sandbox, priorities_of(request)))
             with contextlib.suppress(OSError):
-                self._tools.firewall.alter(
-                    "sandboxes", gone=pieces_of(sandbox, priorities_of(request))
-                )
+                self._tools.firewall.alter("sandboxes", gone=self._pieces(sandbox, request))
             await self._tools.run(self._tools.cells.discard, cell)
 
     async def _cell(self, draft: Draft, user: Maps | None) -> Cell:
@@ -193,8 +206,10 @@ class Sandboxes:
         port = None
         if draft.endpoints:
             port = self._networks.port(self._networks.get(draft.endpoints[0].network))
-            if user is None:
+            name = draft.endpoints[0].interface
+            if user is None and name == port.first:
                 return await self._tools.pool.take(port, resolver=resolver)
+            port = port._replace(first=name)
         build = self._tools.cells.build
         cell: Cell = await self._tools.run(build, port, resolver=resolver, user=user)
         return cell
@@ -234,14 +249,15 @@ class Sandboxes:
             route_plan((), sandbox.endpoints, ways),
             limit_plan(sandbox.endpoints, request.egress_bps),
         )
-        if request.sysctls:
-            await tools.run(tools.cells.set_sysctls, cell.pin, request.sysctls)
+        own = interface_sysctls(request.attachments, sandbox.endpoints)
+        if request.sysctls or own:
+            await tools.run(tools.cells.set_sysctls, cell.pin, (*request.sysctls, *own))
         await self._limit(request, veths)
         if cell.sockets:
             sockets, cell.sockets = cell.sockets, []
             tools.names.serve(self._order(sandbox, request), sockets)
         self._reflect(sandbox, priorities_of(request), veths)
-        tools.firewall.alter("sandboxes", new=pieces_of(sandbox, priorities_of(request)))
+        tools.firewall.alter("sandboxes", new=self._pieces(sandbox, request))
         tools.loopback.put(shortcuts(sandbox, priorities_of(request)))
         await self._forget_datagrams(sandbox, leaving=False)
         cell.close()
@@ -304,7 +320,7 @@ class Sandboxes:
                 return
             sandbox = record.sandbox
             self._tools.names.forget(identity)
-            pieces = pieces_of(sandbox, priorities_of(record.request))
+            pieces = self._pieces(sandbox, record.request)
             self._tools.firewall.alter("sandboxes", gone=pieces)
             self._tools.loopback.remove(shortcuts(sandbox, priorities_of(record.request)))
             await self._forget_datagrams(sandbox, leaving=True)
@@ -349,6 +365,7 @@ class Sandboxes:
             network = self._networks.get(attachment.network).network.id
             if any(e.network == network for e in record.sandbox.endpoints):
                 return record.sandbox
+            check_attachment(attachment)
             return await self._connect(record, replace(attachment, network=network))
 
     async def _connect(self, record: SandboxRecord, attachment: Attachment) -> Sandbox:
@@ -358,7 +375,7 @@ class Sandboxes:
         endpoint: Endpoint | None = None
         try:
             endpoint = draft.attach(
-                attachment, self._interface(attachment.network, record.sandbox.endpoints)
+                attachment, self._interface(attachment, record.sandbox.endpoints)
             )
             port = self._networks.port(self._networks.get(attachment.network))
             veth = await tools.run(tools.cells.plug, pin, port, endpoint.interface)
@@ -371,6 +388,8 @@ class Sandboxes:
             )
             plans = address_plan((endpoint,)), limit_plan((endpoint,), record.request.egress_bps)
             await tools.run(tools.cells.configure, pin, *plans)
+            if own := interface_sysctls((attachment,), (endpoint,)):
+                await tools.run(tools.cells.set_sysctls, pin, own)
             await self._limit(record.request, {endpoint.network: veth} if veth else {})
             changed = await self._with_resolver(changed)
             return await self._changed(record, changed)
@@ -406,8 +425,8 @@ class Sandboxes:
             plan = route_plan(before.sandbox.endpoints, after.sandbox.endpoints, ways)
             await tools.run(tools.cells.configure, pin, plan)
             self._reflect(after.sandbox, priorities_of(after.request), after.veths)
-            was = pieces_of(before.sandbox, priorities_of(before.request))
-            now = pieces_of(after.sandbox, priorities_of(after.request))
+            was = self._pieces(before.sandbox, before.request)
+            now = self._pieces(after.sandbox, after.request)
             tools.firewall.alter("sandboxes", was, now)
             tools.loopback.put(shortcuts(after.sandbox, priorities_of(after.request)))
         if after.resolver_port:

@@ -15,19 +15,34 @@ from sagong_network_bridge.addresses import AddressRange, Space, space_of
 from sagong_network_bridge.parents import check_parent
 from sagong_network_bridge.settings import Settings
 
-__all__ = ["ENDS", "bridge_name", "complete", "default_networks", "option", "private_pool6"]
+__all__ = [
+    "ENDS",
+    "bridge_name",
+    "complete",
+    "default_networks",
+    "gateway_mode",
+    "option",
+    "private_pool6",
+]
 
 # Networks that exist from the start, by driver.
 ENDS = ("host", "null")
 _ID = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 _BINDING = "com.docker.network.bridge.host_binding_ipv4"
+_GATEWAY_MODE = "com.docker.network.bridge.gateway_mode_ipv"
+_GATEWAY_MODES = ("nat", "nat-unprotected", "routed", "isolated")
 _BRIDGE_NAME = "com.docker.network.bridge.name"
 
 
 def option(network: Network, name: str, default: str = "") -> str:
     """One of a network's options."""
     return dict(network.options).get(name, default)
+
+
+def gateway_mode(network: Network, version: int) -> str:
+    """How a bridge network is reached and leaves, as Docker calls it: nat, routed…"""
+    return option(network, f"{_GATEWAY_MODE}{version}") or "nat"
 
 
 def default_id(name: str) -> str:
@@ -73,11 +88,12 @@ def private_pool6(machine: str) -> str:
 def complete(network: Network, settings: Settings, taken: Iterable[Space]) -> Network:
     """Check a network and give it the subnets it lacks; `taken` are others' and the machine's."""
     _check(network)
+    network = _without_an_option(network)
     bridge_name(network, settings)
     spaces = list(taken)
     subnets = [_given(subnet, spaces) for subnet in network.subnets]
     versions = [AddressRange(subnet).version for subnet in subnets]
-    wanted = [] if option(network, "com.docker.network.enable_ipv4") == "false" else [4]
+    wanted = [4] if network.ipv4 else []
     wanted += [6] if network.ipv6 else []
     for version in wanted:
         if version not in versions:
@@ -90,7 +106,14 @@ def complete(network: Network, settings: Settings, taken: Iterable[Space]) -> Ne
         raise InvalidArgument("a network needs an IPv4 or an IPv6 subnet")
     # As people read them, and programs that take the first one: IPv4, then IPv6.
     ordered = sorted(subnets, key=lambda subnet: AddressRange(subnet).version)
-    return replace(network, subnets=tuple(ordered), ipv6=6 in versions)
+    return replace(network, subnets=tuple(ordered), ipv4=4 in versions, ipv6=6 in versions)
+
+
+def _without_an_option(network: Network) -> Network:
+    """What Docker's clients also say by an option."""
+    if option(network, "com.docker.network.enable_ipv4").lower() == "false":
+        return replace(network, ipv4=False)
+    return network
 
 
 def _check(network: Network) -> None:
@@ -103,6 +126,8 @@ def _check(network: Network) -> None:
     binding = option(network, _BINDING)
     if binding and not _is_address(binding):
         raise InvalidArgument(f"option {_BINDING}={binding}: an IP address")
+    for version in (4, 6):
+        _check_gateway_mode(network, version)
     if network.driver == "macvlan":
         check_parent(network)
     elif network.driver != "bridge":
@@ -110,6 +135,15 @@ def _check(network: Network) -> None:
             f"network driver {network.driver!r} is not known here; use bridge or macvlan "
             "(one host and one null network exist already)"
         )
+
+
+def _check_gateway_mode(network: Network, version: int) -> None:
+    mode = gateway_mode(network, version)
+    key = f"{_GATEWAY_MODE}{version}"
+    if mode not in _GATEWAY_MODES:
+        raise InvalidArgument(f"option {key}={mode}: one of {', '.join(_GATEWAY_MODES)}")
+    if mode == "isolated" and not network.internal:
+        raise InvalidArgument(f"option {key}={mode}: only internal networks can be isolated so")
 
 
 def _is_address(text: str) -> bool:

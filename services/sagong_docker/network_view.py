@@ -209,7 +209,7 @@ def network_view(
         "Created": moment_text(network.created),
         "Scope": "local",
         "Driver": "null" if network.driver == "none" else network.driver,
-        "EnableIPv4": True,
+        "EnableIPv4": network.ipv4,
         "EnableIPv6": network.ipv6,
         "IPAM": {
             "Driver": ipam.get("Driver") or "default",

@@ -153,6 +153,8 @@ async def create(engine: Engine, ask: Ask) -> Response:
         raise InvalidArgument("ingress and configuration networks need swarm, which is not here")
     if any(n.name == name for n in await engine.networks()):
         raise AlreadyExists(f"network with name {name} already exists")
+    if body.get("EnableIPv4") is False and not body.get("EnableIPv6"):
+        raise InvalidArgument("IPv4 or IPv6 must be enabled")
     id_ = new_id()
     network = _network(id_, name, driver, body)
     try:
@@ -215,6 +217,7 @@ def _network(id_: str, name: str, driver: str, body: dict[str, Any]) -> Network:
         subnets=tuple(subnets),
         internal=bool(body.get("Internal")),
         attachable=bool(body.get("Attachable")),
+        ipv4=body.get("EnableIPv4") is not False,
         ipv6=bool(body.get("EnableIPv6")),
         isolated=options.get(_GATEWAY_OPTION) == "isolated",
         options=tuple(options.items()),

@@ -15,6 +15,8 @@ from sagong_docker.body import CreateBody, EndpointSettings, HostConfig, PortBin
 __all__ = ["attachment", "attachments", "exposed", "hosts", "join", "mode_of", "ports"]
 
 _PROTOCOLS = frozenset(("tcp", "udp", "sctp"))
+_IFNAME = "com.docker.network.endpoint.ifname"
+_SYSCTLS = "com.docker.network.endpoint.sysctls"
 _RANGE = re.compile(r"(\d+)(?:-(\d+))?\Z")
 NetworkId = Callable[[str], str]
 
@@ -99,7 +101,7 @@ def _check_address(text: str) -> None:
 
 def attachment(network: str, settings: EndpointSettings, aliases: Iterable[str] = ()) -> Attachment:
     """One network's place."""
-    ipam = settings.ipam
+    ipam, options = settings.ipam, settings.driver_opts or {}
     ipv4 = ipam.i_pv4_address if ipam else ""
     ipv6 = ipam.i_pv6_address if ipam else ""
     for address in (ipv4, ipv6):
@@ -112,7 +114,21 @@ def attachment(network: str, settings: EndpointSettings, aliases: Iterable[str] 
         aliases=tuple(dict.fromkeys((*(settings.aliases or ()), *aliases))),
         priority=settings.gw_priority,
         links=links(settings.links),
+        interface=options.get(_IFNAME, ""),
+        sysctls=_sysctls(options.get(_SYSCTLS, "")),
     )
+
+
+def _sysctls(text: str) -> tuple[tuple[str, str], ...]:
+    """`NAME=VALUE,NAME=VALUE`, in whose names IFNAME stands for the interface."""
+    found = []
+    for part in text.split(",") if text else ():
+        name, equals, value = part.partition("=")
+        if not equals:
+            raise InvalidArgument(f"invalid sysctl '{part}' in option {_SYSCTLS}: write NAME=VALUE")
+        # `docker run --network` of the command line makes all of it lower case.
+        found.append((name.strip().replace(".ifname.", ".IFNAME."), value.strip()))
+    return tuple(found)
 
 
 def links(texts: Iterable[str] | None) -> tuple[tuple[str, str], ...]:

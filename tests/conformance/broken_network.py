@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterable
 
 from msgspec.structs import replace
 from tests.conformance.fake_network import FakeNetworks, FakeProbe
@@ -109,6 +110,34 @@ class TakesAnyNameserver(FakeNetworks):
 
     def check_request(self, request: JoinRequest) -> None:
         super().check_request(replace(request, nameservers=()))
+
+
+class InterfacesKeepTheirOwnNames(FakeNetworks):
+    caught_by = "interface_has_the_name_asked_for"
+
+    def named(self, attachment: Attachment, endpoints: Iterable[Endpoint]) -> str:
+        return super().named(replace(attachment, interface=""), endpoints)
+
+
+class TwoOfOneName(FakeNetworks):
+    caught_by = "wrong_interfaces_are_refused"
+
+    def named(self, attachment: Attachment, endpoints: Iterable[Endpoint]) -> str:
+        return attachment.interface or super().named(attachment, endpoints)
+
+
+class AnyInterfaceGoes(FakeNetworks):
+    caught_by = "wrong_interfaces_are_refused"
+
+    def check_interface(self, attachment: Attachment) -> None:
+        return
+
+
+class AlwaysIPv4(FakeNetworks):
+    caught_by = "network_of_ipv6_alone"
+
+    async def create(self, network: Network) -> Network:
+        return await super().create(replace(network, ipv4=True))
 
 
 class AnyParentGoes(FakeNetworks):

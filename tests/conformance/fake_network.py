@@ -6,6 +6,7 @@ import ipaddress
 import itertools
 import random
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from msgspec.structs import replace
@@ -111,7 +112,9 @@ class FakeNetworks:
             if self.overlaps(_space(subnet.subnet)):
                 raise Conflict(f"subnet {subnet.subnet} overlaps")
         versions = [_space(subnet.subnet).version for subnet in subnets]
-        if 4 not in versions:
+        if not network.ipv4 and not network.ipv6:
+            raise InvalidArgument("a network without addresses")
+        if network.ipv4 and 4 not in versions:
             subnets.append(self.free_subnet("10.200.{}.0/24"))
         if network.ipv6 and 6 not in versions:
             subnets.append(self.free_subnet("fd00:{}::/64"))
@@ -193,10 +196,10 @@ class FakeNetworks:
             return known[1]
         self.check_request(request)
         endpoints: list[Endpoint] = []
-        for number, attachment in enumerate(request.attachments):
+        for attachment in request.attachments:
             if any(e.network == attachment.network for e in endpoints):
                 raise InvalidArgument("a network is named twice")
-            endpoints.append(self.endpoint(attachment, f"eth{number}"))
+            endpoints.append(self.endpoint(attachment, self.named(attachment, endpoints)))
         ports: list[PortMapping] = []
         for mapping in request.ports if self.publishes(endpoints) else ():
             ports.append(self.port(mapping, ports))
@@ -226,10 +229,27 @@ class FakeNetworks:
         if request.user_namespace is not None:
             _check_owner(request.user_namespace, request.mode)
         for attachment in request.attachments:
+            self.check_interface(attachment)
             if attachment.mac and len(attachment.mac) != 17:
                 raise InvalidArgument(f"mac {attachment.mac}")
         for mapping in request.ports:
             self.check_port(mapping)
+
+    def check_interface(self, attachment: Attachment) -> None:
+        if not re.fullmatch("|[a-z][a-z0-9]{0,14}", attachment.interface):
+            raise InvalidArgument(f"interface {attachment.interface}")
+        if attachment.interface == "lo":
+            raise InvalidArgument("interface lo")
+        for name, _ in attachment.sysctls:
+            if not re.fullmatch(r"net\.ipv[46]\.[a-z]+\.IFNAME\.[a-z_]+", name):
+                raise InvalidArgument(f"sysctl {name}")
+
+    def named(self, attachment: Attachment, endpoints: Iterable[Endpoint]) -> str:
+        taken = {endpoint.interface for endpoint in endpoints}
+        if attachment.interface in taken:
+            raise Conflict(f"interface {attachment.interface} is taken")
+        free = (f"eth{number}" for number in range(len(taken) + 1))
+        return attachment.interface or next(name for name in free if name not in taken)
 
     def check_port(self, mapping: PortMapping) -> None:
         if not 1 <= mapping.container_port <= 65535 or not 0 <= mapping.host_port <= 65535:
@@ -334,7 +354,8 @@ class FakeNetworks:
         wish, _ = self.memory.sandboxes[request.id]
         if any(e.network == request.attachment.network for e in sandbox.endpoints):
             return sandbox
-        interface = f"eth{len(sandbox.endpoints)}x"
+        self.check_interface(request.attachment)
+        interface = self.named(request.attachment, sandbox.endpoints)
         endpoint = self.endpoint(request.attachment, interface)
         sandbox = replace(sandbox, endpoints=(*sandbox.endpoints, endpoint))
         wish = replace(wish, attachments=(*wish.attachments, request.attachment))
@@ -422,7 +443,7 @@ class FakeProbe:
             return ""
         for _, sandbox in self.networks.all():
             for endpoint in sandbox.endpoints:
-                if endpoint.ipv4 != target[0]:
+                if target[0] not in (endpoint.ipv4, endpoint.ipv6):
                     continue
                 if direct and not self.connected(source, endpoint.network):
                     return ""

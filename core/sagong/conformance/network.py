@@ -17,6 +17,11 @@ from sagong.conformance.network_counters import (
     check_counters_grow_with_traffic,
     check_counters_without_networks_are_none,
 )
+from sagong.conformance.network_interfaces import (
+    check_interface_has_the_name_asked_for,
+    check_network_of_ipv6_alone,
+    check_wrong_interfaces_are_refused,
+)
 from sagong.conformance.network_lab import NetworkLab, Probe, block, free_port, raises
 from sagong.conformance.network_macvlan import (
     check_macvlan_publishes_nothing,
@@ -88,6 +93,7 @@ __all__ = [
     "check_given_address_is_had",
     "check_given_hardware_address_is_had",
     "check_highest_priority_has_the_default_route",
+    "check_interface_has_the_name_asked_for",
     "check_internal_network_has_no_gateway",
     "check_ipv6_network_has_both",
     "check_join_gives_an_address_of_the_subnet",
@@ -102,6 +108,7 @@ __all__ = [
     "check_network_in_use_is_not_deleted",
     "check_network_is_listed_as_created",
     "check_network_name_is_unique",
+    "check_network_of_ipv6_alone",
     "check_networks_are_isolated_from_each_other",
     "check_other_names_are_asked_of_the_nameservers",
     "check_overlapping_subnet_is_a_conflict",
@@ -118,6 +125,7 @@ __all__ = [
     "check_taken_port_is_a_conflict",
     "check_three_networks_exist_from_the_start",
     "check_unknown_sandbox_is_not_connected",
+    "check_wrong_interfaces_are_refused",
     "check_wrong_joins_are_refused",
     "check_wrong_macvlans_are_refused",
     "check_wrong_networks_are_refused",

@@ -63,7 +63,8 @@ class Network(Message):
     On a macvlan network sandboxes are neighbours of the machine's own, by the interface that option
     `parent` names: nothing is forwarded or published for them.
 
-    With no `subnets` the plugin takes a free one of its pools and answers with it.
+    With no `subnets` the plugin takes a free one of its pools and answers with it. Without `ipv4`
+    it has IPv6 alone.
     """
 
     id: str
@@ -77,6 +78,7 @@ class Network(Message):
     options: tuple[tuple[str, str], ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
     created: float = 0.0
+    ipv4: bool = True
 
 
 class NetworkRef(Message):
@@ -105,6 +107,9 @@ class Attachment(Message):
 
     `links` are names that only this sandbox has there for others: (its name, theirs). The network
     of the highest `priority` has the default route and the published ports.
+
+    `interface` is how its interface is called inside; "" takes the next free name. `sysctls` are
+    settings of that interface, whose name in them is IFNAME: `net.ipv4.conf.IFNAME.log_martians`.
     """
 
     network: str
@@ -114,6 +119,8 @@ class Attachment(Message):
     aliases: tuple[str, ...] = ()
     priority: int = 0
     links: tuple[tuple[str, str], ...] = ()
+    interface: str = ""
+    sysctls: tuple[tuple[str, str], ...] = ()
 
 
 class Endpoint(Message):

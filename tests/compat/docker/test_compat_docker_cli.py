@@ -420,6 +420,38 @@ def test_names_and_addresses_that_one_container_asks_for(docker: Engine) -> None
     assert "nameserver 127.0.0.11" in docker.ok("exec", "asker", "cat", "/etc/resolv.conf")
 
 
+def test_interfaces_by_name_and_networks_of_ipv6_alone(docker: Engine) -> None:
+    docker.ok("network", "create", "--ipv4=false", "--ipv6", "six")
+    docker.ok("network", "create", "four")
+    shown = docker.ok("network", "inspect", "-f", "{{.EnableIPv4}} {{.EnableIPv6}}", "six", "four")
+    assert shown.split() == ["false", "true", "true", "false"]
+    neither = docker.docker("network", "create", "--ipv4=false", "none-at-all")
+    assert "IPv4 or IPv6 must be enabled" in neither.stderr
+    own = "driver-opt=com.docker.network.endpoint.ifname=lan7"
+    set_ = "com.docker.network.endpoint.sysctls=net.ipv4.conf.IFNAME.log_martians=1"
+    place = f'name=four,{own},"driver-opt={set_},net.ipv4.conf.IFNAME.forwarding=0"'
+    docker.ok("run", "-d", "--name", "named", "--network", place, IMAGE, "sleep", "60")
+    settings = (
+        "cat /proc/sys/net/ipv4/conf/lan7/log_martians /proc/sys/net/ipv4/conf/lan7/forwarding"
+    )
+    assert docker.ok("exec", "named", "sh", "-c", settings).split() == ["1", "0"]
+    later = "com.docker.network.endpoint.ifname=six6"
+    docker.ok("network", "connect", "--driver-opt", later, "--gw-priority", "5", "six", "named")
+    found = docker.inspect("named")["NetworkSettings"]["Networks"]
+    assert (found["six"]["DriverOpts"], found["six"]["GwPriority"]) == (
+        {later.split("=")[0]: "six6"},
+        5,
+    )
+    assert (found["six"]["IPAddress"], found["four"]["IPAddress"][:3]) == ("", "172")
+    docker.ok("restart", "-t", "0", "named")
+    assert {"lan7", "six6"} <= set(docker.ok("exec", "named", "ls", "/sys/class/net").split())
+    docker.ok("run", "-d", "--name", "only", "--network", "six", IMAGE, "sleep", "60")
+    address = docker.inspect("only")["NetworkSettings"]["Networks"]["six"]["GlobalIPv6Address"]
+    assert f"PING only ({address})" in docker.ok("exec", "named", "ping", "-6", "-c", "1", "only")
+    wrong = ("--driver-opt", "com.docker.network.endpoint.ifname=a/b")
+    assert "a/b" in docker.docker("network", "connect", *wrong, "four", "only").stderr
+
+
 def test_containers_on_a_macvlan(docker: Engine) -> None:
     docker.ok("network", "create", "-d", "macvlan", "--subnet", "10.125.0.0/24", "lan")
     docker.ok(

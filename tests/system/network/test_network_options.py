@@ -5,10 +5,27 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
-from sagong.contracts.network import Attachment, ConnectRequest, Network
-from sagong.errors import InvalidArgument
-from tests.system.network.outer import joined, machine, plugin, shell
+from sagong.contracts.network import (
+    Attachment,
+    ConnectRequest,
+    JoinRequest,
+    Network,
+    PortMapping,
+    SandboxRef,
+)
+from sagong.errors import InvalidArgument, SagongError
+from tests.system.network.outer import (
+    Server,
+    World,
+    dial,
+    joined,
+    machine,
+    plugin,
+    reached,
+    shell,
+)
 
 pytestmark = pytest.mark.root
 
@@ -59,3 +76,122 @@ async def honoured(base: Path) -> None:
 
 def test_options_are_kept_and_honoured() -> None:
     machine(honoured)
+
+
+def with_modes(name: str, four: str, six: str) -> Network:
+    digit = name.encode().hex()
+    modes = ((f"{BRIDGE}.gateway_mode_ipv4", four), (f"{BRIDGE}.gateway_mode_ipv6", six))
+    return Network(id=digit.ljust(64, "0"), name=name, ipv6=True, options=modes)
+
+
+async def modes(base: Path) -> None:
+    """Who outside reaches what, at the container's own address and at the machine's."""
+    async with plugin(base) as network:
+        world = World(base)
+        outside = [Server(world.path, 80, "world")]
+        ports = (PortMapping(container_port=80, host_port=8080),)
+        made = {}
+        for name, four, six in (
+            ("routed", "routed", "routed"),
+            ("mixed", "nat", "routed"),
+            ("open", "nat-unprotected", "nat"),
+        ):
+            await network.create(with_modes(name, four, six))
+            port = (replace(ports[0], host_port=8080 + len(made)),)
+            made[name] = await joined(network, name, name, ports=port)
+            endpoint = made[name].endpoints[0]
+            shell(world.path, f"ip route add {endpoint.ipv4} via {World.machine}")
+            shell(world.path, f"ip route add {endpoint.ipv6} via {World.machine6}")
+            outside += [Server(made[name].path, number, name) for number in (80, 81)]
+
+        async def seen(name: str) -> list[str]:
+            """IPv4, then IPv6: the published port, another one; the machine's port."""
+            endpoint, found = made[name].endpoints[0], []
+            host = made[name].ports[0].host_port
+            for own, machines in (
+                (endpoint.ipv4, World.machine),
+                (endpoint.ipv6, World.machine6),
+            ):
+                answers = [(await dial(world.path, own, p, seconds=0.5))[0] for p in (80, 81)]
+                answers.append((await dial(world.path, machines, host, seconds=0.5))[0])
+                found.append("".join("x" if answer == name else "-" for answer in answers))
+            return found
+
+        assert await seen("routed") == ["x--", "x--"]
+        assert await seen("mixed") == ["--x", "x--"]
+        assert await seen("open") == ["xxx", "--x"]
+        four = made["routed"].endpoints[0].ipv4
+        assert await reached(made["routed"].path, World.address, 80) == ("world", four)
+        assert (await reached(made["mixed"].path, World.address, 80))[1] == World.machine
+        assert "1 packets received" in shell(world.path, f"/bin/busybox ping -c 1 -W 2 {four}")
+        assert "0 packets received" in shell(
+            world.path, f"/bin/busybox ping -c 1 -W 1 {made['mixed'].endpoints[0].ipv4}"
+        )
+        await network.leave(SandboxRef(id="routed"))
+        assert "elements" not in shell("", "nft list set inet sg opened4")
+        for server in outside:
+            server.close()
+        world.close()
+
+
+def test_gateway_modes_say_who_reaches_containers() -> None:
+    machine(modes)
+
+
+async def cut_off(base: Path) -> None:
+    """An internal network of both versions, with the machine on it, and without."""
+    async with plugin(base) as network:
+        world = World(base)
+        isolated = with_modes("apart", "isolated", "isolated")
+        for wanted in (isolated, with_modes("wrong", "sideways", "nat")):
+            with pytest.raises(InvalidArgument, match="gateway_mode_ipv4"):
+                await network.create(wanted)
+        await network.create(replace(isolated, internal=True))
+        await network.create(replace(with_modes("inner", "nat", "nat"), internal=True))
+        bridges = {name: f"sg-{name.encode().hex().ljust(12, '0')}" for name in ("apart", "inner")}
+        shown = {name: shell("", f"ip addr show {bridges[name]}") for name in bridges}
+        assert "inet " not in shown["apart"] and "scope global" not in shown["apart"]
+        assert "inet " in shown["inner"] and "scope global" in shown["inner"]
+        for name in ("apart", "inner"):
+            a, b = [await joined(network, f"{name}{n}", name) for n in (1, 2)]
+            server, other = Server(a.path, 80, "a"), Server(world.path, 80, "world")
+            for address in (a.endpoints[0].ipv4, a.endpoints[0].ipv6):
+                assert (await reached(b.path, address, 80))[0] == "a"
+                here = (await dial("", address, 80, seconds=0.5))[0]
+                assert here == ("a" if name == "inner" else "")
+            for address in (World.address, World.address6):
+                assert (await dial(a.path, address, 80, seconds=0.5))[0] == ""
+            server.close()
+            other.close()
+        world.close()
+
+
+def test_internal_networks_lead_nowhere_in_either_version() -> None:
+    machine(cut_off)
+
+
+async def own_settings(base: Path) -> None:
+    async with plugin(base) as network:
+        await network.create(PLAIN)
+        sysctls = (
+            ("net.ipv4.conf.IFNAME.log_martians", "1"),
+            ("net.ipv4.neigh.IFNAME.app_solicit", "7"),
+        )
+        wish = Attachment(network=PLAIN.id, interface="lan7", sysctls=sysctls)
+        made = await network.join(JoinRequest(id="made", attachments=(wish,), names=("made",)))
+        read = (
+            "cat /proc/sys/net/ipv4/conf/{0}/log_martians /proc/sys/net/ipv4/neigh/{0}/app_solicit"
+        )
+        assert shell(made.path, read.format("lan7")).split() == ["1", "7"]
+        await joined(network, "late", "bridge")
+        late = await network.connect(ConnectRequest(id="late", attachment=wish))
+        assert shell(late.path, read.format("lan7")).split() == ["1", "7"]
+        assert shell(late.path, read.format("eth0")).split() == ["0", "0"]
+        missing = replace(wish, sysctls=(("net.ipv4.conf.IFNAME.no_such", "1"),))
+        with pytest.raises(SagongError, match="no_such"):
+            await network.join(JoinRequest(id="wrong", attachments=(missing,)))
+        assert {s.id for s in (await network.sandboxes()).sandboxes} == {"made", "late"}
+
+
+def test_an_interface_has_its_own_name_and_settings() -> None:
+    machine(own_settings)
