@@ -135,6 +135,7 @@ class Writer:
             subject, options=msgspec.structs.replace(options, applied=True)
         )
         applied: Document = msgspec.json.decode(patch.body)
+        _drop_null_times(applied)
         key = resource.key(subject.namespace, subject.name)
         record = view.record(resource.storage, key)
         shapes = self.planner.shapes
@@ -244,3 +245,15 @@ def _written(planned: Planned, revision: int) -> Written:
 def returns_deleted(resource: Resource) -> bool:
     """Whether a completed deletion answers with the object instead of a Status."""
     return resource.storage in strategy.RETURNS_DELETED
+
+
+def _drop_null_times(value: object) -> None:
+    """Clients in Go write `creationTimestamp: null` for none: nobody owns that by applying it."""
+    if isinstance(value, list):
+        for item in value:
+            _drop_null_times(item)
+    elif isinstance(value, dict):
+        if value.get("creationTimestamp", 0) is None:
+            del value["creationTimestamp"]
+        for item in value.values():
+            _drop_null_times(item)

@@ -6,6 +6,7 @@ Hooks (postStart, preStop) are the same requests, of which only the failure coun
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from collections.abc import Sequence
 from urllib.parse import urljoin, urlsplit
@@ -38,15 +39,50 @@ async def probe(node: Executor, spec: Probe, target: Target) -> tuple[bool, str]
         async with asyncio.timeout(seconds + 0.5):
             return await _probe(node, spec, target, seconds)
     except TimeoutError:
-        return False, _timeout(spec, seconds)
-    except (OSError, ssl.SSLError, ValueError, SagongError) as error:
+        return False, _timeout(spec, target, seconds)
+    except OSError as error:
+        return False, _refusal(spec, target, error, seconds)
+    except (ValueError, SagongError) as error:
         return False, str(error) or type(error).__name__
 
 
-def _timeout(spec: Probe, seconds: float) -> str:
+def _timeout(spec: Probe, target: Target, seconds: float) -> str:
+    """In upstream's words."""
     if spec.exec:
         return f"command timed out: {spec.exec.command} timed out after {seconds:g}s"
-    return f"context deadline exceeded: no answer within {seconds:g}s"
+    if spec.http_get:
+        said = "context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
+        return f'Get "{_url(spec.http_get, target)}": {said}'
+    if spec.tcp_socket:
+        return f"dial tcp {_place(spec, target)}: i/o timeout"
+    return _unreached(_place(spec, target), seconds)
+
+
+def _refusal(spec: Probe, target: Target, error: OSError, seconds: float) -> str:
+    """In upstream's words; what has no errno says itself what it is."""
+    if spec.exec or not error.errno or isinstance(error, ssl.SSLError):
+        return str(error) or type(error).__name__
+    if spec.grpc:
+        return _unreached(_place(spec, target), seconds)
+    said = f"dial tcp {_place(spec, target)}: connect: {os.strerror(error.errno).lower()}"
+    return f'Get "{_url(spec.http_get, target)}": {said}' if spec.http_get else said
+
+
+def _unreached(place: str, seconds: float) -> str:
+    said = f'timeout: failed to connect service "{place}" within {seconds:g}s'
+    return f"{said}: context deadline exceeded"
+
+
+def _place(spec: Probe, target: Target) -> str:
+    """Host and port of a probe over the network."""
+    action = spec.http_get or spec.tcp_socket
+    host = (action.host if action else "") or target.address
+    port = action.port if action else spec.grpc.port if spec.grpc else None
+    return _socket(host, port_number(port, target.container))
+
+
+def _socket(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 async def _probe(node: Executor, spec: Probe, target: Target, seconds: float) -> tuple[bool, str]:
@@ -108,16 +144,19 @@ def port_number(port: int | str | None, container: AnyContainer) -> int:
 
 
 async def _http(action: HTTPGetAction, target: Target) -> tuple[bool, str]:
+    headers = [(header.name, header.value) for header in action.http_headers]
+    code = await http_get(_url(action, target), headers)
+    if 200 <= code < 400:
+        return True, ""
+    return False, f"HTTP probe failed with statuscode: {code}"
+
+
+def _url(action: HTTPGetAction, target: Target) -> str:
     host = action.host or target.address
     port = port_number(action.port, target.container)
     scheme = (action.scheme or "HTTP").lower()
     path = action.path if action.path.startswith("/") else f"/{action.path}"
-    literal = f"[{host}]" if ":" in host else host
-    headers = [(header.name, header.value) for header in action.http_headers]
-    code = await http_get(f"{scheme}://{literal}:{port}{path}", headers)
-    if 200 <= code < 400:
-        return True, ""
-    return False, f"HTTP probe failed with statuscode: {code}"
+    return f"{scheme}://{_socket(host, port)}{path}"
 
 
 async def http_get(url: str, headers: Sequence[tuple[str, str]]) -> int:

@@ -22,7 +22,7 @@ async def served(**settings: Any) -> AsyncIterator[Lab]:
 def deployment(replicas: int = 2) -> str:
     labels = {"app": "web"}
     template = {
-        "metadata": {"labels": labels},
+        "metadata": {"labels": labels, "creationTimestamp": None},  # as `--dry-run` writes it
         "spec": {"containers": [{"name": "c", "image": "nginx", "ports": [{"containerPort": 80}]}]},
     }
     spec = {"replicas": replicas, "selector": {"matchLabels": labels}, "template": template}

@@ -93,8 +93,14 @@ async def test_tcp_exec_and_what_nobody_answers() -> None:
     server, port = await served(b"", [])
     async with server:
         assert await probe(FakeNode(), spec(tcpSocket={"port": port}), TARGET) == (True, "")
-    success, said = await probe(FakeNode(), spec(tcpSocket={"port": port}), TARGET)
-    assert not success and said
+    refused = f"dial tcp 127.0.0.1:{port}: connect: connection refused"
+    gone = f'timeout: failed to connect service "127.0.0.1:{port}" within 1s'
+    for asked, said in (
+        ({"tcpSocket": {"port": port}}, refused),
+        ({"httpGet": {"path": "x", "port": port}}, f'Get "http://127.0.0.1:{port}/x": {refused}'),
+        ({"grpc": {"port": port}}, f"{gone}: context deadline exceeded"),
+    ):
+        assert await probe(FakeNode(), spec(**asked), TARGET) == (False, said)
     assert await probe(FakeNode(0), spec(exec={"command": ["x"]}), TARGET) == (True, "")
     assert (await probe(FakeNode(1), spec(exec={"command": ["x"]}), TARGET))[0] is False
 
@@ -108,7 +114,8 @@ async def test_a_server_that_hangs_is_given_up() -> None:
     port = server.sockets[0].getsockname()[1]
     async with server:
         success, said = await probe(FakeNode(), spec(httpGet={"path": "/", "port": port}), TARGET)
-    assert (success, said) == (False, "context deadline exceeded: no answer within 1s")
+    late = "context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
+    assert (success, said) == (False, f'Get "http://127.0.0.1:{port}/": {late}')
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
