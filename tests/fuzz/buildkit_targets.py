@@ -122,8 +122,8 @@ def questions(data: bytes) -> None:
 
     try:
         made = parse(data)
-        for question in ("frontend.outline", "frontend.targets", "frontend.subrequests.describe"):
-            answer(question, made, BuildRequest(id="x"))
+        for question in ("outline", "targets", "lint", "subrequests.describe"):
+            answer(f"frontend.{question}", made, BuildRequest(id="x"))
         for stage in made.stages:
             titles = Titles(stage, several=True, own=True)
             for instruction in stage.instructions:

@@ -1,4 +1,4 @@
-"""Questions about a Dockerfile instead of a build: its targets, and what a target can be given. Pure.
+"""Questions about a Dockerfile instead of a build: targets, what they can be given, checks. Pure.
 
 Source: the packages frontend/subrequests of BuildKit (`docker buildx build --call`).
 """
@@ -14,10 +14,12 @@ from sagong.contracts.builder import BuildRequest
 from sagong.errors import Unimplemented
 from sagong_builder.arguments import Arguments
 from sagong_builder.dockerfile import Dockerfile, Expander, Instruction, Stage
+from sagong_builder.dockerfile.lint import Finding, findings
 
 __all__ = ["answer"]
 
 _VERSION = "1.0.0"
+_LINT = "frontend.lint"
 _FILES = [{"name": "result.json"}, {"name": "result.txt"}]
 
 
@@ -27,11 +29,14 @@ def answer(question: str, dockerfile: Dockerfile, request: BuildRequest) -> dict
     if asked is None:
         raise Unimplemented(f"unsupported request {question[:80]}")
     document, text = asked[0](dockerfile, request)
-    return {
+    answered = {
         "result.json": msgspec.json.format(msgspec.json.encode(document), indent=2),
         "result.txt": text.encode(),
         "version": _VERSION.encode(),
     }
+    if question == _LINT:
+        answered["result.statuscode"] = b"1" if text else b"0"
+    return answered
 
 
 def _table(rows: list[tuple[str, ...]], pad: int) -> str:
@@ -123,6 +128,43 @@ def _keys(needed: list[Stage], kind: str) -> list[dict[str, Any]]:
     return list(found.values())
 
 
+def _linted(dockerfile: Dockerfile, request: BuildRequest) -> Found:
+    found = findings(dockerfile)
+    source = {"filename": request.dockerfile, "language": "Dockerfile", "data": dockerfile.raw}
+    warnings = [
+        {
+            "ruleName": finding.check,
+            "detail": finding.detail,
+            "location": {
+                "ranges": [{"start": {"line": finding.line}, "end": {"line": finding.last}}]
+            },
+        }
+        for finding in found
+    ]
+    lines = dockerfile.raw.decode("utf-8", "replace").split("\n")
+    text = "".join(_shown(finding, request.dockerfile, lines) for finding in found)
+    return {"warnings": warnings, "sources": [source]}, text
+
+
+def _shown(finding: Finding, name: str, lines: list[str]) -> str:
+    """The finding with the lines around it, as clients show errors."""
+    bar = "-" * 20
+    first, last = max(1, finding.line - 2), min(len(lines), finding.last + 2)
+    shown = []
+    for number in range(first, last + 1):
+        mark = ">>>" if finding.line <= number <= finding.last else "   "
+        shown.append(f" {number:3d} | {mark} {lines[number - 1]}")
+    rows = [
+        f"\nWARNING: {finding.check}",
+        finding.detail,
+        f"{name}:{finding.line}",
+        bar,
+        *shown,
+        bar,
+    ]
+    return "".join(f"{row}\n" for row in rows)
+
+
 def _described(dockerfile: Dockerfile, request: BuildRequest) -> Found:
     listed = [
         {
@@ -147,5 +189,6 @@ def _described(dockerfile: Dockerfile, request: BuildRequest) -> Found:
 _QUESTIONS: dict[str, tuple[Callable[[Dockerfile, BuildRequest], Found], str]] = {
     "frontend.outline": (_outline, "List all parameters current build target supports"),
     "frontend.targets": (_targets, "List all targets current build supports"),
+    _LINT: (_linted, "Lint a Dockerfile"),
     "frontend.subrequests.describe": (_described, "List available subrequest types"),
 }

@@ -53,6 +53,7 @@ class Source:
     statements: list[Statement] = field(default_factory=list)
     escape: str = "\\"
     syntax: str = ""
+    check: str = ""
     warnings: list[str] = field(default_factory=list)
 
 
@@ -98,6 +99,8 @@ def _directives(lines: list[str], source: Source, name: str) -> int:
             source.escape = found[2]
         elif key == "syntax":
             source.syntax = found[2]
+        else:
+            source.check = found[2]
     return len(lines)
 
 

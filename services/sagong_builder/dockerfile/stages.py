@@ -40,7 +40,14 @@ class Dockerfile:
     escape: str = "\\"
     warnings: tuple[str, ...] = ()
     syntax: str = ""
+    check: str = ""
     raw: bytes = field(default=b"", repr=False)
+
+    @property
+    def skipped(self) -> frozenset[str]:
+        """Checks that the directive `check=skip=A,B` leaves out."""
+        parts = dict(part.strip().partition("=")[::2] for part in self.check.split(";"))
+        return frozenset(name.strip() for name in parts.get("skip", "").split(","))
 
     def find(self, reference: str, before: int | None = None) -> Stage | None:
         """A stage by its name, of those before the stage `before`; the last of several wins."""
@@ -134,6 +141,7 @@ def parse(raw: bytes, name: str = "Dockerfile") -> Dockerfile:
         escape=source.escape,
         warnings=tuple(source.warnings),
         syntax=source.syntax,
+        check=source.check,
         raw=raw,
     )
 

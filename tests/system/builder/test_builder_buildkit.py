@@ -113,7 +113,7 @@ def test_secrets_agents_and_caches_of_commands(buildx: Buildx, tmp_path: Path) -
         ),
         ("COPY nope /\n", {}, "file does not exist"),
         ("RUN true\n", {"platform": "linux/amd64,linux/arm64"}, "multi-platform builds"),
-        ("RUN true\n", {"requestid": "frontend.lint"}, "unsupported request frontend.lint"),
+        ("RUN true\n", {"requestid": "frontend.none"}, "unsupported request frontend.none"),
         ("RUN true\n", {"filename": "Other"}, "failed to read dockerfile: open Other"),
     ],
 )

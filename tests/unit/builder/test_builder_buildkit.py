@@ -20,6 +20,7 @@ from sagong_builder.buildkit.outline import answer
 from sagong_builder.buildkit.protobuf import decode, encode
 from sagong_builder.context import Archive, Tree
 from sagong_builder.dockerfile import parse
+from sagong_builder.dockerfile.lint import findings
 from sagong_builder.kept import KeptContext, KeptContexts
 from sagong_builder.origins import key_of
 from sagong_builder.titles import Titles
@@ -141,6 +142,53 @@ def test_contexts_are_kept_one_for_each_directory(tmp_path: Path) -> None:
     assert len(kept.records()) == 16
     kept.clear()
     assert list(tmp_path.iterdir()) == []
+
+
+_BAD = b"""\
+# check=skip=MaintainerDeprecated
+ARG API_TOKEN
+from scratch AS Base
+MAINTAINER x
+ENV a b
+WORKDIR rel
+COPY $nope /
+CMD echo hi
+CMD ["ho"]
+EXPOSE 80/TCP 1:2
+FROM --platform=linux/amd64 $other as base
+RUN x \\
+  y
+FROM --platform=$TARGETPLATFORM base AS scratch
+WORKDIR rel
+"""
+
+
+def test_what_is_better_written_otherwise_is_found() -> None:
+    found = [(finding.line, finding.check) for finding in findings(parse(_BAD))]
+    assert found == [
+        (2, "SecretsUsedInArgOrEnv"),
+        (3, "ConsistentInstructionCasing"), (3, "FromAsCasing"), (3, "StageNameCasing"),
+        (5, "LegacyKeyValueFormat"),
+        (6, "WorkdirRelativePath"),
+        (7, "UndefinedVar"),
+        (8, "JSONArgsRecommended"), (8, "MultipleInstructionsDisallowed"),
+        (10, "ExposeInvalidFormat"), (10, "ExposeProtoCasing"),
+        (11, "DuplicateStageName"), (11, "FromAsCasing"), (11, "FromPlatformFlagConstDisallowed"),
+        (11, "UndefinedArgInFrom"),
+        (14, "RedundantTargetPlatform"), (14, "ReservedStageName"),
+        (15, "WorkdirRelativePath"),
+    ]  # fmt: skip
+    good = b'ARG V=1\nFROM a:$V AS b\nARG PUBLIC_KEY\nWORKDIR /x\nFROM b\nWORKDIR y\nCMD ["c"]\n'
+    assert findings(parse(good)) == []
+    assert findings(parse(b"# check=skip=all\n" + _BAD.partition(b"\n")[2])) == []
+    told = answer("frontend.lint", parse(_BAD), BuildRequest(id="i"))
+    assert told["result.statuscode"] == b"1"
+    assert b"Dockerfile:12\n" not in told["result.txt"]
+    assert (
+        b"WARNING: StageNameCasing\nStage name 'Base' should be lowercase\nDockerfile:3\n"
+        in (told["result.txt"])
+    )
+    assert answer("frontend.lint", parse(good), BuildRequest(id="i"))["result.statuscode"] == b"0"
 
 
 def test_a_dockerfile_is_asked_about() -> None:
