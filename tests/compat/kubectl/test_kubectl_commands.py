@@ -22,7 +22,7 @@ async def served(**settings: Any) -> AsyncIterator[Lab]:
 def deployment(replicas: int = 2) -> str:
     labels = {"app": "web"}
     template = {
-        "metadata": {"labels": labels, "creationTimestamp": None},  # as `--dry-run` writes it
+        "metadata": {"labels": labels},
         "spec": {"containers": [{"name": "c", "image": "nginx", "ports": [{"containerPort": 80}]}]},
     }
     spec = {"replicas": replicas, "selector": {"matchLabels": labels}, "template": template}
@@ -105,8 +105,14 @@ async def test_apply_twice_then_change_then_delete() -> None:
 async def test_server_side_apply_conflicts_until_forced() -> None:
     async with served() as at:
         apply = ("apply", "--server-side", "-f", "-")
-        assert "serverside-applied" in await at.kubectl(*apply, stdin=deployment())
-        other = await at.kubectl(*apply, "--field-manager=other", stdin=deployment(9), code=1)
+        create = ("create", "deploy", "web", "--image=nginx", "--dry-run=client", "-o", "yaml")
+        # It says `creationTimestamp: null` of the template: that is nobody's.
+        first = await at.kubectl(*create)
+        assert "creationTimestamp: null" in first
+        assert "serverside-applied" in await at.kubectl(*apply, stdin=first)
+        other = await at.kubectl(
+            *apply, "--field-manager=other", stdin=await at.kubectl(*create, "--replicas=9"), code=1
+        )
         assert "Apply failed with 1 conflict" in other
         assert ".spec.replicas" in other
         forced = (*apply, "--field-manager=other", "--force-conflicts")
