@@ -88,11 +88,14 @@ def _routes(
 
 
 def access_of(
-    provider: Unit, units: Mapping[str, Unit], uids: Mapping[str, int]
+    provider: Unit, callers: Iterable[Unit], units: Mapping[str, Unit], uids: Mapping[str, int]
 ) -> tuple[AccessEntry, ...]:
-    """Who may call `provider`, and what: each unit's [uses] and [hears] that lead to it."""
+    """Who may call `provider`, and what: each caller's [uses] and [hears] that lead to it.
+
+    Callers are whoever serves, is about to, or drains: within a swap two plugins of one unit.
+    """
     entries = []
-    for unit in units.values():
+    for unit in {caller.identity: caller for caller in callers}.values():
         methods = sorted(set(_granted(unit, provider, units)))
         if methods:
             entries.append(

@@ -48,12 +48,13 @@ class Herald:
         """Tell a process what it does not know yet."""
         # A process of an earlier or later generation than the serving one has the same callers.
         units = {**configured, process.unit.name: process.unit}
-        uids = self._cells.uids(units.values())
+        callers = [*(p.unit for p in self._population), *units.values()]
+        uids = self._cells.uids(callers)
         if process.orders is not None:  # it has attended, so it is inside its sandbox
             living = frozenset(p.unit.name for p in self._population)
             self._cells.show(process, units, living)
         routes = directory.routes_of(process.unit, units, serving)
-        access = directory.access_of(process.unit, units, uids)
+        access = directory.access_of(process.unit, callers, units, uids)
         down = tuple(outages.known_to(process.unit, units, self._lives))
         order = msgspec.structs.replace(
             gone,

@@ -114,7 +114,7 @@ class Porters:
         """Who may call them: whoever may call the unit."""
         for porter in self._posted.values():
             if porter.provider is not None:
-                entries = directory.access_of(porter.unit, units, uids)
+                entries = directory.access_of(porter.unit, units.values(), units, uids)
                 porter.provider.grant(
                     {e.uid: Access(e.name, frozenset(e.methods)) for e in entries}
                 )

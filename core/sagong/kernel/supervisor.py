@@ -341,6 +341,7 @@ class Supervisor:
         self.population.add(process)
         self._save()
         self._pulse()
+        self.broadcast()  # those whom it calls are to know it before it starts
         if await self._attends(process):
             self.feed(name, happenings.Launched(generation))
         else:

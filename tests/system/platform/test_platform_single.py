@@ -215,6 +215,9 @@ def test_swaps_under_load_fail_nothing(platform: Platform) -> None:
         ):
             platform.swap(unit)
             time.sleep(0.3)
+        for plugin in ("binpack", "kube"):
+            platform.running.run("swap", "scheduler", plugin, "--trial", "0")
+    assert "may not call" not in platform.running.logs(), "a newcomer was a stranger at first"
     assert served.failures == []
     assert listed.failures == []
     assert shown.failures == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -133,11 +134,24 @@ def test_routes_lead_to_the_instance_that_is_asked_for() -> None:
 
 def test_access_is_what_the_manifest_says_and_nothing_else() -> None:
     uids = {u.identity: 100 + n for n, u in enumerate(UNITS.values())}
-    local = directory.access_of(UNITS["state-local"], UNITS, uids)
+    local = directory.access_of(UNITS["state-local"], UNITS.values(), UNITS, uids)
     assert [(a.name, a.methods) for a in local] == [("node", ("state/1/range",))]
-    assert directory.access_of(UNITS["state-cluster"], UNITS, uids) == ()
-    image = directory.access_of(UNITS["image"], UNITS, uids)
+    assert directory.access_of(UNITS["state-cluster"], UNITS.values(), UNITS, uids) == ()
+    image = directory.access_of(UNITS["image"], UNITS.values(), UNITS, uids)
     assert image[0].methods == ("image/1/*", "image/1/events")
+
+
+def test_both_plugins_of_a_swap_have_access() -> None:
+    """The newcomer before it is published, the old one while it drains, each by its own uid."""
+    other = unit("packer", '[uses.image]\nversion = 1\nmethods = ["list"]\nwhy = "images"\n')
+    newcomer = replace(other, name="node")
+    callers = [UNITS["node"], newcomer, *UNITS.values()]
+    uids = {u.identity: 100 + n for n, u in enumerate(callers)}
+    found = directory.access_of(UNITS["image"], callers, UNITS, uids)
+    assert {a.uid: a.methods for a in found} == {
+        uids["node"]: ("image/1/*", "image/1/events"),
+        uids["packer"]: ("image/1/list",),
+    }
 
 
 def test_an_ambiguous_slot_is_nobodys() -> None:
