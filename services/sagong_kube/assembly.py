@@ -9,6 +9,7 @@ from pathlib import Path
 from sagong import call
 from sagong.contracts.auth import Auth
 from sagong.contracts.metrics import Metrics
+from sagong.contracts.network import Networks
 from sagong.contracts.node import Node
 from sagong.contracts.state import State
 from sagong.errors import SagongError
@@ -22,6 +23,7 @@ from sagong_kube.handlers.discovery import Discovery
 from sagong_kube.handlers.exchange import Answer, Ask, Reply, json_answer
 from sagong_kube.handlers.gate import Gate
 from sagong_kube.handlers.health import Health
+from sagong_kube.handlers.kubelet import Kubelet
 from sagong_kube.handlers.objects import Objects
 from sagong_kube.handlers.openapi import OpenApi, builtin_documents
 from sagong_kube.handlers.podparts import PodParts, Tokens
@@ -66,6 +68,7 @@ class Assembly:
         *,
         node: Node | None,
         metrics: Metrics | None,
+        network: Networks | None = None,
         data: Path,
         address: str,
         chance: random.Random,
@@ -77,6 +80,7 @@ class Assembly:
         self._state = state
         self._node = node
         self._metrics = metrics
+        self._network = network
         self._address = address
         self._chance = chance
         self.listening = False
@@ -185,7 +189,7 @@ class Assembly:
         return {
             ("core/pods", "proxy"): proxy.pod,
             ("core/services", "proxy"): proxy.service,
-            ("core/nodes", "proxy"): proxy.node,
+            ("core/nodes", "proxy"): self._of_this_node(proxy.node),
             ("core/pods", "binding"): parts.bind,
             ("core/pods", "eviction"): parts.evict,
             ("core/pods", "log"): streams.log,
@@ -195,6 +199,13 @@ class Assembly:
             ("core/serviceaccounts", "token"): tokens.create,
             ("", "scale"): scale.serve,
         }
+
+    def _of_this_node(self, beyond: ObjectHandler) -> ObjectHandler:
+        """What a kubelet would tell of this machine, where somebody measures it."""
+        if self._metrics is None or self._network is None:
+            return beyond
+        slots = (self._metrics, self._network)
+        return Kubelet(self.store, slots, self._settings.node_name, beyond).proxy
 
     def _paths(self) -> dict[str, PathHandler]:
         discovery = Discovery(self.catalogue, self._address)

@@ -11,6 +11,7 @@ from typing import Any
 
 from sagong.contracts.auth import Auth, PolicyChanged
 from sagong.contracts.metrics import Metrics
+from sagong.contracts.network import Networks
 from sagong.contracts.node import Node
 from sagong.contracts.objects import (
     Commit,
@@ -68,6 +69,7 @@ class Kube:
             self._auth,
             node=_optional(host, Node),
             metrics=_optional(host, Metrics),
+            network=_optional(host, Networks),
             data=host.data,
             address=f"{address}:{port}",
             chance=random.Random(),

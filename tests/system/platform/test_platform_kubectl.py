@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import pty
 import re
@@ -271,6 +272,42 @@ def test_top_shows_what_pods_and_nodes_use(shop: Platform) -> None:
     lines = shop("kubectl", "top", "pods", "-l", "app=shop", "--containers").splitlines()
     assert lines[0].split() == ["POD", "NAME", "CPU(cores)", "MEMORY(bytes)"]
     assert re.search(r"tested +\d+m +\d+% +\d+Mi", shop("kubectl", "top", "nodes"))
+
+
+def test_a_node_tells_what_its_pods_use_and_pass_on_the_network(shop: Platform) -> None:
+    node = "/api/v1/nodes/tested/proxy"
+    pod = shop("kubectl", "get", "pods", "-l", "app=shop", "-o", "name").split()[0][4:]
+
+    def passed() -> dict[str, int]:
+        told = json.loads(shop("kubectl", "get", "--raw", f"{node}/stats/summary"))
+        (found,) = [p for p in told["pods"] if p["podRef"]["name"] == pod]
+        assert found["containers"][0]["memory"]["workingSetBytes"] > 0
+        assert told["node"]["nodeName"] == "tested" and told["node"]["cpu"]["usageCoreNanoSeconds"]
+        return {key: found["network"][key] for key in ("rxBytes", "txBytes")}
+
+    wait_for(lambda: shop.run("kubectl", "top", "pods", pod).returncode == 0)
+    before = passed()
+    address = shop("kubectl", "get", "pod", pod, "-o", "jsonpath={.status.podIP}")
+    make = "dd if=/dev/zero of=/tmp/w/index.html bs=1k count=200 2> /dev/null"
+    shop("kubectl", "exec", pod, "--", "sh", "-c", make)
+    assert len(fetch(f"{address}:8080")) == 200 << 10
+    after = passed()
+    assert after["txBytes"] - before["txBytes"] > 200 << 10
+    assert after["rxBytes"] > before["rxBytes"]
+    text = shop("kubectl", "get", "--raw", f"{node}/metrics/cadvisor")
+    labels = f'interface="eth0",namespace="default",pod="{pod}"'
+    (line,) = [t for t in text.splitlines() if t.startswith(
+        f"container_network_receive_bytes_total{{{labels}}}"
+    )]  # fmt: skip
+    assert int(line.split()[-1]) >= after["rxBytes"]
+    assert (
+        f'container_memory_working_set_bytes{{container="shop",namespace="default",pod="{pod}"}}'
+        in text
+    )
+    resource = shop("kubectl", "get", "--raw", f"{node}/metrics/resource")
+    assert "node_cpu_usage_seconds_total " in resource and "resource_scrape_error 0" in resource
+    assert "error trying to reach" in shop.refused("kubectl", "get", "--raw", f"{node}/pods")
+    shop("kubectl", "exec", pod, "--", "cp", "/etc/page/text", "/tmp/w/index.html")
 
 
 def test_a_killed_container_is_started_again(shop: Platform) -> None:
