@@ -25,6 +25,7 @@ from sagong.model import oci, quantity, references, selectors
 from sagong.model.objects import GroupVersionKind
 from sagong.wire import Envelope, Kind
 from tests.fuzz.buildkit_targets import BUILDKIT
+from tests.fuzz.provider_target import PROVIDER_SEEDS, receive
 
 __all__ = ["TARGETS", "Target"]
 
@@ -67,10 +68,9 @@ def _decoders() -> tuple[msgspec.msgpack.Decoder[object], ...]:
 
 
 def _contracts(data: bytes) -> None:
-    """The first byte chooses the message, the rest is its body."""
-    if data:
-        decoders = _decoders()
-        decoders[data[0] % len(decoders)].decode(data[1:])
+    """The first two bytes choose the message, the rest is its body."""
+    decoders = _decoders()
+    decoders[int.from_bytes(data[:2], "big") % len(decoders)].decode(data[2:])
 
 
 def _frame_reader(data: bytes) -> None:
@@ -331,7 +331,8 @@ _ALL = [
             ),
         ),
     ),
-    Target("contracts", _contracts, (msgspec.MsgspecError,), (b"\x00\xc0", b"\x05\x81\xa1x\x01")),
+    Target("provider", receive, (), PROVIDER_SEEDS),
+    Target("contracts", _contracts, (msgspec.MsgspecError,), (b"\0\0\xc0", b"\1\5\x81\xa1x\1")),
     Target(
         "manifest",
         _text(lambda text: manifest.parse(text, where="fuzz")),

@@ -10,19 +10,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import struct
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from sagong.linux import syscalls
+from sagong.linux.inotify import read_events
 
 __all__ = ["Growth"]
 
 _MODIFY, _CREATE = 0x2, 0x100
 _ONLYDIR, _DONT_FOLLOW, _ONESHOT = 0x01000000, 0x02000000, 0x80000000
 _MASK = _MODIFY | _CREATE | _ONLYDIR | _DONT_FOLLOW | _ONESHOT
-_EVENT = struct.Struct("iIII")
-_BLOCK = 1 << 14
 _EVERY = 0.02
 
 
@@ -63,15 +61,8 @@ class Growth:
             self._marks[mark] = path
 
     def _read(self) -> None:
-        try:
-            data = os.read(self._fd, _BLOCK)
-        except BlockingIOError:
-            return
-        position = 0
-        while position < len(data):
-            mark, _, _, length = _EVENT.unpack_from(data, position)
-            position += _EVENT.size + length
-            path = self._marks.pop(mark, None)
+        for event in read_events(self._fd):
+            path = self._marks.pop(event.mark, None)
             if path is not None and path in self._wanted:
                 self._resting[path] = self._loop.call_later(_EVERY, self._mark, path)
                 self._grew(path)

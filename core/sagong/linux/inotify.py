@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from sagong.linux import syscalls
 
-__all__ = ["DirectoryWatch"]
+__all__ = ["DirectoryWatch", "Event", "read_events"]
 
 _CLOSE_WRITE, _MOVED_FROM, _MOVED_TO = 0x8, 0x40, 0x80
 _CREATE, _DELETE, _DELETE_SELF, _ATTRIB = 0x100, 0x200, 0x400, 0x4
@@ -18,6 +19,28 @@ _ONLYDIR = 0x01000000
 _MASK = _CLOSE_WRITE | _MOVED_FROM | _MOVED_TO | _CREATE | _DELETE | _DELETE_SELF | _ATTRIB
 _EVENT = struct.Struct("iIII")
 _BLOCK = 1 << 16
+
+
+class Event(NamedTuple):
+    """What happened to a watched directory, or to `name` in it."""
+
+    mark: int
+    mask: int
+    name: str
+
+
+def read_events(descriptor: int) -> Iterator[Event]:
+    """What an inotify descriptor tells now; nothing if there is nothing."""
+    try:
+        data = os.read(descriptor, _BLOCK)
+    except BlockingIOError:
+        return
+    position = 0
+    while position < len(data):
+        mark, mask, _, length = _EVENT.unpack_from(data, position)
+        position += _EVENT.size + length
+        name = data[position - length : position].rstrip(b"\0")
+        yield Event(mark, mask, os.fsdecode(name))
 
 
 class DirectoryWatch:
@@ -53,17 +76,8 @@ class DirectoryWatch:
         os.close(self._fd)
 
     def _read(self) -> None:
-        try:
-            data = os.read(self._fd, _BLOCK)
-        except BlockingIOError:
-            return
-        position = 0
-        while position < len(data):
-            mark, mask, _, length = _EVENT.unpack_from(data, position)
-            position += _EVENT.size + length
-            name = data[position - length : position].rstrip(b"\0")
-            if self._counts(mark, mask, os.fsdecode(name)):
-                self._changed.set()
+        if any(self._counts(*event) for event in read_events(self._fd)):
+            self._changed.set()
 
     def _counts(self, mark: int, mask: int, name: str) -> bool:
         if mask & ~(_CREATE | _ATTRIB) or mark not in self._paths:
