@@ -1,8 +1,8 @@
 """Bells: counters of control groups that tell when they grow (`pids.events`, `memory.events`).
 
 In version 2 whoever polls such a file for EPOLLPRI is woken, a hundred times a second at most for each
-(cgroup_file_notify). Those of version 1 never ring; they are read a few times a second, by descriptors
-that stay open: a few microseconds each.
+(cgroup_file_notify). Those of version 1 never ring; they are read ten times a second, by descriptors
+that stay open: a microsecond each.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 __all__ = ["Bells"]
 
-_PEEK_EVERY = 0.25
+_PEEK_EVERY = 0.1
 _SIZE = 4096
 
 
