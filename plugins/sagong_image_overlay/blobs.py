@@ -8,6 +8,8 @@ import re
 import socket
 from collections.abc import Callable
 
+from msgspec.structs import replace
+
 from sagong import call
 from sagong.contracts.content import (
     Blob,
@@ -79,6 +81,19 @@ class Blobs:
                 os.close(source)
 
         return self._streams.offer(serve)
+
+    async def lend(self, blob: BlobRef) -> Address:
+        """The file itself, to be read by others."""
+        path = self._content.path(self._found(blob.digest).digest)
+
+        async def serve(peer: socket.socket) -> None:
+            source = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                socket.send_fds(peer, [b"\0"], [source])
+            finally:
+                os.close(source)
+
+        return replace(self._streams.offer(serve), protocol="file")
 
     async def get(self, blob: BlobRef) -> Document:
         """A document whole."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from sagong.errors import NotFound
 from sagong.http import Response
 from sagong_registry.ask import Ask
@@ -60,11 +62,14 @@ async def _send(depot: Depot, ask: Ask, digest: str, head: Response, span: Span)
             return head
         if span.length <= SMALL and head.status == 200:
             return Response(200, await depot.vault.document(digest), head.headers)
-        source = await depot.vault.source(digest, span)
+        source = await depot.vault.source(digest)
     except NotFound:
         raise refused("BLOB_UNKNOWN", detail={"digest": digest}) from None
-    out = ask.request.stream(head.status, head.headers)
-    await depot.vault.carry(digest, span, source, out)
+    try:
+        out = ask.request.stream(head.status, head.headers)
+        await depot.vault.carry(digest, span, source, out)
+    finally:
+        os.close(source)
     return None
 
 

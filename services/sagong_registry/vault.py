@@ -10,7 +10,6 @@ from collections.abc import AsyncIterable, AsyncIterator
 
 from sagong.contracts.content import (
     Blob,
-    BlobRange,
     BlobRef,
     Content,
     Finish,
@@ -22,6 +21,8 @@ from sagong.contracts.content import (
 from sagong.contracts.streams import Address
 from sagong.errors import SagongError, Unavailable
 from sagong.http import Stream
+from sagong.http.splicing import wait_readable
+from sagong.linux.process import receive_descriptors
 from sagong_registry.grammar import Span
 
 __all__ = ["SMALL", "Vault"]
@@ -31,6 +32,7 @@ SMALL = 256 << 10
 _CACHE_BYTES = 8 << 20
 _READ = 1 << 18
 _TRIES = 5
+_PATIENCE = 10.0
 
 
 class Vault:
@@ -104,42 +106,37 @@ class Vault:
         with contextlib.suppress(SagongError):
             await self.content.drop(Hold(owner=owner, digest=digest))
 
-    async def source(self, digest: str, span: Span) -> Address:
-        """Where the bytes of a blob can be fetched, once; NotFound without the blob."""
-        wanted = BlobRange(digest=digest, offset=span.start, length=span.length)
-        return await self.content.read(wanted)
+    async def source(self, digest: str) -> int:
+        """A descriptor of a blob's file, which the caller closes; NotFound without the blob."""
+        for attempt in range(_TRIES):
+            address = await self.content.lend(BlobRef(digest=digest))
+            try:
+                return await _lent(address)
+            except OSError:
+                # Its process was replaced between the two.
+                await asyncio.sleep(0.05 * attempt)
+        raise Unavailable(f"the content store broke off {_TRIES} times, asked for {digest}")
 
-    async def carry(self, digest: str, span: Span, source: Address, out: Stream) -> None:
-        """Bytes of a blob to a client, from `source` first.
-
-        Goes on where it was when the store's process is replaced meanwhile.
-        """
-        at, tries = span.start, 0
-        while at < span.end:
-            moved = 0
-            with contextlib.suppress(Unavailable):
-                async with _connected(source) as connection:
-                    moved = await out.carry(connection, span.end - at)
-            at += moved
-            tries = 0 if moved else tries + 1
-            if tries == _TRIES:
-                raise Unavailable(f"the content store broke off {_TRIES} times within {digest}")
-            if at < span.end:
-                source = await self.source(digest, Span(at, span.end))
+    async def carry(self, digest: str, span: Span, source: int, out: Stream) -> None:
+        """Bytes of a blob to a client, from its file."""
+        moved = await out.carry_file(source, span.start, span.length)
+        if moved < span.length:
+            raise Unavailable(f"{digest} has {moved} bytes from {span.start} on: it is damaged")
 
 
-@contextlib.asynccontextmanager
-async def _connected(address: Address) -> AsyncIterator[socket.socket]:
-    """A non-blocking connection to a stream; Unavailable when nobody is there."""
+async def _lent(address: Address) -> int:
+    """The descriptor that is waiting at an address."""
     loop = asyncio.get_running_loop()
     with socket.socket(socket.AF_UNIX) as connection:
         connection.setblocking(False)
-        try:
+        async with asyncio.timeout(_PATIENCE):
             await loop.sock_connect(connection, address.path)
             await loop.sock_sendall(connection, address.token.encode() + b"\n")
-        except OSError as error:
-            raise Unavailable(f"connect {address.path}: {error.strerror}; try again") from None
-        yield connection
+            await wait_readable(connection.fileno())
+        received = receive_descriptors(connection, 1, 1)
+    if not received.descriptors:
+        raise ConnectionResetError("no descriptor came")
+    return received.descriptors[0]
 
 
 @contextlib.asynccontextmanager

@@ -5,11 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import os
 import re
 import secrets
+import socket
+import tempfile
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from sagong import call
 from sagong.contracts.content import (
@@ -125,6 +130,19 @@ class FakeContent:
             writer.write(data[blob.offset : blob.offset + length])
 
         return self.offer(serve)
+
+    async def lend(self, blob: BlobRef) -> Address:
+        data = self.found(blob.digest)
+
+        async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with tempfile.TemporaryFile() as file:
+                file.write(data)
+                file.flush()
+                number = writer.get_extra_info("socket").fileno()
+                with socket.socket(fileno=os.dup(number)) as peer:
+                    socket.send_fds(peer, [b"\0"], [file.fileno()])
+
+        return replace(self.offer(serve), protocol="file")
 
     async def get(self, blob: BlobRef) -> Document:
         data = self.found(blob.digest)

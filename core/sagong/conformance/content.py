@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import os
 import secrets
+import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -34,6 +36,7 @@ from sagong.errors import (
     ResourceExhausted,
     SagongError,
 )
+from sagong.linux.process import receive_descriptors
 
 __all__ = ["ContentLab", "digest_of", "fetched", "raises", "sent"]
 
@@ -199,6 +202,32 @@ async def check_impossible_digests_are_invalid(lab: ContentLab) -> None:
             await lab.content.stat(BlobRef(digest=digest))
         with raises(InvalidArgument, f"hold of {digest!r}"):
             await lab.content.hold(Hold(owner="o", digest=digest))
+
+
+async def check_a_blob_is_lent_as_a_file(lab: ContentLab) -> None:
+    data = lab.data(100_000)
+    blob = await lab.put(data, owner="lender")
+    address = await lab.content.lend(BlobRef(digest=blob.digest))
+    assert address.protocol == "file"
+    descriptor = await asyncio.to_thread(_descriptor_at, address)
+    try:
+        # It is good for its whole length, whatever becomes of the blob.
+        await lab.content.drop(Hold(owner=lab.name("lender"), digest=blob.digest))
+        await lab.content.sweep()
+        assert not await lab.has(blob.digest)
+        assert os.pread(descriptor, len(data) + 1, 0) == data
+    finally:
+        os.close(descriptor)
+    with raises(NotFound, "a blob that is gone"):
+        await lab.content.lend(BlobRef(digest=blob.digest))
+
+
+def _descriptor_at(address: Address) -> int:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(10)
+        connection.connect(address.path)
+        connection.sendall(address.token.encode() + b"\n")
+        return receive_descriptors(connection, 1, 1).descriptors[0]
 
 
 async def check_blobs_are_read_in_parts(lab: ContentLab) -> None:

@@ -149,6 +149,13 @@ class Content(Protocol):
         """A raw stream of a blob, or of a part of it. A range beyond its end is InvalidArgument."""
         ...
 
+    @method(idempotent=True, raises=(NotFound, InvalidArgument))
+    async def lend(self, blob: BlobRef) -> Address:
+        """A descriptor of a blob's file, protocol "file": whoever has it reads to the end, though the
+        blob is swept meanwhile or this slot's process ends.
+        """
+        ...
+
     @method(idempotent=True, raises=(NotFound, InvalidArgument, ResourceExhausted))
     async def get(self, blob: BlobRef) -> Document:
         """A document whole; ResourceExhausted if it is above 4 MiB."""

@@ -2,7 +2,8 @@
 
 The receiver connects to the Unix socket `path`, sends `token` and a newline, and then speaks what
 `protocol` says: "raw" is plain bytes each way, end of file by half-close; "frames" is the framing
-of `sagong.frames` (type, length, payload), which carries several streams, resizes and the end.
+of `sagong.frames` (type, length, payload), which carries several streams, resizes and the end;
+"file" is one byte that brings a descriptor of a file, open for reading (SCM_RIGHTS), and no more.
 A token is good once and for thirty seconds.
 """
 

@@ -14,7 +14,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import AsyncIterable, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, cast
 
 from sagong.call import Call, serving
@@ -22,7 +22,7 @@ from sagong.http.body import Body, BodyCutter, ChunkedCutter, LengthCutter
 from sagong.http.head import BadRequest, Head, HeaderItems, format_head, parse_head, reason
 from sagong.http.raw import RawStream
 from sagong.http.request import Peer, Request, Response
-from sagong.http.splicing import splice
+from sagong.http.splicing import send_file, splice
 from sagong.tracing import RECORDER
 
 if TYPE_CHECKING:
@@ -76,6 +76,14 @@ class Stream:
         if self._chunked or self._connection.secured:
             return await _relay(source, length, self)
         moved = await self._connection.carry(source, length)
+        self._request.sent += moved
+        return moved
+
+    async def carry_file(self, source: int, offset: int, length: int) -> int:
+        """The same of a file's descriptor, from `offset` on, wherever its own position is."""
+        if self._chunked or self._connection.secured:
+            return await _relay_file(source, offset, length, self)
+        moved = await self._connection.carry_file(source, offset, length)
         self._request.sent += moved
         return moved
 
@@ -428,6 +436,13 @@ class Connection(asyncio.Protocol):
 
     async def carry(self, source: socket.socket, length: int) -> int:
         """See `Stream.carry`; without TLS only."""
+        return await self._past_transport(lambda target: splice(source, target, length))
+
+    async def carry_file(self, source: int, offset: int, length: int) -> int:
+        """See `Stream.carry_file`; without TLS only."""
+        return await self._past_transport(lambda target: send_file(source, offset, target, length))
+
+    async def _past_transport(self, work: Callable[[int], Awaitable[int]]) -> int:
         transport = self._transport
         if transport is None:
             raise ConnectionResetError("the client closed the connection")
@@ -437,7 +452,7 @@ class Connection(asyncio.Protocol):
         transport.set_write_buffer_limits()
         target = os.dup(transport.get_extra_info("socket").fileno())
         try:
-            return await splice(source, target, length)
+            return await work(target)
         finally:
             os.close(target)
 
@@ -510,3 +525,16 @@ def _items(headers: HeaderItems) -> list[tuple[str, str]]:
 
 def _has(items: list[tuple[str, str]], name: str) -> bool:
     return any(key.lower() == name for key, _ in items)
+
+
+async def _relay_file(source: int, offset: int, length: int, out: Stream) -> int:
+    """Pass a file's bytes on by hand."""
+    moved = 0
+    while moved < length:
+        count = min(_RELAY, length - moved)
+        data = await asyncio.to_thread(os.pread, source, count, offset + moved)
+        if not data:
+            break
+        await out.write(data)
+        moved += len(data)
+    return moved

@@ -14,9 +14,10 @@ import os
 import socket
 from collections.abc import Callable
 
-__all__ = ["splice"]
+__all__ = ["send_file", "splice", "wait_readable"]
 
 _PIECE = 1 << 20
+_SENT = 8 << 20
 # os.SPLICE_F_MOVE and SPLICE_F_NONBLOCK (fcntl.h); Python has them since 3.10.
 _FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 
@@ -43,6 +44,25 @@ async def splice(source: socket.socket, target: int, length: int) -> int:
         os.close(inlet)
 
 
+async def send_file(source: int, offset: int, target: int, length: int) -> int:
+    """Send at most `length` bytes of a file from `offset` on to a non-blocking socket.
+
+    Fewer when the file ends. The file may have to come from the disk: that is waited for in a thread.
+    """
+    loop, moved = asyncio.get_running_loop(), 0
+    while moved < length:
+        count = min(_SENT, length - moved)
+        try:
+            sent = await asyncio.to_thread(os.sendfile, target, source, offset + moved, count)
+        except BlockingIOError:
+            await _ready(target, loop.add_writer, loop.remove_writer)
+            continue
+        if not sent:
+            break
+        moved += sent
+    return moved
+
+
 async def _fill(source: socket.socket, inlet: int, count: int) -> int:
     """Some bytes from the source into the pipe."""
     loop = asyncio.get_running_loop()
@@ -63,6 +83,12 @@ async def _drain(outlet: int, target: int, count: int) -> None:
             count -= os.splice(outlet, target, count, flags=_FLAGS)
         except BlockingIOError:
             await _ready(target, loop.add_writer, loop.remove_writer)
+
+
+async def wait_readable(descriptor: int) -> None:
+    """Wait until the descriptor can be read."""
+    loop = asyncio.get_running_loop()
+    await _ready(descriptor, loop.add_reader, loop.remove_reader)
 
 
 async def _ready(
