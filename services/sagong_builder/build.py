@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import os
 import posixpath
-from collections.abc import AsyncIterator, Collection, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Container, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from sagong.contracts.builder import BuildRequest, Happening
@@ -26,7 +27,7 @@ from sagong_builder.dockerfile.stages import parse_lines
 from sagong_builder.draft import Draft
 from sagong_builder.fetching import clone, download, git_source, is_url
 from sagong_builder.keys import NoKeys
-from sagong_builder.origins import Origins, credentials_for
+from sagong_builder.origins import Origins, credentials_for, key_of
 from sagong_builder.reporter import Reporter
 from sagong_builder.running import new_id
 from sagong_builder.shop import Shop
@@ -34,35 +35,50 @@ from sagong_builder.sources import Sources
 from sagong_builder.steps import Steps, moment
 from sagong_builder.titles import Titles
 
-__all__ = ["Build", "StageBuilder", "fetched_context", "read_file"]
+__all__ = ["Bench", "Build", "StageBuilder", "fetched_context", "read_file"]
 
 _DOCKERFILE_LIMIT = 16 << 20
 _HEAD = 512
+# Steps of a build at one time.
+_BESIDE = 8
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What a stage is made with."""
+
+    reporter: Reporter
+    origins: Origins
+    steps: Steps
 
 
 class StageBuilder:
     """Makes the stages of a Dockerfile, wherever that and the files come from.
 
-    Stages whose names or numbers are in `anew` are made without the cache.
+    Each stage has what `bench` gives. Stages whose names or numbers are in `anew` are made without the
+    cache. With a dialect that allows it stages are made beside each other: one waits for another where
+    it begins from it or reads its files.
     """
 
     def __init__(
         self,
         request: BuildRequest,
         reporter: Reporter,
-        origins: Origins,
-        steps: Steps,
+        bench: Callable[[], Bench],
         *,
+        named: Container[str] = (),
         anew: Collection[str] = (),
         dialect: Dialect = CLASSIC,
     ) -> None:
         self._request = request
+        self._reporter = reporter
+        self._bench = bench
+        self._named = named
         self._anew = anew
         self._dialect = dialect
-        self._scopes: dict[str, Scope] = {}
-        self._reporter = reporter
-        self._origins = origins
-        self._steps = steps
+        self._scopes: dict[int, Scope] = {}
+        self._made: dict[int, asyncio.Task[Draft]] = {}
+        self._places = asyncio.Semaphore(_BESIDE)
         machine = os.uname().machine
         self._native = oci.parse_platform("", machine)
         self._wanted = oci.parse_platform(request.platform, machine)
@@ -84,7 +100,7 @@ class StageBuilder:
         for stage in dockerfile.stages:
             with located(stage.origin):
                 bases[stage.number] = expander.word(stage.base)
-        needed = dockerfile.needed(target, bases, replaced=self._origins.named)
+        needed = dockerfile.needed(target, bases, replaced=self._named)
         labels = self._label_step()
         self._reporter.total = (
             len(dockerfile.arguments)
@@ -93,14 +109,32 @@ class StageBuilder:
         )
         for instruction in dockerfile.arguments:
             await self._reporter.step(instruction.text)
-        draft = Draft.scratch(self._wanted)
-        for stage in needed:
-            extra = labels if stage is target else ()
-            draft = await self._stage(dockerfile, stage, bases[stage.number], extra)
-            self._origins.stages[str(stage.number)] = draft.image
-            if stage.name:
-                self._origins.stages[stage.name] = draft.image
-        return draft
+        try:
+            await self._make(dockerfile, needed, bases, labels)
+        except BaseExceptionGroup as failed:
+            raise _first(failed) from None
+        return self._made[target.number].result()
+
+    async def _make(
+        self,
+        dockerfile: Dockerfile,
+        needed: list[Stage],
+        bases: dict[int, str],
+        labels: tuple[Instruction, ...],
+    ) -> None:
+        """All stages, the target last; the first that fails ends the others."""
+        names = [stage.name for stage in needed if stage.name]
+        beside = self._dialect.beside and len(set(names)) == len(names)
+        async with asyncio.TaskGroup() as group:
+            for stage in needed:
+                extra = labels if stage is needed[-1] else ()
+                made = self._told(dockerfile, stage, bases[stage.number], extra)
+                task = group.create_task(made, name=f"stage {stage.number}")
+                self._made[stage.number] = task
+                if not beside:
+                    await asyncio.wait([task])
+                    if task.cancelled() or task.exception() is not None:
+                        return
 
     def _label_step(self) -> tuple[Instruction, ...]:
         """The labels of the command line, as one more instruction."""
@@ -110,45 +144,97 @@ class StageBuilder:
         text = "LABEL " + " ".join(f"{name}={value}" for name, value in pairs)
         return (Instruction(0, "LABEL", text, pairs=tuple((_raw(n), _raw(v)) for n, v in pairs)),)
 
-    async def _stage(
+    async def _told(
         self, dockerfile: Dockerfile, stage: Stage, base: str, extra: tuple[Instruction, ...]
     ) -> Draft:
+        """A stage; if it ends early, so does its step."""
+        bench = self._bench()
+        try:
+            return await self._stage(bench, dockerfile, stage, base, extra)
+        except (SagongError, asyncio.CancelledError) as error:
+            bench.reporter.fail(error)
+            raise
+
+    async def _stage(
+        self,
+        bench: Bench,
+        dockerfile: Dockerfile,
+        stage: Stage,
+        base: str,
+        extra: tuple[Instruction, ...],
+    ) -> Draft:
         earlier = self._earlier(dockerfile, stage, base)
+        if earlier is not None:
+            await self._wait_made(bench, earlier)
         titles = Titles(stage, several=len(dockerfile.stages) > 1, own=earlier is None)
-        await self._reporter.step(stage.origin.text, titles.origin(base))
+        await bench.reporter.step(stage.origin.text, titles.origin(base))
         scope = self._scope(stage, earlier)
         with located(stage.origin):
-            draft = await self._begin(dockerfile, stage, base, earlier)
+            draft = await self._begin(bench, dockerfile, stage, base, earlier)
             cached = not {stage.name, str(stage.number)} & set(self._anew)
-            self._steps.begin(draft, scope, dockerfile.escape, cached=cached)
+            bench.steps.begin(draft, scope, dockerfile.escape, cached=cached)
             lines = tuple(draft.config.pop("OnBuild", None) or ())
             if lines:
-                await self._triggers(lines)
+                await self._triggers(bench, lines)
             else:
-                await self._reporter.image(draft.image)
+                await bench.reporter.image(draft.image)
         for instruction in (*stage.instructions, *extra):
             with located(instruction):
-                await self._origins.prepare(origins_of(instruction))
+                await self._prepare(bench, dockerfile, stage, instruction)
                 title = titles.of(instruction, {**scope.values(), **draft.environment})
-                await self._reporter.step(instruction.text, title)
-                await self._steps.take(instruction)
+                await bench.reporter.step(instruction.text, title)
+                async with self._places:
+                    await bench.steps.take(instruction)
+        if not draft.image and self._dialect.empty_images:
+            await bench.steps.empty_image()
+        bench.reporter.rest()
         return draft
+
+    async def _prepare(
+        self, bench: Bench, dockerfile: Dockerfile, stage: Stage, instruction: Instruction
+    ) -> None:
+        """Have what the instruction reads: stages are waited for, files of the client's sent."""
+        origins = origins_of(instruction)
+        if not origins:
+            return
+        bench.reporter.rest()
+        for origin in origins:
+            if "$" in origin:
+                needs = [s for s in dockerfile.stages[: stage.number] if s.number in self._made]
+            elif key_of(origin) in self._named:
+                needs = []
+            else:
+                found = dockerfile.numbered(origin, stage.number)
+                needs = [] if found is None else [found]
+            for need in needs:
+                await self._wait_made(bench, need)
+        await bench.origins.prepare(origins)
+
+    async def _wait_made(self, bench: Bench, stage: Stage) -> None:
+        """Until another stage is made; this one knows its image then."""
+        image = (await asyncio.shield(self._made[stage.number])).image
+        bench.origins.stages[str(stage.number)] = image
+        if stage.name:
+            bench.origins.stages[stage.name] = image
 
     def _earlier(self, dockerfile: Dockerfile, stage: Stage, base: str) -> Stage | None:
         """The stage that this one begins from; a further context of its name comes first."""
         found = dockerfile.find(base, stage.number)
-        return None if found is not None and found.name in self._origins.named else found
+        return None if found is not None and found.name in self._named else found
 
     def _scope(self, stage: Stage, earlier: Stage | None) -> Scope:
-        scope = Scope(self.arguments)
+        scope = self._scopes[stage.number] = Scope(self.arguments)
         if self._dialect.inherit and earlier is not None:
-            scope.declared.update(self._scopes[earlier.name].declared)
-        if stage.name:
-            self._scopes[stage.name] = scope
+            scope.declared.update(self._scopes[earlier.number].declared)
         return scope
 
     async def _begin(
-        self, dockerfile: Dockerfile, stage: Stage, base: str, earlier: Stage | None
+        self,
+        bench: Bench,
+        dockerfile: Dockerfile,
+        stage: Stage,
+        base: str,
+        earlier: Stage | None,
     ) -> Draft:
         if not base:
             raise InvalidArgument(
@@ -158,25 +244,31 @@ class StageBuilder:
         platform = stage.origin.flag("platform")
         platform = self.arguments.origin(dockerfile.escape).word(platform) or self._request.platform
         wanted = oci.parse_platform(platform, os.uname().machine) if platform else self._wanted
-        self._origins.platform = oci.platform_text(wanted) if platform else ""
+        bench.origins.platform = oci.platform_text(wanted) if platform else ""
         draft = Draft.scratch(wanted, self._dialect.scratch_directory)
         if earlier is not None:
-            image = self._origins.stages[earlier.name]
+            image = bench.origins.stages[str(earlier.number)]
             if image:
-                found = await self._origins.inspected(image)
+                found = await bench.origins.inspected(image)
                 draft.begin(found)
         elif base != "scratch":
-            draft.begin(await self._origins.base(base, self._origins.platform))
+            draft.begin(await bench.origins.base(base, bench.origins.platform))
         return draft
 
-    async def _triggers(self, lines: tuple[str, ...]) -> None:
+    async def _triggers(self, bench: Bench, lines: tuple[str, ...]) -> None:
         """What the base image's ONBUILD wants done."""
         word = "trigger" if len(lines) == 1 else "triggers"
-        await self._reporter.say(Happening.NOTE, f"# Executing {len(lines)} build {word}")
+        await bench.reporter.say(Happening.NOTE, f"# Executing {len(lines)} build {word}")
         for instruction in parse_lines(lines):
             if instruction.keyword in ("FROM", "MAINTAINER", "ONBUILD"):
                 raise InvalidArgument(f"{instruction.keyword} isn't allowed as an ONBUILD trigger")
-            await self._steps.take(instruction)
+            await bench.steps.take(instruction)
+
+
+def _first(failed: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The error that ended the others."""
+    error = failed.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
 
 
 @contextlib.contextmanager
@@ -262,7 +354,8 @@ class Build:
         attaching = Attaching(self._shop, self._caches, sources, NoKeys())
         cache = Cache(self._shop.images, enabled=request.cache, sources=request.cache_from)
         steps = Steps(self._shop, request, self._reporter, cache, sources, attaching)
-        builder = StageBuilder(request, self._reporter, origins, steps)
+        bench = Bench(self._reporter, origins, steps)
+        builder = StageBuilder(request, self._reporter, lambda: bench)
         draft = await builder.make(dockerfile)
         if not draft.image:
             raise InvalidArgument("no image was generated: the last stage is empty")

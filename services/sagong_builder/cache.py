@@ -6,6 +6,7 @@ from the parent's as the step does, their layers are taken.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,6 +29,10 @@ class Cache:
         self._sources: list[Image] | None = None
         self._offered: list[Image] = []
         self._broken = False
+
+    def beside(self) -> Cache:
+        """The same for another stage."""
+        return copy.copy(self)
 
     def offer(self, image: Image) -> None:
         """An image more whose history serves."""

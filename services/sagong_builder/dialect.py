@@ -16,6 +16,8 @@ class Dialect:
     `own_group`: --chown=USER means the group that passwd gives the user, not the group of its name.
     `own_directories`: WORKDIR makes directories for the user of the stage, COPY --chown for that one;
     not for root.
+    `beside`: stages are made beside each other, as far as they don't need each other.
+    `empty_images`: a last stage that is nothing is an image, not an error.
     `scratch_directory` is the working directory of an image made from nothing.
     """
 
@@ -23,12 +25,26 @@ class Dialect:
     keep_owners: bool
     own_group: bool
     own_directories: bool
+    beside: bool
+    empty_images: bool
     scratch_directory: str
 
 
 CLASSIC = Dialect(
-    inherit=False, keep_owners=False, own_group=False, own_directories=False, scratch_directory=""
+    inherit=False,
+    keep_owners=False,
+    own_group=False,
+    own_directories=False,
+    beside=False,
+    empty_images=False,
+    scratch_directory="",
 )
 BUILDKIT = Dialect(
-    inherit=True, keep_owners=True, own_group=True, own_directories=True, scratch_directory="/"
+    inherit=True,
+    keep_owners=True,
+    own_group=True,
+    own_directories=True,
+    beside=True,
+    empty_images=True,
+    scratch_directory="/",
 )

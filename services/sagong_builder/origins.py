@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import copy
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from sagong.contracts.image import Credentials, Image, ImageRef, PullRequest
@@ -68,7 +71,14 @@ class Origins:
         self.named = {key_of(name): source for name, source in (named or {}).items()}
         self._opened = opened
         self._pulled: set[tuple[str, str]] = set()
+        self._pulling: defaultdict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
         self.platform = ""
+
+    def beside(self, reporter: Reporter) -> Origins:
+        """The same for another stage: what is pulled is pulled once, stages are each one's to know."""
+        other = copy.copy(self)
+        other._reporter, other.stages, other.platform = reporter, {}, ""
+        return other
 
     async def prepare(self, origins: Sequence[str]) -> None:
         """Have what the client must send before the step begins that reads it."""
@@ -111,12 +121,13 @@ class Origins:
     async def base(self, name: str, platform: str) -> Image:
         """An image of the platform: the one that is here, else a registry's."""
         name = self._renamed(name)
-        if not self._pull or (name, platform) in self._pulled:
-            image = await self._local(name)
-            if image is not None and _fits(image, platform):
-                await self._reporter.found()
-                return image
-        await self._fetch(name, platform)
+        async with self._pulling[name, platform]:
+            if not self._pull or (name, platform) in self._pulled:
+                image = await self._local(name)
+                if image is not None and _fits(image, platform):
+                    await self._reporter.found()
+                    return image
+            await self._fetch(name, platform)
         return await self._shop.images.inspect(ImageRef(reference=name))
 
     def _renamed(self, name: str) -> str:

@@ -38,6 +38,12 @@ class Reporter:
             BuildProgress(kind=Happening.STEP, number=self._number, total=self.total, text=text)
         )
 
+    def rest(self) -> None:
+        """The present step is done, and the next is not there yet."""
+
+    def fail(self, error: BaseException) -> None:
+        """The present step has failed, or was cancelled."""
+
     async def found(self) -> None:
         """What the stage begins from is here and need not be fetched; nothing that is told."""
 

@@ -8,12 +8,14 @@ import hashlib
 import secrets
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 
 from sagong.contracts.builder import BuildProgress, Happening
 from sagong.contracts.image import Progress
 from sagong.errors import SagongError
 from sagong.model import references
 from sagong_builder.buildkit import messages as m
+from sagong_builder.buildkit.failures import CANCELLED, failed
 from sagong_builder.reporter import Reporter
 
 __all__ = ["Graph"]
@@ -21,18 +23,15 @@ __all__ = ["Graph"]
 _KEPT = 20_000
 
 
-class Graph(Reporter):
-    """Tells each step as a vertex; keeps what was told for whoever begins to listen later."""
+class _Log:
+    """What was told, for whoever begins to listen later."""
 
     def __init__(self) -> None:
-        super().__init__()
         self._told: deque[m.StatusResponse] = deque(maxlen=_KEPT)
         self._count = 0
         self._changed = asyncio.Event()
         self._ended = False
-        self._vertex: m.Vertex | None = None
-        # Layers that are coming, by their ids: how large each is.
-        self._fetched: dict[str, int] = {}
+        self._open: dict[str, m.Vertex] = {}
 
     async def follow(self) -> AsyncIterator[m.StatusResponse]:
         """Everything, until the end."""
@@ -48,14 +47,46 @@ class Graph(Reporter):
             await self._changed.wait()
 
     def end(self) -> None:
-        """No more comes."""
+        """No more comes; what goes on still was cancelled."""
+        for vertex in list(self._open.values()):
+            self.complete(vertex, CANCELLED)
         self._ended = True
         self._changed.set()
 
-    def _say(self, response: m.StatusResponse) -> None:
+    def begin(self, vertex: m.Vertex) -> None:
+        """A vertex goes on."""
+        self._open[vertex.digest] = vertex
+        self.say(m.StatusResponse(vertexes=[vertex]))
+
+    def complete(self, vertex: m.Vertex, error: str) -> None:
+        """It is done, or has failed."""
+        self._open.pop(vertex.digest, None)
+        done = replace(vertex, completed=m.now(), error=error)
+        self.say(m.StatusResponse(vertexes=[done]))
+
+    def say(self, response: m.StatusResponse) -> None:
+        """One more."""
         self._told.append(response)
         self._count += 1
         self._changed.set()
+
+
+class Graph(Reporter):
+    """Tells each step as a vertex, one at a time; others beside it are told by tracks of their own."""
+
+    def __init__(self, log: _Log | None = None) -> None:
+        super().__init__()
+        self._log = log or _Log()
+        self.follow = self._log.follow
+        self.end = self._log.end
+        self._say = self._log.say
+        self._vertex: m.Vertex | None = None
+        # Layers that are coming, by their ids: how large each is.
+        self._fetched: dict[str, int] = {}
+
+    def track(self) -> Graph:
+        """For steps beside these."""
+        return Graph(self._log)
 
     # Vertexes.
 
@@ -64,7 +95,7 @@ class Graph(Reporter):
         self.complete()
         digest = "sha256:" + hashlib.sha256(secrets.token_bytes(16)).hexdigest()
         self._vertex = m.Vertex(digest=digest, name=name, started=m.now())
-        self._say(m.StatusResponse(vertexes=[self._vertex]))
+        self._log.begin(self._vertex)
 
     @contextlib.contextmanager
     def step_of_ours(self, name: str) -> Iterator[None]:
@@ -76,23 +107,22 @@ class Graph(Reporter):
     def complete(self, error: str = "") -> None:
         """The present step is done, or has failed."""
         vertex, self._vertex = self._vertex, None
-        if vertex is None:
-            return
-        done = m.Vertex(
-            digest=vertex.digest,
-            name=vertex.name,
-            cached=vertex.cached,
-            started=vertex.started,
-            completed=m.now(),
-            error=error,
-        )
-        self._say(m.StatusResponse(vertexes=[done]))
+        if vertex is not None:
+            self._log.complete(vertex, error)
 
     async def step(self, text: str, title: str = "") -> None:
         """The next step; those that change the config alone are not shown."""
         self.complete()
         if title:
             self.begin(title)
+
+    def rest(self) -> None:
+        """The present step is done."""
+        self.complete()
+
+    def fail(self, error: BaseException) -> None:
+        """The present step is done, with an error."""
+        self.complete(failed(error) if isinstance(error, SagongError) else CANCELLED)
 
     async def found(self) -> None:
         """What the stage begins from is here."""

@@ -8,7 +8,7 @@ import contextlib
 from sagong.contracts.builder import Surroundings
 from sagong.errors import Cancelled, FailedPrecondition, InvalidArgument, SagongError
 from sagong_builder.attaching import Attaching
-from sagong_builder.build import StageBuilder
+from sagong_builder.build import Bench, StageBuilder
 from sagong_builder.buildkit import messages as m
 from sagong_builder.buildkit.contexts import Contexts
 from sagong_builder.buildkit.exporting import Exporting, exporters_of
@@ -168,27 +168,36 @@ class Solve:
             named=dict(wish.named),
             opened=contexts.further,
         )
-        sources = Sources(self._shop, origins)
-        attaching = Attaching(self._shop, self._caches, sources, session)
         cache = Cache(self._shop.images, enabled=request.cache, sources=())
         for reference in request.cache_from if request.cache else ():
             await self._import(reference, origins, cache)
-        steps = Steps(
-            self._shop,
+
+        def bench() -> Bench:
+            track = self.graph.track()
+            own = origins.beside(track)
+            sources = Sources(self._shop, own)
+            attaching = Attaching(self._shop, self._caches, sources, session)
+            steps = Steps(
+                self._shop,
+                request,
+                track,
+                cache.beside(),
+                sources,
+                attaching,
+                dialect=BUILDKIT,
+                host_network="network.host" in self._request.entitlements,
+            )
+            return Bench(track, own, steps)
+
+        builder = StageBuilder(
             request,
             self.graph,
-            cache,
-            sources,
-            attaching,
+            bench,
+            named=origins.named,
+            anew=wish.anew,
             dialect=BUILDKIT,
-            host_network="network.host" in self._request.entitlements,
         )
-        builder = StageBuilder(
-            request, self.graph, origins, steps, anew=wish.anew, dialect=BUILDKIT
-        )
-        draft = await builder.make(dockerfile)
-        self.graph.complete()
-        return draft.image or await steps.empty_image()
+        return (await builder.make(dockerfile)).image
 
     async def _import(self, reference: str, origins: Origins, cache: Cache) -> None:
         """A cache that can't be had is none; the build goes on."""

@@ -295,6 +295,23 @@ def test_a_client_that_goes_takes_its_build_along(
         time.sleep(0.05)
 
 
+def test_stages_are_made_beside_each_other(docker: Engine, buildx: Plugin, tmp_path: Path) -> None:
+    # Each waits for the other: in a cache that both have one makes a file, the other takes it away.
+    both = f"--mount=type=cache,id={tmp_path},target=/c"
+    wait = f"RUN {both} until [ -e /c/go ]; do sleep 0.05; done; rm /c/go; echo 1 > /1"
+    go = f"RUN {both} until touch /c/go && sleep 0.2 && ! [ -e /c/go ]; do :; done; echo 2 > /2"
+    text = f"FROM BASE AS one\n{wait}\nFROM BASE AS two\n{go}\nFROM scratch\n"
+    place = written(tmp_path, Dockerfile=text + "COPY --from=one /1 /\nCOPY --from=two /2 /\n")
+    buildx.ok("build", "--no-cache", "--output", f"type=local,dest={tmp_path}/out", ".", cwd=place)
+    assert [(tmp_path / "out" / n).read_text() for n in "12"] == ["1\n", "2\n"]
+    bad = "FROM BASE AS a\nRUN sleep 600\nFROM BASE AS b\nRUN sleep 0.5; exit 3\nFROM a\n"
+    (place / "Dockerfile").write_text(bad.replace("BASE", IMAGE) + "COPY --from=b /x /\n")
+    said = buildx.fails("build", *PLAIN, "--no-cache", ".", cwd=place)
+    assert "[a 2/2] RUN sleep 600\n" in said and "CANCELED" in said
+    assert said.rstrip().endswith("did not complete successfully: exit code: 3")
+    assert docker.ok("ps", "-aq") == ""
+
+
 def test_builds_beside_each_other(docker: Engine, buildx: Plugin, tmp_path: Path) -> None:
     place = written(tmp_path, Dockerfile="FROM BASE\nARG N\nCOPY . /all\nRUN echo $N > /n\n", f="f")
 
