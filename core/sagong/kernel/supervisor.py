@@ -287,10 +287,7 @@ class Supervisor:
         """Units that were given up may have missed this one."""
         for other, wanted in prerequisites(self.units).items():
             if name in wanted and self.lives[other].down:
-                self._call_soon(other, happenings.Retry())
-
-    def _call_soon(self, name: str, event: Event) -> None:
-        asyncio.get_running_loop().call_soon(self.feed, name, event)
+                asyncio.get_running_loop().call_soon(self.feed, other, happenings.Retry())
 
     def _do(self, name: str, action: Action) -> None:
         match action:
