@@ -1,6 +1,8 @@
 """The Docker API beside Docker Engine and Podman, by the same docker command line, taking turns.
 
-`tests/bench/run docker [--rounds N]`, as root. Peers that are not installed are left out.
+`tests/bench/run docker [--rounds N] [--dockerd DIRECTORY:DIRECTORY]`, as root. Peers that are not
+installed are left out. `--dockerd`, as often as wanted, names where a further Docker Engine has its
+programs.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -32,8 +34,10 @@ ENGINES = {"dockerd": peers.dockerd, "podman": peers.podman, "sagong": peers.sag
 
 
 @contextlib.contextmanager
-def engines(*, leave_out: tuple[str, ...] = ()) -> Iterator[dict[str, Docker]]:
-    """All that are installed, with the image in each."""
+def engines(
+    *, leave_out: tuple[str, ...] = (), others: Sequence[str] = ()
+) -> Iterator[dict[str, Docker]]:
+    """All that are installed, and further Docker Engines by their places, with the image in each."""
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         archive = sample_image.build(directory).docker_archive
@@ -46,6 +50,11 @@ def engines(*, leave_out: tuple[str, ...] = ()) -> Iterator[dict[str, Docker]]:
                 found[name].ok("load", "-i", str(archive))
             else:
                 print(f"{name} is not installed: left out")
+        for places in others:
+            engine = stack.enter_context(peers.dockerd(places))
+            version = engine.ok("version", "-f", "{{.Server.Version}}")
+            engine.ok("load", "-i", str(archive))
+            found[f"Docker Engine {'.'.join(version.split('.')[:2])}"] = engine
         yield found
 
 
@@ -74,7 +83,8 @@ def figures(
     """A row for each peer; the budget is held against Docker Engine."""
     ours = values["sagong"]
     names = {"dockerd": "Docker Engine 20.10", "podman": "Podman 4.3"}
-    rows = [(names[n], values[n], budget if n == "dockerd" else None) for n in names if n in values]
+    names |= {name: name for name in values if name not in ("sagong", *names)}
+    rows = [(names[n], values[n], None if n == "podman" else budget) for n in names if n in values]
     for peer, theirs, limit in rows or [("", [], None)]:
         yield Figure(what=what, unit=unit, ours=ours, theirs=theirs, peer=peer, budget=limit)
 
@@ -218,9 +228,10 @@ def main() -> None:
     """Measure all engines in turn."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--dockerd", action="append", default=[], metavar="DIRECTORY:DIRECTORY")
     options = parser.parse_args()
     machine.enter()
-    with engines() as found:
+    with engines(others=options.dockerd) as found:
         for figures_of in (lambda all_: single(all_, options.rounds), crowd, output):
             report("docker", figures_of(found))  # each at once: a slow machine loses no figure
 

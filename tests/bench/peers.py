@@ -103,12 +103,17 @@ def wait_for(ready: Callable[[], bool], process: subprocess.Popen[bytes], log: P
 
 @contextlib.contextmanager
 def running(
-    command: Sequence[str | Path], directory: Path, ready: Callable[[], bool]
+    command: Sequence[str | Path],
+    directory: Path,
+    ready: Callable[[], bool],
+    path: str = os.environ["PATH"],
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A server from its first answer until it has ended."""
+    """A server from its first answer until it has ended; `path` is where it finds programs."""
     log = directory / "log"
     with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, "PATH": path}
+        )
     try:
         wait_for(ready, process, log)
         yield process
@@ -145,20 +150,22 @@ def in_memory(directory: Path) -> None:
 
 
 @contextlib.contextmanager
-def dockerd() -> Iterator[Docker]:
-    """Docker Engine as its package starts it."""
+def dockerd(places: str = "") -> Iterator[Docker]:
+    """Docker Engine as its package starts it; its programs may be in directories of their own."""
+    path = f"{places}:{os.environ['PATH']}" if places else os.environ["PATH"]
+    program = shutil.which("dockerd", path=path) or "dockerd"
     with scratch() as directory, group(directory.name) as parent:
         in_memory(directory / "exec")
         peer = Docker("Docker Engine", directory / "docker.sock")
-        places = {
+        flags = {
             "--data-root": directory / "data",
             "--exec-root": directory / "exec",
             "--pidfile": directory / "pid",
             "--host": f"unix://{peer.socket}",
             "--cgroup-parent": parent,
         }
-        words = [f"{flag}={value}" for flag, value in places.items()]
-        with running(["dockerd", *words], directory, answers(peer)):
+        words = [f"{flag}={value}" for flag, value in flags.items()]
+        with running([program, *words], directory, answers(peer), path):
             yield peer
             peer.clear()
 
