@@ -6,13 +6,15 @@ Unknown keys are refused with their path, and every right says why it is needed.
 
 from __future__ import annotations
 
+import difflib
 import re
 import tomllib
 from collections.abc import Iterator
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Literal
+from types import UnionType
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -275,13 +277,40 @@ def parse(text: str, *, where: str) -> Manifest:
     try:
         manifest = msgspec.convert(tables, Manifest)
     except msgspec.ValidationError as error:
+        remedy = _remedy(str(error))
         raise InvalidArgument(
-            f"{where}: {error}; docs/reference/manifest.md lists the keys"
+            f"{where}: {error}; {remedy}docs/reference/manifest.md lists the keys"
         ) from None
     problems = list(_problems(manifest))
     if problems:
         raise InvalidArgument(f"{where}: " + "; ".join(problems))
     return manifest
+
+
+def _remedy(error: str) -> str:
+    """What was meant by a wrong key, or which values there are; "" if that can't be told."""
+    kind = _kind_at(error.partition("`$")[2].rstrip("`"))
+    if found := re.search(r"unknown field `(\w+)`", error):
+        keys = kind.__struct_encode_fields__
+        near = difflib.get_close_matches(found[1], keys, n=1)
+        return f"did you mean {near[0]}? " if near else f"there are {', '.join(keys)}; "
+    if "Invalid enum value" in error:
+        return f"say {' or '.join(get_args(kind))}; "
+    return ""
+
+
+def _kind_at(path: str) -> Any:
+    """The type of what stands at a path such as `.rights.paths[0].access`."""
+    kind: Any = Manifest
+    for name, _ in re.findall(r"\.(\w+)|\[(\.\.\.|\d+)\]", path):
+        if name:
+            names = dict(zip(kind.__struct_encode_fields__, kind.__struct_fields__))
+            kind = get_type_hints(kind)[names[name]]
+        else:
+            kind = get_args(kind)[1 if get_origin(kind) is dict else 0]
+        if get_origin(kind) is UnionType:
+            kind = get_args(kind)[0]
+    return kind
 
 
 def _problems(manifest: Manifest) -> Iterator[str]:

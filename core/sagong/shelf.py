@@ -13,6 +13,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator
+from importlib.metadata import distributions
 from pathlib import Path
 
 import msgspec
@@ -61,6 +62,12 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
             raise FailedPrecondition(
                 f"plugin {self.name}: {path}: {error.strerror}; install it again"
             ) from None
+
+    def contracts(self) -> set[str]:
+        """Slots whose contracts it brings itself."""
+        found = distributions(path=[str(Path(self.directory).parent)])
+        groups = (d.entry_points.select(group="sagong.contracts") for d in found)
+        return {point.name for points in groups for point in points}
 
 
 class Shelf:

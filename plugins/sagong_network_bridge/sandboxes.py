@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,14 @@ from sagong.contracts.network import (
     JoinRequest,
     Sandbox,
 )
-from sagong.errors import Conflict, FailedPrecondition, InvalidArgument, NotFound, SagongError
+from sagong.errors import (
+    Conflict,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    ResourceExhausted,
+    SagongError,
+)
 from sagong_network_bridge import shaping
 from sagong_network_bridge.cells import Cell, Cells, carry_out
 from sagong_network_bridge.conntrack import forget_datagrams
@@ -179,7 +187,7 @@ class Sandboxes:
             draft.release()
             await self._undo(request, draft, cell)
             if isinstance(error, OSError):
-                raise FailedPrecondition(f"sandbox {request.id}: {error}") from error
+                raise _failure(request.id, error) from error
             raise
 
     def _interface(self, attachment: Attachment, endpoints: Iterable[Endpoint]) -> str:
@@ -400,7 +408,7 @@ class Sandboxes:
             elif endpoint is not None:
                 await self._unplug(pin, endpoint)
             if isinstance(error, OSError):
-                raise FailedPrecondition(f"sandbox {identity}: {error}") from error
+                raise _failure(identity, error) from error
             raise
 
     async def _with_resolver(self, record: SandboxRecord) -> SandboxRecord:
@@ -517,3 +525,11 @@ def priorities_of(request: JoinRequest) -> dict[str, int]:
 def _maps(request: JoinRequest) -> Maps | None:
     user = request.user_namespace
     return Maps(user.uid_map, user.gid_map) if user is not None else None
+
+
+def _failure(identity: str, error: OSError) -> SagongError:
+    """What a failed system call means for the sandbox; a full disk is not its fault."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        place = f" of {error.filename}" if isinstance(error.filename, str) else ""
+        return ResourceExhausted(f"sandbox {identity}: the disk{place} is full: free space there")
+    return FailedPrecondition(f"sandbox {identity}: {error}")

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from sagong import config, contracts, manifest
+from sagong.cli.checking import mistakes, packages_of, source_mistakes
 from sagong.cli.rights import rights_in_words
 from sagong.config import Paths
 from sagong.contract import schema, slot_of
@@ -66,6 +67,12 @@ def contracts_arguments(parser: argparse.ArgumentParser) -> None:
 
 def check_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `check`."""
+    parser.add_argument(
+        "source",
+        nargs="*",
+        help="plugins that are not installed yet: packages, or their repositories (default: all "
+        "that is installed, and the configuration)",
+    )
     parser.add_argument("--profile", default="")
 
 
@@ -239,6 +246,8 @@ def _name(kind: Any) -> str:
 
 def run_check(options: argparse.Namespace) -> int:
     """Check configuration and every installed manifest; each problem on a line of its own."""
+    if options.source:
+        return _check_sources(options.source)
     paths = Paths.below(options.root)
     problems: list[str] = []
     installed: dict[str, Manifest] = {}
@@ -247,8 +256,12 @@ def run_check(options: argparse.Namespace) -> int:
             installed[name] = manifest.load(package)
         except SagongError as error:
             problems.append(str(error))
-    for name, found in _shelved(Shelf(paths), problems):
-        installed[name] = found
+    own: dict[str, set[str]] = {}
+    for record in _shelved(Shelf(paths), problems):
+        installed[record.name] = record.manifest()
+        own[record.name] = record.contracts()
+    for name, found in installed.items():
+        problems += [f"plugin {name}: {text}" for text in mistakes(found, own.get(name, ()))]
     try:
         chosen = config.load(paths, options.profile)
         problems += _unit_problems(chosen, installed)
@@ -260,14 +273,25 @@ def run_check(options: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
-def _shelved(shelf: Shelf, problems: list[str]) -> Iterator[tuple[str, Manifest]]:
+def _check_sources(sources: Sequence[str]) -> int:
+    """Check plugins that are not installed yet."""
+    found = [text for source in sources for text in source_mistakes(Path(source))]
+    for text in found:
+        print(text)
+    count = sum(len(packages_of(Path(source))) for source in sources)
+    print(f"{count} plugins checked, {len(found)} problems")
+    return 1 if found else 0
+
+
+def _shelved(shelf: Shelf, problems: list[str]) -> Iterator[Record]:
     """Installed plugins that are whole; what is wrong with the others goes to `problems`."""
     for path in sorted(shelf.directory.glob("*/record.json")):
         try:
             record = shelf.find(path.parent.name)
             if record is not None:
                 shelf.verify(record)
-                yield record.name, record.manifest()
+                record.manifest()
+                yield record
         except SagongError as error:
             problems.append(str(error))
 

@@ -147,7 +147,9 @@ async def _wait_ready(paths: Paths, seconds: float, has_ended: Callable[[], bool
 
 def _is_given_up(status: SystemStatus) -> bool:
     """Whether nothing is on its way any more: what does not serve has failed too often."""
-    return bool(status.units) and all(unit.state in ("serving", "down") for unit in status.units)
+    return bool(status.units) and all(
+        unit.state in ("serving", "asleep", "down") for unit in status.units
+    )
 
 
 def _why_not(paths: Paths, status: SystemStatus | None) -> str:

@@ -138,7 +138,8 @@ class Processes:
         """Directories of sockets, one for each process that serves."""
         slots = (self._paths.run / "slots").iterdir()
         counts = {slot.name: len(list((slot / "bus").glob("[0-9]*"))) for slot in slots}
-        return tuple(f"{name}: {number}" for name, number in sorted(counts.items()))
+        # None where a unit is asleep.
+        return tuple(f"{name}: {number}" for name, number in sorted(counts.items()) if number > 1)
 
     def _counted(self) -> tuple[str, ...]:
         """Parts that have more processes than any needs with its workers, by control group."""

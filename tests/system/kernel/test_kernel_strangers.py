@@ -144,6 +144,10 @@ def test_a_wheel_with_dependencies_of_its_own_runs(running: Instance, tmp_path: 
     assert "provides scheduler/1" in said
     listed = command(running, "plugins")
     assert "shelf" in next(x for x in listed.splitlines() if x.startswith("scheduler_last"))
+    tried = command(
+        running, "swap", "--dry-run", "scheduler", "last", "--only", "empty_question_is_answered"
+    )
+    assert "in its sandbox" in tried and "scheduler: conforms" in tried, tried
     assert "generation" in command(running, "swap", "scheduler", "last")
     assert place(running) == ["omega", "omega"]
     with pytest.raises(ModuleNotFoundError):
@@ -199,6 +203,8 @@ def test_a_plugin_in_use_stays(running: Instance) -> None:
 def test_a_plugin_in_perl_serves_from_its_sandbox(running: Instance) -> None:
     said = command(running, "plugin", "install", str(PERL))
     assert "scheduler_perl 0.1.0 installed" in said, said
+    tried = command(running, "swap", "--dry-run", "scheduler", "perl", "--only", "fits_exactly")
+    assert "on a platform of its own" in tried and "scheduler: conforms" in tried, tried
     assert "serves after" in command(running, "swap", "scheduler", "perl")
     assert place(running) == ["alpha", "omega"]
     status = Path(f"/proc/{running.pid('scheduler')}/status").read_text()

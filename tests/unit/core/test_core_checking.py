@@ -1,0 +1,173 @@
+"""`sagong check DIRECTORY`: what an author can do wrong in a manifest, and what is said of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sagong.cli.checking import source_mistakes
+
+MANIFEST = """
+[plugin]
+name = "odd"
+version = "1"
+summary = "of a test"
+class = "odd_plugin:Odd"
+[provides]
+scheduler = 1
+[uses.objects]
+version = 1
+methods = ["get"]
+why = "reads pods"
+[rights]
+[limits]
+memory = "64M"
+"""
+CODE = """
+class Odd:
+    def __init__(self, host): ...
+    def place(self, question): ...
+
+class Empty:
+    def __init__(self, host): ...
+"""
+
+
+def right(table: str) -> tuple[str, str]:
+    """A right more."""
+    return "[rights]", f"[rights]\n{table}"
+
+
+def more(table: str) -> tuple[str, str]:
+    """A table more."""
+    return "[limits]", f"{table}\n[limits]"
+
+
+MISTAKES: dict[str, tuple[tuple[str, str], str]] = {
+    "no TOML": (('"odd"', "odd"), "not TOML: Invalid value (at line 3"),
+    "a table of another name": (("[plugin]", "[plugn]"), "did you mean plugin?"),
+    "no name": (('name = "odd"\n', ""), "missing required field `name` - at `$.plugin`"),
+    "a wrong name": (('"odd"', '"Odd One"'), "lower-case letters, digits and _"),
+    "no version": (('version = "1"\n', ""), "missing required field `version`"),
+    "class and command": (
+        ("class =", 'command = ["x"]\nclass ='),
+        "either class (package:Class) or",
+    ),
+    "neither": (('class = "odd_plugin:Odd"\n', ""), "either class (package:Class) or command"),
+    "a class without a package": (("odd_plugin:Odd", "Odd"), "write it as package:Class"),
+    "another package": (("odd_plugin:Odd", "even:Odd"), "say odd_plugin:Odd"),
+    "no such class": (("odd_plugin:Odd", "odd_plugin:Od"), "has no Od; did you mean Odd?"),
+    "no such module": (("odd_plugin:Odd", "odd_plugin.x:Odd"), "there is no module odd_plugin.x"),
+    "methods that are missing": (("odd_plugin:Odd", "odd_plugin:Empty"), "has no method place"),
+    "no such kind": (("class =", 'kind = "hok"\nclass ='), "say plugin or service or hook"),
+    "no such slot": (("scheduler =", "schedular ="), "did you mean scheduler?"),
+    "no such version": (("scheduler = 1", "scheduler = 7"), "no version 7; there are: 1"),
+    "a slot that is called": (("uses.objects", "uses.object"), "did you mean objects?"),
+    "a method that is called": (
+        ('["get"]', '["gett"]'),
+        "objects/1 has no gett; did you mean get?",
+    ),
+    "no reason": (('why = "reads pods"\n', ""), "missing required field `why` - at `$.uses"),
+    "an empty reason": (('"reads pods"', '" "'), "uses.objects.why: say why this right is needed"),
+    "rules where there are none": (
+        (
+            "[uses.objects]",
+            '[uses.state]\nversion = 1\nwhy = "keeps"\nrules = [{}]\n[uses.objects]',
+        ),
+        "only slot objects knows rules",
+    ),
+    "events of nobody": (more('[hears.runtme]\nwhy = "ends"'), "did you mean runtime?"),
+    "streams of nobody": (more('[streams.runtme]\nwhy = "logs"'), "did you mean runtime?"),
+    "no such capability": (
+        right('capabilities = [{ name = "CAP_SYS_ADMN", why = "mounts" }]'),
+        "did you mean CAP_SYS_ADMIN?",
+    ),
+    "a capability without a reason": (
+        right('capabilities = [{ name = "CAP_CHOWN" }]'),
+        "missing required field `why` - at `$.rights.capabilities[0]`",
+    ),
+    "no such group of calls": (
+        right('seccomp = [{ group = "mout", why = "mounts" }]'),
+        "did you mean mount?",
+    ),
+    "no such network": (right('network = { mode = "hots", why = "asks" }'), "say none or host"),
+    "a path from nowhere": (
+        right('paths = [{ path = "etc/x", access = "read", why = "reads" }]'),
+        "an absolute path, or one that begins with {run}",
+    ),
+    "a place of nobody": (
+        right('paths = [{ path = "{run}/{ect}", access = "read", why = "reads" }]'),
+        "no place {ect}; did you mean etc?",
+    ),
+    "no such access": (
+        right('paths = [{ path = "/x", access = "raed", why = "reads" }]'),
+        "say read or write",
+    ),
+    "a device elsewhere": (
+        right('devices = [{ path = "/x", why = "uses it" }]'),
+        "a path below /dev",
+    ),
+    "no size": (("64M", "64Q"), "a number with K, M or G, such as 64M"),
+    "a key of another name": (("memory =", "memroy ="), "did you mean memory?"),
+    "an address of no kind": (
+        more('[listens.api]\naddress = "tpc:127.0.0.1:1"\nwhy = "serves"'),
+        "unix:PATH, tcp:HOST:PORT or udp:HOST:PORT",
+    ),
+    "a port that is none": (
+        more('[listens.api]\naddress = "tcp:127.0.0.1:99999"\nwhy = "serves"'),
+        "a port up to 65535",
+    ),
+    "a mode that is none": (
+        more('[listens.api]\naddress = "unix:/x"\nmode = "rw"\nwhy = "serves"'),
+        "an octal mode",
+    ),
+    "a wrong kind of value": (more('[restart]\noverlap = "yes"'), "Expected `bool`, got `str`"),
+    "time that runs backwards": (more("[restart]\ndrain_seconds = -1"), ">= 0.0"),
+    "a deputy of nobody": (
+        more('[deputy]\nfunction = "odd_plugin:work"\nwhy = "mounts"'),
+        "no such function",
+    ),
+}
+
+
+def written(directory: Path, manifest: str) -> Path:
+    """A plugin's package."""
+    package = directory / "odd_plugin"
+    package.mkdir()
+    (package / "plugin.toml").write_text(manifest)
+    (package / "__init__.py").write_text(CODE)
+    return package
+
+
+def test_a_right_one_has_no_mistakes(tmp_path: Path) -> None:
+    package = written(tmp_path, MANIFEST)
+    for source in (package, package / "plugin.toml", tmp_path):
+        assert list(source_mistakes(source)) == []
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_found_and_its_remedy_said(name: str, tmp_path: Path) -> None:
+    (old, new), said = MISTAKES[name]
+    assert old in MANIFEST
+    (found,) = source_mistakes(written(tmp_path, MANIFEST.replace(old, new, 1)))
+    assert found.startswith(f"{tmp_path}/odd_plugin/plugin.toml: ")
+    assert said in found
+
+
+def test_several_mistakes_are_told_at_once(tmp_path: Path) -> None:
+    text = MANIFEST.replace("scheduler =", "schedular =").replace('"get"', '"gett"')
+    assert len(list(source_mistakes(written(tmp_path, text)))) == 2
+
+
+def test_a_slot_of_its_own_is_known_by_its_entry_point(tmp_path: Path) -> None:
+    package = written(tmp_path, MANIFEST.replace("scheduler = 1", "parcel = 3"))
+    assert "sagong.contracts" in next(iter(source_mistakes(package)))
+    points = '[project.entry-points."sagong.contracts"]\nparcel = "odd_plugin.contract"\n'
+    (tmp_path / "pyproject.toml").write_text(points)
+    assert list(source_mistakes(package)) == []
+
+
+def test_a_directory_without_a_plugin_is_told(tmp_path: Path) -> None:
+    (found,) = source_mistakes(tmp_path)
+    assert "no plugin.toml here" in found
