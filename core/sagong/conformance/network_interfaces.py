@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 from sagong.conformance.network_lab import NetworkLab, raises
 from sagong.contracts.network import (
@@ -12,7 +10,6 @@ from sagong.contracts.network import (
     ConnectRequest,
     JoinRequest,
     Network,
-    NetworkRef,
     SandboxRef,
 )
 from sagong.errors import Conflict, InvalidArgument
@@ -55,22 +52,9 @@ async def check_wrong_interfaces_are_refused(lab: NetworkLab) -> None:
         assert (await lab.networks.inspect(SandboxRef(id=sandbox.id))) == sandbox
 
 
-@asynccontextmanager
-async def _made(lab: NetworkLab) -> AsyncIterator[Network]:
-    """A network of IPv6 alone."""
-    wanted = Network(id=secrets.token_hex(32), name=lab.name("six"), ipv4=False, ipv6=True)
-    made = await lab.networks.create(wanted)
-    try:
-        yield made
-    finally:
-        for sandbox in (await lab.networks.sandboxes()).sandboxes:
-            if any(endpoint.network == made.id for endpoint in sandbox.endpoints):
-                await lab.networks.leave(SandboxRef(id=sandbox.id))
-        await lab.networks.delete(NetworkRef(id=made.id))
-
-
 async def check_network_of_ipv6_alone(lab: NetworkLab) -> None:
-    async with _made(lab) as network:
+    wanted = Network(id=secrets.token_hex(32), name=lab.name("six"), ipv4=False, ipv6=True)
+    async with lab.made(wanted) as network:
         assert (network.ipv4, network.ipv6) == (False, True)
         assert [":" in subnet.subnet for subnet in network.subnets] == [True]
         a, b = await lab.join("a", network), await lab.join("b", network)

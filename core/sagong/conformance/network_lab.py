@@ -98,6 +98,12 @@ class NetworkLab:
             subnets=(subnet or Subnet(subnet=block()),),
             internal=internal,
         )
+        async with self.made(wanted) as made:
+            yield made
+
+    @asynccontextmanager
+    async def made(self, wanted: Network) -> AsyncIterator[Network]:
+        """This network, deleted at the end with all that is on it."""
         made = await self.networks.create(wanted)
         try:
             yield made

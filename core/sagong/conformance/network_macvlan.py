@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 from sagong.conformance.network_lab import NetworkLab, block, free_port, raises
 from sagong.contracts.network import (
@@ -13,9 +11,7 @@ from sagong.contracts.network import (
     CountersQuery,
     DisconnectRequest,
     Network,
-    NetworkRef,
     PortMapping,
-    SandboxRef,
     Subnet,
 )
 from sagong.errors import InvalidArgument
@@ -31,22 +27,13 @@ def _macvlan(lab: NetworkLab, name: str, *options: tuple[str, str]) -> Network:
     )
 
 
-@asynccontextmanager
-async def _made(lab: NetworkLab) -> AsyncIterator[Network]:
-    made = await lab.networks.create(_macvlan(lab, "lan", ("parent", lab.parent)))
-    try:
-        yield made
-    finally:
-        for sandbox in (await lab.networks.sandboxes()).sandboxes:
-            if any(endpoint.network == made.id for endpoint in sandbox.endpoints):
-                await lab.networks.leave(SandboxRef(id=sandbox.id))
-        await lab.networks.delete(NetworkRef(id=made.id))
-
-
 async def check_macvlan_sandboxes_are_neighbours(lab: NetworkLab) -> None:
     if not lab.parent:
         return
-    async with _made(lab) as network, lab.network() as bridged:
+    async with (
+        lab.made(_macvlan(lab, "lan", ("parent", lab.parent))) as network,
+        lab.network() as bridged,
+    ):
         a, b = await lab.join("a", network), await lab.join("b", network)
         c = await lab.join("c", bridged)
         assert a.endpoints[0].ipv4 != b.endpoints[0].ipv4
@@ -71,7 +58,7 @@ async def check_macvlan_sandboxes_are_neighbours(lab: NetworkLab) -> None:
 async def check_macvlan_publishes_nothing(lab: NetworkLab) -> None:
     if not lab.parent:
         return
-    async with _made(lab) as network:
+    async with lab.made(_macvlan(lab, "lan", ("parent", lab.parent))) as network:
         wish = PortMapping(container_port=80, host_port=free_port())
         sandbox = await lab.join("a", network, ports=(wish,))
         assert sandbox.ports == (), "a port is said to be published that can't be"

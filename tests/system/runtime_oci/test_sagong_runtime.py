@@ -9,33 +9,17 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conformance.runtime_rig import BUSYBOX, make_rootfs
-from tests.system.runtime_oci.bundles import CAPABILITIES, MOUNTS, Bundle, program
+from tests.conformance.runtime_rig import BUSYBOX
+from tests.system.runtime_oci.bundles import CAPABILITIES, MOUNTS, Bundle
 
 pytestmark = [
     pytest.mark.root,
     pytest.mark.skipif(not BUSYBOX.exists(), reason="needs /bin/busybox (package busybox-static)"),
 ]
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A root filesystem and the program."""
-    base = tmp_path_factory.mktemp("oci")
-    return make_rootfs(base / "rootfs"), program(base)
-
-
-@pytest.fixture
-def bundle(tmp_path: Path, made: tuple[Path, Path]) -> Iterator[Bundle]:
-    """A bundle; nothing of its containers is left after."""
-    found = Bundle(tmp_path, *made)
-    yield found
-    found.clean()
 
 
 def wait_for_status(bundle: Bundle, status: str) -> None:

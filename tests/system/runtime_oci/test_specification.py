@@ -7,15 +7,13 @@ import os
 import socket
 import struct
 import threading
-from collections.abc import Iterator
 from contextlib import suppress
 from fcntl import ioctl
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from tests.conformance.runtime_rig import BUSYBOX, make_rootfs
-from tests.system.runtime_oci.bundles import NAMESPACES, Bundle, program
+from tests.conformance.runtime_rig import BUSYBOX
+from tests.system.runtime_oci.bundles import NAMESPACES, Bundle
 
 from sagong.linux import process as descriptors
 
@@ -23,21 +21,6 @@ pytestmark = [
     pytest.mark.root,
     pytest.mark.skipif(not BUSYBOX.exists(), reason="needs /bin/busybox (package busybox-static)"),
 ]
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A root filesystem and the program."""
-    base = tmp_path_factory.mktemp("spec")
-    return make_rootfs(base / "rootfs"), program(base)
-
-
-@pytest.fixture
-def bundle(tmp_path: Path, made: tuple[Path, Path]) -> Iterator[Bundle]:
-    """A bundle; nothing of its containers is left after."""
-    found = Bundle(tmp_path, *made)
-    yield found
-    found.clean()
 
 
 class Row(NamedTuple):
