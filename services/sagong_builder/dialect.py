@@ -16,6 +16,7 @@ class Dialect:
     `own_group`: --chown=USER means the group that passwd gives the user, not the group of its name.
     `own_directories`: WORKDIR makes directories for the user of the stage, COPY --chown for that one;
     not for root.
+    `inside`: `../` that leads out of the context is left away, not refused.
     `beside`: stages are made beside each other, as far as they don't need each other.
     `empty_images`: a last stage that is nothing is an image, not an error.
     `scratch_directory` is the working directory of an image made from nothing.
@@ -25,6 +26,7 @@ class Dialect:
     keep_owners: bool
     own_group: bool
     own_directories: bool
+    inside: bool
     beside: bool
     empty_images: bool
     scratch_directory: str
@@ -35,6 +37,7 @@ CLASSIC = Dialect(
     keep_owners=False,
     own_group=False,
     own_directories=False,
+    inside=False,
     beside=False,
     empty_images=False,
     scratch_directory="",
@@ -44,6 +47,7 @@ BUILDKIT = Dialect(
     keep_owners=True,
     own_group=True,
     own_directories=True,
+    inside=True,
     beside=True,
     empty_images=True,
     scratch_directory="/",

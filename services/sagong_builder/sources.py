@@ -16,6 +16,7 @@ from sagong_builder.context import Archive, Entry, Kind, Tree
 from sagong_builder.context.archive import is_archive
 from sagong_builder.context.patterns import has_wildcard
 from sagong_builder.copying import Item, missing_source, select
+from sagong_builder.dialect import CLASSIC, Dialect
 from sagong_builder.dockerfile import Expander, Instruction
 from sagong_builder.fetching import clone, download, git_source, is_url
 from sagong_builder.origins import Origins
@@ -29,7 +30,8 @@ _HEAD = 512
 class Sources:
     """Finds the files; what is opened for them is closed with a stack of the caller's."""
 
-    def __init__(self, shop: Shop, origins: Origins) -> None:
+    def __init__(self, shop: Shop, origins: Origins, dialect: Dialect = CLASSIC) -> None:
+        self._dialect = dialect
         self._shop = shop
         self._origins = origins
 
@@ -65,6 +67,8 @@ class Sources:
         if instruction.keyword == "ADD" and (git_source(word) is not None or is_url(word)):
             return [await self._remote(instruction, word, target, stack)]
         origin = instruction.flag("from")
+        if self._dialect.inside:
+            word = inside(word)
         try:
             archive, path = await self.archive(origin, word, stack)
             return await asyncio.to_thread(
@@ -187,6 +191,17 @@ class Sources:
             return item
         stack.callback(archive.close)
         return replace(item, unpacked=archive)
+
+
+def inside(word: str) -> str:
+    """A path without what would lead out of the context: `../../a` is `a`."""
+    parts = word.lstrip("/").split("/")
+    depth = lead = 0
+    for at, part in enumerate(parts):
+        depth += 0 if part in ("", ".") else -1 if part == ".." else 1
+        if depth < 0:
+            depth, lead = 0, at + 1
+    return "/".join(parts[lead:]) if lead else word
 
 
 def _fixed_part(path: str) -> str:

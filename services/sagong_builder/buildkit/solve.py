@@ -175,7 +175,7 @@ class Solve:
         def bench() -> Bench:
             track = self.graph.track()
             own = origins.beside(track)
-            sources = Sources(self._shop, own)
+            sources = Sources(self._shop, own, BUILDKIT)
             attaching = Attaching(self._shop, self._caches, sources, session)
             steps = Steps(
                 self._shop,

@@ -86,6 +86,7 @@ COPY --from=1 /o/p/ /pp/
 COPY --from=0 /o/l /l
 COPY --link --chown=3:4 --chmod=640 dir /linked/in/dir
 COPY dir/empty /emp/ty
+COPY ../a.txt dir/../../many/f1.txt /outside/
 LABEL a=b "c d"="e f" long="x\\
 y"
 EXPOSE 80 443/tcp 53/udp 1000-1002

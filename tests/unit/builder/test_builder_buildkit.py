@@ -23,6 +23,7 @@ from sagong_builder.dockerfile import parse
 from sagong_builder.dockerfile.lint import findings
 from sagong_builder.kept import KeptContext, KeptContexts
 from sagong_builder.origins import key_of
+from sagong_builder.sources import inside
 from sagong_builder.titles import Titles
 
 IMAGE = "sha256:" + "5" * 64
@@ -116,6 +117,18 @@ def test_names_of_contexts_are_images_names() -> None:
 def test_what_the_client_must_send_is_known_before_the_step(line: str, origins: list[str]) -> None:
     (instruction,) = parse(f"FROM a\n{line}\n".encode()).stages[0].instructions
     assert origins_of(instruction) == origins
+
+
+def test_paths_do_not_lead_out_of_the_context() -> None:
+    paths = {
+        "../../a": "a",
+        "/../a/b": "a/b",
+        "a/../../b/": "b/",
+        "a/../b": "a/../b",
+        ".": ".",
+        "..": "",
+    }
+    assert {path: inside(path) for path in paths} == paths
 
 
 def test_contexts_are_kept_one_for_each_directory(tmp_path: Path) -> None:
