@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from sagong.contracts.image import ImageRef
+from sagong.contracts.network import Network
 from sagong.contracts.node import ContainerSpec, ContainerStatus, Ref, RemoveRequest, SandboxSpec
 from sagong.contracts.volume import Volume, VolumeRef
 from sagong.errors import AlreadyExists, InvalidArgument, NotFound, SagongError
@@ -205,9 +206,17 @@ async def _make_on_node(engine: Engine, spec: ContainerSpec, sandbox: SandboxSpe
         await engine.node.create(spec)
 
 
+async def _networks(engine: Engine, body: CreateBody, host: HostConfig) -> list[Network]:
+    """All that a body may name: the default network, which nobody can remove, as it was last seen."""
+    default = engine.seen_networks.get(engine.settings.default_network)
+    if default is not None and {*_network_references(body, host)} <= {"bridge", "default"}:
+        return [default]
+    return await engine.networks()
+
+
 async def _lookup(engine: Engine, body: CreateBody, host: HostConfig) -> Lookup:
     """Resolve what the body names; most bodies need the networks alone."""
-    networks = await engine.networks()
+    networks = await _networks(engine, body, host)
     published: set[tuple[int, str]] = set()
     if any("-" in str(b.host_port) for bs in (host.port_bindings or {}).values() for b in bs or ()):
         published = _published(await engine.statuses())
