@@ -68,6 +68,7 @@ def _repository(spec: SlotSpec, distribution: str, summary: str) -> dict[str, st
         "slot": spec.name,
         "version": str(spec.version),
         "protocol": spec.protocol.__name__,
+        "module": spec.protocol.__module__,
         "summary": said,
         "hears": _hears(spec),
         "unit": "scheduler" if own else name,
