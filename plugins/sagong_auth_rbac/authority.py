@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import ipaddress
-import os
 from pathlib import Path
 
 from cryptography import x509
@@ -14,13 +12,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPublicKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from sagong.certificates import BACKDATE, alternative, key_pem, new_key, self_signed, write
 from sagong.contracts.auth import Certificate, CertificateRequest, Identity
 from sagong.errors import InvalidArgument, Unauthenticated
 
 __all__ = ["CertificateAuthority", "load_key"]
 
-_TEN_YEARS = datetime.timedelta(days=3650)
-_BACKDATE = datetime.timedelta(minutes=5)
 _USAGES = {
     "client": ExtendedKeyUsageOID.CLIENT_AUTH,
     "server": ExtendedKeyUsageOID.SERVER_AUTH,
@@ -34,7 +31,7 @@ class CertificateAuthority:
         self._key = load_key(directory / "ca.key")
         path = directory / "ca.crt"
         if not path.exists():
-            _write(path, _own_certificate(self._key))
+            write(path, self_signed(self._key, "sagong-ca"))
         self.pem = path.read_text()
         self._certificate = x509.load_pem_x509_certificate(self.pem.encode())
 
@@ -45,17 +42,17 @@ class CertificateAuthority:
             raise InvalidArgument(f"certificate usage {unknown[0]!r}: say client or server")
         if request.seconds < 60:
             raise InvalidArgument("a certificate must last at least 60 seconds")
-        key = None if request.request else ec.generate_private_key(ec.SECP256R1())
+        key = None if request.request else new_key()
         public = _public_key(request.request) if key is None else key.public_key()
         now = datetime.datetime.now(datetime.UTC)
         end = min(
             now + datetime.timedelta(seconds=request.seconds),
             self._certificate.not_valid_after_utc,
         )
-        signed = self._build(request, public, now - _BACKDATE, end).sign(self._key, hashes.SHA256())
+        signed = self._build(request, public, now - BACKDATE, end).sign(self._key, hashes.SHA256())
         return Certificate(
             certificate=signed.public_bytes(serialization.Encoding.PEM).decode(),
-            key="" if key is None else _pem(key).decode(),
+            key="" if key is None else key_pem(key).decode(),
             expires=end.timestamp(),
         )
 
@@ -105,7 +102,7 @@ class CertificateAuthority:
             )
         )
         if request.names:
-            names = [_alternative(name) for name in request.names]
+            names = [alternative(name) for name in request.names]
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         return builder
 
@@ -113,62 +110,11 @@ class CertificateAuthority:
 def load_key(path: Path) -> ec.EllipticCurvePrivateKey:
     """The private key of a file, made at the first time."""
     if not path.exists():
-        _write(path, _pem(ec.generate_private_key(ec.SECP256R1())))
+        write(path, key_pem(new_key()))
     key = serialization.load_pem_private_key(path.read_bytes(), password=None)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise InvalidArgument(f"{path} is no ECDSA key; put the cluster's own back")
     return key
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Whole or not at all, and durable: another key would be another cluster."""
-    temporary = path.with_suffix(".new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-
-
-def _own_certificate(key: ec.EllipticCurvePrivateKey) -> bytes:
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "sagong-ca")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - _BACKDATE)
-        .not_valid_after(now + _TEN_YEARS)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .add_extension(
-            x509.KeyUsage(
-                digital_signature=True,
-                key_cert_sign=True,
-                crl_sign=True,
-                content_commitment=False,
-                key_encipherment=False,
-                data_encipherment=False,
-                key_agreement=False,
-                encipher_only=False,
-                decipher_only=False,
-            ),
-            critical=True,
-        )
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    return certificate.public_bytes(serialization.Encoding.PEM)
 
 
 def _public_key(pem: str) -> CertificateIssuerPublicKeyTypes:
@@ -179,10 +125,3 @@ def _public_key(pem: str) -> CertificateIssuerPublicKeyTypes:
     if not request.is_signature_valid:
         raise InvalidArgument("the certificate request is not signed with its own key")
     return request.public_key()  # type: ignore[return-value]
-
-
-def _alternative(name: str) -> x509.GeneralName:
-    try:
-        return x509.IPAddress(ipaddress.ip_address(name))
-    except ValueError:
-        return x509.DNSName(name)
