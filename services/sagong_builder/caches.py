@@ -46,10 +46,10 @@ class Place(msgspec.Struct):
 
 
 class Caches:
-    """All caches; the table of directories is a file. `contexts` are this process's."""
+    """All caches; the table of directories is a file."""
 
     def __init__(self, directory: Path, images: Images) -> None:
-        self.contexts = KeptContexts()
+        self.contexts = KeptContexts(directory / "contexts")
         self._file = directory / "caches.json"
         self._images = images
         self._table: dict[str, Kept] = {}

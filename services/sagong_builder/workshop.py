@@ -59,7 +59,6 @@ class Workshop:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.shop.settled()
-        self.caches.contexts.clear()
 
     async def build(self, request: BuildRequest) -> AsyncGenerator[BuildProgress, None]:
         """A build; whoever stops listening ends it."""

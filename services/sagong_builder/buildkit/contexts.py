@@ -96,15 +96,19 @@ class Contexts:
     async def _directory(self, name: str, ignored: bytes | None) -> Archive:
         excludes = Ignore.read(ignored or b"").patterns
         key = (self._session.shared_key, name)
-        kept = self._kept.take(key) if self._session.shared_key else None
+        kept = None
+        if self._session.shared_key:
+            place = self._shop.spool.new_file()
+            kept = await asyncio.to_thread(self._kept.take, key, place)
         came = await self._session.files(self._shop, name, excludes=excludes, kept=kept)
         self._graph.status("transferring context:", came.sent, done=True)
         if not self._session.shared_key:
             return self._closed(came.archive)
-        context = KeptContext(came.archive, came.files, description=name)
+        context = KeptContext(came.archive.path, came.files, description=name)
         if kept is not None:
             context.id, context.created_at, context.uses = kept.id, kept.created_at, kept.uses
-        self._stack.callback(self._kept.put, key, context)
+        self._stack.push_async_callback(asyncio.to_thread, self._kept.put, key, context)
+        self._stack.callback(came.archive.release)
         return came.archive
 
     def _closed(self, archive: Archive) -> Archive:

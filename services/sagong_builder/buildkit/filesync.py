@@ -153,14 +153,12 @@ async def receive_files(
     entries: int,
     kept: KeptContext | None = None,
 ) -> Received:
-    """All entries and contents as an archive at `path`, or where a kept one is that goes on.
+    """All entries and contents as an archive at `path`, or where a kept one's contents are.
 
     Of files that are in the kept one, by the same facts, nothing is sent; it is used up.
     """
-    place = path if kept is None else kept.archive.path
+    place = path if kept is None else kept.content
     file = place.open("w+b" if kept is None else "r+b", buffering=0)
-    if kept is not None:
-        kept.archive.release()
     try:
         inbox = _Inbox(file.fileno(), limit, entries, earlier=kept.files if kept else {})
         inbox.end = os.fstat(file.fileno()).st_size

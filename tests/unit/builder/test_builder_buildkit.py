@@ -18,7 +18,6 @@ from sagong_builder.buildkit.frontend import read_options
 from sagong_builder.buildkit.graphs import image_of, naming
 from sagong_builder.buildkit.outline import answer
 from sagong_builder.buildkit.protobuf import decode, encode
-from sagong_builder.context import Archive, Tree
 from sagong_builder.dockerfile import parse
 from sagong_builder.dockerfile.lint import findings
 from sagong_builder.kept import KeptContext, KeptContexts
@@ -132,29 +131,37 @@ def test_paths_do_not_lead_out_of_the_context() -> None:
 
 
 def test_contexts_are_kept_one_for_each_directory(tmp_path: Path) -> None:
-    def context(name: str, size: int, used: int) -> KeptContext:
-        path = tmp_path / name
-        path.write_bytes(bytes(size))
-        return KeptContext(Archive(path, path.open("rb"), Tree()), {"f": ((0, used, 1), 0)})
+    home, spool = tmp_path / "contexts", tmp_path / "spool"
+    spool.mkdir()
 
-    kept = KeptContexts()
-    kept.put("a", context("one", 10, 10))
-    kept.put("a", context("two", 10, 10))
-    assert [p.name for p in tmp_path.iterdir()] == ["two"]
-    (record,) = kept.records()
+    def context(name: str, size: int, used: int) -> KeptContext:
+        (spool / name).write_bytes(bytes(size))
+        return KeptContext(spool / name, {"f": ((0, used, 1), 0)}, "d")
+
+    kept = KeptContexts(home)
+    assert kept.take(("a",), spool / "x") is None and kept.records() == []
+    kept.put(("a",), context("one", 9, 9))
+    kept.put(("a",), context("two", 10, 10))
+    (record,) = KeptContexts(home).records()
     assert (record.kind, record.size, record.uses) == ("source.local", 10, 1)
-    taken = kept.take("a")
-    assert taken is not None and kept.take("a") is None, "who takes one has it alone"
-    taken.archive.close()
-    kept.put("a", context("waste", 64 << 20, 10))
-    assert kept.take("a") is None and list(tmp_path.iterdir()) == [], "most of it is written over"
-    kept.put("b", context("three", 1, 1))
+    # Another process's are the same; who takes one has it alone.
+    taken = KeptContexts(home).take(("a",), spool / "taken")
+    assert taken is not None and taken.files == {"f": ((0, 10, 1), 0)} and taken.id == record.id
+    assert kept.take(("a",), spool / "x") is None
+    kept.put(("a",), taken)
+    assert kept.records()[0].uses == 2
+    kept.put(("a",), context("waste", 64 << 20, 10))
+    assert kept.take(("a",), spool / "x") is None, "most of it is written over"
+    assert list(spool.iterdir()) == [] and list(home.iterdir()) == []
+    kept.put(("b",), context("three", 1, 1))
     assert kept.drop(kept.records()[0].id) and not kept.drop("no")
     for number in range(20):
-        kept.put(number, context(f"n{number}", 1, 1))
-    assert len(kept.records()) == 16
-    kept.clear()
-    assert list(tmp_path.iterdir()) == []
+        kept.put(("n", str(number)), context(f"n{number}", 1, 1))
+    assert len(kept.records()) == len(list(home.iterdir())) == 16
+    other = KeptContexts(home)
+    other._boot = "another"
+    assert other.take(("n", "19"), spool / "x") is None, "what the disk may not have got"
+    assert list(spool.iterdir()) == []
 
 
 _BAD = b"""\
