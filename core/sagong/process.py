@@ -27,7 +27,7 @@ import msgspec
 import zmq
 
 from sagong.bus import Access, Branches, Provider, Route, Switchboard, proxy
-from sagong.bus.events import Emitter, events_spec
+from sagong.bus.events import ASLEEP, Emitter, events_spec
 from sagong.bus.watch import wait_disconnected
 from sagong.call import current, detached
 from sagong.contract import Message, conforms, filling, slot_of
@@ -167,12 +167,16 @@ class ProcessHost:
         route = self._route(protocol, instance, "hears")
         spec = events_spec(slot_of(protocol))
         decoder = msgspec.msgpack.Decoder(kind)
+        known = False
         while True:
             try:
                 with detached():
                     async for item in route.stream(spec, None):
                         if item.number == 0:
-                            yield None
+                            # One that fell asleep has let nothing be missed.
+                            if item.name != ASLEEP or not known:
+                                yield None
+                            known = True
                         elif item.name == kind.__name__:
                             yield decoder.decode(item.body)
             except (Unavailable, Gone):

@@ -1,8 +1,9 @@
 """What the idle platform takes: `python tests/bench/bench_idle.py [--profile docker]`, as root.
 
-Starts an instance, loads a sample image and uses it once, waits until it is quiet, then prints for
-each process the PSS in MB and what it consists of, and for a quiet minute the share of a core, what
-was written to disk, calls of write, and wake-ups. `fresh` measures memory before the first use.
+Starts an instance, loads a sample image and uses it once, waits until it is quiet and all who start on
+demand sleep (after seconds, not minutes), then prints for each process, deputies too, the PSS in MB
+and what it consists of, and for a quiet minute the share of a core, what was written to disk, calls of
+write, and wake-ups. `fresh` measures memory before the first use. At last `docker run` wakes them.
 """
 
 from __future__ import annotations
@@ -58,6 +59,13 @@ def configuration(profile: str, port: int) -> str:
             f'[units.dns.listens]\nudp = "udp:{subnet}.1:53"\ntcp = "tcp:{subnet}.1:53"',
         ]
     return "\n".join(lines) + "\n"
+
+
+def drowsy(profile: str, seconds: float = 5.0) -> str:
+    """Who starts on demand, of what a profile has, sleeps after seconds."""
+    units = ["image", "volume", "metrics", "builder", "runtime"]
+    units += ["auth", "dns"] if profile == "single" else []
+    return "".join(f"[units.{unit}]\nidle_seconds = {seconds}\n" for unit in units)
 
 
 @dataclass
@@ -117,7 +125,33 @@ def processes(running: Instance) -> dict[str, int]:
     """Their pids by name, in the order of size that `sagong status` has."""
     status = running.status()
     serving = [process for unit in status.units for process in unit.processes]
-    return {process.unit: process.pid for process in [*status.others, *serving]}
+    found = {process.unit: process.pid for process in [*status.others, *serving]}
+    return {**found, **deputies({pid: name for name, pid in found.items()})}
+
+
+def deputies(units: dict[int, str]) -> dict[str, int]:
+    """The deputies of these, by pid, which `sagong status` does not list."""
+    found = {}
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((place / "stat").read_text().rpartition(")")[2].split()[1])
+            title = (place / "cmdline").read_text()
+        except OSError:
+            continue
+        if parent in units and "-deputy" in title:
+            found[f"{units[parent]} deputy"] = int(place.name)
+    return found
+
+
+def wait_asleep(running: Instance, seconds: float = 60.0) -> None:
+    """Until those that start on demand sleep; who is awake then is among the figures."""
+    limit = time.monotonic() + seconds
+    units = [line[7:-1] for line in drowsy("single").splitlines() if line.startswith("[units.")]
+    while time.monotonic() < limit:
+        awake = {unit.name for unit in running.status().units if unit.processes}
+        if not awake & set(units):
+            return
+        time.sleep(1.0)
 
 
 def use(running: Instance, profile: str) -> None:
@@ -190,6 +224,21 @@ def report_work(pids: dict[str, int], seconds: float) -> None:
     table(["% core", "KB", "writes", "wake-ups"], rows, lambda value: f"{value:.2f}")
 
 
+def report_waking(running: Instance, rounds: int = 5) -> None:
+    """`docker run` of who sleeps, and again right after it."""
+    words = ("docker", "run", "--rm", sample_image.NAME, "true")
+    surroundings = {**environment(), "DOCKER_HOST": f"unix://{running.paths.run}/docker.sock"}
+    took: dict[str, list[float]] = {"asleep": [], "awake": []}
+    for _ in range(rounds):
+        wait_asleep(running)
+        for name in took:
+            began = time.perf_counter()
+            subprocess.run(words, env=surroundings, check=True, timeout=60)
+            took[name].append((time.perf_counter() - began) * 1000)
+    for name, found in took.items():
+        print(f"docker run, {name}: {sorted(found)[rounds // 2]:.0f} ms (least {min(found):.0f})")
+
+
 def main() -> None:
     """Start an instance, measure, take it away."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -199,19 +248,24 @@ def main() -> None:
     parser.add_argument("--unused", action="store_true", help="measure before the first use only")
     options = parser.parse_args()
     began = time.perf_counter()
-    with instance(configuration(options.profile, options.port)) as running:
+    wanted = configuration(options.profile, options.port) + drowsy(options.profile)
+    with instance(wanted) as running:
         print(f"`sagong up` to ready: {(time.perf_counter() - began) * 1000:.0f} ms")
         running.wait_ready()
+        wait_asleep(running)
         pids = processes(running)
         wait_quiet(list(pids.values()))
         report_memory("fresh", pids)
         if not options.unused:
             use(running, options.profile)
+            wait_asleep(running)
             pids = processes(running)
             wait_quiet(list(pids.values()))
             report_memory("after use", pids)
         if options.seconds:
             report_work(pids, options.seconds)
+        if not options.unused:
+            report_waking(running)
 
 
 if __name__ == "__main__":

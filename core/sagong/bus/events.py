@@ -15,8 +15,10 @@ import msgspec
 from sagong.contract import Mark, Message, MethodSpec, SlotSpec
 from sagong.errors import Gone
 
-__all__ = ["Emitter", "EventItem", "events_of", "events_spec"]
+__all__ = ["ASLEEP", "Emitter", "EventItem", "events_of", "events_spec"]
 
+# The name in the first item of one who answers for a provider that is asleep, and emits nothing.
+ASLEEP = "asleep"
 _QUEUE = 8192
 _EARLY = 1024
 

@@ -44,6 +44,9 @@ async def _upgrade(paths: Paths, part: str, trial: float) -> int:
         done: list[str] = []
         for name in [part] if part else parts:
             try:
+                if name in ordered and not await _is_there(operator, name):
+                    print(f"{name}: not configured any more", flush=True)
+                    continue
                 await _renew(operator, name, trial, is_unit=name in ordered)
             except SagongError as error:
                 told = f"{', '.join(done) or 'nothing'} upgraded before; all else is as it was"
@@ -51,6 +54,12 @@ async def _upgrade(paths: Paths, part: str, trial: float) -> int:
             done.append(name)
             print(f"{name}: upgraded", flush=True)
     return 0
+
+
+async def _is_there(operator: Operator, unit: str) -> bool:
+    """A new kernel has read the configuration anew."""
+    status = await operator.kernel.status(StatusQuery())
+    return any(found.name == unit for found in status.units)
 
 
 async def _renew(operator: Operator, name: str, trial: float, *, is_unit: bool) -> None:

@@ -127,6 +127,7 @@ async def _live(
     _make_shared(paths)
     context: zmq.Context[Any] = zmq.Context()
     listeners = Listeners(paths, kept, keeper)
+    listeners.retain(units.values())
     succession = Succession(lambda: cells.configured, cells.programs.load)
     supervisor = Supervisor(paths, config, units, cells, listeners, succession, context)
     supervisor.spawner.adopt(zygote)

@@ -34,7 +34,8 @@ class ProcessRecord(msgspec.Struct, frozen=True, kw_only=True):
 class LifeRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Which generation of a unit serves, and which is on trial until then; how it fared so far.
 
-    Times are CLOCK_MONOTONIC, which goes on until reboot, as the journal does.
+    `asleep`: nobody needed it. Times are CLOCK_MONOTONIC, which goes on until reboot, as the journal
+    does.
     """
 
     serving: int = 0
@@ -44,6 +45,7 @@ class LifeRecord(msgspec.Struct, frozen=True, kw_only=True):
     tries: int = 0
     trial: int = 0
     until: float = 0.0
+    asleep: bool = False
 
 
 class Journal(msgspec.Struct, frozen=True, kw_only=True):

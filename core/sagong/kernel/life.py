@@ -107,7 +107,7 @@ class Life:
 
     `resting` waits for a `Retry`; `down` means given up but for rare tries, `tries` so far.
     `asleep` is the number under which callers know one that nobody needs now, 0 for others; `kept`
-    is what it exported.
+    is what it exported. `needed`: an earlier kernel had it awake, so it is to come up again.
     """
 
     what: Unit
@@ -125,6 +125,7 @@ class Life:
     problem: str = ""
     asleep: int = 0
     kept: bytes = b""
+    needed: bool = False
 
     def member(self, generation: int) -> Member | None:
         """The member of that generation, if it lives."""
@@ -192,10 +193,12 @@ class _Turn:
     def begin(self) -> None:
         """Bring one up, or leave that to whoever needs it."""
         life = self.life
-        if life.what.idle_seconds and not (life.serving or life.coming or life.resting):
-            self._set(asleep=0 if life.leaving else life.asleep or self.fresh)
+        self._set(needed=False)
+        if life.serving or life.coming or life.resting or life.leaving or life.asleep:
+            return
+        if life.what.idle_seconds and not life.needed:
+            self._set(asleep=self.fresh)
         else:
-            self._set(asleep=0)
             self.raise_if_needed()
 
     def raise_if_needed(self, state: bytes = b"", apology: str = "") -> None:

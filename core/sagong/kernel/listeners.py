@@ -9,6 +9,7 @@ import contextlib
 import grp
 import os
 import socket
+from collections.abc import Iterable
 from pathlib import Path
 
 from sagong.config import Paths
@@ -49,13 +50,26 @@ class Listeners:
     def drop(self, unit: Unit) -> None:
         """Close a unit's listeners: who connects is refused, and does not wait for nobody."""
         for key in [key for key in self._open if key.startswith(f"{unit.name}/")]:
-            os.close(self._open.pop(key))
-            _, _, address = key.split("/", 2)
-            if address.startswith("unix:"):
-                Path(self._paths.expand(address.removeprefix("unix:"))).unlink(missing_ok=True)
-            if self._keeper is not None:
-                with contextlib.suppress(OSError):
-                    self._keeper.send(f"drop {key}".encode())
+            self._close(key)
+
+    def retain(self, units: Iterable[Unit]) -> None:
+        """Close what an earlier kernel opened for a unit that is no more, or at another address."""
+        wanted = {
+            f"{unit.name}/{name}/{unit.listens.get(name, listener.address)}"
+            for unit in units
+            for name, listener in unit.manifest.listens.items()
+        }
+        for key in set(self._open) - wanted:
+            self._close(key)
+
+    def _close(self, key: str) -> None:
+        os.close(self._open.pop(key))
+        _, _, address = key.split("/", 2)
+        if address.startswith("unix:"):
+            Path(self._paths.expand(address.removeprefix("unix:"))).unlink(missing_ok=True)
+        if self._keeper is not None:
+            with contextlib.suppress(OSError):
+                self._keeper.send(f"drop {key}".encode())
 
     def change_keeper(self, keeper: socket.socket) -> None:
         """New ones go to this keeper from now on, and those that are open now."""

@@ -1,7 +1,7 @@
 """Porters answer for units that are asleep: whoever calls or connects to one wakes it.
 
 To callers a porter is a generation of the unit like any other, at a path of its own. Who hears its
-events hears nothing, not even that some were missed, until the unit wakes. A call that the unit would
+events hears nothing, but for the first time that he may have missed some. A call that the unit would
 take is told to ask the next generation, by a GOAWAY, so callers need not know that there is such a
 thing as sleep. Connections wait in the queues of the listeners, which are open all the time. A porter
 goes when all callers have gone on to the process that woke.
@@ -22,7 +22,7 @@ from typing import Any
 import zmq
 
 from sagong.bus import Access, Provider
-from sagong.bus.events import EventItem, events_of
+from sagong.bus.events import ASLEEP, EventItem, events_of
 from sagong.errors import SagongError
 from sagong.kernel import directory
 from sagong.kernel.directory import Serving
@@ -177,5 +177,5 @@ class Porters:
 
 
 async def _silence() -> AsyncIterator[EventItem]:
+    yield EventItem(number=0, name=ASLEEP)
     await asyncio.Event().wait()
-    yield EventItem(number=0)

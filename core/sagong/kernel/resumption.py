@@ -40,6 +40,7 @@ def record_of(life: Life) -> LifeRecord:
         tries=life.tries,
         trial=life.trial.generation if life.trial else 0,
         until=life.trial.until if life.trial else 0.0,
+        asleep=bool(life.asleep),
     )
 
 
@@ -52,6 +53,7 @@ def resume(
         restarts=record.restarts,
         crashes=record.crashes,
         tries=record.tries,
+        needed=not record.asleep,
     )
     actions: list[Action] = []
     for process in found:

@@ -507,7 +507,7 @@ class Supervisor:
         }
 
     def _resume(self, name: str, known: Journal, found: list[Found]) -> tuple[Action, ...]:
-        record = known.lives.get(name, LifeRecord())
+        record = known.lives.get(name, LifeRecord(asleep=True))
         self.lives[name], actions = resume(self.units[name], record, found, time.monotonic())
         serving = self.lives[name].serving
         process = self.population.find(name, serving) if serving else None

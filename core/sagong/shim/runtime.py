@@ -1,7 +1,4 @@
-"""The slot's methods over monitors: plans runs, asks, keeps the books, tells of ends.
-
-A runtime is this class with plans of its own; its launcher has the engine that they are made for.
-"""
+"""The slot's methods over monitors. A runtime adds plans; its launcher has the engine for them."""
 
 from __future__ import annotations
 
@@ -123,6 +120,10 @@ class MonitoredRuntime:
         for task in tuple(self._tasks):
             task.cancel()
         self._links.close()
+
+    def busy(self) -> bool:
+        """Whether a container lives, or something is done about one."""
+        return bool(self._tasks) or any(r.exit is None for r in self._records.values())
 
     async def export(self) -> bytes:
         """Everything is in the run directory."""

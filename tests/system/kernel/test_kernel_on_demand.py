@@ -76,7 +76,7 @@ async def test_it_is_not_started_before_it_is_called_and_the_system_is_ready(
         assert (await operator.kernel.status(StatusQuery())).ready
         assert (await unit(operator)).state == "asleep"
         nudge = await operator.use(Nudge)
-        assert (await nudge.heard()).generation == 0, "a listener woke it, or was told something"
+        assert (await nudge.heard()).generation == 1, "who begins to hear is to look for himself"
         assert (await nudge.ring()).value == 1
         assert (await unit(operator)).state == "serving"
 
@@ -200,6 +200,15 @@ async def test_swapped_while_it_sleeps(running: Instance) -> None:
         await wait_asleep(operator)
         value = (await nudge.ring()).value
         await wait_asleep(operator)
+        before = (await nudge.heard()).generation
+        value = (await nudge.ring()).value
+        limit = time.monotonic() + 10
+        while (await nudge.heard()).generation == before:
+            assert time.monotonic() < limit, "waking made nobody look"
+            await asyncio.sleep(0.01)
+        await wait_asleep(operator)
+        await asyncio.sleep(0.2)
+        assert (await nudge.heard()).generation == before + 1, "falling asleep made hearers look"
         await operator.kernel.restart(UnitRef(unit="nap"))
         assert (await nudge.ring()).value == value + 1, "what it exported was lost"
 
@@ -211,6 +220,29 @@ async def test_the_zygote_is_made_anew_for_one_that_wakes(running: Instance) -> 
         assert (await (await operator.use(Nudge)).ring()).value > 0
         status = await operator.kernel.status(StatusQuery())
         assert [p.unit for p in status.others].count("zygote") == 1
+
+
+async def test_what_a_changed_configuration_leaves_out_refuses_connections(
+    running: Instance,
+) -> None:
+    """They waited for ever: the keeper went on holding the listener of a unit that was no more."""
+    place = str(running.paths.run / "napper.sock")
+    async with connect(running.paths) as operator:
+        await (await operator.use(Nap)).count()
+    (running.root / "etc" / "sagong.toml").write_text(
+        CONFIGURATION.replace('plugin = "napper"', 'plugin = "napper"\nenabled = false')
+    )
+    upgraded = await asyncio.to_thread(running.run, "upgrade")
+    assert "nap: not configured any more" in upgraded.stdout
+    with socket.socket(socket.AF_UNIX) as client, pytest.raises(OSError):
+        client.connect(place)
+    async with connect(running.paths) as operator:
+        status = await operator.kernel.status(StatusQuery())
+    assert [unit.name for unit in status.units] == ["nudge"]
+    (running.root / "etc" / "sagong.toml").write_text(CONFIGURATION)
+    await asyncio.to_thread(running.run, "upgrade", "kernel")
+    async with connect(running.paths) as operator:
+        assert (await unit(operator)).state == "asleep"
 
 
 async def test_disabled_while_it_sleeps_it_refuses_and_enabled_it_comes_up(

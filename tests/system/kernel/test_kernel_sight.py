@@ -30,6 +30,8 @@ CONFIGURATION = f"""
 profile = "docker"
 [units.image]
 idle_seconds = 0.0
+[units.runtime]
+idle_seconds = 0.0
 [units.exporter]
 idle_seconds = 0.0
 listens = {{ metrics = "tcp:127.0.0.1:{PORT}" }}

@@ -25,7 +25,18 @@ from tests.unit.core.life_world import (
 )
 
 from sagong.kernel import life, resumption
-from sagong.kernel.happenings import Begin, Drained, Exited, Idle, Launched, Start, Started, Wake
+from sagong.kernel.happenings import (
+    Begin,
+    Drained,
+    Exited,
+    Idle,
+    Launch,
+    Launched,
+    Start,
+    Started,
+    Wake,
+)
+from sagong.kernel.journal import LifeRecord
 from sagong.kernel.life import Life
 from sagong.kernel.units import Unit
 
@@ -211,6 +222,16 @@ def test_what_one_exported_that_fell_asleep_is_restored_to_the_one_that_wakes() 
         assert Start(4, b"what was") in actions
 
 
+@pytest.mark.parametrize("asleep", [True, False])
+def test_only_who_was_asleep_is_left_asleep_by_a_new_kernel(asleep: bool) -> None:
+    """One that died, or was between two generations, while there was no kernel comes up again."""
+    record = LifeRecord(serving=0 if asleep else 3, asleep=asleep)
+    one, _ = resumption.resume(SLEEPERS[0], record, [], 0.0)
+    one, actions = life.step(one, Begin(), 0.0, 7)
+    assert bool(one.asleep) == asleep
+    assert any(isinstance(action, Launch) for action in actions) != asleep
+
+
 def _always_idle(turn: Any, generation: int) -> None:
     if generation == turn.life.serving:
         turn._set(asleep=turn.fresh, serving=0)
@@ -218,7 +239,6 @@ def _always_idle(turn: Any, generation: int) -> None:
 
 
 def _begin_anyhow(turn: Any) -> None:
-    turn._set(asleep=0)
     if turn.life.what.idle_seconds:
         turn._set(asleep=turn.fresh)
 
