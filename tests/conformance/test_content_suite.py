@@ -6,14 +6,12 @@ import contextlib
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import zmq
 from tests.conformance.broken_content import MUTATIONS
+from tests.conformance.bus_lab import over_the_bus
 from tests.conformance.fake_content import Disk, FakeContent
 
-from sagong.bus import Provider, Route, proxy
 from sagong.conformance import content as suite
 from sagong.conformance.content import ContentLab
 from sagong.conformance.rigs import Candidate, called_by, content_rig
@@ -73,26 +71,9 @@ async def test_a_broken_fake_is_caught(kind: type[FakeContent]) -> None:
             await check(lab)
 
 
-@contextlib.asynccontextmanager
-async def over_the_bus(content: object) -> AsyncIterator[Content]:
-    """The candidate as its callers see it: behind a socket."""
-    context: zmq.Context[Any] = zmq.Context()
-    with tempfile.TemporaryDirectory(prefix="sagong-content-", dir="/tmp") as directory:
-        provider, route = Provider(context, f"{directory}/1"), Route(context, "content")
-        try:
-            provider.serve(Content, content)
-            provider.bind()
-            route.switch(1, provider.path)
-            yield proxy(Content, route)
-        finally:
-            route.close()
-            await provider.close()
-            context.destroy(linger=0)
-
-
 @pytest.mark.root
 async def test_one_image_overlay_passes_all_over_the_bus(tmp_path: Path) -> None:
     async with local(ImageOverlay, data=tmp_path) as plugin:
-        async with over_the_bus(filling(plugin, Content)) as remote:
+        async with over_the_bus(Content, filling(plugin, Content)) as remote:
             for check in CHECKS:
                 await check(ContentLab(content=remote))

@@ -8,15 +8,13 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any
 
 import pytest
-import zmq
 from tests.conformance.broken_image import MUTATIONS
+from tests.conformance.bus_lab import over_the_bus
 from tests.conformance.fake_image import FakeImages
 from tests.conformance.image_registry_server import running_registry
 
-from sagong.bus import Provider, Route, proxy
 from sagong.conformance import image as suite
 from sagong.conformance import image_builds as builds
 from sagong.conformance import image_registry as registries
@@ -104,25 +102,8 @@ async def test_a_broken_fake_is_caught(kind: type[FakeImages]) -> None:
             await check(lab)
 
 
-@contextlib.asynccontextmanager
-async def over_the_bus(images: Images) -> AsyncIterator[Images]:
-    """The candidate as its callers see it: behind a socket."""
-    context: zmq.Context[Any] = zmq.Context()
-    with tempfile.TemporaryDirectory(prefix="sagong-image-", dir="/tmp") as directory:
-        provider, route = Provider(context, f"{directory}/1"), Route(context, "image")
-        try:
-            provider.serve(Images, images)
-            provider.bind()
-            route.switch(1, provider.path)
-            yield proxy(Images, route)
-        finally:
-            route.close()
-            await provider.close()
-            context.destroy(linger=0)
-
-
 async def test_one_image_overlay_passes_all_over_the_bus(tmp_path: Path, registry: str) -> None:
     """Backwards: what a check leaves must not help the next."""
-    async with local(ImageOverlay, data=tmp_path) as images, over_the_bus(images) as remote:
+    async with local(ImageOverlay, data=tmp_path) as images, over_the_bus(Images, images) as remote:
         for check in reversed(checks(suite)):
             await check(ImageLab(images=remote, registry=registry))

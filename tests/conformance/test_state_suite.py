@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
-import zmq
 from tests.conformance.broken_state import MUTATIONS
+from tests.conformance.bus_lab import over_the_bus
 from tests.conformance.fake_state import Disk, FakeState
 
-from sagong.bus import Provider, Route, proxy
 from sagong.conformance import state as suite
 from sagong.conformance.rigs import Candidate, state_rig
 from sagong.conformance.state import StateLab
@@ -72,25 +70,8 @@ async def test_one_store_passes_all_checks_in_turn() -> None:
             await check(StateLab(state=lab.state, restored=lab.restored))
 
 
-@contextlib.asynccontextmanager
-async def over_the_bus(state: State) -> AsyncIterator[State]:
-    """The candidate as its callers see it: behind a socket."""
-    context: zmq.Context[Any] = zmq.Context()
-    with tempfile.TemporaryDirectory(prefix="sagong-state-") as directory:
-        provider, route = Provider(context, f"{directory}/1"), Route(context, "state")
-        try:
-            provider.serve(State, state)
-            provider.bind()
-            route.switch(1, provider.path)
-            yield proxy(State, route)
-        finally:
-            route.close()
-            await provider.close()
-            context.destroy(linger=0)
-
-
 async def test_state_sqlite_passes_over_the_bus() -> None:
-    async with sqlite_lab() as lab, over_the_bus(lab.state) as remote:
+    async with sqlite_lab() as lab, over_the_bus(State, lab.state) as remote:
         conforms(State, lab.state)
         for check in checks(suite):
             await check(StateLab(state=remote, restored=lab.restored))
