@@ -87,7 +87,7 @@ class Ask:
 
     def _check_type(self) -> None:
         """Clients that send a body say that it is JSON; many that are not ours say nothing."""
-        given = self.request.headers.get("Content-Type") or ""
+        given = self.request.header("content-type")
         kind = given.partition(";")[0].strip().lower()
         if kind not in ("", "application/json", *_UNSPECIFIC):
             raise InvalidArgument(

@@ -26,7 +26,13 @@ from sagong_docker.naming import check_name, new_id, random_name
 from sagong_docker.pools import check_addresses
 from sagong_docker.record import ContainerRecord
 from sagong_docker.refusal import answer
-from sagong_docker.validity import check_body, check_default_network, check_mac, warnings
+from sagong_docker.validity import (
+    check_body,
+    check_default_network,
+    check_mac,
+    check_platform,
+    warnings,
+)
 from sagong_docker.vintage import shaped
 from sagong_docker.volumes import provide
 from sagong_docker.wiring import mode_of
@@ -50,6 +56,7 @@ async def create(engine: Engine, ask: Ask) -> Response:
     body = fitted(document, CreateBody)
     given = ask.text("name")
     name = check_name(given) if given else ""
+    check_platform(ask.text("platform"))
     check_body(body, body.host_config or HostConfig(), this_machine())
     if name:
         return await _create(engine, ask, document, body, name)

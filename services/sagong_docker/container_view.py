@@ -250,11 +250,20 @@ def merged_config(record: ContainerRecord, status: ContainerStatus) -> dict[str,
     for key in ("StopSignal", "StopTimeout", "Healthcheck", "Shell", "MacAddress"):
         if given.get(key) not in (None, ""):
             view[key] = given[key]
+    if own := _own_mac(record):
+        view.setdefault("MacAddress", own)
     if "StopSignal" not in view and image.stop_signal:
         view["StopSignal"] = image.stop_signal
     if "Healthcheck" not in view and status.image and image.healthcheck:
         view["Healthcheck"] = msgspec.json.decode(image.healthcheck)
     return view
+
+
+def _own_mac(record: ContainerRecord) -> str:
+    """The address that was asked for on its main network, which older clients look for here."""
+    mode = str(record.host.get("NetworkMode") or "bridge").replace("default", "bridge")
+    given = (record.networking.get("EndpointsConfig") or {}).get(mode) or {}
+    return str(given.get("MacAddress") or "")
 
 
 def _hostname(record: ContainerRecord) -> str:

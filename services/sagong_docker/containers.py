@@ -224,7 +224,7 @@ async def remove(engine: Engine, ask: Ask) -> Response:
     """`docker rm`."""
     record = await engine.container(ask["id"])
     if ask.flag("link"):
-        raise InvalidArgument("links between containers can't be removed; remove the container")
+        raise Conflict("Conflict, cannot remove the default link name of the container")
     request = RemoveRequest(id=record.id, force=ask.flag("force"), volumes=ask.flag("v"))
     try:
         await engine.node.remove(request)
@@ -279,8 +279,8 @@ async def rename(engine: Engine, ask: Ask) -> Response:
 
 async def update(engine: Engine, ask: Ask) -> Response:
     """`docker update`: limits and restart policy."""
-    record = await engine.container(ask["id"])
     document = await ask.document()
+    record = await engine.container(ask["id"])
     given = convert(document, HostConfig)
     machine = this_machine()
     check_limits(given, machine, update=True)

@@ -39,8 +39,8 @@ _OF_THE_CONTAINER = ("is not running", "is paused", "No such container")
 
 async def create(engine: Engine, ask: Ask) -> Response:
     """`docker exec`, first half."""
-    record = await engine.container(ask["id"])
     body = await ask.checked(ExecBody)
+    record = await engine.container(ask["id"])
     command = body.get("Cmd")
     if not command or not isinstance(command, list | str):
         raise InvalidArgument("No exec command specified")

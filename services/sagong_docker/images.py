@@ -80,17 +80,13 @@ async def list_all(engine: Engine, ask: Ask) -> Response:
     images = [i for i in found.values() if _matches(i, filters)]
     images = await _around(engine, images, filters)
     images.sort(key=lambda i: (created_seconds(i), i.tagged_at), reverse=True)
-    uses: Counter[str] = Counter()
-    counted = ask.flag("shared-size")
-    if counted:
-        uses = Counter(s.image.id for s in await engine.statuses() if s.image)
     shared = _shared(images) if ask.flag("shared-size") else {}
     users = await _users(engine) if ask.flag("manifests") else {}
     return answer(
         [
             image_line(
                 _only_named(image, names),
-                containers=uses[image.id] if counted else -1,
+                containers=-1,
                 shared=shared.get(image.id, -1),
                 version=ask.version,
                 manifests=users if ask.flag("manifests") else None,
@@ -164,11 +160,9 @@ async def _users(engine: Engine) -> dict[str, list[str]]:
 
 
 async def known(engine: Engine, name: str) -> Image:
-    """An image by any of its names; NotFound says the name as it was given."""
+    """An image by any of its names; NotFound and InvalidArgument in Docker's words."""
     try:
         return await engine.images.inspect(ImageRef(reference=name))
-    except NotFound:
-        raise NotFound(f"No such image: {name}") from None
     except InvalidArgument as error:
         if "invalid reference" in error.message.lower() or "ambiguous" in error.message.lower():
             raise
@@ -262,6 +256,8 @@ async def prune(engine: Engine, ask: Ask) -> Response:
     """`docker image prune`: dangling ones, or with dangling=false all that no container uses."""
     filters = ask.filters()
     filters.check(("dangling", "label", "label!", "until"))
+    for text in filters["until"]:
+        parse_until(text, time.time())
     dangling = True if filters.boolean("dangling") is not False else None
     if not any(filters[name] for name in ("label", "label!", "until")):
         removed = await engine.images.prune(ImageQuery(dangling=dangling is True))

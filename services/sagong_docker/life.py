@@ -123,7 +123,10 @@ def _exec_text(error: SagongError, args: tuple[str, ...]) -> str:
 def _stop_request(record: ContainerRecord, ask: Ask) -> StopRequest:
     seconds = float(ask.number("t")) if ask.text("t") else None
     signal = ask.text("signal") if ask.version >= (1, 42) else ""
-    wanted = str(number(signal)) if signal else ""
+    try:
+        wanted = str(number(signal)) if signal else ""
+    except InvalidArgument as error:
+        raise InvalidArgument(f"cannot stop container: {ask['id']}: {error.message}") from None
     return StopRequest(id=record.id, seconds=seconds, signal=wanted)
 
 

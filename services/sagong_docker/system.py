@@ -257,7 +257,11 @@ async def disk_usage(engine: Engine, ask: Ask) -> Response:
         view["BuildCache"] = await build_records(engine)
     if ask.version < (1, 42):
         view["BuilderSize"] = 0
-    return answer({"LayersSize": 0, **{k: v for k, v in view.items() if v is not None}})
+    shown = {"LayersSize": 0, **{k: v for k, v in view.items() if v is not None}}
+    if ask.version >= (1, 42):
+        # What was not asked for is null.
+        shown = {**dict.fromkeys(("Images", "Containers", "Volumes", "BuildCache")), **shown}
+    return answer(shown)
 
 
 async def _images(
@@ -266,7 +270,7 @@ async def _images(
     uses = Counter(s.image.id for s in statuses if s.image)
     found = (await engine.images.list(ImageQuery())).images
     layers = Counter(layer.diff_id for image in found for layer in image.layers)
-    return [
+    lines = [
         image_line(
             image,
             containers=uses[image.id],
@@ -275,6 +279,8 @@ async def _images(
         )
         for image in found
     ]
+    # As images were listed before API 1.43.
+    return [{**line, "RepoDigests": line["RepoDigests"] or None} for line in lines]
 
 
 async def _volumes(engine: Engine, statuses: list[ContainerStatus]) -> list[dict[str, Any]]:

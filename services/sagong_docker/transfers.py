@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sagong.contracts.image import (
+    Image,
     ImageQuery,
     ImportRequest,
     LoadRequest,
@@ -145,12 +146,19 @@ async def save(engine: Engine, ask: Ask) -> None:
     names = [part for name in names for part in name.split(",") if part]
     if not names:
         raise InvalidArgument("no image is named: give names=")
-    images = [await known(engine, name) for name in names]
+    images = [await _saved(engine, name) for name in names]
     address = await engine.images.save(SaveRequest(references=tuple(names)))
     await stream_down(ask.request, address, "application/x-tar")
     for image in images:
         facts = {**dict(image.config.labels), "name": image.id}
         engine.history.note("image", "save", image.id, facts)
+
+
+async def _saved(engine: Engine, name: str) -> Image:
+    try:
+        return await known(engine, name)
+    except NotFound:
+        raise NotFound(f"No such image: {name}") from None
 
 
 async def load(engine: Engine, ask: Ask) -> None:

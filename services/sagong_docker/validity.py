@@ -19,6 +19,7 @@ __all__ = [
     "check_default_network",
     "check_mac",
     "check_network_mode",
+    "check_platform",
     "endpoint_complaint",
     "warnings",
 ]
@@ -35,6 +36,13 @@ _UNKNOWN_OPTION = {
     "json-file": "unknown log opt '{}' for json-file log driver",
     "local": "unknown log opt '{}' for log driver local",
 }
+_PLATFORM_WORDS = frozenset(
+    (
+        "linux", "windows", "darwin", "freebsd", "netbsd", "openbsd", "solaris", "wasip1", "386",
+        "amd64", "arm", "arm64", "loong64", "mips", "mipsle", "mips64", "mips64le", "ppc64", "ppc64le",
+        "riscv64", "s390x", "wasm", "x86_64", "aarch64", "armhf", "armel", "i386", "x86-64",
+    )
+)  # fmt: skip
 _CONFLICT = "conflicting options: "
 _UNDEFINED = "can't be used with links. This would result in undefined behavior"
 
@@ -128,6 +136,17 @@ def endpoint_complaint(wrong: list[str]) -> str:
     """What is wrong with a place on a network, as Go joins several errors."""
     said = "\n".join(wrong if len(wrong) == 1 else [f"* {one}" for one in wrong])
     return f"invalid endpoint settings:\n{said}"
+
+
+def check_platform(text: str) -> None:
+    """Refuse what names no platform, in containerd's words."""
+    parts = text.lower().split("/")
+    if len(parts) > 3:
+        raise InvalidArgument(f'"{text}": cannot parse platform specifier: invalid argument')
+    if text and len(parts) == 1 and parts[0] not in _PLATFORM_WORDS:
+        raise InvalidArgument(
+            f'"{text}": unknown operating system or architecture: invalid argument'
+        )
 
 
 def check_mac(network: str, address: str) -> None:

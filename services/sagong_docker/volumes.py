@@ -66,7 +66,7 @@ async def list_all(engine: Engine, ask: Ask) -> Response:
     filters = ask.filters()
     filters.check(("dangling", "driver", "label", "label!", "name"))
     used: dict[str, list[str]] = {}
-    if filters["dangling"]:
+    if filters.boolean("dangling") is not None:
         used = users(await engine.statuses(foreign_too=True))
     volumes = (await engine.volumes.list()).volumes
     shown = [volume_view(v) for v in volumes if _matches(v, filters, used)]

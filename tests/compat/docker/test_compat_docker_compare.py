@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from tests.compat.docker.compare import container_scenarios, object_scenarios, system_scenarios
+from tests.compat.docker.compare import (
+    container_scenarios,
+    input_scenarios,
+    object_scenarios,
+    system_scenarios,
+)
 from tests.compat.docker.compare.dialogue import Scenario
 from tests.compat.docker.compare.differences import reason
 from tests.compat.docker.compare.pair import Pair, missing, pair
@@ -19,6 +24,7 @@ SCENARIOS = (
     *system_scenarios.SCENARIOS,
     *container_scenarios.SCENARIOS,
     *object_scenarios.SCENARIOS,
+    *input_scenarios.SCENARIOS,
 )
 
 

@@ -104,11 +104,15 @@ class Step:
 
 @dataclass(frozen=True)
 class Scenario:
-    """Requests in their order; `cleanup` is sent at the end in any case."""
+    """Requests in their order; `cleanup` is sent at the end in any case.
+
+    `since` is the API without which Docker Engine can't be asked (1.44 as 44).
+    """
 
     name: str
     steps: tuple[Step, ...]
     cleanup: tuple[Step, ...] = ()
+    since: int = 0
 
 
 @dataclass

@@ -97,7 +97,6 @@ ACCEPTED = (
     Accepted(".body.networks.eth0.*", "figures of the moment", "GET */stats*"),
     Accepted("*", "20.10 does not say that a stream is JSON", "GET /containers/c1/stats"),
     Accepted(".body.BuildCache", "[] for none: " + _NEWER, "GET /system/df", of=_20),
-    Accepted(".body.Images.0.RepoDigests*", "as images are listed before API 1.43", "GET /system/df"),
     # Images and events.
     Accepted("*.Attributes.imageRef", "with its tag: " + _NEWER, "GET /events*", of=_20),
     Accepted("*.Attributes.name", "with its tag: " + _NEWER, 'GET /events*["image"]*', of=_20),
@@ -137,7 +136,7 @@ ACCEPTED = (
     Accepted("*", "20.10 calls networks dangling that containers are on", 'GET /networks?*["custom"]*', "networks/joined"),
     Accepted(".body.NetworkSettings.Networks.*", "20.10 keeps what a refused connection asked for", "GET /containers/c1/json", "networks/joined"),
     Accepted("*.Options.com.docker.network.bridge.name", "its interface", "GET /networks*"),
-    Accepted("*.IPAM.Config.0.Gateway", "20.10 learns it with the first container", "GET /networks*", of=_20),
+    Accepted("*.IPAM.Config.0.Gateway", "Docker learns it with the first container", "GET /networks*"),
     Accepted(".body.message", _NEWER, "* /networks*"),
     # Volumes.
     Accepted(".body*.Options", "none is null: as 20.10 says when they were not given", "* /volumes*"),
@@ -188,6 +187,14 @@ ACCEPTED = (
     Accepted(".body.message", _NEWER, "POST /containers/create", "containers/refused"),
     Accepted(".status", "a client's fault is 400: " + _NEWER, "POST /containers/create", "containers/refused"),
     Accepted(".*", "refused when it is made, not when it starts or never: docs/reference/docker-cli.md", "POST /containers/create", "containers/refused"),
+    # Odd and wrong input.
+    Accepted("*", "20.10 has the host's ps complain", "GET */top?ps_args=-o comm"),
+    Accepted(".status", "the client's fault, or a conflict", "*", "input/*"),
+    Accepted(".body.*", "an error has a status and JSON: " + _NEWER, "POST /containers/c1/attach*", "input/containers"),
+    Accepted(".body.*", "names are letters, digits, _ . and -: " + _NEWER, "POST /networks/create", "input/objects"),
+    Accepted(".body.message", _NEWER, "POST /volumes/prune?*", "input/objects"),
+    Accepted(".body*", "20.10 does not know the filter", "POST /volumes/prune?*", "input/objects", of=_20),
+    Accepted(".body.message", _NEWER, "*", "input/objects", of=_20),
     # What 20.10 has not or does not say, and what is of 26.1 alone.
     Accepted(".body.DriverStatus.*", "metacopy is told, too: " + _NEWER, "GET /info", of=_20),
     Accepted("*.execDuration", "came with Docker 24", "GET /events*", of=_20),

@@ -40,7 +40,9 @@ class Pair:
     engine: str
 
     def differences(self, scenario: Scenario) -> list[Difference]:
-        """Tell both, at the same time."""
+        """Tell both, at the same time; nothing if Docker Engine is too old for it."""
+        if int(self.given["version"].rpartition(".")[2]) < scenario.since:
+            return []
         with ThreadPoolExecutor(2) as both:
             told = both.map(lambda e: tell(e, scenario, self.given), (self.theirs, self.ours))
             left, right = told
