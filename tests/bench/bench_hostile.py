@@ -44,6 +44,7 @@ cpu_shares = {8 * SHARES}
 ATTACKS = (
     "refused calls",
     "granted calls",
+    "reports",
     "streams",
     "malformed",
     "oversize",

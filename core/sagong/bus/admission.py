@@ -23,6 +23,7 @@ import zmq
 from sagong.bus.refusals import Refusals
 from sagong.bus.terms import Terms
 from sagong.bus.unfinished import Unfinished
+from sagong.errors import ResourceExhausted
 from sagong.pace import Pace
 
 __all__ = ["CONNECTIONS", "STRIKES", "Admission", "Gate"]
@@ -44,7 +45,8 @@ _DRAIN_BOUND = 256
 class Admission:
     """Who is shut out, and the counts that lead to it. `trusted` uids never are.
 
-    `flooded` hears of each uid that is shut out, and for how many seconds.
+    `flooded` hears of each uid that is shut out, and for how many seconds. `calls` is a pace of calls
+    that are granted, where nobody has a reason to call often.
     """
 
     def __init__(
@@ -53,10 +55,12 @@ class Admission:
         refusals: Refusals,
         who: Callable[[int], str],
         flooded: Callable[[int, float], None] = lambda uid, seconds: None,
+        calls: Pace | None = None,
     ) -> None:
         self._trusted = trusted
         self._who = who
         self._flooded = flooded
+        self._calls = calls
         self._refusals = refusals
         self._strikes: Counter[int] = Counter()
         self._since = 0.0
@@ -104,6 +108,8 @@ class Admission:
         self._shut.pop(uid, None)
         self._terms.forget(uid)
         self._pace.forget(uid)
+        if self._calls is not None:
+            self._calls.forget(uid)
         self._strikes[uid] = 0
 
     def _shut_out(self, uid: int) -> None:
@@ -115,6 +121,15 @@ class Admission:
         if self.gate is not None:
             self.gate.cut(uid)
         self._flooded(uid, seconds)
+
+    def check_pace(self, uid: int) -> None:
+        """A granted call is about to begin; ResourceExhausted if they come too fast."""
+        if self._calls is None:
+            return
+        now = time.monotonic()
+        if self._calls.wait(uid, now):
+            raise ResourceExhausted(f"more than {self._calls.rate:g} calls a second; wait")
+        self._calls.take(uid, now)
 
     def connects(self, uid: int) -> bool:
         """Whether it may have one connection more, by how many it made before, and how fast."""

@@ -33,6 +33,7 @@ from sagong.errors import (
     SagongError,
     Unimplemented,
 )
+from sagong.pace import Pace
 from sagong.tracing import RECORDER
 from sagong.wire import (
     EMPTY,
@@ -138,6 +139,7 @@ class Provider:
         flooded: Callable[[int, float], None] = lambda uid, seconds: None,
         *,
         absent: Callable[[], None] | None = None,
+        pace: Pace | None = None,
     ) -> None:
         self.path = path
         self.counters = Counters()
@@ -156,7 +158,7 @@ class Provider:
         self._access: dict[int, Access] = {}
         self._trusted = {0, os.geteuid()}
         self._refusals = Refusals(_LOG)
-        self._admission = Admission(self._trusted, self._refusals, self._who, flooded)
+        self._admission = Admission(self._trusted, self._refusals, self._who, flooded, pace)
         self._turns = Turns(self._decode, self._dispatch, self._admission.shuts_out)
         self._gate: Gate | None = None
         self._uids: dict[bytes, int] = {}

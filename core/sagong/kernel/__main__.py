@@ -38,11 +38,14 @@ from sagong.kernel.units import Unit, resolve_one
 from sagong.kernel.zygote import Zygote, fork_zygote
 from sagong.linux import process
 from sagong.manifest import Manifest
+from sagong.pace import Pace
 from sagong.process import configure_logging
 
 __all__ = ["main"]
 
 _LOG = logging.getLogger("sagong.kernel")
+# Of the kernel a process asks next to nothing: it tells what became of orders.
+_CALLS_AT_ONCE, _CALLS_A_SECOND = 512, 64.0
 _ATTEND = frozenset({"kernel/1/attend", "kernel/1/done", "kernel/1/flooded", "kernel/1/idle"})
 
 
@@ -244,7 +247,8 @@ def _provide(
 ) -> Provider:
     bus = paths.run / "kernel" / "bus"
     bus.mkdir(parents=True, exist_ok=True)
-    provider = Provider(context, str(bus / "s"), service.restraint.flooded)
+    pace = Pace(burst=_CALLS_AT_ONCE, rate=_CALLS_A_SECOND)
+    provider = Provider(context, str(bus / "s"), service.restraint.flooded, pace=pace)
     provider.serve(Kernel, service)
     service.sight.observe(provider)
     grants: dict[int, Access] = {}

@@ -94,6 +94,17 @@ def refused_calls(facts: Facts) -> None:
     _flood(kernel_path(facts), encode([_call(Kind.CALL, n, "kernel/1/stop") for n in range(1000)]))
 
 
+def reports(facts: Facts) -> None:
+    """What every process may tell the kernel, without end, its answers read."""
+    made = opened(kernel_path(facts), mark=4)
+    body = packed({"unit": "hostile", "generation": 1 << 40, "order": 1})
+    frames = encode([_call(Kind.CALL, n, "kernel/1/done", body) for n in range(64)])
+    while True:
+        made.send_multipart(frames)
+        while made.poll(100):
+            made.recv_multipart()
+
+
 def granted_calls(facts: Facts) -> None:
     """The one call that is granted, as often as can be, its answers unread."""
     body = packed({"name": "x" * 1000})
@@ -214,6 +225,7 @@ FLOODS: dict[str, Callable[[Facts], None]] = {
     "spin": spin,
     "linger": linger,
     "refused calls": refused_calls,
+    "reports": reports,
     "granted calls": granted_calls,
     "streams": streams,
     "malformed": malformed,

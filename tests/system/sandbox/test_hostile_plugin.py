@@ -335,6 +335,7 @@ FLOODS = {
     "oversize": ("kernel", "malformed message refused"),
     "connections": ("kernel", "connection refused"),
     "streams": ("kernel", "caller shut out for a moment"),
+    "reports": ("kernel", "caller shut out for a moment"),
     "endless": ("kernel", "message without an end refused"),
     "unfinished": ("kernel", "message without an end refused"),
 }

@@ -9,6 +9,8 @@ import pytest
 from sagong.bus import admission, terms
 from sagong.bus.admission import Admission
 from sagong.bus.refusals import Refusals
+from sagong.errors import ResourceExhausted
+from sagong.pace import Pace
 
 
 class Clock:
@@ -86,3 +88,17 @@ async def test_connections_again_and_again_are_a_flood(clock: Clock) -> None:
         if not gate.connects(7):
             gate.turned_away(7)
     assert gate.shuts_out(7)
+
+
+async def test_granted_calls_have_a_pace_where_nobody_needs_many(clock: Clock) -> None:
+    pace = Pace(burst=3, rate=2.0)
+    gate = Admission({0}, Refusals(logging.getLogger("test")), str, calls=pace)
+    for _ in range(3):
+        gate.check_pace(7)
+    with pytest.raises(ResourceExhausted, match="2 calls a second"):
+        gate.check_pace(7)
+    gate.check_pace(8)
+    clock.now += 0.5
+    gate.check_pace(7)
+    gate.forgive(7)
+    gate.check_pace(7)
