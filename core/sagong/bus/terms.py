@@ -12,9 +12,13 @@ _CALM_SECONDS = 30.0
 
 
 class Terms:
-    """Of each one (a uid, a name): when its last term began, and how many seconds it was."""
+    """Of each one (a uid, a name): when its last term began, and how many seconds it was.
 
-    def __init__(self) -> None:
+    A first term is of `first` seconds.
+    """
+
+    def __init__(self, first: float = _FIRST) -> None:
+        self._first = first
         self._known: dict[int | str, tuple[float, float]] = {}
 
     def next(self, who: int | str) -> float:
@@ -22,7 +26,7 @@ class Terms:
         now = time.monotonic()
         last, seconds = self._known.get(who, (0.0, 0.0))
         relapsed = seconds > 0 and now - last - seconds < _CALM_SECONDS
-        seconds = min(seconds * 2, TERM_MOST) if relapsed else _FIRST
+        seconds = min(seconds * 2, TERM_MOST) if relapsed else self._first
         self._known[who] = now, seconds
         return seconds
 

@@ -23,6 +23,8 @@ __all__ = ["Restraint"]
 Units = Mapping[str, Unit]
 
 _LOG = logging.getLogger("sagong.kernel")
+# What was refused to it, it wants again as soon as it can; and until that is noticed it has its cores.
+_OFFENCE_SECONDS = 4.0
 
 
 class Restraint:
@@ -33,7 +35,7 @@ class Restraint:
         self._cells = cells
         self._units = units
         self._refusals = Refusals(_LOG)
-        self._terms = Terms()
+        self._terms = Terms(_OFFENCE_SECONDS)
         self._ends: dict[int, asyncio.TimerHandle] = {}
 
     def begin(self) -> None:
