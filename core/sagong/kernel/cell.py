@@ -228,17 +228,19 @@ class Cells:
             found.append(f"{memory}/{'memory.oom_control' if old else 'memory.events'}")
         return tuple(found)
 
-    def hold_back(self, unit: Unit, generation: int, *, held: bool) -> None:
+    def hold_back(self, unit: Unit, generation: int, *, held: bool) -> bool:
         """Give a generation next to no processor time, or all that its manifest says again.
 
-        OSError if the machine's kernel refuses; a group that is gone is none.
+        False if it has no control group (any more); OSError if the machine's kernel refuses.
         """
         group = Cgroup(self._machine.cgroups, self._cgroup(unit, generation), ("cpu",))
         limits = cores_limits(_HELD_CORES if held else unit.manifest.limits.cpu)
         if not self._machine.cpu_quotas:
             limits = CgroupLimits(cpu_shares=_HELD_SHARES if held else ProcessLimits().cpu_shares)
-        if group.exists():
+        there = group.exists()
+        if there:
             group.limit(limits)
+        return there
 
     def _sockets(self, unit: Unit, launch: Launch, units: Mapping[str, Unit]) -> Iterator[str]:
         """The kernel's, and those of every unit that fills what it calls, hears or streams from."""

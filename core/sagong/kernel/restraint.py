@@ -88,8 +88,7 @@ class Restraint:
 
     def _set(self, process: Process, *, held: bool) -> bool:
         try:
-            self._cells.hold_back(process.unit, process.generation, held=held)
+            return self._cells.hold_back(process.unit, process.generation, held=held)
         except (OSError, ValueError) as error:
             self._refusals.say("a unit can't be held back", "", problem=str(error))
             return False
-        return True
