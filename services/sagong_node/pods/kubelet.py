@@ -105,7 +105,9 @@ class Kubelet:
         sources = Sources(objects, host.spawn, self._sources_changed, host.log)
         self._reclaimer = Reclaimer(objects, self._volumes, host.log, node=settings.name)
         tokens = Tokens(host.use(Auth))
-        volumes = PodVolumes(pods, self._volumes, sources, tokens, self._reclaimer)
+        memory = host.run / "pods"
+        memory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        volumes = PodVolumes(pods, memory, self._volumes, sources, tokens, self._reclaimer)
         self._router = Router(objects, self._networks, settings, host.spawn, host.log)
         facts: Facts = self._facts
         own = {k: quantity.nano(v) for k, v in allocatable(facts, settings).items()}
@@ -145,7 +147,7 @@ class Kubelet:
             ledger=ledger,
             occurrences=Occurrences(ledger, settings.name),
             sources=sources,
-            volumes=PodVolumes(around.pods, self._volumes, sources, None),
+            volumes=PodVolumes(around.pods, host.run / "pods", self._volumes, sources, None),
             services=ServiceView(lambda namespace: [], known),
         )
 

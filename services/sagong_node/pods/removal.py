@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Sequence
 
 from sagong.contracts.node import Ref, RemoveRequest
@@ -37,5 +38,7 @@ async def remove_pod(around: Surroundings, uid: str, volumes: Sequence[str] = ()
         await around.node.remove_sandbox(Ref(id=box.spec.id))
     await around.volumes.remove(uid, list(volumes))
     loop = asyncio.get_running_loop()
-    for path in around.logs.glob(f"*_{uid}"):
-        await loop.run_in_executor(None, remove_tree, path)
+    # Not by a pattern: each would be compiled, for one use.
+    for name in os.listdir(around.logs) if around.logs.is_dir() else ():
+        if name.endswith(f"_{uid}"):
+            await loop.run_in_executor(None, remove_tree, around.logs / name)

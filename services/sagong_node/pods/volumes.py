@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from sagong.contracts.volume import (
@@ -28,7 +28,7 @@ from sagong_node.pods import claims
 from sagong_node.pods.environment import references
 from sagong_node.pods.mounting import SHARED_MEMORY, Source, lent_parts
 from sagong_node.pods.naming import AnyContainer
-from sagong_node.pods.payload import Downward, content_of, token_wishes, wants
+from sagong_node.pods.payload import Content, Downward, content_of, token_wishes, wants
 from sagong_node.pods.projection import write_content
 from sagong_node.pods.reclaiming import Reclaimer
 from sagong_node.pods.sources import Reference, Sources
@@ -37,6 +37,7 @@ from sagong_node.pods.tokens import Tokens
 __all__ = ["MountFailed", "PodVolumes", "needed"]
 
 _UID_LABEL = "io.kubernetes.pod.uid"
+_IN_MEMORY = 128 << 10
 
 
 class MountFailed(Exception):
@@ -67,17 +68,24 @@ def needed(pod: Pod) -> set[Reference]:
 
 
 class PodVolumes:
-    """All volumes of all pods; `directory` has one directory for each pod."""
+    """All volumes of all pods; `directory` has one directory for each pod, and so has `memory`.
+
+    What comes from the API, so all secrets, is in memory, as upstream has it: no disk keeps it, and a
+    pod starts quicker. What is large is not, nor what a user namespace maps (before Linux 6.3 no
+    tmpfs can be).
+    """
 
     def __init__(
         self,
         directory: Path,
+        memory: Path,
         lender: Volumes,
         sources: Sources,
         tokens: Tokens | None,
         reclaimer: Reclaimer | None = None,
     ) -> None:
         self._directory = directory
+        self._memory = memory
         self._lender = lender
         self._sources = sources
         self._tokens = tokens
@@ -130,7 +138,8 @@ class PodVolumes:
             # Other pods on this node may have the same claim.
             with contextlib.suppress(FailedPrecondition):
                 await self._lender.delete(VolumeRef(name=name))
-        await asyncio.get_running_loop().run_in_executor(None, remove_tree, self._directory / uid)
+        places = (self._memory / uid, self._directory / uid)
+        await asyncio.get_running_loop().run_in_executor(None, _remove_trees, places)
 
     def made_names(self, pod: Pod) -> list[str]:
         """Lent volumes that belong to the pod alone."""
@@ -146,10 +155,11 @@ class PodVolumes:
 
     def leftovers(self) -> set[str]:
         """Uids of pods that have a directory here."""
-        try:
-            return {entry.name for entry in os.scandir(self._directory)}
-        except FileNotFoundError:
-            return set()
+        found: set[str] = set()
+        for directory in (self._directory, self._memory):
+            with contextlib.suppress(FileNotFoundError):
+                found.update(os.listdir(directory))
+        return found
 
     def _backing(self, pod: Pod) -> set[Reference]:
         found = set()
@@ -188,15 +198,26 @@ class PodVolumes:
             return await self._lend(pod, lent)
         if name := claims.claim_name(pod, volume):
             return await self._claimed(pod, volume, name)
-        if not self._write(pod, volume, downward):
+        written = self._write(pod, volume, downward)
+        if written is None:
             raise InvalidArgument("volumes of this type are not supported")
-        return Source(str(self._path(pod, volume)), readonly=True, visible=True)
+        return Source(str(written), readonly=True, visible=True)
 
     def _path(self, pod: Pod, volume: Volume) -> Path:
         return self._directory / pod.metadata.uid / "volumes" / volume.name
 
-    def _write(self, pod: Pod, volume: Volume, downward: Downward) -> bool:
-        """Write a volume that comes from the API; whether it is one."""
+    def _place(self, pod: Pod, volume: Volume, content: Content) -> Path:
+        """Where what comes from the API is: where it was, else by its size."""
+        disk = self._path(pod, volume)
+        memory = self._memory / pod.metadata.uid / volume.name
+        if memory.is_dir():
+            return memory
+        size = sum(len(entry.data) for entry in content.values())
+        mapped = pod.spec.host_users is False
+        return disk if size > _IN_MEMORY or mapped or disk.is_dir() else memory
+
+    def _write(self, pod: Pod, volume: Volume, downward: Downward) -> Path | None:
+        """Write a volume that comes from the API; where it is, None if it is none."""
         content = content_of(
             pod,
             volume,
@@ -205,9 +226,10 @@ class PodVolumes:
             downward=downward,
         )
         if content is None:
-            return False
-        write_content(self._path(pod, volume), content, group=_group(pod))
-        return True
+            return None
+        place = self._place(pod, volume, content)
+        write_content(place, content, group=_group(pod))
+        return place
 
     def _find(self, pod: Pod, resource: str, name: str) -> ConfigMap | Secret | None:
         found: ConfigMap | Secret | None = self._sources.peek(
@@ -299,6 +321,11 @@ def _host_path(source: HostPathVolumeSource) -> Source:
         with contextlib.suppress(OSError), open(source.path, "ab"):
             os.chmod(source.path, 0o644)
     return Source(source.path, make=source.type == "DirectoryOrCreate", privileged=True)
+
+
+def _remove_trees(paths: Iterable[Path]) -> None:
+    for path in paths:
+        remove_tree(path)
 
 
 def remove_tree(path: Path) -> None:

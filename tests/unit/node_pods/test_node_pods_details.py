@@ -414,3 +414,31 @@ async def test_what_a_claim_holds_outlives_pods_and_goes_with_its_volume(tmp_pat
         node.objects.delete("PersistentVolume", "pv", namespace="", grace=1)
         await node.until(lambda: not node.objects.objects[key]["metadata"].get("finalizers"))
         assert "pvc-1" not in node.volumes.volumes
+
+
+async def test_what_comes_from_the_api_is_in_memory_unless_it_is_large(tmp_path: Path) -> None:
+    async with lab(tmp_path) as node:
+        metadata = {"namespace": "default"}
+        small = {"kind": "Secret", "metadata": {**metadata, "name": "small"}, "data": {"a": "YQ=="}}
+        large = {"kind": "ConfigMap", "metadata": {**metadata, "name": "large"}}
+        node.objects.put(small)
+        node.objects.put({**large, "data": {"a": "x" * (256 << 10)}})
+        volumes = [
+            {"name": "s", "secret": {"secretName": "small"}},
+            {"name": "l", "configMap": {"name": "large"}},
+        ]
+        mounts = [{"name": name, "mountPath": f"/{name}"} for name in "sl"]
+        node.objects.put(pod("web", container(volumeMounts=mounts), volumes=volumes))
+        await node.until(lambda: node.phase("web") == "Running")
+        disk, memory = tmp_path / "data" / "pods", tmp_path / "run" / "pods"
+        assert (memory / "uid-web" / "s" / "a").read_text() == "a"
+        assert (disk / "uid-web" / "volumes" / "l" / "a").is_file()
+        assert memory.stat().st_mode & 0o777 == 0o700
+        assert not (disk / "uid-web" / "volumes" / "s").exists()
+        # What has grown stays where containers see it.
+        small["data"] = {"a": "YWFh" * (64 << 10)}
+        node.objects.put(small)
+        await node.until(lambda: (memory / "uid-web" / "s" / "a").stat().st_size > 128 << 10)
+        node.objects.delete("Pod", "web", grace=1)
+        await node.until(lambda: node.objects.pod("web") is None)
+        assert not (memory / "uid-web").exists() and not (disk / "uid-web").exists()
