@@ -74,6 +74,8 @@ async def _top(options: argparse.Namespace) -> None:
     query = ReportQuery(units=tuple(options.units))
     async with connect(Paths.below(options.root)) as operator:
         report = await operator.kernel.report(query)
+        if options.units and not report.processes:
+            raise NotFound(f"{', '.join(options.units)}: no process of it now; see `sagong status`")
         if options.total:
             _print_rates(report, None)
             return
@@ -137,7 +139,7 @@ async def _trace(options: argparse.Namespace) -> int:
     async with connect(Paths.below(options.root)) as operator:
         kernel = operator.kernel
         if options.on or options.off:
-            await kernel.trace(Tracing(on=options.on, seconds=options.seconds))
+            await _switch(operator, Tracing(on=options.on, seconds=options.seconds))
             return 0
         if options.list:
             _print_requests((await kernel.spans(SpanQuery())).spans)
@@ -153,10 +155,16 @@ async def _trace(options: argparse.Namespace) -> int:
         return await _traced_command(operator, options)
 
 
+async def _switch(operator: Operator, tracing: Tracing) -> None:
+    """Record or not, from now on: a report that every process gave comes after it heard of it."""
+    await operator.kernel.trace(tracing)
+    await operator.kernel.report(ReportQuery())
+
+
 async def _traced_command(operator: Operator, options: argparse.Namespace) -> int:
     """Run a command while everything is recorded, then show the requests that came meanwhile."""
     words = options.command[1:] if options.command[0] == "--" else options.command
-    await operator.kernel.trace(Tracing(on=True, seconds=options.seconds))
+    await _switch(operator, Tracing(on=True, seconds=options.seconds))
     mark = f"trace-{os.urandom(4).hex()}"
     try:
         with tempfile.TemporaryDirectory(prefix="sagong-trace-") as directory:
