@@ -26,7 +26,14 @@ from sagong.contracts.state import (
     Transaction,
     WatchRequest,
 )
-from sagong.errors import AlreadyExists, Gone, InvalidArgument, NotFound, Unavailable
+from sagong.errors import (
+    AlreadyExists,
+    Gone,
+    InvalidArgument,
+    NotFound,
+    ResourceExhausted,
+    Unavailable,
+)
 from sagong_docker.record import ContainerRecord, ExecRecord, NetworkRecord
 
 __all__ = ["Catalog"]
@@ -38,7 +45,7 @@ _KINDS: dict[str, type[Any]] = {
     "networks": NetworkRecord,
 }
 _SHORTEST_PREFIX = 1
-_GATHER, _MOST = 0.1, 100
+_GATHER, _MOST, _TRIES = 0.1, 100, 20
 R = TypeVar("R", ContainerRecord, ExecRecord, NetworkRecord)
 
 
@@ -182,8 +189,9 @@ class Catalog:
             try:
                 await self._commit(operations, [])
                 return
-            except Unavailable:
-                await asyncio.sleep(0.1)
+            except (Unavailable, ResourceExhausted):
+                # A full disk is not full for ever, and the names have to be free then.
+                await asyncio.sleep(_GATHER)
 
     def _forgotten(self, done: asyncio.Future[None]) -> None:
         if self._forgetting is done:
@@ -201,8 +209,12 @@ class Catalog:
             await asyncio.wait([self._forgetting], timeout=1.0)
 
     async def _free(self, name: str) -> None:
-        """A name that is being given up can be taken when that is done."""
+        """A name that is being given up can be taken then; Unavailable if that takes long."""
+        tries = 0
         while self._forgetting is not None and f"{_ROOT}names/{name}" in self._gone:
+            if tries == _TRIES:
+                raise Unavailable(f"the name {name} is only just given up; try again")
+            tries += 1
             self._hurry.set()
             await asyncio.wait([self._forgetting], timeout=_GATHER)
 

@@ -1,0 +1,47 @@
+"""The catalog of names over a store whose disk is full for a while."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from tests.conformance.fake_state import Disk, FakeState
+
+from sagong.contracts.state import OperationKind, State, Transaction, TransactionResult
+from sagong.errors import ResourceExhausted, Unavailable
+from sagong.testing import awaited
+from sagong_docker.catalog import Catalog
+from sagong_docker.record import ContainerRecord
+
+
+class Full(FakeState):
+    """What is to be deleted can not be, while the disk is full."""
+
+    full = False
+
+    async def commit(self, transaction: Transaction) -> TransactionResult:
+        kinds = {operation.kind for operation in transaction.success}
+        if self.full and OperationKind.DELETE in kinds:
+            raise ResourceExhausted("the disk is full")
+        return await super().commit(transaction)
+
+
+def record(number: int) -> ContainerRecord:
+    """A container of that name."""
+    return ContainerRecord(id=f"{number:064x}", name="box", created=0, config={}, host={})
+
+
+async def test_a_name_that_was_given_up_on_a_full_disk_is_free_afterwards() -> None:
+    state = Full(Disk())
+    catalog = Catalog(awaited(State, state))
+    await catalog.load()
+    await catalog.add_container(record(1))
+    state.full = True
+    catalog.forget_container(record(1).id)
+    with pytest.raises(Unavailable, match="only just given up"):
+        await catalog.add_container(record(2))
+    state.full = False
+    async with asyncio.timeout(5.0):
+        await catalog.add_container(record(2))
+    assert catalog.names == {"box": record(2).id}
+    await catalog.close()
