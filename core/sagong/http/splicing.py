@@ -11,13 +11,15 @@ import contextlib
 import fcntl
 import functools
 import os
+import select
 import socket
 from collections.abc import Callable
 
 __all__ = ["send_file", "splice", "wait_readable"]
 
 _PIECE = 1 << 20
-_SENT = 8 << 20
+_SENT = 32 << 20
+_PAUSE = 2
 # os.SPLICE_F_MOVE and SPLICE_F_NONBLOCK (fcntl.h); Python has them since 3.10.
 _FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 
@@ -47,20 +49,36 @@ async def splice(source: socket.socket, target: int, length: int) -> int:
 async def send_file(source: int, offset: int, target: int, length: int) -> int:
     """Send at most `length` bytes of a file from `offset` on to a non-blocking socket.
 
-    Fewer when the file ends. The file may have to come from the disk: that is waited for in a thread.
+    Fewer when the file ends. It is done in a thread, since the file may have to come from the disk;
+    a client that keeps up is served there without a way back to the loop for each buffer.
     """
     loop, moved = asyncio.get_running_loop(), 0
     while moved < length:
         count = min(_SENT, length - moved)
-        try:
-            sent = await asyncio.to_thread(os.sendfile, target, source, offset + moved, count)
-        except BlockingIOError:
+        sent, ended = await asyncio.to_thread(_burst, target, source, offset + moved, count)
+        moved += sent
+        if ended:
+            break
+        if sent < count:
             await _ready(target, loop.add_writer, loop.remove_writer)
+    return moved
+
+
+def _burst(target: int, source: int, offset: int, count: int) -> tuple[int, bool]:
+    """What the socket takes without a pause of milliseconds; and whether the file ended."""
+    room, moved = select.poll(), 0
+    room.register(target, select.POLLOUT)
+    while moved < count:
+        try:
+            sent = os.sendfile(target, source, offset + moved, count - moved)
+        except BlockingIOError:
+            if not room.poll(_PAUSE):
+                break
             continue
         if not sent:
-            break
+            return moved, True
         moved += sent
-    return moved
+    return moved, False
 
 
 async def _fill(source: socket.socket, inlet: int, count: int) -> int:
