@@ -288,6 +288,11 @@ class ImageOverlay:
 
     async def prepare(self, request: PrepareRequest) -> Prepared:
         """Lend a root filesystem."""
+        if request.storage_size:
+            raise InvalidArgument(
+                "--storage-opt size: no quota can be set on a container's layer here; give it a "
+                "volume with a size (docker volume create -o size=1g) for what may grow"
+            )
         lease = self._store.roots.table.get(request.id)
         if lease is None:
             lease = await self._lend(request)

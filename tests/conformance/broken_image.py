@@ -174,6 +174,13 @@ class IgnoresPlatforms(FakeImages):
         return await super().prepare(replace(request, platform=""))
 
 
+class IgnoresSizes(FakeImages):
+    """Takes a limit and sets none."""
+
+    async def prepare(self, request: PrepareRequest) -> Prepared:
+        return await super().prepare(replace(request, storage_size=0))
+
+
 class LendsTheWhole(FakeImages):
     """Lends all of an image though a part was asked for."""
 
@@ -361,6 +368,7 @@ MUTATIONS: dict[type[FakeImages], str] = {
     LendsAnew: "the_same_id_is_lent_the_same",
     SharesLayers: "two_containers_share_only_the_image",
     IgnoresPlatforms: "another_platform_is_not_found",
+    IgnoresSizes: "a_size_is_kept_or_refused",
     LendsTheWhole: "a_part_of_an_image_is_lent",
     KeepsReleasedLayers: "release_forgets",
     IgnoresWhiteouts: "whiteouts_hide",

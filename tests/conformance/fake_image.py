@@ -61,6 +61,8 @@ class FakeImages(FakeStore):
     async def prepare(self, request: PrepareRequest) -> Prepared:
         if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,127}", request.id):
             raise InvalidArgument("no container id")
+        if request.storage_size:
+            raise InvalidArgument("no quotas")
         lease = self.leases.get(request.id)
         if lease is None:
             lease = self.lend(request)

@@ -49,6 +49,7 @@ from sagong.conformance.image_registry import (
 from sagong.conformance.image_roots import (
     check_a_layer_may_come_twice,
     check_a_part_of_an_image_is_lent,
+    check_a_size_is_kept_or_refused,
     check_an_address_is_good_once,
     check_an_image_with_children_stays,
     check_another_platform_is_not_found,
@@ -144,6 +145,7 @@ __all__ = [
     "check_a_registry_for_everybody_takes_a_login",
     "check_a_search_finds_repositories",
     "check_a_silent_registry_is_unavailable",
+    "check_a_size_is_kept_or_refused",
     "check_a_tag_moves",
     "check_all_tags_are_pushed_and_pulled",
     "check_an_address_is_good_once",

@@ -158,6 +158,19 @@ async def check_a_part_of_an_image_is_lent(lab: ImageLab) -> None:
     await refused(InvalidArgument, _part(lab, image, "srv/one/x"))
 
 
+async def check_a_size_is_kept_or_refused(lab: ImageLab) -> None:
+    image = _image("sized")
+    await loaded(lab, image)
+    request = PrepareRequest(id="suite-sized", image=image.id, storage_size=1 << 20)
+    try:
+        prepared = await lab.images.prepare(request)
+    except InvalidArgument:
+        return
+    with contextlib.suppress(OSError):
+        _upper(prepared).joinpath("large").write_bytes(bytes(2 << 20))
+        raise AssertionError("more than the limit was written")
+
+
 async def check_users_and_groups_are_told(lab: ImageLab) -> None:
     prepared = await lent(lab, "suite-users", _image("users"))
     assert prepared.passwd.decode() == _PASSWD and prepared.group == b"root:x:0:\n"
