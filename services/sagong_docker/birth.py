@@ -57,7 +57,12 @@ async def create(engine: Engine, ask: Ask) -> Response:
     given = ask.text("name")
     name = check_name(given) if given else ""
     check_platform(ask.text("platform"))
-    check_body(body, body.host_config or HostConfig(), this_machine())
+    check_body(
+        body,
+        body.host_config or HostConfig(),
+        this_machine(),
+        log_driver=engine.settings.log_driver,
+    )
     if name:
         return await _create(engine, ask, document, body, name)
     for _ in range(_NAMES_TRIED):

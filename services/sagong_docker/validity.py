@@ -47,9 +47,11 @@ _CONFLICT = "conflicting options: "
 _UNDEFINED = "can't be used with links. This would result in undefined behavior"
 
 
-def check_body(body: CreateBody, host: HostConfig, machine: Machine) -> None:
-    """Raise the first complaint."""
-    for complaint in _complaints(body, host, machine):
+def check_body(
+    body: CreateBody, host: HostConfig, machine: Machine, *, log_driver: str = "json-file"
+) -> None:
+    """Raise the first complaint; `log_driver` is the one of containers that name none."""
+    for complaint in (*_complaints(body, host, machine), *_log(host, log_driver)):
         raise InvalidArgument(complaint)
 
 
@@ -75,7 +77,6 @@ def _complaints(body: CreateBody, host: HostConfig, machine: Machine) -> Iterato
         yield f"Invalid value {host.oom_score_adj}, range for oom score adj is [-1000, 1000]"
     if host.userns_mode not in ("", "host", "private"):
         yield f"invalid USER mode: {host.userns_mode}"
-    yield from _log(host)
 
 
 def check_network_mode(body: CreateBody, host: HostConfig) -> Iterator[str]:
@@ -181,14 +182,15 @@ def _capabilities(host: HostConfig) -> Iterator[str]:
                 yield f'invalid {field}: unknown capability: "{full}"'
 
 
-def _log(host: HostConfig) -> Iterator[str]:
+def _log(host: HostConfig, default: str) -> Iterator[str]:
     given = host.log_config
     if given is None:
         return
     options = given.config or {}
-    known = _LOG_OPTIONS.get(given.type, frozenset(options))
+    driver = given.type or default
+    known = _LOG_OPTIONS.get(driver, frozenset(options))
     for name in sorted(set(options) - known):
-        yield _UNKNOWN_OPTION[given.type].format(name)
+        yield _UNKNOWN_OPTION[driver].format(name)
     mode = options.get("mode", "blocking")
     if mode not in ("blocking", "non-blocking"):
         yield f"logger: logging mode not supported: {mode}"
