@@ -131,8 +131,12 @@ class World:
 
     def _holder(self) -> int:
         """A process inside, for as long as the cable is plugged."""
-        self._process = subprocess.Popen(["nsenter", f"--net={self.path}", "sleep", "5"])
-        time.sleep(0.1)
+        self._process = subprocess.Popen(["nsenter", f"--net={self.path}", "sleep", "60"])
+        inside = Path(f"/proc/{self._process.pid}/ns/net")
+        # Before it has entered, the cable would be plugged into the machine itself.
+        while inside.stat().st_ino != Path(self.path).stat().st_ino:
+            assert self._process.poll() is None
+            time.sleep(0.01)
         return self._process.pid
 
     def close(self) -> None:
