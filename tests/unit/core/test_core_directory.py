@@ -59,7 +59,7 @@ def uids_of(units: dict[str, Unit]) -> dict[str, int]:
 def test_nobody_may_call_what_its_manifest_does_not_name(units: dict[str, Unit]) -> None:
     for provider in units.values():
         offered = set(provider.manifest.provided())
-        for entry in directory.access_of(provider, units, uids_of(units)):
+        for entry in directory.access_of(provider, units.values(), units, uids_of(units)):
             caller = units[entry.name]
             for wire_name in entry.methods:
                 slot, version, name = wire_name.split("/")
@@ -86,7 +86,7 @@ def test_sockets_are_seen_by_those_who_may_call_or_stream_and_nobody_else(
 ) -> None:
     callers: dict[str, set[str]] = {name: set() for name in units}
     for provider in units.values():
-        for entry in directory.access_of(provider, units, uids_of(units)):
+        for entry in directory.access_of(provider, units.values(), units, uids_of(units)):
             callers[entry.name].add(provider.name)
     for unit in units.values():
         streamed = {
@@ -104,6 +104,6 @@ def test_routes_lead_to_providers_that_grant_them(units: dict[str, Unit]) -> Non
     for unit in units.values():
         for route in directory.routes_of(unit, units, serving):
             provider = units[route.path.removeprefix("/run/")]
-            granted = directory.access_of(provider, units, uids_of(units))
+            granted = directory.access_of(provider, units.values(), units, uids_of(units))
             named = [m for entry in granted if entry.name == unit.name for m in entry.methods]
             assert any(m.startswith(f"{route.slot}/{route.version}/") for m in named)
