@@ -58,7 +58,7 @@ async def attach(engine: Engine, ask: Ask) -> None:
         if ask.flag("logs") and not ask.flag("stream"):
             await client.wait_taken()
             await _replay_log(engine, record, client, wanted_streams(ask))
-            return
+        engine.note(record, "attach")
         if not ask.flag("stream"):
             return
         if state not in _ALIVE and not await _started(client, waiting.woken):
@@ -140,6 +140,7 @@ async def attach_socket(engine: Engine, ask: Ask) -> None:
         raise Conflict(f"container {record.id} is not running")
     spec = AttachSpec(id=record.id, stdin=True, replay=ask.flag("logs"))
     address = await engine.node.attach(spec)
+    engine.note(record, "attach")
     socket = ask.request.websocket(("", "docker"))
     async with opened(address) as link:
 

@@ -66,6 +66,8 @@ class Engine:
         # Networks by id and name as last seen, and each container's attributes as last told.
         self.seen_networks: dict[str, Network] = {}
         self._told: dict[str, dict[str, str]] = {}
+        # What was done with containers whose creation has not been told yet.
+        self._early: dict[str, list[tuple[str, dict[str, str]]]] = {}
         self._host = host
 
     @functools.cached_property
@@ -170,6 +172,9 @@ class Engine:
 
     def note(self, record: ContainerRecord, action: str, **facts: str) -> None:
         """Something was done with a container here, with the attributes that the node tells too."""
+        if record.id in self.fresh and record.id not in self._told:
+            self._early.setdefault(record.id, []).append((action, facts))
+            return
         told = self._told.get(record.id, {**record.labels, "image": record.image})
         self.history.note("container", action, record.id, {**told, "name": record.name, **facts})
 
@@ -180,6 +185,7 @@ class Engine:
     def forget(self, id_: str) -> None:
         """A container is gone for good."""
         self._told.pop(id_, None)
+        self._early.pop(id_, None)
         self.fresh.discard(id_)
         self.pending.ended(id_)
         self.catalog.forget_container(id_)
@@ -218,6 +224,8 @@ class Engine:
                 *after(shown, record, self.seen_networks),
             ):
                 self.history.add(each)
+            for action, facts in self._early.pop(event.id, ()):
+                self.note(record, action, **facts)
         if event.action == "destroy":
             self.forget(event.id)
 

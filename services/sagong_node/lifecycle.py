@@ -285,8 +285,6 @@ class Lifecycle:
         if container.state is ContainerState.EXITED:
             # A start that is repeated after a crash finds a run whose end was told long ago.
             self._host.spawn(self.finish(_ending(record, container)), f"finish {container.id[:12]}")
-        elif container.stream is not None:
-            self.note(record, "attach")
         return container.stream
 
     def _running(self, record: ContainerRecord, container: Container) -> None:

@@ -284,11 +284,9 @@ class NodeService:
     async def attach(self, spec: AttachSpec) -> Address:
         """Streams of a running container."""
         record = self._running(spec.id)
-        address = await self._life.runtimes.of(record).attach(
+        return await self._life.runtimes.of(record).attach(
             AttachRequest(id=spec.id, stdin=spec.stdin, replay=spec.replay)
         )
-        self._life.note(record, "attach")
-        return address
 
     async def resize(self, spec: ResizeSpec) -> None:
         """Resize a terminal."""

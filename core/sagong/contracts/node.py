@@ -413,7 +413,7 @@ class TopResult(Message):
 class ContainerEvent(Message):
     """Something happened: `action` in Docker's words (create, start, die, oom, kill, stop, restart,
     pause, unpause, update, rename, destroy, health_status: healthy, exec_create: …, exec_start: …,
-    exec_die, attach, detach, resize, mount, unmount, connect, disconnect; volume_create: its image
+    exec_die, detach, resize, mount, unmount, connect, disconnect; volume_create: its image
     declares a volume, which was made as `volume` of the attributes).
 
     `number` grows by one per event of this node; time in nanoseconds since the epoch.

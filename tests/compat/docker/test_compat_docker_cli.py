@@ -380,7 +380,7 @@ def test_events_come_in_dockers_order(docker: Engine) -> None:
         "--format", "{{.Actor.Attributes.name}} {{.Action}}",
     ).splitlines()  # fmt: skip
     first = [line.split()[1] for line in lines if line.startswith("seen ")]
-    assert first[0] == "create" and first[-2:] == ["die", "destroy"] and "start" in first
+    assert first == ["create", "attach", "start", "die", "destroy"]
     second = [line.split()[1] for line in lines if line.startswith("stopped ")]
     assert second[:3] == ["create", "start", "kill"] and set(second[3:]) == {"die", "stop"}
 

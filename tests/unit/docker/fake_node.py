@@ -421,7 +421,6 @@ class FakeNode:
     async def attach(self, spec: AttachSpec) -> Address:
         held = self.running(spec.id)
         assert held.process is not None
-        self.note(held, "attach")
         return self.doors.offer(held.process.attach(stdin=spec.stdin, replay=spec.replay))
 
     async def resize(self, spec: ResizeSpec) -> None:

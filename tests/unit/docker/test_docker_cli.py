@@ -405,7 +405,7 @@ async def test_events_are_kept_filtered_and_followed() -> None:
         await lab.ok("rm", "seen")
         await lab.ok("run", "--rm", "--name", "other", IMAGE, "true")
         found = await follower
-        assert found.out.split() == ["create", "start", "attach", "die", "destroy"]
+        assert found.out.split() == ["create", "attach", "start", "die", "destroy"]
         shown = await lab.docker(
             "events", "--since", begun, "--until", str(time.time()), "--filter", "event=die",
             "--filter", "label=a=b", "--format", "{{json .}}",
