@@ -158,9 +158,11 @@ async def test_a_call_ends_at_its_deadline_and_is_cancelled_there(tmp_path: Path
 
 async def test_a_cancelled_caller_cancels_the_work(tmp_path: Path) -> None:
     async with bench(tmp_path) as b:
-        speaker, _ = b.serve()
+        speaker, provider = b.serve()
         calling = asyncio.create_task(b.echo.say(Word(text="wait")))
-        await asyncio.sleep(0.05)
+        async with asyncio.timeout(5):
+            while not provider.counters.in_flight:
+                await asyncio.sleep(0.01)
         calling.cancel()
         async with asyncio.timeout(5):
             while not speaker.cancelled:
