@@ -53,6 +53,7 @@ class Trial:
         self._running = running
         self._tell = tell
         self._registry, self._pulled = registry, ""
+        self._home = home
         self._engine_dial = engine_dial(running.paths.run / "docker.sock")
         self._kube_dial = kube_dial(running.paths.etc / "kubeconfig", home)
         self._threads: list[threading.Thread] = []
@@ -126,6 +127,9 @@ class Trial:
         ]
         left = self._settled(self.before)
         attempts = tuple(self.recorder.attempts)
+        # A reboot takes them away.
+        logs = self._running.paths.run / "log"
+        shutil.copytree(logs, self._home / "logs", dirs_exist_ok=True)
         self._reboot()
         return History(
             seed=self.recorder.seed,
@@ -285,6 +289,6 @@ def run(
         finally:
             trial.end()
         history = trial.history()
-        logs = home / "logs"
-        shutil.copytree(running.paths.run / "log", logs, dirs_exist_ok=True)
+        after = home / "logs-after-reboot"
+        shutil.copytree(running.paths.run / "log", after, dirs_exist_ok=True)
         return history
