@@ -56,7 +56,6 @@ SCENARIOS = (
             get("/containers/c1/logs"),
             get("/containers/c1/logs?stdout=0&stderr=0"),
             get("/containers/c1/logs?stdout=1&tail=-1"),
-            get("/containers/c1/stats?stream=nonsense").first(1).silent(),
             get("/containers/c1/changes"),
             post("/containers/c1/resize?h=1"),
             post("/containers/c1/wait?condition=nonsense"),
@@ -107,12 +106,11 @@ SCENARIOS = (
     ),
     Scenario(
         "input/objects",
+        # Without drivers that nobody has: Docker looks for their plugins for a quarter of a minute.
         (
             post("/networks/create", {"Name": "in", "Scope": "swarm"}),
-            post("/networks/create", {"Name": "in", "Driver": "nonsense"}),
             post("/networks/create", {"Name": "in", "Driver": "host"}),
             post("/networks/create", {"Name": "in", "Driver": "null"}),
-            post("/networks/create", {"Name": "in", "IPAM": {"Driver": "nonsense"}}),
             post("/networks/create", {"Name": "in", "IPAM": {"Config": [{"Subnet": "10.1.2.3/24"}]}}),
             post("/networks/create", {"Name": "in", "IPAM": {"Config": [{"Subnet": "10.223.0.0/24", "IPRange": "10.224.0.0/25"}]}}),
             post("/networks/create", {"Name": "in", "IPAM": {"Config": [{"Subnet": "10.223.0.0/24", "IPRange": "10.0.0.0/8"}]}}),
@@ -121,7 +119,6 @@ SCENARIOS = (
             post("/networks/create", {"Name": "in/valid"}),
             post("/networks/prune?" + filters(until="nonsense")),
             get("/networks/in?scope=nonsense"),
-            post("/volumes/create", {"Name": "in_v", "Driver": "nonsense"}),
             post("/volumes/create", {"Name": "in/v"}),
             post("/volumes/create", {"Name": "in_v", "DriverOpts": {"type": "tmpfs"}}),
             post("/volumes/create", {"Name": "in_v", "DriverOpts": {"device": "x"}}),
@@ -143,12 +140,8 @@ SCENARIOS = (
             post("/images/nothing/push?tag=x"),
             post("/commit?container="),
             post("/commit?container=nothing"),
-            post("/build?remote=nonsense").silent(),
             get("/exec/nothing/json"),
             post("/exec/nothing/start", {"Detach": True}),
-            post("/swarm/init", {"ListenAddr": "nonsense"}).silent(),
-            get("/distribution/nothing:UPPER:x/json").silent(),
-            post("/session").silent(),
         ),
     ),
 )  # fmt: skip
