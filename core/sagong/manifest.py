@@ -202,7 +202,7 @@ class Life(_Table, frozen=True):
     """
 
     on_demand: bool = False
-    idle_seconds: Annotated[float, msgspec.Meta(ge=0.1)] = 60.0
+    idle_seconds: Annotated[float, msgspec.Meta(ge=0.1, le=_DAY)] = 60.0
 
 
 class Companion(_Table, frozen=True):

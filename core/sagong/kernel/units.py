@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -109,8 +110,8 @@ def resolve_one(name: str, unit: UnitConfig, load: Load) -> Unit:
     for hook in unit.hooks:
         _check_hook(name, load(hook)[1], manifest)
     idle = unit.idle_seconds
-    if idle is not None and idle < 0:
-        raise InvalidArgument(f"units.{name}.idle_seconds: a number of seconds, or 0 for never")
+    if idle is not None and not (idle == 0 or 0.1 <= idle < math.inf):
+        raise InvalidArgument(f"units.{name}.idle_seconds: at least 0.1 seconds, or 0 for never")
     if idle and not manifest.life.on_demand:
         raise InvalidArgument(
             f"units.{name}.idle_seconds: {manifest.plugin.name} does not start on demand, "

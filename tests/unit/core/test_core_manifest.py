@@ -12,7 +12,7 @@ from sagong.config import Paths
 from sagong.errors import InvalidArgument, NotFound
 from sagong.kernel import directory
 from sagong.kernel.directory import Serving
-from sagong.kernel.units import Unit
+from sagong.kernel.units import Unit, resolve_one
 
 HEAD = """
 [plugin]
@@ -58,6 +58,9 @@ def test_a_manifest_without_rights_grants_nothing() -> None:
             "can't be for reading alone",
         ),
         ('[listens.api]\naddress = "nowhere"\nwhy = "an API"', "unix:PATH"),
+        ("[life]\non_demand = true", "nothing would wake it"),
+        ("[life]\nidle_seconds = 5.0", "only what is on_demand leaves"),
+        ("[life]\non_demand = true\nidle_seconds = inf", r"life\.idle_seconds"),
         ("[plugin]", "not TOML"),
     ],
 )
@@ -65,6 +68,34 @@ def test_a_mistake_is_named_with_its_place(text: str, message: str) -> None:
     with pytest.raises(InvalidArgument, match=message) as caught:
         read(text)
     assert caught.value.message.startswith("sample/plugin.toml")
+
+
+@pytest.mark.parametrize(
+    "manifest_says, wish, seconds",
+    [
+        ("[provides]\nscheduler = 1", None, 0.0),
+        ("[provides]\nscheduler = 1\n[life]\non_demand = true", None, 60.0),
+        ("[provides]\nscheduler = 1\n[life]\non_demand = true", 5.0, 5.0),
+        ("[provides]\nscheduler = 1\n[life]\non_demand = true", 0.0, 0.0),
+    ],
+)
+def test_the_operator_decides_how_long_one_on_demand_stays(
+    manifest_says: str, wish: float | None, seconds: float
+) -> None:
+    def load(name: str) -> tuple[str, manifest.Manifest]:
+        return "sample", read(manifest_says)
+
+    unit = config.UnitConfig(plugin="sample", idle_seconds=wish)
+    assert resolve_one("scheduler", unit, load).idle_seconds == seconds
+
+
+def test_one_that_is_always_there_has_no_idle_seconds() -> None:
+    def load(name: str) -> tuple[str, manifest.Manifest]:
+        return "sample", read("[provides]\nscheduler = 1")
+
+    unit = config.UnitConfig(plugin="sample", idle_seconds=5.0)
+    with pytest.raises(InvalidArgument, match=r"units\.scheduler\.idle_seconds: sample does"):
+        resolve_one("scheduler", unit, load)
 
 
 def test_class_and_command_exclude_each_other() -> None:

@@ -31,3 +31,9 @@ def test_what_was_given_up_is_not_waited_for_but_told() -> None:
 
 def test_what_is_stopped_is_not_waited_for() -> None:
     assert standing({"a": SERVES, "b": replace(COMES, leaving=True)}).ready
+
+
+def test_who_sleeps_is_not_waited_for() -> None:
+    found = standing({"a": SERVES, "b": replace(COMES, asleep=7)})
+    assert found.ready
+    assert str(found) == "every unit serves"
