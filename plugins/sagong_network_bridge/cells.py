@@ -22,7 +22,7 @@ from sagong_network_bridge.doors import Doors, Room
 from sagong_network_bridge.interior import Plan
 from sagong_network_bridge.locksmith import Setting
 from sagong_network_bridge.netlink import Channel
-from sagong_network_bridge.parents import new_macvlan
+from sagong_network_bridge.parents import Lower, new_interface
 from sagong_network_bridge.resolver_sockets import RESOLVER, RESOLVER_SOCKETS, bound
 from sagong_network_bridge.user_namespace import Maps
 
@@ -48,7 +48,7 @@ class Port(NamedTuple):
     isolated: bool = False
     hairpin: bool = False
     mtu: int = 0
-    macvlan: int = 0
+    lower: Lower | None = None
     first: str = "eth0"
 
 
@@ -110,7 +110,7 @@ class Cells:
             cell.sockets, cell.resolver_port = self._resolver_sockets(cell.pin, 0, room)
 
     def plug(self, pin: Path, port: Port, interface: str) -> str:
-        """A further interface in a pinned namespace; the host end's name ("" of a macvlan)."""
+        """A further interface in a pinned namespace; the host end's name ("" where there is none)."""
         with self._doors.open(pin, ("route",), _interface_settings(port)) as room:
             inner = room.channel("route")
             try:
@@ -122,8 +122,8 @@ class Cells:
         """The inner end comes up first: a bridge takes a port into use at once if its carrier is
         there when it comes up, else whenever the kernel gets round to it, up to a second later.
         """
-        if port.macvlan:
-            self._host.send([new_macvlan(interface, port.ifindex, namespace, port.macvlan)])
+        if port.lower is not None:
+            self._host.send([new_interface(port.lower, interface, port.ifindex, namespace)])
             return ""
         name = f"{self._prefix}v{secrets.token_hex(5)}"
         self._make(links.Veth(name, port.ifindex, namespace, interface, port.mtu), port)

@@ -91,14 +91,20 @@ def route_plan(
             if _way(was, number) == _way(becomes, number):
                 continue
             if becomes is not None:
-                where, gateway = becomes.interface, _way(becomes, number)[1]
+                where, gateway = becomes.interface, _hop(becomes, number)
                 requests.append(links.add_route(index_of(where), target, 0, gateway, where))
             elif was is not None:
-                where, gateway = was.interface, _way(was, number)[1]
+                where, gateway = was.interface, _hop(was, number)
                 requests.append(links.delete_route(index_of(where), target, 0, gateway))
         return requests
 
     return plan
+
+
+def _hop(endpoint: Endpoint, number: int) -> str:
+    """Who is next on the way; "" where the link itself is the way."""
+    _, gateway = _way(endpoint, number)
+    return "" if gateway in ("0.0.0.0", "::") else gateway
 
 
 def _way(endpoint: Endpoint | None, number: int) -> tuple[str, str]:

@@ -141,7 +141,14 @@ class Draft:
         for version, address in wanted.items():
             if address and not getattr(endpoint, f"ipv{version}"):
                 raise InvalidArgument(f"network {network.name} has no IPv{version} subnet")
+        lower = self._networks.lower(network.id)
+        own = lower is None or lower.own_mac
+        if attachment.mac and not own:
+            raise InvalidArgument(
+                f"hardware address {attachment.mac}: those of {network.driver} are their parent's"
+            )
         mac = attachment.mac.lower() or hardware_address(endpoint.ipv4 or endpoint.ipv6)
+        mac = mac if own else ""
         self.endpoints[-1] = endpoint = replace(endpoint, mac=mac)
         return endpoint
 
@@ -153,7 +160,10 @@ class Draft:
             address = range_.reserve(wanted.partition("/")[0], self._identity)
         else:
             address = range_.allocate(self._identity)
+        lower = self._networks.lower(endpoint.network)
         gateway = "" if internal else range_.gateway
+        if gateway and lower is not None and lower.on_link:
+            gateway = "0.0.0.0" if range_.version == 4 else "::"
         prefix = range_.space.prefixlen
         if range_.version == 4:
             return replace(endpoint, ipv4=address, ipv4_prefix=prefix, gateway4=gateway)

@@ -12,14 +12,14 @@ from typing import Any
 from msgspec.structs import replace
 
 from sagong.contracts.network import Network
-from sagong.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from sagong.errors import AlreadyExists, Conflict, FailedPrecondition, InvalidArgument, NotFound
 from sagong_network_bridge import links
 from sagong_network_bridge.addresses import AddressRange, Space, space_of
 from sagong_network_bridge.bridges import Bridges
 from sagong_network_bridge.cells import Port
 from sagong_network_bridge.elements import Content, interface_name, interval_elements
 from sagong_network_bridge.netlink import Channel
-from sagong_network_bridge.parents import Parents, mode_of, parent_name
+from sagong_network_bridge.parents import ON_PARENTS, Lower, Parents, lower_of, parent_name
 from sagong_network_bridge.records import NetworkRecord, Records
 from sagong_network_bridge.settings import Settings
 from sagong_network_bridge.subnets import (
@@ -141,8 +141,8 @@ class Networks:
 
     def _keep(self, network: Network) -> NetworkRecord:
         bridge = bridge_name(network, self._settings) if network.driver == "bridge" else ""
-        macvlan = network.driver == "macvlan"
-        parent = parent_name(network, self._settings.prefix) if macvlan else ""
+        below = network.driver in ON_PARENTS
+        parent = parent_name(network, self._settings.prefix) if below else ""
         record = NetworkRecord(network=network, bridge=bridge, parent=parent)
         self._records.keep_network(record)
         self._learn(record)
@@ -185,6 +185,7 @@ class Networks:
             self._mtu(full)
             _check_prefix(full)
             self._check_bridge(full)
+            self._check_parent_is_free(full)
             record = self._keep(full)
             try:
                 await self._bridge(record)
@@ -199,6 +200,15 @@ class Networks:
         name = bridge_name(network, self._settings)
         if any(record.bridge == name for record in self._known.values()):
             raise AlreadyExists(f"a network with bridge {name} already exists")
+
+    def _check_parent_is_free(self, network: Network) -> None:
+        """All ipvlan interfaces of one parent have one mode, and no macvlan beside them."""
+        if network.driver not in ON_PARENTS:
+            return
+        name, lower = parent_name(network, self._settings.prefix), lower_of(network)
+        for other in (r.network for r in self._known.values() if r.parent == name):
+            if "ipvlan" in (network.driver, other.driver) and lower_of(other) != lower:
+                raise Conflict(f"network {other.name} uses {name} in another way")
 
     async def _forget(self, record: NetworkRecord) -> None:
         identity = record.network.id
@@ -290,7 +300,7 @@ class Networks:
             ifindex=index,
             ipv6=network.ipv6,
             mtu=self._mtu(network),
-            macvlan=mode_of(network),
+            lower=lower_of(network),
             first=f"{self.prefix(record)}0",
         )
 
@@ -298,6 +308,11 @@ class Networks:
         """Whether the machine forwards for this network, so that ports can be published there."""
         record = self._known.get(identity)
         return record is not None and bool(record.bridge)
+
+    def lower(self, identity: str) -> Lower | None:
+        """How a network's interfaces sit on one of the machine's; None of a bridge."""
+        record = self._known.get(identity)
+        return lower_of(record.network) if record is not None and record.parent else None
 
     def is_routed(self, identity: str, version: int) -> bool:
         """Whether published ports are reached at the sandbox's own address, not at the machine's."""

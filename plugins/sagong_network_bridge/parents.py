@@ -1,15 +1,18 @@
-"""Networks of driver macvlan: sandboxes with interfaces of their own on one of the machine's.
+"""Networks of drivers macvlan and ipvlan: sandboxes with interfaces of their own on the machine's.
 
 Option `parent` names it; `NAME.ID` is made as a VLAN of NAME if it isn't there, and without the
 option it is an interface that leads nowhere. What is made here carries this instance's alias and
 goes with its network. The machine itself doesn't reach such sandboxes by that interface: Linux
-passes nothing between a macvlan and its parent.
+passes nothing between a macvlan and its parent. Interfaces of ipvlan have their parent's hardware
+address; in its modes l3 and l3s there are no neighbours, and the way out is the link itself.
 """
 
 from __future__ import annotations
 
 import errno
+import secrets
 import struct
+from typing import NamedTuple
 
 from sagong.contracts.network import Network
 from sagong.errors import InvalidArgument
@@ -23,19 +26,59 @@ from sagong_network_bridge.netlink import (
     nested,
 )
 
-__all__ = ["MODES", "Parents", "check_parent", "mode_of", "new_macvlan", "parent_name"]
+__all__ = [
+    "ON_PARENTS",
+    "Lower",
+    "Parents",
+    "check_parent",
+    "lower_of",
+    "new_interface",
+    "parent_name",
+]
 
-MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
-_PARENT, _MODE = "parent", "macvlan_mode"
+_MACVLAN = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
+_IPVLAN = {"l2": 0, "l3": 1, "l3s": 2}
+_FLAGS = {"bridge": 0, "private": 1, "vepa": 2}
+# By driver: its options, the values that each takes, and the one that stands for none.
+_OPTIONS = {
+    "macvlan": (("macvlan_mode", _MACVLAN, "bridge"),),
+    "ipvlan": (("ipvlan_mode", _IPVLAN, "l2"), ("ipvlan_flag", _FLAGS, "bridge")),
+}
+ON_PARENTS = frozenset(_OPTIONS)
+_PARENT = "parent"
 _NEWLINK = 16
 _NAME, _LINK, _INFO, _NAMESPACE = 3, 5, 18, 28
 _HEADER = struct.Struct("=BxHiII")
 _LAST_VLAN = 4094
 
 
-def mode_of(network: Network) -> int:
-    """The kernel's number of the network's macvlan mode."""
-    return MODES[dict(network.options).get(_MODE) or "bridge"]
+class Lower(NamedTuple):
+    """What kind of interface is made on a parent: the driver, and the numbers of its options."""
+
+    kind: str
+    numbers: tuple[int, ...]
+
+    @property
+    def on_link(self) -> bool:
+        """Whether the link itself leads everywhere, since nobody there answers for a gateway."""
+        return self.kind == "ipvlan" and self.numbers[0] != _IPVLAN["l2"]
+
+    @property
+    def own_mac(self) -> bool:
+        """Whether its interfaces have hardware addresses of their own."""
+        return self.kind == "macvlan"
+
+
+def lower_of(network: Network) -> Lower:
+    """Of a network whose driver is in ON_PARENTS; InvalidArgument names an option that can't be."""
+    given = dict(network.options)
+    numbers = []
+    for key, known, plain in _OPTIONS[network.driver]:
+        value = given.get(key) or plain
+        if value not in known:
+            raise InvalidArgument(f"option {key}={value}: one of {', '.join(known)}")
+        numbers.append(known[value])
+    return Lower(network.driver, tuple(numbers))
 
 
 def parent_name(network: Network, prefix: str) -> str:
@@ -46,10 +89,8 @@ def parent_name(network: Network, prefix: str) -> str:
 
 def check_parent(network: Network) -> None:
     """Refuse options that can't be, by name."""
-    options = dict(network.options)
-    parent, mode = options.get(_PARENT, ""), options.get(_MODE) or "bridge"
-    if mode not in MODES:
-        raise InvalidArgument(f"option {_MODE}={mode}: one of {', '.join(MODES)}")
+    lower_of(network)
+    parent = dict(network.options).get(_PARENT, "")
     if len(parent.encode()) > 15 or "/" in parent or any(c.isspace() for c in parent):
         raise InvalidArgument(f"option {_PARENT}={parent}: the name of an interface")
 
@@ -60,11 +101,15 @@ def _requested(kind: str, name: str, more: bytes, data: bytes = b"") -> Request:
     return Request(_NEWLINK, NLM_CREATE | NLM_EXCL, payload, f"make {kind} {name}")
 
 
-def new_macvlan(name: str, parent: int, namespace: int, mode: int) -> Request:
+def new_interface(lower: Lower, name: str, parent: int, namespace: int = -1) -> Request:
     """An interface on another one, made inside a namespace."""
     where = attribute(_LINK, struct.pack("=I", parent))
-    where += attribute(_NAMESPACE, struct.pack("=I", namespace))
-    return _requested("macvlan", name, where, attribute(1, struct.pack("=I", mode)))
+    if namespace >= 0:
+        where += attribute(_NAMESPACE, struct.pack("=I", namespace))
+    # IFLA_MACVLAN_MODE has 32 bits, IFLA_IPVLAN_MODE and IFLA_IPVLAN_FLAGS have 16.
+    form = "=I" if lower.kind == "macvlan" else "=H"
+    values = (attribute(n, struct.pack(form, v)) for n, v in enumerate(lower.numbers, start=1))
+    return _requested(lower.kind, name, where, b"".join(values))
 
 
 class Parents:
@@ -83,7 +128,22 @@ class Parents:
         name = parent_name(network, self._prefix)
         if not self.index(name):
             self._make(network, name)
+        if network.driver == "ipvlan":
+            self._try(network, name)
         return name
+
+    def _try(self, network: Network, name: str) -> None:
+        """That the kernel can is seen when the network is made, not with its first sandbox."""
+        trial = f"{self._prefix}t{secrets.token_hex(4)}"
+        try:
+            self._host.send([new_interface(lower_of(network), trial, self.index(name))])
+        except OSError as error:
+            why = {
+                errno.EOPNOTSUPP: "this kernel makes none (module ipvlan)",
+                errno.EBUSY: "it carries interfaces of another kind (macvlan, a bridge)",
+            }.get(error.errno or 0, error.strerror)
+            raise InvalidArgument(f"an ipvlan interface on {name}: {why}") from None
+        self._host.send([links.delete_link(trial)])
 
     def _make(self, network: Network, name: str) -> None:
         lower, dot, vlan = name.rpartition(".")

@@ -49,7 +49,7 @@ class Pool:
 
     async def take(self, port: Port, *, resolver: bool) -> Cell:
         """A ready cell, or one made now."""
-        if port.macvlan:
+        if port.lower is not None:
             # Each would be seen on a network that isn't ours.
             made: Cell = await self._run(self._cells.build, port, resolver=resolver)
             return made

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from sagong.contracts.network import Network, Subnet
 from sagong.errors import Conflict, InvalidArgument, ResourceExhausted
 from sagong_network_bridge.addresses import AddressRange, Space, space_of
-from sagong_network_bridge.parents import check_parent
+from sagong_network_bridge.parents import ON_PARENTS, check_parent
 from sagong_network_bridge.settings import Settings
 
 __all__ = [
@@ -128,11 +128,11 @@ def _check(network: Network) -> None:
         raise InvalidArgument(f"option {_BINDING}={binding}: an IP address")
     for version in (4, 6):
         _check_gateway_mode(network, version)
-    if network.driver == "macvlan":
+    if network.driver in ON_PARENTS:
         check_parent(network)
     elif network.driver != "bridge":
         raise InvalidArgument(
-            f"network driver {network.driver!r} is not known here; use bridge or macvlan "
+            f"network driver {network.driver!r} is not known here; use bridge, macvlan or ipvlan "
             "(one host and one null network exist already)"
         )
 

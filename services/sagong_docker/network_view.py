@@ -122,10 +122,10 @@ def _view(
         "DriverOpts": given.get("DriverOpts"),
         "NetworkID": network,
         "EndpointID": endpoint_id(record.id, network) if endpoint else "",
-        "Gateway": endpoint.gateway4 if endpoint else "",
+        "Gateway": _next(endpoint.gateway4) if endpoint else "",
         "IPAddress": endpoint.ipv4 if endpoint else "",
         "IPPrefixLen": endpoint.ipv4_prefix if endpoint else 0,
-        "IPv6Gateway": endpoint.gateway6 if endpoint else "",
+        "IPv6Gateway": _next(endpoint.gateway6) if endpoint else "",
         "GlobalIPv6Address": endpoint.ipv6 if endpoint else "",
         "GlobalIPv6PrefixLen": endpoint.ipv6_prefix if endpoint else 0,
     }
@@ -134,6 +134,11 @@ def _view(
     if version >= (1, 48):
         view["GwPriority"] = given.get("GwPriority") or 0
     return view
+
+
+def _next(gateway: str) -> str:
+    """A default route over the link alone has none."""
+    return "" if gateway in ("0.0.0.0", "::") else gateway
 
 
 def _published(status: ContainerStatus) -> dict[tuple[int, str], list[tuple[str, int]]]:

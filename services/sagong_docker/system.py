@@ -44,7 +44,7 @@ _FIXED: dict[str, Any] = {
     ],
     "Plugins": {
         "Volume": ["local"],
-        "Network": ["bridge", "host", "macvlan", "null"],
+        "Network": ["bridge", "host", "ipvlan", "macvlan", "null"],
         "Authorization": None,
         "Log": ["json-file", "local", "none"],
     },

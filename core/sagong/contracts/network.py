@@ -57,11 +57,11 @@ class Subnet(Message):
 class Network(Message):
     """A network. `id` (64 hex digits) is made by the caller.
 
-    `driver`: what the default provider has built in (bridge, macvlan, host, none, …), or the name of
-    the instance that is asked.
+    `driver`: what the default provider has built in (bridge, macvlan, ipvlan, host, none…), or the
+    name of the instance that is asked.
 
-    On a macvlan network sandboxes are neighbours of the machine's own, by the interface that option
-    `parent` names: nothing is forwarded or published for them.
+    On a macvlan or ipvlan network sandboxes are neighbours of the machine's own, by the interface that
+    option `parent` names: nothing is forwarded or published for them.
 
     With no `subnets` the plugin takes a free one of its pools and answers with it. Without `ipv4`
     it has IPv6 alone.
@@ -124,7 +124,10 @@ class Attachment(Message):
 
 
 class Endpoint(Message):
-    """What a sandbox got on a network."""
+    """What a sandbox got on a network.
+
+    A gateway of 0.0.0.0 or :: is the link itself: the default route needs nobody next on the way.
+    """
 
     network: str
     interface: str

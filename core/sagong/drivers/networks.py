@@ -25,7 +25,7 @@ from sagong.host import Host
 
 __all__ = ["EveryNetwork"]
 
-_BUILT_IN: Final = ("bridge", "macvlan", "host", "null", "none")
+_BUILT_IN: Final = ("bridge", "macvlan", "ipvlan", "host", "null", "none")
 
 
 class EveryNetwork:
