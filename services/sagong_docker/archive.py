@@ -123,6 +123,7 @@ async def extract(engine: Engine, ask: Ask) -> Response:
         _check_writable(record, await engine.status(record), request.path)
         async with uploading(engine.images, ask.request) as token:
             await engine.images.write_archive(msgspec.structs.replace(whole, upload=token))
+        await engine.node.refresh(Ref(id=record.id))
     engine.note(record, "extract-to-dir")
     return empty(200)
 

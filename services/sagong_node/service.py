@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -52,6 +53,7 @@ from sagong.errors import (
     AlreadyExists,
     FailedPrecondition,
     InvalidArgument,
+    NotFound,
     SagongError,
 )
 from sagong.host import Host
@@ -348,6 +350,13 @@ class NodeService:
             await _forward(reader, writer, addresses[0], request.port)
 
         return self._streams.offer(forward, "raw")
+
+    async def refresh(self, ref: Ref) -> None:
+        """By the runtime, which has the mount."""
+        record = self._life.container(ref.id)
+        if record.alive and record.pid:
+            with contextlib.suppress(NotFound):  # it has just ended
+                await self._life.runtimes.of(record).refresh(ContainerRef(id=ref.id))
 
     async def show(self, ref: Ref) -> AsyncIterator[ShownMounts]:
         """Binds by the runtime, which alone sees the machine."""

@@ -264,6 +264,24 @@ async def check_overlays_are_mounted_inside(lab: RuntimeLab) -> None:
     assert str(parts[0]) not in mounts, "the overlay is mounted outside, too"
 
 
+async def check_changes_below_a_root_are_seen(lab: RuntimeLab) -> None:
+    """What slot image wrote beneath a running container, whose names the kernel remembers."""
+    root = lab.root()
+    upper = next(o for o in root.options if o.startswith("upperdir=")).partition("=")[2]
+    spec = lab.spec("ls /etc/new; sleep 60", mounts=standard_mounts(root))
+    await lab.runtime.run(spec)
+    look = lab.process("cat /etc/new")
+    assert (await lab.exec_output(spec.id, look)).code != 0
+    os.makedirs(f"{upper}/etc", exist_ok=True)
+    with open(f"{upper}/etc/new", "w", encoding="utf-8") as file:
+        file.write("new\n")
+    await lab.runtime.refresh(ContainerRef(id=spec.id))
+    assert (await lab.exec_output(spec.id, look)).text == "new"
+    await lab.runtime.remove(ContainerRef(id=spec.id))
+    with raises(NotFound):
+        await lab.runtime.refresh(ContainerRef(id=spec.id))
+
+
 async def check_links_of_the_image_stay_inside(lab: RuntimeLab) -> None:
     """A symbolic link in the image can't lead a mount out of the container."""
     outside = lab.scratch / "outside"

@@ -552,6 +552,11 @@ class Node(Protocol):
         """
         ...
 
+    @method(idempotent=True, raises=(NotFound,))
+    async def refresh(self, ref: Ref) -> None:
+        """Slot `image` wrote into a container's files: one that runs is made to see that."""
+        ...
+
     @method(idempotent=True, raises=(NotFound,), seconds=86400.0)
     def show(self, ref: Ref) -> AsyncIterator[ShownMounts]:
         """One item: volumes, and what is bound into a container from the machine, until it is left.

@@ -442,6 +442,11 @@ class Runtime(Protocol):
         ...
 
     @method(idempotent=True, raises=(NotFound,))
+    async def refresh(self, container: ContainerRef) -> None:
+        """The layers of a running container's root were changed beneath it: let it see that."""
+        ...
+
+    @method(idempotent=True, raises=(NotFound,))
     async def inspect(self, container: ContainerRef) -> Container:
         """One container."""
         ...

@@ -9,7 +9,7 @@ import signal
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sagong.linux import process, syscalls
+from sagong.linux import mounts, process, syscalls
 from sagong.linux.cgroup import CgroupLayout
 from sagong.shim import messages
 from sagong.shim.cgroups import container_cgroup, resolved_limits
@@ -17,6 +17,8 @@ from sagong.shim.failure import StartError
 from sagong.shim.process_facts import process_facts
 
 __all__ = ["BRIEF", "JOBS", "Job", "perform", "perform_briefly"]
+
+_NEW_MOUNTS = 0x20000  # CLONE_NEWNS
 
 Job = Callable[[CgroupLayout, dict[str, Any]], dict[str, Any]]
 # What a monitor may do between two turns of its loop.
@@ -102,6 +104,22 @@ def _limit(layout: CgroupLayout, request: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
+def _refresh(layout: CgroupLayout, request: dict[str, Any]) -> dict[str, Any]:
+    """Remount its root as it is: that drops what the kernel remembers of its names."""
+    pidfd = process.open_identified(process.ProcessId(request["pid"], request["started"]))
+    if pidfd is None:
+        raise ProcessLookupError
+    try:
+        syscalls.setns(pidfd, _NEW_MOUNTS)
+    finally:
+        os.close(pidfd)
+    flags = os.statvfs("/").f_flag
+    if not flags & os.ST_RDONLY:
+        kept = flags & (mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC)
+        syscalls.mount("", "/", "", mounts.MS_REMOUNT | kept)
+    return {}
+
+
 def _processes(layout: CgroupLayout, request: dict[str, Any]) -> dict[str, Any]:
     pids = container_cgroup(layout, request["cgroup"]).pids()
     return {"pids": pids, "facts": process_facts(pids)}
@@ -127,5 +145,6 @@ JOBS: dict[str, Job] = {
     "thaw": _thaw,
     "limit": _limit,
     "processes": _processes,
+    "refresh": _refresh,
     "sweep": _sweep,
 }

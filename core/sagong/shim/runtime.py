@@ -451,6 +451,10 @@ class MonitoredRuntime:
         if record.exit is not None:
             yield record.exit
 
+    async def refresh(self, container: ContainerRef) -> None:
+        """By a job in the container's mount namespace."""
+        await self._job(self._running(container.id), "refresh")
+
     async def show(self, request: ShowRequest) -> AsyncIterator[Shown]:
         """By a fork of the launcher, which sees the machine."""
         for source in request.sources:

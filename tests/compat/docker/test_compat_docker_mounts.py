@@ -129,3 +129,24 @@ def test_a_copy_through_a_source_that_is_gone_is_refused(docker: Engine, shared:
     shutil.rmtree(shared)
     refused = docker.docker("cp", f"{container}:/data", "-")
     assert "bind source path does not exist" in refused.stderr, refused.stderr
+
+
+@pytest.mark.parametrize("users", ["host", "private"])
+def test_what_is_copied_into_a_running_container_is_seen(
+    docker: Engine, tmp_path: Path, users: str
+) -> None:
+    layered(docker, "seen:1")
+    look = "ls /data; cat /data/one; sleep 60"
+    flags = ("--security-opt", f"userns={users}")
+    container = docker.ok("run", "-d", *flags, "seen:1", "sh", "-c", look)
+    docker.ok("exec", container, "cat", "/data/one")
+    new = tmp_path / "new"
+    new.write_text("new\n")
+    docker.ok("cp", str(new), f"{container}:/data/one")
+    docker.ok("cp", str(new), f"{container}:/data/fresh")
+    assert docker.ok("exec", container, "cat", "/data/one", "/data/fresh") == "new\nnew"
+    # Its directory is copied up already: nothing stands in the way of writing there.
+    docker.ok("exec", container, "sh", "-c", "echo x >/data/other")
+    assert docker.ok("exec", container, "cat", "/data/other") == "x"
+    docker.ok("rm", "-f", container)
+    docker.ok("rmi", "seen:1")

@@ -473,6 +473,10 @@ class FakeNode:
             return not held.alive and held.run > 0
         return not held.alive and held.state is not StatusState.RESTARTING
 
+    async def refresh(self, ref: Ref) -> None:
+        """Nothing is mounted here."""
+        self.held(ref.id)
+
     async def show(self, ref: Ref) -> AsyncIterator[ShownMounts]:
         """Nothing is hidden here."""
         status = self.status(self.held(ref.id))
