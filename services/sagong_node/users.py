@@ -33,7 +33,8 @@ def resolve(wanted: str, groups: Iterable[str], passwd: bytes, group: bytes) -> 
     extra = {_group(entry, teams) for entry in groups}
     if login and not group_name:
         extra |= {int(t[2]) for t in teams if t[2].isdigit() and login in t[3].split(",")}
-    return Account(User(uid=uid, gid=gid, groups=tuple(sorted(extra))), home)
+    # The primary one, too: who drops it must not gain what others may (CVE-2022-36109).
+    return Account(User(uid=uid, gid=gid, groups=tuple(sorted({gid, *extra}))), home)
 
 
 def _user(name: str, accounts: list[list[str]]) -> tuple[int, int, str, str]:
