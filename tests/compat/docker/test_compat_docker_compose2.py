@@ -182,3 +182,33 @@ def _is_seen(compose: Plugin, place: Path) -> None:
     for wanted in (("web", "pause"), ("web", "unpause"), ("web", "restart"), ("extra", "kill")):
         assert wanted in actions, actions
     assert "begun first" in logs.communicate(timeout=20)[0]
+
+
+def test_watched_files_reach_a_running_service(
+    compose: Plugin, docker: Engine, tmp_path: Path
+) -> None:
+    (tmp_path / "app").mkdir()
+    page = tmp_path / "app/index.html"
+    page.write_text("first\n")
+    (tmp_path / "compose.yaml").write_text(
+        f"services:\n  web:\n    image: {IMAGE}\n    command: [sleep, '600']\n"
+        "    build: ./app\n    develop: {watch: [{action: sync, path: ./app, target: /www}]}\n"
+    )
+    (tmp_path / "app/Dockerfile").write_text(f"FROM {IMAGE}\nCOPY index.html /www/\n")
+    (tmp_path / "compose.yaml").write_text(
+        (tmp_path / "compose.yaml").read_text().replace(IMAGE, "watched:1")
+    )
+    compose.ok("compose", "up", "-d", "--build", cwd=tmp_path)
+    read = ("compose", "exec", "-T", "web", "cat", "/www/index.html")
+    assert compose.ok(*read, cwd=tmp_path).strip() == "first"
+    watching = begun(compose, tmp_path, "watch", "--no-up")
+    try:
+        limit = time.monotonic() + 30
+        while compose.ok(*read, cwd=tmp_path).strip() != "second":
+            assert time.monotonic() < limit, watching.poll()
+            page.write_text("second\n")
+            time.sleep(0.5)
+    finally:
+        watching.terminate()
+        watching.communicate(timeout=20)
+        compose.ok("compose", "down", "-t", "0", "--rmi", "all", cwd=tmp_path)
