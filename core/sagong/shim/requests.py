@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from sagong.contracts.runtime import LogSpec, Process, RunSpec
+from sagong.contracts.runtime import LogSpec, Process, RunSpec, ShowRequest
 from sagong.errors import InvalidArgument
 from sagong.shim.facts import HostFacts
 from sagong.shim.rlimits import RLIMITS
@@ -15,6 +15,7 @@ __all__ = [
     "cgroup_path",
     "check_labels",
     "check_process",
+    "check_sources",
     "fifo_owner",
     "mapped",
     "session_of",
@@ -34,6 +35,13 @@ _UTS_SYSCTLS = frozenset({"kernel.domainname", "kernel.hostname"})
 def cgroup_path(spec: RunSpec, parent: str) -> str:
     """The container's cgroup below its parent."""
     return f"{(spec.cgroup_parent or parent).strip('/')}/{spec.id}"
+
+
+def check_sources(request: ShowRequest) -> None:
+    """Refuse to show what is no absolute path."""
+    for source in request.sources:
+        if not source.startswith("/") or "\0" in source:
+            raise InvalidArgument(f"source {source!r} must be an absolute path")
 
 
 def fifo_owner(spec: RunSpec, what: Process) -> tuple[int, int]:

@@ -42,7 +42,7 @@ from sagong.shim.directory import RunDirectory
 from sagong.shim.facts import HostFacts
 from sagong.shim.links import Links
 from sagong.shim.records import ExecRecord, Made, Record, Records
-from sagong.shim.requests import cgroup_path
+from sagong.shim.requests import cgroup_path, check_sources
 from sagong.shim.rooms import Rooms
 
 __all__ = ["MonitoredRuntime", "Plans"]
@@ -457,9 +457,7 @@ class MonitoredRuntime:
 
     async def show(self, request: ShowRequest) -> AsyncIterator[Shown]:
         """By a fork of the launcher, which sees the machine."""
-        for source in request.sources:
-            if not source.startswith("/") or "\0" in source:
-                raise InvalidArgument(f"source {source!r} must be an absolute path")
+        check_sources(request)
         directory = str(self._host.root / "mounts")
         async with self._links.showing(directory, request.sources) as (paths, ended):
             yield Shown(paths=paths)
