@@ -476,8 +476,6 @@ class MonitoredRuntime:
             raise NotFound(f"container {container_id} is not running")
         return record
 
-    # -- events and adoption -------------------------------------------------------------------
-
     def _event(self, key: str, message: dict[str, Any]) -> None:
         record = self._records.get(message["id"])
         if record is None:
