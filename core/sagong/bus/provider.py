@@ -166,6 +166,7 @@ class Provider:
         self._tasks: dict[bytes, dict[int, asyncio.Task[None]]] = {}
         self._streams: dict[tuple[bytes, int], _Stream] = {}
         self._draining = False
+        self._closing = False
         self._idle = asyncio.Event()
         self._sweeper: asyncio.TimerHandle | None = None
 
@@ -229,7 +230,7 @@ class Provider:
 
     async def close(self) -> None:
         """Cancel what still runs and close the socket."""
-        self._draining = True
+        self._draining = self._closing = True
         tasks = [task for calls in self._tasks.values() for task in calls.values()]
         for task in tasks:
             task.cancel()
@@ -396,7 +397,11 @@ class Provider:
         except SagongError as error:
             self._fail(asked, error)
         except asyncio.CancelledError:
-            self._fail(asked, Cancelled("the call was cancelled"))
+            if self._closing:
+                # The caller will hear that this process is gone: that tells it whether to repeat it.
+                asked.settle(Cancelled.code)
+            else:
+                self._fail(asked, Cancelled("the call was cancelled"))
         except Exception as error:
             self._fail(asked, _defect(asked.method.function, error))
 

@@ -273,6 +273,24 @@ async def test_a_dead_provider_fails_once_and_repeats_what_may_be_repeated(tmp_p
         assert (await repeatable).text == "wait"
 
 
+async def test_what_a_provider_has_not_done_when_it_ends_is_lost_with_it(tmp_path: Path) -> None:
+    async with bench(tmp_path) as b:
+        _, first = b.serve()
+        repeatable = asyncio.create_task(b.echo.say(Word(text="wait")))
+        single = asyncio.create_task(b.echo.once(Word(text="wait")))
+        await asyncio.sleep(0.05)
+        await first.drain(0.05)
+        successor, _ = b.serve()
+        successor.release.set()
+        b.providers.remove(first)
+        await first.close()
+        b.route.bury(first.path)
+        assert (await repeatable).text == "wait"
+        with pytest.raises(Unavailable) as caught:
+            await single
+        assert caught.value.maybe_executed
+
+
 async def test_only_what_is_granted_may_be_called(tmp_path: Path) -> None:
     async with bench(tmp_path) as b:
         _, provider = b.serve()
