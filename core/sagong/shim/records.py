@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from sagong.contracts.runtime import Container, ContainerState, Exited, RunSpec
+from sagong.contracts.runtime import Container, ContainerState, ExecStatus, Exited, RunSpec
 from sagong.errors import ResourceExhausted
 from sagong.linux.files import remove_directory
 from sagong.shim.directory import RunDirectory, read_record
@@ -36,6 +36,11 @@ class ExecRecord:
     def __init__(self, *, pid: int = 0, code: int | None = None) -> None:
         self.pid = pid
         self.code = code
+
+    def status(self, exec_id: str) -> ExecStatus:
+        """For those who ask."""
+        running = self.code is None
+        return ExecStatus(exec_id=exec_id, running=running, pid=self.pid, code=self.code or 0)
 
 
 class Record:

@@ -306,7 +306,7 @@ class MonitoredRuntime:
             "stdin": request.process.stdin,
             "replay": True,
         }
-        status = _exec_status(request.exec_id, known)
+        status = known.status(request.exec_id)
         try:
             answer = await self._links.ask(record.key, message)
         except (NotFound, FailedPrecondition, Unavailable):
@@ -318,7 +318,10 @@ class MonitoredRuntime:
         known = self._find(request.id).execs.get(request.exec_id)
         if known is None:
             raise NotFound(f"No such exec instance: {request.exec_id}")
-        return _exec_status(request.exec_id, known)
+        if known.code is None:
+            # It is written before the streams end, and told after: who has seen their end asks at once.
+            self._learn_exec_codes([request.id])
+        return known.status(request.exec_id)
 
     async def attach(self, request: AttachRequest) -> Address:
         """An address for the streams."""
@@ -592,8 +595,3 @@ class MonitoredRuntime:
                 missing = True
         if missing:
             await self._succeed(key)
-
-
-def _exec_status(exec_id: str, known: ExecRecord) -> ExecStatus:
-    running = known.code is None
-    return ExecStatus(exec_id=exec_id, running=running, pid=known.pid, code=known.code or 0)

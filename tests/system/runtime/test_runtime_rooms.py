@@ -11,12 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.conformance.runtime_rig import BUSYBOX, Rig, rig
 
 from sagong.conformance.runtime import RuntimeLab
-from sagong.conformance.runtime_lab import wait_until
+from sagong.conformance.runtime_lab import Stream, wait_until
 from sagong.contracts.runtime import (
     Container,
     ContainerRef,
@@ -27,6 +28,7 @@ from sagong.contracts.runtime import (
 from sagong.errors import SagongError
 from sagong.linux import process
 from sagong.shim.directory import read_record
+from sagong.shim.runtime import MonitoredRuntime
 
 pytestmark = [
     pytest.mark.root,
@@ -255,6 +257,30 @@ def ended_exec(made: Rig, request: ExecRequest) -> bool:
     assert made.runtime is not None
     known = made.runtime._records[request.id].execs.get(request.exec_id)
     return known is not None and known.code is not None
+
+
+async def test_who_has_seen_an_execs_streams_end_is_told_its_code(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Though what the monitor says of it has not been heard yet."""
+    hear = MonitoredRuntime._event
+
+    def hear_late(self: MonitoredRuntime, key: str, message: dict[str, Any]) -> None:
+        if message["event"] != "exec_exited":
+            hear(self, key, message)
+
+    monkeypatch.setattr(MonitoredRuntime, "_event", hear_late)
+    async with rig() as made:
+        lab = made.lab()
+        container = await lab.running()
+        process = lab.process("exit 3")
+        request = ExecRequest(id=container.id, exec_id=lab.new_id(), process=process)
+        status = await lab.runtime.exec(request)
+        assert status.stream is not None
+        assert (await (await Stream.open(status.stream)).rest()).code == 3
+        after = await lab.runtime.exec_status(request)
+        assert (after.running, after.code) == (False, 3)
+        await lab.clean()
 
 
 async def test_an_idle_monitor_ends_with_the_plugin() -> None:
