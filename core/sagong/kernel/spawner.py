@@ -37,6 +37,7 @@ class Spawner:
         self._waiting: dict[int, asyncio.Future[tuple[int, int]]] = {}
         self._control: socket.socket | None = None
         self._sources = _sources()
+        self._own = _stamps(self._sources)
         self._stamps: list[int] = []
 
     def adopt(self, zygote: Zygote) -> None:
@@ -130,7 +131,15 @@ class Spawner:
             self.close()
         for future in self._waiting.values():
             if not future.done():
-                future.set_exception(Unavailable("the zygote died"))
+                future.set_exception(Unavailable(self._death()))
+
+    def _death(self) -> str:
+        """Why it may have died: it reads the code anew, which is to fit the kernel's."""
+        if _stamps(self._sources) == self._own:
+            return "the zygote died"
+        return (
+            "the zygote died; the code on disk is not this kernel's any more: run `sagong upgrade`"
+        )
 
 
 def _wait(pid: int) -> None:

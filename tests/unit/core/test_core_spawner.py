@@ -1,0 +1,35 @@
+"""The kernel's side of the zygote: what is told when one dies."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from sagong.errors import Unavailable
+from sagong.kernel import spawner
+from sagong.kernel.zygote import SpawnRequest, Zygote
+
+
+@pytest.mark.parametrize(("changed", "told"), [(False, "zygote died$"), (True, "sagong upgrade")])
+async def test_a_zygote_that_dies_of_other_code_than_the_kernels_is_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, changed: bool, told: str
+) -> None:
+    source = tmp_path / "module.py"
+    source.write_text("")
+    monkeypatch.setattr(spawner, "_sources", lambda: [str(source)])
+    made = spawner.Spawner((), lambda pid, code: None)
+    if changed:
+        os.utime(source, ns=(1, 1))
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    child = subprocess.Popen(["sleep", "60"])
+    made.adopt(Zygote(child.pid, ours))
+    spawning = asyncio.create_task(made.spawn(SpawnRequest(0, b"", "one", None), ()))
+    await asyncio.to_thread(theirs.recv, 1 << 16)
+    theirs.close()
+    with pytest.raises(Unavailable, match=told):
+        await spawning
