@@ -109,12 +109,14 @@ class MetricsCgroup:
 
         The last question may have been a predecessor's: what it was answered is kept until a reboot.
         """
-        if self._machine is None:
-            self._machine = read_machine(self._disk, None)
+        before = self._machine
+        if before is None:
+            before = read_machine(self._disk, None)
             await asyncio.sleep(_GLANCE)
-        found = read_machine(self._disk, self._machine)
-        if found.time - self._machine.time < _GLANCE:  # /proc counts in ticks of ten milliseconds
-            return msgspec.structs.replace(found, cpu_rate=self._machine.cpu_rate)
+        found = read_machine(self._disk, before)
+        # /proc counts in ticks of ten milliseconds.
+        if before is self._machine and found.time - before.time < _GLANCE:
+            return msgspec.structs.replace(found, cpu_rate=before.cpu_rate)
         self._machine = found
         self._keep(found)
         return found

@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.root, needs_docker, needs_kubectl]
         (("--cap-add", "NOSUCH", IMAGE), 125, "CAP_NOSUCH"),
         (("--gpus", "all", IMAGE), 125, 'with capabilities: [[gpu]]'),
         (("--runtime", "nosuch", IMAGE), 125, "unknown or invalid runtime name: nosuch"),
-        (("--log-driver", "nosuch", IMAGE), 125, "no log driver named 'nosuch' is registered"),
+        (("--log-driver", "nosuch", IMAGE), 125, 'plugin "nosuch" not found'),
         (("--ip", "1.2.3.4", IMAGE), 125, "supported on user defined networks only"),
         ((IMAGE, "nosuch"), 127, 'exec: "nosuch": executable file not found in $PATH'),
         ((IMAGE, "/etc"), 126, "is a directory"),

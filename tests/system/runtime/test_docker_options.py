@@ -166,7 +166,7 @@ REFUSED = {
     "--sysctl net.ipv4.ip_forward=1 --network host": "sysctl net.ipv4.ip_forward: not allowed",
     "--cpuset-cpus 4000": "Requested CPUs are not available",
     "--oom-score-adj 5000": "range for oom score adj is [-1000, 1000]",
-    "--tmpfs /t:nonsense=1": "mounting tmpfs at /t: mount /t: invalid argument",
+    "--tmpfs /t:nonsense=1": 'invalid tmpfs option "nonsense"',
     "--stop-signal NOPE": "invalid signal: NOPE",
     "--group-add nobody-has-it": "unable to find group nobody-has-it",
     "--pid container:nosuch": "No such container: nosuch",
