@@ -47,6 +47,7 @@ async def test_a_flood_of_writes_wakes_nobody_as_often(tmp_path: Path) -> None:
         while len(heard) < 5:
             writes += file.write(b"x")
             await asyncio.sleep(0)
-    assert len(heard) <= 1 + (time.monotonic() - began) / growth._EVERY
+    # One at once, and one that was due anyway.
+    assert len(heard) <= 2 + (time.monotonic() - began) / growth._EVERY
     assert writes > len(heard)
     found.close()

@@ -274,7 +274,6 @@ SCENARIOS = (
             refused({"VolumesFrom": ["nobody"]}),
             refused({"Links": ["nobody:x"]}),
             refused({"Runtime": "wrong"}),
-            refused({"LogConfig": {"Type": "wrong"}}),
             refused({"LogConfig": {"Type": "json-file", "Config": {"wrong": "1"}}}),
             refused({"LogConfig": {"Type": "json-file", "Config": {"max-size": "x"}}}),
             refused({"LogConfig": {"Type": "json-file", "Config": {"max-file": "0"}}}),
