@@ -148,20 +148,19 @@ class Launcher:
 
     def _job(self, channel: Channel, number: int, request: dict[str, Any]) -> None:
         """Fork for work that may take long: killing, freezing, sweeping."""
-        if lean.fork() != 0:
-            channel.close()
-            return
-        try:
-            channel.detach()
-            self._leave_launcher(keep=channel)
-            channel.socket.setblocking(True)
+
+        def work(asked: socket.socket) -> None:
             own = self._engines.looking_after(request).jobs
-            channel.socket.sendall(jobs.perform(self._layout, number, request, own))
-        finally:
-            os._exit(0)
+            asked.sendall(jobs.perform(self._layout, number, request, own))
+
+        self._apart(channel, work)
 
     def _show(self, channel: Channel, number: int, request: dict[str, Any]) -> None:
         """Fork to show what is asked for until the connection ends."""
+        self._apart(channel, lambda asked: _shown(asked, number, request))
+
+    def _apart(self, channel: Channel, work: Callable[[socket.socket], None]) -> None:
+        """Fork; there the connection is the work's, and it may wait."""
         if lean.fork() != 0:
             channel.close()
             return
@@ -169,7 +168,7 @@ class Launcher:
             channel.detach()
             self._leave_launcher(keep=channel)
             channel.socket.setblocking(True)
-            _shown(channel.socket, number, request)
+            work(channel.socket)
         finally:
             os._exit(0)
 

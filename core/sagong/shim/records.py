@@ -170,11 +170,18 @@ class Records:
         """The exec'd processes."""
         found = {}
         for path in sorted((self.path(container_id) / "execs").glob("*")):
-            state, code = read_record(f"{path}/state.json"), read_record(f"{path}/exit.json")
-            if state is not None:
-                record = ExecRecord(pid=state["pid"], code=code["code"] if code else None)
+            record = self.execution(container_id, path.name)
+            if record is not None:
                 found[path.name] = record
         return found
+
+    def execution(self, container_id: str, exec_id: str) -> ExecRecord | None:
+        """One of them, if it is there."""
+        path = self._directory.execution(container_id, exec_id)
+        state, code = read_record(f"{path}/state.json"), read_record(f"{path}/exit.json")
+        if state is None:
+            return None
+        return ExecRecord(pid=state["pid"], code=code["code"] if code else None)
 
     def load(self, spec: RunSpec, state: dict[str, Any]) -> Record:
         """A run as its files tell it."""

@@ -320,7 +320,8 @@ class MonitoredRuntime:
             raise NotFound(f"No such exec instance: {request.exec_id}")
         if known.code is None:
             # It is written before the streams end, and told after: who has seen their end asks at once.
-            self._learn_exec_codes([request.id])
+            written = self._files.execution(request.id, request.exec_id)
+            known.code = written.code if written is not None else None
         return known.status(request.exec_id)
 
     async def attach(self, request: AttachRequest) -> Address:
