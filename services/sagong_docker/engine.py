@@ -29,6 +29,7 @@ from sagong_docker.catalog import Catalog
 from sagong_docker.chronicle import after, before
 from sagong_docker.history import Event, History, of_container
 from sagong_docker.naming import new_id
+from sagong_docker.network_body import configurations
 from sagong_docker.network_view import special_networks
 from sagong_docker.pending import Pending
 from sagong_docker.record import ContainerRecord, foreign
@@ -143,10 +144,11 @@ class Engine:
         return foreign(matches[0], "kube") if matches else None
 
     async def networks(self) -> list[Network]:
-        """All networks; host and none too when the plugin has none of its own."""
+        """All networks: the plugin's, host and none if it has none of its own, configurations."""
         found = (await self.network.networks()).networks
         names = {network.name for network in found}
         networks = [*found, *(n for n in special_networks() if n.name not in names)]
+        networks += configurations(self.catalog.networks.values())
         self.seen_networks = {n.id: n for n in networks} | {n.name: n for n in networks}
         return networks
 

@@ -25,12 +25,14 @@ from sagong.errors import (
     FailedPrecondition,
     InvalidArgument,
     NotFound,
+    PermissionDenied,
     SagongError,
     Unavailable,
 )
 from sagong.http import Response
 from sagong_docker.ask import Ask
 from sagong_docker.engine import Engine
+from sagong_docker.network_body import NO_ENDPOINT, is_configuration
 from sagong_docker.record import ContainerRecord
 from sagong_docker.refusal import empty
 from sagong_docker.signals import number
@@ -76,9 +78,17 @@ async def start(engine: Engine, ask: Ask) -> Response:
         args = await _args(engine, record)
         if record.host.get("AutoRemove") and not isinstance(error, Unavailable):
             await _remove_failed(engine, record)
-        raise start_error(error, args) from None
+        raise start_error(_of_configuration(engine, error), args) from None
     engine.pending.started(record.id, status.stream)
     return empty()
+
+
+def _of_configuration(engine: Engine, error: SagongError) -> SagongError:
+    """Nobody but us knows configuration networks: to all others there is none."""
+    configurations = filter(is_configuration, engine.catalog.networks.values())
+    if isinstance(error, NotFound) and any(c.id in error.message for c in configurations):
+        return PermissionDenied(NO_ENDPOINT)
+    return error
 
 
 async def _args(engine: Engine, record: ContainerRecord) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 from sagong.contracts.network import Endpoint, Network, Sandbox
 from sagong.contracts.node import ContainerStatus, StatusState
 from sagong_docker.moment import moment_text
+from sagong_docker.network_body import is_configuration, made_from
 from sagong_docker.record import ContainerRecord, NetworkRecord
 
 __all__ = [
@@ -227,8 +228,8 @@ def network_view(
         "Internal": network.internal,
         "Attachable": network.attachable,
         "Ingress": False,
-        "ConfigFrom": {"Network": ""},
-        "ConfigOnly": False,
+        "ConfigFrom": {"Network": made_from(record)},
+        "ConfigOnly": is_configuration(record),
         "Containers": {},
         "Options": options,
         "Labels": dict(network.labels),

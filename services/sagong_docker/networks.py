@@ -29,8 +29,17 @@ from sagong_docker.engine import Engine
 from sagong_docker.filters import Filters
 from sagong_docker.moment import parse_until
 from sagong_docker.naming import new_id
+from sagong_docker.network_body import (
+    NO_ENDPOINT,
+    check_configuration,
+    configured,
+    is_configuration,
+    kept,
+    made_from,
+    network_of,
+)
 from sagong_docker.network_view import joined, network_view
-from sagong_docker.pools import check_addresses, check_pools
+from sagong_docker.pools import check_addresses
 from sagong_docker.record import ContainerRecord, NetworkRecord
 from sagong_docker.refusal import answer, empty
 from sagong_docker.settings import Settings
@@ -50,7 +59,6 @@ __all__ = [
 _FILTERS = ("dangling", "driver", "id", "label", "name", "scope", "type")
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*\Z")
 _PREDEFINED = frozenset(("host", "none", "bridge", "default"))
-_GATEWAY_OPTION = "com.docker.network.bridge.gateway_mode_ipv4"
 
 
 def default_network(id_: str, settings: Settings) -> Network:
@@ -148,19 +156,31 @@ async def create(engine: Engine, ask: Ask) -> Response:
         raise PermissionDenied("cannot create a swarm scoped network when swarm is not active")
     if driver in ("host", "null", "none"):
         raise PermissionDenied(f'only one instance of "{driver}" network is allowed')
-    source = (body.get("ConfigFrom") or {}).get("Network")
-    if body.get("Ingress") or body.get("ConfigOnly") or source:
-        raise InvalidArgument("ingress and configuration networks need swarm, which is not here")
     if any(n.name == name for n in await engine.networks()):
         raise AlreadyExists(f"network with name {name} already exists")
+    if body.get("ConfigOnly"):
+        check_configuration(body)
+        driver = "null"
+    elif body.get("Ingress"):
+        raise InvalidArgument("an ingress network needs swarm, which is not here")
+    body = configured(body, engine.catalog.networks.values())
     if body.get("EnableIPv4") is False and not body.get("EnableIPv6"):
         raise InvalidArgument("IPv4 or IPv6 must be enabled")
-    id_ = new_id()
-    network = _network(id_, name, driver, body)
+    network = network_of(new_id(), name, driver, body)
+    if not body.get("ConfigOnly"):
+        await _make(engine, network)
+    await engine.catalog.keep(
+        NetworkRecord(id=network.id, name=name, created=time.time_ns(), body=kept(body))
+    )
+    engine.history.note("network", "create", network.id, {"name": name, "type": driver})
+    return answer({"Id": network.id, "Warning": ""}, 201)
+
+
+async def _make(engine: Engine, network: Network) -> None:
     try:
-        made = await engine.network.create(network)
+        await engine.network.create(network)
     except AlreadyExists:
-        raise AlreadyExists(f"network with name {name} already exists") from None
+        raise AlreadyExists(f"network with name {network.name} already exists") from None
     except (InvalidArgument, FailedPrecondition, Conflict) as error:
         if "overlap" not in error.message:
             raise
@@ -169,11 +189,6 @@ async def create(engine: Engine, ask: Ask) -> Response:
             "invalid pool request: Pool overlaps with other one on this address space: "
             f"{error.message}"
         ) from None
-    await engine.catalog.keep(
-        NetworkRecord(id=id_, name=name, created=time.time_ns(), body=_kept(body))
-    )
-    engine.history.note("network", "create", id_, {"name": name, "type": made.driver})
-    return answer({"Id": id_, "Warning": ""}, 201)
 
 
 def _check_name(name: str) -> None:
@@ -187,45 +202,6 @@ def _check_name(name: str) -> None:
         )
 
 
-def _kept(body: dict[str, Any]) -> dict[str, Any]:
-    return {k: body[k] for k in ("IPAM", "Options", "EnableIPv4") if body.get(k) is not None}
-
-
-def _network(id_: str, name: str, driver: str, body: dict[str, Any]) -> Network:
-    ipam = body.get("IPAM") or {}
-    if ipam.get("Driver") not in (None, "", "default"):
-        raise InvalidArgument(f"could not find an available IPAM driver: {ipam['Driver']}")
-    subnets = []
-    check_pools(ipam.get("Config") or ())
-    for config in ipam.get("Config") or ():
-        if not config or not config.get("Subnet"):
-            continue
-        auxiliary = config.get("AuxiliaryAddresses") or config.get("AuxAddress") or {}
-        subnets.append(
-            Subnet(
-                subnet=str(config["Subnet"]),
-                gateway=str(config.get("Gateway") or ""),
-                ip_range=str(config.get("IPRange") or ""),
-                reserved=tuple((str(k), str(v)) for k, v in auxiliary.items()),
-            )
-        )
-    options = {str(k): str(v) for k, v in (body.get("Options") or {}).items()}
-    return Network(
-        id=id_,
-        name=name,
-        driver=driver,
-        subnets=tuple(subnets),
-        internal=bool(body.get("Internal")),
-        attachable=bool(body.get("Attachable")),
-        ipv4=body.get("EnableIPv4") is not False,
-        ipv6=bool(body.get("EnableIPv6")),
-        isolated=options.get(_GATEWAY_OPTION) == "isolated",
-        options=tuple(options.items()),
-        labels=tuple((str(k), str(v)) for k, v in (body.get("Labels") or {}).items()),
-        created=time.time(),
-    )
-
-
 async def remove(engine: Engine, ask: Ask) -> Response:
     """`docker network rm`."""
     network = await engine.find_network(ask["id"])
@@ -236,6 +212,22 @@ async def remove(engine: Engine, ask: Ask) -> Response:
 async def _remove(engine: Engine, network: Network) -> None:
     if network.name in _PREDEFINED or network.name == engine.settings.default_network:
         raise PermissionDenied(f"{network.name} is a pre-defined network and cannot be removed")
+    record = engine.catalog.networks.get(network.id)
+    if is_configuration(record):
+        users = (made_from(other) for other in engine.catalog.networks.values())
+        if network.name in users:
+            raise PermissionDenied(
+                f'error while removing network: configuration network "{network.name}" is in use'
+            )
+    else:
+        await _unmake(engine, network)
+    if record is not None:
+        await engine.catalog.forget(record)
+    attributes = {"name": network.name, "type": network.driver}
+    engine.history.note("network", "destroy", network.id, attributes)
+
+
+async def _unmake(engine: Engine, network: Network) -> None:
     members = _members(engine, await engine.statuses(), network.id)
     active = " ".join(f'name:"{name}" id:"{id_[:12]}"' for id_, name, _ in members)
     refused = PermissionDenied(
@@ -247,11 +239,6 @@ async def _remove(engine: Engine, network: Network) -> None:
         await engine.network.delete(NetworkRef(id=network.id))
     except FailedPrecondition:
         raise refused from None
-    record = engine.catalog.networks.get(network.id)
-    if record is not None:
-        await engine.catalog.forget(record)
-    attributes = {"name": network.name, "type": network.driver}
-    engine.history.note("network", "destroy", network.id, attributes)
 
 
 async def connect(engine: Engine, ask: Ask) -> Response:
@@ -274,6 +261,9 @@ async def connect(engine: Engine, ask: Ask) -> Response:
     check_addresses(network, settings)
     wanted = wiring.attachment(network.id, settings, (record.id[:12],))
     status = await engine.status(record)
+    runs = status.state in (StatusState.RUNNING, StatusState.PAUSED)
+    if runs and is_configuration(engine.catalog.networks.get(network.id)):
+        raise PermissionDenied(NO_ENDPOINT)
     if any(e.network == network.id for e in _endpoints(status)):
         raise PermissionDenied(
             f"endpoint with name {record.name} already exists in network {network.name}"
@@ -281,7 +271,7 @@ async def connect(engine: Engine, ask: Ask) -> Response:
     await engine.node.connect(ConnectSpec(id=status.spec.sandbox, attachment=wanted))
     endpoints = _given(record) | {network.name: body.get("EndpointConfig") or {}}
     await _keep_endpoints(engine, record, endpoints)
-    if status.state in (StatusState.RUNNING, StatusState.PAUSED):
+    if runs:
         attributes = {"container": record.id, "name": network.name, "type": network.driver}
         engine.history.note("network", "connect", network.id, attributes)
     return empty(200)
@@ -348,6 +338,8 @@ async def prune(engine: Engine, ask: Ask) -> Response:
     removed = []
     for network in await engine.networks():
         if network.name in _PREDEFINED or {network.id, network.name} & used:
+            continue
+        if is_configuration(engine.catalog.networks.get(network.id)):
             continue
         labels = dict(network.labels)
         if not (filters.labels(labels) and filters.without_labels(labels)):

@@ -132,6 +132,7 @@ ACCEPTED = (
     # Networks.
     Accepted(".status", "a client's fault is 400: " + _NEWER, "POST /networks/*"),
     Accepted(".status", "a client's fault is 400: " + _NEWER, "GET /networks?*"),
+    Accepted(".status", "what is in use is 403: " + _NEWER, "DELETE /networks/n1", "networks/configurations", of=_20),
     Accepted("*.IPPrefixLen", "pools of other sizes", "GET *", "networks/joined", of=_26),
     Accepted("*", "20.10 calls networks dangling that containers are on", 'GET /networks?*["custom"]*', "networks/joined"),
     Accepted(".body.NetworkSettings.Networks.*", "20.10 keeps what a refused connection asked for", "GET /containers/c1/json", "networks/joined"),

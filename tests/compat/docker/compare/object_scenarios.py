@@ -325,6 +325,39 @@ NETWORKS = (
         ),
         (*_C1, *_NETS),
     ),
+    Scenario(
+        "networks/configurations",
+        (
+            post("/networks/create", {"Name": "n1", "ConfigOnly": True, "Driver": "macvlan", "Labels": {"a": "b"}, "Options": {"com.docker.network.driver.mtu": "1400"}, "IPAM": _NET["IPAM"]}).keep(n="Id"),
+            get("/networks/n1"),
+            post("/networks/create", {"Name": "n1", "ConfigOnly": True, "CheckDuplicate": True}),
+            *(
+                post("/networks/create", {"Name": "n2", "ConfigOnly": True, **wrong})
+                for wrong in ({"Internal": True}, {"Attachable": True}, {"ConfigFrom": {"Network": "n1"}}, {"Scope": "local"})
+            ),
+            post("/networks/create", {"Name": "n2", "ConfigFrom": {"Network": "n1"}}).keep(m="Id"),
+            get("/networks/n2"),
+            *(
+                post("/networks/create", {"Name": "n3", "ConfigFrom": {"Network": "n1"}, **wrong})
+                for wrong in ({"Labels": {"c": "d"}}, {"Options": {"c": "d"}}, {"EnableIPv6": True}, {"IPAM": {"Config": [{"Subnet": "10.214.0.0/24"}]}}, {"ConfigFrom": {"Network": "n2"}}, {"ConfigFrom": {"Network": "nothing"}}, {"ConfigFrom": {"Network": "$n"}})
+            ),
+            post("/networks/create", {"Name": "n3", "ConfigFrom": {"Network": "n1"}}),
+            delete("/networks/n1"),
+            get("/networks?" + filters(driver="null")).unordered(),
+            get("/networks?" + filters(type="custom", dangling="true")).unordered(),
+            post("/containers/create?name=c1", body(host={"NetworkMode": "n1"})).keep(c="Id"),
+            get("/containers/c1/json"),
+            post("/containers/c1/start"),
+            delete("/containers/c1"),
+            post("/containers/create?name=c1", body()).keep(c="Id"),
+            post("/containers/c1/start"),
+            post("/networks/n1/connect", {"Container": "c1"}),
+            post("/networks/prune"),
+            delete("/networks/n1"),
+            get("/networks/n1"),
+        ),
+        (*_C1, *reversed(_NETS)),
+    ),
 )  # fmt: skip
 
 VOLUMES = (
