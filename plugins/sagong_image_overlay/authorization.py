@@ -113,13 +113,13 @@ class Authorization:
             query.append(("service", service))
         if self.offline:
             query += [("offline_token", "true"), ("client_id", _CLIENT)]
-        headers = {}
+        secrets = {}
         if self._login.username:
             query.append(("account", self._login.username))
-            headers["Authorization"] = "Basic " + _basic(self._login)
+            secrets["Authorization"] = "Basic " + _basic(self._login)
         joint = "&" if "?" in realm else "?"
         url = f"{realm}{joint}{urllib.parse.urlencode(query)}"
-        answer = self._http.send("GET", url, headers=headers, insecure=self._endpoint.insecure)
+        answer = self._http.send("GET", url, headers={}, secrets=secrets)
         if answer.status in (404, 405) and self._login.username:
             # A server of the second protocol alone.
             answer.body()
@@ -144,7 +144,6 @@ class Authorization:
             realm,
             headers={"Content-Type": "application/x-www-form-urlencoded"},
             body=urllib.parse.urlencode(facts).encode(),
-            insecure=self._endpoint.insecure,
         )
 
 

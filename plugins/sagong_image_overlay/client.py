@@ -22,7 +22,7 @@ from sagong_image_overlay.challenge import parse_challenges
 from sagong_image_overlay.endpoint import Endpoint
 from sagong_image_overlay.errand import Login
 from sagong_image_overlay.exchange import Answer, Http, Lost, backoff, retry_after
-from sagong_image_overlay.settings import Registries
+from sagong_image_overlay.hosts import Ways
 
 __all__ = ["SILENT", "Client"]
 
@@ -62,12 +62,10 @@ class _Failures(msgspec.Struct):
 class Client:
     """Used by several threads."""
 
-    def __init__(
-        self, endpoint: Endpoint, login: Login, settings: Registries, scopes: Iterable[str]
-    ) -> None:
+    def __init__(self, endpoint: Endpoint, login: Login, ways: Ways, scopes: Iterable[str]) -> None:
         self.endpoint = endpoint
-        self.settings = settings
-        self._http = Http(settings)
+        self.settings = ways.settings
+        self._http = Http(ways, endpoint)
         self.authorization = Authorization(endpoint, login, self._http, scopes, self.failure)
 
     def request(
@@ -108,13 +106,18 @@ class Client:
         body: bytes | BinaryIO | None,
         authorization: str,
     ) -> Answer:
-        own = urllib.parse.urlsplit(url).netloc == self.endpoint.host
-        full = dict(headers or {})
-        if authorization and own:
-            full["Authorization"] = authorization
-        return self._http.send(
-            method, url, headers=full, body=body, insecure=self.endpoint.insecure
-        )
+        if (
+            self.endpoint.scheme == "https"
+            and url.startswith("http:")
+            and not self.endpoint.insecure
+        ):
+            raise InvalidArgument(f"{self.endpoint.host} goes on at {url}, which is not https")
+        secrets = {}
+        if urllib.parse.urlsplit(url).netloc == self.endpoint.host:
+            secrets = {**self.endpoint.headers}
+            if authorization:
+                secrets["Authorization"] = authorization
+        return self._http.send(method, url, headers=headers or {}, secrets=secrets, body=body)
 
     def get(self, url: str) -> Answer:
         """An answer to GET, whatever it says."""
@@ -166,7 +169,7 @@ class Client:
     def ping(self) -> None:
         """See whether a registry speaks here."""
         url = self.endpoint.url("/v2/")
-        answer = self._http.send("GET", url, headers={}, insecure=self.endpoint.insecure)
+        answer = self._http.send("GET", url, headers={}, secrets=self.endpoint.headers)
         answer.body()
         if answer.status == 404 or (answer.status >= 500 and answer.status != 503):
             raise Unavailable(f'Get "{url}": received unexpected HTTP status: {answer.status}')

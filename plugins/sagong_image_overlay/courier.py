@@ -22,6 +22,7 @@ from sagong.model import references
 from sagong_image_overlay.content import Content
 from sagong_image_overlay.download import Download
 from sagong_image_overlay.errand import Errand
+from sagong_image_overlay.hosts import Ways, read_hosts
 from sagong_image_overlay.inquiry import QUESTIONS
 from sagong_image_overlay.uploading import Push
 
@@ -53,9 +54,9 @@ def _wait_answered() -> None:
         os._exit(0)  # nobody wants the errand any more
 
 
-def _run(errand: Errand, tell: Teller) -> None:
+def _run(errand: Errand, ways: Ways, tell: Teller) -> None:
     if errand.task in QUESTIONS:
-        tell({"event": "done", **QUESTIONS[errand.task](errand)})
+        tell({"event": "done", **QUESTIONS[errand.task](errand, ways)})
         return
     content = Content(Path(errand.content))
     reference = references.parse(errand.reference)
@@ -65,7 +66,7 @@ def _run(errand: Errand, tell: Teller) -> None:
             errand.manifest.encode(),
             errand.media_type,
             errand.login,
-            errand.settings,
+            ways,
             errand.parallel,
             content,
             errand.sources,
@@ -76,7 +77,7 @@ def _run(errand: Errand, tell: Teller) -> None:
         reference,
         errand.platform,
         errand.login,
-        errand.settings,
+        ways,
         errand.parallel,
         content,
         errand.reserve,
@@ -87,11 +88,14 @@ def _run(errand: Errand, tell: Teller) -> None:
 
 def main() -> None:
     """Do one errand."""
-    _give_up_rights()
     tell = Teller()
     with contextlib.suppress(BrokenPipeError):
         try:
-            _run(msgspec.json.decode(sys.stdin.buffer.readline(), type=Errand), tell)
+            errand = msgspec.json.decode(sys.stdin.buffer.readline(), type=Errand)
+            # Keys of clients are only root's: read while we may, before anybody is asked.
+            ways = Ways(errand.settings, read_hosts(errand.settings.certificates))
+            _give_up_rights()
+            _run(errand, ways, tell)
         except SagongError as error:
             tell({"event": "error", "code": error.code, "message": error.message})
         except OSError as error:

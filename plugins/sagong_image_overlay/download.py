@@ -25,13 +25,15 @@ from sagong.model.references import Reference
 from sagong_image_overlay.content import Content, sync_directory
 from sagong_image_overlay.errand import Login
 from sagong_image_overlay.exchange import Answer, Lost, backoff
+from sagong_image_overlay.hosts import Ways
 from sagong_image_overlay.registry import ManifestAnswer, Repository, open_repository
-from sagong_image_overlay.settings import Registries
 
-__all__ = ["Download", "choose_manifest"]
+__all__ = ["HEADWAY", "Download", "choose_manifest"]
 
 Tell = Callable[[dict[str, Any]], None]
 _TELL_EVERY = 0.1
+# What a connection has to bring before it breaks so that another one is worth it.
+HEADWAY = 1 << 16
 _CONFIG_LIMIT = 4 << 20
 _CONFIGS = (MediaType.OCI_CONFIG, MediaType.DOCKER_CONFIG, "application/octet-stream")
 _SCHEMA_1 = (
@@ -81,7 +83,7 @@ class Download:
     reference: Reference
     platform: oci.Platform
     login: Login
-    settings: Registries
+    ways: Ways
     parallel: int
     content: Content
     reserve: int
@@ -92,9 +94,7 @@ class Download:
         """Tell of the manifest, of each blob when it is there, and of the end."""
         name = self.reference.familiar
         problems: list[SagongError] = []
-        repositories = open_repository(
-            self.reference.domain, self.reference.path, self.login, self.settings, push=False
-        )
+        repositories = open_repository(self.reference, self.login, self.ways, push=False)
         for repository in repositories:
             try:
                 self._pull(repository)
@@ -252,6 +252,7 @@ class Blob:
         self._target = pull.content.path(layer.digest)
         self._partial = pull.content.partial / layer.digest.replace(":", "-")
         self._told = 0.0
+        self._have, self._hashed = 0, hashlib.new(layer.digest.partition(":")[0])
 
     def fetch_told(self) -> None:
         """Fetch with lines of progress."""
@@ -297,38 +298,43 @@ class Blob:
         return False
 
     def _download(self, file: int, *, told: bool) -> None:
-        algorithm = self._layer.digest.partition(":")[0]
-        for attempt in range(self._pull.settings.attempts):
-            hashed = self._hash_of_known(file, algorithm)
+        self._take_known(file)
+        attempt = 0
+        while True:
+            before = self._have
             try:
-                self._receive(file, hashed, told=told)
+                self._receive(file, told=told)
                 break
             except Lost as error:
-                if attempt + 1 == self._pull.settings.attempts:
+                # A connection that brought something has not failed: the next one goes on.
+                attempt = 0 if self._have - before >= HEADWAY else attempt + 1
+                if attempt == self._pull.ways.settings.attempts:
                     raise
                 if told:
                     self._pull.status(self._layer, "Retrying in 1 second")
                 backoff(attempt, error.after)
         if told:
             self._pull.status(self._layer, "Verifying Checksum")
-        if f"{algorithm}:{hashed.hexdigest()}" != self._layer.digest:
+        if self._hashed.hexdigest() != self._layer.digest.partition(":")[2]:
             raise InvalidArgument(
                 f"filesystem layer verification failed for digest {self._layer.digest}"
             )
 
-    def _hash_of_known(self, file: int, algorithm: str) -> Any:
-        """The digest's state after what is in the file already, which then stands at its end."""
-        hashed = hashlib.new(algorithm)
-        size = os.fstat(file).st_size
-        if size > self._layer.size:
-            os.ftruncate(file, 0)
+    def _begin_anew(self, file: int) -> None:
+        os.ftruncate(file, 0)
         os.lseek(file, 0, os.SEEK_SET)
-        while data := os.read(file, 1 << 20):
-            hashed.update(data)
-        return hashed
+        self._have, self._hashed = 0, hashlib.new(self._layer.digest.partition(":")[0])
 
-    def _receive(self, file: int, hashed: Any, *, told: bool) -> None:
-        have = os.fstat(file).st_size
+    def _take_known(self, file: int) -> None:
+        """Go on behind what an earlier process has left in the file."""
+        if os.fstat(file).st_size > self._layer.size:
+            self._begin_anew(file)
+        while data := os.read(file, 1 << 20):
+            self._have += len(data)
+            self._hashed.update(data)
+
+    def _receive(self, file: int, *, told: bool) -> None:
+        have = self._have
         if have == self._layer.size:
             return
         answer = self._ask(have)
@@ -340,26 +346,26 @@ class Blob:
         if answer.status == 416 or (have and answer.status == 200):
             # It can't go on where we were: from the beginning, then.
             answer.abandon()
-            os.ftruncate(file, 0)
+            self._begin_anew(file)
             raise Lost("the registry does not resume downloads")
         if answer.status == 206 and not answer.header("Content-Range").startswith(f"bytes {have}-"):
             answer.abandon()
-            os.ftruncate(file, 0)
+            self._begin_anew(file)
             raise Lost("the registry resumed the download at another place")
         for piece in answer.pieces():
-            have += len(piece)
-            if have > self._layer.size:
+            if self._have + len(piece) > self._layer.size:
                 raise InvalidArgument(
                     f"blob {self._layer.digest} is longer than the {self._layer.size} bytes that "
                     "its manifest says"
                 )
-            hashed.update(piece)
+            self._hashed.update(piece)
+            self._have += len(piece)
             while piece:
                 piece = piece[os.write(file, piece) :]
             if told:
-                self._progress(have)
-        if have < self._layer.size:
-            raise Lost(f"blob {self._layer.digest} ended after {have} bytes")
+                self._progress(self._have)
+        if self._have < self._layer.size:
+            raise Lost(f"blob {self._layer.digest} ended after {self._have} bytes")
 
     def _ask(self, have: int) -> Answer:
         """The blob from where we are; foreign layers may be elsewhere."""

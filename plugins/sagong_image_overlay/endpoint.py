@@ -6,11 +6,12 @@ import ipaddress
 import os
 import ssl
 import urllib.parse
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from sagong.errors import InvalidArgument
+from sagong_image_overlay.errand import Login
+from sagong_image_overlay.hosts import Place, Trust, Ways
 from sagong_image_overlay.settings import Registries
 
 __all__ = [
@@ -33,7 +34,9 @@ _HUB_INDEX = "index.docker.io"
 class Endpoint:
     """A registry's address; `host` is with the port where one is given, `prefix` a path.
 
-    `space` is the registry that a mirror stands for, where it has to be told.
+    The API is at `/v2` below the prefix, or right there (`whole`). `space` is the registry that a
+    mirror stands for, where it has to be told; `login` are a mirror's own credentials. `headers` go
+    to this host with each request, and to no other one.
     """
 
     scheme: str
@@ -42,6 +45,10 @@ class Endpoint:
     insecure: bool = False
     mirror: bool = False
     space: str = ""
+    whole: bool = False
+    login: Login = field(default=Login(), repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    trust: Trust = field(default_factory=Trust)
 
     @property
     def name(self) -> str:
@@ -55,7 +62,8 @@ class Endpoint:
 
     def url(self, path: str) -> str:
         """The URL of an API path."""
-        return f"{self.scheme}://{self.host}{self.prefix}{path}"
+        below = path.removeprefix("/v2") if self.whole else path
+        return f"{self.scheme}://{self.host}{self.prefix}{below}"
 
 
 def split_host(text: str) -> tuple[str, int]:
@@ -88,16 +96,30 @@ def _contains(block: str, address: ipaddress.IPv4Address | ipaddress.IPv6Address
         return False
 
 
-def endpoints_of(domain: str, settings: Registries, *, push: bool) -> list[Endpoint]:
-    """Endpoints of a registry in the order in which they are tried."""
-    found = [] if push else [_mirror(url, domain, settings) for url in mirrors_of(domain, settings)]
+def endpoints_of(domain: str, ways: Ways, *, push: bool, by_digest: bool = False) -> list[Endpoint]:
+    """Endpoints of a registry in the order in which they are tried; a push goes to no mirror."""
+    found = [] if push else list(_mirrors(domain, ways, by_digest=by_digest))
+    own = ways.mirroring(domain).server
+    if own is not None and own.url:
+        return [*found, _endpoint(own, domain, ways)]
     if domain == _HUB:
-        return [*found, Endpoint("https", _HUB_ADDRESS)]
-    insecure = is_insecure(domain, settings)
-    found.append(Endpoint("https", domain, insecure=insecure))
-    if insecure:
-        found.append(Endpoint("http", domain, insecure=True))
-    return found
+        return [*found, Endpoint("https", _HUB_ADDRESS, trust=ways.of(_HUB_ADDRESS).trust)]
+    place, loose = own or Place(""), is_insecure(domain, ways.settings)
+    own_endpoint = Endpoint(
+        "https",
+        domain,
+        insecure=loose or place.unverified,
+        headers=place.headers,
+        trust=ways.of(domain).trust.joined(place.trust),
+    )
+    return [*found, own_endpoint, *([replace(own_endpoint, scheme="http")] if loose else [])]
+
+
+def _mirrors(domain: str, ways: Ways, *, by_digest: bool) -> Iterator[Endpoint]:
+    """Those of the directory of the registry come before those of the settings."""
+    told = [one for one in ways.mirroring(domain).mirrors if by_digest or one.resolves]
+    for place in [*told, *map(Place, mirrors_of(domain, ways.settings))]:
+        yield _endpoint(place, domain, ways, mirror=True)
 
 
 def mirrors_of(domain: str, settings: Registries) -> tuple[str, ...]:
@@ -107,14 +129,26 @@ def mirrors_of(domain: str, settings: Registries) -> tuple[str, ...]:
     return settings.mirrors.get(domain, settings.mirrors.get("*", ()))
 
 
-def _mirror(url: str, domain: str, settings: Registries) -> Endpoint:
+def _endpoint(place: Place, domain: str, ways: Ways, *, mirror: bool = False) -> Endpoint:
+    url = place.url if "://" in place.url else f"https://{place.url}"
     parsed = urllib.parse.urlsplit(url)
-    if parsed.scheme not in ("http", "https") or not parsed.netloc:
-        raise InvalidArgument(f"mirror {url!r} is not an http or https URL")
-    host = parsed.netloc.rpartition("@")[2]
-    insecure = parsed.scheme == "http" or is_insecure(host, settings)
-    prefix, space = parsed.path.rstrip("/"), "" if domain == _HUB else domain
-    return Endpoint(parsed.scheme, host, prefix, insecure, mirror=True, space=space)
+    login, _, host = parsed.netloc.rpartition("@")
+    if parsed.scheme not in ("http", "https") or not host:
+        shown = urllib.parse.urlunsplit((parsed.scheme, host, parsed.path, "", ""))
+        raise InvalidArgument(f"{domain}: {shown!r} is not an http or https URL")
+    name, _, password = login.partition(":")
+    return Endpoint(
+        parsed.scheme,
+        host,
+        parsed.path.rstrip("/"),
+        parsed.scheme == "http" or place.unverified or is_insecure(host, ways.settings),
+        mirror=mirror,
+        space="" if domain in (_HUB, host) else domain,
+        whole=place.whole,
+        login=Login(username=urllib.parse.unquote(name), password=urllib.parse.unquote(password)),
+        headers=place.headers,
+        trust=ways.of(host).trust.joined(place.trust),
+    )
 
 
 def search_host(domain: str) -> str:
@@ -122,23 +156,18 @@ def search_host(domain: str) -> str:
     return _HUB_INDEX if domain == _HUB else domain
 
 
-def tls_context(host: str, settings: Registries, *, insecure: bool) -> ssl.SSLContext:
-    """Authorities of the system and of certs.d; client certificates of certs.d."""
+def tls_context(host: str, trust: Trust, *, insecure: bool) -> ssl.SSLContext:
+    """Authorities of the machine and of certs.d; client certificates of certs.d."""
     context = ssl.create_default_context()
     if insecure:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    for top in settings.certificates:
-        directory = Path(top, host)
-        if not directory.is_dir():
-            continue
-        for path in sorted(directory.glob("*.crt")):
-            context.load_verify_locations(path)
-        for path in sorted(directory.glob("*.cert")):
-            key = path.with_suffix(".key")
-            if not key.exists():
-                raise InvalidArgument(f"missing key {key.name} for client certificate {path}")
-            context.load_cert_chain(path, key)
+    try:
+        trust.extend(context)
+    except ssl.SSLError as error:
+        raise InvalidArgument(
+            f"certificates for {host} can't be used: {error.reason or error}"
+        ) from error
     return context
 
 

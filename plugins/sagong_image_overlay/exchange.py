@@ -19,17 +19,23 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from sagong.errors import InvalidArgument, SagongError, Unavailable
-from sagong_image_overlay.endpoint import proxy_for, split_host, tls_context
-from sagong_image_overlay.settings import Registries
+from sagong_image_overlay.endpoint import Endpoint, proxy_for, split_host, tls_context
+from sagong_image_overlay.hosts import Trust, Ways
 
-__all__ = ["Answer", "Http", "Lost", "backoff", "retry_after"]
+__all__ = ["SPOKE_TLS", "Answer", "Http", "Lost", "backoff", "retry_after"]
 
 _AGENT = "sagong/0.1.0"
 _CHUNK = 1 << 18
 _BODY_LIMIT = 8 << 20
 _DOCUMENT_SECONDS = 120.0
+# Until a host that answers nothing at all is given up.
+_DIAL_SECONDS = 15.0
 _HOPS = 8
 _REDIRECTS = (301, 302, 303, 307, 308)
+
+
+# Detail of errors of who speaks TLS but will not with us: plain HTTP is not for them.
+SPOKE_TLS = {"code": "TLS"}
 
 
 class Lost(Unavailable):
@@ -142,12 +148,14 @@ class Pool:
 
 
 class Http:
-    """Sends requests; one for a whole pull or push, used by several threads."""
+    """Sends requests to a registry and where it sends us; used by several threads."""
 
-    def __init__(self, settings: Registries) -> None:
-        self._settings = settings
-        self._pools: dict[tuple[str, str, bool], Pool] = {}
-        self._contexts: dict[tuple[str, bool], ssl.SSLContext] = {}
+    def __init__(self, ways: Ways, endpoint: Endpoint) -> None:
+        self._ways = ways
+        self._settings = ways.settings
+        self._endpoint = endpoint
+        self._pools: dict[tuple[str, str], Pool] = {}
+        self._contexts: dict[str, ssl.SSLContext] = {}
         self._lock = threading.Lock()
 
     def send(
@@ -156,13 +164,13 @@ class Http:
         url: str,
         *,
         headers: Mapping[str, str],
+        secrets: Mapping[str, str] | None = None,
         body: bytes | BinaryIO | None = None,
-        insecure: bool = False,
     ) -> Answer:
-        """One request; redirects are followed without credentials for other hosts."""
-        headers = dict(headers)
+        """One request; redirects are followed, to other hosts without the headers in `secrets`."""
+        sent = {**headers, **(secrets or {})}
         for _ in range(_HOPS):
-            answer = self._once(method, url, headers, body, insecure=insecure)
+            answer = self._once(method, url, sent, body)
             target = answer.header("Location")
             if answer.status not in _REDIRECTS or not target:
                 return answer
@@ -170,28 +178,25 @@ class Http:
             if body is not None and not isinstance(body, bytes):
                 body.seek(0)
             after = urllib.parse.urljoin(url, target)
-            if urllib.parse.urlsplit(after).netloc != urllib.parse.urlsplit(url).netloc:
-                headers.pop("Authorization", None)
-            if url.startswith("https:") and after.startswith("http:") and not insecure:
+            if _origin(after) != _origin(url):
+                sent = dict(headers)
+            if url.startswith("https:") and after.startswith("http:") and not self._insecure:
                 raise InvalidArgument(f"{url} redirects to plain http, which is refused")
             url = after
         raise InvalidArgument(f'{method} "{url}": stopped after {_HOPS} redirects')
 
+    @property
+    def _insecure(self) -> bool:
+        return self._endpoint.insecure
+
     def _once(
-        self,
-        method: str,
-        url: str,
-        headers: dict[str, str],
-        body: bytes | BinaryIO | None,
-        *,
-        insecure: bool,
+        self, method: str, url: str, headers: dict[str, str], body: bytes | BinaryIO | None
     ) -> Answer:
         parsed = urllib.parse.urlsplit(url)
         if parsed.scheme not in ("http", "https") or not parsed.hostname:
             raise InvalidArgument(f"{url!r} is not a URL of http or https")
-        key = (parsed.scheme, parsed.netloc, insecure)
         with self._lock:
-            pool = self._pools.setdefault(key, Pool())
+            pool = self._pools.setdefault(_origin(url), Pool())
         path = urllib.parse.urlunsplit(("", "", parsed.path or "/", parsed.query, ""))
         old = pool.take()
         if old is not None:
@@ -201,7 +206,7 @@ class Http:
             except Lost:
                 if body is not None and not isinstance(body, bytes):
                     raise
-        connection = self._connect(parsed.scheme, parsed.netloc, insecure=insecure)
+        connection = self._connect(parsed.scheme, parsed.netloc)
         target = url if isinstance(connection, _Plain) and connection.proxied else path
         return self._exchange(connection, pool, method, url, target, headers, body)
 
@@ -219,6 +224,10 @@ class Http:
         if isinstance(connection, _Plain) and connection.proxied:
             target, sent = url, {**sent, **connection.extra}
         try:
+            if connection.sock is None:
+                connection.connect()
+                assert connection.sock is not None
+                connection.sock.settimeout(self._settings.seconds)
             connection.request(method, target, body=body, headers=sent)
             response = connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
@@ -226,36 +235,48 @@ class Http:
             raise _explained(method, url, error) from error
         return Answer(response.status, response.headers, url, response, connection, pool)
 
-    def _connect(self, scheme: str, netloc: str, *, insecure: bool) -> http.client.HTTPConnection:
+    def _connect(self, scheme: str, netloc: str) -> http.client.HTTPConnection:
         host, port = split_host(netloc)
-        seconds = self._settings.seconds
         proxy = proxy_for(scheme, netloc, self._settings)
         if scheme == "http":
             return self._plain(host, port or 80, proxy)
-        context = self._context(netloc, insecure=insecure)
         if not proxy:
-            return http.client.HTTPSConnection(host, port or 443, timeout=seconds, context=context)
+            return self._tls(host, port or 443, netloc)
         parsed = _proxy_url(proxy)
-        through = http.client.HTTPSConnection(
-            parsed.hostname or "", parsed.port or 80, timeout=seconds, context=context
-        )
+        through = self._tls(parsed.hostname or "", parsed.port or 80, netloc)
         through.set_tunnel(host, port or 443, headers=_proxy_headers(parsed))
         return through
 
-    def _context(self, netloc: str, *, insecure: bool) -> ssl.SSLContext:
+    def _tls(self, host: str, port: int, netloc: str) -> http.client.HTTPSConnection:
+        return http.client.HTTPSConnection(
+            host, port, timeout=self._dial, blocksize=_CHUNK, context=self._context(netloc)
+        )
+
+    @property
+    def _dial(self) -> float:
+        return min(_DIAL_SECONDS, self._settings.seconds)
+
+    def _context(self, netloc: str) -> ssl.SSLContext:
         """Made once for a host: reading the machine's authorities takes tens of milliseconds."""
         with self._lock:
-            if (netloc, insecure) not in self._contexts:
-                made = tls_context(netloc, self._settings, insecure=insecure)
-                self._contexts[netloc, insecure] = made
-            return self._contexts[netloc, insecure]
+            if netloc not in self._contexts:
+                made = tls_context(netloc, self._trust(netloc), insecure=self._insecure)
+                self._contexts[netloc] = made
+            return self._contexts[netloc]
+
+    def _trust(self, netloc: str) -> Trust:
+        """A registry's authorities are its token server's, too; our certificate is for it alone."""
+        endpoint = self._endpoint
+        if netloc == endpoint.host:
+            return endpoint.trust
+        return self._ways.of(netloc).trust.joined(Trust(endpoint.trust.authorities))
 
     def _plain(self, host: str, port: int, proxy: str) -> http.client.HTTPConnection:
         if not proxy:
-            return _Plain(host, port, timeout=self._settings.seconds)
+            return _Plain(host, port, timeout=self._dial, blocksize=_CHUNK)
         parsed = _proxy_url(proxy)
         connection = _Plain(
-            parsed.hostname or "", parsed.port or 80, timeout=self._settings.seconds
+            parsed.hostname or "", parsed.port or 80, timeout=self._dial, blocksize=_CHUNK
         )
         connection.proxied, connection.extra = True, _proxy_headers(parsed)
         return connection
@@ -266,6 +287,11 @@ class _Plain(http.client.HTTPConnection):
 
     proxied = False
     extra: Mapping[str, str] = {}
+
+
+def _origin(url: str) -> tuple[str, str]:
+    parsed = urllib.parse.urlsplit(url)
+    return parsed.scheme, parsed.netloc
 
 
 def _proxy_url(text: str) -> urllib.parse.SplitResult:
@@ -306,7 +332,10 @@ def _explained(method: str, url: str, error: Exception) -> Unavailable:
         if "WRONG_VERSION_NUMBER" in str(error) or "HTTP_REQUEST" in str(error):
             reason = "http: server gave HTTP response to HTTPS client"
         else:
-            reason = f"remote error: tls: {error.reason or error}".lower()
+            # Like `tlsv13 alert certificate required`.
+            words = str(error.reason or error).replace("_", " ").lower()
+            reason = f"remote error: tls: {words.rpartition('alert ')[2]}"
+            return Unavailable(f'{method.title()} "{url}": {reason}', detail=SPOKE_TLS)
         return Unavailable(f'{method.title()} "{url}": {reason}')
     if isinstance(error, socket.gaierror):
         return Lost(f'{method.title()} "{url}": dial tcp: lookup {host[0]}: no such host')

@@ -15,6 +15,8 @@ from sagong.model.oci import MediaType
 from sagong_image_overlay.client import Client
 from sagong_image_overlay.endpoint import endpoints_of, search_host
 from sagong_image_overlay.errand import Errand
+from sagong_image_overlay.exchange import SPOKE_TLS
+from sagong_image_overlay.hosts import Ways
 from sagong_image_overlay.registry import Repository, open_repository
 
 __all__ = ["QUESTIONS"]
@@ -45,27 +47,29 @@ class _Tags(msgspec.Struct):
     tags: list[str] | None = None
 
 
-def _clients(errand: Errand, domain: str, scopes: list[str]) -> Iterator[Client]:
+def _clients(errand: Errand, ways: Ways, domain: str, scopes: list[str]) -> Iterator[Client]:
     """The registry at each of its addresses."""
-    for endpoint in endpoints_of(domain, errand.settings, push=True):
-        yield Client(endpoint, errand.login, errand.settings, scopes)
+    for endpoint in endpoints_of(domain, ways, push=True):
+        yield Client(endpoint, errand.login, ways, scopes)
 
 
 # Search.
 
 
-def search(errand: Errand) -> dict[str, Any]:
+def search(errand: Errand, ways: Ways) -> dict[str, Any]:
     """Repositories that fit `term`, of the index that `reference` names."""
     domain = errand.reference
     hub = domain == "docker.io"
     problem: SagongError = Unavailable(f"registry {domain} has no address")
-    for client in _clients(errand, search_host(domain), ["registry:catalog:*"]):
+    for client in _clients(errand, ways, search_host(domain), ["registry:catalog:*"]):
         try:
             found = _by_search(client, errand)
             if found is None and not hub:
                 found = list(_by_catalog(client, errand))
         except Unavailable as error:
             problem = error
+            if error.detail == SPOKE_TLS:
+                break
             continue
         if found is None:
             raise NotFound(f"registry {domain} has no search")
@@ -122,10 +126,10 @@ def _decoded(raw: bytes, kind: type[Any], what: str) -> Any:
 # Repositories.
 
 
-def tags(errand: Errand) -> dict[str, Any]:
+def tags(errand: Errand, ways: Ways) -> dict[str, Any]:
     """All tags of a repository."""
     reference = references.parse(errand.reference)
-    repository = _repository(errand, reference, mirrors=True)
+    repository = open_repository(reference, errand.login, ways, push=False)[0]
     found: list[str] = []
     for raw in repository.pages(f"/v2/{repository.path}/tags/list?n={_PAGE}"):
         more = _decoded(raw, _Tags, "list of tags").tags or ()
@@ -135,22 +139,10 @@ def tags(errand: Errand) -> dict[str, Any]:
     return {"tags": [reference.with_tag(tag).tag for tag in found[:_TAGS]]}
 
 
-def _repository(errand: Errand, reference: references.Reference, *, mirrors: bool) -> Repository:
-    found = open_repository(
-        reference.domain,
-        reference.path,
-        errand.login,
-        errand.settings,
-        push=False,
-        mirrors=mirrors,
-    )
-    return found[0]
-
-
-def describe(errand: Errand) -> dict[str, Any]:
+def describe(errand: Errand, ways: Ways) -> dict[str, Any]:
     """The descriptor that a name stands for, and the platforms behind it."""
     reference = references.parse(errand.reference).tagged
-    repository = _repository(errand, reference, mirrors=False)
+    repository = open_repository(reference, errand.login, ways, push=False, mirrors=False)[0]
     top = repository.manifest(reference.target)
     if oci.is_index(top.media_type):
         index = oci.decode(top.raw, oci.Index, f"index {top.digest}")
@@ -179,10 +171,10 @@ def _own_platform(repository: Repository, raw: bytes) -> Iterator[oci.Platform]:
     )
 
 
-def login(errand: Errand) -> dict[str, Any]:
+def login(errand: Errand, ways: Ways) -> dict[str, Any]:
     """Whether the registry takes the credentials; the token server's token for later, if any."""
     problem: SagongError = InvalidArgument(f"registry {errand.reference} has no address")
-    for client in _clients(errand, errand.reference, []):
+    for client in _clients(errand, ways, errand.reference, []):
         client.authorization.offline = True
         url = client.endpoint.url("/v2/")
         try:
@@ -191,6 +183,8 @@ def login(errand: Errand) -> dict[str, Any]:
             raise Unauthenticated(f"Get {url!r}: {error.message}") from error
         except Unavailable as error:
             problem = error
+            if error.detail == SPOKE_TLS:
+                break
             continue
         raw = answer.body()
         if answer.status == 200:

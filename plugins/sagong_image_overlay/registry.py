@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from sagong.errors import InvalidArgument, SagongError, Unavailable
 from sagong.model import oci
 from sagong.model.oci import MediaType
+from sagong.model.references import Reference
 from sagong_image_overlay.client import SILENT, Client
 from sagong_image_overlay.endpoint import Endpoint, endpoints_of
 from sagong_image_overlay.errand import Login
-from sagong_image_overlay.settings import Registries
+from sagong_image_overlay.exchange import SPOKE_TLS
+from sagong_image_overlay.hosts import Ways
 
 __all__ = ["ManifestAnswer", "Repository", "open_repository"]
 
@@ -38,10 +40,10 @@ class Repository(Client):
     """One repository at one endpoint; used by several threads."""
 
     def __init__(
-        self, endpoint: Endpoint, path: str, login: Login, settings: Registries, *, push: bool
+        self, endpoint: Endpoint, path: str, login: Login, ways: Ways, *, push: bool
     ) -> None:
         actions = "pull,push" if push else "pull"
-        super().__init__(endpoint, login, settings, [f"repository:{path}:{actions}"])
+        super().__init__(endpoint, login, ways, [f"repository:{path}:{actions}"])
         self.path = path
 
     def allow_mounts(self, paths: list[str]) -> None:
@@ -109,19 +111,24 @@ class Repository(Client):
 
 
 def open_repository(
-    domain: str, path: str, login: Login, settings: Registries, *, push: bool, mirrors: bool = True
+    reference: Reference, login: Login, ways: Ways, *, push: bool, mirrors: bool = True
 ) -> list[Repository]:
     """The repository at each endpoint that answers: mirrors first, https before http."""
     found: list[Repository] = []
     problems: list[SagongError] = []
-    for endpoint in endpoints_of(domain, settings, push=push or not mirrors):
+    for endpoint in endpoints_of(
+        reference.domain, ways, push=push or not mirrors, by_digest=bool(reference.digest)
+    ):
         # What a mirror is told must not be what the registry was meant to be told.
-        used = Login() if endpoint.mirror else login
-        repository = Repository(endpoint, path, used, settings, push=push)
+        used = endpoint.login if endpoint.mirror else login
+        repository = Repository(endpoint, reference.path, used, ways, push=push)
         try:
-            repository.tried(repository.ping)
+            # Nobody waits for a mirror that does not answer at once.
+            repository.ping() if endpoint.mirror else repository.tried(repository.ping)
         except Unavailable as error:
             problems.append(error)
+            if error.detail == SPOKE_TLS and not endpoint.mirror:
+                break
             continue
         found.append(repository)
         if not endpoint.mirror:

@@ -17,8 +17,9 @@ class Registries(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     of the registry they stand for ("*": any other); a list is for docker.io. `index`: the registry
     that a search without a host asks. `push_as`: manifests are pushed as they are, or "oci" or
     "docker".
-    `certificates`: directories HOST[:PORT] with *.crt (authorities), *.cert and *.key (client).
-    `attempts`: tries of each request and download; `seconds`: without an answer or a byte.
+    `certificates`: directories HOST[:PORT] with *.crt (authorities), *.cert and *.key (client), or
+    containerd's hosts.toml. `attempts`: tries of each request, and of a transfer since something
+    came; `seconds`: without an answer or a byte.
     """
 
     insecure: tuple[str, ...] = ()

@@ -14,10 +14,11 @@ from sagong.errors import InvalidArgument, PermissionDenied, SagongError
 from sagong.model import oci
 from sagong.model.references import Reference
 from sagong_image_overlay.content import Content
+from sagong_image_overlay.download import HEADWAY
 from sagong_image_overlay.errand import Login
 from sagong_image_overlay.exchange import Answer, Lost, backoff
+from sagong_image_overlay.hosts import Ways
 from sagong_image_overlay.registry import Repository, open_repository
-from sagong_image_overlay.settings import Registries
 
 __all__ = ["Push"]
 
@@ -57,7 +58,7 @@ class Push:
     manifest: bytes
     media_type: str
     login: Login
-    settings: Registries
+    ways: Ways
     parallel: int
     content: Content
     sources: Mapping[str, list[str]]
@@ -65,9 +66,7 @@ class Push:
 
     def run(self) -> None:
         """Send what is missing; tell of each layer and of the end."""
-        (repository,) = open_repository(
-            self.reference.domain, self.reference.path, self.login, self.settings, push=True
-        )
+        (repository,) = open_repository(self.reference, self.login, self.ways, push=True)
         try:
             self._push(repository)
         except PermissionDenied as error:
@@ -136,12 +135,12 @@ class Push:
         for source in self.sources.get(blob.digest, ()):
             if source != repository.path and self._mount(repository, blob, source):
                 return f"Mounted from {source}"
-        for attempt in range(self.settings.attempts):
+        for attempt in range(self.ways.settings.attempts):
             try:
                 self._upload(repository, blob, progress)
                 break
             except Lost as error:
-                if attempt + 1 == self.settings.attempts:
+                if attempt + 1 == self.ways.settings.attempts:
                     raise
                 backoff(attempt, error.after)
         return "Pushed"
@@ -200,8 +199,8 @@ class Push:
     ) -> str:
         """Send a large blob; after a failure go on where the registry has got to."""
         size = os.fstat(file.fileno()).st_size
-        offset = 0
-        for attempt in range(self.settings.attempts):
+        offset = attempt = 0
+        while True:
             file.seek(offset)
             headers = {
                 "Content-Type": "application/octet-stream",
@@ -214,16 +213,19 @@ class Push:
                 repository.check(answer, 202, 204).body()
                 return self._location(answer)
             except Lost as error:
-                if attempt + 1 == self.settings.attempts:
-                    raise
                 backoff(attempt, error.after)
-                offset, where = self._reached(repository, where, size)
-        return where
+                before, (offset, where) = offset, self._reached(repository, where, size)
+                attempt = 0 if offset - before >= HEADWAY else attempt + 1
+                if attempt == self.ways.settings.attempts:
+                    raise
 
     def _reached(self, repository: Repository, where: str, size: int) -> tuple[int, str]:
         """How far the registry has got, and where it goes on."""
-        answer = repository.check(repository.request("GET", where), 200, 202, 204)
-        answer.body()
+        answer = repository.get(where)
+        if answer.status == 404:
+            answer.body()
+            raise Lost(f"{where} is not known any more")
+        repository.check(answer, 200, 202, 204).body()
         end = answer.header("Range").rpartition("-")[2]
         offset = int(end[:18]) + 1 if end.isdecimal() and end != "0" else 0
         if offset > size:

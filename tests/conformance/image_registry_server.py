@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["needs_registry", "running_registry"]
+__all__ = ["by_certificate", "needs_registry", "running_registry"]
 
 needs_registry = pytest.mark.skipif(
     shutil.which("docker-registry") is None, reason="needs docker-registry (Debian's package)"
@@ -50,6 +50,39 @@ def running_registry(
     finally:
         process.kill()
         process.wait()
+
+
+def certificate(directory: Path) -> None:
+    """A self-signed certificate for 127.0.0.1, good for either side."""
+    words = [
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-days",
+        "2",
+    ]
+    names = "subjectAltName=DNS:localhost,IP:127.0.0.1,DNS:registry.test"
+    words += ["-days", "2", "-subj", "/CN=registry.test", "-addext", names]
+    subprocess.run(
+        ["openssl", *words, "-keyout", "key.pem", "-out", "cert.pem"],
+        cwd=directory,
+        check=True,
+        capture_output=True,
+    )
+
+
+@contextlib.contextmanager
+def by_certificate(directory: Path) -> Iterator[str]:
+    """A registry that knows its clients by their certificates; `cert.pem` and `key.pem` are good."""
+    certificate(directory)
+    pair = f"certificate: {directory}/cert.pem, key: {directory}/key.pem"
+    tls = f"  tls: {{{pair}, clientcas: [{directory}/cert.pem]}}\n"
+    with running_registry(directory, http=tls) as host:
+        yield host
 
 
 def wait_listening(process: subprocess.Popen[bytes], port: int) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from tests import sample_image
-from tests.conformance.image_registry_server import needs_registry, running_registry
+from tests.conformance.image_registry_server import by_certificate, needs_registry, running_registry
 
 from sagong.conformance.image_lab import send
 from sagong.contracts.image import (
@@ -47,6 +47,7 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("skopeo") is None, reason="needs skopeo"),
 ]
 FAST = {"registries": {"attempts": 3, "seconds": 5.0}}
+ONCE = {"registries": {"attempts": 1, "seconds": 5.0}}
 
 
 def skopeo(*arguments: str, memory: Path | None = None) -> str:
@@ -253,7 +254,8 @@ class Flaky(http.server.BaseHTTPRequestHandler):
             raw, status, headers = error.read(), error.code, dict(error.headers)
         if "/blobs/" in self.path and len(raw) > 100_000 and state["cuts"] > 0:
             state["cuts"] -= 1
-            self._give(status, headers, raw, cut=len(raw) // 2)
+            dead = state["dies"] and self.headers.get("Range")
+            self._give(status, headers, raw, cut=0 if dead else len(raw) // 2)
             return
         self._give(status, headers, raw)
 
@@ -277,10 +279,13 @@ class Flaky(http.server.BaseHTTPRequestHandler):
 
 
 @contextmanager
-def flaky(registry: str, *, cuts: int = 0, bearer: bool = False) -> Iterator[dict[str, object]]:
-    """The proxy, running; its state tells what it has seen."""
+def flaky(
+    registry: str, *, cuts: int = 0, bearer: bool = False, dies: bool = False
+) -> Iterator[dict[str, object]]:
+    """The proxy, running; its state tells what it has seen. One that dies cuts off all that goes on."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Flaky)
     state: dict[str, object] = {"registry": registry, "cuts": cuts, "bearer": bearer, "seen": []}
+    state["dies"] = dies
     server.state = state  # type: ignore[attr-defined]
     state["host"] = f"127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -296,11 +301,11 @@ async def test_interrupted_downloads_go_on(sample: sample_image.Sample, registry
     source = f"oci:{sample.oci_layout}"
     target = f"docker://{registry}/resume/busybox:v1"
     skopeo("copy", "-q", "--dest-tls-verify=false", source, target)
-    with flaky(registry, cuts=2) as state:
-        async with local(ImageOverlay, config=FAST) as images:
+    with flaky(registry, cuts=3) as state:
+        async with local(ImageOverlay, config=ONCE) as images:
             await pulled(images, f"{state['host']}/resume/busybox:v1")
         ranges = [seen[1] for seen in state["seen"] if seen[1]]  # type: ignore[attr-defined]
-        assert len(ranges) == 2 and len(set(ranges)) == 2
+        assert len(ranges) == 3 and len(set(ranges)) == 3, "what came counts as no attempt"
 
 
 async def test_a_later_pull_goes_on_where_the_first_gave_up(
@@ -309,13 +314,12 @@ async def test_a_later_pull_goes_on_where_the_first_gave_up(
     source = f"oci:{sample.oci_layout}"
     target = f"docker://{registry}/later/busybox:v1"
     skopeo("copy", "-q", "--dest-tls-verify=false", source, target)
-    once = {"registries": {"attempts": 1, "seconds": 5.0}}
-    with flaky(registry, cuts=1) as state:
+    with flaky(registry, cuts=2, dies=True) as state:
         name = f"{state['host']}/later/busybox:v1"
-        async with local(ImageOverlay, data=tmp_path, config=once) as images:
+        async with local(ImageOverlay, data=tmp_path, config=ONCE) as images:
             with pytest.raises(Unavailable):
                 await pulled(images, name)
-        async with local(ImageOverlay, data=tmp_path, config=once) as images:
+        async with local(ImageOverlay, data=tmp_path, config=ONCE) as images:
             await pulled(images, name)
         assert any(seen[1] for seen in state["seen"])  # type: ignore[attr-defined]
 
@@ -350,51 +354,60 @@ async def test_a_wrong_blob_is_refused(sample: sample_image.Sample, tmp_path: Pa
                 await images.inspect(ImageRef(reference=f"{host}/bad/busybox:v1"))
 
 
-def certificate(directory: Path) -> None:
-    """A self-signed certificate for 127.0.0.1."""
-    subprocess.run(
-        [
-            "openssl",
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-            "-nodes",
-            "-days",
-            "2",
-            "-subj",
-            "/CN=registry.test",
-            "-addext",
-            "subjectAltName=DNS:localhost,IP:127.0.0.1,DNS:registry.test",
-            "-keyout",
-            "key.pem",
-            "-out",
-            "cert.pem",
-        ],
-        cwd=directory,
-        check=True,
-        capture_output=True,
-    )
-
-
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
-async def test_tls_with_an_authority_of_certs_d(
+async def test_tls_with_certificates_of_certs_d(
     sample: sample_image.Sample, tmp_path: Path
 ) -> None:
-    certificate(tmp_path)
-    tls = f"  tls: {{certificate: {tmp_path}/cert.pem, key: {tmp_path}/key.pem}}\n"
-    with running_registry(tmp_path, http=tls) as host:
-        authorities = tmp_path / "certs.d" / host
-        authorities.mkdir(parents=True)
-        (authorities / "ca.crt").write_text((tmp_path / "cert.pem").read_text())
+    with by_certificate(tmp_path) as host:
+        directory = tmp_path / "certs.d" / host
+        directory.mkdir(parents=True)
         config = {"registries": {"certificates": [str(tmp_path / "certs.d")], "attempts": 2}}
         async with local(ImageOverlay, config=config) as images:
             image = await loaded(images, sample.docker_archive)
             name = f"{host}/tls/busybox:v1"
             await images.tag(TagRequest(source=image.id, target=name))
+            (directory / "ca.crt").write_text((tmp_path / "cert.pem").read_text())
+            with pytest.raises(Unavailable, match=r"tls: (bad certificate|certificate required)"):
+                await pushed(images, name)
+            (directory / "client.cert").write_text((tmp_path / "cert.pem").read_text())
+            (directory / "client.key").write_text((tmp_path / "key.pem").read_text())
             await pushed(images, name)
+            assert (await pulled(images, name))[-1].digest
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
+async def test_a_mirror_of_hosts_toml(sample: sample_image.Sample, tmp_path: Path) -> None:
+    """containerd's file, with a mirror that wants a certificate; credentials stay away from it."""
+    with by_certificate(tmp_path) as host:
+        certs = tmp_path / "certs.d"
+        (certs / "_default").mkdir(parents=True)
+        told = f'[host."https://{host}"]\nca = "ca.pem"\nclient = [["c.pem", "k.pem"]]\n'
+        (certs / "_default" / "hosts.toml").write_text(told)
+        for name, source in (("ca", "cert"), ("c", "cert"), ("k", "key")):
+            shutil.copy(tmp_path / f"{source}.pem", certs / "_default" / f"{name}.pem")
+        config = {"registries": {"certificates": [str(certs)], "attempts": 1}}
+        pair = [f"--dest-cert-dir={tmp_path / 'skopeo'}", f"docker://{host}/far/busybox:v1"]
+        (tmp_path / "skopeo").mkdir()
+        for name, source in (("ca.crt", "cert"), ("client.cert", "cert"), ("client.key", "key")):
+            shutil.copy(tmp_path / f"{source}.pem", tmp_path / "skopeo" / name)
+        skopeo("copy", "-q", f"oci:{sample.oci_layout}", *pair)
+        async with local(ImageOverlay, config=config) as images:
+            assert (await pulled(images, "registry.invalid/far/busybox:v1"))[-1].digest
+
+
+async def test_a_mirror_with_credentials_of_its_own(
+    sample: sample_image.Sample, tmp_path: Path
+) -> None:
+    with protected(tmp_path) as host:
+        mirrors = {"registry.invalid": [f"http://sagong:secret@{host}"]}
+        source = f"oci:{sample.oci_layout}"
+        target = ["--dest-tls-verify=false", f"docker://{host}/far/busybox:v1"]
+        skopeo("copy", "-q", "--dest-creds=sagong:secret", source, *target)
+        config = {"registries": {"mirrors": mirrors, "attempts": 1}}
+        async with local(ImageOverlay, config=config) as images:
+            others = Credentials(username="somebody", password="else")
+            name = "registry.invalid/far/busybox:v1"
+            assert (await pulled(images, name, credentials=others))[-1].digest
 
 
 async def test_layers_of_zstd(sample: sample_image.Sample, registry: str, tmp_path: Path) -> None:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import socket
+import shutil
 import subprocess
-import time
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from shutil import which
 
 import pytest
 from tests import sample_image
+from tests.conformance.image_registry_server import by_certificate, needs_registry, running_registry
 from tests.system.instance import Instance, environment, instance
 
 pytestmark = [
     pytest.mark.root,
     pytest.mark.skipif(which("docker") is None, reason="needs the docker command line"),
-    pytest.mark.skipif(which("docker-registry") is None, reason="needs docker-registry"),
+    needs_registry,
+    pytest.mark.skipif(which("openssl") is None, reason="needs openssl"),
     pytest.mark.skipif(which("skopeo") is None, reason="needs skopeo"),
 ]
 
@@ -24,39 +26,31 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A registry on a free port of the loopback."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    directory = tmp_path_factory.mktemp("registry")
-    config = directory / "config.yml"
-    config.write_text(
-        "version: 0.1\nlog: {level: error}\n"
-        f"storage: {{filesystem: {{rootdirectory: {directory}}}, delete: {{enabled: true}}}}\n"
-        f"http: {{addr: 127.0.0.1:{port}}}\n"
-    )
-    process = subprocess.Popen(
-        ["docker-registry", "serve", str(config)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        limit = time.monotonic() + 20
-        while True:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            assert time.monotonic() < limit, "the registry does not come up"
-            time.sleep(0.05)
-        yield f"127.0.0.1:{port}"
-    finally:
-        process.kill()
-        process.wait()
+    with running_registry(tmp_path_factory.mktemp("registry")) as host:
+        yield host
 
 
 @pytest.fixture(scope="module")
-def running() -> Iterator[Instance]:
-    """An engine without images."""
-    with instance('profile = "docker"\n') as found:
+def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """A registry that wants a certificate, and a directory as of certs.d; the key is root's alone."""
+    place, directory = tmp_path_factory.mktemp("secure"), tmp_path_factory.mktemp("certs")
+    with by_certificate(place) as host:
+        for name in ("ca.crt", "client.cert"):
+            (directory / name).write_text((place / "cert.pem").read_text())
+        (directory / "client.key").write_text((place / "key.pem").read_text())
+        (directory / "client.key").chmod(0o600)
+        yield host, directory
+
+
+@pytest.fixture(scope="module")
+def running(secure: tuple[str, Path]) -> Iterator[Instance]:
+    """An engine without images that knows how to reach the secure registry."""
+    root = Path(tempfile.mkdtemp(prefix="sgt-", dir="/tmp"))
+    shutil.copytree(secure[1], root / "etc" / "certs.d" / secure[0])
+    told = (
+        'profile = "docker"\n[units.image.settings.registries]\ncertificates = ["{etc}/certs.d"]\n'
+    )
+    with instance(told, root) as found:
         yield found
 
 
@@ -98,6 +92,21 @@ def test_an_image_goes_round(running: Instance, registry: str, tmp_path: Path) -
         target,
     )
     assert read.returncode == 0, read.stderr
+
+
+def test_a_client_s_key_is_root_s_alone(
+    running: Instance, secure: tuple[str, Path], tmp_path: Path
+) -> None:
+    host, directory = secure
+    source = f"oci:{sample_image.build(tmp_path).oci_layout}"
+    target = [f"--dest-cert-dir={directory}", f"docker://{host}/a/b:1"]
+    copied = run(running, "skopeo", "copy", "--insecure-policy", source, *target)
+    assert copied.returncode == 0, copied.stderr
+    pulled = run(running, "docker", "pull", f"{host}/a/b:1")
+    assert "Status: Downloaded newer image" in pulled.stdout, pulled.stderr
+    run(running, "docker", "tag", f"{host}/a/b:1", f"{host}/a/c:1")
+    pushed = run(running, "docker", "push", f"{host}/a/c:1")
+    assert "digest: sha256:" in pushed.stdout, pushed.stderr
 
 
 def test_what_is_not_there_is_said_as_docker_says_it(running: Instance, registry: str) -> None:

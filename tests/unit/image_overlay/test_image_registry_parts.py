@@ -12,6 +12,7 @@ from sagong_image_overlay.challenge import Challenge, parse_challenges
 from sagong_image_overlay.download import choose_manifest
 from sagong_image_overlay.endpoint import endpoints_of, is_insecure, mirrors_of, proxy_for
 from sagong_image_overlay.exchange import Answer, retry_after
+from sagong_image_overlay.hosts import Ways
 from sagong_image_overlay.settings import Registries
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -63,16 +64,18 @@ def test_insecure_registries(host: str, insecure: bool) -> None:
 
 
 def test_https_comes_before_http_and_mirrors_before_the_hub() -> None:
-    found = endpoints_of("127.0.0.1:5000", Registries(), push=False)
+    found = endpoints_of("127.0.0.1:5000", Ways(Registries()), push=False)
     assert [one.scheme for one in found] == ["https", "http"]
-    assert [one.scheme for one in endpoints_of("r.test", Registries(), push=False)] == ["https"]
-    mirrored = Registries(mirrors=("https://mirror.test/prefix/",))
+    assert [one.scheme for one in endpoints_of("r.test", Ways(Registries()), push=False)] == [
+        "https"
+    ]
+    mirrored = Ways(Registries(mirrors=("https://mirror.test/prefix/",)))
     first, second = endpoints_of("docker.io", mirrored, push=False)
     assert first.url("/v2/") == "https://mirror.test/prefix/v2/"
     assert second.host == "registry-1.docker.io"
     assert len(endpoints_of("docker.io", mirrored, push=True)) == 1
     with pytest.raises(InvalidArgument):
-        endpoints_of("docker.io", Registries(mirrors=("ftp://mirror",)), push=False)
+        endpoints_of("docker.io", Ways(Registries(mirrors=("ftp://mirror",))), push=False)
 
 
 @pytest.mark.parametrize(
@@ -178,5 +181,5 @@ def test_a_registry_s_own_mirrors_come_before_anybody_s() -> None:
     settings = Registries(mirrors={"a.test": ("https://m.test",), "*": ("https://any.test",)})
     assert mirrors_of("a.test", settings) == ("https://m.test",)
     assert mirrors_of("docker.io", settings) == ("https://any.test",)
-    first, _ = endpoints_of("b.test", settings, push=False)
+    first, _ = endpoints_of("b.test", Ways(settings), push=False)
     assert (first.host, first.space) == ("any.test", "b.test")
