@@ -20,12 +20,14 @@ from sagong.http import Response
 from sagong_docker.ask import Ask, fitted, without_nulls
 from sagong_docker.body import CreateBody, HostConfig
 from sagong_docker.creation import Lookup, translate
-from sagong_docker.engine import Engine
+from sagong_docker.engine import OWNER, Engine
+from sagong_docker.log_options import check_log, effective
 from sagong_docker.machine import this_machine
 from sagong_docker.naming import check_name, new_id, random_name
 from sagong_docker.pools import check_addresses
 from sagong_docker.record import ContainerRecord
 from sagong_docker.refusal import answer
+from sagong_docker.settings import Settings
 from sagong_docker.validity import (
     check_body,
     check_default_network,
@@ -57,12 +59,9 @@ async def create(engine: Engine, ask: Ask) -> Response:
     given = ask.text("name")
     name = check_name(given) if given else ""
     check_platform(ask.text("platform"))
-    check_body(
-        body,
-        body.host_config or HostConfig(),
-        this_machine(),
-        log_driver=engine.settings.log_driver,
-    )
+    host = body.host_config or HostConfig()
+    check_body(body, host, this_machine())
+    check_log(host, engine.settings)
     if name:
         return await _create(engine, ask, document, body, name)
     for _ in range(_NAMES_TRIED):
@@ -87,7 +86,7 @@ async def _create(
         name=name,
         created=time.time_ns(),
         config=_config(document, body, host, lookup),
-        host=_resolved(document.get("HostConfig") or {}, lookup.containers),
+        host=_host(document, host, engine.settings, lookup.containers),
         networking=document.get("NetworkingConfig") or {},
     )
     await free_name(engine, name)
@@ -142,6 +141,7 @@ async def _volumes(engine: Engine, spec: ContainerSpec) -> list[str]:
                 options=mount.driver_options,
                 labels=mount.labels,
                 anonymous=mount.anonymous,
+                owner=OWNER,
             )
             try:
                 await provide(engine, wanted, driver=mount.driver)
@@ -165,14 +165,21 @@ def _config(
     return config
 
 
-def _resolved(host: dict[str, Any], containers: Mapping[str, str]) -> dict[str, Any]:
-    """Other containers by their ids, which stay when they are renamed."""
-    changes = {}
+def _host(
+    document: dict[str, Any], host: HostConfig, settings: Settings, containers: Mapping[str, str]
+) -> dict[str, Any]:
+    """What is inspected as HostConfig: other containers by their ids, which stay when they are
+    renamed; log options as they are when the engine's own settings change."""
+    given = document.get("HostConfig") or {}
+    changes: dict[str, Any] = {}
+    driver, options = effective(host, settings)
+    if options:
+        changes["LogConfig"] = {"Type": driver, "Config": options}
     for key in ("NetworkMode", "PidMode", "IpcMode"):
-        kind, colon, name = str(host.get(key) or "").partition(":")
+        kind, colon, name = str(given.get(key) or "").partition(":")
         if kind == "container" and colon and name in containers:
             changes[key] = f"container:{containers[name]}"
-    return {**host, **changes}
+    return {**given, **changes}
 
 
 async def free_name(engine: Engine, name: str) -> None:

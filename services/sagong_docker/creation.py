@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -15,10 +14,11 @@ from sagong.contracts.node import (
     RestartPolicy,
     SandboxSpec,
 )
-from sagong.contracts.runtime import Device, LogSpec
+from sagong.contracts.runtime import Device
 from sagong.errors import InvalidArgument
 from sagong_docker import mounting, wiring
 from sagong_docker.body import CreateBody, Healthcheck, HostConfig
+from sagong_docker.log_options import log_spec
 from sagong_docker.machine import Machine
 from sagong_docker.naming import new_id
 from sagong_docker.resources import limits, rlimits, size_of
@@ -29,7 +29,6 @@ __all__ = ["Lookup", "Wish", "restart_policy", "translate", "words"]
 
 OWNER = "docker"
 _RESTARTS = frozenset(("no", "always", "unless-stopped", "on-failure"))
-_DRIVERS = frozenset(("json-file", "local", "none"))
 _SECURITY = frozenset(
     [
         "no-new-privileges",
@@ -171,7 +170,7 @@ def _container(
         restart=restart_policy(host),
         remove=host.auto_remove,
         health=_health(body.healthcheck),
-        log=_log(body, host, settings),
+        log=log_spec(body, host, settings),
         runtime=(host.runtime or "") if host.runtime in lookup.runtimes else "",
         labels=tuple((body.labels or {}).items()),
     )
@@ -309,45 +308,6 @@ def _health(given: Healthcheck | None) -> HealthSpec | None:
         start_interval=given.start_interval / 1e9 or default.start_interval,
         retries=given.retries or default.retries,
     )
-
-
-def _log(body: CreateBody, host: HostConfig, settings: Settings) -> LogSpec:
-    given = host.log_config
-    driver = (given.type if given else "") or settings.log_driver
-    options = dict((given.config if given else None) or {})
-    if not options and driver == settings.log_driver:
-        options = dict(settings.log_options)
-    if driver not in _DRIVERS:
-        raise InvalidArgument(
-            f'error looking up logging plugin {driver}: plugin "{driver}" not found'
-        )
-    files = options.get("max-file", "1")
-    if not files.isdigit() or files == "0":
-        raise InvalidArgument(f"invalid value for max-file: {files}")
-    size = options.get("max-size", "0")
-    return LogSpec(
-        driver=driver,
-        max_size=0 if size == "-1" else size_of(size),
-        max_files=int(files),
-        tag=options.get("tag", ""),
-        attributes=tuple(sorted(_log_attributes(body, options).items())),
-    )
-
-
-def _log_attributes(body: CreateBody, options: Mapping[str, str]) -> dict[str, str]:
-    """Labels and variables that each line of the log is to have, by name or by expression."""
-    environment = dict(entry.partition("=")[::2] for entry in body.env or () if "=" in entry)
-    found: dict[str, str] = {}
-    for option, known in (("labels", body.labels or {}), ("env", environment)):
-        names = [name.strip() for name in options.get(option, "").split(",")]
-        found |= {name: known[name] for name in names if name in known}
-        expression = options.get(f"{option}-regex", "")
-        try:
-            pattern = re.compile(expression) if expression else None
-        except re.error as error:
-            raise InvalidArgument(f"invalid {option}-regex: {expression}: {error}") from None
-        found |= {k: v for k, v in known.items() if pattern and pattern.search(k)}
-    return found
 
 
 def _storage(host: HostConfig) -> int:

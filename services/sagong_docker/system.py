@@ -155,7 +155,7 @@ async def info(engine: Engine, ask: Ask) -> Response:
         **_FIXED,
         "OSVersion": _release().get("VERSION_ID", ""),
         **_kernel_facts(),
-        **_configured(engine.settings),
+        **_configured(engine.settings, remapped=runtimes.users == "private"),
         **_runtimes(engine.settings, runtimes),
         "Plugins": {
             **_FIXED["Plugins"],
@@ -166,14 +166,14 @@ async def info(engine: Engine, ask: Ask) -> Response:
     return answer(view)
 
 
-def _configured(settings: Settings) -> dict[str, Any]:
+def _configured(settings: Settings, *, remapped: bool) -> dict[str, Any]:
     """What the settings say."""
     insecure = {r: _registry(r, secure=False) for r in settings.insecure_registries}
     return {
         "Name": settings.name or socket.gethostname(),
         "Labels": list(settings.labels),
         "LoggingDriver": settings.log_driver,
-        "SecurityOptions": _security(settings),
+        "SecurityOptions": _security(settings, remapped=remapped),
         "DockerRootDir": settings.root,
         "RegistryConfig": {
             "InsecureRegistryCIDRs": ["127.0.0.0/8", "::1/128"],
@@ -183,10 +183,12 @@ def _configured(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _security(settings: Settings) -> list[str]:
+def _security(settings: Settings, *, remapped: bool) -> list[str]:
     """What containers get unless they ask for something else."""
     private = (settings.cgroup_mode or ("private" if this_machine().unified else "host")) != "host"
-    return ["name=seccomp,profile=builtin", *(["name=cgroupns"] if private else [])]
+    found = ["name=seccomp,profile=builtin"]
+    found += ["name=userns"] if remapped else []
+    return [*found, "name=cgroupns"] if private else found
 
 
 def _runtimes(settings: Settings, found: RuntimeList) -> dict[str, Any]:
@@ -293,4 +295,4 @@ async def _volumes(engine: Engine, statuses: list[ContainerStatus]) -> list[dict
             size = -1
         return volumes.volume_view(volume, (size, len(used.get(volume.name, ()))))
 
-    return [await view(volume) for volume in (await engine.volumes.list()).volumes]
+    return [await view(volume) for volume in await volumes.own(engine)]

@@ -27,15 +27,6 @@ __all__ = [
 _MAC = re.compile(r"[0-9a-fA-F]{2}(([:-])[0-9a-fA-F]{2})(\2[0-9a-fA-F]{2}){4}\Z")
 _LONGEST_HOSTNAME = 64
 _MILLISECOND = 10**6
-_ATTRIBUTES = ("labels", "labels-regex", "env", "env-regex", "tag", "mode", "max-buffer-size")
-_LOG_OPTIONS = {
-    "json-file": frozenset(("max-file", "max-size", "compress", *_ATTRIBUTES)),
-    "local": frozenset(("max-file", "max-size", "compress", *_ATTRIBUTES)),
-}
-_UNKNOWN_OPTION = {
-    "json-file": "unknown log opt '{}' for json-file log driver",
-    "local": "unknown log opt '{}' for log driver local",
-}
 _PLATFORM_WORDS = frozenset(
     (
         "linux", "windows", "darwin", "freebsd", "netbsd", "openbsd", "solaris", "wasip1", "386",
@@ -47,11 +38,9 @@ _CONFLICT = "conflicting options: "
 _UNDEFINED = "can't be used with links. This would result in undefined behavior"
 
 
-def check_body(
-    body: CreateBody, host: HostConfig, machine: Machine, *, log_driver: str = "json-file"
-) -> None:
-    """Raise the first complaint; `log_driver` is the one of containers that name none."""
-    for complaint in (*_complaints(body, host, machine), *_log(host, log_driver)):
+def check_body(body: CreateBody, host: HostConfig, machine: Machine) -> None:
+    """Raise the first complaint."""
+    for complaint in _complaints(body, host, machine):
         raise InvalidArgument(complaint)
 
 
@@ -180,22 +169,6 @@ def _capabilities(host: HostConfig) -> Iterator[str]:
             full = full if full.startswith("CAP_") else f"CAP_{full}"
             if full not in ("CAP_ALL", *capabilities.NAMES):
                 yield f'invalid {field}: unknown capability: "{full}"'
-
-
-def _log(host: HostConfig, default: str) -> Iterator[str]:
-    given = host.log_config
-    if given is None:
-        return
-    options = given.config or {}
-    driver = given.type or default
-    known = _LOG_OPTIONS.get(driver, frozenset(options))
-    for name in sorted(set(options) - known):
-        yield _UNKNOWN_OPTION[driver].format(name)
-    mode = options.get("mode", "blocking")
-    if mode not in ("blocking", "non-blocking"):
-        yield f"logger: logging mode not supported: {mode}"
-    if "max-buffer-size" in options and mode != "non-blocking":
-        yield "logger: max-buffer-size option is only supported with 'mode=non-blocking'"
 
 
 def warnings(host: HostConfig, machine: Machine) -> list[str]:

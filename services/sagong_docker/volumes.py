@@ -19,13 +19,23 @@ from sagong.errors import (
 from sagong.http import Response
 from sagong_docker.ask import Ask
 from sagong_docker.body import VolumeBody
-from sagong_docker.engine import Engine
+from sagong_docker.engine import OWNER, Engine
 from sagong_docker.filters import Filters
 from sagong_docker.moment import moment_text
 from sagong_docker.naming import new_id
 from sagong_docker.refusal import answer, empty
 
-__all__ = ["create", "inspect", "list_all", "provide", "prune", "remove", "users", "volume_view"]
+__all__ = [
+    "create",
+    "inspect",
+    "list_all",
+    "own",
+    "provide",
+    "prune",
+    "remove",
+    "users",
+    "volume_view",
+]
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+\Z")
 _ANONYMOUS_LABEL = "com.docker.volume.anonymous"
@@ -61,6 +71,12 @@ def users(statuses: list[ContainerStatus]) -> dict[str, list[str]]:
     return found
 
 
+async def own(engine: Engine, *, foreign_too: bool = False) -> list[Volume]:
+    """Docker's volumes; those of pods are asked for as their containers are, by a label."""
+    found = (await engine.volumes.list()).volumes
+    return [v for v in found if foreign_too or v.owner in ("", OWNER)]
+
+
 async def list_all(engine: Engine, ask: Ask) -> Response:
     """`docker volume ls`."""
     filters = ask.filters()
@@ -68,7 +84,7 @@ async def list_all(engine: Engine, ask: Ask) -> Response:
     used: dict[str, list[str]] = {}
     if filters.boolean("dangling") is not None:
         used = users(await engine.statuses(foreign_too=True))
-    volumes = (await engine.volumes.list()).volumes
+    volumes = await own(engine, foreign_too=bool(filters["label"]))
     shown = [volume_view(v) for v in volumes if _matches(v, filters, used)]
     return answer({"Volumes": shown, "Warnings": None})
 
@@ -125,6 +141,7 @@ async def create(engine: Engine, ask: Ask) -> Response:
             options=tuple((str(k), str(v)) for k, v in (body.get("DriverOpts") or {}).items()),
             labels=tuple((str(k), str(v)) for k, v in (body.get("Labels") or {}).items()),
             anonymous=not name,
+            owner=OWNER,
         ),
         driver=str(body.get("Driver") or ""),
     )
@@ -184,7 +201,7 @@ async def prune(engine: Engine, ask: Ask) -> Response:
     everything = ask.version < (1, 42) or bool(filters.boolean("all"))
     used = users(await engine.statuses(foreign_too=True))
     removed, freed = [], 0
-    for volume in (await engine.volumes.list()).volumes:
+    for volume in await own(engine):
         labels = dict(volume.labels)
         anonymous = volume.anonymous or _ANONYMOUS_LABEL in labels
         # What has options (a device, a server) may hold what is not ours to delete.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import os
 import shutil
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from sagong import logfiles
 from sagong.contracts.image import ImageRef, Images, Prepared, PrepareRequest, RootRef
 from sagong.contracts.network import JoinRequest, Sandbox, SandboxRef
 from sagong.contracts.node import ContainerSpec, FileMount, SandboxSpec
@@ -62,6 +62,11 @@ class Ground:
         self._settings = host.config(PodSettings)
         self._root_directory, self._data_directory = host.root, host.data.parent
         self._files_directory = host.run / "containers"
+
+    @property
+    def users(self) -> str:
+        """The user namespace of who does not ask for one."""
+        return self._settings.users
 
     async def lend(self, record: ContainerRecord) -> Prepared:
         """Prepare the root of a new container; its first start finds it."""
@@ -208,12 +213,12 @@ class Ground:
 
     async def _remove_files(self, record: ContainerRecord) -> None:
         """Its log, unless somebody else chose the place, and its secrets."""
-        path, files = record.log_path, record.spec.log.max_files
+        path, log = record.log_path, record.spec.log
         if path.startswith(f"{self._logs}/"):
-            if files > 1 or _size(path) > _LARGE_LOG:
-                await asyncio.to_thread(_remove_log, path, files)
+            if log.max_files > 1 or _size(path) > _LARGE_LOG:
+                await asyncio.to_thread(logfiles.remove, path, log.max_files, packed=log.compress)
             else:
-                _remove_log(path, files)
+                logfiles.remove(path, 1, packed=False)
         directory = self.directory(record)
         if directory.exists():
             await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
@@ -299,8 +304,13 @@ class Ground:
                     options=mount.driver_options,
                     labels=mount.labels,
                     anonymous=anonymous,
+                    owner=self._owner(record),
                 )
             )
+
+    def _owner(self, record: ContainerRecord) -> str:
+        sandbox = self._registry.sandboxes.get(record.spec.sandbox)
+        return sandbox.spec.owner if sandbox else ""
 
     async def _publish_volume(
         self, record: ContainerRecord, mount: FileMount, prepared: Prepared
@@ -398,13 +408,6 @@ def _size(path: str) -> int:
         return os.stat(path).st_size
     except OSError:
         return 0
-
-
-def _remove_log(path: str, rotated: int) -> None:
-    """A log with those that were rotated; a crash may have left any of them."""
-    for name in (path, *(f"{path}.{number}" for number in range(1, rotated))):
-        with contextlib.suppress(OSError):
-            os.unlink(name)
 
 
 def _lease(record: ContainerRecord, mount: FileMount) -> str:

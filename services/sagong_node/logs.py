@@ -1,4 +1,4 @@
-"""Reads containers' logs: Docker's json-file and Kubernetes' CRI format, with rotation and follow."""
+"""Reads containers' logs (json-file and local of Docker, CRI of Kubernetes), rotated and growing."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ import os
 import struct
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import BinaryIO
 from urllib.parse import quote_plus
 
 import msgspec
 
 from sagong.contracts.node import LogsRequest
 from sagong.frames import Frame, pack
+from sagong.logfiles import LogFile, open_files
+from sagong.shim.logs import STREAMS
+from sagong.shim.replay import local_entries
 
-__all__ = ["Line", "LogReader", "Place", "parse_line"]
+__all__ = ["Line", "LogReader", "Place", "parse"]
 
 _POLL = 0.05
 _BLOCK = 1 << 16
@@ -63,12 +65,21 @@ class Place(msgspec.Struct, frozen=True):
         return cls(*_PLACE.unpack(raw)) if len(raw) == _PLACE.size else cls()
 
 
-def parse_line(raw: bytes, driver: str) -> Line | None:
-    """One line of a log file, or None if it is damaged (half-written by a power cut)."""
-    try:
-        return _parse_cri(raw) if driver == "cri" else _parse_json(raw)
-    except (ValueError, msgspec.DecodeError):
-        return None
+def parse(data: bytes, driver: str) -> tuple[list[Line], int]:
+    """The whole lines of a piece of a log file, but for damaged ones (half-written by a power cut),
+    and where the first that is not whole begins."""
+    if driver == "local":
+        entries, used = local_entries(data)
+        return [Line(e.time, STREAMS[e.stream], e.text) for e in entries], used
+    one = _parse_cri if driver == "cri" else _parse_json
+    used = data.rfind(b"\n") + 1
+    lines = []
+    for raw in data[: used - 1].split(b"\n") if used else ():
+        try:
+            lines.append(one(raw))
+        except (ValueError, msgspec.DecodeError):
+            continue
+    return lines, used
 
 
 def _parse_json(raw: bytes) -> Line:
@@ -77,7 +88,7 @@ def _parse_json(raw: bytes) -> Line:
 
 
 def _parse_cri(raw: bytes) -> Line:
-    stamp, stream, tag, data = raw.rstrip(b"\n").split(b" ", 3)
+    stamp, stream, tag, data = raw.split(b" ", 3)
     text = data + (b"" if tag == b"P" else b"\n")
     return Line(stamp.decode(), stream.decode(), text)
 
@@ -90,6 +101,15 @@ def _seconds(stamp: str) -> float:
     digits = tail.rstrip("Z").partition("+")[0].partition("-")[0]
     zone = tail[len(digits) :] or "Z"
     return datetime.fromisoformat(head + zone).timestamp() + float(f"0.{digits}")
+
+
+def _index(files: Sequence[LogFile], place: Place) -> int:
+    """Which file a place is in; the oldest, if it has been rotated away. Numbers of files that are
+    gone are given to new ones: the newest is asked first."""
+    for index in range(len(files) - 1, -1, -1):
+        if files[index].inode == place.inode:
+            return index
+    return 0
 
 
 class LogReader:
@@ -174,10 +194,10 @@ class LogReader:
         """
         ending = False
         with contextlib.ExitStack() as stack:
-            held: BinaryIO | None = None
+            held: LogFile | None = None
             while True:
                 before = place
-                if held is None or os.fstat(held.fileno()).st_ino != place.inode:
+                if held is None or held.inode != place.inode:
                     held = self._hold(stack, held)
                 for lines, further in self._new(place, held):
                     place = further
@@ -189,16 +209,16 @@ class LogReader:
                 ending = not self._alive()
                 await asyncio.sleep(0.02 if ending else _POLL)
 
-    def _hold(self, stack: contextlib.ExitStack, held: BinaryIO | None) -> BinaryIO | None:
+    def _hold(self, stack: contextlib.ExitStack, held: LogFile | None) -> LogFile | None:
         """The present file, open; the one that was, if there is none any more."""
         try:
-            file = open(self._path, "rb")  # noqa: SIM115
+            descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return held
         stack.pop_all().close()
-        return stack.enter_context(file)
+        return stack.enter_context(contextlib.closing(LogFile(descriptor)))
 
-    def _new(self, place: Place, held: BinaryIO | None) -> Iterator[tuple[list[Line], Place]]:
+    def _new(self, place: Place, held: LogFile | None) -> Iterator[tuple[list[Line], Place]]:
         """What came since: in the files, or in the one that was removed while we held it."""
         if self._path.exists():
             if self._grown(place):
@@ -219,50 +239,33 @@ class LogReader:
 
     def _history(self, place: Place) -> Iterator[tuple[list[Line], Place]]:
         """What the files hold now from a place on, in batches."""
-        for path in self._files(place):
-            yield from self._file(path, place)
-
-    def _files(self, place: Place) -> list[Path]:
-        """The files, oldest first, from the place's on; all, if that has been rotated away."""
-        rotated = sorted(
-            self._path.parent.glob(self._path.name + ".[0-9]*"),
-            key=lambda p: int(p.name.rpartition(".")[2]),
-            reverse=True,
-        )
-        files = [*rotated, self._path]
-        for index, path in enumerate(files):
-            with contextlib.suppress(FileNotFoundError):
-                if path.stat().st_ino == place.inode:
-                    return files[index:]
-        return files
-
-    def _file(self, path: Path, place: Place) -> Iterator[tuple[list[Line], Place]]:
         with contextlib.ExitStack() as stack:
-            try:
-                file = stack.enter_context(open(path, "rb"))
-            except FileNotFoundError:
-                return  # rotated away while we looked
-            yield from self._rest(file, place)
+            files = [
+                stack.enter_context(contextlib.closing(f)) for f in open_files(str(self._path))
+            ]
+            for file in files[_index(files, place) :]:
+                yield from self._rest(file, place)
 
-    def _rest(self, file: BinaryIO, place: Place) -> Iterator[tuple[list[Line], Place]]:
+    def _rest(self, file: LogFile, place: Place) -> Iterator[tuple[list[Line], Place]]:
         """Lines of an open file from the place on, or all if the place is in another one."""
-        found = os.fstat(file.fileno())
-        known = found.st_ino == place.inode and place.offset <= found.st_size
-        offset = file.seek(place.offset if known else 0)
-        while offset < found.st_size:
+        end = file.size()
+        known = file.inode == place.inode and (end is None or place.offset <= end)
+        offset = place.offset if known else 0
+        file.seek(offset)
+        held = b""
+        # Not beyond what there is now: a file may grow as fast as it is read.
+        while (left := _BLOCK if end is None else end - offset - len(held)) > 0 and (
+            data := file.read(min(_BLOCK, left))
+        ):
             # The last line may be half written.
-            whole = [raw for raw in file.readlines(_BLOCK) if raw.endswith(b"\n")]
-            if not whole:
-                return
-            offset += sum(map(len, whole))
-            lines = [line for raw in whole if (line := self._select(raw)) is not None]
-            yield lines, Place(found.st_ino, offset)
+            lines, used = parse(held + data, self._driver)
+            held = (held + data)[used:]
+            offset += used
+            if used:
+                yield [line for line in lines if self._wanted(line)], Place(file.inode, offset)
 
-    def _select(self, raw: bytes) -> Line | None:
-        line = parse_line(raw, self._driver)
-        if line is None or line.stream not in self._streams or not self._in_time(line):
-            return None
-        return line
+    def _wanted(self, line: Line) -> bool:
+        return line.stream in self._streams and self._in_time(line)
 
     def _in_time(self, line: Line) -> bool:
         """Whether it was written between the bounds; reading its time costs as much as the rest."""

@@ -272,8 +272,8 @@ class NodeService:
         )
 
     def runtimes(self) -> RuntimeList:
-        """The runtimes there are."""
-        return RuntimeList(names=self._life.runtimes.names)
+        """The runtimes there are, and whose users containers have."""
+        return RuntimeList(names=self._life.runtimes.names, users=self._ground.users)
 
     async def exec(self, spec: ExecSpec) -> ExecState:
         """Start a process in a running container."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import re
 import struct
 
-from sagong.conformance.runtime_lab import RuntimeLab, Stream, raises
+from sagong.conformance.runtime_lab import RuntimeLab, Stream, raises, wait_until
 from sagong.contracts.runtime import AttachRequest, ContainerRef, LogSpec, ResizeRequest
 from sagong.contracts.streams import Address
 from sagong.errors import FailedPrecondition
@@ -265,6 +266,21 @@ async def check_logs_rotate(lab: RuntimeLab) -> None:
     assert files == ["rotate.log", "rotate.log.1", "rotate.log.2"], files
     assert all(p.stat().st_size <= 4096 for p in lab.scratch.glob("rotate.log*"))
     assert path.read_text().splitlines()[-1].endswith("line number 400")
+
+
+async def check_rotated_logs_are_compressed(lab: RuntimeLab) -> None:
+    """Where it is asked for; the newest file is not."""
+    path = lab.scratch / "packed.log"
+    log = LogSpec(driver="cri", path=str(path), max_size=4096, max_files=3, compress=True)
+    await lab.shell("for i in $(seq 1 400); do echo line number $i; done", log=log)
+    wanted = ["packed.log", "packed.log.1.gz", "packed.log.2.gz"]
+    await wait_until(
+        lambda: sorted(p.name for p in lab.scratch.glob("packed.log*")) == wanted, "files packed"
+    )
+    older = gzip.decompress((lab.scratch / "packed.log.1.gz").read_bytes())
+    lines = (older + path.read_bytes()).splitlines()
+    numbers = [int(line.rpartition(b" ")[2]) for line in lines]
+    assert numbers == list(range(numbers[0], 401)), numbers
 
 
 async def check_log_none_writes_nothing(lab: RuntimeLab) -> None:

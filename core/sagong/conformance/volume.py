@@ -114,8 +114,12 @@ def raises(kind: type[SagongError], why: str) -> Iterator[list[SagongError]]:
 
 
 async def check_created_volume_is_told(lab: VolumeLab) -> None:
-    made = await lab.make(labels=(("a", "b"),))
-    assert made.labels == (("a", "b"),) and made.created > 0 and made.mountpoint
+    made = await lab.make(labels=(("a", "b"),), owner="kube")
+    assert (
+        (made.labels, made.owner) == ((("a", "b"),), "kube")
+        and made.created > 0
+        and made.mountpoint
+    )
     assert await lab.volumes.inspect(VolumeRef(name=made.name)) == made
     assert made in (await lab.volumes.list()).volumes
 

@@ -176,7 +176,8 @@ class Limits(Message):
 class LogSpec(Message):
     """Where output goes: driver "json-file", "cri" (Kubernetes' format), "local" or "none".
 
-    `path` is the file to write; it is rotated at `max_size` bytes (0: never) into `max_files`.
+    `path` is the file to write; it is rotated at `max_size` bytes (0: never) into `max_files`; with
+    `compress` those before the present one become gzip files (`path.1.gz`), soon.
     """
 
     driver: str = "json-file"
@@ -185,6 +186,7 @@ class LogSpec(Message):
     max_files: int = 1
     tag: str = ""
     attributes: tuple[tuple[str, str], ...] = ()
+    compress: bool = False
 
 
 class RunSpec(Message):
@@ -290,9 +292,11 @@ class AttachRequest(Message):
 
 
 class RuntimeList(Message):
-    """Names of the runtimes there are; "" is the default one."""
+    """Names of the runtimes there are; "" is the default one. `users` are those of containers that
+    ask for none: "private" or "host"."""
 
     names: tuple[str, ...]
+    users: str = "host"
 
 
 class SignalRequest(Message):

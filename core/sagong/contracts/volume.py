@@ -30,8 +30,9 @@ class Volume(Message):
 
     `options` are the driver's (local: type, device, o).
 
-    `capacity` in bytes (0: no limit). `mountpoint` is filled in by the plugin. `created` in seconds
-    since the epoch.
+    `owner` is the API it was made for, as of sandboxes ("kube"): Docker's lists and prunes leave out
+    what is others'. `capacity` in bytes (0: no limit). `mountpoint` is filled in by the plugin.
+    `created` in seconds since the epoch.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Volume(Message):
     anonymous: bool = False
     mountpoint: str = ""
     created: float = 0.0
+    owner: str = ""
 
 
 class VolumeRef(Message):

@@ -5,10 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 import struct
 import time
 from collections.abc import Iterable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol
+
+from sagong import logfiles
+from sagong.linux import process, syscalls
+from sagong.shim import lean
 
 __all__ = ["STREAMS", "LogWriter", "Piece", "encoder", "open_log"]
 
@@ -159,13 +164,27 @@ def encoder(driver: str, attributes: Iterable[tuple[str, str]] = (), tag: str = 
 
 
 class LogWriter:
-    """Writes output to a file. Nothing is kept back but the line that has not ended yet."""
+    """Writes output to a file. Nothing is kept back but the line that has not ended yet.
 
-    def __init__(self, path: str, encode: Encoder, *, max_size: int, max_files: int) -> None:
+    With `compress` a child packs what was rotated. It is ended before files are moved: the next one
+    begins with what it left.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        encode: Encoder,
+        *,
+        max_size: int,
+        max_files: int,
+        compress: bool = False,
+    ) -> None:
         self.path = path
         self._encode = encode
         self._max_size = max_size
         self._max_files = max(max_files, 1)
+        self._compress = compress
+        self._packer = -1
         self._partial: dict[int, bytearray] = {1: bytearray(), 2: bytearray()}
         self._file = -1
         self._size = 0
@@ -259,15 +278,32 @@ class LogWriter:
                 self._size = whole
 
     def _rotate(self) -> None:
-        """path.(n-1) goes, each other moves one up, path begins anew."""
+        """The file gets an older name, and begins anew."""
         os.close(self._file)
-        if self._max_files == 1:
-            os.truncate(self.path, 0)
-        for number in range(self._max_files - 1, 0, -1):
-            older = f"{self.path}.{number - 1}" if number > 1 else self.path
-            with contextlib.suppress(FileNotFoundError):
-                os.rename(older, f"{self.path}.{number}")
+        self._end_packer()
+        logfiles.rotate(self.path, self._max_files)
         self._open()
+        if self._compress:
+            self._begin_packer()
+
+    def _begin_packer(self) -> None:
+        """Where no process can be made the files stay as they are, until the next time."""
+        with contextlib.suppress(OSError):
+            child = lean.fork()
+            if child == 0:
+                _pack_and_exit(self.path, self._max_files)
+            # Who collects our children may have done so already.
+            self._packer = syscalls.pidfd_open(child)
+
+    def _end_packer(self) -> None:
+        """Surely: it must not move files while we do."""
+        if self._packer < 0:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            syscalls.pidfd_send_signal(self._packer, signal.SIGKILL)
+        process.wait_ended(self._packer, None)
+        os.close(self._packer)
+        self._packer = -1
 
     def partial(self, stream: int) -> bytes:
         """What came after the last newline and is not in the file yet."""
@@ -280,6 +316,19 @@ class LogWriter:
                 self._put([Piece(stream, bytes(held), False)])
                 held.clear()
         os.close(self._file)
+        if self._packer >= 0:
+            # It goes on alone.
+            os.close(self._packer)
+            self._packer = -1
+
+
+def _pack_and_exit(path: str, keep: int) -> NoReturn:
+    try:
+        syscalls.close_range(3)
+        os.nice(10)
+        logfiles.pack(path, keep)
+    finally:
+        os._exit(0)
 
 
 def _split_long(stream: int, line: bytes, *, whole: bool) -> list[Piece]:
@@ -301,4 +350,5 @@ def open_log(spec: dict[str, Any]) -> LogWriter | None:
         encode,
         max_size=spec.get("max_size", 0),
         max_files=spec.get("max_files", 1),
+        compress=spec.get("compress", False),
     )

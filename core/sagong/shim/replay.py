@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import struct
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from sagong.logfiles import LogFile, open_files
 from sagong.shim.logs import STREAMS, timestamp
 
-__all__ = ["Replay"]
+__all__ = ["Entry", "Replay", "local_entries"]
 
 _NUMBERS = {name: number for number, name in STREAMS.items()}
 _READ_SIZE = 256 << 10
 _BIG = struct.Struct(">I")
+_LARGEST_ENTRY = 1 << 20
 
 
 class Entry(NamedTuple):
@@ -50,14 +53,19 @@ def _cri_line(line: bytes) -> Entry | None:
     return Entry(words[0].decode(), _NUMBERS[words[1].decode()], words[3] + end)
 
 
-def _local_entries(data: bytes) -> tuple[list[Entry], int]:
-    entries, at = [], 0
+def local_entries(data: bytes) -> tuple[list[Entry], int]:
+    """Whole entries of Docker's `local` driver, and where the first that is not begins."""
+    entries: list[Entry] = []
+    at = 0
     while at + 4 <= len(data):
         (length,) = _BIG.unpack_from(data, at)
         end = at + 4 + length + 4
+        if length > _LARGEST_ENTRY:
+            return entries, len(data)  # after a power cut: nothing behind can be read
         if end > len(data):
             break
-        entries.append(_local_entry(data[at + 4 : end - 4]))
+        with contextlib.suppress(IndexError, UnicodeDecodeError, AssertionError):
+            entries.append(_local_entry(data[at + 4 : end - 4]))
         at = end
     return entries, at
 
@@ -73,7 +81,7 @@ def _local_entry(raw: bytes) -> Entry:
             at += value
         else:
             fields[key >> 3] = value
-    when, source, text = fields.get(2, 0), fields.get(1, b"stdout"), fields.get(3, b"")
+    when, source, text = fields.get(2), fields.get(1, b"stdout"), fields.get(3, b"")
     assert isinstance(when, int)
     assert isinstance(source, bytes)
     assert isinstance(text, bytes)
@@ -95,7 +103,7 @@ def _varint(raw: bytes, at: int) -> tuple[int, int]:
 _DECODERS: dict[str, Decode] = {
     "json-file": lambda data: _lines(data, _json_line),
     "cri": lambda data: _lines(data, _cri_line),
-    "local": _local_entries,
+    "local": local_entries,
 }
 
 
@@ -106,25 +114,18 @@ class Replay:
         self._decode = _DECODERS[driver]
         self._since = since
         self._path = path
-        self._files = self._open_files()
+        # At once, so that a rotation while we read loses nothing.
+        self._files = open_files(path)
         self._rest = b""
-
-    def _open_files(self) -> list[int]:
-        """Opened at once, so that a rotation while we read loses nothing."""
-        names, number = [self._path], 1
-        while os.path.exists(f"{self._path}.{number}"):
-            names.append(f"{self._path}.{number}")
-            number += 1
-        return [os.open(name, os.O_RDONLY | os.O_CLOEXEC) for name in reversed(names)]
 
     def next(self) -> list[tuple[int, bytes]] | None:
         """Some more output as (stream, bytes); None when all that is written has been read."""
         while self._files:
-            data = os.read(self._files[0], _READ_SIZE)
+            data = self._files[0].read(_READ_SIZE)
             if not data:
                 if len(self._files) == 1 and not self._rotated():
                     return None
-                os.close(self._files.pop(0))
+                self._files.pop(0).close()
                 continue
             entries, used = self._decode(self._rest + data)
             self._rest = (self._rest + data)[used:]
@@ -135,20 +136,20 @@ class Replay:
 
     def _rotated(self) -> bool:
         """The file that was the newest got an older name meanwhile: go on in the present one."""
-        ours = os.fstat(self._files[0])
+        ours = os.fstat(self._files[0].fileno())
         try:
             newest = os.stat(self._path)
         except FileNotFoundError:
             return False
         if (ours.st_dev, ours.st_ino) == (newest.st_dev, newest.st_ino):
             return False
-        self._files.append(os.open(self._path, os.O_RDONLY | os.O_CLOEXEC))
+        self._files.append(LogFile(os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)))
         return True
 
     def close(self) -> None:
         """Release the files."""
-        for descriptor in self._files:
-            os.close(descriptor)
+        for file in self._files:
+            file.close()
         self._files.clear()
 
     def __iter__(self) -> Iterator[tuple[int, bytes]]:

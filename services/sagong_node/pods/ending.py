@@ -12,7 +12,7 @@ from sagong.contracts.network import Attachment
 from sagong.contracts.node import ConnectSpec, StopRequest
 from sagong.errors import NotFound, SagongError
 from sagong.model.k8s.core_v1 import LifecycleHandler, Pod
-from sagong_node.logs import parse_line
+from sagong_node.logs import parse
 from sagong_node.pods.attempt import Attempt
 from sagong_node.pods.decision import is_sidecar
 from sagong_node.pods.naming import (
@@ -140,8 +140,8 @@ def _end_of_log(path: Path) -> str:
         with open(path, "rb") as file:
             file.seek(0, 2)
             file.seek(max(file.tell() - 64 * 1024, 0))
-            raw = file.read().splitlines(keepends=True)[-_LOG_LINES:]
+            lines, _ = parse(file.read(), "cri")
     except OSError:
         return ""
-    lines = [line.data for line in (parse_line(entry, "cri") for entry in raw) if line]
-    return b"".join(lines)[-_LOG_BYTES:].decode(errors="replace")
+    text = b"".join(line.data for line in lines[-_LOG_LINES:])
+    return text[-_LOG_BYTES:].decode(errors="replace")

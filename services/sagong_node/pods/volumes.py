@@ -27,7 +27,7 @@ from sagong.model.k8s.core_v1 import (
 from sagong_node.pods import claims
 from sagong_node.pods.environment import references
 from sagong_node.pods.mounting import SHARED_MEMORY, Source, lent_parts
-from sagong_node.pods.naming import AnyContainer
+from sagong_node.pods.naming import OWNER, AnyContainer
 from sagong_node.pods.payload import Content, Downward, content_of, token_wishes, wants
 from sagong_node.pods.projection import write_content
 from sagong_node.pods.reclaiming import Reclaimer
@@ -286,6 +286,7 @@ class PodVolumes:
                     options=lent.options,
                     labels=((_UID_LABEL, uid),) if lent.made else (),
                     anonymous=lent.made,
+                    owner=OWNER,
                 )
             )
         request = PublishRequest(

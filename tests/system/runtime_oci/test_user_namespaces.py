@@ -128,6 +128,7 @@ def test_what_belongs_to_the_host_needs_the_hosts_users(platform: Platform) -> N
         assert text in platform.refused(*run, *options, IMAGE, "true", code=125)
         mapped = shell(platform, "cat /proc/self/uid_map", *options, "--userns", "host")
         assert mapped[0].split()[:2] == ["0", "0"]
+    assert "name=userns" in platform("docker", "info", "-f", "{{.SecurityOptions}}")
     private = ("--security-opt", "userns=private")
     assert int(shell(platform, "cat /proc/self/uid_map", *private)[0].split()[1]) >= FIRST
 
@@ -162,6 +163,8 @@ def test_pods_are_in_one_as_they_say(platform: Platform) -> None:
     assert int(mapped[1]) >= FIRST
     assert mapped[3:] == ["0", "0"]
     assert first("mapped", "second")[:2] == mapped[:2]
+    # Pods' own /dev/shm is no volume of Docker's.
+    assert platform("docker", "volume", "ls", "-q") == ""
     assert first("hosts")[1] == first("parts")[1] == "0"
     platform("kubectl", "delete", "pod", "--all", "--now")
 

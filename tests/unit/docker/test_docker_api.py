@@ -9,6 +9,7 @@ import socket
 
 from tests.unit.docker.docker_lab import IMAGE, Lab, docker_lab
 
+from sagong.contracts.volume import Volume
 from sagong.testing import LocalHost
 from sagong_docker import Docker
 
@@ -245,6 +246,20 @@ async def test_a_lost_race_for_a_name_leaves_nothing_behind() -> None:
         )
         assert sorted(status for status, _ in answers) == [201] + [409] * 7
         assert len(lab.node.containers) == len(lab.node.sandboxes) == 1
+
+
+async def test_volumes_of_pods_are_hidden_and_kept() -> None:
+    async with docker_lab() as lab:
+        labels = (("io.kubernetes.pod.uid", "1"),)
+        await lab.volumes.create(Volume(name="of-a-pod", owner="kube", labels=labels))
+        await lab.ok("volume", "create", "own")
+        assert await lab.ok("volume", "ls", "-q") == "own"
+        found = await lab.ok("volume", "ls", "-q", "--filter", "label=io.kubernetes.pod.uid")
+        assert found == "of-a-pod"
+        assert "of-a-pod" not in await lab.ok("system", "df", "-v")
+        await lab.ok("volume", "prune", "-af")
+        assert list(lab.volumes.kept) == ["of-a-pod"]
+        assert await lab.ok("volume", "inspect", "-f", "{{.Name}}", "of-a-pod") == "of-a-pod"
 
 
 async def test_a_container_over_websocket() -> None:

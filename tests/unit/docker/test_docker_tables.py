@@ -27,6 +27,7 @@ from sagong_docker.detach import DetachKeys, parse_keys
 from sagong_docker.filters import Filters
 from sagong_docker.history import Event, event_matches, event_view
 from sagong_docker.images import named
+from sagong_docker.log_options import check_log
 from sagong_docker.machine import Machine
 from sagong_docker.moment import moment_text, nanos_text, parse_moment
 from sagong_docker.naming import check_name, random_name
@@ -45,6 +46,7 @@ def wish(document: dict[str, object], **lookup: object) -> Wish:
     """What a create body becomes."""
     body = convert({"Image": "busybox", **document}, CreateBody)
     check_body(body, body.host_config or HostConfig(), MACHINE)
+    check_log(body.host_config or HostConfig(), Settings())
     known = Lookup(machine=MACHINE, **lookup)  # type: ignore[arg-type]
     return translate(ID, "name", body, Settings(), known)
 

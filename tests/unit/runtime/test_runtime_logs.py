@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.small_disk import small_disk
 
+from sagong import logfiles
 from sagong.shim.logs import LogWriter, Piece, encoder, open_log
 from sagong.shim.replay import Replay
 
@@ -152,6 +155,45 @@ def test_replay_goes_over_rotated_files(tmp_path: Path) -> None:
     assert int(read[-1]) == 39
     replay.close()
     writer.finish()
+
+
+@pytest.mark.parametrize("driver", ["json-file", "cri", "local"])
+def test_what_was_rotated_is_packed_and_read_back(driver: str, tmp_path: Path) -> None:
+    """As gzip; not a line is lost, whoever is faster."""
+    path = tmp_path / "c.log"
+    encode = encoder(driver)
+    writer = LogWriter(str(path), encode, max_size=1000, max_files=50, compress=True)
+    for number in range(200):
+        writer.write(1, b"line %d\n" % number)
+    limit = time.monotonic() + 20
+    while [p for p in tmp_path.iterdir() if p.suffix not in (".gz", ".log")]:
+        assert time.monotonic() < limit, list(tmp_path.iterdir())
+        time.sleep(0.01)
+    assert len(list(tmp_path.glob("c.log.*.gz"))) > 5
+    assert gzip.decompress((tmp_path / "c.log.1.gz").read_bytes()).count(b"line") > 5
+    replay = Replay(driver, str(path), "")
+    read = b"".join(data for _, data in replay)
+    replay.close()
+    assert read == b"".join(b"line %d\n" % number for number in range(200))
+    writer.finish()
+    logfiles.remove(str(path), 50, packed=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_packed_file_is_the_file_that_it_was(tmp_path: Path) -> None:
+    """Readers know where they stand by the inode, and an offset before it was packed."""
+    old, path = tmp_path / "c.log.1", tmp_path / "c.log"
+    old.write_bytes(b"0123456789" * 100)
+    path.write_bytes(b"new")
+    inode = old.stat().st_ino
+    logfiles.pack(str(path), 3)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["c.log", "c.log.1.gz"]
+    packed, present = logfiles.open_files(str(path))
+    assert (packed.inode, present.inode) == (inode, path.stat().st_ino)
+    packed.seek(995)
+    assert (packed.read(100), packed.read(100)) == (b"56789", b"")
+    packed.close()
+    present.close()
 
 
 def test_replay_is_of_one_run(tmp_path: Path) -> None:
