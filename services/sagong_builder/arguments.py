@@ -67,15 +67,23 @@ class Arguments:
 
 @dataclass
 class Scope:
-    """The arguments of one stage."""
+    """The arguments of one stage; where they `win`, an ARG hides an ENV before it."""
 
     arguments: Arguments
+    win: bool = False
     declared: dict[str, str | None] = field(default_factory=dict)
+    hiding: set[str] = field(default_factory=set)
 
     def declare(self, name: str, default: str | None) -> None:
         """An ARG of the stage; the default is expanded."""
         self.arguments.consumed.add(name)
-        self.declared[name] = self._value(name, default)
+        value = self.declared[name] = self._value(name, default)
+        if self.win and value is not None:
+            self.hiding.add(name)
+
+    def set_environment(self, name: str) -> None:
+        """An ENV of the stage: it hides the ARGs before it."""
+        self.hiding.discard(name)
 
     def _value(self, name: str, default: str | None) -> str | None:
         arguments = self.arguments
@@ -94,5 +102,16 @@ class Scope:
         return {n: v for n, v in self.arguments.given.items() if n in _PROXIES}
 
     def seen(self, environment: Mapping[str, str]) -> dict[str, str]:
-        """What a command sees beside its environment, which hides arguments of the same names."""
-        return {n: v for n, v in self.values().items() if n not in environment}
+        """Arguments that a command sees: those that its environment does not hide."""
+        values = self.values().items()
+        return {n: v for n, v in values if n not in environment or n in self.hiding}
+
+    def passed(self, environment: Mapping[str, str]) -> dict[str, str]:
+        """What a command is given beside its environment."""
+        proxies = self.proxies().items()
+        unhidden = {n: v for n, v in proxies if self.win or n not in environment}
+        return {**unhidden, **self.seen(environment)}
+
+    def visible(self, environment: Mapping[str, str]) -> dict[str, str]:
+        """All variables: the environment's, and the arguments that it does not hide."""
+        return {**environment, **self.seen(environment)}

@@ -181,7 +181,7 @@ class StageBuilder:
         for instruction in (*stage.instructions, *extra):
             with located(instruction):
                 await self._prepare(bench, dockerfile, stage, instruction)
-                title = titles.of(instruction, {**scope.values(), **draft.environment})
+                title = titles.of(instruction, scope.visible(draft.environment))
                 await bench.reporter.step(instruction.text, title)
                 async with self._places:
                     await bench.steps.take(instruction)
@@ -223,7 +223,7 @@ class StageBuilder:
         return None if found is not None and found.name in self._named else found
 
     def _scope(self, stage: Stage, earlier: Stage | None) -> Scope:
-        scope = self._scopes[stage.number] = Scope(self.arguments)
+        scope = self._scopes[stage.number] = Scope(self.arguments, win=self._dialect.arguments_win)
         if self._dialect.inherit and earlier is not None:
             scope.declared.update(self._scopes[earlier.number].declared)
         return scope
@@ -358,7 +358,7 @@ class Build:
         builder = StageBuilder(request, self._reporter, lambda: bench)
         draft = await builder.make(dockerfile)
         if not draft.image:
-            raise InvalidArgument("no image was generated: the last stage is empty")
+            raise InvalidArgument("No image was generated. Is your Dockerfile empty?")
         image = await self._squashed(draft, steps) if request.squash else draft.image
         return image, builder.arguments.unconsumed()
 

@@ -250,6 +250,8 @@ def members(items: list[Item], landing: Landing, owner: Owner) -> Iterator[Membe
         made = Entry(Kind.DIRECTORY, 0o755, mtime=now)
         yield carrier.info(path.strip("/"), made, Owner(owner.uid, owner.gid)), None
     for item in items:
+        # Hard links are within what one source names.
+        carrier.seen.clear()
         yield from _item_members(item, landing, owner, carrier)
 
 

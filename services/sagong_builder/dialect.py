@@ -16,39 +16,55 @@ class Dialect:
     `own_group`: --chown=USER means the group that passwd gives the user, not the group of its name.
     `own_directories`: WORKDIR makes directories for the user of the stage, COPY --chown for that one;
     not for root.
+    `arguments_win`: an ARG hides the variable that an ENV before it has set, until the next ENV.
     `inside`: `../` that leads out of the context is left away, not refused.
     `beside`: stages are made beside each other, as far as they don't need each other.
     `empty_images`: a last stage that is nothing is an image, not an error.
+    `empty_wildcards`: COPY and ADD may name nothing by a wildcard, and copy nothing then.
+    `volumes`: what RUN writes into a VOLUME is dropped.
     `scratch_directory` is the working directory of an image made from nothing.
+    `hostname` is what commands see as the machine's name; "": each container's own.
     """
 
     inherit: bool
+    arguments_win: bool
     keep_owners: bool
     own_group: bool
     own_directories: bool
     inside: bool
     beside: bool
     empty_images: bool
+    empty_wildcards: bool
+    volumes: bool
     scratch_directory: str
+    hostname: str
 
 
 CLASSIC = Dialect(
     inherit=False,
+    arguments_win=False,
     keep_owners=False,
     own_group=False,
     own_directories=False,
     inside=False,
     beside=False,
     empty_images=False,
+    empty_wildcards=False,
+    volumes=True,
     scratch_directory="",
+    hostname="",
 )
 BUILDKIT = Dialect(
     inherit=True,
+    arguments_win=True,
     keep_owners=True,
     own_group=True,
     own_directories=True,
     inside=True,
     beside=True,
     empty_images=True,
+    empty_wildcards=True,
+    volumes=False,
     scratch_directory="/",
+    hostname="buildkitsandbox",
 )

@@ -16,7 +16,7 @@ from sagong_builder.draft import Draft, quoted
 __all__ = ["CHANGES", "command_words", "working_directory"]
 
 Change = Callable[[Draft, Instruction, Expander, Scope], str]
-_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(h|ms|m|s|us|µs|ns)")
+_DURATION = re.compile(r"(-?\d+(?:\.\d*)?|\.\d+)(h|ms|m|s|us|µs|ns)")
 _NANOSECONDS = {"h": 3600e9, "m": 60e9, "s": 1e9, "ms": 1e6, "us": 1e3, "µs": 1e3, "ns": 1.0}
 _REALTIME = re.compile(r"SIGRTM(IN(\+\d{1,2})?|AX(-\d{1,2})?)")
 _PORT = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?\Z", re.IGNORECASE)
@@ -49,6 +49,7 @@ def _env(draft: Draft, instruction: Instruction, expander: Expander, scope: Scop
         if not name:
             raise InvalidArgument("ENV names can not be blank")
         draft.set_environment(name, value)
+        scope.set_environment(name)
     return "ENV " + " ".join(f"{name}={value}" for name, value in pairs)
 
 
@@ -79,7 +80,7 @@ def _ports(word: str) -> list[str]:
     found = _PORT.match(word.rpartition(":")[2])
     first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
     if found is None or first > last or last > 65535:
-        raise InvalidArgument(f"invalid containerPort: {word[:100]}")
+        raise InvalidArgument(f"Invalid containerPort: {word[:100]}")
     return [f"{port}/{(found[3] or 'tcp').lower()}" for port in range(first, last + 1)]
 
 
@@ -110,7 +111,7 @@ def _arg(draft: Draft, instruction: Instruction, expander: Expander, scope: Scop
     shown = []
     for name, default in instruction.pairs:
         # Later ones of one line see the earlier.
-        word = expander.by({**scope.values(), **draft.environment}).word
+        word = expander.by(scope.visible(draft.environment)).word
         value = None if default is None else word(default)
         scope.declare(name, value)
         shown.append(name if value is None else f"{name}={value}")
@@ -152,7 +153,7 @@ def _nanoseconds(flag: str, text: str) -> int:
         at = found.end()
     if not text or at != len(text) or total > 2**62:
         raise InvalidArgument(f'time: invalid duration "{text[:100]}" of --{flag}')
-    if 0 < total < 1e6:
+    if total and total < 1e6:
         raise InvalidArgument(f'Interval "{text}" cannot be less than 1ms')
     return int(total)
 

@@ -98,6 +98,8 @@ class Origins:
     async def image(self, origin: str) -> str:
         """The image that `--from` names: a stage's, or any."""
         found = self.stages.get(origin.lower())
+        if found is None and origin.isdecimal():
+            raise InvalidArgument(f"invalid from flag value {origin}: index out of bounds")
         if found is None:
             try:
                 return (await self.base(origin, self.platform)).id

@@ -38,7 +38,7 @@ def new_id() -> str:
 
 @dataclass(frozen=True)
 class Errand:
-    """A command to run in a container `id` of `image`."""
+    """A command to run in a container `id` of `image`, with the image's `volumes` or without."""
 
     id: str
     image: str
@@ -48,7 +48,8 @@ class Errand:
     privileged: bool = False
     mounts: tuple[FileMount, ...] = ()
     files: tuple[HostFile, ...] = ()
-    keep: bool = False
+    volumes: bool = True
+    hostname: str = ""
 
 
 async def run(shop: Shop, errand: Errand, surroundings: Surroundings, told: Told) -> int:
@@ -86,6 +87,7 @@ def _sandbox(errand: Errand, surroundings: Surroundings) -> SandboxSpec:
     return SandboxSpec(
         id=errand.id,
         owner=surroundings.owner,
+        hostname=errand.hostname,
         network=network,
         share_with=surroundings.share_with if errand.network in ("", "default") else "",
         cgroup_parent=surroundings.cgroup_parent,
@@ -102,6 +104,7 @@ def _container(errand: Errand, surroundings: Surroundings) -> ContainerSpec:
         # An empty word resets the image's entrypoint.
         command=Command(entrypoint=("",), cmd=errand.args, env=errand.env),
         mounts=errand.mounts,
+        image_volumes=errand.volumes,
         files=errand.files,
         limits=surroundings.limits,
         rlimits=surroundings.rlimits,

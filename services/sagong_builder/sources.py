@@ -51,7 +51,7 @@ class Sources:
                 items.append(self._text(heredoc.name, text, stack))
             else:
                 items += await self._source(instruction, expander.word(word), target, stack)
-        if not items:
+        if not items and not self._may_be_none(sources, expander):
             raise NotFound(f"{instruction.keyword} failed: no source files were specified")
         several = len(items) > 1 or len(sources) > 1
         if several and not target.endswith("/") and target not in (".", ".."):
@@ -60,6 +60,10 @@ class Sources:
                 "must be a directory and end with a /"
             )
         return items
+
+    def _may_be_none(self, sources: list[str], expander: Expander) -> bool:
+        wild = all(has_wildcard(expander.word(word)) for word in sources)
+        return wild and self._dialect.empty_wildcards
 
     async def _source(
         self, instruction: Instruction, word: str, target: str, stack: contextlib.AsyncExitStack

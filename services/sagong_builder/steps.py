@@ -89,7 +89,7 @@ class Steps:
 
     @property
     def _expander(self) -> Expander:
-        return Expander({**self.scope.values(), **self.draft.environment}, self._escape)
+        return Expander(self.scope.visible(self.draft.environment), self._escape)
 
     async def take(self, instruction: Instruction) -> None:
         """One instruction."""
@@ -165,24 +165,28 @@ class Steps:
         bound = await self._attaching.fingerprint(mounts)
         if network not in ("", "default"):
             bound = [*bound, f"--network={network}"]
+        if self.draft.config.get("Volumes") and not self._dialect.volumes:
+            bound = [*bound, "--volumes=kept"]
         scripts = [file.content.decode("utf-8", "replace") for file in files]
         step = [*prefix, *args, *bound, *scripts]
         if await self._cached(step):
             return
-        passed = {**self.scope.proxies(), **seen}
+        passed = self.scope.passed(environment)
         async with self._attaching.mounted(mounts) as attached:
             errand = Errand(
                 id=new_id(),
                 image=self.draft.image,
                 args=tuple(args),
                 env=(
-                    *(f"{k}={v}" for k, v in passed.items() if k not in environment),
+                    *(f"{k}={v}" for k, v in passed.items()),
                     *attached.env,
                 ),
                 network=network,
                 privileged=privileged,
                 mounts=attached.mounts,
                 files=(*files, *attached.files),
+                volumes=self._dialect.volumes,
+                hostname=self._dialect.hostname,
             )
             await self._run_errand(errand, step, attached.stubs)
 
@@ -286,6 +290,9 @@ class Steps:
             comment = f"{instruction.keyword} {flags}{content} in {target} "
             step = self.draft.note(comment, single=True)
             if await self._cached(step):
+                return
+            if not items:
+                await self._derive(step)
                 return
             lease = await stack.enter_async_context(self._shop.lent(self.draft.image))
             tables = lease.prepared.passwd, lease.prepared.group

@@ -79,7 +79,7 @@ async def build(engine: Engine, ask: Ask) -> None:
                 await out.show(item)
         await out.end()
     except Unavailable as error:
-        await out.fail(_lost(error) if out.begun else error)
+        await out.fail(_lost(error) if error.maybe_executed else error)
     except SagongError as error:
         await out.fail(error)
     finally:
@@ -259,14 +259,12 @@ class _Out:
         self._quiet = quiet
         self._held: list[str] = []
         self._image = ""
-        self.begun = False
         self._decoders = {
             e: codecs.getincrementaldecoder("utf-8")("replace") for e in (True, False)
         }
 
     async def show(self, item: BuildProgress) -> None:
         """One item."""
-        self.begun = True
         if item.kind is Happening.PULL:
             if item.transfer is not None and not item.transfer.image and not self._quiet:
                 await self._lines.write(progress(item.transfer))

@@ -6,6 +6,7 @@ Source: the packages solver/errdefs and util/grpcerrors of BuildKit.
 from __future__ import annotations
 
 import base64
+import json
 
 import msgspec
 
@@ -30,7 +31,8 @@ def failed(error: SagongError) -> str:
     if not isinstance(error, Aborted) or not code:
         return error.message
     command = error.message.removeprefix("The command '").rpartition("' returned")[0]
-    return f'process "{command}" did not complete successfully: exit code: {code}'
+    shown = json.dumps(command, ensure_ascii=False)
+    return f"process {shown} did not complete successfully: exit code: {code}"
 
 
 def failure(error: SagongError, name: str, dockerfile: bytes) -> RpcError:

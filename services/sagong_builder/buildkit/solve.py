@@ -19,10 +19,11 @@ from sagong_builder.buildkit.outline import answer
 from sagong_builder.buildkit.progress import Graph
 from sagong_builder.buildkit.rpc import RpcError
 from sagong_builder.buildkit.session import Session, Sessions
+from sagong_builder.buildkit.syntax import check_frontend
 from sagong_builder.cache import Cache
 from sagong_builder.caches import Caches
 from sagong_builder.dialect import BUILDKIT
-from sagong_builder.dockerfile import Dockerfile, parse
+from sagong_builder.dockerfile import Dockerfile, parse, syntax_of
 from sagong_builder.origins import Origins
 from sagong_builder.running import new_id
 from sagong_builder.shop import Shop
@@ -139,6 +140,7 @@ class Solve:
                 kept = self._caches.contexts
                 contexts = Contexts(self._shop, session, wish, self.graph, kept, stack)
                 raw = await contexts.dockerfile()
+                check_frontend(options.get("source") or syntax_of(raw, name))
                 dockerfile = parse(raw, wish.request.dockerfile)
                 if wish.question:
                     return m.Result(metadata=answer(wish.question, dockerfile, wish.request))

@@ -2,6 +2,7 @@
 
 from sagong_builder.dockerfile.expansion import Expander
 from sagong_builder.dockerfile.instructions import Instruction
+from sagong_builder.dockerfile.source import syntax_of
 from sagong_builder.dockerfile.stages import Dockerfile, Stage, parse
 
-__all__ = ["Dockerfile", "Expander", "Instruction", "Stage", "parse"]
+__all__ = ["Dockerfile", "Expander", "Instruction", "Stage", "parse", "syntax_of"]

@@ -313,7 +313,7 @@ def _flags(statement: Statement, allowed: tuple[str, ...]) -> dict[str, tuple[st
     for word in statement.flags:
         name, equals, value = word[2:].partition("=")
         if name not in allowed:
-            raise fault(statement.line, f"unknown flag: --{name[:100]}")
+            raise fault(statement.line, f"unknown flag: {name[:100]}")
         if not equals and name not in _SWITCHES:
             raise fault(statement.line, f"missing a value on flag: --{name}")
         if name in found and name not in _REPEATED:

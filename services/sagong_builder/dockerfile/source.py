@@ -10,13 +10,15 @@ from dataclasses import dataclass, field
 
 from sagong.errors import InvalidArgument
 
-__all__ = ["Heredoc", "Source", "Statement", "fault", "read_source"]
+__all__ = ["Heredoc", "Source", "Statement", "fault", "read_source", "syntax_of"]
 
 _DIRECTIVE = re.compile(r"#\s*([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(.+?)\s*\Z")
 _DIRECTIVES = frozenset(("escape", "syntax", "check"))
 _HEREDOC = re.compile(r"(\d*)<<(-?)([^\s<]+)\Z")
 _WITH_HEREDOCS = frozenset(("ADD", "COPY", "RUN"))
 _LINES_LIMIT = 100_000
+# Directives stand within so many bytes.
+_HEAD = 1 << 16
 _HEREDOCS_LIMIT = 100
 
 
@@ -76,6 +78,14 @@ def read_source(raw: bytes, name: str = "Dockerfile") -> Source:
     if not source.statements:
         raise InvalidArgument(f"failed to parse {name}: file with no instructions")
     return source
+
+
+def syntax_of(raw: bytes, name: str = "Dockerfile") -> str:
+    """The frontend that a Dockerfile asks for, whatever else is in it; "" if it asks for none."""
+    source = Source()
+    head = raw[:_HEAD].removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace")
+    _directives(head.splitlines(), source, name)
+    return source.syntax
 
 
 def _directives(lines: list[str], source: Source, name: str) -> int:

@@ -39,7 +39,6 @@ class Dockerfile:
     stages: tuple[Stage, ...]
     escape: str = "\\"
     warnings: tuple[str, ...] = ()
-    syntax: str = ""
     check: str = ""
     raw: bytes = field(default=b"", repr=False)
 
@@ -140,7 +139,6 @@ def parse(raw: bytes, name: str = "Dockerfile") -> Dockerfile:
         ),
         escape=source.escape,
         warnings=tuple(source.warnings),
-        syntax=source.syntax,
         check=source.check,
         raw=raw,
     )

@@ -62,6 +62,15 @@ RUN echo $X >> /inherited; rm /none; rm -r /o/p; mkdir /o/p
 COPY --chown=bob a.txt /by/name
 COPY --chown=900 --chmod=600 a.txt /by/number
 COPY --chown=:55 many/f[12].txt /by/group/
+ENV OVER=env
+ARG OVER=arg
+RUN mkdir /vol; touch /vol/old
+VOLUME /vol
+RUN touch /vol/new; rm /vol/old; echo $OVER > /over
+ENV OVER=again
+RUN echo $OVER >> /over; hostname >> /over
+COPY nothing* /never/
+COPY dir/link a.txt /same/
 USER bob
 WORKDIR /w/x
 RUN touch here; pwd > /w/x/where; id -u >> where
@@ -80,6 +89,8 @@ RUN --mount=type=bind,target=/ctx,rw --mount=type=tmpfs,target=/t \\
 FROM scratch
 COPY --from=child /by /by
 COPY --from=child /w /w
+COPY --from=child /vol /vol
+COPY --from=child /same /over /all/
 COPY --from=child /docs /inherited /listed /args /env /all/
 COPY --from=tools /o /o
 COPY --from=1 /o/p/ /pp/

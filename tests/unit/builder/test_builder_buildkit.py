@@ -18,7 +18,8 @@ from sagong_builder.buildkit.frontend import read_options
 from sagong_builder.buildkit.graphs import image_of, naming
 from sagong_builder.buildkit.outline import answer
 from sagong_builder.buildkit.protobuf import decode, encode
-from sagong_builder.dockerfile import parse
+from sagong_builder.buildkit.syntax import check_frontend
+from sagong_builder.dockerfile import parse, syntax_of
 from sagong_builder.dockerfile.lint import findings
 from sagong_builder.kept import KeptContext, KeptContexts
 from sagong_builder.origins import key_of
@@ -44,6 +45,22 @@ def test_steps_are_counted_by_stages() -> None:
     assert Titles(document, several=False, own=True).of(document.instructions[0], {}) == (
         "[1/2] RUN <<E (one...)"
     )
+
+
+def test_dockers_frontend_is_this_one_and_others_are_refused() -> None:
+    pinned = f"docker/dockerfile:1.4@sha256:{'a' * 64}"
+    known = ("", "docker/dockerfile", "docker/dockerfile:1", "docker/dockerfile:1.7-labs", pinned)
+    for name in (
+        *known,
+        "docker.io/docker/dockerfile-upstream:master",
+        "m.corp/x/docker/dockerfile:1",
+    ):
+        check_frontend(name)
+    for name in ("docker/dockerfile:2", "ghcr.io/some/frontend", "other/dockerfile:1", "x/y arg"):
+        with pytest.raises(Unimplemented, match="runs no frontends of images"):
+            check_frontend(name)
+    assert syntax_of(b"#  SYNTAX = a/b:c\n# escape=`\nno Dockerfile at all {\n") == "a/b:c"
+    assert syntax_of(b"FROM x\n# syntax=a/b\n") == ""
 
 
 def test_failures_carry_the_lines_around_the_place() -> None:

@@ -86,7 +86,7 @@ def test_values_of_one_env_see_what_stood_before_it() -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("EXPOSE x", "invalid containerPort: x"),
+        ("EXPOSE x", "Invalid containerPort: x"),
         ("STOPSIGNAL FOO", "Invalid signal: FOO"),
         ("HEALTHCHECK --interval=x CMD y", "invalid duration"),
         ("HEALTHCHECK --retries=0 CMD y", "--retries must be at least 1"),
@@ -133,8 +133,19 @@ def test_arguments_are_seen_where_they_are_declared() -> None:
     assert arguments.origin("\\").word("x:$tag") == "x:1"
     assert scope.values() == {"tag": "1", "own": "given"}
     assert scope.seen({"own": "from the environment"}) == {"tag": "1"}
-    assert scope.proxies() == {"HTTP_PROXY": "p"}
+    assert scope.passed({}) == {"HTTP_PROXY": "p", "tag": "1", "own": "given"}
     assert arguments.unconsumed() == ["nobody"]
+
+
+def test_arguments_win_over_what_the_environment_was() -> None:
+    environment = {"a": "env", "b": "env"}
+    scope = Scope(Arguments({}, {}), win=True)
+    scope.declare("a", "arg")
+    scope.declare("b", None)
+    assert scope.visible(environment) == {"a": "arg", "b": "env"}
+    assert scope.passed(environment) == {"a": "arg"}
+    scope.set_environment("a")
+    assert scope.visible(environment) == environment
 
 
 # Copies.
