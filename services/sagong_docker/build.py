@@ -214,7 +214,7 @@ async def _surroundings(engine: Engine, ask: Ask) -> Surroundings:
     host = convert(document, HostConfig)
     network, shared = await _network(engine, host)
     return Surroundings(
-        owner=OWNER,
+        owner=f"{OWNER}/build",
         network=network,
         share_with=shared,
         hosts=wiring.hosts(host, (), await _gateway(engine)),

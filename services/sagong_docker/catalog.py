@@ -114,6 +114,13 @@ class Catalog:
             raise InvalidArgument(f"multiple IDs found with provided prefix: {reference}")
         return self.containers[matches[0]] if matches else None
 
+    async def has_container(self, id_: str) -> bool:
+        """Whether there is a record of exactly this container, though we may not have heard of it."""
+        if id_ in self.containers:
+            return True
+        found = await self._state.range(RangeRequest(start=f"{_ROOT}containers/{id_}"))
+        return bool(found.entries)
+
     def exec(self, id_: str) -> ExecRecord:
         """An exec by its id."""
         try:

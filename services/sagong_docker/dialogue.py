@@ -14,7 +14,7 @@ from sagong_docker import wiring
 from sagong_docker.ask import Ask
 from sagong_docker.body import CreateBody, HostConfig
 from sagong_docker.bridge import Link, opened
-from sagong_docker.engine import OWNER, Engine
+from sagong_docker.engine import Engine
 
 __all__ = ["grpc", "session"]
 
@@ -51,7 +51,6 @@ async def _surroundings(engine: Engine) -> Surroundings:
     places = wiring.attachments(CreateBody(), host, "", lambda _: network.id)
     places = tuple(msgspec.structs.replace(place, aliases=()) for place in places)
     return Surroundings(
-        owner=OWNER,
         network=wiring.join("", "", network.name, places=places),
         gateway=network.subnets[0].gateway if network.subnets else "",
     )

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
@@ -19,6 +20,7 @@ from sagong.contracts.node import (
     Node,
     NodeQuery,
     Ref,
+    RemoveRequest,
     StatusState,
 )
 from sagong.contracts.state import State
@@ -84,6 +86,7 @@ class Engine:
         self._host.spawn(self._hear_node(), "hear containers")
         self._host.spawn(self._hear_images(), "hear images")
         self._host.spawn(self._retrying(self._default_network), "make the default network")
+        self._host.spawn(self._take_back(time.time()), "take back unfinished creations")
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         """Work that goes on after its request."""
@@ -246,6 +249,27 @@ class Engine:
             await self.node.inspect(Ref(id=id_))
         except NotFound:
             self.forget(id_)
+
+    async def _take_back(self, began: float) -> None:
+        """Remove what was to be a container when a process of ours before died: nobody knows its id.
+
+        Not at once: beside us a generation before may be about to write its record.
+        """
+        await asyncio.sleep(self.settings.unfinished_seconds)
+        await self._retrying(lambda: self._remove_unrecorded(began))
+
+    async def _remove_unrecorded(self, began: float) -> None:
+        for status in await self.statuses():
+            id_ = status.spec.id
+            if status.run or status.created_at >= began or await self.catalog.has_container(id_):
+                continue
+            with contextlib.suppress(NotFound):
+                sandbox = Ref(id=status.spec.sandbox)
+                # The builder's are its own to remove.
+                if (await self.node.sandbox(sandbox)).spec.owner == OWNER:
+                    await self.node.remove(RemoveRequest(id=id_, volumes=True))
+                    await self.node.remove_sandbox(sandbox)
+                    self.log.warning("unfinished container removed", extra={"container": id_})
 
     async def _hear_images(self) -> None:
         async for event in self._host.hear(Images, ImageChanged):

@@ -79,7 +79,7 @@ def of_container(event: ContainerEvent) -> Event:
         event.id,
         dict(event.attributes),
         event.time,
-        event.owner or "docker",
+        event.owner.partition("/")[0] or "docker",
     )
 
 

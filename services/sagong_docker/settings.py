@@ -13,7 +13,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     `name` is shown by `docker info` ("" is the host's name). `default_network` is made when it is
     missing. `log_driver` and `log_options` are of containers that name none. `runtimes` are names
     that `--runtime` may have beside the default. `labels` are the engine's own. `history` bounds
-    the events that `docker events --since` can show. `stop_seconds` is the default of `docker stop`.
+    the events that `docker events --since` can show. `unfinished_seconds` after its start the engine
+    takes back what a crash kept it from making whole. `stop_seconds` is the default of `docker stop`.
     `cgroup_mode` is what containers get that ask for none ("": private, but host with cgroup v1, as
     Docker has it). `root` is shown as Docker's root.
 
@@ -30,6 +31,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     runtimes: tuple[str, ...] = ("runc", "io.containerd.runc.v2")
     labels: tuple[str, ...] = ()
     history: int = 1024
+    unfinished_seconds: float = 30.0
     stop_seconds: float = 10.0
     cgroup_mode: str = ""
     certificate: str = ""

@@ -267,7 +267,7 @@ class NodeService:
             containers=tuple(
                 self._status(record)
                 for record in self._registry.containers.values()
-                if query.owner in ("", self._owner(record)) and (record.begun or not query.begun)
+                if _within(self._owner(record), query.owner) and (record.begun or not query.begun)
             )
         )
 
@@ -384,6 +384,11 @@ class NodeService:
     def _status(self, record: ContainerRecord) -> ContainerStatus:
         sandbox = self._registry.sandboxes.get(record.spec.sandbox)
         return record.status(sandbox.network if sandbox else None)
+
+
+def _within(owner: str, asked: str) -> bool:
+    """Whether what belongs to `owner` is asked for, see `SandboxSpec`."""
+    return asked in ("", owner, owner.partition("/")[0])
 
 
 async def _forward(

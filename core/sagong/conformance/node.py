@@ -51,7 +51,7 @@ from sagong.log_frames import log_frames
 
 __all__ = ["NodeLab"]
 
-_OWNER = "suite"
+_MAKER, _OWNER = "suite", "suite/checks"
 
 
 @dataclass(frozen=True)
@@ -253,8 +253,10 @@ async def check_who_removes_itself_is_still_waited_for(lab: NodeLab) -> None:
 async def check_lists_tell_what_has_begun(lab: NodeLab) -> None:
     async with lab.container("true") as waits, lab.running("sleep", "600") as runs:
         assert {waits, runs} <= await listed(lab)
-        assert {waits, runs} <= await listed(lab, owner=_OWNER)
-        assert not {waits, runs} & await listed(lab, owner="nobody")
+        for owner in (_MAKER, _OWNER):
+            assert {waits, runs} <= await listed(lab, owner=owner)
+        for other in ("nobody", f"{_MAKER}/others"):
+            assert not {waits, runs} & await listed(lab, owner=other)
         begun = await listed(lab, begun=True)
         assert runs in begun and waits not in begun
 

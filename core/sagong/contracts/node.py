@@ -70,8 +70,10 @@ __all__ = [
 
 
 class SandboxSpec(Message):
-    """What containers share: network, names, resolver. `owner` is "docker" or "kube".
+    """What containers share: network, names, resolver.
 
+    `owner` is who had it made: "docker", "kube", "builder"; behind a slash, for what somebody else
+    makes in an owner's name ("docker/build").
     `network` asks for networks (its `id` is the sandbox's). `share_with` "sandbox id" shares the
     network of another sandbox (`--network container:X`). `explicit` sandboxes (pods) keep their
     network from creation to removal; others join when a container starts and leave when it ends.
@@ -277,7 +279,9 @@ class Ref(Message):
 
 
 class NodeQuery(Message):
-    """`owner` "" lists all; `begun` only those that run, are paused or between two tries."""
+    """`owner` "" lists all, "docker" those of "docker/build", too; `begun` only those that run, are
+    paused or between two tries.
+    """
 
     owner: str = ""
     begun: bool = False

@@ -145,7 +145,7 @@ class Injector:
         began = time.time()
         ended = self._processes.cut_power()
         left = self._processes.everything()
-        problem = f"{left} did not end" if left else ""
+        problem = f"did not end: {self._processes.described(left)} " if left else ""
         done = self._running.run("up", "--seconds", "80", check=False)
         if done.returncode:
             problem += f"`up` failed: {done.stderr}{done.stdout}"

@@ -10,7 +10,7 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from sagong.call import deadline
@@ -29,7 +29,7 @@ _MOST = 6
 
 
 class Processes:
-    """Finds them by the kernel's word, by control group and by working directory, never by name."""
+    """Finds them by the kernel's word, by control group, log and directory, never by name."""
 
     def __init__(self, running: Instance) -> None:
         self._running = running
@@ -95,36 +95,39 @@ class Processes:
         return named | {pid for unit, pid in self._grouped() if unit == name}
 
     def everything(self) -> set[int]:
-        """All that is no container."""
-        mark, root = f"{self._paths.cgroup}-plugins", str(self._running.root)
-        found = set(self._below_run())
-        for pid in _numbers():
-            command = _read(f"/proc/{pid}/cmdline")
-            ours = command.startswith(str(Path("/proc/self/exe").resolve())) or "sagong" in command
-            if mark in _read(f"/proc/{pid}/cgroup") or (ours and root in command.split("\0")):
-                found.add(pid)
-        return found - {os.getpid()}
+        """All that is no container: whose log is ours, or whose control group.
+
+        Titles, arguments and directories change in a process's life. What it was given as standard
+        error does not, and is its child's from the fork on; containers have FIFOs and terminals.
+        """
+        mark, log = f"{self._paths.cgroup}-plugins", f"{self._paths.run}/log/"
+        return {
+            pid
+            for pid in _numbers()
+            if _target(f"/proc/{pid}/fd/2").startswith(log) or mark in _read(f"/proc/{pid}/cgroup")
+        }
 
     def cut_power(self, *, containers: bool = False) -> set[int]:
-        """End everything at once: first who would start others again, then until nothing is left."""
-        pids = self.pids()
-        first = [pids.pop(name) for name in ("keeper", "kernel", "zygote") if name in pids]
-        ended = [*first, *pids.values()]
-        for pid in ended:
-            _kill(pid)
+        """End everything at once, whether or not anybody says who it is."""
         limit = time.monotonic() + 20
+        ended: set[int] = set()
         quiet = 0
-        # One that was just forked is nobody's yet: nothing is left when twice nothing was found.
+        # While a list is read one may fork another, and end: twice nothing is nothing.
         while quiet < 2 and time.monotonic() < limit:
             left = self.everything()
             for pid in left:
                 _kill(pid)
-            ended += left
+            ended |= left
             quiet = 0 if left else quiet + 1
             time.sleep(0.05)
         if containers:
             Cgroup(layout_of_machine(), self._paths.cgroup, (*CONTROLLERS, "unified")).kill()
-        return set(ended)
+        return ended
+
+    @staticmethod
+    def described(pids: Iterable[int]) -> str:
+        """Who they are, for whoever must find out why they are there."""
+        return "; ".join(map(_described, sorted(pids)))
 
     def belongings(self) -> dict[str, tuple[str, ...]]:
         """All that the instance has on the machine, in terms that generations don't change."""
@@ -156,12 +159,8 @@ class Processes:
                 yield unit.rpartition(".")[0], pid
 
     def _below_run(self) -> list[int]:
-        found = []
-        for pid in _numbers():
-            with contextlib.suppress(OSError):
-                if Path(os.readlink(f"/proc/{pid}/cwd")).is_relative_to(self._paths.run):
-                    found.append(pid)
-        return found
+        below = str(self._paths.run)
+        return [pid for pid in _numbers() if _target(f"/proc/{pid}/cwd").startswith(below)]
 
 
 def _all(status: SystemStatus) -> set[int]:
@@ -183,6 +182,23 @@ def _numbers() -> list[int]:
 def _read(path: str) -> str:
     try:
         return Path(path).read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def _described(pid: int) -> str:
+    """Command line, directory, parent, state and control groups of a process."""
+    command = _read(f"/proc/{pid}/cmdline").replace("\0", " ").strip()
+    facts = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()[:2]
+    groups = {line.split(":")[-1] for line in _read(f"/proc/{pid}/cgroup").splitlines()}
+    place = _target(f"/proc/{pid}/cwd")
+    return f"{pid} {command!r} in {place}, state and parent {facts}, groups {sorted(groups)}"
+
+
+def _target(path: str) -> str:
+    """Where a link of /proc goes, "" when its process has gone."""
+    try:
+        return os.readlink(path)
     except OSError:
         return ""
 

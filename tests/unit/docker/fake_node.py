@@ -382,12 +382,16 @@ class FakeNode:
     async def inspect(self, ref: Ref) -> ContainerStatus:
         return self.status(self.held(ref.id))
 
+    def _owners(self, held: Held) -> tuple[str, str]:
+        owner = self.sandboxes[held.spec.sandbox].owner
+        return owner, owner.partition("/")[0]
+
     async def list(self, query: NodeQuery) -> StatusList:
         return StatusList(
             containers=tuple(
                 self.status(h)
                 for h in self.containers.values()
-                if query.owner in ("", self.sandboxes[h.spec.sandbox].owner)
+                if query.owner in ("", *self._owners(h))
             )
         )
 

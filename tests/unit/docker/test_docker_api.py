@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import socket
+from collections.abc import AsyncIterator, Callable
 
 from tests.unit.docker.docker_lab import IMAGE, Lab, docker_lab
 
+from sagong.contracts.network import JoinRequest
+from sagong.contracts.node import ContainerSpec, SandboxSpec, StartRequest
 from sagong.contracts.volume import Volume
 from sagong.testing import LocalHost
 from sagong_docker import Docker
+from sagong_docker.engine import Engine
+from sagong_docker.naming import new_id
 
 
 async def create(lab: Lab, name: str, *command: str, **config: object) -> str:
@@ -202,32 +208,69 @@ async def test_the_stat_of_a_path_is_in_a_header() -> None:
         assert found["name"] == "etc" and found["mode"] & 1 << 31
 
 
+@contextlib.asynccontextmanager
+async def succeeding(lab: Lab, **config: object) -> AsyncIterator[Engine]:
+    """Another generation of the service, beside or after the lab's."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(lab.directory / "second.sock"))
+    listener.listen()
+    host = LocalHost(
+        "docker",
+        data=lab.directory,
+        run=lab.directory,
+        config=config,
+        uses=lab.host._uses,
+        listeners={"api": listener},
+    )
+    successor = Docker(host)
+    await successor.start()
+    try:
+        yield successor.engine
+    finally:
+        await successor.stop()
+        await host.close()
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait for something that is to come."""
+    async with asyncio.timeout(5):
+        while not holds():
+            await asyncio.sleep(0.01)
+
+
 async def test_names_and_bodies_outlive_the_service() -> None:
     async with docker_lab() as lab:
         id_ = await create(lab, "kept", "true", Labels={"k": "v"})
-        uses = lab.host._uses
-        listener = socket.socket(socket.AF_UNIX)
-        listener.bind(str(lab.directory / "second.sock"))
-        listener.listen()
-        host = LocalHost(
-            "docker", data=lab.directory, run=lab.directory, uses=uses, listeners={"api": listener}
-        )
-        successor = Docker(host)
-        await successor.start()
-        try:
-            assert successor.engine.catalog.find("kept").id == id_  # type: ignore[union-attr]
+        async with succeeding(lab) as successor:
+            assert successor.catalog.find("kept").id == id_  # type: ignore[union-attr]
             later = await create(lab, "later", "true")
-            async with asyncio.timeout(5):
-                while successor.engine.catalog.find("later") is None:
-                    await asyncio.sleep(0.01)
-            assert successor.engine.catalog.find(later[:6]).name == "later"  # type: ignore[union-attr]
+            await until(lambda: successor.catalog.find("later") is not None)
+            assert successor.catalog.find(later[:6]).name == "later"  # type: ignore[union-attr]
             lab.service.engine.forget(later)
-            async with asyncio.timeout(5):
-                while successor.engine.catalog.find("later") is not None:
-                    await asyncio.sleep(0.01)
-        finally:
-            await successor.stop()
-            await host.close()
+            await until(lambda: successor.catalog.find("later") is None)
+
+
+async def made_on_node(lab: Lab, owner: str) -> str:
+    """What a creation leaves that ends before the catalog is written."""
+    id_ = new_id()
+    network = JoinRequest(id=id_, mode="none")
+    sandbox = SandboxSpec(id=id_, owner=owner, network=network)
+    await lab.node.create(ContainerSpec(id=id_, sandbox=id_, image=IMAGE, own=sandbox))
+    return id_
+
+
+async def test_a_creation_that_a_crash_cut_is_taken_back_and_nothing_else() -> None:
+    async with docker_lab() as lab:
+        cut = await made_on_node(lab, "docker")
+        others = {await made_on_node(lab, owner) for owner in ("docker/build", "builder", "kube")}
+        started = await made_on_node(lab, "docker")
+        await lab.node.start(StartRequest(id=started))
+        kept = await create(lab, "kept", "true")
+        async with succeeding(lab, unfinished_seconds=0.2):
+            young = await made_on_node(lab, "docker")
+            await until(lambda: cut not in lab.node.containers)
+            await until(lambda: cut not in lab.node.sandboxes)
+        assert set(lab.node.containers) == {*others, started, kept, young}
 
 
 async def test_a_record_without_a_container_is_swept() -> None:
