@@ -45,14 +45,22 @@ class AddressRange:
         self._low = first if small else first + 1
         self._high = last if small or self.space.version == 6 else last - 1
         given = subnet.gateway.partition("/")[0]
-        self._gateway = _inside(given, self.space, "gateway") if given else self._low
+        self._gateway = self._hosts(given, "gateway") if given else self._low
         self._first, self._last = self._low, self._high
         if subnet.ip_range:
             self._narrow(subnet.ip_range)
         self._taken: dict[int, str] = {self._gateway: "the gateway"}
         for name, address in subnet.reserved:
-            self._taken[_inside(address, self.space, name)] = name
+            if self._taken.setdefault(self._hosts(address, name), name) != name:
+                raise InvalidArgument(f"auxiliary address {name} {address}: Address already in use")
         self._next = self._first
+
+    def _hosts(self, text: str, what: str) -> int:
+        """An address that a host can have."""
+        value = _inside(text, self.space, what)
+        if not self._low <= value <= self._high:
+            raise InvalidArgument(f"{what} {text}: no host of {self.space} can have this address")
+        return value
 
     def _narrow(self, text: str) -> None:
         part = space_of(text)
@@ -77,12 +85,10 @@ class AddressRange:
 
     def reserve(self, address: str, owner: str) -> str:
         """Take a given address; Conflict if somebody else has it."""
-        value = _inside(address, self.space, "address")
-        if not self._low <= value <= self._high:
-            raise InvalidArgument(f"address {address} is none that a host of {self.space} can have")
+        value = self._hosts(address, "address")
         holder = self._taken.get(value)
         if holder is not None and holder != owner:
-            raise Conflict(f"address {address} is already in use by {holder}")
+            raise Conflict(f"Address already in use: {address} is that of {holder}")
         self._taken[value] = owner
         return self._text(value)
 
@@ -96,8 +102,8 @@ class AddressRange:
                 self._next = value + 1
                 return self._text(value)
         raise ResourceExhausted(
-            f"no free address in {self.space}: all of "
-            f"{self._text(self._first)} to {self._text(self._last)} are taken; "
+            f"no available IPv{self.version} addresses on this network's address pools: of "
+            f"{self.space} all of {self._text(self._first)} to {self._text(self._last)} are taken; "
             "remove containers or make a network with a larger subnet"
         )
 

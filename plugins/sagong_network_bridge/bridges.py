@@ -13,11 +13,9 @@ from sagong_network_bridge.addresses import AddressRange, hardware_address
 from sagong_network_bridge.namespaces import write_sysctl
 from sagong_network_bridge.netlink import Channel
 from sagong_network_bridge.records import NetworkRecord
-from sagong_network_bridge.subnets import gateway_mode, option
+from sagong_network_bridge.subnets import INHIBIT, flag, gateway_mode
 
 __all__ = ["Bridges"]
-
-_INHIBIT = "com.docker.network.bridge.inhibit_ipv4"
 
 
 class Bridges:
@@ -40,7 +38,7 @@ class Bridges:
         mac = hardware_address(ranges[0].gateway)
         requests = [links.change_link(index, name, mac=mac, alias=self._mark + network.id)]
         for range_ in ranges:
-            if range_.version == 4 and option(network, _INHIBIT).lower() == "true":
+            if range_.version == 4 and flag(network, INHIBIT, default=False):
                 continue  # a gateway of somebody else's
             if gateway_mode(network, range_.version) == "isolated":
                 continue  # the machine itself is not on it

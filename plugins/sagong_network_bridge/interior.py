@@ -5,7 +5,7 @@ Interfaces are named; the kernel wants numbers, so every function takes the one 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from sagong.contracts.network import Endpoint
 from sagong_network_bridge import links, shaping
@@ -14,6 +14,7 @@ from sagong_network_bridge.netlink import Request
 __all__ = [
     "IndexOf",
     "Plan",
+    "Ranks",
     "address_plan",
     "free_interface",
     "gateway_endpoints",
@@ -24,14 +25,16 @@ __all__ = [
 
 IndexOf = Callable[[str], int]
 Plan = Callable[[IndexOf], list[Request]]
-Gateways = tuple[Endpoint | None, Endpoint | None]
+# Networks' places in the order in which the default route is given: the lowest has it.
+Ranks = Mapping[str, tuple[int, str]]
+_NO_RANK = (0, "")
 
 
 def gateway_endpoints(
-    endpoints: tuple[Endpoint, ...], priorities: dict[str, int]
+    endpoints: tuple[Endpoint, ...], ranks: Ranks
 ) -> tuple[Endpoint | None, Endpoint | None]:
-    """Which endpoints the default routes of IPv4 and IPv6 go by: the highest priority, then first."""
-    ordered = sorted(endpoints, key=lambda e: -priorities.get(e.network, 0))
+    """Which endpoints the default routes of IPv4 and IPv6 go by."""
+    ordered = sorted(endpoints, key=lambda e: ranks.get(e.network, _NO_RANK))
     by4 = next((e for e in ordered if e.gateway4), None)
     by6 = next((e for e in ordered if e.gateway6), None)
     return by4, by6
@@ -49,6 +52,7 @@ def address_plan(endpoints: tuple[Endpoint, ...]) -> Plan:
             for address, prefix in (
                 (endpoint.ipv4, endpoint.ipv4_prefix),
                 (endpoint.ipv6, endpoint.ipv6_prefix),
+                *((own, 64 if ":" in own else 16) for own in endpoint.link_locals),
             ):
                 if address:
                     requests.append(links.add_address(index, address, prefix, what))
@@ -79,10 +83,10 @@ def removal_plan(interface: str) -> Plan:
 def route_plan(
     before: tuple[Endpoint, ...],
     after: tuple[Endpoint, ...],
-    priorities: tuple[dict[str, int], ...],
+    ranks: tuple[Ranks, Ranks],
 ) -> Plan:
     """The default routes of a changed set of endpoints; nothing where they stay."""
-    old, new = gateway_endpoints(before, priorities[0]), gateway_endpoints(after, priorities[1])
+    old, new = gateway_endpoints(before, ranks[0]), gateway_endpoints(after, ranks[1])
 
     def plan(index_of: IndexOf) -> list[Request]:
         requests = []

@@ -22,7 +22,7 @@ from sagong.contracts.network import (
 from sagong.errors import InvalidArgument
 from sagong_network_bridge.addresses import AddressRange, hardware_address
 from sagong_network_bridge.elements import Publication, address_bytes, front_key, published
-from sagong_network_bridge.interior import gateway_endpoints
+from sagong_network_bridge.interior import Ranks, gateway_endpoints
 from sagong_network_bridge.networks import Networks
 from sagong_network_bridge.ports import Ports, check_mapping
 from sagong_network_bridge.services import Piece
@@ -86,6 +86,10 @@ def _check_address(text: str, what: str) -> None:
 
 def check_attachment(attachment: Attachment) -> None:
     """Refuse what can't be of an interface, by name."""
+    for address in attachment.link_locals:
+        _check_address(address, "link-local address")
+        if not ipaddress.ip_address(address).is_link_local:
+            raise InvalidArgument(f"link-local address {address}: 169.254.0.0/16 or fe80::/10")
     name = attachment.interface
     if name and (not _INTERFACE.fullmatch(name) or name == "lo"):
         raise InvalidArgument(
@@ -131,7 +135,11 @@ class Draft:
         if attachment.mac and not _MAC.fullmatch(attachment.mac):
             raise InvalidArgument(f"hardware address {attachment.mac!r}: write 02:42:ac:11:00:02")
         endpoint = Endpoint(
-            network=network.id, interface=interface, mac="", aliases=attachment.aliases
+            network=network.id,
+            interface=interface,
+            mac="",
+            aliases=attachment.aliases,
+            link_locals=attachment.link_locals,
         )
         self.endpoints.append(endpoint)
         for range_ in self._networks.ranges(network.id):
@@ -193,14 +201,14 @@ def release_addresses(endpoint: Endpoint, identity: str, networks: Networks) -> 
 
 
 def pieces_of(
-    sandbox: Sandbox, priorities: dict[str, int], routed: Routed = lambda network, version: False
+    sandbox: Sandbox, ranks: Ranks, routed: Routed = lambda network, version: False
 ) -> Iterator[Piece]:
     """What the firewall must know of a sandbox: its published ports, and that it may call itself.
 
     Ports lead to the endpoint that has the default route: answers leave by it. Where its network is
     `routed`, nothing leads there, but the port is open at the sandbox's own address.
     """
-    by4, by6 = gateway_endpoints(sandbox.endpoints, priorities)
+    by4, by6 = gateway_endpoints(sandbox.endpoints, ranks)
     for endpoint, address in ((by4, by4.ipv4 if by4 else ""), (by6, by6.ipv6 if by6 else "")):
         if endpoint is None or not sandbox.ports:
             continue

@@ -55,6 +55,7 @@ _NEWADDR, _DELADDR = 20, 21
 _NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
 _NEWRULE, _DELRULE = 32, 33
 _MAIN = 254
+_BROADCAST = 4
 _UP = 1
 _NO_DAD = 0x02
 _ONLINK = 4
@@ -183,6 +184,9 @@ def _address(index: int, address: str, prefix: int) -> bytes:
 def add_address(index: int, address: str, prefix: int, what: str) -> Request:
     """Give an interface an address; it may be there already."""
     payload = _address(index, address, prefix)
+    if ":" not in address and prefix < 31:
+        (value,) = struct.unpack("!I", socket.inet_pton(socket.AF_INET, address))
+        payload += attribute(_BROADCAST, struct.pack("!I", value | 0xFFFFFFFF >> prefix))
     text = f"add address {address}/{prefix} to {what}"
     return Request(_NEWADDR, NLM_CREATE | NLM_REPLACE, payload, text)
 

@@ -23,7 +23,8 @@ from sagong.contracts.network import Sandbox
 from sagong.linux import syscalls
 from sagong.linux.mounts import mount_table
 from sagong_network_bridge.elements import PROTOCOLS
-from sagong_network_bridge.interior import gateway_endpoints
+from sagong_network_bridge.interior import Ranks, gateway_endpoints
+from sagong_network_bridge.joining import Routed
 
 __all__ = ["Loopback", "Shortcut", "shortcuts"]
 
@@ -103,9 +104,12 @@ def _port(number: int) -> bytes:
     return struct.pack(">H2x", number)
 
 
-def shortcuts(sandbox: Sandbox, priorities: dict[str, int]) -> tuple[Shortcut, ...]:
-    """What [::1] of the machine leads to for a sandbox."""
-    by4, by6 = gateway_endpoints(sandbox.endpoints, priorities)
+def shortcuts(sandbox: Sandbox, ranks: Ranks, routed: Routed) -> tuple[Shortcut, ...]:
+    """What [::1] of the machine leads to for a sandbox: nothing where 0.0.0.0 or :: does not."""
+    by4, by6 = (
+        endpoint if endpoint and not routed(endpoint.network, version) else None
+        for version, endpoint in zip((4, 6), gateway_endpoints(sandbox.endpoints, ranks))
+    )
     own = f"::ffff:{by4.ipv4}" if by4 else by6.ipv6 if by6 else ""
     found = []
     for mapping in sandbox.ports if own else ():

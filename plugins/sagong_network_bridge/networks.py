@@ -11,22 +11,26 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from sagong.contracts.network import Network
+from sagong.contracts.network import JoinRequest, Network
 from sagong.errors import AlreadyExists, Conflict, FailedPrecondition, InvalidArgument, NotFound
 from sagong_network_bridge import links
 from sagong_network_bridge.addresses import AddressRange, Space, space_of
 from sagong_network_bridge.bridges import Bridges
 from sagong_network_bridge.cells import Port
 from sagong_network_bridge.elements import Content, interface_name, interval_elements
+from sagong_network_bridge.interior import Ranks
 from sagong_network_bridge.netlink import Channel
 from sagong_network_bridge.parents import ON_PARENTS, Lower, Parents, lower_of, parent_name
 from sagong_network_bridge.records import NetworkRecord, Records
 from sagong_network_bridge.settings import Settings
 from sagong_network_bridge.subnets import (
+    INNER,
+    MASQUERADE,
     bridge_name,
     complete,
     default_id,
     default_networks,
+    flag,
     gateway_mode,
     option,
 )
@@ -34,9 +38,7 @@ from sagong_network_bridge.subnets import (
 __all__ = ["Networks", "network_content"]
 
 Run = Callable[..., Coroutine[Any, Any, Any]]
-_MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade"
 _BINDING = "com.docker.network.bridge.host_binding_ipv4"
-_INNER = "com.docker.network.bridge.enable_icc"
 _MTU = "com.docker.network.driver.mtu"
 _PREFIX = "com.docker.network.container_iface_prefix"
 _RESOLVER = "sagong.resolver"
@@ -72,7 +74,7 @@ def _check_prefix(network: Network) -> None:
 def _natted(record: NetworkRecord) -> list[str]:
     """Subnets that leave with the machine's address."""
     network = record.network
-    if network.internal or option(network, _MASQUERADE, "true").lower() == "false":
+    if network.internal or not flag(network, MASQUERADE, default=True):
         return []
     spaces = [space_of(subnet.subnet) for subnet in network.subnets]
     return [
@@ -198,8 +200,11 @@ class Networks:
         if network.driver != "bridge":
             return
         name = bridge_name(network, self._settings)
-        if any(record.bridge == name for record in self._known.values()):
-            raise AlreadyExists(f"a network with bridge {name} already exists")
+        for other in self._known.values():
+            if other.bridge == name:
+                raise Conflict(
+                    f"networks have same bridge name: {name} is that of {other.network.name}"
+                )
 
     def _check_parent_is_free(self, network: Network) -> None:
         """All ipvlan interfaces of one parent have one mode, and no macvlan beside them."""
@@ -254,12 +259,13 @@ class Networks:
         """With bridges."""
         return [record for record in self._known.values() if record.bridge]
 
+    def _find(self, wanted: str) -> NetworkRecord | None:
+        named = (r for r in self._known.values() if r.network.name == wanted)
+        return self._known.get(wanted) or next(named, None)
+
     def get(self, wanted: str) -> NetworkRecord:
         """By id or name; NotFound names what is missing."""
-        record = self._known.get(wanted)
-        if record is None:
-            named = (r for r in self._known.values() if r.network.name == wanted)
-            record = next(named, None)
+        record = self._find(wanted)
         if record is None:
             raise NotFound(f"network {wanted} not found")
         if not record.bridge and not record.parent:
@@ -267,6 +273,15 @@ class Networks:
                 f"nobody can be attached to network {record.network.name}; use its mode instead"
             )
         return record
+
+    def ranks(self, request: JoinRequest) -> Ranks:
+        """Which of a sandbox's networks is to have its default route, the first first."""
+        found = {}
+        for attachment in request.attachments:
+            record = self._find(attachment.network)
+            if record is not None:
+                found[record.network.id] = (-attachment.priority, record.network.name)
+        return found
 
     def ranges(self, identity: str) -> tuple[AddressRange, ...]:
         """The network's address ranges; none if it is gone."""
@@ -282,7 +297,7 @@ class Networks:
             bridge=record.bridge,
             ifindex=self._indexes[network.id],
             ipv6=network.ipv6,
-            isolated=option(network, _INNER, "true").lower() == "false",
+            isolated=not flag(network, INNER, default=True),
             hairpin=network.id in self.filtered,
             mtu=self._mtu(network),
             first=f"{self.prefix(record)}0",

@@ -40,7 +40,7 @@ from sagong_network_bridge.forwarding import nameservers_of
 from sagong_network_bridge.handover import Handover, packed, unpacked
 from sagong_network_bridge.links import delete_link, links_of
 from sagong_network_bridge.locksmith import USER
-from sagong_network_bridge.loopback import Loopback, shortcuts
+from sagong_network_bridge.loopback import Loopback
 from sagong_network_bridge.names import Names
 from sagong_network_bridge.namespaces import is_pinned
 from sagong_network_bridge.neighbours import accept_bridges
@@ -52,7 +52,7 @@ from sagong_network_bridge.ports import Ports
 from sagong_network_bridge.reach import Reach
 from sagong_network_bridge.records import Records, SandboxRecord
 from sagong_network_bridge.routing import Routing
-from sagong_network_bridge.sandboxes import Sandboxes, Tools, priorities_of
+from sagong_network_bridge.sandboxes import Sandboxes, Tools
 from sagong_network_bridge.settings import Settings
 from sagong_network_bridge.subnets import private_pool6
 from sagong_network_bridge.vigil import Vigil
@@ -184,7 +184,7 @@ class NetworkBridge:
         """The predecessor's program goes on until it has been tidied up."""
         self._loopback.start()
         for record in self._sandboxes.records():
-            self._loopback.put(shortcuts(record.sandbox, priorities_of(record.request)))
+            self._loopback.put(self._sandboxes.shortcuts(record.sandbox, record.request))
 
     async def _sweep(self, pins: list[Path]) -> None:
         """Take away what a predecessor had and nobody knows: namespaces, bridges, interfaces."""

@@ -31,6 +31,7 @@ from sagong_network_bridge.cells import Cell, Cells, carry_out
 from sagong_network_bridge.conntrack import forget_datagrams
 from sagong_network_bridge.firewall import Firewall
 from sagong_network_bridge.interior import (
+    Ranks,
     address_plan,
     free_interface,
     gateway_endpoints,
@@ -48,7 +49,7 @@ from sagong_network_bridge.joining import (
 )
 from sagong_network_bridge.links import delete_link, link_index, port_options
 from sagong_network_bridge.locksmith import USER
-from sagong_network_bridge.loopback import Loopback, shortcuts
+from sagong_network_bridge.loopback import Loopback, Shortcut, shortcuts
 from sagong_network_bridge.names import Names, order_of
 from sagong_network_bridge.netlink import Channel
 from sagong_network_bridge.networks import Networks
@@ -59,7 +60,7 @@ from sagong_network_bridge.resolver_sockets import RESOLVER
 from sagong_network_bridge.services import Piece
 from sagong_network_bridge.user_namespace import Maps
 
-__all__ = ["Sandboxes", "Tools", "priorities_of"]
+__all__ = ["Sandboxes", "Tools"]
 
 Run = Callable[..., Coroutine[Any, Any, Any]]
 # The kernel takes interfaces down with their namespace, in its own time; what holds a namespace
@@ -127,7 +128,11 @@ class Sandboxes:
             yield from self._pieces(record.sandbox, record.request)
 
     def _pieces(self, sandbox: Sandbox, request: JoinRequest) -> Iterator[Piece]:
-        return pieces_of(sandbox, priorities_of(request), self._networks.is_routed)
+        return pieces_of(sandbox, self._networks.ranks(request), self._networks.is_routed)
+
+    def shortcuts(self, sandbox: Sandbox, request: JoinRequest) -> tuple[Shortcut, ...]:
+        """What [::1] of the machine leads to for one of them."""
+        return shortcuts(sandbox, self._networks.ranks(request), self._networks.is_routed)
 
     def users(self, network: str) -> list[str]:
         """Sandboxes on a network, by name where they have one."""
@@ -203,7 +208,7 @@ class Sandboxes:
         sandbox = self._sandbox(request, draft, cell) if cell is not None else None
         self._tools.names.forget(request.id)
         if sandbox is not None and cell is not None:
-            self._tools.loopback.remove(shortcuts(sandbox, priorities_of(request)))
+            self._tools.loopback.remove(self.shortcuts(sandbox, request))
             with contextlib.suppress(OSError):
                 self._tools.firewall.alter("sandboxes", gone=self._pieces(sandbox, request))
             await self._tools.run(self._tools.cells.discard, cell)
@@ -250,11 +255,11 @@ class Sandboxes:
             if veth:
                 veths[endpoint.network] = veth
         assert cell.channel is not None
-        ways = (priorities_of(request),) * 2
+        ranks = self._networks.ranks(request)
         carry_out(
             cell.channel,
             address_plan(sandbox.endpoints),
-            route_plan((), sandbox.endpoints, ways),
+            route_plan((), sandbox.endpoints, (ranks, ranks)),
             limit_plan(sandbox.endpoints, request.egress_bps),
         )
         own = interface_sysctls(request.attachments, sandbox.endpoints)
@@ -264,9 +269,9 @@ class Sandboxes:
         if cell.sockets:
             sockets, cell.sockets = cell.sockets, []
             tools.names.serve(self._order(sandbox, request), sockets)
-        self._reflect(sandbox, priorities_of(request), veths)
+        self._reflect(sandbox, ranks, veths)
         tools.firewall.alter("sandboxes", new=self._pieces(sandbox, request))
-        tools.loopback.put(shortcuts(sandbox, priorities_of(request)))
+        tools.loopback.put(self.shortcuts(sandbox, request))
         await self._forget_datagrams(sandbox, leaving=False)
         cell.close()
         return SandboxRecord(
@@ -277,11 +282,11 @@ class Sandboxes:
             resolver_port=cell.resolver_port,
         )
 
-    def _reflect(self, sandbox: Sandbox, priorities: dict[str, int], veths: dict[str, str]) -> None:
+    def _reflect(self, sandbox: Sandbox, ranks: Ranks, veths: dict[str, str]) -> None:
         """Who publishes ports may call itself by them: its bridge must send packets back to it."""
         if not sandbox.ports:
             return
-        found = {e.network for e in gateway_endpoints(sandbox.endpoints, priorities) if e}
+        found = {e.network for e in gateway_endpoints(sandbox.endpoints, ranks) if e}
         for network in found & veths.keys():
             self._mirror(network, veths[network])
 
@@ -330,7 +335,7 @@ class Sandboxes:
             self._tools.names.forget(identity)
             pieces = self._pieces(sandbox, record.request)
             self._tools.firewall.alter("sandboxes", gone=pieces)
-            self._tools.loopback.remove(shortcuts(sandbox, priorities_of(record.request)))
+            self._tools.loopback.remove(self.shortcuts(sandbox, record.request))
             await self._forget_datagrams(sandbox, leaving=True)
             if sandbox.path:
                 await self._tools.run(self._tools.cells.drop, Path(sandbox.path))
@@ -426,17 +431,18 @@ class Sandboxes:
         """Routes, names and ports follow the endpoints; then it is recorded."""
         tools = self._tools
         pin = Path(after.sandbox.path)
-        old = gateway_endpoints(before.sandbox.endpoints, priorities_of(before.request))
-        new = gateway_endpoints(after.sandbox.endpoints, priorities_of(after.request))
+        ranks = self._networks.ranks(before.request), self._networks.ranks(after.request)
+        old = gateway_endpoints(before.sandbox.endpoints, ranks[0])
+        new = gateway_endpoints(after.sandbox.endpoints, ranks[1])
         if old != new:
-            ways = (priorities_of(before.request), priorities_of(after.request))
-            plan = route_plan(before.sandbox.endpoints, after.sandbox.endpoints, ways)
+            plan = route_plan(before.sandbox.endpoints, after.sandbox.endpoints, ranks)
             await tools.run(tools.cells.configure, pin, plan)
-            self._reflect(after.sandbox, priorities_of(after.request), after.veths)
+            self._reflect(after.sandbox, ranks[1], after.veths)
             was = self._pieces(before.sandbox, before.request)
             now = self._pieces(after.sandbox, after.request)
             tools.firewall.alter("sandboxes", was, now)
-            tools.loopback.put(shortcuts(after.sandbox, priorities_of(after.request)))
+            tools.loopback.remove(self.shortcuts(before.sandbox, before.request))
+            tools.loopback.put(self.shortcuts(after.sandbox, after.request))
         if after.resolver_port:
             tools.names.tell(self._order(after.sandbox, after.request))
         return self._keep(after)
@@ -515,11 +521,6 @@ class Sandboxes:
                         self._tools.names.serve(
                             self._order(record.sandbox, record.request), sockets
                         )
-
-
-def priorities_of(request: JoinRequest) -> dict[str, int]:
-    """How much each network is wished to have the default route."""
-    return {attachment.network: attachment.priority for attachment in request.attachments}
 
 
 def _maps(request: JoinRequest) -> Maps | None:

@@ -17,9 +17,13 @@ from sagong_network_bridge.settings import Settings
 
 __all__ = [
     "ENDS",
+    "INHIBIT",
+    "INNER",
+    "MASQUERADE",
     "bridge_name",
     "complete",
     "default_networks",
+    "flag",
     "gateway_mode",
     "option",
     "private_pool6",
@@ -33,11 +37,27 @@ _BINDING = "com.docker.network.bridge.host_binding_ipv4"
 _GATEWAY_MODE = "com.docker.network.bridge.gateway_mode_ipv"
 _GATEWAY_MODES = ("nat", "nat-unprotected", "routed", "isolated")
 _BRIDGE_NAME = "com.docker.network.bridge.name"
+INHIBIT = "com.docker.network.bridge.inhibit_ipv4"
+INNER = "com.docker.network.bridge.enable_icc"
+MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade"
+# As people write them for programs in Go.
+_FLAGS = {
+    **dict.fromkeys(("1", "t", "T", "true", "TRUE", "True"), True),
+    **dict.fromkeys(("0", "f", "F", "false", "FALSE", "False"), False),
+}
 
 
 def option(network: Network, name: str, default: str = "") -> str:
     """One of a network's options."""
     return dict(network.options).get(name, default)
+
+
+def flag(network: Network, name: str, *, default: bool) -> bool:
+    """An option that is on or off."""
+    text = option(network, name)
+    if text and text not in _FLAGS:
+        raise InvalidArgument(f"option {name}={text}: true or false")
+    return _FLAGS.get(text, default)
 
 
 def gateway_mode(network: Network, version: int) -> str:
@@ -126,6 +146,8 @@ def _check(network: Network) -> None:
     binding = option(network, _BINDING)
     if binding and not _is_address(binding):
         raise InvalidArgument(f"option {_BINDING}={binding}: an IP address")
+    for name in (INHIBIT, INNER, MASQUERADE):
+        flag(network, name, default=True)
     for version in (4, 6):
         _check_gateway_mode(network, version)
     if network.driver in ON_PARENTS:

@@ -99,19 +99,10 @@ async def _create(
                 await engine.volumes.delete(VolumeRef(name=volume))
         raise
     engine.fresh.add(id_)
-    said = [*warnings(host, lookup.machine), *_of_endpoints(body)]
+    said = warnings(host, lookup.machine)
     if body.mac_address and ask.version >= (1, 44):
         said.append(_OLD_MAC)
     return answer({"Id": id_, "Warnings": said}, 201)
-
-
-def _of_endpoints(body: CreateBody) -> list[str]:
-    config = body.networking_config
-    return [
-        f"Link-local addresses of network {name} are not set."
-        for name, settings in ((config.endpoints_config if config else None) or {}).items()
-        if settings and settings.ipam and settings.ipam.link_local_ips
-    ]
 
 
 def _check_endpoints(engine: Engine, body: CreateBody, lookup: Lookup) -> None:

@@ -179,11 +179,9 @@ async def create(engine: Engine, ask: Ask) -> Response:
 async def _make(engine: Engine, network: Network) -> None:
     try:
         await engine.network.create(network)
-    except AlreadyExists:
-        raise AlreadyExists(f"network with name {network.name} already exists") from None
-    except (InvalidArgument, FailedPrecondition, Conflict) as error:
+    except Conflict as error:
         if "overlap" not in error.message:
-            raise
+            raise PermissionDenied(error.message) from None
         # Clients that try another subnet look for these words.
         raise PermissionDenied(
             "invalid pool request: Pool overlaps with other one on this address space: "

@@ -85,8 +85,19 @@ def check_addresses(network: Network, settings: EndpointSettings, where: str = "
     if given is not None:
         wrong += _of_endpoint(4, given.i_pv4_address, network)
         wrong += _of_endpoint(6, given.i_pv6_address, network)
+        wrong += _of_link_locals(given.link_local_ips or ())
     if wrong:
         raise InvalidArgument(where + endpoint_complaint(wrong))
+
+
+def _of_link_locals(texts: Iterable[str]) -> Iterator[str]:
+    for text in texts:
+        try:
+            fits = ipaddress.ip_address(text).is_link_local
+        except ValueError:
+            fits = False
+        if not fits:
+            yield f"invalid link-local IP address: {text}"
 
 
 def _of_endpoint(version: int, text: str, network: Network) -> Iterator[str]:

@@ -106,6 +106,7 @@ def attachment(network: str, settings: EndpointSettings, aliases: Iterable[str] 
     ipv6 = ipam.i_pv6_address if ipam else ""
     for address in (ipv4, ipv6):
         _check_address(address)
+    own = (ipam.link_local_ips if ipam else None) or ()
     return Attachment(
         network=network,
         ipv4=ipv4,
@@ -116,6 +117,7 @@ def attachment(network: str, settings: EndpointSettings, aliases: Iterable[str] 
         links=links(settings.links),
         interface=options.get(_IFNAME, ""),
         sysctls=_sysctls(options.get(_SYSCTLS, "")),
+        link_locals=tuple(own),
     )
 
 

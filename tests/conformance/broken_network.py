@@ -119,6 +119,13 @@ class InterfacesKeepTheirOwnNames(FakeNetworks):
         return super().named(replace(attachment, interface=""), endpoints)
 
 
+class NoLinkLocals(FakeNetworks):
+    caught_by = "link_local_addresses_are_set"
+
+    def endpoint(self, attachment: Attachment, interface: str) -> Endpoint:
+        return super().endpoint(replace(attachment, link_locals=()), interface)
+
+
 class TwoOfOneName(FakeNetworks):
     caught_by = "wrong_interfaces_are_refused"
 
@@ -367,6 +374,17 @@ class FirstNetworkRoutes(FakeProbe):
         current = self.current(sandbox)
         assert current is not None
         return current.endpoints[0].gateway4
+
+
+class LatestOfEqualsRoutes(FakeProbe):
+    caught_by = "highest_priority_has_the_default_route"
+
+    async def gateway(self, sandbox: Sandbox) -> str:
+        current = self.current(sandbox)
+        assert current is not None
+        request, _ = self.networks.memory.sandboxes[sandbox.id]
+        wishes = {attachment.network: attachment.priority for attachment in request.attachments}
+        return max(current.endpoints, key=lambda e: wishes.get(e.network, 0)).gateway4
 
 
 class NobodyAsksElsewhere(FakeProbe):

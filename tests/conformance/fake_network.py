@@ -240,6 +240,8 @@ class FakeNetworks:
             raise InvalidArgument(f"interface {attachment.interface}")
         if attachment.interface == "lo":
             raise InvalidArgument("interface lo")
+        if not all(_ip(address).is_link_local for address in attachment.link_locals):
+            raise InvalidArgument(f"link-local addresses {attachment.link_locals}")
         for name, _ in attachment.sysctls:
             if not re.fullmatch(r"net\.ipv[46]\.[a-z]+\.IFNAME\.[a-z_]+", name):
                 raise InvalidArgument(f"sysctl {name}")
@@ -277,6 +279,7 @@ class FakeNetworks:
             interface=interface,
             mac=attachment.mac or "02:42:00:00:00:01",
             aliases=attachment.aliases,
+            link_locals=attachment.link_locals,
         )
         for subnet in network.subnets:
             space = _space(subnet.subnet)
@@ -443,7 +446,7 @@ class FakeProbe:
             return ""
         for _, sandbox in self.networks.all():
             for endpoint in sandbox.endpoints:
-                if target[0] not in (endpoint.ipv4, endpoint.ipv6):
+                if target[0] not in (endpoint.ipv4, endpoint.ipv6, *endpoint.link_locals):
                     continue
                 if direct and not self.connected(source, endpoint.network):
                     return ""
@@ -551,5 +554,10 @@ class FakeProbe:
         assert current is not None
         request, _ = self.networks.memory.sandboxes[sandbox.id]
         priorities = {a.network: a.priority for a in request.attachments}
-        ordered = sorted(current.endpoints, key=lambda e: -priorities.get(e.network, 0))
+
+        def rank(endpoint: Endpoint) -> tuple[int, str]:
+            name = self.networks.network(endpoint.network).name
+            return -priorities.get(endpoint.network, 0), name
+
+        ordered = sorted(current.endpoints, key=rank)
         return next((e.gateway4 for e in ordered if e.gateway4), "")

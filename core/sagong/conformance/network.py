@@ -19,6 +19,7 @@ from sagong.conformance.network_counters import (
 )
 from sagong.conformance.network_interfaces import (
     check_interface_has_the_name_asked_for,
+    check_link_local_addresses_are_set,
     check_network_of_ipv6_alone,
     check_wrong_interfaces_are_refused,
 )
@@ -98,6 +99,7 @@ __all__ = [
     "check_ipv6_network_has_both",
     "check_join_gives_an_address_of_the_subnet",
     "check_left_sandbox_is_gone",
+    "check_link_local_addresses_are_set",
     "check_links_are_names_of_one_sandbox",
     "check_macvlan_publishes_nothing",
     "check_macvlan_sandboxes_are_neighbours",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import secrets
 
+from msgspec.structs import replace
+
 from sagong.conformance.network_lab import NetworkLab, raises
 from sagong.contracts.network import (
     Attachment,
@@ -32,12 +34,26 @@ async def check_interface_has_the_name_asked_for(lab: NetworkLab) -> None:
                 assert await lab.probe.reach(more, endpoint.ipv4, 80) == other.id
 
 
+async def check_link_local_addresses_are_set(lab: NetworkLab) -> None:
+    async with lab.network("one") as one:
+        own = ("169.254.31.7",)
+        wish = Attachment(network=one.id, link_locals=own)
+        sandbox = await lab.networks.join(JoinRequest(id=lab.name("own"), attachments=(wish,)))
+        wish = replace(wish, link_locals=("169.254.31.8",))
+        other = await lab.networks.join(JoinRequest(id=lab.name("other"), attachments=(wish,)))
+        assert sandbox.endpoints[0].link_locals == own
+        if lab.probe is not None:
+            await lab.probe.serve(sandbox, 80)
+            assert await lab.probe.reach(other, own[0], 80) == sandbox.id
+
+
 async def check_wrong_interfaces_are_refused(lab: NetworkLab) -> None:
     async with lab.network("one") as one, lab.network("two") as two:
         wrong = (
             *(Attachment(network=one.id, interface=n) for n in ("a b", "a/b", "lo", "x" * 16)),
             Attachment(network=one.id, sysctls=(("net.ipv4.ip_forward", "1"),)),
             Attachment(network=one.id, sysctls=(("kernel.IFNAME.x", "1"),)),
+            *(Attachment(network=one.id, link_locals=(a,)) for a in ("169.254.1.x", "10.1.2.3")),
         )
         sandbox = await lab.join("there", two)
         for wish in wrong:

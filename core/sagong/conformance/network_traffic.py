@@ -102,6 +102,11 @@ async def check_highest_priority_has_the_default_route(lab: NetworkLab) -> None:
         away = DisconnectRequest(id=sandbox.id, network=second.id)
         sandbox = await lab.networks.disconnect(away)
         assert await lab.probe.gateway(sandbox) == first.subnets[0].gateway
+        late = await lab.join("late", second)
+        assert await lab.probe.gateway(late) == second.subnets[0].gateway
+        wish = ConnectRequest(id=late.id, attachment=Attachment(network=first.id))
+        late = await lab.networks.connect(wish)
+        assert await lab.probe.gateway(late) == first.subnets[0].gateway, "not by name"
 
 
 def _service(lab: NetworkLab, *backends: Sandbox, address: str) -> ServicePort:

@@ -106,10 +106,12 @@ class Attachment(Message):
     """Wish to be on a network; empty addresses are assigned. Aliases are names on that network.
 
     `links` are names that only this sandbox has there for others: (its name, theirs). The network
-    of the highest `priority` has the default route and the published ports.
+    of the highest `priority` has the default route and the published ports; of several such it is
+    the first by its name.
 
     `interface` is how its interface is called inside; "" takes the next free name. `sysctls` are
     settings of that interface, whose name in them is IFNAME: `net.ipv4.conf.IFNAME.log_martians`.
+    `link_locals` are further addresses of it, of 169.254.0.0/16 or fe80::/10, which nobody manages.
     """
 
     network: str
@@ -121,6 +123,7 @@ class Attachment(Message):
     links: tuple[tuple[str, str], ...] = ()
     interface: str = ""
     sysctls: tuple[tuple[str, str], ...] = ()
+    link_locals: tuple[str, ...] = ()
 
 
 class Endpoint(Message):
@@ -139,6 +142,7 @@ class Endpoint(Message):
     ipv6_prefix: int = 0
     gateway6: str = ""
     aliases: tuple[str, ...] = ()
+    link_locals: tuple[str, ...] = ()
 
 
 class UserNamespace(Message):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,13 @@ from msgspec.structs import replace
 from sagong.contracts.network import (
     Attachment,
     ConnectRequest,
+    Endpoint,
     JoinRequest,
     Network,
     PortMapping,
     SandboxRef,
 )
-from sagong.errors import InvalidArgument, SagongError
+from sagong.errors import Conflict, InvalidArgument, SagongError
 from tests.system.network.outer import (
     Server,
     World,
@@ -68,10 +70,21 @@ async def honoured(base: Path) -> None:
             ("com.docker.network.container_iface_prefix", "no good"),
             ("com.docker.network.driver.mtu", "much"),
             (f"{BRIDGE}.name", "far-too-long-a-name"),
+            (f"{BRIDGE}.enable_icc", "perhaps"),
+            (f"{BRIDGE}.enable_ip_masquerade", "yes"),
         ):
             wrong = Network(id="a3" * 32, name="wrong", options=((name, value),))
             with pytest.raises(InvalidArgument, match=value.split()[0]):
                 await network.create(wrong)
+        twice = Network(id="a4" * 32, name="twice", options=NAMED.options)
+        with pytest.raises(Conflict, match="networks have same bridge name: br-named"):
+            await network.create(twice)
+        assert f"brd {_last(late.endpoints[0])} " in shell(late.path, "ip addr show eth0")
+
+
+def _last(endpoint: Endpoint) -> str:
+    span = ipaddress.ip_interface(f"{endpoint.ipv4}/{endpoint.ipv4_prefix}").network
+    return str(span.broadcast_address)
 
 
 def test_options_are_kept_and_honoured() -> None:
@@ -105,7 +118,7 @@ async def modes(base: Path) -> None:
             outside += [Server(made[name].path, number, name) for number in (80, 81)]
 
         async def seen(name: str) -> list[str]:
-            """IPv4, then IPv6: the published port, another one; the machine's port."""
+            """IPv4, then IPv6: the published port, another one; the machine's port. [::1] then."""
             endpoint, found = made[name].endpoints[0], []
             host = made[name].ports[0].host_port
             for own, machines in (
@@ -115,11 +128,12 @@ async def modes(base: Path) -> None:
                 answers = [(await dial(world.path, own, p, seconds=0.5))[0] for p in (80, 81)]
                 answers.append((await dial(world.path, machines, host, seconds=0.5))[0])
                 found.append("".join("x" if answer == name else "-" for answer in answers))
-            return found
+            here = await dial("", "::1", host, seconds=0.5)
+            return [*found, "x" if here[0] == name else "-"]
 
-        assert await seen("routed") == ["x--", "x--"]
-        assert await seen("mixed") == ["--x", "x--"]
-        assert await seen("open") == ["xxx", "--x"]
+        assert await seen("routed") == ["x--", "x--", "-"]
+        assert await seen("mixed") == ["--x", "x--", "x"]
+        assert await seen("open") == ["xxx", "--x", "x"]
         four = made["routed"].endpoints[0].ipv4
         assert await reached(made["routed"].path, World.address, 80) == ("world", four)
         assert (await reached(made["mixed"].path, World.address, 80))[1] == World.machine

@@ -62,6 +62,23 @@ def test_wrong_addresses_are_refused(address: str) -> None:
         AddressRange(Subnet(subnet="10.0.0.0/24")).reserve(address, "o")
 
 
+@pytest.mark.parametrize(
+    ("gateway", "reserved"),
+    [
+        ("10.0.0.0", ()),
+        ("10.0.0.255", ()),
+        ("10.0.0.4", (("x", "10.0.0.4"),)),
+        ("", (("x", "10.0.0.9"), ("y", "10.0.0.9"))),
+        ("", (("x", "10.0.0.255"),)),
+    ],
+)
+def test_nobody_has_the_ends_of_a_subnet_or_what_another_one_has(
+    gateway: str, reserved: tuple[tuple[str, str], ...]
+) -> None:
+    with pytest.raises(InvalidArgument):
+        AddressRange(Subnet(subnet="10.0.0.0/24", gateway=gateway, reserved=reserved))
+
+
 def test_a_large_ipv6_subnet_needs_no_list_of_addresses() -> None:
     range_ = AddressRange(Subnet(subnet="fd00::/64"))
     assert [range_.allocate(str(n)) for n in range(3)] == ["fd00::2", "fd00::3", "fd00::4"]

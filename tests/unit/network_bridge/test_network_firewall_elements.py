@@ -182,11 +182,11 @@ def endpoint(network: str, gateway: str = "", ipv6: str = "") -> Endpoint:
     )
 
 
-def test_the_default_route_follows_priority_then_order() -> None:
+def test_the_default_route_follows_the_ranks() -> None:
     endpoints = (endpoint("inner"), endpoint("a", "10.1.0.1"), endpoint("b", "10.2.0.1"))
     assert gateway_endpoints(endpoints, {})[0] == endpoints[1]
-    assert gateway_endpoints(endpoints, {"b": 1})[0] == endpoints[2]
-    assert gateway_endpoints(endpoints, {"inner": 9})[0] == endpoints[1]
+    assert gateway_endpoints(endpoints, {"b": (-1, "")})[0] == endpoints[2]
+    assert gateway_endpoints(endpoints, {"inner": (-9, "")})[0] == endpoints[1]
     assert gateway_endpoints(endpoints[:1], {}) == (None, None)
 
 
@@ -200,7 +200,7 @@ def test_ports_lead_to_the_endpoint_with_the_default_route() -> None:
             PortMapping(container_port=82, host_port=8082, host_ip="::1"),
         ),
     )
-    pieces = list(pieces_of(sandbox, {"b": 5}))
+    pieces = list(pieces_of(sandbox, {"b": (-5, "")}))
     assert [piece.set for piece in pieces] == ["hairpin4", "ports4", "portsat4"]
     assert bytes([10, 2, 0, 9]) in pieces[1].data
     assert not list(pieces_of(Sandbox(id="s", endpoints=(endpoint("inner"),)), {}))
