@@ -6,6 +6,7 @@ Inside, `sagong.conformance.network_probe` does things in sandboxes' namespaces.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import shutil
@@ -95,6 +96,15 @@ async def reached(*arguments: Any, **named: Any) -> tuple[str, str]:
     return await dial(*arguments, seconds=10.0, **named)
 
 
+async def until(condition: Callable[[], bool], what: str) -> None:
+    """Wait for a condition; else say what is wrong."""
+    for _ in range(400):
+        if condition():
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError(what)
+
+
 async def joined(
     network: NetworkBridge, name: str, *networks: str, ports: tuple[PortMapping, ...] = (),
     aliases: tuple[str, ...] = (), **more: Any,
@@ -158,5 +168,6 @@ __all__ = [
     "shell",
     "shutil",
     "sys",
+    "until",
     "within",
 ]

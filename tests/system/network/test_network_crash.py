@@ -25,6 +25,7 @@ from tests.system.network.outer import (
     plugin,
     reached,
     shell,
+    until,
 )
 
 pytestmark = pytest.mark.root
@@ -73,10 +74,10 @@ async def killed_while_joining(base: Path) -> None:
             command, cwd=root, env={**os.environ, "PYTHONPATH": path}, stdout=subprocess.PIPE
         )
         assert child.stdout is not None
-        await asyncio.to_thread(child.stdout.readline)
-        await asyncio.sleep(0.25 + round_ * 0.1)
+        head = [await asyncio.to_thread(child.stdout.readline) for _ in range(10 + 5 * round_)]
         os.kill(child.pid, signal.SIGKILL)
-        lines = (await asyncio.to_thread(child.communicate))[0].decode().splitlines()
+        rest = (await asyncio.to_thread(child.communicate))[0]
+        lines = b"".join((*head, rest)).decode().splitlines()
         for line in lines:
             what, _, name = line.partition(" ")
             if what == "joined":
@@ -93,8 +94,7 @@ async def killed_while_joining(base: Path) -> None:
         addresses = [s.endpoints[0].ipv4 for s in found.values()]
         ports = [p.host_port for s in found.values() for p in s.ports]
         assert len(set(addresses)) == len(addresses) and len(set(ports)) == len(ports)
-        await asyncio.sleep(2.5)
-        assert len(interfaces()) == len(found), "interfaces of nobody are left"
+        await until(lambda: len(interfaces()) == len(found), "interfaces of nobody are left")
         pins = {e.target for e in mounts.mount_table() if e.target.startswith(f"{base}/run/netns/")}
         assert pins == {sandbox.path for sandbox in found.values()}, "pins of nobody are left"
         kept = next(iter(found.values()))
@@ -104,8 +104,8 @@ async def killed_while_joining(base: Path) -> None:
         for sandbox in found.values():
             await network.leave(SandboxRef(id=sandbox.id))
         await network.delete(NetworkRef(id=USER.id))
-        await asyncio.sleep(2.5)
-        assert interfaces() == set() and not list((base / "run" / "netns").iterdir())
+        await until(lambda: not interfaces(), "interfaces of those who left are left")
+        await until(lambda: not list((base / "run" / "netns").iterdir()), "their pins are left")
         elements = shell("", "nft list map inet sg ports4")
         assert "elements" not in elements, elements
 
@@ -118,21 +118,22 @@ async def leftovers(base: Path) -> None:
     async with plugin(base, {"pool_size": 0}) as network:
         await network.create(USER)
         kept = await joined(network, "kept", "user")
+    # The first to be swept, if it were.
+    shell("", "ip link add sgvacation type veth peer name y")
     shell(
         "",
         "ip link add sgv0123456789 type veth peer name x; ip link add sg-bbbbbbbbbbbb type bridge",
     )
     shell("", 'ip link set sg-bbbbbbbbbbbb alias "sagong sg ' + "b" * 64 + '"')
-    shell("", "ip link add sgvacation type veth peer name y")
     shell("", "nft add element inet sg ports4 '{ tcp . 1 : 10.0.0.1 . 1 }'")
     shell("", "nft add chain inet sg policy_in_gone")
     (base / "run" / "netns" / "sg-000000000000").touch()
     (base / "run" / "sandboxes" / "half~").write_bytes(b"ha")
     async with plugin(base, {"pool_size": 0}) as network:
-        await asyncio.sleep(2.5)
-        names = shell("", "ip -br link")
-        assert "sgv0123456789" not in names and "sg-bbbbbbbbbbbb" not in names
-        assert "sgvacation" in names, "somebody else's interface was taken away"
+        for name in ("sg-bbbbbbbbbbbb", "sgv0123456789"):
+            await until(lambda n=name: n not in shell("", "ip -br link"), f"{name} is left")
+        left = shell("", "ip -br link")
+        assert "sgvacation" in left, "somebody else's interface was taken away"
         rules = shell("", "nft list table inet sg")
         assert "policy_in_gone" not in rules and "10.0.0.1" not in rules
         assert [p.name for p in (base / "run" / "netns").iterdir()] == [Path(kept.path).name]
@@ -185,9 +186,9 @@ async def purged(base: Path) -> None:
         await network.create(USER)
         await joined(network, "c", "user", ports=(PortMapping(container_port=80),))
         await network.purge()
-    await asyncio.sleep(0.5)
-    left = shell("", "ip -br link; nft list ruleset")
-    assert "sg" not in left.replace("sagong", "sg"), left
+    look = "ip -br link; nft list ruleset"
+    for word in ("sg", "sagong"):
+        await until(lambda w=word: w not in shell("", look), f"{word} is left")
     assert not list((base / "run" / "netns").iterdir())
 
 

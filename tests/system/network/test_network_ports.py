@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,6 +20,7 @@ from tests.system.network.outer import (
     plugin,
     reached,
     shell,
+    until,
     within,
 )
 
@@ -215,14 +215,6 @@ async def cut_networks(base: Path) -> None:
 
 def test_internal_isolated_and_quiet_networks() -> None:
     machine(cut_networks)
-
-
-async def until(condition: Callable[[], bool], what: str) -> None:
-    for _ in range(200):
-        if condition():
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError(what)
 
 
 def forward_comments() -> list[str]:
