@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 from collections.abc import Iterable
 
@@ -25,9 +26,9 @@ def make_user_namespace(uid_map: Iterable[Iterable[int]], gid_map: Iterable[Iter
     pid = lean.fork()
     if pid == 0:
         try:
+            os.close(made)
             syscalls.unshare(syscalls.Namespace.USER)
-            os.write(told, b"x")
-            signal.pause()
+            _hold(told)
         finally:
             os._exit(1)
     os.close(told)
@@ -41,6 +42,14 @@ def make_user_namespace(uid_map: Iterable[Iterable[int]], gid_map: Iterable[Iter
         os.close(made)
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
+
+
+def _hold(told: int) -> None:
+    """Say that it is made, and stay until the one who was told ends us or has ended."""
+    os.write(told, b"x")
+    poll = select.poll()
+    poll.register(told, 0)
+    poll.poll()  # POLLERR: nobody has the other end any more
 
 
 def open_user_namespace(
@@ -76,10 +85,10 @@ def owned(kind: str, user: int) -> int:
     pid = lean.fork()
     if pid == 0:
         try:
+            os.close(made)
             become_mapped_root(user)
             syscalls.unshare(KINDS[kind])
-            os.write(told, b"x")
-            signal.pause()
+            _hold(told)
         finally:
             os._exit(1)
     os.close(told)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -108,3 +110,24 @@ async def test_an_order_may_be_longer_than_a_message() -> None:
         spec = lab.spec(lab.process("echo ${#V19}", env=env))
         assert (await lab.output(spec)).stdout == b"30000\n"
         await lab.clean()
+
+
+HALF_MADE = """
+import time
+from sagong.shim.user_namespace import make_user_namespace
+def maps():
+    print("made", flush=True)
+    time.sleep(600)
+    yield ()
+make_user_namespace(maps(), ())
+"""
+
+
+async def test_who_holds_a_half_made_user_namespace_ends_with_its_maker() -> None:
+    """A monitor killed between the namespace and its maps left a process for ever."""
+    with subprocess.Popen([sys.executable, "-c", HALF_MADE], stdout=subprocess.PIPE) as maker:
+        assert maker.stdout is not None and maker.stdout.readline() == b"made\n"
+        (holder,) = children(maker.pid)
+        maker.kill()
+    program = Path(f"/proc/{holder}/exe")
+    await wait_until(lambda: not program.is_file(), "its end")
