@@ -127,11 +127,28 @@ class Lifecycle:
         image = record.image.config.stop_signal if record.image else ""
         number = signals.number(signal or record.spec.stop_signal or image or "SIGTERM")
         bound = record.spec.stop_timeout if seconds is None else seconds
-        await self.signal(record, number)
-        if bound >= 0 and not await self._ended_within(record, bound):
-            await self.signal(record, _KILL)
-        await self._ended_within(record, None)
+        signalled = await self._signalled(record, number, bound)
+        try:
+            left = signalled + bound - time.monotonic()
+            if bound >= 0 and not await self._ended_within(record, max(0.0, left)):
+                await self.signal(record, _KILL)
+            await self._ended_within(record, None)
+        except PassedOn:
+            record.stopping = number, signalled
+            self._registry.keep(record)
+            raise
         self.note(record, "stop")
+
+    async def _signalled(self, record: ContainerRecord, number: int, bound: float) -> float:
+        """When it got the signal that begins a stop: now, unless the stop began in another process.
+
+        That one's caller may have gone, and this be another's: then only while it waits for the end.
+        """
+        begun, record.stopping = record.stopping, None
+        if begun is not None and begun[0] == number and time.monotonic() < begun[1] + bound:
+            return begun[1]
+        await self.signal(record, number)
+        return time.monotonic()
 
     async def signal(self, record: ContainerRecord, number: int) -> None:
         """Send a signal; one that has just ended is no error.
@@ -291,6 +308,7 @@ class Lifecycle:
         record.run, record.pid = container.run, container.pid
         record.cgroup, record.started_at = container.cgroup, container.started_at
         record.finished_at, record.code, record.error = 0.0, 0, ""
+        record.stopping = None
         record.oom_killed, record.exec_ids = False, ()
         record.state = StatusState.RUNNING
         self._registry.keep(record, later=record.spec.remove)

@@ -40,7 +40,11 @@ class Ended(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class ContainerRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """A container. `wanted` is whether it should run: false after a stop that somebody asked for."""
+    """A container. `wanted` is whether it should run: false after a stop that somebody asked for.
+
+    `stopping` is of a stop that a process of before passed on: the signal, and when it was sent by
+    CLOCK_MONOTONIC.
+    """
 
     spec: ContainerSpec
     state: StatusState = StatusState.CREATED
@@ -70,6 +74,7 @@ class ContainerRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     cgroup: str = ""
     exec_ids: tuple[str, ...] = ()
     health: HealthState | None = None
+    stopping: tuple[int, float] | None = None
 
     @property
     def alive(self) -> bool:

@@ -272,9 +272,12 @@ async def test_who_waits_for_an_end_during_a_swap_asks_the_successor(tmp_path: P
         await node.swap()
         with pytest.raises(PassedOn):
             await waiting
-        node.runtime.stubborn.clear()
-        await node.service.stop(StopRequest(id=id_, seconds=60))
+        again = asyncio.create_task(node.service.stop(StopRequest(id=id_, seconds=60)))
+        await node.until(lambda: node.registry.containers[id_].stopping is None)
+        node.runtime.end("main")
+        await again
         assert not node.registry.containers[id_].alive
+        assert node.runtime.signals == [("main", 15)], "it got its signal twice"
     finally:
         await node.stop()
 
