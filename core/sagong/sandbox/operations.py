@@ -27,6 +27,7 @@ __all__ = [
     "OwnKeyring",
     "ResourceLimit",
     "Restrict",
+    "ShortTurns",
     "Stage",
     "Unshare",
 ]
@@ -165,6 +166,32 @@ class ResourceLimit:
         """Lowering needs no privilege."""
         number = int(getattr(resource, "RLIMIT_" + self.name.upper()))
         resource.setrlimit(number, (self.value, self.value))
+
+
+# Of these, alike but for who gives way to whom, a process may have any; others have priorities.
+_ORDINARY = (os.SCHED_OTHER, os.SCHED_BATCH, os.SCHED_IDLE)
+
+
+@dataclass(frozen=True, slots=True)
+class ShortTurns:
+    """So long it runs before who wakes may go first; the shorter, the sooner it goes first itself."""
+
+    nanoseconds: int
+
+    def describe(self) -> str:
+        """One line for people."""
+        return f"turns of {self.nanoseconds / 1e6:g} ms on a processor"
+
+    def apply(self, stage: Stage) -> None:
+        """A machine that refuses has longer turns for all: nothing is less safe by that."""
+        policy = os.sched_getscheduler(0)
+        if policy not in _ORDINARY:
+            return
+        try:
+            nice = os.getpriority(os.PRIO_PROCESS, 0)
+            syscalls.sched_setattr(policy, nice, self.nanoseconds)
+        except OSError as error:
+            stage.notes.append(f"no short turns: {error}")
 
 
 @dataclass(frozen=True, slots=True)

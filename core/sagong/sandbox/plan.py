@@ -19,6 +19,8 @@ __all__ = ["Plan", "cores_limits", "plan"]
 
 _MOUNT_API = (5, 12)  # open_tree, move_mount and mount_setattr
 _PROC_OPTIONS = (5, 8)  # options of proc for each mount
+_TURNS = (6, 12)  # turns of ordinary processes by sched_setattr
+_TURN = 100_000  # nanoseconds: the kernel's least
 _PERIOD, _LEAST_QUOTA = 100_000, 1000  # microseconds of processor time, as the kernel wants them
 
 
@@ -97,6 +99,8 @@ def _has(machine: Machine, *names: str) -> bool:
 
 
 def _limits(rights: Rights, machine: Machine, notes: list[str]) -> Iterator[op.Operation]:
+    if machine.kernel >= _TURNS:
+        yield op.ShortTurns(_TURN)
     yield op.ResourceLimit("core", 0)
     if rights.limits.file_size:
         yield op.ResourceLimit("fsize", rights.limits.file_size)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import socket
+import struct
 import subprocess
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +36,23 @@ def test_own_directories_and_tmp_are_writable(cage: Any) -> None:
     assert (own[0] / "file").read_text() == "kept"
     assert not Path("/tmp/file").exists()
     assert own[0].stat().st_mode & 0o777 == 0o700
+
+
+def turn() -> int:
+    """How long this thread runs before others are looked at, in ns; 0 on Linux before 6.12."""
+    raw = ctypes.create_string_buffer(48)
+    syscalls.call("sched_getattr", 0, raw, len(raw), 0)
+    return int(struct.unpack_from("=Q", raw, 24)[0])
+
+
+def test_turns_are_short_for_threads_too_and_long_outside(cage: Any) -> None:
+    def turns() -> list[int]:
+        with ThreadPoolExecutor(1) as pool:
+            return [turn(), pool.submit(turn).result()]
+
+    if cage.machine.kernel >= (6, 12):
+        assert cage.run(turns).answer == [100_000, 100_000]
+        assert turn() > 100_000
 
 
 def test_granted_paths_can_be_read_and_written_as_said(cage: Any, attempt: Attempt) -> None:

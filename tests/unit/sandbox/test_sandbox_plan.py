@@ -67,6 +67,11 @@ def test_steps_come_in_the_only_order_that_works() -> None:
     assert made.notes == ()
 
 
+def test_turns_are_short_where_the_kernel_knows_of_them() -> None:
+    assert steps_of(plan(some_rights(), a_machine()), op.ShortTurns)
+    assert not steps_of(plan(some_rights(), a_machine(kernel=(6, 11))), op.ShortTurns)
+
+
 def test_outer_paths_are_mounted_before_inner_ones() -> None:
     grants = (PathGrant("/r/state/deep/er"), PathGrant("/r", access="write"), PathGrant("/opt"))
     targets = [s.target for s in steps_of(plan(some_rights(paths=grants), a_machine()), fs.Bind)]
@@ -135,6 +140,7 @@ def test_without_root_only_harmless_steps_remain() -> None:
     kinds = {type(step) for step in made.operations}
     assert kinds == {
         op.CloseDescriptors,
+        op.ShortTurns,
         op.ResourceLimit,
         op.NoNewPrivileges,
         op.OwnKeyring,
