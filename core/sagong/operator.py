@@ -89,6 +89,8 @@ class Operator:
         for route in self._routes.values():
             for path in table.dead:
                 route.bury(path)
+            for path in table.deserted:
+                route.bury(path, executed=False)
         for entry in table.routes:
             known = self._routes.get((entry.slot, entry.version, entry.instance))
             if known is not None:

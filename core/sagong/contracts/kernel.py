@@ -151,7 +151,10 @@ class Idle(Message):
 
 
 class ProcessStatus(Message):
-    """A process of the system. Times in seconds since the epoch, memory (PSS) in bytes."""
+    """A process of the system. Times in seconds since the epoch.
+
+    `memory` is its PSS in bytes, and that of what it forked: its deputy, helpers.
+    """
 
     unit: str
     plugin: str
@@ -350,13 +353,14 @@ class DisableRequest(Message):
 
 
 class RouteTable(Message):
-    """Routes of all slots, for the operator's tools; `dead` are paths that ended since the last.
+    """Routes of all slots, for the operator's tools; `dead` and `deserted` since the last: see `Order`.
 
     `down` are slots that were given up for now.
     """
 
     routes: tuple[RouteEntry, ...]
     dead: tuple[str, ...] = ()
+    deserted: tuple[str, ...] = ()
     down: tuple[DownEntry, ...] = ()
 
 

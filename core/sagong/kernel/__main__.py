@@ -23,7 +23,7 @@ from sagong import config as configuration
 from sagong.bus import Access, Provider
 from sagong.bus.refusals import Refusals
 from sagong.config import Config, Paths, UnitConfig
-from sagong.contracts.kernel import Kernel
+from sagong.contracts.kernel import Kernel, Order
 from sagong.errors import SagongError
 from sagong.kernel import outages
 from sagong.kernel.bounds import Bounds
@@ -183,7 +183,7 @@ def _resolved(cells: Cells, config: Config) -> dict[str, Unit]:
 
 async def _announce(supervisor: Supervisor, guardian: Guardian) -> None:
     """Say how far all units have come, at every change; the keeper tells its service manager."""
-    changes: asyncio.Queue[tuple[str, ...]] = asyncio.Queue()
+    changes: asyncio.Queue[Order] = asyncio.Queue()
     supervisor.observers.add(changes)
     try:
         while True:

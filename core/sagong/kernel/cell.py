@@ -228,6 +228,10 @@ class Cells:
             found.append(f"{memory}/{'memory.oom_control' if old else 'memory.events'}")
         return tuple(found)
 
+    def pids(self, unit: Unit, generation: int) -> tuple[int, ...]:
+        """Processes of a generation, what it forked among them; none without a control group."""
+        return Cgroup(self._machine.cgroups, self._cgroup(unit, generation), ("pids",)).pids()
+
     def hold_back(self, unit: Unit, generation: int, *, held: bool) -> bool:
         """Give a generation next to no processor time, or all that its manifest says again.
 

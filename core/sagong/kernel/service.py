@@ -108,16 +108,15 @@ class KernelService:
 
     def status(self, query: StatusQuery) -> SystemStatus:
         """Everything at a glance."""
-        measure = _memory if query.memory else _unmeasured
         rank = ranks(self._supervisor.units)
-        units = tuple(self._unit_status(name, rank[name], measure) for name in rank)
+        units = tuple(self._unit_status(name, rank[name], query) for name in rank)
         return SystemStatus(
             version=__version__,
             profile=self._config.profile,
             boot=self._supervisor.boot,
             ready=all(unit.state in ("serving", "asleep") for unit in units),
             units=units,
-            others=tuple(self._others(measure)),
+            others=tuple(self._others(query)),
         )
 
     async def report(self, query: ReportQuery) -> SystemReport:
@@ -137,10 +136,10 @@ class KernelService:
     async def routes(self) -> AsyncIterator[RouteTable]:
         """Who serves what, now and at every change."""
         _operator()
-        changes: asyncio.Queue[tuple[str, ...]] = asyncio.Queue()
+        changes: asyncio.Queue[Order] = asyncio.Queue()
         self._supervisor.observers.add(changes)
         try:
-            yield self._table(())
+            yield self._table(Order(id=0))
             while True:
                 yield self._table(await changes.get())
         finally:
@@ -190,10 +189,11 @@ class KernelService:
         _operator()
         self._stop(request.seconds, request.purge)
 
-    def _table(self, dead: tuple[str, ...]) -> RouteTable:
+    def _table(self, gone: Order) -> RouteTable:
         serving = self._supervisor.serving()
         return RouteTable(
-            dead=dead,
+            dead=gone.dead,
+            deserted=gone.deserted,
             down=tuple(outages.all_of(self._supervisor.units, self._supervisor.lives)),
             routes=tuple(
                 RouteEntry(
@@ -225,7 +225,7 @@ class KernelService:
             raise NotFound(f"no unit {name}; there are {known or 'none'}")
         return unit
 
-    def _unit_status(self, name: str, rank: int, measure: Callable[[int], int]) -> UnitStatus:
+    def _unit_status(self, name: str, rank: int, query: StatusQuery) -> UnitStatus:
         unit, life = self._supervisor.units[name], self._supervisor.lives[name]
         word = _word(life)
         trial = life.trial
@@ -251,7 +251,7 @@ class KernelService:
                     uid=self._cells.uid(p.unit),
                     state=p.state,
                     started=p.record.since,
-                    memory=measure(p.record.pid),
+                    memory=self._memory(p) if query.memory else 0,
                 )
                 for p in self._supervisor.population.of(name)
             ),
@@ -264,7 +264,12 @@ class KernelService:
         except (OSError, ValueError):
             return 0
 
-    def _others(self, measure: Callable[[int], int]) -> list[ProcessStatus]:
+    def _memory(self, process: Process) -> int:
+        """Of a process and of what it forked."""
+        forked = self._cells.pids(process.unit, process.generation)
+        return sum(map(_pss, {process.record.pid, *forked}))
+
+    def _others(self, query: StatusQuery) -> list[ProcessStatus]:
         own = [("kernel", os.getpid()), ("keeper", self._keeper())]
         if self._supervisor.spawner.pid:
             own.append(("zygote", self._supervisor.spawner.pid))
@@ -278,7 +283,7 @@ class KernelService:
                 uid=0,
                 state="running",
                 started=self._started,
-                memory=measure(pid),
+                memory=_pss(pid) if query.memory else 0,
             )
             for name, pid in own
         ]
@@ -297,12 +302,8 @@ def _word(life: Life) -> str:
     return "stopping" if life.leaving else "down" if life.down else "starting"
 
 
-def _unmeasured(pid: int) -> int:
-    return 0
-
-
-def _memory(pid: int) -> int:
-    """PSS in bytes; 0 if the process is gone."""
+def _pss(pid: int) -> int:
+    """Bytes of a process; 0 if it is gone."""
     try:
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
             if line.startswith("Pss:"):

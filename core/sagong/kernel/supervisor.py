@@ -81,7 +81,7 @@ class Supervisor:
         self.admit: Callable[[Unit], None] = lambda unit: None
         self.expel: Callable[[Unit], None] = lambda unit: None
         self.gone: Callable[[Process], None] = lambda process: None
-        self.observers: set[asyncio.Queue[tuple[str, ...]]] = set()
+        self.observers: set[asyncio.Queue[Order]] = set()
         self.spawner = Spawner(config.preload, self._reaped)
         self.companions = Companions(paths, cells, self._save)
         self.population = Population(self._ended)
@@ -194,7 +194,7 @@ class Supervisor:
         for process in self.population:
             self._herald.tell(process, self.units, serving, gone)
         for queue in self.observers:
-            queue.put_nowait((*gone.dead, *gone.deserted))
+            queue.put_nowait(gone)
 
     async def wait_launched(self, name: str, generation: int) -> None:
         """A forked process may attend before the zygote's answer has been read: wait for that."""

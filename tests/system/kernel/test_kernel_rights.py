@@ -193,6 +193,22 @@ def test_a_deputy_holds_its_part_alone(processes: list[ProcessStatus]) -> None:
         assert len(list(Path(f"/proc/{pid}/fd").iterdir())) <= 6
 
 
+def test_status_counts_the_memory_of_a_deputy_with_its_plugins(
+    running: Instance, processes: list[ProcessStatus]
+) -> None:
+    process = next(p for p in processes if p.plugin == "volume_local")
+    (deputy,) = children(process.pid, "-deputy")
+    row = next(line for line in running.run("status").stdout.splitlines() if "volume_" in line)
+    counted = float(row.split()[6])
+    assert counted > 0.9 * sum(map(pss, (process.pid, deputy))) > 1.1 * pss(process.pid), row
+
+
+def pss(pid: int) -> float:
+    """A process's share of memory in MB."""
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return int(text.partition("\nPss:")[2].split()[0]) * 1024 / 1e6
+
+
 def test_a_plugin_whose_deputy_dies_is_started_anew(
     running: Instance, processes: list[ProcessStatus]
 ) -> None:
