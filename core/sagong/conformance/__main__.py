@@ -10,10 +10,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import shutil
 import signal
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Collection
@@ -27,6 +25,7 @@ import uvloop
 from sagong import manifest
 from sagong.conformance.candidate import Candidate
 from sagong.conformance.rigs import RIGS, Rig
+from sagong.conformance.scratch import scratch
 from sagong.errors import FailedPrecondition, NotFound, SagongError
 from sagong.linux import process
 from sagong.manifest import Manifest, size_bytes
@@ -128,12 +127,10 @@ class Trial:
 
 def _apart(trial: Trial, uid: int) -> int:
     """In a child, confined as the plugin will be; its exit status."""
-    base = tempfile.mkdtemp(prefix="sagong-dry-", dir="/tmp")
-    os.chmod(base, 0o755)
     found = trial.found
-    try:
+    with scratch() as base:
         confined = trial.rig.sandboxed and uid > 0 and _grants_nothing(found)
-        todo = _plan(found, base, uid) if confined else None
+        todo = _plan(found, str(base), uid) if confined else None
         where = "in its sandbox" if confined else "outside its sandbox"
         if trial.rig.shared:
             where = "on a platform of its own"
@@ -145,8 +142,6 @@ def _apart(trial: Trial, uid: int) -> int:
         if pid == 0:
             _become(todo, trial)
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    finally:
-        shutil.rmtree(base, ignore_errors=True)
 
 
 def _grants_nothing(found: Manifest) -> bool:

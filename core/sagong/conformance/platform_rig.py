@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
-import shutil
 import tarfile
 import tempfile
 from collections.abc import AsyncIterator, Mapping
@@ -22,6 +21,7 @@ from sagong.conformance.candidate import Candidate
 from sagong.conformance.image_lab import send
 from sagong.conformance.node import NodeLab
 from sagong.conformance.registry import RegistryLab
+from sagong.conformance.scratch import scratch
 from sagong.contracts.builder import Builder
 from sagong.contracts.image import Images, ImportRequest
 from sagong.contracts.node import Node
@@ -90,20 +90,15 @@ async def _beside(
     candidate: Candidate, profile: str, unit: str, without: tuple[str, ...] = (), **settings: Any
 ) -> AsyncIterator[Operator]:
     """A platform of a profile with the candidate in one unit, and without some of its units."""
-    base = Path(tempfile.mkdtemp(prefix="sagong-dry-", dir="/tmp"))
-    base.chmod(0o755)
     units: dict[str, Mapping[str, Any]] = {name: {"enabled": False} for name in without}
     units[unit] = {
         "plugin": candidate.name,
         "enabled": True,
         "settings": {**settings, **candidate.config},
     }
-    try:
+    with scratch() as base:
         async with platform(base, profile=profile, units=units, seconds=_SECONDS) as operator:
             yield operator
-    finally:
-        network_rig.unmount_below(str(base))
-        await asyncio.to_thread(shutil.rmtree, base, ignore_errors=True)
 
 
 async def _with_base(operator: Operator) -> Images:

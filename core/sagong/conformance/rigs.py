@@ -40,7 +40,6 @@ from sagong.contracts.objects import Objects
 from sagong.contracts.replication import Replication
 from sagong.contracts.scheduler import Scheduler
 from sagong.contracts.volume import Volumes
-from sagong.linux import mounts, syscalls
 from sagong.linux.cgroup import Cgroup, layout_of_machine
 from sagong.testing import awaited, local
 
@@ -118,7 +117,7 @@ async def volume_rig(candidate: Candidate) -> AsyncIterator[VolumeLab]:
                 scratch, root_user = root / "plugins/scratch", os.geteuid() == 0
                 yield VolumeLab(volumes, scratch, running.restart, mounts=root_user)
         finally:
-            _unmount_below(base)
+            network_rig.unmount_below(f"{base}/")
 
 
 @contextlib.asynccontextmanager
@@ -249,13 +248,6 @@ async def _beside(slot: type[S], candidate: Candidate, objects: object) -> Async
         conforms(slot, plugin)
         await asyncio.sleep(0)
         yield awaited(slot, plugin)
-
-
-def _unmount_below(base: str) -> None:
-    for entry in reversed(mounts.mount_table()):
-        if entry.target.startswith(f"{base}/"):
-            with contextlib.suppress(OSError):
-                syscalls.umount(entry.target, mounts.MNT_DETACH)
 
 
 class Rig(NamedTuple):
