@@ -101,7 +101,10 @@ def _fill(home: Path, source: Path) -> None:
         _copy(_site(home), source)
     elif source.is_dir() or source.suffix == ".whl":
         pip = [sys.executable, "-m", "pip", "--python", f"{home}/bin/python", "install", "--quiet"]
-        print(f"{source}: installing it with what it depends on, by pip", flush=True)
+        print(
+            f"{source}: pip builds it, and asks its index for what that and the plugin need",
+            flush=True,
+        )
         _run(*pip, "--disable-pip-version-check", "--no-input", "--compile", str(source))
     else:
         raise InvalidArgument(f"{source} is neither a directory nor a wheel (.whl)")
@@ -126,11 +129,23 @@ def _packages(directory: Path) -> list[Path]:
 
 def _run(*command: str) -> None:
     # pip's children read its settings from here: where no index answers, that is told soon.
-    environment = {"PIP_RETRIES": "1", "PIP_DEFAULT_TIMEOUT": "15", **os.environ}
+    environment = {"PIP_RETRIES": "1", "PIP_DEFAULT_TIMEOUT": "5", **os.environ}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode != 0:
-        said = (done.stderr or done.stdout).strip().splitlines()
-        raise FailedPrecondition(f"{' '.join(command[:4])} … failed: " + "; ".join(said[-3:]))
+        said = reason(f"{done.stdout}\n{done.stderr}")
+        raise FailedPrecondition(f"{' '.join(command[:4])} … failed: {said}")
+
+
+def reason(said: str) -> str:
+    """Of all that a failed pip has said, what went wrong: its errors and those of its children.
+
+    That an index does not answer is a warning to pip; the error is then only that nothing was found.
+    """
+    lines = [line.strip(" │╰─>×") for line in said.splitlines()]
+    found = list(dict.fromkeys(line for line in lines if line.startswith("ERROR: ")))
+    if "connection broken by" in said:
+        found.append("its index does not answer: PIP_INDEX_URL and PIP_FIND_LINKS name another one")
+    return "; ".join(found or [line for line in lines if line][-3:])
 
 
 def _recorded(shelf: Shelf, home: Path, source: Path, *, companion: bool) -> Record:
