@@ -184,6 +184,10 @@ class Draft:
             mapping = replace(mapping, host_ip=where)
         self.mappings.append(self._ports.take(mapping, self._identity))
 
+    def withdraw(self) -> None:
+        """Give back what an attachment has taken that failed."""
+        release_addresses(self.endpoints.pop(), self._identity, self._networks)
+
     def release(self) -> None:
         """Give back all that was taken."""
         for endpoint in self.endpoints:

@@ -282,6 +282,7 @@ class NetworkBridge:
         self._vigil.end()
         for record in list(self._sandboxes.records()):
             await self._sandboxes.leave(record.sandbox.id)
+        await self._sandboxes.wait_dropped()
         await self._pool.close()
         await self._run(self._reach.remove)
         await self._networks.purge()

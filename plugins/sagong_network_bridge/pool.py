@@ -20,7 +20,9 @@ __all__ = ["Pool", "Want"]
 Run = Callable[..., Coroutine[Any, Any, Any]]
 
 
-_COURTESY = 0.002
+# Who waits for a namespace now comes first; and a container that begins needs the processor more
+# than the next one needs its namespace, as long as there is one for it.
+_COURTESY, _CALM = 0.002, 0.05
 
 
 class Want:
@@ -92,11 +94,16 @@ class Pool:
             self._wake.clear()
             more = True
             while more:
-                # Those who wait for a namespace now come first.
-                await asyncio.sleep(_COURTESY)
+                await asyncio.sleep(self._pause())
                 more = await self._refill_one()
             if any(want.ready for want in self._wants.values()):
                 await self._wait_or_age()
+
+    def _pause(self) -> float:
+        if not all(want.ready for want in self._wants.values()):
+            return _COURTESY
+        last = max((want.used for want in self._wants.values()), default=0.0)
+        return max(last + _CALM - time.monotonic(), _COURTESY)
 
     async def _refill_one(self) -> bool:
         for want in list(self._wants.values()):

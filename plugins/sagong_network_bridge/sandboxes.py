@@ -92,6 +92,7 @@ class Sandboxes:
         self._machine = machine
         self._known: dict[str, SandboxRecord] = {}
         self._locks: dict[str, asyncio.Lock] = {}
+        self._dropping: dict[str, asyncio.Task[None]] = {}
         self._reapers: set[asyncio.Task[None]] = set()
 
     def adopt(self, record: SandboxRecord) -> None:
@@ -158,6 +159,7 @@ class Sandboxes:
             if known is not None:
                 return known.sandbox
             check_request(request)
+            await self.wait_dropped(request.id)
             if request.mode == "host":
                 sandbox = Sandbox(id=request.id, mode="host", names=request.names)
                 return self._keep(SandboxRecord(request=request, sandbox=sandbox))
@@ -181,7 +183,7 @@ class Sandboxes:
         cell: Cell | None = None
         try:
             for attachment in request.attachments:
-                draft.attach(attachment, self._interface(attachment, draft.endpoints))
+                await self._attach(draft, attachment, draft.endpoints)
             if any(self._networks.is_bridged(e.network) for e in draft.endpoints):
                 for mapping in request.ports:
                     draft.publish(mapping)
@@ -194,6 +196,20 @@ class Sandboxes:
             if isinstance(error, OSError):
                 raise _failure(request.id, error) from error
             raise
+
+    async def _attach(
+        self, draft: Draft, attachment: Attachment, endpoints: Iterable[Endpoint]
+    ) -> Endpoint:
+        """Take addresses; who has just left may have had the last, or the one that is wanted."""
+        interface = self._interface(attachment, endpoints)
+        try:
+            return draft.attach(attachment, interface)
+        except (Conflict, ResourceExhausted):
+            if not self._dropping:
+                raise
+        draft.withdraw()
+        await self.wait_dropped()
+        return draft.attach(attachment, interface)
 
     def _interface(self, attachment: Attachment, endpoints: Iterable[Endpoint]) -> str:
         """The name of a further interface."""
@@ -326,7 +342,7 @@ class Sandboxes:
             await self._tools.run(forget_datagrams, ports, addresses)
 
     async def leave(self, identity: str) -> None:
-        """Remove a sandbox; unknown is no error."""
+        """Remove a sandbox; unknown is no error. Its namespace goes, and its addresses, right after."""
         async with self._alone(identity):
             record = self._known.get(identity)
             if record is None:
@@ -337,24 +353,35 @@ class Sandboxes:
             self._tools.firewall.alter("sandboxes", gone=pieces)
             self._tools.loopback.remove(self.shortcuts(sandbox, record.request))
             await self._forget_datagrams(sandbox, leaving=True)
-            if sandbox.path:
-                await self._tools.run(self._tools.cells.drop, Path(sandbox.path))
             self._tools.records.drop_sandbox(identity)
             del self._known[identity]
-            for endpoint in sandbox.endpoints:
-                release_addresses(endpoint, identity, self._networks)
             for mapping in sandbox.ports:
                 self._ports.release(mapping, identity)
-            self._reap(list(record.veths.values()))
+            loop = asyncio.get_running_loop()
+            self._dropping[identity] = loop.create_task(self._drop(sandbox))
+            if record.veths:
+                reaper = loop.create_task(self._reap(list(record.veths.values())))
+                self._reapers.add(reaper)
+                reaper.add_done_callback(self._reapers.discard)
 
-    def _reap(self, veths: list[str]) -> None:
+    async def _drop(self, sandbox: Sandbox) -> None:
+        """Let the namespace go; its addresses are nobody's only after. A start sweeps what is left."""
+        try:
+            if sandbox.path:
+                with contextlib.suppress(OSError, SagongError):
+                    await self._tools.run(self._tools.cells.drop, Path(sandbox.path))
+        finally:
+            del self._dropping[sandbox.id]
+            for endpoint in sandbox.endpoints:
+                release_addresses(endpoint, sandbox.id, self._networks)
+
+    async def wait_dropped(self, identity: str = "") -> None:
+        """Until nothing is left of those that have left, or of one of them."""
+        while identity in self._dropping if identity else self._dropping:
+            await asyncio.wait(self._dropping.values())
+
+    async def _reap(self, veths: list[str]) -> None:
         """Delete interfaces whose namespace somebody still holds, after a while."""
-        if veths:
-            task = asyncio.get_running_loop().create_task(self._reaped(veths))
-            self._reapers.add(task)
-            task.add_done_callback(self._reapers.discard)
-
-    async def _reaped(self, veths: list[str]) -> None:
         await asyncio.sleep(_GRACE)
         for veth in veths:
             if link_index(self._tools.host, veth):
@@ -363,6 +390,7 @@ class Sandboxes:
 
     async def close(self) -> None:
         """Leave interfaces that wait to be deleted to the next start's sweep."""
+        await self.wait_dropped()
         for task in list(self._reapers):
             task.cancel()
         await asyncio.gather(*self._reapers, return_exceptions=True)
@@ -387,9 +415,7 @@ class Sandboxes:
         pin, veth = Path(record.sandbox.path), ""
         endpoint: Endpoint | None = None
         try:
-            endpoint = draft.attach(
-                attachment, self._interface(attachment, record.sandbox.endpoints)
-            )
+            endpoint = await self._attach(draft, attachment, record.sandbox.endpoints)
             port = self._networks.port(self._networks.get(attachment.network))
             veth = await tools.run(tools.cells.plug, pin, port, endpoint.interface)
             attachments = (*record.request.attachments, attachment)

@@ -46,7 +46,7 @@ def await_order(root: str, layout: CgroupLayout, monitor: socket.socket) -> NoRe
     except BaseException as error:  # As below.
         _tell(monitor, "internal", f"{type(error).__name__}: {error}")
         os._exit(_FAILED)
-    _become(stage, plan, found["session"], monitor)
+    _become(stage, plan, found["session"], monitor, tells=found["tells"])
 
 
 def run_child(stage: Stage, plan: str, session: dict[str, Any], monitor: socket.socket) -> NoReturn:
@@ -67,7 +67,10 @@ def _leave_monitor() -> None:
     process.set_dumpable(dumpable=False)
 
 
-def _become(stage: Stage, plan: str, session: dict[str, Any], monitor: socket.socket) -> NoReturn:
+def _become(
+    stage: Stage, plan: str, session: dict[str, Any], monitor: socket.socket, *, tells: bool = False
+) -> NoReturn:
+    """`tells`: the monitor waits until all is done but the program, to look at it."""
     stage.monitor = monitor
     try:
         decoded = json.loads(plan)
@@ -79,6 +82,8 @@ def _become(stage: Stage, plan: str, session: dict[str, Any], monitor: socket.so
             init.fork_program(monitor)
         environment = environment_of(program["env"])
         path = find_program(program["args"][0], environment.get("PATH", DEFAULT_PATH))
+        if tells:
+            monitor.send(b'{"ready":1}')
         _wait_go(monitor)
         syscalls.close_range(3, flags=syscalls.CLOSE_RANGE_CLOEXEC)
         monitor.send(b'{"exec":1}')

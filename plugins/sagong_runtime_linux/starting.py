@@ -67,6 +67,7 @@ class Start:
         self._started = 0
         self._connected = False
         self._executed = False
+        self._learning = False
 
     def begin(self) -> None:
         """Fork the child, or take one that is ready.
@@ -111,6 +112,7 @@ class Start:
             "session": request["session"],
             "directory": stage.directory,
             "namespaces": list(stage.namespaces),
+            "tells": self._nursery.learns,
         }
         text = f"{json.dumps(order)}\n{request['plan']}".encode()
         if len(text) > _ORDER_SIZE:
@@ -120,6 +122,7 @@ class Start:
         except OSError:
             return False
         self.pid = newborn.pid
+        self._learning = order["tells"]
         self._follow(newborn.channel)
         return True
 
@@ -172,6 +175,10 @@ class Start:
             self._kill()
             self._finish()
             return
+        if not self._learning:
+            self._let_go()
+
+    def _let_go(self) -> None:
         if self._channel is not None:
             try:
                 self._channel.send(b"go")
@@ -202,6 +209,9 @@ class Start:
         elif "pid" in message:
             self.pid = message["pid"]
             self._go()
+        elif "ready" in message:
+            self._nursery.learn(self.pid)
+            self._let_go()
         elif "exec" in message:
             self._executed = True
         elif "error" in message:

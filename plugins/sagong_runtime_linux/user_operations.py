@@ -74,6 +74,8 @@ class PlaceRoot(NamedTuple):
             if self.kind == "overlay":
                 data = overlay.attach_layers(stage.trees, self.data)
             syscalls.mount(self.source or self.kind, "root", self.kind, self.flags, data)
+            if self.kind == "overlay":
+                overlay.unmark(data)
             os.chdir("root")
         stage.root = "."
 

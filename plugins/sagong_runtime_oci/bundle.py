@@ -309,4 +309,6 @@ def _mount_mapped(
     os.mkdir("root")
     data = overlay.attach_layers(trees, parsed.data) if kind == "overlay" else parsed.data
     syscalls.mount(kind, "root", kind, parsed.flags & ~_BIND_FLAGS, data)
+    if kind == "overlay":
+        overlay.unmark(data)
     return syscalls.open_tree("root", clone=True)

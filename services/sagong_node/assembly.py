@@ -83,7 +83,7 @@ def run_spec(spec: ContainerSpec, site: Site, run: int, request: StartRequest) -
         id=spec.id,
         run=run,
         group=site.sandbox.group,
-        mounts=(site.root.root, *mounts.ordered(system, site.files, site.mounts)),
+        mounts=(_root(spec, site.root.root), *mounts.ordered(system, site.files, site.mounts)),
         process=process_of(spec, site),
         namespaces=_namespaces(spec, site),
         hostname="" if spec.uts_mode == "host" else site.hostname,
@@ -106,6 +106,14 @@ def run_spec(spec: ContainerSpec, site: Site, run: int, request: StartRequest) -
         attach_stdin=request.attach_stdin,
         labels=(("owner", site.sandbox.owner), ("name", spec.name)),
     )
+
+
+def _root(spec: ContainerSpec, root: Mount) -> Mount:
+    """What goes with its container need not outlive the machine: its end waits for no disk."""
+    writes = root.kind == "overlay" and any(o.startswith("upperdir=") for o in root.options)
+    if not spec.remove or not writes:
+        return root
+    return msgspec.structs.replace(root, options=(*root.options, "volatile"))
 
 
 def _namespaces(spec: ContainerSpec, site: Site) -> Namespaces:

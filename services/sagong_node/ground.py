@@ -68,12 +68,11 @@ class Ground:
         """The user namespace of who does not ask for one."""
         return self._settings.users
 
-    async def lend(self, record: ContainerRecord) -> Prepared:
+    async def lend(self, record: ContainerRecord) -> None:
         """Prepare the root of a new container; its first start finds it."""
-        prepared = self._lent[record.spec.id] = await self.prepare(record)
+        self._lent[record.spec.id] = await self.prepare(record)
         if len(self._lent) > _LENT:
             del self._lent[next(iter(self._lent))]
-        return prepared
 
     async def _root(self, record: ContainerRecord) -> Prepared:
         return self._lent.pop(record.spec.id, None) or await self.prepare(record)
@@ -93,9 +92,9 @@ class Ground:
         record.upper, record.lower = prepared.upper, prepared.lower
         return prepared
 
-    async def reserve(self, record: ContainerRecord, prepared: Prepared) -> None:
+    async def reserve(self, record: ContainerRecord) -> None:
         """Make the volumes that are missing: they are there from the container's creation on."""
-        wished = self._named(record, self._wished(record.spec, prepared))
+        wished = self._named(record, self._wished(record))
         paths = {}
         for mount in wished:
             if mount.kind == "volume":
@@ -155,7 +154,7 @@ class Ground:
             joining = group.create_task(self.join(sandbox))
         prepared, network = preparing.result(), joining.result()
         hostname = sandbox.spec.hostname or spec.id[:_SHORT_ID]
-        wished = self._named(record, self._wished(spec, prepared))
+        wished = self._named(record, self._wished(record))
         paths, lent = await self._publish(record, wished, prepared)
         record.mounts = mounts.published(wished, paths)
         return Site(
@@ -257,10 +256,10 @@ class Ground:
             )
         return other.network
 
-    def _wished(self, spec: ContainerSpec, prepared: Prepared) -> list[FileMount]:
-        wished = list(spec.mounts)
-        if spec.image_volumes:
-            wished += mounts.image_volumes(prepared.image.config.volumes, wished)
+    def _wished(self, record: ContainerRecord) -> list[FileMount]:
+        wished = list(record.spec.mounts)
+        if record.spec.image_volumes and record.image is not None:
+            wished += mounts.image_volumes(record.image.config.volumes, wished)
         mounts.check(wished)
         return wished
 

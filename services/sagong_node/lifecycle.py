@@ -30,7 +30,7 @@ from sagong.host import Host
 from sagong_node import signals
 from sagong_node.assembly import command_of, run_spec
 from sagong_node.concert import first_error, together
-from sagong_node.ground import Ground
+from sagong_node.ground import Ground, Site
 from sagong_node.journal import Journal
 from sagong_node.records import ContainerRecord, SandboxRecord
 from sagong_node.registry import Registry
@@ -44,6 +44,8 @@ _DURABLE = 2.0
 _KILL = 9
 # Many containers live for less; nobody sees their use of the machine.
 _MEASURED_AFTER = 0.25
+# From the sign that a start will come to the start itself; much longer than any client takes.
+_EXPECTED = 3.0
 
 
 class Lifecycle:
@@ -63,6 +65,8 @@ class Lifecycle:
         self._unmeasured: set[str] = set()
         self._locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._restarts: dict[str, asyncio.Task[None]] = {}
+        # Of containers whose start is expected.
+        self._sites: dict[str, Site] = {}
         self._leaving = False
 
     def leave(self) -> None:
@@ -92,6 +96,44 @@ class Lifecycle:
         event = self.changed.pop(record.spec.id, None)
         if event is not None:
             event.set()
+
+    async def expect(self, id_: str) -> None:
+        """Make ready what a start needs, as long as one may come."""
+        async with self._locks[id_]:
+            record = self.container(id_)
+            idle = record.state in (StatusState.CREATED, StatusState.EXITED)
+            if not idle or id_ in self._sites or record.image is None:
+                return
+            sandbox = self.sandbox(record.spec.sandbox)
+            try:
+                self._sites[id_] = await self._ground.site(record, sandbox)
+            except (SagongError, ExceptionGroup):
+                await self._clear(record, sandbox)
+                return
+        self._host.spawn(self._expected(id_, self._sites[id_]), f"expect {id_[:12]}")
+
+    async def _expected(self, id_: str, site: Site) -> None:
+        await asyncio.sleep(_EXPECTED)
+        if self._sites.get(id_) is site:
+            await self._give_up(id_)
+
+    async def give_up(self, sandbox: str) -> None:
+        """What was made ready for a sandbox's containers is not what their starts will need."""
+        for id_ in list(self._sites):
+            record = self._registry.containers.get(id_)
+            if record is not None and record.spec.sandbox == sandbox:
+                await self._give_up(id_)
+
+    async def _give_up(self, id_: str) -> None:
+        """Give back the ground of a container that does not run; a crash may have left it."""
+        async with self._locks[id_]:
+            self._sites.pop(id_, None)
+            record = self._registry.containers.get(id_)
+            if record is None or record.begun:
+                return
+            sandbox = self.sandbox(record.spec.sandbox)
+            if sandbox.network is not None and not sandbox.spec.explicit:
+                await self._clear(record, sandbox)
 
     async def start(self, request: StartRequest) -> Address | None:
         """Start a container that is not running, unless that run has been already.
@@ -226,6 +268,10 @@ class Lifecycle:
                 self._restart_later(record)
             elif record.state is StatusState.EXITED and record.spec.remove:
                 await self._resume_removal(record.spec.id)
+            elif record.image is None:
+                await self._complete(record)
+            elif not record.alive and record.spec.id not in self._sites:
+                await self._give_up(record.spec.id)
         await self._registry.flushed()  # the exit codes of those that are removed here
         for id_ in set(known) - set(self._registry.containers):
             await holder.remove(ContainerRef(id=id_))
@@ -248,6 +294,17 @@ class Lifecycle:
                     extra={"container": found.id, "error": error.message},
                 )
                 await self.runtimes.of(record).remove(ContainerRef(id=found.id))
+
+    async def _complete(self, record: ContainerRecord) -> None:
+        """It was being created when the last node ended; without its image it is removed."""
+        async with self._locks[record.spec.id]:
+            try:
+                await self._ground.prepare(record)
+                self._registry.keep(record)
+            except NotFound:
+                await self._remove(record, volumes=True)
+            except SagongError:
+                return  # its start says what is wrong
 
     def begin_boot(self) -> None:
         """The machine has started: no namespace of before is left, and everything is dead.
@@ -285,7 +342,8 @@ class Lifecycle:
         sandbox = self.sandbox(record.spec.sandbox)
         record.wanted = True
         try:
-            site = await self._ground.site(record, sandbox)
+            ready = self._sites.pop(record.spec.id, None)
+            site = ready or await self._ground.site(record, sandbox)
             self.accounts[record.spec.id] = (site.root.passwd, site.root.group)
             spec = run_spec(record.spec, site, record.run + 1, request)
             merged = command_of(record.spec, site)
@@ -408,6 +466,7 @@ class Lifecycle:
     async def _remove(self, record: ContainerRecord, *, volumes: bool, now: bool = False) -> None:
         id_ = record.spec.id
         record.state = StatusState.REMOVING
+        self._sites.pop(id_, None)
         runtime, ended = self.runtimes.of(record), record.finished_at > 0
         if not ended:
             await runtime.remove(ContainerRef(id=id_))

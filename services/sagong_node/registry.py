@@ -72,6 +72,10 @@ class Registry:
         self.sandboxes[id_] = record
         return self._mark(_SANDBOXES + id_, record, later=later)
 
+    def intend(self, record: ContainerRecord) -> int:
+        """Write down at once a container that is being made, and nobody is to see yet."""
+        return self._mark(_CONTAINERS + record.spec.id, record, later=False)
+
     def forget(self, record: ContainerRecord | SandboxRecord) -> int:
         """Delete a record; the number of the change."""
         id_ = record.spec.id

@@ -58,6 +58,7 @@ from sagong.errors import (
 )
 from sagong.host import Host
 from sagong_node import defaults, mounts
+from sagong_node.concert import together
 from sagong_node.execution import Execution
 from sagong_node.ground import Ground
 from sagong_node.lifecycle import Lifecycle
@@ -87,6 +88,10 @@ class NodeService:
         self._life = life
         self._execution = Execution(life, registry)
         self._streams = streams
+
+    async def expect(self, ref: Ref) -> None:
+        """Make ready what a start needs."""
+        await self._life.expect(ref.id)
 
     async def start(self, request: StartRequest) -> ContainerStatus:
         """Start a container."""
@@ -139,6 +144,7 @@ class NodeService:
     async def connect(self, spec: ConnectSpec) -> SandboxStatus:
         """Change the networks of a sandbox, now or for its next start."""
         record = self._life.sandbox(spec.id)
+        await self._life.give_up(spec.id)
         wanted = [
             a for a in record.spec.network.attachments if a.network != spec.attachment.network
         ]
@@ -172,7 +178,8 @@ class NodeService:
         if known is not None:
             if msgspec.structs.replace(known.spec, runtime=spec.runtime) != spec:
                 raise AlreadyExists(f"container {spec.id} exists with another specification")
-            return self._status(known)
+            if known.image is not None:
+                return self._status(known)
         self._ground.check(self._life.sandbox(spec.sandbox).spec, spec)
         instance = self._life.runtimes.instance(spec.runtime)
         mounts.check(spec.mounts)
@@ -180,13 +187,9 @@ class NodeService:
             spec.add_capabilities, spec.drop_capabilities, privileged=spec.privileged
         )
         spec = msgspec.structs.replace(spec, runtime=instance)
-        record = ContainerRecord(spec=spec, created_at=time.time())
-        prepared = await self._ground.lend(record)
+        record = known or ContainerRecord(spec=spec, created_at=time.time())
         try:
-            if spec.mounts or prepared.image.config.volumes:
-                await self._ground.reserve(record, prepared)
-            self._registry.keep(record)
-            await self._registry.stored()
+            await self._make(record)
         except SagongError:
             self._registry.forget(record)
             await self._ground.remove(record, volumes=True)
@@ -194,6 +197,22 @@ class NodeService:
         self._life.note_volumes(record)
         self._life.note(record, "create")
         return self._status(record)
+
+    async def _make(self, record: ContainerRecord) -> None:
+        """It is written down while its root is made; the image it was made of is written soon after.
+
+        What a crash leaves without an image is finished, or removed, by `Lifecycle.reconcile`.
+        """
+        self._life.runtimes.rouse(record)
+        self._registry.intend(record)
+        await together(self._ground.lend(record), self._registry.stored())
+        declared = record.image.config.volumes if record.image else ()
+        if record.spec.mounts or declared:
+            await self._ground.reserve(record)
+            self._registry.keep(record)
+            await self._registry.stored()
+        else:
+            self._registry.keep(record, later=True)
 
     async def restart(self, request: StopRequest) -> ContainerStatus:
         """Stop, then start."""

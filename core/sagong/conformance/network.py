@@ -383,8 +383,14 @@ async def check_left_sandbox_is_gone(lab: NetworkLab) -> None:
         assert sandbox.id not in await lab.ids()
         with raises(NotFound, "a sandbox that left is inspected"):
             await lab.networks.inspect(SandboxRef(id=sandbox.id))
-        again = await _join_at(lab, "after", network, _address(network, 30))
-        assert again.endpoints[0].ipv4 == _address(network, 30)
+        # What was left is taken by others, and by the same one again, who then has it alone.
+        for name in ("after", "again", "again"):
+            again = await _join_at(lab, name, network, _address(network, 30))
+            assert again.endpoints[0].ipv4 == _address(network, 30)
+            await lab.leave(again)
+        await _join_at(lab, "again", network, _address(network, 30))
+        with raises(Conflict, "an address was given twice"):
+            await _join_at(lab, "other", network, _address(network, 30))
 
 
 async def check_modes_without_networks(lab: NetworkLab) -> None:

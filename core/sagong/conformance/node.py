@@ -178,6 +178,19 @@ async def check_a_run_that_was_asked_for_begins_once(lab: NodeLab) -> None:
         assert (await lab.status(id_)).run == 2
 
 
+async def check_a_start_may_be_expected(lab: NodeLab) -> None:
+    """It is the same start then; and what was made ready goes with who is removed instead."""
+    async with lab.container("sh", "-c", "exit 4") as id_:
+        for run in (1, 2):
+            for _ in range(2):
+                await lab.node.expect(Ref(id=id_))
+            assert (await lab.status(id_)).run == run - 1
+            await lab.node.start(StartRequest(id=id_))
+            assert (await lab.ended(id_)).code == 4
+        await lab.node.expect(Ref(id=id_))
+    await refused(NotFound, lab.status(id_))
+
+
 async def check_stop_asks_then_kills(lab: NodeLab) -> None:
     script = "trap 'exit 3' TERM; while :; do sleep 0.05; done"
     async with lab.running("sh", "-c", script) as id_:
@@ -360,6 +373,7 @@ async def check_what_is_not_there_is_said(lab: NodeLab) -> None:
     ref = Ref(id="e" * 64)
     for work in (
         lab.node.inspect(ref),
+        lab.node.expect(ref),
         lab.node.start(StartRequest(id=ref.id)),
         lab.node.stop(StopRequest(id=ref.id)),
         lab.node.pause(ref),

@@ -7,6 +7,8 @@ import os
 import stat
 from pathlib import Path
 
+import msgspec
+
 from sagong.conformance.runtime_lab import (
     DOCKER_CAPABILITIES,
     PATH,
@@ -262,6 +264,15 @@ async def check_overlays_are_mounted_inside(lab: RuntimeLab) -> None:
     assert found.lines == ["both", "part-above", "part-below", "part-above", "ro"]
     mounts = Path("/proc/self/mountinfo").read_text()
     assert str(parts[0]) not in mounts, "the overlay is mounted outside, too"
+
+
+async def check_a_root_that_need_not_last_is_mounted_again(lab: RuntimeLab) -> None:
+    """The kernel itself would refuse what a `volatile` overlay has written to."""
+    root = lab.root()
+    root = msgspec.structs.replace(root, options=(*root.options, "volatile"))
+    for told in ("first", "again"):
+        script = "test -e /mark && echo again || echo first; touch /mark"
+        assert (await lab.shell(script, mounts=standard_mounts(root))).text == told
 
 
 async def check_changes_below_a_root_are_seen(lab: RuntimeLab) -> None:

@@ -463,6 +463,14 @@ class Node(Protocol):
         """Make a container; NotFound for its image says `No such image: NAME`."""
         ...
 
+    @method(idempotent=True, raises=(NotFound,))
+    async def expect(self, ref: Ref) -> None:
+        """A start of this container is about to be asked for: what it needs may be made ready now.
+
+        Without a start it is given back after some seconds. What fails is told by the start.
+        """
+        ...
+
     @method(
         idempotent=True,
         raises=(NotFound, FailedPrecondition, InvalidArgument, Conflict, ResourceExhausted),

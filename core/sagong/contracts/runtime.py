@@ -64,7 +64,8 @@ class Mount(Message):
     """A mount inside the container, done in order; the first has target "/" and is the root.
 
     `kind`: overlay, bind, tmpfs, proc, sysfs, devpts, mqueue, cgroup. For overlay, `options` are
-    lowerdir=, upperdir=, workdir=, volatile, userxattr. For bind, `source` is an absolute path of
+    lowerdir=, upperdir=, workdir=, volatile (what is written need not outlive a failure of the
+    machine; mounted again only without one), userxattr. For bind, `source` is an absolute path of
     the host and `options` may be ro, rbind, private|shared|slave (each with r…), nosuid, nodev,
     noexec, and `create` "file" or "directory" makes a missing target; with the option `source` a
     missing source directory of the host is made, too. `idmap` shows a source's ids as they are on the

@@ -14,6 +14,7 @@ __all__ = [
     "mapped_tree",
     "mount_overlay",
     "new_tmpfs",
+    "unmark",
 ]
 
 # mount(2) copies one page of options; longer ones are shortened by way of descriptors.
@@ -23,13 +24,30 @@ _OPTIONS_PAGE = 4000
 def mount_overlay(source: str, target: str, flags: int, data: str) -> None:
     """mount(2); long lists of lower directories go by descriptors."""
     opened: list[int] = []
+    short = data
     if len(data) > _OPTIONS_PAGE:
-        data, opened = _shortened(data)
+        short, opened = _shortened(data)
     try:
-        syscalls.mount(source or "overlay", target, "overlay", flags, data)
+        syscalls.mount(source or "overlay", target, "overlay", flags, short)
     finally:
         for descriptor in opened:
             os.close(descriptor)
+    unmark(data)
+
+
+def unmark(data: str) -> None:
+    """After mounting: take away the mark by which the kernel refuses a `volatile` overlay again.
+
+    Nothing but the mark tells whether the machine has failed meanwhile. Who asks for `volatile` says
+    that what is written does not outlive that, and mounts it again only while the machine is up.
+    Source: Documentation/filesystems/overlayfs.rst, "Volatile mount".
+    """
+    options = _options(data)
+    if "volatile" in options:
+        mark = f"{options['workdir']}/work/incompat"
+        os.unlink(f"{mark}/volatile/dirty")
+        os.rmdir(f"{mark}/volatile")
+        os.rmdir(mark)
 
 
 def _shortened(data: str) -> tuple[str, list[int]]:

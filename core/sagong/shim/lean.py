@@ -13,10 +13,12 @@ import signal
 from sagong.linux.syscall_table import machine, numbers
 
 __all__ = [
+    "PAGE",
     "argument_area",
     "become_subreaper",
     "fork",
     "fork_sibling",
+    "populate",
     "reduce_bounding_set",
     "set_namespace",
     "show_title",
@@ -31,6 +33,8 @@ _SETNS = _LIBC.setns
 _SETNS.argtypes = (ctypes.c_int, ctypes.c_int)
 _UNSHARE = _LIBC.unshare
 _UNSHARE.argtypes = (ctypes.c_int,)
+_MADVISE = _LIBC.madvise
+_MADVISE.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 # With the interpreter's lock held: it is a property of the process, and the child goes on with it.
 _HELD = ctypes.PyDLL(None, use_errno=True)
 _FORK = _HELD.fork
@@ -41,6 +45,8 @@ _CLONE = numbers(machine())["clone"]
 _CLONE_PARENT, _CLONE_NEWPID = 0x00008000, 0x20000000
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_CAPBSET_DROP = 24
+_MADV_POPULATE_WRITE = 23
+PAGE = os.sysconf("SC_PAGESIZE")
 
 
 def _checked(result: int, name: str) -> None:
@@ -81,6 +87,11 @@ def reduce_bounding_set(keep: int, last: int) -> None:
     for number in range(last + 1):
         if not keep >> number & 1:
             _checked(_PRCTL(_PR_CAPBSET_DROP, number), "prctl")
+
+
+def populate(start: int, length: int) -> None:
+    """madvise(2): pages as if written to (Linux 5.14); where there are none nothing happens."""
+    _MADVISE(start, length, _MADV_POPULATE_WRITE)
 
 
 def set_namespace(descriptor: int, kind: int) -> None:

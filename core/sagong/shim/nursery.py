@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import NamedTuple, NoReturn
 
 from sagong.linux import process, syscalls
-from sagong.shim import lean
+from sagong.shim import lean, pages
 from sagong.shim.loop import READ, Loop, Timer
 
 __all__ = ["Newborn", "Nursery"]
@@ -26,6 +26,7 @@ __all__ = ["Newborn", "Nursery"]
 _AHEAD_SECONDS = 0.03
 _IDLE_SECONDS = 15.0
 _TITLE = "sagong-nursery"
+_WISH_SIZE = 32 << 10
 
 
 class Newborn(NamedTuple):
@@ -50,6 +51,17 @@ class Nursery:
         self._waiting: deque[Then] = deque()
         self._asked = 0
         self._timer: Timer | None = None
+        # What children write to before their programs begin, if that is known.
+        self._pages: bytes | None = None
+
+    @property
+    def learns(self) -> bool:
+        """Whether it is to be found out what a child writes to."""
+        return self._pages is None
+
+    def learn(self, child: int) -> None:
+        """This child has done all that it does before its program."""
+        self._pages = pages.written(child)
 
     def take(self, then: Then) -> None:
         """Call `then` with a child, at once or soon; with None where there is no nursery yet.
@@ -104,7 +116,7 @@ class Nursery:
         if self._channel is None:
             return
         try:
-            self._channel.send(b"1")
+            self._channel.send(b"1" + (self._pages or b""))
             self._asked += 1
         except OSError:
             self.close()
@@ -153,12 +165,13 @@ def _tend(channel: socket.socket, grow: Grow) -> None:
     signal.set_wakeup_fd(-1)
     _keep_only(channel)
     lean.show_title(_TITLE, lean.argument_area())
-    while channel.recv(8):
+    while wish := channel.recv(_WISH_SIZE):
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         pid = lean.fork_sibling()
         if pid == 0:
             channel.close()
             ours.close()
+            pages.copy(wish[1:])
             grow(theirs)
         theirs.close()
         process.send_descriptors(channel, b"%d" % pid, (ours.fileno(),))

@@ -244,6 +244,9 @@ class FakeNode:
             raise InvalidArgument("no command specified")
         return (*entrypoint, *cmd)
 
+    async def expect(self, ref: Ref) -> None:
+        self.held(ref.id)
+
     async def start(self, request: StartRequest) -> ContainerStatus:
         held = self.held(request.id)
         if held.alive or 0 < request.run <= held.run:

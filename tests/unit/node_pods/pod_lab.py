@@ -159,7 +159,7 @@ class FakeImages(Slot):
         yield Progress(status="done")
 
     async def prepare(self, request: PrepareRequest) -> Prepared:
-        image = self._image(request.image.removeprefix("sha256:"))
+        image = await self.inspect(ImageRef(reference=request.image))
         root = Mount(target="/", kind="tmpfs", source="tmpfs")
         return Prepared(root=root, image=image, passwd=b"root:x:0:0::/root:/bin/sh\n")
 

@@ -1,0 +1,105 @@
+"""Starts that are expected, and creations that a crash cut short."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from tests.unit.node_pods.pod_lab import FakeImages, Lab, lab
+
+from sagong.contracts.image import Prepared, PrepareRequest
+from sagong.contracts.network import Attachment, JoinRequest
+from sagong.contracts.node import (
+    ConnectSpec,
+    ContainerSpec,
+    Ref,
+    RemoveRequest,
+    SandboxSpec,
+    StartRequest,
+)
+from sagong.errors import NotFound
+
+ID = "c" * 64
+REF = Ref(id=ID)
+
+
+def wished() -> ContainerSpec:
+    """A container with a sandbox of its own on a network."""
+    network = JoinRequest(id=ID, attachments=(Attachment(network="n"),))
+    sandbox = SandboxSpec(id=ID, owner="docker", network=network)
+    return ContainerSpec(id=ID, sandbox=ID, name="c_one", image="busybox:1", own=sandbox)
+
+
+async def test_an_expected_start_finds_its_network(tmp_path: Path) -> None:
+    async with lab(tmp_path) as at:
+        await at.service.create(wished())
+        await at.service.expect(REF)
+        joined = at.networks.joined[ID]
+        await at.service.start(StartRequest(id=ID))
+        assert at.runtime.specs[ID].namespaces.network == f"path:{joined.path}"
+        at.runtime.end("one")
+        await at.until(lambda: ID not in at.networks.joined)
+        await at.service.expect(REF)
+        assert ID in at.networks.joined
+        await at.service.remove(RemoveRequest(id=ID))
+        assert ID not in at.networks.joined
+
+
+async def test_what_was_expected_is_given_back(tmp_path: Path) -> None:
+    """When the start would need something else, and by who comes after a crash."""
+    async with lab(tmp_path) as at:
+        await at.service.create(wished())
+        await at.service.expect(REF)
+        await at.service.connect(ConnectSpec(id=ID, attachment=Attachment(network="other")))
+        assert ID not in at.networks.joined
+        await at.service.expect(REF)
+        await at.registry.flushed()
+        await at.kill()
+        assert ID in at.networks.joined
+        await at.start()
+        assert ID not in at.networks.joined
+        await at.service.start(StartRequest(id=ID))
+        assert [e.network for e in at.networks.joined[ID].endpoints] == ["n", "other"]
+
+
+class SlowImages(FakeImages):
+    """Never done with a root."""
+
+    async def prepare(self, request: PrepareRequest) -> Prepared:
+        await asyncio.Event().wait()
+        return await super().prepare(request)
+
+
+async def cut_short(at: Lab) -> None:
+    """A creation during which the node is killed; one after it goes on."""
+    images, at.images = at.images, SlowImages(at.directory)
+    await at.stop()
+    await at.start()
+    creating = asyncio.create_task(at.service.create(wished()))
+    await at.until(lambda: any(ID in key for key in at.state.values if "containers" in key))
+    with pytest.raises(NotFound):
+        at.service.inspect(REF)
+    await at.kill()
+    creating.cancel()
+    at.images = images
+
+
+async def test_a_creation_that_was_cut_short_is_finished(tmp_path: Path) -> None:
+    async with lab(tmp_path) as at:
+        await cut_short(at)
+        await at.start()
+        assert at.service.inspect(REF).image is not None
+        await at.service.start(StartRequest(id=ID))
+        assert at.runtime.started == ["one"]
+
+
+async def test_one_without_an_image_is_removed(tmp_path: Path) -> None:
+    async with lab(tmp_path) as at:
+        await cut_short(at)
+        at.images.here.clear()
+        await at.start()
+        with pytest.raises(NotFound):
+            at.service.inspect(REF)
+        await at.registry.flushed()
+        assert not [key for key in at.state.values if "/containers/" in key]
