@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from array import array
 from collections.abc import Iterator
+from itertools import chain
 
 from sagong.shim import lean
 
@@ -47,7 +48,7 @@ def _runs(pid: int) -> Iterator[tuple[int, int]]:
             table.seek(begin // size * 8)
             entries = array("Q", table.read((end - begin) // size * 8))
             first = -1
-            for number, entry in enumerate((*entries, 0)):
+            for number, entry in enumerate(chain(entries, (0,))):
                 own = entry & _OWN == _OWN
                 if own and first < 0:
                     first = number

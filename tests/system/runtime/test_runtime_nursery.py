@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.conformance.runtime_rig import BUSYBOX, rig
+from tests.conformance.runtime_rig import BUSYBOX, Rig, rig
 
 from sagong.conformance.runtime_lab import RuntimeLab, wait_until
 from sagong.contracts.runtime import Namespaces
@@ -31,6 +31,12 @@ def children(pid: int) -> dict[int, str]:
     return found
 
 
+async def only_monitor(made: Rig) -> int:
+    """A nursery that is just forked looks like one, too."""
+    await wait_until(lambda: len(made.monitors()) == 1, "one monitor")
+    return made.monitors()[0]
+
+
 def nurslings(pid: int) -> list[int]:
     """The nursery of a monitor and the child that it has ready, in this order."""
     return sorted(child for child, name in children(pid).items() if name == "sagong-nursery")
@@ -47,7 +53,7 @@ async def test_the_next_start_takes_the_child_that_is_ready() -> None:
     async with rig() as made:
         lab = made.lab()
         first = await lab.running()
-        (monitor,) = made.monitors()
+        monitor = await only_monitor(made)
         nursery, spare = await ready(lab, monitor)
         second = await lab.running()
         assert second.pid == spare
@@ -67,7 +73,7 @@ async def test_nothing_fails_when_it_is_killed(victim: int) -> None:
     async with rig() as made:
         lab = made.lab()
         await lab.running()
-        (monitor,) = made.monitors()
+        monitor = await only_monitor(made)
         killed = (await ready(lab, monitor))[victim]
         os.kill(killed, signal.SIGKILL)
         await wait_until(lambda: killed not in children(monitor), "its end")
@@ -81,7 +87,7 @@ async def test_it_ends_with_its_monitor() -> None:
     async with rig() as made:
         lab = made.lab()
         container = await lab.running()
-        (monitor,) = made.monitors()
+        monitor = await only_monitor(made)
         old = await ready(lab, monitor)
         await made.kill_monitors()
         await wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in old), "its end")
@@ -95,7 +101,7 @@ async def test_it_holds_nobodys_input_open() -> None:
         lab = made.lab()
         spec = lab.spec(lab.process("cat; exit 3", stdin=True, stdin_once=True))
         reader = await lab.attached(spec, stdin=True)
-        await ready(lab, made.monitors()[0])
+        await ready(lab, await only_monitor(made))
         await reader.end_input()
         assert (await reader.rest()).code == 3
         await lab.clean()
@@ -105,7 +111,7 @@ async def test_an_order_may_be_longer_than_a_message() -> None:
     async with rig() as made:
         lab = made.lab()
         await lab.running()
-        await ready(lab, made.monitors()[0])
+        await ready(lab, await only_monitor(made))
         env = (*lab.process("true").env, *(f"V{n}={'x' * 30_000}" for n in range(20)))
         spec = lab.spec(lab.process("echo ${#V19}", env=env))
         assert (await lab.output(spec)).stdout == b"30000\n"
