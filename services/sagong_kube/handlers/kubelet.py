@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from sagong.cadvisor import Figures, add_container, add_network
 from sagong.contracts.metrics import Machine, Metrics, Sample, SampleQuery
 from sagong.contracts.network import Counters, CountersQuery, Networks
 from sagong.errors import SagongError
@@ -30,13 +31,6 @@ __all__ = ["Kubelet", "Pod", "View", "cadvisor", "resource_figures", "summary"]
 _SCHEME = "sagong://"
 _TEXT = "text/plain; version=0.0.4; charset=utf-8"
 _NANO = 1e-9
-_COUNTED = ("bytes", "packets", "errors", "dropped")
-_CADVISOR = {
-    "bytes": "bytes",
-    "packets": "packets",
-    "errors": "errors",
-    "dropped": "packets_dropped",
-}
 
 
 class Pod(NamedTuple):
@@ -204,32 +198,6 @@ def _interface(counters: Counters) -> Document:
     }
 
 
-class Figures:
-    """A text for Prometheus: the series of each name stand together, below what they are."""
-
-    def __init__(self) -> None:
-        self._series: dict[str, list[str]] = {}
-        self._kinds: dict[str, str] = {}
-
-    def add(self, name: str, kind: str, value: float, **labels: str) -> None:
-        """One series; `kind` is counter or gauge."""
-        inside = ",".join(f'{key}="{_escaped(text)}"' for key, text in labels.items())
-        shown = str(value) if isinstance(value, int) else f"{value:.9f}"
-        line = f"{name}{{{inside}}} {shown}" if inside else f"{name} {shown}"
-        self._series.setdefault(name, []).append(line)
-        self._kinds[name] = kind
-
-    def lines(self) -> Iterator[str]:
-        """The text."""
-        for name, series in self._series.items():
-            yield f"# TYPE {name} {self._kinds[name]}"
-            yield from series
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-
-
 def resource_figures(view: View) -> Iterator[str]:
     """The kubelet's /metrics/resource."""
     found = Figures()
@@ -257,28 +225,9 @@ def cadvisor(view: View) -> Iterator[str]:
     found.add("machine_memory_bytes", "gauge", view.machine.memory_total)
     for pod in view.pods:
         for name, sample in pod.containers.items():
-            _container(found, sample, {"container": name, **pod.labels})
-        for counters in pod.interfaces:
-            labels = {"interface": counters.interface, **pod.labels}
-            for way, side in (("receive", "rx"), ("transmit", "tx")):
-                for what in _COUNTED:
-                    series = f"container_network_{way}_{_CADVISOR[what]}_total"
-                    found.add(series, "counter", getattr(counters, f"{side}_{what}"), **labels)
+            add_container(found, sample, {"container": name, **pod.labels})
+        add_network(found, pod.interfaces, pod.labels)
     return found.lines()
-
-
-def _container(found: Figures, sample: Sample, labels: dict[str, str]) -> None:
-    cpu, memory = "container_cpu", "container_memory"
-    found.add(f"{cpu}_usage_seconds_total", "counter", sample.cpu_total * _NANO, **labels)
-    found.add(f"{cpu}_user_seconds_total", "counter", sample.cpu_user * _NANO, **labels)
-    found.add(f"{cpu}_system_seconds_total", "counter", sample.cpu_system * _NANO, **labels)
-    found.add(f"{cpu}_cfs_periods_total", "counter", sample.periods, **labels)
-    found.add(f"{cpu}_cfs_throttled_periods_total", "counter", sample.throttled_periods, **labels)
-    found.add(f"{memory}_usage_bytes", "gauge", sample.memory_usage, **labels)
-    found.add(f"{memory}_working_set_bytes", "gauge", sample.working_set, **labels)
-    found.add(f"{memory}_rss", "gauge", sample.rss, **labels)
-    found.add(f"{memory}_cache", "gauge", sample.cache, **labels)
-    found.add("container_processes", "gauge", sample.pids, **labels)
 
 
 _SHOWN: dict[str, Callable[[View], Reply]] = {

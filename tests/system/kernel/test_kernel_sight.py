@@ -7,12 +7,15 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tests import sample_image
 from tests.system.instance import Instance, environment, instance
 
 pytestmark = pytest.mark.root
@@ -67,6 +70,40 @@ def test_prometheus_is_served_by_the_exporter(running: Instance) -> None:
     assert 'sagong_process_cpu_seconds_total{unit="image"' in text
     with pytest.raises(urllib.error.HTTPError, match="404"):
         urllib.request.urlopen(f"http://127.0.0.1:{PORT}/", timeout=10)
+
+
+def test_containers_are_counted_by_cadvisors_names(running: Instance, tmp_path: Path) -> None:
+    if shutil.which("docker") is None:
+        pytest.skip("needs docker")
+
+    def docker(*words: str) -> str:
+        command = ["docker", "-H", f"unix://{running.paths.run}/docker.sock", *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+        return done.stdout.strip()
+
+    def scraped() -> dict[str, str]:
+        page = f"http://127.0.0.1:{PORT}/metrics/cadvisor"
+        with urllib.request.urlopen(page, timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        return dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+
+    docker("load", "-i", str(sample_image.build(tmp_path).docker_archive))
+    assert scraped() == {}
+    one = docker("run", "-d", "--name", "one", sample_image.NAME, "sleep", "1000")
+    two = docker("run", "-d", "--network", "container:one", sample_image.NAME, "sleep", "1000")
+    gateway = "$(ip route | cut -d' ' -f3 | head -n1)"
+    docker("exec", "one", "sh", "-c", f"ping -c 3 -i 0.05 -s 1000 {gateway}")
+    limit = time.monotonic() + 10
+    while f'container_processes{{id="{two}"' not in "".join(found := scraped()):
+        assert time.monotonic() < limit, f"{two} is not measured: {found}"
+        time.sleep(0.05)
+    labels = f'id="{one}",name="one",image="{sample_image.NAME}"'
+    sent = found[f'container_network_transmit_bytes_total{{interface="eth0",{labels}}}']
+    assert int(sent) > 3000
+    assert float(found[f"container_cpu_usage_seconds_total{{{labels}}}"]) > 0
+    assert not any("network" in series and two in series for series in found)
+    docker("rm", "-f", one, two)
+    assert scraped() == {}
 
 
 def test_a_request_is_followed_through_the_system(running: Instance) -> None:

@@ -1,0 +1,70 @@
+"""Containers' figures by cAdvisor's names, in the text format of Prometheus, version 0.0.4. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from sagong.contracts.metrics import Sample
+from sagong.contracts.network import Counters
+
+__all__ = ["Figures", "add_container", "add_network"]
+
+_NANO = 1e-9
+_COUNTED = {
+    "bytes": "bytes",
+    "packets": "packets",
+    "errors": "errors",
+    "dropped": "packets_dropped",
+}
+_WAYS = {"receive": "rx", "transmit": "tx"}
+
+
+class Figures:
+    """A text for Prometheus: the series of each name stand together, below what they are."""
+
+    def __init__(self) -> None:
+        self._series: dict[str, list[str]] = {}
+        self._kinds: dict[str, str] = {}
+
+    def add(self, name: str, kind: str, value: float, /, **labels: str) -> None:
+        """One series; `kind` is counter or gauge."""
+        inside = ",".join(f'{key}="{_escaped(text)}"' for key, text in labels.items())
+        shown = str(value) if isinstance(value, int) else f"{value:.9f}"
+        line = f"{name}{{{inside}}} {shown}" if inside else f"{name} {shown}"
+        self._series.setdefault(name, []).append(line)
+        self._kinds[name] = kind
+
+    def lines(self) -> Iterator[str]:
+        """The text."""
+        for name, series in self._series.items():
+            yield f"# TYPE {name} {self._kinds[name]}"
+            yield from series
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+def add_container(found: Figures, sample: Sample, labels: dict[str, str]) -> None:
+    """Processor time, memory and processes of a container."""
+    cpu, memory = "container_cpu", "container_memory"
+    found.add(f"{cpu}_usage_seconds_total", "counter", sample.cpu_total * _NANO, **labels)
+    found.add(f"{cpu}_user_seconds_total", "counter", sample.cpu_user * _NANO, **labels)
+    found.add(f"{cpu}_system_seconds_total", "counter", sample.cpu_system * _NANO, **labels)
+    found.add(f"{cpu}_cfs_periods_total", "counter", sample.periods, **labels)
+    found.add(f"{cpu}_cfs_throttled_periods_total", "counter", sample.throttled_periods, **labels)
+    found.add(f"{memory}_usage_bytes", "gauge", sample.memory_usage, **labels)
+    found.add(f"{memory}_working_set_bytes", "gauge", sample.working_set, **labels)
+    found.add(f"{memory}_rss", "gauge", sample.rss, **labels)
+    found.add(f"{memory}_cache", "gauge", sample.cache, **labels)
+    found.add("container_processes", "gauge", sample.pids, **labels)
+
+
+def add_network(found: Figures, interfaces: Iterable[Counters], labels: dict[str, str]) -> None:
+    """What a sandbox received and sent by each of its interfaces."""
+    for counters in interfaces:
+        for way, side in _WAYS.items():
+            for what, name in _COUNTED.items():
+                value = getattr(counters, f"{side}_{what}")
+                series = f"container_network_{way}_{name}_total"
+                found.add(series, "counter", value, interface=counters.interface, **labels)
