@@ -19,9 +19,10 @@ from sagong_image_overlay.endpoint import Endpoint
 from sagong_image_overlay.errand import Login
 from sagong_image_overlay.exchange import Answer, Http, Lost, retry_after
 
-__all__ = ["Authorization"]
+__all__ = ["NO_BASIC", "Authorization"]
 
 _CLIENT = "sagong"
+NO_BASIC = "no basic auth credentials"
 
 
 class _Token(msgspec.Struct):
@@ -55,13 +56,22 @@ class Authorization:
         """Ask for tokens that are good for these, too."""
         self._scopes += [scope for scope in scopes if scope not in self._scopes]
 
-    def renew(self, used: str, challenges: list[Challenge], failure: SagongError) -> None:
-        """Get another header after the registry refused the `used` one, unless it was got already."""
+    def show_password(self) -> None:
+        """Begin with user and password: some answer whoever asks, and more to those they know."""
+        if self._login.username:
+            self.header = "Basic " + _basic(self._login)
+
+    def renew(self, used: str, challenges: list[Challenge]) -> bool:
+        """Get another header after the registry refused the `used` one, unless it was got already.
+
+        False if there is nothing else to show.
+        """
         with self._lock:
             if self.header == used:
-                self.header = self._answered(challenges, failure)
+                self.header = self._answered(challenges)
+            return self.header != used
 
-    def _answered(self, challenges: list[Challenge], failure: SagongError) -> str:
+    def _answered(self, challenges: list[Challenge]) -> str:
         login = self._login
         if login.token and not self.header:
             return "Bearer " + login.token
@@ -72,9 +82,8 @@ class Authorization:
         if basic and login.username and not self.header.startswith("Basic "):
             return "Basic " + _basic(login)
         if basic and not login.username:
-            url = self._endpoint.url("/v2/")
-            raise Unauthenticated(f'Get "{url}": no basic auth credentials')
-        raise Unauthenticated(failure.message)
+            raise Unauthenticated(NO_BASIC)
+        return self.header
 
     def _token(self, challenge: Challenge) -> str:
         realm = challenge.values["realm"]
@@ -105,7 +114,8 @@ class Authorization:
         message = self._failure(answer, raw).message
         if answer.status >= 500 or answer.status == 429:
             return Lost(message, after=retry_after(answer))
-        return Unauthenticated(message if "authentic" in message else f"unauthorized: {message}")
+        known = message.startswith("unauthorized") or "authentic" in message
+        return Unauthenticated(message if known else f"unauthorized: {message}")
 
     def _ask(self, realm: str, challenge: Challenge) -> Answer:
         query = [("scope", scope) for scope in self._scopes]

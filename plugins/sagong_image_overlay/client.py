@@ -18,7 +18,7 @@ from sagong.errors import (
     Unavailable,
 )
 from sagong_image_overlay.authorization import Authorization
-from sagong_image_overlay.challenge import parse_challenges
+from sagong_image_overlay.challenge import Challenge, parse_challenges
 from sagong_image_overlay.endpoint import Endpoint
 from sagong_image_overlay.errand import Login
 from sagong_image_overlay.exchange import Answer, Http, Lost, backoff, retry_after
@@ -59,6 +59,10 @@ class _Failures(msgspec.Struct):
     errors: list[_Failure] | None = None
 
 
+def _challenges(answer: Answer) -> list[Challenge]:
+    return parse_challenges(answer.headers.get_all("WWW-Authenticate") or ())
+
+
 class Client:
     """Used by several threads."""
 
@@ -83,11 +87,9 @@ class Client:
         answer = self._send(method, url, headers, body, used)
         # A token may be too old, and the one after it too narrow.
         for _ in range(2):
-            if answer.status != 401:
+            if answer.status != 401 or not self.authorization.renew(used, _challenges(answer)):
                 break
-            challenges = parse_challenges(answer.headers.get_all("WWW-Authenticate") or ())
-            failure = self.failure(answer, answer.body())
-            self.authorization.renew(used, challenges, failure)
+            answer.body()
             if body is not None and not isinstance(body, bytes):
                 body.seek(0)
             used = self.authorization.header
@@ -145,6 +147,12 @@ class Client:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             failures = []
         kind = _STATUSES.get(answer.status, InvalidArgument)
+        if answer.status == 401 and any(
+            one.values.get("error") == "insufficient_scope" for one in _challenges(answer)
+        ):
+            # Who we are is known, and not good enough: as Docker has it, whatever the body says.
+            kind, code, told = SILENT[403]
+            return kind(told, detail={"code": code})
         if not failures and answer.status in SILENT:
             # Answers to HEAD have no body.
             kind, code, silent = SILENT[answer.status]

@@ -28,7 +28,7 @@ from sagong_image_overlay.exchange import Answer, Lost, backoff
 from sagong_image_overlay.hosts import Ways
 from sagong_image_overlay.registry import ManifestAnswer, Repository, open_repository
 
-__all__ = ["HEADWAY", "Download", "choose_manifest"]
+__all__ = ["HEADWAY", "Download", "choose_manifest", "explained"]
 
 Tell = Callable[[dict[str, Any]], None]
 _TELL_EVERY = 0.1
@@ -76,6 +76,22 @@ def _distance(has: str, wanted: str) -> int | None:
     return gap if gap >= 0 else None
 
 
+def explained(error: SagongError, reference: Reference) -> SagongError:
+    """Docker's words in front of the registry's."""
+    code = error.detail.get("code", "")
+    repository = reference.familiar_name
+    if code == "MANIFEST_UNKNOWN":
+        return NotFound(f"manifest for {reference.familiar} not found: {error.message}")
+    if code == "NAME_UNKNOWN":
+        return NotFound(f"repository {repository} not found: {error.message}")
+    if code == "DENIED" or isinstance(error, PermissionDenied):
+        return NotFound(
+            f"pull access denied for {repository}, repository does not exist or may require "
+            f"'docker login': {error.message}"
+        )
+    return error
+
+
 @dataclass(frozen=True)
 class Download:
     """A pull: what, from where, into which content store."""
@@ -92,7 +108,6 @@ class Download:
 
     def run(self) -> None:
         """Tell of the manifest, of each blob when it is there, and of the end."""
-        name = self.reference.familiar
         problems: list[SagongError] = []
         repositories = open_repository(self.reference, self.login, self.ways, push=False)
         for repository in repositories:
@@ -101,24 +116,9 @@ class Download:
                 return
             except SagongError as error:
                 if not repository.endpoint.mirror:
-                    raise self._explained(error, name) from error
+                    raise explained(error, self.reference) from error
                 problems.append(error)
-        raise self._explained(problems[-1], name)
-
-    def _explained(self, error: SagongError, name: str) -> SagongError:
-        """Docker's words in front of the registry's."""
-        code = error.detail.get("code", "")
-        repository = self.reference.familiar_name
-        if code == "MANIFEST_UNKNOWN":
-            return NotFound(f"manifest for {name} not found: {error.message}")
-        if code == "NAME_UNKNOWN":
-            return NotFound(f"repository {repository} not found: {error.message}")
-        if code == "DENIED" or isinstance(error, PermissionDenied):
-            return NotFound(
-                f"pull access denied for {repository}, repository does not exist or may require "
-                f"'docker login': {error.message}"
-            )
-        return error
+        raise explained(problems[-1], self.reference)
 
     def _pull(self, repository: Repository) -> None:
         wanted = self.reference.digest or self.reference.tag
@@ -189,12 +189,12 @@ class Download:
         for layer in layers.values():
             if not oci.is_layer(layer.media_type):
                 raise InvalidArgument(f"layer of unknown type {layer.media_type}")
-            self.status(layer, "Pulling fs layer")
         missing = []
         for layer in layers.values():
             if self.content.has(layer.digest):
                 self.tell({"event": "blob", "digest": layer.digest, "known": True})
             else:
+                self.status(layer, "Pulling fs layer")
                 missing.append(layer)
         for layer in missing[self.parallel :]:
             self.status(layer, "Waiting")

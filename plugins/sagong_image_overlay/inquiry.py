@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http
 import urllib.parse
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +14,7 @@ from sagong.errors import InvalidArgument, NotFound, SagongError, Unauthenticate
 from sagong.model import oci, references
 from sagong.model.oci import MediaType
 from sagong_image_overlay.client import Client
+from sagong_image_overlay.download import explained
 from sagong_image_overlay.endpoint import endpoints_of, search_host
 from sagong_image_overlay.errand import Errand
 from sagong_image_overlay.exchange import SPOKE_TLS
@@ -81,6 +83,7 @@ def search(errand: Errand, ways: Ways) -> dict[str, Any]:
 def _by_search(client: Client, errand: Errand) -> list[_Found] | None:
     """What the search API says; None if there is none."""
     query = urllib.parse.urlencode({"q": errand.term, "n": errand.limit})
+    client.authorization.show_password()
     answer = client.get(f"/v1/search?{query}")
     raw = answer.body()
     if answer.status in (401, 403):
@@ -131,11 +134,14 @@ def tags(errand: Errand, ways: Ways) -> dict[str, Any]:
     reference = references.parse(errand.reference)
     repository = open_repository(reference, errand.login, ways, push=False)[0]
     found: list[str] = []
-    for raw in repository.pages(f"/v2/{repository.path}/tags/list?n={_PAGE}"):
-        more = _decoded(raw, _Tags, "list of tags").tags or ()
-        found += more
-        if not more or len(found) > _TAGS:
-            break
+    try:
+        for raw in repository.pages(f"/v2/{repository.path}/tags/list?n={_PAGE}"):
+            more = _decoded(raw, _Tags, "list of tags").tags or ()
+            found += more
+            if not more or len(found) > _TAGS:
+                break
+    except SagongError as error:
+        raise explained(error, reference) from error
     return {"tags": [reference.with_tag(tag).tag for tag in found[:_TAGS]]}
 
 
@@ -180,7 +186,7 @@ def login(errand: Errand, ways: Ways) -> dict[str, Any]:
         try:
             answer = client.get("/v2/")
         except Unauthenticated as error:
-            raise Unauthenticated(f"Get {url!r}: {error.message}") from error
+            raise Unauthenticated(f'Get "{url}": {error.message}') from error
         except Unavailable as error:
             problem = error
             if error.detail == SPOKE_TLS:
@@ -190,7 +196,8 @@ def login(errand: Errand, ways: Ways) -> dict[str, Any]:
         if answer.status == 200:
             return {"identity": client.authorization.identity}
         if answer.status in (401, 403):
-            raise Unauthenticated(f"Get {url!r}: unauthorized: incorrect username or password")
+            told = f"{answer.status} {http.HTTPStatus(answer.status).phrase}"
+            raise Unauthenticated(f"login attempt to {url} failed with status: {told}")
         text = client.failure(answer, raw).message
         problem = Unavailable(f"login attempt to {url} failed with status: {answer.status} {text}")
     raise problem

@@ -5,10 +5,11 @@ from __future__ import annotations
 import urllib.parse
 from dataclasses import dataclass
 
-from sagong.errors import InvalidArgument, SagongError, Unavailable
+from sagong.errors import InvalidArgument, SagongError, Unauthenticated, Unavailable
 from sagong.model import oci
 from sagong.model.oci import MediaType
 from sagong.model.references import Reference
+from sagong_image_overlay.authorization import NO_BASIC
 from sagong_image_overlay.client import SILENT, Client
 from sagong_image_overlay.endpoint import Endpoint, endpoints_of
 from sagong_image_overlay.errand import Login
@@ -70,7 +71,14 @@ class Repository(Client):
                 raise InvalidArgument(f"manifest verification failed for digest {wanted}")
             return ManifestAnswer(raw, media_type, digest)
 
-        return self.tried(get)
+        try:
+            return self.tried(get)
+        except Unauthenticated as error:
+            if error.message != NO_BASIC:
+                raise
+            method = "Get" if ":" in reference else "Head"
+            url = self.endpoint.url(f"/v2/{self.path}/manifests/{reference}")
+            raise Unauthenticated(f'{method} "{url}": {NO_BASIC}') from None
 
     def document(self, descriptor: oci.Descriptor, limit: int) -> bytes:
         """A small blob, verified."""

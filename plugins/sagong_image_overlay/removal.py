@@ -56,9 +56,12 @@ class Removal:
 
     def _remove_name(self, record: Record, request: RemoveRequest, result: Result) -> None:
         reference = references.parse(request.reference).tagged
+        digests = self._index.digests_of(record.id)
         others = [r for r in self._index.names_of(record.id) if r.canonical != reference.canonical]
         if reference.digest:
-            others = [*self._index.names_of(record.id), *self._other_digests(record, reference)]
+            others += [other for other in digests if other.canonical != reference.canonical]
+        else:
+            others += [other for other in digests if other.name != reference.name]
         users = self._store.roots.users_of(record.id)
         if not others and users and not (request.force or request.keep):
             raise Conflict(
@@ -67,16 +70,14 @@ class Removal:
                 f"{short_id(record.id)}"
             )
         self._untag(record, reference, result)
+        if not reference.digest and not any(other.name == reference.name for other in others):
+            # The last tag of a repository takes its digests with it.
+            for digest in digests:
+                if digest.name == reference.name:
+                    self._untag(record, digest, result)
         if not others and not request.keep and not self._index.children(record.id):
-            # The last name takes the image with it, and the digests of its repository.
             self._untag_all(record, result)
             self._delete(record, prune_parents=request.prune_parents, result=result)
-
-    def _other_digests(
-        self, record: Record, reference: references.Reference
-    ) -> list[references.Reference]:
-        found = self._index.digests_of(record.id)
-        return [other for other in found if other.canonical != reference.canonical]
 
     def _remove_image(self, record: Record, request: RemoveRequest, result: Result) -> None:
         users = self._store.roots.users_of(record.id)

@@ -74,12 +74,14 @@ class Arrival:
     """A pull in progress: what is known of the image, and the unpacking of its layers."""
 
     store: Store
+    reference: references.Reference
     queue: asyncio.Queue[Progress | BaseException | None] = field(default_factory=asyncio.Queue)
     manifest: oci.Manifest | None = None
     raw: bytes = b""
     media_type: str = ""
     diff_ids: tuple[str, ...] = ()
     digest: str = ""
+    quiet: bool = False
     unpacking: dict[str, asyncio.Task[None]] = field(default_factory=dict)
 
     def take_manifest(self, event: dict[str, Any]) -> None:
@@ -92,9 +94,16 @@ class Arrival:
         self.diff_ids = config.rootfs.diff_ids
         if len(self.diff_ids) != len(self.manifest.layers):
             raise InvalidArgument("the image's config and manifest disagree about its layers")
+        self.queue.put_nowait(
+            Progress(id=self.reference.target, status=f"Pulling from {self.reference.path}")
+        )
+        # Of an image that is here already Docker tells no layers.
+        self.quiet = self.manifest.config.digest in self.store.index.images
 
     def tell(self, digest: str, status: str, current: int = 0, total: int = 0) -> None:
         """A line of progress for the caller."""
+        if self.quiet:
+            return
         self.queue.put_nowait(
             Progress(id=short_id(digest), status=status, current=current, total=total)
         )
@@ -179,7 +188,7 @@ class Transfers:
                     reference=reference.familiar,
                 )
                 return
-        arrival = Arrival(self._store)
+        arrival = Arrival(self._store, reference)
         work = asyncio.create_task(self._pull(request, reference, arrival), name="pull")
         try:
             while (item := await arrival.queue.get()) is not None:

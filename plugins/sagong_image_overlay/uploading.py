@@ -10,7 +10,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
-from sagong.errors import InvalidArgument, PermissionDenied, SagongError
+from sagong.errors import InvalidArgument, SagongError
 from sagong.model import oci
 from sagong.model.references import Reference
 from sagong_image_overlay.content import Content
@@ -67,14 +67,7 @@ class Push:
     def run(self) -> None:
         """Send what is missing; tell of each layer and of the end."""
         (repository,) = open_repository(self.reference, self.login, self.ways, push=True)
-        try:
-            self._push(repository)
-        except PermissionDenied as error:
-            name = self.reference.name.removeprefix("docker.io/")
-            raise PermissionDenied(
-                f"push access denied to {name}, repository does not exist or may require "
-                f"authorization: {error.message}"
-            ) from error
+        self._push(repository)
 
     def _push(self, repository: Repository) -> None:
         manifest = oci.decode(self.manifest, oci.Manifest, "manifest")

@@ -49,19 +49,20 @@ async def _pull(engine: Engine, ask: Ask) -> None:
         credentials=credentials(ask.request.header("x-registry-auth")),
     )
     out = Lines(ask.request)
-    greeted = False
+    fresh = "Image is up to date"
     try:
         async for item in engine.images.pull(request):
-            if not greeted:
-                greeted = True
-                at = {} if everything else {"id": reference.target}
-                await out.write({"status": f"Pulling from {reference.path}"} | at)
+            if item.status.startswith("Pulling from "):
+                await out.write({"status": item.status, "id": item.id})
+                continue
             if not item.image:
                 await out.write(progress(item))
                 continue
             if item.digest:
                 await out.write({"status": f"Digest: {item.digest}"})
-            await out.write({"status": f"Status: {item.status.removeprefix('Status: ')}"})
+            if "Downloaded newer image" in item.status:
+                fresh = "Downloaded newer image"
+        await out.write({"status": f"Status: {fresh} for {reference.familiar}"})
     except SagongError as error:
         await out.fail(error)
 
@@ -102,19 +103,15 @@ async def _import(engine: Engine, ask: Ask) -> None:
 async def push(engine: Engine, ask: Ask) -> None:
     """`docker push`; without a tag all of the repository's, when asked so."""
     tag = ask.text("tag")
-    names = [named(ask["name"], tag)] if tag else await _all_tags(engine, ask["name"])
     given = credentials(ask.request.header("x-registry-auth"))
     reference = references.parse(ask["name"])
     out = Lines(ask.request)
-    greeted = False
+    await out.write({"status": f"The push refers to repository [{reference.name}]"})
     try:
+        names = [named(ask["name"], tag)] if tag else await _all_tags(engine, ask["name"])
         for name in names:
             request = PushRequest(id=new_id(), reference=name, credentials=given)
             async for item in engine.images.push(request):
-                if not greeted:
-                    greeted = True
-                    text = f"The push refers to repository [{reference.name}]"
-                    await out.write({"status": text})
                 if not item.digest:
                     await out.write(progress(item))
                     continue

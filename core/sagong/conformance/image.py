@@ -45,6 +45,7 @@ from sagong.conformance.image_registry import (
     check_impossible_searches_are_invalid,
     check_pushing_again_sends_nothing,
     check_questions_to_nobody_are_unavailable,
+    check_the_last_tag_of_a_repository_takes_its_digests,
 )
 from sagong.conformance.image_roots import (
     check_a_layer_may_come_twice,
@@ -227,6 +228,7 @@ __all__ = [
     "check_saving_the_unknown_is_not_found",
     "check_stat_tells_a_path",
     "check_tags_need_an_image_and_a_name",
+    "check_the_last_tag_of_a_repository_takes_its_digests",
     "check_the_same_id_is_lent_the_same",
     "check_two_containers_share_only_the_image",
     "check_unknown_images_are_not_found",

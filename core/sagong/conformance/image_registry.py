@@ -53,7 +53,10 @@ async def check_a_pushed_image_can_be_pulled(lab: ImageLab) -> None:
     await refused(NotFound, lab.images.inspect(ImageRef(reference=name)))
     pulled = await _pull(lab, name)
     assert pulled[-1].image == image.id and pulled[-1].digest == digest
+    assert (pulled[0].id, pulled[0].status) == ("v1", "Pulling from suite/round-trip")
     assert {"Pulling fs layer", "Pull complete"} <= {item.status for item in pulled}
+    again = await _pull(lab, name)
+    assert [item.status.partition(" ")[0] for item in again] == ["Pulling", "Image"]
     found = await lab.images.inspect(ImageRef(reference=name))
     assert [one.diff_id for one in found.layers] == image.diff_ids
     assert found.tags == (name,) and found.digests == (f"{name.removesuffix(':v1')}@{digest}",)
@@ -78,6 +81,27 @@ async def check_a_digest_can_be_pulled(lab: ImageLab) -> None:
     await _pull(lab, reference)
     found = await lab.images.inspect(ImageRef(reference=reference))
     assert found.id == image.id and found.tags == ()
+
+
+async def check_the_last_tag_of_a_repository_takes_its_digests(lab: ImageLab) -> None:
+    if not lab.registry:
+        return
+    name, image, told = await _pushed(lab, "last-tag")
+    repository, other = name.removesuffix(":v1"), f"{lab.registry}/suite/other-tag:v1"
+    for target in (f"{repository}:v2", other):
+        await lab.images.tag(TagRequest(source=image.id, target=target))
+    by_digest = f"{repository}@{told[-1].digest}"
+    removed = await lab.images.remove(RemoveRequest(reference=name))
+    assert removed.untagged == (name,) and not removed.deleted
+    removed = await lab.images.remove(RemoveRequest(reference=f"{repository}:v2"))
+    assert removed.untagged == (f"{repository}:v2", by_digest) and not removed.deleted
+    await _push(lab, other)
+    await _pull(lab, by_digest)
+    removed = await lab.images.remove(RemoveRequest(reference=other))
+    assert len(removed.untagged) == 2 and not removed.deleted, (
+        "another repository's digest keeps it"
+    )
+    assert (await lab.images.remove(RemoveRequest(reference=by_digest))).deleted
 
 
 async def check_a_present_image_is_not_asked_for_again(lab: ImageLab) -> None:

@@ -182,7 +182,8 @@ class Progress(Message):
     """A step of a long operation, in Docker's terms: `status` ("Downloading"), of layer `id`.
 
     The last item of a stream has `image` (the id) and `digest` where there is one; of several images
-    in one stream the last item of each has.
+    in one stream the last item of each has. A pull begins each image with "Pulling from PATH" of
+    its tag or digest as `id`, and tells no layers of one that is here already.
     """
 
     id: str = ""

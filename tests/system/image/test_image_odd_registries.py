@@ -35,7 +35,14 @@ from sagong.contracts.image import (
     SearchRequest,
     TagRequest,
 )
-from sagong.errors import InvalidArgument, NotFound, SagongError, Unauthenticated, Unavailable
+from sagong.errors import (
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    SagongError,
+    Unauthenticated,
+    Unavailable,
+)
 from sagong.testing import local
 from sagong_image_overlay import ImageOverlay
 
@@ -488,8 +495,45 @@ async def test_logins(odd: OddRegistry, images: ImageOverlay) -> None:
     user = Credentials(username="u", password="p", server=f"https://{odd.host}/v1/")
     assert (await images.login(LoginRequest(credentials=user))).identity == "identity"
     odd.odd = {"/v2/": lambda h: h.give(401, WWW_Authenticate='Basic realm="r"')}
-    with pytest.raises(Unauthenticated, match="unauthorized"):
+    told = f"login attempt to http://{odd.host}/v2/ failed with status: 401 Unauthorized"
+    with pytest.raises(Unauthenticated, match=told):
         await images.login(LoginRequest(credentials=user))
+
+
+@storing
+async def test_a_token_server_s_refusal_is_told_once(
+    odd: OddRegistry, images: ImageOverlay
+) -> None:
+    Tokens(odd)
+    fault = {"errors": [{"code": "UNAUTHORIZED", "message": "wrong password"}]}
+    odd.odd["/token"] = lambda handler: handler.give_json(fault, 401)
+    user = Credentials(username="u", password="p", server=odd.host)
+    told = f'^Get "http://{odd.host}/v2/": unauthorized: wrong password$'
+    with pytest.raises(Unauthenticated, match=told):
+        await images.login(LoginRequest(credentials=user))
+
+
+@storing
+async def test_a_token_that_is_not_enough_is_a_denial(
+    odd: OddRegistry, images: ImageOverlay
+) -> None:
+    """As Docker Hub answers who asks for a repository that is not there, or not for them."""
+    odd.image("a")
+    await pulled(images, f"{odd.host}/a:v1")
+    await images.tag(TagRequest(source=f"{odd.host}/a:v1", target=f"{odd.host}/b:v1"))
+    Tokens(odd)
+    challenge = f'Bearer realm="http://{odd.host}/token",service="s",error="insufficient_scope"'
+    narrow = {"errors": [{"code": "UNAUTHORIZED", "message": "authentication required"}]}
+    for prefix in ("/v2/b/", "/v2/none/"):
+        odd.odd = {
+            prefix: lambda handler: handler.give_json(narrow, 401, WWW_Authenticate=challenge),
+            **odd.odd,
+        }
+    denied = "denied: requested access to the resource is denied"
+    with pytest.raises(NotFound, match=f"^pull access denied for {odd.host}/none, .*: {denied}$"):
+        await pulled(images, f"{odd.host}/none:v1")
+    with pytest.raises(PermissionDenied, match=f"^{denied}$"):
+        await pushed(images, f"{odd.host}/b:v1")
 
 
 @storing
@@ -525,6 +569,20 @@ async def test_the_search_api_is_asked(odd: OddRegistry, images: ImageOverlay) -
 
 
 @storing
+async def test_a_search_shows_who_asks(odd: OddRegistry, images: ImageOverlay) -> None:
+    """Whoever answers anybody would not ask for it, and show less."""
+
+    def private(handler: Handler) -> bool:
+        known = handler.headers.get("Authorization") == "Basic dTpw"
+        return handler.give_json({"results": [{"name": "mine"}] if known else []})
+
+    odd.odd["/v1/search"] = private
+    user = Credentials(username="u", password="p")
+    found = await images.search(SearchRequest(term=f"{odd.host}/m", credentials=user))
+    assert [one.name for one in found.results] == [f"{odd.host}/mine"]
+
+
+@storing
 async def test_a_catalog_is_looked_through_page_by_page(
     odd: OddRegistry, images: ImageOverlay
 ) -> None:
@@ -550,6 +608,37 @@ async def test_a_catalog_of_rubbish(odd: OddRegistry, images: ImageOverlay, body
 
 
 # Pushes.
+
+
+@storing
+async def test_an_upload_that_is_forgotten_begins_anew(
+    odd: OddRegistry, images: ImageOverlay
+) -> None:
+    tar = layer(("big", "x" * (5 << 20)))
+    config = {"os": "linux", "architecture": "amd64", "rootfs": {"diff_ids": [digest(tar)]}}
+    blob = gzip.compress(tar, 0, mtime=0)
+    parts = {"config": odd.blob(json.dumps(config).encode(), CONFIG), "layers": [odd.blob(blob)]}
+    odd.image("a", **parts)
+    await pulled(images, f"{odd.host}/a:v1")
+    begun: list[str] = []
+
+    def upload(handler: Handler) -> bool:
+        seen = odd.seen[-1]
+        if seen.method == "POST":
+            begun.append(f"/v2/b/blobs/uploads/{len(begun)}")
+            return handler.give(202, Location=begun[-1])
+        if len(begun) == 1:
+            return handler.give(503 if seen.method == "PATCH" else 404, Retry_After="0")
+        return handler.give(202 if seen.method == "PATCH" else 201, Location=seen.path)
+
+    odd.odd["/v2/b/blobs/uploads/"] = upload
+    odd.odd["/v2/b/blobs/sha256"] = lambda handler: handler.give(404)
+    odd.odd["/v2/b/manifests/"] = lambda handler: handler.give(201)
+    await images.tag(TagRequest(source=f"{odd.host}/a:v1", target=f"{odd.host}/b:v1"))
+    assert (await pushed(images, f"{odd.host}/b:v1"))[-1].digest
+    assert [one.body for one in odd.seen if one.method == "PATCH" and one.path == begun[1]] == [
+        blob
+    ]
 
 
 @storing
