@@ -5,6 +5,8 @@ from __future__ import annotations
 import urllib.parse
 from dataclasses import dataclass
 
+import msgspec
+
 from sagong.errors import InvalidArgument, SagongError, Unauthenticated, Unavailable
 from sagong.model import oci
 from sagong.model.oci import MediaType
@@ -69,6 +71,7 @@ class Repository(Client):
             digest = oci.digest_of(raw, (wanted or "sha256:").partition(":")[0])
             if wanted and digest != wanted:
                 raise InvalidArgument(f"manifest verification failed for digest {wanted}")
+            _check_kind(raw, media_type, digest)
             return ManifestAnswer(raw, media_type, digest)
 
         try:
@@ -116,6 +119,28 @@ class Repository(Client):
             return answer.status == 200
 
         return self.tried(head)
+
+
+class _Kinds(msgspec.Struct, rename="camel"):
+    media_type: str = ""
+    config: object = None
+    layers: object = None
+    manifests: object = None
+
+
+def _check_kind(raw: bytes, media_type: str, digest: str) -> None:
+    """Refuse a document that is one thing to us and another to the next reader (CVE-2021-41190)."""
+    index = oci.is_index(media_type)
+    if not (index or oci.is_manifest(media_type)):
+        return
+    found = oci.decode(raw, _Kinds, f"manifest {digest}")
+    if found.media_type not in ("", media_type):
+        raise InvalidArgument(
+            f"manifest {digest} came as {media_type}, and says of itself {found.media_type[:200]}"
+        )
+    of_the_other = (found.config, found.layers) if index else (found.manifests,)
+    if any(part is not None for part in of_the_other):
+        raise InvalidArgument(f"manifest {digest} is both an image and an index")
 
 
 def open_repository(

@@ -15,6 +15,7 @@ from sagong_registry.refusal import refused
 __all__ = ["delete", "get", "put"]
 
 _MOST_TAGS = 100
+_LISTED = 10
 
 
 async def get(depot: Depot, ask: Ask) -> Response:
@@ -79,7 +80,10 @@ async def put(depot: Depot, ask: Ask) -> Response:
     headers = [("Location", f"/v2/{name}/manifests/{made}"), ("Docker-Content-Digest", made)]
     if facts.subject:
         headers.append(("OCI-Subject", facts.subject))
-    headers += [("OCI-Tag", tag) for tag in tags if digest]
+    if digest:
+        # Clients take a hundred headers, and lines of some kilobytes.
+        parts = [tags[at : at + _LISTED] for at in range(0, len(tags), _LISTED)]
+        headers += [("OCI-Tag", ", ".join(part)) for part in parts]
     return Response(201, b"", headers)
 
 

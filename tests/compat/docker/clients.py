@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from tests.compat.docker.docker_engine import Engine
 
-__all__ = ["CLIENTS", "Plugin", "plugin"]
+__all__ = ["CLIENTS", "Plugin", "found", "plugin"]
 
 CLIENTS = Path(os.environ.get("XDG_CACHE_HOME", "/var/cache")) / "sagong-tests" / "clients"
 
@@ -26,7 +26,8 @@ _PLACES = (
 )
 
 
-def _found(name: str) -> Path | None:
+def found(name: str) -> Path | None:
+    """Where a plugin is."""
     fetched = CLIENTS / name / "usr" / "libexec" / "docker" / "cli-plugins" / name
     own = Path(os.environ.get("DOCKER_CONFIG", Path.home() / ".docker")) / "cli-plugins"
     places = [fetched, *(place / name for place in (own, *map(Path, _PLACES)))]
@@ -81,7 +82,7 @@ class Plugin:
 
 def plugin(engine: Engine, name: str) -> Plugin:
     """The command line with a plugin, or a skip that says where it was looked for."""
-    path = _found(name)
+    path = found(name)
     if path is None:
         pytest.skip(f"needs {name}: as a plugin of docker, or fetched by packaging/clients")
     config = engine.directory / f"config-{name}"

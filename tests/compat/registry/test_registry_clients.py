@@ -9,6 +9,7 @@ from shutil import which
 
 import pytest
 from tests import sample_image
+from tests.compat.docker import clients
 from tests.compat.registry.peers import platform
 from tests.compat.registry.tools import Tools, dockerd, home_of_tools, operator
 from tests.compat.registry.wire import Client, Content
@@ -20,6 +21,7 @@ pytestmark = [
     pytest.mark.root,
     *(pytest.mark.skipif(which(n) is None, reason=f"needs {n}") for n in NEEDED),
 ]
+BUILDX = clients.found("docker-buildx")
 NO_TLS, SRC, DEST = "--tls-verify=false", "--src-tls-verify=false", "--dest-tls-verify=false"
 RULES = """
 public = ["open/*"]
@@ -144,6 +146,38 @@ def test_docker_on_our_engine_pushes_and_pulls(tools: Tools, host: str, sample: 
     tools.ok("docker", "pull", "-q", there)
     assert tools.ok("docker", "run", "--rm", there, "echo", "pulled") == "pulled"
     tools.ok("docker", "rmi", "-f", there)
+
+
+@pytest.fixture
+def several(tools: Tools, host: str, sample: Sample) -> str:
+    """An image of several platforms, made by `docker manifest`."""
+    one, many = f"{host}/clients/one-platform:1", f"{host}/clients/several:1"
+    tools.skopeo("copy", DEST, f"oci:{sample.oci_layout}", f"docker://{one}")
+    tools.ok("docker", "manifest", "create", "--insecure", many, one)
+    tools.ok("docker", "manifest", "annotate", many, one, "--os", "linux", "--arch", "arm64")
+    tools.ok("docker", "manifest", "push", "--insecure", many)
+    return many
+
+
+def test_docker_manifest_makes_an_index(tools: Tools, several: str, sample: Sample) -> None:
+    index = json.loads(tools.ok("docker", "manifest", "inspect", "--insecure", several))
+    (only,) = index["manifests"]
+    assert only["digest"] == sample.manifest_digest
+    assert only["platform"]["architecture"] == "arm64"
+
+
+@pytest.mark.skipif(BUILDX is None, reason="needs docker buildx (packaging/clients)")
+def test_imagetools_of_buildx_make_and_show_an_index(tools: Tools, host: str, several: str) -> None:
+    assert BUILDX is not None
+    plugins = tools.home / "docker" / "cli-plugins"
+    plugins.mkdir(parents=True, exist_ok=True)
+    (plugins / "docker-buildx").symlink_to(BUILDX)
+    imagetools, made = ("docker", "buildx", "imagetools"), f"{host}/clients/imagetools:1"
+    tools.ok(*imagetools, "create", "--annotation", "index:a=b", "-t", made, several)
+    raw = json.loads(tools.ok(*imagetools, "inspect", "--raw", made))
+    assert raw["annotations"] == {"a": "b"}
+    assert raw["manifests"][0]["platform"]["architecture"] == "arm64"
+    assert "Platform:  linux/arm64" in tools.ok(*imagetools, "inspect", made)
 
 
 @pytest.mark.skipif(which("dockerd") is None, reason="needs dockerd (Debian's docker.io)")

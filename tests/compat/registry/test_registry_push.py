@@ -322,7 +322,7 @@ def test_a_tag_moves_to_what_is_pushed_last(registry: Client, name: str) -> None
 
 def test_many_tags_at_once(registry: Client, name: str) -> None:
     manifest = registry.push_image(name)
-    wanted = [f"v{number}" for number in range(10)]
+    wanted = [f"v{number:02}" for number in range(100)]
     query = "&".join(f"tag={tag}" for tag in wanted)
     target = f"/v2/{name}/manifests/{manifest.digest}?{query}"
     pushed = registry.ask("PUT", target, manifest.data, {"Content-Type": MANIFEST})

@@ -6,6 +6,7 @@ import functools
 import gzip
 import inspect
 import json
+import re
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,11 @@ WRONG: dict[str, tuple[Callable[[OddRegistry], object], str]] = {
         lambda odd: odd.image("a", config=odd.blob(b"{}", "application/vnd.cncf.helm.config")),
         "an artifact of type application/vnd.cncf.helm.config",
     ),
+    "another type than it says": (
+        lambda odd: odd.manifest("a", "v1", {"mediaType": INDEX, "manifests": []}, MANIFEST),
+        f"came as {re.escape(MANIFEST)}, and says of itself {re.escape(INDEX)}",
+    ),
+    "two things": (lambda odd: odd.image("a", manifests=[]), "is both an image and an index"),
     "a layer of no kind": (
         lambda odd: odd.image("a", layers=[odd.blob(b"x", "text/plain")]),
         "layer of unknown type text/plain",
@@ -617,8 +623,8 @@ async def test_an_upload_that_is_forgotten_begins_anew(
     tar = layer(("big", "x" * (5 << 20)))
     config = {"os": "linux", "architecture": "amd64", "rootfs": {"diff_ids": [digest(tar)]}}
     blob = gzip.compress(tar, 0, mtime=0)
-    parts = {"config": odd.blob(json.dumps(config).encode(), CONFIG), "layers": [odd.blob(blob)]}
-    odd.image("a", **parts)
+    described = odd.blob(json.dumps(config).encode(), CONFIG)
+    odd.image("a", config=described, layers=[odd.blob(blob)])
     await pulled(images, f"{odd.host}/a:v1")
     begun: list[str] = []
 
