@@ -127,6 +127,7 @@ ACCEPTED = (
     Accepted("*", "a status of its own when nothing was sent before", "POST /images/load*"),
     Accepted(".body.1.error*", "the image is looked for before its registry is asked", "POST /images/made/push*"),
     Accepted(".status", "a client's fault is 400: " + _NEWER, "POST /images/UPPER/push*"),
+    Accepted("*", "20.10 wants credentials, be they empty", "POST /images/nothing/push*"),
     Accepted(".body.0.RepoDigests", "[] for none: " + _NEWER, "GET /images/json*", of=_20),
     Accepted(".status", "a client's fault is 400: " + _NEWER, "POST /commit?*", of=_20),
     Accepted(".status", "a client's fault is 400: " + _NEWER, "POST /images/create*"),
