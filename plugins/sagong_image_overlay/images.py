@@ -288,11 +288,6 @@ class ImageOverlay:
 
     async def prepare(self, request: PrepareRequest) -> Prepared:
         """Lend a root filesystem."""
-        if request.storage_size:
-            raise InvalidArgument(
-                "--storage-opt size: no quota can be set on a container's layer here; give it a "
-                "volume with a size (docker volume create -o size=1g) for what may grow"
-            )
         lease = self._store.roots.table.get(request.id)
         if lease is None:
             lease = await self._lend(request)
@@ -328,16 +323,24 @@ class ImageOverlay:
                 content=tuple(sorted(record.content)),
                 readonly=request.readonly,
                 bare=request.bare,
+                size=self._size(request),
             )
             return self._lent(lease)
+
+    def _size(self, request: PrepareRequest) -> int:
+        """Of its writable layer: what is asked for, or what all have."""
+        size = request.storage_size or self._store.settings.layer_size
+        if not size or request.readonly or request.bare:
+            return 0
+        self._store.roots.check_quotas()
+        return size
 
     def _lent(self, lease: Lease) -> Lease:
         # A twin of this call may have been faster while layers were unpacked.
         known = self._store.roots.table.get(lease.id)
         if known is not None:
             return known
-        self._store.roots.lend(lease)
-        return lease
+        return self._store.roots.lend(lease)
 
     async def _lend_empty(self, request: PrepareRequest) -> Lease:
         """The root of an image of no layers, Dockerfile's scratch."""
@@ -349,6 +352,7 @@ class ImageOverlay:
                 layers=() if request.bare else (points,),
                 readonly=request.readonly,
                 bare=request.bare,
+                size=self._size(request),
             )
             return self._lent(lease)
 

@@ -22,6 +22,7 @@ from sagong.contracts.image import Image
 from sagong.contracts.runtime import Mount
 from sagong.errors import InvalidArgument, NotFound, ResourceExhausted
 from sagong.linux.files import scatter
+from sagong.linux.quota import FIRST_LAYER, free_project, has_quotas, mark
 from sagong_image_overlay.layers import Layers, Spot
 
 __all__ = ["Lease", "Roots", "overlay_of"]
@@ -33,7 +34,9 @@ _LAYERS_LIMIT = 200
 
 class Lease(msgspec.Struct, frozen=True, kw_only=True):
     """A lent root filesystem: the image as it was, the keys of its layers, lowest first, and the
-    blobs that a commit needs. If it is not `bare`, the last layer is that of the mount points."""
+    blobs that a commit needs. If it is not `bare`, the last layer is that of the mount points.
+
+    Of a writable one `size` bounds the layer (0: nothing does), by the quota `project`."""
 
     id: str
     image: Image
@@ -41,6 +44,8 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
     content: tuple[str, ...] = ()
     readonly: bool = False
     bare: bool = False
+    size: int = 0
+    project: int = 0
 
     @property
     def below(self) -> tuple[str, ...]:
@@ -88,8 +93,20 @@ class Roots:
         except KeyError:
             raise NotFound(f"no root filesystem is lent to container {identity}") from None
 
-    def lend(self, lease: Lease) -> None:
-        """Make the directories of a lease."""
+    def check_quotas(self) -> None:
+        """Refuse sizes where the filesystem keeps none."""
+        if not has_quotas(self._spot.root):
+            raise InvalidArgument(
+                "--storage-opt size needs project quotas, which the filesystem of "
+                f"{self._spot.root} has not: mount it with prjquota (ext4 made with -O "
+                "quota,project, or xfs), or give the container a volume for what may grow"
+            )
+
+    def lend(self, lease: Lease) -> Lease:
+        """Make the directories of a lease; the lease as it is."""
+        if lease.size:
+            taken = {known.project for known in self.table.values()}
+            lease = msgspec.structs.replace(lease, project=free_project(FIRST_LAYER, taken))
         path = self.directory(lease.id)
         self._left.discard(path)
         if path.exists():
@@ -98,6 +115,8 @@ class Roots:
         path.mkdir(mode=0o700)
         for name in ("diff", "work"):
             (path / name).mkdir(mode=0o755)
+            if lease.project:
+                _count(path / name, lease.project)
         # Before the owner: changing the mode of others' directories is a right.
         os.chmod(path / "diff", mode)
         if (uid, gid) != (os.geteuid(), os.getegid()):
@@ -106,6 +125,7 @@ class Roots:
         new.write_bytes(msgspec.json.encode(lease))
         os.rename(new, path / "lease.json")
         self.table[lease.id] = lease
+        return lease
 
     def _root_attributes(self, layers: tuple[str, ...]) -> tuple[int, int, int]:
         """Mode and owner of "/": of the topmost layer that has an entry for it."""
@@ -126,7 +146,10 @@ class Roots:
             )
         if lease.readonly:
             return overlay_of([str(path / "diff"), *lower])
-        return overlay_of(lower, f"upperdir={path / 'diff'}", f"workdir={path / 'work'}")
+        options = (f"upperdir={path / 'diff'}", f"workdir={path / 'work'}")
+        if lease.project:
+            options += (f"project={lease.project}", f"size={lease.size}")
+        return overlay_of(lower, *options)
 
     def stack(self, lease: Lease) -> list[str]:
         """Directories of a lease from the writable one to the lowest."""
@@ -158,6 +181,15 @@ class Roots:
     def layers_in_use(self) -> set[str]:
         """Keys of all layers that leases need."""
         return {key for lease in self.table.values() for key in lease.layers}
+
+
+def _count(path: Path, project: int) -> None:
+    """What will be below it is counted as the project's; whoever mounts the layer sets the limit."""
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        mark(directory, project)
+    finally:
+        os.close(directory)
 
 
 def _was_untouched(path: Path) -> bool:

@@ -38,7 +38,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     `max_layer_size` in bytes and `max_layer_entries` bound what one archive may unpack to;
     `max_layer_ratio`, if not 0, how many times its size, once that is above 1 GiB (gzip reaches 1032).
-    `reserve` bytes of the filesystem always stay free.
+    `reserve` bytes of the filesystem always stay free. `layer_size` bounds the writable layer of each
+    container that asks for no size of its own, in bytes (0: none); it needs project quotas.
     """
 
     parallel: int = 2
@@ -48,4 +49,5 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_layer_entries: int = 2_000_000
     max_layer_ratio: int = 5000
     reserve: int = 64 << 20
+    layer_size: int = 0
     registries: Registries = Registries()

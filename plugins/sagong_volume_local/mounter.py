@@ -20,7 +20,7 @@ import msgspec
 
 from sagong.deputy import Post, aside, attend
 from sagong.linux import mounts, seccomp, syscalls
-from sagong_volume_local.quota import set_blocks
+from sagong.linux.quota import set_blocks
 
 __all__ = ["Drop", "Limit", "Mount", "Pin", "serve"]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from sagong.deputy import Line
 from sagong.linux import mounts
+from sagong.linux.quota import mark
 from sagong_volume_local.backing import Backing
 from sagong_volume_local.mounter import Drop, Limit, Mount, Pin
-from sagong_volume_local.quota import mark
 
 __all__ = ["Pins", "is_mounted"]
 

@@ -34,11 +34,11 @@ from sagong.errors import (
     SagongError,
 )
 from sagong.host import Host
+from sagong.linux.quota import FIRST_VOLUME, free_project, has_quotas
 from sagong_volume_local.backing import Backing, backing_of, check_name, limited
 from sagong_volume_local.catalog import Catalog, Publication, Record
 from sagong_volume_local.pins import Pins, is_mounted
 from sagong_volume_local.places import open_inside, plain_subpath
-from sagong_volume_local.quota import FIRST_PROJECT, has_quotas
 from sagong_volume_local.seeding import seed
 from sagong_volume_local.settings import Settings
 
@@ -137,9 +137,7 @@ class VolumeLocal:
             return 0
         if backing.kind == "directory" and has_quotas(self._host.data):
             taken = {record.project for record in self._catalog.all()}
-            return next(
-                n for n in range(FIRST_PROJECT, FIRST_PROJECT + (1 << 20)) if n not in taken
-            )
+            return free_project(FIRST_VOLUME, taken)
         if self._settings.quotas == "optional":
             self._host.log.warning("a volume's capacity is not enforced", extra={"volume": name})
             return 0

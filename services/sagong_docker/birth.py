@@ -42,9 +42,25 @@ from sagong_docker.wiring import mode_of
 __all__ = ["create", "free_name"]
 
 _NAMES_TRIED = 4
+_EMPTY = "config cannot be empty in order to create a container"
 _OLD_MAC = (
     "The container-wide MacAddress field is now deprecated. It should be specified in "
     "EndpointsConfig instead."
+)
+_LENT_MODES = (
+    "",
+    "ro",
+    "rw",
+    "z",
+    "Z",
+    "ro,z",
+    "ro,Z",
+    "rw,z",
+    "rw,Z",
+    "z,ro",
+    "Z,ro",
+    "z,rw",
+    "Z,rw",
 )
 _BODY_KEYS = ("HostConfig", "NetworkingConfig")
 
@@ -53,7 +69,7 @@ async def create(engine: Engine, ask: Ask) -> Response:
     """`docker create`: the catalog and the node are written side by side."""
     document = await ask.document()
     if not document:
-        raise InvalidArgument("invalid JSON: got EOF while reading request body")
+        raise InvalidArgument(_EMPTY)
     document = shaped(without_nulls(document), ask.version)
     body = fitted(document, CreateBody)
     given = ask.text("name")
@@ -294,6 +310,10 @@ async def _lenders(engine: Engine, host: HostConfig) -> tuple[tuple[ContainerSta
     found = []
     for text in host.volumes_from or ():
         name, _, mode = text.partition(":")
+        if not text:
+            raise InvalidArgument("volumes-from specification cannot be an empty string")
+        if mode not in _LENT_MODES:
+            raise InvalidArgument(f"invalid mode: {mode}")
         record = await _existing(engine, name)
         found.append((await engine.status(record), mode))
     return tuple(found)
@@ -310,6 +330,8 @@ async def _links(engine: Engine, host: HostConfig) -> tuple[tuple[str, str], ...
     found = []
     for text in host.links or ():
         name, _, alias = text.partition(":")
+        if not name or ":" in alias:
+            raise InvalidArgument(f"bad format for links: {text}")
         try:
             record = await _existing(engine, name)
         except InvalidArgument as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -28,6 +28,7 @@ __all__ = [
 Words = tuple[str, ...] | str | None
 Strings = tuple[str, ...] | None
 StringMap = dict[str, str] | None
+Unsigned = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class _Body(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
@@ -71,7 +72,7 @@ class ThrottleDevice(_Body, frozen=True):
     """A limit of a block device."""
 
     path: str = ""
-    rate: int = 0
+    rate: Unsigned = 0
 
 
 class UlimitBody(_Body, frozen=True):
@@ -198,6 +199,7 @@ class HostConfig(_Body, frozen=True):
     readonly_rootfs: bool = False
     security_opt: Strings = None
     storage_opt: StringMap = None
+    annotations: StringMap = None
     tmpfs: StringMap = None
     uts_mode: str = msgspec.field(default="", name="UTSMode")
     userns_mode: str = ""
@@ -214,7 +216,7 @@ class HostConfig(_Body, frozen=True):
     cpu_shares: int = 0
     memory: int = 0
     nano_cpus: int = 0
-    blkio_weight: int = 0
+    blkio_weight: Unsigned = 0
     blkio_weight_device: tuple[dict[str, Any], ...] | None = None
     blkio_device_read_bps: tuple[ThrottleDevice, ...] | None = None
     blkio_device_write_bps: tuple[ThrottleDevice, ...] | None = None

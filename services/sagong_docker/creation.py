@@ -31,12 +31,12 @@ OWNER = "docker"
 _RESTARTS = frozenset(("no", "always", "unless-stopped", "on-failure"))
 _SECURITY = frozenset(
     [
+        "systempaths",
         "no-new-privileges",
         "writable-cgroups",
         "seccomp",
         "apparmor",
         "label",
-        "systempaths",
         "userns",
     ]
 )
@@ -237,6 +237,8 @@ def _options(host: HostConfig) -> tuple[dict[str, str], list[str]]:
         if not separator and not flag:
             raise InvalidArgument(f'invalid --security-opt 1: "{option}"')
         if key not in _SECURITY or (flag and value not in _BOOLEANS):
+            raise InvalidArgument(f'invalid --security-opt 2: "{option}"')
+        if key == "systempaths" and value != "unconfined":
             raise InvalidArgument(f'invalid --security-opt 2: "{option}"')
         if key == "label":
             labels.append(value)

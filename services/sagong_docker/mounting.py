@@ -35,7 +35,7 @@ def mounts(body: CreateBody, host: HostConfig, name: NewName) -> tuple[FileMount
     """All mounts asked for; a bind wins over an anonymous volume at the same place."""
     found: dict[str, FileMount] = {}
     for text in host.binds or ():
-        _add(found, bind(text, host.volume_driver))
+        _add(found, _anonymous(text, name) or bind(text, host.volume_driver))
     for mount in host.mounts or ():
         _add(found, _mount(mount, host.volume_driver, name))
     for target, options in (host.tmpfs or {}).items():
@@ -47,6 +47,18 @@ def mounts(body: CreateBody, host: HostConfig, name: NewName) -> tuple[FileMount
         if path not in found:
             found[path] = FileMount(kind="volume", source=name(), target=path, anonymous=True)
     return tuple(found.values())
+
+
+def _anonymous(text: str, name: NewName) -> FileMount | None:
+    """A bind that is a target alone: a volume without a name."""
+    if ":" in text or not text:
+        return None
+    if wrong := _wrong_target(text):
+        raise InvalidArgument(
+            f"invalid volume specification: '{text}': "
+            f'invalid mount config for type "volume": {wrong}'
+        )
+    return FileMount(kind="volume", source=name(), target=text, anonymous=True)
 
 
 def _add(found: dict[str, FileMount], mount: FileMount) -> None:
@@ -80,6 +92,10 @@ def bind(text: str, driver: str = "") -> FileMount:
             f'invalid mount config for type "{kind}": {wrong}'
         )
     propagation = next((o for o in options if o in _PROPAGATIONS), "")
+    if kind == "bind" and "nocopy" in options:
+        raise InvalidArgument(_odd(text, kind, "VolumeOptions"))
+    if kind == "volume" and propagation:
+        raise InvalidArgument(_odd(text, kind, "BindOptions"))
     if kind == "bind":
         return FileMount(
             kind="bind",
@@ -97,6 +113,13 @@ def bind(text: str, driver: str = "") -> FileMount:
         readonly="ro" in options,
         copy="nocopy" not in options,
         driver=driver,
+    )
+
+
+def _odd(text: str, kind: str, field: str) -> str:
+    return (
+        f"invalid volume specification: '{text}': "
+        f'invalid mount config for type "{kind}": field {field} must not be specified'
     )
 
 

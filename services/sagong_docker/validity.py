@@ -25,6 +25,8 @@ __all__ = [
 ]
 
 _MAC = re.compile(r"[0-9a-fA-F]{2}(([:-])[0-9a-fA-F]{2})(\2[0-9a-fA-F]{2}){4}\Z")
+_DEVICE_RULE = re.compile(r"[acb] (?:[0-9]+|\*):(?:[0-9]+|\*) [rwm]{1,3}")
+_ACCESS = re.compile(r"[rwm]{1,3}")
 _LONGEST_HOSTNAME = 64
 _MILLISECOND = 10**6
 _PLATFORM_WORDS = frozenset(
@@ -64,6 +66,19 @@ def _complaints(body: CreateBody, host: HostConfig, machine: Machine) -> Iterato
         yield "SHM size can not be less than 0"
     if not -1000 <= host.oom_score_adj <= 1000:
         yield f"Invalid value {host.oom_score_adj}, range for oom score adj is [-1000, 1000]"
+    if "" in (host.annotations or {}):
+        yield "invalid Annotations: the empty string is not permitted as an annotation key"
+    for rule in host.device_cgroup_rules or ():
+        if not _DEVICE_RULE.fullmatch(rule):
+            yield f"invalid device cgroup rule format: '{rule}'"
+    for device in host.devices or ():
+        if not _ACCESS.fullmatch(device.cgroup_permissions or "rwm"):
+            yield f"invalid device cgroup permissions: {device.cgroup_permissions}"
+        if not device.path_on_host:
+            yield (
+                'error gathering device information while adding custom device "": '
+                "no such file or directory"
+            )
     if host.userns_mode not in ("", "host", "private"):
         yield f"invalid USER mode: {host.userns_mode}"
 

@@ -79,9 +79,9 @@ def _host_port(text: str, protocol: str, offset: int, taken: set[tuple[int, str]
     if text in ("", "0"):
         return 0
     found = _RANGE.match(text)
-    if found is None or int(found[2] or found[1]) > 65535:
+    first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
+    if not first <= last <= 65535:
         raise InvalidArgument(f'invalid port specification: "{text}"')
-    first, last = int(found[1]), int(found[2] or found[1])
     if first == last:
         return first + offset
     for port in range(first, last + 1):

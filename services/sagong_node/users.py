@@ -11,6 +11,9 @@ from sagong.errors import InvalidArgument
 
 __all__ = ["Account", "resolve"]
 
+# What runtimes take, whatever the kernel could.
+_LAST = 2**31 - 1
+
 
 class Account(msgspec.Struct, frozen=True):
     """Who a process is, and its home directory."""
@@ -33,6 +36,8 @@ def resolve(wanted: str, groups: Iterable[str], passwd: bytes, group: bytes) -> 
     extra = {_group(entry, teams) for entry in groups}
     if login and not group_name:
         extra |= {int(t[2]) for t in teams if t[2].isdigit() and login in t[3].split(",")}
+    if max(uid, gid, *extra) > _LAST:
+        raise InvalidArgument(f"uids and gids must be in range 0-{_LAST}")
     # The primary one, too: who drops it must not gain what others may (CVE-2022-36109).
     return Account(User(uid=uid, gid=gid, groups=tuple(sorted({gid, *extra}))), home)
 
@@ -41,8 +46,8 @@ def _user(name: str, accounts: list[list[str]]) -> tuple[int, int, str, str]:
     for fields in accounts:
         if name in (fields[0], fields[2]) and fields[2].isdigit() and fields[3].isdigit():
             return int(fields[2]), int(fields[3]), fields[0], fields[5] or "/"
-    if name.isdigit():
-        return int(name), 0, "", "/"
+    if name.removeprefix("-").isdigit():
+        return _number(name), 0, "", "/"
     raise InvalidArgument(f"unable to find user {name}: no matching entries in passwd file")
 
 
@@ -50,9 +55,14 @@ def _group(name: str, teams: list[list[str]]) -> int:
     for fields in teams:
         if fields[0] == name and fields[2].isdigit():
             return int(fields[2])
-    if name.isdigit():
-        return int(name)
+    if name.removeprefix("-").isdigit():
+        return _number(name)
     raise InvalidArgument(f"unable to find group {name}: no matching entries in group file")
+
+
+def _number(text: str) -> int:
+    number = int(text)
+    return number if number >= 0 else _LAST + 1
 
 
 def _lines(content: bytes) -> list[list[str]]:

@@ -372,6 +372,8 @@ async def check_bad_spec_is_refused(lab: RuntimeLab) -> None:
         {"sysctls": (("kernel.panic", "1"),)},
         {"process": Process(args=(), env=(PATH,))},
         {"seccomp": "{not json"},
+        {"process": lab.process("true", user=User(uid=1 << 32))},
+        {"process": lab.process("true", user=User(groups=(-1,)))},
     ):
         process = changes.pop("process", lab.process("true"))
         with raises(InvalidArgument):

@@ -263,7 +263,8 @@ class PrepareRequest(Message):
     `image` "" is an empty one (Dockerfile's `scratch`). `bare` leaves out what runtimes mount upon
     (/dev, /proc, /etc/hosts, …) where the image lacks it: for copies from and into images; nothing
     can run in it.
-    `storage_size` limits the writable layer in bytes (0: none); InvalidArgument where it can't.
+    `storage_size` limits the writable layer in bytes (0: none), by options of `root` that the runtime
+    keeps; InvalidArgument where it can't.
     `subpath`, of a read-only one, lends a directory or file of it alone, as `root` (an overlay, or a
     bind of one directory or file) and `lower`; links are followed inside the image only.
     """

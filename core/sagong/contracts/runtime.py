@@ -65,13 +65,14 @@ class Mount(Message):
 
     `kind`: overlay, bind, tmpfs, proc, sysfs, devpts, mqueue, cgroup. For overlay, `options` are
     lowerdir=, upperdir=, workdir=, volatile (what is written need not outlive a failure of the
-    machine; mounted again only without one), userxattr. For bind, `source` is an absolute path of
-    the host and `options` may be ro, rbind, private|shared|slave (each with r…), nosuid, nodev,
-    noexec, and `create` "file" or "directory" makes a missing target; with the option `source` a
-    missing source directory of the host is made, too. `idmap` shows a source's ids as they are on the
-    host to a container in a user namespace of its own, where its filesystem can; without it they are
-    strangers' there, and root inside may do with them what anybody may. A tmpfs without `mode` has the
-    one of its target, or 1777 where that was missing.
+    machine; mounted again only without one), userxattr; the root's may bound the upper directory,
+    which counts as the quota `project=` of its filesystem, to `size=` bytes. For bind, `source` is an
+    absolute path of the host and `options` may be ro, rbind, private|shared|slave (each with r…),
+    nosuid, nodev, noexec, and `create` "file" or "directory" makes a missing target; with the option
+    `source` a missing source directory of the host is made, too. `idmap` shows a source's ids as they
+    are on the host to a container in a user namespace of its own, where its filesystem can; without it
+    they are strangers' there, and root inside may do with them what anybody may. A tmpfs without `mode`
+    has the one of its target, or 1777 where that was missing.
     """
 
     target: str

@@ -9,7 +9,7 @@ import signal
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sagong.linux import mounts, process, syscalls
+from sagong.linux import mounts, process, quota, syscalls
 from sagong.linux.cgroup import CgroupLayout
 from sagong.shim import messages
 from sagong.shim.cgroups import container_cgroup, resolved_limits
@@ -139,7 +139,18 @@ def _sweep(layout: CgroupLayout, request: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
+def _bound(layout: CgroupLayout, request: dict[str, Any]) -> dict[str, Any]:
+    """Limit what a project may take of the filesystem of a directory."""
+    directory = os.open(request["directory"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        quota.set_blocks(directory, request["project"], request["size"])
+    finally:
+        os.close(directory)
+    return {}
+
+
 JOBS: dict[str, Job] = {
+    "bound": _bound,
     "signal": _signal,
     "freeze": _freeze,
     "thaw": _thaw,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from typing import Any
 
 import msgspec
@@ -17,6 +18,7 @@ __all__ = [
     "check_process",
     "check_sources",
     "fifo_owner",
+    "layer_limit",
     "mapped",
     "session_of",
     "user_maps",
@@ -24,6 +26,8 @@ __all__ = [
 ]
 
 _HOLD_SECONDS = 10.0
+# The one above is "leave it as it is" for setresuid(2).
+_LAST_ID = 2**32 - 2
 # Kernel parameters that belong to a namespace, by the namespace that must not be the host's.
 _IPC_SYSCTLS = frozenset(
     {"kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall"}
@@ -33,8 +37,9 @@ _UTS_SYSCTLS = frozenset({"kernel.domainname", "kernel.hostname"})
 
 
 def cgroup_path(spec: RunSpec, parent: str) -> str:
-    """The container's cgroup below its parent."""
-    return f"{(spec.cgroup_parent or parent).strip('/')}/{spec.id}"
+    """The container's cgroup below its parent; nothing leads out of the hierarchy."""
+    inside = posixpath.normpath(f"/{spec.cgroup_parent or parent}").strip("/")
+    return f"{inside}/{spec.id}"
 
 
 def check_sources(request: ShowRequest) -> None:
@@ -42,6 +47,24 @@ def check_sources(request: ShowRequest) -> None:
     for source in request.sources:
         if not source.startswith("/") or "\0" in source:
             raise InvalidArgument(f"source {source!r} must be an absolute path")
+
+
+def layer_limit(spec: RunSpec) -> tuple[RunSpec, dict[str, Any] | None]:
+    """The spec without the bound of its root's upper directory, and that: the job to set it."""
+    root = spec.mounts[0] if spec.mounts else None
+    if root is None or root.kind != "overlay":
+        return spec, None
+    options = dict(option.partition("=")[::2] for option in root.options)
+    if "project" not in options:
+        return spec, None
+    kept = tuple(o for o in root.options if o.partition("=")[0] not in ("project", "size"))
+    root = msgspec.structs.replace(root, options=kept)
+    job = {
+        "directory": options["upperdir"],
+        "project": int(options["project"]),
+        "size": int(options["size"]),
+    }
+    return msgspec.structs.replace(spec, mounts=(root, *spec.mounts[1:])), job
 
 
 def fifo_owner(spec: RunSpec, what: Process) -> tuple[int, int]:
@@ -114,7 +137,10 @@ def check_labels(spec: RunSpec, facts: HostFacts) -> None:
 
 
 def check_process(what: Process) -> None:
-    """Refuse limits that have no name and arguments that execve(2) can't take."""
+    """Refuse limits without a name, ids that no kernel has, arguments that execve(2) can't take."""
+    for number in (what.user.uid, what.user.gid, *what.user.groups):
+        if not 0 <= number <= _LAST_ID:
+            raise InvalidArgument(f"user or group {number} is not in the range 0-{_LAST_ID}")
     for limit in what.rlimits:
         if limit.name not in RLIMITS:
             raise InvalidArgument(f"rlimit {limit.name!r} is unknown: {', '.join(RLIMITS)}")

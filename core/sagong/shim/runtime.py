@@ -42,7 +42,7 @@ from sagong.shim.directory import RunDirectory
 from sagong.shim.facts import HostFacts
 from sagong.shim.links import Links
 from sagong.shim.records import ExecRecord, Made, Record, Records
-from sagong.shim.requests import cgroup_path, check_sources
+from sagong.shim.requests import cgroup_path, check_sources, layer_limit
 from sagong.shim.rooms import Rooms
 
 __all__ = ["MonitoredRuntime", "Plans"]
@@ -179,7 +179,7 @@ class MonitoredRuntime:
             return former.container()
         if former is not None and former.exit is None:
             raise AlreadyExists(f"run {former.spec.run} of container {spec.id} is running")
-        resolved = self._resolve(spec)
+        resolved, limit = layer_limit(self._resolve(spec))
         whole = {"maker": self._plans.maker, "group": spec.group or spec.id}
         request = self._plans.run(resolved, self._facts) | whole
         if spec.expect_attach:
@@ -190,6 +190,8 @@ class MonitoredRuntime:
         self._files.create(spec)
         self._records[spec.id] = record
         try:
+            if limit is not None:
+                await self._job(record, "bound", **limit)
             answer = await self._ask_start(record, request)
         except SagongError as error:
             await self._undo(record, error)

@@ -102,7 +102,7 @@ REFUSED: tuple[tuple[str, str], ...] = (
     ("--log-driver syslog", "plugin \"syslog\" not found"),
     ("--runtime nothing", "unknown or invalid runtime name"),
     ("--log-opt bogus=1", "unknown log opt 'bogus' for json-file log driver"),
-    ("--storage-opt size=1g", "no quota can be set on a container's layer here"),
+    ("--storage-opt size=1g", "--storage-opt size needs project quotas"),
     ("--storage-opt color=blue", "Unknown option color"),
     ("--volume-driver nothing --volume dv:/v", 'plugin "nothing" not found'),
     ("--network nothing", "network nothing not found"),

@@ -40,7 +40,7 @@ REVIEWED: dict[str, tuple[set[str], str, set[str]]] = {
             "CAP_SYS_CHROOT",
         },
         "host",
-        {"chroot"},
+        {"chroot", "quota"},
     ),
     "kube": (set(), "host", set()),
     "metrics_cgroup": (set(), "none", set()),

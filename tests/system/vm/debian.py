@@ -65,7 +65,15 @@ _MASKED = (
     "e2scrub_all.timer",
     "fstrim.timer",
 )
-_MODULES = ("virtio_pci", "virtio_blk", "virtio_console", "virtio_rng", "crc32c_generic", "ext4")
+_MODULES = (
+    "virtio_pci",
+    "virtio_blk",
+    "virtio_console",
+    "virtio_rng",
+    "crc32c_generic",
+    "ext4",
+    "quota_v2",
+)
 _UNIT = f"""[Unit]
 Description=carries out the test's commands
 DefaultDependencies=no
@@ -83,7 +91,7 @@ WantedBy=multi-user.target
 _INIT = """#!/busybox sh
 /busybox mount -t devtmpfs devtmpfs /dev
 for module in $(/busybox cat /modules); do /busybox insmod "$module"; done
-until /busybox mount -t ext4 /dev/vda /root; do /busybox sleep 0.1; done
+until /busybox mount -t ext4 -o prjquota /dev/vda /root; do /busybox sleep 0.1; done
 /busybox mount --move /dev /root/dev
 exec /busybox switch_root /root /sbin/init
 """
@@ -155,7 +163,8 @@ def write_disk(image: Path, place: Path, disk: Path) -> None:
         _run("cp", "--archive", "--link", str(image / "root"), str(root))
         _run("cp", "--archive", "--remove-destination", f"{place}/.", str(root / PLACE))
         _run("cp", "--remove-destination", str(_HERE / "agent.py"), str(root / _AGENT))
-        _run("mke2fs", "-q", "-t", "ext4", "-d", str(root), str(disk), "3G")
+        quotas = ("-O", "quota,project", "-E", "quotatype=prjquota")
+        _run("mke2fs", "-q", "-t", "ext4", *quotas, "-d", str(root), str(disk), "3G")
 
 
 def _bootstrap(root: Path) -> None:

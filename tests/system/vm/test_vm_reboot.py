@@ -149,6 +149,7 @@ def test_a_bare_debian_is_installed_rebooted_and_left_clean(machine: Machine) ->
     assert stopped == {"always-stopped", "unless-stopped"}
     began = told("containers", began)
     check_limits(machine)
+    check_layer_sizes(machine)
     check_apparmor(machine)
     began = told("limits and profiles", began)
     pods = ask(machine, "pods")["pods"]
@@ -196,6 +197,19 @@ def check_limits(machine: Machine) -> None:
     answer = ask(machine, f"run '{{}}' sh -c '{script}'")
     assert "Operation not permitted" in answer["out"]
     assert answer["out"].split()[-1] == "1"
+
+
+def check_layer_sizes(machine: Machine) -> None:
+    """The disk keeps project quotas: a container's layer ends where it was told to."""
+    script = (
+        "head -c 20000000 /dev/zero >/large; wc -c </large; rm /large; echo x >/small && echo y"
+    )
+    for size, written in (("8m", False), ("40m", True)):
+        options = json.dumps({"StorageOpt": {"size": size}})
+        answer = ask(machine, f"run '{options}' sh -c '{script}'")
+        assert ("Disk quota exceeded" not in answer["out"]) == written, answer
+        assert ("20000000" in answer["out"].split()) == written, answer
+        assert answer["out"].split()[-1] == "y", answer
 
 
 def check_apparmor(machine: Machine) -> None:

@@ -20,7 +20,7 @@ from sagong.contracts.runtime import (
 )
 from sagong.errors import InvalidArgument
 from sagong.shim.facts import HostFacts
-from sagong.shim.requests import mapped
+from sagong.shim.requests import cgroup_path, layer_limit, mapped
 from sagong_runtime_linux.operations import encode_operations
 from sagong_runtime_linux.plan_registry import REGISTRY
 from sagong_runtime_linux.planning import exec_request, run_request
@@ -66,6 +66,25 @@ def test_sources_are_cloned_before_the_root_changes() -> None:
     assert order.index("OpenTree") < order.index("SetPropagation") < order.index("MountRoot")
     assert order.index("MountRoot") < order.index("PivotRoot") < order.index("AttachTree")
     assert order.index("AttachTree") < order.index("DetachOldRoot")
+
+
+def test_the_bound_of_a_layer_is_set_apart() -> None:
+    """What mounts the root knows nothing of it."""
+    bound = ("project=7", "size=4096")
+    sized = Mount(target="/", kind="overlay", options=(*ROOT.options, *bound))
+    plain, limit = layer_limit(spec_of(mounts=(sized, DEV)))
+    assert plain == spec_of(mounts=(ROOT, DEV))
+    assert limit == {"directory": "/u", "project": 7, "size": 4096}
+    assert layer_limit(plain) == (plain, None)
+
+
+@pytest.mark.parametrize(
+    ("parent", "path"),
+    [("", "own/abc"), ("/a/b/", "a/b/abc"), ("/../../etc", "etc/abc"), ("a/../..", "abc")],
+)
+def test_a_cgroup_parent_leads_nowhere_else(parent: str, path: str) -> None:
+    """Whose rights make it could make any directory."""
+    assert cgroup_path(spec_of(cgroup_parent=parent), "/own").strip("/") == path
 
 
 def test_cgroup_comes_before_its_namespace() -> None:

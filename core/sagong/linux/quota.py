@@ -7,14 +7,16 @@ import errno
 import fcntl
 import os
 import struct
+from collections.abc import Collection
 from pathlib import Path
 
 from sagong.linux import syscalls
 
-__all__ = ["FIRST_PROJECT", "has_quotas", "mark", "set_blocks"]
+__all__ = ["FIRST_LAYER", "FIRST_VOLUME", "free_project", "has_quotas", "mark", "set_blocks"]
 
-# Numbers below are the administrator's.
-FIRST_PROJECT = 0x5A000000
+# Numbers below are the administrator's; each plugin has its own.
+FIRST_VOLUME, FIRST_LAYER = 0x5A000000, 0x5B000000
+_PROJECTS = 1 << 20
 _PROJECT = 2
 _GET_INFO, _SET_QUOTA = 0x800005, 0x800008
 _BLOCK = 1024
@@ -31,6 +33,11 @@ def _quota(
     directory: int, command: int, identity: int, buffer: ctypes.Array[ctypes.c_char]
 ) -> None:
     syscalls.call("quotactl_fd", directory, command << 8 | _PROJECT, identity, buffer)
+
+
+def free_project(first: int, taken: Collection[int]) -> int:
+    """The first number from `first` on that nobody has."""
+    return next(n for n in range(first, first + _PROJECTS) if n not in taken)
 
 
 def has_quotas(path: Path) -> bool:

@@ -1,0 +1,42 @@
+"""Names of an image's users and groups as numbers."""
+
+from __future__ import annotations
+
+import pytest
+
+from sagong.contracts.runtime import User
+from sagong.errors import InvalidArgument
+from sagong_node.users import resolve
+
+PASSWD = b"root:x:0:0::/root:/bin/sh\napp:x:7:8::/app:/bin/sh\n"
+GROUP = b"root:x:0:\nstaff:x:50:app\n"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "groups", "found"),
+    [
+        ("", (), User(groups=(0,))),
+        ("app", (), User(uid=7, gid=8, groups=(8, 50))),
+        ("app:staff", (), User(uid=7, gid=50, groups=(50,))),
+        ("1234:5", ("staff",), User(uid=1234, gid=5, groups=(5, 50))),
+        ("2147483647", (), User(uid=2**31 - 1, groups=(0,))),
+    ],
+)
+def test_names_and_numbers(wanted: str, groups: tuple[str, ...], found: User) -> None:
+    assert resolve(wanted, groups, PASSWD, GROUP).user == found
+
+
+@pytest.mark.parametrize(
+    ("wanted", "groups", "said"),
+    [
+        ("nobody", (), "unable to find user nobody"),
+        ("0:nobody", (), "unable to find group nobody"),
+        ("4294967296", (), "in range 0-2147483647"),
+        ("-1", (), "in range 0-2147483647"),
+        ("0:2147483648", (), "in range 0-2147483647"),
+        ("", ("99999999999",), "in range 0-2147483647"),
+    ],
+)
+def test_who_cannot_be_is_refused(wanted: str, groups: tuple[str, ...], said: str) -> None:
+    with pytest.raises(InvalidArgument, match=said):
+        resolve(wanted, groups, PASSWD, GROUP)
