@@ -1,4 +1,4 @@
-"""What this engine does not have: swarm and its family, plugins."""
+"""What this engine does not have: swarm and its family, plugins, checkpoints."""
 
 from __future__ import annotations
 
@@ -7,9 +7,20 @@ from sagong.http import Response
 from sagong_docker.ask import Ask
 from sagong_docker.engine import Engine
 
-__all__ = ["no_plugin", "no_plugins", "no_swarm", "not_in_swarm"]
+__all__ = [
+    "no_checkpoints",
+    "no_cluster_volumes",
+    "no_plugin",
+    "no_plugins",
+    "no_swarm",
+    "not_in_swarm",
+]
 
 _PLUGIN_VERBS = frozenset(("json", "enable", "disable", "set", "upgrade", "push"))
+_EXPERIMENTAL = (
+    "This experimental feature is disabled by default. Start the Docker daemon in experimental mode "
+    "in order to enable it."
+)
 _NOT_A_MANAGER = (
     'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect '
     "this node to swarm and try again."
@@ -24,6 +35,17 @@ async def no_swarm(engine: Engine, ask: Ask) -> Response:
 async def not_in_swarm(engine: Engine, ask: Ask) -> Response:
     """Nothing can be left."""
     return refusals.refuse(503, "This node is not part of a swarm")
+
+
+async def no_cluster_volumes(engine: Engine, ask: Ask) -> Response:
+    """`docker volume update`."""
+    text = "volume update only valid for cluster volumes, but swarm is unavailable"
+    return refusals.refuse(503, text)
+
+
+async def no_checkpoints(engine: Engine, ask: Ask) -> Response:
+    """`docker checkpoint`."""
+    return refusals.refuse(501, _EXPERIMENTAL)
 
 
 async def no_plugins(engine: Engine, ask: Ask) -> Response:

@@ -284,13 +284,19 @@ async def update(engine: Engine, ask: Ask) -> Response:
     given = convert(document, HostConfig)
     machine = this_machine()
     check_limits(given, machine, update=True)
-    policy = restart_policy(given) if given.restart_policy else None
+    named = given.restart_policy is not None and given.restart_policy.name
+    policy = restart_policy(given) if named else None
     now = convert(record.host, HostConfig)
     for conflict in update_conflicts(now, given):
         raise Conflict(f"Cannot update container {record.id}: {conflict}")
     wanted = limits(_completed(now, given), machine)
-    await engine.node.update(UpdateSpec(id=record.id, limits=wanted, restart=policy))
     changed = {k: v for k, v in document.items() if v not in (None, 0, "", [], {})}
+    if given.pids_limit is not None and given.pids_limit <= 0:
+        wanted = msgspec.structs.replace(wanted, pids=-1)
+        changed["PidsLimit"] = 0
+    if not machine.io_weight:
+        changed.pop("BlkioWeight", None)
+    await engine.node.update(UpdateSpec(id=record.id, limits=wanted, restart=policy))
     await engine.catalog.change_container(
         msgspec.structs.replace(record, host={**record.host, **changed})
     )

@@ -7,6 +7,7 @@ import time
 
 import msgspec
 
+from sagong.errors import InvalidArgument
 from sagong.http import Stream
 from sagong_docker.ask import Ask
 from sagong_docker.engine import Engine
@@ -21,6 +22,10 @@ async def events(engine: Engine, ask: Ask) -> None:
     """A stream that ends at `until`, or with the client."""
     filters = ask.filters()
     since, until = parse_moment(ask.text("since")), parse_moment(ask.text("until"))
+    if since and until and until < since:
+        raise InvalidArgument(
+            f"`since` time ({ask.text('since')}) cannot be after `until` time ({ask.text('until')})"
+        )
     queue = engine.history.listen()
     told = ask.request.on_drain(lambda: queue.put_nowait(None))
     out = ask.request.stream(200, {"Content-Type": "application/json"})

@@ -21,12 +21,14 @@ from sagong_docker.image_view import progress
 from sagong_docker.images import known, named
 from sagong_docker.naming import new_id
 from sagong_docker.transport import Lines, stream_down, uploading
+from sagong_docker.validity import check_platform
 
 __all__ = ["create", "load", "push", "save"]
 
 
 async def create(engine: Engine, ask: Ask) -> Response | None:
     """`docker pull` and `docker import` share a path."""
+    check_platform(ask.text("platform"))
     if ask.text("fromImage"):
         await _pull(engine, ask)
     elif ask.text("fromSrc"):

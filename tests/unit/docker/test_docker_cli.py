@@ -474,6 +474,13 @@ async def test_limits_are_set_and_updated() -> None:
             "inspect", "-f", "{{.HostConfig.Memory}} {{.HostConfig.RestartPolicy.Name}}", "box"
         )
         assert shown == f"{128 << 20} always"
+        # The client names no policy when it was not asked for one.
+        await lab.ok("update", "--pids-limit", "-1", "box")
+        shown = await lab.ok(
+            "inspect", "-f", "{{.HostConfig.PidsLimit}} {{.HostConfig.RestartPolicy.Name}}", "box"
+        )
+        assert shown == "0 always"
+        assert next(iter(lab.node.containers.values())).spec.limits.pids == -1
         small = await lab.docker("run", "-m", "1m", IMAGE, "true")
         assert "Minimum memory limit allowed is 6MB" in small.err
 

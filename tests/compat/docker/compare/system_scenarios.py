@@ -3,7 +3,16 @@
 # ruff: noqa: E501 (rows of a table)
 from __future__ import annotations
 
-from tests.compat.docker.compare.dialogue import Scenario, delete, filters, get, head, mark, post
+from tests.compat.docker.compare.dialogue import (
+    Scenario,
+    delete,
+    filters,
+    get,
+    head,
+    mark,
+    post,
+    put,
+)
 
 __all__ = ["SCENARIOS"]
 
@@ -136,6 +145,12 @@ SCENARIOS = (
         "system/no-swarm",
         (
             get("/swarm"),
+            put("/volumes/absent", {}),
+            get("/containers/absent/checkpoints"),
+            post("/containers/absent/checkpoints", {"CheckpointID": "a"}),
+            delete("/containers/absent/checkpoints/a"),
+            get("/events?since=10&until=5"),
+            post("/images/create?fromImage=127.0.0.1:9/none&platform=nonsense"),
             get("/swarm/unlockkey"),
             post("/swarm/leave"),
             post("/swarm/update?version=1", {}),
