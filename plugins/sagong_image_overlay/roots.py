@@ -146,9 +146,9 @@ class Roots:
             )
         if lease.readonly:
             return overlay_of([str(path / "diff"), *lower])
-        options = (f"upperdir={path / 'diff'}", f"workdir={path / 'work'}")
+        options = [f"upperdir={path / 'diff'}", f"workdir={path / 'work'}"]
         if lease.project:
-            options += (f"project={lease.project}", f"size={lease.size}")
+            options += [f"project={lease.project}", f"size={lease.size}"]
         return overlay_of(lower, *options)
 
     def stack(self, lease: Lease) -> list[str]:

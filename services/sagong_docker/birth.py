@@ -101,7 +101,7 @@ async def _create(
         id=id_,
         name=name,
         created=time.time_ns(),
-        config=_config(document, body, host, lookup),
+        config=_config(engine, document, body, host, lookup),
         host=_host(document, host, engine.settings, lookup.containers),
         networking=document.get("NetworkingConfig") or {},
     )
@@ -163,12 +163,17 @@ async def _volumes(engine: Engine, spec: ContainerSpec) -> list[str]:
 
 
 def _config(
-    document: dict[str, Any], body: CreateBody, host: HostConfig, lookup: Lookup
+    engine: Engine, document: dict[str, Any], body: CreateBody, host: HostConfig, lookup: Lookup
 ) -> dict[str, Any]:
-    """What is inspected as Config; on the host's network the machine's name is the container's."""
+    """What is inspected as Config; the machine's network, or another container's, gives its name."""
     config = {k: v for k, v in document.items() if k not in _BODY_KEYS}
-    if mode_of(host) == "host" and not body.hostname:
+    kind, _, name = mode_of(host).partition(":")
+    if kind == "host" and not body.hostname:
         config["Hostname"] = lookup.hostname
+    lender = engine.catalog.containers.get(lookup.containers.get(name, name))
+    if kind == "container" and lender is not None:
+        config["Hostname"] = lender.config.get("Hostname") or lender.id[:12]
+        config["Domainname"] = lender.config.get("Domainname") or ""
     return config
 
 

@@ -38,6 +38,7 @@ class Site(msgspec.Struct, frozen=True):
     files: tuple[Mount, ...]
     log: LogSpec
     hostname: str
+    domainname: str = ""
     user_base: int = 0
 
 
@@ -87,7 +88,7 @@ def run_spec(spec: ContainerSpec, site: Site, run: int, request: StartRequest) -
         process=process_of(spec, site),
         namespaces=_namespaces(spec, site),
         hostname="" if spec.uts_mode == "host" else site.hostname,
-        domainname=site.sandbox.domainname,
+        domainname=site.domainname,
         devices=spec.devices,
         device_rules=tuple(DeviceRule(rule=rule) for rule in spec.device_rules),
         limits=spec.limits,

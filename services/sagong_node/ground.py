@@ -153,7 +153,9 @@ class Ground:
             preparing = group.create_task(self._root(record))
             joining = group.create_task(self.join(sandbox))
         prepared, network = preparing.result(), joining.result()
-        hostname = sandbox.spec.hostname or spec.id[:_SHORT_ID]
+        lender = self._lender(sandbox)
+        named = sandbox if lender is None else self._registry.sandboxes[lender.spec.sandbox]
+        hostname = named.spec.hostname or (lender or record).spec.id[:_SHORT_ID]
         wished = self._named(record, self._wished(record))
         paths, lent = await self._publish(record, wished, prepared)
         record.mounts = mounts.published(wished, paths)
@@ -170,9 +172,10 @@ class Ground:
                 for m in wished
             ),
             user_base=self._user_base(sandbox),
-            files=self._files(record, sandbox, network, hostname),
+            files=self._files(record, sandbox, network, hostname, lender),
             log=self._log(record),
             hostname=hostname,
+            domainname=named.spec.domainname,
         )
 
     def seen(
@@ -246,10 +249,22 @@ class Ground:
         text = hostfiles.hosts(sandbox.spec, sandbox.network, hostname)
         hostfiles.write_text(Path(record.hosts_path), text)
 
+    def _lending(self, sandbox: SandboxRecord) -> SandboxRecord:
+        """Whose network it is on: itself, or who is at the end of the row."""
+        while sandbox.spec.share_with:
+            other = self._registry.sandboxes.get(sandbox.spec.share_with)
+            if other is None:
+                raise NotFound(f"No such container: {sandbox.spec.share_with}")
+            sandbox = other
+        return sandbox
+
+    def _lender(self, sandbox: SandboxRecord) -> ContainerRecord | None:
+        """The container whose names and files go with the network, if that is another one's."""
+        found = self._registry.containers.get(self._lending(sandbox).spec.id)
+        return found if sandbox.spec.share_with and found and found.hosts_path else None
+
     async def _shared(self, sandbox: SandboxRecord) -> Sandbox | None:
-        other = self._registry.sandboxes.get(sandbox.spec.share_with)
-        if other is None:
-            raise NotFound(f"No such container: {sandbox.spec.share_with}")
+        other = self._lending(sandbox)
         if other.network is None:
             raise FailedPrecondition(
                 f"cannot join network of a non running container: {sandbox.spec.share_with}"
@@ -349,8 +364,10 @@ class Ground:
         sandbox: SandboxRecord,
         network: Sandbox | None,
         hostname: str,
+        lender: ContainerRecord | None,
     ) -> tuple[Mount, ...]:
-        """Files that are written anew for each run, those without secrets in memory."""
+        """Files that are written anew for each run, those without secrets in memory; of a network
+        that is another container's they are that one's, too."""
         directory = self._files_directory / record.spec.id
         directory.mkdir(parents=True, exist_ok=True, mode=0o711)
         try:
@@ -362,11 +379,13 @@ class Ground:
             "/etc/hosts": hostfiles.hosts(sandbox.spec, network, hostname),
             "/etc/hostname": f"{hostname}\n",
         }
-        files = []
-        for target, text in texts.items():
-            path = directory / Path(target).name
-            hostfiles.write_text(path, text)
-            files.append((str(path), target))
+        if lender is not None:
+            paths = (lender.resolv_path, lender.hosts_path, lender.hostname_path)
+            files = list(zip(paths, texts, strict=True))
+        else:
+            files = [(str(directory / Path(target).name), target) for target in texts]
+            for (path, _), text in zip(files, texts.values(), strict=True):
+                hostfiles.write_text(Path(path), text)
         record.resolv_path, record.hosts_path, record.hostname_path = (p for p, _ in files)
         if record.spec.files:
             files += hostfiles.write_files(self._made(record) / "files", record.spec.files)

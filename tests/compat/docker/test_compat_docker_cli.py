@@ -116,6 +116,19 @@ def test_limits_hold(docker: Engine) -> None:
     assert docker.inspect("oom")["State"]["OOMKilled"] is True
 
 
+def test_a_shared_network_comes_with_its_names(docker: Engine) -> None:
+    names = ("--hostname", "own", "--domainname", "example.org")
+    docker.ok("run", "-d", "--name", "first", *names, IMAGE, "sleep", "60")
+    for name, other in (("second", "first"), ("third", "second")):
+        shared = ("--network", f"container:{other}")
+        docker.ok("run", "-d", "--name", name, *shared, IMAGE, "sleep", "60")
+    docker.ok("exec", "first", "sh", "-c", "echo 192.0.2.1 added >>/etc/hosts")
+    script = "hostname; hostname -d; cat /etc/hostname; tail -n 1 /etc/hosts"
+    said = docker.ok("exec", "third", "sh", "-c", script).splitlines()
+    assert said == ["own", "example.org", "own", "192.0.2.1 added"]
+    assert docker.inspect("third")["Config"]["Hostname"] == "own"
+
+
 def test_rights_and_shares_are_taken_away(docker: Engine) -> None:
     script = "chown app /tmp; touch /x; touch /tmp/y && grep CapEff /proc/self/status; sleep 60"
     words = ("--cap-drop", "CHOWN", "--cap-drop", "NET_RAW", "--read-only", "--cpus", "0.25")

@@ -207,7 +207,7 @@ def check_layer_sizes(machine: Machine) -> None:
     for size, written in (("8m", False), ("40m", True)):
         options = json.dumps({"StorageOpt": {"size": size}})
         answer = ask(machine, f"run '{options}' sh -c '{script}'")
-        assert ("Disk quota exceeded" not in answer["out"]) == written, answer
+        assert ("limit reached" not in answer["out"]) == written, answer
         assert ("20000000" in answer["out"].split()) == written, answer
         assert answer["out"].split()[-1] == "y", answer
 
