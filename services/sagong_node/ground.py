@@ -148,7 +148,6 @@ class Ground:
 
     async def site(self, record: ContainerRecord, sandbox: SandboxRecord) -> Site:
         """Everything prepared for a start; what was done is undone by `clear` and `leave`."""
-        spec = record.spec
         async with asyncio.TaskGroup() as group:
             preparing = group.create_task(self._root(record))
             joining = group.create_task(self.join(sandbox))
