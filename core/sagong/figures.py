@@ -52,8 +52,17 @@ def _families(report: SystemReport, status: SystemStatus) -> Iterator[str]:
     yield from _family(
         "sagong_unit_up",
         "gauge",
-        "Whether a unit is served now.",
-        [({"unit": u.name, "plugin": u.plugin}, float(u.state == "serving")) for u in status.units],
+        "Whether a unit answers whoever calls it, after waking up if it is asleep.",
+        [
+            ({"unit": u.name, "plugin": u.plugin}, float(u.state in ("serving", "asleep")))
+            for u in status.units
+        ],
+    )
+    yield from _family(
+        "sagong_unit_asleep",
+        "gauge",
+        "Whether a unit has no process until somebody calls it.",
+        [({"unit": u.name}, float(u.state == "asleep")) for u in status.units],
     )
     yield from _family(
         "sagong_unit_restarts_total",

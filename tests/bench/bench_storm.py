@@ -1,7 +1,8 @@
-"""Docker's ping beside storms of connections at HTTP listeners: `tests/bench/run storm`, as root.
+"""Answers of services beside storms of connections at HTTP listeners: `tests/bench/run storm`, as root.
 
-A plugin with the machine's network begins handshakes at Docker's own TLS listener and never finishes
-them, or connects to the registry and asks, again and again; each against quiet pings just before.
+A plugin with the machine's network begins handshakes at Docker's own TLS listener, or at the Kubernetes
+API's, and never finishes them, or connects to the registry and asks, again and again; each against
+quiet answers just before: Docker's ping by its Unix socket, the API's version from another address.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import argparse
 import asyncio
 import http.client
 import socket
+import ssl
 import sys
 import tempfile
 import time
@@ -28,13 +30,15 @@ from tests.unit.http.test_http_tls_websocket import certificate, pem
 
 from sagong.operator import connect
 
-TLS, PLAIN = 2376, 5000
+TLS, KUBE, PLAIN = 2376, 6443, 5000
+# The attack, where, its name in the table, and who is asked meanwhile.
 STORMS = (
-    ("handshakes", TLS, "TLS handshakes at docker"),
-    ("requests", PLAIN, "requests at registry"),
+    ("handshakes", TLS, "TLS handshakes at docker", "docker"),
+    ("handshakes", KUBE, "TLS handshakes at kube", "kube"),
+    ("requests", PLAIN, "requests at registry", "docker"),
 )
 CONFIGURATION = f"""
-profile = "docker"
+profile = "single"
 cpu_shares = {8 * SHARES}
 [units.registry]
 enabled = true
@@ -63,7 +67,7 @@ class Local(http.client.HTTPConnection):
 
 
 def pings(path: Path, seconds: float) -> list[float]:
-    """What pings took, each with a connection of its own, in µs."""
+    """What Docker's pings took, each with a connection of its own, in µs."""
     taken = []
     end = time.perf_counter() + seconds
     while (began := time.perf_counter()) < end:
@@ -75,18 +79,34 @@ def pings(path: Path, seconds: float) -> list[float]:
     return taken
 
 
+def versions(seconds: float) -> list[float]:
+    """What the Kubernetes API took to tell its version on a connection that stands, in µs."""
+    context = ssl._create_unverified_context()
+    other = ("127.0.0.2", 0)
+    client = http.client.HTTPSConnection("127.0.0.1", KUBE, context=context, source_address=other)
+    taken = []
+    end = time.perf_counter() + seconds
+    while (began := time.perf_counter()) < end:
+        client.request("GET", "/version")
+        assert b"gitVersion" in client.getresponse().read()
+        taken.append((time.perf_counter() - began) * 1e6)
+    client.close()
+    return taken
+
+
 async def one(
-    running: Instance, storm: tuple[str, int, str], options: argparse.Namespace
+    running: Instance, storm: tuple[str, int, str, str], options: argparse.Namespace
 ) -> list[Figure]:
     """One storm, several times, each right after a quiet while."""
-    name, port, words = storm
-    path, pid = running.paths.run / "docker.sock", running.pid("docker")
+    name, port, words, unit = storm
+    path, pid = running.paths.run / "docker.sock", running.pid(unit)
     tails: list[list[float]] = [[], []]
     costs: list[list[float]] = [[], []]
 
     async def ask(seconds: float, kind: int) -> None:
         before = spent([pid])
-        taken = await asyncio.to_thread(pings, path, seconds)
+        asked = (pings, path, seconds) if unit == "docker" else (versions, seconds)
+        taken = await asyncio.to_thread(*asked)
         costs[kind].append((spent([pid]) - before) / len(taken))
         tails[kind].append(p99(taken))
 
@@ -98,13 +118,13 @@ async def one(
             await hostile.begin(Attack(name=name, again=True, facts={"port": str(port)}))
             await ask(options.seconds, 1)
     return [
-        figure(f"p99 of docker's ping beside: {words}", *tails),
-        figure(f"processor time of docker for it beside: {words}", *costs),
+        figure(f"p99 of {unit}'s answers beside: {words}", *tails),
+        figure(f"processor time of {unit} for one beside: {words}", *costs),
     ]
 
 
 async def measure(running: Instance, options: argparse.Namespace) -> list[Figure]:
-    """Both."""
+    """All."""
     return [found for storm in STORMS for found in await one(running, storm, options)]
 
 

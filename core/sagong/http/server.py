@@ -20,6 +20,7 @@ import socket
 import struct
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from functools import lru_cache
 
 import msgspec
 
@@ -36,7 +37,9 @@ Handler = Callable[[Request], Awaitable[Response | None]]
 Refusal = Callable[[Request, Exception], Response]
 
 _CREDENTIALS = struct.Struct("3i")
-_ACCEPT_BATCH = 64
+_ACCEPT_BATCH = 16
+# Handshakes of one address that may be under way at the same moment, if they are at its pace.
+_ABREAST = 4
 _SWEEP_SECONDS = 15.0
 _QUIET_SECONDS = 2.0
 _EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
@@ -47,7 +50,8 @@ class HttpLimits(msgspec.Struct, frozen=True):
 
     `connections` beyond this number wait in the listener's backlog. An address of the network opens
     so many at once, and so many a second after that; others wait their turn, or are closed if that
-    is more than `patience_seconds` away. A handshake of TLS costs a millisecond, which others need.
+    is more than `patience_seconds` away. A handshake of TLS costs a millisecond, which others need:
+    even those at once come no closer than `handshakes_at_most` a second.
     """
 
     head: int = 64 << 10
@@ -60,6 +64,7 @@ class HttpLimits(msgspec.Struct, frozen=True):
     connections_a_second: float = 500.0
     tls_burst: int = 200
     handshakes_a_second: float = 50.0
+    handshakes_at_most: float = 200.0
     patience_seconds: float = 15.0
 
 
@@ -88,8 +93,11 @@ class HttpServer:
         self._listeners: dict[int, tuple[socket.socket, ServerTls | None]] = {}
         self._connections: set[Connection] = set()
         self._handshakes: set[asyncio.Task[None]] = set()
-        self._plain = Pace(limits.burst, limits.connections_a_second)
-        self._secured = Pace(limits.tls_burst, limits.handshakes_a_second)
+        self._plain = (Pace(limits.burst, limits.connections_a_second),)
+        self._secured = (
+            Pace(limits.tls_burst, limits.handshakes_a_second),
+            Pace(_ABREAST, limits.handshakes_at_most),
+        )
         self._refusals = Refusals(log)
         self._told: set[Callable[[], None]] = set()
         self._numbers = itertools.count(1)
@@ -206,10 +214,34 @@ class HttpServer:
             except OSError as error:
                 self._accept_failed(listener, error)
                 return
-            client.setblocking(False)
-            task = asyncio.get_running_loop().create_task(self._open(client, address, tls))
-            self._handshakes.add(task)
-            task.add_done_callback(self._opened)
+            self._admit(client, address, tls)
+
+    def _admit(self, client: socket.socket, address: object, tls: ServerTls | None) -> None:
+        """Open a connection when it is its peer's turn; to refuse one has to cost next to nothing."""
+        peer = _peer(client, address)
+        wait = self._turn(peer, self._plain if tls is None else self._secured)
+        if wait > self.limits.patience_seconds:
+            client.close()
+            return
+        task = asyncio.get_running_loop().create_task(self._open(client, peer, tls, wait))
+        self._handshakes.add(task)
+        task.add_done_callback(self._opened)
+
+    def _turn(self, peer: Peer, paces: tuple[Pace, ...]) -> float:
+        """Seconds until a peer's turn, which it takes unless it is too far away to be waited for.
+
+        Who comes by a Unix socket never waits: those have modes instead.
+        """
+        if not peer.address:
+            return 0.0
+        who, now = _network(peer.address), time.monotonic()
+        wait = max(pace.wait(who, now) for pace in paces)
+        if wait > self.limits.patience_seconds:
+            self._refusals.say("connection refused", who, peer=who, why="too many a second")
+        else:
+            for pace in paces:
+                pace.take(who, now)
+        return wait
 
     def _accept_failed(self, listener: socket.socket, error: OSError) -> None:
         self.log.error("accept failed", extra={"error": str(error)})
@@ -229,13 +261,14 @@ class HttpServer:
             listener.close()
         self._listeners.clear()
 
-    async def _open(self, client: socket.socket, address: object, tls: ServerTls | None) -> None:
+    async def _open(
+        self, client: socket.socket, peer: Peer, tls: ServerTls | None, wait: float
+    ) -> None:
         loop = asyncio.get_running_loop()
-        peer = _peer(client, address)
-        if not await self._paced(peer, self._plain if tls is None else self._secured):
-            client.close()
-            return
         try:
+            if wait:
+                await asyncio.sleep(wait)
+            _prepare(client)
             if tls is None:
                 await loop.connect_accepted_socket(lambda: Connection(self, peer), client)
                 return
@@ -249,20 +282,9 @@ class HttpServer:
         except OSError as error:
             client.close()
             self.log.debug("no connection", extra={"peer": peer.address, "error": str(error)})
-
-    async def _paced(self, peer: Peer, pace: Pace) -> bool:
-        """Wait for the peer's turn; false if that is too far away. Unix sockets have modes instead."""
-        if not peer.address:
-            return True
-        who, now = _network(peer.address), time.monotonic()
-        wait = pace.wait(who, now)
-        if wait > self.limits.patience_seconds:
-            self._refusals.say("connection refused", who, peer=who, why="too many a second")
-            return False
-        pace.take(who, now)
-        if wait:
-            await asyncio.sleep(wait)
-        return True
+        except asyncio.CancelledError:
+            client.close()
+            raise
 
     def _opened(self, task: asyncio.Task[None]) -> None:
         self._handshakes.discard(task)
@@ -282,6 +304,7 @@ class HttpServer:
             self._sweep = asyncio.get_running_loop().call_later(_SWEEP_SECONDS, self._sweep_idle)
 
 
+@lru_cache(maxsize=1024)
 def _network(address: str) -> str:
     """Whom an address stands for: of version 6 everybody has a whole /64."""
     if ":" not in address or "." in address:
@@ -294,7 +317,12 @@ def _peer(client: socket.socket, address: object) -> Peer:
         raw = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         pid, uid, gid = _CREDENTIALS.unpack(raw)
         return Peer(uid=uid, gid=gid, pid=pid)
-    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     host, port = (address[0], address[1]) if isinstance(address, tuple) else ("", 0)
     return Peer(address=str(host), port=int(port))
+
+
+def _prepare(client: socket.socket) -> None:
+    client.setblocking(False)
+    if client.family != socket.AF_UNIX:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
