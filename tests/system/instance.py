@@ -83,6 +83,30 @@ class Instance:
         return "\n".join(parts)
 
 
+def local_slots(prefix: str, subnet: str, *, uid_base: int = 58000) -> str:
+    """A sagong.toml: all slots of one machine and its node, and no API; more units may follow."""
+    return f"""
+profile = "bare"
+uid_base = {uid_base}
+[units.state-local]
+plugin = "state_sqlite"
+instance = "local"
+[units.image]
+plugin = "image_overlay"
+[units.runtime]
+plugin = "runtime_linux"
+settings = {{ cgroup_parent = "{{cgroup}}" }}
+[units.volume]
+plugin = "volume_local"
+[units.network]
+plugin = "network_bridge"
+settings = {{ prefix = "{prefix}", bridge = "{prefix}0", subnet = "{subnet}" }}
+[units.metrics]
+plugin = "metrics_cgroup"
+[units.node]
+"""
+
+
 def environment(packages: Iterable[Path] = ()) -> dict[str, str]:
     """The test's environment with the source roots, and some packages more, on the path."""
     places = [*map(str, packages), *(str(REPOSITORY / source) for source in SOURCES)]

@@ -39,7 +39,7 @@ Refusal = Callable[[Request, Exception], Response]
 _CREDENTIALS = struct.Struct("3i")
 _ACCEPT_BATCH = 16
 # Handshakes of one address that may be under way at the same moment, if they are at its pace.
-_ABREAST = 4
+_ABREAST = 2
 _SWEEP_SECONDS = 15.0
 _QUIET_SECONDS = 2.0
 _EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
@@ -64,7 +64,7 @@ class HttpLimits(msgspec.Struct, frozen=True):
     connections_a_second: float = 500.0
     tls_burst: int = 200
     handshakes_a_second: float = 50.0
-    handshakes_at_most: float = 200.0
+    handshakes_at_most: float = 100.0
     patience_seconds: float = 15.0
 
 

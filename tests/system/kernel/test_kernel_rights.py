@@ -18,7 +18,7 @@ import pytest
 from sagong import manifest
 from sagong.contracts.kernel import ProcessStatus
 from sagong.sandbox import effective
-from tests.system.instance import REPOSITORY, Instance, instance
+from tests.system.instance import REPOSITORY, Instance, instance, local_slots
 
 pytestmark = pytest.mark.root
 
@@ -84,27 +84,7 @@ DEPUTIES: dict[str, tuple[set[str], set[str]]] = {
     "volume_local": ({"CAP_SYS_ADMIN"}, {"mount", "quota"}),
 }
 
-CONFIGURATION = """
-profile = "bare"
-[units.state-local]
-plugin = "state_sqlite"
-instance = "local"
-[units.image]
-plugin = "image_overlay"
-[units.runtime]
-plugin = "runtime_linux"
-settings = { cgroup_parent = "{cgroup}" }
-[units.volume]
-plugin = "volume_local"
-[units.network]
-plugin = "network_bridge"
-settings = { prefix = "skr", bridge = "skr0", subnet = "10.213.0.0/24" }
-[units.metrics]
-plugin = "metrics_cgroup"
-[units.auth]
-plugin = "auth_rbac"
-[units.node]
-"""
+CONFIGURATION = local_slots("skr", "10.213.0.0/24") + '[units.auth]\nplugin = "auth_rbac"\n'
 
 
 def manifests() -> dict[str, manifest.Manifest]:
@@ -269,6 +249,7 @@ def test_the_effective_sandbox_is_shown_line_by_line(running: Instance) -> None:
 
 def test_each_line_of_a_sandbox_is_shown(running: Instance) -> None:
     """What the manifest says, what holds, and the deputy beside it."""
+    running.pid("volume")
     shown = running.run("plugins", "show", "volume_local").stdout
     asked, _, held = shown.partition("\nunit volume, ")
     found = manifests()["volume_local"]

@@ -10,33 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.system.instance import Instance, instance
+from tests.system.instance import Instance, instance, local_slots
 from tests.system.sandbox.test_hostile_plugin import attack, begin, log_of, said, wait
 
 pytestmark = pytest.mark.root
 
-CONFIGURATION = """
-profile = "bare"
-uid_base = 61900
-[units.state-local]
-plugin = "state_sqlite"
-instance = "local"
-[units.image]
-plugin = "image_overlay"
-[units.runtime]
-plugin = "runtime_linux"
-settings = { cgroup_parent = "{cgroup}" }
-[units.volume]
-plugin = "volume_local"
-[units.network]
-plugin = "network_bridge"
-settings = { prefix = "shn", bridge = "shn0", subnet = "10.217.0.0/24" }
-[units.metrics]
-plugin = "metrics_cgroup"
-[units.node]
-[units.docker]
-[units.hostile]
-"""
+CONFIGURATION = (
+    local_slots("shn", "10.217.0.0/24", uid_base=61900) + "[units.docker]\n[units.hostile]\n"
+)
 REFUSED = {"ENOENT", "EACCES", "EPERM", "ESRCH", "EROFS"}
 
 
