@@ -178,7 +178,10 @@ class ImageOverlay:
         target = references.parse(request.target)
         if target.digest:
             raise InvalidArgument("refusing to create a tag with a digest reference")
-        await self._store.name(record, target.tagged, "tag")
+        parts = tuple(self._store.index.find(part).id for part in request.parts)
+        if parts and record.id not in parts:
+            raise InvalidArgument(f"{request.source} is none of the parts of {request.target}")
+        await self._store.name(record, target.tagged, "tag", parts)
 
     async def import_(self, request: ImportRequest) -> AsyncIterator[Progress]:
         """Make an image of a filesystem archive."""

@@ -55,6 +55,7 @@ class Document(msgspec.Struct, kw_only=True):
     images: list[Record] = []
     names: dict[str, str] = {}
     digests: dict[str, str] = {}
+    parts: dict[str, tuple[str, ...]] = {}
 
 
 class Index:
@@ -65,6 +66,7 @@ class Index:
         self.images: dict[str, Record] = {}
         self.names: dict[str, str] = {}
         self.digests: dict[str, str] = {}
+        self._parts: dict[str, tuple[str, ...]] = {}
         self._reverse: dict[str, tuple[list[str], list[str]]] = {}
         self._lock = asyncio.Lock()
         self._changed = 0
@@ -85,6 +87,7 @@ class Index:
         self.images = {record.id: record for record in document.images}
         self.names = {k: v for k, v in document.names.items() if v in self.images}
         self.digests = {k: v for k, v in document.digests.items() if v in self.images}
+        self._parts = {k: v for k, v in document.parts.items() if self.names.get(k) in v}
 
     def forget(self, identity: str) -> None:
         """Drop an image and its names."""
@@ -102,7 +105,10 @@ class Index:
                 return
             reached = self._changed
             document = Document(
-                images=list(self.images.values()), names=self.names, digests=self.digests
+                images=list(self.images.values()),
+                names=self.names,
+                digests=self.digests,
+                parts=self._parts,
             )
             await asyncio.to_thread(self._write, msgspec.json.encode(document))
             self._saved = reached
@@ -129,6 +135,23 @@ class Index:
                 table[found][1].append(name)
             self._reverse = table
         return self._reverse.get(identity, ([], []))
+
+    def give(self, name: str, identity: str, parts: tuple[str, ...] = ()) -> None:
+        """Give an image a name, which stands for these images of several platforms, too."""
+        self.names[name] = identity
+        self._parts.pop(name, None)
+        if parts:
+            self._parts[name] = parts
+        self.changed()
+
+    def parts_of(self, name: str) -> tuple[str, ...]:
+        """The images of several platforms that a name stands for; none if it is one image's alone."""
+        parts = self._parts.get(name, ())
+        return parts if self.names.get(name) in parts else ()
+
+    def is_part(self, identity: str) -> bool:
+        """Whether some name stands for the image and others."""
+        return any(identity in self.parts_of(name) for name in self._parts)
 
     def names_of(self, identity: str) -> list[references.Reference]:
         """The tags of an image, sorted."""

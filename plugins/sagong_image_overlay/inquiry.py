@@ -153,13 +153,16 @@ def describe(errand: Errand, ways: Ways) -> dict[str, Any]:
     if oci.is_index(top.media_type):
         index = oci.decode(top.raw, oci.Index, f"index {top.digest}")
         platforms = [d.platform for d in index.manifests if d.platform is not None]
+        parts = [d.digest for d in index.manifests]
     else:
+        parts = []
         platforms = list(_own_platform(repository, top.raw))
     return {
         "media_type": top.media_type,
         "digest": top.digest,
         "size": len(top.raw),
         "platforms": platforms,
+        "parts": parts,
     }
 
 

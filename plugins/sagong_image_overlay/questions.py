@@ -65,6 +65,7 @@ class Questions:
             digest=found["digest"],
             size=found["size"],
             platforms=tuple(map(_platform, found["platforms"])),
+            parts=tuple(found["parts"]),
         )
 
     async def login(self, request: LoginRequest) -> Login:

@@ -159,4 +159,5 @@ class Removal:
             return False
         if query.dangling is False:
             return True
-        return not (self._index.names_of(record.id) or self._index.digests_of(record.id))
+        named = self._index.names_of(record.id) or self._index.digests_of(record.id)
+        return not (named or self._index.is_part(record.id))

@@ -274,9 +274,15 @@ class Store:
             raise NotFound(f"layers of container {lease.id} are lost; make it anew")
         return lease
 
-    async def name(self, record: Record, reference: references.Reference, action: str) -> None:
+    async def name(
+        self,
+        record: Record,
+        reference: references.Reference,
+        action: str,
+        parts: tuple[str, ...] = (),
+    ) -> None:
         """Give an image a name, and tell so unless `action` is ""; durable when it returns."""
-        self.index.names[reference.canonical] = record.id
+        self.index.give(reference.canonical, record.id, parts)
         self._touch(record.id)
         await self.index.save()
         if action:

@@ -275,8 +275,16 @@ class Transfers:
 
     async def push(self, request: PushRequest) -> AsyncGenerator[Progress, None]:
         """Progress by layers; the last item of an image has its manifest's digest and size."""
-        for reference in self._meant(request):
-            async with contextlib.aclosing(self._push_one(request, reference)) as steps:
+        meant = (
+            [references.parse(request.reference).tagged] if request.parts else self._meant(request)
+        )
+        for reference in meant:
+            parts = request.parts or self._parts(request, reference)
+            if parts:
+                pushing = self._push_index(request, reference, parts)
+            else:
+                pushing = self._push_one(request, reference)
+            async with contextlib.aclosing(pushing) as steps:
                 async for progress in steps:
                     yield progress
 
@@ -295,6 +303,59 @@ class Transfers:
             )
         return found
 
+    def _parts(self, request: PushRequest, reference: references.Reference) -> tuple[str, ...]:
+        """What a name stands for, if that is several images; one platform of them is one image."""
+        index = self._store.index
+        parts = () if request.platform else index.parts_of(reference.canonical)
+        for part in parts:
+            if part not in index.images:
+                raise NotFound(
+                    f"an image of {reference.familiar} for another platform was removed: build it "
+                    "again, or push one with --platform"
+                )
+        return parts
+
+    async def _push_index(
+        self, request: PushRequest, reference: references.Reference, parts: tuple[str, ...]
+    ) -> AsyncGenerator[Progress, None]:
+        """Images by their digests, then the index of them; only that is told as done."""
+        store = self._store
+        records = [store.index.find(part) for part in parts]
+        manifests: list[oci.Descriptor] = []
+        for record in records:
+            with store.content.pinned(*record.content):
+                _, raw = await self._sendable(record)
+            manifests.append(self._entry(record, raw))
+            own = msgspec.structs.replace(reference, tag="", digest=manifests[-1].digest)
+            async with contextlib.aclosing(self._push_record(request, record, own)) as steps:
+                async for progress in steps:
+                    if not progress.image:
+                        yield progress
+        index = oci.Index(
+            schema_version=2, media_type=MediaType.OCI_INDEX, manifests=tuple(manifests)
+        )
+        errand = self._errand(
+            "push",
+            reference,
+            request.credentials,
+            manifest=oci.encode(index).decode(),
+            media_type=index.media_type,
+        )
+        async for progress in self._carry(errand, records[0], reference):
+            yield progress
+
+    def _entry(self, record: Record, raw: bytes) -> oci.Descriptor:
+        """An image's manifest as an index names it."""
+        image = self._store.describe(record)
+        return oci.Descriptor(
+            media_type=oci.decode(raw, oci.Manifest, "manifest").media_type or record.media_type,
+            digest=oci.digest_of(raw),
+            size=len(raw),
+            platform=oci.Platform(
+                architecture=image.architecture, os=image.os, variant=image.variant
+            ),
+        )
+
     async def _push_one(
         self, request: PushRequest, reference: references.Reference
     ) -> AsyncGenerator[Progress, None]:
@@ -306,10 +367,23 @@ class Transfers:
             )
         record = store.index.images[identity]
         check_platform(store.describe(record), reference.familiar, request.platform)
+        async with contextlib.aclosing(self._push_record(request, record, reference)) as steps:
+            async for progress in steps:
+                yield progress
+
+    async def _sendable(self, record: Record) -> tuple[Record, bytes]:
+        """The record with its layers packed, and its manifest as registries get it."""
+        record = await self._packed(record)
+        store = self._store
+        raw = store.content.read(record.packed or record.manifest)
+        return record, as_format(raw, store.settings.registries.push_as)
+
+    async def _push_record(
+        self, request: PushRequest, record: Record, reference: references.Reference
+    ) -> AsyncGenerator[Progress, None]:
+        store = self._store
         with store.content.pinned(*record.content):
-            record = await self._packed(record)
-            digest = record.packed or record.manifest
-            raw = as_format(store.content.read(digest), store.settings.registries.push_as)
+            record, raw = await self._sendable(record)
             manifest = oci.decode(raw, oci.Manifest, "manifest")
             errand = self._errand(
                 "push",
@@ -342,7 +416,8 @@ class Transfers:
                 index.digests[f"{reference.name}@{digest}"] = record.id
                 index.changed()
                 await index.save()
-            self._store.emit("push", record.id, reference.familiar)
+            if reference.tag:
+                self._store.emit("push", record.id, reference.familiar)
             yield Progress(
                 status=f"{reference.tag}: digest: {digest} size: {size}",
                 image=record.id,

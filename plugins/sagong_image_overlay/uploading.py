@@ -52,7 +52,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Push:
-    """A push: a manifest whose blobs are in the content store."""
+    """A push: a manifest whose blobs are in the content store, or an index of manifests sent before."""
 
     reference: Reference
     manifest: bytes
@@ -70,6 +70,13 @@ class Push:
         self._push(repository)
 
     def _push(self, repository: Repository) -> None:
+        if not oci.is_index(self.media_type):
+            self._send_blobs(repository)
+        wanted = self.reference.tag or self.reference.digest
+        digest = repository.put_manifest(wanted, self.media_type, self.manifest)
+        self.tell({"event": "done", "digest": digest, "size": len(self.manifest)})
+
+    def _send_blobs(self, repository: Repository) -> None:
         manifest = oci.decode(self.manifest, oci.Manifest, "manifest")
         repository.allow_mounts(sorted({path for paths in self.sources.values() for path in paths}))
         layers = {layer.digest: layer for layer in manifest.layers if not self._is_foreign(layer)}
@@ -85,9 +92,6 @@ class Push:
             for future in done:
                 future.result()
         self._send(repository, manifest.config, lambda _: None)
-        wanted = self.reference.tag or self.reference.digest
-        digest = repository.put_manifest(wanted, self.media_type, self.manifest)
-        self.tell({"event": "done", "digest": digest, "size": len(self.manifest)})
 
     def _is_foreign(self, layer: oci.Descriptor) -> bool:
         """Layers that must not be distributed stay where their URLs say, as with Docker."""

@@ -87,6 +87,11 @@ class StageBuilder:
             platforms=platform_arguments(self._native, self._wanted),
         )
 
+    @property
+    def images(self) -> list[str]:
+        """Of all stages that are made; those of nothing have none."""
+        return [image for task in self._made.values() if (image := task.result().image)]
+
     async def make(self, dockerfile: Dockerfile) -> Draft:
         """The target stage's image."""
         target = dockerfile.target(self._request.target)

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import os
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from sagong.contracts.image import Credentials, Image, ImageRef, PullRequest
+from sagong.contracts.image import (
+    Credentials,
+    DistributionRequest,
+    Image,
+    ImageRef,
+    PullRequest,
+    TagRequest,
+)
 from sagong.errors import InvalidArgument, NotFound, SagongError
 from sagong.model import oci, references
 from sagong_builder.context import Archive
@@ -18,6 +26,8 @@ from sagong_builder.shop import Shop
 __all__ = ["Origins", "credentials_for"]
 
 _IMAGE = "docker-image://"
+# Images of one cache.
+_PARTS = 64
 Context = Callable[[], Awaitable[Archive]]
 Opened = Callable[[str, str], Awaitable[Archive]]
 Lookup = Callable[[str], Awaitable[Credentials]]
@@ -109,12 +119,18 @@ class Origins:
             raise InvalidArgument(f"stage {origin} is empty: there is nothing to copy from it")
         return found
 
-    async def offered(self, name: str) -> Image:
-        """An image whose history serves as cache: the one that is here, else a registry's."""
+    async def offered(self, name: str) -> list[Image]:
+        """Images whose history serves as cache: the one that is here, else a registry's, or all of an
+        index's."""
         image = None if self._pull else await self._local(name)
-        if image is None:
-            await self._fetch(name, "")
-        return image or await self.inspected(name)
+        if image is not None:
+            return [image]
+        credentials = await self._credentials(name)
+        about = DistributionRequest(reference=name, credentials=credentials)
+        parts = (await self._shop.images.distribution(about)).parts[:_PARTS]
+        whole = references.parse(name)
+        names = [f"{whole.name}@{part}" for part in parts] or [name]
+        return [await self.inspected(await self._fetch(one, "")) for one in names]
 
     async def inspected(self, image: str) -> Image:
         """An image by its id or name."""
@@ -129,8 +145,12 @@ class Origins:
                 if image is not None and _fits(image, platform):
                     await self._reporter.found()
                     return image
-            await self._fetch(name, platform)
-        return await self._shop.images.inspect(ImageRef(reference=name))
+            before = await self._local(name)
+            fetched = await self._fetch(name, platform)
+            if before is not None and _is_foreign(platform):
+                # The name stays this machine's; containers are begun from it.
+                await self._shop.images.tag(TagRequest(source=before.id, target=name))
+        return await self.inspected(fetched)
 
     def _renamed(self, name: str) -> str:
         """What a further context of the client's puts in a name's place: another image."""
@@ -150,7 +170,9 @@ class Origins:
         except NotFound:
             return None
 
-    async def _fetch(self, name: str, platform: str) -> None:
+    async def _fetch(self, name: str, platform: str) -> str:
+        """Pull; the image's id."""
+        image = ""
         request = PullRequest(
             id=new_id(),
             reference=references.parse(name).tagged.familiar,
@@ -159,10 +181,17 @@ class Origins:
         )
         try:
             async for item in self._shop.images.pull(request):
+                image = item.image or image
                 await self._reporter.pull(item)
         except SagongError as error:
             raise type(error)(self._reporter.unresolved(name, error), detail=error.detail) from None
         self._pulled.add((name, platform))
+        return image
+
+
+def _is_foreign(platform: str) -> bool:
+    native = oci.parse_platform("", os.uname().machine)
+    return bool(platform) and oci.parse_platform(platform, "") != native
 
 
 def _fits(image: Image, platform: str) -> bool:

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import secrets
 import socket
-from collections.abc import AsyncIterator, Coroutine, Iterable
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from sagong.contracts.image import (
     Prepared,
     PrepareRequest,
     RootRef,
+    SaveRequest,
 )
 from sagong.contracts.node import Node, Ref, RemoveRequest
 from sagong.contracts.streams import Address
@@ -111,6 +112,13 @@ class Shop:
     async def read(self, lease: Lease, path: str) -> Archive:
         """A path of a lent filesystem as an archive of ours."""
         address = await self.images.read_archive(ArchiveRequest(id=lease.id, path=path))
+        with self.spool.file() as file:
+            await asyncio.to_thread(_receive, address, file)
+            return await self.opened(file)
+
+    async def saved(self, images: Sequence[str]) -> Archive:
+        """An archive of whole images, by their ids."""
+        address = await self.images.save(SaveRequest(references=tuple(images)))
         with self.spool.file() as file:
             await asyncio.to_thread(_receive, address, file)
             return await self.opened(file)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 
 from sagong.conformance.image_lab import Archive, ImageLab, layer, loaded, refused
 from sagong.contracts.image import (
     Credentials,
+    DeriveRequest,
     DistributionRequest,
     ImageRef,
     Login,
@@ -70,6 +72,41 @@ async def check_pushing_again_sends_nothing(lab: ImageLab) -> None:
     assert second[-1].digest == first[-1].digest
     assert "Pushed" not in {item.status for item in second}
     assert "Layer already exists" in {item.status for item in second}
+
+
+async def check_images_are_pushed_as_an_index(lab: ImageLab) -> None:
+    if not lab.registry:
+        return
+    name, image, _ = await _pushed(lab, "index")
+    raw = (await lab.images.inspect(ImageRef(reference=image.id))).raw
+    document = {**json.loads(raw), "architecture": "arm64"}
+    other = await lab.images.derive(
+        DeriveRequest(id="suite-index", parent=image.id, document=json.dumps(document).encode())
+    )
+    request = PushRequest(id="suite-index", reference=name, parts=(image.id, other.id))
+    told = [item async for item in lab.images.push(request)]
+    assert [item.digest for item in told if item.digest] == [told[-1].digest]
+    found = await lab.images.distribution(DistributionRequest(reference=name))
+    assert found.digest == told[-1].digest and len(found.parts) == 2
+    assert found.platforms[1] == Platform(architecture="arm64", os="linux")
+    for one in (other.id, image.id):
+        await lab.images.remove(RemoveRequest(reference=one, force=True))
+    by_digest = await _pull(lab, f"{name.removesuffix(':v1')}@{found.parts[1]}")
+    assert by_digest[-1].image == other.id
+    pulled = await _pull(lab, name)
+    assert pulled[-1].image == image.id and pulled[-1].digest == told[-1].digest
+    # A name may stand for all of them, until it is another's.
+    parts = (image.id, by_digest[-1].image)
+    await lab.images.tag(TagRequest(source=image.id, target=name, parts=parts))
+    assert (await _push(lab, name))[-1].digest == told[-1].digest
+    await lab.images.tag(TagRequest(source=image.id, target=name))
+    assert (await _push(lab, name))[-1].digest != told[-1].digest
+    await refused(NotFound, _drained(lab, PushRequest(id="no", reference=name, parts=("f" * 64,))))
+
+
+async def _drained(lab: ImageLab, request: PushRequest) -> None:
+    async for _ in lab.images.push(request):
+        continue
 
 
 async def check_a_digest_can_be_pulled(lab: ImageLab) -> None:

@@ -168,7 +168,8 @@ class PushRequest(Message):
     """Send an image to the registry that its reference names.
 
     `platform`, if given, must be the image's. `all_tags`: all tags of that repository that are here,
-    one after the other.
+    one after the other. `parts` are ids of images: each is sent by its digest, and the reference, which
+    nothing here need have, becomes an index of them with their platforms; the last item tells of that.
     """
 
     id: str
@@ -176,6 +177,7 @@ class PushRequest(Message):
     credentials: Credentials = Credentials()
     platform: str = ""
     all_tags: bool = False
+    parts: tuple[str, ...] = ()
 
 
 class Progress(Message):
@@ -227,10 +229,15 @@ class SaveRequest(Message):
 
 
 class TagRequest(Message):
-    """Give an image a further name."""
+    """Give an image a further name.
+
+    `parts` are ids of images for several platforms, the source among them: the name is the source's
+    here, and stands for an index of them when it is pushed. They are not dangling as long as it does.
+    """
 
     source: str
     target: str
+    parts: tuple[str, ...] = ()
 
 
 class RemoveRequest(Message):

@@ -79,12 +79,16 @@ class Platform(Message):
 
 
 class Distribution(Message):
-    """The descriptor of a manifest or index at its registry, and the platforms behind it."""
+    """The descriptor of a manifest or index at its registry, and the platforms behind it.
+
+    `parts` are the digests of an index's manifests, in its order.
+    """
 
     media_type: str
     digest: str
     size: int
     platforms: tuple[Platform, ...] = ()
+    parts: tuple[str, ...] = ()
 
 
 class LoginRequest(Message):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,6 +13,7 @@ from sagong.contracts.builder import Dialogue, PruneRequest, Surroundings
 from sagong.errors import InvalidArgument, NotFound, Unimplemented
 from sagong.model import oci
 from sagong_builder.buildkit import messages as m
+from sagong_builder.buildkit.filters import matching
 from sagong_builder.buildkit.rpc import Call, Connection
 from sagong_builder.buildkit.session import Session, Sessions
 from sagong_builder.buildkit.solve import Solve
@@ -26,6 +27,9 @@ M = TypeVar("M")
 _PATIENCE = 20.0
 _VERSION = m.BuildkitVersion(package="sagong", version="v0.1.0")
 _GATEWAY_LABEL = "org.mobyproject.buildkit.worker.moby.host-gateway-ip"
+# Its presence says that results may have several platforms, go out as archives, and that they and
+# caches are pushed by the builder itself (ADR 0325).
+_SNAPSHOTTER = "org.mobyproject.buildkit.worker.snapshotter"
 _BUILD = "buildkit-controlapi-buildid"
 # What the gateway can do: results are returned, references travel as messages.
 _CAPS = (
@@ -125,6 +129,7 @@ class Control:
             labels={
                 "org.mobyproject.buildkit.worker.executor": "sagong",
                 "org.mobyproject.buildkit.worker.hostname": os.uname().nodename,
+                _SNAPSHOTTER: "overlay",
                 **({_GATEWAY_LABEL: surroundings.gateway} if surroundings.gateway else {}),
             },
             platforms=[m.Platform(here.architecture, here.os, here.variant)],
@@ -137,11 +142,12 @@ class Control:
 
     async def usage(self, call: Call, surroundings: Surroundings) -> None:
         """`docker buildx du`."""
-        await call.send(m.DiskUsageResponse(record=[r async for r in self._records()]))
+        request = await _asked(call, m.DiskUsageRequest)
+        await call.send(m.DiskUsageResponse(record=await self._records(request.filter)))
 
-    async def _records(self) -> AsyncIterator[m.UsageRecord]:
-        for record in await self._caches.records():
-            yield m.UsageRecord(
+    async def _records(self, filters: Sequence[str]) -> list[m.UsageRecord]:
+        records = [
+            m.UsageRecord(
                 id=record.id,
                 mutable=True,
                 in_use=record.in_use,
@@ -152,14 +158,21 @@ class Control:
                 description=record.description,
                 record_type=record.kind,
             )
+            for record in await self._caches.records()
+        ]
+        return matching(records, filters)
 
     async def prune(self, call: Call, surroundings: Surroundings) -> None:
         """`docker buildx prune`."""
         request = await _asked(call, m.PruneRequest)
-        before = {record.id: record async for record in self._records()}
+        before = {record.id: record for record in await self._records(request.filter)}
+        if request.filter and not before:
+            return
         done = await self._caches.prune(
             PruneRequest(
-                unused_for=request.keep_duration / 1e9, keep=max(0, request.reserved_space)
+                unused_for=request.keep_duration / 1e9,
+                keep=max(0, request.reserved_space),
+                ids=tuple(before) if request.filter else (),
             )
         )
         for id_ in done.deleted:

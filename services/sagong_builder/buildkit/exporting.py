@@ -1,25 +1,34 @@
-"""What becomes of a build's image: names in the store, or its files at the client's.
+"""What becomes of a build's images: names in the store, archives and files at the client's, pushes.
 
-Source: the exporters `moby`, `local` and `tar` of Docker Engine's BuildKit.
+Source: the exporters `moby`, `oci`, `docker`, `local` and `tar` of BuildKit, and its caches `inline`
+and `registry`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import contextlib
+import os
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from sagong.contracts.image import TagRequest
-from sagong.errors import Unimplemented
-from sagong.model import references
+from sagong.contracts.image import ImageRef, PushRequest, TagRequest
+from sagong.errors import InvalidArgument, Unimplemented
+from sagong.model import oci, references
 from sagong_builder.buildkit import messages as m
+from sagong_builder.buildkit.filesync import Root
+from sagong_builder.buildkit.layouts import Layout
 from sagong_builder.buildkit.progress import Graph
+from sagong_builder.buildkit.results import Made
 from sagong_builder.buildkit.session import Session
-from sagong_builder.copying import Item, Landing, Owner, members, written
+from sagong_builder.context import Archive
+from sagong_builder.copying import Item, Landing, Member, Owner, members, written
+from sagong_builder.running import new_id
 from sagong_builder.shop import Shop
 
-__all__ = ["Exporter", "Exporting", "exporters_of"]
+__all__ = ["Exporter", "Exporting", "caches_of", "exporters_of"]
 
-_STORE = ("moby", "image", "docker", "")
+_STORE = ("moby", "image", "")
+_ARCHIVE = ("oci", "docker")
 _CLIENT = ("local", "tar")
 _PIECE = 1 << 18
 
@@ -32,19 +41,56 @@ class Exporter:
     kind: str
     attributes: dict[str, str]
 
+    def asks(self, name: str) -> bool:
+        """Whether a switch is on."""
+        return self.attributes.get(name, "").lower() in ("1", "t", "true")
+
+    @property
+    def names(self) -> list[references.Reference]:
+        """What the result is to be called."""
+        given = self.attributes.get("name", "").split(",")
+        return [references.parse(name).tagged for name in given if name]
+
 
 def exporters_of(request: m.SolveRequest) -> list[Exporter]:
     """Those of a request; Unimplemented for what is not here."""
     given = [(spec.type, spec.attrs) for spec in request.exporters]
     if not given and request.exporter:
         given = [(request.exporter, request.exporter_attrs)]
-    for kind, _ in given:
-        if kind not in (*_STORE, *_CLIENT):
+    for kind, attrs in given:
+        if kind not in (*_STORE, *_ARCHIVE, *_CLIENT):
             raise Unimplemented(
-                f'exporter "{kind[:50]}" could not be found: this engine exports to its own images '
-                "(--load), to a directory (local) and to a tar; `docker save` writes an image's archive"
+                f'exporter "{kind[:50]}" could not be found: there are image, registry, docker, oci, '
+                "local and tar"
             )
+        if kind in _ARCHIVE and attrs.get("tar") == "false":
+            raise Unimplemented(f"{kind} goes out as an archive alone: leave tar=false away")
+        if any(name.startswith("annotation") for name in attrs):
+            raise Unimplemented("annotations are not kept in this engine's images: use --label")
     return [Exporter(number, kind, attrs) for number, (kind, attrs) in enumerate(given)]
+
+
+@dataclass(frozen=True)
+class CacheTo:
+    """A cache to be sent to a registry; `every` step of all stages, or those of the result."""
+
+    reference: str
+    every: bool
+
+
+def caches_of(request: m.SolveRequest) -> list[CacheTo]:
+    """Caches to be sent. Images are cache by themselves, so `inline` is no work."""
+    found = []
+    for entry in request.cache.exports if request.cache is not None else ():
+        if entry.type == "registry":
+            if not entry.attrs.get("ref"):
+                raise InvalidArgument("a cache of type registry needs ref=NAME")
+            found.append(CacheTo(entry.attrs["ref"], every=entry.attrs.get("mode") == "max"))
+        elif entry.type != "inline":
+            raise Unimplemented(
+                f"cache of type {entry.type[:50]!r} can't be written here: use registry or inline"
+            )
+    return found
 
 
 class Exporting:
@@ -55,51 +101,124 @@ class Exporting:
         self._session = session
         self._graph = graph
 
-    async def export(self, exporter: Exporter, image: str) -> dict[str, str]:
+    async def export(self, exporter: Exporter, made: Made) -> dict[str, str]:
         """Do it; what the client is told of it."""
-        if exporter.kind == "local":
-            await self._directory(exporter, image)
+        if exporter.kind in _CLIENT:
+            await self._files(exporter, made)
             return {}
-        if exporter.kind == "tar":
-            await self._tar(exporter, image)
-            return {}
-        return await self._named(exporter, image)
+        if exporter.kind in _ARCHIVE:
+            return await self._archive(exporter, made)
+        return await self._named(exporter, made)
 
-    async def _named(self, exporter: Exporter, image: str) -> dict[str, str]:
-        names = [name for name in exporter.attributes.get("name", "").split(",") if name]
+    # Images.
+
+    async def _named(self, exporter: Exporter, made: Made) -> dict[str, str]:
+        """Names in the store, where one name is one image: of several platforms this machine's."""
+        image = made.mine(oci.parse_platform("", os.uname().machine))
+        names = exporter.names
+        parts = tuple(made.images.values()) if made.several else ()
         with self._graph.step_of_ours("exporting to image"):
             self._graph.status("exporting layers", done=True)
             self._graph.status(f"writing image {image}", done=True)
             for name in names:
-                tagged = references.parse(name).tagged
-                await self._shop.images.tag(TagRequest(source=image, target=tagged.familiar))
-                self._graph.status(f"naming to {tagged.canonical}", done=True)
+                await self._shop.images.tag(
+                    TagRequest(source=image, target=name.familiar, parts=parts)
+                )
+                self._graph.status(f"naming to {name.canonical}", done=True)
         answer = {"containerimage.config.digest": image, "containerimage.digest": image}
-        return {**answer, "image.name": ",".join(names)} if names else answer
+        if names:
+            answer["image.name"] = exporter.attributes["name"]
+        if exporter.asks("push"):
+            if not names:
+                raise InvalidArgument("tag is needed when pushing to registry")
+            for name in names:
+                answer["containerimage.digest"] = await self._push(name)
+        return answer
 
-    async def _directory(self, exporter: Exporter, image: str) -> None:
-        with self._graph.step_of_ours("exporting to client directory"):
-            async with self._shop.lent(image, readonly=True) as lease:
-                archive = await self._shop.read(lease, "/.")
-            try:
-                sent = await self._session.put_files(exporter.number, archive)
-            finally:
-                archive.close()
-            self._graph.status("copying files", sent, done=True)
+    async def _push(self, name: references.Reference, parts: Sequence[str] = ()) -> str:
+        """Send what a name stands for, or these images; the digest that the registry has it by."""
+        digest = ""
+        request = PushRequest(
+            id=new_id(),
+            reference=name.familiar,
+            credentials=await self._session.credentials(name.familiar),
+            parts=tuple(parts),
+        )
+        with self._graph.step_of_ours(f"pushing {name.canonical}"):
+            async for item in self._shop.images.push(request):
+                if item.id:
+                    done = item.status in _SENT
+                    self._graph.status(f"pushing layer {item.id}", item.current, done=done)
+                digest = item.digest or digest
+            self._graph.status(f"pushing manifest for {name.canonical}@{digest}", done=True)
+        return digest
 
-    async def _tar(self, exporter: Exporter, image: str) -> None:
-        with self._graph.step_of_ours("exporting to client tarball"):
-            async with self._shop.lent(image, readonly=True) as lease:
-                archive = await self._shop.read(lease, "/.")
+    async def cache(self, cache: CacheTo, made: Made, stages: Sequence[str]) -> None:
+        """Send images whose history serves other builders: an index of them, the result's first."""
+        images = dict.fromkeys([*made.images.values(), *(stages if cache.every else ())])
+        with self._graph.step_of_ours(f"exporting cache to {cache.reference}"):
+            await self._push(references.parse(cache.reference).tagged, list(images))
+
+    async def _archive(self, exporter: Exporter, made: Made) -> dict[str, str]:
+        docker = exporter.kind == "docker"
+        if docker and made.several and len(made.images) > 1:
+            raise InvalidArgument("docker exporter does not support exporting manifest lists")
+        with self._graph.step_of_ours(f"exporting to {exporter.kind} image format"):
+            images = {
+                platform: (image, await self._manifest_of(image))
+                for platform, image in made.images.items()
+            }
+            saved = await self._shop.saved(list(made.images.values()))
             try:
-                carried = members([Item(archive, archive.tree.root, "")], Landing("/"), _AS_IT_IS)
-                sent = await self._session.put_bytes(exporter.number, _pieces(written(carried)))
+                layout = Layout(saved, images, exporter.names, made.several and not docker, docker)
+                sent = await self._sent(exporter, layout.members())
+                digest = layout.digest
             finally:
-                archive.close()
+                saved.close()
             self._graph.status("sending tarball", sent, done=True)
+        mine = made.mine(oci.parse_platform("", os.uname().machine))
+        return {"containerimage.config.digest": mine, "containerimage.digest": digest}
+
+    async def _manifest_of(self, image: str) -> str:
+        return (await self._shop.images.inspect(ImageRef(reference=image))).manifest_digest
+
+    # Files.
+
+    async def _files(self, exporter: Exporter, made: Made) -> None:
+        """The result's files; of several platforms in a directory each."""
+        local = exporter.kind == "local"
+        title = "exporting to client directory" if local else "exporting to client tarball"
+        with self._graph.step_of_ours(title):
+            async with self._roots(made) as roots:
+                if local:
+                    sent = await self._session.put_files(exporter.number, roots)
+                else:
+                    carried = (m for directory, a in roots for m in _carried(directory, a))
+                    sent = await self._sent(exporter, carried)
+            self._graph.status("copying files" if local else "sending tarball", sent, done=True)
+
+    @contextlib.asynccontextmanager
+    async def _roots(self, made: Made) -> AsyncIterator[list[Root]]:
+        """Root filesystems by the directories that they go to."""
+        async with contextlib.AsyncExitStack() as stack:
+            roots: list[Root] = []
+            for platform, image in made.images.items():
+                lease = await stack.enter_async_context(self._shop.lent(image, readonly=True))
+                archive = await self._shop.read(lease, "/.")
+                stack.callback(archive.close)
+                roots.append((platform.replace("/", "_") if made.several else "", archive))
+            yield roots
+
+    async def _sent(self, exporter: Exporter, carried: Iterable[Member]) -> int:
+        return await self._session.put_bytes(exporter.number, _pieces(written(carried)))
 
 
 _AS_IT_IS = Owner(kept=True)
+_SENT = ("Pushed", "Layer already exists")
+
+
+def _carried(directory: str, archive: Archive) -> Iterator[Member]:
+    yield from members([Item(archive, archive.tree.root, "")], Landing(f"/{directory}"), _AS_IT_IS)
 
 
 def _pieces(found: Iterable[bytes]) -> Iterator[bytes]:

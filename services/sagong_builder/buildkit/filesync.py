@@ -9,8 +9,9 @@ Source: the packages fsutil and session/filesync of BuildKit.
 from __future__ import annotations
 
 import asyncio
+import operator
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
@@ -21,7 +22,7 @@ from sagong_builder.buildkit.rpc import Call
 from sagong_builder.context import Archive, Entry, Kind, Tree
 from sagong_builder.kept import Facts, KeptContext
 
-__all__ = ["Received", "receive_files", "send_files"]
+__all__ = ["Received", "Root", "receive_files", "send_files"]
 
 _PIECE = 1 << 18
 
@@ -199,9 +200,13 @@ async def _receive(call: Call, inbox: _Inbox) -> int:
 # Sending.
 
 
-async def send_files(call: Call, archive: Archive) -> int:
-    """All entries of an archive, contents as they are asked for; how many bytes of them were."""
-    sender = _Sender(call, archive)
+Root = tuple[str, Archive]
+
+
+async def send_files(call: Call, roots: Sequence[Root]) -> int:
+    """All entries of archives, each below its directory ("" is the top), contents as they are asked
+    for; how many bytes of them were."""
+    sender = _Sender(call, sorted(roots, key=operator.itemgetter(0)))
     telling = asyncio.create_task(sender.tell())
     try:
         await sender.answer()
@@ -213,24 +218,31 @@ async def send_files(call: Call, archive: Archive) -> int:
 
 
 class _Sender:
-    def __init__(self, call: Call, archive: Archive) -> None:
+    def __init__(self, call: Call, roots: Sequence[Root]) -> None:
         self._call = call
-        self._archive = archive
-        self._files: dict[int, Entry] = {}
+        self._roots = roots
+        self._files: dict[int, tuple[Archive, Entry]] = {}
         self.sent = 0
 
     async def tell(self) -> None:
         """The names."""
         first: dict[int, str] = {}
-        for number, (path, entry) in enumerate(self._archive.tree.walk()):
+        for number, (archive, path, entry) in enumerate(self._entries()):
             linked = ""
             if entry.kind is Kind.FILE:
                 linked = first.setdefault(id(entry), path)
                 linked = "" if linked == path else linked
                 if not linked:
-                    self._files[number] = entry
+                    self._files[number] = archive, entry
             await self._call.send(m.Packet(type=_Type.STAT, stat=_stat(path, entry, linked)))
         await self._call.send(m.Packet(type=_Type.STAT))
+
+    def _entries(self) -> Iterator[tuple[Archive, str, Entry]]:
+        for directory, archive in self._roots:
+            if directory:
+                yield archive, directory, Entry(Kind.DIRECTORY, 0o755)
+            for path, entry in archive.tree.walk():
+                yield archive, f"{directory}/{path}".lstrip("/"), entry
 
     async def answer(self) -> None:
         """What the receiver asks for, until it has all."""
@@ -247,10 +259,10 @@ class _Sender:
         raise Unavailable("the client went away while it was sent files")
 
     async def _content(self, number: int) -> None:
-        entry = self._files.pop(number, None)
-        if entry is None:
+        archive, entry = self._files.pop(number, (None, None))
+        if archive is None or entry is None:
             raise InvalidArgument(f"the client asked for file {number}, which there is not")
-        for piece in self._archive.content(entry):
+        for piece in archive.content(entry):
             for at in range(0, len(piece), _PIECE):
                 data = piece[at : at + _PIECE]
                 self.sent += len(data)

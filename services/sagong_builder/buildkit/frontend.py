@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -25,18 +25,27 @@ _NAMES = {"dockerfile.v0", "gateway.v0", ""}
 class Wish:
     """The request, and where its files come from.
 
-    `context` is a URL, or "" for the client's directory `context_name`; `named` are further contexts by
-    name: their sources. Stages named in `anew` are made without the cache. With a `question` nothing is
-    built: it is about the Dockerfile.
+    `context` is a URL, or "" for the client's directory `context_name`; `named` are further contexts:
+    name, platform that it is for ("": any), source. Stages named in `anew` are made without the cache.
+    With a `question` nothing is built: it is about the Dockerfile. With `several` there is an image for
+    each of `platforms`, though that may be one.
     """
 
     request: BuildRequest
     context: str = ""
     context_name: str = "context"
     dockerfile_name: str = "dockerfile"
-    named: tuple[tuple[str, str], ...] = ()
+    named: tuple[tuple[str, str, str], ...] = ()
+    platforms: tuple[str, ...] = ()
+    several: bool = False
     anew: frozenset[str] = frozenset()
     question: str = ""
+
+    def at(self, platform: str) -> Wish:
+        """The same for one platform alone."""
+        request = msgspec.structs.replace(self.request, platform=platform)
+        named = tuple(one for one in self.named if one[1] in ("", platform))
+        return replace(self, request=request, named=named)
 
 
 def read_options(
@@ -52,18 +61,13 @@ def read_options(
     """
     if frontend not in _NAMES:
         raise InvalidArgument(f"frontend {frontend[:80]!r} is not known here: use dockerfile.v0")
-    platforms = [text for text in options.get("platform", "").split(",") if text]
-    if len(platforms) > 1:
-        raise InvalidArgument(
-            "multi-platform builds are not supported here: build for one platform at a time"
-        )
+    platforms = tuple(dict.fromkeys(filter(None, options.get("platform", "").split(","))))
     request = BuildRequest(
         id=id_,
         dockerfile=options.get("filename") or "Dockerfile",
         arguments=tuple(_prefixed(options, "build-arg:")),
         labels=tuple(_prefixed(options, "label:")),
         target=options.get("target", ""),
-        platform=platforms[0] if platforms else "",
         cache=options.get("no-cache") != "",
         cache_from=_cache_from(options),
         pull=options.get("image-resolve-mode") == "pull",
@@ -76,12 +80,20 @@ def read_options(
         context_name=options.get("contextkey") or "context",
         dockerfile_name=options.get("dockerfilekey") or "dockerfile",
         named=_named(options, inputs or {}),
+        platforms=platforms or ("",),
+        several=len(platforms) > 1 or _is_true(options.get("multi-platform", "")),
         anew=frozenset(name for name in options.get("no-cache", "").lower().split(",") if name),
         question=options.get("requestid", ""),
     )
 
 
-def _named(options: Mapping[str, str], inputs: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+def _is_true(text: str) -> bool:
+    return text.lower() in ("1", "t", "true")
+
+
+def _named(
+    options: Mapping[str, str], inputs: Mapping[str, str]
+) -> tuple[tuple[str, str, str], ...]:
     """Further contexts; a name may carry the platform that it is for."""
     found = []
     for name, source in _prefixed(options, "context:"):
@@ -90,7 +102,8 @@ def _named(options: Mapping[str, str], inputs: Mapping[str, str]) -> tuple[tuple
             if image is None:
                 raise InvalidArgument(f"invalid input {source[len(_INPUT) :][:80]} for {name[:80]}")
             source = f"docker-image://{image}"
-        found.append((name.partition("::")[0], source))
+        plain, _, platform = name.partition("::")
+        found.append((plain, platform, source))
     return tuple(found)
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "CredentialsRequest",
     "CredentialsResponse",
     "Definition",
+    "DiskUsageRequest",
     "DiskUsageResponse",
     "Empty",
     "ExporterSpec",
@@ -40,6 +41,7 @@ __all__ = [
     "PongResponse",
     "PruneRequest",
     "Ref",
+    "RefMap",
     "Result",
     "ReturnRequest",
     "RpcStatus",
@@ -314,6 +316,13 @@ class UsageRecord:
 
 
 @dataclass
+class DiskUsageRequest:
+    """Control.DiskUsage."""
+
+    filter: list[str] = proto(1, Repeated("string"))
+
+
+@dataclass
 class DiskUsageResponse:
     """Control.DiskUsage."""
 
@@ -371,10 +380,18 @@ class Ref:
 
 
 @dataclass
+class RefMap:
+    """Results by platform."""
+
+    refs: dict[str, Ref] = proto(1, Mapped(Ref))
+
+
+@dataclass
 class Result:
-    """What a frontend made."""
+    """What a frontend made: one, or one for each platform."""
 
     ref: Ref | None = proto(3, Ref)
+    refs: RefMap | None = proto(4, RefMap)
     metadata: dict[str, bytes] = proto(10, Mapped("bytes"))
 
 

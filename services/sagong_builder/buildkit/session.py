@@ -7,16 +7,15 @@ import contextlib
 import re
 import secrets
 import urllib.parse
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from sagong.contracts.image import Credentials
 from sagong.errors import FailedPrecondition, InvalidArgument, NotFound, SagongError
 from sagong.model import references
 from sagong_builder.buildkit import messages as m
-from sagong_builder.buildkit.filesync import Received, receive_files, send_files
+from sagong_builder.buildkit.filesync import Received, Root, receive_files, send_files
 from sagong_builder.buildkit.rpc import Call, Connection
-from sagong_builder.context import Archive
 from sagong_builder.kept import KeptContext
 from sagong_builder.mounting import MountSpec
 from sagong_builder.shop import Shop
@@ -107,11 +106,11 @@ class Session:
             raise FailedPrecondition("the client takes no files: give --output a destination")
         return self._connection.open(method, [("buildkit-attachable-exporter-id", str(exporter))])
 
-    async def put_files(self, exporter: int, archive: Archive) -> int:
+    async def put_files(self, exporter: int, roots: Sequence[Root]) -> int:
         """Write files where the client's exporter of this number wants them; their bytes."""
         call = self._receiving(exporter)
         try:
-            return await send_files(call, archive)
+            return await send_files(call, roots)
         finally:
             call.cancel()
 

@@ -11,12 +11,13 @@ from sagong_builder.attaching import Attaching
 from sagong_builder.build import Bench, StageBuilder
 from sagong_builder.buildkit import messages as m
 from sagong_builder.buildkit.contexts import Contexts
-from sagong_builder.buildkit.exporting import Exporting, exporters_of
+from sagong_builder.buildkit.exporting import Exporting, caches_of, exporters_of
 from sagong_builder.buildkit.failures import CANCELLED, failed, failure
 from sagong_builder.buildkit.frontend import Wish, read_options
-from sagong_builder.buildkit.graphs import image_of, naming
+from sagong_builder.buildkit.graphs import image_of
 from sagong_builder.buildkit.outline import answer
 from sagong_builder.buildkit.progress import Graph
+from sagong_builder.buildkit.results import Made
 from sagong_builder.buildkit.rpc import RpcError
 from sagong_builder.buildkit.session import Session, Sessions
 from sagong_builder.buildkit.syntax import check_frontend
@@ -52,8 +53,10 @@ class Solve:
         self._request = request
         self._surroundings = surroundings
         self.graph = Graph()
+        # Images by the references that the client knows them by.
         self._images: dict[str, str] = {}
-        self._returned: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._stages: list[str] = []
+        self._returned: asyncio.Future[Made] = asyncio.get_running_loop().create_future()
 
     async def run(self) -> m.SolveResponse:
         """Until the image is exported. Without a frontend the client says what is built."""
@@ -75,26 +78,28 @@ class Solve:
 
     async def _run(self) -> m.SolveResponse:
         request = self._request
-        exporters = exporters_of(request)
+        exporters, caches = exporters_of(request), caches_of(request)
         for name in _REFUSED.intersection(request.entitlements):
             raise FailedPrecondition(
                 f"granting entitlement {name} is not allowed by build daemon configuration"
             )
         if request.definition is not None and request.definition.ops:
-            image = image_of(request.definition)
+            made = Made({"": image_of(request.definition)})
         elif request.frontend:
-            made = await self._build(
+            result = await self._build(
                 request.frontend, request.frontend_attrs, request.frontend_inputs
             )
-            image = self._image(made)
+            made = Made.of(result, self._images)
         else:
-            image = await self._returned
+            made = await self._returned
         response: dict[str, str] = {}
-        if image:
+        if made.images:
             session = await self._sessions.wait(request.session)
             exporting = Exporting(self._shop, session, self.graph)
             for exporter in exporters:
-                response |= await exporting.export(exporter, image)
+                response |= await exporting.export(exporter, made)
+            for cache in caches:
+                await exporting.cache(cache, made, self._stages)
         return m.SolveResponse(exporter_response=response)
 
     def give_back(self, request: m.ReturnRequest) -> None:
@@ -107,22 +112,20 @@ class Solve:
                 RpcError(error.message, status=error.code, details=error.details)
             )
             return
-        self._returned.set_result(self._image(request.result))
-
-    def _image(self, result: m.Result | None) -> str:
-        return self._images.get(result.ref.id, "") if result and result.ref else ""
+        self._returned.set_result(Made.of(request.result, self._images))
 
     async def solve(self, request: m.GatewaySolveRequest) -> m.GatewaySolveResponse:
         """The frontend's call of the gateway."""
         if request.definition is not None and request.definition.ops and not request.frontend:
-            return m.GatewaySolveResponse(result=self._result(image_of(request.definition)))
+            named = Made({"": image_of(request.definition)})
+            return m.GatewaySolveResponse(result=self._result(named))
         made = await self._build(request.frontend, request.frontend_opt, request.frontend_inputs)
         return m.GatewaySolveResponse(result=made)
 
-    def _result(self, image: str) -> m.Result:
-        reference = new_id()[:25]
-        self._images[reference] = image
-        return m.Result(ref=m.Ref(id=reference, definition=naming(image)))
+    def _result(self, made: Made) -> m.Result:
+        references = {platform: new_id()[:25] for platform in made.images}
+        self._images.update({references[p]: image for p, image in made.images.items()})
+        return made.result(references)
 
     # Building.
 
@@ -133,8 +136,8 @@ class Solve:
         raw = b""
         name = options.get("filename") or "Dockerfile"
         try:
-            images = {key: image_of(definition) for key, definition in inputs.items()}
-            wish = read_options(frontend, options, self._surroundings, self._request.ref, images)
+            given = {key: image_of(definition) for key, definition in inputs.items()}
+            wish = read_options(frontend, options, self._surroundings, self._request.ref, given)
             session = await self._sessions.wait(self._request.session)
             async with contextlib.AsyncExitStack() as stack:
                 kept = self._caches.contexts
@@ -144,7 +147,11 @@ class Solve:
                 dockerfile = parse(raw, wish.request.dockerfile)
                 if wish.question:
                     return m.Result(metadata=answer(wish.question, dockerfile, wish.request))
-                return self._result(await self._made(wish, session, contexts, dockerfile))
+                images = {
+                    platform: await self._made(wish.at(platform), session, contexts, dockerfile)
+                    for platform in wish.platforms
+                }
+                return self._result(Made(images, several=wish.several))
         except SagongError as error:
             self.graph.complete(failed(error))
             raise failure(error, name, raw) from None
@@ -167,7 +174,7 @@ class Solve:
             contexts.context,
             pull=request.pull,
             credentials=session.credentials,
-            named=dict(wish.named),
+            named={name: source for name, _, source in wish.named},
             opened=contexts.further,
         )
         cache = Cache(self._shop.images, enabled=request.cache, sources=())
@@ -199,13 +206,16 @@ class Solve:
             anew=wish.anew,
             dialect=BUILDKIT,
         )
-        return (await builder.make(dockerfile)).image
+        image = (await builder.make(dockerfile)).image
+        self._stages += builder.images
+        return image
 
     async def _import(self, reference: str, origins: Origins, cache: Cache) -> None:
         """A cache that can't be had is none; the build goes on."""
         self.graph.begin(f"importing cache manifest from {reference}")
         try:
-            cache.offer(await origins.offered(reference))
+            for image in await origins.offered(reference):
+                cache.offer(image)
             self.graph.complete()
         except SagongError as error:
             self.graph.complete(error.message)
