@@ -412,7 +412,7 @@ class Transfers:
                 continue
             digest, size = event["digest"], event["size"]
             index = self._store.index
-            if record.id in index.images:
+            if reference.tag and record.id in index.images:
                 index.digests[f"{reference.name}@{digest}"] = record.id
                 index.changed()
                 await index.save()

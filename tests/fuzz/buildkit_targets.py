@@ -87,7 +87,7 @@ def files(data: bytes) -> None:
         came = await receive_files(call, directory / "f", limit=1 << 20, entries=100)
         with contextlib.closing(came.archive) as archive:
             checksum(archive, archive.tree.root)
-            await send_files(cast(Any, _Packets(list(packets))), archive)
+            await send_files(cast(Any, _Packets(list(packets))), [("", archive)])
 
     with tempfile.TemporaryDirectory() as name:
         asyncio.run(run(Path(name)))

@@ -25,7 +25,7 @@ from sagong_builder.copying import Item, Landing, Member, Owner, members, writte
 from sagong_builder.running import new_id
 from sagong_builder.shop import Shop
 
-__all__ = ["Exporter", "Exporting", "caches_of", "exporters_of"]
+__all__ = ["CacheTo", "Exporter", "Exporting", "caches_of", "exporters_of"]
 
 _STORE = ("moby", "image", "")
 _ARCHIVE = ("oci", "docker")

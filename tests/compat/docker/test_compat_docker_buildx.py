@@ -10,6 +10,8 @@ import tarfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from platform import machine
+from typing import IO, Any, cast
 
 import pytest
 from tests.compat.docker.clients import Plugin, plugin
@@ -92,6 +94,7 @@ def test_failures_point_into_the_dockerfile(docker: Engine, buildx: Plugin, tmp_
         run="FROM BASE\nRUN echo hi && \\\n  exit 7\nRUN true\n",
         word="FROM BASE\nRUNN x\n",
         copy="FROM BASE\nCOPY nope /\n",
+        syntax="# syntax=ghcr.io/x/y\n{}\n",
     )
     said = buildx.fails("build", *PLAIN, "-f", "run", ".", cwd=place)
     assert " > [2/3] RUN echo hi &&   exit 7:\n" in said
@@ -107,12 +110,10 @@ def test_failures_point_into_the_dockerfile(docker: Engine, buildx: Plugin, tmp_
     for words, text in (
         (("-f", "none", "."), "failed to read dockerfile: open none: no such file or directory"),
         (("-f", "run", "--target", "x", "."), 'target stage "x" could not be found'),
-        (
-            ("-f", "run", "--platform", "linux/amd64,linux/arm64", "."),
-            "Multi-platform build is not",
-        ),
+        (("-f", "run", "--cache-to", "type=local,dest=c", "."), "cache of type 'local' can't be"),
+        (("-f", "syntax", "."), "frontend ghcr.io/x/y is not known"),
         (("-f", "run", "--allow", "security.insecure", "."), "security.insecure is not allowed"),
-        (("-f", "run", "--attest", "type=sbom", "."), "Attestation is not supported"),
+        (("-f", "run", "--attest", "type=sbom", "."), "Attestations are not supported"),
     ):
         assert text in buildx.fails("build", *words, cwd=place)
     assert docker.ok("ps", "-aq") == ""
@@ -132,8 +133,53 @@ def test_results_go_where_they_are_wanted(docker: Engine, buildx: Plugin, tmp_pa
         found = {m.name: (m.mode, m.uid, m.gid, m.size) for m in tar if m.isfile()}
     assert found == {"d/f": (0o640, 0, 0, 700_000), "d/g": (0o604, 5, 6, 700_000)}
     assert docker.inspect("bx:2")["RootFS"]["Layers"]
-    said = buildx.fails("build", "--output", f"type=oci,dest={tmp_path}/no", ".", cwd=place)
-    assert "OCI exporter is not supported" in said
+    archive = tmp_path / "docker.tar"
+    buildx.ok("build", "--output", f"type=docker,dest={archive},name=bx:3", ".", cwd=place)
+    assert "Loaded image: bx:3" in docker.ok("load", "-i", str(archive))
+    assert docker.inspect("bx:3")["Id"] == docker.inspect("bx:2")["Id"]
+
+
+CROSS = """\
+FROM --platform=$BUILDPLATFORM BASE AS build
+ARG TARGETARCH
+RUN echo $TARGETARCH > /made
+FROM scratch
+COPY --from=build /made /
+"""
+
+
+def test_one_build_for_several_platforms(docker: Engine, buildx: Plugin, tmp_path: Path) -> None:
+    place = written(tmp_path / "c", Dockerfile=CROSS)
+    build = ("build", *PLAIN, "--platform", "linux/arm64,linux/amd64")
+    buildx.ok(*build, "--output", f"type=local,dest={tmp_path}/out", ".", cwd=place)
+    for arch in ("amd64", "arm64"):
+        assert (tmp_path / f"out/linux_{arch}/made").read_text() == f"{arch}\n"
+    out = tmp_path / "out.tar"
+    buildx.ok(*build, "--output", f"type=oci,dest={out},name=x:1", ".", cwd=place)
+    with tarfile.open(out) as tar:
+
+        def document(name: str) -> dict[str, Any]:
+            found: dict[str, Any] = json.load(cast(IO[bytes], tar.extractfile(name)))
+            return found
+
+        (top,) = document("index.json")["manifests"]
+        assert top["annotations"]["io.containerd.image.name"] == "docker.io/library/x:1"
+        index = document("blobs/sha256/" + top["digest"].removeprefix("sha256:"))
+        assert [e["platform"]["architecture"] for e in index["manifests"]] == ["amd64", "arm64"]
+    with running_registry(tmp_path) as host:
+        facts = tmp_path / "facts"
+        name = f"{host}/several:1"
+        buildx.ok(*build, "--push", "-t", name, "--metadata-file", str(facts), ".", cwd=place)
+        digest = json.loads(facts.read_text())["containerimage.digest"]
+        told = buildx.ok("buildx", "imagetools", "inspect", name)
+        assert digest in told and told.count("Platform:") == 2
+        assert docker.inspect(name)["Architecture"] == {"x86_64": "amd64"}.get(machine(), "arm64")
+        # Its images stay for as long as the name does, and go with it to where it is pushed.
+        docker.ok("image", "prune", "-f")
+        docker.ok("tag", name, f"{host}/one:1")
+        assert digest in docker.ok("push", name)
+        assert digest not in docker.ok("push", f"{host}/one:1")
+        docker.ok("rmi", name, f"{host}/one:1")
 
 
 CONTEXTS = """\
@@ -254,13 +300,21 @@ def test_an_image_is_pushed_and_serves_as_cache(
     with running_registry(tmp_path) as host:
         name = f"{host}/some/image:1"
         out = buildx.ok("build", *PLAIN, "--push", "-t", name, "-", stdin=text.encode())
-        assert f"pushing {name} with docker" in out
+        assert f"pushing manifest for {name}@sha256:" in out
         docker.ok("rmi", name)
         docker.ok("image", "prune", "-f")
         out = buildx.ok("build", *PLAIN, "--cache-from", name, "-", stdin=text.encode())
         assert out.count("CACHED") == 3, out
         missing = ("--cache-from", f"{host}/no/such:1")
         assert "CACHED" in buildx.ok("build", *PLAIN, *missing, "-", stdin=text.encode())
+        # With mode=max steps of stages that are not in the result serve, too.
+        text = f"FROM {IMAGE} AS a\nRUN echo {tmp_path} > /x\nFROM scratch\nCOPY --from=a /x /\n"
+        cache = f"type=registry,ref={host}/cache"
+        buildx.ok("build", "--cache-to", f"{cache},mode=max", "-", stdin=text.encode())
+        docker.ok("rmi", *docker.ok("images", "-q", f"{host}/cache").split())
+        docker.ok("image", "prune", "-f")
+        out = buildx.ok("build", *PLAIN, "--cache-from", cache, "-", stdin=text.encode())
+        assert out.count("CACHED") == 3, out
 
 
 def _building(buildx: Plugin, place: Path) -> subprocess.Popen[bytes]:

@@ -112,7 +112,7 @@ def test_secrets_agents_and_caches_of_commands(buildx: Buildx, tmp_path: Path) -
             'process "/bin/sh -c exit 9" did not complete successfully: exit code: 9',
         ),
         ("COPY nope /\n", {}, "file does not exist"),
-        ("RUN true\n", {"platform": "linux/amd64,linux/arm64"}, "multi-platform builds"),
+        ("RUN true\n", {"source": "x/y"}, "frontend x/y is not known"),
         ("RUN true\n", {"requestid": "frontend.none"}, "unsupported request frontend.none"),
         ("RUN true\n", {"filename": "Other"}, "failed to read dockerfile: open Other"),
     ],

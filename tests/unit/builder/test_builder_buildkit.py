@@ -10,14 +10,17 @@ import pytest
 
 from sagong.contracts.builder import BuildRequest, Surroundings
 from sagong.errors import Aborted, Cancelled, InvalidArgument, Unimplemented
+from sagong.model.oci import Platform
 from sagong_builder.build import origins_of
 from sagong_builder.buildkit import messages as m
-from sagong_builder.buildkit.exporting import exporters_of
+from sagong_builder.buildkit.exporting import CacheTo, caches_of, exporters_of
 from sagong_builder.buildkit.failures import failure
+from sagong_builder.buildkit.filters import matching
 from sagong_builder.buildkit.frontend import read_options
 from sagong_builder.buildkit.graphs import image_of, naming
 from sagong_builder.buildkit.outline import answer
 from sagong_builder.buildkit.protobuf import decode, encode
+from sagong_builder.buildkit.results import Made
 from sagong_builder.buildkit.syntax import check_frontend
 from sagong_builder.dockerfile import parse, syntax_of
 from sagong_builder.dockerfile.lint import findings
@@ -89,7 +92,9 @@ def test_a_result_can_be_named_to_another_build() -> None:
         "no-cache": "A,b",
     }
     wish = read_options("dockerfile.v0", options, Surroundings(), "id", {"t": IMAGE})
-    assert wish.named == (("Other", "local:d"), ("base", f"docker-image://{IMAGE}"))
+    based = ("base", "linux/amd64", f"docker-image://{IMAGE}")
+    assert wish.named == (("Other", "", "local:d"), based)
+    assert wish.at("linux/arm64").named == wish.named[:1]
     assert wish.request.cache and wish.anew == {"a", "b"}
     assert not read_options("", {"no-cache": ""}, Surroundings(), "id").request.cache
     with pytest.raises(InvalidArgument, match="invalid input u for base"):
@@ -105,8 +110,55 @@ def test_exporters_are_numbered_or_refused() -> None:
     )
     assert [(e.number, e.kind) for e in exporters_of(request)] == [(0, "local"), (1, "moby")]
     assert exporters_of(m.SolveRequest()) == []
-    with pytest.raises(Unimplemented, match='exporter "oci" could not be found'):
-        exporters_of(m.SolveRequest(exporter="oci"))
+    for kind, attrs, said in (
+        ("gha", {}, 'exporter "gha" could not be found'),
+        ("oci", {"tar": "false"}, "leave tar=false away"),
+        ("moby", {"annotation.a": "b"}, "annotations are not kept"),
+    ):
+        with pytest.raises(Unimplemented, match=said):
+            exporters_of(m.SolveRequest(exporters=[m.ExporterSpec(kind, attrs)]))
+
+
+def test_caches_are_sent_to_registries_or_refused() -> None:
+    def asked(kind: str, **attrs: str) -> list[CacheTo]:
+        options = m.CacheOptions(exports=[m.CacheOptionsEntry(kind, attrs)])
+        return caches_of(m.SolveRequest(cache=options))
+
+    assert asked("inline") == caches_of(m.SolveRequest()) == []
+    assert asked("registry", ref="r/c", mode="max") == [CacheTo("r/c", every=True)]
+    with pytest.raises(InvalidArgument, match="needs ref=NAME"):
+        asked("registry")
+    with pytest.raises(Unimplemented, match="'local' can't be written here"):
+        asked("local", dest="d")
+
+
+def test_results_of_several_platforms_travel_together() -> None:
+    wish = read_options("", {"platform": "linux/arm64,linux/amd64"}, Surroundings(), "id")
+    assert wish.several and wish.platforms == ("linux/arm64", "linux/amd64")
+    made = Made({"linux/amd64": "a", "linux/arm64": "b"}, several=True)
+    result = decode(m.Result, encode(made.result({"linux/amd64": "1", "linux/arm64": "2"})))
+    told = json.loads(result.metadata["refs.platforms"])["Platforms"]
+    assert told[0] == {"ID": "linux/amd64", "Platform": {"architecture": "amd64", "os": "linux"}}
+    assert Made.of(result, {"1": "a", "2": "b"}) == made
+    assert made.mine(Platform(architecture="arm64", os="linux")) == "b"
+    assert made.mine(Platform(architecture="s390x", os="linux")) == "a"
+    alone = Made({"": "a"})
+    assert Made.of(decode(m.Result, encode(alone.result({"": "1"}))), {"1": "a"}) == alone
+    assert Made.of(None, {}).images == {}
+
+
+def test_cache_records_are_filtered() -> None:
+    records = [m.UsageRecord("one", record_type="regular"), m.UsageRecord("two", in_use=True)]
+
+    def found(*filters: str) -> list[str]:
+        return [record.id for record in matching(records, filters)]
+
+    assert found() == found("mutable!=true", "immutable") == ["one", "two"]
+    assert found("type==regular") == found("id~=^on,private") == ["one"]
+    assert found('id=="two",inuse') == ["two"] and found("shared") == []
+    for text in ("nothing==x", "id=x", "==", "type==a b;c,,"):
+        with pytest.raises(InvalidArgument, match="invalid filter"):
+            found(text)
 
 
 def test_names_of_contexts_are_images_names() -> None:
