@@ -56,10 +56,11 @@ class Authorization:
         """Ask for tokens that are good for these, too."""
         self._scopes += [scope for scope in scopes if scope not in self._scopes]
 
-    def show_password(self) -> None:
-        """Begin with user and password: some answer whoever asks, and more to those they know."""
-        if self._login.username:
+    def show_password(self) -> bool:
+        """Begin with user and password, if they are known."""
+        if self._login.username and self._login.password:
             self.header = "Basic " + _basic(self._login)
+        return bool(self.header)
 
     def renew(self, used: str, challenges: list[Challenge]) -> bool:
         """Get another header after the registry refused the `used` one, unless it was got already.

@@ -125,6 +125,11 @@ class Client:
         """An answer to GET, whatever it says."""
         return self.tried(lambda: self.request("GET", url))
 
+    def introduce(self, login: Login) -> None:
+        """Say who asks before it is wanted: some answer anybody, and more to those they know."""
+        if not self.authorization.show_password() and login.identity:
+            self.get("/v2/").body()
+
     def elsewhere(self, url: str, headers: Mapping[str, str]) -> Answer:
         """A URL that a document names, without any credentials."""
         return self._http.send("GET", url, headers=headers)

@@ -83,7 +83,7 @@ def search(errand: Errand, ways: Ways) -> dict[str, Any]:
 def _by_search(client: Client, errand: Errand) -> list[_Found] | None:
     """What the search API says; None if there is none."""
     query = urllib.parse.urlencode({"q": errand.term, "n": errand.limit})
-    client.authorization.show_password()
+    client.introduce(errand.login)
     answer = client.get(f"/v1/search?{query}")
     raw = answer.body()
     if answer.status in (401, 403):

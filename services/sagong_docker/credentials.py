@@ -38,6 +38,7 @@ def of_document(document: dict[str, Any]) -> Credentials:
     return Credentials(
         username=user,
         password=password,
-        token=str(document.get("registrytoken") or document.get("identitytoken") or ""),
+        token=str(document.get("registrytoken") or ""),
+        identity=str(document.get("identitytoken") or ""),
         server=str(document.get("serveraddress") or ""),
     )

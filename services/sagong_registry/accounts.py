@@ -66,15 +66,16 @@ class Accounts:
         return self._listed
 
     def __contains__(self, name: str) -> bool:
-        return self._hash(name) is not None
+        return self.hash(name) is not None
 
-    def _hash(self, name: str) -> str | None:
+    def hash(self, name: str) -> str | None:
+        """The hash of an account's password; None without the account."""
         made = self._made().get(name)
         return self.listed.get(name) or (made.hash if made else None)
 
     async def verify(self, name: str, password: str, peer: str) -> bool:
         """Whether it is the account's password; TooManyFailures after too many wrong ones."""
-        known = self._hash(name)
+        known = self.hash(name)
         hashed = known.encode() if known else self._nobody
         mark = self._mark(name, password, hashed)
         if known is not None and mark in self._good:

@@ -116,6 +116,20 @@ class Gate:
         self._log.info("wrong password", extra=facts)
         raise self.unauthorized(request, message="wrong user name or password")
 
+    def identity(self, account: str) -> str:
+        """What an account may show instead of its password at `/token`, "" for nobody's."""
+        hashed = self.accounts.hash(account)
+        return "" if hashed is None else self._tokens.identify(account, hashed)
+
+    def recognize(self, request: Request, identity: str) -> str:
+        """Whose identity token it is; UNAUTHORIZED if it is no one's (any more)."""
+        account = self._tokens.identified(identity, self.accounts.hash)
+        if not account:
+            raise self.unauthorized(
+                request, message="the login is not valid any more: log in again"
+            )
+        return account
+
     def allowed(self, visitor: Visitor, repository: str) -> frozenset[str]:
         """What a visitor may do with a repository."""
         if self.open:

@@ -30,22 +30,35 @@ async def version(depot: Depot, ask: Ask) -> Response:
 async def token(depot: Depot, ask: Ask) -> Response:
     """`GET /token`: for who shows name and password, or for nobody in particular."""
     wanted = ask.request.query.all("scope")
-    return _issued(depot.gate, ask.visitor.account, wanted)
+    # A token gets no token that outlives it.
+    known = ask.visitor.account if ask.visitor.access is None else ANONYMOUS
+    offline = ask.query("offline_token").lower() in ("true", "1")
+    return _issued(depot.gate, ask.visitor.account, wanted, known if offline else ANONYMOUS)
 
 
 async def oauth(depot: Depot, ask: Ask) -> Response:
-    """`POST /token`: name and password in a form (RFC 6749 section 4.3)."""
+    """`POST /token`: a form with name and password, or with an identity token (RFC 6749, 4.3 and 6)."""
     form = Query((await ask.request.read(_FORM_LIMIT)).decode("utf-8", "replace"))
-    if form.get("grant_type") != "password":
-        text = f"grant_type {form.get('grant_type')[:40]!r} is not served: password is"
+    name = await _who(depot.gate, ask, form)
+    offline = form.get("access_type") == "offline"
+    return _issued(depot.gate, name, form.all("scope"), name if offline else ANONYMOUS)
+
+
+async def _who(gate: Gate, ask: Ask, form: Query) -> str:
+    grant = form.get("grant_type")
+    if grant not in ("password", "refresh_token"):
+        text = f"grant_type {grant[:40]!r} is not served: password and refresh_token are"
         raise refused("UNSUPPORTED", text, status=400)
-    name = form.get("username")
-    if not depot.gate.open:
-        await depot.gate.check(ask.request, name, form.get("password"))
-    return _issued(depot.gate, ANONYMOUS if depot.gate.open else name, form.all("scope"))
+    if gate.open:
+        return ANONYMOUS
+    if grant == "refresh_token":
+        return gate.recognize(ask.request, form.get("refresh_token"))
+    await gate.check(ask.request, form.get("username"), form.get("password"))
+    return form.get("username")
 
 
-def _issued(gate: Gate, account: str, wanted: list[str]) -> Response:
+def _issued(gate: Gate, account: str, wanted: list[str], offline: str) -> Response:
+    """A token; with one for later, if an account is `offline`."""
     made, seconds = gate.issue(account, scopes(wanted))
     document = {
         "token": made,
@@ -53,4 +66,6 @@ def _issued(gate: Gate, account: str, wanted: list[str]) -> Response:
         "expires_in": seconds,
         "issued_at": datetime.fromtimestamp(int(time.time()), UTC).isoformat(),
     }
+    if identity := gate.identity(offline):
+        document["refresh_token"] = identity
     return answer(document, 200, [("Cache-Control", "no-store")])

@@ -12,7 +12,7 @@ import hashlib
 import hmac
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -56,6 +56,26 @@ class Tokens:
         found = msgspec.json.decode(raw, type=Claims)
         return found if found.expires > now else None
 
+    def identify(self, account: str, hashed: str) -> str:
+        """A token to get tokens by, instead of the password: until that changes or the account goes."""
+        name = account.encode()
+        return f"{_text(name)}.{_text(self._sign(_identity(name, hashed)))}"
+
+    def identified(self, token: str, hash_of: Callable[[str], str | None]) -> str:
+        """Whose it is, "" if it is nobody's (any more); `hash_of` tells an account's password."""
+        name, _, signature = token.partition(".")
+        if len(token) > _LONGEST:
+            return ""
+        try:
+            raw, given = _bytes(name), _bytes(signature)
+            account = raw.decode()
+        except (binascii.Error, ValueError):
+            return ""
+        hashed = hash_of(account)
+        if hashed is None or not hmac.compare_digest(self._sign(_identity(raw, hashed)), given):
+            return ""
+        return account
+
     def _sign(self, claims: bytes) -> bytes:
         return hmac.digest(self._key, claims, hashlib.sha256)
 
@@ -78,6 +98,11 @@ def key_of(directory: Path) -> bytes:
             os.fsync(file.fileno())
         fresh.replace(path)
     return path.read_bytes()
+
+
+def _identity(name: bytes, hashed: str) -> bytes:
+    """What is signed: never what claims are, which begin with a bracket."""
+    return b"\0".join((b"identity", name, hashed.encode()))
 
 
 def _text(raw: bytes) -> str:

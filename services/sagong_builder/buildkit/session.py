@@ -143,11 +143,11 @@ class Session:
             )
         except SagongError:
             return Credentials()
-        token = "" if found.username else found.secret
+        # Without a name it is what the registry's token server gave at the login.
         return Credentials(
             username=found.username,
             password=found.secret if found.username else "",
-            token=token,
+            identity="" if found.username else found.secret,
             server=_HUB if host == "registry-1.docker.io" else host,
         )
 

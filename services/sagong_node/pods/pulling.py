@@ -204,6 +204,6 @@ def _credentials(entry: Mapping[str, str], server: str) -> Credentials:
     return Credentials(
         username=username,
         password=password.rstrip("\0"),
-        token=entry.get("identitytoken", ""),
+        identity=entry.get("identitytoken", ""),
         server=server,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 from collections.abc import Iterator
@@ -252,7 +253,7 @@ def test_what_is_public_is_pulled_without_an_account(
 
 
 def test_docker_logs_in_on_our_engine(
-    tools: Tools, host: str, sample: Sample, accounts: None
+    running: tuple[Instance, str], tools: Tools, host: str, sample: Sample, accounts: None
 ) -> None:
     there = f"{host}/alice/ours:1"
     tools.ok("docker", "load", "-q", "-i", str(sample.docker_archive))
@@ -265,6 +266,11 @@ def test_docker_logs_in_on_our_engine(
     tools.ok("docker", "rmi", "-f", there, sample.name)
     tools.ok("docker", "pull", "-q", there)
     tools.ok("docker", "rmi", "-f", there)
+    assert "alice/ours" in tools.ok("docker", "search", f"{host}/ours")
+    known = json.loads((tools.home / "docker" / "config.json").read_text())["auths"][host]
+    assert known["identitytoken"] and b"alice-secret" not in base64.b64decode(known["auth"])
+    operator(running[0], "passwd", "alice", "--password-stdin", stdin="changed\n")
+    assert "log in again" in refused(tools, "docker", "pull", there)
     tools.ok("docker", "logout", host)
     assert refused(tools, "docker", "pull", there)
 

@@ -148,6 +148,23 @@ def test_no_bit_of_a_token_can_be_changed() -> None:
         assert found is None or found == tokens.verify(token, 0.0), at
 
 
+def test_an_identity_is_good_until_the_password_changes() -> None:
+    tokens, hashes = Tokens(b"k" * 32), {"alice": "$2b$one", "bob": "$2b$one"}
+    token = tokens.identify("alice", hashes["alice"])
+    assert tokens.identified(token, hashes.get) == "alice"
+    assert Tokens(b"another key" * 3).identified(token, hashes.get) == ""
+    assert tokens.identified(f"Ym9i.{token.partition('.')[2]}", hashes.get) == "", "bob's it is not"
+    assert tokens.verify(token, 0.0) is None, "it is good at the token server alone"
+    assert tokens.identified(tokens.issue("alice", {}, 9e9), hashes.get) == ""
+    assert tokens.identified(token, {"alice": "$2b$two"}.get) == ""
+    assert tokens.identified(token, {}.get) == ""
+
+
+@pytest.mark.parametrize("token", ["", ".", "a.b", "é.é", "x" * 70_000, "YWxpY2U.", "=.="])
+def test_what_is_no_identity_is_nobody_s(token: str) -> None:
+    assert Tokens(b"k" * 32).identified(token, {"alice": "$2b$one"}.get) == ""
+
+
 def test_the_key_is_kept_and_nobody_else_reads_it(tmp_path: Path) -> None:
     assert key_of(tmp_path) == key_of(tmp_path)
     assert (tmp_path / "token.key").stat().st_mode & 0o777 == 0o600
