@@ -164,10 +164,7 @@ class Lifecycle:
         await self._durable(self._registry.written(unwished))
 
     async def _stop(self, record: ContainerRecord, seconds: float | None, signal: str) -> None:
-        if record.state is StatusState.PAUSED:
-            await self.runtimes.of(record).resume(ContainerRef(id=record.spec.id))
-        image = record.image.config.stop_signal if record.image else ""
-        number = signals.number(signal or record.spec.stop_signal or image or "SIGTERM")
+        number = signals.number(signal or _stop_signal(record) or "SIGTERM")
         bound = record.spec.stop_timeout if seconds is None else seconds
         signalled = await self._signalled(record, number, bound)
         try:
@@ -202,6 +199,16 @@ class Lifecycle:
         with contextlib.suppress(NotFound):
             runtime = self.runtimes.of(record)
             await runtime.signal(SignalRequest(id=record.spec.id, signal=number))
+        if record.state is StatusState.PAUSED and _wakes(record, number):
+            with contextlib.suppress(NotFound, FailedPrecondition):
+                await self.resume(record)
+
+    async def resume(self, record: ContainerRecord) -> None:
+        """Thaw."""
+        await self.runtimes.of(record).resume(ContainerRef(id=record.spec.id))
+        record.state = StatusState.RUNNING
+        self._registry.keep(record)
+        self.note(record, "unpause")
 
     async def kill(self, id_: str, signal: str) -> None:
         """A signal by the user's wish; SIGKILL counts as a stop."""
@@ -552,6 +559,17 @@ class Lifecycle:
         except TimeoutError:
             return False
         return True
+
+
+def _stop_signal(record: ContainerRecord) -> str:
+    return record.spec.stop_signal or (record.image.config.stop_signal if record.image else "")
+
+
+def _wakes(record: ContainerRecord, number: int) -> bool:
+    """Whether a paused container is to see a signal now: the one that stops it, or any if none is
+    named, as in Docker. A kill needs no help."""
+    named = _stop_signal(record)
+    return number != _KILL and (not named or number == signals.number(named))
 
 
 def _ending(record: ContainerRecord, found: Container | None) -> Exited:

@@ -241,10 +241,7 @@ class NodeService:
         record = self._life.container(ref.id)
         if record.state is not StatusState.PAUSED:
             raise FailedPrecondition(f"Container {ref.id} is not paused")
-        await self._life.runtimes.of(record).resume(ContainerRef(id=ref.id))
-        record.state = StatusState.RUNNING
-        self._registry.keep(record)
-        self._life.note(record, "unpause")
+        await self._life.resume(record)
 
     async def update(self, spec: UpdateSpec) -> ContainerStatus:
         """Change limits, restart policy or name."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -57,6 +58,14 @@ class KillsTheDead(Wrapper):
             await self._inner.kill(request)
         except FailedPrecondition:
             return
+
+
+class StaysFrozen(Wrapper):
+    async def kill(self, request: KillRequest) -> None:
+        await self._inner.kill(request)
+        if request.signal == "WINCH":
+            with contextlib.suppress(FailedPrecondition):
+                await self._inner.pause(Ref(id=request.id))
 
 
 class NeverStays(Wrapper):
@@ -122,6 +131,7 @@ BROKEN: dict[type, str] = {
     TakesAnother: "a_repeated_create_is_one",
     NeverAsks: "stop_asks_then_kills",
     KillsTheDead: "signals_reach_who_runs_alone",
+    StaysFrozen: "a_signal_wakes_who_is_paused",
     NeverStays: "restart_policies",
     RemovesWhatRuns: "who_is_removed_is_gone",
     TellsAll: "lists_tell_what_has_begun",

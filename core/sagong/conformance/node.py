@@ -222,6 +222,16 @@ async def check_paused_ones_go_on(lab: NodeLab) -> None:
         await refused(FailedPrecondition, lab.node.resume(Ref(id=id_)))
 
 
+async def check_a_signal_wakes_who_is_paused(lab: NodeLab) -> None:
+    for named, state in (("", StatusState.RUNNING), ("TERM", StatusState.PAUSED)):
+        async with lab.running("sleep", "600", stop_signal=named) as id_:
+            await lab.node.pause(Ref(id=id_))
+            await lab.node.kill(KillRequest(id=id_, signal="WINCH"))
+            assert (await lab.status(id_)).state is state, named
+            await lab.node.stop(StopRequest(id=id_, seconds=0))
+            assert (await lab.status(id_)).state is StatusState.EXITED
+
+
 async def check_restart_policies(lab: NodeLab) -> None:
     policy = RestartPolicy(name="on-failure", maximum=2)
     async with lab.running("sh", "-c", "echo run; exit 1", restart=policy) as id_:

@@ -493,7 +493,10 @@ class Node(Protocol):
 
     @method(idempotent=False, raises=(NotFound, FailedPrecondition, InvalidArgument))
     async def kill(self, request: KillRequest) -> None:
-        """Signal; FailedPrecondition (`container ID is not running`) when it is not running."""
+        """Signal; FailedPrecondition (`container ID is not running`) when it is not running.
+
+        A paused one goes on with it, unless it is named to stop by another signal.
+        """
         ...
 
     @method(idempotent=True, raises=(NotFound, FailedPrecondition))

@@ -201,6 +201,7 @@ def test_stop_kill_pause_and_restart(docker: Engine) -> None:
     docker.ok("pause", "box")
     assert docker.inspect("box")["State"]["Status"] == "paused"
     docker.ok("unpause", "box")
+    docker.ok("pause", "box")
     docker.ok("stop", "box")
     assert docker.inspect("box")["State"]["ExitCode"] == 4
     docker.ok("start", "box")
