@@ -15,7 +15,7 @@ from sagong import config
 from sagong.call import deadline
 from sagong.config import Paths
 from sagong.contracts.kernel import StatusQuery, StopSystem, SystemStatus
-from sagong.errors import FailedPrecondition, NotFound, SagongError, Unavailable
+from sagong.errors import DeadlineExceeded, FailedPrecondition, NotFound, SagongError, Unavailable
 from sagong.operator import connect
 
 # systemd's directory exists where it is pid 1, see sd_booted(3).
@@ -180,7 +180,9 @@ def end(paths: Paths, seconds: float, *, everything: bool, containers: bool = Fa
     """
     pid = _keeper_pid(paths)
     ran = _tell_to_stop(paths, seconds, everything=everything)
-    if pid and not _wait_gone(paths, 30.0 + seconds):
+    # Services and then plugins have half a minute to take away what they made.
+    patience = 30.0 + seconds + (60.0 if everything else 0.0)
+    if pid and not _wait_gone(paths, patience):
         raise FailedPrecondition(f"keeper {pid} does not end; see {paths.run}/log/kernel.log")
     if everything or containers:
         from sagong.cli import sweep
@@ -194,7 +196,7 @@ def end(paths: Paths, seconds: float, *, everything: bool, containers: bool = Fa
 def _up_to_purge(root: str) -> None:
     """Interfaces, firewall rules and mounts are taken away by who made them, not by their names."""
     try:
-        run_up(argparse.Namespace(root=root, profile="", seconds=30.0, foreground=False))
+        run_up(argparse.Namespace(root=root, profile="", seconds=60.0, foreground=False))
     except SagongError as error:
         print(f"what sagong made may be left over: {error}", file=sys.stderr)
 
@@ -206,7 +208,7 @@ def _tell_to_stop(paths: Paths, seconds: float, *, everything: bool) -> bool:
         try:
             asyncio.run(_stop(paths, seconds, everything=everything))
             return True
-        except (NotFound, Unavailable):
+        except (NotFound, Unavailable, DeadlineExceeded):
             if not _keeper_lives(paths) or time.monotonic() > limit:
                 return False
             time.sleep(0.1)

@@ -49,6 +49,7 @@ _LOG = logging.getLogger("sagong.kernel")
 _START_SECONDS = 60.0
 _ADOPT_SECONDS = 10.0
 _GATE_SECONDS = 10.0
+_PURGE_SECONDS = 30.0
 _HEALTH_SECONDS = 5.0
 _HEALTH_EVERY = 0.5
 _END_SECONDS = 5.0
@@ -234,17 +235,23 @@ class Supervisor:
         self.companions.stop()
         self.spawner.close()
 
+    async def _purge(self, name: str) -> None:
+        """Let a unit take away what it made on the machine; half of that done is worse than a wait."""
+        with contextlib.suppress(TimeoutError, SagongError):
+            async with asyncio.timeout(_PURGE_SECONDS):
+                if self.lives[name].asleep:
+                    self.feed(name, happenings.Wake())
+                await self._wait(lambda: self._settled(name))
+                process = self.population.find(name, self.lives[name].serving)
+                if process is not None:
+                    order = Order(id=self.population.order_id(), action="purge")
+                    await process.carry_out(order, _PURGE_SECONDS)
+
     async def _stop_unit(self, name: str, seconds: float, *, purge: bool) -> None:
+        if purge:
+            await self._purge(name)
         try:
             async with asyncio.timeout(seconds):
-                if purge and self.lives[name].asleep:
-                    self.feed(name, happenings.Wake())
-                    await self._wait(lambda: self._settled(name))
-                process = self.population.find(name, self.lives[name].serving)
-                if purge and process is not None:
-                    order = Order(id=self.population.order_id(), action="purge")
-                    with contextlib.suppress(SagongError):
-                        await process.carry_out(order, seconds)
                 self.feed(name, happenings.Leave())
                 await self._wait(lambda: not self.lives[name].members)
         except TimeoutError:
