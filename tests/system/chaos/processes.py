@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import glob
 import json
@@ -13,11 +12,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from sagong.call import deadline
-from sagong.contracts.kernel import StatusQuery, SystemStatus
+from sagong.contracts.kernel import SystemStatus
 from sagong.errors import SagongError
 from sagong.linux.cgroup import CONTROLLERS, Cgroup, layout_of_machine
-from sagong.operator import connect
 from tests.system.instance import Instance
 from tests.system.platform.rig import footprint
 
@@ -37,14 +34,8 @@ class Processes:
 
     def status(self) -> SystemStatus | None:
         """What the kernel says, if it says something."""
-
-        async def ask() -> SystemStatus:
-            async with connect(self._paths) as operator:
-                with deadline(5.0):
-                    return await operator.kernel.status(StatusQuery())
-
         try:
-            return asyncio.run(ask())
+            return self._running.status()
         except (SagongError, OSError, TimeoutError):
             return None
 

@@ -12,11 +12,12 @@ import threading
 import time
 from collections.abc import Iterator
 
-import msgspec
 import pytest
 from tests import sample_image
 from tests.system.instance import Instance, instance
 from tests.system.platform.rig import IMAGE, Checker, Platform, footprint, needs_docker, wait_for
+
+from sagong.errors import SagongError
 
 pytestmark = [pytest.mark.root, needs_docker]
 
@@ -205,7 +206,7 @@ def _kill_and_wait(running: Instance, victim: str) -> None:
 def _serves_anew(running: Instance, unit: str, before: int) -> bool:
     try:
         return running.pid(unit) != before
-    except (LookupError, msgspec.DecodeError):
+    except (LookupError, SagongError):
         return False
 
 
