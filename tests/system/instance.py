@@ -17,7 +17,7 @@ from pathlib import Path
 
 from sagong.call import deadline
 from sagong.config import Paths
-from sagong.contracts.kernel import StatusQuery, SystemStatus
+from sagong.contracts.kernel import ProcessStatus, StatusQuery, SystemStatus
 from sagong.errors import SagongError
 from sagong.operator import connect
 
@@ -69,18 +69,18 @@ class Instance:
         if any(unit.name == name and unit.state == "asleep" for unit in status.units):
             self.run("restart", name)
             status = self.status()
-        for process in [*status.others, *(p for u in status.units for p in u.processes)]:
+        for process in _processes(status):
             if process.unit == name and process.state in ("serving", "running"):
                 return process.pid
         raise LookupError(name)
 
     def wait_ready(self, seconds: float = 15.0) -> SystemStatus:
-        """Wait until every unit serves again."""
+        """Wait until every unit serves again, and none is named that has just been killed."""
         limit = time.monotonic() + seconds
         while True:
             with contextlib.suppress(SagongError):
                 status = self.status()
-                if status.ready:
+                if status.ready and all(_lives(p.pid) for p in _processes(status)):
                     return status
             assert time.monotonic() < limit, self.logs()
             time.sleep(0.05)
@@ -115,6 +115,19 @@ settings = {{ prefix = "{prefix}", bridge = "{prefix}0", subnet = "{subnet}" }}
 plugin = "metrics_cgroup"
 [units.node]
 """
+
+
+def _processes(status: SystemStatus) -> list[ProcessStatus]:
+    return [*status.others, *(p for unit in status.units for p in unit.processes)]
+
+
+def _lives(pid: int) -> bool:
+    """Whether it has not ended, be it reaped or not."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] not in "ZX"
 
 
 def environment(packages: Iterable[Path] = ()) -> dict[str, str]:
