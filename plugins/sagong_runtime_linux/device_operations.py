@@ -82,7 +82,8 @@ class DefaultDevices(NamedTuple):
                     os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(major, minor))
         for name, target in _LINKS:
             os.symlink(target, f"{self.directory}/{name}")
-        os.symlink("/proc/kcore", f"{self.directory}/core")
+        if os.path.exists("/proc/kcore"):
+            os.symlink("/proc/kcore", f"{self.directory}/core")
 
 
 class HostDevice(NamedTuple):

@@ -322,8 +322,7 @@ class MountCgroups(NamedTuple):
             try:
                 self._show(stage, kind, option, place, mount)
             except FileNotFoundError:
-                # Hierarchies without controllers hold no group of ours to show.
-                os.rmdir(place)
+                # Hierarchies without controllers hold no group of ours to show; somebody may mount his.
                 continue
             self._link_names(os.path.basename(mount))
         if self.flags & mounts.MS_RDONLY:

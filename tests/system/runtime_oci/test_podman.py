@@ -106,6 +106,12 @@ def test_a_life_with_exec_logs_pause_and_stop(podman: Podman) -> None:
     assert podman("ps", "-aq") == ""
 
 
+def test_systemd_in_a_container_has_its_hierarchy(podman: Podman) -> None:
+    script = "grep -c ' /sys/fs/cgroup[/ ].* rw,' /proc/mounts; echo $container"
+    found = podman(*RUN, "--rm", "--systemd", "always", "box", "sh", "-c", script).split()
+    assert int(found[0]) >= 1 and found[1] == "podman"
+
+
 def test_terminal_limits_user_namespace_and_read_only_root(podman: Podman) -> None:
     assert podman(*RUN, "--rm", "-t", "box", "tty").strip() == "/dev/pts/0"
     options = ("--memory", "64m", "--read-only", "--user", "5:6", "--hostname", "inner")
