@@ -17,8 +17,10 @@ from sagong.shim.directory import full
 from sagong.shim.failure import StartError
 from sagong.shim.forking import fork_into
 from sagong.shim.jobs import Job
+from sagong.shim.lifelines import tell_pages
 from sagong.shim.loop import READ, Timer
 from sagong.shim.nursery import Newborn, Nursery
+from sagong.shim.pages import written
 from sagong.shim.starting import Order
 from sagong.shim.user_namespace import open_user_namespace
 from sagong_runtime_linux.child import await_order, run_child
@@ -46,7 +48,7 @@ class LinuxEngine:
         """One attempt."""
         if self._nursery is None:
             grow = functools.partial(await_order, order.directory.root, order.layout)
-            self._nursery = Nursery(order.loop, grow)
+            self._nursery = Nursery(order.loop, grow, order.pages)
         return Start(order, self._nursery)
 
     def clean(self, container: Container) -> None:
@@ -112,7 +114,7 @@ class Start:
             "session": request["session"],
             "directory": stage.directory,
             "namespaces": list(stage.namespaces),
-            "tells": self._nursery.learns,
+            "tells": self._order.pages.ranges is None,
         }
         text = f"{json.dumps(order)}\n{request['plan']}".encode()
         if len(text) > _ORDER_SIZE:
@@ -143,6 +145,7 @@ class Start:
         self.pid = fork_into(pid_namespace)
         if self.pid == 0:
             ours.close()
+            self._order.pages.copy()
             run_child(stage, request["plan"], request["session"], theirs)
         theirs.close()
         self._follow(ours)
@@ -178,6 +181,11 @@ class Start:
         if not self._learning:
             self._let_go()
 
+    def _learn(self) -> None:
+        """The child has done all that it does before its program."""
+        ranges = self._order.pages.ranges = written(self.pid)
+        tell_pages(self._order.directory, ranges)
+
     def _let_go(self) -> None:
         if self._channel is not None:
             try:
@@ -210,7 +218,7 @@ class Start:
             self.pid = message["pid"]
             self._go()
         elif "ready" in message:
-            self._nursery.learn(self.pid)
+            self._learn()
             self._let_go()
         elif "exec" in message:
             self._executed = True

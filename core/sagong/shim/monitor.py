@@ -271,6 +271,7 @@ class Monitor:
             forked=lambda pid: self._starts.update({pid: attempt}),
             started=started,
             done=done,
+            pages=self.inherited.pages,
         )
         attempt = self._engines.of(request.get("maker") or self._engines.own.maker).attempt(order)
         return attempt

@@ -17,8 +17,9 @@ from collections.abc import Callable
 from typing import NamedTuple, NoReturn
 
 from sagong.linux import process, syscalls
-from sagong.shim import lean, pages
+from sagong.shim import lean
 from sagong.shim.loop import READ, Loop, Timer
+from sagong.shim.pages import Pages, copy
 
 __all__ = ["Newborn", "Nursery"]
 
@@ -43,7 +44,7 @@ Grow = Callable[[socket.socket], NoReturn]
 class Nursery:
     """The monitor's side. `grow` is what each child does with the other end of its channel."""
 
-    def __init__(self, loop: Loop, grow: Grow) -> None:
+    def __init__(self, loop: Loop, grow: Grow, known: Pages) -> None:
         self._loop = loop
         self._grow = grow
         self._channel: socket.socket | None = None
@@ -51,17 +52,7 @@ class Nursery:
         self._waiting: deque[Then] = deque()
         self._asked = 0
         self._timer: Timer | None = None
-        # What children write to before their programs begin, if that is known.
-        self._pages: bytes | None = None
-
-    @property
-    def learns(self) -> bool:
-        """Whether it is to be found out what a child writes to."""
-        return self._pages is None
-
-    def learn(self, child: int) -> None:
-        """This child has done all that it does before its program."""
-        self._pages = pages.written(child)
+        self._known = known
 
     def take(self, then: Then) -> None:
         """Call `then` with a child, at once or soon; with None where there is no nursery yet.
@@ -116,7 +107,7 @@ class Nursery:
         if self._channel is None:
             return
         try:
-            self._channel.send(b"1" + (self._pages or b""))
+            self._channel.send(b"1" + (self._known.ranges or b""))
             self._asked += 1
         except OSError:
             self.close()
@@ -171,7 +162,7 @@ def _tend(channel: socket.socket, grow: Grow) -> None:
         if pid == 0:
             channel.close()
             ours.close()
-            pages.copy(wish[1:])
+            copy(wish[1:])
             grow(theirs)
         theirs.close()
         process.send_descriptors(channel, b"%d" % pid, (ours.fileno(),))

@@ -14,13 +14,24 @@ from itertools import chain
 
 from sagong.shim import lean
 
-__all__ = ["copy", "written"]
+__all__ = ["Pages", "copy", "written"]
 
 _RANGE = struct.Struct("=QQ")
 # As many as go in one message.
 _MOST = 1000
 # Documentation/admin-guide/mm/pagemap.rst: in memory, and mapped by nobody else.
 _OWN = 1 << 63 | 1 << 56
+
+
+class Pages:
+    """What is known of the pages that first processes write to, as `written` told it."""
+
+    def __init__(self) -> None:
+        self.ranges: bytes | None = None
+
+    def copy(self) -> None:
+        """In a child at its begin."""
+        copy(self.ranges or b"")
 
 
 def written(pid: int) -> bytes:

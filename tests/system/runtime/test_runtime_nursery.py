@@ -137,3 +137,28 @@ async def test_who_holds_a_half_made_user_namespace_ends_with_its_maker() -> Non
         maker.kill()
     program = Path(f"/proc/{holder}/exe")
     await wait_until(lambda: not program.is_file(), "its end")
+
+
+def own_memory(pid: int) -> int:
+    """Kilobytes that no other process shares."""
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("Private"))
+
+
+async def test_what_one_child_writes_to_is_copied_for_all_later_ones() -> None:
+    """Also for those of another monitor, by the launcher, which is told."""
+    async with rig() as made:
+        lab = made.lab()
+        await lab.running()
+        monitor = await only_monitor(made)
+        await wait_until(lambda: len(nurslings(monitor)) == 2, "a child that is ready")
+        unknowing = own_memory(nurslings(monitor)[1])
+        knowing = (await ready(lab, monitor))[1]
+        await wait_until(lambda: own_memory(knowing) > unknowing + 500, "copies")
+        await made.kill_monitors()
+        await lab.running()
+        monitor = await only_monitor(made)
+        await wait_until(lambda: len(nurslings(monitor)) == 2, "a child that is ready")
+        first = nurslings(monitor)[1]
+        await wait_until(lambda: own_memory(first) > unknowing + 500, "copies by another monitor")
+        await lab.clean()
