@@ -144,9 +144,13 @@ class Start:
         request = self._order.request
         self.pid = fork_into(pid_namespace)
         if self.pid == 0:
-            ours.close()
-            self._order.pages.copy()
-            run_child(stage, request["plan"], request["session"], theirs)
+            try:
+                ours.close()
+                if not self._order.target:
+                    self._order.pages.copy()
+                run_child(stage, request["plan"], request["session"], theirs)
+            finally:
+                os._exit(1)
         theirs.close()
         self._follow(ours)
 

@@ -16,14 +16,16 @@ def fork_into(wanted: str | int) -> int:
     if wanted == "":
         return lean.fork()
     own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-    parent = os.getpid()
+    pid = -1
     try:
         if isinstance(wanted, int):
             lean.set_namespace(wanted, _CLONE_NEWPID)
         else:
             lean.unshare(_CLONE_NEWPID)
-        return lean.fork()
+        pid = lean.fork()
     finally:
-        if os.getpid() == parent:
+        # Told by the fork alone: the child's number in its namespace may be ours in our own.
+        if pid != 0:
             lean.set_namespace(own, _CLONE_NEWPID)
-            os.close(own)
+        os.close(own)
+    return pid

@@ -48,6 +48,23 @@ async def say(lab: RuntimeLab, container_id: str, word: str, answer: str) -> Non
     await stream.close()
 
 
+async def test_an_exec_whose_number_inside_is_the_monitors_outside_is_like_any_other() -> None:
+    """It took itself for the monitor: it went on as a second one, inside the container."""
+    async with rig() as made:
+        lab = made.lab()
+        container = await lab.running()
+        (monitor,) = made.monitors()
+        last = f"echo {monitor - 1} >/proc/sys/kernel/ns_last_pid"
+        subprocess.run(
+            ["nsenter", "-p", "-t", str(container.pid), "sh", "-c", last], check=True, timeout=10
+        )
+        for number in range(3):
+            found = await lab.exec_output(container.id, lab.process("echo $$"))
+            assert (found.code, found.text) == (0, str(monitor + number))
+        assert made.monitors() == [monitor]
+        await lab.clean()
+
+
 async def test_killed_monitor_stops_no_container() -> None:
     """The program writes on, its log goes on, its end is told once with the right code."""
     async with rig() as made:
