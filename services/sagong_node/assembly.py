@@ -18,7 +18,7 @@ from sagong.contracts.runtime import (
     RunSpec,
 )
 from sagong_node import defaults, mounts
-from sagong_node.command import Merged, merge, merge_environment
+from sagong_node.command import Merged, completed, merge
 from sagong_node.user_ranges import mapping
 from sagong_node.users import resolve
 
@@ -51,10 +51,9 @@ def process_of(spec: ContainerSpec, site: Site) -> Process:
     """The first process."""
     merged = command_of(spec, site)
     account = resolve(merged.user, spec.command.groups, site.root.passwd, site.root.group)
-    env = merge_environment([f"HOME={account.home}"], merged.env)
     return Process(
         args=merged.args,
-        env=env,
+        env=completed(merged.env, HOME=account.home),
         cwd=merged.cwd,
         user=account.user,
         tty=spec.command.tty,

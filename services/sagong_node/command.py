@@ -10,7 +10,7 @@ from sagong.contracts.image import ImageConfig
 from sagong.contracts.node import Command
 from sagong.errors import InvalidArgument
 
-__all__ = ["Merged", "merge", "merge_environment"]
+__all__ = ["Merged", "completed", "merge", "merge_environment"]
 
 _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -53,3 +53,10 @@ def merge_environment(*layers: Iterable[str]) -> tuple[str, ...]:
             else:
                 found.pop(name, None)
     return tuple(found.values())
+
+
+def completed(environment: Iterable[str], **defaults: str) -> tuple[str, ...]:
+    """With what it does not name itself, at its end."""
+    given = tuple(environment)
+    named = {entry.partition("=")[0] for entry in given}
+    return (*given, *(f"{k}={v}" for k, v in defaults.items() if k not in named))

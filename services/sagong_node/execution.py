@@ -6,7 +6,7 @@ from sagong.contracts.node import ExecRef, ExecSpec, ExecState
 from sagong.contracts.runtime import ExecRequest, ExecStatus, Process
 from sagong.errors import NotFound
 from sagong_node import defaults
-from sagong_node.command import merge_environment
+from sagong_node.command import completed, merge_environment
 from sagong_node.lifecycle import Lifecycle
 from sagong_node.records import ContainerRecord
 from sagong_node.registry import Registry
@@ -68,12 +68,8 @@ class Execution:
             wanted = record.image.config.user
         accounts = self._life.accounts.get(container.id, (b"", b""))
         account = resolve(wanted, container.command.groups, *accounts)
-        env = merge_environment(
-            record.env,
-            [f"HOME={account.home}"] if spec.user else [],
-            ["TERM=xterm"] if spec.tty else [],
-            spec.env,
-        )
+        known = completed(record.env, TERM="xterm") if spec.tty else record.env
+        env = completed(merge_environment(known, spec.env), HOME=account.home)
         return Process(
             args=spec.args,
             env=env,

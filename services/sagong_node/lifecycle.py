@@ -354,7 +354,7 @@ class Lifecycle:
             self.accounts[record.spec.id] = (site.root.passwd, site.root.group)
             spec = run_spec(record.spec, site, record.run + 1, request)
             merged = command_of(record.spec, site)
-            record.args, record.env, record.cwd = merged.args, spec.process.env, merged.cwd
+            record.args, record.env, record.cwd = merged.args, merged.env, merged.cwd
             container = await self.runtimes.of(record).run(spec)
         except BaseExceptionGroup as group:
             error = first_error(group)

@@ -129,6 +129,20 @@ def test_a_shared_network_comes_with_its_names(docker: Engine) -> None:
     assert docker.inspect("third")["Config"]["Hostname"] == "own"
 
 
+def test_the_environment_is_in_dockers_order_and_what_is_named_wins(docker: Engine) -> None:
+    def names(*words: str) -> list[str]:
+        return [line.partition("=")[0] for line in docker.ok(*words, "env").splitlines()]
+
+    docker.ok("run", "-d", "--name", "box", "-e", "A=1", IMAGE, "sleep", "60")
+    assert names("run", "--rm", "-e", "A=1", IMAGE) == ["PATH", "HOSTNAME", "A", "HOME"]
+    assert names("exec", "-e", "B=1", "box") == ["PATH", "HOSTNAME", "A", "B", "HOME"]
+    assert docker.ok("exec", "-u", "app", "box", "env").endswith("HOME=/home")
+    own = ("-e", "HOME=/own", "-e", "TERM=dumb")
+    docker.ok("run", "-d", "--name", "homely", *own, IMAGE, "sleep", "60")
+    said = docker.ok("exec", "-t", "-u", "app", "homely", "env").split()
+    assert {"HOME=/own", "TERM=dumb"} <= set(said)
+
+
 def test_rights_and_shares_are_taken_away(docker: Engine) -> None:
     script = "chown app /tmp; touch /x; touch /tmp/y && grep CapEff /proc/self/status; sleep 60"
     words = ("--cap-drop", "CHOWN", "--cap-drop", "NET_RAW", "--read-only", "--cpus", "0.25")
