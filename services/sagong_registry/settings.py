@@ -29,7 +29,8 @@ class Upstream(_Table, frozen=True):
     """Another registry, of which repositories below `prefix` ("" for all) are copies made on demand.
 
     A tag is looked up there again after `tag_seconds`. `password_file` is better than `password`: it
-    lies in the directory of the accounts. `authority` is a file with certificates to trust.
+    lies in the directory of the accounts. `authority` is a file with certificates to trust;
+    `certificate` and `key` are files of what we are known by there.
     """
 
     url: str
@@ -38,6 +39,8 @@ class Upstream(_Table, frozen=True):
     password: str = ""
     password_file: str = ""
     authority: str = ""
+    certificate: str = ""
+    key: str = ""
     verify: bool = True
     tag_seconds: float = 300.0
 

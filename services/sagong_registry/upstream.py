@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from aiohttp import ClientResponse, ClientSession
 
-__all__ = ["Client", "Fetched"]
+__all__ = ["Client", "Fetched", "check_realm"]
 
 _CONNECT_SECONDS, _SILENT_SECONDS = 10.0, 60.0
 _CHUNK = 1 << 18
@@ -144,6 +144,7 @@ class Client:
         parts = dict(_PARAMETER.findall(rest))
         if scheme.lower() != "bearer" or "realm" not in parts:
             raise Unauthenticated(f"{self._settings.url} wants a login that it does not explain")
+        check_realm(self._settings.url, parts["realm"])
         query = {"service": parts.get("service", ""), "scope": f"repository:{name}:pull"}
         headers = {"Authorization": basic} if basic else {}
         async with self._opened().get(parts["realm"], params=query, headers=headers) as answer:
@@ -187,10 +188,18 @@ class Client:
         context = ssl.create_default_context()
         if self._settings.authority:
             context.load_verify_locations(self._settings.authority)
+        if self._settings.certificate:
+            context.load_cert_chain(self._settings.certificate, self._settings.key or None)
         if not self._settings.verify:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         return context
+
+
+def check_realm(url: str, realm: str) -> None:
+    """A password that goes to a registry by TLS goes to no token server without. Pure."""
+    if url.startswith("https:") and not realm.startswith("https:"):
+        raise Unauthenticated(f"{url} wants a token from {realm[:200]}, which is not https")
 
 
 def _check(answer: ClientResponse, url: str) -> None:

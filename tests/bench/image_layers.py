@@ -35,11 +35,12 @@ def many_files(count: int, layers: int, seed: int = 1) -> list[bytes]:
 def large_file(megabytes: int, seed: int = 2) -> list[bytes]:
     """One layer of one file, half of it hard to compress."""
     chance = random.Random(seed)
-    block = 1 << 20
-    raw = b"".join(chance.randbytes(block // 2) + b"x" * (block // 2) for _ in range(megabytes))
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        tar.addfile(entry("large", 0o644, size=len(raw)), io.BytesIO(raw))
+    half, buffer = 1 << 19, io.BytesIO()
+    head = entry("large", 0o644, size=megabytes << 20)
+    buffer.write(head.tobuf(tarfile.PAX_FORMAT))
+    for _ in range(megabytes):
+        buffer.write(chance.randbytes(half) + b"x" * half)
+    buffer.write(bytes(2 * tarfile.BLOCKSIZE))
     return [buffer.getvalue()]
 
 

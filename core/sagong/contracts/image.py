@@ -183,9 +183,8 @@ class PushRequest(Message):
 class Progress(Message):
     """A step of a long operation, in Docker's terms: `status` ("Downloading"), of layer `id`.
 
-    The last item of a stream has `image` (the id) and `digest` where there is one; of several images
-    in one stream the last item of each has. A pull begins each image with "Pulling from PATH" of
-    its tag or digest as `id`, and tells no layers of one that is here already.
+    The last item of each image in a stream has `image` (the id), and `digest` where there is one. A
+    pull begins with "Pulling from PATH", the tag as `id`, and tells no layers of what is here already.
     """
 
     id: str = ""

@@ -7,16 +7,22 @@ import contextlib
 import hashlib
 import json
 import secrets
+import shutil
 from collections import Counter
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import bcrypt
+import pytest
+from tests.conformance.image_registry_server import by_certificate, needs_registry
 from tests.unit.registry.registry_lab import Kept, Running, running
 
 from sagong.conformance.registry import Pushed, asked, pushed
 from sagong.contracts.registry import Account
+from sagong.errors import Unauthenticated
 from sagong.http import Request, Response
+from sagong_registry.upstream import check_realm
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
@@ -262,3 +268,29 @@ async def test_an_upstream_is_shown_who_we_are() -> None:
         image = await pushed(upstream.running.lab, "team/app", "v1")
         await upstream.running.plugin.implementation.set_account(account)
         assert (await pull(copy, image))[0] == 404
+
+
+@needs_registry
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
+async def test_an_upstream_may_want_a_certificate(tmp_path: Path) -> None:
+    with by_certificate(tmp_path) as host:
+        known = {"certificate": str(tmp_path / "cert.pem"), "key": str(tmp_path / "key.pem")}
+        for given, status in (({}, 503), (known, 404)):
+            told = {"prefix": "hub", "url": f"https://{host}", "verify": False, **given}
+            async with running(upstreams=[told]) as copy:
+                found = await asked(copy.lab, "GET", "/v2/hub/a/manifests/v1")
+                assert found[0] == status
+
+
+@pytest.mark.parametrize(
+    ("url", "realm", "good"),
+    [
+        ("https://r.test", "https://auth.test/token", True),
+        ("https://r.test", "http://auth.test/token", False),
+        ("https://r.test", "//auth.test/token", False),
+        ("http://10.0.0.1:5000", "http://10.0.0.1:5001/token", True),
+    ],
+)
+def test_a_password_does_not_leave_tls(url: str, realm: str, good: bool) -> None:
+    with contextlib.nullcontext() if good else pytest.raises(Unauthenticated):
+        check_realm(url, realm)
