@@ -93,9 +93,9 @@ class Population:
     def __iter__(self) -> Iterator[Process]:
         return iter(list(self._by_pid.values()))
 
-    def order_id(self) -> int:
-        """A number for an order, unique also over restarts of the kernel."""
-        return next(self._order_ids)
+    def order(self, action: str, **fields: Any) -> Order:
+        """An order to do something; its number is unique also over restarts of the kernel."""
+        return Order(id=next(self._order_ids), action=action, **fields)
 
     def add(self, process: Process) -> None:
         """Watch a process that has just been started or adopted."""

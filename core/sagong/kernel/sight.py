@@ -84,7 +84,7 @@ class Sight:
         """Each process's answer to an order, None where there is none in time."""
 
         async def ask(process: Process) -> A | None:
-            order = Order(id=self._supervisor.population.order_id(), action=action, state=state)
+            order = self._supervisor.population.order(action, state=state)
             try:
                 answer = await process.carry_out(order, _ANSWER_SECONDS)
                 return msgspec.msgpack.decode(answer, type=kind)

@@ -242,10 +242,8 @@ class Supervisor:
                 if self.lives[name].asleep:
                     self.feed(name, happenings.Wake())
                 await self._wait(lambda: self._settled(name))
-                process = self.population.find(name, self.lives[name].serving)
-                if process is not None:
-                    order = Order(id=self.population.order_id(), action="purge")
-                    await process.carry_out(order, _PURGE_SECONDS)
+                if (process := self.population.find(name, self.lives[name].serving)) is not None:
+                    await process.carry_out(self.population.order("purge"), _PURGE_SECONDS)
 
     async def _stop_unit(self, name: str, seconds: float, *, purge: bool) -> None:
         if purge:
@@ -406,9 +404,8 @@ class Supervisor:
     async def _start(self, process: Process, state: bytes) -> None:
         name, generation = process.unit.name, process.generation
         await self._gate(process.unit)
-        order = Order(id=self.population.order_id(), action="start", state=state)
         try:
-            await process.carry_out(order, _START_SECONDS)
+            await process.carry_out(self.population.order("start", state=state), _START_SECONDS)
             problem = await self._ask_health(process)
         except SagongError as error:
             problem = error
@@ -433,9 +430,8 @@ class Supervisor:
         """What the process says is wrong with it, if anything, and if it knows such an order."""
         if not process.health:
             return None
-        order = Order(id=self.population.order_id(), action="health")
         try:
-            await process.carry_out(order, _HEALTH_SECONDS)
+            await process.carry_out(self.population.order("health"), _HEALTH_SECONDS)
         except SagongError as error:
             return error
         return None
@@ -460,9 +456,7 @@ class Supervisor:
 
     async def _drain(self, process: Process, successor: bool) -> None:
         seconds = process.unit.manifest.restart.drain_seconds
-        order = Order(
-            id=self.population.order_id(), action="drain", seconds=seconds, successor=successor
-        )
+        order = self.population.order("drain", seconds=seconds, successor=successor)
         state, free = b"", False
         try:
             state = await process.carry_out(order, seconds + _DRAIN_SLACK)
@@ -475,7 +469,7 @@ class Supervisor:
         self.feed(process.unit.name, happenings.Drained(process.generation, state, free))
 
     async def _end(self, process: Process) -> None:
-        process.tell(Order(id=self.population.order_id(), action="stop"))
+        process.tell(self.population.order("stop"))
         try:
             async with asyncio.timeout(_END_SECONDS):
                 await process.exited.wait()
