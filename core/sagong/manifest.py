@@ -43,6 +43,7 @@ __all__ = [
     "discover",
     "load",
     "parse",
+    "read",
     "size_bytes",
 ]
 
@@ -268,29 +269,70 @@ _LARGEST = 1 << 50
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
+# Of a path such as `.rights.paths[0].access`: a name, or an index.
+_STEP = re.compile(r"\.(\w+)|\[(\.\.\.|\d+)\]")
+
+
 def parse(text: str, *, where: str) -> Manifest:
     """Read a manifest's text; every mistake is an `InvalidArgument` with `where`, path and remedy."""
+    manifest, problems = read(text)
+    if manifest is None or problems:
+        raise InvalidArgument(f"{where}: " + "; ".join(problems))
+    return manifest
+
+
+def read(text: str) -> tuple[Manifest | None, list[str]]:
+    """A manifest's text, and all mistakes that its form has; keys that nobody knows as they are meant.
+
+    None if it is no manifest then either.
+    """
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise InvalidArgument(f"{where}: not TOML: {error}") from None
-    try:
-        manifest = msgspec.convert(tables, Manifest)
-    except msgspec.ValidationError as error:
-        remedy = _remedy(str(error))
-        raise InvalidArgument(
-            f"{where}: {error}; {remedy}docs/reference/manifest.md lists the keys"
-        ) from None
-    problems = list(_problems(manifest))
-    if problems:
-        raise InvalidArgument(f"{where}: " + "; ".join(problems))
-    return manifest
+        return None, [f"not TOML: {error}"]
+    problems: list[str] = []
+    while True:
+        try:
+            manifest = msgspec.convert(tables, Manifest)
+            return manifest, [*problems, *_problems(manifest)]
+        except msgspec.ValidationError as error:
+            said = str(error)
+            problems.append(f"{said}; {_remedy(said)}docs/reference/manifest.md lists the keys")
+            if not _mend_unknown(tables, said):
+                return None, problems
+
+
+def _mend_unknown(tables: dict[str, Any], error: str) -> bool:
+    """Give a key that nobody knows the name that was meant, or none; false if it is no such error."""
+    found = re.search(r"unknown field `([^`]+)`", error)
+    if found is None:
+        return False
+    path = error.partition("`$")[2].rstrip("`")
+    places: list[Any] = [tables]
+    for name, index in re.findall(_STEP, path):
+        places = [inner for place in places for inner in _inside(place, name or index)]
+    near = difflib.get_close_matches(found[1], _kind_at(path).__struct_encode_fields__, n=1)
+    holders = [place for place in places if isinstance(place, dict) and found[1] in place]
+    for place in holders:
+        value = place.pop(found[1])
+        if near:
+            place.setdefault(near[0], value)
+    return bool(holders)
+
+
+def _inside(place: Any, step: str) -> list[Any]:
+    """What a step of a path leads to; `...` is any entry of a table."""
+    if isinstance(place, list):
+        return [place[int(step)]] if step.isdecimal() and int(step) < len(place) else []
+    if not isinstance(place, dict):
+        return []
+    return list(place.values()) if step == "..." else [place[step]] if step in place else []
 
 
 def _remedy(error: str) -> str:
     """What was meant by a wrong key, or which values there are; "" if that can't be told."""
     kind = _kind_at(error.partition("`$")[2].rstrip("`"))
-    if found := re.search(r"unknown field `(\w+)`", error):
+    if found := re.search(r"unknown field `([^`]+)`", error):
         keys = kind.__struct_encode_fields__
         near = difflib.get_close_matches(found[1], keys, n=1)
         return f"did you mean {near[0]}? " if near else f"there are {', '.join(keys)}; "
@@ -302,7 +344,7 @@ def _remedy(error: str) -> str:
 def _kind_at(path: str) -> Any:
     """The type of what stands at a path such as `.rights.paths[0].access`."""
     kind: Any = Manifest
-    for name, _ in re.findall(r"\.(\w+)|\[(\.\.\.|\d+)\]", path):
+    for name, _ in re.findall(_STEP, path):
         if name:
             names = dict(zip(kind.__struct_encode_fields__, kind.__struct_fields__))
             kind = get_type_hints(kind)[names[name]]

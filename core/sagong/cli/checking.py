@@ -15,7 +15,6 @@ from typing import Any
 
 from sagong import contracts, manifest
 from sagong.contract import SlotSpec, slot_of
-from sagong.errors import SagongError
 from sagong.linux.capabilities import NAMES
 from sagong.manifest import Manifest
 from sagong.sandbox import GROUPS
@@ -38,13 +37,17 @@ def source_mistakes(source: Path) -> Iterator[str]:
     for package in packages:
         where = str(package / "plugin.toml")
         try:
-            found = manifest.parse((package / "plugin.toml").read_text(), where=where)
-        except (OSError, SagongError, UnicodeDecodeError) as error:
-            yield str(error)
+            found, problems = manifest.read((package / "plugin.toml").read_text())
+        except (OSError, UnicodeDecodeError) as error:
+            yield f"{where}: {error}"
+            continue
+        yield from (f"{where}: {text}" for text in problems)
+        if found is None:
             continue
         own = _own_slots(source) | _own_slots(package.parent)
         yield from (f"{where}: {text}" for text in mistakes(found, own))
-        yield from (f"{where}: {text}" for text in _code_mistakes(found, package, own))
+        if not problems:
+            yield from (f"{where}: {text}" for text in _code_mistakes(found, package, own))
 
 
 def packages_of(source: Path) -> list[Path]:

@@ -157,7 +157,14 @@ def test_a_mistake_is_found_and_its_remedy_said(name: str, tmp_path: Path) -> No
 
 def test_several_mistakes_are_told_at_once(tmp_path: Path) -> None:
     text = MANIFEST.replace("scheduler =", "schedular =").replace('"get"', '"gett"')
-    assert len(list(source_mistakes(written(tmp_path, text)))) == 2
+    # Keys that nobody knows, in a table, in one of many, and in a list, hide nothing behind them.
+    text = text.replace("summary =", "sumary = 'x'\nsummary =").replace("why =", "wy = 'x'\nwhy =")
+    path = '{ path = "/x", access = "read", mode = "x", why = "reads" }'
+    text = text.replace("[rights]", f"[rights]\npaths = [{path}, {path}]")
+    found = list(source_mistakes(written(tmp_path, text)))
+    for word in ("schedular", "gett", "`sumary`", "`wy`", "`mode`"):
+        assert any(word in line for line in found), (word, found)
+    assert len(found) == 6, found
 
 
 def test_a_slot_of_its_own_is_known_by_its_entry_point(tmp_path: Path) -> None:
