@@ -30,6 +30,7 @@ from sagong.contracts.volume import PublishRequest, UnpublishRequest, Volume, Vo
 from sagong.deputy import Post, appoint, deputation
 from sagong.errors import SagongError
 from sagong.linux import mounts, syscalls
+from sagong.linux.quota import has_quotas
 from sagong.linux.syscalls import Namespace
 from sagong.manifest import Manifest, size_bytes
 from sagong.sandbox import PathGrant, ProcessLimits, Rights, plan, probe
@@ -247,7 +248,6 @@ def _image_content(base: Path) -> None:
 
 async def _volumes(base: Path) -> None:
     from sagong_volume_local import VolumeLocal
-    from sagong_volume_local.quota import has_quotas
 
     layer = base / "lib/plugins/image_overlay/layer"
     async with hosted(VolumeLocal, base, "volume_local") as volumes:

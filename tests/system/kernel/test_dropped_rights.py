@@ -35,6 +35,10 @@ UNSEEN = {
         "volume_local",
         "group quota of the deputy",
     ): "it sets project quotas, which no file system of a story has",
+    (
+        "image_overlay",
+        "group quota",
+    ): "it bounds writable layers by project quotas, which no file system of a story has",
     **{
         ("node", f"path {{etc}}/{name}"): "tests/system/appliance reads files there"
         for name in ("manifests", "containers", "images")
