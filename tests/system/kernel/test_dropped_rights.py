@@ -38,7 +38,7 @@ UNSEEN = {
     (
         "image_overlay",
         "group quota",
-    ): "it bounds writable layers by project quotas, which no file system of a story has",
+    ): "it asks for project quotas, which no file system of a story keeps",
     **{
         ("node", f"path {{etc}}/{name}"): "tests/system/appliance reads files there"
         for name in ("manifests", "containers", "images")
