@@ -229,6 +229,7 @@ def merged_config(record: ContainerRecord, status: ContainerStatus) -> dict[str,
     view: dict[str, Any] = {
         "Hostname": given.get("Hostname") or _hostname(record),
         "Domainname": given.get("Domainname") or "",
+        **(_own_names(record) if not status.run else {}),
         "User": given.get("User") or image.user,
         "AttachStdin": bool(given.get("AttachStdin")),
         "AttachStdout": bool(given.get("AttachStdout")),
@@ -264,6 +265,13 @@ def _own_mac(record: ContainerRecord) -> str:
     mode = str(record.host.get("NetworkMode") or "bridge").replace("default", "bridge")
     given = (record.networking.get("EndpointsConfig") or {}).get(mode) or {}
     return str(given.get("MacAddress") or "")
+
+
+def _own_names(record: ContainerRecord) -> dict[str, str]:
+    """Another container's names come with its network, at the first start."""
+    if not str(record.host.get("NetworkMode")).startswith("container:"):
+        return {}
+    return {"Hostname": record.id[:12], "Domainname": ""}
 
 
 def _hostname(record: ContainerRecord) -> str:
