@@ -133,7 +133,7 @@ def test_names_of_services_resolve_in_pods(platform: Platform) -> None:
 
 
 def test_pods_reach_the_api_with_their_own_token(platform: Platform) -> None:
-    ready = "echo | nc -w 3 $KUBERNETES_SERVICE_HOST 443"
+    ready = "echo | nc -w 30 $KUBERNETES_SERVICE_HOST 443"
     platform("kubectl", "exec", "deploy/web", "--", "sh", "-c", ready)
     path = "/var/run/secrets/kubernetes.io/serviceaccount/token"
     token = platform("kubectl", "exec", "deploy/web", "--", "cat", path).strip()
