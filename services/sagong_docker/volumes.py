@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from sagong.contracts.node import ContainerStatus
@@ -38,6 +39,8 @@ __all__ = [
 ]
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+\Z")
+# The local driver's, and what each is nothing without.
+_LOCAL_OPTIONS = {"type": ("device",), "device": ("type",), "o": ("device", "type"), "size": ()}
 _ANONYMOUS_LABEL = "com.docker.volume.anonymous"
 
 
@@ -128,9 +131,8 @@ async def create(engine: Engine, ask: Ask) -> Response:
             '"[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, '
             "use absolute path"
         )
-    for option in body.get("DriverOpts") or {} if body.get("Driver") in (None, "", "local") else ():
-        if option not in ("type", "device", "o", "size"):
-            raise InvalidArgument(f'create {name}: invalid option: "{option}"')
+    if body.get("Driver") in (None, "", "local"):
+        _check_options(name, body.get("DriverOpts") or {})
     if body.get("ClusterVolumeSpec"):
         raise InvalidArgument("cluster volumes need swarm, which is not here")
     made = await provide(
@@ -146,6 +148,17 @@ async def create(engine: Engine, ask: Ask) -> Response:
         driver=str(body.get("Driver") or ""),
     )
     return answer(volume_view(made), 201)
+
+
+def _check_options(name: str, options: Mapping[str, Any]) -> None:
+    """Of the local driver: known ones, and what each needs."""
+    for option in sorted(options):
+        if option not in _LOCAL_OPTIONS:
+            raise InvalidArgument(f'create {name}: invalid option: "{option}"')
+    for option in sorted(options):
+        for needed in _LOCAL_OPTIONS[option]:
+            if needed not in options:
+                raise InvalidArgument(f'create {name}: missing required option: "{needed}"')
 
 
 async def provide(engine: Engine, wanted: Volume, *, driver: str) -> Volume:

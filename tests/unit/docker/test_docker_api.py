@@ -291,6 +291,21 @@ async def test_a_lost_race_for_a_name_leaves_nothing_behind() -> None:
         assert len(lab.node.containers) == len(lab.node.sandboxes) == 1
 
 
+async def test_options_of_volumes_need_each_other() -> None:
+    async with docker_lab() as lab:
+        for options, said in (
+            (("type=tmpfs",), 'missing required option: "device"'),
+            (("device=/x",), 'missing required option: "type"'),
+            (("o=size=1m", "device=tmpfs"), 'missing required option: "type"'),
+            (("colour=blue",), 'invalid option: "colour"'),
+        ):
+            words = [word for option in options for word in ("-o", option)]
+            refused = await lab.docker("volume", "create", *words, "some")
+            assert said in refused.err, refused
+        whole = ("-o", "type=none", "-o", "device=/x", "-o", "o=bind")
+        assert await lab.ok("volume", "create", *whole, "some") == "some"
+
+
 async def test_volumes_of_pods_are_hidden_and_kept() -> None:
     async with docker_lab() as lab:
         labels = (("io.kubernetes.pod.uid", "1"),)
