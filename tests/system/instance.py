@@ -45,7 +45,7 @@ class Instance:
             capture_output=True,
             text=True,
             check=check,
-            timeout=90,
+            timeout=180,
         )
 
     def status(self) -> SystemStatus:
