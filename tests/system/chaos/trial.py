@@ -30,7 +30,10 @@ __all__ = ["run"]
 
 _DISK, _RUN = "256m", "96m"
 # Namespaces in advance go soon after their network is not used any more: none is left to compare.
+# Nor is a creation that was cut: it goes before the platform has been quiet for long enough.
 _SETTINGS = """
+[units.docker.settings]
+unfinished_seconds = 10.0
 [units.network.settings]
 pool_seconds = 3
 [units.registry]
