@@ -69,7 +69,10 @@ class StageBuilder:
         named: Container[str] = (),
         anew: Collection[str] = (),
         dialect: Dialect = CLASSIC,
+        platform: str = "",
     ) -> None:
+        """`platform` is the one of several that this build is for, and its steps tell it."""
+        self._platform = platform
         self._request = request
         self._reporter = reporter
         self._bench = bench
@@ -171,7 +174,12 @@ class StageBuilder:
         earlier = self._earlier(dockerfile, stage, base)
         if earlier is not None:
             await self._wait_made(bench, earlier)
-        titles = Titles(stage, several=len(dockerfile.stages) > 1, own=earlier is None)
+        titles = Titles(
+            stage,
+            several=len(dockerfile.stages) > 1,
+            own=earlier is None,
+            platform=self._platform,
+        )
         await bench.reporter.step(stage.origin.text, titles.origin(base))
         scope = self._scope(stage, earlier)
         with located(stage.origin):

@@ -18,10 +18,14 @@ _VARIABLE = re.compile(r"'[^']*'|\\.|\$\{(\w+)\}|\$(\w+)", re.DOTALL)
 
 
 class Titles:
-    """Of one stage. `several`: the Dockerfile has other stages; `own`: it begins from an image."""
+    """Of one stage. `several`: the Dockerfile has other stages; `own`: it begins from an image.
 
-    def __init__(self, stage: Stage, *, several: bool, own: bool) -> None:
-        self._name = f"{stage.name or f'stage-{stage.number}'} " if several else ""
+    `platform` is the one of several that this is for.
+    """
+
+    def __init__(self, stage: Stage, *, several: bool, own: bool, platform: str = "") -> None:
+        name = stage.name or f"stage-{stage.number}" if several else ""
+        self._name = "".join(f"{part} " for part in (platform, name) if part)
         self._own = own and stage.base != "scratch"
         counted = sum(i.keyword in _COUNTED for i in stage.instructions)
         self._total = self._own + counted

@@ -6,6 +6,7 @@ Source: the options of BuildKit's `dockerfile.v0` frontend.
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -14,6 +15,7 @@ import msgspec
 from sagong.contracts.builder import BuildRequest, Surroundings
 from sagong.contracts.runtime import Rlimit
 from sagong.errors import InvalidArgument
+from sagong.model import oci
 
 __all__ = ["Wish", "read_options"]
 
@@ -44,7 +46,8 @@ class Wish:
     def at(self, platform: str) -> Wish:
         """The same for one platform alone."""
         request = msgspec.structs.replace(self.request, platform=platform)
-        named = tuple(one for one in self.named if one[1] in ("", platform))
+        wanted = _platform(platform)
+        named = tuple(one for one in self.named if not one[1] or _platform(one[1]) == wanted)
         return replace(self, request=request, named=named)
 
 
@@ -85,6 +88,10 @@ def read_options(
         anew=frozenset(name for name in options.get("no-cache", "").lower().split(",") if name),
         question=options.get("requestid", ""),
     )
+
+
+def _platform(text: str) -> oci.Platform:
+    return oci.parse_platform(text, os.uname().machine)
 
 
 def _is_true(text: str) -> bool:

@@ -205,6 +205,7 @@ class Solve:
             named=origins.named,
             anew=wish.anew,
             dialect=BUILDKIT,
+            platform=request.platform if wish.several else "",
         )
         image = (await builder.make(dockerfile)).image
         self._stages += builder.images

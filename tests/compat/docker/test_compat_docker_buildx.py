@@ -151,12 +151,13 @@ COPY --from=build /made /
 def test_one_build_for_several_platforms(docker: Engine, buildx: Plugin, tmp_path: Path) -> None:
     place = written(tmp_path / "c", Dockerfile=CROSS)
     build = ("build", *PLAIN, "--platform", "linux/arm64,linux/amd64")
-    buildx.ok(*build, "--output", f"type=local,dest={tmp_path}/out", ".", cwd=place)
+    out = buildx.ok(*build, "--output", f"type=local,dest={tmp_path}/out", ".", cwd=place)
+    assert "[linux/arm64 build 2/2] RUN" in out and "[linux/amd64 stage-1 1/1] COPY" in out
     for arch in ("amd64", "arm64"):
         assert (tmp_path / f"out/linux_{arch}/made").read_text() == f"{arch}\n"
-    out = tmp_path / "out.tar"
-    buildx.ok(*build, "--output", f"type=oci,dest={out},name=x:1", ".", cwd=place)
-    with tarfile.open(out) as tar:
+    archive = tmp_path / "out.tar"
+    buildx.ok(*build, "--output", f"type=oci,dest={archive},name=x:1", ".", cwd=place)
+    with tarfile.open(archive) as tar:
 
         def document(name: str) -> dict[str, Any]:
             found: dict[str, Any] = json.load(cast(IO[bytes], tar.extractfile(name)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from pathlib import Path
+from platform import machine
 
 import pytest
 
@@ -41,6 +42,8 @@ def test_steps_are_counted_by_stages() -> None:
     assert shown[0] == "", "what changes the config alone is no step"
     assert shown[1] == "[x  2/11] RUN echo 0 v '$V' $W"
     assert shown[-1] == "[x 11/11] WORKDIR /w"
+    other = Titles(made.stages[0], several=True, own=True, platform="linux/arm64")
+    assert other.origin("a") == "[linux/arm64 x  1/11] FROM a"
     second = Titles(made.stages[1], several=True, own=False)
     assert second.origin("x") == ""
     assert second.of(made.stages[1].instructions[0], {}) == "[stage-1 1/1] COPY . ."
@@ -87,14 +90,14 @@ def test_a_result_can_be_named_to_another_build() -> None:
     graph = decode(m.Definition, encode(naming(IMAGE)))
     assert image_of(graph) == IMAGE
     options = {
-        "context:base::linux/amd64": "input:t",
+        f"context:base::linux/{machine()}": "input:t",
         "context:Other": "local:d",
         "no-cache": "A,b",
     }
     wish = read_options("dockerfile.v0", options, Surroundings(), "id", {"t": IMAGE})
-    based = ("base", "linux/amd64", f"docker-image://{IMAGE}")
+    based = ("base", f"linux/{machine()}", f"docker-image://{IMAGE}")
     assert wish.named == (("Other", "", "local:d"), based)
-    assert wish.at("linux/arm64").named == wish.named[:1]
+    assert wish.at("").named == wish.named and wish.at("linux/s390x").named == wish.named[:1]
     assert wish.request.cache and wish.anew == {"a", "b"}
     assert not read_options("", {"no-cache": ""}, Surroundings(), "id").request.cache
     with pytest.raises(InvalidArgument, match="invalid input u for base"):
