@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shlex
 import time
@@ -21,6 +22,8 @@ __all__ = [
     "grown_config",
     "new_config",
     "squashed_config",
+    "step_digest",
+    "step_query",
 ]
 
 
@@ -222,3 +225,24 @@ _CHANGES: dict[str, Callable[[dict[str, Any], str], None]] = {
     "VOLUME": _volume,
     "WORKDIR": _setter("WorkingDir", str),
 }
+
+
+def step_digest(raw: bytes) -> bytes:
+    """A digest of what step of a build a config says that it is; b"" if it says nothing."""
+    try:
+        step = msgspec.json.decode(raw, type=dict[str, Any]).get("container_config")
+    except msgspec.DecodeError:
+        return b""
+    return _digest_of(step) if step else b""
+
+
+def step_query(raw: bytes) -> bytes:
+    """The same of a step alone; InvalidArgument if it is no JSON object."""
+    try:
+        return _digest_of(msgspec.json.decode(raw, type=dict[str, Any]))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidArgument(f"a build's step is not valid: {error}") from None
+
+
+def _digest_of(step: object) -> bytes:
+    return hashlib.sha256(msgspec.json.encode(step, order="sorted")).digest()

@@ -54,6 +54,7 @@ from sagong.linux import capabilities, syscalls
 from sagong.model import oci, references
 from sagong_image_overlay.blobs import Blobs
 from sagong_image_overlay.commits import Commits
+from sagong_image_overlay.configuration import step_query
 from sagong_image_overlay.files import Files
 from sagong_image_overlay.index import Record
 from sagong_image_overlay.loading import Loading
@@ -154,6 +155,9 @@ class ImageOverlay:
         """Images that match, newest first."""
         index = self._store.index
         records = index.children(query.parent) if query.parent else index.images.values()
+        if query.step:
+            step = step_query(query.step)
+            records = [record for record in records if self._store.step_of(record) == step]
         images = [self._store.describe(r) for r in records if self._matches(r, query)]
         images = [image for image in images if _has_facts(image, query)]
         images.sort(key=lambda image: (image.created, image.id), reverse=True)

@@ -18,6 +18,7 @@ from sagong.contracts.image import Image, ImageChanged, ImageConfig
 from sagong.contracts.image import Layer as LayerFacts
 from sagong.errors import InvalidArgument, NotFound
 from sagong.model import oci, references
+from sagong_image_overlay.configuration import step_digest
 from sagong_image_overlay.content import Content, Session
 from sagong_image_overlay.holds import Holds
 from sagong_image_overlay.index import Index, Record
@@ -80,6 +81,7 @@ class Store:
         self.writes = Writes(root / "writes", self.content, settings.reserve)
         self._emit = emit
         self._facts: dict[str, Image] = {}
+        self._steps: dict[str, bytes] = {}
         self._pinned_layers: dict[str, int] = {}
 
     def load(self) -> None:
@@ -152,6 +154,14 @@ class Store:
             raw=raw,
             manifest_digest=record.manifest,
         )
+
+    def step_of(self, record: Record) -> bytes:
+        """What step of a build an image is (`step_digest`); its config never changes."""
+        found = self._steps.get(record.id)
+        if found is None:
+            raw = self.content.read(record.id)
+            found = self._steps[record.id] = step_digest(raw)
+        return found
 
     def layer_size(self, key: str) -> int:
         """Bytes of an unpacked layer, 0 if it is not unpacked now."""
@@ -351,6 +361,7 @@ class Store:
     def forget(self, identity: str) -> None:
         """Drop what was derived from an image that is gone."""
         self._facts.pop(identity, None)
+        self._steps.pop(identity, None)
         self.index.changed()
 
 

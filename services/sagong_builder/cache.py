@@ -14,7 +14,7 @@ import msgspec
 
 from sagong.contracts.image import DeriveRequest, Image, ImageQuery, ImageRef, Images
 from sagong.errors import InvalidArgument, NotFound
-from sagong_builder.draft import Draft, is_step
+from sagong_builder.draft import Draft
 
 __all__ = ["Cache"]
 
@@ -51,13 +51,11 @@ class Cache:
         return found
 
     async def _child(self, draft: Draft, step: Sequence[str]) -> Image | None:
-        wanted = draft.step_config(step)
+        wanted = msgspec.json.encode(draft.step_config(step))
+        query = ImageQuery(parent=draft.image, all=True, step=wanted)
+        found = (await self._images.list(query)).images
         # Images of nothing's have no parent to be asked for.
-        query = ImageQuery(parent=draft.image, all=True)
-        for image in (await self._images.list(query)).images:
-            if image.parent == draft.image and is_step(image.raw, wanted):
-                return image
-        return None
+        return next((image for image in found if image.parent == draft.image), None)
 
     async def _of_sources(self, draft: Draft, step: Sequence[str], base: str) -> Image | None:
         for source in await self._known_sources():

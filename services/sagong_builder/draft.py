@@ -16,7 +16,7 @@ import msgspec
 from sagong.contracts.image import Image
 from sagong.model import oci
 
-__all__ = ["DEFAULT_SHELL", "Draft", "environment_of", "is_step", "quoted"]
+__all__ = ["DEFAULT_SHELL", "Draft", "environment_of", "quoted"]
 
 DEFAULT_SHELL = ("/bin/sh", "-c")
 _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -129,12 +129,3 @@ class Draft:
         if self.platform.variant:
             document["variant"] = self.platform.variant
         return msgspec.json.encode(document)
-
-
-def is_step(raw: bytes, wanted: Mapping[str, Any]) -> bool:
-    """Whether an image's config says that it was made by this step."""
-    try:
-        document = msgspec.json.decode(raw, type=dict[str, Any])
-    except msgspec.DecodeError:
-        return False
-    return document.get("container_config") == wanted

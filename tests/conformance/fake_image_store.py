@@ -280,6 +280,11 @@ class FakeStore:
         return self.describe(self.find(image.reference))
 
     async def list(self, query: ImageQuery) -> ImageList:
+        if query.step:
+            try:
+                json.loads(query.step)
+            except ValueError as error:
+                raise InvalidArgument(f"a build's step is not valid: {error}") from None
         images = [self.describe(image) for image in self.images.values()]
         parents = {image.parent for image in images}
         if query.parent:
@@ -307,6 +312,9 @@ class FakeStore:
         labels = {*dict(image.config.labels), *("=".join(pair) for pair in image.config.labels)}
         created = datetime.fromisoformat(image.created.replace("Z", "+00:00")).timestamp()
         wanted = labels.issuperset(query.labels) and labels.isdisjoint(query.without_labels)
+        if query.step:
+            step = json.loads(image.raw).get("container_config")
+            wanted = wanted and step == json.loads(query.step)
         return wanted and not 0 < query.until <= created
 
     async def tag(self, request: TagRequest) -> None:

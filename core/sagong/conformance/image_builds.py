@@ -75,6 +75,24 @@ async def check_a_derived_config_is_kept_as_it_stands(lab: ImageLab) -> None:
     assert json.loads(made.history) == raw["history"]
 
 
+async def check_images_are_found_by_their_step(lab: ImageLab) -> None:
+    image = await loaded(lab, _image("steps"))
+    steps = ({"Cmd": ["x"], "Env": ["A=1"]}, {"Cmd": ["x"], "Env": ["A=2"]})
+    made = [
+        await _derived(lab, image.id, f"steps-{number}", container_config=step)
+        for number, step in enumerate(steps)
+    ]
+
+    async def found(step: bytes, parent: str = image.id) -> list[str]:
+        query = ImageQuery(parent=parent, all=True, step=step)
+        return [one.id for one in (await lab.images.list(query)).images]
+
+    assert await found(b'{"Env": ["A=2"], "Cmd": ["x"]}') == [made[1].id]
+    assert await found(json.dumps(steps[0]).encode(), parent="") == [made[0].id]
+    assert await found(b'{"Cmd": ["x"]}') == []
+    await refused(InvalidArgument, found(b"{"))
+
+
 async def check_deriving_again_is_the_same_image(lab: ImageLab) -> None:
     image = await loaded(lab, _image("again"))
     assert await _derived(lab, image.id, "again-1") == await _derived(lab, image.id, "again-1")

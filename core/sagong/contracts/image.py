@@ -131,7 +131,8 @@ class ImageQuery(Message):
 
     `parent`: only images that were made of the image of that id, intermediate ones too. `labels`
     (`key` or `key=value`) must all be there, none of `without_labels` may; `until`, if not 0, is a
-    time in seconds before which an image was created.
+    time in seconds before which an image was created. `step` is a JSON object: only images whose config
+    has it as `container_config`, in whatever order; that is how builds find what they did before.
     """
 
     reference: str = ""
@@ -141,6 +142,7 @@ class ImageQuery(Message):
     labels: tuple[str, ...] = ()
     without_labels: tuple[str, ...] = ()
     until: float = 0.0
+    step: bytes = b""
 
 
 class ImageList(Message):
