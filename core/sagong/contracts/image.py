@@ -131,8 +131,7 @@ class ImageQuery(Message):
 
     `parent`: only images that were made of the image of that id, intermediate ones too. `labels`
     (`key` or `key=value`) must all be there, none of `without_labels` may; `until`, if not 0, is a
-    time in seconds before which an image was created. `step` is a JSON object: only images whose config
-    has it as `container_config`, in whatever order; that is how builds find what they did before.
+    time in seconds before which an image was created. `step` is the JSON of `container_config`.
     """
 
     reference: str = ""
@@ -169,9 +168,9 @@ class PullRequest(Message):
 class PushRequest(Message):
     """Send an image to the registry that its reference names.
 
-    `platform`, if given, must be the image's. `all_tags`: all tags of that repository that are here,
-    one after the other. `parts` are ids of images: each is sent by its digest, and the reference, which
-    nothing here need have, becomes an index of them with their platforms; the last item tells of that.
+    `platform`, if given, must be the image's. `all_tags`: all tags of that repository that are here.
+    `parts` are ids of images: each is sent by its digest, and the reference, which nothing here need
+    have, becomes an index of them.
     """
 
     id: str
@@ -230,10 +229,8 @@ class SaveRequest(Message):
 
 
 class TagRequest(Message):
-    """Give an image a further name.
-
-    `parts` are ids of images for several platforms, the source among them: the name is the source's
-    here, and stands for an index of them when it is pushed. They are not dangling as long as it does.
+    """Give an image a further name: with `parts` (ids, the source among them) it stands for an index of
+    these when it is pushed, and they are not dangling.
     """
 
     source: str
