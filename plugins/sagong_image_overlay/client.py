@@ -182,7 +182,10 @@ class Client:
     def ping(self) -> None:
         """See whether a registry speaks here."""
         url = self.endpoint.url("/v2/")
-        answer = self._http.send("GET", url, headers={}, secrets=self.endpoint.headers)
+        seconds = self.settings.mirror_seconds if self.endpoint.mirror else 0.0
+        answer = self._http.send(
+            "GET", url, headers={}, secrets=self.endpoint.headers, seconds=seconds
+        )
         answer.body()
         if answer.status == 404 or (answer.status >= 500 and answer.status != 503):
             raise Unavailable(f'Get "{url}": received unexpected HTTP status: {answer.status}')

@@ -166,11 +166,15 @@ class Http:
         headers: Mapping[str, str],
         secrets: Mapping[str, str] | None = None,
         body: bytes | BinaryIO | None = None,
+        seconds: float = 0.0,
     ) -> Answer:
-        """One request; redirects are followed, to other hosts without the headers in `secrets`."""
+        """One request; redirects are followed, to other hosts without the headers in `secrets`.
+
+        `seconds` is how long nothing may come, if not as long as the settings say.
+        """
         sent = {**headers, **(secrets or {})}
         for _ in range(_HOPS):
-            answer = self._once(method, url, sent, body)
+            answer = self._once(method, url, sent, body, seconds)
             target = answer.header("Location")
             if answer.status not in _REDIRECTS or not target:
                 return answer
@@ -190,7 +194,12 @@ class Http:
         return self._endpoint.insecure
 
     def _once(
-        self, method: str, url: str, headers: dict[str, str], body: bytes | BinaryIO | None
+        self,
+        method: str,
+        url: str,
+        headers: dict[str, str],
+        body: bytes | BinaryIO | None,
+        seconds: float,
     ) -> Answer:
         parsed = urllib.parse.urlsplit(url)
         if parsed.scheme not in ("http", "https") or not parsed.hostname:
@@ -202,13 +211,13 @@ class Http:
         if old is not None:
             # An idle connection may have been closed by the other end: then once more, anew.
             try:
-                return self._exchange(old, pool, method, url, path, headers, body)
+                return self._exchange(old, pool, method, url, path, headers, body, seconds)
             except Lost:
                 if body is not None and not isinstance(body, bytes):
                     raise
         connection = self._connect(parsed.scheme, parsed.netloc)
         target = url if isinstance(connection, _Plain) and connection.proxied else path
-        return self._exchange(connection, pool, method, url, target, headers, body)
+        return self._exchange(connection, pool, method, url, target, headers, body, seconds)
 
     def _exchange(
         self,
@@ -219,15 +228,17 @@ class Http:
         target: str,
         headers: dict[str, str],
         body: bytes | BinaryIO | None,
+        seconds: float,
     ) -> Answer:
         sent = {"User-Agent": _AGENT, "Accept-Encoding": "identity", **headers}
         if isinstance(connection, _Plain) and connection.proxied:
             target, sent = url, {**sent, **connection.extra}
         try:
             if connection.sock is None:
+                connection.timeout = seconds or connection.timeout
                 connection.connect()
                 assert connection.sock is not None
-                connection.sock.settimeout(self._settings.seconds)
+            connection.sock.settimeout(seconds or self._settings.seconds)
             connection.request(method, target, body=body, headers=sent)
             response = connection.getresponse()
         except (OSError, http.client.HTTPException) as error:

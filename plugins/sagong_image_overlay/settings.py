@@ -19,7 +19,8 @@ class Registries(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     "docker".
     `certificates`: directories HOST[:PORT] with *.crt (authorities), *.cert and *.key (client), or
     containerd's hosts.toml. `attempts`: tries of each request, and of a transfer since something
-    came; `seconds`: without an answer or a byte.
+    came; `seconds`: without an answer or a byte; `mirror_seconds`: until a mirror has said that it
+    is there.
     """
 
     insecure: tuple[str, ...] = ()
@@ -29,6 +30,7 @@ class Registries(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     certificates: tuple[str, ...] = ("/etc/sagong/certs.d", "/etc/docker/certs.d")
     attempts: int = 5
     seconds: float = 60.0
+    mirror_seconds: float = 15.0
     proxy: str = ""
     no_proxy: str = ""
 

@@ -7,6 +7,7 @@ import gzip
 import inspect
 import json
 import re
+import socket
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -359,6 +360,15 @@ async def test_mirrors_are_asked_first_and_passed_over(odd: OddRegistry, tmp_pat
             assert "/v2/b/manifests/v1" in odd.paths()
         for mirror in (good, page):
             assert not any("Authorization" in one.headers for one in mirror.seen)
+
+
+async def test_a_silent_mirror_is_passed_over(odd: OddRegistry, tmp_path: Path) -> None:
+    odd.image("a")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        mirrors = {"*": [f"http://127.0.0.1:{silent.getsockname()[1]}"]}
+        config = {"registries": {"mirrors": mirrors, "seconds": 3600.0, "mirror_seconds": 0.2}}
+        async with local(ImageOverlay, data=tmp_path, config=config) as images:
+            await pulled(images, f"{odd.host}/a:v1")
 
 
 async def test_a_mirror_that_lacks_a_layer(odd: OddRegistry, tmp_path: Path) -> None:
