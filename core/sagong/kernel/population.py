@@ -29,7 +29,8 @@ class Silent(Unavailable):
 class Process:
     """A living process of a unit; `state` is its stage (see `sagong.kernel.life`).
 
-    `health` tells whether it knows the order of that name.
+    `health` tells whether it knows the order of that name, `held` whether it is held back: then it
+    has not the processor time to end well.
     """
 
     record: ProcessRecord
@@ -41,6 +42,7 @@ class Process:
     access: tuple[AccessEntry, ...] | None = None
     down: tuple[DownEntry, ...] = ()
     health: bool = False
+    held: bool = False
     reach: frozenset[str] | None = None
     done: dict[int, asyncio.Future[bytes]] = field(default_factory=dict)
     pending: dict[int, Order] = field(default_factory=dict)

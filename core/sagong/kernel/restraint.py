@@ -88,7 +88,9 @@ class Restraint:
 
     def _set(self, process: Process, *, held: bool) -> bool:
         try:
-            return self._cells.hold_back(process.unit, process.generation, held=held)
+            done = self._cells.hold_back(process.unit, process.generation, held=held)
         except (OSError, ValueError) as error:
             self._refusals.say("a unit can't be held back", "", problem=str(error))
             return False
+        process.held = held and done
+        return done

@@ -459,7 +459,7 @@ class Supervisor:
         order = self.population.order("drain", seconds=seconds, successor=successor)
         state, free = b"", False
         try:
-            state = await process.carry_out(order, seconds + _DRAIN_SLACK)
+            state = await process.carry_out(order, seconds + (0 if process.held else _DRAIN_SLACK))
             free = True
         except SagongError as error:
             # Its successor begins with what is on disk; better than nobody serving.
@@ -471,7 +471,7 @@ class Supervisor:
     async def _end(self, process: Process) -> None:
         process.tell(self.population.order("stop"))
         try:
-            async with asyncio.timeout(_END_SECONDS):
+            async with asyncio.timeout(0 if process.held else _END_SECONDS):
                 await process.exited.wait()
         except TimeoutError:
             self._kill(process)

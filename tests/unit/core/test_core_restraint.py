@@ -35,6 +35,7 @@ class Life:
 
     unit: Unit
     generation: int = 1
+    held: bool = False
 
 
 @dataclass
@@ -89,6 +90,7 @@ async def test_a_provider_is_believed_of_its_own_bounded_callers(
 async def test_the_kernel_believes_itself(world: World) -> None:
     made(world).flooded(UIDS["waited-for"], 5.0)
     assert world.held == {"waited-for"}
+    assert [process.unit.name for process in world if process.held] == ["waited-for"]
 
 
 @pytest.mark.parametrize("seconds", [0.02, float("nan"), -1.0])
