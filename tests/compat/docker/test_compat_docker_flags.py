@@ -36,6 +36,7 @@ SEEN: tuple[tuple[str, str, str], ...] = (
     ("--ipc private --shm-size 1m", "df -k /dev/shm | tail -1", r"\s1024\s"),
     ("--label a=b", "echo ok", "ok"),
     ("--mac-address 02:42:ac:11:00:42", "ip link show eth0", "02:42:ac:11:00:42"),
+    ("--link-local-ip 169.254.34.68", "ip -4 -o addr show eth0", "169.254.34.68/16 brd 169.254.255.255"),
     ("--memory 64m --memory-swap 96m --memory-reservation 32m", "echo ok", "ok"),
     ("--memory 32m --memory-swap 32m", "head -c 100m /dev/zero | tail -c 90m | wc -c; echo code $?", "code|Killed"),
     ("--cpus 0.5 --cpuset-cpus 0", "grep Cpus_allowed_list /proc/self/status", r"\t0$"),
