@@ -146,8 +146,6 @@ class Start:
         if self.pid == 0:
             try:
                 ours.close()
-                if not self._order.target:
-                    self._order.pages.copy()
                 run_child(stage, request["plan"], request["session"], theirs)
             finally:
                 os._exit(1)

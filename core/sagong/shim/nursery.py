@@ -84,7 +84,7 @@ class Nursery:
         """Have a child ready for the next start, if one comes soon."""
         self._later(_IDLE_SECONDS, self._rest)
         if self._is_there() and self._spare is None and not self._asked:
-            self._ask()
+            self._ask(self._known.ranges or b"")
 
     def _rest(self) -> None:
         """No start has come for a while."""
@@ -103,11 +103,12 @@ class Nursery:
         self._channel = ours
         self._loop.add(ours.fileno(), READ, lambda _: self._hear())
 
-    def _ask(self) -> None:
+    def _ask(self, ranges: bytes = b"") -> None:
+        """For a child; one that is made ahead of need copies pages before somebody waits for it."""
         if self._channel is None:
             return
         try:
-            self._channel.send(b"1" + (self._known.ranges or b""))
+            self._channel.send(b"1" + ranges)
             self._asked += 1
         except OSError:
             self.close()
