@@ -6,6 +6,8 @@ For everything that keeps a picture of API objects (controllers, schedulers, nod
         if batch.fresh: ...      # the whole set comes again: what is not in it is gone
         for change in batch.changes: ...
         if batch.synced: ...     # now it is complete
+
+Who falls asleep has `Progress` note how far it has come, and is woken by what comes after that.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from sagong.errors import (
     Unimplemented,
 )
 
-__all__ = ["Followed", "follow"]
+__all__ = ["Followed", "Progress", "follow"]
 
 FIRST_PAUSE: Final = 0.05
 LONGEST_PAUSE: Final = 5.0
@@ -51,6 +53,28 @@ class Followed:
     fresh: bool = False
     synced: bool = False
     refused: bool = False
+
+
+class Progress:
+    """How far each watch has come: what was dealt with. Of a refused resource nothing is known."""
+
+    def __init__(self) -> None:
+        self._watches: dict[str, ObjectWatch] = {}
+
+    def note(self, watch: ObjectWatch, batch: Followed) -> None:
+        """A batch was dealt with."""
+        if batch.refused:
+            self._watches.pop(watch.resource, None)
+        elif batch.revision:
+            self._watches[watch.resource] = msgspec.structs.replace(watch, revision=batch.revision)
+
+    def drop(self, resource: str) -> None:
+        """It is followed no more."""
+        self._watches.pop(resource, None)
+
+    def watches(self) -> tuple[ObjectWatch, ...]:
+        """What would go on from there."""
+        return tuple(self._watches.values())
 
 
 async def follow(

@@ -11,6 +11,8 @@ A plugin is one class, named in its `plugin.toml`, made with its host::
         async def start(self) -> None: ...     # optional: before the first call is served
         async def health(self) -> None: ...    # optional: raises what is wrong; asked after the start
         async def stop(self) -> None: ...      # optional: after the last one
+        def busy(self) -> bool: ...            # optional: on demand, has it work that is no call?
+        async def doze(self) -> float: ...     # optional: it falls asleep; says until when
         async def tidy(self) -> None: ...      # optional: after stop, beside a successor
         async def purge(self) -> None: ...     # optional: before the last stop of an uninstallation
         async def greet(self, request: Greeting) -> Greeted: ...   # the methods of its slot
@@ -24,6 +26,10 @@ the unit's settings as they stand in the configuration, and touches nothing that
 
 `health` is asked again and again while a newcomer is on trial (`[restart] trial_seconds`): if it
 raises, or does not answer within five seconds, its predecessor comes back.
+
+`doze` leaves word of what the plugin waits for with the providers in `[life] wakes_on`, up to what it
+has dealt with; what came since then wakes it. It returns when it has to be up at the latest, in seconds
+since the epoch, 0 for no time. If it raises, or the process ends meanwhile, the plugin comes up again.
 
 A stateful plugin that can't overlap with its successor also has `async def export(self) -> bytes`
 and `async def restore(self, state: bytes) -> None`, called between the last call of the old one and
@@ -126,6 +132,20 @@ class Host(Protocol):
 
         `None` comes first and whenever events may have been missed: read the whole state again.
         It ends when the instance is taken away.
+        """
+        ...
+
+    async def wake(self, unit: str) -> None:
+        """Let a unit come up that left word with this one before it fell asleep; see `[life] wakes_on`.
+
+        Word need not outlive this process: its successor wakes, by coming up, whoever left word.
+        """
+        ...
+
+    async def leave_word(self, protocol: type, instance: str = "") -> None:
+        """In `doze`: have this unit woken by the next event that `hear` brings, which is kept for it.
+
+        What `hear` has yielded counts as dealt with when the next one is asked for.
         """
         ...
 

@@ -200,10 +200,20 @@ class Restart(_Table, frozen=True):
 class Life(_Table, frozen=True):
     """When it runs. `on_demand`: from a call of its slot, or a connection to its listener, until it
     had nothing to do for `idle_seconds`; otherwise always.
+
+    `wakes_on` are keys of [uses] and [hears]: with their providers it leaves word of what it waits for
+    before it falls asleep, so they may wake it. One that `keeps_time` says until when it may sleep.
     """
 
     on_demand: bool = False
+    wakes_on: tuple[str, ...] = ()
+    keeps_time: bool = False
     idle_seconds: Annotated[float, msgspec.Meta(ge=0.1, le=_DAY)] = 60.0
+
+    @property
+    def expectant(self) -> bool:
+        """It waits for more than calls, and nobody else knows for what: it runs first, sleeps then."""
+        return bool(self.wakes_on) or self.keeps_time
 
 
 class Companion(_Table, frozen=True):
@@ -381,7 +391,9 @@ def _problems(manifest: Manifest) -> Iterator[str]:
     if manifest.life.on_demand and not (manifest.provides or manifest.listens):
         yield "life.on_demand: nothing would wake it, as it provides no slot and listens nowhere"
     if not manifest.life.on_demand and manifest.life != Life():
-        yield "life.idle_seconds: only what is on_demand leaves when it is idle"
+        yield "life: only what is on_demand leaves when it is idle, and is woken; say on_demand = true"
+    for key in set(manifest.life.wakes_on) - manifest.uses.keys() - manifest.hears.keys():
+        yield f"life.wakes_on: there is no [uses.{key}] or [hears.{key}] whose provider would wake it"
     for path, why in _reasons(manifest):
         if len(why.strip()) < 3:
             yield f"{path}.why: say why this right is needed"

@@ -19,7 +19,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -27,7 +27,7 @@ import msgspec
 import zmq
 
 from sagong.bus import Access, Branches, Provider, Route, Switchboard, proxy
-from sagong.bus.events import ASLEEP, Emitter, events_spec
+from sagong.bus.events import ASLEEP, Emitter, Word, events_spec, word_of
 from sagong.bus.watch import wait_disconnected
 from sagong.call import current, detached
 from sagong.contract import Message, conforms, filling, slot_of
@@ -42,6 +42,7 @@ from sagong.contracts.kernel import (
     Order,
     ProcessReport,
     SpanList,
+    Waking,
 )
 from sagong.deputy import Appointed, Deputation, Post, appoint
 from sagong.errors import Gone, InvalidArgument, NotFound, SagongError, Unavailable
@@ -120,13 +121,15 @@ class ProcessHost:
         self._kernel = Route(self._context, "kernel")
         self._routes = Switchboard(self._context, launch.uses, {_KERNEL: self._kernel})
         self._provider: Provider | None = None
-        self._emitter = Emitter()
+        self._emitter = Emitter(self._summon)
+        # How far events were dealt with, by where they come from and their kind; 0: not known now.
+        self._positions: dict[tuple[Route, str], int] = {}
         self._hooks: tuple[object, ...] = ()
         self._gauges: dict[str, GaugeReader] = {}
         self._plugin: Any = None
         self._former: Any = None
         self._access: dict[int, Access] = {}
-        self._exported: bytes | None = None
+        self._exported: tuple[bytes, float] | None = None
         self._succeeded = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._orders: set[asyncio.Task[None]] = set()
@@ -167,22 +170,49 @@ class ProcessHost:
         route = self._route(protocol, instance, "hears")
         spec = events_spec(slot_of(protocol))
         decoder = msgspec.msgpack.Decoder(kind)
-        known = False
+        known, place = False, (route, kind.__name__)
         while True:
             try:
                 with detached():
                     async for item in route.stream(spec, None):
+                        position = self._positions.get(place, 0) + 1
+                        self._positions[place] = 0
                         if item.number == 0:
                             # One that fell asleep has let nothing be missed.
                             if item.name != ASLEEP or not known:
                                 yield None
-                            known = True
+                            known, position = True, item.position
                         elif item.name == kind.__name__:
                             yield decoder.decode(item.body)
+                        self._positions[place] = position
             except (Unavailable, Gone):
                 if route.withdrawn:
                     return
                 await asyncio.sleep(0.02)
+
+    async def leave_word(self, protocol: type, instance: str = "") -> None:
+        """Have this unit woken by the next event that `hear` has not dealt with."""
+        route = self._route(protocol, instance, "hears")
+        spec = slot_of(protocol)
+        heard = (position for place, position in self._positions.items() if place[0] is route)
+        word = Word(position=min(heard, default=0))
+        await route.call(word_of(spec.name, spec.version), word)
+
+    def _summon(self, units: Iterable[str]) -> None:
+        for unit in units:
+            self._background(self.wake(unit))
+
+    def _background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._orders.add(task)
+        task.add_done_callback(self._orders.discard)
+
+    async def wake(self, unit: str) -> None:
+        """Tell the kernel; where it is away its successor brings up all who wait for something."""
+        try:
+            await proxy(Kernel, self._kernel).wake(Waking(unit=unit))
+        except SagongError as error:
+            self.log.info("can't wake %s: %s", unit, error.message)
 
     def gauge(self, name: str, read: Callable[[], float], help: str) -> None:
         """A figure of the plugin's own, read whenever a report is asked for."""
@@ -294,9 +324,7 @@ class ProcessHost:
         if order.tracing is not None:
             RECORDER.switch(on=order.tracing)
         if order.action:
-            task = asyncio.get_running_loop().create_task(self._obey(order))
-            self._orders.add(task)
-            task.add_done_callback(self._orders.discard)
+            self._background(self._obey(order))
 
     def _grant(self, entries: tuple[AccessEntry, ...]) -> None:
         self._access = {e.uid: Access(e.name, frozenset(e.methods), e.rules) for e in entries}
@@ -304,12 +332,12 @@ class ProcessHost:
             self._provider.grant(self._access)
 
     async def _obey(self, order: Order) -> None:
-        error, state = "", b""
+        error, state, until = "", b"", 0.0
         try:
             if order.action == "start":
                 await self._start(order.state)
             elif order.action == "drain":
-                state = await self._drain(order)
+                state, until = await self._drain(order)
             elif order.action == "report":
                 state = msgspec.msgpack.encode(self._account())
             elif order.action == "spans":
@@ -322,7 +350,7 @@ class ProcessHost:
         except Exception as failure:
             self.log.exception("%s failed", order.action)
             error = f"{type(failure).__name__}: {failure}"
-        await self._report(order, state, error)
+        await self._report(order, state, error, until)
         if error and order.action == "start":
             self._end(1)
 
@@ -333,13 +361,14 @@ class ProcessHost:
             found, gauges=tuple(gauge.read() for gauge in self._gauges.values())
         )
 
-    async def _report(self, order: Order, state: bytes, error: str) -> None:
+    async def _report(self, order: Order, state: bytes, error: str, until: float) -> None:
         done = Done(
             unit=self.name,
             generation=self._launch.generation,
             order=order.id,
             state=state,
             error=error,
+            until=until,
         )
         with contextlib.suppress(SagongError):
             await proxy(Kernel, self._kernel).done(done)
@@ -377,9 +406,7 @@ class ProcessHost:
         left = used + self._launch.idle_seconds - now
         self._look_again(left if left > 0 else self._launch.idle_seconds)
         if left <= 0:
-            task = asyncio.get_running_loop().create_task(self._say_idle())
-            self._orders.add(task)
-            task.add_done_callback(self._orders.discard)
+            self._background(self._say_idle())
 
     async def _say_idle(self) -> None:
         idle = Idle(unit=self.name, generation=self._launch.generation)
@@ -400,6 +427,7 @@ class ProcessHost:
             provider.serve(protocol, wrapped(slot_of(protocol), implementation, self._hooks))
             events = events_spec(slot_of(protocol))
             provider.add(events, self._emitter.listen, passive=True)
+            provider.add(word_of(slot, version), self._emitter.word, passive=True)
         provider.grant(self._access)
         provider.bind()
         self._provider = provider
@@ -407,12 +435,13 @@ class ProcessHost:
     def _flooded(self, uid: int, seconds: float) -> None:
         """The kernel may do more against a caller than shut it out."""
         told = proxy(Kernel, self._kernel).flooded(Flood(uid=uid, seconds=seconds))
-        task = asyncio.get_running_loop().create_task(_quietly(told))
-        self._orders.add(task)
-        task.add_done_callback(self._orders.discard)
+        self._background(_quietly(told))
 
-    async def _drain(self, order: Order) -> bytes:
-        """Finish what is in flight; then the plugin ends its work and hands over its state."""
+    async def _drain(self, order: Order) -> tuple[bytes, float]:
+        """Finish what is in flight; then the plugin ends its work and hands over its state.
+
+        One that falls asleep says first what it waits for, and until when it may sleep.
+        """
         if self._exported is not None:
             return self._exported  # a new kernel, which has not heard of it, orders it again
         self._succeeded = order.successor
@@ -422,9 +451,11 @@ class ProcessHost:
             if self._provider is not None:
                 group.create_task(self._provider.drain(seconds))
             group.create_task(self._bounded(self._hook("drain"), seconds))
+        async with asyncio.timeout(seconds):
+            until = await self._hook("doze") if order.asleep else 0.0
         state = await self._hook("export") if order.successor else b""
         await self._stop_plugin()
-        self._exported = state or b""
+        self._exported = state or b"", until or 0.0
         return self._exported
 
     async def _hook(self, name: str, *arguments: Any) -> Any:

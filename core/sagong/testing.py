@@ -63,7 +63,7 @@ def awaited(protocol: type[S], candidate: object) -> S:
     """The slot's methods of a candidate, all to be awaited as they are on the bus.
 
     An implementation may have plain functions where the contract has coroutines: what never waits
-    is a plain `def`.
+    is a plain `def`. A fake need not have methods that nobody calls.
     """
     spec = slot_of(cast(type, protocol))
     methods = {
@@ -71,6 +71,7 @@ def awaited(protocol: type[S], candidate: object) -> S:
         if m.stream
         else _awaited_method(getattr(candidate, m.name))
         for m in spec.methods.values()
+        if hasattr(candidate, m.name)
     }
     return cast(S, SimpleNamespace(**methods))
 
@@ -133,6 +134,8 @@ class LocalHost:
         self.log = logging.getLogger(f"sagong.{name}")
         self.events: list[Message] = []
         self.gauges: dict[str, Callable[[], float]] = {}
+        self.woken: list[str] = []
+        self.words: list[tuple[type, str]] = []
         self._config = dict(config or {})
         self._uses = dict(uses or {})
         self._hooks = tuple(hooks)
@@ -196,6 +199,14 @@ class LocalHost:
         """Let the plugin hear an event of another slot."""
         for queue in self._hearers.get(type(event), []):
             queue.put_nowait(event)
+
+    async def leave_word(self, protocol: type, instance: str = "") -> None:
+        """Kept in `words`."""
+        self.words.append((protocol, instance))
+
+    async def wake(self, unit: str) -> None:
+        """Kept in `woken`."""
+        self.woken.append(unit)
 
     def gauge(self, name: str, read: Callable[[], float], help: str) -> None:
         """Kept in `gauges`, for the test to read."""

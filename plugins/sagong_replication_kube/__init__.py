@@ -28,8 +28,16 @@ class ReplicationKube:
 
     async def start(self) -> None:
         """Begin to follow; returns at once."""
-        loop = Loop(self._host.use(Objects), self._metrics(), log=self._host.log)
-        self._host.spawn(loop.run(), "controllers")
+        self._loop = Loop(self._host.use(Objects), self._metrics(), log=self._host.log)
+        self._host.spawn(self._loop.run(), "controllers")
+
+    def busy(self) -> bool:
+        """Whether a controller has something to do, now or soon."""
+        return self._loop.busy()
+
+    async def doze(self) -> float:
+        """Sleep until something changes, a node falls silent, or something is due."""
+        return await self._loop.doze()
 
     def _metrics(self) -> Metrics | None:
         try:

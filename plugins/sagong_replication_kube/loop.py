@@ -25,14 +25,17 @@ from sagong.contracts.objects import (
     Objects,
     ObjectWatch,
     Outcome,
+    Reminder,
+    Silence,
     Verb,
     Write,
 )
 from sagong.errors import InvalidArgument, NotFound, SagongError
-from sagong.following import Followed, follow
+from sagong.following import Followed, Progress, follow
 from sagong_replication_kube.autoscaler import MEASURE
 from sagong_replication_kube.controllers import Task, concerned, reconcile
 from sagong_replication_kube.item import Item
+from sagong_replication_kube.nodes import GRACE_SECONDS, LEASE_SPACE, LEASES
 from sagong_replication_kube.pods import PODS
 from sagong_replication_kube.resources import BY_RESOURCE, KINDS, Kind, custom
 from sagong_replication_kube.work import Ask, Work
@@ -51,6 +54,9 @@ QUIET_SECONDS: Final = 0.05
 LATEST_SECONDS: Final = 0.5
 FIRST_RETRY: Final = 0.05
 LONGEST_RETRY: Final = 60.0
+# Who has more to read anew when it wakes, or something to do before that, stays awake.
+SMALL_CLUSTER: Final = 1000
+SHORT_SECONDS: Final = 60.0
 # These say that the world here is late; the change that is missing is on its way.
 _LATE: Final = frozenset(("conflict", "not_found", "already_exists", "aborted"))
 
@@ -82,6 +88,8 @@ class Loop:
         self.world = World(chance=chance)
         self._tasks: dict[Task, None] = {}
         self._delayed: list[tuple[float, Task]] = []
+        # Nodes that are to give a sign of life by then.
+        self._expected: dict[Task, float] = {}
         self._telling: dict[Task, tuple[float, float]] = {}
         self._due: set[Task] = set()
         self._tries: dict[Task, int] = {}
@@ -92,6 +100,8 @@ class Loop:
         self._changed = asyncio.Event()
         self._unsynced = {kind.resource for kind in KINDS}
         self._customs: dict[Key, tuple[Kind, asyncio.Task[None]]] = {}
+        self._progress = Progress()
+        self._stirred = self._committing = False
 
     async def run(self) -> None:
         """For ever."""
@@ -122,8 +132,10 @@ class Loop:
                 known.set()
             if kind.resource == CUSTOM and batch.changes:
                 self._follow_customs(group)
+            self._progress.note(watch, batch)
             if batch.changes or batch.synced:
                 self._changed.set()
+                self._stirred |= kind.resource != LEASES
 
     def _take(self, kind: Kind, batch: Followed, whole: set[Key] | None) -> None:
         self.world.now = self._clock()
@@ -152,6 +164,7 @@ class Loop:
         for key in [key for key in self._customs if key not in present]:
             kind, task = self._customs.pop(key)
             task.cancel()
+            self._progress.drop(kind.resource)
             self.world.kinds.pop((kind.api_version, kind.kind), None)
             self._drop(kind, set())
         for key, item in present.items():
@@ -172,6 +185,47 @@ class Loop:
             self.world.scaling.pop(change.item.uid, None)
             self.world.failures.pop(change.item.uid, None)
 
+    # sleeping
+
+    def busy(self) -> bool:
+        """Whether something came since this was last asked, or is under way, or there is too much."""
+        stirred, self._stirred = self._stirred, False
+        large = sum(1 for resource in self.world.resources() for _ in self.world.all(resource))
+        soon = self._due_at() < self._clock() + SHORT_SECONDS
+        return stirred or soon or large > SMALL_CLUSTER or self._engaged()
+
+    def _engaged(self) -> bool:
+        queued = self._tasks or self._due or self._telling or self._asked or self._failures
+        return bool(queued or self._unsynced or self._committing)
+
+    def _due_at(self) -> float:
+        return self._delayed[0][0] if self._delayed else float("inf")
+
+    async def doze(self) -> float:
+        """Leave word of what comes next, and of nodes that fall silent; with work there is no sleep."""
+        if self._engaged():
+            return self._clock()
+        watches, now = self._progress.watches(), self._clock()
+        until = self._due_at() if self._delayed else 0.0
+        await self._objects.remind(
+            Reminder(
+                watches=tuple(watch for watch in watches if watch.resource != LEASES),
+                # Renewals are no news.
+                comings=tuple(watch for watch in watches if watch.resource == LEASES),
+                silences=tuple(
+                    Silence(
+                        resource=LEASES,
+                        namespace=LEASE_SPACE,
+                        name=task.key[1],
+                        first=max(latest - now, 0.0),
+                        seconds=GRACE_SECONDS,
+                    )
+                    for task, latest in self._expected.items()
+                ),
+            )
+        )
+        return until
+
     # deciding
 
     async def _work(self, group: asyncio.TaskGroup) -> None:
@@ -179,7 +233,9 @@ class Loop:
             await self._wait_work()
             steps = self._decided()
             if steps:
+                self._committing = True
                 await self._commit(steps)
+                self._committing = False
             while self._asking:
                 group.create_task(self._ask(self._asking.pop()))
             await asyncio.sleep(0)
@@ -188,7 +244,7 @@ class Loop:
         now = self._clock()
         self._ripen(now)
         while self._unsynced or not (self._tasks or self._due or self._asking):
-            times = [due for _, due in self._telling.values()]
+            times = [*self._expected.values(), *(due for _, due in self._telling.values())]
             times += [self._delayed[0][0]] if self._delayed else []
             timeout = max(min(times) - now, 0.0) if times and not self._unsynced else None
             self._changed.clear()
@@ -203,6 +259,10 @@ class Loop:
     def _ripen(self, now: float) -> None:
         while self._delayed and self._delayed[0][0] <= now:
             self._tasks[heapq.heappop(self._delayed)[1]] = None
+        for task, latest in list(self._expected.items()):
+            if latest <= now:
+                del self._expected[task]
+                self._tasks[task] = None
         for task, (_, due) in list(self._telling.items()):
             if due <= now:
                 del self._telling[task]
@@ -234,6 +294,7 @@ class Loop:
             self._log.exception("%s %s/%s can't be looked after", task.controller, *task.key)
             self._later(task)
             return []
+        self._expected.pop(task, None)
         if work is None:
             self._tries.pop(task, None)
             return []
@@ -248,6 +309,8 @@ class Loop:
     def _remember(self, task: Task, work: Work) -> None:
         if work.again is not None:
             heapq.heappush(self._delayed, (self._clock() + work.again, task))
+        if work.within is not None:
+            self._expected[task] = self._clock() + work.within
         for ask in work.asks:
             if ask not in self._asked:
                 self._asked[ask] = set()

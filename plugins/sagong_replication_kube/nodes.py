@@ -13,7 +13,7 @@ from sagong.scheduling.nodes import Taint, Toleration
 from sagong_replication_kube.item import Document, Item, moment
 from sagong_replication_kube.work import Work, condition, conditions_with
 
-__all__ = ["forget_pods", "reconcile"]
+__all__ = ["GRACE_SECONDS", "LEASES", "LEASE_SPACE", "NODES", "forget_pods", "reconcile"]
 
 NODES: Final = "v1/nodes"
 LEASES: Final = "coordination.k8s.io/v1/leases"
@@ -68,7 +68,7 @@ def _silent(work: Work, item: Item, document: Document) -> bool:
     since = work.world.seen_since("node", item.meta.name, "|".join(signs), latest)
     left = since + GRACE_SECONDS - work.now
     if left > 0:
-        work.look_again(left)
+        work.expect_sign(left)
     return bool(left <= 0)
 
 

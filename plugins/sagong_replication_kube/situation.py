@@ -35,7 +35,8 @@ def plan(situation: Situation) -> Plan:
         else:
             world.put(item)
     works = [work for task in _tasks(world) if (work := reconcile(world, task)) is not None]
-    times = [work.again for work in works if work.again is not None]
+    found = (time for work in works for time in (work.again, work.within))
+    times = [time for time in found if time is not None]
     return Plan(
         writes=tuple(w for work in works for w in (*work.writes, *work.statuses, *work.events)),
         again_seconds=max(min(times), 0.001) if times else 0.0,

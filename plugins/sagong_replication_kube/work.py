@@ -32,7 +32,7 @@ class Work:
     """Collects the writes about one object.
 
     `statuses` only tell what is; they may wait until more of them can go together. `again` is when
-    to look once more although nothing changed.
+    to look once more although nothing changed, `within` when a sign of life must have come.
     """
 
     def __init__(self, world: World, uid: str = "") -> None:
@@ -44,6 +44,7 @@ class Work:
         self.events: list[Write] = []
         self.asks: list[Ask] = []
         self.again: float | None = None
+        self.within: float | None = None
 
     @property
     def idle(self) -> bool:
@@ -54,6 +55,10 @@ class Work:
         """At the latest in so many seconds."""
         seconds = max(seconds, 0.0)
         self.again = seconds if self.again is None else min(self.again, seconds)
+
+    def expect_sign(self, seconds: float) -> None:
+        """Look again in so many seconds, unless a sign of life comes before."""
+        self.within = seconds
 
     def create(self, resource: str, document: Document) -> None:
         """A new object."""

@@ -33,14 +33,22 @@ class SchedulerBinpack:
 
     async def start(self) -> None:
         """Begin to follow pods and nodes; returns at once."""
-        dispatch = Dispatch(
+        self._dispatch = Dispatch(
             self._host.use(Objects),
             BinpackDecider(),
             names=names_of(self._host, self._configuration.scheduler_names),
             log=self._host.log,
             filters=self._filters,
         )
-        self._host.spawn(dispatch.run(), "dispatch")
+        self._host.spawn(self._dispatch.run(), "dispatch")
+
+    def busy(self) -> bool:
+        """Whether a pod is to be placed, or something may follow soon."""
+        return self._dispatch.busy()
+
+    async def doze(self) -> float:
+        """Sleep until something comes that can make a pod fit, or a pod."""
+        return await self._dispatch.doze()
 
     def place(self, question: Question) -> Verdict:
         """Decide the question; nothing of the cluster's state plays a part."""

@@ -38,7 +38,7 @@ class SchedulerKube:
     async def start(self) -> None:
         """Begin to follow pods and nodes; returns at once."""
         decider = KubeDecider(self._configuration.percentage_of_nodes_to_score)
-        dispatch = Dispatch(
+        self._dispatch = Dispatch(
             self._host.use(Objects),
             decider,
             names=names_of(self._host, self._configuration.scheduler_names),
@@ -46,7 +46,15 @@ class SchedulerKube:
             filters=self._filters,
             budgets=decider.budgets,
         )
-        self._host.spawn(dispatch.run(), "dispatch")
+        self._host.spawn(self._dispatch.run(), "dispatch")
+
+    def busy(self) -> bool:
+        """Whether a pod is to be placed, or something may follow soon."""
+        return self._dispatch.busy()
+
+    async def doze(self) -> float:
+        """Sleep until something comes that can make a pod fit, or a pod."""
+        return await self._dispatch.doze()
 
     def place(self, question: Question) -> Verdict:
         """Decide the question; nothing of the cluster's state plays a part."""

@@ -84,6 +84,11 @@ class Housekeeping:
             self._arm("forget", SETTLED_SECONDS)
         self.look(commit)
 
+    def next_ring(self) -> float:
+        """Seconds until something is due; infinite if nothing is."""
+        times = (timer.when() for timer in self._timers.values())
+        return max(min(times, default=float("inf")) - self._loop.time(), 0.0)
+
     def stop(self) -> None:
         """Disarm."""
         self._stopped = True

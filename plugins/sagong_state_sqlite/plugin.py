@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import sqlite3
+import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
@@ -32,6 +34,12 @@ from sagong_state_sqlite.store import Store
 __all__ = ["StateSqlite"]
 
 
+# No lease has this name; its value is the time of the export, which may be long ago.
+_WHEN = ""
+# To sleep for less is not worth the start.
+_SHORT_SECONDS = 60.0
+
+
 class StateSqlite:
     """Slot `state` in one SQLite file.
 
@@ -58,17 +66,27 @@ class StateSqlite:
         self._stopped = True
         await self._close()
 
+    def busy(self) -> bool:
+        """Whether there is something to do before long."""
+        return self._store is not None and self._store.due_in() < _SHORT_SECONDS
+
+    async def doze(self) -> float:
+        """Sleep until a lease ends, or something is to be compacted or forgotten."""
+        seconds = (await self._ready()).due_in()
+        return time.time() + seconds if math.isfinite(seconds) else 0.0
+
     async def export(self) -> bytes:
         """Let go of the file for a successor; tells it how long each lease still has."""
         store = await self._ready()
         remaining = store.remaining()
         await self._close()
-        return msgspec.msgpack.encode(remaining)
+        return msgspec.msgpack.encode({**remaining, _WHEN: time.monotonic()})
 
     async def restore(self, state: bytes) -> None:
         """Take over from a predecessor that has exported."""
         remaining = msgspec.msgpack.decode(state, type=dict[str, float])
-        (await self._ready()).resume(remaining)
+        since = max(time.monotonic() - remaining.pop(_WHEN, math.inf), 0.0)
+        (await self._ready()).resume({name: left - since for name, left in remaining.items()})
 
     async def _ready(self) -> Store:
         store = self._store or await self._open()

@@ -210,6 +210,10 @@ class Store:
         """Seconds that each lease has left."""
         return self._tenure.remaining()
 
+    def due_in(self) -> float:
+        """Seconds until a lease ends or something is to be tidied; infinite if nothing is."""
+        return min(self._tenure.next_end(), self._housekeeping.next_ring())
+
     def resume(self, remaining: Mapping[str, float]) -> None:
         """Go on with remaining times that another process measured."""
         self._tenure.resume(remaining)

@@ -49,6 +49,11 @@ class Tenure:
         now = self._loop.time()
         return {name: max(0.0, end - now) for name, (_, end) in self._ends.items()}
 
+    def next_end(self) -> float:
+        """Seconds until the next lease ends; infinite if none does."""
+        ends = (end for _, end in self._ends.values())
+        return max(min(ends, default=float("inf")) - self._loop.time(), 0.0)
+
     def resume(self, remaining: Mapping[str, float]) -> None:
         """Let leases end when they would have ended in the process that measured `remaining`."""
         for name, seconds in remaining.items():

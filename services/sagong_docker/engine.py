@@ -10,6 +10,8 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
+import msgspec
+
 from sagong.contracts.builder import Builder
 from sagong.contracts.image import ImageChanged, Images
 from sagong.contracts.metrics import Metrics
@@ -46,6 +48,15 @@ _BY_ID = ("untag", "delete", "import")
 _OWN_FACTS = ("execDuration", "exitCode", "signal", "execID", "height", "width", "oldName")
 
 
+class Memory(msgspec.Struct, frozen=True):
+    """What is nowhere but in this process, for the next one; see `Engine` for what each is."""
+
+    events: tuple[Event, ...] = ()
+    failed_execs: dict[str, int] = {}
+    ended_execs: dict[str, int] = {}
+    told: dict[str, dict[str, str]] = {}
+
+
 class Engine:
     """Made once; `start` before the first request."""
 
@@ -71,7 +82,32 @@ class Engine:
         self._told: dict[str, dict[str, str]] = {}
         # What was done with containers whose creation has not been told yet.
         self._early: dict[str, list[tuple[str, dict[str, str]]]] = {}
+        self._work = 0
         self._host = host
+
+    def export(self) -> Memory:
+        """What the next process has to know."""
+        return Memory(
+            self.history.export(), dict(self.failed_execs), dict(self.ended_execs), dict(self._told)
+        )
+
+    def restore(self, memory: Memory) -> None:
+        """Go on with that."""
+        for event in memory.events:
+            self.history.add(event)
+        self.failed_execs.update(memory.failed_execs)
+        self.ended_execs.update(memory.ended_execs)
+        self._told.update(memory.told)
+
+    @property
+    def busy(self) -> bool:
+        """Whether work goes on after its request."""
+        return self._work > 0
+
+    async def leave_word(self) -> None:
+        """Have this woken by the next event of containers or images."""
+        await self._host.leave_word(Node)
+        await self._host.leave_word(Images)
 
     @functools.cached_property
     def builder(self) -> Builder:
@@ -90,7 +126,11 @@ class Engine:
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         """Work that goes on after its request."""
-        self._host.spawn(work, name)
+        self._work += 1
+        self._host.spawn(work, name).add_done_callback(self._work_ended)
+
+    def _work_ended(self, task: asyncio.Task[None]) -> None:
+        self._work -= 1
 
     async def container(self, reference: str) -> ContainerRecord:
         """By name, id or unique prefix; pods' containers by id too. NotFound in Docker's words."""

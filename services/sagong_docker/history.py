@@ -36,6 +36,10 @@ class History:
         self._ring: deque[Event] = deque(maxlen=size)
         self._listeners: set[asyncio.Queue[Event | None]] = set()
 
+    def export(self) -> tuple[Event, ...]:
+        """All that is kept, for the process that comes next."""
+        return tuple(self._ring)
+
     @property
     def listeners(self) -> int:
         """How many listen now."""

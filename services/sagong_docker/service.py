@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from sagong.errors import NotFound
 from sagong.host import Host
 from sagong.http import HttpLimits, HttpServer, Request, Response
 from sagong_docker.ask import Ask
-from sagong_docker.engine import Engine
+from sagong_docker.engine import Engine, Memory
 from sagong_docker.gate import Gate, network_tls
 from sagong_docker.refusal import refusal, refuse
 from sagong_docker.routes import ROUTER
@@ -30,6 +32,7 @@ class Docker:
         self._host = host
         self.engine = Engine(host, host.config(Settings))
         self._gate = Gate(host)
+        self._used = False
         self._server = HttpServer(
             self.serve,
             refusal=refusal,
@@ -37,6 +40,10 @@ class Docker:
             limits=HttpLimits(body=8 << 20),
             headers=_COMMON,
         )
+
+    async def restore(self, state: bytes) -> None:
+        """Go on with the history of one that fell asleep."""
+        self.engine.restore(msgspec.msgpack.decode(state, type=Memory))
 
     async def start(self) -> None:
         """Read what is kept, then accept."""
@@ -59,6 +66,20 @@ class Docker:
             )
         self._server.listen(listener, tls)
 
+    def busy(self) -> bool:
+        """Whether somebody is connected, or was since this was last asked, or work goes on."""
+        used, self._used = self._used, False
+        return used or self._server.connected or self.engine.busy
+
+    async def doze(self) -> float:
+        """Sleep until somebody connects, or there is something to be told later."""
+        await self.engine.leave_word()
+        return 0.0
+
+    async def export(self) -> bytes:
+        """What would be forgotten."""
+        return msgspec.msgpack.encode(self.engine.export())
+
     async def drain(self) -> None:
         """Accept no more; requests in flight end, streams go on until the kernel's bound."""
         await self._server.drain(86400.0)
@@ -70,6 +91,7 @@ class Docker:
 
     async def serve(self, request: Request) -> Response | None:
         """Route a request by its version and the table."""
+        self._used = True
         asked = versioned(request.segments)
         match = ROUTER.find(request.method, asked.segments)
         if match is None and request.method == "HEAD":

@@ -47,6 +47,7 @@ from sagong_kube.registry.printing import cells, columns
 from sagong_kube.registry.resource import Catalogue, Resource
 from sagong_kube.registry.review import Admission
 from sagong_kube.registry.writer import Writer
+from sagong_kube.reminders import Reminders, Spawn, Wake
 from sagong_kube.settings import Settings
 from sagong_kube.storage.keys import ALLOCATIONS, COMMITS
 from sagong_kube.storage.record import Record
@@ -72,6 +73,8 @@ class Assembly:
         data: Path,
         address: str,
         chance: random.Random,
+        wake: Wake,
+        spawn: Spawn,
         admission: Sequence[Admission] = (),
     ) -> None:
         self._settings = settings
@@ -104,7 +107,8 @@ class Assembly:
             self.store, self.planner, self.catalogue, self.renewals, lease=expiry.of_commits
         )
         self.store.keep(COMMITS, commits.marks)
-        self.slot = ObjectsSlot(self.store, self.catalogue, commits, _rules)
+        reminders = Reminders(self.store, wake, spawn)
+        self.slot = ObjectsSlot(self.store, self.catalogue, commits, reminders, _rules)
         self.gate = Gate(auth)
         self.housekeeping = Housekeeping(self.store, state, self.renewals, settings.history_seconds)
         self.router = self._router()

@@ -16,6 +16,8 @@ from sagong.contracts.objects import (
     ObjectBatch,
     ObjectChange,
     ObjectWatch,
+    Reminder,
+    Silence,
     Verb,
 )
 from sagong.errors import Gone, PermissionDenied
@@ -27,6 +29,8 @@ from sagong_kube.registry import versions
 from sagong_kube.registry.actor import Actor
 from sagong_kube.registry.commits import Commits, resource_of
 from sagong_kube.registry.resource import Catalogue, Resource
+from sagong_kube.reminders import Change, Reminders, Silent, Wait
+from sagong_kube.storage.change import ADDED, DELETED, MODIFIED
 from sagong_kube.storage.collection import Selection
 from sagong_kube.storage.store import Store
 from sagong_kube.storage.watcher import Notice, Watcher
@@ -37,6 +41,8 @@ __all__ = ["ObjectsSlot", "Rules"]
 # a process with many of them wakes up once.
 _PROGRESS_SECONDS = 60.0
 _BATCH = 512
+_COMINGS = frozenset({ADDED, DELETED})
+_EVERY = _COMINGS | {MODIFIED}
 _VERBS = {
     Verb.CREATE: ("create", ""),
     Verb.UPDATE: ("update", ""),
@@ -54,8 +60,16 @@ Rules = Callable[[call.Call], Sequence[Rule] | None]
 class ObjectsSlot:
     """Serves the bus; `rules` are the caller's RBAC rules by its manifest, None for no bounds."""
 
-    def __init__(self, store: Store, catalogue: Catalogue, commits: Commits, rules: Rules) -> None:
+    def __init__(
+        self,
+        store: Store,
+        catalogue: Catalogue,
+        commits: Commits,
+        reminders: Reminders,
+        rules: Rules,
+    ) -> None:
         self._store = store
+        self._reminders = reminders
         self._catalogue = catalogue
         self._commits = commits
         self._rules = rules
@@ -95,7 +109,7 @@ class ObjectsSlot:
     async def watch(self, request: ObjectWatch) -> AsyncIterator[ObjectBatch]:
         """See the contract."""
         resource = self._resource(request.resource, "watch")
-        watcher = Watcher(self._store.collection(resource.storage), _selection(request))
+        watcher = self._watcher(request)
         try:
             await self._store.watch(watcher, request.revision or None)
             first = await watcher.wait_pending(0)
@@ -109,6 +123,27 @@ class ObjectsSlot:
             raise Gone(f"watch of {request.resource}: {watcher.ended}")
         finally:
             self._store.watchers.remove(watcher)
+
+    def _watcher(self, request: ObjectWatch) -> Watcher:
+        resource = self._resource(request.resource, "watch")
+        return Watcher(self._store.collection(resource.storage), _selection(request))
+
+    async def remind(self, reminder: Reminder) -> None:
+        """See the contract."""
+        waits: list[Wait] = [
+            Change(self._watcher(watch), watch.revision, _EVERY) for watch in reminder.watches
+        ]
+        waits += [Change(self._watcher(w), w.revision, _COMINGS) for w in reminder.comings]
+        waits += [self._silent(silence) for silence in reminder.silences]
+        await self._reminders.leave(call.current().caller, waits)
+
+    def _silent(self, silence: Silence) -> Silent:
+        request = ObjectWatch(
+            resource=silence.resource,
+            namespace=silence.namespace,
+            fields=f"metadata.name={silence.name}",
+        )
+        return Silent(self._watcher(request), silence.first, silence.seconds)
 
     def _revision(self, notices: Sequence[Notice]) -> int:
         return notices[-1][1].revision if notices else self._store.revision

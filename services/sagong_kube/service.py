@@ -22,6 +22,7 @@ from sagong.contracts.objects import (
     Object,
     ObjectBatch,
     ObjectWatch,
+    Reminder,
 )
 from sagong.contracts.state import State
 from sagong.errors import NotFound, Unavailable
@@ -73,6 +74,8 @@ class Kube:
             data=host.data,
             address=f"{address}:{port}",
             chance=random.Random(),
+            wake=host.wake,
+            spawn=host.spawn,
             admission=(HookAdmission(host),) if host.has_hooks else (),
         )
         self._advertised = Advertised(self._assembly.allocations.first_address, address, port)
@@ -172,6 +175,10 @@ class Kube:
                 yield batch
         finally:
             await batches.aclose()  # type: ignore[attr-defined]
+
+    async def remind(self, reminder: Reminder) -> None:
+        """Wake the caller when what it waits for happens."""
+        await self._assembly.slot.remind(reminder)
 
     async def commit(self, commit: Commit) -> CommitResult:
         """Store a batch."""

@@ -21,6 +21,7 @@ from sagong.contracts.objects import (
     ObjectBatch,
     Objects,
     ObjectWatch,
+    Reminder,
     Verb,
     Write,
 )
@@ -126,6 +127,11 @@ class MissesDeletions(Watching):
         return changed(batch, changes=(*kept, *(changed(c, kind="MODIFIED") for c in told)))
 
 
+class TakesAnyReminder(Wrapper):
+    async def remind(self, reminder: Reminder) -> None:
+        pass
+
+
 BROKEN: dict[type, str] = {
     EachForItself: "the_same_commit_is_done_once",
     IgnoresRevisions: "a_stale_write_is_a_conflict",
@@ -138,6 +144,7 @@ BROKEN: dict[type, str] = {
     Reading: "what_is_written_is_read",
     BeginsAnew: "a_watch_resumes_after_a_revision",
     SeesAll: "a_watch_sees_by_its_selector",
+    TakesAnyReminder: "a_reminder_is_of_resources_that_there_are",
     MissesDeletions: "a_watch_begins_with_all_and_goes_on_without_a_gap",
 }
 

@@ -51,3 +51,13 @@ class Nudge(Protocol):
     async def heard(self) -> Count:
         """Events heard, and as the generation the Nones."""
         ...
+
+    @method(idempotent=True)
+    async def leave(self) -> None:
+        """Wake the caller when this is stirred next."""
+        ...
+
+    @method(idempotent=False)
+    async def stir(self) -> None:
+        """Wake who has left word, and the napper, which has not and may not be woken so."""
+        ...

@@ -20,6 +20,8 @@ from sagong.contracts.objects import (
     Objects,
     ObjectWatch,
     Outcome,
+    Reminder,
+    Silence,
     Verb,
     Write,
 )
@@ -349,6 +351,18 @@ async def check_a_watch_from_the_future_is_refused(objects: Objects) -> None:
     except (Gone, InvalidArgument, DeadlineExceeded):
         return
     raise AssertionError("a watch began after a revision that is yet to come")
+
+
+async def check_a_reminder_is_of_resources_that_there_are(objects: Objects) -> None:
+    (made,) = await _well(objects, _create(_map(_name())))
+    revision = int(made["metadata"]["resourceVersion"])
+    known = ObjectWatch(resource=_MAPS, namespace=_SPACE, revision=revision)
+    unknown = ObjectWatch(resource="v1/suites", revision=revision)
+    await objects.remind(Reminder(watches=(known,), comings=(known,)))
+    await _refused(NotFound, objects.remind(Reminder(watches=(known, unknown))))
+    await _refused(NotFound, objects.remind(Reminder(comings=(unknown,))))
+    silence = Silence(resource=unknown.resource, name="none", first=3600.0, seconds=3600.0)
+    await _refused(NotFound, objects.remind(Reminder(silences=(silence,))))
 
 
 async def check_objects_without_a_namespace(objects: Objects) -> None:

@@ -17,6 +17,7 @@ from sagong.contracts.objects import (
     ObjectBatch,
     ObjectChange,
     ObjectWatch,
+    Reminder,
 )
 from sagong.errors import InvalidArgument, NotFound, Unavailable
 
@@ -31,7 +32,7 @@ class NoObjects:
         raise Unavailable("nothing serves objects now")
         yield  # an async generator
 
-    get = list = commit = watch
+    get = list = commit = remind = watch
 
 
 class ObjectsInMemory:
@@ -40,6 +41,7 @@ class ObjectsInMemory:
     def __init__(self) -> None:
         self._objects: dict[tuple[str, str, str], bytes] = {}
         self._queues: list[tuple[str, asyncio.Queue[ObjectBatch]]] = []
+        self.reminders: list[Reminder] = []
         self._revision = 1
 
     async def put(self, resource: str, value: dict[str, Any]) -> None:
@@ -92,6 +94,10 @@ class ObjectsInMemory:
         yield ObjectBatch(revision=self._revision, changes=changes, synced=True)
         while True:
             yield await queue.get()
+
+    async def remind(self, reminder: Reminder) -> None:
+        """Kept in `reminders`."""
+        self.reminders.append(reminder)
 
     async def commit(self, commit: Commit) -> CommitResult:
         """Nobody here writes."""

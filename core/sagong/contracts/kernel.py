@@ -49,6 +49,7 @@ __all__ = [
     "UnitRef",
     "UnitSpec",
     "UnitStatus",
+    "Waking",
 ]
 
 
@@ -105,7 +106,8 @@ class Order(Message):
     """What the kernel wants of a process; absent parts change nothing.
 
     `action`: "start" (construct, take over `state`, serve; then `done`), "drain" (finish within
-    `seconds`; then `done`, with exported state if a `successor` is to take it over), "health" (`done`,
+    `seconds`; then `done`, with exported state if a `successor` is to take it over, and if that is to
+    come only when it is needed, `asleep`, with the time when it is at the latest), "health" (`done`,
     with `error` if something is wrong), "purge" (take away what lives outside its own directories),
     "report" (`done` with a `ProcessReport` as state), "spans" (`done` with the `SpanList` of the cause
     in `state`), "stop" (end now). `dead` are paths of providers that are gone, `deserted` those where
@@ -124,16 +126,21 @@ class Order(Message):
     seconds: float = 0.0
     tracing: bool | None = None
     successor: bool = False
+    asleep: bool = False
 
 
 class Done(Message):
-    """An order was carried out, or failed with `error`."""
+    """An order was carried out, or failed with `error`.
+
+    One that falls asleep is to be woken by `until`, in seconds since the epoch; 0 for no time.
+    """
 
     unit: str
     generation: int
     order: int
     state: bytes = b""
     error: str = ""
+    until: float = 0.0
 
 
 class Flood(Message):
@@ -148,6 +155,12 @@ class Idle(Message):
 
     unit: str
     generation: int
+
+
+class Waking(Message):
+    """What a unit waits for has happened."""
+
+    unit: str
 
 
 class ProcessStatus(Message):
@@ -389,6 +402,15 @@ class Kernel(Protocol):
     @method(idempotent=True, raises=(PermissionDenied, NotFound))
     async def idle(self, idle: Idle) -> None:
         """One that starts on demand may be let go; it is told to drain if it is."""
+        ...
+
+    @method(idempotent=True, raises=(PermissionDenied, NotFound))
+    async def wake(self, waking: Waking) -> None:
+        """Let a unit come up that left word with the caller before it fell asleep.
+
+        Only for those that the unit's manifest names in `[life] wakes_on`. A unit that is not asleep is
+        left as it is. The kernel itself wakes whoever left word with a provider that is replaced.
+        """
         ...
 
     @method(idempotent=True)

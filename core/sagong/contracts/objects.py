@@ -33,6 +33,8 @@ __all__ = [
     "ObjectWatch",
     "Objects",
     "Outcome",
+    "Reminder",
+    "Silence",
     "Verb",
     "Write",
 ]
@@ -101,6 +103,27 @@ class ObjectBatch(Message):
     revision: int
     changes: tuple[ObjectChange, ...] = ()
     synced: bool = False
+
+
+class Silence(Message):
+    """An object that is written again and again: not a first time within `first` seconds from now,
+    or later not for `seconds`."""
+
+    resource: str
+    name: str
+    namespace: str = ""
+    first: float
+    seconds: float
+
+
+class Reminder(Message):
+    """What a unit that falls asleep waits for: the first thing that one of `watches` would tell after
+    its revision, the first that one of `comings` would tell as ADDED or DELETED, or the first silence.
+    """
+
+    watches: tuple[ObjectWatch, ...] = ()
+    comings: tuple[ObjectWatch, ...] = ()
+    silences: tuple[Silence, ...] = ()
 
 
 class Verb(StrEnum):
@@ -180,6 +203,16 @@ class Objects(Protocol):
     @method(idempotent=True, raises=(Gone, PermissionDenied, InvalidArgument))
     def watch(self, request: ObjectWatch) -> AsyncIterator[ObjectBatch]:
         """Follow objects without a gap; `Gone` means: watch anew from revision 0."""
+        ...
+
+    @method(idempotent=True, raises=(Gone, NotFound, PermissionDenied, InvalidArgument))
+    async def remind(self, reminder: Reminder) -> None:
+        """Wake the calling unit (`kernel.wake`), once, when what it waits for happens or has happened.
+
+        It replaces an earlier reminder of the same unit, and lives no longer than its provider: whoever
+        falls asleep has that in its manifest's `[life] wakes_on`. `Gone`: whether it has happened can't
+        be told any more.
+        """
         ...
 
     @method(

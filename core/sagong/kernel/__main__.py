@@ -46,7 +46,7 @@ __all__ = ["main"]
 _LOG = logging.getLogger("sagong.kernel")
 # Of the kernel a process asks next to nothing: it tells what became of orders.
 _CALLS_AT_ONCE, _CALLS_A_SECOND = 512, 64.0
-_ATTEND = frozenset({"kernel/1/attend", "kernel/1/done", "kernel/1/flooded", "kernel/1/idle"})
+_ATTEND = frozenset(f"kernel/1/{name}" for name in ("attend", "done", "flooded", "idle", "wake"))
 
 
 def main() -> None:

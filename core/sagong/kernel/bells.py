@@ -39,7 +39,7 @@ class Bells:
         self._epoll = select.epoll()
         self._known: dict[str, _Counter] = {}
         self._loop.add_reader(self._epoll.fileno(), self._ring)
-        self._timer = self._loop.call_later(_PEEK_EVERY, self._peek)
+        self._timer: asyncio.TimerHandle | None = None
 
     def watch(self, paths: Iterable[str]) -> None:
         """Watch exactly these from now on; what they have counted before is told at once."""
@@ -49,10 +49,10 @@ class Bells:
         for path in wanted - self._known.keys():
             with contextlib.suppress(OSError):
                 self._add(path)
+        self._peek_later()
 
     def close(self) -> None:
         """Watch nothing any more."""
-        self._timer.cancel()
         self._loop.remove_reader(self._epoll.fileno())
         self.watch(())
         self._epoll.close()
@@ -71,10 +71,20 @@ class Bells:
             if not self._read(counter):
                 self._epoll.unregister(counter.descriptor)  # its group is gone
 
+    def _peek_later(self) -> None:
+        """As long as there is one that does not ring."""
+        silent = any(not counter.rings for counter in self._known.values())
+        if silent and self._timer is None:
+            self._timer = self._loop.call_later(_PEEK_EVERY, self._peek)
+        elif not silent and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
     def _peek(self) -> None:
-        self._timer = self._loop.call_later(_PEEK_EVERY, self._peek)
+        self._timer = None
         for counter in [c for c in self._known.values() if not c.rings]:
             self._read(counter)
+        self._peek_later()
 
     def _read(self, counter: _Counter) -> bool:
         """Tell of a change; false if there is nothing to read any more."""

@@ -1,7 +1,8 @@
 """Companions: programs of a plugin's package that run outside its sandbox, with full rights.
 
 There is one today, the runtime's launcher. They are few, named in the manifests with their reason,
-and looked after like plugins: adopted by a new kernel, started again when they die.
+and looked after like plugins: adopted by a new kernel, started again when they die. That of a unit on
+demand sleeps with it.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ class Companions:
         return True
 
     def drop(self, name: str) -> None:
-        """End a unit's companion, if it has one, and don't start it again; what it started lives on."""
+        """End a unit's companion, if it has one, until it is needed again; what it started lives on."""
         import signal
 
         known = self._records.get(name)

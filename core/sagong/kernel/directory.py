@@ -19,6 +19,7 @@ __all__ = [
     "reached",
     "resolved",
     "routes_of",
+    "wakers",
 ]
 
 Route = tuple[str, int, str]
@@ -116,6 +117,8 @@ def _granted(unit: Unit, provider: Unit, units: Mapping[str, Unit]) -> Iterator[
     for slot, hears in unit.manifest.hears.items():
         if provider in resolved(units, (slot, hears.version, hears.instance)):
             yield f"{slot}/{hears.version}/events"
+            if slot in unit.manifest.life.wakes_on:
+                yield f"{slot}/{hears.version}/word"
 
 
 def _rules(
@@ -124,6 +127,18 @@ def _rules(
     for slot, use in unit.uses():
         if provider in resolved(units, (slot, use.version, use.instance)):
             yield from use.rules
+
+
+def wakers(unit: Unit, units: Mapping[str, Unit]) -> frozenset[str]:
+    """Names of the units with which `unit` leaves word of what it waits for while it sleeps."""
+    uses, hears = unit.manifest.uses, unit.manifest.hears
+    wishes: list[Route] = []
+    for key in unit.manifest.life.wakes_on:
+        if key in uses:
+            wishes.append((uses[key].slot or key, uses[key].version, uses[key].instance))
+        if key in hears:
+            wishes.append((key, hears[key].version, hears[key].instance))
+    return frozenset(p.name for wanted in wishes for p in resolved(units, wanted))
 
 
 def reached(unit: Unit, units: Mapping[str, Unit]) -> frozenset[str]:

@@ -33,6 +33,7 @@ __all__ = [
     "Swap",
     "TrialOver",
     "Wake",
+    "WakeIn",
     "Watch",
 ]
 
@@ -78,12 +79,14 @@ class Failed:
 class Drained:
     """It finished its calls, or its bound is over; `state` is for its successor.
 
-    With `free` it has let go of all that a successor needs, and only tidies up.
+    With `free` it has let go of all that a successor needs, and only tidies up. One that falls asleep
+    has left word then of what it waits for, and is to be woken after `seconds` at the latest, 0: never.
     """
 
     generation: int
     state: bytes = b""
     free: bool = False
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,7 @@ class Idle:
 
 @dataclass(frozen=True)
 class Wake:
-    """Somebody calls the unit, or connects to it."""
+    """Somebody calls the unit, or connects to it; or what it waits for has happened."""
 
 
 @dataclass(frozen=True)
@@ -174,10 +177,14 @@ class Start:
 
 @dataclass(frozen=True)
 class Drain:
-    """Let it finish, bounded, and export its state if there is a `successor`; tell `Drained`."""
+    """Let it finish, bounded, and export its state if there is a `successor`; tell `Drained`.
+
+    `asleep`: that comes only when it is needed.
+    """
 
     generation: int
     successor: bool = True
+    asleep: bool = False
 
 
 @dataclass(frozen=True)
@@ -197,6 +204,13 @@ class Kill:
 @dataclass(frozen=True)
 class RetryIn:
     """Tell `Retry` after that many seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class WakeIn:
+    """Tell `Wake` after that many seconds, unless it wakes before."""
 
     seconds: float
 
@@ -240,4 +254,17 @@ class Settle:
     text: str
 
 
-Action = Launch | Start | Drain | End | Kill | RetryIn | Watch | Remember | Say | Finish | Settle
+Action = (
+    Launch
+    | Start
+    | Drain
+    | End
+    | Kill
+    | RetryIn
+    | WakeIn
+    | Watch
+    | Remember
+    | Say
+    | Finish
+    | Settle
+)

@@ -15,8 +15,9 @@ A unit on demand is *asleep* while nobody needs it: no member serves or comes, a
 
     (begin) ──► asleep ──wake──► launching ─ … ─► serving ──idle──► draining, asleep ──► (gone)
 
-It falls asleep as for a successor: what it exports is kept for the one that wakes. `step` never
-waits, reads no clock and starts nothing: the supervisor does what it says.
+It falls asleep as for a successor: what it exports is kept for the one that wakes. Until it has done
+so it is *dozing*: if it dies or fails meanwhile, nobody knows what it waits for, and it comes up again.
+`step` never waits, reads no clock and starts nothing: the supervisor does what it says.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ from sagong.kernel.happenings import (
     Swap,
     TrialOver,
     Wake,
+    WakeIn,
     Watch,
 )
 from sagong.kernel.units import Unit
@@ -107,7 +109,8 @@ class Life:
 
     `resting` waits for a `Retry`; `down` means given up but for rare tries, `tries` so far.
     `asleep` is the number under which callers know one that nobody needs now, 0 for others; `kept`
-    is what it exported. `needed`: an earlier kernel had it awake, so it is to come up again.
+    is what it exported, `dozing` who has not done so yet. `needed`: an earlier kernel had it
+    awake, so it is to come up again.
     """
 
     what: Unit
@@ -125,6 +128,7 @@ class Life:
     problem: str = ""
     asleep: int = 0
     kept: bytes = b""
+    dozing: int = 0
     needed: bool = False
 
     def member(self, generation: int) -> Member | None:
@@ -159,8 +163,8 @@ def step(life: Life, event: Event, now: float, fresh: int) -> tuple[Life, tuple[
             turn.started(generation)
         case Failed(generation, error):
             turn.failed(generation, error)
-        case Drained(generation, state, free):
-            turn.drained(generation, state, free=free)
+        case Drained(generation):
+            turn.drained(event)
         case Exited(generation):
             turn.exited(generation)
         case Ill(generation, error, hung):
@@ -196,7 +200,8 @@ class _Turn:
         self._set(needed=False)
         if life.serving or life.coming or life.resting or life.leaving or life.asleep:
             return
-        if life.what.idle_seconds and not life.needed:
+        waits = life.needed or life.what.manifest.life.expectant
+        if life.what.idle_seconds and not waits:
             self._set(asleep=self.fresh)
         else:
             self.raise_if_needed()
@@ -215,15 +220,19 @@ class _Turn:
         if generation != life.serving or member is None or not member.what.idle_seconds:
             return
         if life.coming is None and life.trial is None and not life.resting:
-            self._set(asleep=self.fresh, serving=0, kept=b"")
-            self._drain(generation)
+            self._set(asleep=self.fresh, serving=0, dozing=generation)
+            self._stage(generation, "draining")
+            self._do(Drain(generation, asleep=True))
 
     def wake(self) -> None:
         """Bring one up, with what the last one exported."""
-        life = self.life
-        if life.asleep:
-            self._set(asleep=0, kept=b"")
-            self.raise_if_needed(life.kept)
+        kept = self.life.kept
+        if self.life.asleep:
+            self._rouse()
+            self.raise_if_needed(kept)
+
+    def _rouse(self) -> None:
+        self._set(asleep=0, kept=b"", dozing=0)
 
     def _draining(self) -> int:
         return next((m.generation for m in self.life.members if m.stage == "draining"), 0)
@@ -238,7 +247,7 @@ class _Turn:
         beside = f" beside generation {life.serving}" if life.serving else ""
         self._do(Say(f"starting {title}{beside}"))
         old = life.serving or self._draining()
-        self._set(asleep=0, kept=b"")
+        self._rouse()
         self._bring(Coming(self.fresh, what, old, life.kept, back=back, trial=trial))
 
     def launched(self, generation: int) -> None:
@@ -322,22 +331,31 @@ class _Turn:
         self._do(Finish(ok=ok, text=text, generation=coming.generation))
         self._do(Settle(ok=ok, text=text))
 
-    def drained(self, generation: int, state: bytes, *, free: bool) -> None:
-        """Its successor gets what it exported."""
-        member, coming = self.life.member(generation), self.life.coming
-        if member is None or member.stage != "draining":
+    def drained(self, event: Drained) -> None:
+        """Its successor gets what it exported, at once or when it is needed."""
+        generation, coming = event.generation, self.life.coming
+        if not self._is(generation, "draining"):
             return
-        if coming is not None and coming.old == generation:
-            self._set(coming=replace(coming, state=state))
-        elif self.life.asleep:
-            self._set(kept=state)
-        self._stage(generation, "tidying" if free else "ending")
+        self._stage(generation, "tidying" if event.free else "ending")
         self._do(End(generation))
+        if coming is not None and coming.old == generation:
+            self._set(coming=replace(coming, state=event.state))
+        elif generation == self.life.dozing:
+            self._slept(event)
+
+    def _slept(self, event: Drained) -> None:
+        self._set(kept=event.state, dozing=0)
+        if not event.free:
+            self.wake()
+        elif event.seconds:
+            self._do(WakeIn(event.seconds))
 
     def exited(self, generation: int) -> None:
         """Whoever it was, it is gone."""
         self._drop(generation)
-        if generation == self.life.serving:
+        if generation == self.life.dozing:
+            self.wake()
+        elif generation == self.life.serving:
             self._crashed(generation)
         else:
             self._came_to_nothing(
@@ -410,7 +428,8 @@ class _Turn:
     def leave(self) -> None:
         """Drain what serves, and bring nothing up again; who waits for a swap is told."""
         coming, trial = self.life.coming, self.life.trial
-        self._set(leaving=True, resting=False, trial=None, asleep=0, kept=b"")
+        self._set(leaving=True, resting=False, trial=None)
+        self._rouse()
         if trial is not None:
             self._do(Settle(ok=False, text="the unit goes within its trial"))
         if coming is not None:

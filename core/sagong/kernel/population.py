@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from sagong.contracts.kernel import AccessEntry, DownEntry, Order, RouteEntry
+from sagong.contracts.kernel import AccessEntry, Done, DownEntry, Order, RouteEntry
 from sagong.errors import Unavailable
 from sagong.kernel.journal import Journal, ProcessRecord
 from sagong.kernel.units import Unit
@@ -44,7 +44,7 @@ class Process:
     health: bool = False
     held: bool = False
     reach: frozenset[str] | None = None
-    done: dict[int, asyncio.Future[bytes]] = field(default_factory=dict)
+    done: dict[int, asyncio.Future[Done]] = field(default_factory=dict)
     pending: dict[int, Order] = field(default_factory=dict)
     exited: asyncio.Event = field(default_factory=asyncio.Event)
     attended: asyncio.Event = field(default_factory=asyncio.Event)
@@ -62,9 +62,9 @@ class Process:
         if self.orders is not None:
             self.orders.put_nowait(order)
 
-    async def carry_out(self, order: Order, seconds: float) -> bytes:
+    async def carry_out(self, order: Order, seconds: float) -> Done:
         """Give an order and wait for its end; `Unavailable` if the process ends, `Silent` if late."""
-        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Done] = asyncio.get_running_loop().create_future()
         self.done[order.id] = future
         self.tell(order)
         ended = asyncio.ensure_future(self.exited.wait())

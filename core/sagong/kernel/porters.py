@@ -22,7 +22,7 @@ from typing import Any
 import zmq
 
 from sagong.bus import Access, Provider
-from sagong.bus.events import ASLEEP, EventItem, events_of
+from sagong.bus.events import ASLEEP, EventItem, Word, events_of, word_of
 from sagong.errors import SagongError
 from sagong.kernel import directory
 from sagong.kernel.directory import Serving
@@ -159,6 +159,7 @@ class Porters:
         provider = Provider(self._context, str(bus / "s"), absent=knock)
         for slot, version in slots:
             provider.add(events_of(slot, version), _silence)
+            provider.add(word_of(slot, version), _ignore)
         provider.bind()
         return provider
 
@@ -174,6 +175,10 @@ class Porters:
             shutil.rmtree(Path(provider.path).parent)
         if not deserted:
             self._buried(provider.path)
+
+
+def _ignore(word: Word) -> None:
+    """Nothing is emitted as long as this one answers; who comes then wakes all that listen."""
 
 
 async def _silence() -> AsyncIterator[EventItem]:

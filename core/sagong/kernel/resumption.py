@@ -7,15 +7,15 @@ in the middle of a swap leaves one serving generation, and no process without an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from sagong.kernel.happenings import Action, Drain, Kill, Watch
-from sagong.kernel.journal import LifeRecord
+from sagong.kernel.journal import LifeRecord, ProcessRecord
 from sagong.kernel.life import Life, Member, Trial
 from sagong.kernel.units import Unit
 
-__all__ = ["Found", "record_of", "resume"]
+__all__ = ["Found", "orphan", "record_of", "resume"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,11 @@ class Found:
     generation: int
     stage: str
     what: Unit | None
+
+
+def orphan(record: ProcessRecord, units: Mapping[str, Unit]) -> Unit:
+    """A unit for a process whose own is no longer configured; it is about to be ended."""
+    return replace(next(iter(units.values())), name=record.unit)
 
 
 def record_of(life: Life) -> LifeRecord:

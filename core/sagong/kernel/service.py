@@ -36,6 +36,7 @@ from sagong.contracts.kernel import (
     UnitRef,
     UnitSpec,
     UnitStatus,
+    Waking,
 )
 from sagong.errors import FailedPrecondition, NotFound, PermissionDenied
 from sagong.kernel import directory, happenings, outages
@@ -95,7 +96,7 @@ class KernelService:
         if done.error:
             future.set_exception(FailedPrecondition(done.error))
         else:
-            future.set_result(done.state)
+            future.set_result(done)
 
     def flooded(self, flood: Flood) -> None:
         """A caller floods whoever asks."""
@@ -105,6 +106,14 @@ class KernelService:
         """One that starts on demand may be let go."""
         process = self._known(idle.unit, idle.generation)
         self._supervisor.feed(idle.unit, happenings.Idle(process.generation))
+
+    def wake(self, waking: Waking) -> None:
+        """Only by those with whom it leaves word."""
+        unit, uid, units = self._unit(waking.unit), current().uid, self._supervisor.units
+        wakers = {self._cells.uid(units[name]) for name in directory.wakers(unit, units)}
+        if uid not in (0, os.geteuid(), *wakers):
+            raise PermissionDenied(f"uid {uid} is none of those in [life] wakes_on of {unit.name}")
+        self._supervisor.feed(unit.name, happenings.Wake())
 
     def status(self, query: StatusQuery) -> SystemStatus:
         """Everything at a glance."""

@@ -86,8 +86,8 @@ class Sight:
         async def ask(process: Process) -> A | None:
             order = self._supervisor.population.order(action, state=state)
             try:
-                answer = await process.carry_out(order, _ANSWER_SECONDS)
-                return msgspec.msgpack.decode(answer, type=kind)
+                done = await process.carry_out(order, _ANSWER_SECONDS)
+                return msgspec.msgpack.decode(done.state, type=kind)
             except (SagongError, msgspec.MsgspecError):
                 return None
 

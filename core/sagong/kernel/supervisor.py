@@ -23,10 +23,11 @@ from sagong.config import Config, Paths
 from sagong.contracts.kernel import Order
 from sagong.errors import SagongError, Unavailable
 from sagong.kernel import happenings, journal, life
+from sagong.kernel.alarms import Alarms
 from sagong.kernel.cell import Cells
 from sagong.kernel.companions import Companions
 from sagong.kernel.directory import Serving
-from sagong.kernel.happenings import Action, Event
+from sagong.kernel.happenings import Action, Drain, Event
 from sagong.kernel.herald import Herald
 from sagong.kernel.journal import Journal, LifeRecord, ProcessRecord
 from sagong.kernel.leftovers import sweep
@@ -35,7 +36,8 @@ from sagong.kernel.listeners import Listeners
 from sagong.kernel.population import Population, Process, Silent
 from sagong.kernel.porters import Porters
 from sagong.kernel.prerequisites import prerequisites
-from sagong.kernel.resumption import Found, record_of, resume
+from sagong.kernel.resumption import Found, orphan, record_of, resume
+from sagong.kernel.rousing import roused
 from sagong.kernel.spawner import Spawner
 from sagong.kernel.succession import Succession
 from sagong.kernel.units import Unit
@@ -97,7 +99,7 @@ class Supervisor:
         self._herald = Herald(cells, self.population, self.lives)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._heard: dict[str, set[asyncio.Queue[Heard]]] = {}
-        self._retries: dict[str, asyncio.TimerHandle] = {}
+        self._alarms = Alarms(self.feed)
         self._progress = asyncio.Event()
         self._loading = True
 
@@ -112,7 +114,7 @@ class Supervisor:
             for action in todo:
                 self._do(name, action)
         for name, unit in list(self.units.items()):
-            if unit.manifest.companion is not None:
+            if unit.manifest.companion is not None and self.lives[name].members:
                 self.companions.ensure(unit)
             self.feed(name, happenings.Begin())
 
@@ -270,13 +272,18 @@ class Supervisor:
         if name in self.units:
             self.units[name] = serving.what if serving is not None else after.what
         self.porters.follow(name, after)
+        if not after.asleep:
+            self._alarms.drop(name, happenings.Wake)
+        elif not after.members:
+            self.companions.drop(name)
         self._save()
         told, known = ((one.serving, one.down, one.asleep) for one in (after, before))
         if told != known:
             self.broadcast()
         if after.serving and after.serving != before.serving:
             _LOG.info("unit serves", extra={"unit": name, "generation": after.serving})
-            self._wake_callers(name)
+            for other, event in roused(name, self.units, self.lives):
+                asyncio.get_running_loop().call_soon(self.feed, other, event)
         elif after.down and not before.down:
             _LOG.error("unit is down", extra={"unit": name, "problem": after.problem})
 
@@ -288,20 +295,14 @@ class Supervisor:
         self._herald.deserted.append(path)
         self.broadcast()
 
-    def _wake_callers(self, name: str) -> None:
-        """Units that were given up may have missed this one."""
-        for other, wanted in prerequisites(self.units).items():
-            if name in wanted and self.lives[other].down:
-                asyncio.get_running_loop().call_soon(self.feed, other, happenings.Retry())
-
     def _do(self, name: str, action: Action) -> None:
         match action:
             case happenings.Launch(generation, what):
                 self._later(self._launch(name, generation, what))
             case happenings.Start(generation, state):
                 self._with(name, generation, lambda p: self._later(self._start(p, state)))
-            case happenings.Drain(generation, successor):
-                self._with(name, generation, lambda p: self._later(self._drain(p, successor)))
+            case happenings.Drain(generation):
+                self._with(name, generation, lambda p: self._later(self._drain(p, action)))
             case happenings.End(generation):
                 self._with(name, generation, lambda p: self._later(self._end(p)))
             case happenings.Kill(generation):
@@ -309,7 +310,9 @@ class Supervisor:
             case happenings.Watch(generation, seconds):
                 self._with(name, generation, lambda p: self._later(self._watch(p, seconds)))
             case happenings.RetryIn(seconds):
-                self._retry_in(name, seconds)
+                self._alarms.set(name, seconds, happenings.Retry())
+            case happenings.WakeIn(seconds):
+                self._alarms.set(name, seconds, happenings.Wake())
             case happenings.Remember(what):
                 self._remember(name, what.manifest.plugin.name)
             case happenings.Say(text):
@@ -321,13 +324,6 @@ class Supervisor:
         process = self.population.find(name, generation)
         if process is not None:
             act(process)
-
-    def _retry_in(self, name: str, seconds: float) -> None:
-        earlier = self._retries.pop(name, None)
-        if earlier is not None:
-            earlier.cancel()
-        loop = asyncio.get_running_loop()
-        self._retries[name] = loop.call_later(seconds, self.feed, name, happenings.Retry())
 
     def _remember(self, name: str, plugin: str) -> None:
         if self._cells.chosen_plugin(name) != plugin:
@@ -454,19 +450,22 @@ class Supervisor:
                 self.feed(name, happenings.Ill(generation, problem.message, hung))
         self.feed(name, happenings.TrialOver(generation))
 
-    async def _drain(self, process: Process, successor: bool) -> None:
+    async def _drain(self, process: Process, wanted: Drain) -> None:
         seconds = process.unit.manifest.restart.drain_seconds
-        order = self.population.order("drain", seconds=seconds, successor=successor)
-        state, free = b"", False
+        order = self.population.order(
+            "drain", seconds=seconds, successor=wanted.successor, asleep=wanted.asleep
+        )
+        drained = happenings.Drained(process.generation)
         try:
-            state = await process.carry_out(order, seconds + (0 if process.held else _DRAIN_SLACK))
-            free = True
+            done = await process.carry_out(order, seconds + (0 if process.held else _DRAIN_SLACK))
+            left = max(done.until - time.time(), 0.001) if done.until else 0.0
+            drained = happenings.Drained(process.generation, done.state, True, left)
         except SagongError as error:
             # Its successor begins with what is on disk; better than nobody serving.
             _LOG.warning("drain failed: %s", error, extra={"unit": process.unit.name})
             if isinstance(error, Silent):
                 self._kill(process)
-        self.feed(process.unit.name, happenings.Drained(process.generation, state, free))
+        self.feed(process.unit.name, drained)
 
     async def _end(self, process: Process) -> None:
         process.tell(self.population.order("stop"))
@@ -497,7 +496,7 @@ class Supervisor:
         found: dict[str, list[Found]] = {}
         for record, pidfd in reopened:
             what = self._what_runs(record)
-            unit = what or _orphan(record, self.units)
+            unit = what or orphan(record, self.units)
             self.population.add(Process(record, unit, pidfd, record.state))
             self.admit(unit)
             found.setdefault(record.unit, []).append(Found(record.generation, record.state, what))
@@ -589,11 +588,3 @@ def _started(pid: int) -> int:
         return start_time(pid)
     except OSError:
         return 0  # it ended already; its pidfd says so in a moment
-
-
-def _orphan(record: ProcessRecord, units: Mapping[str, Unit]) -> Unit:
-    """A unit for a process whose own is no longer configured; it is about to be ended."""
-    some = next(iter(units.values()))
-    from dataclasses import replace
-
-    return replace(some, name=record.unit)

@@ -16,9 +16,17 @@ from typing import Final
 import msgspec
 
 from sagong.call import deadline
-from sagong.contracts.objects import Commit, GetRequest, Objects, ObjectWatch, Outcome, Write
+from sagong.contracts.objects import (
+    Commit,
+    GetRequest,
+    Objects,
+    ObjectWatch,
+    Outcome,
+    Reminder,
+    Write,
+)
 from sagong.errors import SagongError, Unavailable
-from sagong.following import follow
+from sagong.following import Progress, follow
 from sagong.scheduling.budgets import Budget
 from sagong.scheduling.decision import Decider, Decision, take
 from sagong.scheduling.intake import SOURCES, Intake, Source
@@ -36,6 +44,8 @@ COMMITS_AT_ONCE: Final = 4
 COMMIT_SECONDS: Final = 10.0
 # A pod whose claims are not bound by then is decided anew.
 BINDING_SECONDS: Final = 600.0
+# Who has more to read anew when it wakes stays awake.
+SMALL_CLUSTER: Final = 1000
 
 
 class _Batch(msgspec.Struct):
@@ -86,6 +96,8 @@ class Dispatch:
         self._unsynced = {source.resource for source in SOURCES}
         self._waiting: dict[Key, _Waiting] = {}
         self._sacrifices: list[tuple[Pod, Decision]] = []
+        self._progress = Progress()
+        self._stirred = False
 
     async def run(self) -> None:
         """For ever."""
@@ -103,10 +115,32 @@ class Dispatch:
         watch = ObjectWatch(resource=source.resource, fields=source.fields)
         async for batch in follow(self._objects, watch, log=self._log):
             self._intake.take(source, batch)
+            self._progress.note(watch, batch)
+            self._stirred |= bool(batch.changes)
             if batch.synced or (batch.refused and not source.needed):
                 self._unsynced.discard(source.resource)
                 known.set()
             self._changed.set()
+
+    # sleeping
+
+    def busy(self) -> bool:
+        """Whether something came since this was last asked, or is under way, or there is too much."""
+        stirred, self._stirred = self._stirred, False
+        snapshot = self._intake.snapshot
+        large = len(snapshot.pods) + len(snapshot.nodes) > SMALL_CLUSTER
+        return stirred or large or self._engaged()
+
+    def _engaged(self) -> bool:
+        intake = self._intake
+        return bool(self._unsynced or intake.queue or intake.assumed or self._waiting)
+
+    async def doze(self) -> float:
+        """Leave word of what comes next; with a pod that waits, there is no sleep."""
+        if self._engaged():
+            return self._clock()
+        await self._objects.remind(Reminder(watches=self._progress.watches()))
+        return 0.0
 
     # deciding
 

@@ -27,6 +27,7 @@ from sagong.contracts.objects import (
     ObjectChange,
     ObjectWatch,
     Outcome,
+    Reminder,
     Verb,
     Write,
 )
@@ -115,6 +116,10 @@ class Roster:
         """Of nothing but pods: a static pod can't refer to other objects."""
         raise NotFound(f"{request.resource} can't be watched: there is no API server")
         yield
+
+    async def remind(self, reminder: Reminder) -> None:
+        """Nobody sleeps who follows this."""
+        raise NotFound("nobody can be woken: there is no API server")
 
     async def commit(self, commit: Commit) -> CommitResult:
         """Never waits, so that the writer has its answer before anybody hears of the change."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from nap_contract import Count, Counted, Nap
 
+from sagong.call import current
 from sagong.host import Host
 
 __all__ = ["Caller"]
@@ -16,6 +17,7 @@ class Caller:
         self._host = host
         self._nap = host.use(Nap)
         self._heard = self._missed = 0
+        self._left: set[str] = set()
 
     async def start(self) -> None:
         """Begin to listen; that wakes nobody."""
@@ -33,3 +35,13 @@ class Caller:
     def heard(self) -> Count:
         """What was heard."""
         return Count(value=self._heard, generation=self._missed)
+
+    def leave(self) -> None:
+        """Remember who calls."""
+        self._left.add(current().caller)
+
+    async def stir(self) -> None:
+        """Also one that did not ask for it."""
+        left, self._left = self._left, set()
+        for unit in (*left, "nap"):
+            await self._host.wake(unit)

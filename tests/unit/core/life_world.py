@@ -35,6 +35,7 @@ from sagong.kernel.happenings import (
     Swap,
     TrialOver,
     Wake,
+    WakeIn,
     Watch,
 )
 from sagong.kernel.life import Life
@@ -43,7 +44,7 @@ from sagong.kernel.units import Unit
 from sagong.manifest import parse
 
 
-def unit(plugin: str, *, overlap: bool, on_demand: bool = False) -> Unit:
+def unit(plugin: str, *, overlap: bool, on_demand: bool = False, waits: bool = False) -> Unit:
     """A real unit of a manifest."""
     text = f"""
     [plugin]
@@ -53,17 +54,24 @@ def unit(plugin: str, *, overlap: bool, on_demand: bool = False) -> Unit:
     class = "m:M"
     [provides]
     scheduler = 1
+    [uses]
+    {'objects = { version = 1, why = "follows them" }' if waits else ""}
     [restart]
     overlap = {str(overlap).lower()}
     [life]
-    on_demand = {str(on_demand).lower()}
+    on_demand = {str(on_demand or waits).lower()}
+    wakes_on = {["objects"] if waits else []}
     """
     return Unit("scheduler", "", parse(text, where=plugin), plugin, {}, {})
 
 
 @dataclass(frozen=True)
 class World:
-    """`processes` are (generation, doing); what they do is what they were last told to do."""
+    """`processes` are (generation, doing); what they do is what they were last told to do.
+
+    `word` was left with a provider: what the unit waits for wakes it. `news` is that it has happened,
+    and no process that serves has seen it; `alarm` that it said when it is to be up.
+    """
 
     life: Life
     processes: tuple[tuple[int, str], ...] = ()
@@ -80,6 +88,9 @@ class World:
     returns: str = ""
     calls: int = 2
     wanted: bool = False
+    word: bool = False
+    news: bool = False
+    alarm: bool = False
 
     def doing(self, generation: int) -> str:
         """What a process does; "" if there is none."""
@@ -110,6 +121,7 @@ class World:
             (self.retry, names.get(self.watched), self.faults, self.swaps, self.kills),
             (self.finished, self.asked, self.returns),
             (self.calls, self.wanted, bool(one.asleep), bool(one.kept)),
+            (names.get(one.dozing), self.word, self.news, self.alarm),
         )
 
 
@@ -147,6 +159,8 @@ def _do(world: World, actions: tuple[Action, ...]) -> World:
                 world = _told(world, generation, "leaving" if unused else "ending")
             case RetryIn():
                 world = replace(world, retry=True)
+            case WakeIn():
+                world = replace(world, alarm=True)
             case Watch(generation):
                 world = replace(world, watched=generation)
             case Finish():
@@ -180,9 +194,11 @@ def good(world: World) -> Iterator[Move]:
         elif doing == "starting":
             yield f"started {g}", lambda g=g: _serves(world, g)
         elif doing == "draining":
-            yield f"drained {g}", lambda g=g: feed(world, Drained(g, b"state", True))
+            yield f"drained {g}", lambda g=g: _drained(world, g)
         elif doing in ("ending", "tidying", "leaving"):
             yield f"exited {g}", lambda g=g: feed(_gone(world, g), Exited(g))
+    if world.alarm and world.life.asleep:
+        yield "alarm", lambda: feed(replace(world, alarm=False), Wake())
     if world.retry:
         yield "retry", lambda: feed(replace(world, retry=False), Retry())
     if world.watched:
@@ -195,7 +211,28 @@ def good(world: World) -> Iterator[Move]:
 def _serves(world: World, generation: int) -> World:
     """Whoever waited is served, if this one is what callers are sent to."""
     world = feed(_told(world, generation, "serving"), Started(generation))
-    return replace(world, wanted=world.wanted and world.life.serving != generation)
+    if world.life.serving != generation:
+        return world
+    return replace(world, wanted=False, news=False)
+
+
+def _drained(world: World, generation: int) -> World:
+    """One that falls asleep leaves word before that, and has it back at once if there is news."""
+    dozes = world.life.dozing == generation
+    waits = dozes and bool(world.life.what.manifest.life.wakes_on)
+    seconds = 1.0 if waits else 0.0
+    after = feed(
+        replace(world, word=world.word or waits), Drained(generation, b"state", True, seconds)
+    )
+    return happen(after) if after.news and after.word else after
+
+
+def happen(world: World) -> World:
+    """What the unit waits for; whoever serves sees it, with whom word was left tells of it."""
+    if world.doing(world.life.serving) == "serving":
+        return replace(world, news=False)
+    told = replace(world, word=False, news=True)
+    return feed(told, Wake()) if world.word else told
 
 
 def demand(world: World) -> Iterator[Move]:
@@ -203,6 +240,8 @@ def demand(world: World) -> Iterator[Move]:
     serving = world.life.serving
     if world.calls:
         less = replace(world, calls=world.calls - 1)
+        if world.life.what.manifest.uses and not world.news:
+            yield "news", lambda: happen(less)
         if not serving:
             called = replace(less, wanted=True)
             yield "call", lambda: feed(called, Wake()) if world.life.asleep else called
@@ -228,6 +267,9 @@ def bad(world: World) -> Iterator[Move]:
             yield f"hangs {g}", lambda g=g, w=fallen: feed(w, Ill(g, "silent", True))
     if world.kills:
         yield "kernel killed", lambda: _new_kernel(world)
+        # Whoever was to be told was away.
+        deaf = replace(world, word=False, news=world.news or world.word)
+        yield "kernel killed, news", lambda: _new_kernel(deaf)
 
 
 def _returning(world: World, generation: int) -> World:
@@ -279,5 +321,7 @@ def _new_kernel(world: World) -> World:
         asked=world.asked,
         calls=world.calls,
         wanted=world.wanted,
+        word=world.word,
+        news=world.news,
     )
     return feed(_do(fresh, actions), Begin())

@@ -35,6 +35,7 @@ from sagong.kernel.happenings import (
     Start,
     Started,
     Wake,
+    WakeIn,
 )
 from sagong.kernel.journal import LifeRecord
 from sagong.kernel.life import Life
@@ -47,6 +48,13 @@ MIXED = (unit("a", overlap=True), unit("b", overlap=False))
 SLEEPERS = (
     unit("a", overlap=True, on_demand=True),
     unit("b", overlap=False, on_demand=True),
+    unit("c", overlap=False),
+)
+
+
+EXPECTANT = (
+    unit("a", overlap=False, waits=True),
+    unit("b", overlap=True, waits=True),
     unit("c", overlap=False),
 )
 
@@ -92,6 +100,7 @@ def ends_well(world: World) -> None:
     assert [d for _, d in end.processes] == ["serving"] * bool(one.serving), end.processes
     assert bool(one.serving) != bool(one.asleep) and one.coming is None and one.trial is None
     assert not end.wanted, "a caller waits for ever"
+    assert not end.news, "it sleeps on, whatever happens"
     assert bool(one.kept) <= bool(one.asleep), "a state is kept for nobody"
     assert end.finished >= end.asked, "an operator waits for ever"
     assert world.life.trial is None or end.settled > world.settled, "nobody tells of the trial"
@@ -136,7 +145,7 @@ def explore(units: tuple[Unit, ...], depth: int) -> int:
             raise AssertionError(f"{error} after {', '.join(path)}") from error
         if moved == depth:
             continue
-        calls = demand(world) if units is SLEEPERS else iter(())
+        calls = demand(world) if units in (SLEEPERS, EXPECTANT) else iter(())
         for name, move in chain(good(world), bad(world), swaps(world, units), calls):
             following = move()
             if (key := following.key()) not in seen:
@@ -147,8 +156,8 @@ def explore(units: tuple[Unit, ...], depth: int) -> int:
 
 @pytest.mark.parametrize(
     "units,depth",
-    [(OVERLAPPING, 8), (EXCLUSIVE, 8), (MIXED, 8), (SLEEPERS, 7)],
-    ids=["overlap", "alone", "mixed", "asleep"],
+    [(OVERLAPPING, 8), (EXCLUSIVE, 8), (MIXED, 8), (SLEEPERS, 7), (EXPECTANT, 6)],
+    ids=["overlap", "alone", "mixed", "asleep", "expectant"],
 )
 def test_every_interleaving_ends_well(units: tuple[Unit, ...], depth: int) -> None:
     assert explore(units, depth) > 500
@@ -192,9 +201,9 @@ def _keep_newcomers(one: Any, record: Any, process: Any, actions: Any) -> Any:
     return replace(one, members=(*one.members, member), serving=serving)
 
 
-def _always_free(turn: Any, generation: int, state: bytes, *, free: bool) -> None:
-    turn._stage(generation, "tidying")
-    turn._do(life.End(generation))
+def _always_free(turn: Any, event: Drained) -> None:
+    turn._stage(event.generation, "tidying")
+    turn._do(life.End(event.generation))
 
 
 def _stay(turn: Any, trial: Any, why: str) -> None:
@@ -232,7 +241,26 @@ def test_only_who_was_asleep_is_left_asleep_by_a_new_kernel(asleep: bool) -> Non
     assert any(isinstance(action, Launch) for action in actions) != asleep
 
 
+def test_one_that_said_when_it_is_to_be_up_is_woken_then() -> None:
+    for seconds in (0.0, 30.0):
+        one, _ = life.step(Life(SLEEPERS[0]), Begin(), 0.0, 1)
+        for event in (Wake(), Launched(2), Started(2), Idle(2)):
+            one, _ = life.step(one, event, 0.0, 2 if isinstance(event, Wake) else 3)
+        one, actions = life.step(one, Drained(2, b"", True, seconds), 0.0, 4)
+        assert (WakeIn(30.0) in actions) == bool(seconds)
+
+
 def _always_idle(turn: Any, generation: int) -> None:
+    if generation == turn.life.serving:
+        turn._set(asleep=turn.fresh, serving=0)
+        turn._drain(generation)
+
+
+def _sleep_anyhow(turn: Any, event: Drained) -> None:
+    turn._set(kept=event.state, dozing=0)
+
+
+def _forget_who_dozes(turn: Any, generation: int) -> None:
     if generation == turn.life.serving:
         turn._set(asleep=turn.fresh, serving=0)
         turn._drain(generation)
@@ -257,6 +285,21 @@ def test_a_broken_sleep_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(*SLEEPING_MUTANTS[name])
     with pytest.raises(AssertionError):
         explore(SLEEPERS, 5)
+
+
+EXPECTANT_MUTANTS: dict[str, tuple[Any, str, Any]] = {
+    "does not wake": (life._Turn, "wake", _skip),
+    "sleeps though it could not leave word": (life._Turn, "_slept", _sleep_anyhow),
+    "overlooks the death of one that falls asleep": (life._Turn, "idle", _forget_who_dozes),
+    "a new kernel leaves it asleep": (life._Turn, "begin", _begin_anyhow),
+}
+
+
+@pytest.mark.parametrize("name", EXPECTANT_MUTANTS)
+def test_a_wake_up_that_is_lost_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(*EXPECTANT_MUTANTS[name])
+    with pytest.raises(AssertionError):
+        explore(EXPECTANT, 6)
 
 
 MUTANTS: dict[str, tuple[Any, str, Any]] = {

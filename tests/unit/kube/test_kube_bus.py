@@ -147,7 +147,13 @@ async def test_callers_keep_to_their_rules() -> None:
     async with served() as at:
         parts = at.kube._assembly
         rules = ({"groups": (), "resources": ("pods",), "verbs": ("get",)},)
-        slot = ObjectsSlot(parts.store, parts.catalogue, parts.slot._commits, lambda caller: rules)
+        slot = ObjectsSlot(
+            parts.store,
+            parts.catalogue,
+            parts.slot._commits,
+            parts.slot._reminders,
+            lambda caller: rules,
+        )
         with call.serving(call.Call(caller="dns", uid=4711)):
             with pytest.raises(NotFound):
                 await slot.get(GetRequest(resource="v1/pods", namespace="default", name="p"))

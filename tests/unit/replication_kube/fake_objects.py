@@ -18,6 +18,7 @@ from sagong.contracts.objects import (
     ObjectChange,
     ObjectWatch,
     Outcome,
+    Reminder,
     Verb,
 )
 from sagong.contracts.replication import Plan, Situation
@@ -42,6 +43,7 @@ class FakeObjects:
         self._plain_remove = self.cluster._remove
         self.cluster._remove = self._removed  # type: ignore[method-assign]
         self.commits: list[Commit] = []
+        self.reminders: list[Reminder] = []
         self.lose = 0
         self.lag = lag
         self._done: dict[str, CommitResult] = {}
@@ -105,6 +107,10 @@ class FakeObjects:
                     yield ObjectBatch(revision=revision, changes=(change,))
                 grown = self._grown
             await grown.wait()
+
+    async def remind(self, reminder: Reminder) -> None:
+        """Kept in `reminders`."""
+        self.reminders.append(reminder)
 
     async def commit(self, commit: Commit) -> CommitResult:
         """See the contract."""

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable
 
 import pytest
 from tests.unit.replication_kube.fake_objects import FakeObjects
 
 from sagong.conformance.replication_garbage import namespace
-from sagong.conformance.replication_lab import Cluster, Json, workload
+from sagong.conformance.replication_jobs import cron
+from sagong.conformance.replication_lab import Cluster, Json, node, workload
+from sagong.conformance.replication_nodes import lease
 from sagong.conformance.replication_services import service
 from sagong.contracts.objects import Objects, Verb
 from sagong.testing import awaited, local
 from sagong_replication_kube import ReplicationKube
+from sagong_replication_kube.nodes import GRACE_SECONDS, LEASE_SPACE, LEASES
 
 DEPLOYMENTS = "apps/v1/deployments"
 
@@ -133,3 +137,34 @@ async def test_a_new_object_is_not_garbage_though_its_owner_is_seen_later() -> N
     deleted = [w for c in objects.commits for w in c.writes if w.verb is Verb.DELETE]
     assert deleted == []
     assert len(cluster.pods) == 10
+
+
+async def test_one_with_nothing_to_do_sleeps_and_says_what_for() -> None:
+    """Renewals of a node's lease are no news, their absence is; a job is made at its time."""
+    objects = FakeObjects(node("a"), lease("a", time.time()), cron("0 0 1 1 *"))
+    async with local(ReplicationKube, uses={Objects: awaited(Objects, objects)}) as plugin:
+        assert plugin.busy(), "it has not even begun"
+        await wait_until(lambda: not plugin.busy())
+        until = await plugin.doze()
+        objects.cluster.add(deployment())
+        await wait_until(plugin.busy)
+    assert until > time.time() + 60
+    (reminder,) = objects.reminders
+    assert [watch.resource for watch in reminder.comings] == [LEASES]
+    assert {DEPLOYMENTS, "v1/nodes"} <= {w.resource for w in reminder.watches} - {LEASES}
+    assert min(watch.revision for watch in reminder.watches) > 0
+    (silence,) = reminder.silences
+    assert (silence.resource, silence.namespace, silence.name) == (LEASES, LEASE_SPACE, "a")
+    assert 0 < silence.first <= silence.seconds == GRACE_SECONDS
+
+
+async def test_one_with_something_to_do_does_not_sleep() -> None:
+    """The answer to its write does not come, as when the store is away."""
+    objects = FakeObjects()
+    async with local(ReplicationKube, uses={Objects: awaited(Objects, objects)}) as plugin:
+        await wait_until(lambda: not plugin.busy())
+        objects.lose = 10_000
+        objects.cluster.add(deployment())
+        await wait_until(lambda: bool(objects.commits))
+        assert plugin.busy() and plugin.busy()
+        assert await plugin.doze() <= time.time() and not objects.reminders

@@ -13,6 +13,7 @@ from tests.unit.replication_kube.fake_objects import FakeObjects
 
 from sagong.conformance.scheduler_lab import node, pod
 from sagong.contracts.objects import Objects, Verb
+from sagong.scheduling.intake import SOURCES
 from sagong.testing import awaited, local
 from sagong_scheduler_binpack import SchedulerBinpack
 from sagong_scheduler_kube import SchedulerKube
@@ -197,3 +198,19 @@ async def test_an_immediate_claim_must_be_bound_before() -> None:
         await wait_until(lambda: condition(cluster, "p") != {})
         said = condition(cluster, "p")["message"]
         assert "pod has unbound immediate PersistentVolumeClaims" in said
+
+
+async def test_one_with_a_pod_that_waits_does_not_sleep() -> None:
+    objects = FakeObjects(node("a", cpu="1"), pod("small", cpu="1"), pod("large", cpu="64"))
+    async with local(SchedulerKube, uses={Objects: awaited(Objects, objects)}) as plugin:
+        assert plugin.busy(), "it has not even begun"
+        await wait_until(lambda: bool(bound(objects.cluster, "small") and events(objects)))
+        assert plugin.busy() and plugin.busy()
+        assert await plugin.doze() > 0 and not objects.reminders
+        objects.cluster._remove((PODS, "default", "large"))
+        await wait_until(lambda: not plugin.busy())
+        assert await plugin.doze() == 0
+    (reminder,) = objects.reminders
+    followed = {watch.resource: watch for watch in reminder.watches}
+    assert set(followed) == {source.resource for source in SOURCES}
+    assert followed[PODS].revision == objects.cluster.revision and followed[PODS].fields

@@ -1,0 +1,108 @@
+"""Nobody notices that parts of the platform sleep: what happens meanwhile wakes whom it concerns."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+from tests import sample_image
+from tests.system.instance import instance
+from tests.system.platform.rig import (
+    IMAGE,
+    Platform,
+    needs_docker,
+    needs_kubectl,
+    single,
+    wait_for,
+)
+
+pytestmark = pytest.mark.root
+
+# Who may sleep does so as soon as it can.
+DROWSY = "".join(
+    f"[units.{name}]\nidle_seconds = 1.0\n"
+    for name in ("scheduler", "replication", "docker", "state-local")
+)
+
+DEPLOYMENT = {
+    "apiVersion": "apps/v1",
+    "kind": "Deployment",
+    "metadata": {"name": "early"},
+    "spec": {
+        "replicas": 2,
+        "selector": {"matchLabels": {"app": "early"}},
+        "template": {
+            "metadata": {"labels": {"app": "early"}},
+            "spec": {
+                "terminationGracePeriodSeconds": 0,
+                "containers": [
+                    {
+                        "name": "c",
+                        "image": IMAGE,
+                        "imagePullPolicy": "IfNotPresent",
+                        "command": ["sleep", "600"],
+                    }
+                ],
+            },
+        },
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """Docker and Kubernetes on one machine, of their own."""
+    home = tmp_path_factory.mktemp("home")
+    with instance(single(16559, "10.236.0") + DROWSY) as running:
+        found = Platform(running, home)
+        found("docker", "load", "-i", str(sample_image.build(home).docker_archive))
+        yield found
+
+
+def state(whole: Platform, name: str) -> str:
+    """As `sagong status` has it."""
+    return next(unit.state for unit in whole.running.status().units if unit.name == name)
+
+
+def wait_asleep(whole: Platform, *names: str) -> None:
+    """Until these sleep."""
+    wait_for(lambda: all(state(whole, name) == "asleep" for name in names), 60)
+
+
+@needs_kubectl
+def test_a_deployment_wakes_scheduler_and_controllers(whole: Platform) -> None:
+    wait_asleep(whole, "scheduler", "replication")
+    whole("kubectl", "apply", "-f", "-", given=json.dumps(DEPLOYMENT).encode())
+    try:
+        whole("kubectl", "rollout", "status", "deploy/early", "--timeout=50s")
+        wait_asleep(whole, "scheduler", "replication")
+        whole("kubectl", "scale", "deploy/early", "--replicas=3")
+        whole("kubectl", "rollout", "status", "deploy/early", "--timeout=50s")
+    finally:
+        whole("kubectl", "delete", "deploy/early", "--wait=true")
+
+
+@needs_docker
+def test_what_happens_while_docker_sleeps_is_told_later(whole: Platform) -> None:
+    """Restart policies are kept without it, and its history goes on."""
+    began = time.time()
+    whole("docker", "run", "-d", "--name", "lasting", "--restart=always", IMAGE, "sleep", "600")
+    try:
+        pid = int(whole("docker", "inspect", "-f", "{{.State.Pid}}", "lasting"))
+        wait_asleep(whole, "docker", "state-local")
+        os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: state(whole, "docker") == "serving", 30)
+        wait_asleep(whole, "docker")
+        again = whole("docker", "inspect", "-f", "{{.State.Running}} {{.RestartCount}}", "lasting")
+        assert again == "true 1\n"
+        told = whole(
+            "docker", "events", "--since", f"{began:.3f}", "--until", f"{time.time():.3f}",
+            "--filter", "container=lasting", "--filter", "type=container", "--format", "{{.Action}}",
+        )  # fmt: skip
+        assert told.split() == ["create", "start", "die", "start"]
+    finally:
+        whole("docker", "rm", "-f", "lasting")
