@@ -65,9 +65,9 @@ class Instance:
 
     def pid(self, name: str) -> int:
         """The pid of a unit's serving process, or of keeper, kernel, zygote; who sleeps is woken."""
-        status = self.status()
-        if any(unit.name == name and unit.state == "asleep" for unit in status.units):
-            self.run("restart", name)
+        unit, status = name.removesuffix("-companion"), self.status()
+        if any(one.name == unit and one.state == "asleep" for one in status.units):
+            self.run("restart", unit)
             status = self.status()
         for process in _processes(status):
             if process.unit == name and process.state in ("serving", "running"):
