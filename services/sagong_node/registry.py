@@ -111,7 +111,8 @@ class Registry:
     async def stored(self) -> None:
         """As `flushed`, but the state's refusal is raised: there is no room, and who asked is told."""
         last, refusals = self._changes, self._refusals
-        self._wake.set()
+        if self._dirty:
+            self._wake.set()
         self._again.set()
         while self._oldest() <= last:
             if self._refusals > refusals and self._refusal is not None:
