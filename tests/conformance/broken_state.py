@@ -339,4 +339,4 @@ class StatusCountsDeletedKeys(FakeState):
         return replace(await super().status(), keys=keys)
 
 
-MUTATIONS: tuple[type[FakeState], ...] = tuple(FakeState.__subclasses__())
+MUTATIONS = [kind for kind in FakeState.__subclasses__() if kind.__module__ == __name__]

@@ -36,6 +36,10 @@ __all__ = ["Solve"]
 _REFUSED = frozenset(("security.insecure",))
 
 
+def _over() -> Cancelled:
+    return Cancelled("the solve has ended")
+
+
 class Solve:
     """What a client calls by its ref. `run` is the control's call, `solve` the frontend's."""
 
@@ -72,7 +76,7 @@ class Solve:
             self.graph.complete()
             self.graph.end()
             if not self._returned.done():
-                self._returned.set_exception(Cancelled("the solve has ended"))
+                self._returned.set_exception(_over())
             # Nobody need be interested.
             self._returned.exception()
 
@@ -115,12 +119,21 @@ class Solve:
         self._returned.set_result(Made.of(request.result, self._images))
 
     async def solve(self, request: m.GatewaySolveRequest) -> m.GatewaySolveResponse:
-        """The frontend's call of the gateway."""
+        """The frontend's call of the gateway; it ends with the control's, which may be refused."""
         if request.definition is not None and request.definition.ops and not request.frontend:
             named = Made({"": image_of(request.definition)})
             return m.GatewaySolveResponse(result=self._result(named))
-        made = await self._build(request.frontend, request.frontend_opt, request.frontend_inputs)
-        return m.GatewaySolveResponse(result=made)
+        build = asyncio.ensure_future(
+            self._build(request.frontend, request.frontend_opt, request.frontend_inputs)
+        )
+        try:
+            await asyncio.wait((build, self._returned), return_when=asyncio.FIRST_COMPLETED)
+            if not build.done():
+                raise failure(_over(), "", b"")
+            return m.GatewaySolveResponse(result=build.result())
+        finally:
+            build.cancel()
+            await asyncio.wait((build,))
 
     def _result(self, made: Made) -> m.Result:
         references = {platform: new_id()[:25] for platform in made.images}

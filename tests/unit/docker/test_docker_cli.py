@@ -119,7 +119,7 @@ async def test_logs_replay_follow_and_tail() -> None:
 async def test_attach_shows_what_comes_and_start_attached_gives_the_code() -> None:
     async with docker_lab() as lab:
         await lab.ok(
-            "run", "-d", "--name", "talk", IMAGE, "sh", "-c", "sleep 0.5; echo later; exit 4"
+            "run", "-d", "--name", "talk", IMAGE, "sh", "-c", "sleep 2; echo later; exit 4"
         )
         found = await lab.docker("attach", "--no-stdin", "talk")
         assert (found.code, found.out) == (4, "later\n")
