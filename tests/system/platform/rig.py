@@ -174,6 +174,19 @@ def footprint(running: Instance) -> dict[str, list[str]]:
     }
 
 
+def settled(running: Instance) -> dict[str, list[str]]:
+    """What they have when it changes no more: namespaces are put in store in the background."""
+    found = [footprint(running)]
+
+    def rests() -> bool:
+        time.sleep(0.3)
+        found.append(footprint(running))
+        return found[-1] == found[-2]
+
+    wait_for(rests)
+    return found[-1]
+
+
 def _nameless(names: Iterable[str]) -> list[str]:
     return sorted(re.sub(r"[0-9a-f]{10,}", "#", name) for name in names)
 

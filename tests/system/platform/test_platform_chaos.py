@@ -15,7 +15,15 @@ from collections.abc import Iterator
 import pytest
 from tests import sample_image
 from tests.system.instance import Instance, instance
-from tests.system.platform.rig import IMAGE, Checker, Platform, footprint, needs_docker, wait_for
+from tests.system.platform.rig import (
+    IMAGE,
+    Checker,
+    Platform,
+    footprint,
+    needs_docker,
+    settled,
+    wait_for,
+)
 
 from sagong.errors import SagongError
 
@@ -166,7 +174,7 @@ def test_swaps_fail_no_call_stop_no_container_lose_no_line(
 
 @pytest.mark.timeout(300)
 def test_kills_fail_nothing_but_what_was_cut(platform: Platform, steady: Steady) -> None:
-    before = footprint(platform.running)
+    before = settled(platform.running)
     runner = Runs(platform)
     with Checker(runner, threads=20, pause=0) as runs:
         runs.wait_answers(5)

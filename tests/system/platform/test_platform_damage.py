@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from tests import sample_image
 from tests.system.instance import instance
-from tests.system.platform.rig import IMAGE, Platform, footprint, needs_docker, wait_for
+from tests.system.platform.rig import IMAGE, Platform, footprint, needs_docker, settled, wait_for
 
 pytestmark = [pytest.mark.root, needs_docker]
 
@@ -34,7 +34,7 @@ def nothing_left(at: Platform) -> Iterator[None]:
     running = at("docker", "ps", "-q", "--no-trunc").split()
     # The group of `first` goes a moment after the command.
     wait_for(lambda: groups_of(at) == set(running))
-    before, images = footprint(at.running), at("docker", "images", "-aq")
+    before, images = settled(at.running), at("docker", "images", "-aq")
     yield
     assert at("docker", "run", "--rm", IMAGE, "echo", "well") == "well\n"
     wait_for(lambda: footprint(at.running) == before)
@@ -147,7 +147,7 @@ def test_registries_that_refuse_or_lie(whole: Platform, liar: str) -> None:
             said = whole.refused("docker", "pull", f"{liar}/{name}:1")
             assert text in said, (name, said)
         login = ("docker", "login", "-u", "me", "--password-stdin", liar)
-        assert "unauthorized" in whole.refused(*login, given=b"wrong")
+        assert "401 Unauthorized" in whole.refused(*login, given=b"wrong")
         nobody = ("docker", "login", "-u", "me", "--password-stdin", "127.0.0.1:1")
         assert "connection refused" in whole.refused(*nobody, given=b"x")
 
