@@ -203,10 +203,12 @@ class Life(_Table, frozen=True):
 
     `wakes_on` are keys of [uses] and [hears]: with their providers it leaves word of what it waits for
     before it falls asleep, so they may wake it. One that `keeps_time` says until when it may sleep.
+    `rouses` are keys of [uses]: their providers, which it needs next, wake at the same time.
     """
 
     on_demand: bool = False
     wakes_on: tuple[str, ...] = ()
+    rouses: tuple[str, ...] = ()
     keeps_time: bool = False
     idle_seconds: Annotated[float, msgspec.Meta(ge=0.1, le=_DAY)] = 60.0
 
@@ -394,6 +396,8 @@ def _problems(manifest: Manifest) -> Iterator[str]:
         yield "life: only what is on_demand leaves when it is idle, and is woken; say on_demand = true"
     for key in set(manifest.life.wakes_on) - manifest.uses.keys() - manifest.hears.keys():
         yield f"life.wakes_on: there is no [uses.{key}] or [hears.{key}] whose provider would wake it"
+    for key in set(manifest.life.rouses) - manifest.uses.keys():
+        yield f"life.rouses: there is no [uses.{key}] whose provider would wake with it"
     for path, why in _reasons(manifest):
         if len(why.strip()) < 3:
             yield f"{path}.why: say why this right is needed"

@@ -131,13 +131,18 @@ def _rules(
 
 def wakers(unit: Unit, units: Mapping[str, Unit]) -> frozenset[str]:
     """Names of the units with which `unit` leaves word of what it waits for while it sleeps."""
-    uses, hears = unit.manifest.uses, unit.manifest.hears
-    wishes: list[Route] = []
-    for key in unit.manifest.life.wakes_on:
-        if key in uses:
-            wishes.append((uses[key].slot or key, uses[key].version, uses[key].instance))
-        if key in hears:
-            wishes.append((key, hears[key].version, hears[key].instance))
+    life, hears = unit.manifest.life, unit.manifest.hears
+    wishes = [
+        (key, hears[key].version, hears[key].instance) for key in life.wakes_on if key in hears
+    ]
+    heard = {p.name for wanted in wishes for p in resolved(units, wanted)}
+    return used(unit, life.wakes_on, units) | heard
+
+
+def used(unit: Unit, keys: Iterable[str], units: Mapping[str, Unit]) -> frozenset[str]:
+    """Names of the units that serve what `unit` has under these keys in its [uses]."""
+    uses = [(key, unit.manifest.uses[key]) for key in keys if key in unit.manifest.uses]
+    wishes = [(use.slot or key, use.version, use.instance) for key, use in uses]
     return frozenset(p.name for wanted in wishes for p in resolved(units, wanted))
 
 

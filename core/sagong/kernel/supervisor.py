@@ -282,10 +282,10 @@ class Supervisor:
             self.broadcast()
         if after.serving and after.serving != before.serving:
             _LOG.info("unit serves", extra={"unit": name, "generation": after.serving})
-            for other, event in roused(name, self.units, self.lives):
-                asyncio.get_running_loop().call_soon(self.feed, other, event)
         elif after.down and not before.down:
             _LOG.error("unit is down", extra={"unit": name, "problem": after.problem})
+        for other, event in roused(name, before, self.units, self.lives):
+            asyncio.get_running_loop().call_soon(self.feed, other, event)
 
     def _knocked(self, name: str) -> None:
         self.feed(name, happenings.Wake())

@@ -14,6 +14,7 @@ from tests.system.instance import instance
 from tests.system.platform.rig import (
     IMAGE,
     Platform,
+    ended,
     needs_docker,
     needs_kubectl,
     single,
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.root
 # Who may sleep does so as soon as it can.
 DROWSY = "".join(
     f"[units.{name}]\nidle_seconds = 1.0\n"
-    for name in ("scheduler", "replication", "docker", "state-local")
+    for name in ("scheduler", "replication", "docker", "state-local", "image")
 )
 
 DEPLOYMENT = {
@@ -84,6 +85,14 @@ def test_a_deployment_wakes_scheduler_and_controllers(whole: Platform) -> None:
         whole("kubectl", "rollout", "status", "deploy/early", "--timeout=50s")
     finally:
         whole("kubectl", "delete", "deploy/early", "--wait=true")
+
+
+@needs_docker
+def test_what_docker_needs_next_wakes_with_it(whole: Platform) -> None:
+    """Though nobody has asked for it yet."""
+    wait_asleep(whole, "docker", "state-local", "image")
+    with ended(whole.start("docker", "version")):
+        wait_for(lambda: state(whole, "image") != "asleep")
 
 
 @needs_docker
