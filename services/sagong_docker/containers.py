@@ -227,14 +227,14 @@ async def remove(engine: Engine, ask: Ask) -> Response:
         raise Conflict("Conflict, cannot remove the default link name of the container")
     request = RemoveRequest(id=record.id, force=ask.flag("force"), volumes=ask.flag("v"))
     try:
-        await engine.node.remove(request)
+        # One that is not there any more was removed meanwhile, maybe by this very request, whose
+        # answer was lost with a node that ended.
+        with contextlib.suppress(NotFound):
+            await engine.node.remove(request)
     except FailedPrecondition as error:
         raise Conflict(
             f'cannot remove container "/{record.name}": {_short(error.message)}'
         ) from None
-    except NotFound:
-        engine.forget(record.id)
-        raise NotFound(f"No such container: {ask['id']}") from None
     # Its sandbox, which nobody else is in, went with it.
     engine.forget(record.id)
     return empty()

@@ -281,6 +281,16 @@ async def test_a_record_without_a_container_is_swept() -> None:
         assert lab.service.engine.catalog.find("ghost") is None
 
 
+async def test_a_removal_whose_answer_was_lost_with_the_node_is_done() -> None:
+    """The bus asks the node's successor again, which has nothing to remove any more."""
+    async with docker_lab() as lab:
+        id_ = await create(lab, "ghost", "true")
+        lab.node.containers.pop(id_)
+        status, _ = await lab.raw("DELETE", "/v1.48/containers/ghost")
+        assert status == 204
+        assert lab.service.engine.catalog.find("ghost") is None
+
+
 async def test_a_lost_race_for_a_name_leaves_nothing_behind() -> None:
     async with docker_lab() as lab:
         body = json.dumps({"Image": IMAGE, "Cmd": ["true"]}).encode()
