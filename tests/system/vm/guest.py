@@ -1,6 +1,7 @@
 """The questions that are asked inside the machine: the Docker API by hand, so that no client is needed.
 
-`python guest.py VERB …` prints JSON. Standard library only, but for `pods`.
+A question a line, `[VERB, WORD…]`; for each a line `[0, ANSWER]`, the answer as JSON again, or
+`[1, WHAT WENT WRONG]`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import os
 import socket
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +57,7 @@ def must(method: str, path: str, body: Any = None) -> Any:
     """The answer of a request that has to succeed."""
     status, answer = ask(method, path, body)
     if status >= 400:
-        raise SystemExit(f"{method} {path}: {status} {answer}")
+        raise RuntimeError(f"{method} {path}: {status} {answer}")
     return answer
 
 
@@ -117,6 +119,22 @@ def run(options: str, *command: str) -> dict[str, Any]:
     return result
 
 
+def ipvlan() -> dict[str, str]:
+    """What a neighbour says in each mode of ipvlan; the networks are gone then."""
+    fetch = "for i in $(seq 100); do wget -qO- http://$0/ && exit; sleep 0.2; done; exit 1"
+    found = {}
+    for mode in ("l2", "l3"):
+        options = {"parent": "lan0", "ipvlan_mode": mode}
+        must("POST", "/networks/create", {"Name": mode, "Driver": "ipvlan", "Options": options})
+        start("near", ["httpd", "-f", "-p", "80", "-h", "/var/www"], NetworkMode=mode)
+        near = must("GET", "/containers/near/json")["NetworkSettings"]["Networks"][mode]
+        on_it = json.dumps({"NetworkMode": mode})
+        found[mode] = run(on_it, "sh", "-c", fetch, near["IPAddress"])["out"].strip()
+        must("DELETE", "/containers/near?force=1")
+        must("DELETE", f"/networks/{mode}")
+    return found
+
+
 def pods() -> dict[str, Any]:
     """The demonstration's pods by name, and what its service says."""
     sys.path.insert(0, str(Path.cwd() / "packaging"))
@@ -142,7 +160,24 @@ def pods() -> dict[str, Any]:
     }
 
 
-VERBS = {"begin": begin, "state": state, "limits": limits, "run": run, "pods": pods}
+VERBS = {
+    "begin": begin,
+    "state": state,
+    "limits": limits,
+    "run": run,
+    "pods": pods,
+    "ipvlan": ipvlan,
+}
+
+
+def answer(verb: str, *words: str) -> tuple[int, str]:
+    """Whether it failed, and the answer."""
+    try:
+        return 0, json.dumps(VERBS[verb](*words))
+    except Exception:
+        return 1, traceback.format_exc()
+
 
 if __name__ == "__main__":
-    print(json.dumps(VERBS[sys.argv[1]](*sys.argv[2:])))
+    for line in sys.stdin:
+        print(json.dumps(answer(*json.loads(line))), flush=True)

@@ -53,14 +53,20 @@ class Machine:
         """Wait until the agent says hello: after the start, and after each reboot."""
         self._answer(0, seconds)
 
-    def run(self, command: str, seconds: float = 600.0, *, check: bool = True) -> str:
+    def run(self, command: str, seconds: float = 600.0) -> str:
         """The output of a shell command inside; a failed one fails the test."""
+        return self._told(command, {"run": command, "seconds": seconds}, seconds)
+
+    def ask(self, *words: str, seconds: float = 600.0) -> Any:
+        """The answer of guest.py to a question."""
+        return json.loads(self._told(" ".join(words), {"ask": words}, seconds))
+
+    def _told(self, what: str, asked: dict[str, Any], seconds: float) -> str:
         self._number += 1
-        asked = {"id": self._number, "run": command, "seconds": seconds}
-        self._socket.sendall(json.dumps(asked).encode() + b"\n")
+        self._socket.sendall(json.dumps({"id": self._number, **asked}).encode() + b"\n")
         answer = self._answer(self._number, seconds + 60.0)
-        if check and answer["code"] != 0:
-            pytest.fail(f"{command}\nended with {answer['code']}:\n{answer['out']}")
+        if answer["code"] != 0:
+            pytest.fail(f"{what}\nended with {answer['code']}:\n{answer['out']}")
         return str(answer["out"])
 
     def send(self, command: str) -> None:

@@ -21,7 +21,6 @@ from tests.system.vm import debian
 from tests.system.vm.machine import Machine
 
 CLIENTS = ("docker", "kubectl")
-GUEST = "python3 tests/system/vm/guest.py"
 CLIENT_ENVIRONMENT = (
     "PATH=$PATH:clients DOCKER_HOST=unix:///run/sagong/docker.sock "
     "KUBECONFIG=/etc/sagong/kubeconfig"
@@ -106,12 +105,6 @@ def told(what: str, since: float) -> float:
     return now
 
 
-def ask(machine: Machine, words: str) -> Any:
-    """An answer of guest.py."""
-    python = ".venv/bin/python" if words == "pods" else "python3"
-    return json.loads(machine.run(f"{python} tests/system/vm/guest.py {words}"))
-
-
 def wait_ready(machine: Machine) -> None:
     """Wait until systemd says that the platform serves, having done nothing for it."""
     machine.run(
@@ -125,7 +118,7 @@ def wait_running(machine: Machine) -> dict[str, Any]:
     """The states once those that are to run do."""
     limit = time.monotonic() + _PATIENCE
     while True:
-        states: dict[str, Any] = ask(machine, "state")
+        states: dict[str, Any] = machine.ask("state")
         up = {name for name, state in states.items() if state["running"] and state["alive"]}
         if up == RUNNING or time.monotonic() > limit:
             return states
@@ -143,8 +136,8 @@ def test_a_bare_debian_is_installed_rebooted_and_left_clean(machine: Machine) ->
     assert "runs already" in again
     began = told("packaging/up again", began)
 
-    machine.run(f"{GUEST} begin")
-    states = ask(machine, "state")
+    machine.ask("begin")
+    states = machine.ask("state")
     stopped = {name for name, state in states.items() if not state["running"]}
     assert stopped == {"always-stopped", "unless-stopped"}
     began = told("containers", began)
@@ -152,7 +145,9 @@ def test_a_bare_debian_is_installed_rebooted_and_left_clean(machine: Machine) ->
     check_layer_sizes(machine)
     check_apparmor(machine)
     began = told("limits and profiles", began)
-    pods = ask(machine, "pods")["pods"]
+    check_ipvlan(machine)
+    began = told("ipvlan", began)
+    pods = machine.ask("pods")["pods"]
     assert len(pods) == 3
     check_clock(machine, pods)
     began = told("clock", began)
@@ -177,24 +172,24 @@ def test_a_bare_debian_is_installed_rebooted_and_left_clean(machine: Machine) ->
 
 def check_clock(machine: Machine, pods: dict[str, Any]) -> None:
     """Nothing ends, restarts or hangs when the wall clock jumps, a day on and a day back."""
-    states = ask(machine, "state")
+    states = machine.ask("state")
     for step in ("+1 day", "-1 day"):
         machine.run(f"date -s '{step}'")
-        assert ask(machine, "run '{}' echo told")["out"] == "told\r\n"
-        assert ask(machine, "pods")["pods"] == pods
-        assert ask(machine, "state") == states
+        assert machine.ask("run", "{}", "echo", "told")["out"] == "told\r\n"
+        assert machine.ask("pods")["pods"] == pods
+        assert machine.ask("state") == states
 
 
 def check_limits(machine: Machine) -> None:
     """Version 2's files hold the limits; devices are refused by a BPF program."""
-    assert ask(machine, "limits") == {
+    assert machine.ask("limits") == {
         "memory.max": str(64 << 20),
         "memory.swap.max": "0",
         "pids.max": "50",
         "cpu.max": "50000 100000",
     }
     script = "mknod /tmp/disk b 254 0 && head -c 1 /tmp/disk; head -c 1 /dev/zero | wc -c"
-    answer = ask(machine, f"run '{{}}' sh -c '{script}'")
+    answer = machine.ask("run", "{}", "sh", "-c", script)
     assert "Operation not permitted" in answer["out"]
     assert answer["out"].split()[-1] == "1"
 
@@ -206,7 +201,7 @@ def check_layer_sizes(machine: Machine) -> None:
     )
     for size, written in (("8m", False), ("40m", True)):
         options = json.dumps({"StorageOpt": {"size": size}})
-        answer = ask(machine, f"run '{options}' sh -c '{script}'")
+        answer = machine.ask("run", options, "sh", "-c", script)
         assert ("limit reached" not in answer["out"]) == written, answer
         assert ("20000000" in answer["out"].split()) == written, answer
         assert answer["out"].split()[-1] == "y", answer
@@ -216,13 +211,21 @@ def check_apparmor(machine: Machine) -> None:
     """A profile that is loaded acts; one that is not is refused by name."""
     machine.run(f"apparmor_parser -a <<'EOF'\n{PROFILE}\nEOF")
     options = json.dumps({"SecurityOpt": ["apparmor=sagong-vm-test"]})
-    answer = ask(machine, f"run '{options}' sh -c 'cat /proc/self/attr/current /etc/passwd'")
+    script = "cat /proc/self/attr/current /etc/passwd"
+    answer = machine.ask("run", options, "sh", "-c", script)
     assert "sagong-vm-test (enforce)" in answer["out"]
     assert "Permission denied" in answer["out"]
     options = json.dumps({"SecurityOpt": ["apparmor=not-loaded"]})
-    answer = ask(machine, f"run '{options}' true")
+    answer = machine.ask("run", options, "true")
     assert answer["code"] == -1
     assert "not-loaded" in answer["out"]
+
+
+def check_ipvlan(machine: Machine) -> None:
+    """Containers on an interface of the machine, where the kernel has what it takes."""
+    machine.run("ip link add lan0 type dummy && ip link set lan0 up")
+    assert machine.ask("ipvlan") == dict.fromkeys(("l2", "l3"), "hello from sagong")
+    machine.run("ip link delete lan0")
 
 
 def check_after_boot(machine: Machine, pods: set[str]) -> None:
@@ -236,7 +239,7 @@ def check_after_boot(machine: Machine, pods: set[str]) -> None:
     assert states["plain"]["code"] != 0
     limit = time.monotonic() + _PATIENCE
     while True:
-        answer = ask(machine, "pods")
+        answer = machine.ask("pods")
         if all(pod["ready"] for pod in answer["pods"].values()) or time.monotonic() > limit:
             break
         time.sleep(0.5)
