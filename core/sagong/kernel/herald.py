@@ -14,7 +14,7 @@ from sagong.kernel.life import Life
 from sagong.kernel.population import Population, Process
 from sagong.kernel.units import Unit
 
-__all__ = ["Herald"]
+__all__ = ["Herald", "joined"]
 
 
 class Herald:
@@ -63,5 +63,13 @@ class Herald:
             down=down if down != process.down else None,
         )
         process.routes, process.access, process.down = routes, access, down
-        if order != Order(id=0) and process.orders is not None:
+        if process.orders is None:
+            process.missed = joined(process.missed, gone)
+        elif order != Order(id=0):
             process.tell(order)
+
+
+def joined(one: Order, other: Order) -> Order:
+    """The deaths that both tell of."""
+    dead, deserted = one.dead + other.dead, one.deserted + other.deserted
+    return Order(id=0, dead=dead, deserted=deserted)

@@ -48,6 +48,8 @@ class Process:
     pending: dict[int, Order] = field(default_factory=dict)
     exited: asyncio.Event = field(default_factory=asyncio.Event)
     attended: asyncio.Event = field(default_factory=asyncio.Event)
+    # Whose death it could not be told, as it has not attended.
+    missed: Order = field(default_factory=lambda: Order(id=0))
     status: int | None = None
 
     @property

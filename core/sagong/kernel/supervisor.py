@@ -28,7 +28,7 @@ from sagong.kernel.cell import Cells
 from sagong.kernel.companions import Companions
 from sagong.kernel.directory import Serving
 from sagong.kernel.happenings import Action, Drain, Event
-from sagong.kernel.herald import Herald
+from sagong.kernel.herald import Herald, joined
 from sagong.kernel.journal import Journal, LifeRecord, ProcessRecord
 from sagong.kernel.leftovers import sweep
 from sagong.kernel.life import Life
@@ -217,7 +217,8 @@ class Supervisor:
         process.routes = process.access = None
         process.down = ()
         process.health = health
-        self._herald.tell(process, self.units, self.serving(), self._herald.before)
+        gone, process.missed = joined(self._herald.before, process.missed), Order(id=0)
+        self._herald.tell(process, self.units, self.serving(), gone)
         if self.tracing:
             process.orders.put_nowait(Order(id=0, tracing=True))
         for order in process.pending.values():
