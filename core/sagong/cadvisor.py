@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from sagong.contracts.metrics import Sample
 from sagong.contracts.network import Counters
+from sagong.prometheus import labelled
 
 __all__ = ["Figures", "add_container", "add_network"]
 
@@ -28,10 +29,8 @@ class Figures:
 
     def add(self, name: str, kind: str, value: float, /, **labels: str) -> None:
         """One series; `kind` is counter or gauge."""
-        inside = ",".join(f'{key}="{_escaped(text)}"' for key, text in labels.items())
         shown = str(value) if isinstance(value, int) else f"{value:.9f}"
-        line = f"{name}{{{inside}}} {shown}" if inside else f"{name} {shown}"
-        self._series.setdefault(name, []).append(line)
+        self._series.setdefault(name, []).append(f"{labelled(name, labels)} {shown}")
         self._kinds[name] = kind
 
     def lines(self) -> Iterator[str]:
@@ -39,10 +38,6 @@ class Figures:
         for name, series in self._series.items():
             yield f"# TYPE {name} {self._kinds[name]}"
             yield from series
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
 def add_container(found: Figures, sample: Sample, labels: dict[str, str]) -> None:

@@ -7,6 +7,7 @@ from itertools import accumulate
 
 from sagong.bus.meter import BUCKETS, bucket_seconds, quantile
 from sagong.contracts.kernel import MethodCount, ProcessReport, SystemReport, SystemStatus
+from sagong.prometheus import labelled
 
 __all__ = ["Rate", "exposition", "rates"]
 
@@ -112,9 +113,9 @@ def _histogram(name: str, labels: dict[str, str], method: MethodCount) -> Iterat
     for number, total in enumerate(accumulate(buckets)):
         bound = bucket_seconds(number)
         text = "+Inf" if bound == float("inf") else f"{bound:.6g}"
-        yield f"{name}_bucket{_labels({**labels, 'le': text})} {total}"
-    yield f"{name}_sum{_labels(labels)} {method.seconds:.6f}"
-    yield f"{name}_count{_labels(labels)} {method.calls}"
+        yield f"{labelled(f'{name}_bucket', {**labels, 'le': text})} {total}"
+    yield f"{labelled(f'{name}_sum', labels)} {method.seconds:.6f}"
+    yield f"{labelled(f'{name}_count', labels)} {method.calls}"
 
 
 def _gauges(processes: Sequence[ProcessReport]) -> Iterator[str]:
@@ -132,15 +133,8 @@ def _family(
     yield f"# HELP {name} {text}"
     yield f"# TYPE {name} {kind}"
     for labels, value in values:
-        yield f"{name}{_labels(labels)} {value:.16g}"
+        yield f"{labelled(name, labels)} {value:.16g}"
 
 
 def _of(process: ProcessReport) -> dict[str, str]:
     return {"unit": process.unit, "generation": str(process.generation)}
-
-
-def _labels(labels: dict[str, str]) -> str:
-    def escaped(value: str) -> str:
-        return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-
-    return "{" + ",".join(f'{key}="{escaped(value)}"' for key, value in labels.items()) + "}"
