@@ -16,6 +16,7 @@ from sagong.contracts.kernel import PartRef, StatusQuery, SwapRequest, UnitRef, 
 from sagong.errors import DeadlineExceeded, FailedPrecondition, Unavailable
 from sagong.operator import Operator, connect
 from tests.system.instance import Instance, instance
+from tests.system.kernel.sleepers import unit_of, wait_unit_of
 
 pytestmark = pytest.mark.root
 
@@ -37,17 +38,12 @@ def running() -> Iterator[Instance]:
 
 async def unit(operator: Operator, name: str = "nap") -> UnitStatus:
     """As `sagong status` shows it."""
-    status = await operator.kernel.status(StatusQuery())
-    return next(u for u in status.units if u.name == name)
+    return await unit_of(operator, name)
 
 
 async def wait_unit(operator: Operator, holds: Callable[[UnitStatus], bool]) -> UnitStatus:
-    """Until it is so."""
-    limit = time.monotonic() + 30
-    while not holds(found := await unit(operator)):
-        assert time.monotonic() < limit, found
-        await asyncio.sleep(0.02)
-    return found
+    """Until it is so of the napper."""
+    return await wait_unit_of(operator, "nap", holds)
 
 
 async def wait_asleep(operator: Operator) -> None:

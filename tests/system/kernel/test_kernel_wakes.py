@@ -15,6 +15,7 @@ from sagong.contracts.kernel import StatusQuery, SwapRequest, UnitStatus, Waking
 from sagong.errors import NotFound
 from sagong.operator import Operator, connect
 from tests.system.instance import Instance, instance
+from tests.system.kernel.sleepers import unit_of, wait_unit_of
 
 pytestmark = pytest.mark.root
 
@@ -36,26 +37,9 @@ def running() -> Iterator[Instance]:
         yield found
 
 
-async def unit(operator: Operator, name: str = "dozer") -> UnitStatus:
-    """As `sagong status` shows it."""
-    status = await operator.kernel.status(StatusQuery())
-    return next(u for u in status.units if u.name == name)
-
-
 async def wait_unit(operator: Operator, holds: Callable[[UnitStatus], bool]) -> UnitStatus:
     """Until it is so of the dozer."""
     return await wait_unit_of(operator, "dozer", holds)
-
-
-async def wait_unit_of(
-    operator: Operator, name: str, holds: Callable[[UnitStatus], bool]
-) -> UnitStatus:
-    """Until it is so."""
-    limit = time.monotonic() + 30
-    while not holds(found := await unit(operator, name)):
-        assert time.monotonic() < limit, found
-        await asyncio.sleep(0.01)
-    return found
 
 
 async def wait_asleep(operator: Operator) -> None:
@@ -89,7 +73,7 @@ async def test_it_runs_first_and_sleeps_until_it_is_woken(running: Instance) -> 
         nudge = await operator.use(Nudge)
         await nudge.stir()
         await wait_woken(operator)
-        assert (await unit(operator, "nap")).state == "asleep", "woken by who is not to wake it"
+        assert (await unit_of(operator, "nap")).state == "asleep", "woken by who is not to wake it"
         with pytest.raises(NotFound):
             await operator.kernel.wake(Waking(unit="nobody"))
         await (await operator.use(Nap, "dozing")).count()
@@ -143,7 +127,7 @@ async def test_a_new_kernel_wakes_it(running: Instance) -> None:
         await wait_asleep(operator)
         await kill(operator, "kernel")
         await wait_woken(operator)
-        assert (await unit(operator, "nap")).state == "asleep"
+        assert (await unit_of(operator, "nap")).state == "asleep"
 
 
 async def test_one_that_could_not_leave_word_comes_up_again(running: Instance) -> None:
