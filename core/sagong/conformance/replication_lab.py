@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from sagong.contracts.objects import Outcome, Verb, Write
@@ -27,10 +27,19 @@ _RUNS_ON = {"status": {"phase": "Running"}}
 
 
 class Cluster:
-    """Objects by resource, namespace and name; `step` asks the candidate once."""
+    """Objects by resource, namespace and name; `step` asks the candidate once.
 
-    def __init__(self, candidate: Replication, *objects: Json) -> None:
+    `heard` is told of each change, in order: `ADDED`, `MODIFIED` or `DELETED`, its resource, itself.
+    """
+
+    def __init__(
+        self,
+        candidate: Replication,
+        *objects: Json,
+        heard: Callable[[str, str, Json], None] = lambda kind, resource, document: None,
+    ) -> None:
         self.candidate = candidate
+        self._heard = heard
         self.now = NOW
         self.revision = 0
         self.seed = 0
@@ -55,9 +64,11 @@ class Cluster:
         return self._store(name, document)
 
     def _store(self, name: Name, document: Json) -> Json:
+        kind = "MODIFIED" if name in self.objects else "ADDED"
         self.revision += 1
         document["metadata"]["resourceVersion"] = str(self.revision)
         self.objects[name] = document
+        self._heard(kind, name[0], document)
         return document
 
     def all(self, resource: str, namespace: str = "default") -> list[Json]:
@@ -299,6 +310,7 @@ class Cluster:
         meta |= {"resourceVersion": str(self.revision), "deletionGracePeriodSeconds": 0}
         meta.setdefault("deletionTimestamp", time_text(self.now))
         meta.pop("finalizers", None)
+        self._heard("DELETED", name[0], document)
         return document
 
     def _delete(self, write: Write) -> Json:

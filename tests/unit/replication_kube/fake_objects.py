@@ -38,10 +38,7 @@ class FakeObjects:
     """
 
     def __init__(self, *objects: Json, lag: float = 0.0) -> None:
-        self.cluster = Cluster(_Nobody())
-        self.cluster._store = self._stored  # type: ignore[method-assign]
-        self._plain_remove = self.cluster._remove
-        self.cluster._remove = self._removed  # type: ignore[method-assign]
+        self.cluster = Cluster(_Nobody(), heard=self._heard)
         self.commits: list[Commit] = []
         self.reminders: list[Reminder] = []
         self.lose = 0
@@ -52,20 +49,7 @@ class FakeObjects:
         for one in objects:
             self.cluster.add(one)
 
-    def _stored(self, name: tuple[str, str, str], document: Json) -> Json:
-        kind = "MODIFIED" if name in self.cluster.objects else "ADDED"
-        self.cluster.revision += 1
-        document["metadata"]["resourceVersion"] = str(self.cluster.revision)
-        self.cluster.objects[name] = document
-        self._tell(kind, name[0], document)
-        return document
-
-    def _removed(self, name: tuple[str, str, str]) -> Json:
-        document = self._plain_remove(name)
-        self._tell("DELETED", name[0], document)
-        return document
-
-    def _tell(self, kind: str, resource: str, document: Json) -> None:
+    def _heard(self, kind: str, resource: str, document: Json) -> None:
         body = json.dumps(document).encode()
         self._log.append((self.cluster.revision, kind, resource, body))
         self._grown.set()
