@@ -34,7 +34,8 @@ class Excuse(msgspec.Struct, frozen=True):
 
 
 _DISTURBED = ("kill .*", "stop .*", "power .*", "full .*")
-_SERVER = ("kill {server}", "stop {server}", "power .*")
+# What counts as a worker may be the generation before, which still serves its streams.
+_SERVER = ("kill {server}", "kill worker of {server}", "stop {server}", "power .*")
 
 TABLE: tuple[Excuse, ...] = (
     # Listeners are held by the keeper: they are gone only while everything is.

@@ -252,6 +252,9 @@ EXCUSED: dict[str, Callable[[], History]] = {
     "no listener while everything is down": lambda: more(
         attempt("kept", "look", "unreachable"), faults=(fault("power", "all"),)
     ),
+    "a stream cut by the death of the generation that was replaced": lambda: more(
+        attempt("steady", "logs", "cut", kind="log"), faults=(fault("kill", "worker of docker"),)
+    ),
 }
 
 
