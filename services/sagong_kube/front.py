@@ -23,6 +23,8 @@ __all__ = ["Front"]
 _BODY_LIMIT = 3 << 20
 _GZIP_BYTES = 128 << 10
 _GZIP_LEVEL = 1
+# A client that never answers pings gets its output none the less.
+_PONG_SECONDS = 1.0
 _MESSAGE_PROTOCOLS = ("", "binary.k8s.io", "base64.binary.k8s.io")
 _READS = frozenset(("get", "list", "watch", "head"))
 
@@ -223,6 +225,10 @@ class _MessageSocket:
 
     async def receive(self) -> bytes | str | None:
         return await self._socket.receive()
+
+    async def wait_reader(self) -> None:
+        self._socket.ping()
+        await self._socket.wait_heard(_PONG_SECONDS)
 
     async def send(self, message: bytes | str) -> None:
         self._socket.send(message)

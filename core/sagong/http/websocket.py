@@ -5,8 +5,10 @@ No extensions are negotiated. A message longer than the limit ends the connectio
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
+import contextlib
 import hashlib
 import struct
 from typing import TYPE_CHECKING
@@ -43,6 +45,7 @@ class WebSocket:
         self._limit = limit
         self._buffer = bytearray()
         self._closing = False
+        self._heard = asyncio.Event()
 
     async def receive(self) -> bytes | str | None:
         """The next message: bytes, or str of a text; None after the client's close or end."""
@@ -83,6 +86,12 @@ class WebSocket:
         """Ask for a sign of life."""
         if not self._closing:
             self._raw.write(_pack(_PING, b""))
+
+    async def wait_heard(self, seconds: float) -> None:
+        """Wait for the client's first frame, but no longer; it needs somebody in `receive`."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._heard.wait()
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Say goodbye; the connection ends when the handler returns."""
@@ -128,6 +137,7 @@ class WebSocket:
         mask = bytes(self._buffer[start - 4 : start])
         payload = _masked(bytes(self._buffer[start : start + length]), mask)
         del self._buffer[: start + length]
+        self._heard.set()
         return bool(first & 0x80), opcode, payload
 
     async def _need(self, count: int) -> bool:

@@ -59,6 +59,7 @@ def _bounded(size: tuple[int, int]) -> tuple[int, int]:
 
 async def _outward(session: Session, process: FrameStream) -> None:
     code: int | None = None
+    await session.wait_reader()
     while (frame := await process.read()) is not None:
         kind, payload = frame
         if kind in (Frame.STDOUT, Frame.STDERR):

@@ -73,6 +73,10 @@ class MessageSocket(Protocol):
         """The next message."""
         ...
 
+    async def wait_reader(self) -> None:
+        """Wait until the peer answers, while somebody receives; not for ever."""
+        ...
+
     async def send(self, message: bytes | str) -> None:
         """Send a message; text for str."""
         ...
@@ -92,6 +96,10 @@ class Session(Protocol):
 
     async def receive(self) -> Message | None:
         """What the client sends next; None when it is gone."""
+        ...
+
+    async def wait_reader(self) -> None:
+        """Wait until the client takes what is sent, while somebody receives."""
         ...
 
     async def send(self, channel: Channel, data: bytes) -> None:
@@ -128,10 +136,11 @@ class SocketSession:
         self._closes = protocol.startswith("v5.")
         self.plain_errors = not protocol.startswith(("v4.", "v5."))
 
-    async def greet(self, channels: Sequence[Channel]) -> None:
-        """Tell a client of an old protocol that its channels are open, as upstream does."""
-        for channel in channels:
-            await self.send(channel, b"")
+    async def wait_reader(self) -> None:
+        """Until a ping is answered: kubectl 1.32 reads beside the making of its channels, drops
+        what comes for one that it has not yet made, and ends with 0 all the same.
+        """
+        await self._socket.wait_reader()
 
     async def receive(self) -> Message | None:
         """The client's next message; unknown channels are passed over."""
@@ -197,6 +206,9 @@ class SpdySession:
             raise DeadlineExceeded(
                 f"timed out waiting for client to create streams: {names}"
             ) from None
+
+    async def wait_reader(self) -> None:
+        """It has opened its streams."""
 
     async def _pump(self) -> bool:
         data = await self._pipe.read()

@@ -124,12 +124,13 @@ async def running(tmp_path: Path, **parts: Any) -> AsyncIterator[tuple[Lab, Fake
 
 @contextlib.asynccontextmanager
 async def socket(
-    at: Lab, path: str, *protocols: str
+    at: Lab, path: str, *protocols: str, **options: Any
 ) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
     assert at._session is not None
     url = f"https://127.0.0.1:{at.port}{path}"
     headers = {"Authorization": "Bearer admin-token"}
-    async with at._session.ws_connect(url, protocols=protocols, headers=headers) as made:
+    named = {"protocols": protocols, "headers": headers, **options}
+    async with at._session.ws_connect(url, **named) as made:
         yield made
 
 
@@ -154,6 +155,19 @@ async def test_exec_over_old_subprotocols(tmp_path: Path) -> None:
             assert await _until_text(made, b"\1hi\n")
         async with socket(at, path, "base64.channel.k8s.io") as made:
             assert await _until_text(made, "1aGkK")
+
+
+async def test_output_waits_for_a_client_that_reads(tmp_path: Path) -> None:
+    """kubectl 1.32 lost what came before it had made its channels."""
+    path = f"{PODS}/p/exec?command=echo&command=hi&stdout=1"
+    async with running(tmp_path) as (at, _):
+        async with socket(at, path, "v5.channel.k8s.io", autoping=False) as made:
+            assert (await made.receive(5)).type is aiohttp.WSMsgType.PING
+            await made.pong()
+            assert (await made.receive(5)).data == b"\1hi\n"
+        async with socket(at, path, "v5.channel.k8s.io", autoping=False) as silent:
+            assert (await silent.receive(5)).type is aiohttp.WSMsgType.PING
+            assert (await silent.receive(5)).data == b"\1hi\n"
 
 
 async def _until_text(made: aiohttp.ClientWebSocketResponse, wanted: bytes | str) -> bool:
