@@ -125,7 +125,7 @@ class Loop:
                 whole = set()
             self._take(kind, batch, whole)
             if batch.synced and whole is not None:
-                self._drop(kind, whole)
+                self._drop(kind, whole, batch.revision)
                 whole = None
             if batch.synced or (batch.refused and not kind.needed):
                 self._unsynced.discard(kind.resource)
@@ -146,17 +146,16 @@ class Loop:
                 self._log.warning("%s: %s", kind.resource, error.message)
                 continue
             if change.kind == "DELETED":
-                self._note(self.world.remove(kind, item.key, item.revision))
-                self.world.unbury(kind.resource, item.key)
+                self._note(self.world.bury(kind, item.key, item.revision))
                 continue
             if whole is not None:
                 whole.add(item.key)
             self._note(self.world.put(item))
 
-    def _drop(self, kind: Kind, whole: set[Key]) -> None:
+    def _drop(self, kind: Kind, whole: set[Key], revision: int = 0) -> None:
         """What a new whole does not contain was deleted while nobody looked."""
         for key in self.world.keys(kind.resource) - whole:
-            self._note(self.world.remove(kind, key))
+            self._note(self.world.bury(kind, key, revision))
 
     def _follow_customs(self, group: asyncio.TaskGroup) -> None:
         """Follow what CustomResourceDefinitions define: it can own, be owned, and fill namespaces."""
@@ -238,6 +237,8 @@ class Loop:
                 self._committing = False
             while self._asking:
                 group.create_task(self._ask(self._asking.pop()))
+            if not self._asked:
+                self.world.settle()
             await asyncio.sleep(0)
 
     async def _wait_work(self) -> None:

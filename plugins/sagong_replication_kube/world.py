@@ -61,8 +61,9 @@ class World:
         self._uids: dict[str, Item] = {}
         self._owned: dict[str, dict[tuple[str, Key], Item]] = {}
         self._loose: dict[tuple[str, str], dict[str, Item]] = {}
-        # Objects that we know to be gone while a watch may still tell of them.
+        # When objects ended of which a watch, or an answer that is on its way, may still tell.
         self._graves: dict[tuple[str, Key], int] = {}
+        self._told: set[tuple[str, Key]] = set()
         self._on_node: dict[str, dict[Key, Item]] = {}
         self._ended: OrderedDict[Key, float] = OrderedDict()
 
@@ -90,14 +91,15 @@ class World:
     def remove(self, kind: Kind, key: Key, revision: int = 0) -> Change | None:
         """An object is gone as of `revision` (0: just now); None if we don't have it."""
         before = self._tables.get(kind.resource, {}).get(key)
-        if before is None:
-            return None
-        if 0 < revision < before.revision:
+        if before is not None and 0 < revision < before.revision:
             return None  # the end of a namesake that lived before
-        del self._tables[kind.resource][key]
-        self._unlink(before)
         if revision:
             self._graves[kind.resource, key] = revision
+            self._told.discard((kind.resource, key))
+        if before is None:
+            return None
+        del self._tables[kind.resource][key]
+        self._unlink(before)
         controller = before.meta.controller
         if controller is not None and controller.kind == "StatefulSet" and not self.closed:
             self._ended[key] = self.now
@@ -109,9 +111,17 @@ class World:
         """When a stateful pod of this name ended; 0.0 if none is remembered."""
         return self._ended.get(key, 0.0)
 
-    def unbury(self, resource: str, key: Key) -> None:
-        """The watch has told of the end, too."""
-        self._graves.pop((resource, key), None)
+    def bury(self, kind: Kind, key: Key, revision: int) -> Change | None:
+        """The watch tells of an object's end: no older form comes from there any more."""
+        change = self.remove(kind, key, revision)
+        self._told.add((kind.resource, key))
+        return change
+
+    def settle(self) -> None:
+        """No answer is on its way: of ends that the watches have told nobody tells anything older."""
+        for name in self._told:
+            self._graves.pop(name, None)
+        self._told.clear()
 
     def _link(self, item: Item) -> None:
         namespace, name = item.key

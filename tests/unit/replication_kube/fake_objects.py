@@ -34,15 +34,17 @@ class _Nobody:
 class FakeObjects:
     """Stores by a `Cluster`; every change is told to watchers, in order.
 
-    `lag` delays watches behind commits; `lose` answers are lost after the commit was done.
+    `lag` delays watches behind commits, `late` the answers of commits; `lose` answers are lost after
+    the commit was done.
     """
 
-    def __init__(self, *objects: Json, lag: float = 0.0) -> None:
+    def __init__(self, *objects: Json, lag: float = 0.0, late: float = 0.0) -> None:
         self.cluster = Cluster(_Nobody(), heard=self._heard)
         self.commits: list[Commit] = []
         self.reminders: list[Reminder] = []
         self.lose = 0
         self.lag = lag
+        self.late = late
         self._done: dict[str, CommitResult] = {}
         self._log: list[tuple[int, str, str, bytes]] = []
         self._grown = asyncio.Event()
@@ -109,7 +111,7 @@ class FakeObjects:
             self._done[commit.id] = CommitResult(
                 outcomes=tuple(outcomes), revision=self.cluster.revision
             )
-        await asyncio.sleep(0)
+        await asyncio.sleep(self.late)
         if self.lose:
             self.lose -= 1
             raise Unavailable("the answer was lost", maybe_executed=True)

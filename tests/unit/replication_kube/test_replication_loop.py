@@ -109,6 +109,15 @@ async def test_deleted_things_take_their_own_along() -> None:
         await wait_until(lambda: not cluster.pods and not cluster.all("apps/v1/replicasets"))
 
 
+async def test_what_was_deleted_meanwhile_does_not_come_back_by_a_late_answer() -> None:
+    """The answer of a status that was written before the end is older than what the watch told."""
+    objects = FakeObjects(deployment(2), late=0.3)
+    async with controllers(objects) as cluster:
+        await wait_until(lambda: "status" in cluster.get(DEPLOYMENTS, "web"))
+        cluster.delete(DEPLOYMENTS, "web", propagation="Background")
+        await wait_until(lambda: not cluster.pods and not cluster.all("apps/v1/replicasets"))
+
+
 async def test_a_namespace_ends() -> None:
     wanted = deployment(2)
     wanted["metadata"]["namespace"] = "team"

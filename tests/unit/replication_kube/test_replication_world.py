@@ -46,6 +46,21 @@ def test_what_is_gone_does_not_come_back_by_a_late_watch() -> None:
     assert world.put(item("v1/pods", "p", 6)) is not None
 
 
+def test_what_is_gone_does_not_come_back_by_a_late_answer() -> None:
+    world = World()
+    pods, key = BY_RESOURCE["v1/pods"], ("n", "p")
+    world.put(item("v1/pods", "p", 3))
+    assert world.bury(pods, key, 5) is not None
+    assert world.put(item("v1/pods", "p", 4)) is None
+    assert world.put(item("v1/pods", "p", 6)) is not None  # a namesake
+    world.remove(pods, key, 7)
+    world.settle()
+    assert world.put(item("v1/pods", "p", 6)) is None  # the watch has not told of the second end
+    world.bury(pods, key, 7)
+    world.settle()
+    assert not world._graves and not world._told
+
+
 def test_indexes_follow_owners_and_nodes() -> None:
     world = World()
     owner = {"kind": "ReplicaSet", "name": "r", "uid": "r", "controller": True}
