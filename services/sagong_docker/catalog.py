@@ -253,6 +253,8 @@ class Catalog:
         if not done.succeeded:
             return False
         for operation in operations:
+            if done.revision <= max(self._revision, self._newest.get(operation.key, 0)):
+                continue  # what is newer was heard before this answer
             self._newest[operation.key] = done.revision
             if operation.kind is OperationKind.DELETE:
                 self._drop(operation.key)

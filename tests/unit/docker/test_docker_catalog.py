@@ -26,6 +26,23 @@ class Full(FakeState):
         return await super().commit(transaction)
 
 
+class Late(FakeState):
+    """Answers to who puts something come when they are let go."""
+
+    def __init__(self, disk: Disk) -> None:
+        super().__init__(disk)
+        self.done = asyncio.Event()
+        self.answer = asyncio.Event()
+        self.answer.set()
+
+    async def commit(self, transaction: Transaction) -> TransactionResult:
+        result = await super().commit(transaction)
+        if any(operation.kind is OperationKind.PUT for operation in transaction.success):
+            self.done.set()
+            await self.answer.wait()
+        return result
+
+
 def record(number: int) -> ContainerRecord:
     """A container of that name."""
     return ContainerRecord(id=f"{number:064x}", name="box", created=0, config={}, host={})
@@ -45,3 +62,25 @@ async def test_a_name_that_was_given_up_on_a_full_disk_is_free_afterwards() -> N
         await catalog.add_container(record(2))
     assert catalog.names == {"box": record(2).id}
     await catalog.close()
+
+
+async def test_what_another_generation_removed_does_not_come_back_by_a_late_answer() -> None:
+    state = Late(Disk())
+    mine, other = Catalog(awaited(State, state)), Catalog(awaited(State, state))
+    await mine.load()
+    await mine.add_container(record(1))
+    await other.load()
+    following = asyncio.create_task(mine.follow())
+    state.done.clear()
+    state.answer.clear()
+    changing = asyncio.create_task(mine.change_container(record(1)))
+    await state.done.wait()
+    other.forget_container(record(1).id)
+    await other.close()
+    async with asyncio.timeout(5.0):
+        while mine.find(record(1).id) is not None:
+            await asyncio.sleep(0.01)
+    state.answer.set()
+    await changing
+    assert mine.find(record(1).id) is None and not mine.names
+    following.cancel()
