@@ -94,11 +94,15 @@ class Content:
         target = self.path(digest)
         if not target.exists():
             handle, name = tempfile.mkstemp(dir=self.partial, prefix="put-")
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            self._rename(Path(name), target)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                self._rename(Path(name), target)
+            except OSError:
+                os.unlink(name)
+                raise
         return digest
 
     def publish(self, source: Path, digest: str) -> None:

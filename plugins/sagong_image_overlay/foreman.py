@@ -115,6 +115,9 @@ def _result(job: dict[str, Any], descriptors: list[int], status: int) -> dict[st
         return {"error": error.code, "message": error.message}
     except OSError as error:
         return _failed(job["job"], error)
+    except MemoryError:
+        message = f"{job['job']}: what the archive asks for needs more memory than there may be"
+        return {"error": ResourceExhausted.code, "message": message}
     except RecursionError:
         message = f"{job['job']}: directories are nested too deeply"
         return {"error": InvalidArgument.code, "message": message}

@@ -23,6 +23,7 @@ from sagong_image_overlay.streams import Streams
 
 __all__ = ["Loading"]
 
+_DOCUMENT = 8 << 20
 _NAME = "io.containerd.image.name"
 _REF_NAME = "org.opencontainers.image.ref.name"
 
@@ -46,6 +47,8 @@ class Unpacked:
 
     def path(self, name: str) -> Path:
         """A file of the archive; NotFound if it lies outside or is none."""
+        if "\0" in name:
+            raise InvalidArgument(f"the archive names a file {name[:200]!r}")
         found = Path(os.path.realpath(self.root / name.lstrip("/")))
         if not found.is_relative_to(self.root) or not (found.is_file() or found in self._taken):
             raise InvalidArgument(f"the archive has no file {name[:200]!r}")
@@ -54,10 +57,18 @@ class Unpacked:
     def read(self, name: str) -> bytes | None:
         """A document of the archive, if it is there."""
         try:
-            with self.path(name).open("rb") as file:
-                return file.read(8 << 20)
-        except (InvalidArgument, FileNotFoundError):
+            path = self.path(name)
+        except InvalidArgument:
             return None
+        return None if path in self._taken else self.document(path)
+
+    def document(self, path: Path) -> bytes:
+        """The bytes of a file that is no layer, which are held in memory."""
+        with path.open("rb") as file:
+            raw = file.read(_DOCUMENT + 1)
+        if len(raw) > _DOCUMENT:
+            raise InvalidArgument(f"{path.name} of the archive has more than {_DOCUMENT} bytes")
+        return raw
 
     def taken(self, path: Path) -> str | None:
         """The digest under which the file was moved into the content store."""
@@ -175,7 +186,7 @@ class Loading:
         """Move an image's files into the content store."""
         if found.manifest is not None:
             return self._adopt_manifest(session, archive, found.manifest)
-        raw = archive.path(found.config).read_bytes()
+        raw = archive.document(archive.path(found.config))
         config = session.put(raw)
         layers = [self._adopt_layer(session, archive, name) for name in found.layers]
         return NewImage(new_manifest(config, len(raw), layers), MediaType.OCI_MANIFEST)
@@ -242,7 +253,7 @@ def _of_docker(archive: Unpacked, raw: bytes, listed: list[Found]) -> list[Found
             manifests[config] = found.manifest
     images = []
     for saved in oci.decode(raw, list[oci.SavedImage], "manifest.json"):
-        config = oci.digest_of(archive.path(saved.config).read_bytes())
+        config = oci.digest_of(archive.document(archive.path(saved.config)))
         images.append(
             Found(saved.repo_tags or (), manifests.get(config), saved.config, saved.layers or ())
         )

@@ -6,20 +6,21 @@ import contextlib
 import errno
 import os
 import stat
+from collections.abc import Callable
 from typing import Any
 
 from sagong.errors import InvalidArgument, NotFound
 from sagong_image_overlay.confine import READER, WRITER, confine
 from sagong_image_overlay.entry import Entry, Kind, RecordReader
+from sagong_image_overlay.marks import is_whiteout, set_opaque
 from sagong_image_overlay.reading import open_tree, read_identity, read_xattrs
 from sagong_image_overlay.tree import Directory, Found, Place, Tree, open_directory, open_file
 from sagong_image_overlay.unpacking import Report, outcome_facts, start_parser, throttled
 from sagong_image_overlay.writer import (
     Outcome,
     Writer,
-    is_whiteout,
+    not_linked,
     remove_tree,
-    set_opaque,
     set_xattr,
     when_ns,
 )
@@ -38,12 +39,20 @@ def _copy_attributes(source: int, target: int) -> None:
     os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
-def make_directories(tree: Tree, path: bytes, owner: tuple[int, int] = (0, 0)) -> Directory:
-    """The directory at a path without links, made (for an owner) or copied up to the writable layer."""
+def make_directories(
+    tree: Tree,
+    path: bytes,
+    owner: tuple[int, int] = (0, 0),
+    count: Callable[[], None] = lambda: None,
+) -> Directory:
+    """The directory at a path without links, made (for an owner) or copied up to the writable layer.
+
+    `count` is called before one is made.
+    """
     here = tree.root()
     try:
         for name in (part for part in path.split(b"/") if part):
-            there = _made(tree, here, name, owner)
+            there = _made(tree, here, name, owner, count)
             here.close()
             here = there
         return here
@@ -52,12 +61,15 @@ def make_directories(tree: Tree, path: bytes, owner: tuple[int, int] = (0, 0)) -
         raise
 
 
-def _made(tree: Tree, here: Directory, name: bytes, owner: tuple[int, int]) -> Directory:
+def _made(
+    tree: Tree, here: Directory, name: bytes, owner: tuple[int, int], count: Callable[[], None]
+) -> Directory:
     upper = here.upper
     if upper is None:
         raise InvalidArgument("container rootfs is marked read-only")
     found = tree.step(here, name)
     if found is None:
+        count()
         _new_directory(upper, name, owner)
         found = here.find(name)
         assert found is not None
@@ -86,27 +98,27 @@ def _new_directory(upper: int, name: bytes, owner: tuple[int, int]) -> None:
 
 def resolved(tree: Tree, path: bytes) -> bytes:
     """The path with links resolved; what does not exist yet stays as it is."""
-    real = b""
-    parts = [part for part in path.split(b"/") if part not in (b"", b".")]
-    for number, part in enumerate(parts, 1):
-        with tree.place(real + b"/" + part, follow=True) as place:
-            real = place.path
-        if place.found is None:
-            rest = parts[number:]
-            if b".." in rest:
-                raise NotFound(f"no such directory: /{os.fsdecode(real)}")
-            return b"/".join((real, *rest))
-    return real
+    real, rest = tree.reach(path)
+    if b".." in rest:
+        raise NotFound(f"no such directory: /{os.fsdecode(real)}")
+    return b"/".join((real, *rest))
 
 
-class _Descriptor:
-    """A descriptor that `contextlib.closing` can close."""
-
-    def __init__(self, number: int) -> None:
-        self._number = number
-
-    def close(self) -> None:
-        os.close(self._number)
+def _open_same(path: bytes, directory: int | None) -> int | None:
+    """A regular file of one name, to be written anew as it lies there; None if it can't be."""
+    flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    try:
+        # Opening a device can do something: what is none is opened alone.
+        if not stat.S_ISREG(os.lstat(path, dir_fd=directory).st_mode):
+            return None
+        target = os.open(path, flags, dir_fd=directory)
+    except OSError:
+        return None
+    status = os.fstat(target)
+    if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
+        return target
+    os.close(target)
+    return None
 
 
 class MergedWriter(Writer):
@@ -154,7 +166,9 @@ class MergedWriter(Writer):
             if len(self._opened) >= _OPEN_DIRECTORIES:
                 self._close_retired()
                 self._retire()
-            known = self._opened[name] = make_directories(self._tree, self._real(name))
+            real = self._real(name)
+            known = make_directories(self._tree, real, count=self.count_implied)
+            self._opened[name] = known
         return known
 
     def _real(self, name: bytes) -> bytes:
@@ -185,24 +199,22 @@ class MergedWriter(Writer):
 
     def _file(self, entry: Entry, path: bytes, directory: int | None) -> None:
         """A file that the container has open or mounted stays the same file where that goes."""
-        flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-        try:
-            target = os.open(path, flags, dir_fd=directory)
-        except OSError:
+        target = _open_same(path, directory)
+        if target is None:
             super()._file(entry, path, directory)
             return
-        with contextlib.closing(_Descriptor(target)):
-            status = os.fstat(target)
-            if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
-                super()._file(entry, path, directory)
-                return
+        try:
             os.ftruncate(target, 0)
             self._fill(entry, target)
             os.fchown(target, entry.uid, entry.gid)
+            for key, _ in read_xattrs(target):
+                os.removexattr(target, key)
             os.fchmod(target, entry.mode)
             for key, value in entry.xattrs:
                 set_xattr(target, key, value)
             os.utime(target, ns=when_ns((entry.seconds, entry.nanoseconds)))
+        finally:
+            os.close(target)
 
     def _forget(self, name: bytes) -> None:
         # Names may have led through links: what was replaced can be any of them.
@@ -262,10 +274,7 @@ class MergedWriter(Writer):
         parent = self._directory_of(entry.link.rpartition(b"/")[0])
         found = parent.find(base)
         if found is None or found.is_directory:
-            raise InvalidArgument(
-                f"archive links /{os.fsdecode(entry.name)} to /{os.fsdecode(entry.link)}, "
-                "which is no file"
-            )
+            raise not_linked(entry)
         assert upper is not None
         if parent.holder(found) != upper:
             copy_up(parent, base, found, upper)
@@ -333,6 +342,7 @@ def merge(job: dict[str, Any], descriptors: list[int], report: Report) -> dict[s
         b"",
         keep_times=True,
         reserve=job.get("reserve", 0),
+        most=job["max_entries"],
         progress=throttled(report),
     )
     return outcome_facts(_run(writer))
@@ -359,6 +369,7 @@ def extract(job: dict[str, Any], descriptors: list[int], report: Report) -> dict
         base,
         strict=job.get("strict", False),
         reserve=job.get("reserve", 0),
+        most=job["max_entries"],
         progress=throttled(report),
     )
     return outcome_facts(_run(writer))

@@ -12,10 +12,10 @@ from typing import Any
 
 from sagong_image_overlay.compression import Decompressor, compression_of
 from sagong_image_overlay.confine import PARSER, READER, confine
+from sagong_image_overlay.marks import OPAQUE, is_whiteout
 from sagong_image_overlay.reading import member_of, read_xattrs
 from sagong_image_overlay.tarout import Member, PackedSink, PlainSink, RawSink, TarWriter
 from sagong_image_overlay.tree import open_directory
-from sagong_image_overlay.writer import is_whiteout
 
 __all__ = ["JOBS"]
 
@@ -149,7 +149,7 @@ def _open_parts(parts: Sequence[int], name: bytes, opened: list[int]) -> bool:
 
 def _opaque(opened: int) -> bool:
     with contextlib.suppress(OSError):
-        return os.getxattr(opened, b"user.overlay.opaque") in (b"y", b"x")
+        return os.getxattr(opened, OPAQUE) in (b"y", b"x")
     return False
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from sagong.errors import InvalidArgument, NotFound, ResourceExhausted
 from sagong_image_overlay.confine import READER, confine
+from sagong_image_overlay.marks import is_whiteout
 from sagong_image_overlay.tarout import Member, RawSink, TarWriter
 from sagong_image_overlay.tree import Directory, Found, Place, Tree, open_directory, open_file
-from sagong_image_overlay.writer import is_whiteout
 
 __all__ = ["JOBS", "member_of", "open_tree", "read_identity", "read_xattrs"]
 

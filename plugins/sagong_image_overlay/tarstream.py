@@ -1,12 +1,14 @@
 """Reads tar (ustar, PAX, GNU, sparse) from a stream of bytes into entries; trusts nothing in it.
 
 Formats: POSIX.1-2017 pax(1), GNU tar manual chapter "Tar Internals"; whiteouts as in the OCI image
-specification, layer.md.
+specification, layer.md. Where writers and readers differ, an archive means what it means to Docker and
+containerd (Go's archive/tar): what they scanned and signed is what is unpacked.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 
 from sagong.errors import InvalidArgument, ResourceExhausted
@@ -34,8 +36,10 @@ _KINDS = {
 }
 _PAX_KEYS = frozenset((b"path", b"linkpath", b"size", b"uid", b"gid", b"mtime"))
 _XATTR = b"SCHILY.xattr."
-# They are part of every entry.
-_GLOBAL_LIMIT = 64
+_OCTAL = re.compile(rb"[0-7]*")
+_DECIMAL = re.compile(rb"-?[0-9]{1,20}")
+# The last number stands for "as it is" in chown(2).
+_MOST_ID = (1 << 32) - 2
 _WHITEOUT = b".wh."
 _OPAQUE = b".wh..wh..opq"
 
@@ -64,10 +68,9 @@ def _number(field: bytes) -> int:
         bits = len(field) * 8
         return value - (1 << bits) if field[0] & 0x40 else value & ((1 << bits - 1) - 1)
     text = field.strip(b" \0")
-    try:
-        return int(text, 8) if text else 0
-    except ValueError:
-        raise InvalidArgument(f"archive header has the number {field!r}") from None
+    if not _OCTAL.fullmatch(text):
+        raise InvalidArgument(f"archive header has the number {field!r}")
+    return int(text, 8) if text else 0
 
 
 def _checksum(header: bytes) -> int:
@@ -94,7 +97,6 @@ class TarStream:
         self._hash = hashlib.sha256()
         self._buffer = b""
         self._at = 0
-        self._global: dict[bytes, bytes] = {}
         self._left = 0
         self._padding = 0
         self._read = 0
@@ -181,29 +183,26 @@ class TarStream:
                 return None
             kind = raw[156:157]
             if kind == b"x":
-                extended.update(_records(self._extension(_number(raw[124:136]))))
-            elif kind == b"g":
-                self._global.update(_records(self._extension(_number(raw[124:136]))))
-                if len(self._global) > _GLOBAL_LIMIT:
-                    raise ResourceExhausted("the archive has too many global PAX records")
+                extended = _records(self._extension(_number(raw[124:136])))
+            elif kind in (b"g", b"V"):
+                # Global records (a commit's id, mostly) and labels of volumes: nobody's.
+                self._extension(_number(raw[124:136]))
+                extended, long_name, long_link = {}, b"", b""
             elif kind == b"L":
                 long_name = _text(self._extension(_number(raw[124:136])))
             elif kind == b"K":
                 long_link = _text(self._extension(_number(raw[124:136])))
-            elif kind == b"V":
-                continue
             else:
-                return self._entry(raw, {**self._global, **extended}, long_name, long_link)
+                return self._entry(raw, extended, long_name, long_link)
 
     def _entry(self, raw: bytes, pax: dict[bytes, bytes], name: bytes, link: bytes) -> Entry:
         kind = _KINDS.get(raw[156:157])
         if kind is None:
             raise InvalidArgument(f"archive entry of unknown type {raw[156:157]!r}")
         entry = Entry(kind)
-        entry.name = name or _text(raw[:100])
-        if not name and raw[257:263] == b"ustar\0" and raw[345]:
+        entry.name, entry.link = _text(raw[:100]), _text(raw[157:257])
+        if raw[257:263] == b"ustar\0" and raw[345]:
             entry.name = _text(raw[345:500]) + b"/" + entry.name
-        entry.link = link or _text(raw[157:257])
         entry.mode = _number(raw[100:108]) & 0o7777
         entry.uid, entry.gid = _number(raw[108:116]), _number(raw[116:124])
         entry.size = _number(raw[124:136])
@@ -212,31 +211,27 @@ class TarStream:
             entry.major, entry.minor = _number(raw[329:337]), _number(raw[337:345])
         if pax:
             _apply_pax(entry, pax)
+        entry.name, entry.link = name or entry.name, link or entry.link
+        # Before there was a kind for directories, a slash told them.
+        if raw[156] == 0 and entry.name.endswith(b"/"):
+            entry.kind = Kind.DIRECTORY
         return self._checked(entry, raw, pax)
 
     def _checked(self, entry: Entry, raw: bytes, pax: dict[bytes, bytes]) -> Entry:
-        stored = entry.size
-        if entry.kind == Kind.FILE and entry.name.endswith(b"/"):
-            entry.kind = Kind.DIRECTORY
-        if stored < 0 or entry.uid < 0 or entry.gid < 0 or entry.uid >> 32 or entry.gid >> 32:
+        # Whatever size they tell, links, directories and devices have no data.
+        stored = entry.size = entry.size if entry.kind == Kind.FILE else 0
+        ids = (entry.uid, entry.gid)
+        if not 0 <= stored < 1 << 62 or min(ids) < 0 or max(ids) > _MOST_ID:
             raise InvalidArgument(f"archive entry {entry.name[:120]!r} has impossible numbers")
         if entry.major >> 12 or entry.minor >> 20 or entry.major < 0 or entry.minor < 0:
             raise InvalidArgument(f"archive entry {entry.name[:120]!r} is an impossible device")
         if not -(1 << 33) < entry.seconds < 1 << 34:
             entry.seconds = entry.nanoseconds = 0
-        if entry.kind != Kind.FILE:
-            # A size here is data that nobody wants (links and directories of odd writers).
-            stored = 0 if entry.kind in (Kind.HARDLINK, Kind.SYMLINK) else stored
-            entry.size = 0
-        if stored >> 62:
-            raise InvalidArgument(f"archive entry {entry.name[:120]!r} has impossible numbers")
         self._left, self._padding = stored, -stored % BLOCK
         if raw[156:157] == b"S":
             self._gnu_sparse(entry, raw)
-        elif b"GNU.sparse.major" in pax or b"GNU.sparse.map" in pax:
+        elif entry.kind == Kind.FILE and (b"GNU.sparse.major" in pax or b"GNU.sparse.map" in pax):
             self._pax_sparse(entry, pax)
-        if entry.kind != Kind.FILE and self._left:
-            self._take_skipped()
         self._count(entry)
         entry.name = checked_name(entry.name)
         if entry.kind == Kind.HARDLINK:
@@ -303,8 +298,8 @@ class TarStream:
         """Format 1.0: decimal numbers by lines before the data, padded to a block."""
         lines: list[bytes] = []
         rest, wanted = b"", 1
-        while len(lines) < wanted:
-            if self._left < BLOCK or len(lines) > 2 * _SEGMENT_LIMIT:
+        while len(lines) < wanted or wanted < 1:
+            if wanted < 1 or self._left < BLOCK or len(lines) > 2 * _SEGMENT_LIMIT:
                 raise InvalidArgument("a sparse file of the archive has a broken map")
             *whole, rest = (rest + self._take(BLOCK)).split(b"\n")
             self._left -= BLOCK
@@ -314,6 +309,8 @@ class TarStream:
 
     def _set_sparse(self, entry: Entry, real: int, segments: list[tuple[int, int]]) -> None:
         end = 0
+        if real < 0:
+            raise InvalidArgument("a sparse file of the archive has a negative size")
         for offset, length in segments:
             if offset < end or length < 0 or offset + length > real:
                 raise InvalidArgument("a sparse file of the archive has a broken map")
@@ -339,10 +336,9 @@ def _segments(raw: bytes) -> list[tuple[int, int]]:
 
 
 def _decimal(text: bytes) -> int:
-    try:
-        return int(text) if len(text) <= 20 else -1
-    except ValueError:
-        raise InvalidArgument(f"archive header has the number {text[:40]!r}") from None
+    if not _DECIMAL.fullmatch(text):
+        raise InvalidArgument(f"archive header has the number {text[:40]!r}")
+    return int(text)
 
 
 def _records(data: bytes) -> dict[bytes, bytes]:
@@ -360,7 +356,8 @@ def _records(data: bytes) -> dict[bytes, bytes]:
         key, value = data[space + 1 : equals], data[equals + 1 : end - 1]
         if key in (b"GNU.sparse.offset", b"GNU.sparse.numbytes"):
             sparse.append(value)
-        if key in _PAX_KEYS or key.startswith((_XATTR, b"GNU.sparse.")):
+        # An empty value takes what stands elsewhere; of an attribute it is the value.
+        if (key in _PAX_KEYS and value) or key.startswith((_XATTR, b"GNU.sparse.")):
             found[key] = value
         at = end
     if sparse:
@@ -397,7 +394,9 @@ def _time(text: bytes) -> tuple[int, int]:
     whole, _, fraction = text.partition(b".")
     negative = whole.startswith(b"-")
     seconds = _decimal(whole)
-    nanoseconds = _decimal(fraction[:9].ljust(9, b"0")) if fraction else 0
+    if fraction and not fraction.isdigit():
+        raise InvalidArgument(f"archive header has the time {text[:40]!r}")
+    nanoseconds = int(fraction[:9].ljust(9, b"0"))
     if negative and nanoseconds:
         return seconds - 1, 1_000_000_000 - nanoseconds
     return seconds, nanoseconds

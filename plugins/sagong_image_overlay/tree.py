@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from sagong.errors import InvalidArgument, NotFound
-from sagong_image_overlay.writer import OPAQUE, is_whiteout
+from sagong_image_overlay.marks import OPAQUE, is_whiteout
 
 __all__ = ["Directory", "Found", "Place", "Tree", "open_directory"]
 
@@ -226,6 +226,25 @@ class Tree:
         stack = [self.root()]
         try:
             yield self._walk(stack, path, follow=follow)
+        finally:
+            for directory in stack:
+                directory.close()
+
+    def reach(self, path: bytes) -> tuple[bytes, list[bytes]]:
+        """As far as a path leads, links resolved: the real path, and the parts that follow what is
+        missing there."""
+        stack = [self.root()]
+        parts = [part for part in path.split(b"/") if part not in (b"", b".")]
+        try:
+            real = b""
+            for number, part in enumerate(parts, 1):
+                place = self._walk(stack, part, follow=True)
+                real = place.path
+                if place.found is None:
+                    return real, parts[number:]
+                if not place.found.is_directory and number < len(parts):
+                    raise InvalidArgument(f"not a directory: /{_shown(real)}")
+            return real, []
         finally:
             for directory in stack:
                 directory.close()

@@ -100,6 +100,7 @@ def unpack(job: dict[str, Any], descriptors: list[int], report: Report) -> dict[
         records,
         own=job.get("own", False),
         reserve=job.get("reserve", 0),
+        most=job["max_entries"],
         progress=throttled(report),
     )
     return outcome_facts(writer.run())

@@ -18,13 +18,20 @@ from dataclasses import dataclass, field
 
 from sagong.errors import InvalidArgument, ResourceExhausted, SagongError, from_code
 from sagong_image_overlay.entry import Entry, Kind, RecordReader
+from sagong_image_overlay.marks import (
+    OPAQUE,
+    WHITEOUT_DEVICE,
+    is_directory,
+    is_whiteout,
+    set_opaque,
+)
 
 __all__ = ["LayerWriter", "Outcome", "Writer", "remove_tree"]
 
-WHITEOUT_DEVICE = os.makedev(0, 0)
-OPAQUE = b"user.overlay.opaque"
 _SMALL = 1 << 18
-_IMPLIED_LIMIT = 20_000
+# Of names that are told of a layer, and of those whose place is known.
+_TOLD_LIMIT = 20_000
+_KNOWN_LIMIT = 20_000
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _CHECK_EVERY = 64 << 20
 _DEPTH = 100
@@ -102,11 +109,14 @@ class Writer(ABC):
         *,
         own: bool = False,
         reserve: int = 0,
+        most: int = 1 << 21,
         progress: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._source = source
         self._own = own
         self._reserve = reserve
+        self._most = most
+        self._implied_count = 0
         self._progress = progress
         self._since_check = 0
         self._times: dict[bytes, tuple[int, int]] = {}
@@ -166,8 +176,8 @@ class Writer(ABC):
 
     def _apply(self, entry: Entry) -> None:
         name = entry.name
-        # The parser has checked it; this process has the rights, so it checks again.
-        if name.startswith(b"/") or (b".." in name and b".." in name.split(b"/")):
+        # The parser has checked them; this process has the rights, so it checks again.
+        if _leaves(name) or (entry.kind == Kind.HARDLINK and _leaves(entry.link)):
             raise InvalidArgument("the archive's parser sent a path that leaves the root")
         try:
             if not name:
@@ -180,6 +190,12 @@ class Writer(ABC):
             self._make[entry.kind](entry, *place)
         except OSError as error:
             raise explain(error, entry) from error
+
+    def count_implied(self) -> None:
+        """A directory is made that has no entry: a name of some KB can ask for thousands."""
+        self._implied_count += 1
+        if self._implied_count > self._most:
+            raise ResourceExhausted(f"the archive needs more than {self._most} directories")
 
     def _root(self, entry: Entry) -> None:
         self._source.skip(entry.stored)
@@ -326,8 +342,18 @@ class Writer(ABC):
         set_opaque(path, directory)
 
 
+def _leaves(name: bytes) -> bool:
+    return name.startswith(b"/") or (b".." in name and b".." in name.split(b"/"))
+
+
 def _here(path: bytes) -> bytes:
     return path or b"."
+
+
+def not_linked(entry: Entry) -> SagongError:
+    """The error of a hard link to what is not there, or is a directory."""
+    name, link = (raw[:200].decode("utf-8", "replace") for raw in (entry.name, entry.link))
+    return InvalidArgument(f"archive links /{name} to /{link}, which is no file")
 
 
 def when_ns(when: tuple[int, int]) -> tuple[int, int]:
@@ -339,26 +365,6 @@ def when_ns(when: tuple[int, int]) -> tuple[int, int]:
 def _same(one: bytes, one_fd: int | None, two: bytes, two_fd: int | None) -> bool:
     first, second = os.lstat(one, dir_fd=one_fd), os.lstat(two, dir_fd=two_fd)
     return (first.st_dev, first.st_ino) == (second.st_dev, second.st_ino)
-
-
-def is_directory(path: bytes, directory: int | None) -> bool:
-    """Whether it is a directory itself, not a link to one."""
-    return stat.S_ISDIR(os.lstat(path, dir_fd=directory).st_mode)
-
-
-def is_whiteout(facts: os.stat_result) -> bool:
-    """Whether overlayfs takes it for a deletion."""
-    return stat.S_ISCHR(facts.st_mode) and facts.st_rdev == WHITEOUT_DEVICE
-
-
-def set_opaque(path: bytes, directory: int | None) -> None:
-    """Let nothing of lower layers be seen in this directory."""
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    opened = os.open(path, flags, dir_fd=directory)
-    try:
-        os.setxattr(opened, OPAQUE, b"y")
-    finally:
-        os.close(opened)
 
 
 def set_xattr(target: int, key: bytes, value: bytes) -> None:
@@ -419,22 +425,30 @@ class LayerWriter(Writer):
                 "which is not a directory"
             )
         if found is not None and stat.S_ISDIR(facts.st_mode):
-            self._real[name] = found
+            self._know(name, found)
         return found
 
+    def _know(self, name: bytes, path: bytes) -> None:
+        if len(self._real) >= _KNOWN_LIMIT:
+            self._real = {b"": b""}
+        self._real[name] = path
+
     def _followed(self, path: bytes) -> bytes | None:
-        # The link can't leave this process's root; its end must be a directory of this layer.
-        real = os.path.realpath(b"/" + path)
-        return real[1:] if os.path.isdir(real) else None
+        # The link can't leave this process's root; its end must be a directory of this layer. The
+        # kernel is asked first: it follows no chain of more than forty.
+        path = b"/" + path
+        return os.path.realpath(path)[1:] if os.path.isdir(path) else None
 
     def _imply(self, name: bytes, path: bytes) -> bytes:
-        if len(self._implied) > _IMPLIED_LIMIT:
-            self.outcome.foreign = True
+        self.count_implied()
         os.mkdir(path, 0o755)
         if not self._own:
             os.chown(path, 0, 0)
-        self._implied[name] = None
-        self._real[name] = path
+        if len(self._implied) < _TOLD_LIMIT:
+            self._implied[name] = None
+        else:
+            self.outcome.foreign = True
+        self._know(name, path)
         return path
 
     def clear(self, entry: Entry, path: bytes, directory: int | None) -> bool:
@@ -443,7 +457,8 @@ class LayerWriter(Writer):
         if stat.S_ISDIR(facts.st_mode) and entry.kind == Kind.DIRECTORY:
             self._implied.pop(entry.name, None)
             return True
-        if is_whiteout(facts) and entry.kind == Kind.DIRECTORY:
+        if entry.kind == Kind.DIRECTORY:
+            # A file hid what is below, and so does what takes its place.
             os.unlink(path)
             os.mkdir(path, 0o700)
             set_opaque(path, None)
@@ -454,13 +469,22 @@ class LayerWriter(Writer):
         return False
 
     def _forget(self, name: bytes) -> None:
+        # Names may have led through links: what was replaced can be any of them.
+        self._real = {b"": b""}
         below = name + b"/"
-        for table in (self._real, self._implied, self._times):
+        for table in (self._implied, self._times):
             for key in [k for k in table if k == name or k.startswith(below)]:
                 del table[key]
 
     def _hardlink(self, entry: Entry, path: bytes, directory: int | None) -> None:
         try:
+            self._refuse_hidden(entry)
             super()._hardlink(entry, path, directory)
         except FileNotFoundError:
             self.outcome.foreign = True
+
+    def _refuse_hidden(self, entry: Entry) -> None:
+        """A link to what the layer takes away would take away what has the link's name."""
+        place = self.locate(entry.link)
+        if place is not None and is_whiteout(os.lstat(place[0])):
+            raise not_linked(entry)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sagong.contracts.registries import (
+from sagong.contracts.image import (
     Distribution,
     DistributionRequest,
     LoginRequest,

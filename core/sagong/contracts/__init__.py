@@ -1,8 +1,8 @@
-"""The contracts of all slots, one file a slot; what a slot must do stands in its file.
+"""The contracts of all slots, one module a slot; what a slot must do stands there.
 
-A file may hold several versions of its contract, each a class marked `@slot(NAME, version=N)`. A
-slot that somebody else invents has its module named by an entry point of the group
-`sagong.contracts`: slot name to module.
+A module (a package where the messages are many) may hold several versions of its contract, each a
+class marked `@slot(NAME, version=N)`. A slot that somebody else invents has its module named by an
+entry point of the group `sagong.contracts`: slot name to module.
 """
 
 from __future__ import annotations

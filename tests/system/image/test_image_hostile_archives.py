@@ -210,10 +210,9 @@ async def test_bombs_are_cut_off(tmp_path: Path) -> None:
         assert "raise max_layer_size" in error.message
         many = gzip.compress(pax(("comment", "c" * 400)) * 70_000)
         await refused(SagongError, load(lab, many))
-        keys = [(f"SCHILY.xattr.user.{number}", "v") for number in range(200)]
-        flood = pax(*keys, kind=b"g") + raw_member(b"f", b"0") + ENDING
-        error = await refused(ResourceExhausted, loaded(lab, Archive(layers=[flood])))
-        assert "too many global PAX records" in error.message
+        deep = layer(*(("/".join([f"{n}"] + ["d"] * 900 + ["f"]), "") for n in range(3)))
+        error = await refused(ResourceExhausted, loaded(lab, Archive(layers=[deep])))
+        assert "needs more than 1000 directories" in error.message
     config = {"max_layer_ratio": 1100}
     async with local(ImageOverlay, data=tmp_path, config=config) as images:
         stream = zstandard.ZstdCompressor(1).compressobj()
@@ -329,3 +328,22 @@ async def test_archives_of_docker_save_can_lead_nowhere(tmp_path: Path) -> None:
         async with local(ImageOverlay, data=tmp_path) as images:
             error = await refused(InvalidArgument, load(ImageLab(images), buffer.getvalue()))
             assert "the archive has no file" in error.message
+
+
+async def test_documents_of_archives_are_bounded(tmp_path: Path) -> None:
+    """A config is held in memory: one of gigabytes would be all there is."""
+    zeros = io.BytesIO()
+    with tarfile.open(fileobj=zeros, mode="w") as archive:
+        for name, size in (("config.json", 9 << 20), ("layer.tar", 10)):
+            archive.addfile(entry(name, size=size), io.BytesIO(bytes(size)))  # type: ignore[arg-type]
+        for config in ("config.json", "no\\u0000name"):
+            text = f'[{{"Config": "{config}", "Layers": ["layer.tar"]}}]'.encode()
+            info = entry("manifest.json", size=len(text))
+            archive.addfile(info, io.BytesIO(text))  # type: ignore[arg-type]
+    raw = zeros.getvalue()
+    first = raw[: raw.rindex(b"manifest.json") // 512 * 512] + bytes(1024)
+    async with local(ImageOverlay, data=tmp_path) as images:
+        for archive_bytes, words in ((first, "has more than"), (raw, "names a file")):
+            error = await refused(InvalidArgument, load(ImageLab(images), archive_bytes))
+            assert words in error.message
+        assert os.listdir(tmp_path / "tmp") == []

@@ -1,4 +1,4 @@
-"""Messages of slot `image` about registries: credentials, and what is asked without moving an image."""
+"""Registries: credentials, and what is asked without moving an image."""
 
 from __future__ import annotations
 
