@@ -12,11 +12,12 @@ import tomllib
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
-from sagong.errors import InvalidArgument, NotFound
+from sagong import forms
+from sagong.errors import FailedPrecondition, InvalidArgument, NotFound
 
 __all__ = ["Config", "Paths", "UnitConfig", "load"]
 
@@ -92,11 +93,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """
 
     profile: str = "single"
-    uid_base: int = 58000
+    uid_base: Annotated[int, msgspec.Meta(ge=1000, le=(1 << 32) - 10_000)] = 58000
     sandbox: bool = True
     preload: tuple[str, ...] = ()
-    log_limit: int = 8 << 20
-    cpu_shares: int = 8192
+    log_limit: Annotated[int, msgspec.Meta(ge=4096)] = 8 << 20
+    cpu_shares: Annotated[int, msgspec.Meta(ge=2, le=262_144)] = 8192
     units: dict[str, UnitConfig] = {}
 
 
@@ -109,12 +110,7 @@ def load(paths: Paths, profile: str = "") -> Config:
     units = {**base.get("units", {})}
     for name, unit in own.get("units", {}).items():
         units[name] = _merged(units.get(name, {}), unit)
-    tables = {**base, **own, "profile": chosen, "units": units}
-    try:
-        config = msgspec.convert(tables, Config)
-    except msgspec.ValidationError as error:
-        raise InvalidArgument(f"{path} over profile {chosen}: {error}") from None
-    return config
+    return msgspec.convert({**base, **own, "profile": chosen, "units": units}, Config)
 
 
 def _merged(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
@@ -139,11 +135,21 @@ def _profile(paths: Paths, name: str) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    return _parse(path.read_text(), str(path))
+    try:
+        return _parse(path.read_text(), str(path))
+    except UnicodeDecodeError:
+        raise InvalidArgument(f"{path} is not UTF-8, as TOML has to be") from None
+    except OSError as error:
+        raise FailedPrecondition(f"{path} can't be read: {error.strerror}") from None
 
 
 def _parse(text: str, where: str) -> dict[str, Any]:
+    """A file's tables, each mistake in them told at once."""
     try:
-        return tomllib.loads(text)
+        tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise InvalidArgument(f"{where}: not TOML: {error}") from None
+    mistakes = forms.decode(tables, Config)[1]
+    if mistakes:
+        raise InvalidArgument(f"{where}: {'; '.join(mistakes)}")
+    return tables

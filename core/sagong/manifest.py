@@ -6,18 +6,17 @@ Unknown keys are refused with their path, and every right says why it is needed.
 
 from __future__ import annotations
 
-import difflib
 import re
 import tomllib
 from collections.abc import Iterator
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Literal
 
 import msgspec
 
+from sagong import forms
 from sagong.errors import InvalidArgument, NotFound
 
 __all__ = [
@@ -37,6 +36,7 @@ __all__ = [
     "Plugin",
     "Restart",
     "Rights",
+    "Rule",
     "SeccompGroup",
     "Streams",
     "Uses",
@@ -52,6 +52,10 @@ class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Base of the manifest's tables."""
 
 
+# What is left out by mistake must not mean all.
+Names = Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
+
+
 class Plugin(_Table, frozen=True):
     """Who it is. `command` starts a program in another language instead of a Python class."""
 
@@ -61,6 +65,14 @@ class Plugin(_Table, frozen=True):
     class_: str = msgspec.field(name="class", default="")
     command: tuple[str, ...] = ()
     kind: Literal["plugin", "service", "hook"] = "plugin"
+
+
+class Rule(_Table, frozen=True):
+    """API objects that a caller of slot `objects` may touch; "*" is all, "" the core group."""
+
+    verbs: Names
+    groups: Names
+    resources: Names
 
 
 class Uses(_Table, frozen=True):
@@ -73,7 +85,7 @@ class Uses(_Table, frozen=True):
     why: str
     instance: str = ""
     methods: tuple[str, ...] = ()
-    rules: tuple[dict[str, tuple[str, ...]], ...] = ()
+    rules: tuple[Rule, ...] = ()
     slot: str = ""
     optional: bool = False
 
@@ -281,10 +293,6 @@ _LARGEST = 1 << 50
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
-# Of a path such as `.rights.paths[0].access`: a name, or an index.
-_STEP = re.compile(r"\.(\w+)|\[(\.\.\.|\d+)\]")
-
-
 def parse(text: str, *, where: str) -> Manifest:
     """Read a manifest's text; every mistake is an `InvalidArgument` with `where`, path and remedy."""
     manifest, problems = read(text)
@@ -302,69 +310,10 @@ def read(text: str) -> tuple[Manifest | None, list[str]]:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         return None, [f"not TOML: {error}"]
-    problems: list[str] = []
-    while True:
-        try:
-            manifest = msgspec.convert(tables, Manifest)
-            return manifest, [*problems, *_problems(manifest)]
-        except msgspec.ValidationError as error:
-            said = str(error)
-            problems.append(f"{said}; {_remedy(said)}docs/reference/manifest.md lists the keys")
-            if not _mend_unknown(tables, said):
-                return None, problems
-
-
-def _mend_unknown(tables: dict[str, Any], error: str) -> bool:
-    """Give a key that nobody knows the name that was meant, or none; false if it is no such error."""
-    found = re.search(r"unknown field `([^`]+)`", error)
+    found, mistakes = forms.decode(tables, Manifest)
     if found is None:
-        return False
-    path = error.partition("`$")[2].rstrip("`")
-    places: list[Any] = [tables]
-    for name, index in re.findall(_STEP, path):
-        places = [inner for place in places for inner in _inside(place, name or index)]
-    near = difflib.get_close_matches(found[1], _kind_at(path).__struct_encode_fields__, n=1)
-    holders = [place for place in places if isinstance(place, dict) and found[1] in place]
-    for place in holders:
-        value = place.pop(found[1])
-        if near:
-            place.setdefault(near[0], value)
-    return bool(holders)
-
-
-def _inside(place: Any, step: str) -> list[Any]:
-    """What a step of a path leads to; `...` is any entry of a table."""
-    if isinstance(place, list):
-        return [place[int(step)]] if step.isdecimal() and int(step) < len(place) else []
-    if not isinstance(place, dict):
-        return []
-    return list(place.values()) if step == "..." else [place[step]] if step in place else []
-
-
-def _remedy(error: str) -> str:
-    """What was meant by a wrong key, or which values there are; "" if that can't be told."""
-    kind = _kind_at(error.partition("`$")[2].rstrip("`"))
-    if found := re.search(r"unknown field `([^`]+)`", error):
-        keys = kind.__struct_encode_fields__
-        near = difflib.get_close_matches(found[1], keys, n=1)
-        return f"did you mean {near[0]}? " if near else f"there are {', '.join(keys)}; "
-    if "Invalid enum value" in error:
-        return f"say {' or '.join(get_args(kind))}; "
-    return ""
-
-
-def _kind_at(path: str) -> Any:
-    """The type of what stands at a path such as `.rights.paths[0].access`."""
-    kind: Any = Manifest
-    for name, _ in re.findall(_STEP, path):
-        if name:
-            names = dict(zip(kind.__struct_encode_fields__, kind.__struct_fields__))
-            kind = get_type_hints(kind)[names[name]]
-        else:
-            kind = get_args(kind)[1 if get_origin(kind) is dict else 0]
-        if get_origin(kind) is UnionType:
-            kind = get_args(kind)[0]
-    return kind
+        return None, mistakes
+    return found, [*mistakes, *(p for p in _problems(found) if not forms.about(p, mistakes))]
 
 
 def _problems(manifest: Manifest) -> Iterator[str]:
@@ -394,9 +343,9 @@ def _problems(manifest: Manifest) -> Iterator[str]:
         yield "life.on_demand: nothing would wake it, as it provides no slot and listens nowhere"
     if not manifest.life.on_demand and manifest.life != Life():
         yield "life: only what is on_demand leaves when it is idle, and is woken; say on_demand = true"
-    for key in set(manifest.life.wakes_on) - manifest.uses.keys() - manifest.hears.keys():
+    for key in sorted(set(manifest.life.wakes_on) - manifest.uses.keys() - manifest.hears.keys()):
         yield f"life.wakes_on: there is no [uses.{key}] or [hears.{key}] whose provider would wake it"
-    for key in set(manifest.life.rouses) - manifest.uses.keys():
+    for key in sorted(set(manifest.life.rouses) - manifest.uses.keys()):
         yield f"life.rouses: there is no [uses.{key}] whose provider would wake with it"
     for path, why in _reasons(manifest):
         if len(why.strip()) < 3:

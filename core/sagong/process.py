@@ -142,7 +142,11 @@ class ProcessHost:
         try:
             return msgspec.convert(self._launch.settings, kind)
         except msgspec.ValidationError as error:
-            raise InvalidArgument(f"units.{self.name}.settings: {error}") from None
+            from sagong import forms  # what is right needs none of it
+
+            key = f"units.{self.name}.settings"
+            mistakes = forms.decode(self._launch.settings, kind, key)[1]
+            raise InvalidArgument("; ".join(mistakes)) from error
 
     def use(self, protocol: type[S], instance: str = "") -> S:
         """A proxy; only what the manifest's [uses] names."""

@@ -35,7 +35,7 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 
-from sagong import manifest
+from sagong import forms, manifest
 from sagong.contract import Message, filling, slot_of
 from sagong.deputy import Post, hire
 from sagong.errors import InvalidArgument, NotFound
@@ -151,7 +151,8 @@ class LocalHost:
         try:
             return msgspec.convert(self._config, kind)
         except msgspec.ValidationError as error:
-            raise InvalidArgument(f"configuration of {self.name}: {error}") from None
+            mistakes = forms.decode(self._config, kind, f"units.{self.name}.settings")[1]
+            raise InvalidArgument("; ".join(mistakes)) from error
 
     def use(self, protocol: type[S], instance: str = "") -> S:
         """The object that the test gave for the slot."""

@@ -179,8 +179,8 @@ def _batch(
 def _allows(rule: Rule, resource: Resource, verb: str, subresource: str) -> bool:
     part = f"{resource.plural}/{subresource}" if subresource else resource.plural
     wanted = (
-        (rule.get("groups") or rule.get("apiGroups") or ("*",), resource.group),
-        (rule.get("resources") or ("*",), part),
-        (rule.get("verbs") or ("*",), verb),
+        (rule.get("groups", ()), resource.group),
+        (rule.get("resources", ()), part),
+        (rule.get("verbs", ()), verb),
     )
     return all(value in allowed or "*" in allowed for allowed, value in wanted)

@@ -64,7 +64,7 @@ async def test_it_stays_if_it_shall_and_is_found_again(root: Path) -> None:
 
 @pytest.mark.root
 async def test_what_is_wrong_is_said_before_anything_starts(root: Path) -> None:
-    with pytest.raises(InvalidArgument, match="unknown field"):
+    with pytest.raises(InvalidArgument, match="colour: no such key"):
         async with sagong.platform(root, units={"scheduler": {"plugin": "x", "colour": "red"}}):
             pass
     (root / "etc/sagong.toml").write_text('profile = "bare"\n')

@@ -1,20 +1,17 @@
-"""What is wrong with a manifest beyond its form: names that nobody has, code that is not there.
-
-Nothing of the plugin is executed: its code is only read.
-"""
+"""What is wrong with a manifest beyond its form: names that nobody has, and what its package lacks."""
 
 from __future__ import annotations
 
-import ast
-import difflib
 import re
 import tomllib
-from collections.abc import Collection, Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from sagong import contracts, manifest
-from sagong.contract import SlotSpec, slot_of
+from sagong import forms, manifest
+from sagong.cli.sources import code_mistakes, known_slots, near
+from sagong.contract import SlotSpec
 from sagong.linux.capabilities import NAMES
 from sagong.manifest import Manifest
 from sagong.sandbox import GROUPS
@@ -22,8 +19,8 @@ from sagong.sandbox import GROUPS
 __all__ = ["mistakes", "packages_of", "source_mistakes"]
 
 _PLACES = ("run", "data", "etc", "cgroup", "prefix", "hostname")
-_WORDS = {"package", "python", "own", "uid"}
 _PORT_MOST = 65535
+_RULES = 'as in rules = [{ verbs = ["get"], groups = [""], resources = ["pods"] }]'
 
 
 def source_mistakes(source: Path) -> Iterator[str]:
@@ -34,20 +31,57 @@ def source_mistakes(source: Path) -> Iterator[str]:
             f"{source}: no plugin.toml here or one directory below; give a package of a plugin, or its "
             "repository (`sagong new-plugin` makes one)"
         )
+    names: Counter[str] = Counter()
     for package in packages:
-        where = str(package / "plugin.toml")
-        try:
-            found, problems = manifest.read((package / "plugin.toml").read_text())
-        except (OSError, UnicodeDecodeError) as error:
-            yield f"{where}: {error}"
-            continue
+        where = package / "plugin.toml"
+        found, problems = _read(where)
         yield from (f"{where}: {text}" for text in problems)
         if found is None:
             continue
-        own = _own_slots(source) | _own_slots(package.parent)
-        yield from (f"{where}: {text}" for text in mistakes(found, own))
-        if not problems:
-            yield from (f"{where}: {text}" for text in _code_mistakes(found, package, own))
+        points = {**_entry_points(source), **_entry_points(package.parent)}
+        own = points.get("sagong.contracts", {})
+        more = [*mistakes(found, own), *_name_mistakes(found, names)]
+        more += [*_point_mistakes(found, package, points), *code_mistakes(found, package, own)]
+        yield from (f"{where}: {text}" for text in more if not forms.about(text, problems))
+
+
+def _read(path: Path) -> tuple[Manifest | None, list[str]]:
+    try:
+        return manifest.read(path.read_bytes().decode())
+    except OSError as error:
+        return None, [f"can't be read: {error.strerror}"]
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        return None, [
+            f"line {line} is not UTF-8, as TOML has to be; save the file in that encoding"
+        ]
+
+
+def _name_mistakes(found: Manifest, names: Counter[str]) -> Iterator[str]:
+    """A name counts once: among the platform's own, and in a repository."""
+    name = found.plugin.name
+    names[name] += 1
+    if (
+        manifest.discover().get(name, found.plugin.class_.partition(":")[0])
+        != (found.plugin.class_.partition(":")[0])
+    ):
+        yield f"plugin.name {name}: a plugin of sagong itself is called so; give yours another name"
+    if names[name] == 2:
+        yield f"plugin.name {name}: another plugin of this repository is called so, too"
+
+
+def _point_mistakes(
+    found: Manifest, package: Path, points: Mapping[str, Mapping[str, str]]
+) -> Iterator[str]:
+    """What pyproject.toml says of the plugin: `sagong plugin install` finds it by that."""
+    said = points.get("sagong.plugins")
+    if said is None:
+        return
+    right = f'{found.plugin.name} = "{package.name}"'
+    if package.name not in {value.partition(":")[0] for value in said.values()}:
+        yield f'pyproject.toml: [project.entry-points."sagong.plugins"] lacks {right}'
+    elif said.get(found.plugin.name) != package.name:
+        yield f'pyproject.toml: in [project.entry-points."sagong.plugins"] say {right}'
 
 
 def packages_of(source: Path) -> list[Path]:
@@ -61,7 +95,7 @@ def packages_of(source: Path) -> list[Path]:
 
 def mistakes(found: Manifest, own: Collection[str] = ()) -> Iterator[str]:
     """Names in a manifest that stand for nothing; `own` are slots that the plugin brings itself."""
-    known = _known()
+    known = known_slots()
     for slot, version in found.provided():
         yield from _slot_mistakes(f"provides.{slot}", slot, version, known, own)
     for key, use in found.uses.items():
@@ -70,27 +104,24 @@ def mistakes(found: Manifest, own: Collection[str] = ()) -> Iterator[str]:
         spec = known.get(slot, {}).get(use.version)
         if spec is not None:
             yield from (
-                f"{where}.methods: {slot}/{use.version} has no {name}; {_near(name, spec.methods)}"
+                f"{where}.methods: {slot}/{use.version} has no {name}; {near(name, spec.methods)}"
                 for name in use.methods
                 if name not in spec.methods
             )
-        if use.rules and slot != "objects":
+        if use.rules and slot != "objects" and slot in known:
             yield f"{where}.rules: only slot objects knows rules; leave them out"
+        if slot == "objects" and not use.rules:
+            yield f"{where}.rules is missing: what no rule names is refused, {_RULES}"
     for slot, hears in found.hears.items():
         yield from _slot_mistakes(f"hears.{slot}", slot, hears.version, known, own)
+    for key in found.hooks:
+        if key not in {*known, *own, *manifest.discover()}:
+            yield f"hooks.{key}: no such slot or service; {near(key, {*known, *manifest.discover()})}"
     for slot in found.streams:
         if slot not in known and slot not in own:
-            yield f"streams.{slot}: no such slot; {_near(slot, known)}"
+            yield f"streams.{slot}: no such slot; {near(slot, known)}"
     yield from _right_mistakes(found)
     yield from _listener_mistakes(found)
-
-
-def _known() -> dict[str, dict[int, SlotSpec]]:
-    known: dict[str, dict[int, SlotSpec]] = {}
-    for protocol in contracts.protocols():
-        spec = slot_of(protocol)
-        known.setdefault(spec.name, {})[spec.version] = spec
-    return known
 
 
 def _slot_mistakes(
@@ -104,7 +135,7 @@ def _slot_mistakes(
         return
     if slot not in known:
         yield (
-            f"{where}: no such slot; {_near(slot, known)} (a slot of your own is an entry point of "
+            f"{where}: no such slot; {near(slot, known)} (a slot of your own is an entry point of "
             "the group sagong.contracts)"
         )
     elif version not in known[slot]:
@@ -112,32 +143,26 @@ def _slot_mistakes(
         yield f"{where}: contract {slot} has no version {version}; there are: {there}"
 
 
-def _near(name: str, names: Collection[str]) -> str:
-    """What was meant, or all that there is."""
-    found = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {found[0]}?" if found else f"there are: {', '.join(sorted(names))}"
-
-
 def _right_mistakes(found: Manifest) -> Iterator[str]:
     rights = found.rights
-    for capability in rights.capabilities:
+    for n, capability in enumerate(rights.capabilities):
         if capability.name not in NAMES:
-            meant = _near(capability.name, NAMES)
-            yield f"rights.capabilities: no capability {capability.name}; {meant}"
-    for right in rights.seccomp:
+            meant = near(capability.name, NAMES)
+            yield f"rights.capabilities[{n}].name: no capability {capability.name}; {meant}"
+    for n, right in enumerate(rights.seccomp):
         if right.group not in GROUPS:
-            yield f"rights.seccomp: no group {right.group}; {_near(right.group, GROUPS)}"
-    for path in rights.paths:
-        yield from _path_mistakes(f"rights.paths {path.path}", path.path)
-    for device in rights.devices:
-        if not device.path.startswith("/dev/"):
-            yield f"rights.devices {device.path}: a path below /dev"
+            yield f"rights.seccomp[{n}].group: no group {right.group}; {near(right.group, GROUPS)}"
+    for n, path in enumerate(rights.paths):
+        yield from _path_mistakes(f"rights.paths[{n}].path {path.path}", path.path)
+    for n, device in enumerate(rights.devices):
+        if not device.path.startswith("/dev/") or ".." in device.path.split("/"):
+            yield f"rights.devices[{n}].path {device.path}: a path below /dev"
 
 
 def _path_mistakes(where: str, path: str) -> Iterator[str]:
     for name in re.findall(r"\{(\w*)\}", path):
         if name not in _PLACES:
-            yield f"{where}: no place {{{name}}}; {_near(name, _PLACES)}"
+            yield f"{where}: no place {{{name}}}; {near(name, _PLACES)}"
     if path and not path.startswith(("/", "{run}", "{data}", "{etc}")):
         yield f"{where}: an absolute path, or one that begins with {{run}}, {{data}} or {{etc}}"
     if ".." in path.split("/"):
@@ -157,83 +182,11 @@ def _listener_mistakes(found: Manifest) -> Iterator[str]:
             yield f'listens.{name}.mode {listener.mode!r}: an octal mode such as "0600"'
 
 
-def _own_slots(directory: Path) -> set[str]:
-    """Slots whose contracts a repository brings, by its pyproject.toml."""
+def _entry_points(directory: Path) -> dict[str, dict[str, str]]:
+    """Entry points by their groups, as a repository's pyproject.toml names them."""
     try:
         project = tomllib.loads((directory / "pyproject.toml").read_text())
-        points: dict[str, Any] = project["project"]["entry-points"]["sagong.contracts"]
-    except (OSError, KeyError, TypeError, tomllib.TOMLDecodeError):
-        return set()
-    return set(points)
-
-
-# The code, read and not run.
-
-
-def _code_mistakes(found: Manifest, package: Path, own: Collection[str]) -> Iterator[str]:
-    plugin = found.plugin
-    for word in plugin.command:
-        for name in re.findall(r"\{(\w*)\}", word):
-            if name not in _WORDS:
-                yield f"plugin.command: no {{{name}}}; {_near(name, _WORDS)}"
-    if plugin.class_:
-        yield from _class_mistakes(found, package, own)
-    if found.deputy is not None:
-        module, _, name = found.deputy.function.partition(":")
-        tree = _tree(package, module)
-        if tree is None or name not in _names(tree):
-            yield f"deputy.function {found.deputy.function}: no such function; write module:name"
-
-
-def _class_mistakes(found: Manifest, package: Path, own: Collection[str]) -> Iterator[str]:
-    module, _, name = found.plugin.class_.partition(":")
-    if module.partition(".")[0] != package.name:
-        right = f"{package.name}:{name}"
-        yield f"plugin.class {found.plugin.class_}: this package is {package.name}; say {right}"
-        return
-    tree = _tree(package, module)
-    if tree is None:
-        yield f"plugin.class {found.plugin.class_}: there is no module {module}, or it is no Python"
-        return
-    names = _names(tree)
-    if name not in names:
-        yield f"plugin.class {found.plugin.class_}: {module} has no {name}; {_near(name, names)}"
-    node = next((n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == name), None)
-    if node is None or node.bases or found.plugin.kind == "hook":
-        return
-    methods = _names(node)
-    if "implementation" in ast.dump(node) or "__getattr__" in methods:
-        return
-    known = _known()
-    for slot, version in found.provided():
-        spec = known.get(slot, {}).get(version) if slot not in own else None
-        lacking = sorted(set(spec.methods) - methods) if spec is not None else []
-        if lacking:
-            yield f"{name} provides {slot}/{version} and has no method {', '.join(lacking)}"
-
-
-def _tree(package: Path, module: str) -> ast.Module | None:
-    path = package.parent.joinpath(*module.split("."))
-    file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-    try:
-        return ast.parse(file.read_text())
-    except (OSError, SyntaxError, ValueError):
-        return None
-
-
-def _names(tree: ast.Module | ast.ClassDef) -> set[str]:
-    """What is defined, imported or assigned there."""
-    found: set[str] = set()
-    for node in tree.body:
-        match node:
-            case ast.ClassDef(name=name) | ast.FunctionDef(name=name):
-                found.add(name)
-            case ast.AsyncFunctionDef(name=name):
-                found.add(name)
-            case ast.Import(names=names) | ast.ImportFrom(names=names):
-                found |= {(a.asname or a.name).partition(".")[0] for a in names}
-            case ast.Assign(targets=targets):
-                found |= {t.id for t in targets if isinstance(t, ast.Name)}
-            case ast.AnnAssign(target=ast.Name(id=name)):
-                found.add(name)
-    return found
+        points: dict[str, Any] = project["project"]["entry-points"]
+        return {group: dict(named) for group, named in points.items()}
+    except (OSError, KeyError, TypeError, ValueError, AttributeError):
+        return {}

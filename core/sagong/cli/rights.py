@@ -44,9 +44,8 @@ def _bus_in_words(found: Manifest) -> Iterator[str]:
         where = {"": "", EVERY: " of every provider"}.get(use.instance, f" of {use.instance}")
         yield f"calls {slot}/{use.version}{where}: {what} ({use.why})"
         for rule in use.rules:
-            groups = ", ".join(group or "core" for group in rule.get("groups", ()))
-            verbs, resources = (", ".join(rule.get(key, ())) for key in ("verbs", "resources"))
-            yield f"  may {verbs} {resources} of {groups}"
+            groups = ", ".join(group or "core" for group in rule.groups)
+            yield f"  may {', '.join(rule.verbs)} {', '.join(rule.resources)} of {groups}"
     for slot, hears in found.hears.items():
         yield f"hears {slot}/{hears.version} ({hears.why})"
     for slot, streams in found.streams.items():

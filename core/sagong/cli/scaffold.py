@@ -16,7 +16,11 @@ from sagong.errors import AlreadyExists, InvalidArgument, NotFound
 
 __all__ = ["new_plugin_arguments", "run_new_plugin"]
 
-_LIFE = {"start", "stop", "drain", "export", "restore", "purge", "health"}
+_LIFE = {
+    *("imports", "restore", "start", "drain", "health", "export", "stop", "busy", "doze"),
+    *("tidy", "purge"),
+}
+_ALL_OBJECTS = 'rules = [{ verbs = ["*"], groups = ["*"], resources = ["*"] }]\n'
 _NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
 
 
@@ -71,6 +75,8 @@ def _repository(spec: SlotSpec, distribution: str, summary: str) -> dict[str, st
         "module": spec.protocol.__module__,
         "summary": said,
         "hears": _hears(spec),
+        # Who hands on whatever comes touches every object.
+        "rules": _ALL_OBJECTS if spec.name == "objects" else "",
         "unit": "scheduler" if own else name,
         "run": f"sagong swap scheduler {name}" if own else f"sagong enable {name} --instance outer",
     }

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+import msgspec
+
 from sagong.contracts.kernel import AccessEntry, RouteEntry
 from sagong.kernel.units import Unit
 from sagong.manifest import EVERY
@@ -126,7 +128,7 @@ def _rules(
 ) -> Iterator[dict[str, tuple[str, ...]]]:
     for slot, use in unit.uses():
         if provider in resolved(units, (slot, use.version, use.instance)):
-            yield from use.rules
+            yield from map(msgspec.structs.asdict, use.rules)
 
 
 def wakers(unit: Unit, units: Mapping[str, Unit]) -> frozenset[str]:

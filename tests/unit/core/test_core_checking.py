@@ -20,6 +20,7 @@ scheduler = 1
 version = 1
 methods = ["get"]
 why = "reads pods"
+rules = [{ verbs = ["get"], groups = [""], resources = ["pods"] }]
 [rights]
 [limits]
 memory = "64M"
@@ -31,7 +32,20 @@ class Odd:
 
 class Empty:
     def __init__(self, host): ...
+
+class Asks:
+    def place(self, q): ...
+
+class Yields:
+    def place(self, question):
+        yield question
+
+class Unmarked:
+    def refuses(self, pod, node): ...
 """
+
+
+RULES = 'rules = [{ verbs = ["get"], groups = [""], resources = ["pods"] }]'
 
 
 def right(table: str) -> tuple[str, str]:
@@ -47,9 +61,9 @@ def more(table: str) -> tuple[str, str]:
 MISTAKES: dict[str, tuple[tuple[str, str], str]] = {
     "no TOML": (('"odd"', "odd"), "not TOML: Invalid value (at line 3"),
     "a table of another name": (("[plugin]", "[plugn]"), "did you mean plugin?"),
-    "no name": (('name = "odd"\n', ""), "missing required field `name` - at `$.plugin`"),
+    "no name": (('name = "odd"\n', ""), "plugin.name is missing: a text in quotes"),
     "a wrong name": (('"odd"', '"Odd One"'), "lower-case letters, digits and _"),
-    "no version": (('version = "1"\n', ""), "missing required field `version`"),
+    "no version": (('version = "1"\n', ""), "plugin.version is missing: a text in quotes"),
     "class and command": (
         ("class =", 'command = ["x"]\nclass ='),
         "either class (package:Class) or",
@@ -68,12 +82,12 @@ MISTAKES: dict[str, tuple[tuple[str, str], str]] = {
         ('["get"]', '["gett"]'),
         "objects/1 has no gett; did you mean get?",
     ),
-    "no reason": (('why = "reads pods"\n', ""), "missing required field `why` - at `$.uses"),
+    "no reason": (('why = "reads pods"\n', ""), "uses.objects.why is missing: a text in quotes"),
     "an empty reason": (('"reads pods"', '" "'), "uses.objects.why: say why this right is needed"),
     "rules where there are none": (
         (
             "[uses.objects]",
-            '[uses.state]\nversion = 1\nwhy = "keeps"\nrules = [{}]\n[uses.objects]',
+            f'[uses.state]\nversion = 1\nwhy = "keeps"\n{RULES}\n[uses.objects]',
         ),
         "only slot objects knows rules",
     ),
@@ -85,7 +99,7 @@ MISTAKES: dict[str, tuple[tuple[str, str], str]] = {
     ),
     "a capability without a reason": (
         right('capabilities = [{ name = "CAP_CHOWN" }]'),
-        "missing required field `why` - at `$.rights.capabilities[0]`",
+        "rights.capabilities[0].why is missing: a text in quotes",
     ),
     "no such group of calls": (
         right('seccomp = [{ group = "mout", why = "mounts" }]'),
@@ -122,8 +136,60 @@ MISTAKES: dict[str, tuple[tuple[str, str], str]] = {
         more('[listens.api]\naddress = "unix:/x"\nmode = "rw"\nwhy = "serves"'),
         "an octal mode",
     ),
-    "a wrong kind of value": (more('[restart]\noverlap = "yes"'), "Expected `bool`, got `str`"),
-    "time that runs backwards": (more("[restart]\ndrain_seconds = -1"), ">= 0.0"),
+    "a wrong kind of value": (
+        more('[restart]\noverlap = "yes"'),
+        'restart.overlap "yes": true or false',
+    ),
+    "time that runs backwards": (
+        more("[restart]\ndrain_seconds = -1"),
+        "restart.drain_seconds -1: a number, at least 0",
+    ),
+    "a rule of another form": (
+        ('resources = ["pods"]', 'resource = ["pods"]'),
+        "uses.objects.rules[0].resource: no such key; did you mean resources?",
+    ),
+    "a rule that would mean all": (
+        (', resources = ["pods"]', ""),
+        "uses.objects.rules[0].resources is missing: a list",
+    ),
+    "a rule for nothing": (
+        ('["pods"]', "[]"),
+        "uses.objects.rules[0].resources []: a list, not empty",
+    ),
+    "no rules": (
+        ('rules = [{ verbs = ["get"], groups = [""], resources = ["pods"] }]\n', ""),
+        "uses.objects.rules is missing: what no rule names is refused",
+    ),
+    "one text for a list": (('["get"]\nwhy', '"get"\nwhy'), 'uses.objects.methods "get": a list'),
+    "a parameter of another name": (
+        ("odd_plugin:Odd", "odd_plugin:Asks"),
+        "line 10: the contract has place(self, question)",
+    ),
+    "a stream where there is none": (
+        ("odd_plugin:Odd", "odd_plugin:Yields"),
+        "line 13: place is no stream",
+    ),
+    "a program that is not there": (
+        ('class = "odd_plugin:Odd"', 'command = ["{package}/run", "--own"]'),
+        "plugin.command: there is no ",
+    ),
+    "a program that is none": (
+        ('class = "odd_plugin:Odd"', 'command = ["{package}/plugin.toml"]'),
+        "can't be executed; chmod +x it",
+    ),
+    "a place in a command": (
+        ('class = "odd_plugin:Odd"', 'command = ["perl", "{pakage}/x"]'),
+        "plugin.command: no {pakage}; did you mean package?",
+    ),
+    "a companion's command": (
+        more('[companion]\ncommand = ["{pyton}"]\nwhy = "launches"'),
+        "companion.command: no {pyton}; did you mean python?",
+    ),
+    "a name that is taken": (
+        ('name = "odd"', 'name = "scheduler_kube"'),
+        "plugin.name scheduler_kube: a plugin of sagong itself is called so",
+    ),
+    "several in one line": (("64M", "-1"), "limits.memory: a number with K, M or G"),
     "a deputy of nobody": (
         more('[deputy]\nfunction = "odd_plugin:work"\nwhy = "mounts"'),
         "no such function",
@@ -162,9 +228,61 @@ def test_several_mistakes_are_told_at_once(tmp_path: Path) -> None:
     path = '{ path = "/x", access = "read", mode = "x", why = "reads" }'
     text = text.replace("[rights]", f"[rights]\npaths = [{path}, {path}]")
     found = list(source_mistakes(written(tmp_path, text)))
-    for word in ("schedular", "gett", "`sumary`", "`wy`", "`mode`"):
+    for word in ("schedular", "gett", "plugin.sumary", "uses.objects.wy", "paths[1].mode"):
         assert any(word in line for line in found), (word, found)
     assert len(found) == 6, found
+
+
+HOOK = """
+[plugin]
+name = "odd"
+version = "1"
+summary = "of a test"
+class = "odd_plugin:Unmarked"
+kind = "hook"
+[hooks.kube]
+why = "refuses"
+"""
+
+
+def test_a_hook_that_nothing_would_call_is_told(tmp_path: Path) -> None:
+    (found,) = source_mistakes(written(tmp_path, HOOK))
+    assert "no method of it is marked @hookimpl" in found
+
+
+def test_a_hook_into_nothing_is_told(tmp_path: Path) -> None:
+    text = HOOK.replace("hooks.kube", "hooks.kub").replace("Unmarked", "Gone")
+    found = list(source_mistakes(written(tmp_path, text)))
+    assert any("hooks.kub: no such slot or service; did you mean kube?" in line for line in found)
+    assert any("odd_plugin has no Gone" in line for line in found)
+
+
+def test_what_is_no_text_is_told_by_its_line(tmp_path: Path) -> None:
+    package = written(tmp_path, MANIFEST)
+    (package / "plugin.toml").write_bytes(MANIFEST.replace("of a test", "für").encode("latin-1"))
+    (found,) = source_mistakes(package)
+    assert "line 5 is not UTF-8" in found
+
+
+def test_two_plugins_of_one_name_are_told(tmp_path: Path) -> None:
+    written(tmp_path, MANIFEST)
+    other = tmp_path / "other_plugin"
+    other.mkdir()
+    (other / "plugin.toml").write_text(MANIFEST.replace("odd_plugin", "other_plugin"))
+    (other / "__init__.py").write_text(CODE)
+    (found,) = source_mistakes(tmp_path)
+    assert "plugin.name odd: another plugin of this repository is called so" in found
+
+
+@pytest.mark.parametrize("point", ['odd = "even_plugin"', 'even = "odd_plugin"'])
+def test_an_entry_point_that_names_something_else_is_told(point: str, tmp_path: Path) -> None:
+    package = written(tmp_path, MANIFEST)
+    head = '[project.entry-points."sagong.plugins"]\n'
+    (tmp_path / "pyproject.toml").write_text(f"{head}{point}\n")
+    (found,) = source_mistakes(package)
+    assert 'odd = "odd_plugin"' in found
+    (tmp_path / "pyproject.toml").write_text(f'{head}odd = "odd_plugin"\n')
+    assert list(source_mistakes(package)) == []
 
 
 def test_a_slot_of_its_own_is_known_by_its_entry_point(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,10 +37,13 @@ def test_a_manifest_without_rights_grants_nothing() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("colour = 1", "unknown field `colour`"),
-        ("[rights]\nspeed = 1", r"unknown field `speed` - at `\$.rights`"),
+        ("colour = 1", "colour: no such key"),
+        ("[rights]\nspeed = 1", r"rights\.speed: no such key; there are capabilities,"),
         ('[rights]\nnetwork = { mode = "all" }', "all"),
-        ('[rights]\ncapabilities = [{ name = "CAP_CHOWN" }]', "missing required field `why`"),
+        (
+            '[rights]\ncapabilities = [{ name = "CAP_CHOWN" }]',
+            r"rights\.capabilities\[0\]\.why is missing",
+        ),
         ('[rights]\ncapabilities = [{ name = "CAP_CHOWN", why = "" }]', "say why"),
         ('[rights]\nnetwork = { mode = "host" }', "rights.network.why"),
         ('[limits]\nmemory = "lots"', "limits.memory: a number"),
@@ -127,12 +131,35 @@ def test_own_settings_are_laid_over_the_profile(tmp_path: Path) -> None:
     assert not found.units["docker"].enabled
 
 
-def test_unknown_keys_and_profiles_are_refused(tmp_path: Path) -> None:
-    paths = write(tmp_path, "[units.docker]\ncolour = 1\n")
-    with pytest.raises(InvalidArgument, match="colour"):
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("[units.docker]\ncolour = 1\n", "units.docker.colour: no such key; there are plugin,"),
+        ("units = 3\n", "units 3: a table"),
+        ("[units]\ndocker = 3\n", "units.docker 3: a table"),
+        ("profile = 3\n", "profile 3: a text in quotes"),
+        ("uid_base = 0\n", "uid_base 0: a whole number, at least 1000"),
+        ("[units.docker]\nidle_second = 3\n", "did you mean idle_seconds?"),
+        ("x = ü", "not TOML"),
+    ],
+)
+def test_a_mistake_in_the_configuration_is_told(text: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgument, match=re.escape(said)) as caught:
+        config.load(write(tmp_path, text))
+    assert caught.value.message.startswith(f"{tmp_path}/etc/sagong.toml: ")
+
+
+def test_all_mistakes_in_the_configuration_are_told_at_once(tmp_path: Path) -> None:
+    paths = write(tmp_path, "sandbix = true\n[units.kube]\nplugn = 'x'\n[units.dns]\nhooks = 'y'\n")
+    with pytest.raises(InvalidArgument) as caught:
         config.load(paths)
+    for word in ("sandbix", "units.kube.plugn", 'units.dns.hooks "y": a list'):
+        assert word in caught.value.message
+
+
+def test_unknown_profiles_are_refused(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="no profile nonsense"):
-        config.load(paths, "nonsense")
+        config.load(write(tmp_path, ""), "nonsense")
 
 
 def unit(name: str, text: str, instance: str = "") -> Unit:

@@ -146,7 +146,7 @@ async def test_watch_begins_with_all_then_follows() -> None:
 async def test_callers_keep_to_their_rules() -> None:
     async with served() as at:
         parts = at.kube._assembly
-        rules = ({"groups": (), "resources": ("pods",), "verbs": ("get",)},)
+        rules = ({"groups": ("",), "resources": ("pods",), "verbs": ("get",)},)
         slot = ObjectsSlot(
             parts.store,
             parts.catalogue,
