@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import base64
 import json
+import shutil
 import ssl
 import subprocess
 import sys
@@ -141,7 +142,11 @@ def main() -> None:
     pods = api.get("/api/v1/namespaces/default/pods?labelSelector=app%3Dweb")["items"]
     for pod in pods:
         print(f"pod {pod['metadata']['name']} at {pod['status'].get('podIP', '-')}")
-    print(NEXT.format(etc=paths.etc, run=paths.run, image=IMAGE, root=options.root))
+    own = "" if paths == Paths() else f" --root {options.root}"
+    print(NEXT.format(etc=paths.etc, run=paths.run, image=IMAGE, sagong=f".venv/bin/sagong{own}"))
+    for client, package in CLIENTS.items():
+        if shutil.which(client) is None:
+            print(f"\n{client} is not installed here; Debian and Ubuntu have it in {package}.")
 
 
 NEXT = r"""
@@ -152,12 +157,13 @@ Try next:
   export DOCKER_HOST=unix://{run}/docker.sock KUBECONFIG={etc}/kubeconfig
   docker run --rm {image} echo hello
   printf 'FROM {image}\nRUN echo built > /built\n' | docker build -t hello -
-  .venv/bin/sagong --root {root} enable registry            # on 127.0.0.1:5000
+  {sagong} enable registry            # on 127.0.0.1:5000
   docker tag hello 127.0.0.1:5000/hello && docker push 127.0.0.1:5000/hello
   kubectl get pods -o wide
   kubectl scale deployment web --replicas=5
-  .venv/bin/sagong --root {root} status
-  .venv/bin/sagong --root {root} swap scheduler binpack     # while everything runs"""
+  {sagong} status
+  {sagong} swap scheduler binpack     # while everything runs"""
+CLIENTS = {"docker": "docker.io, or docker-cli", "kubectl": "kubernetes-client"}
 
 if __name__ == "__main__":
     main()

@@ -51,13 +51,17 @@ def _verb(verb: str, sub: argparse.ArgumentParser) -> Iterator[str]:
                 usage = " ".join(below.format_usage().split()).removeprefix("usage: ")
                 yield f"- `{usage}`"
                 yield from (f"  {line}" for line in _options(below))
-        elif not isinstance(action, argparse._HelpAction):
+        elif _is_told(action):
             yield from _option(action)
+
+
+def _is_told(action: argparse.Action) -> bool:
+    return action.help != argparse.SUPPRESS and not isinstance(action, argparse._HelpAction)
 
 
 def _options(sub: argparse.ArgumentParser) -> Iterator[str]:
     for action in sub._actions:
-        if not isinstance(action, argparse._HelpAction):
+        if _is_told(action):
             yield from _option(action)
 
 

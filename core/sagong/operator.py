@@ -20,6 +20,7 @@ from sagong.errors import NotFound, Unavailable
 __all__ = ["Operator", "connect"]
 
 S = TypeVar("S")
+_KERNEL_SECONDS = 10.0
 
 
 class Operator:
@@ -39,8 +40,13 @@ class Operator:
     async def use(self, protocol: type[S], instance: str = "") -> S:
         """A slot's proxy; `NotFound` if nothing serves it now."""
         spec = slot_of(cast(type, protocol))
-        async with asyncio.timeout(10.0):
-            await self._known.wait()
+        try:
+            async with asyncio.timeout(_KERNEL_SECONDS):
+                await self._known.wait()
+        except TimeoutError:
+            raise Unavailable(
+                f"the kernel at {self._path} does not answer; see `sagong logs kernel`"
+            ) from None
         found = [
             entry
             for entry in self._table

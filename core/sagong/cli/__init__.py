@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -36,8 +37,13 @@ VERBS: dict[str, tuple[str, str]] = {
         "repositories and accounts of the registry; collect what nobody needs",
     ),
     "contracts": ("inspection", "the contracts of all slots, as a table or as JSON Schema"),
+    "completion": ("completion", "what lets a shell complete verbs, options, units and plugins"),
     "check": ("inspection", "check configuration and manifests, and say how to mend them"),
 }
+
+
+# All others speak to the kernel, which obeys root alone, or change what is root's.
+_FOR_ANYBODY = frozenset({"plugins", "new-plugin", "contracts", "completion", "check"})
 
 
 def parser() -> argparse.ArgumentParser:
@@ -54,6 +60,8 @@ def parser() -> argparse.ArgumentParser:
         sub = verbs.add_parser(verb, help=summary, description=summary)
         step = import_module(f"sagong.cli.{module}")
         getattr(step, f"{_word(verb)}_arguments")(sub)
+        # Also behind the verb, where people write it.
+        sub.add_argument("--root", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     return top
 
 
@@ -65,6 +73,9 @@ def _word(verb: str) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a verb; errors go to standard error in one line and give a status other than 0."""
     options = parser().parse_args(arguments)
+    if options.verb not in _FOR_ANYBODY and os.geteuid() != 0:
+        print(f"sagong {options.verb} needs root; use sudo", file=sys.stderr)
+        return 1
     module = import_module(f"sagong.cli.{VERBS[options.verb][0]}")
     run: Callable[[argparse.Namespace], int] = getattr(module, f"run_{_word(options.verb)}")
     try:
@@ -80,3 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 0
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"sagong {options.verb}: {where}{error.strerror or error}", file=sys.stderr)
+        return 1

@@ -42,8 +42,10 @@ def kubeconfig_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--group", action="append", help="groups (default: system:masters, who may everything)"
     )
-    parser.add_argument("--server", default="https://127.0.0.1:6443")
-    parser.add_argument("--days", type=int, default=365)
+    parser.add_argument(
+        "--server", default="https://127.0.0.1:6443", help="where clients reach the API"
+    )
+    parser.add_argument("--days", type=int, default=365, help="how long the certificate is good")
 
 
 def run_load(options: argparse.Namespace) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -33,6 +35,7 @@ from sagong.sandbox import companions, effective
 from sagong.shelf import Record, Shelf
 
 __all__ = [
+    "age",
     "check_arguments",
     "contracts_arguments",
     "plugins_arguments",
@@ -73,7 +76,9 @@ def check_arguments(parser: argparse.ArgumentParser) -> None:
         help="plugins that are not installed yet: packages, or their repositories (default: all "
         "that is installed, and the configuration)",
     )
-    parser.add_argument("--profile", default="")
+    parser.add_argument(
+        "--profile", default="", help="check the configuration over this one instead of its own"
+    )
 
 
 def run_status(options: argparse.Namespace) -> int:
@@ -150,10 +155,18 @@ def _row(
         process.state,
         str(process.generation or ""),
         str(process.pid),
-        f"{time.time() - process.started:.0f}s",
+        age(time.time() - process.started),
         f"{process.memory / 1e6:.1f}",
         restarts,
     )
+
+
+def age(seconds: float) -> str:
+    """How long something has been there, in its largest unit of which there are two at least."""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= 2 * size:
+            return f"{seconds // size:.0f}{unit}"
+    return f"{max(seconds, 0):.0f}s"
 
 
 def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
@@ -167,7 +180,11 @@ def run_plugins(options: argparse.Namespace) -> int:
     shelf = Shelf(Paths.below(options.root))
     records = shelf.records()
     installed = {name: manifest.load(package) for name, package in manifest.discover().items()}
-    installed.update({name: record.manifest() for name, record in records.items()})
+    for name, record in records.items():
+        try:
+            installed[name] = record.manifest()
+        except SagongError as error:
+            print(error, file=sys.stderr)  # the others are there all the same
     words = options.name[1:] if options.name[:1] == ["show"] else options.name
     if not words:
         _print_installed(installed, records)
@@ -197,6 +214,9 @@ def _title(pid: int) -> str:
 
 def _print_effective(paths: Paths, name: str) -> None:
     """The sandbox of each of the plugin's processes, read back from the operating system."""
+    if os.geteuid() != 0:
+        print("what its processes really have is shown to root")
+        return
     try:
         status, _ = asyncio.run(_status(paths))
     except SagongError:

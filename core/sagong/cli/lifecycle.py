@@ -73,7 +73,7 @@ def raise_up(paths: Paths, root: str, profile: str, seconds: float) -> tuple[boo
 def _keeper_command(paths: Paths, root: str, profile: str) -> list[str]:
     """The keeper's command line, after what can be known to be wrong was said."""
     if os.geteuid() != 0:
-        raise FailedPrecondition("`sagong up` needs root: namespaces, mounts and cgroups")
+        raise FailedPrecondition("sagong needs root: namespaces, mounts and control groups")
     config.load(paths, profile)
     command = [sys.executable, "-P", "-m", "sagong.keeper", "--run", str(paths.run)]
     return [*command, "--root", root, "--profile", profile]
@@ -168,8 +168,9 @@ def run_down(options: argparse.Namespace) -> int:
     paths = Paths.below(options.root)
     if options.all and not _keeper_lives(paths) and Path(paths.run, "kernel").exists():
         _up_to_purge(options.root)
-    if not end(paths, options.seconds, everything=options.all, containers=options.containers):
-        print("sagong does not run")
+    ran = end(paths, options.seconds, everything=options.all, containers=options.containers)
+    over = options.all or options.containers
+    print(f"sagong is down{'' if over else '; containers go on'}" if ran else "sagong does not run")
     return 0
 
 

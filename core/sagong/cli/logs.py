@@ -69,8 +69,15 @@ def logs_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("unit", nargs="*", help="units or slots (default: kernel); `all` for all")
     parser.add_argument("-f", "--follow", action="store_true", help="go on as the logs grow")
     parser.add_argument("-n", "--lines", type=int, default=100, help="how many of the last lines")
-    parser.add_argument("--since", type=float, default=0.0, help="only of the last SECONDS")
-    parser.add_argument("--level", choices=[x.lower() for x in _LEVELS], default="debug")
+    parser.add_argument(
+        "--since", type=float, default=0.0, metavar="SECONDS", help="only of the last SECONDS"
+    )
+    parser.add_argument(
+        "--level",
+        choices=[x.lower() for x in _LEVELS],
+        default="debug",
+        help="only lines of this level and above",
+    )
     parser.add_argument("--request", default="", help="only lines of this request")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
 
@@ -98,13 +105,15 @@ def run_logs(options: argparse.Namespace) -> int:
 def _files(directory: Path, wanted: Sequence[str]) -> list[Path]:
     """Logs of units, or of all units of a slot (`state`: `state-local` and `state-cluster`)."""
     known = sorted(directory.glob("*.log"))
+    if not known:
+        raise NotFound(f"no logs in {directory}: no sagong has run since the machine started")
     found: dict[Path, None] = {}
     for name in wanted:
         exact = [p for p in known if p.stem == name or name == "all"]
         matching = exact or [p for p in known if p.stem.startswith(f"{name}-")]
         if not matching:
             there = ", ".join(p.stem for p in known)
-            raise NotFound(f"no log of {name}; there are: {there or 'none'}")
+            raise NotFound(f"no log of {name}; there are: {there}")
         found.update(dict.fromkeys(matching))
     return list(found)
 

@@ -70,13 +70,13 @@ def enable_arguments(parser: argparse.ArgumentParser) -> None:
 
 def disable_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `disable`."""
-    parser.add_argument("unit")
+    parser.add_argument("unit", help="as `sagong status` names it")
     parser.add_argument("--force", action="store_true", help="also if other units use it")
 
 
 def restart_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `restart`."""
-    parser.add_argument("unit")
+    parser.add_argument("unit", help="as `sagong status` names it")
 
 
 def run_swap(options: argparse.Namespace) -> int:

@@ -41,7 +41,7 @@ def plugin_arguments(parser: argparse.ArgumentParser) -> None:
     verify = verbs.add_parser("verify", help="hold installed files against what was installed")
     verify.add_argument("name", nargs="*", help="plugins (default: all)")
     remove = verbs.add_parser("remove", help="take a plugin away that no unit runs")
-    remove.add_argument("name")
+    remove.add_argument("name", help="as `sagong plugins` names it")
 
 
 def run_plugin(options: argparse.Namespace) -> int:
@@ -203,6 +203,8 @@ def _verify(shelf: Shelf, names: Sequence[str]) -> int:
         if name not in records:
             raise NotFound(f"plugin {name} was not installed here; see `sagong plugins`")
     wrong = 0
+    if not records:
+        print("no plugin was installed here")
     for name in names or records:
         try:
             shelf.verify(records[name])

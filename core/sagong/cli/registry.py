@@ -31,6 +31,7 @@ __all__ = ["registry_arguments", "run_registry"]
 
 Step = Callable[[Registry, argparse.Namespace], Coroutine[Any, Any, None]]
 _PAGE = 1000
+_REPOSITORY = "the repository, as `sagong registry list` names it"
 
 
 def registry_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,14 +41,14 @@ def registry_arguments(parser: argparse.ArgumentParser) -> None:
     listed.add_argument("prefix", nargs="?", default="", help="only names that begin with this")
     listed.add_argument("--json", action="store_true", help="for programs")
     described = steps.add_parser("describe", help="tags and manifests of a repository")
-    described.add_argument("name")
+    described.add_argument("name", help=_REPOSITORY)
     described.add_argument("--json", action="store_true", help="for programs")
     for step, summary in (
         ("show", "let everybody pull a repository"),
         ("hide", "let only accounts pull a repository"),
         ("remove", "remove a repository with all in it"),
     ):
-        steps.add_parser(step, help=summary).add_argument("name")
+        steps.add_parser(step, help=summary).add_argument("name", help=_REPOSITORY)
     collected = steps.add_parser("gc", help="remove what nobody needs, and free the disk")
     collected.add_argument(
         "--grace",
@@ -59,7 +60,7 @@ def registry_arguments(parser: argparse.ArgumentParser) -> None:
     collected.add_argument("--dry-run", action="store_true", help="only tell what would go")
     steps.add_parser("accounts", help="who has an account")
     account = steps.add_parser("passwd", help="make an account, or change its password")
-    account.add_argument("name")
+    account.add_argument("name", help="the account")
     account.add_argument("--password-stdin", action="store_true", help="read it from stdin")
     account.add_argument("--remove", action="store_true", help="remove the account")
 

@@ -51,7 +51,18 @@ def _signal(pid: int, number: signal.Signals) -> None:
 
 
 def sweep(paths: Paths) -> None:
-    """Unmount everything below the run directory, then delete the run directory."""
+    """Unmount everything below the run directory, then delete the run directory, if it is one."""
+    if Path(paths.run, "kernel").is_dir():
+        _clear(paths)
+    layout = layout_of_machine()
+    for path in (f"{paths.cgroup}-plugins", paths.cgroup):
+        try:
+            Cgroup(layout, path, (*CONTROLLERS, "unified", "named")).remove()
+        except (OSError, TimeoutError) as error:
+            print(f"control group {path} stays: {error}", file=sys.stderr)
+
+
+def _clear(paths: Paths) -> None:
     below = f"{paths.run}/"
     targets = [e.target for e in mounts.mount_table() if e.target.startswith(below)]
     for target in sorted(targets, key=len, reverse=True):
@@ -60,9 +71,3 @@ def sweep(paths: Paths) -> None:
         except OSError:
             continue  # it went with another one
     shutil.rmtree(paths.run, ignore_errors=True)
-    layout = layout_of_machine()
-    for path in (f"{paths.cgroup}-plugins", paths.cgroup):
-        try:
-            Cgroup(layout, path, (*CONTROLLERS, "unified", "named")).remove()
-        except (OSError, TimeoutError) as error:
-            print(f"control group {path} stays: {error}", file=sys.stderr)

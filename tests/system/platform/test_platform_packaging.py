@@ -73,9 +73,11 @@ def test_up_again_changes_nothing_and_down_leaves_nothing(root: Path, tmp_path: 
     assert "hello from web-" in _run("up", "--root", str(root), "--port", port)
     assert _picture(at) == before
     pids = [int(line.split()[1]) for line in before["processes"]]
+    others = root / "lib/of-somebody-else"
+    others.touch()
     _run("down", "--root", str(root), "--purge")
     paths = at.running.paths
-    assert list(root.rglob("*")) == []
+    assert list(root.rglob("*")) == [others.parent, others]
     assert str(root) not in Path("/proc/self/mountinfo").read_text()
     assert not list(Path("/sys/fs/cgroup").glob(f"*/{paths.cgroup.strip('/')}*"))
     links = [p.name for p in Path("/sys/class/net").iterdir()]

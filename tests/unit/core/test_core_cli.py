@@ -1,0 +1,106 @@
+"""The command line: who may use it, what it offers, how it says how long."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from sagong.cli import VERBS, main, parser
+from sagong.cli.inspection import age
+
+
+@contextmanager
+def somebody() -> Iterator[None]:
+    """Not root, for a while."""
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+WORDS = {
+    "plugin": ["verify"],
+    "swap": ["x"],
+    "enable": ["x"],
+    "disable": ["x"],
+    "restart": ["x"],
+    "load": ["x"],
+    "registry": ["list"],
+}
+FOR_ANYBODY = {"plugins", "new-plugin", "contracts", "completion", "check"}
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("verb", sorted(VERBS.keys() - FOR_ANYBODY))
+def test_who_is_not_root_is_told(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    parser()  # imports, from where only root may read in some places
+    with somebody():
+        status = main([verb, *WORDS.get(verb, [])])
+    assert (status, capsys.readouterr().err) == (1, f"sagong {verb} needs root; use sudo\n")
+
+
+def _arguments(top: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.Action]]:
+    for action in top._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for below in action.choices.values():
+                yield from _arguments(below)
+        else:
+            yield top.prog, action
+
+
+def test_every_argument_says_what_it_is_for() -> None:
+    assert [(p, a.dest) for p, a in _arguments(parser()) if not a.help] == []
+
+
+def test_a_failed_system_call_is_told_in_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert main(["new-plugin", "scheduler", "own", "--directory", str(tmp_path / "file")]) == 1
+    assert capsys.readouterr().err.endswith("own: Not a directory\n")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(-1, "0s"), (119, "119s"), (120, "2m"), (7199, "119m"), (7200, "2h"), (172800, "2d")],
+)
+def test_how_long_is_said_in_two_units_at_least(seconds: float, said: str) -> None:
+    assert age(seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("line", "offered", "others"),
+    [
+        ("sagong sw", {"swap"}, {"status"}),
+        ("sagong swap s", {"state-local", "state_sqlite"}, {"status"}),
+        ("sagong --root X logs a", {"all"}, {"auth_rbac"}),
+        ("sagong plugin v", {"verify"}, set()),
+        ("sagong up --pr", {"--profile"}, set()),
+    ],
+)
+def test_bash_completes(line: str, offered: set[str], others: set[str], tmp_path: Path) -> None:
+    (tmp_path / "run/slots/state-local").mkdir(parents=True)
+    script = tmp_path / "completion"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(_roots())}
+    command = ["python", "-m", "sagong.cli", "--root", str(tmp_path), "completion"]
+    script.write_bytes(
+        subprocess.run(command, check=True, capture_output=True, env=environment).stdout
+    )
+    ask = f"source {script}; COMP_WORDS=({line}); COMP_CWORD={len(line.split()) - 1}; _sagong; "
+    ask += 'echo "${COMPREPLY[@]}"'
+    done = subprocess.run(["bash", "-c", ask], check=True, capture_output=True, text=True)
+    found = set(done.stdout.split())
+    assert offered <= found
+    assert not others & found
+
+
+def _roots() -> list[str]:
+    root = Path(__file__).parents[3]
+    return [str(root / name) for name in ("core", "plugins", "services")]
