@@ -1,7 +1,6 @@
 """The catalog: names, create bodies, execs and networks as Docker's users gave them.
 
-It is read from memory and durable in the state; a watch brings what another generation of this
-service writes during a swap.
+It is read from memory and durable in the state (`sagong.keyspace`).
 """
 
 from __future__ import annotations
@@ -18,22 +17,18 @@ import msgspec
 from sagong.call import detached
 from sagong.contracts.state import (
     Compare,
-    Entry,
     Operation,
     OperationKind,
-    RangeRequest,
     State,
-    Transaction,
-    WatchRequest,
 )
 from sagong.errors import (
     AlreadyExists,
-    Gone,
     InvalidArgument,
     NotFound,
     ResourceExhausted,
     Unavailable,
 )
+from sagong.keyspace import Keyspace
 from sagong_docker.record import ContainerRecord, ExecRecord, NetworkRecord
 
 __all__ = ["Catalog"]
@@ -57,50 +52,27 @@ class Catalog:
         self.names: dict[str, str] = {}
         self.execs: dict[str, ExecRecord] = {}
         self.networks: dict[str, NetworkRecord] = {}
-        self._state = state
+        self._keyspace = Keyspace(state, start=_ROOT, end=_END, records=self)
         self._ids: list[str] = []
-        self._newest: dict[str, int] = {}
-        self._revision = 0
         self._gone: dict[str, None] = {}
         self._hurry = asyncio.Event()
         self._forgetting: asyncio.Future[None] | None = None
 
     async def load(self) -> None:
         """Read everything."""
-        found = await self._state.range(RangeRequest(start=_ROOT, end=_END))
-        for table in (self.containers, self.names, self.execs, self.networks):
-            table.clear()
-        self._ids.clear()
-        self._newest.clear()
-        for entry in found.entries:
-            self._take(entry)
-        self._revision = found.revision
+        await self._keyspace.load()
+
+    async def follow(self, log: logging.Logger) -> None:
+        """Show what others write, for ever."""
+        await self._keyspace.follow(log)
 
     async def identity(self) -> str:
         """The engine's own id, made once."""
         key = f"{_ROOT}id"
         made = str(uuid.uuid4())
         await self._commit([_put(key, made.encode())], [Compare(key=key, revision=0)])
-        found = await self._state.range(RangeRequest(start=key))
-        return found.entries[0].value.decode() if found.entries else made
-
-    async def follow(self) -> None:
-        """Apply what others write, for ever."""
-        while True:
-            try:
-                request = WatchRequest(start=_ROOT, end=_END, revision=self._revision)
-                async for batch in self._state.watch(request):
-                    for event in batch.events:
-                        if event.entry.revision <= self._newest.get(event.entry.key, 0):
-                            continue
-                        if event.deleted:
-                            self._drop(event.entry.key)
-                        else:
-                            self._take(event.entry)
-                    self._revision = batch.revision
-                    self._newest = {k: r for k, r in self._newest.items() if r > self._revision}
-            except Gone:
-                await self.load()
+        found = await self._keyspace.read(key)
+        return found.value.decode() if found else made
 
     def find(self, reference: str) -> ContainerRecord | None:
         """By id, name, or unique beginning of an id."""
@@ -118,8 +90,7 @@ class Catalog:
         """Whether there is a record of exactly this container, though we may not have heard of it."""
         if id_ in self.containers:
             return True
-        found = await self._state.range(RangeRequest(start=f"{_ROOT}containers/{id_}"))
-        return bool(found.entries)
+        return await self._keyspace.read(f"{_ROOT}containers/{id_}") is not None
 
     def exec(self, id_: str) -> ExecRecord:
         """An exec by its id."""
@@ -173,7 +144,7 @@ class Catalog:
             keys.append(f"{_ROOT}names/{record.name}")
         keys += [_key(e) for e in self.execs.values() if e.container == id_]
         for key in keys:
-            self._drop(key)
+            self.drop(key)
         self._gone.update(dict.fromkeys(keys))
         if self._forgetting is None or self._forgetting.done():
             self._forgetting = asyncio.ensure_future(self._forget_gone())
@@ -237,9 +208,8 @@ class Catalog:
     async def _taken(self, name: str) -> AlreadyExists:
         owner = self.names.get(name, "")
         if not owner:
-            key = f"{_ROOT}names/{name}"
-            found = await self._state.range(RangeRequest(start=key))
-            owner = found.entries[0].value.decode() if found.entries else ""
+            found = await self._keyspace.read(f"{_ROOT}names/{name}")
+            owner = found.value.decode() if found else ""
         return AlreadyExists(
             f'Conflict. The container name "/{name}" is already in use by container "{owner}". '
             "You have to remove (or rename) that container to be able to reuse that name.",
@@ -247,25 +217,18 @@ class Catalog:
         )
 
     async def _commit(self, operations: list[Operation], compare: list[Compare]) -> bool:
-        done = await self._state.commit(
-            Transaction(id=uuid.uuid4().hex, compare=tuple(compare), success=tuple(operations))
-        )
-        if not done.succeeded:
-            return False
-        for operation in operations:
-            if done.revision <= max(self._revision, self._newest.get(operation.key, 0)):
-                continue  # what is newer was heard before this answer
-            self._newest[operation.key] = done.revision
-            if operation.kind is OperationKind.DELETE:
-                self._drop(operation.key)
-            else:
-                self._place(operation.key, operation.value)
-        return True
+        return await self._keyspace.commit(operations, compare)
 
-    def _take(self, entry: Entry) -> None:
-        self._place(entry.key, entry.value)
+    def clear(self) -> None:
+        """See `Records`."""
+        for table in (self.containers, self.names, self.execs, self.networks):
+            table.clear()
+        self._ids.clear()
 
-    def _place(self, key: str, value: bytes) -> None:
+    def place(self, key: str, value: bytes, revision: int) -> None:
+        """See `Records`. What was dropped and is not yet deleted does not come back meanwhile."""
+        if key in self._gone:
+            return
         kind, _, name = key.removeprefix(_ROOT).partition("/")
         if kind == "names":
             self.names[name] = value.decode()
@@ -278,7 +241,8 @@ class Catalog:
             bisect.insort(self._ids, name)
         table[name] = msgspec.json.decode(value, type=decoded)
 
-    def _drop(self, key: str) -> None:
+    def drop(self, key: str) -> None:
+        """See `Records`."""
         kind, _, name = key.removeprefix(_ROOT).partition("/")
         if kind == "names":
             self.names.pop(name, None)

@@ -118,7 +118,7 @@ class Engine:
         """Read the catalog, follow it and the events of the slots below, make what is missing."""
         await self.catalog.load()
         self.id = await self.catalog.identity()
-        self._host.spawn(self._retrying(self.catalog.follow), "follow the catalog")
+        self._host.spawn(self.catalog.follow(self.log), "follow the catalog")
         self._host.spawn(self._hear_node(), "hear containers")
         self._host.spawn(self._hear_images(), "hear images")
         self._host.spawn(self._retrying(self._default_network), "make the default network")

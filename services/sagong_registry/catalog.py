@@ -1,14 +1,13 @@
 """The catalog: repositories, tags, manifests, blobs, uploads; durable in the state, read from memory.
 
-A watch brings what another generation of this service writes during a swap; until it has come, what
-is not found in memory is asked for in the state, so nothing that was acknowledged is ever missing.
+`sagong.keyspace` brings what another generation of this service writes during a swap; until it has
+come, what is not found in memory is asked for in the state, so nothing acknowledged is ever missing.
 Writes are plans over what memory shows, guarded by revisions; a plan that lost a race is made anew.
 """
 
 from __future__ import annotations
 
-import asyncio
-import uuid
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,12 +16,10 @@ from sagong.contracts.state import (
     Compare,
     Operation,
     OperationKind,
-    RangeRequest,
     State,
-    Transaction,
-    WatchRequest,
 )
-from sagong.errors import Aborted, Gone, Unavailable
+from sagong.errors import Aborted
+from sagong.keyspace import Keyspace
 from sagong_registry.record import (
     AccountRecord,
     BlobRecord,
@@ -39,9 +36,7 @@ from sagong_registry.repository import Repository
 __all__ = ["Catalog", "Change", "Key"]
 
 _ROOT, _END = "/registry/", "/registry0"
-_PAGE = 5000
 _TRIES = 8
-_RETRY_SECONDS = 0.2
 _KINDS: dict[str, type[Any]] = {
     "repositories": RepositoryRecord,
     "tags": TagRecord,
@@ -107,49 +102,15 @@ class Catalog:
         self.repositories: dict[str, Repository] = {}
         self.uploads: dict[str, UploadRecord] = {}
         self.accounts: dict[str, AccountRecord] = {}
-        self._state = state
-        self._newest: dict[str, int] = {}
-        self._revision = 0
+        self._keyspace = Keyspace(state, start=_ROOT, end=_END, records=self)
 
     async def load(self) -> None:
-        """Read everything at one revision, and only then show it: no half of it is ever acted on."""
-        fresh = Catalog(self._state)
-        await fresh._read()
-        self.repositories = fresh.repositories
-        self.uploads, self.accounts = fresh.uploads, fresh.accounts
-        self._revision = fresh._revision
-        self._newest.clear()
+        """Read everything."""
+        await self._keyspace.load()
 
-    async def _read(self) -> None:
-        start, more = _ROOT, True
-        while more:
-            found = await self._state.range(
-                RangeRequest(start=start, end=_END, revision=self._revision, limit=_PAGE)
-            )
-            for entry in found.entries:
-                self._place(entry.key, entry.value, entry.revision)
-                start = entry.key + "\0"
-            self._revision = self._revision or found.revision
-            more = found.more
-
-    async def follow(self) -> None:
-        """Apply what others write, for ever."""
-        while True:
-            try:
-                request = WatchRequest(start=_ROOT, end=_END, revision=self._revision)
-                async for batch in self._state.watch(request):
-                    for event in batch.events:
-                        entry = event.entry
-                        if entry.revision > self._newest.get(entry.key, 0):
-                            self._apply(
-                                entry.key, None if event.deleted else entry.value, entry.revision
-                            )
-                    self._revision = batch.revision
-                    self._newest = {k: r for k, r in self._newest.items() if r > self._revision}
-            except Gone:
-                await self.load()
-            except Unavailable:
-                await asyncio.sleep(_RETRY_SECONDS)
+    async def follow(self, log: logging.Logger) -> None:
+        """Show what others write, for ever."""
+        await self._keyspace.follow(log)
 
     def repository(self, name: str) -> Repository | None:
         """A repository that clients can know of."""
@@ -205,37 +166,17 @@ class Catalog:
 
     async def commit(self, change: Change) -> bool:
         """Do a change, if the revisions that it counts on still hold."""
-        puts = {key: encoded(record) for key, record in change.puts.items()}
         operations = [
-            Operation(kind=OperationKind.PUT, key=key, value=value) for key, value in puts.items()
+            Operation(kind=OperationKind.PUT, key=key, value=encoded(record))
+            for key, record in change.puts.items()
         ]
         operations += [Operation(kind=OperationKind.DELETE, key=key) for key in change.deletes]
         compare = tuple(Compare(key=key, revision=r) for key, r in change.holds.items())
-        done = await self._state.commit(
-            Transaction(id=uuid.uuid4().hex, compare=compare, success=tuple(operations))
-        )
-        if done.succeeded:
-            for key in (*puts, *change.deletes):
-                self._newest[key] = done.revision
-                self._apply(key, puts.get(key), done.revision)
-        return done.succeeded
+        return await self._keyspace.commit(operations, compare)
 
     async def _refresh(self, keys: Iterable[str]) -> None:
-        """Read keys from the state; what is newer in memory stays."""
         for key in keys:
-            found = await self._state.range(RangeRequest(start=key))
-            if found.entries:
-                entry = found.entries[0]
-                if entry.revision >= self._newest.get(key, 0):
-                    self._apply(key, entry.value, entry.revision)
-            elif found.revision >= self._newest.get(key, 0):
-                self._apply(key, None, 0)
-
-    def _apply(self, key: str, value: bytes | None, revision: int) -> None:
-        if value is None:
-            self._drop(key)
-        else:
-            self._place(key, value, revision)
+            await self._keyspace.read(key)
 
     def _in(self, name: str) -> Repository:
         """The repository, or one without anything."""
@@ -247,7 +188,13 @@ class Catalog:
             found = self.repositories[name] = Repository(name)
         return found
 
-    def _place(self, key: str, value: bytes, revision: int) -> None:
+    def clear(self) -> None:
+        """See `Records`."""
+        for table in (self.repositories, self.uploads, self.accounts):
+            table.clear()
+
+    def place(self, key: str, value: bytes, revision: int) -> None:
+        """See `Records`."""
         kind, _, name = key.removeprefix(_ROOT).partition("/")
         if kind not in _KINDS:
             return
@@ -266,7 +213,8 @@ class Catalog:
             name, _, digest = name.partition("@")
             self._made(name).put_manifest(digest, record)
 
-    def _drop(self, key: str) -> None:
+    def drop(self, key: str) -> None:
+        """See `Records`."""
         kind, _, name = key.removeprefix(_ROOT).partition("/")
         if kind in ("uploads", "accounts"):
             getattr(self, kind).pop(name, None)

@@ -69,7 +69,7 @@ class Registry:
     async def start(self) -> None:
         """Read what is kept, then accept."""
         await self.depot.catalog.load()
-        self._host.spawn(self.depot.catalog.follow(), "follow the catalog")
+        self._host.spawn(self.depot.catalog.follow(self._host.log), "follow the catalog")
         self._host.spawn(self._housekeeping.run(), "collect")
         self._server.listen(self._listener, self._tls(self._listener))
         if not (self.depot.gate.accounts.exist or self.depot.gate.open):

@@ -113,7 +113,9 @@ async def test_a_blob_pushed_again_has_one_hold_and_survives() -> None:
 async def test_what_another_generation_wrote_is_found_at_once() -> None:
     kept = Kept()
     async with running(kept) as old, running(kept) as new:
-        new.depot.catalog._state = old.depot.catalog._state  # one store, two generations
+        new.depot.catalog._keyspace._state = (
+            old.depot.catalog._keyspace._state
+        )  # one store, two generations
         image = await pushed(old.lab, "a", "v1")
         for target in ("manifests/v1", f"manifests/{image.digest}", f"blobs/{image.blob}"):
             assert await status(new, f"/v2/a/{target}") == 200
@@ -124,7 +126,7 @@ async def test_what_another_generation_wrote_is_found_at_once() -> None:
 async def test_an_upload_goes_on_in_whichever_generation_is_asked() -> None:
     kept, data = Kept(), secrets.token_bytes(90)
     async with running(kept) as old, running(kept) as new:
-        new.depot.catalog._state = old.depot.catalog._state
+        new.depot.catalog._keyspace._state = old.depot.catalog._keyspace._state
         for one in (old, new):
             one.depot.vault.content = old.depot.vault.content
         _, headers, _ = await asked(old.lab, "POST", "/v2/a/blobs/uploads/")
@@ -209,11 +211,11 @@ async def test_a_tag_that_moves_is_noted_at_what_it_leaves() -> None:
 async def test_records_of_strangers_kinds_are_left_alone() -> None:
     kept = Kept()
     async with running(kept) as registry:
-        await registry.depot.catalog._state.commit(_stranger())
+        await registry.depot.catalog._keyspace._state.commit(_stranger())
         await pushed(registry.lab, "a", "v1")
     async with running(kept) as registry:
         assert await status(registry, "/v2/a/manifests/v1") == 200
-        found = await registry.depot.catalog._state.range(_range("/registry/future/x"))
+        found = await registry.depot.catalog._keyspace._state.range(_range("/registry/future/x"))
         assert found.entries
 
 
