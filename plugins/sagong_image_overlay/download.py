@@ -12,6 +12,8 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from sagong.errors import (
     InvalidArgument,
     NotFound,
@@ -43,37 +45,53 @@ _SCHEMA_1 = (
 
 
 def choose_manifest(index: oci.Index, wanted: oci.Platform, name: str) -> oci.Descriptor:
-    """The manifest of an index for a platform; of several variants the closest."""
+    """The manifest of an index for a platform; of several that run there the closest."""
+    order = list(_running_on(wanted))
     fitting = []
-    for descriptor in index.manifests:
-        if descriptor.platform is None or not _is_image(descriptor):
+    for descriptor in filter(_is_image, index.manifests):
+        if descriptor.platform is None:
+            # Nobody knows what for: after all of which it is known.
+            fitting.append((len(order), descriptor))
             continue
         has = oci.normal_platform(descriptor.platform)
-        if (has.os, has.architecture) == (wanted.os, wanted.architecture):
-            fitting.append((_distance(has.variant, wanted.variant), descriptor))
-    usable = [pair for pair in fitting if pair[0] is not None]
-    if not usable:
+        if has in order:
+            fitting.append((order.index(has), descriptor))
+    if not fitting:
         raise NotFound(
             f"no matching manifest for {oci.platform_text(wanted)} in the manifest list entries: "
             f"no match for platform in manifest: {name} not found"
         )
-    return min(usable, key=lambda pair: pair[0] or 0)[1]
+    return min(fitting, key=lambda pair: pair[0])[1]
+
+
+def _running_on(wanted: oci.Platform) -> Iterator[oci.Platform]:
+    """Platforms whose images run on one, the best first, as containerd has them: itself, lower levels
+    of its architecture, then what its processors also do."""
+
+    def levels(architecture: str, highest: int, lowest: int) -> Iterator[oci.Platform]:
+        for level in range(highest, lowest - 1, -1):
+            yield oci.normal_platform(
+                oci.Platform(architecture=architecture, os=wanted.os, variant=f"v{level}")
+            )
+
+    yield wanted
+    level = wanted.variant.removeprefix("v")
+    number = int(level) if level.isdigit() and len(level) < 3 else 0
+    match wanted.architecture:
+        case "amd64":
+            yield from levels("amd64", number - 1, 1)
+            yield oci.Platform(architecture="386", os=wanted.os)
+        case "arm":
+            yield from levels("arm", number - 1, 5)
+        case "arm64":
+            yield from levels("arm64", number - 1, 8)
+            yield from levels("arm", 8, 5)
+    yield msgspec.structs.replace(wanted, variant="")
 
 
 def _is_image(descriptor: oci.Descriptor) -> bool:
     known = oci.is_manifest(descriptor.media_type) or oci.is_index(descriptor.media_type)
     return known and "vnd.docker.reference.type" not in (descriptor.annotations or {})
-
-
-def _distance(has: str, wanted: str) -> int | None:
-    """How far below the wanted variant one is; None if it can't run here."""
-    if has == wanted or not has:
-        return 0 if has == wanted else 50
-    levels = (has.removeprefix("v"), (wanted or "v1").removeprefix("v"))
-    if not all(level.isdigit() for level in levels):
-        return None
-    gap = int(levels[1]) - int(levels[0])
-    return gap if gap >= 0 else None
 
 
 def explained(error: SagongError, reference: Reference) -> SagongError:
@@ -151,8 +169,10 @@ class Download:
             answer = repository.manifest(chosen.digest)
         if answer.media_type in _SCHEMA_1 or _is_schema_1(answer):
             raise InvalidArgument(
-                f"{self.reference.familiar} is in Docker's image format of manifest version 2, "
-                "schema 1, which is no longer supported; push the image anew with a current tool"
+                "Docker Image Format v1 and Docker Image manifest version 2, schema 1 support has been "
+                f"removed. Suggest the author of {self.reference.canonical} to upgrade the image to "
+                "the OCI Format or Docker Image manifest v2, schema 2. More information at "
+                "https://docs.docker.com/go/deprecated-image-specs/"
             )
         if not oci.is_manifest(answer.media_type):
             kind = answer.media_type or "no media type"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 from tests.system.image.odd_registry import (
     CONFIG,
     INDEX,
@@ -24,13 +25,14 @@ from tests.system.image.odd_registry import (
     odd_registry,
 )
 
-from sagong.conformance.image_lab import layer
+from sagong.conformance.image_lab import ImageLab, layer, read_text
 from sagong.contracts.image import (
     Credentials,
     DistributionRequest,
     Image,
     ImageRef,
     LoginRequest,
+    PrepareRequest,
     Progress,
     PullRequest,
     PushRequest,
@@ -121,11 +123,11 @@ WRONG: dict[str, tuple[Callable[[OddRegistry], object], str]] = {
         lambda odd: odd.manifest(
             "a", "v1", b"{}", "application/vnd.docker.distribution.manifest.v1+prettyjws"
         ),
-        "manifest version 2, schema 1, which is no longer supported",
+        r"schema 1 support has been removed. Suggest the author of .*/a:v1 to upgrade",
     ),
     "schema 1 as JSON": (
         lambda odd: odd.manifest("a", "v1", b'{"fsLayers": []}', "application/json"),
-        "schema 1, which is no longer supported",
+        "schema 1 support has been removed",
     ),
     "an artifact": (
         lambda odd: odd.image(
@@ -380,6 +382,48 @@ async def test_a_mirror_that_lacks_a_layer(odd: OddRegistry, tmp_path: Path) -> 
         async with local(ImageOverlay, data=tmp_path, config=config) as images:
             await pulled(images, f"{odd.host}/a:v1")
             assert (await inspected(images, f"{odd.host}/a:v1")).layers
+
+
+def estargz(tar: bytes) -> bytes:
+    """Members of gzip one after the other, the last of nothing but a note of where the index is."""
+    note = b"SG\x16\x00" + b"0" * 16 + b"STARGZ"
+    footer = b"\x1f\x8b\x08\x04" + bytes(5) + b"\xff" + len(note).to_bytes(2, "little") + note
+    ending = b"\x01\0\0\xff\xff" + bytes(8)
+    return gzip.compress(tar[:1024], mtime=0) + gzip.compress(tar[1024:], mtime=0) + footer + ending
+
+
+def chunked(tar: bytes) -> bytes:
+    """Frames of zstd with an index in one that is to be skipped (zstd:chunked)."""
+    pack = zstandard.ZstdCompressor().compress
+    skipped = b"\x50\x2a\x4d\x18" + (64).to_bytes(4, "little") + b"GNUlInUx" * 8
+    return pack(tar[:1024]) + skipped + pack(tar[1024:]) + skipped
+
+
+@storing
+async def test_as_many_layers_as_docker_takes_of_every_form(
+    odd: OddRegistry, images: ImageOverlay
+) -> None:
+    """127 of them: empty ones, the same twice, and those of writers that think of lazy readers."""
+    zstd = "application/vnd.oci.image.layer.v1.tar+zstd"
+    tars = [layer((f"f{number}", str(number))) for number in range(125)]
+    tars += [bytes(1024), tars[0]]
+    packed = [(estargz(tars[0]), LAYER), (chunked(tars[1]), zstd)]
+    packed += [(gzip.compress(tar, mtime=0), LAYER) for tar in tars[2:126]]
+    packed.append(packed[0])
+    config = {"rootfs": {"type": "layers", "diff_ids": [digest(tar) for tar in tars]}}
+    config |= {"architecture": "amd64", "os": "linux"}
+    odd.image(
+        "a",
+        config=odd.blob(json.dumps(config).encode(), CONFIG),
+        layers=[odd.blob(raw, kind) for raw, kind in packed],
+    )
+    told = await pulled(images, f"{odd.host}/a:v1")
+    assert len({one.id for one in told if one.status == "Pull complete"}) == 126
+    lab = ImageLab(images)
+    prepared = await images.prepare(PrepareRequest(id="many", image=f"{odd.host}/a:v1"))
+    assert len(prepared.image.layers) == 127 and len(prepared.lower) == len(set(prepared.lower))
+    for number in (0, 1, 60, 124):
+        assert await read_text(lab, "many", f"/f{number}") == str(number)
 
 
 @storing

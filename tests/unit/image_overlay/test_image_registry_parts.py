@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 
+import msgspec
 import pytest
 
 from sagong.errors import InvalidArgument, NotFound
@@ -127,6 +128,32 @@ def test_the_closest_variant_is_chosen() -> None:
     assert chosen("") == "amd64"
     with pytest.raises(NotFound, match="no matching manifest for linux/s390x"):
         chosen("linux/s390x")
+
+
+@pytest.mark.parametrize(
+    ("platform", "there", "found"),
+    [
+        ("linux/amd64/v3", ("amd64v4", "amd64", "amd64v2"), "amd64v2"),
+        ("linux/amd64/v2", ("386", "amd64"), "amd64"),
+        ("", ("amd64v2", "386"), "386"),
+        ("linux/arm64", ("armv6", "armv7"), "armv7"),
+        ("linux/arm64", ("armv7", "arm64"), "arm64"),
+        ("linux/arm64/v9", ("armv7", "arm64"), "arm64"),
+        ("linux/arm/v6", ("armv7", "unknown"), "unknown"),
+        ("linux/arm", ("unknown", "armv5"), "armv5"),
+        ("linux/ppc64le/power9", ("ppc64le",), "ppc64le"),
+    ],
+)
+def test_what_also_runs_there_is_next(platform: str, there: tuple[str, ...], found: str) -> None:
+    """As containerd has it; of a manifest without a platform nobody knows, and it comes last."""
+    manifests = []
+    for name in there:
+        architecture, _, level = name.partition("v")
+        one = described(architecture, level and f"v{level}")
+        manifests.append(msgspec.structs.replace(one, platform=None) if name == "unknown" else one)
+    index = oci.Index(schema_version=2, manifests=tuple(manifests))
+    chosen = choose_manifest(index, oci.parse_platform(platform, "x86_64"), "name")
+    assert chosen is manifests[there.index(found)]
 
 
 @pytest.mark.parametrize(
