@@ -153,9 +153,12 @@ def describe(errand: Errand, ways: Ways) -> dict[str, Any]:
     if oci.is_index(top.media_type):
         index = oci.decode(top.raw, oci.Index, f"index {top.digest}")
         platforms = [d.platform for d in index.manifests if d.platform is not None]
-        parts = [d.digest for d in index.manifests]
+        images = [d for d in index.manifests if not oci.is_attestation(d)]
+        parts = [d.digest for d in images]
+        kinds = [d.media_type for d in images]
     else:
         parts = []
+        kinds = [oci.decode(top.raw, oci.Manifest, "manifest").config.media_type]
         platforms = list(_own_platform(repository, top.raw))
     return {
         "media_type": top.media_type,
@@ -163,6 +166,7 @@ def describe(errand: Errand, ways: Ways) -> dict[str, Any]:
         "size": len(top.raw),
         "platforms": platforms,
         "parts": parts,
+        "kinds": kinds,
     }
 
 

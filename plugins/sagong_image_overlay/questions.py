@@ -66,6 +66,7 @@ class Questions:
             size=found["size"],
             platforms=tuple(map(_platform, found["platforms"])),
             parts=tuple(found["parts"]),
+            kinds=tuple(found["kinds"]),
         )
 
     async def login(self, request: LoginRequest) -> Login:

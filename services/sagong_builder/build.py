@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import posixpath
-from collections.abc import AsyncIterator, Callable, Collection, Container, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Container
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from sagong_builder.arguments import Arguments, Scope, platform_arguments
 from sagong_builder.attaching import Attaching
 from sagong_builder.cache import Cache
 from sagong_builder.caches import Caches
+from sagong_builder.checks import check_dockerfile, check_trigger, located
 from sagong_builder.context import Archive, Entry, Kind, Tree
 from sagong_builder.context.archive import is_archive
 from sagong_builder.context.patterns import Ignore
@@ -100,6 +101,7 @@ class StageBuilder:
         target = dockerfile.target(self._request.target)
         for warning in dockerfile.warnings:
             await self._reporter.say(Happening.WARNING, warning)
+        check_dockerfile(dockerfile)
         # Arguments before the first FROM are steps that are shown but make nothing.
         for instruction in dockerfile.arguments:
             self.arguments.declare_global(instruction, dockerfile.escape)
@@ -188,13 +190,15 @@ class StageBuilder:
             bench.steps.begin(draft, scope, dockerfile.escape, cached=cached)
             lines = tuple(draft.config.pop("OnBuild", None) or ())
             if lines:
-                await self._triggers(bench, lines)
+                await self._triggers(bench, dockerfile, stage, titles, lines)
             else:
                 await bench.reporter.image(draft.image)
+            if earlier is None and bench.origins.holds_files(base):
+                await bench.steps.take(_all_of(base, stage.origin))
         for instruction in (*stage.instructions, *extra):
             with located(instruction):
                 await self._prepare(bench, dockerfile, stage, instruction)
-                title = titles.of(instruction, scope.visible(draft.environment))
+                title = titles.of(instruction, bench.steps.variables)
                 await bench.reporter.step(instruction.text, title)
                 async with self._places:
                     await bench.steps.take(instruction)
@@ -264,17 +268,25 @@ class StageBuilder:
             if image:
                 found = await bench.origins.inspected(image)
                 draft.begin(found)
-        elif base != "scratch":
+        elif base != "scratch" and not bench.origins.holds_files(base):
             draft.begin(await bench.origins.base(base, bench.origins.platform))
         return draft
 
-    async def _triggers(self, bench: Bench, lines: tuple[str, ...]) -> None:
+    async def _triggers(
+        self,
+        bench: Bench,
+        dockerfile: Dockerfile,
+        stage: Stage,
+        titles: Titles,
+        lines: tuple[str, ...],
+    ) -> None:
         """What the base image's ONBUILD wants done."""
         word = "trigger" if len(lines) == 1 else "triggers"
         await bench.reporter.say(Happening.NOTE, f"# Executing {len(lines)} build {word}")
         for instruction in parse_lines(lines):
-            if instruction.keyword in ("FROM", "MAINTAINER", "ONBUILD"):
-                raise InvalidArgument(f"{instruction.keyword} isn't allowed as an ONBUILD trigger")
+            check_trigger(instruction)
+            await self._prepare(bench, dockerfile, stage, instruction)
+            bench.reporter.trigger(titles.of(instruction, bench.steps.variables))
             await bench.steps.take(instruction)
 
 
@@ -282,17 +294,6 @@ def _first(failed: BaseExceptionGroup[BaseException]) -> BaseException:
     """The error that ended the others."""
     error = failed.exceptions[0]
     return _first(error) if isinstance(error, BaseExceptionGroup) else error
-
-
-@contextlib.contextmanager
-def located(instruction: Instruction) -> Iterator[None]:
-    """Errors of an instruction tell its lines, if nobody told more."""
-    try:
-        yield
-    except SagongError as error:
-        if instruction.line:
-            error.detail.setdefault("lines", f"{instruction.line}-{instruction.last}")
-        raise
 
 
 def origins_of(instruction: Instruction) -> list[str]:
@@ -310,6 +311,12 @@ def origins_of(instruction: Instruction) -> list[str]:
     ):
         return []
     return [instruction.flag("from")]
+
+
+def _all_of(context: str, origin: Instruction) -> Instruction:
+    """A stage that begins from files begins with them."""
+    words, flags = (".", "/"), {"from": (context,)}
+    return Instruction(origin.line, "COPY", origin.text, words=words, flags=flags, last=origin.last)
 
 
 def _fields(text: str) -> dict[str, str]:

@@ -7,7 +7,8 @@ from the parent's as the step does, their layers are taken.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -16,7 +17,23 @@ from sagong.contracts.image import DeriveRequest, Image, ImageQuery, ImageRef, I
 from sagong.errors import InvalidArgument, NotFound
 from sagong_builder.draft import Draft
 
-__all__ = ["Cache"]
+__all__ = ["Cache", "Offer"]
+
+
+@dataclass(frozen=True)
+class Offer:
+    """An image whose history serves; one that is elsewhere comes by `have`, when it is wanted."""
+
+    id: str
+    history: list[Any]
+    layers: tuple[str, ...]
+    have: Callable[[], Awaitable[object]] | None = None
+
+    @classmethod
+    def of(cls, image: Image) -> Offer:
+        """An image that is here."""
+        history = msgspec.json.decode(image.history or b"[]", type=list[Any] | None) or []
+        return cls(image.id, history, tuple(layer.diff_id for layer in image.layers))
 
 
 class Cache:
@@ -26,17 +43,17 @@ class Cache:
         self._images = images
         self._enabled = enabled
         self._names = sources
-        self._sources: list[Image] | None = None
-        self._offered: list[Image] = []
+        self._sources: list[Offer] | None = None
+        self._offered: list[Offer] = []
         self._broken = False
 
     def beside(self) -> Cache:
         """The same for another stage."""
         return copy.copy(self)
 
-    def offer(self, image: Image) -> None:
+    def offer(self, offer: Offer) -> None:
         """An image more whose history serves."""
-        self._offered.append(image)
+        self._offered.append(offer)
 
     def begin_stage(self, *, cached: bool = True) -> None:
         """A new FROM: the cache is looked at again, if the stage may have it."""
@@ -59,8 +76,7 @@ class Cache:
 
     async def _of_sources(self, draft: Draft, step: Sequence[str], base: str) -> Image | None:
         for source in await self._known_sources():
-            history = msgspec.json.decode(source.history or b"[]", type=list[Any] | None) or []
-            length = len(draft.history)
+            history, length = source.history, len(draft.history)
             if len(history) <= length or not _same(history[:length], draft.history):
                 continue
             entry = history[length]
@@ -70,14 +86,16 @@ class Cache:
         return None
 
     async def _restored(
-        self, draft: Draft, step: Sequence[str], source: Image, history: list[Any]
+        self, draft: Draft, step: Sequence[str], source: Offer, history: list[Any]
     ) -> Image | None:
         """The step's image made of the source's layers, as far as its history went by then."""
         layers = sum(not entry.get("empty_layer") for entry in history)
         mine = await self._layers_of(draft.image)
-        theirs = tuple(layer.diff_id for layer in source.layers)
+        theirs = source.layers
         if theirs[: len(mine)] != mine or layers > len(theirs):
             return None
+        if source.have is not None:
+            await source.have()
         document = msgspec.json.decode(draft.document(step, "", history[-1].get("created") or ""))
         document["history"] = history
         return await self._images.derive(
@@ -96,12 +114,13 @@ class Cache:
         found = await self._images.inspect(ImageRef(reference=image))
         return tuple(layer.diff_id for layer in found.layers)
 
-    async def _known_sources(self) -> list[Image]:
+    async def _known_sources(self) -> list[Offer]:
         if self._sources is None:
             self._sources = list(self._offered)
             for name in self._names:
                 try:
-                    self._sources.append(await self._images.inspect(ImageRef(reference=name)))
+                    image = await self._images.inspect(ImageRef(reference=name))
+                    self._sources.append(Offer.of(image))
                 except (NotFound, InvalidArgument):
                     continue  # as Docker: what is not here helps nobody
         return self._sources

@@ -23,7 +23,9 @@ _PORT = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?\Z", re.IGNOREC
 
 
 def command_words(draft: Draft, instruction: Instruction) -> list[str]:
-    """A command as it is executed: lines are given to the shell."""
+    """A command as it is executed: lines are given to the shell, RUN's also if it is empty."""
+    if instruction.keyword == "RUN" and instruction.shell and not instruction.words:
+        return [*draft.shell, ""]
     return [*(draft.shell if instruction.shell else ()), *instruction.words]
 
 
@@ -127,7 +129,8 @@ def _stopsignal(draft: Draft, instruction: Instruction, expander: Expander, scop
     name = expander.word(instruction.words[0])
     known = {s.name for s in signal.Signals}
     if name.isdigit():
-        valid = 0 < int(name[:5]) <= 64
+        # Docker takes any number here; whether it is a signal shows when it is sent.
+        valid = int(name[:5]) > 0
     else:
         wanted = "SIG" + name.upper().removeprefix("SIG")
         valid = wanted in known or _REALTIME.fullmatch(wanted) is not None
@@ -173,8 +176,8 @@ def _healthcheck(draft: Draft, instruction: Instruction, expander: Expander, sco
             if text := instruction.flag(flag):
                 check[key] = _nanoseconds(flag, text)
         if text := instruction.flag("retries"):
-            if not text.isdigit() or int(text[:9]) < 1:
-                raise InvalidArgument("--retries must be at least 1 (not 0)")
+            if not text.isdigit():
+                raise InvalidArgument(f"--retries cannot be negative ({text[:20]})")
             check["Retries"] = int(text[:9])
     draft.config["Healthcheck"] = {k: v for k, v in check.items() if v}
     return f"HEALTHCHECK {_health_text(check)}"

@@ -13,7 +13,7 @@ from sagong.errors import InvalidArgument
 from sagong_builder.dockerfile import Expander, Instruction
 from sagong_builder.draft import Draft
 
-__all__ = ["MountSpec", "read_mounts"]
+__all__ = ["MountSpec", "check_mounts", "read_mounts"]
 
 _KINDS = ("bind", "cache", "tmpfs", "secret", "ssh")
 _NAMES = {"dst": "target", "destination": "target", "src": "source", "ro": "readonly",
@@ -53,6 +53,13 @@ def read_mounts(instruction: Instruction, expander: Expander, draft: Draft) -> l
     """All mounts of a RUN; InvalidArgument names the field that is wrong."""
     directory = str(draft.config.get("WorkingDir") or "/")
     return [_read(expander.word(text), directory) for text in instruction.flags.get("mount", ())]
+
+
+def check_mounts(instruction: Instruction) -> None:
+    """InvalidArgument for what is wrong whatever its variables are."""
+    for text in instruction.flags.get("mount", ()):
+        if "$" not in text:
+            _read(text, "/")
 
 
 def _read(text: str, directory: str) -> MountSpec:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import os
+import re
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
@@ -18,7 +19,9 @@ from sagong.contracts.image import (
 )
 from sagong.errors import InvalidArgument, NotFound, SagongError
 from sagong.model import oci, references
+from sagong_builder.cache import Offer
 from sagong_builder.context import Archive
+from sagong_builder.foreign import check_made_here
 from sagong_builder.reporter import Reporter
 from sagong_builder.running import new_id
 from sagong_builder.shop import Shop
@@ -26,6 +29,7 @@ from sagong_builder.shop import Shop
 __all__ = ["Origins", "credentials_for"]
 
 _IMAGE = "docker-image://"
+_ID = re.compile(r"(sha256:)?[0-9a-f]{12,64}\Z")
 # Images of one cache.
 _PARTS = 64
 Context = Callable[[], Awaitable[Archive]]
@@ -98,12 +102,16 @@ class Origins:
             else:
                 await self.files(origin)
 
+    def holds_files(self, name: str) -> bool:
+        """Whether a name is a further context's that is no image."""
+        source = self.named.get(key_of(name))
+        return source is not None and not source.startswith(_IMAGE)
+
     async def files(self, origin: str) -> Archive | None:
         """The files that a further context is; None if the name is no such context's."""
-        source = self.named.get(key_of(origin))
-        if source is None or source.startswith(_IMAGE) or self._opened is None:
+        if not self.holds_files(origin) or self._opened is None:
             return None
-        return await self._opened(key_of(origin), source)
+        return await self._opened(key_of(origin), self.named[key_of(origin)])
 
     async def image(self, origin: str) -> str:
         """The image that `--from` names: a stage's, or any."""
@@ -119,18 +127,28 @@ class Origins:
             raise InvalidArgument(f"stage {origin} is empty: there is nothing to copy from it")
         return found
 
-    async def offered(self, name: str) -> list[Image]:
+    async def offered(self, name: str) -> list[Offer]:
         """Images whose history serves as cache: the one that is here, else a registry's, or all of an
         index's."""
         image = None if self._pull else await self._local(name)
-        if image is not None:
-            return [image]
+        if image is None:
+            images = [
+                await self.inspected(await self._fetch(one, "")) for one in await self._parts(name)
+            ]
+        else:
+            images = [image]
+        for image in images:
+            check_made_here((), image.raw)
+        return [Offer.of(image) for image in images]
+
+    async def _parts(self, name: str) -> list[str]:
+        """The names of an index's images in its registry; of an image its own."""
         credentials = await self._credentials(name)
         about = DistributionRequest(reference=name, credentials=credentials)
-        parts = (await self._shop.images.distribution(about)).parts[:_PARTS]
+        found = await self._shop.images.distribution(about)
+        check_made_here(found.kinds)
         whole = references.parse(name)
-        names = [f"{whole.name}@{part}" for part in parts] or [name]
-        return [await self.inspected(await self._fetch(one, "")) for one in names]
+        return [f"{whole.name}@{part}" for part in found.parts[:_PARTS]] or [name]
 
     async def inspected(self, image: str) -> Image:
         """An image by its id or name."""
@@ -154,19 +172,14 @@ class Origins:
 
     def _renamed(self, name: str) -> str:
         """What a further context of the client's puts in a name's place: another image."""
-        source = self.named.get(key_of(name))
-        if source is None:
-            return name
-        if not source.startswith(_IMAGE):
-            raise InvalidArgument(
-                f"context {name} holds files and is no image to begin from: COPY --from={name}, or "
-                f"give {name}={_IMAGE}NAME"
-            )
-        return source.removeprefix(_IMAGE)
+        return self.named.get(key_of(name), name).removeprefix(_IMAGE)
 
     async def _local(self, name: str) -> Image | None:
+        """An image that is here; a few letters that begin an id are a name."""
+        plain = _ID.match(name) is None and not references.parse(name).digest
+        full = references.parse(name).tagged.familiar if plain else name
         try:
-            return await self._shop.images.inspect(ImageRef(reference=name))
+            return await self._shop.images.inspect(ImageRef(reference=full))
         except NotFound:
             return None
 

@@ -38,6 +38,9 @@ class Reporter:
             BuildProgress(kind=Happening.STEP, number=self._number, total=self.total, text=text)
         )
 
+    def trigger(self, title: str) -> None:
+        """An instruction of the base image's begins, where those are steps."""
+
     def rest(self) -> None:
         """The present step is done, and the next is not there yet."""
 

@@ -20,7 +20,7 @@ from sagong.contracts.node import (
     StartRequest,
     WaitRequest,
 )
-from sagong.errors import Internal, InvalidArgument
+from sagong.errors import Internal
 from sagong.frames import Frame
 from sagong.log_frames import log_frames
 from sagong_builder.shop import Shop
@@ -45,7 +45,6 @@ class Errand:
     args: tuple[str, ...]
     env: tuple[str, ...] = ()
     network: str = ""
-    privileged: bool = False
     mounts: tuple[FileMount, ...] = ()
     files: tuple[HostFile, ...] = ()
     volumes: bool = True
@@ -79,8 +78,6 @@ async def _code(shop: Shop, container: str) -> int:
 def _sandbox(errand: Errand, surroundings: Surroundings) -> SandboxSpec:
     network = msgspec.structs.replace(surroundings.network, id=errand.id, names=())
     if errand.network not in ("", "default"):
-        if errand.network not in ("none", "host"):
-            raise InvalidArgument(f"invalid network mode {errand.network!r} of RUN --network")
         network = msgspec.structs.replace(
             network, mode=errand.network, attachments=(), ports=(), nameservers=()
         )
@@ -109,7 +106,6 @@ def _container(errand: Errand, surroundings: Surroundings) -> ContainerSpec:
         limits=surroundings.limits,
         rlimits=surroundings.rlimits,
         shm_size=surroundings.shm_size or _SHARED_MEMORY,
-        seccomp="unconfined" if errand.privileged else surroundings.seccomp,
+        seccomp=surroundings.seccomp,
         apparmor=surroundings.apparmor,
-        privileged=errand.privileged,
     )

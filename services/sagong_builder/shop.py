@@ -7,7 +7,7 @@ import contextlib
 import logging
 import secrets
 import socket
-from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from sagong.contracts.image import (
     ArchiveRequest,
     Images,
+    LoadRequest,
     PathStat,
     Prepared,
     PrepareRequest,
@@ -123,6 +124,17 @@ class Shop:
             await asyncio.to_thread(_receive, address, file)
             return await self.opened(file)
 
+    async def load(self, path: Path) -> None:
+        """Give an archive of images to the image store."""
+        address = await self.images.upload()
+        sending = asyncio.create_task(asyncio.to_thread(_send, address, _read(path)))
+        try:
+            async for _ in self.images.load(LoadRequest(upload=address.token)):
+                continue
+        finally:
+            with contextlib.suppress(OSError):
+                await sending
+
     async def opened(self, path: Path) -> Archive:
         """A file, compressed or not, as an archive; the file is gone then."""
         return await asyncio.to_thread(
@@ -177,6 +189,12 @@ def _send(address: Address, pieces: Iterable[bytes]) -> None:
                 buffer.clear()
         peer.sendall(buffer)
         peer.shutdown(socket.SHUT_WR)
+
+
+def _read(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while data := file.read(_PIECE):
+            yield data
 
 
 def _receive(address: Address, target: Path) -> None:

@@ -172,7 +172,10 @@ class Sources:
         path.write_bytes(content.encode("utf-8", "surrogateescape"))
         archive = _plain(path)
         stack.callback(archive.close)
-        return Item(archive, Entry(Kind.FILE, 0o644, size=path.stat().st_size), name)
+        facts = path.stat()
+        return Item(
+            archive, Entry(Kind.FILE, 0o644, size=facts.st_size, mtime=facts.st_mtime), name
+        )
 
     async def unpacked(
         self, item: Item, instruction: Instruction, stack: contextlib.AsyncExitStack

@@ -88,8 +88,13 @@ class Steps:
         self._cache.begin_stage(cached=cached)
 
     @property
+    def variables(self) -> dict[str, str]:
+        """What the next instruction sees."""
+        return self.scope.visible(self.draft.environment)
+
+    @property
     def _expander(self) -> Expander:
-        return Expander(self.scope.visible(self.draft.environment), self._escape)
+        return Expander(self.variables, self._escape)
 
     async def take(self, instruction: Instruction) -> None:
         """One instruction."""
@@ -156,7 +161,7 @@ class Steps:
     # RUN.
 
     async def _run(self, instruction: Instruction) -> None:
-        network, privileged = self._network(instruction), self._insecure(instruction)
+        network = self._network(instruction)
         args, files = self._command(instruction)
         environment = self.draft.environment
         seen = self.scope.seen(environment)
@@ -182,7 +187,6 @@ class Steps:
                     *attached.env,
                 ),
                 network=network,
-                privileged=privileged,
                 mounts=attached.mounts,
                 files=(*files, *attached.files),
                 volumes=self._dialect.volumes,
@@ -198,14 +202,6 @@ class Steps:
                 "--allow network.host"
             )
         return mode
-
-    def _insecure(self, instruction: Instruction) -> bool:
-        mode = instruction.flag("security", "sandbox")
-        if mode not in ("sandbox", "insecure"):
-            raise InvalidArgument(f"security {mode[:50]!r} is not valid: sandbox or insecure")
-        if mode == "insecure":
-            raise InvalidArgument("entitlement security.insecure is not allowed")
-        return False
 
     def _command(self, instruction: Instruction) -> tuple[list[str], tuple[HostFile, ...]]:
         """What is executed; a here-document is the script itself, or goes to the shell with it."""

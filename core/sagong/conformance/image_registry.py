@@ -22,6 +22,7 @@ from sagong.contracts.image import (
     TagRequest,
 )
 from sagong.errors import InvalidArgument, NotFound, Unavailable
+from sagong.model.oci import MediaType
 
 
 async def _pull(lab: ImageLab, reference: str, policy: str = "always") -> list[Progress]:
@@ -92,7 +93,7 @@ async def check_images_are_pushed_as_an_index(lab: ImageLab) -> None:
     told = [item async for item in lab.images.push(request)]
     assert [item.digest for item in told if item.digest] == [told[-1].digest]
     found = await lab.images.distribution(DistributionRequest(reference=name))
-    assert found.digest == told[-1].digest and len(found.parts) == 2
+    assert found.digest == told[-1].digest and len(found.parts) == len(found.kinds) == 2
     assert found.platforms[1] == Platform(architecture="arm64", os="linux")
     by_digest = f"{name.removesuffix(':v1')}@{found.parts[1]}"
     assert (await _pull(lab, by_digest))[-1].image == other.id
@@ -199,6 +200,7 @@ async def check_a_name_is_described(lab: ImageLab) -> None:
     assert (found.digest, found.size) == (told[-1].digest, told[-1].size)
     assert found.media_type.endswith("+json")
     assert found.platforms == (Platform(architecture="amd64", os="linux"),)
+    assert found.parts == () and found.kinds[0] in (MediaType.OCI_CONFIG, MediaType.DOCKER_CONFIG)
     by_digest = f"{name.removesuffix(':v1')}@{found.digest}"
     assert await lab.images.distribution(DistributionRequest(reference=by_digest)) == found
     unknown = DistributionRequest(reference=name.replace(":v1", ":v2"))

@@ -33,6 +33,7 @@ __all__ = [
     "decode",
     "digest_of",
     "encode",
+    "is_attestation",
     "is_foreign",
     "is_index",
     "is_layer",
@@ -209,6 +210,11 @@ def decode(raw: bytes, kind: type[T], what: str) -> T:
 def encode(document: object) -> bytes:
     """The JSON of a document, the same bytes for the same value."""
     return msgspec.json.encode(document)
+
+
+def is_attestation(entry: Descriptor) -> bool:
+    """Whether an index's entry tells of another one, as BuildKit's attestations do, and is no image."""
+    return entry.platform is not None and entry.platform.os == "unknown"
 
 
 def is_index(media_type: str) -> bool:

@@ -1,20 +1,22 @@
 """What becomes of a build's images: names in the store, archives and files at the client's, pushes.
 
-Source: the exporters `moby`, `oci`, `docker`, `local` and `tar` of BuildKit, and its caches `inline`
-and `registry`.
+Source: the exporters `moby`, `oci`, `docker`, `local` and `tar` of BuildKit, and its caches `inline`,
+`registry` and `local`.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from sagong.contracts.image import ImageRef, PushRequest, TagRequest
-from sagong.errors import InvalidArgument, Unimplemented
+from sagong.errors import InvalidArgument, SagongError, Unimplemented
 from sagong.model import oci, references
 from sagong_builder.buildkit import messages as m
+from sagong_builder.buildkit.failures import failed
 from sagong_builder.buildkit.filesync import Root
 from sagong_builder.buildkit.layouts import Layout
 from sagong_builder.buildkit.progress import Graph
@@ -43,7 +45,12 @@ class Exporter:
 
     def asks(self, name: str) -> bool:
         """Whether a switch is on."""
-        return self.attributes.get(name, "").lower() in ("1", "t", "true")
+        return _is_true(self.attributes.get(name, ""))
+
+    @property
+    def loose(self) -> bool:
+        """Whether an archive's files are wanted rather than the archive."""
+        return self.attributes.get("tar") == "false"
 
     @property
     def names(self) -> list[references.Reference]:
@@ -63,8 +70,6 @@ def exporters_of(request: m.SolveRequest) -> list[Exporter]:
                 f'exporter "{kind[:50]}" could not be found: there are image, registry, docker, oci, '
                 "local and tar"
             )
-        if kind in _ARCHIVE and attrs.get("tar") == "false":
-            raise Unimplemented(f"{kind} goes out as an archive alone: leave tar=false away")
         if any(name.startswith("annotation") for name in attrs):
             raise Unimplemented("annotations are not kept in this engine's images: use --label")
     return [Exporter(number, kind, attrs) for number, (kind, attrs) in enumerate(given)]
@@ -72,25 +77,47 @@ def exporters_of(request: m.SolveRequest) -> list[Exporter]:
 
 @dataclass(frozen=True)
 class CacheTo:
-    """A cache to be sent to a registry; `every` step of all stages, or those of the result."""
+    """A cache to be sent: to a registry (`place` a reference) or the client's directory `place`.
 
-    reference: str
-    every: bool
+    It is of `every` step of all stages, or of the result's. Where it is `optional` a build that can't
+    send it goes on.
+    """
+
+    kind: str
+    place: str
+    every: bool = False
+    optional: bool = False
+
+
+_PLACES = {"registry": "ref", "local": "dest"}
 
 
 def caches_of(request: m.SolveRequest) -> list[CacheTo]:
     """Caches to be sent. Images are cache by themselves, so `inline` is no work."""
     found = []
     for entry in request.cache.exports if request.cache is not None else ():
-        if entry.type == "registry":
-            if not entry.attrs.get("ref"):
-                raise InvalidArgument("a cache of type registry needs ref=NAME")
-            found.append(CacheTo(entry.attrs["ref"], every=entry.attrs.get("mode") == "max"))
-        elif entry.type != "inline":
+        if entry.type == "inline":
+            continue
+        attribute = _PLACES.get(entry.type)
+        if attribute is None:
             raise Unimplemented(
-                f"cache of type {entry.type[:50]!r} can't be written here: use registry or inline"
+                f'unknown cache exporter: "{entry.type[:50]}": use registry, local or inline'
             )
+        if not entry.attrs.get(attribute):
+            raise InvalidArgument(f"a cache of type {entry.type} needs {attribute}=…")
+        found.append(
+            CacheTo(
+                entry.type,
+                entry.attrs[attribute],
+                every=entry.attrs.get("mode") == "max",
+                optional=_is_true(entry.attrs.get("ignore-error", "")),
+            )
+        )
     return found
+
+
+def _is_true(text: str) -> bool:
+    return text.lower() in ("1", "t", "true")
 
 
 class Exporting:
@@ -108,11 +135,11 @@ class Exporting:
             return {}
         if exporter.kind in _ARCHIVE:
             return await self._archive(exporter, made)
-        return await self._named(exporter, made)
+        return await self._tagged(exporter, made)
 
     # Images.
 
-    async def _named(self, exporter: Exporter, made: Made) -> dict[str, str]:
+    async def _tagged(self, exporter: Exporter, made: Made) -> dict[str, str]:
         """Names in the store, where one name is one image: of several platforms this machine's."""
         image = made.mine(oci.parse_platform("", os.uname().machine))
         names = exporter.names
@@ -126,8 +153,7 @@ class Exporting:
                 )
                 self._graph.status(f"naming to {name.canonical}", done=True)
         answer = {"containerimage.config.digest": image, "containerimage.digest": image}
-        if names:
-            answer["image.name"] = exporter.attributes["name"]
+        answer |= _named(names)
         if exporter.asks("push"):
             if not names:
                 raise InvalidArgument("tag is needed when pushing to registry")
@@ -153,34 +179,71 @@ class Exporting:
             self._graph.status(f"pushing manifest for {name.canonical}@{digest}", done=True)
         return digest
 
-    async def cache(self, cache: CacheTo, made: Made, stages: Sequence[str]) -> None:
+    async def cache(self, cache: CacheTo, made: Made, stages: Sequence[str]) -> dict[str, str]:
         """Send images whose history serves other builders: an index of them, the result's first."""
-        images = dict.fromkeys([*made.images.values(), *(stages if cache.every else ())])
-        with self._graph.step_of_ours(f"exporting cache to {cache.reference}"):
-            await self._push(references.parse(cache.reference).tagged, list(images))
+        images = list(dict.fromkeys([*made.images.values(), *(stages if cache.every else ())]))
+        try:
+            if cache.kind == "local":
+                return await self._stored_cache(cache.place, images)
+            with self._graph.step_of_ours(f"exporting cache to {cache.place}"):
+                await self._push(references.parse(cache.place).tagged, images)
+        except SagongError as error:
+            self._graph.complete(failed(error))
+            if not cache.optional:
+                raise
+        return {}
+
+    async def _stored_cache(self, place: str, images: Sequence[str]) -> dict[str, str]:
+        """The client writes the index's name into the directory when it is told of it."""
+        with self._graph.step_of_ours("exporting cache to client directory"):
+            async with self._layout(images, several=True) as layout:
+                await self._put(f"local:{place}", layout)
+            self._graph.status(f"writing cache manifest {layout.descriptor.digest}", done=True)
+        return {"cache.manifest": oci.encode(layout.descriptor).decode()}
+
+    # Archives.
 
     async def _archive(self, exporter: Exporter, made: Made) -> dict[str, str]:
         docker = exporter.kind == "docker"
         if docker and made.several and len(made.images) > 1:
             raise InvalidArgument("docker exporter does not support exporting manifest lists")
+        several, names = made.several and not docker, exporter.names
         with self._graph.step_of_ours(f"exporting to {exporter.kind} image format"):
-            images = {
-                platform: (image, await self._manifest_of(image))
-                for platform, image in made.images.items()
-            }
-            saved = await self._shop.saved(list(made.images.values()))
-            try:
-                layout = Layout(saved, images, exporter.names, made.several and not docker, docker)
-                sent = await self._sent(exporter, layout.members())
-                digest = layout.digest
-            finally:
-                saved.close()
-            self._graph.status("sending tarball", sent, done=True)
+            images = list(made.images.values())
+            async with self._layout(images, names, several=several, docker=docker) as layout:
+                if exporter.loose:
+                    await self._put("export", layout)
+                else:
+                    sent = await self._sent(exporter, layout.members())
+                    self._graph.status("sending tarball", sent, done=True)
+                top = layout.descriptor
         mine = made.mine(oci.parse_platform("", os.uname().machine))
-        return {"containerimage.config.digest": mine, "containerimage.digest": digest}
+        answer = {"containerimage.config.digest": mine, "containerimage.digest": top.digest}
+        answer["containerimage.descriptor"] = base64.b64encode(oci.encode(top)).decode()
+        return answer | _named(names)
 
-    async def _manifest_of(self, image: str) -> str:
-        return (await self._shop.images.inspect(ImageRef(reference=image))).manifest_digest
+    @contextlib.asynccontextmanager
+    async def _layout(
+        self,
+        images: Sequence[str],
+        names: Sequence[references.Reference] = (),
+        *,
+        several: bool,
+        docker: bool = False,
+    ) -> AsyncIterator[Layout]:
+        found = [await self._shop.images.inspect(ImageRef(reference=image)) for image in images]
+        saved = await self._shop.saved(images)
+        try:
+            yield Layout(saved, found, names, several, docker)
+        finally:
+            saved.close()
+
+    async def _put(self, name: str, layout: Layout) -> None:
+        """Write what the client's store lacks."""
+        store = self._session.store(name)
+        for digest, size, content in layout.blobs():
+            await store.put(digest, size, content)
+            self._graph.status(f"writing {digest}", size, done=True)
 
     # Files.
 
@@ -211,6 +274,10 @@ class Exporting:
 
     async def _sent(self, exporter: Exporter, carried: Iterable[Member]) -> int:
         return await self._session.put_bytes(exporter.number, _pieces(written(carried)))
+
+
+def _named(names: Sequence[references.Reference]) -> dict[str, str]:
+    return {"image.name": ",".join(name.canonical for name in names)} if names else {}
 
 
 _AS_IT_IS = Owner(kept=True)

@@ -17,10 +17,23 @@ from sagong.contracts.runtime import Rlimit
 from sagong.errors import InvalidArgument
 from sagong.model import oci
 
-__all__ = ["Wish", "read_options"]
+__all__ = ["CacheFrom", "Wish", "read_options"]
 
 _INPUT = "input:"
 _NAMES = {"dockerfile.v0", "gateway.v0", ""}
+
+
+@dataclass(frozen=True)
+class CacheFrom:
+    """A cache of the client's: of a registry (`ref`), of a directory (`src`, `digest`), or else."""
+
+    kind: str
+    attributes: Mapping[str, str]
+
+    @property
+    def title(self) -> str:
+        """What it is called in the progress."""
+        return self.attributes.get("ref") or f"{self.kind}:{self.attributes.get('src', '')}"
 
 
 @dataclass(frozen=True)
@@ -28,9 +41,9 @@ class Wish:
     """The request, and where its files come from.
 
     `context` is a URL, or "" for the client's directory `context_name`; `named` are further contexts:
-    name, platform that it is for ("": any), source. Stages named in `anew` are made without the cache.
-    With a `question` nothing is built: it is about the Dockerfile. With `several` there is an image for
-    each of `platforms`, though that may be one.
+    name, platform that it is for ("": any), source. `caches` are asked what they have. Stages named in
+    `anew` are made without the cache. With a `question` nothing is built: it is about the Dockerfile.
+    With `several` there is an image for each of `platforms`, though that may be one.
     """
 
     request: BuildRequest
@@ -38,6 +51,7 @@ class Wish:
     context_name: str = "context"
     dockerfile_name: str = "dockerfile"
     named: tuple[tuple[str, str, str], ...] = ()
+    caches: tuple[CacheFrom, ...] = ()
     platforms: tuple[str, ...] = ()
     several: bool = False
     anew: frozenset[str] = frozenset()
@@ -72,7 +86,6 @@ def read_options(
         labels=tuple(_prefixed(options, "label:")),
         target=options.get("target", ""),
         cache=options.get("no-cache") != "",
-        cache_from=_cache_from(options),
         pull=options.get("image-resolve-mode") == "pull",
         force_remove=True,
         surroundings=_surroundings(options, surroundings),
@@ -83,6 +96,7 @@ def read_options(
         context_name=options.get("contextkey") or "context",
         dockerfile_name=options.get("dockerfilekey") or "dockerfile",
         named=_named(options, inputs or {}),
+        caches=_caches(options) if request.cache else (),
         platforms=platforms or ("",),
         several=len(platforms) > 1 or _is_true(options.get("multi-platform", "")),
         anew=frozenset(name for name in options.get("no-cache", "").lower().split(",") if name),
@@ -118,16 +132,20 @@ def _prefixed(options: Mapping[str, str], prefix: str) -> list[tuple[str, str]]:
     return sorted((k[len(prefix) :], v) for k, v in options.items() if k.startswith(prefix))
 
 
-def _cache_from(options: Mapping[str, str]) -> tuple[str, ...]:
-    """References of registry caches; other kinds of cache are the client's and not read."""
-    names = [text for text in options.get("cache-from", "").split(",") if text]
+def _caches(options: Mapping[str, str]) -> tuple[CacheFrom, ...]:
+    found = [
+        CacheFrom("registry", {"ref": name})
+        for name in options.get("cache-from", "").split(",")
+        if name
+    ]
     if raw := options.get("cache-imports"):
         try:
             entries = msgspec.json.decode(raw, type=list[_CacheImport])
         except msgspec.DecodeError:
             raise InvalidArgument("cache-imports is no list of cache options") from None
-        names += [e.attrs["ref"] for e in entries if e.type == "registry" and "ref" in e.attrs]
-    return tuple(dict.fromkeys(names))
+        found += [CacheFrom(entry.type, entry.attrs) for entry in entries]
+    unlike = {(cache.kind, *sorted(cache.attributes.items())): cache for cache in found}
+    return tuple(unlike.values())
 
 
 class _CacheImport(msgspec.Struct, rename="pascal"):

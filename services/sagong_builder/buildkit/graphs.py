@@ -35,4 +35,7 @@ def image_of(definition: Definition) -> str:
         source = decode(Op, named).source if named is not None else None
         if source is not None and source.identifier.startswith(_IMAGE):
             return source.identifier.removeprefix(_IMAGE)
-    raise Unimplemented("graphs of a client's own making are not solved here")
+    raise Unimplemented(
+        "graphs of a client's own making (LLB) are not solved here: send a Dockerfile, or run BuildKit "
+        "beside it (docker buildx create --driver docker-container)"
+    )

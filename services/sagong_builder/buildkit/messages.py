@@ -2,7 +2,7 @@
 
 Names and numbers are those of its public protocol definitions: packages moby.buildkit.v1,
 moby.buildkit.v1.frontend, moby.filesync.v1, moby.buildkit.secrets.v1, moby.sshforward.v1,
-moby.upload.v1, fsutil.types, grpc.health.v1.
+moby.upload.v1, fsutil.types, grpc.health.v1, containerd.services.content.v1.
 """
 
 # ruff: noqa: RUF009  (`proto` makes dataclass fields)
@@ -31,6 +31,7 @@ __all__ = [
     "GatewaySolveRequest",
     "GatewaySolveResponse",
     "Health",
+    "InfoContentRequest",
     "InfoResponse",
     "Input",
     "ListWorkersResponse",
@@ -40,6 +41,8 @@ __all__ = [
     "Platform",
     "PongResponse",
     "PruneRequest",
+    "ReadContentRequest",
+    "ReadContentResponse",
     "Ref",
     "RefMap",
     "Result",
@@ -60,6 +63,8 @@ __all__ = [
     "VertexStatus",
     "VertexWarning",
     "WorkerRecord",
+    "WriteContentRequest",
+    "WriteContentResponse",
     "now",
 ]
 
@@ -483,3 +488,50 @@ class SecretResponse:
     """Its bytes."""
 
     data: bytes = proto(1, "bytes")
+
+
+# Content stores of the client's.
+
+
+@dataclass
+class InfoContentRequest:
+    """Content.Info; the answer's fields are not needed."""
+
+    digest: str = proto(1, "string")
+
+
+@dataclass
+class ReadContentRequest:
+    """Content.Read."""
+
+    digest: str = proto(1, "string")
+    offset: int = proto(2, "int")
+    size: int = proto(3, "int")
+
+
+@dataclass
+class ReadContentResponse:
+    """A piece of a blob."""
+
+    offset: int = proto(1, "int")
+    data: bytes = proto(2, "bytes")
+
+
+@dataclass
+class WriteContentRequest:
+    """Content.Write: 0 asks how far it is, 1 writes, 2 makes the blob of what was written."""
+
+    action: int = proto(1, "uint")
+    ref: str = proto(2, "string")
+    total: int = proto(3, "int")
+    expected: str = proto(4, "string")
+    offset: int = proto(5, "int")
+    data: bytes = proto(6, "bytes")
+
+
+@dataclass
+class WriteContentResponse:
+    """How far it is now."""
+
+    action: int = proto(1, "uint")
+    offset: int = proto(4, "int")

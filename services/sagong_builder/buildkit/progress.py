@@ -112,6 +112,10 @@ class Graph(Reporter):
 
     async def step(self, text: str, title: str = "") -> None:
         """The next step; those that change the config alone are not shown."""
+        self.trigger(title)
+
+    def trigger(self, title: str) -> None:
+        """A step, unless it changes the config alone."""
         self.complete()
         if title:
             self.begin(title)
@@ -145,8 +149,6 @@ class Graph(Reporter):
                 self._transfer(item.transfer)
             case Happening.WARNING:
                 self.warn(item.text)
-            case Happening.NOTE:
-                self.log(item.text.encode() + b"\n", 1)
 
     def log(self, data: bytes, stream: int) -> None:
         """Output of the present step."""

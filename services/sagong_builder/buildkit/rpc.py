@@ -387,9 +387,15 @@ class Connection:
         self._flush()
         return call
 
-    async def ask(self, path: str, request: Any, answer: type[M]) -> M:
+    async def ask(
+        self,
+        path: str,
+        request: Any,
+        answer: type[M],
+        metadata: Iterable[tuple[str, str]] = (),
+    ) -> M:
         """A client: one message, one answer."""
-        call = self.open(path)
+        call = self.open(path, metadata)
         try:
             await call.send(request)
             call.end()

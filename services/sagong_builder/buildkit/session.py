@@ -14,6 +14,7 @@ from sagong.contracts.image import Credentials
 from sagong.errors import FailedPrecondition, InvalidArgument, NotFound, SagongError
 from sagong.model import references
 from sagong_builder.buildkit import messages as m
+from sagong_builder.buildkit.content import ContentStore
 from sagong_builder.buildkit.filesync import Received, Root, receive_files, send_files
 from sagong_builder.buildkit.rpc import Call, Connection
 from sagong_builder.kept import KeptContext
@@ -128,6 +129,10 @@ class Session:
         finally:
             call.cancel()
         return sent
+
+    def store(self, name: str) -> ContentStore:
+        """A content store that the client lends to this build."""
+        return ContentStore(self._connection, name)
 
     async def credentials(self, reference: str) -> Credentials:
         """For the registry of a reference; empty ones if the client has none."""

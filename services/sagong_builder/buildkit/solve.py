@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 
 from sagong.contracts.builder import Surroundings
 from sagong.errors import Cancelled, FailedPrecondition, InvalidArgument, SagongError
@@ -13,15 +14,16 @@ from sagong_builder.buildkit import messages as m
 from sagong_builder.buildkit.contexts import Contexts
 from sagong_builder.buildkit.exporting import Exporting, caches_of, exporters_of
 from sagong_builder.buildkit.failures import CANCELLED, failed, failure
-from sagong_builder.buildkit.frontend import Wish, read_options
+from sagong_builder.buildkit.frontend import CacheFrom, Wish, read_options
 from sagong_builder.buildkit.graphs import image_of
 from sagong_builder.buildkit.outline import answer
 from sagong_builder.buildkit.progress import Graph
 from sagong_builder.buildkit.results import Made
 from sagong_builder.buildkit.rpc import RpcError
 from sagong_builder.buildkit.session import Session, Sessions
+from sagong_builder.buildkit.stored import StoredImages
 from sagong_builder.buildkit.syntax import check_frontend
-from sagong_builder.cache import Cache
+from sagong_builder.cache import Cache, Offer
 from sagong_builder.caches import Caches
 from sagong_builder.dialect import BUILDKIT
 from sagong_builder.dockerfile import Dockerfile, parse, syntax_of
@@ -33,6 +35,7 @@ from sagong_builder.steps import Steps
 
 __all__ = ["Solve"]
 
+_LAYOUT = "oci-layout://"
 _REFUSED = frozenset(("security.insecure",))
 
 
@@ -103,7 +106,7 @@ class Solve:
             for exporter in exporters:
                 response |= await exporting.export(exporter, made)
             for cache in caches:
-                await exporting.cache(cache, made, self._stages)
+                response |= await exporting.cache(cache, made, self._stages)
         return m.SolveResponse(exporter_response=response)
 
     def give_back(self, request: m.ReturnRequest) -> None:
@@ -187,12 +190,12 @@ class Solve:
             contexts.context,
             pull=request.pull,
             credentials=session.credentials,
-            named={name: source for name, _, source in wish.named},
+            named=await self._named(wish, session),
             opened=contexts.further,
         )
         cache = Cache(self._shop.images, enabled=request.cache, sources=())
-        for reference in request.cache_from if request.cache else ():
-            await self._import(reference, origins, cache)
+        for wanted in wish.caches:
+            await self._import(wanted, origins, cache, session)
 
         def bench() -> Bench:
             track = self.graph.track()
@@ -224,12 +227,42 @@ class Solve:
         self._stages += builder.images
         return image
 
-    async def _import(self, reference: str, origins: Origins, cache: Cache) -> None:
+    async def _named(self, wish: Wish, session: Session) -> dict[str, str]:
+        """Further contexts by their names; images that the client has are got."""
+        found = {name: source for name, _, source in wish.named}
+        for name, source in found.items():
+            if source.startswith(_LAYOUT):
+                with self.graph.step_of_ours(f"[context {name}] OCI load from client"):
+                    image = await self._stored(source.removeprefix(_LAYOUT), session, wish)
+                found[name] = f"docker-image://{image}"
+        return found
+
+    async def _stored(self, source: str, session: Session, wish: Wish) -> str:
+        """An image of a layout of the client's: `STORE@DIGEST`, perhaps with a tag."""
+        name, _, digest = source.partition("@")
+        stored = StoredImages(self._shop, session.store(f"oci:{name.partition(':')[0]}"))
+        return await stored.have(await stored.one(digest, wish.request.platform))
+
+    async def _import(
+        self, wanted: CacheFrom, origins: Origins, cache: Cache, session: Session
+    ) -> None:
         """A cache that can't be had is none; the build goes on."""
-        self.graph.begin(f"importing cache manifest from {reference}")
+        self.graph.begin(f"importing cache manifest from {wanted.title}")
         try:
-            for image in await origins.offered(reference):
-                cache.offer(image)
+            for offer in await self._offers(wanted, origins, session):
+                cache.offer(offer)
             self.graph.complete()
         except SagongError as error:
             self.graph.complete(error.message)
+
+    async def _offers(
+        self, wanted: CacheFrom, origins: Origins, session: Session
+    ) -> Sequence[Offer]:
+        given = wanted.attributes
+        if wanted.kind == "registry" and "ref" in given:
+            return await origins.offered(given["ref"])
+        if wanted.kind == "local" and "digest" in given:
+            store = session.store(f"local:{given.get('src', '')}")
+            stored = StoredImages(self._shop, store)
+            return [stored.offer(image) for image in await stored.all(given["digest"])]
+        raise InvalidArgument(f"unknown cache importer: {wanted.kind[:50]}: use registry or local")

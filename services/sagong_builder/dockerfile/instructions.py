@@ -9,6 +9,7 @@ import difflib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
@@ -54,9 +55,14 @@ def _json_words(rest: str) -> list[str] | None:
     if not rest.startswith("["):
         return None
     try:
-        return msgspec.json.decode(rest.encode("utf-8", "replace"), type=list[str])
+        found = msgspec.json.decode(rest.encode("utf-8", "replace"), type=list[Any])
     except (msgspec.DecodeError, RecursionError):
         return None
+    if not all(isinstance(word, str) for word in found):
+        raise InvalidArgument(
+            "when using JSON array syntax, arrays must be comprised of strings only"
+        )
+    return found
 
 
 def _plain_words(rest: str) -> list[str]:
@@ -292,7 +298,11 @@ def read_instruction(statement: Statement, escape: str = "\\") -> Instruction:
         raise fault(statement.line, f"unknown instruction: {statement.keyword[:100]}{hint}")
     reader, allowed = _TABLE[statement.keyword]
     flags = _flags(statement, allowed)
-    parts = reader(_Reading(statement, escape))
+    try:
+        parts = reader(_Reading(statement, escape))
+    except InvalidArgument as error:
+        error.detail.setdefault("lines", f"{statement.line}-{statement.last}")
+        raise
     words = parts.get("words", ())
     assert isinstance(words, tuple)
     if len(words) > _WORDS_LIMIT:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import signal
@@ -14,6 +15,7 @@ from platform import machine
 from typing import IO, Any, cast
 
 import pytest
+from tests import sample_image
 from tests.compat.docker.clients import Plugin, plugin
 from tests.compat.docker.docker_engine import IMAGE, Engine
 from tests.conformance.image_registry_server import running_registry
@@ -94,6 +96,7 @@ def test_failures_point_into_the_dockerfile(docker: Engine, buildx: Plugin, tmp_
         run="FROM BASE\nRUN echo hi && \\\n  exit 7\nRUN true\n",
         word="FROM BASE\nRUNN x\n",
         copy="FROM BASE\nCOPY nope /\n",
+        late="FROM BASE\nRUN exit 7\nFROM BASE\nRUN --mount=type=x true\n",
         syntax="# syntax=ghcr.io/x/y\n{}\n",
     )
     said = buildx.fails("build", *PLAIN, "-f", "run", ".", cwd=place)
@@ -110,7 +113,8 @@ def test_failures_point_into_the_dockerfile(docker: Engine, buildx: Plugin, tmp_
     for words, text in (
         (("-f", "none", "."), "failed to read dockerfile: open none: no such file or directory"),
         (("-f", "run", "--target", "x", "."), 'target stage "x" could not be found'),
-        (("-f", "run", "--cache-to", "type=local,dest=c", "."), "cache of type 'local' can't be"),
+        (("-f", "run", "--cache-to", "type=nope", "."), 'unknown cache exporter: "nope"'),
+        (("-f", "late", "."), 'unsupported mount type "x"'),
         (("-f", "syntax", "."), "frontend ghcr.io/x/y is not known"),
         (("-f", "run", "--allow", "security.insecure", "."), "security.insecure is not allowed"),
         (("-f", "run", "--attest", "type=sbom", "."), "Attestations are not supported"),
@@ -316,6 +320,46 @@ def test_an_image_is_pushed_and_serves_as_cache(
         docker.ok("image", "prune", "-f")
         out = buildx.ok("build", *PLAIN, "--cache-from", cache, "-", stdin=text.encode())
         assert out.count("CACHED") == 3, out
+
+
+LOCAL = """\
+FROM files AS kept
+FROM layout AS made
+RUN echo {} > /x
+FROM scratch
+COPY --from=made /x /
+COPY --from=kept /f /
+"""
+
+
+def test_a_directory_is_a_base_a_cache_and_a_result(
+    docker: Engine, buildx: Plugin, tmp_path: Path
+) -> None:
+    sample = sample_image.build(tmp_path / "sample")
+    place = written(tmp_path / "c", Dockerfile=LOCAL.format(tmp_path), **{"files/f": "F"})
+    contexts = (
+        "--build-context",
+        "files=files",
+        "--build-context",
+        f"layout=oci-layout://{sample.oci_layout}",
+    )
+    cache = tmp_path / "cache"
+    words = ("build", *PLAIN, *contexts, ".")
+    out = ("--output", "type=oci,tar=false,dest=out")
+    buildx.ok(*words, *out, "--cache-to", f"type=local,dest={cache},mode=max", cwd=place)
+    docker.ok("image", "prune", "-f")
+    assert docker.ok("images", "-aq", "--filter", "dangling=true") == ""
+    told = buildx.ok(*words, "--cache-from", f"type=local,src={cache}", "-t", "dir:1", cwd=place)
+    assert told.count("CACHED") == 5 and "RUN echo" in told, told
+    assert docker.inspect("dir:1")["RootFS"]["Layers"]
+    index = json.loads((place / "out" / "index.json").read_bytes())
+    (top,) = index["manifests"]
+    blobs = place / "out" / "blobs" / "sha256"
+    assert all(hashlib.sha256(p.read_bytes()).hexdigest() == p.name for p in blobs.iterdir())
+    assert (blobs / top["digest"].removeprefix("sha256:")).exists()
+    (blobs / top["digest"].removeprefix("sha256:")).unlink()
+    lost = ("--build-context", f"layout=oci-layout://{place}/out", "--no-cache")
+    assert "not found" in buildx.fails(*words[:-1], *lost, ".", cwd=place)
 
 
 def _building(buildx: Plugin, place: Path) -> subprocess.Popen[bytes]:

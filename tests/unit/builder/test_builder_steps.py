@@ -89,7 +89,7 @@ def test_values_of_one_env_see_what_stood_before_it() -> None:
         ("EXPOSE x", "Invalid containerPort: x"),
         ("STOPSIGNAL FOO", "Invalid signal: FOO"),
         ("HEALTHCHECK --interval=x CMD y", "invalid duration"),
-        ("HEALTHCHECK --retries=0 CMD y", "--retries must be at least 1"),
+        ("HEALTHCHECK --retries=-1 CMD y", "--retries cannot be negative"),
         ("ENV $nothing=1", "ENV names can not be blank"),
     ],
 )

@@ -81,7 +81,8 @@ class Platform(Message):
 class Distribution(Message):
     """The descriptor of a manifest or index at its registry, and the platforms behind it.
 
-    `parts` are the digests of an index's manifests, in its order.
+    `parts` are the digests of an index's manifests, in its order and without attestations, and `kinds`
+    their media types; of a single manifest `kinds` is its config's.
     """
 
     media_type: str
@@ -89,6 +90,7 @@ class Distribution(Message):
     size: int
     platforms: tuple[Platform, ...] = ()
     parts: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
 
 
 class LoginRequest(Message):

@@ -1,0 +1,54 @@
+"""What can be told to be wrong before anything is done: nobody waits for long to hear of it. Pure."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from sagong.errors import InvalidArgument, SagongError
+from sagong_builder.dockerfile import Dockerfile, Instruction
+from sagong_builder.mounting import check_mounts
+
+__all__ = ["check_dockerfile", "check_trigger", "located"]
+
+
+@contextlib.contextmanager
+def located(instruction: Instruction) -> Iterator[None]:
+    """Errors of an instruction tell its lines, if nobody told more."""
+    try:
+        yield
+    except SagongError as error:
+        if instruction.line:
+            error.detail.setdefault("lines", f"{instruction.line}-{instruction.last}")
+        raise
+
+
+def check_dockerfile(dockerfile: Dockerfile) -> None:
+    """All stages, those that are not needed too."""
+    for stage in dockerfile.stages:
+        for instruction in stage.instructions:
+            with located(instruction):
+                _check(instruction)
+                origin = instruction.flag("from")
+                if origin.isdecimal() and int(origin[:9]) >= stage.number:
+                    raise InvalidArgument(f"invalid stage index {origin[:9]}")
+
+
+def check_trigger(instruction: Instruction) -> None:
+    """An instruction of a base image's ONBUILD."""
+    if instruction.keyword in ("FROM", "MAINTAINER", "ONBUILD"):
+        raise InvalidArgument(f"{instruction.keyword} isn't allowed as an ONBUILD trigger")
+    _check(instruction)
+
+
+def _check(instruction: Instruction) -> None:
+    if instruction.keyword != "RUN":
+        return
+    check_mounts(instruction)
+    network, security = instruction.flag("network"), instruction.flag("security", "sandbox")
+    if network not in ("", "default", "none", "host"):
+        raise InvalidArgument(f'invalid network mode "{network[:50]}"')
+    if security not in ("sandbox", "insecure"):
+        raise InvalidArgument(f'security "{security[:50]}" is not valid')
+    if security == "insecure":
+        raise InvalidArgument("entitlement security.insecure is not allowed")
