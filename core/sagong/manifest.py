@@ -114,7 +114,8 @@ class HookInto(_Table, frozen=True):
 class Listener(_Table, frozen=True):
     """A listening socket: `unix:PATH` or `tcp:HOST:PORT`, opened by the kernel, held by the keeper.
 
-    With the address "" it is opened only if the configuration gives it one.
+    `netlink:PROTOCOL:GROUP` hears what the machine's kernel tells that group (numbers of
+    linux/netlink.h). With the address "" it is opened only if the configuration gives it one.
     """
 
     address: str
@@ -214,8 +215,9 @@ class Life(_Table, frozen=True):
     had nothing to do for `idle_seconds`; otherwise always.
 
     `wakes_on` are keys of [uses] and [hears]: with their providers it leaves word of what it waits for
-    before it falls asleep, so they may wake it. One that `keeps_time` says until when it may sleep.
-    `rouses` are keys of [uses]: their providers, which it needs next, wake at the same time.
+    before it falls asleep, so they may wake it; and of [listens], for what comes there by itself.
+    One that `keeps_time` says until when it may sleep.
+    `rouses` are keys of [uses] and [streams]: their providers, which are needed next, wake with it.
     """
 
     on_demand: bool = False
@@ -233,6 +235,8 @@ class Life(_Table, frozen=True):
 class Companion(_Table, frozen=True):
     """A program of this package that runs outside the sandbox, with full rights, beside the plugin.
 
+    `{lean}` before a module and words stands for Python without site packages, executed from a view of
+    its file that nobody can write to: the module's `main` is called with the words.
     It outlives a swap. `directory` names the run directory that plugins share who take over from each
     other what such a program keeps there; without it each plugin has its own.
     """
@@ -343,18 +347,22 @@ def _problems(manifest: Manifest) -> Iterator[str]:
         yield "life.on_demand: nothing would wake it, as it provides no slot and listens nowhere"
     if not manifest.life.on_demand and manifest.life != Life():
         yield "life: only what is on_demand leaves when it is idle, and is woken; say on_demand = true"
-    for key in sorted(set(manifest.life.wakes_on) - manifest.uses.keys() - manifest.hears.keys()):
-        yield f"life.wakes_on: there is no [uses.{key}] or [hears.{key}] whose provider would wake it"
-    for key in sorted(set(manifest.life.rouses) - manifest.uses.keys()):
-        yield f"life.rouses: there is no [uses.{key}] whose provider would wake with it"
+    waking = manifest.uses.keys() | manifest.hears.keys() | manifest.listens.keys()
+    for key in sorted(set(manifest.life.wakes_on) - waking):
+        yield f"life.wakes_on: there is no [uses.{key}], [hears.{key}] or [listens.{key}] to wake it"
+    for key in sorted(set(manifest.life.rouses) - manifest.uses.keys() - manifest.streams.keys()):
+        yield f"life.rouses: there is no [uses.{key}] or [streams.{key}] to wake with it"
     for path, why in _reasons(manifest):
         if len(why.strip()) < 3:
             yield f"{path}.why: say why this right is needed"
     yield from _size_problems(manifest.limits)
     for name, listener in manifest.listens.items():
         # "" is one that only a configuration opens.
-        if listener.address.partition(":")[0] not in ("", "unix", "tcp", "udp"):
-            yield f"listens.{name}.address: unix:PATH, tcp:HOST:PORT or udp:HOST:PORT"
+        if listener.address.partition(":")[0] not in ("", "unix", "tcp", "udp", "netlink"):
+            yield (
+                f"listens.{name}.address: unix:PATH, tcp:HOST:PORT, udp:HOST:PORT or "
+                "netlink:PROTOCOL:GROUP"
+            )
 
 
 def _size_problems(limits: Limits) -> Iterator[str]:

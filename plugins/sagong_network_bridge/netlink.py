@@ -107,7 +107,8 @@ class Channel:
             self._socket.setsockopt(_SOL_NETLINK, option, 1)
         if large:
             self._widen()
-        self._socket.bind((0, 0))
+        if not self._socket.getsockname()[0]:
+            self._socket.bind((0, 0))  # one that a predecessor had is bound for ever
 
     def _widen(self) -> None:
         """A batch is one message however long; a user namespace's root has to do without."""

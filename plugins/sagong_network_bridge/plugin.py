@@ -7,6 +7,7 @@ import contextlib
 import errno
 import functools
 import os
+import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -28,7 +29,7 @@ from sagong.contracts.network import (
     SandboxList,
     SandboxRef,
 )
-from sagong.errors import FailedPrecondition, Internal, ResourceExhausted
+from sagong.errors import FailedPrecondition, Internal, NotFound, ResourceExhausted
 from sagong.host import Host
 from sagong_network_bridge.bridges import Bridges
 from sagong_network_bridge.cells import Cell, Cells, is_veth
@@ -113,7 +114,7 @@ class NetworkBridge:
             self._run,
             self._sandboxes.reflect,
         )
-        self._vigil = Vigil(self._firewall.table, self._restore_firewall)
+        self._vigil = Vigil(self._firewall.table, self._restore_firewall, _notices(host))
         self._given = Handover()
         self._succeeded = False
 
@@ -245,6 +246,10 @@ class NetworkBridge:
     async def _reopen(self, identity: str) -> list[Any]:
         return await self._sandboxes.reopened(identity)
 
+    def busy(self) -> bool:
+        """Whether there are sandboxes: their ports are held, their names answered by this process."""
+        return self._sandboxes.busy
+
     async def export(self) -> bytes:
         """All that a successor would have to find out."""
         self._succeeded = True
@@ -355,6 +360,14 @@ class NetworkBridge:
             await self._routing.apply(rules)
         except OSError as error:
             raise FailedPrecondition(f"rules {rules.generation}: {error}") from error
+
+
+def _notices(host: Host) -> socket.socket | None:
+    """Where changes of the machine's rules are told, also while this plugin sleeps."""
+    try:
+        return host.listener("rules")
+    except NotFound:
+        return None
 
 
 def _machine_id() -> str:

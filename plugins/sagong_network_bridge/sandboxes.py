@@ -112,6 +112,12 @@ class Sandboxes:
         """All records."""
         return list(self._known.values())
 
+    @property
+    def busy(self) -> bool:
+        """Whether one is on a network, or something of one that was is still to be taken away."""
+        joined = any(record.sandbox.mode == "networks" for record in self._known.values())
+        return joined or bool(self._dropping or self._reapers)
+
     def get(self, identity: str) -> SandboxRecord:
         """One; NotFound names it."""
         record = self._known.get(identity)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Protocol
 
 from sagong_network_bridge.neighbours import CHAIN
@@ -24,29 +25,35 @@ class Restore(Protocol):
 
 
 class Vigil:
-    """Waits for notices; several of one change are one."""
+    """Waits for notices; several of one change are one.
 
-    def __init__(self, table: str, restore: Restore) -> None:
+    They come by a socket that is `given`, where what came for no process waits, or one of its own.
+    """
+
+    def __init__(self, table: str, restore: Restore, given: socket.socket | None = None) -> None:
         self._table = table
         self._restore = restore
+        self._given = given
         self._channel: Channel | None = None
         self._ours = False
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self) -> None:
         """Listen from now on."""
-        self._channel = Channel(NETFILTER, large=True)
-        self._channel.subscribe(_GROUP)
+        self._channel = Channel(NETFILTER, large=True, opened=self._given)
+        if self._given is None:
+            self._channel.subscribe(_GROUP)
         asyncio.get_running_loop().add_reader(self._channel.fileno(), self._read)
 
     def end(self) -> None:
-        """Listen no more."""
-        if self._timer is not None:
-            self._timer.cancel()
+        """Listen no more; what was noticed is done, since nobody else hears of it."""
         if self._channel is not None:
             asyncio.get_running_loop().remove_reader(self._channel.fileno())
             self._channel.close()
             self._channel = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._act()
 
     def _read(self) -> None:
         assert self._channel is not None

@@ -63,7 +63,7 @@ def configuration(profile: str, port: int) -> str:
 
 def drowsy(profile: str, seconds: float = 5.0) -> str:
     """Who starts on demand, of what a profile has, sleeps after seconds."""
-    units = ["image", "volume", "metrics", "builder", "runtime", "docker", "state-local"]
+    units = ["image", "volume", "metrics", "builder", "runtime", "docker", "state-local", "network"]
     units += ["auth", "dns", "scheduler", "replication"] if profile == "single" else []
     return "".join(f"[units.{unit}]\nidle_seconds = {seconds}\n" for unit in units)
 

@@ -176,6 +176,8 @@ def _listener_mistakes(found: Manifest) -> Iterator[str]:
             host, _, port = rest.rpartition(":")
             if not host or not port.isdigit() or not 0 <= int(port) <= _PORT_MOST:
                 yield f"listens.{name}.address {listener.address}: {kind}:HOST:PORT, a port up to 65535"
+        elif kind == "netlink" and not re.fullmatch(r"\d+:[1-9]\d*", rest):
+            yield f"listens.{name}.address {listener.address}: netlink:PROTOCOL:GROUP, two numbers"
         elif kind == "unix":
             yield from _path_mistakes(f"listens.{name}.address", rest)
         if not re.fullmatch(r"0?[0-7]{3}", listener.mode):

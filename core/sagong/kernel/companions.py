@@ -12,13 +12,14 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from sagong.config import Paths
 from sagong.kernel.journal import ProcessRecord
 from sagong.kernel.units import Unit
 from sagong.linux.process import ProcessId, open_identified, start_time
+from sagong.shim.interpreter import arguments, readonly_view
 
 if TYPE_CHECKING:
     from sagong.kernel.cell import Cells
@@ -58,12 +59,8 @@ class Companions:
         assert companion is not None
         log = self._cells.open_log(f"{unit.name}-companion")
         try:
-            child = subprocess.Popen(
-                [self._fill(unit, word) for word in companion.command],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
+            child = self._executed(
+                unit, [self._fill(unit, word) for word in companion.command], log
             )
         finally:
             os.close(log)
@@ -80,6 +77,21 @@ class Companions:
         )
         self._watch(record, unit, os.pidfd_open(child.pid))
         self._changed()
+
+    def _executed(self, unit: Unit, words: list[str], log: int) -> subprocess.Popen[bytes]:
+        if words[0] != "{lean}":
+            return _begun(words, log)
+        module, *rest = words[1:]
+        root = str(self._cells.programs.package(unit).parent)
+        text = f"from {module} import main\nmain(*sys.argv[1:])"
+        view = readonly_view()
+        try:
+            # It outlives this process: nothing of its environment is for it but where programs are.
+            environment = {"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8"}
+            program = f"/proc/{os.getpid()}/fd/{view}"  # the child's own is closed by then
+            return _begun(arguments(text, root, rest), log, program, environment)
+        finally:
+            os.close(view)
 
     def renew(self, unit: str) -> bool:
         """End the unit's companion, so that a new one of the present code follows; false for none."""
@@ -134,3 +146,20 @@ class Companions:
     def _again(self, unit: Unit) -> None:
         if not self._stopping:
             self.ensure(unit)
+
+
+def _begun(
+    words: list[str],
+    log: int,
+    program: str | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        words,
+        executable=program,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+    )

@@ -16,6 +16,7 @@ __all__ = [
     "access_of",
     "dependents",
     "lacks_of",
+    "needed",
     "provider_of",
     "providers_of",
     "reached",
@@ -146,6 +147,18 @@ def used(unit: Unit, keys: Iterable[str], units: Mapping[str, Unit]) -> frozense
     uses = [(key, unit.manifest.uses[key]) for key in keys if key in unit.manifest.uses]
     wishes = [(use.slot or key, use.version, use.instance) for key, use in uses]
     return frozenset(p.name for wanted in wishes for p in resolved(units, wanted))
+
+
+def needed(unit: Unit, units: Mapping[str, Unit]) -> frozenset[str]:
+    """Names of the units that `unit` rouses: those it calls, and the default ones it streams from."""
+    streamed = set(unit.manifest.life.rouses) & unit.manifest.streams.keys()
+    filled = (provider_of(units, slot, v, "") for slot in streamed for v in _versions(slot, units))
+    found = {provider.name for provider in filled if provider is not None}
+    return used(unit, unit.manifest.life.rouses, units) | found
+
+
+def _versions(slot: str, units: Mapping[str, Unit]) -> frozenset[int]:
+    return frozenset(version for unit in units.values() for version in unit.manifest.versions(slot))
 
 
 def reached(unit: Unit, units: Mapping[str, Unit]) -> frozenset[str]:

@@ -20,6 +20,7 @@ from sagong.manifest import Listener
 __all__ = ["Listeners", "listen"]
 
 _IP_FREEBIND = 15
+_SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
 
 
 class Listeners:
@@ -97,16 +98,18 @@ class Listeners:
 
 
 def listen(address: str, listener: Listener) -> int:
-    """Open `unix:PATH`, `tcp:HOST:PORT` or `udp:HOST:PORT`; FailedPrecondition if it is in use."""
+    """Open what a manifest's `address` says; FailedPrecondition if it is in use."""
     family, _, rest = address.partition(":")
     try:
         if family == "unix":
             return _listen_unix(Path(rest), listener)
         host, _, port = rest.rpartition(":")
+        if family == "netlink":
+            return _listen_netlink(int(host), int(port))
         kind = socket.SOCK_DGRAM if family == "udp" else socket.SOCK_STREAM
         return _listen_internet(host.strip("[]"), int(port), kind)
     except ValueError:
-        raise InvalidArgument(f"listener {address!r}: the port is no number") from None
+        raise InvalidArgument(f"listener {address!r}: the port, or group, is no number") from None
     except OSError as error:
         raise FailedPrecondition(
             f"can't listen on {address}: {error.strerror}; "
@@ -145,4 +148,12 @@ def _listen_internet(host: str, port: int, kind: int) -> int:
     sock.bind((host, port))
     if kind == socket.SOCK_STREAM:
         sock.listen(1024)
+    return sock.detach()
+
+
+def _listen_netlink(protocol: int, group: int) -> int:
+    """What comes while nobody reads is kept, up to the socket's bound; past it the reader is told."""
+    sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
+    sock.bind((0, 0))  # before: it takes memberships away
+    sock.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
     return sock.detach()

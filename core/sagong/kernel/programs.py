@@ -42,6 +42,11 @@ class Programs:
             return _filled(words, record.directory, record.python)
         return _filled(words, _directory(unit.package), "") if words else ()
 
+    def package(self, unit: Unit) -> Path:
+        """The directory of its package."""
+        record = self._shelf.find(unit.manifest.plugin.name)
+        return Path(record.directory if record is not None else _directory(unit.package))
+
     def hooks(self, unit: Unit) -> tuple[tuple[str, str], ...]:
         """Classes to load into the unit's process, each with the directory it is imported from.
 

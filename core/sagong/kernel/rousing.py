@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from sagong.kernel.directory import used, wakers
+from sagong.kernel.directory import needed, wakers
 from sagong.kernel.happenings import Event, Retry, Wake
 from sagong.kernel.life import Life
 from sagong.kernel.prerequisites import prerequisites
@@ -19,7 +19,7 @@ def roused(
     """Events for other units; `before` is the life that this one had until now."""
     after = lives[name]
     if before.asleep and not after.asleep and not after.leaving:
-        for other in used(units[name], units[name].manifest.life.rouses, units):
+        for other in needed(units[name], units):
             yield other, Wake()
     if after.serving and after.serving != before.serving:
         yield from _heard_of(name, units, lives)

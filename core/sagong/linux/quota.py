@@ -7,10 +7,13 @@ import errno
 import fcntl
 import os
 import struct
-from collections.abc import Collection
-from pathlib import Path
 
 from sagong.linux import syscalls
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from pathlib import Path
 
 __all__ = ["FIRST_LAYER", "FIRST_VOLUME", "free_project", "has_quotas", "mark", "set_blocks"]
 

@@ -1,8 +1,8 @@
 """The launcher: a lean fork server outside every sandbox; monitors and short jobs are its forks.
 
-Started with full rights as `python -m PACKAGE.launcher --run DIR`. It first executes itself again
-without site packages, from a read-only view of the interpreter's file, so that no container can
-ever write to the host's interpreter through /proc/PID/exe.
+A companion, so started with full rights: without site packages, from a read-only view of the
+interpreter's file, so that no container can ever write to the host's interpreter through
+/proc/PID/exe.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from sagong.shim.channel import Channel, allowed, listen
 from sagong.shim.directory import RunDirectory
 from sagong.shim.engines import Engines
 from sagong.shim.failure import StartError
-from sagong.shim.interpreter import execute_readonly
 from sagong.shim.lifelines import Lifelines
 from sagong.shim.loop import READ, Loop
 from sagong.shim.messages import PROTOCOL, MessageReader
@@ -32,7 +31,7 @@ from sagong.shim.pages import Pages
 from sagong.shim.showing import Showing, linger
 from sagong.shim.starting import Engine
 
-__all__ = ["Launcher", "asked_directory", "execute_lean", "serve"]
+__all__ = ["Launcher", "serve"]
 
 # Statuses of orphans that are remembered for successors of their monitors.
 _REAPED_LIMIT = 4096
@@ -237,17 +236,6 @@ def _reads_yes(path: str) -> bool:
         return False
 
 
-def execute_lean(module: str, file: str, run: str) -> None:
-    """Call `main(run)` of a launcher's module, whose file is `file`, without site packages."""
-    path = os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-    execute_readonly(
-        f"from {module} import main\nmain({run!r})",
-        os.path.dirname(os.path.dirname(os.path.abspath(file))),
-        (),
-        {"PATH": path, "LANG": "C.UTF-8"},
-    )
-
-
 def serve(run: str, engine: Engine) -> None:
     """Serve below `run`, starting processes by the engine."""
     directory = RunDirectory(run)
@@ -262,10 +250,3 @@ def serve(run: str, engine: Engine) -> None:
     os.umask(0o022)
     os.chdir("/")
     Launcher(directory, engine).serve()
-
-
-def asked_directory(words: list[str]) -> str:
-    """The run directory that the command line names."""
-    if len(words) == 2 and words[0] == "--run" and os.path.isabs(words[1]):
-        return words[1]
-    raise SystemExit("usage: python -m PACKAGE.launcher --run /absolute/directory")

@@ -1,8 +1,11 @@
-"""Sleeps until whoever fills `nudge` is stirred, or the default `nap` emits something."""
+"""Sleeps until whoever fills `nudge` is stirred, the default `nap` emits something, or it is told
+something by netlink.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator
 
@@ -20,23 +23,31 @@ class Dozer:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._nudge = host.use(Nudge)
-        self._heard = 0
+        self._listener = host.listener("told")
+        self._heard, self._told = 0, 0
 
     async def restore(self, state: bytes) -> None:
         """Go on from there."""
-        self._heard = int(state)
+        self._heard, self._told = map(int, state.split())
 
     async def start(self) -> None:
         """Begin to listen."""
         self._host.spawn(self._hear(), "hear")
+        asyncio.get_running_loop().add_reader(self._listener, self._read)
+
+    def _read(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while self._listener.recv(64):
+                self._told += 1
 
     async def _hear(self) -> None:
         async for event in self._host.hear(Nap, Counted):
             self._heard += event is not None
 
     async def export(self) -> bytes:
-        """How much it heard."""
-        return str(self._heard).encode()
+        """How much it heard, and was told."""
+        asyncio.get_running_loop().remove_reader(self._listener)
+        return b"%d %d" % (self._heard, self._told)
 
     async def doze(self) -> float:
         """Leave word."""
@@ -53,5 +64,6 @@ class Dozer:
         return Count(value=self._heard)
 
     async def counts(self) -> AsyncIterator[Count]:
-        """Once."""
+        """How many events it heard, then how often it was told something."""
         yield await self.count()
+        yield Count(value=self._told)

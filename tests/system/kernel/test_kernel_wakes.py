@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import random
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 
@@ -19,12 +22,15 @@ from tests.system.kernel.sleepers import unit_of, wait_unit_of
 
 pytestmark = pytest.mark.root
 
-CONFIGURATION = """
+# Any process may tell these groups something (linux/netlink.h: NETLINK_USERSOCK).
+_USER, _GROUP = 2, random.randrange(1, 32)
+CONFIGURATION = f"""
 profile = "bare"
 [units.nap]
 plugin = "napper"
 [units.dozer]
 instance = "dozing"
+listens = {{ told = "netlink:{_USER}:{_GROUP}" }}
 [units.nudge]
 plugin = "napper_caller"
 """
@@ -120,6 +126,36 @@ async def test_word_left_with_one_that_is_replaced_is_not_lost(running: Instance
             async for _ in operator.kernel.swap(SwapRequest(unit="nudge")):
                 pass
         await wait_woken(operator)
+
+
+async def test_what_netlink_tells_wakes_it_and_is_not_lost(running: Instance) -> None:
+    """Nor what comes while it falls asleep or wakes, or while there is no kernel."""
+
+    def tell() -> None:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _USER) as sender:
+            # The group was told; then it is offered to the machine's kernel, which does not listen.
+            with contextlib.suppress(ConnectionRefusedError):
+                sender.sendto(b"something", (0, 1 << _GROUP - 1))
+
+    async with connect(running.paths) as operator:
+        dozer = await operator.use(Nap, "dozing")
+
+        async def told() -> int:
+            return [count.value async for count in dozer.counts()][1]
+
+        before = await told()
+        for pause in (0.0, 0.28, 0.3, 0.32, 0.34, 0.4):
+            await asyncio.sleep(pause)
+            tell()
+        await wait_asleep(operator)
+        tell()
+        await wait_woken(operator)
+        assert await told() == before + 7
+        await wait_asleep(operator)
+        await kill(operator, "kernel")  # and with it what the dozer had counted
+        tell()
+        await wait_asleep(operator)
+        assert await told() == 1
 
 
 async def test_a_new_kernel_wakes_it(running: Instance) -> None:

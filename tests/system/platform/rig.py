@@ -162,7 +162,7 @@ def footprint(running: Instance) -> dict[str, list[str]]:
     return {
         "mounts": _nameless(_mounts(str(running.root))),
         "namespaces": _nameless(p.name for p in (paths.run / "netns").iterdir()),
-        "cgroups": _cgroups(paths.cgroup.strip("/")),
+        "cgroups": cgroups(paths.cgroup.strip("/")),
         "files": sorted(
             str(p) for p in [*nodes.glob("node*/containers/*"), *nodes.glob("node*/logs/*/*")]
         ),
@@ -196,17 +196,24 @@ def _mounts(root: str) -> list[str]:
     return sorted(line.split()[4] for line in lines if root in line)
 
 
-def _cgroups(name: str) -> list[str]:
+def cgroups(name: str) -> list[str]:
+    """Control groups below one of a name, of all hierarchies."""
     found = [p for top in Path("/sys/fs/cgroup").glob(f"*/{name}") for p in top.rglob("*")]
     return sorted(str(p) for p in found if p.is_dir())
 
 
 def _elements(prefix: str) -> list[str]:
     """Keys of the elements of the instance's sets and maps."""
-    channel = Channel(_NETFILTER)
-    try:
-        table = Nftables(channel, prefix)
+    with rules(prefix) as table:
         names = list(table.sets())
         return sorted(f"{name} {e.key.hex()}" for name in names for e in table.elements(name))
+
+
+@contextlib.contextmanager
+def rules(prefix: str) -> Iterator[Nftables]:
+    """The instance's table of nftables."""
+    channel = Channel(_NETFILTER)
+    try:
+        yield Nftables(channel, prefix)
     finally:
         channel.close()

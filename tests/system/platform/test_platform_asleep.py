@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterator
 
@@ -14,9 +15,11 @@ from tests.system.instance import instance
 from tests.system.platform.rig import (
     IMAGE,
     Platform,
+    cgroups,
     ended,
     needs_docker,
     needs_kubectl,
+    rules,
     single,
     wait_for,
 )
@@ -26,7 +29,7 @@ pytestmark = pytest.mark.root
 # Who may sleep does so as soon as it can.
 DROWSY = "".join(
     f"[units.{name}]\nidle_seconds = 1.0\n"
-    for name in ("scheduler", "replication", "docker", "state-local", "image")
+    for name in ("scheduler", "replication", "docker", "state-local", "image", "network", "runtime")
 )
 
 DEPLOYMENT = {
@@ -64,6 +67,18 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
         yield found
 
 
+def take_rules_away(whole: Platform) -> None:
+    """As `nft flush ruleset` does, which any program of the machine may."""
+    with rules(whole.running.paths.prefix) as table:
+        table.commit([table.delete_table()])
+
+
+def has_rules(whole: Platform) -> bool:
+    """Whether the platform's table is there."""
+    with rules(whole.running.paths.prefix) as table:
+        return any(name == table.table for name, _, _ in table.chains())
+
+
 def state(whole: Platform, name: str) -> str:
     """As `sagong status` has it."""
     return next(unit.state for unit in whole.running.status().units if unit.name == name)
@@ -90,9 +105,47 @@ def test_a_deployment_wakes_scheduler_and_controllers(whole: Platform) -> None:
 @needs_docker
 def test_what_docker_needs_next_wakes_with_it(whole: Platform) -> None:
     """Though nobody has asked for it yet."""
-    wait_asleep(whole, "docker", "state-local", "image")
+    next_ones = ("image", "network", "runtime")
+    wait_asleep(whole, "docker", "state-local", *next_ones)
     with ended(whole.start("docker", "version")):
-        wait_for(lambda: state(whole, "image") != "asleep")
+        wait_for(lambda: all(state(whole, name) != "asleep" for name in next_ones))
+
+
+@needs_docker
+def test_networks_need_nobody_without_a_sandbox(whole: Platform) -> None:
+    """Bridges and rules stay; who takes the rules away wakes whoever makes them anew."""
+    group = f"{whole.running.paths.cgroup.lstrip('/')}-plugins"
+    wait_asleep(whole, "network")
+    wait_for(lambda: not any("/network." in path for path in cgroups(group)))  # nor its deputy
+    assert os.path.exists(f"/sys/class/net/{whole.running.paths.prefix}0")
+    for _ in range(2):  # the one that has been woken so sleeps, and is woken again
+        take_rules_away(whole)
+        wait_for(lambda: has_rules(whole), 30)
+        wait_asleep(whole, "network")
+    whole("docker", "run", "-d", "--name", "port", "-p", "127.0.0.1::80", IMAGE, "sleep", "600")
+    try:
+        address = whole("docker", "port", "port", "80").strip()
+        time.sleep(2.5)
+        assert state(whole, "network") == "serving", "somebody must hold its port"
+        kept = socket.socket()
+        with kept, pytest.raises(OSError, match="in use"):
+            kept.bind(("127.0.0.1", int(address.rpartition(":")[2])))
+    finally:
+        whole("docker", "rm", "-f", "port")
+    wait_asleep(whole, "network")
+
+
+@needs_docker
+@pytest.mark.parametrize("part", ["kernel", "keeper", "zygote"])
+def test_what_dies_while_networks_sleep_hides_no_change_of_rules(
+    whole: Platform, part: str
+) -> None:
+    wait_asleep(whole, "network")
+    os.kill(whole.running.pid(part), signal.SIGKILL)
+    take_rules_away(whole)
+    wait_for(lambda: has_rules(whole), 30)
+    whole.running.wait_ready(30.0)
+    wait_asleep(whole, "network")
 
 
 @needs_docker

@@ -126,7 +126,7 @@ MISTAKES: dict[str, tuple[tuple[str, str], str]] = {
     "a key of another name": (("memory =", "memroy ="), "did you mean memory?"),
     "an address of no kind": (
         more('[listens.api]\naddress = "tpc:127.0.0.1:1"\nwhy = "serves"'),
-        "unix:PATH, tcp:HOST:PORT or udp:HOST:PORT",
+        "unix:PATH, tcp:HOST:PORT, udp:HOST:PORT or netlink:PROTOCOL:GROUP",
     ),
     "a port that is none": (
         more('[listens.api]\naddress = "tcp:127.0.0.1:99999"\nwhy = "serves"'),
