@@ -67,9 +67,13 @@ class Start:
         self._timer: Timer | None = None
         self._error: StartError | None = None
         self._started = 0
-        self._connected = False
-        self._executed = False
+        # What the program waits for: its terminal, its final pid, its time, our look at its pages.
+        self._connected = not order.request["session"]["tty"]
+        self._known = not order.request.get("forks")
+        self._wanted = not order.ahead
         self._learning = False
+        self._written = False
+        self._executed = False
 
     def begin(self) -> None:
         """Fork the child, or take one that is ready.
@@ -154,15 +158,19 @@ class Start:
 
     def _follow(self, channel: socket.socket) -> None:
         """Hear from the child; it may go when it is written down."""
-        request, loop = self._order.request, self._order.loop
+        loop = self._order.loop
         channel.setblocking(False)
         self._channel = channel
         loop.add(channel.fileno(), READ, lambda _: self._hear())
         if self._timer is None:
             self._timer = loop.later(_START_SECONDS, self._too_slow)
-        self._connected = not request["session"]["tty"]
         self._order.forked(self.pid)
-        if not request.get("forks"):
+        self._go()
+
+    def proceed(self) -> None:
+        """Its time has come."""
+        self._wanted = True
+        if self._channel is not None:
             self._go()
 
     def _go(self) -> None:
@@ -170,8 +178,9 @@ class Start:
 
         Not before its terminal has come, which must outlive this process from the first moment on.
         """
-        if not self._connected:
+        if not (self._connected and self._known and self._wanted) or self._written:
             return
+        self._written = True
         self._started = lean.start_ticks(self.pid)
         try:
             self._order.started(self.pid, self._started)
@@ -217,11 +226,13 @@ class Start:
             self._connected = True
             self._go()
         elif "pid" in message:
-            self.pid = message["pid"]
+            self.pid, self._known = message["pid"], True
             self._go()
         elif "ready" in message:
             self._learn()
-            self._let_go()
+            self._learning = False
+            if self._written:
+                self._let_go()
         elif "exec" in message:
             self._executed = True
         elif "error" in message:
@@ -229,8 +240,9 @@ class Start:
             self._error = StartError(error["code"], error["message"])
 
     def reaped(self, pid: int, status: int) -> None:
-        """The child has ended, perhaps before we heard all it said."""
-        if self._channel is not None:
+        """The child has ended, perhaps before we heard all it said: also that another one goes on."""
+        self._hear()
+        if self._channel is not None and pid == self.pid:
             self._channel.setblocking(True)
             self._channel.settimeout(1.0)
             self._hear()
@@ -256,9 +268,14 @@ class Start:
         self._order.done(self._error)
 
     def _too_slow(self) -> None:
-        self._error = StartError(
-            "failed_precondition", f"not started in {_START_SECONDS:.0f} s (a mount that hangs?)"
-        )
+        text = f"not started in {_START_SECONDS:.0f} s (a mount that hangs?)"
+        self.give_up(StartError("failed_precondition", text))
+
+    def give_up(self, error: StartError) -> None:
+        """End the child, if there is one."""
+        if self._over:
+            return
+        self._error = error
         if self._channel is None:
             self._end()
             return

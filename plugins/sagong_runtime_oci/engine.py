@@ -95,6 +95,7 @@ class OciAttempt:
         self._pid = 0
         self._ticks = 0
         self._over = False
+        self._wanted = not order.ahead
         self._console: Console | None = None
         self._timer: Timer | None = None
         self._then: Callable[[], None] = self._created
@@ -205,11 +206,15 @@ class OciAttempt:
         """A helper has ended; the container's own processes are the session's."""
         if pid != self._helper or self._over:
             return
+        self._helper = 0
         if status:
             self._finish(self._failure(status))
-            return
+        else:
+            self._step(self._then)
+
+    def _step(self, step: Callable[[], None]) -> None:
         try:
-            self._then()
+            step()
         except (OSError, ValueError) as error:
             self._finish(StartError("internal", f"{type(error).__name__}: {error}"))
 
@@ -236,6 +241,16 @@ class OciAttempt:
             self._pid = int(file.read())
         with contextlib.suppress(OSError):
             self._ticks = lean.start_ticks(self._pid)
+        if self._wanted:
+            self._start()
+
+    def proceed(self) -> None:
+        """Its program is wanted now, or as soon as the process is there."""
+        self._wanted = True
+        if self._pid:
+            self._step(self._start)
+
+    def _start(self) -> None:
         self._order.started(self._pid, self._ticks)
         if self._order.target:
             self._finish(None)
@@ -259,7 +274,12 @@ class OciAttempt:
         self._order.done(error)
 
     def _too_slow(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self._helper, signal.SIGKILL)
         text = f"not started in {_START_SECONDS:.0f} s (a mount that hangs?)"
-        self._finish(StartError("failed_precondition", text))
+        self.give_up(StartError("failed_precondition", text))
+
+    def give_up(self, error: StartError) -> None:
+        """End the helper, if one is at work; what it made is cleaned away after."""
+        if self._helper:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._helper, signal.SIGKILL)
+        self._finish(error)

@@ -22,7 +22,7 @@ from sagong_node.command import Merged, completed, merge
 from sagong_node.user_ranges import mapping
 from sagong_node.users import resolve
 
-__all__ = ["Site", "command_of", "process_of", "run_spec"]
+__all__ = ["Site", "attended", "command_of", "process_of", "run_spec"]
 
 
 class Site(msgspec.Struct, frozen=True):
@@ -70,8 +70,17 @@ def process_of(spec: ContainerSpec, site: Site) -> Process:
     )
 
 
-def run_spec(spec: ContainerSpec, site: Site, run: int, request: StartRequest) -> RunSpec:
-    """The whole value that the runtime is given; of the request, who will attach."""
+def attended(run: RunSpec, spec: ContainerSpec, request: StartRequest) -> RunSpec:
+    """The same, for who will attach."""
+    return msgspec.structs.replace(
+        run,
+        expect_attach=request.expect_attach or spec.expect_attach,
+        attach_stdin=request.attach_stdin,
+    )
+
+
+def run_spec(spec: ContainerSpec, site: Site, run: int) -> RunSpec:
+    """The whole value that the runtime is given, but who will attach."""
     system = defaults.system_mounts(
         shm_size=spec.shm_size, host_ipc=spec.ipc_mode == "host", privileged=spec.privileged
     )
@@ -102,8 +111,6 @@ def run_spec(spec: ContainerSpec, site: Site, run: int, request: StartRequest) -
         cgroup_parent=site.sandbox.cgroup_parent,
         init=spec.init,
         log=site.log,
-        expect_attach=request.expect_attach or spec.expect_attach,
-        attach_stdin=request.attach_stdin,
         labels=(("owner", site.sandbox.owner), ("name", spec.name)),
     )
 

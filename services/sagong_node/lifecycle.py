@@ -28,9 +28,10 @@ from sagong.errors import (
 )
 from sagong.host import Host
 from sagong_node import signals
-from sagong_node.assembly import command_of, run_spec
+from sagong_node.assembly import command_of
 from sagong_node.concert import first_error, together
-from sagong_node.ground import Ground, Site
+from sagong_node.expectations import Expectation, Expectations
+from sagong_node.ground import Ground
 from sagong_node.journal import Journal
 from sagong_node.records import ContainerRecord, SandboxRecord
 from sagong_node.registry import Registry
@@ -65,8 +66,7 @@ class Lifecycle:
         self._unmeasured: set[str] = set()
         self._locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._restarts: dict[str, asyncio.Task[None]] = {}
-        # Of containers whose start is expected.
-        self._sites: dict[str, Site] = {}
+        self._expectations = Expectations(ground, self.runtimes)
         self._leaving = False
 
     def leave(self) -> None:
@@ -102,24 +102,24 @@ class Lifecycle:
         async with self._locks[id_]:
             record = self.container(id_)
             idle = record.state in (StatusState.CREATED, StatusState.EXITED)
-            if not idle or id_ in self._sites or record.image is None:
+            if not idle or id_ in self._expectations or record.image is None:
                 return
             sandbox = self.sandbox(record.spec.sandbox)
             try:
-                self._sites[id_] = await self._ground.site(record, sandbox)
+                expected = await self._expectations.begin(record, sandbox)
             except (SagongError, ExceptionGroup):
                 await self._clear(record, sandbox)
                 return
-        self._host.spawn(self._expected(id_, self._sites[id_]), f"expect {id_[:12]}")
+        self._host.spawn(self._expected(id_, expected), f"expect {id_[:12]}")
 
-    async def _expected(self, id_: str, site: Site) -> None:
+    async def _expected(self, id_: str, expected: Expectation) -> None:
         await asyncio.sleep(_EXPECTED)
-        if self._sites.get(id_) is site:
+        if self._expectations.holds(expected):
             await self._give_up(id_)
 
     async def give_up(self, sandbox: str) -> None:
         """What was made ready for a sandbox's containers is not what their starts will need."""
-        for id_ in list(self._sites):
+        for id_ in self._expectations.containers:
             record = self._registry.containers.get(id_)
             if record is not None and record.spec.sandbox == sandbox:
                 await self._give_up(id_)
@@ -127,12 +127,14 @@ class Lifecycle:
     async def _give_up(self, id_: str) -> None:
         """Give back the ground of a container that does not run; a crash may have left it."""
         async with self._locks[id_]:
-            self._sites.pop(id_, None)
             record = self._registry.containers.get(id_)
             if record is None or record.begun:
                 return
+            dropped = await self._expectations.drop(record)
             sandbox = self.sandbox(record.spec.sandbox)
             if sandbox.network is not None and not sandbox.spec.explicit:
+                if not dropped:
+                    await self._expectations.discard(record)
                 await self._clear(record, sandbox)
 
     async def start(self, request: StartRequest) -> Address | None:
@@ -277,7 +279,7 @@ class Lifecycle:
                 await self._resume_removal(record.spec.id)
             elif record.image is None:
                 await self._complete(record)
-            elif not record.alive and record.spec.id not in self._sites:
+            elif not record.alive and record.spec.id not in self._expectations:
                 await self._give_up(record.spec.id)
         await self._registry.flushed()  # the exit codes of those that are removed here
         for id_ in set(known) - set(self._registry.containers):
@@ -349,10 +351,8 @@ class Lifecycle:
         sandbox = self.sandbox(record.spec.sandbox)
         record.wanted = True
         try:
-            ready = self._sites.pop(record.spec.id, None)
-            site = ready or await self._ground.site(record, sandbox)
+            site, spec = await self._expectations.fulfil(record, sandbox, request)
             self.accounts[record.spec.id] = (site.root.passwd, site.root.group)
-            spec = run_spec(record.spec, site, record.run + 1, request)
             merged = command_of(record.spec, site)
             record.args, record.env, record.cwd = merged.args, merged.env, merged.cwd
             container = await self.runtimes.of(record).run(spec)
@@ -473,7 +473,7 @@ class Lifecycle:
     async def _remove(self, record: ContainerRecord, *, volumes: bool, now: bool = False) -> None:
         id_ = record.spec.id
         record.state = StatusState.REMOVING
-        self._sites.pop(id_, None)
+        await self._expectations.drop(record)
         runtime, ended = self.runtimes.of(record), record.finished_at > 0
         if not ended:
             await runtime.remove(ContainerRef(id=id_))

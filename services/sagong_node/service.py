@@ -368,8 +368,9 @@ class NodeService:
         return self._streams.offer(forward, "raw")
 
     async def refresh(self, ref: Ref) -> None:
-        """By the runtime, which has the mount."""
+        """By the runtime, which has the mount; one that is prepared would not be seen to change."""
         record = self._life.container(ref.id)
+        await self._life.give_up(record.spec.sandbox)
         if record.alive and record.pid:
             with contextlib.suppress(NotFound):  # it has just ended
                 await self._life.runtimes.of(record).refresh(ContainerRef(id=ref.id))

@@ -133,6 +133,37 @@ class AnswersWithInputUnasked(ChangesTheSpec):
     forgotten = {"attach_stdin": True}
 
 
+class StartsWhatIsPrepared(RuntimeLinux):
+    caught_by = "nothing_runs_before_its_run_is_asked_for"
+
+    async def prepare(self, spec: RunSpec) -> None:
+        await self.run(spec)
+
+
+class KeepsWhatIsDiscarded(RuntimeLinux):
+    caught_by = "what_is_discarded_or_removed_leaves_nothing"
+
+    async def discard(self, container: ContainerRef) -> None:
+        return
+
+
+class LetsTheFormerGo(RuntimeLinux):
+    caught_by = "a_run_of_another_spec_is_that_one"
+
+    async def run(self, spec: RunSpec) -> Container:
+        known = self._records.get(spec.id)
+        if known is not None and known.prepared:
+            spec = replace(known.spec, expect_attach=spec.expect_attach)
+        return await super().run(spec)
+
+
+class DiscardsWhatRuns(RuntimeLinux):
+    caught_by = "discarding_what_runs_or_is_not_there_does_nothing"
+
+    async def discard(self, container: ContainerRef) -> None:
+        await self.remove(container)
+
+
 class SwallowsSignals(RuntimeLinux):
     caught_by = "bad_signal_is_refused"
 
@@ -183,7 +214,7 @@ class PausesInName(RuntimeLinux):
     caught_by = "pause_stops_everything"
 
     async def pause(self, container: ContainerRef) -> None:
-        self._set_paused(self._running(container.id), paused=True)
+        self._set_paused(self._books.running(container.id), paused=True)
 
 
 class ShowsPidsAlone(RuntimeLinux):
@@ -197,7 +228,7 @@ class RunsExecsAgain(RuntimeLinux):
     caught_by = "exec_status_is_kept"
 
     async def exec(self, request: ExecRequest) -> ExecStatus:
-        self._find(request.id).execs.pop(request.exec_id, None)
+        self._books.find(request.id).execs.pop(request.exec_id, None)
         return await super().exec(request)
 
 

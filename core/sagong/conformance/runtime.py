@@ -88,6 +88,15 @@ from sagong.conformance.runtime_limits import (
     check_out_of_memory_is_told,
     check_pids_limit_holds,
 )
+from sagong.conformance.runtime_preparation import (
+    check_a_prepared_run_is_as_any_other,
+    check_a_run_of_another_spec_is_that_one,
+    check_discarding_what_runs_or_is_not_there_does_nothing,
+    check_nothing_runs_before_its_run_is_asked_for,
+    check_preparing_tells_no_lies,
+    check_what_is_discarded_or_removed_leaves_nothing,
+    check_what_was_prepared_does_not_outlive_a_restart,
+)
 from sagong.conformance.runtime_streams import (
     check_a_client_without_stdin_can_not_write,
     check_all_clients_get_the_output,
@@ -117,6 +126,8 @@ from sagong.conformance.runtime_streams import (
 __all__ = [
     "RuntimeLab",
     "check_a_client_without_stdin_can_not_write",
+    "check_a_prepared_run_is_as_any_other",
+    "check_a_run_of_another_spec_is_that_one",
     "check_a_start_that_nobody_waits_for_can_be_removed",
     "check_all_clients_get_the_output",
     "check_another_containers_namespaces",
@@ -132,6 +143,7 @@ __all__ = [
     "check_cri_log_is_kubernetes",
     "check_default_devices",
     "check_devices_need_permission",
+    "check_discarding_what_runs_or_is_not_there_does_nothing",
     "check_end_is_told_once",
     "check_end_is_told_once_over_restarts",
     "check_environment_is_as_given",
@@ -166,6 +178,7 @@ __all__ = [
     "check_new_privileges_only_forbidden_when_asked",
     "check_no_descriptor_leaks",
     "check_nonsense_from_a_client_ends_only_the_client",
+    "check_nothing_runs_before_its_run_is_asked_for",
     "check_oom_score",
     "check_out_of_memory_is_told",
     "check_overlays_are_mounted_inside",
@@ -173,6 +186,7 @@ __all__ = [
     "check_paused_can_be_killed",
     "check_paused_stays_paused_over_a_restart",
     "check_pids_limit_holds",
+    "check_preparing_tells_no_lies",
     "check_privileged_has_everything",
     "check_process_is_the_first",
     "check_processes_are_shown_as_ps_does",
@@ -209,6 +223,8 @@ __all__ = [
     "check_user_namespace_is_shared",
     "check_user_namespace_maps_ids",
     "check_wait_waits",
+    "check_what_is_discarded_or_removed_leaves_nothing",
+    "check_what_was_prepared_does_not_outlive_a_restart",
     "check_without_replay_only_the_present",
     "check_without_stdin_input_is_at_its_end",
     "check_working_directory_is_made",

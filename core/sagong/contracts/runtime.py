@@ -404,6 +404,27 @@ class Runtime(Protocol):
         """
         ...
 
+    @method(
+        idempotent=True,
+        raises=(AlreadyExists, InvalidArgument, NotFound, FailedPrecondition, ResourceExhausted),
+    )
+    async def prepare(self, spec: RunSpec) -> None:
+        """A run of this spec may be asked for in the next moment: do ahead what can be done ahead.
+
+        No program runs, and all other methods see nothing of it. A `run` of the same spec, but for
+        who attaches, takes what is there; one of another spec, `remove` and `discard` leave nothing of
+        it, and five seconds do. An error says only that nothing was prepared. A runtime may do nothing.
+        """
+        ...
+
+    @method(idempotent=True)
+    async def discard(self, container: ContainerRef) -> None:
+        """What was prepared is not wanted; when this is answered its namespaces are free.
+
+        Nothing prepared, and a run that has begun, are no error.
+        """
+        ...
+
     @method(idempotent=True, raises=(NotFound, InvalidArgument, FailedPrecondition))
     async def exec(self, request: ExecRequest) -> ExecStatus:
         """Start a process in a container; the same exec_id again returns its status.

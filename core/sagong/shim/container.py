@@ -22,6 +22,7 @@ from sagong.shim.oom import OomWatch
 from sagong.shim.session import Session
 
 if TYPE_CHECKING:
+    from sagong.shim.birth import Birth
     from sagong.shim.loop import Loop
 
 __all__ = ["Container"]
@@ -44,6 +45,8 @@ class Container:
         self.group = group
         self.session: Session | None = None
         self.execs: dict[str, Session] = {}
+        # While it is being started, or waits for its start to be asked for.
+        self.birth: Birth | None = None
         self.oom: OomWatch | None = None
         self.oom_killed = False
         self.started_at = 0.0

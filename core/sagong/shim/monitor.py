@@ -7,6 +7,7 @@ One socket serves all: the first line of a connection is a token of `attach`, or
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import socket
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from typing import Any
 from sagong.linux.cgroup import CgroupLayout
 from sagong.shim import lean
 from sagong.shim.adoption import Inheritance, adopt_container
+from sagong.shim.birth import Birth
 from sagong.shim.cgroups import container_cgroup
 from sagong.shim.channel import Channel, Incoming, listen
 from sagong.shim.clients import Client
@@ -78,6 +80,9 @@ class Monitor:
         self._leaving: Timer | None = None
         self._operations: dict[str, Callable[[Channel, int, dict[str, Any]], None]] = {
             "run": self._run,
+            "prepare": self._prepare,
+            "go": self._go,
+            "discard": self._discard,
             "exec": self._exec,
             "adopt": self._adopt,
             "attach": self._attach,
@@ -124,6 +129,9 @@ class Monitor:
 
     def _gone(self, channel: Channel) -> None:
         self._channels.remove(channel)
+        for container in list(self.containers.values()):
+            if container.birth is not None and container.birth.awaited_by(channel):
+                container.birth.give_up()
         self.tidy()
 
     def tidy(self) -> None:
@@ -208,6 +216,37 @@ class Monitor:
     # -- containers ----------------------------------------------------------------------------
 
     def _run(self, channel: Channel, number: int, request: dict[str, Any]) -> None:
+        container = self._taken_in(request)
+        birth = Birth(self.loop, channel, container)
+        birth.ask(channel, number, request.get("attach"))
+        self._begin(container, birth)
+
+    def _prepare(self, channel: Channel, number: int, request: dict[str, Any]) -> None:
+        """All of a run but its program's execution, which `go` asks for if the start is wanted."""
+        container = self._taken_in(request)
+        self._begin(container, Birth(self.loop, channel, container), ahead=True)
+        channel.answer(number)
+
+    def _go(self, channel: Channel, number: int, request: dict[str, Any]) -> None:
+        container, birth = self._prepared(request)
+        container.request["session"]["hold"] = request["hold"]
+        birth.ask(channel, number, request.get("attach"))
+        birth.proceed()
+
+    def _discard(self, channel: Channel, number: int, request: dict[str, Any]) -> None:
+        _, birth = self._prepared(request)
+        birth.discard(channel, number)
+
+    def _prepared(self, request: dict[str, Any]) -> tuple[Container, Birth]:
+        container = self.containers.get(request["id"])
+        if container is None or container.run != request["run"] or container.birth is None:
+            raise StartError(
+                "not_found", f"run {request['run']} of {request['id']} is not prepared"
+            )
+        return container, container.birth
+
+    def _taken_in(self, request: dict[str, Any]) -> Container:
+        """A container that is about to be started."""
         self._stay()
         container_id = request["id"]
         known = self.containers.get(container_id)
@@ -216,39 +255,39 @@ class Monitor:
         directory = self.directory.container(container_id)
         container = Container(request, directory, container_cgroup(self.layout, request["cgroup"]))
         container.claim()
-        session = self.make_session(container, request["session"], directory)
-        container.session = session
+        container.session = self.make_session(container, request["session"], directory)
         self.containers[container_id] = container
-        group = self.group_of(container)
+        return container
+
+    def _begin(self, container: Container, birth: Birth, *, ahead: bool = False) -> None:
+        request, session, group = container.request, container.session, self.group_of(container)
+        assert session is not None
 
         def written(pid: int, started: int) -> None:
             self._known(start, session, pid)
             container.write_state(pid, started, {"key": self.key, **group.facts()})
 
-        def failed(error: StartError) -> None:
-            self._abandon(container, lambda: channel.fail(number, error.code, error.message))
-
         def done(error: StartError | None) -> None:
             self._forget_start(start)
             if error is not None:
-                failed(error)
+                self._abandon(container, lambda: birth.failed(error))
                 return
-            facts: dict[str, Any] = {"pid": session.pid, "started": session.started}
-            if "attach" in request:
-                facts["token"] = self._tickets.issue(session, request["attach"])
-            channel.answer(number, {**facts, "started_at": container.started_at})
+            birth.succeeded(self._tickets)
             self.watch(container)
 
-        start = self._attempt(container, session, request, written, done)
+        start = self._attempt(container, session, request, written, done, ahead=ahead)
+        container.birth = birth
+        birth.expect(start)
         try:
             container.reserve_exit()
             session.log = open_log(request["session"]["log"])
             session.make_fifos(*request["owner"])
             start.begin()
         except StartError as error:
-            failed(error)
+            self._abandon(container, functools.partial(birth.failed, error))
         except _WRONG as error:
-            failed(StartError("internal", f"{type(error).__name__}: {error}"))
+            found = StartError("internal", f"{type(error).__name__}: {error}")
+            self._abandon(container, lambda: birth.failed(found))
 
     def _attempt(
         self,
@@ -258,6 +297,8 @@ class Monitor:
         started: Callable[[int, int], None],
         done: Callable[[StartError | None], None],
         target: int = 0,
+        *,
+        ahead: bool = False,
     ) -> Attempt:
         """One attempt of the engine, which hears when its children end."""
         order = Order(
@@ -272,6 +313,7 @@ class Monitor:
             started=started,
             done=done,
             pages=self.inherited.pages,
+            ahead=ahead,
         )
         attempt = self._engines.of(request.get("maker") or self._engines.own.maker).attempt(order)
         return attempt

@@ -55,6 +55,8 @@ class Record:
         self.started = 0
         self.started_at = 0.0
         self.starting = True
+        # It waits for its run to be asked for; `starting` until then.
+        self.prepared = False
         self.paused = False
         self.oom_killed = False
         self.exit: Exited | None = None

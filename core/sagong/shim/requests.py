@@ -18,6 +18,7 @@ __all__ = [
     "check_process",
     "check_sources",
     "fifo_owner",
+    "hold_seconds",
     "layer_limit",
     "mapped",
     "session_of",
@@ -96,6 +97,11 @@ def user_maps(spec: RunSpec) -> dict[str, Any]:
         mapped(0, table)
     path = "" if spaces.user == "new" else spaces.user.removeprefix("path:")
     return {"path": path, "uid_map": spaces.uid_map, "gid_map": spaces.gid_map}
+
+
+def hold_seconds(spec: RunSpec) -> float:
+    """How long output waits for the attach that a start expects."""
+    return _HOLD_SECONDS if spec.expect_attach else 0
 
 
 def session_of(what: Process, log: LogSpec, *, hold: bool) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import builtins
 import contextlib
 import weakref
 from collections.abc import AsyncIterator, Coroutine
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import msgspec
 
@@ -30,7 +30,6 @@ from sagong.contracts.runtime import (
 )
 from sagong.contracts.streams import Address
 from sagong.errors import (
-    AlreadyExists,
     FailedPrecondition,
     InvalidArgument,
     NotFound,
@@ -38,12 +37,13 @@ from sagong.errors import (
     Unavailable,
 )
 from sagong.host import Host
+from sagong.shim.books import Books
 from sagong.shim.directory import RunDirectory
-from sagong.shim.facts import HostFacts
 from sagong.shim.links import Links
-from sagong.shim.records import ExecRecord, Made, Record, Records
-from sagong.shim.requests import cgroup_path, check_sources, layer_limit
+from sagong.shim.records import ExecRecord, Record
+from sagong.shim.requests import check_sources
 from sagong.shim.rooms import Rooms
+from sagong.shim.starts import Plans, Starts
 
 __all__ = ["MonitoredRuntime", "Plans"]
 
@@ -51,31 +51,6 @@ _REMOVE_SECONDS = 20.0
 _ADOPT_ATTEMPTS = 20
 _LAST_SIGNAL = 64
 _REMEMBERED_EXECS = 32
-
-
-class Plans(Protocol):
-    """From what is asked to the messages that the runtime's engine understands; pure.
-
-    `maker` names the engine that they are for (`Engine.maker`). Containers of another, found after a
-    swap, are looked after, but nothing more can be started in them.
-    """
-
-    maker: str
-
-    def run(self, spec: RunSpec, facts: HostFacts) -> dict[str, Any]:
-        """The message that makes a monitor start this container."""
-        ...
-
-    def exec(
-        self, spec: RunSpec, request: ExecRequest, facts: HostFacts, *, cgroup: str
-    ) -> dict[str, Any]:
-        """The message that makes the monitor start a further process in the container."""
-        ...
-
-    @property
-    def engine(self) -> dict[str, Any]:
-        """What the engine is told with each run, exec and job, by their key "engine"."""
-        ...
 
 
 class MonitoredRuntime:
@@ -90,22 +65,16 @@ class MonitoredRuntime:
     ) -> None:
         self._host = host
         self._plans = plans
-        self._cgroup_parent = cgroup_parent
-        self._directory = RunDirectory(str(host.run))
-        self._files = Records(self._directory)
-        self._records: dict[str, Record] = {}
-        self._rooms = Rooms(containers_per_monitor)
         # A lock lives as long as somebody holds it or waits for it.
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._tasks: set[asyncio.Task[Any]] = set()
+        directory = RunDirectory(str(host.run))
         self._links = Links(
-            self._directory,
-            host.log,
-            self._event,
-            self._monitor_gone,
-            self._watched,
-            plans.maker,
+            directory, host.log, self._event, self._monitor_gone, self._watched, plans.maker
         )
+        self._books = Books(directory, self._links)
+        self._records, self._files = self._books.records, self._books.files
+        self._starts = Starts(self._books, plans, Rooms(containers_per_monitor), cgroup_parent)
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -133,26 +102,6 @@ class MonitoredRuntime:
         """Read again what the predecessor did after our own start."""
         await self._adopt_all()
 
-    @property
-    def _facts(self) -> HostFacts:
-        if self._links.facts is None:
-            raise Unavailable("the launcher has not been reached yet")
-        return self._links.facts
-
-    async def _job(self, record: Record, name: str, **arguments: Any) -> dict[str, Any]:
-        """A short job on a container, with the launcher's rights."""
-        request = {
-            "job": name,
-            "engine": record.made.engine,
-            "maker": record.made.maker,
-            "id": record.spec.id,
-            "cgroup": record.cgroup,
-            "pid": record.pid,
-            "started": record.started,
-            **arguments,
-        }
-        return await self._links.job(record.key, request)
-
     def _lock(self, container_id: str) -> asyncio.Lock:
         return self._locks.setdefault(container_id, asyncio.Lock())
 
@@ -171,81 +120,36 @@ class MonitoredRuntime:
         """Start a container."""
         lock = self._lock(spec.id)
         await lock.acquire()
-        return cast(Container, await self._whole(self._start(spec), lock))
+        return cast(Container, await self._whole(self._starts.run(spec), lock))
 
-    async def _start(self, spec: RunSpec) -> Container:
-        former = self._records.get(spec.id)
-        if former is not None and former.spec.run == spec.run:
-            return former.container()
-        if former is not None and former.exit is None:
-            raise AlreadyExists(f"run {former.spec.run} of container {spec.id} is running")
-        resolved, limit = layer_limit(self._resolve(spec))
-        whole = {"maker": self._plans.maker, "group": spec.group or spec.id}
-        request = self._plans.run(resolved, self._facts) | whole
-        if spec.expect_attach:
-            request["attach"] = {"stdin": spec.attach_stdin}
-        if former is not None:
-            await self._forget(former)
-        record = self._new_record(spec)
-        self._files.create(spec)
-        self._records[spec.id] = record
-        try:
-            if limit is not None:
-                await self._job(record, "bound", **limit)
-            answer = await self._ask_start(record, request)
-        except SagongError as error:
-            await self._undo(record, error)
-            raise
-        record.pid, record.started_at = answer["pid"], answer["started_at"]
-        record.started = answer["started"]
-        record.starting = False
-        token = answer.get("token")  # monitors of before give none
-        stream = None if token is None else self._address(record, token)
-        return msgspec.structs.replace(record.container(), stream=stream)
+    async def prepare(self, spec: RunSpec) -> None:
+        """Do ahead what a run needs."""
+        lock = self._lock(spec.id)
+        await lock.acquire()
+        await self._whole(self._starts.prepare(spec), lock)
 
-    def _new_record(self, spec: RunSpec) -> Record:
-        cgroup = cgroup_path(spec, self._cgroup_parent)
-        key = self._rooms.choose(spec, self._records.values())
-        return Record(spec, key, cgroup, Made(self._plans.maker, self._plans.engine))
+    async def discard(self, container: ContainerRef) -> None:
+        """Take that back."""
+        await self._discard(container.id)
 
-    async def _ask_start(self, record: Record, request: dict[str, Any]) -> dict[str, Any]:
-        """The monitor may end or die just now: its successor starts the container."""
+    async def _discard(self, container_id: str, *, lapsed: bool = False) -> None:
+        lock = self._lock(container_id)
+        await lock.acquire()
+        await self._whole(self._take_back(container_id, lapsed=lapsed), lock)
 
-        async def again() -> bool:
-            if self._files.state(record.spec.id) is not None:
-                return False
-            await self._job(record, "sweep")
-            self._files.create(record.spec)
-            return True
+    async def _take_back(self, container_id: str, *, lapsed: bool) -> None:
+        record = self._records.get(container_id)
+        if record is None or not record.prepared:
+            return
+        if lapsed:
+            self._starts.forget(record)
+        else:
+            await self._starts.discard(record)
 
-        return await self._links.ask(record.key, request, again=again)
-
-    async def _undo(self, record: Record, error: SagongError) -> None:
-        """Nothing stays of a failed start, even when its monitor died in the middle."""
-        if isinstance(error, Unavailable):
-            with contextlib.suppress(SagongError):
-                await self._job(record, "sweep")
-        self._records.pop(record.spec.id, None)
-        self._files.remove(record.spec.id)
-
-    def _resolve(self, spec: RunSpec) -> RunSpec:
-        """Namespaces of other containers become paths."""
-        changed = {}
-        for field in ("network", "pid", "ipc", "uts", "cgroup", "user"):
-            value = getattr(spec.namespaces, field)
-            kind, _, name = value.partition(":")
-            if kind == "container":
-                other = self._running(name)
-                file = {"network": "net"}.get(field, field)
-                changed[field] = f"path:/proc/{other.pid}/ns/{file}"
-            elif value == "group" and not spec.group:
-                raise InvalidArgument(f"namespace {field} of {spec.id}: the spec names no group")
-            elif value not in ("new", "host", "group") and not value.startswith("path:/"):
-                raise InvalidArgument(f"namespace {field}={value!r} is not understood")
-        if not changed:
-            return spec
-        spaces = msgspec.structs.replace(spec.namespaces, **changed)
-        return msgspec.structs.replace(spec, namespaces=spaces)
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     # -- exec and streams ----------------------------------------------------------------------
 
@@ -253,7 +157,7 @@ class MonitoredRuntime:
         """Start a process in a container."""
         if not request.exec_id or "/" in request.exec_id or request.exec_id.startswith("."):
             raise InvalidArgument(f"exec id {request.exec_id!r} can't be a file's name")
-        record = self._find(request.id)
+        record = self._books.find(request.id)
         known = record.execs.get(request.exec_id)
         if known is not None:
             return await self._exec_again(record, request, known)
@@ -273,7 +177,7 @@ class MonitoredRuntime:
                 f"container {record.spec.id[:12]} was started by another runtime, {other}: "
                 "restart it to execute something in it, or swap back"
             )
-        message = self._plans.exec(record.spec, request, self._facts, cgroup=record.cgroup)
+        message = self._plans.exec(record.spec, request, self._books.facts, cgroup=record.cgroup)
         message["maker"] = self._plans.maker
         new = record.execs[request.exec_id] = ExecRecord()
 
@@ -288,7 +192,7 @@ class MonitoredRuntime:
             record.execs = self._files.execs(record.spec.id) | record.execs
             raise
         new.pid = answer["pid"]
-        stream = self._address(record, answer["token"])
+        stream = self._books.address(record, answer["token"])
         return ExecStatus(
             exec_id=request.exec_id,
             running=new.code is None,
@@ -313,11 +217,11 @@ class MonitoredRuntime:
             answer = await self._links.ask(record.key, message)
         except (NotFound, FailedPrecondition, Unavailable):
             return status
-        return msgspec.structs.replace(status, stream=self._address(record, answer["token"]))
+        return msgspec.structs.replace(status, stream=self._books.address(record, answer["token"]))
 
     async def exec_status(self, request: ExecRequest) -> ExecStatus:
         """Status of an exec."""
-        known = self._find(request.id).execs.get(request.exec_id)
+        known = self._books.find(request.id).execs.get(request.exec_id)
         if known is None:
             raise NotFound(f"No such exec instance: {request.exec_id}")
         if known.code is None:
@@ -328,7 +232,7 @@ class MonitoredRuntime:
 
     async def attach(self, request: AttachRequest) -> Address:
         """An address for the streams."""
-        record = self._find(request.id)
+        record = self._books.find(request.id)
         if record.exit is not None:
             raise FailedPrecondition(f"container {request.id} is not running")
         message = {
@@ -338,15 +242,11 @@ class MonitoredRuntime:
             "replay": request.replay,
         }
         answer = await self._links.ask(record.key, message)
-        return self._address(record, answer["token"])
-
-    def _address(self, record: Record, token: str) -> Address:
-        path = self._directory.monitor_socket(record.key)
-        return Address(path=path, token=token, protocol="frames")
+        return self._books.address(record, answer["token"])
 
     async def resize(self, request: ResizeRequest) -> None:
         """Resize a terminal."""
-        record = self._running(request.id)
+        record = self._books.running(request.id)
         message = {
             "op": "resize",
             "id": request.id,
@@ -365,21 +265,21 @@ class MonitoredRuntime:
         """Signal a container."""
         if not 0 < request.signal <= _LAST_SIGNAL:
             raise InvalidArgument(f"signal {request.signal} does not exist")
-        record = self._running(request.id)
-        await self._job(record, "signal", signal=request.signal, all=request.all)
+        record = self._books.running(request.id)
+        await self._books.job(record, "signal", signal=request.signal, all=request.all)
         if request.signal == 9:
             self._set_paused(record, paused=False)
 
     async def pause(self, container: ContainerRef) -> None:
         """Freeze."""
-        record = self._running(container.id)
-        await self._job(record, "freeze")
+        record = self._books.running(container.id)
+        await self._books.job(record, "freeze")
         self._set_paused(record, paused=True)
 
     async def resume(self, container: ContainerRef) -> None:
         """Thaw."""
-        record = self._running(container.id)
-        await self._job(record, "thaw")
+        record = self._books.running(container.id)
+        await self._books.job(record, "thaw")
         self._set_paused(record, paused=False)
 
     def _set_paused(self, record: Record, *, paused: bool) -> None:
@@ -391,18 +291,18 @@ class MonitoredRuntime:
 
     async def update(self, request: UpdateRequest) -> None:
         """Change limits."""
-        record = self._running(request.id)
+        record = self._books.running(request.id)
         limits = msgspec.to_builtins(request.limits)
-        await self._job(record, "limit", limits=limits)
+        await self._books.job(record, "limit", limits=limits)
 
     async def inspect(self, container: ContainerRef) -> Container:
         """One container."""
-        return self._find(container.id).container()
+        return self._books.find(container.id).container()
 
     async def processes(self, container: ContainerRef) -> ProcessList:
         """The container's processes."""
-        record = self._running(container.id)
-        answer = await self._job(record, "processes")
+        record = self._books.running(container.id)
+        answer = await self._books.job(record, "processes")
         return msgspec.convert(answer, ProcessList)
 
     async def list(self) -> ContainerList:
@@ -425,10 +325,13 @@ class MonitoredRuntime:
         record = self._records.get(container_id)
         if record is None:
             return
+        if record.prepared:
+            await self._starts.discard(record)
+            return
         if record.exit is None:
-            await self._job(record, "sweep", remove=False)
+            await self._books.job(record, "sweep", remove=False)
             await self._await_end(record)
-        await self._forget(record)
+        await self._books.clear(record)
         self._records.pop(record.spec.id, None)
 
     async def _await_end(self, record: Record) -> None:
@@ -442,24 +345,16 @@ class MonitoredRuntime:
                 f"container {record.spec.id} did not end in {_REMOVE_SECONDS:.0f} s after SIGKILL"
             ) from None
 
-    async def _forget(self, record: Record) -> None:
-        """After the end: wait until the monitor has cleaned, then remove what is left."""
-        try:
-            await asyncio.wait_for(record.cleaned.wait(), 5.0)
-        except TimeoutError:
-            await self._job(record, "sweep")
-        self._files.remove(record.spec.id)
-
     async def wait(self, container: ContainerRef) -> AsyncIterator[Exited]:
         """One item at the end of the present run."""
-        record = self._find(container.id)
+        record = self._books.find(container.id)
         await record.ended.wait()
         if record.exit is not None:
             yield record.exit
 
     async def refresh(self, container: ContainerRef) -> None:
         """By a job in the container's mount namespace."""
-        await self._job(self._running(container.id), "refresh")
+        await self._books.job(self._books.running(container.id), "refresh")
 
     async def show(self, request: ShowRequest) -> AsyncIterator[Shown]:
         """By a fork of the launcher, which sees the machine."""
@@ -470,18 +365,6 @@ class MonitoredRuntime:
             await ended.wait()
         raise Unavailable("what was shown of the machine is hidden again: its process ended")
 
-    def _find(self, container_id: str) -> Record:
-        record = self._records.get(container_id)
-        if record is None or record.starting:
-            raise NotFound(f"No such container: {container_id}")
-        return record
-
-    def _running(self, container_id: str) -> Record:
-        record = self._find(container_id)
-        if record.exit is not None:
-            raise NotFound(f"container {container_id} is not running")
-        return record
-
     def _event(self, key: str, message: dict[str, Any]) -> None:
         record = self._records.get(message["id"])
         if record is None:
@@ -489,6 +372,8 @@ class MonitoredRuntime:
         match message["event"]:
             case "exited":
                 self._ended(record, message)
+            case "lapsed":
+                self._later(self._discard(record.spec.id, lapsed=True))
             case "cleaned":
                 record.cleaned.set()
             case "oom":
@@ -516,15 +401,17 @@ class MonitoredRuntime:
 
     def _monitor_gone(self, key: str) -> None:
         """The end of a monitor's work, or its death: then a successor takes over."""
-        left = [r for r in self._records.values() if r.key == key and not r.starting]
+        mine = [r for r in self._records.values() if r.key == key]
+        for record in mine:
+            if record.prepared:
+                self._later(self._discard(record.spec.id))
+        left = [r for r in mine if not r.starting]
         for record in left:
             if record.exit is not None:
                 record.cleaned.set()
         if any(record.exit is None for record in left):
             self._host.log.warning("monitor ended early; replacing it", extra={"key": key})
-            task = asyncio.get_running_loop().create_task(self._succeed(key))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._later(self._succeed(key))
 
     def _watched(self, key: str) -> builtins.list[str]:
         """Containers that a monitor of this key must watch."""
@@ -574,7 +461,7 @@ class MonitoredRuntime:
     async def _sweep_failed(self, container_id: str, spec: RunSpec | None) -> None:
         """A start that a crash interrupted."""
         if spec is not None:
-            await self._job(self._new_record(spec), "sweep")
+            await self._books.job(self._starts.new_record(spec), "sweep")
         self._files.remove(container_id)
 
     async def _adopt_key(self, key: str, ids: builtins.list[str]) -> None:
@@ -593,7 +480,7 @@ class MonitoredRuntime:
                 self._ended(record, facts)
                 if container_id not in alive:
                     record.cleaned.set()
-                    await self._job(record, "sweep")
+                    await self._books.job(record, "sweep")
             elif container_id not in alive:
                 missing = True
         if missing:

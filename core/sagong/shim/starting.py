@@ -32,6 +32,7 @@ class Order(NamedTuple):
     0 for a run. `forked(pid)` makes the end of a child known to the attempt; `started(pid, ticks)`
     records the process durably before its program may run; `done` comes once, last, after the
     session has begun or with the error. `pages` is what is known of the pages that children write to.
+    With `ahead` nothing is told by `started`, and no program runs, before the attempt may proceed.
     """
 
     loop: Loop
@@ -45,6 +46,7 @@ class Order(NamedTuple):
     started: Callable[[int, int], None]
     done: Callable[[StartError | None], None]
     pages: Pages
+    ahead: bool = False
 
 
 class Attempt(Protocol):
@@ -52,6 +54,14 @@ class Attempt(Protocol):
 
     def begin(self) -> None:
         """Fork; OSError, ValueError or StartError when not even that is possible."""
+        ...
+
+    def proceed(self) -> None:
+        """Of an order ahead: the program is wanted now."""
+        ...
+
+    def give_up(self, error: StartError) -> None:
+        """It is not wanted any more: end what there is of it, and tell `done` this error."""
         ...
 
     def reaped(self, pid: int, status: int) -> None:
