@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from sagong.errors import InvalidArgument
+from sagong.model.cron import Schedule, parse
 from sagong.model.times import time_text
-from sagong_replication_kube.cron import Schedule, parse
 from sagong_replication_kube.item import Document, Item, moment
 from sagong_replication_kube.job import finished
 from sagong_replication_kube.ownership import controller_reference

@@ -6,8 +6,7 @@ import re
 from typing import Any, Final
 
 from sagong.errors import InvalidArgument
-from sagong.model import names, selectors
-from sagong_kube.schema.rules.cron import check_schedule
+from sagong.model import cron, names, selectors
 from sagong_kube.schema.rules.findings import Findings
 from sagong_kube.schema.rules.metadata import check_label_selector
 from sagong_kube.schema.rules.pods import check_template
@@ -383,7 +382,7 @@ def check_cron_job(found: Findings, item: Document, old: Document | None) -> Non
     if not schedule:
         found.required("spec.schedule")
     else:
-        check_schedule(found, schedule, "spec.schedule")
+        _check_schedule(found, schedule)
     zone = spec.get("timeZone")
     if zone is not None and (not zone or zone.lower() == "local"):
         said = (
@@ -410,6 +409,16 @@ def check_cron_job(found: Findings, item: Document, old: Document | None) -> Non
 
 
 # Autoscaling and disruption
+
+
+def _check_schedule(found: Findings, schedule: str) -> None:
+    try:
+        cron.parse(schedule)
+    except InvalidArgument as error:
+        found.invalid("spec.schedule", schedule, error.message)
+    if "TZ" in schedule:
+        said = "cannot use TZ or CRON_TZ in schedule, use timeZone field instead"
+        found.invalid("spec.schedule", schedule, said)
 
 
 def check_autoscaler(found: Findings, item: Document, old: Document | None) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sagong.errors import InvalidArgument
-from sagong_replication_kube.cron import parse
+from sagong.model.cron import parse
 
 
 def at(text: str) -> float:
@@ -26,7 +26,9 @@ def at(text: str) -> float:
         ("0 0 31 * *", "2024-01-31T12:00", "2024-03-31T00:00"),
         ("0 0 29 2 *", "2024-03-01T00:00", "2028-02-29T00:00"),
         ("0 9 * * mon-fri", "2024-01-05T10:00", "2024-01-08T09:00"),
-        ("0 9 * * 7", "2024-01-01T00:00", "2024-01-07T09:00"),
+        ("0 9 * * SUN", "2024-01-01T00:00", "2024-01-07T09:00"),
+        ("0 0 */10 * 6", "2024-01-02T00:00", "2024-01-06T00:00"),
+        ("0 0 */1 * 6", "2024-01-01T00:00", "2024-01-06T00:00"),
         ("0 0 13 * fri", "2024-09-01T00:00", "2024-09-06T00:00"),
         ("5,35 8-10/2 1 JAN,JUL *", "2024-01-01T10:10", "2024-01-01T10:35"),
         ("@daily", "2024-01-01T00:00", "2024-01-02T00:00"),
@@ -56,25 +58,30 @@ def test_what_never_comes_is_never_due() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    ("wrong", "said"),
     [
-        "",
-        "* * * *",
-        "60 * * * *",
-        "* 24 * * *",
-        "* * 0 * *",
-        "* * * 13 *",
-        "* * * * 8",
-        "a * * * *",
-        "*/0 * * * *",
-        "5-1 * * * *",
-        "@never",
-        "TZ=No/Where * * * * *",
+        ("", "expected exactly 5 fields, found 0: []"),
+        ("* * * *", "expected exactly 5 fields, found 4: [* * * *]"),
+        ("60 * * * *", "end of range (60) above maximum (59): 60"),
+        ("* 24 * * *", "end of range (24) above maximum (23): 24"),
+        ("* * 0 * *", "beginning of range (0) below minimum (1): 0"),
+        ("* * * 13 *", "end of range (13) above maximum (12): 13"),
+        ("* * * * 7", "end of range (7) above maximum (6): 7"),
+        ("a * * * *", 'failed to parse int from a: strconv.Atoi: parsing "a": invalid syntax'),
+        ("*/b * * * *", 'failed to parse int from b: strconv.Atoi: parsing "b": invalid syntax'),
+        ("*/0 * * * *", "step of range should be a positive number: */0"),
+        ("5-1 * * * *", "beginning of range (5) beyond end of range (1): 5-1"),
+        ("1-2-3 * * * *", "too many hyphens: 1-2-3"),
+        ("1/2/3 * * * *", "too many slashes: 1/2/3"),
+        ("@never", "unrecognized descriptor: @never"),
+        ("@every x", 'failed to parse duration @every x: time: invalid duration "x"'),
+        ("TZ=No/Where * * * * *", "unknown time zone No/Where"),
     ],
 )
-def test_nonsense_is_refused(wrong: str) -> None:
-    with pytest.raises(InvalidArgument):
+def test_nonsense_is_refused_in_upstreams_words(wrong: str, said: str) -> None:
+    with pytest.raises(InvalidArgument) as caught:
         parse(wrong)
+    assert caught.value.message == said
 
 
 @settings(max_examples=40, deadline=None)
