@@ -142,6 +142,8 @@ class Download:
         wanted = self.reference.digest or self.reference.tag
         top = repository.manifest(wanted)
         answer = self._of_platform(repository, top)
+        for text in dict.fromkeys(top.warnings + answer.warnings):
+            self.tell({"event": "warning", "text": text})
         manifest = oci.decode(answer.raw, oci.Manifest, f"manifest {answer.digest}")
         digests = [manifest.config.digest, *(layer.digest for layer in manifest.layers)]
         self.tell({"event": "pin", "digests": [oci.check_digest(digest) for digest in digests]})

@@ -80,7 +80,7 @@ class ImageOverlay:
         self._host = host
         settings = host.config(Settings)
         self._store = Store(host.data, settings, host.emit)
-        self._streams = Streams(host.run / "streams.sock", self._store.spot.work)
+        self._streams = Streams(host.run / "streams.sock", self._store.spot.work, settings.reserve)
         self._loading = Loading(self._store, self._streams)
         self._transfers = Transfers(self._store)
         self._files = Files(self._store, self._streams)

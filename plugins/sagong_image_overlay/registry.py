@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import urllib.parse
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import msgspec
@@ -15,11 +17,13 @@ from sagong_image_overlay.authorization import NO_BASIC
 from sagong_image_overlay.client import SILENT, Client
 from sagong_image_overlay.endpoint import Endpoint, endpoints_of
 from sagong_image_overlay.errand import Login
-from sagong_image_overlay.exchange import SPOKE_TLS
+from sagong_image_overlay.exchange import SPOKE_TLS, Answer
 from sagong_image_overlay.hosts import Ways
 
 __all__ = ["ManifestAnswer", "Repository", "open_repository"]
 
+_WARNING = re.compile(r'299 - "((?:[^"\\]|\\.)*)"')
+_WARNING_LIMIT = 1000
 ACCEPT = ", ".join(
     (
         MediaType.OCI_INDEX,
@@ -37,6 +41,7 @@ class ManifestAnswer:
     raw: bytes
     media_type: str
     digest: str
+    warnings: tuple[str, ...] = ()
 
 
 class Repository(Client):
@@ -72,7 +77,7 @@ class Repository(Client):
             if wanted and digest != wanted:
                 raise InvalidArgument(f"manifest verification failed for digest {wanted}")
             _check_kind(raw, media_type, digest)
-            return ManifestAnswer(raw, media_type, digest)
+            return ManifestAnswer(raw, media_type, digest, tuple(_warnings(answer)))
 
         try:
             return self.tried(get)
@@ -126,6 +131,15 @@ class _Kinds(msgspec.Struct, rename="camel"):
     config: object = None
     layers: object = None
     manifests: object = None
+
+
+def _warnings(answer: Answer) -> Iterator[str]:
+    """What the registry wants its user to read (distribution specification, "Warnings")."""
+    for line in answer.headers.get_all("Warning") or ():
+        found = _WARNING.fullmatch(line.strip())
+        if found is not None:
+            text = found[1].replace('\\"', '"').replace("\\\\", "\\")
+            yield "".join(c if c.isprintable() else " " for c in text[:_WARNING_LIMIT])
 
 
 def _check_kind(raw: bytes, media_type: str, digest: str) -> None:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from sagong.contracts.streams import Address
 from sagong.errors import InvalidArgument, ResourceExhausted, SagongError
+from sagong_image_overlay.room import CHECK_EVERY, check_room
 
 __all__ = ["Streams", "Upload", "in_thread"]
 
@@ -40,9 +41,10 @@ class Upload:
 class Streams:
     """Listens; hands out tokens; spools uploads to files."""
 
-    def __init__(self, path: Path, spool: Path) -> None:
+    def __init__(self, path: Path, spool: Path, reserve: int) -> None:
         self._path = path
         self._spool = spool
+        self._reserve = reserve
         self._socket: socket.socket | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._offers: dict[str, tuple[Serve, asyncio.TimerHandle]] = {}
@@ -158,24 +160,35 @@ class Streams:
         upload.begun.set()
         if upload.timer is not None:
             upload.timer.cancel()
-        loop = asyncio.get_running_loop()
-        buffer = bytearray(_CHUNK)
-        view = memoryview(buffer)
         try:
             with upload.path.open("wb", buffering=0) as file:
-                while count := await loop.sock_recv_into(peer, buffer):
-                    if upload.done.cancelled():
-                        return
-                    _write_all(file.fileno(), view[:count])
-        except OSError as error:
+                await self._spooled(upload, file.fileno(), peer)
+        except (OSError, ResourceExhausted) as error:
+            text = error.message if isinstance(error, SagongError) else error.strerror
             if not upload.done.done():
-                reason = f"the upload can't be kept: {os.strerror(error.errno or 0)}"
-                upload.done.set_exception(ResourceExhausted(reason))
-            return
+                reason = ResourceExhausted(f"the upload can't be kept: {text}")
+                upload.done.set_exception(reason)
+            # What has come makes room; who sends first and asks then is told when it asks.
+            upload.path.unlink(missing_ok=True)
+            await _discarded(peer)
         if not upload.done.done():
             upload.done.set_result(None)
         if token in self._uploads:
+            loop = asyncio.get_running_loop()
             upload.timer = loop.call_later(_UPLOAD_SECONDS, self._drop, token)
+
+    async def _spooled(self, upload: Upload, target: int, peer: socket.socket) -> None:
+        loop, unchecked = asyncio.get_running_loop(), 0
+        buffer = bytearray(_CHUNK)
+        view = memoryview(buffer)
+        while count := await loop.sock_recv_into(peer, buffer):
+            if upload.done.cancelled():
+                return
+            _write_all(target, view[:count])
+            unchecked += count
+            if unchecked > CHECK_EVERY:
+                unchecked = 0
+                check_room(target, self._reserve)
 
 
 async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
@@ -186,6 +199,13 @@ async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
     except asyncio.CancelledError:
         await asyncio.wait([task])
         raise
+
+
+async def _discarded(peer: socket.socket) -> None:
+    buffer = bytearray(_CHUNK)
+    with contextlib.suppress(OSError):
+        while await asyncio.get_running_loop().sock_recv_into(peer, buffer):
+            continue
 
 
 def _write_all(target: int, data: memoryview) -> None:

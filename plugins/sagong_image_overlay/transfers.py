@@ -254,6 +254,8 @@ class Transfers:
             case "manifest":
                 arrival.take_manifest(event)
                 keep.enter_context(store.keeping(*arrival.diff_ids))
+            case "warning":
+                arrival.queue.put_nowait(Progress(status=f"Warning: {event['text']}"))
             case "status":
                 arrival.tell(event["digest"], event["status"], event["current"], event["total"])
             case "fetched":

@@ -25,6 +25,7 @@ from sagong_image_overlay.marks import (
     is_whiteout,
     set_opaque,
 )
+from sagong_image_overlay.room import CHECK_EVERY, check_room
 
 __all__ = ["LayerWriter", "Outcome", "Writer", "remove_tree"]
 
@@ -33,7 +34,6 @@ _SMALL = 1 << 18
 _TOLD_LIMIT = 20_000
 _KNOWN_LIMIT = 20_000
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_CHECK_EVERY = 64 << 20
 _DEPTH = 100
 
 
@@ -230,8 +230,9 @@ class Writer(ABC):
         size = entry.stored
         self.outcome.size += size
         self._since_check += size
-        if self._since_check > _CHECK_EVERY:
-            self._check_room(target)
+        if self._since_check > CHECK_EVERY:
+            self._since_check = 0
+            check_room(target, self._reserve)
         if entry.segments is not None:
             for offset, length in entry.segments:
                 self._source.copy(length, target, offset)
@@ -242,14 +243,6 @@ class Writer(ABC):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         else:
             self._source.copy(size, target)
-
-    def _check_room(self, target: int) -> None:
-        self._since_check = 0
-        facts = os.fstatvfs(target)
-        if facts.f_bavail * facts.f_frsize < self._reserve:
-            raise ResourceExhausted(
-                f"no space left on device: under {self._reserve} bytes would stay free"
-            )
 
     def _directory(self, entry: Entry, path: bytes, directory: int | None) -> None:
         try:

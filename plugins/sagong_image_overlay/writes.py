@@ -18,6 +18,7 @@ from typing import Any
 
 from sagong.errors import FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
 from sagong_image_overlay.content import Content
+from sagong_image_overlay.room import CHECK_EVERY, check_room
 from sagong_image_overlay.streams import in_thread
 
 __all__ = ["Writes"]
@@ -25,7 +26,6 @@ __all__ = ["Writes"]
 _DAY = 86400.0
 _HOUR = 3600.0
 _CHUNK = 1 << 20
-_CHECK_EVERY = 64 << 20
 _MOST = 10_000
 
 
@@ -120,14 +120,7 @@ class Writes:
         size = state.path.stat().st_size
         if offset != size:
             raise FailedPrecondition(f"write {identity} has {size} bytes, not {offset}")
-        self._check_room(state.path)
-
-    def _check_room(self, path: Path) -> None:
-        facts = os.statvfs(path)
-        if facts.f_bavail * facts.f_frsize < self._reserve:
-            raise ResourceExhausted(
-                f"no space left on device: under {self._reserve} bytes would stay free"
-            )
+        check_room(state.path, self._reserve)
 
     async def receive(self, caller: str, identity: str, offset: int, peer: socket.socket) -> None:
         """Take a stream's bytes until its end; then tell it the offset."""
@@ -156,9 +149,9 @@ class Writes:
             await in_thread(_keep, target, view[:count], state.hashed if hashing else None)
             state.count += count if hashing else 0
             checked += count
-            if checked > _CHECK_EVERY:
+            if checked > CHECK_EVERY:
                 checked = 0
-                self._check_room(state.path)
+                check_room(state.path, self._reserve)
 
     async def finish(self, caller: str, identity: str, digest: str) -> bool:
         """Make a blob of it; False if there is no such write."""

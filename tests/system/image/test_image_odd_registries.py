@@ -427,6 +427,28 @@ async def test_as_many_layers_as_docker_takes_of_every_form(
 
 
 @storing
+async def test_a_registry_s_warnings_are_told_once(odd: OddRegistry, images: ImageOverlay) -> None:
+    odd.image("a")
+    warnings = ('299 - "it is an \\"old\\" copy"', "299 otherwise", '199 - "of another kind"')
+
+    def warned(handler: Handler) -> bool:
+        kind, raw = odd.manifests[handler.path]
+        handler.send_response(200)
+        for text in (*warnings, warnings[0]):
+            handler.send_header("Warning", text)
+        handler.send_header("Content-Type", kind)
+        handler.send_header("Content-Length", str(len(raw)))
+        handler.end_headers()
+        handler.wfile.write(raw)
+        return True
+
+    odd.odd["/v2/a/manifests/"] = warned
+    told = [one.status for one in await pulled(images, f"{odd.host}/a:v1")]
+    assert told[:2] == ['Warning: it is an "old" copy', "Pulling from a"]
+    assert sum("Warning" in one for one in told) == 1
+
+
+@storing
 async def test_platforms_are_chosen_of_an_index(odd: OddRegistry, images: ImageOverlay) -> None:
     platforms = [("amd64", ""), ("arm", "v6"), ("arm", "v7"), ("arm64", "v8"), ("riscv64", "")]
     described = []
