@@ -161,6 +161,8 @@ class ImageOverlay:
         images = [self._store.describe(r) for r in records if self._matches(r, query)]
         images = [image for image in images if _has_facts(image, query)]
         images.sort(key=lambda image: (image.created, image.id), reverse=True)
+        if query.brief:
+            images = [msgspec.structs.replace(image, raw=b"", history=b"[]") for image in images]
         return ImageList(images=tuple(images))
 
     def _matches(self, record: Record, query: ImageQuery) -> bool:

@@ -20,6 +20,9 @@ from sagong_image_overlay.content import sync_directory
 __all__ = ["Index", "Record"]
 
 
+_References = list[references.Reference]
+
+
 class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An image: its documents, its blobs and its unpacked layers from the lowest to the highest.
 
@@ -67,7 +70,7 @@ class Index:
         self.names: dict[str, str] = {}
         self.digests: dict[str, str] = {}
         self._parts: dict[str, tuple[str, ...]] = {}
-        self._reverse: dict[str, tuple[list[str], list[str]]] = {}
+        self._reverse: dict[str, tuple[_References, _References]] = {}
         self._lock = asyncio.Lock()
         self._changed = 0
         self._saved = 0
@@ -126,13 +129,13 @@ class Index:
         """Forget what was derived from names; call it after every change of them."""
         self._reverse = {}
 
-    def _names(self, identity: str) -> tuple[list[str], list[str]]:
+    def _names(self, identity: str) -> tuple[_References, _References]:
+        """Tags and repository digests of an image, sorted, parsed once for all who ask."""
         if not self._reverse:
-            table: dict[str, tuple[list[str], list[str]]] = {i: ([], []) for i in self.images}
-            for name, found in self.names.items():
-                table[found][0].append(name)
-            for name, found in self.digests.items():
-                table[found][1].append(name)
+            table: dict[str, tuple[_References, _References]] = {i: ([], []) for i in self.images}
+            for place, names in enumerate((self.names, self.digests)):
+                for name in sorted(names):
+                    table[names[name]][place].append(references.parse(name))
             self._reverse = table
         return self._reverse.get(identity, ([], []))
 
@@ -155,11 +158,11 @@ class Index:
 
     def names_of(self, identity: str) -> list[references.Reference]:
         """The tags of an image, sorted."""
-        return [references.parse(name) for name in sorted(self._names(identity)[0])]
+        return [*self._names(identity)[0]]
 
     def digests_of(self, identity: str) -> list[references.Reference]:
         """The repository digests of an image, sorted."""
-        return [references.parse(name) for name in sorted(self._names(identity)[1])]
+        return [*self._names(identity)[1]]
 
     def find(self, text: str) -> Record:
         """The image of a name, digest reference, id or unique prefix of one."""

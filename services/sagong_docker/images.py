@@ -75,7 +75,12 @@ async def list_all(engine: Engine, ask: Ask) -> Response:
     dangling = filters.boolean("dangling")
     found: dict[str, Image] = {}
     for name in names or [""]:
-        query = ImageQuery(reference=name, dangling=dangling, all=ask.flag("all"))
+        query = ImageQuery(
+            reference=name,
+            dangling=dangling,
+            all=ask.flag("all"),
+            brief=not ask.flag("manifests"),
+        )
         found.update({i.id: i for i in (await engine.images.list(query)).images})
     images = [i for i in found.values() if _matches(i, filters)]
     images = await _around(engine, images, filters)
@@ -268,7 +273,7 @@ async def prune(engine: Engine, ask: Ask) -> Response:
     lines: list[dict[str, str]] = []
     freed = 0
     used = {s.image.id for s in await engine.statuses(foreign_too=True) if s.image}
-    for image in (await engine.images.list(ImageQuery(dangling=dangling))).images:
+    for image in (await engine.images.list(ImageQuery(dangling=dangling, brief=True))).images:
         if image.id in used or not _matches(image, filters):
             continue
         with contextlib.suppress(SagongError):

@@ -130,7 +130,7 @@ async def info(engine: Engine, ask: Ask) -> Response:
     """`docker info`."""
     statuses, images, machine, runtimes = await asyncio.gather(
         engine.statuses(),
-        engine.images.list(ImageQuery(all=True)),
+        engine.images.list(ImageQuery(all=True, brief=True)),
         engine.metrics.machine(),
         engine.node.runtimes(),
     )
@@ -270,7 +270,7 @@ async def _images(
     engine: Engine, ask: Ask, statuses: list[ContainerStatus]
 ) -> list[dict[str, Any]]:
     uses = Counter(s.image.id for s in statuses if s.image)
-    found = (await engine.images.list(ImageQuery())).images
+    found = (await engine.images.list(ImageQuery(brief=True))).images
     layers = Counter(layer.diff_id for image in found for layer in image.layers)
     lines = [
         image_line(

@@ -130,7 +130,7 @@ async def _all_tags(engine: Engine, name: str) -> list[str]:
     wanted = references.parse(name)
     found = [
         tag
-        for image in (await engine.images.list(ImageQuery())).images
+        for image in (await engine.images.list(ImageQuery(brief=True))).images
         for tag in image.tags
         if references.parse(tag).name == wanted.name
     ]

@@ -97,6 +97,13 @@ class ListsOldestFirst(FakeImages):
         return ImageList(images=(await super().list(query)).images[::-1])
 
 
+class ListsAtLength(FakeImages):
+    """Tells everything, though little was asked for."""
+
+    async def list(self, query: ImageQuery) -> ImageList:
+        return await super().list(replace(query, brief=False))
+
+
 class ListsEverything(FakeImages):
     """Ignores the filter for images without a name."""
 
@@ -359,6 +366,7 @@ MUTATIONS: dict[type[FakeImages], str] = {
     GuessesPrefixes: "an_ambiguous_prefix_is_invalid",
     SaysLittle: "unknown_images_are_not_found",
     ListsOldestFirst: "images_are_listed_newest_first",
+    ListsAtLength: "lists_can_be_brief",
     ListsEverything: "lists_can_be_narrowed",
     KeepsOldTags: "a_tag_moves",
     RemovesUsedImages: "used_images_stay",

@@ -17,6 +17,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
 from tests.conformance.fake_image_files import (
     Files,
     Member,
@@ -305,6 +306,8 @@ class FakeStore:
                 )
             ]
         images.sort(key=lambda image: image.created, reverse=True)
+        if query.brief:
+            images = [replace(image, raw=b"", history=b"[]") for image in images]
         return ImageList(images=tuple(images))
 
     def has_facts(self, image: Image, query: ImageQuery) -> bool:

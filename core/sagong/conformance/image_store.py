@@ -6,6 +6,8 @@ import asyncio
 import gzip
 import json
 
+import msgspec
+
 from sagong.conformance.image_lab import (
     Archive,
     ImageLab,
@@ -237,6 +239,15 @@ async def check_images_are_listed_newest_first(lab: ImageLab) -> None:
     await load(lab, docker_archive(new, old))
     ids = await _ids(lab, ImageQuery())
     assert ids.index(new.id) < ids.index(old.id)
+
+
+async def check_lists_can_be_brief(lab: ImageLab) -> None:
+    image = _image("brief")
+    await load(lab, docker_archive(image))
+    (whole,) = (await lab.images.list(ImageQuery(reference=image.names[0]))).images
+    (brief,) = (await lab.images.list(ImageQuery(reference=image.names[0], brief=True))).images
+    assert whole.raw and not brief.raw and brief.history == b"[]"
+    assert msgspec.structs.replace(brief, raw=whole.raw, history=whole.history) == whole
 
 
 async def check_lists_can_be_narrowed(lab: ImageLab) -> None:

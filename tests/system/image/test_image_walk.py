@@ -212,24 +212,24 @@ class Known:
 
 def killed_walk(data: Path, seed: str, host: str, kill: int) -> list[str]:
     """What a walk told before its end, by a fork of this process and all that it started."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            os.setsid()
-            os.close(reading)
-            with tempfile.TemporaryDirectory(prefix="sagong-w-", dir="/tmp") as run:
+    with tempfile.TemporaryDirectory(prefix="sagong-w-", dir="/tmp") as run:
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                os.setsid()
+                os.close(reading)
                 asyncio.run(walk(Life(data, Path(run), seed, host, kill, writing)))
-            os._exit(0)
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-    os.close(writing)
-    _, status = os.waitpid(child, 0)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(child, signal.SIGKILL)  # couriers and the workshop
-    with os.fdopen(reading) as file:
-        told = file.read().split("\n")
+                os._exit(0)
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+        os.close(writing)
+        _, status = os.waitpid(child, 0)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child, signal.SIGKILL)  # couriers and the workshop
+        with os.fdopen(reading) as file:
+            told = file.read().split("\n")
     assert os.waitstatus_to_exitcode(status) in (0, -signal.SIGKILL)
     return told
 

@@ -76,6 +76,7 @@ class ImageQuery(Message):
     `parent`: only images that were made of the image of that id, intermediate ones too. `labels`
     (`key` or `key=value`) must all be there, none of `without_labels` may; `until`, if not 0, is a
     time in seconds before which an image was created. `step` is the JSON of `container_config`.
+    `brief` leaves out what is large and few read: `raw` and `history`.
     """
 
     reference: str = ""
@@ -86,6 +87,7 @@ class ImageQuery(Message):
     without_labels: tuple[str, ...] = ()
     until: float = 0.0
     step: bytes = b""
+    brief: bool = False
 
 
 class ImageList(Message):
