@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import msgspec
 
 from sagong.errors import InvalidArgument
 from sagong.http import Request
+from sagong_docker.document import read
 from sagong_docker.filters import Filters
 
-__all__ = ["Ask", "convert", "fitted", "without_nulls"]
+__all__ = ["Ask", "convert", "fitted"]
 
-T = TypeVar("T")
+T = TypeVar("T", bound=msgspec.Struct)
 
-_KEYS_MATTER = frozenset(("EndpointsConfig", "ExposedPorts", "PortBindings", "Volumes"))
-_TEXTS = frozenset(
-    ("Annotations", "Config", "DriverOpts", "Labels", "Options", "StorageOpt", "Sysctls", "Tmpfs")
-)
 _FALSE = frozenset(("", "0", "no", "false", "none"))
 # What curl sends with -d unless it is told otherwise, and what some libraries do.
 _UNSPECIFIC = ("application/x-www-form-urlencoded", "application/octet-stream")
@@ -68,8 +65,8 @@ class Ask:
         """The `filters` parameter."""
         return Filters.parse(self.text("filters"))
 
-    async def document(self) -> dict[str, Any]:
-        """The body as a JSON object; an empty body is an empty one."""
+    async def document(self, kind: type[msgspec.Struct]) -> dict[str, Any]:
+        """The body as a JSON object with a struct's names; an empty body is an empty one."""
         data = await self.request.read(_BODY_LIMIT)
         self._check_type()
         if not data.strip():
@@ -83,7 +80,7 @@ class Ask:
             return {}
         if not isinstance(found, dict):
             raise InvalidArgument("invalid JSON: an object is expected")
-        return found
+        return read(found, kind)
 
     def _check_type(self) -> None:
         """Clients that send a body say that it is JSON; many that are not ours say nothing."""
@@ -94,40 +91,24 @@ class Ask:
                 f"unsupported Content-Type header ({given}): must be 'application/json'"
             )
 
-    async def checked(self, kind: type[Any]) -> dict[str, Any]:
-        """The body as it was given, after it was found to have a struct's shape; without nulls."""
-        document = without_nulls(await self.document())
+    async def checked(self, kind: type[msgspec.Struct]) -> dict[str, Any]:
+        """The body as it was given, after it was found to have a struct's shape."""
+        document = await self.document(kind)
         fitted(document, kind)
-        return cast(dict[str, Any], document)
+        return document
 
     async def body(self, kind: type[T]) -> T:
         """The body as a struct; unknown fields are ignored, as Docker does."""
-        return convert(await self.document(), kind)
-
-
-def without_nulls(value: Any, key: str = "") -> Any:
-    """A document whose nulls are left out, as Go reads them: a field that is null is not given.
-
-    In maps of texts null is the empty text; in maps whose keys alone matter it stays.
-    """
-    if isinstance(value, list):
-        return [without_nulls(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    if key in _KEYS_MATTER:
-        return {k: without_nulls(v) for k, v in value.items()}
-    if key in _TEXTS:
-        return {k: "" if v is None else v for k, v in value.items()}
-    return {k: without_nulls(v, k) for k, v in value.items() if v is not None}
+        return fitted(await self.document(kind), kind)
 
 
 def convert(document: dict[str, Any], kind: type[T]) -> T:
-    """A document as a struct, nulls left out; InvalidArgument names the field."""
-    return fitted(without_nulls(document), kind)
+    """A document as clients send it as a struct; InvalidArgument names the field."""
+    return fitted(read(document, kind), kind)
 
 
 def fitted(document: dict[str, Any], kind: type[T]) -> T:
-    """A document that has no nulls any more as a struct; InvalidArgument names the field."""
+    """A document that was read for a struct as that struct; InvalidArgument names the field."""
     try:
         return msgspec.convert(document, kind, strict=False)
     except msgspec.ValidationError as error:

@@ -17,7 +17,7 @@ from sagong.contracts.node import ContainerSpec, ContainerStatus, Ref, RemoveReq
 from sagong.contracts.volume import Volume, VolumeRef
 from sagong.errors import AlreadyExists, InvalidArgument, NotFound, SagongError
 from sagong.http import Response
-from sagong_docker.ask import Ask, fitted, without_nulls
+from sagong_docker.ask import Ask, fitted
 from sagong_docker.body import CreateBody, HostConfig
 from sagong_docker.creation import Lookup, translate
 from sagong_docker.engine import OWNER, Engine
@@ -67,10 +67,10 @@ _BODY_KEYS = ("HostConfig", "NetworkingConfig")
 
 async def create(engine: Engine, ask: Ask) -> Response:
     """`docker create`: the catalog and the node are written side by side."""
-    document = await ask.document()
+    document = await ask.document(CreateBody)
     if not document:
         raise InvalidArgument(_EMPTY)
-    document = shaped(without_nulls(document), ask.version)
+    document = shaped(document, ask.version)
     body = fitted(document, CreateBody)
     given = ask.text("name")
     name = check_name(given) if given else ""

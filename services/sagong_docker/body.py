@@ -1,4 +1,4 @@
-"""Bodies of create requests, in the names of the Docker API. Unknown fields are ignored."""
+"""Bodies of requests, in the names of the Docker API: all its fields; others are ignored."""
 
 from __future__ import annotations
 
@@ -75,6 +75,23 @@ class ThrottleDevice(_Body, frozen=True):
     rate: Unsigned = 0
 
 
+class WeightDevice(_Body, frozen=True):
+    """A block device's share."""
+
+    path: str = ""
+    weight: Unsigned = 0
+
+
+class DeviceRequest(_Body, frozen=True):
+    """Devices that a driver is to find."""
+
+    driver: str = ""
+    count: int = 0
+    device_ids: Strings = msgspec.field(default=None, name="DeviceIDs")
+    capabilities: tuple[tuple[str, ...], ...] | None = None
+    options: StringMap = None
+
+
 class UlimitBody(_Body, frozen=True):
     """A resource limit."""
 
@@ -96,6 +113,8 @@ class BindOptions(_Body, frozen=True):
     propagation: str = ""
     non_recursive: bool = False
     create_mountpoint: bool = False
+    read_only_non_recursive: bool = False
+    read_only_force_recursive: bool = False
 
 
 class DriverConfig(_Body, frozen=True):
@@ -140,6 +159,7 @@ class MountBody(_Body, frozen=True):
     volume_options: VolumeOptions | None = None
     tmpfs_options: TmpfsOptions | None = None
     image_options: ImageOptions | None = None
+    cluster_options: dict[str, Any] | None = None
 
 
 class EndpointIpam(_Body, frozen=True):
@@ -211,13 +231,13 @@ class HostConfig(_Body, frozen=True):
     init: bool | None = None
     devices: tuple[Device, ...] | None = None
     device_cgroup_rules: Strings = None
-    device_requests: tuple[dict[str, Any], ...] | None = None
+    device_requests: tuple[DeviceRequest, ...] | None = None
     ulimits: tuple[UlimitBody, ...] | None = None
     cpu_shares: int = 0
     memory: int = 0
     nano_cpus: int = 0
     blkio_weight: Unsigned = 0
-    blkio_weight_device: tuple[dict[str, Any], ...] | None = None
+    blkio_weight_device: tuple[WeightDevice, ...] | None = None
     blkio_device_read_bps: tuple[ThrottleDevice, ...] | None = None
     blkio_device_write_bps: tuple[ThrottleDevice, ...] | None = None
     blkio_device_read_iops: tuple[ThrottleDevice, ...] | None = msgspec.field(
@@ -238,6 +258,11 @@ class HostConfig(_Body, frozen=True):
     cpu_realtime_period: int = 0
     cpu_realtime_runtime: int = 0
     isolation: str = ""
+    container_id_file: str = msgspec.field(default="", name="ContainerIDFile")
+    cpu_count: int = 0
+    cpu_percent: int = 0
+    io_maximum_iops: int = msgspec.field(default=0, name="IOMaximumIOps")
+    io_maximum_bandwidth: int = msgspec.field(default=0, name="IOMaximumBandwidth")
 
 
 class CreateBody(_Body, frozen=True):
@@ -265,6 +290,9 @@ class CreateBody(_Body, frozen=True):
     labels: StringMap = None
     stop_signal: str = ""
     stop_timeout: int | None = None
+    args_escaped: bool = False
+    on_build: Strings = None
+    shell: Strings = None
     host_config: HostConfig | None = None
     networking_config: NetworkingConfig | None = None
 
@@ -307,7 +335,9 @@ class NetworkBody(_Body, frozen=True):
     """The body of `POST /networks/create`."""
 
     name: str = ""
+    check_duplicate: bool = False
     driver: str = ""
+    scope: str = ""
     options: StringMap = None
     labels: StringMap = None
     internal: bool = False
@@ -315,6 +345,7 @@ class NetworkBody(_Body, frozen=True):
     ingress: bool = False
     config_only: bool = False
     config_from: ConfigFromBody | None = None
+    enable_i_pv4: bool | None = msgspec.field(default=None, name="EnableIPv4")
     enable_i_pv6: bool = msgspec.field(default=False, name="EnableIPv6")
     ipam: IpamBody | None = msgspec.field(default=None, name="IPAM")
 

@@ -27,7 +27,7 @@ from sagong.errors import (
     SagongError,
 )
 from sagong.http import Response
-from sagong_docker.ask import Ask, convert
+from sagong_docker.ask import Ask, convert, fitted
 from sagong_docker.birth import free_name
 from sagong_docker.body import HostConfig
 from sagong_docker.container_view import inspect_view, list_view
@@ -279,9 +279,9 @@ async def rename(engine: Engine, ask: Ask) -> Response:
 
 async def update(engine: Engine, ask: Ask) -> Response:
     """`docker update`: limits and restart policy."""
-    document = await ask.document()
+    document = await ask.document(HostConfig)
     record = await engine.container(ask["id"])
-    given = convert(document, HostConfig)
+    given = fitted(document, HostConfig)
     machine = this_machine()
     check_limits(given, machine, update=True)
     named = given.restart_policy is not None and given.restart_policy.name

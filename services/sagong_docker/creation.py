@@ -82,11 +82,10 @@ def _check(body: CreateBody, host: HostConfig, settings: Settings, lookup: Looku
     if host.runtime and host.runtime not in (*settings.runtimes, *lookup.runtimes):
         raise InvalidArgument(f"unknown or invalid runtime name: {host.runtime}")
     if host.device_requests:
-        driver = host.device_requests[0].get("Driver") or ""
-        wanted = host.device_requests[0].get("Capabilities") or []
-        shown = " ".join(f"[{' '.join(group)}]" for group in wanted)
+        wanted = host.device_requests[0]
+        shown = " ".join(f"[{' '.join(group)}]" for group in wanted.capabilities or ())
         raise InvalidArgument(
-            f'could not select device driver "{driver}" with capabilities: [{shown}]'
+            f'could not select device driver "{wanted.driver}" with capabilities: [{shown}]'
         )
 
 

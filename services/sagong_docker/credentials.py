@@ -10,6 +10,8 @@ import msgspec
 
 from sagong.contracts.image import Credentials
 from sagong.errors import InvalidArgument
+from sagong_docker.body import LoginBody
+from sagong_docker.document import read
 
 __all__ = ["credentials", "of_document"]
 
@@ -28,6 +30,7 @@ def credentials(header: str) -> Credentials:
 
 def of_document(document: dict[str, Any]) -> Credentials:
     """An AuthConfig object; `auth` holds user and password in one for old clients."""
+    document = read(document, LoginBody)
     user, password = str(document.get("username") or ""), str(document.get("password") or "")
     if not user and document.get("auth"):
         try:

@@ -30,7 +30,7 @@ from sagong.drivers import EveryNetwork, EveryVolume
 from sagong.errors import InvalidArgument, NotFound, SagongError, Unavailable
 from sagong.host import Host
 from sagong_docker.catalog import Catalog
-from sagong_docker.chronicle import after, before
+from sagong_docker.chronicle import attempted, told
 from sagong_docker.history import Event, History, of_container
 from sagong_docker.naming import new_id
 from sagong_docker.network_body import configurations
@@ -223,6 +223,11 @@ class Engine:
         told = self._told.get(record.id, {**record.labels, "image": record.image})
         self.history.note("container", action, record.id, {**told, "name": record.name, **facts})
 
+    def note_attempt(self, record: ContainerRecord) -> None:
+        """A start failed at its program: its networks were joined and left."""
+        for event in attempted(record, self.seen_networks, time.time_ns()):
+            self.history.add(event)
+
     def note_prune(self, kind: str, reclaimed: int) -> None:
         """Things of a kind that nobody uses were removed."""
         self.history.note(kind, "prune", "", {"reclaimed": str(reclaimed)})
@@ -263,11 +268,7 @@ class Engine:
         if record is None:
             self.history.add(shown)
         else:
-            for each in (
-                *before(shown, record, self.seen_networks),
-                shown,
-                *after(shown, record, self.seen_networks),
-            ):
+            for each in told(shown, event.volumes, record, self.seen_networks):
                 self.history.add(each)
             for action, facts in self._early.pop(event.id, ()):
                 self.note(record, action, **facts)

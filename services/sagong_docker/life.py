@@ -75,10 +75,12 @@ async def start(engine: Engine, ask: Ask) -> Response:
         raise
     except SagongError as error:
         engine.pending.ended(record.id)
-        args = await _args(engine, record)
+        shown = start_error(_of_configuration(engine, error), await _args(engine, record))
+        if shown is not error:
+            engine.note_attempt(record)
         if record.host.get("AutoRemove") and not isinstance(error, Unavailable):
             await _remove_failed(engine, record)
-        raise start_error(_of_configuration(engine, error), args) from None
+        raise shown from None
     engine.pending.started(record.id, status.stream)
     return empty()
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import re
+import time
 from collections.abc import Mapping
 from typing import Any
+
+import msgspec
 
 from sagong.contracts.node import ContainerStatus
 from sagong.contracts.volume import Volume, VolumeRef
@@ -163,13 +166,15 @@ def _check_options(name: str, options: Mapping[str, Any]) -> None:
 
 async def provide(engine: Engine, wanted: Volume, *, driver: str) -> Volume:
     """The volume, made unless it is there; by any driver if none was asked for."""
+    now = time.time()
     try:
-        made = await engine.volumes.create(wanted)
+        made = await engine.volumes.create(msgspec.structs.replace(wanted, created=now))
     except AlreadyExists:
-        made = await _existing(engine, wanted.name, driver)
+        return await _existing(engine, wanted.name, driver)
     except NotFound as error:
         raise NotFound(f"create {wanted.name}: {error.message}") from None
-    else:
+    # One that was there has the time of its own making.
+    if made.created in (0.0, now):
         engine.history.note("volume", "create", made.name, {"driver": made.driver})
     return made
 

@@ -26,21 +26,23 @@ class Execution:
         """Start one; the same exec_id again gives its state."""
         if spec.exec_id not in record.exec_ids:
             record.exec_ids = (*record.exec_ids, spec.exec_id)[-64:]
-            self._note(record, "exec_create", spec)
+            self._note(record, spec)
         return _state(await self._started(record, spec))
 
     async def probe(self, record: ContainerRecord, spec: ExecSpec) -> ExecStatus:
         """Start one of the node's own, that nobody asks for again."""
-        self._note(record, "exec_create", spec)
+        self._note(record, spec)
         return await self._started(record, spec)
 
-    def _note(self, record: ContainerRecord, action: str, spec: ExecSpec) -> None:
+    def _note(self, record: ContainerRecord, spec: ExecSpec) -> None:
+        """Told before it is tried, as in Docker: a program that is not there was started, too."""
         # Docker's words: the program, a space, its arguments.
         command = f"{spec.args[0]} {' '.join(spec.args[1:])}"
-        self._life.note(record, f"{action}: {command}", execID=spec.exec_id)
+        for action in ("exec_create", "exec_start"):
+            self._life.note(record, f"{action}: {command}", execID=spec.exec_id)
 
     async def _started(self, record: ContainerRecord, spec: ExecSpec) -> ExecStatus:
-        status = await self._life.runtimes.of(record).exec(
+        return await self._life.runtimes.of(record).exec(
             ExecRequest(
                 id=spec.id,
                 exec_id=spec.exec_id,
@@ -48,8 +50,6 @@ class Execution:
                 privileged=spec.privileged,
             )
         )
-        self._note(record, "exec_start", spec)
-        return status
 
     async def state(self, ref: ExecRef) -> ExecState:
         """How it fares; NotFound in Docker's words."""

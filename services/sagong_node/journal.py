@@ -37,5 +37,15 @@ class Journal:
                 id=spec.id,
                 owner=owner,
                 attributes=tuple(attributes.items()),
+                volumes=_volumes(record, action),
             )
         )
+
+
+def _volumes(record: ContainerRecord, action: str) -> tuple[tuple[str, str, bool], ...]:
+    """Names, paths, whether it may write: of a removal, those that nobody named and it takes along."""
+    if action == "destroy":
+        return tuple((name, "", True) for name in record.anonymous)
+    if action not in ("start", "die"):
+        return ()
+    return tuple((m[1], m[3], m[5]) for m in record.mounts if m[0] == "volume")

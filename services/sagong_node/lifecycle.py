@@ -486,6 +486,7 @@ class Lifecycle:
             self._registry.forget(sandbox)
         buried = self._registry.bury(record)
         self.accounts.pop(id_, None)
+        record.anonymous = record.anonymous if volumes else ()
         self.note(record, "destroy")
         if ended:
             # The runtime forgets the exit code: before that it must be durable elsewhere.

@@ -420,6 +420,9 @@ class ContainerEvent(Message):
     exec_die, detach, resize, mount, unmount, connect, disconnect; volume_create: its image
     declares a volume, which was made as `volume` of the attributes).
 
+    `volumes` of start and die are those that it has mounted (name, path, whether it may write); of
+    destroy those that went with it.
+
     `number` grows by one per event of this node; time in nanoseconds since the epoch.
     """
 
@@ -429,6 +432,7 @@ class ContainerEvent(Message):
     id: str
     owner: str = ""
     attributes: tuple[tuple[str, str], ...] = ()
+    volumes: tuple[tuple[str, str, bool], ...] = ()
 
 
 @slot("node", version=1, events=(ContainerEvent,))

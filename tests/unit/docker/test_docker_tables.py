@@ -24,6 +24,7 @@ from sagong_docker.container_view import status_text
 from sagong_docker.creation import Lookup, Wish, translate
 from sagong_docker.credentials import credentials
 from sagong_docker.detach import DetachKeys, parse_keys
+from sagong_docker.document import read
 from sagong_docker.filters import Filters
 from sagong_docker.history import Event, event_matches, event_view
 from sagong_docker.images import named
@@ -624,3 +625,37 @@ def test_sizes_are_parsed() -> None:
     ]
     with pytest.raises(InvalidArgument):
         size_of("big")
+
+
+def test_names_are_found_in_any_case_as_in_go() -> None:
+    given = {
+        "image": "busybox",
+        "ENV": ["A=b", None],
+        "HOSTCONFIG": {
+            "binds": ["/a:/b"],
+            "PortBindings": {"80/tcp": [{"hostport": "8080"}], "81/tcp": None},
+            "logConfig": {"type": "none", "config": {"Env": None}},
+            "memory": None,
+            "of-the-future": 1,
+        },
+        "labels": {"Image": "mine", "image": None},
+        "Unknown": {"x": 1},
+        "volumes": {"/V": None},
+    }
+    assert read(given, CreateBody) == {
+        "Image": "busybox",
+        "Env": ["A=b", ""],
+        "HostConfig": {
+            "Binds": ["/a:/b"],
+            "PortBindings": {"80/tcp": [{"HostPort": "8080"}], "81/tcp": None},
+            "LogConfig": {"Type": "none", "Config": {"Env": ""}},
+        },
+        "Labels": {"Image": "mine", "image": ""},
+        "Volumes": {"/V": None},
+    }
+
+
+@pytest.mark.parametrize("given", [{"Env": "x"}, {"HostConfig": []}, {"Labels": ["a"]}])
+def test_what_has_another_shape_is_complained_of(given: dict[str, object]) -> None:
+    with pytest.raises(InvalidArgument, match="invalid JSON"):
+        convert(given, CreateBody)
