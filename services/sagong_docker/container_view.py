@@ -102,6 +102,17 @@ _HOST_DEFAULTS: dict[str, Any] = {
         "/proc/sysrq-trigger",
     ],
 }
+_PLACE = {"HostIp": "", "HostPort": ""}
+_RATE = {"Path": "", "Rate": 0}
+_FIELDS: dict[str, dict[str, Any]] = {
+    "Devices": {"PathOnHost": "", "PathInContainer": "", "CgroupPermissions": ""},
+    "Ulimits": {"Name": "", "Hard": 0, "Soft": 0},
+    "BlkioWeightDevice": {"Path": "", "Weight": 0},
+    "BlkioDeviceReadBps": _RATE,
+    "BlkioDeviceWriteBps": _RATE,
+    "BlkioDeviceReadIOps": _RATE,
+    "BlkioDeviceWriteIOps": _RATE,
+}
 
 
 def inspect_view(
@@ -216,7 +227,22 @@ def host_view(record: ContainerRecord, status: ContainerStatus) -> dict[str, Any
         view["MemorySwappiness"] = None
     if view["Memory"] and not view["MemorySwap"]:
         view["MemorySwap"] = 2 * int(view["Memory"])
-    return view
+    return view | _whole(view)
+
+
+def _whole(view: dict[str, Any]) -> dict[str, Any]:
+    """What is shown with all its fields, be they given or not."""
+    found: dict[str, Any] = {
+        key: [{**fields, **each} for each in view[key]]
+        for key, fields in _FIELDS.items()
+        if view.get(key)
+    }
+    if view["PortBindings"]:
+        found["PortBindings"] = {
+            port: places and [{**_PLACE, **each} for each in places]
+            for port, places in view["PortBindings"].items()
+        }
+    return found
 
 
 def merged_config(record: ContainerRecord, status: ContainerStatus) -> dict[str, Any]:

@@ -108,13 +108,10 @@ def event_matches(event: Event, filters: Filters) -> bool:
 
 
 def _is(event: Event, filters: Filters, kind: str) -> bool:
-    wanted = filters[kind]
-    if not wanted:
-        return True
-    if event.kind == kind:
-        name = event.attributes.get("name", "")
-        return any(event.id.startswith(w) or name == w.removeprefix("/") for w in wanted)
-    return kind == "container" and event.attributes.get("container", "").startswith(wanted)
+    """By the beginning of an id or name, of whatever kind it is, as in Docker."""
+    wanted = tuple(w.removeprefix("/") for w in filters[kind])
+    name = event.attributes.get("name", "")
+    return not wanted or event.id.startswith(wanted) or name.startswith(wanted)
 
 
 def _is_image(event: Event, filters: Filters) -> bool:

@@ -34,6 +34,24 @@ SCENARIOS = (
         ),
     ),
     Scenario(
+        "input/names-in-any-case",
+        (
+            post("/containers/create?name=c1", {"image": "$image", "cmd": ["sleep", "60"], "LABELS": {"Image": "mine"}, "Nothing": 1, "exposedports": {"80/tcp": {}}, "hostconfig": {"MEMORY": 67108864, "portBindings": {"80/tcp": [{"hostport": "0"}]}, "logConfig": {"type": "json-file", "config": {"max-size": "1m"}}, "binds": ["$shared:/s"], "devices": [{"pathOnHost": "/dev/null"}], "ulimits": [{"name": "nofile", "soft": 100, "hard": 200}], "Wrong": True}}).keep(c="Id"),
+            get("/containers/c1/json"),
+            post("/containers/c1/start"),
+            post("/containers/c1/update", {"memory": 134217728, "memorySwap": 268435456}),
+            post("/containers/c1/exec", {"cmd": ["echo", "said"], "attachstdout": True}).keep(e="Id"),
+            post("/exec/$e/start", {"detach": False}).hijacked(),
+            get("/containers/c1/json"),
+            post("/networks/create", {"name": "any-case", "ipam": {"config": [{"subnet": "10.226.0.0/24"}]}, "labels": {"A": "b"}}).keep(n="Id"),
+            get("/networks/any-case"),
+            post("/networks/any-case/connect", {"container": "c1", "endpointconfig": {"aliases": ["al"]}}),
+            post("/volumes/create", {"name": "any-case", "labels": {"A": "b"}}),
+            get("/volumes/any-case"),
+        ),
+        (*_GONE, delete("/networks/any-case"), delete("/volumes/any-case")),
+    ),
+    Scenario(
         "input/containers",
         (
             post("/containers/create?name=c1", body()).keep(c="Id"),
