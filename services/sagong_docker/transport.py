@@ -51,9 +51,10 @@ async def stream_down(request: Request, address: Address, content_type: str) -> 
 
 class Lines:
     """JSON lines of a long operation: the head waits for the first line, so that an early failure
-    has a status of its own."""
+    has a status of its own. The operation ends with its client."""
 
     def __init__(self, request: Request) -> None:
+        request.promise_stream()
         self._request = request
         self._out: Stream | None = None
 

@@ -108,6 +108,7 @@ class Connection(asyncio.Protocol):
         self._head: Head | None = None
         self._task: asyncio.Task[None] | None = None
         self._stream: Stream | None = None
+        self._promised = False
         self._raw: RawStream | None = None
         self._drained: asyncio.Future[None] | None = None
         self._writing_paused = False
@@ -148,7 +149,7 @@ class Connection(asyncio.Protocol):
             self._cutter.broken()
         if self._task is None:
             return False
-        if self._stream is not None:
+        if self._stream is not None or self._promised:
             self._task.cancel()
         return self._half_closes
 
@@ -370,6 +371,12 @@ class Connection(asyncio.Protocol):
             self.put(head)
             self.put(body)
 
+    def promise_stream(self) -> None:
+        """See `Request.promise_stream`."""
+        self._promised = True
+        if self._input_ended and self._task is not None:
+            self._task.cancel()
+
     def begin_stream(self, request: Request, status: int, headers: HeaderItems) -> Stream:
         """See `Request.stream`."""
         if request.status:
@@ -479,7 +486,7 @@ class Connection(asyncio.Protocol):
         if self._raw is not None:
             await self._raw.close()
             return
-        self._stream = None
+        self._stream, self._promised = None, False
         self.touched = time.monotonic()
         if self._transport is None:
             return

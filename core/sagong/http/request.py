@@ -140,6 +140,13 @@ class Request:
         limit = limit or self._connection.server.limits.body
         return b"".join([chunk async for chunk in self.chunks(limit)])
 
+    def promise_stream(self) -> None:
+        """Say that the answer will be a stream, though its head can't be sent yet.
+
+        From now on a client that ends its side is gone, and the handler is cancelled.
+        """
+        self._connection.promise_stream()
+
     def stream(self, status: int = 200, headers: HeaderItems = ()) -> Stream:
         """Begin an answer that is written piece by piece; its head is sent now."""
         return self._connection.begin_stream(self, status, headers)

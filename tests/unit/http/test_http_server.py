@@ -310,6 +310,36 @@ async def test_the_last_output_arrives_though_input_was_left_unread() -> None:
         writer.close()
 
 
+@pytest.mark.parametrize("promised", [True, False])
+async def test_who_promises_a_stream_is_cancelled_when_its_client_goes(promised: bool) -> None:
+    begun, left = asyncio.Event(), asyncio.Event()
+    went_on = asyncio.Event()
+
+    async def handler(request: Request) -> Response:
+        if promised:
+            request.promise_stream()
+        begun.set()
+        try:
+            await left.wait()
+            went_on.set()
+        finally:
+            left.set()
+        return Response(200, b"done")
+
+    async with serving(handler) as (_, path, _port):
+        _, writer = await asyncio.open_unix_connection(str(path))
+        writer.write(b"POST / HTTP/1.1\r\nHost: d\r\n\r\n")
+        await begun.wait()
+        writer.write_eof()
+        if promised:
+            await asyncio.wait_for(left.wait(), 10)
+        else:
+            left.set()
+            await asyncio.wait_for(went_on.wait(), 10)
+        assert went_on.is_set() is not promised
+        writer.close()
+
+
 async def test_the_peer_of_a_unix_socket_is_known_and_the_call_has_a_cause() -> None:
     async def handler(request: Request) -> Response:
         assert current().cause == request.id
