@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
-from sagong.contracts.image import ImageRef
+from sagong.contracts.image import ImageConfig, ImageRef
 from sagong.contracts.network import Network
 from sagong.contracts.node import ContainerSpec, ContainerStatus, Ref, RemoveRequest, SandboxSpec
 from sagong.contracts.volume import Volume, VolumeRef
@@ -19,8 +19,10 @@ from sagong.errors import AlreadyExists, InvalidArgument, NotFound, SagongError
 from sagong.http import Response
 from sagong_docker.ask import Ask, fitted
 from sagong_docker.body import CreateBody, HostConfig
+from sagong_docker.container_view import environment
 from sagong_docker.creation import Lookup, translate
 from sagong_docker.engine import OWNER, Engine
+from sagong_docker.links import Link
 from sagong_docker.log_options import check_log, effective
 from sagong_docker.machine import this_machine
 from sagong_docker.naming import check_name, new_id, random_name
@@ -62,6 +64,7 @@ _LENT_MODES = (
     "z,rw",
     "Z,rw",
 )
+_CLOSED_IPC = (None, "", "private", "none")
 _BODY_KEYS = ("HostConfig", "NetworkingConfig")
 
 
@@ -102,7 +105,7 @@ async def _create(
         name=name,
         created=time.time_ns(),
         config=_config(engine, document, body, host, lookup),
-        host=_host(document, host, engine.settings, lookup.containers),
+        host=_host(document, host, engine.settings, lookup, name),
         networking=document.get("NetworkingConfig") or {},
     )
     await free_name(engine, name)
@@ -178,19 +181,22 @@ def _config(
 
 
 def _host(
-    document: dict[str, Any], host: HostConfig, settings: Settings, containers: Mapping[str, str]
+    document: dict[str, Any], host: HostConfig, settings: Settings, lookup: Lookup, name: str
 ) -> dict[str, Any]:
     """What is inspected as HostConfig: other containers by their ids, which stay when they are
     renamed; log options as they are when the engine's own settings change."""
+    containers = lookup.containers
     given = document.get("HostConfig") or {}
     changes: dict[str, Any] = {}
     driver, options = effective(host, settings)
     if options:
         changes["LogConfig"] = {"Type": driver, "Config": options}
     for key in ("NetworkMode", "PidMode", "IpcMode"):
-        kind, colon, name = str(given.get(key) or "").partition(":")
-        if kind == "container" and colon and name in containers:
-            changes[key] = f"container:{containers[name]}"
+        kind, colon, other = str(given.get(key) or "").partition(":")
+        if kind == "container" and colon and other in containers:
+            changes[key] = f"container:{containers[other]}"
+    if lookup.links:
+        changes["Links"] = [f"/{link.name}:/{name}/{link.alias}" for link in lookup.links]
     return {**given, **changes}
 
 
@@ -296,10 +302,16 @@ def _published(statuses: Iterable[ContainerStatus]) -> set[tuple[int, str]]:
 async def _containers(engine: Engine, host: HostConfig) -> dict[str, str]:
     """Ids of containers named by `container:NAME` modes."""
     found = {}
-    for mode in (host.network_mode, host.pid_mode, host.ipc_mode):
-        kind, colon, name = mode.partition(":")
+    for field in ("network_mode", "pid_mode", "ipc_mode"):
+        kind, colon, name = getattr(host, field).partition(":")
         if kind == "container" and colon:
-            found[name] = (await _existing(engine, name)).id
+            record = await _existing(engine, name)
+            if field == "ipc_mode" and record.host.get("IpcMode") in _CLOSED_IPC:
+                raise InvalidArgument(
+                    f"failed to join IPC namespace: container {record.id}: non-shareable IPC "
+                    "(hint: use IpcMode:shareable for the donor container)"
+                )
+            found[name] = record.id
     return found
 
 
@@ -330,8 +342,8 @@ def _on_default(host: HostConfig, networks: dict[str, str]) -> bool:
     return networks.get(mode, mode) == networks.get("bridge")
 
 
-async def _links(engine: Engine, host: HostConfig) -> tuple[tuple[str, str], ...]:
-    """--link NAME:ALIAS on the default network as lines of /etc/hosts."""
+async def _links(engine: Engine, host: HostConfig) -> tuple[Link, ...]:
+    """--link NAME:ALIAS on the default network."""
     found = []
     for text in host.links or ():
         name, _, alias = text.partition(":")
@@ -345,5 +357,14 @@ async def _links(engine: Engine, host: HostConfig) -> tuple[tuple[str, str], ...
         endpoints = status.network.endpoints if status.network else ()
         if not endpoints:
             raise InvalidArgument(f"Cannot link to a non running container: /{record.name}")
-        found.append((endpoints[0].ipv4 or endpoints[0].ipv6, alias or record.name))
+        image = status.image.config if status.image else ImageConfig()
+        found.append(
+            Link(
+                name=record.name,
+                alias=alias or record.name,
+                address=endpoints[0].ipv4 or endpoints[0].ipv6,
+                ports=tuple({*image.exposed_ports, *(record.config.get("ExposedPorts") or ())}),
+                env=tuple(environment(image, record.config)),
+            )
+        )
     return tuple(found)

@@ -103,10 +103,18 @@ async def cancel(engine: Engine, ask: Ask) -> Response:
     return empty(204)
 
 
+_PRUNE_FILTERS = (
+    "until", "unused-for", "id", "inuse", "parent", "type", "shared", "private", "label", "label!",
+)  # fmt: skip
+
+
 async def prune(engine: Engine, ask: Ask) -> Response:
     """`docker builder prune`."""
     filters = ask.filters()
-    filters.check(("until", "unused-for", "id", "inuse", "parent", "type", "shared", "private"))
+    filters.check(_PRUNE_FILTERS)
+    if filters["label"] or filters["label!"]:
+        # `docker system prune` passes its own on; no cache has a label.
+        return answer({"CachesDeleted": None, "SpaceReclaimed": 0})
     unused = [_seconds(text) for name in ("until", "unused-for") for text in filters[name]]
     keep = max(ask.number("keep-storage"), ask.number("reserved-space"), 0)
     request = PruneRequest(unused_for=max(unused, default=0.0), keep=keep, ids=tuple(filters["id"]))

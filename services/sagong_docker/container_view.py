@@ -16,7 +16,7 @@ from sagong_docker.moment import moment_text, nanos_text
 from sagong_docker.network_view import endpoint_views, joined, port_list, port_map
 from sagong_docker.record import ContainerRecord
 
-__all__ = ["inspect_view", "list_view", "merged_config", "status_text"]
+__all__ = ["environment", "inspect_view", "list_view", "merged_config", "status_text"]
 
 _HOST_DEFAULTS: dict[str, Any] = {
     "Binds": None,
@@ -263,7 +263,7 @@ def merged_config(record: ContainerRecord, status: ContainerStatus) -> dict[str,
         "Tty": bool(given.get("Tty")),
         "OpenStdin": bool(given.get("OpenStdin")),
         "StdinOnce": bool(given.get("StdinOnce")),
-        "Env": _environment(image, given),
+        "Env": environment(image, given),
         "Cmd": cmd,
         "Image": record.image,
         "Volumes": volumes or None,
@@ -304,7 +304,8 @@ def _hostname(record: ContainerRecord) -> str:
     return "" if record.host.get("NetworkMode") == "host" else record.id[:12]
 
 
-def _environment(image: ImageConfig, given: dict[str, Any]) -> list[str]:
+def environment(image: ImageConfig, given: dict[str, Any]) -> list[str]:
+    """Its own variables, then those of the image that it does not name."""
     own = list(given.get("Env") or ())
     keys = {entry.partition("=")[0] for entry in own}
     return [*own, *(entry for entry in image.env if entry.partition("=")[0] not in keys)]
@@ -456,7 +457,7 @@ def list_view(
         "ImageID": image.id if image else "",
         "Command": " ".join((*args[:1], *(_quoted(word) for word in args[1:]))),
         "Created": record.created // 10**9,
-        "Ports": port_list(status),
+        "Ports": port_list(status, record),
         "Labels": {**dict(image.config.labels if image else ()), **record.labels},
         "State": str(status.state),
         "Status": status_text(status, time.time()),

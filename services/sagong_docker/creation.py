@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sagong.contracts.network import Attachment
@@ -18,6 +18,7 @@ from sagong.contracts.runtime import Device
 from sagong.errors import InvalidArgument
 from sagong_docker import mounting, wiring
 from sagong_docker.body import CreateBody, Healthcheck, HostConfig
+from sagong_docker.links import Link
 from sagong_docker.log_options import log_spec
 from sagong_docker.machine import Machine
 from sagong_docker.naming import new_id
@@ -50,7 +51,7 @@ class Lookup:
     networks: Mapping[str, str] = field(default_factory=dict)
     containers: Mapping[str, str] = field(default_factory=dict)
     lenders: tuple[tuple[ContainerStatus, str], ...] = ()
-    links: tuple[tuple[str, str], ...] = ()
+    links: tuple[Link, ...] = ()
     exposed: tuple[str, ...] = ()
     published: frozenset[tuple[int, str]] = frozenset()
     runtimes: tuple[str, ...] = ()
@@ -116,7 +117,9 @@ def _sandbox(id: str, name: str, body: CreateBody, host: HostConfig, lookup: Loo
         dns=tuple(host.dns or ()),
         search=tuple(host.dns_search or ()),
         dns_options=_dns_options(host, mode),
-        hosts=wiring.hosts(host, lookup.links, lookup.gateway),
+        hosts=wiring.hosts(
+            host, [(link.address, link.alias) for link in lookup.links], lookup.gateway
+        ),
     )
 
 
@@ -130,7 +133,9 @@ def _container(
         sandbox=id,
         name=name,
         image=body.image,
-        command=_command(body, host),
+        command=_command(
+            body, host, [entry for link in lookup.links for entry in link.variables(name)]
+        ),
         mounts=(*own, *mounting.borrowed(lookup.lenders, [m.target for m in own])),
         devices=tuple(
             Device(
@@ -182,7 +187,7 @@ def words(value: tuple[str, ...] | str | None) -> tuple[str, ...] | None:
     return (value,) if isinstance(value, str) else tuple(value)
 
 
-def _command(body: CreateBody, host: HostConfig) -> Command:
+def _command(body: CreateBody, host: HostConfig, linked: Sequence[str]) -> Command:
     entrypoint, cmd = words(body.entrypoint), words(body.cmd) or None
     if entrypoint == ():
         entrypoint = None
@@ -190,7 +195,7 @@ def _command(body: CreateBody, host: HostConfig) -> Command:
     return Command(
         entrypoint=entrypoint,
         cmd=cmd,
-        env=tuple(body.env or ()),
+        env=(*linked, *(body.env or ())),
         cwd=body.working_dir,
         user=body.user,
         groups=tuple(host.group_add or ()),

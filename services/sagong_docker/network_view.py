@@ -153,9 +153,11 @@ def _published(status: ContainerStatus) -> dict[tuple[int, str], list[tuple[str,
     return found
 
 
-def _exposed(status: ContainerStatus) -> set[tuple[int, str]]:
+def _exposed(status: ContainerStatus, record: ContainerRecord) -> set[tuple[int, str]]:
+    """By the image and by the create body."""
     found = set()
-    for port in status.image.config.exposed_ports if status.image else ():
+    of_image = status.image.config.exposed_ports if status.image else ()
+    for port in (*of_image, *(record.config.get("ExposedPorts") or ())):
         number, _, protocol = port.partition("/")
         if number.isdigit():
             found.add((int(number), protocol or "tcp"))
@@ -167,12 +169,8 @@ def port_map(status: ContainerStatus, record: ContainerRecord) -> dict[str, Any]
     if joined(status) is None:
         return {}
     published = _published(status)
-    exposed = _exposed(status)
-    for port in record.config.get("ExposedPorts") or {}:
-        number, _, protocol = port.partition("/")
-        if number.isdigit():
-            exposed.add((int(number), protocol or "tcp"))
-    view: dict[str, Any] = {f"{n}/{p}": None for n, p in sorted(exposed)}
+    exposed = sorted(_exposed(status, record))
+    view: dict[str, Any] = {f"{n}/{p}": None for n, p in exposed}
     for (number, protocol), places in sorted(published.items()):
         view[f"{number}/{protocol}"] = [
             {"HostIp": address, "HostPort": str(port)} for address, port in places
@@ -180,14 +178,14 @@ def port_map(status: ContainerStatus, record: ContainerRecord) -> dict[str, Any]
     return view
 
 
-def port_list(status: ContainerStatus) -> list[dict[str, Any]]:
+def port_list(status: ContainerStatus, record: ContainerRecord) -> list[dict[str, Any]]:
     """Ports of a line of `docker ps`."""
     if joined(status) is None:
         return []
     published = _published(status)
     view: list[dict[str, Any]] = [
         {"PrivatePort": number, "Type": protocol}
-        for number, protocol in sorted(_exposed(status) - set(published))
+        for number, protocol in sorted(_exposed(status, record) - set(published))
     ]
     for (number, protocol), places in sorted(published.items()):
         view += [

@@ -283,7 +283,7 @@ async def disconnect(engine: Engine, ask: Ask) -> Response:
     on_it = any(e.network == network.id for e in _endpoints(status))
     given = {k: v for k, v in _given(record).items() if k not in (network.name, network.id)}
     known = len(given) < len(_given(record))
-    if status.state is StatusState.RUNNING and not on_it and not force:
+    if status.state is StatusState.RUNNING and not on_it:
         raise NotFound(f"container {record.id} is not connected to network {network.name}")
     if not (on_it or known or force or status.state is not StatusState.RUNNING):
         raise NotFound(f"container {record.id} is not connected to the network {network.name}")

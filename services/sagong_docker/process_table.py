@@ -14,6 +14,7 @@ Facts = Mapping[str, str]
 _FULL = ("UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD")
 _AUX = ("USER", "PID", "%CPU", "%MEM", "VSZ", "RSS", "TTY", "STAT", "START", "TIME", "COMMAND")
 _PLAIN = ("PID", "TTY", "TIME", "CMD")
+_BSD = ("PID", "TTY", "STAT", "TIME", "COMMAND")
 _ALIASES = {
     "uid": "UID", "euid": "UID", "user": "USER", "euser": "USER", "uname": "USER", "pid": "PID",
     "ppid": "PPID", "c": "C", "stime": "STIME", "start_time": "STIME", "start": "START",
@@ -30,7 +31,7 @@ def process_table(
 ) -> tuple[list[str], list[list[str]]]:
     """Titles and rows for the arguments of ps: `-ef`, `aux`, `-o pid,comm` and their like."""
     columns = _columns(arguments.split())
-    cells = {**_CELLS, "TIME": _minutes} if columns == list(_AUX) else _CELLS
+    cells = {**_CELLS, "TIME": _minutes} if tuple(columns) in (_AUX, _BSD) else _CELLS
     rows = []
     for pid, fields in processes:
         facts = {**dict(fields), "pid": str(pid)}
@@ -50,8 +51,9 @@ def _columns(arguments: list[str]) -> list[str]:
     if chosen:
         return chosen if "PID" in chosen else ["PID", *chosen]
     flags = "".join(word.lstrip("-") for word in arguments)
-    if "u" in flags and not arguments[0].startswith("-"):
-        return list(_AUX)
+    # BSD's options have no dash, but `x` is theirs in any case.
+    if arguments and ("x" in flags or not arguments[0].startswith("-")):
+        return list(_AUX if "u" in flags else _BSD)
     return list(_FULL) if "f" in flags or not flags else list(_PLAIN)
 
 

@@ -211,9 +211,4 @@ def warnings(host: HostConfig, machine: Machine) -> list[str]:
         )
     if host.network_mode == "host" and host.port_bindings:
         found.append("Published ports are discarded when using host network mode")
-    if host.network_mode in ("", "default", "bridge") and host.links:
-        found.append(
-            "Links on the default bridge network are deprecated and will be removed in a future "
-            "release. Use a custom network instead."
-        )
     return found

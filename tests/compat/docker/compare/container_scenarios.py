@@ -194,6 +194,25 @@ SCENARIOS = (
         _GONE,
     ),
     Scenario(
+        "containers/linked",
+        (
+            post("/containers/create?name=c1", body(Env=["FOO=bar", "HOME=/x"], ExposedPorts={"81/tcp": {}, "53/udp": {}, "8080/tcp": {}})).keep(c="Id"),
+            post("/containers/c1/start"),
+            get("/containers/json"),
+            post("/containers/create?name=c2", body("sh", "-c", "env | grep -v ^HOSTNAME | sort; grep -c lender /etc/hosts", host={"Links": ["c1:the-lender"]})).keep(d="Id"),
+            post("/containers/c2/start"),
+            post("/containers/c2/wait"),
+            get("/containers/c2/logs?stdout=1"),
+            get("/containers/c2/json"),
+            delete("/containers/c2"),
+            post("/containers/create?name=c2", body(host={"IpcMode": "container:c1"})),
+            post("/containers/c2/start").silent(),
+            get("/containers/a/b/json"),
+            get("/networks/a/b"),
+        ),
+        _GONE,
+    ),
+    Scenario(
         "containers/refused",
         (
             post("/containers/create", {}),

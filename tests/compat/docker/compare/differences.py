@@ -87,7 +87,6 @@ ACCEPTED = (
     Accepted(".body.State.Health.Log*", "a probe more or less"),
     Accepted("*.Created", "20.10 counts from when it began", "GET /containers/json*"),
     Accepted(".header.content-type", _NEWER, "GET /containers/*/logs*", of=_20),
-    Accepted("*.Ports.*", "the order of ports", "GET /containers/json", "containers/every-field"),
     Accepted(".body.0.Mounts.0.Source", "20.10 forgets it in a list of what never ran", "GET /containers/json*"),
     Accepted(".header.*", "on all answers", "POST /containers/*/attach*"),
     Accepted(".body*", "20.10 loses what is sent to a terminal before the start", "POST /containers/c2/attach*", "containers/output"),
@@ -189,6 +188,7 @@ ACCEPTED = (
     Accepted(".body.message", _NEWER, "POST /containers/create", "containers/refused"),
     Accepted(".status", "a client's fault is 400: " + _NEWER, "POST /containers/create", "containers/refused"),
     Accepted(".*", "refused when it is made, not when it starts or never: docs/reference/docker-cli.md", "POST /containers/create", "containers/refused"),
+    Accepted("*", "refused when it is made, not when it starts", "POST /containers/create?name=c2", "containers/linked"),
     # Odd and wrong input.
     Accepted("*", "20.10 has the host's ps complain", "GET */top?ps_args=-o comm"),
     Accepted(".status", "the client's fault, or a conflict", "*", "input/*"),

@@ -306,6 +306,7 @@ NETWORKS = (
             delete("/networks/n2"),
             post("/networks/n1/disconnect", {"Container": "c1"}),
             post("/networks/n1/disconnect", {"Container": "c1"}),
+            post("/networks/n1/disconnect", {"Container": "c1", "Force": True}),
             get("/containers/c1/json"),
             post("/networks/n1/connect", {"Container": "nobody"}),
             post("/networks/n1/disconnect", {"Container": "nobody"}),

@@ -207,6 +207,7 @@ SCENARIOS = (
             post("/plugins/x/disable"),
             post("/plugins/x/set", []),
             post("/build/prune"),
+            post("/build/prune?" + filters(label="nothing")),
         ),
     ),
 )  # fmt: skip
