@@ -6,7 +6,6 @@ the last one is END or FAILURE. Whoever closes the connection before ends the bu
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
 from enum import IntEnum
 
@@ -16,11 +15,10 @@ from sagong.contract import Message
 from sagong.contracts.builder import BuildProgress
 from sagong.contracts.streams import Address
 from sagong.errors import SagongError, Unavailable, from_code
-from sagong.frames import FrameReader, pack
+from sagong.frames import pack
+from sagong.streams import framed
 
 __all__ = ["Told", "failure", "follow", "item"]
-
-_READ = 1 << 16
 
 
 class Told(IntEnum):
@@ -55,29 +53,13 @@ async def follow(address: Address) -> AsyncGenerator[BuildProgress, None]:
 
     Unavailable when the builder is gone before it has told the end.
     """
-    try:
-        reader, writer = await asyncio.open_unix_connection(address.path, limit=1 << 18)
-    except OSError as error:
-        raise Unavailable(f"connect {address.path}: {error.strerror}; try again") from None
-    try:
-        writer.write(address.token.encode() + b"\n")
-        frames = FrameReader()
-        while data := await _read(reader):
-            for kind, payload in frames.feed(data):
-                if kind == Told.ITEM:
-                    yield msgspec.msgpack.decode(payload, type=BuildProgress)
-                elif kind == Told.FAILURE:
-                    told = msgspec.msgpack.decode(payload, type=Failure)
-                    raise from_code(told.code, told.message, told.detail)
-                elif kind == Told.END:
-                    return
-        raise Unavailable("the builder was lost", maybe_executed=True)
-    finally:
-        writer.close()
-
-
-async def _read(reader: asyncio.StreamReader) -> bytes:
-    try:
-        return await reader.read(_READ)
-    except ConnectionError:
-        return b""
+    async with framed(address) as frames:
+        async for kind, payload in frames:
+            if kind == Told.ITEM:
+                yield msgspec.msgpack.decode(payload, type=BuildProgress)
+            elif kind == Told.FAILURE:
+                told = msgspec.msgpack.decode(payload, type=Failure)
+                raise from_code(told.code, told.message, told.detail)
+            elif kind == Told.END:
+                return
+    raise Unavailable("the builder was lost", maybe_executed=True)

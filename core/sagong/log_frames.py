@@ -8,6 +8,7 @@ none comes twice.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 
 import msgspec
@@ -15,11 +16,11 @@ import msgspec
 from sagong.contracts.node import LogsRequest, Node
 from sagong.contracts.streams import Address
 from sagong.errors import NotFound, Unavailable
-from sagong.frames import Frame, FrameReader
+from sagong.frames import Frame
+from sagong.streams import framed
 
 __all__ = ["log_frames"]
 
-_READ = 1 << 16
 _PAUSE, _PATIENCE = 0.05, 30.0
 
 
@@ -58,22 +59,7 @@ async def log_frames(
 
 async def _frames(address: Address) -> AsyncIterator[tuple[int, bytes]]:
     """Frames until the other side closes; none when nobody is there any more."""
-    try:
-        reader, writer = await asyncio.open_unix_connection(address.path, limit=1 << 18)
-    except OSError:
-        return
-    try:
-        writer.write(address.token.encode() + b"\n")
-        frames = FrameReader()
-        while data := await _read(reader):
-            for frame in frames.feed(data):
+    with contextlib.suppress(Unavailable):
+        async with framed(address) as frames:
+            async for frame in frames:
                 yield frame
-    finally:
-        writer.close()
-
-
-async def _read(reader: asyncio.StreamReader) -> bytes:
-    try:
-        return await reader.read(_READ)
-    except ConnectionError:
-        return b""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import BinaryIO
 
 from sagong.contracts.streams import Address
+from sagong.streams import connected
 
 __all__ = ["send_file"]
 
@@ -14,13 +14,7 @@ _BLOCK = 1 << 20
 
 async def send_file(address: Address, file: BinaryIO) -> None:
     """All of it; the half-close tells that it is complete."""
-    _, writer = await asyncio.open_unix_connection(address.path)
-    try:
-        writer.write(address.token.encode() + b"\n")
-        while block := file.read(_BLOCK):
-            writer.write(block)
-            await writer.drain()
-        writer.write_eof()
-        await writer.drain()
-    finally:
-        writer.close()
+    async with connected(address) as link:
+        while (block := file.read(_BLOCK)) and await link.write(block):
+            continue
+        link.end()

@@ -15,8 +15,8 @@ from sagong.contracts.image import ArchiveRequest, PathStat, RootRef
 from sagong.contracts.node import ContainerStatus, Ref
 from sagong.errors import InvalidArgument, NotFound, PermissionDenied, Unavailable
 from sagong.http import Response
+from sagong.streams import connected
 from sagong_docker.ask import Ask
-from sagong_docker.bridge import opened
 from sagong_docker.engine import Engine
 from sagong_docker.moment import moment_text
 from sagong_docker.record import ContainerRecord
@@ -108,7 +108,7 @@ async def read(engine: Engine, ask: Ask) -> None:
         found = await _found(engine, record, whole)
         address = await engine.images.read_archive(whole)
         engine.note(record, "archive-path")
-        async with opened(address) as link:
+        async with connected(address) as link:
             headers = {"Content-Type": "application/x-tar", _HEADER: _stat_header(found)}
             out = ask.request.stream(200, headers)
             while data := await link.read():

@@ -11,8 +11,9 @@ from sagong.errors import Conflict, FailedPrecondition, NotFound, SagongError
 from sagong.frames import Frame
 from sagong.http import RawStream
 from sagong.log_frames import log_frames
+from sagong.streams import connected
 from sagong_docker.ask import Ask
-from sagong_docker.bridge import carry, opened, output, shown
+from sagong_docker.bridge import carry, output, shown
 from sagong_docker.detach import parse_keys
 from sagong_docker.engine import Engine
 from sagong_docker.record import ContainerRecord
@@ -117,7 +118,7 @@ async def _run(
     address: Address,
     keys: bytes,
 ) -> None:
-    async with opened(address) as link:
+    async with connected(address) as link:
         await client.wait_taken()
         detached = await carry(
             client,
@@ -150,7 +151,7 @@ async def attach_socket(engine: Engine, ask: Ask) -> None:
     address = await engine.node.attach(spec)
     engine.note(record, "attach")
     socket = ask.request.websocket(("", "docker"))
-    async with opened(address) as link:
+    async with connected(address) as link:
 
         async def send() -> None:
             from sagong.frames import pack

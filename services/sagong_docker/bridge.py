@@ -10,61 +10,14 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterable
 
-from sagong.contracts.streams import Address
-from sagong.errors import Unavailable
 from sagong.frames import FRAME_LIMIT, Frame, FrameReader, pack
 from sagong.http import RawStream
+from sagong.streams import Link
 from sagong_docker.detach import DetachKeys
 
-__all__ = ["Link", "carry", "opened", "output", "shown"]
+__all__ = ["carry", "output", "shown"]
 
-_READ = 1 << 16
 _PIECE = min(FRAME_LIMIT, 1 << 16)
-
-
-class Link:
-    """A connection to an address of `sagong.contracts.streams`."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
-
-    async def read(self) -> bytes:
-        """The next bytes; b"" at the end, also when the other side is gone."""
-        try:
-            return await self._reader.read(_READ)
-        except ConnectionError:
-            return b""
-
-    async def write(self, data: bytes) -> None:
-        """Send and wait until it is taken; into the void when the other side is gone."""
-        with contextlib.suppress(ConnectionError):
-            self._writer.write(data)
-            await self._writer.drain()
-
-    def end(self) -> None:
-        """Half-close."""
-        with contextlib.suppress(OSError):
-            self._writer.write_eof()
-
-    def close(self) -> None:
-        """Close."""
-        self._writer.close()
-
-
-@contextlib.asynccontextmanager
-async def opened(address: Address) -> AsyncIterator[Link]:
-    """Connect to a stream; Unavailable when nobody is there."""
-    try:
-        reader, writer = await asyncio.open_unix_connection(address.path, limit=1 << 18)
-    except OSError as error:
-        raise Unavailable(f"connect {address.path}: {error.strerror}; try again") from None
-    link = Link(reader, writer)
-    try:
-        await link.write(address.token.encode() + b"\n")
-        yield link
-    finally:
-        link.close()
 
 
 def shown(frames: Iterable[tuple[int, bytes]], wanted: Iterable[int], *, raw: bool) -> bytes:

@@ -10,10 +10,10 @@ import msgspec
 from sagong.contracts.builder import Dialogue, Surroundings
 from sagong.errors import InvalidArgument
 from sagong.http import RawStream
+from sagong.streams import Link, connected
 from sagong_docker import wiring
 from sagong_docker.ask import Ask
 from sagong_docker.body import CreateBody, HostConfig
-from sagong_docker.bridge import Link, opened
 from sagong_docker.engine import Engine
 
 __all__ = ["grpc", "session"]
@@ -37,7 +37,7 @@ async def _carried(engine: Engine, ask: Ask, kind: str) -> None:
     headers = tuple((n, v) for n, v in ask.request.headers.items() if n.startswith(_EXPOSED))
     dialogue = Dialogue(kind=kind, headers=headers, surroundings=await _surroundings(engine))
     address = await engine.builder.converse(dialogue)
-    async with opened(address) as link:
+    async with connected(address) as link:
         client = ask.request.hijack(
             101, [("Connection", "Upgrade"), ("Upgrade", "h2c")], "UPGRADED"
         )

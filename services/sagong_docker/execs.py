@@ -19,10 +19,11 @@ from sagong.contracts.streams import Address
 from sagong.errors import Conflict, FailedPrecondition, InvalidArgument, NotFound, SagongError
 from sagong.frames import Frame, pack
 from sagong.http import RawStream, Response
+from sagong.streams import connected
 from sagong_docker.ask import Ask
 from sagong_docker.attach import hijacked
 from sagong_docker.body import ExecBody, ExecStartBody
-from sagong_docker.bridge import carry, opened
+from sagong_docker.bridge import carry
 from sagong_docker.detach import parse_keys
 from sagong_docker.engine import Engine
 from sagong_docker.life import start_error
@@ -92,7 +93,7 @@ async def start(engine: Engine, ask: Ask) -> Response | None:
         return None
     client = hijacked(ask, raw=tty)
     if state.stream is not None:
-        async with opened(state.stream) as link:
+        async with connected(state.stream) as link:
             await client.wait_taken()
             detached = await carry(
                 client,
@@ -111,7 +112,7 @@ async def _drained(engine: Engine, made: ExecRecord, stream: Address) -> None:
     """Read what a detached process writes, which nobody sees, until it has ended."""
     # Nobody waits for it: a monitor or node that goes away ends the following, not the engine.
     with contextlib.suppress(SagongError, OSError):
-        async with opened(stream) as link:
+        async with connected(stream) as link:
             while await link.read():
                 continue
         await _note_end(engine, made)

@@ -12,7 +12,7 @@ from sagong.contracts.image import Images
 from sagong.contracts.streams import Address
 from sagong.errors import SagongError, Unauthenticated
 from sagong.http import Request, Stream
-from sagong_docker.bridge import opened
+from sagong.streams import connected
 from sagong_docker.refusal import error_document
 
 __all__ = ["Lines", "send_up", "stream_down", "uploading"]
@@ -33,7 +33,7 @@ async def uploading(images: Images, request: Request) -> AsyncIterator[str]:
 
 async def send_up(address: Address, request: Request) -> None:
     """The whole body; what the receiver doesn't want is read to its end all the same."""
-    async with opened(address) as link:
+    async with connected(address) as link:
         async for chunk in request.chunks():
             await link.write(chunk)
         link.end()
@@ -43,7 +43,7 @@ async def send_up(address: Address, request: Request) -> None:
 
 async def stream_down(request: Request, address: Address, content_type: str) -> None:
     """A raw stream as the answer's body."""
-    async with opened(address) as link:
+    async with connected(address) as link:
         out = request.stream(200, {"Content-Type": content_type})
         while data := await link.read():
             await out.write(data)

@@ -7,12 +7,12 @@ import secrets
 import time
 
 from sagong.contracts.node import ExecSpec, HealthSpec, HealthState, StatusState
-from sagong.contracts.streams import Address
 from sagong.errors import SagongError
-from sagong.frames import Frame, FrameReader
 from sagong.host import Host
+from sagong.streams import framed
 from sagong_node.execution import Execution
 from sagong_node.lifecycle import Lifecycle
+from sagong_node.outcome import outcome
 from sagong_node.records import ContainerRecord
 from sagong_node.registry import Registry
 
@@ -108,29 +108,9 @@ class Health:
         if status.stream is None:
             code, output = status.code, ""
         else:
-            code, output = await _followed(status.stream)
+            async with framed(status.stream) as frames:
+                ended, output = await outcome(frames, most=_OUTPUT)
+            code = -1 if ended is None else ended
         facts = {"execID": command.exec_id, "exitCode": str(code)}
         self._lifecycle.note(record, "exec_die", **facts)
         return code, output
-
-
-async def _followed(stream: Address) -> tuple[int, str]:
-    reader, writer = await asyncio.open_unix_connection(stream.path)
-    try:
-        writer.write(stream.token.encode() + b"\n")
-        return await _collect(reader)
-    finally:
-        writer.close()
-
-
-async def _collect(reader: asyncio.StreamReader) -> tuple[int, str]:
-    """Output and exit code of an exec'd process by its frames."""
-    frames, output = FrameReader(), b""
-    while data := await reader.read(1 << 16):
-        for kind, payload in frames.feed(data):
-            if kind == Frame.EXIT:
-                code = int.from_bytes(payload[:4], "big", signed=True)
-                return code, output.decode(errors="replace")
-            if kind in (Frame.STDOUT, Frame.STDERR) and len(output) < _OUTPUT:
-                output += payload[: _OUTPUT - len(output)]
-    return -1, output.decode(errors="replace")

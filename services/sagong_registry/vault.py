@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 from collections import OrderedDict
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable
 
 from sagong.contracts.content import (
     Blob,
@@ -23,6 +23,7 @@ from sagong.errors import SagongError, Unavailable
 from sagong.http import Stream
 from sagong.http.splicing import wait_readable
 from sagong.linux.process import receive_descriptors
+from sagong.streams import connected
 from sagong_registry.grammar import Span
 
 __all__ = ["SMALL", "Vault"]
@@ -30,7 +31,6 @@ __all__ = ["SMALL", "Vault"]
 # What is as small as this is fetched whole, in one call.
 SMALL = 256 << 10
 _CACHE_BYTES = 8 << 20
-_READ = 1 << 18
 _TRIES = 5
 _PATIENCE = 10.0
 
@@ -76,15 +76,12 @@ class Vault:
         What came before `chunks` raised is kept.
         """
         address = await self.content.write(Write(id=upload, offset=offset))
-        async with _opened(address) as (reader, writer):
-            try:
-                async for chunk in chunks:
-                    writer.write(chunk)
-                    await writer.drain()
-                writer.write_eof()
-                line = await reader.readline()
-            except ConnectionError:
-                line = b""
+        async with connected(address) as link:
+            async for chunk in chunks:
+                if not await link.write(chunk):
+                    break
+            link.end()
+            line = await link.read_line()
         if not line.endswith(b"\n"):
             raise Unavailable("the content store broke off within the upload; ask how far it is")
         return int(line)
@@ -137,19 +134,3 @@ async def _lent(address: Address) -> int:
     if not received.descriptors:
         raise ConnectionResetError("no descriptor came")
     return received.descriptors[0]
-
-
-@contextlib.asynccontextmanager
-async def _opened(
-    address: Address,
-) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """Connect to a stream; Unavailable when nobody is there."""
-    try:
-        reader, writer = await asyncio.open_unix_connection(address.path, limit=_READ)
-    except OSError as error:
-        raise Unavailable(f"connect {address.path}: {error.strerror}; try again") from None
-    try:
-        writer.write(address.token.encode() + b"\n")
-        yield reader, writer
-    finally:
-        writer.close()

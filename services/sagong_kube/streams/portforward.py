@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 from sagong.contracts.streams import Address
 from sagong.errors import SagongError
-from sagong_kube.streams.address import RawStream, connected
+from sagong.streams import Link, connected
 from sagong_kube.streams.pipe import Pipe
 from sagong_kube.streams.session import MessageSocket
 from sagong_kube.streams.spdy import DataCame, GoneAway, Spdy, StreamOpened, StreamReset
@@ -144,7 +144,7 @@ class Forwarding:
         while not pair.inbox.empty():
             pair.inbox.get_nowait()
 
-    async def _carry(self, pair: _Pair, target: RawStream) -> None:
+    async def _carry(self, pair: _Pair, target: Link) -> None:
         inward = asyncio.ensure_future(self._inward(pair, target))
         try:
             while data := await target.read():
@@ -155,7 +155,7 @@ class Forwarding:
             await asyncio.gather(inward, return_exceptions=True)
 
     @staticmethod
-    async def _inward(pair: _Pair, target: RawStream) -> None:
+    async def _inward(pair: _Pair, target: Link) -> None:
         while (data := await pair.inbox.get()) is not None:
             await target.write(data)
         target.end()
@@ -206,6 +206,6 @@ class SocketForwarding:
             await self._socket.send(bytes((2 * at + 1,)) + text)
 
 
-async def _pour(inbox: asyncio.Queue[bytes], target: RawStream) -> None:
+async def _pour(inbox: asyncio.Queue[bytes], target: Link) -> None:
     while True:
         await target.write(await inbox.get())

@@ -7,7 +7,7 @@ import struct
 
 from sagong.contracts.streams import Address
 from sagong.frames import Frame
-from sagong_kube.streams.address import FrameStream, frames
+from sagong.streams import FrameLink, framed
 from sagong_kube.streams.session import (
     BROKEN,
     Channel,
@@ -25,7 +25,7 @@ _CHANNELS = {Frame.STDOUT: Channel.STDOUT, Frame.STDERR: Channel.STDERR}
 
 async def bridge(session: Session, address: Address) -> None:
     """Carry bytes until the process ends or the client goes, then end the session."""
-    async with frames(address) as process:
+    async with framed(address) as process:
         inward = asyncio.ensure_future(_inward(session, process))
         outward = asyncio.ensure_future(_outward(session, process))
         try:
@@ -40,7 +40,7 @@ async def bridge(session: Session, address: Address) -> None:
             await asyncio.gather(inward, outward, return_exceptions=True)
 
 
-async def _inward(session: Session, process: FrameStream) -> None:
+async def _inward(session: Session, process: FrameLink) -> None:
     while (message := await session.receive()) is not None:
         match message.channel:
             case Channel.STDIN if message.closed:
@@ -57,11 +57,10 @@ def _bounded(size: tuple[int, int]) -> tuple[int, int]:
     return max(0, min(size[0], 0xFFFF)), max(0, min(size[1], 0xFFFF))
 
 
-async def _outward(session: Session, process: FrameStream) -> None:
+async def _outward(session: Session, process: FrameLink) -> None:
     code: int | None = None
     await session.wait_reader()
-    while (frame := await process.read()) is not None:
-        kind, payload = frame
+    async for kind, payload in process:
         if kind in (Frame.STDOUT, Frame.STDERR):
             await session.send(_CHANNELS[Frame(kind)], payload)
         elif kind == Frame.ERROR:

@@ -11,7 +11,9 @@ from typing import Protocol
 from sagong.contracts.node import ExecRef, ExecSpec, ExecState
 from sagong.contracts.streams import Address
 from sagong.errors import SagongError
-from sagong.frames import Frame, FrameReader, pack
+from sagong.frames import Frame
+from sagong.streams import framed
+from sagong_node.outcome import outcome
 
 __all__ = ["Executor", "execute"]
 
@@ -45,23 +47,15 @@ async def execute(
 
 
 async def _collect(node: Executor, ref: ExecRef, address: Address) -> tuple[int, str]:
-    reader, writer = await asyncio.open_unix_connection(address.path)
-    output, frames = b"", FrameReader()
-    try:
-        writer.write(address.token.encode() + b"\n")
-        while data := await reader.read(1 << 16):
-            for kind, payload in frames.feed(data):
-                if kind == Frame.EXIT:
-                    code = int.from_bytes(payload[:4], "big", signed=True)
-                    return code, output.decode(errors="replace")
-                if kind in (Frame.STDOUT, Frame.STDERR) and len(output) < _OUTPUT:
-                    output += payload[: _OUTPUT - len(output)]
+    async with framed(address) as frames:
+        try:
+            code, output = await outcome(frames, most=_OUTPUT)
+        except asyncio.CancelledError:
+            await frames.write(Frame.SIGNAL, bytes([_KILL]))
+            raise
+    if code is None:
+        code = -1
         # The stream ended without a code: the monitor knows it.
         with contextlib.suppress(SagongError):
-            return (await node.exec_state(ref)).code, output.decode(errors="replace")
-        return -1, output.decode(errors="replace")
-    except asyncio.CancelledError:
-        writer.write(pack(Frame.SIGNAL, bytes([_KILL])))
-        raise
-    finally:
-        writer.close()
+            code = (await node.exec_state(ref)).code
+    return code, output
