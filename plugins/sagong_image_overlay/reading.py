@@ -45,6 +45,11 @@ def open_tree(job: dict[str, Any], descriptors: list[int]) -> Tree:
 def _open_source(path: str) -> int:
     """What is mounted; -1 if it is hidden from this process."""
     try:
+        found = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        # Opening a device can do something: a path of it is enough to tell what it is.
+        if stat.S_IFMT(os.fstat(found).st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
+            return found
+        os.close(found)
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
         return -1

@@ -345,6 +345,8 @@ async def check_the_machine_is_shown_while_it_is_asked(lab: RuntimeLab) -> None:
             directory, file = map(Path, (await anext(stream)).paths)
             assert (directory / "below/deep").read_text() == "deep\n"
             assert file.read_text() == "content\n"
+            for place in (directory, directory / "below", file):
+                assert os.statvfs(place).f_flag & os.ST_NODEV, "a device could be opened"
             (directory / "new").write_text("new\n")
         await wait_until(lambda: not directory.exists() and not file.exists(), "it is hidden")
         assert (source / "below/deep").exists(), "what is mounted on the machine has gone"

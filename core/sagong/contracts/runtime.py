@@ -503,6 +503,7 @@ class Runtime(Protocol):
         """Show parts of the machine, with what is mounted below them, in `{run}/mounts`.
 
         One item, when they are seen there; they are taken away when the caller leaves the stream or
-        dies. For copies through a container's bind mounts, by who may see that directory alone.
+        dies. For copies through a container's bind mounts, by who may see that directory alone; what
+        lies there can be read and written, but no device opened and no program run.
         """
         ...

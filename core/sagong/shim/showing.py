@@ -19,6 +19,7 @@ from sagong.shim.failure import StartError
 __all__ = ["Showing", "linger"]
 
 _PREFIX = "shown-"
+_HARMLESS = mounts.MOUNT_ATTR_NODEV | mounts.MOUNT_ATTR_NOSUID | mounts.MOUNT_ATTR_NOEXEC
 
 
 class Showing:
@@ -46,9 +47,10 @@ class Showing:
             text = f"bind source path does not exist: {source}"
             raise StartError("not_found", text) from None
         try:
-            # A peer of the machine's own mounts would take those away when it goes.
+            # A peer of the machine's own mounts would take those away when it goes. Who copies files
+            # opens what a container has put there, perhaps in this moment: never a device.
             syscalls.mount_setattr(
-                "", propagation=mounts.MS_PRIVATE, recursive=True, directory=tree
+                "", set_=_HARMLESS, propagation=mounts.MS_PRIVATE, recursive=True, directory=tree
             )
             place = self._place(directory=stat.S_ISDIR(os.fstat(tree).st_mode))
             syscalls.move_mount(tree, place)

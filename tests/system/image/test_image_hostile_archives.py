@@ -347,3 +347,19 @@ async def test_documents_of_archives_are_bounded(tmp_path: Path) -> None:
             error = await refused(InvalidArgument, load(ImageLab(images), archive_bytes))
             assert words in error.message
         assert os.listdir(tmp_path / "tmp") == []
+
+
+async def test_devices_are_told_of_and_never_opened(tmp_path: Path) -> None:
+    """Opening one can do something; of one without a driver it can't be done."""
+    device = tmp_path / "device"
+    os.mknod(device, stat.S_IFCHR | 0o600, os.makedev(511, 7))
+    data = tmp_path / "data"
+    data.mkdir()
+    async with local(ImageOverlay, data=data) as images:
+        lab = ImageLab(images)
+        prepared = await lent(lab, "d", Archive(layers=[layer(("f", "x"), ("dev", "x"))]))
+        request = ArchiveRequest(id="d", path="/dev", mounts=(("/dev", str(device)),))
+        assert stat.S_ISCHR((await images.stat(request)).mode)
+        os.rename(device, Path(prepared.upper, "new"))
+        await written(lab, ArchiveRequest(id="d", path="/"), layer(("new", "file")))
+        assert Path(prepared.upper, "new").read_text() == "file"
