@@ -44,6 +44,7 @@ from sagong_docker.wiring import mode_of
 __all__ = ["create", "free_name"]
 
 _NAMES_TRIED = 4
+_ALWAYS_THERE = frozenset({"bridge", "default", "none", "host"})
 _EMPTY = "config cannot be empty in order to create a container"
 _OLD_MAC = (
     "The container-wide MacAddress field is now deprecated. It should be specified in "
@@ -244,10 +245,11 @@ async def _make_on_node(engine: Engine, spec: ContainerSpec, sandbox: SandboxSpe
 
 
 async def _networks(engine: Engine, body: CreateBody, host: HostConfig) -> list[Network]:
-    """All that a body may name: the default network, which nobody can remove, as it was last seen."""
-    default = engine.seen_networks.get(engine.settings.default_network)
-    if default is not None and {*_network_references(body, host)} <= {"bridge", "default"}:
-        return [default]
+    """All that a body may name: those that nobody can remove, as they were last seen."""
+    wanted = (engine.settings.default_network, "none", "host")
+    seen = [network for name in wanted if (network := engine.seen_networks.get(name))]
+    if len(seen) == len(wanted) and {*_network_references(body, host)} <= _ALWAYS_THERE:
+        return seen
     return await engine.networks()
 
 

@@ -20,7 +20,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests import sample_image
-from tests.bench import machine, peers
+from tests.bench import docker_client, machine, peers
+from tests.bench.cpu import Spent
 from tests.bench.figures import Budget, Figure, report
 from tests.bench.peers import Docker
 
@@ -107,6 +108,16 @@ def started_together(engine: Docker) -> float:
     return in_flight(engine, TOGETHER, "run", "-d", IMAGE, *SLEEP)
 
 
+def started_by_api(engine: Docker) -> float:
+    """The same by one client of the API: what is left is the engine's."""
+    spent = Spent()
+    rate = docker_client.started_together(engine.socket, IMAGE, SLEEP, TOGETHER, IN_FLIGHT)
+    print(f"processor time of one container by one client, {engine.name}:")
+    print(spent.table(TOGETHER))
+    engine.ok("rm", "-f", *engine.ok("ps", "-q").split())
+    return rate
+
+
 def removed_together(engine: Docker) -> float:
     """Seconds of one `docker rm -f` of all that run."""
     return engine.seconds("rm", "-f", *engine.ok("ps", "-q").split())
@@ -176,6 +187,7 @@ def logged(engine: Docker) -> tuple[float, float]:
 def crowd(found: dict[str, Docker]) -> list[Figure]:
     """Fifty together, their helpers, listing two hundred, removing them."""
     both = {name: found[name] for name in found if name != "podman"}
+    by_api = Rounds(both).take(3, started_by_api)
     rates = {name: [started_together(engine)] for name, engine in both.items()}
     helpers = {name: [helper_megabytes(engine)] for name, engine in both.items()}
     created = {name: [create_many(engine)] for name, engine in both.items()}
@@ -186,6 +198,7 @@ def crowd(found: dict[str, Docker]) -> list[Figure]:
     least = Budget(limit=15, ratio=True, least=True)
     return [
         *figures(f"docker run -d, {TOGETHER} by {IN_FLIGHT} commands at once", "/s", rates, least),
+        *figures(f"{TOGETHER} by one API client, {IN_FLIGHT} in flight", "/s", by_api, least),
         *figures("resident helper of a container, PSS", "MB", helpers, Budget(limit=0.8)),
         *figures(f"docker create, {IN_FLIGHT} commands at once", "/s", created),
         *figures(f"docker ps -a of {LISTED}, {TOGETHER} of them running", "ms", listing),

@@ -7,7 +7,6 @@ import inspect
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -21,6 +20,7 @@ from sagong.conformance.runtime_rig import make_rootfs
 from sagong.contract import Message
 from sagong.linux import process
 from sagong.linux.cgroup import CONTROLLERS, Cgroup, layout_of_machine
+from sagong.shim.interpreter import arguments, readonly_view
 from sagong.shim.runtime import MonitoredRuntime
 from sagong.testing import LocalHost
 from sagong_runtime_linux import RuntimeLinux
@@ -28,6 +28,7 @@ from sagong_runtime_linux import RuntimeLinux
 __all__ = ["BUSYBOX", "SOURCES", "Rig", "held", "launched", "make_rootfs", "rig"]
 
 BUSYBOX = Path("/bin/busybox")
+PLUGINS = Path(__file__).parents[2] / "plugins"
 SOURCES = ":".join(str(Path(__file__).parents[2] / part) for part in ("core", "plugins"))
 
 
@@ -66,8 +67,16 @@ class Rig:
 
     def start_launcher(self) -> None:
         """As the kernel does it."""
-        command = [sys.executable, "-m", f"{self._package}.launcher", "--run", str(self.run)]
-        self.launcher = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": SOURCES})
+        text = f"from {self._package}.launcher import main\nmain(*sys.argv[1:])"
+        view = readonly_view()
+        try:
+            self.launcher = subprocess.Popen(
+                arguments(text, str(PLUGINS), [str(self.run)]),
+                executable=f"/proc/{os.getpid()}/fd/{view}",
+                env={"PATH": os.environ["PATH"], "LANG": "C.UTF-8"},
+            )
+        finally:
+            os.close(view)
 
     def kill_launcher(self) -> None:
         """-9."""

@@ -45,9 +45,16 @@ def unmark(data: str) -> None:
     options = _options(data)
     if "volatile" in options:
         mark = f"{options['workdir']}/work/incompat"
-        os.unlink(f"{mark}/volatile/dirty")
-        os.rmdir(f"{mark}/volatile")
-        os.rmdir(mark)
+        try:
+            # Beside the kernel's own directory it means nothing. Three removals would cost three times
+            # as much, and as long as a journal is written each of them waits.
+            os.rename(mark, f"{options['workdir']}/unmarked")
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            os.unlink(f"{mark}/volatile/dirty")
+            os.rmdir(f"{mark}/volatile")
+            os.rmdir(mark)
 
 
 def _shortened(data: str) -> tuple[str, list[int]]:
