@@ -1,8 +1,11 @@
 """The keeper: restarts the kernel, holds its descriptors, reaps orphans. Standard library only.
 
 It is as small as it can be, because everything else may be killed and comes back through it; and it
-imports little (no argparse, no typing), because it shares its memory with nobody. The
-kernel sends it descriptors to hold (`keep NAME`), gets them all back when it is started anew, says
+imports little, because it shares its memory with nobody: no argparse, typing, array; of `socket` and
+`signal` only what is written in C, without enumerations of all their constants (1.3 MB); and it is
+begun by `START`, as `-m` keeps what it takes to find a module (0.8 MB).
+
+The kernel sends it descriptors to hold (`keep NAME`), gets them all back when it is started anew, says
 how far the units have come (`late`, `progress`, `ready`), and `end` before it ends for good. If the
 keeper itself dies, another one (the kernel's, or that of a supervisor such as systemd) connects to
 the kernel at `kernel/keeper` and is given the descriptors.
@@ -10,19 +13,19 @@ the kernel at `kernel/keeper` and is given the descriptors.
 
 from __future__ import annotations
 
-import array
+import _signal  # type: ignore[import-not-found]
+import _socket
 import ctypes
 import fcntl
 import os
 import select
-import signal
-import socket
 import struct
 import sys
 import time
 
-__all__ = ["CONFIGURATION_ERROR", "main"]
+__all__ = ["CONFIGURATION_ERROR", "START", "main"]
 
+START = ("-P", "-c", "from sagong.keeper import main; main()")
 CONFIGURATION_ERROR = 78
 _LOCKED = 75
 _TITLE = "sagong-keeper"
@@ -64,7 +67,7 @@ class Keeper:
         self._options = options
         self._door = f"{options.run}/kernel/keeper"
         self._kept: dict[str, int] = {}
-        self._control: socket.socket | None = None
+        self._control: _socket.socket | None = None
         self._pid = 0
         self._pidfd = -1
         self._stopping = False
@@ -76,9 +79,9 @@ class Keeper:
     def run(self) -> int:
         """Until the kernel ends by itself."""
         read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.signal(signal.SIGTERM, self._terminate)
+        _signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        _signal.signal(_signal.SIGCHLD, lambda *_: None)
+        _signal.signal(_signal.SIGTERM, self._terminate)
         if not self._attach():
             if self._options.successor and not os.path.exists(self._door):
                 return 0
@@ -92,7 +95,7 @@ class Keeper:
                 os.read(read, 4096)
             if self._control.fileno() in ready and not self._hold():
                 self._control.close()
-                self._control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)[0]
+                self._control = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)[0]
             self._reap()
             if self._pidfd in ready:
                 if self._status in (0, CONFIGURATION_ERROR) or self._stopping:
@@ -102,7 +105,7 @@ class Keeper:
                 self._start()
 
     def _start(self) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         command = [sys.executable, "-m", "sagong.kernel", "--root", self._options.root]
         command += ["--profile", self._options.profile, "--keeper", str(theirs.fileno())]
         for name, fd in self._kept.items():
@@ -122,10 +125,10 @@ class Keeper:
 
     def _attach(self) -> bool:
         """Become the keeper of a kernel that lives without one."""
-        control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        control = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         try:
             control.connect(self._door)
-            peer = control.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+            peer = control.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, _CREDENTIALS.size)
             self._pid = _CREDENTIALS.unpack(peer)[0]
             self._pidfd = os.pidfd_open(self._pid)
         except OSError:
@@ -134,7 +137,7 @@ class Keeper:
         self._begin(control)
         return True
 
-    def _begin(self, control: socket.socket) -> None:
+    def _begin(self, control: _socket.socket) -> None:
         self._control = control
         self._started = time.monotonic()
         if self._options.supervised:
@@ -170,11 +173,13 @@ class Keeper:
         """Tell the supervisor, as sd_notify(3) does."""
         if self._supervisor:
             address = self._supervisor.replace("@", "\0", 1)
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-                try:
-                    sender.sendto(text.encode(), address)
-                except OSError:
-                    pass  # nobody listens
+            sender = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM)
+            try:
+                sender.sendto(text.encode(), address)
+            except OSError:
+                pass  # nobody listens
+            finally:
+                sender.close()
 
     def _reap(self) -> None:
         """Wait for whatever ended; keep the kernel's exit status if it was among them."""
@@ -192,19 +197,19 @@ class Keeper:
         self._stopping = True
         self._notify("STOPPING=1\nSTATUS=stopping; containers go on")
         try:
-            signal.pidfd_send_signal(self._pidfd, signal.SIGTERM)
+            _signal.pidfd_send_signal(self._pidfd, _signal.SIGTERM)
         except ProcessLookupError:
             os._exit(0)
 
 
-def _receive(control: socket.socket) -> tuple[bytes, tuple[int, ...]]:
+def _receive(control: _socket.socket) -> tuple[bytes, tuple[int, ...]]:
     """A message and the descriptors that came along."""
-    room = socket.CMSG_SPACE(_DESCRIPTORS * 4)
-    data, ancillary, _, _ = control.recvmsg(_MESSAGE, room, socket.MSG_CMSG_CLOEXEC)
-    rights = array.array("i")
+    room = _socket.CMSG_SPACE(_DESCRIPTORS * 4)
+    data, ancillary, _, _ = control.recvmsg(_MESSAGE, room, _socket.MSG_CMSG_CLOEXEC)
+    rights: list[int] = []
     for level, kind, raw in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            rights.frombytes(raw[: len(raw) - len(raw) % rights.itemsize])
+        if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
+            rights += struct.unpack(f"{len(raw) // 4}i", raw[: len(raw) // 4 * 4])
     return data, tuple(rights)
 
 
@@ -222,7 +227,7 @@ def _show_title() -> None:
 
 
 def main() -> None:
-    """`python -m sagong.keeper --run DIR --root DIR --profile NAME`; one instance a root, by a lock.
+    """`python START… --run DIR --root DIR --profile NAME`; one instance a root, by a lock.
 
     `--supervised` says that whoever started it does so again when it dies, `--successor` that a
     kernel which lost its keeper did: if that has ended in order meanwhile, there is nothing to keep.
@@ -270,7 +275,7 @@ def _end_keeper(run: str) -> None:
     with open(f"/proc/{pid}/comm") as file:
         name = file.read().strip()
     if name == _TITLE:
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, _signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -19,13 +19,14 @@ from sagong_kube.admission import claim, limits, namespace, pod, quota
 from sagong_kube.admission import node as node_rules
 from sagong_kube.admission.chain import Chain
 from sagong_kube.admission.service import ServiceAddresses
+from sagong_kube.convert import document
 from sagong_kube.handlers.discovery import Discovery
 from sagong_kube.handlers.exchange import Answer, Ask, Reply, json_answer
 from sagong_kube.handlers.gate import Gate
 from sagong_kube.handlers.health import Health
 from sagong_kube.handlers.kubelet import Kubelet
 from sagong_kube.handlers.objects import Objects
-from sagong_kube.handlers.openapi import OpenApi, builtin_documents
+from sagong_kube.handlers.openapi import OpenApi
 from sagong_kube.handlers.podparts import PodParts, Tokens
 from sagong_kube.handlers.podstreams import PodStreams
 from sagong_kube.handlers.proxy import Proxy
@@ -214,7 +215,7 @@ class Assembly:
     def _paths(self) -> dict[str, PathHandler]:
         discovery = Discovery(self.catalogue, self._address)
         health = Health(self._checks(), self._all_figures)
-        documents = OpenApi(self.catalogue, builtin_documents())
+        documents = OpenApi(self.catalogue, document.made)
         paths: dict[str, PathHandler] = {
             "/version": health.version,
             "/metrics": health.metrics,

@@ -107,17 +107,17 @@ class Front:
 
     def _answer(self, request: Request, ask: Ask, answer: Answer) -> Response:
         self._count(ask, answer.status)
-        headers = [
-            ("Audit-Id", request.id),
-            ("Cache-Control", "no-cache, private"),
-            ("Content-Type", answer.media),
-            *answer.headers.items(),
-            *(("Warning", _warning(text)) for text in answer.warnings),
-        ]
+        single = {
+            "Audit-Id": request.id,
+            "Cache-Control": "no-cache, private",
+            "Content-Type": answer.media,
+            **answer.headers,
+        }
+        headers = [*single.items(), *(("Warning", _warning(text)) for text in answer.warnings)]
         body = answer.body
         if (
             len(body) >= _GZIP_BYTES
-            and _accepts_gzip(ask)
+            and ask.accepts_gzip
             and "Content-Encoding" not in answer.headers
         ):
             from isal import igzip
@@ -135,7 +135,7 @@ class Front:
             **reply.headers,
         }
         pieces: Iterable[bytes] = reply.pieces
-        if _accepts_gzip(ask):
+        if ask.accepts_gzip:
             headers |= {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
             pieces = _gzipped(pieces)
         stream = request.stream(200, headers)
@@ -258,10 +258,6 @@ class _StreamPipe:
 def _warning(text: str) -> str:
     escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
     return f'299 - "{escaped}"'
-
-
-def _accepts_gzip(ask: Ask) -> bool:
-    return "gzip" in ask.headers.get("accept-encoding", "")
 
 
 def _gzipped(pieces: Iterable[bytes]) -> Iterable[bytes]:

@@ -16,6 +16,7 @@ from sagong.call import deadline
 from sagong.config import Paths
 from sagong.contracts.kernel import StatusQuery, StopSystem, SystemStatus
 from sagong.errors import DeadlineExceeded, FailedPrecondition, NotFound, SagongError, Unavailable
+from sagong.keeper import START
 from sagong.operator import connect
 
 # systemd's directory exists where it is pid 1, see sd_booted(3).
@@ -75,7 +76,7 @@ def _keeper_command(paths: Paths, root: str, profile: str) -> list[str]:
     if os.geteuid() != 0:
         raise FailedPrecondition("sagong needs root: namespaces, mounts and control groups")
     config.load(paths, profile)
-    command = [sys.executable, "-P", "-m", "sagong.keeper", "--run", str(paths.run)]
+    command = [sys.executable, *START, "--run", str(paths.run)]
     return [*command, "--root", root, "--profile", profile]
 
 

@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 
 from sagong.config import Paths
+from sagong.keeper import START
 from sagong.kernel.listeners import Listeners
 from sagong.kernel.outages import Standing
 
@@ -101,7 +102,7 @@ class Guardian:
     def _replace(self) -> None:
         if self._keeper is not None or self._door.fileno() < 0:
             return
-        command = [sys.executable, "-P", "-m", "sagong.keeper", "--root", str(self._root)]
+        command = [sys.executable, *START, "--root", str(self._root)]
         command += ["--run", str(Paths.below(self._root).run), "--profile", self._profile]
         command += ["--successor"]
         # A grandchild, so that it is nobody's zombie when it ends and outlives this kernel.

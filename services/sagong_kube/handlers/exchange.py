@@ -52,6 +52,11 @@ class Ask(msgspec.Struct):
         return values is not None and values[0].lower() not in ("false", "0", "f")
 
     @property
+    def accepts_gzip(self) -> bool:
+        """Whether the answer may be compressed."""
+        return "gzip" in self.headers.get("accept-encoding", "")
+
+    @property
     def upgrade(self) -> str:
         """The protocol that the client wants to change to, in lower case."""
         if "upgrade" not in self.headers.get("connection", "").lower():

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from sagong.keeper import START
 from tests.system.instance import Instance, environment, instance
 
 pytestmark = pytest.mark.root
@@ -39,7 +40,7 @@ class Supervisor:
 
     def start(self) -> subprocess.Popen[bytes]:
         """A keeper of the instance."""
-        command = [sys.executable, "-m", "sagong.keeper", "--supervised"]
+        command = [sys.executable, *START, "--supervised"]
         command += ["--run", str(self.running.paths.run), "--root", str(self.running.root)]
         return subprocess.Popen(command, env={**environment(), "NOTIFY_SOCKET": self._address})
 

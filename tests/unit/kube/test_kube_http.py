@@ -323,6 +323,34 @@ async def test_discovery_in_its_forms() -> None:
         assert "/api/v1" in (await at.ask("GET", "/", status=200)).json["paths"]
 
 
+async def test_openapi_documents_are_made_beside_and_sent_as_clients_take_them() -> None:
+    async with served() as at:
+        index = (await at.ask("GET", "/openapi/v3", status=200)).json["paths"]
+        url = index["apis/apps/v1"]["serverRelativeURL"]
+        packed = await at.ask("GET", url, status=200)
+        assert packed.headers["Content-Encoding"] == "gzip"
+        assert packed.headers["Cache-Control"].endswith("immutable")
+        plain = await at.ask("GET", url, status=200, Accept_Encoding="identity")
+        assert "Content-Encoding" not in plain.headers
+        assert plain.body == packed.body
+        assert "/apis/apps/v1/deployments" in plain.json["paths"]
+        await at.ask("GET", url, status=304, If_None_Match=plain.headers["ETag"])
+        await at.ask("GET", "/openapi/v3/apis/nothing/v1", status=404)
+        protobuf = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
+        same = [
+            await at.ask("GET", "/openapi/v2", status=200, Accept=accept)
+            for accept in (protobuf, "application/json, */*")
+        ]
+        assert [form.headers["Content-Type"] for form in same] == [
+            protobuf.replace("@", "."),
+            "application/json",
+        ]
+        assert same[0].body.startswith(b"\x0a\x032.0"), "field 1 is the version of Swagger"
+        assert same[1].json["swagger"] == "2.0"
+        await at.ask("GET", "/openapi/v2", status=406, Accept="text/html")
+        await at.ask("GET", url, status=406, Accept=protobuf)
+
+
 async def test_events_are_one_resource_in_two_groups() -> None:
     async with served() as at:
         event = {
