@@ -59,6 +59,7 @@ from sagong_image_overlay.files import Files
 from sagong_image_overlay.index import Record
 from sagong_image_overlay.loading import Loading
 from sagong_image_overlay.platforms import check_platform
+from sagong_image_overlay.pushes import Pushes
 from sagong_image_overlay.questions import Questions
 from sagong_image_overlay.removal import Removal
 from sagong_image_overlay.roots import Lease, overlay_of
@@ -83,6 +84,7 @@ class ImageOverlay:
         self._streams = Streams(host.run / "streams.sock", self._store.spot.work, settings.reserve)
         self._loading = Loading(self._store, self._streams)
         self._transfers = Transfers(self._store)
+        self._pushes = Pushes(self._store)
         self._files = Files(self._store, self._streams)
         self._commits = Commits(self._store)
         self._saving = Saving(self._store, self._streams)
@@ -213,7 +215,7 @@ class ImageOverlay:
 
     async def push(self, request: PushRequest) -> AsyncIterator[Progress]:
         """Send an image to a registry."""
-        async with contextlib.aclosing(self._transfers.push(request)) as steps:
+        async with contextlib.aclosing(self._pushes.push(request)) as steps:
             async for progress in steps:
                 yield progress
 

@@ -59,6 +59,7 @@ class Document(msgspec.Struct, kw_only=True):
     names: dict[str, str] = {}
     digests: dict[str, str] = {}
     parts: dict[str, tuple[str, ...]] = {}
+    sent: dict[str, str] = {}
 
 
 class Index:
@@ -70,6 +71,7 @@ class Index:
         self.names: dict[str, str] = {}
         self.digests: dict[str, str] = {}
         self._parts: dict[str, tuple[str, ...]] = {}
+        self._sent: dict[str, str] = {}
         self._reverse: dict[str, tuple[_References, _References]] = {}
         self._lock = asyncio.Lock()
         self._changed = 0
@@ -91,6 +93,7 @@ class Index:
         self.names = {k: v for k, v in document.names.items() if v in self.images}
         self.digests = {k: v for k, v in document.digests.items() if v in self.images}
         self._parts = {k: v for k, v in document.parts.items() if self.names.get(k) in v}
+        self._sent = {k: v for k, v in document.sent.items() if k in self.names}
 
     def forget(self, identity: str) -> None:
         """Drop an image and its names."""
@@ -112,6 +115,7 @@ class Index:
                 names=self.names,
                 digests=self.digests,
                 parts=self._parts,
+                sent={k: v for k, v in self._sent.items() if k in self.names},
             )
             await asyncio.to_thread(self._write, msgspec.json.encode(document))
             self._saved = reached
@@ -143,6 +147,7 @@ class Index:
         """Give an image a name, which stands for these images of several platforms, too."""
         self.names[name] = identity
         self._parts.pop(name, None)
+        self._sent.pop(name, None)
         if parts:
             self._parts[name] = parts
         self.changed()
@@ -151,6 +156,15 @@ class Index:
         """The images of several platforms that a name stands for; none if it is one image's alone."""
         parts = self._parts.get(name, ())
         return parts if self.names.get(name) in parts else ()
+
+    def note_sent(self, name: str, identity: str, document: str) -> None:
+        """What went out by a name, where that has more than the image: `docker push` sends it again."""
+        if self.names.get(name) == identity:
+            self._sent[name] = document
+
+    def sent_as(self, name: str) -> str:
+        """The manifest or index that went out by a name with notes; "" if there was none."""
+        return self._sent.get(name, "") if name in self.names else ""
 
     def is_part(self, identity: str) -> bool:
         """Whether some name stands for the image and others."""

@@ -87,6 +87,8 @@ class Origins:
         self._pulled: set[tuple[str, str]] = set()
         self._pulling: defaultdict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
         self.platform = ""
+        # What was begun or copied from, by name and platform.
+        self.materials: dict[tuple[str, str], Image] = {}
 
     def beside(self, reporter: Reporter) -> Origins:
         """The same for another stage: what is pulled is pulled once, stages are each one's to know."""
@@ -162,13 +164,15 @@ class Origins:
                 image = await self._local(name)
                 if image is not None and _fits(image, platform):
                     await self._reporter.found()
+                    self.materials[name, platform] = image
                     return image
             before = await self._local(name)
             fetched = await self._fetch(name, platform)
             if before is not None and _is_foreign(platform):
                 # The name stays this machine's; containers are begun from it.
                 await self._shop.images.tag(TagRequest(source=before.id, target=name))
-        return await self.inspected(fetched)
+        image = self.materials[name, platform] = await self.inspected(fetched)
+        return image
 
     def _renamed(self, name: str) -> str:
         """What a further context of the client's puts in a name's place: another image."""

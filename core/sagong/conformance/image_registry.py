@@ -7,6 +7,7 @@ import secrets
 
 from sagong.conformance.image_lab import Archive, ImageLab, layer, loaded, refused
 from sagong.contracts.image import (
+    Artifact,
     Credentials,
     DeriveRequest,
     DistributionRequest,
@@ -22,7 +23,7 @@ from sagong.contracts.image import (
     TagRequest,
 )
 from sagong.errors import InvalidArgument, NotFound, Unavailable
-from sagong.model.oci import MediaType
+from sagong.model.oci import MediaType, digest_of
 
 
 async def _pull(lab: ImageLab, reference: str, policy: str = "always") -> list[Progress]:
@@ -249,3 +250,31 @@ async def check_questions_to_nobody_are_unavailable(lab: ImageLab) -> None:
 async def check_impossible_searches_are_invalid(lab: ImageLab) -> None:
     for term, limit in (("a", 0), ("a", 101), ("", 5), ("http://r.test/a", 5), ("127.0.0.1:1/", 5)):
         await refused(InvalidArgument, lab.images.search(SearchRequest(term=term, limit=limit)))
+
+
+async def check_notes_go_out_with_an_image(lab: ImageLab) -> None:
+    """Artifacts and annotations are of what is sent; the name's next push has them, too."""
+    if not lab.registry:
+        return
+    name, image, plain = await _pushed(lab, "noted")
+    blob = secrets.token_hex(8).encode()
+    described = {"mediaType": MediaType.EMPTY, "digest": digest_of(blob), "size": len(blob)}
+    manifest = {"schemaVersion": 2, "mediaType": MediaType.OCI_MANIFEST, "config": described}
+    artifact = Artifact(manifest=json.dumps(manifest).encode(), blobs=(blob,))
+    request = PushRequest(
+        id="suite-noted",
+        reference=name,
+        parts=(image.id,),
+        artifacts=(artifact,),
+        annotations=(("a", "b"),),
+    )
+    noted = [item async for item in lab.images.push(request)]
+    found = await lab.images.distribution(DistributionRequest(reference=name))
+    assert found.digest == noted[-1].digest
+    # Who looks for images sees no artifact, and the image is another by its annotation.
+    assert len(found.parts) == 1 and found.parts[0] != plain[-1].digest
+    assert (await _push(lab, name))[-1].digest == noted[-1].digest
+    await lab.images.tag(TagRequest(source=image.id, target=name))
+    assert (await _push(lab, name))[-1].digest == plain[-1].digest
+    assert [item async for item in lab.images.push(request)][-1].digest == noted[-1].digest
+    assert (await _pull(lab, name))[-1].image == image.id

@@ -37,8 +37,9 @@ _CAPS = (
     "gateway.solve.metadata", "gateway.solve.evaluate", "frontend.caps", "importcaches",
     "frontend.inputs", "reference.output", "gateway.evaluate",
 )  # fmt: skip
-# Of what graphs may ask for only this is here, and needs no graph: several outputs of a build.
-_LLB_CAPS = ("exporter.multiple",)
+# Of what graphs may ask for only this is here, and needs none: several outputs of a build, and that
+# they tell how they were made.
+_LLB_CAPS = ("exporter.multiple", "exporter.image.attestations")
 
 
 class Control:

@@ -8,21 +8,31 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import hashlib
 import os
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-from sagong.contracts.image import ImageRef, PushRequest, TagRequest
+from sagong.contracts.image import (
+    Artifact,
+    DistributionRequest,
+    ImageRef,
+    PushRequest,
+    TagRequest,
+)
 from sagong.errors import InvalidArgument, SagongError, Unimplemented
 from sagong.model import oci, references
 from sagong_builder.buildkit import messages as m
 from sagong_builder.buildkit.failures import failed
 from sagong_builder.buildkit.filesync import Root
 from sagong_builder.buildkit.layouts import Layout
+from sagong_builder.buildkit.notes import NO_NOTES, Notes, read_notes
 from sagong_builder.buildkit.progress import Graph
+from sagong_builder.buildkit.provenance import statement
 from sagong_builder.buildkit.results import Made
 from sagong_builder.buildkit.session import Session
-from sagong_builder.context import Archive
+from sagong_builder.context import Archive, Kind
 from sagong_builder.copying import Item, Landing, Member, Owner, members, written
 from sagong_builder.running import new_id
 from sagong_builder.shop import Shop
@@ -70,8 +80,12 @@ def exporters_of(request: m.SolveRequest) -> list[Exporter]:
                 f'exporter "{kind[:50]}" could not be found: there are image, registry, docker, oci, '
                 "local and tar"
             )
-        if any(name.startswith("annotation") for name in attrs):
-            raise Unimplemented("annotations are not kept in this engine's images: use --label")
+        kept = kind in _STORE and not _is_true(attrs.get("push", ""))
+        if read_notes(attrs) and (kept or kind == "docker"):
+            raise Unimplemented(
+                "annotations go out with --push and --output type=oci; images here keep none: use "
+                "--label"
+            )
     return [Exporter(number, kind, attrs) for number, (kind, attrs) in enumerate(given)]
 
 
@@ -123,7 +137,15 @@ def _is_true(text: str) -> bool:
 class Exporting:
     """Of one build."""
 
-    def __init__(self, shop: Shop, session: Session, graph: Graph) -> None:
+    def __init__(
+        self,
+        shop: Shop,
+        session: Session,
+        graph: Graph,
+        said: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        """`said` is how images were made, where that goes along."""
+        self._said = said or {}
         self._shop = shop
         self._session = session
         self._graph = graph
@@ -158,10 +180,32 @@ class Exporting:
             if not names:
                 raise InvalidArgument("tag is needed when pushing to registry")
             for name in names:
-                answer["containerimage.digest"] = await self._push(name)
+                answer["containerimage.digest"] = await self._push_noted(name, exporter, made)
         return answer
 
-    async def _push(self, name: references.Reference, parts: Sequence[str] = ()) -> str:
+    async def _push_noted(self, name: references.Reference, exporter: Exporter, made: Made) -> str:
+        """Send a name's image with what goes along. What is said of an image names it by the digest
+        that it has at the registry; so that is asked before."""
+        notes = read_notes(exporter.attributes).about(self._said)
+        parts = tuple(made.images.values()) if made.several or notes.said else ()
+        if notes.index and not parts:
+            raise InvalidArgument("index annotations not supported for single platform export")
+        digest = await self._push(name, parts, notes)
+        if not notes.said:
+            return digest
+        credentials = await self._session.credentials(name.familiar)
+        about = DistributionRequest(reference=name.familiar, credentials=credentials)
+        digests = (await self._shop.images.distribution(about)).parts
+        images = [await self._shop.images.inspect(ImageRef(reference=part)) for part in parts]
+        return await self._push(name, parts, notes, notes.artifacts(images, digests, [name]))
+
+    async def _push(
+        self,
+        name: references.Reference,
+        parts: Sequence[str] = (),
+        notes: Notes = NO_NOTES,
+        artifacts: Sequence[Artifact] = (),
+    ) -> str:
         """Send what a name stands for, or these images; the digest that the registry has it by."""
         digest = ""
         request = PushRequest(
@@ -169,6 +213,9 @@ class Exporting:
             reference=name.familiar,
             credentials=await self._session.credentials(name.familiar),
             parts=tuple(parts),
+            artifacts=tuple(artifacts),
+            annotations=notes.manifest,
+            index_annotations=notes.index,
         )
         with self._graph.step_of_ours(f"pushing {name.canonical}"):
             async for item in self._shop.images.push(request):
@@ -196,7 +243,8 @@ class Exporting:
     async def _stored_cache(self, place: str, images: Sequence[str]) -> dict[str, str]:
         """The client writes the index's name into the directory when it is told of it."""
         with self._graph.step_of_ours("exporting cache to client directory"):
-            async with self._layout(images, several=True) as layout:
+            async with self._layout(images) as saved:
+                layout = replace(saved, several=True)
                 await self._put(f"local:{place}", layout)
             self._graph.status(f"writing cache manifest {layout.descriptor.digest}", done=True)
         return {"cache.manifest": oci.encode(layout.descriptor).decode()}
@@ -208,9 +256,13 @@ class Exporting:
         if docker and made.several and len(made.images) > 1:
             raise InvalidArgument("docker exporter does not support exporting manifest lists")
         several, names = made.several and not docker, exporter.names
+        notes = read_notes(exporter.attributes).about({} if docker else self._said)
+        if notes.index and not several and not notes.said:
+            raise InvalidArgument("index annotations not supported for single platform export")
         with self._graph.step_of_ours(f"exporting to {exporter.kind} image format"):
             images = list(made.images.values())
-            async with self._layout(images, names, several=several, docker=docker) as layout:
+            async with self._layout(images) as saved:
+                layout = replace(saved, names=names, several=several, docker=docker, notes=notes)
                 if exporter.loose:
                     await self._put("export", layout)
                 else:
@@ -223,18 +275,11 @@ class Exporting:
         return answer | _named(names)
 
     @contextlib.asynccontextmanager
-    async def _layout(
-        self,
-        images: Sequence[str],
-        names: Sequence[references.Reference] = (),
-        *,
-        several: bool,
-        docker: bool = False,
-    ) -> AsyncIterator[Layout]:
+    async def _layout(self, images: Sequence[str]) -> AsyncIterator[Layout]:
         found = [await self._shop.images.inspect(ImageRef(reference=image)) for image in images]
         saved = await self._shop.saved(images)
         try:
-            yield Layout(saved, found, names, several, docker)
+            yield Layout(saved, found)
         finally:
             saved.close()
 
@@ -269,6 +314,8 @@ class Exporting:
                 lease = await stack.enter_async_context(self._shop.lent(image, readonly=True))
                 archive = await self._shop.read(lease, "/.")
                 stack.callback(archive.close)
+                if image in self._said:
+                    archive.add("provenance.json", statement(self._said[image], _hashed(archive)))
                 roots.append((platform.replace("/", "_") if made.several else "", archive))
             yield roots
 
@@ -286,6 +333,18 @@ _SENT = ("Pushed", "Layer already exists")
 
 def _carried(directory: str, archive: Archive) -> Iterator[Member]:
     yield from members([Item(archive, archive.tree.root, "")], Landing(f"/{directory}"), _AS_IT_IS)
+
+
+def _hashed(archive: Archive) -> list[tuple[str, str]]:
+    """All files with their digests."""
+    found = []
+    for path, entry in archive.tree.walk():
+        if entry.kind is Kind.FILE:
+            digest = hashlib.sha256()
+            for piece in archive.content(entry):
+                digest.update(piece)
+            found.append((path, f"sha256:{digest.hexdigest()}"))
+    return found
 
 
 def _pieces(found: Iterable[bytes]) -> Iterator[bytes]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
@@ -16,6 +16,7 @@ from sagong.contracts.builder import BuildRequest, Surroundings
 from sagong.contracts.runtime import Rlimit
 from sagong.errors import InvalidArgument
 from sagong.model import oci
+from sagong_builder.buildkit.provenance import Attesting, read_attesting
 
 __all__ = ["CacheFrom", "Wish", "read_options"]
 
@@ -43,7 +44,8 @@ class Wish:
     `context` is a URL, or "" for the client's directory `context_name`; `named` are further contexts:
     name, platform that it is for ("": any), source. `caches` are asked what they have. Stages named in
     `anew` are made without the cache. With a `question` nothing is built: it is about the Dockerfile.
-    With `several` there is an image for each of `platforms`, though that may be one.
+    With `several` there is an image for each of `platforms`, though that may be one. With `attesting`
+    it is told how they were made, by `options` among others, which are as they came.
     """
 
     request: BuildRequest
@@ -56,6 +58,8 @@ class Wish:
     several: bool = False
     anew: frozenset[str] = frozenset()
     question: str = ""
+    attesting: Attesting | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
 
     def at(self, platform: str) -> Wish:
         """The same for one platform alone."""
@@ -101,6 +105,8 @@ def read_options(
         several=len(platforms) > 1 or _is_true(options.get("multi-platform", "")),
         anew=frozenset(name for name in options.get("no-cache", "").lower().split(",") if name),
         question=options.get("requestid", ""),
+        attesting=read_attesting(options),
+        options=options,
     )
 
 

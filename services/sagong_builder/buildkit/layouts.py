@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 import msgspec
 
-from sagong.contracts.image import Image
+from sagong.contracts.image import Artifact, Image
 from sagong.model import oci, references
 from sagong.model.oci import MediaType
-from sagong_builder.context import Archive, Entry
+from sagong_builder.buildkit.notes import NO_NOTES, Notes
+from sagong_builder.context import Archive
 from sagong_builder.copying import Member
 
 __all__ = ["Layout"]
@@ -25,9 +26,10 @@ _MODE = 0o644
 
 @dataclass(frozen=True)
 class Layout:
-    """Of images whose blobs `saved` has as `blobs/sha256/…`; with `several` one index holds them.
+    """Of images whose blobs `saved` has as `blobs/sha256/…`; with `several`, or where something is said
+    of them, one index holds them.
 
-    `names` are what the result is called.
+    `names` are what the result is called, `notes` what goes along.
     """
 
     saved: Archive
@@ -35,11 +37,16 @@ class Layout:
     names: Sequence[references.Reference] = ()
     several: bool = False
     docker: bool = False
+    notes: Notes = NO_NOTES
+
+    @property
+    def _indexed(self) -> bool:
+        return self.several or bool(self.notes.said)
 
     @functools.cached_property
     def descriptor(self) -> oci.Descriptor:
         """What the names mean: the image's manifest, or the index."""
-        if not self.several:
+        if not self._indexed:
             return self._entries[0]
         raw = self._index
         return oci.Descriptor(
@@ -51,16 +58,30 @@ class Layout:
         return [self._described(image) for image in self.images]
 
     def _described(self, image: Image) -> oci.Descriptor:
-        raw = self._blob(image.manifest_digest)
+        raw = self._annotated(image)
         manifest = oci.decode(raw, oci.Manifest, f"manifest {image.manifest_digest}")
         return oci.Descriptor(
             media_type=manifest.media_type or MediaType.OCI_MANIFEST,
-            digest=image.manifest_digest,
+            digest=oci.digest_of(raw),
             size=len(raw),
             platform=oci.Platform(
                 architecture=image.architecture, os=image.os, variant=image.variant
             ),
         )
+
+    def _annotated(self, image: Image) -> bytes:
+        """The image's manifest as it goes out."""
+        raw = self._blob(image.manifest_digest)
+        if not self.notes.manifest:
+            return raw
+        manifest = oci.decode(raw, oci.Manifest, f"manifest {image.manifest_digest}")
+        notes = {**(manifest.annotations or {}), **dict(self.notes.manifest)}
+        return oci.encode(msgspec.structs.replace(manifest, annotations=notes))
+
+    @functools.cached_property
+    def _artifacts(self) -> list[Artifact]:
+        digests = [entry.digest for entry in self._entries]
+        return self.notes.artifacts(self.images, digests, self.names)
 
     def _blob(self, digest: str) -> bytes:
         return b"".join(self.saved.content(self.saved.tree.resolve(_path(digest))[1]))
@@ -70,22 +91,25 @@ class Layout:
         """The index of several."""
         return oci.encode(
             oci.Index(
-                schema_version=2, media_type=MediaType.OCI_INDEX, manifests=tuple(self._entries)
+                schema_version=2,
+                media_type=MediaType.OCI_INDEX,
+                manifests=(*self._entries, *map(_told, self._artifacts)),
+                annotations=dict(self.notes.index) or None,
             )
         )
 
     def blobs(self) -> Iterator[tuple[str, int, Iterator[bytes]]]:
         """All by their digests, with size and content: what others need comes before them."""
-        saved = self._saved_blobs()
-        manifests = {entry.digest for entry in self._entries}
-        for digest in sorted(saved, key=lambda one: (one in manifests, one)):
-            yield digest, saved[digest].size, self.saved.content(saved[digest])
-        if self.several:
-            yield self.descriptor.digest, self.descriptor.size, iter((self._index,))
-
-    def _saved_blobs(self) -> dict[str, Entry]:
         names = self.saved.tree.resolve("blobs/sha256")[1].names or {}
-        return {f"sha256:{name}": entry for name, entry in names.items()}
+        manifests = {image.manifest_digest for image in self.images}
+        for name, entry in sorted(names.items()):
+            if f"sha256:{name}" not in manifests:
+                yield f"sha256:{name}", entry.size, self.saved.content(entry)
+        documents = [self._annotated(image) for image in self.images]
+        for artifact in self._artifacts:
+            documents += [*artifact.blobs, artifact.manifest]
+        for raw in (*documents, *((self._index,) if self._indexed else ())):
+            yield oci.digest_of(raw), len(raw), iter((raw,))
 
     def members(self) -> Iterator[Member]:
         """The archive's members; blobs of layers come from where they are saved."""
@@ -122,6 +146,18 @@ class Layout:
             repo_tags=tuple(name.familiar for name in self.names) or None,
             layers=tuple(_path(layer.digest) for layer in layers),
         )
+
+
+def _told(artifact: Artifact) -> oci.Descriptor:
+    """How an index names what is told of an image."""
+    raw = artifact.manifest
+    return oci.Descriptor(
+        media_type=MediaType.OCI_MANIFEST,
+        digest=oci.digest_of(raw),
+        size=len(raw),
+        annotations=dict(artifact.annotations),
+        platform=oci.Platform(architecture="unknown", os="unknown"),
+    )
 
 
 def _member(path: str, size: int) -> tarfile.TarInfo:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import time
 from collections.abc import Sequence
+from typing import Any
 
 from sagong.contracts.builder import Surroundings
 from sagong.errors import Cancelled, FailedPrecondition, InvalidArgument, SagongError
+from sagong.model import oci
 from sagong_builder.attaching import Attaching
 from sagong_builder.build import Bench, StageBuilder
 from sagong_builder.buildkit import messages as m
@@ -18,6 +22,7 @@ from sagong_builder.buildkit.frontend import CacheFrom, Wish, read_options
 from sagong_builder.buildkit.graphs import image_of
 from sagong_builder.buildkit.outline import answer
 from sagong_builder.buildkit.progress import Graph
+from sagong_builder.buildkit.provenance import Attesting, Material, digest_of, predicate
 from sagong_builder.buildkit.results import Made
 from sagong_builder.buildkit.rpc import RpcError
 from sagong_builder.buildkit.session import Session, Sessions
@@ -63,6 +68,8 @@ class Solve:
         # Images by the references that the client knows them by.
         self._images: dict[str, str] = {}
         self._stages: list[str] = []
+        # How images were made, where that is to be told.
+        self._said: dict[str, dict[str, Any]] = {}
         self._returned: asyncio.Future[Made] = asyncio.get_running_loop().create_future()
 
     async def run(self) -> m.SolveResponse:
@@ -102,7 +109,7 @@ class Solve:
         response: dict[str, str] = {}
         if made.images:
             session = await self._sessions.wait(request.session)
-            exporting = Exporting(self._shop, session, self.graph)
+            exporting = Exporting(self._shop, session, self.graph, self._said)
             for exporter in exporters:
                 response |= await exporting.export(exporter, made)
             for cache in caches:
@@ -178,7 +185,7 @@ class Solve:
     async def _made(
         self, wish: Wish, session: Session, contexts: Contexts, dockerfile: Dockerfile
     ) -> str:
-        request = wish.request
+        began, request = time.time(), wish.request
         if request.target and dockerfile.numbered(request.target) is None:
             stages = ", ".join(s.name or str(s.number) for s in dockerfile.stages)
             raise InvalidArgument(
@@ -225,7 +232,23 @@ class Solve:
         )
         image = (await builder.make(dockerfile)).image
         self._stages += builder.images
+        if wish.attesting is not None:
+            self._said[image] = self._predicate(wish, wish.attesting, origins, began)
         return image
+
+    def _predicate(
+        self, wish: Wish, attesting: Attesting, origins: Origins, began: float
+    ) -> dict[str, Any]:
+        """How the image of a wish was made."""
+        here = oci.parse_platform(wish.request.platform, os.uname().machine)
+        platform = oci.platform_text(here)
+        materials = [
+            Material(name, digest_of(image), wanted or platform)
+            for (name, wanted), image in sorted(origins.materials.items())
+            if not name.startswith("sha256:")
+        ]
+        ref = self._request.ref
+        return predicate(attesting, wish.options, ref, platform, (began, time.time()), materials)
 
     async def _named(self, wish: Wish, session: Session) -> dict[str, str]:
         """Further contexts by their names; images that the client has are got."""

@@ -7,6 +7,7 @@ import contextlib
 import lzma
 import os
 import tarfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Protocol, cast
@@ -73,6 +74,14 @@ class Archive:
     def release(self) -> None:
         """Close the file and leave it where it is, for whoever goes on with it."""
         self._file.close()
+
+    def add(self, path: str, content: bytes) -> None:
+        """A file more."""
+        with self.path.open("ab") as file:
+            offset = file.tell()
+            file.write(content)
+        entry = Entry(Kind.FILE, 0o644, size=len(content), offset=offset, mtime=time.time())
+        self.tree.put(path, entry)
 
     def content(self, entry: Entry) -> Iterator[bytes]:
         """A regular file's bytes in pieces; holes of sparse files as zeros."""

@@ -48,7 +48,6 @@ class Entry:
     extents: tuple[tuple[int, int], ...] | None = None
     xattrs: tuple[tuple[str, str], ...] = ()
     names: dict[str, Entry] | None = None
-    source: object = None
 
     @property
     def is_directory(self) -> bool:

@@ -19,8 +19,15 @@ from sagong_builder.buildkit.failures import failure
 from sagong_builder.buildkit.filters import matching
 from sagong_builder.buildkit.frontend import read_options
 from sagong_builder.buildkit.graphs import image_of, naming
+from sagong_builder.buildkit.notes import read_notes
 from sagong_builder.buildkit.outline import answer
 from sagong_builder.buildkit.protobuf import decode, encode
+from sagong_builder.buildkit.provenance import (
+    Attesting,
+    Material,
+    predicate,
+    read_attesting,
+)
 from sagong_builder.buildkit.results import Made
 from sagong_builder.buildkit.syntax import check_frontend
 from sagong_builder.dockerfile import parse, syntax_of
@@ -115,7 +122,7 @@ def test_exporters_are_numbered_or_refused() -> None:
     assert exporters_of(m.SolveRequest()) == []
     for kind, attrs, said in (
         ("gha", {}, 'exporter "gha" could not be found'),
-        ("moby", {"annotation.a": "b"}, "annotations are not kept"),
+        ("moby", {"annotation.a": "b"}, "annotations go out with --push"),
     ):
         with pytest.raises(Unimplemented, match=said):
             exporters_of(m.SolveRequest(exporters=[m.ExporterSpec(kind, attrs)]))
@@ -303,3 +310,38 @@ def test_a_dockerfile_is_asked_about() -> None:
     ]  # fmt: skip
     with pytest.raises(Unimplemented, match="unsupported request nothing"):
         answer("nothing", made, given)
+
+
+def test_notes_go_out_where_they_can() -> None:
+    notes = read_notes({"annotation.a": "b", "annotation-index.c.d": "e", "name": "x"})
+    assert (notes.manifest, notes.index) == ((("a", "b"),), (("c.d", "e"),))
+    assert not read_notes({"name": "x"})
+    for name in ("annotation-manifest-descriptor.a", "annotation-manifest[linux/arm64].a"):
+        with pytest.raises(Unimplemented, match="for all platforms"):
+            read_notes({name: "b"})
+    with pytest.raises(InvalidArgument, match="invalid annotation"):
+        read_notes({"annotationx": "b"})
+
+
+def test_provenance_says_what_it_may() -> None:
+    assert read_attesting({"attest:provenance": "mode=min,inline-only=true"}) is None
+    assert read_attesting({}) is None and read_attesting({"attest:provenance": ""}) == Attesting()
+    wanted = read_attesting({"attest:provenance": "mode=max,builder-id=here"})
+    assert wanted == Attesting(full=True, builder="here")
+    with pytest.raises(Unimplemented, match="sbom can't be attested"):
+        read_attesting({"attest:sbom": ""})
+    with pytest.raises(InvalidArgument, match='invalid provenance mode "x"'):
+        read_attesting({"attest:provenance": "mode=x"})
+    options = {"build-arg:KEY": "v", "target": "t", "context": "https://h/r.git", "vcs:source": "s"}
+    materials = [Material("h:5/a:1", "sha256:0", "linux/amd64")]
+    for attesting, given in ((Attesting(), {}), (wanted, {"build-arg:KEY": "v"})):
+        said = predicate(attesting, options, "ref", "linux/amd64", (0.0, 1.5), materials)
+        invocation = said["invocation"]
+        assert invocation["parameters"]["args"] == {"target": "t", **given}
+        assert invocation["configSource"] == {"uri": "https://h/r.git", "entryPoint": "Dockerfile"}
+        assert said["metadata"]["completeness"]["parameters"] == bool(given)
+    assert said["materials"] == [
+        {"uri": "pkg:docker/h%3A5/a@1?platform=linux%2Famd64", "digest": {"sha256": "0"}}
+    ]
+    assert said["metadata"]["buildFinishedOn"] == "1970-01-01T00:00:01.500000Z"
+    assert json.dumps(said).count('"vcs": {"source": "s"}') == 1

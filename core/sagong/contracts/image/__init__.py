@@ -51,6 +51,7 @@ from sagong.contracts.image.roots import (
     RootRef,
 )
 from sagong.contracts.image.transfers import (
+    Artifact,
     ImportRequest,
     LoadRequest,
     Progress,
@@ -70,6 +71,7 @@ from sagong.errors import (
 
 __all__ = [
     "ArchiveRequest",
+    "Artifact",
     "Change",
     "ChangeList",
     "CommitRequest",

@@ -30,12 +30,24 @@ class PullRequest(Message):
     all_tags: bool = False
 
 
+class Artifact(Message):
+    """A manifest that is no image's, with the blobs that it names; `annotations` are its index entry's.
+
+    Its platform there is unknown/unknown, so that nobody runs it.
+    """
+
+    manifest: bytes
+    blobs: tuple[bytes, ...] = ()
+    annotations: tuple[tuple[str, str], ...] = ()
+
+
 class PushRequest(Message):
     """Send an image to the registry that its reference names.
 
     `platform`, if given, must be the image's. `all_tags`: all tags of that repository that are here.
     `parts` are ids of images: each is sent by its digest, and the reference, which nothing here need
-    have, becomes an index of them.
+    have, becomes an index of them, and of `artifacts` behind them. `annotations` are put into the
+    manifests on their way, `index_annotations` into the index; what is kept here has none.
     """
 
     id: str
@@ -44,6 +56,9 @@ class PushRequest(Message):
     platform: str = ""
     all_tags: bool = False
     parts: tuple[str, ...] = ()
+    artifacts: tuple[Artifact, ...] = ()
+    annotations: tuple[tuple[str, str], ...] = ()
+    index_annotations: tuple[tuple[str, str], ...] = ()
 
 
 class Progress(Message):
