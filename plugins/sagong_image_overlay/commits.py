@@ -78,7 +78,7 @@ class Commits:
         await self._name(record, reference, "" if request.document else "commit")
         if request.consume:
             self._consume(lease, layer)
-        return store.describe(store.index.images[record.id])
+        return store.describe(store.index.images.get(record.id, record))
 
     async def _made_of(
         self,
@@ -165,7 +165,7 @@ class Commits:
             await self._name(record, reference, "")
         elif reference is not None:
             await self._name(record, reference, "")
-        return store.describe(store.index.images[identity])
+        return store.describe(store.index.images.get(identity, record))
 
     async def _parent(self, session: Session, text: str) -> tuple[Stack, bytes, bytes]:
         """Layers, manifest and config of an image, which stay; those of none for ""."""
@@ -216,7 +216,7 @@ class Commits:
             new = NewImage(_manifest(manifest, raw, layer), MediaType.OCI_MANIFEST, parent)
             made = await store.add(new)
             await self._name(made, reference, "")
-        return store.describe(store.index.images[made.id])
+        return store.describe(store.index.images.get(made.id, made))
 
     def _squashed(
         self,

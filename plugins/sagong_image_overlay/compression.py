@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from typing import IO, Any, cast
+from typing import Any
 
 from sagong.errors import InvalidArgument, ResourceExhausted, SagongError
+from sagong.zstd import decompressed
 
 __all__ = ["Decompressor", "compression_of", "gzip_compressor", "preload"]
 
@@ -19,9 +20,8 @@ _MAGIC = (
     (b"BZh", "bzip2"),
     (b"\xfd7zXZ\0", "xz"),
 )
-# A zstd window above this is refused: it is memory that the archive's author chooses.
+# Memory that the archive's author chooses.
 _WINDOW = 1 << 27
-_MARK = 16
 
 
 def compression_of(head: bytes) -> str:
@@ -117,23 +117,7 @@ class Decompressor:
         raise InvalidArgument("the gzip data ends too early")
 
     def _zstd(self, head: bytes) -> Iterator[bytes]:
-        import zstandard
-
-        # The reader takes a frame that was cut for the end. So a frame is added: what it holds comes
-        # out last if, and only if, all before it was whole.
-        mark = os.urandom(_MARK)
-        ending = zstandard.ZstdCompressor().compress(mark)
-        source = cast(IO[bytes], _Framed(head, self, ending))
-        decompressor = zstandard.ZstdDecompressor(max_window_size=_WINDOW)
-        held = b""
-        with decompressor.stream_reader(source, read_across_frames=True) as stream:
-            while plain := stream.read(CHUNK):
-                held += plain
-                if len(held) > _MARK:
-                    yield held[:-_MARK]
-                    held = held[-_MARK:]
-        if held != mark:
-            raise InvalidArgument("the zstd data ends too early")
+        return decompressed(_Prefixed(head, self).read)
 
     def _bzip2(self, data: bytes) -> Iterator[bytes]:
         import bz2
@@ -162,18 +146,13 @@ class Decompressor:
         raise InvalidArgument("the compressed data ends too early")
 
 
-class _Framed:
-    """A reader whose first bytes were read already, with an ending of ours."""
+class _Prefixed:
+    """A reader whose first bytes were read already."""
 
-    def __init__(self, head: bytes, rest: Decompressor, ending: bytes) -> None:
+    def __init__(self, head: bytes, rest: Decompressor) -> None:
         self._head = head
         self._rest = rest
-        self._ending = ending
 
-    def read(self, size: int = CHUNK) -> bytes:
-        if not self._head:
-            self._head = self._rest.read(size)
-        if not self._head:
-            self._head, self._ending = self._ending, b""
-        data, self._head = self._head[:size], self._head[size:]
-        return data
+    def read(self, size: int) -> bytes:
+        head, self._head = self._head[:size], self._head[size:]
+        return head or self._rest.read(size)

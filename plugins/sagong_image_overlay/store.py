@@ -291,7 +291,12 @@ class Store:
         action: str,
         parts: tuple[str, ...] = (),
     ) -> None:
-        """Give an image a name, and tell so unless `action` is ""; durable when it returns."""
+        """Give an image a name, and tell so unless `action` is ""; durable when it returns.
+
+        NotFound if it was removed while its caller waited for something.
+        """
+        if record.id not in self.index.images:
+            raise NotFound(f"No such image: {record.id}")
         self.index.give(reference.canonical, record.id, parts)
         self._touch(record.id)
         await self.index.save()

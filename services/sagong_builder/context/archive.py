@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 
 from sagong.errors import InvalidArgument, ResourceExhausted, SagongError
+from sagong.zstd import decompressed
 from sagong_builder.context.tree import Entry, Kind, Tree
 
 __all__ = ["Archive", "compression_of", "is_archive", "open_archive"]
@@ -20,8 +21,6 @@ __all__ = ["Archive", "compression_of", "is_archive", "open_archive"]
 _PIECE = 1 << 20
 _READ = 1 << 18
 _HEADER_LIMIT = 1 << 20
-# A zstd window above this is refused: it is memory that the archive's author chooses.
-_WINDOW = 1 << 27
 _MAGIC = (
     (b"\x1f\x8b", "gzip"),
     (b"BZh", "bzip2"),
@@ -188,20 +187,12 @@ def _plain(file: BinaryIO, kind: str) -> Iterator[bytes]:
         case "xz":
             return _pieces(lzma.LZMAFile(file))
         case _:
-            return _unzstd(file)
+            return decompressed(file.read)
 
 
 def _pieces(file: _Readable) -> Iterator[bytes]:
     while piece := file.read(_READ):
         yield piece
-
-
-def _unzstd(file: BinaryIO) -> Iterator[bytes]:
-    import zstandard
-
-    decompressor = zstandard.ZstdDecompressor(max_window_size=_WINDOW)
-    with decompressor.stream_reader(file, read_across_frames=True) as reader:
-        yield from _pieces(reader)
 
 
 def _index(file: BinaryIO, limit: int, size: int) -> Tree:

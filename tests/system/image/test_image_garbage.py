@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import subprocess
@@ -25,11 +26,14 @@ from sagong.contracts.image import (
     CommitRequest,
     DeriveRequest,
     ImageQuery,
+    ImageRef,
     PrepareRequest,
     PullRequest,
     RemoveRequest,
     RootRef,
+    TagRequest,
 )
+from sagong.errors import NotFound
 from sagong.testing import local
 from sagong_image_overlay import ImageOverlay
 
@@ -133,6 +137,7 @@ async def test_work_goes_on_while_all_is_pruned(tmp_path: Path) -> None:
                         *(_load(images, number) for number in range(4)),
                         *(_pull(images, f"{odd.host}/p{number}:v1") for number in range(6)),
                         _build(images),
+                        _nameless(images),
                     )
             finally:
                 done.set()
@@ -182,6 +187,16 @@ async def _build(images: ImageOverlay) -> None:
         )
         await images.prepare(PrepareRequest(id=f"{name}-2", image=made.id))
         assert await read_text(ImageLab(images), f"{name}-2", "/step") == name
+
+
+async def _nameless(images: ImageOverlay) -> None:
+    """What nobody names a prune may take at any moment: it is there, or it is said not to be."""
+    for number in range(30):
+        document = json.dumps({"config": {"Cmd": ["nameless", str(number)]}}).encode()
+        with contextlib.suppress(NotFound):
+            made = await images.derive(DeriveRequest(id="n", document=document))
+            await images.tag(TagRequest(source=made.id, target=f"suite.test/late:{number}"))
+            await images.inspect(ImageRef(reference=f"suite.test/late:{number}"))
 
 
 async def test_a_crash_between_removing_and_collecting_is_swept_at_the_start(

@@ -100,6 +100,7 @@ def test_links_that_go_round_end() -> None:
         (packed(member("a/" * 300 + "x")), "more than 256 parts"),
         (packed(member("x", b"y" * 5000))[:2000], "ends within a file"),
         (gzip.compress(SAMPLE)[:-20], "the gzip archive is damaged"),
+        (zstandard.ZstdCompressor().compress(SAMPLE)[:-1], "the zstd archive is damaged"),
         (b"no tar at all" * 100, "no tar, or is damaged"),
     ],
 )
