@@ -31,8 +31,23 @@ CHECKS = {
 # Seconds of the long ones, which begin first; only the order hangs on them.
 LONG = {
     "tests/system/vm": 400,
-    "tests/system/platform": 300,
+    "tests/system/platform": 400,
+    "tests/system/runtime_oci": 150,
+    "tests/system/kernel": 150,
+    "tests/conformance": 150,
+    "tests/system/chaos": 120,
+    "tests/compat/docker": 120,
+    "tests/system/network": 120,
+    "tests/compat/registry": 90,
+    "tests/system/sandbox": 90,
+    "tests/system/image": 90,
+    "tests/system/builder": 80,
     "mypy": 60,
+    "tests/fuzz": 50,
+    "tests/unit/core": 50,
+    "tests/unit/node_pods": 40,
+    "tests/unit/kube": 40,
+    "tests/unit/docker": 40,
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import shutil
 import subprocess
@@ -138,6 +139,14 @@ def environment(packages: Iterable[Path] = ()) -> dict[str, str]:
 
 
 @contextlib.contextmanager
+def turn() -> Iterator[None]:
+    """One instance starts at a time: two that look for free addresses at once find the same ones."""
+    with open(Path(tempfile.gettempdir()) / "sagong-tests.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
 def instance(
     configuration: str, root: Path | None = None, packages: tuple[Path, ...] = ()
 ) -> Iterator[Instance]:
@@ -148,7 +157,8 @@ def instance(
     (root / "etc" / "sagong.toml").write_text(configuration)
     running = Instance(root, packages)
     try:
-        started = running.run("up", "--seconds", "30", check=False)
+        with turn():
+            started = running.run("up", "--seconds", "30", check=False)
         assert started.returncode == 0, started.stderr + running.logs()
         yield running
     finally:
