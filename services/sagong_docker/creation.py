@@ -116,7 +116,7 @@ def _sandbox(id: str, name: str, body: CreateBody, host: HostConfig, lookup: Loo
         cgroup_parent=host.cgroup_parent,
         dns=tuple(host.dns or ()),
         search=tuple(host.dns_search or ()),
-        dns_options=_dns_options(host, mode),
+        dns_options=tuple(host.dns_options or ()),
         hosts=wiring.hosts(
             host, [(link.address, link.alias) for link in lookup.links], lookup.gateway
         ),
@@ -205,14 +205,6 @@ def _command(body: CreateBody, host: HostConfig, linked: Sequence[str]) -> Comma
         stdin=body.open_stdin,
         stdin_once=body.stdin_once,
     )
-
-
-def _dns_options(host: HostConfig, mode: str) -> tuple[str, ...]:
-    """Docker's resolver is asked for names without a dot as they are."""
-    given = tuple(host.dns_options or ())
-    own = mode not in ("bridge", "none", "host") and not mode.startswith("container:")
-    named = any(option.startswith("ndots:") for option in given)
-    return (*given, "ndots:0") if own and not named else given
 
 
 def _users(host: HostConfig) -> str:

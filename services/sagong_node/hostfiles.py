@@ -23,10 +23,15 @@ _FALLBACK_NAMESERVERS = ("8.8.8.8", "8.8.4.4")
 
 
 def resolv_conf(spec: SandboxSpec, network: Sandbox | None, machine: str) -> str:
-    """The sandbox's own servers, else its network's resolver, else the machine's (not loopback)."""
+    """The network's resolver, else the sandbox's own servers, else the machine's that it can reach.
+
+    The resolver is asked for names without a dot as they are, unless somebody has said otherwise.
+    """
     theirs = [line.split() for line in machine.splitlines()]
     search = spec.search or tuple(w for f in theirs if f[:1] == ["search"] for w in f[1:])
     options = spec.dns_options or tuple(w for f in theirs if f[:1] == ["options"] for w in f[1:])
+    if network is not None and network.dns and not any(o.startswith("ndots:") for o in options):
+        options = (*options, "ndots:0")
     lines = [f"nameserver {address}" for address in _nameservers(spec, network, theirs)]
     if search and search != (".",):
         lines.append(f"search {' '.join(search)}")
@@ -45,14 +50,19 @@ def _nameservers(
     known = [f[1] for f in theirs if f[:1] == ["nameserver"] and len(f) > 1]
     if network is not None and network.mode == "host":
         return known
-    return [a for a in known if not _loopback(a)] or _FALLBACK_NAMESERVERS
+    ipv6 = network is not None and any(endpoint.ipv6 for endpoint in network.endpoints)
+    return [a for a in known if _reachable(a, ipv6=ipv6)] or _FALLBACK_NAMESERVERS
 
 
-def _loopback(address: str) -> bool:
+def _reachable(address: str, *, ipv6: bool) -> bool:
+    """Not the machine's loopback; of IPv6 only for who has it, and no neighbour of the machine."""
     try:
-        return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+        found = ipaddress.ip_address(address)
     except ValueError:
-        return True
+        return False
+    if found.version == 6 and (found.is_link_local or not ipv6):
+        return False
+    return not found.is_loopback
 
 
 def hosts(spec: SandboxSpec, network: Sandbox | None, hostname: str) -> str:
