@@ -153,6 +153,12 @@ def _published(status: ContainerStatus) -> dict[tuple[int, str], list[tuple[str,
     return found
 
 
+def _is_inner(status: ContainerStatus) -> bool:
+    """Whether it has networks, and no way in or out by any of them."""
+    places = status.network.endpoints if status.network else ()
+    return bool(places) and not any(e.gateway4 or e.gateway6 for e in places)
+
+
 def _exposed(status: ContainerStatus, record: ContainerRecord) -> set[tuple[int, str]]:
     """By the image and by the create body."""
     found = set()
@@ -165,8 +171,8 @@ def _exposed(status: ContainerStatus, record: ContainerRecord) -> set[tuple[int,
 
 
 def port_map(status: ContainerStatus, record: ContainerRecord) -> dict[str, Any]:
-    """NetworkSettings.Ports: empty while it doesn't run."""
-    if joined(status) is None:
+    """NetworkSettings.Ports: empty while it doesn't run, or is on internal networks alone."""
+    if joined(status) is None or _is_inner(status):
         return {}
     published = _published(status)
     exposed = sorted(_exposed(status, record))
@@ -180,7 +186,7 @@ def port_map(status: ContainerStatus, record: ContainerRecord) -> dict[str, Any]
 
 def port_list(status: ContainerStatus, record: ContainerRecord) -> list[dict[str, Any]]:
     """Ports of a line of `docker ps`."""
-    if joined(status) is None:
+    if joined(status) is None or _is_inner(status):
         return []
     published = _published(status)
     view: list[dict[str, Any]] = [

@@ -257,7 +257,8 @@ async def connect(engine: Engine, ask: Ask) -> Response:
     settings = convert(body.get("EndpointConfig") or {}, EndpointSettings)
     check_mac(network.name, settings.mac_address)
     check_addresses(network, settings)
-    wanted = wiring.attachment(network.id, settings, (record.id[:12],))
+    names = wiring.own_names(record.id, str(record.config.get("Hostname") or ""))
+    wanted = wiring.attachment(network.id, settings, names)
     status = await engine.status(record)
     runs = status.state in (StatusState.RUNNING, StatusState.PAUSED)
     if runs and is_configuration(engine.catalog.networks.get(network.id)):

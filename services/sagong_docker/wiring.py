@@ -99,6 +99,11 @@ def _check_address(text: str) -> None:
             raise InvalidArgument(f"invalid IP address in add-port: {text}") from None
 
 
+def own_names(id: str, hostname: str) -> tuple[str, ...]:
+    """What a container answers to besides its name and what it was called on a network."""
+    return (id[:12], hostname) if hostname else (id[:12],)
+
+
 def attachment(network: str, settings: EndpointSettings, aliases: Iterable[str] = ()) -> Attachment:
     """One network's place."""
     ipam, options = settings.ipam, settings.driver_opts or {}
@@ -144,7 +149,7 @@ def attachments(
 ) -> tuple[Attachment, ...]:
     """All networks of the body; the one of the network mode is first.
 
-    Every container answers to its short id, as in Docker.
+    Every container answers to its short id and to its hostname, as in Docker.
     """
     config = body.networking_config
     given: dict[str, EndpointSettings] = {}
@@ -156,7 +161,7 @@ def attachments(
     found = []
     for network in order:
         settings = given.get(network, EndpointSettings())
-        made = attachment(network, settings, (id[:12],))
+        made = attachment(network, settings, own_names(id, body.hostname))
         if network == main:
             made = msgspec.structs.replace(made, links=(*made.links, *links(host.links)))
         if network == main and body.mac_address and not made.mac:

@@ -138,6 +138,7 @@ ACCEPTED = (
     Accepted("*", "20.10 calls networks dangling that containers are on", 'GET /networks?*["custom"]*', "networks/joined"),
     Accepted(".body.NetworkSettings.Networks.*", "20.10 keeps what a refused connection asked for", "GET /containers/c1/json", "networks/joined"),
     Accepted("*.Options.com.docker.network.bridge.name", "its interface", "GET /networks*"),
+    Accepted("*.Networks.n2.Gateway", "an internal network has none: " + _NEWER, "GET /containers/*", "networks/internal", of=_20),
     Accepted("*.IPAM.Config.0.Gateway", "Docker learns it with the first container", "GET /networks*"),
     Accepted(".body.message", _NEWER, "* /networks*"),
     # Volumes.

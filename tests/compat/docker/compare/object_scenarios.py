@@ -292,7 +292,7 @@ NETWORKS = (
         (
             post("/networks/create", _NET).keep(n="Id"),
             post("/networks/create", {"Name": "n2"}).keep(m="Id"),
-            post("/containers/create?name=c1", {**body(host={"NetworkMode": "n1"}), "NetworkingConfig": {"EndpointsConfig": {"n1": {"Aliases": ["one"], "IPAMConfig": {"IPv4Address": "10.213.0.130"}, "DriverOpts": {"x": "y"}}}}}).keep(c="Id"),
+            post("/containers/create?name=c1", {**body(host={"NetworkMode": "n1"}, Hostname="hosty"), "NetworkingConfig": {"EndpointsConfig": {"n1": {"Aliases": ["one"], "IPAMConfig": {"IPv4Address": "10.213.0.130"}, "DriverOpts": {"x": "y"}}}}}).keep(c="Id"),
             get("/containers/c1/json"),
             post("/containers/c1/start"),
             get("/containers/c1/json"),
@@ -323,6 +323,17 @@ NETWORKS = (
             delete("/containers/c1"),
             delete("/networks/n1"),
             delete("/networks/n2"),
+        ),
+        (*_C1, *_NETS),
+    ),
+    Scenario(
+        "networks/internal",
+        (
+            post("/networks/create", {"Name": "n2", "Internal": True, "IPAM": {"Config": [{"Subnet": "10.213.0.0/24"}]}}),
+            post("/containers/create?name=c1", body(ExposedPorts={"80/tcp": {}}, host={"NetworkMode": "n2", "PortBindings": {"80/tcp": [{"HostIp": "", "HostPort": "28080"}]}})).keep(c="Id"),
+            post("/containers/c1/start"),
+            get("/containers/c1/json"),
+            get("/containers/json"),
         ),
         (*_C1, *_NETS),
     ),
