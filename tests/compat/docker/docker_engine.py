@@ -73,6 +73,13 @@ class Engine:
             assert time.monotonic() < limit, (name, template, found, wanted)
             time.sleep(0.05)
 
+    def wait_said(self, name: str, text: str, seconds: float = 10) -> None:
+        """Wait until it stands in the container's log."""
+        limit = time.monotonic() + seconds
+        while text not in self.ok("logs", name):
+            assert time.monotonic() < limit, (name, text)
+            time.sleep(0.05)
+
     def clear(self) -> None:
         """Remove what a test left."""
         left = self.ok("ps", "-aq").split()

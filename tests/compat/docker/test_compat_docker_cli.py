@@ -210,8 +210,7 @@ def test_top_shows_processes(docker: Engine) -> None:
 def test_stop_kill_pause_and_restart(docker: Engine) -> None:
     trap = "trap 'echo bye; exit 4' TERM; echo up; while :; do sleep 0.1; done"
     docker.ok("run", "-d", "--name", "box", IMAGE, "sh", "-c", trap)
-    docker.wait_for("box", "{{.State.Running}}", "true")
-    time.sleep(0.3)
+    docker.wait_said("box", "up")
     docker.ok("pause", "box")
     assert docker.inspect("box")["State"]["Status"] == "paused"
     docker.ok("unpause", "box")
@@ -399,9 +398,9 @@ def test_events_come_in_dockers_order(docker: Engine) -> None:
         IMAGE,
         "sh",
         "-c",
-        "trap 'exit 0' TERM; while :; do sleep 0.1; done",
+        "trap 'exit 0' TERM; echo up; while :; do sleep 0.1; done",
     )
-    time.sleep(0.3)
+    docker.wait_said("stopped", "up")
     docker.ok("stop", "stopped")
     lines = docker.ok(
         "events", "--since", since, "--until", str(time.time() + 0.2), "--filter", "type=container",

@@ -8,6 +8,7 @@ import os
 import pty
 import re
 import time
+from pathlib import Path
 
 from tests.unit.docker.docker_lab import IMAGE, Lab, docker_lab, needs_docker
 
@@ -116,13 +117,17 @@ async def test_logs_replay_follow_and_tail() -> None:
         assert "does not support reading" in refused.err
 
 
-async def test_attach_shows_what_comes_and_start_attached_gives_the_code() -> None:
+async def test_attach_shows_what_comes_and_start_attached_gives_the_code(tmp_path: Path) -> None:
     async with docker_lab() as lab:
-        await lab.ok(
-            "run", "-d", "--name", "talk", IMAGE, "sh", "-c", "sleep 2; echo later; exit 4"
-        )
-        found = await lab.docker("attach", "--no-stdin", "talk")
-        assert (found.code, found.out) == (4, "later\n")
+        ended = tmp_path / "ended"
+        script = f"until [ -e {ended} ]; do echo now; sleep 0.05; done; echo later; exit 4"
+        await lab.ok("run", "-d", "--name", "talk", IMAGE, "sh", "-c", script)
+        attached = Terminal(lab, "attach", "--no-stdin", "talk")
+        await attached.start()
+        await attached.wait_seen(b"now")
+        ended.touch()
+        assert await attached.code() == 4
+        assert attached.seen.endswith(b"now\r\nlater\r\n")
         again = await lab.docker("start", "-a", "talk")
         assert (again.code, again.out) == (4, "later\n")
 
@@ -397,15 +402,16 @@ async def test_a_filesystem_is_exported_and_imported() -> None:
 async def test_events_are_kept_filtered_and_followed() -> None:
     async with docker_lab() as lab:
         begun = str(time.time() - 1)
-        follower = asyncio.create_task(
-            lab.docker("events", "--since", begun, "--until", str(float(begun) + 4),
-                       "--filter", "container=seen", "--format", "{{.Action}}")
-        )  # fmt: skip
+        words = ("--since", begun, "--filter", "container=seen", "--format", "{{.Action}}")
+        follower = Terminal(lab, "events", *words)
+        await follower.start()
         await lab.docker("run", "--name", "seen", "--label", "a=b", IMAGE, "sh", "-c", "exit 1")
         await lab.ok("rm", "seen")
         await lab.ok("run", "--rm", "--name", "other", IMAGE, "true")
-        found = await follower
-        assert found.out.split() == ["create", "attach", "start", "die", "destroy"]
+        await follower.wait_seen(b"destroy")
+        follower.process.kill()
+        await follower.code()
+        assert follower.seen.split() == [b"create", b"attach", b"start", b"die", b"destroy"]
         shown = await lab.docker(
             "events", "--since", begun, "--until", str(time.time()), "--filter", "event=die",
             "--filter", "label=a=b", "--format", "{{json .}}",
