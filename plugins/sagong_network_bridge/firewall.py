@@ -123,6 +123,10 @@ class Firewall:
         self._chains = set(given.chains)
         return set(given.sets)
 
+    def stands(self) -> bool:
+        """Whether the kernel has the table."""
+        return any(table == self.table for table, _, _ in self._nft.chains())
+
     def remove(self) -> None:
         """Take the table away."""
         self._nft.commit([self._nft.add_table(), self._nft.delete_table()])

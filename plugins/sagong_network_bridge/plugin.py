@@ -236,9 +236,9 @@ class NetworkBridge:
             outgoing = self._settings.open_forward == "outgoing"
             accept_bridges(self._filter, self._settings.prefix, names, outgoing=outgoing)
 
-    def _restore_firewall(self, *, ours: bool) -> None:
+    def _restore_firewall(self, *, ours: bool, lost: bool) -> None:
         """Somebody flushed our table, or began to drop what is forwarded."""
-        if ours:
+        if ours or (lost and not self._firewall.stands()):
             self._host.log.warning("the firewall was removed by somebody; it is made anew")
             self._firewall.reinstall()
         self._befriend()

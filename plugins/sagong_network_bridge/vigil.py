@@ -19,9 +19,9 @@ _PAUSE = 0.05
 
 
 class Restore(Protocol):
-    """What is done then; `ours` if our own table was removed."""
+    """What is done then; `ours` if our own table was removed, `lost` if that may have been missed."""
 
-    def __call__(self, *, ours: bool) -> None: ...
+    def __call__(self, *, ours: bool, lost: bool) -> None: ...
 
 
 class Vigil:
@@ -35,7 +35,7 @@ class Vigil:
         self._restore = restore
         self._given = given
         self._channel: Channel | None = None
-        self._ours = False
+        self._ours = self._lost = False
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self) -> None:
@@ -61,26 +61,25 @@ class Vigil:
             for kind, payload in self._channel.notices():
                 self._judge(kind, payload)
         except OSError:
-            # Notices were lost: look at everything.
-            self._later(ours=False)
+            self._later(lost=True)
 
     def _judge(self, kind: int, payload: bytes) -> None:
         if kind == _DELETED_TABLE:
             if payload[0] == 1 and _text(payload, 1) == self._table:
                 self._later(ours=True)
         elif kind in _CHAIN_OF and _text(payload, _CHAIN_OF[kind]) == CHAIN:
-            self._later(ours=False)
+            self._later()
 
-    def _later(self, *, ours: bool) -> None:
-        self._ours = self._ours or ours
+    def _later(self, *, ours: bool = False, lost: bool = False) -> None:
+        self._ours, self._lost = self._ours or ours, self._lost or lost
         if self._timer is None:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(_PAUSE, self._act)
 
     def _act(self) -> None:
         self._timer = None
-        ours, self._ours = self._ours, False
-        self._restore(ours=ours)
+        ours, lost, self._ours, self._lost = self._ours, self._lost, False, False
+        self._restore(ours=ours, lost=lost)
 
 
 def _text(payload: bytes, kind: int) -> str:

@@ -418,6 +418,19 @@ async def flushed(base: Path) -> None:
         other = await joined(network, "d", "bridge", ports=(PortMapping(container_port=80),))
         again = Server(other.path, 80, "d")
         assert (await reached("", "127.0.0.1", other.ports[0].host_port))[0] == "d"
+        # More notices than are kept, and ours is not among those that are.
+        assert network._vigil._channel is not None
+        network._vigil._channel._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        rules = "".join(f"add rule ip noise c tcp dport {port} accept\n" for port in range(1, 200))
+        (base / "noise.nft").write_text(
+            f"add table ip noise\nadd chain ip noise c\n{rules}flush ruleset\n"
+        )
+        shell("", f"nft -f {base}/noise.nft")
+        await until(
+            lambda: "ports4" in shell("", "nft list table inet sg || true"),
+            "a flush that was not told of",
+        )
+        assert (await reached("", "127.0.0.1", port))[0] == "c"
         server.close()
         again.close()
 
