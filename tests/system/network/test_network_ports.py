@@ -419,6 +419,7 @@ async def flushed(base: Path) -> None:
         again = Server(other.path, 80, "d")
         assert (await reached("", "127.0.0.1", other.ports[0].host_port))[0] == "d"
         # More notices than are kept, and ours is not among those that are.
+        await until(lambda: network._vigil._timer is None, "it is still busy")
         assert network._vigil._channel is not None
         network._vigil._channel._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
         rules = "".join(f"add rule ip noise c tcp dport {port} accept\n" for port in range(1, 200))
