@@ -178,7 +178,8 @@ class Cells:
         limits = manifest.limits
         # What rights say of another's data is there, though that unit starts later.
         for other in units.values():
-            _owned(self.data_directory(other), self.uid(other), 0o700)
+            if not (directory := self.data_directory(other)).exists():
+                _owned(directory, self.uid(other), 0o700)
         return Rights(
             name=unit.name,
             uid=uid,

@@ -115,10 +115,10 @@ def access_of(
 
 def _granted(unit: Unit, provider: Unit, units: Mapping[str, Unit]) -> Iterator[str]:
     for slot, use in unit.uses():
-        if provider in resolved(units, (slot, use.version, use.instance)):
+        if _leads_to(provider, (slot, use.version, use.instance), units):
             yield from (f"{slot}/{use.version}/{name}" for name in use.methods or ("*",))
     for slot, hears in unit.manifest.hears.items():
-        if provider in resolved(units, (slot, hears.version, hears.instance)):
+        if _leads_to(provider, (slot, hears.version, hears.instance), units):
             yield f"{slot}/{hears.version}/events"
             if slot in unit.manifest.life.wakes_on:
                 yield f"{slot}/{hears.version}/word"
@@ -128,8 +128,14 @@ def _rules(
     unit: Unit, provider: Unit, units: Mapping[str, Unit]
 ) -> Iterator[dict[str, tuple[str, ...]]]:
     for slot, use in unit.uses():
-        if provider in resolved(units, (slot, use.version, use.instance)):
+        if _leads_to(provider, (slot, use.version, use.instance), units):
             yield from map(msgspec.structs.asdict, use.rules)
+
+
+def _leads_to(provider: Unit, wanted: Route, units: Mapping[str, Unit]) -> bool:
+    """Whether a wish leads to this unit; asked for all of all units at every change, so it is quick."""
+    slot, version, _ = wanted
+    return version in provider.manifest.versions(slot) and provider in resolved(units, wanted)
 
 
 def wakers(unit: Unit, units: Mapping[str, Unit]) -> frozenset[str]:
