@@ -9,7 +9,8 @@ from typing import IO, cast
 __all__ = ["CutShort", "decompressed"]
 
 _CHUNK = 1 << 18
-_MARK = 16
+_TOKEN, _TIMES = 16, 8
+_MARK = _TOKEN * _TIMES
 # A window above this is refused: it is memory that the data's author chooses.
 _WINDOW = 1 << 27
 
@@ -23,10 +24,12 @@ def decompressed(read: Callable[[int], bytes]) -> Iterator[bytes]:
     not whole, and the library's own errors.
 
     A frame is added behind them: what it holds comes out last if, and only if, all before it was whole.
+    It repeats itself, so that it is longer than its frame: a block that was cut takes the frame's bytes
+    for its own, and tells them as they are if it is not compressed.
     """
     import zstandard
 
-    mark = os.urandom(_MARK)
+    mark = os.urandom(_TOKEN) * _TIMES
     source = cast(IO[bytes], _Ended(read, zstandard.ZstdCompressor().compress(mark)))
     decompressor = zstandard.ZstdDecompressor(max_window_size=_WINDOW)
     held = b""
