@@ -45,6 +45,13 @@ class Paths:
             return "/sagong"
         return f"/sagong-{hashlib.sha256(bytes(self.run)).hexdigest()[:8]}"
 
+    def unit_group(self, unit: str, generation: int | str) -> str:
+        """The control group of a unit's process, beside all others': each has its own weight.
+
+        The point ends the instance's name: no other one's begins with it.
+        """
+        return f"{self.cgroup}.{unit}.{generation}"
+
     @property
     def prefix(self) -> str:
         """Begins the names of interfaces: `sg`, or three letters of the root's own."""
@@ -87,9 +94,9 @@ class UnitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The kernel's configuration.
 
-    `cpu_shares` is the weight of all plugins together, against 1024 of any process or group beside
-    them, when the processor is short. `log_limit` is in bytes. `preload` is imported before units
-    are forked.
+    `cpu_shares` is the weight of each unit, against 1024 of any process or group beside them, when
+    the processor is short; of one that has a bound of cores and computes, a 64th of it.
+    `log_limit` is in bytes. `preload` is imported before units are forked.
     """
 
     profile: str = "single"

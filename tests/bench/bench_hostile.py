@@ -31,8 +31,8 @@ from sagong.linux.cgroup import Cgroup, layout_of_machine
 from sagong.linux.cgroup_limits import CgroupLimits
 from sagong.operator import Operator, connect
 
-# As on a machine with nothing else to do: all plugins together have eight times the weight of the
-# kernel's process (as always), and both much more than whatever else runs here.
+# As on a machine with nothing else to do: a plugin has eight times the weight of the kernel's process
+# (as always), and all of them much more than whatever else runs here.
 SHARES = 32768
 CONFIGURATION = f"""
 profile = "bare"
@@ -53,6 +53,7 @@ ATTACKS = (
     "log lines",
     "fill disk",
     "forks",
+    "computes",
     "eat memory",
 )
 
@@ -83,8 +84,11 @@ async def delays(desk: Desk, seconds: float) -> list[float]:
 
 def spent(pids: list[int]) -> float:
     """Processor time that these have used with all their threads, in µs (schedstat, proc(5))."""
-    places = (place for pid in pids for place in Path(f"/proc/{pid}/task").glob("*/schedstat"))
-    return sum(int(place.read_text().split()[0]) for place in places) / 1e3
+    used = 0
+    for place in (place for pid in pids for place in Path(f"/proc/{pid}/task").glob("*/schedstat")):
+        with contextlib.suppress(OSError):  # a thread that has ended meanwhile
+            used += int(place.read_text().split()[0])
+    return used / 1e3
 
 
 def p99(taken: list[float]) -> float:

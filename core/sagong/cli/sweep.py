@@ -55,7 +55,7 @@ def sweep(paths: Paths) -> None:
     if Path(paths.run, "kernel").is_dir():
         _clear(paths)
     layout = layout_of_machine()
-    for path in (f"{paths.cgroup}-plugins", paths.cgroup):
+    for path in (*layout.groups(paths.unit_group("*", "*")), paths.cgroup):
         try:
             Cgroup(layout, path, (*CONTROLLERS, "unified", "named")).remove()
         except (OSError, TimeoutError) as error:

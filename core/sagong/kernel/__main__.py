@@ -205,6 +205,7 @@ class _Bounded:
     pidfd: int
     own: tuple[Path, ...]
     counters: tuple[str, ...]
+    usage: str
 
 
 def _bounds(
@@ -217,11 +218,20 @@ def _bounds(
     def living() -> Iterator[_Bounded]:
         for one in supervisor.population:
             unit, generation = one.unit, one.generation
-            counters, own = cells.counters(unit, generation), cells.own(unit)
-            yield _Bounded(unit.name, generation, unit.manifest, one.pidfd, own, counters)
+            yield _Bounded(
+                unit.name,
+                generation,
+                unit.manifest,
+                one.pidfd,
+                cells.own(unit),
+                cells.counters(unit, generation),
+                cells.usage(unit, generation),
+            )
 
-    offends = service.restraint.offends
-    return Bounds(paths.run / "log", config.log_limit, Refusals(_LOG), living, offends)
+    logs = paths.run / "log"
+    bounds = Bounds(logs, config.log_limit, Refusals(_LOG), living, service.restraint)
+    supervisor.came = bounds.follow
+    return bounds
 
 
 def _with_choices(units: dict[str, Unit], cells: Cells) -> dict[str, Unit]:

@@ -1,8 +1,10 @@
-"""Bounds that no control group keeps: how much a unit may log, and how much it may put on the disk.
+"""Bounds that no control group keeps: how much a unit may log, how much it may put on the disk, and
+for how long it may compute before others go first.
 
 A log that grows past its limit is cut while its writers go on (they append). A unit whose own
 directories hold more than `limits.disk` is ended, and not started until there is room again. What a
-single file may grow to is bounded by RLIMIT_FSIZE meanwhile (`Cells.rights`).
+single file may grow to is bounded by RLIMIT_FSIZE meanwhile (`Cells.rights`). Where something is done
+counters are looked at up to twenty times a second, else once (`Usage`).
 """
 
 from __future__ import annotations
@@ -18,11 +20,12 @@ from sagong.bus.refusals import Refusals
 from sagong.errors import ResourceExhausted
 from sagong.kernel.bells import Bells
 from sagong.kernel.growth import Growth
+from sagong.kernel.usage import SELDOM, Usage
+from sagong.linux.cgroup_statistics import used_seconds
 from sagong.manifest import Manifest, size_bytes
 
-__all__ = ["Bounded", "Bounds", "check_room", "cut", "disk_used"]
+__all__ = ["Bounded", "Bounds", "Judge", "check_room", "cut", "disk_used"]
 
-_EVERY = 1.0
 _MEASURE_EVERY = 30.0
 _SUSPICIOUS = 8 << 20
 _DEEPEST = 64
@@ -64,12 +67,26 @@ class Bounded(Protocol):
         """Files of its control group that count what its limits refused or ended."""
         ...
 
+    @property
+    def usage(self) -> str:
+        """The file that counts what it used of the processor, "" for none."""
+        ...
+
+
+class Judge(Protocol):
+    """Is told what a generation of a unit does."""
+
+    def offends(self, name: str, generation: int, why: str) -> None:
+        """What nobody does by itself."""
+        ...
+
+    def computes(self, name: str, generation: int, *, computes: bool) -> None:
+        """It uses most of a core all the time, or does no more."""
+        ...
+
 
 class Bounds:
-    """Looks every second at what lives (`living`), and at once where something rings.
-
-    `offends` is told which generation of a unit did what nobody does by itself.
-    """
+    """Looks every second at what lives (`living`), and at once where something rings."""
 
     def __init__(
         self,
@@ -77,16 +94,18 @@ class Bounds:
         log_limit: int,
         refusals: Refusals,
         living: Callable[[], Iterable[Bounded]],
-        offends: Callable[[str, int, str], None] = lambda name, generation, why: None,
+        judge: Judge,
     ) -> None:
         self._logs = logs
         self._log_limit = log_limit
         self._refusals = refusals
         self._living = living
-        self._offends = offends
+        self._judge = judge
         self._bells = Bells(self._rung)
         self._growth = Growth(self._grew)
+        self._usage = Usage()
         self._counted: dict[str, Bounded] = {}
+        self._peeking: asyncio.TimerHandle | None = None
         self._places: dict[Path, Bounded] = {}
         self._measuring: dict[int, asyncio.Task[None]] = {}
         self._free: dict[int, int] = {}
@@ -97,9 +116,11 @@ class Bounds:
         """Until cancelled."""
         try:
             while True:
-                await asyncio.sleep(_EVERY)
+                await asyncio.sleep(SELDOM)
                 await self.look()
         finally:
+            if self._peeking is not None:
+                self._peeking.cancel()
             self._bells.close()
             self._growth.close()
             for task in self._measuring.values():
@@ -111,6 +132,8 @@ class Bounds:
         for name in sorted({one.name for one in living}):
             self._look_at_log(name)
         self._look_at_counters(living)
+        if self._peeking is None:
+            self._peek()
         bounded = [one for one in living if size_bytes(one.manifest.limits.disk)]
         self._places = {place: one for one in bounded for place in one.own}
         self._growth.watch(self._places)
@@ -126,18 +149,43 @@ class Bounds:
             except OSError as error:
                 self._refusals.say("log can't be cut", name, unit=name, problem=str(error))
 
+    def follow(self) -> None:
+        """A process has come: what it does is looked at from its first moment on."""
+        self._look_at_counters(self._living())
+        self._usage.hasten()
+        self._peek()
+
     def _look_at_counters(self, living: Iterable[Bounded]) -> None:
-        """From now on they tell of themselves when they grow."""
-        self._counted = {path: one for one in living for path in one.counters}
+        """From now on they tell of themselves when they grow, or when somebody peeks."""
+        living = list(living)
+        self._counted = {path: one for one in living for path in (*one.counters, one.usage) if path}
         self._counts = {k: count for k, count in self._counts.items() if k[0] in self._counted}
+        self._usage.keep({one.generation for one in living})
         self._bells.watch(self._counted)
+
+    def _peek(self) -> None:
+        """Read what does not ring, and again soon where something is done."""
+        self._bells.peek()
+        loop = asyncio.get_running_loop()
+        changed = self._usage.settle(loop.time())
+        for one in {one.generation: one for one in self._counted.values()}.values():
+            # Who may use all cores is waited for by users: it is called, and computes for that.
+            if one.generation in changed and one.manifest.limits.cpu:
+                self._judge.computes(one.name, one.generation, computes=changed[one.generation])
+        if self._peeking is not None:
+            self._peeking.cancel()
+        pause = self._usage.pause
+        self._peeking = loop.call_later(pause, self._peek) if pause < SELDOM else None
 
     def _rung(self, path: str, text: str) -> None:
         one = self._counted[path]
+        if path == one.usage:
+            self._usage.note(one.generation, used_seconds(text))
+            return
         for word, count in _counts(text):
             if count > self._counts.get((path, word), 0):
                 self._refusals.say(_COUNTED[word], one.name, unit=one.name)
-                self._offends(one.name, one.generation, _COUNTED[word])
+                self._judge.offends(one.name, one.generation, _COUNTED[word])
             self._counts[path, word] = count
 
     def _grew(self, place: Path) -> None:
@@ -179,7 +227,7 @@ class Bounds:
         if used > limit:
             self._refusals.say("disk limit passed", one.name, unit=one.name, limits_disk=limit)
             # Processes that it leaves behind write on until they are found.
-            self._offends(one.name, one.generation, "disk limit passed")
+            self._judge.offends(one.name, one.generation, "disk limit passed")
             try:
                 signal.pidfd_send_signal(one.pidfd, signal.SIGKILL)
             except OSError:

@@ -25,7 +25,7 @@ from sagong.kernel.reach import Reach
 from sagong.kernel.units import Unit, chosen
 from sagong.linux.cgroup import Cgroup
 from sagong.linux.cgroup_limits import CgroupLimits
-from sagong.linux.cgroup_statistics import statistics
+from sagong.linux.cgroup_statistics import statistics, usage_file
 from sagong.manifest import size_bytes
 from sagong.process import Launch
 from sagong.sandbox import (
@@ -46,6 +46,8 @@ _LOG = logging.getLogger("sagong.kernel")
 _CONTROLLERS = ("memory", "pids", "cpu", "unified")
 # What a unit that is held back has: enough to be ended, and to come to its senses.
 _HELD_CORES, _HELD_SHARES = 0.01, 2
+# A unit that computes has so much less weight than others: an eighth of an ordinary process's.
+_LIGHTER = 64
 
 
 class Cells:
@@ -63,7 +65,6 @@ class Cells:
         stage.mkdir(parents=True, exist_ok=True)
         self.reach = Reach(paths.run)
         self._machine = probe(stage=str(stage))
-        self._give_weight()
 
     @property
     def chosen(self) -> dict[str, str]:
@@ -203,6 +204,7 @@ class Cells:
             limits=ProcessLimits(
                 memory=size_bytes(limits.memory),
                 pids=limits.pids,
+                cpu_shares=self._config.cpu_shares,
                 cores=limits.cpu,
                 files=limits.files,
                 tmp=size_bytes(limits.tmp),
@@ -233,18 +235,26 @@ class Cells:
         """Processes of a generation, what it forked among them; none without a control group."""
         return Cgroup(self._machine.cgroups, self._cgroup(unit, generation), ("pids",)).pids()
 
-    def hold_back(self, unit: Unit, generation: int, *, held: bool) -> bool:
-        """Give a generation next to no processor time, or all that its manifest says again.
+    def usage(self, unit: Unit, generation: int) -> str:
+        """The file that says how much processor time a generation has used; "" if nothing counts it."""
+        group = Cgroup(self._machine.cgroups, self._cgroup(unit, generation), _CONTROLLERS)
+        return usage_file(group)
+
+    def allot(self, unit: Unit, generation: int, *, held: bool, computes: bool) -> bool:
+        """Give a generation the processor time of its manifest, or next to none; and its weight.
 
         False if it has no control group (any more); OSError if the machine's kernel refuses.
         """
         group = Cgroup(self._machine.cgroups, self._cgroup(unit, generation), ("cpu",))
-        limits = cores_limits(_HELD_CORES if held else unit.manifest.limits.cpu)
-        if not self._machine.cpu_quotas:
-            limits = CgroupLimits(cpu_shares=_HELD_SHARES if held else ProcessLimits().cpu_shares)
+        shares = self._config.cpu_shares // (_LIGHTER if computes else 1)
+        quota = CgroupLimits()
+        if self._machine.cpu_quotas:
+            quota = cores_limits(_HELD_CORES if held else unit.manifest.limits.cpu)
+        elif held:
+            shares = _HELD_SHARES
         there = group.exists()
         if there:
-            group.limit(limits)
+            group.limit(quota._replace(cpu_shares=max(shares, _HELD_SHARES)))
         return there
 
     def _sockets(self, unit: Unit, launch: Launch, units: Mapping[str, Unit]) -> Iterator[str]:
@@ -300,7 +310,7 @@ class Cells:
                 empty.rmdir()
 
     def _cgroup(self, unit: Unit, generation: int) -> str:
-        return f"{self._paths.cgroup}-plugins/{unit.name}.{generation}"
+        return self._paths.unit_group(unit.name, generation)
 
     def _give_shared(self, unit: Unit, uid: int) -> None:
         """A shared directory of the instance belongs to the plugin that may write it."""
@@ -309,15 +319,6 @@ class Cells:
             if right.shared and right.access == "write" and path.is_relative_to(self._paths.run):
                 path.mkdir(parents=True, exist_ok=True)
                 os.chown(path, uid, uid)
-
-    def _give_weight(self) -> None:
-        """Without it the whole platform would have the processor time of one ordinary process."""
-        group = Cgroup(self._machine.cgroups, f"{self._paths.cgroup}-plugins", ("cpu",))
-        try:
-            group.create()
-            group.limit(CgroupLimits(cpu_shares=self._config.cpu_shares))
-        except OSError as error:
-            _LOG.warning("plugins get no share of the processor of their own: %s", error)
 
     def _keep(self, choices: Choices) -> None:
         self._choices = choices

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import re
 import shutil
@@ -47,12 +46,11 @@ def _dead_directories(paths: Paths, living: Living) -> Iterator[Path]:
 
 
 def _dead_groups(layout: CgroupLayout, paths: Paths, living: Living) -> set[str]:
-    parent = f"{paths.cgroup}-plugins"
+    every = paths.unit_group("*", "*")
+    begin = every.index("*")
     found = set()
-    for hierarchy in layout.hierarchies:
-        with contextlib.suppress(OSError):
-            for group in Path(hierarchy.directory(parent)).iterdir():
-                named = _GROUP.fullmatch(group.name)
-                if group.is_dir() and named and (named[1], int(named[2])) not in living:
-                    found.add(f"{parent}/{group.name}")
+    for path in layout.groups(every):
+        named = _GROUP.fullmatch(path[begin:])
+        if named and (named[1], int(named[2])) not in living:
+            found.add(path)
     return found

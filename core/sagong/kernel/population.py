@@ -30,7 +30,7 @@ class Process:
     """A living process of a unit; `state` is its stage (see `sagong.kernel.life`).
 
     `health` tells whether it knows the order of that name, `held` whether it is held back: then it
-    has not the processor time to end well.
+    has not the processor time to end well; `computes` whether it gives way to others.
     """
 
     record: ProcessRecord
@@ -43,6 +43,7 @@ class Process:
     down: tuple[DownEntry, ...] = ()
     health: bool = False
     held: bool = False
+    computes: bool = False
     reach: frozenset[str] | None = None
     done: dict[int, asyncio.Future[Done]] = field(default_factory=dict)
     pending: dict[int, Order] = field(default_factory=dict)

@@ -2,7 +2,7 @@
 
 Refusing costs whoever refuses, often more than it costs whoever asks; on a machine with few cores all
 others wait for that. Next to no processor time for a moment, longer each time, takes the flood away at
-its source.
+its source. Who only computes does nothing wrong: it gives way to others, and has all that they leave.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ class Restraint:
     def begin(self) -> None:
         """An earlier kernel may have died while it held some of those back that live."""
         for process in self._population:
-            self._set(process, held=False)
+            process.held = process.computes = False
+            self._allot(process)
 
     def flooded(self, uid: int, seconds: float) -> None:
         """The kernel itself was flooded, and shut a uid out."""
@@ -65,6 +66,13 @@ class Restraint:
         if process is not None and generation not in self._ends:
             self._hold(process, self._terms.next(name), why)
 
+    def computes(self, name: str, generation: int, *, computes: bool) -> None:
+        """A process of a unit began to use most of a core all the time, or has ended that."""
+        process = self._population.find(name, generation)
+        if process is not None:
+            process.computes = computes
+            self._allot(process)
+
     def gone(self, process: Process) -> None:
         """It ended; what it left behind stays held back until it is ended, too."""
         timer = self._ends.pop(process.generation, None)
@@ -73,7 +81,8 @@ class Restraint:
 
     def _release(self, process: Process) -> None:
         del self._ends[process.generation]
-        self._set(process, held=False)
+        process.held = False
+        self._allot(process)
 
     def _hold(self, process: Process, seconds: float, why: str) -> None:
         """From now on for some seconds, at most as long as any term is."""
@@ -81,16 +90,17 @@ class Restraint:
         earlier = self._ends.pop(generation, None)
         if earlier is not None:
             earlier.cancel()
-        if self._set(process, held=True):
+        process.held = True
+        process.held = self._allot(process)
+        if process.held:
             self._refusals.say("unit held back for a moment", (name, why), unit=name, why=why)
             loop, seconds = asyncio.get_running_loop(), max(0.0, min(seconds, TERM_MOST))
             self._ends[generation] = loop.call_later(seconds, self._release, process)
 
-    def _set(self, process: Process, *, held: bool) -> bool:
+    def _allot(self, process: Process) -> bool:
+        held, computes = process.held, process.computes
         try:
-            done = self._cells.hold_back(process.unit, process.generation, held=held)
+            return self._cells.allot(process.unit, process.generation, held=held, computes=computes)
         except (OSError, ValueError) as error:
             self._refusals.say("a unit can't be held back", "", problem=str(error))
             return False
-        process.held = held and done
-        return done

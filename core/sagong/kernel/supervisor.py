@@ -83,6 +83,7 @@ class Supervisor:
         self.tracing = False
         self.admit: Callable[[Unit], None] = lambda unit: None
         self.expel: Callable[[Unit], None] = lambda unit: None
+        self.came: Callable[[], None] = lambda: None
         self.gone: Callable[[Process], None] = lambda process: None
         self.observers: set[asyncio.Queue[Order]] = set()
         self.spawner = Spawner(config.preload, self._reaped)
@@ -338,6 +339,7 @@ class Supervisor:
             self.feed(name, happenings.Failed(generation, str(error)))
             return
         self.population.add(process)
+        self.came()
         self._save()
         self._pulse()
         self.broadcast()  # those whom it calls are to know it before it starts

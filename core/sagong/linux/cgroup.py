@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import os
 import signal
 import time
@@ -87,6 +88,15 @@ class CgroupLayout:
         """1 or 2 for each controller that the machine offers."""
         found = {c: self.of(c) for c in CONTROLLERS}
         return {c: h.version for c, h in found.items() if h is not None}
+
+    def groups(self, pattern: str) -> set[str]:
+        """Paths of the groups that match a pattern (`/sagong.*`), in whatever hierarchy."""
+        found = (
+            (hierarchy, path)
+            for hierarchy in self.hierarchies
+            for path in glob.iglob(hierarchy.directory(pattern))
+        )
+        return {path.removeprefix(h.mount) for h, path in found if os.path.isdir(path)}
 
     def derived(self) -> CgroupLayout:
         """Itself, with all that is derived from it computed now: a fork server's forks share it."""

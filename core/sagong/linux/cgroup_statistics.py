@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from sagong.linux.cgroup import Cgroup
 
-__all__ = ["CgroupStatistics", "DeviceIo", "statistics"]
+__all__ = ["CgroupStatistics", "DeviceIo", "statistics", "usage_file", "used_seconds"]
 
 _NO_LIMIT = 0x7FFFFFFFFFFFF000
 
@@ -84,6 +84,26 @@ def statistics(group: Cgroup) -> CgroupStatistics:
             version = group.layout.versions.get(controller)
             values.update((first if version == 1 else second)(directory))
     return CgroupStatistics(**values)  # type: ignore[arg-type]
+
+
+def usage_file(group: Cgroup) -> str:
+    """The file that tells the processor time of a group; "" if none of its hierarchies counts it.
+
+    Version 2 counts it without a controller, also where those are mounted as version 1.
+    """
+    unified = group.directory("unified")
+    if unified is not None:
+        return f"{unified}/cpu.stat"
+    old = group.directory("cpuacct")
+    return f"{old}/cpuacct.usage" if old is not None else ""
+
+
+def used_seconds(text: str) -> float:
+    """What such a file says."""
+    words = text.split()
+    if len(words) == 1:
+        return int(words[0]) / 1e9
+    return int(words[words.index("usage_usec") + 1]) / 1e6
 
 
 def _cpuacct_v1(directory: str) -> dict[str, object]:

@@ -67,8 +67,8 @@ def forks(facts: Facts) -> None:
             time.sleep(0.001)
 
 
-def spin(facts: Facts) -> None:
-    """Compute without end with some processes, fewer than it may have."""
+def computes(facts: Facts) -> None:
+    """Nothing that is forbidden, without end, with some processes, fewer than it may have."""
     for _ in range(8):
         if os.fork() == 0:
             break
@@ -222,7 +222,7 @@ FLOODS: dict[str, Callable[[Facts], None]] = {
     "eat memory": eat_memory,
     "fill disk": fill_disk,
     "forks": forks,
-    "spin": spin,
+    "computes": computes,
     "linger": linger,
     "refused calls": refused_calls,
     "reports": reports,

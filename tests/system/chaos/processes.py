@@ -91,7 +91,7 @@ class Processes:
         Titles, arguments and directories change in a process's life. What it was given as standard
         error does not, and is its child's from the fork on; containers have FIFOs and terminals.
         """
-        mark, log = f"{self._paths.cgroup}-plugins", f"{self._paths.run}/log/"
+        mark, log = f"{self._paths.cgroup}.", f"{self._paths.run}/log/"
         return {
             pid
             for pid in _numbers()
@@ -142,7 +142,7 @@ class Processes:
 
     def _grouped(self) -> Iterator[tuple[str, int]]:
         """Units and processes in their control groups."""
-        mark = f"{self._paths.cgroup}-plugins/"
+        mark = f"{self._paths.cgroup}."
         for pid in _numbers():
             group = _read(f"/proc/{pid}/cgroup")
             if mark in group:

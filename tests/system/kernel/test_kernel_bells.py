@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sagong.kernel.bells import _PEEK_EVERY, Bells
+from sagong.kernel.bells import Bells
 from sagong.linux.cgroup import Cgroup, layout_of_machine
 from sagong.linux.cgroup_limits import CgroupLimits
 
@@ -48,14 +48,36 @@ async def test_it_rings_once_for_each_growth(group: Cgroup) -> None:
         refused_fork(group)
         async with asyncio.timeout(10):
             while heard[-1] != (path, f"max {times}\n"):
-                await asyncio.sleep(0.005)
-        await asyncio.sleep(2 * _PEEK_EVERY)
+                await look(found)
+        await look(found)
         assert len(heard) == 1 + times
     found.watch([])
     refused_fork(group)
-    await asyncio.sleep(2 * _PEEK_EVERY)
+    await look(found)
     assert len(heard) == 3
     found.close()
+
+
+async def look(bells: Bells) -> None:
+    """Let what rings ring, and look at what does not."""
+    await asyncio.sleep(0.02)
+    bells.peek()
+
+
+async def test_what_comes_later_is_found(group: Cgroup) -> None:
+    heard: list[tuple[str, str]] = []
+    found = Bells(lambda *what: heard.append(what))
+    later = Cgroup(group.layout, f"{group.path}-later", ("pids",))
+    path = f"{later.directory('pids')}/pids.events"
+    found.watch([path])
+    assert not heard
+    later.create()
+    try:
+        await look(found)
+        assert heard == [(path, "max 0\n")]
+    finally:
+        found.close()
+        later.remove()
 
 
 async def test_a_group_that_is_gone_does_not_ring_for_ever(group: Cgroup) -> None:
@@ -64,6 +86,6 @@ async def test_a_group_that_is_gone_does_not_ring_for_ever(group: Cgroup) -> Non
     found = Bells(lambda *what: heard.append(what))
     found.watch([str(path)])
     group.remove()
-    await asyncio.sleep(2 * _PEEK_EVERY)
+    await look(found)
     assert len(heard) == 1
     found.close()

@@ -267,7 +267,7 @@ def test_each_line_of_a_sandbox_is_shown(running: Instance) -> None:
         r"own namespaces +mnt, ipc, uts",
         r"open files +4096",
         r"size of a file +unlimited",
-        r"limits +memory 512 MiB, processes 32, 1 cores, weight 1024",
+        r"limits +memory 512 MiB, processes 32, 1 cores, weight (8192|313)",
         r"mount +rw .*run/mounts \(",
     ):
         assert re.search(f"^{line}", own, re.M), (line, own)

@@ -309,7 +309,7 @@ async def test_a_new_kernel_sweeps_what_others_left(running: Instance) -> None:
 def stale_group(beside: int) -> Path:
     """A control group as a dead generation may leave it, beside that of a living one."""
     path = own_group(beside)
-    stale = path.parent / "scheduler.999"
+    stale = path.with_suffix(".999")
     stale.mkdir()
     return stale
 
@@ -320,6 +320,6 @@ def own_group(process: int) -> Path:
         _, names, path = line.split(":", 2)
         for hierarchy in layout_of_machine().hierarchies:
             own = Path(hierarchy.directory(path))
-            if "-plugins/" in path and set(names.split(",")) & hierarchy.controllers:
+            if ".scheduler." in path and set(names.split(",")) & hierarchy.controllers:
                 return own
     raise LookupError("no control group of the plugin's own")

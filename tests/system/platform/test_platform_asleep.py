@@ -15,7 +15,6 @@ from tests.system.instance import instance
 from tests.system.platform.rig import (
     IMAGE,
     Platform,
-    cgroups,
     ended,
     needs_docker,
     needs_kubectl,
@@ -23,6 +22,8 @@ from tests.system.platform.rig import (
     single,
     wait_for,
 )
+
+from sagong.linux.cgroup import layout_of_machine
 
 pytestmark = pytest.mark.root
 
@@ -114,9 +115,9 @@ def test_what_docker_needs_next_wakes_with_it(whole: Platform) -> None:
 @needs_docker
 def test_networks_need_nobody_without_a_sandbox(whole: Platform) -> None:
     """Bridges and rules stay; who takes the rules away wakes whoever makes them anew."""
-    group = f"{whole.running.paths.cgroup.lstrip('/')}-plugins"
+    every = whole.running.paths.unit_group("network", "*")
     wait_asleep(whole, "network")
-    wait_for(lambda: not any("/network." in path for path in cgroups(group)))  # nor its deputy
+    wait_for(lambda: not layout_of_machine().groups(every))  # nor its deputy
     assert os.path.exists(f"/sys/class/net/{whole.running.paths.prefix}0")
     for _ in range(2):  # the one that has been woken so sleeps, and is woken again
         take_rules_away(whole)

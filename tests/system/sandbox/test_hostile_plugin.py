@@ -222,10 +222,31 @@ def test_who_computes_without_end_has_no_more_than_its_core(calm: Instance) -> N
     greets(calm)
 
 
+def test_who_computes_gives_way_until_it_ends_that(calm: Instance) -> None:
+    group = group_of(calm, "hostile")
+    usual = weight(group)
+    begin(calm, "computes")
+    wait(lambda: weight(group) < usual / 8, calm)
+    greets(calm)
+    assert not is_held(group)
+    for pid in group.pids():
+        if pid != main_of(group):
+            os.kill(pid, signal.SIGKILL)
+    wait(lambda: weight(group) == usual, calm)
+
+
+def weight(group: Cgroup) -> int:
+    """Of a group beside others, in the words of either version."""
+    place = Path(group.directory("cpu") or "")
+    found = [place / name for name in ("cpu.shares", "cpu.weight") if (place / name).exists()]
+    return int(found[0].read_text())
+
+
 def group_of(running: Instance, name: str) -> Cgroup:
     """The control group of a unit's process."""
     lines = Path(f"/proc/{running.pid(name)}/cgroup").read_text().splitlines()
-    path = next(line.split(":", 2)[2] for line in lines if "-plugins/" in line)
+    own = running.paths.unit_group(name, "")
+    path = next(line.split(":", 2)[2] for line in lines if own in line)
     return Cgroup(layout_of_machine(), path)
 
 
@@ -259,7 +280,7 @@ def test_a_hold_ends_and_outlives_no_kernel(calm: Instance) -> None:
     wait(lambda: is_held(group), calm)
     os.kill(kernel, signal.SIGSTOP)  # or it would let go in time
     for pid in group.pids():
-        if pid != calm_main(group):
+        if pid != main_of(group):
             os.kill(pid, signal.SIGKILL)
     assert is_held(group)
     os.kill(kernel, signal.SIGKILL)
@@ -268,7 +289,7 @@ def test_a_hold_ends_and_outlives_no_kernel(calm: Instance) -> None:
     assert calm.pid("kernel") != kernel
 
 
-def calm_main(group: Cgroup) -> int:
+def main_of(group: Cgroup) -> int:
     """The unit's own process: the oldest."""
     return min(group.pids())
 

@@ -36,6 +36,7 @@ class Life:
     unit: Unit
     generation: int = 1
     held: bool = False
+    computes: bool = False
 
 
 @dataclass
@@ -44,6 +45,7 @@ class World:
 
     processes: list[Life] = field(default_factory=lambda: [Life(unit) for unit in UNITS.values()])
     held: set[str] = field(default_factory=set)
+    computing: set[str] = field(default_factory=set)
 
     def __iter__(self) -> Iterator[Life]:
         return iter(self.processes)
@@ -54,8 +56,9 @@ class World:
     def uid(self, unit: Unit) -> int:
         return UIDS[unit.name]
 
-    def hold_back(self, unit: Unit, generation: int, *, held: bool) -> bool:
+    def allot(self, unit: Unit, generation: int, *, held: bool, computes: bool) -> bool:
         (self.held.add if held else self.held.discard)(unit.name)
+        (self.computing.add if computes else self.computing.discard)(unit.name)
         return True
 
 
@@ -117,6 +120,21 @@ async def test_only_the_generation_that_offended_is_held_back(world: World) -> N
     assert not world.held
     found.offends("caller", 1, "forks refused")
     assert world.held == {"caller"}
+
+
+async def test_who_computes_gives_way_whether_held_or_not(world: World) -> None:
+    found = made(world)
+    found.computes("caller", 1, computes=True)
+    found.computes("caller", 2, computes=False)
+    assert (world.computing, world.held) == ({"caller"}, set())
+    found.flooded(UIDS["caller"], 0.02)
+    assert (world.computing, world.held) == ({"caller"}, {"caller"})
+    async with asyncio.timeout(10):
+        while world.held:
+            await asyncio.sleep(0.005)
+    assert world.computing == {"caller"}
+    found.computes("caller", 1, computes=False)
+    assert not world.computing
 
 
 async def test_what_a_dead_process_left_stays_held_and_a_new_kernel_lets_all_go(
