@@ -9,16 +9,19 @@ import os
 import sys
 from pathlib import Path
 
+from sagong import config
 from sagong.call import deadline
-from sagong.config import Paths
+from sagong.config import Paths, UnitConfig
 from sagong.contracts.auth import Auth, CertificateRequest
 from sagong.contracts.image import Images, LoadRequest
+from sagong.contracts.kernel import StatusQuery
 from sagong.contracts.streams import Address
 from sagong.errors import InvalidArgument, NotFound
 from sagong.operator import Operator, connect
 from sagong.uploading import send_file
 
 __all__ = [
+    "api_server",
     "kubeconfig_arguments",
     "load_arguments",
     "run_kubeconfig",
@@ -43,7 +46,7 @@ def kubeconfig_arguments(parser: argparse.ArgumentParser) -> None:
         "--group", action="append", help="groups (default: system:masters, who may everything)"
     )
     parser.add_argument(
-        "--server", default="https://127.0.0.1:6443", help="where clients reach the API"
+        "--server", default="", help="where clients reach the API (default: as configured)"
     )
     parser.add_argument("--days", type=int, default=365, help="how long the certificate is good")
 
@@ -60,7 +63,13 @@ def run_load(options: argparse.Namespace) -> int:
                 if progress.image:
                     print(f"Loaded image: {progress.reference or progress.image}")
 
-    asyncio.run(go())
+    try:
+        asyncio.run(go())
+    except InvalidArgument as error:
+        name = options.archive
+        raise InvalidArgument(
+            error.message if name in error.message else f"{name}: {error}"
+        ) from None
     return 0
 
 
@@ -77,17 +86,28 @@ async def _send(address: Address, archive: str) -> None:
 def run_kubeconfig(options: argparse.Namespace) -> int:
     """Print a kubeconfig with a new client certificate."""
 
+    paths = Paths.below(options.root)
+
     async def go() -> str:
-        async with connect(Paths.below(options.root)) as operator:
+        async with connect(paths) as operator:
             request = CertificateRequest(
                 subject=options.user,
                 organizations=tuple(options.group or ("system:masters",)),
                 seconds=options.days * 86400,
             )
-            return await _kubeconfig(operator, request, options.server)
+            profile = (await operator.kernel.status(StatusQuery())).profile
+            server = options.server or api_server(paths, profile)
+            return await _kubeconfig(operator, request, server)
 
     sys.stdout.write(asyncio.run(go()))
     return 0
+
+
+def api_server(paths: Paths, profile: str) -> str:
+    """Where unit `kube` serves the Kubernetes API, by its configuration."""
+    unit = config.load(paths, profile).units.get("kube", UnitConfig())
+    address = unit.listens.get("api", "tcp:127.0.0.1:6443").removeprefix("tcp:")
+    return f"https://{address}"
 
 
 async def write_kubeconfig(operator: Operator, path: Path, server: str) -> bool:

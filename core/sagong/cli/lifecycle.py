@@ -82,13 +82,12 @@ def _keeper_command(paths: Paths, root: str, profile: str) -> list[str]:
 
 async def _give_access(paths: Paths, status: SystemStatus) -> None:
     """The administrator's kubeconfig, where there is an API to use it with."""
-    from sagong.cli.access import write_kubeconfig
+    from sagong.cli.access import api_server, write_kubeconfig
 
     if any(unit.name == "kube" for unit in status.units):
-        chosen = config.load(paths, status.profile).units["kube"]
-        address = chosen.listens.get("api", "tcp:127.0.0.1:6443").removeprefix("tcp:")
+        server = api_server(paths, status.profile)
         async with connect(paths) as operator:
-            await write_kubeconfig(operator, paths.etc / "kubeconfig", f"https://{address}")
+            await write_kubeconfig(operator, paths.etc / "kubeconfig", server)
 
 
 def _start(paths: Paths, command: list[str]) -> Callable[[], bool]:

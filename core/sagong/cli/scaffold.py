@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from collections.abc import Iterator
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -45,7 +47,9 @@ def run_new_plugin(options: argparse.Namespace) -> int:
     for path, text in _repository(spec, options.name, options.summary).items():
         (target / path).parent.mkdir(parents=True, exist_ok=True)
         (target / path).write_text(text)
-    print(f"{target}: a plugin for slot {spec.name}; next: cd {target} && python -m pytest")
+    python = f"{sys.executable} -m"
+    first = "" if find_spec("pytest") else f"{python} pip install pytest && "
+    print(f"{target}: a plugin for slot {spec.name}; next: {first}cd {target} && {python} pytest")
     return 0
 
 

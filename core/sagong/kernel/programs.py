@@ -26,6 +26,8 @@ class Programs:
         if record is not None:
             return record.package, record.manifest()
         package = manifest.discover().get(name, f"sagong_{name}")
+        if find_spec(package) is None:
+            raise NotFound(f"no plugin {name} is installed; see `sagong plugins`")
         return package, manifest.load(package)
 
     def command(self, unit: Unit) -> tuple[str, ...]:

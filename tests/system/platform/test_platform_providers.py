@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from tests import sample_image
@@ -70,7 +71,7 @@ def events(platform: Platform, name: str) -> str:
     )  # fmt: skip
 
 
-def test_each_scheduler_takes_the_pods_that_name_it(platform: Platform) -> None:
+def test_each_scheduler_takes_the_pods_that_name_it(platform: Platform, tmp_path: Path) -> None:
     def create(name: str, scheduler: str) -> None:
         platform("kubectl", "apply", "-f", "-", given=pod(name, schedulerName=scheduler))
 
@@ -78,13 +79,15 @@ def test_each_scheduler_takes_the_pods_that_name_it(platform: Platform) -> None:
     create("plain", "default-scheduler")
     wait_for(lambda: phase(platform, "plain") == "Running")
     assert phase(platform, "early") == "Pending"
-    platform.running.run(
-        "enable", "packer", "--plugin", "scheduler_binpack", "--instance", "packer"
-    )
+    run = platform.running.run
+    run("new-plugin", "scheduler", "packer", "--directory", str(tmp_path))
+    # Without its pyproject.toml, so that nobody asks an index for what builds it.
+    run("plugin", "install", str(tmp_path / "packer/packer"))
+    run("enable", "packer", "--instance", "packer")
     wait_for(lambda: phase(platform, "early") == "Running")
     assert "Scheduled packer" in events(platform, "early")
     create("nobodys", "no-such-scheduler")
-    platform.running.run("disable", "packer")
+    run("disable", "packer")
     create("late", "packer")
     create("plain2", "default-scheduler")
     wait_for(lambda: phase(platform, "plain2") == "Running")
