@@ -55,8 +55,9 @@ async def platform(
 
     paths = Paths.below(root)
     write_configuration(paths, configuration(profile, units or {}))
-    await asyncio.to_thread(raise_up, paths, str(root), "", seconds)
     try:
+        # What does not come up whole has processes, too.
+        await asyncio.to_thread(raise_up, paths, str(root), "", seconds)
         async with connect(paths) as operator:
             yield operator
     finally:

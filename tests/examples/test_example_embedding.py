@@ -63,6 +63,15 @@ async def test_it_stays_if_it_shall_and_is_found_again(root: Path) -> None:
 
 
 @pytest.mark.root
+async def test_what_does_not_come_up_leaves_nothing(root: Path) -> None:
+    units = {"scheduler": {"plugin": "scheduler_binpack", "settings": {"nonsense": 1}}}
+    with pytest.raises(FailedPrecondition, match=r"settings\.nonsense: no such key"):
+        async with sagong.platform(root, units=units, seconds=3.0):
+            pass
+    assert not (root / "run").exists()
+
+
+@pytest.mark.root
 async def test_what_is_wrong_is_said_before_anything_starts(root: Path) -> None:
     with pytest.raises(InvalidArgument, match="colour: no such key"):
         async with sagong.platform(root, units={"scheduler": {"plugin": "x", "colour": "red"}}):

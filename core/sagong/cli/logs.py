@@ -152,10 +152,18 @@ class _Tail:
 
     def read(self) -> Iterator[Line]:
         """Whole lines that are new, continuation lines with the one they continue."""
-        for text in self._events():
+        events = list(self._events())
+        if events and not self._at:
+            self._at = self._first(events)
+        for text in events:
             line = parse(self._path.stem, text, self._at)
             self._at = line.at
             yield line
+
+    def _first(self, events: Sequence[str]) -> float:
+        """When lines before the first with a time were written: before it, or at last by now."""
+        heads = (parse("", text).at for text in events)
+        return next((at for at in heads if at), self._path.stat().st_mtime)
 
     def _events(self) -> Iterator[str]:
         event = ""

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from sagong.config import Config, Paths, UnitConfig
 from sagong.deputy import deputation
+from sagong.errors import FailedPrecondition
 from sagong.kernel import journal
 from sagong.kernel.bounds import check_room, cut
 from sagong.kernel.directory import reached
@@ -278,6 +279,19 @@ class Cells:
             process.reach = self.reach.change(process, wanted, living)
         except OSError as error:
             _LOG.error("sockets can't be shown: %s", error, extra={"unit": process.unit.name})
+
+    def check_door(self, unit: Unit, path: str) -> None:
+        """Whether a provider that says it has started can be called; FailedPrecondition if not."""
+        if not unit.manifest.provides:
+            return
+        try:
+            mode = os.stat(path).st_mode
+        except OSError:
+            raise FailedPrecondition(
+                f"{path} is not there: bind it before you say that you have started"
+            ) from None
+        if mode & 0o666 != 0o666:
+            raise FailedPrecondition(f"{path} can't be connected to by others: chmod it 0666")
 
     def open_log(self, name: str) -> int:
         """The log that a process's standard error goes to; cut when it has grown too long."""

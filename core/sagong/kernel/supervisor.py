@@ -405,6 +405,7 @@ class Supervisor:
         await self._gate(process.unit)
         try:
             await process.carry_out(self.population.order("start", state=state), _START_SECONDS)
+            self._cells.check_door(process.unit, process.record.bus)
             problem = await self._ask_health(process)
         except SagongError as error:
             problem = error

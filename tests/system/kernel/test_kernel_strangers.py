@@ -217,6 +217,21 @@ def test_a_plugin_in_perl_serves_from_its_sandbox(running: Instance) -> None:
     assert "serves after" in command(running, "swap", "scheduler", "binpack")
 
 
+def test_a_socket_that_nobody_else_could_connect_to_is_refused(
+    running: Instance, tmp_path: Path
+) -> None:
+    """Found by a program in Ruby: it served the operator, who is root, and no other."""
+    shutil.copytree(PERL, tmp_path / "shut")
+    for path in tmp_path.glob("shut/*/Plugin.pm"):
+        path.write_text(path.read_text().replace("chmod 0666, $self->{launch}{bus};", ""))
+    for path in tmp_path.glob("shut/*/plugin.toml"):
+        path.write_text(path.read_text().replace("scheduler_perl", "scheduler_shut"))
+    assert "installed" in command(running, "plugin", "install", str(tmp_path / "shut"))
+    assert "chmod it 0666" in command(running, "swap", "scheduler", "shut")
+    assert place(running), "the old one serves on"
+    command(running, "plugin", "remove", "scheduler_shut")
+
+
 @pytest.mark.parametrize(
     ("files", "said"),
     [

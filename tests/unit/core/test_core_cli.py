@@ -67,6 +67,18 @@ def test_a_failed_system_call_is_told_in_a_line(
     assert capsys.readouterr().err.endswith("own: Not a directory\n")
 
 
+@pytest.mark.root
+def test_lines_without_a_time_are_as_old_as_their_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logs = tmp_path / "run/log"
+    logs.mkdir(parents=True)
+    (logs / "kernel.log").write_text("2026-01-02T03:04:05.678 INFO sagong.kernel begins\n")
+    (logs / "mine.log").write_text("Traceback\n    of a program that has no logger\n")
+    assert main(["--root", str(tmp_path), "logs", "mine", "kernel", "-n", "1"]) == 0
+    assert capsys.readouterr().out.startswith("mine: Traceback\n")
+
+
 @pytest.mark.parametrize(
     ("seconds", "said"),
     [(-1, "0s"), (119, "119s"), (120, "2m"), (7199, "119m"), (7200, "2h"), (172800, "2d")],
