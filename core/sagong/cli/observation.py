@@ -75,9 +75,7 @@ async def _top(options: argparse.Namespace) -> None:
     async with connect(Paths.below(options.root)) as operator:
         report = await operator.kernel.report(query)
         if options.units and not report.processes:
-            raise NotFound(
-                f"{', '.join(options.units)}: nobody counts there now: asleep, or a program that counts nothing"
-            )
+            raise NotFound(f"{', '.join(options.units)}: no figures: asleep, or it counts nothing")
         if options.total:
             _print_rates(report, None)
             return
