@@ -127,6 +127,7 @@ class ImageOverlay:
             self._chores.clear()
             try:
                 self._store.roots.sweep()
+                await self._store.roots.settle()
                 if os.listdir(self._store.spot.trash):
                     await self._store.layers.empty_trash()
                 await self._store.layers.settle()
@@ -302,6 +303,7 @@ class ImageOverlay:
         lease = self._store.roots.table.get(request.id)
         if lease is None:
             lease = await self._lend(request)
+            self._chores.set()
         prepared = await self._prepared(await self._store.stand(lease))
         return await self._partly(prepared, request) if request.subpath else prepared
 

@@ -106,6 +106,13 @@ def _open_blob(paths: Sequence[Path]) -> int:
     return os.open(paths[-1], os.O_RDONLY | os.O_CLOEXEC)
 
 
+def _read(path: Path) -> Layer | None:
+    """What is known of a layer; a power cut may have left the file without its content."""
+    with contextlib.suppress(msgspec.DecodeError):
+        return msgspec.json.decode(path.read_bytes(), type=Layer)
+    return None
+
+
 def _boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
@@ -133,10 +140,14 @@ class Layers:
     def load(self) -> None:
         """Read the table; layers that a power cut may have damaged go, and half-made ones."""
         known = set()
+        for path in self._spot.facts.glob("*.new"):
+            path.unlink()
         for path in self._spot.facts.glob("*.json"):
-            layer = msgspec.json.decode(path.read_bytes(), type=Layer)
-            self._next = max(self._next, int(layer.name, 36) + 1)
-            if layer.boot in ("", self._boot) and (self._spot.lower / layer.name).is_dir():
+            self._next = max(self._next, int(path.stem, 36) + 1)
+            layer = _read(path)
+            if layer is None:
+                path.unlink()
+            elif layer.boot in ("", self._boot) and (self._spot.lower / layer.name).is_dir():
                 self.table[layer.key] = layer
                 known.add(layer.name)
             else:

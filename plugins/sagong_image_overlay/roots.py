@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import re
@@ -23,6 +24,7 @@ from sagong.contracts.runtime import Mount
 from sagong.errors import InvalidArgument, NotFound, ResourceExhausted
 from sagong.linux.files import scatter
 from sagong.linux.quota import FIRST_LAYER, free_project, has_quotas, mark
+from sagong_image_overlay.content import sync_directory
 from sagong_image_overlay.layers import Layers, Spot
 
 __all__ = ["Lease", "Roots", "overlay_of"]
@@ -68,6 +70,8 @@ class Roots:
         self.table: dict[str, Lease] = {}
         # Directories of those that wrote nothing, until somebody has time to delete what is left.
         self._left: set[Path] = set()
+        # Those of leases that a power cut would take.
+        self._fresh: set[Path] = set()
 
     def load(self) -> None:
         """Read the leases; a directory without one was being made or deleted."""
@@ -125,7 +129,16 @@ class Roots:
         new.write_bytes(msgspec.json.encode(lease))
         os.rename(new, path / "lease.json")
         self.table[lease.id] = lease
+        self._fresh.add(path)
         return lease
+
+    async def settle(self) -> None:
+        """Bring new leases to the disk: without its lease a container's layer is nobody's, whatever of
+        it was synchronised."""
+        fresh = [path for path in self._fresh if path.name in self.table]
+        self._fresh.clear()
+        if fresh:
+            await asyncio.to_thread(_synchronize, fresh)
 
     def _root_attributes(self, layers: tuple[str, ...]) -> tuple[int, int, int]:
         """Mode and owner of "/": of the topmost layer that has an entry for it."""
@@ -181,6 +194,15 @@ class Roots:
     def layers_in_use(self) -> set[str]:
         """Keys of all layers that leases need."""
         return {key for lease in self.table.values() for key in lease.layers}
+
+
+def _synchronize(paths: Sequence[Path]) -> None:
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):  # it was taken back meanwhile
+            with (path / "lease.json").open("rb") as file:
+                os.fsync(file.fileno())
+            sync_directory(path)
+    sync_directory(paths[0].parent)
 
 
 def _count(path: Path, project: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import random
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -116,6 +118,8 @@ async def test_layers_that_were_not_on_disk_are_unpacked_again(tmp_path: Path) -
         path.write_text(json.dumps({**facts, "boot": "an-earlier-boot"}))
     for path in (tmp_path / "l").glob("*/text"):
         path.write_text("")
+        # Of what is known of a layer, too, only the name may have come to the disk.
+        (tmp_path / "layers" / f"{path.parent.name}.json").write_text("")
     async with local(ImageOverlay, data=tmp_path) as images:
         assert (await images.inspect(ImageRef(reference="t/power:v1"))).id == image.id
         assert await read_text(ImageLab(images), "before", "/text") == "again"
@@ -123,15 +127,54 @@ async def test_layers_that_were_not_on_disk_are_unpacked_again(tmp_path: Path) -
         assert await read_text(ImageLab(images), "again", "/text") == "again"
 
 
+async def settled(data: Path) -> None:
+    """Wait until all layers are known to be on the disk."""
+    for _ in range(400):
+        facts = [json.loads(p.read_text()) for p in (data / "layers").glob("*.json")]
+        if not any(one.get("boot") for one in facts):
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError("layers are never known to be on disk")
+
+
 async def test_new_layers_settle(tmp_path: Path) -> None:
     async with local(ImageOverlay, data=tmp_path) as images:
         await loaded(ImageLab(images), Archive(layers=[layer(("text", "settled"))]))
-        for _ in range(400):
-            facts = [json.loads(p.read_text()) for p in (tmp_path / "layers").glob("*.json")]
-            if not any(one.get("boot") for one in facts):
-                return
-            await asyncio.sleep(0.02)
-    raise AssertionError("layers are never known to be on disk")
+        await settled(tmp_path)
+
+
+@contextlib.contextmanager
+def mounted(image: Path, place: Path) -> Iterator[None]:
+    """A filesystem in a file."""
+    place.mkdir(exist_ok=True)
+    subprocess.run(["mount", "-o", "loop", str(image), str(place)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+async def test_what_a_container_has_synchronised_survives_a_power_cut(tmp_path: Path) -> None:
+    """The disk as it is a moment after, which is less than what the filesystem shows."""
+    image, cut, place = tmp_path / "disk", tmp_path / "cut", tmp_path / "place"
+    image.write_bytes(b"")
+    os.truncate(image, 48 << 20)
+    subprocess.run(["mkfs.ext4", "-q", str(image)], check=True)
+    with mounted(image, place):
+        async with local(ImageOverlay, data=place) as images:
+            lab = ImageLab(images)
+            found = await loaded(lab, Archive(layers=[layer(("f", "x"))]))
+            await settled(place)
+            prepared = await images.prepare(PrepareRequest(id="kept", image=found.id))
+            await asyncio.sleep(0.5)
+            with Path(prepared.upper, "written").open("w") as file:
+                file.write("written")
+                file.flush()
+                os.fsync(file.fileno())
+            subprocess.run(["cp", "--sparse=always", str(image), str(cut)], check=True)
+    with mounted(cut, place):
+        async with local(ImageOverlay, data=place) as images:
+            assert await read_text(ImageLab(images), "kept", "/written") == "written"
 
 
 async def test_lost_leases_are_swept(tmp_path: Path) -> None:

@@ -291,6 +291,7 @@ async def check(data: Path, known: Known, *, last: bool) -> None:
         assert set(os.listdir(data / "content/sha256")) == needed(data)
         facts = {path.stem for path in (data / "layers").glob("*.json")}
         assert set(os.listdir(data / "l")) == facts
+        assert not list((data / "layers").glob("*.new"))
         assert {path.stem for path in (data / "layers").glob("*.implied")} <= facts
         assert not os.listdir(data / "content/partial") and not os.listdir(data / "tmp")
         await holds(images, known)
