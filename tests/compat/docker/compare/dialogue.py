@@ -230,6 +230,7 @@ def _step(
         time.sleep(0.05)
         answer = _asked(engine, step, values)
     for name, path in step.keeps.items():
+        assert answer.status < 300, (step.label, answer.status, answer.body[:2000])
         values[name] = str(_at(json.loads(answer.body), path))
     answer.values = dict(values)
     return step, answer

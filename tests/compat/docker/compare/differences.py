@@ -190,6 +190,7 @@ ACCEPTED = (
     Accepted(".status", "a client's fault is 400: " + _NEWER, "POST /containers/create", "containers/refused"),
     Accepted(".*", "refused when it is made, not when it starts or never: docs/reference/docker-cli.md", "POST /containers/create", "containers/refused"),
     Accepted("*", "refused when it is made, not when it starts", "POST /containers/create?name=c2", "containers/linked"),
+    Accepted("*", "20.10 tells of an end before what is left with it, and makes a volume again that is there", "GET /events*", "system/events-in-one-order", of=_20),
     # Odd and wrong input.
     Accepted("*", "20.10 has the host's ps complain", "GET */top?ps_args=-o comm"),
     Accepted(".status", "the client's fault, or a conflict", "*", "input/*"),

@@ -36,7 +36,7 @@ SCENARIOS = (
     Scenario(
         "input/names-in-any-case",
         (
-            post("/containers/create?name=c1", {"image": "$image", "cmd": ["sleep", "60"], "LABELS": {"Image": "mine"}, "Nothing": 1, "exposedports": {"80/tcp": {}}, "hostconfig": {"MEMORY": 67108864, "portBindings": {"80/tcp": [{"hostport": "0"}]}, "logConfig": {"type": "json-file", "config": {"max-size": "1m"}}, "binds": ["$shared:/s"], "devices": [{"pathOnHost": "/dev/null"}], "ulimits": [{"name": "nofile", "soft": 100, "hard": 200}], "Wrong": True}}).keep(c="Id"),
+            post("/containers/create?name=c1", {"image": "$image", "cmd": ["sleep", "60"], "LABELS": {"Image": "mine"}, "Nothing": 1, "exposedports": {"80/tcp": {}}, "hostconfig": {"MEMORY": 67108864, "portBindings": {"80/tcp": [{"hostport": "0"}]}, "logConfig": {"type": "json-file", "config": {"max-size": "1m"}}, "binds": ["$shared:/s"], "devices": [{"pathOnHost": "/dev/null", "pathincontainer": "/dev/n", "CGROUPPERMISSIONS": "rwm"}], "ulimits": [{"name": "nofile", "soft": 100, "hard": 200}], "Wrong": True}}).keep(c="Id"),
             get("/containers/c1/json"),
             post("/containers/c1/start"),
             post("/containers/c1/update", {"memory": 134217728, "memorySwap": 268435456}),
