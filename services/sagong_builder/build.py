@@ -33,6 +33,7 @@ from sagong_builder.reporter import Reporter
 from sagong_builder.running import new_id
 from sagong_builder.shop import Shop
 from sagong_builder.sources import Sources
+from sagong_builder.spool import room
 from sagong_builder.steps import Steps, moment
 from sagong_builder.titles import Titles
 
@@ -101,7 +102,7 @@ class StageBuilder:
         target = dockerfile.target(self._request.target)
         for warning in dockerfile.warnings:
             await self._reporter.say(Happening.WARNING, warning)
-        check_dockerfile(dockerfile)
+        check_dockerfile(dockerfile, self._named)
         # Arguments before the first FROM are steps that are shown but make nothing.
         for instruction in dockerfile.arguments:
             self.arguments.declare_global(instruction, dockerfile.escape)
@@ -160,7 +161,8 @@ class StageBuilder:
         """A stage; if it ends early, so does its step."""
         bench = self._bench()
         try:
-            return await self._stage(bench, dockerfile, stage, base, extra)
+            with room():
+                return await self._stage(bench, dockerfile, stage, base, extra)
         except (SagongError, asyncio.CancelledError) as error:
             bench.reporter.fail(error)
             raise
@@ -343,6 +345,10 @@ class Build:
 
     async def run(self) -> None:
         """All of it; raises what ended it."""
+        with room():
+            await self._run()
+
+    async def _run(self) -> None:
         tags = [references.parse(tag) for tag in self._request.tags]
         if any(tag.digest for tag in tags):
             raise InvalidArgument("refusing to create a tag with a digest reference")

@@ -70,7 +70,13 @@ class Caches:
     @contextlib.asynccontextmanager
     async def used(self, mount: MountSpec) -> AsyncIterator[Place]:
         """The cache of a mount for the time of the block."""
-        key = hashlib.sha256(f"{mount.id}\0{mount.origin}\0{mount.source}".encode()).hexdigest()
+        whose = (
+            mount.id,
+            mount.origin,
+            mount.source,
+            *map(str, (mount.mode, mount.uid, mount.gid)),
+        )
+        key = hashlib.sha256("\0".join(whose).encode()).hexdigest()
         lock = self._locks[key] if mount.sharing == "locked" else contextlib.nullcontext()
         async with lock:
             if mount.sharing == "private":

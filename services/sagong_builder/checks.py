@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
 from sagong.errors import InvalidArgument, SagongError
 from sagong_builder.dockerfile import Dockerfile, Instruction
@@ -23,8 +23,8 @@ def located(instruction: Instruction) -> Iterator[None]:
         raise
 
 
-def check_dockerfile(dockerfile: Dockerfile) -> None:
-    """All stages, those that are not needed too."""
+def check_dockerfile(dockerfile: Dockerfile, named: Container[str] = ()) -> None:
+    """All stages, those that are not needed too; `named` are further contexts."""
     for stage in dockerfile.stages:
         for instruction in stage.instructions:
             with located(instruction):
@@ -32,6 +32,16 @@ def check_dockerfile(dockerfile: Dockerfile) -> None:
                 origin = instruction.flag("from")
                 if origin.isdecimal() and int(origin[:9]) >= stage.number:
                     raise InvalidArgument(f"invalid stage index {origin[:9]}")
+                if origin not in named and _is_later(dockerfile, origin, stage.number):
+                    raise InvalidArgument(
+                        f'cannot copy from stage "{origin[:100]}", it needs to be defined before '
+                        f'current stage "{stage.name or stage.number}"'
+                    )
+
+
+def _is_later(dockerfile: Dockerfile, name: str, number: int) -> bool:
+    later = dockerfile.find(name)
+    return later is not None and later.number > number and dockerfile.find(name, number) is None
 
 
 def check_trigger(instruction: Instruction) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import secrets
 import shutil
@@ -17,7 +18,7 @@ from pathlib import Path
 from sagong.contracts.streams import Address
 from sagong.errors import InvalidArgument, ResourceExhausted
 
-__all__ = ["Spool"]
+__all__ = ["Spool", "room"]
 
 _TOKEN_SECONDS = 30.0
 _KEPT_SECONDS = 60.0
@@ -25,7 +26,21 @@ _MOST = 256
 _READ = 1 << 18
 _LINE = 200
 
+# What a disk says that takes no more.
+_FULL = frozenset((errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EROFS))
 Converse = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@contextlib.contextmanager
+def room() -> Iterator[None]:
+    """ResourceExhausted where the disk of contexts and archives takes no more."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        reason = os.strerror(error.errno or 0)
+        raise ResourceExhausted(f"the builder can't write what it needs: {reason}") from None
 
 
 @dataclass

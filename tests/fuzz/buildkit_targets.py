@@ -96,7 +96,7 @@ def files(data: bytes) -> None:
 def wishes(data: bytes) -> None:
     """What a build is asked for: options, exporters, inputs that are graphs."""
     from sagong_builder.buildkit import messages as m
-    from sagong_builder.buildkit.exporting import exporters_of
+    from sagong_builder.buildkit.exporting import caches_of, exporters_of
     from sagong_builder.buildkit.frontend import read_options
     from sagong_builder.buildkit.graphs import image_of
     from sagong_builder.buildkit.protobuf import decode
@@ -104,13 +104,37 @@ def wishes(data: bytes) -> None:
 
     request = decode(m.SolveRequest, data)
     exporters_of(request)
+    caches_of(request)
     for definition in request.frontend_inputs.values():
         with contextlib.suppress(SagongError):
             image_of(definition)
     images = dict.fromkeys(request.frontend_inputs, "sha256:" + "0" * 64)
     wish = read_options(request.frontend, request.frontend_attrs, Surroundings(), "id", images)
-    for name, _ in wish.named:
+    for name, *_ in wish.named:
         key_of(name)
+
+
+class _Store:
+    """A content store of the client's that says these things, one after the other."""
+
+    def __init__(self, documents: list[bytes]) -> None:
+        self._documents = documents
+
+    async def document(self, digest: str) -> bytes:
+        """The next."""
+        return self._documents.pop(0) if self._documents else b"{}"
+
+
+def stores(data: bytes) -> None:
+    """Indexes, manifests and configs of a client's store."""
+    from sagong_builder.buildkit.stored import StoredImages
+
+    async def run() -> None:
+        images = StoredImages(cast(Any, None), cast(Any, _Store(data.split(b"\n")[:50])))
+        for image in await images.all("sha256:" + "0" * 64):
+            images.offer(image)
+
+    asyncio.run(run())
 
 
 def questions(data: bytes) -> None:
@@ -144,18 +168,58 @@ def _greeting() -> bytes:
     return client.data_to_send()
 
 
-_STAT = b"\x12\x0d\x0a\x01f\x10\xa4\x03\x28\x03\x30\x07\x3a\x00"
-_PACKETS = b"\xff\xff".join((_STAT, b"\x08\x00", b"\x08\x02\x22\x03abc", b"\x08\x02", b"\x08\x03"))
-_WISH = (
-    b"\x0a\x01r\x1a\x04moby\x32\x0ddockerfile.v0\x3a\x10\x0a\x08platform\x12\x04a,b"
-    b"\x3a\x14\x0a\x09context:x\x12\x07input:y\x52\x07\x0a\x01y\x12\x02\x0a\x00"
-)
+def _packets() -> bytes:
+    """A directory of one file, as a client sends it."""
+    from sagong_builder.buildkit import messages as m
+    from sagong_builder.buildkit.protobuf import encode
+
+    stat = m.Stat(path="f", mode=0o644, size=3, mod_time=7)
+    told = [m.Packet(stat=stat), m.Packet(), m.Packet(2, data=b"abc"), m.Packet(2), m.Packet(3)]
+    return b"\xff\xff".join(map(encode, told))
+
+
+def _stored() -> bytes:
+    """An index of one image, its manifest and its config."""
+    entry = b'{"mediaType":"m","digest":"sha256:0","size":1}'
+    manifest = b'{"schemaVersion":2,"config":' + entry + b',"layers":[' + entry + b"]}"
+    config = b'{"rootfs":{"type":"layers","diff_ids":["sha256:0"]},"history":[{"created_by":"x"}]}'
+    return b'{"schemaVersion":2,"manifests":[' + entry + b"]}\n" + manifest + b"\n" + config
+
+
+def _wish() -> bytes:
+    """A build of two platforms with an input, that is pushed and leaves a cache."""
+    from sagong_builder.buildkit import messages as m
+    from sagong_builder.buildkit.graphs import naming
+    from sagong_builder.buildkit.protobuf import encode
+
+    options = {
+        "platform": "linux/amd64,linux/arm64",
+        "context:x": "input:y",
+        "cache-imports": '[{"Type":"local","Attrs":{"src":"d"}}]',
+        "attest:provenance": "mode=max",
+        "ulimit": "nofile=1:2",
+    }
+    outputs = [m.ExporterSpec("image", {"name": "a:1", "push": "true", "annotation.k": "v"})]
+    caches = m.CacheOptions(exports=[m.CacheOptionsEntry("local", {"dest": "d"})])
+    return encode(
+        m.SolveRequest(
+            ref="r",
+            frontend="dockerfile.v0",
+            frontend_attrs=options,
+            exporters=outputs,
+            cache=caches,
+            frontend_inputs={"y": naming("sha256:" + "0" * 64)},
+        )
+    )
+
+
 _DOCKERFILE = b"ARG G=1\nFROM a AS b\nARG X=$G\nRUN --mount=type=secret,id=s,required $x\nFROM b\n"
 
 # Name: what is run, and what to begin with.
 BUILDKIT: tuple[tuple[str, Callable[[bytes], None], tuple[bytes, ...]], ...] = (
     ("buildkit-connection", connection, (_greeting(),)),
-    ("buildkit-files", files, (_PACKETS,)),
-    ("buildkit-wishes", wishes, (_WISH,)),
+    ("buildkit-files", files, (_packets(),)),
+    ("buildkit-wishes", wishes, (_wish(),)),
+    ("buildkit-stores", stores, (_stored(),)),
     ("buildkit-questions", questions, (_DOCKERFILE,)),
 )

@@ -36,6 +36,7 @@ from sagong_builder.origins import Origins
 from sagong_builder.running import new_id
 from sagong_builder.shop import Shop
 from sagong_builder.sources import Sources
+from sagong_builder.spool import room
 from sagong_builder.steps import Steps
 
 __all__ = ["Solve"]
@@ -75,7 +76,8 @@ class Solve:
     async def run(self) -> m.SolveResponse:
         """Until the image is exported. Without a frontend the client says what is built."""
         try:
-            return await self._run()
+            with room():
+                return await self._run()
         except SagongError as error:
             self.graph.complete(failed(error))
             raise failure(error, "", b"") from None
@@ -163,6 +165,7 @@ class Solve:
             wish = read_options(frontend, options, self._surroundings, self._request.ref, given)
             session = await self._sessions.wait(self._request.session)
             async with contextlib.AsyncExitStack() as stack:
+                stack.enter_context(room())
                 kept = self._caches.contexts
                 contexts = Contexts(self._shop, session, wish, self.graph, kept, stack)
                 raw = await contexts.dockerfile()

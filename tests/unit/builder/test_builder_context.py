@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import io
 import lzma
@@ -18,6 +19,7 @@ from sagong_builder.context import Entry, Kind, Tree, open_archive
 from sagong_builder.context.archive import Archive, is_archive
 from sagong_builder.context.checksum import checksum
 from sagong_builder.context.patterns import Ignore, translated
+from sagong_builder.spool import room
 
 
 def member(name: str, content: bytes = b"", **facts: object) -> tuple[tarfile.TarInfo, bytes]:
@@ -194,3 +196,10 @@ def test_a_strangers_pattern_can_not_make_the_search_long() -> None:
     assert translated("*a" * 30 + "b").fullmatch("a" * 4000) is None
     rule = Ignore.read(b"**/x*a*a*a*a*a*a*b")
     assert not rule.excludes("/".join(["x" + "a" * 200] * 20))
+
+
+def test_a_full_disk_is_told_as_that() -> None:
+    with pytest.raises(ResourceExhausted, match="No space left on device"), room():
+        raise OSError(errno.ENOSPC, "write")
+    with pytest.raises(FileNotFoundError), room():
+        raise FileNotFoundError(errno.ENOENT, "a defect stays one")

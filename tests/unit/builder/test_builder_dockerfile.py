@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sagong.errors import InvalidArgument
+from sagong_builder.checks import check_dockerfile
 from sagong_builder.dockerfile import Dockerfile, Instruction, parse
 
 
@@ -148,3 +149,30 @@ def test_a_stage_may_have_the_name_of_the_image_that_it_is_made_of() -> None:
     made = parse(b"FROM x AS x\nFROM x\nCOPY --from=x a b\n")
     assert made.find("x", 0) is None
     assert made.find("x", 1) is made.stages[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "lines"),
+    [
+        ("RUN --mount=type=x true", 'unsupported mount type "x"', "2-2"),
+        ("RUN --network=foo true", 'invalid network mode "foo"', "2-2"),
+        ("RUN --security=insecure true", "security.insecure is not allowed", "2-2"),
+        ("COPY --from=0 a b", "invalid stage index 0", "2-2"),
+        ("COPY --from=b \\\n a b", 'cannot copy from stage "b", it needs', "2-3"),
+    ],
+)
+def test_what_is_wrong_is_told_before_anything_is_done(text: str, said: str, lines: str) -> None:
+    made = parse(f"FROM x AS a\n{text}\nFROM y AS b\n".encode())
+    with pytest.raises(InvalidArgument, match=said) as refusal:
+        check_dockerfile(made)
+    assert refusal.value.detail["lines"] == lines
+    check_dockerfile(parse(b"FROM x\nRUN --mount=type=$T true\nCOPY --from=b a b\n"))
+    check_dockerfile(parse(b"FROM x\nCOPY --from=b a b\nFROM y AS b\n"), named=("b",))
+
+
+def test_json_is_of_strings_alone() -> None:
+    with pytest.raises(
+        InvalidArgument, match="arrays must be comprised of strings only"
+    ) as refusal:
+        parse(b"FROM x\nCMD [1]\n")
+    assert refusal.value.detail["lines"] == "2-2"
