@@ -85,24 +85,28 @@ class Start:
         stage = Stage(order.directory.root, order.session.directory, order.layout)
         try:
             pids = self._enter(stage)
-            if pids != "new":
+            if pids == "":
                 self._fork(stage, pids)
         except BaseException:
             stage.close()
             raise
-        if pids == "new":
-            self._timer = order.loop.later(_START_SECONDS, self._too_slow)
-            self._nursery.take(lambda newborn: self._born(stage, newborn))
-        else:
+        if pids == "":
             stage.close()
+            return
+        self._timer = order.loop.later(_START_SECONDS, self._too_slow)
+        then = functools.partial(self._born, stage, pids)
+        if isinstance(pids, int):
+            self._nursery.take_into(pids, then)
+        else:
+            self._nursery.take(then)
 
-    def _born(self, stage: Stage, newborn: Newborn | None) -> None:
+    def _born(self, stage: Stage, pids: str | int, newborn: Newborn | None) -> None:
         """It gets its order; without one it is forked here."""
         try:
             if self._over:
                 return
             if newborn is None or not self._ordered(stage, newborn):
-                self._fork(stage, "new")
+                self._fork(stage, pids)
         except (OSError, ValueError) as error:
             self._error = StartError("internal", f"{type(error).__name__}: {error}")
             self._end()
@@ -114,11 +118,12 @@ class Start:
     def _ordered(self, stage: Stage, newborn: Newborn) -> bool:
         """Tell a child what to start; False when it has ended or the order is too long for it."""
         request = self._order.request
+        first = not self._order.target and "pid" not in stage.namespaces
         order = {
             "session": request["session"],
             "directory": stage.directory,
             "namespaces": list(stage.namespaces),
-            "tells": self._order.pages.ranges is None,
+            "tells": first and self._order.pages.ranges is None,
         }
         text = f"{json.dumps(order)}\n{request['plan']}".encode()
         if len(text) > _ORDER_SIZE:

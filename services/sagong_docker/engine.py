@@ -71,7 +71,7 @@ class Engine:
         self.catalog = Catalog(host.use(State, "local"))
         self.history = History(settings.history)
         self.pending = Pending()
-        # Made here and not started since: nobody need be asked for their state.
+        # Containers and execs made here and not started since: nobody need be asked for their state.
         self.fresh: set[str] = set()
         self.failed_execs: dict[str, int] = {}
         self.ended_execs: dict[str, int] = {}
@@ -237,6 +237,7 @@ class Engine:
         self._told.pop(id_, None)
         self._early.pop(id_, None)
         self.fresh.discard(id_)
+        self.fresh.difference_update(e.id for e in self.catalog.execs_of(id_))
         self.pending.ended(id_)
         self.catalog.forget_container(id_)
 

@@ -52,23 +52,25 @@ async def create(engine: Engine, ask: Ask) -> Response:
     if status.state is not StatusState.RUNNING:
         raise Conflict(f"container {record.id} is not running")
     made = ExecRecord(id=new_id(), container=record.id, body=body)
-    await engine.catalog.keep(made)
+    engine.catalog.add_exec(made)
+    engine.fresh.add(made.id)
     await _trim(engine, record.id)
     return answer({"Id": made.id}, 201)
 
 
 async def _trim(engine: Engine, container: str) -> None:
     """A container keeps its newest execs; health checks by exec would pile up else."""
-    own = [e for e in engine.catalog.execs.values() if e.container == container]
+    own = engine.catalog.execs_of(container)
     if len(own) > _KEPT:
+        engine.fresh.difference_update(e.id for e in own[: _KEPT // 2])
         await engine.catalog.forget(*own[: _KEPT // 2])
 
 
 async def start(engine: Engine, ask: Ask) -> Response | None:
     """Second half: attached (the connection is taken over) or detached."""
-    made = engine.catalog.exec(ask["id"])
+    made = await engine.catalog.exec(ask["id"])
     options = await ask.checked(ExecStartBody)
-    known = await _known(engine, made)
+    known = await _begun(engine, made)
     if known is not None or made.id in engine.failed_execs:
         ended = known is None or not known.running
         shown = "has already run" if ended else "is already running"
@@ -151,6 +153,7 @@ def _spec(made: ExecRecord, tty: bool, size: Any) -> ExecSpec:
 
 async def _started(engine: Engine, made: ExecRecord, spec: ExecSpec) -> ExecState:
     """Run it; a program that can't be executed leaves its code behind, as in a shell."""
+    await engine.catalog.exec_written(made)
     try:
         return await engine.node.exec(spec)
     except (NotFound, FailedPrecondition, InvalidArgument) as error:
@@ -175,6 +178,14 @@ def _wanted(body: dict[str, Any]) -> tuple[int, ...]:
     return tuple(int(kind) for name, kind in pairs if body.get(name))
 
 
+async def _begun(engine: Engine, made: ExecRecord) -> ExecState | None:
+    """How it fares, if it was started before; of one just made here nobody need be asked."""
+    if made.id in engine.fresh:
+        engine.fresh.discard(made.id)
+        return None
+    return await _known(engine, made)
+
+
 async def _known(engine: Engine, made: ExecRecord) -> ExecState | None:
     try:
         return await engine.node.exec_state(ExecRef(id=made.container, exec_id=made.id))
@@ -184,7 +195,7 @@ async def _known(engine: Engine, made: ExecRecord) -> ExecState | None:
 
 async def inspect(engine: Engine, ask: Ask) -> Response:
     """How an exec fares."""
-    made = engine.catalog.exec(ask["id"])
+    made = await engine.catalog.exec(ask["id"])
     body = made.body
     state = await _known(engine, made)
     code = state.code if state is not None and not state.running else None
@@ -223,7 +234,7 @@ def _keys_text(keys: str) -> str:
 
 async def resize(engine: Engine, ask: Ask) -> Response:
     """The size of an exec's terminal."""
-    made = engine.catalog.exec(ask["id"])
+    made = await engine.catalog.exec(ask["id"])
     await engine.node.resize(
         ResizeSpec(
             id=made.container,

@@ -477,8 +477,12 @@ class Lifecycle:
         runtime, ended = self.runtimes.of(record), record.finished_at > 0
         if not ended:
             await runtime.remove(ContainerRef(id=id_))
+        # Its end is known without the runtime, whatever happens.
+        known = ended and self._registry.is_durable(record)
         sandbox = self._registry.sandboxes.get(record.spec.sandbox)
         work = [self._ground.remove(record, volumes=volumes)]
+        if known:
+            work.append(runtime.remove(ContainerRef(id=id_)))
         if sandbox is not None and not sandbox.spec.explicit:
             work.append(self._ground.leave(sandbox, forgotten=True))
         await together(*work)
@@ -492,7 +496,8 @@ class Lifecycle:
             # The runtime forgets the exit code: before that it must be durable elsewhere.
             registry = self._registry
             await self._durable((registry.flushed if now else registry.written)(buried))
-            await runtime.remove(ContainerRef(id=id_))
+            if not known:
+                await runtime.remove(ContainerRef(id=id_))
 
     async def _durable(self, writing: Coroutine[object, object, None]) -> None:
         """Wait for it, but not for ever: the disk may be full."""

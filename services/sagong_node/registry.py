@@ -96,6 +96,11 @@ class Registry:
         self.ended[ended.id] = ended
         return self._mark(_ENDED + ended.id, ended, later=True)
 
+    def is_durable(self, record: ContainerRecord) -> bool:
+        """Whether it is written as it is."""
+        key = _CONTAINERS + record.spec.id
+        return key not in self._dirty and key not in self._writing
+
     async def flushed(self, change: int | None = None) -> None:
         """Write now; wait until this change and all before it, or all so far, are durable."""
         if self._dirty:

@@ -65,13 +65,13 @@ def fork() -> int:
     return pid
 
 
-def fork_sibling() -> int:
-    """clone(2): a child of one's parent, the first of a new pid namespace.
+def fork_sibling(*, new_pids: bool = True) -> int:
+    """clone(2): a child of one's parent, the first of a new pid namespace unless told otherwise.
 
     As in `fork` nothing is done after it; here not even by the C library, whose only memory of the
     process's number is for threads.
     """
-    flags = _CLONE_PARENT | _CLONE_NEWPID | signal.SIGCHLD
+    flags = _CLONE_PARENT | (_CLONE_NEWPID if new_pids else 0) | signal.SIGCHLD
     pid = int(_CALL(_CLONE, flags, 0, 0, 0, 0))
     _checked(pid, "clone")
     return pid

@@ -1,4 +1,4 @@
-"""A helper that does nothing but fork: what becomes a container's first process, one ahead of need.
+"""A helper that does nothing but fork: what becomes a process in a container, one ahead of need.
 
 A fork write-protects what its parent has touched, and a monitor would copy that again at every
 start. The nursery is forked from the monitor once, touches little, and lets its children be the
@@ -12,12 +12,14 @@ import gc
 import os
 import signal
 import socket
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple, NoReturn
 
 from sagong.linux import process, syscalls
 from sagong.shim import lean
+from sagong.shim.forking import sibling_in
 from sagong.shim.loop import READ, Loop, Timer
 from sagong.shim.pages import Pages, copy
 
@@ -28,10 +30,11 @@ _AHEAD_SECONDS = 0.03
 _IDLE_SECONDS = 15.0
 _TITLE = "sagong-nursery"
 _WISH_SIZE = 32 << 10
+_FIRST, _FURTHER = b"1", b"2"
 
 
 class Newborn(NamedTuple):
-    """A child in a pid namespace of its own that waits for what comes over the channel."""
+    """A child that waits for what comes over the channel: the first of a pid namespace, or in one."""
 
     pid: int
     channel: socket.socket
@@ -50,7 +53,9 @@ class Nursery:
         self._channel: socket.socket | None = None
         self._spare: Newborn | None = None
         self._waiting: deque[Then] = deque()
+        self._entering: deque[Then] = deque()
         self._asked = 0
+        self._used = 0.0
         self._timer: Timer | None = None
         self._known = known
 
@@ -60,6 +65,7 @@ class Nursery:
         The first start of several makes none: most often it is the only one.
         """
         first = self._timer is None
+        self._used = time.monotonic()
         self._later(_AHEAD_SECONDS, self._get_ready)
         spare, self._spare = self._spare, None
         if spare is None and not first and self._is_there():
@@ -67,6 +73,17 @@ class Nursery:
             self._ask()
         else:
             then(spare)
+
+    def take_into(self, space: int, then: Then) -> None:
+        """As `take`, with a child in the pid namespace of a descriptor; none is made ahead of need."""
+        first = self._timer is None
+        self._used = time.monotonic()
+        if first:
+            self._later(_IDLE_SECONDS, self._rest)
+        if first or not self._is_there() or not self._send(_FURTHER, (space,)):
+            then(None)
+        else:
+            self._entering.append(then)
 
     def _is_there(self) -> bool:
         """Whether the nursery is, begun now if it was not."""
@@ -88,6 +105,10 @@ class Nursery:
 
     def _rest(self) -> None:
         """No start has come for a while."""
+        left = self._used + _IDLE_SECONDS - time.monotonic()
+        if left > 0:
+            self._later(left, self._rest)
+            return
         self._timer = None
         self.close()
 
@@ -105,13 +126,18 @@ class Nursery:
 
     def _ask(self, ranges: bytes = b"") -> None:
         """For a child; one that is made ahead of need copies pages before somebody waits for it."""
-        if self._channel is None:
-            return
-        try:
-            self._channel.send(b"1" + ranges)
+        if self._send(_FIRST + ranges):
             self._asked += 1
+
+    def _send(self, wish: bytes, descriptors: tuple[int, ...] = ()) -> bool:
+        if self._channel is None:
+            return False
+        try:
+            process.send_descriptors(self._channel, wish, descriptors)
         except OSError:
             self.close()
+            return False
+        return True
 
     def _hear(self) -> None:
         while self._channel is not None:
@@ -124,8 +150,14 @@ class Nursery:
             if not data:
                 self.close()
                 return
-            self._asked -= 1
-            self._born(Newborn(int(data), socket.socket(fileno=descriptors[0])))
+            newborn = None
+            if descriptors:
+                newborn = Newborn(int(data[1:]), socket.socket(fileno=descriptors[0]))
+            if data[:1] == _FURTHER:
+                self._entering.popleft()(newborn)
+            elif newborn is not None:
+                self._asked -= 1
+                self._born(newborn)
 
     def _born(self, newborn: Newborn) -> None:
         if self._waiting:
@@ -145,7 +177,9 @@ class Nursery:
         if spare is not None:
             spare.channel.close()
         self._asked = 0
-        waiting, self._waiting = self._waiting, deque()
+        waiting = (*self._waiting, *self._entering)
+        self._waiting.clear()
+        self._entering.clear()
         for then in waiting:
             then(None)
 
@@ -157,18 +191,28 @@ def _tend(channel: socket.socket, grow: Grow) -> None:
     signal.set_wakeup_fd(-1)
     _keep_only(channel)
     lean.show_title(_TITLE, lean.argument_area())
-    while wish := channel.recv(_WISH_SIZE):
+    while True:
+        wish, descriptors = process.receive_descriptors(channel, _WISH_SIZE, 1)
+        if not wish:
+            os._exit(0)
+        kind = wish[:1]
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        pid = lean.fork_sibling()
+        try:
+            pid = lean.fork_sibling() if kind == _FIRST else sibling_in(descriptors[0])
+        except OSError:
+            # It has ended meanwhile: whoever asked finds that out by himself.
+            pid = -1
         if pid == 0:
             channel.close()
             ours.close()
             copy(wish[1:])
             grow(theirs)
         theirs.close()
-        process.send_descriptors(channel, b"%d" % pid, (ours.fileno(),))
+        for descriptor in descriptors:
+            os.close(descriptor)
+        told = (ours.fileno(),) if pid > 0 else ()
+        process.send_descriptors(channel, b"%s%d" % (kind, pid), told)
         ours.close()
-    os._exit(0)
 
 
 def _keep_only(channel: socket.socket) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -13,7 +14,7 @@ import pytest
 from tests.conformance.runtime_rig import BUSYBOX, Rig, rig
 
 from sagong.conformance.runtime_lab import RuntimeLab, wait_until
-from sagong.contracts.runtime import Namespaces
+from sagong.contracts.runtime import ExecRequest, Namespaces
 
 pytestmark = [
     pytest.mark.root,
@@ -80,6 +81,29 @@ async def test_nothing_fails_when_it_is_killed(victim: int) -> None:
         found = [(await lab.shell(f"exit {number}")).code for number in range(3)]
         assert found == [0, 1, 2]
         assert killed not in await ready(lab, monitor)
+        await lab.clean()
+
+
+async def test_what_is_executed_in_a_container_is_forked_by_it_too() -> None:
+    """It is the monitor's child, in the container's pids; without a nursery the monitor forks it."""
+    async with rig() as made:
+        lab = made.lab()
+        container = await lab.running()
+        monitor = await only_monitor(made)
+        nursery, _ = await ready(lab, monitor)
+        os.kill(nursery, signal.SIGSTOP)
+        request = ExecRequest(id=container.id, exec_id="x", process=lab.process("sleep", "1000"))
+        asked = asyncio.ensure_future(lab.runtime.exec(request))
+        await asyncio.sleep(0.3)
+        assert not asked.done()
+        os.kill(nursery, signal.SIGCONT)
+        pid = (await asked).pid
+        assert pid in children(monitor)
+        inside = [os.readlink(f"/proc/{p}/ns/pid") for p in (pid, container.pid)]
+        assert inside[0] == inside[1] != os.readlink("/proc/self/ns/pid")
+        os.kill(nursery, signal.SIGKILL)
+        found = await lab.exec_output(container.id, lab.process("echo $PPID; exit 3"))
+        assert (found.text, found.code) == ("0", 3)
         await lab.clean()
 
 
