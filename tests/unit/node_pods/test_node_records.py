@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from tests.unit.node_pods.pod_lab import FakeState, Lab
 
@@ -22,6 +23,7 @@ from sagong.contracts.node import (
 from sagong.contracts.runtime import ContainerRef
 from sagong.contracts.state import Transaction, TransactionResult
 from sagong.errors import ResourceExhausted
+from sagong_node.records import ContainerRecord
 
 ID = "c" * 64
 
@@ -128,8 +130,15 @@ async def test_the_runtime_forgets_an_exit_code_when_it_is_durable(
     forgotten: list[bool] = []
     original = node.runtime.remove
 
+    def told() -> bool:
+        """By its record, or what is left of that after a removal."""
+        written = node.state.values.get(f"/node/containers/{ID}", b"")
+        known = msgspec.msgpack.decode(written, type=ContainerRecord) if written else None
+        ended = known is not None and (known.state, known.code) == (StatusState.EXITED, 7)
+        return ended or f"/node/ended/{ID}" in node.state.values
+
     async def remove_run(ref: ContainerRef) -> None:
-        forgotten.append(f"/node/ended/{ID}" in node.state.values)
+        forgotten.append(told())
         await original(ref)
 
     node.runtime.remove = remove_run  # type: ignore[method-assign]
