@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from importlib.metadata import distributions
@@ -24,6 +25,11 @@ from sagong.errors import FailedPrecondition, NotFound
 from sagong.manifest import Manifest
 
 __all__ = ["Record", "Shelf"]
+
+_OWN = re.compile(
+    r"^(?!lib/[^/]+/site-packages/)|__pycache__/|/zz-sagong\.pth$"
+    r"|\.dist-info/(RECORD|INSTALLER|REQUESTED|direct_url\.json)$"
+)
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,8 +55,14 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def digest(self) -> str:
-        """One digest for all files: what `sagong plugins` shows, to be compared by people."""
-        text = "".join(f"{path}\0{digest}\n" for path, digest in sorted(self.files.items()))
+        """One digest for all that was brought: what `sagong plugins` shows, to be compared by people.
+
+        What each environment has of its own is left out: bytecode, pip's notes, names of places.
+        """
+        brought = sorted((p, d) for p, d in self.files.items() if not _OWN.search(p))
+        text = "".join(
+            f"{path.partition('site-packages/')[2]}\0{digest}\n" for path, digest in brought
+        )
         return hashlib.sha256(text.encode()).hexdigest()
 
     def manifest(self) -> Manifest:

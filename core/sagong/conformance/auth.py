@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import ssl
+import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -85,6 +88,34 @@ async def check_a_new_key_comes_with_its_certificate(lab: AuthLab) -> None:
     made = await lab.auth.issue_certificate(CertificateRequest(subject="x"))
     assert "PRIVATE KEY" in made.key
     assert "BEGIN CERTIFICATE" in made.certificate
+
+
+async def check_strict_clients_take_a_servers_certificate(lab: AuthLab) -> None:
+    """By RFC 5280 with all its identifiers, as OpenSSL's strict clients want it: Python 3.13's do."""
+    request = CertificateRequest(subject="kube", names=("localhost",), usages=("server",))
+    made = await lab.auth.issue_certificate(request)
+    client = ssl.create_default_context(cadata=(await lab.auth.authority()).certificate)
+    client.verify_flags |= ssl.VERIFY_X509_STRICT
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with tempfile.NamedTemporaryFile("w") as file:
+        file.write(made.certificate + made.key)
+        file.flush()
+        server.load_cert_chain(file.name)
+    _shake_hands(client, server)
+
+
+def _shake_hands(client: ssl.SSLContext, server: ssl.SSLContext) -> None:
+    """TLS between two contexts, with no socket between them."""
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    sides = [
+        client.wrap_bio(back, there, server_hostname="localhost"),
+        server.wrap_bio(there, back, server_side=True),
+    ]
+    for _ in range(4):
+        for side in sides:
+            with contextlib.suppress(ssl.SSLWantReadError):
+                side.do_handshake()
+    assert sides[0].cipher() is not None, "no handshake"
 
 
 async def check_a_strange_certificate_is_refused(lab: AuthLab) -> None:

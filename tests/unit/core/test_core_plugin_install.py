@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from sagong.cli.plugin import reason
+from sagong.shelf import Record
 
 SILENT_INDEX = """
   error: subprocess-exited-with-error
@@ -28,3 +31,31 @@ def test_the_errors_of_pips_children_are_told_and_that_an_index_is_silent() -> N
 
 def test_what_says_no_error_is_told_by_its_last_lines() -> None:
     assert reason("one\ntwo\n\nthree\nfour\n") == "two; three; four"
+
+
+def installed(number: int, **changed: str) -> Record:
+    """What the same wheel is after its installation into one environment or another."""
+    site = "lib/python3.11/site-packages"
+    files = {
+        "pyvenv.cfg": f"home {number}",
+        "bin/tool": f"shebang {number}",
+        f"{site}/zz-sagong.pth": f"places {number}",
+        f"{site}/own/__init__.py": "code",
+        f"{site}/own/__pycache__/__init__.cpython-311.pyc": f"time {number}",
+        f"{site}/own-1.dist-info/METADATA": "name",
+        f"{site}/own-1.dist-info/RECORD": f"list {number}",
+        f"{site}/own-1.dist-info/direct_url.json": f"from {number}",
+    }
+    files |= {f"{site}/{path}": digest for path, digest in changed.items()}
+    return Record(
+        name="own", version="1", package="own", home=f"/{number}", directory=f"/{number}/{site}/own",
+        source="own.whl", installed=float(number), files=files,
+    )  # fmt: skip
+
+
+def test_the_same_wheel_has_the_same_digest_wherever_it_is_installed() -> None:
+    assert installed(1).digest == installed(2).digest
+    assert installed(1).digest != installed(2, **{"own/__init__.py": "other code"}).digest
+    assert installed(1).digest != installed(2, **{"own/more.py": "more"}).digest
+    later = {p.replace("3.11", "3.13"): d for p, d in installed(1).files.items()}
+    assert msgspec.structs.replace(installed(1), files=later).digest == installed(1).digest
