@@ -11,6 +11,7 @@ from typing import Any
 
 from sagong.errors import InvalidArgument, NotFound
 from sagong_image_overlay.confine import READER, WRITER, confine
+from sagong_image_overlay.deletion import remove_tree
 from sagong_image_overlay.entry import Entry, Kind, RecordReader
 from sagong_image_overlay.marks import is_whiteout, set_opaque
 from sagong_image_overlay.reading import open_tree, read_identity, read_xattrs
@@ -20,7 +21,6 @@ from sagong_image_overlay.writer import (
     Outcome,
     Writer,
     not_linked,
-    remove_tree,
     set_xattr,
     when_ns,
 )
@@ -216,11 +216,10 @@ class MergedWriter(Writer):
         finally:
             os.close(target)
 
-    def _forget(self, name: bytes) -> None:
-        # Names may have led through links: what was replaced can be any of them.
+    def forget(self, name: bytes) -> None:
+        """Names may have led through links: what was replaced can be any of them."""
+        super().forget(name)
         self._retire()
-        for key in [k for k in self._times if k == name or k.startswith(name + b"/")]:
-            del self._times[key]
 
     def _apply(self, entry: Entry) -> None:
         self._close_retired()
@@ -259,7 +258,7 @@ class MergedWriter(Writer):
         if stat.S_ISDIR(status.st_mode):
             if wanted:
                 return True
-            self._forget(entry.name)
+            self.forget(entry.name)
         remove_tree(path, directory)
         if wanted:
             os.mkdir(path, 0o700, dir_fd=directory)

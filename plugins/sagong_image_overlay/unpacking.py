@@ -13,9 +13,10 @@ from typing import Any
 from sagong.linux import process, syscalls
 from sagong_image_overlay import parser
 from sagong_image_overlay.confine import WRITER, confine
+from sagong_image_overlay.deletion import remove_tree
 from sagong_image_overlay.entry import RecordReader
 from sagong_image_overlay.tarstream import Bounds
-from sagong_image_overlay.writer import LayerWriter, Outcome, remove_tree
+from sagong_image_overlay.writer import LayerWriter, Outcome
 
 __all__ = ["JOBS", "Report", "outcome_facts", "start_parser", "throttled"]
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from sagong.errors import InvalidArgument, ResourceExhausted, SagongError, from_code
+from sagong_image_overlay.deletion import remove_tree
 from sagong_image_overlay.entry import Entry, Kind, RecordReader
 from sagong_image_overlay.marks import (
     OPAQUE,
@@ -27,14 +27,13 @@ from sagong_image_overlay.marks import (
 )
 from sagong_image_overlay.room import CHECK_EVERY, check_room
 
-__all__ = ["LayerWriter", "Outcome", "Writer", "remove_tree"]
+__all__ = ["LayerWriter", "Outcome", "Writer"]
 
 _SMALL = 1 << 18
 # Of names that are told of a layer, and of those whose place is known.
 _TOLD_LIMIT = 20_000
 _KNOWN_LIMIT = 20_000
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_DEPTH = 100
 
 
 @dataclass
@@ -51,45 +50,6 @@ class Outcome:
     implied: list[bytes] = field(default_factory=list)
     foreign: bool = False
     root: bool = False
-
-
-def remove_tree(name: bytes, directory: int | None = None) -> None:
-    """Remove a file or a directory with all below, without following links."""
-    try:
-        os.unlink(name, dir_fd=directory)
-        return
-    except IsADirectoryError:
-        pass
-    except PermissionError:
-        if not stat.S_ISDIR(os.lstat(name, dir_fd=directory).st_mode):
-            raise
-    except FileNotFoundError:
-        return
-    pending = [name]
-    while pending:
-        _remove_directory(pending.pop(), directory, (directory, pending), 0)
-
-
-def _remove_directory(
-    name: bytes, directory: int | None, top: tuple[int | None, list[bytes]], depth: int
-) -> None:
-    """What lies too deep is moved to the top first: a container can nest without end."""
-    opened = os.open(
-        name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory
-    )
-    try:
-        for below in map(os.fsencode, os.listdir(opened)):
-            if not is_directory(below, opened):
-                os.unlink(below, dir_fd=opened)
-            elif depth < _DEPTH:
-                _remove_directory(below, opened, top, depth + 1)
-            else:
-                moved = b".removed-" + secrets.token_hex(8).encode()
-                os.rename(below, moved, src_dir_fd=opened, dst_dir_fd=top[0])
-                top[1].append(moved)
-    finally:
-        os.close(opened)
-    os.rmdir(name, dir_fd=directory)
 
 
 def explain(error: OSError, entry: Entry) -> SagongError:
@@ -119,7 +79,9 @@ class Writer(ABC):
         self._implied_count = 0
         self._progress = progress
         self._since_check = 0
-        self._times: dict[bytes, tuple[int, int]] = {}
+        # With the number of the entry: what has happened to the directory since is told by `_gone`.
+        self._times: dict[bytes, tuple[int, int, int]] = {}
+        self._gone: dict[bytes, int] = {}
         self.outcome = Outcome()
         self._make = {
             Kind.FILE: self._file,
@@ -165,14 +127,17 @@ class Writer(ABC):
 
     def finish(self) -> None:
         """Set the directories' times, which their entries have changed."""
-        for name, when in self._times.items():
-            place = self.locate(name) if name else (b".", None)
-            if place is not None:
-                # A later entry may have replaced the directory.
-                with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                    os.utime(
-                        _here(place[0]), ns=when_ns(when), dir_fd=place[1], follow_symlinks=False
-                    )
+        for name, (number, seconds, nanoseconds) in self._times.items():
+            if not self.is_gone(name, number):
+                self._set_times(name, when_ns((seconds, nanoseconds)))
+
+    def _set_times(self, name: bytes, moment: tuple[int, int]) -> None:
+        place = self.locate(name) if name else (b".", None)
+        if place is not None:
+            # A later entry may have replaced the directory by another name of it.
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                path, directory = place
+                os.utime(_here(path), ns=moment, dir_fd=directory, follow_symlinks=False)
 
     def _apply(self, entry: Entry) -> None:
         name = entry.name
@@ -204,7 +169,7 @@ class Writer(ABC):
         if entry.kind == Kind.DIRECTORY:
             self.outcome.root = True
             self._attributes(entry, b".", None)
-            self._times[b""] = (entry.seconds, entry.nanoseconds)
+            self._note_times(entry)
 
     def _file(self, entry: Entry, path: bytes, directory: int | None) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -251,7 +216,22 @@ class Writer(ABC):
             if not self.clear(entry, path, directory):
                 os.mkdir(path, 0o700, dir_fd=directory)
         self._attributes(entry, path, directory)
-        self._times[entry.name] = (entry.seconds, entry.nanoseconds)
+        self._note_times(entry)
+
+    def _note_times(self, entry: Entry) -> None:
+        self._times[entry.name] = (self.outcome.entries, entry.seconds, entry.nanoseconds)
+
+    def forget(self, name: bytes) -> None:
+        """The directory of that name is replaced by something else, with all that is below it."""
+        self._gone[name] = self.outcome.entries
+
+    def is_gone(self, name: bytes, number: int) -> bool:
+        """Whether a directory that was noted at an entry was replaced since, or one above it."""
+        while self._gone and name:
+            if self._gone.get(name, 0) > number:
+                return True
+            name = name.rpartition(b"/")[0]
+        return False
 
     def _attributes(self, entry: Entry, path: bytes, directory: int | None) -> None:
         """Owner, mode and attributes of a directory that nobody else can replace meanwhile."""
@@ -376,12 +356,12 @@ class LayerWriter(Writer):
         super().__init__(source, **options)  # type: ignore[arg-type]
         # Directory -> where it really is, for those that were met already.
         self._real: dict[bytes, bytes] = {b"": b""}
-        self._implied: dict[bytes, None] = {}
+        self._implied: dict[bytes, int] = {}
 
     def finish(self) -> None:
         """Note what has no entry of its own."""
         super().finish()
-        self.outcome.implied = list(self._implied)
+        self.outcome.implied = [n for n, at in self._implied.items() if not self.is_gone(n, at)]
 
     def locate(self, name: bytes) -> tuple[bytes, int | None] | None:
         """The path below the root, its parents made or followed."""
@@ -438,7 +418,7 @@ class LayerWriter(Writer):
         if not self._own:
             os.chown(path, 0, 0)
         if len(self._implied) < _TOLD_LIMIT:
-            self._implied[name] = None
+            self._implied[name] = self.outcome.entries
         else:
             self.outcome.foreign = True
         self._know(name, path)
@@ -457,17 +437,14 @@ class LayerWriter(Writer):
             set_opaque(path, None)
             return True
         if stat.S_ISDIR(facts.st_mode):
-            self._forget(entry.name)
+            self.forget(entry.name)
         remove_tree(path)
         return False
 
-    def _forget(self, name: bytes) -> None:
-        # Names may have led through links: what was replaced can be any of them.
+    def forget(self, name: bytes) -> None:
+        """Names may have led through links: what was replaced can be any of them."""
+        super().forget(name)
         self._real = {b"": b""}
-        below = name + b"/"
-        for table in (self._implied, self._times):
-            for key in [k for k in table if k == name or k.startswith(below)]:
-                del table[key]
 
     def _hardlink(self, entry: Entry, path: bytes, directory: int | None) -> None:
         try:

@@ -30,6 +30,7 @@ TARGETS = (
     "./", ".wh.a",
 )  # fmt: skip
 KINDS = (b"0", b"0", b"0", b"1", b"1", b"2", b"2", b"2", b"3", b"5", b"5", b"5", b"6")
+TIMES = (0, 1_600_000_000, -5)
 Made = dict[str, tuple[object, ...]]
 KEYS = ("user.kept", "user.overlay.opaque", "trusted.overlay.redirect", "security.selinux")
 
@@ -46,7 +47,7 @@ def archive(chance: random.Random) -> bytes:
             linkname=chance.choice(TARGETS),
             uid=chance.choice((0, 1000)),
             gid=chance.choice((0, 5)),
-            mtime=chance.choice((0, 1_600_000_000, -5)),
+            mtime=chance.choice(TIMES),
             devmajor=1,
             devminor=chance.choice((3, 5)),
         )
@@ -83,6 +84,7 @@ def unpacked(root: Path) -> Made:
             path = Path(directory, name)
             facts = path.lstat()
             own: tuple[object, ...] = (facts.st_mode, facts.st_uid, facts.st_gid, facts.st_rdev)
+            own = (*own, facts.st_mtime if facts.st_mtime in TIMES else None)
             if stat.S_ISLNK(facts.st_mode):
                 own = (*own, os.readlink(path))
             else:
