@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sagong.contracts.image import ImportRequest, LoadRequest, Progress
-from sagong.errors import InvalidArgument, NotFound, SagongError
+from sagong.errors import InvalidArgument, NotFound, ResourceExhausted, SagongError
 from sagong.model import oci, references
 from sagong.model.oci import MediaType
 from sagong_image_overlay.configuration import Step, apply_changes, new_config
@@ -24,6 +24,8 @@ from sagong_image_overlay.streams import Streams
 __all__ = ["Loading"]
 
 _DOCUMENT = 8 << 20
+# Of all together: an index of a megabyte can name one document ten thousand times.
+_DOCUMENTS = 256 << 20
 _NAME = "io.containerd.image.name"
 _REF_NAME = "org.opencontainers.image.ref.name"
 
@@ -44,15 +46,16 @@ class Unpacked:
     def __init__(self, root: Path) -> None:
         self.root = Path(os.path.realpath(root))
         self._taken: dict[Path, str] = {}
+        self._read = 0
 
     def path(self, name: str) -> Path:
         """A file of the archive; NotFound if it lies outside or is none."""
-        if "\0" in name:
-            raise InvalidArgument(f"the archive names a file {name[:200]!r}")
-        found = Path(os.path.realpath(self.root / name.lstrip("/")))
-        if not found.is_relative_to(self.root) or not (found.is_file() or found in self._taken):
-            raise InvalidArgument(f"the archive has no file {name[:200]!r}")
-        return found
+        # Names that are none and links without end are errors of their own.
+        with contextlib.suppress(OSError, ValueError, RecursionError):
+            found = Path(os.path.realpath(self.root / name.lstrip("/")))
+            if found.is_relative_to(self.root) and (found in self._taken or found.is_file()):
+                return found
+        raise InvalidArgument(f"the archive has no file {name[:200]!r}")
 
     def read(self, name: str) -> bytes | None:
         """A document of the archive, if it is there."""
@@ -68,6 +71,11 @@ class Unpacked:
             raw = file.read(_DOCUMENT + 1)
         if len(raw) > _DOCUMENT:
             raise InvalidArgument(f"{path.name} of the archive has more than {_DOCUMENT} bytes")
+        self._read += len(raw)
+        if self._read > _DOCUMENTS:
+            raise ResourceExhausted(
+                f"the archive's documents have more than {_DOCUMENTS} bytes; load its images apart"
+            )
         return raw
 
     def taken(self, path: Path) -> str | None:
@@ -93,7 +101,7 @@ class Loading:
                 await self._unpack(upload, directory)
                 upload.unlink(missing_ok=True)
                 archive = Unpacked(directory)
-                for found in find_images(archive, request.platform):
+                for found in await asyncio.to_thread(find_images, archive, request.platform):
                     for progress in await self._load_one(archive, found):
                         yield progress
 

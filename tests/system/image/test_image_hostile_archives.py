@@ -6,6 +6,7 @@ import asyncio
 import bz2
 import gzip
 import io
+import json
 import os
 import random
 import stat
@@ -18,6 +19,7 @@ from typing import Any
 import msgspec
 import pytest
 import zstandard
+from tests.system.image.odd_registry import INDEX, MANIFEST, digest
 
 from sagong.conformance.image_lab import (
     Archive,
@@ -341,11 +343,20 @@ async def test_documents_of_archives_are_bounded(tmp_path: Path) -> None:
             info = entry("manifest.json", size=len(text))
             archive.addfile(info, io.BytesIO(text))  # type: ignore[arg-type]
     raw = zeros.getvalue()
+    small = {"mediaType": MANIFEST, "digest": digest(b"{}"), "size": 2}
+    facts = {"schemaVersion": 2, "manifests": [small], "filling": "x" * (4 << 20)}
+    large = json.dumps(facts).encode()
+    named = {"mediaType": INDEX, "digest": digest(large), "size": len(large)}
     first = raw[: raw.rindex(b"manifest.json") // 512 * 512] + bytes(1024)
     async with local(ImageOverlay, data=tmp_path) as images:
-        for archive_bytes, words in ((first, "has more than"), (raw, "names a file")):
+        for archive_bytes, words in ((first, "has more than"), (raw, "has no file")):
             error = await refused(InvalidArgument, load(ImageLab(images), archive_bytes))
             assert words in error.message
+        many = json.dumps({"schemaVersion": 2, "manifests": [named] * 80}).encode()
+        blobs = [(entry(f"blobs/sha256/{digest(one)[7:]}"), one) for one in (large, b"{}")]
+        again = layer((entry("index.json"), many), *blobs)
+        error = await refused(ResourceExhausted, load(ImageLab(images), again))
+        assert "load its images apart" in error.message
         assert os.listdir(tmp_path / "tmp") == []
 
 
