@@ -6,7 +6,7 @@ import asyncio
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ __all__ = ["Freed", "NewImage", "Stack", "Store", "first_of", "machine", "repack
 
 Progress = Callable[[int, int], None]
 _LAYERS_LIMIT = 500
+_PORTION = 100
 # Interrupted downloads that nobody went on with for a week.
 _PARTIALS_SECONDS = 7 * 86400.0
 
@@ -331,20 +332,28 @@ class Store:
 
     async def collect(self) -> Freed:
         """Delete content and layers that no image, lease, hold or work in progress needs."""
-        # Listing waits for the disk, and a registry holds many; what is decided after it is decided
-        # in one step, on what may have changed meanwhile.
-        free = await asyncio.to_thread(self._unheld)
-        wanted = self._wanted_content()
+        # Listing waits for the disk, and a registry holds many. What is decided after it is decided for
+        # a portion in one step, on what may have changed meanwhile; then others have their turn.
         blobs = size = 0
-        for digest in free:
+        for digests in _portions(await asyncio.to_thread(self._unheld)):
+            for freed in self._collect_content(digests):
+                blobs, size = blobs + 1, size + freed
+            await asyncio.sleep(0)
+        for keys in _portions([*self.layers.table]):
+            size += self._collect_layers(keys)
+            await asyncio.sleep(0)
+        (self.spot.root / "litter").unlink(missing_ok=True)
+        return Freed(blobs, size)
+
+    def _collect_content(self, digests: Sequence[str]) -> Iterator[int]:
+        """Discard those that nothing needs; the size of each."""
+        wanted = self._wanted_content()
+        for digest in digests:
             if digest in wanted or self.holds.is_held(digest):
                 continue
             freed = self.content.give_up(digest, self.layers.discard)
             if freed is not None:
-                blobs, size = blobs + 1, size + freed
-        size += self._collect_layers()
-        (self.spot.root / "litter").unlink(missing_ok=True)
-        return Freed(blobs, size)
+                yield freed
 
     def _unheld(self) -> list[str]:
         held = self.holds.held()
@@ -355,19 +364,25 @@ class Store:
         wanted = {digest for record in self.index.images.values() for digest in record.content}
         return wanted | {d for lease in self.roots.table.values() for d in lease.content}
 
-    def _collect_layers(self) -> int:
+    def _collect_layers(self, keys: Sequence[str]) -> int:
+        """Drop those that nothing needs; the size of all."""
         needed = self.roots.layers_in_use() | set(self._pinned_layers)
         for record in self.index.images.values():
             needed.update(record.layers, (record.points,))
-        return sum(
-            self.layers.drop(key) for key in [k for k in self.layers.table if k not in needed]
-        )
+        free = [key for key in keys if key in self.layers.table and key not in needed]
+        return sum(map(self.layers.drop, free))
 
     def forget(self, identity: str) -> None:
         """Drop what was derived from an image that is gone."""
         self._facts.pop(identity, None)
         self._steps.pop(identity, None)
         self.index.changed()
+
+
+def _portions(items: Sequence[str]) -> Iterator[Sequence[str]]:
+    """So many that deciding about them is a short turn of the loop."""
+    for at in range(0, len(items), _PORTION):
+        yield items[at : at + _PORTION]
 
 
 class _Keeping:
