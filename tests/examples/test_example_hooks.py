@@ -12,11 +12,13 @@ from typing import Any
 import msgspec
 import pytest
 
+from sagong.config import UnitConfig
 from sagong.contract import Message, method, slot, slot_of
 from sagong.contracts.objects import Objects
 from sagong.contracts.scheduler import Question, Scheduler
 from sagong.errors import InvalidArgument, Unavailable
 from sagong.hooks import hookimpl, points, wrapped
+from sagong.kernel.units import resolve_one
 from sagong.manifest import parse
 from sagong.operator import connect
 from sagong.scheduling.hooks import SchedulerHooks
@@ -136,6 +138,26 @@ async def test_schedulers_ask_filters_of_hooks(plugin: Any, tmp_path: Any) -> No
         (placed,) = candidate.place(Question(pods=question().pods, nodes=quiet)).placements
         assert placed.node == ""
         assert "1 node(s) wanted to be quiet" in placed.reasons[0]
+
+
+class Raising:
+    @hookimpl
+    def refuses(self, pod: Any, node: Any) -> str:
+        raise ValueError("boom")
+
+
+async def test_a_filter_that_raises_refuses_and_ends_nothing() -> None:
+    async with local(SchedulerKube, uses={Objects: Nobody()}, hooks=(Raising(),)) as candidate:
+        (placed,) = candidate.place(question()).placements
+    assert placed.node == ""
+    assert "2 node(s) about which a hook failed: ValueError: boom" in placed.reasons[0]
+
+
+def test_a_hook_is_no_unit() -> None:
+    text = '[plugin]\nname = "x"\nversion = "1"\nsummary = "s"\nkind = "hook"\nclass = "a:B"\n'
+    found = parse(f'{text}[hooks.kube]\nwhy = "for it"\n', where="test")
+    with pytest.raises(InvalidArgument, match="x is a hook, which runs in another unit"):
+        resolve_one("x", UnitConfig(), lambda name: ("a", found))
 
 
 @pytest.fixture(scope="module")

@@ -29,6 +29,7 @@ from sagong.contracts.kernel import (
     UnitStatus,
 )
 from sagong.errors import NotFound, SagongError
+from sagong.fitting import misfits
 from sagong.manifest import Manifest
 from sagong.operator import connect
 from sagong.sandbox import companions, effective
@@ -316,6 +317,12 @@ def _shelved(shelf: Shelf, problems: list[str]) -> Iterator[Record]:
             problems.append(str(error))
 
 
+def _installed(name: str, installed: dict[str, Manifest]) -> Manifest:
+    if name not in installed:
+        raise NotFound(f"no plugin {name} is installed")
+    return installed[name]
+
+
 def _unit_problems(chosen: config.Config, installed: dict[str, Manifest]) -> list[str]:
     units = {n: u for n, u in chosen.units.items() if u.enabled}
     problems = [
@@ -323,6 +330,10 @@ def _unit_problems(chosen: config.Config, installed: dict[str, Manifest]) -> lis
         for name, unit in units.items()
         if (unit.plugin or name) not in installed
     ]
+    for name, unit in units.items():
+        found = installed.get(unit.plugin or name.replace("-", "_"))
+        if found is not None:
+            problems += misfits(name, unit, found, lambda hook: _installed(hook, installed))
     provided = {
         (slot, version)
         for name, unit in units.items()

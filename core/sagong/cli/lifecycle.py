@@ -154,13 +154,20 @@ def _is_given_up(status: SystemStatus) -> bool:
 
 def _why_not(paths: Paths, status: SystemStatus | None) -> str:
     if status is None:
-        return f"the kernel does not come up; see {paths.run / 'log' / 'kernel.log'}"
-    late = [
-        f"{u.name}: {u.problem or u.state}"
-        for u in status.units
-        if u.state not in ("serving", "asleep")
-    ]
-    return "not ready: " + "; ".join(late) + "; see `sagong logs UNIT`"
+        log = paths.run / "log" / "kernel.log"
+        return f"the kernel does not come up: {_last_line(log)}; see {log}"
+    late = [u for u in status.units if u.state not in ("serving", "asleep")]
+    why = "; ".join(f"{u.name}: {u.problem or u.state}" for u in late)
+    return f"not ready: {why}; see `sagong logs {' '.join(u.name for u in late)}`"
+
+
+def _last_line(log: Path) -> str:
+    """What was said last: a kernel that can't begin says why."""
+    try:
+        lines = log.read_text(errors="replace").split("\n")
+    except OSError as error:
+        return f"{error.strerror}"
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
 
 
 def run_down(options: argparse.Namespace) -> int:

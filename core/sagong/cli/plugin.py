@@ -72,8 +72,19 @@ def _install(shelf: Shelf, text: str, *, companion: bool) -> int:
     print(f"{record.name} {record.version} installed, digest {record.digest[:16]}; it may:")
     for line in rights_in_words(record.manifest())[1:]:
         print(f"  {line}")
-    print(f"run it: sagong enable {record.name}, or sagong swap UNIT {record.name}")
+    print(_next_step(record.manifest()))
     return 0
+
+
+def _next_step(found: Manifest) -> str:
+    name = found.plugin.name
+    if found.plugin.kind == "hook":
+        into = ", ".join(found.hooks)
+        return (
+            f'load it: hooks = ["{name}"] below [units.UNIT] in sagong.toml, for units of {into}; '
+            "then sagong upgrade kernel, and sagong swap UNIT"
+        )
+    return f"run it: sagong enable {name}, or sagong swap UNIT {name}"
 
 
 def _make_environment(home: Path) -> None:

@@ -26,7 +26,10 @@ def rights_in_words(found: Manifest) -> list[str]:
     lines += _bus_in_words(found)
     lines += [f"listens on {x.address} ({x.why})" for x in found.listens.values()]
     lines += [f"capability {c.name}{_holder(c)} ({c.why})" for c in rights.capabilities]
-    lines.append(f"network {rights.network.mode} {rights.network.why}".rstrip())
+    if found.plugin.kind == "hook":
+        lines.append("all else is as with the unit that it is loaded into")
+    else:
+        lines.append(f"network {rights.network.mode} {rights.network.why}".rstrip())
     lines += [f"may {p.access} {p.path}{_manner(p)} ({p.why})" for p in rights.paths]
     lines += [f"device {d.path} ({d.why})" for d in rights.devices]
     lines += [f"system calls of group {s.group}{_holder(s)} ({s.why})" for s in rights.seccomp]
@@ -34,7 +37,7 @@ def rights_in_words(found: Manifest) -> list[str]:
         lines.append(f"companion outside the sandbox ({found.companion.why})")
     if found.deputy is not None:
         lines.append(f"deputy, a process of its own inside the sandbox ({found.deputy.why})")
-    return [*lines, *_limits_in_words(found.limits)]
+    return lines if found.plugin.kind == "hook" else [*lines, *_limits_in_words(found.limits)]
 
 
 def _bus_in_words(found: Manifest) -> Iterator[str]:

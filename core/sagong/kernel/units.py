@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from sagong.config import Config, UnitConfig
 from sagong.errors import AlreadyExists, InvalidArgument
+from sagong.fitting import misfits
 from sagong.kernel.journal import Choices
 from sagong.manifest import Manifest, Uses
 
@@ -102,30 +102,16 @@ def resolve_one(name: str, unit: UnitConfig, load: Load) -> Unit:
     `load` gives package and manifest of a plugin's name.
     """
     package, manifest = load(unit.plugin or name.replace("-", "_"))
-    unknown = set(unit.listens) - set(manifest.listens)
-    if unknown:
-        raise InvalidArgument(
-            f"units.{name}.listens: {manifest.plugin.name} has no listener {sorted(unknown)[0]}"
-        )
-    for hook in unit.hooks:
-        _check_hook(name, load(hook)[1], manifest)
-    idle = unit.idle_seconds
-    if idle is not None and not (idle == 0 or 0.1 <= idle < math.inf):
-        raise InvalidArgument(f"units.{name}.idle_seconds: at least 0.1 seconds, or 0 for never")
-    if idle and not manifest.life.on_demand:
-        raise InvalidArgument(
-            f"units.{name}.idle_seconds: {manifest.plugin.name} does not start on demand, "
-            "see [life] of its plugin.toml; leave it out"
-        )
+    problems = list(misfits(name, unit, manifest, lambda hook: load(hook)[1]))
+    if problems:
+        raise InvalidArgument("; ".join(problems))
     return Unit(
-        name, unit.instance, manifest, package, unit.settings, unit.listens, unit.hooks, idle
+        name,
+        unit.instance,
+        manifest,
+        package,
+        unit.settings,
+        unit.listens,
+        unit.hooks,
+        unit.idle_seconds,
     )
-
-
-def _check_hook(name: str, hook: Manifest, into: Manifest) -> None:
-    """A hook is loaded only into what its manifest names."""
-    if not set(hook.hooks) & {*into.provides, into.plugin.name}:
-        meant = ", ".join(hook.hooks) or "nothing: it is no hook"
-        raise InvalidArgument(
-            f"units.{name}.hooks: {hook.plugin.name} is for {meant}, not for {into.plugin.name}"
-        )

@@ -19,7 +19,8 @@ class SchedulerHooks:
         """Why the node can't take the pod, in a few words for its events; "" if it can.
 
         Asked last, of nodes that the built-in filters let through. It must depend on `pod.shape`
-        and the node alone: answers are kept for pods of one shape until something changes.
+        and the node alone: answers are kept for pods of one shape until something changes. If it
+        raises, the node is refused, and the pod's events say so.
         """
         raise AssertionError("a specification is not called")
 
@@ -27,8 +28,17 @@ class SchedulerHooks:
 def filters(host: Host) -> tuple[Filter, ...]:
     """What this process's hooks refuse, as filters; none where there is no hook."""
     said = host.hooks(SchedulerHooks)
+    told: set[str] = set()
 
     def refusal(pod: Pod, node: Node) -> str:
-        return next((why for why in said.refuses(pod=pod, node=node) if why), "")
+        try:
+            return next((why for why in said.refuses(pod=pod, node=node) if why), "")
+        except Exception as error:
+            # Somebody else's mistake about one pod is no reason to place no other.
+            why = f"{type(error).__name__}: {error}"
+            if why not in told:
+                told.add(why)
+                host.log.exception("a hook failed")
+            return f"node(s) about which a hook failed: {why}"
 
     return (refusal,) if host.has_hooks else ()

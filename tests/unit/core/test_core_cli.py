@@ -116,3 +116,17 @@ def test_bash_completes(line: str, offered: set[str], others: set[str], tmp_path
 def _roots() -> list[str]:
     root = Path(__file__).parents[3]
     return [str(root / name) for name in ("core", "plugins", "services")]
+
+
+def test_check_tells_what_of_a_unit_its_plugin_has_no_use_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "etc").mkdir()
+    text = '[units.kube]\nlistens = { ap = "tcp:127.0.0.1:1" }\nhooks = ["nope"]\n'
+    (tmp_path / "etc/sagong.toml").write_text(f"{text}[units.dns]\nidle_seconds = -1\n")
+    assert main(["--root", str(tmp_path), "check"]) == 1
+    said = capsys.readouterr().out
+    assert "units.kube.listens: kube has no listener ap; there are: api, pods\n" in said
+    assert "units.kube.hooks: no plugin nope is installed\n" in said
+    assert "units.dns.idle_seconds: at least 0.1 seconds" in said
+    assert said.endswith(" plugins checked, 3 problems\n")
