@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from sagong.contracts.node import AttachSpec, ContainerStatus, LogsRequest, Ref, StatusState
+from sagong.contracts.node import AttachSpec, ContainerStatus, LogsRequest, StatusState
 from sagong.contracts.streams import Address
 from sagong.errors import Conflict, FailedPrecondition, NotFound, SagongError
 from sagong.frames import Frame
@@ -63,7 +63,7 @@ async def attach(engine: Engine, ask: Ask) -> None:
         if not ask.flag("stream"):
             return
         if state not in _ALIVE:
-            engine.spawn(_expect(engine, record), f"expect {record.id[:12]}")
+            engine.expect_start(record)
         if state not in _ALIVE and not await _started(client, waiting.woken):
             return
         early = (waiting.started or state not in _ALIVE) and not waiting.held
@@ -76,12 +76,6 @@ async def attach(engine: Engine, ask: Ask) -> None:
         address = await _address(engine, ask, record, replay=early or ask.flag("logs"))
     if address is not None:
         await _run(engine, ask, record, client, address, keys)
-
-
-async def _expect(engine: Engine, record: ContainerRecord) -> None:
-    """Who attaches before the start is about to ask for it."""
-    with contextlib.suppress(SagongError):
-        await engine.node.expect(Ref(id=record.id))
 
 
 async def _started(client: RawStream, woken: asyncio.Event) -> bool:

@@ -20,7 +20,7 @@ from sagong.http import Response
 from sagong_docker.ask import Ask, fitted
 from sagong_docker.body import CreateBody, HostConfig
 from sagong_docker.container_view import environment
-from sagong_docker.creation import Lookup, translate
+from sagong_docker.creation import Lookup, Wish, translate
 from sagong_docker.engine import OWNER, Engine
 from sagong_docker.links import Link
 from sagong_docker.log_options import check_log, effective
@@ -119,10 +119,23 @@ async def _create(
                 await engine.volumes.delete(VolumeRef(name=volume))
         raise
     engine.fresh.add(id_)
+    if mode_of(host) in _ALWAYS_THERE and _starts_at_once(body, wish):
+        engine.expect_start(record)
     said = warnings(host, lookup.machine)
     if body.mac_address and ask.version >= (1, 44):
         said.append(_OLD_MAC)
     return answer({"Id": id_, "Warnings": said}, 201)
+
+
+def _starts_at_once(body: CreateBody, wish: Wish) -> bool:
+    """Who says that he attaches, and that it goes with its end, hardly means to start it later.
+
+    Not where it takes what somebody may ask for by name meanwhile: a port, an address, a network.
+    """
+    network = wish.sandbox.network
+    named = network.ports or any(a.ipv4 or a.ipv6 or a.mac for a in network.attachments)
+    attaches = body.attach_stdout or body.attach_stderr
+    return wish.container.remove and attaches and not named
 
 
 def _check_endpoints(engine: Engine, body: CreateBody, lookup: Lookup) -> None:

@@ -132,6 +132,14 @@ class Engine:
     def _work_ended(self, task: asyncio.Task[None]) -> None:
         self._work -= 1
 
+    def expect_start(self, record: ContainerRecord) -> None:
+        """It is about to be asked for: what it needs is made ready meanwhile."""
+        self.spawn(self._expect(record.id), f"expect {record.id[:12]}")
+
+    async def _expect(self, id_: str) -> None:
+        with contextlib.suppress(SagongError):
+            await self.node.expect(Ref(id=id_))
+
     async def container(self, reference: str) -> ContainerRecord:
         """By name, id or unique prefix; pods' containers by id too. NotFound in Docker's words."""
         if not reference:

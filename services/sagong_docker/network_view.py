@@ -50,9 +50,9 @@ def endpoint_id(container: str, network: str) -> str:
 
 
 def joined(status: ContainerStatus) -> Sandbox | None:
-    """Its network while it runs; one that has ended may keep its own for the next start."""
-    ended = status.state in (StatusState.EXITED, StatusState.DEAD, StatusState.REMOVING)
-    return None if ended else status.network
+    """Its network while it runs; one that does not may have its own for the next start."""
+    idle = (StatusState.CREATED, StatusState.EXITED, StatusState.DEAD, StatusState.REMOVING)
+    return None if status.state in idle else status.network
 
 
 def endpoint_views(

@@ -101,6 +101,7 @@ class FakeNode:
         self.joined: dict[str, NetworkSandbox] = {}
         self.execs: dict[str, FakeProcess] = {}
         self.number = 0
+        self.expected: list[str] = []
 
     async def start_serving(self) -> None:
         await self.doors.start()
@@ -245,7 +246,7 @@ class FakeNode:
         return (*entrypoint, *cmd)
 
     async def expect(self, ref: Ref) -> None:
-        self.held(ref.id)
+        self.expected.append(self.held(ref.id).spec.name)
 
     async def start(self, request: StartRequest) -> ContainerStatus:
         held = self.held(request.id)

@@ -301,6 +301,21 @@ async def test_a_lost_race_for_a_name_leaves_nothing_behind() -> None:
         assert len(lab.node.containers) == len(lab.node.sandboxes) == 1
 
 
+async def test_who_will_attach_and_removes_at_the_end_is_expected_to_start_at_once() -> None:
+    """Unless it would hold what another one may ask for by name, for which no start has come yet."""
+    rm: dict[str, object] = {"HostConfig": {"AutoRemove": True}, "AttachStdout": True}
+    port = {"AutoRemove": True, "PortBindings": {"80/tcp": [{"HostPort": "8080"}]}}
+    async with docker_lab() as lab:
+        await create(lab, "kept", "true", AttachStdout=True)
+        await create(lab, "detached", "true", HostConfig={"AutoRemove": True})
+        await create(lab, "published", "true", HostConfig=port, AttachStdout=True)
+        await create(lab, "wanted", "true", **rm)
+        async with asyncio.timeout(5.0):
+            while not lab.node.expected:
+                await asyncio.sleep(0.01)
+        assert lab.node.expected == ["wanted"]
+
+
 async def test_options_of_volumes_need_each_other() -> None:
     async with docker_lab() as lab:
         for options, said in (

@@ -174,6 +174,7 @@ class FakeRuntime(Slot):
         self.containers: dict[str, Container] = {}
         self.specs: dict[str, RunSpec] = {}
         self.started: list[str] = []
+        self.prepared: dict[str, RunSpec] = {}
         self.signals: list[tuple[str, int]] = []
         self.stubborn: set[str] = set()
         self.exec_codes: dict[tuple[str, ...], int] = {}
@@ -184,6 +185,12 @@ class FakeRuntime(Slot):
 
     def name_of(self, id_: str) -> str:
         return dict(self.specs[id_].labels)["name"].split("_")[1]
+
+    async def prepare(self, spec: RunSpec) -> None:
+        self.prepared[spec.id] = spec
+
+    async def discard(self, container: ContainerRef) -> None:
+        self.prepared.pop(container.id, None)
 
     async def run(self, spec: RunSpec) -> Container:
         self.specs[spec.id] = spec

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import msgspec
 import pytest
 from tests.unit.node_pods.pod_lab import FakeImages, Lab, lab
 
@@ -17,7 +18,9 @@ from sagong.contracts.node import (
     RemoveRequest,
     SandboxSpec,
     StartRequest,
+    UpdateSpec,
 )
+from sagong.contracts.runtime import Limits
 from sagong.errors import NotFound
 
 ID = "c" * 64
@@ -61,6 +64,48 @@ async def test_what_was_expected_is_given_back(tmp_path: Path) -> None:
         assert ID not in at.networks.joined
         await at.service.start(StartRequest(id=ID))
         assert [e.network for e in at.networks.joined[ID].endpoints] == ["n", "other"]
+
+
+async def test_an_expected_start_is_prepared_as_it_will_be_asked_for(tmp_path: Path) -> None:
+    """But for who attaches; what would be another start by then is given up, or asked for as it is."""
+    async with lab(tmp_path) as at:
+        await at.service.create(wished())
+        await at.service.expect(REF)
+        prepared = at.runtime.prepared[ID]
+        await at.service.start(StartRequest(id=ID, run=1, expect_attach=True, attach_stdin=True))
+        asked = at.runtime.specs[ID]
+        assert (asked.expect_attach, asked.attach_stdin) == (True, True)
+        assert msgspec.structs.replace(asked, expect_attach=False, attach_stdin=False) == prepared
+        at.runtime.end("one")
+        await at.until(lambda: ID not in at.networks.joined)
+        await at.service.expect(REF)
+        await at.service.update(UpdateSpec(id=ID, limits=Limits(pids=7)))
+        await at.service.start(StartRequest(id=ID))
+        assert at.runtime.prepared[ID].limits.pids is None
+        assert at.runtime.specs[ID].limits.pids == 7
+
+
+async def test_what_was_prepared_is_discarded_before_its_ground_is_given_back(
+    tmp_path: Path,
+) -> None:
+    """When files of it were changed, at a removal, and by who comes after a crash."""
+    async with lab(tmp_path) as at:
+        await at.service.create(wished())
+        for give_back in (
+            lambda: at.service.refresh(REF),
+            lambda: at.service.remove(RemoveRequest(id=ID)),
+        ):
+            await at.service.expect(REF)
+            assert ID in at.runtime.prepared
+            await give_back()
+            assert ID not in at.runtime.prepared
+            assert ID not in at.networks.joined
+        await at.service.create(wished())
+        await at.service.expect(REF)
+        await at.registry.flushed()
+        await at.kill()
+        await at.start()
+        assert ID not in at.runtime.prepared
 
 
 class SlowImages(FakeImages):
