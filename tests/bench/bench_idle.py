@@ -63,7 +63,8 @@ def configuration(profile: str, port: int) -> str:
 
 def drowsy(profile: str, seconds: float = 5.0) -> str:
     """Who starts on demand, of what a profile has, sleeps after seconds."""
-    units = ["image", "volume", "metrics", "builder", "runtime", "docker", "state-local", "network"]
+    units = ["image", "volume", "metrics", "runtime", "state-local", "network"]
+    units += ["builder", "docker"] if profile != "appliance" else []
     units += ["auth", "dns", "scheduler", "replication"] if profile == "single" else []
     return "".join(f"[units.{unit}]\nidle_seconds = {seconds}\n" for unit in units)
 
@@ -213,7 +214,11 @@ def report_work(pids: dict[str, int], seconds: float) -> None:
     time.sleep(seconds)
     rows = {}
     for name, pid in pids.items():
-        done = work(pid).since(before[name])
+        try:
+            done = work(pid).since(before[name])
+        except FileNotFoundError:
+            print(f"{name} fell asleep meanwhile")
+            continue
         minute = 60.0 / seconds
         share = done.ticks / _TICKS / seconds * 100
         rows[name] = [
