@@ -229,6 +229,7 @@ class Connection:
         self._calls: dict[int, Call] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._held = 0
+        self._flushing = False
         self.alive = True
 
     async def run(self) -> None:
@@ -260,9 +261,17 @@ class Connection:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         with contextlib.suppress(OSError):
+            self._write()
             self._writer.close()
 
     def _flush(self) -> None:
+        """What is to be sent leaves with this turn of the loop: a call for each would be dear."""
+        if not self._flushing:
+            self._flushing = True
+            asyncio.get_running_loop().call_soon(self._write)
+
+    def _write(self) -> None:
+        self._flushing = False
         data = self._h2.data_to_send()
         if data and not self._writer.is_closing():
             self._writer.write(data)
