@@ -260,8 +260,11 @@ class StageBuilder:
                 f"base name ({stage.base}) should not be blank: give --build-arg, or the ARG before "
                 "FROM a default"
             )
-        platform = stage.origin.flag("platform")
-        platform = self.arguments.origin(dockerfile.escape).word(platform) or self._request.platform
+        platform, given = self._request.platform, stage.origin.flag("platform")
+        if given:
+            platform = self.arguments.origin(dockerfile.escape).word(given)
+            if not platform:
+                raise InvalidArgument(f"failed to parse platform {given[:100]}: it has no value")
         wanted = oci.parse_platform(platform, os.uname().machine) if platform else self._wanted
         bench.origins.platform = oci.platform_text(wanted) if platform else ""
         draft = Draft.scratch(wanted, self._dialect.scratch_directory)

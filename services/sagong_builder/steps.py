@@ -10,7 +10,7 @@ import contextlib
 import re
 import tarfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from sagong.contracts.builder import BuildRequest, Happening
@@ -183,6 +183,7 @@ class Steps:
                 image=self.draft.image,
                 args=tuple(args),
                 env=(
+                    *self._unset(environment),
                     *(f"{k}={v}" for k, v in passed.items()),
                     *attached.env,
                 ),
@@ -193,6 +194,11 @@ class Steps:
                 hostname=self._dialect.hostname,
             )
             await self._run_errand(errand, step, attached.stubs)
+
+    def _unset(self, environment: Mapping[str, str]) -> tuple[str, ...]:
+        """The machine's name is no variable in BuildKit's containers, if the image has none."""
+        named = not self._dialect.hostname or "HOSTNAME" in environment
+        return () if named else ("HOSTNAME",)
 
     def _network(self, instruction: Instruction) -> str:
         mode = instruction.flag("network")

@@ -88,6 +88,11 @@ def test_builds_are_shown_as_dockers(docker: Engine, buildx: Plugin, tmp_path: P
     assert "transferring context: 3.0" in out
     assert re.search(r"load build context\n#\d+ transferring context: \d{2,3}B ", changed), changed
     assert " B\n" in changed
+    base = f"FROM {IMAGE}\nONBUILD RUN echo trig\n".encode()
+    buildx.ok("build", "-t", "onbuild:1", "-", stdin=base)
+    child = b"FROM onbuild:1\nRUN env | grep HOSTNAME || echo unnamed\n"
+    out = buildx.ok("build", *PLAIN, "--no-cache", "-", stdin=child)
+    assert "[2/2] RUN echo trig\n" in out and "[3/2] RUN env" in out and " unnamed\n" in out
 
 
 def test_failures_point_into_the_dockerfile(docker: Engine, buildx: Plugin, tmp_path: Path) -> None:
@@ -96,6 +101,7 @@ def test_failures_point_into_the_dockerfile(docker: Engine, buildx: Plugin, tmp_
         run="FROM BASE\nRUN echo hi && \\\n  exit 7\nRUN true\n",
         word="FROM BASE\nRUNN x\n",
         copy="FROM BASE\nCOPY nope /\n",
+        platform="FROM --platform=$NONE BASE\n",
         late="FROM BASE\nRUN exit 7\nFROM BASE\nRUN --mount=type=x true\n",
         syntax="# syntax=ghcr.io/x/y\n{}\n",
     )
@@ -115,6 +121,7 @@ def test_failures_point_into_the_dockerfile(docker: Engine, buildx: Plugin, tmp_
         (("-f", "run", "--target", "x", "."), 'target stage "x" could not be found'),
         (("-f", "run", "--cache-to", "type=nope", "."), 'unknown cache exporter: "nope"'),
         (("-f", "late", "."), 'unsupported mount type "x"'),
+        (("-f", "platform", "."), "failed to parse platform $NONE"),
         (("-f", "syntax", "."), "frontend ghcr.io/x/y is not known"),
         (("-f", "run", "--allow", "security.insecure", "."), "security.insecure is not allowed"),
         (("-f", "run", "--sbom=true", "."), "sbom can't be attested"),
