@@ -232,6 +232,13 @@ class Index:
             other = record.parent if record else ""
         return bool(other)
 
+    def depth(self, identity: str) -> int:
+        """How many images an image was made of, one after the other."""
+        found, record = 0, self.images.get(identity)
+        while record is not None:
+            found, record = found + 1, self.images.get(record.parent)
+        return found
+
 
 def _shown(text: str) -> str:
     """A name with its tag, as Docker's message has it."""

@@ -141,7 +141,8 @@ class Removal:
         """
         async with self._lock:
             result = Result()
-            for identity in matching:
+            # An image that others were made of is in use until they are gone, whenever all were made.
+            for identity in sorted(matching, key=self._index.depth, reverse=True):
                 record = self._index.images.get(identity)
                 if record is not None and self._is_unused(record, query):
                     self._untag_all(record, result)

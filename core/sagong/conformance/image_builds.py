@@ -190,6 +190,24 @@ async def check_prune_can_be_narrowed(lab: ImageLab) -> None:
     assert (await lab.images.prune(ImageQuery(labels=("keep=yes",)))).deleted[:1] == (kept.id,)
 
 
+async def check_a_prune_takes_images_with_those_made_of_them(lab: ImageLab) -> None:
+    """Their own times say nothing of the order: builds that can be repeated have them in the past."""
+    name, made = "suite.test/pruned-parent:v1", "2031-01-01T00:00:00Z"
+    image = Archive(layers=[layer(("text", "pruned"))], names=[name], created=made)
+    await loaded(lab, image)
+    document = json.dumps({"created": "2001-01-01T00:00:00Z"}).encode()
+    child = await lab.images.derive(
+        DeriveRequest(
+            id="suite-pruned",
+            parent=image.id,
+            document=document,
+            reference="suite.test/pruned-child:v1",
+        )
+    )
+    removed = await lab.images.prune(ImageQuery(dangling=False))
+    assert {image.id, child.id} <= set(removed.deleted)
+
+
 async def check_a_commit_can_bring_its_document(lab: ImageLab) -> None:
     image = _image("document")
     prepared = await lent(lab, "suite-document", image)
