@@ -45,8 +45,6 @@ def check_request(request: JoinRequest) -> None:
         raise InvalidArgument(f"mode {request.mode!r}: networks, none or host")
     if request.mode != "networks" and request.attachments:
         raise InvalidArgument(f"mode {request.mode} has no networks; leave attachments out")
-    if request.mode == "networks" and not request.attachments:
-        raise InvalidArgument("no network to attach to; name one, or use mode none or host")
     if request.user_namespace is not None:
         _check_user_namespace(request.user_namespace, request.mode)
     for mapping in request.ports:

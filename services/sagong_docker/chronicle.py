@@ -59,6 +59,6 @@ def _connections(
     given = (record.networking or {}).get("EndpointsConfig") or {}
     for reference in () if mode.startswith("container:") else dict.fromkeys((mode, *given)):
         network = networks.get(reference)
-        if network is not None:
+        if network is not None and network.id not in record.left:
             facts = {"container": record.id, "name": network.name, "type": network.driver}
             yield Event("network", action, network.id, facts, time)

@@ -461,7 +461,11 @@ def list_view(
         "Labels": {**dict(image.config.labels if image else ()), **record.labels},
         "State": str(status.state),
         "Status": status_text(status, time.time()),
-        "HostConfig": {"NetworkMode": record.host.get("NetworkMode") or "bridge"},
+        "HostConfig": {
+            "NetworkMode": str(record.host.get("NetworkMode") or "bridge").replace(
+                "default", "bridge"
+            )
+        },
         "NetworkSettings": {"Networks": _brief(record, status, names, version)},
         "Mounts": mount_views(record, status),
     }

@@ -37,6 +37,7 @@ from sagong_docker.filters import Filters
 from sagong_docker.machine import this_machine
 from sagong_docker.moment import parse_until
 from sagong_docker.naming import check_name
+from sagong_docker.network_view import port_list
 from sagong_docker.process_table import process_table
 from sagong_docker.record import ContainerRecord
 from sagong_docker.refusal import answer, empty
@@ -185,13 +186,11 @@ def _publishes(status: ContainerStatus, wanted: str) -> bool:
 
 
 def _exposes(status: ContainerStatus, record: ContainerRecord, wanted: str) -> bool:
+    """Of what `docker ps` shows as its ports."""
     first, last, protocol = exposed(wanted)
-    ports = {*(record.config.get("ExposedPorts") or {})}
-    ports |= set(status.image.config.exposed_ports) if status.image else set()
     return any(
-        first <= int(number) <= last and (kind or "tcp") == protocol
-        for number, _, kind in (port.partition("/") for port in ports)
-        if number.isdigit()
+        first <= port["PrivatePort"] <= last and port["Type"] == protocol
+        for port in port_list(status, record)
     )
 
 

@@ -55,7 +55,8 @@ class Filters:
         for value in self[name]:
             if not value.removeprefix("-").isdigit():
                 raise InvalidArgument(
-                    f"invalid filter '{name}={value}': parsing \"{value}\": invalid syntax"
+                    f"invalid filter '{name}={value}': strconv.Atoi: parsing \"{value}\": "
+                    "invalid syntax"
                 )
 
     def boolean(self, name: str) -> bool | None:

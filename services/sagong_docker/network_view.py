@@ -89,7 +89,7 @@ def endpoint_views(
     ids = {name: id_ for id_, name in names.items()}
     main: str = "bridge" if mode == "default" else names.get(mode, mode)
     wishes: list[str] = [main, *(str(names.get(n, n)) for n in given)]
-    for wanted in dict.fromkeys(wishes):
+    for wanted in dict.fromkeys(w for w in wishes if w not in record.left):
         settings = given.get(wanted) or given.get(ids.get(wanted, "")) or {}
         shown = ids.get(wanted, "") if status.started_at else ""
         found[wanted] = _view(record, wanted, shown, None, settings, (), version)

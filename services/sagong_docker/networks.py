@@ -269,7 +269,7 @@ async def connect(engine: Engine, ask: Ask) -> Response:
         )
     await engine.node.connect(ConnectSpec(id=status.spec.sandbox, attachment=wanted))
     endpoints = _given(record) | {network.name: body.get("EndpointConfig") or {}}
-    await _keep_endpoints(engine, record, endpoints)
+    await _keep_endpoints(engine, record, endpoints, record.left - {network.name, network.id})
     if runs:
         attributes = {"container": record.id, "name": network.name, "type": network.driver}
         engine.history.note("network", "connect", network.id, attributes)
@@ -296,7 +296,7 @@ async def disconnect(engine: Engine, ask: Ask) -> Response:
             force=force,
         )
     )
-    await _keep_endpoints(engine, record, given)
+    await _keep_endpoints(engine, record, given, record.left | {network.name, network.id})
     attributes = {"container": record.id, "name": network.name, "type": network.driver}
     engine.history.note("network", "disconnect", network.id, attributes)
     return empty(200)
@@ -314,9 +314,9 @@ def _given(record: ContainerRecord) -> dict[str, Any]:
 
 
 async def _keep_endpoints(
-    engine: Engine, record: ContainerRecord, endpoints: dict[str, Any]
+    engine: Engine, record: ContainerRecord, endpoints: dict[str, Any], left: frozenset[str]
 ) -> None:
-    networking = {**record.networking, "EndpointsConfig": endpoints}
+    networking = {**record.networking, "EndpointsConfig": endpoints, "Left": sorted(left)}
     await engine.catalog.change_container(msgspec.structs.replace(record, networking=networking))
 
 

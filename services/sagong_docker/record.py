@@ -37,6 +37,11 @@ class ContainerRecord(msgspec.Struct, frozen=True, kw_only=True):
         """Its labels as given."""
         return dict(self.config.get("Labels") or {})
 
+    @property
+    def left(self) -> frozenset[str]:
+        """Networks that it was disconnected from, by name and id: its mode may still name one."""
+        return frozenset(self.networking.get("Left") or ())
+
 
 class ExecRecord(msgspec.Struct, frozen=True, kw_only=True):
     """An exec that was made; it is run by its start."""

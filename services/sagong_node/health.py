@@ -9,6 +9,7 @@ import time
 from sagong.contracts.node import ExecSpec, HealthSpec, HealthState, StatusState
 from sagong.errors import SagongError
 from sagong.host import Host
+from sagong.model.times import duration_text
 from sagong.streams import framed
 from sagong_node.execution import Execution
 from sagong_node.lifecycle import Lifecycle
@@ -87,7 +88,7 @@ class Health:
             async with asyncio.timeout(spec.timeout or 30.0):
                 code, output = await self._execute(record, spec)
         except TimeoutError:
-            code, output = -1, f"Health check exceeded timeout ({spec.timeout}s)"
+            code, output = -1, f"Health check exceeded timeout ({duration_text(spec.timeout)})"
         except (SagongError, OSError) as error:
             code, output = -1, str(error)
         if not record.alive or record.health is None:

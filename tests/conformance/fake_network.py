@@ -219,7 +219,7 @@ class FakeNetworks:
     def check_request(self, request: JoinRequest) -> None:
         if not request.id or request.mode not in ("networks", "none", "host"):
             raise InvalidArgument(f"id {request.id!r}, mode {request.mode!r}")
-        if (request.mode == "networks") != bool(request.attachments):
+        if request.mode != "networks" and request.attachments:
             raise InvalidArgument(f"mode {request.mode} with {len(request.attachments)} networks")
         for name, _ in request.sysctls:
             if not name.startswith("net."):

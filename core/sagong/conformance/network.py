@@ -456,6 +456,15 @@ async def check_connect_and_disconnect(lab: NetworkLab) -> None:
         await lab.networks.delete(NetworkRef(id=first.id))
 
 
+async def check_a_sandbox_may_begin_without_networks(lab: NetworkLab) -> None:
+    async with lab.network() as network:
+        sandbox = await lab.join("alone")
+        assert (sandbox.mode, sandbox.endpoints) == ("networks", ()) and sandbox.path
+        wish = ConnectRequest(id=sandbox.id, attachment=Attachment(network=network.id))
+        assert [e.network for e in (await lab.networks.connect(wish)).endpoints] == [network.id]
+        await lab.leave(sandbox)
+
+
 async def check_unknown_sandbox_is_not_connected(lab: NetworkLab) -> None:
     async with lab.network() as network:
         unknown = lab.name("unknown")

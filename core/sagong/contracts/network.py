@@ -157,7 +157,8 @@ class UserNamespace(Message):
 
 
 class JoinRequest(Message):
-    """A sandbox on networks. `mode`: "networks", "none" (loopback only) or "host" (no namespace).
+    """A sandbox on networks. `mode`: "networks" (none to begin with, maybe: loopback until it is
+    connected), "none" (loopback for good) or "host" (no namespace).
 
     `names` resolve on every network of the sandbox (a container's name). What nobody on its networks
     is called is asked of `nameservers` (IP addresses; none: the machine's; loopback ones are skipped),

@@ -76,7 +76,7 @@ ACCEPTED = (
     Accepted(".header.ostype", "on all answers", ANY, "system/absent"),
     # Containers as they are shown.
     Accepted(".body.HostConfig.KernelMemory*", "removed in Docker 23", of=_20),
-    Accepted("*.HostConfig.NetworkMode", "default is called bridge from Docker 26 on"),
+    Accepted("*.HostConfig.NetworkMode", "default is called bridge from Docker 26 on", of=_20),
     Accepted(".body.HostConfig.MaskedPaths*", "more paths are masked: " + _NEWER),
     Accepted(".body.HostConfig.RestartPolicy.Name", "no restart is called no: " + _NEWER, of=_20),
     Accepted(".body.HostConfig.PortBindings", "{} for none: " + _NEWER),
@@ -133,10 +133,11 @@ ACCEPTED = (
     # Networks.
     Accepted(".status", "a client's fault is 400: " + _NEWER, "POST /networks/*"),
     Accepted(".status", "a client's fault is 400: " + _NEWER, "GET /networks?*"),
-    Accepted(".status", "what is in use is 403: " + _NEWER, "DELETE /networks/n1", "networks/configurations", of=_20),
-    Accepted("*.IPPrefixLen", "pools of other sizes", "GET *", "networks/joined", of=_26),
     Accepted("*", "20.10 calls networks dangling that containers are on", 'GET /networks?*["custom"]*', "networks/joined"),
-    Accepted(".body.NetworkSettings.Networks.*", "20.10 keeps what a refused connection asked for", "GET /containers/c1/json", "networks/joined"),
+    Accepted(".body.NetworkSettings.Networks*", "20.10 keeps what a refused connection asked for", "GET /containers/c1/json", "networks/joined", of=_20),
+    Accepted("*", "and can't start with it", "POST /containers/c1/start", "networks/joined", of=_20),
+    Accepted(".body.Containers*", "and can't start with it", "GET /networks/n2", "networks/joined", of=_20),
+    Accepted(".body.NetworkSettings.Networks.*.DNSNames*", "its names are of the time while it runs", "GET /containers/c1/json", "networks/joined", of=_26),
     Accepted("*.Options.com.docker.network.bridge.name", "its interface", "GET /networks*"),
     Accepted("*.Networks.n2.Gateway", "an internal network has none: " + _NEWER, "GET /containers/*", "networks/internal", of=_20),
     Accepted("*.IPAM.Config.0.Gateway", "Docker learns it with the first container", "GET /networks*"),
@@ -168,7 +169,6 @@ ACCEPTED = (
     Accepted(".body.message", _NEWER, "GET /containers/json?*wrong*", of=_20),
     Accepted(".body.message", _NEWER, 'GET /containers/json?*["x"]*'),
     Accepted("*", "docker.sock's users may ask for label! anywhere", "GET /containers/json?*label!*"),
-    Accepted("*", "expose is of what the image and the body expose: " + _NEWER, "GET /containers/json?*expose*"),
     Accepted(".body.message", _GO, "GET /containers/json?filters=[]", of=_20),
     Accepted("*", "a filter may be one text", 'GET /containers/json?filters={"name":"c1"}'),
     Accepted(".body.Error", _NEWER + ": left out when there is none", "POST */wait*", of=_20),
@@ -210,7 +210,6 @@ ACCEPTED = (
     Accepted("*.DNSNames", "of API 1.44 and later alone", "GET /containers/json?all=1", "containers/least", of=_26),
     Accepted(".body.[in]*", "without id and name in 26.1: a fault of its own", "GET *one-shot=1", of=_26),
     Accepted("*", "a name that is none is refused", "POST /images/*/tag?repo=", of=_26),
-    Accepted(".body.NetworkSettings.Networks", "the network of its next start is shown", "GET /containers/c1/json", "networks/joined"),
 )  # fmt: skip
 
 
