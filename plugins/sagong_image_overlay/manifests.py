@@ -13,7 +13,6 @@ from sagong.model.oci import MediaType
 from sagong_image_overlay.compression import compression_of
 
 __all__ = [
-    "annotated",
     "as_format",
     "is_foreign_compression",
     "is_packed",
@@ -103,15 +102,6 @@ def as_format(raw: bytes, wanted: str) -> bytes:
         layers=tuple(layers),
     )
     return oci.encode(docker)
-
-
-def annotated(raw: bytes, annotations: Sequence[tuple[str, str]]) -> bytes:
-    """The manifest with more annotations; without any it is the same bytes."""
-    if not annotations:
-        return raw
-    manifest = oci.decode(raw, oci.Manifest, "manifest")
-    both = {**(manifest.annotations or {}), **dict(annotations)}
-    return oci.encode(msgspec.structs.replace(manifest, annotations=both))
 
 
 def is_packed(layer: oci.Descriptor) -> bool:

@@ -15,7 +15,7 @@ from sagong.model.oci import MediaType
 from sagong_image_overlay.content import Session
 from sagong_image_overlay.errand import Errand
 from sagong_image_overlay.index import Record
-from sagong_image_overlay.manifests import annotated, as_format, is_packed, layer_type, with_packed
+from sagong_image_overlay.manifests import as_format, is_packed, layer_type, with_packed
 from sagong_image_overlay.naming import short_id
 from sagong_image_overlay.platforms import check_platform
 from sagong_image_overlay.store import Store, repack
@@ -155,14 +155,7 @@ class Pushes:
     ) -> oci.Descriptor:
         """Send it by its digest; how an index names it."""
         raw = artifact.manifest
-        manifest = oci.decode(raw, oci.Manifest, "the artifact's manifest")
-        entry = oci.Descriptor(
-            media_type=manifest.media_type or MediaType.OCI_MANIFEST,
-            digest=oci.digest_of(raw),
-            size=len(raw),
-            annotations=dict(artifact.annotations) or None,
-            platform=oci.Platform(architecture="unknown", os="unknown"),
-        )
+        entry = oci.attestation_entry(raw, artifact.annotations)
         with self._store.content.session() as session:
             for blob in artifact.blobs:
                 await asyncio.to_thread(session.put, blob)
@@ -212,7 +205,7 @@ class Pushes:
         store = self._store
         raw = store.content.read(record.packed or record.manifest)
         raw = as_format(raw, store.settings.registries.push_as)
-        return record, annotated(raw, request.annotations)
+        return record, oci.annotated(raw, request.annotations)
 
     async def _push_record(
         self, request: PushRequest, record: Record, reference: references.Reference

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 import msgspec
@@ -28,6 +28,8 @@ __all__ = [
     "Platform",
     "RootFs",
     "SavedImage",
+    "annotated",
+    "attestation_entry",
     "chain_ids",
     "check_digest",
     "decode",
@@ -215,6 +217,29 @@ def encode(document: object) -> bytes:
 def is_attestation(entry: Descriptor) -> bool:
     """Whether an index's entry tells of another one, as BuildKit's attestations do, and is no image."""
     return entry.platform is not None and entry.platform.os == "unknown"
+
+
+def attestation_entry(raw: bytes, annotations: Iterable[tuple[str, str]]) -> Descriptor:
+    """How an index names the manifest `raw`, which tells of another one."""
+    manifest = decode(raw, Manifest, "the attestation's manifest")
+    return Descriptor(
+        media_type=manifest.media_type or MediaType.OCI_MANIFEST,
+        digest=digest_of(raw),
+        size=len(raw),
+        annotations=dict(annotations) or None,
+        platform=Platform(architecture="unknown", os="unknown"),
+    )
+
+
+def annotated(raw: bytes, annotations: Iterable[tuple[str, str]]) -> bytes:
+    """A manifest with more annotations; without any it is the same bytes."""
+    more = dict(annotations)
+    if not more:
+        return raw
+    manifest = decode(raw, Manifest, "manifest")
+    return encode(
+        msgspec.structs.replace(manifest, annotations={**(manifest.annotations or {}), **more})
+    )
 
 
 def is_index(media_type: str) -> bool:

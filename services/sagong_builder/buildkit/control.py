@@ -76,8 +76,7 @@ class Control:
         connection = Connection(reader, writer, client=True)
         shared = next((v for n, v in headers if n == "x-docker-expose-session-sharedkey"), "")
         exposed = [one.strip() for text in methods for one in text.split(",")]
-        session = Session(connection, exposed, shared)
-        session.place_sockets(self._sockets)
+        session = Session(connection, exposed, shared, self._sockets)
         await self._sessions.serve(name, session, connection)
 
     async def _serve(self, call: Call, surroundings: Surroundings) -> None:

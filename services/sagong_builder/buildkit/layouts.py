@@ -71,12 +71,11 @@ class Layout:
 
     def _annotated(self, image: Image) -> bytes:
         """The image's manifest as it goes out."""
-        raw = self._blob(image.manifest_digest)
-        if not self.notes.manifest:
-            return raw
-        manifest = oci.decode(raw, oci.Manifest, f"manifest {image.manifest_digest}")
-        notes = {**(manifest.annotations or {}), **dict(self.notes.manifest)}
-        return oci.encode(msgspec.structs.replace(manifest, annotations=notes))
+        return oci.annotated(self._blob(image.manifest_digest), self.notes.manifest)
+
+    @property
+    def _told(self) -> list[oci.Descriptor]:
+        return [oci.attestation_entry(one.manifest, one.annotations) for one in self._artifacts]
 
     @functools.cached_property
     def _artifacts(self) -> list[Artifact]:
@@ -93,7 +92,7 @@ class Layout:
             oci.Index(
                 schema_version=2,
                 media_type=MediaType.OCI_INDEX,
-                manifests=(*self._entries, *map(_told, self._artifacts)),
+                manifests=(*self._entries, *self._told),
                 annotations=dict(self.notes.index) or None,
             )
         )
@@ -146,18 +145,6 @@ class Layout:
             repo_tags=tuple(name.familiar for name in self.names) or None,
             layers=tuple(_path(layer.digest) for layer in layers),
         )
-
-
-def _told(artifact: Artifact) -> oci.Descriptor:
-    """How an index names what is told of an image."""
-    raw = artifact.manifest
-    return oci.Descriptor(
-        media_type=MediaType.OCI_MANIFEST,
-        digest=oci.digest_of(raw),
-        size=len(raw),
-        annotations=dict(artifact.annotations),
-        platform=oci.Platform(architecture="unknown", os="unknown"),
-    )
 
 
 def _member(path: str, size: int) -> tarfile.TarInfo:

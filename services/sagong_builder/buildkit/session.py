@@ -32,20 +32,17 @@ _NAME = re.compile(r"[\w.:/@+-]{1,200}\Z")
 class Session:
     """One client. It lends what its exposed methods say.
 
-    `shared_key` is the same for all builds of one directory; "" if the client has none.
+    `shared_key` is the same for all builds of one directory; "" if the client has none. Sockets for
+    commands are made in the directory `sockets`.
     """
 
     def __init__(
-        self, connection: Connection, methods: Iterable[str], shared_key: str = ""
+        self, connection: Connection, methods: Iterable[str], shared_key: str, sockets: Path
     ) -> None:
         self._connection = connection
         self.shared_key = shared_key
+        self._sockets = sockets
         self._methods = {method.lower() for method in methods}
-
-    @property
-    def alive(self) -> bool:
-        """Whether the client is there."""
-        return self._connection.alive
 
     def lends(self, method: str) -> bool:
         """Whether a method was exposed."""
@@ -200,12 +197,6 @@ class Session:
         stack.callback(path.unlink, missing_ok=True)
         stack.callback(server.close)
         return str(path)
-
-    _sockets = Path()
-
-    def place_sockets(self, directory: Path) -> None:
-        """Where sockets for commands are made."""
-        self._sockets = directory
 
     async def _forward(
         self, name: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
