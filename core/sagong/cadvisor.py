@@ -18,6 +18,18 @@ _COUNTED = {
     "dropped": "packets_dropped",
 }
 _WAYS = {"receive": "rx", "transmit": "tx"}
+_HELP = {
+    "container_cpu_usage_seconds_total": "Processor time of a container.",
+    "container_cpu_user_seconds_total": "Processor time of a container outside the kernel.",
+    "container_cpu_system_seconds_total": "Processor time of a container inside the kernel.",
+    "container_cpu_cfs_periods_total": "Periods of a container's processor limit.",
+    "container_cpu_cfs_throttled_periods_total": "Periods in which the limit was reached.",
+    "container_memory_usage_bytes": "Memory of a container, with its part of the page cache.",
+    "container_memory_working_set_bytes": "Memory that can't be taken back at once.",
+    "container_memory_rss": "Anonymous memory of a container, in bytes.",
+    "container_memory_cache": "Page cache of a container, in bytes.",
+    "container_processes": "Processes of a container.",
+}
 
 
 class Figures:
@@ -36,8 +48,14 @@ class Figures:
     def lines(self) -> Iterator[str]:
         """The text."""
         for name, series in self._series.items():
+            yield f"# HELP {name} {_HELP.get(name) or _words(name)}"
             yield f"# TYPE {name} {self._kinds[name]}"
             yield from series
+
+
+def _words(name: str) -> str:
+    """`container_network_receive_bytes_total` as `Container network receive bytes.`"""
+    return name.removesuffix("_total").replace("_", " ").capitalize() + "."
 
 
 def add_container(found: Figures, sample: Sample, labels: dict[str, str]) -> None:

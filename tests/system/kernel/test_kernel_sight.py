@@ -85,6 +85,9 @@ def test_containers_are_counted_by_cadvisors_names(running: Instance, tmp_path: 
         page = f"http://127.0.0.1:{PORT}/metrics/cadvisor"
         with urllib.request.urlopen(page, timeout=10) as answer:
             lines = answer.read().decode().splitlines()
+        about = [line.split(" ", 3) for line in lines if line.startswith("#")]
+        for told, kind in zip(about[::2], about[1::2]):
+            assert told[1:3] == ["HELP", kind[2]] and told[3], "as promtool wants it"
         return dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
 
     docker("load", "-i", str(sample_image.build(tmp_path).docker_archive))
