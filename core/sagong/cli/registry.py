@@ -170,8 +170,8 @@ def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
 
 async def _accounts(registry: Registry, options: argparse.Namespace) -> None:
     found = await registry.accounts()
-    rows = [(name, "file" if name in found.configured else "") for name in found.names]
-    _table(("ACCOUNT", "OF A"), rows)
+    rows = [(name, "file" if name in found.configured else "passwd") for name in found.names]
+    _table(("ACCOUNT", "FROM"), rows)
 
 
 async def _passwd(registry: Registry, options: argparse.Namespace) -> None:
