@@ -34,6 +34,11 @@ class Pace:
             self._paid = {one: paid for one, paid in self._paid.items() if paid > now}
         self._paid[who] = max(self._paid.get(who, now), now) + 1 / self.rate
 
+    def give_back(self, who: Hashable) -> None:
+        """One that it took does not count."""
+        if who in self._paid:
+            self._paid[who] -= 1 / self.rate
+
     def forget(self, who: Hashable) -> None:
         """It is somebody else now."""
         self._paid.pop(who, None)

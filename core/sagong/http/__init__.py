@@ -5,10 +5,11 @@ A handler takes a `Request` and returns a `Response`, or answers by `request.str
 """
 
 from sagong.http.connection import Stream
+from sagong.http.door import HttpLimits
 from sagong.http.raw import RawStream
 from sagong.http.request import Peer, Query, Request, Response
 from sagong.http.route import Match, Router
-from sagong.http.server import Handler, HttpLimits, HttpServer, Refusal
+from sagong.http.server import Handler, HttpServer, Refusal
 from sagong.http.tls import ServerTls
 
 __all__ = [

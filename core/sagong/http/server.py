@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import ipaddress
 import itertools
 import logging
 import os
@@ -20,52 +19,25 @@ import socket
 import struct
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from functools import lru_cache
-
-import msgspec
 
 from sagong.bus.refusals import Refusals
 from sagong.http.connection import Connection
+from sagong.http.door import Door, HttpLimits
 from sagong.http.head import HeaderItems
 from sagong.http.request import Peer, Request, Response
 from sagong.http.tls import ServerTls
-from sagong.pace import Pace
 
-__all__ = ["Handler", "HttpLimits", "HttpServer", "Refusal"]
+__all__ = ["Handler", "HttpServer", "Refusal"]
 
 Handler = Callable[[Request], Awaitable[Response | None]]
 Refusal = Callable[[Request, Exception], Response]
 
 _CREDENTIALS = struct.Struct("3i")
-_ACCEPT_BATCH = 16
-# Handshakes of one address that may be under way at the same moment, if they are at its pace.
-_ABREAST = 2
+# Accepted before others have their turn, and of those that are refused.
+_ACCEPT_BATCH, _REFUSED_BATCH = 16, 2
 _SWEEP_SECONDS = 15.0
 _QUIET_SECONDS = 2.0
 _EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
-
-
-class HttpLimits(msgspec.Struct, frozen=True):
-    """Bytes of a head and of a body read whole; seconds of idleness and of a head's arrival.
-
-    `connections` beyond this number wait in the listener's backlog. An address of the network opens
-    so many at once, and so many a second after that; others wait their turn, or are closed if that
-    is more than `patience_seconds` away. A handshake of TLS costs a millisecond, which others need:
-    even those at once come no closer than `handshakes_at_most` a second.
-    """
-
-    head: int = 64 << 10
-    body: int = 16 << 20
-    idle_seconds: float = 600.0
-    head_seconds: float = 30.0
-    handshake_seconds: float = 15.0
-    connections: int = 10_000
-    burst: int = 1000
-    connections_a_second: float = 500.0
-    tls_burst: int = 200
-    handshakes_a_second: float = 50.0
-    handshakes_at_most: float = 100.0
-    patience_seconds: float = 15.0
 
 
 _USUAL = HttpLimits()
@@ -93,12 +65,7 @@ class HttpServer:
         self._listeners: dict[int, tuple[socket.socket, ServerTls | None]] = {}
         self._connections: set[Connection] = set()
         self._handshakes: set[asyncio.Task[None]] = set()
-        self._plain = (Pace(limits.burst, limits.connections_a_second),)
-        self._secured = (
-            Pace(limits.tls_burst, limits.handshakes_a_second),
-            Pace(_ABREAST, limits.handshakes_at_most),
-        )
-        self._refusals = Refusals(log)
+        self._door = Door(limits, Refusals(log))
         self._told: set[Callable[[], None]] = set()
         self._numbers = itertools.count(1)
         self._prefix = os.urandom(4).hex()
@@ -203,7 +170,10 @@ class HttpServer:
     # -- accepting --------------------------------------------------------------------------
 
     def _accept(self, listener: socket.socket, tls: ServerTls | None) -> None:
+        refused = 0
         for _ in range(_ACCEPT_BATCH):
+            if refused == _REFUSED_BATCH:
+                return
             if len(self._connections) + len(self._handshakes) >= self.limits.connections:
                 asyncio.get_running_loop().remove_reader(listener.fileno())
                 return
@@ -214,34 +184,19 @@ class HttpServer:
             except OSError as error:
                 self._accept_failed(listener, error)
                 return
-            self._admit(client, address, tls)
+            refused += not self._admit(client, address, tls)
 
-    def _admit(self, client: socket.socket, address: object, tls: ServerTls | None) -> None:
+    def _admit(self, client: socket.socket, address: object, tls: ServerTls | None) -> bool:
         """Open a connection when it is its peer's turn; to refuse one has to cost next to nothing."""
         peer = _peer(client, address)
-        wait = self._turn(peer, self._plain if tls is None else self._secured)
-        if wait > self.limits.patience_seconds:
+        wait = self._door.turn(peer.address, secured=tls is not None)
+        if wait is None:
             client.close()
-            return
+            return False
         task = asyncio.get_running_loop().create_task(self._open(client, peer, tls, wait))
         self._handshakes.add(task)
         task.add_done_callback(self._opened)
-
-    def _turn(self, peer: Peer, paces: tuple[Pace, ...]) -> float:
-        """Seconds until a peer's turn, which it takes unless it is too far away to be waited for.
-
-        Who comes by a Unix socket never waits: those have modes instead.
-        """
-        if not peer.address:
-            return 0.0
-        who, now = _network(peer.address), time.monotonic()
-        wait = max(pace.wait(who, now) for pace in paces)
-        if wait > self.limits.patience_seconds:
-            self._refusals.say("connection refused", who, peer=who, why="too many a second")
-        else:
-            for pace in paces:
-                pace.take(who, now)
-        return wait
+        return True
 
     def _accept_failed(self, listener: socket.socket, error: OSError) -> None:
         self.log.error("accept failed", extra={"error": str(error)})
@@ -272,6 +227,9 @@ class HttpServer:
             if tls is None:
                 await loop.connect_accepted_socket(lambda: Connection(self, peer), client)
                 return
+            if not self._door.begin(peer.address):
+                client.close()
+                return
             await loop.connect_accepted_socket(
                 lambda: Connection(self, peer),
                 client,
@@ -279,6 +237,7 @@ class HttpServer:
                 ssl_handshake_timeout=self.limits.handshake_seconds,
                 ssl_shutdown_timeout=2.0,
             )
+            self._door.finish(peer.address)
         except OSError as error:
             client.close()
             self.log.debug("no connection", extra={"peer": peer.address, "error": str(error)})
@@ -302,14 +261,6 @@ class HttpServer:
                 connection.close()
         if self._connections:
             self._sweep = asyncio.get_running_loop().call_later(_SWEEP_SECONDS, self._sweep_idle)
-
-
-@lru_cache(maxsize=1024)
-def _network(address: str) -> str:
-    """Whom an address stands for: of version 6 everybody has a whole /64."""
-    if ":" not in address or "." in address:
-        return address
-    return str(ipaddress.ip_network((address.partition("%")[0], 64), strict=False))
 
 
 def _peer(client: socket.socket, address: object) -> Peer:

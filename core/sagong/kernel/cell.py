@@ -27,6 +27,7 @@ from sagong.kernel.units import Unit, chosen
 from sagong.linux.cgroup import Cgroup
 from sagong.linux.cgroup_limits import CgroupLimits
 from sagong.linux.cgroup_statistics import statistics, usage_file
+from sagong.linux.process import set_turns
 from sagong.manifest import size_bytes
 from sagong.process import Launch
 from sagong.sandbox import (
@@ -38,6 +39,7 @@ from sagong.sandbox import (
     cores_limits,
     plan,
     probe,
+    turns,
 )
 from sagong.shelf import Shelf
 
@@ -257,6 +259,14 @@ class Cells:
         if there:
             group.limit(quota._replace(cpu_shares=max(shares, _HELD_SHARES)))
         return there
+
+    def set_turns(self, unit: Unit, generation: int, *, computes: bool) -> None:
+        """Give way at once to whoever wakes, or have short turns as all others; children inherit it."""
+        nanoseconds = turns(self._machine, computes=computes)
+        for pid in self.pids(unit, generation) if nanoseconds else ():
+            with contextlib.suppress(OSError):  # it ended, or this root may not
+                for thread in os.listdir(f"/proc/{pid}/task"):
+                    set_turns(int(thread), nanoseconds)
 
     def _sockets(self, unit: Unit, launch: Launch, units: Mapping[str, Unit]) -> Iterator[str]:
         """The kernel's, and those of every unit that fills what it calls, hears or streams from."""

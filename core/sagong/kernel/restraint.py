@@ -41,8 +41,8 @@ class Restraint:
     def begin(self) -> None:
         """An earlier kernel may have died while it held some of those back that live."""
         for process in self._population:
-            process.held = process.computes = False
-            self._allot(process)
+            process.held = False
+            self._weigh(process, computes=False)
 
     def flooded(self, uid: int, seconds: float) -> None:
         """The kernel itself was flooded, and shut a uid out."""
@@ -70,8 +70,7 @@ class Restraint:
         """A process of a unit began to use most of a core all the time, or has ended that."""
         process = self._population.find(name, generation)
         if process is not None:
-            process.computes = computes
-            self._allot(process)
+            self._weigh(process, computes=computes)
 
     def gone(self, process: Process) -> None:
         """It ended; what it left behind stays held back until it is ended, too."""
@@ -96,6 +95,11 @@ class Restraint:
             self._refusals.say("unit held back for a moment", (name, why), unit=name, why=why)
             loop, seconds = asyncio.get_running_loop(), max(0.0, min(seconds, TERM_MOST))
             self._ends[generation] = loop.call_later(seconds, self._release, process)
+
+    def _weigh(self, process: Process, *, computes: bool) -> None:
+        process.computes = computes
+        self._allot(process)
+        self._cells.set_turns(process.unit, process.generation, computes=computes)
 
     def _allot(self, process: Process) -> bool:
         held, computes = process.held, process.computes

@@ -25,6 +25,7 @@ __all__ = [
     "set_name",
     "set_no_new_privs",
     "set_title",
+    "set_turns",
     "start_time",
     "status_facts",
     "wait_ended",
@@ -203,3 +204,18 @@ def peer_credentials(channel: socket.socket) -> tuple[int, int, int]:
     raw = channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     pid, uid, gid = _CREDENTIALS.unpack(raw)
     return pid, uid, gid
+
+
+# Of these, alike but for who gives way to whom, a thread may have any; others have priorities.
+_ORDINARY = (os.SCHED_OTHER, os.SCHED_BATCH, os.SCHED_IDLE)
+
+
+def set_turns(thread: int, nanoseconds: int) -> None:
+    """How long a thread (0: this one) and what it makes run before who wakes may go first (Linux 6.12).
+
+    One with a policy of real time is left alone.
+    """
+    policy = os.sched_getscheduler(thread)
+    if policy in _ORDINARY:
+        nice = os.getpriority(os.PRIO_PROCESS, thread)
+        syscalls.sched_setattr(policy, nice, nanoseconds, thread=thread)

@@ -191,14 +191,14 @@ def prctl(option: int, *arguments: Argument, path: str = "") -> int:
 _SCHED_ATTR = struct.Struct("=IIQiIQQQ")  # struct sched_attr, version 0
 
 
-def sched_setattr(policy: int, nice: int, runtime: int) -> None:
-    """sched_setattr(2) of the calling thread, inherited by what it makes: a policy without priorities.
+def sched_setattr(policy: int, nice: int, runtime: int, *, thread: int = 0) -> None:
+    """sched_setattr(2) of a thread (0: this one), inherited by what it makes, without priorities.
 
     `runtime` is the length of its turns in nanoseconds (0.1 to 100 ms, 0 for the machine's), of which
     Linux before 6.12 takes no notice.
     """
     raw = _SCHED_ATTR.pack(_SCHED_ATTR.size, policy, 0, nice, 0, runtime, 0, 0)
-    call("sched_setattr", 0, ctypes.create_string_buffer(raw, len(raw)), 0)
+    call("sched_setattr", thread, ctypes.create_string_buffer(raw, len(raw)), 0)
 
 
 # Version 3 of the capability ABI: two 32-bit words for each set.

@@ -10,7 +10,7 @@
 
 from sagong.sandbox.effective import Effective, companions, differences, effective
 from sagong.sandbox.machine import Machine, probe
-from sagong.sandbox.plan import Plan, cores_limits, plan
+from sagong.sandbox.plan import Plan, cores_limits, plan, turns
 from sagong.sandbox.rights import DeviceGrant, PathGrant, ProcessLimits, Rights
 from sagong.sandbox.syscall_groups import GROUPS, plugin_policy
 
@@ -30,4 +30,5 @@ __all__ = [
     "plan",
     "plugin_policy",
     "probe",
+    "turns",
 ]

@@ -168,10 +168,6 @@ class ResourceLimit:
         resource.setrlimit(number, (self.value, self.value))
 
 
-# Of these, alike but for who gives way to whom, a process may have any; others have priorities.
-_ORDINARY = (os.SCHED_OTHER, os.SCHED_BATCH, os.SCHED_IDLE)
-
-
 @dataclass(frozen=True, slots=True)
 class ShortTurns:
     """So long it runs before who wakes may go first; the shorter, the sooner it goes first itself."""
@@ -184,12 +180,8 @@ class ShortTurns:
 
     def apply(self, stage: Stage) -> None:
         """A machine that refuses has longer turns for all: nothing is less safe by that."""
-        policy = os.sched_getscheduler(0)
-        if policy not in _ORDINARY:
-            return
         try:
-            nice = os.getpriority(os.PRIO_PROCESS, 0)
-            syscalls.sched_setattr(policy, nice, self.nanoseconds)
+            process.set_turns(0, self.nanoseconds)
         except OSError as error:
             stage.notes.append(f"no short turns: {error}")
 

@@ -15,12 +15,12 @@ from sagong.sandbox.machine import Machine
 from sagong.sandbox.rights import Rights
 from sagong.sandbox.syscall_groups import compiled_policy
 
-__all__ = ["Plan", "cores_limits", "plan"]
+__all__ = ["Plan", "cores_limits", "plan", "turns"]
 
 _MOUNT_API = (5, 12)  # open_tree, move_mount and mount_setattr
 _PROC_OPTIONS = (5, 8)  # options of proc for each mount
 _TURNS = (6, 12)  # turns of ordinary processes by sched_setattr
-_TURN = 100_000  # nanoseconds: the kernel's least
+_SHORT, _LONG = 100_000, 100_000_000  # nanoseconds: the kernel's least and most
 _PERIOD, _LEAST_QUOTA = 100_000, 1000  # microseconds of processor time, as the kernel wants them
 
 
@@ -100,7 +100,7 @@ def _has(machine: Machine, *names: str) -> bool:
 
 def _limits(rights: Rights, machine: Machine, notes: list[str]) -> Iterator[op.Operation]:
     if machine.kernel >= _TURNS:
-        yield op.ShortTurns(_TURN)
+        yield op.ShortTurns(_SHORT)
     yield op.ResourceLimit("core", 0)
     if rights.limits.file_size:
         yield op.ResourceLimit("fsize", rights.limits.file_size)
@@ -145,6 +145,13 @@ def cores_limits(cores: float) -> CgroupLimits:
     """So many cores at once, and no less than the kernel's least; 0 for as many as there are."""
     quota = max(int(cores * _PERIOD), _LEAST_QUOTA) if cores else UNLIMITED
     return CgroupLimits(cpu_quota=quota, cpu_period=_PERIOD)
+
+
+def turns(machine: Machine, *, computes: bool) -> int:
+    """Nanoseconds that a process runs before who wakes may go first; 0 where the kernel has no such."""
+    if machine.kernel < _TURNS:
+        return 0
+    return _LONG if computes else _SHORT
 
 
 def _namespaces(rights: Rights, machine: Machine) -> Iterator[op.Operation]:

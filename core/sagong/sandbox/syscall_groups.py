@@ -43,7 +43,10 @@ GROUPS: dict[str, str] = {
 
 # Open to containers, but of no use to a plugin.
 _NOT_FOR_PLUGINS = frozenset(
-    ("fanotify_mark", "memfd_secret", "modify_ldt", "adjtimex", "clock_adjtime", "uretprobe")
+    (
+        *("fanotify_mark", "memfd_secret", "modify_ldt", "adjtimex", "clock_adjtime", "uretprobe"),
+        "sched_setattr",  # how long its turns are is the kernel's process to say
+    )
 )
 
 _FAMILIES = {"packet": 17, "vsock": 40, "alg": 38}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import mmap
 import os
 import re
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +21,7 @@ from tests.system.instance import Instance, instance
 
 from sagong.bus.unfinished import GROWTH
 from sagong.errors import SagongError
+from sagong.linux import syscalls
 from sagong.linux.cgroup import Cgroup, layout_of_machine
 from sagong.linux.cgroup_statistics import statistics
 from sagong.operator import connect
@@ -227,12 +230,21 @@ def test_who_computes_gives_way_until_it_ends_that(calm: Instance) -> None:
     usual = weight(group)
     begin(calm, "computes")
     wait(lambda: weight(group) < usual / 8, calm)
+    if tuple(map(int, os.uname().release.split(".")[:2])) >= (6, 12):
+        assert {turns(pid) for pid in group.pids()} == {100_000_000}
     greets(calm)
     assert not is_held(group)
     for pid in group.pids():
         if pid != main_of(group):
             os.kill(pid, signal.SIGKILL)
     wait(lambda: weight(group) == usual, calm)
+
+
+def turns(pid: int) -> int:
+    """Nanoseconds that a process runs before who wakes goes first."""
+    raw = ctypes.create_string_buffer(48)
+    syscalls.call("sched_getattr", pid, raw, len(raw), 0)
+    return int.from_bytes(raw.raw[24:32], sys.byteorder)
 
 
 def weight(group: Cgroup) -> int:

@@ -21,6 +21,14 @@ def test_a_burst_then_a_rate_of_each_ones_own() -> None:
     assert taken(pace, "a", 200.0) == 10
 
 
+def test_what_is_given_back_may_be_taken_again() -> None:
+    pace = Pace(burst=2, rate=0.1)
+    pace.give_back("a")
+    assert taken(pace, "a", 100.0) == 2
+    pace.give_back("a")
+    assert taken(pace, "a", 100.0) == 1
+
+
 def test_turns_that_are_waited_for_follow_each_other() -> None:
     pace = Pace(burst=1, rate=2.0)
     waits = []

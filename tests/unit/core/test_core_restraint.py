@@ -56,6 +56,9 @@ class World:
     def uid(self, unit: Unit) -> int:
         return UIDS[unit.name]
 
+    def set_turns(self, unit: Unit, generation: int, *, computes: bool) -> None:
+        pass
+
     def allot(self, unit: Unit, generation: int, *, held: bool, computes: bool) -> bool:
         (self.held.add if held else self.held.discard)(unit.name)
         (self.computing.add if computes else self.computing.discard)(unit.name)

@@ -17,7 +17,7 @@ from cryptography.x509.oid import NameOID
 from tests.unit.http.server_fixture import client_context, exchange, serving
 
 from sagong.errors import InvalidArgument
-from sagong.http import Request, Response, ServerTls
+from sagong.http import HttpLimits, Request, Response, ServerTls
 
 GET = b"GET / HTTP/1.1\r\nHost: d\r\n\r\n"
 
@@ -65,11 +65,13 @@ async def who(request: Request) -> Response:
     return Response(200, request.peer.certificate, {"X-Scheme": request.scheme})
 
 
-async def tls_get(port: int, authority: Pair, own: Path | None = None) -> tuple[bytes, bytes]:
-    """One request over TLS: the client certificate seen, and the server's certificate."""
+async def tls_get(
+    port: int, authority: Pair, own: Path | None = None, host: str = "127.0.0.1"
+) -> tuple[bytes, bytes]:
+    """One request over TLS, from an address: the client certificate seen, and the server's."""
     context = client_context(authority.certificate, own)
     client = await asyncio.open_connection(
-        "127.0.0.1", port, ssl=context, server_hostname="localhost"
+        "127.0.0.1", port, ssl=context, server_hostname="localhost", local_addr=(host, 0)
     )
     _, body = await exchange(client, GET)
     shown = client[1].get_extra_info("ssl_object").getpeercert(True)
@@ -98,6 +100,27 @@ async def test_a_strangers_certificate_is_refused(tmp_path: Path) -> None:
     async with serving(who, tls=tls) as (_, _path, port):
         with pytest.raises((OSError, EOFError)):
             await tls_get(port, authority, own)
+
+
+async def test_who_leaves_handshakes_unfinished_is_refused_and_others_are_not() -> None:
+    """Those that are finished do not count, however many there are."""
+    ca = certificate("ca", None)
+    authority, server = pem(*ca), pem(*certificate("s", ca))
+    tls = ServerTls(server.certificate, server.key)
+    limits = HttpLimits(unfinished=2, unfinished_a_second=0.01, handshakes_at_most=1000.0)
+    begun: list[asyncio.StreamWriter] = []
+    async with serving(who, limits=limits, tls=tls) as (_, _path, port):
+        for _ in range(4):
+            await tls_get(port, authority)
+        for _ in range(3):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            begun.append(writer)
+        assert await reader.read() == b""  # a third one
+        with pytest.raises(OSError):
+            await tls_get(port, authority)
+        assert await tls_get(port, authority, host="127.0.0.2")
+        for writer in begun:
+            writer.close()
 
 
 async def test_certificates_are_renewed_without_a_restart(tmp_path: Path) -> None:
