@@ -21,7 +21,7 @@ from sagong.contracts.image import (
     TagRequest,
 )
 from sagong.contracts.node import Ref, StatusState
-from sagong.errors import Conflict, InvalidArgument, NotFound, SagongError
+from sagong.errors import Conflict, InvalidArgument, NotFound
 from sagong.http import Response
 from sagong.model import references
 from sagong_docker.ask import Ask
@@ -261,27 +261,16 @@ async def prune(engine: Engine, ask: Ask) -> Response:
     """`docker image prune`: dangling ones, or with dangling=false all that no container uses."""
     filters = ask.filters()
     filters.check(("dangling", "label", "label!", "until"))
-    for text in filters["until"]:
-        parse_until(text, time.time())
-    dangling = True if filters.boolean("dangling") is not False else None
-    if not any(filters[name] for name in ("label", "label!", "until")):
-        removed = await engine.images.prune(ImageQuery(dangling=dangling is True))
-        engine.note_prune("image", removed.reclaimed)
-        return answer(
-            {"ImagesDeleted": _deleted(removed) or None, "SpaceReclaimed": removed.reclaimed}
-        )
-    lines: list[dict[str, str]] = []
-    freed = 0
-    used = {s.image.id for s in await engine.statuses(foreign_too=True) if s.image}
-    for image in (await engine.images.list(ImageQuery(dangling=dangling, brief=True))).images:
-        if image.id in used or not _matches(image, filters):
-            continue
-        with contextlib.suppress(SagongError):
-            removed = await engine.images.remove(RemoveRequest(reference=image.id, force=True))
-            lines += _deleted(removed)
-            freed += removed.reclaimed
-    engine.note_prune("image", freed)
-    return answer({"ImagesDeleted": lines or None, "SpaceReclaimed": freed})
+    now = time.time()
+    query = ImageQuery(
+        dangling=filters.boolean("dangling") is not False,
+        labels=tuple(filters["label"]),
+        without_labels=tuple(filters["label!"]),
+        until=min((parse_until(text, now) for text in filters["until"]), default=0.0),
+    )
+    removed = await engine.images.prune(query)
+    engine.note_prune("image", removed.reclaimed)
+    return answer({"ImagesDeleted": _deleted(removed) or None, "SpaceReclaimed": removed.reclaimed})
 
 
 async def commit(engine: Engine, ask: Ask) -> Response:
