@@ -15,7 +15,17 @@ from typing import TypeVar
 
 from sagong.errors import Unavailable
 
-__all__ = ["Call", "PassedOn", "current", "deadline", "detached", "leaving", "remaining", "serving"]
+__all__ = [
+    "Call",
+    "PassedOn",
+    "current",
+    "deadline",
+    "detached",
+    "leaving",
+    "outliving",
+    "remaining",
+    "serving",
+]
 
 T = TypeVar("T")
 
@@ -91,6 +101,13 @@ def deadline(seconds: float) -> Iterator[None]:
 def detached(cause: str = "") -> Iterator[None]:
     """Leave the current call: no deadline, a cause of its own. For loops and background work."""
     with serving(Call(cause=cause)):
+        yield
+
+
+@contextlib.contextmanager
+def outliving(call: Call) -> Iterator[None]:
+    """Go on after the answer of a call: for its cause, without its deadline."""
+    with serving(replace(call, deadline=0)):
         yield
 
 

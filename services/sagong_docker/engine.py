@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from sagong.call import Call, current, outliving
 from sagong.contracts.builder import Builder
 from sagong.contracts.image import ImageChanged, Images
 from sagong.contracts.metrics import Metrics
@@ -125,9 +126,9 @@ class Engine:
         self._host.spawn(self._take_back(time.time()), "take back unfinished creations")
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        """Work that goes on after its request."""
+        """Work that goes on after its request, and belongs to it when calls are traced."""
         self._work += 1
-        self._host.spawn(work, name).add_done_callback(self._work_ended)
+        self._host.spawn(_outliving(current(), work), name).add_done_callback(self._work_ended)
 
     def _work_ended(self, task: asyncio.Task[None]) -> None:
         self._work -= 1
@@ -348,3 +349,8 @@ class Engine:
             except SagongError as error:
                 self.log.error("failed", extra={"error": error.message})
                 await asyncio.sleep(5.0)
+
+
+async def _outliving(call: Call, work: Coroutine[Any, Any, None]) -> None:
+    with outliving(call):
+        await work

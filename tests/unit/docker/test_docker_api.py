@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 
 from tests.unit.docker.docker_lab import IMAGE, Lab, docker_lab
 
+from sagong.call import Call, current, serving
 from sagong.contracts.network import JoinRequest
 from sagong.contracts.node import ContainerSpec, SandboxSpec, StartRequest
 from sagong.contracts.volume import Volume
@@ -314,6 +315,20 @@ async def test_who_will_attach_and_removes_at_the_end_is_expected_to_start_at_on
             while not lab.node.expected:
                 await asyncio.sleep(0.01)
         assert lab.node.expected == ["wanted"]
+
+
+async def test_what_goes_on_after_an_answer_belongs_to_its_request() -> None:
+    """A trace shows it; the request's deadline is over then."""
+    seen: asyncio.Queue[Call] = asyncio.Queue()
+
+    async def work() -> None:
+        seen.put_nowait(current())
+
+    asked = Call(deadline=1, cause="story", caller="docker")
+    async with docker_lab() as lab:
+        with serving(asked):
+            lab.service.engine.spawn(work(), "work")
+        assert await seen.get() == Call(cause="story", caller="docker")
 
 
 async def test_options_of_volumes_need_each_other() -> None:
