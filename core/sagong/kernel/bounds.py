@@ -106,6 +106,7 @@ class Bounds:
         self._usage = Usage()
         self._counted: dict[str, Bounded] = {}
         self._peeking: asyncio.TimerHandle | None = None
+        self._over = False
         self._places: dict[Path, Bounded] = {}
         self._measuring: dict[int, asyncio.Task[None]] = {}
         self._free: dict[int, int] = {}
@@ -119,6 +120,7 @@ class Bounds:
                 await asyncio.sleep(SELDOM)
                 await self.look()
         finally:
+            self._over = True
             if self._peeking is not None:
                 self._peeking.cancel()
             self._bells.close()
@@ -151,6 +153,8 @@ class Bounds:
 
     def follow(self) -> None:
         """A process has come: what it does is looked at from its first moment on."""
+        if self._over:
+            return  # units may be woken once more while the system ends
         self._look_at_counters(self._living())
         self._usage.hasten()
         self._peek()
