@@ -15,12 +15,13 @@ from typing import Any
 
 import msgspec
 
-from sagong.contracts.execs import ExecRef, ExecSpec
 from sagong.contracts.network import JoinRequest
 from sagong.contracts.node import (
     Command,
     ContainerSpec,
     ContainerStatus,
+    ExecRef,
+    ExecSpec,
     FileMount,
     HostFile,
     KillRequest,
