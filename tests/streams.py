@@ -2,8 +2,9 @@
 
 Most tests wait most of the time. A task is a check of the sources, or the tests of one directory in
 a process of their own; a stream that is free takes the longest task that is left. One line tells how
-a task ended. In the end comes what was skipped and why, all that failed tasks said, and the names of
-what failed. `$TEST_STREAMS` says how many streams there are.
+a task ended, with the names of what failed. In the end, or when it is interrupted, comes what was
+skipped and why, all that failed tasks said, and these names again. `$TEST_STREAMS` says how many
+streams there are.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +78,10 @@ class Outcome:
         """Those of its lines that begin so."""
         return [line for line in self.said.splitlines() if line.startswith(beginnings)]
 
+    def failures(self) -> list[str]:
+        """A line for each; one at least of a task that failed."""
+        return self.lines("FAILED ", "ERROR ") or [f"FAILED {self.task.name}"] * bool(self.code)
+
 
 def tasks() -> list[Task]:
     """All of them, the longest first."""
@@ -105,31 +110,31 @@ def run(task: Task, ending: threading.Event) -> Outcome | None:
     return Outcome(task, done.returncode, time.monotonic() - began, said)
 
 
-def run_all(found: Iterable[Task], streams: int) -> list[Outcome]:
+def run_all(found: Iterable[Task], streams: int, outcomes: list[Outcome]) -> None:
     """All of them. Interrupted, those that run are awaited: the terminal has interrupted them, too."""
-    ending, outcomes = threading.Event(), []
+    ending = threading.Event()
     with ThreadPoolExecutor(streams) as executor:
         try:
             for future in as_completed([executor.submit(run, task, ending) for task in found]):
                 if outcome := future.result():
                     outcomes.append(outcome)
-                    print(outcome, flush=True)
+                    print("\n".join([str(outcome), *outcome.failures()]), flush=True)
         finally:
             ending.set()
-    return sorted(outcomes, key=lambda outcome: outcome.task.name)
 
 
-def tell(outcomes: Sequence[Outcome]) -> None:
+def tell(outcomes: Iterable[Outcome]) -> None:
     """What was skipped, what failed tasks said, what failed, and how many of each."""
+    outcomes = sorted(outcomes, key=lambda outcome: outcome.task.name)
     failed = [outcome for outcome in outcomes if outcome.code]
-    for outcome in outcomes:
-        print("\n".join(outcome.lines("SKIPPED ")), end="\n" if outcome.lines("SKIPPED ") else "")
+    for line in [line for outcome in outcomes for line in outcome.lines("SKIPPED ")]:
+        print(line)
     for outcome in failed:
         print(f"\n== {outcome.task.name} ended with {outcome.code}\n{outcome.said.rstrip()}")
     if failed:
         print("\n== what failed")
     for outcome in failed:
-        print("\n".join(outcome.lines("FAILED ", "ERROR ") or [f"FAILED {outcome.task.name}"]))
+        print("\n".join(outcome.failures()))
     sums: collections.Counter[str] = collections.Counter()
     for outcome in outcomes:
         for number, word in re.findall(
@@ -144,9 +149,12 @@ def main() -> int:
     streams = int(os.environ.get("TEST_STREAMS") or max(2, os.cpu_count() or 0))
     began, found = time.monotonic(), tasks()
     print(f"{len(found)} tasks in {streams} streams", flush=True)
-    outcomes = run_all(found, streams)
-    tell(outcomes)
-    print(f"in {time.monotonic() - began:.0f} s", flush=True)
+    outcomes: list[Outcome] = []
+    try:
+        run_all(found, streams, outcomes)
+    finally:
+        tell(outcomes)
+        print(f"in {time.monotonic() - began:.0f} s", flush=True)
     return int(any(outcome.code for outcome in outcomes))
 
 
