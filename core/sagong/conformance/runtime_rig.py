@@ -7,6 +7,7 @@ candidate's companion has started becomes a child of that process, and is ended 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import shutil
 import signal
@@ -26,6 +27,7 @@ from sagong.contracts.runtime import Runtime
 from sagong.linux import mounts, process, syscalls
 from sagong.linux.cgroup import CONTROLLERS, Cgroup, layout_of_machine
 from sagong.linux.syscalls import Namespace
+from sagong.shim.interpreter import arguments, readonly_view
 from sagong.testing import LocalHost, awaited
 
 __all__ = ["enter", "make_rootfs", "missing", "runtime_rig"]
@@ -131,7 +133,9 @@ class _Running:
         places = {"{python}": sys.executable, "{own}": str(self._run), "{uid}": "0"}
         expand = Paths.below(self._base).expand
         words = [expand(places.get(word, word)) for word in self._candidate.companion]
-        if words:
+        if words[:1] == ["{lean}"]:
+            self._companion = _lean(*words[1:])
+        elif words:
             # Imports are found as they are here.
             paths = os.pathsep.join(path for path in sys.path if path)
             self._companion = subprocess.Popen(
@@ -180,3 +184,20 @@ def _children() -> Iterator[int]:
     for task in Path("/proc/self/task").iterdir():
         with contextlib.suppress(OSError):
             yield from map(int, (task / "children").read_text().split())
+
+
+def _lean(module: str, *words: str) -> subprocess.Popen[bytes]:
+    """Its `main` without site packages, as `{lean}` of a manifest says."""
+    found = importlib.util.find_spec(module.partition(".")[0])
+    assert found is not None and found.origin is not None
+    text = f"from {module} import main\nmain(*sys.argv[1:])"
+    view = readonly_view()
+    try:
+        return subprocess.Popen(
+            arguments(text, str(Path(found.origin).parents[1]), words),
+            executable=f"/proc/{os.getpid()}/fd/{view}",
+            stdin=subprocess.DEVNULL,
+            env={"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8"},
+        )
+    finally:
+        os.close(view)

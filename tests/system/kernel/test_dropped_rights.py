@@ -73,7 +73,7 @@ def source(name: str) -> str:
 
 def _libraries(text: str) -> Iterator[Path]:
     """Files of the platform's libraries for plugins that a text imports."""
-    for name in re.findall(r"from sagong\.(following|keyspace|scheduling)\b", text):
+    for name in re.findall(r"from sagong\.(following|keyspace|scheduling|streams)\b", text):
         place = REPOSITORY / "core/sagong" / name
         yield from place.rglob("*.py") if place.is_dir() else [place.with_suffix(".py")]
 

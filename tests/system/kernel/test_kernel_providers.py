@@ -194,7 +194,7 @@ def test_a_call_to_one_that_was_taken_away_fails_at_once(running: Instance) -> N
     [
         (("greeter",), "is there already, filled by greeter"),
         (("second", "--plugin", "greeter"), "--instance"),
-        (("second", "--plugin", "nonsense"), "no package sagong_nonsense"),
+        (("second", "--plugin", "nonsense"), "no plugin nonsense is installed"),
         (("second", "--plugin", "greeter", "--instance", "b", "--set", "colour=1"), "colour"),
         (("second", "--plugin", "greeter", "--instance", "b", "--set", "colour"), "NAME=VALUE"),
     ],
