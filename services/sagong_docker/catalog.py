@@ -26,7 +26,6 @@ from sagong.errors import (
     InvalidArgument,
     NotFound,
     ResourceExhausted,
-    SagongError,
     Unavailable,
 )
 from sagong.keyspace import Keyspace
@@ -41,8 +40,6 @@ _KINDS: dict[str, type[Any]] = {
     "networks": NetworkRecord,
 }
 _SHORTEST_PREFIX = 1
-# Seconds between looks for an exec.
-_SOON = (0.05, 0.0)
 _GATHER, _MOST, _TRIES = 0.1, 100, 20
 R = TypeVar("R", ContainerRecord, ExecRecord, NetworkRecord)
 
@@ -60,8 +57,6 @@ class Catalog:
         self._gone: dict[str, None] = {}
         self._hurry = asyncio.Event()
         self._forgetting: asyncio.Future[None] | None = None
-        # Execs that are not yet in the state.
-        self._writing: dict[str, asyncio.Future[SagongError | None]] = {}
 
     async def load(self) -> None:
         """Read everything."""
@@ -98,40 +93,17 @@ class Catalog:
         return await self._keyspace.read(f"{_ROOT}containers/{id_}") is not None
 
     async def exec(self, id_: str) -> ExecRecord:
-        """An exec by its id; one that its client has heard of is soon written, wherever it was made."""
-        for pause in _SOON:
-            if id_ in self.execs:
-                return self.execs[id_]
-            if found := await self._keyspace.read(f"{_ROOT}execs/{id_}"):
-                return msgspec.json.decode(found.value, type=ExecRecord)
-            await asyncio.sleep(pause)
-        raise NotFound(f"No such exec instance: {id_}")
+        """An exec by its id, also one that another generation of the service has just made."""
+        if id_ in self.execs:
+            return self.execs[id_]
+        found = await self._keyspace.read(f"{_ROOT}execs/{id_}")
+        if found is None:
+            raise NotFound(f"No such exec instance: {id_}")
+        return msgspec.json.decode(found.value, type=ExecRecord)
 
     def execs_of(self, container: str) -> list[ExecRecord]:
         """A container's, the oldest first."""
         return [e for e in self.execs.values() if e.container == container]
-
-    def add_exec(self, record: ExecRecord) -> None:
-        """Keep a new exec: here at once, in the state soon."""
-        self.execs[record.id] = record
-        self._writing[record.id] = asyncio.ensure_future(self._write(record))
-
-    async def _write(self, record: ExecRecord) -> SagongError | None:
-        try:
-            with detached():
-                await self.keep(record)
-        except SagongError as error:
-            return error  # who starts it is told
-        self._writing.pop(record.id, None)
-        return None
-
-    async def exec_written(self, record: ExecRecord) -> None:
-        """Nothing is executed that is not written down; errors are those of writing it."""
-        writing = self._writing.get(record.id)
-        error = None if writing is None else await asyncio.shield(writing)
-        if error is not None:
-            self._writing.pop(record.id, None)
-            raise error
 
     async def add_container(self, record: ContainerRecord) -> None:
         """Keep a new container; AlreadyExists, in Docker's words, when its name is taken."""
@@ -215,12 +187,10 @@ class Catalog:
             )
 
     async def close(self) -> None:
-        """Wait until what was dropped is dropped for good, and all is written; at most a second."""
-        self._hurry.set()
-        left: list[asyncio.Future[Any]] = [*self._writing.values()]
-        left += [self._forgetting] if self._forgetting is not None else []
-        if left:
-            await asyncio.wait(left, timeout=1.0)
+        """Wait until what was dropped is dropped for good; at most a second."""
+        if self._forgetting is not None:
+            self._hurry.set()
+            await asyncio.wait([self._forgetting], timeout=1.0)
 
     async def _free(self, name: str) -> None:
         """A name that is being given up can be taken then; Unavailable if that takes long."""

@@ -52,7 +52,7 @@ async def create(engine: Engine, ask: Ask) -> Response:
     if status.state is not StatusState.RUNNING:
         raise Conflict(f"container {record.id} is not running")
     made = ExecRecord(id=new_id(), container=record.id, body=body)
-    engine.catalog.add_exec(made)
+    await engine.catalog.keep(made)
     engine.fresh.add(made.id)
     await _trim(engine, record.id)
     return answer({"Id": made.id}, 201)
@@ -153,7 +153,6 @@ def _spec(made: ExecRecord, tty: bool, size: Any) -> ExecSpec:
 
 async def _started(engine: Engine, made: ExecRecord, spec: ExecSpec) -> ExecState:
     """Run it; a program that can't be executed leaves its code behind, as in a shell."""
-    await engine.catalog.exec_written(made)
     try:
         return await engine.node.exec(spec)
     except (NotFound, FailedPrecondition, InvalidArgument) as error:

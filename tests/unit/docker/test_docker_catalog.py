@@ -87,34 +87,11 @@ def an_exec(number: int) -> ExecRecord:
     return ExecRecord(id=f"{number:064x}", container=record(1).id, body={"Cmd": ["true"]})
 
 
-async def test_an_exec_is_known_before_it_is_written_and_started_after() -> None:
-    """Here at once; in a generation that has not heard of it, as soon as it is written."""
-    state = Late(Disk())
-    state.answer.clear()
+async def test_an_exec_is_found_by_a_generation_that_has_not_heard_of_it() -> None:
+    state = FakeState(Disk())
     catalog, other = (Catalog(awaited(State, state)) for _ in range(2))
-    await catalog.load()
     await other.load()
-    catalog.add_exec(an_exec(1))
-    assert await catalog.exec(an_exec(1).id) == an_exec(1)
-    written = asyncio.create_task(catalog.exec_written(an_exec(1)))
+    await catalog.keep(an_exec(1))
     assert await other.exec(an_exec(1).id) == an_exec(1)
-    assert not written.done()
-    state.answer.set()
-    await written
-    await catalog.exec_written(an_exec(1))
     with pytest.raises(NotFound, match="No such exec instance"):
         await other.exec(an_exec(2).id)
-    await catalog.close()
-
-
-async def test_who_starts_an_exec_that_could_not_be_written_is_told() -> None:
-    class NoRoom(FakeState):
-        async def commit(self, transaction: Transaction) -> TransactionResult:
-            raise ResourceExhausted("the disk is full")
-
-    catalog = Catalog(awaited(State, NoRoom(Disk())))
-    await catalog.load()
-    catalog.add_exec(an_exec(1))
-    with pytest.raises(ResourceExhausted, match="the disk is full"):
-        await catalog.exec_written(an_exec(1))
-    await catalog.close()
