@@ -94,12 +94,12 @@ class Catalog:
 
     async def exec(self, id_: str) -> ExecRecord:
         """An exec by its id, also one that another generation of the service has just made."""
-        if id_ in self.execs:
+        if id_ not in self.execs:
+            await self._keyspace.read(f"{_ROOT}execs/{id_}")
+        try:
             return self.execs[id_]
-        found = await self._keyspace.read(f"{_ROOT}execs/{id_}")
-        if found is None:
-            raise NotFound(f"No such exec instance: {id_}")
-        return msgspec.json.decode(found.value, type=ExecRecord)
+        except KeyError:
+            raise NotFound(f"No such exec instance: {id_}") from None
 
     def execs_of(self, container: str) -> list[ExecRecord]:
         """A container's, the oldest first."""

@@ -95,3 +95,14 @@ async def test_an_exec_is_found_by_a_generation_that_has_not_heard_of_it() -> No
     assert await other.exec(an_exec(1).id) == an_exec(1)
     with pytest.raises(NotFound, match="No such exec instance"):
         await other.exec(an_exec(2).id)
+
+
+async def test_an_exec_of_a_container_that_was_dropped_is_gone_at_once() -> None:
+    catalog = Catalog(awaited(State, FakeState(Disk())))
+    await catalog.load()
+    await catalog.add_container(record(1))
+    await catalog.keep(an_exec(1))
+    catalog.forget_container(record(1).id)
+    with pytest.raises(NotFound, match="No such exec instance"):
+        await catalog.exec(an_exec(1).id)
+    await catalog.close()
