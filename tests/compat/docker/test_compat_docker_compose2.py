@@ -39,7 +39,7 @@ services:
     depends_on:
       db: {{condition: service_healthy}}
       first: {{condition: service_completed_successfully}}
-    networks: {{front: {{}}, back: {{ipv4_address: 10.77.9.10}}}}
+    networks: {{front: {{}}, back: {{ipv4_address: 10.198.9.10}}}}
     environment: {{OWN: own}}
     env_file: [of.env]
     configs: [{{source: setting, target: /etc/setting}}]
@@ -53,7 +53,7 @@ services:
     networks: [front]
 networks:
   front: {{}}
-  back: {{internal: true, ipam: {{config: [{{subnet: 10.77.9.0/24}}]}}}}
+  back: {{internal: true, ipam: {{config: [{{subnet: 10.198.9.0/24}}]}}}}
 volumes: {{data: {{}}}}
 configs: {{setting: {{file: ./conf/setting}}}}
 secrets: {{word: {{file: ./word}}}}
@@ -118,7 +118,7 @@ def test_a_project_from_its_build_to_its_end(
         assert inside("web", "cat /etc/setting /run/secrets/word /www/who; echo $OWN $OF_FILE") == (
             "set\nhush\nme\nown filed\n"
         )
-        assert "10.77.9.10" in inside("web", "ip -o addr; ping -c1 -W2 database")
+        assert "10.198.9.10" in inside("web", "ip -o addr; ping -c1 -W2 database")
         assert told("port", "web", "80") == f"127.0.0.1:{port}\n"
         listed = [json.loads(line) for line in told("ps", "-a", "--format", "json").splitlines()]
         assert {(c["Service"], c["State"], c["Health"], c["ExitCode"]) for c in listed} == {

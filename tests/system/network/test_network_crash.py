@@ -63,6 +63,11 @@ def interfaces() -> set[str]:
     return {line.split(": ")[1].partition("@")[0] for line in text.splitlines()}
 
 
+def pins(base: Path) -> set[str]:
+    below = f"{base}/run/netns/"
+    return {entry.target for entry in mounts.mount_table() if entry.target.startswith(below)}
+
+
 async def killed_while_joining(base: Path) -> None:
     expected: set[str] = set()
     unsure: set[str] = set()
@@ -95,8 +100,8 @@ async def killed_while_joining(base: Path) -> None:
         ports = [p.host_port for s in found.values() for p in s.ports]
         assert len(set(addresses)) == len(addresses) and len(set(ports)) == len(ports)
         await until(lambda: len(interfaces()) == len(found), "interfaces of nobody are left")
-        pins = {e.target for e in mounts.mount_table() if e.target.startswith(f"{base}/run/netns/")}
-        assert pins == {sandbox.path for sandbox in found.values()}, "pins of nobody are left"
+        paths = {sandbox.path for sandbox in found.values()}
+        await until(lambda: pins(base) == paths, "pins of nobody are left")
         kept = next(iter(found.values()))
         server = Server(kept.path, 80, "alive")
         assert (await reached("", "127.0.0.1", kept.ports[0].host_port))[0] == "alive"

@@ -174,6 +174,10 @@ def footprint(running: Instance) -> dict[str, list[str]]:
     }
 
 
+# So many looks in a row, 0.3 s apart, show the same.
+_RESTS = 5
+
+
 def settled(running: Instance) -> dict[str, list[str]]:
     """What they have when it changes no more: namespaces are put in store in the background."""
     found = [footprint(running)]
@@ -181,10 +185,18 @@ def settled(running: Instance) -> dict[str, list[str]]:
     def rests() -> bool:
         time.sleep(0.3)
         found.append(footprint(running))
-        return found[-1] == found[-2]
+        return len(found) >= _RESTS and all(one == found[-1] for one in found[-_RESTS:])
 
     wait_for(rests)
     return found[-1]
+
+
+def wait_footprint(running: Instance, before: dict[str, list[str]]) -> None:
+    """Until they have again what they had."""
+    try:
+        wait_for(lambda: footprint(running) == before)
+    except AssertionError:
+        assert footprint(running) == before, "something is left"
 
 
 def _nameless(names: Iterable[str]) -> list[str]:

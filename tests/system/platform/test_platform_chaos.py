@@ -19,9 +19,9 @@ from tests.system.platform.rig import (
     IMAGE,
     Checker,
     Platform,
-    footprint,
     needs_docker,
     settled,
+    wait_footprint,
     wait_for,
 )
 
@@ -186,7 +186,7 @@ def test_kills_fail_nothing_but_what_was_cut(platform: Platform, steady: Steady)
     assert steady.log.poll() is None, "the followed log ended"
     steady.check()
     _check_left(platform, runner.cut)
-    wait_for(lambda: footprint(platform.running) == before)
+    wait_footprint(platform.running, before)
 
 
 def _kill(platform: Platform, victim: str, runner: Runs, steady: Steady) -> None:

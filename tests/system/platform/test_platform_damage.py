@@ -17,7 +17,15 @@ from pathlib import Path
 import pytest
 from tests import sample_image
 from tests.system.instance import instance
-from tests.system.platform.rig import IMAGE, Platform, footprint, needs_docker, settled, wait_for
+from tests.system.platform.rig import (
+    IMAGE,
+    Platform,
+    footprint,
+    needs_docker,
+    settled,
+    wait_footprint,
+    wait_for,
+)
 
 pytestmark = [pytest.mark.root, needs_docker]
 
@@ -37,7 +45,7 @@ def nothing_left(at: Platform) -> Iterator[None]:
     before, images = settled(at.running), at("docker", "images", "-aq")
     yield
     assert at("docker", "run", "--rm", IMAGE, "echo", "well") == "well\n"
-    wait_for(lambda: footprint(at.running) == before)
+    wait_footprint(at.running, before)
     assert at("docker", "images", "-aq") == images
 
 
