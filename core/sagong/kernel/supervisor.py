@@ -538,6 +538,10 @@ class Supervisor:
             self._kill(process)
 
     def _ended(self, process: Process) -> None:
+        if any(future.done() for future in process.done.values()):
+            # What it said at last is acted on first, such as why it does not start.
+            asyncio.get_running_loop().call_soon(self._ended, process)
+            return
         for future in process.done.values():
             if not future.done():
                 future.set_exception(Unavailable(f"{process.unit.name} ended"))
