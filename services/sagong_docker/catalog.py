@@ -70,7 +70,7 @@ class Catalog:
         """The engine's own id, made once."""
         key = f"{_ROOT}id"
         made = str(uuid.uuid4())
-        await self._commit([_put(key, made.encode())], [Compare(key=key, revision=0)])
+        await self._keyspace.commit([_put(key, made.encode())], [Compare(key=key, revision=0)])
         found = await self._keyspace.read(key)
         return found.value.decode() if found else made
 
@@ -109,7 +109,7 @@ class Catalog:
         """Keep a new container; AlreadyExists, in Docker's words, when its name is taken."""
         await self._free(record.name)
         key = f"{_ROOT}names/{record.name}"
-        done = await self._commit(
+        done = await self._keyspace.commit(
             [_put(key, record.id.encode()), _put(_key(record), _encoded(record))],
             [Compare(key=key, revision=0)],
         )
@@ -118,14 +118,14 @@ class Catalog:
 
     async def change_container(self, record: ContainerRecord) -> None:
         """Replace a container's record; its name stays."""
-        await self._commit([_put(_key(record), _encoded(record))], [])
+        await self._keyspace.commit([_put(_key(record), _encoded(record))], [])
 
     async def rename_container(self, record: ContainerRecord, name: str) -> ContainerRecord:
         """Give it another name."""
         await self._free(name)
         key = f"{_ROOT}names/{name}"
         renamed = msgspec.structs.replace(record, name=name)
-        done = await self._commit(
+        done = await self._keyspace.commit(
             [
                 _put(key, record.id.encode()),
                 _delete(f"{_ROOT}names/{record.name}"),
@@ -171,7 +171,7 @@ class Catalog:
     async def _delete(self, operations: list[Operation]) -> None:
         while True:
             try:
-                await self._commit(operations, [])
+                await self._keyspace.commit(operations, [])
                 return
             except (Unavailable, ResourceExhausted):
                 # A full disk is not full for ever, and the names have to be free then.
@@ -204,12 +204,12 @@ class Catalog:
 
     async def keep(self, record: ExecRecord | NetworkRecord) -> None:
         """Keep an exec or a network."""
-        await self._commit([_put(_key(record), _encoded(record))], [])
+        await self._keyspace.commit([_put(_key(record), _encoded(record))], [])
 
     async def forget(self, *records: ExecRecord | NetworkRecord) -> None:
         """Drop execs or networks."""
         if records:
-            await self._commit([_delete(_key(r)) for r in records], [])
+            await self._keyspace.commit([_delete(_key(r)) for r in records], [])
 
     async def _taken(self, name: str) -> AlreadyExists:
         owner = self.names.get(name, "")
@@ -221,9 +221,6 @@ class Catalog:
             "You have to remove (or rename) that container to be able to reuse that name.",
             detail={"owner": owner},
         )
-
-    async def _commit(self, operations: list[Operation], compare: list[Compare]) -> bool:
-        return await self._keyspace.commit(operations, compare)
 
     def clear(self) -> None:
         """See `Records`."""
