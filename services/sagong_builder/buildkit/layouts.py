@@ -19,7 +19,7 @@ from sagong_builder.buildkit.notes import NO_NOTES, Notes
 from sagong_builder.context import Archive
 from sagong_builder.copying import Member
 
-__all__ = ["Layout"]
+__all__ = ["Layout", "blob_path"]
 
 _MODE = 0o644
 
@@ -83,7 +83,7 @@ class Layout:
         return self.notes.artifacts(self.images, digests, self.names)
 
     def _blob(self, digest: str) -> bytes:
-        return b"".join(self.saved.content(self.saved.tree.resolve(_path(digest))[1]))
+        return b"".join(self.saved.content(self.saved.tree.resolve(blob_path(digest))[1]))
 
     @functools.cached_property
     def _index(self) -> bytes:
@@ -113,7 +113,7 @@ class Layout:
     def members(self) -> Iterator[Member]:
         """The archive's members; blobs of layers come from where they are saved."""
         for digest, size, content in self.blobs():
-            yield _member(_path(digest), size), content
+            yield _member(blob_path(digest), size), content
         for name, raw in self._documents().items():
             yield _member(name, len(raw)), iter((raw,))
 
@@ -141,9 +141,9 @@ class Layout:
     def _listed(self, image: Image) -> oci.SavedImage:
         layers = oci.decode(self._blob(image.manifest_digest), oci.Manifest, "manifest").layers
         return oci.SavedImage(
-            config=_path(image.id),
+            config=blob_path(image.id),
             repo_tags=tuple(name.familiar for name in self.names) or None,
-            layers=tuple(_path(layer.digest) for layer in layers),
+            layers=tuple(blob_path(layer.digest) for layer in layers),
         )
 
 
@@ -153,5 +153,6 @@ def _member(path: str, size: int) -> tarfile.TarInfo:
     return member
 
 
-def _path(digest: str) -> str:
+def blob_path(digest: str) -> str:
+    """Where a layout has a blob (OCI image layout specification)."""
     return "blobs/" + digest.replace(":", "/")

@@ -19,6 +19,7 @@ from sagong.errors import NotFound, ResourceExhausted
 from sagong.model import oci
 from sagong.model.oci import MediaType
 from sagong_builder.buildkit.content import ContentStore
+from sagong_builder.buildkit.layouts import blob_path
 from sagong_builder.cache import Offer
 from sagong_builder.foreign import check_made_here
 from sagong_builder.shop import Shop
@@ -115,7 +116,7 @@ class StoredImages:
         for name, raw in _documents(image).items():
             file.write(_header(name, len(raw)) + raw + _padding(len(raw)))
         for layer in {layer.digest: layer for layer in image.manifest.layers}.values():
-            file.write(_header(_path(layer.digest), layer.size))
+            file.write(_header(blob_path(layer.digest), layer.size))
             await self._store.fetch(layer, file)
             file.write(_padding(layer.size))
         file.write(bytes(2 * tarfile.BLOCKSIZE))
@@ -135,13 +136,9 @@ def _documents(image: StoredImage) -> dict[str, bytes]:
     return {
         "oci-layout": b'{"imageLayoutVersion":"1.0.0"}',
         "index.json": oci.encode(index),
-        _path(image.digest): image.raw,
-        _path(image.id): image.config,
+        blob_path(image.digest): image.raw,
+        blob_path(image.id): image.config,
     }
-
-
-def _path(digest: str) -> str:
-    return "blobs/" + digest.replace(":", "/")
 
 
 def _header(name: str, size: int) -> bytes:
