@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from pathlib import Path
 
 from tests.bench import machine
@@ -21,6 +22,9 @@ from tests.bench.bench_docker import (
 )
 from tests.bench.figures import Figure, report
 from tests.bench.peers import Docker
+
+# Seconds after the last start, when what only helps to start the next container has ended.
+REST = 20.0
 
 # Whose memory it is: the first letters of the names of an engine's processes.
 NAMES = {"dockerd": ("dockerd", "containerd", "docker-proxy"), "sagong": ("sagong",)}
@@ -44,6 +48,7 @@ def idle(found: dict[str, Docker], count: int) -> list[Figure]:
     for name, engine in found.items():
         before = engine_megabytes(name)
         rates[name] = [in_flight(engine, count, "run", "-d", IMAGE, *SLEEP)]
+        time.sleep(REST)
         grown[name] = [engine_megabytes(name) - before]
     return [
         *figures(f"docker run -d of {count}, 20 commands at once", "/s", rates),
