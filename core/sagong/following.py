@@ -7,6 +7,13 @@ For everything that keeps a picture of API objects (controllers, schedulers, nod
         for change in batch.changes: ...
         if batch.synced: ...     # now it is complete
 
+Who wants no more than to have all objects of a resource keeps them::
+
+    services = Kept(objects, "v1/services", Service)
+    host.spawn(services.run(host.log), "follow services")
+    await services.synced.wait()
+    services.items["default", "web"]
+
 Who falls asleep has `Progress` note how far it has come, and is woken by what comes after that.
 """
 
@@ -15,10 +22,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Any, Final, Generic, TypeVar, cast
 
 import msgspec
 
@@ -32,7 +39,9 @@ from sagong.errors import (
     Unimplemented,
 )
 
-__all__ = ["Followed", "Progress", "follow"]
+__all__ = ["Followed", "Kept", "Progress", "follow"]
+
+T = TypeVar("T")
 
 FIRST_PAUSE: Final = 0.05
 LONGEST_PAUSE: Final = 5.0
@@ -115,3 +124,57 @@ class AsyncGeneratorLike(AsyncIterator[ObjectBatch]):
 
     async def aclose(self) -> None:
         """End it."""
+
+
+class Kept(Generic[T]):
+    """All objects of a resource by namespace and name, decoded as `kind` (which has `metadata`).
+
+    `items` is replaced as one when the whole comes anew: until then the objects known before count.
+    `changed` is called after each change of it. An object that can't be read is told and left out.
+    """
+
+    def __init__(
+        self,
+        objects: Objects,
+        resource: str,
+        kind: type[T],
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.items: dict[tuple[str, str], T] = {}
+        self.synced = asyncio.Event()
+        self.resource = resource
+        self._objects = objects
+        self._kind = kind
+        self._changed = changed
+        self._fresh: dict[tuple[str, str], T] | None = None
+        # Not before there is work for it: it takes a millisecond, and a start waits for none.
+        self._decoder: msgspec.json.Decoder[Any] | None = None
+
+    async def run(self, log: logging.Logger) -> None:
+        """Follow for ever."""
+        async for batch in follow(self._objects, ObjectWatch(resource=self.resource), log=log):
+            if batch.fresh:
+                self._fresh = {}
+            items = self.items if self._fresh is None else self._fresh
+            for change in batch.changes:
+                self._take(items, change, log)
+            if batch.synced and self._fresh is not None:
+                self.items, self._fresh = self._fresh, None
+                self.synced.set()
+            if self._fresh is None and (batch.changes or batch.synced):
+                self._changed()
+
+    def _take(
+        self, items: dict[tuple[str, str], T], change: ObjectChange, log: logging.Logger
+    ) -> None:
+        self._decoder = self._decoder or msgspec.json.Decoder(self._kind)
+        try:
+            found = self._decoder.decode(change.body)
+        except msgspec.DecodeError as error:
+            log.warning("an object of %s can't be read: %s", self.resource, error)
+            return
+        key = (found.metadata.namespace, found.metadata.name)
+        if change.kind == "DELETED":
+            items.pop(key, None)
+        else:
+            items[key] = found

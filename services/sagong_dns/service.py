@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
-from sagong.contracts.objects import ObjectChange, Objects, ObjectWatch
-from sagong.following import follow
+from sagong.contracts.objects import Objects
+from sagong.following import Kept
 from sagong.host import Host
 from sagong_dns.resolver import Resolver
 from sagong_dns.zone import EndpointSlice, Service, Zone
@@ -66,13 +66,14 @@ class DnsService:
     def __init__(self, host: Host) -> None:
         settings = host.config(Settings)
         self._host = host
-        self._objects = host.use(Objects)
+        objects = host.use(Objects)
+        self._services = Kept(objects, _SERVICES, Service, self._look)
+        self._slices = Kept(objects, _SLICES, EndpointSlice, self._look)
         self._zone = Zone(domain=settings.domain)
         upstream = settings.upstream or _machine_servers(Path("/etc/resolv.conf"))
         self._resolver = Resolver(self._zone, upstream, settings.ttl)
         self._server: asyncio.Server | None = None
         self._transport: asyncio.DatagramTransport | None = None
-        self._read = {resource: asyncio.Event() for resource in (_SERVICES, _SLICES)}
         self._asked = False
 
     async def start(self) -> None:
@@ -80,12 +81,12 @@ class DnsService:
 
         Where nobody serves the objects names of elsewhere are answered all the same, after a while.
         """
-        for resource in self._read:
-            self._host.spawn(self._watch(resource), f"watch {resource}")
+        self._host.spawn(self._services.run(self._host.log), f"watch {_SERVICES}")
+        self._host.spawn(self._slices.run(self._host.log), f"watch {_SLICES}")
         try:
             async with asyncio.timeout(_SYNC_SECONDS):
-                for event in self._read.values():
-                    await event.wait()
+                await self._services.synced.wait()
+                await self._slices.synced.wait()
         except TimeoutError:
             self._host.log.warning("services are not read yet; their names are not known")
         loop = asyncio.get_running_loop()
@@ -93,6 +94,9 @@ class DnsService:
             lambda: _Datagrams(self._resolve), sock=self._host.listener("udp")
         )
         self._server = await asyncio.start_server(self._serve, sock=self._host.listener("tcp"))
+
+    def _look(self) -> None:
+        self._zone.services, self._zone.slices = self._services.items, self._slices.items
 
     def busy(self) -> bool:
         """Whether somebody has asked since this was called last."""
@@ -126,39 +130,6 @@ class DnsService:
             pass  # the client is done, or gone
         finally:
             writer.close()
-
-    async def _watch(self, resource: str) -> None:
-        seen: set[tuple[str, str]] = set()
-        watch = ObjectWatch(resource=resource)
-        async for batch in follow(self._objects, watch, log=self._host.log):
-            if batch.fresh:
-                seen = set()
-            for change in batch.changes:
-                self._take(resource, change, seen)
-            if batch.synced:
-                self._keep_only(resource, seen)
-                self._read[resource].set()
-
-    def _take(self, resource: str, change: ObjectChange, seen: set[tuple[str, str]]) -> None:
-        store, kind = self._store(resource)
-        found = msgspec.json.decode(change.body, type=kind)
-        key = (found.metadata.namespace, found.metadata.name)
-        if change.kind == "DELETED":
-            store.pop(key, None)
-            seen.discard(key)
-        else:
-            store[key] = found
-            seen.add(key)
-
-    def _keep_only(self, resource: str, seen: set[tuple[str, str]]) -> None:
-        store, _ = self._store(resource)
-        for key in set(store) - seen:
-            del store[key]
-
-    def _store(self, resource: str) -> tuple[dict[tuple[str, str], Any], Any]:
-        if resource == _SERVICES:
-            return self._zone.services, Service
-        return self._zone.slices, EndpointSlice
 
 
 def _machine_servers(path: Path) -> tuple[str, ...]:

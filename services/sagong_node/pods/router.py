@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import msgspec
 
 from sagong.contracts.network import Networks, Rules
-from sagong.contracts.objects import Objects, ObjectWatch
+from sagong.contracts.objects import Objects
 from sagong.errors import SagongError
-from sagong.following import follow
+from sagong.following import Kept
 from sagong.model.k8s.core_v1 import Namespace, Pod, Service
 from sagong.model.k8s.discovery_v1 import EndpointSlice
 from sagong.model.k8s.networking_v1 import NetworkPolicy
@@ -20,53 +20,11 @@ from sagong_node.pods.policies import policies
 from sagong_node.pods.routing import SERVICE_LABEL, routes
 from sagong_node.pods.settings import PodSettings
 
-__all__ = ["Followed", "Router"]
+__all__ = ["Router"]
 
-T = TypeVar("T")
 Spawn = Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]]
 _TICK = 0.01
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
-
-
-class Followed(Generic[T]):
-    """All objects of a resource by namespace and name, as far as they are known."""
-
-    def __init__(
-        self, objects: Objects, resource: str, kind: type[T], changed: Callable[[], None]
-    ) -> None:
-        self.items: dict[tuple[str, str], T] = {}
-        self.synced = asyncio.Event()
-        self._objects = objects
-        self._resource = resource
-        self._kind = kind
-        self._changed = changed
-
-    async def run(self, log: Any) -> None:
-        """Follow for ever."""
-        fresh: dict[tuple[str, str], T] | None = None
-        # Not before there is work for it: it takes a millisecond, and a start waits for none.
-        decoder: msgspec.json.Decoder[Any] | None = None
-        async for batch in follow(self._objects, ObjectWatch(resource=self._resource), log=log):
-            if batch.fresh:
-                fresh = {}
-            items = self.items if fresh is None else fresh
-            for change in batch.changes:
-                decoder = decoder or msgspec.json.Decoder(self._kind)
-                try:
-                    found = decoder.decode(change.body)
-                except msgspec.DecodeError as error:
-                    log.warning("an object of %s can't be read: %s", self._resource, error)
-                    continue
-                key = (found.metadata.namespace, found.metadata.name)
-                if change.kind == "DELETED":
-                    items.pop(key, None)
-                else:
-                    items[key] = found
-            if batch.synced and fresh is not None:
-                self.items, fresh = fresh, None
-                self.synced.set()
-            if fresh is None and (batch.changes or batch.synced):
-                self._changed()
 
 
 class Router:
@@ -83,13 +41,11 @@ class Router:
         self._applied: Rules | None = None
         self._watching = False
         wake = self._wake.set
-        self.services = Followed(objects, "v1/services", Service, wake)
-        self._slices = Followed(objects, "discovery.k8s.io/v1/endpointslices", EndpointSlice, wake)
-        self._policies = Followed(
-            objects, "networking.k8s.io/v1/networkpolicies", NetworkPolicy, wake
-        )
-        self._pods = Followed(objects, "v1/pods", Pod, wake)
-        self._namespaces = Followed(objects, "v1/namespaces", Namespace, wake)
+        self.services = Kept(objects, "v1/services", Service, wake)
+        self._slices = Kept(objects, "discovery.k8s.io/v1/endpointslices", EndpointSlice, wake)
+        self._policies = Kept(objects, "networking.k8s.io/v1/networkpolicies", NetworkPolicy, wake)
+        self._pods = Kept(objects, "v1/pods", Pod, wake)
+        self._namespaces = Kept(objects, "v1/namespaces", Namespace, wake)
 
     def start(self) -> None:
         """Begin to follow."""
