@@ -223,12 +223,10 @@ class _Parser:
         said = check_key(key)
         if said:
             raise InvalidArgument(f'<nil>: Invalid value: "{key}": {"; ".join(said)}')
-        if self._peek() in ("", ","):
+        if absent or self._peek() in ("", ","):
             return _term(key, "!" if absent else "exists", ())
         token = self._next()
-        operator = "" if absent else _OPERATORS.get(token, "")
-        if absent:
-            return _term(key, "!", ())
+        operator = _OPERATORS.get(token, "")
         if not operator:
             raise InvalidArgument(f"found '{token}', expected: {_KNOWN}")
         values = self._values() if token in ("in", "notin") else self._exact()

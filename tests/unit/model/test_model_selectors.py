@@ -50,6 +50,7 @@ def test_a_selector_has_a_canonical_string() -> None:
         ("a=b,", "found '', expected: identifier after ','"),
         ("a b", "unable to parse requirement: found 'b', expected: in, notin, =, ==, !=, gt, lt"),
         ("a in b", "unable to parse requirement: found 'b' expected: '('"),
+        ("!a=", "found '=', expected: ',' or 'end of string'"),
         ("a=b c", "found 'c', expected: ',' or 'end of string'"),
         ("a=(", "unable to parse requirement: found '(', expected: identifier"),
         ("!=", "found '!=', expected: !, identifier, or 'end of string'"),
