@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -22,18 +22,22 @@ from sagong.contracts.auth import (
     Token,
     TokenRequest,
 )
-from sagong.contracts.objects import GetRequest, ObjectChange, Objects, ObjectWatch
+from sagong.contracts.objects import GetRequest, Objects
 from sagong.errors import NotFound, Unauthenticated, Unavailable
-from sagong.following import follow
+from sagong.following import Kept
 from sagong.host import Host
+from sagong.model.rbac import Meta, Role
 from sagong_auth_rbac.authority import CertificateAuthority
-from sagong_auth_rbac.rbac import Binding, Meta, Policy, Role, decide, rules_for
+from sagong_auth_rbac.rbac import Binding, Policy, decide, rules_for
 from sagong_auth_rbac.tokens import TokenAuthority, account_of
 
 __all__ = ["AuthRbac", "Settings"]
 
 _GROUP = "rbac.authorization.k8s.io/v1"
 _CHECKED_SECONDS = 10.0
+_SYNC_SECONDS = 5.0
+
+T = TypeVar("T")
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -56,16 +60,17 @@ class AuthRbac:
         self._objects = host.use(Objects)
         self._certificates = CertificateAuthority(host.data)
         self._tokens = TokenAuthority(host.data, settings.issuer, settings.audiences)
-        self._policy = Policy()
-        self._accounts: dict[tuple[str, str], str] = {}
-        self._synced: dict[str, asyncio.Event] = {}
+        self._cluster_roles = self._followed(f"{_GROUP}/clusterroles", Role)
+        self._roles = self._followed(f"{_GROUP}/roles", Role)
+        self._cluster_bindings = self._followed(f"{_GROUP}/clusterrolebindings", Binding)
+        self._bindings = self._followed(f"{_GROUP}/rolebindings", Binding)
+        self._accounts = self._followed("v1/serviceaccounts", _Named)
         self._checked: dict[tuple[str, str, str], float] = {}
 
     async def start(self) -> None:
         """Follow roles, bindings and accounts; until they are read only masters may anything."""
-        for resource in ("clusterroles", "roles", "clusterrolebindings", "rolebindings"):
-            self._follow(f"{_GROUP}/{resource}")
-        self._follow("v1/serviceaccounts")
+        for kept in self._all:
+            self._host.spawn(kept.run(self._host.log), f"watch {kept.resource}")
 
     async def authenticate(self, credential: Credential) -> Identity:
         """Who shows this."""
@@ -81,16 +86,16 @@ class AuthRbac:
     async def authorize(self, question: Question) -> Decision:
         """May it; a no is said only when the whole policy is known."""
         decision = decide(self._policy, question)
-        if decision.allowed or all(event.is_set() for event in self._synced.values()):
+        if decision.allowed or all(kept.synced.is_set() for kept in self._all):
             return decision
-        for resource in self._synced:
-            await self._wait_synced(resource)
+        for kept in self._all:
+            await _wait_synced(kept)
         return decide(self._policy, question)
 
     async def rules(self, question: Question) -> RuleSet:
         """All that the user may."""
-        for resource in self._synced:
-            await self._wait_synced(resource)
+        for kept in self._all:
+            await _wait_synced(kept)
         found = rules_for(self._policy, question)
         return RuleSet(rules=tuple(msgspec.json.encode(rule) for rule in found))
 
@@ -113,9 +118,9 @@ class AuthRbac:
     async def _by_token(self, credential: Credential) -> Identity:
         identity, bound = self._tokens.identify(credential.bearer, credential.audiences)
         namespace, name, uid = account_of(bound)
-        await self._wait_synced("v1/serviceaccounts")
-        known = self._accounts.get((namespace, name))
-        if known is None or known != uid:
+        await _wait_synced(self._accounts)
+        known = self._accounts.items.get((namespace, name))
+        if known is None or known.metadata.uid != uid:
             raise Unauthenticated(f"service account {namespace}/{name} has been deleted")
         for kind in ("pod", "secret"):
             if kind in bound:
@@ -139,53 +144,32 @@ class AuthRbac:
             self._checked.clear()
         self._checked[key] = now
 
-    async def _wait_synced(self, resource: str) -> None:
-        try:
-            async with asyncio.timeout(5.0):
-                await self._synced[resource].wait()
-        except TimeoutError:
-            raise Unavailable(f"{resource} are not read yet; try again") from None
+    def _followed(self, resource: str, kind: type[T]) -> Kept[T]:
+        return Kept(self._objects, resource, kind, lambda: self._host.emit(PolicyChanged()))
 
-    def _follow(self, resource: str) -> None:
-        self._synced[resource] = asyncio.Event()
-        self._host.spawn(self._watch(resource), f"watch {resource}")
+    @property
+    def _all(self) -> tuple[Kept[Any], ...]:
+        return (
+            self._cluster_roles,
+            self._roles,
+            self._cluster_bindings,
+            self._bindings,
+            self._accounts,
+        )
 
-    async def _watch(self, resource: str) -> None:
-        """Keep one resource; when its whole comes anew, what is not in it is forgotten."""
-        seen: set[tuple[str, str]] = set()
-        watch = ObjectWatch(resource=resource)
-        async for batch in follow(self._objects, watch, log=self._host.log):
-            if batch.fresh:
-                seen = set()
-            for change in batch.changes:
-                self._take(resource, change, seen)
-            if batch.synced:
-                self._drop(resource, seen)
-                self._synced[resource].set()
-            if batch.changes:
-                self._host.emit(PolicyChanged())
+    @property
+    def _policy(self) -> Policy:
+        return Policy(
+            cluster_roles=self._cluster_roles.items,
+            roles=self._roles.items,
+            cluster_bindings=self._cluster_bindings.items,
+            bindings=self._bindings.items,
+        )
 
-    def _store(self, resource: str) -> tuple[dict[tuple[str, str], Any], Any]:
-        if resource == "v1/serviceaccounts":
-            return self._accounts, _Named
-        if resource.endswith("bindings"):
-            return self._policy.bindings, Binding
-        return self._policy.roles, Role
 
-    def _take(self, resource: str, change: ObjectChange, seen: set[tuple[str, str]]) -> None:
-        store, kind = self._store(resource)
-        found = msgspec.json.decode(change.body, type=kind)
-        key = (found.metadata.namespace, found.metadata.name)
-        if change.kind == "DELETED":
-            store.pop(key, None)
-            seen.discard(key)
-            return
-        seen.add(key)
-        store[key] = found.metadata.uid if kind is _Named else found
-
-    def _drop(self, resource: str, seen: set[tuple[str, str]]) -> None:
-        """Forget what was deleted while nobody watched; cluster kinds have no namespace."""
-        store, _ = self._store(resource)
-        cluster = "cluster" in resource
-        for key in [k for k in store if k not in seen and bool(k[0]) != cluster]:
-            del store[key]
+async def _wait_synced(kept: Kept[Any]) -> None:
+    try:
+        async with asyncio.timeout(_SYNC_SECONDS):
+            await kept.synced.wait()
+    except TimeoutError:
+        raise Unavailable(f"{kept.resource} are not read yet; try again") from None

@@ -1,25 +1,16 @@
-"""Role-based access control as upstream evaluates it (rbac.authorization.k8s.io/v1). Pure."""
+"""Who is granted which rules: bindings as upstream evaluates them. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import msgspec
 
 from sagong.contracts.auth import Decision, Question
+from sagong.model.rbac import Meta, Role, Rule, rules_of
 
-__all__ = ["Binding", "Policy", "Role", "Rule", "Subject", "allows", "decide", "rules_for"]
-
-
-class Rule(msgspec.Struct, rename="camel", frozen=True, kw_only=True, omit_defaults=True):
-    """A PolicyRule."""
-
-    verbs: tuple[str, ...] = ()
-    api_groups: tuple[str, ...] = ()
-    resources: tuple[str, ...] = ()
-    resource_names: tuple[str, ...] = ()
-    non_resource_urls: tuple[str, ...] = msgspec.field(name="nonResourceURLs", default=())
+__all__ = ["Binding", "Policy", "Subject", "decide", "rules_for"]
 
 
 class Subject(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
@@ -28,44 +19,6 @@ class Subject(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
     kind: str
     name: str
     namespace: str = ""
-
-
-class Meta(msgspec.Struct, frozen=True, kw_only=True):
-    """The part of metadata that matters."""
-
-    name: str = ""
-    namespace: str = ""
-    uid: str = ""
-    labels: dict[str, str] = {}
-
-
-class Requirement(msgspec.Struct, frozen=True, kw_only=True):
-    """A label selector's expression."""
-
-    key: str
-    operator: str
-    values: tuple[str, ...] = ()
-
-
-class Selector(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
-    """A label selector of an aggregation rule."""
-
-    match_labels: dict[str, str] = {}
-    match_expressions: tuple[Requirement, ...] = ()
-
-
-class Aggregation(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
-    """Which ClusterRoles are put together into this one."""
-
-    cluster_role_selectors: tuple[Selector, ...] = ()
-
-
-class Role(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
-    """A Role or ClusterRole."""
-
-    metadata: Meta
-    rules: tuple[Rule, ...] | None = ()
-    aggregation_rule: Aggregation | None = None
 
 
 class RoleRef(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,12 +36,17 @@ class Binding(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
     subjects: tuple[Subject, ...] | None = ()
 
 
-@dataclass
-class Policy:
-    """All roles and bindings by (namespace, name); cluster-wide ones have namespace ""."""
+Key = tuple[str, str]
 
-    roles: dict[tuple[str, str], Role] = field(default_factory=dict)
-    bindings: dict[tuple[str, str], Binding] = field(default_factory=dict)
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """All roles and bindings by namespace and name; those of the cluster have namespace ""."""
+
+    cluster_roles: Mapping[Key, Role]
+    roles: Mapping[Key, Role]
+    cluster_bindings: Mapping[Key, Binding]
+    bindings: Mapping[Key, Binding]
 
 
 def decide(policy: Policy, question: Question) -> Decision:
@@ -96,7 +54,7 @@ def decide(policy: Policy, question: Question) -> Decision:
     if "system:masters" in question.groups:
         return Decision(allowed=True, reason="member of system:masters")
     for binding, rule in _granted(policy, question):
-        if allows(rule, question):
+        if _allows(rule, question):
             kind = "RoleBinding" if binding.metadata.namespace else "ClusterRoleBinding"
             name = binding.metadata.name
             where = binding.metadata.namespace
@@ -117,62 +75,41 @@ def rules_for(policy: Policy, question: Question) -> list[Rule]:
     return [rule for _, rule in _granted(policy, question)]
 
 
-def allows(rule: Rule, question: Question) -> bool:
-    """Whether one rule allows what is asked."""
-    if not _has(rule.verbs, question.verb):
-        return False
+def _allows(rule: Rule, question: Question) -> bool:
     if question.path:
-        return any(_path_matches(pattern, question.path) for pattern in rule.non_resource_urls)
-    if not _has(rule.api_groups, question.group):
-        return False
-    if not _resource_matches(rule.resources, question.resource, question.subresource):
-        return False
-    return not rule.resource_names or question.name in rule.resource_names
+        return rule.allows_path(question.verb, question.path)
+    resource, subresource = question.resource, question.subresource
+    part = f"{resource}/{subresource}" if subresource else resource
+    return rule.allows(question.verb, question.group, part, question.name)
 
 
 def _granted(policy: Policy, question: Question) -> Iterator[tuple[Binding, Rule]]:
-    for (namespace, _), binding in policy.bindings.items():
-        if namespace and (namespace != question.namespace or question.path):
-            continue
-        if not any(_is(subject, question, namespace) for subject in binding.subjects or ()):
-            continue
-        kind = binding.role_ref.kind
-        role = policy.roles.get((namespace if kind == "Role" else "", binding.role_ref.name))
-        if role is not None:
-            for rule in _rules(policy, role):
-                yield binding, rule
+    for binding in _bindings(policy, question):
+        for rule in _rules(policy, binding):
+            yield binding, rule
 
 
-def _rules(policy: Policy, role: Role) -> Iterable[Rule]:
-    yield from role.rules or ()
-    if role.aggregation_rule is None:
+def _bindings(policy: Policy, question: Question) -> Iterator[Binding]:
+    """Those that name the user: of the cluster, and of the namespace that the question is about."""
+    for binding in policy.cluster_bindings.values():
+        if any(_is(subject, question, "") for subject in binding.subjects or ()):
+            yield binding
+    if question.path:
         return
-    for (namespace, _), other in policy.roles.items():
-        if namespace or other is role:
-            continue
-        selectors = role.aggregation_rule.cluster_role_selectors
-        if any(_selects(selector, other.metadata.labels) for selector in selectors):
-            yield from other.rules or ()
+    for (namespace, _), binding in policy.bindings.items():
+        if namespace == question.namespace and any(
+            _is(subject, question, namespace) for subject in binding.subjects or ()
+        ):
+            yield binding
 
 
-def _selects(selector: Selector, labels: dict[str, str]) -> bool:
-    if any(labels.get(key) != value for key, value in selector.match_labels.items()):
-        return False
-    return all(_holds(requirement, labels) for requirement in selector.match_expressions)
-
-
-def _holds(requirement: Requirement, labels: dict[str, str]) -> bool:
-    present = requirement.key in labels
-    match requirement.operator:
-        case "In":
-            return present and labels[requirement.key] in requirement.values
-        case "NotIn":
-            return not present or labels[requirement.key] not in requirement.values
-        case "Exists":
-            return present
-        case "DoesNotExist":
-            return not present
-    return False
+def _rules(policy: Policy, binding: Binding) -> Iterator[Rule]:
+    namespace, name = binding.metadata.namespace, binding.role_ref.name
+    if binding.role_ref.kind == "ClusterRole":
+        role = policy.cluster_roles.get(("", name))
+    else:
+        role = policy.roles.get((namespace, name))
+    return iter(()) if role is None else rules_of(role, policy.cluster_roles)
 
 
 def _is(subject: Subject, question: Question, binding_namespace: str) -> bool:
@@ -185,18 +122,3 @@ def _is(subject: Subject, question: Question, binding_namespace: str) -> bool:
             namespace = subject.namespace or binding_namespace
             return question.username == f"system:serviceaccount:{namespace}:{subject.name}"
     return False
-
-
-def _has(values: tuple[str, ...], value: str) -> bool:
-    return value in values or "*" in values
-
-
-def _resource_matches(values: tuple[str, ...], resource: str, subresource: str) -> bool:
-    full = f"{resource}/{subresource}" if subresource else resource
-    if "*" in values or full in values:
-        return True
-    return bool(subresource) and f"*/{subresource}" in values
-
-
-def _path_matches(pattern: str, path: str) -> bool:
-    return pattern in ("*", path) or (pattern.endswith("*") and path.startswith(pattern[:-1]))

@@ -13,11 +13,11 @@ from sagong.contracts.network import Networks
 from sagong.contracts.node import Node
 from sagong.contracts.state import State
 from sagong.errors import SagongError
-from sagong.model.times import age
 from sagong_kube import refusal
 from sagong_kube.admission import claim, limits, namespace, pod, quota
 from sagong_kube.admission import node as node_rules
 from sagong_kube.admission.chain import Chain
+from sagong_kube.admission.escalation import Escalation
 from sagong_kube.admission.service import ServiceAddresses
 from sagong_kube.convert import document
 from sagong_kube.handlers.discovery import Discovery
@@ -44,7 +44,6 @@ from sagong_kube.registry.builtin import BuiltinShapes, builtin_resources
 from sagong_kube.registry.commits import Commits
 from sagong_kube.registry.document import Document
 from sagong_kube.registry.planner import Planner
-from sagong_kube.registry.printing import cells, columns
 from sagong_kube.registry.resource import Catalogue, Resource
 from sagong_kube.registry.review import Admission
 from sagong_kube.registry.writer import Writer
@@ -143,11 +142,11 @@ class Assembly:
                 services.take,
                 quota.charge,
             ),
-            further=self._further,
+            further=(*self._further, Escalation(self._auth)),
         )
 
     def _router(self) -> Router:
-        renderer = Renderer(Tables(columns, cells, age))
+        renderer = Renderer(Tables())
         objects = Objects(self.writer, renderer, Watching(self.store, renderer, self._chance))
         usage = self._usage()
         virtual = self._virtual(objects)

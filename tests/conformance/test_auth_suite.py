@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import pytest
@@ -11,10 +11,20 @@ import pytest
 from sagong.conformance import auth as suite
 from sagong.conformance.auth import AuthLab
 from sagong.conformance.rigs import Candidate, auth_rig
-from sagong.contracts.auth import Credential, Decision, Identity, Question, RuleSet
+from sagong.contracts.auth import (
+    Credential,
+    Decision,
+    Identity,
+    PolicyChanged,
+    Question,
+    RuleSet,
+)
 from sagong.contracts.objects import ObjectChange
+from sagong.following import Kept
 from sagong.testing import Check, check_name, checks
 from sagong_auth_rbac import AuthRbac
+
+T = TypeVar("T")
 
 
 def laboratory(plugin: Any = AuthRbac) -> AbstractAsyncContextManager[AuthLab]:
@@ -75,9 +85,14 @@ class Unbound(AuthRbac):
 
 
 class Lasting(AuthRbac):
-    def _take(self, resource: str, change: ObjectChange, seen: set[tuple[str, str]]) -> None:
+    def _followed(self, resource: str, kind: type[T]) -> Kept[T]:
+        return Hoarded(self._objects, resource, kind, lambda: self._host.emit(PolicyChanged()))
+
+
+class Hoarded(Kept[T]):
+    def _take(self, items: Any, change: ObjectChange, log: Any) -> None:
         if change.kind != "DELETED":
-            super()._take(resource, change, seen)
+            super()._take(items, change, log)
 
 
 BROKEN = [

@@ -263,6 +263,23 @@ async def check_roles_can_be_put_together(lab: AuthLab) -> None:
     assert await _may(lab, verb="list", resource="nodes")
 
 
+async def check_roles_are_put_together_of_such_as_are_so_themselves(lab: AuthLab) -> None:
+    def joined(of: str) -> dict[str, Any]:
+        return {"clusterRoleSelectors": [{"matchLabels": {"to": of}}]}
+
+    await _grant(lab, [])
+    for name, labels, of in (("r", {"to": "middle"}, "r"), ("middle", {"to": "r"}, "middle")):
+        role = {"metadata": {"name": name, "labels": labels}, "aggregationRule": joined(of)}
+        await lab.put(f"{_ROLES}clusterroles", role)
+    part = {
+        "metadata": {"name": "part", "labels": {"to": "middle"}},
+        "rules": [{"verbs": ["list"], "apiGroups": [""], "resources": ["nodes"]}],
+    }
+    await lab.put(f"{_ROLES}clusterroles", part)
+    assert await _may(lab, verb="list", resource="nodes")
+    assert not await _may(lab, verb="list", resource="pods")
+
+
 async def check_a_user_can_ask_what_he_may(lab: AuthLab) -> None:
     await _grant(lab, [{"verbs": ["get"], "apiGroups": [""], "resources": ["pods"]}])
     found = await lab.auth.rules(Question(username="ann", verb="*", namespace="shop"))

@@ -49,11 +49,17 @@ ADMIN = Identity(username="admin", groups=("system:masters", "system:authenticat
 
 
 class FakeAuth:
-    """Knows users by token, lets masters do all, and others what `allowed` says."""
+    """Knows users by token, lets masters do all, and others what `allowed` says.
+
+    `held` are the rules that everybody is told to have.
+    """
 
     def __init__(self) -> None:
         self.users = {"admin-token": ADMIN}
         self.allowed: set[tuple[str, str, str]] = set()
+        self.held: list[dict[str, list[str]]] = [
+            {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}
+        ]
         self.questions: list[Question] = []
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._authority = self._sign("test-authority", self._key, (), authority=True)
@@ -82,8 +88,7 @@ class FakeAuth:
         return Decision(allowed=False)
 
     async def rules(self, question: Question) -> RuleSet:
-        rule = {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}
-        return RuleSet(rules=(json.dumps(rule).encode(),))
+        return RuleSet(rules=tuple(json.dumps(rule).encode() for rule in self.held))
 
     async def issue_token(self, request: TokenRequest) -> Token:
         expires = time.time() + request.seconds
