@@ -6,9 +6,7 @@
 
 `table.columns(kind, custom=None) -> list[dict]`: columnDefinitions of a Table (`custom`: a custom
     kind's additionalPrinterColumns);
-`table.cells(kind, document, now, custom=None) -> list`: one row's cells (`now`: epoch seconds);
-`table.age_cell(kind) -> int | None`: which cell changes with time alone (a pod's restarts do so
-    too once it restarted); `table.row`, `table.table`, `table.partial`: rows, tables, metadata.
+`table.cells(kind, document, now, custom=None) -> list`: one row's cells (`now`: epoch seconds).
 
 `openapi.v3(group, version, custom=()) -> bytes`, `openapi.v2(custom=()) -> bytes`: documents as
     JSON; `custom` is a sequence of `openapi.CustomKind(resource: ResourceSpec, schema)`.

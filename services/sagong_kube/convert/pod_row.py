@@ -10,15 +10,12 @@ from typing import Any, Final
 from sagong.errors import InvalidArgument
 from sagong.model import times
 
-__all__ = ["pod_conditions", "pod_row", "pod_state"]
+__all__ = ["pod_row", "pod_state"]
 
 Document = dict[str, Any]
 
 _NONE: Final = "<none>"
-_ENDED: Final = {
-    "Succeeded": "The pod has completed successfully.",
-    "Failed": "The pod failed.",
-}
+_ENDED: Final = ("Succeeded", "Failed")
 
 
 def pod_row(pod: Document, now: float) -> list[Any]:
@@ -49,14 +46,6 @@ def _gates(spec: Document, status: Document) -> str:
     true = {c["type"] for c in status.get("conditions") or () if c.get("status") == "True"}
     met = sum(1 for gate in gates if gate.get("conditionType") in true)
     return f"{met}/{len(gates)}"
-
-
-def pod_conditions(pod: Document) -> list[Document]:
-    """The conditions of the row: that the pod has ended."""
-    phase = (pod.get("status") or {}).get("phase", "")
-    if phase not in _ENDED:
-        return []
-    return [{"type": "Completed", "status": "True", "reason": phase, "message": _ENDED[phase]}]
 
 
 class _Count:

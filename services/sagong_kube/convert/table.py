@@ -1,9 +1,9 @@
-"""Tables: the server-side columns of kubectl, for built-in and custom kinds."""
+"""Columns and cells of tables as kubectl shows them, for built-in and custom kinds."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from sagong.model.objects import GroupVersionKind
@@ -11,14 +11,12 @@ from sagong_kube.convert.cells import age_of, elapsed
 from sagong_kube.convert.columns import definitions
 from sagong_kube.convert.jsonpath import find
 from sagong_kube.convert.object_rows import role
-from sagong_kube.convert.pod_row import pod_conditions
 from sagong_kube.convert.rows import ROWS
 
-__all__ = ["age_cell", "cells", "columns", "partial", "row", "table"]
+__all__ = ["cells", "columns"]
 
 Document = dict[str, Any]
 
-PARTIAL: Final = {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1"}
 _NAME: Final = {
     "name": "Name",
     "type": "string",
@@ -67,57 +65,6 @@ def cells(
     if not custom:
         return [name, age_of(document, now)]
     return [name, *(_custom_cell(document, column, now) for column in custom)]
-
-
-def age_cell(kind: GroupVersionKind) -> int | None:
-    """Where the age stands in a kind's rows, None if nowhere: all else of a row can be cached."""
-    named = [column["name"] for column in definitions(kind)]
-    return named.index("Age") if "Age" in named else None
-
-
-def partial(document: Document) -> Document:
-    """An object's metadata alone."""
-    return {**PARTIAL, "metadata": document["metadata"]}
-
-
-def row(
-    kind: GroupVersionKind,
-    document: Document,
-    now: float,
-    *,
-    include: str = "Metadata",
-    custom: Sequence[Mapping[str, Any]] | None = None,
-) -> Document:
-    """A TableRow; `include`: None, Metadata or Object."""
-    made: Document = {"cells": cells(kind, document, now, custom)}
-    if kind.kind == "Pod" and not kind.group:
-        conditions = pod_conditions(document)
-        if conditions:
-            made["conditions"] = conditions
-    if include == "Object":
-        made["object"] = document
-    elif include == "Metadata":
-        made["object"] = partial(document)
-    return made
-
-
-def table(
-    kind: GroupVersionKind,
-    documents: Iterable[Document],
-    *,
-    now: float,
-    metadata: Document | None = None,
-    include: str = "Metadata",
-    custom: Sequence[Mapping[str, Any]] | None = None,
-) -> Document:
-    """A whole Table; `metadata` is that of the list."""
-    return {
-        "kind": "Table",
-        "apiVersion": "meta.k8s.io/v1",
-        "metadata": metadata or {},
-        "columnDefinitions": columns(kind, custom),
-        "rows": [row(kind, each, now, include=include, custom=custom) for each in documents],
-    }
 
 
 def _custom_cell(document: Document, column: Mapping[str, Any], now: float) -> Any:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
+from sagong.model.objects import GroupVersionKind
 from sagong_kube import refusal
 from sagong_kube.handlers.exchange import Ask
 from sagong_kube.registry.document import Document
-from sagong_kube.registry.resource import Kind
 
 __all__ = ["MEDIA", "check_kind", "media_of", "read_document"]
 
@@ -36,8 +36,7 @@ def read_document(ask: Ask, *, custom: bool = False) -> tuple[Document, bytes]:
         from sagong_kube.convert import protobuf
 
         kind, document = protobuf.decode(ask.body)
-        named = Kind(kind.group, kind.version, kind.kind)
-        return {**document, "apiVersion": named.api_version, "kind": named.kind}, b""
+        return {**document, "apiVersion": kind.api_version, "kind": kind.kind}, b""
     document = _parsed(ask.body, media)
     if not isinstance(document, dict):
         raise refusal.bad_request(
@@ -66,7 +65,9 @@ def _parsed_yaml(body: bytes) -> Document:
     return document
 
 
-def check_kind(document: Document, expected: Kind, others: tuple[Kind, ...] = ()) -> None:
+def check_kind(
+    document: Document, expected: GroupVersionKind, others: tuple[GroupVersionKind, ...] = ()
+) -> None:
     """Fill in the kind if it is missing; refuse another one than the request is for."""
     said = (document.get("apiVersion") or "", document.get("kind") or "")
     if said == ("", ""):

@@ -9,10 +9,11 @@ from typing import Any
 
 import msgspec
 
+from sagong.model.objects import GroupVersionKind
 from sagong_kube import refusal
 from sagong_kube.handlers.exchange import JSON, Answer, Ask, json_answer
 from sagong_kube.handlers.negotiation import ranges
-from sagong_kube.registry.resource import Catalogue, Kind, Resource
+from sagong_kube.registry.resource import Catalogue, Resource
 
 __all__ = ["Discovery"]
 
@@ -164,7 +165,7 @@ def _sub_entry(resource: Resource, name: str) -> Document:
     return entry
 
 
-def _storage_hash(kind: Kind) -> str:
+def _storage_hash(kind: GroupVersionKind) -> str:
     digest = hashlib.sha256(f"{kind.group}/{kind.version}/{kind.kind}".encode()).digest()
     return base64.b64encode(digest[:8]).decode()
 
@@ -194,7 +195,7 @@ def _aggregated_entry(resource: Resource) -> Document:
     return entry
 
 
-def _response_kind(resource: Resource, kind: Kind) -> Document:
+def _response_kind(resource: Resource, kind: GroupVersionKind) -> Document:
     """Group and version stay empty when they are those of the list they stand in."""
     if (kind.group, kind.version) == (resource.group, resource.kind.version):
         return {"group": "", "version": "", "kind": kind.kind}

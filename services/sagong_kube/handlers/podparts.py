@@ -7,6 +7,7 @@ import time
 import msgspec
 
 from sagong.contracts.auth import Auth, TokenRequest
+from sagong.model.objects import GroupVersionKind
 from sagong_kube import refusal
 from sagong_kube.handlers.body import check_kind, read_document
 from sagong_kube.handlers.exchange import Answer, Ask, Reply, json_answer
@@ -21,15 +22,15 @@ from sagong_kube.registry.deletion import plan_deletion, preconditions
 from sagong_kube.registry.document import Document
 from sagong_kube.registry.eviction import mark_disrupted, spend_budget
 from sagong_kube.registry.planner import Subject
-from sagong_kube.registry.resource import Catalogue, Kind, Resource
+from sagong_kube.registry.resource import Catalogue, Resource
 from sagong_kube.registry.review import CREATE, Review
 from sagong_kube.registry.view import View
 
 __all__ = ["PodParts", "Tokens"]
 
-_BINDING = Kind("", "v1", "Binding")
-_EVICTION = Kind("policy", "v1", "Eviction")
-_TOKEN = Kind("authentication.k8s.io", "v1", "TokenRequest")
+_BINDING = GroupVersionKind("", "v1", "Binding")
+_EVICTION = GroupVersionKind("policy", "v1", "Eviction")
+_TOKEN = GroupVersionKind("authentication.k8s.io", "v1", "TokenRequest")
 _TRIES = 8
 _SHORTEST = 600
 _LONGEST = 1 << 32

@@ -6,22 +6,23 @@ from typing import Any
 
 import msgspec
 
+from sagong.model.objects import GroupVersionKind
 from sagong_kube import refusal
 from sagong_kube.handlers.body import media_of, read_document
 from sagong_kube.handlers.exchange import Ask, Reply
 from sagong_kube.handlers.negotiation import negotiate
 from sagong_kube.handlers.objects import Objects
 from sagong_kube.handlers.rendering import document_answer
+from sagong_kube.patch import mergepatch
 from sagong_kube.refusal import Cause
 from sagong_kube.registry import document as documents
-from sagong_kube.registry import mergepatch
 from sagong_kube.registry.document import Document
-from sagong_kube.registry.resource import Kind, Resource
+from sagong_kube.registry.resource import Resource
 from sagong_kube.registry.shapes import Patch
 
 __all__ = ["Scale", "ScalePaths"]
 
-_KIND = Kind("autoscaling", "v1", "Scale")
+_KIND = GroupVersionKind("autoscaling", "v1", "Scale")
 
 
 class ScalePaths(msgspec.Struct, frozen=True):

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
 
+from sagong.model.times import age
 from sagong_kube.handlers.paging import Page
 from sagong_kube.registry import versions
 from sagong_kube.registry.resource import Resource
 from sagong_kube.storage.record import Record
 
-__all__ = ["Cells", "Columns", "Tables"]
+__all__ = ["Tables"]
 
 _ROWS_LIMIT = 20_000
 _LATER = 10_000_000.0
 
-Columns = Callable[[Resource], list[dict[str, Any]]]
-Cells = Callable[[Resource, dict[str, Any], float], list[Any]]
 _AGE = "Age"
 
 
@@ -45,10 +44,7 @@ _PARTIAL = b'{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","meta
 class Tables:
     """Makes tables and keeps their rows, by the collection's key and revision."""
 
-    def __init__(self, columns: Columns, cells: Cells, age: Callable[[float], str]) -> None:
-        self._columns = columns
-        self._cells = cells
-        self._age = age
+    def __init__(self) -> None:
         self._rows: dict[tuple[str, str], _Row] = {}
         self._metadata = msgspec.json.Decoder(_Metadata)
 
@@ -63,7 +59,7 @@ class Tables:
             "kind": "Table",
             "apiVersion": f"meta.k8s.io/{version}",
             "metadata": {"resourceVersion": str(metadata.get("resourceVersion", ""))},
-            "columnDefinitions": self._columns(resource),
+            "columnDefinitions": _columns(resource),
             "rows": [row],
         }
 
@@ -79,7 +75,7 @@ class Tables:
     def _row(
         self, resource: Resource, document: dict[str, Any], version: str, include: str
     ) -> dict[str, Any]:
-        row = {"cells": self._cells(resource, document, time.time())}
+        row = {"cells": _cells(resource, document, time.time())}
         shown = _object(document, version, include)
         return {**row, "object": shown} if shown is not None else row
 
@@ -89,7 +85,7 @@ class Tables:
         """Head, rows and tail of a table of many."""
         from sagong_kube.handlers.rendering import list_metadata
 
-        columns = self._columns(resource)
+        columns = _columns(resource)
         head = {
             "kind": "Table",
             "apiVersion": f"meta.k8s.io/{version}",
@@ -115,16 +111,16 @@ class Tables:
                 if row is None:
                     yield msgspec.json.encode(self._row(resource, document, version, include))
                     continue
-            age = msgspec.json.encode(self._age(now - row.created))
+            old = msgspec.json.encode(age(now - row.created))
             shown = record.body[row.start : row.end]
-            yield b"%b%b%b%b%b}}" % (row.before, age, row.after, _PARTIAL, shown)
+            yield b"%b%b%b%b%b}}" % (row.before, old, row.after, _PARTIAL, shown)
 
     def _keep(
         self, resource: Resource, record: Record, document: dict[str, Any], at: int
     ) -> _Row | None:
         now = time.time()
-        cells = self._cells(resource, document, now)
-        later = self._cells(resource, document, now + _LATER)
+        cells = _cells(resource, document, now)
+        later = _cells(resource, document, now + _LATER)
         if [c for n, c in enumerate(cells) if n != at] != [
             c for n, c in enumerate(later) if n != at
         ]:
@@ -148,6 +144,20 @@ class Tables:
             self._rows.clear()
         self._rows[f"{resource.kind.api_version}/{resource.plural}", record.key] = row
         return row
+
+
+def _columns(resource: Resource) -> list[dict[str, Any]]:
+    """Column definitions of a resource's table."""
+    from sagong_kube.convert import table
+
+    return table.columns(resource.kind, resource.columns if resource.custom else None)
+
+
+def _cells(resource: Resource, document: dict[str, Any], now: float) -> list[Any]:
+    """One row's cells."""
+    from sagong_kube.convert import table
+
+    return table.cells(resource.kind, document, now, resource.columns if resource.custom else None)
 
 
 def _object(document: dict[str, Any], version: str, include: str) -> dict[str, Any] | None:

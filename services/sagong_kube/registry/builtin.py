@@ -12,7 +12,7 @@ from sagong_kube import refusal
 from sagong_kube.refusal import Cause
 from sagong_kube.registry import document as documents
 from sagong_kube.registry.document import Document
-from sagong_kube.registry.resource import Kind, Resource, Subresource
+from sagong_kube.registry.resource import Resource
 from sagong_kube.registry.shapes import Patch
 from sagong_kube.schema import decoding, defaults, resources, validation
 from sagong_kube.schema.rules.metadata import name_check
@@ -20,31 +20,20 @@ from sagong_kube.schema.rules.metadata import name_check
 __all__ = ["BuiltinShapes", "apply_document", "builtin_resources", "note_managers"]
 
 
-def _kind(kind: GroupVersionKind) -> Kind:
-    return Kind(kind.group, kind.version, kind.kind)
-
-
-def _named(kind: Kind) -> GroupVersionKind:
-    return GroupVersionKind(kind.group, kind.version, kind.kind)
-
-
 def builtin_resources() -> Iterator[Resource]:
     """Every resource of the table."""
     for spec in resources.RESOURCES:
         yield Resource(
-            kind=_kind(spec.kind),
+            kind=spec.kind,
             plural=spec.plural,
             singular=spec.singular,
             namespaced=spec.namespaced,
             verbs=spec.verbs,
             short_names=spec.short_names,
             categories=spec.categories,
-            subresources={
-                part.name: Subresource(part.name, _kind(part.kind), part.verbs)
-                for part in spec.subresources
-            },
+            subresources={part.name: part for part in spec.subresources},
             storage=spec.storage or f"{spec.kind.group or 'core'}/{spec.plural}",
-            stored_kind=_kind(spec.stored if spec.stored.kind else spec.kind),
+            stored_kind=spec.stored if spec.stored.kind else spec.kind,
             virtual=spec.virtual,
         )
 
@@ -66,9 +55,8 @@ class BuiltinShapes:
         return self.read(resource.kind, document, body, strictness)
 
     @staticmethod
-    def read(wanted: Kind, document: Document, body: bytes, strictness: str) -> list[str]:
+    def read(kind: GroupVersionKind, document: Document, body: bytes, strictness: str) -> list[str]:
         """Make a document what the kind's Go types would decode; problems are warnings."""
-        kind = _named(wanted)
         if body and _may_repeat(document, body):
             decoded = decoding.decode(body, kind, validation=strictness)
         else:
@@ -140,8 +128,8 @@ class BuiltinShapes:
         elif patch.media == "application/merge-patch+json":
             patched = mergepatch.apply(live, change)
         else:
-            patched = strategic.apply(live, change, _named(resource.kind))
-        decoded = decoding.conform(patched, _named(resource.kind), validation="Ignore")
+            patched = strategic.apply(live, change, resource.kind)
+        decoded = decoding.conform(patched, resource.kind, validation="Ignore")
         result: Document = decoded.document
         return result
 
@@ -157,7 +145,7 @@ class BuiltinShapes:
         """See `Shapes.apply`."""
         document = apply_document(resource, live, applied, manager, force, subresource, None)
         # What is merged has only what was said; typed decoding fills in what Go types always have.
-        decoded = decoding.conform(document, _named(resource.kind), validation="Ignore")
+        decoded = decoding.conform(document, resource.kind, validation="Ignore")
         return decoded.document
 
     def manage(
@@ -252,7 +240,7 @@ def apply_document(
         result = server_side.apply(
             live,
             applied,
-            _named(resource.kind),
+            resource.kind,
             manager=manager,
             now=documents.now(),
             force=force,

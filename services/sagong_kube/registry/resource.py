@@ -3,69 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import msgspec
 
+from sagong.model.objects import GroupVersionKind
 from sagong_kube.refusal import no_such_path, qualified
+from sagong_kube.schema.resources import SubresourceSpec
 
-__all__ = ["Catalogue", "Column", "Kind", "Resource", "Subresource"]
-
-
-class Kind(msgspec.Struct, frozen=True):
-    """A group, version and kind."""
-
-    group: str
-    version: str
-    kind: str
-
-    @property
-    def api_version(self) -> str:
-        """As objects write it: `v1`, `apps/v1`."""
-        return f"{self.group}/{self.version}" if self.group else self.version
-
-
-class Subresource(msgspec.Struct, frozen=True):
-    """A subresource: what it takes and gives, and its verbs."""
-
-    name: str
-    kind: Kind
-    verbs: tuple[str, ...]
-
-
-class Column(msgspec.Struct, frozen=True):
-    """An additional printer column of a custom resource."""
-
-    name: str
-    type: str
-    path: str
-    description: str = ""
-    format: str = ""
-    priority: int = 0
+__all__ = ["Catalogue", "Resource"]
 
 
 class Resource(msgspec.Struct, frozen=True, eq=False):
     """A resource in one version. `custom` marks those that definitions made.
 
-    `schema_tag` changes when a custom resource's definition does.
+    `schema_tag` changes when a custom resource's definition does; `columns` are its
+    additionalPrinterColumns.
 
     Objects of all versions of a resource share the storage `group/plural` and are kept in
     `stored_version`.
     """
 
-    kind: Kind
+    kind: GroupVersionKind
     plural: str
     singular: str
     namespaced: bool
     verbs: tuple[str, ...]
     short_names: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
-    subresources: Mapping[str, Subresource] = {}
+    subresources: Mapping[str, SubresourceSpec] = {}
     storage: str = ""
-    stored_kind: Kind = Kind("", "", "")
+    stored_kind: GroupVersionKind = GroupVersionKind("", "", "")
     virtual: bool = False
     custom: bool = False
     schema_tag: str = ""
-    columns: tuple[Column, ...] = ()
+    columns: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def group(self) -> str:
@@ -120,7 +92,7 @@ class Catalogue:
 
     def of_kind(self, group: str, version: str, kind: str) -> Resource | None:
         """The resource whose objects are of this kind."""
-        wanted = Kind(group, version, kind)
+        wanted = GroupVersionKind(group, version, kind)
         return next((r for r in self if r.kind == wanted and not r.virtual), None)
 
     def groups(self) -> dict[str, list[str]]:
