@@ -34,6 +34,7 @@ __all__ = [
     "random",
     "remember",
     "set_payload",
+    "source_nat",
     "tcp_reject",
     "verdict_data",
 ]
@@ -252,6 +253,12 @@ def destination_nat(version: int, address: int, port: int) -> bytes:
         number(5, _register(port)),
     )
     return _expression("nat", *values)
+
+
+def source_nat(version: int, address: int) -> bytes:
+    """Give the connection the address in this register as its source."""
+    family = 2 if version == 4 else 10
+    return _expression("nat", number(1, 0), number(2, family), number(3, _register(address)))
 
 
 def masquerade() -> bytes:

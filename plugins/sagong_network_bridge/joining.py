@@ -30,6 +30,8 @@ from sagong_network_bridge.services import Piece
 __all__ = ["Draft", "check_attachment", "check_request", "interface_sysctls", "pieces_of"]
 
 Routed = Callable[[str, int], bool]
+# The set that lets others reach what is published at a sandbox's own address; "" where nothing does.
+Direct = Callable[[str, int], str]
 _MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 _MOST_LINES, _MOST_IDS = 340, (1 << 32) - 1
 _INTERFACE = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,14}")
@@ -203,12 +205,12 @@ def release_addresses(endpoint: Endpoint, identity: str, networks: Networks) -> 
 
 
 def pieces_of(
-    sandbox: Sandbox, ranks: Ranks, routed: Routed = lambda network, version: False
+    sandbox: Sandbox, ranks: Ranks, direct: Direct = lambda network, version: ""
 ) -> Iterator[Piece]:
     """What the firewall must know of a sandbox: its published ports, and that it may call itself.
 
-    Ports lead to the endpoint that has the default route: answers leave by it. Where its network is
-    `routed`, nothing leads there, but the port is open at the sandbox's own address.
+    Ports lead to the endpoint that has the default route: answers leave by it. Where its network
+    opens them at the sandbox's own address for everybody, nothing leads there.
     """
     by4, by6 = gateway_endpoints(sandbox.endpoints, ranks)
     for endpoint, address in ((by4, by4.ipv4 if by4 else ""), (by6, by6.ipv6 if by6 else "")):
@@ -220,9 +222,10 @@ def pieces_of(
         for mapping in sandbox.ports:
             if mapping.host_ip and (":" in mapping.host_ip) != (version == 6):
                 continue
-            if routed(endpoint.network, version):
+            if way := direct(endpoint.network, version):
                 key = front_key(address, mapping.protocol, mapping.container_port)
-                yield Piece(f"opened{version}", key, b"")
+                yield Piece(f"{way}{version}", key, b"")
+            if way == "opened":
                 continue
             anywhere = mapping.host_ip in ("", "0.0.0.0", "::")
             publication = Publication(

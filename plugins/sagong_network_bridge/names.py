@@ -18,7 +18,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_interface
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +41,14 @@ def order_of(
     sandbox: Sandbox, request: JoinRequest, labels: dict[str, str], internal: frozenset[str]
 ) -> dict[str, Any]:
     """What the resolver is told of a sandbox; `labels` are the networks' names by id."""
+    leads_out = any(endpoint.network not in internal for endpoint in sandbox.endpoints)
+    own = _own_nameservers(sandbox, request, leads_out=leads_out)
     links = {attachment.network: dict(attachment.links) for attachment in request.attachments}
     return {
         "do": "serve",
         "id": sandbox.id,
-        # A container's own loopback is out of the resolver's reach; the machine's is none of its.
-        "nameservers": [a for a in request.nameservers if not ip_address(a).is_loopback],
-        "forward": any(endpoint.network not in internal for endpoint in sandbox.endpoints),
+        "nameservers": own,
+        "forward": leads_out or bool(own),
         "endpoints": [
             {
                 "network": endpoint.network,
@@ -59,6 +60,28 @@ def order_of(
             for endpoint in sandbox.endpoints
         ],
     }
+
+
+def _own_nameservers(sandbox: Sandbox, request: JoinRequest, *, leads_out: bool) -> list[str]:
+    """Those that the sandbox could ask itself: the resolver asks them on its behalf.
+
+    A container's own loopback is out of the resolver's reach; the machine's is none of its. Who is on
+    internal networks alone reaches those that are there with it.
+    """
+    given = [a for a in request.nameservers if not ip_address(a).is_loopback]
+    return given if leads_out else [a for a in given if _is_beside(sandbox, a)]
+
+
+def _is_beside(sandbox: Sandbox, address: str) -> bool:
+    return any(
+        ip_address(address) in ip_interface(f"{own}/{prefix}").network
+        for endpoint in sandbox.endpoints
+        for own, prefix in (
+            (endpoint.ipv4, endpoint.ipv4_prefix),
+            (endpoint.ipv6, endpoint.ipv6_prefix),
+        )
+        if own
+    )
 
 
 def _names(sandbox: Sandbox, endpoint: Endpoint) -> list[str]:

@@ -17,7 +17,13 @@ from sagong_network_bridge import links
 from sagong_network_bridge.addresses import AddressRange, Space, space_of
 from sagong_network_bridge.bridges import Bridges
 from sagong_network_bridge.cells import Port
-from sagong_network_bridge.elements import Content, interface_name, interval_elements
+from sagong_network_bridge.elements import (
+    Content,
+    address_bytes,
+    interface_name,
+    interval_elements,
+    value_data,
+)
 from sagong_network_bridge.interior import Ranks
 from sagong_network_bridge.netlink import Channel
 from sagong_network_bridge.parents import ON_PARENTS, Lower, Parents, lower_of, parent_name
@@ -32,7 +38,9 @@ from sagong_network_bridge.subnets import (
     default_networks,
     flag,
     gateway_mode,
+    host_address,
     option,
+    trusted,
 )
 
 __all__ = ["Networks", "network_content"]
@@ -57,6 +65,8 @@ def network_content(record: NetworkRecord, *, filtered: bool) -> Iterator[tuple[
         yield "internal", name
     if network.isolated:
         yield "isolated", name
+    for interface in trusted(network):
+        yield "trusted", interface_name(interface) + name
     for version in (4, 6):
         mode = gateway_mode(network, version)
         if mode in ("routed", "nat-unprotected"):
@@ -334,6 +344,13 @@ class Networks:
         record = self._known.get(identity)
         return record is not None and gateway_mode(record.network, version) == "routed"
 
+    def direct(self, identity: str, version: int) -> str:
+        """The firewall's set of what is reached at sandboxes' own addresses; "" if nothing is so."""
+        if self.is_routed(identity, version):
+            return "opened"
+        record = self._known.get(identity)
+        return "entered" if record is not None and trusted(record.network) else ""
+
     def host_ip(self, identities: Iterable[str]) -> str:
         """Where ports are published that name no address: as a network says, or the settings."""
         for identity in identities:
@@ -363,6 +380,12 @@ class Networks:
         natted = [text for record in self.records() for text in _natted(record)]
         for version in (4, 6):
             found[f"natted{version}"] = interval_elements(natted, version)
+            found[f"sources{version}"] = {
+                (interface_name(record.bridge), False): value_data(address_bytes(chosen))
+                for record in self.records()
+                if (chosen := host_address(record.network, version))
+                and any(space_of(text).version == version for text in _natted(record))
+            }
         return found
 
     async def filter(self, wanted: frozenset[str]) -> None:

@@ -184,8 +184,7 @@ class NetworkBridge:
     async def _open_loopback(self) -> None:
         """The predecessor's program goes on until it has been tidied up."""
         self._loopback.start()
-        for record in self._sandboxes.records():
-            self._loopback.put(self._sandboxes.shortcuts(record.sandbox, record.request))
+        self._loopback.put(self._sandboxes.shortcuts())
 
     async def _sweep(self, pins: list[Path]) -> None:
         """Take away what a predecessor had and nobody knows: namespaces, bridges, interfaces."""

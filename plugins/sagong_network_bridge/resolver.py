@@ -26,6 +26,7 @@ from sagong_network_bridge.question import (
     NO_ERROR,
     NO_NAME,
     PTR,
+    SERVER_FAILURE,
     A,
     Question,
     answered,
@@ -144,8 +145,11 @@ class Resolver:
         own = self._own_answer(identity, question, _STREAM if stream else _DATAGRAM)
         if own is not None:
             reply(own)
-        elif not self._table.forwards(identity) or not question.name:
+        elif not question.name:
             reply(failed(question, NO_NAME))
+        elif not self._table.forwards(identity):
+            # Nobody said that there is no such name: nobody can be asked.
+            reply(failed(question, SERVER_FAILURE))
         else:
             servers = self._table.nameservers(identity)
             self._forwarder.forward(data, Inquiry(question, servers, stream=stream), reply)

@@ -65,7 +65,9 @@ def _sets(version: int) -> Iterator[SetKind]:
         yield SetKind(f"{name}{version}", address, size, flags=INTERVAL)
     for name in ("routed", "unprotected"):
         yield SetKind(f"{name}{version}", _NAME, 16)
-    yield SetKind(f"opened{version}", front, size + 8)
+    yield SetKind(f"sources{version}", _NAME, 16, address, size, MAP)
+    for name in ("opened", "entered"):
+        yield SetKind(f"{name}{version}", front, size + 8)
     for name in ("selected_in", "selected_out"):
         yield SetKind(f"{name}{version}", address, size, flags=MAP, verdicts=True)
 
@@ -82,18 +84,20 @@ def _map_of(key: tuple[str, int, int], name: str, target: int, size: int) -> Set
 _PAIR = concatenation(_NAME, _NAME)
 SETS: tuple[SetKind, ...] = (
     *(SetKind(name, _NAME, 16) for name in ("bridges", "internal", "isolated")),
-    *(SetKind(name, _PAIR, 32) for name in ("same", "switched")),
+    *(SetKind(name, _PAIR, 32) for name in ("same", "switched", "trusted")),
     *_sets(4),
     *_sets(6),
 )
 """All sets, by what a member means:
 
-bridges: our bridges. internal: those without a way out. isolated: those cut off from other bridges.
-unprotected: those whose addresses others may reach directly; routed: of these only what is published,
-which is opened (address, protocol, port). same: (bridge, itself). switched: the same
-for bridges whose inner traffic the firewall does not see. natted: subnets that leave with the
-machine's address. cluster: pod ranges. virtual: service ranges. visitors: who of other machines reaches
-published ports. hairpin: (address, itself).
+bridges: our bridges. internal: those without a way out. isolated: those cut off from other
+bridges. unprotected: those whose addresses others may reach directly; routed: of these only what
+is published, which is opened (address, protocol, port). trusted: (interface of the machine,
+bridge) that lead to what is published at its own address, which is entered (address, protocol,
+port). same: (bridge, itself). switched: the same for bridges whose inner traffic the firewall
+does not see. natted: subnets that leave with the machine's address. sources: bridges whose
+traffic leaves with an address that was chosen, to it. cluster: pod ranges. virtual: service
+ranges. visitors: who of other machines reaches published ports. hairpin: (address, itself).
 ports, portsat: published ports on all or one address. services, nodes: virtual addresses and node
 ports to the chain that picks a backend; behind, behinddoor: the same and an index to address and
 port. Where clients stick: serviceids, nodeids: to the service's number. backends: (number, index) to a
@@ -268,6 +272,8 @@ def _direct(foreign: bytes) -> Iterator[Rule]:
         known = here + ex.source(0, version) + ex.look_up(f"visitors{version}", 0)
         opened = known + _front(version) + ex.look_up(f"opened{version}", 0)
         yield Rule("forward", opened + ex.accept(), "published ports of routed networks")
+        entered = known + _both("trusted") + _front(version) + ex.look_up(f"entered{version}", 0)
+        yield Rule("forward", entered + ex.accept(), "published ports for trusted interfaces")
         ping = known + ex.protocol(0) + ex.compare(0, b"\x01" if version == 4 else b"\x3a")
         ping += _bridge(f"routed{version}", incoming=False)
         yield Rule("forward", ping + ex.accept(), "routed networks answer pings")
@@ -289,6 +295,9 @@ def _source() -> Iterator[Rule]:
     yield Rule("source", going + ex.accept())
     for version in (4, 6):
         out = ex.family(version) + ex.source(0, version)
+        chosen = ex.family(version) + ex.interface(0, incoming=True)
+        chosen += ex.look_up(f"sources{version}", 0, into=8) + ex.source_nat(version, 8)
+        yield Rule("source", chosen, "networks that leave with an address of their choice")
         rule = out + ex.look_up(f"natted{version}", 0) + ex.masquerade()
         yield Rule("source", rule, "containers leave with this machine's address")
         back = ex.family(version) + ex.destination(0, version)

@@ -26,12 +26,10 @@ from sagong.errors import (
     ResourceExhausted,
     SagongError,
 )
-from sagong_network_bridge import shaping
 from sagong_network_bridge.cells import Cell, Cells, carry_out
-from sagong_network_bridge.conntrack import forget_datagrams
+from sagong_network_bridge.departures import Departures
 from sagong_network_bridge.firewall import Firewall
 from sagong_network_bridge.interior import (
-    Ranks,
     address_plan,
     free_interface,
     gateway_endpoints,
@@ -44,12 +42,11 @@ from sagong_network_bridge.joining import (
     check_attachment,
     check_request,
     interface_sysctls,
-    pieces_of,
     release_addresses,
 )
-from sagong_network_bridge.links import delete_link, link_index, port_options
+from sagong_network_bridge.links import delete_link
 from sagong_network_bridge.locksmith import USER
-from sagong_network_bridge.loopback import Loopback, Shortcut, shortcuts
+from sagong_network_bridge.loopback import Loopback, Shortcut
 from sagong_network_bridge.names import Names, order_of
 from sagong_network_bridge.netlink import Channel
 from sagong_network_bridge.networks import Networks
@@ -58,14 +55,12 @@ from sagong_network_bridge.ports import Ports
 from sagong_network_bridge.records import Records, SandboxRecord
 from sagong_network_bridge.resolver_sockets import RESOLVER
 from sagong_network_bridge.services import Piece
+from sagong_network_bridge.surroundings import Surroundings
 from sagong_network_bridge.user_namespace import Maps
 
 __all__ = ["Sandboxes", "Tools"]
 
 Run = Callable[..., Coroutine[Any, Any, Any]]
-# The kernel takes interfaces down with their namespace, in its own time; what holds a namespace
-# longer than this loses its interface.
-_GRACE = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +87,10 @@ class Sandboxes:
         self._machine = machine
         self._known: dict[str, SandboxRecord] = {}
         self._locks: dict[str, asyncio.Lock] = {}
-        self._dropping: dict[str, asyncio.Task[None]] = {}
-        self._reapers: set[asyncio.Task[None]] = set()
+        self._outside = Surroundings(
+            networks, tools.firewall, tools.loopback, tools.host, tools.run
+        )
+        self._leaving = Departures(networks, tools.cells, tools.host, tools.run)
 
     def adopt(self, record: SandboxRecord) -> None:
         """Take over a sandbox of a predecessor: its addresses and ports are taken again."""
@@ -116,7 +113,7 @@ class Sandboxes:
     def busy(self) -> bool:
         """Whether one is on a network, or something of one that was is still to be taken away."""
         joined = any(record.sandbox.mode == "networks" for record in self._known.values())
-        return joined or bool(self._dropping or self._reapers)
+        return joined or self._leaving.busy
 
     def get(self, identity: str) -> SandboxRecord:
         """One; NotFound names it."""
@@ -132,14 +129,16 @@ class Sandboxes:
     def pieces(self) -> Iterator[Piece]:
         """What the firewall must know of all of them."""
         for record in self._known.values():
-            yield from self._pieces(record.sandbox, record.request)
+            yield from self._outside.pieces(record.sandbox, record.request)
 
-    def _pieces(self, sandbox: Sandbox, request: JoinRequest) -> Iterator[Piece]:
-        return pieces_of(sandbox, self._networks.ranks(request), self._networks.is_routed)
+    def shortcuts(self) -> Iterator[Shortcut]:
+        """What [::1] of the machine leads to."""
+        for record in self._known.values():
+            yield from self._outside.shortcuts(record.sandbox, record.request)
 
-    def shortcuts(self, sandbox: Sandbox, request: JoinRequest) -> tuple[Shortcut, ...]:
-        """What [::1] of the machine leads to for one of them."""
-        return shortcuts(sandbox, self._networks.ranks(request), self._networks.is_routed)
+    async def reflect(self, networks: frozenset[str]) -> None:
+        """Everybody on these networks may now reach itself by a service."""
+        await self._outside.mirror(networks, self.records())
 
     def users(self, network: str) -> list[str]:
         """Sandboxes on a network, by name where they have one."""
@@ -165,7 +164,7 @@ class Sandboxes:
             if known is not None:
                 return known.sandbox
             check_request(request)
-            await self.wait_dropped(request.id)
+            await self._leaving.wait_dropped(request.id)
             if request.mode == "host":
                 sandbox = Sandbox(id=request.id, mode="host", names=request.names)
                 return self._keep(SandboxRecord(request=request, sandbox=sandbox))
@@ -211,10 +210,10 @@ class Sandboxes:
         try:
             return draft.attach(attachment, interface)
         except (Conflict, ResourceExhausted):
-            if not self._dropping:
+            if not self._leaving.hold_addresses:
                 raise
         draft.withdraw()
-        await self.wait_dropped()
+        await self._leaving.wait_dropped()
         return draft.attach(attachment, interface)
 
     def _interface(self, attachment: Attachment, endpoints: Iterable[Endpoint]) -> str:
@@ -230,9 +229,7 @@ class Sandboxes:
         sandbox = self._sandbox(request, draft, cell) if cell is not None else None
         self._tools.names.forget(request.id)
         if sandbox is not None and cell is not None:
-            self._tools.loopback.remove(self.shortcuts(sandbox, request))
-            with contextlib.suppress(OSError):
-                self._tools.firewall.alter("sandboxes", gone=self._pieces(sandbox, request))
+            self._outside.undo(sandbox, request)
             await self._tools.run(self._tools.cells.discard, cell)
 
     async def _cell(self, draft: Draft, user: Maps | None) -> Cell:
@@ -287,14 +284,11 @@ class Sandboxes:
         own = interface_sysctls(request.attachments, sandbox.endpoints)
         if request.sysctls or own:
             await tools.run(tools.cells.set_sysctls, cell.pin, (*request.sysctls, *own))
-        await self._limit(request, veths)
+        self._outside.limit(request, veths)
         if cell.sockets:
             sockets, cell.sockets = cell.sockets, []
             tools.names.serve(self._order(sandbox, request), sockets)
-        self._reflect(sandbox, ranks, veths)
-        tools.firewall.alter("sandboxes", new=self._pieces(sandbox, request))
-        tools.loopback.put(self.shortcuts(sandbox, request))
-        await self._forget_datagrams(sandbox, leaving=False)
+        await self._outside.open(sandbox, request, veths)
         cell.close()
         return SandboxRecord(
             request=request,
@@ -304,48 +298,11 @@ class Sandboxes:
             resolver_port=cell.resolver_port,
         )
 
-    def _reflect(self, sandbox: Sandbox, ranks: Ranks, veths: dict[str, str]) -> None:
-        """Who publishes ports may call itself by them: its bridge must send packets back to it."""
-        if not sandbox.ports:
-            return
-        found = {e.network for e in gateway_endpoints(sandbox.endpoints, ranks) if e}
-        for network in found & veths.keys():
-            self._mirror(network, veths[network])
-
-    def _mirror(self, network: str, veth: str) -> None:
-        port = self._networks.port(self._networks.get(network))
-        index = link_index(self._tools.host, veth)
-        options = port_options(index, veth, isolated=port.isolated, hairpin=True)
-        self._tools.host.send([options])
-
-    async def reflect(self, networks: frozenset[str]) -> None:
-        """Everybody on these networks may now reach itself by a service."""
-        for record in list(self._known.values()):
-            for network in networks & record.veths.keys():
-                await self._tools.run(self._mirror, network, record.veths[network])
-
-    async def _limit(self, request: JoinRequest, veths: dict[str, str]) -> None:
-        if not request.ingress_bps:
-            return
-        for veth in veths.values():
-            index = link_index(self._tools.host, veth)
-            self._tools.host.send([shaping.limit(index, request.ingress_bps, veth)])
-
     def _order(self, sandbox: Sandbox, request: JoinRequest) -> dict[str, Any]:
         networks = self._networks.all()
         labels = {network.id: network.name for network in networks}
         internal = frozenset(network.id for network in networks if network.internal)
         return order_of(sandbox, request, labels, internal)
-
-    async def _forget_datagrams(self, sandbox: Sandbox, *, leaving: bool) -> None:
-        """Flows past a port just published, and flows to a container that goes."""
-        ports = frozenset(p.host_port for p in sandbox.ports if p.protocol == "udp")
-        if not ports:
-            return
-        found = (a for e in sandbox.endpoints for a in (e.ipv4, e.ipv6) if a)
-        addresses = frozenset(found) if leaving else frozenset()
-        with contextlib.suppress(OSError):
-            await self._tools.run(forget_datagrams, ports, addresses)
 
     async def leave(self, identity: str) -> None:
         """Remove a sandbox; unknown is no error. Its namespace goes, and its addresses, right after."""
@@ -353,53 +310,21 @@ class Sandboxes:
             record = self._known.get(identity)
             if record is None:
                 return
-            sandbox = record.sandbox
             self._tools.names.forget(identity)
-            pieces = self._pieces(sandbox, record.request)
-            self._tools.firewall.alter("sandboxes", gone=pieces)
-            self._tools.loopback.remove(self.shortcuts(sandbox, record.request))
-            await self._forget_datagrams(sandbox, leaving=True)
+            await self._outside.close(record)
             self._tools.records.drop_sandbox(identity)
             del self._known[identity]
-            for mapping in sandbox.ports:
+            for mapping in record.sandbox.ports:
                 self._ports.release(mapping, identity)
-            loop = asyncio.get_running_loop()
-            self._dropping[identity] = loop.create_task(self._drop(sandbox))
-            if record.veths:
-                reaper = loop.create_task(self._reap(list(record.veths.values())))
-                self._reapers.add(reaper)
-                reaper.add_done_callback(self._reapers.discard)
+            self._leaving.begin(record)
 
-    async def _drop(self, sandbox: Sandbox) -> None:
-        """Let the namespace go; its addresses are nobody's only after. A start sweeps what is left."""
-        try:
-            if sandbox.path:
-                with contextlib.suppress(OSError, SagongError):
-                    await self._tools.run(self._tools.cells.drop, Path(sandbox.path))
-        finally:
-            del self._dropping[sandbox.id]
-            for endpoint in sandbox.endpoints:
-                release_addresses(endpoint, sandbox.id, self._networks)
-
-    async def wait_dropped(self, identity: str = "") -> None:
-        """Until nothing is left of those that have left, or of one of them."""
-        while identity in self._dropping if identity else self._dropping:
-            await asyncio.wait(self._dropping.values())
-
-    async def _reap(self, veths: list[str]) -> None:
-        """Delete interfaces whose namespace somebody still holds, after a while."""
-        await asyncio.sleep(_GRACE)
-        for veth in veths:
-            if link_index(self._tools.host, veth):
-                with contextlib.suppress(OSError):
-                    await self._tools.run(self._tools.host.send, [delete_link(veth)])
+    async def wait_dropped(self) -> None:
+        """Until nothing is left of those that have left."""
+        await self._leaving.wait_dropped()
 
     async def close(self) -> None:
-        """Leave interfaces that wait to be deleted to the next start's sweep."""
-        await self.wait_dropped()
-        for task in list(self._reapers):
-            task.cancel()
-        await asyncio.gather(*self._reapers, return_exceptions=True)
+        """Leave what goes in its own time to the next start's sweep."""
+        await self._leaving.close()
 
     async def connect(self, identity: str, attachment: Attachment) -> Sandbox:
         """Put a living sandbox on a further network; on it already is no error."""
@@ -435,7 +360,7 @@ class Sandboxes:
             await tools.run(tools.cells.configure, pin, *plans)
             if own := interface_sysctls((attachment,), (endpoint,)):
                 await tools.run(tools.cells.set_sysctls, pin, own)
-            await self._limit(record.request, {endpoint.network: veth} if veth else {})
+            self._outside.limit(record.request, {endpoint.network: veth} if veth else {})
             changed = await self._with_resolver(changed)
             return await self._changed(record, changed)
         except BaseException as error:
@@ -469,12 +394,7 @@ class Sandboxes:
         if old != new:
             plan = route_plan(before.sandbox.endpoints, after.sandbox.endpoints, ranks)
             await tools.run(tools.cells.configure, pin, plan)
-            self._reflect(after.sandbox, ranks[1], after.veths)
-            was = self._pieces(before.sandbox, before.request)
-            now = self._pieces(after.sandbox, after.request)
-            tools.firewall.alter("sandboxes", was, now)
-            tools.loopback.remove(self.shortcuts(before.sandbox, before.request))
-            tools.loopback.put(self.shortcuts(after.sandbox, after.request))
+            self._outside.change(before, after)
         if after.resolver_port:
             tools.names.tell(self._order(after.sandbox, after.request))
         return self._keep(after)

@@ -25,18 +25,22 @@ __all__ = [
     "default_networks",
     "flag",
     "gateway_mode",
+    "host_address",
     "option",
     "private_pool6",
+    "trusted",
 ]
 
 # Networks that exist from the start, by driver.
 ENDS = ("host", "null")
 _ID = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+_HOST_ADDRESS = "com.docker.network.host_ipv"
 _BINDING = "com.docker.network.bridge.host_binding_ipv4"
 _GATEWAY_MODE = "com.docker.network.bridge.gateway_mode_ipv"
 _GATEWAY_MODES = ("nat", "nat-unprotected", "routed", "isolated")
 _BRIDGE_NAME = "com.docker.network.bridge.name"
+_TRUSTED = "com.docker.network.bridge.trusted_host_interfaces"
 INHIBIT = "com.docker.network.bridge.inhibit_ipv4"
 INNER = "com.docker.network.bridge.enable_icc"
 MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade"
@@ -63,6 +67,16 @@ def flag(network: Network, name: str, *, default: bool) -> bool:
 def gateway_mode(network: Network, version: int) -> str:
     """How a bridge network is reached and leaves, as Docker calls it: nat, routed…"""
     return option(network, f"{_GATEWAY_MODE}{version}") or "nat"
+
+
+def host_address(network: Network, version: int) -> str:
+    """The machine's address that a network's containers leave with; "" is that of the way."""
+    return option(network, f"{_HOST_ADDRESS}{version}")
+
+
+def trusted(network: Network) -> tuple[str, ...]:
+    """The machine's interfaces by which others reach what is published at its own address."""
+    return tuple(name for name in option(network, _TRUSTED).split(":") if name)
 
 
 def default_id(name: str) -> str:
@@ -146,10 +160,14 @@ def _check(network: Network) -> None:
     binding = option(network, _BINDING)
     if binding and not _is_address(binding):
         raise InvalidArgument(f"option {_BINDING}={binding}: an IP address")
+    for name in trusted(network):
+        if len(name.encode()) > 15:
+            raise InvalidArgument(f"option {_TRUSTED}: no interface is called {name}")
     for name in (INHIBIT, INNER, MASQUERADE):
         flag(network, name, default=True)
     for version in (4, 6):
         _check_gateway_mode(network, version)
+        _check_host_address(network, version)
     if network.driver in ON_PARENTS:
         check_parent(network)
     elif network.driver != "bridge":
@@ -166,6 +184,12 @@ def _check_gateway_mode(network: Network, version: int) -> None:
         raise InvalidArgument(f"option {key}={mode}: one of {', '.join(_GATEWAY_MODES)}")
     if mode == "isolated" and not network.internal:
         raise InvalidArgument(f"option {key}={mode}: only internal networks can be isolated so")
+
+
+def _check_host_address(network: Network, version: int) -> None:
+    text = host_address(network, version)
+    if text and (not _is_address(text) or ipaddress.ip_address(text).version != version):
+        raise InvalidArgument(f"option {_HOST_ADDRESS}{version}={text}: an IPv{version} address")
 
 
 def _is_address(text: str) -> bool:

@@ -134,7 +134,7 @@ async def forwarded(base: Path) -> None:
         cut = await asked(a, "big.example")
         assert cut.flags & dns.flags.TC
         assert len(texts(await asked(a, "big.example", tcp=True))) == 100
-        assert (await asked(inner, "small.example")).rcode() == dns.rcode.NXDOMAIN
+        assert (await asked(inner, "small.example")).rcode() == dns.rcode.SERVFAIL
         assert speaking.asked.count("a.") == 0, "names of containers leak to the machine's"
     silent.close()
     speaking.close()
@@ -142,6 +142,28 @@ async def forwarded(base: Path) -> None:
 
 def test_other_names_go_to_the_machine_s_nameservers() -> None:
     machine(forwarded)
+
+
+async def beside(base: Path) -> None:
+    """A nameserver of one's own on an internal network; those elsewhere are not asked."""
+    async with plugin(base, {"nameservers": ("127.0.0.3",)}) as network:
+        await network.create(INNER)
+        server = await joined(network, "server", "inner")
+        local = within(server.path, lambda: Upstream(server.endpoints[0].ipv4))
+        outside = Upstream("198.51.100.1")
+        for name, nameservers, code in (
+            ("near", (server.endpoints[0].ipv4,), dns.rcode.NOERROR),
+            ("far", ("198.51.100.1",), dns.rcode.SERVFAIL),
+        ):
+            asker = await joined(network, name, "inner", nameservers=nameservers)
+            assert (await asked(asker, "small.example")).rcode() == code, name
+        assert local.asked and not outside.asked
+    local.close()
+    outside.close()
+
+
+def test_internal_networks_have_nameservers_of_their_own() -> None:
+    machine(beside)
 
 
 async def refused(base: Path) -> None:

@@ -209,3 +209,57 @@ async def own_settings(base: Path) -> None:
 
 def test_an_interface_has_its_own_name_and_settings() -> None:
     machine(own_settings)
+
+
+async def chosen_sources(base: Path) -> None:
+    """Two addresses on the way out: the kernel's choice, and the network's own."""
+    async with plugin(base) as network:
+        world = World(base)
+        shell(
+            "", "ip addr add 192.0.2.77/24 dev cable; ip addr add 2001:db8::77/64 dev cable nodad"
+        )
+        key = "com.docker.network.host_ipv"
+        options = ((f"{key}4", "192.0.2.77"), (f"{key}6", "2001:db8::77"))
+        await network.create(Network(id="b1" * 32, name="chosen", ipv6=True, options=options))
+        await network.create(PLAIN)
+        outside = Server(world.path, 80, "world")
+        chosen = await joined(network, "chosen", "chosen")
+        plain = await joined(network, "plain", "plain")
+        assert (await reached(chosen.path, World.address, 80))[1] == "192.0.2.77"
+        assert (await reached(chosen.path, World.address6, 80))[1] == "2001:db8::77"
+        assert (await reached(plain.path, World.address, 80))[1] == World.machine
+        outside.close()
+        wrong = Network(id="b2" * 32, name="wrong", options=((f"{key}4", "2001:db8::1"),))
+        with pytest.raises(InvalidArgument, match="an IPv4 address"):
+            await network.create(wrong)
+        world.close()
+
+
+def test_a_network_leaves_with_the_address_that_it_chose() -> None:
+    machine(chosen_sources)
+
+
+async def trusted(base: Path) -> None:
+    """Who comes by a trusted interface reaches what is published at the container's own address."""
+    async with plugin(base) as network:
+        world = World(base)
+        option = (f"{BRIDGE}.trusted_host_interfaces", "other:cable")
+        await network.create(Network(id="c1" * 32, name="trusting", options=(option,)))
+        await network.create(PLAIN)
+        servers, found = [], {}
+        for name, host in (("trusting", 8080), ("plain", 8081)):
+            ports = (PortMapping(container_port=80, host_port=host),)
+            made = await joined(network, name, name, ports=ports)
+            own = made.endpoints[0].ipv4
+            shell(world.path, f"ip route add {own} via {World.machine}")
+            servers += [Server(made.path, number, name) for number in (80, 81)]
+            answers = [(await dial(world.path, own, n, seconds=0.5))[0] for n in (80, 81)]
+            found[name] = "".join("x" if answer == name else "-" for answer in answers)
+        assert found == {"trusting": "x-", "plain": "--"}
+        for server in servers:
+            server.close()
+        world.close()
+
+
+def test_trusted_interfaces_lead_to_what_is_published() -> None:
+    machine(trusted)
