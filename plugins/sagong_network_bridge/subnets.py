@@ -102,12 +102,11 @@ def default_networks(settings: Settings, taken: Iterable[Space]) -> tuple[Networ
     return complete(bridge, settings, taken), *ends
 
 
-def bridge_name(network: Network, settings: Settings) -> str:
-    """The bridge's interface; a given name must fit."""
+def bridge_name(network: Network) -> str:
+    """The bridge's interface, by default as people know it from Docker; a given name must fit."""
     name = option(network, _BRIDGE_NAME)
     if not name:
-        digits = 15 - len(settings.prefix) - 1
-        return f"{settings.prefix}-{network.id[:digits]}"
+        return f"br-{network.id[:12]}"
     if len(name.encode()) > 15 or not re.fullmatch(r"[^/\s:]+", name) or name in (".", ".."):
         raise InvalidArgument(f"bridge name {name!r}: at most 15 bytes, no space, slash or colon")
     return name
@@ -123,7 +122,7 @@ def complete(network: Network, settings: Settings, taken: Iterable[Space]) -> Ne
     """Check a network and give it the subnets it lacks; `taken` are others' and the machine's."""
     _check(network)
     network = _without_an_option(network)
-    bridge_name(network, settings)
+    bridge_name(network)
     spaces = list(taken)
     subnets = [_given(subnet, spaces) for subnet in network.subnets]
     versions = [AddressRange(subnet).version for subnet in subnets]

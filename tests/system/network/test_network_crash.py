@@ -127,15 +127,15 @@ async def leftovers(base: Path) -> None:
     shell("", "ip link add sgvacation type veth peer name y")
     shell(
         "",
-        "ip link add sgv0123456789 type veth peer name x; ip link add sg-bbbbbbbbbbbb type bridge",
+        "ip link add sgv0123456789 type veth peer name x; ip link add br-bbbbbbbbbbbb type bridge",
     )
-    shell("", 'ip link set sg-bbbbbbbbbbbb alias "sagong sg ' + "b" * 64 + '"')
+    shell("", 'ip link set br-bbbbbbbbbbbb alias "sagong sg ' + "b" * 64 + '"')
     shell("", "nft add element inet sg ports4 '{ tcp . 1 : 10.0.0.1 . 1 }'")
     shell("", "nft add chain inet sg policy_in_gone")
     (base / "run" / "netns" / "sg-000000000000").touch()
     (base / "run" / "sandboxes" / "half~").write_bytes(b"ha")
     async with plugin(base, {"pool_size": 0}) as network:
-        for name in ("sg-bbbbbbbbbbbb", "sgv0123456789"):
+        for name in ("br-bbbbbbbbbbbb", "sgv0123456789"):
             await until(lambda n=name: n not in shell("", "ip -br link"), f"{name} is left")
         left = shell("", "ip -br link")
         assert "sgvacation" in left, "somebody else's interface was taken away"
@@ -153,7 +153,7 @@ async def rebooted(base: Path) -> None:
     async with plugin(base, {"pool_size": 0}) as network:
         await network.create(USER)
         sandbox = await joined(network, "lost", "user", ports=(PortMapping(container_port=80),))
-    shell("", f"umount {sandbox.path}; ip link del sg-aaaaaaaaaaaa; ip link del sagong0")
+    shell("", f"umount {sandbox.path}; ip link del br-aaaaaaaaaaaa; ip link del sagong0")
     shell("", "nft delete table inet sg")
     async with plugin(base, {"pool_size": 0}) as network:
         assert not (await network.sandboxes()).sandboxes, "a sandbox without namespace is kept"
@@ -225,7 +225,7 @@ async def handed_over(base: Path) -> None:
     kept = await joined(before, "kept", "user", ports=ports)
     server, port = Server(kept.path, 80, "kept"), kept.ports[0].host_port
     states = []
-    for spoil in ("", "nft flush map inet sg ports4", "ip link del sg-aaaaaaaaaaaa"):
+    for spoil in ("", "nft flush map inet sg ports4", "ip link del br-aaaaaaaaaaaa"):
         state = await before.export()
         await before.stop()
         states.append(state)
@@ -236,7 +236,7 @@ async def handed_over(base: Path) -> None:
         await before.tidy()
         assert (await after.inspect(SandboxRef(id="kept"))) == kept
         if "link" in spoil:
-            assert "sg-aaaaaaaaaaaa" in shell("", "ip -br link"), "the bridge is not made anew"
+            assert "br-aaaaaaaaaaaa" in shell("", "ip -br link"), "the bridge is not made anew"
         else:
             assert (await reached("", "127.0.0.1", port))[0] == "kept", f"after {spoil!r}"
             assert (await reached("", "::1", port))[0] == "kept", f"after {spoil!r}"

@@ -162,7 +162,7 @@ async def cut_off(base: Path) -> None:
                 await network.create(wanted)
         await network.create(replace(isolated, internal=True))
         await network.create(replace(with_modes("inner", "nat", "nat"), internal=True))
-        bridges = {name: f"sg-{name.encode().hex().ljust(12, '0')}" for name in ("apart", "inner")}
+        bridges = {name: f"br-{name.encode().hex().ljust(12, '0')}" for name in ("apart", "inner")}
         shown = {name: shell("", f"ip addr show {bridges[name]}") for name in bridges}
         assert "inet " not in shown["apart"] and "scope global" not in shown["apart"]
         assert "inet " in shown["inner"] and "scope global" in shown["inner"]

@@ -241,9 +241,9 @@ async def foreign_firewall(base: Path) -> None:
         assert (await reached(world.path, World.machine, port))[0] == "c"
         assert (await reached(sandbox.path, World.address, 80))[0] == "world"
         await network.create(SIX)
-        assert "sagong sg to sg-66666666666" in "".join(forward_comments())
+        assert "sagong sg to br-666666666666" in "".join(forward_comments())
         await network.delete(NetworkRef(id=SIX.id))
-        assert "sg-666" not in "".join(forward_comments())
+        assert "br-666" not in "".join(forward_comments())
         shell("", "iptables -F FORWARD")
         await until(lambda: forward_comments() == ours, "a flushed chain stays shut")
         server.close()

@@ -128,8 +128,14 @@ def test_down_takes_away_what_runs_without_the_platform(engine: Engine) -> None:
 
 
 def _links(prefix: str) -> list[str]:
-    links = Path("/sys/class/net")
-    return [p.name for p in links.iterdir() if p.name.startswith((f"{prefix}-", f"{prefix}v"))]
+    """Its interfaces: pairs by their names, bridges by what they say of themselves."""
+    links = Path("/sys/class/net").iterdir()
+    mark = f"sagong {prefix} "
+    return [p.name for p in links if p.name.startswith(f"{prefix}v") or mark in _alias(p)]
+
+
+def _alias(link: Path) -> str:
+    return _text(link / "ifalias")
 
 
 def _text(path: Path) -> str:

@@ -145,7 +145,7 @@ def test_default_networks_are_the_same_everywhere() -> None:
     one, two = (default_networks(SETTINGS, []) for _ in range(2))
     assert [n.id for n in one] == [n.id for n in two]
     assert [n.name for n in one] == ["bridge", "host", "none"]
-    assert bridge_name(one[0], SETTINGS) == "sagong0"
+    assert bridge_name(one[0]) == "sagong0"
 
 
 @pytest.mark.parametrize("name", ["a/b", "far too long a name", "with space", "..", "a:b"])
