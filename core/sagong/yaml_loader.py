@@ -11,7 +11,7 @@ import yaml
 __all__ = ["Loader"]
 
 _TIMESTAMP: Final = "tag:yaml.org,2002:timestamp"
-_LONGEST_ALIASES: Final = 1000
+_MOST_REPEATED: Final = 100_000
 
 
 class Loader(yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader):  # type: ignore[misc]
@@ -20,15 +20,15 @@ class Loader(yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoad
     def __init__(self, stream: bytes) -> None:
         super().__init__(stream)
         self.doubled: list[str] = []
-        self._aliases = 0
 
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        """Count aliases: a handful is a convenience, a thousand an attack."""
-        if self.check_event(yaml.events.AliasEvent):
-            self._aliases += 1
-            if self._aliases > _LONGEST_ALIASES:
-                raise yaml.YAMLError("document contains excessive aliasing")
-        return super().compose_node(parent, index)
+    def construct_document(self, node: yaml.Node) -> Any:
+        """A document whose aliases say again no more than a convenience would: written out, as JSON
+        is, a few lines of them fill any memory."""
+        aliases = _Aliases()
+        aliases.size(node)
+        if aliases.repeated > _MOST_REPEATED:
+            raise yaml.YAMLError("document contains excessive aliasing")
+        return super().construct_document(node)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """A mapping with string keys."""
@@ -40,6 +40,30 @@ class Loader(yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoad
                 self.doubled.append(key)
             found[key] = self.construct_object(value_node, deep=deep)
         return found
+
+
+class _Aliases:
+    """Counts the nodes that aliases repeat when each is written out."""
+
+    def __init__(self) -> None:
+        self.repeated = 0
+        self._sizes: dict[int, int] = {}
+
+    def size(self, node: yaml.Node) -> int:
+        """How many nodes a node is, written out."""
+        if not isinstance(node, yaml.CollectionNode):
+            return 1
+        if (known := self._sizes.get(id(node))) is not None:
+            if not known:
+                raise yaml.YAMLError("an anchor's value contains itself")
+            self.repeated += known
+            return known
+        self._sizes[id(node)] = 0
+        parts = node.value
+        if isinstance(node, yaml.MappingNode):
+            parts = [part for pair in node.value for part in pair]
+        self._sizes[id(node)] = total = 1 + sum(map(self.size, parts))
+        return total
 
 
 def _key(key: Any) -> str:

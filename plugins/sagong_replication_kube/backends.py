@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
+from sagong.model.numbers import natural
 from sagong.model.selectors import from_labels
 from sagong_replication_kube.item import Document, Item
 from sagong_replication_kube.pods import PODS, ready
@@ -112,4 +113,4 @@ def _number(port: Document, protocol: str, pod: Item) -> int:
         for one in container.ports or ():
             if one.name == target and (one.protocol or "TCP") == protocol:
                 return one.container_port
-    return int(target) if target.isdigit() else 0
+    return natural(target) or 0

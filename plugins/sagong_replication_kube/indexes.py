@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
+
+from sagong.model.numbers import natural
 
 __all__ = ["format_indexes", "parse_indexes"]
 
+# A job has no more completions than that (spec.completions of indexed jobs, as upstream has it).
+_MOST: Final = 100_000
+
 
 def parse_indexes(text: str) -> set[int]:
-    """The numbers that the text names; what is not a number is passed over."""
+    """The numbers that the text names; what is no number, or too long a range, is passed over."""
     found: set[int] = set()
     for part in text.split(","):
         first, _, last = part.strip().partition("-")
-        if first.isdigit() and (last.isdigit() or not last):
-            found.update(range(int(first), int(last or first) + 1))
+        start, end = natural(first), natural(last or first)
+        if start is not None and end is not None and end - start < _MOST:
+            found.update(range(start, end + 1))
     return found
 
 

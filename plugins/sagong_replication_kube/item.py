@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from sagong.errors import InvalidArgument
+from sagong.model.numbers import natural
 from sagong.model.selectors import NOTHING, LabelSelector, from_labels, from_object
 from sagong.model.times import parse_time
 from sagong_replication_kube.resources import Kept, Kind
@@ -281,8 +282,7 @@ class Item:
             raise InvalidArgument(f"{kind.kind} is not readable: {error}") from None
         if not self.meta.name:
             raise InvalidArgument(f"{kind.kind} has no metadata.name")
-        version = self.meta.resource_version
-        self.revision = int(version) if version.isdigit() else 0
+        self.revision = natural(self.meta.resource_version) or 0
 
     def _read(self, body: bytes) -> Meta:
         if self.kind.kept is Kept.POD:

@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from sagong.model.numbers import natural
 from sagong_replication_kube.indexes import parse_indexes
 from sagong_replication_kube.item import Document, Item, moment
 from sagong_replication_kube.job_policy import ignored
@@ -65,8 +66,8 @@ def release(work: Work, pods: Iterable[Item]) -> None:
 
 def index_of(pod: Item) -> int:
     """A pod's completion index; -1 for none."""
-    said = pod.annotations.get(INDEX, "")
-    return int(said) if said.isdigit() else -1
+    found = natural(pod.annotations.get(INDEX, ""))
+    return -1 if found is None else found
 
 
 def count(work: Work, item: Item, document: Document, pods: Sequence[Item]) -> Count:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from sagong.model.numbers import natural
 from sagong_replication_kube import template as templates
 from sagong_replication_kube.item import Document, Item
 from sagong_replication_kube.ownership import controller_reference
@@ -39,8 +40,7 @@ _OWN: Final = frozenset(
 
 def number(annotations: dict[str, str], key: str) -> int:
     """An annotation that is a number; 0 if it is not there."""
-    said = annotations.get(key, "")
-    return int(said) if said.isdigit() else 0
+    return natural(annotations.get(key, "")) or 0
 
 
 def revision_of(item: Item) -> int:

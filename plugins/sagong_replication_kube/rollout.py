@@ -9,6 +9,8 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from sagong.model.numbers import natural
+
 __all__ = ["Limits", "Part", "limits", "portion", "proportional", "rolling"]
 
 
@@ -36,7 +38,7 @@ def portion(said: int | str | None, total: int, *, up: bool, default: int | str)
     if isinstance(said, int):
         return said
     if not said.endswith("%"):
-        return int(said) if said.isdigit() else 0
+        return natural(said) or 0
     share = total * int(said[:-1]) / 100
     return math.ceil(share) if up else math.floor(share)
 

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -23,6 +23,9 @@ __all__ = ["Front"]
 _BODY_LIMIT = 3 << 20
 _GZIP_BYTES = 128 << 10
 _GZIP_LEVEL = 1
+# Characters of all warnings together, and of each where these are more; as upstream.
+_WARNINGS = 4096
+_LONGEST_OF_MANY = 256
 # A client that never answers pings gets its output none the less.
 _PONG_SECONDS = 1.0
 _MESSAGE_PROTOCOLS = ("", "binary.k8s.io", "base64.binary.k8s.io")
@@ -55,6 +58,8 @@ class Front:
         except SagongError as error:
             self._note(ask, http_code(error))
             raise
+        except RecursionError:
+            raise refusal.bad_request("the body is nested too deeply") from None
         self._note(ask, reply.status if isinstance(reply, Answer | Streamed) else 200)
         return await self._send(request, ask, reply)
 
@@ -113,7 +118,7 @@ class Front:
             "Content-Type": answer.media,
             **answer.headers,
         }
-        headers = [*single.items(), *(("Warning", _warning(text)) for text in answer.warnings)]
+        headers = [*single.items(), *(("Warning", text) for text in _warnings(answer.warnings))]
         body = answer.body
         if (
             len(body) >= _GZIP_BYTES
@@ -255,9 +260,18 @@ class _StreamPipe:
         await self._stream.close()
 
 
-def _warning(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
-    return f'299 - "{escaped}"'
+def _warnings(texts: Sequence[str]) -> Iterator[str]:
+    """Values of Warning headers (RFC 7234, 5.5): UTF-8, without control characters; many are cut."""
+    cut = _LONGEST_OF_MANY if sum(map(len, texts)) > _WARNINGS else _WARNINGS
+    left = _WARNINGS
+    for text in texts:
+        plain = "".join(c if c.isprintable() else " " for c in text[:cut])
+        left -= len(plain)
+        if left < 0:
+            return
+        escaped = plain.replace("\\", "\\\\").replace('"', '\\"')
+        # The HTTP layer writes headers in Latin-1.
+        yield f'299 - "{escaped}"'.encode("utf-8", "replace").decode("latin-1")
 
 
 def _gzipped(pieces: Iterable[bytes]) -> Iterable[bytes]:

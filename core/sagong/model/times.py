@@ -20,6 +20,10 @@ __all__ = [
 ]
 
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+_FIRST, _LAST = (
+    (moment.replace(tzinfo=datetime.UTC) - _EPOCH) // datetime.timedelta(seconds=1)
+    for moment in (datetime.datetime.min, datetime.datetime.max)
+)
 _FORM = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)\Z", re.ASCII
 )
@@ -49,8 +53,10 @@ def parse_time(text: str) -> float:
         moment = datetime.datetime(*(int(found[at]) for at in range(1, 7)), tzinfo=datetime.UTC)  # type: ignore[arg-type,misc]
     except ValueError:
         raise InvalidArgument(f'parsing time "{text}": day out of range') from None
-    seconds = (moment - _EPOCH).total_seconds() + float(f"0.{found[7] or '0'}")
-    return seconds - _offset(found[8])
+    seconds = (moment - _EPOCH).total_seconds() - _offset(found[8])
+    if not _FIRST <= seconds <= _LAST:
+        raise InvalidArgument(f'parsing time "{text}": year outside of range [0,9999]')
+    return seconds + float(f"0.{found[7] or '0'}")
 
 
 def _offset(zone: str) -> int:
@@ -61,8 +67,9 @@ def _offset(zone: str) -> int:
 
 
 def time_text(seconds: float) -> str:
-    """RFC 3339 in UTC and whole seconds, as metav1.Time writes."""
-    moment = _EPOCH + datetime.timedelta(seconds=int(seconds // 1))
+    """RFC 3339 in UTC and whole seconds, as metav1.Time writes; of the years 1 to 9999."""
+    whole = min(max(int(seconds // 1), _FIRST), _LAST)
+    moment = _EPOCH + datetime.timedelta(seconds=whole)
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ").rjust(20, "0")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from sagong.model.numbers import natural
 from sagong.scheduling.demand import Port, amounts
 from sagong.scheduling.documents import NodeDocument
 from sagong.scheduling.nodes import Taint
@@ -72,7 +73,7 @@ class Node:
         self._offer(offered)
         images = (status.images if status is not None else None) or ()
         self.images = {name: image.size_bytes for image in images for name in image.names or ()}
-        self.revision = int(meta.resource_version) if meta.resource_version.isdigit() else 0
+        self.revision = natural(meta.resource_version) or 0
         return before != (self.labels, self.taints, self.cordoned)
 
     def _offer(self, offered: dict[str, int]) -> None:

@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 
 from sagong.errors import InvalidArgument
+from sagong.model.numbers import natural
 from sagong.model.selectors import NOTHING, LabelSelector, LabelTerm, from_object
 from sagong.model.times import parse_time
 from sagong.scheduling.demand import Demand, demand
@@ -212,7 +213,7 @@ class Pod:
         self.created = _moment(meta.creation_timestamp)
         self.started = _moment(status.start_time) if status is not None else 0.0
         self.nominated = status.nominated_node_name if status is not None else ""
-        self.revision = int(meta.resource_version) if meta.resource_version.isdigit() else 0
+        self.revision = natural(meta.resource_version) or 0
 
     @property
     def namespace(self) -> str:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from sagong.model.objects import GroupVersionKind
 from sagong_kube import refusal
 from sagong_kube.handlers.exchange import Ask
 from sagong_kube.registry.document import Document
+from sagong_kube.schema.decoding import parsed_yaml
 
-__all__ = ["MEDIA", "check_kind", "media_of", "read_document"]
+__all__ = ["MEDIA", "check_kind", "media_of", "parsed", "read_document"]
 
 MEDIA = (
     "application/json",
@@ -37,7 +40,7 @@ def read_document(ask: Ask, *, custom: bool = False) -> tuple[Document, bytes]:
 
         kind, document = protobuf.decode(ask.body)
         return {**document, "apiVersion": kind.api_version, "kind": kind.kind}, b""
-    document = _parsed(ask.body, media)
+    document = parsed(ask.body, media)
     if not isinstance(document, dict):
         raise refusal.bad_request(
             "couldn't get version/kind; json parse error: the body is not an object"
@@ -45,24 +48,14 @@ def read_document(ask: Ask, *, custom: bool = False) -> tuple[Document, bytes]:
     return document, ask.body if media == "application/json" else b""
 
 
-def _parsed(body: bytes, media: str) -> Document:
-    if media == "application/yaml":
-        return _parsed_yaml(body)
+def parsed(body: bytes, media: str) -> Any:
+    """What a body of JSON or YAML says."""
+    if "yaml" in media:
+        return parsed_yaml(body)[0]
     try:
-        document: Document = msgspec.json.decode(body)
+        return msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise refusal.bad_request(f"couldn't get version/kind; json parse error: {error}") from None
-    return document
-
-
-def _parsed_yaml(body: bytes) -> Document:
-    import yaml  # not at every start: it takes a fifth of the time of all imports
-
-    try:
-        document: Document = yaml.load(body, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise refusal.bad_request(f"error converting YAML to JSON: {error}") from None
-    return document
 
 
 def check_kind(

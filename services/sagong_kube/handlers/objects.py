@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import msgspec
 
 from sagong.errors import NotFound
+from sagong.model.numbers import natural
 from sagong_kube import refusal
 from sagong_kube.handlers.body import check_kind, media_of, read_document
 from sagong_kube.handlers.exchange import Answer, Ask, Reply
@@ -60,8 +61,8 @@ class Objects:
         version = ask.first("resourceVersion")
         if not version:
             await self.store.settle()
-        elif version.isdigit() and int(version):
-            await self.store.wait_revision(int(version), _WAIT_SECONDS)
+        elif revision := natural(version):
+            await self.store.wait_revision(revision, _WAIT_SECONDS)
         target = ask.target
         found = self.store.get(resource.storage, resource.key(target.namespace, target.name))
         if found is None:

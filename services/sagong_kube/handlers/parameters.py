@@ -7,18 +7,23 @@ from typing import Any
 import msgspec
 
 from sagong.errors import InvalidArgument
+from sagong.model.numbers import natural
+from sagong.model.objects import GroupVersionKind
 from sagong.model.selectors import FieldSelector, FieldTerm, parse_fields, parse_labels
 from sagong_kube import refusal
+from sagong_kube.handlers.body import media_of, parsed
 from sagong_kube.handlers.exchange import Ask
 from sagong_kube.refusal import Cause
 from sagong_kube.registry.actor import DeleteOptions, WriteOptions
 from sagong_kube.registry.resource import Resource
+from sagong_kube.schema import decoding
 from sagong_kube.storage.collection import Collection, Selection
 
 __all__ = ["ListOptions", "delete_options", "list_options", "selection_of", "write_options"]
 
 _VALIDATIONS = ("", "Strict", "Warn", "Ignore")
 _MANAGER_LIMIT = 128
+_DELETE_OPTIONS = GroupVersionKind("meta.k8s.io", "v1", "DeleteOptions")
 
 
 class ListOptions(msgspec.Struct, frozen=True):
@@ -92,7 +97,7 @@ def list_options(ask: Ask) -> ListOptions:
     problem = _watch_problem(options) if watching else _list_problem(options)
     if problem is not None:
         raise refusal.invalid("ListOptions", "meta.k8s.io", "", (problem,))
-    if options.version and not options.version.isdigit():
+    if options.version and natural(options.version) is None:
         cause = Cause("FieldValueInvalid", f'Invalid value: "{options.version}"', "resourceVersion")
         raise refusal.bad_request(f"{cause.field}: {cause.message}")
     return options
@@ -217,24 +222,12 @@ def delete_options(ask: Ask) -> DeleteOptions:
 def _delete_body(ask: Ask) -> dict[str, Any]:
     if not ask.body.strip():
         return {}
-    media = ask.headers.get("content-type", "application/json").partition(";")[0].strip()
-    try:
-        if media == "application/vnd.kubernetes.protobuf":
-            from sagong_kube.convert import protobuf
+    media = media_of(ask)
+    if media == "application/vnd.kubernetes.protobuf":
+        from sagong_kube.convert import protobuf
 
-            return dict(protobuf.decode(ask.body)[1])
-        body = _from_yaml(ask.body) if "yaml" in media else msgspec.json.decode(ask.body)
-    except (msgspec.DecodeError, ValueError) as error:
-        raise refusal.bad_request(f"the delete options can't be decoded: {error}") from None
+        return dict(protobuf.decode(ask.body)[1])
+    body = parsed(ask.body, media)
     if not isinstance(body, dict):
         raise refusal.bad_request("the delete options must be an object")
-    return body
-
-
-def _from_yaml(body: bytes) -> object:
-    import yaml
-
-    try:
-        return yaml.safe_load(body)
-    except yaml.YAMLError as error:
-        raise ValueError(str(error)) from None
+    return decoding.conform(body, _DELETE_OPTIONS, validation="Ignore").document

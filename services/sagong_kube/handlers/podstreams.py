@@ -21,6 +21,7 @@ from sagong.contracts.node import (
 from sagong.contracts.streams import Address
 from sagong.errors import NotFound
 from sagong.log_frames import log_frames
+from sagong.model.numbers import natural
 from sagong_kube import refusal
 from sagong_kube.handlers.exchange import Ask, Raw, Reply, Socket, Streamed
 from sagong_kube.handlers.objects import Objects
@@ -156,9 +157,8 @@ def _forward_socket(ask: Ask, offered: Sequence[str], dial: Dial) -> Socket:
 
         return Socket(portforward.TUNNEL, tunnel)
     protocol = choose(offered, ("v4.channel.k8s.io", "v4.base64.channel.k8s.io"))
-    ports = [
-        int(p) for text in ask.query.get("ports") or () for p in text.split(",") if p.isdigit()
-    ]
+    asked = (part for text in ask.query.get("ports") or () for part in text.split(","))
+    ports = [port for part in asked if (port := natural(part)) is not None]
     if protocol is None or not ports:
         raise refusal.bad_request('query parameter "ports" is required')
 
@@ -321,11 +321,12 @@ def _count(ask: Ask, name: str, absent: int) -> int:
     text = ask.first(name)
     if not text:
         return absent
-    if not text.isdigit():
+    number = natural(text)
+    if number is None:
         raise refusal.bad_request(
             f"{name}: Invalid value: {text}: must be greater than or equal to 0"
         )
-    return int(text)
+    return number
 
 
 def _since(ask: Ask) -> float:

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from sagong.model.numbers import natural
 from sagong.model.selectors import from_labels
 from sagong_kube import refusal
 from sagong_kube.handlers.exchange import Answer, Ask, Raw, Reply, Streamed
@@ -93,7 +94,7 @@ class Proxy:
         address = _node_address(status.get("addresses") or ())
         if not address:
             raise refusal.unavailable(f'node "{name}" has no address')
-        number = int(port) if port.isdigit() else int(kubelet or _KUBELET_PORT)
+        number = natural(port) or int(kubelet or _KUBELET_PORT)
         chosen = scheme if ask.target.name.count(":") == 2 else "https"
         return await self._carry(ask, Upstream(chosen, address, number))
 
@@ -156,8 +157,8 @@ class Proxy:
 def _pod_port(pod: Document, port: str) -> int:
     containers = pod["spec"].get("containers") or ()
     declared = [p for c in containers for p in c.get("ports") or ()]
-    if port.isdigit():
-        return int(port)
+    if (number := natural(port)) is not None:
+        return number
     if port:
         for p in declared:
             if p.get("name") == port:
@@ -228,14 +229,15 @@ async def _answer_head(reader: asyncio.StreamReader) -> tuple[int, dict[str, str
     raw = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     first, *lines = raw.split("\r\n")
     parts = first.split(" ", 2)
-    if len(parts) < 2 or not parts[1].isdigit():
+    status = natural(parts[1]) if len(parts) > 1 else None
+    if status is None:
         raise refusal.unavailable("error trying to reach service: malformed HTTP response")
     headers: dict[str, str] = {}
     for line in lines:
         name, colon, value = line.partition(":")
         if colon:
             headers["-".join(p.capitalize() for p in name.split("-"))] = value.strip()
-    return int(parts[1]), headers
+    return status, headers
 
 
 def _rewritten(ask: Ask, headers: dict[str, str]) -> dict[str, str]:

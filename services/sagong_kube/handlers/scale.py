@@ -8,7 +8,7 @@ import msgspec
 
 from sagong.model.objects import GroupVersionKind
 from sagong_kube import refusal
-from sagong_kube.handlers.body import media_of, read_document
+from sagong_kube.handlers.body import media_of, parsed, read_document
 from sagong_kube.handlers.exchange import Ask, Reply
 from sagong_kube.handlers.negotiation import negotiate
 from sagong_kube.handlers.objects import Objects
@@ -19,6 +19,7 @@ from sagong_kube.registry import document as documents
 from sagong_kube.registry.document import Document
 from sagong_kube.registry.resource import Resource
 from sagong_kube.registry.shapes import Patch
+from sagong_kube.schema import decoding
 
 __all__ = ["Scale", "ScalePaths"]
 
@@ -60,28 +61,22 @@ class Scale:
 
         def change(live: Document) -> Document:
             scale = _scale(live, paths)
-            return _applied(resource, live, _patched(self._objects, scale, patch), paths)
+            return _applied(resource, live, _patched(scale, patch), paths)
 
         return change
 
 
-def _patched(objects: Objects, scale: Document, patch: Patch) -> Document:
+def _patched(scale: Document, patch: Patch) -> Document:
+    from sagong_kube.patch import jsonpatch
+
+    change = parsed(patch.body, patch.media)
     if patch.media == "application/json-patch+json":
-        from sagong_kube.patch import jsonpatch
-
-        patched: Document = jsonpatch.apply(scale, msgspec.json.decode(patch.body))
-        return patched
-    try:
-        if patch.media == "application/apply-patch+yaml":
-            import yaml
-
-            change = yaml.safe_load(patch.body)
-        else:
-            change = msgspec.json.decode(patch.body)
-    except msgspec.DecodeError as error:
-        raise refusal.bad_request(f"error decoding patch: {error}") from None
-    merged: Document = mergepatch.apply(scale, change)
-    return merged
+        patched = jsonpatch.apply(scale, change)
+    else:
+        patched = mergepatch.apply(scale, change)
+    if not isinstance(patched, dict):
+        raise refusal.bad_request("a Scale is an object")
+    return patched
 
 
 def _at(document: Document, path: tuple[str, ...]) -> Any:
@@ -131,12 +126,13 @@ def _selector_text(selector: Any) -> str:
 
 
 def _applied(resource: Resource, live: Document, scale: Document, paths: ScalePaths) -> Document:
+    scale = decoding.conform(scale, _KIND, validation="Ignore").document
     name = live["metadata"]["name"]
     said = str((scale.get("metadata") or {}).get("resourceVersion") or "")
     if said and said != live["metadata"].get("resourceVersion"):
         raise refusal.modified(resource.plural, resource.group, name)
     replicas = (scale.get("spec") or {}).get("replicas") or 0
-    if not isinstance(replicas, int) or replicas < 0:
+    if replicas < 0:
         cause = Cause(
             "FieldValueInvalid",
             f"Invalid value: {replicas}: must be greater than or equal to 0",

@@ -6,12 +6,16 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+import msgspec
+
 from sagong.errors import InvalidArgument
 from sagong_kube.patch.document import copied, unprocessable
 
-__all__ = ["MOST_OPERATIONS", "apply"]
+__all__ = ["MOST_COPIED", "MOST_OPERATIONS", "apply"]
 
 MOST_OPERATIONS: Final = 10_000
+# Bytes: copies of copies would grow without end. As much as a request's body.
+MOST_COPIED: Final = 3 << 20
 _INDEX = re.compile(r"(0|-?[1-9]\d*)\Z", re.ASCII)
 _NOTHING: Final = object()
 
@@ -30,13 +34,26 @@ def apply(document: Any, operations: Any) -> Any:
             f"The allowed maximum operations in a JSON patch is {MOST_OPERATIONS}, "
             f"got {len(operations)}"
         )
-    root = [copied(document)]
+    root, copies = [copied(document)], 0
     for operation in operations:
-        handler = _HANDLERS.get(operation.get("op", ""))
+        kind = operation.get("op", "")
+        handler = _HANDLERS.get(kind) if isinstance(kind, str) else None
         if handler is None:
-            raise unprocessable(f"Unexpected kind: {operation.get('op', '')}")
+            raise unprocessable(f"Unexpected kind: {kind}")
+        if kind == "copy":
+            copies += _size(root, operation)
+        if copies > MOST_COPIED:
+            raise InvalidArgument(
+                f"Unable to complete the copy, the accumulated size increase of copy is {copies}, "
+                f"exceeding the limit {MOST_COPIED}",
+                detail={"reason": "RequestEntityTooLarge", "code": "413"},
+            )
         handler(root, operation)
     return root[0]
+
+
+def _size(root: list[Any], operation: Mapping[str, Any]) -> int:
+    return len(msgspec.json.encode(_taken(root, operation, "copy")[2]))
 
 
 def _steps(pointer: Any, what: str) -> list[str]:

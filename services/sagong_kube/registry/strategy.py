@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from sagong.model.numbers import natural
 from sagong_kube.registry.actor import Actor
 from sagong_kube.registry.document import Document
 from sagong_kube.registry.resource import Resource
@@ -289,7 +290,7 @@ def count_generation(new: Document, old: Document) -> None:
 
 def _count_template(new: Document, old: Document) -> None:
     name = "deprecated.daemonset.template.generation"
-    count = int((old["metadata"].get("annotations") or {}).get(name, "1"))
+    count = natural((old["metadata"].get("annotations") or {}).get(name, "")) or 1
     changed = new["spec"].get("template") != old["spec"].get("template")
     annotations = new["metadata"].setdefault("annotations", {})
     annotations[name] = str(count + 1 if changed else count)

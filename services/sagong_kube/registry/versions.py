@@ -7,8 +7,11 @@ from typing import Any
 
 import msgspec
 
+from sagong.errors import InvalidArgument
+from sagong.model.objects import GroupVersionKind
 from sagong_kube.registry.document import Document
 from sagong_kube.registry.resource import Resource
+from sagong_kube.schema import decoding
 from sagong_kube.storage.record import Record
 
 __all__ = ["from_stored", "present", "shown", "to_stored"]
@@ -26,6 +29,7 @@ _METRICS = "autoscaling.alpha.kubernetes.io/metrics"
 _CURRENT = "autoscaling.alpha.kubernetes.io/current-metrics"
 _CONDITIONS = "autoscaling.alpha.kubernetes.io/conditions"
 _BEHAVIOR = "autoscaling.alpha.kubernetes.io/behavior"
+_AUTOSCALER = GroupVersionKind("autoscaling", "v2", "HorizontalPodAutoscaler")
 
 
 def present(resource: Resource, record: Record) -> bytes:
@@ -89,28 +93,33 @@ def _autoscaler_to_v2(document: Document) -> None:
     metrics: list[Any] = []
     if (percent := spec.pop("targetCPUUtilizationPercentage", None)) is not None:
         metrics.append(_cpu_metric(percent))
-    metrics += _unpacked(annotations, _METRICS) or []
+    metrics += _unpacked(annotations, _METRICS, "spec", "metrics") or []
     if metrics:
         spec["metrics"] = metrics
-    if (behavior := _unpacked(annotations, _BEHAVIOR)) is not None:
+    if (behavior := _unpacked(annotations, _BEHAVIOR, "spec", "behavior")) is not None:
         spec["behavior"] = behavior
     status = document.get("status") or {}
-    current = _unpacked(annotations, _CURRENT) or []
+    current = _unpacked(annotations, _CURRENT, "status", "currentMetrics") or []
     if (percent := status.pop("currentCPUUtilizationPercentage", None)) is not None:
         value = {"averageUtilization": percent}
         current.insert(0, {"type": "Resource", "resource": {"name": "cpu", "current": value}})
     if current:
         status["currentMetrics"] = current
-    if (conditions := _unpacked(annotations, _CONDITIONS)) is not None:
+    if (conditions := _unpacked(annotations, _CONDITIONS, "status", "conditions")) is not None:
         status["conditions"] = conditions
 
 
-def _unpacked(annotations: dict[str, str], name: str) -> Any:
-    packed = annotations.pop(name, None)
-    try:
-        return None if packed is None else msgspec.json.decode(packed)
-    except msgspec.DecodeError:
+def _unpacked(annotations: dict[str, str], annotation: str, where: str, name: str) -> Any:
+    """The field of version 2 that an annotation of version 1 carries; None if it is no such thing."""
+    packed = annotations.pop(annotation, None)
+    if packed is None:
         return None
+    try:
+        document = {"metadata": {}, where: {name: msgspec.json.decode(packed)}}
+        found = decoding.conform(document, _AUTOSCALER, validation="Ignore").document
+    except (msgspec.DecodeError, InvalidArgument):
+        return None
+    return found[where].get(name)
 
 
 def _autoscaler_to_v1(document: Document) -> None:

@@ -23,7 +23,7 @@ from sagong_kube.schema.structure import struct_of
 from sagong_kube.schema.traversal import Traversal
 from sagong_kube.schema.types import METADATA, type_of
 
-__all__ = ["Decoded", "conform", "decode", "strict_error"]
+__all__ = ["Decoded", "conform", "decode", "parsed_yaml", "strict_error"]
 
 Document = dict[str, Any]
 
@@ -146,7 +146,8 @@ _COMPACT: Final = msgspec.json.Encoder()
 
 def _parsed(body: bytes, media: str, *, check: bool) -> tuple[Any, list[str]]:
     if media == "yaml":
-        return _parsed_yaml(body, check=check)
+        document, doubled = parsed_yaml(body)
+        return document, doubled if check else []
     try:
         document = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -192,7 +193,8 @@ def _collect(tree: Any, path: str, found: list[str]) -> None:
             _collect(item, f"{path}[{at}]", found)
 
 
-def _parsed_yaml(body: bytes, *, check: bool) -> tuple[Any, list[str]]:
+def parsed_yaml(body: bytes) -> tuple[Any, list[str]]:
+    """A document, and the keys that stand twice in it; InvalidArgument in upstream's words."""
     import yaml
 
     from sagong.yaml_loader import Loader
@@ -205,7 +207,7 @@ def _parsed_yaml(body: bytes, *, check: bool) -> tuple[Any, list[str]]:
         raise InvalidArgument(said) from None
     finally:
         loader.dispose()
-    return document, loader.doubled if check else []
+    return document, loader.doubled
 
 
 def _json_name(value: Any) -> str:

@@ -92,7 +92,7 @@ def fields_of(name: str) -> Mapping[str, FieldSpec]:
     return {} if found is None else {each.name: each for each in found.fields}
 
 
-@functools.cache
+@functools.lru_cache(1024)  # clients may name any kind
 def type_of(kind: GroupVersionKind) -> str | None:
     """The type of a built-in kind, None for others."""
     prefix = kind.group.partition(".")[0] or "core"

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 
 from sagong.contracts.streams import Address
 from sagong.errors import SagongError
+from sagong.model.numbers import natural
 from sagong.streams import Link, connected
 from sagong_kube.streams.pipe import Pipe
 from sagong_kube.streams.session import MessageSocket
@@ -95,14 +96,14 @@ class Forwarding:
                 return
 
     def _open(self, event: StreamOpened, replies: bytearray) -> None:
-        kind, port = event.headers.get("streamtype", ""), event.headers.get("port", "")
-        if kind not in ("data", "error") or not port.isdigit() or not 0 < int(port) < 65536:
+        kind, port = event.headers.get("streamtype", ""), natural(event.headers.get("port", ""))
+        if kind not in ("data", "error") or port is None or not 0 < port < 65536:
             replies += self._spdy.reset(event.stream, 3)
             return
         self._last = max(self._last, event.stream)
         # Clients before 1.5 send no request id; then a data stream follows its error stream.
         request = event.headers.get("requestid") or str((event.stream - 1) // 4)
-        pair = self._pairs.setdefault(request, _Pair(int(port)))
+        pair = self._pairs.setdefault(request, _Pair(port))
         self._by_stream[event.stream] = pair
         replies += self._spdy.reply(event.stream)
         if kind == "error":

@@ -228,3 +228,14 @@ def test_other_kinds_get_their_defaults(
     for step in path.split("."):
         found = found[step]
     assert found == value
+
+
+def test_aliases_of_yaml_are_a_convenience() -> None:
+    body = b"kind: Pod\nmetadata: {labels: &l {a: b}, annotations: *l}\n"
+    assert decoding.parsed_yaml(body)[0]["metadata"]["annotations"] == {"a": "b"}
+    lines = [f"b{n}: &b{n} [{','.join([f'*b{n - 1}'] * 9)}]" for n in range(1, 9)]
+    bomb = "\n".join(["b0: &b0 [x]", *lines]).encode()
+    with pytest.raises(InvalidArgument, match="excessive aliasing"):
+        decoding.parsed_yaml(bomb)
+    with pytest.raises(InvalidArgument, match="contains itself"):
+        decoding.parsed_yaml(b"a: &a [*a]")

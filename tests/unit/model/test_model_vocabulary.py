@@ -90,8 +90,11 @@ def test_times() -> None:
     assert times.micro_time(1.5) == "1970-01-01T00:00:01.500000Z"
     with pytest.raises(InvalidArgument, match='parsing time "x"'):
         times.parse_time("x")
-    with pytest.raises(InvalidArgument):
-        times.parse_time("2024-02-30T00:00:00Z")
+    assert times.normalized("9999-12-31T23:59:59Z") == "9999-12-31T23:59:59Z"
+    assert times.normalized_micro("9999-12-31T23:59:59.9999999Z").startswith("9999-12-31T23:59:59.")
+    for none in ("2024-02-30T00:00:00Z", "9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00+01:00"):
+        with pytest.raises(InvalidArgument):
+            times.parse_time(none)
 
 
 def test_durations() -> None:

@@ -59,5 +59,9 @@ def test_indexes_are_read_as_they_were_written(numbers: set[int]) -> None:
     assert parse_indexes(format_indexes(numbers)) == numbers
 
 
+def test_what_is_no_index_is_passed_over() -> None:
+    assert parse_indexes("1,²,x,3-,5-6,0-99999999999,-4") == {1, 3, 5, 6}
+
+
 def test_indexes_are_written_as_upstream_does() -> None:
     assert format_indexes([1, 3, 4, 5, 7, 8]) == "1,3-5,7,8"

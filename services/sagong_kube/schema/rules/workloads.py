@@ -27,7 +27,7 @@ __all__ = [
 
 Document = dict[str, Any]
 
-_PERCENT = re.compile(r"[0-9]+%\Z", re.ASCII)
+_PERCENT = re.compile(r"[0-9]{1,18}%\Z", re.ASCII)
 _PERCENT_SAID: Final = (
     "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or "
     "'93%', regex used for validation is '[0-9]+%')"
