@@ -177,11 +177,6 @@ class Nftables:
         values = (text(1, self.table), text(2, name))
         return self._request(_DELSET, 0, f"delete set {name}", *values)
 
-    def flush_set(self, name: str) -> Request:
-        """All elements of a set."""
-        values = (text(1, self.table), text(2, name))
-        return self._request(_DELELEM, 0, f"flush set {name}", *values)
-
     def add_elements(self, name: str, elements: Iterable[Element]) -> Iterator[Request]:
         """Elements in as many messages as it takes; one that exists with other data is an error."""
         for chunk in _chunks(elements, data=True):

@@ -5,7 +5,6 @@ Source: https://kubernetes.io/docs/concepts/workloads/controllers/deployment/
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -263,8 +262,3 @@ def _forget_old(work: Work, document: Document, sets: ReplicaSets) -> None:
     ]
     for one in sorted(empty, key=revision_of)[: max(0, len(sets.old) - limit)]:
         work.delete(one)
-
-
-def pods_of(sets: ReplicaSets, ones: Sequence[Item]) -> list[Item]:
-    """Active pods of some of the sets."""
-    return [pod for one in ones for pod in sets.pods[one.meta.name]]

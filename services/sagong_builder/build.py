@@ -344,7 +344,6 @@ class Build:
         self._request = request
         self._reporter = reporter
         self._context: Archive | None = None
-        self._dockerfile_in_context = True
 
     async def run(self) -> None:
         """All of it; raises what ended it."""

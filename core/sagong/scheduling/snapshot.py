@@ -21,11 +21,10 @@ _MOST_KEPT: Final = 2048
 class Standing:
     """What a stance means on the present nodes: who remains, and why the others do not."""
 
-    __slots__ = ("admitted", "nodes", "refusals", "soft")
+    __slots__ = ("nodes", "refusals", "soft")
 
     def __init__(self) -> None:
         self.nodes: list[Node] = []
-        self.admitted: frozenset[str] = frozenset()
         self.refusals: dict[str, int] = {}
         # node name: (disliked taints, liked terms)
         self.soft: dict[str, tuple[int, int]] = {}
@@ -306,7 +305,6 @@ class Snapshot:
             if soft:
                 liked = stance.liked(node.name, node.labels)
                 found.soft[node.name] = (stance.disliked(node.taints), liked)
-        found.admitted = frozenset(node.name for node in found.nodes)
         return found
 
     def tally(self, terms: tuple[PodTerm, ...], topology_key: str) -> Tally:

@@ -53,11 +53,6 @@ class Client:
         """Whether the session should wait before it reads more output."""
         return len(self._out) > OUTPUT_LIMIT and not self.closed
 
-    @property
-    def replaying(self) -> bool:
-        """Whether it still reads the past."""
-        return self._replay is not None
-
     def begin(self, early: bytes, replay: Replay | None) -> None:
         """Start: bytes that came with the token, and the past if it was asked for."""
         self._replay = replay

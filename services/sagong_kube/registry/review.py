@@ -18,7 +18,6 @@ __all__ = ["Admission", "Review", "Step"]
 CREATE = "CREATE"
 UPDATE = "UPDATE"
 DELETE = "DELETE"
-CONNECT = "CONNECT"
 
 
 class Review(msgspec.Struct):

@@ -15,7 +15,6 @@ from sagong_kube.storage.record import (
     FieldPath,
     Record,
     RecordReader,
-    without_revision,
 )
 
 __all__ = ["Collection", "Selection"]
@@ -67,19 +66,6 @@ class Collection:
     def position(self, field: str) -> int | None:
         """Where a selectable field's value stands in `Record.fields`."""
         return self._positions.get(field)
-
-    def reshape(self, fields: Sequence[FieldPath]) -> None:
-        """Make other fields selectable (a custom resource's definition changed)."""
-        if tuple(fields) == self.reader.fields:
-            return
-        self.reader = RecordReader(fields)
-        records = list(self.records.values())
-        for record in records:
-            self.remove(record.key)
-        self._index_fields()
-        for record in records:
-            value = without_revision(record.body)
-            self.put(self.reader.read(record.key, value, record.revision))
 
     def put(self, record: Record) -> Record | None:
         """Keep a record; returns the one that it replaces."""
