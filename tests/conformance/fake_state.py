@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+from bisect import bisect_right
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 
@@ -58,6 +59,10 @@ class Disk:
                 found[change.entry.key] = change.entry
         return found
 
+    def after(self, revision: int) -> int:
+        """Where the changes of later revisions begin."""
+        return bisect_right(self.changes, revision, key=lambda change: change.entry.revision)
+
     def dump(self) -> bytes:
         """As a snapshot."""
         return pickle.dumps(self)
@@ -88,8 +93,8 @@ class FakeState:
     # Of a mutation: the check of the suite that must catch it.
     caught_by = ""
 
-    def __init__(self, disk: Disk) -> None:
-        self.disk = disk
+    def __init__(self, disk: Disk | None = None) -> None:
+        self.disk = disk = disk or Disk()
         self.now: Entries = disk.entries(disk.revision)
         self.changed = asyncio.Event()
         self.timers: dict[str, asyncio.TimerHandle] = {}
@@ -253,9 +258,8 @@ class FakeState:
     def batches(self, request: WatchRequest, position: int) -> list[WatchBatch]:
         events = [
             self.event(change, request)
-            for change in self.disk.changes
-            if position < change.entry.revision
-            and within(change.entry.key, request.start, request.end)
+            for change in self.disk.changes[self.disk.after(position) :]
+            if within(change.entry.key, request.start, request.end)
         ]
         return [WatchBatch(revision=self.disk.revision, events=tuple(events))] if events else []
 

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sagong_kube.schema.resources import RESOURCES, ResourceSpec
-from tests.unit.kube.kube_fake_state import FakeState
+from tests.conformance.fake_state import FakeState
 from tests.unit.kube.kube_lab import Lab, Reply, lab
 
 # These wait for something to happen; what they are asked with is read by others' readers.

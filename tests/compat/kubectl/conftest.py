@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
-
-SHARED = str(Path(__file__).parents[2] / "unit" / "kube")
-if SHARED not in sys.path:
-    sys.path.insert(0, SHARED)
+from tests.unit.kube.kube_lab import kubectl_path
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what needs kubectl when there is none."""
-    from kube_lab import kubectl_path
-
     if kubectl_path():
         return
     for item in items:

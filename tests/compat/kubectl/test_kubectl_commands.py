@@ -9,8 +9,8 @@ import os
 from collections.abc import AsyncIterator
 from typing import Any
 
-from kube_fake_state import FakeState
-from kube_lab import Lab, kubectl_path, lab
+from tests.conformance.fake_state import FakeState
+from tests.unit.kube.kube_lab import Lab, kubectl_path, lab
 
 
 @contextlib.asynccontextmanager

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kube_fake_node import CONTAINER, FakeNode, fake_node
-from kube_fake_state import FakeState
-from kube_lab import Lab, kubectl_path, lab
+from tests.conformance.fake_state import FakeState
+from tests.unit.kube.kube_fake_node import CONTAINER, FakeNode, fake_node
+from tests.unit.kube.kube_lab import Lab, kubectl_path, lab
 
 PODS = "/api/v1/namespaces/default/pods"
 

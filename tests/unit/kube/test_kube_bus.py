@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from kube_fake_state import FakeState
-from kube_lab import Lab, lab
+from tests.conformance.fake_state import FakeState
+from tests.unit.kube.kube_lab import Lab, lab
 
 from sagong import call
 from sagong.contracts.objects import (
@@ -52,10 +52,10 @@ def create(body: bytes, resource: str = "v1/configmaps") -> Write:
 
 async def test_batch_is_one_transaction_with_outcomes_of_its_own() -> None:
     async with served() as at:
-        before = at.state.commits
+        before = at.state.disk.revision
         writes = (create(config("a")), create(config("b")), create(config("a")))
         result = await at.kube.commit(Commit(id="c1", writes=writes))
-        assert at.state.commits == before + 1
+        assert at.state.disk.revision == before + 1
         first, second, third = result.outcomes
         assert first.revision == second.revision == result.revision
         assert json.loads(first.body)["metadata"]["resourceVersion"] == str(first.revision)
@@ -71,9 +71,9 @@ async def test_same_commit_again_is_done_once() -> None:
         first = await at.kube.commit(commit)
         assert await at.kube.commit(commit) == first
     async with lab(state) as at:
-        before = state.commits
+        before = state.disk.revision
         again = await at.kube.commit(commit)
-        assert state.commits == before
+        assert state.disk.revision == before
         assert again.outcomes[0].error == ""
         assert json.loads(again.outcomes[0].body)["metadata"]["name"] == "a"
 
@@ -180,11 +180,11 @@ LEASES = "/apis/coordination.k8s.io/v1/namespaces/default/leases"
 async def test_renewals_are_seen_but_not_stored_until_flushed() -> None:
     async with served() as at:
         made = (await at.ask("POST", LEASES, lease("a", "01"), status=201)).json
-        before = at.state.commits
+        before = at.state.disk.revision
         watching = at.kube.watch(ObjectWatch(resource="coordination.k8s.io/v1/leases"))
         await anext(watching)
         renewed = (await at.ask("PUT", f"{LEASES}/l", lease("a", "02"), status=200)).json
-        assert at.state.commits == before
+        assert at.state.disk.revision == before
         assert renewed["metadata"]["resourceVersion"] == made["metadata"]["resourceVersion"]
         shown = (await at.ask("GET", f"{LEASES}/l", status=200)).json
         assert shown["spec"]["renewTime"].startswith("2026-01-01T00:00:02")
@@ -198,7 +198,7 @@ async def test_renewals_are_seen_but_not_stored_until_flushed() -> None:
         assert b"00:00:02" in again.changes[0].body
         await resumed.aclose()
         await at.kube._assembly.renewals.flush()
-        assert at.state.commits == before + 1
+        assert at.state.disk.revision == before + 1
 
 
 async def test_a_renewed_lease_is_not_taken_over() -> None:

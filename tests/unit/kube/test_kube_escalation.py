@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from kube_fake_state import FakeState
-from kube_lab import Lab, Reply, lab
+from tests.conformance.fake_state import FakeState
+from tests.unit.kube.kube_lab import Lab, Reply, lab
 
 from sagong.contracts.auth import Identity
 from sagong.model.rbac import Rule, missing

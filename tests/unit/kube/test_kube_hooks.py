@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from kube_fake_state import FakeState
-from kube_lab import lab
+from tests.conformance.fake_state import FakeState
+from tests.unit.kube.kube_lab import lab
 
 from sagong.hooks import hookimpl
 from sagong.model.admission import AdmissionRequest

@@ -8,8 +8,8 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
-from kube_fake_state import FakeState
-from kube_lab import Lab, lab
+from tests.conformance.fake_state import FakeState
+from tests.unit.kube.kube_lab import Lab, lab
 
 from sagong.contracts.auth import Identity
 
@@ -247,7 +247,7 @@ async def test_watch_of_tables_has_columns_once() -> None:
 async def test_too_old_watch_ends_with_gone() -> None:
     async with served() as at:
         await at.ask("POST", MAPS, config("m"), status=201)
-        at.state.compacted = at.state.revision
+        at.state.disk.compacted = at.state.disk.revision
         at.kube._assembly.store._history.reset(at.kube._assembly.store.revision)
         (event,) = await _events(at, f"{MAPS}?watch=1&resourceVersion=2", 1)
         assert event["type"] == "ERROR"
@@ -375,7 +375,7 @@ async def test_events_are_one_resource_in_two_groups() -> None:
         assert len(found) == 1
         (item,) = (await at.ask("GET", path, status=200)).json["items"]
         assert item["note"] == "it happened"
-        assert at.state._leases
+        assert at.state.disk.leases
 
 
 async def test_large_lists_are_compressed_when_accepted() -> None:

@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 import pytest
-from kube_fake_state import FakeState
-from kube_lab import lab
+from tests.conformance.fake_state import FakeState
+from tests.unit.kube.kube_lab import lab
 
 MAPS = "/api/v1/namespaces/default/configmaps"
 APPS = "/apis/apps/v1/namespaces/default"

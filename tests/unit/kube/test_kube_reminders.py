@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-from kube_fake_state import FakeState
-from kube_lab import Lab, lab
+from tests.conformance.fake_state import FakeState
+from tests.unit.kube.kube_lab import Lab, lab
 
 from sagong import call
 from sagong.conformance.scheduler_lab import node, pod

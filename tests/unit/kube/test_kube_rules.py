@@ -7,8 +7,8 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
-from kube_fake_state import FakeState
-from kube_lab import Lab, lab
+from tests.conformance.fake_state import FakeState
+from tests.unit.kube.kube_lab import Lab, lab
 
 from sagong.contracts.auth import Identity
 from sagong_kube.bootstrap.start import offer_storage

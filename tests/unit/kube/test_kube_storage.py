@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from kube_fake_state import FakeState
+from tests.conformance.fake_state import FakeState
 
 from sagong.contracts.state import CompactRequest
 from sagong.errors import DeadlineExceeded, FailedPrecondition, Gone
@@ -132,7 +132,8 @@ async def test_watch_resumes_from_memory_and_from_the_store() -> None:
 async def test_compacted_history_is_gone() -> None:
     async with stored() as (store, state):
         first = await put(store, "a")
-        await put(store, "b")
+        for name in "bc":
+            await put(store, name)
         await state.compact(CompactRequest(revision=store.revision))
         store._history.reset(store.revision)
         with pytest.raises(Gone):

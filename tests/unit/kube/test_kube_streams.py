@@ -15,9 +15,9 @@ import aiohttp
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kube_fake_node import CONTAINER, FakeNode, fake_node
-from kube_fake_state import FakeState
-from kube_lab import Lab, lab
+from tests.conformance.fake_state import FakeState
+from tests.unit.kube.kube_fake_node import CONTAINER, FakeNode, fake_node
+from tests.unit.kube.kube_lab import Lab, lab
 
 from sagong.contract import slot_of
 from sagong.contracts.metrics import Machine, Metrics, Sample, SampleQuery, SampleSet

@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from kube_fake_state import FakeState
-from kube_lab import Lab, kubectl_path, lab
+from tests.conformance.fake_state import FakeState
+from tests.unit.kube.kube_lab import Lab, kubectl_path, lab
 from tests.unit.replication_kube.simulated_node import SimulatedNode, wait_until
 
 from sagong.contracts.objects import GetRequest, ListRequest, Objects
@@ -65,11 +65,11 @@ async def pods(at: Lab, labels: str = "", namespace: str = "default") -> list[Js
 
 async def test_a_deployment_runs_rolls_and_comes_back() -> None:
     async with cluster() as at:
-        before = at.state.commits
+        before = at.state.disk.revision
         await at.kubectl("create", "deployment", "web", "--image=one", "--replicas=3")
         said = await at.kubectl("rollout", "status", "deployment/web", "--timeout=20s")
         assert "successfully rolled out" in said
-        assert at.state.commits - before <= 9, "upstream writes about twenty times"
+        assert at.state.disk.revision - before <= 9, "upstream writes about twenty times"
         await at.kubectl("set", "image", "deployment/web", "one=two")
         await at.kubectl("rollout", "status", "deployment/web", "--timeout=20s")
         found = await pods(at, "app=web")
