@@ -23,7 +23,7 @@ from sagong.conformance.network_interfaces import (
     check_network_of_ipv6_alone,
     check_wrong_interfaces_are_refused,
 )
-from sagong.conformance.network_lab import NetworkLab, Probe, block, free_port, raises
+from sagong.conformance.network_lab import NetworkLab, Probe, block, free_port
 from sagong.conformance.network_macvlan import (
     check_macvlan_publishes_nothing,
     check_macvlan_sandboxes_are_neighbours,
@@ -49,6 +49,7 @@ from sagong.conformance.network_traffic import (
     check_services_lead_to_their_backends,
     check_sticky_service_keeps_its_clients,
 )
+from sagong.conformance.refusals import raises
 from sagong.contracts.network import (
     Attachment,
     ConnectRequest,

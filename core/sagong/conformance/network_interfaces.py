@@ -6,7 +6,8 @@ import secrets
 
 from msgspec.structs import replace
 
-from sagong.conformance.network_lab import NetworkLab, raises
+from sagong.conformance.network_lab import NetworkLab
+from sagong.conformance.refusals import raises
 from sagong.contracts.network import (
     Attachment,
     ConnectRequest,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -21,9 +21,8 @@ from sagong.contracts.network import (
     SandboxRef,
     Subnet,
 )
-from sagong.errors import SagongError
 
-__all__ = ["ELSEWHERE", "NetworkLab", "Probe", "block", "free_port", "raises"]
+__all__ = ["ELSEWHERE", "NetworkLab", "Probe", "block", "free_port"]
 
 # A name that only the lab's nameserver knows, and its address.
 ELSEWHERE = ("elsewhere.suite.test", "203.0.113.77")
@@ -150,18 +149,3 @@ def block() -> str:
     """A /24 that no other check uses."""
     number = next(_BLOCKS)
     return f"10.{100 + number // 256 % 100}.{number % 256}.0/24"
-
-
-@contextmanager
-def raises(kind: type[SagongError], why: str) -> Iterator[list[SagongError]]:
-    """The block must fail with this error, which says something."""
-    found: list[SagongError] = []
-    try:
-        yield found
-    except kind as error:
-        assert error.message, f"{why}: the error says nothing"
-        found.append(error)
-        return
-    except SagongError as error:
-        raise AssertionError(f"{why}: expected {kind.__name__}, got {error!r}") from error
-    raise AssertionError(f"{why}: expected {kind.__name__}, nothing was raised")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import secrets
 
-from sagong.conformance.network_lab import NetworkLab, block, free_port, raises
+from sagong.conformance.network_lab import NetworkLab, block, free_port
+from sagong.conformance.refusals import raises
 from sagong.contracts.network import (
     Attachment,
     ConnectRequest,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from sagong.conformance.network_lab import NetworkLab, raises
+from sagong.conformance.network_lab import NetworkLab
+from sagong.conformance.refusals import raises
 from sagong.contracts.network import JoinRequest, SandboxRef, UserNamespace
 from sagong.errors import InvalidArgument
 

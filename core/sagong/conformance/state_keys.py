@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import uuid
 
+from sagong.conformance.refusals import raises
 from sagong.conformance.state_lab import (
     StateLab,
-    raises,
 )
 from sagong.contracts.state import (
     Compare,

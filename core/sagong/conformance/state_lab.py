@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 
 from sagong.contracts.state import (
@@ -21,7 +21,6 @@ from sagong.contracts.state import (
     WatchEvent,
     WatchRequest,
 )
-from sagong.errors import SagongError
 
 __all__ = [
     "LEASE_SECONDS",
@@ -29,7 +28,6 @@ __all__ = [
     "StateLab",
     "next_batch",
     "next_events",
-    "raises",
     "values_of",
     "wait_until",
 ]
@@ -138,18 +136,6 @@ async def next_events(batches: AsyncIterator[WatchBatch], count: int) -> list[Wa
 
 def values_of(events: list[WatchEvent]) -> list[bytes]:
     return [event.entry.value for event in events]
-
-
-@contextmanager
-def raises(kind: type[SagongError], why: str) -> Iterator[None]:
-    try:
-        yield
-    except kind as error:
-        assert error.message, f"{why}: the error says nothing"
-        return
-    except SagongError as error:
-        raise AssertionError(f"{why}: expected {kind.__name__}, got {error!r}") from error
-    raise AssertionError(f"{why}: expected {kind.__name__}, nothing was raised")
 
 
 async def wait_until(condition: Callable[[], Awaitable[bool]], what: str) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import uuid
 
+from sagong.conformance.refusals import raises
 from sagong.conformance.state_lab import (
     LEASE_SECONDS,
     PATIENCE,
     StateLab,
     next_batch,
     next_events,
-    raises,
     values_of,
     wait_until,
 )

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 
+from sagong.conformance.refusals import raises
 from sagong.conformance.state_lab import (
     PATIENCE,
     StateLab,
     next_batch,
     next_events,
-    raises,
     values_of,
 )
 from sagong.contracts.state import (

@@ -11,11 +11,11 @@ import asyncio
 import os
 import secrets
 import stat
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sagong.conformance.refusals import raises
 from sagong.contracts.volume import (
     PublishRequest,
     UnpublishRequest,
@@ -29,7 +29,6 @@ from sagong.errors import (
     FailedPrecondition,
     InvalidArgument,
     NotFound,
-    SagongError,
 )
 
 __all__ = ["VolumeLab", "raises"]
@@ -96,21 +95,6 @@ class VolumeLab:
         for file, text in files.items():
             (path / file).write_text(text)
         return path
-
-
-@contextmanager
-def raises(kind: type[SagongError], why: str) -> Iterator[list[SagongError]]:
-    """The block must fail with this error, which says something."""
-    found: list[SagongError] = []
-    try:
-        yield found
-    except kind as error:
-        assert error.message, f"{why}: the error says nothing"
-        found.append(error)
-        return
-    except SagongError as error:
-        raise AssertionError(f"{why}: expected {kind.__name__}, got {error!r}") from error
-    raise AssertionError(f"{why}: expected {kind.__name__}, nothing was raised")
 
 
 async def check_created_volume_is_told(lab: VolumeLab) -> None:
