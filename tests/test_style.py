@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,15 @@ def test_a_plugin_has_manifest_readme_and_one_class(package: Path) -> None:
     found = manifest.parse((package / "plugin.toml").read_text(), where=package.name)
     assert f"sagong_{found.plugin.name}" == package.name
     assert (package / "README.md").exists()
+
+
+def test_every_library_has_its_reason() -> None:
+    """In ADR 4; what is not there is not needed, or not decided."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lists = [project["dependencies"], *project["optional-dependencies"].values()]
+    wanted = {re.split(r"[<>=; ]", line)[0] for lines in lists for line in lines}
+    told = (ROOT / "docs/adr/0004-dependencies.md").read_text()
+    assert [name for name in sorted(wanted) if not re.search(rf"\b{name}\b", told)] == []
 
 
 def test_core_imports_no_plugin() -> None:
