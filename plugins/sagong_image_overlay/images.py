@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import datetime
 import os
 from collections.abc import AsyncIterator, Sequence
 from fnmatch import fnmatchcase
@@ -52,6 +51,7 @@ from sagong.errors import InvalidArgument, NotFound, SagongError
 from sagong.host import Host
 from sagong.linux import capabilities, syscalls
 from sagong.model import oci, references
+from sagong.model.times import parse_time
 from sagong_image_overlay.blobs import Blobs
 from sagong_image_overlay.commits import Commits
 from sagong_image_overlay.configuration import step_query
@@ -187,6 +187,10 @@ class ImageOverlay:
         target = references.parse(request.target)
         if target.digest:
             raise InvalidArgument("refusing to create a tag with a digest reference")
+        if target.familiar_name == "sha256":
+            raise InvalidArgument(
+                "refusing to create an ambiguous tag using digest algorithm as name"
+            )
         parts = tuple(self._store.index.find(part).id for part in request.parts)
         if parts and record.id not in parts:
             raise InvalidArgument(f"{request.source} is none of the parts of {request.target}")
@@ -314,7 +318,10 @@ class ImageOverlay:
         try:
             directory, places = await self._files.part(request.id, request.subpath)
         except NotFound:
-            raise NotFound(f"image {request.image} has no {request.subpath} to mount") from None
+            raise NotFound(
+                f"cannot access path {request.subpath} of image {request.image}: "
+                "no such file or directory"
+            ) from None
         root = Mount(target="/", kind="bind", source=places[0], options=("ro",))
         if directory and len(places) > 1:
             root = overlay_of(places)
@@ -435,8 +442,8 @@ def _has_facts(image: Image, query: ImageQuery) -> bool:
 def _seconds(moment: str) -> float:
     """Of an RFC 3339 time; 0 if it is none."""
     try:
-        return datetime.datetime.fromisoformat(moment[:19] + "+00:00").timestamp()
-    except ValueError:
+        return parse_time(moment)
+    except InvalidArgument:
         return 0.0
 
 

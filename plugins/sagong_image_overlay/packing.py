@@ -195,16 +195,16 @@ def repack(job: dict[str, Any], descriptors: list[int], report: Report) -> dict[
 
 
 def save(job: dict[str, Any], descriptors: list[int], report: Report) -> dict[str, Any]:
-    """Archive `documents` (base64) and `blobs` of the content store `root`."""
+    """Archive `documents` (base64) and `blobs`, by digest with their times, of the store `root`."""
     confine(READER, job["root"])
     tar = TarWriter(RawSink(descriptors[0]))
     for name in ("blobs", "blobs/sha256", "blobs/sha512"):
         if name != "blobs/sha512" or any(blob.startswith("sha512:") for blob in job["blobs"]):
             tar.add(Member(name.encode(), stat.S_IFDIR | 0o755))
-    for digest in job["blobs"]:
+    for digest, mtime in job["blobs"].items():
         algorithm, _, value = digest.partition(":")
         source = os.open(f"{algorithm}/{value}", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        member = Member(f"blobs/{algorithm}/{value}".encode(), stat.S_IFREG | 0o644)
+        member = Member(f"blobs/{algorithm}/{value}".encode(), stat.S_IFREG | 0o644, mtime=mtime)
         member.size = os.fstat(source).st_size
         tar.add(member, source)
         os.close(source)

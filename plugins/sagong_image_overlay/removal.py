@@ -137,16 +137,21 @@ class Removal:
     async def prune(self, query: ImageQuery, matching: list[str]) -> Removed:
         """Delete those of the matching images that nothing uses; then unreferenced content.
 
-        By default only images without a name go; `dangling` False takes the named ones, too.
+        By default only images without a name go; `dangling` False takes the named ones, too, and of
+        those that are used all names but one.
         """
         async with self._lock:
             result = Result()
             # An image that others were made of is in use until they are gone, whenever all were made.
             for identity in sorted(matching, key=self._index.depth, reverse=True):
                 record = self._index.images.get(identity)
-                if record is not None and self._is_unused(record, query):
+                if record is None:
+                    continue
+                if self._is_unused(record, query):
                     self._untag_all(record, result)
                     self._delete(record, prune_parents=True, result=result)
+                elif query.dangling is False and self._store.roots.users_of(record.id):
+                    self._leave_one_name(record, result)
             removed = await self._finish(result)
             freed = (await self._store.collect()).bytes + self._store.content.drop_partials()
         return Removed(
@@ -154,6 +159,12 @@ class Removal:
             deleted=removed.deleted,
             reclaimed=removed.reclaimed + freed,
         )
+
+    def _leave_one_name(self, record: Record, result: Result) -> None:
+        """What a container uses keeps the last of its names, as in Docker."""
+        names = sorted(self._index.names_of(record.id), key=lambda name: name.familiar)
+        for name in names[:-1]:
+            self._untag(record, name, result)
 
     def _is_unused(self, record: Record, query: ImageQuery) -> bool:
         if self._store.roots.users_of(record.id) or self._index.children(record.id):

@@ -10,8 +10,10 @@ import msgspec
 
 from sagong.contracts.image import SaveRequest
 from sagong.contracts.streams import Address
+from sagong.errors import InvalidArgument
 from sagong.model import oci, references
 from sagong.model.oci import MediaType
+from sagong.model.times import parse_time
 from sagong_image_overlay import naming
 from sagong_image_overlay.index import Record
 from sagong_image_overlay.platforms import check_platform
@@ -39,7 +41,9 @@ class Saving:
     def save(self, request: SaveRequest) -> Address:
         """A stream of the archive; NotFound for an unknown name is told now."""
         chosen = self._chosen(request)
-        blobs = sorted({blob for image in chosen for blob in image.record.content})
+        blobs = dict.fromkeys(sorted({b for image in chosen for b in image.record.content}), 0)
+        # An image's own document is as old as the image.
+        blobs |= {image.record.id: self._age(image) for image in chosen}
         documents = self._documents(chosen)
 
         async def serve(peer: socket.socket) -> None:
@@ -55,6 +59,12 @@ class Saving:
                 await self._store.workshop.run("save", arguments, [peer.fileno()])
 
         return self._streams.offer(serve)
+
+    def _age(self, image: Chosen) -> int:
+        try:
+            return int(parse_time(self._store.describe(image.record).created))
+        except InvalidArgument:
+            return 0
 
     def _chosen(self, request: SaveRequest) -> list[Chosen]:
         index = self._store.index

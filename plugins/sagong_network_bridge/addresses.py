@@ -38,18 +38,20 @@ def _inside(text: str, space: Space, what: str) -> int:
 class AddressRange:
     """The addresses of one subnet of a network."""
 
-    def __init__(self, subnet: Subnet) -> None:
+    def __init__(self, subnet: Subnet, *, headed: bool = True) -> None:
+        """`headed`: the machine, or another one, has an address that leads out of the subnet."""
         self.space = space_of(subnet.subnet)
         first, last = int(self.space.network_address), int(self.space.broadcast_address)
         small = last - first < 2
         self._low = first if small else first + 1
         self._high = last if small or self.space.version == 6 else last - 1
         given = subnet.gateway.partition("/")[0]
-        self._gateway = self._hosts(given, "gateway") if given else self._low
+        wanted = self._hosts(given, "gateway") if given else self._low if headed else None
+        self._gateway = wanted
         self._first, self._last = self._low, self._high
         if subnet.ip_range:
             self._narrow(subnet.ip_range)
-        self._taken: dict[int, str] = {self._gateway: "the gateway"}
+        self._taken: dict[int, str] = {} if wanted is None else {wanted: "the gateway"}
         for name, address in subnet.reserved:
             if self._taken.setdefault(self._hosts(address, name), name) != name:
                 raise InvalidArgument(f"auxiliary address {name} {address}: Address already in use")
@@ -76,8 +78,13 @@ class AddressRange:
 
     @property
     def gateway(self) -> str:
-        """The bridge's own address."""
-        return self._text(self._gateway)
+        """The bridge's own address; "" if there is none."""
+        return "" if self._gateway is None else self._text(self._gateway)
+
+    @property
+    def lowest(self) -> str:
+        """The first address that a host can have."""
+        return self._text(self._low)
 
     def _text(self, value: int) -> str:
         kind = ipaddress.IPv4Address if self.version == 4 else ipaddress.IPv6Address

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from sagong.contracts.network import Network
 from sagong_network_bridge import links
-from sagong_network_bridge.addresses import AddressRange, hardware_address
+from sagong_network_bridge.addresses import hardware_address
 from sagong_network_bridge.namespaces import write_sysctl
 from sagong_network_bridge.netlink import Channel
 from sagong_network_bridge.records import NetworkRecord
-from sagong_network_bridge.subnets import INHIBIT, flag, gateway_mode
+from sagong_network_bridge.subnets import INHIBIT, flag, gateway_mode, range_of
 
 __all__ = ["Bridges"]
 
@@ -34,8 +34,8 @@ class Bridges:
             self._host.send([links.new_bridge(name, mtu)])
             index = links.link_index(self._host, name)
         self._set_up(network, name)
-        ranges = [AddressRange(subnet) for subnet in network.subnets]
-        mac = hardware_address(ranges[0].gateway)
+        ranges = [range_of(network, subnet) for subnet in network.subnets]
+        mac = hardware_address(ranges[0].gateway or ranges[0].lowest)
         requests = [links.change_link(index, name, mac=mac, alias=self._mark + network.id)]
         for range_ in ranges:
             if range_.version == 4 and flag(network, INHIBIT, default=False):

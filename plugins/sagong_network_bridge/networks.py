@@ -40,6 +40,7 @@ from sagong_network_bridge.subnets import (
     gateway_mode,
     host_address,
     option,
+    range_of,
     trusted,
 )
 
@@ -149,7 +150,7 @@ class Networks:
     def _learn(self, record: NetworkRecord) -> None:
         identity = record.network.id
         self._known[identity] = record
-        self._ranges[identity] = tuple(AddressRange(s) for s in record.network.subnets)
+        self._ranges[identity] = tuple(range_of(record.network, s) for s in record.network.subnets)
 
     def _keep(self, network: Network) -> NetworkRecord:
         bridge = bridge_name(network) if network.driver == "bridge" else ""

@@ -28,6 +28,7 @@ __all__ = [
     "host_address",
     "option",
     "private_pool6",
+    "range_of",
     "trusted",
 ]
 
@@ -124,14 +125,14 @@ def complete(network: Network, settings: Settings, taken: Iterable[Space]) -> Ne
     network = _without_an_option(network)
     bridge_name(network)
     spaces = list(taken)
-    subnets = [_given(subnet, spaces) for subnet in network.subnets]
+    subnets = [_given(network, subnet, spaces) for subnet in network.subnets]
     versions = [AddressRange(subnet).version for subnet in subnets]
     wanted = [4] if network.ipv4 else []
     wanted += [6] if network.ipv6 else []
     for version in wanted:
         if version not in versions:
             chosen = _free(_pools(settings, version), spaces, version)
-            subnets.append(_given(Subnet(subnet=str(chosen)), spaces))
+            subnets.append(_given(network, Subnet(subnet=str(chosen)), spaces))
             versions.append(version)
     if len(versions) != len(set(versions)):
         raise InvalidArgument("a network has at most one IPv4 and one IPv6 subnet")
@@ -199,9 +200,17 @@ def _is_address(text: str) -> bool:
     return True
 
 
-def _given(subnet: Subnet, spaces: list[Space]) -> Subnet:
+def range_of(network: Network, subnet: Subnet) -> AddressRange:
+    """A subnet's addresses. On an internal network that the machine is not on nobody leads out."""
+    version = space_of(subnet.subnet).version
+    alone = gateway_mode(network, version) == "isolated"
+    alone = alone or (version == 4 and flag(network, INHIBIT, default=False))
+    return AddressRange(subnet, headed=not (network.internal and alone))
+
+
+def _given(network: Network, subnet: Subnet, spaces: list[Space]) -> Subnet:
     """Take a subnet; Conflict names what it overlaps with."""
-    filled = replace(subnet, gateway=AddressRange(subnet).gateway)
+    filled = replace(subnet, gateway=range_of(network, subnet).gateway)
     space = space_of(subnet.subnet)
     clash = _overlapping(space, spaces)
     if clash is not None:

@@ -13,7 +13,7 @@ from sagong.linux import syscalls
 __all__ = ["open_inside", "open_plain", "plain_subpath"]
 
 _HOW = struct.Struct("=QQQ")
-_NO_MAGIC, _NO_LINKS, _BENEATH, _IN_ROOT = 0x02, 0x04, 0x08, 0x10
+_NO_MAGIC, _NO_LINKS, _BENEATH = 0x02, 0x04, 0x08
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _ANYTHING = os.O_PATH | os.O_CLOEXEC
 
@@ -32,12 +32,16 @@ def plain_subpath(subpath: str) -> tuple[str, ...]:
 
 
 def open_inside(root: int, parts: tuple[str, ...], shown: str, *, make: bool) -> int:
-    """A directory or file below `root`; links lead only within it. Missing directories are made."""
+    """A directory or file below `root`; no link leads out of it. Missing directories are made."""
     try:
-        return _open(root, "/".join(parts), _IN_ROOT, _ANYTHING)
+        return _open(root, "/".join(parts), _BENEATH, _ANYTHING)
     except OSError as error:
+        if error.errno == errno.EXDEV:
+            raise FailedPrecondition(
+                f"subpath {shown}: path concatenation escapes the base directory: a link leads out"
+            ) from None
         if error.errno == errno.ENOENT and not make:
-            text = f"cannot access subpath {shown}: no such file or directory"
+            text = f"cannot access path {shown}: no such file or directory"
             raise FailedPrecondition(text) from None
     current = os.dup(root)
     try:
@@ -54,7 +58,7 @@ def open_inside(root: int, parts: tuple[str, ...], shown: str, *, make: bool) ->
 
 def _open_or_make(root: int, current: int, path: str, name: str, shown: str) -> int:
     try:
-        return _open(root, path, _IN_ROOT)
+        return _open(root, path, _BENEATH)
     except OSError as error:
         if error.errno == errno.ENOTDIR:
             raise FailedPrecondition(f"subpath {shown}: {path} is not a directory") from None
@@ -67,7 +71,7 @@ def _open_or_make(root: int, current: int, path: str, name: str, shown: str) -> 
     except FileExistsError:
         # A link that leads nowhere: following it by hand would be the very escape.
         raise FailedPrecondition(f"subpath {shown}: {path} is a link to nothing") from None
-    return _open(root, path, _IN_ROOT)
+    return _open(root, path, _BENEATH)
 
 
 def open_plain(path: str, base: str) -> int:

@@ -293,7 +293,7 @@ async def _lookup(engine: Engine, body: CreateBody, host: HostConfig) -> Lookup:
         exposed=tuple(exposed),
         published=frozenset(published),
         runtimes=(await engine.node.runtimes()).names if host.runtime else (),
-        gateway=bridge.subnets[0].gateway if bridge and bridge.subnets else "",
+        gateways=tuple(s.gateway for s in bridge.subnets if s.gateway) if bridge else (),
         hostname=engine.settings.name or os.uname().nodename,
         machine=this_machine(),
     )

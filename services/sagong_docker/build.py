@@ -225,7 +225,7 @@ async def _surroundings(engine: Engine, ask: Ask) -> Surroundings:
         owner=f"{OWNER}/build",
         network=network,
         share_with=shared,
-        hosts=wiring.hosts(host, (), await _gateway(engine)),
+        hosts=wiring.hosts(host, (), await _gateways(engine)),
         limits=limits(host, this_machine()),
         rlimits=rlimits(host),
         shm_size=host.shm_size,
@@ -247,13 +247,13 @@ async def _network(engine: Engine, host: HostConfig) -> tuple[JoinRequest, str]:
     return wiring.join("", "", mode, places=places), ""
 
 
-async def _gateway(engine: Engine) -> str:
+async def _gateways(engine: Engine) -> tuple[str, ...]:
     """What `--add-host x:host-gateway` means."""
     name = engine.settings.default_network
     for network in await engine.networks():
-        if network.name == name and network.subnets:
-            return network.subnets[0].gateway
-    return ""
+        if network.name == name:
+            return tuple(subnet.gateway for subnet in network.subnets if subnet.gateway)
+    return ()
 
 
 # The answer.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -13,10 +14,17 @@ from sagong.errors import InvalidArgument
 __all__ = ["apply_changes"]
 
 Config = dict[str, Any]
+# What is quoted or escaped is matched first, and stays.
+_VARIABLE = re.compile(
+    r"'[^']*'|\\.|\$(?P<plain>[A-Za-z_][A-Za-z0-9_]*)"
+    r"|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(:(?P<way>[-+])(?P<word>[^}]*))?\}",
+    re.ASCII | re.DOTALL,
+)
+_AS_THEY_ARE = frozenset(("CMD", "ENTRYPOINT", "HEALTHCHECK", "ONBUILD"))
 
 
 def apply_changes(config: Config, lines: Iterable[str]) -> Config:
-    """The config after all lines."""
+    """The config after all lines; variables in them are those of the config so far."""
     changed = dict(config)
     for line in (part for text in lines for part in text.splitlines()):
         if not line.strip():
@@ -25,8 +33,29 @@ def apply_changes(config: Config, lines: Iterable[str]) -> Config:
         apply = _INSTRUCTIONS.get(word.upper())
         if apply is None:
             raise InvalidArgument(f"{word} is not a valid change command")
+        if word.upper() not in _AS_THEY_ARE:
+            rest = _expanded(rest, changed.get("Env") or ())
         apply(changed, rest.strip())
     return changed
+
+
+def _expanded(text: str, env: Iterable[str]) -> str:
+    """`$NAME`, `${NAME}`, `${NAME:-word}` and `${NAME:+word}` replaced, but in single quotes."""
+    values = dict(entry.partition("=")[::2] for entry in env)
+
+    def value(found: re.Match[str]) -> str:
+        name = found["plain"] or found["name"]
+        if name is None:
+            return found[0]
+        given = values.get(name, "")
+        match found["way"]:
+            case "-":
+                return given or found["word"]
+            case "+":
+                return found["word"] if given else ""
+        return given
+
+    return _VARIABLE.sub(value, text)
 
 
 def _command(text: str) -> list[str]:

@@ -162,8 +162,8 @@ def _exited(status: ContainerStatus, filters: Filters) -> bool:
 
 
 def _networks(record: ContainerRecord, status: ContainerStatus, names: dict[str, str]) -> set[str]:
-    found = {mode_of(convert(record.host, HostConfig))}
-    found |= set((record.networking or {}).get("EndpointsConfig") or {})
+    found = set((record.networking or {}).get("EndpointsConfig") or {})
+    found = found or {mode_of(convert(record.host, HostConfig))}
     for endpoint in status.network.endpoints if status.network else ():
         found |= {endpoint.network, names.get(endpoint.network, "")}
     return found

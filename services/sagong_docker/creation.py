@@ -55,7 +55,7 @@ class Lookup:
     exposed: tuple[str, ...] = ()
     published: frozenset[tuple[int, str]] = frozenset()
     runtimes: tuple[str, ...] = ()
-    gateway: str = ""
+    gateways: tuple[str, ...] = ()
     hostname: str = ""
     machine: Machine = field(default_factory=Machine)
 
@@ -118,7 +118,7 @@ def _sandbox(id: str, name: str, body: CreateBody, host: HostConfig, lookup: Loo
         search=tuple(host.dns_search or ()),
         dns_options=tuple(host.dns_options or ()),
         hosts=wiring.hosts(
-            host, [(link.address, link.alias) for link in lookup.links], lookup.gateway
+            host, [(link.address, link.alias) for link in lookup.links], lookup.gateways
         ),
     )
 

@@ -14,6 +14,7 @@ from sagong_docker.moment import moment_text
 
 __all__ = [
     "config_view",
+    "created_at",
     "created_seconds",
     "history_view",
     "image_line",
@@ -25,12 +26,17 @@ __all__ = [
 _NONE = "<none>:<none>"
 
 
-def created_seconds(image: Image) -> int:
+def created_at(image: Image) -> float:
     """Seconds since the epoch of the image's creation, 0 if unknown."""
     try:
-        return int(parse_time(image.created)) if image.created else 0
+        return parse_time(image.created) if image.created else 0.0
     except InvalidArgument:
-        return 0
+        return 0.0
+
+
+def created_seconds(image: Image) -> int:
+    """The same in whole seconds, as lists show it."""
+    return int(created_at(image))
 
 
 def image_line(

@@ -30,6 +30,7 @@ from sagong_docker.container_view import merged_config
 from sagong_docker.engine import Engine
 from sagong_docker.filters import Filters
 from sagong_docker.image_view import (
+    created_at,
     created_seconds,
     history_view,
     image_line,
@@ -123,17 +124,15 @@ def _matches(image: Image, filters: Filters) -> bool:
     return (
         filters.labels(labels)
         and filters.without_labels(labels)
-        and all(created_seconds(image) <= moment for moment in until)
+        and all(created_at(image) < moment for moment in until)
     )
 
 
 async def _around(engine: Engine, images: list[Image], filters: Filters) -> list[Image]:
     for name, newer in (("before", False), ("since", True)):
         for reference in filters[name]:
-            at = created_seconds(await engine.images.inspect(ImageRef(reference=reference)))
-            images = [
-                i for i in images if (created_seconds(i) > at if newer else created_seconds(i) < at)
-            ]
+            at = created_at(await engine.images.inspect(ImageRef(reference=reference)))
+            images = [i for i in images if (created_at(i) > at if newer else created_at(i) < at)]
     return images
 
 

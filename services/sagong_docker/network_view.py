@@ -88,7 +88,8 @@ def endpoint_views(
         return found
     ids = {name: id_ for id_, name in names.items()}
     main: str = "bridge" if mode == "default" else names.get(mode, mode)
-    wishes: list[str] = [main, *(str(names.get(n, n)) for n in given)]
+    named = [str(names.get(n, n)) for n in given]
+    wishes = [*([main] if main in named or not named else ()), *named]
     for wanted in dict.fromkeys(w for w in wishes if w not in record.left):
         settings = given.get(wanted) or given.get(ids.get(wanted, "")) or {}
         shown = ids.get(wanted, "") if status.started_at else ""

@@ -145,7 +145,7 @@ async def save(engine: Engine, ask: Ask) -> None:
     names = [part for name in names for part in name.split(",") if part]
     if not names:
         raise InvalidArgument("no image is named: give names=")
-    images = [await _saved(engine, name) for name in names]
+    images = [image for name in names for image in await _saved(engine, name)]
     address = await engine.images.save(SaveRequest(references=tuple(names)))
     await stream_down(ask.request, address, "application/x-tar")
     for image in images:
@@ -153,10 +153,14 @@ async def save(engine: Engine, ask: Ask) -> None:
         engine.history.note("image", "save", image.id, facts)
 
 
-async def _saved(engine: Engine, name: str) -> Image:
+async def _saved(engine: Engine, name: str) -> list[Image]:
+    """What a name means: a repository alone means all its images."""
     try:
-        return await known(engine, name)
+        return [await known(engine, name)]
     except NotFound:
+        found = (await engine.images.list(ImageQuery(reference=name, brief=True))).images
+        if found and references.parse(name).tag == "":
+            return list(found)
         raise NotFound(f"No such image: {name}") from None
 
 

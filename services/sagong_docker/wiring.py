@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -147,7 +147,7 @@ def links(texts: Iterable[str] | None) -> tuple[tuple[str, str], ...]:
 def attachments(
     body: CreateBody, host: HostConfig, id: str, resolve: NetworkId
 ) -> tuple[Attachment, ...]:
-    """All networks of the body; the one of the network mode is first.
+    """All networks of the body; the one of the network mode is first, if it is named or the only one.
 
     Every container answers to its short id and to its hostname, as in Docker.
     """
@@ -157,7 +157,7 @@ def attachments(
         network = resolve("bridge" if name == "default" else name)
         given[network] = settings or EndpointSettings()
     main = resolve(mode_of(host))
-    order = [main, *(network for network in given if network != main)]
+    order = [*([main] if main in given or not given else ()), *(n for n in given if n != main)]
     found = []
     for network in order:
         settings = given.get(network, EndpointSettings())
@@ -194,9 +194,9 @@ def join(
 
 
 def hosts(
-    host: HostConfig, links: Iterable[tuple[str, str]], gateway: str
+    host: HostConfig, links: Iterable[tuple[str, str]], gateways: Sequence[str]
 ) -> tuple[tuple[str, str], ...]:
-    """Further lines of /etc/hosts: --add-host and --link."""
+    """Further lines of /etc/hosts: --add-host and --link; `gateways` are host-gateway's addresses."""
     found = list(links)
     for text in host.extra_hosts or ():
         name, separator, address = text.partition("=" if "=" in text else ":")
@@ -204,9 +204,10 @@ def hosts(
         if not separator or not name:
             raise InvalidArgument(f'bad format for add-host: "{text}"')
         if address == "host-gateway":
-            if not gateway:
+            if not gateways:
                 raise InvalidArgument("unable to derive the IP value for host-gateway")
-            address = gateway
+            found += [(each, name) for each in gateways]
+            continue
         try:
             ipaddress.ip_address(address)
         except ValueError:

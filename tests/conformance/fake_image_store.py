@@ -374,14 +374,20 @@ class FakeStore:
 
     async def prune(self, query: ImageQuery) -> Removed:
         deleted: list[str] = []
+        untagged: list[str] = []
         for image in list(self.images.values()):
             if image.id not in self.images or not self.has_facts(self.describe(image), query):
                 continue
-            names = [name for name, identity in self.names.items() if identity == image.id]
-            if self.users(image) or (names and query.dangling is not False):
+            names = sorted(name for name, identity in self.names.items() if identity == image.id)
+            if names and query.dangling is not False:
+                continue
+            if self.users(image):
+                for name in names[:-1]:
+                    del self.names[name]
+                    untagged.append(familiar(name))
                 continue
             deleted += self.delete(image, names).deleted
-        return Removed(deleted=tuple(deleted))
+        return Removed(untagged=tuple(untagged), deleted=tuple(deleted))
 
     async def save(self, request: SaveRequest) -> Address:
         files: dict[str, bytes] = {}

@@ -364,14 +364,19 @@ async def check_removing_the_unknown_is_not_found(lab: ImageLab) -> None:
 async def check_prune_takes_only_what_nothing_uses(lab: ImageLab) -> None:
     named, nameless = _image("prune-named"), _image("prune-nameless", names=[])
     used = _image("prune-used", names=[])
-    await load(lab, docker_archive(named, nameless, used))
+    twice = _image("prune-twice", names=["suite.test/twice:b", "suite.test/twice:a"])
+    await load(lab, docker_archive(named, nameless, used, twice))
     await lab.images.prepare(PrepareRequest(id="suite-prune", image=used.id))
+    await lab.images.prepare(PrepareRequest(id="suite-prune-twice", image=twice.id))
     removed = await lab.images.prune(ImageQuery(dangling=True))
     assert nameless.id in removed.deleted
     assert named.id not in removed.deleted and used.id not in removed.deleted
     removed = await lab.images.prune(ImageQuery(dangling=False))
     assert named.id in removed.deleted and used.id not in removed.deleted
-    await lab.images.release(RootRef(id="suite-prune"))
+    assert "suite.test/twice:a" in removed.untagged and twice.id not in removed.deleted
+    assert (await lab.images.inspect(ImageRef(reference=twice.id))).tags == ("suite.test/twice:b",)
+    for name in ("suite-prune", "suite-prune-twice"):
+        await lab.images.release(RootRef(id=name))
 
 
 async def check_saved_images_can_be_loaded(lab: ImageLab) -> None:

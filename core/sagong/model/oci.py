@@ -202,11 +202,28 @@ class SavedImage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def decode(raw: bytes, kind: type[T], what: str) -> T:
-    """Decode a document; InvalidArgument names `what` it is and where it is wrong."""
+    """Decode a document; InvalidArgument names `what` it is and where it is wrong.
+
+    A field that is null is one that is not there: programs in Go write lists without members so.
+    """
     try:
-        return msgspec.json.decode(raw, type=kind)
+        try:
+            return msgspec.json.decode(raw, type=kind)
+        except msgspec.ValidationError as error:
+            if "`null`" not in str(error):
+                raise
+            return msgspec.json.decode(_without_nulls(raw), type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidArgument(f"{what} is not valid: {error}") from None
+
+
+def _without_nulls(raw: bytes) -> bytes:
+    def kept(value: object) -> object:
+        if isinstance(value, dict):
+            return {key: kept(each) for key, each in value.items() if each is not None}
+        return [kept(each) for each in value] if isinstance(value, list) else value
+
+    return msgspec.json.encode(kept(msgspec.json.decode(raw)))
 
 
 def encode(document: object) -> bytes:

@@ -15,7 +15,7 @@ from sagong.contracts.node import (
     StatusState,
 )
 from sagong.errors import InvalidArgument
-from sagong_docker import signals
+from sagong_docker import signals, wiring
 from sagong_docker.archive import go_mode
 from sagong_docker.ask import convert
 from sagong_docker.body import CreateBody, HostConfig
@@ -151,7 +151,7 @@ def test_links_and_nameservers_are_the_network_s() -> None:
     networks = {"bridge": "B", "net": "N", "other": "O"}
     body = {
         **host(NetworkMode="net", Links=["one:db", "two"], Dns=["9.9.9.9"]),
-        "NetworkingConfig": {"EndpointsConfig": {"other": {"Links": ["three:x"]}}},
+        "NetworkingConfig": {"EndpointsConfig": {"net": {}, "other": {"Links": ["three:x"]}}},
     }
     made = wish(body, networks=networks).sandbox.network
     assert [a.links for a in made.attachments] == [
@@ -353,7 +353,7 @@ def test_limits_and_security_of_a_body() -> None:
             LogConfig={"Type": "json-file", "Config": {"max-size": "10m", "max-file": "3"}},
         ),
         containers={"c": "C"},
-        gateway="172.17.0.1",
+        gateways=("172.17.0.1", "fd00::1"),
     )
     made, limits = spec.container, spec.container.limits
     assert (limits.memory, limits.memory_swap, limits.pids) == (64 << 20, 128 << 20, None)
@@ -366,7 +366,11 @@ def test_limits_and_security_of_a_body() -> None:
     assert spec.sandbox.network.sysctls == (("net.core.somaxconn", "9"),)
     assert made.restart == RestartPolicy(name="on-failure", maximum=3)
     assert made.ipc_mode == "container:C"
-    assert spec.sandbox.hosts == (("172.17.0.1", "gw"), ("::1", "v6"))
+    assert spec.sandbox.hosts == (
+        ("172.17.0.1", "gw"),
+        ("fd00::1", "gw"),
+        ("::1", "v6"),
+    )
     assert (made.log.max_size, made.log.max_files) == (10 << 20, 3)
 
 
@@ -505,6 +509,28 @@ def test_changes_of_a_config() -> None:
     assert made["Healthcheck"] == {"Test": ["CMD-SHELL", "true"]} and made["StopSignal"] == "9"
     with pytest.raises(InvalidArgument, match="RUN is not a valid change command"):
         apply_changes({}, ["RUN ls"])
+
+
+def test_changes_know_the_variables_so_far() -> None:
+    lines = ["ENV PATH=/usr/bin:$PATH B=${C:-d} Q='$A' W=\\$A", "LABEL x=${A:+y}", "CMD echo $A"]
+    made = apply_changes({"Env": ["PATH=/bin", "A=1"]}, lines)
+    assert made["Env"] == ["PATH=/usr/bin:/bin", "A=1", "B=d", "Q=$A", "W=$A"]
+    assert made["Labels"] == {"x": "y"} and made["Cmd"] == ["/bin/sh", "-c", "echo $A"]
+
+
+def test_networks_that_are_named_are_all_there_are() -> None:
+    """The network of the mode comes first where it is one of them, and alone where none is named."""
+
+    def networks(mode: str, *named: str) -> list[str]:
+        config = {"EndpointsConfig": {name: {} for name in named}}
+        body = convert({"Image": "x", "NetworkingConfig": config}, CreateBody)
+        wanted = convert({"NetworkMode": mode}, HostConfig)
+        places = wiring.attachments(body, wanted, "c" * 64, lambda name: name)
+        return [place.network for place in places]
+
+    assert networks("default") == ["bridge"]
+    assert networks("b", "a", "b") == ["b", "a"]
+    assert networks("default", "a", "b") == ["a", "b"]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from sagong.errors import InvalidArgument
+from sagong.model import oci
 from sagong_image_overlay.configuration import Step, apply_changes, grown_config, new_config
 
 
@@ -52,3 +53,12 @@ def test_dockerfile_lines(line: str, key: str, value: object) -> None:
 def test_other_lines_are_refused(line: str) -> None:
     with pytest.raises(InvalidArgument):
         apply_changes({}, [line])
+
+
+def test_what_is_null_is_not_there() -> None:
+    """Programs in Go write lists without members so; such images were refused."""
+    raw = b'{"created":null,"os":"linux","config":null,"rootfs":{"diff_ids":null},"history":null}'
+    config = oci.decode(raw, oci.Config, "the config")
+    assert (config.rootfs.diff_ids, config.os) == ((), "linux")
+    with pytest.raises(InvalidArgument, match="the config is not valid"):
+        oci.decode(b'{"os":7,"rootfs":null}', oci.Config, "the config")

@@ -7,13 +7,21 @@ import ipaddress
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from sagong.contracts.network import Network, Subnet
 from sagong.errors import Conflict, InvalidArgument, ResourceExhausted
 from sagong_network_bridge.addresses import AddressRange, hardware_address, space_of
 from sagong_network_bridge.settings import Settings
-from sagong_network_bridge.subnets import bridge_name, complete, default_networks, private_pool6
+from sagong_network_bridge.subnets import (
+    bridge_name,
+    complete,
+    default_networks,
+    private_pool6,
+    range_of,
+)
 
+BRIDGE = "com.docker.network.bridge"
 SETTINGS = Settings(pool6=private_pool6("test"))
 
 
@@ -88,6 +96,29 @@ def test_a_large_ipv6_subnet_needs_no_list_of_addresses() -> None:
 def test_a_point_to_point_subnet_has_both_its_addresses() -> None:
     range_ = AddressRange(Subnet(subnet="10.0.0.0/31"))
     assert (range_.gateway, range_.allocate("o")) == ("10.0.0.0", "10.0.0.1")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ((f"{BRIDGE}.inhibit_ipv4", "true"),),
+        ((f"{BRIDGE}.gateway_mode_ipv4", "isolated"),),
+    ],
+)
+def test_nobody_has_a_gateway_where_none_leads(options: tuple[tuple[str, str], ...]) -> None:
+    """Two containers on a subnet of two, on an internal network that the machine is not on."""
+    asked = Network(
+        id="a" * 64,
+        name="p2p",
+        internal=True,
+        subnets=(Subnet(subnet="192.168.135.0/31"),),
+        options=options,
+    )
+    made = complete(asked, SETTINGS, [])
+    assert made.subnets[0].gateway == ""
+    range_ = range_of(made, made.subnets[0])
+    assert [range_.allocate("a"), range_.allocate("b")] == ["192.168.135.0", "192.168.135.1"]
+    assert range_of(replace(asked, options=()), asked.subnets[0]).gateway == "192.168.135.0"
 
 
 def test_host_bits_are_refused() -> None:

@@ -269,7 +269,8 @@ class Images(Protocol):
         """Delete images that match and nothing uses; then unreferenced content.
 
         Of several conditions all must hold. By default only images without a name are meant;
-        `dangling` False means all. Intermediate images go with the last image made of them.
+        `dangling` False means all; what is used loses all its names but the last in their order.
+        Intermediate images go with the last image made of them.
         """
         ...
 
