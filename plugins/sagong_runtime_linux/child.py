@@ -10,89 +10,145 @@ import os
 import signal
 import socket
 import termios
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from sagong.linux import process, syscalls
 from sagong.linux.cgroup import CgroupLayout
 from sagong.shim import init
 from sagong.shim.failure import StartError
+from sagong.shim.vforking import Program
 from sagong_runtime_linux.operations import Stage, apply_all
 from sagong_runtime_linux.plan_registry import REGISTRY
 from sagong_runtime_linux.program import (
     DEFAULT_PATH,
     environment_of,
     find_program,
+    refusal,
     replace_process,
 )
 
-__all__ = ["await_order", "run_child"]
+__all__ = ["Children", "run_child"]
 
 _FAILED = 127
 _ORDER_SIZE = 1 << 20
-_NAMESPACES = 8
+_DESCRIPTORS = 9
 
 
-def await_order(root: str, layout: CgroupLayout, monitor: socket.socket) -> NoReturn:
-    """In a child that was made ahead: never returns. Without an order it ends with its monitor."""
-    try:
-        _leave_monitor()
-        text, descriptors = process.receive_descriptors(monitor, _ORDER_SIZE, _NAMESPACES)
-        if not text:
-            os._exit(0)
+class Children:
+    """What a nurse's children do (`sagong.shim.nursery.Upbringing`)."""
+
+    def __init__(self, root: str, layout: CgroupLayout) -> None:
+        self._root = root
+        self._layout = layout
+        self._monitor = -1
+        self._path = ""
+
+    def settle(self) -> None:
+        """Children that live in this memory share this."""
+        _leave_handlers()
+
+    def begin(self, nurse: socket.socket, pid: int) -> Program | None:
+        """Never raises. The channel stays open for `refused`."""
+        try:
+            os.setsid()
+            text, descriptors = process.receive_descriptors(nurse, _ORDER_SIZE, _DESCRIPTORS)
+            self._monitor, *namespaces = descriptors
+        except BaseException:  # The end of its channel tells the rest.
+            return None
+        monitor = self._channel()
+        try:
+            monitor.send(b'{"pid":%d}' % pid)
+            return self._prepare(text[1:], tuple(namespaces), monitor)
+        finally:
+            monitor.detach()
+
+    def _prepare(
+        self, text: bytes, namespaces: tuple[int, ...], monitor: socket.socket
+    ) -> Program | None:
+        with _told(monitor):
+            program = _ready(*self._understood(text, namespaces), monitor)
+            self._path = program.path if program is not None else ""
+            return program
+        return None
+
+    def refused(self, error: OSError) -> None:
+        """By the kernel."""
+        monitor = self._channel()
+        with _told(monitor):
+            raise refusal(self._path, error)
+        monitor.detach()
+
+    def _channel(self) -> socket.socket:
+        return socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, fileno=self._monitor)
+
+    def grow(self, channel: socket.socket) -> NoReturn:
+        """Without an order it ends with its monitor."""
+        with _told(channel):
+            os.setsid()
+            text, descriptors = process.receive_descriptors(channel, _ORDER_SIZE, _DESCRIPTORS)
+            if not text:
+                os._exit(0)
+            _become(*self._understood(text, descriptors), channel)
+        os._exit(_FAILED)
+
+    def _understood(
+        self, text: bytes, namespaces: tuple[int, ...]
+    ) -> tuple[Stage, str, dict[str, Any]]:
         order, _, plan = text.decode().partition("\n")
         found = json.loads(order)
-        stage = Stage(root, found["directory"], layout)
-        stage.namespaces = dict(zip(found["namespaces"], descriptors, strict=True))
-    except BaseException as error:  # As below.
-        _tell(monitor, "internal", f"{type(error).__name__}: {error}")
-        os._exit(_FAILED)
-    _become(stage, plan, found["session"], monitor, tells=found["tells"])
+        stage = Stage(self._root, found["directory"], self._layout)
+        stage.namespaces = dict(zip(found["namespaces"], namespaces, strict=True))
+        return stage, plan, found["session"]
 
 
 def run_child(stage: Stage, plan: str, session: dict[str, Any], monitor: socket.socket) -> NoReturn:
     """Never returns: either the program runs, or the monitor is told why not."""
-    try:
-        _leave_monitor()
-    except BaseException as error:  # As below.
-        _tell(monitor, "internal", f"{type(error).__name__}: {error}")
-        os._exit(_FAILED)
-    _become(stage, plan, session, monitor)
+    with _told(monitor):
+        gc.disable()
+        _leave_handlers()
+        os.setsid()
+        _become(stage, plan, session, monitor)
+    os._exit(_FAILED)
 
 
-def _leave_monitor() -> None:
-    """What can be done before it is known what will run."""
-    gc.disable()
-    _reset_signals()
-    os.setsid()
-    process.set_dumpable(dumpable=False)
+def _become(stage: Stage, plan: str, session: dict[str, Any], monitor: socket.socket) -> None:
+    program = _ready(stage, plan, session, monitor)
+    if program is not None:
+        replace_process(*program)
 
 
-def _become(
-    stage: Stage, plan: str, session: dict[str, Any], monitor: socket.socket, *, tells: bool = False
-) -> NoReturn:
-    """`tells`: the monitor waits until all is done but the program, to look at it."""
+def _ready(
+    stage: Stage, plan: str, session: dict[str, Any], monitor: socket.socket
+) -> Program | None:
+    """All but the execution of the program, and the monitor's leave; None where that does not come."""
     stage.monitor = monitor
+    decoded = json.loads(plan)
+    program = decoded["program"]
+    streams = () if session["tty"] else _open_streams(stage.directory, stdin=session["stdin"])
+    apply_all(REGISTRY.decode(decoded["operations"]), stage)
+    _connect(stage, streams, monitor)
+    if program["init"]:
+        init.fork_program(monitor)
+    environment = environment_of(program["env"])
+    path = find_program(program["args"][0], environment.get("PATH", DEFAULT_PATH))
+    # The monitor has written down who we are; if it died before, nobody would ever know us.
+    if monitor.recv(16) != b"go":
+        return None
+    syscalls.close_range(3, flags=syscalls.CLOSE_RANGE_CLOEXEC)
+    monitor.send(b'{"exec":1}')
+    return Program(path, program["args"], environment)
+
+
+@contextlib.contextmanager
+def _told(monitor: socket.socket) -> Iterator[None]:
+    """Whatever happens, this process goes no further than this, and the monitor hears why."""
     try:
-        decoded = json.loads(plan)
-        program = decoded["program"]
-        streams = () if session["tty"] else _open_streams(stage.directory, stdin=session["stdin"])
-        apply_all(REGISTRY.decode(decoded["operations"]), stage)
-        _connect(stage, streams, monitor)
-        if program["init"]:
-            init.fork_program(monitor)
-        environment = environment_of(program["env"])
-        path = find_program(program["args"][0], environment.get("PATH", DEFAULT_PATH))
-        if tells:
-            monitor.send(b'{"ready":1}')
-        _wait_go(monitor)
-        syscalls.close_range(3, flags=syscalls.CLOSE_RANGE_CLOEXEC)
-        monitor.send(b'{"exec":1}')
-        replace_process(path, program["args"], environment)
+        yield
     except StartError as error:
         _tell(monitor, error.code, error.message)
-    except BaseException as error:  # This process must end here whatever happened.
+    except BaseException as error:
         _tell(monitor, "internal", f"{type(error).__name__}: {error}")
-    os._exit(_FAILED)
 
 
 def _tell(monitor: socket.socket, code: str, message: str) -> None:
@@ -100,11 +156,12 @@ def _tell(monitor: socket.socket, code: str, message: str) -> None:
         monitor.send(json.dumps({"error": {"code": code, "message": message[:60000]}}).encode())
 
 
-def _reset_signals() -> None:
+def _leave_handlers() -> None:
     """Handlers end with exec, but what Python ignores would stay ignored in the program."""
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
+    process.set_dumpable(dumpable=False)
 
 
 def _open_streams(directory: str, *, stdin: bool) -> tuple[int, ...]:
@@ -127,9 +184,3 @@ def _connect(stage: Stage, streams: tuple[int, ...], monitor: socket.socket) -> 
         streams = (slave, slave, slave)
     for number, descriptor in enumerate(streams):
         os.dup2(descriptor, number)
-
-
-def _wait_go(monitor: socket.socket) -> None:
-    """The monitor has written down who we are; if it died before, nobody would ever know us."""
-    if monitor.recv(16) != b"go":
-        os._exit(_FAILED)

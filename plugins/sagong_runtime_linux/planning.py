@@ -89,6 +89,7 @@ def run_request(spec: RunSpec, facts: HostFacts, *, parent: str) -> dict[str, An
         "pid": _pid_namespace(spec, user=user),
         "user": user_maps(spec) if user else None,
         "forks": user and spec.namespaces.pid == "new",
+        "init": spec.init,
         "private_pid": spec.namespaces.pid == "new",
         "group_kinds": shared,
         "plan": encoded_plan(operations, spec.process, init=spec.init),

@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Mapping
 
 from sagong.shim.failure import StartError
 
-__all__ = ["environment_of", "find_program", "replace_process"]
+__all__ = ["environment_of", "find_program", "refusal", "replace_process"]
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -69,12 +70,17 @@ def _check(path: str, name: str) -> None:
         raise StartError("failed_precondition", f'exec: "{name}": permission denied')
 
 
-def replace_process(path: str, arguments: list[str], environment: dict[str, str]) -> None:
+def replace_process(path: str, arguments: list[str], environment: Mapping[str, str]) -> None:
     """execve(2); returns never, raises StartError."""
     try:
         os.execve(path, arguments, environment)
     except OSError as error:
-        code = "not_found" if error.errno == errno.ENOENT else "failed_precondition"
-        raise StartError(code, f"exec {path}: {os.strerror(error.errno or 0).lower()}") from None
+        raise refusal(path, error) from None
     except ValueError as error:
         raise StartError("invalid_argument", f"exec {path}: {error}") from None
+
+
+def refusal(path: str, error: OSError) -> StartError:
+    """The kernel did not execute it."""
+    code = "not_found" if error.errno == errno.ENOENT else "failed_precondition"
+    return StartError(code, f"exec {path}: {os.strerror(error.errno or 0).lower()}")

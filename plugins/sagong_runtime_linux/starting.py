@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import functools
 import json
 import os
 import signal
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sagong.linux import process
@@ -17,19 +19,18 @@ from sagong.shim.directory import full
 from sagong.shim.failure import StartError
 from sagong.shim.forking import fork_into
 from sagong.shim.jobs import Job
-from sagong.shim.lifelines import tell_pages
 from sagong.shim.loop import READ, Timer
-from sagong.shim.nursery import Newborn, Nursery
-from sagong.shim.pages import written
+from sagong.shim.nursery import Newborn, Nurse, Nursery
 from sagong.shim.starting import Order
 from sagong.shim.user_namespace import open_user_namespace
-from sagong_runtime_linux.child import await_order, run_child
+from sagong_runtime_linux.child import Children, run_child
 from sagong_runtime_linux.operations import Stage
 
 __all__ = ["LinuxEngine", "Start"]
 
 # Mounting a dead network volume may hang; the caller has long given up by then.
 _START_SECONDS = 60.0
+_LAST_WORDS_SECONDS = 1.0
 _MESSAGE_SIZE = 64 << 10
 # What goes in one message of a socket with the kernel's usual buffer.
 _ORDER_SIZE = 96 << 10
@@ -47,8 +48,7 @@ class LinuxEngine:
     def attempt(self, order: Order) -> Start:
         """One attempt."""
         if self._nursery is None:
-            grow = functools.partial(await_order, order.directory.root, order.layout)
-            self._nursery = Nursery(order.loop, grow, order.pages)
+            self._nursery = Nursery(order.loop, Children(order.directory.root, order.layout))
         return Start(order, self._nursery)
 
     def clean(self, container: Container) -> None:
@@ -67,73 +67,98 @@ class Start:
         self._timer: Timer | None = None
         self._error: StartError | None = None
         self._started = 0
-        # What the program waits for: its terminal, its final pid, its time, our look at its pages.
+        # What the program waits for: its terminal, its final pid, its time.
         self._connected = not order.request["session"]["tty"]
-        self._known = not order.request.get("forks")
+        self._known = False
         self._wanted = not order.ahead
-        self._learning = False
         self._written = False
         self._executed = False
 
     def begin(self) -> None:
-        """Fork the child, or take one that is ready.
+        """Have a nurse make the child, or fork it.
 
         Into a new pid namespace of a user namespace the child forks once more, and tells the final
-        pid itself.
+        pid itself; so does a nurse's first process.
         """
-        order = self._order
-        stage = Stage(order.directory.root, order.session.directory, order.layout)
+        stage = self._stage()
         try:
             pids = self._enter(stage)
-            if pids == "":
+            forked = pids == "" or (pids == "new" and self._order.request.get("init", True))
+            if forked:
                 self._fork(stage, pids)
         except BaseException:
             stage.close()
             raise
-        if pids == "":
+        if forked:
             stage.close()
             return
-        self._timer = order.loop.later(_START_SECONDS, self._too_slow)
-        then = functools.partial(self._born, stage, pids)
+        self._timer = self._order.loop.later(_START_SECONDS, self._too_slow)
         if isinstance(pids, int):
-            self._nursery.take_into(pids, then)
+            self._nursery.take_into(pids, functools.partial(self._born, stage, pids))
         else:
-            self._nursery.take(then)
+            self._nursery.take(functools.partial(self._nursed, stage))
 
-    def _born(self, stage: Stage, pids: str | int, newborn: Newborn | None) -> None:
-        """It gets its order; without one it is forked here."""
-        try:
+    def _stage(self) -> Stage:
+        order = self._order
+        return Stage(order.directory.root, order.session.directory, order.layout)
+
+    def _nursed(self, stage: Stage, nurse: Nurse | None) -> None:
+        """A nurse gets its order; without one it is forked here."""
+        with self._carefully(stage):
             if self._over:
                 return
-            if newborn is None or not self._ordered(stage, newborn):
-                self._fork(stage, pids)
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with theirs:
+                text = self._text(stage)
+                rights = (theirs.fileno(), *stage.namespaces.values())
+                ahead = self._order.ahead
+                if nurse and len(text) <= _ORDER_SIZE and nurse.order(text, rights, ahead=ahead):
+                    self._follow(ours)
+                    return
+            ours.close()
+            self._fork(stage, "new")
+
+    def _born(self, stage: Stage, space: int, newborn: Newborn | None) -> None:
+        """A child in a pid namespace that exists gets its order; without one it is forked here."""
+        with self._carefully(stage):
+            if self._over:
+                if newborn is not None:
+                    newborn.channel.close()
+            elif newborn is None or not self._ordered(stage, newborn):
+                self._fork(stage, space)
+
+    @contextlib.contextmanager
+    def _carefully(self, stage: Stage) -> Iterator[None]:
+        """The start has failed if this does; the stage is left."""
+        try:
+            yield
         except (OSError, ValueError) as error:
             self._error = StartError("internal", f"{type(error).__name__}: {error}")
             self._end()
         finally:
             stage.close()
-            if newborn is not None and self._channel is not newborn.channel:
-                newborn.channel.close()
 
-    def _ordered(self, stage: Stage, newborn: Newborn) -> bool:
-        """Tell a child what to start; False when it has ended or the order is too long for it."""
+    def _text(self, stage: Stage) -> bytes:
+        """What a child is told to start."""
         request = self._order.request
-        first = not self._order.target and "pid" not in stage.namespaces
         order = {
             "session": request["session"],
             "directory": stage.directory,
             "namespaces": list(stage.namespaces),
-            "tells": first and self._order.pages.ranges is None,
         }
-        text = f"{json.dumps(order)}\n{request['plan']}".encode()
-        if len(text) > _ORDER_SIZE:
-            return False
+        return f"{json.dumps(order)}\n{request['plan']}".encode()
+
+    def _ordered(self, stage: Stage, newborn: Newborn) -> bool:
+        """False when it has ended or the order is too long for it."""
+        text = self._text(stage)
         try:
+            if len(text) > _ORDER_SIZE:
+                raise OSError(errno.EMSGSIZE, "order too long")
             process.send_descriptors(newborn.channel, text, tuple(stage.namespaces.values()))
         except OSError:
+            newborn.channel.close()
             return False
-        self.pid = newborn.pid
-        self._learning = order["tells"]
+        self.pid, self._known = newborn.pid, True
         self._follow(newborn.channel)
         return True
 
@@ -159,6 +184,7 @@ class Start:
             finally:
                 os._exit(1)
         theirs.close()
+        self._known = not request.get("forks")
         self._follow(ours)
 
     def _follow(self, channel: socket.socket) -> None:
@@ -169,7 +195,8 @@ class Start:
         loop.add(channel.fileno(), READ, lambda _: self._hear())
         if self._timer is None:
             self._timer = loop.later(_START_SECONDS, self._too_slow)
-        self._order.forked(self.pid)
+        if self.pid:
+            self._order.forked(self.pid)
         self._go()
 
     def proceed(self) -> None:
@@ -194,36 +221,33 @@ class Start:
             self._kill()
             self._finish()
             return
-        if not self._learning:
-            self._let_go()
-
-    def _learn(self) -> None:
-        """The child has done all that it does before its program."""
-        ranges = self._order.pages.ranges = written(self.pid)
-        tell_pages(self._order.directory, ranges)
-
-    def _let_go(self) -> None:
         if self._channel is not None:
-            try:
+            # If it ended, the end of its channel tells the rest.
+            with contextlib.suppress(OSError):
                 self._channel.send(b"go")
-            except OSError:
-                return  # It ended; the end of its channel tells the rest.
 
     def _hear(self) -> None:
-        while self._channel is not None:
-            try:
-                data, descriptors = process.receive_descriptors(self._channel, _MESSAGE_SIZE, 2)
-            except BlockingIOError:
-                return
-            except ConnectionResetError:
-                # It ended without reading our "go": told once, ahead of what it said before.
-                continue
-            except OSError:
-                data, descriptors = b"", ()
-            if not data:
-                self._finish()
-                return
+        while self._hear_one():
+            continue
+
+    def _hear_one(self) -> bool:
+        """One message, if there is one."""
+        if self._channel is None:
+            return False
+        try:
+            data, descriptors = process.receive_descriptors(self._channel, _MESSAGE_SIZE, 2)
+        except BlockingIOError:
+            return False
+        except ConnectionResetError:
+            # It ended without reading our "go": told once, ahead of what it said before.
+            return True
+        except OSError:
+            data, descriptors = b"", ()
+        if data:
             self._message(json.loads(data), descriptors)
+        else:
+            self._finish()
+        return bool(data)
 
     def _message(self, message: dict[str, Any], descriptors: tuple[int, ...]) -> None:
         if "tty" in message and len(descriptors) == 2:
@@ -232,12 +256,8 @@ class Start:
             self._go()
         elif "pid" in message:
             self.pid, self._known = message["pid"], True
+            self._order.forked(self.pid)
             self._go()
-        elif "ready" in message:
-            self._learn()
-            self._learning = False
-            if self._written:
-                self._let_go()
         elif "exec" in message:
             self._executed = True
         elif "error" in message:
@@ -248,8 +268,7 @@ class Start:
         """The child has ended, perhaps before we heard all it said: also that another one goes on."""
         self._hear()
         if self._channel is not None and pid == self.pid:
-            self._channel.setblocking(True)
-            self._channel.settimeout(1.0)
+            self._channel.settimeout(_LAST_WORDS_SECONDS)
             self._hear()
 
     def _finish(self) -> None:
@@ -258,6 +277,12 @@ class Start:
             return
         self._order.loop.drop(channel.fileno())
         channel.close()
+        if self._error is None and not self.pid:
+            # Its nurse has died before it was begun.
+            stage = self._stage()
+            with self._carefully(stage):
+                self._fork(stage, self._enter(stage))
+            return
         if self._error is None and not self._executed:
             self._error = StartError(
                 "internal", "the process ended before its program was executed (killed?)"
@@ -288,8 +313,11 @@ class Start:
         self._finish()
 
     def _kill(self) -> None:
-        """End the child; it is reaped like any other."""
-        try:
-            os.kill(self.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            return
+        """End the child, which says at once who it is; it is reaped like any other."""
+        if self._channel is not None and not self.pid:
+            self._channel.settimeout(_LAST_WORDS_SECONDS)
+            while not self.pid and self._hear_one():
+                continue
+        if self.pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)

@@ -12,7 +12,6 @@ from sagong.shim.container import Container
 from sagong.shim.directory import read_record
 from sagong.shim.logs import open_log
 from sagong.shim.loop import READ
-from sagong.shim.pages import Pages
 from sagong.shim.session import UNKNOWN_CODE, Session
 from sagong.shim.starting import exit_code
 
@@ -27,15 +26,11 @@ _PAUSE_SECONDS = 0.02
 
 
 class Inheritance(NamedTuple):
-    """What the launcher hands to a monitor: lifelines by name, statuses of orphans it reaped.
-
-    `pages` are what it was told by former monitors.
-    """
+    """What the launcher hands to a monitor: lifelines by name, statuses of orphans it reaped."""
 
     lifelines: dict[str, int]
     reaped: dict[tuple[int, int], int]
     arguments: tuple[int, int]
-    pages: Pages
 
 
 def adopt_container(monitor: Monitor, container_id: str) -> None:

@@ -37,7 +37,7 @@ def sibling_in(space: int) -> int:
     pid = -1
     try:
         lean.set_namespace(space, _CLONE_NEWPID)
-        pid = lean.fork_sibling(new_pids=False)
+        pid = lean.fork_sibling()
     finally:
         if pid != 0:
             lean.set_namespace(own, _CLONE_NEWPID)

@@ -27,7 +27,6 @@ from sagong.shim.lifelines import Lifelines
 from sagong.shim.loop import READ, Loop
 from sagong.shim.messages import PROTOCOL, MessageReader
 from sagong.shim.monitor import Monitor
-from sagong.shim.pages import Pages
 from sagong.shim.showing import Showing, linger
 from sagong.shim.starting import Engine
 
@@ -47,7 +46,6 @@ class Launcher:
         self._loop = Loop()
         self._lifelines = Lifelines()
         self._reaped: dict[tuple[int, int], int] = {}
-        self._pages = Pages()
         self._channels: set[Channel] = set()
         self._listener: socket.socket | None = None
         self._arguments = lean.argument_area()
@@ -59,7 +57,6 @@ class Launcher:
             "hold": self._hold,
             "release": self._release,
             "status": self._status,
-            "learned": self._learned,
         }
 
     def serve(self) -> None:
@@ -135,7 +132,7 @@ class Launcher:
         connection = channel.detach()
         self._leave_launcher(keep=channel)
         lifelines = self._lifelines.bequeath(key)
-        inherited = Inheritance(lifelines, self._reaped, self._arguments, self._pages)
+        inherited = Inheritance(lifelines, self._reaped, self._arguments)
         monitor = Monitor(self._directory, key, self._layout, inherited, self._engines)
         monitor.serve(connection, channel.reader)
 
@@ -186,10 +183,6 @@ class Launcher:
         """The wait status of an orphan that was reaped here."""
         found = self._reaped.get((request["pid"], request["started"]))
         channel.answer(number, {"status": found})
-
-    def _learned(self, channel: Channel, number: int, request: dict[str, Any]) -> None:
-        """A monitor has found out what first processes write to: the next ones know it."""
-        self._pages.ranges = bytes.fromhex(request["pages"])
 
     def _reap(self) -> None:
         """Collect forks and orphans, remembering how each ended, and which it was."""

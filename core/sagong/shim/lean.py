@@ -13,12 +13,10 @@ import signal
 from sagong.linux.syscall_table import machine, numbers
 
 __all__ = [
-    "PAGE",
     "argument_area",
     "become_subreaper",
     "fork",
     "fork_sibling",
-    "populate",
     "reduce_bounding_set",
     "set_namespace",
     "show_title",
@@ -33,8 +31,6 @@ _SETNS = _LIBC.setns
 _SETNS.argtypes = (ctypes.c_int, ctypes.c_int)
 _UNSHARE = _LIBC.unshare
 _UNSHARE.argtypes = (ctypes.c_int,)
-_MADVISE = _LIBC.madvise
-_MADVISE.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 # With the interpreter's lock held: it is a property of the process, and the child goes on with it.
 _HELD = ctypes.PyDLL(None, use_errno=True)
 _FORK = _HELD.fork
@@ -42,11 +38,9 @@ _CALL = _HELD.syscall
 _CALL.restype = ctypes.c_long
 _CALL.argtypes = (ctypes.c_long,) * 6
 _CLONE = numbers(machine())["clone"]
-_CLONE_PARENT, _CLONE_NEWPID = 0x00008000, 0x20000000
+_CLONE_PARENT = 0x00008000
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_CAPBSET_DROP = 24
-_MADV_POPULATE_WRITE = 23
-PAGE = os.sysconf("SC_PAGESIZE")
 
 
 def _checked(result: int, name: str) -> None:
@@ -65,14 +59,13 @@ def fork() -> int:
     return pid
 
 
-def fork_sibling(*, new_pids: bool = True) -> int:
-    """clone(2): a child of one's parent, the first of a new pid namespace unless told otherwise.
+def fork_sibling() -> int:
+    """clone(2): a child of one's parent.
 
     As in `fork` nothing is done after it; here not even by the C library, whose only memory of the
     process's number is for threads.
     """
-    flags = _CLONE_PARENT | (_CLONE_NEWPID if new_pids else 0) | signal.SIGCHLD
-    pid = int(_CALL(_CLONE, flags, 0, 0, 0, 0))
+    pid = int(_CALL(_CLONE, _CLONE_PARENT | signal.SIGCHLD, 0, 0, 0, 0))
     _checked(pid, "clone")
     return pid
 
@@ -87,11 +80,6 @@ def reduce_bounding_set(keep: int, last: int) -> None:
     for number in range(last + 1):
         if not keep >> number & 1:
             _checked(_PRCTL(_PR_CAPBSET_DROP, number), "prctl")
-
-
-def populate(start: int, length: int) -> None:
-    """madvise(2): pages as if written to (Linux 5.14); where there are none nothing happens."""
-    _MADVISE(start, length, _MADV_POPULATE_WRITE)
 
 
 def set_namespace(descriptor: int, kind: int) -> None:

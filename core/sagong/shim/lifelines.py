@@ -15,7 +15,7 @@ from sagong.linux import process
 from sagong.shim.directory import RunDirectory
 from sagong.shim.messages import MessageReader, encode
 
-__all__ = ["Deposit", "Lifelines", "ask_status", "deposit", "release", "tell_pages"]
+__all__ = ["Deposit", "Lifelines", "ask_status", "deposit", "release"]
 
 _SECONDS = 1.0
 
@@ -28,11 +28,6 @@ def deposit(directory: RunDirectory, key: str, name: str, descriptor: int) -> No
 def release(directory: RunDirectory, key: str, name: str = "") -> None:
     """The launcher closes its duplicate, or with no name all of the key."""
     _send(directory, {"op": "release", "key": key, "name": name}, ())
-
-
-def tell_pages(directory: RunDirectory, ranges: bytes) -> None:
-    """The launcher hands what is known of pages to the next monitors."""
-    _send(directory, {"op": "learned", "pages": ranges.hex()}, ())
 
 
 def _send(directory: RunDirectory, message: dict[str, Any], descriptors: tuple[int, ...]) -> None:

@@ -312,7 +312,6 @@ class Monitor:
             forked=lambda pid: self._starts.update({pid: attempt}),
             started=started,
             done=done,
-            pages=self.inherited.pages,
             ahead=ahead,
         )
         attempt = self._engines.of(request.get("maker") or self._engines.own.maker).attempt(order)

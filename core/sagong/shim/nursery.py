@@ -1,13 +1,16 @@
-"""A helper that does nothing but fork: what becomes a process in a container, one ahead of need.
+"""Helpers of a monitor that do nothing but make what becomes a process in a container.
 
 A fork write-protects what its parent has touched, and a monitor would copy that again at every
-start. The nursery is forked from the monitor once, touches little, and lets its children be the
-monitor's (CLONE_PARENT), which reaps them. It ends with its monitor, by the end of their channel.
+start. A nurse is forked from the monitor once, touches little, and lets its children be the monitor's
+(CLONE_PARENT), which reaps them. It ends with its monitor, by the end of their channel.
+
+The first process of a new pid namespace lives in the nurse's memory until its program begins
+(`vforking`): nobody is in that namespace who could look into it. All others are forked. A nurse has one
+such child at a time. While that waits for a start that is not asked for yet, another nurse serves.
 """
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import os
 import signal
@@ -15,204 +18,236 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn, Protocol
 
 from sagong.linux import process, syscalls
 from sagong.shim import lean
 from sagong.shim.forking import sibling_in
 from sagong.shim.loop import READ, Loop, Timer
-from sagong.shim.pages import Pages, copy
+from sagong.shim.vforking import Program, Vfork, lends_memory
 
-__all__ = ["Newborn", "Nursery"]
+__all__ = ["Newborn", "Nurse", "Nursery", "Upbringing"]
 
-# Not while starts follow each other: the next child would take the processor from them.
-_AHEAD_SECONDS = 0.03
 _IDLE_SECONDS = 15.0
+# A mount may hang: who has waited so long gets a nurse of his own.
+_PATIENCE_SECONDS = 0.1
 _TITLE = "sagong-nursery"
-_WISH_SIZE = 32 << 10
-_FIRST, _FURTHER = b"1", b"2"
+_WISH_SIZE = 64
+_FIRST, _FURTHER, _IDLE = b"1", b"2", b"0"
 
 
 class Newborn(NamedTuple):
-    """A child that waits for what comes over the channel: the first of a pid namespace, or in one."""
+    """A forked child that waits for what comes over the channel."""
 
     pid: int
     channel: socket.socket
 
 
-Then = Callable[[Newborn | None], None]
-Grow = Callable[[socket.socket], NoReturn]
+class Upbringing(Protocol):
+    """What children do. It must not matter to `begin` that its memory is the nurse's (`Vfork`)."""
+
+    def settle(self) -> None:
+        """In a nurse, before all: what holds for every child."""
+        ...
+
+    def begin(self, nurse: socket.socket, pid: int) -> Program | None:
+        """In a child of the nurse's memory, `pid` for the monitor: the next message is its order."""
+        ...
+
+    def refused(self, error: OSError) -> None:
+        """There, too: the program that `begin` gave was not executed."""
+        ...
+
+    def grow(self, channel: socket.socket) -> NoReturn:
+        """In a forked child: its order comes over this channel."""
+        ...
+
+
+class Nurse:
+    """One helper, as its monitor has it."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self.channel = channel
+        self.busy = False
+        # Its child waits until somebody wants it, however long that takes.
+        self.holds = False
+        self.entering: deque[Callable[[Newborn | None], None]] = deque()
+
+    def order(self, text: bytes, descriptors: tuple[int, ...], *, ahead: bool) -> bool:
+        """Have a child begun, which takes the order; False when the nurse has ended."""
+        if not self.send(_FIRST + text, descriptors):
+            return False
+        self.busy, self.holds = True, ahead
+        return True
+
+    def send(self, wish: bytes, descriptors: tuple[int, ...]) -> bool:
+        """One message; False when it can't be sent."""
+        try:
+            process.send_descriptors(self.channel, wish, descriptors)
+        except OSError:
+            return False
+        return True
 
 
 class Nursery:
-    """The monitor's side. `grow` is what each child does with the other end of its channel."""
+    """The monitor's side: its nurses, and starts that wait for one."""
 
-    def __init__(self, loop: Loop, grow: Grow, known: Pages) -> None:
+    def __init__(self, loop: Loop, upbringing: Upbringing) -> None:
         self._loop = loop
-        self._grow = grow
-        self._channel: socket.socket | None = None
-        self._spare: Newborn | None = None
-        self._waiting: deque[Then] = deque()
-        self._entering: deque[Then] = deque()
-        self._asked = 0
+        self._upbringing = upbringing
+        self._nurses: list[Nurse] = []
+        self._waiting: deque[Callable[[Nurse | None], None]] = deque()
         self._used = 0.0
         self._timer: Timer | None = None
-        self._known = known
+        self._patience: Timer | None = None
 
-    def take(self, then: Then) -> None:
-        """Call `then` with a child, at once or soon; with None where there is no nursery yet.
-
-        The first start of several makes none: most often it is the only one.
-        """
-        first = self._timer is None
-        self._used = time.monotonic()
-        self._later(_AHEAD_SECONDS, self._get_ready)
-        spare, self._spare = self._spare, None
-        if spare is None and not first and self._is_there():
-            self._waiting.append(then)
-            self._ask()
-        else:
-            then(spare)
-
-    def take_into(self, space: int, then: Then) -> None:
-        """As `take`, with a child in the pid namespace of a descriptor; none is made ahead of need."""
-        first = self._timer is None
-        self._used = time.monotonic()
-        if first:
-            self._later(_IDLE_SECONDS, self._rest)
-        if first or not self._is_there() or not self._send(_FURTHER, (space,)):
+    def take(self, then: Callable[[Nurse | None], None]) -> None:
+        """Call `then` with an idle nurse, at once or soon; with None where there can be none."""
+        if not lends_memory():
             then(None)
+            return
+        self._waiting.append(then)
+        self._serve()
+
+    def take_into(self, space: int, then: Callable[[Newborn | None], None]) -> None:
+        """As `take`, with a child in the pid namespace of a descriptor; with None if nobody is idle."""
+        self._stay()
+        nurse = self._idle()
+        if nurse is not None and nurse.send(_FURTHER, (space,)):
+            nurse.entering.append(then)
         else:
-            self._entering.append(then)
+            then(None)
 
-    def _is_there(self) -> bool:
-        """Whether the nursery is, begun now if it was not."""
-        if self._channel is None:
-            with contextlib.suppress(OSError):
-                self._begin()
-        return self._channel is not None
+    def _idle(self) -> Nurse | None:
+        return next((nurse for nurse in self._nurses if not nurse.busy), None)
 
-    def _later(self, seconds: float, action: Callable[[], None]) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._loop.later(seconds, action)
+    def _serve(self) -> None:
+        """Give nurses to who waits; one more is made when all are kept waiting themselves."""
+        self._stay()
+        while self._waiting:
+            nurse = self._idle()
+            if nurse is None and all(nurse.holds for nurse in self._nurses):
+                nurse = self._begin()
+                if nurse is None:
+                    self._waiting.popleft()(None)
+                    continue
+            if nurse is None:
+                break
+            self._waiting.popleft()(nurse)
+        if self._waiting and self._patience is None:
+            self._patience = self._loop.later(_PATIENCE_SECONDS, self._lose_patience)
 
-    def _get_ready(self) -> None:
-        """Have a child ready for the next start, if one comes soon."""
-        self._later(_IDLE_SECONDS, self._rest)
-        if self._is_there() and self._spare is None and not self._asked:
-            self._ask(self._known.ranges or b"")
+    def _lose_patience(self) -> None:
+        """Who is busy still is taken for one that will be for long."""
+        self._patience = None
+        for nurse in self._nurses:
+            nurse.holds = nurse.busy
+        self._serve()
+
+    def _stay(self) -> None:
+        self._used = time.monotonic()
+        if self._timer is None:
+            self._timer = self._loop.later(_IDLE_SECONDS, self._rest)
 
     def _rest(self) -> None:
         """No start has come for a while."""
         left = self._used + _IDLE_SECONDS - time.monotonic()
-        if left > 0:
-            self._later(left, self._rest)
+        if left > 0 or self._waiting:
+            self._timer = self._loop.later(max(left, 1.0), self._rest)
             return
         self._timer = None
-        self.close()
+        for nurse in tuple(self._nurses):
+            self._lose(nurse)
 
-    def _begin(self) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        if lean.fork() == 0:
-            try:
-                _tend(theirs, self._grow)
-            finally:
-                os._exit(1)
-        theirs.close()
-        ours.setblocking(False)
-        self._channel = ours
-        self._loop.add(ours.fileno(), READ, lambda _: self._hear())
-
-    def _ask(self, ranges: bytes = b"") -> None:
-        """For a child; one that is made ahead of need copies pages before somebody waits for it."""
-        if self._send(_FIRST + ranges):
-            self._asked += 1
-
-    def _send(self, wish: bytes, descriptors: tuple[int, ...] = ()) -> bool:
-        if self._channel is None:
-            return False
+    def _begin(self) -> Nurse | None:
+        """Another nurse, if the machine has room for it."""
         try:
-            process.send_descriptors(self._channel, wish, descriptors)
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         except OSError:
-            self.close()
-            return False
-        return True
+            return None
+        try:
+            if lean.fork() == 0:
+                try:
+                    _tend(theirs, self._upbringing)
+                finally:
+                    os._exit(1)
+        except OSError:
+            ours.close()
+            return None
+        finally:
+            theirs.close()
+        ours.setblocking(False)
+        nurse = Nurse(ours)
+        self._nurses.append(nurse)
+        self._loop.add(ours.fileno(), READ, lambda _: self._hear(nurse))
+        return nurse
 
-    def _hear(self) -> None:
-        while self._channel is not None:
+    def _hear(self, nurse: Nurse) -> None:
+        while nurse in self._nurses:
             try:
-                data, descriptors = process.receive_descriptors(self._channel, 32, 1)
+                data, descriptors = process.receive_descriptors(nurse.channel, 32, 1)
             except BlockingIOError:
-                return
+                break
             except OSError:
                 data, descriptors = b"", ()
-            if not data:
-                self.close()
-                return
-            newborn = None
-            if descriptors:
-                newborn = Newborn(int(data[1:]), socket.socket(fileno=descriptors[0]))
-            if data[:1] == _FURTHER:
-                self._entering.popleft()(newborn)
-            elif newborn is not None:
-                self._asked -= 1
-                self._born(newborn)
-
-    def _born(self, newborn: Newborn) -> None:
+            if data == _IDLE:
+                nurse.busy = nurse.holds = False
+            elif data:
+                born = descriptors and Newborn(int(data), socket.socket(fileno=descriptors[0]))
+                nurse.entering.popleft()(born or None)
+            else:
+                self._lose(nurse)
         if self._waiting:
-            self._waiting.popleft()(newborn)
-        elif self._spare is None:
-            self._spare = newborn
-        else:
-            newborn.channel.close()
+            self._serve()
 
-    def close(self) -> None:
-        """End it, with the child that is ready; who waits for one is told that there is none."""
-        channel, self._channel = self._channel, None
-        if channel is not None:
-            self._loop.drop(channel.fileno())
-            channel.close()
-        spare, self._spare = self._spare, None
-        if spare is not None:
-            spare.channel.close()
-        self._asked = 0
-        waiting = (*self._waiting, *self._entering)
-        self._waiting.clear()
-        self._entering.clear()
-        for then in waiting:
-            then(None)
+    def _lose(self, nurse: Nurse) -> None:
+        """It has ended, or shall; who waits for a child of it is told that there is none."""
+        self._nurses.remove(nurse)
+        self._loop.drop(nurse.channel.fileno())
+        nurse.channel.close()
+        while nurse.entering:
+            nurse.entering.popleft()(None)
 
 
-def _tend(channel: socket.socket, grow: Grow) -> None:
-    """In the nursery: a child for each word, until the monitor ends or has no more use for it."""
+def _tend(channel: socket.socket, upbringing: Upbringing) -> None:
+    """In a nurse: a child for each word, until the monitor ends or has no more use for it."""
     os.chdir("/")  # in a monitor's directory it would be taken for one
-    gc.disable()
+    gc.freeze()
     signal.set_wakeup_fd(-1)
     _keep_only(channel)
     lean.show_title(_TITLE, lean.argument_area())
+    upbringing.settle()
+    lender = Vfork(lambda pid: upbringing.begin(channel, pid), upbringing.refused)
     while True:
-        wish, descriptors = process.receive_descriptors(channel, _WISH_SIZE, 1)
-        if not wish:
+        # Its child takes a first process's order, with what comes along, and not this process.
+        kind = channel.recv(1, socket.MSG_PEEK)
+        if kind == _FIRST:
+            if not lender.child():
+                os._exit(0)
+            channel.send(_IDLE)
+        elif kind == _FURTHER:
+            _fork_sibling(channel, upbringing)
+        else:
             os._exit(0)
-        kind = wish[:1]
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        try:
-            pid = lean.fork_sibling() if kind == _FIRST else sibling_in(descriptors[0])
-        except OSError:
-            # It has ended meanwhile: whoever asked finds that out by himself.
-            pid = -1
-        if pid == 0:
-            channel.close()
-            ours.close()
-            copy(wish[1:])
-            grow(theirs)
-        theirs.close()
-        for descriptor in descriptors:
-            os.close(descriptor)
-        told = (ours.fileno(),) if pid > 0 else ()
-        process.send_descriptors(channel, b"%s%d" % (kind, pid), told)
+
+
+def _fork_sibling(channel: socket.socket, upbringing: Upbringing) -> None:
+    _, (space,) = process.receive_descriptors(channel, _WISH_SIZE, 1)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        pid = sibling_in(space)
+    except OSError:
+        # It has ended meanwhile: whoever asked finds that out by himself.
+        pid = -1
+    if pid == 0:
+        channel.close()
         ours.close()
+        upbringing.grow(theirs)
+    theirs.close()
+    os.close(space)
+    told = (ours.fileno(),) if pid > 0 else ()
+    process.send_descriptors(channel, b"%d" % pid, told)
+    ours.close()
 
 
 def _keep_only(channel: socket.socket) -> None:

@@ -13,7 +13,6 @@ from sagong.shim.failure import StartError
 from sagong.shim.group import Group
 from sagong.shim.jobs import Job
 from sagong.shim.loop import Loop
-from sagong.shim.pages import Pages
 from sagong.shim.session import Session
 
 __all__ = ["Attempt", "Engine", "Order", "exit_code"]
@@ -31,7 +30,7 @@ class Order(NamedTuple):
     `request` is what the runtime's plans made; `target` is the container's first process for an exec,
     0 for a run. `forked(pid)` makes the end of a child known to the attempt; `started(pid, ticks)`
     records the process durably before its program may run; `done` comes once, last, after the
-    session has begun or with the error. `pages` is what is known of the pages that children write to.
+    session has begun or with the error.
     With `ahead` nothing is told by `started`, and no program runs, before the attempt may proceed.
     """
 
@@ -45,7 +44,6 @@ class Order(NamedTuple):
     forked: Callable[[int], None]
     started: Callable[[int, int], None]
     done: Callable[[StartError | None], None]
-    pages: Pages
     ahead: bool = False
 
 

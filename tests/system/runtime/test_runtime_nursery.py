@@ -1,4 +1,4 @@
-"""Children made ahead of need: used, killed, kept from holding what belongs to others."""
+"""Nurses: what they make, how they die, and what they must not hold of others."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 from tests.conformance.runtime_rig import BUSYBOX, Rig, rig
 
 from sagong.conformance.runtime_lab import RuntimeLab, wait_until
 from sagong.contracts.runtime import ExecRequest, Namespaces
+from sagong.errors import SagongError
 
 pytestmark = [
     pytest.mark.root,
@@ -33,34 +35,39 @@ def children(pid: int) -> dict[int, str]:
 
 
 async def only_monitor(made: Rig) -> int:
-    """A nursery that is just forked looks like one, too."""
+    """A nurse that is just forked looks like one, too."""
     await wait_until(lambda: len(made.monitors()) == 1, "one monitor")
     return made.monitors()[0]
 
 
-def nurslings(pid: int) -> list[int]:
-    """The nursery of a monitor and the child that it has ready, in this order."""
+def nurses(pid: int) -> list[int]:
+    """Of a monitor, the oldest first; a monitor that has just been forked looks like none."""
     return sorted(child for child, name in children(pid).items() if name == "sagong-nursery")
 
 
-async def ready(lab: RuntimeLab, monitor: int) -> list[int]:
-    """After a start: when the next one's child is there."""
+async def nurse(lab: RuntimeLab, monitor: int) -> int:
+    """The only one, after a start."""
     assert (await lab.shell("exit 1")).code == 1
-    await wait_until(lambda: len(nurslings(monitor)) == 2, "a child that is ready")
-    return nurslings(monitor)
+    await wait_until(lambda: len(nurses(monitor)) == 1, "a nurse")
+    return nurses(monitor)[0]
 
 
-async def test_the_next_start_takes_the_child_that_is_ready() -> None:
+def faults(pid: int) -> int:
+    """Pages that a process had to copy or read in, and those of its ended children."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[7])
+
+
+async def test_one_nurse_makes_all_first_processes_of_a_monitor() -> None:
     async with rig() as made:
         lab = made.lab()
         first = await lab.running()
         monitor = await only_monitor(made)
-        nursery, spare = await ready(lab, monitor)
+        one = await nurse(lab, monitor)
         second = await lab.running()
-        assert second.pid == spare
         group = {"group": "pod", "namespaces": Namespaces(ipc="group", uts="group")}
-        assert nurslings(monitor)[0] == nursery
         pod = [await lab.running(**group) for _ in range(2)]  # type: ignore[arg-type]
+        assert nurses(monitor) == [one]
         assert {first.pid, second.pid, *(c.pid for c in pod)} <= children(monitor).keys()
         spaces = [{os.readlink(f"/proc/{c.pid}/ns/{k}") for c in pod} for k in ("ipc", "uts")]
         assert [len(space) for space in spaces] == [1, 1]
@@ -68,19 +75,78 @@ async def test_the_next_start_takes_the_child_that_is_ready() -> None:
         await lab.clean()
 
 
-@pytest.mark.parametrize("victim", [0, 1])
-async def test_nothing_fails_when_it_is_killed(victim: int) -> None:
-    """The nursery or the child: the next start has one of its own, and later starts others."""
+async def test_a_first_process_copies_no_pages_of_its_nurse() -> None:
+    """It lived in its memory; a fork of an interpreter copies hundreds."""
+    async with rig() as made:
+        lab = made.lab()
+        for _ in range(3):
+            container = await lab.running()
+        assert faults(container.pid) < 150
+        await lab.clean()
+
+
+async def test_nothing_fails_when_it_is_killed() -> None:
+    """The next start has another one."""
     async with rig() as made:
         lab = made.lab()
         await lab.running()
         monitor = await only_monitor(made)
-        killed = (await ready(lab, monitor))[victim]
+        killed = await nurse(lab, monitor)
         os.kill(killed, signal.SIGKILL)
         await wait_until(lambda: killed not in children(monitor), "its end")
         found = [(await lab.shell(f"exit {number}")).code for number in range(3)]
         assert found == [0, 1, 2]
-        assert killed not in await ready(lab, monitor)
+        assert killed != await nurse(lab, monitor)
+        await lab.clean()
+
+
+async def test_who_has_given_it_an_order_is_forked_when_it_dies() -> None:
+    async with rig() as made:
+        lab = made.lab()
+        await lab.running()
+        killed = await nurse(lab, await only_monitor(made))
+        os.kill(killed, signal.SIGSTOP)
+        asked = asyncio.ensure_future(lab.shell("exit 7"))
+        await asyncio.sleep(0.05)
+        os.kill(killed, signal.SIGKILL)
+        assert (await asked).code == 7
+        await lab.clean()
+
+
+async def test_who_waits_long_for_a_nurse_gets_one_of_his_own() -> None:
+    """A mount may hang."""
+    async with rig() as made:
+        lab = made.lab()
+        await lab.running()
+        monitor = await only_monitor(made)
+        stopped = await nurse(lab, monitor)
+        os.kill(stopped, signal.SIGSTOP)
+        first = asyncio.ensure_future(lab.shell("exit 3"))
+        await asyncio.sleep(0.05)
+        assert (await lab.shell("exit 4")).code == 4
+        assert len(nurses(monitor)) == 2
+        assert not first.done()
+        os.kill(stopped, signal.SIGCONT)
+        assert (await first).code == 3
+        await lab.clean()
+
+
+async def test_a_start_that_failed_leaves_a_nurse_for_the_next() -> None:
+    """Whatever was left in that memory: by the plan, the search for the program, the kernel."""
+    async with rig() as made:
+        lab = made.lab()
+        await lab.running()
+        monitor = await only_monitor(made)
+        await nurse(lab, monitor)
+        for words, told in (
+            (lab.process("true", cwd="/proc/1/mem"), "chdir to cwd"),
+            (msgspec.structs.replace(lab.process("true"), args=("nowhere",)), "not found in"),
+            (msgspec.structs.replace(lab.process("true"), args=("/etc/noexec",)), "exec"),
+        ):
+            with pytest.raises(SagongError) as refused:
+                await lab.runtime.run(lab.spec(words))
+            assert told in refused.value.message
+            assert (await lab.shell("exit 5")).code == 5
         await lab.clean()
 
 
@@ -90,18 +156,18 @@ async def test_what_is_executed_in_a_container_is_forked_by_it_too() -> None:
         lab = made.lab()
         container = await lab.running()
         monitor = await only_monitor(made)
-        nursery, _ = await ready(lab, monitor)
-        os.kill(nursery, signal.SIGSTOP)
+        one = await nurse(lab, monitor)
+        os.kill(one, signal.SIGSTOP)
         request = ExecRequest(id=container.id, exec_id="x", process=lab.process("sleep", "1000"))
         asked = asyncio.ensure_future(lab.runtime.exec(request))
         await asyncio.sleep(0.3)
         assert not asked.done()
-        os.kill(nursery, signal.SIGCONT)
+        os.kill(one, signal.SIGCONT)
         pid = (await asked).pid
         assert pid in children(monitor)
         inside = [os.readlink(f"/proc/{p}/ns/pid") for p in (pid, container.pid)]
         assert inside[0] == inside[1] != os.readlink("/proc/self/ns/pid")
-        os.kill(nursery, signal.SIGKILL)
+        os.kill(one, signal.SIGKILL)
         found = await lab.exec_output(container.id, lab.process("echo $PPID; exit 3"))
         assert (found.text, found.code) == ("0", 3)
         await lab.clean()
@@ -112,9 +178,9 @@ async def test_it_ends_with_its_monitor() -> None:
         lab = made.lab()
         container = await lab.running()
         monitor = await only_monitor(made)
-        old = await ready(lab, monitor)
+        old = await nurse(lab, monitor)
         await made.kill_monitors()
-        await wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in old), "its end")
+        await wait_until(lambda: not os.path.exists(f"/proc/{old}"), "its end")
         assert (await lab.shell("exit 6")).code == 6
         assert os.path.exists(f"/proc/{container.pid}")
         await lab.clean()
@@ -125,9 +191,22 @@ async def test_it_holds_nobodys_input_open() -> None:
         lab = made.lab()
         spec = lab.spec(lab.process("cat; exit 3", stdin=True, stdin_once=True))
         reader = await lab.attached(spec, stdin=True)
-        await ready(lab, await only_monitor(made))
+        await nurse(lab, await only_monitor(made))
         await reader.end_input()
         assert (await reader.rest()).code == 3
+        await lab.clean()
+
+
+async def test_it_opens_nothing_that_stays() -> None:
+    """Descriptors of its children are theirs alone."""
+    async with rig() as made:
+        lab = made.lab()
+        await lab.running()
+        one = await nurse(lab, await only_monitor(made))
+        before = os.listdir(f"/proc/{one}/fd")
+        for number in range(20):
+            assert (await lab.shell(f"exit {number}")).code == number
+        assert os.listdir(f"/proc/{one}/fd") == before
         await lab.clean()
 
 
@@ -135,7 +214,7 @@ async def test_an_order_may_be_longer_than_a_message() -> None:
     async with rig() as made:
         lab = made.lab()
         await lab.running()
-        await ready(lab, await only_monitor(made))
+        await nurse(lab, await only_monitor(made))
         env = (*lab.process("true").env, *(f"V{n}={'x' * 30_000}" for n in range(20)))
         spec = lab.spec(lab.process("echo ${#V19}", env=env))
         assert (await lab.output(spec)).stdout == b"30000\n"
@@ -161,30 +240,3 @@ async def test_who_holds_a_half_made_user_namespace_ends_with_its_maker() -> Non
         maker.kill()
     program = Path(f"/proc/{holder}/exe")
     await wait_until(lambda: not program.is_file(), "its end")
-
-
-def spare_memory(monitor: int) -> int:
-    """Kilobytes that the child that is ready shares with nobody; 0 while there is none."""
-    with contextlib.suppress(OSError, IndexError):
-        text = Path(f"/proc/{nurslings(monitor)[1]}/smaps_rollup").read_text()
-        lines = (line.split() for line in text.splitlines())
-        return sum(int(words[1]) for words in lines if words[0].startswith("Private"))
-    return 0
-
-
-async def test_what_one_child_writes_to_is_copied_ahead_by_all_later_ones() -> None:
-    """Also by those of another monitor: the launcher is told."""
-    async with rig() as made:
-        lab = made.lab()
-        await lab.running()
-        monitor = await only_monitor(made)
-        await wait_until(lambda: spare_memory(monitor) > 0, "a child that is ready")
-        knowing = spare_memory(monitor) + 500
-        for _ in range(2):  # on a slow machine the first one's successor is made before it has told
-            await ready(lab, monitor)
-        await wait_until(lambda: spare_memory(monitor) > knowing, "copies")
-        await made.kill_monitors()
-        await lab.running()
-        other = await only_monitor(made)
-        await wait_until(lambda: spare_memory(other) > knowing, "copies by another monitor's")
-        await lab.clean()
