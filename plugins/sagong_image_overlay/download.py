@@ -22,6 +22,7 @@ from sagong.errors import (
     SagongError,
 )
 from sagong.model import oci
+from sagong.model.numbers import natural
 from sagong.model.oci import MediaType
 from sagong.model.references import Reference
 from sagong_image_overlay.content import Content, sync_directory
@@ -76,7 +77,7 @@ def _running_on(wanted: oci.Platform) -> Iterator[oci.Platform]:
 
     yield wanted
     level = wanted.variant.removeprefix("v")
-    number = int(level) if level.isdigit() and len(level) < 3 else 0
+    number = natural(level[:3]) or 0
     match wanted.architecture:
         case "amd64":
             yield from levels("amd64", number - 1, 1)

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from sagong.errors import InvalidArgument, SagongError, Unavailable
+from sagong.model.numbers import natural
 from sagong_image_overlay.endpoint import Endpoint, proxy_for, split_host, tls_context
 from sagong_image_overlay.hosts import Trust, Ways
 
@@ -57,8 +58,9 @@ def backoff(attempt: int, after: float = 0.0) -> None:
 def retry_after(answer: Answer) -> float:
     """Seconds of a Retry-After header (RFC 9110, 10.2.3), 0 if there is none."""
     text = answer.header("Retry-After").strip()
-    if text.isdecimal() and text.isascii():
-        return float(text[:9])
+    seconds = natural(text[:9])
+    if seconds is not None and text.isdecimal():
+        return float(seconds)
     try:
         moment = email.utils.parsedate_to_datetime(text).timestamp()
     except (ValueError, TypeError, IndexError, OverflowError):

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from sagong.contracts.network import Network
 from sagong.errors import InvalidArgument
+from sagong.model.numbers import natural
 from sagong_network_bridge import links
 from sagong_network_bridge.netlink import (
     NLM_CREATE,
@@ -150,7 +151,7 @@ class Parents:
         if not dict(network.options).get(_PARENT):
             # A bridge without ports: every machine that has networks can make one.
             request = links.new_bridge(name)
-        elif dot and vlan.isdigit() and 0 < int(vlan) <= _LAST_VLAN and self.index(lower):
+        elif dot and 0 < (natural(vlan) or 0) <= _LAST_VLAN and self.index(lower):
             where = attribute(_LINK, struct.pack("=I", self.index(lower)))
             request = _requested("vlan", name, where, attribute(1, struct.pack("=H", int(vlan))))
         else:

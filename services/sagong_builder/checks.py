@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Container, Iterator
 
 from sagong.errors import InvalidArgument, SagongError
+from sagong.model.numbers import natural
 from sagong_builder.dockerfile import Dockerfile, Instruction
 from sagong_builder.mounting import check_mounts
 
@@ -30,7 +31,8 @@ def check_dockerfile(dockerfile: Dockerfile, named: Container[str] = ()) -> None
             with located(instruction):
                 _check(instruction)
                 origin = instruction.flag("from")
-                if origin.isdecimal() and int(origin[:9]) >= stage.number:
+                number = natural(origin)
+                if number is not None and number >= stage.number:
                     raise InvalidArgument(f"invalid stage index {origin[:9]}")
                 if origin not in named and _is_later(dockerfile, origin, stage.number):
                     raise InvalidArgument(

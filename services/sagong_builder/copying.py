@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from sagong.errors import InvalidArgument, NotFound
+from sagong.model.numbers import natural
 from sagong_builder.context.archive import Archive
 from sagong_builder.context.checksum import checksum
 from sagong_builder.context.patterns import Ignore, has_wildcard, translated
@@ -175,7 +176,7 @@ def owner_of(
         return Owner(mode=bits)
     user, _, grouped = text.partition(":")
     uid = _number(user, passwd, "user", "uid") if user else 0
-    if own_group and not grouped and not user.isdigit():
+    if own_group and not grouped and natural(user) is None:
         gid = _number(user, passwd, "user", "gid", field=3)
     else:
         gid = _number(grouped or user, group, "group", "gid")
@@ -198,15 +199,17 @@ def _mode(text: str) -> int | None:
 
 
 def _number(name: str, table: bytes, kind: str, what: str, field: int = 2) -> int:
-    if name.isascii() and name.isdigit():
-        number = int(name)
+    number = natural(name)
+    if number is not None:
         if number > 2**31 - 1:
             raise InvalidArgument(f"{what} {name} is larger than 2147483647")
         return number
     for line in table.decode("utf-8", "replace").splitlines():
         fields = line.split(":")
-        if fields[0] == name and len(fields) > field and fields[field].isdigit():
-            return int(fields[field])
+        if fields[0] == name and len(fields) > field:
+            number = natural(fields[field])
+            if number is not None:
+                return number
     raise InvalidArgument(
         "unable to convert uid/gid chown string to host mapping: "
         f"can't find {what} for {kind} {name}: no such {kind}: {name}"

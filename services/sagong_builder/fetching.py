@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sagong.errors import FailedPrecondition, InvalidArgument, ResourceExhausted
+from sagong.model.numbers import natural
 
 __all__ = ["Download", "GitSource", "clone", "download", "git_source", "is_url"]
 
@@ -63,8 +64,7 @@ def _download(url: str, path: Path, limit: int, seconds: float) -> Download:
                 if size > limit:
                     raise ResourceExhausted(f"{url} has more than {limit} bytes")
                 file.write(piece)
-            length = answer.headers.get("Content-Length", "")
-            if length.isdigit() and size < int(length):
+            if size < (natural(answer.headers.get("Content-Length", "")) or 0):
                 raise InvalidArgument(f'Get "{url}": unexpected EOF')
             final = urllib.parse.urlsplit(answer.url).path
             name = posixpath.basename(final) or posixpath.basename(urllib.parse.urlsplit(url).path)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sagong.errors import InvalidArgument
+from sagong.model.numbers import natural
 from sagong_builder.arguments import Scope
 from sagong_builder.dockerfile import Expander, Instruction
 from sagong_builder.draft import Draft, quoted
@@ -128,9 +129,10 @@ def _onbuild(draft: Draft, instruction: Instruction, expander: Expander, scope: 
 def _stopsignal(draft: Draft, instruction: Instruction, expander: Expander, scope: Scope) -> str:
     name = expander.word(instruction.words[0])
     known = {s.name for s in signal.Signals}
-    if name.isdigit():
+    number = natural(name)
+    if number is not None:
         # Docker takes any number here; whether it is a signal shows when it is sent.
-        valid = int(name[:5]) > 0
+        valid = number > 0
     else:
         wanted = "SIG" + name.upper().removeprefix("SIG")
         valid = wanted in known or _REALTIME.fullmatch(wanted) is not None
@@ -176,9 +178,10 @@ def _healthcheck(draft: Draft, instruction: Instruction, expander: Expander, sco
             if text := instruction.flag(flag):
                 check[key] = _nanoseconds(flag, text)
         if text := instruction.flag("retries"):
-            if not text.isdigit():
+            retries = natural(text)
+            if retries is None or retries >= 1 << 31:
                 raise InvalidArgument(f"--retries cannot be negative ({text[:20]})")
-            check["Retries"] = int(text[:9])
+            check["Retries"] = retries
     draft.config["Healthcheck"] = {k: v for k, v in check.items() if v}
     return f"HEALTHCHECK {_health_text(check)}"
 

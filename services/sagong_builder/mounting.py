@@ -10,6 +10,7 @@ import posixpath
 from dataclasses import dataclass
 
 from sagong.errors import InvalidArgument
+from sagong.model.numbers import natural
 from sagong_builder.dockerfile import Expander, Instruction
 from sagong_builder.draft import Draft
 
@@ -152,15 +153,17 @@ def _octal(fields: dict[str, str], kind: str) -> int:
 
 def _count(fields: dict[str, str], name: str) -> int:
     text = fields.get(name, "0")
-    if not text.isdigit() or len(text) > 9:
+    number = natural(text)
+    if number is None or number >= 10**9:
         raise InvalidArgument(f"invalid value {text[:50]} for {name}")
-    return int(text)
+    return number
 
 
 def _size(text: str) -> int:
     lowered = text.strip().lower().removesuffix("b") or "0"
     unit = _UNITS.get(lowered[-1], 0)
     digits = lowered[:-1] if unit else lowered
-    if not digits.isdigit():
+    number = natural(digits)
+    if number is None:
         raise InvalidArgument(f"invalid size: {text[:50]}")
-    return int(digits) * (unit or 1)
+    return number * (unit or 1)

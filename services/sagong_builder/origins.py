@@ -19,6 +19,7 @@ from sagong.contracts.image import (
 )
 from sagong.errors import InvalidArgument, NotFound, SagongError
 from sagong.model import oci, references
+from sagong.model.numbers import natural
 from sagong_builder.cache import Offer
 from sagong_builder.context import Archive
 from sagong_builder.foreign import check_made_here
@@ -118,7 +119,7 @@ class Origins:
     async def image(self, origin: str) -> str:
         """The image that `--from` names: a stage's, or any."""
         found = self.stages.get(origin.lower())
-        if found is None and origin.isdecimal():
+        if found is None and natural(origin) is not None:
             raise InvalidArgument(f"invalid from flag value {origin}: index out of bounds")
         if found is None:
             try:

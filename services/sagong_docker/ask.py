@@ -8,6 +8,7 @@ import msgspec
 
 from sagong.errors import InvalidArgument
 from sagong.http import Request
+from sagong.model.numbers import natural
 from sagong_docker.document import read
 from sagong_docker.filters import Filters
 
@@ -57,9 +58,10 @@ class Ask:
     def extent(self, name: str, what: str) -> int:
         """One side of a terminal, which must be given."""
         text = self.text(name)
-        if not (text.isascii() and text.isdigit()) or int(text) >= 1 << 32:
+        found = natural(text)
+        if found is None or found >= 1 << 32:
             raise InvalidArgument(f'invalid resize {what} "{text}": invalid syntax')
-        return int(text)
+        return found
 
     def filters(self) -> Filters:
         """The `filters` parameter."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 import msgspec
 
 from sagong.errors import InvalidArgument
+from sagong.model.numbers import natural
 
 __all__ = ["Filters"]
 
@@ -53,7 +54,7 @@ class Filters:
     def numbers(self, name: str) -> None:
         """Refuse values that are no whole numbers."""
         for value in self[name]:
-            if not value.removeprefix("-").isdigit():
+            if natural(value.removeprefix("-")) is None:
                 raise InvalidArgument(
                     f"invalid filter '{name}={value}': strconv.Atoi: parsing \"{value}\": "
                     "invalid syntax"

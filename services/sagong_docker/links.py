@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from sagong.model.numbers import natural
+
 __all__ = ["Link"]
 
 _OF_THE_IMAGE = ("HOME", "PATH")
@@ -45,5 +47,6 @@ class Link:
 def _ports(texts: Iterable[str]) -> Iterator[tuple[int, str]]:
     for text in texts:
         number, _, kind = text.partition("/")
-        if number.isdigit():
-            yield int(number), kind or "tcp"
+        port = natural(number)
+        if port is not None:
+            yield port, kind or "tcp"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sagong.contracts.node import LogsRequest
 from sagong.errors import FailedPrecondition, InvalidArgument, Unimplemented
 from sagong.log_frames import log_frames
+from sagong.model.numbers import natural
 from sagong_docker.ask import Ask
 from sagong_docker.attach import content_type, wanted_streams
 from sagong_docker.bridge import shown
@@ -42,4 +43,5 @@ async def logs(engine: Engine, ask: Ask) -> None:
 
 def _tail(text: str) -> int:
     """A number of lines; anything else is all, as in Docker."""
-    return int(text) if text.isdigit() else -1
+    lines = natural(text)
+    return -1 if lines is None else lines

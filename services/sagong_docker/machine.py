@@ -7,11 +7,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from sagong.model.numbers import natural
+
 __all__ = ["Machine", "numbers", "this_machine"]
 
 _CPUS = Path("/sys/devices/system/cpu/online")
 _NODES = Path("/sys/devices/system/node/has_memory")
 _GROUPS = Path("/sys/fs/cgroup")
+_PROCESSORS_MOST = 8192
 
 
 @dataclass(frozen=True)
@@ -36,11 +39,12 @@ def numbers(text: str) -> frozenset[int]:
     found: set[int] = set()
     for part in filter(None, text.strip().split(",")):
         first, dash, last = part.partition("-")
-        if not (first.isascii() and first.isdigit() and (not dash or last.isdigit())):
+        low, high = natural(first), natural(last if dash else first)
+        if low is None or high is None:
             raise ValueError(f"invalid format: {part}")
-        found.update(range(int(first), int(last or first) + 1 if int(last or first) < 8192 else 0))
-        if int(last or first) >= 8192:
-            raise ValueError("value of out range, maximum is 8192")
+        if high >= _PROCESSORS_MOST:
+            raise ValueError(f"value of out range, maximum is {_PROCESSORS_MOST}")
+        found.update(range(low, high + 1))
     return frozenset(found)
 
 

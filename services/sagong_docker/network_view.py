@@ -8,6 +8,7 @@ from typing import Any
 
 from sagong.contracts.network import Endpoint, Network, Sandbox
 from sagong.contracts.node import ContainerStatus, StatusState
+from sagong.model.numbers import natural
 from sagong_docker.moment import moment_text
 from sagong_docker.network_body import is_configuration, made_from
 from sagong_docker.record import ContainerRecord, NetworkRecord
@@ -166,8 +167,9 @@ def _exposed(status: ContainerStatus, record: ContainerRecord) -> set[tuple[int,
     of_image = status.image.config.exposed_ports if status.image else ()
     for port in (*of_image, *(record.config.get("ExposedPorts") or ())):
         number, _, protocol = port.partition("/")
-        if number.isdigit():
-            found.add((int(number), protocol or "tcp"))
+        found_number = natural(number)
+        if found_number is not None:
+            found.add((found_number, protocol or "tcp"))
     return found
 
 

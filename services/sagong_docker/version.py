@@ -6,6 +6,7 @@ import platform
 from dataclasses import dataclass
 
 from sagong.errors import InvalidArgument
+from sagong.model.numbers import natural
 
 __all__ = ["API", "ENGINE", "MINIMUM", "Versioned", "text_of", "versioned"]
 
@@ -50,8 +51,5 @@ def _version(segment: str) -> tuple[int, int] | None:
     if not segment.startswith("v"):
         return None
     major, dot, minor = segment[1:].partition(".")
-    if not (major.isascii() and major.isdigit()):
-        return None
-    if not dot:
-        return int(major), 0
-    return (int(major), int(minor)) if minor.isascii() and minor.isdigit() else None
+    first, second = natural(major), natural(minor if dot else "0")
+    return None if first is None or second is None else (first, second)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import signal
 
 from sagong.errors import InvalidArgument
+from sagong.model.numbers import natural
 
 __all__ = ["number"]
 
 
 def number(name: str) -> int:
     """`SIGTERM`, `TERM`, `term`, `15` and `RTMIN+3` as a number."""
-    if name.isdigit() and 0 <= int(name) <= 64:
-        return int(name)
+    counted = natural(name)
+    if counted is not None and counted <= 64:
+        return counted
     upper = name.upper()
     upper = upper if upper.startswith("SIG") else f"SIG{upper}"
     base, plus, offset = upper.partition("+")
@@ -20,4 +22,4 @@ def number(name: str) -> int:
         found = int(signal.Signals[base])
     except KeyError:
         raise InvalidArgument(f"invalid signal: {name}") from None
-    return found + int(offset) if plus and offset.isdigit() else found
+    return found + (natural(offset) or 0) if plus else found

@@ -8,6 +8,7 @@ import msgspec
 
 from sagong.contracts.runtime import User
 from sagong.errors import InvalidArgument
+from sagong.model.numbers import natural
 
 __all__ = ["Account", "resolve"]
 
@@ -35,7 +36,8 @@ def resolve(wanted: str, groups: Iterable[str], passwd: bytes, group: bytes) -> 
         gid = _group(group_name, teams)
     extra = {_group(entry, teams) for entry in groups}
     if login and not group_name:
-        extra |= {int(t[2]) for t in teams if t[2].isdigit() and login in t[3].split(",")}
+        own = (natural(t[2]) for t in teams if login in t[3].split(","))
+        extra |= {number for number in own if number is not None}
     if max(uid, gid, *extra) > _LAST:
         raise InvalidArgument(f"uids and gids must be in range 0-{_LAST}")
     # The primary one, too: who drops it must not gain what others may (CVE-2022-36109).
@@ -44,18 +46,20 @@ def resolve(wanted: str, groups: Iterable[str], passwd: bytes, group: bytes) -> 
 
 def _user(name: str, accounts: list[list[str]]) -> tuple[int, int, str, str]:
     for fields in accounts:
-        if name in (fields[0], fields[2]) and fields[2].isdigit() and fields[3].isdigit():
-            return int(fields[2]), int(fields[3]), fields[0], fields[5] or "/"
-    if name.removeprefix("-").isdigit():
+        uid, gid = natural(fields[2]), natural(fields[3])
+        if name in (fields[0], fields[2]) and uid is not None and gid is not None:
+            return uid, gid, fields[0], fields[5] or "/"
+    if natural(name.removeprefix("-")) is not None:
         return _number(name), 0, "", "/"
     raise InvalidArgument(f"unable to find user {name}: no matching entries in passwd file")
 
 
 def _group(name: str, teams: list[list[str]]) -> int:
     for fields in teams:
-        if fields[0] == name and fields[2].isdigit():
-            return int(fields[2])
-    if name.removeprefix("-").isdigit():
+        number = natural(fields[2])
+        if fields[0] == name and number is not None:
+            return number
+    if natural(name.removeprefix("-")) is not None:
         return _number(name)
     raise InvalidArgument(f"unable to find group {name}: no matching entries in group file")
 

@@ -14,6 +14,7 @@ from sagong.cli.sources import code_mistakes, known_slots, near
 from sagong.contract import SlotSpec
 from sagong.linux.capabilities import NAMES
 from sagong.manifest import Manifest
+from sagong.model.numbers import natural
 from sagong.sandbox import GROUPS
 
 __all__ = ["mistakes", "packages_of", "source_mistakes"]
@@ -174,7 +175,8 @@ def _listener_mistakes(found: Manifest) -> Iterator[str]:
         kind, _, rest = listener.address.partition(":")
         if kind in ("tcp", "udp"):
             host, _, port = rest.rpartition(":")
-            if not host or not port.isdigit() or not 0 <= int(port) <= _PORT_MOST:
+            number = natural(port)
+            if not host or number is None or number > _PORT_MOST:
                 yield f"listens.{name}.address {listener.address}: {kind}:HOST:PORT, a port up to 65535"
         elif kind == "netlink" and not re.fullmatch(r"\d+:[1-9]\d*", rest):
             yield f"listens.{name}.address {listener.address}: netlink:PROTOCOL:GROUP, two numbers"

@@ -13,6 +13,8 @@ from http import HTTPStatus
 
 import msgspec
 
+from sagong.model.numbers import natural
+
 __all__ = ["BadRequest", "Head", "HeaderItems", "format_head", "parse_head", "reason"]
 
 HeaderItems = Mapping[str, str] | Iterable[tuple[str, str]]
@@ -116,9 +118,10 @@ def _length(headers: dict[str, str]) -> int:
         return -1
     if length is None:
         return 0
-    if not (length.isascii() and length.isdigit()):
-        raise BadRequest(400, f"malformed Content-Length {length!r}")
-    return int(length)
+    size = natural(length)
+    if size is None:
+        raise BadRequest(400, f"malformed Content-Length {length[:40]!r}")
+    return size
 
 
 def reason(status: int) -> str:

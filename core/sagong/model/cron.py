@@ -10,6 +10,7 @@ import functools
 from typing import Final, NamedTuple
 
 from sagong.errors import InvalidArgument
+from sagong.model.numbers import natural
 from sagong.model.times import duration
 
 __all__ = ["Schedule", "parse"]
@@ -215,7 +216,8 @@ def _number(said: str, field: _Field) -> int:
 
 
 def _integer(said: str) -> int:
-    if not (said.isascii() and said.isdigit()):
+    number = natural(said)
+    if number is None:
         problem = f'strconv.Atoi: parsing "{said}": invalid syntax'
         raise InvalidArgument(f"failed to parse int from {said}: {problem}")
-    return int(said)
+    return number

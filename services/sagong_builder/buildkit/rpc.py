@@ -26,6 +26,7 @@ import hpack.exceptions
 
 from sagong import errors
 from sagong.errors import InvalidArgument, ResourceExhausted, SagongError, Unavailable
+from sagong.model.numbers import natural
 from sagong_builder.buildkit.messages import Anything, RpcStatus
 from sagong_builder.buildkit.protobuf import decode, encode
 
@@ -355,7 +356,8 @@ class Connection:
             return
         if status is not None and status != "0":
             message = urllib.parse.unquote(headers.get("grpc-message", ""))
-            kind = _BY_CODE.get(int(status) if status.isdigit() else _UNKNOWN, RpcError)
+            code = natural(status)
+            kind = _BY_CODE.get(_UNKNOWN if code is None else code, RpcError)
             call.finish(kind(message or f"{call.path} failed with status {status}"))
 
     def _stream_ended(self, id_: int) -> None:

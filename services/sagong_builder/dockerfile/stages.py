@@ -6,6 +6,7 @@ from collections.abc import Container
 from dataclasses import dataclass, field
 
 from sagong.errors import InvalidArgument
+from sagong.model.numbers import natural
 from sagong_builder.dockerfile.instructions import Instruction, read_instruction
 from sagong_builder.dockerfile.source import fault, read_source
 
@@ -59,9 +60,9 @@ class Dockerfile:
     def numbered(self, reference: str, before: int | None = None) -> Stage | None:
         """A stage by name or by number."""
         found = self.find(reference, before)
-        if found is None and reference.isdigit():
+        number = natural(reference)
+        if found is None and number is not None:
             stages = self.stages[:before]
-            number = int(reference[:9])
             return stages[number] if number < len(stages) else None
         return found
 

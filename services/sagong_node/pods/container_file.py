@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from sagong.model.numbers import natural
 from sagong_node.pods.manifests import Broken, StaticPod, read_documents, static_pod
 
 __all__ = ["ContainerFile", "pod_document", "read_container"]
@@ -134,13 +135,14 @@ def _bind(at: int, text: str) -> tuple[Document, Document]:
 
 def _port(text: str) -> Document:
     numbers, _, protocol = text.partition("/")
-    address, _, host = numbers.rpartition(":")[0].rpartition(":")
-    container = numbers.rpartition(":")[2]
-    if not (host.isdigit() and container.isdigit()) or protocol not in ("", "tcp", "udp", "sctp"):
+    rest, _, inner = numbers.rpartition(":")
+    address, _, outer = rest.rpartition(":")
+    host, container = natural(outer), natural(inner)
+    if host is None or container is None or protocol not in ("", "tcp", "udp", "sctp"):
         raise Broken(f"port {text!r} is not [ADDRESS:]HOST:CONTAINER[/udp]")
     return {
-        "containerPort": int(container),
-        "hostPort": int(host),
+        "containerPort": container,
+        "hostPort": host,
         "hostIP": address.strip("[]"),
         "protocol": (protocol or "tcp").upper(),
     }
@@ -148,7 +150,7 @@ def _port(text: str) -> Document:
 
 def _security(found: ContainerFile) -> Document:
     uid, _, gid = found.user.partition(":")
-    if found.user and not (uid.isdigit() and (gid.isdigit() or not gid)):
+    if found.user and None in (natural(uid), natural(gid or "0")):
         raise Broken(f"user {found.user!r} is not UID or UID:GID, in numbers")
     context: Document = {
         "readOnlyRootFilesystem": found.read_only,

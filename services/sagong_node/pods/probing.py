@@ -15,6 +15,7 @@ import msgspec
 
 from sagong.errors import SagongError
 from sagong.model.k8s.core_v1 import HTTPGetAction, LifecycleHandler, Probe
+from sagong.model.numbers import natural
 from sagong_node.pods.execution import Executor, execute
 from sagong_node.pods.health_call import SERVING, check_health
 from sagong_node.pods.naming import AnyContainer
@@ -135,8 +136,9 @@ def port_number(port: int | str | None, container: AnyContainer) -> int:
     if isinstance(port, int):
         return port
     text = port or ""
-    if text.isdigit():
-        return int(text)
+    number = natural(text)
+    if number is not None:
+        return number
     for known in container.ports:
         if known.name == text:
             return known.container_port
@@ -186,7 +188,7 @@ async def _get_once(url: str, headers: Sequence[tuple[str, str]]) -> tuple[int, 
         head = await reader.readuntil(b"\r\n\r\n")
         lines = head.decode("latin-1").split("\r\n")
         words = lines[0].split(" ", 2)
-        if not words[0].startswith("HTTP/1") or len(words) < 2 or not words[1].isdigit():
+        if not words[0].startswith("HTTP/1") or len(words) < 2 or natural(words[1]) is None:
             raise ValueError(f"malformed HTTP response {lines[0]!r}")
         fields = {
             name.strip().lower(): text.strip()
