@@ -35,8 +35,17 @@ def test_names_and_numbers(wanted: str, groups: tuple[str, ...], found: User) ->
         ("-1", (), "in range 0-2147483647"),
         ("0:2147483648", (), "in range 0-2147483647"),
         ("", ("99999999999",), "in range 0-2147483647"),
+        ("²", (), "unable to find user ²"),
+        ("9" * 5000, (), "unable to find user 999"),
+        ("", ("²",), "unable to find group ²"),
     ],
 )
 def test_who_cannot_be_is_refused(wanted: str, groups: tuple[str, ...], said: str) -> None:
     with pytest.raises(InvalidArgument, match=said):
         resolve(wanted, groups, PASSWD, GROUP)
+
+
+def test_lines_without_numbers_are_passed_over() -> None:
+    passwd = "app:x:²:8::/a:/bin/sh\napp:x:7:8::/app:/bin/sh\n".encode()
+    group = f"odd:x:²:app\nlong:x:{'9' * 5000}:app\nstaff:x:50:app\n".encode()
+    assert resolve("app", (), passwd, group).user == User(uid=7, gid=8, groups=(8, 50))
