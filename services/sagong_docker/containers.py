@@ -162,8 +162,10 @@ def _exited(status: ContainerStatus, filters: Filters) -> bool:
 
 
 def _networks(record: ContainerRecord, status: ContainerStatus, names: dict[str, str]) -> set[str]:
-    found = set((record.networking or {}).get("EndpointsConfig") or {})
-    found = found or {mode_of(convert(record.host, HostConfig))}
+    given = (record.networking or {}).get("EndpointsConfig") or {
+        mode_of(convert(record.host, HostConfig))
+    }
+    found = {"bridge" if name == "default" else name for name in given}
     for endpoint in status.network.endpoints if status.network else ():
         found |= {endpoint.network, names.get(endpoint.network, "")}
     return found
