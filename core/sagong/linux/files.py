@@ -45,12 +45,14 @@ def synchronise(directory: str) -> None:
 def remove_directory(path: str) -> None:
     """Remove a directory and what is in it, as far as possible; a missing one is no error.
 
-    Most directories of a container hold a few files: walking them by descriptors costs more than
-    deleting them.
+    Somebody else may take parts of it away meanwhile, as a monitor does with its FIFOs. Most
+    directories of a container hold a few files: walking them by descriptors costs more than deleting
+    them.
     """
     try:
         for name in os.listdir(path):
-            os.unlink(f"{path}/{name}")
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(f"{path}/{name}")
         os.rmdir(path)
     except FileNotFoundError:
         return

@@ -69,6 +69,11 @@ class Container:
                 "unavailable", f"another monitor watches container {self.id}"
             ) from None
 
+    @property
+    def superseded(self) -> bool:
+        """Whether its directory is gone, and what stands at its path is a later run's."""
+        return self._claim >= 0 and os.fstat(self._claim).st_nlink == 0
+
     def release(self) -> None:
         """Give the container up."""
         if self._claim >= 0:

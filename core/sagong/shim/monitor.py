@@ -352,7 +352,10 @@ class Monitor:
         )
 
     def _abandon(self, container: Container, then: Callable[[], None]) -> None:
-        """A failed start leaves nothing: no process, no cgroup, no FIFO, no log it began."""
+        """A failed start leaves nothing: no process, no cgroup, no FIFO, no log it began.
+
+        What a successor of the plugin has begun at the same path meanwhile stays.
+        """
 
         def done() -> None:
             container.release()
@@ -361,9 +364,11 @@ class Monitor:
             self.tidy()
 
         self._engines.looking_after(container.request).clean(container)
+        mine = not container.superseded
         if container.session is not None:
-            container.session.discard()
-        container.discard_exit()
+            container.session.discard(files=mine)
+        if mine:
+            container.discard_exit()
         container.end_cgroup(self.loop, done)
 
     def _exited(self, container: Container, session: Session) -> None:

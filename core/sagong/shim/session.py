@@ -363,8 +363,11 @@ class Session:
         else:
             self._end_timer = self.loop.later(_STRAGGLERS_SECONDS, self._finish)
 
-    def discard(self) -> None:
-        """The process never began: close and remove what was made for it; its end tells nobody."""
+    def discard(self, *, files: bool = True) -> None:
+        """The process never began: close and remove what was made for it; its end tells nobody.
+
+        Without `files` those at its path are another's.
+        """
         self.ended = True
         self.code = UNKNOWN_CODE
         for stream in tuple(self._outputs):
@@ -376,7 +379,7 @@ class Session:
         self._withdraw()
         if self.log is not None:
             self.log.finish()
-        for name in ("stdin", "stdout", "stderr", "state.json"):
+        for name in ("stdin", "stdout", "stderr", "state.json") if files else ():
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(f"{self.directory}/{name}")
 

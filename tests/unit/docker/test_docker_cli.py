@@ -104,13 +104,20 @@ async def test_exec_has_output_input_and_codes() -> None:
         assert "is not running" in (await lab.docker("exec", "host", "true")).err
 
 
-async def test_logs_replay_follow_and_tail() -> None:
+async def test_logs_replay_follow_and_tail(tmp_path: Path) -> None:
     async with docker_lab() as lab:
-        await lab.ok(
-            "run", "-d", "--name", "log", IMAGE, "sh", "-c", "echo 1; echo 2 >&2; sleep 0.3; echo 3"
-        )
-        followed = await lab.docker("logs", "-f", "log")
-        assert (followed.out, followed.err) == ("1\n3\n", "2\n")
+        ended = tmp_path / "ended"
+        script = f"echo 1; echo 2 >&2; until [ -e {ended} ]; do sleep 0.05; done; echo 3"
+        await lab.ok("run", "-d", "--name", "log", IMAGE, "sh", "-c", script)
+        following = Terminal(lab, "logs", "-f", "log")
+        await following.start()
+        await following.wait_seen(b"1")
+        await following.wait_seen(b"2")
+        ended.touch()
+        assert await following.code() == 0
+        assert following.seen.endswith(b"3\r\n")
+        whole = await lab.docker("logs", "log")
+        assert (whole.out, whole.err) == ("1\n3\n", "2\n")
         assert await lab.ok("logs", "--tail", "1", "log") == "3"
         await lab.ok("run", "--name", "none", "--log-driver", "none", IMAGE, "true")
         refused = await lab.docker("logs", "none")

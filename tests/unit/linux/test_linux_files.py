@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
 from tests.small_disk import small_disk
 
-from sagong.linux.files import replace_file
+from sagong.linux.files import remove_directory, replace_file
 
 
 def test_the_new_file_takes_the_old_ones_place(tmp_path: Path) -> None:
@@ -30,3 +31,19 @@ def test_a_full_disk_leaves_the_old_one_and_nothing_beside_it(tmp_path: Path) ->
         assert failed.value.errno == errno.ENOSPC
         assert path.read_bytes() == b"old"
         assert [p.name for p in tmp_path.iterdir()] == ["f"]
+
+
+def test_a_directory_goes_though_another_takes_parts_of_it_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rest stayed, for ever, when a name was gone between its listing and its removal."""
+    directory = tmp_path / "d"
+    directory.mkdir()
+    for name in ("a", "b", "c"):
+        (directory / name).touch()
+    listed = os.listdir(directory)
+    (directory / listed[0]).unlink()
+    monkeypatch.setattr(os, "listdir", lambda path: listed)
+    remove_directory(str(directory))
+    assert not directory.exists()
+    remove_directory(str(directory))
