@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
+import stat
 import tarfile
 import time
 from collections.abc import Mapping, Sequence
@@ -41,8 +41,6 @@ from sagong_builder.shop import Shop
 from sagong_builder.sources import Sources
 
 __all__ = ["Steps", "moment"]
-
-_SHEBANG = re.compile(r"#!\s*/")
 
 
 def moment() -> str:
@@ -216,7 +214,7 @@ class Steps:
         line = instruction.words[0]
         first = instruction.heredocs[0]
         if len(instruction.heredocs) == 1 and line.strip() == first.word:
-            if _SHEBANG.match(first.content):
+            if first.content.startswith("#!"):
                 target = f"/dev/pipes/{first.name}"
                 content = first.content.encode()
                 return [target], (HostFile(target=target, content=content, mode=0o755),)
@@ -267,7 +265,10 @@ class Steps:
         if await self._cached(step):
             return
         async with self._shop.lent(self.draft.image) as lease:
-            if await self._shop.stat(lease, path + "/.") is not None:
+            there = await self._shop.stat(lease, path + "/.")
+            if there is not None and not stat.S_ISDIR(there.mode):
+                raise InvalidArgument(f"Cannot mkdir: {path} is not a directory")
+            if there is not None:
                 await self._derive(step)
                 return
             tables = lease.prepared.passwd, lease.prepared.group

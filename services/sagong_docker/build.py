@@ -267,6 +267,7 @@ class _Out:
         self._quiet = quiet
         self._held: list[str] = []
         self._image = ""
+        self._stage = ""
         self._decoders = {
             e: codecs.getincrementaldecoder("utf-8")("replace") for e in (True, False)
         }
@@ -277,8 +278,13 @@ class _Out:
             if item.transfer is not None and not item.transfer.image and not self._quiet:
                 await self._lines.write(progress(item.transfer))
             return
+        if item.kind is Happening.STEP and item.text[:5].upper() == "FROM " and self._stage:
+            # Another stage begins: what the one before has made is told to programs.
+            await self._lines.write({"aux": {"ID": self._stage}})
         for text in self._texts(item):
             await self._say(text)
+        if item.kind is Happening.IMAGE:
+            self._stage = item.image
         if item.kind is Happening.BUILT:
             self._image = item.image
             await self._lines.write({"aux": {"ID": item.image}})

@@ -327,6 +327,18 @@ def normal_platform(platform: Platform) -> Platform:
     return Platform(architecture=architecture, os=platform.os.lower() or "linux", variant=variant)
 
 
+# Of Go: what a word that stands alone may be.
+_SYSTEMS = (
+    "aix", "android", "darwin", "dragonfly", "freebsd", "hurd", "illumos", "ios", "js", "linux",
+    "netbsd", "openbsd", "plan9", "solaris", "wasip1", "windows", "zos",
+)  # fmt: skip
+_KNOWN = (
+    "386", "amd64", "arm", "armbe", "arm64", "arm64be", "loong64", "mips", "mipsle", "mips64",
+    "mips64le", "ppc", "ppc64", "ppc64le", "riscv", "riscv64", "s390", "s390x", "sparc", "sparc64",
+    "wasm",
+)  # fmt: skip
+
+
 def parse_platform(text: str, machine: str) -> Platform:
     """The platform of `os/arch[/variant]`, `arch` or `os`; "" is this `machine` (uname -m)."""
     parts = [part for part in text.strip().split("/") if part]
@@ -336,10 +348,13 @@ def parse_platform(text: str, machine: str) -> Platform:
         raise InvalidArgument(f"platform {text!r} is not os/architecture[/variant]")
     if not parts:
         return normal_platform(Platform(architecture=machine, os="linux"))
-    if len(parts) == 1 and parts[0].lower() in ("linux", "windows", "darwin", "freebsd"):
+    if len(parts) == 1 and parts[0].lower() in _SYSTEMS:
         return normal_platform(Platform(architecture=machine, os=parts[0]))
     if len(parts) == 1:
-        return normal_platform(Platform(architecture=parts[0], os="linux"))
+        found = normal_platform(Platform(architecture=parts[0], os="linux"))
+        if found.architecture not in _KNOWN:
+            raise InvalidArgument(f"{parts[0]!r}: unknown operating system or architecture")
+        return found
     variant = parts[2] if len(parts) == 3 else ""
     return normal_platform(Platform(architecture=parts[1], os=parts[0], variant=variant))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import socket
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -15,7 +16,7 @@ from sagong.model import oci
 from sagong_builder.buildkit import messages as m
 from sagong_builder.buildkit.filters import matching
 from sagong_builder.buildkit.rpc import Call, Connection
-from sagong_builder.buildkit.session import Session, Sessions
+from sagong_builder.buildkit.session import Session, Sessions, carry
 from sagong_builder.buildkit.solve import Solve
 from sagong_builder.caches import Caches
 from sagong_builder.shop import Shop
@@ -59,7 +60,8 @@ class Control:
     ) -> None:
         """A connection until it is closed."""
         if dialogue.kind == "session":
-            await self._session(dialogue, reader, writer)
+            headers = [(name.lower(), value) for name, value in dialogue.headers]
+            await self._session(headers, reader, writer)
             return
 
         async def serve(call: Call) -> None:
@@ -68,9 +70,11 @@ class Control:
         await Connection(reader, writer, client=False, serve=serve).run()
 
     async def _session(
-        self, dialogue: Dialogue, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self,
+        headers: Sequence[tuple[str, str]],
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
     ) -> None:
-        headers = [(name.lower(), value) for name, value in dialogue.headers]
         name = next((v for n, v in headers if n == "x-docker-expose-session-uuid"), "")
         methods = [v for n, v in headers if n == "x-docker-expose-session-grpc-method"]
         connection = Connection(reader, writer, client=True)
@@ -100,6 +104,20 @@ class Control:
         finally:
             # Whoever follows the progress may ask for it a moment late.
             asyncio.get_running_loop().call_later(_PATIENCE, self._solves.pop, request.ref, None)
+
+    async def session(self, call: Call, surroundings: Surroundings) -> None:
+        """A session inside of a call: its connection's bytes are the call's messages."""
+        ours, theirs = socket.socketpair()
+        session = asyncio.create_task(
+            self._session(
+                list(call.metadata.items()), *await asyncio.open_unix_connection(sock=ours)
+            )
+        )
+        try:
+            await carry(call, *await asyncio.open_unix_connection(sock=theirs))
+        finally:
+            session.cancel()
+            await asyncio.gather(session, return_exceptions=True)
 
     async def status(self, call: Call, surroundings: Surroundings) -> None:
         """Progress of a build."""
@@ -220,6 +238,7 @@ Method = Callable[[Control, Call, Surroundings], Awaitable[None]]
 _CONTROL, _GATEWAY = "/moby.buildkit.v1.Control/", "/moby.buildkit.v1.frontend.LLBBridge/"
 _METHODS: dict[str, Method] = {
     f"{_CONTROL}Solve": Control.solve,
+    f"{_CONTROL}Session": Control.session,
     f"{_CONTROL}Status": Control.status,
     f"{_CONTROL}ListWorkers": Control.workers,
     f"{_CONTROL}Info": Control.info,

@@ -7,7 +7,7 @@ import contextlib
 import re
 import secrets
 import urllib.parse
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from sagong.contracts.image import Credentials
@@ -21,7 +21,7 @@ from sagong_builder.kept import KeptContext
 from sagong_builder.mounting import MountSpec
 from sagong_builder.shop import Shop
 
-__all__ = ["Session", "Sessions"]
+__all__ = ["Session", "Sessions", "carry"]
 
 _PATIENCE = 20.0
 _SECRET_LIMIT = 1 << 20
@@ -205,23 +205,39 @@ class Session:
             "/moby.sshforward.v1.SSH/ForwardAgent", [("buildkit.ssh.id", name)]
         )
 
-        async def up() -> None:
-            while data := await reader.read(1 << 15):
-                await call.send(m.Bytes(data=data))
-            call.end()
-
-        sending = asyncio.create_task(up())
         try:
-            while (piece := await call.receive(m.Bytes)) is not None:
-                writer.write(piece.data)
-                await writer.drain()
-        except (SagongError, OSError):
-            pass
+            await carry(call, reader, writer, call.end)
         finally:
-            sending.cancel()
-            await asyncio.gather(sending, return_exceptions=True)
             call.cancel()
-            writer.close()
+
+
+async def carry(
+    call: Call,
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    ended: Callable[[], None] = lambda: None,
+) -> None:
+    """Bytes of a connection as messages of a call, both ways, until the peer sends no more.
+
+    `ended` is called when the connection has no more.
+    """
+
+    async def up() -> None:
+        while data := await reader.read(1 << 15):
+            await call.send(m.Bytes(data=data))
+        ended()
+
+    sending = asyncio.create_task(up())
+    try:
+        while (piece := await call.receive(m.Bytes)) is not None:
+            writer.write(piece.data)
+            await writer.drain()
+    except (SagongError, OSError):
+        pass
+    finally:
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
+        writer.close()
 
 
 def _headers(key: str, values: Iterable[str]) -> list[tuple[str, str]]:

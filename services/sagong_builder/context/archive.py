@@ -6,6 +6,7 @@ import bz2
 import contextlib
 import lzma
 import os
+import posixpath
 import tarfile
 import time
 from collections.abc import Iterator
@@ -217,11 +218,17 @@ def _stored(entry: Entry) -> int:
     return entry.size if entry.extents is None else sum(length for _, length in entry.extents)
 
 
+def _inside(name: str) -> str:
+    """A name as it is below the archive's root: what would lead out of it is left away."""
+    return posixpath.normpath("/" + name).lstrip("/")
+
+
 def _put(tree: Tree, member: tarfile.TarInfo) -> Entry | None:
+    name = _inside(member.name)
     if member.islnk():
-        linked = tree.get(member.linkname)
+        linked = tree.get(_inside(member.linkname))
         if linked is not None and not linked.is_directory:
-            tree.put(member.name, linked)
+            tree.put(name, linked)
         return None
     kind = Kind.FILE if member.isreg() or member.issparse() else _KINDS.get(member.type)
     if kind is None:
@@ -246,5 +253,5 @@ def _put(tree: Tree, member: tarfile.TarInfo) -> Entry | None:
             if key.startswith(_XATTR)
         ),
     )
-    tree.put(member.name, entry)
+    tree.put(name, entry)
     return entry

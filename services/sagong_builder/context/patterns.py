@@ -2,7 +2,10 @@
 
 A COPY source's are those of Go's filepath.Match: `*` and `?` don't cross a slash, `[a-z]` is a class.
 Lines of .dockerignore have `**` too, and `!` takes names back in; the last line that fits decides,
-and what lies below a name that fits, fits. Source: the Dockerfile reference, ".dockerignore file".
+and what lies below a name that fits, fits. `**` is any number of directories, with or without a slash
+behind it; at the end of a line, and before a line's only fixed text, it is any characters.
+No class matches a slash (in Go negated ones do). Source: the Dockerfile reference, ".dockerignore
+file"; github.com/moby/patternmatcher.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ __all__ = ["Ignore", "has_wildcard", "translated"]
 
 _WILD = re.compile(r"[*?\[\\]")
 _LINES_LIMIT = 10_000
+_DIRECTORIES, _REST = "(?:.*/)?", ".*"
 _DEEP_LIMIT = 3
 
 
@@ -34,18 +38,18 @@ def translated(pattern: str, *, deep: bool = False) -> re.Pattern[str]:
     while at < len(pattern):
         char = pattern[at]
         at += 1
-        if char == "*":
-            start = at
-            while pattern[at : at + 1] == "*":
+        if char == "*" and deep and pattern[at : at + 1] == "*":
+            at += 2 if pattern[at + 1 : at + 2] == "/" else 1
+            _close(out, fixed, last=False)
+            ends = at == len(pattern) or (at == 2 and not has_wildcard(pattern[2:]))
+            wild = _REST if ends else _DIRECTORIES
+            if out[-1] != wild:
+                out.append(wild)
+        elif char == "*":
+            while not deep and pattern[at : at + 1] == "*":
                 at += 1
             _close(out, fixed, last=False)
-            if not deep or at == start:
-                out.append("[^/]*?")
-            elif pattern[at : at + 1] == "/":
-                at += 1
-                out.append("(?:.*/)?")
-            else:
-                out.append(".*")
+            out.append("[^/]*?")
         elif char == "?":
             fixed.append("[^/]")
         elif char == "[":
@@ -58,7 +62,7 @@ def translated(pattern: str, *, deep: bool = False) -> re.Pattern[str]:
         else:
             fixed.append(re.escape(char))
     _close(out, fixed, last=True)
-    if sum(piece.startswith((".*", "(?:.*/)")) for piece in out) > _DEEP_LIMIT:
+    if sum(piece in (_REST, _DIRECTORIES) for piece in out) > _DEEP_LIMIT:
         raise InvalidArgument(f"the pattern {pattern[:100]!r} has more than {_DEEP_LIMIT} times **")
     return re.compile("".join(out), re.DOTALL)
 
@@ -71,6 +75,8 @@ def _close(out: list[str], fixed: list[str], *, last: bool) -> None:
     """
     text = "".join(fixed)
     fixed.clear()
+    if not text and not last and out[-1] == _DIRECTORIES:
+        return
     if out[-1] == "[^/]*?" and not last:
         out[-1] = f"(?>[^/]*?{text})"
     else:
@@ -181,7 +187,9 @@ def _rule(line: str) -> Rule | None:
         if takes_in:
             raise InvalidArgument('illegal exclusion pattern: "!"')
         return None
-    cleaned = posixpath.normpath(text).lstrip("/")
+    cleaned = posixpath.normpath(text).lstrip("/").strip()
+    if not cleaned and takes_in:
+        raise InvalidArgument('illegal exclusion pattern: "!"')
     if cleaned == ".":
         return None
     return Rule(cleaned, translated(cleaned, deep=True), takes_in)

@@ -19,6 +19,7 @@ _LENGTH = 1 << 20
 _ANY, _ONE = "", "\0"
 # Characters of a value times those of a pattern: more is no honest Dockerfile.
 _PATTERN_WORK = 100_000
+_SPECIAL = frozenset("@*#?-$!")
 _END = "unexpected end of statement while looking for matching"
 
 
@@ -30,9 +31,9 @@ class Expander:
         self._escape = escape
 
     def text(self, text: str) -> str:
-        """A here-document: quotes mean nothing, variables are replaced; `\\$` is a dollar."""
+        """A here-document: quotes mean nothing, variables are replaced, backslashes escape."""
         try:
-            return _Scan(text, self._variables, self._escape).raw()
+            return _Scan(text, self._variables, "\\", quotes=False).run()[0]
         except _Wrong as error:
             raise InvalidArgument(f"failed to process a here-document: {error}") from None
 
@@ -65,12 +66,10 @@ class _Words:
     def __init__(self) -> None:
         self.found: list[str] = []
         self._word = ""
-        self._begun = False
 
     def add(self, text: str) -> None:
         """Text that belongs to the present word as it is."""
         self._word += text
-        self._begun = True
 
     def split(self, text: str) -> None:
         """Text whose spaces end words."""
@@ -81,39 +80,28 @@ class _Words:
                 self.add(piece)
 
     def end(self) -> None:
-        if self._begun:
+        """The word is complete; one without a character is none."""
+        if self._word:
             self.found.append(self._word)
-        self._word, self._begun = "", False
+        self._word = ""
 
 
 class _Scan:
+    """Reads a text once, from its beginning to its end; with `quotes` these mean something."""
+
     def __init__(
-        self, text: str, variables: Mapping[str, str], escape: str, depth: int = 0
+        self, text: str, variables: Mapping[str, str], escape: str, *, quotes: bool = True
     ) -> None:
-        if depth > _DEPTH:
-            raise _Wrong(f"substitutions are nested deeper than {_DEPTH}")
         self._text = text
         self._at = 0
         self._variables = variables
         self._escape = escape
-        self._depth = depth
+        self._quotes = quotes
+        self._depth = 0
         self._length = 0
 
     def run(self) -> tuple[str, list[str]]:
         return self._until("")
-
-    def raw(self) -> str:
-        out: list[str] = []
-        while char := self._peek():
-            if char == "$":
-                out.append(self._bounded(self._dollar()))
-            elif char == self._escape:
-                self._next()
-                after = self._next()
-                out.append(after if after in ("$", self._escape) and after else char + after)
-            else:
-                out.append(self._next())
-        return "".join(out)
 
     def _peek(self) -> str:
         return self._text[self._at] if self._at < len(self._text) else ""
@@ -129,24 +117,24 @@ class _Scan:
             raise _Wrong(f"the result is longer than {_LENGTH} characters")
         return text
 
-    def _until(self, stop: str) -> tuple[str, list[str]]:
-        """Up to the character `stop`, or to the end if that is none."""
+    def _until(self, stop: str, *, escapes: bool = False) -> tuple[str, list[str]]:
+        """Up to the character `stop`, or to the end if that is none; `escapes` stay if told so."""
         out: list[str] = []
         words = _Words()
         while (char := self._peek()) and char != stop:
-            if char == "'":
+            if char == "'" and self._quotes:
                 text = self._single()
                 words.add(text)
-            elif char == '"':
-                text = self._double()
+            elif char == '"' and self._quotes:
+                text = self._double(escapes=escapes)
                 words.add(text)
             elif char == "$":
                 text = self._bounded(self._dollar())
                 words.split(text)
             elif char == self._escape:
                 self._next()
-                # An escape at the very end stands for itself.
-                text = self._next() or self._escape
+                # An escape at the very end is none, and nothing.
+                text = (char if escapes else "") + self._next()
                 words.add(text)
             else:
                 text = self._next()
@@ -166,7 +154,7 @@ class _Scan:
         self._at = end + 1
         return text
 
-    def _double(self) -> str:
+    def _double(self, *, escapes: bool) -> str:
         self._next()
         out: list[str] = []
         while (char := self._peek()) != '"':
@@ -176,9 +164,11 @@ class _Scan:
                 out.append(self._bounded(self._dollar()))
             elif char == self._escape:
                 self._next()
-                after = self._next()
-                kept = "" if after in ('"', "$", self._escape) and after else char
-                out.append(kept + after)
+                after = self._peek()
+                escaped = after and after in ('"', "$", self._escape)
+                out.append(char if escapes or not escaped else "")
+                if escaped:
+                    out.append(self._next())
             else:
                 out.append(self._next())
         self._next()
@@ -198,13 +188,17 @@ class _Scan:
         return self._modified(name)
 
     def _name(self) -> str:
-        found = re.compile(r"[A-Za-z_][A-Za-z0-9_]*|[0-9]+|[@*#?\-$!]", re.ASCII).match(
-            self._text, self._at
-        )
-        if found is None:
-            return ""
-        self._at = found.end()
-        return found[0]
+        """Digits, a special parameter, or letters of any language with digits and underscores."""
+        start = self._at
+        if self._peek().isdecimal():
+            while self._peek().isdecimal():
+                self._at += 1
+        elif self._peek() in _SPECIAL:
+            self._at += 1
+        else:
+            while self._peek().isalpha() or self._peek().isdecimal() or self._peek() == "_":
+                self._at += 1
+        return self._text[start : self._at]
 
     def _modified(self, name: str) -> str:
         value = self._variables.get(name)
@@ -228,7 +222,7 @@ class _Scan:
             char = self._next()
         missing = not value if colon else value is None
         if char not in ("+", "-", "?") or not char:
-            raise _Wrong(f"unsupported modifier ({char}) in substitution")
+            raise _Wrong(f"unsupported modifier ({':' if colon else ''}{char}) in substitution")
         word = self._inner("}")
         if char == "+":
             return "" if missing else word
@@ -236,69 +230,65 @@ class _Scan:
             return word if missing else value or ""
         if missing:
             raise _Wrong(
-                f"{name}: {word or 'is not allowed to be ' + ('empty' if colon else 'unset')}"
+                f"{name}: {word or 'is not allowed to be ' + ('empty' if value == '' else 'unset')}"
             )
         return value or ""
 
-    def _inner(self, *stops: str) -> str:
-        """The word up to one of the stops, itself expanded."""
-        start, depth, quote = self._at, 0, ""
-        while char := self._peek():
-            if char == self._escape:
-                self._at += 1
-            elif quote:
-                quote = "" if char == quote else quote
-            elif char in "\"'":
-                quote = char
-            elif char in stops and not depth:
-                break
-            elif char == "{":
-                depth += 1
-            elif char == "}":
-                depth -= 1
-            self._at += 1
-        if not self._peek():
-            raise _Wrong("syntax error: missing '}'")
-        text = self._text[start : self._at]
-        self._at += 1
-        return _Scan(text, self._variables, self._escape, self._depth + 1).run()[0]
+    def _inner(self, stop: str, *, escapes: bool = False) -> str:
+        """What stands up to the next `stop`, expanded; whatever brackets are in it."""
+        self._depth += 1
+        if self._depth > _DEPTH:
+            raise _Wrong(f"substitutions are nested deeper than {_DEPTH}")
+        try:
+            return self._until(stop, escapes=escapes)[0]
+        except _Wrong:
+            if self._peek():
+                raise
+            raise _Wrong(f"syntax error: missing '{stop}'") from None
+        finally:
+            self._depth -= 1
 
     def _trimmed(self, value: str, char: str) -> str:
-        greedy = self._peek() == char
-        if greedy:
-            self._next()
-        pattern = tokens(self._inner("}"), self._escape)
+        pattern = self._inner("}", escapes=True)
+        greedy = pattern.startswith(char)
+        wanted = tokens(pattern[1:] if greedy else pattern)
         if char == "#":
-            ends = prefixes(pattern, value)
+            ends = prefixes(wanted, value)
             return value[(ends[-1] if greedy else ends[0]) :] if ends else value
-        ends = prefixes(pattern[::-1], value[::-1])
+        ends = prefixes(wanted[::-1], value[::-1])
         return value[: len(value) - (ends[-1] if greedy else ends[0])] if ends else value
 
     def _replaced(self, value: str) -> str:
         everywhere = self._peek() == "/"
         if everywhere:
             self._next()
-        pattern = tokens(self._inner("/"), self._escape)
-        replacement = self._inner("}")
+        pattern = tokens(self._inner("/", escapes=True))
+        replacement = self._inner("}", escapes=True)
         if len(pattern) * len(value) > _PATTERN_WORK:
             raise _Wrong("the pattern and the value are too long to replace in")
         return _replace(value, pattern, replacement, everywhere=everywhere)
 
 
-def tokens(text: str, escape: str) -> list[str]:
-    """A pattern as characters; the wildcards are the empty string ("*") and "\0" ("?")."""
+def tokens(text: str) -> list[str]:
+    """A pattern as characters; the wildcards are the empty string ("*") and "\0" ("?").
+
+    Escapes are backslashes, whatever the Dockerfile's are; before `}` and `/` they are no part of it.
+    """
     found: list[str] = []
     at = 0
     while at < len(text):
         char = text[at]
-        if char == escape and at + 1 < len(text):
+        at += 1
+        if char == "\\":
+            char = text[at : at + 1]
+            if not char or char not in "*?\\}/":
+                raise _Wrong(f"invalid pattern ({text}) in substitution: invalid escape '\\{char}'")
             at += 1
-            found.append(text[at])
+            found.append(char)
         elif char == "*":
             found.append(_ANY)
         else:
             found.append(_ONE if char == "?" else char)
-        at += 1
     return found
 
 
@@ -320,6 +310,9 @@ def prefixes(pattern: list[str], value: str) -> list[int]:
 def _replace(value: str, pattern: list[str], replacement: str, *, everywhere: bool) -> str:
     out: list[str] = []
     at = 0
+    if not pattern:
+        # Nothing is at the beginning of everything.
+        return value if everywhere else replacement + value
     while at < len(value):
         ends = prefixes(pattern, value[at:])
         if not ends or not ends[-1]:

@@ -9,12 +9,16 @@ import difflib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
-
-import msgspec
 
 from sagong.errors import InvalidArgument
-from sagong_builder.dockerfile.source import Heredoc, Statement, fault
+from sagong_builder.dockerfile.source import (
+    SPACES,
+    Heredoc,
+    Statement,
+    fault,
+    json_list,
+    split,
+)
 
 __all__ = ["Instruction", "keywords", "read_instruction"]
 
@@ -47,18 +51,13 @@ class Instruction:
 
     def switch(self, name: str) -> bool:
         """Whether a flag that takes true or false is set."""
-        return name in self.flags and self.flag(name).lower() in ("", "true", "1")
+        return name in self.flags and self.flag(name).lower() in ("", "true")
 
 
 def _json_words(rest: str) -> list[str] | None:
     """The words of the JSON form; None if it is none."""
-    if not rest.startswith("["):
-        return None
-    try:
-        found = msgspec.json.decode(rest.encode("utf-8", "replace"), type=list[Any])
-    except (msgspec.DecodeError, RecursionError):
-        return None
-    if not all(isinstance(word, str) for word in found):
+    found = json_list(rest)
+    if found is not None and not all(isinstance(word, str) for word in found):
         raise InvalidArgument(
             "when using JSON array syntax, arrays must be comprised of strings only"
         )
@@ -66,7 +65,7 @@ def _json_words(rest: str) -> list[str] | None:
 
 
 def _plain_words(rest: str) -> list[str]:
-    return rest.split()
+    return SPACES.split(rest) if rest else []
 
 
 def _words_or_json(rest: str) -> list[str]:
@@ -82,7 +81,8 @@ def _quoted_words(rest: str, escape: str) -> list[str]:
     while at < len(rest):
         char = rest[at]
         if char == escape and quote != "'":
-            word += rest[at : at + 2]
+            # One at the very end is none.
+            word += rest[at : at + 2] if at + 1 < len(rest) else ""
             at += 2
             begun = True
             continue
@@ -134,17 +134,16 @@ def _pairs(reading: _Reading) -> Parts:
     if not words:
         raise reading.wrong(f"{reading.keyword} requires at least one argument")
     if "=" not in words[0]:
-        value = reading.rest[len(words[0]) :].strip()
-        if not value:
+        named = SPACES.split(reading.rest, maxsplit=1)
+        if len(named) < 2:
             raise reading.wrong(f"{reading.keyword} must have two arguments")
-        return {"pairs": ((words[0], value),)}
+        return {"pairs": (tuple(named),)}
     pairs = []
     for word in words:
         name, equals, value = word.partition("=")
         if not equals:
-            shown = word[:100]
             raise reading.wrong(
-                f"Syntax error - can't find = in {shown!r}. Must be of the form: name=value"
+                f'Syntax error - can\'t find = in "{word[:100]}". Must be of the form: name=value'
             )
         if not name:
             raise reading.wrong(f"{reading.keyword} names can not be blank")
@@ -174,19 +173,15 @@ def _command(reading: _Reading) -> Parts:
 
 
 def _files(reading: _Reading) -> Parts:
-    words = _json_words(reading.rest)
-    if words is None:
-        words = _quoted_words(reading.rest, reading.escape)
+    words = _words_or_json(reading.rest)
     heredocs = {h.word for h in reading.statement.heredocs}
-    if not words:
-        raise reading.wrong(
-            f"{reading.keyword} requires at least two arguments, but none were given"
-        )
-    if len(words) == 1 or words[-1] in heredocs:
+    if len(words) < 2:
         raise reading.wrong(
             f"{reading.keyword} requires at least two arguments, but only one was provided. "
             "Destination could not be determined"
         )
+    if words[-1] in heredocs:
+        raise reading.wrong(f"{reading.keyword} cannot accept a heredoc as a destination")
     return {"words": tuple(words)}
 
 
@@ -202,11 +197,18 @@ def _from(reading: _Reading) -> Parts:
     return {"words": (words[0], *(w.lower() for w in words[2:]))}
 
 
-def _listed(reading: _Reading) -> Parts:
-    words = _words_or_json(reading.rest)
+def _ports(reading: _Reading) -> Parts:
+    words = _plain_words(reading.rest)
     if not words:
-        raise reading.wrong(f"{reading.keyword} requires at least one argument")
-    if reading.keyword == "VOLUME" and not all(words):
+        raise reading.wrong("EXPOSE requires at least one argument")
+    return {"words": tuple(words)}
+
+
+def _paths(reading: _Reading) -> Parts:
+    words = [word.strip() for word in _words_or_json(reading.rest)]
+    if not words:
+        raise reading.wrong("VOLUME requires at least one argument")
+    if not all(words):
         raise reading.wrong("VOLUME specified can not be an empty string")
     return {"words": tuple(words)}
 
@@ -216,14 +218,15 @@ def _single(reading: _Reading) -> Parts:
 
 
 def _onbuild(reading: _Reading) -> Parts:
-    keyword = reading.rest.partition(" ")[0].upper()
-    if not keyword:
+    if not reading.rest:
         raise reading.wrong("ONBUILD requires at least one argument")
+    keyword = split(reading.rest, reading.escape)[0]
     if keyword == "ONBUILD":
         raise reading.wrong("Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed")
     if keyword in ("FROM", "MAINTAINER"):
         raise reading.wrong(f"{keyword} isn't allowed as an ONBUILD trigger")
-    return {"words": (reading.rest,)}
+    heredocs = [f"{h.content}{h.name}" for h in reading.statement.heredocs]
+    return {"words": ("\n".join([reading.rest, *heredocs]),)}
 
 
 def _shell(reading: _Reading) -> Parts:
@@ -238,8 +241,8 @@ def _shell(reading: _Reading) -> Parts:
 def _healthcheck(reading: _Reading) -> Parts:
     if not reading.rest:
         raise reading.wrong("HEALTHCHECK requires at least one argument")
-    kind, _, rest = reading.rest.partition(" ")
-    rest = rest.strip()
+    kind, *more = SPACES.split(reading.rest, maxsplit=1)
+    rest = more[0] if more else ""
     if kind.upper() == "NONE":
         if rest:
             raise reading.wrong("HEALTHCHECK NONE takes no arguments")
@@ -265,7 +268,7 @@ _TABLE: dict[str, tuple[_Reader, tuple[str, ...]]] = {
     "COPY": (_files, (*_COPY_FLAGS, "from")),
     "ENTRYPOINT": (_command, ()),
     "ENV": (_pairs, ()),
-    "EXPOSE": (_listed, ()),
+    "EXPOSE": (_ports, ()),
     "FROM": (_from, ("platform",)),
     "HEALTHCHECK": (
         _healthcheck,
@@ -278,7 +281,7 @@ _TABLE: dict[str, tuple[_Reader, tuple[str, ...]]] = {
     "SHELL": (_shell, ()),
     "STOPSIGNAL": (_single, ()),
     "USER": (_single, ()),
-    "VOLUME": (_listed, ()),
+    "VOLUME": (_paths, ()),
     "WORKDIR": (_single, ()),
 }
 _SWITCHES = frozenset(("link", "parents", "keep-git-dir", "unpack"))
@@ -295,7 +298,8 @@ def read_instruction(statement: Statement, escape: str = "\\") -> Instruction:
     if statement.keyword not in _TABLE:
         near = difflib.get_close_matches(statement.keyword[:50], _TABLE, 1, 0.65)
         hint = f" (did you mean {near[0]}?)" if near else ""
-        raise fault(statement.line, f"unknown instruction: {statement.keyword[:100]}{hint}")
+        written = statement.original.split(None, 1)[0][:100]
+        raise fault(statement.line, f"unknown instruction: {written}{hint}")
     reader, allowed = _TABLE[statement.keyword]
     flags = _flags(statement, allowed)
     try:
@@ -323,12 +327,12 @@ def _flags(statement: Statement, allowed: tuple[str, ...]) -> dict[str, tuple[st
     for word in statement.flags:
         name, equals, value = word[2:].partition("=")
         if name not in allowed:
-            raise fault(statement.line, f"unknown flag: {name[:100]}")
+            raise fault(statement.line, f"unknown flag: --{name[:100]}")
         if not equals and name not in _SWITCHES:
             raise fault(statement.line, f"missing a value on flag: --{name}")
         if name in found and name not in _REPEATED:
             raise fault(statement.line, f"duplicate flag specified: --{name}")
-        if name in _SWITCHES and value.lower() not in ("", "true", "false", "1", "0"):
+        if name in _SWITCHES and equals and value.lower() not in ("true", "false"):
             raise fault(
                 statement.line, f"expecting boolean value for flag --{name}, not: {value[:100]}"
             )

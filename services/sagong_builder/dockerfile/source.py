@@ -7,15 +7,30 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
 
 from sagong.errors import InvalidArgument
 
-__all__ = ["Heredoc", "Source", "Statement", "fault", "read_source", "syntax_of"]
+__all__ = [
+    "SPACES",
+    "Heredoc",
+    "Source",
+    "Statement",
+    "fault",
+    "json_list",
+    "read_source",
+    "split",
+    "syntax_of",
+]
 
-_DIRECTIVE = re.compile(r"#\s*([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(.+?)\s*\Z")
+_DIRECTIVE = re.compile(r"\s*([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(.+?)\s*\Z")
 _DIRECTIVES = frozenset(("escape", "syntax", "check"))
-_HEREDOC = re.compile(r"(\d*)<<(-?)([^\s<]+)\Z")
+_SHEBANG = re.compile(r"#!.*\n")
+_HEREDOC = re.compile(r"(\d*)<<(-?)\s*([^<]*)\Z")
 _WITH_HEREDOCS = frozenset(("ADD", "COPY", "RUN"))
+SPACES = re.compile(r"[ \t\v\f\r]+")
 _LINES_LIMIT = 100_000
 # Directives stand within so many bytes.
 _HEAD = 1 << 16
@@ -69,7 +84,7 @@ def fault(line: int, message: str) -> InvalidArgument:
 def read_source(raw: bytes, name: str = "Dockerfile") -> Source:
     """Cut a Dockerfile into statements; InvalidArgument says what is wrong and on which line."""
     text = raw.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace")
-    lines = text.replace("\r\n", "\n").split("\n")
+    lines = text.removesuffix("\n").split("\n")
     if len(lines) > _LINES_LIMIT:
         raise InvalidArgument(f"failed to parse {name}: more than {_LINES_LIMIT} lines")
     source = Source()
@@ -81,18 +96,26 @@ def read_source(raw: bytes, name: str = "Dockerfile") -> Source:
 
 
 def syntax_of(raw: bytes, name: str = "Dockerfile") -> str:
-    """The frontend that a Dockerfile asks for, whatever else is in it; "" if it asks for none."""
-    source = Source()
-    head = raw[:_HEAD].removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace")
-    _directives(head.splitlines(), source, name)
-    return source.syntax
+    """The frontend that a Dockerfile asks for, whatever else is in it; "" if it asks for none.
+
+    It may stand behind a line for the machine's own programs (`#!`), and as `// syntax=`.
+    """
+    text = raw[:_HEAD].removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace")
+    text = _SHEBANG.sub("", text, count=1) if text.startswith("#!") else text
+    for mark in ("#", "//"):
+        source = Source()
+        _directives(text.splitlines(), source, name, mark)
+        if source.syntax:
+            return source.syntax.split(" ", 1)[0]
+    return ""
 
 
-def _directives(lines: list[str], source: Source, name: str) -> int:
+def _directives(lines: list[str], source: Source, name: str, mark: str = "#") -> int:
     """Parser directives stand before everything else; the number of lines that they take."""
     seen: set[str] = set()
     for number, line in enumerate(lines):
-        found = _DIRECTIVE.match(line.strip())
+        line = line.strip()
+        found = _DIRECTIVE.match(line.removeprefix(mark)) if line.startswith(mark) else None
         key = found[1].lower() if found else ""
         if found is None or key not in _DIRECTIVES:
             return number
@@ -132,19 +155,15 @@ class _Reader:
 
     def _statement(self, first: int) -> int:
         text, at = self._joined(first)
-        keyword, flags, rest = _split(text)
+        keyword, flags, rest = split(text, self._source.escape)
         heredocs: list[Heredoc] = []
-        if keyword in _WITH_HEREDOCS and not _is_json(rest):
-            for found in _heredocs_of(rest):
+        if _may_have_heredocs(keyword, rest, self._source.escape):
+            for found in _heredocs_of(text):
                 if len(heredocs) == _HEREDOCS_LIMIT:
                     raise fault(first + 1, f"more than {_HEREDOCS_LIMIT} here-documents")
                 heredoc, at = self._heredoc(found, at, first + 1)
                 heredocs.append(heredoc)
-        original = "\n".join(
-            [text.strip(), *(f"{h.content}{h.name}" for h in heredocs)]
-            if heredocs
-            else [text.strip()]
-        )
+        original = "\n".join([text.strip(), *(f"{h.content}{h.name}" for h in heredocs)])
         self._source.statements.append(
             Statement(first + 1, at, keyword, flags, rest, original, tuple(heredocs))
         )
@@ -156,7 +175,7 @@ class _Reader:
         empty = False
         first = True
         while at < len(self._lines):
-            line = self._lines[at]
+            line = self._lines[at].rstrip("\r")
             at += 1
             if not first and line.strip().startswith("#"):
                 continue
@@ -181,65 +200,120 @@ class _Reader:
     def _heredoc(self, word: str, at: int, line: int) -> tuple[Heredoc, int]:
         found = _HEREDOC.match(word)
         assert found is not None
-        chomp, quoted = found[2] == "-", found[3]
-        name = _unquoted(quoted)
+        chomp = found[2] == "-"
+        name, quoted = _unquoted(found[3])
         content: list[str] = []
         while at < len(self._lines):
             text = self._lines[at]
             at += 1
             text = text.lstrip("\t") if chomp else text
-            if text == name:
+            if text.rstrip("\r") == name:
                 body = "".join(f"{piece}\n" for piece in content)
-                return Heredoc(name, body, name == quoted, word), at
+                return Heredoc(name, body, not quoted, word), at
             content.append(text)
         raise fault(line, f"unterminated heredoc {name!r}")
 
 
-def _unquoted(word: str) -> str:
-    return re.sub(r"[\"'\\]", "", word)
+def json_list(rest: str) -> list[Any] | None:
+    """A list as JSON writes it; None if it is none."""
+    if not rest.startswith("["):
+        return None
+    try:
+        return msgspec.json.decode(rest.encode("utf-8", "replace"), type=list[Any])
+    except (msgspec.DecodeError, RecursionError):
+        return None
 
 
-def _is_json(rest: str) -> bool:
-    return rest.startswith("[")
+def _may_have_heredocs(keyword: str, rest: str, escape: str) -> bool:
+    if keyword == "ONBUILD":
+        keyword, _, rest = split(rest, escape)
+    return keyword in _WITH_HEREDOCS and "<<" in rest and json_list(rest) is None
 
 
-def _heredocs_of(rest: str) -> list[str]:
-    """Words outside of quotes that begin here-documents."""
-    found = []
-    for word in re.findall(r"""(?:[^\s"']|"[^"]*"?|'[^']*'?)+""", rest):
-        match = _HEREDOC.match(word)
-        if match is not None and _unquoted(match[3]):
-            found.append(word)
-    return found
+def _heredocs_of(text: str) -> list[str]:
+    """Words of an instruction that begin here-documents."""
+    begun = []
+    for word in _shell_words(text):
+        found = _HEREDOC.match(word)
+        if found is not None and _unquoted(found[3])[0]:
+            begun.append(word)
+    return begun
 
 
-def _split(text: str) -> tuple[str, tuple[str, ...], str]:
+def _shell_words(line: str) -> list[str]:
+    """Words as they are written; a space behind `<<` ends none."""
+    words: list[str] = []
+    word, quote, at = "", "", 0
+    while at < len(line):
+        char = line[at]
+        at += 1
+        if char == "\\" and quote != "'":
+            char += line[at : at + 1]
+            at += 1
+        elif quote:
+            quote = "" if char == quote else quote
+        elif char in "\"'":
+            quote = char
+        elif char == "<" and line[at : at + 1] == "<":
+            end = at + 1
+            while line[end : end + 1] in (" ", "\t", "\r"):
+                end += 1
+            char, at = line[at - 1 : end], end
+        elif char.isspace():
+            words.append(word)
+            word, char = "", ""
+        word += char
+    return [] if quote else [*words, word]
+
+
+def _unquoted(text: str) -> tuple[str, bool]:
+    """A word without its quotes and escapes, and whether there were quotes."""
+    out: list[str] = []
+    quote, quoted, at = "", False, 0
+    while at < len(text):
+        char = text[at]
+        at += 1
+        if char == "\\" and quote != "'":
+            after = text[at : at + 1]
+            kept = quote and after not in ('"', "$", "\\")
+            out.append((char if kept else "") + after)
+            at += 1
+        elif quote and char == quote:
+            quote = ""
+        elif not quote and char in "\"'":
+            quote, quoted = char, True
+        else:
+            out.append(char)
+    return "".join(out), quoted
+
+
+def split(text: str, escape: str) -> tuple[str, tuple[str, ...], str]:
     """Keyword, flags and what follows them."""
-    keyword, _, rest = text.strip().partition(" ")
-    if "\t" in keyword:
-        keyword, _, more = text.strip().partition("\t")
-        rest = more
-    keyword, rest = keyword.upper(), rest.strip()
+    keyword, *more = SPACES.split(text.strip(), maxsplit=1)
+    rest = more[0].lstrip() if more else ""
     flags: list[str] = []
     while rest.startswith("--"):
-        word, rest = _first_word(rest)
+        word, rest = _first_word(rest, escape)
         rest = rest.lstrip()
         if word == "--":
             break
         flags.append(word)
-    return keyword, tuple(flags), rest
+    return keyword.upper(), tuple(flags), rest
 
 
-def _first_word(text: str) -> tuple[str, str]:
-    """A flag up to the next space that is not quoted, its quotes taken away."""
+def _first_word(text: str, escape: str) -> tuple[str, str]:
+    """A flag up to the next space that is not quoted, its quotes and escapes taken away."""
     word: list[str] = []
-    quote = ""
-    for at, char in enumerate(text):
-        if quote:
-            if char == quote:
-                quote = ""
-            else:
-                word.append(char)
+    quote, at = "", 0
+    while at < len(text):
+        char = text[at]
+        at += 1
+        if char == escape:
+            word.append(text[at : at + 1])
+            at += 1
+        elif quote:
+            quote = "" if char == quote else quote
+            word.append(char if quote else "")
         elif char in "\"'":
             quote = char
         elif char.isspace():

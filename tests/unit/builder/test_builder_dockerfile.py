@@ -6,7 +6,8 @@ import pytest
 
 from sagong.errors import InvalidArgument
 from sagong_builder.checks import check_dockerfile
-from sagong_builder.dockerfile import Dockerfile, Instruction, parse
+from sagong_builder.dockerfile import Dockerfile, Instruction, parse, syntax_of
+from sagong_builder.dockerfile.stages import parse_lines
 
 
 def only(text: str) -> Instruction:
@@ -57,8 +58,69 @@ def test_several_here_documents_and_quoted_names() -> None:
     ]
 
 
-def test_shifts_in_quotes_are_no_here_documents() -> None:
-    assert only("RUN echo '<<EOF'").heredocs == ()
+@pytest.mark.parametrize("line", ["RUN echo '<<EOF'", 'RUN ["<<EOF"]', "RUN a <<<EOF", "USER <<E"])
+def test_shifts_in_quotes_are_no_here_documents(line: str) -> None:
+    assert only(line).heredocs == ()
+
+
+@pytest.mark.parametrize(
+    ("word", "name", "expand"),
+    [
+        ("<< EOF", "EOF", True),
+        ("3<<EOF", "EOF", True),
+        ("<<'two words'", "two words", False),
+        ('<<E"O"F', "EOF", False),
+        ("<<it\\'s", "it's", True),
+        ("<<$A", "$A", True),
+    ],
+)
+def test_names_of_here_documents(word: str, name: str, expand: bool) -> None:
+    (document,) = only(f"RUN {word}\nx\n{name}").heredocs
+    assert (document.name, document.content, document.expand) == (name, "x\n", expand)
+
+
+def test_a_shell_test_is_no_json_and_may_have_a_here_document() -> None:
+    run = only("RUN [ -e /x ] || cat <<EOF\ny\nEOF")
+    assert run.shell and run.heredocs[0].content == "y\n"
+
+
+def test_a_trigger_has_its_here_document_with_it() -> None:
+    trigger = only("ONBUILD  RUN <<EOF\necho 1\nEOF")
+    assert trigger.words == ("RUN <<EOF\necho 1\nEOF",)
+    assert parse_lines(trigger.words)[0].heredocs[0].content == "echo 1\n"
+
+
+def test_lines_of_another_system_end_where_they_should_and_documents_are_kept() -> None:
+    text = b"# escape=`\r\nFROM x\r\nRUN a `\r\n  b\r\nCOPY <<EOF /f\r\ny\r\nEOF\r\n"
+    run, copy = parse(text).stages[0].instructions
+    assert run.words == ("a   b",)
+    assert copy.heredocs[0].content == "y\r\n"
+
+
+def test_spaces_are_quoted_by_json_alone() -> None:
+    assert only('COPY ["a b", "c d/"]').words == ("a b", "c d/")
+    assert only('COPY "a b" c').words == ('"a', 'b"', "c")
+    assert only('EXPOSE ["80"]').words == ('["80"]',)
+
+
+def test_flags_are_unquoted_and_unescaped() -> None:
+    assert only("COPY --chown='a b' --from=x\\ y c d").flags == {
+        "chown": ("a b",),
+        "from": ("x y",),
+    }
+
+
+@pytest.mark.parametrize(
+    ("head", "frontend"),
+    [
+        ("# syntax = docker/dockerfile:1 // old\n", "docker/dockerfile:1"),
+        ("#!/usr/bin/env build\n# syntax=a/b\n", "a/b"),
+        ("// syntax=a/b\n", "a/b"),
+        ("\n# syntax=a/b\n", ""),
+    ],
+)
+def test_the_frontend_that_is_asked_for(head: str, frontend: str) -> None:
+    assert syntax_of(f"{head}FROM x\n".encode()) == frontend
 
 
 @pytest.mark.parametrize(
@@ -99,9 +161,12 @@ def test_flags_may_be_repeated_only_where_that_means_something() -> None:
         ("FROM x\nFOO y", "dockerfile parse error on line 2: unknown instruction: FOO"),
         ("FROM x\n\nRNU y", "line 3: unknown instruction: RNU (did you mean RUN?)"),
         ("FROM x\nCOPY a", "COPY requires at least two arguments, but only one was provided"),
-        ("FROM x\nCOPY --nope=1 a b", "unknown flag: nope"),
+        ("FROM x\nCOPY --nope=1 a b", "unknown flag: --nope"),
         ("FROM x\nENV a", "ENV must have two arguments"),
-        ("FROM x\nENV a=b c", "can't find = in 'c'. Must be of the form: name=value"),
+        ("FROM x\nENV a=b c", 'can\'t find = in "c". Must be of the form: name=value'),
+        ("FROM x\nfoo y", "unknown instruction: foo"),
+        ("FROM x\nCOPY a <<EOF\nEOF", "COPY cannot accept a heredoc as a destination"),
+        ("FROM x\nCOPY --link=1 a b", "expecting boolean value for flag --link, not: 1"),
         ("FROM x y", "FROM requires either one or three arguments"),
         ("FROM x AS 1y", "name can't start with a number"),
         ("FROM x\nONBUILD FROM y", "FROM isn't allowed as an ONBUILD trigger"),

@@ -7,7 +7,14 @@ import pytest
 from sagong.errors import InvalidArgument
 from sagong_builder.dockerfile import Expander
 
-VARIABLES = {"x": "a b", "file": "foo.tar.gz", "empty": ""}
+VARIABLES = {
+    "x": "a b",
+    "file": "foo.tar.gz",
+    "empty": "",
+    "path": "/a/b",
+    "star": "a**",
+    "넓다": "wide",
+}
 
 
 @pytest.mark.parametrize(
@@ -32,7 +39,15 @@ VARIABLES = {"x": "a b", "file": "foo.tar.gz", "empty": ""}
         ("${file/f?o/X}", "X.tar.gz"),
         ("100$", "100$"),
         ("${nothing:-${empty:-${x}}}", "a b"),
-        ("a\\", "a\\"),
+        ("a\\", "a"),
+        ("${nothing:-{d}}", "{d}"),
+        ("${file:-{d}}", "foo.tar.gz}"),
+        ("${nothing:-'}'}", "}"),
+        ("${file#foo\\}}", "foo.tar.gz"),
+        ("${path//\\//\\/}", "\\/a\\/b"),
+        ("${star%%\\**}", "a"),
+        ("${empty/$empty/d}${file/$empty/d}", "ddfoo.tar.gz"),
+        ("$넓다!", "wide!"),
     ],
 )
 def test_a_word_is_expanded(text: str, word: str) -> None:
@@ -44,7 +59,8 @@ def test_values_become_several_words_where_they_may() -> None:
 
 
 def test_a_here_document_keeps_its_quotes() -> None:
-    assert Expander(VARIABLES).text("\"$x\" '$x' \\$x \\n") == "\"a b\" 'a b' $x \\n"
+    # Backslashes escape whatever comes behind them.
+    assert Expander(VARIABLES, "`").text("\"$x\" '$x' \\$x \\n\\\\") == "\"a b\" 'a b' $x n\\"
 
 
 @pytest.mark.parametrize(
@@ -57,6 +73,11 @@ def test_a_here_document_keeps_its_quotes() -> None:
         ("'x", "unexpected end of statement while looking for matching single-quote"),
         ('"x', "double-quote"),
         ("${x:-y", "missing '}'"),
+        ("${x/y", "missing '/'"),
+        ("${x:#y}", "unsupported modifier (:#) in substitution"),
+        ("${x#\\y}", "invalid escape '\\y'"),
+        ("${nothing:?}", "nothing: is not allowed to be unset"),
+        ("${empty:?}", "empty: is not allowed to be empty"),
     ],
 )
 def test_what_can_not_be_expanded_is_said(text: str, said: str) -> None:

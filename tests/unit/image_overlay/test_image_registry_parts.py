@@ -171,7 +171,7 @@ def test_platforms_are_normalized(text: str, platform: str) -> None:
     assert oci.platform_text(oci.parse_platform(text, "x86_64")) == platform
 
 
-@pytest.mark.parametrize("text", ["a/b/c/d", "linux/a b", "linux/../x"])
+@pytest.mark.parametrize("text", ["a/b/c/d", "linux/a b", "linux/../x", "foobar"])
 def test_impossible_platforms_are_invalid(text: str) -> None:
     with pytest.raises(InvalidArgument):
         oci.parse_platform(text, "x86_64")
