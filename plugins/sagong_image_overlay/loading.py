@@ -129,6 +129,7 @@ class Loading:
             await self._recompress(session, archive, found)
             new = await asyncio.to_thread(self._adopt, session, archive, found)
             record = await self._store.add(new)
+            before = {name: self._store.index.names.get(name.canonical, "") for name in names}
             for name in names:
                 await self._store.name(record, name, "")
             if not names:
@@ -138,7 +139,11 @@ class Loading:
             return [Progress(status="Loaded", image=record.id, digest=record.manifest)]
         return [
             Progress(
-                status="Loaded", image=record.id, digest=record.manifest, reference=name.familiar
+                status="Loaded",
+                image=record.id,
+                digest=record.manifest,
+                reference=name.familiar,
+                replaced=before[name] if before[name] != record.id else "",
             )
             for name in names
         ]

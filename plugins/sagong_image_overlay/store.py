@@ -292,14 +292,18 @@ class Store:
         action: str,
         parts: tuple[str, ...] = (),
     ) -> None:
-        """Give an image a name, and tell so unless `action` is ""; durable when it returns.
+        """Give an image a name; durable when it returns.
+
+        It is told and remembered as a naming unless `action` is "".
 
         NotFound if it was removed while its caller waited for something.
         """
         if record.id not in self.index.images:
             raise NotFound(f"No such image: {record.id}")
         self.index.give(reference.canonical, record.id, parts)
-        self._touch(record.id)
+        if action:
+            self._touch(record.id)
+        self.index.changed()
         await self.index.save()
         if action:
             self.emit(action, record.id, reference.familiar)

@@ -35,7 +35,7 @@ __all__ = [
 # Networks that exist from the start, by driver.
 ENDS = ("host", "null")
 _ID = re.compile(r"[0-9a-f]{64}")
-_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+_NAME = re.compile(r"[^\x00-\x1f\x7f/]{1,255}")
 _HOST_ADDRESS = "com.docker.network.host_ipv"
 _BINDING = "com.docker.network.bridge.host_binding_ipv4"
 _GATEWAY_MODE = "com.docker.network.bridge.gateway_mode_ipv"
@@ -153,9 +153,9 @@ def _without_an_option(network: Network) -> Network:
 def _check(network: Network) -> None:
     if not _ID.fullmatch(network.id):
         raise InvalidArgument(f"network id {network.id!r}: 64 hexadecimal digits")
-    if not _NAME.fullmatch(network.name) or len(network.name) > 255:
+    if not _NAME.fullmatch(network.name) or not network.name.strip():
         raise InvalidArgument(
-            f"network name {network.name!r}: letters, digits, _ . and -, beginning with the former"
+            f"network name {network.name!r}: 1 to 255 characters, no slash, nothing unprintable"
         )
     binding = option(network, _BINDING)
     if binding and not _is_address(binding):

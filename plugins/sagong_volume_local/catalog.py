@@ -6,6 +6,7 @@ one rename, and records are replaced by one, so a crash leaves the old or the ne
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -104,9 +105,13 @@ class Catalog:
         self._known[name] = record
 
     def remove(self, name: str) -> Path:
-        """Take a volume out at once; the returned directory is still to be deleted."""
+        """Take a volume out at once; the returned directory is still to be deleted.
+
+        Somebody may have deleted it by hand.
+        """
         gone = self._root / f"{_GONE}{secrets.token_hex(8)}"
-        (self._root / name).rename(gone)
+        with contextlib.suppress(FileNotFoundError):
+            (self._root / name).rename(gone)
         synchronise(str(self._root))
         self._known.pop(name, None)
         return gone

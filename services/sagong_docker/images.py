@@ -21,7 +21,7 @@ from sagong.contracts.image import (
     TagRequest,
 )
 from sagong.contracts.node import Ref, StatusState
-from sagong.errors import Conflict, InvalidArgument, NotFound
+from sagong.errors import Conflict, InvalidArgument, NotFound, SagongError
 from sagong.http import Response
 from sagong.model import references
 from sagong_docker.ask import Ask
@@ -39,6 +39,7 @@ from sagong_docker.image_view import (
 )
 from sagong_docker.moment import parse_until
 from sagong_docker.naming import new_id
+from sagong_docker.record import ContainerRecord
 from sagong_docker.refusal import answer, empty
 
 __all__ = [
@@ -204,6 +205,8 @@ async def tag(engine: Engine, ask: Ask) -> Response:
 async def remove(engine: Engine, ask: Ask) -> Response:
     """`docker rmi`."""
     name = ask["name"]
+    if not name.strip():
+        raise InvalidArgument("image name cannot be blank")
     image = await known(engine, name)
     force = ask.flag("force")
     last = len(image.tags) <= 1 or _by_id(image, name)
@@ -285,7 +288,7 @@ async def commit(engine: Engine, ask: Ask) -> Response:
     config = apply_changes(config, ask.request.query.all("changes"))
     reference = named(ask.text("repo"), ask.text("tag"))
     pausing = ask.flag("pause", True) and status.state is StatusState.RUNNING
-    async with _paused(engine, record.id) if pausing else contextlib.nullcontext():
+    async with _paused(engine, record) if pausing else contextlib.nullcontext():
         image = await engine.images.commit(
             CommitRequest(
                 id=new_id(),
@@ -303,13 +306,18 @@ async def commit(engine: Engine, ask: Ask) -> Response:
 
 
 @contextlib.asynccontextmanager
-async def _paused(engine: Engine, container: str) -> AsyncIterator[None]:
-    """Nothing in the container changes meanwhile."""
-    await engine.node.pause(Ref(id=container))
+async def _paused(engine: Engine, record: ContainerRecord) -> AsyncIterator[None]:
+    """Nothing in the container changes meanwhile; one that ends before it is frozen changes nothing."""
+    try:
+        await engine.node.pause(Ref(id=record.id))
+    except SagongError:
+        if (await engine.status(record)).state is StatusState.RUNNING:
+            raise
     try:
         yield
     finally:
-        await engine.node.resume(Ref(id=container))
+        if (await engine.status(record)).state is StatusState.PAUSED:
+            await engine.node.resume(Ref(id=record.id))
 
 
 def _runnable(config: dict[str, Any]) -> dict[str, Any]:

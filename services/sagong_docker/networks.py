@@ -57,7 +57,8 @@ __all__ = [
 ]
 
 _FILTERS = ("dangling", "driver", "id", "label", "name", "scope", "type")
-_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*\Z")
+# A slash would be another path of the API.
+_NO_NAME = re.compile(r"[/\x00-\x1f\x7f]")
 _PREDEFINED = frozenset(("host", "none", "bridge", "default"))
 
 
@@ -190,13 +191,13 @@ async def _make(engine: Engine, network: Network) -> None:
 
 
 def _check_name(name: str) -> None:
-    if not name:
+    if not name.strip():
         raise InvalidArgument("invalid network name: name is empty")
     if name in _PREDEFINED:
         raise PermissionDenied(f"operation is not permitted on predefined {name} network")
-    if not _NAME.match(name):
+    if _NO_NAME.search(name) or len(name) > 255:
         raise InvalidArgument(
-            f"Invalid network name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
+            f"invalid network name {name!r}: 1 to 255 characters, no slash and nothing unprintable"
         )
 
 

@@ -170,6 +170,11 @@ async def load(engine: Engine, ask: Ask) -> None:
     try:
         async with uploading(engine.images, ask.request) as token:
             async for item in engine.images.load(LoadRequest(upload=token)):
+                if item.replaced:
+                    said = (
+                        f"The image {item.reference} already exists, renaming the old one with ID"
+                    )
+                    await out.write({"stream": f"{said} {item.replaced} to empty string\n"})
                 if item.reference:
                     await out.write({"stream": f"Loaded image: {item.reference}\n"})
                 elif item.image:

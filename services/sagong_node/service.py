@@ -232,6 +232,8 @@ class NodeService:
         if record.state is StatusState.PAUSED:
             raise FailedPrecondition(f"Container {ref.id} is already paused")
         await self._life.runtimes.of(record).pause(ContainerRef(id=ref.id))
+        # It may have ended meanwhile.
+        record = self._running(ref.id)
         record.state = StatusState.PAUSED
         self._registry.keep(record)
         self._life.note(record, "pause")

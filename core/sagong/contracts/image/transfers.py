@@ -66,6 +66,7 @@ class Progress(Message):
 
     The last item of each image in a stream has `image` (the id), and `digest` where there is one. A
     pull begins with "Pulling from PATH", the tag as `id`, and tells no layers of what is here already.
+    `replaced` is the image that had a loaded one's name.
     """
 
     id: str = ""
@@ -76,6 +77,7 @@ class Progress(Message):
     digest: str = ""
     size: int = 0
     reference: str = ""
+    replaced: str = ""
 
 
 class LoadRequest(Message):
