@@ -17,8 +17,9 @@ UID = 4321
 class Frame:
     """A received frame, with what the operating system says of its sender."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, *, more: bool) -> None:
         self.bytes = self.buffer = data
+        self.more = more
 
     def __len__(self) -> int:
         return len(self.bytes)
@@ -47,6 +48,8 @@ class Socket:
         self._number = number
         self._router = kind == zmq.ROUTER
         self.inbox: deque[list[bytes]] = deque()
+        self._sent: list[bytes] = []
+        self._received: deque[Frame] = deque()
         self.closed = False
 
     def fileno(self) -> int:
@@ -60,7 +63,14 @@ class Socket:
     def bind(self, address: str) -> None:
         self._context.bound[address.removeprefix("ipc://")] = self
 
-    def send_multipart(self, frames: Sequence[bytes], flags: int = 0, copy: bool = True) -> None:
+    def send(self, frame: bytes, flags: int = 0) -> None:
+        """One frame; the message leaves with its last."""
+        self._sent.append(frame)
+        if not flags & zmq.SNDMORE:
+            frames, self._sent = self._sent, []
+            self._send(frames)
+
+    def _send(self, frames: Sequence[bytes]) -> None:
         if not self._router:
             self._own().up.append(list(frames))
             return
@@ -70,10 +80,20 @@ class Socket:
                 return
         raise zmq.ZMQError(zmq.EHOSTUNREACH)
 
-    def recv_multipart(self, flags: int = 0, copy: bool = True) -> list[Frame]:
-        if not self.inbox:
-            raise zmq.Again
-        return [Frame(data) for data in self.inbox.popleft()]
+    def get(self, option: int) -> int:
+        """What can be done now."""
+        assert option == zmq.EVENTS
+        return zmq.POLLIN if self.inbox or self._received else 0
+
+    def recv(self, flags: int = 0, copy: bool = True) -> Frame:
+        """The next frame of a message."""
+        if not self._received:
+            if not self.inbox:
+                raise zmq.Again
+            message = self.inbox.popleft()
+            last = len(message) - 1
+            self._received += [Frame(data, more=n < last) for n, data in enumerate(message)]
+        return self._received.popleft()
 
     def close(self, linger: int = 0) -> None:
         """What a caller has sent still arrives, if it lingers."""
