@@ -105,14 +105,17 @@ def fetch(address: str) -> str:
         return str(answer.read().decode().strip())
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 30.0) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 30.0, what: str = "") -> None:
     """Wait until a function is true."""
     limit = time.monotonic() + seconds
     while True:
-        with contextlib.suppress(OSError, AssertionError):
-            if condition():
+        last: object = ""
+        try:
+            if last := condition():
                 return
-        assert time.monotonic() < limit, "not in time"
+        except (OSError, AssertionError) as error:
+            last = error
+        assert time.monotonic() < limit, f"not in {seconds:g} s: {what} {last!r}"
         time.sleep(0.1)
 
 
@@ -139,8 +142,13 @@ class Checker:
 
     def wait_answers(self, more: int, seconds: float = 60.0) -> None:
         """Wait until it has had that many more good answers."""
-        wanted = self.answers + more
-        wait_for(lambda: self.answers >= wanted, seconds)
+        before, wanted = self.answers, self.answers + more
+        try:
+            wait_for(lambda: self.answers >= wanted, seconds)
+        except AssertionError:
+            name = getattr(self._ask, "__qualname__", repr(self._ask))
+            told = f"{self.answers - before} answers, failures: {self.failures[-3:]}"
+            raise AssertionError(f"{name} in {seconds:g} s had {told}") from None
 
     def _run(self) -> None:
         while not self._stop.is_set():
