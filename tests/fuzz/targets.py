@@ -25,6 +25,7 @@ from sagong.model import oci, quantity, references, selectors
 from sagong.model.objects import GroupVersionKind
 from sagong.wire import Envelope, Kind
 from tests.fuzz.buildkit_targets import BUILDKIT
+from tests.fuzz.cluster_targets import CLUSTER
 from tests.fuzz.provider_target import PROVIDER_SEEDS, receive
 
 __all__ = ["TARGETS", "Target"]
@@ -55,8 +56,8 @@ def _wire(data: bytes) -> None:
 
 
 def _methods() -> Iterator[MethodSpec]:
-    for module in pkgutil.iter_modules(contracts.__path__):
-        found = importlib.import_module(f"sagong.contracts.{module.name}")
+    for module in pkgutil.walk_packages(contracts.__path__, "sagong.contracts."):
+        found = importlib.import_module(module.name)
         for value in vars(found).values():
             if isinstance(value, type) and "__sagong_slot__" in vars(value):
                 yield from slot_of(value).methods.values()
@@ -380,6 +381,7 @@ _ALL = [
     Target("mount-flags", _mount_flags, _REFUSAL, (b"type=cache,target=/a,mode=0700,id=x",)),
     Target("buildkit", _buildkit, _REFUSAL, (b"\x05\x0a\x01a\x22\x06\x0a\x01k\x12\x01v",)),
     *(Target(name, run, (SagongError,), seeds) for name, run, seeds in BUILDKIT),
+    *(Target(*one) for one in CLUSTER),
     Target("dockerignore", _dockerignore, _REFUSAL, (b"*\n!a/**/*.t?t\n[a-c]x\n#\n",)),
     Target("context", _context, (SagongError,), (b"a" + b"\0" * 511, b"\x1f\x8b\x08\0")),
     Target("monitor", _monitor, (ValueError,), (b"\0\0\0\x02{}",)),

@@ -62,7 +62,8 @@ class WebSocket:
                         return None
                     continue
                 kind = _message_kind(kind, opcode)
-                parts.append(payload)
+                if payload:  # of empty ones a client may send any number
+                    parts.append(payload)
                 total += len(payload)
                 if total > self._limit:
                     raise _Violation(1009, "message too long")

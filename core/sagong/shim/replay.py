@@ -46,11 +46,12 @@ def _json_line(line: bytes) -> Entry | None:
 
 
 def _cri_line(line: bytes) -> Entry | None:
-    words = line.split(b" ", 3)
-    if len(words) != 4 or words[1].decode() not in _NUMBERS:
-        return None
-    end = b"\n" if words[2] == b"F" else b""
-    return Entry(words[0].decode(), _NUMBERS[words[1].decode()], words[3] + end)
+    try:
+        moment, stream, mark, text = line.split(b" ", 3)
+        end = b"\n" if mark == b"F" else b""
+        return Entry(moment.decode(), _NUMBERS[stream.decode()], text + end)
+    except (ValueError, KeyError):
+        return None  # damaged, by a power cut
 
 
 def local_entries(data: bytes) -> tuple[list[Entry], int]:

@@ -235,3 +235,13 @@ def test_a_disk_that_gets_full_leaves_no_half_of_a_line(driver: str, tmp_path: P
         replay.close()
     assert (lines[0], lines[-2], lines[-1]) == (b"before", b"after", b"")
     assert {line[:1] + b"%d" % len(line) for line in lines[1:-2]} <= {b"x900", b"y1500"}
+
+
+def test_damaged_lines_are_left_out(tmp_path: Path) -> None:
+    """One of CRI's whose second word was no text ended the reading."""
+    path = tmp_path / "c.log"
+    whole = b"2026-01-01T00:00:00.1Z stdout F hello\n"
+    path.write_bytes(b"2026-01-01T00:00:00.1Z \x80 F x\n" + whole + b"\x80 stdout F x\nstdout\n")
+    replay = Replay("cri", str(path), "")
+    assert list(replay) == [(1, b"hello\n")]
+    replay.close()
