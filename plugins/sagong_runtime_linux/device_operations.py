@@ -19,7 +19,7 @@ from sagong_runtime_linux.operations import Stage
 __all__ = ["DefaultDevices", "HostDevice", "HostDevices", "OpenTerminal"]
 
 # OCI runtime specification, "Default Devices": name, major, minor.
-_DEFAULT = (
+DEFAULT_NODES = (
     ("null", 1, 3),
     ("zero", 1, 5),
     ("full", 1, 7),
@@ -27,7 +27,7 @@ _DEFAULT = (
     ("urandom", 1, 9),
     ("tty", 5, 0),
 )
-_LINKS = (
+DEFAULT_LINKS = (
     ("fd", "/proc/self/fd"),
     ("stdin", "/proc/self/fd/0"),
     ("stdout", "/proc/self/fd/1"),
@@ -74,13 +74,13 @@ class DefaultDevices(NamedTuple):
     def apply(self, stage: Stage) -> None:
         """mknod(2), symlink(2)."""
         with _whole_modes():
-            for name, major, minor in _DEFAULT:
+            for name, major, minor in DEFAULT_NODES:
                 path = f"{self.directory}/{name}"
                 if self.bind:
                     bind_node(stage, f"/dev/{name}", path)
                 else:
                     os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(major, minor))
-        for name, target in _LINKS:
+        for name, target in DEFAULT_LINKS:
             os.symlink(target, f"{self.directory}/{name}")
         if os.path.exists("/proc/kcore"):
             os.symlink("/proc/kcore", f"{self.directory}/core")

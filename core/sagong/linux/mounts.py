@@ -29,6 +29,7 @@ MS_NODEV = 4
 MS_NOEXEC = 8
 MS_SYNCHRONOUS = 16
 MS_REMOUNT = 32
+MS_MANDLOCK = 64
 MS_DIRSYNC = 128
 MS_NOSYMFOLLOW = 256
 MS_NOATIME = 1024
@@ -42,6 +43,7 @@ MS_PRIVATE = 1 << 18
 MS_SLAVE = 1 << 19
 MS_SHARED = 1 << 20
 MS_RELATIME = 1 << 21
+MS_I_VERSION = 1 << 23
 MS_STRICTATIME = 1 << 24
 MS_LAZYTIME = 1 << 25
 
@@ -74,7 +76,10 @@ FLAGS: dict[str, tuple[int, int]] = {
     "sync": (MS_SYNCHRONOUS, 0),
     "async": (0, MS_SYNCHRONOUS),
     "dirsync": (MS_DIRSYNC, 0),
+    "mand": (MS_MANDLOCK, 0),
+    "nomand": (0, MS_MANDLOCK),
     "nosymfollow": (MS_NOSYMFOLLOW, 0),
+    "symfollow": (0, MS_NOSYMFOLLOW),
     "remount": (MS_REMOUNT, 0),
     "bind": (MS_BIND, 0),
     "rbind": (MS_BIND | MS_REC, 0),
@@ -87,6 +92,9 @@ FLAGS: dict[str, tuple[int, int]] = {
     "strictatime": (MS_STRICTATIME, 0),
     "nostrictatime": (0, MS_STRICTATIME),
     "lazytime": (MS_LAZYTIME, 0),
+    "nolazytime": (0, MS_LAZYTIME),
+    "iversion": (MS_I_VERSION, 0),
+    "noiversion": (0, MS_I_VERSION),
     "silent": (MS_SILENT, 0),
     "loud": (0, MS_SILENT),
     "defaults": (0, 0),

@@ -43,16 +43,21 @@ def become_created(
     assert monitor is not None
 
     def rest() -> None:
-        path, environment = _prepare(stage, plan, config["process"])
+        _keep_open(preserved)
+        what = config.get("process")
+        path, environment = _prepare(stage, plan, what)
         pid = _ready(monitor)
         monitor.close()
         channel, _ = listener.accept()
         listener.close()
         with _told(channel):
+            if not what:
+                raise StartError(
+                    "failed_precondition", "process is not set: nothing can be started"
+                )
             hooks = (config.get("hooks") or {}).get("startContainer") or []
             run_hooks(hooks, "startContainer", {**state, "status": "created", "pid": pid})
-            _keep_open(preserved)
-            replace_process(path, config["process"]["args"], environment)
+            replace_process(path, what["args"], environment)
 
     _guarded(monitor, rest)
 
@@ -65,9 +70,9 @@ def become_executed(
     assert monitor is not None
 
     def rest() -> None:
+        _keep_open(preserved)
         path, environment = _prepare(stage, plan, what)
         _ready(monitor)
-        _keep_open(preserved)
         replace_process(path, what["args"], environment)
 
     _guarded(monitor, rest)
@@ -102,10 +107,15 @@ def _told(channel: socket.socket) -> Any:
     except StartError as error:
         _tell(channel, error.code, error.message)
         os._exit(_FAILED)
+    except BaseException as error:  # Nobody else would hear of it.
+        _tell(channel, "internal", f"{type(error).__name__}: {error}")
+        os._exit(_FAILED)
 
 
-def _prepare(stage: Stage, plan: list[Any], what: dict[str, Any]) -> tuple[str, dict[str, str]]:
-    """The plan, the terminal, and the program found as a shell would."""
+def _prepare(
+    stage: Stage, plan: list[Any], what: dict[str, Any] | None
+) -> tuple[str, dict[str, str]]:
+    """The plan, the terminal, and the program (if there is one) found as a shell would."""
     apply_all(plan, stage)
     assert stage.monitor is not None
     if stage.terminal is not None:
@@ -114,6 +124,8 @@ def _prepare(stage: Stage, plan: list[Any], what: dict[str, Any]) -> tuple[str, 
         fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
         for number in range(3):
             os.dup2(slave, number)
+    if not what:
+        return "", {}
     environment = environment_of(list(what.get("env") or ()))
     return find_program(what["args"][0], environment.get("PATH", DEFAULT_PATH)), environment
 
@@ -128,5 +140,5 @@ def _ready(monitor: socket.socket) -> int:
 
 
 def _keep_open(preserved: int) -> None:
-    """Standard streams and what --preserve-fds names."""
+    """Standard streams and what --preserve-fds names; before the filter, which may forbid the call."""
     syscalls.close_range(3 + preserved, flags=syscalls.CLOSE_RANGE_CLOEXEC)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import importlib
-import json
 import sys
-import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import sagong
 from sagong.shim.failure import StartError, reason
 from sagong_runtime_linux.oci.containers import VERSION, Containers
+from sagong_runtime_linux.oci.log import Log
 from sagong_runtime_linux.oci.options import Options, UsageError, parse
 
 __all__ = ["VERBS", "action", "run", "usage"]
@@ -91,29 +90,45 @@ VERBS = {
     "list": Verb(
         "verbs.list_all", "", {"format": True, "quiet": False}, {"f": "format", "q": "quiet"}
     ),
-    "ps": Verb("verbs.processes", "CONTAINER", {"format": True}, {"f": "format"}),
+    "ps": Verb(
+        "watching.processes",
+        "CONTAINER [OPTIONS OF ps…]",
+        {"format": True},
+        {"f": "format"},
+        stop=True,
+    ),
+    "events": Verb("watching.events", "CONTAINER", {"interval": True, "stats": False}),
     "pause": Verb("verbs.pause", "CONTAINER"),
     "resume": Verb("verbs.resume", "CONTAINER"),
     "update": Verb("verbs.update", "CONTAINER", _UPDATE, {"r": "resources"}),
     "features": Verb("verbs.features", ""),
+    "spec": Verb(
+        "specifying.write_specification",
+        "",
+        {"bundle": True, "rootless": False},
+        {"b": "bundle"},
+    ),
 }
 
 
 def run(words: list[str]) -> int:
     """Do it; the exit status."""
-    options = Options({}, ())
+    log = Log()
     try:
         options = parse(words, _GLOBAL, _SHORT, stop=True)
-        return _dispatch(options)
+        as_json = options.text("log-format", "text") == "json"
+        log = Log(options.text("log"), as_json=as_json)
+        return _dispatch(options, log)
     except UsageError as error:
-        return _fail(options, str(error))
+        log.error(str(error))
     except StartError as error:
-        return _fail(options, error.message)
+        log.error(error.message)
     except OSError as error:
-        return _fail(options, reason(error))
+        log.error(reason(error))
+    return 1
 
 
-def _dispatch(options: Options) -> int:
+def _dispatch(options: Options, log: Log) -> int:
     if options.flag("version"):
         sys.stdout.write(f"sagong-runtime version {sagong.__version__}\nspec: {VERSION}\n")
         return 0
@@ -135,7 +150,7 @@ def _dispatch(options: Options) -> int:
     if given.flag("help"):
         sys.stdout.write(_help(name, verb))
         return 0
-    return action(verb)(Containers(options.text("root", _ROOT)), given)
+    return action(verb)(Containers(options.text("root", _ROOT), log), given)
 
 
 def action(verb: Verb) -> Callable[[Containers, Options], int]:
@@ -158,20 +173,3 @@ def _help(name: str, verb: Verb) -> str:
     lines = [f"usage: sagong-runtime {name} [OPTIONS] {verb.usage}", ""]
     lines += [f"  --{option}{' VALUE' if takes else ''}" for option, takes in verb.options.items()]
     return "\n".join([*lines, ""])
-
-
-def _fail(options: Options, message: str) -> int:
-    """To the standard error, and to --log in its format."""
-    sys.stderr.write(f"{message}\n")
-    path = options.text("log")
-    if path and path != "/dev/stderr":
-        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        entry: dict[str, Any] = {"level": "error", "msg": message, "time": now}
-        as_json = options.text("log-format", "text") == "json"
-        line = json.dumps(entry) if as_json else f'time="{now}" level=error msg={message!r}'
-        try:
-            with open(path, "a", encoding="utf-8") as file:
-                file.write(f"{line}\n")
-        except OSError as error:
-            sys.stderr.write(f"log {path}: {error.strerror}\n")
-    return 1

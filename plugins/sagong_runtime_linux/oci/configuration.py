@@ -50,26 +50,53 @@ def load_json(path: str) -> dict[str, Any]:
 def load_config(bundle: str) -> dict[str, Any]:
     """The configuration of a bundle; StartError names the key that is wrong."""
     config = load_json(f"{bundle}/config.json")
-    version = str(config.get("ociVersion") or "")
-    if version.partition(".")[0] != "1":
-        raise StartError("invalid_argument", f"ociVersion {version!r} is not supported: only 1.x")
+    _check_version(str(config.get("ociVersion") or ""))
     if not (config.get("root") or {}).get("path"):
         raise StartError("invalid_argument", "root.path is missing")
-    if "process" not in config:
-        raise StartError("invalid_argument", "process is missing")
-    check_process(config["process"])
+    if config.get("process"):
+        check_process(config["process"])
     for path in _UNSUPPORTED:
         if _given(config, path):
             raise StartError("unimplemented", f"{path} is not supported")
     for mount in config.get("mounts") or ():
-        if not mount.get("destination"):
-            raise StartError("invalid_argument", "mounts: an entry has no destination")
+        _check_mount(mount, bundle)
     for kind, entries in (config.get("hooks") or {}).items():
         for hook in entries or ():
-            if not os.path.isabs(hook.get("path") or ""):
-                text = f"hooks.{kind}: path {hook.get('path')!r} must be absolute"
-                raise StartError("invalid_argument", text)
+            _check_hook(kind, hook)
+    for key, value in (config.get("annotations") or {}).items():
+        if not key or not isinstance(value, str):
+            raise StartError("invalid_argument", f"annotations: {key!r} must name a string")
     return config
+
+
+def _check_version(version: str) -> None:
+    """Semantic versioning 2.0.0; all of 1.x are compatible."""
+    numbers = version.partition("+")[0].partition("-")[0].split(".")
+    if len(numbers) != 3 or not all(number.isdigit() for number in numbers) or numbers[0] != "1":
+        raise StartError("invalid_argument", f"ociVersion {version!r} is not supported: only 1.x.y")
+
+
+def _check_mount(mount: dict[str, Any], bundle: str) -> None:
+    """Sources of binds may be relative to the bundle: they are absolute from here on."""
+    if not mount.get("destination"):
+        raise StartError("invalid_argument", "mounts: an entry has no destination")
+    options = mount.get("options") or ()
+    if mount.get("type") != "bind" and "bind" not in options and "rbind" not in options:
+        return
+    if mount.get("source"):
+        mount["source"] = os.path.join(bundle, mount["source"])
+    elif "remount" not in options:
+        text = f"mounts: the bind mount at {mount['destination']} has no source"
+        raise StartError("invalid_argument", text)
+
+
+def _check_hook(kind: str, hook: dict[str, Any]) -> None:
+    if not os.path.isabs(hook.get("path") or ""):
+        text = f"hooks.{kind}: path {hook.get('path')!r} must be absolute"
+        raise StartError("invalid_argument", text)
+    timeout = hook.get("timeout")
+    if timeout is not None and timeout <= 0:
+        raise StartError("invalid_argument", f"hooks.{kind}: timeout must be greater than zero")
 
 
 def check_process(what: dict[str, Any]) -> None:

@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING, Any
 from sagong.linux import process
 from sagong.linux.files import replace_file
 from sagong.shim.failure import StartError
+from sagong_runtime_linux.oci.log import Log
 
 if TYPE_CHECKING:
     from sagong.linux.cgroup import Cgroup
 
 __all__ = ["CREATED", "PAUSED", "RUNNING", "STOPPED", "VERSION", "Container", "Containers"]
 
-VERSION = "1.1.0"
+VERSION = "1.3.0"
 CREATED, RUNNING, PAUSED, STOPPED = "created", "running", "paused", "stopped"
 _NAME = re.compile(r"[\w+.-]+")
 _STATE = "state.json"
@@ -123,8 +124,9 @@ class Container:
 class Containers:
     """The state directory."""
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, log: Log | None = None) -> None:
         self.root = os.path.abspath(root)
+        self.log = log or Log()
 
     @property
     def empty(self) -> str:

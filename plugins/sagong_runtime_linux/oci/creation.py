@@ -13,11 +13,21 @@ from sagong.linux import capabilities, process
 from sagong.linux.cgroup import CgroupLayout, Hierarchy, layout_of_machine
 from sagong.shim.failure import StartError, reason
 from sagong.shim.user_namespace import make_user_namespace
-from sagong_runtime_linux.oci import child
+from sagong_runtime_linux.oci import child, foreign_mounts
+from sagong_runtime_linux.oci.bind_planning import mapping_of
 from sagong_runtime_linux.oci.configuration import load_config, rootfs_of
 from sagong_runtime_linux.oci.containers import VERSION, Container, Containers
+from sagong_runtime_linux.oci.ending import poststop, undo_mounts
 from sagong_runtime_linux.oci.filters import filter_code
-from sagong_runtime_linux.oci.planning import maps_of, mask_of, mount_name, namespaces_of, run_plan
+from sagong_runtime_linux.oci.planning import (
+    Ways,
+    maps_of,
+    mask_of,
+    missing_capabilities,
+    namespaces_of,
+    own_mounts,
+    run_plan,
+)
 from sagong_runtime_linux.oci.starting import Birth
 from sagong_runtime_linux.operations import Stage
 
@@ -35,6 +45,7 @@ class Wish(NamedTuple):
     pid_file: str = ""
     preserved: int = 0
     keep_terminal: bool = False
+    ways: Ways = Ways()
 
 
 def create(containers: Containers, wish: Wish) -> tuple[Container, Birth]:
@@ -56,18 +67,30 @@ def create(containers: Containers, wish: Wish) -> tuple[Container, Birth]:
     }
     container = Container(directory, facts)
     try:
+        if not own_mounts(config):
+            space = namespaces_of(config).get("mount", "")
+            facts["mounts"] = [space, foreign_mounts.mounts_at(rootfs, space)]
         return container, _bear(containers, container, config, wish)
     except BaseException:
-        with contextlib.suppress(OSError):
-            container.cgroup().kill(seconds=2.0)
-        with contextlib.suppress(OSError):
-            container.cgroup().remove(seconds=1.0)
-        container.remove()
+        _undo(containers, container, config)
         raise
 
 
+def _undo(containers: Containers, container: Container, config: dict[str, Any]) -> None:
+    """What `delete` would do to it: hooks that prepared something may have their counterparts."""
+    with contextlib.suppress(OSError):
+        container.cgroup().kill(seconds=2.0)
+    with contextlib.suppress(OSError):
+        container.cgroup().remove(seconds=1.0)
+    with contextlib.suppress(OSError, StartError):
+        undo_mounts(container)
+    for warning in poststop(container, config):
+        containers.log.warn(warning)
+    container.remove()
+
+
 def _check_terminal(config: dict[str, Any], wish: Wish) -> None:
-    wanted = bool(config["process"].get("terminal"))
+    wanted = bool((config.get("process") or {}).get("terminal"))
     if wanted and not wish.console and not wish.keep_terminal:
         raise StartError(
             "invalid_argument", "process.terminal needs --console-socket with create or --detach"
@@ -93,7 +116,11 @@ def _bear(
     layout = layout_of_machine().derived()
     stage = Stage(containers.empty, container.directory, layout)
     bounding = capabilities.bounding_set()
-    sets = config["process"].get("capabilities") or {}
+    what = config.get("process") or {}
+    sets = what.get("capabilities") or {}
+    missing = missing_capabilities(what, bounding)
+    if missing:
+        containers.log.warn(f"process.capabilities: {', '.join(missing)} can't be granted")
     linux = config.get("linux") or {}
     code = filter_code(
         linux.get("seccomp"), mask_of(sets.get("bounding"), bounding), f"{containers.root}/filters"
@@ -107,6 +134,7 @@ def _bear(
         code=code,
         state=state,
         bounding=bounding,
+        ways=wish.ways,
     )
     namespace = _namespaces(config, stage)
     birth = Birth(
@@ -163,8 +191,9 @@ def _namespaces(config: dict[str, Any], stage: Stage) -> str | int:
     elif "user" in spaces:
         stage.namespaces["user"] = make_user_namespace(*maps_of(linux))
     for number, mount in enumerate(config.get("mounts") or ()):
-        if mount.get("uidMappings"):
-            stage.namespaces[mount_name(number, mount)] = make_user_namespace(*maps_of(mount))
+        name = mapping_of(number, mount, in_user_namespace="user" in spaces)
+        if name and name not in stage.namespaces:
+            stage.namespaces[name] = make_user_namespace(*maps_of(mount))
     if spaces.get("pid"):
         stage.namespaces["pid"] = os.open(spaces["pid"], flags)
         return stage.namespaces["pid"]

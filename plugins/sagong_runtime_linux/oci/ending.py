@@ -7,26 +7,23 @@ import json
 import os
 import signal
 import socket
-import sys
 from typing import Any
 
 from sagong.linux import process
-from sagong.shim.failure import StartError
+from sagong.shim.failure import StartError, reason
 from sagong_runtime_linux.oci.containers import CREATED, STOPPED, Container
 
-__all__ = ["delete", "start", "warn"]
+__all__ = ["delete", "poststop", "start", "undo_mounts"]
 
 _KILL_SECONDS = 10.0
 
 
-def warn(warnings: list[str]) -> None:
-    """Tell what went wrong without preventing anything."""
-    for text in warnings:
-        sys.stderr.write(f"warning: {text}\n")
+def start(container: Container) -> None:
+    """Let the created process execute its program, then run poststart hooks.
 
-
-def start(container: Container) -> list[str]:
-    """Let the created process execute its program; warnings of poststart hooks."""
+    When one of those fails, or one of startContainer, the container is stopped: what is left of its
+    life is up to `delete`, which callers do then.
+    """
     status = container.status()
     if status != CREATED:
         text = f"cannot start container {container.id}: it is {status}, not created"
@@ -41,20 +38,29 @@ def start(container: Container) -> list[str]:
     if data:
         error = json.loads(data)["error"]
         raise StartError(error["code"], error["message"])
-    return _lenient_hooks(container, "poststart", container.state("running"))
+    hooks = (container.config().get("hooks") or {}).get("poststart")
+    if not hooks:
+        return
+    from sagong_runtime_linux.oci.hooks import run_hooks
+
+    try:
+        run_hooks(hooks, "poststart", container.state("running"))
+    except StartError:
+        container.cgroup().kill(seconds=_KILL_SECONDS)
+        raise
 
 
-def _lenient_hooks(container: Container, kind: str, state: dict[str, Any]) -> list[str]:
-    """A hook of this kind that fails is a warning, and the others still run."""
+def poststop(container: Container, config: dict[str, Any]) -> list[str]:
+    """Run hooks of what is gone; one that fails is a warning, and the others still run."""
     warnings: list[str] = []
-    hooks = (container.config().get("hooks") or {}).get(kind)
+    hooks = (config.get("hooks") or {}).get("poststop")
     if not hooks:
         return warnings
     from sagong_runtime_linux.oci.hooks import run_hooks
 
     for hook in hooks:
         try:
-            run_hooks([hook], kind, state)
+            run_hooks([hook], "poststop", container.state(STOPPED))
         except StartError as error:
             warnings.append(error.message)
     return warnings
@@ -81,7 +87,22 @@ def delete(container: Container, *, force: bool) -> list[str]:
     with contextlib.suppress(OSError):
         group.remove(seconds=_KILL_SECONDS)
     warnings: list[str] = []
+    try:
+        undo_mounts(container)
+    except StartError as error:
+        warnings.append(error.message)
+    except OSError as error:
+        warnings.append(reason(error))
     with contextlib.suppress(FileNotFoundError):
-        warnings = _lenient_hooks(container, "poststop", container.state(STOPPED))
+        warnings += poststop(container, container.config())
     container.remove()
     return warnings
+
+
+def undo_mounts(container: Container) -> None:
+    """Those of a container without a mount namespace of its own, which don't end with it."""
+    left = container.facts.get("mounts")
+    if left:
+        from sagong_runtime_linux.oci.foreign_mounts import unmount_to
+
+        unmount_to(container.facts["rootfs"], *left)

@@ -13,7 +13,13 @@ from sagong_runtime_linux.oci.configuration import check_process
 from sagong_runtime_linux.oci.containers import PAUSED, STOPPED, Container, Containers
 from sagong_runtime_linux.oci.creation import write_pid_file
 from sagong_runtime_linux.oci.filters import filter_code
-from sagong_runtime_linux.oci.planning import exec_plan, mask_of, namespaces_of
+from sagong_runtime_linux.oci.planning import (
+    exec_plan,
+    mask_of,
+    missing_capabilities,
+    namespaces_of,
+    own_mounts,
+)
 from sagong_runtime_linux.oci.starting import Birth
 from sagong_runtime_linux.operations import Stage
 
@@ -44,6 +50,9 @@ def execute(containers: Containers, container: Container, wish: ExecWish) -> Bir
     config = container.config()
     bounding = capabilities.bounding_set()
     sets = (wish.process.get("capabilities") or {}).get("bounding")
+    missing = missing_capabilities(wish.process, bounding)
+    if missing:
+        containers.log.warn(f"process.capabilities: {', '.join(missing)} can't be granted")
     seccomp = (config.get("linux") or {}).get("seccomp")
     code = filter_code(seccomp, mask_of(sets, bounding), f"{containers.root}/filters")
     plan = exec_plan(
@@ -54,6 +63,9 @@ def execute(containers: Containers, container: Container, wish: ExecWish) -> Bir
     if pidfd is None:
         raise StartError("failed_precondition", f"container {container.id} is not running")
     stage.namespaces["container"] = pidfd
+    if not own_mounts(config):
+        flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+        stage.namespaces["root"] = os.open(f"/proc/{container.pid}/root", flags)
     birth = Birth(
         stage,
         console=wish.console,

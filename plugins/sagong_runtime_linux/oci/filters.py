@@ -18,6 +18,9 @@ FLAGS = frozenset(
 )
 
 
+_WITH_ERRNO = ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE")
+
+
 def filter_code(seccomp: dict[str, Any] | None, mask: int, directory: str) -> str:
     """The filter of a `linux.seccomp` as base64, empty for none; `directory` keeps what was made."""
     if not seccomp:
@@ -35,6 +38,22 @@ def filter_code(seccomp: dict[str, Any] | None, mask: int, directory: str) -> st
         return code.decode()
 
 
+def _check(seccomp: dict[str, Any]) -> None:
+    """What the specification forbids, and a filter can't tell."""
+    if seccomp.get("listenerMetadata") and not seccomp.get("listenerPath"):
+        text = "linux.seccomp.listenerMetadata needs listenerPath"
+        raise StartError("invalid_argument", text)
+    given = [(seccomp.get("defaultAction"), seccomp.get("defaultErrnoRet"))]
+    for entry in seccomp.get("syscalls") or ():
+        if not entry.get("names") and not entry.get("name"):
+            raise StartError("invalid_argument", "linux.seccomp.syscalls: names is empty")
+        given.append((entry.get("action"), entry.get("errnoRet")))
+    for action, number in given:
+        if number and action not in _WITH_ERRNO:
+            text = f"linux.seccomp: {action} takes no errno"
+            raise StartError("invalid_argument", text)
+
+
 def _compile(seccomp: dict[str, Any], mask: int) -> bytes:
     from sagong.linux.seccomp import compile_policy
     from sagong.linux.seccomp_profile import parse_profile
@@ -42,6 +61,7 @@ def _compile(seccomp: dict[str, Any], mask: int) -> bytes:
     unknown = set(seccomp.get("flags") or ()) - FLAGS
     if unknown:
         raise StartError("unimplemented", f"linux.seccomp.flags: {sorted(unknown)} not supported")
+    _check(seccomp)
     try:
         names = capabilities.names_of(mask)
         listened = bool(seccomp.get("listenerPath"))

@@ -13,6 +13,7 @@ from sagong_runtime_linux.oci import creation, ending
 from sagong_runtime_linux.oci.configuration import load_json
 from sagong_runtime_linux.oci.containers import Container, Containers
 from sagong_runtime_linux.oci.options import Options, UsageError
+from sagong_runtime_linux.oci.planning import Ways
 
 __all__ = ["create", "execute", "run"]
 
@@ -32,6 +33,7 @@ def _wish(options: Options, *, keep_terminal: bool) -> creation.Wish:
         pid_file=options.text("pid-file"),
         preserved=_preserved(options),
         keep_terminal=keep_terminal,
+        ways=Ways(options.flag("no-pivot"), options.flag("no-new-keyring")),
     )
 
 
@@ -50,16 +52,21 @@ def run(containers: Containers, options: Options) -> int:
     try:
         if not detached:
             _forward_signals(birth.pid)
-        ending.warn(ending.start(container))
+        ending.start(container)
         if detached:
             return 0
         code = _foreground(birth.pid, birth.master)
     except StartError:
-        ending.delete(container, force=True)
+        _forget(containers, container)
         raise
     if not options.flag("keep"):
-        ending.warn(ending.delete(container, force=True))
+        _forget(containers, container)
     return code
+
+
+def _forget(containers: Containers, container: Container) -> None:
+    for warning in ending.delete(container, force=True):
+        containers.log.warn(warning)
 
 
 def _forward_signals(pid: int) -> None:

@@ -6,6 +6,7 @@ left again for the hooks, which see the host's paths, and made the real one last
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 from sagong.linux import capabilities, mounts, overlay, process, syscalls
 from sagong.shim import lean
 from sagong.shim.failure import StartError
-from sagong_runtime_linux.device_operations import bind_node
+from sagong_runtime_linux.device_operations import DEFAULT_LINKS, DEFAULT_NODES, bind_node
 from sagong_runtime_linux.mount_operations import make_target
 from sagong_runtime_linux.oci.hooks import run_hooks
 from sagong_runtime_linux.operations import Stage
@@ -22,16 +23,17 @@ from sagong_runtime_linux.operations import Stage
 __all__ = [
     "BecomeRoot",
     "BindRoot",
+    "CloseOldRoot",
     "CopyUp",
     "EnterRoot",
+    "EnterRootOf",
     "LeaveRoot",
     "MakeNode",
-    "MapTree",
     "OpenRoot",
     "PlaceRootTree",
     "PrepareFilesystem",
     "RunHooks",
-    "SetAttributes",
+    "SupplyDevices",
     "TakeIdentity",
 ]
 
@@ -40,9 +42,13 @@ _PR_SET_KEEPCAPS = 8
 
 
 class BindRoot(NamedTuple):
-    """The bundle's root as a mount of its own, at its own place: hooks find it by its path."""
+    """The bundle's root as a mount of its own, at its own place: hooks find it by its path.
+
+    `alone` keeps what is mounted in it from other namespaces, where the tree around is shared.
+    """
 
     source: str
+    alone: bool = False
 
     def describe(self) -> str:
         """For error messages."""
@@ -52,6 +58,8 @@ class BindRoot(NamedTuple):
         """mount(2)."""
         flags = mounts.MS_BIND | mounts.MS_REC
         syscalls.mount(self.source, self.source, flags=flags)
+        if self.alone:
+            mounts.set_propagation(self.source, "rprivate")
         stage.root = self.source
 
 
@@ -146,7 +154,13 @@ class LeaveRoot(NamedTuple):
 
 
 class BecomeRoot(NamedTuple):
-    """Make the root filesystem the root for good; the old one stays reachable by a descriptor."""
+    """Make the root filesystem the root for good; the old one stays reachable by a descriptor.
+
+    Ways: "pivot"; "move" over the old one, where the kernel refuses that (an initramfs); "chroot" in
+    a mount namespace that others are in, too.
+    """
+
+    way: str = "pivot"
 
     def describe(self) -> str:
         """For error messages."""
@@ -158,8 +172,39 @@ class BecomeRoot(NamedTuple):
         inside = stage.trees.pop(_ROOT)
         os.fchdir(inside)
         os.close(inside)
-        syscalls.pivot_root(".", ".")
+        if self.way == "pivot":
+            syscalls.pivot_root(".", ".")
+        else:
+            if self.way == "move":
+                syscalls.mount(".", "/", flags=mounts.MS_MOVE)
+            os.chroot(".")
         os.chdir("/")
+
+
+class CloseOldRoot(NamedTuple):
+    """Forget the host's tree, which stays where it is: below the new root, or around it."""
+
+    def describe(self) -> str:
+        """For error messages."""
+        return "leaving the old root"
+
+    def apply(self, stage: Stage) -> None:
+        """close(2)."""
+        os.close(stage.old_root)
+        stage.old_root = -1
+
+
+class EnterRootOf(NamedTuple):
+    """The root of the container's first process, where its mount namespace has another."""
+
+    def describe(self) -> str:
+        """For error messages."""
+        return "entering the root of the container"
+
+    def apply(self, stage: Stage) -> None:
+        """chroot(2)."""
+        os.fchdir(stage.namespaces["root"])
+        os.chroot(".")
 
 
 class RunHooks(NamedTuple):
@@ -182,40 +227,6 @@ class RunHooks(NamedTuple):
             os._exit(127)
         if self.hooks:
             run_hooks(list(self.hooks), self.kind, {**self.state, "pid": int(pid)})
-
-
-class MapTree(NamedTuple):
-    """Show a cloned mount with the ids of a user namespace that the runtime made for it."""
-
-    name: str
-
-    def describe(self) -> str:
-        """For error messages."""
-        return f"mapping ids of the mount at {self.name}"
-
-    def apply(self, stage: Stage) -> None:
-        """mount_setattr(2)."""
-        syscalls.mount_setattr(
-            "",
-            set_=mounts.MOUNT_ATTR_IDMAP,
-            user_namespace=stage.namespaces[self.name],
-            directory=stage.trees[self.name],
-        )
-
-
-class SetAttributes(NamedTuple):
-    """Attributes of a cloned mount itself, not of those below it."""
-
-    name: str
-    attributes: int
-
-    def describe(self) -> str:
-        """For error messages."""
-        return f"setting attributes of the mount at {self.name}"
-
-    def apply(self, stage: Stage) -> None:
-        """mount_setattr(2)."""
-        syscalls.mount_setattr("", set_=self.attributes, directory=stage.trees[self.name])
 
 
 class CopyUp(NamedTuple):
@@ -287,6 +298,30 @@ def _copy_entry(source: str, target: str) -> None:
         os.chmod(target, stat.S_IMODE(found.st_mode))
 
 
+class SupplyDevices(NamedTuple):
+    """What every container has in /dev, where the image or its mounts lack it; `bind` as below."""
+
+    directory: str
+    bind: bool = False
+
+    def describe(self) -> str:
+        """For error messages."""
+        return f"making devices in {self.directory}"
+
+    def apply(self, stage: Stage) -> None:
+        """mknod(2), symlink(2)."""
+        for name, major, minor in DEFAULT_NODES:
+            path = f"{self.directory}/{name}"
+            if not os.path.lexists(path):
+                MakeNode(path, "c", major, minor, bind=self.bind).apply(stage)
+        links = dict(DEFAULT_LINKS)
+        if os.path.exists("/proc/kcore"):
+            links["core"] = "/proc/kcore"
+        for name, target in links.items():
+            with contextlib.suppress(FileExistsError):
+                os.symlink(target, f"{self.directory}/{name}")
+
+
 class MakeNode(NamedTuple):
     """A device by its numbers; in a user namespace the host's node of the same path is bound."""
 
@@ -312,12 +347,22 @@ class MakeNode(NamedTuple):
         if self.kind not in kinds:
             raise StartError("invalid_argument", f"device {self.path}: type {self.kind!r} unknown")
         os.makedirs(os.path.dirname(self.path), exist_ok=True)
-        if os.path.lexists(self.path):
-            os.unlink(self.path)
         numbers = 0 if self.kind == "p" else os.makedev(self.major, self.minor)
-        os.mknod(self.path, kinds[self.kind] | self.mode, numbers)
+        if not self._there(kinds[self.kind], numbers):
+            os.mknod(self.path, kinds[self.kind] | self.mode, numbers)
         os.chmod(self.path, self.mode)
         os.chown(self.path, self.uid, self.gid)
+
+    def _there(self, kind: int, numbers: int) -> bool:
+        """Whether it is there already; another file in its place is an error (config-linux.md)."""
+        try:
+            found = os.lstat(self.path)
+        except FileNotFoundError:
+            return False
+        if (stat.S_IFMT(found.st_mode), found.st_rdev) != (kind, numbers):
+            text = f"linux.devices: {self.path} of the image is another file"
+            raise StartError("failed_precondition", text)
+        return True
 
 
 class TakeIdentity(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from sagong.linux import capabilities, mounts
 from sagong.linux.cgroup_devices import DEFAULT_DEVICES
@@ -16,18 +16,57 @@ from sagong_runtime_linux import process_operations as process
 from sagong_runtime_linux import user_operations as user
 from sagong_runtime_linux.oci import attributes
 from sagong_runtime_linux.oci import operations as oci
+from sagong_runtime_linux.oci import tree_operations as trees
 from sagong_runtime_linux.oci.attributes import personality_of, priorities_of, writes_of
+from sagong_runtime_linux.oci.bind_planning import (
+    Change,
+    changes_of,
+    is_bind,
+    is_of_host,
+    mount_name,
+    open_sources,
+    plain_options,
+)
 from sagong_runtime_linux.oci.notifying import NotifyingFilter
 from sagong_runtime_linux.oci.resources import limits_from
 
-__all__ = ["exec_plan", "maps_of", "mask_of", "mount_name", "namespaces_of", "run_plan"]
+__all__ = [
+    "Ways",
+    "exec_plan",
+    "maps_of",
+    "mask_of",
+    "missing_capabilities",
+    "namespaces_of",
+    "own_mounts",
+    "run_plan",
+]
 
 _KINDS = ("network", "pid", "ipc", "uts", "cgroup", "mount", "user", "time")
 _ENTERED = ("ipc", "uts", "network", "cgroup", "time")
 _UNLIMITED = 2**63 - 1
+# The others have labels of their own, or none.
+_LABELLED = ("tmpfs", "devpts")
 _FILESYSTEM_DEFAULT = {"proc": "proc", "sysfs": "sysfs", "tmpfs": "tmpfs", "mqueue": "mqueue"}
-_OF_KERNEL = ("", "proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2", "none")
-_RECURSIVE = {f"r{name}": value for name, value in mounts.ATTRIBUTES.items()}
+# What of the kernel's parameters belongs to a namespace, and to which.
+_SYSCTLS = (
+    ("net.", "network"),
+    ("fs.mqueue.", "ipc"),
+    ("kernel.msg", "ipc"),
+    ("kernel.shm", "ipc"),
+    ("kernel.sem", "ipc"),
+    ("kernel.domainname", "uts"),
+    ("user.", "user"),
+)
+
+
+class Ways(NamedTuple):
+    """How some steps of a start are done, as the caller of the runtime asked."""
+
+    no_pivot: bool = False
+    no_new_keyring: bool = False
+
+
+_USUAL = Ways()
 
 
 def namespaces_of(config: dict[str, Any]) -> dict[str, str]:
@@ -52,25 +91,24 @@ def run_plan(
     code: str,
     state: dict[str, Any],
     bounding: int,
+    ways: Ways = _USUAL,
 ) -> list[Any]:
     """All between the fork and the moment when the program could be executed.
 
     `code` is the compiled seccomp filter as base64, `state` what createContainer hooks are told.
     """
     spaces = namespaces_of(config)
-    if spaces.get("mount", "?") != "":
-        raise StartError("invalid_argument", "linux.namespaces: a new mount namespace is needed")
-    if spaces.get("time") != "" and _offsets(config):
-        raise StartError("invalid_argument", "linux.timeOffsets needs a new time namespace")
-    mapped = "user" in spaces
-    linux, what = config.get("linux") or {}, config["process"]
+    _check_spaces(config, spaces)
+    own, mapped = own_mounts(config), "user" in spaces
+    linux, what = config.get("linux") or {}, config.get("process") or {}
+    way = "chroot" if not own else "move" if ways.no_pivot else "pivot"
     resources = limits_from(linux.get("resources") or {}, DEFAULT_DEVICES)
     hooks = (config.get("hooks") or {}).get("createContainer") or ()
     return [
-        process.Unshare(("mount",)),
-        *_open_sources(config),
-        tree.SetPropagation("/", "rslave"),
-        oci.OpenRoot(rootfs) if mapped else oci.BindRoot(rootfs),
+        *([process.Unshare(("mount",))] if own else _enter_mounts(spaces)),
+        *open_sources(config, in_user_namespace=mapped),
+        *([tree.SetPropagation("/", "rslave")] if own else []),
+        oci.OpenRoot(rootfs) if mapped else oci.BindRoot(rootfs, not own),
         process.MakeCgroup(cgroup, resources),
         *_group_files(cgroup, linux.get("resources") or {}),
         *_oom_score(what),
@@ -82,12 +120,43 @@ def run_plan(
         *_mounts(config, hierarchies, "" if "cgroup" in spaces else cgroup, mapped=mapped),
         oci.LeaveRoot(),
         oci.RunHooks("createContainer", tuple(hooks), state),
-        oci.BecomeRoot(),
+        oci.BecomeRoot(way),
         *_restrictions(config),
-        tree.DetachOldRoot(),
-        process.JoinKeyring(f"_ses.{state['id']}"),
+        tree.DetachOldRoot() if way == "pivot" else oci.CloseOldRoot(),
+        *([] if ways.no_new_keyring else [process.JoinKeyring(f"_ses.{state['id']}")]),
         *_process(what, code, bounding, linux),
     ]
+
+
+def own_mounts(config: dict[str, Any]) -> bool:
+    """Whether the container has a mount namespace that nobody else is in."""
+    return namespaces_of(config).get("mount", "?") == ""
+
+
+def _check_spaces(config: dict[str, Any], spaces: dict[str, str]) -> None:
+    """Refuse what would change the host, or nothing, for want of a namespace."""
+    linux = config.get("linux") or {}
+    if "user" in spaces and not own_mounts(config):
+        text = "linux.namespaces: a user namespace needs a new mount namespace"
+        raise StartError("invalid_argument", text)
+    if "user" not in spaces and (linux.get("uidMappings") or linux.get("gidMappings")):
+        raise StartError("invalid_argument", "linux.uidMappings need a user namespace")
+    if spaces.get("time") != "" and _offsets(config):
+        raise StartError("invalid_argument", "linux.timeOffsets needs a new time namespace")
+    for key in ("hostname", "domainname"):
+        if config.get(key) and "uts" not in spaces:
+            raise StartError("invalid_argument", f"{key} needs a uts namespace")
+    for name in linux.get("sysctl") or ():
+        path = name.replace("/", ".")
+        needed = next((kind for prefix, kind in _SYSCTLS if path.startswith(prefix)), None)
+        if needed is None:
+            raise StartError("invalid_argument", f"linux.sysctl: {name} is in no namespace")
+        if needed not in spaces:
+            raise StartError("invalid_argument", f"linux.sysctl: {name} needs {needed} namespace")
+
+
+def _enter_mounts(spaces: dict[str, str]) -> list[Any]:
+    return [process.EnterNamespace("mount", spaces["mount"])] if spaces.get("mount") else []
 
 
 def exec_plan(
@@ -100,61 +169,11 @@ def exec_plan(
         process.EnterCgroup(cgroup),
         *_oom_score(what, config["process"]),
         process.EnterProcess(tuple(kinds)),
+        *([] if own_mounts(config) else [oci.EnterRootOf()]),
         *((user.BecomeMappedRoot(),) if "user" in kinds else ()),
         *terminal,
         *_process(what, code, bounding, config.get("linux") or {}, create=False),
     ]
-
-
-def _open_sources(config: dict[str, Any]) -> list[Any]:
-    found: list[Any] = []
-    for number, mount in enumerate(config.get("mounts") or ()):
-        if _is_of_host(mount):
-            parsed = mounts.flags_of(mount.get("options") or ())
-            what = (mount["type"], mount.get("source") or "", parsed.flags, parsed.data)
-            found.append(oci.PrepareFilesystem(mount_name(number, mount), *what))
-        if not _is_bind(mount):
-            continue
-        options = list(mount.get("options") or ())
-        spread = [name for name in options if name in mounts.PROPAGATIONS]
-        plain = _bits(options, mounts.ATTRIBUTES)
-        name = mount_name(number, mount)
-        recursive = "rbind" in options or bool(_bits(options, _RECURSIVE))
-        found.append(
-            tree.OpenTree(
-                name,
-                mount["source"],
-                recursive,
-                _bits(options, _RECURSIVE),
-                spread[-1] if spread else "rprivate",
-            )
-        )
-        if mount.get("uidMappings"):
-            found.append(oci.MapTree(name))
-        if plain:
-            found.append(oci.SetAttributes(name, plain))
-    return found
-
-
-def _is_of_host(mount: dict[str, Any]) -> bool:
-    """Whether only the host's paths tell what is to be mounted: overlays, devices, networks."""
-    return mount.get("type", "") not in _OF_KERNEL and not _is_bind(mount)
-
-
-def _is_bind(mount: dict[str, Any]) -> bool:
-    return mount.get("type") == "bind" or bool({"bind", "rbind"} & set(mount.get("options") or ()))
-
-
-def _bits(options: Sequence[str], known: dict[str, int]) -> int:
-    bits = 0
-    for option in options:
-        bits |= known.get(option, 0)
-    return bits
-
-
-def mount_name(number: int, mount: dict[str, Any]) -> str:
-    """By which a mount's parts are known in the stage."""
-    return f"{number}:{mount['destination']}"
 
 
 def maps_of(source: dict[str, Any]) -> tuple[tuple[tuple[int, int, int], ...], ...]:
@@ -215,23 +234,29 @@ def _mounts(
     mapped: bool,
 ) -> list[Any]:
     found: list[Any] = []
-    what = config["process"]
-    own_dev = False
+    what, label = config.get("process") or {}, (config.get("linux") or {}).get("mountLabel") or ""
+    supplied, bound = False, False
+    supply = [oci.SupplyDevices("/dev", mapped), *_nodes(config, mapped=mapped)]
     for number, mount in enumerate(config.get("mounts") or ()):
-        target = mount["destination"]
-        if not target.startswith("/"):
-            target = f"/{target}"
-        if _is_bind(mount) or _is_of_host(mount):
-            found.append(tree.AttachTree(mount_name(number, mount), target))
+        target = "/" + mount["destination"].lstrip("/")
+        ours = target.rstrip("/") == "/dev"
+        if is_bind(mount) and "remount" in (mount.get("options") or ()):
+            own, below = changes_of(mount["options"])
+            found.append(trees.ChangeMount(target, *own))
+            found += [trees.ChangeMount(target, *below, recursive=True)] * (below != Change())
             continue
-        found += _filesystem(mount, target, hierarchies, cgroup)
-        if target.rstrip("/") == "/dev" and mount.get("type") == "tmpfs":
-            own_dev = True
-            found += [devices.DefaultDevices("/dev", mapped), *_nodes(config, mapped=mapped)]
-    if not own_dev:
-        found += _nodes(config, mapped=mapped)
+        if is_bind(mount) or is_of_host(mount):
+            found.append(tree.AttachTree(mount_name(number, mount), target))
+            bound |= ours
+            continue
+        found += _filesystem(mount, target, hierarchies, cgroup, label)
+        if ours:
+            found += supply
+            supplied = True
+    if not supplied:
+        found += _nodes(config, mapped=mapped) if bound else supply
     if what.get("terminal"):
-        found += _terminal(what, console="/dev/console" if own_dev else "")
+        found += _terminal(what, console="" if bound else "/dev/console")
     return found
 
 
@@ -240,17 +265,23 @@ def _filesystem(
     target: str,
     hierarchies: Sequence[tuple[str, str, str]],
     cgroup: str,
+    label: str,
 ) -> list[Any]:
-    options = [o for o in mount.get("options") or () if o != "tmpcopyup"]
-    parsed = mounts.flags_of(options)
+    options = list(mount.get("options") or ())
+    parsed = mounts.flags_of(plain_options(options))
     kind = mount.get("type") or ""
+    data = parsed.data
+    if label and kind in _LABELLED:
+        data = f'{data},context="{label}"'.lstrip(",")
     if kind == "cgroup":
         return [tree.MountCgroups(target, parsed.flags, hierarchies, cgroup)]
     if "tmpcopyup" in (mount.get("options") or ()):
-        made: list[Any] = [oci.CopyUp(target, parsed.flags, parsed.data)]
+        made: list[Any] = [oci.CopyUp(target, parsed.flags, data)]
     else:
         source = mount.get("source") or _FILESYSTEM_DEFAULT.get(kind, kind)
-        made = [tree.MountFilesystem(kind, source, target, parsed.flags, parsed.data)]
+        made = [tree.MountFilesystem(kind, source, target, parsed.flags, data)]
+    _, below = changes_of(options)
+    made += [trees.ChangeMount(target, *below, recursive=True)] * (below != Change())
     spread = [name for name in options if name in mounts.PROPAGATIONS]
     return made + [tree.SetPropagation(target, name) for name in spread]
 
@@ -314,6 +345,13 @@ def mask_of(names: Sequence[str] | None, bounding: int) -> int:
     return mask & bounding
 
 
+def missing_capabilities(what: dict[str, Any], bounding: int) -> list[str]:
+    """What is asked for and can't be granted: unknown, or beyond what the runtime itself has."""
+    sets = what.get("capabilities") or {}
+    names = dict.fromkeys(name for group in sets.values() for name in group or ())
+    return [name for name in names if not mask_of([name], bounding)]
+
+
 def _process(
     what: dict[str, Any], code: str, bounding: int, linux: dict[str, Any], *, create: bool = True
 ) -> list[Any]:
@@ -321,7 +359,7 @@ def _process(
     found: list[Any] = [*_labels(what), *priorities_of(what), *personality_of(linux)]
     cwd = what.get("cwd") or "/"
     found.append(process.ChangeDirectory(cwd, create))
-    found += [_rlimit(limit) for limit in what.get("rlimits") or ()]
+    found += _rlimits(what.get("rlimits") or ())
     ids = what.get("user") or {}
     found.append(process.SetUmask(ids.get("umask", 0o022)))
     forbidden = bool(what.get("noNewPrivileges"))
@@ -345,6 +383,14 @@ def _identity(what: dict[str, Any], ids: dict[str, Any], bounding: int) -> oci.T
 def _labels(what: dict[str, Any]) -> list[Any]:
     names = (("apparmor", "apparmorProfile"), ("selinux", "selinuxLabel"))
     return [process.Confine(module, what[key]) for module, key in names if what.get(key)]
+
+
+def _rlimits(limits: Sequence[dict[str, Any]]) -> list[process.SetRlimit]:
+    kinds = [limit["type"] for limit in limits]
+    for kind in kinds:
+        if kinds.count(kind) > 1:
+            raise StartError("invalid_argument", f"process.rlimits: {kind} is there twice")
+    return [_rlimit(limit) for limit in limits]
 
 
 def _rlimit(limit: dict[str, Any]) -> process.SetRlimit:

@@ -21,7 +21,6 @@ __all__ = [
     "kill",
     "list_all",
     "pause",
-    "processes",
     "resume",
     "start",
     "state",
@@ -47,7 +46,7 @@ def _say(text: str) -> None:
 
 def start(containers: Containers, options: Options) -> int:
     """Execute the program."""
-    ending.warn(ending.start(containers.find(options.name())))
+    ending.start(containers.find(options.name()))
     return 0
 
 
@@ -101,36 +100,37 @@ def delete(containers: Containers, options: Options) -> int:
         if options.flag("force") and error.code == "not_found":
             return 0
         raise
-    ending.warn(ending.delete(container, force=options.flag("force")))
+    for warning in ending.delete(container, force=options.flag("force")):
+        containers.log.warn(warning)
     return 0
+
+
+def _owner(path: str) -> str:
+    """Who made it, by his name if he has one."""
+    import pwd  # Only lists tell it.
+
+    uid = os.stat(path).st_uid
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"#{uid}"
 
 
 def list_all(containers: Containers, options: Options) -> int:
     """All containers of the state directory."""
-    found = [container.state() for container in containers.all()]
+    found = [{**one.state(), "owner": _owner(one.directory)} for one in containers.all()]
     if options.flag("quiet"):
         _say("".join(f"{entry['id']}\n" for entry in found))
     elif options.text("format", "table") == "json":
         _say(json.dumps(found) + "\n")
     else:
-        rows = [("ID", "PID", "STATUS", "BUNDLE", "CREATED")]
-        keys = ("id", "pid", "status", "bundle", "created")
+        rows = [("ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER")]
+        keys = ("id", "pid", "status", "bundle", "created", "owner")
         rows += [tuple(str(entry[key]) for key in keys) for entry in found]  # type: ignore[misc]
         widths = [max(len(row[n]) for row in rows) for n in range(len(keys))]
         for row in rows:
             line = "   ".join(text.ljust(width) for text, width in zip(row, widths, strict=True))
             _say(f"{line.rstrip()}\n")
-    return 0
-
-
-def processes(containers: Containers, options: Options) -> int:
-    """Pids as the host sees them."""
-    container = containers.find(options.name())
-    pids = list(container.cgroup().pids())
-    if options.text("format", "table") == "json":
-        _say(json.dumps(pids) + "\n")
-    else:
-        _say("".join(f"{line}\n" for line in ("PID", *pids)))
     return 0
 
 

@@ -179,10 +179,42 @@ def test_a_failing_hook_prevents_the_start_and_a_slow_one_is_killed(bundle: Bund
     slow = {**hook(bundle, "slow", "exec sleep 1000"), "timeout": 1}
     bundle.configure("sleep 1000", hooks={"createRuntime": [slow]})
     assert "too long" in bundle.refused("create", "box")
-    bundle.configure("sleep 1000", hooks={"poststart": [bad], "poststop": [bad]})
+
+
+def test_hooks_of_the_end_run_after_a_failed_create_too(bundle: Bundle) -> None:
+    log = bundle.directory / "log"
+    bad = hook(bundle, "bad", "exit 3")
+    told = hook(bundle, "told", f"cat >> {log}")
+    bundle.configure("sleep 1000", hooks={"createRuntime": [bad], "poststop": [bad, told]})
+    assert "createRuntime hook" in bundle.refused("create", "box")
+    assert json.loads(log.read_text())["status"] == "stopped"
+    assert bundle("list", "-q") == ""
+
+
+@pytest.mark.parametrize("kind", ["startContainer", "poststart"])
+def test_a_hook_of_the_start_that_fails_stops_the_container(bundle: Bundle, kind: str) -> None:
+    bad = hook(bundle, "bad", "echo broken >&2; exit 3")
+    if kind == "startContainer":
+        bad = {"path": "/bin/sh", "args": ["sh", "-c", "echo broken >&2; exit 3"]}
+    stop = hook(bundle, "stop", "echo late >&2; exit 4")
+    bundle.configure("sleep 1000", hooks={kind: [bad], "poststop": [stop]})
     bundle.create()
-    done = bundle.call("start", "box")
-    assert (done.returncode, "broken" in done.stderr) == (0, True)
+    said = bundle.refused("start", "box")
+    assert f"{kind} hook" in said and "exit 3: broken" in said
+    wait_for_status(bundle, "stopped")
+    done = bundle.call("delete", "box")
+    assert (done.returncode, "exit 4: late" in done.stderr) == (0, True)
+    assert bundle("list", "-q") == ""
+
+
+def test_a_container_without_a_process_is_created_and_never_started(bundle: Bundle) -> None:
+    config = bundle.configure()
+    del config["process"]
+    (bundle.directory / "config.json").write_text(json.dumps(config))
+    bundle.create()
+    assert bundle.state()["status"] == "created"
+    assert "process is not set" in bundle.refused("start", "box")
+    bundle("delete", "box")
 
 
 # -- config.md: process, root, mounts ------------------------------------------------------------

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import struct
+import subprocess
 import threading
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from fcntl import ioctl
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 from tests.conformance.runtime_rig import BUSYBOX
-from tests.system.runtime_oci.bundles import NAMESPACES, Bundle
+from tests.system.runtime_oci.bundles import MOUNTS, NAMESPACES, Bundle
 
 from sagong.linux import process as descriptors
 
@@ -69,6 +74,9 @@ SIGNALS = "kill -0 $$ && echo may; kill -10 $$ 2> /dev/null || echo not"
 MODES = "chmod 755 /tmp && echo may; chmod 757 /tmp 2> /dev/null || echo not"
 LIMITS = "ulimit -n; ulimit -Hn; ulimit -c"
 HUGE = [{"pageSize": "3MB", "limit": 0}]
+MESSAGES = {"kernel.msgmax": "9000"}
+ALLOWED = {"defaultAction": "SCMP_ACT_ALLOW"}
+HALF = {"destination": "/x", "uidMappings": [{"containerID": 0, "hostID": 5, "size": 1}]}
 SCORE = "/proc/self/oom_score_adj"
 
 ROWS = [
@@ -175,10 +183,146 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("SCMP_ACT_NOTIFY", {"linux": _seccomp({"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"})}),
     ("seccomp.flags", {"linux": {"seccomp": {"defaultAction": "SCMP_ACT_ALLOW", "flags": ["X"]}}}),
     ("SCMP_ACT_DANCE", {"linux": _seccomp({"names": ["mkdir"], "action": "SCMP_ACT_DANCE"})}),
-    ("new mount namespace", {"linux": {"namespaces": [{"type": "pid"}]}}),
+    ("new mount namespace", {"linux": {"namespaces": [{"type": "user"}]}}),
+    ("hostname needs a uts", {"hostname": "h", "linux": {"namespaces": [{"type": "mount"}]}}),
+    ("msgmax needs ipc", {"linux": {"namespaces": [{"type": "mount"}], "sysctl": MESSAGES}}),
+    ("in no namespace", {"linux": {"sysctl": {"vm.swappiness": "1"}}}),
+    ("uidMappings need", {"linux": {"uidMappings": [{"containerID": 0, "hostID": 1, "size": 1}]}}),
+    ("there twice", {"process": {"rlimits": [RLIMITS[0], RLIMITS[0]]}}),
+    ("timeout must be", {"hooks": {"prestart": [{"path": "/bin/true", "timeout": 0}]}}),
+    ("annotations", {"annotations": {"": "x"}}),
+    ("1.x.y", {"ociVersion": "1.1"}),
+    ("takes no errno", {"linux": _seccomp({**NO_USR1, "action": "SCMP_ACT_ALLOW"})}),
+    ("names is empty", {"linux": _seccomp({"names": [], "action": "SCMP_ACT_ERRNO"})}),
+    ("listenerPath", {"linux": {"seccomp": {**ALLOWED, "listenerMetadata": "m"}}}),
+    ("has no source", {"mounts": [{"destination": "/x", "type": "bind"}]}),
+    ("idmap needs", {"mounts": [{"destination": "/x", "source": "/", "options": ["bind", "idmap"]}]}),
+    ("mapped together", {"mounts": [{**HALF, "source": "/", "options": ["bind"]}]}),
     ("named twice", {"linux": {"namespaces": [{"type": "mount"}, {"type": "mount"}]}}),
     ("mounts", {"mounts": [{"type": "proc"}]}),
 ]  # fmt: skip
+
+
+# What the bindings of a runtime in Python want to call once the filter is there.
+OF_A_RUNTIME = {
+    "names": ["close_range", "pidfd_open", "mount", "open_tree", "setns", "sendmsg", "recvmsg"],
+    "action": "SCMP_ACT_ERRNO",
+}
+
+
+@pytest.mark.parametrize("forbid", [True, False], ids=["no_new_privs", "privileged"])
+def test_a_filter_forbids_the_program_and_not_its_start(bundle: Bundle, *, forbid: bool) -> None:
+    linux = _seccomp(OF_A_RUNTIME)
+    changes = {"linux": linux, "process": {"noNewPrivileges": forbid}}
+    assert bundle.output("echo done", **changes) == ["done"]
+    bundle.configure("sleep 1000", **changes)
+    bundle.create()
+    bundle("start", "box")
+    assert bundle("exec", "box", "echo", "done") == "done\n"
+
+
+def test_capabilities_that_cannot_be_granted_are_a_warning(bundle: Bundle) -> None:
+    bundle.configure("true", process={"capabilities": CAPABILITIES})
+    log = bundle.directory / "log"
+    bundle("--log", str(log), "--log-format", "json", "run", "box")
+    entry = json.loads(log.read_text())
+    assert (entry["level"], "CAP_NO_SUCH" in entry["msg"]) == ("warning", True)
+
+
+@pytest.mark.parametrize("how", ["inherited", "joined"])
+def test_a_mount_namespace_of_others_is_left_as_it_was(bundle: Bundle, how: str) -> None:
+    with subprocess.Popen(["unshare", "--mount", "sleep", "1000"]) as other:
+        try:
+            path = f"/proc/{other.pid}/ns/mnt"
+            own = os.readlink("/proc/self/ns/mnt")
+            wait_until(lambda: os.readlink(path) != own)
+            entry = [{"type": "mount", "path": path}] if how == "joined" else []
+            spaces = [{"type": kind} for kind in NAMESPACES if kind != "mount"]
+            linux = {"namespaces": [*spaces, *entry], "maskedPaths": ["/proc/timer_list"]}
+            bundle.configure("readlink /proc/self/ns/mnt; sleep 1000", linux=linux)
+            bundle.create()
+            bundle("start", "box")
+            script = "readlink /proc/self/ns/mnt; ls /; wc -c < /proc/timer_list; mount | wc -l"
+            said = bundle("exec", "box", "sh", "-c", script).split()
+            assert said[0] == (os.readlink(path) if how == "joined" else own)
+            assert set(os.listdir(bundle.rootfs)) == set(said[1:-2])
+            assert said[-2] == "0"
+            bundle("delete", "--force", "box")
+            for pid in ("self", other.pid):
+                assert str(bundle.rootfs) not in Path(f"/proc/{pid}/mountinfo").read_text()
+        finally:
+            other.kill()
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    """Wait for a condition."""
+    for _ in range(200):
+        if holds():
+            return
+        time.sleep(0.02)
+    raise AssertionError(holds)
+
+
+def test_the_root_is_moved_where_it_can_not_be_pivoted(bundle: Bundle) -> None:
+    bundle.configure("ls /; test -e /work && echo host; mount | grep -c ' / '; ls /proc/1/root")
+    done = bundle.call("run", "--no-pivot", "box")
+    names = sorted(os.listdir(bundle.rootfs))
+    assert done.stdout.split() == [*names, "1", *names], done.stderr
+
+
+def test_a_session_keyring_is_made_unless_told_otherwise(bundle: Bundle) -> None:
+    name = f"keys{os.getpid()}"
+    script = f"grep -c _ses.{name} /proc/keys; true"
+    if not Path("/proc/keys").exists():
+        pytest.skip("needs a kernel with keyrings")
+    bundle.configure(script)
+    assert bundle("run", "--no-new-keyring", name) == "0\n"
+    assert bundle("run", name) == "1\n"
+
+
+SPREADS = "awk '$5 == \"/spot\" {print $6, $7}' /proc/self/mountinfo"
+ATTRIBUTES = [
+    (["bind", "shared"], "rw,relatime shared:"),
+    (["bind", "noatime", "nodev"], "rw,nodev,noatime -"),
+    (["bind", "ro", "rw"], "rw,relatime -"),
+    (["bind", "rro", "rnosuid"], "ro,nosuid,relatime -"),
+    (["rbind", "rstrictatime", "rnoexec", "rexec"], "rw -"),
+]
+
+
+@pytest.mark.parametrize(("options", "said"), ATTRIBUTES, ids=[str(row[0]) for row in ATTRIBUTES])
+def test_options_of_binds_hold(bundle: Bundle, options: list[str], said: str) -> None:
+    (bundle.directory / "given").mkdir()
+    mount = {"destination": "/spot", "source": "given", "options": options}
+    (found,) = bundle.output(SPREADS, mounts=[*MOUNTS, mount])
+    assert found.startswith(said), found
+
+
+def test_a_mount_is_changed_by_remount_and_recursively(bundle: Bundle) -> None:
+    source = bundle.directory / "given"
+    source.mkdir()
+    mounts = [
+        *MOUNTS,
+        {"destination": "spot", "source": "given", "options": ["bind"]},
+        {"destination": "/spot", "type": "bind", "options": ["bind", "remount", "ro"]},
+        {"destination": "/other", "type": "tmpfs", "options": ["rro", "rnosuid"]},
+    ]
+    script = "grep -E ' /(spot|other) ' /proc/mounts | cut -d' ' -f2,4"
+    found = bundle.output(script, mounts=mounts)
+    assert [line.split(",")[0] for line in found] == ["/spot ro", "/other ro"]
+
+
+def test_devices_are_supplied_without_a_mount_and_never_put_over_others(bundle: Bundle) -> None:
+    root = bundle.directory / "own"
+    shutil.copytree(bundle.rootfs, root, symlinks=True)
+    mounts = [entry for entry in MOUNTS if not entry["destination"].startswith("/dev")]
+    null = {"path": "/dev/null", "type": "c", "major": 1, "minor": 3, "fileMode": 0o600}
+    changes: dict[str, Any] = {"root": {"path": "own"}, "mounts": mounts}
+    script = "echo x > /dev/full; echo y > /dev/null && readlink /dev/fd; stat -c %a /dev/null"
+    linux = {"devices": [null]}
+    assert bundle.output(script, **changes, linux=linux) == ["/proc/self/fd", "600"]
+    bundle.configure("true", **changes, linux={"devices": [{**null, "minor": 5}]})
+    assert "/dev/null of the image is another file" in bundle.refused("create", "box")
 
 
 @pytest.mark.parametrize(("text", "changes"), REFUSED, ids=[row[0] for row in REFUSED])
