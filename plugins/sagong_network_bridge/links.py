@@ -1,6 +1,6 @@
 """Interfaces, addresses and routes as requests, and what the kernel lists of them.
 
-Bridges and pairs are made with pyroute2's messages. What every join sends is packed by hand: a
+Bridges are made with pyroute2's messages. What every join sends is packed by hand: a
 message of pyroute2 costs 40 to 140 microseconds, and there are ten of them.
 """
 
@@ -63,7 +63,8 @@ _OPERATIONAL = 6
 # IFLA_AF_SPEC, AF_INET6, IFLA_INET6_ADDR_GEN_MODE none, which pyroute2 has no field for.
 _QUIET = nested(26, nested(10, attribute(8, b"\x01")))
 _INFO = struct.Struct("=BxHiII")
-
+_NOTHING = _INFO.pack(0, 0, 0, 0, 0)
+_NUMBER = struct.Struct("=I")
 
 _STATISTICS = struct.Struct("=8Q")
 _COUNTED = tuple(itertools.product(("packets", "bytes", "errors", "dropped"), ("rx", "tx")))
@@ -124,22 +125,18 @@ class Veth(NamedTuple):
 
 def new_veth(veth: Veth) -> Request:
     """The whole pair in one message; both ends are down."""
-    inner: list[tuple[str, Any]] = [
-        ("IFLA_IFNAME", veth.peer),
-        ("IFLA_NET_NS_FD", veth.namespace),
-    ]
-    outer: list[tuple[str, Any]] = [("IFLA_IFNAME", veth.name), ("IFLA_MASTER", veth.bridge)]
-    if veth.mtu:
-        inner.append(("IFLA_MTU", veth.mtu))
-        outer.append(("IFLA_MTU", veth.mtu))
-    info = {
-        "attrs": [
-            ("IFLA_INFO_KIND", "veth"),
-            ("IFLA_INFO_DATA", {"attrs": [("VETH_INFO_PEER", {"attrs": inner})]}),
-        ]
-    }
-    payload = _encoded([*outer, ("IFLA_LINKINFO", info)])
+    mtu = attribute(4, _NUMBER.pack(veth.mtu)) if veth.mtu else b""
+    there = attribute(28, _NUMBER.pack(veth.namespace))
+    # VETH_INFO_PEER holds a message of its own.
+    peer = nested(1, _NOTHING, _named(veth.peer), there, mtu)
+    info = nested(18, attribute(1, b"veth\0"), nested(2, peer))
+    master = attribute(10, _NUMBER.pack(veth.bridge))
+    payload = _NOTHING + _named(veth.name) + master + mtu + info
     return Request(_NEWLINK, NLM_CREATE | NLM_EXCL, payload, f"make interface {veth.name}")
+
+
+def _named(name: str) -> bytes:
+    return attribute(3, name.encode() + b"\0")
 
 
 def port_options(index: int, name: str, *, isolated: bool, hairpin: bool) -> Request:
@@ -165,7 +162,7 @@ def change_link(
 
 def delete_link(name: str) -> Request:
     """By name; its absence is no error."""
-    payload = _INFO.pack(0, 0, 0, 0, 0) + attribute(3, name.encode() + b"\0")
+    payload = _NOTHING + _named(name)
     return Request(_DELLINK, 0, payload, f"delete {name}", (errno.ENODEV,))
 
 

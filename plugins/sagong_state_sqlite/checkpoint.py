@@ -8,6 +8,7 @@ log grows past a bound ─▶ background: copy and sync what is there now, write
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import struct
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from sagong_state_sqlite.database import connect
 
-__all__ = ["LOG_BYTES", "Checkpoint", "log_size"]
+__all__ = ["LOG_BYTES", "Checkpoint", "LogIndex"]
 
 LOG_BYTES = 16 << 20
 _INDEX = struct.Struct("=14xHI")
@@ -28,6 +29,7 @@ class Checkpoint:
     def __init__(self, database: sqlite3.Connection, path: Path) -> None:
         self._database = database
         self._path = path
+        self._index = LogIndex(path)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="state-checkpoint")
         self._running: Future[None] | None = None
 
@@ -37,29 +39,48 @@ class Checkpoint:
             if self._running.done():
                 self._running = None
                 _move(self._database)
-        elif log_size(self._path) >= LOG_BYTES:
+        elif self._index.size() >= LOG_BYTES:
             self._running = self._thread.submit(self._beside)
 
     def close(self) -> None:
         """Wait for what runs."""
         self._thread.shutdown()
+        self._index.close()
 
     def _beside(self) -> None:
         with contextlib.suppress(sqlite3.Error), contextlib.closing(connect(self._path)) as own:
             _move(own)
 
 
-def log_size(path: Path) -> int:
-    """Bytes of the log that count, from its index (https://sqlite.org/walformat.html, 2.1).
+class LogIndex:
+    """The log's index, to be read after each commit.
 
-    A small change takes whole pages: a dozen of them for a hundred bytes.
+    It stays open: a process that closes such a file loses its locks on it, SQLite's own, too
+    (https://sqlite.org/howtocorrupt.html, 2.2).
     """
-    try:
-        with open(f"{path}-shm", "rb") as file:
-            page, frames = _INDEX.unpack(file.read(_INDEX.size))
-    except (OSError, struct.error):
-        return 0
-    return int(frames) * (int(page) + _FRAME_HEAD)
+
+    def __init__(self, path: Path) -> None:
+        self._path = f"{path}-shm"
+        self._file = -1
+
+    def size(self) -> int:
+        """Bytes of the log that count (https://sqlite.org/walformat.html, 2.1).
+
+        A small change takes whole pages: a dozen of them for a hundred bytes.
+        """
+        try:
+            if self._file < 0:
+                self._file = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            page, frames = _INDEX.unpack(os.pread(self._file, _INDEX.size, 0))
+        except (OSError, struct.error):
+            return 0
+        return int(frames) * (int(page) + _FRAME_HEAD)
+
+    def close(self) -> None:
+        """Once nobody has the database open any more."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
 
 
 def _move(database: sqlite3.Connection) -> None:

@@ -114,7 +114,7 @@ class Writer:
     # Below: the thread
 
     def _run(self) -> None:
-        with contextlib.closing(self._database), contextlib.closing(self._checkpoint):
+        with contextlib.closing(self._checkpoint), contextlib.closing(self._database):
             ending = False
             while not ending:
                 jobs, ending = self._gather()

@@ -74,8 +74,16 @@ class Ground:
         if len(self._lent) > _LENT:
             del self._lent[next(iter(self._lent))]
 
-    async def _root(self, record: ContainerRecord) -> Prepared:
-        return self._lent.pop(record.spec.id, None) or await self.prepare(record)
+    async def _root_and_network(
+        self, record: ContainerRecord, sandbox: SandboxRecord
+    ) -> tuple[Prepared, Sandbox | None]:
+        lent = self._lent.pop(record.spec.id, None)
+        if lent is not None:
+            return lent, await self.join(sandbox)
+        async with asyncio.TaskGroup() as group:
+            preparing = group.create_task(self.prepare(record))
+            joining = group.create_task(self.join(sandbox))
+        return preparing.result(), joining.result()
 
     async def prepare(self, record: ContainerRecord) -> Prepared:
         """Lend the root filesystem; the image is known from then on."""
@@ -148,10 +156,7 @@ class Ground:
 
     async def site(self, record: ContainerRecord, sandbox: SandboxRecord) -> Site:
         """Everything prepared for a start; what was done is undone by `clear` and `leave`."""
-        async with asyncio.TaskGroup() as group:
-            preparing = group.create_task(self._root(record))
-            joining = group.create_task(self.join(sandbox))
-        prepared, network = preparing.result(), joining.result()
+        prepared, network = await self._root_and_network(record, sandbox)
         lender = self._lender(sandbox)
         named = sandbox if lender is None else self._registry.sandboxes[lender.spec.sandbox]
         hostname = named.spec.hostname or (lender or record).spec.id[:_SHORT_ID]
@@ -246,7 +251,7 @@ class Ground:
         """The network has changed under a running container."""
         hostname = sandbox.spec.hostname or record.spec.id[:_SHORT_ID]
         text = hostfiles.hosts(sandbox.spec, sandbox.network, hostname)
-        hostfiles.write_text(Path(record.hosts_path), text)
+        hostfiles.write_text(record.hosts_path, text)
 
     def _lending(self, sandbox: SandboxRecord) -> SandboxRecord:
         """Whose network it is on: itself, or who is at the end of the row."""
@@ -367,12 +372,9 @@ class Ground:
     ) -> tuple[Mount, ...]:
         """Files that are written anew for each run, those without secrets in memory; of a network
         that is another container's they are that one's, too."""
-        directory = self._files_directory / record.spec.id
-        directory.mkdir(parents=True, exist_ok=True, mode=0o711)
-        try:
-            machine = Path("/etc/resolv.conf").read_text()
-        except OSError:
-            machine = ""
+        directory = f"{self._files_directory}/{record.spec.id}"
+        os.makedirs(directory, mode=0o711, exist_ok=True)
+        machine = hostfiles.machine_resolv_conf()
         texts = {
             "/etc/resolv.conf": hostfiles.resolv_conf(sandbox.spec, network, machine),
             "/etc/hosts": hostfiles.hosts(sandbox.spec, network, hostname),
@@ -382,9 +384,9 @@ class Ground:
             paths = (lender.resolv_path, lender.hosts_path, lender.hostname_path)
             files = list(zip(paths, texts, strict=True))
         else:
-            files = [(str(directory / Path(target).name), target) for target in texts]
+            files = [(f"{directory}/{os.path.basename(target)}", target) for target in texts]
             for (path, _), text in zip(files, texts.values(), strict=True):
-                hostfiles.write_text(Path(path), text)
+                hostfiles.write_text(path, text)
         record.resolv_path, record.hosts_path, record.hostname_path = (p for p, _ in files)
         if record.spec.files:
             files += hostfiles.write_files(self._made(record) / "files", record.spec.files)

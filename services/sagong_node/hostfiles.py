@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import os
 from collections.abc import Iterable
@@ -10,7 +11,7 @@ from pathlib import Path
 from sagong.contracts.network import Sandbox
 from sagong.contracts.node import HostFile, SandboxSpec
 
-__all__ = ["hosts", "resolv_conf", "write_files", "write_text"]
+__all__ = ["hosts", "machine_resolv_conf", "resolv_conf", "write_files", "write_text"]
 
 _LOCAL_HOSTS = """127.0.0.1\tlocalhost
 ::1\tlocalhost ip6-localhost ip6-loopback
@@ -19,6 +20,7 @@ ff00::\tip6-mcastprefix
 ff02::1\tip6-allnodes
 ff02::2\tip6-allrouters
 """
+_LONGEST = 1 << 20
 _FALLBACK_NAMESERVERS = ("8.8.8.8", "8.8.4.4")
 
 
@@ -54,6 +56,7 @@ def _nameservers(
     return [a for a in known if _reachable(a, ipv6=ipv6)] or _FALLBACK_NAMESERVERS
 
 
+@functools.lru_cache(64)
 def _reachable(address: str, *, ipv6: bool) -> bool:
     """Not the machine's loopback; of IPv6 only for who has it, and no neighbour of the machine."""
     try:
@@ -74,7 +77,21 @@ def hosts(spec: SandboxSpec, network: Sandbox | None, hostname: str) -> str:
     return _LOCAL_HOSTS + "".join(f"{line}\n" for line in lines)
 
 
-def write_text(path: Path, text: str) -> None:
+def machine_resolv_conf() -> str:
+    """The machine's own, empty where there is none. It is read for each start: no file object."""
+    try:
+        descriptor = os.open("/etc/resolv.conf", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return ""
+    try:
+        return os.read(descriptor, _LONGEST).decode(errors="replace")
+    except OSError:
+        return ""
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: str, text: str) -> None:
     """Write in place: the file may be bound into a running container, where a rename is unseen."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
     try:

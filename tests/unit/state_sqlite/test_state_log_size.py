@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from sagong_state_sqlite.checkpoint import log_size
+from sagong_state_sqlite.checkpoint import LogIndex
 from sagong_state_sqlite.database import connect
 
 
@@ -16,5 +16,7 @@ def test_the_log_is_as_long_as_its_index_says(tmp_path: Path) -> None:
         for number in range(50):
             database.execute("INSERT INTO t VALUES (?)", (number,))
         size = (tmp_path / "s.db-wal").stat().st_size
-        assert log_size(path) == size - 32 > 50 * 1000
-    assert log_size(tmp_path / "none.db") == 0
+        index = LogIndex(path)
+        assert index.size() == size - 32 > 50 * 1000
+    index.close()
+    assert LogIndex(tmp_path / "none.db").size() == 0
