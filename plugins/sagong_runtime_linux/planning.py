@@ -19,6 +19,7 @@ from sagong.shim.requests import (
     check_labels,
     check_process,
     fifo_owner,
+    oom_score,
     session_of,
     user_maps,
     validate,
@@ -74,7 +75,7 @@ def run_request(spec: RunSpec, facts: HostFacts, *, parent: str) -> dict[str, An
     operations = [
         *mounts_before(spec, user=user),
         process.MakeCgroup(cgroup_path(spec, parent), limits_of(spec)),
-        process.SetOomScore(spec.process.oom_score_adjust or 0),
+        process.SetOomScore(oom_score(spec.process, spec, facts)),
         *entered,
         *(user_entry(pid=spec.namespaces.pid) if user else []),
         *made,
@@ -210,7 +211,7 @@ def exec_request(
     terminal = terminal_operations(what, console="") if what.tty else []
     operations = [
         process.EnterCgroup(cgroup),
-        process.SetOomScore(what.oom_score_adjust or spec.process.oom_score_adjust or 0),
+        process.SetOomScore(oom_score(what, spec, facts)),
         process.EnterProcess(tuple(kinds)),
         *([user_operations.BecomeMappedRoot()] if mapped else []),
         process.JoinKeyring(f"_ses.{spec.id}"),

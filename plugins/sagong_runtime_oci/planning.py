@@ -21,6 +21,7 @@ from sagong.shim.requests import (
     check_labels,
     check_process,
     fifo_owner,
+    oom_score,
     session_of,
     user_maps,
     validate,
@@ -227,7 +228,7 @@ def process_of(
         },
         "rlimits": [_rlimit(limit.name, limit.soft, limit.hard) for limit in what.rlimits],
         "noNewPrivileges": what.no_new_privileges,
-        "oomScoreAdj": what.oom_score_adjust or spec.process.oom_score_adjust or 0,
+        "oomScoreAdj": oom_score(what, spec, facts),
     }
     if what.tty and (what.rows or what.columns):
         found["consoleSize"] = {"height": what.rows, "width": what.columns}

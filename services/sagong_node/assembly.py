@@ -67,6 +67,7 @@ def process_of(spec: ContainerSpec, site: Site) -> Process:
         no_new_privileges=spec.no_new_privileges,
         rlimits=spec.rlimits,
         oom_score_adjust=spec.oom_score_adjust,
+        oom_score_bounded=spec.oom_score_bounded,
     )
 
 

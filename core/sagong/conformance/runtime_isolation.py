@@ -178,6 +178,20 @@ async def check_oom_score(lab: RuntimeLab) -> None:
     assert (await lab.shell(script)).text == "0"
 
 
+async def check_oom_score_is_bounded_when_asked(lab: RuntimeLab) -> None:
+    """A score that the kernel does not allow is refused, or raised for who says that this will do."""
+    words = {"oom_score_adjust": -900}
+    process = lab.process("cat /proc/self/oom_score_adj", **words, oom_score_bounded=True)
+    bounded = int((await lab.output(lab.spec(process))).text)
+    strict = lab.spec(lab.process("cat /proc/self/oom_score_adj", **words))
+    if bounded == -900:
+        assert (await lab.output(strict)).text == "-900"
+    else:
+        assert bounded > -900
+        with raises(FailedPrecondition):
+            await lab.runtime.run(strict)
+
+
 async def check_default_devices(lab: RuntimeLab) -> None:
     """The nodes and links of the OCI specification, and they work."""
     found = await lab.shell(

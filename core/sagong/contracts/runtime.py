@@ -101,7 +101,9 @@ class Rlimit(Message):
 class Process(Message):
     """What is executed. `capabilities` are names with CAP_; they are bounding, permitted, effective.
 
-    For a uid other than 0 they are kept as ambient only when `ambient` is set.
+    For a uid other than 0 they are kept as ambient only when `ambient` is set. An `oom_score_adjust`
+    lower than the kernel allows is refused, or raised to the least that it does with
+    `oom_score_bounded`; none is 0, or the least above it.
     """
 
     args: tuple[str, ...]
@@ -118,6 +120,7 @@ class Process(Message):
     no_new_privileges: bool = False
     rlimits: tuple[Rlimit, ...] = ()
     oom_score_adjust: int | None = None
+    oom_score_bounded: bool = False
     umask: int | None = None
 
 

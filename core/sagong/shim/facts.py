@@ -8,7 +8,10 @@ __all__ = ["HostFacts"]
 
 
 class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What the launcher tells of the machine: cgroup hierarchies as (version, mount, option)."""
+    """What the launcher tells of the machine: cgroup hierarchies as (version, mount, option).
+
+    `least_oom_score` is the lowest that it may give; less than its own needs CAP_SYS_RESOURCE.
+    """
 
     protocol: int
     pid: int
@@ -16,3 +19,4 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
     bounding: int
     apparmor: bool
     selinux: bool
+    least_oom_score: int = -1000

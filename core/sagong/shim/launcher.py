@@ -113,6 +113,7 @@ class Launcher:
             "hierarchies": hierarchies,
             "bounding": capabilities.bounding_set(),
             "apparmor": _reads_yes("/sys/module/apparmor/parameters/enabled"),
+            "least_oom_score": _least_oom_score(),
             "selinux": os.path.isdir("/sys/fs/selinux/booleans"),
         }
         channel.answer(number, facts)
@@ -219,6 +220,15 @@ def _cgroup_option(hierarchy: cgroup.Hierarchy) -> str:
     if hierarchy.name:
         return f"none,name={hierarchy.name}"
     return ",".join(sorted(hierarchy.controllers))
+
+
+def _least_oom_score() -> int:
+    """See `HostFacts`; proc(5), /proc/PID/oom_score_adj."""
+    rights = capabilities.sets_of().effective
+    if rights >> capabilities.number_of("CAP_SYS_RESOURCE") & 1:
+        return -1000
+    with open("/proc/self/oom_score_adj", encoding="utf-8") as file:
+        return int(file.read())
 
 
 def _reads_yes(path: str) -> bool:

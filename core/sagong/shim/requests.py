@@ -21,6 +21,7 @@ __all__ = [
     "hold_seconds",
     "layer_limit",
     "mapped",
+    "oom_score",
     "session_of",
     "user_maps",
     "validate",
@@ -97,6 +98,15 @@ def user_maps(spec: RunSpec) -> dict[str, Any]:
         mapped(0, table)
     path = "" if spaces.user == "new" else spaces.user.removeprefix("path:")
     return {"path": path, "uid_map": spaces.uid_map, "gid_map": spaces.gid_map}
+
+
+def oom_score(what: Process, spec: RunSpec, facts: HostFacts) -> int:
+    """Of a program of the container; its first process's unless it has one of its own."""
+    chosen = what if what.oom_score_adjust is not None else spec.process
+    score = chosen.oom_score_adjust
+    if score is None or chosen.oom_score_bounded:
+        return max(score or 0, facts.least_oom_score)
+    return score
 
 
 def hold_seconds(spec: RunSpec) -> float:

@@ -50,6 +50,7 @@ __all__ = ["MonitoredRuntime", "Plans"]
 _REMOVE_SECONDS = 20.0
 _ADOPT_ATTEMPTS = 20
 _LAST_SIGNAL = 64
+_LEAST_OOM_SCORE = -1000
 _REMEMBERED_EXECS = 32
 
 
@@ -81,8 +82,19 @@ class MonitoredRuntime:
     async def start(self) -> None:
         """Reach the launcher, then adopt what runs."""
         await self._links.open()
+        self._tell_bounds()
         self._host.spawn(self._links.keep_launcher(), "launcher-link")
         await self._adopt_all()
+
+    def _tell_bounds(self) -> None:
+        """Once, what pods do not get here though they ask for it."""
+        least = self._books.facts.least_oom_score
+        if least > _LEAST_OOM_SCORE:
+            self._host.log.warning(
+                "without CAP_SYS_RESOURCE no container is spared by the OOM killer: pods' scores "
+                "are raised to the least that this machine allows",
+                extra={"least": least},
+            )
 
     async def stop(self) -> None:
         """Containers, monitors and launcher live on."""

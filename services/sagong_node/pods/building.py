@@ -83,6 +83,7 @@ def container_spec(pod: Pod, container: AnyContainer, origin: Origin, site: Site
         ipc_mode="host" if pod.spec.host_ipc else "group",
         uts_mode="group",
         oom_score_adjust=oom_score(pod, container, site.memory),
+        oom_score_bounded=True,
         stop_timeout=float(pod.spec.termination_grace_period_seconds or 0),
         log=LogSpec(
             driver="cri", path=str(site.log), max_size=site.log_size, max_files=site.log_files

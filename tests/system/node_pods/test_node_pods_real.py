@@ -171,3 +171,12 @@ async def test_containers_of_a_pod_share_what_they_should(tmp_path: Path) -> Non
         assert int(processes) >= 1
         assert said == "one"
         assert node.phase("web") == "Running"
+
+
+async def test_a_guaranteed_pod_runs_where_nobody_may_be_spared(tmp_path: Path) -> None:
+    """Its score, -997, takes CAP_SYS_RESOURCE; without it the pod's containers failed."""
+    async with machine(tmp_path) as (node, _):
+        resources = {"limits": {"cpu": "1", "memory": "64Mi"}}
+        main = shell("main", "exit 0", resources=resources)
+        node.objects.put(pod(containers=[main], restartPolicy="Never"))
+        await node.until(lambda: node.phase("web") == "Succeeded", "its end")

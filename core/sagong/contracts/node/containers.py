@@ -169,6 +169,7 @@ class ContainerSpec(Message):
     cgroup_mode: str = "new"
     init: bool = False
     oom_score_adjust: int | None = None
+    oom_score_bounded: bool = False
     stop_signal: str = ""
     stop_timeout: float = 10.0
     restart: RestartPolicy = RestartPolicy()
