@@ -278,6 +278,7 @@ class PodWorker:
             async with asyncio.TaskGroup() as group:
                 boxing = group.create_task(self._make_box(pod))
                 mounting = group.create_task(self._around.volumes.prepare(pod, self._downward()))
+                group.create_task(self._starter.pull_volumes(pod))
         except BaseExceptionGroup as failures:
             self._prepare_failed(pod, failures)
             return

@@ -125,6 +125,23 @@ async def test_a_missing_secret_keeps_the_pod_from_starting_and_is_told(tmp_path
         assert mounted(node, "main", "/s").read_text() == "x"
 
 
+async def test_images_of_volumes_are_pulled_before_containers_start(tmp_path: Path) -> None:
+    def volumes(reference: str) -> list[dict[str, Any]]:
+        return [{"name": "data", "image": {"reference": reference, "pullPolicy": "IfNotPresent"}}]
+
+    async with lab(tmp_path) as node:
+        node.images.remote["data:1"] = node.images.here["busybox:1"]
+        main = container(volumeMounts=[{"name": "data", "mountPath": "/data"}])
+        node.objects.put(pod("web", main, volumes=volumes("data:1")))
+        await node.until(lambda: node.phase("web") == "Running")
+        assert "data:1" in node.images.here
+        node.objects.put(pod("late", main, volumes=volumes("data:2")))
+        await node.until(lambda: "FailedMount" in node.reasons())
+        event = next(e for e in node.objects.events if e["reason"] == "FailedMount")
+        assert "data:2" in event["message"]
+        assert node.phase("late") == "Pending"
+
+
 async def test_a_service_account_gets_its_token(tmp_path: Path) -> None:
     async with lab(tmp_path) as node:
         account = {"apiVersion": "v1", "kind": "ServiceAccount"}
