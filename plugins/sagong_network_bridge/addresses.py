@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from sagong.contracts.network import Subnet
 from sagong.errors import Conflict, InvalidArgument, ResourceExhausted
 
-__all__ = ["AddressRange", "Space", "hardware_address", "space_of"]
+__all__ = ["AddressRange", "Space", "hardware_address", "link_local", "space_of"]
 
 Space = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -81,11 +81,6 @@ class AddressRange:
         """The bridge's own address; "" if there is none."""
         return "" if self._gateway is None else self._text(self._gateway)
 
-    @property
-    def lowest(self) -> str:
-        """The first address that a host can have."""
-        return self._text(self._low)
-
     def _text(self, value: int) -> str:
         kind = ipaddress.IPv4Address if self.version == 4 else ipaddress.IPv6Address
         return str(kind(value))
@@ -131,3 +126,10 @@ def hardware_address(address: str) -> str:
     if len(raw) == 16:
         raw = bytes(a ^ b for a, b in zip(raw[-4:], raw[4:8]))
     return "02:42:" + ":".join(f"{byte:02x}" for byte in raw)
+
+
+def link_local(mac: str) -> str:
+    """The link-local address of a hardware address (RFC 4291, appendix A: modified EUI-64)."""
+    raw = bytes.fromhex(mac.replace(":", ""))
+    identity = bytes([raw[0] ^ 2]) + raw[1:3] + b"\xff\xfe" + raw[3:]
+    return str(ipaddress.IPv6Address(b"\xfe\x80" + bytes(6) + identity))

@@ -35,7 +35,7 @@ class Bridges:
             index = links.link_index(self._host, name)
         self._set_up(network, name)
         ranges = [range_of(network, subnet) for subnet in network.subnets]
-        mac = hardware_address(ranges[0].gateway or ranges[0].lowest)
+        mac = hardware_address(ranges[0].gateway) if ranges[0].gateway else _mac_of(network)
         requests = [links.change_link(index, name, mac=mac, alias=self._mark + network.id)]
         for range_ in ranges:
             if range_.version == 4 and flag(network, INHIBIT, default=False):
@@ -115,6 +115,11 @@ class Bridges:
             return False
         self._host.send([links.set_bridge_filter(name, index, on=on)])
         return on
+
+
+def _mac_of(network: Network) -> str:
+    """A bridge's hardware address where it has no other: none that a container could have."""
+    return "0a:" + ":".join(network.id[at : at + 2] for at in range(0, 10, 2))
 
 
 def _read(setting: str) -> str:

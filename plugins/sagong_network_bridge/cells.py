@@ -127,7 +127,9 @@ class Cells:
             return ""
         name = f"{self._prefix}v{secrets.token_hex(5)}"
         self._make(links.Veth(name, port.ifindex, namespace, interface, port.mtu), port)
-        inner.send([links.change_link(links.link_index(inner, interface), interface, up=True)])
+        index = links.link_index(inner, interface)
+        quiet = [links.keep_quiet(index, interface)] if port.ipv6 else []
+        inner.send([*quiet, links.change_link(index, interface, up=True)])
         host_index = links.link_index(self._host, name)
         options = links.port_options(host_index, name, isolated=port.isolated, hairpin=port.hairpin)
         self._host.send([options])

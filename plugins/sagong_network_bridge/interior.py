@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from sagong.contracts.network import Endpoint
 from sagong_network_bridge import links, shaping
+from sagong_network_bridge.addresses import link_local
 from sagong_network_bridge.netlink import Request
 
 __all__ = [
@@ -52,6 +53,7 @@ def address_plan(endpoints: tuple[Endpoint, ...]) -> Plan:
             for address, prefix in (
                 (endpoint.ipv4, endpoint.ipv4_prefix),
                 (endpoint.ipv6, endpoint.ipv6_prefix),
+                (link_local(endpoint.mac) if endpoint.ipv6 and endpoint.mac else "", 64),
                 *((own, 64 if ":" in own else 16) for own in endpoint.link_locals),
             ):
                 if address:

@@ -40,6 +40,7 @@ __all__ = [
     "delete_rule",
     "find_link",
     "is_ready",
+    "keep_quiet",
     "link_index",
     "links_of",
     "new_bridge",
@@ -145,6 +146,12 @@ def port_options(index: int, name: str, *, isolated: bool, hairpin: bool) -> Req
     info = nested(18, attribute(4, b"bridge\0"), slave)
     payload = _INFO.pack(0, 0, index, _UP, _UP) + _QUIET + info
     return Request(_NEWLINK, 0, payload, f"configure bridge port {name}")
+
+
+def keep_quiet(index: int, name: str) -> Request:
+    """No IPv6 address of the kernel's making: it would be made of the hardware address there is."""
+    payload = _INFO.pack(0, 0, index, 0, 0) + _QUIET
+    return Request(_SETLINK, 0, payload, f"keep {name} without an address")
 
 
 def change_link(

@@ -169,6 +169,8 @@ async def load(engine: Engine, ask: Ask) -> None:
     out = Lines(ask.request)
     try:
         async with uploading(engine.images, ask.request) as token:
+            # What is wrong with an archive is told in the stream, as in Docker.
+            await out.begin()
             async for item in engine.images.load(LoadRequest(upload=token)):
                 if item.replaced:
                     said = (
@@ -181,6 +183,5 @@ async def load(engine: Engine, ask: Ask) -> None:
                     await out.write({"stream": f"Loaded image ID: {item.image}\n"})
                 elif not ask.flag("quiet"):
                     await out.write(progress(item))
-        await out.begin()
     except SagongError as error:
         await out.fail(error)

@@ -18,6 +18,7 @@ from sagong.contracts.network import (
     SandboxRef,
 )
 from sagong.errors import Conflict, InvalidArgument, SagongError
+from sagong_network_bridge.addresses import link_local
 from tests.system.network.outer import (
     Server,
     World,
@@ -228,6 +229,9 @@ async def chosen_sources(base: Path) -> None:
         assert (await reached(chosen.path, World.address, 80))[1] == "192.0.2.77"
         assert (await reached(chosen.path, World.address6, 80))[1] == "2001:db8::77"
         assert (await reached(plain.path, World.address, 80))[1] == World.machine
+        # Of the hardware address that it has, not of one that it had in the pool.
+        own = shell(chosen.path, "ip -6 addr show dev eth0 scope link")
+        assert f"{link_local(chosen.endpoints[0].mac)}/64" in own and own.count("inet6") == 1, own
         outside.close()
         wrong = Network(id="b2" * 32, name="wrong", options=((f"{key}4", "2001:db8::1"),))
         with pytest.raises(InvalidArgument, match="an IPv4 address"):
