@@ -23,7 +23,7 @@ from typing import Any
 
 from sagong.linux import capabilities, process, syscalls
 
-__all__ = ["Outwork", "orders"]
+__all__ = ["Outwork"]
 
 _START = (
     "import sys;sys.path[:0]=[sys.argv[1]];"
@@ -31,6 +31,7 @@ _START = (
     "main(int(sys.argv[2]),tuple(sys.argv[3:]))"
 )
 _END_MILLISECONDS = 1000
+_ANSWER_MILLISECONDS = 500
 
 
 class Outwork:
@@ -100,6 +101,19 @@ class Outwork:
         os.close(self._pidfd)
         self._pidfd = -1
 
+    def ask(self, order: dict[str, Any]) -> None:
+        """Tell it, and wait for its answer, for as long as one that lives may take."""
+        self.send(order)
+        if self._control is None:
+            return
+        answered = select.poll()
+        answered.register(self._control, select.POLLIN)
+        if answered.poll(_ANSWER_MILLISECONDS):
+            with contextlib.suppress(OSError):
+                self._control.recv(16)
+        elif self._child is not None:
+            self._child.kill()
+
     def send(self, order: dict[str, Any], sockets: Iterable[socket.socket] = ()) -> None:
         """A full channel means a stuck process: it is ended, and the next one is told everything."""
         if self._control is None:
@@ -111,29 +125,6 @@ class Outwork:
         except (BlockingIOError, BrokenPipeError, ConnectionResetError):
             if self._child is not None:
                 self._child.kill()
-
-
-def orders(control: socket.socket) -> Iterable[tuple[dict[str, Any], list[int]]]:
-    """In the program: all that has been said so far; EOFError when the plugin has gone."""
-    while True:
-        try:
-            data, descriptors = _received(control)
-        except BlockingIOError:
-            return
-        if not data:
-            raise EOFError
-        yield json.loads(data), descriptors
-
-
-def _received(control: socket.socket) -> tuple[bytes, list[int]]:
-    """A message with its descriptors; `recv_fds` of the standard library would not set CLOEXEC."""
-    found = array.array("i")
-    space = socket.CMSG_SPACE(32 * found.itemsize)
-    data, ancillary, _, _ = control.recvmsg(1 << 20, space, socket.MSG_CMSG_CLOEXEC)
-    for level, kind, raw in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            found.frombytes(raw[: len(raw) - len(raw) % found.itemsize])
-    return data, list(found)
 
 
 def _started(

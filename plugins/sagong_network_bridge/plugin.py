@@ -34,6 +34,7 @@ from sagong.host import Host
 from sagong_network_bridge.bridges import Bridges
 from sagong_network_bridge.cells import Cell, Cells, is_veth
 from sagong_network_bridge.counting import counted
+from sagong_network_bridge.crossings import Crossings
 from sagong_network_bridge.doors import Doors
 from sagong_network_bridge.elements import Content, interval_elements
 from sagong_network_bridge.firewall import Firewall, Wanted
@@ -88,6 +89,7 @@ class NetworkBridge:
         self._ports = Ports(settings.first_port, settings.last_port)
         self._firewall = Firewall(self._filter, settings.prefix, host.log)
         self._loopback = Loopback(host.log)
+        self._crossings = Crossings(self._ports, settings.visitors, host.log, host.spawn)
         nameservers = settings.nameservers
         self._names = Names(nameservers, host.log, self._reopen, host.spawn)
         self._sandboxes = Sandboxes(
@@ -100,6 +102,7 @@ class NetworkBridge:
                 names=self._names,
                 records=self._records,
                 loopback=self._loopback,
+                crossings=self._crossings,
                 host=self._route,
                 run=self._run,
             ),
@@ -157,7 +160,7 @@ class NetworkBridge:
         parts["sandboxes"] = Wanted(self._sandbox_content())
         self._firewall.install(parts, given.installed)
         self._host.spawn(self._sandboxes.resume_names(), "names of adopted sandboxes")
-        self._host.spawn(self._ports.reserve(), "published ports of adopted sandboxes")
+        self._host.spawn(self._hold_ports(), "published ports of adopted sandboxes")
         self._host.spawn(self._open_loopback(), "published ports on [::1]")
         self._host.spawn(self._sweep(strays), "what belongs to nobody")
         if self._settings.pool_size:
@@ -180,6 +183,10 @@ class NetworkBridge:
                 for entry in entries
                 if entry.name.startswith(mine) and entry.name.removesuffix(USER) not in pins
             ]
+
+    async def _hold_ports(self) -> None:
+        async for _ in self._ports.reserve():
+            self._sandboxes.cross()
 
     async def _open_loopback(self) -> None:
         """The predecessor's program goes on until it has been tidied up."""
@@ -275,6 +282,7 @@ class NetworkBridge:
     async def _release(self) -> None:
         await self._pool.close()
         self._names.close()
+        self._crossings.close()
         self._ports.close()
         self._loopback.close()
         self._executor.shutdown(wait=True)

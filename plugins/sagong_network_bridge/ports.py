@@ -1,7 +1,8 @@
 """Published ports of the host: which are taken, by us or by a program, and reservations of ours.
 
-A reserved port is a bound socket that never listens: other programs can't take it, and packets are
-sent on by the firewall before they would reach it.
+A reserved port is a bound socket: other programs can't take it, and packets are sent on by the
+firewall before they would reach it. Only where the container has no address of the client's version
+of IP do they: then it listens (`crossings`).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import contextlib
 import errno
 import ipaddress
 import socket
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import NamedTuple
 
 from sagong.contracts.network import PortMapping
@@ -114,10 +115,16 @@ class Ports:
         self._doors.setdefault((door.protocol, door.port), {})[door] = owner
         self._unreserved.add((door, owner))
 
-    async def reserve(self) -> None:
+    def held(self, door: tuple[str, str, int], owner: str, version: int) -> list[socket.socket]:
+        """The sockets that hold an owner's port for clients of one version of IP."""
+        family = socket.AF_INET6 if version == 6 else socket.AF_INET
+        sockets = self._sockets.get((Door(*door), owner), [])
+        return [held for held in sockets if held.family == family]
+
+    async def reserve(self) -> AsyncIterator[None]:
         """Keep other programs off restored ports, once a predecessor has let go of them.
 
-        A program that grabbed one meanwhile gets no packets.
+        A program that grabbed one meanwhile gets no packets. Each round is told.
         """
         for pause in (0.0, *_AGAIN):
             await asyncio.sleep(pause)
@@ -129,6 +136,7 @@ class Ports:
                     self._unreserved.discard((door, owner))
                 if number % _AT_ONCE == _AT_ONCE - 1:
                     await asyncio.sleep(0)
+            yield
             if not self._unreserved:
                 return
 

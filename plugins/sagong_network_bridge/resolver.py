@@ -7,9 +7,7 @@ channel is read before any question, so a name resolves as soon as the plugin ha
 
 from __future__ import annotations
 
-import array
 import contextlib
-import json
 import os
 import selectors
 import socket
@@ -20,6 +18,7 @@ from typing import Any
 
 from sagong_network_bridge.directory import NameTable
 from sagong_network_bridge.forwarding import Forwarder, Inquiry, Reply
+from sagong_network_bridge.orders import orders
 from sagong_network_bridge.question import (
     AAAA,
     ANY,
@@ -71,15 +70,11 @@ class Resolver:
 
     def _command(self) -> None:
         """All that the plugin has said so far."""
-        while self._open:
-            try:
-                data, descriptors = _received(self._control)
-            except BlockingIOError:
-                return
-            if not data:
-                self._open = False
-                return
-            self._obey(json.loads(data), descriptors)
+        try:
+            for order, descriptors in orders(self._control):
+                self._obey(order, descriptors)
+        except EOFError:
+            self._open = False
 
     def _obey(self, order: dict[str, Any], descriptors: list[int]) -> None:
         identity = order["id"]
@@ -169,17 +164,6 @@ class Resolver:
             if packed:
                 return answered(question, kind, packed, limit)
         return failed(question, NO_ERROR)
-
-
-def _received(control: socket.socket) -> tuple[bytes, list[int]]:
-    """A message with its descriptors; `recv_fds` of the standard library would not set CLOEXEC."""
-    found = array.array("i")
-    space = socket.CMSG_SPACE(4 * found.itemsize)
-    data, ancillary, _, _ = control.recvmsg(1 << 20, space, socket.MSG_CMSG_CLOEXEC)
-    for level, kind, raw in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            found.frombytes(raw[: len(raw) - len(raw) % found.itemsize])
-    return data, list(found)
 
 
 def main(descriptor: int, nameservers: tuple[str, ...]) -> None:

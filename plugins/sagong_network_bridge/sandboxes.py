@@ -27,6 +27,7 @@ from sagong.errors import (
     SagongError,
 )
 from sagong_network_bridge.cells import Cell, Cells, carry_out
+from sagong_network_bridge.crossings import Crossings
 from sagong_network_bridge.departures import Departures
 from sagong_network_bridge.firewall import Firewall
 from sagong_network_bridge.interior import (
@@ -73,6 +74,7 @@ class Tools:
     names: Names
     records: Records
     loopback: Loopback
+    crossings: Crossings
     host: Channel
     run: Run
 
@@ -88,7 +90,11 @@ class Sandboxes:
         self._known: dict[str, SandboxRecord] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._outside = Surroundings(
-            networks, tools.firewall, tools.loopback, tools.host, tools.run
+            networks,
+            tools.firewall,
+            (tools.loopback, tools.crossings),
+            tools.host,
+            tools.run,
         )
         self._leaving = Departures(networks, tools.cells, tools.host, tools.run)
 
@@ -135,6 +141,11 @@ class Sandboxes:
         """What [::1] of the machine leads to."""
         for record in self._known.values():
             yield from self._outside.shortcuts(record.sandbox, record.request)
+
+    def cross(self) -> None:
+        """After a start: ports that are held again lead clients of either version of IP."""
+        for record in self._known.values():
+            self._outside.cross_anew(record)
 
     async def reflect(self, networks: frozenset[str]) -> None:
         """Everybody on these networks may now reach itself by a service."""
@@ -196,8 +207,8 @@ class Sandboxes:
             record = await self._furnish(request, draft, cell)
             return self._keep(record)
         except BaseException as error:
-            draft.release()
             await self._undo(request, draft, cell)
+            draft.release()
             if isinstance(error, OSError):
                 raise _failure(request.id, error) from error
             raise

@@ -1,7 +1,7 @@
 """What the machine around sandboxes must do for them: open ports, send back, shape, forget flows.
 
-The firewall's elements, the program for `[::1]` and the bridges' ports follow a sandbox's record;
-nothing of them is kept anywhere else.
+The firewall's elements, the program for `[::1]`, crossings and the bridges' ports follow a sandbox's
+record; nothing of them is kept anywhere else.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 from sagong.contracts.network import JoinRequest, Sandbox
 from sagong_network_bridge import shaping
 from sagong_network_bridge.conntrack import forget_datagrams
+from sagong_network_bridge.crossings import Crossings, crossings
 from sagong_network_bridge.firewall import Firewall
 from sagong_network_bridge.interior import Ranks, gateway_endpoints
 from sagong_network_bridge.joining import pieces_of
@@ -32,11 +33,16 @@ class Surroundings:
     """The machine's side of all sandboxes."""
 
     def __init__(
-        self, networks: Networks, firewall: Firewall, loopback: Loopback, host: Channel, run: Run
+        self,
+        networks: Networks,
+        firewall: Firewall,
+        ways: tuple[Loopback, Crossings],
+        host: Channel,
+        run: Run,
     ) -> None:
         self._networks = networks
+        self._loopback, self._crossings = ways
         self._firewall = firewall
-        self._loopback = loopback
         self._host = host
         self._run = run
 
@@ -48,21 +54,34 @@ class Surroundings:
         """What [::1] of the machine leads to for one."""
         return shortcuts(sandbox, self._networks.ranks(request), self._networks.is_routed)
 
+    def cross(self, sandbox: Sandbox, request: JoinRequest) -> None:
+        """Lead clients of the version of IP that one has not."""
+        ranks = self._networks.ranks(request)
+        self._crossings.put(sandbox.id, crossings(sandbox, ranks, self._networks.is_routed))
+
+    def cross_anew(self, record: SandboxRecord) -> None:
+        """The same where ports are held again that were not."""
+        self._crossings.drop(record.sandbox.id)
+        self.cross(record.sandbox, record.request)
+
     async def open(self, sandbox: Sandbox, request: JoinRequest, veths: dict[str, str]) -> None:
         """For one that has just been made."""
         self._reflect(sandbox, self._networks.ranks(request), veths)
         self._firewall.alter("sandboxes", new=self.pieces(sandbox, request))
         self._loopback.put(self.shortcuts(sandbox, request))
+        self.cross(sandbox, request)
         await self._forget_datagrams(sandbox, leaving=False)
 
     async def close(self, record: SandboxRecord) -> None:
         """For one that leaves."""
         self._firewall.alter("sandboxes", gone=self.pieces(record.sandbox, record.request))
         self._loopback.remove(self.shortcuts(record.sandbox, record.request))
+        self._crossings.drop(record.sandbox.id)
         await self._forget_datagrams(record.sandbox, leaving=True)
 
     def undo(self, sandbox: Sandbox, request: JoinRequest) -> None:
         """For one that could not be made, however far it came."""
+        self._crossings.drop(sandbox.id)
         self._loopback.remove(self.shortcuts(sandbox, request))
         with contextlib.suppress(OSError):
             self._firewall.alter("sandboxes", gone=self.pieces(sandbox, request))
@@ -75,6 +94,7 @@ class Surroundings:
         self._firewall.alter("sandboxes", was, now)
         self._loopback.remove(self.shortcuts(before.sandbox, before.request))
         self._loopback.put(self.shortcuts(after.sandbox, after.request))
+        self.cross(after.sandbox, after.request)
 
     def _reflect(self, sandbox: Sandbox, ranks: Ranks, veths: dict[str, str]) -> None:
         """Who publishes ports may call itself by them: its bridge must send packets back to it."""

@@ -150,6 +150,8 @@ def _members(
 async def create(engine: Engine, ask: Ask) -> Response:
     """`docker network create`."""
     body = await ask.checked(NetworkBody)
+    if ask.version < (1, 48):
+        body.pop("EnableIPv4", None)
     name = str(body.get("Name") or "")
     _check_name(name)
     driver = str(body.get("Driver") or "bridge")

@@ -211,7 +211,7 @@ async def killed_resolver(base: Path) -> None:
     async with plugin(base, {"nameservers": ("127.0.0.9",)}) as network:
         await network.create(USER)
         a, b = await joined(network, "a", "Front"), await joined(network, "b", "Front")
-        child = network._names._child
+        child = network._names._resolver._child
         assert child is not None
         status = Path(f"/proc/{child.pid}/status").read_text()
         assert "CapEff:\t0000000000000000" in status and "CapBnd:\t0000000000000000" in status

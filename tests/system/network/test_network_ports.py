@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import signal
 import socket
 from pathlib import Path
 
@@ -483,3 +485,46 @@ async def inner_addresses(base: Path) -> None:
 
 def test_sysctls_and_bandwidth() -> None:
     machine(inner_addresses)
+
+
+async def crossed(base: Path) -> None:
+    """Clients of the version of IP that a container has not, by tcp and udp, near and far."""
+    async with plugin(base, {"visitors": ["192.0.2.0/24", "2001:db8::/64"]}) as network:
+        world = World(base)
+        await network.create(Network(id="c4" * 32, name="four"))
+        await network.create(Network(id="c6" * 32, name="six", ipv4=False, ipv6=True))
+        made, servers = {}, []
+        for name, host in (("four", 8080), ("six", 8081)):
+            ports = tuple(
+                PortMapping(container_port=80, host_port=host, protocol=p) for p in ("tcp", "udp")
+            )
+            made[name] = await joined(network, name, name, ports=ports)
+            servers += [Server(made[name].path, 80, name, kind) for kind in ("tcp", "udp")]
+        for kind in ("tcp", "udp"):
+            assert (await reached(world.path, World.machine6, 8080, protocol=kind))[0] == "four"
+            assert (await reached(world.path, World.machine, 8081, protocol=kind))[0] == "six"
+        assert (await reached("", "::1", 8080))[0] == "four"
+        assert (await reached("", World.machine6, 8080))[0] == "four"
+        relay = network._crossings._relay._child
+        assert relay is not None
+        os.kill(relay.pid, signal.SIGKILL)
+        await until(lambda: not network._crossings._relay.runs, "the relay lives")
+        await until(lambda: bool(network._crossings._watched), "the ports are not watched again")
+        assert (await reached(world.path, World.machine6, 8080))[0] == "four"
+        await network.leave(SandboxRef(id="four"))
+        again = await joined(network, "again", "six", ports=made["four"].ports)
+        servers.append(Server(again.path, 80, "again"))
+        assert (await reached(world.path, World.machine, 8080))[0] == "again"
+        shell(world.path, "ip addr add 2001:db8:1::2/64 dev plug nodad")
+        shell("", "ip addr add 2001:db8:1::1/64 dev cable nodad")
+        assert (await dial(world.path, "2001:db8:1::1", 8080, seconds=0.5))[0] == ""
+        for server in servers:
+            server.close()
+        world.close()
+    async with plugin(base) as network:
+        # Its ports are held again, and lead where they led.
+        assert (await reached("", "127.0.0.1", 8081))[0] in ("six", "")
+
+
+def test_published_ports_are_for_both_versions_of_ip() -> None:
+    machine(crossed)

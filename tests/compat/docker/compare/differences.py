@@ -123,7 +123,7 @@ ACCEPTED = (
     Accepted(".body.message", _NEWER, "* /images/*", "images/*"),
     Accepted(".status", "a client's fault is 400: " + _NEWER, "POST /images/*/tag*", "images/tags"),
     Accepted(".body.message", _NEWER, "POST /commit*", of=_20),
-    Accepted("*", "a status of its own when nothing was sent before", "POST /images/load*"),
+    Accepted(".body*", "the words are the engine's own", "POST /images/load*"),
     Accepted(".body.1.error*", "the image is looked for before its registry is asked", "POST /images/made/push*"),
     Accepted(".status", "a client's fault is 400: " + _NEWER, "POST /images/UPPER/push*"),
     Accepted("*", "20.10 wants credentials, be they empty", "POST /images/nothing/push*"),
