@@ -297,12 +297,8 @@ class FieldSelector(msgspec.Struct, frozen=True):
 _FIELD_TERM = re.compile(r"(.*?)(!=|==|=)(.*)\Z", re.DOTALL)
 
 
-def parse_fields(text: str, known: Iterable[str] | None = None) -> FieldSelector:
-    """A field selector's string form (`metadata.name=a,status.phase!=Failed`).
-
-    `known`: the fields that the kind can be selected by; others are refused.
-    """
-    allowed = None if known is None else frozenset(known)
+def parse_fields(text: str) -> FieldSelector:
+    """A field selector's string form (`metadata.name=a,status.phase!=Failed`)."""
     terms: list[FieldTerm] = []
     for part in sorted(_split(text)):
         if not part:
@@ -311,14 +307,12 @@ def parse_fields(text: str, known: Iterable[str] | None = None) -> FieldSelector
         if found is None:
             raise InvalidArgument(f"invalid selector: '{text}'; can't understand '{part}'")
         field, operator, value = found.groups()
-        if allowed is not None and field not in allowed:
-            raise InvalidArgument(f"field label not supported: {field}")
         terms.append(FieldTerm(field, _unescaped(value), operator == "!="))
     return FieldSelector(tuple(terms))
 
 
 def _split(text: str) -> list[str]:
-    return re.findall(r"(?:\\.|[^\\,])+", text, re.DOTALL)
+    return re.findall(r"(?:\\.|[^,])+", text, re.DOTALL)
 
 
 def _unescaped(value: str) -> str:
@@ -327,7 +321,7 @@ def _unescaped(value: str) -> str:
     for mark in marks:
         if mark == "\\":
             follows = next(marks, "")
-            if follows not in ("\\", ",", "=") or not follows:
+            if follows not in ("\\", ",", "="):
                 raise InvalidArgument(
                     f'invalid field selector: invalid escape sequence: "\\{follows}"'
                 )
