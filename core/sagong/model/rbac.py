@@ -107,8 +107,7 @@ def _covers(held: Rule, single: Rule) -> bool:
     (verb,) = single.verbs
     if single.non_resource_urls:
         return held.allows_path(verb, single.non_resource_urls[0])
-    if held.resource_names and not single.resource_names:
-        return False
+    # Who asks for all names asks for none in particular, and no rule about names allows that.
     name = single.resource_names[0] if single.resource_names else ""
     return held.allows(verb, single.api_groups[0], single.resources[0], name)
 

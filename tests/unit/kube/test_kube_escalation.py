@@ -127,6 +127,10 @@ def rule(verbs: str, resources: str = "", names: str = "", paths: str = "") -> R
         (rule("get", "pods"), rule("get", "pods", "a"), 0),
         (rule("get", paths="/debug/*"), rule("get", paths="/debug/* /debug/x"), 0),
         (rule("get", paths="/debug/x"), rule("get post", paths="/debug/*"), 2),
+        (rule("get", paths="/debug/x /y"), rule("post", paths="/y"), 1),
+        (rule("get", paths="*"), rule("get", paths="/x"), 0),
+        (rule("get", paths="/debug*"), rule("get", paths="/debu /debugger"), 1),
+        (rule("get", "pods", "a"), rule("get", "pods", "a"), 0),
         (rule("get", "pods"), rule("get", paths="/x"), 1),
     ],
 )
