@@ -151,7 +151,8 @@ def _check_endpoints(engine: Engine, body: CreateBody, lookup: Lookup) -> None:
         if lookup.networks.get(shown, shown) == lookup.networks.get("bridge"):
             check_default_network(shown, settings)
         elif network is not None:
-            check_addresses(network, settings, f"invalid config for network {shown}: ")
+            record = engine.catalog.networks.get(network.id)
+            check_addresses(record, settings, f"invalid config for network {shown}: ")
 
 
 async def _volumes(engine: Engine, spec: ContainerSpec) -> list[str]:

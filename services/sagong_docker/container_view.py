@@ -1,9 +1,8 @@
-"""A container as `GET /containers/{id}/json` and `GET /containers/json` show it. Pure."""
+"""A container as `GET /containers/{id}/json` shows it. Pure."""
 
 from __future__ import annotations
 
 import posixpath
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,107 +11,18 @@ import msgspec
 
 from sagong.contracts.image import Image, ImageConfig
 from sagong.contracts.node import ContainerStatus, HealthState, StatusState
+from sagong_docker.host_view import host_view
 from sagong_docker.moment import moment_text, nanos_text
-from sagong_docker.network_view import endpoint_views, joined, port_list, port_map
+from sagong_docker.network_view import endpoint_views, joined, port_map
 from sagong_docker.record import ContainerRecord
 
-__all__ = ["environment", "inspect_view", "list_view", "merged_config", "status_text"]
-
-_HOST_DEFAULTS: dict[str, Any] = {
-    "Binds": None,
-    "ContainerIDFile": "",
-    "LogConfig": {"Type": "json-file", "Config": {}},
-    "NetworkMode": "bridge",
-    "PortBindings": {},
-    "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
-    "AutoRemove": False,
-    "VolumeDriver": "",
-    "VolumesFrom": None,
-    "ConsoleSize": [0, 0],
-    "CapAdd": None,
-    "CapDrop": None,
-    "CgroupnsMode": "private",
-    "Dns": None,
-    "DnsOptions": None,
-    "DnsSearch": None,
-    "ExtraHosts": None,
-    "GroupAdd": None,
-    "IpcMode": "private",
-    "Cgroup": "",
-    "Links": None,
-    "OomScoreAdj": 0,
-    "PidMode": "",
-    "Privileged": False,
-    "PublishAllPorts": False,
-    "ReadonlyRootfs": False,
-    "SecurityOpt": None,
-    "UTSMode": "",
-    "UsernsMode": "",
-    "ShmSize": 64 << 20,
-    "Runtime": "runc",
-    "Isolation": "",
-    "CpuShares": 0,
-    "Memory": 0,
-    "NanoCpus": 0,
-    "CgroupParent": "",
-    "BlkioWeight": 0,
-    "BlkioWeightDevice": None,
-    "BlkioDeviceReadBps": None,
-    "BlkioDeviceWriteBps": None,
-    "BlkioDeviceReadIOps": None,
-    "BlkioDeviceWriteIOps": None,
-    "CpuPeriod": 0,
-    "CpuQuota": 0,
-    "CpuRealtimePeriod": 0,
-    "CpuRealtimeRuntime": 0,
-    "CpusetCpus": "",
-    "CpusetMems": "",
-    "Devices": None,
-    "DeviceCgroupRules": None,
-    "DeviceRequests": None,
-    "MemoryReservation": 0,
-    "MemorySwap": 0,
-    "MemorySwappiness": None,
-    "OomKillDisable": False,
-    "PidsLimit": None,
-    "Ulimits": None,
-    "CpuCount": 0,
-    "CpuPercent": 0,
-    "IOMaximumIOps": 0,
-    "IOMaximumBandwidth": 0,
-    "MaskedPaths": [
-        "/proc/asound",
-        "/proc/acpi",
-        "/proc/interrupts",
-        "/proc/kcore",
-        "/proc/keys",
-        "/proc/latency_stats",
-        "/proc/timer_list",
-        "/proc/timer_stats",
-        "/proc/sched_debug",
-        "/proc/scsi",
-        "/sys/firmware",
-        "/sys/devices/virtual/powercap",
-    ],
-    "ReadonlyPaths": [
-        "/proc/bus",
-        "/proc/fs",
-        "/proc/irq",
-        "/proc/sys",
-        "/proc/sysrq-trigger",
-    ],
-}
-_PLACE = {"HostIp": "", "HostPort": ""}
-_RATE = {"Path": "", "Rate": 0}
-_FIELDS: dict[str, dict[str, Any]] = {
-    "Devices": {"PathOnHost": "", "PathInContainer": "", "CgroupPermissions": ""},
-    "Ulimits": {"Name": "", "Hard": 0, "Soft": 0},
-    "BlkioWeightDevice": {"Path": "", "Weight": 0},
-    "BlkioDeviceReadBps": _RATE,
-    "BlkioDeviceWriteBps": _RATE,
-    "BlkioDeviceReadIOps": _RATE,
-    "BlkioDeviceWriteIOps": _RATE,
-}
+__all__ = [
+    "environment",
+    "inspect_view",
+    "merged_config",
+    "mount_views",
+    "planned_args",
+]
 
 
 def inspect_view(
@@ -124,7 +34,7 @@ def inspect_view(
     size: int | None = None,
 ) -> dict[str, Any]:
     """`docker inspect`; `names` are the networks' by id, `size` of the writable layer if asked."""
-    args = status.args or _planned_args(record, status.image)
+    args = status.args or planned_args(record, status.image)
     view: dict[str, Any] = {
         "Id": record.id,
         "Created": nanos_text(record.created),
@@ -194,55 +104,6 @@ def _health(health: HealthState) -> dict[str, Any]:
             for start, end, code, output in health.probes
         ],
     }
-
-
-def host_view(record: ContainerRecord, status: ContainerStatus) -> dict[str, Any]:
-    """HostConfig: what was given over the defaults, and what was updated since."""
-    given = {k: v for k, v in record.host.items() if v is not None or k not in _HOST_DEFAULTS}
-    view = {**_HOST_DEFAULTS, **given}
-    policy = status.spec.restart
-    view["RestartPolicy"] = {"Name": policy.name, "MaximumRetryCount": policy.maximum}
-    log = status.spec.log
-    if not (record.host.get("LogConfig") or {}).get("Type"):
-        view["LogConfig"] = {"Type": log.driver, "Config": {}}
-    view["LogConfig"] = {
-        "Type": view["LogConfig"].get("Type"),
-        "Config": view["LogConfig"].get("Config") or {},
-    }
-    for key, replacement in (
-        ("NetworkMode", "bridge"),
-        ("IpcMode", "private"),
-        ("Runtime", "runc"),
-        ("ShmSize", 64 << 20),
-    ):
-        view[key] = view[key] or replacement
-    if view["NetworkMode"] == "default":
-        view["NetworkMode"] = "bridge"
-    view["CgroupnsMode"] = "host" if status.spec.cgroup_mode == "host" else "private"
-    if view["Privileged"] or "systempaths=unconfined" in (view["SecurityOpt"] or ()):
-        view |= {"MaskedPaths": None, "ReadonlyPaths": None}
-    if "host" in (view["PidMode"], view["IpcMode"]) or view["Privileged"]:
-        view["SecurityOpt"] = [*(view["SecurityOpt"] or ()), "label=disable"]
-    if view["MemorySwappiness"] == -1:
-        view["MemorySwappiness"] = None
-    if view["Memory"] and not view["MemorySwap"]:
-        view["MemorySwap"] = 2 * int(view["Memory"])
-    return view | _whole(view)
-
-
-def _whole(view: dict[str, Any]) -> dict[str, Any]:
-    """What is shown with all its fields, be they given or not."""
-    found: dict[str, Any] = {
-        key: [{**fields, **each} for each in view[key]]
-        for key, fields in _FIELDS.items()
-        if view.get(key)
-    }
-    if view["PortBindings"]:
-        found["PortBindings"] = {
-            port: places and [{**_PLACE, **each} for each in places]
-            for port, places in view["PortBindings"].items()
-        }
-    return found
 
 
 def merged_config(record: ContainerRecord, status: ContainerStatus) -> dict[str, Any]:
@@ -332,7 +193,8 @@ def _listed(value: Any) -> list[str] | None:
     return [value] if isinstance(value, str) else list(value)
 
 
-def _planned_args(record: ContainerRecord, image: Image | None) -> tuple[str, ...]:
+def planned_args(record: ContainerRecord, image: Image | None) -> tuple[str, ...]:
+    """The program and its arguments before the first start."""
     entrypoint, cmd = _program(record.config, image.config if image else ImageConfig())
     return (*(entrypoint or ()), *(cmd or ()))
 
@@ -437,120 +299,3 @@ def _network_settings(
         "MacAddress": first.get("MacAddress", ""),
         "Networks": networks,
     }
-
-
-def list_view(
-    record: ContainerRecord,
-    status: ContainerStatus,
-    names: dict[str, str],
-    *,
-    version: tuple[int, int],
-    size: int | None = None,
-) -> dict[str, Any]:
-    """A line of `docker ps`."""
-    args = status.args or _planned_args(record, status.image)
-    image = status.image
-    view: dict[str, Any] = {
-        "Id": record.id,
-        "Names": [f"/{record.name}"],
-        "Image": _shown_image(record, image),
-        "ImageID": image.id if image else "",
-        "Command": " ".join((*args[:1], *(_quoted(word) for word in args[1:]))),
-        "Created": record.created // 10**9,
-        "Ports": port_list(status, record),
-        "Labels": {**dict(image.config.labels if image else ()), **record.labels},
-        "State": str(status.state),
-        "Status": status_text(status, time.time()),
-        "HostConfig": {
-            "NetworkMode": str(record.host.get("NetworkMode") or "bridge").replace(
-                "default", "bridge"
-            )
-        },
-        "NetworkSettings": {"Networks": _brief(record, status, names, version)},
-        "Mounts": mount_views(record, status),
-    }
-    if size is not None:
-        sizes = {"SizeRw": size, "SizeRootFs": size + (image.size if image else 0)}
-        view |= {key: value for key, value in sizes.items() if value}
-    return view
-
-
-def _brief(
-    record: ContainerRecord,
-    status: ContainerStatus,
-    names: dict[str, str],
-    version: tuple[int, int],
-) -> dict[str, Any]:
-    """Endpoints in a list: what they got, without what was asked for."""
-    networks = endpoint_views(record, status, names, version)
-    for view in networks.values():
-        view["Aliases"] = view["Links"] = view["DriverOpts"] = None
-        if version >= (1, 44):
-            view["DNSNames"] = None
-    return networks
-
-
-def _shown_image(record: ContainerRecord, image: Image | None) -> str:
-    """The name as given; its id when the name now means another image."""
-    name = record.image
-    if image is None or name.startswith("sha256:"):
-        return name
-    known = {t for tag in image.tags for t in (tag, tag.removesuffix(":latest"))}
-    if name in known or "@" in name or not image.tags or image.id.startswith(f"sha256:{name}"):
-        return name
-    return name if name.startswith(("docker.io/", "index.docker.io/")) else image.id
-
-
-def _quoted(word: str) -> str:
-    return f"'{word}'" if " " in word else word
-
-
-def status_text(status: ContainerStatus, now: float) -> str:
-    """`Up 5 minutes (healthy)`, `Exited (1) 2 hours ago`, `Created`."""
-    state = status.state
-    if state in (StatusState.RUNNING, StatusState.PAUSED):
-        text = f"Up {_human(now - status.started_at)}"
-        if state is StatusState.PAUSED:
-            return f"{text} (Paused)"
-        if status.health is not None:
-            shown = status.health.status
-            return f"{text} (health: starting)" if shown == "starting" else f"{text} ({shown})"
-        return text
-    if state is StatusState.RESTARTING:
-        return f"Restarting ({status.code}) {_human(now - status.finished_at)} ago"
-    if state is StatusState.REMOVING:
-        return "Removal In Progress"
-    if state is StatusState.DEAD:
-        return "Dead"
-    if state is StatusState.CREATED or not status.started_at:
-        return "Created"
-    return f"Exited ({status.code}) {_human(now - status.finished_at)} ago"
-
-
-def _human(seconds: float) -> str:
-    """As the go-units package says it."""
-    whole = int(max(seconds, 0))
-    if whole < 1:
-        return "Less than a second"
-    if whole == 1:
-        return "1 second"
-    if whole < 60:
-        return f"{whole} seconds"
-    minutes = whole // 60
-    if minutes == 1:
-        return "About a minute"
-    if minutes < 60:
-        return f"{minutes} minutes"
-    hours = (whole + 1800) // 3600
-    if hours == 1:
-        return "About an hour"
-    if hours < 48:
-        return f"{hours} hours"
-    days = whole // 86400
-    if days < 14:
-        return f"{days} days"
-    if days < 60:
-        return f"{days // 7} weeks"
-    if days < 730:
-        return f"{days // 30} months"
-    return f"{days // 365} years"

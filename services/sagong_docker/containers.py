@@ -30,7 +30,8 @@ from sagong.http import Response
 from sagong_docker.ask import Ask, convert, fitted
 from sagong_docker.birth import free_name
 from sagong_docker.body import HostConfig
-from sagong_docker.container_view import inspect_view, list_view
+from sagong_docker.container_line import list_view
+from sagong_docker.container_view import inspect_view
 from sagong_docker.creation import restart_policy
 from sagong_docker.engine import Engine
 from sagong_docker.filters import Filters

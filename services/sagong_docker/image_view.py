@@ -24,6 +24,13 @@ __all__ = [
 ]
 
 _NONE = "<none>:<none>"
+# Fields of a container's Config, which an image's had until API 1.50 and which said nothing.
+_OF_CONTAINERS = frozenset(
+    (
+        "Hostname", "Domainname", "AttachStdin", "AttachStdout", "AttachStderr", "Tty", "OpenStdin",
+        "StdinOnce", "Image",
+    )
+)  # fmt: skip
 
 
 def created_at(image: Image) -> float:
@@ -112,6 +119,8 @@ def manifest_view(image: Image, containers: list[str]) -> dict[str, Any]:
 def image_view(image: Image, version: tuple[int, int]) -> dict[str, Any]:
     """`docker image inspect`."""
     config = config_view(image.config)
+    if version >= (1, 50):
+        config = {key: value for key, value in config.items() if key not in _OF_CONTAINERS}
     view: dict[str, Any] = {
         "Id": image.id,
         "RepoTags": list(image.tags),

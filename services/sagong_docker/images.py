@@ -39,6 +39,7 @@ from sagong_docker.image_view import (
 )
 from sagong_docker.moment import parse_until
 from sagong_docker.naming import new_id
+from sagong_docker.platforms import check_platforms, wanted_platform
 from sagong_docker.record import ContainerRecord
 from sagong_docker.refusal import answer, empty
 
@@ -88,12 +89,13 @@ async def list_all(engine: Engine, ask: Ask) -> Response:
     images = await _around(engine, images, filters)
     images.sort(key=lambda i: (created_seconds(i), i.tagged_at), reverse=True)
     shared = _shared(images) if ask.flag("shared-size") else {}
-    users = await _users(engine) if ask.flag("manifests") else {}
+    counted = ask.version >= (1, 51)
+    users = await _users(engine) if counted or ask.flag("manifests") else {}
     return answer(
         [
             image_line(
                 _only_named(image, names),
-                containers=-1,
+                containers=len(users.get(image.id, ())) if counted else -1,
                 shared=shared.get(image.id, -1),
                 version=ask.version,
                 manifests=users if ask.flag("manifests") else None,
@@ -148,9 +150,16 @@ def _shared(images: list[Image]) -> dict[str, int]:
 
 async def inspect(engine: Engine, ask: Ask) -> Response:
     """`docker image inspect`."""
+    manifests = ask.flag("manifests") and ask.version >= (1, 48)
+    platform = wanted_platform(ask.text("platform")) if ask.version >= (1, 49) else None
+    if manifests and platform is not None:
+        raise InvalidArgument(
+            "conflicting options: manifests and platform options cannot both be set"
+        )
     image = await known(engine, ask["name"])
+    check_platforms(image, ask["name"], [platform])
     view = image_view(image, ask.version)
-    if ask.flag("manifests") and ask.version >= (1, 48):
+    if manifests:
         view["Manifests"] = [manifest_view(image, (await _users(engine)).get(image.id, []))]
     return answer(view)
 
@@ -177,6 +186,8 @@ async def known(engine: Engine, name: str) -> Image:
 async def history(engine: Engine, ask: Ask) -> Response:
     """`docker history`."""
     image = await known(engine, ask["name"])
+    if ask.version >= (1, 48):
+        check_platforms(image, ask["name"], [wanted_platform(ask.text("platform"))])
     return answer(history_view(image, [parent async for parent in _parents(engine, image)]))
 
 
@@ -207,7 +218,10 @@ async def remove(engine: Engine, ask: Ask) -> Response:
     name = ask["name"]
     if not name.strip():
         raise InvalidArgument("image name cannot be blank")
+    given = ask.request.query.all("platforms") if ask.version >= (1, 50) else []
+    platforms = [wanted_platform(text) for text in given]
     image = await known(engine, name)
+    check_platforms(image, name, platforms)
     force = ask.flag("force")
     last = len(image.tags) <= 1 or _by_id(image, name)
     used = last and await _used(engine, image, name, force=force)

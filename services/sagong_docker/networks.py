@@ -259,7 +259,7 @@ async def connect(engine: Engine, ask: Ask) -> Response:
         )
     settings = convert(body.get("EndpointConfig") or {}, EndpointSettings)
     check_mac(network.name, settings.mac_address)
-    check_addresses(network, settings)
+    check_addresses(engine.catalog.networks.get(network.id), settings)
     names = wiring.own_names(record.id, str(record.config.get("Hostname") or ""))
     wanted = wiring.attachment(network.id, settings, names)
     status = await engine.status(record)

@@ -9,10 +9,10 @@ import ipaddress
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from sagong.contracts.network import Network
 from sagong.errors import InvalidArgument
 from sagong_docker.body import EndpointSettings
-from sagong_docker.validity import endpoint_complaint
+from sagong_docker.record import NetworkRecord
+from sagong_docker.validity import NO_OWN_SUBNET, endpoint_complaint
 
 __all__ = ["check_addresses", "check_pools"]
 
@@ -78,16 +78,28 @@ def _of_address(what: str, text: str, subnet: _Pool) -> Iterator[str]:
         yield f"invalid {what} {text}: parent subnet {subnet} doesn't contain this address"
 
 
-def check_addresses(network: Network, settings: EndpointSettings, where: str = "") -> None:
-    """Refuse a container's addresses that no pool of the network has; `where` begins the text."""
+def check_addresses(
+    record: NetworkRecord | None, settings: EndpointSettings, where: str = ""
+) -> None:
+    """Refuse a container's addresses that no pool has which the network's maker named.
+
+    A network whose pool was chosen for it has no addresses to ask for. `where` begins the text.
+    """
     wrong: list[str] = []
     given = settings.ipam
     if given is not None:
-        wrong += _of_endpoint(4, given.i_pv4_address, network)
-        wrong += _of_endpoint(6, given.i_pv6_address, network)
+        pools = [pool for pool in map(_network, _own_subnets(record)) if pool is not None]
+        wrong += _of_endpoint(4, given.i_pv4_address, pools)
+        wrong += _of_endpoint(6, given.i_pv6_address, pools)
         wrong += _of_link_locals(given.link_local_ips or ())
     if wrong:
         raise InvalidArgument(where + endpoint_complaint(wrong))
+
+
+def _own_subnets(record: NetworkRecord | None) -> list[str]:
+    """The subnets that a network's create body named."""
+    ipam = (record.body if record else {}).get("IPAM") or {}
+    return [str((config or {}).get("Subnet") or "") for config in ipam.get("Config") or ()]
 
 
 def _of_link_locals(texts: Iterable[str]) -> Iterator[str]:
@@ -100,7 +112,7 @@ def _of_link_locals(texts: Iterable[str]) -> Iterator[str]:
             yield f"invalid link-local IP address: {text}"
 
 
-def _of_endpoint(version: int, text: str, network: Network) -> Iterator[str]:
+def _of_endpoint(version: int, text: str, pools: Iterable[_Pool]) -> Iterator[str]:
     if not text:
         return
     address = None
@@ -108,6 +120,8 @@ def _of_endpoint(version: int, text: str, network: Network) -> Iterator[str]:
         address = ipaddress.ip_address(text)
     except ValueError:
         yield f"invalid IPv{version} address: {text}"
-    pools = [ipaddress.ip_network(pool.subnet, strict=False) for pool in network.subnets]
-    if address is None or not any(address in pool for pool in pools):
+    own = [pool for pool in pools if pool.version == version]
+    if not own:
+        yield NO_OWN_SUBNET
+    elif address is None or not any(address in pool for pool in own):
         yield f"no configured subnet or ip-range contain the IP address {text}"

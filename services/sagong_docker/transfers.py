@@ -20,6 +20,7 @@ from sagong_docker.engine import Engine
 from sagong_docker.image_view import progress
 from sagong_docker.images import known, named
 from sagong_docker.naming import new_id
+from sagong_docker.platforms import check_platforms, wanted_platform
 from sagong_docker.transport import Lines, stream_down, uploading
 from sagong_docker.validity import check_platform
 
@@ -145,7 +146,10 @@ async def save(engine: Engine, ask: Ask) -> None:
     names = [part for name in names for part in name.split(",") if part]
     if not names:
         raise InvalidArgument("no image is named: give names=")
+    wanted = wanted_platform(ask.text("platform")) if ask.version >= (1, 48) else None
     images = [image for name in names for image in await _saved(engine, name)]
+    for image in images:
+        check_platforms(image, image.id, [wanted])
     address = await engine.images.save(SaveRequest(references=tuple(names)))
     await stream_down(ask.request, address, "application/x-tar")
     for image in images:

@@ -15,6 +15,7 @@ from sagong_docker.machine import Machine
 from sagong_docker.signals import number
 
 __all__ = [
+    "NO_OWN_SUBNET",
     "check_body",
     "check_default_network",
     "check_mac",
@@ -24,6 +25,10 @@ __all__ = [
     "warnings",
 ]
 
+NO_OWN_SUBNET = (
+    "user specified IP address is supported only when connecting to networks with user configured "
+    "subnets"
+)
 _MAC = re.compile(r"[0-9a-fA-F]{2}(([:-])[0-9a-fA-F]{2})(\2[0-9a-fA-F]{2}){4}\Z")
 _DEVICE_RULE = re.compile(r"[acb] (?:[0-9]+|\*):(?:[0-9]+|\*) [rwm]{1,3}")
 _ACCESS = re.compile(r"[rwm]{1,3}")
@@ -127,10 +132,7 @@ def check_default_network(network: str, settings: EndpointSettings) -> None:
     wrong = []
     if settings.ipam and (settings.ipam.i_pv4_address or settings.ipam.i_pv6_address):
         wrong.append("user specified IP address is supported on user defined networks only")
-        wrong.append(
-            "user specified IP address is supported only when connecting to networks with user "
-            "configured subnets"
-        )
+        wrong.append(NO_OWN_SUBNET)
     if settings.aliases:
         wrong.append("network-scoped aliases are only supported for user-defined networks")
     if wrong:

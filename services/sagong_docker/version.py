@@ -10,9 +10,9 @@ from sagong.model.numbers import natural
 
 __all__ = ["API", "ENGINE", "MINIMUM", "Versioned", "text_of", "versioned"]
 
-API = (1, 48)
+API = (1, 51)
 MINIMUM = (1, 24)
-ENGINE = "28.0.4"
+ENGINE = "28.5.2"
 KERNEL = platform.release()
 
 
@@ -25,7 +25,7 @@ class Versioned:
 
 
 def text_of(version: tuple[int, int]) -> str:
-    """`1.48`."""
+    """`1.51`."""
     return f"{version[0]}.{version[1]}"
 
 

@@ -8,7 +8,13 @@ import msgspec
 
 from sagong.contracts.image import Prepared
 from sagong.contracts.network import Sandbox
-from sagong.contracts.node import ContainerSpec, SandboxSpec, StartRequest
+from sagong.contracts.node import (
+    MASKED_PATHS,
+    READONLY_PATHS,
+    ContainerSpec,
+    SandboxSpec,
+    StartRequest,
+)
 from sagong.contracts.runtime import (
     DeviceRule,
     LogSpec,
@@ -85,8 +91,8 @@ def run_spec(spec: ContainerSpec, site: Site, run: int) -> RunSpec:
     system = defaults.system_mounts(
         shm_size=spec.shm_size, host_ipc=spec.ipc_mode == "host", privileged=spec.privileged
     )
-    masked = defaults.MASKED_PATHS if spec.masked_paths is None else spec.masked_paths
-    readonly = defaults.READONLY_PATHS if spec.readonly_paths is None else spec.readonly_paths
+    masked = MASKED_PATHS if spec.masked_paths is None else spec.masked_paths
+    readonly = READONLY_PATHS if spec.readonly_paths is None else spec.readonly_paths
     if spec.privileged:
         masked = readonly = ()
     return RunSpec(

@@ -1,4 +1,4 @@
-"""What a container has by default, as Docker gives it: capabilities, mounts, masked paths. Tables."""
+"""What a container has by default, as Docker gives it: capabilities and mounts. Tables."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from sagong.linux import capabilities as kernel_capabilities
 
 __all__ = [
     "DEFAULT_CAPABILITIES",
-    "MASKED_PATHS",
-    "READONLY_PATHS",
     "capabilities",
     "system_mounts",
 ]
@@ -32,23 +30,6 @@ DEFAULT_CAPABILITIES = (
     "CAP_KILL",
     "CAP_AUDIT_WRITE",
 )
-
-MASKED_PATHS = (
-    "/proc/asound",
-    "/proc/acpi",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/sys/firmware",
-    "/sys/devices/virtual/powercap",
-)
-
-READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
 _SECURE = ("nosuid", "noexec", "nodev")
 

@@ -36,7 +36,7 @@ async def test_ping_tells_the_version() -> None:
         head = (await reader.read()).decode()
         writer.close()
     for line in (
-        "Api-Version: 1.48",
+        "Api-Version: 1.51",
         "Ostype: linux",
         "Builder-Version: 1",
         "Swarm: inactive",

@@ -445,7 +445,7 @@ async def test_figures_of_processes_usage_and_engine() -> None:
         version = await lab.ok(
             "version", "--format", "{{.Server.Version}} {{.Server.MinAPIVersion}}"
         )
-        assert version == "28.0.4 1.24"
+        assert version == "28.5.2 1.24"
 
 
 async def test_stats_count_the_network_that_a_container_is_on() -> None:

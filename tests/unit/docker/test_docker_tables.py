@@ -20,7 +20,7 @@ from sagong_docker.archive import go_mode
 from sagong_docker.ask import convert
 from sagong_docker.body import CreateBody, HostConfig
 from sagong_docker.changes import apply_changes
-from sagong_docker.container_view import status_text
+from sagong_docker.container_line import status_text
 from sagong_docker.creation import Lookup, Wish, translate
 from sagong_docker.credentials import credentials
 from sagong_docker.detach import DetachKeys, parse_keys

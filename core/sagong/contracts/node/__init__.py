@@ -16,6 +16,8 @@ from typing import Protocol
 
 from sagong.contract import method, slot
 from sagong.contracts.node.containers import (
+    MASKED_PATHS,
+    READONLY_PATHS,
     Command,
     ContainerEvent,
     ContainerSpec,
@@ -58,6 +60,8 @@ from sagong.errors import (
 )
 
 __all__ = [
+    "MASKED_PATHS",
+    "READONLY_PATHS",
     "AttachSpec",
     "Command",
     "ConnectSpec",

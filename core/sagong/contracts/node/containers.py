@@ -13,6 +13,8 @@ from sagong.contracts.runtime import Device, Limits, LogSpec, Rlimit
 from sagong.contracts.streams import Address
 
 __all__ = [
+    "MASKED_PATHS",
+    "READONLY_PATHS",
     "Command",
     "ContainerEvent",
     "ContainerSpec",
@@ -25,6 +27,25 @@ __all__ = [
     "StatusList",
     "StatusState",
 ]
+
+# What containers see nothing of, and what they may not write, unless they ask for something else:
+# the defaults of Docker Engine (moby, oci/defaults.go).
+MASKED_PATHS = (
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
+)
+
+READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
 
 class SandboxSpec(Message):
@@ -133,8 +154,8 @@ class ContainerSpec(Message):
     `name` is for people and logs. `add_capabilities`/`drop_capabilities` change Docker's default
     set ("ALL" is known). Namespace modes are "new", "host", "group" or "container:ID".
     `runtime` names an instance of slot runtime ("" or runc: the default one).
-    With a `shm_size` of 0 there is no /dev/shm. `masked_paths`/`readonly_paths` None mean Docker's
-    defaults. `remove` deletes it when it ends.
+    With a `shm_size` of 0 there is no /dev/shm. `masked_paths`/`readonly_paths` None mean
+    `MASKED_PATHS` and `READONLY_PATHS`. `remove` deletes it when it ends.
     """
 
     id: str
