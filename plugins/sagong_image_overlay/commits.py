@@ -118,8 +118,10 @@ class Commits:
         before = "" if parent is None else parent.points
         if not lease.bare:
             before = lease.layers[-1]
-        if before and not any(map(_touches_points, uppers)):
-            return before
+        if before:
+            (there,) = self._store.layers.directories((before,))
+            if not any(_touches_points(upper, Path(there)) for upper in uppers):
+                return before
         chains = oci.chain_ids(tuple(diff_ids))
         below = [*map(str, uppers), *self._store.layers.directories(lease.below)]
         return await self._store.layers.points(chains[-1] if chains else "none", below)
@@ -338,8 +340,16 @@ def _diff_ids(lease: Lease, layer: PackedLayer | None) -> tuple[str, ...]:
     return (*below, layer.diff_id) if layer else below
 
 
-def _touches_points(upper: Path) -> bool:
-    """Whether a writable layer has anything of what runtimes mount upon, or of the users' files."""
+def _access(path: Path) -> tuple[int, int, int]:
+    status = os.lstat(path)
+    return status.st_mode, status.st_uid, status.st_gid
+
+
+def _touches_points(upper: Path, points: Path) -> bool:
+    """Whether a writable layer has anything of what runtimes mount upon, or of the users' files.
+
+    Of /etc it may have children: its owner and mode are those of the mount points there are.
+    """
     try:
         for point in (*POINTS, "etc/passwd", "etc/group"):
             name = point.partition("->")[0].rstrip("/")
@@ -348,6 +358,8 @@ def _touches_points(upper: Path) -> bool:
         etc = upper / "etc"
         if not os.path.lexists(etc):
             return False
-        return not etc.is_dir() or etc.is_symlink() or "user.overlay.opaque" in os.listxattr(etc)
+        if not etc.is_dir() or etc.is_symlink() or "user.overlay.opaque" in os.listxattr(etc):
+            return True
+        return os.path.lexists(points / "etc") and _access(points / "etc") != _access(etc)
     except OSError:
         return True

@@ -52,8 +52,8 @@ def _default_code(names: frozenset[str]) -> bytes:
 
 
 def seccomp_code(text: str, mask: int, *, privileged: bool) -> bytes:
-    """The compiled filter, empty for unconfined."""
-    if privileged or text == "unconfined":
+    """The compiled filter, empty for unconfined: who is privileged has none but one of his own."""
+    if text == "unconfined" or (privileged and text in ("", "default")):
         return b""
     names = capabilities.names_of(mask)
     if text in ("", "default"):

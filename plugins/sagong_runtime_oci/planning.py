@@ -107,7 +107,8 @@ def _linux(spec: RunSpec, facts: HostFacts, parent: str) -> dict[str, Any]:
     spread = _root_propagation(spec)
     if spread:
         linux["rootfsPropagation"] = spread
-    filtered = None if spec.privileged else _seccomp(spec, facts)
+    free = spec.privileged and spec.seccomp in ("", "default")
+    filtered = None if free else _seccomp(spec, facts)
     if filtered:
         linux["seccomp"] = filtered
     return linux

@@ -81,13 +81,12 @@ async def _through_mounts(engine: Engine, request: ArchiveRequest) -> AsyncItera
     raise Unavailable(f"the mounts of container {request.id} can't be seen now; try again")
 
 
-async def _found(engine: Engine, record: ContainerRecord, request: ArchiveRequest) -> PathStat:
+async def _found(engine: Engine, given: str, request: ArchiveRequest) -> PathStat:
+    """What is there; `given` is how the client calls the container."""
     try:
         found = await engine.images.stat(request)
     except NotFound:
-        raise NotFound(
-            f"Could not find the file {request.path} in container {record.name}"
-        ) from None
+        raise NotFound(f"Could not find the file {request.path} in container {given}") from None
     if request.path.endswith(("/", "/.")) and not modes.S_ISDIR(found.mode):
         raise InvalidArgument(f"lstat {request.path}: not a directory")
     return found
@@ -95,9 +94,9 @@ async def _found(engine: Engine, record: ContainerRecord, request: ArchiveReques
 
 async def stat(engine: Engine, ask: Ask) -> Response:
     """What a path is."""
-    record, request = await _request(engine, ask)
+    _, request = await _request(engine, ask)
     async with _through_mounts(engine, request) as whole:
-        found = await _found(engine, record, whole)
+        found = await _found(engine, ask["id"], whole)
     return Response(200, b"", {_HEADER: _stat_header(found)})
 
 
@@ -105,7 +104,7 @@ async def read(engine: Engine, ask: Ask) -> None:
     """A path as a tar."""
     record, request = await _request(engine, ask)
     async with _through_mounts(engine, request) as whole:
-        found = await _found(engine, record, whole)
+        found = await _found(engine, ask["id"], whole)
         address = await engine.images.read_archive(whole)
         engine.note(record, "archive-path")
         async with connected(address) as link:
@@ -119,10 +118,11 @@ async def extract(engine: Engine, ask: Ask) -> Response:
     """A tar into a directory."""
     record, request = await _request(engine, ask)
     async with _through_mounts(engine, request) as whole:
-        await _found(engine, record, whole)
+        await _found(engine, ask["id"], whole)
         _check_writable(record, await engine.status(record), request.path)
-        async with uploading(engine.images, ask.request) as token:
-            await engine.images.write_archive(msgspec.structs.replace(whole, upload=token))
+        if ask.request.header("content-length") != "0":
+            async with uploading(engine.images, ask.request) as token:
+                await engine.images.write_archive(msgspec.structs.replace(whole, upload=token))
         await engine.node.refresh(Ref(id=record.id))
     engine.note(record, "extract-to-dir")
     return empty(200)

@@ -11,6 +11,7 @@ from sagong.http import Request
 from sagong.model.numbers import natural
 from sagong_docker.document import read
 from sagong_docker.filters import Filters
+from sagong_docker.malformed import complaint, whole
 
 __all__ = ["Ask", "convert", "fitted"]
 
@@ -58,9 +59,11 @@ class Ask:
     def extent(self, name: str, what: str) -> int:
         """One side of a terminal, which must be given."""
         text = self.text(name)
-        found = natural(text)
-        if found is None or found >= 1 << 32:
+        found = natural(text.removeprefix("-"))
+        if found is None:
             raise InvalidArgument(f'invalid resize {what} "{text}": invalid syntax')
+        if text.startswith("-") or found >= 1 << 32:
+            raise InvalidArgument(f'invalid resize {what} "{text}": value out of range')
         return found
 
     def filters(self) -> Filters:
@@ -76,8 +79,7 @@ class Ask:
         try:
             found = msgspec.json.decode(data)
         except msgspec.DecodeError as error:
-            said = "unexpected EOF" if "truncated" in str(error) else str(error)
-            raise InvalidArgument(f"invalid JSON: {said}") from None
+            raise InvalidArgument(_malformed(data) or f"invalid JSON: {error}") from None
         if found is None:
             return {}
         if not isinstance(found, dict):
@@ -102,6 +104,15 @@ class Ask:
     async def body(self, kind: type[T]) -> T:
         """The body as a struct; unknown fields are ignored, as Docker does."""
         return fitted(await self.document(kind), kind)
+
+
+def _malformed(data: bytes) -> str:
+    """What Docker says of it."""
+    if said := complaint(data):
+        return f"invalid JSON: {said}"
+    more = data[whole(data) :].strip()
+    # Go's decoder asks for more values, and an end of an object or array is none.
+    return "unexpected content after JSON" if more and more[:1] not in b"}]" else ""
 
 
 def convert(document: dict[str, Any], kind: type[T]) -> T:

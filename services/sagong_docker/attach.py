@@ -62,7 +62,7 @@ async def attach(engine: Engine, ask: Ask) -> None:
         engine.note(record, "attach")
         if not ask.flag("stream"):
             return
-        if state not in _ALIVE:
+        if state not in _ALIVE and not record.links:
             engine.expect_start(record)
         if state not in _ALIVE and not await _started(client, waiting.woken):
             return
@@ -120,7 +120,7 @@ async def _run(
             wanted=wanted_streams(ask),
             raw=record.tty,
             stdin=ask.flag("stdin"),
-            keys=keys,
+            keys=keys if record.tty else b"",
         )
     if detached:
         engine.note(record, "detach")

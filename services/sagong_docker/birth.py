@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import posixpath
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
 
-from sagong.contracts.image import ImageConfig, ImageRef
+from sagong.contracts.image import ImageRef
 from sagong.contracts.network import Network
 from sagong.contracts.node import ContainerSpec, ContainerStatus, Ref, RemoveRequest, SandboxSpec
 from sagong.contracts.volume import Volume, VolumeRef
@@ -19,10 +20,9 @@ from sagong.errors import AlreadyExists, InvalidArgument, NotFound, SagongError
 from sagong.http import Response
 from sagong_docker.ask import Ask, fitted
 from sagong_docker.body import CreateBody, HostConfig
-from sagong_docker.container_view import environment
 from sagong_docker.creation import Lookup, Wish, translate
 from sagong_docker.engine import OWNER, Engine
-from sagong_docker.links import Link
+from sagong_docker.linking import linked, shown
 from sagong_docker.log_options import check_log, effective
 from sagong_docker.machine import this_machine
 from sagong_docker.naming import check_name, new_id, random_name
@@ -65,7 +65,6 @@ _LENT_MODES = (
     "z,rw",
     "Z,rw",
 )
-_CLOSED_IPC = (None, "", "private", "none")
 _BODY_KEYS = ("HostConfig", "NetworkingConfig")
 
 
@@ -97,17 +96,21 @@ async def _create(
 ) -> Response:
     host = body.host_config or HostConfig()
     id_ = new_id()
-    lookup = await _lookup(engine, body, host)
+    lookup = await _lookup(engine, body, host, name)
     _check_endpoints(engine, body, lookup)
     wish = translate(id_, name, body, engine.settings, lookup)
     spec = msgspec.structs.replace(wish.container, platform=ask.text("platform"))
+    on_default = _on_default(host, lookup.networks)
+    links = await linked(engine, host.links) if host.links and on_default else {}
+    given = _host(document, host, engine.settings, lookup)
     record = ContainerRecord(
         id=id_,
         name=name,
         created=time.time_ns(),
         config=_config(engine, document, body, host, lookup),
-        host=_host(document, host, engine.settings, lookup, name),
+        host=given | {"Links": shown(engine, name, links)} if links else given,
         networking=document.get("NetworkingConfig") or {},
+        links=links,
     )
     await free_name(engine, name)
     made = await _volumes(engine, spec)
@@ -119,7 +122,7 @@ async def _create(
                 await engine.volumes.delete(VolumeRef(name=volume))
         raise
     engine.fresh.add(id_)
-    if mode_of(host) in _ALWAYS_THERE and _starts_at_once(body, wish):
+    if mode_of(host) in _ALWAYS_THERE and not links and _starts_at_once(body, wish):
         engine.expect_start(record)
     said = warnings(host, lookup.machine)
     if body.mac_address and ask.version >= (1, 44):
@@ -171,8 +174,7 @@ async def _volumes(engine: Engine, spec: ContainerSpec) -> list[str]:
             try:
                 await provide(engine, wanted, driver=mount.driver)
             except NotFound:
-                # Not the 404 that makes clients pull the image.
-                raise InvalidArgument(
+                raise NotFound(
                     f"error looking up volume plugin {wanted.driver}: "
                     f'plugin "{wanted.driver}" not found'
                 ) from None
@@ -185,6 +187,8 @@ def _config(
 ) -> dict[str, Any]:
     """What is inspected as Config; the machine's network, or another container's, gives its name."""
     config = {k: v for k, v in document.items() if k not in _BODY_KEYS}
+    if body.working_dir:
+        config["WorkingDir"] = posixpath.normpath(body.working_dir)
     kind, _, name = mode_of(host).partition(":")
     if kind == "host" and not body.hostname:
         config["Hostname"] = lookup.hostname
@@ -196,7 +200,7 @@ def _config(
 
 
 def _host(
-    document: dict[str, Any], host: HostConfig, settings: Settings, lookup: Lookup, name: str
+    document: dict[str, Any], host: HostConfig, settings: Settings, lookup: Lookup
 ) -> dict[str, Any]:
     """What is inspected as HostConfig: other containers by their ids, which stay when they are
     renamed; log options as they are when the engine's own settings change."""
@@ -210,8 +214,6 @@ def _host(
         kind, colon, other = str(given.get(key) or "").partition(":")
         if kind == "container" and colon and other in containers:
             changes[key] = f"container:{containers[other]}"
-    if lookup.links:
-        changes["Links"] = [f"/{link.name}:/{name}/{link.alias}" for link in lookup.links]
     return {**given, **changes}
 
 
@@ -267,7 +269,7 @@ async def _networks(engine: Engine, body: CreateBody, host: HostConfig) -> list[
     return await engine.networks()
 
 
-async def _lookup(engine: Engine, body: CreateBody, host: HostConfig) -> Lookup:
+async def _lookup(engine: Engine, body: CreateBody, host: HostConfig, name: str) -> Lookup:
     """Resolve what the body names; most bodies need the networks alone."""
     networks = await _networks(engine, body, host)
     published: set[tuple[int, str]] = set()
@@ -288,9 +290,8 @@ async def _lookup(engine: Engine, body: CreateBody, host: HostConfig) -> Lookup:
                 by_name[reference] = matches[0]
     return Lookup(
         networks=by_name,
-        containers=await _containers(engine, host),
+        containers=await _containers(engine, host, name),
         lenders=await _lenders(engine, host),
-        links=await _links(engine, host) if _on_default(host, by_name) else (),
         exposed=tuple(exposed),
         published=frozenset(published),
         runtimes=(await engine.node.runtimes()).names if host.runtime else (),
@@ -315,19 +316,16 @@ def _published(statuses: Iterable[ContainerStatus]) -> set[tuple[int, str]]:
     }
 
 
-async def _containers(engine: Engine, host: HostConfig) -> dict[str, str]:
-    """Ids of containers named by `container:NAME` modes."""
+async def _containers(engine: Engine, host: HostConfig, own: str) -> dict[str, str]:
+    """Ids of containers named by `container:NAME` modes; `own` is the new one's name."""
     found = {}
-    for field in ("network_mode", "pid_mode", "ipc_mode"):
+    kinds = {"network_mode": "network", "pid_mode": "PID namespace", "ipc_mode": "IPC namespace"}
+    for field in kinds:
         kind, colon, name = getattr(host, field).partition(":")
         if kind == "container" and colon:
-            record = await _existing(engine, name)
-            if field == "ipc_mode" and record.host.get("IpcMode") in _CLOSED_IPC:
-                raise InvalidArgument(
-                    f"failed to join IPC namespace: container {record.id}: non-shareable IPC "
-                    "(hint: use IpcMode:shareable for the donor container)"
-                )
-            found[name] = record.id
+            if name and name == own:
+                raise InvalidArgument(f"cannot join own {kinds[field]}")
+            found[name] = (await _existing(engine, name)).id
     return found
 
 
@@ -352,35 +350,7 @@ async def _lenders(engine: Engine, host: HostConfig) -> tuple[tuple[ContainerSta
     return tuple(found)
 
 
-def _on_default(host: HostConfig, networks: dict[str, str]) -> bool:
+def _on_default(host: HostConfig, networks: Mapping[str, str]) -> bool:
     """The default network has no names of its own; elsewhere links are names that it resolves."""
     mode = mode_of(host)
     return networks.get(mode, mode) == networks.get("bridge")
-
-
-async def _links(engine: Engine, host: HostConfig) -> tuple[Link, ...]:
-    """--link NAME:ALIAS on the default network."""
-    found = []
-    for text in host.links or ():
-        name, _, alias = text.partition(":")
-        if not name or ":" in alias:
-            raise InvalidArgument(f"bad format for links: {text}")
-        try:
-            record = await _existing(engine, name)
-        except InvalidArgument as error:
-            raise InvalidArgument(f"could not get container for {name}: {error.message}") from None
-        status = await engine.status(record)
-        endpoints = status.network.endpoints if status.network else ()
-        if not endpoints:
-            raise InvalidArgument(f"Cannot link to a non running container: /{record.name}")
-        image = status.image.config if status.image else ImageConfig()
-        found.append(
-            Link(
-                name=record.name,
-                alias=alias or record.name,
-                address=endpoints[0].ipv4 or endpoints[0].ipv6,
-                ports=tuple({*image.exposed_ports, *(record.config.get("ExposedPorts") or ())}),
-                env=tuple(environment(image, record.config)),
-            )
-        )
-    return tuple(found)

@@ -56,9 +56,10 @@ async def carry(
 ) -> bool:
     """Both ways until the container's end; True when the user detached.
 
-    Detach keys are looked for on terminals only: other input may hold any bytes.
+    `keys` are those to detach with: none where there is no terminal, since other input may hold any
+    bytes.
     """
-    send = asyncio.ensure_future(_send(client, link, stdin=stdin, keys=keys if raw else b""))
+    send = asyncio.ensure_future(_send(client, link, stdin=stdin, keys=keys))
     receive = asyncio.ensure_future(_receive(client, link, wanted, raw=raw))
     gone = asyncio.ensure_future(client.wait_lost())
     try:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sagong.contracts.image import Image
 from sagong.contracts.node import ContainerStatus, StatusState
+from sagong.errors import InvalidArgument
+from sagong.model import references
 from sagong_docker.container_view import mount_views, planned_args
 from sagong_docker.network_view import endpoint_views, port_list
 from sagong_docker.record import ContainerRecord
@@ -20,15 +24,17 @@ def list_view(
     names: dict[str, str],
     *,
     version: tuple[int, int],
+    called: Sequence[str] = (),
+    images: Mapping[str, str] | None = None,
     size: int | None = None,
 ) -> dict[str, Any]:
-    """A line of `docker ps`."""
+    """A line of `docker ps`; `called` are further names, `images` all images' ids by their names."""
     args = status.args or planned_args(record, status.image)
     image = status.image
     view: dict[str, Any] = {
         "Id": record.id,
-        "Names": [f"/{record.name}"],
-        "Image": _shown_image(record, image),
+        "Names": [f"/{record.name}", *called],
+        "Image": _shown_image(record, image, images),
         "ImageID": image.id if image else "",
         "Command": " ".join((*args[:1], *(_quoted(word) for word in args[1:]))),
         "Created": record.created // 10**9,
@@ -69,15 +75,25 @@ def _brief(
     return networks
 
 
-def _shown_image(record: ContainerRecord, image: Image | None) -> str:
-    """The name as given; its id when the name now means another image."""
+def _shown_image(
+    record: ContainerRecord, image: Image | None, images: Mapping[str, str] | None
+) -> str:
+    """The name as given; its id when the name now means another image, or none."""
     name = record.image
-    if image is None or name.startswith("sha256:"):
+    if image is None or images is None or name.startswith("sha256:"):
         return name
-    known = {t for tag in image.tags for t in (tag, tag.removesuffix(":latest"))}
-    if name in known or "@" in name or not image.tags or image.id.startswith(f"sha256:{name}"):
+    if "@" in name or image.id.startswith(f"sha256:{name}"):
         return name
-    return name if name.startswith(("docker.io/", "index.docker.io/")) else image.id
+    return name if images.get(_tagged(name)) == image.id else image.id
+
+
+@functools.lru_cache(maxsize=1024)
+def _tagged(name: str) -> str:
+    """A name as images are listed by it."""
+    try:
+        return references.parse(name).tagged.familiar
+    except InvalidArgument:
+        return name
 
 
 def _quoted(word: str) -> str:

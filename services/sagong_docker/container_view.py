@@ -142,8 +142,10 @@ def merged_config(record: ContainerRecord, status: ContainerStatus) -> dict[str,
         view.setdefault("MacAddress", own)
     if "StopSignal" not in view and image.stop_signal:
         view["StopSignal"] = image.stop_signal
-    if "Healthcheck" not in view and status.image and image.healthcheck:
-        view["Healthcheck"] = msgspec.json.decode(image.healthcheck)
+    if image.healthcheck:
+        check: dict[str, Any] = msgspec.json.decode(image.healthcheck)
+        asked = (given.get("Healthcheck") or {}).items()
+        view["Healthcheck"] = check | {key: value for key, value in asked if value}
     return view
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from sagong.contracts.image import ImageRef, RootRef
+from sagong.contracts.image import ImageQuery, ImageRef, RootRef
 from sagong.contracts.node import (
     ContainerStatus,
     Ref,
@@ -35,6 +35,7 @@ from sagong_docker.container_view import inspect_view
 from sagong_docker.creation import restart_policy
 from sagong_docker.engine import Engine
 from sagong_docker.filters import Filters
+from sagong_docker.linking import other_names, renamed, unlink
 from sagong_docker.machine import this_machine
 from sagong_docker.moment import parse_until
 from sagong_docker.naming import check_name
@@ -89,6 +90,8 @@ async def list_all(engine: Engine, ask: Ask) -> Response:
         found = found[:limit]
     written = await sizes(engine) if ask.flag("size") else {}
     sized = ask.flag("size")
+    called = other_names(engine.catalog.containers.values())
+    images = await engine.image_names()
     with _uncollected():
         lines = [
             list_view(
@@ -96,6 +99,8 @@ async def list_all(engine: Engine, ask: Ask) -> Response:
                 status,
                 names,
                 version=ask.version,
+                called=called.get(record.id, ()),
+                images=images,
                 size=written.get(record.id, 0) if sized else None,
             )
             for record, status in found
@@ -124,11 +129,16 @@ async def sizes(engine: Engine) -> dict[str, int]:
 
 
 async def _ancestors(engine: Engine, filters: Filters) -> frozenset[str]:
-    """Ids of the images that the filter names; an unknown one matches nothing."""
-    found = set()
+    """Ids of the images that the filter names, and of those made of them; an unknown one matches
+    nothing."""
+    found: set[str] = set()
     for name in filters["ancestor"]:
         with contextlib.suppress(SagongError):
             found.add((await engine.images.inspect(ImageRef(reference=name))).id)
+    known = (await engine.images.list(ImageQuery(all=True, brief=True))).images if found else ()
+    # Those that were made of them, step by step.
+    while more := {i.id for i in known if i.parent in found} - found:
+        found |= more
     return frozenset(found)
 
 
@@ -149,7 +159,7 @@ def _matches(
         and filters.exact("status", str(status.state))
         and filters.exact("health", health)
         and (not filters["exited"] or _exited(status, filters))
-        and filters.any_exact("network", _networks(record, status, names))
+        and _on_network(filters, _networks(record, status, names), names)
         and filters.any_exact("volume", _volumes(status))
         and filters.satisfied("publish", lambda wanted: _publishes(status, wanted))
         and filters.satisfied("expose", lambda wanted: _exposes(status, record, wanted))
@@ -160,6 +170,13 @@ def _matches(
 
 def _exited(status: ContainerStatus, filters: Filters) -> bool:
     return not _running(status) and status.started_at > 0 and str(status.code) in filters["exited"]
+
+
+def _on_network(filters: Filters, found: set[str], names: dict[str, str]) -> bool:
+    """By the name of a network, or the beginning of its id."""
+    ids = [id_ for id_, name in names.items() if id_ in found or name in found]
+    by_id = any(id_.startswith(filters["network"]) for id_ in ids)
+    return by_id or filters.any_exact("network", found)
 
 
 def _networks(record: ContainerRecord, status: ContainerStatus, names: dict[str, str]) -> set[str]:
@@ -182,9 +199,8 @@ def _publishes(status: ContainerStatus, wanted: str) -> bool:
     """`80`, `80/udp` or `8000-8010/tcp`: a container's port that is published, as in Docker."""
     first, last, protocol = exposed(wanted)
     return any(
-        first <= port <= last and m.protocol == protocol
+        first <= m.host_port <= last and m.protocol == protocol
         for m in (status.network.ports if status.network else ())
-        for port in (m.container_port, m.host_port)
     )
 
 
@@ -226,7 +242,10 @@ async def remove(engine: Engine, ask: Ask) -> Response:
     """`docker rm`."""
     record = await engine.container(ask["id"])
     if ask.flag("link"):
-        raise Conflict("Conflict, cannot remove the default link name of the container")
+        if "/" not in ask["id"].removeprefix("/"):
+            raise Conflict("Conflict, cannot remove the default link name of the container")
+        await unlink(engine, ask["id"])
+        return empty()
     request = RemoveRequest(id=record.id, force=ask.flag("force"), volumes=ask.flag("v"))
     try:
         # One that is not there any more was removed meanwhile, maybe by this very request, whose
@@ -276,12 +295,16 @@ async def rename(engine: Engine, ask: Ask) -> Response:
             msgspec.structs.replace(record, name=name), record.name
         )
         raise
+    for changed in renamed(engine, msgspec.structs.replace(record, name=name)):
+        await engine.catalog.change_container(changed)
     return empty()
 
 
 async def update(engine: Engine, ask: Ask) -> Response:
     """`docker update`: limits and restart policy."""
     document = await ask.document(HostConfig)
+    if ask.version < (1, 40):
+        document.pop("PidsLimit", None)
     record = await engine.container(ask["id"])
     given = fitted(document, HostConfig)
     machine = this_machine()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from sagong.contracts.network import Attachment
@@ -18,7 +18,6 @@ from sagong.contracts.runtime import Device
 from sagong.errors import InvalidArgument
 from sagong_docker import mounting, wiring
 from sagong_docker.body import CreateBody, Healthcheck, HostConfig
-from sagong_docker.links import Link
 from sagong_docker.log_options import log_spec
 from sagong_docker.machine import Machine
 from sagong_docker.naming import new_id
@@ -41,6 +40,7 @@ _SECURITY = frozenset(
         "userns",
     ]
 )
+_TRUE = frozenset(("", "true", "True", "1", "t"))
 _BOOLEANS = frozenset(("", "true", "false", "True", "False", "1", "0", "t", "f"))
 
 
@@ -51,7 +51,6 @@ class Lookup:
     networks: Mapping[str, str] = field(default_factory=dict)
     containers: Mapping[str, str] = field(default_factory=dict)
     lenders: tuple[tuple[ContainerStatus, str], ...] = ()
-    links: tuple[Link, ...] = ()
     exposed: tuple[str, ...] = ()
     published: frozenset[tuple[int, str]] = frozenset()
     runtimes: tuple[str, ...] = ()
@@ -117,9 +116,7 @@ def _sandbox(id: str, name: str, body: CreateBody, host: HostConfig, lookup: Loo
         dns=tuple(host.dns or ()),
         search=tuple(host.dns_search or ()),
         dns_options=tuple(host.dns_options or ()),
-        hosts=wiring.hosts(
-            host, [(link.address, link.alias) for link in lookup.links], lookup.gateways
-        ),
+        hosts=wiring.hosts(host, (), lookup.gateways),
     )
 
 
@@ -133,10 +130,8 @@ def _container(
         sandbox=id,
         name=name,
         image=body.image,
-        command=_command(
-            body, host, [entry for link in lookup.links for entry in link.variables(name)]
-        ),
-        mounts=(*own, *mounting.borrowed(lookup.lenders, [m.target for m in own])),
+        command=_command(body, host),
+        mounts=mounting.with_borrowed(own, lookup.lenders),
         devices=tuple(
             Device(
                 source=d.path_on_host,
@@ -158,7 +153,8 @@ def _container(
         storage_size=_storage(host),
         masked_paths=host.masked_paths,
         readonly_paths=host.readonly_paths,
-        seccomp="unconfined" if host.privileged else security.seccomp,
+        seccomp=security.seccomp,
+        writable_cgroups=security.writable_cgroups,
         apparmor=security.apparmor,
         selinux=security.selinux,
         pid_mode=_mode("PID", host.pid_mode, lookup),
@@ -174,6 +170,7 @@ def _container(
         restart=restart_policy(host),
         remove=host.auto_remove,
         health=_health(body.healthcheck),
+        image_health=True,
         log=log_spec(body, host, settings),
         runtime=(host.runtime or "") if host.runtime in lookup.runtimes else "",
         labels=tuple((body.labels or {}).items()),
@@ -187,7 +184,7 @@ def words(value: tuple[str, ...] | str | None) -> tuple[str, ...] | None:
     return (value,) if isinstance(value, str) else tuple(value)
 
 
-def _command(body: CreateBody, host: HostConfig, linked: Sequence[str]) -> Command:
+def _command(body: CreateBody, host: HostConfig) -> Command:
     entrypoint, cmd = words(body.entrypoint), words(body.cmd) or None
     if entrypoint == ():
         entrypoint = None
@@ -195,7 +192,7 @@ def _command(body: CreateBody, host: HostConfig, linked: Sequence[str]) -> Comma
     return Command(
         entrypoint=entrypoint,
         cmd=cmd,
-        env=(*linked, *(body.env or ())),
+        env=tuple(body.env or ()),
         cwd=body.working_dir,
         user=body.user,
         groups=tuple(host.group_add or ()),
@@ -219,6 +216,7 @@ def _users(host: HostConfig) -> str:
 class _Security:
     no_new_privileges: bool = False
     seccomp: str = "default"
+    writable_cgroups: bool = False
     apparmor: str = ""
     selinux: str = ""
 
@@ -247,8 +245,9 @@ def _security(host: HostConfig) -> _Security:
     found, labels = _options(host)
     seccomp = found.get("seccomp", "default")
     return _Security(
-        no_new_privileges=found.get("no-new-privileges", "false") in ("", "true"),
+        no_new_privileges=found.get("no-new-privileges", "false") in _TRUE,
         seccomp="default" if seccomp == "builtin" else seccomp,
+        writable_cgroups=found.get("writable-cgroups", "false") in _TRUE,
         apparmor=found.get("apparmor", ""),
         selinux=",".join(labels),
     )
@@ -295,16 +294,15 @@ def restart_policy(host: HostConfig) -> RestartPolicy:
 
 
 def _health(given: Healthcheck | None) -> HealthSpec | None:
-    if given is None or not given.test:
+    if given is None:
         return None
-    default = HealthSpec(test=())
     return HealthSpec(
-        test=tuple(given.test),
-        interval=given.interval / 1e9 or default.interval,
-        timeout=given.timeout / 1e9 or default.timeout,
+        test=tuple(given.test or ()),
+        interval=given.interval / 1e9,
+        timeout=given.timeout / 1e9,
         start_period=given.start_period / 1e9,
-        start_interval=given.start_interval / 1e9 or default.start_interval,
-        retries=given.retries or default.retries,
+        start_interval=given.start_interval / 1e9,
+        retries=given.retries,
     )
 
 

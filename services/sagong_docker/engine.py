@@ -14,7 +14,7 @@ import msgspec
 
 from sagong.call import Call, current, outliving
 from sagong.contracts.builder import Builder
-from sagong.contracts.image import ImageChanged, Images
+from sagong.contracts.image import ImageChanged, ImageQuery, Images
 from sagong.contracts.metrics import Metrics
 from sagong.contracts.network import Network
 from sagong.contracts.node import (
@@ -83,6 +83,7 @@ class Engine:
         self._told: dict[str, dict[str, str]] = {}
         # What was done with containers whose creation has not been told yet.
         self._early: dict[str, list[tuple[str, dict[str, str]]]] = {}
+        self._image_names: dict[str, str] | None = None
         self._work = 0
         self._host = host
 
@@ -145,12 +146,18 @@ class Engine:
         """By name, id or unique prefix; pods' containers by id too. NotFound in Docker's words."""
         if not reference:
             raise InvalidArgument('invalid name or ID supplied: ""')
-        record = self.catalog.find(reference)
+        record = self.catalog.find(reference) or self._linked(reference)
         if record is None:
             record = await self._foreign(reference)
         if record is None:
             raise NotFound(f"No such container: {reference}")
         return record
+
+    def _linked(self, reference: str) -> ContainerRecord | None:
+        """By the name that it has for one that links to it: `who/alias`."""
+        who, slash, alias = reference.removeprefix("/").partition("/")
+        parent = self.catalog.find(who) if slash else None
+        return self.catalog.containers.get(parent.links.get(alias, "")) if parent else None
 
     async def stop(self) -> None:
         """Write the rest."""
@@ -194,6 +201,16 @@ class Engine:
                 raise InvalidArgument(f"multiple IDs found with provided prefix: {reference}")
             matches = exact
         return foreign(matches[0], "kube") if matches else None
+
+    async def image_names(self) -> dict[str, str]:
+        """Ids of images by their names, read anew when one of them has changed."""
+        if self._image_names is not None:
+            return self._image_names
+        found: dict[str, str] = {}
+        self._image_names = found
+        for image in (await self.images.list(ImageQuery(all=True, brief=True))).images:
+            found.update(dict.fromkeys(image.tags, image.id))
+        return found
 
     async def networks(self) -> list[Network]:
         """All networks: the plugin's, host and none if it has none of its own, configurations."""
@@ -264,6 +281,8 @@ class Engine:
         if event.action == "start":
             self.fresh.discard(event.id)
             self.pending.told(event.id)
+            if any(event.id in r.links.values() for r in self.catalog.containers.values()):
+                self.spawn(self._renew_links(event.id), f"renew links to {event.id[:12]}")
         if event.action == "volume_create":
             name = dict(event.attributes)["volume"]
             self.history.note("volume", "create", name, {"driver": "local"})
@@ -284,6 +303,11 @@ class Engine:
                 self.note(record, action, **facts)
         if event.action == "destroy":
             self.forget(event.id)
+
+    async def _renew_links(self, id_: str) -> None:
+        from sagong_docker.linking import renew
+
+        await renew(self, id_)
 
     async def _sweep(self) -> None:
         """Events may have been missed: drop what the node doesn't know any more."""
@@ -324,6 +348,7 @@ class Engine:
 
     async def _hear_images(self) -> None:
         async for event in self._host.hear(Images, ImageChanged):
+            self._image_names = None
             if event is not None and event.action != "commit":
                 named = event.action not in _BY_ID and event.reference
                 attributes = {**dict(event.labels), "name": named or event.id}

@@ -31,7 +31,8 @@ async def events(engine: Engine, ask: Ask) -> None:
     out = ask.request.stream(200, {"Content-Type": "application/json"})
     try:
         last = 0
-        for event in engine.history.between(since, until) if since else ():
+        # Since the beginning of time is 0, and asks for all that is kept.
+        for event in engine.history.between(since, until) if ask.text("since") else ():
             last = event.time
             _show(out, event, filters, ask.version)
         await out.drain()

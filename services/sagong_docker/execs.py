@@ -68,14 +68,14 @@ async def _trim(engine: Engine, container: str) -> None:
 
 async def start(engine: Engine, ask: Ask) -> Response | None:
     """Second half: attached (the connection is taken over) or detached."""
-    made = await engine.catalog.exec(ask["id"])
     options = await ask.checked(ExecStartBody)
+    made = await engine.catalog.exec(ask["id"])
     known = await _begun(engine, made)
     if known is not None or made.id in engine.failed_execs:
         ended = known is None or not known.running
         shown = "has already run" if ended else "is already running"
         raise Conflict(f"exec command {made.id} {shown}")
-    tty = bool(made.body.get("Tty"))
+    tty, raw = bool(made.body.get("Tty")), bool(options.get("Tty"))
     size = options.get("ConsoleSize") or made.body.get("ConsoleSize") or (0, 0)
     spec = _spec(made, tty, size)
     if options.get("Detach"):
@@ -89,11 +89,12 @@ async def start(engine: Engine, ask: Ask) -> Response | None:
     except SagongError as error:
         if made.id not in engine.failed_execs:
             raise
-        client = hijacked(ask, raw=tty)
+        client = hijacked(ask, raw=raw)
         await client.wait_taken()
-        _tell(client, f"{error.message}\r\n", raw=tty)
+        _tell(client, f"{error.message}\r\n", raw=raw)
         return None
-    client = hijacked(ask, raw=tty)
+    # As the start says: the terminal's output may be framed, too.
+    client = hijacked(ask, raw=raw)
     if state.stream is not None:
         async with connected(state.stream) as link:
             await client.wait_taken()
@@ -101,9 +102,9 @@ async def start(engine: Engine, ask: Ask) -> Response | None:
                 client,
                 link,
                 wanted=_wanted(made.body),
-                raw=tty,
+                raw=raw,
                 stdin=bool(made.body.get("AttachStdin")),
-                keys=parse_keys(str(made.body.get("DetachKeys") or "")),
+                keys=parse_keys(str(made.body.get("DetachKeys") or "")) if tty else b"",
             )
         if not detached:
             await _note_end(engine, made)

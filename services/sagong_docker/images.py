@@ -293,12 +293,11 @@ async def commit(engine: Engine, ask: Ask) -> Response:
     """`docker commit`: the container's config, changed by a body and by Dockerfile lines."""
     from sagong_docker.changes import apply_changes
 
+    body = await ask.checked(ImageBody)
     record = await engine.container(ask.text("container"))
     status = await engine.status(record)
     config = merged_config(record, status)
-    config |= {
-        k: v for k, v in (await ask.checked(ImageBody)).items() if v not in (None, "", [], {})
-    }
+    config |= {k: v for k, v in body.items() if v not in (None, "", [], {})}
     config = apply_changes(config, ask.request.query.all("changes"))
     reference = named(ask.text("repo"), ask.text("tag"))
     pausing = ask.flag("pause", True) and status.state is StatusState.RUNNING

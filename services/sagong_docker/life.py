@@ -32,6 +32,8 @@ from sagong.errors import (
 from sagong.http import Response
 from sagong_docker.ask import Ask
 from sagong_docker.engine import Engine
+from sagong_docker.lenders import check_lenders
+from sagong_docker.linking import bring
 from sagong_docker.network_body import NO_ENDPOINT, is_configuration
 from sagong_docker.record import ContainerRecord
 from sagong_docker.refusal import empty
@@ -60,6 +62,8 @@ async def start(engine: Engine, ask: Ask) -> Response:
     if state is StatusState.RUNNING:
         return empty(304)
     engine.fresh.discard(record.id)
+    await check_lenders(engine, record)
+    await bring(engine, record)
     held = engine.pending.hold(record.id)
     request = StartRequest(
         id=record.id,
@@ -156,6 +160,7 @@ async def stop(engine: Engine, ask: Ask) -> Response:
 async def restart(engine: Engine, ask: Ask) -> Response:
     """`docker restart`."""
     record = await engine.container(ask["id"])
+    await bring(engine, record)
     try:
         await asyncio.shield(asyncio.ensure_future(engine.node.restart(_stop_request(record, ask))))
     except SagongError as error:

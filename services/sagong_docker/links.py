@@ -24,6 +24,12 @@ class Link:
     address: str
     ports: tuple[str, ...] = ()
     env: tuple[str, ...] = ()
+    hostname: str = ""
+
+    @property
+    def hosts(self) -> str:
+        """Its names on a line of /etc/hosts."""
+        return " ".join(dict.fromkeys(filter(None, (self.alias, self.hostname, self.name))))
 
     def variables(self, container: str) -> Iterator[str]:
         """For the container of that name."""

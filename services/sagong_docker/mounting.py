@@ -11,7 +11,7 @@ from sagong.errors import InvalidArgument
 from sagong_docker.body import CreateBody, HostConfig, MountBody
 from sagong_docker.resources import size_of
 
-__all__ = ["bind", "borrowed", "mounts"]
+__all__ = ["bind", "mounts", "with_borrowed"]
 
 _PROPAGATIONS = frozenset(("private", "rprivate", "shared", "rshared", "slave", "rslave"))
 _CONSISTENCIES = ("consistent", "cached", "delegated")
@@ -269,18 +269,21 @@ def _tmpfs_option(option: str) -> str:
     return f"size={size_of(value)}" if key == "size" and equals and "%" not in value else option
 
 
-def borrowed(
-    sources: Iterable[tuple[ContainerStatus, str]], taken: Iterable[str]
-) -> list[FileMount]:
-    """Mounts of other containers (`--volumes-from`), each with mode `ro` or not; own ones win."""
-    found: dict[str, FileMount] = {}
-    seen = {posixpath.normpath(target) for target in taken}
+def with_borrowed(
+    own: Iterable[FileMount], sources: Iterable[tuple[ContainerStatus, str]]
+) -> tuple[FileMount, ...]:
+    """Own mounts, and those of other containers (`--volumes-from`), each with mode `ro` or not.
+
+    Own ones win, but for volumes without a name: the others' are taken instead.
+    """
+    wished = {posixpath.normpath(mount.target): mount for mount in own}
+    lent: dict[str, FileMount] = {}
     for status, mode in sources:
         for mount in _lent(status):
             path = posixpath.normpath(mount.target)
-            if path not in seen:
-                found[path] = _with_mode(mount, mode)
-    return list(found.values())
+            if path not in wished or wished[path].anonymous:
+                lent[path] = _with_mode(mount, mode)
+    return (*(m for path, m in wished.items() if path not in lent), *lent.values())
 
 
 def _lent(status: ContainerStatus) -> Iterable[FileMount]:

@@ -82,6 +82,12 @@ def default_network(id_: str, settings: Settings) -> Network:
     )
 
 
+_PRIVATE = (
+    "container cannot be connected to multiple networks with one of the networks in private (none) "
+    "mode"
+)
+
+
 async def list_all(engine: Engine, ask: Ask) -> Response:
     """`docker network ls`."""
     filters = ask.filters()
@@ -249,14 +255,16 @@ async def connect(engine: Engine, ask: Ask) -> Response:
         raise InvalidArgument(
             "container cannot be disconnected from host network or connected to host network"
             if network.name == "host"
-            else "container cannot be connected to multiple networks with one of the networks in "
-            "private (none) mode"
+            else _PRIVATE
         )
-    if wiring.mode_of(convert(record.host, HostConfig)).partition(":")[0] in ("host", "container"):
+    mode = wiring.mode_of(convert(record.host, HostConfig)).partition(":")[0]
+    if mode in ("host", "container"):
         raise PermissionDenied(
             "container sharing network namespace with another container or host cannot be "
             "connected to any other network"
         )
+    if mode == "none":
+        raise InvalidArgument(_PRIVATE)
     settings = convert(body.get("EndpointConfig") or {}, EndpointSettings)
     check_mac(network.name, settings.mac_address)
     check_addresses(engine.catalog.networks.get(network.id), settings)

@@ -12,7 +12,10 @@ __all__ = ["ContainerRecord", "ExecRecord", "NetworkRecord", "foreign"]
 
 
 class ContainerRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A container of Docker's; `config`, `host` and `networking` are the create body's parts."""
+    """A container of Docker's; `config`, `host` and `networking` are the create body's parts.
+
+    `links` are those of the default network: the other containers' ids by alias.
+    """
 
     id: str
     name: str
@@ -20,6 +23,7 @@ class ContainerRecord(msgspec.Struct, frozen=True, kw_only=True):
     config: dict[str, Any]
     host: dict[str, Any]
     networking: dict[str, Any] = {}
+    links: dict[str, str] = {}
     owner: str = "docker"
 
     @property

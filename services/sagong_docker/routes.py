@@ -54,7 +54,7 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/containers/{id}/changes", containers.changes),
     ("POST", "/containers/{id}/rename", containers.rename),
     ("POST", "/containers/{id}/update", containers.update),
-    ("DELETE", "/containers/{id}", containers.remove),
+    ("DELETE", "/containers/{id*}", containers.remove),
     ("POST", "/containers/{id}/start", life.start),
     ("POST", "/containers/{id}/stop", life.stop),
     ("POST", "/containers/{id}/restart", life.restart),

@@ -15,6 +15,7 @@ from sagong_docker.machine import Machine
 from sagong_docker.signals import number
 
 __all__ = [
+    "HOST_LINKS",
     "NO_OWN_SUBNET",
     "check_body",
     "check_default_network",
@@ -43,6 +44,7 @@ _PLATFORM_WORDS = frozenset(
 )  # fmt: skip
 _CONFLICT = "conflicting options: "
 _UNDEFINED = "can't be used with links. This would result in undefined behavior"
+HOST_LINKS = f"{_CONFLICT}host type networking {_UNDEFINED}"
 
 
 def check_body(body: CreateBody, host: HostConfig, machine: Machine) -> None:
@@ -70,7 +72,7 @@ def _complaints(body: CreateBody, host: HostConfig, machine: Machine) -> Iterato
     if host.shm_size < 0:
         yield "SHM size can not be less than 0"
     if not -1000 <= host.oom_score_adj <= 1000:
-        yield f"Invalid value {host.oom_score_adj}, range for oom score adj is [-1000, 1000]"
+        yield f"Invalid value {host.oom_score_adj}, range for oom score adj is [-1000, 1000]."
     if "" in (host.annotations or {}):
         yield "invalid Annotations: the empty string is not permitted as an annotation key"
     for rule in host.device_cgroup_rules or ():
@@ -93,7 +95,7 @@ def check_network_mode(body: CreateBody, host: HostConfig) -> Iterator[str]:
     if host.uts_mode == "host" and body.hostname:
         yield _CONFLICT + "hostname and the UTS mode"
     if host.network_mode == "host" and host.links:
-        yield _CONFLICT + "host type networking " + _UNDEFINED
+        yield HOST_LINKS
     kind, _, other = host.network_mode.partition(":")
     if kind != "container":
         return

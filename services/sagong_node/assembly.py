@@ -89,7 +89,10 @@ def attended(run: RunSpec, spec: ContainerSpec, request: StartRequest) -> RunSpe
 def run_spec(spec: ContainerSpec, site: Site, run: int) -> RunSpec:
     """The whole value that the runtime is given, but who will attach."""
     system = defaults.system_mounts(
-        shm_size=spec.shm_size, host_ipc=spec.ipc_mode == "host", privileged=spec.privileged
+        shm_size=spec.shm_size,
+        host_ipc=spec.ipc_mode == "host",
+        privileged=spec.privileged,
+        writable_cgroups=spec.writable_cgroups,
     )
     masked = MASKED_PATHS if spec.masked_paths is None else spec.masked_paths
     readonly = READONLY_PATHS if spec.readonly_paths is None else spec.readonly_paths
@@ -108,7 +111,7 @@ def run_spec(spec: ContainerSpec, site: Site, run: int) -> RunSpec:
         device_rules=tuple(DeviceRule(rule=rule) for rule in spec.device_rules),
         limits=spec.limits,
         sysctls=spec.sysctls,
-        seccomp="unconfined" if spec.privileged else spec.seccomp,
+        seccomp="unconfined" if spec.privileged and spec.seccomp == "default" else spec.seccomp,
         apparmor=spec.apparmor,
         selinux=spec.selinux,
         masked_paths=masked,

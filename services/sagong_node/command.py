@@ -6,11 +6,11 @@ from collections.abc import Iterable
 
 import msgspec
 
-from sagong.contracts.image import ImageConfig
+from sagong.contracts.image import Image, ImageConfig
 from sagong.contracts.node import Command
 from sagong.errors import InvalidArgument
 
-__all__ = ["Merged", "completed", "merge", "merge_environment"]
+__all__ = ["Merged", "check_command", "completed", "merge", "merge_environment"]
 
 _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -40,6 +40,12 @@ def merge(command: Command, image: ImageConfig, hostname: str) -> Merged:
         base.append("TERM=xterm")
     env = merge_environment(base, image.env, command.env)
     return Merged(args, env, command.cwd or image.working_dir or "/", command.user or image.user)
+
+
+def check_command(command: Command, image: Image | None) -> None:
+    """Refuse a container that would have nothing to execute."""
+    if image is not None:
+        merge(command, image.config, "")
 
 
 def merge_environment(*layers: Iterable[str]) -> tuple[str, ...]:

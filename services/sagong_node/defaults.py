@@ -34,12 +34,15 @@ DEFAULT_CAPABILITIES = (
 _SECURE = ("nosuid", "noexec", "nodev")
 
 
-def system_mounts(*, shm_size: int, host_ipc: bool, privileged: bool) -> tuple[Mount, ...]:
+def system_mounts(
+    *, shm_size: int, host_ipc: bool, privileged: bool, writable_cgroups: bool = False
+) -> tuple[Mount, ...]:
     """/proc, /dev, /sys and what belongs to them, in the order they are mounted.
 
     /dev/shm goes with the ipc namespace: the host's is bound; with a size of 0 there is none.
     """
     writable = () if privileged else ("ro",)
+    cgroups = () if writable_cgroups else writable
     return (
         Mount(target="/proc", kind="proc", source="proc", options=_SECURE),
         Mount(
@@ -56,7 +59,7 @@ def system_mounts(*, shm_size: int, host_ipc: bool, privileged: bool) -> tuple[M
         ),
         Mount(target="/sys", kind="sysfs", source="sysfs", options=(*_SECURE, *writable)),
         Mount(
-            target="/sys/fs/cgroup", kind="cgroup", source="cgroup", options=(*_SECURE, *writable)
+            target="/sys/fs/cgroup", kind="cgroup", source="cgroup", options=(*_SECURE, *cgroups)
         ),
         Mount(target="/dev/mqueue", kind="mqueue", source="mqueue", options=_SECURE),
         *_shared_memory(shm_size, host=host_ipc),

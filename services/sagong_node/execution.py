@@ -68,7 +68,7 @@ class Execution:
             wanted = record.image.config.user
         accounts = self._life.accounts.get(container.id, (b"", b""))
         account = resolve(wanted, container.command.groups, *accounts)
-        known = completed(record.env, TERM="xterm") if spec.tty else record.env
+        known = completed(record.env, TERM="xterm") if spec.tty else _without_terminal(record)
         env = completed(merge_environment(known, spec.env), HOME=account.home)
         return Process(
             args=spec.args,
@@ -87,6 +87,13 @@ class Execution:
             no_new_privileges=container.no_new_privileges,
             rlimits=container.rlimits,
         )
+
+
+def _without_terminal(record: ContainerRecord) -> tuple[str, ...]:
+    """A container's environment without the TERM that it has for its terminal alone."""
+    image = record.image.config.env if record.image else ()
+    own = any(entry.startswith("TERM=") for entry in (*record.spec.command.env, *image))
+    return tuple(e for e in record.env if own or not e.startswith("TERM="))
 
 
 def _state(status: ExecStatus) -> ExecState:

@@ -390,12 +390,13 @@ class Ground:
         record.resolv_path, record.hosts_path, record.hostname_path = (p for p, _ in files)
         if record.spec.files:
             files += hostfiles.write_files(self._made(record) / "files", record.spec.files)
+        readonly = ("ro",) if record.spec.readonly_root else ()
         return tuple(
             Mount(
                 target=target,
                 kind="bind",
                 source=path,
-                options=("bind", "rprivate", "idmap"),
+                options=("bind", "rprivate", "idmap", *readonly),
                 create="file",
             )
             for path, target in files

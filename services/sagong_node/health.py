@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from typing import Any
+
+import msgspec
 
 from sagong.contracts.node import ExecSpec, HealthSpec, HealthState, StatusState
 from sagong.errors import SagongError
@@ -17,10 +20,30 @@ from sagong_node.outcome import outcome
 from sagong_node.records import ContainerRecord
 from sagong_node.registry import Registry
 
-__all__ = ["Health", "judge"]
+__all__ = ["Health", "check_of", "judge"]
 
 _KEPT_PROBES = 5
 _OUTPUT = 4096
+_INTERVAL, _START_INTERVAL, _TIMEOUT = 30.0, 5.0, 30.0
+
+
+def check_of(own: HealthSpec | None, image: str) -> HealthSpec | None:
+    """A container's check: what it leaves out is that of its image (JSON, nanoseconds). Pure.
+
+    None if there is nothing to check.
+    """
+    given: dict[str, Any] = msgspec.json.decode(image) if image else {}
+    known = HealthSpec(
+        test=tuple(given.get("Test") or ()),
+        interval=(given.get("Interval") or 0) / 1e9,
+        timeout=(given.get("Timeout") or 0) / 1e9,
+        start_period=(given.get("StartPeriod") or 0) / 1e9,
+        start_interval=(given.get("StartInterval") or 0) / 1e9,
+        retries=given.get("Retries") or 0,
+    )
+    changes = {k: v for k in known.__struct_fields__ if own and (v := getattr(own, k))}
+    found = msgspec.structs.replace(known, **changes)
+    return found if found.test and found.test[0] not in ("", "NONE") else None
 
 
 def judge(
@@ -55,8 +78,10 @@ class Health:
 
     def begin(self, record: ContainerRecord) -> None:
         """Probe a container that has started, until its run ends."""
-        spec = record.spec.health
-        if spec is None or not spec.test or spec.test[0] == "NONE":
+        of_image = record.spec.image_health and record.image is not None
+        image = record.image.config.healthcheck if of_image and record.image else ""
+        spec = check_of(record.spec.health, image)
+        if spec is None:
             return
         old = self._tasks.pop(record.spec.id, None)
         if old is not None:
@@ -80,15 +105,20 @@ class Health:
     def _pause(self, record: ContainerRecord, spec: HealthSpec) -> float:
         starting = record.health is not None and record.health.status == "starting"
         young = time.time() - record.started_at < spec.start_period
-        return (spec.start_interval or 5.0) if starting and young else (spec.interval or 30.0)
+        if starting and young:
+            return spec.start_interval or _START_INTERVAL
+        return spec.interval or _INTERVAL
 
     async def _probe(self, record: ContainerRecord, spec: HealthSpec) -> None:
-        begin = time.time()
+        begin, bound, said = time.time(), spec.timeout or _TIMEOUT, bytearray()
         try:
-            async with asyncio.timeout(spec.timeout or 30.0):
-                code, output = await self._execute(record, spec)
+            async with asyncio.timeout(bound):
+                code, output = await self._execute(record, spec, said)
         except TimeoutError:
-            code, output = -1, f"Health check exceeded timeout ({duration_text(spec.timeout)})"
+            # With what it said until then.
+            code, text = -1, said.decode(errors="replace")
+            output = f"Health check exceeded timeout ({duration_text(bound)})"
+            output += f": {text}" if text else ""
         except (SagongError, OSError) as error:
             code, output = -1, str(error)
         if not record.alive or record.health is None:
@@ -100,7 +130,10 @@ class Health:
         if record.health.status != before:
             self._lifecycle.note(record, f"health_status: {record.health.status}")
 
-    async def _execute(self, record: ContainerRecord, spec: HealthSpec) -> tuple[int, str]:
+    async def _execute(
+        self, record: ContainerRecord, spec: HealthSpec, said: bytearray
+    ) -> tuple[int, str]:
+        """Its code and output; what it has said so far is in `said`."""
         kind, *args = spec.test
         if kind == "CMD-SHELL":
             args = ["/bin/sh", "-c", *args]
@@ -110,7 +143,7 @@ class Health:
             code, output = status.code, ""
         else:
             async with framed(status.stream) as frames:
-                ended, output = await outcome(frames, most=_OUTPUT)
+                ended, output = await outcome(frames, most=_OUTPUT, said=said)
             code = -1 if ended is None else ended
         facts = {"execID": command.exec_id, "exitCode": str(code)}
         self._lifecycle.note(record, "exec_die", **facts)

@@ -71,7 +71,10 @@ def _reachable(address: str, *, ipv6: bool) -> bool:
 def hosts(spec: SandboxSpec, network: Sandbox | None, hostname: str) -> str:
     """localhost, what was asked for, and the container's own name with each of its addresses."""
     lines = [f"{address}\t{names}" for address, names in spec.hosts]
+    short = hostname.partition(".")[0]
     name = f"{hostname}.{spec.domainname} {hostname}" if spec.domainname else hostname
+    if "." in hostname and not spec.domainname:
+        name = f"{hostname} {short}"
     for endpoint in network.endpoints if network else ():
         lines += [f"{a}\t{name}" for a in (endpoint.ipv4, endpoint.ipv6) if a]
     return _LOCAL_HOSTS + "".join(f"{line}\n" for line in lines)

@@ -30,6 +30,7 @@ from sagong.host import Host
 from sagong_node import signals
 from sagong_node.assembly import command_of
 from sagong_node.concert import first_error, together
+from sagong_node.ends import KILL, ending, is_final, stop_signal, wakes
 from sagong_node.expectations import Expectation, Expectations
 from sagong_node.ground import Ground
 from sagong_node.journal import Journal
@@ -40,9 +41,7 @@ from sagong_node.runtimes import Runtimes
 __all__ = ["Lifecycle"]
 
 _FIRST_DELAY, _LONGEST_DELAY, _SETTLED = 0.1, 60.0, 10.0
-_LOST = 255
 _DURABLE = 2.0
-_KILL = 9
 # Many containers live for less; nobody sees their use of the machine.
 _MEASURED_AFTER = 0.25
 # From the sign that a start will come to the start itself; much longer than any client takes.
@@ -67,6 +66,8 @@ class Lifecycle:
         self._locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._restarts: dict[str, asyncio.Task[None]] = {}
         self._expectations = Expectations(ground, self.runtimes)
+        # Those that are started again as soon as they have stopped.
+        self._returning: set[str] = set()
         self._leaving = False
 
     def leave(self) -> None:
@@ -166,13 +167,13 @@ class Lifecycle:
         await self._durable(self._registry.written(unwished))
 
     async def _stop(self, record: ContainerRecord, seconds: float | None, signal: str) -> None:
-        number = signals.number(signal or _stop_signal(record) or "SIGTERM")
+        number = signals.number(signal or stop_signal(record) or "SIGTERM")
         bound = record.spec.stop_timeout if seconds is None else seconds
         signalled = await self._signalled(record, number, bound)
         try:
             left = signalled + bound - time.monotonic()
             if bound >= 0 and not await self._ended_within(record, max(0.0, left)):
-                await self.signal(record, _KILL)
+                await self.signal(record, KILL)
             await self._ended_within(record, None)
         except PassedOn:
             record.stopping = number, signalled
@@ -201,7 +202,7 @@ class Lifecycle:
         with contextlib.suppress(NotFound):
             runtime = self.runtimes.of(record)
             await runtime.signal(SignalRequest(id=record.spec.id, signal=number))
-        if record.state is StatusState.PAUSED and _wakes(record, number):
+        if record.state is StatusState.PAUSED and wakes(record, number):
             with contextlib.suppress(NotFound, FailedPrecondition):
                 await self.resume(record)
 
@@ -212,17 +213,31 @@ class Lifecycle:
         self._registry.keep(record)
         self.note(record, "unpause")
 
+    async def restart(self, id_: str, seconds: float | None, signal: str) -> None:
+        """Stop, then start; one that is removed at its end is not removed at this one."""
+        self._returning.add(id_)
+        try:
+            await self.stop(id_, seconds, signal)
+            await self.start(StartRequest(id=id_))
+        finally:
+            self._returning.discard(id_)
+
     async def kill(self, id_: str, signal: str) -> None:
-        """A signal by the user's wish; SIGKILL counts as a stop."""
+        """A signal by the user's wish; SIGKILL and its own stop signal count as a stop.
+
+        One that waits for its next start needs no signal to stay as it is.
+        """
         record = self.container(id_)
-        if not record.alive:
+        waits = record.state is StatusState.RESTARTING
+        if not (record.alive or waits):
             raise FailedPrecondition(f"container {id_} is not running")
         number = signals.number(signal)
-        if number != _KILL:
-            await self.signal(record, number)
+        unwished = self._unwish(record) if is_final(record, number) else 0
+        if waits:
             return
-        unwished = self._unwish(record)
         await self.signal(record, number)
+        if number != KILL:
+            return
         # Not passed on: a second kill would be refused, since nothing runs any more.
         await self._ended_within(record, 10.0, passing=False)
         await self._durable(self._registry.written(unwished))
@@ -238,7 +253,7 @@ class Lifecycle:
             )
         if record.alive:
             self._unwish(record)
-            await self.signal(record, _KILL)
+            await self.signal(record, KILL)
             await self._ended_within(record, 10.0)
         self._cancel_restart(id_)
         async with self._locks[id_]:
@@ -269,7 +284,7 @@ class Lifecycle:
             if found is not None and self._start_lost(record, found):
                 self._host.spawn(self._adopt(record, found), f"adopt {found.id[:12]}")
             elif record.alive and (found is None or found.state is ContainerState.EXITED):
-                await self.finish(_ending(record, found))
+                await self.finish(ending(record, found))
             elif record.alive and found is not None:
                 record.pid, record.cgroup = found.pid, found.cgroup
                 self._begun(record)
@@ -334,7 +349,9 @@ class Lifecycle:
         """A container of `--rm` had ended when a swap or a crash interrupted its removal."""
         async with self._locks[id_]:
             record = self._registry.containers.get(id_)
-            if record is not None and record.state is StatusState.EXITED:
+            if record is None or id_ in self._returning:
+                return
+            if record.state is StatusState.EXITED:
                 await self._remove(record, volumes=True)
 
     async def track_all(self) -> None:
@@ -366,7 +383,7 @@ class Lifecycle:
         self._running(record, container)
         if container.state is ContainerState.EXITED:
             # A start that is repeated after a crash finds a run whose end was told long ago.
-            self._host.spawn(self.finish(_ending(record, container)), f"finish {container.id[:12]}")
+            self._host.spawn(self.finish(ending(record, container)), f"finish {container.id[:12]}")
         return container.stream
 
     def _running(self, record: ContainerRecord, container: Container) -> None:
@@ -450,9 +467,9 @@ class Lifecycle:
             self.note(record, "oom")
         seconds = max(0, int(exited.finished_at - record.started_at))
         self.note(record, "die", execDuration=str(seconds), exitCode=str(exited.code))
-        removed = record.spec.remove and not again
-        ending = self._remove(record, volumes=True) if removed else self._leave(record)
-        await together(self._metrics_forget(record), ending)
+        removed = record.spec.remove and not again and record.spec.id not in self._returning
+        last = self._remove(record, volumes=True) if removed else self._leave(record)
+        await together(self._metrics_forget(record), last)
         if again:
             self._restart_later(record)
 
@@ -565,27 +582,3 @@ class Lifecycle:
         except TimeoutError:
             return False
         return True
-
-
-def _stop_signal(record: ContainerRecord) -> str:
-    return record.spec.stop_signal or (record.image.config.stop_signal if record.image else "")
-
-
-def _wakes(record: ContainerRecord, number: int) -> bool:
-    """Whether a paused container is to see a signal now: the one that stops it, or any if none is
-    named, as in Docker. A kill needs no help."""
-    named = _stop_signal(record)
-    return number != _KILL and (not named or number == signals.number(named))
-
-
-def _ending(record: ContainerRecord, found: Container | None) -> Exited:
-    """The end of a run as the runtime tells it, or as good as is known when it was lost."""
-    if found is None or found.run != record.run:
-        return Exited(id=record.spec.id, run=record.run, code=_LOST, finished_at=time.time())
-    return Exited(
-        id=found.id,
-        run=found.run,
-        code=found.code,
-        oom_killed=found.oom_killed,
-        finished_at=found.finished_at,
-    )

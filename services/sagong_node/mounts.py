@@ -13,6 +13,14 @@ __all__ = ["check", "image_mount", "image_volumes", "ordered", "runtime_mount"]
 
 _PROPAGATIONS = ("", "private", "rprivate", "shared", "rshared", "slave", "rslave")
 _KINDS = ("bind", "volume", "tmpfs", "image")
+# What may be shown otherwise (lxcfs does), as in runc (libcontainer/rootfs_linux.go).
+_WITHIN_PROC = frozenset(
+    f"/proc/{name}"
+    for name in (
+        "cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo",
+        "net/dev", "sys/kernel/ns_last_pid", "sys/crypto/fips_enabled",
+    )
+)  # fmt: skip
 
 
 def check(mounts: Iterable[FileMount]) -> None:
@@ -29,6 +37,8 @@ def check(mounts: Iterable[FileMount]) -> None:
             raise InvalidArgument("invalid specification: destination can't be '/'")
         if target in seen:
             raise InvalidArgument(f"Duplicate mount point: {target}")
+        if target.startswith("/proc/") and target not in _WITHIN_PROC:
+            raise InvalidArgument(f'"{target}" cannot be mounted because it is inside /proc')
         if mount.kind not in _KINDS:
             raise InvalidArgument(f'invalid mount type "{mount.kind}" for {target}')
         if mount.propagation not in _PROPAGATIONS:

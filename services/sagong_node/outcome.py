@@ -8,9 +8,14 @@ from sagong.streams import FrameLink
 __all__ = ["outcome"]
 
 
-async def outcome(frames: FrameLink, *, most: int) -> tuple[int | None, str]:
-    """Its code, None if the stream ended without one, and the first `most` bytes of its output."""
-    output = b""
+async def outcome(
+    frames: FrameLink, *, most: int, said: bytearray | None = None
+) -> tuple[int | None, str]:
+    """Its code, None if the stream ended without one, and the first `most` bytes of its output.
+
+    Who may give it up before its end finds in `said` what came until then.
+    """
+    output = bytearray() if said is None else said
     async for kind, payload in frames:
         if kind == Frame.EXIT:
             return int.from_bytes(payload[:4], "big", signed=True), _text(output)
@@ -19,5 +24,5 @@ async def outcome(frames: FrameLink, *, most: int) -> tuple[int | None, str]:
     return None, _text(output)
 
 
-def _text(output: bytes) -> str:
+def _text(output: bytearray) -> str:
     return output.decode(errors="replace")

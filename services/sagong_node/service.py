@@ -58,6 +58,7 @@ from sagong.errors import (
 )
 from sagong.host import Host
 from sagong_node import defaults, mounts
+from sagong_node.command import check_command
 from sagong_node.concert import together
 from sagong_node.execution import Execution
 from sagong_node.ground import Ground
@@ -190,6 +191,7 @@ class NodeService:
         record = known or ContainerRecord(spec=spec, created_at=time.time())
         try:
             await self._make(record)
+            check_command(record.spec.command, record.image)
         except SagongError:
             self._registry.forget(record)
             await self._ground.remove(record, volumes=True)
@@ -197,6 +199,26 @@ class NodeService:
         self._life.note_volumes(record)
         self._life.note(record, "create")
         return self._status(record)
+
+    def _change_name(self, record: ContainerRecord, name: str) -> None:
+        """From its next start on it is found by that on its networks."""
+        sandbox = self._life.sandbox(record.spec.sandbox)
+        names = tuple(name if n == record.spec.name else n for n in sandbox.spec.network.names)
+        if names != sandbox.spec.network.names:
+            network = msgspec.structs.replace(sandbox.spec.network, names=names)
+            sandbox.spec = msgspec.structs.replace(sandbox.spec, network=network)
+            self._registry.keep(sandbox)
+
+    async def _change_hosts(
+        self, record: ContainerRecord, hosts: tuple[tuple[str, str], ...]
+    ) -> None:
+        """What was made ready for its start has the lines of before."""
+        sandbox = self._life.sandbox(record.spec.sandbox)
+        await self._life.give_up(record.spec.sandbox)
+        sandbox.spec = msgspec.structs.replace(sandbox.spec, hosts=hosts)
+        self._registry.keep(sandbox)
+        if record.alive and record.hosts_path:
+            self._ground.rewrite_hosts(record, sandbox)
 
     async def _make(self, record: ContainerRecord) -> None:
         """It is written down while its root is made; the image it was made of is written soon after.
@@ -216,8 +238,7 @@ class NodeService:
 
     async def restart(self, request: StopRequest) -> ContainerStatus:
         """Stop, then start."""
-        await self._life.stop(request.id, request.seconds, request.signal)
-        await self._life.start(StartRequest(id=request.id))
+        await self._life.restart(request.id, request.seconds, request.signal)
         record = self._life.container(request.id)
         self._life.note(record, "restart")
         return self._status(record)
@@ -264,10 +285,17 @@ class NodeService:
             changed = msgspec.structs.replace(changed, restart=spec.restart)
         if spec.name:
             changed = msgspec.structs.replace(changed, name=spec.name)
+            self._change_name(record, spec.name)
+        if spec.env is not None:
+            command = msgspec.structs.replace(changed.command, env=spec.env)
+            changed = msgspec.structs.replace(changed, command=command)
         record.spec = changed
+        if spec.hosts is not None:
+            await self._change_hosts(record, spec.hosts)
         self._registry.keep(record)
         await self._registry.stored()
-        self._life.note(record, "rename" if spec.name else "update")
+        if spec.name or spec.limits or spec.restart:
+            self._life.note(record, "rename" if spec.name else "update")
         return self._status(record)
 
     async def remove(self, request: RemoveRequest) -> None:
@@ -346,9 +374,11 @@ class NodeService:
         gone = request.id not in self._registry.containers
         if request.condition == "removed" or gone:
             return gone
+        # A restart by policy is an end, too, as in Docker: this run's, not that of the container.
+        ended = record.run > run or (record.run == run and not record.alive)
         if request.condition == "next-exit":
-            return not record.alive and record.run >= run
-        return not record.alive and record.state is not StatusState.RESTARTING
+            return ended
+        return ended or not (record.alive or record.state is StatusState.RESTARTING)
 
     async def top(self, ref: Ref) -> TopResult:
         """Processes of a container."""

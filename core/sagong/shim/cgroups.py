@@ -58,17 +58,28 @@ def _device_rules(rule: str) -> list[str]:
         return [rule]
     path, _, access = rule.rpartition(" ")
     try:
-        found = os.stat(path)
+        nodes = _nodes(path, os.stat(path))
     except FileNotFoundError:
-        raise StartError(
-            "invalid_argument",
-            f'error gathering device information while adding custom device "{path}": '
-            "no such file or directory",
-        ) from None
+        raise _no_device(path, "no such file or directory") from None
+    if not nodes:
+        raise _no_device(path, "not a device node")
+    return [f"{kind} {os.major(number)}:{os.minor(number)} {access}" for kind, number in nodes]
+
+
+def _no_device(path: str, why: str) -> StartError:
+    text = f'error gathering device information while adding custom device "{path}": {why}'
+    return StartError("invalid_argument", text)
+
+
+def _nodes(path: str, found: os.stat_result) -> list[tuple[str, int]]:
+    """Kind and number of a device, or of each that is in a directory, whatever else is there."""
     if stat.S_ISDIR(found.st_mode):
-        names = sorted(os.listdir(path))
-        return [one for name in names for one in _device_rules(f"{path}/{name} {access}")]
-    if not stat.S_ISBLK(found.st_mode) and not stat.S_ISCHR(found.st_mode):
-        return []
-    kind = "b" if stat.S_ISBLK(found.st_mode) else "c"
-    return [f"{kind} {os.major(found.st_rdev)}:{os.minor(found.st_rdev)} {access}"]
+        inner: list[tuple[str, int]] = []
+        for name in sorted(os.listdir(path)):
+            try:
+                inner += _nodes(f"{path}/{name}", os.lstat(f"{path}/{name}"))
+            except FileNotFoundError:
+                continue
+        return inner
+    kinds = (("b", stat.S_ISBLK(found.st_mode)), ("c", stat.S_ISCHR(found.st_mode)))
+    return [(kind, found.st_rdev) for kind, is_it in kinds if is_it]

@@ -105,7 +105,7 @@ REFUSED: tuple[tuple[str, str], ...] = (
     ("--log-opt bogus=1", "unknown log opt 'bogus' for json-file log driver"),
     ("--storage-opt size=1g", "--storage-opt size needs project quotas"),
     ("--storage-opt color=blue", "Unknown option color"),
-    ("--volume-driver nothing --volume dv:/v", 'plugin "nothing" not found'),
+    ("--pull never --volume-driver nothing --volume dv:/v", 'plugin "nothing" not found'),
     ("--network nothing", "network nothing not found"),
     ("--ip 10.0.0.1", "user specified IP address is supported on user defined networks only"),
     ("--cpu-rt-runtime 1000", "kernel does not support CPU real-time"),

@@ -156,6 +156,8 @@ class ContainerSpec(Message):
     `runtime` names an instance of slot runtime ("" or runc: the default one).
     With a `shm_size` of 0 there is no /dev/shm. `masked_paths`/`readonly_paths` None mean
     `MASKED_PATHS` and `READONLY_PATHS`. `remove` deletes it when it ends.
+    `writable_cgroups`: it may make control groups below its own. With `image_health` what `health`
+    leaves out (None, an empty test, 0) is the image's, as Docker has it and pods do not.
     """
 
     id: str
@@ -188,6 +190,7 @@ class ContainerSpec(Message):
     ipc_mode: str = "new"
     uts_mode: str = "new"
     cgroup_mode: str = "new"
+    writable_cgroups: bool = False
     init: bool = False
     oom_score_adjust: int | None = None
     oom_score_bounded: bool = False
@@ -196,6 +199,7 @@ class ContainerSpec(Message):
     restart: RestartPolicy = RestartPolicy()
     remove: bool = False
     health: HealthSpec | None = None
+    image_health: bool = False
     log: LogSpec = LogSpec()
     runtime: str = ""
     expect_attach: bool = False

@@ -8,14 +8,17 @@ __all__ = ["HealthSpec", "HealthState"]
 
 
 class HealthSpec(Message):
-    """A health check in Docker's sense; `test` begins with CMD, CMD-SHELL or NONE. Seconds."""
+    """A health check in Docker's sense; `test` begins with CMD, CMD-SHELL or NONE. Seconds.
 
-    test: tuple[str, ...]
-    interval: float = 30.0
-    timeout: float = 30.0
+    0 takes the default: 30 s, 5 s while it starts, 3 tries.
+    """
+
+    test: tuple[str, ...] = ()
+    interval: float = 0.0
+    timeout: float = 0.0
     start_period: float = 0.0
-    start_interval: float = 5.0
-    retries: int = 3
+    start_interval: float = 0.0
+    retries: int = 0
 
 
 class HealthState(Message):

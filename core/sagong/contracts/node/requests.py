@@ -81,12 +81,18 @@ class RemoveRequest(Message):
 
 
 class UpdateSpec(Message):
-    """Change limits and restart policy; None leaves."""
+    """Change limits and restart policy; None leaves.
+
+    `hosts` are the sandbox's further lines of /etc/hosts, at once for those that run; `env` is the
+    command's environment from the next start on.
+    """
 
     id: str
     limits: Limits | None = None
     restart: RestartPolicy | None = None
     name: str = ""
+    hosts: tuple[tuple[str, str], ...] | None = None
+    env: tuple[str, ...] | None = None
 
 
 class LogsRequest(Message):
