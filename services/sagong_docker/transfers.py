@@ -173,8 +173,6 @@ async def load(engine: Engine, ask: Ask) -> None:
     out = Lines(ask.request)
     try:
         async with uploading(engine.images, ask.request) as token:
-            # What is wrong with an archive is told in the stream, as in Docker.
-            await out.begin()
             async for item in engine.images.load(LoadRequest(upload=token)):
                 if item.replaced:
                     said = (
@@ -187,5 +185,9 @@ async def load(engine: Engine, ask: Ask) -> None:
                     await out.write({"stream": f"Loaded image ID: {item.image}\n"})
                 elif not ask.flag("quiet"):
                     await out.write(progress(item))
+        await out.begin()
     except SagongError as error:
+        # What is wrong with an archive is told in the stream, as in Docker. Not before: some clients
+        # take the answer's beginning for the end of the loading.
+        await out.begin()
         await out.fail(error)
