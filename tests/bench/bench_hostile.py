@@ -123,7 +123,11 @@ async def besiege(running: Instance, operator: Operator, name: str, began: async
 
 
 async def calm_down(running: Instance) -> None:
-    """No attack, and nothing left of the last one, which may fill its directory until it is ended."""
+    """No attack, and nothing left of the last one, which may fill its directory until it is ended.
+
+    Its successor serves before all of it has ended: for some seconds its processes would be in what
+    is to be quiet.
+    """
     data = running.paths.data / "plugins" / "hostile"
     for _ in range(10):
         for file in data.glob("*"):
@@ -132,6 +136,15 @@ async def calm_down(running: Instance) -> None:
         if done.returncode == 0:
             break
     await asyncio.to_thread(running.wait_ready, 40)
+    await wait_alone(running, 40.0)
+
+
+async def wait_alone(running: Instance, seconds: float) -> None:
+    """Until no control group is left but that of the present attacker; TimeoutError if one stays."""
+    layout, every = layout_of_machine(), running.paths.unit_group("hostile", "*")
+    async with asyncio.timeout(seconds):
+        while len(set(layout.groups(every))) > 1:
+            await asyncio.sleep(0.05)
 
 
 async def one(running: Instance, name: str, options: argparse.Namespace) -> list[Figure]:

@@ -303,9 +303,13 @@ class Cells:
         if mode & 0o666 != 0o666:
             raise FailedPrecondition(f"{path} can't be connected to by others: chmod it 0666")
 
+    def log(self, name: str) -> Path:
+        """The log that a process's standard error goes to."""
+        return self._paths.run / "log" / f"{name}.log"
+
     def open_log(self, name: str) -> int:
-        """The log that a process's standard error goes to; cut when it has grown too long."""
-        path = self._paths.run / "log" / f"{name}.log"
+        """A process's log for writing; cut when it has grown too long."""
+        path = self.log(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         fd = os.open(path, flags, 0o640)

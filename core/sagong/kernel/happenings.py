@@ -91,9 +91,10 @@ class Drained:
 
 @dataclass(frozen=True)
 class Exited:
-    """Its process ended."""
+    """Its process ended; `how`, in words, as far as it is known."""
 
     generation: int
+    how: str = ""
 
 
 @dataclass(frozen=True)

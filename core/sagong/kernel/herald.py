@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
+from functools import reduce
 
 import msgspec
 
@@ -16,17 +18,17 @@ from sagong.kernel.units import Unit
 
 __all__ = ["Herald", "joined"]
 
+# Tellings of deaths, for who has to attend anew.
+_REMEMBERED = 256
+
 
 class Herald:
-    """Remembers whose death is still to be told. Of processes: `dead`, of porters: `deserted`.
-
-    `before` are those of an earlier kernel, of which whoever attends anew may not have heard.
-    """
+    """Remembers whose death is still to be told. Of processes: `dead`, of porters: `deserted`."""
 
     def __init__(self, cells: Cells, population: Population, lives: Mapping[str, Life]) -> None:
         self.dead: list[str] = []
         self.deserted: list[str] = []
-        self.before = Order(id=0)
+        self._told: deque[Order] = deque(maxlen=_REMEMBERED)
         self._cells = cells
         self._population = population
         self._lives = lives
@@ -34,9 +36,19 @@ class Herald:
     def take(self) -> Order:
         """Whose death is to be told now; it is told."""
         gone = Order(id=0, dead=tuple(self.dead), deserted=tuple(self.deserted))
+        if self.dead or self.deserted:
+            self._told.append(gone)
         self.dead.clear()
         self.deserted.clear()
         return gone
+
+    def missed_by(self, process: Process) -> Order:
+        """Deaths that a process which attends now may not have heard of.
+
+        One that attends anew may have lost what it was told last: it is told again.
+        """
+        missed, process.missed = process.missed, Order(id=0)
+        return reduce(joined, self._told, missed) if process.attended.is_set() else missed
 
     def tell(
         self,
@@ -63,10 +75,11 @@ class Herald:
             down=down if down != process.down else None,
         )
         process.routes, process.access, process.down = routes, access, down
-        if process.orders is None:
+        if process.orders is not None:
+            if order != Order(id=0):
+                process.tell(order)
+        elif not process.attended.is_set():
             process.missed = joined(process.missed, gone)
-        elif order != Order(id=0):
-            process.tell(order)
 
 
 def joined(one: Order, other: Order) -> Order:

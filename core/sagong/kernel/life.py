@@ -165,8 +165,8 @@ def step(life: Life, event: Event, now: float, fresh: int) -> tuple[Life, tuple[
             turn.failed(generation, error)
         case Drained(generation):
             turn.drained(event)
-        case Exited(generation):
-            turn.exited(generation)
+        case Exited(generation, how):
+            turn.exited(generation, how)
         case Ill(generation, error, hung):
             turn.ill(generation, error, hung=hung)
         case Idle(generation):
@@ -350,22 +350,22 @@ class _Turn:
         elif event.seconds:
             self._do(WakeIn(event.seconds))
 
-    def exited(self, generation: int) -> None:
+    def exited(self, generation: int, how: str) -> None:
         """Whoever it was, it is gone."""
         self._drop(generation)
+        told = f" ({how})" if how else ""
         if generation == self.life.dozing:
             self.wake()
         elif generation == self.life.serving:
-            self._crashed(generation)
+            self._crashed(generation, told)
         else:
-            self._came_to_nothing(
-                generation, f"it ended before it served; see `sagong logs {self.life.what.name}`"
-            )
+            text = f"it ended before it served{told}; see `sagong logs {self.life.what.name}`"
+            self._came_to_nothing(generation, text)
 
-    def _crashed(self, generation: int) -> None:
+    def _crashed(self, generation: int, told: str) -> None:
         life = self.life
         self._set(serving=0, restarts=life.restarts + 1)
-        self._note_crash(f"generation {generation} died")
+        self._note_crash(f"generation {generation} died{told}")
         trial = life.trial
         if life.coming is not None:
             self._set(trial=None)  # whoever comes is its successor a little earlier

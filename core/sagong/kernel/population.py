@@ -20,6 +20,11 @@ from sagong.linux.process import ProcessId, open_identified
 
 __all__ = ["Population", "Process", "Silent"]
 
+# The zygote reaps what it forked in less than a millisecond, unless it dies itself.
+_STATUS_SECONDS = 0.05
+# Orders that a process has not read: one that is stopped reads none.
+_UNREAD = 1024
+
 
 class Silent(Unavailable):
     """A process that lives did not carry out an order in time."""
@@ -30,14 +35,17 @@ class Process:
     """A living process of a unit; `state` is its stage (see `sagong.kernel.life`).
 
     `health` tells whether it knows the order of that name, `held` whether it is held back: then it
-    has not the processor time to end well; `computes` whether it gives way to others.
+    has not the processor time to end well; `computes` whether it gives way to others. `parent` is
+    whoever reaps it and tells its exit `status`, 0 for nobody that we hear of; `spoken` how many bytes
+    its log had when it was forked.
     """
 
     record: ProcessRecord
     unit: Unit
     pidfd: int
     state: str
-    orders: asyncio.Queue[Order] | None = None
+    # None in the queue: it has missed some, and is to attend anew.
+    orders: asyncio.Queue[Order | None] | None = None
     routes: tuple[RouteEntry, ...] | None = None
     access: tuple[AccessEntry, ...] | None = None
     down: tuple[DownEntry, ...] = ()
@@ -51,6 +59,8 @@ class Process:
     attended: asyncio.Event = field(default_factory=asyncio.Event)
     # Whose death it could not be told, as it has not attended.
     missed: Order = field(default_factory=lambda: Order(id=0))
+    parent: int = 0
+    spoken: int = 0
     status: int | None = None
 
     @property
@@ -62,8 +72,13 @@ class Process:
         """Give an order; one with an action is given again if the process has to attend anew."""
         if order.action:
             self.pending[order.id] = order
-        if self.orders is not None:
+        if self.orders is None:
+            return
+        if self.orders.qsize() < _UNREAD:
             self.orders.put_nowait(order)
+        else:
+            self.orders.put_nowait(None)
+            self.orders = None
 
     async def carry_out(self, order: Order, seconds: float) -> Done:
         """Give an order and wait for its end; `Unavailable` if the process ends, `Silent` if late."""
@@ -87,12 +102,17 @@ class Process:
 
 
 class Population:
-    """All living processes, by pid and by (unit, generation)."""
+    """All living processes, by pid and by (unit, generation).
 
-    def __init__(self, ended: Callable[[Process], None]) -> None:
+    `ended` is told of each that ended, as soon as it is known how, if `reaper()` is its parent.
+    """
+
+    def __init__(self, ended: Callable[[Process], None], reaper: Callable[[], int]) -> None:
         self._ended = ended
+        self._reaper = reaper
         self._loop = asyncio.get_running_loop()
         self._by_pid: dict[int, Process] = {}
+        self._unreaped: dict[int, Process] = {}
         self._order_ids = itertools.count(time.time_ns())
 
     def __iter__(self) -> Iterator[Process]:
@@ -121,9 +141,10 @@ class Population:
 
     def note_status(self, pid: int, status: int) -> None:
         """The zygote reaped a process: remember how it ended."""
-        process = self._by_pid.get(pid)
+        process = self._unreaped.get(pid) or self._by_pid.get(pid)
         if process is not None:
             process.status = status
+            self._known(process)
 
     def records(self) -> tuple[ProcessRecord, ...]:
         """For the journal."""
@@ -134,9 +155,20 @@ class Population:
     def _gone(self, process: Process) -> None:
         self._loop.remove_reader(process.pidfd)
         os.close(process.pidfd)
-        self._by_pid.pop(process.record.pid, None)
+        pid = process.record.pid
+        self._by_pid.pop(pid, None)
         process.exited.set()
-        self._ended(process)
+        self._unreaped[pid] = process
+        if process.status is not None or not process.parent or process.parent != self._reaper():
+            self._known(process)
+        else:
+            self._loop.call_later(_STATUS_SECONDS, self._known, process)
+
+    def _known(self, process: Process) -> None:
+        """All that will be known of its end is known; told once, and not before it ended."""
+        if self._unreaped.get(process.record.pid) is process:
+            del self._unreaped[process.record.pid]
+            self._ended(process)
 
     @staticmethod
     def reopen(journal: Journal) -> Iterator[tuple[ProcessRecord, int]]:

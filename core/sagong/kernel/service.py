@@ -38,7 +38,7 @@ from sagong.contracts.kernel import (
     UnitStatus,
     Waking,
 )
-from sagong.errors import FailedPrecondition, NotFound, PermissionDenied
+from sagong.errors import FailedPrecondition, NotFound, PermissionDenied, Unavailable
 from sagong.kernel import directory, happenings, outages
 from sagong.kernel.cell import Cells
 from sagong.kernel.enabling import check_unused, disable, enable, wish
@@ -83,8 +83,9 @@ class KernelService:
         await self._supervisor.wait_launched(attendance.unit, attendance.generation)
         process = self._known(attendance.unit, attendance.generation)
         orders = self._supervisor.attended(process, health=attendance.health)
-        while True:
-            yield await orders.get()
+        while (order := await orders.get()) is not None:
+            yield order
+        raise Unavailable("orders were missed; attend again")
 
     def done(self, done: Done) -> None:
         """An order was carried out."""

@@ -9,14 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import signal
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import msgspec
 import zmq
 
 from sagong.config import Config, Paths
@@ -24,16 +21,19 @@ from sagong.contracts.kernel import Order
 from sagong.errors import SagongError, Unavailable
 from sagong.kernel import happenings, journal, life
 from sagong.kernel.alarms import Alarms
+from sagong.kernel.births import Births
 from sagong.kernel.cell import Cells
 from sagong.kernel.companions import Companions
 from sagong.kernel.directory import Serving
-from sagong.kernel.happenings import Action, Drain, Event
-from sagong.kernel.herald import Herald, joined
+from sagong.kernel.endings import ending, last_words
+from sagong.kernel.happenings import Action, Event
+from sagong.kernel.herald import Herald
 from sagong.kernel.journal import Journal, LifeRecord, ProcessRecord
 from sagong.kernel.leftovers import sweep
 from sagong.kernel.life import Life
 from sagong.kernel.listeners import Listeners
-from sagong.kernel.population import Population, Process, Silent
+from sagong.kernel.orders import ADOPT_SECONDS, START_SECONDS, Orders, kill
+from sagong.kernel.population import Population, Process
 from sagong.kernel.porters import Porters
 from sagong.kernel.prerequisites import prerequisites
 from sagong.kernel.resumption import Found, orphan, record_of, resume
@@ -41,22 +41,12 @@ from sagong.kernel.rousing import roused
 from sagong.kernel.spawner import Spawner
 from sagong.kernel.succession import Succession
 from sagong.kernel.units import Unit
-from sagong.kernel.zygote import SpawnRequest
-from sagong.linux.process import start_time
-from sagong.process import Launch
 
 __all__ = ["Heard", "Supervisor"]
 
 _LOG = logging.getLogger("sagong.kernel")
-_START_SECONDS = 60.0
-_ADOPT_SECONDS = 10.0
 _GATE_SECONDS = 10.0
 _PURGE_SECONDS = 30.0
-_HEALTH_SECONDS = 5.0
-_HEALTH_EVERY = 0.5
-_END_SECONDS = 5.0
-# A process may take this much longer than its bound to say that it has drained.
-_DRAIN_SLACK = 5.0
 
 T = TypeVar("T")
 Heard = tuple[Life, tuple[Action, ...]]
@@ -88,7 +78,7 @@ class Supervisor:
         self.observers: set[asyncio.Queue[Order]] = set()
         self.spawner = Spawner(config.preload, self._reaped)
         self.companions = Companions(paths, cells, self._save)
-        self.population = Population(self._ended)
+        self.population = Population(self._ended, lambda: self.spawner.pid)
         self._cells = cells
         self._listeners = listeners
         self.porters = Porters(
@@ -101,6 +91,8 @@ class Supervisor:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._heard: dict[str, set[asyncio.Queue[Heard]]] = {}
         self._alarms = Alarms(self.feed)
+        self._births = Births(cells, self.companions, listeners, self.spawner, lambda: self.units)
+        self._orders = Orders(self.population, cells, self.lives, feed=self.feed, gate=self._gate)
         self._progress = asyncio.Event()
         self._loading = True
 
@@ -203,7 +195,7 @@ class Supervisor:
     async def wait_launched(self, name: str, generation: int) -> None:
         """A forked process may attend before the zygote's answer has been read: wait for that."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_ADOPT_SECONDS):
+            async with asyncio.timeout(ADOPT_SECONDS):
                 await self._wait(lambda: not self._launching(name, generation))
 
     def _launching(self, name: str, generation: int) -> bool:
@@ -212,20 +204,19 @@ class Supervisor:
         known = self.population.find(name, generation)
         return known is None and member is not None and member.stage == "launching"
 
-    def attended(self, process: Process, *, health: bool) -> asyncio.Queue[Order]:
+    def attended(self, process: Process, *, health: bool) -> asyncio.Queue[Order | None]:
         """A process (again) follows orders: begin with all it has to know, and what is pending."""
-        process.orders = asyncio.Queue()
+        orders = process.orders = asyncio.Queue[Order | None]()
         process.routes = process.access = None
         process.down = ()
         process.health = health
-        gone, process.missed = joined(self._herald.before, process.missed), Order(id=0)
-        self._herald.tell(process, self.units, self.serving(), gone)
+        self._herald.tell(process, self.units, self.serving(), self._herald.missed_by(process))
         if self.tracing:
-            process.orders.put_nowait(Order(id=0, tracing=True))
+            orders.put_nowait(Order(id=0, tracing=True))
         for order in process.pending.values():
-            process.orders.put_nowait(order)
+            orders.put_nowait(order)
         process.attended.set()
-        return process.orders
+        return orders
 
     async def stop(self, seconds: float, *, purge: bool) -> None:
         """Drain and end everything, services first, so that nobody misses what he calls."""
@@ -259,7 +250,7 @@ class Supervisor:
         except TimeoutError:
             self.feed(name, happenings.Leave())
             for process in self.population.of(name):
-                self._kill(process)
+                kill(process)
 
     async def _wait(self, holds: Callable[[], bool]) -> None:
         while not holds():
@@ -302,15 +293,15 @@ class Supervisor:
             case happenings.Launch(generation, what):
                 self._later(self._launch(name, generation, what))
             case happenings.Start(generation, state):
-                self._with(name, generation, lambda p: self._later(self._start(p, state)))
+                self._with(name, generation, lambda p: self._later(self._orders.start(p, state)))
             case happenings.Drain(generation):
-                self._with(name, generation, lambda p: self._later(self._drain(p, action)))
+                self._with(name, generation, lambda p: self._later(self._orders.drain(p, action)))
             case happenings.End(generation):
-                self._with(name, generation, lambda p: self._later(self._end(p)))
+                self._with(name, generation, lambda p: self._later(self._orders.end(p)))
             case happenings.Kill(generation):
-                self._with(name, generation, self._kill)
+                self._with(name, generation, kill)
             case happenings.Watch(generation, seconds):
-                self._with(name, generation, lambda p: self._later(self._watch(p, seconds)))
+                self._with(name, generation, lambda p: self._later(self._orders.watch(p, seconds)))
             case happenings.RetryIn(seconds):
                 self._alarms.set(name, seconds, happenings.Retry())
             case happenings.WakeIn(seconds):
@@ -333,7 +324,8 @@ class Supervisor:
 
     async def _launch(self, name: str, generation: int, unit: Unit) -> None:
         try:
-            process = await self._fork(generation, unit)
+            self.admit(unit)
+            process = await self._births.fork(generation, unit)
         except (SagongError, OSError) as error:
             _LOG.error("can't be launched: %s", error, extra={"unit": name})
             self.feed(name, happenings.Failed(generation, str(error)))
@@ -346,74 +338,17 @@ class Supervisor:
         if await self._attends(process):
             self.feed(name, happenings.Launched(generation))
         else:
-            self._kill(process)
+            kill(process)
 
     async def _attends(self, process: Process) -> bool:
         """Whether a process comes as far as attending, with all imported; one that ended does not."""
         waiting = [asyncio.ensure_future(e.wait()) for e in (process.attended, process.exited)]
         try:
-            await asyncio.wait(waiting, timeout=_START_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waiting, timeout=START_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for one in waiting:
                 one.cancel()
         return process.attended.is_set()
-
-    async def _fork(self, generation: int, unit: Unit) -> Process:
-        """Fork a new generation of a unit; it attends, but does not serve yet."""
-        self.admit(unit)
-        launch = self._cells.launch(unit, generation)
-        if unit.manifest.companion is not None:
-            self.companions.ensure(unit)
-        names, descriptors = self._listeners.of(unit)
-        launch = msgspec.structs.replace(launch, listeners=dict.fromkeys(names, -1))
-        log = self._cells.open_log(unit.name)
-        try:
-            pid, pidfd = await self._spawn(unit, launch, [log, *descriptors])
-        finally:
-            os.close(log)
-        record = ProcessRecord(
-            unit=unit.name,
-            identity=unit.identity,
-            plugin=unit.manifest.plugin.name,
-            generation=generation,
-            pid=pid,
-            started=_started(pid),
-            since=time.time(),
-            state="launching",
-            bus=launch.bus,
-        )
-        return Process(record, unit, pidfd, "launching")
-
-    async def _spawn(self, unit: Unit, launch: Launch, descriptors: list[int]) -> tuple[int, int]:
-        request = SpawnRequest(
-            0,
-            msgspec.json.encode(launch),
-            f"sagong-{unit.name}",
-            self._cells.plan(unit, launch, {**self.units, unit.name: unit}),
-            self._cells.programs.command(unit),
-        )
-        for attempt in range(3):
-            try:
-                return await self.spawner.spawn(request, descriptors)
-            except Unavailable:
-                if attempt == 2:
-                    raise
-        raise Unavailable("the zygote does not come up")
-
-    async def _start(self, process: Process, state: bytes) -> None:
-        name, generation = process.unit.name, process.generation
-        await self._gate(process.unit)
-        try:
-            await process.carry_out(self.population.order("start", state=state), _START_SECONDS)
-            self._cells.check_door(process.unit, process.record.bus)
-            problem = await self._ask_health(process)
-        except SagongError as error:
-            problem = error
-        if problem is not None:
-            _LOG.error("unit does not start", extra={"unit": name, "problem": problem.message})
-            self.feed(name, happenings.Failed(generation, problem.message))
-        else:
-            self.feed(name, happenings.Started(generation))
 
     async def _gate(self, unit: Unit) -> None:
         """Wait until what the unit calls serves, or has failed once; bounded."""
@@ -426,64 +361,6 @@ class Supervisor:
         one = self.lives.get(name)
         return one is None or bool(one.serving or one.asleep or one.problem or one.leaving)
 
-    async def _ask_health(self, process: Process) -> SagongError | None:
-        """What the process says is wrong with it, if anything, and if it knows such an order."""
-        if not process.health:
-            return None
-        try:
-            await process.carry_out(self.population.order("health"), _HEALTH_SECONDS)
-        except SagongError as error:
-            return error
-        return None
-
-    async def _watch(self, process: Process, seconds: float) -> None:
-        """Ask one on trial how it is until the trial is over, one way or the other."""
-        name, generation = process.unit.name, process.generation
-        end = time.monotonic() + seconds
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_ADOPT_SECONDS):
-                await process.attended.wait()
-        while (left := end - time.monotonic()) > 0:
-            await asyncio.sleep(min(left, _HEALTH_EVERY))
-            trial = self.lives[name].trial if name in self.lives else None
-            if trial is None or trial.generation != generation:
-                return
-            problem = await self._ask_health(process)
-            if problem is not None and not process.exited.is_set():
-                hung = isinstance(problem, Silent)
-                self.feed(name, happenings.Ill(generation, problem.message, hung))
-        self.feed(name, happenings.TrialOver(generation))
-
-    async def _drain(self, process: Process, wanted: Drain) -> None:
-        seconds = process.unit.manifest.restart.drain_seconds
-        order = self.population.order(
-            "drain", seconds=seconds, successor=wanted.successor, asleep=wanted.asleep
-        )
-        drained = happenings.Drained(process.generation)
-        try:
-            done = await process.carry_out(order, seconds + (0 if process.held else _DRAIN_SLACK))
-            left = max(done.until - time.time(), 0.001) if done.until else 0.0
-            drained = happenings.Drained(process.generation, done.state, True, left)
-        except SagongError as error:
-            # Its successor begins with what is on disk; better than nobody serving.
-            _LOG.warning("drain failed: %s", error, extra={"unit": process.unit.name})
-            if isinstance(error, Silent):
-                self._kill(process)
-        self.feed(process.unit.name, drained)
-
-    async def _end(self, process: Process) -> None:
-        process.tell(self.population.order("stop"))
-        try:
-            async with asyncio.timeout(0 if process.held else _END_SECONDS):
-                await process.exited.wait()
-        except TimeoutError:
-            self._kill(process)
-
-    def _kill(self, process: Process) -> None:
-        if not process.exited.is_set():
-            with contextlib.suppress(ProcessLookupError):  # it ended, and its pidfd says so soon
-                signal.pidfd_send_signal(process.pidfd, signal.SIGKILL)
-
     def _adopt(self) -> dict[str, tuple[Action, ...]]:
         """Take over what lives; what is to be done about it, by unit."""
         known = journal.read(self._journal, Journal)
@@ -495,13 +372,13 @@ class Supervisor:
         reopened = list(Population.reopen(known))
         living = {record.bus for record, _ in reopened}
         dead = tuple(record.bus for record in known.processes if record.bus not in living)
-        # Who attends anew may not have heard of these any more.
-        self._herald.before = Order(id=0, dead=dead, deserted=known.porters)
+        # Who attends a new kernel may not have heard of these any more.
+        missed = Order(id=0, dead=dead, deserted=known.porters)
         found: dict[str, list[Found]] = {}
         for record, pidfd in reopened:
             what = self._what_runs(record)
             unit = what or orphan(record, self.units)
-            self.population.add(Process(record, unit, pidfd, record.state))
+            self.population.add(Process(record, unit, pidfd, record.state, missed=missed))
             self.admit(unit)
             found.setdefault(record.unit, []).append(Found(record.generation, record.state, what))
         return {name: self._resume(name, known, found.get(name, [])) for name in self.lives} | {
@@ -531,11 +408,11 @@ class Supervisor:
 
     async def _await_adopted(self, process: Process) -> None:
         try:
-            async with asyncio.timeout(_ADOPT_SECONDS):
+            async with asyncio.timeout(ADOPT_SECONDS):
                 await process.attended.wait()
         except TimeoutError:
             _LOG.warning("%s does not attend after the kernel's restart", process.unit.name)
-            self._kill(process)
+            kill(process)
 
     def _ended(self, process: Process) -> None:
         if any(future.done() for future in process.done.values()):
@@ -549,12 +426,19 @@ class Supervisor:
         name, generation = process.unit.name, process.generation
         self._herald.dead.append(process.record.bus)
         asyncio.get_running_loop().call_later(0.2, self._cells.forget, process.unit, generation)
-        one = self.lives.get(name)
+        one, how = self.lives.get(name), self._ending(process)
         if one is not None and one.serving == generation and not self.stopping:
-            _LOG.warning("unit died", extra={"unit": name, "pid": process.record.pid})
-        self.feed(name, happenings.Exited(generation))
+            facts = {"unit": name, "pid": process.record.pid, "how": how}
+            _LOG.warning("unit died", extra=facts)
+        self.feed(name, happenings.Exited(generation, how))
         if self._herald.dead:
             self.broadcast()
+
+    def _ending(self, process: Process) -> str:
+        log = self._cells.log(process.unit.name)
+        # Of a process of an earlier kernel nobody knows what in the log is its own.
+        said = last_words(log, process.spoken) if process.parent else ""
+        return ending(process.status, said)
 
     def _reaped(self, pid: int, status: int) -> None:
         self.population.note_status(pid, status)
@@ -589,10 +473,3 @@ class Supervisor:
                     porters=self.porters.paths(),
                 ),
             )
-
-
-def _started(pid: int) -> int:
-    try:
-        return start_time(pid)
-    except OSError:
-        return 0  # it ended already; its pidfd says so in a moment

@@ -1,0 +1,163 @@
+"""Processes that the kernel knows: what they are told, and what is known of their ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sagong import manifest
+from sagong.contracts.kernel import Order
+from sagong.kernel.endings import ending, last_words
+from sagong.kernel.herald import Herald
+from sagong.kernel.journal import ProcessRecord
+from sagong.kernel.population import Population, Process
+from sagong.kernel.units import Unit
+
+UNIT = Unit(
+    "one",
+    "",
+    manifest.parse('[plugin]\nname = "p"\nversion = "1"\nsummary = "s"\nclass = "a:B"\n', where="p"),
+    "p",
+    {},
+    {},
+)
+ZYGOTE = 7
+
+
+class Cells:
+    """What a herald asks of cells."""
+
+    def uids(self, units: Any) -> dict[str, int]:
+        return {unit.identity: 1 for unit in units}
+
+    def show(self, process: Process, units: Any, living: Any) -> None:
+        pass
+
+
+def process(pid: int = 1, generation: int = 1, parent: int = ZYGOTE, pidfd: int = -1) -> Process:
+    record = ProcessRecord(
+        unit="one",
+        identity="p",
+        plugin="p",
+        generation=generation,
+        pid=pid,
+        started=1,
+        since=0.0,
+        state="serving",
+        bus=f"/bus/{generation}",
+    )
+    return Process(record, UNIT, pidfd, "serving", parent=parent)
+
+
+@pytest.fixture
+def child() -> Iterator[subprocess.Popen[bytes]]:
+    """It ends when its input does, with status 3."""
+    with subprocess.Popen(["sh", "-c", "read x; exit 3"], stdin=subprocess.PIPE) as made:
+        yield made
+
+
+def watched(child: subprocess.Popen[bytes], ended: list[Process], parent: int) -> Population:
+    population = Population(ended.append, lambda: ZYGOTE)
+    pidfd = os.pidfd_open(child.pid)
+    population.add(process(child.pid, parent=parent, pidfd=pidfd))
+    assert child.stdin is not None
+    child.stdin.close()
+    return population
+
+
+async def until(holds: Any) -> None:
+    async with asyncio.timeout(10):
+        while not holds():
+            await asyncio.sleep(0.001)
+
+
+async def test_the_end_of_a_process_is_told_once_with_its_status(
+    child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sagong.kernel.population._STATUS_SECONDS", 0.2)
+    ended: list[Process] = []
+    population = watched(child, ended, ZYGOTE)
+    await until(lambda: not list(population))
+    assert not ended, "how it ended is not known yet"
+    population.note_status(child.pid, 3)
+    assert [one.status for one in ended] == [3]
+    await asyncio.sleep(0.3)
+    assert len(ended) == 1
+
+
+@pytest.mark.parametrize("parent", [ZYGOTE, 0, ZYGOTE + 1])
+async def test_the_end_of_one_that_nobody_tells_of_is_not_waited_for_long(
+    child: subprocess.Popen[bytes], parent: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An adopted one, that of another zygote, and one whose zygote dies meanwhile."""
+    monkeypatch.setattr("sagong.kernel.population._STATUS_SECONDS", 0.05 if parent == ZYGOTE else 60)
+    ended: list[Process] = []
+    watched(child, ended, parent)
+    await until(lambda: ended)
+    assert ended[0].status is None
+
+
+async def test_a_status_that_comes_first_waits_for_the_end(child: subprocess.Popen[bytes]) -> None:
+    ended: list[Process] = []
+    population = Population(ended.append, lambda: ZYGOTE)
+    one = process(child.pid, pidfd=os.pidfd_open(child.pid))
+    population.add(one)
+    population.note_status(child.pid, 3)
+    assert not ended
+    assert child.stdin is not None
+    child.stdin.close()
+    await until(lambda: ended)
+    assert ended[0].status == 3
+
+
+def test_an_end_is_told_in_words(tmp_path: Path) -> None:
+    assert ending(None, "") == ""
+    assert ending(1, "") == "exit status 1"
+    assert ending(-9, "oh") == "ended by SIGKILL; it said at last: oh"
+    assert ending(-250, "") == "ended by signal 250"
+
+
+def test_last_words_are_the_last_line_that_was_added(tmp_path: Path) -> None:
+    log = tmp_path / "one.log"
+    log.write_text("of another one\n")
+    assert last_words(log, 15) == ""
+    log.write_text("of another one\nfirst\n\x1b[31mValueError: no\x07\n\n")
+    assert last_words(log, 15) == "[31mValueError: no"
+    assert last_words(log, 1 << 30) == "[31mValueError: no", "it was cut meanwhile"
+    log.write_text("x" * 10_000)
+    assert len(last_words(log, 0)) < 300
+    assert last_words(tmp_path / "none", 0) == ""
+
+
+async def test_one_that_reads_no_orders_is_to_attend_anew() -> None:
+    """One that is stopped would else fill the kernel's memory."""
+    one = process()
+    orders = one.orders = asyncio.Queue()
+    for number in range(1500):
+        one.tell(Order(id=number, dead=("/x",)))
+    assert orders.qsize() < 1500 and one.orders is None
+    told = [orders.get_nowait() for _ in range(orders.qsize())]
+    assert told[-1] is None and None not in told[:-1]
+
+
+async def test_who_attends_anew_hears_of_deaths_again_and_who_comes_first_of_what_it_missed() -> None:
+    fake: Any = Cells()
+    population = Population(lambda one: None, lambda: ZYGOTE)
+    herald = Herald(fake, population, {})
+    herald.dead.append("/bus/8")
+    herald.take()
+    fresh, again = process(), process(generation=2)
+    again.attended.set()
+    herald.dead.append("/bus/9")
+    for one in (fresh, again):
+        herald.tell(one, {"one": UNIT}, {}, Order(id=0, dead=("/bus/9",)))
+    herald.take()
+    assert herald.missed_by(fresh) == Order(id=0, dead=("/bus/9",))
+    assert herald.missed_by(fresh) == Order(id=0)
+    assert herald.missed_by(again) == Order(id=0, dead=("/bus/8", "/bus/9"))
