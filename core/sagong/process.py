@@ -129,7 +129,8 @@ class ProcessHost:
         self._plugin: Any = None
         self._former: Any = None
         self._access: dict[int, Access] = {}
-        self._exported: tuple[bytes, float] | None = None
+        self._letting_go: asyncio.Task[tuple[bytes, float]] | None = None
+        self._obeyed: set[int] = set()
         self._succeeded = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._orders: set[asyncio.Task[None]] = set()
@@ -327,7 +328,9 @@ class ProcessHost:
             self._grant(order.access)
         if order.tracing is not None:
             RECORDER.switch(on=order.tracing)
-        if order.action:
+        # Who attends anew in the midst of an action is ordered it again, and reports its one end.
+        if order.action and order.id not in self._obeyed:
+            self._obeyed.add(order.id)
             self._background(self._obey(order))
 
     def _grant(self, entries: tuple[AccessEntry, ...]) -> None:
@@ -355,6 +358,7 @@ class ProcessHost:
             self.log.exception("%s failed", order.action)
             error = f"{type(failure).__name__}: {failure}"
         await self._report(order, state, error, until)
+        self._obeyed.discard(order.id)
         if error and order.action == "start":
             self._end(1)
 
@@ -442,12 +446,16 @@ class ProcessHost:
         self._background(_quietly(told))
 
     async def _drain(self, order: Order) -> tuple[bytes, float]:
+        """Once: a new kernel, which has not heard of it, orders it again, also in the midst of it."""
+        if self._letting_go is None:
+            self._letting_go = asyncio.get_running_loop().create_task(self._let_go(order))
+        return await asyncio.shield(self._letting_go)
+
+    async def _let_go(self, order: Order) -> tuple[bytes, float]:
         """Finish what is in flight; then the plugin ends its work and hands over its state.
 
         One that falls asleep says first what it waits for, and until when it may sleep.
         """
-        if self._exported is not None:
-            return self._exported  # a new kernel, which has not heard of it, orders it again
         self._succeeded = order.successor
         # Streams may go on long beside a successor; without one everything is to end.
         seconds = order.seconds if order.successor else min(order.seconds, _ALONE_SECONDS)
@@ -459,8 +467,7 @@ class ProcessHost:
             until = await self._hook("doze") if order.asleep else 0.0
         state = await self._hook("export") if order.successor else b""
         await self._stop_plugin()
-        self._exported = state or b"", until or 0.0
-        return self._exported
+        return state or b"", until or 0.0
 
     async def _hook(self, name: str, *arguments: Any) -> Any:
         """A step of the plugin's life, if it has it; a slot's method of that name is none."""
@@ -483,8 +490,9 @@ class ProcessHost:
             task.remove_done_callback(self._work_ended)
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._hook("stop")
-        self._plugin, self._former = None, self._plugin
+        if self._plugin is not None:  # after a drain it has stopped, and is to tidy up
+            await self._hook("stop")
+            self._plugin, self._former = None, self._plugin
 
     async def _close(self) -> None:
         with contextlib.suppress(Exception):

@@ -22,7 +22,9 @@ from sagong.kernel.units import Unit
 UNIT = Unit(
     "one",
     "",
-    manifest.parse('[plugin]\nname = "p"\nversion = "1"\nsummary = "s"\nclass = "a:B"\n', where="p"),
+    manifest.parse(
+        '[plugin]\nname = "p"\nversion = "1"\nsummary = "s"\nclass = "a:B"\n', where="p"
+    ),
     "p",
     {},
     {},
@@ -96,7 +98,9 @@ async def test_the_end_of_one_that_nobody_tells_of_is_not_waited_for_long(
     child: subprocess.Popen[bytes], parent: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An adopted one, that of another zygote, and one whose zygote dies meanwhile."""
-    monkeypatch.setattr("sagong.kernel.population._STATUS_SECONDS", 0.05 if parent == ZYGOTE else 60)
+    monkeypatch.setattr(
+        "sagong.kernel.population._STATUS_SECONDS", 0.05 if parent == ZYGOTE else 60
+    )
     ended: list[Process] = []
     watched(child, ended, parent)
     await until(lambda: ended)
@@ -146,7 +150,9 @@ async def test_one_that_reads_no_orders_is_to_attend_anew() -> None:
     assert told[-1] is None and None not in told[:-1]
 
 
-async def test_who_attends_anew_hears_of_deaths_again_and_who_comes_first_of_what_it_missed() -> None:
+async def test_who_attends_anew_hears_of_deaths_again_and_who_comes_first_of_what_it_missed() -> (
+    None
+):
     fake: Any = Cells()
     population = Population(lambda one: None, lambda: ZYGOTE)
     herald = Herald(fake, population, {})
