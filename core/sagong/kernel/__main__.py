@@ -11,8 +11,9 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +207,11 @@ class _Bounded:
     own: tuple[Path, ...]
     counters: tuple[str, ...]
     usage: str
+    pids: Callable[[], Iterable[int]]
+
+    def threads(self) -> dict[int, int]:
+        """Nanoseconds that each of its threads has run or waited for a core."""
+        return dict(entry for pid in self.pids() for entry in process.thread_times(pid))
 
 
 def _bounds(
@@ -226,6 +232,7 @@ def _bounds(
                 cells.own(unit),
                 cells.counters(unit, generation),
                 cells.usage(unit, generation),
+                partial(cells.pids, unit, generation),
             )
 
     logs = paths.run / "log"

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -20,7 +20,7 @@ from sagong.bus.refusals import Refusals
 from sagong.errors import ResourceExhausted
 from sagong.kernel.bells import Bells
 from sagong.kernel.growth import Growth
-from sagong.kernel.usage import SELDOM, Usage
+from sagong.kernel.usage import SELDOM, Stance, Usage
 from sagong.linux.cgroup_statistics import used_seconds
 from sagong.manifest import Manifest, size_bytes
 
@@ -72,6 +72,10 @@ class Bounded(Protocol):
         """The file that counts what it used of the processor, "" for none."""
         ...
 
+    def threads(self) -> Mapping[int, int]:
+        """Nanoseconds that each of its threads, by tid, has run or waited for a core."""
+        ...
+
 
 class Judge(Protocol):
     """Is told what a generation of a unit does."""
@@ -80,8 +84,8 @@ class Judge(Protocol):
         """What nobody does by itself."""
         ...
 
-    def computes(self, name: str, generation: int, *, computes: bool) -> None:
-        """It uses most of a core all the time, or does no more."""
+    def computes(self, name: str, generation: int, stance: Stance) -> None:
+        """It uses most of a core all the time, or would, or does no more."""
         ...
 
 
@@ -171,11 +175,14 @@ class Bounds:
         """Read what does not ring, and again soon where something is done."""
         self._bells.peek()
         loop = asyncio.get_running_loop()
-        changed = self._usage.settle(loop.time())
-        for one in {one.generation: one for one in self._counted.values()}.values():
-            # Who may use all cores is waited for by users: it is called, and computes for that.
-            if one.generation in changed and one.manifest.limits.cpu:
-                self._judge.computes(one.name, one.generation, computes=changed[one.generation])
+        # Who may use all cores is waited for by users: it is called, and computes for that.
+        bounded = {o.generation: o for o in self._counted.values() if o.manifest.limits.cpu}
+        now = loop.time()
+        doubtful = [who for who in self._usage.doubtful(now) if who in bounded]
+        changed = self._usage.settle(now, {who: bounded[who].threads() for who in doubtful})
+        for who, stance in changed.items():
+            if who in bounded:
+                self._judge.computes(bounded[who].name, who, stance)
         if self._peeking is not None:
             self._peeking.cancel()
         pause = self._usage.pause

@@ -24,6 +24,7 @@ from sagong.kernel.population import Process
 from sagong.kernel.programs import Programs
 from sagong.kernel.reach import Reach
 from sagong.kernel.units import Unit, chosen
+from sagong.kernel.usage import Stance
 from sagong.linux.cgroup import Cgroup
 from sagong.linux.cgroup_limits import CgroupLimits
 from sagong.linux.cgroup_statistics import statistics, usage_file
@@ -49,8 +50,9 @@ _LOG = logging.getLogger("sagong.kernel")
 _CONTROLLERS = ("memory", "pids", "cpu", "unified")
 # What a unit that is held back has: enough to be ended, and to come to its senses.
 _HELD_CORES, _HELD_SHARES = 0.01, 2
-# A unit that computes has so much less weight than others: an eighth of an ordinary process's.
-_LIGHTER = 64
+# A unit that computes has so much less weight than others: an eighth of an ordinary process's. One that
+# would get next to nothing by that has as much as an ordinary process.
+_LIGHTER, _STARVING = 64, 8
 
 
 class Cells:
@@ -243,13 +245,14 @@ class Cells:
         group = Cgroup(self._machine.cgroups, self._cgroup(unit, generation), _CONTROLLERS)
         return usage_file(group)
 
-    def allot(self, unit: Unit, generation: int, *, held: bool, computes: bool) -> bool:
+    def allot(self, unit: Unit, generation: int, *, held: bool, stance: Stance) -> bool:
         """Give a generation the processor time of its manifest, or next to none; and its weight.
 
         False if it has no control group (any more); OSError if the machine's kernel refuses.
         """
         group = Cgroup(self._machine.cgroups, self._cgroup(unit, generation), ("cpu",))
-        shares = self._config.cpu_shares // (_LIGHTER if computes else 1)
+        lighter = _STARVING if stance.starves else _LIGHTER if stance.computes else 1
+        shares = self._config.cpu_shares // lighter
         quota = CgroupLimits()
         if self._machine.cpu_quotas:
             quota = cores_limits(_HELD_CORES if held else unit.manifest.limits.cpu)

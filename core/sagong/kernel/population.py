@@ -16,6 +16,7 @@ from sagong.contracts.kernel import AccessEntry, Done, DownEntry, Order, RouteEn
 from sagong.errors import Unavailable
 from sagong.kernel.journal import Journal, ProcessRecord
 from sagong.kernel.units import Unit
+from sagong.kernel.usage import Stance
 from sagong.linux.process import ProcessId, open_identified
 
 __all__ = ["Population", "Process", "Silent"]
@@ -35,7 +36,8 @@ class Process:
     """A living process of a unit; `state` is its stage (see `sagong.kernel.life`).
 
     `health` tells whether it knows the order of that name, `held` whether it is held back: then it
-    has not the processor time to end well; `computes` whether it gives way to others. `parent` is
+    has not the processor time to end well; `stance` how it stands to the processor, None if nobody has
+    looked. `parent` is
     whoever reaps it and tells its exit `status`, 0 for nobody that we hear of; `spoken` how many bytes
     its log had when it was forked.
     """
@@ -51,7 +53,7 @@ class Process:
     down: tuple[DownEntry, ...] = ()
     health: bool = False
     held: bool = False
-    computes: bool = False
+    stance: Stance | None = None
     reach: frozenset[str] | None = None
     done: dict[int, asyncio.Future[Done]] = field(default_factory=dict)
     pending: dict[int, Order] = field(default_factory=dict)

@@ -17,6 +17,7 @@ from sagong.kernel.cell import Cells
 from sagong.kernel.directory import reached
 from sagong.kernel.population import Population, Process
 from sagong.kernel.units import Unit
+from sagong.kernel.usage import Stance
 
 __all__ = ["Restraint"]
 
@@ -42,7 +43,7 @@ class Restraint:
         """An earlier kernel may have died while it held some of those back that live."""
         for process in self._population:
             process.held = False
-            self._weigh(process, computes=False)
+            self._weigh(process, Stance())
 
     def flooded(self, uid: int, seconds: float) -> None:
         """The kernel itself was flooded, and shut a uid out."""
@@ -66,11 +67,11 @@ class Restraint:
         if process is not None and generation not in self._ends:
             self._hold(process, self._terms.next(name), why)
 
-    def computes(self, name: str, generation: int, *, computes: bool) -> None:
+    def computes(self, name: str, generation: int, stance: Stance) -> None:
         """A process of a unit began to use most of a core all the time, or has ended that."""
         process = self._population.find(name, generation)
         if process is not None:
-            self._weigh(process, computes=computes)
+            self._weigh(process, stance)
 
     def gone(self, process: Process) -> None:
         """It ended; what it left behind stays held back until it is ended, too."""
@@ -96,15 +97,16 @@ class Restraint:
             loop, seconds = asyncio.get_running_loop(), max(0.0, min(seconds, TERM_MOST))
             self._ends[generation] = loop.call_later(seconds, self._release, process)
 
-    def _weigh(self, process: Process, *, computes: bool) -> None:
-        process.computes = computes
+    def _weigh(self, process: Process, stance: Stance) -> None:
+        before, process.stance = process.stance, stance
         self._allot(process)
-        self._cells.set_turns(process.unit, process.generation, computes=computes)
+        if before is None or stance.computes != before.computes:
+            self._cells.set_turns(process.unit, process.generation, computes=stance.computes)
 
     def _allot(self, process: Process) -> bool:
-        held, computes = process.held, process.computes
+        held, stance = process.held, process.stance or Stance()
         try:
-            return self._cells.allot(process.unit, process.generation, held=held, computes=computes)
+            return self._cells.allot(process.unit, process.generation, held=held, stance=stance)
         except (OSError, ValueError) as error:
             self._refusals.say("a unit can't be held back", "", problem=str(error))
             return False

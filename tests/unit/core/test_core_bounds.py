@@ -12,6 +12,7 @@ from typing import Any
 from sagong import manifest
 from sagong.bus.refusals import Refusals
 from sagong.kernel.bounds import Bounded, Bounds
+from sagong.kernel.usage import Stance
 from sagong.manifest import Manifest
 
 TEXT = '[plugin]\nname = "p"\nversion = "1"\nsummary = "s"\nclass = "a:B"\n'
@@ -29,6 +30,9 @@ class One:
     own: tuple[Path, ...] = ()
     counters: tuple[str, ...] = ()
 
+    def threads(self) -> dict[int, int]:
+        return {}
+
 
 @dataclass
 class World:
@@ -44,8 +48,8 @@ class World:
 
     def offends(self, name: str, generation: int, why: str) -> None: ...
 
-    def computes(self, name: str, generation: int, *, computes: bool) -> None:
-        self.said.append((name, generation, computes))
+    def computes(self, name: str, generation: int, stance: Stance) -> None:
+        self.said.append((name, generation, stance.computes))
 
 
 def made(tmp_path: Path, limits: str = "") -> tuple[World, Bounds, Path]:

@@ -72,8 +72,9 @@ class FakeKernel:
         return value
 
     async def die(self) -> None:
-        await self._provider.close()
-        self.context.destroy(linger=0)
+        if not self.context.closed:
+            await self._provider.close()
+            self.context.destroy(linger=0)
 
 
 @contextlib.asynccontextmanager

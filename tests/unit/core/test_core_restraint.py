@@ -13,6 +13,7 @@ from sagong import manifest
 from sagong.kernel import restraint
 from sagong.kernel.restraint import Restraint
 from sagong.kernel.units import Unit
+from sagong.kernel.usage import Stance
 
 HEAD = '[plugin]\nname = "{name}"\nversion = "1"\nsummary = "s"\nclass = "a:B"\n'
 CALLS = '[uses.state]\nversion = 1\nwhy = "reads"\nmethods = ["range"]\n'
@@ -36,7 +37,7 @@ class Life:
     unit: Unit
     generation: int = 1
     held: bool = False
-    computes: bool = False
+    stance: Stance | None = None
 
 
 @dataclass
@@ -59,9 +60,9 @@ class World:
     def set_turns(self, unit: Unit, generation: int, *, computes: bool) -> None:
         pass
 
-    def allot(self, unit: Unit, generation: int, *, held: bool, computes: bool) -> bool:
+    def allot(self, unit: Unit, generation: int, *, held: bool, stance: Stance) -> bool:
         (self.held.add if held else self.held.discard)(unit.name)
-        (self.computing.add if computes else self.computing.discard)(unit.name)
+        (self.computing.add if stance.computes else self.computing.discard)(unit.name)
         return True
 
 
@@ -127,8 +128,8 @@ async def test_only_the_generation_that_offended_is_held_back(world: World) -> N
 
 async def test_who_computes_gives_way_whether_held_or_not(world: World) -> None:
     found = made(world)
-    found.computes("caller", 1, computes=True)
-    found.computes("caller", 2, computes=False)
+    found.computes("caller", 1, Stance(computes=True))
+    found.computes("caller", 2, Stance())
     assert (world.computing, world.held) == ({"caller"}, set())
     found.flooded(UIDS["caller"], 0.02)
     assert (world.computing, world.held) == ({"caller"}, {"caller"})
@@ -136,7 +137,7 @@ async def test_who_computes_gives_way_whether_held_or_not(world: World) -> None:
         while world.held:
             await asyncio.sleep(0.005)
     assert world.computing == {"caller"}
-    found.computes("caller", 1, computes=False)
+    found.computes("caller", 1, Stance())
     assert not world.computing
 
 

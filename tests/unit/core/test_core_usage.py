@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sagong.kernel.usage import SELDOM, Usage
+from sagong.kernel.usage import SELDOM, Stance, Usage
 
 EVERY = 0.05
 
@@ -17,9 +17,53 @@ def course(usage: Usage, shares: list[float], *, who: int = 1, begin: float = 10
     for number, share in enumerate(shares, 1):
         total += share * EVERY
         usage.note(who, total)
-        computes = usage.settle(begin + number * EVERY).get(who, computes)
+        computes = usage.settle(begin + number * EVERY).get(who, Stance(computes)).computes
         found.append(computes)
     return found
+
+
+def beside_others(shares: list[float], awake: list[float], *, who: int = 1) -> list[Stance]:
+    """The stance after each look of one that had these parts of a core, and ran or waited so long."""
+    usage, total, spent, stance, found = Usage(), 7.0, 0, Stance(), []
+    usage.note(who, total)
+    usage.settle(100.0, {who: {40: 0, 41: 0}})
+    for number, (share, part) in enumerate(zip(shares, awake), 1):
+        total += share * EVERY
+        spent += int(part * EVERY * 1e9)
+        usage.note(who, total)
+        now = 100.0 + number * EVERY
+        threads = {40: spent, 41: spent // 10} if who in usage.doubtful(now) else {}
+        stance = usage.settle(now, {who: threads} if threads else {}).get(who, stance)
+        found.append(stance)
+    return found
+
+
+def test_who_never_sleeps_computes_however_little_it_gets_beside_others() -> None:
+    """Three that compute on two cores have less of one than what one may use."""
+    found = beside_others([0.4] * 40, [1.0] * 40)
+    assert all(stance.computes for stance in found)
+
+
+def test_who_gives_way_stays_light_while_it_does_not_sleep() -> None:
+    """It went before others again and again when its share alone was looked at."""
+    found = beside_others([1.0] * 4 + [0.2] * 100, [1.0] * 104)
+    assert all(stance.computes for stance in found[4:])
+    assert not any(stance.starves for stance in found)
+
+
+def test_who_is_called_and_waits_for_a_core_does_not_compute() -> None:
+    assert not any(one.computes for one in beside_others([0.4] * 100, [0.85] * 100))
+
+
+def test_who_computes_and_gets_nothing_starves_until_it_gets_some() -> None:
+    found = beside_others([1.0] * 4 + [0.01] * 100 + [0.2] * 40, [1.0] * 144)
+    assert not found[20].starves and found[103].starves and not found[-1].starves
+    assert all(stance.computes for stance in found[4:])
+
+
+def test_who_sleeps_again_is_as_the_others() -> None:
+    found = beside_others([0.4] * 40 + [0.0] * 60, [1.0] * 40 + [0.0] * 60)
+    assert found[39].computes and found[-1] == Stance()
 
 
 def test_who_uses_a_core_is_told_at_the_next_look_but_one_at_the_latest() -> None:
@@ -46,7 +90,10 @@ def test_who_stops_is_as_the_others_again_in_two_seconds() -> None:
 
 
 def test_who_computes_on_a_busy_machine_is_not_starved() -> None:
-    """It has all of a core when it goes before others, and a tenth of one when it gives way."""
+    """Where the machine's kernel tells nothing of threads.
+
+    It has all of a core when it goes before others, and a tenth of one when it gives way.
+    """
     usage, total, computes, now = Usage(), 0.0, False, 0.0
     usage.note(1, total)
     usage.settle(now)
@@ -54,7 +101,7 @@ def test_who_computes_on_a_busy_machine_is_not_starved() -> None:
         total += (0.1 if computes else 1.0) * EVERY
         usage.note(1, total)
         now = number * EVERY
-        computes = usage.settle(now).get(1, computes)
+        computes = usage.settle(now).get(1, Stance(computes)).computes
     assert total / now > 0.5
 
 
