@@ -231,7 +231,7 @@ class Gate:
         """libzmq sees the end of it and closes it; nothing happens if it is somebody else's by now."""
         if _peer(descriptor, self._path) != self._uids.get(descriptor):
             return
-        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as connection:
+        with contextlib.suppress(OSError), _connection(descriptor) as connection:
             connection.shutdown(socket.SHUT_RDWR)
 
 
@@ -254,7 +254,7 @@ def _peer(descriptor: int, path: str) -> int | None:
     The event comes a little later than what it tells of, so the number may mean another file by now.
     """
     try:
-        with socket.socket(fileno=os.dup(descriptor)) as connection:
+        with _connection(descriptor) as connection:
             if connection.family != socket.AF_UNIX or connection.getsockname() != path:
                 return None
             size = _CREDENTIALS.size
@@ -262,3 +262,13 @@ def _peer(descriptor: int, path: str) -> int | None:
             return int(_CREDENTIALS.unpack(raw)[1])
     except OSError:
         return None
+
+
+def _connection(descriptor: int) -> socket.socket:
+    """A socket of its own for libzmq's descriptor; OSError if it is something else by now."""
+    copy = os.dup(descriptor)
+    try:
+        return socket.socket(fileno=copy)
+    except OSError:
+        os.close(copy)
+        raise

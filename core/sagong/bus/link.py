@@ -37,6 +37,8 @@ from sagong.wire import (
 __all__ = ["Link", "Lost", "Moved", "Stream"]
 
 _IN_FLIGHT = 65536
+# Deadlines of calls that were answered are thrown away when there are so many.
+_STALE = 1024
 
 
 class Moved(Exception):
@@ -104,7 +106,6 @@ class Link:
         self._streams: dict[int, Stream] = {}
         self._deadlines: list[tuple[int, int]] = []
         self._timer: asyncio.TimerHandle | None = None
-        self._pings: dict[int, asyncio.Future[None]] = {}
         self._dead = False
 
     @property
@@ -116,17 +117,6 @@ class Link:
     def busy(self) -> bool:
         """Whether a call is in flight or a stream open."""
         return bool(self._calls or self._streams)
-
-    async def ping(self) -> None:
-        """Wait until the provider answers at all."""
-        future = self._loop.create_future()
-        id_ = next(self._ids)
-        self._pings[id_] = future
-        self._send(Kind.PING, id_)
-        try:
-            await future
-        finally:
-            self._pings.pop(id_, None)
 
     async def call(self, spec: MethodSpec, body: msgspec.Raw, deadline: int) -> Any:
         """One call until `deadline` (CLOCK_MONOTONIC ns); raises the peer's error, Moved or Lost."""
@@ -180,9 +170,6 @@ class Link:
                 future.set_exception(Lost() if executed else Moved())
         for stream in self._streams.values():
             stream.end(Lost() if executed else Moved())
-        for ping in self._pings.values():
-            if not ping.done():
-                ping.set_exception(Lost())
 
     def close(self) -> None:
         """Fail what is in flight and close the socket."""
@@ -217,10 +204,6 @@ class Link:
                 self._answered(*found, envelope)
             elif envelope.id in self._streams:
                 self._streamed(self._streams[envelope.id], envelope)
-            elif envelope.kind == Kind.PONG and envelope.id in self._pings:
-                ping = self._pings[envelope.id]
-                if not ping.done():
-                    ping.set_result(None)
 
     def _answered(self, future: asyncio.Future[Any], spec: MethodSpec, envelope: Envelope) -> None:
         if future.done():
@@ -250,6 +233,10 @@ class Link:
             stream.end(Moved(begun=not envelope.flags & Flag.UNBEGUN))
 
     def _watch_deadline(self, deadline: int, id_: int) -> None:
+        if len(self._deadlines) > _STALE + 2 * len(self._calls):
+            # Most were answered: kept until their time, those of quick calls would be without number.
+            self._deadlines = [entry for entry in self._deadlines if entry[1] in self._calls]
+            heapq.heapify(self._deadlines)
         heapq.heappush(self._deadlines, (deadline, id_))
         if self._timer is None or self._deadlines[0][0] == deadline:
             self._arm()

@@ -9,7 +9,7 @@ import inspect
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
@@ -322,7 +322,7 @@ class Provider:
             children = RECORDER.children(envelope.cause)
             call = Call(envelope.deadline, envelope.cause, name, uid, rules, children)
             if method.spec.stream:
-                self._start(asked, call, method.function(*arguments))
+                self._start(asked, call, _items(method.function, arguments))
             else:
                 with serving(call):
                     self._run(asked, arguments)
@@ -505,6 +505,23 @@ class Provider:
         self, peer: bytes, id_: int, kind: Kind, body: msgspec.Raw = EMPTY, flags: int = 0
     ) -> None:
         self._socket.send(Envelope(VERSION, kind, id_, "", 0, flags, "", body), peer)
+
+
+def _items(function: Callable[..., Any], arguments: Iterable[Any]) -> Any:
+    """A stream's items; a plain function that gives them may fail before there is any."""
+    try:
+        items = function(*arguments)
+        return items if hasattr(items, "aclose") else _closable(items)
+    except SagongError:
+        raise
+    except Exception as error:
+        raise _defect(function, error) from error
+
+
+async def _closable(items: Any) -> AsyncIterator[Any]:
+    """An iterator that is no generator."""
+    async for item in items:
+        yield item
 
 
 def _defect(function: Any, error: Exception) -> SagongError:

@@ -352,8 +352,8 @@ class Cells:
                 os.chown(path, uid, uid)
 
     def _keep(self, choices: Choices) -> None:
-        self._choices = choices
         journal.write(self._file, choices, durable=True)
+        self._choices = choices
 
 
 def _clear(group: Cgroup, unit: str, eased: CgroupLimits) -> None:

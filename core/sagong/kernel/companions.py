@@ -8,7 +8,10 @@ demand sleeps with it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -25,6 +28,9 @@ if TYPE_CHECKING:
     from sagong.kernel.cell import Cells
 
 __all__ = ["Companions"]
+
+_LOG = logging.getLogger("sagong.kernel")
+_REST_SECONDS = 1.0
 
 
 class Companions:
@@ -95,30 +101,24 @@ class Companions:
 
     def renew(self, unit: str) -> bool:
         """End the unit's companion, so that a new one of the present code follows; false for none."""
-        import signal
-
         known = self._records.get(unit)
         if known is None:
             return False
-        signal.pidfd_send_signal(known[2], signal.SIGTERM)
+        _terminate(known[2])
         return True
 
     def drop(self, name: str) -> None:
         """End a unit's companion, if it has one, until it is needed again; what it started lives on."""
-        import signal
-
         known = self._records.get(name)
         if known is not None:
             self._records[name] = (known[0], None, known[2])
-            signal.pidfd_send_signal(known[2], signal.SIGTERM)
+            _terminate(known[2])
 
     def stop(self) -> None:
         """End all; what they started lives on."""
-        import signal
-
         self._stopping = True
         for _, _, pidfd in self._records.values():
-            signal.pidfd_send_signal(pidfd, signal.SIGTERM)
+            _terminate(pidfd)
 
     def _fill(self, unit: Unit, word: str) -> str:
         places = {
@@ -140,12 +140,22 @@ class Companions:
             child.poll()
         self._changed()
         if unit is not None and not self._stopping:
-            wait = 0.0 if time.time() - known.since > 1.0 else 1.0
+            wait = 0.0 if time.time() - known.since > _REST_SECONDS else _REST_SECONDS
             asyncio.get_running_loop().call_later(wait, self._again, unit)
 
     def _again(self, unit: Unit) -> None:
-        if not self._stopping:
+        if self._stopping:
+            return
+        try:
             self.ensure(unit)
+        except OSError as error:
+            _LOG.error("a companion does not start: %s", error, extra={"unit": unit.name})
+            asyncio.get_running_loop().call_later(_REST_SECONDS, self._again, unit)
+
+
+def _terminate(pidfd: int) -> None:
+    with contextlib.suppress(ProcessLookupError):  # it ended, and its pidfd says so in a moment
+        signal.pidfd_send_signal(pidfd, signal.SIGTERM)
 
 
 def _begun(

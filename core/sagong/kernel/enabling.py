@@ -44,7 +44,7 @@ async def enable(
     supervisor: Supervisor, unit: Unit, remember: Callable[[], None]
 ) -> AsyncIterator[SwapStep]:
     """Add a unit, and `remember` it when it serves; what has begun is finished in any case."""
-    check_room(unit, supervisor.units)
+    _check_room(unit, supervisor)
     for lack in directory.lacks_of(unit, {**supervisor.units, unit.name: unit}):
         yield SwapStep(text=lack)
     yield SwapStep(text=f"starting {unit.manifest.plugin.name}")
@@ -54,13 +54,15 @@ async def enable(
 
 async def _add(supervisor: Supervisor, unit: Unit, remember: Callable[[], None]) -> int:
     """The generation that serves; a unit that does not start at once is taken away again."""
-    check_room(unit, supervisor.units)
+    _check_room(unit, supervisor)
     name, plugin = unit.name, unit.manifest.plugin.name
     with supervisor.listening(name) as told:
         supervisor.add(unit)
         life = supervisor.lives[name]
-        while not life.serving and not life.problem:
+        while not (life.serving or life.problem or life.leaving):
             life, _ = await told.get()
+    if life.leaving:
+        raise FailedPrecondition(f"{name} was taken away before it served")
     if not life.serving:
         await supervisor.remove(name, unit.manifest.restart.drain_seconds)
         raise FailedPrecondition(
@@ -69,6 +71,13 @@ async def _add(supervisor: Supervisor, unit: Unit, remember: Callable[[], None])
         )
     remember()
     return life.serving
+
+
+def _check_room(unit: Unit, supervisor: Supervisor) -> None:
+    """Beside what there is, and what is on its way out: that has its name and its data still."""
+    check_room(unit, supervisor.units)
+    if unit.name in supervisor.lives:
+        raise FailedPrecondition(f"{unit.name} is being taken away; wait until it is gone")
 
 
 def check_unused(supervisor: Supervisor, unit: Unit) -> None:

@@ -7,13 +7,14 @@ in the middle of a swap leaves one serving generation, and no process without an
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from sagong.kernel.happenings import Action, Drain, Kill, Watch
 from sagong.kernel.journal import LifeRecord, ProcessRecord
 from sagong.kernel.life import Life, Member, Trial
 from sagong.kernel.units import Unit
+from sagong.manifest import Manifest, Plugin
 
 __all__ = ["Found", "orphan", "record_of", "resume"]
 
@@ -30,9 +31,14 @@ class Found:
     what: Unit | None
 
 
-def orphan(record: ProcessRecord, units: Mapping[str, Unit]) -> Unit:
-    """A unit for a process whose own is no longer configured; it is about to be ended."""
-    return replace(next(iter(units.values())), name=record.unit)
+def orphan(record: ProcessRecord) -> Unit:
+    """A unit for a process whose own is no longer configured; it is about to be ended.
+
+    It has that one's uid, and no right at all.
+    """
+    _, _, instance = record.identity.partition("@")
+    plugin = Plugin(name=record.plugin, version="", summary="")
+    return Unit(record.unit, instance, Manifest(plugin=plugin), "", {}, {})
 
 
 def record_of(life: Life) -> LifeRecord:

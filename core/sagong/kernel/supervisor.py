@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import zmq
 
+from sagong.bus.refusals import Refusals
 from sagong.config import Config, Paths
 from sagong.contracts.kernel import Order
 from sagong.errors import SagongError, Unavailable
@@ -46,6 +47,8 @@ __all__ = ["Heard", "Supervisor"]
 
 _LOG = logging.getLogger("sagong.kernel")
 _GATE_SECONDS = 10.0
+# Until what could not be written is tried again.
+_WRITE_SECONDS = 1.0
 _PURGE_SECONDS = 30.0
 
 T = TypeVar("T")
@@ -95,6 +98,8 @@ class Supervisor:
         self._orders = Orders(self.population, cells, self.lives, feed=self.feed, gate=self._gate)
         self._progress = asyncio.Event()
         self._loading = True
+        self._saving: asyncio.TimerHandle | None = None
+        self._refusals = Refusals(_LOG)
 
     async def begin(self) -> None:
         """Adopt what lives of an earlier kernel, sweep what it left, then start what is missing."""
@@ -146,6 +151,10 @@ class Supervisor:
         self.lives[name] = after
         if after.asleep == fresh or any(isinstance(a, happenings.Launch) for a in actions):
             self._generation = fresh
+        for action in actions:
+            if isinstance(action, happenings.Remember):
+                # Before the journal, which says that its trial is over: a new kernel would else end it.
+                self._remember(name, action.what.manifest.plugin.name)
         self._settle(name, before, after)
         for action in actions:
             self._do(name, action)
@@ -306,8 +315,6 @@ class Supervisor:
                 self._alarms.set(name, seconds, happenings.Retry())
             case happenings.WakeIn(seconds):
                 self._alarms.set(name, seconds, happenings.Wake())
-            case happenings.Remember(what):
-                self._remember(name, what.manifest.plugin.name)
             case happenings.Say(text):
                 _LOG.info(text, extra={"unit": name})
             case happenings.Finish(ok, text) | happenings.Settle(ok, text):
@@ -319,18 +326,33 @@ class Supervisor:
             act(process)
 
     def _remember(self, name: str, plugin: str) -> None:
-        if self._cells.chosen_plugin(name) != plugin:
+        """What serves is the operator's choice; on a full disk as soon as there is room."""
+        if name not in self.units or self._cells.chosen_plugin(name) == plugin:
+            return
+        try:
             self._cells.choose(name, plugin)
+        except OSError as error:
+            self._refusals.say("a choice can't be remembered", name, unit=name, problem=str(error))
+            self._later(self._remember_again(name, plugin))
+
+    async def _remember_again(self, name: str, plugin: str) -> None:
+        await asyncio.sleep(_WRITE_SECONDS)
+        if name in self.lives and self.lives[name].what.manifest.plugin.name == plugin:
+            self._remember(name, plugin)
 
     async def _launch(self, name: str, generation: int, unit: Unit) -> None:
         try:
             self.admit(unit)
             process = await self._births.fork(generation, unit)
-        except (SagongError, OSError) as error:
-            _LOG.error("can't be launched: %s", error, extra={"unit": name})
-            self.feed(name, happenings.Failed(generation, str(error)))
+        except Exception as error:
+            known = isinstance(error, SagongError | OSError)
+            _LOG.error("can't be launched: %s", error, exc_info=not known, extra={"unit": name})
+            self.feed(name, happenings.Failed(generation, str(error) or type(error).__name__))
             return
         self.population.add(process)
+        if name not in self.lives or self.lives[name].member(generation) is None:
+            kill(process)  # the unit was taken away, and nobody waited for this one
+            return
         self.came()
         self._save()
         self._pulse()
@@ -377,7 +399,7 @@ class Supervisor:
         found: dict[str, list[Found]] = {}
         for record, pidfd in reopened:
             what = self._what_runs(record)
-            unit = what or orphan(record, self.units)
+            unit = what or orphan(record)
             self.population.add(Process(record, unit, pidfd, record.state, missed=missed))
             self.admit(unit)
             found.setdefault(record.unit, []).append(Found(record.generation, record.state, what))
@@ -461,15 +483,30 @@ class Supervisor:
             _LOG.error("background work failed", exc_info=task.exception())
 
     def _save(self) -> None:
-        if not self._loading:
-            journal.write(
-                self._journal,
-                Journal(
-                    boot=self.boot,
-                    generation=self._generation,
-                    lives={name: record_of(one) for name, one in self.lives.items()},
-                    processes=self.population.records(),
-                    companions=self.companions.records(),
-                    porters=self.porters.paths(),
-                ),
-            )
+        """Where there is no room now, soon: what is decided is done all the same.
+
+        A kernel that dies before finds the journal of before, and ends those that it does not know.
+        """
+        if self._loading:
+            return
+        try:
+            journal.write(self._journal, self._record())
+        except OSError as error:
+            self._refusals.say("the journal can't be written", "", problem=str(error))
+            if self._saving is None:
+                loop = asyncio.get_running_loop()
+                self._saving = loop.call_later(_WRITE_SECONDS, self._save_again)
+
+    def _save_again(self) -> None:
+        self._saving = None
+        self._save()
+
+    def _record(self) -> Journal:
+        return Journal(
+            boot=self.boot,
+            generation=self._generation,
+            lives={name: record_of(one) for name, one in self.lives.items()},
+            processes=self.population.records(),
+            companions=self.companions.records(),
+            porters=self.porters.paths(),
+        )

@@ -43,6 +43,9 @@ from sagong.kernel.resumption import Found, record_of
 from sagong.kernel.units import Unit
 from sagong.manifest import parse
 
+# Whether what has proved itself is chosen before the journal says that its trial is over.
+REMEMBERS_FIRST = True
+
 
 def unit(plugin: str, *, overlap: bool, on_demand: bool = False, waits: bool = False) -> Unit:
     """A real unit of a manifest."""
@@ -91,6 +94,8 @@ class World:
     word: bool = False
     news: bool = False
     alarm: bool = False
+    chosen: Unit | None = None
+    cut: int = -1
 
     def doing(self, generation: int) -> str:
         """What a process does; "" if there is none."""
@@ -122,12 +127,13 @@ class World:
             (self.finished, self.asked, self.returns),
             (self.calls, self.wanted, bool(one.asleep), bool(one.kept)),
             (names.get(one.dozing), self.word, self.news, self.alarm),
+            (self.chosen and self.chosen.package, self.cut),
         )
 
 
 def begin(what: Unit) -> World:
     """A unit that is to come up."""
-    return feed(World(Life(what)), Begin())
+    return feed(World(Life(what), chosen=what), Begin())
 
 
 def feed(world: World, event: Event) -> World:
@@ -136,10 +142,20 @@ def feed(world: World, event: Event) -> World:
     after, actions = life.step(world.life, event, 0.0, fresh)
     if after.asleep == fresh:
         world = replace(world, last=fresh)
-    world = _do(replace(world, life=after), actions)
+    if REMEMBERS_FIRST:
+        world = _remembered(world, actions)
+    if world.cut >= 0:
+        partly = _do(replace(world, life=after), actions[: world.cut])
+        return _new_kernel(replace(partly, cut=-1))
+    world = _do(_remembered(replace(world, life=after), actions), actions)
     # Whoever waits asks whoever answers for one that is asleep, and so wakes it.
     waiting = world.wanted and world.life.asleep and not isinstance(event, Wake)
     return feed(world, Wake()) if waiting else world
+
+
+def _remembered(world: World, actions: tuple[Action, ...]) -> World:
+    chosen = [action.what for action in actions if isinstance(action, Remember)]
+    return replace(world, chosen=chosen[-1]) if chosen else world
 
 
 def _do(world: World, actions: tuple[Action, ...]) -> World:
@@ -265,8 +281,11 @@ def bad(world: World) -> Iterator[Move]:
         if doing == "serving" and world.watched == g:
             yield f"ill {g}", lambda g=g, w=fallen: feed(w, Ill(g, "ill"))
             yield f"hangs {g}", lambda g=g, w=fallen: feed(w, Ill(g, "silent", True))
-    if world.kills:
+    if world.kills and world.cut < 0:
         yield "kernel killed", lambda: _new_kernel(world)
+        for count in (0, 1):
+            dies = replace(world, cut=count)
+            yield f"kernel dies after {count} actions of the next event", lambda w=dies: w
         # Whoever was to be told was away.
         deaf = replace(world, word=False, news=world.news or world.word)
         yield "kernel killed, news", lambda: _new_kernel(deaf)
@@ -290,20 +309,19 @@ def swaps(world: World, units: tuple[Unit, ...]) -> Iterator[Move]:
 
 def reset(world: World) -> World:
     """The operator wants it tried again, as if nothing had gone wrong."""
-    return feed(replace(world, retry=False), Reset())
+    return feed(replace(world, retry=False, cut=-1), Reset())
 
 
 def leave(world: World) -> World:
     """The operator takes the unit away."""
-    return feed(world, Leave())
+    return feed(replace(world, cut=-1), Leave())
 
 
 def _new_kernel(world: World) -> World:
     """It knows the journal and what lives; one that was not in the journal yet is refused and ends."""
     before = world.life
-    what = before.trial.back if before.trial else before.what
-    if before.coming is not None and before.coming.back is not None:
-        what = before.coming.back
+    what = world.chosen
+    assert what is not None
     processes = tuple((g, d) for g, d in world.processes if d != "forking")
     found = []
     for member in before.members:
@@ -323,5 +341,10 @@ def _new_kernel(world: World) -> World:
         wanted=world.wanted,
         word=world.word,
         news=world.news,
+        chosen=what,
     )
+    member = before.member(before.serving)
+    if member is not None and world.doing(before.serving) == "serving":
+        wanted = member.what == before.what and member.stage == "serving"
+        assert after.serving == before.serving or not wanted, "a new kernel ends one that serves"
     return feed(_do(fresh, actions), Begin())
