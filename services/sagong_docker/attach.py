@@ -5,7 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from sagong.contracts.node import AttachSpec, ContainerStatus, LogsRequest, StatusState
+from sagong.contracts.node import (
+    AttachSpec,
+    ContainerStatus,
+    LogsRequest,
+    StatusState,
+    WaitRequest,
+)
 from sagong.contracts.streams import Address
 from sagong.errors import Conflict, FailedPrecondition, NotFound, SagongError
 from sagong.frames import Frame
@@ -21,6 +27,7 @@ from sagong_docker.record import ContainerRecord
 __all__ = ["attach", "attach_socket", "hijacked", "wanted_streams"]
 
 _ALIVE = (StatusState.RUNNING, StatusState.PAUSED)
+_TOLD = 1.0
 
 
 def wanted_streams(ask: Ask) -> tuple[int, ...]:
@@ -124,6 +131,20 @@ async def _run(
         )
     if detached:
         engine.note(record, "detach")
+    else:
+        await _wait_told(engine, record)
+
+
+async def _wait_told(engine: Engine, record: ContainerRecord) -> None:
+    """Until the end of a container is known whose output has ended: clients ask for its code then.
+
+    For a moment: one may close its output and go on.
+    """
+    with contextlib.suppress(SagongError, TimeoutError):
+        async with asyncio.timeout(_TOLD):
+            async for result in engine.node.wait(WaitRequest(id=record.id)):
+                if not result.waiting:
+                    return
 
 
 async def _replay_log(

@@ -102,6 +102,8 @@ class FakeNode:
         self.execs: dict[str, FakeProcess] = {}
         self.number = 0
         self.expected: list[str] = []
+        # Seconds by which ends are noted after output has ended.
+        self.late = 0.0
 
     async def start_serving(self) -> None:
         await self.doors.start()
@@ -284,6 +286,7 @@ class FakeNode:
         await process.ended.wait()
         while process.held:
             await asyncio.sleep(0.005)
+        await asyncio.sleep(self.late)
         held.state, held.finished = StatusState.EXITED, time.time()
         self.joined.pop(held.spec.sandbox, None)
         policy = held.spec.restart

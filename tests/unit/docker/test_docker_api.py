@@ -124,6 +124,24 @@ async def test_attach_before_the_start_gets_everything() -> None:
     assert b"\x01\0\0\0\0\0\0\x04out\n" in output and b"\x02\0\0\0\0\0\0\x04err\n" in output
 
 
+async def test_who_has_seen_the_end_of_the_output_gets_the_code() -> None:
+    async with docker_lab() as lab:
+        lab.node.late = 0.1
+        id_ = await create(lab, "ends", "sh", "-c", "exit 3")
+        reader, writer = await asyncio.open_unix_connection(str(lab.socket))
+        path = f"/v1.48/containers/{id_}/attach?stream=1&stdout=1"
+        writer.write(
+            f"POST {path} HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n".encode()
+        )
+        await reader.readuntil(b"\r\n\r\n")
+        await lab.raw("POST", f"/v1.48/containers/{id_}/start")
+        await reader.read()
+        writer.close()
+        _, answer = await lab.raw("GET", f"/v1.48/containers/{id_}/json")
+        state = json.loads(answer)["State"]
+        assert (state["Status"], state["ExitCode"]) == ("exited", 3)
+
+
 async def test_old_clients_get_a_bare_200_and_the_old_content_type() -> None:
     async with docker_lab() as lab:
         id_ = await create(lab, "old", "echo", "hi")
