@@ -26,14 +26,12 @@ from sagong_docker.linking import linked, shown
 from sagong_docker.log_options import check_log, effective
 from sagong_docker.machine import this_machine
 from sagong_docker.naming import check_name, new_id, random_name
-from sagong_docker.pools import check_addresses
+from sagong_docker.places import check_mac, check_place, chosen_pools
 from sagong_docker.record import ContainerRecord
 from sagong_docker.refusal import answer
 from sagong_docker.settings import Settings
 from sagong_docker.validity import (
     check_body,
-    check_default_network,
-    check_mac,
     check_platform,
     warnings,
 )
@@ -151,11 +149,12 @@ def _check_endpoints(engine: Engine, body: CreateBody, lookup: Lookup) -> None:
         shown = "bridge" if name == "default" else name
         check_mac(shown, settings.mac_address)
         network = engine.seen_networks.get(lookup.networks.get(shown, shown))
-        if lookup.networks.get(shown, shown) == lookup.networks.get("bridge"):
-            check_default_network(shown, settings)
-        elif network is not None:
-            record = engine.catalog.networks.get(network.id)
-            check_addresses(record, settings, f"invalid config for network {shown}: ")
+        if network is None:
+            continue
+        default = network.id == lookup.networks.get("bridge")
+        pools = chosen_pools(network, engine.catalog.networks.get(network.id))
+        where = f"invalid config for network {shown}: "
+        check_place("bridge" if default else network.name, settings, pools, where)
 
 
 async def _volumes(engine: Engine, spec: ContainerSpec) -> list[str]:

@@ -19,6 +19,7 @@ from sagong_docker.record import NetworkRecord
 
 __all__ = [
     "NO_ENDPOINT",
+    "PREDEFINED",
     "check_configuration",
     "configurations",
     "configured",
@@ -28,6 +29,7 @@ __all__ = [
     "network_of",
 ]
 
+PREDEFINED = frozenset(("host", "none", "bridge", "default"))
 NO_ENDPOINT = "cannot create endpoint on configuration-only network"
 _GATEWAY_OPTION = "com.docker.network.bridge.gateway_mode_ipv4"
 _KEPT = ("IPAM", "Options", "EnableIPv4", "ConfigFrom")

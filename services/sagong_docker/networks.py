@@ -31,6 +31,7 @@ from sagong_docker.moment import parse_until
 from sagong_docker.naming import new_id
 from sagong_docker.network_body import (
     NO_ENDPOINT,
+    PREDEFINED,
     check_configuration,
     configured,
     is_configuration,
@@ -39,11 +40,10 @@ from sagong_docker.network_body import (
     network_of,
 )
 from sagong_docker.network_view import joined, network_view
-from sagong_docker.pools import check_addresses
+from sagong_docker.places import check_mac, check_place, chosen_pools
 from sagong_docker.record import ContainerRecord, NetworkRecord
 from sagong_docker.refusal import answer, empty
 from sagong_docker.settings import Settings
-from sagong_docker.validity import check_mac
 
 __all__ = [
     "connect",
@@ -59,7 +59,6 @@ __all__ = [
 _FILTERS = ("dangling", "driver", "id", "label", "name", "scope", "type")
 # A slash would be another path of the API.
 _NO_NAME = re.compile(r"[/\x00-\x1f\x7f]")
-_PREDEFINED = frozenset(("host", "none", "bridge", "default"))
 
 
 def default_network(id_: str, settings: Settings) -> Network:
@@ -114,7 +113,7 @@ async def list_all(engine: Engine, ask: Ask) -> Response:
 
 
 def _matches(network: Network, filters: Filters, used: set[str]) -> bool:
-    builtin = network.name in _PREDEFINED
+    builtin = network.name in PREDEFINED
     dangling = filters.boolean("dangling")
     return (
         filters.prefix("id", network.id)
@@ -201,7 +200,7 @@ async def _make(engine: Engine, network: Network) -> None:
 def _check_name(name: str) -> None:
     if not name.strip():
         raise InvalidArgument("invalid network name: name is empty")
-    if name in _PREDEFINED:
+    if name in PREDEFINED:
         raise PermissionDenied(f"operation is not permitted on predefined {name} network")
     if _NO_NAME.search(name) or len(name) > 255:
         raise InvalidArgument(
@@ -217,7 +216,7 @@ async def remove(engine: Engine, ask: Ask) -> Response:
 
 
 async def _remove(engine: Engine, network: Network) -> None:
-    if network.name in _PREDEFINED or network.name == engine.settings.default_network:
+    if network.name in PREDEFINED or network.name == engine.settings.default_network:
         raise PermissionDenied(f"{network.name} is a pre-defined network and cannot be removed")
     record = engine.catalog.networks.get(network.id)
     if is_configuration(record):
@@ -253,7 +252,8 @@ async def connect(engine: Engine, ask: Ask) -> Response:
     network, record, body = await _both(engine, ask)
     if network.name in ("host", "none"):
         raise InvalidArgument(
-            "container cannot be disconnected from host network or connected to host network"
+            "cannot connect container to host network - container must be created in host network "
+            "mode"
             if network.name == "host"
             else _PRIVATE
         )
@@ -267,7 +267,8 @@ async def connect(engine: Engine, ask: Ask) -> Response:
         raise InvalidArgument(_PRIVATE)
     settings = convert(body.get("EndpointConfig") or {}, EndpointSettings)
     check_mac(network.name, settings.mac_address)
-    check_addresses(engine.catalog.networks.get(network.id), settings)
+    pools = chosen_pools(network, engine.catalog.networks.get(network.id))
+    check_place(network.name, settings, pools, "")
     names = wiring.own_names(record.id, str(record.config.get("Hostname") or ""))
     wanted = wiring.attachment(network.id, settings, names)
     status = await engine.status(record)
@@ -295,6 +296,12 @@ async def disconnect(engine: Engine, ask: Ask) -> Response:
     on_it = any(e.network == network.id for e in _endpoints(status))
     given = {k: v for k, v in _given(record).items() if k not in (network.name, network.id)}
     known = len(given) < len(_given(record))
+    mode = wiring.mode_of(convert(record.host, HostConfig))
+    if mode == network.name == "host" and status.state is StatusState.RUNNING:
+        raise InvalidArgument(
+            "cannot disconnect container from host network - container must be created in host "
+            "network mode"
+        )
     if status.state is StatusState.RUNNING and not on_it:
         raise NotFound(f"container {record.id} is not connected to network {network.name}")
     if not (on_it or known or force or status.state is not StatusState.RUNNING):
@@ -347,7 +354,7 @@ async def prune(engine: Engine, ask: Ask) -> Response:
     }
     removed = []
     for network in await engine.networks():
-        if network.name in _PREDEFINED or {network.id, network.name} & used:
+        if network.name in PREDEFINED or {network.id, network.name} & used:
             continue
         if is_configuration(engine.catalog.networks.get(network.id)):
             continue

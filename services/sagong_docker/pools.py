@@ -1,4 +1,4 @@
-"""What pools and addresses of networks must be, in Docker's words. Pure.
+"""What pools of networks must be, in Docker's words. Pure.
 
 What overlaps with others, and what a driver can do, is the network plugin's to say.
 """
@@ -10,11 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from sagong.errors import InvalidArgument
-from sagong_docker.body import EndpointSettings
-from sagong_docker.record import NetworkRecord
-from sagong_docker.validity import NO_OWN_SUBNET, endpoint_complaint
 
-__all__ = ["check_addresses", "check_pools"]
+__all__ = ["check_pools"]
 
 _Pool = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -76,52 +73,3 @@ def _of_address(what: str, text: str, subnet: _Pool) -> Iterator[str]:
         yield f"invalid {what} {text}: parent subnet is an IPv{subnet.version} block"
     elif address not in subnet:
         yield f"invalid {what} {text}: parent subnet {subnet} doesn't contain this address"
-
-
-def check_addresses(
-    record: NetworkRecord | None, settings: EndpointSettings, where: str = ""
-) -> None:
-    """Refuse a container's addresses that no pool has which the network's maker named.
-
-    A network whose pool was chosen for it has no addresses to ask for. `where` begins the text.
-    """
-    wrong: list[str] = []
-    given = settings.ipam
-    if given is not None:
-        pools = [pool for pool in map(_network, _own_subnets(record)) if pool is not None]
-        wrong += _of_endpoint(4, given.i_pv4_address, pools)
-        wrong += _of_endpoint(6, given.i_pv6_address, pools)
-        wrong += _of_link_locals(given.link_local_ips or ())
-    if wrong:
-        raise InvalidArgument(where + endpoint_complaint(wrong))
-
-
-def _own_subnets(record: NetworkRecord | None) -> list[str]:
-    """The subnets that a network's create body named."""
-    ipam = (record.body if record else {}).get("IPAM") or {}
-    return [str((config or {}).get("Subnet") or "") for config in ipam.get("Config") or ()]
-
-
-def _of_link_locals(texts: Iterable[str]) -> Iterator[str]:
-    for text in texts:
-        try:
-            fits = ipaddress.ip_address(text).is_link_local
-        except ValueError:
-            fits = False
-        if not fits:
-            yield f"invalid link-local IP address: {text}"
-
-
-def _of_endpoint(version: int, text: str, pools: Iterable[_Pool]) -> Iterator[str]:
-    if not text:
-        return
-    address = None
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        yield f"invalid IPv{version} address: {text}"
-    own = [pool for pool in pools if pool.version == version]
-    if not own:
-        yield NO_OWN_SUBNET
-    elif address is None or not any(address in pool for pool in own):
-        yield f"no configured subnet or ip-range contain the IP address {text}"

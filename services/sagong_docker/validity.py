@@ -10,27 +10,18 @@ from collections.abc import Iterator
 
 from sagong.errors import InvalidArgument
 from sagong.linux import capabilities
-from sagong_docker.body import CreateBody, EndpointSettings, Healthcheck, HostConfig
+from sagong_docker.body import CreateBody, Healthcheck, HostConfig
 from sagong_docker.machine import Machine
 from sagong_docker.signals import number
 
 __all__ = [
     "HOST_LINKS",
-    "NO_OWN_SUBNET",
     "check_body",
-    "check_default_network",
-    "check_mac",
     "check_network_mode",
     "check_platform",
-    "endpoint_complaint",
     "warnings",
 ]
 
-NO_OWN_SUBNET = (
-    "user specified IP address is supported only when connecting to networks with user configured "
-    "subnets"
-)
-_MAC = re.compile(r"[0-9a-fA-F]{2}(([:-])[0-9a-fA-F]{2})(\2[0-9a-fA-F]{2}){4}\Z")
 _DEVICE_RULE = re.compile(r"[acb] (?:[0-9]+|\*):(?:[0-9]+|\*) [rwm]{1,3}")
 _ACCESS = re.compile(r"[rwm]{1,3}")
 _LONGEST_HOSTNAME = 64
@@ -129,24 +120,6 @@ def _program(body: CreateBody) -> Iterator[str]:
             yield f"invalid environment variable: {entry}"
 
 
-def check_default_network(network: str, settings: EndpointSettings) -> None:
-    """The default network has no addresses to choose and no names."""
-    wrong = []
-    if settings.ipam and (settings.ipam.i_pv4_address or settings.ipam.i_pv6_address):
-        wrong.append("user specified IP address is supported on user defined networks only")
-        wrong.append(NO_OWN_SUBNET)
-    if settings.aliases:
-        wrong.append("network-scoped aliases are only supported for user-defined networks")
-    if wrong:
-        raise InvalidArgument(f"invalid config for network {network}: {endpoint_complaint(wrong)}")
-
-
-def endpoint_complaint(wrong: list[str]) -> str:
-    """What is wrong with a place on a network, as Go joins several errors."""
-    said = "\n".join(wrong if len(wrong) == 1 else [f"* {one}" for one in wrong])
-    return f"invalid endpoint settings:\n{said}"
-
-
 def check_platform(text: str) -> None:
     """Refuse what names no platform, in containerd's words."""
     parts = text.lower().split("/")
@@ -155,14 +128,6 @@ def check_platform(text: str) -> None:
     if text and len(parts) == 1 and parts[0] not in _PLATFORM_WORDS:
         raise InvalidArgument(
             f'"{text}": unknown operating system or architecture: invalid argument'
-        )
-
-
-def check_mac(network: str, address: str) -> None:
-    """Refuse what is no address of an interface."""
-    if address and not _MAC.match(address):
-        raise InvalidArgument(
-            f"invalid config for network {network}: invalid MAC address {address}"
         )
 
 

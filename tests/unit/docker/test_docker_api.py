@@ -390,3 +390,34 @@ async def test_a_container_over_websocket() -> None:
             async with session.ws_connect(url) as client:
                 await client.send_bytes(b"hello\n")
                 assert await client.receive_bytes(timeout=5) == b"hello\n"
+
+
+async def test_addresses_are_asked_for_where_somebody_chose_the_subnet() -> None:
+    chosen = {"IPAM": {"Config": [{"Subnet": "172.31.0.0/24"}]}}
+    few = "supported only when connecting to networks with user configured subnets"
+    none = "user specified IP address is supported on user defined networks only"
+    async with docker_lab() as lab:
+        for name, more in (("plain", {}), ("own", chosen)):
+            body = json.dumps({"Name": name, **more}).encode()
+            assert (await lab.raw("POST", "/v1.48/networks/create", body))[0] == 201
+        late = await create(lab, "late", "top")
+        for name, address, said in (
+            ("own", "172.31.0.9", ""),
+            ("own", "172.30.0.9", "no configured subnet or ip-range contain the IP address"),
+            ("own", "fd00::9", "invalid IPv4 address: fd00::9"),
+            ("own", "0.0.0.0", "invalid IPv4 address: 0.0.0.0"),
+            ("plain", "172.31.0.9", few),
+            ("bridge", "172.17.0.9", none),
+        ):
+            asked = {"IPAMConfig": {"IPv4Address": address}}
+            body = {
+                "Image": IMAGE,
+                "HostConfig": {"NetworkMode": name},
+                "NetworkingConfig": {"EndpointsConfig": {name: asked}},
+            }
+            made = await lab.raw("POST", "/v1.48/containers/create", json.dumps(body).encode())
+            place = {"Container": late, "EndpointConfig": asked}
+            path = f"/v1.48/networks/{name}/connect"
+            joined = await lab.raw("POST", path, json.dumps(place).encode())
+            for status, answer in (made, joined):
+                assert (said in answer.decode(), status < 400) == (True, not said), answer
