@@ -63,7 +63,9 @@ def _value(raw: Any, kind: Any, key: str, said: list[str]) -> Any:
     try:
         msgspec.convert(raw, kind)
     except msgspec.ValidationError:
-        said.append(f"{key} {json.dumps(raw, default=str)}: {_wish(kind)}".lstrip())
+        said.append(
+            f"{key} {json.dumps(raw, default=str)}: {_wish(kind)}{_mend(raw, kind)}".lstrip()
+        )
         return _NOTHING
     return raw
 
@@ -161,7 +163,24 @@ def _wish(kind: Any) -> str:
         return "a list"
     if kind in _WORDS:
         return _WORDS[kind]
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        fields = msgspec.structs.fields(kind)
+        needed = [f.encode_name for f in fields if f.required] or [f.encode_name for f in fields]
+        return f"a table with {', '.join(needed)}"
     return "a table"
+
+
+def _mend(raw: Any, kind: Any) -> str:
+    """How a value is probably meant, where one of another kind is wanted."""
+    inner = _inner(kind)
+    if isinstance(raw, str) and inner in (int, float, bool):
+        return ", without quotes"
+    if isinstance(raw, int | float) and inner is str:
+        return f', such as "{raw}"'
+    if isinstance(raw, str) and get_origin(inner) in (tuple, list):
+        words = raw.split() if get_args(inner)[:1] == (str,) else []
+        return f", such as {json.dumps(words)}" if words else ""
+    return ""
 
 
 def _bounds(note: Any) -> Iterator[str]:

@@ -310,24 +310,43 @@ def read(text: str) -> tuple[Manifest | None, list[str]]:
 
     None if it is no manifest then either.
     """
+    if text.startswith("\ufeff"):
+        return None, ["it begins with a byte order mark, which TOML does not know; save it without"]
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         return None, [f"not TOML: {error}"]
     found, mistakes = forms.decode(tables, Manifest)
+    mistakes = [_placed(line) for line in mistakes]
     if found is None:
         return None, mistakes
     return found, [*mistakes, *(p for p in _problems(found) if not forms.about(p, mistakes))]
 
 
+def _placed(line: str) -> str:
+    """What is said of a key of [plugin] that is a table of the manifest's."""
+    found = re.match(r"plugin\.(\w+): no such key", line)
+    if found and found[1] in Manifest.__struct_fields__:
+        return f"plugin.{found[1]}: not in [plugin]; it is a table of its own, [{found[1]}]"
+    return line
+
+
 def _problems(manifest: Manifest) -> Iterator[str]:
     plugin = manifest.plugin
     if not _NAME.fullmatch(plugin.name):
-        yield f"plugin.name {plugin.name!r}: lower-case letters, digits and _, at most 48"
-    if bool(plugin.class_) == bool(plugin.command):
-        yield "plugin: give either class (package:Class) or command, not both"
+        meant = re.sub(r"[^a-z0-9_]", "_", plugin.name.lower())
+        better = f"; say {meant}" if _NAME.fullmatch(meant) else ""
+        yield f"plugin.name {plugin.name!r}: lower-case letters, digits and _, at most 48{better}"
+    if plugin.class_ and plugin.command:
+        yield "plugin: either class (package:Class) or command, not both"
+    if not plugin.class_ and not plugin.command:
+        yield 'plugin: either class (package:Class) or command (["PROGRAM", "WORD"]) is missing'
     if plugin.class_ and plugin.class_.count(":") != 1:
-        yield f"plugin.class {plugin.class_!r}: write it as package:Class"
+        package, _, name = plugin.class_.rpartition(".")
+        better = f", {package}:{name}" if package and ":" not in plugin.class_ else ""
+        yield f"plugin.class {plugin.class_!r}: write it as package:Class{better}"
+    if not plugin.summary.strip():
+        yield "plugin.summary: say in a line what it does"
     for slot in manifest.provides:
         versions = manifest.versions(slot)
         if not versions or min(versions) < 1 or len(set(versions)) < len(versions):
@@ -359,9 +378,10 @@ def _problems(manifest: Manifest) -> Iterator[str]:
     for name, listener in manifest.listens.items():
         # "" is one that only a configuration opens.
         if listener.address.partition(":")[0] not in ("", "unix", "tcp", "udp", "netlink"):
+            near = re.fullmatch(r"(?:\w+://)?([^/]*:\d+)/?", listener.address)
             yield (
-                f"listens.{name}.address: unix:PATH, tcp:HOST:PORT, udp:HOST:PORT or "
-                "netlink:PROTOCOL:GROUP"
+                f"listens.{name}.address {listener.address}: unix:PATH, tcp:HOST:PORT, udp:HOST:PORT "
+                f"or netlink:PROTOCOL:GROUP{f', such as tcp:{near[1]}' if near else ''}"
             )
 
 
@@ -370,7 +390,8 @@ def _size_problems(limits: Limits) -> Iterator[str]:
     for key, least in (("memory", "4M"), ("tmp", "4K"), ("disk", "0")):
         text = getattr(limits, key)
         if not _SIZE.fullmatch(text):
-            yield f"limits.{key}: a number with K, M or G, such as 64M"
+            near = re.match(r"\d+[KMG]", text.upper())
+            yield f"limits.{key} {text}: a number with K, M or G, such as {near[0] if near else '64M'}"
         elif not size_bytes(least) <= size_bytes(text) <= _LARGEST:
             yield f"limits.{key} {text}: at least {least}, and no more than a petabyte"
 

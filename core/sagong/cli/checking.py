@@ -39,10 +39,11 @@ def source_mistakes(source: Path) -> Iterator[str]:
         yield from (f"{where}: {text}" for text in problems)
         if found is None:
             continue
-        points = {**_entry_points(source), **_entry_points(package.parent)}
+        project = {**_project(source), **_project(package.parent)}
+        points = _entry_points(project)
         own = points.get("sagong.contracts", {})
         more = [*mistakes(found, own), *_name_mistakes(found, names)]
-        more += [*_point_mistakes(found, package, points), *code_mistakes(found, package, own)]
+        more += [*_project_mistakes(found, package, project), *code_mistakes(found, package, own)]
         yield from (f"{where}: {text}" for text in more if not forms.about(text, problems))
 
 
@@ -71,11 +72,15 @@ def _name_mistakes(found: Manifest, names: Counter[str]) -> Iterator[str]:
         yield f"plugin.name {name}: another plugin of this repository is called so, too"
 
 
-def _point_mistakes(
-    found: Manifest, package: Path, points: Mapping[str, Mapping[str, str]]
-) -> Iterator[str]:
+def _project_mistakes(found: Manifest, package: Path, project: Mapping[str, Any]) -> Iterator[str]:
     """What pyproject.toml says of the plugin: `sagong plugin install` finds it by that."""
-    said = points.get("sagong.plugins")
+    if "not TOML" in project:
+        yield f"pyproject.toml: not TOML: {project['not TOML']}"
+        return
+    version = project.get("version", found.plugin.version)
+    if version != found.plugin.version:
+        yield f"plugin.version {found.plugin.version}: pyproject.toml says {version}; say the same"
+    said = _entry_points(project).get("sagong.plugins")
     if said is None:
         return
     right = f'{found.plugin.name} = "{package.name}"'
@@ -148,7 +153,7 @@ def _right_mistakes(found: Manifest) -> Iterator[str]:
     rights = found.rights
     for n, capability in enumerate(rights.capabilities):
         if capability.name not in NAMES:
-            meant = near(capability.name, NAMES)
+            meant = near(f"CAP_{capability.name.upper().removeprefix('CAP_')}", NAMES)
             yield f"rights.capabilities[{n}].name: no capability {capability.name}; {meant}"
     for n, right in enumerate(rights.seccomp):
         if right.group not in GROUPS:
@@ -171,7 +176,11 @@ def _path_mistakes(where: str, path: str) -> Iterator[str]:
 
 
 def _listener_mistakes(found: Manifest) -> Iterator[str]:
+    takers: dict[str, str] = {}
     for name, listener in found.listens.items():
+        if listener.address and takers.setdefault(listener.address, name) != name:
+            other = takers[listener.address]
+            yield f"listens.{name}.address {listener.address}: listens.{other} has it already"
         kind, _, rest = listener.address.partition(":")
         if kind in ("tcp", "udp"):
             host, _, port = rest.rpartition(":")
@@ -186,11 +195,19 @@ def _listener_mistakes(found: Manifest) -> Iterator[str]:
             yield f'listens.{name}.mode {listener.mode!r}: an octal mode such as "0600"'
 
 
-def _entry_points(directory: Path) -> dict[str, dict[str, str]]:
-    """Entry points by their groups, as a repository's pyproject.toml names them."""
+def _project(directory: Path) -> dict[str, Any]:
+    """The table [project] of a repository's pyproject.toml; why it can't be read as `not TOML`."""
     try:
-        project = tomllib.loads((directory / "pyproject.toml").read_text())
-        points: dict[str, Any] = project["project"]["entry-points"]
-        return {group: dict(named) for group, named in points.items()}
-    except (OSError, KeyError, TypeError, ValueError, AttributeError):
+        return dict(tomllib.loads((directory / "pyproject.toml").read_text())["project"])
+    except tomllib.TOMLDecodeError as error:
+        return {"not TOML": str(error)}
+    except (OSError, KeyError, TypeError, ValueError):
+        return {}
+
+
+def _entry_points(project: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Entry points by their groups."""
+    try:
+        return {group: dict(named) for group, named in project["entry-points"].items()}
+    except (KeyError, TypeError, ValueError, AttributeError):
         return {}

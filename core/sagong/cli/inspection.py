@@ -290,8 +290,16 @@ def run_check(options: argparse.Namespace) -> int:
         problems.append(str(error))
     for problem in problems:
         print(problem)
-    print(f"{len(installed)} plugins checked, {len(problems)} problems")
+    print(_checked(len(installed), len(problems)))
     return 1 if problems else 0
+
+
+def _checked(plugins: int, problems: int) -> str:
+    """How many of each, in words."""
+    ending = (
+        "no problem" if problems == 0 else "1 problem" if problems == 1 else f"{problems} problems"
+    )
+    return f"{'1 plugin' if plugins == 1 else f'{plugins} plugins'} checked, {ending}"
 
 
 def _check_sources(sources: Sequence[str]) -> int:
@@ -300,7 +308,7 @@ def _check_sources(sources: Sequence[str]) -> int:
     for text in found:
         print(text)
     count = sum(len(packages_of(Path(source))) for source in sources)
-    print(f"{count} plugins checked, {len(found)} problems")
+    print(_checked(count, len(found)))
     return 1 if found else 0
 
 

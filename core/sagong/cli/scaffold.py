@@ -125,11 +125,12 @@ def _head(spec: SlotSpec, values: dict[str, str]) -> Iterator[str]:
     for kind in _messages(spec):
         by_module.setdefault(kind.__module__, set()).add(kind.__name__)
     for module, names in sorted(by_module.items()):
-        line = f"from {module} import {', '.join(sorted(names))}"
+        ordered = sorted(names, key=str.lower)
+        line = f"from {module} import {', '.join(ordered)}"
         if len(line) <= 100:
             yield line
         else:
-            yield from (f"from {module} import (", *(f"    {n}," for n in sorted(names)), ")")
+            yield from (f"from {module} import (", *(f"    {n}," for n in ordered), ")")
     yield ""
     yield f'__all__ = ["{values["class"]}"]'
 

@@ -6,6 +6,7 @@ import ast
 import difflib
 import os
 import re
+import shutil
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -54,6 +55,8 @@ def code_mistakes(found: Manifest, package: Path, own: Collection[str]) -> Itera
 def _command_mistakes(
     key: str, words: tuple[str, ...], package: Path, places: tuple[str, ...]
 ) -> Iterator[str]:
+    if words and "/" not in words[0] and "{" not in words[0] and not shutil.which(words[0]):
+        yield f"{key}: {words[0]} is no program here; install it, or name the package's: {{package}}/…"
     for number, word in enumerate(words):
         unknown = [name for name in re.findall(r"\{(\w*)\}", word) if name not in places]
         yield from (f"{key}: no {{{name}}}; {near(name, places)}" for name in unknown)
@@ -74,7 +77,7 @@ def _class_mistakes(found: Manifest, package: Path, own: Collection[str]) -> Ite
         return
     tree = _tree(package, module)
     if tree is None:
-        yield f"{where}: there is no module {module}, or it is no Python"
+        yield f"{where}: {_why_not(package, module)}"
         return
     names = _names(tree)
     if name not in names:
@@ -82,6 +85,7 @@ def _class_mistakes(found: Manifest, package: Path, own: Collection[str]) -> Ite
     node = next((n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == name), None)
     if node is None or node.bases:
         return
+    yield from (f"{where}: {text}" for text in _making_mistakes(node))
     if found.plugin.kind == "hook":
         if "hookimpl" not in ast.dump(node):
             yield f"{where}: no method of it is marked @hookimpl, so nothing would call it"
@@ -91,6 +95,21 @@ def _class_mistakes(found: Manifest, package: Path, own: Collection[str]) -> Ite
         spec = known.get(slot, {}).get(version) if slot not in own else None
         if spec is not None:
             yield from (f"{where}: {text}" for text in _slot_mistakes(node, spec))
+
+
+def _making_mistakes(node: ast.ClassDef) -> Iterator[str]:
+    """Whether the class can be made with its host, and nothing else."""
+    if node.decorator_list or node.keywords:
+        return
+    made = [f for f in node.body if isinstance(f, Function) and f.name in ("__init__", "__new__")]
+    if not made:
+        yield "it is made with its host: it needs def __init__(self, host)"
+    for function in made:
+        arguments = function.args
+        most = len(arguments.posonlyargs) + len(arguments.args) - 1
+        bound = most - len(arguments.defaults) <= 1 and (most >= 1 or arguments.vararg is not None)
+        if not bound or None in arguments.kw_defaults:
+            yield f"line {function.lineno}: it is made with its host alone: def __init__(self, host)"
 
 
 def _slot_mistakes(node: ast.ClassDef, spec: SlotSpec) -> Iterator[str]:
@@ -131,13 +150,30 @@ def _own_parts(function: Function) -> Iterator[ast.AST]:
             todo += ast.iter_child_nodes(part)
 
 
-def _tree(package: Path, module: str) -> ast.Module | None:
+def _file(package: Path, module: str) -> Path:
     path = package.parent.joinpath(*module.split("."))
-    file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def _tree(package: Path, module: str) -> ast.Module | None:
     try:
-        return ast.parse(file.read_text())
+        return ast.parse(_file(package, module).read_bytes())
     except (OSError, SyntaxError, ValueError):
         return None
+
+
+def _why_not(package: Path, module: str) -> str:
+    """Why a module has no tree."""
+    file = _file(package, module)
+    try:
+        ast.parse(file.read_bytes())
+    except SyntaxError as error:
+        return f"{file}, line {error.lineno}, is no Python: {error.msg}"
+    except ValueError as error:
+        return f"{file} is no Python: {error}"
+    except OSError as error:
+        return f"there is no module {module}: {file}: {error.strerror}"
+    return f"there is no module {module}"
 
 
 def _names(tree: ast.Module | ast.ClassDef) -> set[str]:

@@ -34,14 +34,24 @@ class Empty:
     def __init__(self, host): ...
 
 class Asks:
+    def __init__(self, host): ...
     def place(self, q): ...
 
 class Yields:
+    def __init__(self, host): ...
     def place(self, question):
         yield question
 
 class Unmarked:
+    def __init__(self, host): ...
     def refuses(self, pod, node): ...
+
+class Alone:
+    def place(self, question): ...
+
+class Wants:
+    def __init__(self, host, settings): ...
+    def place(self, question): ...
 """
 
 
@@ -65,15 +75,71 @@ MISTAKES: dict[str, tuple[tuple[str, str], str]] = {
     "a wrong name": (('"odd"', '"Odd One"'), "lower-case letters, digits and _"),
     "no version": (('version = "1"\n', ""), "plugin.version is missing: a text in quotes"),
     "class and command": (
-        ("class =", 'command = ["x"]\nclass ='),
-        "either class (package:Class) or",
+        ("class =", 'command = ["perl"]\nclass ='),
+        "either class (package:Class) or command, not both",
     ),
-    "neither": (('class = "odd_plugin:Odd"\n', ""), "either class (package:Class) or command"),
+    "neither": (('class = "odd_plugin:Odd"\n', ""), 'command (["PROGRAM", "WORD"]) is missing'),
     "a class without a package": (("odd_plugin:Odd", "Odd"), "write it as package:Class"),
     "another package": (("odd_plugin:Odd", "even:Odd"), "say odd_plugin:Odd"),
     "no such class": (("odd_plugin:Odd", "odd_plugin:Od"), "has no Od; did you mean Odd?"),
     "no such module": (("odd_plugin:Odd", "odd_plugin.x:Odd"), "there is no module odd_plugin.x"),
     "methods that are missing": (("odd_plugin:Odd", "odd_plugin:Empty"), "has no method place"),
+    "a module that is not there": (
+        ("odd_plugin:Odd", "odd_plugin.x:Odd"),
+        "x.py: No such file or directory",
+    ),
+    "a class that takes no host": (
+        ("odd_plugin:Odd", "odd_plugin:Alone"),
+        "it is made with its host: it needs def __init__(self, host)",
+    ),
+    "a class that wants more than its host": (
+        ("odd_plugin:Odd", "odd_plugin:Wants"),
+        "line 26: it is made with its host alone: def __init__(self, host)",
+    ),
+    "a name with a dash": (('"odd"', '"odd-one"'), "at most 48; say odd_one"),
+    "a class as Python imports it": (
+        ("odd_plugin:Odd", "odd_plugin.Odd"),
+        "write it as package:Class, odd_plugin:Odd",
+    ),
+    "no summary": (('"of a test"', '""'), "plugin.summary: say in a line what it does"),
+    "a number for a text": (('version = "1"', "version = 1"), 'a text in quotes, such as "1"'),
+    "a text for a number": (("scheduler = 1", 'scheduler = "1"'), 'provides.scheduler "1": '),
+    "a text for a number alone": (('64M"', '64M"\ncpu = "2"'), "at most 65536, without quotes"),
+    "a table within [plugin]": (
+        ('class = "odd_plugin:Odd"\n[provides]\nscheduler = 1', 'provides = ["scheduler"]'),
+        "plugin.provides: not in [plugin]; it is a table of its own, [provides]",
+    ),
+    "a value for a table": (
+        right('capabilities = ["CAP_CHOWN"]'),
+        'rights.capabilities[0] "CAP_CHOWN": a table with name, why',
+    ),
+    "a size of another dialect": (
+        ("64M", "64Mi"),
+        "limits.memory 64Mi: a number with K, M or G, such as 64M",
+    ),
+    "an address without its kind": (
+        more('[listens.api]\naddress = "0.0.0.0:80"\nwhy = "serves"'),
+        "such as tcp:0.0.0.0:80",
+    ),
+    "an address twice": (
+        more(
+            '[listens.a]\naddress = "tcp:127.0.0.1:1"\nwhy = "serves"\n'
+            '[listens.b]\naddress = "tcp:127.0.0.1:1"\nwhy = "serves"'
+        ),
+        "listens.b.address tcp:127.0.0.1:1: listens.a has it already",
+    ),
+    "a capability as others write it": (
+        right('capabilities = [{ name = "net_admin", why = "bridges" }]'),
+        "did you mean CAP_NET_ADMIN?",
+    ),
+    "a command as one text": (
+        ('class = "odd_plugin:Odd"', 'command = "perl x.pl"'),
+        'plugin.command "perl x.pl": a list, such as ["perl", "x.pl"]',
+    ),
+    "a program that nobody has": (
+        ('class = "odd_plugin:Odd"', 'command = ["prel", "x.pl"]'),
+        "plugin.command: prel is no program here",
+    ),
     "no such kind": (("class =", 'kind = "hok"\nclass ='), "say plugin or service or hook"),
     "no such slot": (("scheduler =", "schedular ="), "did you mean scheduler?"),
     "no such version": (("scheduler = 1", "scheduler = 7"), "no version 7; there are: 1"),
@@ -122,7 +188,7 @@ MISTAKES: dict[str, tuple[tuple[str, str], str]] = {
         right('devices = [{ path = "/x", why = "uses it" }]'),
         "a path below /dev",
     ),
-    "no size": (("64M", "64Q"), "a number with K, M or G, such as 64M"),
+    "no size": (("64M", "64Q"), "limits.memory 64Q: a number with K, M or G, such as 64M"),
     "a key of another name": (("memory =", "memroy ="), "did you mean memory?"),
     "an address of no kind": (
         more('[listens.api]\naddress = "tpc:127.0.0.1:1"\nwhy = "serves"'),
@@ -163,11 +229,11 @@ MISTAKES: dict[str, tuple[tuple[str, str], str]] = {
     "one text for a list": (('["get"]\nwhy', '"get"\nwhy'), 'uses.objects.methods "get": a list'),
     "a parameter of another name": (
         ("odd_plugin:Odd", "odd_plugin:Asks"),
-        "line 10: the contract has place(self, question)",
+        "line 11: the contract has place(self, question)",
     ),
     "a stream where there is none": (
         ("odd_plugin:Odd", "odd_plugin:Yields"),
-        "line 13: place is no stream",
+        "line 15: place is no stream",
     ),
     "a program that is not there": (
         ('class = "odd_plugin:Odd"', 'command = ["{package}/run", "--own"]'),
@@ -189,7 +255,7 @@ MISTAKES: dict[str, tuple[tuple[str, str], str]] = {
         ('name = "odd"', 'name = "scheduler_kube"'),
         "plugin.name scheduler_kube: a plugin of sagong itself is called so",
     ),
-    "several in one line": (("64M", "-1"), "limits.memory: a number with K, M or G"),
+    "several in one line": (("64M", "-1"), "limits.memory -1: a number with K, M or G"),
     "a deputy of nobody": (
         more('[deputy]\nfunction = "odd_plugin:work"\nwhy = "mounts"'),
         "no such function",

@@ -46,7 +46,7 @@ def test_a_manifest_without_rights_grants_nothing() -> None:
         ),
         ('[rights]\ncapabilities = [{ name = "CAP_CHOWN", why = "" }]', "say why"),
         ('[rights]\nnetwork = { mode = "host" }', "rights.network.why"),
-        ('[limits]\nmemory = "lots"', "limits.memory: a number"),
+        ('[limits]\nmemory = "lots"', "limits.memory lots: a number"),
         ('[limits]\nmemory = "0"', "limits.memory 0: at least"),
         ('[limits]\nmemory = "99999999999G"', "no more than a petabyte"),
         ('[limits]\ntmp = "0"', "limits.tmp 0: at least"),
