@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
+from types import ModuleType
 
 import msgspec
 import pytest
@@ -20,6 +22,48 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("
 
 def page(name: str) -> str:
     return (ROOT / "docs/reference" / name).read_text()
+
+
+def generator() -> ModuleType:
+    """What writes the pages that are generated."""
+    path = ROOT / "packaging/generate_reference.py"
+    spec = importlib.util.spec_from_file_location("generate_reference", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", sorted(generator().PAGES))
+def test_generated_pages_are_what_the_code_says(name: str) -> None:
+    written = generator().written(name)
+    assert page(name) == written, "run packaging/generate_reference.py"
+
+
+def structs(kind: type[msgspec.Struct]) -> list[type[msgspec.Struct]]:
+    """A struct and those that lie in its fields."""
+    inner = [t for f in msgspec.structs.fields(kind) for t in generator().tables_of(f.type)]
+    return [kind, *(s for one in inner for s in structs(one))]
+
+
+def test_every_setting_of_a_plugin_is_described() -> None:
+    silent = [
+        f"{plugin}: {kind.__name__}.{field.encode_name}"
+        for plugin, package in generator().own_plugins()
+        for settings in generator().settings_of(package)
+        for kind in structs(settings)
+        for field in msgspec.structs.fields(kind)
+        if f"`{field.encode_name}`" not in (kind.__doc__ or "")
+    ]
+    assert silent == [], "say in the struct's words what each of its fields is"
+
+
+@pytest.mark.parametrize("readme", ["README.md", "README.ko.md"])
+def test_a_readme_leads_to_every_page(readme: str) -> None:
+    text = (ROOT / readme).read_text()
+    pages = [p for part in ("how-to", "reference") for p in (ROOT / "docs" / part).glob("*.md")]
+    links = [str(page.relative_to(ROOT)) for page in sorted(pages)]
+    assert [link for link in links if f"({link})" not in text] == []
 
 
 @pytest.mark.parametrize("verb", sorted(VERBS))

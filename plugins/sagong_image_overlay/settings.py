@@ -20,7 +20,7 @@ class Registries(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     `certificates`: directories HOST[:PORT] with *.crt (authorities), *.cert and *.key (client), or
     containerd's hosts.toml. `attempts`: tries of each request, and of a transfer since something
     came; `seconds`: without an answer or a byte; `mirror_seconds`: until a mirror has said that it
-    is there.
+    is there. `proxy` and `no_proxy` go before HTTPS_PROXY and NO_PROXY of the environment.
     """
 
     insecure: tuple[str, ...] = ()
@@ -42,6 +42,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     `max_layer_ratio`, if not 0, how many times its size, once that is above 1 GiB (gzip reaches 1032).
     `reserve` bytes of the filesystem always stay free. `layer_size` bounds the writable layer of each
     container that asks for no size of its own, in bytes (0: none); it needs project quotas.
+    `registries` says how they are reached.
     """
 
     parallel: int = 2

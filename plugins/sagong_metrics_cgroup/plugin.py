@@ -29,7 +29,8 @@ _HANDED_OVER = 10
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Seconds between samples while somebody asks, samples kept, seconds it goes on afterwards."""
+    """`interval`: seconds between samples while somebody asks; `history`: samples that are kept;
+    `linger`: seconds for which it goes on afterwards."""
 
     interval: float = 10.0
     history: int = 60

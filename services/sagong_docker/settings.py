@@ -11,12 +11,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Defaults of containers and of the engine.
 
     `name` is shown by `docker info` ("" is the host's name). `default_network` is made when it is
-    missing. `log_driver` and `log_options` are of containers that name none. `runtimes` are names
-    that `--runtime` may have beside the default. `labels` are the engine's own. `history` bounds
-    the events that `docker events --since` can show. `unfinished_seconds` after its start the engine
-    takes back what a crash kept it from making whole. `stop_seconds` is the default of `docker stop`.
-    `cgroup_mode` is what containers get that ask for none ("": private, but host with cgroup v1, as
-    Docker has it). `root` is shown as Docker's root.
+    missing, with `default_subnet` ("" takes a free one). `log_driver` and `log_options` are of
+    containers that name none. `runtimes` are names that `--runtime` may have beside the default.
+    `labels` are the engine's own. `history` bounds the events that `docker events --since` can
+    show. `unfinished_seconds` after its start the engine takes back what a crash kept it from
+    making whole. `stop_seconds` is the default of `docker stop`. `cgroup_mode` is what containers
+    get that ask for none ("": private, but host with cgroup v1, as Docker has it). `root` is shown
+    as Docker's root, `registry_mirrors` and `insecure_registries` as its own (how images come is
+    settings of unit `image`).
 
     `certificate`, `key` and `client_ca` are files of the listener `network` (`listens = { network =
     "tcp:0.0.0.0:2376" }` of the unit): only clients whose certificate is of that authority are heard.

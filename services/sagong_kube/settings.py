@@ -16,6 +16,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     asks the store before reads: set it (and not the former) where several servers share a store.
     `storage_class` is the name of the default StorageClass that a new cluster gets, "" for none.
     `encrypted` are storages sealed at rest. `audit` writes a line per write to the log.
+    `cluster_domain` ends the names of services. The history of changes is kept for `history_seconds`.
+    `certificate` and `key` are files to serve with instead of what the cluster's authority issues,
+    `client_ca` one of authorities whose clients are believed then. `node_name` is this machine's node
+    ("": there is no other).
     """
 
     advertise: str = ""

@@ -18,6 +18,7 @@ class Rule(_Table, frozen=True):
 
     `accounts` are names, `*` for all that have logged in, "" for everybody. `repositories` are
     patterns: `*` stands for any characters, `{account}` for the account's name (`{account}/*`).
+    `actions` is what they may.
     """
 
     accounts: tuple[str, ...] = ("*",)
@@ -28,7 +29,8 @@ class Rule(_Table, frozen=True):
 class Upstream(_Table, frozen=True):
     """Another registry, of which repositories below `prefix` ("" for all) are copies made on demand.
 
-    A tag is looked up there again after `tag_seconds`. `password_file` is better than `password`: it
+    `url` is its address, `username` who we are there; `verify` false believes any certificate. A
+    tag is looked up there again after `tag_seconds`. `password_file` is better than `password`: it
     lies in the directory of the accounts. `authority` is a file with certificates to trust;
     `certificate` and `key` are files of what we are known by there.
     """
@@ -54,7 +56,8 @@ class Settings(_Table, frozen=True):
     `public` can be pulled without an account, others are private, unless `sagong registry show` or
     `hide` said otherwise of one. `url` is how clients reach the token service, "" for the address
     they asked at. `tls` serves TLS, with `certificate` and `key`, or with a certificate of its own
-    for `names`. Manifests without a tag are collected after `untagged_seconds` (-1: never), blobs
+    for `names`. Tokens are good for `token_seconds`. `upstreams` are registries that it has copies
+    of. Manifests without a tag are collected after `untagged_seconds` (-1: never), blobs
     that no manifest needs after `blob_seconds`, uploads that nobody goes on with after
     `upload_seconds`; it looks every `collect_seconds` (0: only by `sagong registry gc`).
     """

@@ -10,6 +10,14 @@ __all__ = ["PodSettings"]
 class PodSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Section of service `node`. Seconds and bytes; an empty `name` is the machine's hostname.
 
+    `enabled` false runs no pods. The Node object is made unless `register` is false, with `labels`,
+    `taints`, `address` ("" finds the machine's) and room for `max_pods`, less `reserved_cpu` and
+    `reserved_memory`. Pods are evicted below `eviction_memory` (which is kept back, too) or
+    `eviction_disk`, a share of the disk. Its lease is good for `lease_seconds` and renewed every
+    `renew_seconds`, its status every `heartbeat_seconds`. `pulls` images are pulled at once. Logs of
+    a container are `log_files` files of `log_size`. `cluster_dns` and `cluster_domain` are what pods
+    are told of names.
+
     `network` is the id of the network that pods join; empty makes the bridge network "pods" with
     `pod_cidr`. `cluster_cidrs` and `service_cidrs` are the cluster's ranges, whose traffic keeps its
     address. `cgroup_parent` puts pods below `PARENT/QOS/podUID`; empty leaves it to the runtime.
