@@ -131,6 +131,11 @@ class Life:
     dozing: int = 0
     needed: bool = False
 
+    @property
+    def settled(self) -> bool:
+        """Whether nobody need wait for it: it serves, sleeps, has failed, or is to go."""
+        return bool(self.serving or self.asleep or self.problem or self.leaving)
+
     def member(self, generation: int) -> Member | None:
         """The member of that generation, if it lives."""
         return next((m for m in self.members if m.generation == generation), None)

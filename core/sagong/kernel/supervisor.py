@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -230,9 +230,12 @@ class Supervisor:
     async def stop(self, seconds: float, *, purge: bool) -> None:
         """Drain and end everything, services first, so that nobody misses what he calls."""
         self.stopping = True
-        services = [n for n, u in self.units.items() if u.manifest.plugin.kind == "service"]
-        plugins = [name for name in self.units if name not in services]
-        for group in (services, plugins):
+        if purge:  # who sleeps gets up while all that it calls is there
+            for name in self.units:
+                self.feed(name, happenings.Wake())
+            await self._wait_settled(self.units, _PURGE_SECONDS)
+        for kind in ("service", "plugin"):
+            group = [n for n, u in self.units.items() if u.manifest.plugin.kind == kind]
             work = (self._stop_unit(name, seconds, purge=purge) for name in group)
             await asyncio.gather(*work, return_exceptions=True)
         await self.porters.close()
@@ -241,13 +244,11 @@ class Supervisor:
 
     async def _purge(self, name: str) -> None:
         """Let a unit take away what it made on the machine; half of that done is worse than a wait."""
+        self.feed(name, happenings.Wake())
+        await self._wait_settled((name,), _PURGE_SECONDS)
         with contextlib.suppress(TimeoutError, SagongError):
-            async with asyncio.timeout(_PURGE_SECONDS):
-                if self.lives[name].asleep:
-                    self.feed(name, happenings.Wake())
-                await self._wait(lambda: self._settled(name))
-                if (process := self.population.find(name, self.lives[name].serving)) is not None:
-                    await process.carry_out(self.population.order("purge"), _PURGE_SECONDS)
+            if (process := self.population.find(name, self.lives[name].serving)) is not None:
+                await process.carry_out(self.population.order("purge"), _PURGE_SECONDS)
 
     async def _stop_unit(self, name: str, seconds: float, *, purge: bool) -> None:
         if purge:
@@ -375,13 +376,14 @@ class Supervisor:
     async def _gate(self, unit: Unit) -> None:
         """Wait until what the unit calls serves, or has failed once; bounded."""
         wanted = prerequisites({**self.units, unit.name: unit})[unit.name]
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_GATE_SECONDS):
-                await self._wait(lambda: all(self._settled(name) for name in wanted))
+        await self._wait_settled(wanted, _GATE_SECONDS)
 
-    def _settled(self, name: str) -> bool:
-        one = self.lives.get(name)
-        return one is None or bool(one.serving or one.asleep or one.problem or one.leaving)
+    async def _wait_settled(self, names: Collection[str], seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._wait(
+                    lambda: all(x.settled for n, x in self.lives.items() if n in names)
+                )
 
     def _adopt(self) -> dict[str, tuple[Action, ...]]:
         """Take over what lives; what is to be done about it, by unit."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import select
 import signal
 import socket
 import time
@@ -11,7 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 from tests import sample_image
-from tests.system.instance import instance
+from tests.system.instance import Instance, instance
 from tests.system.platform.rig import (
     IMAGE,
     Platform,
@@ -23,7 +25,9 @@ from tests.system.platform.rig import (
     wait_for,
 )
 
+from sagong.contracts.kernel import StopSystem
 from sagong.linux.cgroup import layout_of_machine
+from sagong.operator import connect
 
 pytestmark = pytest.mark.root
 
@@ -169,3 +173,21 @@ def test_what_happens_while_docker_sleeps_is_told_later(whole: Platform) -> None
         assert told.split() == ["create", "start", "die", "start"]
     finally:
         whole("docker", "rm", "-f", "lasting")
+
+
+def test_who_sleeps_gets_up_to_be_purged_before_those_that_it_calls_leave() -> None:
+    """`sagong down --all` took five seconds more: dns asked a `kube` that had gone."""
+
+    async def purge(running: Instance) -> None:
+        async with connect(running.paths) as operator:
+            await operator.kernel.stop(StopSystem(seconds=10.0, purge=True))
+
+    with instance(single(16575, "10.225.0")) as running:
+        units = {unit.name: unit.state for unit in running.status().units}
+        assert units["dns"] == "asleep"
+        keeper = os.pidfd_open(running.pid("keeper"))
+        asyncio.run(purge(running))
+        assert select.select([keeper], [], [], 60)[0]
+        os.close(keeper)
+        log = (running.paths.run / "log/dns.log").read_text()
+        assert "services are not read yet" not in log
