@@ -340,6 +340,7 @@ class Lifecycle:
                 sandbox.network = None
                 self._registry.keep(sandbox)
         for record in self._registry.containers.values():
+            record.felled = record.alive
             stopped = record.state is StatusState.EXITED and record.started_at > 0
             if stopped and record.spec.restart.name == "always":
                 record.state, record.wanted = StatusState.RESTARTING, True

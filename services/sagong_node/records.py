@@ -43,7 +43,7 @@ class ContainerRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     """A container. `wanted` is whether it should run: false after a stop that somebody asked for.
 
     `stopping` is of a stop that a process of before passed on: the signal, and when it was sent by
-    CLOCK_MONOTONIC.
+    CLOCK_MONOTONIC. `felled`: the machine, or the platform, went down while it ran.
     """
 
     spec: ContainerSpec
@@ -75,6 +75,7 @@ class ContainerRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     exec_ids: tuple[str, ...] = ()
     health: HealthState | None = None
     stopping: tuple[int, float] | None = None
+    felled: bool = False
 
     @property
     def alive(self) -> bool:

@@ -14,11 +14,17 @@ from collections.abc import Sequence
 from importlib.metadata import distributions
 from pathlib import Path
 
-from sagong import manifest
+from sagong import config, manifest
 from sagong.cli.rights import rights_in_words
 from sagong.config import Paths
 from sagong.contracts.kernel import StatusQuery
-from sagong.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from sagong.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    SagongError,
+)
 from sagong.manifest import Manifest
 from sagong.operator import connect
 from sagong.shelf import Record, Shelf, digests
@@ -156,7 +162,7 @@ def reason(said: str) -> str:
     found = list(dict.fromkeys(line for line in lines if line.startswith("ERROR: ")))
     if "connection broken by" in said:
         found.append("its index does not answer: PIP_INDEX_URL and PIP_FIND_LINKS name another one")
-    return "; ".join(found or [line for line in lines if line][-3:])
+    return "; ".join(found or [line for line in lines if line][-4:])
 
 
 def _recorded(shelf: Shelf, home: Path, source: Path, *, companion: bool) -> Record:
@@ -228,6 +234,11 @@ def _verify(shelf: Shelf, names: Sequence[str]) -> int:
 
 def _remove(paths: Paths, shelf: Shelf, name: str) -> int:
     users = asyncio.run(_units_of(paths, name))
+    if loaded := _units_with(paths, name):
+        raise FailedPrecondition(
+            f"{name} is a hook of {', '.join(loaded)}; first take it out of `hooks` in sagong.toml, "
+            f"then `sagong upgrade kernel` and `sagong swap {loaded[0]}`"
+        )
     if users:
         raise FailedPrecondition(
             f"{name} runs in {', '.join(users)}; first `sagong disable` or `sagong swap` that"
@@ -235,6 +246,15 @@ def _remove(paths: Paths, shelf: Shelf, name: str) -> int:
     shelf.remove(name)
     print(f"{name} removed; its data stays in {paths.data}/plugins")
     return 0
+
+
+def _units_with(paths: Paths, name: str) -> list[str]:
+    """Configured units that would not start without a hook."""
+    try:
+        units = config.load(paths).units
+    except SagongError:
+        return []  # nothing can be started by it, with or without the hook
+    return [unit for unit, wanted in units.items() if name in wanted.hooks and wanted.enabled]
 
 
 async def _units_of(paths: Paths, name: str) -> list[str]:

@@ -92,7 +92,7 @@ class Cells:
         self._keep(replace(self._choices, plugins=plugins))
 
     def enable(self, name: str, unit: UnitConfig) -> None:
-        """Remember a unit that was added."""
+        """Remember a unit that was added, by what was asked of it."""
         units = {**self._choices.units, name: unit}
         disabled = tuple(n for n in self._choices.disabled if n != name)
         self._keep(replace(self._choices, units=units, disabled=disabled))

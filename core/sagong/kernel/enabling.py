@@ -24,19 +24,14 @@ __all__ = ["check_unused", "disable", "enable", "wish"]
 _SLACK = 10.0
 
 
-def wish(spec: UnitSpec, configured: UnitConfig) -> UnitConfig:
-    """What a unit to be added is: what is asked for, over what is configured. Pure."""
-    plugin = spec.plugin or configured.plugin
-    settings = configured.settings if plugin == configured.plugin else {}
+def wish(spec: UnitSpec) -> UnitConfig:
+    """What is asked of a unit to be added, alone: what is configured of it may still change. Pure."""
     try:
         own = msgspec.json.decode(spec.settings, type=dict[str, Any])
     except msgspec.MsgspecError as error:
         raise InvalidArgument(f"settings of {spec.unit}: {error}") from None
     return UnitConfig(
-        plugin=plugin,
-        instance=spec.instance or configured.instance,
-        settings={**settings, **own},
-        listens={**configured.listens, **dict(spec.listens)},
+        plugin=spec.plugin, instance=spec.instance, settings=own, listens=dict(spec.listens)
     )
 
 

@@ -51,7 +51,7 @@ from sagong.kernel.sight import Sight
 from sagong.kernel.succession import Succession, check_versions
 from sagong.kernel.supervisor import Supervisor
 from sagong.kernel.swap import restart, swap
-from sagong.kernel.units import Unit
+from sagong.kernel.units import Unit, laid
 
 __all__ = ["KernelService"]
 
@@ -168,9 +168,10 @@ class KernelService:
     async def enable(self, spec: UnitSpec) -> AsyncIterator[SwapStep]:
         """Add a unit, and remember it."""
         _operator()
-        wanted = wish(spec, self._config.units.get(spec.unit, UnitConfig()))
-        unit = self._succession.fresh(spec.unit, wanted)
-        remember = partial(self._cells.enable, unit.name, wanted)
+        own = wish(spec)
+        configured = self._config.units.get(spec.unit, UnitConfig())
+        unit = self._succession.fresh(spec.unit, laid(own, configured))
+        remember = partial(self._cells.enable, unit.name, own)
         async for step in enable(self._supervisor, unit, remember):
             yield step
 

@@ -12,7 +12,7 @@ from sagong.fitting import misfits
 from sagong.kernel.journal import Choices
 from sagong.manifest import Manifest, Uses
 
-__all__ = ["Unit", "check_room", "chosen", "resolve_one"]
+__all__ = ["Unit", "check_room", "chosen", "laid", "resolve_one"]
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,24 @@ def chosen(config: Config, choices: Choices) -> dict[str, UnitConfig]:
         for name, unit in config.units.items()
         if unit.enabled and name not in choices.disabled
     }
-    return {**units, **choices.units}
+    added = {
+        name: laid(own, config.units.get(name, UnitConfig())) for name, own in choices.units.items()
+    }
+    return {**units, **added}
+
+
+def laid(own: UnitConfig, configured: UnitConfig) -> UnitConfig:
+    """What the operator asked of a unit, over what is configured of it."""
+    plugin = own.plugin or configured.plugin
+    settings = configured.settings if plugin == configured.plugin else {}
+    return UnitConfig(
+        plugin=plugin,
+        instance=own.instance or configured.instance,
+        settings={**settings, **own.settings},
+        listens={**configured.listens, **own.listens},
+        hooks=configured.hooks,
+        idle_seconds=configured.idle_seconds,
+    )
 
 
 def check_room(new: Unit, units: Mapping[str, Unit]) -> None:

@@ -14,7 +14,10 @@ _START_ERROR = 128
 
 
 class Attempt(msgspec.Struct, frozen=True):
-    """`state`: created, running, exited. `error` is why it could not be started."""
+    """`state`: created, running, exited. `error` is why it could not be started.
+
+    `felled`: it ended with its machine, and would run on otherwise.
+    """
 
     id: str
     origin: Origin
@@ -27,6 +30,7 @@ class Attempt(msgspec.Struct, frozen=True):
     finished_at: float = 0.0
     image_id: str = ""
     message: str = ""
+    felled: bool = False
 
     @property
     def number(self) -> int:
@@ -43,8 +47,16 @@ class Attempt(msgspec.Struct, frozen=True):
         """Whether it has ended, or could not be started."""
         return self.state == "exited"
 
+    @property
+    def pause(self) -> float:
+        """Seconds that must pass before the next one: none if it ran for ten minutes, or was felled."""
+        settled = self.finished_at - self.created_at > SETTLED
+        return 0.0 if settled or self.felled else self.origin.delay
 
-def attempt_of(status: ContainerStatus, origin: Origin, *, message: str = "") -> Attempt:
+
+def attempt_of(
+    status: ContainerStatus, origin: Origin, *, message: str = "", felled: bool = False
+) -> Attempt:
     """The fact behind a container of the node; one that failed to start counts as ended."""
     state, code = _state(status)
     digest = (status.image.digests or (status.image.id,))[0] if status.image else ""
@@ -60,6 +72,7 @@ def attempt_of(status: ContainerStatus, origin: Origin, *, message: str = "") ->
         finished_at=status.finished_at or (status.created_at if state == "exited" else 0.0),
         image_id=digest,
         message=message,
+        felled=felled and state == "exited",
     )
 
 
@@ -71,17 +84,13 @@ def _state(status: ContainerStatus) -> tuple[str, int]:
     return "exited", status.code
 
 
-def _settled(attempt: Attempt) -> bool:
-    return attempt.finished_at - attempt.created_at > SETTLED
-
-
 def next_start(attempt: Attempt) -> float:
     """When the next attempt may start: at once after the first end, later after each further one."""
-    return attempt.finished_at + (0.0 if _settled(attempt) else attempt.origin.delay)
+    return attempt.finished_at + attempt.pause
 
 
 def next_delay(attempt: Attempt) -> float:
-    """The delay that the next attempt carries; one that ran for ten minutes begins anew."""
-    if _settled(attempt) or not attempt.origin.delay:
-        return FIRST_DELAY
-    return min(attempt.origin.delay * 2, LONGEST_DELAY)
+    """The delay that the next attempt carries; one that was felled has its successor begin anew."""
+    if attempt.felled:
+        return 0.0
+    return min(attempt.pause * 2, LONGEST_DELAY) or FIRST_DELAY

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 
+import msgspec
+
 from sagong_node.pods.attempt import Attempt, attempt_of
 from sagong_node.pods.ending import last_words
 from sagong_node.pods.naming import AnyContainer, Origin, container_id
@@ -60,10 +62,10 @@ class History:
         record = self._around.registry.containers.get(id_)
         if record is None:
             return self._lost(id_, origin)
-        fact = attempt_of(record.status(None), origin)
+        fact = attempt_of(record.status(None), origin, felled=record.felled)
         if not fact.ended:
             return fact
-        return attempt_of(record.status(None), origin, message=self._message(fact))
+        return msgspec.structs.replace(fact, message=self._message(fact))
 
     def _lost(self, id_: str, origin: Origin) -> Attempt:
         """Somebody removed it by another way: it has ended, however that was."""

@@ -181,7 +181,7 @@ def _waiting(picture: Picture, kind: str, pause: Pause | None) -> Document:
 
 
 def _backing_off(pod: Pod, container: AnyContainer, attempt: Attempt) -> Document:
-    seconds = int(attempt.origin.delay)
+    seconds = int(attempt.pause)
     text = f"{seconds // 60}m{seconds % 60}s" if seconds >= 60 else f"{seconds}s"
     message = f"back-off {text} restarting failed container={container.name} pod={pod_text(pod)}"
     return {"reason": "CrashLoopBackOff", "message": message}

@@ -398,7 +398,8 @@ class PodWorker:
     def _one_ended(self, id_: str) -> None:
         self._tending.forget(id_)
         origin = self._history.find(id_)
-        if origin is not None:
+        record = self._around.registry.containers.get(id_)
+        if origin is not None and not (record is not None and record.felled):
             self._tell_backoff(origin.container, origin)
         self._wake.set()
 

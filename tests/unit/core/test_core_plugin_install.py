@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import msgspec
+from pathlib import Path
 
+import msgspec
+import pytest
+
+from sagong.cli import main
 from sagong.cli.plugin import reason
 from sagong.shelf import Record
 
@@ -30,7 +34,7 @@ def test_the_errors_of_pips_children_are_told_and_that_an_index_is_silent() -> N
 
 
 def test_what_says_no_error_is_told_by_its_last_lines() -> None:
-    assert reason("one\ntwo\n\nthree\nfour\n") == "two; three; four"
+    assert reason("one\ntwo\n\nthree\nfour\nfive\n") == "two; three; four; five"
 
 
 def installed(number: int, **changed: str) -> Record:
@@ -59,3 +63,14 @@ def test_the_same_wheel_has_the_same_digest_wherever_it_is_installed() -> None:
     assert installed(1).digest != installed(2, **{"own/more.py": "more"}).digest
     later = {p.replace("3.11", "3.13"): d for p, d in installed(1).files.items()}
     assert msgspec.structs.replace(installed(1), files=later).digest == installed(1).digest
+
+
+@pytest.mark.root
+def test_a_hook_that_a_unit_is_to_load_is_not_removed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/sagong.toml").write_text('[units.docker]\nhooks = ["guard"]\n')
+    assert main(["--root", str(tmp_path), "plugin", "remove", "guard"]) == 1
+    said = capsys.readouterr().err
+    assert "guard is a hook of docker" in said and "`sagong swap docker`" in said

@@ -120,6 +120,11 @@ def test_the_delay_grows_to_five_minutes_and_is_forgotten_after_ten() -> None:
     assert (next_start(settled), next_delay(settled)) == (settled.finished_at, 10.0)
 
 
+def test_what_ended_with_its_machine_is_no_crash() -> None:
+    felled = attempt("main", "exited", 255, number=4, delay=80.0, felled=True)
+    assert decide(pod(), situation(felled), NOW).actions == (Start("main", "main", 5, 0.0),)
+
+
 def test_a_paused_container_waits() -> None:
     waiting = situation(pauses={"main": Pause(NOW + 7, "ErrImagePull", "no")})
     assert decide(pod(), waiting, NOW) == Decision(wake=NOW + 7)
