@@ -23,6 +23,7 @@ __all__ = [
     "MountCgroups",
     "MountFilesystem",
     "MountRoot",
+    "OpenLent",
     "OpenOverlay",
     "OpenTree",
     "PivotRoot",
@@ -32,6 +33,8 @@ __all__ = [
 ]
 
 _NO_SYMLINKS = ("proc", "sysfs")
+
+_HARMLESS = mounts.MOUNT_ATTR_NODEV | mounts.MOUNT_ATTR_NOSUID | mounts.MOUNT_ATTR_NOEXEC
 
 
 class SetPropagation(NamedTuple):
@@ -97,6 +100,33 @@ class OpenTree(NamedTuple):
             user = stage.namespaces["user"]
             return overlay.leniently_mapped_tree(self.source, user, recursive=self.recursive)
         return syscalls.open_tree(self.source, clone=True, recursive=self.recursive)
+
+
+class OpenLent(NamedTuple):
+    """Clone a filesystem of another container, that of its mount `namespace`, under its place."""
+
+    name: str
+    namespace: str
+
+    def describe(self) -> str:
+        """For error messages."""
+        return f"sharing {self.name}"
+
+    def apply(self, stage: Stage) -> None:
+        """setns(2) there and back, open_tree(2) meanwhile: nobody else sees that container's mounts."""
+        own = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        other = os.open(self.namespace, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            syscalls.setns(other, syscalls.Namespace.MNT, path=self.namespace)
+            try:
+                tree = syscalls.open_tree(self.name, clone=True)
+            finally:
+                syscalls.setns(own, syscalls.Namespace.MNT, path="/proc/self/ns/mnt")
+        finally:
+            os.close(own)
+            os.close(other)
+        stage.trees[self.name] = tree
+        syscalls.mount_setattr("", set_=_HARMLESS, propagation=mounts.MS_PRIVATE, directory=tree)
 
 
 def _require_shared(tree: int, source: str) -> None:

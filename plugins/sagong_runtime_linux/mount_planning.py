@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ from sagong_runtime_linux.mount_operations import (
     MountCgroups,
     MountFilesystem,
     MountRoot,
+    OpenLent,
     OpenOverlay,
     OpenTree,
     PivotRoot,
@@ -33,6 +35,9 @@ from sagong_runtime_linux.user_operations import OpenMappedRoot, PlaceRoot
 
 __all__ = ["mounts_after", "mounts_before"]
 
+_MEMORY = "/dev/shm"
+# The IPC namespace of a process, which is that of a container.
+_PROCESS = re.compile(r"/proc/[0-9]+/ns/ipc")
 _MAKE_SOURCE = "source"
 _MAP_IDS = "idmap"
 _BIND_FLAGS = mounts.MS_BIND | mounts.MS_REC
@@ -44,10 +49,20 @@ def mounts_before(spec: RunSpec, *, user: bool) -> list[Any]:
     return [
         process_operations.Unshare(("mount",)),
         *(_open(mount, user=user) for mount in spec.mounts[1:] if mount.kind == "bind"),
+        *_lent(spec),
         SetPropagation("/", "rslave"),
         *(_open_overlay(mount) for mount in spec.mounts[1:] if mount.kind == "overlay"),
         _open_root(spec.mounts[0], user=user),
     ]
+
+
+def _lent(spec: RunSpec) -> tuple[OpenLent, ...]:
+    """Who joins the IPC namespace of another container has its shared memory, too, as in Docker."""
+    path = spec.namespaces.ipc.removeprefix("path:")
+    asked = any(mount.target == _MEMORY and mount.kind == "tmpfs" for mount in spec.mounts)
+    if not asked or not _PROCESS.fullmatch(path):
+        return ()
+    return (OpenLent(_MEMORY, path.removesuffix("ipc") + "mnt"),)
 
 
 def _open_root(mount: Mount, *, user: bool) -> MountRoot | OpenMappedRoot:
@@ -120,6 +135,8 @@ def _attach(
         raise InvalidArgument(f"mount target {mount.target!r} must be an absolute path")
     if mount.kind in ("bind", "overlay"):
         return [AttachTree(mount.target, mount.target, mount.create)]
+    if mount.target == _MEMORY and _lent(spec):
+        return [AttachTree(mount.target, mount.target)]
     options = mounts.flags_of(mount.options)
     if mount.kind == "cgroup":
         path = "" if spec.namespaces.cgroup == "new" else cgroup

@@ -123,7 +123,8 @@ def _sandbox(id: str, name: str, body: CreateBody, host: HostConfig, lookup: Loo
 def _container(
     id: str, name: str, body: CreateBody, host: HostConfig, settings: Settings, lookup: Lookup
 ) -> ContainerSpec:
-    own = mounting.mounts(body, host, new_id)
+    asked = mounting.mounts(body, host, new_id)
+    own = [mounting.settled(mount, settings.root) for mount in asked]
     security = _security(host)
     return ContainerSpec(
         id=id,

@@ -32,8 +32,12 @@ async def session(engine: Engine, ask: Ask) -> None:
 
 
 async def _carried(engine: Engine, ask: Ask, kind: str) -> None:
-    if ask.request.upgrade != "h2c":
-        raise InvalidArgument("BuildKit's protocol begins with `Upgrade: h2c`")
+    # As Docker, without asking for `Connection: Upgrade`: Go programs that write it by hand do not.
+    wanted = ask.request.header("upgrade")
+    if not wanted:
+        raise InvalidArgument("no upgrade proto in request")
+    if wanted != "h2c":
+        raise InvalidArgument(f"protocol {wanted} not supported")
     headers = tuple((n, v) for n, v in ask.request.headers.items() if n.startswith(_EXPOSED))
     dialogue = Dialogue(kind=kind, headers=headers, surroundings=await _surroundings(engine))
     address = await engine.builder.converse(dialogue)

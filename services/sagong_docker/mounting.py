@@ -6,12 +6,14 @@ import posixpath
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
+import msgspec
+
 from sagong.contracts.node import ContainerStatus, FileMount
 from sagong.errors import InvalidArgument
 from sagong_docker.body import CreateBody, HostConfig, MountBody
 from sagong_docker.resources import size_of
 
-__all__ = ["bind", "mounts", "with_borrowed"]
+__all__ = ["bind", "mounts", "settled", "with_borrowed"]
 
 _PROPAGATIONS = frozenset(("private", "rprivate", "shared", "rshared", "slave", "rslave"))
 _CONSISTENCIES = ("consistent", "cached", "delegated")
@@ -267,6 +269,25 @@ def _tmpfs_option(option: str) -> str:
     if key not in _TMPFS_OPTIONS:
         raise InvalidArgument(f'invalid tmpfs option "{key}"')
     return f"size={size_of(value)}" if key == "size" and equals and "%" not in value else option
+
+
+def settled(mount: FileMount, root: str) -> FileMount:
+    """A bind that shows the engine's own directory takes part in what is unmounted there.
+
+    Else a container would keep the others' mounts; another propagation is refused, as by Docker.
+    """
+    source = mount.source
+    if mount.kind != "bind" or not (source.startswith(root) or root.startswith(source)):
+        return mount
+    if mount.propagation in ("rslave", "rshared"):
+        return mount
+    if mount.propagation:
+        raise InvalidArgument(
+            'invalid mount config: must use either propagation mode "rslave" or "rshared" when '
+            f'mount source is within the daemon root, daemon root: "{root}", bind mount source: '
+            f'"{source}", propagation: "{mount.propagation}"'
+        )
+    return msgspec.structs.replace(mount, propagation="rslave")
 
 
 def with_borrowed(

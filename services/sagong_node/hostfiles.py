@@ -69,7 +69,10 @@ def _reachable(address: str, *, ipv6: bool) -> bool:
 
 
 def hosts(spec: SandboxSpec, network: Sandbox | None, hostname: str) -> str:
-    """localhost, what was asked for, and the container's own name with each of its addresses."""
+    """localhost, what was asked for, and the container's own name with each of its addresses.
+
+    Who is on the machine's network has the machine's names, as in Docker and for pods.
+    """
     lines = [f"{address}\t{names}" for address, names in spec.hosts]
     short = hostname.partition(".")[0]
     name = f"{hostname}.{spec.domainname} {hostname}" if spec.domainname else hostname
@@ -77,13 +80,21 @@ def hosts(spec: SandboxSpec, network: Sandbox | None, hostname: str) -> str:
         name = f"{hostname} {short}"
     for endpoint in network.endpoints if network else ():
         lines += [f"{a}\t{name}" for a in (endpoint.ipv4, endpoint.ipv6) if a]
-    return _LOCAL_HOSTS + "".join(f"{line}\n" for line in lines)
+    theirs = _of_machine("/etc/hosts") if network is not None and network.mode == "host" else ""
+    if theirs and not theirs.endswith("\n"):
+        theirs += "\n"
+    return (theirs or _LOCAL_HOSTS) + "".join(f"{line}\n" for line in lines)
 
 
 def machine_resolv_conf() -> str:
-    """The machine's own, empty where there is none. It is read for each start: no file object."""
+    """The machine's own, empty where there is none."""
+    return _of_machine("/etc/resolv.conf")
+
+
+def _of_machine(path: str) -> str:
+    """A file of the machine, read for each start that needs it: no file object."""
     try:
-        descriptor = os.open("/etc/resolv.conf", os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return ""
     try:

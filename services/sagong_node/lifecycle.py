@@ -209,6 +209,8 @@ class Lifecycle:
     async def resume(self, record: ContainerRecord) -> None:
         """Thaw."""
         await self.runtimes.of(record).resume(ContainerRef(id=record.spec.id))
+        if record.state is not StatusState.PAUSED:
+            return  # it has ended meanwhile: of the signal that it was woken for
         record.state = StatusState.RUNNING
         self._registry.keep(record)
         self.note(record, "unpause")

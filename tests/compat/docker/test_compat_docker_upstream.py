@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import time
+from pathlib import Path
 
 from tests.compat.docker.docker_engine import IMAGE, Engine
 
@@ -205,6 +206,16 @@ def test_what_others_lend_is_checked_at_the_start(docker: Engine) -> None:
     assert "cannot join own network" in self_.stderr
 
 
+def test_shared_memory_goes_with_the_ipc_namespace(docker: Engine) -> None:
+    docker.ok("run", "-d", "--name", "open", "--ipc", "shareable", IMAGE, "top")
+    docker.ok("exec", "open", "sh", "-c", "echo shared > /dev/shm/word")
+    join = ("run", "--rm", "--ipc", "container:open", IMAGE)
+    assert docker.ok(*join, "cat", "/dev/shm/word") == "shared"
+    docker.ok(*join, "sh", "-c", "echo more >> /dev/shm/word")
+    assert docker.ok("exec", "open", "cat", "/dev/shm/word").split() == ["shared", "more"]
+    assert docker.docker("run", "--rm", IMAGE, "ls", "/dev/shm").stdout == ""
+
+
 def test_small_things_of_creation(docker: Engine) -> None:
     docker.ok("create", "--name", "place", "-w", "/tmp/", IMAGE, "true")
     assert docker.inspect("place")["Config"]["WorkingDir"] == "/tmp"
@@ -233,3 +244,31 @@ def test_a_new_name_is_found_on_its_networks_after_the_next_start(docker: Engine
     docker.ok("rename", "before", "after")
     docker.ok("restart", "-t", "0", "after")
     docker.ok("run", "--rm", "--network", "named", IMAGE, "nslookup", "after")
+
+
+def test_on_the_machine_s_network_the_machine_s_names_hold(docker: Engine) -> None:
+    machine = Path("/etc/hosts").read_text()
+    shown = ("run", "--rm", "--network", "host")
+    assert docker.ok(*shown, IMAGE, "cat", "/etc/hosts") == machine.strip()
+    added = docker.ok(*shown, "--add-host", "further:192.0.2.7", IMAGE, "cat", "/etc/hosts")
+    assert added == f"{machine.strip()}\n192.0.2.7\tfurther"
+
+
+def test_sessions_of_buildkit_begin_as_docker_s(docker: Engine) -> None:
+    for header, said in (
+        ((), "no upgrade proto"),
+        (("Upgrade: foo",), "protocol foo not supported"),
+    ):
+        words = [
+            "curl",
+            "-s",
+            "--unix-socket",
+            str(docker.socket),
+            "-X",
+            "POST",
+            "http://d/session",
+        ]
+        for line in header:
+            words += ["-H", line]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=30, check=True)
+        assert said in json.loads(done.stdout)["message"]

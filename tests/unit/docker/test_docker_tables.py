@@ -652,3 +652,17 @@ def test_sizes_are_parsed() -> None:
     ]
     with pytest.raises(InvalidArgument):
         size_of("big")
+
+
+def test_binds_of_the_engine_s_own_directory_are_slaves() -> None:
+    for source, given, shown in (
+        ("/var/lib/sagong/lib", "", "rslave"),
+        ("/", "", "rslave"),
+        ("/var/lib/sagong", ":rshared", "rshared"),
+        ("/var/lib/other", "", ""),
+        ("/srv", ":private", "private"),
+    ):
+        (mount,) = wish(host(Binds=[f"{source}:/x{given}"])).container.mounts
+        assert mount.propagation == shown, source
+    with pytest.raises(InvalidArgument, match="within the daemon root"):
+        wish(host(Binds=["/var/lib/sagong:/x:rprivate"]))

@@ -171,6 +171,7 @@ class FakeRuntime(Slot):
     """Containers that run until they are signalled, or told to end by `end`."""
 
     def __init__(self) -> None:
+        self.frozen_with_a_signal: set[str] = set()
         self.containers: dict[str, Container] = {}
         self.specs: dict[str, RunSpec] = {}
         self.started: list[str] = []
@@ -240,6 +241,16 @@ class FakeRuntime(Slot):
         self.signals.append((name, request.signal))
         if request.signal == 9 or name not in self.stubborn:
             self._end(request.id, 128 + request.signal)
+
+    async def pause(self, container: ContainerRef) -> None:
+        return
+
+    async def resume(self, container: ContainerRef) -> None:
+        """One that got a signal while it was frozen ends as soon as it is thawed."""
+        name = self.name_of(container.id)
+        if name in self.frozen_with_a_signal:
+            self._end(container.id, 143)
+            await asyncio.sleep(0.05)
 
     async def exec(self, request: ExecRequest) -> ExecStatus:
         self.execs.append(request.process.args)

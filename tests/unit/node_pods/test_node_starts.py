@@ -14,16 +14,23 @@ from sagong.contracts.network import Attachment, JoinRequest
 from sagong.contracts.node import (
     ConnectSpec,
     ContainerSpec,
+    HealthSpec,
+    KillRequest,
     Ref,
     RemoveRequest,
+    RestartPolicy,
     SandboxSpec,
     StartRequest,
+    StatusState,
+    StopRequest,
     UpdateSpec,
 )
 from sagong.contracts.runtime import Limits
 from sagong.errors import NotFound
+from sagong_node.health import check_of
 
 ID = "c" * 64
+_TEST = ("CMD", "a")
 REF = Ref(id=ID)
 
 
@@ -148,3 +155,76 @@ async def test_one_without_an_image_is_removed(tmp_path: Path) -> None:
             at.service.inspect(REF)
         await at.registry.flushed()
         assert not [key for key in at.state.values if "/containers/" in key]
+
+
+async def test_one_that_ends_while_it_is_thawed_has_ended(tmp_path: Path) -> None:
+    """It was taken for one that runs, for ever: a stop waited for its end."""
+    async with lab(tmp_path) as at:
+        await at.service.create(wished())
+        await at.service.start(StartRequest(id=ID))
+        await at.service.pause(REF)
+        at.runtime.frozen_with_a_signal.add("one")
+        await at.service.resume(REF)
+        assert at.service.inspect(REF).state is StatusState.EXITED
+
+
+async def test_a_restart_keeps_what_goes_with_its_end(tmp_path: Path) -> None:
+    async with lab(tmp_path) as at:
+        await at.service.create(msgspec.structs.replace(wished(), remove=True))
+        await at.service.start(StartRequest(id=ID))
+        await at.service.restart(StopRequest(id=ID, seconds=0.0))
+        assert at.service.inspect(REF).state is StatusState.RUNNING
+        await at.service.kill(KillRequest(id=ID, signal="KILL"))
+        await at.until(lambda: ID not in at.registry.containers)
+
+
+async def test_the_own_stop_signal_is_a_stop(tmp_path: Path) -> None:
+    always = RestartPolicy(name="always")
+    async with lab(tmp_path) as at:
+        await at.service.create(
+            msgspec.structs.replace(wished(), restart=always, stop_signal="USR1")
+        )
+        await at.service.start(StartRequest(id=ID))
+        await at.service.kill(KillRequest(id=ID, signal="HUP"))
+        await at.until(lambda: at.registry.containers[ID].run == 2)
+        await at.service.kill(KillRequest(id=ID, signal="USR1"))
+        await at.until(lambda: at.service.inspect(REF).state is StatusState.EXITED)
+
+
+async def test_a_name_and_hosts_may_change(tmp_path: Path) -> None:
+    async with lab(tmp_path) as at:
+        spec = wished()
+        assert spec.own is not None
+        network = msgspec.structs.replace(spec.own.network, names=("c_one",))
+        own = msgspec.structs.replace(spec.own, network=network)
+        await at.service.create(msgspec.structs.replace(spec, own=own))
+        hosts = (("192.0.2.1", "db data"),)
+        await at.service.update(UpdateSpec(id=ID, name="c_new", hosts=hosts, env=("A=b",)))
+        sandbox = at.service.sandbox(REF).spec
+        assert (sandbox.network.names, sandbox.hosts) == (("c_new",), hosts)
+        await at.service.start(StartRequest(id=ID))
+        assert "A=b" in at.runtime.specs[ID].process.env
+
+
+@pytest.mark.parametrize(
+    ("own", "image", "wanted"),
+    [
+        (None, "", None),
+        (
+            None,
+            '{"Test":["CMD","a"],"Interval":2000000000}',
+            HealthSpec(test=_TEST, interval=2.0),
+        ),
+        (
+            HealthSpec(timeout=5.0),
+            '{"Test":["CMD","a"]}',
+            HealthSpec(test=_TEST, timeout=5.0),
+        ),
+        (HealthSpec(test=("NONE",)), '{"Test":["CMD","a"]}', None),
+        (HealthSpec(interval=1.0), "", None),
+    ],
+)
+def test_what_a_check_leaves_out_is_the_image_s(
+    own: HealthSpec | None, image: str, wanted: HealthSpec | None
+) -> None:
+    assert check_of(own, image) == wanted
