@@ -342,6 +342,7 @@ class MountCgroups(NamedTuple):
         if all(version == "2" for version, _, _ in self.hierarchies):
             for _, mount, _ in self.hierarchies:
                 self._show(stage, "cgroup2", "", self.target, mount)
+                syscalls.mount_setattr(self.target, set_=self.flags & 0xF)
             return
         flags = self.flags & ~mounts.MS_RDONLY
         syscalls.mount("tmpfs", self.target, "tmpfs", flags, "mode=755")
@@ -355,8 +356,8 @@ class MountCgroups(NamedTuple):
                 # Hierarchies without controllers hold no group of ours to show; somebody may mount his.
                 continue
             self._link_names(os.path.basename(mount))
-        if self.flags & mounts.MS_RDONLY:
-            syscalls.mount_setattr(self.target, set_=mounts.MOUNT_ATTR_RDONLY)
+        # What is bound has attributes of its own until now; nobody is here to see it.
+        syscalls.mount_setattr(self.target, set_=self.flags & 0xF, recursive=True)
 
     def _show(self, stage: Stage, kind: str, option: str, place: str, mount: str) -> None:
         if not self.path:
@@ -365,7 +366,6 @@ class MountCgroups(NamedTuple):
         source = f"{mount}/{self.path}".lstrip("/")
         tree = syscalls.open_tree(source, clone=True, directory=stage.old_root)
         try:
-            syscalls.mount_setattr("", set_=self.flags & 0xF, directory=tree)
             syscalls.move_mount(tree, place)
         finally:
             os.close(tree)

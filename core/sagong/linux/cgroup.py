@@ -322,6 +322,8 @@ class Cgroup:
         """Remove the directories and those below; waits for the dying; missing is no error."""
         for hierarchy in self.hierarchies:
             top = hierarchy.directory(self.path)
+            if _removed(top):
+                continue  # most have nothing below
             for directory in sorted(_tree(top), reverse=True):
                 _wait_until(partial(_removed, directory), seconds, directory, "rmdir")
 
