@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections import Counter
+from collections import defaultdict
 from pathlib import Path
 
 __all__ = ["Spent"]
@@ -23,21 +23,30 @@ class Spent:
 
     def table(self, operations: int) -> str:
         """Each name's share of one operation, the greatest first."""
-        spent: Counter[str] = Counter()
-        for pid, (name, ticks) in snapshot().items():
-            spent[name] += ticks - self._before.get(pid, (name, 0))[1]
-        rows = [(name, ticks * _TICK / operations) for name, ticks in spent.most_common(16)]
+        spent: dict[str, float] = defaultdict(float)
+        for pid, (name, time) in snapshot().items():
+            spent[name] += (time - self._before.get(pid, (name, 0.0))[1]) / operations
+        rows = sorted(spent.items(), key=lambda row: -row[1])[:16]
         rows = [(name, value) for name, value in rows if value >= 0.05]
-        total = sum(spent.values()) * _TICK / operations
+        total = sum(spent.values())
         lines = [f"  {name:20} {value:8.2f} ms" for name, value in rows]
         return "\n".join([f"  {'processor time, all':20} {total:8.2f} ms", *lines])
 
 
-def snapshot() -> dict[int, tuple[str, int]]:
-    """Name and ticks of every process; those of ended children count for their parent."""
+def snapshot() -> dict[int, tuple[str, float]]:
+    """Name and milliseconds of every process; those of ended children count for their parent."""
     found = {}
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             head, _, tail = (entry / "stat").read_text().rpartition(")")
-            found[int(entry.name)] = (head.partition("(")[2], sum(map(int, tail.split()[11:15])))
+            user, system, *children = map(int, tail.split()[11:15])
+            # Whole ticks, which leave half of a container out that has just begun.
+            own = max((user + system) * _TICK, _of_threads(entry))
+            found[int(entry.name)] = (head.partition("(")[2], own + sum(children) * _TICK)
     return found
+
+
+def _of_threads(process: Path) -> float:
+    """Milliseconds of those that live."""
+    times = (path.read_text().split()[0] for path in process.glob("task/*/schedstat"))
+    return sum(map(int, times)) / 1e6
