@@ -45,6 +45,8 @@ __all__ = ["OWNER", "Engine"]
 OWNER = "docker"
 # Events of images that name them by their ids.
 _BY_ID = ("untag", "delete", "import")
+# Less than the node expects a start for.
+_EXPECTED_SECONDS = 2.0
 # Attributes of one event alone; the others are the container's.
 _OWN_FACTS = ("execDuration", "exitCode", "signal", "execID", "height", "width", "oldName")
 
@@ -74,6 +76,8 @@ class Engine:
         self.pending = Pending()
         # Containers and execs made here and not started since: nobody need be asked for their state.
         self.fresh: set[str] = set()
+        # Those whose start the node expects, and has not run since.
+        self._expected: set[str] = set()
         self.failed_execs: dict[str, int] = {}
         self.ended_execs: dict[str, int] = {}
         self.renamed: dict[str, str] = {}
@@ -135,7 +139,15 @@ class Engine:
         self._work -= 1
 
     def expect_start(self, record: ContainerRecord) -> None:
-        """It is about to be asked for: what it needs is made ready meanwhile."""
+        """It is about to be asked for: what it needs is made ready meanwhile.
+
+        Who attaches to what was expected from its creation on need not say so again.
+        """
+        if record.id in self._expected:
+            return
+        self._expected.add(record.id)
+        loop = asyncio.get_running_loop()
+        loop.call_later(_EXPECTED_SECONDS, self._expected.discard, record.id)
         self.spawn(self._expect(record.id), f"expect {record.id[:12]}")
 
     async def _expect(self, id_: str) -> None:
@@ -280,6 +292,7 @@ class Engine:
     async def _take(self, event: ContainerEvent) -> None:
         if event.action == "start":
             self.fresh.discard(event.id)
+            self._expected.discard(event.id)
             self.pending.told(event.id)
             if any(event.id in r.links.values() for r in self.catalog.containers.values()):
                 self.spawn(self._renew_links(event.id), f"renew links to {event.id[:12]}")

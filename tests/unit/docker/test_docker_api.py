@@ -333,6 +333,11 @@ async def test_who_will_attach_and_removes_at_the_end_is_expected_to_start_at_on
             while not lab.node.expected:
                 await asyncio.sleep(0.01)
         assert lab.node.expected == ["wanted"]
+        engine = lab.service.engine
+        for name in ("wanted", "kept", "kept"):  # as who attaches does
+            engine.expect_start(await engine.container(name))
+        await asyncio.sleep(0.05)
+        assert lab.node.expected == ["wanted", "kept"]
 
 
 async def test_what_goes_on_after_an_answer_belongs_to_its_request() -> None:
