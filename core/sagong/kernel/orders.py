@@ -14,7 +14,7 @@ from sagong.kernel import happenings
 from sagong.kernel.cell import Cells
 from sagong.kernel.happenings import Drain, Event
 from sagong.kernel.life import Life
-from sagong.kernel.population import Population, Process, Silent
+from sagong.kernel.population import Ended, Population, Process, Silent
 from sagong.kernel.units import Unit
 
 __all__ = ["ADOPT_SECONDS", "START_SECONDS", "Orders", "kill"]
@@ -61,6 +61,8 @@ class Orders:
             problem = await self._ask_health(process)
         except SagongError as error:
             problem = error
+        if isinstance(problem, Ended):
+            return  # that is told by itself, with how it ended
         if problem is not None:
             _LOG.error("unit does not start", extra={"unit": name, "problem": problem.message})
             self._feed(name, happenings.Failed(generation, problem.message))

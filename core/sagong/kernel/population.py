@@ -19,7 +19,7 @@ from sagong.kernel.units import Unit
 from sagong.kernel.usage import Stance
 from sagong.linux.process import ProcessId, open_identified
 
-__all__ = ["Population", "Process", "Silent"]
+__all__ = ["Ended", "Population", "Process", "Silent"]
 
 # The zygote reaps what it forked in less than a millisecond, unless it dies itself.
 _STATUS_SECONDS = 0.05
@@ -29,6 +29,10 @@ _UNREAD = 1024
 
 class Silent(Unavailable):
     """A process that lives did not carry out an order in time."""
+
+
+class Ended(Unavailable):
+    """A process ended before it had carried out an order."""
 
 
 @dataclass(eq=False)
@@ -83,7 +87,7 @@ class Process:
             self.orders = None
 
     async def carry_out(self, order: Order, seconds: float) -> Done:
-        """Give an order and wait for its end; `Unavailable` if the process ends, `Silent` if late."""
+        """Give an order and wait for its end; `Ended` if the process ends, `Silent` if it is late."""
         future: asyncio.Future[Done] = asyncio.get_running_loop().create_future()
         self.done[order.id] = future
         self.tell(order)
@@ -95,7 +99,7 @@ class Process:
                 return future.result()
             who = f"{self.unit.name} generation {self.generation}"
             if self.exited.is_set():
-                raise Unavailable(f"{who} ended")
+                raise Ended(f"{who} ended")
             raise Silent(f"{who} did not answer in {seconds:.0f} s")
         finally:
             ended.cancel()

@@ -19,7 +19,7 @@ import zmq
 from sagong.bus.refusals import Refusals
 from sagong.config import Config, Paths
 from sagong.contracts.kernel import Order
-from sagong.errors import SagongError, Unavailable
+from sagong.errors import SagongError
 from sagong.kernel import happenings, journal, life
 from sagong.kernel.alarms import Alarms
 from sagong.kernel.births import Births
@@ -34,7 +34,7 @@ from sagong.kernel.leftovers import sweep
 from sagong.kernel.life import Life
 from sagong.kernel.listeners import Listeners
 from sagong.kernel.orders import ADOPT_SECONDS, START_SECONDS, Orders, kill
-from sagong.kernel.population import Population, Process
+from sagong.kernel.population import Ended, Population, Process
 from sagong.kernel.porters import Porters
 from sagong.kernel.prerequisites import prerequisites
 from sagong.kernel.resumption import Found, orphan, record_of, resume
@@ -445,7 +445,7 @@ class Supervisor:
             return
         for future in process.done.values():
             if not future.done():
-                future.set_exception(Unavailable(f"{process.unit.name} ended"))
+                future.set_exception(Ended(f"{process.unit.name} ended"))
         self.gone(process)
         name, generation = process.unit.name, process.generation
         self._herald.dead.append(process.record.bus)

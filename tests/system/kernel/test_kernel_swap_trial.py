@@ -106,12 +106,14 @@ def choices(running: Instance) -> dict[str, str]:
 
 
 @BOTH
-@pytest.mark.parametrize("word", ["refuses", "exits", "ill"])
+@pytest.mark.parametrize(
+    ("word", "why"), [("refuses", "not today"), ("exits", "exit status 7"), ("ill", "a headache")]
+)
 async def test_one_that_does_not_start_well_changes_nothing(
-    running: Instance, plugin: str, word: str
+    running: Instance, plugin: str, word: str, why: str
 ) -> None:
     mood(running, plugin, word)
-    with pytest.raises(FailedPrecondition, match=f"scheduler_{plugin} does not start"):
+    with pytest.raises(FailedPrecondition, match=f"scheduler_{plugin} does not start: .*{why}"):
         await swap(running, plugin)
     await wait_unit(running, alone_with("first"))
     assert choices(running).get("scheduler", "scheduler_first") == "scheduler_first"
