@@ -7,12 +7,18 @@ sagong.toml) and has the unit's rights. It may
   gets from its `yield` is what the method returned: a coroutine, if the method is one;
 - implement the unit's extension points: classes of `@hookspec` methods, such as
   `sagong.scheduling.hooks.SchedulerHooks` and `sagong.model.admission.AdmissionHooks`.
+
+The unit waits for its hooks. One that does not end is cut off (`sagong.patience`), and its caller told
+which it was; a coroutine of a wrapper's own ends with its call's deadline.
 """
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import inspect
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Generator, Sequence
 from types import SimpleNamespace
 from typing import Any, TypeVar, cast
 
@@ -20,6 +26,7 @@ import pluggy
 
 from sagong.contract import MethodSpec, SlotSpec
 from sagong.errors import InvalidArgument
+from sagong.patience import PATIENCE
 
 __all__ = ["PROJECT", "SlotManager", "check", "hookimpl", "hookspec", "points", "wrapped"]
 
@@ -111,6 +118,74 @@ def _register(manager: pluggy.PluginManager, hook: object) -> None:
     except pluggy.PluginValidationError as error:
         said = str(error).splitlines()[-1]
         raise InvalidArgument(f"hook {type(hook).__name__}: {said}") from None
+    for caller in manager.get_hookcallers(hook) or ():
+        for implementation in caller.get_hookimpls():
+            if implementation.plugin is hook:
+                _bound(implementation, caller.name)
+
+
+def _bound(implementation: pluggy.HookImpl, method: str) -> None:
+    """From now on its steps have an end."""
+    kind = type(implementation.plugin)
+    who, function = f"hook {kind.__module__}:{kind.__qualname__}", implementation.function
+    wraps = implementation.wrapper or implementation.hookwrapper
+    stepped = _stepped if wraps else _stepped_once
+    implementation.function = functools.partial(stepped, who, method, function)  # type: ignore[misc]
+
+
+def _stepped_once(who: str, method: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    return PATIENCE.step(who, method, lambda: function(*arguments))
+
+
+def _stepped(
+    who: str, method: str, function: Callable[..., Any], *arguments: Any
+) -> Generator[None, Any, Any]:
+    """A wrapper: what it does before its `yield`, and after it."""
+    steps, course = function(*arguments), _Course(who, method)
+    try:
+        PATIENCE.step(who, method, lambda: next(steps))
+    except StopIteration:
+        return None  # pluggy says that it did not yield
+    try:
+        given = yield
+        work = course.inner(given) if inspect.iscoroutine(given) else given
+        after = functools.partial(steps.send, work)
+    except BaseException as error:
+        after = functools.partial(steps.throw, error)
+    try:
+        PATIENCE.step(who, method, after)
+    except StopIteration as end:
+        return course.outer(end.value) if inspect.iscoroutine(end.value) else end.value
+    yield  # pluggy says that it did so twice
+    return None
+
+
+class _Course:
+    """Where a call is on its way through a wrapper's coroutine and the method's own."""
+
+    def __init__(self, who: str, method: str) -> None:
+        self._who = who
+        self._method = method
+        self._since = time.monotonic()
+        self._inside = False
+
+    async def inner(self, work: Any) -> Any:
+        """The method's own."""
+        self._inside = True
+        try:
+            return await work
+        finally:
+            self._inside, self._since = False, time.monotonic()
+
+    async def outer(self, work: Any) -> Any:
+        """The wrapper's: if the call ends while it waits for something else, that is told."""
+        self._since = time.monotonic()
+        try:
+            return await work
+        except asyncio.CancelledError:
+            if not self._inside and PATIENCE.is_long(time.monotonic() - self._since):
+                PATIENCE.note(self._who, self._method)
+            raise
 
 
 def _relayed(manager: SlotManager, method: MethodSpec) -> Callable[..., Any]:

@@ -47,6 +47,7 @@ from sagong.contracts.kernel import (
 from sagong.deputy import Appointed, Deputation, Post, appoint
 from sagong.errors import Gone, InvalidArgument, NotFound, SagongError, Unavailable
 from sagong.hooks import points, wrapped
+from sagong.patience import PATIENCE
 from sagong.report import GaugeReader, account
 from sagong.tracing import RECORDER
 
@@ -56,6 +57,8 @@ _KERNEL = ("kernel", 1, "")
 _ALONE_SECONDS = 5.0
 # How long callers may take to hear of a successor.
 _DESERTED_SECONDS = 3.0
+# To import a hook and make it.
+_HOOK_SECONDS = 20.0
 S = TypeVar("S")
 C = TypeVar("C", bound=msgspec.Struct)
 M = TypeVar("M", bound=Message)
@@ -365,9 +368,8 @@ class ProcessHost:
     def _account(self) -> ProcessReport:
         """What this process has done, for the order "report"."""
         found = account(self.name, self._launch.plugin, self._launch.generation, self._provider)
-        return msgspec.structs.replace(
-            found, gauges=tuple(gauge.read() for gauge in self._gauges.values())
-        )
+        gauges = tuple(gauge.read() for gauge in self._gauges.values())
+        return msgspec.structs.replace(found, gauges=gauges, troubles=PATIENCE.troubles())
 
     async def _report(self, order: Order, state: bytes, error: str, until: float) -> None:
         done = Done(
@@ -424,7 +426,8 @@ class ProcessHost:
     def _load_hook(self, class_: str, directory: str) -> object:
         if directory and directory not in sys.path:
             sys.path.append(directory)  # behind all that is the platform's own
-        return _class(class_)(self)
+        who, made = f"hook {class_}", lambda: _class(class_)(self)
+        return cast(object, PATIENCE.step(who, "its making", made, _HOOK_SECONDS))
 
     def _serve(self, plugin: Any) -> None:
         provider = Provider(self._context, self._launch.bus, self._flooded)

@@ -121,6 +121,11 @@ def _print_status(status: SystemStatus, report: SystemReport) -> None:
         rows.append((*row, *_counts(counts.get(process.pid))))
     _print_table(rows)
     print(f"{total / 1e6:.1f} MB in all")
+    for told in report.processes:
+        for trouble in told.troubles:
+            print(f"{told.unit}: {trouble}")
+    for name in report.silent:
+        print(f"{name}: its process does not answer")
     for unit in status.units:
         if unit.problem:
             print(f"{unit.name}: {unit.problem}")

@@ -245,6 +245,7 @@ class ProcessReport(Message):
     """What a process has done since it began. `cpu` in seconds, `memory` (RSS) in bytes.
 
     `refused` counts calls without a right and malformed messages, `in_flight` what is served now.
+    `troubles` are for the operator, a line each: what does not end, such as a hook.
     """
 
     unit: str
@@ -258,6 +259,7 @@ class ProcessReport(Message):
     in_flight: int = 0
     methods: tuple[MethodCount, ...] = ()
     gauges: tuple[Gauge, ...] = ()
+    troubles: tuple[str, ...] = ()
 
 
 class ReportQuery(Message):
