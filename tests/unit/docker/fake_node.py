@@ -451,7 +451,8 @@ class FakeNode:
                 writer.write(pack(Frame.EOF))
                 return
             if request.follow:
-                await process.attach(stdin=False, replay=True)(reader, writer)
+                follow = process.attach(stdin=False, replay=True, places=True)
+                await follow(reader, writer)
                 return
             lines = [
                 (kind, line)

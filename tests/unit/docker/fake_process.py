@@ -144,8 +144,8 @@ class FakeProcess:
         if self._master >= 0:
             fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
-    def attach(self, *, stdin: bool, replay: bool) -> Serve:
-        """A server of one attachment."""
+    def attach(self, *, stdin: bool, replay: bool, places: bool = False) -> Serve:
+        """A server of one attachment; a log tells its `places`, too."""
         position = 0 if replay or self.held else len(self.output)
         self.held = False
 
@@ -158,6 +158,8 @@ class FakeProcess:
                         kind, data = self.output[at]
                         at += 1
                         writer.write(pack(kind, data))
+                        if places:
+                            writer.write(pack(Frame.PLACE, str(at).encode()))
                         await writer.drain()
                         if kind == Frame.EXIT:
                             return
