@@ -47,11 +47,32 @@ OBJECTS = st.dictionaries(st.sampled_from("abcd"), JSON, max_size=4)
         ({"a": 1}, {"op": "test", "path": "/b", "value": None}, {"a": 1}),
         ({"a": 1}, {"op": "add", "path": "", "value": {"z": 0}}, {"z": 0}),
         ({"": 1}, {"op": "remove", "path": "/"}, {}),
+        ({"a": [1, 2, 3]}, {"op": "remove", "path": "/a/1"}, {"a": [1, 3]}),
+        ({"a": [1, 2, 3]}, {"op": "replace", "path": "/a/0", "value": 9}, {"a": [9, 2, 3]}),
+        ({"a": [{"b": [1, 2]}]}, {"op": "remove", "path": "/a/0/b/1"}, {"a": [{"b": [1]}]}),
+        ({"a": [1, 2]}, {"op": "add", "path": "/a/2", "value": 3}, {"a": [1, 2, 3]}),
+        ({"a": [1, 2]}, {"op": "add", "path": "/a/0", "value": 0}, {"a": [0, 1, 2]}),
+        # Upstream's library counts from the end, too.
+        ({"a": [1, 2]}, {"op": "add", "path": "/a/-1", "value": 3}, {"a": [1, 2, 3]}),
+        ({"a": [1, 2]}, {"op": "add", "path": "/a/-3", "value": 0}, {"a": [0, 1, 2]}),
+        ({"a": [1, 2]}, {"op": "replace", "path": "/a/-1", "value": 3}, {"a": [1, 3]}),
+        ({"a": [1, 2]}, {"op": "remove", "path": "/a/-2"}, {"a": [2]}),
+        ({"a": [1, 2]}, {"op": "move", "from": "/a/0", "path": "/a/1"}, {"a": [2, 1]}),
+        ({"a~1": 1, "a/": 2}, {"op": "remove", "path": "/a~01"}, {"a/": 2}),
+        (
+            {"a": {"b": [1, {"c": None}]}},
+            {"op": "test", "path": "/a/b/1", "value": {"c": None}},
+            None,
+        ),
+        ({"a": {"b": 1, "c": 2}}, {"op": "test", "path": "/a", "value": {"c": 2, "b": 1}}, None),
+        ({"a": [[1], [2]]}, {"op": "test", "path": "/a", "value": [[1], [2]]}, None),
+        ({"a": 1.0}, {"op": "test", "path": "/a", "value": 1}, None),
+        ({"a": True}, {"op": "test", "path": "/a", "value": True}, None),
     ],
 )
 def test_json_patch_operations(document: Any, operation: Any, result: Any) -> None:
     before = copy.deepcopy(document)
-    assert jsonpatch.apply(document, [operation]) == result
+    assert jsonpatch.apply(document, [operation]) == (before if result is None else result)
     assert document == before
 
 
@@ -68,11 +89,38 @@ def test_json_patch_operations(document: Any, operation: Any, result: Any) -> No
         ({"op": "add", "path": "/x"}, "missing value"),
         ({"op": "bogus", "path": "/x"}, "Unexpected kind: bogus"),
         ({"op": "move", "from": "/o", "path": "/o/p"}, "can not move into itself"),
+        (
+            {"op": "move", "from": "/x", "path": "/y"},
+            "move operation does not apply: doc is missing",
+        ),
+        ({"op": "copy", "from": "/l/0", "path": "/y"}, "Unable to access invalid index: 0"),
+        ({"op": "remove", "path": "/l/0"}, "Unable to access invalid index: 0"),
+        ({"op": "replace", "path": "/p/2", "value": 1}, "Unable to access invalid index: 2"),
+        ({"op": "remove", "path": "/p/-3"}, "Unable to access invalid index: -3"),
+        ({"op": "add", "path": "/p/3", "value": 1}, "Unable to access invalid index: 3"),
+        ({"op": "add", "path": "/p/-4", "value": 1}, "Unable to access invalid index: -4"),
+        ({"op": "add", "path": "/p/x", "value": 1}, "not a proper array index: 'x'"),
+        ({"op": "add", "path": "/a/b", "value": 1}, 'doc is missing path: "/a/b"'),
+        ({"op": "add", "path": "/p/x/y", "value": 1}, 'doc is missing path: "/p/x/y"'),
+        ({"op": "add", "path": "a", "value": 1}, 'doc is missing path: "a"'),
+        ({"op": "add", "path": 5, "value": 1}, 'doc is missing path: "5"'),
+        ({"op": "replace", "path": "/a"}, "error in replace for path: '/a': missing value"),
+        ({"op": "test", "path": "/x", "value": 1}, "testing value /x failed"),
+        ({"op": "test", "path": "/p/5", "value": 1}, "error in test for path: '/p/5'"),
+        ({"op": "test", "path": "/p", "value": [1]}, "testing value /p failed"),
+        ({"op": "test", "path": "/p", "value": [1, 3]}, "testing value /p failed"),
+        ({"op": "test", "path": "/p", "value": {"0": 1}}, "testing value /p failed"),
+        ({"op": "test", "path": "/q", "value": {"x": 1}}, "testing value /q failed"),
+        ({"op": "test", "path": "/q", "value": {"x": 1, "y": 3}}, "testing value /q failed"),
+        ({"op": "test", "path": "/q", "value": {"x": True, "y": 2}}, "testing value /q failed"),
+        ({"op": [], "path": "/a"}, "Unexpected kind: []"),
+        ({"path": "/a"}, "Unexpected kind: "),
     ],
 )
 def test_json_patches_that_do_not_apply(operation: Any, said: str) -> None:
     with pytest.raises(InvalidArgument) as refused:
-        jsonpatch.apply({"a": 1, "l": [], "o": {}}, [operation])
+        document = {"a": 1, "l": [], "o": {}, "p": [1, 2], "q": {"x": 1, "y": 2}}
+        jsonpatch.apply(document, [operation])
     assert said in refused.value.message
     assert refused.value.detail["code"] == "422"
 
@@ -83,6 +131,19 @@ def test_json_patches_that_are_none() -> None:
     many = [{"op": "test", "path": "/a", "value": 1}] * (jsonpatch.MOST_OPERATIONS + 1)
     with pytest.raises(InvalidArgument, match="allowed maximum operations"):
         jsonpatch.apply({"a": 1}, many)
+    assert jsonpatch.apply({"a": 1}, many[1:]) == {"a": 1}
+
+
+def test_what_is_copied_is_counted() -> None:
+    """In all, as JSON: half of the limit may be copied twice, but not a byte more."""
+    half = "x" * (jsonpatch.MOST_COPIED // 2 - 2)
+    patch = [{"op": "copy", "from": "/a", "path": f"/{to}"} for to in "bc"]
+    assert jsonpatch.apply({"a": half}, patch)["c"] == half
+    with pytest.raises(InvalidArgument) as refused:
+        jsonpatch.apply({"a": f"{half}x"}, patch)
+    assert refused.value.detail["code"] == "413"
+    moves = [{"op": "move", "from": f"/{f}", "path": f"/{to}"} for f, to in ("ab", "bc", "ca")]
+    assert jsonpatch.apply({"a": f"{half}x"}, moves) == {"a": f"{half}x"}
 
 
 @given(OBJECTS, JSON)
