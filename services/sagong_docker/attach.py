@@ -44,9 +44,11 @@ def content_type(ask: Ask, *, raw: bool) -> str:
 
 def hijacked(ask: Ask, *, raw: bool) -> RawStream:
     """Take the connection over: 101 for those who ask to upgrade, else a bare 200."""
-    kind = ("Content-Type", content_type(ask, raw=raw or not ask.request.upgrade))
-    if ask.request.upgrade:
-        headers = [kind, ("Connection", "Upgrade"), ("Upgrade", ask.request.upgrade)]
+    # The header alone is enough for Docker, and for Go programs that write it by hand.
+    wanted = ask.request.header("upgrade")
+    kind = ("Content-Type", content_type(ask, raw=raw or not wanted))
+    if wanted:
+        headers = [kind, ("Connection", "Upgrade"), ("Upgrade", wanted)]
         return ask.request.hijack(101, headers, "UPGRADED")
     return ask.request.hijack(200, [kind])
 

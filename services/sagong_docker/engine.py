@@ -296,6 +296,11 @@ class Engine:
             self.pending.told(event.id)
             if any(event.id in r.links.values() for r in self.catalog.containers.values()):
                 self.spawn(self._renew_links(event.id), f"renew links to {event.id[:12]}")
+        if event.action == "die":
+            # What was to be executed in that run is not executed in another.
+            unborn = [e for e in self.catalog.execs_of(event.id) if e.id in self.fresh]
+            self.fresh.difference_update(e.id for e in unborn)
+            await self.catalog.forget(*unborn)
         if event.action == "volume_create":
             name = dict(event.attributes)["volume"]
             self.history.note("volume", "create", name, {"driver": "local"})

@@ -234,13 +234,9 @@ def _keys_text(keys: str) -> str:
 
 async def resize(engine: Engine, ask: Ask) -> Response:
     """The size of an exec's terminal."""
+    rows, columns = ask.extent("h", "height"), ask.extent("w", "width")
     made = await engine.catalog.exec(ask["id"])
     await engine.node.resize(
-        ResizeSpec(
-            id=made.container,
-            exec_id=made.id,
-            rows=ask.extent("h", "height"),
-            columns=ask.extent("w", "width"),
-        )
+        ResizeSpec(id=made.container, exec_id=made.id, rows=rows, columns=columns)
     )
     return empty(200)

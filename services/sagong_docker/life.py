@@ -200,11 +200,9 @@ async def unpause(engine: Engine, ask: Ask) -> Response:
 
 async def resize(engine: Engine, ask: Ask) -> Response:
     """The size of the container's terminal."""
+    rows, columns = ask.extent("h", "height"), ask.extent("w", "width")
     record = await engine.container(ask["id"])
-    spec = ResizeSpec(
-        id=record.id, rows=ask.extent("h", "height"), columns=ask.extent("w", "width")
-    )
-    await engine.node.resize(spec)
+    await engine.node.resize(ResizeSpec(id=record.id, rows=rows, columns=columns))
     return empty(200)
 
 

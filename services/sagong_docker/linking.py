@@ -39,7 +39,7 @@ async def linked(engine: Engine, texts: Iterable[str]) -> dict[str, str]:
             raise InvalidArgument(f"could not get container for {name}: {error.message}") from None
         if record.host.get("NetworkMode") == "host":
             raise InvalidArgument(HOST_LINKS)
-        found[alias or record.name] = record.id
+        found[(alias or record.name).strip("/")] = record.id
     return found
 
 

@@ -37,7 +37,7 @@ class Machine:
 def numbers(text: str) -> frozenset[int]:
     """The numbers of `0-3,7`; ValueError if it is no such list."""
     found: set[int] = set()
-    for part in filter(None, text.strip().split(",")):
+    for part in text.strip().split(",") if text.strip() else ():
         first, dash, last = part.partition("-")
         low, high = natural(first), natural(last if dash else first)
         if low is None or high is None:

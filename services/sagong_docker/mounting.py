@@ -67,7 +67,7 @@ def _add(found: dict[str, FileMount], mount: FileMount) -> None:
     path = posixpath.normpath(mount.target)
     if path in found:
         raise InvalidArgument(f"Duplicate mount point: {path}")
-    found[path] = mount
+    found[path] = msgspec.structs.replace(mount, target=path)
 
 
 def _wrong_target(target: str) -> str:

@@ -10,6 +10,7 @@ import msgspec
 from sagong import errors
 from sagong.http import Request, Response
 from sagong.http.head import HeaderItems
+from sagong_docker.version import reads_json
 
 __all__ = ["answer", "empty", "error_document", "refusal", "refuse"]
 
@@ -49,12 +50,20 @@ def error_document(error: errors.SagongError) -> dict[str, Any]:
     return {"errorDetail": {"message": error.message}, "error": error.message}
 
 
+def _refused(request: Request, status: int, message: str) -> Response:
+    if reads_json(request.segments):
+        return refuse(status, message)
+    return Response(
+        status, message.encode() + b"\n", [("Content-Type", "text/plain; charset=utf-8")]
+    )
+
+
 def refusal(request: Request, error: Exception) -> Response:
     """What a handler raised, as an answer."""
     if isinstance(error, errors.SagongError):
         for kind, status in _STATUS:
             if isinstance(error, kind):
-                return refuse(status, error.message)
+                return _refused(request, status, error.message)
         return refuse(500, error.message)
     logging.getLogger("sagong.docker").error(
         "request failed",

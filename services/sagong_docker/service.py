@@ -10,7 +10,7 @@ from sagong.http import HttpLimits, HttpServer, Request, Response
 from sagong_docker.ask import Ask
 from sagong_docker.engine import Engine, Memory
 from sagong_docker.gate import Gate, network_tls
-from sagong_docker.refusal import refusal, refuse
+from sagong_docker.refusal import empty, refusal, refuse
 from sagong_docker.routes import ROUTER
 from sagong_docker.settings import Settings
 from sagong_docker.version import API, ENGINE, text_of, versioned
@@ -92,6 +92,8 @@ class Docker:
     async def serve(self, request: Request) -> Response | None:
         """Route a request by its version and the table."""
         self._used = True
+        if request.method == "OPTIONS":
+            return empty(200)
         asked = versioned(request.segments)
         match = ROUTER.find(request.method, asked.segments)
         if match is None and request.method == "HEAD":

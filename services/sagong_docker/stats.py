@@ -44,7 +44,10 @@ async def stats(engine: Engine, ask: Ask) -> None:
         before = await _take(engine, record)
         await asyncio.sleep(_INTERVAL)
     while True:
-        now = await _take(engine, record)
+        try:
+            now = await _take(engine, record)
+        except NotFound:
+            return  # it was removed: the stream ends with it
         await out.write(msgspec.json.encode(stats_view(record, now, before)) + b"\n")
         if not following:
             return

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sagong.errors import InvalidArgument
 from sagong.model.numbers import natural
 
-__all__ = ["API", "ENGINE", "MINIMUM", "Versioned", "text_of", "versioned"]
+__all__ = ["API", "ENGINE", "MINIMUM", "Versioned", "reads_json", "text_of", "versioned"]
 
 API = (1, 51)
 MINIMUM = (1, 24)
@@ -45,6 +45,12 @@ def versioned(segments: tuple[str, ...]) -> Versioned:
             f"{text_of(MINIMUM)}, please upgrade your client to a newer version"
         )
     return Versioned(version, segments[1:])
+
+
+def reads_json(segments: tuple[str, ...]) -> bool:
+    """Whether a client reads errors as JSON: before 1.24 they were text."""
+    version = _version(segments[0]) if segments else None
+    return version is None or version >= MINIMUM
 
 
 def _version(segment: str) -> tuple[int, int] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -93,7 +94,7 @@ def test_a_wait_ends_with_the_run_though_a_policy_starts_another(docker: Engine)
 
 def test_links_are_found_when_the_container_starts(docker: Engine) -> None:
     docker.ok("create", "--name", "data", "-e", "WORD=secret", IMAGE, "top")
-    docker.ok("create", "--name", "app", "--link", "data:db", IMAGE, "top")
+    docker.ok("create", "--name", "app", "--link", "data:/db", IMAGE, "top")
     names = docker.ok("ps", "-a", "--no-trunc", "--format", "{{.Names}}").split()
     assert names == ["app", "data,app/db"]
     early = docker.docker("start", "app")
@@ -272,3 +273,44 @@ def test_sessions_of_buildkit_begin_as_docker_s(docker: Engine) -> None:
             words += ["-H", line]
         done = subprocess.run(words, capture_output=True, text=True, timeout=30, check=True)
         assert said in json.loads(done.stdout)["message"]
+
+
+def test_an_exec_that_was_not_started_goes_with_its_run(docker: Engine) -> None:
+    docker.ok("run", "-d", "--name", "again", IMAGE, "top")
+    _, made = raw(docker, "POST", "/containers/again/exec", b'{"Cmd":["true"]}')
+    docker.ok("restart", "-t", "0", "again")
+    status, _ = raw(docker, "POST", f"/exec/{json.loads(made)['Id']}/start", b'{"Detach":true}')
+    assert status == 404
+
+
+def test_a_stream_of_stats_ends_with_its_container(docker: Engine) -> None:
+    docker.ok("run", "-d", "--name", "measured", IMAGE, "top")
+    words = [
+        "curl",
+        "-s",
+        "--unix-socket",
+        str(docker.socket),
+        "http://d/containers/measured/stats",
+    ]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as following:
+        assert following.stdout is not None
+        assert json.loads(following.stdout.readline())["name"] == "/measured"
+        docker.ok("rm", "-f", "measured")
+        following.communicate(timeout=10)
+    assert following.returncode == 0
+
+
+def test_what_programs_by_hand_send(docker: Engine) -> None:
+    assert raw(docker, "OPTIONS", "/")[0] == 200
+    assert raw(docker, "POST", "/exec/nosuch/resize?h=x&w=y")[0] == 400
+    id_ = docker.ok("run", "-di", IMAGE, "cat")
+    with socket.socket(socket.AF_UNIX) as link:
+        link.settimeout(10)
+        link.connect(str(docker.socket))
+        path = f"/containers/{id_}/attach?stream=1&stdin=1&stdout=1"
+        link.sendall(f"POST {path} HTTP/1.1\r\nHost: d\r\nUpgrade: tcp\r\n\r\n".encode())
+        assert link.recv(100).startswith(b"HTTP/1.1 101 UPGRADED")
+        link.sendall(b"hello\n")
+        seen = b""
+        while b"hello\n" not in seen:
+            seen += link.recv(100)

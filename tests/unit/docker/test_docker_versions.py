@@ -141,3 +141,9 @@ async def test_addresses_need_a_subnet_that_was_named() -> None:
             given = json.dumps({**body, "HostConfig": {"NetworkMode": network}}).encode()
             status, answer = await lab.raw("POST", "/containers/create", given)
             assert status == 400 and said in json.loads(answer)["message"]
+
+
+async def test_a_client_that_is_too_old_is_told_so_in_text() -> None:
+    async with docker_lab() as lab:
+        status, answer = await lab.raw("GET", "/v1.23/version")
+    assert status == 400 and answer.startswith(b"client version 1.23 is too old. ")
