@@ -31,8 +31,9 @@ async def events(engine: Engine, ask: Ask) -> None:
     out = ask.request.stream(200, {"Content-Type": "application/json"})
     try:
         last = 0
-        # Since the beginning of time is 0, and asks for all that is kept.
-        for event in engine.history.between(since, until) if ask.text("since") else ():
+        # With an end alone, or since 0, all is asked for that is kept, as with Docker.
+        bounded = ask.text("since") or ask.text("until")
+        for event in engine.history.between(since, until) if bounded else ():
             last = event.time
             _show(out, event, filters, ask.version)
         await out.drain()

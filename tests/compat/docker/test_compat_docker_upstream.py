@@ -139,8 +139,9 @@ def test_events_since_the_beginning(docker: Engine) -> None:
     docker.ok("create", "--name", "told", IMAGE, "true")
     docker.ok("rename", "told", "retold")
     now = str(time.time())
-    told = docker.ok("events", "--since", "0", "--until", now, "--filter", "container=retold")
-    assert "container rename" in told
+    for since in (("--since", "0"), ()):
+        told = docker.ok("events", *since, "--until", now, "--filter", "container=retold")
+        assert "container rename" in told
 
 
 def test_an_exec_without_a_terminal_has_no_term(docker: Engine) -> None:
