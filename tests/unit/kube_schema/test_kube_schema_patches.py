@@ -219,6 +219,31 @@ def test_the_order_of_elements_can_be_set() -> None:
     assert names == ["b", "a", "c"]
 
 
+def test_an_order_may_stand_beside_deletions_and_alone() -> None:
+    live = spec(containers=[A, B, C])
+    order = [{"name": "c"}, {"name": "a"}]
+    deleted = [{"name": "b", "$patch": "delete"}]
+    patch = {"spec": {"$setElementOrder/containers": order, "containers": deleted}}
+    assert strategic.apply(live, patch, POD) == spec(containers=[C, A])
+    alone = {"spec": {"$setElementOrder/containers": [{"name": "b"}, {"name": "a"}]}}
+    names = [c["name"] for c in strategic.apply(live, alone, POD)["spec"]["containers"]]
+    assert names == ["b", "a", "c"]
+    assert strategic.apply({"spec": {}}, alone, POD) == {"spec": {}}
+    first = {"spec": {"$setElementOrder/containers": order, "containers": [C, A]}}
+    assert strategic.apply({"spec": {}}, first, POD) == spec(containers=[C, A])
+
+
+def test_what_enters_a_document_has_no_directives() -> None:
+    new = {"name": "b", "image": "1", "env": [{"$patch": "replace"}, {"name": "x", "value": None}]}
+    found = strategic.apply(spec(containers=[A]), spec(containers=[new]), POD)
+    # What is new stands before what the patch does not name, as upstream has it.
+    assert found == spec(containers=[{"name": "b", "image": "1", "env": [{"name": "x"}]}, A])
+    gone = spec(nodeSelector={"$patch": "delete"}, securityContext={"$retainKeys": ["a"], "a": 1})
+    assert strategic.apply({"spec": {}}, gone, POD) == spec(
+        nodeSelector={}, securityContext={"a": 1}
+    )
+
+
 def test_elements_of_plain_lists_are_deleted() -> None:
     live = {"metadata": {"finalizers": ["a", "b", "c"]}}
     patch = {"metadata": {"$deleteFromPrimitiveList/finalizers": ["b"]}}
@@ -251,6 +276,13 @@ def test_null_removes_and_atomic_lists_are_replaced() -> None:
         (
             {"spec": {"$setElementOrder/containers": [{"name": "a"}], "containers": [B]}},
             "doesn't match \\$setElementOrder",
+        ),
+        ({"spec": {"$setElementOrder/containers": "a"}}, "containers must be a list"),
+        ({"spec": {"$retainKeys": "a"}}, "retainKeys must be a list"),
+        (spec(containers=[{"$patch": "delete"}]), "delete patch type with no merge key defined"),
+        (
+            spec(containers=[{"$patch": "bogus", "name": "a"}]),
+            "Unknown patch directive type: bogus",
         ),
     ],
 )

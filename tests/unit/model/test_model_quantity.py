@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -76,3 +78,48 @@ def test_canonical_text_keeps_the_amount(number: int, suffix: str) -> None:
     said = f"{number}{suffix}"
     assert quantity.nano(quantity.canonical(said)) == quantity.nano(said)
     assert quantity.canonical(quantity.canonical(said)) == quantity.canonical(said)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "size"),
+    [
+        *(
+            (name, Fraction(1024) ** power)
+            for power, name in enumerate(["Ki", "Mi", "Gi", "Ti", "Pi", "Ei"], 1)
+        ),
+        *((name, Fraction(10) ** (3 * power - 9)) for power, name in enumerate(["n", "u", "m"])),
+        *(
+            (name, Fraction(10) ** (3 * power))
+            for power, name in enumerate(["k", "M", "G", "T", "P", "E"], 1)
+        ),
+    ],
+)
+def test_each_suffix_has_its_size(suffix: str, size: Fraction) -> None:
+    assert quantity.nano(f"3{suffix}") == 3 * size * 10**9
+    assert quantity.nano(f"-3{suffix}") == -3 * size * 10**9
+    assert quantity.canonical(f"3{suffix}") == f"3{suffix}"
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("0.9765625Ki", "1k"),  # below 1024 of binary ones are decimal
+        ("1023Ki", "1023Ki"),
+        ("0.5Mi", "512Ki"),
+        ("1.5Ki", "1536"),
+        ("0.3Ki", "307200m"),
+        ("1000000e-3", "1e3"),
+        ("1e999", "9223372036854775807"),
+        ("-1e999", "-9223372036854775807"),
+        (2.5, "2500m"),
+        (1e21, "9223372036854775807"),
+    ],
+)
+def test_a_canonical_text_has_the_suffix_that_fits(said: str | float, shown: str) -> None:
+    assert quantity.canonical(said) == shown
+
+
+@pytest.mark.parametrize("said", ["1e1000", "1e-1000", "1E99999"])
+def test_exponents_end(said: str) -> None:
+    with pytest.raises(InvalidArgument, match="unable to parse quantity's suffix"):
+        quantity.parse(said)
