@@ -142,7 +142,8 @@ def _slot_mistakes(
     if slot not in known:
         yield (
             f"{where}: no such slot; {near(slot, known)} (a slot of your own is an entry point of "
-            "the group sagong.contracts)"
+            "the group sagong.contracts; one of a package that the plugin needs is known where that "
+            "is installed)"
         )
     elif version not in known[slot]:
         there = ", ".join(map(str, sorted(known[slot])))

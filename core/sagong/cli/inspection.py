@@ -246,7 +246,10 @@ def run_contracts(options: argparse.Namespace) -> int:
     """Print all contracts."""
     found = [p for p in contracts.protocols() if options.slot in ("", slot_of(p).name)]
     if not found:
-        raise NotFound(f"no contract {options.slot}; see `sagong contracts`")
+        raise NotFound(
+            f"the platform has no contract {options.slot}: `sagong contracts` lists those that it has, "
+            "one that a plugin brings is in its package"
+        )
     if options.json:
         print(json.dumps([schema(protocol) for protocol in found], indent=2))
         return 0
@@ -338,23 +341,24 @@ def _installed(name: str, installed: dict[str, Manifest]) -> Manifest:
 
 def _unit_problems(chosen: config.Config, installed: dict[str, Manifest]) -> list[str]:
     units = {n: u for n, u in chosen.units.items() if u.enabled}
+    plugins = {name: unit.plugin or name.replace("-", "_") for name, unit in units.items()}
     problems = [
-        f"units.{name}: no plugin {unit.plugin or name} is installed"
-        for name, unit in units.items()
-        if (unit.plugin or name) not in installed
+        f"units.{name}: no plugin {plugin} is installed"
+        for name, plugin in plugins.items()
+        if plugin not in installed
     ]
     for name, unit in units.items():
-        found = installed.get(unit.plugin or name.replace("-", "_"))
+        found = installed.get(plugins[name])
         if found is not None:
             problems += misfits(name, unit, found, lambda hook: _installed(hook, installed))
     provided = {
         (slot, version)
-        for name, unit in units.items()
-        if (found := installed.get(unit.plugin or name))
+        for plugin in plugins.values()
+        if (found := installed.get(plugin))
         for slot, version in found.provided()
     }
-    for name, unit in units.items():
-        found = installed.get(unit.plugin or name)
+    for name, plugin in plugins.items():
+        found = installed.get(plugin)
         for slot, use in found.used_slots() if found else ():
             if (slot, use.version) not in provided and not use.optional:
                 problems.append(

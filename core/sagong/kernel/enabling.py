@@ -60,9 +60,9 @@ async def _add(supervisor: Supervisor, unit: Unit, remember: Callable[[], None])
         raise FailedPrecondition(f"{name} was taken away before it served")
     if not life.serving:
         await supervisor.remove(name, unit.manifest.restart.drain_seconds)
+        see = "" if "sagong logs" in life.problem else f", see `sagong logs {name}`"
         raise FailedPrecondition(
-            f"{plugin} does not start: {life.problem}; {name} is not enabled, "
-            f"see `sagong logs {name}`"
+            f"{plugin} does not start: {life.problem}; {name} is not enabled{see}"
         )
     remember()
     return life.serving

@@ -21,6 +21,7 @@ __all__ = ["KINDS", "Injector"]
 KINDS = {"kill": 8, "swap": 4, "stop": 4, "full": 2, "power": 1, "upset": 3, "upgrade": 1}
 _OTHERS = {"scheduler": ("scheduler_kube", "scheduler_binpack")}
 _CHUNK = 1 << 20
+_KILLED_MEANWHILE = 0.6
 
 
 class Injector:
@@ -123,14 +124,22 @@ class Injector:
         self._recovered("upgrade", ["all"], began, set(), problem)
 
     def _fill(self) -> None:
-        """The disk of its data, or that of its sockets and logs, is full for some seconds."""
+        """The disk of its data, or that of its sockets and logs, is full for some seconds.
+
+        Often somebody dies meanwhile: what is decided then can't be written down.
+        """
         paths = self._running.paths
         name = self._chance.choice(("data", "run"))
         filler = getattr(paths, name) / "filler"
+        victims = self._victims()
+        victim = self._chance.choice(sorted(victims))
+        killed = {victims[victim]} if self._chance.random() < _KILLED_MEANWHILE else set()
         began = time.time()
         try:
             with filler.open("wb", buffering=0) as file:
                 _fill(file.fileno())
+                for pid in killed:
+                    _signal(pid, signal.SIGKILL)
                 limit = time.monotonic() + self._chance.uniform(1.0, 4.0)
                 while time.monotonic() < limit:
                     # What others gave back meanwhile is taken too.
@@ -138,7 +147,7 @@ class Injector:
                     time.sleep(0.05)
         finally:
             filler.unlink(missing_ok=True)
-        self._recovered("full", [name], began, set())
+        self._recovered("full", [name, *_all_of(victims, killed)], began, killed)
 
     def _cut_power(self) -> None:
         """Everything but the containers ends at once, and is brought up again."""
