@@ -130,3 +130,13 @@ def test_check_tells_what_of_a_unit_its_plugin_has_no_use_for(
     assert "units.kube.hooks: no plugin nope is installed\n" in said
     assert "units.dns.idle_seconds: at least 0.1 seconds" in said
     assert said.endswith(" plugins checked, 3 problems\n")
+
+
+def test_check_reads_a_units_name_as_the_kernel_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "etc").mkdir()
+    text = 'profile = "bare"\n[units.state-sqlite]\n[units.auth-rbac]\n'
+    (tmp_path / "etc/sagong.toml").write_text(text)
+    main(["--root", str(tmp_path), "check"])
+    assert "no plugin" not in capsys.readouterr().out

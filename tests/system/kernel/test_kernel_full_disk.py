@@ -1,0 +1,79 @@
+"""A disk without room keeps the kernel from writing down what it decides, and from nothing else."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sagong.errors import SagongError
+from tests.small_disk import small_disk
+from tests.system.instance import Instance, instance
+
+pytestmark = pytest.mark.root
+
+CONFIGURATION = """
+profile = "bare"
+[units.greeter]
+[units.desk]
+"""
+
+
+@pytest.fixture
+def running() -> Iterator[Instance]:
+    """What it has until a reboot is on a disk of its own."""
+    root = Path(tempfile.mkdtemp(prefix="sgt-", dir="/tmp"))
+    (root / "run").mkdir()
+    try:
+        with small_disk(root / "run", "32m"), instance(CONFIGURATION, root) as found:
+            yield found
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def fill(file: Path) -> None:
+    """Until nothing more fits."""
+    with file.open("wb", buffering=0) as filler:
+        for size in (1 << 20, 4096, 1):
+            try:
+                while True:
+                    filler.write(bytes(size))
+            except OSError:
+                continue
+
+
+def test_who_dies_while_the_disk_is_full_comes_back_and_is_known_to_the_next_kernel(
+    running: Instance,
+) -> None:
+    filler, before = running.paths.run / "filler", running.pid("desk")
+    fill(filler)
+    os.kill(before, signal.SIGKILL)
+    time.sleep(1.0)
+    fill(running.paths.run / "filler2")
+    assert "the journal can't be written" in (running.paths.run / "log/kernel.log").read_text()
+    filler.unlink()
+    (running.paths.run / "filler2").unlink()
+    running.wait_ready(30)
+    after = running.pid("desk")
+    assert after != before
+    time.sleep(1.5)
+    os.kill(running.pid("kernel"), signal.SIGKILL)
+    running.wait_ready(30)
+    limit = time.monotonic() + 10
+    while (found := pid_of(running, "desk")) != after:
+        assert time.monotonic() < limit, (found, after, running.logs())
+        time.sleep(0.1)
+
+
+def pid_of(running: Instance, name: str) -> int:
+    """Zero while there is none."""
+    try:
+        return running.pid(name)
+    except (LookupError, SagongError):
+        return 0
