@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import subprocess
 import threading
@@ -218,8 +219,10 @@ def _mounts(root: str) -> list[str]:
 
 def cgroups(name: str) -> list[str]:
     """Control groups below one of a name, of all hierarchies."""
-    found = [p for top in Path("/sys/fs/cgroup").glob(f"*/{name}") for p in top.rglob("*")]
-    return sorted(str(p) for p in found if p.is_dir())
+    tops = Path("/sys/fs/cgroup").glob(f"*/{name}")
+    # Groups go while one looks: `os.walk` takes no offence.
+    walked = (found for top in tops for found in os.walk(top))
+    return sorted(f"{place}/{below}" for place, names, _ in walked for below in names)
 
 
 def _elements(prefix: str) -> list[str]:
