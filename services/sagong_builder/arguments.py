@@ -6,7 +6,7 @@ Source: the Dockerfile reference, "Understand how ARG and FROM interact", "Prede
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from sagong.model import oci
@@ -60,9 +60,9 @@ class Arguments:
         """What a FROM is expanded by."""
         return Expander({**self.platforms, **self.globals}, escape)
 
-    def unconsumed(self) -> list[str]:
-        """Those given that no ARG asked for."""
-        return sorted(set(self.given) - self.consumed - set(_PROXIES) - set(self.platforms))
+    def unconsumed(self, given: Iterable[str]) -> list[str]:
+        """Those of the `given`, with a value or without, that no ARG asked for."""
+        return sorted(set(given) - self.consumed - set(_PROXIES) - set(self.platforms))
 
 
 @dataclass

@@ -84,10 +84,13 @@ class Attaching:
         async with contextlib.AsyncExitStack() as stack:
             found = Attached()
             for mount in mounts:
-                found = found.joined(await self._mount(mount, stack))
+                agents = sum(name.startswith("SSH_AUTH_SOCK=") for name in found.env)
+                found = found.joined(await self._mount(mount, stack, agents))
             yield found
 
-    async def _mount(self, mount: MountSpec, stack: contextlib.AsyncExitStack) -> Attached:
+    async def _mount(
+        self, mount: MountSpec, stack: contextlib.AsyncExitStack, agents: int
+    ) -> Attached:
         match mount.kind:
             case "tmpfs":
                 options = (f"size={mount.size}",) if mount.size else ()
@@ -106,7 +109,7 @@ class Attaching:
         path = await self._keys.agent(mount, stack)
         if path is None:
             return Attached()
-        target = mount.target or "/run/buildkit/ssh_agent.0"
+        target = mount.target or f"/run/buildkit/ssh_agent.{agents}"
         made = FileMount(kind="bind", source=path, target=target, readonly=False)
         return Attached((made,), env=(f"SSH_AUTH_SOCK={target}",))
 
@@ -141,14 +144,15 @@ class Attaching:
         content = await self._keys.secret(mount)
         if content is None:
             return Attached()
-        if mount.variable:
-            text = content.decode("utf-8", "surrogateescape")
-            return Attached(env=(f"{mount.variable}={text}",))
+        text = content.decode("utf-8", "surrogateescape")
+        env = (f"{mount.variable}={text}",) if mount.variable else ()
+        if env and not mount.target:
+            return Attached(env=env)
         target = mount.target or f"/run/secrets/{posixpath.basename(mount.id)}"
         made = HostFile(
             target=target, content=content, mode=mount.mode, uid=mount.uid, gid=mount.gid
         )
-        return Attached(files=(made,))
+        return Attached(files=(made,), env=env)
 
 
 def _bound(mount: MountSpec, source: str) -> Attached:

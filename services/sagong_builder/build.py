@@ -112,6 +112,8 @@ class StageBuilder:
             with located(stage.origin):
                 bases[stage.number] = expander.word(stage.base)
         needed = dockerfile.needed(target, bases, replaced=self._named)
+        if self._dialect.all_stages:
+            needed = list(dockerfile.stages[: target.number + 1])
         labels = self._label_step()
         self._reporter.total = (
             len(dockerfile.arguments)
@@ -388,7 +390,8 @@ class Build:
         if not draft.image:
             raise InvalidArgument("No image was generated. Is your Dockerfile empty?")
         image = await self._squashed(draft, steps) if request.squash else draft.image
-        return image, builder.arguments.unconsumed()
+        given = (name for name, _ in request.arguments)
+        return image, builder.arguments.unconsumed(given)
 
     async def _credentials(self, reference: str) -> Credentials:
         return credentials_for(reference, self._request.credentials)

@@ -1,7 +1,8 @@
 """The build cache: the images that earlier steps made, found by parent and by what the step was.
 
-Beside the children of the parent, images that `--cache-from` names serve: where their history goes on
-from the parent's as the step does, their layers are taken.
+Images that `--cache-from` names serve, too: where their history goes on from the parent's as the step
+does, their layers are taken; at its end the step's image is that one itself. For the classic builder
+nothing else serves then: children of the parent do only if such an image was made of them.
 """
 
 from __future__ import annotations
@@ -63,9 +64,25 @@ class Cache:
         """The image that this step made before; `base` is what the stage began from."""
         if not self._enabled or self._broken:
             return None
-        found = await self._child(draft, step) or await self._of_sources(draft, step, base)
+        found = await self._child(draft, step)
+        if found is not None and self._names and not await self._in_sources(found):
+            found = None
+        found = found or await self._of_sources(draft, step, base)
         self._broken = found is None
         return found
+
+    async def _in_sources(self, image: Image) -> bool:
+        """Whether one of the named images is this one, or was made of it."""
+        for source in await self._known_sources():
+            id_ = source.id
+            while id_ and id_ != image.id:
+                try:
+                    id_ = (await self._images.inspect(ImageRef(reference=id_))).parent
+                except NotFound:
+                    id_ = ""
+            if id_:
+                return True
+        return False
 
     async def _child(self, draft: Draft, step: Sequence[str]) -> Image | None:
         wanted = msgspec.json.encode(draft.step_config(step))
@@ -96,6 +113,10 @@ class Cache:
             return None
         if source.have is not None:
             await source.have()
+        # What goes on from it is of the same image: others' histories only look alike.
+        self._sources = [source]
+        if len(history) == len(source.history):
+            return await self._images.inspect(ImageRef(reference=source.id))
         document = msgspec.json.decode(draft.document(step, "", history[-1].get("created") or ""))
         document["history"] = history
         return await self._images.derive(

@@ -33,7 +33,9 @@ def check_dockerfile(dockerfile: Dockerfile, named: Container[str] = ()) -> None
                 origin = instruction.flag("from")
                 number = natural(origin)
                 if number is not None and number >= stage.number:
-                    raise InvalidArgument(f"invalid stage index {origin[:9]}")
+                    own = number == stage.number
+                    why = "refers to current build stage" if own else "invalid stage index"
+                    raise InvalidArgument(f"invalid from flag value {origin[:9]}: {why}")
                 if origin not in named and _is_later(dockerfile, origin, stage.number):
                     raise InvalidArgument(
                         f'cannot copy from stage "{origin[:100]}", it needs to be defined before '

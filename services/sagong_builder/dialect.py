@@ -18,9 +18,12 @@ class Dialect:
     not for root.
     `arguments_win`: an ARG hides the variable that an ENV before it has set, until the next ENV.
     `inside`: `../` that leads out of the context is left away, not refused.
+    `all_stages`: stages before the target are made though it does not need them.
     `beside`: stages are made beside each other, as far as they don't need each other.
     `empty_images`: a last stage that is nothing is an image, not an error.
     `empty_wildcards`: COPY and ADD may name nothing by a wildcard, and copy nothing then.
+    `empty_commands`: `RUN []` runs what the image says.
+    `merge_directories`: several directories may be copied into one whose name has no slash at its end.
     `volumes`: what RUN writes into a VOLUME is dropped.
     `scratch_directory` is the working directory of an image made from nothing.
     `hostname` is what commands see as the machine's name; "": each container's own.
@@ -32,9 +35,12 @@ class Dialect:
     own_group: bool
     own_directories: bool
     inside: bool
+    all_stages: bool
     beside: bool
     empty_images: bool
     empty_wildcards: bool
+    empty_commands: bool
+    merge_directories: bool
     volumes: bool
     scratch_directory: str
     hostname: str
@@ -47,9 +53,12 @@ CLASSIC = Dialect(
     own_group=False,
     own_directories=False,
     inside=False,
+    all_stages=True,
     beside=False,
     empty_images=False,
     empty_wildcards=False,
+    empty_commands=True,
+    merge_directories=False,
     volumes=True,
     scratch_directory="",
     hostname="",
@@ -61,9 +70,12 @@ BUILDKIT = Dialect(
     own_group=True,
     own_directories=True,
     inside=True,
+    all_stages=False,
     beside=True,
     empty_images=True,
     empty_wildcards=True,
+    empty_commands=False,
+    merge_directories=True,
     volumes=False,
     scratch_directory="/",
     hostname="buildkitsandbox",

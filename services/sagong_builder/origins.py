@@ -124,7 +124,7 @@ class Origins:
         if found is None:
             try:
                 return (await self.base(origin, self.platform)).id
-            except (NotFound, InvalidArgument) as error:
+            except SagongError as error:
                 raise type(error)(f"invalid from flag value {origin}: {error.message}") from None
         if not found:
             raise InvalidArgument(f"stage {origin} is empty: there is nothing to copy from it")

@@ -38,7 +38,10 @@ def new_id() -> str:
 
 @dataclass(frozen=True)
 class Errand:
-    """A command to run in a container `id` of `image`, with the image's `volumes` or without."""
+    """A command to run in a container `id` of `image`, with the image's `volumes` or without.
+
+    Without words it is the image's own.
+    """
 
     id: str
     image: str
@@ -99,12 +102,17 @@ def _container(errand: Errand, surroundings: Surroundings) -> ContainerSpec:
         name=f"build_{errand.id[:12]}",
         image=errand.image,
         # An empty word resets the image's entrypoint.
-        command=Command(entrypoint=("",), cmd=errand.args, env=errand.env),
+        command=Command(
+            entrypoint=("",) if errand.args else None,
+            cmd=errand.args or None,
+            env=errand.env,
+        ),
         mounts=errand.mounts,
         image_volumes=errand.volumes,
         files=errand.files,
         limits=surroundings.limits,
         rlimits=surroundings.rlimits,
+        cgroup_mode=surroundings.cgroup_mode,
         shm_size=surroundings.shm_size or _SHARED_MEMORY,
         seccomp=surroundings.seccomp,
         apparmor=surroundings.apparmor,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sagong.errors import InvalidArgument, NotFound, SagongError
 from sagong_builder.context import Archive, Entry, Kind, Tree
-from sagong_builder.context.archive import is_archive
+from sagong_builder.context.archive import begins_archive, is_archive
 from sagong_builder.context.patterns import has_wildcard
 from sagong_builder.copying import Item, missing_source, select
 from sagong_builder.dialect import CLASSIC, Dialect
@@ -54,6 +54,8 @@ class Sources:
         if not items and not self._may_be_none(sources, expander):
             raise NotFound(f"{instruction.keyword} failed: no source files were specified")
         several = len(items) > 1 or len(sources) > 1
+        if self._dialect.merge_directories and all(item.is_directory for item in items):
+            several = False
         if several and not target.endswith("/") and target not in (".", ".."):
             raise InvalidArgument(
                 f"When using {instruction.keyword} with more than one source file, the destination "
@@ -191,11 +193,13 @@ class Sources:
             return item
         path = stack.enter_context(self._shop.spool.file())
         await asyncio.to_thread(_store, item, path)
-        try:
-            archive = await self._shop.opened(path)
-        except InvalidArgument:
+        if not await asyncio.to_thread(begins_archive, path):
             # gzip that holds no tar is a file as any other.
             return item
+        try:
+            archive = await self._shop.opened(path)
+        except InvalidArgument as error:
+            raise InvalidArgument(f"ADD failed: {item.name}: {error.message}") from None
         stack.callback(archive.close)
         return replace(item, unpacked=archive)
 

@@ -107,8 +107,20 @@ class Steps:
             comment = change(self.draft, instruction, self._expander, self.scope)
             step = self.draft.note(comment)
             if not await self._cached(step):
+                if instruction.keyword == "VOLUME" and self._dialect.volumes:
+                    await self._check_volumes()
                 await self._derive(step)
         await self._reporter.image(self.draft.image)
+
+    async def _check_volumes(self) -> None:
+        """Commands to come have the volumes: these can't be where files are."""
+        async with self._shop.lent(self.draft.image, readonly=True) as lease:
+            for path in self.draft.config["Volumes"]:
+                there = await self._shop.stat(lease, path)
+                if there is not None and stat.S_ISREG(there.mode):
+                    raise InvalidArgument(
+                        f"cannot mount volume over existing file, file exists {path}"
+                    )
 
     # What all have in common.
 
@@ -161,6 +173,8 @@ class Steps:
     async def _run(self, instruction: Instruction) -> None:
         network = self._network(instruction)
         args, files = self._command(instruction)
+        if not args and not self._dialect.empty_commands:
+            raise InvalidArgument("no command specified")
         environment = self.draft.environment
         seen = self.scope.seen(environment)
         prefix = [f"|{len(seen)}", *sorted(f"{k}={v}" for k, v in seen.items())] if seen else []

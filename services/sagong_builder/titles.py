@@ -49,12 +49,25 @@ class Titles:
         elif more:
             line = instruction.text
         keyword, _, rest = line.partition(" ")
+        # What comes of a secret is not what a variable of the same name has.
+        lent = secret_variables(instruction)
+        variables = {**variables, **dict.fromkeys(lent, "****")} if lent else variables
         return self._next(f"{keyword.upper()} {_expanded(rest, variables)}")
 
     def _next(self, text: str) -> str:
         self._index += 1
         width = len(str(self._total))
         return f"[{self._name}{self._index:>{width}}/{self._total}] {text}"
+
+
+def secret_variables(instruction: Instruction) -> list[str]:
+    """Variables that a RUN's secrets become, as far as they are named without variables."""
+    found = []
+    for text in instruction.flags.get("mount", ()):
+        fields = dict(part.partition("=")[::2] for part in text.split(","))
+        if fields.get("type") == "secret" and fields.get("env"):
+            found.append(fields["env"])
+    return found
 
 
 def _summary(document: str) -> str:

@@ -33,6 +33,7 @@ from sagong.http import Response
 from sagong_docker import wiring
 from sagong_docker.ask import Ask, convert
 from sagong_docker.body import CreateBody, HostConfig
+from sagong_docker.creation import cgroup_mode
 from sagong_docker.credentials import of_document
 from sagong_docker.engine import OWNER, Engine
 from sagong_docker.image_view import progress
@@ -75,8 +76,13 @@ async def build(engine: Engine, ask: Ask) -> None:
             request = msgspec.structs.replace(request, context=address.token)
             sending = asyncio.ensure_future(send_up(address, ask.request))
         async with contextlib.aclosing(follow(await engine.builder.build(request))) as items:
+            made = False
             async for item in items:
                 await out.show(item)
+                made = made or item.kind is Happening.RUNNING
+                if made and item.kind is Happening.IMAGE:
+                    engine.history.note("image", "create", item.image, {"name": item.image})
+                    made = False
         await out.end()
     except Unavailable as error:
         await out.fail(_lost(error) if error.maybe_executed else error)
@@ -230,6 +236,7 @@ async def _surroundings(engine: Engine, ask: Ask) -> Surroundings:
         rlimits=rlimits(host),
         shm_size=host.shm_size,
         cgroup_parent=host.cgroup_parent,
+        cgroup_mode=cgroup_mode(host, engine.settings, this_machine()),
     )
 
 

@@ -25,7 +25,7 @@ from sagong_docker.resources import limits, rlimits, size_of
 from sagong_docker.settings import Settings
 from sagong_docker.signals import number
 
-__all__ = ["Lookup", "Wish", "restart_policy", "translate", "words"]
+__all__ = ["Lookup", "Wish", "cgroup_mode", "restart_policy", "translate", "words"]
 
 OWNER = "docker"
 _RESTARTS = frozenset(("no", "always", "unless-stopped", "on-failure"))
@@ -161,7 +161,7 @@ def _container(
         pid_mode=_mode("PID", host.pid_mode, lookup),
         ipc_mode=_mode("IPC", host.ipc_mode, lookup),
         uts_mode=_mode("UTS", host.uts_mode, lookup),
-        cgroup_mode=_cgroup_mode(host, settings, lookup.machine),
+        cgroup_mode=cgroup_mode(host, settings, lookup.machine),
         init=bool(host.init),
         oom_score_adjust=host.oom_score_adj or None,
         stop_signal=str(number(body.stop_signal)) if body.stop_signal else "",
@@ -265,7 +265,8 @@ def _mode(kind: str, text: str, lookup: Lookup) -> str:
     return f"container:{lookup.containers.get(other, other)}"
 
 
-def _cgroup_mode(host: HostConfig, settings: Settings, machine: Machine) -> str:
+def cgroup_mode(host: HostConfig, settings: Settings, machine: Machine) -> str:
+    """Whether a container sees the machine's control groups (`host`) or its own alone (`new`)."""
     wanted = (
         host.cgroupns_mode or settings.cgroup_mode or ("private" if machine.unified else "host")
     )

@@ -14,7 +14,9 @@ from sagong.streams import Link, connected
 from sagong_docker import wiring
 from sagong_docker.ask import Ask
 from sagong_docker.body import CreateBody, HostConfig
+from sagong_docker.creation import cgroup_mode
 from sagong_docker.engine import Engine
+from sagong_docker.machine import this_machine
 
 __all__ = ["grpc", "session"]
 
@@ -56,6 +58,7 @@ async def _surroundings(engine: Engine) -> Surroundings:
     places = tuple(msgspec.structs.replace(place, aliases=()) for place in places)
     return Surroundings(
         network=wiring.join("", "", network.name, places=places),
+        cgroup_mode=cgroup_mode(host, engine.settings, this_machine()),
         gateway=network.subnets[0].gateway if network.subnets else "",
     )
 

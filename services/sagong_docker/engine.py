@@ -44,7 +44,7 @@ __all__ = ["OWNER", "Engine"]
 
 OWNER = "docker"
 # Events of images that name them by their ids.
-_BY_ID = ("untag", "delete", "import")
+_BY_ID = ("untag", "delete", "import", "create")
 # Less than the node expects a start for.
 _EXPECTED_SECONDS = 2.0
 # Attributes of one event alone; the others are the container's.
@@ -367,10 +367,11 @@ class Engine:
     async def _hear_images(self) -> None:
         async for event in self._host.hear(Images, ImageChanged):
             self._image_names = None
-            if event is not None and event.action != "commit":
-                named = event.action not in _BY_ID and event.reference
+            if event is not None:
+                action = "create" if event.action == "commit" else event.action
+                named = action not in _BY_ID and event.reference
                 attributes = {**dict(event.labels), "name": named or event.id}
-                self.history.note("image", event.action, event.id, attributes)
+                self.history.note("image", action, event.id, attributes)
 
     async def _default_network(self) -> None:
         """Docker's default network, once."""

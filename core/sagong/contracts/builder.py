@@ -39,9 +39,9 @@ class Surroundings(Message):
     """What containers of RUN instructions are given.
 
     `network` asks for networks (its `id` is each container's own); with `share_with` they have that
-    sandbox's instead. `hosts` are lines of /etc/hosts
-    (address, name). `owner` is whose the containers are in `node`'s words. `gateway` is the machine's
-    address as containers see it, which clients may put in a host's place.
+    sandbox's instead. `hosts` are lines of /etc/hosts (address, name). `cgroup_mode` is `new` or
+    `host`. `owner` is whose the containers are in `node`'s words. `gateway` is the machine's address
+    as containers see it, which clients may put in a host's place.
     """
 
     owner: str = "builder"
@@ -52,6 +52,7 @@ class Surroundings(Message):
     rlimits: tuple[Rlimit, ...] = ()
     shm_size: int = 0
     cgroup_parent: str = ""
+    cgroup_mode: str = "new"
     seccomp: str = "default"
     apparmor: str = ""
     gateway: str = ""

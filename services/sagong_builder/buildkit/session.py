@@ -11,7 +11,13 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from sagong.contracts.image import Credentials
-from sagong.errors import FailedPrecondition, InvalidArgument, NotFound, SagongError
+from sagong.errors import (
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    SagongError,
+    Unimplemented,
+)
 from sagong.model import references
 from sagong_builder.buildkit import messages as m
 from sagong_builder.buildkit.content import ContentStore
@@ -163,7 +169,8 @@ class Session:
                 m.SecretRequest(id=mount.id),
                 m.SecretResponse,
             )
-        except NotFound:
+        except (NotFound, Unimplemented):
+            # It is not there, or the client lends none at all.
             found = None
         except SagongError:
             if mount.required:

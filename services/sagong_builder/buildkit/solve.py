@@ -189,11 +189,7 @@ class Solve:
         self, wish: Wish, session: Session, contexts: Contexts, dockerfile: Dockerfile
     ) -> str:
         began, request = time.time(), wish.request
-        if request.target and dockerfile.numbered(request.target) is None:
-            stages = ", ".join(s.name or str(s.number) for s in dockerfile.stages)
-            raise InvalidArgument(
-                f'target stage "{request.target[:100]}" could not be found: the stages are {stages}'
-            )
+        dockerfile.target(request.target)
         origins = Origins(
             self._shop,
             self.graph,

@@ -17,7 +17,7 @@ from sagong.errors import InvalidArgument, ResourceExhausted, SagongError
 from sagong.zstd import decompressed
 from sagong_builder.context.tree import Entry, Kind, Tree
 
-__all__ = ["Archive", "compression_of", "is_archive", "open_archive"]
+__all__ = ["Archive", "begins_archive", "compression_of", "is_archive", "open_archive"]
 
 _PIECE = 1 << 20
 _READ = 1 << 18
@@ -126,6 +126,22 @@ def is_archive(head: bytes) -> bool:
             tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
             return True
     return False
+
+
+def begins_archive(path: Path) -> bool:
+    """Whether a file's content begins as a tar's once it is decompressed, however it goes on."""
+    head = b""
+    with (
+        path.open("rb") as file,
+        contextlib.suppress(Exception),
+    ):  # each codec has an error of its own
+        kind = compression_of(file.read(8))
+        file.seek(0)
+        for piece in _plain(file, kind) if kind else _pieces(file):
+            head += piece
+            if len(head) >= tarfile.BLOCKSIZE:
+                break
+    return not compression_of(head) and is_archive(head[: tarfile.BLOCKSIZE])
 
 
 def open_archive(source: Path, target: Path, *, limit: int, entries: int) -> Archive:

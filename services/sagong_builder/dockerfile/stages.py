@@ -73,7 +73,7 @@ class Dockerfile:
         found = self.numbered(reference)
         if found is None:
             raise InvalidArgument(
-                f"failed to reach build target {reference} in Dockerfile: its stages are "
+                f'target stage "{reference[:100]}" could not be found: the stages are '
                 f"{', '.join(s.name or str(s.number) for s in self.stages)}"
             )
         return found

@@ -133,7 +133,7 @@ def test_a_command_that_fails_gives_its_code(place: Place) -> None:
         ("COPY ../x /", (), "COPY failed: forbidden path outside the build context: ../x ()"),
         ("COPY a.txt b.txt /x", (), "must be a directory and end with a /"),
         ("ENV x=${y", (), "failed to process \"${y\": missing ':' in substitution"),
-        ("RUN true", ("--target", "x"), "failed to reach build target x in Dockerfile"),
+        ("RUN true", ("--target", "x"), 'target stage "x" could not be found'),
         ("USER nobody-here\nRUN true", (), "unable to find user nobody-here"),
         ("COPY --chown=nobody-here a.txt /", (), "can't find uid for user nobody-here"),
         ("RUN true", ("--network", "nope"), "network nope not found"),

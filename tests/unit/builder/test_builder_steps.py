@@ -134,7 +134,7 @@ def test_arguments_are_seen_where_they_are_declared() -> None:
     assert scope.values() == {"tag": "1", "own": "given"}
     assert scope.seen({"own": "from the environment"}) == {"tag": "1"}
     assert scope.passed({}) == {"HTTP_PROXY": "p", "tag": "1", "own": "given"}
-    assert arguments.unconsumed() == ["nobody"]
+    assert arguments.unconsumed(arguments.given) == ["nobody"]
 
 
 def test_arguments_win_over_what_the_environment_was() -> None:
