@@ -98,8 +98,14 @@ class Scope:
         return {name: value for name, value in self.declared.items() if value is not None}
 
     def proxies(self) -> dict[str, str]:
-        """Predefined ones that were given; no ARG need name them, and no cache knows of them."""
-        return {n: v for n, v in self.arguments.given.items() if n in _PROXIES}
+        """Predefined ones that were given; no ARG need name them, and no cache knows of them.
+
+        Where arguments win, programs find them in large and in small letters.
+        """
+        found = {n: v for n, v in self.arguments.given.items() if n in _PROXIES}
+        if self.win:
+            found = {form: v for n, v in found.items() for form in (n.upper(), n.lower())} | found
+        return found
 
     def seen(self, environment: Mapping[str, str]) -> dict[str, str]:
         """Arguments that a command sees: those that its environment does not hide."""

@@ -83,13 +83,17 @@ class StageBuilder:
         self._dialect = dialect
         self._scopes: dict[int, Scope] = {}
         self._made: dict[int, asyncio.Task[Draft]] = {}
+        self._begin_stage: Callable[[Stage], asyncio.Task[Draft]]
         self._places = asyncio.Semaphore(_BESIDE)
         machine = os.uname().machine
         self._native = oci.parse_platform("", machine)
         self._wanted = oci.parse_platform(request.platform, machine)
         self.arguments = Arguments(
             given={name: value for name, value in request.arguments if value is not None},
-            platforms=platform_arguments(self._native, self._wanted),
+            platforms={
+                **platform_arguments(self._native, self._wanted),
+                "TARGETSTAGE": request.target,
+            },
         )
 
     @property
@@ -100,7 +104,8 @@ class StageBuilder:
     async def make(self, dockerfile: Dockerfile) -> Draft:
         """The target stage's image."""
         target = dockerfile.target(self._request.target)
-        for warning in dockerfile.warnings:
+        self.arguments.platforms["TARGETSTAGE"] = target.name or "default"
+        for warning in dockerfile.warnings if self._dialect.tells_gaps else ():
             await self._reporter.say(Happening.WARNING, warning)
         check_dockerfile(dockerfile, self._named)
         # Arguments before the first FROM are steps that are shown but make nothing.
@@ -139,11 +144,15 @@ class StageBuilder:
         names = [stage.name for stage in needed if stage.name]
         beside = self._dialect.beside and len(set(names)) == len(names)
         async with asyncio.TaskGroup() as group:
-            for stage in needed:
+
+            def begin(stage: Stage) -> asyncio.Task[Draft]:
                 extra = labels if stage is needed[-1] else ()
                 made = self._told(dockerfile, stage, bases[stage.number], extra)
-                task = group.create_task(made, name=f"stage {stage.number}")
-                self._made[stage.number] = task
+                return group.create_task(made, name=f"stage {stage.number}")
+
+            self._begin_stage = begin
+            for stage in needed:
+                task = self._task(stage)
                 if not beside:
                     await asyncio.wait([task])
                     if task.cancelled() or task.exception() is not None:
@@ -231,9 +240,15 @@ class StageBuilder:
                 await self._wait_made(bench, need)
         await bench.origins.prepare(origins)
 
+    def _task(self, stage: Stage) -> asyncio.Task[Draft]:
+        """A stage being made: triggers of images want stages that nobody knew of before."""
+        if stage.number not in self._made:
+            self._made[stage.number] = self._begin_stage(stage)
+        return self._made[stage.number]
+
     async def _wait_made(self, bench: Bench, stage: Stage) -> None:
         """Until another stage is made; this one knows its image then."""
-        image = (await asyncio.shield(self._made[stage.number])).image
+        image = (await asyncio.shield(self._task(stage))).image
         bench.origins.stages[str(stage.number)] = image
         if stage.name:
             bench.origins.stages[stage.name] = image
@@ -266,7 +281,7 @@ class StageBuilder:
         if given:
             platform = self.arguments.origin(dockerfile.escape).word(given)
             if not platform:
-                raise InvalidArgument(f"failed to parse platform {given[:100]}: it has no value")
+                raise InvalidArgument(f"empty platform value from expression {given[:100]}")
         wanted = oci.parse_platform(platform, os.uname().machine) if platform else self._wanted
         bench.origins.platform = oci.platform_text(wanted) if platform else ""
         draft = Draft.scratch(wanted, self._dialect.scratch_directory)
@@ -275,7 +290,7 @@ class StageBuilder:
             if image:
                 found = await bench.origins.inspected(image)
                 draft.begin(found)
-        elif base != "scratch" and not bench.origins.holds_files(base):
+        elif not bench.origins.is_nothing(base) and not bench.origins.holds_files(base):
             draft.begin(await bench.origins.base(base, bench.origins.platform))
         return draft
 

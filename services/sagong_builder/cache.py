@@ -89,7 +89,7 @@ class Cache:
         query = ImageQuery(parent=draft.image, all=True, step=wanted)
         found = (await self._images.list(query)).images
         # Images of nothing's have no parent to be asked for.
-        return next((image for image in found if image.parent == draft.image), None)
+        return next((image for image in found if _goes_on(image, draft)), None)
 
     async def _of_sources(self, draft: Draft, step: Sequence[str], base: str) -> Image | None:
         for source in await self._known_sources():
@@ -145,6 +145,13 @@ class Cache:
                 except (NotFound, InvalidArgument):
                     continue  # as Docker: what is not here helps nobody
         return self._sources
+
+
+def _goes_on(image: Image, draft: Draft) -> bool:
+    """Whether it was made of the draft's; what is made of nothing has a platform of its own."""
+    here = (image.os, image.architecture, image.variant)
+    wanted = (draft.platform.os, draft.platform.architecture, draft.platform.variant)
+    return image.parent == draft.image and (bool(draft.image) or here == wanted)
 
 
 def _same(one: list[Any], two: list[Any]) -> bool:

@@ -31,6 +31,11 @@ def check_dockerfile(dockerfile: Dockerfile, named: Container[str] = ()) -> None
             with located(instruction):
                 _check(instruction)
                 origin = instruction.flag("from")
+                if "$" in origin:
+                    raise InvalidArgument(
+                        "variable expansion is not supported for --from, define a new stage with FROM "
+                        "using ARG from global scope as a workaround"
+                    )
                 number = natural(origin)
                 if number is not None and number >= stage.number:
                     own = number == stage.number

@@ -104,7 +104,7 @@ def select(
         raise InvalidArgument(f"forbidden path outside the build context: {word} ()")
     excluding = Ignore.read("\n".join(excludes).encode())
     if has_wildcard(cleaned):
-        found = _matching(archive.tree, cleaned)
+        found = _matching(archive.tree, cleaned, deep=parents)
     else:
         found = [(cleaned, archive.tree.resolve(cleaned)[1])]
     items = []
@@ -119,8 +119,8 @@ def select(
     return items
 
 
-def _matching(tree: Tree, pattern: str) -> list[tuple[str, Entry]]:
-    rule = translated(pattern)
+def _matching(tree: Tree, pattern: str, *, deep: bool) -> list[tuple[str, Entry]]:
+    rule = translated(pattern, deep=deep)
     found = []
     for path, _ in tree.walk():
         if rule.fullmatch(path):
@@ -155,7 +155,7 @@ def label(items: list[Item]) -> str:
     parts = []
     for item in items:
         kind = "dir" if item.entry.is_directory else "file"
-        parts.append(f"{kind}:{checksum(item.archive, item.entry)}")
+        parts.append(f"{kind}:{checksum(item.archive, item.entry, item.name)}")
     if len(parts) == 1:
         return parts[0]
     return "multi:" + hashlib.sha256(",".join(parts).encode()).hexdigest()
@@ -186,15 +186,15 @@ def owner_of(
 def _mode(text: str) -> int | None:
     if not text:
         return None
+    wrong = InvalidArgument(
+        f"invalid chmod parameter: '{text[:50]}'. it should be octal string and between 0 and 07777"
+    )
     try:
         bits = int(text, 8)
     except ValueError:
-        raise InvalidArgument(
-            f"invalid chmod parameter: '{text[:50]}'. it should be octal string and between 0 and "
-            "07777"
-        ) from None
+        raise wrong from None
     if not 0 <= bits <= 0o7777:
-        raise InvalidArgument(f"invalid chmod parameter: '{text[:50]}'. it should be at most 07777")
+        raise wrong
     return bits
 
 

@@ -24,6 +24,8 @@ class Dialect:
     `empty_wildcards`: COPY and ADD may name nothing by a wildcard, and copy nothing then.
     `empty_commands`: `RUN []` runs what the image says.
     `merge_directories`: several directories may be copied into one whose name has no slash at its end.
+    `tells_gaps`: statements that go on over empty lines are warned of; else a check does that.
+    `unnamed` is the name of what ADD fetches from a URL without one; "" if there is none.
     `volumes`: what RUN writes into a VOLUME is dropped.
     `scratch_directory` is the working directory of an image made from nothing.
     `hostname` is what commands see as the machine's name; "": each container's own.
@@ -41,6 +43,8 @@ class Dialect:
     empty_wildcards: bool
     empty_commands: bool
     merge_directories: bool
+    tells_gaps: bool
+    unnamed: str
     volumes: bool
     scratch_directory: str
     hostname: str
@@ -59,6 +63,8 @@ CLASSIC = Dialect(
     empty_wildcards=False,
     empty_commands=True,
     merge_directories=False,
+    tells_gaps=True,
+    unnamed="",
     volumes=True,
     scratch_directory="",
     hostname="",
@@ -76,6 +82,8 @@ BUILDKIT = Dialect(
     empty_wildcards=True,
     empty_commands=False,
     merge_directories=True,
+    tells_gaps=False,
+    unnamed="download",
     volumes=False,
     scratch_directory="/",
     hostname="buildkitsandbox",

@@ -30,6 +30,7 @@ __all__ = ["Download", "GitSource", "clone", "download", "git_source", "is_url"]
 
 _PIECE = 1 << 18
 _HASH = re.compile(r"[0-9a-f]{7,64}\Z")
+_LONG_HASH = re.compile(r"[0-9a-f]{64}\Z")
 _GIT_SECONDS = 600.0
 
 
@@ -119,19 +120,20 @@ def git_source(text: str) -> GitSource | None:
     return GitSource(url, reference, directory.strip("/"))
 
 
-async def clone(source: GitSource, target: Path, *, keep: bool = False) -> None:
-    """Write a tar of the repository's directory at the reference."""
-    await asyncio.to_thread(_clone, source, target, keep)
+async def clone(source: GitSource, target: Path, *, keep: bool = False) -> str:
+    """Write a tar of the repository's directory at the reference; the commit that it names."""
+    return await asyncio.to_thread(_clone, source, target, keep)
 
 
-def _clone(source: GitSource, target: Path, keep: bool) -> None:
+def _clone(source: GitSource, target: Path, keep: bool) -> str:
     if shutil.which("git") is None:
         raise FailedPrecondition(
             "unable to prepare context: git is not installed on this machine; install it, or send "
             "the context as a tar"
         )
     with _workplace(target.parent) as place:
-        _git(place, "init", "-q", "--", "tree")
+        words = ("--object-format=sha256",) if _LONG_HASH.match(source.reference) else ()
+        _git(place, "init", "-q", *words, "--", "tree")
         tree = place / "tree"
         _git(tree, "remote", "add", "origin", source.url)
         _git(tree, "checkout", "-q", "--detach", _fetched(tree, source))
@@ -142,6 +144,7 @@ def _clone(source: GitSource, target: Path, keep: bool) -> None:
                 f"error setting subdir {source.directory}: it is no directory of the repository"
             )
         _pack(root, target, keep=keep)
+        return (tree / ".git" / "HEAD").read_text().strip()
 
 
 def _fetched(tree: Path, source: GitSource) -> str:

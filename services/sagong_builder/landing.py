@@ -12,6 +12,8 @@ from sagong_builder.shop import Lease, Shop
 
 __all__ = ["land", "missing_directories"]
 
+_LINKS = 40
+
 
 async def land(
     shop: Shop,
@@ -34,6 +36,7 @@ async def land(
             raise InvalidArgument(f"cannot copy to non-directory: {path}")
         if there is not None:
             return Landing(path)
+        path = f"{await _followed(shop, lease, path.rstrip('/'))}/"
         # Named in any case: what is copied may be empty.
         new = await missing_directories(shop, lease, path, owner) or (path.rstrip("/"),)
         kept = own_directories and one.unpacked is None
@@ -48,6 +51,17 @@ async def land(
         there = await shop.stat(lease, followed)
         path = followed
     return Landing(path, single=there is None or not stat.S_ISDIR(there.mode))
+
+
+async def _followed(shop: Shop, lease: Lease, path: str) -> str:
+    """Where a link leads whose end is not there yet: that is made, and the link stays."""
+    for _ in range(_LINKS):
+        there = await shop.stat(lease, path)
+        if there is None or not stat.S_ISLNK(there.mode) or not there.link_target:
+            return path
+        path = posixpath.normpath(posixpath.join(posixpath.dirname(path), there.link_target))
+        path = "/" + path.lstrip("/")
+    raise InvalidArgument(f"too many levels of symbolic links: {path[:200]}")
 
 
 async def missing_directories(shop: Shop, lease: Lease, path: str, owner: Owner) -> tuple[str, ...]:

@@ -115,7 +115,12 @@ def _arg(draft: Draft, instruction: Instruction, expander: Expander, scope: Scop
     for name, default in instruction.pairs:
         # Later ones of one line see the earlier.
         word = expander.by(scope.visible(draft.environment)).word
-        value = None if default is None else word(default)
+        try:
+            value = None if default is None else word(default)
+        except InvalidArgument:
+            if name not in scope.arguments.given:
+                raise
+            value = default  # nobody needs it
         scope.declare(name, value)
         shown.append(name if value is None else f"{name}={value}")
     return "ARG " + " ".join(shown)

@@ -6,6 +6,7 @@ Source: the Dockerfile reference, "RUN --mount".
 from __future__ import annotations
 
 import csv
+import difflib
 import posixpath
 from dataclasses import dataclass
 
@@ -59,6 +60,10 @@ def read_mounts(instruction: Instruction, expander: Expander, draft: Draft) -> l
 def check_mounts(instruction: Instruction) -> None:
     """InvalidArgument for what is wrong whatever its variables are."""
     for text in instruction.flags.get("mount", ()):
+        if "$" in _fields(text).get("from", "")[:-1]:
+            raise InvalidArgument(
+                "'from' doesn't support variable expansion, define alias stage instead"
+            )
         if "$" not in text:
             _read(text, "/")
 
@@ -70,7 +75,9 @@ def _read(text: str, directory: str) -> MountSpec:
         raise InvalidArgument(f'unsupported mount type "{kind[:50]}"')
     for name in fields:
         if name not in _KNOWN[kind]:
-            raise InvalidArgument(f"unexpected key '{name[:50]}' in --mount of type {kind}")
+            near = difflib.get_close_matches(name[:50], ("type", *_KNOWN[kind]), 1, 0.65)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            raise InvalidArgument(f"unexpected key '{name[:50]}' in --mount of type {kind}{hint}")
     target = fields.get("target", "")
     if not target and kind in ("bind", "cache", "tmpfs"):
         raise InvalidArgument(f"target is required for --mount of type {kind}")

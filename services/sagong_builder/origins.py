@@ -163,7 +163,7 @@ class Origins:
         async with self._pulling[name, platform]:
             if not self._pull or (name, platform) in self._pulled:
                 image = await self._local(name)
-                if image is not None and _fits(image, platform):
+                if image is not None and (_fits(image, platform) or name == image.id):
                     await self._reporter.found()
                     self.materials[name, platform] = image
                     return image
@@ -178,6 +178,10 @@ class Origins:
     def _renamed(self, name: str) -> str:
         """What a further context of the client's puts in a name's place: another image."""
         return self.named.get(key_of(name), name).removeprefix(_IMAGE)
+
+    def is_nothing(self, name: str) -> bool:
+        """Whether a name, or what a further context puts in its place, is no image."""
+        return self._renamed(name) == "scratch"
 
     async def _local(self, name: str) -> Image | None:
         """An image that is here; a few letters that begin an id are a name."""

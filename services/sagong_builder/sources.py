@@ -50,11 +50,12 @@ class Sources:
                 text = expander.text(text) if heredoc.expand else text
                 items.append(self._text(heredoc.name, text, stack))
             else:
-                items += await self._source(instruction, expander.word(word), target, stack)
+                found = expander.word(word)
+                items += await self._source(instruction, found, target, expander, stack)
         if not items and not self._may_be_none(sources, expander):
             raise NotFound(f"{instruction.keyword} failed: no source files were specified")
         several = len(items) > 1 or len(sources) > 1
-        if self._dialect.merge_directories and all(item.is_directory for item in items):
+        if self._dialect.merge_directories and all(_merges(i, instruction) for i in items):
             several = False
         if several and not target.endswith("/") and target not in (".", ".."):
             raise InvalidArgument(
@@ -68,22 +69,33 @@ class Sources:
         return wild and self._dialect.empty_wildcards
 
     async def _source(
-        self, instruction: Instruction, word: str, target: str, stack: contextlib.AsyncExitStack
+        self,
+        instruction: Instruction,
+        word: str,
+        target: str,
+        expander: Expander,
+        stack: contextlib.AsyncExitStack,
     ) -> list[Item]:
         if instruction.keyword == "ADD" and (git_source(word) is not None or is_url(word)):
-            return [await self._remote(instruction, word, target, stack)]
+            return [await self._remote(instruction, word, target, expander, stack)]
+        if "checksum" in instruction.flags:
+            raise InvalidArgument("checksum requires HTTP(S) or Git sources")
         origin = instruction.flag("from")
         if self._dialect.inside:
             word = inside(word)
+        parents = instruction.switch("parents")
         try:
-            archive, path = await self.archive(origin, word, stack)
-            return await asyncio.to_thread(
+            archive, path, above = await self._archive(origin, word, stack)
+            items = await asyncio.to_thread(
                 select,
                 archive,
                 path,
-                parents=instruction.switch("parents"),
+                parents=parents,
                 excludes=instruction.flags.get("exclude", ()),
             )
+            if not parents or not above:
+                return items
+            return [replace(i, name=_kept(word, posixpath.join(above, i.name))) for i in items]
         except NotFound as error:
             if "file does not exist" not in error.message:
                 raise
@@ -102,11 +114,18 @@ class Sources:
 
         Of a stage or image only that part is read; without an origin it is the context.
         """
+        archive, path, _ = await self._archive(origin, word, stack)
+        return archive, path
+
+    async def _archive(
+        self, origin: str, word: str, stack: contextlib.AsyncExitStack
+    ) -> tuple[Archive, str, str]:
+        """With the directory of the stage or image that is the archive's root; "" is all of it."""
         if not origin:
-            return await self._origins.context(), word
+            return await self._origins.context(), word, ""
         files = await self._origins.files(origin)
         if files is not None:
-            return files, word
+            return files, word, ""
         image = await self._origins.image(origin)
         lease = await stack.enter_async_context(self._shop.lent(image, readonly=True))
         path = "/" + posixpath.normpath("/" + word).lstrip("/")
@@ -120,7 +139,7 @@ class Sources:
         stack.callback(archive.close)
         rest = path[len(above) :].lstrip("/") if is_directory else posixpath.basename(path)
         archive.tree = _placed(archive.tree, "" if is_directory else rest)
-        return archive, rest
+        return archive, rest, above if is_directory else posixpath.dirname(path)
 
     async def _resolved(self, lease: Lease, path: str) -> tuple[str, int] | None:
         """The path with a last link followed, and its mode."""
@@ -136,19 +155,34 @@ class Sources:
         return None if followed is None else (target, followed.mode)
 
     async def _remote(
-        self, instruction: Instruction, word: str, target: str, stack: contextlib.AsyncExitStack
+        self,
+        instruction: Instruction,
+        word: str,
+        target: str,
+        expander: Expander,
+        stack: contextlib.AsyncExitStack,
     ) -> Item:
         repository = git_source(word)
         if repository is not None:
             path = stack.enter_context(self._shop.spool.file())
-            await clone(repository, path, keep=instruction.switch("keep-git-dir"))
+            commit = await clone(repository, path, keep=instruction.switch("keep-git-dir"))
+            wanted = expander.word(instruction.flag("checksum"))
+            if not commit.startswith(wanted):
+                raise InvalidArgument(
+                    f"ADD failed: expected checksum to match {wanted}, got {commit}"
+                )
             archive = await self._shop.opened(path)
             stack.callback(archive.close)
             return Item(archive, archive.tree.root, "")
-        return await self._download(instruction, word, target, stack)
+        return await self._download(instruction, word, target, expander, stack)
 
     async def _download(
-        self, instruction: Instruction, url: str, target: str, stack: contextlib.AsyncExitStack
+        self,
+        instruction: Instruction,
+        url: str,
+        target: str,
+        expander: Expander,
+        stack: contextlib.AsyncExitStack,
     ) -> Item:
         path = stack.enter_context(self._shop.spool.file())
         settings = self._shop.settings
@@ -158,10 +192,11 @@ class Sources:
             )
         except SagongError as error:
             raise type(error)(f"ADD failed: {error.message}") from None
-        wanted = instruction.flag("checksum")
+        wanted = expander.word(instruction.flag("checksum"))
         if wanted and wanted != (found := await asyncio.to_thread(_digest, path)):
             raise InvalidArgument(f"ADD failed: digest mismatch {found}: {wanted[:100]}")
-        name = urllib.parse.unquote(posixpath.basename(urllib.parse.urlsplit(url).path)) or got.name
+        name = urllib.parse.unquote(posixpath.basename(urllib.parse.urlsplit(url).path))
+        name = name or got.name or self._dialect.unnamed
         if target.endswith("/") and not name:
             raise InvalidArgument(f"ADD failed: cannot determine filename from url: {url}")
         entry = Entry(Kind.FILE, 0o600, size=path.stat().st_size, mtime=got.mtime)
@@ -204,6 +239,14 @@ class Sources:
         return replace(item, unpacked=archive)
 
 
+def _merges(item: Item, instruction: Instruction) -> bool:
+    """Whether it is the content that is copied: a directory's, or an archive's that ADD unpacks."""
+    if item.is_directory or instruction.keyword != "ADD" or item.entry.kind is not Kind.FILE:
+        return item.is_directory
+    head = replace(item.entry, size=min(item.entry.size, _HEAD))
+    return is_archive(b"".join(item.archive.content(head)))
+
+
 def inside(word: str) -> str:
     """A path without what would lead out of the context: `../../a` is `a`."""
     parts = word.lstrip("/").split("/")
@@ -213,6 +256,14 @@ def inside(word: str) -> str:
         if depth < 0:
             depth, lead = 0, at + 1
     return "/".join(parts[lead:]) if lead else word
+
+
+def _kept(word: str, path: str) -> str:
+    """With --parents: what is kept of a path, which is the part below the word's pivot `/./`."""
+    before, pivot, _ = word.partition("/./")
+    above = posixpath.normpath("/" + before).lstrip("/") if pivot else ""
+    kept = posixpath.relpath("/" + path.strip("/"), "/" + above)
+    return "" if kept == "." else kept
 
 
 def _fixed_part(path: str) -> str:

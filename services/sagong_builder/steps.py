@@ -37,7 +37,7 @@ from sagong_builder.landing import land, missing_directories
 from sagong_builder.metadata import CHANGES, command_words, working_directory
 from sagong_builder.reporter import Reporter
 from sagong_builder.running import Errand, new_id, run
-from sagong_builder.shop import Shop
+from sagong_builder.shop import Lease, Shop
 from sagong_builder.sources import Sources
 
 __all__ = ["Steps", "moment"]
@@ -279,10 +279,7 @@ class Steps:
         if await self._cached(step):
             return
         async with self._shop.lent(self.draft.image) as lease:
-            there = await self._shop.stat(lease, path + "/.")
-            if there is not None and not stat.S_ISDIR(there.mode):
-                raise InvalidArgument(f"Cannot mkdir: {path} is not a directory")
-            if there is not None:
+            if await self._is_directory(lease, path):
                 await self._derive(step)
                 return
             tables = lease.prepared.passwd, lease.prepared.group
@@ -290,6 +287,18 @@ class Steps:
             new = await missing_directories(self._shop, lease, path, owner)
             await self._shop.write(lease.id, _directories(new or (path,), owner))
             await self._commit(step, lease.id, consume=True)
+
+    async def _is_directory(self, lease: Lease, path: str) -> bool:
+        """Whether it is there; neither it nor what is above it may be a file."""
+        parts = path.strip("/").split("/")
+        for length in range(1, len(parts) + 1):
+            above = "/" + "/".join(parts[:length])
+            there = await self._shop.stat(lease, above + "/.")
+            if there is None:
+                return False
+            if not stat.S_ISDIR(there.mode):
+                raise InvalidArgument(f"Cannot mkdir: {above} is not a directory")
+        return True
 
     # COPY and ADD.
 
@@ -302,7 +311,8 @@ class Steps:
             chmod = self._expander.word(instruction.flag("chmod"))
             content = await asyncio.to_thread(label, items)
             kept = self._dialect.keep_owners and "from" in instruction.flags and not chown
-            given = (("chown", "kept" if kept else chown), ("chmod", chmod))
+            unpack = instruction.flag("unpack", "true") if "unpack" in instruction.flags else ""
+            given = (("chown", "kept" if kept else chown), ("chmod", chmod), ("unpack", unpack))
             flags = "".join(f"--{name}={value}" for name, value in given if value)
             comment = f"{instruction.keyword} {flags}{content} in {target} "
             step = self.draft.note(comment, single=True)

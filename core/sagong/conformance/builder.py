@@ -173,11 +173,13 @@ async def check_files_are_copied_with_owner_and_mode(lab: BuilderLab) -> None:
     assert built.output == "A\nE\n1000:0 600\n"
 
 
-async def check_stages_give_files_and_only_needed_ones_are_built(lab: BuilderLab) -> None:
+async def check_stages_give_files_and_all_before_the_target_are_built(lab: BuilderLab) -> None:
     built = await lab.build(
-        "FROM BASE AS one\nRUN echo x > /x\nFROM BASE AS never\nRUN exit 1\n"
-        "FROM scratch\nCOPY --from=one /x /y\n"
+        "FROM BASE AS one\nRUN echo x > /x\nFROM BASE AS tried\nRUN echo tried\n"
+        "FROM scratch AS last\nCOPY --from=one /x /y\nFROM BASE AS never\nRUN exit 1\n",
+        target="last",
     )
+    assert built.output == "tried\n"
     assert len(built.image.layers) == 1
     assert "COPY file:" in built.history[-1]
 

@@ -20,7 +20,7 @@ __all__ = ["CANCELLED", "failed", "failure"]
 CANCELLED = "context canceled"
 _SOURCE = "github.com/moby/buildkit/errdefs.Source+json"
 _CANCELLED_STATUS = 1
-_AROUND, _WIDTH = 8, 400
+_AROUND, _WIDTH, _WHOLE = 8, 400, 2000
 
 
 def failed(error: SagongError) -> str:
@@ -51,13 +51,19 @@ def _source(name: str, dockerfile: bytes, first: int, last: int) -> Anything:
         "filename": name,
         "data": base64.b64encode(_around(dockerfile, first, last)).decode(),
         "language": "Dockerfile",
+        "definition": {},
     }
-    reach = {"start": {"line": first, "character": 0}, "end": {"line": last, "character": 0}}
-    return Anything(type_url=_SOURCE, value=msgspec.json.encode({"info": info, "ranges": [reach]}))
+    ranges = [
+        {"start": {"line": line, "character": 0}, "end": {"line": line, "character": 0}}
+        for line in range(first, min(last, first + _AROUND) + 1)
+    ]
+    return Anything(type_url=_SOURCE, value=msgspec.json.encode({"info": info, "ranges": ranges}))
 
 
 def _around(dockerfile: bytes, first: int, last: int) -> bytes:
     """The lines around the place, for a status is a header; those before are empty: numbers hold."""
+    if len(dockerfile) <= _WHOLE:
+        return dockerfile
     lines = dockerfile.split(b"\n")
     begin = max(0, first - 1 - _AROUND)
     kept = lines[begin : last + _AROUND]

@@ -21,6 +21,8 @@ from sagong_builder.buildkit.provenance import Attesting, read_attesting
 __all__ = ["CacheFrom", "Wish", "read_options"]
 
 _INPUT = "input:"
+_HOSTNAME = "build-arg:BUILDKIT_SANDBOX_HOSTNAME"
+_IMAGES = ("docker-image", "oci-layout")
 _NAMES = {"dockerfile.v0", "gateway.v0", ""}
 
 
@@ -45,7 +47,8 @@ class Wish:
     name, platform that it is for ("": any), source. `caches` are asked what they have. Stages named in
     `anew` are made without the cache. With a `question` nothing is built: it is about the Dockerfile.
     With `several` there is an image for each of `platforms`, though that may be one. With `attesting`
-    it is told how they were made, by `options` among others, which are as they came.
+    it is told how they were made, by `options` among others, which are as they came. Commands see the
+    machine as `hostname`, if that is given.
     """
 
     request: BuildRequest
@@ -59,6 +62,7 @@ class Wish:
     anew: frozenset[str] = frozenset()
     question: str = ""
     attesting: Attesting | None = None
+    hostname: str = ""
     options: Mapping[str, str] = field(default_factory=dict)
 
     def at(self, platform: str) -> Wish:
@@ -82,7 +86,8 @@ def read_options(
     """
     if frontend not in _NAMES:
         raise InvalidArgument(f"frontend {frontend[:80]!r} is not known here: use dockerfile.v0")
-    platforms = tuple(dict.fromkeys(filter(None, options.get("platform", "").split(","))))
+    wanted = filter(None, options.get("platform", "").split(","))
+    platforms = tuple(dict.fromkeys(oci.platform_text(_platform(text)) for text in wanted))
     request = BuildRequest(
         id=id_,
         dockerfile=options.get("filename") or "Dockerfile",
@@ -106,6 +111,7 @@ def read_options(
         anew=frozenset(name for name in options.get("no-cache", "").lower().split(",") if name),
         question=options.get("requestid", ""),
         attesting=read_attesting(options),
+        hostname=options.get(_HOSTNAME) or options.get("hostname", ""),
         options=options,
     )
 
@@ -129,6 +135,10 @@ def _named(
             if image is None:
                 raise InvalidArgument(f"invalid input {source[len(_INPUT) :][:80]} for {name[:80]}")
             source = f"docker-image://{image}"
+        kind, _, rest = source.partition(":")
+        if kind in _IMAGES:
+            # The slashes may be left away.
+            source = f"{kind}://{rest.removeprefix('//')}"
         plain, _, platform = name.partition("::")
         found.append((plain, platform, source))
     return tuple(found)

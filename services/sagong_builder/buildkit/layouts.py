@@ -107,8 +107,13 @@ class Layout:
         documents = [self._annotated(image) for image in self.images]
         for artifact in self._artifacts:
             documents += [*artifact.blobs, artifact.manifest]
+        # Images of several platforms may be the same, and blobs of what is told: each is there once.
+        told = {f"sha256:{name}" for name in names} - manifests
         for raw in (*documents, *((self._index,) if self._indexed else ())):
-            yield oci.digest_of(raw), len(raw), iter((raw,))
+            digest = oci.digest_of(raw)
+            if digest not in told:
+                told.add(digest)
+                yield digest, len(raw), iter((raw,))
 
     def members(self) -> Iterator[Member]:
         """The archive's members; blobs of layers come from where they are saved."""

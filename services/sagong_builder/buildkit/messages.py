@@ -235,12 +235,41 @@ class VertexLog:
 
 
 @dataclass
+class SourcePosition:
+    """pb.Position."""
+
+    line: int = proto(1, "int")
+
+
+@dataclass
+class SourceRange:
+    """pb.Range: lines of a file."""
+
+    start: SourcePosition | None = proto(1, SourcePosition)
+    end: SourcePosition | None = proto(2, SourcePosition)
+
+
+@dataclass
+class SourceInfo:
+    """pb.SourceInfo: a file that is pointed into."""
+
+    filename: str = proto(1, "string")
+    data: bytes = proto(2, "bytes")
+    definition: Definition | None = proto(3, Definition)
+    language: str = proto(4, "string")
+
+
+@dataclass
 class VertexWarning:
     """A warning of a step."""
 
     vertex: str = proto(1, "string")
     level: int = proto(2, "int")
     short: bytes = proto(3, "bytes")
+    detail: list[bytes] = proto(4, Repeated("bytes"))
+    url: str = proto(5, "string")
+    info: SourceInfo | None = proto(6, SourceInfo)
+    ranges: list[SourceRange] = proto(7, Repeated(SourceRange))
 
 
 @dataclass

@@ -5,7 +5,7 @@ Source: the packages frontend/subrequests of BuildKit (`docker buildx build --ca
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -14,12 +14,14 @@ from sagong.contracts.builder import BuildRequest
 from sagong.errors import Unimplemented
 from sagong_builder.arguments import Arguments
 from sagong_builder.dockerfile import Dockerfile, Expander, Instruction, Stage
-from sagong_builder.dockerfile.lint import Finding, findings
+from sagong_builder.dockerfile.lint import Finding, failure_of, findings
+from sagong_builder.dockerfile.rules import CheckOptions
 
-__all__ = ["answer"]
+__all__ = ["answer", "found_in"]
 
 _VERSION = "1.0.0"
 _LINT = "frontend.lint"
+_CHECK_ARGUMENT = "BUILDKIT_DOCKERFILE_CHECK"
 _FILES = [{"name": "result.json"}, {"name": "result.txt"}]
 
 
@@ -37,6 +39,13 @@ def answer(question: str, dockerfile: Dockerfile, request: BuildRequest) -> dict
     if question == _LINT:
         answered["result.statuscode"] = b"1" if text else b"0"
     return answered
+
+
+def check_options(
+    dockerfile: Dockerfile, arguments: Iterable[tuple[str, str | None]]
+) -> CheckOptions:
+    """What the build wants of checks, else the Dockerfile."""
+    return CheckOptions.read(dict(arguments).get(_CHECK_ARGUMENT) or dockerfile.check)
 
 
 def _table(rows: list[tuple[str, ...]], pad: int) -> str:
@@ -70,15 +79,26 @@ def _location(instruction: Instruction) -> dict[str, Any]:
     return {"ranges": [reach]}
 
 
-def _outline(dockerfile: Dockerfile, request: BuildRequest) -> Found:
-    target = dockerfile.target(request.target)
+def _wanted(dockerfile: Dockerfile, request: BuildRequest) -> tuple[Arguments, list[Stage]]:
+    """Global arguments, and the stages that the target needs."""
     given = {name: value for name, value in request.arguments if value is not None}
     arguments = Arguments(given, {})
     for instruction in dockerfile.arguments:
         arguments.declare_global(instruction, dockerfile.escape)
     expander = arguments.origin(dockerfile.escape)
     bases = {stage.number: expander.word(stage.base) for stage in dockerfile.stages}
-    needed = dockerfile.needed(target, bases)
+    return arguments, dockerfile.needed(dockerfile.target(request.target), bases)
+
+
+def found_in(dockerfile: Dockerfile, request: BuildRequest) -> tuple[list[Finding], bool]:
+    """What checks find in what is built, and whether that ends the build."""
+    options = check_options(dockerfile, request.arguments)
+    return findings(dockerfile, options, _wanted(dockerfile, request)[1]), options.error
+
+
+def _outline(dockerfile: Dockerfile, request: BuildRequest) -> Found:
+    target = dockerfile.target(request.target)
+    arguments, needed = _wanted(dockerfile, request)
     args = _arguments(dockerfile, needed, arguments)
     keys = {kind: _keys(needed, kind) for kind in ("secret", "ssh")}
     document: dict[str, Any] = {"name": target.name} if target.name else {}
@@ -129,11 +149,14 @@ def _keys(needed: list[Stage], kind: str) -> list[dict[str, Any]]:
 
 
 def _linted(dockerfile: Dockerfile, request: BuildRequest) -> Found:
-    found = findings(dockerfile)
+    options = check_options(dockerfile, request.arguments)
+    found = findings(dockerfile, options)
     source = {"filename": request.dockerfile, "language": "Dockerfile", "data": dockerfile.raw}
     warnings = [
         {
             "ruleName": finding.check,
+            "description": finding.description,
+            "url": finding.url,
             "detail": finding.detail,
             "location": {
                 "ranges": [{"start": {"line": finding.line}, "end": {"line": finding.last}}]
@@ -143,7 +166,15 @@ def _linted(dockerfile: Dockerfile, request: BuildRequest) -> Found:
     ]
     lines = dockerfile.raw.decode("utf-8", "replace").split("\n")
     text = "".join(_shown(finding, request.dockerfile, lines) for finding in found)
-    return {"warnings": warnings, "sources": [source]}, text
+    document: dict[str, Any] = {"warnings": warnings, "sources": [source]}
+    if found and options.error:
+        document["buildError"] = {
+            "message": failure_of(found).message,
+            "location": {
+                "ranges": [{"start": {"line": found[0].line}, "end": {"line": found[0].last}}]
+            },
+        }
+    return document, text
 
 
 def _shown(finding: Finding, name: str, lines: list[str]) -> str:
@@ -155,7 +186,7 @@ def _shown(finding: Finding, name: str, lines: list[str]) -> str:
         mark = ">>>" if finding.line <= number <= finding.last else "   "
         shown.append(f" {number:3d} | {mark} {lines[number - 1]}")
     rows = [
-        f"\nWARNING: {finding.check}",
+        f"\nWARNING: {finding.check} - {finding.url}",
         finding.detail,
         f"{name}:{finding.line}",
         bar,

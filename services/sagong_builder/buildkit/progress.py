@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import secrets
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 
 from sagong.contracts.builder import BuildProgress, Happening
@@ -16,6 +16,7 @@ from sagong.errors import SagongError
 from sagong.model import references
 from sagong_builder.buildkit import messages as m
 from sagong_builder.buildkit.failures import CANCELLED, failed
+from sagong_builder.dockerfile.lint import Finding
 from sagong_builder.reporter import Reporter
 
 __all__ = ["Graph"]
@@ -81,6 +82,8 @@ class Graph(Reporter):
         self.end = self._log.end
         self._say = self._log.say
         self._vertex: m.Vertex | None = None
+        # The first step, which loads the Dockerfile.
+        self._definition = ""
         # Layers that are coming, by their ids: how large each is.
         self._fetched: dict[str, int] = {}
 
@@ -94,6 +97,7 @@ class Graph(Reporter):
         """The next step; the one before is done."""
         self.complete()
         digest = "sha256:" + hashlib.sha256(secrets.token_bytes(16)).hexdigest()
+        self._definition = self._definition or digest
         self._vertex = m.Vertex(digest=digest, name=name, started=m.now())
         self._log.begin(self._vertex)
 
@@ -157,6 +161,27 @@ class Graph(Reporter):
                 vertex=self._vertex.digest, timestamp=m.now(), stream=stream, msg=data
             )
             self._say(m.StatusResponse(logs=[entry]))
+
+    def found_wanting(self, found: Sequence[Finding], name: str, dockerfile: bytes) -> None:
+        """What checks found, as warnings of the step that is shown for the Dockerfile."""
+        source = m.SourceInfo(name, dockerfile, m.Definition(), "Dockerfile")
+        warnings = [
+            m.VertexWarning(
+                vertex=self._definition,
+                level=1,
+                short=one.short.encode(),
+                detail=[one.description.encode()],
+                url=one.url,
+                info=source,
+                ranges=[
+                    m.SourceRange(m.SourcePosition(line), m.SourcePosition(line))
+                    for line in range(one.line, one.last + 1)
+                ],
+            )
+            for one in found
+        ]
+        if warnings:
+            self._say(m.StatusResponse(warnings=warnings))
 
     def warn(self, text: str) -> None:
         """A warning about the present step."""

@@ -7,9 +7,11 @@ import contextlib
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from sagong.contracts.builder import Surroundings
+from sagong.contracts.image import ImageRef
 from sagong.errors import Cancelled, FailedPrecondition, InvalidArgument, SagongError
 from sagong.model import oci
 from sagong_builder.attaching import Attaching
@@ -20,7 +22,7 @@ from sagong_builder.buildkit.exporting import Exporting, caches_of, exporters_of
 from sagong_builder.buildkit.failures import CANCELLED, failed, failure
 from sagong_builder.buildkit.frontend import CacheFrom, Wish, read_options
 from sagong_builder.buildkit.graphs import image_of
-from sagong_builder.buildkit.outline import answer
+from sagong_builder.buildkit.outline import answer, found_in
 from sagong_builder.buildkit.progress import Graph
 from sagong_builder.buildkit.provenance import Attesting, Material, digest_of, predicate
 from sagong_builder.buildkit.results import Made
@@ -30,8 +32,10 @@ from sagong_builder.buildkit.stored import StoredImages
 from sagong_builder.buildkit.syntax import check_frontend
 from sagong_builder.cache import Cache, Offer
 from sagong_builder.caches import Caches
+from sagong_builder.checks import located
 from sagong_builder.dialect import BUILDKIT
-from sagong_builder.dockerfile import Dockerfile, parse, syntax_of
+from sagong_builder.dockerfile import Dockerfile, Instruction, parse, syntax_of
+from sagong_builder.dockerfile.lint import failure_of
 from sagong_builder.origins import Origins
 from sagong_builder.running import new_id
 from sagong_builder.shop import Shop
@@ -42,7 +46,15 @@ from sagong_builder.steps import Steps
 __all__ = ["Solve"]
 
 _LAYOUT = "oci-layout://"
+_CONFIG = "containerimage.config"
 _REFUSED = frozenset(("security.insecure",))
+
+
+def _directive(raw: bytes) -> Instruction:
+    """Where a Dockerfile asks for a frontend."""
+    lines = raw.splitlines()
+    line = next((n for n, text in enumerate(lines, 1) if b"syntax" in text.lower()), 0)
+    return Instruction(line, "", "", last=line)
 
 
 def _over() -> Cancelled:
@@ -169,21 +181,40 @@ class Solve:
                 kept = self._caches.contexts
                 contexts = Contexts(self._shop, session, wish, self.graph, kept, stack)
                 raw = await contexts.dockerfile()
-                check_frontend(options.get("source") or syntax_of(raw, name))
+                with located(_directive(raw)):
+                    check_frontend(options.get("source") or syntax_of(raw, name))
                 dockerfile = parse(raw, wish.request.dockerfile)
                 if wish.question:
                     return m.Result(metadata=answer(wish.question, dockerfile, wish.request))
+                self._check(dockerfile, wish)
                 images = {
                     platform: await self._made(wish.at(platform), session, contexts, dockerfile)
                     for platform in wish.platforms
                 }
-                return self._result(Made(images, several=wish.several))
+                result = self._result(Made(images, several=wish.several))
+                for platform, image in images.items():
+                    key = f"{_CONFIG}/{platform}" if wish.several else _CONFIG
+                    result.metadata[key] = await self._config(image)
+                return result
         except SagongError as error:
             self.graph.complete(failed(error))
             raise failure(error, name, raw) from None
         except asyncio.CancelledError:
             self.graph.complete(CANCELLED)
             raise
+
+    def _check(self, dockerfile: Dockerfile, wish: Wish) -> None:
+        """Tell what checks find; they may end the build."""
+        found, fatal = found_in(dockerfile, wish.request)
+        self.graph.found_wanting(found, wish.request.dockerfile, dockerfile.raw)
+        if found and fatal:
+            raise failure_of(found)
+
+    async def _config(self, image: str) -> bytes:
+        """The image's document, which clients that go on from it want."""
+        if not image:
+            return b"{}"
+        return (await self._shop.images.inspect(ImageRef(reference=image))).raw
 
     async def _made(
         self, wish: Wish, session: Session, contexts: Contexts, dockerfile: Dockerfile
@@ -203,6 +234,8 @@ class Solve:
         for wanted in wish.caches:
             await self._import(wanted, origins, cache, session)
 
+        dialect = replace(BUILDKIT, hostname=wish.hostname or BUILDKIT.hostname)
+
         def bench() -> Bench:
             track = self.graph.track()
             own = origins.beside(track)
@@ -215,7 +248,7 @@ class Solve:
                 cache.beside(),
                 sources,
                 attaching,
-                dialect=BUILDKIT,
+                dialect=dialect,
                 host_network="network.host" in self._request.entitlements,
             )
             return Bench(track, own, steps)

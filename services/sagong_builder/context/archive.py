@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import bz2
 import contextlib
+import io
 import lzma
 import os
 import posixpath
 import tarfile
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Protocol, cast
@@ -130,18 +132,23 @@ def is_archive(head: bytes) -> bool:
 
 def begins_archive(path: Path) -> bool:
     """Whether a file's content begins as a tar's once it is decompressed, however it goes on."""
+    with path.open("rb") as file:
+        raw = file.read(_READ)
     head = b""
-    with (
-        path.open("rb") as file,
-        contextlib.suppress(Exception),
-    ):  # each codec has an error of its own
-        kind = compression_of(file.read(8))
-        file.seek(0)
-        for piece in _plain(file, kind) if kind else _pieces(file):
-            head += piece
-            if len(head) >= tarfile.BLOCKSIZE:
-                break
-    return not compression_of(head) and is_archive(head[: tarfile.BLOCKSIZE])
+    with contextlib.suppress(Exception):  # each codec has an error class of its own
+        match compression_of(raw):
+            case "":
+                head = raw
+            case "gzip":
+                head = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(raw, tarfile.BLOCKSIZE)
+            case "bzip2":
+                head = bz2.BZ2Decompressor().decompress(raw, tarfile.BLOCKSIZE)
+            case "xz":
+                head = lzma.LZMADecompressor().decompress(raw, tarfile.BLOCKSIZE)
+            case _:
+                head = next(decompressed(io.BytesIO(raw).read))
+    head = head[: tarfile.BLOCKSIZE]
+    return not compression_of(head) and is_archive(head)
 
 
 def open_archive(source: Path, target: Path, *, limit: int, entries: int) -> Archive:

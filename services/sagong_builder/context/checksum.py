@@ -35,11 +35,11 @@ def _entries(entry: Entry) -> Iterator[tuple[str, Entry]]:
         yield from Tree(root=entry).walk()
 
 
-def checksum(archive: Archive, entry: Entry) -> str:
-    """Of a file, or of a directory with all below; 64 hexadecimal digits."""
+def checksum(archive: Archive, entry: Entry, name: str = "") -> str:
+    """Of a file, or of a directory with all below; 64 hexadecimal digits. `name` is its own."""
     total = hashlib.sha256()
     for path, found in _entries(entry):
-        total.update(_facts(path, found))
+        total.update(_facts(path or name, found))
         if found.kind is Kind.FILE:
             content = hashlib.sha256()
             for piece in archive.content(found):

@@ -32,7 +32,7 @@ class Instruction:
     `words` are its arguments; `pairs` those of ENV, LABEL and ARG (None: no value given); `shell`
     tells that a command is a line for the shell. `flags` by name, several values in order.
     `text` is the instruction as a step shows it. It stands in the lines from `line` to `last`; the
-    command line's own are in line 0.
+    command line's own are in line 0. `comments` stand before it.
     """
 
     line: int
@@ -44,6 +44,7 @@ class Instruction:
     flags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     heredocs: tuple[Heredoc, ...] = ()
     last: int = 0
+    comments: tuple[str, ...] = ()
 
     def flag(self, name: str, default: str = "") -> str:
         """The last value of a flag."""
@@ -318,6 +319,7 @@ def read_instruction(statement: Statement, escape: str = "\\") -> Instruction:
         text=statement.original.strip(),
         flags=flags,
         heredocs=statement.heredocs,
+        comments=statement.comments,
         **parts,  # type: ignore[arg-type]
     )
 
@@ -327,7 +329,9 @@ def _flags(statement: Statement, allowed: tuple[str, ...]) -> dict[str, tuple[st
     for word in statement.flags:
         name, equals, value = word[2:].partition("=")
         if name not in allowed:
-            raise fault(statement.line, f"unknown flag: --{name[:100]}")
+            near = difflib.get_close_matches(name[:50], allowed, 1, 0.65)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            raise fault(statement.line, f"unknown flag: --{name[:100]}{hint}")
         if not equals and name not in _SWITCHES:
             raise fault(statement.line, f"missing a value on flag: --{name}")
         if name in found and name not in _REPEATED:

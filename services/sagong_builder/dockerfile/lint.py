@@ -5,23 +5,42 @@ Source: the page "Build checks" of docs.docker.com.
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from sagong.errors import InvalidArgument
+from sagong.model import references
+from sagong_builder.dockerfile.expansion import Expander
 from sagong_builder.dockerfile.instructions import Instruction
-from sagong_builder.dockerfile.stages import Dockerfile
+from sagong_builder.dockerfile.rules import RULES, CheckOptions, url_of
+from sagong_builder.dockerfile.stages import Dockerfile, Stage
 
-__all__ = ["Finding", "findings"]
+__all__ = ["Finding", "failure_of", "findings"]
 
 _RESERVED = ("context", "scratch")
 _SECRET = re.compile(
-    r"(?:^|[_-])(apikey|auth|credentials?|key|password|pword|passwd|secret|token)(?:$|[_-])", re.I
+    r"(?:^|_)(apikey|auth|credentials?|key|password|pword|passwd|secret|token)(?:$|_)", re.I
 )
-_PUBLIC = re.compile(r"(?:^|[_-])public(?:$|[_-])", re.I)
+_PUBLIC = re.compile(r"(?:^|_)public(?:$|_)", re.I)
 _VARIABLE = re.compile(r"(?<!\\)\$\{?([A-Za-z_]\w*)")
 _GIVEN = re.compile(r"(?:(?:BUILD|TARGET)(?:PLATFORM|OS|ARCH|VARIANT|STAGE)|BUILDKIT_\w+)\Z")
+# Found where a Dockerfile is read, whatever is built of it.
+_READ = frozenset(
+    (
+        "ConsistentInstructionCasing",
+        "DuplicateStageName",
+        "FromAsCasing",
+        "InvalidDefaultArgInFrom",
+        "InvalidDefinitionDescription",
+        "MaintainerDeprecated",
+        "ReservedStageName",
+        "StageNameCasing",
+        "UndefinedArgInFrom",
+    )
+)
 _PATHS = ("PATH", "HOME", "HOSTNAME", "TERM")
 
 
@@ -34,19 +53,64 @@ class Finding:
     line: int
     last: int
 
+    @property
+    def description(self) -> str:
+        """What the check is about."""
+        return RULES[self.check]
+
+    @property
+    def url(self) -> str:
+        """The page about it."""
+        return url_of(self.check)
+
+    @property
+    def short(self) -> str:
+        """In one line."""
+        return f"{self.check}: {self.detail} (line {self.line})"
+
 
 Found = Iterator[tuple[str, str, Instruction]]
 
 
-def findings(dockerfile: Dockerfile) -> list[Finding]:
-    """All, by lines; without those that the Dockerfile's directive `check` skips."""
+def findings(
+    dockerfile: Dockerfile,
+    options: CheckOptions | None = None,
+    needed: Iterable[Stage] | None = None,
+) -> list[Finding]:
+    """All, by lines, that the options want, else the Dockerfile's directive `check`.
+
+    Of stages that are not `needed` only what is told by their reading.
+    """
+    options = options or CheckOptions.read(dockerfile.check)
+    stages = dockerfile.stages if needed is None else needed
+    lines = {i.line for stage in stages for i in (stage.origin, *stage.instructions)}
+    lines |= {instruction.line for instruction in dockerfile.arguments}
     made = [
         Finding(check, detail, instruction.line, instruction.last)
         for look in _CHECKS
         for check, detail, instruction in look(dockerfile)
-        if check not in dockerfile.skipped and "all" not in dockerfile.skipped
+        if options.wants(check) and (instruction.line in lines or check in _READ)
     ]
+    if options.wants("NoEmptyContinuation"):
+        made += [
+            Finding("NoEmptyContinuation", "Empty continuation line", line, line)
+            for line in dockerfile.gaps
+        ]
     return sorted(made, key=lambda finding: (finding.line, finding.check))
+
+
+def failure_of(found: list[Finding]) -> InvalidArgument:
+    """Findings that end the build."""
+    names = ", ".join(sorted({finding.check for finding in found}))
+    first = found[0]
+    return InvalidArgument(
+        f"lint violation found for rules: {names}", detail={"lines": f"{first.line}-{first.last}"}
+    )
+
+
+def _hint(name: str, known: Iterable[str], mark: str = "") -> str:
+    near = difflib.get_close_matches(name, list(known), 1, 0.7)
+    return f" (did you mean {mark}{near[0]}?)" if near else ""
 
 
 def _all(dockerfile: Dockerfile) -> Iterator[Instruction]:
@@ -97,15 +161,22 @@ def _platforms(dockerfile: Dockerfile) -> Found:
         if platform in ("$TARGETPLATFORM", "${TARGETPLATFORM}"):
             text = f"Setting platform to predefined {platform} in FROM is redundant as this is the "
             yield "RedundantTargetPlatform", f"{text}default behavior", stage.origin
-        elif platform and "$" not in platform:
+        elif platform and "$" not in platform and not _names_platform(stage.name, platform):
             text = f'FROM --platform flag should not use constant value "{platform}"'
             yield "FromPlatformFlagConstDisallowed", text, stage.origin
 
 
+def _names_platform(name: str, platform: str) -> bool:
+    """Whether a stage is called by its platform."""
+    return any(part in name for part in platform.lower().split("/")[:2])
+
+
 def _commands(dockerfile: Dockerfile) -> Found:
+    shelled: set[str] = set()
     for stage in dockerfile.stages:
         counts = Counter(i.keyword for i in stage.instructions)
-        shells = counts["SHELL"]
+        shells = counts["SHELL"] or stage.base.lower() in shelled
+        shelled |= {stage.name} if shells and stage.name else set()
         for instruction in stage.instructions:
             keyword = instruction.keyword
             if keyword in ("CMD", "ENTRYPOINT") and instruction.shell and not shells:
@@ -166,7 +237,7 @@ def _variables(dockerfile: Dockerfile) -> Found:
     for stage in dockerfile.stages:
         for name in _VARIABLE.findall(f"{stage.base} {stage.origin.flag('platform')}"):
             if name not in globals_ and not _GIVEN.match(name):
-                text = f"FROM argument '{name}' is not declared"
+                text = f"FROM argument '{name}' is not declared{_hint(name, globals_)}"
                 yield "UndefinedArgInFrom", text, stage.origin
         if stage.base == "scratch":
             yield from _undefined(stage.instructions)
@@ -183,11 +254,49 @@ def _undefined(instructions: tuple[Instruction, ...]) -> Found:
             texts = [*instruction.words, *(value or "" for _, value in instruction.pairs)]
             for name in _VARIABLE.findall(" ".join(texts)):
                 if name not in known and not _GIVEN.match(name):
-                    yield "UndefinedVar", f"Usage of undefined variable '${name}'", instruction
+                    text = f"Usage of undefined variable '${name}'{_hint(name, known, '$')}"
+                    yield "UndefinedVar", text, instruction
         if instruction.keyword in ("ARG", "ENV"):
             known |= {name for name, _ in instruction.pairs}
 
 
+def _defaults(dockerfile: Dockerfile) -> Found:
+    """Names of images as they are when nothing is given."""
+    values: dict[str, str] = {}
+    for instruction in dockerfile.arguments:
+        for name, default in instruction.pairs:
+            if default is not None:
+                values[name] = Expander(values, dockerfile.escape).word(default)
+    names = {stage.name for stage in dockerfile.stages if stage.name}
+    for stage in dockerfile.stages:
+        if "$" not in stage.base or any(_GIVEN.match(n) for n in _VARIABLE.findall(stage.base)):
+            continue
+        try:
+            base = Expander(values, dockerfile.escape).word(stage.base)
+            if base.lower() not in names:
+                references.parse(base)
+        except InvalidArgument:
+            text = f"Default value for ARG {stage.base} results in empty or invalid base image name"
+            yield "InvalidDefaultArgInFrom", text, stage.origin
+
+
+def _descriptions(dockerfile: Dockerfile) -> Found:
+    """The last comment before an ARG or a FROM begins with the name that it describes."""
+    for instruction in _all(dockerfile):
+        names = [name for name, _ in instruction.pairs]
+        if instruction.keyword == "FROM":
+            names = list(instruction.words[1:])
+        elif instruction.keyword != "ARG":
+            continue
+        if names and instruction.comments:
+            last = instruction.comments[-1].split(" ", 1)[0]
+            if last not in names:
+                name = names[0] if len(names) == 1 else "<arg_key>"
+                text = f"Comment for {instruction.keyword} should follow the format: "
+                yield "InvalidDefinitionDescription", f"{text}`# {name} <description>`", instruction
+
+
 _CHECKS: tuple[Callable[[Dockerfile], Found], ...] = (
-    _casing, _stages, _platforms, _commands, _words, _directories, _variables,
+    _casing, _stages, _platforms, _commands, _words, _directories, _variables, _defaults,
+    _descriptions,
 )  # fmt: skip

@@ -51,7 +51,7 @@ class Heredoc:
 class Statement:
     """One instruction as written: its keyword in capitals, flags, and the rest of the line.
 
-    It begins in line `line` and ends in line `last`.
+    `comments` stand before it. It begins in line `line` and ends in line `last`.
     """
 
     line: int
@@ -61,6 +61,7 @@ class Statement:
     rest: str
     original: str
     heredocs: tuple[Heredoc, ...] = ()
+    comments: tuple[str, ...] = ()
 
 
 @dataclass
@@ -72,6 +73,8 @@ class Source:
     syntax: str = ""
     check: str = ""
     warnings: list[str] = field(default_factory=list)
+    # Lines in which statements end that go on over an empty line.
+    gaps: list[int] = field(default_factory=list)
 
 
 def fault(line: int, message: str) -> InvalidArgument:
@@ -146,14 +149,19 @@ class _Reader:
 
     def read(self, at: int) -> None:
         lines = self._lines
+        comments: list[str] = []
         while at < len(lines):
             stripped = lines[at].strip()
+            if stripped.startswith("#"):
+                comment = stripped[1:].strip()
+                comments = [*comments, comment] if comment else []
             if not stripped or stripped.startswith("#"):
                 at += 1
                 continue
-            at = self._statement(at)
+            at = self._statement(at, tuple(comments))
+            comments = []
 
-    def _statement(self, first: int) -> int:
+    def _statement(self, first: int, comments: tuple[str, ...]) -> int:
         text, at = self._joined(first)
         keyword, flags, rest = split(text, self._source.escape)
         heredocs: list[Heredoc] = []
@@ -165,7 +173,7 @@ class _Reader:
                 heredocs.append(heredoc)
         original = "\n".join([text.strip(), *(f"{h.content}{h.name}" for h in heredocs)])
         self._source.statements.append(
-            Statement(first + 1, at, keyword, flags, rest, original, tuple(heredocs))
+            Statement(first + 1, at, keyword, flags, rest, original, tuple(heredocs), comments)
         )
         return at
 
@@ -191,6 +199,7 @@ class _Reader:
             parts.append(text[: found.start()])
         joined = "".join(parts)
         if empty:
+            self._source.gaps.append(at)
             self._source.warnings.append(
                 f"[WARNING]: Empty continuation line found in:\n    {joined.strip()}\n"
                 "[WARNING]: Empty continuation lines will become errors in a future release.\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Container
 from dataclasses import dataclass, field
 
@@ -40,14 +41,9 @@ class Dockerfile:
     stages: tuple[Stage, ...]
     escape: str = "\\"
     warnings: tuple[str, ...] = ()
+    gaps: tuple[int, ...] = ()
     check: str = ""
     raw: bytes = field(default=b"", repr=False)
-
-    @property
-    def skipped(self) -> frozenset[str]:
-        """Checks that the directive `check=skip=A,B` leaves out."""
-        parts = dict(part.strip().partition("=")[::2] for part in self.check.split(";"))
-        return frozenset(name.strip() for name in parts.get("skip", "").split(","))
 
     def find(self, reference: str, before: int | None = None) -> Stage | None:
         """A stage by its name, of those before the stage `before`; the last of several wins."""
@@ -72,8 +68,11 @@ class Dockerfile:
             return self.stages[-1]
         found = self.numbered(reference)
         if found is None:
+            names = [stage.name for stage in self.stages if stage.name]
+            near = difflib.get_close_matches(reference.lower()[:50], names, 1, 0.65)
+            hint = f" (did you mean {near[0]}?)" if near else ""
             raise InvalidArgument(
-                f'target stage "{reference[:100]}" could not be found: the stages are '
+                f'target stage "{reference[:100]}" could not be found{hint}: the stages are '
                 f"{', '.join(s.name or str(s.number) for s in self.stages)}"
             )
         return found
@@ -131,7 +130,7 @@ def parse(raw: bytes, name: str = "Dockerfile") -> Dockerfile:
         else:
             raise fault(instruction.line, "no build stage in current context")
     if not stages:
-        raise InvalidArgument("no build stage in current context: the Dockerfile has no FROM")
+        raise InvalidArgument("dockerfile contains no stages to build: it has no FROM")
     return Dockerfile(
         arguments=tuple(arguments),
         stages=tuple(
@@ -140,6 +139,7 @@ def parse(raw: bytes, name: str = "Dockerfile") -> Dockerfile:
         ),
         escape=source.escape,
         warnings=tuple(source.warnings),
+        gaps=tuple(source.gaps),
         check=source.check,
         raw=raw,
     )

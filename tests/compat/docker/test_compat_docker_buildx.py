@@ -121,7 +121,7 @@ def test_failures_point_into_the_dockerfile(docker: Engine, buildx: Plugin, tmp_
         (("-f", "run", "--target", "x", "."), 'target stage "x" could not be found'),
         (("-f", "run", "--cache-to", "type=nope", "."), 'unknown cache exporter: "nope"'),
         (("-f", "late", "."), 'unsupported mount type "x"'),
-        (("-f", "platform", "."), "failed to parse platform $NONE"),
+        (("-f", "platform", "."), "empty platform value from expression $NONE"),
         (("-f", "syntax", "."), "frontend ghcr.io/x/y is not known"),
         (("-f", "run", "--allow", "security.insecure", "."), "security.insecure is not allowed"),
         (("-f", "run", "--sbom=true", "."), "sbom can't be attested"),

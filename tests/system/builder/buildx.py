@@ -253,6 +253,8 @@ class Buildx:
         self._directory = directory
         self._protocol = protocol
         self.lent = Lent()
+        # Whether sessions travel in a call, not on a connection of their own.
+        self.in_call = False
 
     @contextlib.contextmanager
     def channel(self) -> Iterator[grpc.Channel]:
@@ -271,15 +273,44 @@ class Buildx:
         name = secrets.token_hex(12)
         headers = [("X-Docker-Expose-Session-Uuid", name), ("X-Docker-Expose-Session-Name", "x")]
         headers += [("X-Docker-Expose-Session-Grpc-Method", method) for method in methods]
-        peer = upgraded(self._api, "/session", headers)
         own = socket.socket(socket.AF_UNIX)
         own.connect(str(path))
-        join(peer, own)
-        try:
+        with contextlib.ExitStack() as stack:
+            stack.callback(server.stop, 0)
+            if self.in_call:
+                stack.enter_context(self._called(own, headers))
+            else:
+                peer = upgraded(self._api, "/session", headers)
+                stack.callback(peer.close)
+                join(peer, own)
             yield name
-        finally:
-            peer.close()
-            server.stop(0)
+
+    @contextlib.contextmanager
+    def _called(self, own: socket.socket, headers: list[tuple[str, str]]) -> Iterator[None]:
+        """The session's bytes as messages of a call."""
+        kind = self._protocol["upload"].BytesMessage
+
+        def up() -> Iterator[Any]:
+            while data := own.recv(1 << 15):
+                yield kind(data=data)
+
+        with self.channel() as channel:
+            method = channel.stream_stream(
+                "/moby.buildkit.v1.Control/Session", kind.SerializeToString, kind.FromString
+            )
+            call = method(up(), metadata=[(key.lower(), value) for key, value in headers])
+
+            def down() -> None:
+                with contextlib.suppress(grpc.RpcError, OSError):
+                    for message in call:
+                        own.sendall(message.data)
+
+            threading.Thread(target=down, daemon=True).start()
+            try:
+                yield
+            finally:
+                call.cancel()
+                own.close()
 
     def build(self, directory: Path, *, tags: tuple[str, ...] = (), **options: str) -> Outcome:
         """`docker buildx build`: options are the frontend's, `_` for `-` and `__` for `:`."""

@@ -69,6 +69,42 @@ def test_the_context_is_asked_for_only_if_it_is_used(buildx: Buildx, tmp_path: P
     assert buildx.lent.sent == ["dockerfile:Dockerfile"]
 
 
+def test_a_session_may_travel_in_a_call(buildx: Buildx, tmp_path: Path) -> None:
+    buildx.in_call = True
+    place = written(tmp_path, BASE + "COPY big f /\nRUN cat /f; wc -c < /big\n", f="F\n")
+    (place / "big").write_bytes(b"x" * (3 << 20))
+    outcome = buildx.build(place, no_cache="")
+    assert outcome.error is None, outcome.error
+    assert outcome.output == f"F\n{3 << 20}\n"
+
+
+def test_triggers_have_stages_that_nobody_else_needs(buildx: Buildx, tmp_path: Path) -> None:
+    place = written(
+        tmp_path,
+        f"{BASE}RUN echo other > /o\n".replace(IMAGE, f"{IMAGE} AS other", 1)
+        + f"FROM {IMAGE} AS parent\nONBUILD COPY --from=other /o /\nONBUILD RUN <<E\ncat /o\nE\n"
+        "FROM parent\nRUN true\n",
+    )
+    outcome = buildx.build(place, no_cache="")
+    assert outcome.error is None, outcome.error
+    assert "other\n" in outcome.output
+
+
+def test_what_is_made_of_nothing_is_of_its_platform(buildx: Buildx, tmp_path: Path) -> None:
+    place = written(tmp_path, "FROM scratch\nENV a=b\n")
+    images = {buildx.build(place, platform=f"linux/{arch}").image for arch in ("arm64", "s390x")}
+    assert len(images) == 2
+
+
+def test_names_that_commands_see(buildx: Buildx, tmp_path: Path) -> None:
+    place = written(
+        tmp_path,
+        BASE + "ARG TARGETSTAGE\nRUN hostname; grep -c given /etc/hosts; echo $TARGETSTAGE\n",
+    )
+    outcome = buildx.build(place, no_cache="", hostname="given")
+    assert outcome.output == "given\n1\ndefault\n", outcome.error
+
+
 def test_ignored_files_are_not_sent(buildx: Buildx, tmp_path: Path) -> None:
     place = written(
         tmp_path,
@@ -87,6 +123,7 @@ def test_secrets_agents_and_caches_of_commands(buildx: Buildx, tmp_path: Path) -
         tmp_path,
         BASE + "RUN --mount=type=secret,id=s cat /run/secrets/s; echo\n"
         "RUN --mount=type=secret,id=s,env=S --mount=type=secret,id=other echo [$S]\n"
+        "RUN --mount=type=secret,id=s,env=S,target=/s echo $S $(cat /s)\n"
         "RUN ls -d /run/secrets /c 2>/dev/null; echo gone $S\n"
         "RUN --mount=type=cache,target=/c touch /c/kept\n"
         "RUN --mount=type=cache,target=/c ls /c\n"
@@ -95,7 +132,7 @@ def test_secrets_agents_and_caches_of_commands(buildx: Buildx, tmp_path: Path) -
     buildx.lent.secrets = {"s": b"hush"}
     outcome = buildx.build(place, no_cache="")
     assert outcome.error is None, outcome.error
-    assert outcome.output == "hush\n[hush]\ngone\nkept\nagent\n"
+    assert outcome.output == "hush\n[hush]\nhush hush\ngone\nkept\nagent\n"
     bad = written(tmp_path, BASE + "RUN --mount=type=secret,id=nope,required=true true\n")
     refused = buildx.build(bad, no_cache="").error
     assert refused is not None

@@ -183,6 +183,68 @@ def test_dockerignore_and_wildcards(place: Place) -> None:
     assert "all/.dockerignore\nall/a.c\nall/b.c\nall/keep.log\nc/a.c\nc/b.c\n" in shown
 
 
+def test_all_stages_are_made_and_only_the_named_image_serves_as_cache(place: Place) -> None:
+    place.write(Dockerfile=f"{BASE}RUN echo first\n{BASE}ENV a=1\nRUN echo last\n")
+    assert place.ok("-t", "named:1").count("---> Running in") == 2, "nobody needs the first"
+    assert place.ok().count("Using cache") == 3
+    # What another image was made of does not count: the first stage's is no part of it.
+    assert place.ok("--cache-from", "named:1").count("Using cache") == 2
+    assert "Using cache" not in place.ok("--cache-from", "other:1")
+    saved = place.directory / "named.tar"
+    before = place.engine.inspect("named:1")["Id"]
+    place.engine.ok("save", "-o", str(saved), "named:1")
+    place.engine.ok("rmi", "-f", "named:1")
+    place.engine.ok("image", "prune", "-f")
+    place.engine.ok("load", "-i", str(saved))
+    place.ok("--cache-from", "named:1", "-t", "again:1")
+    assert place.engine.inspect("again:1")["Id"] == before, "the end of its history is the image"
+
+
+def test_what_stands_in_the_way_of_directories_is_said(place: Place) -> None:
+    for line in ("WORKDIR /etc/passwd", "WORKDIR /etc/passwd/below"):
+        assert "Cannot mkdir: /etc/passwd" in place.wrong(f"{BASE}{line}\n")
+    assert "file exists /etc/passwd" in place.wrong(f"{BASE}VOLUME /etc/passwd\n")
+    place.write(
+        Dockerfile=f"{BASE}RUN ln -s ../there/yet /link\nCOPY f /link/\nRUN ls -F / /there/yet\n"
+    )
+    place.write(f="f")
+    shown = place.ok()
+    assert "link@" in shown and "/there/yet:\nf\n" in shown, "the link stays, its end is made"
+
+
+def test_a_renamed_file_and_another_unpacking_are_other_steps(place: Place) -> None:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo("inner"))
+    (place.directory / "t.tar").write_bytes(packed.getvalue())
+    for name, flag in (("one", ""), ("two", "--unpack=false")):
+        text = f"{BASE}COPY f-* /d/\nADD {flag} t.tar /u/\nRUN echo $(ls /d /u)\n"
+        place.write(Dockerfile=text, **{f"f-{name}": "same"})
+        assert f"/d: f-{name} /u: {'t.tar' if flag else 'inner'}" in place.ok()
+        (place.directory / f"f-{name}").unlink()
+    (place.directory / "t.tar").write_bytes(packed.getvalue()[:600])
+    place.write(Dockerfile=f"{BASE}ADD t.tar /u/\n")
+    assert place.build().returncode == 0, "what a writer leaves out at the end is no damage"
+    (place.directory / "t.tar").write_bytes(b"\x1f\x8b" + packed.getvalue())
+    assert place.build().returncode == 0, "gzip that holds no archive is a file"
+
+
+def test_a_command_of_no_words_is_the_images(place: Place) -> None:
+    place.write(Dockerfile=f'{BASE}CMD ["echo", "own"]\nRUN []\n')
+    assert "\nown\n" in place.ok()
+
+
+def test_names_in_a_context_do_not_lead_out_of_it(place: Place) -> None:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        made = f"{BASE}COPY a b /\nRUN cat /a /b\n"
+        for name, text in (("Dockerfile", made), ("../a", "A\n"), ("/b", "B\n")):
+            member = tarfile.TarInfo(name)
+            member.size = len(text)
+            tar.addfile(member, io.BytesIO(text.encode()))
+    assert "A\nB\n" in place.ok("-", stdin=packed.getvalue())
+
+
 def test_networks_hosts_and_limits_of_commands(place: Place) -> None:
     place.write(
         Dockerfile=f"{BASE}RUN ls /sys/class/net; grep named /etc/hosts; ulimit -n; "

@@ -20,7 +20,7 @@ from sagong_builder.buildkit.filters import matching
 from sagong_builder.buildkit.frontend import read_options
 from sagong_builder.buildkit.graphs import image_of, naming
 from sagong_builder.buildkit.notes import read_notes
-from sagong_builder.buildkit.outline import answer
+from sagong_builder.buildkit.outline import answer, found_in
 from sagong_builder.buildkit.protobuf import decode, encode
 from sagong_builder.buildkit.provenance import (
     Attesting,
@@ -31,7 +31,8 @@ from sagong_builder.buildkit.provenance import (
 from sagong_builder.buildkit.results import Made
 from sagong_builder.buildkit.syntax import check_frontend
 from sagong_builder.dockerfile import parse, syntax_of
-from sagong_builder.dockerfile.lint import findings
+from sagong_builder.dockerfile.lint import failure_of, findings
+from sagong_builder.dockerfile.rules import RULES, url_of
 from sagong_builder.kept import KeptContext, KeptContexts
 from sagong_builder.origins import key_of
 from sagong_builder.sources import inside
@@ -58,6 +59,9 @@ def test_steps_are_counted_by_stages() -> None:
     assert Titles(document, several=False, own=True).of(document.instructions[0], {}) == (
         "[1/2] RUN <<E (one...)"
     )
+    lent = parse(b"FROM a\nRUN --mount=type=secret,id=i,env=T echo $T $V\n").stages[0]
+    shown = Titles(lent, several=False, own=True).of(lent.instructions[0], {"T": "t", "V": "v"})
+    assert shown.endswith("echo **** v"), "a secret's variable is not what another has"
 
 
 def test_dockers_frontend_is_this_one_and_others_are_refused() -> None:
@@ -77,7 +81,7 @@ def test_dockers_frontend_is_this_one_and_others_are_refused() -> None:
 
 
 def test_failures_carry_the_lines_around_the_place() -> None:
-    raw = b"".join(b"RUN line %d\n" % n for n in range(1, 101))
+    raw = b"".join(b"RUN line %d\n" % n for n in range(1, 401))
     code = {"code": "7", "lines": "50-51"}
     told = failure(
         Aborted("The command 'sh -c x' returned a non-zero code: 7", detail=code), "D", raw
@@ -88,7 +92,10 @@ def test_failures_carry_the_lines_around_the_place() -> None:
     source = json.loads(detail.value)
     lines = base64.b64decode(source["info"]["data"]).split(b"\n")
     assert lines[49] == b"RUN line 50" and lines[0] == b""
-    assert [(r["start"]["line"], r["end"]["line"]) for r in source["ranges"]] == [(50, 51)]
+    assert [(r["start"]["line"], r["end"]["line"]) for r in source["ranges"]] == [
+        (50, 50),
+        (51, 51),
+    ]
     assert failure(InvalidArgument("x"), "D", raw).details == ()
     assert failure(Cancelled("y"), "D", raw).status == 1
 
@@ -147,6 +154,11 @@ def test_caches_are_sent_where_they_can_be() -> None:
 def test_results_of_several_platforms_travel_together() -> None:
     wish = read_options("", {"platform": "linux/arm64,linux/amd64"}, Surroundings(), "id")
     assert wish.several and wish.platforms == ("linux/arm64", "linux/amd64")
+    options = {"platform": "linux/arm,linux/arm/v7", "build-arg:BUILDKIT_SANDBOX_HOSTNAME": "h"}
+    options |= {"context:x": "docker-image:scratch", "context:y": "local:y"}
+    wish = read_options("", options, Surroundings(), "id")
+    assert wish.platforms == ("linux/arm/v7",) and wish.hostname == "h"
+    assert [source for _, _, source in wish.named] == ["docker-image://scratch", "local:y"]
     made = Made({"linux/amd64": "a", "linux/arm64": "b"}, several=True)
     result = decode(m.Result, encode(made.result({"linux/amd64": "1", "linux/arm64": "2"})))
     told = json.loads(result.metadata["refs.platforms"])["Platforms"]
@@ -275,7 +287,7 @@ def test_what_is_better_written_otherwise_is_found() -> None:
         (8, "JSONArgsRecommended"), (8, "MultipleInstructionsDisallowed"),
         (10, "ExposeInvalidFormat"), (10, "ExposeProtoCasing"),
         (11, "DuplicateStageName"), (11, "FromAsCasing"), (11, "FromPlatformFlagConstDisallowed"),
-        (11, "UndefinedArgInFrom"),
+        (11, "InvalidDefaultArgInFrom"), (11, "UndefinedArgInFrom"),
         (14, "RedundantTargetPlatform"), (14, "ReservedStageName"),
         (15, "WorkdirRelativePath"),
     ]  # fmt: skip
@@ -286,10 +298,39 @@ def test_what_is_better_written_otherwise_is_found() -> None:
     assert told["result.statuscode"] == b"1"
     assert b"Dockerfile:12\n" not in told["result.txt"]
     assert (
-        b"WARNING: StageNameCasing\nStage name 'Base' should be lowercase\nDockerfile:3\n"
+        b"dockerfile/rule/stage-name-casing/\nStage name 'Base' should be lowercase\nDockerfile:3\n"
         in (told["result.txt"])
     )
     assert answer("frontend.lint", parse(good), BuildRequest(id="i"))["result.statuscode"] == b"0"
+
+
+def test_checks_are_chosen_and_may_end_the_build() -> None:
+    text = b"# about x\nARG y\nFROM a AS b\nCMD c\nFROM a\nRUN d \\\n\n  e\n"
+    made = parse(text)
+    assert [f.short for f in findings(made)] == [
+        "JSONArgsRecommended: JSON arguments recommended for CMD to prevent unintended behavior "
+        "related to OS signals (line 4)",
+        "NoEmptyContinuation: Empty continuation line (line 8)",
+    ]
+    found, fatal = found_in(made, BuildRequest(id="i"))
+    assert ([f.check for f in found], fatal) == (["NoEmptyContinuation"], False), "b is not built"
+    wanted = "skip=NoEmptyContinuation;experimental=InvalidDefinitionDescription;error=true"
+    given = (("BUILDKIT_DOCKERFILE_CHECK", wanted),)
+    found, fatal = found_in(made, BuildRequest(id="i", arguments=given))
+    assert [f.detail for f in found] == [
+        "Comment for ARG should follow the format: `# y <description>`"
+    ]
+    assert fatal and failure_of(found).message.endswith("rules: InvalidDefinitionDescription")
+    assert found[0].url.endswith("/rule/invalid-definition-description/")
+    told = answer("frontend.lint", made, BuildRequest(id="i", arguments=given))
+    assert (
+        json.loads(told["result.json"])["buildError"]["location"]["ranges"][0]["start"]["line"] == 2
+    )
+    for wrong in ("nope", "skip=a;x=b", "error=perhaps"):
+        with pytest.raises(InvalidArgument, match="check option"):
+            findings(parse(b"# check=" + wrong.encode() + b"\nFROM a\n"))
+    assert all(url_of(check).islower() or "https" in url_of(check) for check in RULES)
+    assert url_of("JSONArgsRecommended").endswith("/json-args-recommended/")
 
 
 def test_a_dockerfile_is_asked_about() -> None:

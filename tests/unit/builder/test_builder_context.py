@@ -16,7 +16,7 @@ import zstandard
 
 from sagong.errors import InvalidArgument, NotFound, ResourceExhausted
 from sagong_builder.context import Entry, Kind, Tree, open_archive
-from sagong_builder.context.archive import Archive, is_archive
+from sagong_builder.context.archive import Archive, begins_archive, is_archive
 from sagong_builder.context.checksum import checksum
 from sagong_builder.context.patterns import Ignore, translated
 from sagong_builder.spool import room
@@ -71,6 +71,18 @@ def test_an_archive_is_read_however_it_is_compressed(
     assert b"".join(archive.content(archive.tree.resolve("dir/b.txt")[1])) == b"b" * 2000
     archive.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_archive_is_told_from_what_is_none(tmp_path: Path) -> None:
+    contents = {
+        gzip.compress(SAMPLE): True, gzip.compress(SAMPLE)[:-20]: True, SAMPLE[:700]: True,
+        zstandard.ZstdCompressor().compress(SAMPLE): True, lzma.compress(SAMPLE): True,
+        gzip.compress(b"text" * 1000): False, b"text": False, b"\x1f\x8bno": False,
+        gzip.compress(gzip.compress(SAMPLE)): False,
+    }  # fmt: skip
+    for raw, begins in contents.items():
+        (tmp_path / "f").write_bytes(raw)
+        assert begins_archive(tmp_path / "f") is begins
 
 
 def test_links_are_followed_inside_only(tmp_path: Path) -> None:

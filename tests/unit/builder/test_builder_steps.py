@@ -17,6 +17,7 @@ from sagong_builder.copying import (
     Landing,
     Owner,
     destination,
+    label,
     members,
     owner_of,
     select,
@@ -137,6 +138,12 @@ def test_arguments_are_seen_where_they_are_declared() -> None:
     assert arguments.unconsumed(arguments.given) == ["nobody"]
 
 
+def test_proxies_have_names_of_both_cases_where_arguments_win() -> None:
+    arguments = Arguments({"http_proxy": "p", "x": "1"}, {})
+    assert Scope(arguments).passed({}) == {"http_proxy": "p"}
+    assert Scope(arguments, win=True).passed({}) == {"http_proxy": "p", "HTTP_PROXY": "p"}
+
+
 def test_arguments_win_over_what_the_environment_was() -> None:
     environment = {"a": "env", "b": "env"}
     scope = Scope(Arguments({}, {}), win=True)
@@ -194,6 +201,16 @@ def test_patterns_parents_and_exclusions(tmp_path: Path) -> None:
     (directory,) = select(source, "d", excludes=["**/b"])
     names = [m.name for m, _ in members([directory], Landing("/t"), Owner())]
     assert names == ["t/a"]
+
+
+def test_what_is_copied_is_known_by_its_name(tmp_path: Path) -> None:
+    tree = Tree()
+    for name in ("a", "b", "d/a"):
+        tree.put(name, Entry(Kind.FILE, 0o644))
+    archive = Archive(tmp_path, (tmp_path / "f").open("wb+"), tree)
+    labels = [label(select(archive, word)) for word in ("a", "b", "d/a", "d")]
+    assert labels[0] == labels[2]
+    assert len(set(labels)) == 3
 
 
 def test_what_leaves_the_context_or_is_not_there(tmp_path: Path) -> None:
