@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable
 from functools import cache
 from typing import NamedTuple
@@ -86,7 +85,6 @@ def names_of(mask: int) -> tuple[str, ...]:
 
 
 @cache
-@functools.cache
 def last_capability() -> int:
     """The highest capability number that the running kernel knows."""
     try:
