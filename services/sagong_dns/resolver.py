@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import dns.asyncquery
 import dns.exception
@@ -26,14 +28,36 @@ _UPSTREAM_SECONDS = 2.0
 _HOPS = 8
 
 
+class _Kept(NamedTuple):
+    """An answer of upstream, when it came, and until when it may be told."""
+
+    since: float
+    until: float
+    message: dns.message.Message
+
+    def aged(self, section: Sequence[dns.rrset.RRset], now: float) -> list[dns.rrset.RRset]:
+        """Its records with the time that is left of theirs (RFC 1035, 3.2.1)."""
+        found = [copy.copy(rrset) for rrset in section]
+        for rrset in found:
+            rrset.ttl = max(rrset.ttl - int(now - self.since), 0)
+        return found
+
+
 class Resolver:
     """One question, one answer; errors of upstream are SERVFAIL, never silence."""
 
-    def __init__(self, zone: Zone, upstream: Sequence[str], ttl: int) -> None:
+    def __init__(
+        self,
+        zone: Zone,
+        upstream: Sequence[str],
+        ttl: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._zone = zone
         self._upstream = tuple(upstream)
         self._ttl = ttl
-        self._cache: OrderedDict[tuple[str, int], tuple[float, dns.message.Message]] = OrderedDict()
+        self._clock = clock
+        self._cache: OrderedDict[tuple[str, int], _Kept] = OrderedDict()
 
     async def resolve(self, wire: bytes, *, limit: int) -> bytes:
         """The answer to a message; b"" for one that deserves none (not DNS at all)."""
@@ -84,16 +108,17 @@ class Resolver:
     ) -> None:
         asked = question.question[0]
         key = (asked.name.to_text().lower(), int(asked.rdtype))
-        found = self._cached(key)
-        if found is None:
+        kept = self._cached(key)
+        if kept is None:
             found = await self._query(asked)
             if found is None:
                 answer.set_rcode(dns.rcode.SERVFAIL)
                 return
-            self._keep(key, found)
-        answer.set_rcode(found.rcode())
-        answer.answer = list(found.answer)
-        answer.authority = list(found.authority)
+            kept = self._keep(key, found)
+        now = self._clock()
+        answer.set_rcode(kept.message.rcode())
+        answer.answer = kept.aged(kept.message.answer, now)
+        answer.authority = kept.aged(kept.message.authority, now)
 
     async def _query(self, asked: dns.rrset.RRset) -> dns.message.Message | None:
         query = dns.message.make_query(asked.name, asked.rdtype)
@@ -108,19 +133,21 @@ class Resolver:
                 return found
         return None
 
-    def _cached(self, key: tuple[str, int]) -> dns.message.Message | None:
+    def _cached(self, key: tuple[str, int]) -> _Kept | None:
         found = self._cache.get(key)
-        if found is None or found[0] < time.monotonic():
+        if found is None or found.until < self._clock():
             return None
         self._cache.move_to_end(key)
-        return found[1]
+        return found
 
-    def _keep(self, key: tuple[str, int], message: dns.message.Message) -> None:
+    def _keep(self, key: tuple[str, int], message: dns.message.Message) -> _Kept:
         ttls = [rrset.ttl for rrset in (*message.answer, *message.authority)]
         ttl = min([*ttls, _LONGEST_TTL]) if ttls else self._ttl
-        self._cache[key] = (time.monotonic() + ttl, message)
+        now = self._clock()
+        kept = self._cache[key] = _Kept(now, now + ttl, message)
         while len(self._cache) > _CACHED:
             self._cache.popitem(last=False)
+        return kept
 
 
 def _to_wire(answer: dns.message.Message, limit: int) -> bytes:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dns.flags
 import dns.message
 import dns.rcode
+import dns.rdatatype
+import dns.rrset
 import msgspec
 import pytest
 
@@ -131,3 +133,25 @@ async def test_a_long_answer_is_cut_for_udp() -> None:
     assert cut.flags & dns.flags.TC
     whole = dns.message.from_wire(await Resolver(made, (), 5).resolve(wire, limit=65535))
     assert len(whole.answer[0]) == 200
+
+
+async def test_what_is_remembered_of_upstream_ages() -> None:
+    """Who asked just before the end kept the answer for as long again."""
+    now = 1000.0
+    resolver = Resolver(zone(), (), 5, lambda: now)
+    question = dns.message.make_query("example.org", "A")
+    told = dns.message.make_response(question)
+    name = question.question[0].name
+    told.answer.append(dns.rrset.from_text(name, 60, "IN", "A", "192.0.2.7"))
+    resolver._keep(("example.org.", int(dns.rdatatype.A)), told)
+
+    async def asked() -> dns.message.Message:
+        return dns.message.from_wire(await resolver.resolve(question.to_wire(), limit=4096))
+
+    now += 45
+    assert [(r.ttl, r[0].address) for r in (await asked()).answer] == [(15, "192.0.2.7")]
+    now += 10
+    assert (await asked()).answer[0].ttl == 5
+    now += 6
+    assert (await asked()).rcode() == dns.rcode.SERVFAIL, "nobody is left to be asked"
+    assert told.answer[0].ttl == 60
