@@ -271,6 +271,16 @@ class Sandboxes:
             dns=RESOLVER if cell.resolver_port else "",
             names=request.names,
             user_path=str(cell.pin) + USER if cell.owned else "",
+            routed=self._routed(tuple(draft.endpoints), request),
+        )
+
+    def _routed(self, endpoints: tuple[Endpoint, ...], request: JoinRequest) -> tuple[int, ...]:
+        """Versions of IP in which ports are reached at the sandbox's own address."""
+        ways = gateway_endpoints(endpoints, self._networks.ranks(request))
+        return tuple(
+            version
+            for version, endpoint in zip((4, 6), ways, strict=True)
+            if endpoint is not None and self._networks.is_routed(endpoint.network, version)
         )
 
     async def _furnish(self, request: JoinRequest, draft: Draft, cell: Cell) -> SandboxRecord:
@@ -406,6 +416,8 @@ class Sandboxes:
             plan = route_plan(before.sandbox.endpoints, after.sandbox.endpoints, ranks)
             await tools.run(tools.cells.configure, pin, plan)
             self._outside.change(before, after)
+        routed = self._routed(after.sandbox.endpoints, after.request)
+        after = replace(after, sandbox=replace(after.sandbox, routed=routed))
         if after.resolver_port:
             tools.names.tell(self._order(after.sandbox, after.request))
         return self._keep(after)

@@ -212,6 +212,8 @@ def _given(network: Network, subnet: Subnet, spaces: list[Space]) -> Subnet:
     """Take a subnet; Conflict names what it overlaps with."""
     filled = replace(subnet, gateway=range_of(network, subnet).gateway)
     space = space_of(subnet.subnet)
+    if space.version == 6 and space.is_link_local:
+        return filled  # each link has the same
     clash = _overlapping(space, spaces)
     if clash is not None:
         raise Conflict(f"subnet {space} overlaps with {clash}, which is in use")

@@ -145,13 +145,17 @@ def _next(gateway: str) -> str:
 
 
 def _published(status: ContainerStatus) -> dict[tuple[int, str], list[tuple[str, int]]]:
-    """(container port, protocol) to host addresses; an open address is both of v4 and v6."""
+    """(container port, protocol) to host addresses; an open address is both of v4 and v6.
+
+    A port 0 is none of the machine's: the container is reached at its own address.
+    """
     found: dict[tuple[int, str], list[tuple[str, int]]] = {}
     network = joined(status)
     for mapping in network.ports if network else ():
         key = (mapping.container_port, mapping.protocol)
-        addresses = [mapping.host_ip] if mapping.host_ip else ["0.0.0.0", "::"]
-        found.setdefault(key, []).extend((a, mapping.host_port) for a in addresses)
+        for address in [mapping.host_ip] if mapping.host_ip else ["0.0.0.0", "::"]:
+            own = network is not None and (6 if ":" in address else 4) in network.routed
+            found.setdefault(key, []).append((address, 0 if own else mapping.host_port))
     return found
 
 
@@ -182,7 +186,7 @@ def port_map(status: ContainerStatus, record: ContainerRecord) -> dict[str, Any]
     view: dict[str, Any] = {f"{n}/{p}": None for n, p in exposed}
     for (number, protocol), places in sorted(published.items()):
         view[f"{number}/{protocol}"] = [
-            {"HostIp": address, "HostPort": str(port)} for address, port in places
+            {"HostIp": address, "HostPort": str(port or "")} for address, port in places
         ]
     return view
 
@@ -200,6 +204,7 @@ def port_list(status: ContainerStatus, record: ContainerRecord) -> list[dict[str
         view += [
             {"IP": address, "PrivatePort": number, "PublicPort": port, "Type": protocol}
             for address, port in places
+            if port
         ]
     return view
 

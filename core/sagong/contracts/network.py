@@ -190,7 +190,8 @@ class Sandbox(Message):
     `user_path` is the user namespace that owns it, pinned as long as the sandbox is there; "" is the
     machine's.
 
-    `ports` have their host ports filled in.
+    `ports` have their host ports filled in; in the versions of IP that are `routed` they are reached at
+    the sandbox's own address, and nothing leads there from the machine's.
     """
 
     id: str
@@ -201,6 +202,7 @@ class Sandbox(Message):
     dns: str = ""
     names: tuple[str, ...] = ()
     user_path: str = ""
+    routed: tuple[int, ...] = ()
 
 
 class SandboxRef(Message):

@@ -132,6 +132,11 @@ async def modes(base: Path) -> None:
             here = await dial("", "::1", host, seconds=0.5)
             return [*found, "x" if here[0] == name else "-"]
 
+        assert {name: one.routed for name, one in made.items()} == {
+            "routed": (4, 6),
+            "mixed": (6,),
+            "open": (),
+        }
         assert await seen("routed") == ["x--", "x--", "-"]
         assert await seen("mixed") == ["--x", "x--", "x"]
         assert await seen("open") == ["xxx", "--x", "x"]

@@ -6,6 +6,8 @@ import stat
 
 import pytest
 
+from sagong.contracts.network import PortMapping
+from sagong.contracts.network import Sandbox as NetworkSandbox
 from sagong.contracts.node import (
     ContainerSpec,
     ContainerStatus,
@@ -31,7 +33,9 @@ from sagong_docker.log_options import check_log
 from sagong_docker.machine import Machine
 from sagong_docker.moment import moment_text, nanos_text, parse_moment
 from sagong_docker.naming import check_name, random_name
+from sagong_docker.network_view import port_list, port_map
 from sagong_docker.process_table import process_table
+from sagong_docker.record import ContainerRecord
 from sagong_docker.resources import size_of
 from sagong_docker.routes import ROUTER
 from sagong_docker.settings import Settings
@@ -666,3 +670,19 @@ def test_binds_of_the_engine_s_own_directory_are_slaves() -> None:
         assert mount.propagation == shown, source
     with pytest.raises(InvalidArgument, match="within the daemon root"):
         wish(host(Binds=["/var/lib/sagong:/x:rprivate"]))
+
+
+def test_ports_of_routed_networks_are_none_of_the_machine_s() -> None:
+    port = PortMapping(container_port=80, host_port=8080)
+    network = NetworkSandbox(id="s", ports=(port,), routed=(6,))
+    made = ContainerStatus(
+        spec=ContainerSpec(id=ID, sandbox=ID, image="x"), state=StatusState.RUNNING, network=network
+    )
+    record = ContainerRecord(id=ID, name="n", created=0, config={}, host={})
+    assert port_map(made, record) == {
+        "80/tcp": [
+            {"HostIp": "0.0.0.0", "HostPort": "8080"},
+            {"HostIp": "::", "HostPort": ""},
+        ]
+    }
+    assert [line["IP"] for line in port_list(made, record)] == ["0.0.0.0"]
