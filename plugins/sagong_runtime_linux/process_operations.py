@@ -323,7 +323,11 @@ class ChangeDirectory(NamedTuple):
     def apply(self, stage: Stage) -> None:
         """chdir(2)."""
         if self.create:
-            os.makedirs(self.path, exist_ok=True)
+            try:
+                os.makedirs(self.path, exist_ok=True)
+            except (FileExistsError, NotADirectoryError):
+                text = f"{self.describe()}: not a directory"
+                raise StartError("failed_precondition", text) from None
         try:
             os.chdir(self.path)
         except PermissionError:

@@ -223,6 +223,8 @@ def test_small_things_of_creation(docker: Engine) -> None:
     assert docker.inspect("place")["Config"]["WorkingDir"] == "/tmp"
     hosts = docker.ok("run", "--rm", "-h", "host.example.com", IMAGE, "cat", "/etc/hosts")
     assert "\thost.example.com host" in hosts
+    bad = docker.docker("run", "--rm", "-w", "/bin/sh", IMAGE, "true")
+    assert bad.returncode == 125 and "not a directory" in bad.stderr
     bad = docker.docker("run", "--rm", "--device", "/etc", IMAGE, "true")
     assert '"/etc": not a device node' in bad.stderr
     docker.ok("import", "-", "nothing", stdin=b"\0" * 10240)
