@@ -262,8 +262,18 @@ class Cgroup:
         offered = {c: v for c, v in self.layout.versions.items() if self.directory(c)}
         writes = _ordered(self, limit_writes(limits, offered))
         # One file may take many writes: each rule of the devices is one.
+        late: list[tuple[LimitWrite, ...]] = []
         for _, same in groupby(writes, key=attrgetter("controller", "file", "optional")):
-            _apply(self, tuple(same))
+            group = tuple(same)
+            try:
+                _apply(self, group)
+            except OSError as error:
+                # The old quota may be too much of the new period, for the groups above: quota first.
+                if error.errno != errno.EINVAL or group[0].file != "cpu.cfs_period_us":
+                    raise
+                late.append(group)
+        for group in late:
+            _apply(self, group)
         if limits.devices is not None and offered.get("devices") == 2:
             directory = self.directory("devices")
             if directory is not None:

@@ -205,7 +205,7 @@ def parse_profile(
     rules = []
     for entry in document.get("syscalls") or ():
         if _applies(entry, *facts):
-            rules.append(_profile_rule(entry))
+            rules += _profile_rules(entry)
     if not notify and any(rule.action == seccomp.NOTIFY for rule in rules):
         raise ValueError("seccomp profile: SCMP_ACT_NOTIFY needs somebody who listens")
     return Policy(tuple(rules), default, _profile_architectures(document, name))
@@ -251,12 +251,15 @@ def _action(name: str, errno_value: int) -> int:
     return ACTIONS[name] | (errno_value & 0xFFFF if takes_errno else 0)
 
 
-def _profile_rule(entry: Mapping[str, Any]) -> Rule:
+def _profile_rules(entry: Mapping[str, Any]) -> list[Rule]:
+    """One rule; where an argument is tested more than once each test is one: any may hold (runc)."""
     names = entry.get("names") or [entry["name"]] if "name" in entry else entry.get("names") or []
     errno_value = entry.get("errnoRet")
     action = _action(entry.get("action", ""), 1 if errno_value is None else errno_value)
     conditions = tuple(_profile_condition(test) for test in entry.get("args") or ())
-    return Rule(tuple(names), action, conditions)
+    if len({condition.argument for condition in conditions}) < len(conditions):
+        return [Rule(tuple(names), action, (condition,)) for condition in conditions]
+    return [Rule(tuple(names), action, conditions)]
 
 
 def _profile_condition(test: Mapping[str, Any]) -> Condition:

@@ -6,18 +6,22 @@ import ctypes
 import os
 import struct
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sagong.linux import syscalls
 from sagong.shim.cgroups import container_cgroup
 from sagong.shim.failure import StartError
 from sagong_runtime_linux.operations import Stage
 
+if TYPE_CHECKING:
+    from sagong.linux.cgroup import Cgroup
+
 __all__ = [
     "IO_CLASSES",
     "PERSONALITIES",
     "SCHEDULERS",
     "SCHEDULER_FLAGS",
+    "GroupWrite",
     "MakeClocks",
     "SetIoPriority",
     "SetPersonality",
@@ -25,6 +29,7 @@ __all__ = [
     "WriteGroup",
     "personality_of",
     "priorities_of",
+    "write_group",
     "writes_of",
 ]
 
@@ -50,6 +55,11 @@ SCHEDULER_FLAGS = {
 IO_CLASSES = {"IOPRIO_CLASS_RT": 1, "IOPRIO_CLASS_BE": 2, "IOPRIO_CLASS_IDLE": 3}
 _IO_CLASS_SHIFT = 13
 _OF_A_PROCESS = 1
+# Names of files in version 1 and 2 of the controller.
+_CPU_FILES = {
+    "burst": ("cpu.cfs_burst_us", "cpu.max.burst"),
+    "idle": ("cpu.idle", "cpu.idle"),
+}
 # struct sched_attr: size, policy, flags, nice, priority, runtime, deadline, period.
 _SCHED_ATTR = struct.Struct("=IIQiIQQQ")
 
@@ -131,50 +141,87 @@ class SetScheduler(NamedTuple):
         syscalls.call("sched_setattr", 0, ctypes.create_string_buffer(packed, len(packed)), 0)
 
 
+class GroupWrite(NamedTuple):
+    """A value for a file of the container's own cgroup, and the key that asks for it.
+
+    `first` is its name in version 1 of the controller, "" where that has none; `second` in version 2.
+    """
+
+    key: str
+    controller: str
+    first: str
+    second: str
+    value: str
+
+
 class WriteGroup(NamedTuple):
-    """Write files of the container's own cgroup: (the key that asks for it, file, value)."""
+    """Write files that the configuration names itself, or that few machines have."""
 
     path: str
-    writes: Sequence[tuple[str, str, str]]
+    writes: Sequence[Sequence[str]]
 
     def describe(self) -> str:
         """For error messages."""
         return "setting cgroup limits"
 
     def apply(self, stage: Stage) -> None:
-        """Only version 2 has files whose names the configuration may know."""
-        directory = container_cgroup(stage.layout, self.path).directory("unified")
-        for key, file, value in self.writes:
-            self._write(directory, key, file, value)
+        """What can't be written is an error that names the key."""
+        write_group(container_cgroup(stage.layout, self.path), self.writes)
 
-    def _write(self, directory: str | None, key: str, file: str, value: str) -> None:
+
+def write_group(group: Cgroup, writes: Sequence[Sequence[str]]) -> None:
+    """Write files of a cgroup."""
+    for fields in writes:
+        write = GroupWrite(*fields)
+        old = write.first and group.layout.versions.get(write.controller) == 1
+        directory = group.directory(write.controller if old else "unified")
         if directory is None:
-            text = f"{key} needs cgroup version 2, which this machine does not use"
-            raise StartError("unimplemented", text)
-        try:
-            with open(f"{directory}/{file}", "w", encoding="ascii") as target:
-                target.write(value)
-        except FileNotFoundError:
-            text = f"{key}: the machine's cgroups have no {file}: is its controller enabled?"
-            raise StartError("failed_precondition", text) from None
+            text = f"{write.key} needs cgroup version 2, which this machine does not use"
+            raise StartError("unimplemented", f"invalid configuration: {text}")
+        _put(write.key, f"{directory}/{write.first if old else write.second}", write.value)
 
 
-def writes_of(resources: dict[str, Any]) -> tuple[tuple[str, str, str], ...]:
-    """What of `linux.resources` is said in the files of version 2 themselves."""
+def _put(key: str, path: str, value: str) -> None:
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        text = f"{key}: there is no {path}: is its controller enabled?"
+        raise StartError("failed_precondition", text) from None
+    try:
+        os.write(descriptor, value.encode())
+    except OSError as error:
+        text = f"{key}: write {value!r} to {path}: {os.strerror(error.errno or 0).lower()}"
+        raise StartError("failed_precondition", text) from None
+    finally:
+        os.close(descriptor)
+
+
+def writes_of(resources: dict[str, Any]) -> tuple[GroupWrite, ...]:
+    """What of `linux.resources` is said in files themselves."""
     key = "linux.resources"
     found = [
-        (f"{key}.hugepageLimits", f"hugetlb.{limit['pageSize']}.max", str(limit["limit"]))
+        GroupWrite(
+            f"{key}.hugepageLimits", "", "", f"hugetlb.{limit['pageSize']}.max", str(limit["limit"])
+        )
         for limit in resources.get("hugepageLimits") or ()
     ]
     for device, limit in (resources.get("rdma") or {}).items():
         pairs = (("hca_handle", "hcaHandles"), ("hca_object", "hcaObjects"))
         words = [f"{name}={limit[given]}" for name, given in pairs if limit.get(given)]
-        found.append((f"{key}.rdma", "rdma.max", " ".join([device, *words])))
+        found.append(GroupWrite(f"{key}.rdma", "", "", "rdma.max", " ".join([device, *words])))
+    for device in (resources.get("blockIO") or {}).get("weightDevice") or ():
+        value = f"{device['major']}:{device['minor']} {device.get('weight') or 0}"
+        files = ("blkio.bfq.weight_device", "io.bfq.weight")
+        found.append(GroupWrite(f"{key}.blockIO.weightDevice", "blkio", *files, value))
+    cpu = resources.get("cpu") or {}
+    for name, files in _CPU_FILES.items():
+        if cpu.get(name) is not None:
+            found.append(GroupWrite(f"{key}.cpu.{name}", "cpu", *files, str(cpu[name])))
     for file, value in (resources.get("unified") or {}).items():
         if "/" in file or file.startswith("cgroup."):
             text = f"{key}.unified: {file!r} is no file of a controller"
             raise StartError("invalid_argument", text)
-        found.append((f"{key}.unified", file, value))
+        found.append(GroupWrite(f"{key}.unified", "", "", file, value))
     return tuple(found)
 
 

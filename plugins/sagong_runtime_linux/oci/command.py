@@ -29,6 +29,7 @@ _GLOBAL = {
 _SHORT = {"v": "version", "h": "help"}
 _ROOT = "/run/sagong-runtime"
 _CHECKPOINTS = "checkpoints need CRIU, which is not there"
+_EXEC_FAILED = 255
 _REFUSED = {"checkpoint": _CHECKPOINTS, "restore": _CHECKPOINTS}
 
 
@@ -113,11 +114,12 @@ VERBS = {
 
 def run(words: list[str]) -> int:
     """Do it; the exit status."""
-    log = Log()
+    log, options = Log(), Options({}, ())
     try:
         options = parse(words, _GLOBAL, _SHORT, stop=True)
         as_json = options.text("log-format", "text") == "json"
-        log = Log(options.text("log"), as_json=as_json)
+        debugging = options.flag("debug")
+        log = Log(options.text("log"), as_json=as_json, debugging=debugging)
         return _dispatch(options, log)
     except UsageError as error:
         log.error(str(error))
@@ -125,7 +127,11 @@ def run(words: list[str]) -> int:
         log.error(error.message)
     except OSError as error:
         log.error(reason(error))
-    return 1
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        # A configuration whose values have other types than the specification gives them.
+        log.error(f"invalid configuration: {type(error).__name__}: {error}")
+    # Of exec 1 is what many programs end with.
+    return _EXEC_FAILED if options.words[:1] == ("exec",) else 1
 
 
 def _dispatch(options: Options, log: Log) -> int:
@@ -150,6 +156,7 @@ def _dispatch(options: Options, log: Log) -> int:
     if given.flag("help"):
         sys.stdout.write(_help(name, verb))
         return 0
+    log.debug(f"sagong-runtime {sagong.__version__}: {' '.join(options.words)}")
     return action(verb)(Containers(options.text("root", _ROOT), log), given)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from sagong.shim.failure import StartError
 
-__all__ = ["check_process", "load_config", "load_json", "rootfs_of"]
+__all__ = ["check_process", "check_supported", "load_config", "load_json", "rootfs_of"]
 
 
 # What would be silently left out otherwise: each would be a limit or a promise that does not hold.
@@ -17,12 +17,9 @@ _UNSUPPORTED = (
     "linux.netDevices",
     "linux.memoryPolicy",
     "linux.resources.network",
-    "linux.resources.cpu.burst",
-    "linux.resources.cpu.idle",
     "linux.resources.cpu.realtimePeriod",
     "linux.resources.cpu.realtimeRuntime",
     "linux.resources.blockIO.leafWeight",
-    "linux.resources.blockIO.weightDevice",
 )
 
 
@@ -55,9 +52,7 @@ def load_config(bundle: str) -> dict[str, Any]:
         raise StartError("invalid_argument", "root.path is missing")
     if config.get("process"):
         check_process(config["process"])
-    for path in _UNSUPPORTED:
-        if _given(config, path):
-            raise StartError("unimplemented", f"{path} is not supported")
+    check_supported(config)
     for mount in config.get("mounts") or ():
         _check_mount(mount, bundle)
     for kind, entries in (config.get("hooks") or {}).items():
@@ -67,6 +62,13 @@ def load_config(bundle: str) -> dict[str, Any]:
         if not key or not isinstance(value, str):
             raise StartError("invalid_argument", f"annotations: {key!r} must name a string")
     return config
+
+
+def check_supported(config: dict[str, Any]) -> None:
+    """Refuse keys that would be left out silently."""
+    for path in _UNSUPPORTED:
+        if _given(config, path):
+            raise StartError("unimplemented", f"{path} is not supported")
 
 
 def _check_version(version: str) -> None:

@@ -15,7 +15,7 @@ from sagong.linux import process
 from sagong.linux.files import write_all
 from sagong.shim.failure import StartError
 
-__all__ = ["hand_over", "relay"]
+__all__ = ["hand_over", "leave_lines", "relay"]
 
 _SIZE = 64 << 10
 
@@ -37,6 +37,7 @@ def relay(master: int) -> None:
     with contextlib.suppress(termios.error, OSError):
         saved = termios.tcgetattr(0)
         tty.setraw(0)
+        _set_output(0, put=termios.OPOST)
     signal.signal(signal.SIGWINCH, lambda *_: _copy_size(master))
     _copy_size(master)
     try:
@@ -44,6 +45,18 @@ def relay(master: int) -> None:
     finally:
         if saved is not None:
             termios.tcsetattr(0, termios.TCSADRAIN, saved)
+
+
+def leave_lines(master: int) -> None:
+    """Lines end as they are written: our terminal, if there is one, begins new ones at their left."""
+    with contextlib.suppress(termios.error, OSError):
+        _set_output(master, clear=termios.ONLCR)
+
+
+def _set_output(descriptor: int, *, put: int = 0, clear: int = 0) -> None:
+    modes = termios.tcgetattr(descriptor)
+    modes[1] = modes[1] & ~clear | put
+    termios.tcsetattr(descriptor, termios.TCSANOW, modes)
 
 
 def _copy_size(master: int) -> None:

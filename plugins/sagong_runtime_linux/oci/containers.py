@@ -98,8 +98,8 @@ class Container:
         return {
             "ociVersion": VERSION,
             "id": self.id,
-            "status": found,
             "pid": 0 if found == STOPPED else self.pid,
+            "status": found,
             "bundle": self.facts["bundle"],
             "rootfs": self.facts["rootfs"],
             "created": self.facts["created"],

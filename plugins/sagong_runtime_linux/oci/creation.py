@@ -67,6 +67,11 @@ def create(containers: Containers, wish: Wish) -> tuple[Container, Birth]:
     }
     container = Container(directory, facts)
     try:
+        _check_cgroup(container)
+    except BaseException:
+        container.remove()
+        raise
+    try:
         if not own_mounts(config):
             space = namespaces_of(config).get("mount", "")
             facts["mounts"] = [space, foreign_mounts.mounts_at(rootfs, space)]
@@ -74,6 +79,20 @@ def create(containers: Containers, wish: Wish) -> tuple[Container, Birth]:
     except BaseException:
         _undo(containers, container, config)
         raise
+
+
+def _check_cgroup(container: Container) -> None:
+    """`delete` ends all that is in it; and who enters one that is frozen never comes out."""
+    group = container.cgroup()
+    if not group.exists():
+        return
+    path = container.facts["cgroup"]
+    if group.frozen():
+        raise StartError("failed_precondition", f"the container's cgroup {path} is frozen")
+    count = len(group.pids())
+    if count:
+        text = f"the container's cgroup {path} is not empty: {count} process(es) found"
+        raise StartError("failed_precondition", text)
 
 
 def _undo(containers: Containers, container: Container, config: dict[str, Any]) -> None:

@@ -36,7 +36,8 @@ def _run(hook: dict[str, Any], kind: str, given: bytes) -> None:
         code = os.waitstatus_to_exitcode(status)
         if code:
             text = os.pread(said, 4096, 0).decode("utf-8", "replace").strip()
-            raise StartError("failed_precondition", f"{kind} hook {path}: exit {code}: {text}")
+            how = f"exit {code}" if code > 0 else f"killed by signal {-code}"
+            raise StartError("failed_precondition", f"{kind} hook {path}: {how}: {text}")
     finally:
         os.close(source)
         os.close(said)

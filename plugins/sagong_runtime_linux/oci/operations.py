@@ -176,9 +176,27 @@ class BecomeRoot(NamedTuple):
             syscalls.pivot_root(".", ".")
         else:
             if self.way == "move":
+                _hide_kernel(os.getcwd())
                 syscalls.mount(".", "/", flags=mounts.MS_MOVE)
             os.chroot(".")
         os.chdir("/")
+
+
+def _hide_kernel(root: str) -> None:
+    """Take away the host's proc and sysfs: below a root that is only moved they stay in this tree.
+
+    The kernel lets who has a namespace of users mount new ones where others are seen whole.
+    """
+    for entry in reversed(mounts.mount_table()):
+        below = entry.target == root or entry.target.startswith(f"{root}/")
+        if entry.kind not in ("proc", "sysfs") or below:
+            continue
+        mounts.set_propagation(entry.target, "private")
+        try:
+            syscalls.umount(entry.target, mounts.MNT_DETACH)
+        except OSError:
+            # Locked together with others of a namespace above.
+            syscalls.mount("tmpfs", entry.target, "tmpfs", 0, "size=0k")
 
 
 class CloseOldRoot(NamedTuple):

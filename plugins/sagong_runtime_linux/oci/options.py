@@ -7,6 +7,9 @@ from typing import NamedTuple
 __all__ = ["Options", "UsageError", "parse"]
 
 
+_UNITS = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+
+
 class UsageError(Exception):
     """What was typed can't be understood."""
 
@@ -37,6 +40,15 @@ class Options(NamedTuple):
             return int(self.text(name, "0"))
         except ValueError:
             raise UsageError(f"option --{name} needs a number, not {self.text(name)!r}") from None
+
+    def size(self, name: str) -> int:
+        """The last value in bytes: a number, or one with a unit as in 50M (of 1024); 0 for none."""
+        text = self.text(name, "0").lower().removesuffix("b").removesuffix("i")
+        unit = text[-1:] if text[-1:] in _UNITS else ""
+        try:
+            return int(float(text.removesuffix(unit)) * _UNITS.get(unit, 1))
+        except ValueError:
+            raise UsageError(f"option --{name} needs a size, not {self.text(name)!r}") from None
 
 
 def parse(

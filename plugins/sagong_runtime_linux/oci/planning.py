@@ -234,6 +234,7 @@ def _mounts(
     mapped: bool,
 ) -> list[Any]:
     found: list[Any] = []
+    late: list[Any] = []
     what, label = config.get("process") or {}, (config.get("linux") or {}).get("mountLabel") or ""
     supplied, bound = False, False
     supply = [oci.SupplyDevices("/dev", mapped), *_nodes(config, mapped=mapped)]
@@ -249,7 +250,11 @@ def _mounts(
             found.append(tree.AttachTree(mount_name(number, mount), target))
             bound |= ours
             continue
-        found += _filesystem(mount, target, hierarchies, cgroup, label)
+        options = list(mount.get("options") or ())
+        if ours:
+            late += _late(target, options)
+            options = [option for option in options if option not in ("ro", "rro")]
+        found += _filesystem({**mount, "options": options}, target, hierarchies, cgroup, label)
         if ours:
             found += supply
             supplied = True
@@ -257,6 +262,18 @@ def _mounts(
         found += _nodes(config, mapped=mapped) if bound else supply
     if what.get("terminal"):
         found += _terminal(what, console="" if bound else "/dev/console")
+    return found + late
+
+
+def _late(target: str, options: Sequence[str]) -> list[Any]:
+    """Where devices are made can be read-only after that alone."""
+    own, below = changes_of(options)
+    read_only = mounts.MOUNT_ATTR_RDONLY
+    found: list[Any] = []
+    if own.set & read_only:
+        found.append(trees.ChangeMount(target, read_only, 0))
+    if below.set & read_only:
+        found.append(trees.ChangeMount(target, read_only, 0, recursive=True))
     return found
 
 

@@ -38,6 +38,9 @@ def limits_from(resources: dict[str, Any], defaults: tuple[str, ...] | None) -> 
         value = (resources.get(group) or {}).get(key)
         if value not in (None, "", 0, False):
             limits[name] = value
+    if limits.get("memory") == -1:
+        # What lifts the one and says nothing of both together can't leave them lower.
+        limits.setdefault("memory_swap", -1)
     for key, name in _THROTTLES:
         entries = (resources.get("blockIO") or {}).get(key) or ()
         found = [(f"{e['major']}:{e['minor']}", e["rate"]) for e in entries]

@@ -12,7 +12,7 @@ from typing import Any
 from sagong.linux import process
 from sagong.shim.failure import StartError
 from sagong.shim.forking import fork_into
-from sagong_runtime_linux.oci.console import hand_over
+from sagong_runtime_linux.oci.console import hand_over, leave_lines
 from sagong_runtime_linux.oci.notifying import hand_listener, take_listener
 from sagong_runtime_linux.operations import Stage
 
@@ -89,6 +89,7 @@ class Birth:
         if self._console:
             hand_over(self._console, master)
         if self._keep_terminal:
+            leave_lines(master)
             self.master = master
         else:
             os.close(master)

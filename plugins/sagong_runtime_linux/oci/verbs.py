@@ -59,7 +59,7 @@ def state(containers: Containers, options: Options) -> int:
 def _signal_number(text: str) -> int:
     if text.isdigit():
         number = int(text)
-        if 0 < number < signal.NSIG:
+        if 0 <= number < signal.NSIG:
             return number
     name = text.upper().removeprefix("SIG")
     known = {f"SIG{name}"} & set(signal.Signals.__members__)
@@ -122,7 +122,7 @@ def list_all(containers: Containers, options: Options) -> int:
     if options.flag("quiet"):
         _say("".join(f"{entry['id']}\n" for entry in found))
     elif options.text("format", "table") == "json":
-        _say(json.dumps(found) + "\n")
+        _say(json.dumps(found, separators=(",", ":")) + "\n")
     else:
         rows = [("ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER")]
         keys = ("id", "pid", "status", "bundle", "created", "owner")
@@ -158,7 +158,8 @@ def resume(containers: Containers, options: Options) -> int:
 def update(containers: Containers, options: Options) -> int:
     """Change limits: those of a file, then those of options."""
     from sagong.shim.cgroups import resolved_limits
-    from sagong_runtime_linux.oci.configuration import load_json
+    from sagong_runtime_linux.oci.attributes import write_group, writes_of
+    from sagong_runtime_linux.oci.configuration import check_supported, load_json
     from sagong_runtime_linux.oci.resources import limits_from
 
     container = _in_state(containers, options, CREATED, RUNNING, PAUSED)
@@ -167,12 +168,16 @@ def update(containers: Containers, options: Options) -> int:
     )
     for option, group, key in _LIMITS:
         if options.text(option):
-            resources[group] = {**(resources.get(group) or {}), key: options.number(option)}
+            read = options.size if group == "memory" else options.number
+            resources[group] = {**(resources.get(group) or {}), key: read(option)}
+    check_supported({"linux": {"resources": resources}})
+    writes = writes_of(resources)
     for option, key in (("cpuset-cpus", "cpus"), ("cpuset-mems", "mems")):
         if options.text(option):
             resources["cpu"] = {**(resources.get("cpu") or {}), key: options.text(option)}
     try:
         container.cgroup().limit(resolved_limits(limits_from(resources, None)))
+        write_group(container.cgroup(), writes)
     except ValueError as error:
         raise StartError("failed_precondition", str(error)) from None
     return 0

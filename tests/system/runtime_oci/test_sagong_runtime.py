@@ -109,7 +109,6 @@ def test_the_exit_status_of_run_and_exec_is_the_programs(bundle: Bundle) -> None
     bundle.create()
     bundle("start", "box")
     assert bundle.call("exec", "box", "sh", "-c", "exit 3").returncode == 3
-    assert "executable file not found" in bundle.refused("exec", "box", "nonsense")
 
 
 def test_signals_to_run_reach_the_program(bundle: Bundle) -> None:
@@ -363,7 +362,87 @@ def test_limits_hold_and_are_updated(bundle: Bundle) -> None:
     bundle("update", "--pids-limit", "40", "box")
     assert seen("memory.limit_in_bytes", "memory.max") == str(96 << 20)
     assert seen("pids.max", "pids.max") == "40"
+    bundle("update", "--memory", "50M", "box")
+    assert seen("memory.limit_in_bytes", "memory.max") == str(50 << 20)
+    bundle("update", "--memory", "-1", "box")
+    assert seen("memory.limit_in_bytes", "memory.max") in ("max", str(2**63 - 4096))
+    assert "realtimePeriod" in bundle.refused(
+        "update", "--resources", "-", "box", input=json.dumps({"cpu": {"realtimePeriod": 1}})
+    )
     assert len(json.loads(bundle("ps", "--format", "json", "box"))) == 1
+
+
+def test_a_cgroup_of_others_is_refused(bundle: Bundle) -> None:
+    bundle.configure("sleep 1000")
+    bundle.create()
+    assert "is not empty: 1 process" in bundle.refused("create", "second")
+    bundle("start", "box")
+    bundle("pause", "box")
+    assert "is frozen" in bundle.refused("create", "second")
+    bundle("resume", "box")
+    assert bundle("list", "-q") == "box\n"
+
+
+def test_events_and_ps_tell_what_a_container_does(bundle: Bundle) -> None:
+    memory = {"resources": {"memory": {"limit": 16 << 20, "swap": 16 << 20}}}
+    bundle.configure("sleep 1000", linux=memory)
+    bundle.create()
+    bundle("start", "box")
+    (told,) = bundle("events", "--stats", "box").splitlines()
+    entry = json.loads(told)
+    assert (entry["type"], entry["id"]) == ("stats", "box")
+    assert entry["data"]["memory"]["usage"]["limit"] == 16 << 20
+    assert entry["data"]["pids"]["current"] == 1
+    words = [
+        str(bundle.runtime),
+        "--root",
+        str(bundle.root),
+        "events",
+        "--interval",
+        "100ms",
+        "box",
+    ]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as watching:
+        assert watching.stdout is not None
+        assert "stats" in watching.stdout.readline()
+        hungry = "a=x; while :; do a=$a$a; done"
+        assert bundle.call("exec", "box", "sh", "-c", hungry).returncode == 137
+        assert any('"oom"' in line for line in watching.stdout)
+        bundle("kill", "box", "KILL")
+        assert watching.wait(30) == 0
+    assert "not running" in bundle.refused("events", "box")
+    assert "of the form" in bundle.refused("events", "--interval", "soon", "box")
+
+
+def test_ps_shows_columns_by_its_own_options(bundle: Bundle) -> None:
+    bundle.configure("sleep 1000")
+    bundle.create()
+    bundle("start", "box")
+    header, line = bundle("ps", "box").splitlines()
+    assert "PID" in header.split() and "sleep 1000" in line
+    assert bundle("ps", "box", "-eo", "comm,pid").split()[:3] == ["COMMAND", "PID", "sleep"]
+    assert "no column PID" in bundle.refused("ps", "box", "-eo", "comm")
+
+
+def test_a_specification_to_begin_with_is_one_that_runs(bundle: Bundle) -> None:
+    bundle("spec", "--bundle", str(bundle.directory))
+    assert "exists already" in bundle.refused("spec")
+    config = json.loads((bundle.directory / "config.json").read_text())
+    config["root"]["path"] = str(bundle.rootfs)
+    config["process"] |= {"terminal": False, "args": ["echo", "runs"], "env": ["PATH=/bin"]}
+    (bundle.directory / "config.json").write_text(json.dumps(config))
+    for name in ("proc", "dev", "sys"):
+        (bundle.rootfs / name).mkdir(exist_ok=True)
+    assert bundle("run", "box") == "runs\n"
+
+
+def test_errors_of_exec_are_told_apart_from_the_programs(bundle: Bundle) -> None:
+    bundle.configure("sleep 1000")
+    bundle.create()
+    bundle("start", "box")
+    assert bundle.call("exec", "box", "false").returncode == 1
+    assert bundle.call("exec", "box", "nonsense").returncode == 255
+    assert bundle.call("exec", "nobody", "true").returncode == 255
 
 
 def test_namespaces_are_joined_by_their_paths(bundle: Bundle) -> None:

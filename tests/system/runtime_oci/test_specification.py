@@ -170,6 +170,7 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("linux.intelRdt", {"linux": {"intelRdt": {"closID": "c"}}}),
     ("linux.netDevices", {"linux": {"netDevices": {"eth0": {}}}}),
     ("linux.resources.network", {"linux": {"resources": {"network": {"classID": 1}}}}),
+    ("invalid configuration", {"mounts": [{"destination": 7}]}),
     ("realtimeRuntime", {"linux": {"resources": {"cpu": {"realtimeRuntime": 1000}}}}),
     ("execCPUAffinity", {"process": {"execCPUAffinity": {"initial": "0"}}}),
     ("linux.timeOffsets", {"linux": {"timeOffsets": {"boottime": {"secs": 1}}}}),
@@ -201,6 +202,13 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("named twice", {"linux": {"namespaces": [{"type": "mount"}, {"type": "mount"}]}}),
     ("mounts", {"mounts": [{"type": "proc"}]}),
 ]  # fmt: skip
+
+
+def test_tests_of_one_argument_are_alternatives(bundle: Bundle) -> None:
+    tests = [{"index": 1, "value": number, "op": "SCMP_CMP_EQ"} for number in (10, 12)]
+    linux = _seccomp({**NO_USR1, "args": tests})
+    script = "for n in 0 10 12; do kill -$n $$ 2> /dev/null && echo may || echo not; done"
+    assert bundle.output(script, linux=linux) == ["may", "not", "not"]
 
 
 # What the bindings of a runtime in Python want to call once the filter is there.
@@ -261,6 +269,16 @@ def wait_until(holds: Callable[[], bool]) -> None:
             return
         time.sleep(0.02)
     raise AssertionError(holds)
+
+
+def test_a_moved_root_hides_the_hosts_proc(bundle: Bundle) -> None:
+    what = {"args": ["unshare", "-mrpf", "mount", "-t", "proc", "none", "/proc"]}
+    masked = {"linux": {"maskedPaths": ["/proc/timer_list"]}}
+    names = ["CAP_SETFCAP", "CAP_SETUID", "CAP_SETGID"]
+    sets = {"capabilities": {"bounding": names, "permitted": names, "effective": names}}
+    bundle.configure(process={**what, **sets}, **masked)
+    done = bundle.call("run", "--no-pivot", "box")
+    assert (done.returncode, "ermission denied" in done.stderr) == (1, True), done
 
 
 def test_the_root_is_moved_where_it_can_not_be_pivoted(bundle: Bundle) -> None:
