@@ -11,11 +11,16 @@ from sagong.linux import capabilities
 from sagong.linux.files import replace_file
 from sagong.shim.failure import StartError
 
-__all__ = ["FLAGS", "filter_code"]
+__all__ = ["FLAGS", "filter_code", "flags_of"]
 
-FLAGS = frozenset(
-    {"SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_SPEC_ALLOW"}
-)
+# seccomp(2). There is one thread to synchronise.
+FLAGS = {
+    "SECCOMP_FILTER_FLAG_TSYNC": 0,
+    "SECCOMP_FILTER_FLAG_LOG": 2,
+    "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4,
+    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": 32,
+}
+_USUAL = ("SECCOMP_FILTER_FLAG_SPEC_ALLOW",)
 
 
 _WITH_ERRNO = ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE")
@@ -38,6 +43,12 @@ def filter_code(seccomp: dict[str, Any] | None, mask: int, directory: str) -> st
         return code.decode()
 
 
+def flags_of(seccomp: dict[str, Any]) -> int:
+    """The flags of a `linux.seccomp`; who names none does not pay for speculation to be forbidden."""
+    given = seccomp.get("flags")
+    return sum({FLAGS[name] for name in (_USUAL if given is None else given)})
+
+
 def _check(seccomp: dict[str, Any]) -> None:
     """What the specification forbids, and a filter can't tell."""
     if seccomp.get("listenerMetadata") and not seccomp.get("listenerPath"):
@@ -58,7 +69,7 @@ def _compile(seccomp: dict[str, Any], mask: int) -> bytes:
     from sagong.linux.seccomp import compile_policy
     from sagong.linux.seccomp_profile import parse_profile
 
-    unknown = set(seccomp.get("flags") or ()) - FLAGS
+    unknown = set(seccomp.get("flags") or ()) - FLAGS.keys()
     if unknown:
         raise StartError("unimplemented", f"linux.seccomp.flags: {sorted(unknown)} not supported")
     _check(seccomp)

@@ -18,17 +18,32 @@ from sagong.shim.failure import StartError
 from sagong_runtime_linux.oci.containers import VERSION
 from sagong_runtime_linux.operations import Stage
 
-__all__ = ["NotifyingFilter", "hand_listener", "take_listener"]
+__all__ = ["FlaggedFilter", "NotifyingFilter", "hand_listener", "take_listener"]
 
-# SECCOMP_FILTER_FLAG_SPEC_ALLOW and SECCOMP_FILTER_FLAG_NEW_LISTENER.
-_FLAGS = 4 | 8
+_NEW_LISTENER = 8
 _KIND = "anon_inode:seccomp notify"
+
+
+class FlaggedFilter(NamedTuple):
+    """A compiled filter, as base64, with the flags that its configuration names."""
+
+    code: str
+    flags: int
+
+    def describe(self) -> str:
+        """For error messages."""
+        return "loading the seccomp filter"
+
+    def apply(self, stage: Stage) -> None:
+        """seccomp(2)."""
+        seccomp.load(base64.b64decode(self.code), self.flags)
 
 
 class NotifyingFilter(NamedTuple):
     """A compiled filter, as base64, some of whose answers a program outside gives."""
 
     code: str
+    flags: int
 
     def describe(self) -> str:
         """For error messages."""
@@ -41,7 +56,7 @@ class NotifyingFilter(NamedTuple):
         number = os.dup(0)
         os.close(number)
         stage.monitor.send(b'{"notify":%d}' % number)
-        seccomp.load(code, _FLAGS)
+        seccomp.load(code, self.flags | _NEW_LISTENER)
         if stage.monitor.recv(64).partition(b" ")[0] != b"go":
             os._exit(127)
         os.close(number)

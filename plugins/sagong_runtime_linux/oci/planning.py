@@ -27,7 +27,8 @@ from sagong_runtime_linux.oci.bind_planning import (
     open_sources,
     plain_options,
 )
-from sagong_runtime_linux.oci.notifying import NotifyingFilter
+from sagong_runtime_linux.oci.filters import flags_of
+from sagong_runtime_linux.oci.notifying import FlaggedFilter, NotifyingFilter
 from sagong_runtime_linux.oci.resources import limits_from
 
 __all__ = [
@@ -380,11 +381,15 @@ def _process(
     ids = what.get("user") or {}
     found.append(process.SetUmask(ids.get("umask", 0o022)))
     forbidden = bool(what.get("noNewPrivileges"))
-    asked = (linux.get("seccomp") or {}).get("listenerPath")
-    filtered = [NotifyingFilter(code) if asked else process.Filter(code)] if code else []
+    filtered = _filter(linux["seccomp"], code) if code else []
     found += [process.ForbidNewPrivileges()] if forbidden else filtered
     found += [_identity(what, ids, bounding), process.ChangeDirectory(cwd, final=True)]
     return found + (filtered if forbidden else [])
+
+
+def _filter(policy: dict[str, Any], code: str) -> list[Any]:
+    kind = NotifyingFilter if policy.get("listenerPath") else FlaggedFilter
+    return [kind(code, flags_of(policy))]
 
 
 def _identity(what: dict[str, Any], ids: dict[str, Any], bounding: int) -> oci.TakeIdentity:

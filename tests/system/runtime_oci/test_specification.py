@@ -21,6 +21,7 @@ from tests.conformance.runtime_rig import BUSYBOX
 from tests.system.runtime_oci.bundles import MOUNTS, NAMESPACES, Bundle
 
 from sagong.linux import process as descriptors
+from sagong_runtime_linux.oci.filters import flags_of
 
 pytestmark = [
     pytest.mark.root,
@@ -77,6 +78,7 @@ HUGE = [{"pageSize": "3MB", "limit": 0}]
 MESSAGES = {"kernel.msgmax": "9000"}
 ALLOWED = {"defaultAction": "SCMP_ACT_ALLOW"}
 HALF = {"destination": "/x", "uidMappings": [{"containerID": 0, "hostID": 5, "size": 1}]}
+LOG_FLAG, KILLABLE = (f"SECCOMP_FILTER_FLAG_{name}" for name in ("LOG", "WAIT_KILLABLE_RECV"))
 SCORE = "/proc/self/oom_score_adj"
 
 ROWS = [
@@ -202,6 +204,16 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("named twice", {"linux": {"namespaces": [{"type": "mount"}, {"type": "mount"}]}}),
     ("mounts", {"mounts": [{"type": "proc"}]}),
 ]  # fmt: skip
+
+
+def test_flags_of_a_filter_are_those_that_are_named(bundle: Bundle) -> None:
+    assert [flags_of({"flags": f}) for f in (None, [], [LOG_FLAG, KILLABLE])] == [4, 0, 34]
+    what = {**ALLOWED, "syscalls": [NO_USR1]}
+    logged = {"seccomp": {**what, "flags": [LOG_FLAG]}}
+    assert bundle.output(SIGNALS, linux=logged) == ["may", "not"]
+    # Only who is asked can wait in another way: the kernel's own refusal.
+    bundle.configure("true", linux={"seccomp": {**what, "flags": [KILLABLE]}})
+    assert "loading the seccomp filter" in bundle.refused("create", "box")
 
 
 def test_tests_of_one_argument_are_alternatives(bundle: Bundle) -> None:
