@@ -60,6 +60,12 @@ def test_a_container_goes_through_its_states(bundle: Bundle) -> None:
     bundle("delete", "--force", "box")
 
 
+@pytest.mark.parametrize("verb", ["create", "start", "state", "kill", "delete", "ps", "events"])
+def test_each_operation_needs_an_id(bundle: Bundle, verb: str) -> None:
+    bundle.configure("true")
+    assert "id is missing" in bundle.refused(verb)
+
+
 def test_an_id_is_used_once_and_changes_of_the_bundle_come_too_late(bundle: Bundle) -> None:
     bundle.configure("sleep 1000")
     bundle.create()
