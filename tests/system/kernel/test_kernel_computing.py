@@ -1,0 +1,66 @@
+"""Units that compute, more than there are cores: each gives way for as long as it does."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hostile_contract import Attack, Hostile
+
+from sagong.linux.cgroup import Cgroup, layout_of_machine
+from sagong.operator import connect
+from tests.system.instance import Instance, instance
+
+pytestmark = pytest.mark.root
+
+# More than there are cores, so that none has most of one.
+NAMES = [f"hostile-{number}" for number in range(2 * (os.cpu_count() or 1))]
+CONFIGURATION = 'profile = "bare"\n' + "".join(
+    f'[units.{name}]\nplugin = "hostile"\ninstance = "{name}"\n' for name in NAMES
+)
+STEADY_SECONDS = 3.0
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Instance]:
+    with instance(CONFIGURATION) as found:
+        yield found
+
+
+def weight(running: Instance, name: str) -> int:
+    """Of a unit's group beside others, in the words of either version."""
+    lines = Path(f"/proc/{running.pid(name)}/cgroup").read_text().splitlines()
+    own = running.paths.unit_group(name, "")
+    path = next(line.split(":", 2)[2] for line in lines if own in line)
+    place = Path(Cgroup(layout_of_machine(), path).directory("cpu") or "")
+    found = [place / file for file in ("cpu.shares", "cpu.weight") if (place / file).exists()]
+    return int(found[0].read_text())
+
+
+def begin_to_compute(running: Instance) -> None:
+    async def go() -> None:
+        async with connect(running.paths) as operator:
+            for name in NAMES:
+                await (await operator.use(Hostile, name)).begin(Attack(name="computes"))
+
+    asyncio.run(go())
+
+
+def test_each_of_many_that_compute_is_light_until_it_ends_that(running: Instance) -> None:
+    usual = {name: weight(running, name) for name in NAMES}
+    begin_to_compute(running)
+
+    def light() -> bool:
+        return all(weight(running, name) <= usual[name] / 8 for name in NAMES)
+
+    limit = time.monotonic() + 30
+    while not light():
+        assert time.monotonic() < limit, running.logs()
+        time.sleep(0.05)
+    limit = time.monotonic() + STEADY_SECONDS
+    while time.monotonic() < limit:
+        assert light(), "one that does not sleep goes before others again"
