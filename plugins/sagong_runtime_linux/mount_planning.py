@@ -33,7 +33,7 @@ from sagong_runtime_linux.mount_operations import (
 )
 from sagong_runtime_linux.user_operations import OpenMappedRoot, PlaceRoot
 
-__all__ = ["mounts_after", "mounts_before"]
+__all__ = ["mounts_after", "mounts_before", "volatile_workdir"]
 
 _MEMORY = "/dev/shm"
 # The IPC namespace of a process, which is that of a container.
@@ -63,6 +63,12 @@ def _lent(spec: RunSpec) -> tuple[OpenLent, ...]:
     if not asked or not _PROCESS.fullmatch(path):
         return ()
     return (OpenLent(_MEMORY, path.removesuffix("ipc") + "mnt"),)
+
+
+def volatile_workdir(root: Mount) -> str:
+    """The working directory of an overlay that need not outlive the machine, else ""."""
+    options = dict(option.partition("=")[::2] for option in root.options)
+    return options.get("workdir", "") if root.kind == "overlay" and "volatile" in options else ""
 
 
 def _open_root(mount: Mount, *, user: bool) -> MountRoot | OpenMappedRoot:

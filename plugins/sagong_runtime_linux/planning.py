@@ -27,7 +27,7 @@ from sagong.shim.requests import (
 from sagong_runtime_linux import process_operations as process
 from sagong_runtime_linux import user_operations
 from sagong_runtime_linux.device_operations import OpenTerminal
-from sagong_runtime_linux.mount_planning import mounts_after, mounts_before
+from sagong_runtime_linux.mount_planning import mounts_after, mounts_before, volatile_workdir
 from sagong_runtime_linux.operations import encode_operations
 
 __all__ = ["exec_request", "run_request"]
@@ -91,6 +91,7 @@ def run_request(spec: RunSpec, facts: HostFacts, *, parent: str) -> dict[str, An
         "user": user_maps(spec) if user else None,
         "forks": user and spec.namespaces.pid == "new",
         "init": spec.init,
+        "volatile": volatile_workdir(spec.mounts[0]),
         "private_pid": spec.namespaces.pid == "new",
         "group_kinds": shared,
         "plan": encoded_plan(operations, spec.process, init=spec.init),

@@ -12,7 +12,7 @@ import socket
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sagong.linux import process
+from sagong.linux import overlay, process
 from sagong.shim import lean
 from sagong.shim.container import Container
 from sagong.shim.directory import full
@@ -52,7 +52,10 @@ class LinuxEngine:
         return Start(order, self._nursery)
 
     def clean(self, container: Container) -> None:
-        """A cgroup is all that is left."""
+        """A cgroup is all that is left, and what an overlay was marked by."""
+        workdir = container.request.get("volatile")
+        if workdir:
+            overlay.discard_mark(workdir)
 
 
 class Start:

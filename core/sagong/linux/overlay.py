@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 
@@ -9,6 +10,7 @@ from sagong.linux import mounts, syscalls
 
 __all__ = [
     "attach_layers",
+    "discard_mark",
     "leniently_mapped_tree",
     "mapped_layers",
     "mapped_tree",
@@ -19,6 +21,7 @@ __all__ = [
 
 # mount(2) copies one page of options; longer ones are shortened by way of descriptors.
 _OPTIONS_PAGE = 4000
+_UNMARKED = "unmarked"
 
 
 def mount_overlay(source: str, target: str, flags: int, data: str) -> None:
@@ -48,13 +51,23 @@ def unmark(data: str) -> None:
         try:
             # Beside the kernel's own directory it means nothing. Three removals would cost three times
             # as much, and as long as a journal is written each of them waits.
-            os.rename(mark, f"{options['workdir']}/unmarked")
+            os.rename(mark, f"{options['workdir']}/{_UNMARKED}")
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
             os.unlink(f"{mark}/volatile/dirty")
             os.rmdir(f"{mark}/volatile")
             os.rmdir(mark)
+
+
+def discard_mark(workdir: str) -> None:
+    """Once it is unmounted: take away what `unmark` put beside, which is root's."""
+    mark = f"{workdir}/{_UNMARKED}"
+    # What can't be taken away goes with the whole directory.
+    with contextlib.suppress(OSError):
+        os.unlink(f"{mark}/volatile/dirty")
+        os.rmdir(f"{mark}/volatile")
+        os.rmdir(mark)
 
 
 def _shortened(data: str) -> tuple[str, list[int]]:
