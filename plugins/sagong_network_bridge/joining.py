@@ -29,6 +29,7 @@ from sagong_network_bridge.services import Piece
 
 __all__ = ["Draft", "check_attachment", "check_request", "interface_sysctls", "pieces_of"]
 
+_NO_IPV6 = "net.ipv6.conf.all.disable_ipv6"
 Routed = Callable[[str, int], bool]
 # The set that lets others reach what is published at a sandbox's own address; "" where nothing does.
 Direct = Callable[[str, int], str]
@@ -116,11 +117,17 @@ def interface_sysctls(
     )
 
 
+def has_no_ipv6(request: JoinRequest) -> bool:
+    """Whether a sandbox switches IPv6 off: it could not have the addresses that others are told of."""
+    return dict(request.sysctls).get(_NO_IPV6) == "1"
+
+
 class Draft:
     """A sandbox being put together."""
 
-    def __init__(self, identity: str, networks: Networks, ports: Ports) -> None:
-        self._identity = identity
+    def __init__(self, request: JoinRequest, networks: Networks, ports: Ports) -> None:
+        self._identity = request.id
+        self._six = not has_no_ipv6(request)
         self._networks = networks
         self._ports = ports
         self.endpoints: list[Endpoint] = []
@@ -143,6 +150,8 @@ class Draft:
         )
         self.endpoints.append(endpoint)
         for range_ in self._networks.ranges(network.id):
+            if range_.version == 6 and not self._six:
+                continue
             endpoint = self._addressed(endpoint, range_, attachment, internal=network.internal)
             self.endpoints[-1] = endpoint
         wanted = {4: attachment.ipv4, 6: attachment.ipv6}

@@ -192,8 +192,8 @@ class Networks:
             for other in self._known.values():
                 if other.network.name == network.name:
                     raise AlreadyExists(f"network with name {network.name} already exists")
-            routes = [] if network.subnets else await self._run(_routed, host)
-            full = complete(network, self._settings, [*self._spaces(), *routes])
+            routes = await self._run(_routed, host)
+            full = complete(network, self._settings, self._spaces(), routes)
             full = replace(full, created=full.created or time.time())
             self._mtu(full)
             _check_prefix(full)

@@ -195,7 +195,7 @@ class Sandboxes:
         return record.sandbox
 
     async def _make(self, request: JoinRequest) -> Sandbox:
-        draft = Draft(request.id, self._networks, self._ports)
+        draft = Draft(request, self._networks, self._ports)
         cell: Cell | None = None
         try:
             for attachment in request.attachments:
@@ -363,7 +363,7 @@ class Sandboxes:
 
     async def _connect(self, record: SandboxRecord, attachment: Attachment) -> Sandbox:
         tools, identity = self._tools, record.sandbox.id
-        draft = Draft(identity, self._networks, self._ports)
+        draft = Draft(record.request, self._networks, self._ports)
         pin, veth = Path(record.sandbox.path), ""
         endpoint: Endpoint | None = None
         try:

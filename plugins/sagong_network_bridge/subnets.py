@@ -119,19 +119,25 @@ def private_pool6(machine: str) -> str:
     return str(ipaddress.IPv6Network((b"\xfd" + digest[:5] + bytes(10), 48)))
 
 
-def complete(network: Network, settings: Settings, taken: Iterable[Space]) -> Network:
-    """Check a network and give it the subnets it lacks; `taken` are others' and the machine's."""
+def complete(
+    network: Network, settings: Settings, taken: Iterable[Space], routed: Iterable[Space] = ()
+) -> Network:
+    """Check a network and give it the subnets it lacks.
+
+    `taken` are other networks': nobody gets those. `routed` are the machine's: who names one knows why,
+    but none is chosen that would cut them off.
+    """
     _check(network)
     network = _without_an_option(network)
     bridge_name(network)
-    spaces = list(taken)
+    spaces, routed = list(taken), list(routed)
     subnets = [_given(network, subnet, spaces) for subnet in network.subnets]
     versions = [AddressRange(subnet).version for subnet in subnets]
     wanted = [4] if network.ipv4 else []
     wanted += [6] if network.ipv6 else []
     for version in wanted:
         if version not in versions:
-            chosen = _free(_pools(settings, version), spaces, version)
+            chosen = _free(_pools(settings, version), [*spaces, *routed], version)
             subnets.append(_given(network, Subnet(subnet=str(chosen)), spaces))
             versions.append(version)
     if len(versions) != len(set(versions)):

@@ -13,8 +13,8 @@ from sagong.contracts.node import HostFile, SandboxSpec
 
 __all__ = ["hosts", "machine_resolv_conf", "resolv_conf", "write_files", "write_text"]
 
-_LOCAL_HOSTS = """127.0.0.1\tlocalhost
-::1\tlocalhost ip6-localhost ip6-loopback
+_LOCAL_HOSTS = "127.0.0.1\tlocalhost\n"
+_LOCAL_HOSTS6 = """::1\tlocalhost ip6-localhost ip6-loopback
 fe00::\tip6-localnet
 ff00::\tip6-mcastprefix
 ff02::1\tip6-allnodes
@@ -83,7 +83,10 @@ def hosts(spec: SandboxSpec, network: Sandbox | None, hostname: str) -> str:
     theirs = _of_machine("/etc/hosts") if network is not None and network.mode == "host" else ""
     if theirs and not theirs.endswith("\n"):
         theirs += "\n"
-    return (theirs or _LOCAL_HOSTS) + "".join(f"{line}\n" for line in lines)
+    # Who has switched IPv6 off has no address of it.
+    off = dict(spec.network.sysctls).get("net.ipv6.conf.all.disable_ipv6") == "1"
+    own = _LOCAL_HOSTS if off else _LOCAL_HOSTS + _LOCAL_HOSTS6
+    return (theirs or own) + "".join(f"{line}\n" for line in lines)
 
 
 def machine_resolv_conf() -> str:

@@ -234,6 +234,9 @@ async def chosen_sources(base: Path) -> None:
         assert (await reached(chosen.path, World.address, 80))[1] == "192.0.2.77"
         assert (await reached(chosen.path, World.address6, 80))[1] == "2001:db8::77"
         assert (await reached(plain.path, World.address, 80))[1] == World.machine
+        off = (("net.ipv6.conf.all.disable_ipv6", "1"),)
+        without = await joined(network, "without", "chosen", sysctls=off)
+        assert (without.endpoints[0].ipv6, without.endpoints[0].gateway6) == ("", "")
         # Of the hardware address that it has, not of one that it had in the pool.
         own = shell(chosen.path, "ip -6 addr show dev eth0 scope link")
         assert f"{link_local(chosen.endpoints[0].mac)}/64" in own and own.count("inet6") == 1, own

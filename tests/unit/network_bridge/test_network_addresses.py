@@ -142,6 +142,14 @@ def test_free_pools_avoid_what_is_taken() -> None:
     assert made.subnets[1].subnet.startswith("fd") and made.subnets[1].gateway.endswith("::1")
 
 
+def test_subnets_that_are_found_beside_a_given_one_avoid_the_machine_s_routes() -> None:
+    """A network with an IPv6 subnet of its own got an IPv4 one that a route of the machine had."""
+    given = Network(id="a" * 64, name="x", ipv6=True, subnets=(Subnet(subnet="fd01::/64"),))
+    routes = [space_of("172.17.0.0/16"), space_of("fd01::/48")]
+    found = [subnet.subnet for subnet in complete(given, SETTINGS, [], routes).subnets]
+    assert found == ["172.18.0.0/16", "fd01::/64"]
+
+
 def test_two_subnets_of_one_version_are_refused() -> None:
     subnets = (Subnet(subnet="10.0.0.0/24"), Subnet(subnet="10.0.1.0/24"))
     with pytest.raises(InvalidArgument, match="at most one"):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sagong.contracts.network import Endpoint, JoinRequest, Sandbox
 from sagong.contracts.node import HostFile, SandboxSpec
-from sagong_node.hostfiles import resolv_conf, write_files
+from sagong_node.hostfiles import hosts, resolv_conf, write_files
 
 _NOBODY = 65534
 
@@ -64,3 +64,10 @@ def test_the_machine_s_options_hold_for_the_resolver_too() -> None:
     assert told("127.0.0.11", machine="options timeout:1").endswith("options timeout:1 ndots:0\n")
     assert told("127.0.0.11", machine="options ndots:3").endswith("11\noptions ndots:3\n")
     assert told("127.0.0.11", dns_options=("ndots:1",)).endswith("options ndots:1\n")
+
+
+def test_hosts_of_who_has_no_ipv6_name_none_of_it() -> None:
+    for off in (False, True):
+        sysctls = (("net.ipv6.conf.all.disable_ipv6", "1"),) if off else ()
+        spec = SandboxSpec(id="s", owner="", network=JoinRequest(id="s", sysctls=sysctls))
+        assert ("::" in hosts(spec, Sandbox(id="s"), "name")) == (not off)
