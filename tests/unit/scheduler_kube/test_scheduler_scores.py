@@ -40,6 +40,15 @@ def test_the_emptier_node_is_better() -> None:
     assert placed(BinpackDecider(), [pod("p", cpu="1", memory="1Gi")], nodes, bound) == ["a"]
 
 
+def test_what_leaves_processor_and_memory_in_balance_is_better() -> None:
+    """Of nodes with as much left; and of a pod that asks for memory alone, even of one with less."""
+    nodes = [node(name, cpu="4", memory="8Gi") for name in "ab"]
+    bound = [pod("x", cpu="2", on="a"), pod("y", cpu="1", memory="2Gi", on="b")]
+    assert placed(KubeDecider(), [pod("p", cpu="1", memory="2Gi")], nodes, bound) == ["b"]
+    bound = [pod("x", memory="2Gi", on="a"), pod("y", cpu="2", on="b")]
+    assert placed(KubeDecider(), [pod("p", memory="4Gi")], nodes, bound) == ["b"]
+
+
 def test_pods_that_ask_for_nothing_are_spread_too() -> None:
     pods = [pod(f"p{number}") for number in range(9)]
     nodes = [node(name) for name in "abc"]
