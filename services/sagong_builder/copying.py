@@ -19,12 +19,14 @@ from sagong_builder.context.archive import Archive
 from sagong_builder.context.checksum import checksum
 from sagong_builder.context.patterns import Ignore, has_wildcard, translated
 from sagong_builder.context.tree import Entry, Kind, Tree
+from sagong_builder.modes import Change, read_mode
 
 __all__ = [
     "Item",
     "Landing",
     "Owner",
     "destination",
+    "kept_name",
     "label",
     "members",
     "missing_source",
@@ -63,11 +65,11 @@ class Item:
 
 @dataclass(frozen=True)
 class Owner:
-    """Who owns what is copied, and its mode if that is given."""
+    """Who owns what is copied, and what is done to modes."""
 
     uid: int = 0
     gid: int = 0
-    mode: int | None = None
+    change: Change | None = None
     kept: bool = False
 
 
@@ -112,7 +114,7 @@ def select(
         if excluding.rules and path and excluding.excludes(path):
             continue
         if parents:
-            name = _kept_name(word, path)
+            name = kept_name(word, path)
         else:
             name = "" if entry.is_directory else posixpath.basename(path)
         items.append(Item(archive, _without(entry, excluding), name))
@@ -128,11 +130,13 @@ def _matching(tree: Tree, pattern: str, *, deep: bool) -> list[tuple[str, Entry]
     return found
 
 
-def _kept_name(word: str, path: str) -> str:
+def kept_name(word: str, path: str) -> str:
     """With --parents: the path below the pivot `/./`, or all of it."""
     before, pivot, _ = word.partition("/./")
-    above = posixpath.normpath("/" + before).lstrip("/") if pivot else ""
-    return path.removeprefix(above).lstrip("/") if above else path
+    # The part above may have wildcards: its names count, not what they are.
+    above = posixpath.normpath("/" + before).strip("/") if pivot else ""
+    parts = path.strip("/").split("/")
+    return "/".join(parts[len(above.split("/")) if above else 0 :])
 
 
 def _without(entry: Entry, excluding: Ignore) -> Entry:
@@ -171,31 +175,16 @@ def owner_of(
 
     A user without a group means the group of that name, or with `own_group` the user's own.
     """
-    bits = _mode(mode)
+    change = read_mode(mode) if mode else None
     if not text:
-        return Owner(mode=bits)
+        return Owner(change=change)
     user, _, grouped = text.partition(":")
     uid = _number(user, passwd, "user", "uid") if user else 0
     if own_group and not grouped and natural(user) is None:
         gid = _number(user, passwd, "user", "gid", field=3)
     else:
         gid = _number(grouped or user, group, "group", "gid")
-    return Owner(uid, gid, bits)
-
-
-def _mode(text: str) -> int | None:
-    if not text:
-        return None
-    wrong = InvalidArgument(
-        f"invalid chmod parameter: '{text[:50]}'. it should be octal string and between 0 and 07777"
-    )
-    try:
-        bits = int(text, 8)
-    except ValueError:
-        raise wrong from None
-    if not 0 <= bits <= 0o7777:
-        raise wrong
-    return bits
+    return Owner(uid, gid, change)
 
 
 def _number(name: str, table: bytes, kind: str, what: str, field: int = 2) -> int:
@@ -226,7 +215,9 @@ class _Carrier:
     def info(self, path: str, entry: Entry, owner: Owner) -> tarfile.TarInfo:
         member = tarfile.TarInfo(path)
         member.type = _TYPES[entry.kind]
-        member.mode = entry.mode if owner.mode is None else owner.mode
+        member.mode = entry.mode
+        if owner.change is not None and entry.kind is not Kind.SYMLINK:
+            member.mode = owner.change(entry.mode, entry.is_directory)
         member.uid, member.gid = (entry.uid, entry.gid) if owner.kept else (owner.uid, owner.gid)
         member.mtime = entry.mtime
         member.linkname = entry.link

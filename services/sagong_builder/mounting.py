@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import difflib
 import posixpath
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sagong.errors import InvalidArgument
@@ -72,11 +73,11 @@ def _read(text: str, directory: str) -> MountSpec:
     fields = _fields(text)
     kind = fields.pop("type", "bind")
     if kind not in _KINDS:
-        raise InvalidArgument(f'unsupported mount type "{kind[:50]}"')
+        hint = _hint(kind, _KINDS)
+        raise InvalidArgument(f'unsupported mount type "{kind[:50]}"{hint}')
     for name in fields:
         if name not in _KNOWN[kind]:
-            near = difflib.get_close_matches(name[:50], ("type", *_KNOWN[kind]), 1, 0.65)
-            hint = f" (did you mean {near[0]}?)" if near else ""
+            hint = _hint(name, ("type", *_KNOWN[kind]))
             raise InvalidArgument(f"unexpected key '{name[:50]}' in --mount of type {kind}{hint}")
     target = fields.get("target", "")
     if not target and kind in ("bind", "cache", "tmpfs"):
@@ -98,6 +99,11 @@ def _read(text: str, directory: str) -> MountSpec:
         size=_size(fields.get("size", "")),
         variable=fields.get("env", ""),
     )
+
+
+def _hint(word: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(word[:50], known, 1, 0.65)
+    return f" (did you mean {near[0]}?)" if near else ""
 
 
 def _fields(text: str) -> dict[str, str]:

@@ -15,7 +15,7 @@ from sagong.errors import InvalidArgument, NotFound, SagongError
 from sagong_builder.context import Archive, Entry, Kind, Tree
 from sagong_builder.context.archive import begins_archive, is_archive
 from sagong_builder.context.patterns import has_wildcard
-from sagong_builder.copying import Item, missing_source, select
+from sagong_builder.copying import Item, kept_name, missing_source, select
 from sagong_builder.dialect import CLASSIC, Dialect
 from sagong_builder.dockerfile import Expander, Instruction
 from sagong_builder.fetching import clone, download, git_source, is_url
@@ -95,7 +95,7 @@ class Sources:
             )
             if not parents or not above:
                 return items
-            return [replace(i, name=_kept(word, posixpath.join(above, i.name))) for i in items]
+            return [replace(i, name=kept_name(word, posixpath.join(above, i.name))) for i in items]
         except NotFound as error:
             if "file does not exist" not in error.message:
                 raise
@@ -256,14 +256,6 @@ def inside(word: str) -> str:
         if depth < 0:
             depth, lead = 0, at + 1
     return "/".join(parts[lead:]) if lead else word
-
-
-def _kept(word: str, path: str) -> str:
-    """With --parents: what is kept of a path, which is the part below the word's pivot `/./`."""
-    before, pivot, _ = word.partition("/./")
-    above = posixpath.normpath("/" + before).lstrip("/") if pivot else ""
-    kept = posixpath.relpath("/" + path.strip("/"), "/" + above)
-    return "" if kept == "." else kept
 
 
 def _fixed_part(path: str) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
@@ -46,11 +47,26 @@ class Made:
     def of(cls, result: m.Result | None, images: Mapping[str, str]) -> Made:
         """What a client hands back; `images` are those that its references name."""
         if result is not None and result.refs is not None:
-            # Clients keep them without an order.
-            found = {p: images.get(ref.id, "") for p, ref in sorted(result.refs.refs.items())}
+            # Clients keep them without an order; it is told beside.
+            refs = result.refs.refs
+            order = [name for name in _told(result.metadata) if name in refs]
+            found = {p: images.get(refs[p].id, "") for p in (*order, *sorted(set(refs) - {*order}))}
             return cls({p: image for p, image in found.items() if image}, several=True)
         image = images.get(result.ref.id, "") if result is not None and result.ref else ""
         return cls({"": image} if image else {})
+
+
+class _Told(msgspec.Struct, rename="pascal"):
+    platforms: list[dict[str, Any]] = []
+
+
+def _told(metadata: Mapping[str, bytes]) -> list[str]:
+    """The platforms in the order in which they were asked for."""
+    try:
+        told = msgspec.json.decode(metadata.get(_PLATFORMS, b"{}"), type=_Told)
+    except msgspec.DecodeError:
+        return []
+    return [str(platform.get("ID", "")) for platform in told.platforms]
 
 
 def _described(text: str) -> oci.Platform:

@@ -265,8 +265,11 @@ def _defaults(dockerfile: Dockerfile) -> Found:
     values: dict[str, str] = {}
     for instruction in dockerfile.arguments:
         for name, default in instruction.pairs:
-            if default is not None:
-                values[name] = Expander(values, dockerfile.escape).word(default)
+            try:
+                if default is not None:
+                    values[name] = Expander(values, dockerfile.escape).word(default)
+            except InvalidArgument:
+                return  # the build says it, if nothing is given
     names = {stage.name for stage in dockerfile.stages if stage.name}
     for stage in dockerfile.stages:
         if "$" not in stage.base or any(_GIVEN.match(n) for n in _VARIABLE.findall(stage.base)):

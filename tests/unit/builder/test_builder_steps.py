@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from sagong_builder.dockerfile import Expander, parse
 from sagong_builder.draft import Draft
 from sagong_builder.fetching import GitSource, git_source
 from sagong_builder.metadata import CHANGES, working_directory
+from sagong_builder.modes import read_mode
 from sagong_builder.mounting import read_mounts
 
 LINUX = oci.Platform(os="linux", architecture="amd64")
@@ -235,12 +238,52 @@ PASSWD, GROUP = b"root:x:0:0::/:\napp:x:1000:1001::/:\n", b"root:x:0:\napp:x:100
 
 def test_owners_by_name_and_by_number() -> None:
     assert owner_of("app", "", PASSWD, GROUP) == Owner(1000, 1002)
-    assert owner_of("5:app", "0750", PASSWD, GROUP) == Owner(5, 1002, 0o750)
+    owner = owner_of("5:app", "0750", PASSWD, GROUP)
+    assert (owner.uid, owner.gid) == (5, 1002)
+    assert owner.change is not None and owner.change(0o4666, False) == 0o750
     assert owner_of("5", "", PASSWD, GROUP) == Owner(5, 5)
     with pytest.raises(InvalidArgument, match="can't find uid for user nobody: no such user"):
         owner_of("nobody", "", PASSWD, GROUP)
     with pytest.raises(InvalidArgument, match="invalid chmod parameter"):
-        owner_of("", "u+x", PASSWD, GROUP)
+        owner_of("", "10000", PASSWD, GROUP)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "u+x",
+        "go-w",
+        "a=r",
+        "u=rwX,go=rX",
+        "a+X",
+        "u=g",
+        "g=u,o=",
+        "ug+s,o-rwx",
+        "u-x+w",
+        "+t",
+        "a=rws",
+    ],
+)
+def test_modes_change_as_chmod_changes_them(tmp_path: Path, text: str) -> None:
+    change = read_mode(text)
+    (tmp_path / "d").mkdir()
+    (tmp_path / "f").touch()
+    for mode in (0o644, 0o755, 0o600, 0o124, 0o4711, 0o2070, 0o1777, 0):
+        for path in (tmp_path / "d", tmp_path / "f"):
+            path.chmod(mode)
+            before = os.umask(0)
+            subprocess.run(["chmod", text, str(path)], check=True)
+            os.umask(before)
+            assert oct(change(mode, path.is_dir())) == oct(path.stat().st_mode & 0o7777), (
+                mode,
+                path,
+            )
+
+
+@pytest.mark.parametrize("text", ["64a", "u", "z+x", "u+x,", "rwx", "u=rw;x", "+x" * 99])
+def test_a_mode_that_is_none_is_said(text: str) -> None:
+    with pytest.raises(InvalidArgument, match="invalid chmod parameter"):
+        read_mode(text)
 
 
 # Mounts and repositories.
