@@ -76,7 +76,6 @@ class StoredImages:
         manifest = oci.decode(raw, oci.Manifest, f"manifest {digest}")
         check_made_here([manifest.config.media_type])
         config = await self._store.document(manifest.config.digest)
-        check_made_here((), config)
         return StoredImage(digest, raw, manifest, config)
 
     async def one(self, digest: str, platform: str) -> StoredImage:
@@ -92,6 +91,7 @@ class StoredImages:
 
     def offer(self, image: StoredImage) -> Offer:
         """The image as cache: it comes when one of its layers is wanted."""
+        check_made_here((), image.config)
         config = oci.decode(image.config, _Config, f"config {image.id}")
         have = functools.partial(self.have, image)
         return Offer(image.id, config.history or [], config.rootfs.diff_ids, have)

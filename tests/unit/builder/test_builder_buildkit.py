@@ -164,6 +164,9 @@ def test_results_of_several_platforms_travel_together() -> None:
     told = json.loads(result.metadata["refs.platforms"])["Platforms"]
     assert told[0] == {"ID": "linux/amd64", "Platform": {"architecture": "amd64", "os": "linux"}}
     assert Made.of(result, {"1": "a", "2": "b"}) == made
+    turned = Made({"linux/s390x": "b", "linux/amd64": "a"}, several=True)
+    told = decode(m.Result, encode(turned.result({"linux/amd64": "1", "linux/s390x": "2"})))
+    assert list(Made.of(told, {"1": "a", "2": "b"}).images) == ["linux/s390x", "linux/amd64"]
     assert made.mine(Platform(architecture="arm64", os="linux")) == "b"
     assert made.mine(Platform(architecture="s390x", os="linux")) == "a"
     alone = Made({"": "a"})
@@ -326,6 +329,7 @@ def test_checks_are_chosen_and_may_end_the_build() -> None:
     assert (
         json.loads(told["result.json"])["buildError"]["location"]["ranges"][0]["start"]["line"] == 2
     )
+    assert findings(parse(b"ARG A\nARG B=${A:?given}\nFROM $B\n")) == [], "the build says it"
     for wrong in ("nope", "skip=a;x=b", "error=perhaps"):
         with pytest.raises(InvalidArgument, match="check option"):
             findings(parse(b"# check=" + wrong.encode() + b"\nFROM a\n"))

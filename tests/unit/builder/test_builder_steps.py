@@ -19,6 +19,7 @@ from sagong_builder.copying import (
     Landing,
     Owner,
     destination,
+    kept_name,
     label,
     members,
     owner_of,
@@ -204,6 +205,21 @@ def test_patterns_parents_and_exclusions(tmp_path: Path) -> None:
     (directory,) = select(source, "d", excludes=["**/b"])
     names = [m.name for m, _ in members([directory], Landing("/t"), Owner())]
     assert names == ["t/a"]
+
+
+@pytest.mark.parametrize(
+    ("word", "path", "kept"),
+    [
+        ("a/b", "a/b", "a/b"),
+        ("/a/./b", "a/b", "b"),
+        ("a*/./c/**/e", "a1/c/d/e", "c/d/e"),
+        ("./a/b", "a/b", "a/b"),
+        ("a/b/.", "a/b", "a/b"),
+        ("a/./.hidden", "a/.hidden", ".hidden"),
+    ],
+)
+def test_parents_are_kept_below_the_pivot(word: str, path: str, kept: str) -> None:
+    assert kept_name(word, path) == kept
 
 
 def test_what_is_copied_is_known_by_its_name(tmp_path: Path) -> None:
