@@ -11,7 +11,7 @@ from sagong_builder.build import fetched_context, read_file
 from sagong_builder.buildkit.frontend import Wish
 from sagong_builder.buildkit.progress import Graph
 from sagong_builder.buildkit.session import Session
-from sagong_builder.context import Archive
+from sagong_builder.context import Archive, Tree
 from sagong_builder.context.patterns import Ignore
 from sagong_builder.kept import KeptContext, KeptContexts
 from sagong_builder.shop import Shop
@@ -48,7 +48,7 @@ class Contexts:
     async def dockerfile(self) -> bytes:
         """Of its own directory, or of a context that is no directory of the client's."""
         name = self._wish.request.dockerfile
-        if self._wish.context and self._wish.context_name != self._wish.dockerfile_name:
+        if not self._wish.own_dockerfile:
             raw = read_file(await self.context(), name)
         else:
             title = f"[internal] load build definition from {posixpath.basename(name)}"
@@ -82,11 +82,12 @@ class Contexts:
         if source.startswith(_SESSION_URL):
             with self._graph.step_of_ours("[internal] load remote build context"):
                 path = await self._session.upload(self._shop, source[len(_SESSION_URL) - 1 :])
-                return self._closed(await self._shop.opened(path))
+                return self._meant(self._closed(await self._shop.opened(path)))
         if source:
             with self._graph.step_of_ours(f"[internal] load remote build context {source}"):
                 name = self._wish.request.dockerfile
-                return self._closed(await fetched_context(self._shop, source, name, self._stack))
+                archive = await fetched_context(self._shop, source, name, self._stack)
+                return self._meant(self._closed(archive))
         if self._ignored is None:
             with self._graph.step_of_ours("[internal] load .dockerignore"):
                 self._ignored = await self._ignore_file(self._wish.context_name)
@@ -110,6 +111,12 @@ class Contexts:
         self._stack.push_async_callback(asyncio.to_thread, self._kept.put, key, context)
         self._stack.callback(came.archive.release)
         return came.archive
+
+    def _meant(self, archive: Archive) -> Archive:
+        """Of what was fetched the directory that is the context."""
+        if self._wish.directory:
+            archive.tree = Tree(root=archive.tree.resolve(self._wish.directory)[1])
+        return archive
 
     def _closed(self, archive: Archive) -> Archive:
         """The archive, closed with the build."""

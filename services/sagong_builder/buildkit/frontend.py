@@ -43,18 +43,21 @@ class CacheFrom:
 class Wish:
     """The request, and where its files come from.
 
-    `context` is a URL, or "" for the client's directory `context_name`; `named` are further contexts:
-    name, platform that it is for ("": any), source. `caches` are asked what they have. Stages named in
-    `anew` are made without the cache. With a `question` nothing is built: it is about the Dockerfile.
-    With `several` there is an image for each of `platforms`, though that may be one. With `attesting`
-    it is told how they were made, by `options` among others, which are as they came. Commands see the
-    machine as `hostname`, if that is given.
+    `context` is a URL, of whose files those in `directory` are meant, or "" for the client's directory
+    `context_name`. With `own_dockerfile` the Dockerfile is in the client's directory `dockerfile_name`,
+    else in the context. `named` are further contexts: name, platform that it is for ("": any), source.
+    `caches` are asked what they have. Stages named in `anew` are made without the cache. With a
+    `question` nothing is built: it is about the Dockerfile. With `several` there is an image for each
+    of `platforms`, though that may be one. With `attesting` it is told how they were made, by `options`
+    among others, which are as they came. Commands see the machine as `hostname`, if that is given.
     """
 
     request: BuildRequest
     context: str = ""
     context_name: str = "context"
     dockerfile_name: str = "dockerfile"
+    directory: str = ""
+    own_dockerfile: bool = True
     named: tuple[tuple[str, str, str], ...] = ()
     caches: tuple[CacheFrom, ...] = ()
     platforms: tuple[str, ...] = ()
@@ -104,6 +107,8 @@ def read_options(
         context=options.get("context", ""),
         context_name=options.get("contextkey") or "context",
         dockerfile_name=options.get("dockerfilekey") or "dockerfile",
+        directory=options.get("contextsubdir", ""),
+        own_dockerfile=not options.get("context") or bool(options.get("dockerfilekey")),
         named=_named(options, inputs or {}),
         caches=_caches(options) if request.cache else (),
         platforms=platforms or ("",),

@@ -197,6 +197,23 @@ def test_a_context_from_standard_input(buildx: Buildx, tmp_path: Path) -> None:
     assert outcome.output == "up\n"
 
 
+def test_a_fetched_context_may_have_a_dockerfile_of_the_clients(
+    buildx: Buildx, tmp_path: Path
+) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, raw in (("Dockerfile", b"FROM nothing\n"), ("sub/f", b"below\n")):
+            info = tarfile.TarInfo(name)
+            info.size = len(raw)
+            tar.addfile(info, io.BytesIO(raw))
+    buildx.lent.uploads = {"/abc": buffer.getvalue()}
+    place = written(tmp_path, BASE + "COPY . /c/\nRUN cat /c/f\n")
+    options = {"context": "http://buildkit-session/abc", "dockerfilekey": "dockerfile"}
+    outcome = buildx.build(place, **options, contextsubdir="sub", no_cache="")
+    assert outcome.error is None, outcome.error
+    assert outcome.output == "below\n"
+
+
 def test_credentials_are_asked_of_the_client(buildx: Buildx, tmp_path: Path) -> None:
     outcome = buildx.build(written(tmp_path, "FROM 127.0.0.1:1/x/y:1\n"))
     assert outcome.error is not None
