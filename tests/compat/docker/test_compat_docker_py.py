@@ -27,7 +27,7 @@ def client(docker: Engine) -> Iterator[DockerClient]:
 
 def test_it_negotiates_and_pings(client: DockerClient) -> None:
     assert client.ping() is True
-    assert client.version()["ApiVersion"] == "1.48"
+    assert client.version()["ApiVersion"] == "1.51"
     assert client.info()["OSType"] == "linux"
     assert client.df()["Images"]
 
