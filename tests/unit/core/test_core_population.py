@@ -9,14 +9,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from sagong import manifest
 from sagong.contracts.kernel import Order
+from sagong.kernel.companions import Companions
 from sagong.kernel.endings import ending, last_words
 from sagong.kernel.herald import Herald
 from sagong.kernel.journal import ProcessRecord
 from sagong.kernel.population import Population, Process
+from sagong.kernel.resumption import orphan
 from sagong.kernel.units import Unit
 
 UNIT = Unit(
@@ -167,3 +170,25 @@ async def test_who_attends_anew_hears_of_deaths_again_and_who_comes_first_of_wha
     assert herald.missed_by(fresh) == Order(id=0, dead=("/bus/9",))
     assert herald.missed_by(fresh) == Order(id=0)
     assert herald.missed_by(again) == Order(id=0, dead=("/bus/8", "/bus/9"))
+
+
+def test_an_orphan_has_its_own_name_and_uid_and_no_right() -> None:
+    """It had those of some other unit, and there was no kernel where there was none."""
+    record = msgspec.structs.replace(process().record, unit="gone", plugin="p", identity="p@second")
+    unit = orphan(record)
+    assert (unit.name, unit.identity) == ("gone", "p@second")
+    assert not list(unit.uses()) and not unit.manifest.provides
+
+
+async def test_a_companion_that_has_just_ended_is_no_error(
+    child: subprocess.Popen[bytes],
+) -> None:
+    """Its unit's falling asleep, or the system's end, went no further then."""
+    fake: Any = Cells()
+    companions = Companions(fake, fake, lambda: None)
+    pidfd = os.pidfd_open(child.pid)
+    companions._records["one"] = (process(child.pid).record, UNIT, pidfd)
+    child.communicate()
+    companions.drop("one")
+    companions.stop()
+    os.close(pidfd)
