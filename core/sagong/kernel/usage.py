@@ -19,7 +19,8 @@ _RATE = 0.6
 # Seconds of a core beyond that: to be taken for who computes, and the most that is remembered.
 _MOMENT, _MOST = 0.015, 1.2
 # Of the time: what a thread that never sleeps runs or waits at least; what one that is called does not.
-_RESTLESS = 0.9
+# What it waits is counted when it runs at last, which may take so many seconds on a full machine.
+_RESTLESS, _UNDECIDED = 0.9, 1.0
 # Of a core: threads are looked at of who uses so much. Who has less than the second starves, until it
 # has had twice as much, on average over a second.
 _DOUBTFUL, _STARVING, _OVER = 0.1, 0.05, 1.0
@@ -45,7 +46,8 @@ class _Account:
     """Seconds of the processor in all, at the last look and now; how much was too much.
 
     `threads` are nanoseconds that each has run or waited, at the last look; `share` is the part of a
-    core that it has had of late, None at first.
+    core that it has had of late, None at first; `slept` is for how many seconds it has not been seen
+    that it does not sleep.
     """
 
     before: float
@@ -54,6 +56,7 @@ class _Account:
     stance: Stance = _ORDINARY
     threads: Mapping[int, int] = field(default_factory=dict)
     share: float | None = None
+    slept: float = _UNDECIDED
 
 
 class Usage:
@@ -119,7 +122,11 @@ def _judged(one: _Account, passed: float, threads: Mapping[int, int]) -> Stance:
         for thread, spent in threads.items()
         if thread in one.threads
     )
-    excess = one.excess + (max(used, passed) if restless else used) - _RATE * passed
+    one.slept = 0.0 if restless else one.slept + passed
+    demand = max(used, passed) if restless else used
+    if one.stance.computes and not restless and one.slept < _UNDECIDED:
+        demand = max(used, _RATE * passed)
+    excess = one.excess + demand - _RATE * passed
     one.excess, one.before, one.threads = min(max(excess, 0.0), _MOST), one.total, threads
     if one.share is None:
         one.share = 1.0  # it has come since the last look

@@ -51,6 +51,13 @@ def test_who_gives_way_stays_light_while_it_does_not_sleep() -> None:
     assert not any(stance.starves for stance in found)
 
 
+def test_who_waits_for_long_before_it_is_counted_stays_light() -> None:
+    """On a full machine a thread gets a core every half a second, and its waiting is counted then."""
+    waits = [1.0] * 2 + ([0.0] * 9 + [10.0]) * 10
+    found = beside_others([1.0] * 2 + [0.1] * 100, waits)
+    assert all(stance.computes for stance in found[2:])
+
+
 def test_who_is_called_and_waits_for_a_core_does_not_compute() -> None:
     assert not any(one.computes for one in beside_others([0.4] * 100, [0.85] * 100))
 
