@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.small_disk import small_disk
 
@@ -44,6 +44,7 @@ def test_attributes_are_sorted() -> None:
 
 
 @pytest.mark.parametrize("driver", ["json-file", "cri"])
+@settings(deadline=None)
 @given(
     texts=st.lists(st.binary(max_size=30).map(lambda b: b.replace(b"\n", b"")), min_size=1),
     attributes=st.sampled_from([(), (("a", "<b>"),)]),
@@ -78,6 +79,7 @@ def test_none_keeps_no_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("driver", ["json-file", "cri", "local"])
+@settings(deadline=None)
 @given(
     chunks=st.lists(
         st.tuples(st.sampled_from([1, 2]), st.text(st.characters(codec="utf-8"), max_size=80)),
