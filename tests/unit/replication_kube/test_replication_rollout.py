@@ -15,6 +15,19 @@ def test_percentages_round_up_for_surge_and_down_for_missing() -> None:
     assert limits({"maxSurge": 0, "maxUnavailable": 0}, 10) == Limits(0, 1)
     assert limits({"maxSurge": "0%", "maxUnavailable": "5%"}, 10) == Limits(0, 1)
     assert limits({"maxSurge": 1, "maxUnavailable": 5}, 3) == Limits(1, 3)
+    assert limits({"maxSurge": 1, "maxUnavailable": 0}, 3) == Limits(1, 0)
+
+
+def test_what_is_too_much_or_does_not_serve_goes_first() -> None:
+    assert rolling(2, Part("new", 5, 5), [], Limits(1, 0)) == {"new": 2}
+    old = [Part("a", 3, 1, created=1), Part("b", 1, 1, created=2)]
+    assert rolling(4, Part("new", 1, 1), old, Limits(1, 1)) == {"a": 1}
+
+
+def test_of_equal_sets_the_newer_grows_and_the_older_gives() -> None:
+    parts = [Part("a", 3, 3, created=1), Part("b", 3, 3, created=2)]
+    assert proportional(7, 0, parts) == {"b": 4}
+    assert proportional(5, 0, parts) == {"a": 2}
 
 
 @settings(max_examples=200, deadline=None)
