@@ -137,7 +137,8 @@ def websocket(data: bytes) -> None:
 def _authority() -> Any:
     from sagong_auth_rbac.authority import CertificateAuthority
 
-    return CertificateAuthority(Path(tempfile.mkdtemp(prefix="sagong-fuzz-")))
+    with tempfile.TemporaryDirectory() as base:
+        return CertificateAuthority(Path(base))
 
 
 def certificate(data: bytes) -> None:
