@@ -290,8 +290,13 @@ async def connect(engine: Engine, ask: Ask) -> Response:
 
 async def disconnect(engine: Engine, ask: Ask) -> Response:
     """`docker network disconnect`."""
-    network, record, body = await _both(engine, ask)
+    body = await ask.checked(ConnectBody)
     force = bool(body.get("Force"))
+    try:
+        network = await engine.find_network(ask["id"])
+    except NotFound:
+        return await _disconnect_gone(engine, ask["id"], body)
+    record = await engine.container(str(body.get("Container") or ""))
     status = await engine.status(record)
     on_it = any(e.network == network.id for e in _endpoints(status))
     given = {k: v for k, v in _given(record).items() if k not in (network.name, network.id)}
@@ -299,7 +304,7 @@ async def disconnect(engine: Engine, ask: Ask) -> Response:
     mode = wiring.mode_of(convert(record.host, HostConfig))
     if mode == network.name == "host" and status.state is StatusState.RUNNING:
         raise InvalidArgument(
-            "cannot disconnect container from host network - container must be created in host "
+            "cannot disconnect container from host network - container was created in host "
             "network mode"
         )
     if status.state is StatusState.RUNNING and not on_it:
@@ -317,6 +322,18 @@ async def disconnect(engine: Engine, ask: Ask) -> Response:
     await _keep_endpoints(engine, record, given, record.left | {network.name, network.id})
     attributes = {"container": record.id, "name": network.name, "type": network.driver}
     engine.history.note("network", "disconnect", network.id, attributes)
+    return empty(200)
+
+
+async def _disconnect_gone(engine: Engine, name: str, body: dict[str, Any]) -> Response:
+    """Force, or that a container does not run, takes a network that is gone out of its wishes."""
+    record = await engine.container(str(body.get("Container") or ""))
+    given = _given(record)
+    runs = (await engine.status(record)).state in (StatusState.RUNNING, StatusState.PAUSED)
+    if name not in given or (runs and not body.get("Force")):
+        raise NotFound(f"network {name} not found")
+    rest = {key: settings for key, settings in given.items() if key != name}
+    await _keep_endpoints(engine, record, rest, record.left | {name})
     return empty(200)
 
 

@@ -26,13 +26,19 @@ from sagong_docker.validity import check_platform
 
 __all__ = ["create", "load", "push", "save"]
 
+_OTHER_SYSTEMS = frozenset(("darwin", "freebsd", "macos", "windows"))
+
 
 async def create(engine: Engine, ask: Ask) -> Response | None:
     """`docker pull` and `docker import` share a path."""
-    check_platform(ask.text("platform"))
-    if ask.text("fromImage"):
+    imports = not ask.text("fromImage")
+    if not imports or ask.text("platform").lower() not in _OTHER_SYSTEMS:
+        check_platform(ask.text("platform"))
+    if not imports:
         await _pull(engine, ask)
     elif ask.text("fromSrc"):
+        if ask.text("platform").lower().partition("/")[0] in _OTHER_SYSTEMS:
+            raise InvalidArgument("operating system is not supported")
         await _import(engine, ask)
     else:
         raise InvalidArgument("either fromImage or fromSrc must be given")
@@ -146,6 +152,8 @@ async def save(engine: Engine, ask: Ask) -> None:
     names = [part for name in names for part in name.split(",") if part]
     if not names:
         raise InvalidArgument("no image is named: give names=")
+    if ask.version >= (1, 48) and len(ask.request.query.all("platform")) > 1:
+        raise InvalidArgument("multiple platform parameters not supported")
     wanted = wanted_platform(ask.text("platform")) if ask.version >= (1, 48) else None
     images = [image for name in names for image in await _saved(engine, name)]
     for image in images:

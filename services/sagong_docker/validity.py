@@ -25,6 +25,8 @@ __all__ = [
 _DEVICE_RULE = re.compile(r"[acb] (?:[0-9]+|\*):(?:[0-9]+|\*) [rwm]{1,3}")
 _ACCESS = re.compile(r"[rwm]{1,3}")
 _LONGEST_HOSTNAME = 64
+# A name, with a version in parentheses perhaps (containerd's platforms).
+_OS = re.compile(r"[a-z0-9_.-]+(\([a-z0-9_.+-]*\))?")
 _MILLISECOND = 10**6
 _PLATFORM_WORDS = frozenset(
     (
@@ -123,6 +125,10 @@ def _program(body: CreateBody) -> Iterator[str]:
 def check_platform(text: str) -> None:
     """Refuse what names no platform, in containerd's words."""
     parts = text.lower().split("/")
+    if text and not _OS.fullmatch(parts[0]):
+        raise InvalidArgument(
+            f'"{parts[0]}" is an invalid OS component of "{text}": invalid argument'
+        )
     if len(parts) > 3:
         raise InvalidArgument(f'"{text}": cannot parse platform specifier: invalid argument')
     if text and len(parts) == 1 and parts[0] not in _PLATFORM_WORDS:

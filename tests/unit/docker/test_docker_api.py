@@ -426,3 +426,41 @@ async def test_addresses_are_asked_for_where_somebody_chose_the_subnet() -> None
             joined = await lab.raw("POST", path, json.dumps(place).encode())
             for status, answer in (made, joined):
                 assert (said in answer.decode(), status < 400) == (True, not said), answer
+
+
+async def test_a_network_that_is_gone_is_taken_out_of_a_container_s_wishes() -> None:
+    async with docker_lab() as lab:
+        body = json.dumps({"Name": "gone"}).encode()
+        assert (await lab.raw("POST", "/v1.48/networks/create", body))[0] == 201
+        host, place = {"NetworkMode": "gone"}, {"EndpointsConfig": {"gone": {}}}
+        wish = {"Image": IMAGE, "Cmd": ["top"], "HostConfig": host, "NetworkingConfig": place}
+        made = await lab.raw(
+            "POST", "/v1.48/containers/create?name=waits", json.dumps(wish).encode()
+        )
+        assert made[0] == 201
+        assert (await lab.raw("DELETE", "/v1.48/networks/gone"))[0] == 204
+        leave = json.dumps({"Container": "waits", "Force": True}).encode()
+        left = await lab.raw("POST", "/v1.48/networks/gone/disconnect", leave)
+        assert left[0] == 200, left
+        shown = json.loads((await lab.raw("GET", "/v1.48/containers/waits/json"))[1])
+        assert shown["NetworkSettings"]["Networks"] == {}
+        assert (await lab.raw("POST", "/v1.48/networks/gone/disconnect", leave))[0] == 404
+
+
+async def test_platforms_of_imports_and_archives() -> None:
+    async with docker_lab() as lab:
+        for platform, said in (
+            ("%20%20", "is an invalid OS component"),
+            ("/", "is an invalid OS component"),
+            ("macos", "operating system is not supported"),
+            ("macos/arm64", "operating system is not supported"),
+            ("nintendo64", "unknown operating system or architecture"),
+        ):
+            path = f"/v1.48/images/create?fromSrc=-&repo=x&platform={platform}"
+            status, answer = await lab.raw("POST", path, b"")
+            assert (status, said in answer.decode()) == (400, True), answer
+        two = "&".join(
+            f"platform=%7B%22os%22:%22linux%22,%22architecture%22:%22{a}%22%7D" for a in "ab"
+        )
+        status, answer = await lab.raw("GET", f"/v1.48/images/{IMAGE}/get?{two}")
+        assert (status, b"multiple platform parameters" in answer) == (400, True), answer
