@@ -238,6 +238,11 @@ def main() -> None:
     os.environ["PYTHONSAFEPATH"] = "1"
     # Threads are few and allocate little; an own heap for each costs more memory than it spares time.
     os.environ.setdefault("MALLOC_ARENA_MAX", "1")
+    # Files and logs are UTF-8, whatever the locale of who started it is.
+    os.environ["PYTHONUTF8"] = "1"
+    os.environ.pop("PYTHONIOENCODING", None)
+    # Whoever started it may hide what he makes; plugins are to find their directories.
+    os.umask(0o022)
     os.makedirs(f"{options.run}/kernel", exist_ok=True)
     lock = os.open(f"{options.run}/kernel/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 
 from sagong import __version__
 from sagong.errors import InvalidArgument, NotFound, SagongError
 
-__all__ = ["main", "parser"]
+__all__ = ["main", "parser", "utf8_mode"]
 
 # verb → (module, summary); each module has arguments(parser) and run(options) -> exit status.
 VERBS: dict[str, tuple[str, str]] = {
@@ -70,8 +70,21 @@ def _word(verb: str) -> str:
     return verb.replace("-", "_")
 
 
+def utf8_mode(encoding: str, environment: Mapping[str, str]) -> dict[str, str]:
+    """What Python must be started with in a locale of this encoding; nothing if all is well.
+
+    Files are UTF-8 whatever the terminal is (PEP 540); what it can't show is shown as `?`.
+    """
+    if encoding == "utf-8" or "PYTHONUTF8" in environment:
+        return {}
+    return {"PYTHONUTF8": "1", "PYTHONIOENCODING": f"{encoding}:replace"}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a verb; errors go to standard error in one line and give a status other than 0."""
+    wanted = utf8_mode(sys.getfilesystemencoding(), os.environ) if arguments is None else {}
+    if wanted:
+        os.execve(sys.executable, sys.orig_argv, {**os.environ, **wanted})
     options = parser().parse_args(arguments)
     if options.verb not in _FOR_ANYBODY and os.geteuid() != 0:
         print(f"sagong {options.verb} needs root; use sudo", file=sys.stderr)

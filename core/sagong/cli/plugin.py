@@ -66,6 +66,7 @@ def _install(shelf: Shelf, text: str, *, companion: bool) -> int:
     if not source.exists():
         raise InvalidArgument(f"{text} does not exist; give a directory or a wheel")
     home = shelf.place(_UNFINISHED)
+    os.umask(0o022)  # the plugin has a user of its own, who is to read it
     try:
         _make_environment(home)
         _fill(home, source)

@@ -36,7 +36,10 @@ def root() -> Iterator[Path]:
 def _run(name: str, *words: str, check: bool = True) -> str:
     """A script of `packaging`; what it prints."""
     script = str(REPOSITORY / "packaging" / name)
-    done = subprocess.run([script, *words], capture_output=True, text=True, timeout=120)
+    # Some people's files are nobody else's; plugins' users are to find theirs.
+    done = subprocess.run(
+        [script, *words], capture_output=True, text=True, timeout=120, umask=0o077
+    )
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

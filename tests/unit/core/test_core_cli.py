@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sagong.cli import VERBS, main, parser
+from sagong.cli import VERBS, main, parser, utf8_mode
 from sagong.cli.inspection import age
 
 
@@ -23,6 +23,12 @@ def somebody() -> Iterator[None]:
         yield
     finally:
         os.seteuid(0)
+
+
+def test_a_locale_of_another_encoding_does_not_change_how_files_are_read() -> None:
+    assert utf8_mode("utf-8", {}) == {}
+    assert utf8_mode("euc_kr", {"PYTHONUTF8": "0"}) == {}, "who says so means it, and never twice"
+    assert utf8_mode("euc_kr", {}) == {"PYTHONUTF8": "1", "PYTHONIOENCODING": "euc_kr:replace"}
 
 
 WORDS = {
