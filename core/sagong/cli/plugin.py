@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import fcntl
 import os
 import shutil
 import subprocess
@@ -31,7 +32,8 @@ from sagong.shelf import Record, Shelf, digests
 
 __all__ = ["plugin_arguments", "run_plugin"]
 
-_UNFINISHED = ".unfinished"
+# What is being made has one name, so one installation follows the other.
+_UNFINISHED, _LOCK = ".unfinished", ".lock"
 
 
 def plugin_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,17 +67,20 @@ def _install(shelf: Shelf, text: str, *, companion: bool) -> int:
     source = Path(text).resolve()
     if not source.exists():
         raise InvalidArgument(f"{text} does not exist; give a directory or a wheel")
-    home = shelf.place(_UNFINISHED)
     os.umask(0o022)  # the plugin has a user of its own, who is to read it
-    try:
-        _make_environment(home)
-        _fill(home, source)
-        record = _recorded(shelf, home, source, companion=companion)
-    except BaseException:
-        shutil.rmtree(home, ignore_errors=True)
-        raise
-    shelf.put(record)
-    shutil.rmtree(shelf.directory / _UNFINISHED, ignore_errors=True)
+    shelf.directory.mkdir(parents=True, exist_ok=True)
+    with open(shelf.directory / _LOCK, "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        home = shelf.place(_UNFINISHED)
+        try:
+            _make_environment(home)
+            _fill(home, source)
+            record = _recorded(shelf, home, source, companion=companion)
+        except BaseException:
+            shutil.rmtree(home, ignore_errors=True)
+            raise
+        shelf.put(record)
+        shutil.rmtree(shelf.directory / _UNFINISHED, ignore_errors=True)
     print(f"{record.name} {record.version} installed, digest {record.digest[:16]}; it may:")
     for line in rights_in_words(record.manifest())[1:]:
         print(f"  {line}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -74,3 +76,32 @@ def test_a_hook_that_a_unit_is_to_load_is_not_removed(
     assert main(["--root", str(tmp_path), "plugin", "remove", "guard"]) == 1
     said = capsys.readouterr().err
     assert "guard is a hook of docker" in said and "`sagong swap docker`" in said
+
+
+MANIFEST = """
+[plugin]
+name = "{name}"
+version = "1"
+summary = "of a test"
+class = "{name}:Class"
+[provides]
+scheduler = 1
+"""
+
+
+@pytest.mark.root
+def test_two_installations_at_once_follow_each_other(tmp_path: Path) -> None:
+    """The second one made its environment where the first one's was, and took it away."""
+    running = []
+    for name in ("one", "two", "three"):
+        package = tmp_path / name
+        package.mkdir()
+        (package / "plugin.toml").write_text(MANIFEST.format(name=name))
+        (package / "__init__.py").write_text("class Class: ...\n")
+        command = [sys.executable, "-m", "sagong.cli", "--root", str(tmp_path / "root"), "plugin"]
+        running.append(
+            subprocess.Popen([*command, "install", str(package)], stderr=subprocess.PIPE, text=True)
+        )
+    for process in running:
+        assert process.communicate()[1] == ""
+        assert process.returncode == 0
