@@ -117,8 +117,8 @@ async def test_a_terminal_and_a_user_namespace_are_prepared_as_all_else() -> Non
         maps = {"uid_map": ((0, 200000, 65536),), "gid_map": ((0, 200000, 65536),)}
         spaces = Namespaces(user="new", **maps)
         for process, namespaces in (
-            (lab.process("test -t 0 && exit 8", tty=True, stdin=True), Namespaces()),
-            (lab.process("test $(id -u) = 0 && exit 8"), spaces),
+            (lab.process("test -t 0 && sleep 0.5 && exit 8", tty=True, stdin=True), Namespaces()),
+            (lab.process("test $(id -u) = 0 && sleep 0.5 && exit 8"), spaces),
         ):
             spec = lab.spec(process, namespaces=namespaces)
             await lab.runtime.prepare(spec)
