@@ -58,12 +58,21 @@ def test_every_setting_of_a_plugin_is_described() -> None:
     assert silent == [], "say in the struct's words what each of its fields is"
 
 
+def linked(path: Path) -> set[Path]:
+    """Pages of this repository that a page leads to."""
+    links = re.findall(r"\]\(([^)#\s]+\.md)(?:#[^)]*)?\)", path.read_text())
+    return {(path.parent / link).resolve() for link in links if "://" not in link}
+
+
 @pytest.mark.parametrize("readme", ["README.md", "README.ko.md"])
 def test_a_readme_leads_to_every_page(readme: str) -> None:
-    text = (ROOT / readme).read_text()
-    pages = [p for part in ("how-to", "reference") for p in (ROOT / "docs" / part).glob("*.md")]
-    links = [str(page.relative_to(ROOT)) for page in sorted(pages)]
-    assert [link for link in links if f"({link})" not in text] == []
+    reached, new = set(), {ROOT / readme}
+    while new:
+        reached |= new
+        new = {p for path in new for p in linked(path) if p.exists()} - reached
+    parts = ("tutorial", "how-to", "reference", "explanation")
+    pages = {page for part in parts for page in (ROOT / "docs" / part).glob("*.md")}
+    assert sorted(str(page.relative_to(ROOT)) for page in pages - reached) == []
 
 
 @pytest.mark.parametrize("verb", sorted(VERBS))
