@@ -88,10 +88,10 @@ def _check_cgroup(container: Container) -> None:
         return
     path = container.facts["cgroup"]
     if group.frozen():
-        raise StartError("failed_precondition", f"the container's cgroup {path} is frozen")
+        raise StartError("failed_precondition", f"container's cgroup unexpectedly frozen: {path}")
     count = len(group.pids())
     if count:
-        text = f"the container's cgroup {path} is not empty: {count} process(es) found"
+        text = f"container's cgroup is not empty: {count} process(es) found in {path}"
         raise StartError("failed_precondition", text)
 
 

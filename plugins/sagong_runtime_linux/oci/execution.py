@@ -44,7 +44,9 @@ def execute(containers: Containers, container: Container, wish: ExecWish) -> Bir
     if status == STOPPED:
         raise StartError("failed_precondition", f"container {container.id} is not running")
     if status == PAUSED and not wish.ignore_paused:
-        raise StartError("failed_precondition", f"container {container.id} is paused")
+        raise StartError(
+            "failed_precondition", "cannot exec in a paused container: --ignore-paused would"
+        )
     if wish.process.get("terminal") and not wish.console and not wish.keep_terminal:
         raise StartError("invalid_argument", "a terminal needs --console-socket with --detach")
     config = container.config()

@@ -384,7 +384,7 @@ def test_a_cgroup_of_others_is_refused(bundle: Bundle) -> None:
     assert "is not empty: 1 process" in bundle.refused("create", "second")
     bundle("start", "box")
     bundle("pause", "box")
-    assert "is frozen" in bundle.refused("create", "second")
+    assert "unexpectedly frozen" in bundle.refused("create", "second")
     bundle("resume", "box")
     assert bundle("list", "-q") == "box\n"
 
