@@ -22,7 +22,7 @@ from sagong_builder.fetching import clone, download, git_source, is_url
 from sagong_builder.origins import Origins
 from sagong_builder.shop import Lease, Shop
 
-__all__ = ["Sources"]
+__all__ = ["Sources", "unpacks"]
 
 _HEAD = 512
 
@@ -218,10 +218,7 @@ class Sources:
         self, item: Item, instruction: Instruction, stack: contextlib.AsyncExitStack
     ) -> Item:
         """The item, opened when it is an archive that ADD unpacks."""
-        local = instruction.keyword == "ADD" and item.entry.kind is Kind.FILE
-        asked = instruction.switch("unpack") if "unpack" in instruction.flags else None
-        remote = any(is_url(word) for word in instruction.words[:-1]) or instruction.heredocs
-        if not local or asked is False or (remote and not asked):
+        if not unpacks(instruction) or item.entry.kind is not Kind.FILE:
             return item
         head = b"".join(item.archive.content(replace(item.entry, size=min(item.entry.size, _HEAD))))
         if not is_archive(head):
@@ -239,9 +236,16 @@ class Sources:
         return replace(item, unpacked=archive)
 
 
+def unpacks(instruction: Instruction) -> bool:
+    """Whether archives are unpacked: those that are fetched only where that is asked for."""
+    if instruction.keyword != "ADD" or "unpack" in instruction.flags:
+        return instruction.keyword == "ADD" and instruction.switch("unpack")
+    return not instruction.heredocs and not any(is_url(word) for word in instruction.words[:-1])
+
+
 def _merges(item: Item, instruction: Instruction) -> bool:
     """Whether it is the content that is copied: a directory's, or an archive's that ADD unpacks."""
-    if item.is_directory or instruction.keyword != "ADD" or item.entry.kind is not Kind.FILE:
+    if item.is_directory or not unpacks(instruction) or item.entry.kind is not Kind.FILE:
         return item.is_directory
     head = replace(item.entry, size=min(item.entry.size, _HEAD))
     return is_archive(b"".join(item.archive.content(head)))

@@ -38,7 +38,7 @@ from sagong_builder.metadata import CHANGES, command_words, working_directory
 from sagong_builder.reporter import Reporter
 from sagong_builder.running import Errand, new_id, run
 from sagong_builder.shop import Lease, Shop
-from sagong_builder.sources import Sources
+from sagong_builder.sources import Sources, unpacks
 
 __all__ = ["Steps", "moment"]
 
@@ -311,7 +311,7 @@ class Steps:
             chmod = self._expander.word(instruction.flag("chmod"))
             content = await asyncio.to_thread(label, items)
             kept = self._dialect.keep_owners and "from" in instruction.flags and not chown
-            unpack = instruction.flag("unpack", "true") if "unpack" in instruction.flags else ""
+            unpack = "" if instruction.keyword == "COPY" or unpacks(instruction) else "no"
             given = (("chown", "kept" if kept else chown), ("chmod", chmod), ("unpack", unpack))
             flags = "".join(f"--{name}={value}" for name, value in given if value)
             comment = f"{instruction.keyword} {flags}{content} in {target} "
