@@ -265,6 +265,8 @@ def _short(message: str) -> str:
     lowered = message.lower()
     if "paused" in lowered:
         return "container is paused and must be unpaused first"
+    if "restarting" in lowered:
+        return "container is restarting: stop the container before removing or force remove"
     if "running" in lowered or "runs" in lowered:
         return "container is running: stop the container before removing or force remove"
     return message

@@ -247,10 +247,10 @@ class Lifecycle:
     async def remove(self, id_: str, *, force: bool, volumes: bool) -> None:
         """Remove a container and all that is only its own."""
         record = self.container(id_)
-        if record.alive and not force:
-            word = "paused" if record.state is StatusState.PAUSED else "running"
+        if record.begun and not force:
             raise FailedPrecondition(
-                f"cannot remove container {record.spec.name or id_!r}: container is {word}: "
+                f"cannot remove container {record.spec.name or id_!r}: "
+                f"container is {record.state.value}: "
                 "stop the container before removing or force remove"
             )
         if record.alive:

@@ -78,9 +78,10 @@ def test_the_stop_signal_ends_what_its_policy_would_start_again(docker: Engine) 
     docker.wait_for("again", "{{.State.Status}}", "exited")
     time.sleep(0.5)
     assert docker.inspect("again")["State"]["Status"] == "exited"
-    # One that waits for its next start is stopped by a kill, too.
+    # One that waits for its next start is not removed just so, and stopped by a kill, too.
     docker.ok("run", "-d", "--name", "loop", "--restart", "always", IMAGE, "false")
     docker.wait_for("loop", "{{gt .RestartCount 2}}", "true")
+    assert "stop the container before removing" in docker.docker("rm", "loop").stderr
     docker.ok("kill", "loop")
     docker.wait_for("loop", "{{.State.Status}}", "exited")
 

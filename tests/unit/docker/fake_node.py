@@ -375,8 +375,10 @@ class FakeNode:
 
     async def remove(self, request: RemoveRequest) -> None:
         held = self.held(request.id)
-        if held.alive and not request.force:
-            raise FailedPrecondition(f"container {request.id} is running; stop it or use force")
+        if (held.alive or held.state is StatusState.RESTARTING) and not request.force:
+            raise FailedPrecondition(
+                f"container {request.id} is {held.state.value}; stop it or use force"
+            )
         held.stopped = True
         if held.process is not None and held.process.code is None:
             self.note(held, "kill", signal="9")
