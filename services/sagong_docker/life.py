@@ -51,6 +51,8 @@ _PROGRAM_WORDS = (
     "not a directory",
     "exec format error",
 )
+# Of a mount's source, which is no program.
+_SOURCE_WORDS = "cannot access path"
 
 
 async def start(engine: Engine, ask: Ask) -> Response:
@@ -118,7 +120,7 @@ def start_error(
     lowered = error.message.lower()
     if not isinstance(error, NotFound | FailedPrecondition | InvalidArgument):
         return error
-    if not any(words in lowered for words in _PROGRAM_WORDS):
+    if _SOURCE_WORDS in lowered or not any(words in lowered for words in _PROGRAM_WORDS):
         return error
     if lowered.startswith("oci runtime"):
         return InvalidArgument(error.message)
