@@ -199,6 +199,7 @@ ACCEPTED = (
     Accepted(".body.message", _NEWER, "POST /volumes/prune?*", "input/objects"),
     Accepted(".body*", "20.10 does not know the filter", "POST /volumes/prune?*", "input/objects", of=_20),
     Accepted(".body.message", _NEWER, "*", "input/objects", of=_20),
+    Accepted("*", "subnets and ranges that don't fit are refused: " + _NEWER, "POST /networks/create", "input/objects", of=_20),
     Accepted("*", "came with API 1.42", "PUT /volumes/*", of=_20),
     # What 20.10 has not or does not say, and what is of 26.1 alone.
     Accepted(".body.DriverStatus.*", "metacopy is told, too: " + _NEWER, "GET /info", of=_20),

@@ -99,10 +99,11 @@ SCENARIOS = (
             # Docker joins and leaves several networks in any order.
             get("/events?since=$begin&until=$end&" + filters(type="network")).unordered(),
             get("/events?since=$begin&until=$end&" + filters(type="volume")),
-            get("/events?since=$begin&until=$end&" + filters(type="image")),
+            # That a commit creates an image is told since Docker 28.
+            get("/events?since=$begin&until=$end&" + filters(type="image", event=["tag", "untag", "delete"])),
             get("/events?since=$begin&until=$end&" + filters(event="die")),
             get("/events?since=$begin&until=$end&" + filters(event=["pause", "unpause"])),
-            get("/events?since=$begin&until=$end&" + filters(label="a=b", event="create")),
+            get("/events?since=$begin&until=$end&" + filters(type="container", label="a=b", event="create")),
             get("/events?since=$begin&until=$end&" + filters(label="nothing")),
             get("/events?since=$begin&until=$end&" + filters(image="$image", event="start")),
             get("/events?since=$begin&until=$end&" + filters(container="nobody")),
