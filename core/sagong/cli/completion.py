@@ -49,7 +49,9 @@ def _cases(top: argparse.ArgumentParser, paths: Paths) -> Iterator[str]:
     verbs = _below(top)
     yield _case('""', [*verbs, "--root", "--help"])
     for verb, sub in verbs.items():
-        words = [*_below(sub), *(word for action in sub._actions for word in action.option_strings)]
+        parsers = (sub, *_below(sub).values())
+        options = (word for p in parsers for action in p._actions for word in action.option_strings)
+        words = [*_below(sub), *dict.fromkeys(options)]
         names = {action.dest for action in sub._actions}
         if names & _UNITS:
             words.append(f"$(ls {paths.run}/slots 2>/dev/null)")

@@ -101,6 +101,7 @@ def test_how_long_is_said_in_two_units_at_least(seconds: float, said: str) -> No
         ("sagong --root X logs a", {"all"}, {"auth_rbac"}),
         ("sagong plugin v", {"verify"}, set()),
         ("sagong up --pr", {"--profile"}, set()),
+        ("sagong registry gc --dr", {"--dry-run"}, set()),
     ],
 )
 def test_bash_completes(line: str, offered: set[str], others: set[str], tmp_path: Path) -> None:
