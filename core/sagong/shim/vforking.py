@@ -19,6 +19,7 @@ import ctypes
 import mmap
 import os
 import signal
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -46,8 +47,12 @@ class Program(NamedTuple):
 
 
 def lends_memory() -> bool:
-    """Whether the C library and the machine have what this needs."""
-    return hasattr(_LIBC, "makecontext") and ctypes.sizeof(ctypes.c_void_p) == 8
+    """Whether the interpreter, the C library and the machine have what this needs.
+
+    From 3.14 on Python takes any stack but the thread's own for one that has overflown.
+    """
+    makes_contexts = hasattr(_LIBC, "makecontext") and ctypes.sizeof(ctypes.c_void_p) == 8
+    return makes_contexts and sys.version_info < (3, 14)
 
 
 def _address(function: Any) -> int:
