@@ -177,7 +177,7 @@ def test_one_build_for_several_platforms(docker: Engine, buildx: Plugin, tmp_pat
         (top,) = document("index.json")["manifests"]
         assert top["annotations"]["io.containerd.image.name"] == "docker.io/library/x:1"
         index = document("blobs/sha256/" + top["digest"].removeprefix("sha256:"))
-        assert [e["platform"]["architecture"] for e in index["manifests"]] == ["amd64", "arm64"]
+        assert [e["platform"]["architecture"] for e in index["manifests"]] == ["arm64", "amd64"]
     with running_registry(tmp_path) as host:
         facts = tmp_path / "facts"
         name = f"{host}/several:1"
