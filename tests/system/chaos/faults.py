@@ -147,7 +147,8 @@ class Injector:
                     time.sleep(0.05)
         finally:
             filler.unlink(missing_ok=True)
-        self._recovered("full", [name, *_all_of(victims, killed)], began, killed)
+        self._recovered("full", [name], began, killed)
+        self._recovered("kill", _all_of(victims, killed), began, killed)
 
     def _cut_power(self) -> None:
         """Everything but the containers ends at once, and is brought up again."""
