@@ -75,13 +75,17 @@ class Instance:
                 return process.pid
         raise LookupError(name)
 
-    def wait_ready(self, seconds: float = 15.0) -> SystemStatus:
-        """Wait until every unit serves again, and none is named that has just been killed."""
+    def wait_ready(self, seconds: float = 15.0, *, gone: int = 0) -> SystemStatus:
+        """Wait until every unit serves again, and none is named that has just been killed.
+
+        `gone` is who was, and may take a moment to die of it.
+        """
         limit = time.monotonic() + seconds
         while True:
             with contextlib.suppress(SagongError):
                 status = self.status()
-                if status.ready and all(_lives(p.pid) for p in _processes(status)):
+                named = {process.pid for process in _processes(status)}
+                if status.ready and gone not in named and all(map(_lives, named)):
                     return status
             assert time.monotonic() < limit, self.logs()
             time.sleep(0.05)

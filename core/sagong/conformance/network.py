@@ -206,7 +206,7 @@ async def check_wrong_networks_are_refused(lab: NetworkLab) -> None:
     subnet = block()
     wrong = (
         Network(id="short", name=lab.name("id")),
-        Network(id=secrets.token_hex(32), name="with space"),
+        Network(id=secrets.token_hex(32), name="with/slash"),
         Network(id=secrets.token_hex(32), name=lab.name("d"), driver="no such driver"),
         Network(id=secrets.token_hex(32), name=lab.name("s"), subnets=(Subnet(subnet="10.1"),)),
         Network(

@@ -64,8 +64,7 @@ async def test_a_killed_process_fails_no_idempotent_call(running: Instance, vict
         before = load.answers
         while load.answers < before + 500:
             await asyncio.sleep(0.01)
-        status = await asyncio.to_thread(running.wait_ready)
-        assert killed not in {p.pid for p in status.others}
+        await asyncio.to_thread(running.wait_ready, gone=killed)
         async for _step in operator.kernel.swap(SwapRequest(unit="scheduler")):
             pass
         load.stopping = True
