@@ -153,7 +153,7 @@ class Networks:
         self._ranges[identity] = tuple(range_of(record.network, s) for s in record.network.subnets)
 
     def _keep(self, network: Network) -> NetworkRecord:
-        bridge = bridge_name(network) if network.driver == "bridge" else ""
+        bridge = bridge_name(network, self._settings) if network.driver == "bridge" else ""
         below = network.driver in ON_PARENTS
         parent = parent_name(network, self._settings.prefix) if below else ""
         record = NetworkRecord(network=network, bridge=bridge, parent=parent)
@@ -210,7 +210,7 @@ class Networks:
     def _check_bridge(self, network: Network) -> None:
         if network.driver != "bridge":
             return
-        name = bridge_name(network)
+        name = bridge_name(network, self._settings)
         for other in self._known.values():
             if other.bridge == name:
                 raise Conflict(

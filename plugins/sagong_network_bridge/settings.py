@@ -12,6 +12,8 @@ from sagong.errors import InvalidArgument
 
 __all__ = ["Settings"]
 
+# IFNAMSIZ of the kernel, without the zero at the end.
+_LONGEST_NAME = 15
 _POOLS = (
     *(f"172.{number}.0.0/16" for number in range(17, 32)),
     *(f"192.168.{number}.0/20" for number in range(0, 256, 16)),
@@ -84,3 +86,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def default_bridge(self) -> str:
         """The default network's interface."""
         return self.bridge or ("sagong0" if self.prefix == "sg" else f"{self.prefix}0")
+
+    def bridge_of(self, network: str) -> str:
+        """The interface of a further network, by its id: as people know it from Docker.
+
+        Instances beside each other have networks of the same id (that of pods), so others than the
+        usual one have names with their prefix.
+        """
+        if self.prefix == "sg":
+            return f"br-{network[:12]}"
+        return f"{self.prefix}-{network}"[:_LONGEST_NAME]

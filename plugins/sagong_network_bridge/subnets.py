@@ -103,11 +103,11 @@ def default_networks(settings: Settings, taken: Iterable[Space]) -> tuple[Networ
     return complete(bridge, settings, taken), *ends
 
 
-def bridge_name(network: Network) -> str:
-    """The bridge's interface, by default as people know it from Docker; a given name must fit."""
+def bridge_name(network: Network, settings: Settings) -> str:
+    """The bridge's interface; a given name must fit."""
     name = option(network, _BRIDGE_NAME)
     if not name:
-        return f"br-{network.id[:12]}"
+        return settings.bridge_of(network.id)
     if len(name.encode()) > 15 or not re.fullmatch(r"[^/\s:]+", name) or name in (".", ".."):
         raise InvalidArgument(f"bridge name {name!r}: at most 15 bytes, no space, slash or colon")
     return name
@@ -129,7 +129,7 @@ def complete(
     """
     _check(network)
     network = _without_an_option(network)
-    bridge_name(network)
+    bridge_name(network, settings)
     spaces, routed = list(taken), list(routed)
     subnets = [_given(network, subnet, spaces) for subnet in network.subnets]
     versions = [AddressRange(subnet).version for subnet in subnets]

@@ -184,7 +184,14 @@ def test_default_networks_are_the_same_everywhere() -> None:
     one, two = (default_networks(SETTINGS, []) for _ in range(2))
     assert [n.id for n in one] == [n.id for n in two]
     assert [n.name for n in one] == ["bridge", "host", "none"]
-    assert bridge_name(one[0]) == "sagong0"
+    assert bridge_name(one[0], SETTINGS) == "sagong0"
+
+
+def test_bridges_of_instances_beside_each_other_have_different_names() -> None:
+    pods = network()
+    names = [bridge_name(pods, Settings(prefix=prefix)) for prefix in ("sg", "sgb", "other")]
+    assert names[0] == f"br-{pods.id[:12]}"
+    assert names[1:] == [f"sgb-{pods.id[:11]}", f"other-{pods.id[:9]}"]
 
 
 @pytest.mark.parametrize("name", ["a/b", "far too long a name", "with space", "..", "a:b"])
