@@ -36,6 +36,7 @@ def start(container: Container) -> None:
         data = channel.recv(64 << 10)
     os.unlink(container.waiting)
     if data:
+        _wait(container)
         error = json.loads(data)["error"]
         raise StartError(error["code"], error["message"])
     hooks = (container.config().get("hooks") or {}).get("poststart")
@@ -48,6 +49,14 @@ def start(container: Container) -> None:
     except StartError:
         container.cgroup().kill(seconds=_KILL_SECONDS)
         raise
+
+
+def _wait(container: Container) -> None:
+    """Until its first process has ended, which has said why it will: `delete` takes none that runs."""
+    pidfd = process.open_identified(container.identity)
+    if pidfd is not None:
+        process.wait_ended(pidfd, _KILL_SECONDS)
+        os.close(pidfd)
 
 
 def poststop(container: Container, config: dict[str, Any]) -> list[str]:
