@@ -118,8 +118,9 @@ class Stream:
         await self.send(Frame.STDIN, data)
 
     async def end_input(self) -> None:
-        """No more input."""
-        await self.send(Frame.EOF)
+        """No more input; who has ended by what came before has hung up, perhaps."""
+        with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+            await self.send(Frame.EOF)
 
     async def resize(self, rows: int, columns: int) -> None:
         """A new size of the terminal."""
