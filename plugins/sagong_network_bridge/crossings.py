@@ -96,6 +96,9 @@ class Crossings:
         for crossing in self._open.get(identity, ()):
             for door in self._ports.held(crossing[:3], identity, crossing.version):
                 if crossing.protocol == "tcp":
+                    # Who listens keeps others off; what lingers of a connection, which has this from
+                    # its listener, must keep nobody off.
+                    door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                     door.listen(_BACKLOG)
                 found.append((door, crossing))
         return found
