@@ -4,7 +4,7 @@ Most tests wait most of the time. A task is a check of the sources, or the tests
 a process of their own; a stream that is free takes the longest task that is left. One line tells how
 a task ended, with the names of what failed. In the end, or when it is interrupted, comes what was
 skipped and why, all that failed tasks said, and these names again. `$TEST_STREAMS` says how many
-streams there are; by default one more than cores.
+streams there are.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def tell(outcomes: Iterable[Outcome]) -> None:
 
 def main() -> int:
     """0 if everything holds."""
-    streams = int(os.environ.get("TEST_STREAMS") or (os.cpu_count() or 1) + 1)
+    streams = int(os.environ.get("TEST_STREAMS") or max(2, os.cpu_count() or 0))
     began, found = time.monotonic(), tasks()
     print(f"{len(found)} tasks in {streams} streams", flush=True)
     outcomes: list[Outcome] = []

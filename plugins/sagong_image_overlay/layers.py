@@ -11,6 +11,7 @@ import asyncio
 import base64
 import contextlib
 import os
+import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -169,14 +170,15 @@ class Layers:
         return [str(self.directory(key)) for key in dict.fromkeys(reversed(keys))]
 
     def discard(self, path: Path) -> None:
-        """Move a directory away to be deleted in the background."""
-        number = self._next
-        self._next += 1
+        """Move a directory away to be deleted in the background.
+
+        By a name that nothing has there: what a killed predecessor moved away may not be deleted yet.
+        """
         if os.geteuid() != 0 and path.is_dir():
             # Moving a directory writes its "..": that takes its owner's rights.
             os.chown(path, os.geteuid(), os.getegid())
             os.chmod(path, 0o700)
-        os.rename(path, self._spot.trash / f"{path.name}-{_short(number)}")
+        os.rename(path, self._spot.trash / f"{path.name}-{secrets.token_hex(6)}")
 
     def bounds(self) -> dict[str, Any]:
         """The limits of one archive, as arguments of a job."""
