@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,7 @@ class Cells:
         choices = journal.read(self._file, Choices)
         assert isinstance(choices, Choices)
         self._choices = choices
+        self._clearing: list[threading.Thread] = []
         stage = paths.run / "kernel" / "stage"
         stage.mkdir(parents=True, exist_ok=True)
         self.reach = Reach(paths.run)
@@ -328,9 +330,17 @@ class Cells:
         # What is held back would die slowly.
         eased = cores_limits(0) if self._machine.cpu_quotas else CgroupLimits()
         # Waiting for the dying is nothing for the kernel's loop.
-        threading.Thread(target=_clear, args=(group, unit.name, eased), daemon=True).start()
+        work = threading.Thread(target=_clear, args=(group, unit.name, eased), daemon=True)
+        self._clearing = [*(other for other in self._clearing if other.is_alive()), work]
+        work.start()
         shutil.rmtree(self.slot_directory(unit) / "bus" / str(generation), ignore_errors=True)
         self.reach.forget(unit.name, generation)
+
+    def wait_cleared(self, seconds: float) -> None:
+        """Until what dead processes left behind has ended, too, for as long at most; blocks."""
+        limit = time.monotonic() + seconds
+        for work in self._clearing:
+            work.join(max(limit - time.monotonic(), 0.0))
 
     def forget_unit(self, unit: Unit) -> None:
         """Take away where a unit was called that is no more. What it has made stays, as its data."""

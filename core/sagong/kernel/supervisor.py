@@ -50,6 +50,10 @@ _GATE_SECONDS = 10.0
 # Until what could not be written is tried again.
 _WRITE_SECONDS = 1.0
 _PURGE_SECONDS = 30.0
+# What a dead generation had stays for those who are just calling it.
+_GRAVE_SECONDS = 0.2
+# For the killed to die, and those that they have left behind.
+_DEATH_SECONDS = 5.0
 
 T = TypeVar("T")
 Heard = tuple[Life, tuple[Action, ...]]
@@ -98,6 +102,7 @@ class Supervisor:
         self._orders = Orders(self.population, cells, self.lives, feed=self.feed, gate=self._gate)
         self._progress = asyncio.Event()
         self._loading = True
+        self._dead: dict[tuple[str, int], Unit] = {}
         self._saving: asyncio.TimerHandle | None = None
         self._refusals = Refusals(_LOG)
 
@@ -238,6 +243,9 @@ class Supervisor:
             group = [n for n, u in self.units.items() if u.manifest.plugin.kind == kind]
             work = (self._stop_unit(name, seconds, purge=purge) for name in group)
             await asyncio.gather(*work, return_exceptions=True)
+        for name, generation in list(self._dead):
+            self._forget(name, generation)
+        await asyncio.to_thread(self._cells.wait_cleared, _DEATH_SECONDS)
         await self.porters.close()
         self.companions.stop()
         self.spawner.close()
@@ -261,6 +269,14 @@ class Supervisor:
             self.feed(name, happenings.Leave())
             for process in self.population.of(name):
                 kill(process)
+                # It may take longer to die of it than anybody waits; those with it are killed, too.
+                self._dead[name, process.generation] = process.unit
+
+    def _forget(self, name: str, generation: int) -> None:
+        """Take away what only a dead generation had; once."""
+        unit = self._dead.pop((name, generation), None)
+        if unit is not None:
+            self._cells.forget(unit, generation)
 
     async def _wait(self, holds: Callable[[], bool]) -> None:
         while not holds():
@@ -449,7 +465,10 @@ class Supervisor:
         self.gone(process)
         name, generation = process.unit.name, process.generation
         self._herald.dead.append(process.record.bus)
-        asyncio.get_running_loop().call_later(0.2, self._cells.forget, process.unit, generation)
+        self._dead[process.unit.name, generation] = process.unit
+        asyncio.get_running_loop().call_later(
+            _GRAVE_SECONDS, self._forget, process.unit.name, generation
+        )
         one, how = self.lives.get(name), self._ending(process)
         if one is not None and one.serving == generation and not self.stopping:
             facts = {"unit": name, "pid": process.record.pid, "how": how}

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hostile_contract import Attack, Hostile
 
-from sagong.linux.cgroup import Cgroup, layout_of_machine
+from sagong.linux.cgroup import CONTROLLERS, Cgroup, layout_of_machine
 from sagong.operator import connect
 from tests.system.instance import Instance, instance
 
@@ -64,3 +64,23 @@ def test_each_of_many_that_compute_is_light_until_it_ends_that(running: Instance
     limit = time.monotonic() + STEADY_SECONDS
     while time.monotonic() < limit:
         assert light(), "one that does not sleep goes before others again"
+
+
+def test_nothing_that_computes_outlives_the_system() -> None:
+    with instance(CONFIGURATION) as running:
+        begin_to_compute(running)
+        groups = layout_of_machine().groups(running.paths.unit_group("*", "*"))
+        assert sum(len(pids_of(group)) for group in groups) > len(NAMES)
+        running.run("down", "--seconds", "1")
+        # What was killed takes a while to die of it where so many compute.
+        limit = time.monotonic() + 10
+        while left := [pid for group in groups for pid in pids_of(group)]:
+            assert time.monotonic() < limit, left
+            time.sleep(0.05)
+
+
+def pids_of(group: str) -> list[int]:
+    try:
+        return Cgroup(layout_of_machine(), group, (*CONTROLLERS, "unified")).pids()
+    except FileNotFoundError:
+        return []
