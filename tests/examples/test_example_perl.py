@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -200,13 +201,18 @@ async def test_it_lives_through_a_restart_of_the_kernel(tmp_path: Path) -> None:
     context.destroy(linger=0)
 
 
-async def test_whoever_is_not_admitted_is_refused(tmp_path: Path) -> None:
+@pytest.fixture
+def open_path() -> Iterator[Path]:
+    """For everybody: pytest closes its own directories to others whenever a session begins."""
+    with tempfile.TemporaryDirectory(prefix="sagong-open-", dir="/tmp") as found:
+        Path(found).chmod(0o755)
+        yield Path(found)
+
+
+async def test_whoever_is_not_admitted_is_refused(open_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("needs root, to call as somebody else")
-    tmp_path.chmod(0o755)
-    for directory in tmp_path.parents[:2]:
-        directory.chmod(0o755)
-    async with scheduler(tmp_path) as (served, candidate, _):
+    async with scheduler(open_path) as (served, candidate, _):
         await candidate.place(Question(pods=(), nodes=()))
         code = (
             "import asyncio, os, sys, uvloop, zmq\n"
@@ -225,7 +231,7 @@ async def test_whoever_is_not_admitted_is_refused(tmp_path: Path) -> None:
             "asyncio.run(go())\n"
         )
         stranger = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-c", code, str(tmp_path / "b1")), stdout=subprocess.PIPE
+            *(sys.executable, "-c", code, str(open_path / "b1")), stdout=subprocess.PIPE
         )
         output, _ = await stranger.communicate()
         assert b"may not call scheduler/1/place" in output
