@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from sagong.contracts.network import Endpoint, Sandbox
 from sagong_network_bridge.interior import Ranks, gateway_endpoints
 from sagong_network_bridge.joining import Routed
+from sagong_network_bridge.orders import MOST_SOCKETS
 from sagong_network_bridge.outwork import Outwork
 from sagong_network_bridge.ports import Ports
 
@@ -23,8 +24,6 @@ __all__ = ["Crossing", "Crossings", "crossings"]
 
 _BACKLOG = 512
 _AGAIN = 0.2
-# An order has room for so many sockets.
-_MOST = 32
 
 
 class Crossing(NamedTuple):
@@ -46,7 +45,7 @@ def crossings(sandbox: Sandbox, ranks: Ranks, routed: Routed) -> tuple[Crossing,
         if own is not None or other is None or routed(other.network, 10 - version):
             continue
         found += _to(sandbox, version, other)
-    return tuple(found[:_MOST])
+    return tuple(found[:MOST_SOCKETS])
 
 
 def _to(sandbox: Sandbox, version: int, endpoint: Endpoint) -> Iterator[Crossing]:

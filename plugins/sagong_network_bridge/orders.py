@@ -11,9 +11,10 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["orders"]
+__all__ = ["MOST_SOCKETS", "orders"]
 
-_MOST_SOCKETS = 32
+# An order has room for so many.
+MOST_SOCKETS = 32
 
 
 def orders(control: socket.socket) -> Iterator[tuple[dict[str, Any], list[int]]]:
@@ -31,7 +32,7 @@ def orders(control: socket.socket) -> Iterator[tuple[dict[str, Any], list[int]]]
 def _received(control: socket.socket) -> tuple[bytes, list[int]]:
     """A message with its descriptors; `recv_fds` of the standard library would not set CLOEXEC."""
     found = array.array("i")
-    space = socket.CMSG_SPACE(_MOST_SOCKETS * found.itemsize)
+    space = socket.CMSG_SPACE(MOST_SOCKETS * found.itemsize)
     data, ancillary, _, _ = control.recvmsg(1 << 20, space, socket.MSG_CMSG_CLOEXEC)
     for level, kind, raw in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
