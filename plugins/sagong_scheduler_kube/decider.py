@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from sagong.scheduling.budgets import Budget
 from sagong.scheduling.decision import Decision
 from sagong.scheduling.feasibility import NO_NODES, Feasibility, Refusals, message
 from sagong.scheduling.shape import Pod, Shape
@@ -28,7 +25,6 @@ class KubeDecider:
     """Decides; begins each search where the last one ended, so that samples differ."""
 
     def __init__(self, percentage: int = 0) -> None:
-        self.budgets: dict[tuple[str, str], Budget] = {}
         self._percentage = percentage
         self._start = 0
         # The last failure: equal pods fail equally until something changes.
@@ -59,8 +55,7 @@ class KubeDecider:
 
     def _refused(self, snapshot: Snapshot, pod: Pod, refusals: Refusals) -> Decision:
         why = message(len(snapshot.nodes), refusals.counts)
-        budgets: Sequence[Budget] = tuple(self.budgets.values())
-        sacrifice = preempt(snapshot, pod, refusals, budgets)
+        sacrifice = preempt(snapshot, pod, refusals)
         if sacrifice.node:
             return Decision(sacrifice.node, why, sacrifice.victims)
         # Looking for victims changes nothing in the end, but counts as changes.

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sagong.scheduling.budgets import Budget, violations
+from sagong.scheduling.budgets import violations
 from sagong.scheduling.feasibility import Feasibility, Refusals, message
 from sagong.scheduling.node import Node
 from sagong.scheduling.shape import Pod
@@ -43,9 +43,7 @@ class _Candidate(NamedTuple):
     node: str
 
 
-def preempt(
-    snapshot: Snapshot, pod: Pod, refusals: Refusals, budgets: Sequence[Budget]
-) -> Sacrifice:
+def preempt(snapshot: Snapshot, pod: Pod, refusals: Refusals) -> Sacrifice:
     """Find the node where making room hurts least."""
     if not pod.may_preempt:
         return Sacrifice("", (), NEVER)
@@ -54,7 +52,7 @@ def preempt(
     candidates: list[_Candidate] = []
     most = max(len(snapshot.nodes) // 10, 100)
     for at, node in enumerate(refusals.helpable):
-        found = _victims(snapshot, pod, node, budgets, at)
+        found = _victims(snapshot, pod, node, at)
         if found is not None:
             candidates.append(found)
             if len(candidates) >= most:
@@ -76,9 +74,7 @@ def _leaving(snapshot: Snapshot, pod: Pod) -> bool:
     return any(p.terminating and p.priority < pod.priority for p in node.pods.values())
 
 
-def _victims(
-    snapshot: Snapshot, pod: Pod, node: Node, budgets: Sequence[Budget], at: int
-) -> _Candidate | None:
+def _victims(snapshot: Snapshot, pod: Pod, node: Node, at: int) -> _Candidate | None:
     """Take away all pods of lower priority, then give back as many as possible, important first."""
     lower = [p for p in node.pods.values() if p.priority < pod.priority]
     if not lower or not _could_fit(pod, node, lower):
@@ -90,7 +86,7 @@ def _victims(
         if not _fits(snapshot, pod, node):
             return None
         lower.sort(key=_importance)
-        broken = violations(lower, budgets)
+        broken = violations(lower, snapshot.budgets.values())
         victims = []
         # Those whose going would break a budget are given back first.
         for victim in sorted(lower, key=lambda p: p.key not in broken):

@@ -15,10 +15,10 @@ from typing import Any
 
 from tests.bench.figures import Budget, Figure, report
 
-from sagong.scheduling.decision import take
+from sagong.scheduling.decision import Foremost, take
 from sagong.scheduling.documents import NodeDocument, PodDocument, read
 from sagong.scheduling.snapshot import Snapshot
-from sagong_scheduler_binpack.decider import BinpackDecider
+from sagong_scheduler_binpack import fullness
 from sagong_scheduler_kube.decider import KubeDecider
 
 ZONES = 3
@@ -141,7 +141,7 @@ def main() -> None:
     for what, decider, kinds in (
         ("the same, 10 % of nodes scored", KubeDecider(percentage=10), pods),
         ("each pod of another shape", KubeDecider(), unlike),
-        ("scheduler_binpack, basic", BinpackDecider(), pods),
+        ("scheduler_binpack, basic", Foremost(fullness), pods),
     ):
         rows.append(Figure(what=what, unit="/s", ours=[measured(decider, nodes, kinds)]))
     report("scheduler", rows)

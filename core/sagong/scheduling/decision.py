@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from sagong.contracts.scheduler import Placement, Question, Verdict, Victim
 from sagong.scheduling.documents import PodDocument, read
-from sagong.scheduling.feasibility import GATED
+from sagong.scheduling.feasibility import GATED, NO_NODES, Feasibility, message
+from sagong.scheduling.node import Node
 from sagong.scheduling.shape import Pod
 from sagong.scheduling.snapshot import Filter, Snapshot
 
-__all__ = ["Decider", "Decision", "answer", "take"]
+__all__ = ["Decider", "Decision", "Foremost", "answer", "take"]
 
 
 class Decision(NamedTuple):
@@ -27,6 +29,27 @@ class Decider(Protocol):
     def decide(self, snapshot: Snapshot, pod: Pod) -> Decision:
         """Where the pod goes."""
         ...
+
+
+class Foremost:
+    """Decides by one number a node: of all that can take the pod, the one with the greatest."""
+
+    def __init__(self, rank: Callable[[Node], float]) -> None:
+        self._rank = rank
+
+    def decide(self, snapshot: Snapshot, pod: Pod) -> Decision:
+        """Where the pod goes; among equals to the first name. The filters say which nodes can."""
+        if not snapshot.nodes:
+            return Decision("", NO_NODES)
+        total = len(snapshot.nodes)
+        feasibility = Feasibility(snapshot, pod)
+        if feasibility.problem:
+            return Decision("", f"0/{total} nodes are available: {feasibility.problem}.")
+        found, _, refusals = feasibility.find(limit=total)
+        if refusals is not None:
+            return Decision("", message(total, refusals.counts))
+        rank = self._rank
+        return Decision(min(found, key=lambda node: (-rank(node), node.name)).name)
 
 
 def answer(decider: Decider, question: Question, filters: tuple[Filter, ...] = ()) -> Verdict:

@@ -27,7 +27,6 @@ from sagong.contracts.objects import (
 )
 from sagong.errors import SagongError, Unavailable
 from sagong.following import Progress, follow
-from sagong.scheduling.budgets import Budget
 from sagong.scheduling.decision import Decider, Decision, take
 from sagong.scheduling.intake import SOURCES, Intake, Source
 from sagong.scheduling.shape import Pod
@@ -80,7 +79,6 @@ class Dispatch:
         *,
         names: Iterable[str],
         log: logging.Logger,
-        budgets: dict[Key, Budget] | None = None,
         clock: Callable[[], float] = time.time,
         filters: tuple[Filter, ...] = (),
     ) -> None:
@@ -88,8 +86,7 @@ class Dispatch:
         self._decider = decider
         self._log = log
         self._clock = clock
-        budgets = budgets if budgets is not None else {}
-        self._intake = Intake(names=names, log=log, budgets=budgets, clock=clock)
+        self._intake = Intake(names=names, log=log, clock=clock)
         self._intake.snapshot.filters = filters
         self._changed = asyncio.Event()
         self._commits = asyncio.Semaphore(COMMITS_AT_ONCE)

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from sagong.contracts.objects import ObjectChange
 from sagong.errors import InvalidArgument
 from sagong.following import Followed
-from sagong.scheduling.budgets import Budget, budget
+from sagong.scheduling.budgets import budget
 from sagong.scheduling.documents import (
     BudgetDocument,
     ClaimDocument,
@@ -58,13 +58,11 @@ class Intake:
         *,
         names: Iterable[str],
         log: logging.Logger,
-        budgets: dict[Key, Budget],
         clock: Callable[[], float],
     ) -> None:
         self.snapshot = Snapshot()
         self.snapshot.volumes = self.volumes = Volumes()
         self.queue = PodQueue()
-        self.budgets = budgets
         # Bodies of queued pods: what is written about them starts from their present status.
         self.bodies: dict[Key, bytes] = {}
         # Bound by us, but not yet seen so: the revision of the binding, 0 while it is being written.
@@ -116,7 +114,7 @@ class Intake:
             "v1/persistentvolumes": lambda key: self._pop(self.volumes.volumes, key[1]),
             "v1/persistentvolumeclaims": lambda key: self._pop(self.volumes.claims, key),
             "storage.k8s.io/v1/storageclasses": lambda key: self._pop(self.volumes.classes, key[1]),
-            "policy/v1/poddisruptionbudgets": lambda key: self._pop(self.budgets, key),
+            "policy/v1/poddisruptionbudgets": lambda key: self._pop(self.snapshot.budgets, key),
             "v1/pods": self._pod_gone,
         }
         for key in gone:
@@ -176,9 +174,9 @@ class Intake:
         document = read(change.body, BudgetDocument, "poddisruptionbudget")
         key = (document.metadata.namespace, document.metadata.name)
         if change.kind == "DELETED":
-            self.budgets.pop(key, None)
+            self.snapshot.budgets.pop(key, None)
         else:
-            self.budgets[key] = budget(document)
+            self.snapshot.budgets[key] = budget(document)
         return key
 
     # pods

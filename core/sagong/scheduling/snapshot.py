@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple
 
+from sagong.scheduling.budgets import Budget
 from sagong.scheduling.documents import NodeDocument, PodDocument, read
 from sagong.scheduling.node import Node
 from sagong.scheduling.nodes import Stance
@@ -71,6 +72,8 @@ class Snapshot:
         self.pods: dict[tuple[str, str], Pod] = {}
         self.namespaces: dict[str, dict[str, str]] = {}
         self.volumes: Volumes | None = None
+        # Whom preemption had better spare, by namespace and name.
+        self.budgets: dict[tuple[str, str], Budget] = {}
         self.shapes = Shapes()
         self.epoch = 0
         self.changes = 0

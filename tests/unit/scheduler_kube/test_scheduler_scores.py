@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 
 from sagong.conformance.scheduler_lab import node, pod
 from sagong.contracts.scheduler import Question
-from sagong.scheduling.decision import answer, take
+from sagong.model.selectors import from_object
+from sagong.scheduling.budgets import Budget
+from sagong.scheduling.decision import Foremost, answer, take
 from sagong.scheduling.documents import NodeDocument, PodDocument, read
 from sagong.scheduling.snapshot import Snapshot
-from sagong_scheduler_binpack.decider import BinpackDecider
+from sagong_scheduler_binpack import fullness
 from sagong_scheduler_kube.decider import KubeDecider, sample_size
 
 ZONE = "topology.kubernetes.io/zone"
@@ -37,7 +39,7 @@ def test_the_emptier_node_is_better() -> None:
     bound = [pod("x", cpu="2", memory="4Gi", on="a")]
     nodes = [node("a"), node("b")]
     assert placed(KubeDecider(), [pod("p", cpu="1", memory="1Gi")], nodes, bound) == ["b"]
-    assert placed(BinpackDecider(), [pod("p", cpu="1", memory="1Gi")], nodes, bound) == ["a"]
+    assert placed(Foremost(fullness), [pod("p", cpu="1", memory="1Gi")], nodes, bound) == ["a"]
 
 
 def test_what_leaves_processor_and_memory_in_balance_is_better() -> None:
@@ -113,7 +115,7 @@ def test_samples_go_round() -> None:
     assert len(set(found)) == 30
 
 
-def test_a_broken_budget_is_avoided_and_the_least_hurt_chosen() -> None:
+def test_the_least_hurt_is_chosen() -> None:
     nodes = [node("a", cpu="1"), node("b", cpu="1"), node("c", cpu="1")]
     bound = [
         pod("x", cpu="1", priority=5, on="a"),
@@ -122,6 +124,25 @@ def test_a_broken_budget_is_avoided_and_the_least_hurt_chosen() -> None:
         pod("w", cpu="500m", priority=3, on="c"),
     ]
     assert placed(KubeDecider(), [pod("p", cpu="1", priority=9)], nodes, bound) == ["b"]
+
+
+def test_a_broken_budget_is_avoided() -> None:
+    """A budget that nobody may go from weighs more than the victim's priority."""
+    bound = [
+        pod("x", cpu="1", priority=5, on="a"),
+        pod("y", cpu="1", priority=3, labels={"app": "db"}, on="b"),
+    ]
+    snapshot = Snapshot.of(
+        [json.dumps(node(name, cpu="1")).encode() for name in "ab"],
+        [json.dumps(one).encode() for one in bound],
+    )
+    body = json.dumps(pod("p", cpu="1", priority=9)).encode()
+    one = snapshot.pod(read(body, PodDocument, "pod"))
+    assert KubeDecider().decide(snapshot, one).node == "b"
+    snapshot.budgets["default", "db"] = Budget(
+        "default", from_object({"matchLabels": {"app": "db"}}), 0
+    )
+    assert KubeDecider().decide(snapshot, one).node == "a"
 
 
 SHAPES = [
