@@ -1,9 +1,15 @@
-"""Runs `async def` tests on uvloop, each in a loop of its own, and skips root tests without root."""
+"""Runs `async def` tests on uvloop, each in a loop of its own; skips root tests without root.
+
+And a directory that is open to others.
+"""
 
 from __future__ import annotations
 
 import inspect
 import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,3 +35,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("root"):
             item.add_marker(skip)
+
+
+@pytest.fixture
+def open_path() -> Iterator[Path]:
+    """For everybody: pytest closes its own directories to others whenever a session begins."""
+    with tempfile.TemporaryDirectory(prefix="sagong-open-", dir="/tmp") as found:
+        Path(found).chmod(0o755)
+        yield Path(found)

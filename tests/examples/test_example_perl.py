@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -199,14 +198,6 @@ async def test_it_lives_through_a_restart_of_the_kernel(tmp_path: Path) -> None:
                 await asyncio.sleep(0.02)
             assert running.returncode == 0
     context.destroy(linger=0)
-
-
-@pytest.fixture
-def open_path() -> Iterator[Path]:
-    """For everybody: pytest closes its own directories to others whenever a session begins."""
-    with tempfile.TemporaryDirectory(prefix="sagong-open-", dir="/tmp") as found:
-        Path(found).chmod(0o755)
-        yield Path(found)
 
 
 async def test_whoever_is_not_admitted_is_refused(open_path: Path) -> None:

@@ -116,14 +116,11 @@ REFUSED: tuple[tuple[str, str], ...] = (
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def shared(open_path: Path) -> Path:
     """A directory of the machine with a file."""
-    made = tmp_path_factory.mktemp("shared")
-    for path in (made, *made.parents[:2]):
-        path.chmod(0o755)
-    (made / "file").write_text("shared\n")
-    return made
+    (open_path / "file").write_text("shared\n")
+    return open_path
 
 
 def words_of(flags: str, shared: Path) -> list[str]:
@@ -151,17 +148,15 @@ def test_what_cannot_be_is_refused_by_name(
 
 
 def test_a_bind_without_recursion_leaves_out_what_is_mounted_below(
-    running_engine: Engine, tmp_path: Path
+    running_engine: Engine, open_path: Path
 ) -> None:
-    for path in (tmp_path, *tmp_path.parents[:2]):
-        path.chmod(0o755)
-    below = tmp_path / "below"
+    below = open_path / "below"
     below.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "none", str(below)], check=True)
     try:
         (below / "file").write_text("deep\n")
         for recursion, seen in (("enabled", "deep\n"), ("disabled", "")):
-            mount = f"type=bind,src={tmp_path},dst=/s,bind-recursive={recursion}"
+            mount = f"type=bind,src={open_path},dst=/s,bind-recursive={recursion}"
             done = running_engine.docker(
                 "run", "--rm", "--mount", mount, IMAGE, "cat", "/s/below/file"
             )

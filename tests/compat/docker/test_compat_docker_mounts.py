@@ -55,11 +55,9 @@ def test_images_of_several_layers_are_mounted_whole_or_in_part(docker: Engine) -
 
 
 @pytest.fixture
-def shared(tmp_path: Path) -> Path:
+def shared(open_path: Path) -> Path:
     """A directory of the machine with a file, a directory and links."""
-    for path in (tmp_path, *tmp_path.parents[:2]):
-        path.chmod(0o755)
-    made = tmp_path / "shared"
+    made = open_path / "shared"
     (made / "in").mkdir(parents=True)
     (made / "file").write_text("machine\n")
     (made / "in" / "deep").write_text("deep\n")
@@ -69,9 +67,9 @@ def shared(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("state", ["created", "running", "exited"])
 def test_copies_go_through_what_is_mounted(
-    docker: Engine, shared: Path, tmp_path: Path, state: str
+    docker: Engine, shared: Path, open_path: Path, tmp_path: Path, state: str
 ) -> None:
-    single = tmp_path / "single"
+    single = open_path / "single"
     single.write_text("single\n")
     flags = f"-v {shared}:/data -v {single}:/etc/single -v cpv:/data/vol -v {shared}/in:/ro:ro"
     flags += " --tmpfs /tmp/t"
