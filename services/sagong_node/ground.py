@@ -6,12 +6,10 @@ import asyncio
 import hashlib
 import os
 import shutil
-import zlib
 from pathlib import Path
 
 import msgspec
 
-from sagong import logfiles
 from sagong.contracts.image import ImageRef, Images, Prepared, PrepareRequest, RootRef
 from sagong.contracts.network import JoinRequest, Sandbox, SandboxRef
 from sagong.contracts.node import ContainerSpec, FileMount, SandboxSpec
@@ -32,16 +30,13 @@ from sagong_node.concert import together
 from sagong_node.pods.settings import PodSettings
 from sagong_node.records import ContainerRecord, SandboxRecord
 from sagong_node.registry import Registry
+from sagong_node.shelves import Shelves
 from sagong_node.user_ranges import check_private, free_base, mapping
 
 __all__ = ["Ground", "Site"]
 
 _SHORT_ID = 12
 _LENT = 64
-# A directory for each log costs twice what all else of a container's files does; one for all would
-# have ext4 pass over every inode that was freed there in the last minutes.
-_SHELVES = 64
-_LARGE_LOG = 4 << 20
 
 
 class Ground:
@@ -57,8 +52,7 @@ class Ground:
         scatter(str(self._directory))
         # Roots of containers that were just made, which most often are started at once.
         self._lent: dict[str, Prepared] = {}
-        self._logs = host.data / "logs"
-        self._shelves: set[str] = set()
+        self._shelves = Shelves(host.data / "logs")
         self._settings = host.config(PodSettings)
         self._root_directory, self._data_directory = host.root, host.data.parent
         self._files_directory = host.run / "containers"
@@ -219,12 +213,8 @@ class Ground:
 
     async def _remove_files(self, record: ContainerRecord) -> None:
         """Its log, unless somebody else chose the place, and its secrets."""
-        path, log = record.log_path, record.spec.log
-        if path.startswith(f"{self._logs}/"):
-            if log.max_files > 1 or _size(path) > _LARGE_LOG:
-                await asyncio.to_thread(logfiles.remove, path, log.max_files, packed=log.compress)
-            else:
-                logfiles.remove(path, 1, packed=False)
+        if self._is_shelved(record):
+            await self._shelves.remove(record)
         directory = self.directory(record)
         if directory.exists():
             await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
@@ -246,6 +236,10 @@ class Ground:
         directory = self.directory(record)
         directory.mkdir(parents=True, exist_ok=True, mode=0o711)
         return directory
+
+    async def sweep(self) -> None:
+        """Remove what is left of containers that are gone; once, when the records are read."""
+        await self._shelves.sweep(self._registry.containers)
 
     def rewrite_hosts(self, record: ContainerRecord, sandbox: SandboxRecord) -> None:
         """The network has changed under a running container."""
@@ -404,30 +398,18 @@ class Ground:
 
     def _log(self, record: ContainerRecord) -> LogSpec:
         log = record.spec.log
-        if log.driver == "none" or log.path:
+        if not self._is_shelved(record):
             record.log_path = log.path
             return log
-        if record.log_path.startswith(f"{self.directory(record)}/"):
-            # Begun when each container had a directory for its log.
-            return msgspec.structs.replace(log, path=record.log_path)
-        kind = {"cri": "cri", "local": "container"}.get(log.driver, "json")
-        record.log_path = f"{self._shelf(record.spec.id)}/{record.spec.id}-{kind}.log"
+        # What was begun when each container had a directory for its log stays there.
+        if not record.log_path.startswith(f"{self.directory(record)}/"):
+            record.log_path = self._shelves.provide(record)
         return msgspec.structs.replace(log, path=record.log_path)
 
-    def _shelf(self, id_: str) -> str:
-        """The directory of a container's log, made."""
-        shelf = f"{self._logs}/{zlib.crc32(id_.encode()) % _SHELVES:02x}"
-        if shelf not in self._shelves:
-            os.makedirs(shelf, mode=0o711, exist_ok=True)
-            self._shelves.add(shelf)
-        return shelf
-
-
-def _size(path: str) -> int:
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return 0
+    @staticmethod
+    def _is_shelved(record: ContainerRecord) -> bool:
+        """Whether it has a log, and at a place of node's own choice."""
+        return record.spec.log.driver != "none" and not record.spec.log.path
 
 
 def _lease(record: ContainerRecord, mount: FileMount) -> str:

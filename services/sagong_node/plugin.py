@@ -39,7 +39,7 @@ class Node:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._registry = Registry(host.use(State, "local"))
-        ground = Ground(host, self._registry)
+        ground = self._ground = Ground(host, self._registry)
         self._life = Lifecycle(host, self._registry, ground, Journal(host))
         Health(host, self._registry, self._life, Execution(self._life, self._registry))
         self._streams = StreamServer(host.run)
@@ -71,6 +71,7 @@ class Node:
         self._host.spawn(self._hear_exits(), "hear exits")
         self._host.spawn(self._hear_measurer(), "hear measurer")
         self._host.spawn(self._streams.sweep(), "remove old sockets")
+        self._host.spawn(self._ground.sweep(), "remove old logs")
         if self._kubelet is not None:
             await self._kubelet.start()
 

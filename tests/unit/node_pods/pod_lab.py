@@ -589,6 +589,7 @@ class Lab:
         self.service = NodeService(host, self.registry, ground, self.life, streams)
         await self.registry.load()
         host.spawn(self.registry.write_behind(), "write records")
+        host.spawn(ground.sweep(), "remove old logs")
 
         def hear(event: Exited) -> None:
             host.spawn(self.life.finish(event), "finish")

@@ -204,3 +204,69 @@ async def test_without_room_for_its_record_a_container_is_refused_at_once(tmp_pa
         assert set(node.registry.containers) == {"d" * 64}
     finally:
         await node.stop()
+
+
+def logs(node: Lab) -> list[Path]:
+    """Files of logs that node chose the places of."""
+    return sorted((node.directory / "data/logs").glob("*/*"))
+
+
+def write_log(node: Lab) -> None:
+    """As the container's monitor does."""
+    Path(node.runtime.specs[ID].log.path).write_text("{}\n")
+
+
+async def test_the_log_of_a_start_that_fell_to_a_crash_goes_with_its_container(
+    tmp_path: Path,
+) -> None:
+    """It stayed for ever: the record that a next node read knew no log yet."""
+    node = Lab(tmp_path)
+    await node.start()
+    await begin(node)
+    write_log(node)
+    await node.kill()  # in the same turn: nothing of the start is written
+    await node.start()
+    try:
+        # Before it is found running.
+        await node.service.remove(RemoveRequest(id=ID, force=True))
+        assert ID not in node.runtime.containers
+        assert logs(node) == []
+    finally:
+        await node.stop()
+
+
+async def test_the_log_of_a_start_that_was_expected_goes_with_its_container(tmp_path: Path) -> None:
+    node = Lab(tmp_path)
+    await node.start()
+    await node.service.create_sandbox(
+        SandboxSpec(id=ID, owner="docker", network=JoinRequest(id=ID, mode="none"))
+    )
+    await node.service.create(ContainerSpec(id=ID, sandbox=ID, name="x_main_x", image="busybox:1"))
+    await node.service.expect(Ref(id=ID))
+    Path(node.runtime.prepared[ID].log.path).write_text("{}\n")
+    await node.kill()
+    await node.start()
+    try:
+        await node.service.remove(RemoveRequest(id=ID))
+        assert logs(node) == []
+    finally:
+        await node.stop()
+
+
+async def test_a_node_sweeps_logs_without_a_container_alone(tmp_path: Path) -> None:
+    """A node was killed between a removal that was written down and that of the log."""
+    node = Lab(tmp_path)
+    await node.start()
+    await begin(node)
+    await node.registry.flushed()
+    write_log(node)
+    (mine,) = logs(node)
+    gone = "d" * 64
+    for name in (f"{gone}-json.log", f"{gone}-json.log.1.gz"):
+        (mine.parent / name).write_text("{}\n")
+    await node.kill()
+    await node.start()
+    try:
+        await node.until(lambda: logs(node) == [mine], "the others are swept")
+    finally:
+        await node.stop()
