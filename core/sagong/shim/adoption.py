@@ -47,13 +47,14 @@ def adopt_container(monitor: Monitor, container_id: str) -> None:
     monitor.group_of(container).adopt(state)
     session = monitor.make_session(container, state["session"], directory)
     session.since = state["since"]
-    session.log = open_log(state["session"]["log"])
+    known = read_record(f"{directory}/exit.json")
+    # Who has left its code may be told to have ended, and be removed, at any moment.
+    session.log = open_log(state["session"]["log"], begin=known is None)
     container.session = session
     if os.path.isdir(group.directory("memory") or ""):
         monitor.watch(container)
     for exec_id in _execs(directory):
         _adopt_exec(monitor, container, exec_id)
-    known = read_record(f"{directory}/exit.json")
     _take_over(monitor, session, state, f"{container_id}//", known)
 
 

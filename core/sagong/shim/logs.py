@@ -178,6 +178,7 @@ class LogWriter:
         max_size: int,
         max_files: int,
         compress: bool = False,
+        begin: bool = True,
     ) -> None:
         self.path = path
         self._encode = encode
@@ -189,10 +190,10 @@ class LogWriter:
         self._file = -1
         self._size = 0
         self.lost = 0
-        self._open()
+        self._open(begin=begin)
 
-    def _open(self) -> None:
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+    def _open(self, *, begin: bool = True) -> None:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | (os.O_CREAT if begin else 0)
         self._file = os.open(self.path, flags, 0o640)
         self._size = os.fstat(self._file).st_size
 
@@ -339,16 +340,27 @@ def _split_long(stream: int, line: bytes, *, whole: bool) -> list[Piece]:
     return [*pieces, Piece(stream, line, whole)]
 
 
-def open_log(spec: dict[str, Any]) -> LogWriter | None:
-    """The writer that a LogSpec asks for; None for driver "none"."""
+def open_log(spec: dict[str, Any], *, begin: bool = True) -> LogWriter | None:
+    """The writer that a LogSpec asks for; None for driver "none".
+
+    Without `begin` a log that is not there stays so (None): whoever removed it has seen the end of
+    its container, and nobody would remove it again.
+    """
     if spec["driver"] == "none" or not spec["path"]:
         return None
     encode = encoder(spec["driver"], spec.get("attributes", ()), spec.get("tag", ""))
-    os.makedirs(os.path.dirname(spec["path"]), mode=0o710, exist_ok=True)
-    return LogWriter(
-        spec["path"],
-        encode,
-        max_size=spec.get("max_size", 0),
-        max_files=spec.get("max_files", 1),
-        compress=spec.get("compress", False),
-    )
+    if begin:
+        os.makedirs(os.path.dirname(spec["path"]), mode=0o710, exist_ok=True)
+    try:
+        return LogWriter(
+            spec["path"],
+            encode,
+            max_size=spec.get("max_size", 0),
+            max_files=spec.get("max_files", 1),
+            compress=spec.get("compress", False),
+            begin=begin,
+        )
+    except FileNotFoundError:
+        if begin:
+            raise
+        return None

@@ -433,11 +433,12 @@ class MonitoredRuntime:
     async def _succeed(self, key: str) -> None:
         """Let a new monitor adopt the containers of a dead one."""
         for attempt in range(_ADOPT_ATTEMPTS):
-            ids = self._watched(key)
-            if not ids:
+            if not self._watched(key):
                 return
             try:
                 link = await self._links.obtain(key)
+                # What has ended since is not adopted again.
+                ids = self._watched(key)
                 await link.ask({"op": "adopt", "ids": ids})
                 self._learn_exec_codes(ids)
             except SagongError as error:

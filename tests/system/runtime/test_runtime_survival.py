@@ -258,6 +258,31 @@ async def test_a_container_has_one_monitor() -> None:
         await lab.clean()
 
 
+async def test_who_adopts_what_has_ended_begins_no_log() -> None:
+    """Its end was told, and its log removed: an empty one was left, of a container that is gone."""
+    async with rig() as made:
+        lab = made.lab()
+        log = lab.scratch / "c.log"
+        spec = lab.spec("echo said", log=LogSpec(path=str(log)))
+        await lab.runtime.run(spec)
+        await lab.ended(spec.id)
+        assert "said" in log.read_text()
+        log.unlink()
+        asked: list[dict[str, object]] = [
+            {"op": "monitor", "key": "another"},
+            {"n": 1, "op": "adopt", "ids": [spec.id]},
+        ]
+        for made_again in (False, True):
+            if made_again:
+                log.write_text("")
+            reader, writer = await asyncio.open_unix_connection(str(made.run / "launcher.sock"))
+            writer.write(b"".join(encode(message) for message in asked))
+            await asyncio.wait_for(reader.readuntil(b'"clean"'), 30.0)
+            writer.close()
+            assert log.exists() is made_again
+        await lab.clean()
+
+
 async def test_exec_survives_its_monitor() -> None:
     """An exec'd process runs on, and its code is known."""
     async with rig() as made:
