@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
 
 from tests.system.chaos.errors import unclear
 from tests.system.chaos.excuses import allowed, during
-from tests.system.chaos.history import Attempt, History, Line, Log, Watched
+from tests.system.chaos.history import AT_THE_END, Attempt, History, Line, Log, Watched
 
 __all__ = ["CHECKS", "check"]
 
 # Kinds whose things come and go, and are listed at the end.
-_LISTED = ("container", "volume", "network", "object", "pod")
+_LISTED = ("container", "volume", "network", "image", "object", "pod")
+_MADE_BY = ("create", "build", "pull")
 _BREAKS_SHOWN = 5
 # What a program does between having written a line and the log's taking it down.
 _LATE = 2.0
+# The steady containers write every second, or oftener: none of it for so long is a log that rests,
+# on a machine that has other things to do.
+_RESTS = 20.0
 _PRESENT, _ABSENT = "present", "absent"
 
 
@@ -53,7 +58,8 @@ def _state_told(attempt: Attempt) -> str:
 
 def _states_after(attempt: Attempt, states: set[str], told: str) -> set[str]:
     """What the thing can be after a request: either, if nobody knows whether it was done."""
-    wanted = {"create": _PRESENT, "remove": _ABSENT, "end": _ABSENT}.get(attempt.verb, "")
+    wanted = {"remove": _ABSENT, "end": _ABSENT}.get(attempt.verb, "")
+    wanted = _PRESENT if attempt.verb in _MADE_BY else wanted
     if told:
         return {told}
     if not wanted:
@@ -125,9 +131,24 @@ def _breaks(log: Log, history: History) -> Iterator[str]:
         before = line
 
 
+def _rests(history: History) -> Iterator[str]:
+    """A log grows as long as its container writes, and so does what a follower is shown."""
+    for log in history.logs:
+        times = [line.at for line in log.lines if line.at] or [log.began]
+        # Who begins to read is shown first what was written before.
+        turns = (*pairwise(times), (max(times[-1], log.began), log.ended))
+        if log.reader == AT_THE_END:
+            turns = (*pairwise(times), (times[-1], log.ended))
+        for before, after in turns:
+            rests = after - before > _RESTS
+            if rests and not during(history.faults, "log", log.container, before, after):
+                where = f"{log.container}, read by {log.reader}"
+                yield f"{where}: nothing from {before:.1f} to {after:.1f}"
+
+
 def _endings(history: History) -> Iterator[str]:
     """The log that is read at the end has all that followers were shown."""
-    last = {log.container: log for log in history.logs if log.reader == "at the end"}
+    last = {log.container: log for log in history.logs if log.reader == AT_THE_END}
     for log in history.logs:
         final = last.get(log.container)
         if (
@@ -223,6 +244,7 @@ CHECKS: dict[str, Callable[[History], Iterator[str]]] = {
     "results": _results,
     "lives": _lives,
     "logs": _logs,
+    "rests": _rests,
     "endings": _endings,
     "watches": _watches,
     "leaks": _leaks,

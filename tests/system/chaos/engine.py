@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.system.chaos.frames import Lines, payloads, text_of
-from tests.system.chaos.history import Log
+from tests.system.chaos.history import AT_THE_END, Log
 from tests.system.chaos.transport import Act, Answer, Caller
 from tests.system.platform.rig import IMAGE
 
@@ -251,7 +251,7 @@ def read_log(caller: Caller, name: str) -> Log:
     lines.feed(text_of(caller.insist(act, "GET", path).body))
     return Log(
         container=name,
-        reader="at the end",
+        reader=AT_THE_END,
         began=began,
         ended=time.time(),
         lines=tuple(lines.found),

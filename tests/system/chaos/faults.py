@@ -8,7 +8,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from tests.system.chaos.history import Fault, Recorder
@@ -27,12 +27,21 @@ _KILLED_MEANWHILE = 0.6
 class Injector:
     """Chooses by the seed alone, so that a run can be repeated as far as time allows."""
 
-    def __init__(self, running: Instance, recorder: Recorder, names: dict[str, str]) -> None:
+    def __init__(
+        self,
+        running: Instance,
+        recorder: Recorder,
+        names: dict[str, str],
+        weights: Mapping[str, int] = KINDS,
+    ) -> None:
         self._running = running
+        self._weights = {kind: weight for kind, weight in weights.items() if weight}
         self._recorder = recorder
         self._processes = Processes(running)
         self._names = names
         self._chance = random.Random(recorder.seed)
+        # Units that have not had their turn since all had: of a swap, and of one with a death in it.
+        self._turns: dict[str, list[str]] = {"swap": [], "upset": []}
         self._acts: dict[str, Callable[[], None]] = {
             "kill": self._kill,
             "swap": self._swap,
@@ -43,7 +52,7 @@ class Injector:
             "upgrade": self._upgrade,
         }
         # Every kind once, then by chance.
-        self._first = sorted(KINDS)
+        self._first = sorted(self._weights)
         self._chance.shuffle(self._first)
 
     @property
@@ -53,7 +62,7 @@ class Injector:
 
     def act(self) -> str:
         """One fault, from its beginning until all is ready again; what it was."""
-        kinds, weights = list(KINDS), list(KINDS.values())
+        kinds, weights = list(self._weights), list(self._weights.values())
         kind = self._first.pop() if self._first else self._chance.choices(kinds, weights)[0]
         self._acts[kind]()
         fault = self._recorder.faults[-1]
@@ -86,22 +95,26 @@ class Injector:
 
     def _swap(self) -> None:
         """A unit by itself or by another plugin, where there is one."""
-        words = self._swapping()
+        words = self._swapping("swap")
         began = time.time()
         done = self._running.run("swap", *words, check=False)
         problem = "" if done.returncode == 0 else f"swap failed: {done.stderr}{done.stdout}"
         self._recovered("swap", words[:1], began, set(), problem)
 
-    def _swapping(self) -> list[str]:
-        status = self._processes.status()
-        units = sorted(u.name for u in status.units) if status else ["scheduler"]
-        unit = self._chance.choice(units)
+    def _swapping(self, kind: str) -> list[str]:
+        """Every slot's turn comes, in an order by chance."""
+        turns = self._turns[kind]
+        if not turns:
+            status = self._processes.status()
+            turns += sorted(u.name for u in status.units) if status else ["scheduler"]
+            self._chance.shuffle(turns)
+        unit = turns.pop()
         plugin = self._chance.choice(_OTHERS.get(unit, ("",)))
         return [unit, *([plugin] if plugin else [])]
 
     def _upset(self) -> None:
         """Within a swap somebody is killed: old or new one, who makes it, or who decides it."""
-        words = self._swapping()
+        words = self._swapping("upset")
         unit = words[0]
         victim = self._chance.choice((unit, unit, "kernel", "zygote"))
         began = time.time()

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import msgspec
 
 __all__ = [
+    "AT_THE_END",
     "Attempt",
     "Change",
     "Fault",
@@ -19,6 +20,9 @@ __all__ = [
     "Recorder",
     "Watched",
 ]
+
+# The reader of what is in a log when all is over.
+AT_THE_END = "at the end"
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):

@@ -46,7 +46,8 @@ def lines(*numbers: int, at: float = AT) -> tuple[Line, ...]:
 
 def log(*numbers: int, reader: str = "at the end") -> Log:
     """What a reader got of the steady container."""
-    return Log(container="steady", reader=reader, began=AT, ended=AT + 60, lines=lines(*numbers))
+    ended = AT + 0.1 * len(numbers)
+    return Log(container="steady", reader=reader, began=AT, ended=ended, lines=lines(*numbers))
 
 
 def fault(kind: str, target: str, at: float = AT, seconds: float = 5.0) -> Fault:
@@ -104,6 +105,25 @@ def watched(*changes: Change, reason: str = "begin", listed: int = 0) -> History
 
 BROKEN: dict[str, tuple[History, str]] = {
     "a lost container": (changed(listed={"volume": ("v",)}), "writes"),
+    "a lost image": (
+        more(
+            attempt("i", "build", kind="image"),
+            attempt("i", "read", "absent", kind="image", at=AT + 1),
+        ),
+        "writes",
+    ),
+    "an image that is not there at the end": (more(attempt("i", "pull", kind="image")), "writes"),
+    "a removed image that is back": (
+        changed(
+            attempts=(
+                *GOOD.attempts,
+                attempt("i", "build", kind="image"),
+                attempt("i", "remove", kind="image", at=AT + 1),
+            ),
+            listed={**GOOD.listed, "image": ("i",)},
+        ),
+        "writes",
+    ),
     "a lost volume": (changed(listed={"container": ("kept",)}), "writes"),
     "a removed one that is back": (
         changed(listed={"container": ("kept", "gone"), "volume": ("v",)}),
@@ -148,6 +168,29 @@ BROKEN: dict[str, tuple[History, str]] = {
     "a line lost with another's monitor": (
         changed(logs=(log(0, 1, 3),), faults=(fault("kill", "monitor other"),)),
         "logs",
+    ),
+    "a log that rests": (
+        changed(logs=(msgspec.structs.replace(log(0, 1, 2), ended=AT + 60),)),
+        "rests",
+    ),
+    "a container that rests": (
+        changed(
+            logs=(
+                msgspec.structs.replace(
+                    log(), lines=(*lines(0, 1), *lines(2, 3, at=AT + 50)), ended=AT + 50.2
+                ),
+            )
+        ),
+        "rests",
+    ),
+    "a follower that is shown no more": (
+        changed(
+            logs=(
+                msgspec.structs.replace(log(), lines=lines(*range(500)), ended=AT + 50),
+                msgspec.structs.replace(log(*range(9), reader="f"), ended=AT + 50),
+            )
+        ),
+        "rests",
     ),
     "a log cut off": (changed(logs=(log(0, 1), log(0, 1, 2, reader="f"))), "endings"),
     "a change that never came": (watched(Change(6, "c", 2)), "watches"),

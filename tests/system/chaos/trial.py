@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from tests.small_disk import small_disk
 from tests.system.chaos import cluster, engine
 from tests.system.chaos.cluster import Cluster, Watcher
 from tests.system.chaos.engine import STEADY, Engine
-from tests.system.chaos.faults import Injector
+from tests.system.chaos.faults import KINDS, Injector
 from tests.system.chaos.history import History, Life, Recorder
 from tests.system.chaos.processes import Processes
 from tests.system.chaos.transport import Act, Caller, Dial, GaveUp, engine_dial, kube_dial
@@ -49,7 +49,10 @@ Tell = Callable[[str], object]
 class Trial:
     """The clients of one run, and what they found."""
 
-    def __init__(self, running: Instance, home: Path, seed: int, registry: str, tell: Tell) -> None:
+    def __init__(
+        self, running: Instance, home: Path, seed: int, registry: str, tell: Tell, load: str
+    ) -> None:
+        self._load_of = load
         self.recorder = Recorder(seed)
         self.processes = Processes(running)
         self.stop = threading.Event()
@@ -83,17 +86,18 @@ class Trial:
     def begin(self) -> None:
         """Start all clients."""
         for name, step in self._steps("load"):
-            self._spawn(name, step)
+            if self._load_of in ("both", name.partition("-")[0]):
+                self._spawn(name, step)
         for name in STEADY:
             caller = self._caller(f"docker-follow-{name}", self._engine_dial, self.stop)
             follower = Engine(caller, self.recorder.seed)
             self._spawn(f"follow-{name}", lambda f=follower, n=name: f.follow(n))
         self._spawn("watch", self.watcher.watch)
 
-    def disturb(self, seconds: float) -> None:
+    def disturb(self, seconds: float, weights: Mapping[str, int]) -> None:
         """Faults, one after the other, with pauses between most of them."""
         names = {self._identity(name): name for name in STEADY}
-        injector = Injector(self._running, self.recorder, names)
+        injector = Injector(self._running, self.recorder, names, weights)
         limit = time.monotonic() + seconds
         for turn in itertools.count():
             self._tell(injector.act())
@@ -233,6 +237,7 @@ class Trial:
             "container": tuple(c["Names"][0].lstrip("/") for c in containers),
             "volume": tuple(v["Name"] for v in ask("volume", "/volumes")["Volumes"] or ()),
             "network": tuple(n["Name"] for n in ask("network", "/networks")),
+            "image": tuple(t for i in ask("image", "/images/json") for t in i["RepoTags"] or ()),
             "object": cluster.names(self.kube, "object"),
             "pod": cluster.names(self.kube, "pod"),
         }
@@ -277,18 +282,26 @@ def _disk() -> Iterator[Path]:
 
 
 def run(
-    seed: int, seconds: float, home: Path, *, port: int, subnet: str, tell: Tell = print
+    seed: int,
+    seconds: float,
+    home: Path,
+    *,
+    port: int,
+    subnet: str,
+    tell: Tell = print,
+    weights: Mapping[str, int] = KINDS,
+    load: str = "both",
 ) -> History:
-    """Faults for that long; the history is to be checked."""
+    """Faults for that long, under the load of both APIs or of one; the history is to be checked."""
     image = sample_image.build(home).docker_archive
     registry = f"127.0.0.1:{port + 1}"
     settings = single(port, subnet) + _SETTINGS.format(registry=registry)
     with _disk() as root, instance(settings, root) as running:
-        trial = Trial(running, home, seed, registry, tell)
+        trial = Trial(running, home, seed, registry, tell, load)
         trial.prepare(image)
         trial.begin()
         try:
-            trial.disturb(seconds)
+            trial.disturb(seconds, weights)
         finally:
             trial.end()
         history = trial.history()
