@@ -157,6 +157,9 @@ class Ground:
         wished = self._named(record, self._wished(record))
         paths, lent = await self._publish(record, wished, prepared)
         record.mounts = mounts.published(wished, paths)
+        with hostfiles.writing(record.spec.id):
+            files = self._files(record, sandbox, network, hostname, lender)
+            log = self._log(record)
         return Site(
             root=prepared,
             sandbox=sandbox.spec,
@@ -170,8 +173,8 @@ class Ground:
                 for m in wished
             ),
             user_base=self._user_base(sandbox),
-            files=self._files(record, sandbox, network, hostname, lender),
-            log=self._log(record),
+            files=files,
+            log=log,
             hostname=hostname,
             domainname=named.spec.domainname,
         )

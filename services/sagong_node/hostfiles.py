@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import functools
 import ipaddress
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from sagong.contracts.network import Sandbox
 from sagong.contracts.node import HostFile, SandboxSpec
+from sagong.errors import Internal, ResourceExhausted
+from sagong.linux.files import write_all
 
-__all__ = ["hosts", "machine_resolv_conf", "resolv_conf", "write_files", "write_text"]
+__all__ = ["hosts", "machine_resolv_conf", "resolv_conf", "write_files", "write_text", "writing"]
 
 _LOCAL_HOSTS = "127.0.0.1\tlocalhost\n"
 _LOCAL_HOSTS6 = """::1\tlocalhost ip6-localhost ip6-loopback
@@ -108,12 +112,29 @@ def _of_machine(path: str) -> str:
         os.close(descriptor)
 
 
+@contextlib.contextmanager
+def writing(container: str) -> Iterator[None]:
+    """What can't be written of a container's files is an error of its start: there is no room, most
+    likely."""
+    try:
+        yield
+    except OSError as error:
+        text = (
+            f"writing {error.filename or 'files'} of container {container[:12]}: {error.strerror}"
+        )
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise ResourceExhausted(f"{text}; make room there") from None
+        raise Internal(text) from None
+
+
 def write_text(path: str, text: str) -> None:
     """Write in place: the file may be bound into a running container, where a rename is unseen."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
     try:
-        os.write(descriptor, text.encode())
+        write_all(descriptor, text.encode())
         os.fchmod(descriptor, 0o644)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from None
     finally:
         os.close(descriptor)
 

@@ -383,6 +383,8 @@ class Provider:
         except Exception as error:
             raise _defect(function, error) from error
         task = asyncio.get_running_loop().create_task(self._finish(asked, result))
+        # One that is cancelled before its first step is never awaited, which Python would tell.
+        task.add_done_callback(lambda _: result.close())
         self._own(asked, task)
 
     async def _finish(self, asked: _Asked, work: Any) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import warnings
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -167,6 +169,25 @@ async def test_a_cancelled_caller_cancels_the_work(tmp_path: Path) -> None:
         async with asyncio.timeout(5):
             while not speaker.cancelled:
                 await asyncio.sleep(0.01)
+
+
+async def test_work_that_is_given_up_before_it_begins_is_no_warning(tmp_path: Path) -> None:
+    """The process ends in the turn in which a call comes; its log said "never awaited"."""
+    async with bench(tmp_path) as b:
+        _, provider = b.serve()
+        await b.echo.say(Word(text="warm"))
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            calling = asyncio.create_task(b.echo.say(Word(text="wait")))
+            while not provider.counters.in_flight:
+                await asyncio.sleep(0)
+            b.providers.remove(provider)
+            await provider.close()
+            gc.collect()
+            calling.cancel()
+            await asyncio.gather(calling, return_exceptions=True)
+        assert [str(one.message) for one in told] == []
+        assert not provider.counters.in_flight
 
 
 async def test_a_slow_reader_slows_its_producer(tmp_path: Path) -> None:

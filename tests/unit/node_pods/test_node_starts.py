@@ -26,7 +26,7 @@ from sagong.contracts.node import (
     UpdateSpec,
 )
 from sagong.contracts.runtime import Limits
-from sagong.errors import NotFound
+from sagong.errors import NotFound, ResourceExhausted
 from sagong_node.health import check_of
 
 ID = "c" * 64
@@ -113,6 +113,26 @@ async def test_what_was_prepared_is_discarded_before_its_ground_is_given_back(
         await at.kill()
         await at.start()
         assert ID not in at.runtime.prepared
+
+
+@pytest.mark.parametrize("remove", [False, True])
+async def test_a_start_without_room_for_its_files_is_refused_and_gives_all_back(
+    tmp_path: Path, *, remove: bool
+) -> None:
+    """It was a defect to whoever is in the same process, and its network stayed joined."""
+    async with lab(tmp_path) as at:
+        await at.service.create(msgspec.structs.replace(wished(), remove=remove))
+        files = tmp_path / "run/containers" / ID
+        files.mkdir(parents=True)
+        (files / "hosts").symlink_to("/dev/full")
+        with pytest.raises(ResourceExhausted, match=f"hosts of container {ID[:12]}.*make room"):
+            await at.service.start(StartRequest(id=ID))
+        assert ID not in at.networks.joined
+        assert (ID in at.registry.containers) is not remove
+        if not remove:
+            assert "make room" in at.service.inspect(REF).error
+            await at.service.start(StartRequest(id=ID))
+            assert at.runtime.running() == ["one"]
 
 
 class SlowImages(FakeImages):
