@@ -66,7 +66,8 @@ class Shelves:
                     os.unlink(path)
 
     def _files(self) -> list[str]:
-        return glob.glob(f"{glob.escape(str(self._directory))}/*/*")
+        # Pods have directories of their own beside the shelves.
+        return glob.glob(f"{glob.escape(str(self._directory))}/[0-9a-f][0-9a-f]/*")
 
 
 def _size(path: str) -> int:

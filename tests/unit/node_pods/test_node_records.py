@@ -264,9 +264,12 @@ async def test_a_node_sweeps_logs_without_a_container_alone(tmp_path: Path) -> N
     gone = "d" * 64
     for name in (f"{gone}-json.log", f"{gone}-json.log.1.gz"):
         (mine.parent / name).write_text("{}\n")
+    pods = node.directory / "data/logs/default_web_uid-1"
+    pods.mkdir()
+    (pods / "a-file").touch()
     await node.kill()
     await node.start()
     try:
-        await node.until(lambda: logs(node) == [mine], "the others are swept")
+        await node.until(lambda: logs(node) == [mine, pods / "a-file"], "the others are swept")
     finally:
         await node.stop()
