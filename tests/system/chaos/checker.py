@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 
@@ -197,11 +197,16 @@ def _order(
 def _leaks(history: History) -> Iterator[str]:
     """What the platform has on the machine is what it had before."""
     for kind in sorted({*history.before, *history.after}):
-        before, after = set(history.before.get(kind, ())), set(history.after.get(kind, ()))
-        if after - before:
-            yield f"{kind} left: {', '.join(sorted(after - before)[:10])}"
-        if before - after:
-            yield f"{kind} missing: {', '.join(sorted(before - after)[:10])}"
+        # Names have lost what differs from one to the other: two that look alike are two.
+        before, after = Counter(history.before.get(kind, ())), Counter(history.after.get(kind, ()))
+        for word, found in (("left", after - before), ("missing", before - after)):
+            if found:
+                yield f"{kind} {word}: {', '.join(sorted(found.elements())[:10])}"
+
+
+def _defects(history: History) -> Iterator[str]:
+    """Whatever is done to it, the platform knows what to say of it."""
+    yield from history.defects
 
 
 def _errors(history: History) -> Iterator[str]:
@@ -248,6 +253,7 @@ CHECKS: dict[str, Callable[[History], Iterator[str]]] = {
     "endings": _endings,
     "watches": _watches,
     "leaks": _leaks,
+    "defects": _defects,
     "errors": _errors,
     "recovery": _recovery,
 }

@@ -109,7 +109,8 @@ class Watched(msgspec.Struct, frozen=True, kw_only=True):
 class History(msgspec.Struct, frozen=True, kw_only=True):
     """A whole run. `listed`, `values`: what is there at the end, by kind.
 
-    `before` and `after`: what the platform has on the machine, by kind, without load.
+    `before` and `after`: what the platform has on the machine, by kind, without load; a thing that
+    is there twice stands there twice. `defects`: what its logs should not hold.
     """
 
     seed: int
@@ -123,6 +124,7 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
     before: Mapping[str, tuple[str, ...]] = {}
     after: Mapping[str, tuple[str, ...]] = {}
     problems: tuple[str, ...] = ()
+    defects: tuple[str, ...] = ()
 
 
 class Recorder:

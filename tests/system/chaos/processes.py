@@ -15,6 +15,7 @@ from pathlib import Path
 from sagong.contracts.kernel import SystemStatus
 from sagong.errors import SagongError
 from sagong.linux.cgroup import CONTROLLERS, Cgroup, layout_of_machine
+from tests.system.chaos.places import places
 from tests.system.instance import Instance
 from tests.system.platform.rig import footprint
 
@@ -126,6 +127,7 @@ class Processes:
         found["generations"] = self._generations()
         found["processes"] = self._counted()
         found["monitors"] = tuple(sorted(self.monitors()))
+        found["places"] = places(self._paths.data / "plugins", 3) + places(self._paths.run, 6)
         return found
 
     def _generations(self) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from tests.system.chaos.checker import check
+from tests.system.chaos.defects import defects_of
 from tests.system.chaos.errors import unclear
 from tests.system.chaos.history import (
     Attempt,
@@ -202,6 +203,8 @@ BROKEN: dict[str, tuple[History, str]] = {
     "revisions out of order": (watched(Change(6, "c", 1), Change(5, "c", 2)), "watches"),
     "a list without a reason": (watched(reason="500: sorry", listed=2), "watches"),
     "a leak": (changed(after={"mounts": ("a", "b")}), "leaks"),
+    "a leak that looks like what is there": (changed(after={"mounts": ("a", "a")}), "leaks"),
+    "a traceback": (changed(defects=("node: a pod: defect … KeyError: 'x'",)), "defects"),
     "something missing": (changed(after={}), "leaks"),
     "an error without a fault": (
         more(attempt("kept", "look", "refused", status=503, text="node does not answer now")),
@@ -299,6 +302,30 @@ EXCUSED: dict[str, Callable[[], History]] = {
         attempt("steady", "logs", "cut", kind="log"), faults=(fault("kill", "worker of docker"),)
     ),
 }
+
+
+def test_defects_are_found_in_logs() -> None:
+    text = """\
+2026-11-30T21:15:58.870 INFO sagong.node fine
+2026-11-30T21:15:58.902 ERROR sagong.node pod default/one: defect
+    Traceback (most recent call last):
+      File "worker.py", line 262, in _guarded
+        await work
+        ^^^^^^^^^^
+    OSError: [Errno 28] No space left on device
+2026-11-30T21:16:18.264 INFO sagong.node fine, too
+Traceback (most recent call last):
+  File "x.py", line 1, in <module>
+    main()
+KeyError: 'x'
+runners.py:118: RuntimeWarning: coroutine 'Store.commit' was never awaited
+"""
+    assert list(defects_of(text)) == [
+        "2026-11-30T21:15:58.902 ERROR sagong.node pod default/one: defect … "
+        "OSError: [Errno 28] No space left on device",
+        "2026-11-30T21:16:18.264 INFO sagong.node fine, too … KeyError: 'x'",
+        "runners.py:118: RuntimeWarning: coroutine 'Store.commit' was never awaited",
+    ]
 
 
 @pytest.mark.parametrize("name", EXCUSED)

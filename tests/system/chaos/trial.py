@@ -13,11 +13,14 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from sagong.cli.sweep import sweep
 from tests import sample_image
 from tests.small_disk import small_disk
 from tests.system.chaos import cluster, engine
 from tests.system.chaos.cluster import Cluster, Watcher
+from tests.system.chaos.defects import defects
 from tests.system.chaos.engine import STEADY, Engine
 from tests.system.chaos.faults import KINDS, Injector
 from tests.system.chaos.history import History, Life, Recorder
@@ -198,7 +201,7 @@ class Trial:
         last = Engine(self._caller("docker-last", self._engine_dial, self.stop), 0)
         last.leave("docker-last")
         cluster.leave(self.kube, "kube-last")
-        written = self._listed()
+        written, values = self._listed(), cluster.counters(self.kube)
         self.processes.cut_power(containers=True)
         sweep(self._running.paths)
         up = self._running.run("up", "--seconds", "90", check=False)
@@ -206,9 +209,13 @@ class Trial:
             self.recorder.problem(f"`up` failed after a reboot: {up.stderr}{up.stdout}")
             return
         found = self._listed()
-        for kind, names in written.items():
-            if lost := set(names) - set(found[kind]):
-                self.recorder.problem(f"lost by a reboot: {kind} {', '.join(sorted(lost))}")
+        for kind in written:
+            before, after = set(written[kind]), set(found[kind])
+            for word, names in (("lost by", before - after), ("back after", after - before)):
+                if names:
+                    self.recorder.problem(f"{word} a reboot: {kind} {', '.join(sorted(names))}")
+        if (now := cluster.counters(self.kube)) != values:
+            self.recorder.problem(f"counters before a reboot: {values}, after: {now}")
 
     # -- what is there --------------------------------------------------------------------------
 
@@ -307,4 +314,5 @@ def run(
         history = trial.history()
         after = home / "logs-after-reboot"
         shutil.copytree(running.paths.run / "log", after, dirs_exist_ok=True)
-        return history
+        found = (*defects(home / "logs"), *defects(after))
+        return msgspec.structs.replace(history, defects=found)
