@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections import defaultdict
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 
 from sagong.call import PassedOn
 from sagong.contracts.metrics import Metrics, Target, TargetRef
@@ -273,19 +273,22 @@ class Lifecycle:
         if exited.id not in self._registry.containers:
             self._locks.pop(exited.id, None)
 
-    async def reconcile(self, runtime: str) -> None:
-        """Hold the records against what their runtime knows; at start and after missed events."""
+    async def reconcile(self, runtime: str, recovered: Callable[[], object] = lambda: None) -> None:
+        """Hold the records against what their runtime knows; at start and after missed events.
+
+        `recovered` is called when all that runs is in them, though not yet all that has ended.
+        """
         # Judged are runs that were known before the list was asked for: later ones aren't in it.
         before = {id_: r.run for id_, r in self._registry.containers.items()}
         holder = self.runtimes.named(runtime)
         known = {c.id: c for c in (await holder.list()).containers}
+        await self._recover(known.values(), runtime)
+        recovered()
         for record in list(self._registry.containers.values()):
             if before.get(record.spec.id) != record.run or self.runtimes.holder(record) != runtime:
                 continue
             found = known.get(record.spec.id)
-            if found is not None and self._start_lost(record, found):
-                self._host.spawn(self._adopt(record, found), f"adopt {found.id[:12]}")
-            elif record.alive and (found is None or found.state is ContainerState.EXITED):
+            if record.alive and (found is None or found.state is ContainerState.EXITED):
                 await self.finish(ending(record, found))
             elif record.alive and found is not None:
                 record.pid, record.cgroup = found.pid, found.cgroup
@@ -301,6 +304,15 @@ class Lifecycle:
         await self._registry.flushed()  # the exit codes of those that are removed here
         for id_ in set(known) - set(self._registry.containers):
             await holder.remove(ContainerRef(id=id_))
+
+    async def _recover(self, known: Iterable[Container], runtime: str) -> None:
+        """Take in the runs whose start was answered, or begun, and not written down."""
+        records = self._registry.containers
+        async with asyncio.TaskGroup() as group:
+            for found in known:
+                record = records.get(found.id)
+                if record is not None and self.runtimes.holder(record) == runtime:
+                    group.create_task(self._adopt(record, found))
 
     def _start_lost(self, record: ContainerRecord, found: Container) -> bool:
         """Whether the runtime has the run after the last known: its record fell to a crash."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import importlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 __all__ = ["Node"]
 
 _TIDY, _LAST = 4.0, 1.0
+# A runtime that does not answer keeps nobody from what can be told without it.
+_RECOVERY = 2.0
 
 
 class Node:
@@ -45,6 +49,8 @@ class Node:
         self._streams = StreamServer(host.run)
         self.implementation = NodeService(host, self._registry, ground, self._life, self._streams)
         self._succeeded = False
+        self._recovered: set[str] = set()
+        self._recovery = asyncio.Event()
         self._kubelet = self._pods(host.config(PodSettings))
 
     @staticmethod
@@ -72,8 +78,22 @@ class Node:
         self._host.spawn(self._hear_measurer(), "hear measurer")
         self._host.spawn(self._streams.sweep(), "remove old sockets")
         self._host.spawn(self._ground.sweep(), "remove old logs")
+        await self._wait_recovered()
         if self._kubelet is not None:
             await self._kubelet.start()
+
+    async def _wait_recovered(self) -> None:
+        """Before anybody asks: who waited for a run whose start was not written down, was told that it
+        had ended, with 0; and who removed its container needed no force."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_RECOVERY):
+                while self._holders() - self._recovered:
+                    await self._recovery.wait()
+                    self._recovery.clear()
+
+    def _holders(self) -> set[str]:
+        """Runtimes that have containers."""
+        return {self._life.runtimes.holder(r) for r in self._registry.containers.values()}
 
     def _is_new_boot(self) -> bool:
         """Whether this is the first node since the machine started; asked once."""
@@ -127,9 +147,13 @@ class Node:
 
     async def _reconcile(self, runtime: str) -> None:
         try:
-            await self._life.reconcile(runtime)
+            await self._life.reconcile(runtime, lambda: self._note_recovered(runtime))
         except SagongError as error:
             self._host.log.warning("can't read the runtime's containers: %s", error)
+
+    def _note_recovered(self, runtime: str) -> None:
+        self._recovered.add(runtime)
+        self._recovery.set()
 
     async def _hear_measurer(self) -> None:
         async for event in self._host.hear(Metrics, Sample):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from tests.unit.node_pods.pod_lab import FakeState, Lab
+from tests.unit.node_pods.pod_lab import FakeMetrics, FakeRuntime, FakeState, Lab
 
-from sagong.contracts.network import JoinRequest
+from sagong.contracts.image import Images
+from sagong.contracts.metrics import Metrics
+from sagong.contracts.network import JoinRequest, Networks
 from sagong.contracts.node import (
     ContainerSpec,
     Ref,
@@ -19,10 +22,14 @@ from sagong.contracts.node import (
     StartRequest,
     StatusState,
     StopRequest,
+    WaitRequest,
 )
-from sagong.contracts.runtime import ContainerRef
-from sagong.contracts.state import Transaction, TransactionResult
-from sagong.errors import ResourceExhausted
+from sagong.contracts.runtime import ContainerList, ContainerRef, Runtime
+from sagong.contracts.state import State, Transaction, TransactionResult
+from sagong.contracts.volume import Volumes
+from sagong.errors import FailedPrecondition, ResourceExhausted
+from sagong.testing import LocalHost
+from sagong_node.plugin import Node
 from sagong_node.records import ContainerRecord
 
 ID = "c" * 64
@@ -69,6 +76,73 @@ async def test_a_start_whose_record_fell_to_a_crash_is_found(tmp_path: Path, rem
             assert node.service.inspect(Ref(id=ID)).code == 7 and status.run == 1
     finally:
         await node.stop()
+
+
+async def test_a_run_whose_start_fell_to_a_crash_is_known_before_anybody_asks(
+    tmp_path: Path,
+) -> None:
+    """It was removed without force while it ran, and a wait told that it had ended with 0."""
+    node = Lab(tmp_path)
+    await node.start()
+    await begin(node)
+    await node.kill()
+    await node.start()
+    try:
+        with pytest.raises(FailedPrecondition, match="container is running"):
+            await node.service.remove(RemoveRequest(id=ID))
+        assert node.runtime.running() == ["main"]
+        results = node.service.wait(WaitRequest(id=ID))
+        assert (await anext(results)).run == 1
+        node.runtime.end("main", 7)
+        assert (await anext(results)).code == 7
+    finally:
+        await node.stop()
+
+
+class SlowRuntime(FakeRuntime):
+    """Says nothing before it may."""
+
+    def __init__(self, known: FakeRuntime) -> None:
+        super().__init__()
+        self.containers, self.specs = known.containers, known.specs
+        self.may = asyncio.Event()
+
+    async def list(self) -> ContainerList:
+        await self.may.wait()
+        return await super().list()
+
+
+@pytest.mark.parametrize("silent", [False, True])
+async def test_a_node_serves_when_it_knows_what_runs(tmp_path: Path, *, silent: bool) -> None:
+    """But a runtime that does not answer keeps it for a moment alone."""
+    before = Lab(tmp_path)
+    await before.start()
+    await begin(before)
+    await before.kill()
+    runtime = SlowRuntime(before.runtime)
+    uses: dict[type, Any] = {
+        State: {"local": before.state},
+        Images: before.images,
+        Runtime: runtime,
+        Networks: before.networks,
+        Volumes: before.volumes,
+        Metrics: FakeMetrics(),
+    }
+    config = {"enabled": False}
+    host = LocalHost("node", data=tmp_path / "data", run=tmp_path / "run", uses=uses, config=config)
+    node = Node(host)
+    starting = asyncio.create_task(node.start())
+    try:
+        await asyncio.sleep(0.2)
+        assert not starting.done()
+        if not silent:
+            runtime.may.set()
+        await asyncio.wait_for(starting, 5.0)
+        wanted = StatusState.CREATED if silent else StatusState.RUNNING
+        assert node.implementation.inspect(Ref(id=ID)).state is wanted
+    finally:
+        await node.stop()
+        await host.close()
 
 
 async def test_a_newer_run_than_the_record_knows_is_found(tmp_path: Path) -> None:
@@ -225,11 +299,11 @@ async def test_the_log_of_a_start_that_fell_to_a_crash_goes_with_its_container(
     await begin(node)
     write_log(node)
     await node.kill()  # in the same turn: nothing of the start is written
+    node.runtime.containers.clear()  # the runtime was swept, as by a reboot
     await node.start()
     try:
-        # Before it is found running.
-        await node.service.remove(RemoveRequest(id=ID, force=True))
-        assert ID not in node.runtime.containers
+        assert node.service.inspect(Ref(id=ID)).log_path == ""
+        await node.service.remove(RemoveRequest(id=ID))
         assert logs(node) == []
     finally:
         await node.stop()
