@@ -79,13 +79,16 @@ class Attaching:
         return found
 
     @contextlib.asynccontextmanager
-    async def mounted(self, mounts: Sequence[MountSpec]) -> AsyncIterator[Attached]:
-        """The mounts, for the time of the block."""
+    async def mounted(
+        self, mounts: Sequence[MountSpec], *, anew: bool = False
+    ) -> AsyncIterator[Attached]:
+        """The mounts, for the time of the block; `anew` is a build without a cache."""
         async with contextlib.AsyncExitStack() as stack:
             found = Attached()
             for mount in mounts:
                 agents = sum(name.startswith("SSH_AUTH_SOCK=") for name in found.env)
-                found = found.joined(await self._mount(mount, stack, agents))
+                mounted = self._emptied if anew and mount.made else self._mount
+                found = found.joined(await mounted(mount, stack, agents))
             yield found
 
     async def _mount(
@@ -112,6 +115,14 @@ class Attaching:
         target = mount.target or f"/run/buildkit/ssh_agent.{agents}"
         made = FileMount(kind="bind", source=path, target=target, readonly=False)
         return Attached((made,), env=(f"SSH_AUTH_SOCK={target}",))
+
+    async def _emptied(
+        self, mount: MountSpec, stack: contextlib.AsyncExitStack, agents: int
+    ) -> Attached:
+        """A cache that has nothing, and is not kept."""
+        lease = await stack.enter_async_context(self._shop.lent(""))
+        await self._fill(lease.id, mount, stack)
+        return _bound(mount, f"{lease.prepared.upper}/tree")
 
     async def _subject(self, mount: MountSpec, lease: Lease) -> str:
         """A bound file is bound itself, not the directory around it."""

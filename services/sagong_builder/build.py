@@ -23,13 +23,14 @@ from sagong_builder.context import Archive, Entry, Kind, Tree
 from sagong_builder.context.archive import is_archive
 from sagong_builder.context.patterns import Ignore
 from sagong_builder.dialect import CLASSIC, Dialect
-from sagong_builder.dockerfile import Dockerfile, Instruction, Stage, parse
+from sagong_builder.dockerfile import Dockerfile, Expander, Instruction, Stage, parse
 from sagong_builder.dockerfile.stages import parse_lines
 from sagong_builder.draft import Draft
-from sagong_builder.fetching import clone, download, git_source, is_url
+from sagong_builder.fetching import download, is_url
 from sagong_builder.keys import NoKeys
 from sagong_builder.origins import Origins, credentials_for, key_of
 from sagong_builder.reporter import Reporter
+from sagong_builder.repositories import clone, git_source
 from sagong_builder.running import new_id
 from sagong_builder.shop import Shop
 from sagong_builder.sources import Sources
@@ -224,7 +225,8 @@ class StageBuilder:
         self, bench: Bench, dockerfile: Dockerfile, stage: Stage, instruction: Instruction
     ) -> None:
         """Have what the instruction reads: stages are waited for, files of the client's sent."""
-        origins = origins_of(instruction)
+        expander = Expander(bench.steps.variables, dockerfile.escape)
+        origins = origins_of(instruction, expander)
         if not origins:
             return
         bench.reporter.rest()
@@ -318,7 +320,7 @@ def _first(failed: BaseExceptionGroup[BaseException]) -> BaseException:
     return _first(error) if isinstance(error, BaseExceptionGroup) else error
 
 
-def origins_of(instruction: Instruction) -> list[str]:
+def origins_of(instruction: Instruction, expander: Expander) -> list[str]:
     """What an instruction reads files of: stages, images, further contexts; "" is the context."""
     if instruction.keyword == "RUN":
         mounts = [_fields(text) for text in instruction.flags.get("mount", ())]
@@ -326,11 +328,9 @@ def origins_of(instruction: Instruction) -> list[str]:
     if instruction.keyword not in ("COPY", "ADD"):
         return []
     documents = {document.word for document in instruction.heredocs}
+    words = [expander.word(word) for word in instruction.words[:-1] if word not in documents]
     fetched = instruction.keyword == "ADD"
-    if all(
-        word in documents or (fetched and (is_url(word) or git_source(word)))
-        for word in instruction.words[:-1]
-    ):
+    if all(fetched and (is_url(word) or git_source(word)) for word in words):
         return []
     return [instruction.flag("from")]
 

@@ -49,13 +49,15 @@ _TYPES = {
 class Item:
     """One source: its entry and the name that it has at the destination ("": its content goes there).
 
-    `unpacked` is the archive that it is, when ADD unpacks it.
+    `unpacked` is the archive that it is, when ADD unpacks it. `known` stands for its content where
+    that is known by something shorter.
     """
 
     archive: Archive
     entry: Entry
     name: str
     unpacked: Archive | None = None
+    known: str = ""
 
     @property
     def is_directory(self) -> bool:
@@ -65,12 +67,21 @@ class Item:
 
 @dataclass(frozen=True)
 class Owner:
-    """Who owns what is copied, and what is done to modes."""
+    """Who owns what is copied, and what is done to modes.
+
+    With `kept` all belongs to whom it belonged; with `unpacked` what ADD unpacks is owned, too.
+    """
 
     uid: int = 0
     gid: int = 0
     change: Change | None = None
     kept: bool = False
+    unpacked: bool = False
+
+    @property
+    def of_unpacked(self) -> Owner:
+        """What is unpacked is as it was packed: --chmod never changes it, --chown where it may."""
+        return replace(self, change=None) if self.unpacked else Owner(kept=True)
 
 
 @dataclass(frozen=True)
@@ -111,7 +122,8 @@ def select(
         found = [(cleaned, archive.tree.resolve(cleaned)[1])]
     items = []
     for path, entry in found:
-        if excluding.rules and path and excluding.excludes(path):
+        # Of a directory the content is copied: what is left out is told from there.
+        if excluding.rules and not entry.is_directory and excluding.excludes(path):
             continue
         if parents:
             name = kept_name(word, path)
@@ -159,7 +171,8 @@ def label(items: list[Item]) -> str:
     parts = []
     for item in items:
         kind = "dir" if item.entry.is_directory else "file"
-        parts.append(f"{kind}:{checksum(item.archive, item.entry, item.name)}")
+        content = item.known or checksum(item.archive, item.entry, item.name)
+        parts.append(f"{kind}:{content}")
     if len(parts) == 1:
         return parts[0]
     return "multi:" + hashlib.sha256(",".join(parts).encode()).hexdigest()
@@ -254,14 +267,16 @@ def _item_members(
 ) -> Iterator[Member]:
     archive, root = item.archive, item.entry
     if item.unpacked is not None:
-        # What is unpacked is as it was packed, whatever --chown and --chmod say: so Docker has it.
-        archive, root, owner = item.unpacked, item.unpacked.tree.root, Owner(kept=True)
+        archive, root, owner = item.unpacked, item.unpacked.tree.root, owner.of_unpacked
     base = landing.path.strip("/")
     if not landing.single and item.unpacked is None:
         base = f"{base}/{item.name}".strip("/")
     if not item.is_directory:
         yield from _one(archive, base, root, owner, carrier)
         return
+    if item.unpacked is not None and landing.single and not owner.kept:
+        made = Entry(Kind.DIRECTORY, 0o755, mtime=time.time())
+        yield carrier.info(base, made, owner), None
     for path, entry in Tree(root=root).walk():
         yield from _one(archive, f"{base}/{path}".lstrip("/"), entry, owner, carrier)
 

@@ -15,7 +15,7 @@ class Dialect:
     `keep_owners`: COPY --from gives files to whom they belonged, not to root.
     `own_group`: --chown=USER means the group that passwd gives the user, not the group of its name.
     `own_directories`: WORKDIR makes directories for the user of the stage, COPY --chown for that one;
-    not for root.
+    not for root. What ADD --chown unpacks is that one's, too.
     `arguments_win`: an ARG hides the variable that an ENV before it has set, until the next ENV.
     `inside`: `../` that leads out of the context is left away, not refused.
     `all_stages`: stages before the target are made though it does not need them.

@@ -29,13 +29,17 @@ _KNOWN = {
     "secret": {"target", "id", "required", "mode", "uid", "gid", "env", "source"},
     "ssh": {"target", "id", "required", "mode", "uid", "gid"},
 }
+_OWNERS = frozenset(("mode", "uid", "gid"))
 _SHARING = ("shared", "private", "locked")
 _UNITS = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
 @dataclass(frozen=True)
 class MountSpec:
-    """One mount. `origin` is a stage or image ("" the context); `variable` a secret's."""
+    """One mount. `origin` is a stage or image ("" the context); `variable` a secret's.
+
+    A cache that is `made` for its owner or mode begins empty in builds without a cache.
+    """
 
     kind: str
     target: str = ""
@@ -50,6 +54,7 @@ class MountSpec:
     gid: int = 0
     size: int = 0
     variable: str = ""
+    made: bool = False
 
 
 def read_mounts(instruction: Instruction, expander: Expander, draft: Draft) -> list[MountSpec]:
@@ -98,6 +103,7 @@ def _read(text: str, directory: str) -> MountSpec:
         gid=_count(fields, "gid"),
         size=_size(fields.get("size", "")),
         variable=fields.get("env", ""),
+        made=kind == "cache" and "from" not in fields and not _OWNERS.isdisjoint(fields),
     )
 
 

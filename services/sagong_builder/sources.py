@@ -18,11 +18,12 @@ from sagong_builder.context.patterns import has_wildcard
 from sagong_builder.copying import Item, kept_name, missing_source, select
 from sagong_builder.dialect import CLASSIC, Dialect
 from sagong_builder.dockerfile import Expander, Instruction
-from sagong_builder.fetching import clone, download, git_source, is_url
+from sagong_builder.fetching import download, is_url
 from sagong_builder.origins import Origins
+from sagong_builder.repositories import GitSource, clone, git_source
 from sagong_builder.shop import Lease, Shop
 
-__all__ = ["Sources", "unpacks"]
+__all__ = ["Sources", "merges", "unpacks"]
 
 _HEAD = 512
 
@@ -55,7 +56,7 @@ class Sources:
         if not items and not self._may_be_none(sources, expander):
             raise NotFound(f"{instruction.keyword} failed: no source files were specified")
         several = len(items) > 1 or len(sources) > 1
-        if self._dialect.merge_directories and all(_merges(i, instruction) for i in items):
+        if self._dialect.merge_directories and all(merges(i, instruction) for i in items):
             several = False
         if several and not target.endswith("/") and target not in (".", ".."):
             raise InvalidArgument(
@@ -164,17 +165,20 @@ class Sources:
     ) -> Item:
         repository = git_source(word)
         if repository is not None:
-            path = stack.enter_context(self._shop.spool.file())
-            commit = await clone(repository, path, keep=instruction.switch("keep-git-dir"))
-            wanted = expander.word(instruction.flag("checksum"))
-            if not commit.startswith(wanted):
-                raise InvalidArgument(
-                    f"ADD failed: expected checksum to match {wanted}, got {commit}"
-                )
-            archive = await self._shop.opened(path)
-            stack.callback(archive.close)
-            return Item(archive, archive.tree.root, "")
+            return await self._repository(_told(repository, instruction, expander), stack)
         return await self._download(instruction, word, target, expander, stack)
+
+    async def _repository(self, source: GitSource, stack: contextlib.AsyncExitStack) -> Item:
+        path = stack.enter_context(self._shop.spool.file())
+        try:
+            commit = await clone(source, path)
+        except InvalidArgument as error:
+            raise InvalidArgument(f"ADD failed: {error.message}") from None
+        archive = await self._shop.opened(path)
+        stack.callback(archive.close)
+        # A history is packed anew each time, and may be packed otherwise: the commit says what it is.
+        known = _of_commit(source, commit) if source.keep else ""
+        return Item(archive, archive.tree.root, "", known=known)
 
     async def _download(
         self,
@@ -243,12 +247,30 @@ def unpacks(instruction: Instruction) -> bool:
     return not instruction.heredocs and not any(is_url(word) for word in instruction.words[:-1])
 
 
-def _merges(item: Item, instruction: Instruction) -> bool:
+def merges(item: Item, instruction: Instruction) -> bool:
     """Whether it is the content that is copied: a directory's, or an archive's that ADD unpacks."""
     if item.is_directory or not unpacks(instruction) or item.entry.kind is not Kind.FILE:
         return item.is_directory
     head = replace(item.entry, size=min(item.entry.size, _HEAD))
     return is_archive(b"".join(item.archive.content(head)))
+
+
+def _told(source: GitSource, instruction: Instruction, expander: Expander) -> GitSource:
+    """The repository as its URL and the flags of ADD say; they may not contradict."""
+    flags = instruction.flags
+    commit = expander.word(instruction.flag("checksum"))
+    if commit and source.commit and commit != source.commit:
+        raise InvalidArgument(f'ADD failed: checksum mismatch "{commit}" != "{source.commit}"')
+    keep = instruction.switch("keep-git-dir") if "keep-git-dir" in flags else source.keep
+    if source.keep is not None and keep is not source.keep:
+        raise InvalidArgument("ADD failed: inconsistent keep-git-dir configuration")
+    return replace(source, commit=commit or source.commit, keep=keep)
+
+
+def _of_commit(source: GitSource, commit: str) -> str:
+    """What stands for the content of a repository that comes with its history."""
+    parts = (source.url, source.reference, source.directory, str(source.submodules), commit)
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 def inside(word: str) -> str:

@@ -38,7 +38,7 @@ from sagong_builder.metadata import CHANGES, command_words, working_directory
 from sagong_builder.reporter import Reporter
 from sagong_builder.running import Errand, new_id, run
 from sagong_builder.shop import Lease, Shop
-from sagong_builder.sources import Sources, unpacks
+from sagong_builder.sources import Sources, merges, unpacks
 
 __all__ = ["Steps", "moment"]
 
@@ -77,12 +77,14 @@ class Steps:
         self.draft: Draft
         self.scope: Scope
         self.base = ""
+        self._anew = False
         self._escape = "\\"
 
     def begin(self, draft: Draft, scope: Scope, escape: str, *, cached: bool = True) -> None:
         """A stage begins; what it did before serves again only if it may be `cached`."""
         self.draft, self.scope, self._escape = draft, scope, escape
         self.base = draft.image
+        self._anew = not (cached and self._request.cache)
         self._cache.begin_stage(cached=cached)
 
     @property
@@ -189,7 +191,7 @@ class Steps:
         if await self._cached(step):
             return
         passed = self.scope.passed(environment)
-        async with self._attaching.mounted(mounts) as attached:
+        async with self._attaching.mounted(mounts, anew=self._anew) as attached:
             errand = Errand(
                 id=new_id(),
                 image=self.draft.image,
@@ -312,7 +314,14 @@ class Steps:
             content = await asyncio.to_thread(label, items)
             kept = self._dialect.keep_owners and "from" in instruction.flags and not chown
             unpack = "" if instruction.keyword == "COPY" or unpacks(instruction) else "no"
-            given = (("chown", "kept" if kept else chown), ("chmod", chmod), ("unpack", unpack))
+            own = self._dialect.own_directories and bool(chown)
+            owned = "all" if own and any(merges(item, instruction) for item in items) else ""
+            given = (
+                ("chown", "kept" if kept else chown),
+                ("owned", owned),
+                ("chmod", chmod),
+                ("unpack", unpack),
+            )
             flags = "".join(f"--{name}={value}" for name, value in given if value)
             comment = f"{instruction.keyword} {flags}{content} in {target} "
             step = self.draft.note(comment, single=True)
@@ -324,10 +333,11 @@ class Steps:
             lease = await stack.enter_async_context(self._shop.lent(self.draft.image))
             tables = lease.prepared.passwd, lease.prepared.group
             owner = owner_of(chown, chmod, *tables, own_group=self._dialect.own_group)
-            owner = replace(owner, kept=kept)
+            owner = replace(owner, kept=kept, unpacked=own)
             path = destination(self.draft.config.get("WorkingDir") or "/", target)
-            own = self._dialect.own_directories
-            landing = await land(self._shop, lease, items, path, owner, own_directories=own)
+            landing = await land(
+                self._shop, lease, items, path, owner, own_directories=self._dialect.own_directories
+            )
             unpacked = [await self._sources.unpacked(item, instruction, stack) for item in items]
             await self._shop.write(lease.id, written(members(unpacked, landing, owner)))
             await self._commit(step, lease.id, consume=True)

@@ -139,6 +139,52 @@ def test_secrets_agents_and_caches_of_commands(buildx: Buildx, tmp_path: Path) -
     assert "secret nope: not found" in refused.details()
 
 
+def test_owners_count_for_what_is_unpacked_and_both_builders_keep_theirs_apart(
+    docker: Engine, buildx: Buildx, tmp_path: Path
+) -> None:
+    place = written(
+        tmp_path, BASE + "ADD --chown=7:8 a.tar /a\nCOPY --chown=7:8 d /x/y/\n", **{"d/f": ""}
+    )
+    with tarfile.open(place / "a.tar", "w") as packed:
+        member = tarfile.TarInfo("in")
+        member.uid = 3
+        packed.addfile(member)
+    owners = "stat -c %u:%g /a /a/in /x /x/y"
+    classic = docker.docker("build", "-q", str(place), seconds=60).stdout.strip()
+    assert docker.ok("run", "--rm", classic, "sh", "-c", owners).split() == [
+        "0:0",
+        "3:0",
+        "0:0",
+        "7:8",
+    ]
+    outcome = buildx.build(place)
+    assert outcome.error is None, outcome.error
+    assert set(docker.ok("run", "--rm", outcome.image, "sh", "-c", owners).split()) == {"7:8"}
+
+
+def test_a_cache_with_a_mode_begins_empty_in_a_build_without_a_cache(
+    buildx: Buildx, tmp_path: Path
+) -> None:
+    place = written(
+        tmp_path,
+        BASE
+        + "ARG V\nRUN --mount=type=cache,id=own,target=/c,mode=0773 touch /c/$V; ls /c; echo .\n",
+    )
+    assert buildx.build(place, build_arg__V="a").output == "a\n.\n"
+    assert buildx.build(place, build_arg__V="b", no_cache="").output == "b\n.\n"
+    assert buildx.build(place, build_arg__V="c").output == "a\nc\n.\n"
+
+
+def test_directories_of_which_all_is_excluded_are_made(buildx: Buildx, tmp_path: Path) -> None:
+    place = written(
+        tmp_path,
+        BASE + "COPY --exclude=* d* /n/\nRUN ls -A /n; echo .\n",
+        **{"d1/f": "", "d2/g": ""},
+    )
+    outcome = buildx.build(place)
+    assert outcome.output == ".\n", outcome.error
+
+
 @pytest.mark.parametrize(
     ("text", "options", "said"),
     [

@@ -356,8 +356,8 @@ def test_docker_py_builds(place: Place) -> None:
             client.images.build(fileobj=io.BytesIO(f"{BASE}RUN exit 3\n".encode()), forcerm=True)
 
 
-@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
-def test_a_context_from_a_git_repository(place: Place, web: str) -> None:
+def repository(place: Place) -> str:
+    """A repository that is served as `/repo.git`, tagged `v1`, with a branch `b`; the tag's commit."""
     work = place.directory / "work"
     work.mkdir()
     (work / "d").mkdir()
@@ -372,6 +372,10 @@ def test_a_context_from_a_git_repository(place: Place, web: str) -> None:
     git("add", ".")
     git("commit", "-m", "x")
     git("tag", "v1")
+    git("checkout", "-b", "b")
+    (work / "d" / "f").write_text("of the branch\n")
+    git("commit", "-a", "-m", "y")
+    git("checkout", "-")
     git("update-server-info")
     bare = place.directory / "bare.git"
     git("clone", "--bare", str(work), str(bare))
@@ -381,6 +385,29 @@ def test_a_context_from_a_git_repository(place: Place, web: str) -> None:
         for path in bare.rglob("*")
         if path.is_file()
     }
+    return (work / ".git/refs/tags/v1").read_text().strip()
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_a_git_url_may_ask(place: Place, web: str) -> None:
+    commit = repository(place)
+
+    def said(query: str, command: str) -> str:
+        place.write(Dockerfile=f"{BASE}ADD {web}/repo.git?{query} /r\nRUN cd /r; {command}\n")
+        return place.ok()
+
+    assert "of the branch\n" in said("branch=b", "cat d/f")
+    assert "of git\n" in said(f"tag=v1&subdir=d&commit={commit[:9]}", "cat f")
+    assert ".git\n" in said("tag=v1&keep-git-dir", "ls -A")
+    # A history is packed otherwise each time; the commit is the same.
+    assert place.ok().count(" ---> Using cache\n") == 2
+    text = f"{BASE}ADD {web}/repo.git?tag=v1&commit=00 /r\n"
+    assert "expected checksum to match 00" in place.wrong(text)
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_a_context_from_a_git_repository(place: Place, web: str) -> None:
+    repository(place)
     status, said = _post(place, f"/build?remote={web}/repo.git%23v1:d&nocache=1")
     assert status == 200, said
     assert "of git" in said

@@ -30,7 +30,7 @@ from sagong_builder.buildkit.provenance import (
 )
 from sagong_builder.buildkit.results import Made
 from sagong_builder.buildkit.syntax import check_frontend
-from sagong_builder.dockerfile import parse, syntax_of
+from sagong_builder.dockerfile import Expander, parse, syntax_of
 from sagong_builder.dockerfile.lint import failure_of, findings
 from sagong_builder.dockerfile.rules import RULES, url_of
 from sagong_builder.kept import KeptContext, KeptContexts
@@ -202,6 +202,7 @@ def test_names_of_contexts_are_images_names() -> None:
         ("COPY <<E /f\nx\nE", []),
         ("ADD https://x/y /f", []),
         ("ADD https://x/y z /f/", [""]),
+        ("ADD ${repository}#v1 /f/", []),
         (
             "RUN --mount=target=/x --mount=type=cache,target=/c --mount=from=s,target=/y t",
             ["", "s"],
@@ -211,7 +212,8 @@ def test_names_of_contexts_are_images_names() -> None:
 )
 def test_what_the_client_must_send_is_known_before_the_step(line: str, origins: list[str]) -> None:
     (instruction,) = parse(f"FROM a\n{line}\n".encode()).stages[0].instructions
-    assert origins_of(instruction) == origins
+    expander = Expander({"repository": "https://x/y.git"})
+    assert origins_of(instruction, expander) == origins
 
 
 def test_paths_do_not_lead_out_of_the_context() -> None:

@@ -27,10 +27,10 @@ from sagong_builder.copying import (
 )
 from sagong_builder.dockerfile import Expander, parse
 from sagong_builder.draft import Draft
-from sagong_builder.fetching import GitSource, git_source
 from sagong_builder.metadata import CHANGES, working_directory
 from sagong_builder.modes import read_mode
 from sagong_builder.mounting import read_mounts
+from sagong_builder.repositories import GitSource, git_source
 
 LINUX = oci.Platform(os="linux", architecture="amd64")
 
@@ -329,12 +329,38 @@ def test_mounts_are_read_and_what_is_unknown_is_refused() -> None:
         ("https://x/y.git#main:sub/dir", GitSource("https://x/y.git", "main", "sub/dir")),
         ("github.com/a/b", GitSource("https://github.com/a/b")),
         ("git@host:a/b", GitSource("git@host:a/b")),
+        (
+            "https://x/y.git?tag=v1&subdir=/d&keep-git-dir&submodules=false#refs/tags/v1",
+            GitSource("https://x/y.git", "refs/tags/v1", "d", keep=True, submodules=False),
+        ),
+        (
+            "https://x/y.git?branch=b&commit=0a1b",
+            GitSource("https://x/y.git", "refs/heads/b", commit="0a1b"),
+        ),
+        ("git@host:a?ref=b&checksum=0a", GitSource("git@host:a", "b", commit="0a")),
         ("https://x/y.tar.gz", None),
         ("Dockerfile", None),
     ],
 )
 def test_git_contexts(text: str, source: GitSource | None) -> None:
     assert git_source(text) == source
+
+
+@pytest.mark.parametrize(
+    ("query", "why"),
+    [
+        ("what=x", "unexpected query"),
+        ("ref=", "has no value"),
+        ("ref=a&ref=b", "multiple values"),
+        ("tag=a&branch=a", "conflicts with tag"),
+        ("ref=a#b", "ref conflicts"),
+        ("subdir=a#:b", "subdir conflicts"),
+        ("submodules=maybe", "invalid submodules value"),
+    ],
+)
+def test_what_contradicts_in_a_git_url_is_said(query: str, why: str) -> None:
+    with pytest.raises(InvalidArgument, match=why):
+        git_source(f"https://x/y.git?{query}")
 
 
 @pytest.mark.parametrize("text", ["https://x/y.git#--upload-pack=x", "git://ext::sh -c x"])
