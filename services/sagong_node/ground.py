@@ -56,6 +56,8 @@ class Ground:
         self._settings = host.config(PodSettings)
         self._root_directory, self._data_directory = host.root, host.data.parent
         self._files_directory = host.run / "containers"
+        # Sandboxes whose network this process was told of; of others a record may tell what was.
+        self._joined: set[str] = set()
 
     @property
     def users(self) -> str:
@@ -104,11 +106,15 @@ class Ground:
         record.mounts = mounts.published(wished, paths)
 
     async def join(self, sandbox: SandboxRecord) -> Sandbox | None:
-        """The sandbox's network, joined now unless it is; that of another one if it is shared."""
+        """The sandbox's network, joined now unless it is; that of another one if it is shared.
+
+        After a crash it is asked for again: it may have been given back, and that not written down.
+        """
         if sandbox.spec.share_with:
             return await self._shared(sandbox)
-        if sandbox.network is None:
+        if sandbox.network is None or sandbox.spec.id not in self._joined:
             sandbox.network = await self._networks.join(self._request(sandbox))
+            self._joined.add(sandbox.spec.id)
             self._registry.keep(sandbox, later=True)
         return sandbox.network
 
@@ -143,6 +149,7 @@ class Ground:
         """Give the network back; `forgotten`: the sandbox's record is deleted afterwards."""
         if sandbox.spec.share_with:
             return
+        self._joined.discard(sandbox.spec.id)
         if not forgotten:
             sandbox.network = None
             self._registry.keep(sandbox)

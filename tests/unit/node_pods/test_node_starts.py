@@ -56,6 +56,22 @@ async def test_an_expected_start_finds_its_network(tmp_path: Path) -> None:
         assert ID not in at.networks.joined
 
 
+async def test_a_network_that_a_record_alone_knows_is_joined_again(tmp_path: Path) -> None:
+    """It had been given back when the node was killed: its namespace was not there any more."""
+    async with lab(tmp_path) as at:
+        own = wished().own
+        assert own is not None
+        await at.service.create_sandbox(msgspec.structs.replace(own, explicit=True))
+        await at.registry.flushed()
+        await at.kill()
+        before = at.networks.joined.pop(ID)
+        await at.start()
+        await at.service.create(msgspec.structs.replace(wished(), own=None))
+        await at.service.start(StartRequest(id=ID))
+        assert at.networks.joined[ID] != before
+        assert at.service.sandbox(REF).network == at.networks.joined[ID]
+
+
 async def test_what_was_expected_is_given_back(tmp_path: Path) -> None:
     """When the start would need something else, and by who comes after a crash."""
     async with lab(tmp_path) as at:
