@@ -124,7 +124,7 @@ class Admission:
 
     def check_pace(self, uid: int) -> None:
         """A granted call is about to begin; ResourceExhausted if they come too fast."""
-        if self._calls is None:
+        if self._calls is None or uid in self._trusted:
             return
         now = time.monotonic()
         if self._calls.wait(uid, now):

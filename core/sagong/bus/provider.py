@@ -303,6 +303,7 @@ class Provider:
             return
         try:
             method, access = self._authorized(uid, envelope)
+            self._admission.check_pace(uid)
         except _Absent:
             self._answer(peer, envelope.id, Kind.GOAWAY, flags=Flag.UNBEGUN)
             return

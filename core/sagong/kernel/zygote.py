@@ -8,6 +8,7 @@ error, then the listeners. It answers `(number, pid)` with a pidfd attached, and
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import logging
@@ -121,10 +122,14 @@ def _serve(control: socket.socket) -> None:
                 os.read(wake, 4096)
                 _reap(control)
                 continue
-            message, descriptors = process.receive_descriptors(control, MESSAGE_LIMIT, _DESCRIPTORS)
-            if not message:
+            try:
+                received = process.receive_descriptors(control, MESSAGE_LIMIT, _DESCRIPTORS)
+            except ConnectionResetError:
+                return  # the kernel is gone, and has not read all that was told to it
+            if not received.data:
                 return
-            _spawn(control, pickle.loads(message), descriptors, (wake, wake_write))
+            request = pickle.loads(received.data)
+            _spawn(control, request, received.descriptors, (wake, wake_write))
 
 
 def _reap(control: socket.socket) -> None:
@@ -149,17 +154,29 @@ def _spawn(
 ) -> None:
     try:
         pid = os.fork()
-    except OSError as error:
-        control.send(pickle.dumps((request.number, -1, str(error))))
-    else:
         if pid == 0:
             _become(control, request, descriptors, private)
-        pidfd = os.pidfd_open(pid)
-        process.send_descriptors(control, pickle.dumps((request.number, pid)), (pidfd,))
-        os.close(pidfd)
+        _tell(control, request.number, pid)
+    except OSError as error:
+        # If the kernel is gone, the loop ends at the end of its socket.
+        with contextlib.suppress(OSError):
+            control.send(pickle.dumps((request.number, -1, str(error))))
     finally:
         for fd in descriptors:
             os.close(fd)
+
+
+def _tell(control: socket.socket, number: int, pid: int) -> None:
+    """Of a new process; one that nobody hears of would belong to nobody, and is ended."""
+    try:
+        pidfd = os.pidfd_open(pid)
+        try:
+            process.send_descriptors(control, pickle.dumps((number, pid)), (pidfd,))
+        finally:
+            os.close(pidfd)
+    except OSError:
+        os.kill(pid, signal.SIGKILL)
+        raise
 
 
 def _become(

@@ -21,6 +21,7 @@ from sagong_hostile.wire import greeted
 from sagong.bus import Access, Provider, Route, proxy, unfinished
 from sagong.bus.admission import CONNECTIONS
 from sagong.contract import Message, method, slot
+from sagong.pace import Pace
 from sagong.wire import EMPTY, VERSION, Envelope, Kind, encode
 
 pytestmark = pytest.mark.root
@@ -57,11 +58,13 @@ class Bird:
     """Fills slot `parrot`."""
 
     def __init__(self) -> None:
+        self.said = 0
         self.dreams = 0
         self.chattered = 0
 
     def say(self, word: Word) -> Word:
         """The same."""
+        self.said += 1
         return word
 
     async def dream(self) -> None:
@@ -82,11 +85,11 @@ class Bird:
 class Cage:
     """A provider, and hostile processes of another uid beside it."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, pace: Pace | None) -> None:
         self.path = str(directory / "s")
         self.context: zmq.Context[Any] = zmq.Context()
         self.bird = Bird()
-        self.provider = Provider(self.context, self.path)
+        self.provider = Provider(self.context, self.path, pace=pace)
         self.provider.serve(Parrot, self.bird)
         self.provider.bind()
         self.route = Route(self.context, "parrot")
@@ -143,10 +146,10 @@ class Cage:
 
 
 @contextlib.asynccontextmanager
-async def caged(directory: Path) -> AsyncIterator[Cage]:
+async def caged(directory: Path, pace: Pace | None = None) -> AsyncIterator[Cage]:
     """A cage that is cleared away."""
     directory.chmod(0o755)
-    made = Cage(directory)
+    made = Cage(directory, pace)
     try:
         yield made
     finally:
@@ -216,6 +219,29 @@ async def test_floods_are_shut_out_and_said_once(
         await until(
             lambda: any("shut out" in r.message for r in caplog.records), f"{kind} is let through"
         )
+        await cage.hears_the_innocent()
+    assert len(caplog.records) <= 4, [r.message for r in caplog.records]
+
+
+async def test_granted_calls_beyond_a_pace_are_not_carried_out(
+    place: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The kernel had such a pace, and nobody asked whether it was kept."""
+
+    def chat(path: str) -> None:
+        made = dealer(path)
+        while True:
+            made.send_multipart(encode([asked(Kind.CALL, 1, "say", WORD)]))
+            made.recv_multipart()
+
+    caplog.set_level(logging.WARNING, "sagong.bus")
+    async with caged(place, Pace(burst=8, rate=0.001)) as cage:
+        cage.grant("say")
+        cage.attack(chat)
+        await until(
+            lambda: any("shut out" in r.message for r in caplog.records), "it goes on for ever"
+        )
+        assert cage.bird.said == 8
         await cage.hears_the_innocent()
     assert len(caplog.records) <= 4, [r.message for r in caplog.records]
 
