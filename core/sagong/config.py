@@ -96,7 +96,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     `cpu_shares` is the weight of each unit, against 1024 of any process or group beside them, when
     the processor is short; of one that has a bound of cores and computes, a 64th of it.
-    `log_limit` is in bytes. `preload` is imported before units are forked.
+    Whoever serves, had the processor time to answer and is silent for `silence_seconds` is ended as
+    hung and comes up again; 0: nobody is. `log_limit` is in bytes. `preload` is imported before units
+    are forked.
     """
 
     profile: str = "single"
@@ -105,6 +107,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     preload: tuple[str, ...] = ()
     log_limit: Annotated[int, msgspec.Meta(ge=4096)] = 8 << 20
     cpu_shares: Annotated[int, msgspec.Meta(ge=2, le=262_144)] = 8192
+    silence_seconds: Annotated[float, msgspec.Meta(ge=0)] = 20.0
     units: dict[str, UnitConfig] = {}
 
 

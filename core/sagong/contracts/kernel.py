@@ -108,7 +108,8 @@ class Order(Message):
     `action`: "start" (construct, take over `state`, serve; then `done`), "drain" (finish within
     `seconds`; then `done`, with exported state if a `successor` is to take it over, and if that is to
     come only when it is needed, `asleep`, with the time when it is at the latest), "health" (`done`,
-    with `error` if something is wrong), "purge" (take away what lives outside its own directories),
+    with `error` if something is wrong), "answer" (`done`, and nothing else), "purge" (take away
+    what lives outside its own directories),
     "report" (`done` with a `ProcessReport` as state), "spans" (`done` with the `SpanList` of the cause
     in `state`), "stop" (end now). `dead` are paths of providers that are gone, `deserted` those where
     nothing that was asked has been or will be executed; `down` is the whole list of slots that are

@@ -32,6 +32,7 @@ from sagong.kernel.bounds import Bounds
 from sagong.kernel.cell import Cells
 from sagong.kernel.guardian import Guardian
 from sagong.kernel.listeners import Listeners
+from sagong.kernel.pulse import Pulse
 from sagong.kernel.renewal import RENEWED, Renewal
 from sagong.kernel.service import KernelService
 from sagong.kernel.succession import Succession
@@ -158,9 +159,13 @@ async def _live(
     service.restraint.begin()
     announcing = asyncio.create_task(_announce(supervisor, guardian))
     watching = asyncio.create_task(_bounds(paths, config, supervisor, cells, service).watch())
+    silence = config.silence_seconds
+    pulse = Pulse(supervisor.population, supervisor.lives, cells, supervisor.feed, patience=silence)
+    listening = asyncio.create_task(pulse.watch())
     stopping = await ended
     announcing.cancel()
     watching.cancel()
+    listening.cancel()
     if stopping is None:
         await provider.close()
         return RENEWED
@@ -215,7 +220,8 @@ class _Bounded:
     def threads(self) -> dict[int, int]:
         """Nanoseconds that each of its threads has run or waited for a core, of its first processes."""
         some = islice(self.pids(), _LOOKED_AT)
-        return dict(entry for pid in some for entry in process.thread_times(pid))
+        times = (entry for pid in some for entry in process.thread_times(pid).items())
+        return {thread: ran + waited for thread, (ran, waited) in times}
 
 
 def _bounds(

@@ -242,6 +242,10 @@ class Cells:
         """Processes of a generation, what it forked among them; none without a control group."""
         return Cgroup(self._machine.cgroups, self._cgroup(unit, generation), ("pids",)).pids()
 
+    def frozen(self, unit: Unit, generation: int) -> bool:
+        """Whether somebody has made a generation's control group stand still."""
+        return Cgroup(self._machine.cgroups, self._cgroup(unit, generation), ("unified",)).frozen()
+
     def usage(self, unit: Unit, generation: int) -> str:
         """The file that says how much processor time a generation has used; "" if nothing counts it."""
         group = Cgroup(self._machine.cgroups, self._cgroup(unit, generation), _CONTROLLERS)

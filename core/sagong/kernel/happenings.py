@@ -99,7 +99,7 @@ class Exited:
 
 @dataclass(frozen=True)
 class Ill:
-    """One on trial says what is wrong, or does not answer (`hung`)."""
+    """One on trial says what is wrong; or whoever serves does not answer any more (`hung`)."""
 
     generation: int
     error: str

@@ -9,7 +9,8 @@ A unit has members, the processes of its generations. Stages::
 One member at most serves, and one at most is `coming`: it is to serve next. Members that must not
 overlap are never active at once; one that tidies has let go of all that its successor needs. A swap
 is a `coming` that knows what to go back to; after it the newcomer is on trial: if it dies or is
-found ill within, its predecessor comes back.
+found ill within, its predecessor comes back. Whoever serves and answers nothing is ended as if it
+had died.
 
 A unit on demand is *asleep* while nobody needs it: no member serves or comes, and a call wakes it::
 
@@ -357,20 +358,22 @@ class _Turn:
 
     def exited(self, generation: int, how: str) -> None:
         """Whoever it was, it is gone."""
+        hung = generation == self.life.serving and self._is(generation, "ending")
         self._drop(generation)
         told = f" ({how})" if how else ""
         if generation == self.life.dozing:
             self.wake()
         elif generation == self.life.serving:
-            self._crashed(generation, told)
+            died = f"generation {generation} died{told}"
+            self._crashed(generation, self.life.problem if hung else died)
         else:
             text = f"it ended before it served{told}; see `sagong logs {self.life.what.name}`"
             self._came_to_nothing(generation, text)
 
-    def _crashed(self, generation: int, told: str) -> None:
+    def _crashed(self, generation: int, problem: str) -> None:
         life = self.life
         self._set(serving=0, restarts=life.restarts + 1)
-        self._note_crash(f"generation {generation} died{told}")
+        self._note_crash(problem)
         trial = life.trial
         if life.coming is not None:
             self._set(trial=None)  # whoever comes is its successor a little earlier
@@ -387,15 +390,15 @@ class _Turn:
         self.raise_if_needed(apology=text)
 
     def ill(self, generation: int, error: str, *, hung: bool) -> None:
-        """One on trial is not well: its predecessor comes back, as by a swap."""
+        """One that hangs is ended; is one on trial not well, its predecessor comes back by a swap."""
         life = self.life
         trial = life.trial
-        if trial is None or trial.generation != generation or generation != life.serving:
+        if generation != life.serving or not self._is(generation, "serving"):
             return
         if hung:
             self._set(problem=error)
             self._kill(generation)
-        elif life.coming is None:
+        elif trial is not None and trial.generation == generation and life.coming is None:
             text = f"{life.what.manifest.plugin.name} is not well within its trial: {error}"
             self._do(Say(f"{text}; going back to {trial.back.manifest.plugin.name}"))
             self._set(what=trial.back, trial=None, problem=text)

@@ -41,9 +41,9 @@ class Process:
 
     `health` tells whether it knows the order of that name, `held` whether it is held back: then it
     has not the processor time to end well; `stance` how it stands to the processor, None if nobody has
-    looked. `parent` is
-    whoever reaps it and tells its exit `status`, 0 for nobody that we hear of; `spoken` how many bytes
-    its log had when it was forked.
+    looked; `light` whether it gives way to others, None if that is not known. `parent` is whoever reaps
+    it and tells its exit `status`, 0 for nobody that we hear of; `spoken` how many bytes its log had
+    when it was forked.
     """
 
     record: ProcessRecord
@@ -58,6 +58,7 @@ class Process:
     health: bool = False
     held: bool = False
     stance: Stance | None = None
+    light: bool | None = None
     reach: frozenset[str] | None = None
     done: dict[int, asyncio.Future[Done]] = field(default_factory=dict)
     pending: dict[int, Order] = field(default_factory=dict)

@@ -3,6 +3,7 @@
 Refusing costs whoever refuses, often more than it costs whoever asks; on a machine with few cores all
 others wait for that. Next to no processor time for a moment, longer each time, takes the flood away at
 its source. Who only computes does nothing wrong: it gives way to others, and has all that they leave.
+Who is held back gives way, too: what little it has of a period comes at once (ADR 340).
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ class Restraint:
     def begin(self) -> None:
         """An earlier kernel may have died while it held some of those back that live."""
         for process in self._population:
-            process.held = False
-            self._weigh(process, Stance())
+            process.held, process.stance = False, Stance()
+            self._settle(process)
 
     def flooded(self, uid: int, seconds: float) -> None:
         """The kernel itself was flooded, and shut a uid out."""
@@ -71,7 +72,8 @@ class Restraint:
         """A process of a unit began to use most of a core all the time, or has ended that."""
         process = self._population.find(name, generation)
         if process is not None:
-            self._weigh(process, stance)
+            process.stance = stance
+            self._settle(process)
 
     def gone(self, process: Process) -> None:
         """It ended; what it left behind stays held back until it is ended, too."""
@@ -82,7 +84,7 @@ class Restraint:
     def _release(self, process: Process) -> None:
         del self._ends[process.generation]
         process.held = False
-        self._allot(process)
+        self._settle(process)
 
     def _hold(self, process: Process, seconds: float, why: str) -> None:
         """From now on for some seconds, at most as long as any term is."""
@@ -91,22 +93,25 @@ class Restraint:
         if earlier is not None:
             earlier.cancel()
         process.held = True
-        process.held = self._allot(process)
+        process.held = self._settle(process)
         if process.held:
             self._refusals.say("unit held back for a moment", (name, why), unit=name, why=why)
             loop, seconds = asyncio.get_running_loop(), max(0.0, min(seconds, TERM_MOST))
             self._ends[generation] = loop.call_later(seconds, self._release, process)
 
-    def _weigh(self, process: Process, stance: Stance) -> None:
-        before, process.stance = process.stance, stance
-        self._allot(process)
-        if before is None or stance.computes != before.computes:
+    def _settle(self, process: Process) -> bool:
+        """Let it have what is its due now, by weight, quota and turns; false if it can't be held."""
+        stance = Stance(computes=True) if process.held else process.stance or Stance()
+        done = self._allot(process, stance)
+        if stance.computes != process.light and (done or not process.held):
+            process.light = stance.computes
             self._cells.set_turns(process.unit, process.generation, computes=stance.computes)
+        return done
 
-    def _allot(self, process: Process) -> bool:
-        held, stance = process.held, process.stance or Stance()
+    def _allot(self, process: Process, stance: Stance) -> bool:
+        unit, generation = process.unit, process.generation
         try:
-            return self._cells.allot(process.unit, process.generation, held=held, stance=stance)
+            return self._cells.allot(unit, generation, held=process.held, stance=stance)
         except (OSError, ValueError) as error:
             self._refusals.say("a unit can't be held back", "", problem=str(error))
             return False

@@ -89,6 +89,7 @@ class StatusFacts(NamedTuple):
     """What /proc/PID/status tells of a process's powers and family."""
 
     parent: int
+    tracer: int
     uids: tuple[int, ...]
     gids: tuple[int, ...]
     groups: tuple[int, ...]
@@ -100,7 +101,10 @@ class StatusFacts(NamedTuple):
 
 
 def status_facts(pid: int | str = "self") -> StatusFacts:
-    """Read /proc/PID/status; `seccomp_mode` 2 means filtered, `pids` go from outer to inner."""
+    """Read /proc/PID/status; `seccomp_mode` 2 means filtered, `pids` go from outer to inner.
+
+    `tracer` is 0 for nobody, `state` a letter of proc(5).
+    """
     with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
         lines = dict(line.rstrip("\n").split(":", 1) for line in file if ":" in line)
 
@@ -109,6 +113,7 @@ def status_facts(pid: int | str = "self") -> StatusFacts:
 
     return StatusFacts(
         parent=numbers("PPid")[0],
+        tracer=numbers("TracerPid")[0],
         uids=numbers("Uid"),
         gids=numbers("Gid"),
         groups=numbers("Groups"),
@@ -207,17 +212,17 @@ def peer_credentials(channel: socket.socket) -> tuple[int, int, int]:
     return pid, uid, gid
 
 
-def thread_times(pid: int) -> list[tuple[int, int]]:
-    """Each thread of a process, and for how many nanoseconds it has run or waited for a core.
+def thread_times(pid: int) -> dict[int, tuple[int, int]]:
+    """For how many nanoseconds each thread of a process has run, and has waited for a core.
 
     Of schedstat, proc(5): where the machine's kernel does not count, all is 0. Who ended has none.
     """
-    found = []
+    found = {}
     with contextlib.suppress(OSError):
         for thread in os.listdir(f"/proc/{pid}/task"):
             with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{thread}/schedstat") as file:
                 ran, waited, _ = file.read().split()
-                found.append((int(thread), int(ran) + int(waited)))
+                found[int(thread)] = int(ran), int(waited)
     return found
 
 

@@ -46,6 +46,9 @@ class HostilePlugin:
         """Without end; some of these end the process."""
         if attack.name == "stubborn":
             self._stubborn = True
+        elif attack.name == "hang":
+            while True:
+                pass
         elif attack.name == "burden":
             self._burden = bytes(48 << 20)
         elif attack.name == "events":

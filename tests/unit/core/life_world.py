@@ -280,6 +280,7 @@ def bad(world: World) -> Iterator[Move]:
             yield f"overdue {g}", lambda g=g: feed(_told(less, g, "clinging"), Drained(g))
         if doing == "serving" and world.watched == g:
             yield f"ill {g}", lambda g=g, w=fallen: feed(w, Ill(g, "ill"))
+        if doing == "serving":
             yield f"hangs {g}", lambda g=g, w=fallen: feed(w, Ill(g, "silent", True))
     if world.kills and world.cut < 0:
         yield "kernel killed", lambda: _new_kernel(world)

@@ -38,15 +38,17 @@ class Life:
     generation: int = 1
     held: bool = False
     stance: Stance | None = None
+    light: bool | None = None
 
 
 @dataclass
 class World:
-    """Fakes of population and cells; `held` are the names of those held back."""
+    """Fakes of population and cells: who is held back, is light, and has long turns, by name."""
 
     processes: list[Life] = field(default_factory=lambda: [Life(unit) for unit in UNITS.values()])
     held: set[str] = field(default_factory=set)
     computing: set[str] = field(default_factory=set)
+    patient: set[str] = field(default_factory=set)
 
     def __iter__(self) -> Iterator[Life]:
         return iter(self.processes)
@@ -58,7 +60,7 @@ class World:
         return UIDS[unit.name]
 
     def set_turns(self, unit: Unit, generation: int, *, computes: bool) -> None:
-        pass
+        (self.patient.add if computes else self.patient.discard)(unit.name)
 
     def allot(self, unit: Unit, generation: int, *, held: bool, stance: Stance) -> bool:
         (self.held.add if held else self.held.discard)(unit.name)
@@ -139,6 +141,23 @@ async def test_who_computes_gives_way_whether_held_or_not(world: World) -> None:
     assert world.computing == {"caller"}
     found.computes("caller", 1, Stance())
     assert not world.computing
+
+
+async def test_who_is_held_back_gives_way_with_what_is_left_to_it(world: World) -> None:
+    """Its share of a period came at once, with the weight and the turns of those who are called."""
+    found = made(world)
+    found.begin()
+    assert (world.computing, world.patient) == (set(), set())
+    found.offends("caller", 1, "forks refused")
+    assert (world.held, world.computing, world.patient) == ({"caller"},) * 3
+    # It has next to nothing to compute with now, so it seems to have ended that.
+    found.computes("caller", 1, Stance())
+    assert (world.held, world.computing, world.patient) == ({"caller"},) * 3
+    found.flooded(UIDS["caller"], 0.02)
+    async with asyncio.timeout(10):
+        while world.held:
+            await asyncio.sleep(0.005)
+    assert (world.computing, world.patient) == (set(), set())
 
 
 async def test_what_a_dead_process_left_stays_held_and_a_new_kernel_lets_all_go(

@@ -1,0 +1,63 @@
+"""Whoever serves and answers nothing any more is ended and followed, as one that died."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+from hostile_contract import Attack, Hostile
+
+from sagong.call import deadline
+from sagong.contracts.scheduler import Scheduler
+from sagong.errors import SagongError
+from sagong.operator import connect
+from tests.system.instance import Instance, instance
+from tests.system.kernel.load import QUESTION, right
+
+pytestmark = pytest.mark.root
+
+CONFIGURATION = """
+profile = "bare"
+silence_seconds = 2
+[units.scheduler]
+plugin = "scheduler_first"
+[units.hostile]
+"""
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Instance]:
+    with instance(CONFIGURATION) as found:
+        yield found
+
+
+async def test_a_call_to_one_that_is_stopped_is_answered_by_its_successor(
+    running: Instance,
+) -> None:
+    """Nothing ended it but an operator: calls waited until their deadlines, again and again."""
+    stopped = running.pid("scheduler")
+    async with connect(running.paths) as operator:
+        scheduler = await operator.use(Scheduler)
+        os.kill(stopped, signal.SIGSTOP)
+        with deadline(60.0):
+            assert right(await scheduler.place(QUESTION))
+    status = await asyncio.to_thread(running.wait_ready, gone=stopped)
+    (unit,) = [one for one in status.units if one.name == "scheduler"]
+    assert unit.restarts == 1
+    log = (running.paths.run / "log" / "kernel.log").read_text()
+    assert "unit hangs" in log
+    assert "it is stopped" in log
+
+
+async def test_one_that_never_comes_back_to_its_loop_is_followed(running: Instance) -> None:
+    hung = running.pid("hostile")
+    async with connect(running.paths) as operator:
+        hostile = await operator.use(Hostile)
+        with pytest.raises(SagongError), deadline(1.0):
+            await hostile.begin(Attack(name="hang"))
+        await asyncio.to_thread(running.wait_ready, 60, gone=hung)
+        with deadline(20.0):
+            await (await operator.use(Hostile)).begin(Attack(name="burden"))
