@@ -223,7 +223,8 @@ class VolumeLocal:
         place = self._place(name, backing)
         mounted = backing.kind == "mount" and self._mount(name, backing)
         try:
-            self._fill(record, request, place, backing)
+            if not parts:
+                self._fill(record, request, place, backing)
             pin = self._pin(record, request, place, parts) if parts else ""
             publication = Publication(
                 owner=request.owner,
@@ -263,25 +264,37 @@ class VolumeLocal:
         return True
 
     def _fill(self, record: Record, request: PublishRequest, place: Path, backing: Backing) -> None:
-        """The image's content goes into a volume that nobody has had and that is empty."""
-        if not record.fresh or not request.seed or request.readonly:
+        """The image's content goes into a volume that is empty, whoever had it before."""
+        if not request.seed:
             return
         try:
             target = os.open(place, _DIRECTORY)
         except FileNotFoundError:
             return
         try:
-            if os.listdir(target):
-                return
-            if backing.kind == "directory":
-                self._fill_aside(record, request)
+            # What somebody has mounted can't be exchanged for another directory.
+            if record.fresh and backing.kind == "directory":
+                self._fill_aside(record, request, target)
             else:
+                self._fill_in_place(request, target)
+        finally:
+            os.close(target)
+
+    def _fill_in_place(self, request: PublishRequest, place: int) -> None:
+        """Into what is published, if it is a directory that has nothing; `place` may be a path's."""
+        if not stat.S_ISDIR(os.fstat(place).st_mode):
+            return
+        target = os.open(f"/proc/self/fd/{place}", _DIRECTORY)
+        try:
+            if not os.listdir(target):
                 seed(target, request.seed, self._layers)
         finally:
             os.close(target)
 
-    def _fill_aside(self, record: Record, request: PublishRequest) -> None:
+    def _fill_aside(self, record: Record, request: PublishRequest, place: int) -> None:
         """Beside the volume, then put in its place: after a crash there is all or nothing."""
+        if os.listdir(place):
+            return
         content = self._catalog.content(record.volume.name)
         aside = content.with_name(f".seed-{secrets.token_hex(4)}")
         aside.mkdir(mode=0o755)
@@ -313,6 +326,8 @@ class VolumeLocal:
         try:
             inner = open_inside(root, parts, shown, make=not request.existing)
             try:
+                if request.seed:
+                    self._fill_in_place(request, inner)
                 self._mounts.attach(inner, pin)
             finally:
                 os.close(inner)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from sagong.contracts.image import ImageRef, Images, Prepared, PrepareRequest, RootRef
+from sagong.contracts.image import Images, Prepared, PrepareRequest, RootRef
 from sagong.contracts.network import JoinRequest, Sandbox, SandboxRef
 from sagong.contracts.node import ContainerSpec, FileMount, SandboxSpec
 from sagong.contracts.runtime import LogSpec, Mount
@@ -97,12 +97,15 @@ class Ground:
         return prepared
 
     async def reserve(self, record: ContainerRecord) -> None:
-        """Make the volumes that are missing: they are there from the container's creation on."""
+        """Make the volumes that are missing, and hold the images that are mounted: both are there
+        from the container's creation on, whatever their names mean later."""
         wished = self._named(record, self._wished(record))
         paths = {}
         for mount in wished:
             if mount.kind == "volume":
                 paths[mount.target] = (await self._provide(record, mount)).mountpoint
+            elif mount.kind == "image":
+                await self._lend_image(record, msgspec.structs.replace(mount, subpath=""))
         record.mounts = mounts.published(wished, paths)
 
     async def join(self, sandbox: SandboxRecord) -> Sandbox | None:
@@ -339,7 +342,8 @@ class Ground:
     ) -> str:
         await self._provide(record, mount)
         seed: tuple[str, ...] = ()
-        if mount.copy:
+        # What its program deletes stays away when it is started again, as in Docker.
+        if mount.copy and not record.started_at:
             seed = tuple(f"{layer}/{mount.target.strip('/')}" for layer in prepared.lower)
         answer = await self._volumes.publish(
             PublishRequest(
@@ -354,11 +358,10 @@ class Ground:
         return answer.path
 
     async def _lend_image(self, record: ContainerRecord, mount: FileMount) -> Mount:
-        image = await self._images.inspect(ImageRef(reference=mount.source))
         lent = await self._images.prepare(
             PrepareRequest(
                 id=_lease(record, mount),
-                image=image.id,
+                image=mount.source,
                 readonly=True,
                 bare=True,
                 subpath=mount.subpath,

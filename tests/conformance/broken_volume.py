@@ -130,11 +130,18 @@ class NeverSeeds(FakeVolumes):
         return False
 
 
-class SeedsWheneverEmpty(FakeVolumes):
-    caught_by = "seed_is_copied_once"
+class SeedsTheNewAlone(FakeVolumes):
+    caught_by = "seed_fills_whatever_is_empty"
 
     def seedable(self, fresh: bool, place: Path) -> bool:
-        return not os.listdir(place)
+        return fresh and not os.listdir(place)
+
+
+class SeedsTheWholeForAPart(FakeVolumes):
+    caught_by = "seed_fills_a_part"
+
+    def seeded(self, whole: Path, part: Path) -> Path:
+        return whole
 
 
 class SeedsOverContent(FakeVolumes):

@@ -103,19 +103,21 @@ class FakeVolumes:
 
     async def publish(self, request: PublishRequest) -> Published:
         volume = self.get(request.name)
-        place = Path(volume.mountpoint)
+        place = path = Path(volume.mountpoint)
         fresh = request.name not in self.shelf.used
         self.shelf.used.add(request.name)
-        if request.seed and self.seedable(fresh, place):
-            self.seed([Path(layer) for layer in request.seed], place)
-        path = place
         if request.subpath:
             path = self.inside(place, request.subpath, existing=request.existing)
+        if request.seed and path.is_dir() and self.seedable(fresh, path):
+            self.seed([Path(layer) for layer in request.seed], self.seeded(place, path))
         self.owners(request.name)[request.owner, request.subpath] = str(path)
         return Published(path=str(path))
 
     def seedable(self, fresh: bool, place: Path) -> bool:
-        return fresh and not os.listdir(place)
+        return not os.listdir(place)
+
+    def seeded(self, whole: Path, part: Path) -> Path:
+        return part
 
     def inside(self, place: Path, subpath: str, *, existing: bool) -> Path:
         if subpath.startswith("/") or ".." in subpath.split("/"):

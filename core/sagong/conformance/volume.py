@@ -64,6 +64,7 @@ class VolumeLab:
         seed: tuple[Path, ...] = (),
         subpath: str = "",
         existing: bool = False,
+        readonly: bool = False,
     ) -> Path:
         """Where the volume is for that owner."""
         request = PublishRequest(
@@ -71,6 +72,7 @@ class VolumeLab:
             owner=self.name(owner),
             subpath=subpath,
             existing=existing,
+            readonly=readonly,
             seed=tuple(map(str, seed)),
         )
         return Path((await self.volumes.publish(request)).path)
@@ -254,13 +256,27 @@ async def check_seed_fills_a_new_volume(lab: VolumeLab) -> None:
     assert (path / "deep" / "er" / "x").read_text() == "y"
 
 
-async def check_seed_is_copied_once(lab: VolumeLab) -> None:
+async def check_seed_fills_whatever_is_empty(lab: VolumeLab) -> None:
     layer = lab.layer("layer", file="from the image")
     await lab.make()
-    ((await lab.publish(owner="a", seed=(layer,))) / "file").unlink()
-    await lab.take_back("a")
-    path = await lab.publish(owner="b", seed=(layer,))
-    assert not (path / "file").exists(), "what its user deleted came back"
+    path = await lab.publish(owner="a")
+    assert (await lab.publish(owner="b", seed=(layer,))) == path
+    assert (path / "file").read_text() == "from the image", "one who has it sees another volume"
+    (path / "file").unlink()
+    again = await lab.publish(owner="c", seed=(layer,), readonly=True)
+    assert (again / "file").read_text() == "from the image"
+
+
+async def check_seed_fills_a_part(lab: VolumeLab) -> None:
+    layer = lab.layer("layer", file="from the image")
+    await lab.make()
+    whole = await lab.publish(owner="whole")
+    (whole / "a").mkdir()
+    (whole / "one").write_text("1")
+    for subpath in ("a", "one"):
+        await lab.publish(owner=subpath, subpath=subpath, existing=True, seed=(layer,))
+    assert (whole / "a" / "file").read_text() == "from the image"
+    assert sorted(os.listdir(whole)) == ["a", "one"] and (whole / "one").read_text() == "1"
 
 
 async def check_seed_leaves_content_alone(lab: VolumeLab) -> None:

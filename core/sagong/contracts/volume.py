@@ -62,9 +62,9 @@ class VolumeList(Message):
 class PublishRequest(Message):
     """Make a volume usable by `owner` (a container or pod id); `seed` copies an image's content.
 
-    `seed` are directories of the host whose content fills the volume when it is empty and new, top
-    layer first (the image's content at the mount point). `subpath` is a directory, made if it is
-    missing unless it must be `existing`, or a file.
+    `seed` are directories of the host whose content fills what is published when that is empty, top
+    layer first (the image's content at the mount point), `readonly` or not. `subpath` is a directory,
+    made if it is missing unless it must be `existing`, or a file.
     """
 
     name: str

@@ -150,3 +150,29 @@ def test_what_is_copied_into_a_running_container_is_seen(
     assert docker.ok("exec", container, "cat", "/data/other") == "x"
     docker.ok("rm", "-f", container)
     docker.ok("rmi", "seen:1")
+
+
+def test_an_empty_volume_takes_the_image_s_files_whoever_had_it(docker: Engine) -> None:
+    layered(docker, "layered:1")
+    docker.ok("run", "--rm", "-v", "kept:/data:nocopy", "layered:1", "test", "!", "-e", "/data/one")
+    assert (
+        docker.ok("run", "--rm", "-v", "kept:/data:ro", "layered:1", "cat", "/data/one") == "more"
+    )
+    emptied = ("--name", "emptied", "-v", "kept:/data")
+    script = "rm -r /data/* 2>/dev/null; ls /data"
+    docker.ok("run", *emptied, "layered:1", "sh", "-c", script)
+    assert docker.ok("start", "-a", "emptied") == "", "what was deleted came back at a restart"
+    part = "type=volume,source=parts,target=/data,volume-subpath=sub"
+    docker.ok("run", "--rm", "-v", "parts:/v", IMAGE, "mkdir", "/v/sub")
+    assert docker.ok("run", "--rm", "--mount", part, "layered:1", "cat", "/data/one") == "more"
+    assert docker.ok("run", "--rm", "-v", "parts:/v", IMAGE, "ls", "/v") == "sub"
+
+
+def test_a_mounted_image_is_the_one_of_the_creation(docker: Engine) -> None:
+    layered(docker, "layered:1")
+    mount = "type=image,source=layered:1,target=/m"
+    docker.ok("create", "--name", "holds", "--mount", mount, IMAGE, "cat", "/m/data/one")
+    docker.ok("rmi", "-f", "layered:1")
+    docker.ok("tag", IMAGE, "layered:1")
+    for _ in range(2):
+        assert docker.ok("start", "-a", "holds") == "more"

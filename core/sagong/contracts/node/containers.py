@@ -96,7 +96,8 @@ class FileMount(Message):
     bind: `source` a path of the host (`create` makes a missing directory, Docker's -v form); with
     `bind` among the options without what is mounted below it.
     volume: `source` a volume's name, made when missing (`anonymous` ones are removed with -v / --rm);
-    `copy` fills a new one with the image's content. `options` as of runtime's Mount.
+    `copy` fills one that is empty with the image's content at the first start. `options` as of
+    runtime's Mount.
     """
 
     kind: str
