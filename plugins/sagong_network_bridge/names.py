@@ -34,7 +34,8 @@ def order_of(
         "do": "serve",
         "id": sandbox.id,
         "nameservers": own,
-        "forward": leads_out or bool(own),
+        # Who names servers of its own alone that can't be asked is not answered by the machine's.
+        "forward": bool(own) or (leads_out and not request.nameservers),
         "endpoints": [
             {
                 "network": endpoint.network,
@@ -51,8 +52,8 @@ def order_of(
 def _own_nameservers(sandbox: Sandbox, request: JoinRequest, *, leads_out: bool) -> list[str]:
     """Those that the sandbox could ask itself: the resolver asks them on its behalf.
 
-    A container's own loopback is out of the resolver's reach; the machine's is none of its. Who is on
-    internal networks alone reaches those that are there with it.
+    A container's own loopback, this resolver among it, is out of the resolver's reach; the machine's
+    is none of its. Who is on internal networks alone reaches those that are there with it.
     """
     given = [a for a in request.nameservers if not ip_address(a).is_loopback]
     return given if leads_out else [a for a in given if _is_beside(sandbox, a)]

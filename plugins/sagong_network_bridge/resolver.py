@@ -137,6 +137,8 @@ class Resolver:
         question = question_of(data)
         if question is None:
             return
+        # What was told before this was asked counts, also while one question follows another.
+        self._command()
         own = self._own_answer(identity, question, _STREAM if stream else _DATAGRAM)
         if own is not None:
             reply(own)

@@ -62,9 +62,10 @@ async def bring(engine: Engine, record: ContainerRecord) -> None:
     """Tell its hosts file and its environment of those that it links to, as they are now."""
     if not record.links:
         return
-    links = [await _link(engine, record, alias, id_) for alias, id_ in record.links.items()]
-    host = convert(record.host, HostConfig)
     bridge = next((n for n in await engine.networks() if n.name == "bridge"), None)
+    on = bridge.id if bridge else ""
+    links = [await _link(engine, record, alias, id_, on) for alias, id_ in record.links.items()]
+    host = convert(record.host, HostConfig)
     gateways = tuple(s.gateway for s in bridge.subnets if s.gateway) if bridge else ()
     env = [entry for link in links for entry in link.variables(record.name)]
     await engine.node.update(
@@ -99,7 +100,10 @@ async def unlink(engine: Engine, name: str) -> None:
         await bring(engine, changed)
 
 
-async def _link(engine: Engine, record: ContainerRecord, alias: str, id_: str) -> Link:
+async def _link(
+    engine: Engine, record: ContainerRecord, alias: str, id_: str, bridge: str
+) -> Link:
+    """The other one, as it is on the default network `bridge`; who is not on it can't be linked."""
     other = engine.catalog.containers.get(id_)
     if other is None:
         raise NotFound(f"No such container: {id_}")
@@ -109,7 +113,8 @@ async def _link(engine: Engine, record: ContainerRecord, alias: str, id_: str) -
         raise SagongError(
             f"Cannot link to a non running container: /{other.name} AS /{record.name}/{alias}"
         )
-    if not network.endpoints:
+    endpoint = next((e for e in network.endpoints if e.network == bridge), None)
+    if endpoint is None:
         raise SagongError(
             f"Cannot link to /{other.name}, as it does not belong to the default network"
         )
@@ -117,7 +122,7 @@ async def _link(engine: Engine, record: ContainerRecord, alias: str, id_: str) -
     return Link(
         name=other.name,
         alias=alias,
-        address=network.endpoints[0].ipv4 or network.endpoints[0].ipv6,
+        address=endpoint.ipv4 or endpoint.ipv6,
         ports=tuple({*image.exposed_ports, *(other.config.get("ExposedPorts") or ())}),
         env=tuple(environment(image, other.config)),
         hostname=str(other.config.get("Hostname") or "") or other.id[:12],

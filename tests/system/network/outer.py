@@ -96,6 +96,11 @@ async def reached(*arguments: Any, **named: Any) -> tuple[str, str]:
     return await dial(*arguments, seconds=10.0, **named)
 
 
+async def heard(wanted: str, *arguments: Any) -> str:
+    """Who answers: waited for long if somebody is `wanted`, else as long as silence is believed."""
+    return (await dial(*arguments, seconds=10.0 if wanted else 0.5))[0]
+
+
 async def until(condition: Callable[[], bool], what: str) -> None:
     """Wait for a condition; else say what is wrong."""
     for _ in range(400):
@@ -161,6 +166,7 @@ __all__ = [
     "World",
     "ask",
     "dial",
+    "heard",
     "joined",
     "machine",
     "plugin",

@@ -17,6 +17,7 @@ import pytest
 from sagong.contracts.network import Network, NetworkRef, PortMapping, SandboxRef
 from sagong.linux import mounts
 from sagong_network_bridge import NetworkBridge
+from sagong_network_bridge.cells import is_veth
 from tests.system.network.outer import (
     Server,
     joined,
@@ -59,8 +60,9 @@ uvloop.run(busy(Path(sys.argv[1]), int(sys.argv[2])))
 
 
 def interfaces() -> set[str]:
-    text = shell("", "ip -o link show type veth")
-    return {line.split(": ")[1].partition("@")[0] for line in text.splitlines()}
+    """Those of sandboxes and of the pool. `ip` mixes its warnings with its list while others change
+    what is listed; the C library asks again then."""
+    return {name for _, name in socket.if_nameindex() if is_veth(name, "sg")}
 
 
 def pins(base: Path) -> set[str]:

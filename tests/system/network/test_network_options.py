@@ -22,7 +22,7 @@ from sagong_network_bridge.addresses import link_local
 from tests.system.network.outer import (
     Server,
     World,
-    dial,
+    heard,
     joined,
     machine,
     plugin,
@@ -118,28 +118,36 @@ async def modes(base: Path) -> None:
             shell(world.path, f"ip route add {endpoint.ipv6} via {World.machine6}")
             outside += [Server(made[name].path, number, name) for number in (80, 81)]
 
-        async def seen(name: str) -> list[str]:
+        async def seen(name: str, *wanted: str) -> list[str]:
             """IPv4, then IPv6: the published port, another one; the machine's port. [::1] then."""
-            endpoint, found = made[name].endpoints[0], []
-            host = made[name].ports[0].host_port
-            for own, machines in (
-                (endpoint.ipv4, World.machine),
-                (endpoint.ipv6, World.machine6),
-            ):
-                answers = [(await dial(world.path, own, p, seconds=0.5))[0] for p in (80, 81)]
-                answers.append((await dial(world.path, machines, host, seconds=0.5))[0])
+            endpoint, host = made[name].endpoints[0], made[name].ports[0].host_port
+            dials = [
+                [(world.path, own, 80), (world.path, own, 81), (world.path, machines, host)]
+                for own, machines in (
+                    (endpoint.ipv4, World.machine),
+                    (endpoint.ipv6, World.machine6),
+                )
+            ]
+            found = []
+            for marks, probes in zip(wanted, [*dials, [("", "::1", host)]], strict=True):
+                answers = [
+                    await heard(name if mark == "x" else "", *probe)
+                    for mark, probe in zip(marks, probes, strict=True)
+                ]
                 found.append("".join("x" if answer == name else "-" for answer in answers))
-            here = await dial("", "::1", host, seconds=0.5)
-            return [*found, "x" if here[0] == name else "-"]
+            return found
 
         assert {name: one.routed for name, one in made.items()} == {
             "routed": (4, 6),
             "mixed": (6,),
             "open": (),
         }
-        assert await seen("routed") == ["x--", "x--", "-"]
-        assert await seen("mixed") == ["--x", "x--", "x"]
-        assert await seen("open") == ["xxx", "--x", "x"]
+        for name, wanted in (
+            ("routed", ["x--", "x--", "-"]),
+            ("mixed", ["--x", "x--", "x"]),
+            ("open", ["xxx", "--x", "x"]),
+        ):
+            assert await seen(name, *wanted) == wanted, name
         four = made["routed"].endpoints[0].ipv4
         assert await reached(made["routed"].path, World.address, 80) == ("world", four)
         assert (await reached(made["mixed"].path, World.address, 80))[1] == World.machine
@@ -177,10 +185,10 @@ async def cut_off(base: Path) -> None:
             server, other = Server(a.path, 80, "a"), Server(world.path, 80, "world")
             for address in (a.endpoints[0].ipv4, a.endpoints[0].ipv6):
                 assert (await reached(b.path, address, 80))[0] == "a"
-                here = (await dial("", address, 80, seconds=0.5))[0]
-                assert here == ("a" if name == "inner" else "")
+                wanted = "a" if name == "inner" else ""
+                assert await heard(wanted, "", address, 80) == wanted
             for address in (World.address, World.address6):
-                assert (await dial(a.path, address, 80, seconds=0.5))[0] == ""
+                assert await heard("", a.path, address, 80) == ""
             server.close()
             other.close()
         world.close()
@@ -265,9 +273,12 @@ async def trusted(base: Path) -> None:
             own = made.endpoints[0].ipv4
             shell(world.path, f"ip route add {own} via {World.machine}")
             servers += [Server(made.path, number, name) for number in (80, 81)]
-            answers = [(await dial(world.path, own, n, seconds=0.5))[0] for n in (80, 81)]
-            found[name] = "".join("x" if answer == name else "-" for answer in answers)
-        assert found == {"trusting": "x-", "plain": "--"}
+            wanted = (name if name == "trusting" else "", "")
+            found[name] = [
+                await heard(one, world.path, own, n)
+                for one, n in zip(wanted, (80, 81), strict=True)
+            ]
+        assert found == {"trusting": ["trusting", ""], "plain": ["", ""]}
         for server in servers:
             server.close()
         world.close()
