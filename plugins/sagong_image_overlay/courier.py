@@ -1,14 +1,15 @@
 """The courier: a process that talks to registries for one pull, push or question, without rights.
 
 `python -m sagong_image_overlay.courier` reads one request (a line of JSON) from standard input and
-writes events, one JSON line each, to standard output; event `pin` is answered by an empty line. What
-registries answer is read nowhere else.
+writes events, one JSON line each, to standard output; event `pin` is answered by an empty line. A push
+is given up by SIGTERM: it withdraws its uploads first. What registries answer is read nowhere else.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -54,6 +55,13 @@ def _wait_answered() -> None:
         os._exit(0)  # nobody wants the errand any more
 
 
+def _given_up() -> threading.Event:
+    """Set by SIGTERM from now on."""
+    found = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: found.set())
+    return found
+
+
 def _run(errand: Errand, ways: Ways, tell: Teller) -> None:
     if errand.task in QUESTIONS:
         tell({"event": "done", **QUESTIONS[errand.task](errand, ways)})
@@ -71,6 +79,7 @@ def _run(errand: Errand, ways: Ways, tell: Teller) -> None:
             content,
             errand.sources,
             tell,
+            _given_up(),
         ).run()
         return
     Download(

@@ -246,6 +246,10 @@ class Http:
         except (OSError, http.client.HTTPException) as error:
             connection.close()
             raise _explained(method, url, error) from error
+        except BaseException:
+            # The body's: the other end must not wait for the rest of it.
+            connection.close()
+            raise
         return Answer(response.status, response.headers, url, response, connection, pool)
 
     def _connect(self, scheme: str, netloc: str) -> http.client.HTTPConnection:

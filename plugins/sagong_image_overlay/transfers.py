@@ -28,10 +28,12 @@ from sagong_image_overlay.workshop import child_environment
 __all__ = ["Transfers", "errand_for", "login_of", "send_courier"]
 
 _LINE = 16 << 20
+# For what a push that is given up has begun at a registry.
+_WITHDRAWAL = 3.0
 
 
 async def send_courier(errand: Errand) -> AsyncGenerator[dict[str, Any], None]:
-    """The events of a courier; it is killed when nobody listens any more."""
+    """The events of a courier; it is ended when nobody listens any more, and may tidy up a push."""
     child = await asyncio.create_subprocess_exec(
         sys.executable,
         "-s",
@@ -59,9 +61,19 @@ async def send_courier(errand: Errand) -> AsyncGenerator[dict[str, Any], None]:
         if not ended:
             raise Unavailable("the image courier ended early; is memory short?")
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            child.kill()
-        await child.wait()
+        await _end(child, patience=_WITHDRAWAL if errand.task == "push" else 0.0)
+
+
+async def _end(child: asyncio.subprocess.Process, *, patience: float) -> None:
+    """By SIGTERM if it has so many seconds to obey, then by SIGKILL."""
+    if child.returncode is None and patience:
+        child.terminate()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                await child.wait()
+    with contextlib.suppress(ProcessLookupError):
+        child.kill()
+    await child.wait()
 
 
 @dataclass

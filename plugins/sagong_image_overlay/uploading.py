@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Mapping
@@ -10,7 +11,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
-from sagong.errors import InvalidArgument, SagongError
+from sagong.errors import Cancelled, InvalidArgument, SagongError
 from sagong.model import oci
 from sagong.model.references import Reference
 from sagong_image_overlay.content import Content
@@ -27,7 +28,7 @@ _TELL_EVERY = 0.1
 
 
 class Window:
-    """A part of a file as http.client reads it, with progress."""
+    """A part of a file as http.client reads it, with progress, which may raise to end it."""
 
     def __init__(self, file: BinaryIO, size: int, progress: Callable[[int], None]) -> None:
         self._file = file
@@ -52,7 +53,10 @@ class Window:
 
 @dataclass(frozen=True)
 class Push:
-    """A push: a manifest whose blobs are in the content store, or an index of manifests sent before."""
+    """A push: a manifest whose blobs are in the content store, or an index of manifests sent before.
+
+    Once it is `given_up`, its uploads are withdrawn: registries keep what was sent of them for days.
+    """
 
     reference: Reference
     manifest: bytes
@@ -63,6 +67,7 @@ class Push:
     content: Content
     sources: Mapping[str, list[str]]
     tell: Callable[[dict[str, Any]], None]
+    given_up: threading.Event
 
     def run(self) -> None:
         """Send what is missing; tell of each layer and of the end."""
@@ -127,6 +132,7 @@ class Push:
         self, repository: Repository, blob: oci.Descriptor, progress: Callable[[int], None]
     ) -> str:
         """Send a blob if the registry lacks it; what to say of it."""
+        self._check_wanted()
         if repository.has_blob(blob.digest):
             return "Layer already exists"
         for source in self.sources.get(blob.digest, ()):
@@ -153,14 +159,18 @@ class Push:
         answer.body()
         if answer.status == 202:
             # It began an upload instead: withdraw it.
-            self._cancel(repository, answer)
+            self._cancel(repository, self._location(answer))
         return answer.status == 201
 
-    def _cancel(self, repository: Repository, answer: Answer) -> None:
+    def _cancel(self, repository: Repository, where: str) -> None:
         try:
-            repository.request("DELETE", self._location(answer)).body()
+            repository.request("DELETE", where).body()
         except SagongError:
             return
+
+    def _check_wanted(self) -> None:
+        if self.given_up.is_set():
+            raise Cancelled("the push was given up")
 
     def _location(self, answer: Answer) -> str:
         target = answer.header("Location")
@@ -171,6 +181,7 @@ class Push:
     def _upload(
         self, repository: Repository, blob: oci.Descriptor, progress: Callable[[int], None]
     ) -> None:
+        self._check_wanted()
         path = f"/v2/{repository.path}/blobs/uploads/"
         answer = repository.check(repository.request("POST", path, body=b""), 202)
         answer.body()
@@ -195,6 +206,11 @@ class Push:
         progress: Callable[[int], None],
     ) -> str:
         """Send a large blob; after a failure go on where the registry has got to."""
+
+        def wanted(sent: int) -> None:
+            self._check_wanted()
+            progress(sent)
+
         size = os.fstat(file.fileno()).st_size
         offset = attempt = 0
         while True:
@@ -204,11 +220,14 @@ class Push:
                 "Content-Length": str(size - offset),
                 "Content-Range": f"{offset}-{size - 1}",
             }
-            body = cast(BinaryIO, Window(file, size - offset, progress))
+            body = cast(BinaryIO, Window(file, size - offset, wanted))
             try:
                 answer = repository.request("PATCH", where, headers=headers, body=body)
                 repository.check(answer, 202, 204).body()
                 return self._location(answer)
+            except Cancelled:
+                self._cancel(repository, where)
+                raise
             except Lost as error:
                 backoff(attempt, error.after)
                 before, (offset, where) = offset, self._reached(repository, where, size)

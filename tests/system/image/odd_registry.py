@@ -12,6 +12,7 @@ import hashlib
 import http.server
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -52,6 +53,8 @@ class OddRegistry:
     manifests: dict[str, tuple[str, bytes]] = field(default_factory=dict)
     odd: dict[str, Callable[[Handler], bool]] = field(default_factory=dict)
     seen: list[Seen] = field(default_factory=list)
+    # Bodies of requests to paths that begin so are read at some MB a second.
+    slow: str = " "
 
     def blob(self, raw: bytes, media_type: str = LAYER, **facts: Any) -> dict[str, Any]:
         """Keep a blob; its descriptor."""
@@ -117,13 +120,22 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def _handle(self) -> None:
         size = int(self.headers.get("Content-Length") or 0)
-        body = self.rfile.read(size) if size else b""
+        slow = self.path.startswith(self.registry.slow)
+        body = self._slowly(size) if slow else self.rfile.read(size) if size else b""
         seen = Seen(self.command, self.path, dict(self.headers), body)
         self.registry.seen.append(seen)
         for prefix, odd in self.registry.odd.items():
             if self.path.startswith(prefix) and odd(self):
                 return
         self._answer(self.path.partition("?")[0])
+
+    def _slowly(self, size: int) -> bytes:
+        """As much of the body as comes."""
+        body = b""
+        while len(body) < size and (piece := self.rfile.read(min(1 << 16, size - len(body)))):
+            body += piece
+            time.sleep(0.02)
+        return body
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _handle
 
