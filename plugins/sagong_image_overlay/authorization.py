@@ -107,7 +107,8 @@ class Authorization:
             found = _Token()
         token = found.token or found.access_token
         if not token or not token.isascii() or not token.isprintable():
-            raise Unauthenticated(f"the token server {realm} sent no usable token")
+            text = "authorization server did not include a token in the response"
+            raise Unauthenticated(f"{text}: {realm}")
         self.identity = found.refresh_token or ""
         return token
 

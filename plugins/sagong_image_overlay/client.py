@@ -55,12 +55,33 @@ class _Failure(msgspec.Struct):
     detail: object = None
 
 
-class _Failures(msgspec.Struct):
-    errors: list[_Failure] | None = None
+def _failures(raw: bytes) -> list[_Failure] | None:
+    """What an answer says is wrong, [] if nothing, None if it is not JSON.
+
+    Case of keys means nothing: clients in Go read them so, and some servers write `Code`.
+    """
+    try:
+        document = msgspec.json.decode(raw)
+        errors = _lowered(document).get("errors") if isinstance(document, dict) else None
+        listed = errors if isinstance(errors, list) else []
+        return [msgspec.convert(_lowered(e), _Failure) for e in listed if isinstance(e, dict)]
+    except msgspec.ValidationError:
+        return []
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def _lowered(document: dict[str, object]) -> dict[str, object]:
+    return {str(key).lower(): value for key, value in document.items()}
 
 
 def _challenges(answer: Answer) -> list[Challenge]:
     return parse_challenges(answer.headers.get_all("WWW-Authenticate") or ())
+
+
+def _shown(raw: bytes) -> str:
+    text = raw[:200].decode("utf-8", "replace")
+    return "".join(c if c.isprintable() else " " for c in text).strip()
 
 
 class Client:
@@ -147,10 +168,7 @@ class Client:
 
     def failure(self, answer: Answer, raw: bytes) -> SagongError:
         """The registry's own error, in Docker's form `code words: message`."""
-        try:
-            failures = msgspec.json.decode(raw, type=_Failures).errors or []
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            failures = []
+        failures = _failures(raw)
         kind = _STATUSES.get(answer.status, InvalidArgument)
         if answer.status == 401 and any(
             one.values.get("error") == "insufficient_scope" for one in _challenges(answer)
@@ -158,15 +176,15 @@ class Client:
             # Who we are is known, and not good enough: as Docker has it, whatever the body says.
             kind, code, told = SILENT[403]
             return kind(told, detail={"code": code})
+        if answer.status == 403 and raw.strip() and failures is None:
+            # Most often of a proxy or firewall that stands before the registry.
+            return kind(f'error parsing HTTP 403 response body: no JSON: "{_shown(raw)}"')
         if not failures and answer.status in SILENT:
             # Answers to HEAD have no body.
             kind, code, silent = SILENT[answer.status]
             return kind(silent, detail={"code": code})
         if not failures:
-            shown = "".join(
-                c if c.isprintable() else " " for c in raw[:200].decode("utf-8", "replace")
-            )
-            text = f"received unexpected HTTP status: {answer.status} {shown.strip()}".strip()
+            text = f"received unexpected HTTP status: {answer.status} {_shown(raw)}".strip()
             return kind(text)
         first = failures[0]
         words = first.code.replace("_", " ").lower()

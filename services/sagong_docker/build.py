@@ -203,7 +203,8 @@ def _json(ask: Ask, name: str, kind: Any, default: Any) -> Any:
 
 
 def _credentials(header: str) -> tuple[Credentials, ...]:
-    """X-Registry-Config: credentials by registry, base64 of JSON."""
+    """X-Registry-Config: credentials by registry, base64 of JSON; none if it can't be read, as in
+    Docker."""
     if not header:
         return ()
     padded = header.strip() + "=" * (-len(header.strip()) % 4)
@@ -211,7 +212,7 @@ def _credentials(header: str) -> tuple[Credentials, ...]:
         raw = base64.b64decode(padded, altchars=b"-_")
         found = msgspec.json.decode(raw, type=dict[str, dict[str, Any]] | None)
     except (binascii.Error, ValueError, msgspec.DecodeError):
-        raise InvalidArgument("X-Registry-Config is not base64 of a JSON object") from None
+        return ()
     return tuple(
         of_document({**document, "serveraddress": document.get("serveraddress") or server})
         for server, document in (found or {}).items()

@@ -17,14 +17,15 @@ __all__ = ["credentials", "of_document"]
 
 
 def credentials(header: str) -> Credentials:
-    """The header's credentials; empty ones without it."""
+    """The header's credentials; empty ones without it, and of one that can't be read, as in Docker:
+    a registry that wants some says so."""
     if not header:
         return Credentials()
     padded = header.strip() + "=" * (-len(header.strip()) % 4)
     try:
         document = msgspec.json.decode(base64.b64decode(padded, altchars=b"-_"))
     except (binascii.Error, ValueError, msgspec.DecodeError):
-        raise InvalidArgument("X-Registry-Auth is not base64 of a JSON object") from None
+        return Credentials()
     return of_document(document if isinstance(document, dict) else {})
 
 

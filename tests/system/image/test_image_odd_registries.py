@@ -624,7 +624,7 @@ async def test_token_servers_that_answer_rubbish(odd: OddRegistry, images: Image
     tokens = Tokens(odd)
     for rubbish in (b"<html>", b"{}", b'{"token": "a\\nb"}', b'{"token": 1}'):
         odd.odd["/token"] = lambda handler, rubbish=rubbish: handler.give(200, rubbish)  # type: ignore[misc]
-        with pytest.raises(Unauthenticated, match="no usable token"):
+        with pytest.raises(Unauthenticated, match="did not include a token"):
             await pulled(images, f"{odd.host}/a:v1")
     assert tokens.asked()
 
@@ -690,6 +690,21 @@ async def test_a_catalog_of_rubbish(odd: OddRegistry, images: ImageOverlay, body
 
 
 # Pushes.
+
+
+@storing
+async def test_what_a_token_server_says_is_told(odd: OddRegistry, images: ImageOverlay) -> None:
+    realm = f'Bearer realm="http://{odd.host}/token",service="s"'
+    odd.odd = {"/v2/": lambda handler: handler.give(401, WWW_Authenticate=realm)}
+    for status, body, told in (
+        (401, b'{"Errors": [{"Code": "UNAUTHORIZED", "Message": "go away"}]}', "^unauthorized: go away$"),
+        (403, b"no way", 'error parsing HTTP 403 response body: no JSON: "no way"$'),
+        (403, b'{"errors": "odd"}', "denied: requested access to the resource is denied$"),
+        (401, b'{"errors": [{"code": 1}]}', "unauthorized: authentication required$"),
+    ):
+        odd.odd["/token"] = lambda h, status=status, body=body: h.give(status, body)  # type: ignore[misc]
+        with pytest.raises(Unauthenticated, match=told):
+            await pulled(images, f"{odd.host}/a:v1")
 
 
 @storing

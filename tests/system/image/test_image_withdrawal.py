@@ -1,4 +1,4 @@
-"""A push that its client gives up: what was sent is withdrawn from the registry, and nothing is left."""
+"""A push that its client gives up: what was sent is withdrawn from the registry."""
 
 from __future__ import annotations
 
