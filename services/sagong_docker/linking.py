@@ -100,9 +100,7 @@ async def unlink(engine: Engine, name: str) -> None:
         await bring(engine, changed)
 
 
-async def _link(
-    engine: Engine, record: ContainerRecord, alias: str, id_: str, bridge: str
-) -> Link:
+async def _link(engine: Engine, record: ContainerRecord, alias: str, id_: str, bridge: str) -> Link:
     """The other one, as it is on the default network `bridge`; who is not on it can't be linked."""
     other = engine.catalog.containers.get(id_)
     if other is None:

@@ -697,7 +697,7 @@ async def test_what_a_token_server_says_is_told(odd: OddRegistry, images: ImageO
     realm = f'Bearer realm="http://{odd.host}/token",service="s"'
     odd.odd = {"/v2/": lambda handler: handler.give(401, WWW_Authenticate=realm)}
     for status, body, told in (
-        (401, b'{"Errors": [{"Code": "UNAUTHORIZED", "Message": "go away"}]}', "^unauthorized: go away$"),
+        (401, b'{"Errors": [{"Code": "UNAUTHORIZED", "Message": "no"}]}', "^unauthorized: no$"),
         (403, b"no way", 'error parsing HTTP 403 response body: no JSON: "no way"$'),
         (403, b'{"errors": "odd"}', "denied: requested access to the resource is denied$"),
         (401, b'{"errors": [{"code": 1}]}', "unauthorized: authentication required$"),
