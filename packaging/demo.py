@@ -1,4 +1,4 @@
-"""The demonstration of `packaging/up`: a sample image made here, and a web service of three on it."""
+"""The demonstration of `packaging/up`: an image made here, a web service of three on it, live swaps."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import live_swap
 import yaml
 
 from sagong.config import Paths
@@ -63,7 +64,7 @@ SERVICE: dict[str, Any] = {
 
 
 class Api:
-    """The Kubernetes API by the administrator's kubeconfig."""
+    """The Kubernetes API by the administrator's kubeconfig; OSError if it refuses."""
 
     def __init__(self, kubeconfig: Path) -> None:
         config = yaml.safe_load(kubeconfig.read_text())
@@ -95,9 +96,7 @@ class Api:
         except urllib.error.HTTPError as error:
             if error.code == missing:
                 return None
-            raise SystemExit(
-                f"the API refuses {request.full_url}: {error.read().decode()}"
-            ) from None
+            raise OSError(f"the API refuses {request.full_url}: {error.read().decode()}") from None
 
 
 def load_image(root: str) -> None:
@@ -111,9 +110,15 @@ def load_image(root: str) -> None:
         subprocess.run([*command, str(sample.docker_archive)], check=True)
 
 
+def address_of(api: Api) -> str:
+    """The service's address in the cluster."""
+    found: str = api.get("/api/v1/namespaces/default/services/web")["spec"]["clusterIP"]
+    return found
+
+
 def wait_answer(api: Api, seconds: float) -> str:
     """Wait until the service answers at its cluster address; what it says."""
-    address = api.get("/api/v1/namespaces/default/services/web")["spec"]["clusterIP"]
+    address = address_of(api)
     limit = time.monotonic() + seconds
     while True:
         try:
@@ -121,20 +126,37 @@ def wait_answer(api: Api, seconds: float) -> str:
                 return f"http://{address}/ says: {answer.read().decode().strip()}"
         except OSError as error:
             if time.monotonic() > limit:
-                raise SystemExit(f"http://{address}/ does not answer: {error}") from None
+                raise OSError(f"http://{address}/ does not answer: {error}") from None
             time.sleep(0.05)
 
 
+def show_swaps(api: Api, paths: Paths, *, root: str, seconds: float) -> None:
+    """Replace parts while the service, both APIs and containers are in use."""
+    docker = live_swap.Docker(paths.run / "docker.sock", seconds)
+    address = address_of(api)
+    live_swap.show(
+        [sys.executable, "-m", "sagong.cli", "--root", root],
+        {
+            "web service": lambda: live_swap.web(address, seconds),
+            "Kubernetes API": lambda: api.get("/api/v1/namespaces/default/pods"),
+            "Docker API": lambda: docker.ask("GET", "/containers/json"),
+            "containers run": lambda: docker.run(IMAGE),
+        },
+    )
+
+
 def main() -> None:
-    """Deploy unless it is there; wait; say what runs and what to try next."""
+    """Deploy and swap unless it is there; say what runs and what to try next."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--root", default="/")
     parser.add_argument("--seconds", type=float, default=120.0, help="how long the answer may take")
+    parser.add_argument("--swaps", action="store_true", help="swap though it is deployed already")
     options = parser.parse_args()
     paths = Paths.below(options.root)
     api = Api(paths.etc / "kubeconfig")
     began = time.monotonic()
-    if api.get("/apis/apps/v1/namespaces/default/deployments/web") is None:
+    fresh = api.get("/apis/apps/v1/namespaces/default/deployments/web") is None
+    if fresh:
         load_image(options.root)
         api.create("/apis/apps/v1/namespaces/default/deployments", DEPLOYMENT)
         api.create("/api/v1/namespaces/default/services", SERVICE)
@@ -142,6 +164,9 @@ def main() -> None:
     pods = api.get("/api/v1/namespaces/default/pods?labelSelector=app%3Dweb")["items"]
     for pod in pods:
         print(f"pod {pod['metadata']['name']} at {pod['status'].get('podIP', '-')}")
+    # Again changes nothing.
+    if fresh or options.swaps:
+        show_swaps(api, paths, root=options.root, seconds=options.seconds)
     own = "" if paths == Paths() else f" --root {options.root}"
     print(NEXT.format(etc=paths.etc, run=paths.run, image=IMAGE, sagong=f".venv/bin/sagong{own}"))
     for client, package in CLIENTS.items():
@@ -166,4 +191,7 @@ Try next:
 CLIENTS = {"docker": "docker.io, or docker-cli", "kubectl": "kubernetes-client"}
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except OSError as error:
+        raise SystemExit(str(error)) from None
