@@ -13,7 +13,7 @@ from sagong import forms, manifest
 from sagong.cli.sources import code_mistakes, known_slots, near
 from sagong.contract import SlotSpec
 from sagong.linux.capabilities import NAMES
-from sagong.manifest import Manifest
+from sagong.manifest import Manifest, Rule
 from sagong.model.numbers import natural
 from sagong.sandbox import GROUPS
 
@@ -21,6 +21,11 @@ __all__ = ["mistakes", "packages_of", "source_mistakes"]
 
 _PLACES = ("run", "data", "etc", "cgroup", "prefix", "hostname")
 _PORT_MOST = 65535
+# https://kubernetes.io/docs/reference/access-authn-authz/authorization/#determine-the-request-verb
+_VERBS = (
+    *("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection", "*"),
+    *("use", "bind", "escalate", "impersonate", "approve", "sign", "attest"),
+)
 _RULES = 'as in rules = [{ verbs = ["get"], groups = [""], resources = ["pods"] }]'
 
 
@@ -43,7 +48,10 @@ def source_mistakes(source: Path) -> Iterator[str]:
         points = _entry_points(project)
         own = points.get("sagong.contracts", {})
         more = [*mistakes(found, own), *_name_mistakes(found, names)]
-        more += [*_project_mistakes(found, package, project), *code_mistakes(found, package, own)]
+        more += code_mistakes(found, package, own)
+        # An entry point has the plugin's name: that comes first.
+        if not forms.about("plugin.name", problems):
+            more += _project_mistakes(found, package, project)
         yield from (f"{where}: {text}" for text in more if not forms.about(text, problems))
 
 
@@ -77,9 +85,17 @@ def _project_mistakes(found: Manifest, package: Path, project: Mapping[str, Any]
     if "not TOML" in project:
         yield f"pyproject.toml: not TOML: {project['not TOML']}"
         return
+    yield from _version_mistakes(found, project)
+    yield from _point_mistakes(found, package, project)
+
+
+def _version_mistakes(found: Manifest, project: Mapping[str, Any]) -> Iterator[str]:
     version = project.get("version", found.plugin.version)
     if version != found.plugin.version:
         yield f"plugin.version {found.plugin.version}: pyproject.toml says {version}; say the same"
+
+
+def _point_mistakes(found: Manifest, package: Path, project: Mapping[str, Any]) -> Iterator[str]:
     said = _entry_points(project).get("sagong.plugins")
     if said is None:
         return
@@ -116,6 +132,8 @@ def mistakes(found: Manifest, own: Collection[str] = ()) -> Iterator[str]:
             )
         if use.rules and slot != "objects" and slot in known:
             yield f"{where}.rules: only slot objects knows rules; leave them out"
+        for n, rule in enumerate(use.rules):
+            yield from _rule_mistakes(f"{where}.rules[{n}]", rule)
         if slot == "objects" and not use.rules:
             yield f"{where}.rules is missing: what no rule names is refused, {_RULES}"
     for slot, hears in found.hears.items():
@@ -148,6 +166,21 @@ def _slot_mistakes(
     elif version not in known[slot]:
         there = ", ".join(map(str, sorted(known[slot])))
         yield f"{where}: contract {slot} has no version {version}; there are: {there}"
+
+
+def _rule_mistakes(where: str, rule: Rule) -> Iterator[str]:
+    """Words that no request has: such a rule grants nothing, and nobody says so."""
+    for verb in rule.verbs:
+        if verb not in _VERBS:
+            yield f"{where}.verbs: no verb {verb}; {near(verb, _VERBS)}"
+    for group in rule.groups:
+        if group == "core" or re.fullmatch(r"v\d\w*", group):
+            yield f'{where}.groups {group}: the core group is ""'
+        elif "/" in group:
+            yield f"{where}.groups {group}: without its version, {group.partition('/')[0]}"
+    for resource in rule.resources:
+        if resource != resource.lower():
+            yield f"{where}.resources {resource}: lower case and plural, such as pods or pods/status"
 
 
 def _right_mistakes(found: Manifest) -> Iterator[str]:

@@ -17,7 +17,7 @@ from sagong.manifest import Manifest
 __all__ = ["code_mistakes", "known_slots", "near"]
 
 _PLACES = ("package", "python")
-_COMPANION_PLACES = (*_PLACES, "own", "uid")
+_COMPANION_PLACES = (*_PLACES, "own", "uid", "lean")
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -82,12 +82,13 @@ def _class_mistakes(found: Manifest, package: Path, own: Collection[str]) -> Ite
     names = _names(tree)
     if name not in names:
         yield f"{where}: {module} has no {name}; {near(name, names)}"
-    node = next((n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == name), None)
-    if node is None or node.bases:
+    node = _class_of(tree, name)
+    if node is None:
         return
-    yield from (f"{where}: {text}" for text in _making_mistakes(node))
+    if not node.bases:
+        yield from (f"{where}: {text}" for text in _making_mistakes(node))
     if found.plugin.kind == "hook":
-        if "hookimpl" not in ast.dump(node):
+        if not node.bases and "hookimpl" not in ast.dump(node):
             yield f"{where}: no method of it is marked @hookimpl, so nothing would call it"
         return
     known = known_slots()
@@ -95,6 +96,10 @@ def _class_mistakes(found: Manifest, package: Path, own: Collection[str]) -> Ite
         spec = known.get(slot, {}).get(version) if slot not in own else None
         if spec is not None:
             yield from (f"{where}: {text}" for text in _slot_mistakes(node, spec))
+
+
+def _class_of(tree: ast.Module, name: str) -> ast.ClassDef | None:
+    return next((n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == name), None)
 
 
 def _making_mistakes(node: ast.ClassDef) -> Iterator[str]:
@@ -119,7 +124,8 @@ def _slot_mistakes(node: ast.ClassDef, spec: SlotSpec) -> Iterator[str]:
         return
     slot = f"{spec.name}/{spec.version}"
     lacking = sorted(set(spec.methods) - methods)
-    if lacking:
+    # What a class inherits is not read; what it has itself is what would be called.
+    if lacking and not node.bases:
         yield f"it provides {slot} and has no method {', '.join(lacking)}"
     for function in node.body:
         if isinstance(function, Function) and function.name in spec.methods:
@@ -177,10 +183,16 @@ def _why_not(package: Path, module: str) -> str:
 
 
 def _names(tree: ast.Module | ast.ClassDef) -> set[str]:
-    """What is defined, imported or assigned there."""
+    """What is defined, imported or assigned there, under a condition or not."""
     found: set[str] = set()
-    for node in tree.body:
+    todo: list[ast.stmt] = list(tree.body)
+    while todo:
+        node = todo.pop()
         match node:
+            case ast.If(body=body, orelse=otherwise):
+                todo += [*body, *otherwise]
+            case ast.Try(body=body, handlers=handlers, orelse=otherwise, finalbody=last):
+                todo += [*body, *otherwise, *last, *(n for h in handlers for n in h.body)]
             case ast.ClassDef(name=name) | ast.FunctionDef(name=name):
                 found.add(name)
             case ast.AsyncFunctionDef(name=name):

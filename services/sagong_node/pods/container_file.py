@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from sagong import forms
 from sagong.model.numbers import natural
 from sagong_node.pods.manifests import Broken, StaticPod, read_documents, static_pod
 
@@ -79,10 +80,10 @@ def _toml(raw: bytes) -> Document:
 
 
 def _read(value: Any, name: str, node: str) -> StaticPod:
-    try:
-        return static_pod(pod_document(msgspec.convert(value, ContainerFile), name), node)
-    except msgspec.ValidationError as error:
-        raise Broken(str(error)) from None
+    found, mistakes = forms.decode(value, ContainerFile)
+    if found is None or mistakes:
+        raise Broken("; ".join(mistakes))
+    return static_pod(pod_document(found, name), node)
 
 
 def pod_document(found: ContainerFile, name: str) -> Document:

@@ -49,6 +49,9 @@ class Unmarked:
 class Alone:
     def place(self, question): ...
 
+class Inherits(Alone):
+    def place(self): ...
+
 class Wants:
     def __init__(self, host, settings): ...
     def place(self, question): ...
@@ -94,7 +97,24 @@ MISTAKES: dict[str, tuple[tuple[str, str], str]] = {
     ),
     "a class that wants more than its host": (
         ("odd_plugin:Odd", "odd_plugin:Wants"),
-        "line 26: it is made with its host alone: def __init__(self, host)",
+        "line 29: it is made with its host alone: def __init__(self, host)",
+    ),
+    "a method of a class with a base": (
+        ("odd_plugin:Odd", "odd_plugin:Inherits"),
+        "line 26: the contract has place(self, question)",
+    ),
+    "a verb that nobody asks with": (('["get"], groups', '["gets"], groups'), "did you mean get?"),
+    "the core group as others call it": (
+        ('groups = [""]', 'groups = ["v1"]'),
+        'uses.objects.rules[0].groups v1: the core group is ""',
+    ),
+    "a group with its version": (
+        ('groups = [""]', 'groups = ["apps/v1"]'),
+        "groups apps/v1: without its version, apps",
+    ),
+    "a kind for a resource": (
+        ('resources = ["pods"]', 'resources = ["Pod"]'),
+        "resources Pod: lower case and plural",
     ),
     "a name with a dash": (('"odd"', '"odd-one"'), "at most 48; say odd_one"),
     "a class as Python imports it": (
@@ -278,6 +298,12 @@ def test_a_right_one_has_no_mistakes(tmp_path: Path) -> None:
         assert list(source_mistakes(source)) == []
 
 
+@pytest.mark.parametrize("place", ["plugins", "services", "examples/02-scheduler-in-perl"])
+def test_those_of_the_platform_have_none(place: str) -> None:
+    """Classes that are imported when they are asked for, programs without site packages, Perl."""
+    assert list(source_mistakes(Path(__file__).parents[3] / place)) == []
+
+
 @pytest.mark.parametrize("name", MISTAKES)
 def test_a_mistake_is_found_and_its_remedy_said(name: str, tmp_path: Path) -> None:
     (old, new), said = MISTAKES[name]
@@ -294,9 +320,10 @@ def test_several_mistakes_are_told_at_once(tmp_path: Path) -> None:
     path = '{ path = "/x", access = "read", mode = "x", why = "reads" }'
     text = text.replace("[rights]", f"[rights]\npaths = [{path}, {path}]")
     found = list(source_mistakes(written(tmp_path, text)))
-    for word in ("schedular", "gett", "plugin.sumary", "uses.objects.wy", "paths[1].mode"):
+    words = ("schedular", "gett", "plugin.sumary", "uses.objects.wy", "paths[1].mode", "[0].verbs")
+    for word in words:
         assert any(word in line for line in found), (word, found)
-    assert len(found) == 6, found
+    assert len(found) == 7, found
 
 
 HOOK = """
@@ -349,6 +376,15 @@ def test_an_entry_point_that_names_something_else_is_told(point: str, tmp_path: 
     assert 'odd = "odd_plugin"' in found
     (tmp_path / "pyproject.toml").write_text(f'{head}odd = "odd_plugin"\n')
     assert list(source_mistakes(package)) == []
+
+
+def test_an_entry_point_waits_for_a_name_that_can_be(tmp_path: Path) -> None:
+    package = written(tmp_path, MANIFEST.replace('"odd"', '"Odd One"'))
+    (tmp_path / "pyproject.toml").write_text(
+        '[project.entry-points."sagong.plugins"]\nodd = "odd_plugin"\n'
+    )
+    (found,) = source_mistakes(package)
+    assert "say odd_one" in found
 
 
 def test_a_slot_of_its_own_is_known_by_its_entry_point(tmp_path: Path) -> None:

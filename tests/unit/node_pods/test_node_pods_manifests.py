@@ -146,12 +146,16 @@ def test_a_container_file_is_a_pod_with_one_container() -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", "missing required field `image`"),
-        ('image = "a"\nimages = "b"', "unknown field `images`"),
+        ("", "image is missing: a text in quotes"),
+        ('image = "a"\nimages = "b"', "images: no such key; did you mean image?"),
         ('image = "a"\nports = ["80"]', "port '80' is not"),
         ('image = "a"\nvolumes = ["srv:/data"]', "volumes[0] 'srv:/data' is not"),
         ('image = "a"\nuser = "root"', "user 'root' is not UID"),
-        ('image = "a"\nrestart = "maybe"', "Invalid enum value 'maybe'"),
+        ('image = "a"\nrestart = "maybe"', 'restart "maybe": say always or on-failure or no'),
+        (
+            'image = 3\ncommand = "sleep 3"',
+            'image 3: a text in quotes, such as "3"; command "sleep 3"',
+        ),
         ("image = \nx = 1", "line 1"),
     ],
 )
