@@ -57,6 +57,8 @@ _KERNEL = ("kernel", 1, "")
 _ALONE_SECONDS = 5.0
 # How long callers may take to hear of a successor.
 _DESERTED_SECONDS = 3.0
+# What calls have to give back that were in flight longer than a drain may last.
+_UNDO_SECONDS = 2.0
 # To import a hook and make it.
 _HOOK_SECONDS = 20.0
 S = TypeVar("S")
@@ -466,6 +468,8 @@ class ProcessHost:
             if self._provider is not None:
                 group.create_task(self._provider.drain(seconds))
             group.create_task(self._bounded(self._hook("drain"), seconds))
+        if self._provider is not None:
+            await self._provider.cut(_UNDO_SECONDS)
         async with asyncio.timeout(seconds):
             until = await self._hook("doze") if order.asleep else 0.0
         state = await self._hook("export") if order.successor else b""

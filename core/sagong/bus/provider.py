@@ -31,6 +31,7 @@ from sagong.errors import (
     PermissionDenied,
     ResourceExhausted,
     SagongError,
+    Unavailable,
     Unimplemented,
 )
 from sagong.pace import Pace
@@ -215,6 +216,23 @@ class Provider:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await self._idle.wait()
+
+    async def cut(self, seconds: float) -> None:
+        """Give up the calls whose end a drain has not seen, and wait while they undo what they did.
+
+        What is handed over is not changed any more then. Callers ask the successor; whoever must not
+        ask twice is told that it may have been executed.
+        """
+        tasks = [
+            task
+            for peer, calls in self._tasks.items()
+            for id_, task in calls.items()
+            if (peer, id_) not in self._streams  # which were ended when the drain began
+        ]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=seconds)
 
     async def wait_deserted(self, seconds: float) -> bool:
         """Refuse what still comes until all callers have left for a successor; whether they have.
@@ -403,10 +421,22 @@ class Provider:
             if self._closing:
                 # The caller will hear that this process is gone: that tells it whether to repeat it.
                 asked.settle(Cancelled.code)
+            elif self._draining:
+                self._pass_on(asked)
             else:
                 self._fail(asked, Cancelled("the call was cancelled"))
         except Exception as error:
             self._fail(asked, _defect(asked.method.function, error))
+
+    def _pass_on(self, asked: _Asked) -> None:
+        """It was begun, and does not come to its end here."""
+        spec = asked.method.spec
+        if spec.mark.idempotent:
+            self._answer(asked.peer, asked.id, Kind.GOAWAY)
+            asked.settle()
+            return
+        text = f"{spec.wire_name}: its provider was replaced during the call; it may have been executed"
+        self._fail(asked, Unavailable(f"{text}: look before you repeat it", maybe_executed=True))
 
     def _start(self, asked: _Asked, call: Call, items: Any) -> None:
         with serving(replace(call, deadline=0)):

@@ -236,6 +236,27 @@ async def test_a_draining_provider_sends_new_calls_to_its_successor(tmp_path: Pa
         await draining
 
 
+async def test_a_call_that_outlasts_a_drain_is_given_up_and_asked_of_the_successor(
+    tmp_path: Path,
+) -> None:
+    """It went on beside the successor, and changed what that one had been handed over."""
+    async with bench(tmp_path) as b:
+        old, first = b.serve()
+        slow = asyncio.create_task(b.echo.say(Word(text="wait")))
+        once = asyncio.create_task(b.echo.once(Word(text="wait")))
+        await asyncio.sleep(0.05)
+        await first.drain(0.1)
+        assert not slow.done() and not old.cancelled
+        await first.cut(1.0)
+        assert old.cancelled == 2 and not first.counters.in_flight
+        new, _ = b.serve()
+        new.release.set()
+        assert (await slow).text == "wait"
+        with pytest.raises(Unavailable, match="may have been executed") as told:
+            await once
+        assert told.value.detail["maybe_executed"] == "true"
+
+
 async def test_what_a_draining_provider_passes_on_its_successor_is_asked(tmp_path: Path) -> None:
     async with bench(tmp_path) as b:
         old, first = b.serve()

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 import zmq
 
-from sagong.bus import Provider
+from sagong.bus import Provider, Route, proxy
 from sagong.contracts.kernel import Attendance, Done, Kernel, Order
+from sagong.contracts.scheduler import Question, Scheduler, Verdict
 from sagong.errors import Unavailable
 from sagong.process import Launch, ProcessHost
 
@@ -107,6 +108,14 @@ class Slow:
         await self.story.go_on.wait()
         self.story.steps.append("started")
 
+    async def place(self, question: Question) -> Verdict:
+        self.story.steps.append("place")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.story.steps.append("undone")
+        return Verdict(placements=())
+
     async def export(self) -> bytes:
         self.story.steps.append("export")
         await self.story.go_on.wait()
@@ -123,17 +132,18 @@ def story() -> Iterator[Story]:
 
 
 @contextlib.asynccontextmanager
-async def living(path: Path) -> AsyncIterator[asyncio.Task[int]]:
+async def living(path: Path, bus: str = "") -> AsyncIterator[asyncio.Task[int]]:
     launch = Launch(
         unit="slow",
         plugin="slow",
         class_=f"{__name__}:Slow",
         generation=1,
         kernel=str(path),
-        bus="",
+        bus=bus,
         data="",
         run="",
         root="",
+        provides=(("scheduler", 1),) if bus else (),
     )
     host = ProcessHost(launch)
     life = asyncio.get_running_loop().create_task(host.live())
@@ -159,6 +169,26 @@ async def test_a_start_that_is_ordered_again_in_its_midst_is_done_when_it_has_st
         story.go_on.set()
         assert not (await kernel.wait_done(order)).error
         assert story.steps == ["start", "started"]
+
+
+async def test_nothing_that_was_asked_goes_on_when_the_state_is_handed_over(
+    tmp_path: Path, story: Story
+) -> None:
+    """A call that outlasted the drain changed what its successor had been given already."""
+    path = tmp_path / "k"
+    async with kernel_at(path) as kernel, living(path, bus=str(tmp_path / "b")):
+        await kernel.wait(lambda: kernel.attended)
+        story.go_on.set()
+        assert not (await kernel.wait_done(kernel.order("start"))).error
+        route = Route(kernel.context, "scheduler")
+        route.switch(1, str(tmp_path / "b"))
+        calling = asyncio.create_task(proxy(Scheduler, route).place(Question(pods=(), nodes=())))
+        await kernel.wait(lambda: "place" in story.steps)
+        await kernel.wait_done(kernel.order("drain", seconds=0.2, successor=True))
+        assert story.steps == ["start", "started", "place", "undone", "export"]
+        calling.cancel()
+        await asyncio.gather(calling, return_exceptions=True)
+        route.close()
 
 
 async def test_a_drain_that_a_new_kernel_orders_in_its_midst_is_the_same_one(
