@@ -160,11 +160,38 @@ def instance(
     (root / "etc").mkdir(exist_ok=True)
     (root / "etc" / "sagong.toml").write_text(configuration)
     running = Instance(root, packages)
-    try:
+    with heir(running), taken_away(running):
         with turn():
             started = running.run("up", "--seconds", "30", check=False)
         assert started.returncode == 0, started.stderr + running.logs()
         yield running
+
+
+@contextlib.contextmanager
+def taken_away(running: Instance) -> Iterator[None]:
+    """At the end, with all it made."""
+    try:
+        yield
     finally:
         running.run("down", "--all", check=False)
-        shutil.rmtree(root, ignore_errors=True)
+        shutil.rmtree(running.root, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def heir(running: Instance) -> Iterator[None]:
+    """Somebody who takes an instance away if this process is killed before it has done so."""
+    down = [sys.executable, "-m", "sagong.cli", "--root", str(running.root), "down", "--all"]
+    script = 'read done || { "$@"; rm -rf -- "$0"; }'
+    with subprocess.Popen(
+        ["/bin/sh", "-c", script, str(running.root), *down],
+        env=environment(running.packages),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        cwd="/",
+        text=True,
+    ) as waiting:
+        yield
+        assert waiting.stdin is not None
+        waiting.stdin.write("done\n")
