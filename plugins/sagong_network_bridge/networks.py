@@ -149,6 +149,10 @@ class Networks:
 
     def _learn(self, record: NetworkRecord) -> None:
         identity = record.network.id
+        if identity == default_id("bridge") and not self._settings.icc:
+            # A setting of now, not a fact that is kept of the network.
+            options = (*record.network.options, (INNER, "false"))
+            record = replace(record, network=replace(record.network, options=options))
         self._known[identity] = record
         self._ranges[identity] = tuple(range_of(record.network, s) for s in record.network.subnets)
 

@@ -34,7 +34,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     that name no address ("" is everywhere); a network's own option goes first. `visitors` are the
     ranges of other machines that reach published ports (none: everybody). `open_forward` says what
     other people's FORWARD chains that drop by default are made to accept: true all of our bridges,
-    "outgoing" what containers begin, so that published ports need rules there; false nothing.
+    "outgoing" what containers begin, so that published ports need rules there; false nothing. `icc`
+    false keeps containers of the default network apart (of others their own option does,
+    com.docker.network.bridge.enable_icc); it is of those that join from then on.
     """
 
     prefix: str = "sg"
@@ -52,6 +54,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     host_ip: str = ""
     visitors: tuple[str, ...] = ()
     open_forward: bool | Literal["outgoing"] = True
+    icc: bool = True
 
     def check(self) -> Settings:
         """Refuse values that cannot work, by name."""

@@ -346,7 +346,7 @@ class NetworkBody(_Body, frozen=True):
     config_only: bool = False
     config_from: ConfigFromBody | None = None
     enable_i_pv4: bool | None = msgspec.field(default=None, name="EnableIPv4")
-    enable_i_pv6: bool = msgspec.field(default=False, name="EnableIPv6")
+    enable_i_pv6: bool | None = msgspec.field(default=None, name="EnableIPv6")
     ipam: IpamBody | None = msgspec.field(default=None, name="IPAM")
 
 

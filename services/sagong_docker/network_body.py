@@ -23,6 +23,7 @@ __all__ = [
     "check_configuration",
     "configurations",
     "configured",
+    "defaulted",
     "is_configuration",
     "kept",
     "made_from",
@@ -34,6 +35,11 @@ NO_ENDPOINT = "cannot create endpoint on configuration-only network"
 _GATEWAY_OPTION = "com.docker.network.bridge.gateway_mode_ipv4"
 _KEPT = ("IPAM", "Options", "EnableIPv4", "ConfigFrom")
 _CONFIGURATION = ("IPAM", "Options", "EnableIPv4", "EnableIPv6", "Labels", "ConfigOnly")
+_VERSIONS = (
+    ("EnableIPv4", "com.docker.network.enable_ipv4"),
+    ("EnableIPv6", "com.docker.network.enable_ipv6"),
+)
+_BOOLEANS = {"1": True, "t": True, "true": True, "0": False, "f": False, "false": False}
 _OPERATOR = ("Internal", "Attachable", "Ingress", "Scope")
 
 
@@ -108,6 +114,31 @@ def check_configuration(body: Mapping[str, Any]) -> None:
         raise PermissionDenied(
             "a configuration network cannot depend on another configuration network"
         )
+
+
+def defaulted(body: dict[str, Any], options: Mapping[str, str]) -> dict[str, Any]:
+    """The body with the driver's default options, and the versions of IP that options name.
+
+    One that the body overrides by a field of its own is not shown as an option.
+    """
+    own = body.get("Options") or {}
+    given = {**options, **own}
+    versions: dict[str, bool] = {}
+    for field, option in _VERSIONS:
+        if option not in given:
+            continue
+        if body.get(field) is None:
+            versions[field] = _boolean(option, given[option])
+        elif option not in own:
+            del given[option]
+    return {**body, **versions, "Options": given} if given or versions else body
+
+
+def _boolean(option: str, text: object) -> bool:
+    word = str(text).lower()
+    if word not in _BOOLEANS:
+        raise InvalidArgument(f"invalid value for {option}: {text}")
+    return _BOOLEANS[word]
 
 
 def configured(body: dict[str, Any], records: Iterable[NetworkRecord]) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from sagong_docker.network_body import (
     PREDEFINED,
     check_configuration,
     configured,
+    defaulted,
     is_configuration,
     kept,
     made_from,
@@ -171,6 +172,8 @@ async def create(engine: Engine, ask: Ask) -> Response:
         driver = "null"
     elif body.get("Ingress"):
         raise InvalidArgument("an ingress network needs swarm, which is not here")
+    elif not (body.get("ConfigFrom") or {}).get("Network"):
+        body = defaulted(body, engine.settings.network_options.get(driver, {}))
     body = configured(body, engine.catalog.networks.values())
     if body.get("EnableIPv4") is False and not body.get("EnableIPv6"):
         raise InvalidArgument("IPv4 or IPv6 must be enabled")

@@ -11,7 +11,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Defaults of containers and of the engine.
 
     `name` is shown by `docker info` ("" is the host's name). `default_network` is made when it is
-    missing, with `default_subnet` ("" takes a free one). `log_driver` and `log_options` are of
+    missing, with `default_subnet` ("" takes a free one). `network_options` are of new networks that
+    do not name them, by driver (`{ bridge = { "com.docker.network.driver.mtu" = "1400" } }`; versions
+    of IP by `com.docker.network.enable_ipv4` and `…6`). `log_driver` and `log_options` are of
     containers that name none. `runtimes` are names that `--runtime` may have beside the default.
     `labels` are the engine's own. `history` bounds the events that `docker events --since` can
     show. `unfinished_seconds` after its start the engine takes back what a crash kept it from
@@ -28,6 +30,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     name: str = ""
     default_network: str = "bridge"
     default_subnet: str = ""
+    network_options: dict[str, dict[str, str]] = {}
     log_driver: str = "json-file"
     log_options: dict[str, str] = {}
     runtimes: tuple[str, ...] = ("runc", "io.containerd.runc.v2")

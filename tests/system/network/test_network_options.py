@@ -286,3 +286,21 @@ async def trusted(base: Path) -> None:
 
 def test_trusted_interfaces_lead_to_what_is_published() -> None:
     machine(trusted)
+
+
+async def kept_apart(base: Path) -> None:
+    """`icc` is a setting of now: what was made before it has it, and loses it again."""
+    for icc in (False, True):
+        async with plugin(base, {"icc": icc}) as network:
+            a, b = [await joined(network, f"{name}{icc}", "bridge") for name in "ab"]
+            server = Server(a.path, 80, "a")
+            wanted = "a" if icc else ""
+            assert await heard(wanted, b.path, a.endpoints[0].ipv4, 80) == wanted
+            assert await heard("a", "", a.endpoints[0].ipv4, 80) == "a", "the machine itself"
+            (default,) = [n for n in (await network.networks()).networks if n.name == "bridge"]
+            assert dict(default.options).get(f"{BRIDGE}.enable_icc") == (None if icc else "false")
+            server.close()
+
+
+def test_the_default_network_keeps_containers_apart_if_so_set() -> None:
+    machine(kept_apart)
