@@ -23,6 +23,7 @@ from sagong.model import references
 from sagong_image_overlay.content import Content
 from sagong_image_overlay.download import Download
 from sagong_image_overlay.errand import Errand
+from sagong_image_overlay.fetching import fetch
 from sagong_image_overlay.hosts import Ways, read_hosts
 from sagong_image_overlay.inquiry import QUESTIONS
 from sagong_image_overlay.uploading import Push
@@ -65,6 +66,9 @@ def _given_up() -> threading.Event:
 def _run(errand: Errand, ways: Ways, tell: Teller) -> None:
     if errand.task in QUESTIONS:
         tell({"event": "done", **QUESTIONS[errand.task](errand, ways)})
+        return
+    if errand.task == "fetch":
+        fetch(errand, ways, tell)
         return
     content = Content(Path(errand.content))
     reference = references.parse(errand.reference)

@@ -21,7 +21,8 @@ class Login(msgspec.Struct, frozen=True, kw_only=True):
 
 class Errand(msgspec.Struct, kw_only=True):
     """What is to be done, by `task`: "pull"; "push" of `manifest`, where `sources` are repositories
-    that have a blob already; or a question ("describe", "tags", "search" for `term`, "login")."""
+    that have a blob already; "fetch" of the URL `reference` into the file `content`; or a question
+    ("describe", "tags", "search" for `term`, "login")."""
 
     task: str
     reference: str = ""

@@ -17,9 +17,11 @@ from sagong.model import oci, references
 from sagong.model.oci import MediaType
 from sagong_image_overlay.configuration import Step, apply_changes, new_config
 from sagong_image_overlay.content import Session
+from sagong_image_overlay.errand import Errand
 from sagong_image_overlay.manifests import is_foreign_compression, layer_type, new_manifest
 from sagong_image_overlay.store import NewImage, Store, machine, repack
 from sagong_image_overlay.streams import Streams
+from sagong_image_overlay.transfers import send_courier
 
 __all__ = ["Loading"]
 
@@ -149,19 +151,25 @@ class Loading:
         ]
 
     async def import_(self, request: ImportRequest) -> AsyncGenerator[Progress, None]:
-        """One layer of the upload; the last item is the image."""
+        """One layer of the archive; the last item is the image."""
         store = self._store
         name = references.parse(request.reference).tagged if request.reference else None
         if name is not None and name.digest:
             raise InvalidArgument("cannot import digest reference")
         wanted = oci.parse_platform(request.platform, machine())
         changed = apply_changes({}, request.changes)
-        async with self._streams.taken(request.upload) as upload:
+        async with contextlib.AsyncExitStack() as stack:
+            if request.url:
+                upload = stack.enter_context(_deleted(self._streams.new_file()))
+                async for progress in self._fetched(request.url, upload):
+                    yield progress
+            else:
+                upload = await stack.enter_async_context(self._streams.taken(request.upload))
             with store.content.session() as session:
                 layer, diff_id = await self._import_layer(session, upload)
                 step = Step(
                     diff_id=diff_id,
-                    comment=request.message or "Imported from -",
+                    comment=request.message or f"Imported from {request.url or '-'}",
                     config=oci.encode(changed),
                 )
                 raw = new_config((wanted.os, wanted.architecture, wanted.variant), step)
@@ -175,6 +183,25 @@ class Loading:
         shown = name.familiar if name else ""
         store.emit("import", record.id, shown)
         yield Progress(status=record.id, image=record.id, digest=record.manifest, reference=shown)
+
+    async def _fetched(self, url: str, path: Path) -> AsyncGenerator[Progress, None]:
+        """Get the file of a URL, by a courier: nobody with rights reads what a stranger answers."""
+        if not url.lower().startswith(("http://", "https://")):
+            raise InvalidArgument(f"{url[:200]!r} is not a URL of http or https")
+        errand = Errand(
+            task="fetch",
+            reference=url,
+            content=str(path),
+            reserve=self._store.settings.reserve,
+            settings=self._store.settings.registries,
+        )
+        yield Progress(status=f"Downloading from {url}")
+        async with contextlib.aclosing(send_courier(errand)) as events:
+            async for event in events:
+                if event["event"] == "status":
+                    yield Progress(
+                        status="Downloading", current=event["current"], total=event["total"]
+                    )
 
     async def _import_layer(self, session: Session, upload: Path) -> tuple[oci.Descriptor, str]:
         """Keep the upload as a layer, compressed; its descriptor and uncompressed digest."""
@@ -226,6 +253,14 @@ class Loading:
             session.adopt(path, part.digest)
             archive.take(path, part.digest)
         return NewImage(raw, manifest.media_type or descriptor.media_type)
+
+
+@contextlib.contextmanager
+def _deleted(path: Path) -> Iterator[Path]:
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def _blob_path(digest: str) -> str:

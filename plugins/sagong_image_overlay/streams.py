@@ -95,6 +95,10 @@ class Streams:
         self._offers[token] = (serve, timer)
         return Address(path=str(self._path), token=token)
 
+    def new_file(self) -> Path:
+        """A path for something that comes otherwise; who asks deletes it."""
+        return self._spool / f"file-{secrets.token_hex(8)}"
+
     def new_upload(self) -> Address:
         """An address to send bytes to."""
         loop = asyncio.get_running_loop()

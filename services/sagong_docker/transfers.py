@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from sagong.contracts.image import (
     Image,
     ImageQuery,
@@ -83,17 +85,23 @@ def _wanted(name: str, tag: str) -> references.Reference:
     return reference.with_tag(tag) if tag else reference.tagged
 
 
+def _url(source: str) -> str:
+    """As Docker has it: what names no protocol is meant to be HTTP's."""
+    return source if "://" in source else f"http://{source}"
+
+
 async def _import(engine: Engine, ask: Ask) -> None:
-    if ask.text("fromSrc") != "-":
-        raise InvalidArgument(
-            "the engine fetches no URLs: download the archive and import it from standard input"
-        )
+    source = ask.text("fromSrc")
     repository = ask.text("repo")
     out = Lines(ask.request)
     try:
-        async with uploading(engine.images, ask.request) as token:
+        async with contextlib.AsyncExitStack() as stack:
+            token = ""
+            if source == "-":
+                token = await stack.enter_async_context(uploading(engine.images, ask.request))
             request = ImportRequest(
                 upload=token,
+                url="" if source == "-" else _url(source),
                 reference=named(repository, ask.text("tag")),
                 message=ask.text("message"),
                 changes=tuple(ask.request.query.all("changes")),

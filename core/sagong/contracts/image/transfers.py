@@ -91,9 +91,13 @@ class LoadRequest(Message):
 
 
 class ImportRequest(Message):
-    """Make an image of a root filesystem archive; `changes` are Dockerfile lines."""
+    """Make an image of a root filesystem archive; `changes` are Dockerfile lines.
 
-    upload: str
+    The archive is an upload's, or what `url` (of HTTP) gives.
+    """
+
+    upload: str = ""
+    url: str = ""
     reference: str = ""
     message: str = ""
     changes: tuple[str, ...] = ()
