@@ -20,7 +20,7 @@ _BREAKS_SHOWN = 5
 _LATE = 2.0
 # The steady containers write every second, or oftener: none of it for so long is a log that rests,
 # on a machine that has other things to do.
-_RESTS = 20.0
+_RESTS = 30.0
 _PRESENT, _ABSENT = "present", "absent"
 
 
@@ -134,7 +134,9 @@ def _breaks(log: Log, history: History) -> Iterator[str]:
 def _rests(history: History) -> Iterator[str]:
     """A log grows as long as its container writes, and so does what a follower is shown."""
     for log in history.logs:
-        times = [line.at for line in log.lines if line.at] or [log.began]
+        times = [line.at for line in log.lines if line.at]
+        if not times:
+            continue  # a stream that did not open, or a log whose end is missing: see there
         # Who begins to read is shown first what was written before.
         turns = (*pairwise(times), (max(times[-1], log.began), log.ended))
         if log.reader == AT_THE_END:
