@@ -150,6 +150,19 @@ BROKEN: dict[str, tuple[History, str]] = {
         changed(lives=(Life(container="steady", before="running 7", after="running 9"),)),
         "lives",
     ),
+    "a pod's container that was replaced": (
+        changed(
+            lives=(
+                Life(container="steady-1", before="Running u c1 restarts=0", after="gone"),
+                Life(container="steady-2", before="missing", after="Running v c2 restarts=0"),
+            )
+        ),
+        "lives",
+    ),
+    "a swap that failed": (
+        changed(faults=(msgspec.structs.replace(fault("swap", "node"), problem="swap failed"),)),
+        "recovery",
+    ),
     "a lost line": (changed(logs=(log(0, 1, 3, 4),)), "logs"),
     "a doubled line": (changed(logs=(log(0, 1, 1, 2),)), "logs"),
     "lines out of order": (changed(logs=(log(0, 2, 1, 3),)), "logs"),
