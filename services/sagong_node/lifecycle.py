@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 
 from sagong.call import PassedOn
 from sagong.contracts.metrics import Metrics, Target, TargetRef
@@ -41,7 +41,7 @@ from sagong_node.runtimes import Runtimes
 __all__ = ["Lifecycle"]
 
 _FIRST_DELAY, _LONGEST_DELAY, _SETTLED = 0.1, 60.0, 10.0
-_DURABLE = 2.0
+_DURABLE, _RECOVERED = 2.0, 2.0
 # Many containers live for less; nobody sees their use of the machine.
 _MEASURED_AFTER = 0.25
 # From the sign that a start will come to the start itself; much longer than any client takes.
@@ -274,15 +274,13 @@ class Lifecycle:
             self._locks.pop(exited.id, None)
 
     async def reconcile(self, runtime: str, recovered: Callable[[], object] = lambda: None) -> None:
-        """Hold the records against what their runtime knows; at start and after missed events.
-
-        `recovered` is called when all that runs is in them, though not yet all that has ended.
-        """
+        """Hold the records against what their runtime knows, at start and after missed events.
+        `recovered` is called when all that runs is in them, though not yet all that has ended."""
         # Judged are runs that were known before the list was asked for: later ones aren't in it.
         before = {id_: r.run for id_, r in self._registry.containers.items()}
         holder = self.runtimes.named(runtime)
         known = {c.id: c for c in (await holder.list()).containers}
-        await self._recover(known.values(), runtime)
+        await self._recover(known, runtime)
         recovered()
         for record in list(self._registry.containers.values()):
             if before.get(record.spec.id) != record.run or self.runtimes.holder(record) != runtime:
@@ -305,14 +303,16 @@ class Lifecycle:
         for id_ in set(known) - set(self._registry.containers):
             await holder.remove(ContainerRef(id=id_))
 
-    async def _recover(self, known: Iterable[Container], runtime: str) -> None:
-        """Take in the runs whose start was answered, or begun, and not written down."""
-        records = self._registry.containers
-        async with asyncio.TaskGroup() as group:
-            for found in known:
-                record = records.get(found.id)
-                if record is not None and self.runtimes.holder(record) == runtime:
-                    group.create_task(self._adopt(record, found))
+    async def _recover(self, known: dict[str, Container], runtime: str) -> None:
+        """Take in the runs whose start was begun and not written down; others wait a moment for it."""
+        lost = [
+            self._host.spawn(self._adopt(record, known[id_]), f"adopt {id_[:12]}")
+            for id_, record in self._registry.containers.items()
+            if id_ in known and self.runtimes.holder(record) == runtime
+            if self._start_lost(record, known[id_])
+        ]
+        if lost:
+            await asyncio.wait(lost, timeout=_RECOVERED)
 
     def _start_lost(self, record: ContainerRecord, found: Container) -> bool:
         """Whether the runtime has the run after the last known: its record fell to a crash."""
