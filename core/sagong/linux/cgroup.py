@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import glob
 import os
@@ -34,6 +35,8 @@ CONTROLLERS = ("cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blki
 _FROM_V2 = {"io": "blkio"}
 _TO_V2 = {"blkio": "io"}
 _BUILT_IN = frozenset({"devices", "freezer", "cpuacct"})
+# Of a group that was removed: also between opening a file of it and using that.
+_GONE = frozenset({errno.ENOENT, errno.ENODEV})
 _RETRY_SECONDS = 0.002
 _READ_SIZE = 64 << 10
 
@@ -123,7 +126,7 @@ class CgroupLayout:
 def _own_paths(text: str) -> dict[str, str]:
     """/proc/PID/cgroup as path by controller, by "name=…", and "" for version 2."""
     paths: dict[str, str] = {}
-    for line in text.splitlines():
+    for line in filter(None, text.split("\n")):
         _, names, path = line.split(":", 2)
         paths.update((name, path) for name in names.split(","))
     return paths
@@ -136,12 +139,15 @@ def _below_mount(path: str, entry: MountEntry) -> str:
 
 
 def discover(mountinfo: str, cgroup: str, v2_controllers: dict[str, str]) -> CgroupLayout:
-    """The layout from the texts of mountinfo and cgroup, and cgroup.controllers by v2 mount."""
+    """The layout from the texts of mountinfo and cgroup, and cgroup.controllers by v2 mount.
+
+    A mount of version 2 that is not among those can't be seen: another one is on top of it.
+    """
     own = _own_paths(cgroup)
     found: dict[str, Hierarchy] = {}
     for entry in parse_mountinfo(mountinfo):
-        if entry.kind == "cgroup2":
-            names = v2_controllers.get(entry.target, "").split()
+        if entry.kind == "cgroup2" and entry.target in v2_controllers:
+            names = v2_controllers[entry.target].split()
             has = frozenset(_FROM_V2.get(name, name) for name in names)
             # The built-in ones count only when nobody holds the controllers as version 1.
             has |= _BUILT_IN if has & {"memory", "pids", "cpu"} else frozenset()
@@ -174,7 +180,10 @@ def layout_of_machine() -> CgroupLayout:
     """The layout that this process sees."""
     mountinfo = _read("/proc/self/mountinfo")
     unified = [m.target for m in parse_mountinfo(mountinfo) if m.kind == "cgroup2"]
-    controllers = {target: _read(f"{target}/cgroup.controllers") for target in unified}
+    controllers = {}
+    for target in unified:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            controllers[target] = _read(f"{target}/cgroup.controllers")
     return discover(mountinfo, _read("/proc/self/cgroup"), controllers)
 
 
@@ -314,7 +323,11 @@ class Cgroup:
         """SIGKILL to all in and below, until none is left; a missing group is no error."""
         directory = self.directory("unified")
         if directory and os.path.exists(f"{directory}/cgroup.kill"):
-            _write(f"{directory}/cgroup.kill", "1")
+            try:
+                _write(f"{directory}/cgroup.kill", "1")
+            except OSError as error:
+                if error.errno not in _GONE:
+                    raise
         _wait_until(lambda: not self._kill_once(), seconds, self.path, "kill")
 
     def _kill_once(self) -> bool:
@@ -339,10 +352,14 @@ class Cgroup:
 
 
 def enter(entrances: Iterable[int]) -> None:
-    """Move the calling process through descriptors of `Cgroup.entrances`, and close them."""
-    for descriptor in entrances:
-        os.write(descriptor, b"0")
-        os.close(descriptor)
+    """Move the calling process through descriptors of `Cgroup.entrances`, and close them all."""
+    left = list(entrances)
+    try:
+        for descriptor in left:
+            os.write(descriptor, b"0")
+    finally:
+        for descriptor in left:
+            os.close(descriptor)
 
 
 def _make(hierarchy: Hierarchy, path: str) -> bool:
@@ -437,7 +454,7 @@ def _read_present(path: str) -> str:
     try:
         return _read(path)
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENODEV):
+        if error.errno in _GONE:
             return ""
         raise
 

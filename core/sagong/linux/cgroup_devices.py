@@ -38,6 +38,14 @@ class DeviceRule(NamedTuple):
     access: str
 
 
+# What a comparison of BPF takes; the machine's kernel has twelve bits for one and twenty for the other.
+_MOST = (1 << 31) - 1
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= len(str(_MOST))
+
+
 def parse_rule(text: str) -> DeviceRule:
     """Read a rule like "c 1:3 rwm" or "a"; ValueError says what is wrong with it."""
     words = text.split()
@@ -46,9 +54,11 @@ def parse_rule(text: str) -> DeviceRule:
     if len(words) != 3 or words[0] not in ("a", "b", "c") or not set(words[2]) <= set("rwm"):
         raise ValueError(f"device rule {text!r} is not of the form 'c 1:3 rwm'")
     major, colon, minor = words[1].partition(":")
-    if not colon or not all(part == "*" or part.isdigit() for part in (major, minor)):
+    if not colon or not all(part == "*" or _is_number(part) for part in (major, minor)):
         raise ValueError(f"device rule {text!r}: numbers are MAJOR:MINOR, * for any")
     first, second = (None if part == "*" else int(part) for part in (major, minor))
+    if max(first or 0, second or 0) > _MOST:
+        raise ValueError(f"device rule {text!r}: numbers of devices end at {_MOST}")
     return DeviceRule(words[0], first, second, words[2])
 
 

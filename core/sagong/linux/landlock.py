@@ -178,5 +178,5 @@ def restrict(ruleset: Ruleset) -> tuple[str, ...]:
 
 
 def existing(rules: Iterable[PathRule]) -> tuple[PathRule, ...]:
-    """Only the rules whose paths are there."""
-    return tuple(rule for rule in rules if os.path.lexists(rule.path))
+    """Only the rules whose paths are there; a link that leads nowhere is not."""
+    return tuple(rule for rule in rules if os.path.exists(rule.path))

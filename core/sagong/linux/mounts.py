@@ -176,9 +176,13 @@ def _unescaped(text: str) -> str:
 
 
 def parse_mountinfo(text: str) -> tuple[MountEntry, ...]:
-    """The mounts of a mountinfo file, in the order of mounting; see proc_pid_mountinfo(5)."""
+    """The mounts of a mountinfo file, in the order of mounting; see proc_pid_mountinfo(5).
+
+    A path may hold whatever else ends a line elsewhere (\\r, U+2028): only what stands for itself here,
+    blanks, newlines and backslashes, is escaped.
+    """
     entries = []
-    for line in text.splitlines():
+    for line in filter(None, text.split("\n")):
         left, _, right = line.partition(" - ")
         number, parent, device, root, target, options, *tags = left.split(" ")
         kind, source, super_options = (*right.split(" "), "", "")[:3]
@@ -201,8 +205,8 @@ def parse_mountinfo(text: str) -> tuple[MountEntry, ...]:
 
 def mount_table(pid: int | str = "self") -> tuple[MountEntry, ...]:
     """The mounts that a process sees."""
-    with open(f"/proc/{pid}/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        return parse_mountinfo(file.read())
+    with open(f"/proc/{pid}/mountinfo", "rb") as file:
+        return parse_mountinfo(os.fsdecode(file.read()))
 
 
 def bind(source: str, target: str, *, recursive: bool = False) -> None:

@@ -77,11 +77,23 @@ def _shortened(data: str) -> tuple[str, list[int]]:
     for option in data.split(","):
         key, _, value = option.partition("=")
         if key == "lowerdir":
-            layers = value.split(":")
-            opened += [os.open(path, os.O_PATH | os.O_CLOEXEC) for path in layers]
+            opened = _opened(value.split(":"))
             option = "lowerdir=" + ":".join(f"/proc/self/fd/{number}" for number in opened)
         parts.append(option)
     return ",".join(parts), opened
+
+
+def _opened(layers: list[str]) -> list[int]:
+    """A descriptor of each; none is left if one is missing."""
+    opened: list[int] = []
+    try:
+        for path in layers:
+            opened.append(os.open(path, os.O_PATH | os.O_CLOEXEC))
+    except OSError:
+        for descriptor in opened:
+            os.close(descriptor)
+        raise
+    return opened
 
 
 def mapped_tree(path: str, user_namespace: int, *, recursive: bool = False) -> int:

@@ -171,6 +171,7 @@ GO_ARCHITECTURES = {
     "SCMP_ARCH_X86": I386,
     "SCMP_ARCH_AARCH64": AARCH64,
 }
+_ARGUMENTS = 6
 _GO_MACHINES = {X86_64: "amd64", AARCH64: "arm64"}
 
 
@@ -192,10 +193,26 @@ def parse_profile(
 
     try:
         document = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"seccomp profile is not JSON: {error}") from None
     if not isinstance(document, dict) or "defaultAction" not in document:
         raise ValueError("seccomp profile: key defaultAction is missing")
+    try:
+        return _policy(document, capabilities, machine_name, kernel, notify=notify)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"seccomp profile: a value is missing or of a wrong type: {error}"
+        ) from None
+
+
+def _policy(
+    document: Mapping[str, Any],
+    capabilities: Collection[str],
+    machine_name: str,
+    kernel: str,
+    *,
+    notify: bool,
+) -> Policy:
     name = machine_name or machine()
     facts = (frozenset(capabilities), _GO_MACHINES[name], _version(kernel or os.uname().release))
     default_errno = document.get("defaultErrnoRet") or 1
@@ -266,8 +283,10 @@ def _profile_condition(test: Mapping[str, Any]) -> Condition:
     operator = OPERATORS.get(test.get("op", ""))
     if operator is None:
         raise ValueError(f"seccomp profile: operator {test.get('op')!r} is unknown")
-    value = int(test.get("value", 0))
+    value, index = int(test.get("value", 0)), int(test["index"])
+    if not 0 <= index < _ARGUMENTS:
+        raise ValueError(f"seccomp profile: index {index} is none of an argument, 0 to 5")
     if operator == "masked_eq":
         # Docker's form has the mask in `value` and what it must equal in `valueTwo`.
-        return Condition(int(test["index"]), operator, int(test.get("valueTwo", 0)), value)
-    return Condition(int(test["index"]), operator, value)
+        return Condition(index, operator, int(test.get("valueTwo", 0)), value)
+    return Condition(index, operator, value)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from pathlib import Path
 
 import pytest
 
-from sagong.linux.cgroup import Cgroup, CgroupLayout, Hierarchy, discover
+from sagong.linux.cgroup import Cgroup, CgroupLayout, Hierarchy, discover, enter
 from sagong.linux.cgroup_devices import DEFAULT_DEVICES, device_program, parse_rule
 from sagong.linux.cgroup_limits import CgroupLimits, LimitWrite, limit_writes, weight_of_shares
 from sagong.linux.cgroup_statistics import DeviceIo, statistics
@@ -123,6 +124,25 @@ def test_hybrid_layout_is_found() -> None:
     assert layout.of("unified").own == "/u"  # type: ignore[union-attr]
     assert layout.of("devices") is None
     assert len(layout.select(("cpu", "cpuacct", "memory", "pids"))) == 2
+
+
+def test_a_mount_of_version_2_that_another_one_hides_is_passed_over() -> None:
+    """The kernel did not start: it looked for a file in a directory that was not there."""
+    hidden = HYBRID.replace("cgroup/unified rw", "hidden rw") + (
+        "42 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n"
+    )
+    layout = discover(hidden, HYBRID_OWN, {"/sys/fs/cgroup/unified": ""})
+    assert layout.of("unified").mount == "/sys/fs/cgroup/unified"  # type: ignore[union-attr]
+
+
+def test_entering_closes_all_descriptors_also_of_groups_that_refuse(tmp_path: Path) -> None:
+    (tmp_path / "tasks").touch()
+    opened = [os.open(tmp_path / "tasks", os.O_RDONLY), os.open(tmp_path / "tasks", os.O_WRONLY)]
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        enter(opened)
+    for descriptor in opened:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(descriptor)
 
 
 def test_version_2_layout_is_found_below_a_partial_mount() -> None:
@@ -248,7 +268,21 @@ def test_a_rule_for_all_devices_allows_all() -> None:
     assert run_device_program(device_program([]), CHARACTER, 1, 3, READ) == 0
 
 
-@pytest.mark.parametrize("text", ["", "c", "c 1:3", "x 1:3 r", "c 1-3 r", "c 1:3 q", "c a:3 r"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "c",
+        "c 1:3",
+        "x 1:3 r",
+        "c 1-3 r",
+        "c 1:3 q",
+        "c a:3 r",
+        "c ²:3 r",
+        "c 1:4294967295 r",
+        "c 1:" + "9" * 5000 + " r",
+    ],
+)
 def test_bad_device_rules_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="device rule"):
         parse_rule(text)

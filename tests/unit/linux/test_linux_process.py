@@ -8,10 +8,11 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from sagong.linux import capabilities, landlock, mounts, process, syscalls
+from sagong.linux import capabilities, landlock, mounts, overlay, process, syscalls
 from sagong.linux.capabilities import CapabilitySets
 
 
@@ -31,6 +32,21 @@ def test_an_unknown_call_is_missing() -> None:
 def test_too_long_mount_options_are_refused_before_the_kernel_cuts_them() -> None:
     with pytest.raises(OSError, match="one page"):
         syscalls.mount("x", "/nowhere", "overlay", data="x" * 5000)
+
+
+def test_a_rule_for_a_link_that_leads_nowhere_is_left_out(tmp_path: Path) -> None:
+    """Making the domain failed at it."""
+    (tmp_path / "dangling").symlink_to("/no/such/place")
+    rules = [landlock.PathRule(str(p), landlock.READ) for p in (tmp_path, tmp_path / "dangling")]
+    assert landlock.existing(rules) == (rules[0],)
+
+
+def test_a_missing_layer_leaves_no_descriptor_behind(tmp_path: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    layers = ":".join([str(tmp_path)] * 300 + ["/no/such/layer"])
+    with pytest.raises(FileNotFoundError):
+        overlay.mount_overlay("", "/nowhere", 0, f"lowerdir={layers}".ljust(5000, "x"))
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_the_bindings_are_cheap_to_import() -> None:
@@ -64,6 +80,13 @@ def test_capability_sets_are_read_from_status() -> None:
     seen = capabilities.sets_of()
     assert (seen.effective, seen.permitted, seen.inheritable) == (effective, permitted, inheritable)
     assert seen.bounding == capabilities.bounding_set()
+
+
+def test_a_path_in_mountinfo_may_hold_what_ends_lines_elsewhere() -> None:
+    """Whoever could mount anything at such a place kept the kernel from starting."""
+    strange = "\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
+    line = f"36 35 98:0 / /mnt/{strange} rw - ext3 /dev/a rw\n"
+    assert [entry.target for entry in mounts.parse_mountinfo(line * 2)] == [f"/mnt/{strange}"] * 2
 
 
 def test_mountinfo_is_parsed_with_escapes_and_tags() -> None:

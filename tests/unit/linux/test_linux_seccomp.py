@@ -226,6 +226,20 @@ def test_a_profile_in_dockers_form_is_understood() -> None:
             '"action": "SCMP_ACT_ALLOW", "includes": {"minKernel": "new"}}]}',
             "new",
         ),
+        ("[" * 100_000, "not JSON"),
+        ('{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": ["read"]}', "wrong type"),
+        ('{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": 1}', "wrong type"),
+        ('{"defaultAction": []}', "wrong type"),
+        (
+            '{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["read"], '
+            '"action": "SCMP_ACT_ALLOW", "args": [{"op": "SCMP_CMP_EQ"}]}]}',
+            "index",
+        ),
+        (
+            '{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["read"], '
+            '"action": "SCMP_ACT_ALLOW", "args": [{"index": 6, "op": "SCMP_CMP_EQ"}]}]}',
+            "index 6",
+        ),
     ],
 )
 def test_a_bad_profile_is_refused_by_name(text: str, names: str) -> None:
