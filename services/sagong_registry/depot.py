@@ -65,9 +65,11 @@ class Depot:
         self.gate = gate
         self.settings = settings
         self.log = log
-        # Uploads whose bytes are coming in just now, and how far those are that came in here.
+        # Uploads whose bytes are coming in just now, how far those are that came in here, and when
+        # the last ones did.
         self.writing: set[str] = set()
         self.reached: dict[str, int] = {}
+        self.touched: dict[str, float] = {}
 
     async def repository(self, name: str) -> Repository:
         """A repository; NAME_UNKNOWN without it."""
@@ -100,14 +102,14 @@ class Depot:
 
     async def cancel(self, id_: str) -> None:
         """Forget an upload."""
-        self.reached.pop(id_, None)
+        self._let_go(id_)
         await self.vault.abandon(id_)
         await self.catalog.commit(Change(deletes={Key.upload(id_)}))
 
     async def finish(self, id_: str, name: str, digest: str) -> None:
         """Make a blob of the repository of an upload, and forget the upload."""
         hold = new_hold(name, time.time())
-        self.reached.pop(id_, None)
+        self._let_go(id_)
         try:
             blob = await self.vault.finish(id_, digest, hold)
         except NotFound:
@@ -117,6 +119,10 @@ class Depot:
         await self._link(
             name, digest, BlobRecord(size=blob.size, hold=hold, added=time.time()), id_
         )
+
+    def _let_go(self, id_: str) -> None:
+        self.reached.pop(id_, None)
+        self.touched.pop(id_, None)
 
     async def mount(self, name: str, digest: str) -> bool:
         """Make a blob that is here one of the repository, too; whether it is here."""

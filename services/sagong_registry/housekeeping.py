@@ -107,8 +107,9 @@ class Housekeeping:
     async def _end_uploads(self, grace: float) -> int:
         """Uploads that nobody goes on with. The content store itself spares those that are written."""
         seconds = self._depot.settings.upload_seconds if grace < 0 else grace
-        catalog, now = self._depot.catalog, time.time()
-        old = [i for i, r in catalog.uploads.items() if now - r.begun >= seconds >= 0]
+        catalog, touched, now = self._depot.catalog, self._depot.touched, time.time()
+        last = {i: max(r.begun, touched.get(i, 0.0)) for i, r in catalog.uploads.items()}
+        old = [i for i, moment in last.items() if now - moment >= seconds >= 0]
         ended = 0
         for id_ in old:
             if id_ not in self._depot.writing:

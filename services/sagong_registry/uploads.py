@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 import uuid
 from collections.abc import AsyncIterator
 
@@ -69,8 +70,7 @@ async def _whole(depot: Depot, ask: Ask, name: str, id_: str) -> Response:
         await _take(depot, ask.request, id_, offset, None)
         return await _finished(depot, name, id_, digest)
     except BaseException:
-        depot.reached.pop(id_, None)
-        await depot.vault.abandon(id_)
+        await depot.cancel(id_)
         raise
 
 
@@ -150,6 +150,7 @@ async def _take(depot: Depot, request: Request, id_: str, offset: int, span: Spa
         raise refused("BLOB_UPLOAD_UNKNOWN") from None
     finally:
         depot.writing.discard(id_)
+        depot.touched[id_] = time.time()
     if span is not None and reached - offset != span.length:
         text = f"Content-Range is of {span.length} bytes, the body of {reached - offset}"
         raise refused("SIZE_INVALID", text)

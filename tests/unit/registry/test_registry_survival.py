@@ -238,3 +238,28 @@ def test_keys_divide_into_their_parts(name: str) -> None:
     assert Key.blob(name, digest).partition("@")[2] == digest
     assert Key.tag(name, "v1.0").partition(":")[2] == "v1.0"
     assert Hold(owner=new_hold(name, 0.0), digest=digest).owner.startswith(f"{name}@")
+
+
+async def begun(registry: Running, data: bytes) -> str:
+    """An upload that has got some bytes; where it goes on."""
+    _, headers, _ = await asked(registry.lab, "POST", "/v2/a/blobs/uploads/")
+    _, headers, _ = await asked(registry.lab, "PATCH", headers["location"], data)
+    return headers["location"]
+
+
+async def test_what_a_push_left_that_broke_off_goes_after_a_start() -> None:
+    kept = Kept()
+    async with running(kept, collect_seconds=0) as registry:
+        left, going = await begun(registry, b"left"), await begun(registry, b"going")
+        blob = secrets.token_bytes(100)
+        await asked(registry.lab, "POST", f"/v2/a/blobs/uploads/?digest={digest_of(blob)}", blob)
+    await asyncio.sleep(0.6)
+    settings = {"collect_seconds": 0.4, "upload_seconds": 0.5, "blob_seconds": 0.5}
+    async with running(kept, **settings) as registry:
+        for _ in range(4):
+            await asked(registry.lab, "PATCH", going, b"more")
+            await asyncio.sleep(0.2)
+        assert (await asked(registry.lab, "GET", left))[0] == 404
+        assert (await asked(registry.lab, "GET", going))[0] == 204, "it was gone on with"
+        assert await status(registry, f"/v2/a/blobs/{digest_of(blob)}") == 404
+        assert len(registry.depot.catalog.uploads) == 1
