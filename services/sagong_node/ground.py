@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from sagong.call import deadline
 from sagong.contracts.image import Images, Prepared, PrepareRequest, RootRef
 from sagong.contracts.network import JoinRequest, Sandbox, SandboxRef
 from sagong.contracts.node import ContainerSpec, FileMount, SandboxSpec
@@ -21,12 +22,13 @@ from sagong.contracts.volume import (
     VolumeRef,
 )
 from sagong.drivers import EveryNetwork, EveryVolume
-from sagong.errors import FailedPrecondition, NotFound
+from sagong.errors import FailedPrecondition, NotFound, SagongError
 from sagong.host import Host
 from sagong.linux.files import remove_directory, scatter
 from sagong_node import hostfiles, mounts
 from sagong_node.assembly import Site
 from sagong_node.concert import together
+from sagong_node.intentions import Intentions
 from sagong_node.pods.settings import PodSettings
 from sagong_node.records import ContainerRecord, SandboxRecord
 from sagong_node.registry import Registry
@@ -37,6 +39,7 @@ __all__ = ["Ground", "Site"]
 
 _SHORT_ID = 12
 _LENT = 64
+_RECLAIM = 5.0
 
 
 class Ground:
@@ -53,6 +56,7 @@ class Ground:
         # Roots of containers that were just made, which most often are started at once.
         self._lent: dict[str, Prepared] = {}
         self._shelves = Shelves(host.data / "logs")
+        self._intentions = Intentions(host.run / "making")
         self._settings = host.config(PodSettings)
         self._root_directory, self._data_directory = host.root, host.data.parent
         self._files_directory = host.run / "containers"
@@ -63,6 +67,15 @@ class Ground:
     def users(self) -> str:
         """The user namespace of who does not ask for one."""
         return self._settings.users
+
+    def begin(self, record: ContainerRecord) -> None:
+        """A container is made from now on, until it is `made` or nothing of it is left."""
+        with hostfiles.writing(record.spec.id):
+            self._intentions.note(record.spec.id)
+
+    def made(self, record: ContainerRecord) -> None:
+        """Whatever happens from now on, it is written down."""
+        self._intentions.strike(record.spec.id)
 
     async def lend(self, record: ContainerRecord) -> None:
         """Prepare the root of a new container; its first start finds it."""
@@ -250,8 +263,20 @@ class Ground:
         directory.mkdir(parents=True, exist_ok=True, mode=0o711)
         return directory
 
+    async def reclaim(self) -> None:
+        """Give back what was taken for containers that a crash kept from being written; once, when
+        the records are read and before another one is made."""
+        for id_ in self._intentions.left():
+            if id_ not in self._registry.containers:
+                try:
+                    with deadline(_RECLAIM):
+                        await self._images.release(RootRef(id=id_))
+                except SagongError:
+                    return  # the next one tries again
+            self._intentions.strike(id_)
+
     async def sweep(self) -> None:
-        """Remove what is left of containers that are gone; once, when the records are read."""
+        """Remove the logs of containers that are gone; once, when the records are read."""
         await self._shelves.sweep(self._registry.containers)
 
     def rewrite_hosts(self, record: ContainerRecord, sandbox: SandboxRecord) -> None:

@@ -70,6 +70,7 @@ class Node:
     async def start(self) -> None:
         """Load, then follow the runtime."""
         await self._registry.load()
+        await self._ground.reclaim()
         if self._is_new_boot():
             self._life.begin_boot()
         await self._streams.start()

@@ -189,12 +189,14 @@ class NodeService:
         )
         spec = msgspec.structs.replace(spec, runtime=instance)
         record = known or ContainerRecord(spec=spec, created_at=time.time())
+        self._ground.begin(record)
         try:
             await self._make(record)
             check_command(record.spec.command, record.image)
         except SagongError:
             self._registry.forget(record)
             await self._ground.remove(record, volumes=True)
+            self._ground.made(record)
             raise
         self._life.note_volumes(record)
         self._life.note(record, "create")
@@ -228,6 +230,7 @@ class NodeService:
         self._life.runtimes.rouse(record)
         self._registry.intend(record)
         await together(self._ground.lend(record), self._registry.stored())
+        self._ground.made(record)
         declared = record.image.config.volumes if record.image else ()
         if record.spec.mounts or declared:
             await self._ground.reserve(record)

@@ -138,6 +138,7 @@ class FakeImages(Slot):
 
     def __init__(self, directory: Path) -> None:
         self.here = {"busybox:1": ImageConfig(cmd=("sh",))}
+        self.lent: set[str] = set()
         self.remote: dict[str, ImageConfig] = {}
         self.pulls: list[PullRequest] = []
         self._directory = directory
@@ -160,11 +161,12 @@ class FakeImages(Slot):
 
     async def prepare(self, request: PrepareRequest) -> Prepared:
         image = await self.inspect(ImageRef(reference=request.image))
+        self.lent.add(request.id)
         root = Mount(target="/", kind="tmpfs", source="tmpfs")
         return Prepared(root=root, image=image, passwd=b"root:x:0:0::/root:/bin/sh\n")
 
     async def release(self, root: RootRef) -> None:
-        return None
+        self.lent.discard(root.id)
 
 
 class FakeRuntime(Slot):
@@ -588,6 +590,7 @@ class Lab:
         streams = StreamServer(host.run)
         self.service = NodeService(host, self.registry, ground, self.life, streams)
         await self.registry.load()
+        await ground.reclaim()
         host.spawn(self.registry.write_behind(), "write records")
         host.spawn(ground.sweep(), "remove old logs")
 

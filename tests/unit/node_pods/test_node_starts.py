@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from tests.unit.node_pods.pod_lab import FakeImages, Lab, lab
+from tests.unit.node_pods.pod_lab import FakeImages, FakeState, Lab, lab
 
 from sagong.contracts.image import Prepared, PrepareRequest
 from sagong.contracts.network import Attachment, JoinRequest
@@ -26,6 +26,7 @@ from sagong.contracts.node import (
     UpdateSpec,
 )
 from sagong.contracts.runtime import Limits
+from sagong.contracts.state import Transaction, TransactionResult
 from sagong.errors import NotFound, ResourceExhausted
 from sagong_node.health import check_of
 
@@ -180,6 +181,42 @@ async def test_a_creation_that_was_cut_short_is_finished(tmp_path: Path) -> None
         assert at.service.inspect(REF).image is not None
         await at.service.start(StartRequest(id=ID))
         assert at.runtime.started == ["one"]
+
+
+class MuteState(FakeState):
+    """Writes nothing, and says nothing."""
+
+    mute = False
+
+    async def commit(self, transaction: Transaction) -> TransactionResult:
+        if self.mute:
+            await asyncio.Event().wait()
+        return await super().commit(transaction)
+
+
+async def test_the_root_of_a_creation_that_was_never_written_is_given_back(tmp_path: Path) -> None:
+    """Both are made at once; the root stayed lent for ever."""
+    state = MuteState()
+    at = Lab(tmp_path, state=state)
+    await at.start()
+    state.mute = True
+    creating = asyncio.create_task(at.service.create(wished()))
+    await at.until(lambda: ID in at.images.lent)
+    await at.kill()
+    creating.cancel()
+    state.mute = False
+    await at.start()
+    try:
+        assert not at.images.lent and ID not in at.registry.containers
+        await at.service.create(wished())
+        await at.registry.flushed()
+        await at.kill()
+        await at.start()
+        assert at.images.lent == {ID}
+        await at.service.remove(RemoveRequest(id=ID))
+        assert not at.images.lent and not list((tmp_path / "run/making").iterdir())
+    finally:
+        await at.stop()
 
 
 async def test_one_without_an_image_is_removed(tmp_path: Path) -> None:
