@@ -94,6 +94,7 @@ class Files:
             "strict": request.no_overwrite_dir_non_dir,
             "make_path": request.make_path,
             "owner": (request.uid, request.gid),
+            "owned": request.copy_uid_gid,
         }
         async with self._streams.taken(request.upload) as upload:
             source = os.open(upload, os.O_RDONLY | os.O_CLOEXEC)
@@ -130,6 +131,7 @@ def _path_stat(done: Mapping[str, Any]) -> PathStat:
         mode=done["mode"],
         mtime=done["mtime"],
         link_target=_text(done["target"]),
+        real=_text(done.get("real", "")),
     )
 
 

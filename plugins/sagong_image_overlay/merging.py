@@ -367,6 +367,7 @@ def extract(job: dict[str, Any], descriptors: list[int], report: Report) -> dict
         tree,
         base,
         strict=job.get("strict", False),
+        owner=tuple(job["owner"]) if job.get("owned") else None,
         reserve=job.get("reserve", 0),
         most=job["max_entries"],
         progress=throttled(report),

@@ -198,7 +198,7 @@ def facts(job: dict[str, Any], descriptors: list[int], report: Report) -> dict[s
     path = os.fsencode(job["path"])
     with tree.place(path, follow=False) as place:
         status = _existing(place, job["path"]).facts
-    return _facts_of(tree, path, status)
+    return {**_facts_of(tree, path, status), "real": _real(tree, path)}
 
 
 def part(job: dict[str, Any], descriptors: list[int], report: Report) -> dict[str, Any]:
@@ -247,15 +247,21 @@ def _facts_of(tree: Tree, path: bytes, status: os.stat_result) -> dict[str, Any]
     }
 
 
-def _link_target(tree: Tree, path: bytes) -> str:
+def _real(tree: Tree, path: bytes) -> str:
     try:
         with tree.place(path, follow=True) as end:
             return "/" + os.fsdecode(end.path)
     except (NotFound, InvalidArgument):
-        with tree.place(path, follow=False) as place:
-            assert place.found is not None
-            holder = place.directory.holder(place.found)
-            return os.fsdecode(os.readlink(place.name, dir_fd=holder))
+        return ""
+
+
+def _link_target(tree: Tree, path: bytes) -> str:
+    if real := _real(tree, path):
+        return real
+    with tree.place(path, follow=False) as place:
+        assert place.found is not None
+        holder = place.directory.holder(place.found)
+        return os.fsdecode(os.readlink(place.name, dir_fd=holder))
 
 
 class Differences:

@@ -68,12 +68,15 @@ class Writer(ABC):
         source: RecordReader,
         *,
         own: bool = False,
+        owner: tuple[int, int] | None = None,
         reserve: int = 0,
         most: int = 1 << 21,
         progress: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._source = source
         self._own = own
+        # Whose all entries are, whatever they say of themselves.
+        self._owner = owner
         self._reserve = reserve
         self._most = most
         self._implied_count = 0
@@ -114,6 +117,8 @@ class Writer(ABC):
             entry = source.next()
             if entry.kind <= Kind.OPAQUE:
                 outcome.entries += 1
+                if self._owner is not None:
+                    entry.uid, entry.gid = self._owner
                 self._apply(entry)
             elif entry.kind == Kind.PROGRESS:
                 if entry.size:

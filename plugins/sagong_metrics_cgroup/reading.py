@@ -27,6 +27,7 @@ def read_target(target: Target, layout: CgroupLayout) -> Sample | None:
         cpu_total=found.cpu_total,
         cpu_user=found.cpu_user,
         cpu_system=found.cpu_system,
+        cpu_by_core=found.cpu_by_core,
         throttled_periods=found.cpu_throttled_periods,
         throttled_time=found.cpu_throttled_time,
         periods=found.cpu_periods,

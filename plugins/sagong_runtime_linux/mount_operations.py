@@ -53,7 +53,8 @@ class SetPropagation(NamedTuple):
 
 
 class OpenTree(NamedTuple):
-    """Clone a mount of the host under a name; `attributes` are MOUNT_ATTR_ bits to set.
+    """Clone a mount of the host under a name; `attributes` are MOUNT_ATTR_ bits to set, on all of
+    what is cloned, `own` those of the mount itself alone.
 
     `make_source` makes a missing source directory of the host, as `docker run -v` does; `mapped` shows
     the host's ids to the container's user namespace where the filesystem can.
@@ -66,6 +67,7 @@ class OpenTree(NamedTuple):
     propagation: str = "rprivate"
     make_source: bool = False
     mapped: bool = False
+    own: int = 0
 
     def describe(self) -> str:
         """For error messages."""
@@ -89,11 +91,13 @@ class OpenTree(NamedTuple):
             _require_shared(tree, self.source)
         syscalls.mount_setattr(
             "",
-            set_=self.attributes,
+            set_=self.attributes if self.recursive else self.attributes | self.own,
             propagation=0 if shared else mounts.PROPAGATIONS[self.propagation] & ~mounts.MS_REC,
             recursive=self.recursive,
             directory=tree,
         )
+        if self.own and self.recursive:
+            syscalls.mount_setattr("", set_=self.own, directory=tree)
 
     def _clone(self, stage: Stage) -> int:
         if self.mapped:

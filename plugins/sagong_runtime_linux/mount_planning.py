@@ -40,6 +40,7 @@ _MEMORY = "/dev/shm"
 _PROCESS = re.compile(r"/proc/[0-9]+/ns/ipc")
 _MAKE_SOURCE = "source"
 _MAP_IDS = "idmap"
+_ALL_READ_ONLY = "rro"
 _BIND_FLAGS = mounts.MS_BIND | mounts.MS_REC
 _NEW_FILESYSTEMS = frozenset({"tmpfs", "proc", "sysfs", "devpts", "mqueue"})
 
@@ -95,13 +96,16 @@ def _open(mount: Mount, *, user: bool) -> OpenTree:
     if not mount.source.startswith("/"):
         raise InvalidArgument(f"bind source {mount.source!r} must be an absolute path")
     options = mounts.flags_of(
-        name for name in mount.options if name not in (_MAKE_SOURCE, _MAP_IDS)
+        name for name in mount.options if name not in (_MAKE_SOURCE, _MAP_IDS, _ALL_READ_ONLY)
     )
     if options.data:
         raise InvalidArgument(f"bind options {options.data!r} of {mount.target} are unknown")
-    attributes = 0
+    own, attributes = 0, mounts.MOUNT_ATTR_RDONLY if _ALL_READ_ONLY in mount.options else 0
     for name in mount.options:
-        attributes |= mounts.ATTRIBUTES.get(name, 0)
+        if name == "ro":
+            own |= mounts.MOUNT_ATTR_RDONLY
+        else:
+            attributes |= mounts.ATTRIBUTES.get(name, 0)
     spread = [name for name in mount.options if name in mounts.PROPAGATIONS]
     recursive = "bind" not in mount.options
     return OpenTree(
@@ -112,6 +116,7 @@ def _open(mount: Mount, *, user: bool) -> OpenTree:
         spread[-1] if spread else "rprivate",
         _MAKE_SOURCE in mount.options,
         user and _MAP_IDS in mount.options,
+        own,
     )
 
 

@@ -41,16 +41,15 @@ def backing_of(volume: Volume) -> Backing:
     unknown = [key for key in options if key not in _OPTIONS]
     if unknown:
         raise InvalidArgument(
-            f"volume {volume.name}: invalid option {unknown[0]!r}; known: {', '.join(_OPTIONS)}"
+            f'create {volume.name}: invalid option: "{unknown[0]}"; known: {", ".join(_OPTIONS)}'
         )
     kind, device, words = (options.get(key, "") for key in ("type", "device", "o"))
     if not kind and not device:
         if words:
-            raise InvalidArgument(f"volume {volume.name}: option o needs type and device")
+            raise InvalidArgument(_missing(volume, "device"))
         return Backing("directory")
     if not device or not kind:
-        missing = "type" if not kind else "device"
-        raise InvalidArgument(f"volume {volume.name}: missing {missing} in volume options")
+        raise InvalidArgument(_missing(volume, "device" if not device else "type"))
     asked = [word for word in words.split(",") if word]
     if "bind" in asked or "rbind" in asked:
         return _bind(volume, device)
@@ -63,6 +62,11 @@ def backing_of(volume: Volume) -> Backing:
             asked.append(f"size={volume.capacity}")
     parsed = flags_of(asked)
     return Backing("mount", kind, device, parsed.flags, parsed.data)
+
+
+def _missing(volume: Volume, option: str) -> str:
+    """Each of type and device needs the other, and `o` both: in Docker's words."""
+    return f'create {volume.name}: missing required option: "{option}"'
 
 
 def _bind(volume: Volume, device: str) -> Backing:

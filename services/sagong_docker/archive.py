@@ -12,7 +12,7 @@ import msgspec
 
 from sagong.call import leaving
 from sagong.contracts.image import ArchiveRequest, PathStat, RootRef
-from sagong.contracts.node import ContainerStatus, Ref
+from sagong.contracts.node import AccountQuery, ContainerStatus, Ref
 from sagong.errors import InvalidArgument, NotFound, PermissionDenied, Unavailable
 from sagong.http import Response
 from sagong.streams import connected
@@ -21,10 +21,12 @@ from sagong_docker.engine import Engine
 from sagong_docker.moment import moment_text
 from sagong_docker.record import ContainerRecord
 from sagong_docker.refusal import empty
-from sagong_docker.transport import stream_down, uploading
+from sagong_docker.transport import sending, stream_down, uploading
 
-__all__ = ["export", "extract", "go_mode", "read", "stat"]
+__all__ = ["export", "extract", "go_mode", "provide_directory", "read", "stat"]
 
+# An archive without entries: its end alone.
+_EMPTY = bytes(1024)
 _HEADER = "X-Docker-Container-Path-Stat"
 # Go's os.FileMode bits (pkg.go.dev/io/fs#FileMode) of Linux file types and special bits.
 _TYPES: Mapping[int, int] = {
@@ -63,12 +65,8 @@ async def _request(engine: Engine, ask: Ask) -> tuple[ContainerRecord, ArchiveRe
     path = ask.text("path")
     if not path:
         raise InvalidArgument("bad parameter: missing path")
-    return record, ArchiveRequest(
-        id=record.id,
-        path=path,
-        no_overwrite_dir_non_dir=ask.flag("noOverwriteDirNonDir"),
-        copy_uid_gid=ask.flag("copyUIDGID"),
-    )
+    strict = ask.flag("noOverwriteDirNonDir")
+    return record, ArchiveRequest(id=record.id, path=path, no_overwrite_dir_non_dir=strict)
 
 
 @contextlib.asynccontextmanager
@@ -118,14 +116,28 @@ async def extract(engine: Engine, ask: Ask) -> Response:
     """A tar into a directory."""
     record, request = await _request(engine, ask)
     async with _through_mounts(engine, request) as whole:
-        await _found(engine, ask["id"], whole)
-        _check_writable(record, await engine.status(record), request.path)
+        found = await _found(engine, ask["id"], whole)
+        _check_writable(record, await engine.status(record), found.real)
+        if ask.flag("copyUIDGID"):
+            whole = await _given_to_user(engine, record, whole)
         if ask.request.header("content-length") != "0":
             async with uploading(engine.images, ask.request) as token:
                 await engine.images.write_archive(msgspec.structs.replace(whole, upload=token))
         await engine.node.refresh(Ref(id=record.id))
     engine.note(record, "extract-to-dir")
     return empty(200)
+
+
+async def _given_to_user(
+    engine: Engine, record: ContainerRecord, request: ArchiveRequest
+) -> ArchiveRequest:
+    """Docker gives all to the container's user; where none is named, the archive's owners stay."""
+    status = await engine.status(record)
+    image = status.image.config.user if status.image is not None else ""
+    if not (status.spec.command.user or image):
+        return request
+    user = await engine.node.account(AccountQuery(id=record.id))
+    return msgspec.structs.replace(request, copy_uid_gid=True, uid=user.uid, gid=user.gid)
 
 
 def _check_writable(record: ContainerRecord, status: ContainerStatus, path: str) -> None:
@@ -140,6 +152,20 @@ def _check_writable(record: ContainerRecord, status: ContainerStatus, path: str)
         raise PermissionDenied("mounted volume is marked read-only")
     if not inside and record.host.get("ReadonlyRootfs"):
         raise PermissionDenied("container rootfs is marked read-only")
+
+
+async def provide_directory(engine: Engine, id_: str, path: str) -> None:
+    """A working directory is there from the creation on, and root's, as in Docker.
+
+    What can't be one is told by the start.
+    """
+    request = ArchiveRequest(id=id_, path=path, make_path=True)
+    with contextlib.suppress(InvalidArgument):
+        try:
+            await engine.images.stat(request)
+        except NotFound:
+            async with sending(engine.images, _EMPTY) as token:
+                await engine.images.write_archive(msgspec.structs.replace(request, upload=token))
 
 
 async def export(engine: Engine, ask: Ask) -> None:

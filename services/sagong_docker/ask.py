@@ -18,8 +18,6 @@ __all__ = ["Ask", "convert", "fitted"]
 T = TypeVar("T", bound=msgspec.Struct)
 
 _FALSE = frozenset(("", "0", "no", "false", "none"))
-# What curl sends with -d unless it is told otherwise, and what some libraries do.
-_UNSPECIFIC = ("application/x-www-form-urlencoded", "application/octet-stream")
 _BODY_LIMIT = 8 << 20
 
 
@@ -70,10 +68,14 @@ class Ask:
         """The `filters` parameter."""
         return Filters.parse(self.text("filters"))
 
-    async def document(self, kind: type[msgspec.Struct]) -> dict[str, Any]:
-        """The body as a JSON object with a struct's names; an empty body is an empty one."""
+    async def document(self, kind: type[msgspec.Struct], *, typed: bool = True) -> dict[str, Any]:
+        """The body as a JSON object with a struct's names; an empty body is an empty one.
+
+        `typed`: a header must say that it is JSON.
+        """
         data = await self.request.read(_BODY_LIMIT)
-        self._check_type()
+        if typed:
+            self._check_type(data)
         if not data.strip():
             return {}
         try:
@@ -86,18 +88,20 @@ class Ask:
             raise InvalidArgument("invalid JSON: an object is expected")
         return read(found, kind)
 
-    def _check_type(self) -> None:
-        """Clients that send a body say that it is JSON; many that are not ours say nothing."""
+    def _check_type(self, data: bytes) -> None:
+        """Nothing need be said of no body; else what a browser may send of itself is refused."""
         given = self.request.header("content-type")
         kind = given.partition(";")[0].strip().lower()
-        if kind not in ("", "application/json", *_UNSPECIFIC):
+        if not given and data:
+            raise InvalidArgument("malformed Content-Type header (): mime: no media type")
+        if given and kind != "application/json":
             raise InvalidArgument(
                 f"unsupported Content-Type header ({given}): must be 'application/json'"
             )
 
-    async def checked(self, kind: type[msgspec.Struct]) -> dict[str, Any]:
+    async def checked(self, kind: type[msgspec.Struct], *, typed: bool = True) -> dict[str, Any]:
         """The body as it was given, after it was found to have a struct's shape."""
-        document = await self.document(kind)
+        document = await self.document(kind, typed=typed)
         fitted(document, kind)
         return document
 

@@ -15,7 +15,7 @@ from sagong.contracts.node import (
 from sagong.contracts.streams import Address
 from sagong.errors import Conflict, FailedPrecondition, NotFound, SagongError
 from sagong.frames import Frame
-from sagong.http import RawStream
+from sagong.http import RawStream, Response
 from sagong.log_frames import log_frames
 from sagong.streams import connected
 from sagong_docker.ask import Ask
@@ -23,6 +23,7 @@ from sagong_docker.bridge import carry, output, shown
 from sagong_docker.detach import parse_keys
 from sagong_docker.engine import Engine
 from sagong_docker.record import ContainerRecord
+from sagong_docker.refusal import refused_as_text
 
 __all__ = ["attach", "attach_socket", "hijacked", "wanted_streams"]
 
@@ -53,31 +54,33 @@ def hijacked(ask: Ask, *, raw: bool) -> RawStream:
     return ask.request.hijack(200, [kind])
 
 
-async def attach(engine: Engine, ask: Ask) -> None:
+async def attach(engine: Engine, ask: Ask) -> Response | None:
     """`docker attach`, and the attachment of `docker run` before the start."""
-    record = await engine.container(ask["id"])
-    keys = parse_keys(ask.text("detachKeys"))
+    try:
+        record = await engine.container(ask["id"])
+        keys = parse_keys(ask.text("detachKeys"))
+    except SagongError as error:
+        return refused_as_text(error)
     waiting = engine.pending.enter(record.id, stdin=ask.flag("stdin"))
     try:
         state, _ = await engine.state(record)
         if state is StatusState.PAUSED:
-            raise Conflict(
-                f"container {record.name} is paused, unpause the container before attach"
-            )
+            paused = f"container {ask['id']} is paused, unpause the container before attach"
+            return refused_as_text(Conflict(paused))
         client = hijacked(ask, raw=record.tty)
         if ask.flag("logs") and not ask.flag("stream"):
             await client.wait_taken()
             await _replay_log(engine, record, client, wanted_streams(ask))
         engine.note(record, "attach")
         if not ask.flag("stream"):
-            return
+            return None
         if state not in _ALIVE and not record.links:
             engine.expect_start(record)
         if state not in _ALIVE and not await _started(client, waiting.woken):
-            return
+            return None
         early = (waiting.started or state not in _ALIVE) and not waiting.held
         if waiting.woken.is_set() and not waiting.started:
-            return
+            return None
     finally:
         engine.pending.leave(record.id, waiting)
     address = waiting.stream
@@ -85,6 +88,7 @@ async def attach(engine: Engine, ask: Ask) -> None:
         address = await _address(engine, ask, record, replay=early or ask.flag("logs"))
     if address is not None:
         await _run(engine, ask, record, client, address, keys)
+    return None
 
 
 async def _started(client: RawStream, woken: asyncio.Event) -> bool:

@@ -18,6 +18,7 @@ from sagong.contracts.node import ContainerSpec, ContainerStatus, Ref, RemoveReq
 from sagong.contracts.volume import Volume, VolumeRef
 from sagong.errors import AlreadyExists, InvalidArgument, NotFound, SagongError
 from sagong.http import Response
+from sagong_docker.archive import provide_directory
 from sagong_docker.ask import Ask, fitted
 from sagong_docker.body import CreateBody, HostConfig
 from sagong_docker.creation import Lookup, Wish, translate
@@ -111,7 +112,8 @@ async def _create(
         links=links,
     )
     await free_name(engine, name)
-    made = await _volumes(engine, spec)
+    lent = {mount[1] for status, _ in lookup.lenders for mount in status.mounts}
+    made = [name for name in await _volumes(engine, spec) if name not in lent]
     try:
         await _make(engine, record, spec, wish.sandbox)
     except SagongError:
@@ -120,6 +122,8 @@ async def _create(
                 await engine.volumes.delete(VolumeRef(name=volume))
         raise
     engine.fresh.add(id_)
+    if body.working_dir:
+        await provide_directory(engine, id_, body.working_dir)
     if mode_of(host) in _ALWAYS_THERE and not links and _starts_at_once(body, wish):
         engine.expect_start(record)
     said = warnings(host, lookup.machine)
@@ -324,7 +328,12 @@ async def _containers(engine: Engine, host: HostConfig, own: str) -> dict[str, s
         if kind == "container" and colon:
             if name and name == own:
                 raise InvalidArgument(f"cannot join own {kinds[field]}")
-            found[name] = (await _existing(engine, name)).id
+            try:
+                found[name] = (await _existing(engine, name)).id
+            except InvalidArgument:
+                # Whose network it joins may come later, as in Docker.
+                if field != "network_mode" or not name:
+                    raise
     return found
 
 

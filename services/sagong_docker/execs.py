@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from sagong.contracts.node import (
+    AccountQuery,
     ExecRef,
     ExecSpec,
     ExecState,
@@ -51,6 +52,9 @@ async def create(engine: Engine, ask: Ask) -> Response:
         raise Conflict(f"Container {ask['id']} is paused, unpause the container before exec")
     if status.state is not StatusState.RUNNING:
         raise Conflict(f"container {record.id} is not running")
+    if user := body.get("User"):
+        # Refused before there is an exec; the start looks again.
+        await engine.node.account(AccountQuery(id=record.id, user=user))
     made = ExecRecord(id=new_id(), container=record.id, body=body)
     await engine.catalog.keep(made)
     engine.fresh.add(made.id)

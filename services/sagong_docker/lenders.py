@@ -27,7 +27,9 @@ async def check_lenders(engine: Engine, record: ContainerRecord) -> None:
             raise SagongError(f"failed to join {kind} namespace: {error.message}") from None
     if other := _lender(record, "NetworkMode"):
         try:
-            await _check_running(engine, other)
+            await _check_running(engine, (await engine.container(other)).id)
+        except NotFound as error:
+            raise SagongError(f"joining network namespace of container: {error.message}") from None
         except Conflict:
             raise SagongError(
                 f"cannot join network namespace of a non running container: {other}"

@@ -34,6 +34,7 @@ from sagong_docker.ask import Ask
 from sagong_docker.engine import Engine
 from sagong_docker.lenders import check_lenders
 from sagong_docker.linking import bring
+from sagong_docker.log_options import check_driver
 from sagong_docker.network_body import NO_ENDPOINT, is_configuration
 from sagong_docker.record import ContainerRecord
 from sagong_docker.refusal import empty
@@ -64,7 +65,7 @@ async def start(engine: Engine, ask: Ask) -> Response:
     if state is StatusState.RUNNING:
         return empty(304)
     engine.fresh.discard(record.id)
-    await check_lenders(engine, record)
+    await _check(engine, record)
     await bring(engine, record)
     held = engine.pending.hold(record.id)
     request = StartRequest(
@@ -89,6 +90,18 @@ async def start(engine: Engine, ask: Ask) -> Response:
         raise shown from None
     engine.pending.started(record.id, status.stream)
     return empty()
+
+
+async def _check(engine: Engine, record: ContainerRecord) -> None:
+    """Whether there is what it needs of others; one of `--rm` goes if not."""
+    try:
+        check_driver(record.host)
+        await check_lenders(engine, record)
+    except SagongError as error:
+        engine.pending.ended(record.id)
+        if record.host.get("AutoRemove") and not isinstance(error, Unavailable):
+            await _remove_failed(engine, record)
+        raise
 
 
 def _of_configuration(engine: Engine, error: SagongError) -> SagongError:
@@ -162,6 +175,7 @@ async def stop(engine: Engine, ask: Ask) -> Response:
 async def restart(engine: Engine, ask: Ask) -> Response:
     """`docker restart`."""
     record = await engine.container(ask["id"])
+    check_driver(record.host)
     await bring(engine, record)
     try:
         await asyncio.shield(asyncio.ensure_future(engine.node.restart(_stop_request(record, ask))))

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from sagong.contracts.runtime import LogSpec
-from sagong.errors import InvalidArgument
+from sagong.errors import InvalidArgument, SagongError
 from sagong_docker.body import CreateBody, HostConfig
 from sagong_docker.resources import size_of
 from sagong_docker.settings import Settings
 
-__all__ = ["check_log", "effective", "log_spec"]
+__all__ = ["check_driver", "check_log", "effective", "log_spec"]
 
 _ROTATION = ("max-file", "max-size", "compress")
 _ATTRIBUTES = ("labels", "labels-regex", "env", "env-regex", "tag")
@@ -24,6 +25,10 @@ _KNOWN = {
     "json-file": _OF_ALL.union(_ROTATION, _ATTRIBUTES),
     "local": _OF_ALL.union(_ROTATION),
 }
+# Docker's own that this engine has not. Docker, too, refuses one that can't be set up at the start.
+_ABSENT = frozenset(
+    ("awslogs", "etwlogs", "fluentd", "gcplogs", "gelf", "journald", "splunk", "syslog")
+)
 _DEFAULTS = {"local": {"max-size": "20m", "max-file": "5", "compress": "true"}}
 _UNKNOWN_OPTION = {
     "json-file": "unknown log opt '{}' for json-file log driver",
@@ -47,7 +52,7 @@ def effective(host: HostConfig, settings: Settings) -> tuple[str, dict[str, str]
 def check_log(host: HostConfig, settings: Settings) -> None:
     """Raise what is wrong with them."""
     driver, options = effective(host, settings)
-    if driver == "none":
+    if driver == "none" or driver in _ABSENT:
         return
     if driver not in _KNOWN:
         raise InvalidArgument(
@@ -55,6 +60,16 @@ def check_log(host: HostConfig, settings: Settings) -> None:
         )
     for complaint in _complaints(driver, options):
         raise InvalidArgument(complaint)
+
+
+def check_driver(document: Mapping[str, Any]) -> None:
+    """Refuse the start of a container, by its HostConfig, whose output nobody here would take."""
+    driver = (document.get("LogConfig") or {}).get("Type", "")
+    if driver in _ABSENT:
+        raise SagongError(
+            "failed to create task for container: failed to initialize logging driver: "
+            f"{driver}: this engine has json-file, local and none"
+        )
 
 
 def _complaints(driver: str, options: Mapping[str, str]) -> Iterator[str]:

@@ -10,7 +10,7 @@ import msgspec
 
 from sagong.contracts.node import ContainerStatus, FileMount
 from sagong.errors import InvalidArgument
-from sagong_docker.body import CreateBody, HostConfig, MountBody
+from sagong_docker.body import BindOptions, CreateBody, HostConfig, MountBody
 from sagong_docker.resources import size_of
 
 __all__ = ["bind", "mounts", "settled", "with_borrowed"]
@@ -186,6 +186,7 @@ def _wrong_options(mount: MountBody) -> Iterator[str]:
             yield f"invalid propagation mode: {propagation}"
         if not mount.source.startswith("/"):
             yield f"invalid mount path: '{mount.source}' mount path must be absolute"
+        yield from _contradictions(mount.read_only, mount.bind_options or BindOptions())
     options = mount.volume_options or mount.image_options
     subpath = options.subpath if options else ""
     if subpath and mount.type == "volume" and not mount.source:
@@ -199,16 +200,29 @@ def _wrong_options(mount: MountBody) -> Iterator[str]:
             yield f"invalid option: {pair[0]}"
 
 
+def _contradictions(read_only: bool, options: BindOptions) -> Iterator[str]:
+    """Docker says so when the container starts."""
+    both = "ReadOnlyNonRecursive", "ReadOnlyForceRecursive"
+    given = options.read_only_non_recursive, options.read_only_force_recursive
+    for name, wanted in zip(both, given, strict=True):
+        if wanted and not read_only:
+            yield f"mount options conflict: !ReadOnly && BindOptions.{name}"
+    if all(given):
+        yield f"mount options conflict: {both[0]} && BindOptions.{both[1]}"
+
+
 def _bind_mount(mount: MountBody) -> FileMount:
-    options = mount.bind_options
+    options = mount.bind_options or BindOptions()
+    recursion = (("bind", options.non_recursive), ("ro", options.read_only_non_recursive))
     return FileMount(
         kind="bind",
         source=mount.source,
         target=mount.target,
         readonly=mount.read_only,
-        propagation=options.propagation if options else "",
-        create=options.create_mountpoint if options else False,
-        options=("bind",) if options and options.non_recursive else (),
+        propagation=options.propagation,
+        create=options.create_mountpoint,
+        present=not options.create_mountpoint,
+        options=tuple(name for name, wanted in recursion if wanted),
     )
 
 
@@ -308,9 +322,16 @@ def with_borrowed(
 
 
 def _lent(status: ContainerStatus) -> Iterable[FileMount]:
+    named = {m.target for m in status.spec.mounts if not m.anonymous}
     for kind, name, source, target, _mode, writable, propagation in status.mounts:
         if kind == "volume":
-            yield FileMount(kind=kind, source=name, target=target, readonly=not writable)
+            yield FileMount(
+                kind=kind,
+                source=name,
+                target=target,
+                readonly=not writable,
+                anonymous=target not in named,
+            )
         elif kind == "bind":
             yield FileMount(
                 kind=kind,
@@ -331,4 +352,5 @@ def _with_mode(mount: FileMount, mode: str) -> FileMount:
         readonly=mount.readonly or mode == "ro",
         propagation=mount.propagation,
         copy=False,
+        anonymous=mount.anonymous,
     )

@@ -12,7 +12,7 @@ from sagong.http import Request, Response
 from sagong.http.head import HeaderItems
 from sagong_docker.version import reads_json
 
-__all__ = ["answer", "empty", "error_document", "refusal", "refuse"]
+__all__ = ["answer", "empty", "error_document", "refusal", "refuse", "refused_as_text"]
 
 _STATUS: tuple[tuple[type[errors.SagongError], int], ...] = (
     (errors.InvalidArgument, 400),
@@ -56,6 +56,13 @@ def _refused(request: Request, status: int, message: str) -> Response:
     return Response(
         status, message.encode() + b"\n", [("Content-Type", "text/plain; charset=utf-8")]
     )
+
+
+def refused_as_text(error: errors.SagongError) -> Response:
+    """Of an attachment: Docker has taken the connection over by then, and writes what it would say."""
+    status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+    kind = [("Content-Type", "application/vnd.docker.raw-stream")]
+    return Response(status, f"{error.message}\r\n".encode(), kind)
 
 
 def refusal(request: Request, error: Exception) -> Response:

@@ -27,7 +27,7 @@ _MOST = 100
 
 async def login(engine: Engine, ask: Ask) -> Response:
     """`docker login`: are these credentials good?"""
-    given = of_document(await ask.checked(LoginBody))
+    given = of_document(await ask.checked(LoginBody, typed=False))
     done = await engine.images.login(LoginRequest(credentials=given))
     return answer({"Status": "Login Succeeded", "IdentityToken": done.identity})
 

@@ -126,6 +126,8 @@ def _cpu(taken: Taken | None) -> dict[str, Any]:
             "throttled_time": sample.throttled_time if sample else 0,
         },
     }
+    if sample and sample.cpu_by_core:
+        view["cpu_usage"]["percpu_usage"] = sample.cpu_by_core
     if taken:
         view["system_cpu_usage"] = taken.machine.system_total
         view["online_cpus"] = taken.machine.cores

@@ -15,7 +15,7 @@ from sagong.http import Request, Stream
 from sagong.streams import connected
 from sagong_docker.refusal import error_document
 
-__all__ = ["Lines", "send_up", "stream_down", "uploading"]
+__all__ = ["Lines", "send_up", "sending", "stream_down", "uploading"]
 
 
 @contextlib.asynccontextmanager
@@ -29,6 +29,16 @@ async def uploading(images: Images, request: Request) -> AsyncIterator[str]:
     finally:
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def sending(images: Images, data: bytes) -> AsyncIterator[str]:
+    """Send a few bytes up; yields the upload's token."""
+    address = await images.upload()
+    async with connected(address) as link:
+        await link.write(data)
+        link.end()
+        yield address.token
 
 
 async def send_up(address: Address, request: Request) -> None:

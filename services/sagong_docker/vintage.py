@@ -11,6 +11,7 @@ from sagong.errors import InvalidArgument
 
 __all__ = ["shaped"]
 
+_WITHOUT_INTERFACE = ("container", "host", "none")
 _OPTIONS = {"VolumeOptions": "volume", "BindOptions": "bind", "TmpfsOptions": "tmpfs"}
 
 
@@ -19,6 +20,9 @@ def shaped(document: dict[str, Any], version: tuple[int, int]) -> dict[str, Any]
     host = dict(_table(document, "HostConfig"))
     networking = dict(_table(document, "NetworkingConfig"))
     _check_mounts(host, version)
+    mode = str(host.get("NetworkMode") or "").partition(":")[0]
+    if version < (1, 44) and document.get("MacAddress") and mode in _WITHOUT_INTERFACE:
+        raise InvalidArgument("conflicting options: mac-address and the network mode")
     endpoints = networking.get("EndpointsConfig")
     if version < (1, 44) and isinstance(endpoints, dict) and len(endpoints) > 1:
         names = ", ".join(sorted(endpoints))
@@ -63,4 +67,16 @@ def _check_mounts(host: dict[str, Any], version: tuple[int, int]) -> None:
             raise InvalidArgument("VolumeOptions.Subpath needs API v1.45 or newer")
         dropped = [name for name in foreign if name != "BindOptions"]
         kept.append({k: v for k, v in mount.items() if k not in dropped})
-    host["Mounts"] = kept
+    host["Mounts"] = kept if version >= (1, 44) else [_read_only_itself(each) for each in kept]
+
+
+def _read_only_itself(mount: dict[str, Any]) -> dict[str, Any]:
+    """Before 1.44 what is mounted below a read-only bind stays as it is."""
+    options = mount.get("BindOptions") or {}
+    if mount.get("Type") != "bind" or not isinstance(options, dict):
+        return mount
+    if options.get("ReadOnlyForceRecursive"):
+        raise InvalidArgument("BindOptions.ReadOnlyForceRecursive needs API v1.44 or newer")
+    if not mount.get("ReadOnly"):
+        return mount
+    return {**mount, "BindOptions": {**options, "ReadOnlyNonRecursive": True}}

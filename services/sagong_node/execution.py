@@ -7,10 +7,11 @@ from sagong.contracts.runtime import ExecRequest, ExecStatus, Process
 from sagong.errors import NotFound
 from sagong_node import defaults
 from sagong_node.command import completed, merge_environment
+from sagong_node.ground import Ground
 from sagong_node.lifecycle import Lifecycle
 from sagong_node.records import ContainerRecord
 from sagong_node.registry import Registry
-from sagong_node.users import resolve
+from sagong_node.users import Account, resolve
 
 __all__ = ["Execution"]
 
@@ -18,8 +19,9 @@ __all__ = ["Execution"]
 class Execution:
     """Starts processes by the container's own environment, user and rights."""
 
-    def __init__(self, lifecycle: Lifecycle, registry: Registry) -> None:
+    def __init__(self, lifecycle: Lifecycle, registry: Registry, ground: Ground) -> None:
         self._life = lifecycle
+        self._ground = ground
         self._registry = registry
 
     async def start(self, record: ContainerRecord, spec: ExecSpec) -> ExecState:
@@ -61,13 +63,20 @@ class Execution:
             raise NotFound(f"No such exec instance: {ref.exec_id}") from None
         return _state(status)
 
-    async def _process(self, record: ContainerRecord, spec: ExecSpec) -> Process:
-        container = record.spec
-        wanted = spec.user or container.command.user
+    async def account(self, record: ContainerRecord, user: str) -> Account:
+        """Who somebody is there: a container may have got users since its start."""
+        wanted = user or record.spec.command.user
         if not wanted and record.image is not None:
             wanted = record.image.config.user
-        accounts = self._life.accounts.get(container.id, (b"", b""))
-        account = resolve(wanted, container.command.groups, *accounts)
+        known = self._life.accounts.get(record.spec.id)
+        if user or known is None:
+            root = await self._ground.prepare(record)
+            known = self._life.accounts[record.spec.id] = (root.passwd, root.group)
+        return resolve(wanted, record.spec.command.groups, *known)
+
+    async def _process(self, record: ContainerRecord, spec: ExecSpec) -> Process:
+        container = record.spec
+        account = await self.account(record, spec.user)
         known = completed(record.env, TERM="xterm") if spec.tty else _without_terminal(record)
         env = completed(merge_environment(known, spec.env), HOME=account.home)
         return Process(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import shutil
@@ -13,7 +14,7 @@ import msgspec
 from sagong.call import deadline
 from sagong.contracts.image import Images, Prepared, PrepareRequest, RootRef
 from sagong.contracts.network import JoinRequest, Sandbox, SandboxRef
-from sagong.contracts.node import ContainerSpec, FileMount, SandboxSpec
+from sagong.contracts.node import ContainerSpec, FileMount, SandboxSpec, StatusState
 from sagong.contracts.runtime import LogSpec, Mount
 from sagong.contracts.volume import (
     PublishRequest,
@@ -141,7 +142,7 @@ class Ground:
 
     def _private(self, sandbox: SandboxSpec) -> bool:
         """Whether a sandbox has a user namespace of its own; who shares a network is in its."""
-        other = self._registry.sandboxes.get(sandbox.share_with)
+        other = self._other(sandbox)
         if other is not None:
             return self._private(other.spec)
         return (sandbox.users or self._settings.users) == "private"
@@ -158,7 +159,7 @@ class Ground:
         return msgspec.structs.replace(sandbox.spec.network, user_namespace=users)
 
     def _user_base(self, sandbox: SandboxRecord) -> int:
-        other = self._registry.sandboxes.get(sandbox.spec.share_with)
+        other = self._other(sandbox.spec)
         return self._user_base(other) if other is not None else sandbox.user_base
 
     async def leave(self, sandbox: SandboxRecord, *, forgotten: bool = False) -> None:
@@ -246,12 +247,25 @@ class Ground:
             await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
 
     async def _take_volumes(self, record: ContainerRecord, *, delete: bool) -> None:
+        """`record.anonymous` are those that went with it, afterwards."""
         await self.clear(record)
+        gone = []
         for name in record.anonymous if delete else ():
-            try:
+            # Another container was given it by --volumes-from, or by its name.
+            if self._is_used(name):
+                continue
+            with contextlib.suppress(FailedPrecondition):
                 await self._volumes.delete(VolumeRef(name=name))
-            except FailedPrecondition:
-                continue  # another container was given it by --volumes-from
+                gone.append(name)
+        record.anonymous = tuple(gone)
+
+    def _is_used(self, volume: str) -> bool:
+        """Whether a container that is to stay has it."""
+        return any(
+            volume in (*(m.source for m in other.spec.mounts), *(m[1] for m in other.mounts))
+            for other in self._registry.containers.values()
+            if other.state is not StatusState.REMOVING
+        )
 
     def directory(self, record: ContainerRecord) -> Path:
         """Where the container's files are."""
@@ -285,10 +299,21 @@ class Ground:
         text = hostfiles.hosts(sandbox.spec, sandbox.network, hostname)
         hostfiles.write_text(record.hosts_path, text)
 
+    def _other(self, sandbox: SandboxSpec) -> SandboxRecord | None:
+        """Whose network it shares, if that one is there."""
+        wanted = sandbox.share_with
+        found = self._registry.sandboxes.get(wanted)
+        if found is None and wanted:
+            named = (r.spec for r in self._registry.containers.values() if r.spec.name == wanted)
+            places = (self._registry.sandboxes.get(spec.sandbox) for spec in named)
+            alike = (p for p in places if p is not None and p.spec.owner == sandbox.owner)
+            found = next(alike, None)
+        return found
+
     def _lending(self, sandbox: SandboxRecord) -> SandboxRecord:
         """Whose network it is on: itself, or who is at the end of the row."""
         while sandbox.spec.share_with:
-            other = self._registry.sandboxes.get(sandbox.spec.share_with)
+            other = self._other(sandbox.spec)
             if other is None:
                 raise NotFound(f"No such container: {sandbox.spec.share_with}")
             sandbox = other

@@ -16,6 +16,7 @@ from sagong.contracts.runtime import (
     ContainerRef,
     ContainerState,
     Exited,
+    OutOfMemory,
     SignalRequest,
 )
 from sagong.contracts.streams import Address
@@ -97,6 +98,14 @@ class Lifecycle:
         event = self.changed.pop(record.spec.id, None)
         if event is not None:
             event.set()
+
+    def note_shortage(self, event: OutOfMemory) -> None:
+        """A process of it was killed for memory, or all are held: it may go on for long."""
+        record = self._registry.containers.get(event.id)
+        if record is not None and record.alive and record.run == event.run:
+            record.oom_killed = True
+            self._registry.keep(record, later=True)
+            self.note(record, "oom")
 
     async def expect(self, id_: str) -> None:
         """Make ready what a start needs, as long as one may come."""
@@ -471,14 +480,15 @@ class Lifecycle:
 
     async def _finish(self, record: ContainerRecord, exited: Exited) -> None:
         record.state = StatusState.EXITED
-        record.code, record.oom_killed = exited.code, exited.oom_killed
+        told, record.oom_killed = record.oom_killed, record.oom_killed or exited.oom_killed
+        record.code = exited.code
         record.finished_at, record.pid = exited.finished_at, 0
         again = self._restarts_by_policy(record)
         if again:
             # Kept as that: whoever reads the records after a crash or a reboot goes on with it.
             record.state = StatusState.RESTARTING
         self._registry.keep(record, later=record.spec.remove)
-        if exited.oom_killed:
+        if record.oom_killed and not told:
             self.note(record, "oom")
         seconds = max(0, int(exited.finished_at - record.started_at))
         self.note(record, "die", execDuration=str(seconds), exitCode=str(exited.code))
@@ -522,7 +532,6 @@ class Lifecycle:
             self._registry.forget(sandbox)
         buried = self._registry.bury(record)
         self.accounts.pop(id_, None)
-        record.anonymous = record.anonymous if volumes else ()
         self.note(record, "destroy")
         if ended:
             # The runtime forgets the exit code: before that it must be durable elsewhere.

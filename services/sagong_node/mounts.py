@@ -69,10 +69,10 @@ def runtime_mount(mount: FileMount, source: str, *, mapped: bool) -> Mount:
             options=_tmpfs_options(mount),
         )
     recursion = "bind" if "bind" in mount.options else "rbind"
-    further = tuple(option for option in mount.options if option != "bind")
+    further = tuple(option for option in mount.options if option not in ("bind", "ro"))
     options = [recursion, mount.propagation or "rprivate"]
     if mount.readonly:
-        options.append("ro")
+        options.append("ro" if "ro" in mount.options else "rro")
     if mapped:
         options.append("idmap")
     if mount.kind == "bind" and mount.create:

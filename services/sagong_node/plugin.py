@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from sagong.contracts.metrics import Metrics, Sample
-from sagong.contracts.runtime import Exited, Runtime
+from sagong.contracts.runtime import Exited, OutOfMemory, Runtime
 from sagong.contracts.state import State
 from sagong.errors import SagongError
 from sagong.hearing import hear_every
@@ -45,7 +45,7 @@ class Node:
         self._registry = Registry(host.use(State, "local"))
         ground = self._ground = Ground(host, self._registry)
         self._life = Lifecycle(host, self._registry, ground, Journal(host))
-        Health(host, self._registry, self._life, Execution(self._life, self._registry))
+        Health(host, self._registry, self._life, Execution(self._life, self._registry, ground))
         self._streams = StreamServer(host.run)
         self.implementation = NodeService(host, self._registry, ground, self._life, self._streams)
         self._succeeded = False
@@ -76,6 +76,7 @@ class Node:
         await self._streams.start()
         self._host.spawn(self._registry.write_behind(), "write records")
         self._host.spawn(self._hear_exits(), "hear exits")
+        self._host.spawn(self._hear_memory(), "hear of memory")
         self._host.spawn(self._hear_measurer(), "hear measurer")
         self._host.spawn(self._streams.sweep(), "remove old sockets")
         self._host.spawn(self._ground.sweep(), "remove old logs")
@@ -145,6 +146,11 @@ class Node:
                 await self._reconcile(name)
             else:
                 self._host.spawn(self._life.finish(event), f"finish {event.id[:12]}")
+
+    async def _hear_memory(self) -> None:
+        async for _, event in hear_every(self._host, Runtime, OutOfMemory):
+            if event is not None:
+                self._life.note_shortage(event)
 
     async def _reconcile(self, runtime: str) -> None:
         try:

@@ -13,6 +13,7 @@ import msgspec
 from sagong.call import leaving
 from sagong.contracts.network import ConnectRequest, DisconnectRequest, Sandbox
 from sagong.contracts.node import (
+    AccountQuery,
     AttachSpec,
     ConnectSpec,
     ContainerSpec,
@@ -46,6 +47,7 @@ from sagong.contracts.runtime import (
     RuntimeList,
     ShowRequest,
     UpdateRequest,
+    User,
 )
 from sagong.contracts.streams import Address
 from sagong.drivers import EveryNetwork
@@ -87,7 +89,7 @@ class NodeService:
         self._networks = EveryNetwork(host)
         self._ground = ground
         self._life = life
-        self._execution = Execution(life, registry)
+        self._execution = Execution(life, registry, ground)
         self._streams = streams
 
     async def expect(self, ref: Ref) -> None:
@@ -113,8 +115,6 @@ class NodeService:
             raise AlreadyExists(f"sandbox {spec.id} exists with another specification")
         record = known or SandboxRecord(spec=spec)
         if known is None:
-            if spec.share_with:
-                self._life.sandbox(spec.share_with)
             self._ground.check(spec)
             # One that joins nothing yet is written with its first container.
             self._registry.keep(record, later=not spec.explicit)
@@ -191,6 +191,7 @@ class NodeService:
         record = known or ContainerRecord(spec=spec, created_at=time.time())
         self._ground.begin(record)
         try:
+            await self._check_sources(record)
             await self._make(record)
             check_command(record.spec.command, record.image)
         except SagongError:
@@ -201,6 +202,21 @@ class NodeService:
         self._life.note_volumes(record)
         self._life.note(record, "create")
         return self._status(record)
+
+    async def _check_sources(self, record: ContainerRecord) -> None:
+        """By the runtime, which alone sees the machine."""
+        sources = tuple(m.source for m in record.spec.mounts if m.kind == "bind" and m.present)
+        if not sources:
+            return
+        runtime = self._life.runtimes.of(record)
+        try:
+            async with leaving(runtime.show(ShowRequest(sources=sources))) as stream:
+                async for _ in stream:
+                    return
+        except NotFound as error:
+            raise InvalidArgument(
+                f'invalid mount config for type "bind": {error.message}'
+            ) from None
 
     def _change_name(self, record: ContainerRecord, name: str) -> None:
         """From its next start on it is found by that on its networks."""
@@ -327,6 +343,11 @@ class NodeService:
     async def exec(self, spec: ExecSpec) -> ExecState:
         """Start a process in a running container."""
         return await self._execution.start(self._running(spec.id), spec)
+
+    async def account(self, query: AccountQuery) -> User:
+        """Who a user is in a container."""
+        record = self._life.container(query.id)
+        return (await self._execution.account(record, query.user)).user
 
     async def exec_state(self, ref: ExecRef) -> ExecState:
         """An exec's state."""

@@ -245,7 +245,14 @@ class FakeImages(FakeStore):
             mode=member.mode,
             mtime=member.info.mtime,
             link_target=target,
+            real=self._real(files, request.path),
         )
+
+    @staticmethod
+    def _real(files: Files, path: str) -> str:
+        with contextlib.suppress(NotFound, InvalidArgument):
+            return "/" + files.resolve(path)
+        return ""
 
     async def directory(self, request: ArchiveRequest) -> DirectoryList:
         files = self.merged(self.lease(request.id))
@@ -288,6 +295,8 @@ class FakeImages(FakeStore):
         if not target.info.isdir():
             raise InvalidArgument("extraction point is not a directory")
         for member in members:
+            if request.copy_uid_gid:
+                member.info.uid, member.info.gid = request.uid, request.gid
             self.extract(lease, base, member, strict=request.no_overwrite_dir_non_dir)
 
     def make_path(self, lease: Lease, request: ArchiveRequest) -> None:

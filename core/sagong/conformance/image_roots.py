@@ -362,7 +362,10 @@ async def check_stat_tells_a_path(lab: ImageLab) -> None:
     directory = await lab.images.stat(ArchiveRequest(id="suite-stat", path="/etc/"))
     assert stat.S_ISDIR(directory.mode) and directory.name == "etc"
     link = await lab.images.stat(ArchiveRequest(id="suite-stat", path="/srv/link"))
-    assert stat.S_ISLNK(link.mode) and link.link_target == "/etc/text"
+    assert stat.S_ISLNK(link.mode) and link.link_target == link.real == "/etc/text"
+    assert file.real == "/etc/text" and directory.real == "/etc"
+    beyond = await lab.images.stat(ArchiveRequest(id="suite-stat", path="/srv/outside/text"))
+    assert beyond.real == "/etc/text"
 
 
 async def check_missing_paths_are_not_found(lab: ImageLab) -> None:
@@ -419,6 +422,16 @@ async def check_archives_are_extracted(lab: ImageLab) -> None:
     assert os.stat(_upper(prepared) / "srv/one").st_uid == 77
     other = await lab.images.prepare(PrepareRequest(id="suite-other", image=prepared.image.id))
     assert await read_text(lab, "suite-other", "/srv/one") == "1" and other.lower == prepared.lower
+
+
+async def check_archives_are_given_to_a_user(lab: ImageLab) -> None:
+    prepared = await lent(lab, "suite-owner", _image("owner"))
+    raw = layer("given/", (entry("given/file", 0o600, uid=77, gid=78), b"x"))
+    request = ArchiveRequest(id="suite-owner", path="/srv", copy_uid_gid=True, uid=5, gid=6)
+    await written(lab, request, raw)
+    for name in ("given", "given/file"):
+        facts = os.stat(_upper(prepared) / "srv" / name)
+        assert (facts.st_uid, facts.st_gid) == (5, 6)
 
 
 async def check_archives_replace_what_was_deleted(lab: ImageLab) -> None:

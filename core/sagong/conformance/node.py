@@ -17,6 +17,7 @@ import msgspec
 
 from sagong.contracts.network import JoinRequest
 from sagong.contracts.node import (
+    AccountQuery,
     Command,
     ContainerSpec,
     ContainerStatus,
@@ -358,6 +359,25 @@ async def check_further_processes_and_their_codes(lab: NodeLab) -> None:
     async with lab.container("true") as id_:
         late = ExecSpec(id=id_, exec_id=secrets.token_hex(32), args=("true",))
         await refused(FailedPrecondition, lab.node.exec(late))
+
+
+async def check_users_are_those_that_a_container_has_now(lab: NodeLab) -> None:
+    made = "echo new:x:77:78::/:/bin/sh >> /etc/passwd; touch /done; exec sleep 600"
+    command = Command(cmd=("sh", "-c", made), user="app")
+    async with lab.container(command=msgspec.structs.replace(command, user="0")) as id_:
+        await refused(InvalidArgument, lab.node.account(AccountQuery(id=id_, user="new")))
+        await lab.node.start(StartRequest(id=id_))
+        waiting = ("sh", "-c", "until [ -e /done ]; do sleep 0.02; done")
+        spec = ExecSpec(id=id_, exec_id=secrets.token_hex(32), args=waiting)
+        await _streamed(lab, spec)
+        found = await lab.node.account(AccountQuery(id=id_, user="new"))
+        assert (found.uid, found.gid) == (77, 78)
+        args = ("sh", "-c", "id -u")
+        spec = ExecSpec(id=id_, exec_id=secrets.token_hex(32), args=args, user="new")
+        assert await _streamed(lab, spec) == "77\n"
+    async with lab.container(command=command) as id_:
+        own = await lab.node.account(AccountQuery(id=id_))
+        assert (own.uid, own.gid) == (1000, 1000)
 
 
 async def check_processes_are_told(lab: NodeLab) -> None:

@@ -37,7 +37,8 @@ class Sample(Message):
     """Statistics at `time` (seconds since the epoch). CPU in nanoseconds, memory in bytes.
 
     `cpu_rate` is cores used on average over the `window` seconds before. `working_set` is usage
-    without inactive file pages. `memory_stat` and `io` are the kernel's own names and numbers.
+    without inactive file pages. `cpu_by_core` is of version 1 of control groups alone.
+    `memory_stat` and `io` are the kernel's own names and numbers.
     """
 
     id: str
@@ -46,6 +47,7 @@ class Sample(Message):
     cpu_total: int = 0
     cpu_user: int = 0
     cpu_system: int = 0
+    cpu_by_core: tuple[int, ...] = ()
     cpu_rate: float = 0.0
     throttled_periods: int = 0
     throttled_time: int = 0

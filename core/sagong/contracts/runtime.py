@@ -67,7 +67,8 @@ class Mount(Message):
     lowerdir=, upperdir=, workdir=, volatile (what is written need not outlive a failure of the
     machine; mounted again only without one), userxattr; the root's may bound the upper directory,
     which counts as the quota `project=` of its filesystem, to `size=` bytes. For bind, `source` is an
-    absolute path of the host and `options` may be ro, rbind, private|shared|slave (each with r…),
+    absolute path of the host and `options` may be ro (the
+    mount itself), rro (all below it, too), rbind, private|shared|slave (each with r…),
     nosuid, nodev, noexec, and `create` "file" or "directory" makes a missing target; with the option
     `source` a missing source directory of the host is made, too. `idmap` shows a source's ids as they
     are on the host to a container in a user namespace of its own, where its filesystem can; without it
@@ -371,7 +372,7 @@ class Exited(Message):
 
 
 class OutOfMemory(Message):
-    """The kernel killed a process of the container for memory."""
+    """The kernel killed a process of the container for memory, or holds them where it may kill none."""
 
     id: str
     run: int

@@ -17,7 +17,10 @@ _CHECK_SECONDS = (0.005, 0.1, 1.0)
 
 
 class OomWatch:
-    """Calls `killed` when the cgroup's count of kills grew; version 1 by eventfd, 2 by poll."""
+    """Calls `killed` when the cgroup's count of kills grew; version 1 by eventfd, 2 by poll.
+
+    Where nobody may be killed (version 1's oom_kill_disable), once when its processes are held instead.
+    """
 
     def __init__(self, loop: Loop, group: Cgroup, killed: Callable[[], None]) -> None:
         self._loop = loop
@@ -25,6 +28,7 @@ class OomWatch:
         self._directory = group.directory("memory")
         self._descriptors: list[int] = []
         self.count = 0
+        self._held = False
         if self._directory is None:
             return
         # A cgroup without notifications is still checked at the end.
@@ -60,20 +64,21 @@ class OomWatch:
 
     def check(self) -> None:
         """Compare the kernel's counter with what was told."""
-        now = self._read()
-        if now > self.count:
-            self.count = now
+        fields = self._read()
+        now = int(fields.get("oom_kill", 0))
+        held = fields.get("under_oom") == "1" and fields.get("oom_kill_disable") == "1"
+        if now > self.count or (held and not self._held):
+            self.count, self._held = now, held
             self._killed()
 
-    def _read(self) -> int:
+    def _read(self) -> dict[str, str]:
         for name in ("memory.oom_control", "memory.events"):
             try:
                 with open(f"{self._directory}/{name}", encoding="utf-8") as file:
-                    fields = dict(line.split() for line in file)
+                    return dict(line.split() for line in file)
             except OSError:
                 continue
-            return int(fields.get("oom_kill", 0))
-        return 0
+        return {}
 
     def close(self) -> None:
         """Stop watching."""

@@ -100,7 +100,8 @@ SEEN: tuple[tuple[str, str, str], ...] = (
 # Flags that this engine refuses, and the words in which it says so.
 REFUSED: tuple[tuple[str, str], ...] = (
     ("--gpus all", "could not select device driver"),
-    ("--log-driver syslog", "plugin \"syslog\" not found"),
+    ("--log-driver nosuch", "plugin \"nosuch\" not found"),
+    ("--log-driver syslog", "failed to initialize logging driver"),
     ("--runtime nothing", "unknown or invalid runtime name"),
     ("--log-opt bogus=1", "unknown log opt 'bogus' for json-file log driver"),
     ("--storage-opt size=1g", "--storage-opt size needs project quotas"),

@@ -90,6 +90,7 @@ class Lab:
         """One request by hand."""
         reader, writer = await asyncio.open_unix_connection(str(self.socket))
         head = f"{method} {path} HTTP/1.1\r\nHost: d\r\nConnection: close\r\n"
+        head += "Content-Type: application/json\r\n" if body else ""
         writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
         answer = await reader.read()
         writer.close()

@@ -17,6 +17,7 @@ from sagong.contracts.image import ImageRef, Images, Prepared, PrepareRequest, R
 from sagong.contracts.network import Networks
 from sagong.contracts.network import Sandbox as NetworkSandbox
 from sagong.contracts.node import (
+    AccountQuery,
     AttachSpec,
     ConnectSpec,
     ContainerEvent,
@@ -45,7 +46,7 @@ from sagong.contracts.node import (
     WaitRequest,
     WaitResult,
 )
-from sagong.contracts.runtime import RuntimeList
+from sagong.contracts.runtime import RuntimeList, User
 from sagong.contracts.streams import Address
 from sagong.contracts.volume import Volume, VolumeRef, Volumes
 from sagong.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
@@ -157,8 +158,6 @@ class FakeNode:
         known = self.sandboxes.get(spec.id)
         if known is not None and known != spec:
             raise AlreadyExists(f"sandbox {spec.id} exists")
-        if spec.share_with and spec.share_with not in self.sandboxes:
-            raise NotFound(f"No such sandbox: {spec.share_with}")
         self.sandboxes[spec.id] = spec
         return SandboxStatus(spec=spec)
 
@@ -419,6 +418,14 @@ class FakeNode:
         self.note(held, f"exec_start: {' '.join(spec.args)}", execID=spec.exec_id)
         stream = self.doors.offer(process.attach(stdin=spec.stdin, replay=True))
         return ExecState(exec_id=spec.exec_id, running=True, pid=process.pid, stream=stream)
+
+    async def account(self, query: AccountQuery) -> User:
+        self.held(query.id)
+        if query.user not in ("", "0", "root"):
+            raise InvalidArgument(
+                f"unable to find user {query.user}: no matching entries in passwd file"
+            )
+        return User()
 
     async def exec_state(self, ref: ExecRef) -> ExecState:
         process = self.execs.get(ref.exec_id)

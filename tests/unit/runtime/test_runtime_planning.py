@@ -102,12 +102,12 @@ def test_cgroup_comes_before_its_namespace() -> None:
 def test_bind_keeps_its_options() -> None:
     """Attributes and propagation are on the clone before it is attached."""
     tree = next(one for one in operations_of(spec_of()) if type(one).__name__ == "OpenTree")
-    assert (tree.source, tree.recursive, tree.attributes, tree.propagation) == (
-        "/srv",
-        True,
-        1,
-        "rslave",
-    )
+    assert (tree.source, tree.recursive, tree.own, tree.propagation) == ("/srv", True, 1, "rslave")
+    assert tree.attributes == 0
+    below = Mount(target="/d", kind="bind", source="/srv", options=("rbind", "rro"))
+    found = operations_of(spec_of(mounts=(*spec_of().mounts, below)))
+    tree = [one for one in found if type(one).__name__ == "OpenTree"][-1]
+    assert (tree.own, tree.attributes) == (0, 1)
 
 
 def test_parameters_are_written_before_paths_are_locked() -> None:

@@ -79,7 +79,8 @@ class ArchiveRequest(Message):
 
     `upload` non-empty: extract that uploaded tar into the directory `path` instead; what its entries
     say of owners, modes, times, links, devices and attributes is kept, also for directories that are
-    there. `make_path`: directories of `path` that are missing are made, mode 0755, of `uid` and `gid`.
+    there; with `copy_uid_gid` all belongs to `uid` and `gid` instead. `make_path`: directories of
+    `path` that are missing are made, mode 0755, of `uid` and `gid`.
     `mounts` are the container's bind mounts, so that paths on volumes are found: (target, source).
     """
 
@@ -95,13 +96,14 @@ class ArchiveRequest(Message):
 
 
 class PathStat(Message):
-    """Stat of a path; `mode` is the st_mode of Linux."""
+    """Stat of a path; `mode` is the st_mode of Linux, `real` where its links lead ("": nowhere)."""
 
     name: str
     size: int
     mode: int
     mtime: float
     link_target: str = ""
+    real: str = ""
 
 
 class DirectoryList(Message):

@@ -30,7 +30,14 @@ from sagong.contracts.node.containers import (
     StatusList,
     StatusState,
 )
-from sagong.contracts.node.execs import AttachSpec, ExecRef, ExecSpec, ExecState, ResizeSpec
+from sagong.contracts.node.execs import (
+    AccountQuery,
+    AttachSpec,
+    ExecRef,
+    ExecSpec,
+    ExecState,
+    ResizeSpec,
+)
 from sagong.contracts.node.health import HealthSpec, HealthState
 from sagong.contracts.node.requests import (
     ConnectSpec,
@@ -48,7 +55,7 @@ from sagong.contracts.node.requests import (
     WaitRequest,
     WaitResult,
 )
-from sagong.contracts.runtime import RuntimeList
+from sagong.contracts.runtime import RuntimeList, User
 from sagong.contracts.streams import Address
 from sagong.errors import (
     AlreadyExists,
@@ -62,6 +69,7 @@ from sagong.errors import (
 __all__ = [
     "MASKED_PATHS",
     "READONLY_PATHS",
+    "AccountQuery",
     "AttachSpec",
     "Command",
     "ConnectSpec",
@@ -204,6 +212,11 @@ class Node(Protocol):
     @method(idempotent=True, raises=(NotFound, FailedPrecondition, InvalidArgument))
     async def exec(self, spec: ExecSpec) -> ExecState:
         """Start a process in a running container."""
+        ...
+
+    @method(idempotent=True, raises=(NotFound, InvalidArgument))
+    async def account(self, query: AccountQuery) -> User:
+        """Ids of a user; InvalidArgument, in Docker's words, for a name that the container lacks."""
         ...
 
     @method(idempotent=True, raises=(NotFound,))

@@ -53,8 +53,9 @@ class SandboxSpec(Message):
 
     `owner` is who had it made: "docker", "kube", "builder"; behind a slash, for what somebody else
     makes in an owner's name ("docker/build").
-    `network` asks for networks (its `id` is the sandbox's). `share_with` "sandbox id" shares the
-    network of another sandbox (`--network container:X`). `explicit` sandboxes (pods) keep their
+    `network` asks for networks (its `id` is the sandbox's). `share_with` shares the network
+    of another sandbox (`--network container:X`), by its id or by a container's name, and is looked up
+    at each start. `explicit` sandboxes (pods) keep their
     network from creation to removal; others join when a container starts and leave when it ends.
     `dns`, `search`, `dns_options`: resolv.conf; empty takes the network's or the machine's.
     `hosts` are further lines (address, names) of /etc/hosts. `group` names the runtime group.
@@ -93,8 +94,10 @@ class SandboxStatus(Message):
 class FileMount(Message):
     """A mount as users ask for it. `kind`: bind, volume, tmpfs, image.
 
-    bind: `source` a path of the host (`create` makes a missing directory, Docker's -v form); with
-    `bind` among the options without what is mounted below it.
+    bind: `source` a path of the host (`create` makes a missing directory, Docker's -v form; with
+    `present` a missing one is refused when the container is made, not when it starts); with
+    `bind` among the options without what is mounted below it, which `readonly` holds for, too,
+    unless `ro` is among them.
     volume: `source` a volume's name, made when missing (`anonymous` ones are removed with -v / --rm);
     `copy` fills one that is empty with the image's content at the first start. `options` as of
     runtime's Mount.
@@ -107,6 +110,7 @@ class FileMount(Message):
     propagation: str = ""
     subpath: str = ""
     create: bool = False
+    present: bool = False
     copy: bool = True
     anonymous: bool = False
     driver: str = ""

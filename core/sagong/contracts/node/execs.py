@@ -5,7 +5,7 @@ from __future__ import annotations
 from sagong.contract import Message
 from sagong.contracts.streams import Address
 
-__all__ = ["AttachSpec", "ExecRef", "ExecSpec", "ExecState", "ResizeSpec"]
+__all__ = ["AccountQuery", "AttachSpec", "ExecRef", "ExecSpec", "ExecState", "ResizeSpec"]
 
 
 class ExecSpec(Message):
@@ -25,6 +25,13 @@ class ExecSpec(Message):
     columns: int = 0
     stdin: bool = False
     privileged: bool = False
+
+
+class AccountQuery(Message):
+    """Who `user` (`NAME|UID[:GROUP|GID]`) is in a container by its files of now; "" is its own user."""
+
+    id: str
+    user: str = ""
 
 
 class ExecRef(Message):

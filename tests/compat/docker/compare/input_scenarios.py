@@ -34,6 +34,26 @@ SCENARIOS = (
         ),
     ),
     Scenario(
+        "input/what-is-missed-and-when",
+        (
+            post("/containers/create?name=c1", {"Image": "$image"}).with_headers(Content_Type=""),
+            post("/containers/nosuch/attach?stream=1&stdout=1"),
+            post("/containers/create?name=c1", body(host={"NetworkMode": "container:nosuch"})).keep(c="Id"),
+            get("/containers/c1/json"),
+            post("/containers/c1/start"),
+            post("/containers/create?name=c2", body(host={"Mounts": [{"Type": "bind", "Source": "/no/such", "Target": "/d"}]})),
+            post("/containers/create?name=c2", body(WorkingDir="/made/here", Volumes={"/v": {}})).keep(d="Id"),
+            head("/containers/c2/archive?path=/made/here"),
+            post("/containers/create?name=c3", body(host={"VolumesFrom": ["c2"]})).keep(e="Id"),
+            delete("/containers/c2?v=1"),
+            get("/volumes?" + filters(dangling=["true"])),
+            get("/volumes?" + filters(dangling=["false"])),
+            delete("/containers/c3?v=1"),
+            get("/volumes"),
+        ),
+        (*_GONE, delete("/containers/c3?force=1&v=1")),
+    ),
+    Scenario(
         "input/names-in-any-case",
         (
             post("/containers/create?name=c1", {"image": "$image", "cmd": ["sleep", "60"], "LABELS": {"Image": "mine"}, "Nothing": 1, "exposedports": {"80/tcp": {}}, "hostconfig": {"MEMORY": 67108864, "portBindings": {"80/tcp": [{"hostport": "0"}]}, "logConfig": {"type": "json-file", "config": {"max-size": "1m"}}, "binds": ["$shared:/s"], "devices": [{"pathOnHost": "/dev/null", "pathincontainer": "/dev/n", "CGROUPPERMISSIONS": "rwm"}], "ulimits": [{"name": "nofile", "soft": 100, "hard": 200}], "Wrong": True}}).keep(c="Id"),

@@ -67,6 +67,15 @@ _C1 = (delete("/containers/c1?force=1&v=1"),)
 
 EXECS = (
     Scenario(
+        "execs/of-nobody",
+        (
+            post("/containers/create?name=c1", body()),
+            post("/containers/c1/start"),
+            post("/containers/c1/exec", {"Cmd": ["true"], "User": "nobody-such"}),
+        ),
+        (delete("/containers/c1?force=1&v=1"),),
+    ),
+    Scenario(
         "execs/run",
         (
             post("/containers/create?name=c1", body(Env=["A=1"], WorkingDir="/tmp")).keep(c="Id"),
@@ -76,7 +85,6 @@ EXECS = (
             *executed(["sh", "-c", "echo $$A $$B; pwd; id -u"], Env=["B=2"], WorkingDir="/var", User="app"),
             *executed(["no-such-program"]),
             *executed(["/etc/passwd"]),
-            *executed(["true"], User="nobody-such"),
             *executed(["true"], WorkingDir="/no/such"),
             *executed(["true"], Privileged=False, DetachKeys="ctrl-x"),
             post("/containers/c1/exec", {"Cmd": []}),
