@@ -110,6 +110,12 @@ class Ground:
         record.upper, record.lower = prepared.upper, prepared.lower
         return prepared
 
+    async def complete(self, record: ContainerRecord) -> None:
+        """Prepare what a crash cut short; a volume that can't be had is an error of its start."""
+        await self.prepare(record)
+        with contextlib.suppress(SagongError):
+            await self.reserve(record)
+
     async def reserve(self, record: ContainerRecord) -> None:
         """Make the volumes that are missing, and hold the images that are mounted: both are there
         from the container's creation on, whatever their names mean later."""

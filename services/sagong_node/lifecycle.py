@@ -346,7 +346,7 @@ class Lifecycle:
         """It was being created when the last node ended; without its image it is removed."""
         async with self._locks[record.spec.id]:
             try:
-                await self._ground.prepare(record)
+                await self._ground.complete(record)
                 self._registry.keep(record)
             except NotFound:
                 await self._remove(record, volumes=True)

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from tests.unit.node_pods.pod_lab import FakeImages, FakeState, Lab, lab
+from tests.unit.node_pods.pod_lab import FakeImages, FakeState, FakeVolumes, Lab, lab
 
 from sagong.contracts.image import Prepared, PrepareRequest
 from sagong.contracts.network import Attachment, JoinRequest
 from sagong.contracts.node import (
     ConnectSpec,
     ContainerSpec,
+    FileMount,
     HealthSpec,
     KillRequest,
     Ref,
@@ -27,6 +28,7 @@ from sagong.contracts.node import (
 )
 from sagong.contracts.runtime import Limits
 from sagong.contracts.state import Transaction, TransactionResult
+from sagong.contracts.volume import Volume
 from sagong.errors import NotFound, ResourceExhausted
 from sagong_node.health import check_of
 
@@ -181,6 +183,35 @@ async def test_a_creation_that_was_cut_short_is_finished(tmp_path: Path) -> None
         assert at.service.inspect(REF).image is not None
         await at.service.start(StartRequest(id=ID))
         assert at.runtime.started == ["one"]
+
+
+class SlowVolumes(FakeVolumes):
+    """Never done with a volume that is there."""
+
+    async def create(self, volume: Volume) -> Volume:
+        await super().create(volume)
+        await asyncio.Event().wait()
+        return volume
+
+
+async def test_a_volume_that_was_being_made_goes_with_its_container(tmp_path: Path) -> None:
+    """The record did not say yet that it is the container's."""
+    async with lab(tmp_path) as at:
+        known, at.volumes = at.volumes, SlowVolumes(at.directory / "volumes")
+        known.volumes = at.volumes.volumes
+        await at.stop()
+        await at.start()
+        mount = FileMount(kind="volume", target="/data")
+        creating = asyncio.create_task(
+            at.service.create(msgspec.structs.replace(wished(), mounts=(mount,)))
+        )
+        await at.until(lambda: known.volumes)
+        await at.kill()
+        creating.cancel()
+        at.volumes = known
+        await at.start()
+        await at.service.remove(RemoveRequest(id=ID, volumes=True))
+        assert not known.volumes
 
 
 class MuteState(FakeState):
