@@ -245,12 +245,14 @@ class AttachTree(NamedTuple):
         return f"mounting at {self.target}"
 
     def apply(self, stage: Stage) -> None:
-        """move_mount(2)."""
+        """move_mount(2), where a link of the image leads to: by its text, not by what the kernel
+        would take a link of /proc for."""
         tree = stage.trees.pop(self.name)
         directory = stat.S_ISDIR(os.fstat(tree).st_mode)
         make_target(self.target, "directory" if directory else "file")
+        target = os.path.realpath(self.target) if os.path.islink(self.target) else self.target
         try:
-            syscalls.move_mount(tree, self.target)
+            syscalls.move_mount(tree, target)
         except NotADirectoryError:
             raise StartError(
                 "failed_precondition",

@@ -287,7 +287,7 @@ class VolumeLocal:
         target = os.open(f"/proc/self/fd/{place}", _DIRECTORY)
         try:
             if not os.listdir(target):
-                seed(target, request.seed, self._layers)
+                seed(target, request.seed, request.seed_path, self._layers)
         finally:
             os.close(target)
 
@@ -305,7 +305,7 @@ class VolumeLocal:
                 self._mounts.limit(aside, record.project, limited(record.volume))
             target = os.open(aside, _DIRECTORY)
             try:
-                found = seed(target, request.seed, self._layers)
+                found = seed(target, request.seed, request.seed_path, self._layers)
             finally:
                 os.close(target)
             if found:

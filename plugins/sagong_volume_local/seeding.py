@@ -14,23 +14,26 @@ from contextlib import ExitStack, suppress
 
 from sagong_volume_local.places import open_plain
 
-__all__ = ["seed"]
+__all__ = ["followed", "seed"]
 
 _OVERLAY = ("trusted.overlay.", "user.overlay.")
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _CHUNK = 1 << 30
+# As path_resolution(7) has it.
+_MOST_LINKS = 40
 
 
-def seed(target: int, layers: Sequence[str], base: str) -> bool:
-    """Fill the directory `target` from the layers' directories, top first; whether any was there.
+def seed(target: int, layers: Sequence[str], path: str, base: str) -> bool:
+    """Fill the directory `target` from what the layers have at a path, top first; whether any had it.
 
     Layers without that directory are passed over; one that hides it ends the search.
     """
+    place = followed(layers, path)
     with ExitStack() as stack:
         sources = []
         for layer in layers:
-            descriptor, hides = _opened(layer, base)
+            descriptor, hides = _opened(f"{layer}/{place}".rstrip("/"), base)
             if descriptor is not None:
                 stack.callback(os.close, descriptor)
                 sources.append(descriptor)
@@ -40,6 +43,49 @@ def seed(target: int, layers: Sequence[str], base: str) -> bool:
             return False
         _Copy().directory(sources, target)
         return True
+
+
+def followed(layers: Sequence[str], path: str) -> str:
+    """The path without links: those of the layers, seen as one, are followed inside of them only."""
+    left = path.split("/")[::-1]
+    done: list[str] = []
+    links = 0
+    while left:
+        part = left.pop()
+        if part == "..":
+            del done[-1:]
+        elif part not in ("", "."):
+            link = _link(layers, [*done, part])
+            if link is None:
+                done.append(part)
+                continue
+            links += 1
+            if links > _MOST_LINKS:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+            if link.startswith("/"):
+                done.clear()
+            left += link.split("/")[::-1]
+    return "/".join(done)
+
+
+def _link(layers: Sequence[str], parts: Sequence[str]) -> str | None:
+    """Where an entry leads that is a link in the topmost layer that says something of it."""
+    for layer in layers:
+        opaque = False
+        for position in range(1, len(parts) + 1):
+            path = os.path.join(layer, *parts[:position])
+            try:
+                found = os.lstat(path)
+            except FileNotFoundError:
+                break
+            if position == len(parts):
+                return os.readlink(path) if stat.S_ISLNK(found.st_mode) else None
+            if not stat.S_ISDIR(found.st_mode):
+                return None
+            opaque = opaque or _is_opaque(path)
+        if opaque:
+            return None
+    return None
 
 
 def _opened(layer: str, base: str) -> tuple[int | None, bool]:

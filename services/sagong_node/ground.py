@@ -397,10 +397,8 @@ class Ground:
         self, record: ContainerRecord, mount: FileMount, prepared: Prepared
     ) -> str:
         await self._provide(record, mount)
-        seed: tuple[str, ...] = ()
         # What its program deletes stays away when it is started again, as in Docker.
-        if mount.copy and not record.started_at:
-            seed = tuple(f"{layer}/{mount.target.strip('/')}" for layer in prepared.lower)
+        seeded = mount.copy and not record.started_at
         answer = await self._volumes.publish(
             PublishRequest(
                 name=mount.source,
@@ -408,7 +406,8 @@ class Ground:
                 readonly=mount.readonly,
                 subpath=mount.subpath,
                 existing=True,
-                seed=seed,
+                seed=prepared.lower if seeded else (),
+                seed_path=mount.target,
             )
         )
         return answer.path

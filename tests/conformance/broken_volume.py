@@ -137,6 +137,13 @@ class SeedsTheNewAlone(FakeVolumes):
         return fresh and not os.listdir(place)
 
 
+class FollowsNoLinksToTheSeed(FakeVolumes):
+    caught_by = "seed_is_found_behind_links"
+
+    def followed(self, layers: list[Path], path: str) -> str:
+        return path.strip("/")
+
+
 class SeedsTheWholeForAPart(FakeVolumes):
     caught_by = "seed_fills_a_part"
 

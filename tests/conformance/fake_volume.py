@@ -109,9 +109,32 @@ class FakeVolumes:
         if request.subpath:
             path = self.inside(place, request.subpath, existing=request.existing)
         if request.seed and path.is_dir() and self.seedable(fresh, path):
-            self.seed([Path(layer) for layer in request.seed], self.seeded(place, path))
+            layers = [Path(layer) for layer in request.seed]
+            found = self.followed(layers, request.seed_path)
+            self.seed([layer / found for layer in layers], self.seeded(place, path))
         self.owners(request.name)[request.owner, request.subpath] = str(path)
         return Published(path=str(path))
+
+    def followed(self, layers: list[Path], path: str) -> str:
+        done: list[str] = []
+        left = path.split("/")[::-1]
+        for _ in range(1000):
+            if not left:
+                return "/".join(done)
+            part = left.pop()
+            named = [layer.joinpath(*done, part) for layer in layers]
+            link = next((p for p in named if os.path.lexists(p)), None)
+            if part in ("", "."):
+                continue
+            if part == "..":
+                del done[-1:]
+            elif link is not None and link.is_symlink():
+                text = os.readlink(link)
+                done = [] if text.startswith("/") else done
+                left += text.split("/")[::-1]
+            else:
+                done.append(part)
+        raise FailedPrecondition(f"{path}: too many links")
 
     def seedable(self, fresh: bool, place: Path) -> bool:
         return not os.listdir(place)

@@ -65,6 +65,7 @@ class VolumeLab:
         subpath: str = "",
         existing: bool = False,
         readonly: bool = False,
+        seed_path: str = "",
     ) -> Path:
         """Where the volume is for that owner."""
         request = PublishRequest(
@@ -74,6 +75,7 @@ class VolumeLab:
             existing=existing,
             readonly=readonly,
             seed=tuple(map(str, seed)),
+            seed_path=seed_path,
         )
         return Path((await self.volumes.publish(request)).path)
 
@@ -277,6 +279,30 @@ async def check_seed_fills_a_part(lab: VolumeLab) -> None:
         await lab.publish(owner=subpath, subpath=subpath, existing=True, seed=(layer,))
     assert (whole / "a" / "file").read_text() == "from the image"
     assert sorted(os.listdir(whole)) == ["a", "one"] and (whole / "one").read_text() == "1"
+
+
+async def check_seed_is_found_behind_links(lab: VolumeLab) -> None:
+    top, middle, bottom = (lab.layer(name) for name in ("top", "middle", "bottom"))
+    (bottom / "run" / "app").mkdir(parents=True)
+    (bottom / "run" / "app" / "file").write_text("from the image")
+    (bottom / "var" / "run").mkdir(parents=True)
+    (middle / "var").mkdir()
+    (middle / "var" / "run").symlink_to("../run")
+    (top / "run").mkdir()
+    (top / "run" / "two").symlink_to("/../run/./app")
+    (top / "out").symlink_to("/" + "../" * 20 + str(lab.layer("outside", treasure="gold"))[1:])
+    (top / "round").symlink_to("/round")
+    layers = (top, middle, bottom)
+    for name, place in (("a", "/var/run/app"), ("b", "/run/two"), ("c", "/var/run/two/")):
+        await lab.make(name)
+        path = await lab.publish(name, seed=layers, seed_path=place)
+        assert (path / "file").read_text() == "from the image", f"{place} was not found"
+    await lab.make("d")
+    path = await lab.publish("d", seed=layers, seed_path="/out")
+    assert not os.listdir(path), "a link led out of the image"
+    await lab.make("e")
+    with raises(FailedPrecondition, "a link that leads to itself led somewhere"):
+        await lab.publish("e", seed=layers, seed_path="/round")
 
 
 async def check_seed_leaves_content_alone(lab: VolumeLab) -> None:

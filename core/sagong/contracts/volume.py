@@ -62,9 +62,10 @@ class VolumeList(Message):
 class PublishRequest(Message):
     """Make a volume usable by `owner` (a container or pod id); `seed` copies an image's content.
 
-    `seed` are directories of the host whose content fills what is published when that is empty, top
-    layer first (the image's content at the mount point), `readonly` or not. `subpath` is a directory,
-    made if it is missing unless it must be `existing`, or a file.
+    `seed` are directories of the host, top layer first: what they have together at `seed_path` (the
+    image's content at the mount point) fills what is published when that is empty, `readonly` or not.
+    Links on the way are followed inside of them. `subpath` is a directory, made if it is missing
+    unless it must be `existing`, or a file.
     """
 
     name: str
@@ -73,6 +74,7 @@ class PublishRequest(Message):
     subpath: str = ""
     existing: bool = False
     seed: tuple[str, ...] = ()
+    seed_path: str = ""
 
 
 class Published(Message):

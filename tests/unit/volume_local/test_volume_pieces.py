@@ -93,7 +93,7 @@ def test_holes_stay_holes_and_attributes_stay(copied: tuple[Path, Path, int]) ->
         file.write(b"end")
     os.setxattr(layers / "a" / "sparse", "user.colour", b"blue")
     os.mkfifo(layers / "a" / "pipe")
-    assert seed(descriptor, [str(layers / "a")], str(layers))
+    assert seed(descriptor, [str(layers / "a")], "", str(layers))
     found = (target / "sparse").stat()
     assert found.st_size == (64 << 20) + 3 and found.st_blocks < 1000
     assert os.getxattr(target / "sparse", "user.colour") == b"blue"
@@ -109,8 +109,8 @@ def test_a_parent_removed_above_hides_what_is_below(copied: tuple[Path, Path, in
     (layers / "low" / "var" / "lib").mkdir(parents=True)
     (layers / "low" / "var" / "lib" / "x").write_text("x")
     names = [str(layers / name / "var" / "lib") for name in ("top", "low")]
-    assert not seed(descriptor, names, str(layers))
-    assert seed(descriptor, names[1:], str(layers))
+    assert not seed(descriptor, names, "", str(layers))
+    assert seed(descriptor, names[1:], "", str(layers))
     assert os.listdir(target) == ["x"]
 
 
@@ -126,7 +126,7 @@ def test_opaque_parents_and_capabilities(copied: tuple[Path, Path, int]) -> None
     os.chown(layers / "top" / "var" / "lib" / "top", 7, 7)
     os.setxattr(layers / "top" / "var" / "lib" / "top", "security.capability", capability)
     names = [str(layers / name / "var" / "lib") for name in ("top", "low")]
-    seed(descriptor, names, str(layers))
+    seed(descriptor, names, "", str(layers))
     assert os.listdir(target) == ["top"]
     assert os.getxattr(target / "top", "security.capability") == capability
 
@@ -139,7 +139,7 @@ def test_a_layer_is_never_entered_by_a_link(copied: tuple[Path, Path, int], tmp_
     (layers / "a" / "var").symlink_to(tmp_path / "secret")
     (tmp_path / "secret" / "lib").mkdir()
     for inner in ("var", "var/lib"):
-        assert not seed(descriptor, [str(layers / "a" / inner)], str(layers))
+        assert not seed(descriptor, [str(layers / "a" / inner)], "", str(layers))
     assert not os.listdir(target)
 
 
