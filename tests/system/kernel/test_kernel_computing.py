@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from hostile_contract import Attack, Hostile
 
+from sagong.config import Config
 from sagong.linux.cgroup import CONTROLLERS, Cgroup, layout_of_machine
+from sagong.linux.cgroup_limits import weight_of_shares
 from sagong.operator import connect
 from tests.system.instance import Instance, instance
 
@@ -31,14 +33,16 @@ def running() -> Iterator[Instance]:
         yield found
 
 
-def weight(running: Instance, name: str) -> int:
-    """Of a unit's group beside others, in the words of either version."""
+def weight(running: Instance, name: str) -> float:
+    """Of a unit's group, as a part of what units usually have."""
     lines = Path(f"/proc/{running.pid(name)}/cgroup").read_text().splitlines()
     own = running.paths.unit_group(name, "")
     path = next(line.split(":", 2)[2] for line in lines if own in line)
     place = Path(Cgroup(layout_of_machine(), path).directory("cpu") or "")
-    found = [place / file for file in ("cpu.shares", "cpu.weight") if (place / file).exists()]
-    return int(found[0].read_text())
+    usual = Config().cpu_shares
+    known = {"cpu.shares": usual, "cpu.weight": weight_of_shares(usual)}
+    found = next(place / file for file in known if (place / file).exists())
+    return int(found.read_text()) / known[found.name]
 
 
 def begin_to_compute(running: Instance) -> None:
@@ -51,11 +55,10 @@ def begin_to_compute(running: Instance) -> None:
 
 
 def test_each_of_many_that_compute_is_light_until_it_ends_that(running: Instance) -> None:
-    usual = {name: weight(running, name) for name in NAMES}
     begin_to_compute(running)
 
     def light() -> bool:
-        return all(weight(running, name) <= usual[name] / 8 for name in NAMES)
+        return all(weight(running, name) <= 1 / 8 for name in NAMES)
 
     limit = time.monotonic() + 30
     while not light():
