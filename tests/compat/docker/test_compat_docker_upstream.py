@@ -318,3 +318,16 @@ def test_what_programs_by_hand_send(docker: Engine) -> None:
         seen = b""
         while b"hello\n" not in seen:
             seen += link.recv(100)
+
+
+def test_links_of_the_default_network_lead_to_who_is_on_it(docker: Engine) -> None:
+    docker.ok("network", "create", "elsewhere")
+    docker.ok("run", "-d", "--name", "far", "--network", "elsewhere", IMAGE, "sleep", "60")
+    link = ("run", "--rm", "--link", "far:near", IMAGE, "cat", "/etc/hosts")
+    refused = docker.docker(*link)
+    assert refused.returncode and "does not belong to the default network" in refused.stderr
+    docker.ok("network", "connect", "bridge", "far")
+    address = docker.inspect("far")["NetworkSettings"]["Networks"]["bridge"]["IPAddress"]
+    assert f"{address}\tnear" in docker.ok(*link)
+    docker.ok("rm", "-f", "far")
+    docker.ok("network", "rm", "elsewhere")
