@@ -13,36 +13,20 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from sagong.errors import SagongError
 from sagong.kernel.happenings import Event, Ill
 from sagong.kernel.life import Life
 from sagong.kernel.population import Population, Process, Silent
+from sagong.kernel.signs import Sign, may_not, sign, starves
 from sagong.kernel.units import Unit
-from sagong.linux.process import status_facts, thread_times
 
-__all__ = ["Pulse", "Sign", "may_not", "starves"]
+__all__ = ["Pulse"]
 
 _LOG = logging.getLogger("sagong.kernel")
 # The kernel's own process was away if it came so much later than it wanted.
 _LATE = 2.0
-# Processor seconds in which everybody comes to an answer; part of the time that one waits who lacks it.
-_ENOUGH, _CROWDED = 2.0, 0.5
-
-
-class Sign(NamedTuple):
-    """What can be seen of a process from outside: its main thread's state and times in nanoseconds.
-
-    `state` is a letter of proc(5); `ran` on a core, `waited` for one; `traced` by a debugger, `frozen`
-    with its control group.
-    """
-
-    state: str
-    ran: int
-    waited: int
-    traced: bool = False
-    frozen: bool = False
 
 
 class Frozen(Protocol):
@@ -51,17 +35,6 @@ class Frozen(Protocol):
     def frozen(self, unit: Unit, generation: int) -> bool:
         """Whether all of a generation was made to stand still by its group."""
         ...
-
-
-def may_not(now: Sign) -> bool:
-    """Whether it can't answer whatever it wants: somebody has it stand still, or a disk."""
-    return now.traced or now.frozen or now.state == "D"
-
-
-def starves(before: Sign, now: Sign, seconds: float) -> bool:
-    """Whether one that was silent for so long had too little processor time to answer."""
-    ran, waited = (now.ran - before.ran) / 1e9, (now.waited - before.waited) / 1e9
-    return ran < _ENOUGH and waited > _CROWDED * seconds
 
 
 class Pulse:
@@ -138,12 +111,5 @@ class Pulse:
         self._feed(name, Ill(generation, error, hung=True))
 
     def _sign(self, process: Process) -> Sign | None:
-        """As it is now; None if it has ended."""
-        pid = process.record.pid
-        try:
-            facts = status_facts(pid)
-            ran, waited = thread_times(pid)[pid]
-            frozen = self._groups.frozen(process.unit, process.generation)
-        except (OSError, KeyError, ValueError):
-            return None
-        return Sign(facts.state, ran, waited, facts.tracer != 0, frozen)
+        frozen = self._groups.frozen(process.unit, process.generation)
+        return sign(process.record.pid, frozen=frozen)

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from sagong.errors import Internal, Unavailable
+from sagong.kernel.signs import Sign, sign, stands_still
 from sagong.kernel.zygote import MESSAGE_LIMIT, SpawnRequest, Zygote
 from sagong.linux import process
 
@@ -28,8 +29,14 @@ _SPAWN_SECONDS = 60.0
 class Spawner:
     """Owns the zygote; `pid` is 0 while there is none, after a death until one is needed."""
 
-    def __init__(self, preload: Sequence[str], exited: Callable[[int, int], None]) -> None:
+    def __init__(
+        self,
+        preload: Sequence[str],
+        exited: Callable[[int, int], None],
+        patience: float = _SPAWN_SECONDS,
+    ) -> None:
         self.pid = 0
+        self._patience = patience
         self._preload = preload
         self._exited = exited
         self._loop = asyncio.get_running_loop()
@@ -51,7 +58,7 @@ class Spawner:
             self.close()
         if self._control is None:
             self._begin()
-        number = next(self._numbers)
+        number, before = next(self._numbers), sign(self.pid)
         message = pickle.dumps(request._replace(number=number))
         if len(message) > MESSAGE_LIMIT:
             raise Internal(f"spawn request of {len(message)} bytes exceeds {MESSAGE_LIMIT}")
@@ -64,12 +71,20 @@ class Spawner:
             self._lose()
             raise Unavailable(f"the zygote does not answer: {error}") from error
         try:
-            async with asyncio.timeout(_SPAWN_SECONDS):
+            async with asyncio.timeout(self._patience):
                 return await future
         except TimeoutError:
-            raise Unavailable(f"the zygote forks nothing within {_SPAWN_SECONDS:.0f} s") from None
+            self._judge(before)
+            raise Unavailable(f"the zygote forks nothing within {self._patience:.0f} s") from None
         finally:
             self._waiting.pop(number, None)
+
+    def _judge(self, before: Sign | None) -> None:
+        """One that did nothing all the time (it is stopped) would do nothing for the next either."""
+        now = sign(self.pid)
+        if before and now and stands_still(before, now, self._patience):
+            _LOG.error("the zygote hangs; the next process gets a new one")
+            self._lose()
 
     def _is_outdated(self) -> bool:
         return self._stamps != _stamps(self._sources)

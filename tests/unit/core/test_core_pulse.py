@@ -16,7 +16,8 @@ import pytest
 from sagong.errors import SagongError
 from sagong.kernel.happenings import Ill
 from sagong.kernel.population import Silent
-from sagong.kernel.pulse import Pulse, Sign, may_not, starves
+from sagong.kernel.pulse import Pulse
+from sagong.kernel.signs import Sign, may_not, starves
 
 SECOND = 1_000_000_000
 

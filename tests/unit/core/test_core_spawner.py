@@ -1,4 +1,4 @@
-"""The kernel's side of the zygote: what is told when one dies."""
+"""The kernel's side of the zygote: what is told when one dies, and what becomes of one that hangs."""
 
 from __future__ import annotations
 
@@ -33,3 +33,26 @@ async def test_a_zygote_that_dies_of_other_code_than_the_kernels_is_told_so(
     theirs.close()
     with pytest.raises(Unavailable, match=told):
         await spawning
+
+
+async def test_a_zygote_that_is_stopped_is_followed_by_another(tmp_path: Path) -> None:
+    """Nothing could be started any more until somebody let it go on."""
+    made = spawner.Spawner((), lambda pid, code: None, patience=0.3)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs, subprocess.Popen(["sleep", "60"]) as child:
+        made.adopt(Zygote(child.pid, ours))
+        with pytest.raises(Unavailable, match="forks nothing"):
+            await made.spawn(SpawnRequest(0, b"", "one", None), ())
+        assert made.pid == 0
+
+
+async def test_a_zygote_that_has_much_to_do_is_waited_for(tmp_path: Path) -> None:
+    made = spawner.Spawner((), lambda pid, code: None, patience=0.3)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs, subprocess.Popen(["sh", "-c", "while :; do :; done"]) as child:
+        made.adopt(Zygote(child.pid, ours))
+        with pytest.raises(Unavailable, match="forks nothing"):
+            await made.spawn(SpawnRequest(0, b"", "one", None), ())
+        assert made.pid == child.pid
+        child.kill()
+    made.close()
