@@ -23,6 +23,21 @@ _LIFE = {
     *("tidy", "purge"),
 }
 _ALL_OBJECTS = 'rules = [{ verbs = ["*"], groups = ["*"], resources = ["*"] }]\n'
+_SETTINGS = (
+    "",
+    "",
+    "class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):",
+    '    """`inner`: the instance that it stands before; by default the one without a name."""',
+    "",
+    '    inner: str = ""',
+)
+_BEHIND = (
+    "        self._behind = host.config(Settings).inner",
+    "        if self._behind == host.instance:",
+    '            raise InvalidArgument("it stands before itself: give it an --instance, or set inner")',
+)
+# Slots of which no provider is without an instance's name.
+_NAMED = {"state": "local"}
 _NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
 
 
@@ -82,7 +97,7 @@ def _repository(spec: SlotSpec, distribution: str, summary: str) -> dict[str, st
         # Who hands on whatever comes touches every object.
         "rules": _ALL_OBJECTS if spec.name == "objects" else "",
         "unit": "scheduler" if own else name,
-        "run": f"sagong swap scheduler {name}" if own else f"sagong enable {name} --instance outer",
+        "run": f"sagong swap scheduler {name}" if own else _enabling(spec, name),
     }
     kind = "scheduler" if own else "forward"
     return {
@@ -95,6 +110,16 @@ def _repository(spec: SlotSpec, distribution: str, summary: str) -> dict[str, st
     }
 
 
+def _enabling(spec: SlotSpec, name: str) -> str:
+    """The command that runs it beside the provider that it stands before."""
+    inner = _NAMED.get(spec.name, "")
+    before = f" --set inner={inner}" if inner else ""
+    return (
+        f"sagong enable {name} --instance outer{before}    # it stands before the provider "
+        f"{inner or 'without a name'}; --set inner=NAME: before another"
+    )
+
+
 def _filled(template: str, values: dict[str, str]) -> str:
     text = files("sagong.templates").joinpath(f"{template}.in").read_text()
     return Template(text).substitute(values)
@@ -104,7 +129,7 @@ def _hears(spec: SlotSpec) -> str:
     if not spec.events:
         return ""
     return (
-        f'[hears.{spec.name}]\nversion = {spec.version}\ninstance = "inner"\n'
+        f'[hears.{spec.name}]\nversion = {spec.version}\ninstance = "*"\n'
         'why = "hands its events on"\n\n'
     )
 
@@ -121,7 +146,8 @@ def _head(spec: SlotSpec, values: dict[str, str]) -> Iterator[str]:
     if any(method.stream for method in spec.methods.values()):
         yield "from collections.abc import AsyncIterator"
         yield ""
-    by_module: dict[str, set[str]] = {"sagong.host": {"Host"}}
+    yield from ("import msgspec", "")
+    by_module = {"sagong.host": {"Host"}, "sagong.errors": {"InvalidArgument"}}
     for kind in _messages(spec):
         by_module.setdefault(kind.__module__, set()).add(kind.__name__)
     for module, names in sorted(by_module.items()):
@@ -146,6 +172,7 @@ def _messages(spec: SlotSpec) -> Iterator[type]:
 
 def _class(spec: SlotSpec, values: dict[str, str]) -> Iterator[str]:
     """The plugin's class; a slot with methods named as steps of a plugin's life has them apart."""
+    yield from _SETTINGS
     apart = bool(_LIFE & spec.methods.keys())
     if apart:
         yield from ("", "", "class Methods:")
@@ -156,7 +183,8 @@ def _class(spec: SlotSpec, values: dict[str, str]) -> Iterator[str]:
     yield from ("", "", f"class {values['class']}:")
     yield f'    """Fills slot `{spec.name}`. Change what it is for; the rest goes on as it came."""'
     yield from ("", "    def __init__(self, host: Host) -> None:", "        self._host = host")
-    inner = f'host.use({spec.protocol.__name__}, "inner")'
+    yield from _BEHIND
+    inner = f"host.use({spec.protocol.__name__}, self._behind)"
     yield (
         f"        self.implementation = Methods({inner})"
         if apart
@@ -175,7 +203,7 @@ def _events(spec: SlotSpec) -> Iterator[str]:
         name = event.__name__
         yield f'        self._host.spawn(self._hand_on({name}), "events {name}")'
     yield from ("", "    async def _hand_on(self, kind: type) -> None:")
-    yield f'        async for event in self._host.hear({spec.protocol.__name__}, kind, "inner"):'
+    yield f"        async for event in self._host.hear({spec.protocol.__name__}, kind, self._behind):"
     yield from ("            if event is not None:", "                self._host.emit(event)")
 
 

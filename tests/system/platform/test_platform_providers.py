@@ -103,6 +103,23 @@ def test_an_unknown_runtime_is_refused_in_dockers_words(second: Platform) -> Non
     assert second("docker", "run", "--rm", "--runtime", "runc", IMAGE, "echo", "a") == "a\n"
 
 
+def test_what_new_plugin_makes_stands_before_the_runtime_there_is(
+    second: Platform, tmp_path: Path
+) -> None:
+    run = second.running.run
+    run("new-plugin", "runtime", "fore", "--directory", str(tmp_path))
+    run("plugin", "install", str(tmp_path / "fore/fore"))
+    run("enable", "fore", "--instance", "outer")
+    try:
+        said = second("docker", "run", "--rm", "--runtime", "outer", IMAGE, "echo", "handed on")
+        assert said == "handed on\n"
+        calls = {u.unit: u.calls for u in second.running.status().units}
+        assert calls["fore"] >= 1
+    finally:
+        run("disable", "fore", "--force")
+        run("plugin", "remove", "fore")
+
+
 def test_containers_of_both_runtimes_live_side_by_side(second: Platform) -> None:
     run = ("docker", "run", "-d", "--name", "other", "--runtime", "second", IMAGE)
     second(*run, "sh", "-c", "echo said; exec sleep 1000")
