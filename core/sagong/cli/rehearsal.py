@@ -11,7 +11,7 @@ from sagong.config import Paths
 from sagong.contracts.kernel import StatusQuery
 from sagong.errors import NotFound
 from sagong.operator import connect
-from sagong.shelf import Shelf
+from sagong.shelf import Record, Shelf
 
 __all__ = ["rehearse"]
 
@@ -29,8 +29,11 @@ async def rehearse(paths: Paths, name: str, plugin: str, only: Iterable[str] = (
         raise NotFound(f"no unit {name}; there are {known or 'none'}")
     uid = config.load(paths, status.profile).uid_base + _UID
     slots = [slot.partition("/")[0] for slot in unit.slots]
-    python = _python(Shelf(paths), slots, plugin or unit.plugin)
+    record = _record(Shelf(paths), slots, plugin or unit.plugin)
+    # One on the shelf runs with its own environment, where no entry point need name it.
+    python = sys.executable if record is None else record.python
     command = [python, "-m", "sagong.conformance", "--uid", str(uid)]
+    command += [] if record is None else ["--package", record.package]
     for slot in slots:
         command += ["--short-for", slot]
     command += [f"--only={check}" for check in only]
@@ -38,11 +41,11 @@ async def rehearse(paths: Paths, name: str, plugin: str, only: Iterable[str] = (
     return await child.wait()
 
 
-def _python(shelf: Shelf, slots: Iterable[str], plugin: str) -> str:
-    """What runs the candidate: its own environment's, if it was installed here, as it was."""
+def _record(shelf: Shelf, slots: Iterable[str], plugin: str) -> Record | None:
+    """The candidate's, if it was installed here; its files are as they were."""
     for name in (*(f"{slot}_{plugin}" for slot in slots), plugin):
         record = shelf.find(name)
         if record is not None:
             shelf.verify(record)
-            return record.python
-    return sys.executable
+            return record
+    return None

@@ -53,13 +53,19 @@ def main() -> None:
         metavar="SLOT",
         help="let binpack be short for SLOT_binpack",
     )
+    parser.add_argument(
+        "--package", default="", help="where it is, of one that no entry point names"
+    )
     parser.add_argument("--uid", type=int, default=0, help="uid of the sandbox; 0 for no sandbox")
     parser.add_argument(
         "--only", action="append", default=[], metavar="CHECK", help="only this one, or these"
     )
     options = parser.parse_args()
     try:
-        package, found = _find(options.plugin, options.short_for)
+        named = options.package
+        package, found = (
+            (named, manifest.load(named)) if named else _find(options.plugin, options.short_for)
+        )
         raise SystemExit(_rehearse(package, found, options.uid, frozenset(options.only)))
     except SagongError as error:
         print(error, file=sys.stderr)

@@ -334,7 +334,10 @@ class Supervisor:
                 self._alarms.set(name, seconds, happenings.Wake())
             case happenings.Say(text):
                 _LOG.info(text, extra={"unit": name})
-            case happenings.Finish(ok, text) | happenings.Settle(ok, text):
+            case happenings.Finish(True, text):
+                _LOG.info(text, extra={"unit": name})
+            case happenings.Settle(ok, text):
+                # What failed is finished and settled at once, in the same words.
                 _LOG.log(logging.INFO if ok else logging.WARNING, text, extra={"unit": name})
 
     def _with(self, name: str, generation: int, act: Callable[[Process], None]) -> None:

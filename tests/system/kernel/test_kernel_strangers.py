@@ -199,6 +199,16 @@ def test_a_plugin_in_use_stays(running: Instance) -> None:
     assert "was not installed" in command(running, "plugin", "remove", "scheduler_last")
 
 
+def test_a_package_without_entry_points_is_rehearsed(running: Instance, tmp_path: Path) -> None:
+    """Installed from its directory, without a name that begins as the platform's own do."""
+    command(running, "new-plugin", "scheduler", "plain", "--directory", str(tmp_path))
+    assert "installed" in command(running, "plugin", "install", str(tmp_path / "plain/plain"))
+    words = ("swap", "--dry-run", "scheduler", "plain", "--only", "fits_exactly")
+    tried = command(running, *words)
+    assert "in its sandbox" in tried and "scheduler: conforms" in tried, tried
+    assert "removed" in command(running, "plugin", "remove", "plain")
+
+
 @pytest.mark.skipif(shutil.which("perl") is None, reason="needs perl")
 def test_a_plugin_in_perl_serves_from_its_sandbox(running: Instance) -> None:
     said = command(running, "plugin", "install", str(PERL))

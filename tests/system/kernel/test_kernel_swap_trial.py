@@ -124,9 +124,13 @@ async def test_one_that_dies_within_its_trial_is_followed_by_its_predecessor(
     running: Instance, plugin: str
 ) -> None:
     mood(running, plugin, "dies")
+    log = running.paths.run / "log/kernel.log"
+    before = log.read_text().count("died within its trial; scheduler_first serves again")
     with pytest.raises(FailedPrecondition, match="died within its trial"):
         await swap(running, plugin)
     await wait_unit(running, alone_with("first"))
+    told = log.read_text().count("died within its trial; scheduler_first serves again")
+    assert told - before == 1, "it is logged once"
 
 
 @BOTH
