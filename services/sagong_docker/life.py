@@ -66,7 +66,6 @@ async def start(engine: Engine, ask: Ask) -> Response:
         return empty(304)
     engine.fresh.discard(record.id)
     await _check(engine, record)
-    await bring(engine, record)
     held = engine.pending.hold(record.id)
     request = StartRequest(
         id=record.id,
@@ -97,6 +96,7 @@ async def _check(engine: Engine, record: ContainerRecord) -> None:
     try:
         check_driver(record.host)
         await check_lenders(engine, record)
+        await bring(engine, record)
     except SagongError as error:
         engine.pending.ended(record.id)
         if record.host.get("AutoRemove") and not isinstance(error, Unavailable):
