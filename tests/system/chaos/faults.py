@@ -72,13 +72,21 @@ class Injector:
         """One process, or several at once."""
         victims = self._victims()
         count = self._chance.choice((1, 1, 1, 2, 3))
-        chosen = self._chance.sample(sorted(victims), count)
+        self.kill(self._chance.sample(sorted(victims), count), victims)
+
+    def kill(self, chosen: list[str], victims: Mapping[str, int]) -> None:
+        """These of the processes that there are."""
         began = time.time()
         pids = {victims[name] for name in chosen}
         for pid in pids:
             _signal(pid, signal.SIGKILL)
+        problem = ""
+        if {"keeper", "kernel"} <= set(chosen):
+            # Each starts the other: with both, it is for who supervises the keeper, as systemd does.
+            done = self._running.run("up", "--seconds", "80", check=False)
+            problem = f"`up` failed: {done.stderr}{done.stdout}" if done.returncode else ""
         # A monitor comes back when somebody asks for it, the zygote when a process is to be made.
-        self._recovered("kill", _all_of(victims, pids), began, pids)
+        self._recovered("kill", _all_of(victims, pids), began, pids, problem)
 
     def _stop(self) -> None:
         """A process does nothing for a while."""
@@ -190,7 +198,7 @@ class Injector:
             self._recorder.fault(fault)
 
 
-def _all_of(victims: dict[str, int], pids: set[int]) -> list[str]:
+def _all_of(victims: Mapping[str, int], pids: set[int]) -> list[str]:
     """What goes with these processes: a monitor is that of several containers."""
     return sorted(name for name, pid in victims.items() if pid in pids)
 

@@ -14,7 +14,7 @@ __all__ = ["places"]
 _NAMES = ((re.compile(r"[0-9a-f]{8}[0-9a-f-]*"), "#"), (re.compile(r"\d+"), "0"))
 # What comes and goes with processes, which are counted elsewhere, or is made when it is needed first.
 _ASIDE = re.compile(
-    r"log/.*|netns/.*|slots/[^/]+/bus(/.*)?|kernel(/.*)?|keeper.pid|.*\.sock|.*-(wal|shm)|node/logs/[0-9a-f]{2}|"
+    r"[^/]+|log/.*|netns/.*|slots/[^/]+/bus(/.*)?|kernel(/.*)?|keeper.pid|.*\.sock|.*-(wal|shm)|node/logs/[0-9a-f]{2}|"
     r"slots/[^/]+(/run(/[^/]+)?)?|slots/runtime/run/[^/]+/s/.*|builder/work/.*"
 )
 

@@ -49,11 +49,11 @@ class Processes:
         return {p.unit: p.pid for p in found if p.state in ("serving", "running")}
 
     def wait_ready(self, gone: set[int], seconds: float = 90.0) -> str:
-        """Wait until all serve and none of `gone` is among them; else what is wrong."""
+        """Wait until all serve, supervised, and none of `gone` is among them; else what is wrong."""
         limit = time.monotonic() + seconds
         while True:
             status = self.status()
-            if status is not None and status.ready and not gone & _all(status):
+            if status is not None and _is_whole(status) and not gone & _all(status):
                 return ""
             if time.monotonic() > limit:
                 return f"not ready after {seconds:.0f} s: {_why(status)}"
@@ -161,11 +161,17 @@ def _all(status: SystemStatus) -> set[int]:
     return {p.pid for p in found}
 
 
+def _is_whole(status: SystemStatus) -> bool:
+    """Whether every unit serves, and kernel and keeper have each other."""
+    names = {p.unit for p in status.others if p.state in ("serving", "running")}
+    return status.ready and {"kernel", "keeper"} <= names
+
+
 def _why(status: SystemStatus | None) -> str:
     if status is None:
         return "the kernel does not answer"
     late = [f"{u.name}: {u.state} {u.problem}" for u in status.units if u.state not in _WELL]
-    return "; ".join(late) or "something that was killed is still listed"
+    return "; ".join(late) or "something that was killed is still listed, or there is no keeper"
 
 
 def _numbers() -> list[int]:
