@@ -6,7 +6,8 @@ imports little, because it shares its memory with nobody: no argparse, typing, a
 begun by `START`, as `-m` keeps what it takes to find a module (0.8 MB).
 
 The kernel sends it descriptors to hold (`keep NAME`), gets them all back when it is started anew, says
-how far the units have come (`late`, `progress`, `ready`), and `end` before it ends for good. If the
+how far the units have come (`late`, `progress`, `ready`), and `end` before it ends for good. Now and
+then it says `beat SECONDS`: if nothing follows for so long it hangs, and is followed by another. If the
 keeper itself dies, another one (the kernel's, or that of a supervisor such as systemd) connects to
 the kernel at `kernel/keeper` and is given the descriptors.
 """
@@ -74,6 +75,8 @@ class Keeper:
         # Taken out of the environment: it is for this process, not for those below.
         self._supervisor = os.environ.pop("NOTIFY_SOCKET", "")
         self._started = 0.0
+        # Until when the kernel is to be heard; 0: it has promised nothing.
+        self._due = 0.0
         self._status: int | None = None
 
     def run(self) -> int:
@@ -90,7 +93,10 @@ class Keeper:
         while True:
             assert self._control is not None
             waiting = [read, self._control.fileno(), self._pidfd]
-            ready, _, _ = select.select(waiting, [], [])
+            left = max(self._due - time.monotonic(), 0.0) if self._due else None
+            ready, _, _ = select.select(waiting, [], [], left)
+            if not ready:
+                self._end_hung()
             if read in ready:
                 os.read(read, 4096)
             if self._control.fileno() in ready and not self._hold():
@@ -139,6 +145,7 @@ class Keeper:
 
     def _begin(self, control: _socket.socket) -> None:
         self._control = control
+        self._due = 0.0
         self._started = time.monotonic()
         if self._options.supervised:
             try:
@@ -157,7 +164,9 @@ class Keeper:
             return False
         word, _, name = message.decode().partition(" ")
         if word == "end":
-            self._stopping = True
+            self._stopping, self._due = True, 0.0
+        elif word == "beat":
+            self._due = 0.0 if self._stopping else time.monotonic() + float(name)
         elif word in _NOTIFICATIONS:
             self._notify(f"{_NOTIFICATIONS[word]}STATUS={name}")
         elif word == "keep" and descriptors:
@@ -168,6 +177,19 @@ class Keeper:
         elif word == "drop" and name in self._kept:
             os.close(self._kept.pop(name))
         return True
+
+    def _end_hung(self) -> None:
+        """Unless it has said something after all (this process was away), or can't by itself."""
+        assert self._control is not None
+        self._due = 0.0
+        heard, _, _ = select.select([self._control.fileno()], [], [], 0)
+        if heard or _state(self._pid) in "DtZX":
+            return
+        self._notify("STATUS=the kernel hangs; starting another one")
+        try:
+            _signal.pidfd_send_signal(self._pidfd, _signal.SIGKILL)
+        except ProcessLookupError:
+            pass  # it ended meanwhile, and its pidfd says so
 
     def _notify(self, text: str) -> None:
         """Tell the supervisor, as sd_notify(3) does."""
@@ -194,7 +216,7 @@ class Keeper:
                 self._status = os.waitstatus_to_exitcode(status)
 
     def _terminate(self, *_: object) -> None:
-        self._stopping = True
+        self._stopping, self._due = True, 0.0
         self._notify("STOPPING=1\nSTATUS=stopping; containers go on")
         try:
             _signal.pidfd_send_signal(self._pidfd, _signal.SIGTERM)
@@ -211,6 +233,15 @@ def _receive(control: _socket.socket) -> tuple[bytes, tuple[int, ...]]:
         if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
             rights += struct.unpack(f"{len(raw) // 4}i", raw[: len(raw) // 4 * 4])
     return data, tuple(rights)
+
+
+def _state(pid: int) -> str:
+    """The letter of proc(5) for what a process does; X if there is none."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0].decode()
+    except OSError:
+        return "X"
 
 
 def _show_title() -> None:

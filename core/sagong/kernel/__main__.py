@@ -162,10 +162,12 @@ async def _live(
     silence = config.silence_seconds
     pulse = Pulse(supervisor.population, supervisor.lives, cells, supervisor.feed, patience=silence)
     listening = asyncio.create_task(pulse.watch())
+    beating = asyncio.create_task(guardian.beat(silence))
     stopping = await ended
     announcing.cancel()
     watching.cancel()
     listening.cancel()
+    beating.cancel()
     if stopping is None:
         await provider.close()
         return RENEWED

@@ -2,6 +2,7 @@
 
 Any keeper, the first of a kernel excepted, connects to `kernel/keeper`. One that a supervisor (systemd)
 started says so: when it dies, the kernel waits for the supervisor's next before it starts one itself.
+It is told now and then that the kernel lives, and starts another one if it hears nothing any more.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ _CREDENTIALS = struct.Struct("3i")
 _SUPERVISOR_SECONDS = 5.0
 _MANY = 1 << 20
 _LONGEST = 1024
+# So many may be missed.
+_BEATS = 3
 
 
 class Guardian:
@@ -61,6 +64,12 @@ class Guardian:
             self._standing = standing
             self._tell(standing)
 
+    async def beat(self, seconds: float) -> None:
+        """Say so every `seconds` that the loop goes on, until cancelled; 0: never."""
+        while seconds:
+            self._tell(f"beat {_BEATS * seconds}".encode())
+            await asyncio.sleep(seconds)
+
     def stop(self) -> None:
         """The system ends: the keeper may go."""
         self._loop.remove_reader(self._door.fileno())
@@ -74,7 +83,8 @@ class Guardian:
     def _tell(self, message: bytes) -> None:
         if self._keeper is not None:
             with contextlib.suppress(OSError):
-                self._keeper.send(message)
+                # One that is stopped reads nothing: it must not stop the kernel as well.
+                self._keeper.send(message, socket.MSG_DONTWAIT)
 
     def _hear(self) -> None:
         assert self._keeper is not None

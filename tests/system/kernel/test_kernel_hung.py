@@ -52,6 +52,20 @@ async def test_a_call_to_one_that_is_stopped_is_answered_by_its_successor(
     assert "it is stopped" in log
 
 
+@pytest.mark.parametrize("again", [1, 2])
+async def test_a_kernel_that_is_stopped_is_followed_and_nobody_ends_with_it(
+    running: Instance, again: int
+) -> None:
+    """By its keeper: what serves goes on, and could not be swapped or restarted any more."""
+    kernel, scheduler = running.pid("kernel"), running.pid("scheduler")
+    os.kill(kernel, signal.SIGSTOP)
+    await asyncio.to_thread(running.wait_ready, 60, gone=kernel)
+    assert running.pid("kernel") != kernel
+    assert running.pid("scheduler") == scheduler
+    async with connect(running.paths) as operator:
+        assert right(await (await operator.use(Scheduler)).place(QUESTION))
+
+
 async def test_one_that_never_comes_back_to_its_loop_is_followed(running: Instance) -> None:
     hung = running.pid("hostile")
     async with connect(running.paths) as operator:
