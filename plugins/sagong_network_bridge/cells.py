@@ -12,8 +12,10 @@ import re
 import secrets
 import socket
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from sagong.contracts.network import Counters
@@ -36,6 +38,7 @@ _SETTINGS = (
 )
 _MOST_PORTS = 1024
 _READY, _MOMENT = 0.5, 0.0003
+_NONE: Mapping[str, int] = MappingProxyType({})
 
 
 class Port(NamedTuple):
@@ -56,12 +59,13 @@ class Port(NamedTuple):
 class Cell:
     """A namespace with one interface or none, its sockets still in our hands.
 
-    `owned`: by a user namespace of its own.
+    `owned`: by a user namespace of its own. `index` is the interface's, 0 where it is not known.
     """
 
     pin: Path
     port: Port | None = None
     veth: str = ""
+    index: int = 0
     channel: Channel | None = None
     resolver_port: int = 0
     sockets: list[socket.socket] = field(default_factory=list)
@@ -105,7 +109,7 @@ class Cells:
         cell.channel.send([links.change_link(_LOOPBACK, "loopback", up=True)])
         if port is not None:
             cell.port = port
-            cell.veth = self._plug(port, room.namespace, port.first, cell.channel)
+            cell.veth, cell.index = self._plug(port, room.namespace, port.first, cell.channel)
         if resolver:
             cell.sockets, cell.resolver_port = self._resolver_sockets(cell.pin, 0, room)
 
@@ -114,27 +118,27 @@ class Cells:
         with self._doors.open(pin, ("route",), _interface_settings(port)) as room:
             inner = room.channel("route")
             try:
-                return self._plug(port, room.namespace, interface, inner)
+                return self._plug(port, room.namespace, interface, inner)[0]
             finally:
                 inner.close()
 
-    def _plug(self, port: Port, namespace: int, interface: str, inner: Channel) -> str:
-        """The inner end comes up first: a bridge takes a port into use at once if its carrier is
+    def _plug(
+        self, port: Port, namespace: int, interface: str, inner: Channel
+    ) -> tuple[str, int]:
+        """The name of the host's end and the index of the inner one, where there are such.
+
+        The inner end comes up first: a bridge takes a port into use at once if its carrier is
         there when it comes up, else whenever the kernel gets round to it, up to a second later.
         """
         if port.lower is not None:
             self._host.send([new_interface(port.lower, interface, port.ifindex, namespace)])
-            return ""
+            return "", 0
         name = f"{self._prefix}v{secrets.token_hex(5)}"
         self._make(links.Veth(name, port.ifindex, namespace, interface, port.mtu), port)
-        index = links.link_index(inner, interface)
-        quiet = [links.keep_quiet(index, interface)] if port.ipv6 else []
-        inner.send([*quiet, links.change_link(index, interface, up=True)])
-        host_index = links.link_index(self._host, name)
-        options = links.port_options(host_index, name, isolated=port.isolated, hairpin=port.hairpin)
-        self._host.send([options])
-        _wait_ready(inner, interface)
-        return name
+        quiet = [links.keep_quiet(interface)] if port.ipv6 else []
+        inner.send([*quiet, links.change_link(0, interface, up=True)])
+        self._host.send([links.port_options(name, isolated=port.isolated, hairpin=port.hairpin)])
+        return name, _wait_ready(inner, interface)
 
     def _make(self, veth: links.Veth, port: Port) -> None:
         try:
@@ -209,16 +213,23 @@ def _interface_settings(port: Port) -> tuple[Setting, ...]:
     )
 
 
-def carry_out(channel: Channel, *plans: Plan) -> None:
-    """Do plans by a channel of the namespace, in one batch."""
-    index_of = functools.cache(functools.partial(links.link_index, channel))
+def carry_out(channel: Channel, *plans: Plan, known: Mapping[str, int] = _NONE) -> None:
+    """Do plans by a channel of the namespace, in one batch; `known` are indexes of interfaces."""
+
+    @functools.cache
+    def index_of(name: str) -> int:
+        return known.get(name) or links.link_index(channel, name)
+
     channel.send([request for plan in plans for request in plan(index_of)])
 
 
-def _wait_ready(inner: Channel, interface: str) -> None:
-    """The inner end sends only once the kernel has noticed its carrier, in a moment."""
+def _wait_ready(inner: Channel, interface: str) -> int:
+    """The inner end sends only once the kernel has noticed its carrier, in a moment; its index."""
     deadline = time.monotonic() + _READY
-    while not links.is_ready(inner, interface) and time.monotonic() < deadline:
+    while True:
+        index, ready = links.readiness(inner, interface)
+        if ready or time.monotonic() >= deadline:
+            return index
         time.sleep(_MOMENT)
 
 

@@ -39,13 +39,13 @@ __all__ = [
     "delete_route",
     "delete_rule",
     "find_link",
-    "is_ready",
     "keep_quiet",
     "link_index",
     "links_of",
     "new_bridge",
     "new_veth",
     "port_options",
+    "readiness",
     "routes_in",
     "routes_of",
     "set_bridge_filter",
@@ -140,26 +140,28 @@ def _named(name: str) -> bytes:
     return attribute(3, name.encode() + b"\0")
 
 
-def port_options(index: int, name: str, *, isolated: bool, hairpin: bool) -> Request:
+def port_options(name: str, *, isolated: bool, hairpin: bool) -> Request:
     """Bring the host's end up as a quiet bridge port: no IPv6 address of its own."""
     slave = nested(5, attribute(4, bytes([hairpin])), attribute(33, bytes([isolated])))
     info = nested(18, attribute(4, b"bridge\0"), slave)
-    payload = _INFO.pack(0, 0, index, _UP, _UP) + _QUIET + info
+    payload = _INFO.pack(0, 0, 0, _UP, _UP) + _named(name) + _QUIET + info
     return Request(_NEWLINK, 0, payload, f"configure bridge port {name}")
 
 
-def keep_quiet(index: int, name: str) -> Request:
+def keep_quiet(name: str) -> Request:
     """No IPv6 address of the kernel's making: it would be made of the hardware address there is."""
-    payload = _INFO.pack(0, 0, index, 0, 0) + _QUIET
+    payload = _NOTHING + _named(name) + _QUIET
     return Request(_SETLINK, 0, payload, f"keep {name} without an address")
 
 
 def change_link(
     index: int, what: str, *, up: bool | None = None, mac: str = "", alias: str = ""
 ) -> Request:
-    """Up or down, hardware address, alias."""
+    """Up or down, hardware address, alias; with index 0 of whose name is `what`."""
     change = 0 if up is None else _UP
     payload = _INFO.pack(0, 0, index, _UP if up else 0, change)
+    if not index:
+        payload += _named(what)
     if mac:
         payload += attribute(1, bytes.fromhex(mac.replace(":", "")))
     if alias:
@@ -305,10 +307,13 @@ def find_link(channel: Channel, name: str) -> Link | None:
     return _link(found[1]) if found else None
 
 
-def is_ready(channel: Channel, name: str) -> bool:
-    """Whether an interface is operational, not only up."""
+def readiness(channel: Channel, name: str) -> tuple[int, bool]:
+    """The index of an interface, 0 if there is none; whether it is operational, not only up."""
     found = channel.ask(_finding(name))
-    return found is not None and attributes(found[1], 16).get(16) == bytes([_OPERATIONAL])
+    if found is None:
+        return 0, False
+    _, _, index, _, _ = _INFO.unpack_from(found[1])
+    return index, attributes(found[1], 16).get(16) == bytes([_OPERATIONAL])
 
 
 def routes_of(channel: Channel) -> Iterator[str]:

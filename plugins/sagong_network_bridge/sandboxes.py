@@ -301,6 +301,7 @@ class Sandboxes:
             address_plan(sandbox.endpoints),
             route_plan((), sandbox.endpoints, (ranks, ranks)),
             limit_plan(sandbox.endpoints, request.egress_bps),
+            known={cell.port.first: cell.index} if cell.port is not None else {},
         )
         own = interface_sysctls(request.attachments, sandbox.endpoints)
         if request.sysctls or own:

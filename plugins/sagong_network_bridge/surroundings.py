@@ -106,8 +106,7 @@ class Surroundings:
 
     def _mirror(self, network: str, veth: str) -> None:
         port = self._networks.port(self._networks.get(network))
-        index = link_index(self._host, veth)
-        self._host.send([port_options(index, veth, isolated=port.isolated, hairpin=True)])
+        self._host.send([port_options(veth, isolated=port.isolated, hairpin=True)])
 
     async def mirror(self, networks: frozenset[str], records: Iterable[SandboxRecord]) -> None:
         """Everybody on these networks may now reach itself by a service."""
