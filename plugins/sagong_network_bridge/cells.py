@@ -122,9 +122,7 @@ class Cells:
             finally:
                 inner.close()
 
-    def _plug(
-        self, port: Port, namespace: int, interface: str, inner: Channel
-    ) -> tuple[str, int]:
+    def _plug(self, port: Port, namespace: int, interface: str, inner: Channel) -> tuple[str, int]:
         """The name of the host's end and the index of the inner one, where there are such.
 
         The inner end comes up first: a bridge takes a port into use at once if its carrier is

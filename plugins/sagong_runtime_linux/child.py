@@ -28,10 +28,12 @@ from sagong_runtime_linux.program import (
     replace_process,
 )
 
-__all__ = ["Children", "run_child"]
+__all__ = ["ORDER_SIZE", "Children", "run_child"]
 
 _FAILED = 127
-_ORDER_SIZE = 1 << 20
+# What goes in one message of a socket with the kernel's usual buffer. A larger buffer here would be
+# mapped anew for each order.
+ORDER_SIZE = 96 << 10
 _DESCRIPTORS = 9
 
 
@@ -52,7 +54,7 @@ class Children:
         """Never raises. The channel stays open for `refused`."""
         try:
             os.setsid()
-            text, descriptors = process.receive_descriptors(nurse, _ORDER_SIZE, _DESCRIPTORS)
+            text, descriptors = process.receive_descriptors(nurse, 1 + ORDER_SIZE, _DESCRIPTORS)
             self._monitor, *namespaces = descriptors
         except BaseException:  # The end of its channel tells the rest.
             return None
@@ -86,7 +88,7 @@ class Children:
         """Without an order it ends with its monitor."""
         with _told(channel):
             os.setsid()
-            text, descriptors = process.receive_descriptors(channel, _ORDER_SIZE, _DESCRIPTORS)
+            text, descriptors = process.receive_descriptors(channel, ORDER_SIZE, _DESCRIPTORS)
             if not text:
                 os._exit(0)
             _become(*self._understood(text, descriptors), channel)

@@ -6,6 +6,7 @@ after it: then the kernel itself keeps every symbolic link of the image inside t
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -271,6 +272,11 @@ def make_target(target: str, kind: str) -> bool:
     """
     if os.path.exists(target):
         return False
+    if kind == "directory":
+        # Unless there is a dangling link, or no parent.
+        with contextlib.suppress(FileExistsError, FileNotFoundError):
+            os.mkdir(target)
+            return True
     target = os.path.realpath(target)
     if kind == "file":
         os.makedirs(os.path.dirname(target), exist_ok=True)
@@ -353,7 +359,8 @@ class MountCgroups(NamedTuple):
         flags = self.flags & ~mounts.MS_RDONLY
         syscalls.mount("tmpfs", self.target, "tmpfs", flags, "mode=755")
         for version, mount, option in self.hierarchies:
-            place = f"{self.target}/{os.path.basename(mount)}"
+            name = mount.rpartition("/")[2]
+            place = f"{self.target}/{name}"
             os.mkdir(place, 0o755)
             kind = "cgroup" if version == "1" else "cgroup2"
             try:
@@ -361,7 +368,7 @@ class MountCgroups(NamedTuple):
             except FileNotFoundError:
                 # Hierarchies without controllers hold no group of ours to show; somebody may mount his.
                 continue
-            self._link_names(os.path.basename(mount))
+            self._link_names(name)
         # What is bound has attributes of its own until now; nobody is here to see it.
         syscalls.mount_setattr(self.target, set_=self.flags & 0xF, recursive=True)
 

@@ -45,21 +45,21 @@ def capability_mask(names: tuple[str, ...], facts: HostFacts, *, privileged: boo
         raise InvalidArgument(f"capabilities of the process: {error}") from None
 
 
-@functools.cache
-def _default_code(names: frozenset[str]) -> bytes:
-    """Docker's policy, compiled once for each set of capabilities."""
-    return seccomp.compile_policy(default_policy(names))
-
-
-def seccomp_code(text: str, mask: int, *, privileged: bool) -> bytes:
-    """The compiled filter, empty for unconfined: who is privileged has none but one of his own."""
-    if text == "unconfined" or (privileged and text in ("", "default")):
-        return b""
+@functools.lru_cache(64)
+def _encoded_filter(text: str, mask: int) -> str:
+    """A profile, or Docker's (""), compiled once for each set of capabilities."""
     names = capabilities.names_of(mask)
-    if text in ("", "default"):
-        return _default_code(frozenset(names))
+    policy = parse_profile(text, names) if text else default_policy(frozenset(names))
+    return base64.b64encode(seccomp.compile_policy(policy)).decode()
+
+
+def seccomp_filter(text: str, mask: int, *, privileged: bool) -> str:
+    """The compiled filter as base64, "" for none: who is privileged has none but one of his own."""
+    profile = "" if text == "default" else text
+    if text == "unconfined" or (privileged and not profile):
+        return ""
     try:
-        return seccomp.compile_policy(parse_profile(text, names))
+        return _encoded_filter(profile, mask)
     except ValueError as error:
         raise InvalidArgument(str(error)) from None
 
@@ -168,8 +168,8 @@ def process_setup(spec: RunSpec, facts: HostFacts, mask: int) -> list[Any]:
 
 def confinement(spec: RunSpec, what: Process, mask: int) -> list[Any]:
     """Limits and credentials; the filter goes last where no_new_privs allows that."""
-    code = seccomp_code(spec.seccomp, mask, privileged=spec.privileged)
-    filtered = [process.Filter(base64.b64encode(code).decode())] if code else []
+    code = seccomp_filter(spec.seccomp, mask, privileged=spec.privileged)
+    filtered = [process.Filter(code)] if code else []
     early = [] if what.no_new_privileges else filtered
     late = filtered if what.no_new_privileges else []
     user = what.user

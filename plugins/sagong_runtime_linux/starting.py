@@ -23,7 +23,7 @@ from sagong.shim.loop import READ, Timer
 from sagong.shim.nursery import Newborn, Nurse, Nursery
 from sagong.shim.starting import Order
 from sagong.shim.user_namespace import open_user_namespace
-from sagong_runtime_linux.child import Children, run_child
+from sagong_runtime_linux.child import ORDER_SIZE, Children, run_child
 from sagong_runtime_linux.operations import Stage
 
 __all__ = ["LinuxEngine", "Start"]
@@ -32,8 +32,6 @@ __all__ = ["LinuxEngine", "Start"]
 _START_SECONDS = 60.0
 _LAST_WORDS_SECONDS = 1.0
 _MESSAGE_SIZE = 64 << 10
-# What goes in one message of a socket with the kernel's usual buffer.
-_ORDER_SIZE = 96 << 10
 
 
 class LinuxEngine:
@@ -115,7 +113,7 @@ class Start:
                 text = self._text(stage)
                 rights = (theirs.fileno(), *stage.namespaces.values())
                 ahead = self._order.ahead
-                if nurse and len(text) <= _ORDER_SIZE and nurse.order(text, rights, ahead=ahead):
+                if nurse and len(text) <= ORDER_SIZE and nurse.order(text, rights, ahead=ahead):
                     self._follow(ours)
                     return
             ours.close()
@@ -155,7 +153,7 @@ class Start:
         """False when it has ended or the order is too long for it."""
         text = self._text(stage)
         try:
-            if len(text) > _ORDER_SIZE:
+            if len(text) > ORDER_SIZE:
                 raise OSError(errno.EMSGSIZE, "order too long")
             process.send_descriptors(newborn.channel, text, tuple(stage.namespaces.values()))
         except OSError:

@@ -9,7 +9,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from itertools import groupby
 from operator import attrgetter
 from typing import NamedTuple
@@ -79,12 +79,16 @@ class CgroupLayout:
 
     def of(self, controller: str) -> Hierarchy | None:
         """The hierarchy that has a controller, or "unified" for the v2 one."""
+        return self._holders.get(controller)
+
+    @cached_property
+    def _holders(self) -> dict[str, Hierarchy]:
+        found: dict[str, Hierarchy] = {}
         for hierarchy in self.hierarchies:
-            if controller in hierarchy.controllers:
-                return hierarchy
-            if controller == "unified" and hierarchy.version == 2:
-                return hierarchy
-        return None
+            unified = ("unified",) if hierarchy.version == 2 else ()
+            for name in (*hierarchy.controllers, *unified):
+                found.setdefault(name, hierarchy)
+        return found
 
     @cached_property
     def versions(self) -> dict[str, int]:
@@ -103,9 +107,21 @@ class CgroupLayout:
 
     def derived(self) -> CgroupLayout:
         """Itself, with all that is derived from it computed now: a fork server's forks share it."""
-        self.select(CONTROLLERS)
-        _ = self.mode, self.versions
+        self.offered(CONTROLLERS)
+        _ = self.mode
         return self
+
+    def offered(self, controllers: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
+        """Those of the controllers that the machine offers, with their versions."""
+        if controllers not in self._offers:
+            chosen = self.select(controllers)
+            found = ((c, v) for c, v in self.versions.items() if self.of(c) in chosen)
+            self._offers[controllers] = tuple(found)
+        return self._offers[controllers]
+
+    @cached_property
+    def _offers(self) -> dict[tuple[str, ...], tuple[tuple[str, int], ...]]:
+        return {}
 
     @cached_property
     def _selections(self) -> dict[tuple[str, ...], tuple[Hierarchy, ...]]:
@@ -268,8 +284,8 @@ class Cgroup:
 
     def limit(self, limits: CgroupLimits) -> None:
         """Put limits into force; those that are None stay as they are."""
-        offered = {c: v for c, v in self.layout.versions.items() if self.directory(c)}
-        writes = _ordered(self, limit_writes(limits, offered))
+        offered = self.layout.offered(self.controllers)
+        writes = _ordered(self, _planned(limits, offered))
         # One file may take many writes: each rule of the devices is one.
         late: list[tuple[LimitWrite, ...]] = []
         for _, same in groupby(writes, key=attrgetter("controller", "file", "optional")):
@@ -283,7 +299,7 @@ class Cgroup:
                 late.append(group)
         for group in late:
             _apply(self, group)
-        if limits.devices is not None and offered.get("devices") == 2:
+        if limits.devices is not None and ("devices", 2) in offered:
             directory = self.directory("devices")
             if directory is not None:
                 install_device_rules(directory, limits.devices)
@@ -373,9 +389,21 @@ def _make(hierarchy: Hierarchy, path: str) -> bool:
         _make(hierarchy, os.path.dirname(path))
         return _make(hierarchy, path)
     if hierarchy.version == 1 and "cpuset" in hierarchy.controllers:
-        for name in ("cpuset.cpus", "cpuset.mems"):
-            _inherit(directory, name, hierarchy.mount)
+        _fill_cpuset(directory, hierarchy.mount)
     return True
+
+
+def _fill_cpuset(directory: str, root: str) -> None:
+    """A new group gets its parent's CPUs and memory nodes, and those below it get theirs at birth.
+
+    The kernel gives both or none: none also where a sibling has some for itself. Source:
+    cgroup-v1/cgroups in the kernel's documentation, clone_children.
+    """
+    if _read(f"{directory}/cpuset.mems").strip():
+        return
+    for name in ("cpuset.cpus", "cpuset.mems"):
+        _inherit(directory, name, root)
+    _write(f"{directory}/cgroup.clone_children", "1")
 
 
 def _inherit(directory: str, name: str, root: str) -> str:
@@ -414,6 +442,12 @@ def _delegate_above(layout: CgroupLayout, path: str) -> None:
     for part in ("", *path.split("/")[:-1]):
         above = f"{above}/{part}".rstrip("/")
         delegate(layout, above)
+
+
+@lru_cache(64)
+def _planned(limits: CgroupLimits, offered: tuple[tuple[str, int], ...]) -> tuple[LimitWrite, ...]:
+    """Most containers have the same limits."""
+    return limit_writes(limits, dict(offered))
 
 
 def _ordered(group: Cgroup, writes: tuple[LimitWrite, ...]) -> list[LimitWrite]:

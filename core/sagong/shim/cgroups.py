@@ -41,7 +41,10 @@ def resolved_limits(limits: dict[str, Any]) -> CgroupLimits:
         if name in fields:
             fields[name] = tuple((_device_numbers(d), v) for d, v in fields[name])
     if fields.get("devices") is not None:
-        fields["devices"] = tuple(r for rule in fields["devices"] for r in _device_rules(rule))
+        rules: list[str] = []
+        for rule in fields["devices"]:
+            rules += _device_rules(rule)
+        fields["devices"] = tuple(rules)
     return CgroupLimits(**fields)
 
 

@@ -74,8 +74,8 @@ class OomWatch:
     def _read(self) -> dict[str, str]:
         for name in ("memory.oom_control", "memory.events"):
             try:
-                with open(f"{self._directory}/{name}", encoding="utf-8") as file:
-                    return dict(line.split() for line in file)
+                with open(f"{self._directory}/{name}", "rb", buffering=0) as file:
+                    return dict(line.split() for line in file.read().decode().splitlines())
             except OSError:
                 continue
         return {}

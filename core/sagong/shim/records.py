@@ -12,7 +12,7 @@ import msgspec
 
 from sagong.contracts.runtime import Container, ContainerState, ExecStatus, Exited, RunSpec
 from sagong.errors import ResourceExhausted
-from sagong.linux.files import remove_directory
+from sagong.linux.files import remove_directory, write_all
 from sagong.shim.directory import RunDirectory, read_record
 
 __all__ = ["ExecRecord", "Made", "Record", "Records"]
@@ -109,13 +109,23 @@ class Records:
         """A container's directory."""
         return Path(self._directory.container(container_id))
 
+    def _file(self, container_id: str, name: str) -> str:
+        return f"{self._directory.container(container_id)}/{name}"
+
     def create(self, spec: RunSpec) -> None:
         """Begin a run: a fresh directory with the spec in it."""
-        path = self.path(spec.id)
-        self.remove(spec.id)
+        path = self._directory.container(spec.id)
+        content = msgspec.json.encode(spec)
         try:
-            path.mkdir(mode=0o700, parents=True)
-            (path / "spec.json").write_bytes(msgspec.json.encode(spec))
+            try:
+                os.mkdir(path, 0o700)
+            except FileExistsError:
+                self.remove(spec.id)
+                os.mkdir(path, 0o700)
+            except FileNotFoundError:
+                os.makedirs(path, 0o700)
+            with open(f"{path}/spec.json", "wb", buffering=0) as file:
+                write_all(file.fileno(), content)
         except OSError as error:
             self.remove(spec.id)
             raise ResourceExhausted(
@@ -130,7 +140,7 @@ class Records:
         """Set a mark; False when it was set already."""
         try:
             flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
-            os.close(os.open(self.path(container_id) / name, flags, 0o600))
+            os.close(os.open(self._file(container_id, name), flags, 0o600))
         except FileExistsError:
             return False
         except FileNotFoundError:
@@ -140,7 +150,7 @@ class Records:
     def unmark(self, container_id: str, name: str) -> None:
         """Take a mark away."""
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.path(container_id) / name)
+            os.unlink(self._file(container_id, name))
 
     def ids(self) -> list[str]:
         """All that have a directory."""
@@ -158,15 +168,15 @@ class Records:
 
     def state(self, container_id: str) -> dict[str, Any] | None:
         """What the monitor wrote at the start."""
-        return read_record(str(self.path(container_id) / "state.json"))
+        return read_record(self._file(container_id, "state.json"))
 
     def exit(self, container_id: str) -> dict[str, Any] | None:
         """What the monitor wrote at the end."""
-        return read_record(str(self.path(container_id) / "exit.json"))
+        return read_record(self._file(container_id, "exit.json"))
 
     def marked(self, container_id: str, name: str) -> bool:
         """Whether a mark is set."""
-        return (self.path(container_id) / name).exists()
+        return os.path.exists(self._file(container_id, name))
 
     def execs(self, container_id: str) -> dict[str, ExecRecord]:
         """The exec'd processes."""

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -74,6 +75,26 @@ def test_a_group_is_limited_frozen_killed_and_removed(group: Cgroup) -> None:
     assert not group.exists()
     group.remove()
     group.kill()
+
+
+def test_groups_of_version_1_have_the_cpus_of_those_above_from_their_birth(group: Cgroup) -> None:
+    if group.layout.versions.get("cpuset") != 1:
+        pytest.skip("no cpuset hierarchy of version 1")
+    above = Path(group.directory("cpuset") or "")
+    files = ("cpuset.cpus", "cpuset.mems")
+    wanted = [(above / name).read_text() for name in files]
+    assert all(text.strip() for text in wanted)
+    for flag in "10":
+        # Without the flag, as of a group of somebody else's, they are copied.
+        assert flag == "0" or (above / "cgroup.clone_children").read_text() == "1\n"
+        (above / "cgroup.clone_children").write_text(flag)
+        below = Cgroup(group.layout, f"{group.path}/{flag}", ("cpuset",))
+        if flag == "1":
+            (above / flag).mkdir()
+        else:
+            below.create()
+        assert [(above / flag / name).read_text() for name in files] == wanted
+        below.remove()
 
 
 def test_version_1_freezer_alone_kills_what_is_frozen(group: Cgroup) -> None:
