@@ -32,6 +32,8 @@ __all__ = [
     "wait_ended",
 ]
 
+# As a plain number: the enumeration's own "&" is slow.
+_CUT = int(socket.MSG_CTRUNC)
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _PR_SET_NAME = 15
@@ -194,11 +196,13 @@ def receive_descriptors(channel: socket.socket, size: int, most: int = 16) -> Re
     """
     room = socket.CMSG_SPACE(most * 4)
     data, ancillary, flags, _ = channel.recvmsg(size, room, socket.MSG_CMSG_CLOEXEC)
+    if not ancillary and not flags & _CUT:
+        return Received(data, ())
     rights = array.array("i")
     for level, kind, raw in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             rights.frombytes(raw[: len(raw) - len(raw) % rights.itemsize])
-    if flags & socket.MSG_CTRUNC:
+    if flags & _CUT:
         for descriptor in rights:
             os.close(descriptor)
         raise OSError(7, f"recvmsg: more than {most} descriptors in one message")

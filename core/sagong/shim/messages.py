@@ -59,7 +59,7 @@ class MessageReader:
             end = _LENGTH.size + length
             if len(self._buffer) < end:
                 return
-            message = json.loads(bytes(self._buffer[_LENGTH.size : end]))
+            message = json.loads(self._buffer[_LENGTH.size : end].decode())
             del self._buffer[:end]
             if not isinstance(message, dict):
                 raise ValueError("a message must be a JSON object")
