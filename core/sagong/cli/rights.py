@@ -24,7 +24,8 @@ def rights_in_words(found: Manifest) -> list[str]:
     lines = [f"{found.plugin.name} {found.plugin.version}: {found.plugin.summary}"]
     lines += [f"provides {slot}/{version}" for slot, version in found.provided()]
     lines += _bus_in_words(found)
-    lines += [f"listens on {x.address} ({x.why})" for x in found.listens.values()]
+    unset = "no address until one is configured"
+    lines += [f"listens on {x.address or unset} ({x.why})" for x in found.listens.values()]
     lines += [f"capability {c.name}{_holder(c)} ({c.why})" for c in rights.capabilities]
     if found.plugin.kind == "hook":
         lines.append("all else is as with the unit that it is loaded into")

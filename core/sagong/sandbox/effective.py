@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from sagong.linux import capabilities, process
 from sagong.linux.cgroup import Cgroup, layout_of_machine
 from sagong.linux.cgroup_statistics import statistics
+from sagong.linux.listening import listening
 from sagong.linux.mounts import mount_table
 from sagong.sandbox.machine import Machine
 from sagong.sandbox.rights import Rights
@@ -53,6 +54,7 @@ class Effective:
     file_size: int
     cgroups: tuple[str, ...]
     limits: tuple[str, ...] = ()
+    listens: tuple[str, ...] = ()
 
     def describe(self) -> str:
         """A table for people."""
@@ -70,6 +72,7 @@ class Effective:
             ("size of a file", _size(self.file_size)),
             ("cgroups", ", ".join(self.cgroups) or "none"),
             ("limits", ", ".join(self.limits) or "none"),
+            *(("listens on", address) for address in self.listens),
             *(("mount", _mount_line(mount)) for mount in self.mounts),
         ]
         return "\n".join(f"{key:<18} {value}" for key, value in rows)
@@ -211,6 +214,7 @@ def effective(pid: int) -> Effective:
         file_size=_soft_limit(pid, "Max file size"),
         cgroups=_cgroups(pid),
         limits=_limits(pid),
+        listens=listening(pid),
     )
 
 

@@ -268,6 +268,7 @@ def test_each_line_of_a_sandbox_is_shown(running: Instance) -> None:
         r"open files +4096",
         r"size of a file +unlimited",
         r"limits +memory 512 MiB, processes 32, 1 cores, weight (8192|313)",
+        r"listens on +unix:.*/slots/volume/bus/\d+/s",
         r"mount +rw .*run/mounts \(",
     ):
         assert re.search(f"^{line}", own, re.M), (line, own)

@@ -14,6 +14,7 @@ import pytest
 
 from sagong.linux import capabilities, landlock, mounts, overlay, process, syscalls
 from sagong.linux.capabilities import CapabilitySets
+from sagong.linux.listening import listening
 
 
 def test_a_failed_call_names_itself_and_the_path() -> None:
@@ -189,3 +190,25 @@ def test_status_facts_are_those_of_this_process() -> None:
     assert facts.uids == (os.getuid(), os.geteuid(), *facts.uids[2:])
     assert facts.state == "R"
     assert process.start_time() == process.start_time(os.getpid())
+
+
+def test_where_a_process_listens_is_told_by_the_kernel() -> None:
+    path = f"/tmp/sagong-listening-{os.getpid()}"
+    v6 = socket.create_server(("::1", 0), family=socket.AF_INET6)
+    with socket.create_server(("127.0.0.1", 0)) as v4, v6, socket.socket(socket.AF_UNIX) as unix:
+        with (
+            socket.socket(type=socket.SOCK_DGRAM) as udp,
+            socket.create_connection(v4.getsockname()) as client,
+        ):
+            udp.bind(("127.0.0.1", 0))
+            unix.bind(path)
+            unix.listen()
+            os.unlink(path)
+            found = listening(os.getpid())
+            mine = client.getsockname()[1]
+            ports = [one.getsockname()[1] for one in (v4, v6, udp)]
+    assert f"tcp:127.0.0.1:{ports[0]}" in found
+    assert f"tcp:[::1]:{ports[1]}" in found
+    assert f"udp:127.0.0.1:{ports[2]}" in found
+    assert f"unix:{path}" in found
+    assert not any(address.endswith(f":{mine}") for address in found), "it is a client's"
