@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import posixpath
-from collections.abc import AsyncIterator, Callable, Collection, Container
+from collections.abc import AsyncIterator, Callable, Collection, Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from sagong_builder.draft import Draft
 from sagong_builder.fetching import download, is_url
 from sagong_builder.keys import NoKeys
 from sagong_builder.origins import Origins, credentials_for, key_of
+from sagong_builder.reading import ALL, Paths, grouped, readings
 from sagong_builder.reporter import Reporter
 from sagong_builder.repositories import clone, git_source
 from sagong_builder.running import new_id
@@ -84,6 +85,7 @@ class StageBuilder:
         self._dialect = dialect
         self._scopes: dict[int, Scope] = {}
         self._made: dict[int, asyncio.Task[Draft]] = {}
+        self._expected: Mapping[str, Paths] = {}
         self._begin_stage: Callable[[Stage], asyncio.Task[Draft]]
         self._places = asyncio.Semaphore(_BESIDE)
         machine = os.uname().machine
@@ -125,6 +127,10 @@ class StageBuilder:
             len(dockerfile.arguments)
             + sum(1 + len(stage.instructions) for stage in needed)
             + len(labels)
+        )
+        self._expected = grouped(
+            [(bases[stage.number], "") for stage in needed]
+            + [read for stage in needed for i in stage.instructions for read in readings(i)]
         )
         for instruction in dockerfile.arguments:
             await self._reporter.step(instruction.text)
@@ -172,6 +178,7 @@ class StageBuilder:
     ) -> Draft:
         """A stage; if it ends early, so does its step."""
         bench = self._bench()
+        bench.origins.expect(self._expected)
         try:
             with room():
                 return await self._stage(bench, dockerfile, stage, base, extra)
@@ -208,6 +215,7 @@ class StageBuilder:
             else:
                 await bench.reporter.image(draft.image)
             if earlier is None and bench.origins.holds_files(base):
+                await bench.origins.prepare({base: ALL})
                 await bench.steps.take(_all_of(base, stage.origin))
         for instruction in (*stage.instructions, *extra):
             with located(instruction):
@@ -226,11 +234,11 @@ class StageBuilder:
     ) -> None:
         """Have what the instruction reads: stages are waited for, files of the client's sent."""
         expander = Expander(bench.steps.variables, dockerfile.escape)
-        origins = origins_of(instruction, expander)
-        if not origins:
+        read = grouped(readings(instruction, expander))
+        if not read:
             return
         bench.reporter.rest()
-        for origin in origins:
+        for origin in read:
             if "$" in origin:
                 needs = [s for s in dockerfile.stages[: stage.number] if s.number in self._made]
             elif key_of(origin) in self._named:
@@ -240,7 +248,7 @@ class StageBuilder:
                 needs = [] if found is None else [found]
             for need in needs:
                 await self._wait_made(bench, need)
-        await bench.origins.prepare(origins)
+        await bench.origins.prepare(read)
 
     def _task(self, stage: Stage) -> asyncio.Task[Draft]:
         """A stage being made: triggers of images want stages that nobody knew of before."""
@@ -320,29 +328,10 @@ def _first(failed: BaseExceptionGroup[BaseException]) -> BaseException:
     return _first(error) if isinstance(error, BaseExceptionGroup) else error
 
 
-def origins_of(instruction: Instruction, expander: Expander) -> list[str]:
-    """What an instruction reads files of: stages, images, further contexts; "" is the context."""
-    if instruction.keyword == "RUN":
-        mounts = [_fields(text) for text in instruction.flags.get("mount", ())]
-        return [f.get("from", "") for f in mounts if f.get("type", "bind") == "bind" or "from" in f]
-    if instruction.keyword not in ("COPY", "ADD"):
-        return []
-    documents = {document.word for document in instruction.heredocs}
-    words = [expander.word(word) for word in instruction.words[:-1] if word not in documents]
-    fetched = instruction.keyword == "ADD"
-    if all(fetched and (is_url(word) or git_source(word)) for word in words):
-        return []
-    return [instruction.flag("from")]
-
-
 def _all_of(context: str, origin: Instruction) -> Instruction:
     """A stage that begins from files begins with them."""
     words, flags = (".", "/"), {"from": (context,)}
     return Instruction(origin.line, "COPY", origin.text, words=words, flags=flags, last=origin.last)
-
-
-def _fields(text: str) -> dict[str, str]:
-    return dict(part.partition("=")[::2] for part in text.split(","))
 
 
 def _raw(text: str) -> str:
@@ -422,7 +411,7 @@ class Build:
 
     # The context.
 
-    async def _opened_context(self) -> Archive:
+    async def _opened_context(self, paths: Paths) -> Archive:
         assert self._context is not None
         return self._context
 

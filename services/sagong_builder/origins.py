@@ -23,6 +23,7 @@ from sagong.model.numbers import natural
 from sagong_builder.cache import Offer
 from sagong_builder.context import Archive
 from sagong_builder.foreign import check_made_here
+from sagong_builder.reading import Paths, grouped
 from sagong_builder.reporter import Reporter
 from sagong_builder.running import new_id
 from sagong_builder.shop import Shop
@@ -33,8 +34,8 @@ _IMAGE = "docker-image://"
 _ID = re.compile(r"(sha256:)?[0-9a-f]{12,64}\Z")
 # Images of one cache.
 _PARTS = 64
-Context = Callable[[], Awaitable[Archive]]
-Opened = Callable[[str, str], Awaitable[Archive]]
+Context = Callable[[Paths], Awaitable[Archive]]
+Opened = Callable[[str, str, Paths], Awaitable[Archive]]
 Lookup = Callable[[str], Awaitable[Credentials]]
 _HUB = ("docker.io", "index.docker.io", "https://index.docker.io/v1/", "registry-1.docker.io")
 
@@ -63,7 +64,8 @@ class Origins:
     """Of one build. `stages` are the images that its stages became, by name and by number.
 
     `named` are further contexts of the client's, by names in small letters: another image
-    (`docker-image://NAME`), or files that `opened` finds by a context's name and source.
+    (`docker-image://NAME`), or files that `opened` finds by a context's name and source. That, and
+    `context`, give what has the paths; without any what is there already, else all.
     """
 
     def __init__(
@@ -79,7 +81,8 @@ class Origins:
     ) -> None:
         self._shop = shop
         self._reporter = reporter
-        self.context = context
+        self._context = context
+        self._expected: Mapping[str, Paths] = {}
         self._pull = pull
         self._credentials = credentials
         self.stages: dict[str, str] = {}
@@ -97,24 +100,37 @@ class Origins:
         other._reporter, other.stages, other.platform = reporter, {}, ""
         return other
 
-    async def prepare(self, origins: Sequence[str]) -> None:
+    def expect(self, read: Mapping[str, Paths]) -> None:
+        """What the whole build will read, as far as that is known: it comes with the first of it."""
+        self._expected = grouped(
+            (key_of(origin) if origin else "", path)
+            for origin, paths in read.items()
+            for path in paths
+        )
+
+    async def prepare(self, read: Mapping[str, Paths]) -> None:
         """Have what the client must send before the step begins that reads it."""
-        for origin in origins:
+        for origin, paths in read.items():
+            wanted = paths | self._expected.get(key_of(origin) if origin else "", frozenset())
             if not origin:
-                await self.context()
+                await self._context(wanted)
             else:
-                await self.files(origin)
+                await self.files(origin, wanted)
+
+    async def context(self) -> Archive:
+        """The context."""
+        return await self._context(frozenset())
 
     def holds_files(self, name: str) -> bool:
         """Whether a name is a further context's that is no image."""
         source = self.named.get(key_of(name))
         return source is not None and not source.startswith(_IMAGE)
 
-    async def files(self, origin: str) -> Archive | None:
+    async def files(self, origin: str, paths: Paths = frozenset()) -> Archive | None:
         """The files that a further context is; None if the name is no such context's."""
         if not self.holds_files(origin) or self._opened is None:
             return None
-        return await self._opened(key_of(origin), self.named[key_of(origin)])
+        return await self._opened(key_of(origin), self.named[key_of(origin)], paths)
 
     async def image(self, origin: str) -> str:
         """The image that `--from` names: a stage's, or any."""

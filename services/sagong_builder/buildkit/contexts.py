@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import posixpath
+from collections.abc import Awaitable, Callable
 
 from sagong.errors import InvalidArgument, NotFound
 from sagong_builder.build import fetched_context, read_file
@@ -14,12 +16,18 @@ from sagong_builder.buildkit.session import Session
 from sagong_builder.context import Archive, Tree
 from sagong_builder.context.patterns import Ignore
 from sagong_builder.kept import KeptContext, KeptContexts
+from sagong_builder.reading import ALL, Paths, covers
 from sagong_builder.shop import Shop
 
 __all__ = ["Contexts"]
 
 _SESSION_URL = "http://buildkit-session/"
 _IGNORE = ".dockerignore"
+# Paths travel in a header: so many at most, else all is sent.
+_FOLLOWED = 64
+
+Had = tuple[Archive, Paths]
+"""What is here of a context, and of which paths that is all."""
 
 
 class Contexts:
@@ -40,8 +48,8 @@ class Contexts:
         self._graph = graph
         self._kept = kept
         self._stack = stack
-        self._context: Archive | None = None
-        self._further: dict[str, Archive] = {}
+        # By the names of further contexts; "" is the context.
+        self._had: dict[str, Had] = {}
         self._ignored: bytes | None = None
         self._lock = asyncio.Lock()
 
@@ -49,7 +57,7 @@ class Contexts:
         """Of its own directory, or of a context that is no directory of the client's."""
         name = self._wish.request.dockerfile
         if not self._wish.own_dockerfile:
-            raw = read_file(await self.context(), name)
+            raw = read_file(await self.context(ALL), name)
         else:
             title = f"[internal] load build definition from {posixpath.basename(name)}"
             with self._graph.step_of_ours(title):
@@ -70,39 +78,54 @@ class Contexts:
         finally:
             archive.close()
 
-    async def context(self) -> Archive:
-        """The context, got once."""
-        async with self._lock:
-            if self._context is None:
-                self._context = await self._got()
-            return self._context
+    async def context(self, paths: Paths) -> Archive:
+        """The context, with these paths."""
+        return await self._having("", paths, self._got)
 
-    async def _got(self) -> Archive:
+    async def _having(
+        self, name: str, paths: Paths, get: Callable[[Paths], Awaitable[Had]]
+    ) -> Archive:
+        """What was got before, if the paths are in it; who wants more later gets all."""
+        async with self._lock:
+            had = self._had.get(name)
+            if had is None:
+                some = 0 < len(paths) <= _FOLLOWED and "" not in paths
+                had = await get(paths if some else ALL)
+            elif not covers(had[1], paths):
+                had = await get(ALL)
+            self._had[name] = had
+            return had[0]
+
+    async def _got(self, paths: Paths) -> Had:
         source = self._wish.context
         if source.startswith(_SESSION_URL):
             with self._graph.step_of_ours("[internal] load remote build context"):
                 path = await self._session.upload(self._shop, source[len(_SESSION_URL) - 1 :])
-                return self._meant(self._closed(await self._shop.opened(path)))
+                return self._meant(self._closed(await self._shop.opened(path))), ALL
         if source:
             with self._graph.step_of_ours(f"[internal] load remote build context {source}"):
                 name = self._wish.request.dockerfile
                 archive = await fetched_context(self._shop, source, name, self._stack)
-                return self._meant(self._closed(archive))
+                return self._meant(self._closed(archive)), ALL
         if self._ignored is None:
             with self._graph.step_of_ours("[internal] load .dockerignore"):
                 self._ignored = await self._ignore_file(self._wish.context_name)
         with self._graph.step_of_ours("[internal] load build context"):
-            return await self._directory(self._wish.context_name, self._ignored)
+            return await self._directory(self._wish.context_name, self._ignored, paths), paths
 
-    async def _directory(self, name: str, ignored: bytes | None) -> Archive:
+    async def _directory(self, name: str, ignored: bytes | None, paths: Paths) -> Archive:
+        """Of a directory of the client's what these paths need, links among it."""
         excludes = Ignore.read(ignored or b"").patterns
-        key = (self._session.shared_key, name)
+        follow = () if paths == ALL else tuple(sorted(paths))
+        key = (self._session.shared_key, name, *follow)
         kept = None
         if self._session.shared_key:
             place = self._shop.spool.new_file()
             kept = await asyncio.to_thread(self._kept.take, key, place)
-        came = await self._session.files(self._shop, name, excludes=excludes, kept=kept)
-        self._graph.status("transferring context:", came.sent, done=True)
+        came = await self._session.files(
+            self._shop, name, excludes=excludes, follow=follow, kept=kept
+        )
+        self._graph.status(f"transferring {name}:", came.sent, done=True)
         if not self._session.shared_key:
             return self._closed(came.archive)
         context = KeptContext(came.archive.path, came.files, description=name)
@@ -132,24 +155,22 @@ class Contexts:
         finally:
             archive.close()
 
-    async def further(self, name: str, source: str) -> Archive:
-        """A further context: a directory of the client's, a git repository, a URL's archive or file."""
-        async with self._lock:
-            if name not in self._further:
-                self._further[name] = await self._opened(name, source)
-            return self._further[name]
+    async def further(self, name: str, source: str, paths: Paths) -> Archive:
+        """A further context, with these paths: a directory of the client's, a git repository, a URL's
+        archive or file."""
+        return await self._having(name, paths, functools.partial(self._opened, name, source))
 
-    async def _opened(self, name: str, source: str) -> Archive:
+    async def _opened(self, name: str, source: str, paths: Paths) -> Had:
         kind, _, rest = source.partition(":")
         if kind == "local":
             with self._graph.step_of_ours(f"[context {name}] load .dockerignore"):
                 ignored = await self._ignore_file(rest)
             with self._graph.step_of_ours(f"[context {name}] load from client"):
-                return await self._directory(rest, ignored)
+                return await self._directory(rest, ignored, paths), paths
         if kind in ("git", "http", "https"):
             with self._graph.step_of_ours(f"[context {name}] {source}"):
                 archive = await fetched_context(self._shop, source, "context", self._stack)
-                return self._closed(archive)
+                return self._closed(archive), ALL
         raise InvalidArgument(
             f"context {name}: {kind[:40]} is not supported: give a directory, a git or HTTP URL, or "
             "docker-image://NAME (`docker load` makes an image of an archive or OCI layout)"

@@ -58,7 +58,7 @@ RUN cat a.txt /one; echo $V $A
 def test_builds_are_shown_as_dockers(docker: Engine, buildx: Plugin, tmp_path: Path) -> None:
     assert "running" in buildx.ok("buildx", "inspect")
     place = written(tmp_path / "c", Dockerfile=STAGES, a__txt="A\n", **{"d/e": "E", "d/x.log": ""})
-    written(place, __dockerignore="*.log\n**/*.log\n", big="x" * 3_000_000)
+    written(place, __dockerignore="*.log\n**/*.log\n", **{"d/big": "x" * 3_000_000})
     out = buildx.ok("build", *PLAIN, "-t", "bx:1", "--build-arg", "V=2", ".", cwd=place)
     for line in (
         "[internal] load build definition from Dockerfile",
@@ -75,7 +75,7 @@ def test_builds_are_shown_as_dockers(docker: Engine, buildx: Plugin, tmp_path: P
     assert "other" not in out, "a stage that nobody needs is not built"
     for line in (" A\n", " one\n", " 2 2\n"):
         assert line in out
-    assert docker.ok("run", "--rm", "bx:1", "ls").split() == ["a.txt", "e"]
+    assert docker.ok("run", "--rm", "bx:1", "ls").split() == ["a.txt", "big", "e"]
     iid, facts = tmp_path / "iid", tmp_path / "facts"
     words = ("--iidfile", str(iid), "--metadata-file", str(facts), "--build-arg", "V=2")
     again = buildx.ok("build", *PLAIN, *words, ".", cwd=place)

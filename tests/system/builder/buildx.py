@@ -8,6 +8,7 @@ sockets: `/grpc`, where the client calls, and `/session`, where it serves.
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import importlib
 import os
 import secrets
@@ -46,6 +47,12 @@ def generated(directory: Path) -> dict[str, ModuleType]:
         return found
     finally:
         sys.path.remove(str(directory))
+
+
+def _leads(pattern: str, path: str) -> bool:
+    """Whether a path is one that is followed, above one or below."""
+    names = zip(pattern.split("/"), path.split("/"), strict=False)
+    return all(fnmatch.fnmatchcase(name, wanted) for wanted, name in names)
 
 
 # Relays.
@@ -169,8 +176,7 @@ class Lender:
         rules = Ignore.read("\n".join(v for k, v in metadata if k == _EXCLUDE).encode())
         for path in sorted(root.rglob("*"), key=lambda p: p.relative_to(root).parts):
             relative = str(path.relative_to(root))
-            parents = any(f.startswith(relative + "/") for f in follow)
-            if follow and relative not in follow and not parents:
+            if follow and not any(_leads(pattern, relative) for pattern in follow):
                 continue
             if not rules.excludes(relative):
                 yield relative, path.lstat()

@@ -139,6 +139,33 @@ def test_secrets_agents_and_caches_of_commands(buildx: Buildx, tmp_path: Path) -
     assert "secret nope: not found" in refused.details()
 
 
+def test_of_a_context_only_what_is_copied_is_sent(buildx: Buildx, tmp_path: Path) -> None:
+    text = (
+        f"{BASE}ARG N=1\nCOPY a/x c*.go /\nRUN --mount=source=b,target=/b cat /b/y /x /c1.go; ls /\n"
+        f"FROM {IMAGE} AS unneeded\nCOPY big /\n"
+    )
+    files = {"a/x": "x\n", "a/z": "", "b/y": "y\n", "c1.go": "c\n", "big": "", "n1/f": "", "d": ""}
+    place = written(tmp_path, text, **files)
+    outcome = buildx.build(place, target="0", no_cache="")
+    assert outcome.error is None, outcome.error
+    assert outcome.output.startswith("y\nx\nc\n")
+    sent = {
+        name.removeprefix("context:") for name in buildx.lent.sent if name.startswith("context:")
+    }
+    assert sent == {"a", "a/x", "b", "b/y", "c1.go"}
+    # What a variable may name is not known before: all of the directory above it comes.
+    (place / "Dockerfile").write_text(f"{BASE}ARG N=1\nCOPY n$N/f /\nCOPY a/x /x\nRUN ls /f\n")
+    assert buildx.build(place, no_cache="").output == "/f\n"
+
+
+def test_a_trigger_that_wants_more_of_the_context_gets_it(buildx: Buildx, tmp_path: Path) -> None:
+    text = f"FROM {IMAGE} AS parent\nONBUILD COPY b /\nFROM {IMAGE} AS first\nCOPY a /\n"
+    place = written(tmp_path, text + "FROM parent\nCOPY --from=first /a /\nRUN cat /a /b\n",
+                    a="A\n", b="B\n")  # fmt: skip
+    outcome = buildx.build(place, no_cache="")
+    assert outcome.output == "A\nB\n", outcome.error
+
+
 def test_owners_count_for_what_is_unpacked_and_both_builders_keep_theirs_apart(
     docker: Engine, buildx: Buildx, tmp_path: Path
 ) -> None:

@@ -12,7 +12,6 @@ import pytest
 from sagong.contracts.builder import BuildRequest, Surroundings
 from sagong.errors import Aborted, Cancelled, InvalidArgument, Unimplemented
 from sagong.model.oci import Platform
-from sagong_builder.build import origins_of
 from sagong_builder.buildkit import messages as m
 from sagong_builder.buildkit.exporting import CacheTo, caches_of, exporters_of
 from sagong_builder.buildkit.failures import failure
@@ -35,6 +34,7 @@ from sagong_builder.dockerfile.lint import failure_of, findings
 from sagong_builder.dockerfile.rules import RULES, url_of
 from sagong_builder.kept import KeptContext, KeptContexts
 from sagong_builder.origins import key_of
+from sagong_builder.reading import covers, grouped, readings
 from sagong_builder.sources import inside
 from sagong_builder.titles import Titles
 
@@ -213,7 +213,37 @@ def test_names_of_contexts_are_images_names() -> None:
 def test_what_the_client_must_send_is_known_before_the_step(line: str, origins: list[str]) -> None:
     (instruction,) = parse(f"FROM a\n{line}\n".encode()).stages[0].instructions
     expander = Expander({"repository": "https://x/y.git"})
-    assert origins_of(instruction, expander) == origins
+    assert [origin for origin, _ in readings(instruction, expander)] == origins
+
+
+@pytest.mark.parametrize(
+    ("line", "paths"),
+    [
+        ("COPY a/b /", "a/b"),
+        ("COPY ./a//b/ c/*.go /", "a/b c/*.go"),
+        ("COPY ../a /../b/../c /", "a c"),
+        ("COPY . /", ""),
+        ("COPY bin/$ARCH/x /", "bin"),
+        ('COPY ["a b", "c[d]/e", "f/\\"g\\"/h", "/"]', "a b||f"),
+        ("COPY --parents a/**/b c/./d /", "a c/d"),
+        ("RUN --mount=source=a/b,target=/x true", "a/b"),
+        ("RUN --mount=target=/x true", ""),
+    ],
+)
+def test_what_is_read_is_known_before_the_build(line: str, paths: str) -> None:
+    (instruction,) = parse(f"FROM a\n{line}\n".encode()).stages[0].instructions
+    wanted = paths.split("|") if "|" in paths else paths.split(" ")
+    assert [path for _, path in readings(instruction)] == wanted
+
+
+def test_paths_are_of_what_is_above_them() -> None:
+    assert covers(frozenset({"a", "b/c"}), frozenset({"a/x", "a", "b/c/d"}))
+    assert not covers(frozenset({"a"}), frozenset({"ab"}))
+    assert not covers(frozenset({"a/b"}), frozenset({"a"}))
+    assert covers(frozenset({""}), frozenset({"", "x"}))
+    assert not covers(frozenset({"a"}), frozenset({""}))
+    read = grouped([("", "a"), ("", "b"), ("x", "c"), ("x", "")])
+    assert read == {"": {"a", "b"}, "x": {""}}
 
 
 def test_paths_do_not_lead_out_of_the_context() -> None:
