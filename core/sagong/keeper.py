@@ -186,6 +186,8 @@ class Keeper:
         if heard or _state(self._pid) in "DtZX":
             return
         self._notify("STATUS=the kernel hangs; starting another one")
+        at = time.strftime("%FT%T")
+        print(f"{at} ERROR sagong.keeper kernel hangs pid={self._pid}", file=sys.stderr, flush=True)
         try:
             _signal.pidfd_send_signal(self._pidfd, _signal.SIGKILL)
         except ProcessLookupError:

@@ -62,6 +62,8 @@ async def test_a_kernel_that_is_stopped_is_followed_and_nobody_ends_with_it(
     await asyncio.to_thread(running.wait_ready, 60, gone=kernel)
     assert running.pid("kernel") != kernel
     assert running.pid("scheduler") == scheduler
+    log = (running.paths.run / "log" / "kernel.log").read_text()
+    assert log.count("kernel hangs") == again
     async with connect(running.paths) as operator:
         assert right(await (await operator.use(Scheduler)).place(QUESTION))
 
