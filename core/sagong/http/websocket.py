@@ -40,7 +40,6 @@ class WebSocket:
 
     def __init__(self, raw: RawStream, protocol: str, limit: int) -> None:
         self.protocol = protocol
-        self.close_code = 0
         self._raw = raw
         self._limit = limit
         self._buffer = bytearray()
@@ -108,7 +107,6 @@ class WebSocket:
             return False
         if len(payload) == 1:
             raise _Violation(1002, "malformed close")
-        self.close_code = _U16.unpack_from(payload)[0] if payload else 1005
         if not self._closing:
             self._raw.write(_pack(_CLOSE, payload[:2]))
             self._closing = True
