@@ -251,6 +251,6 @@ def _free(pools: Iterable[Space], spaces: list[Space], version: int) -> Space:
         if pool.version == version and _overlapping(pool, spaces) is None:
             return pool
     raise ResourceExhausted(
-        f"no free IPv{version} subnet in the configured pools; remove networks, "
-        "give a subnet, or widen `pools`"
+        f"all predefined address pools have been fully subnetted: no IPv{version} subnet is free; "
+        "remove networks, give a subnet, or widen `pools`"
     )
