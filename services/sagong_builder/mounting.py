@@ -89,6 +89,8 @@ def _read(text: str, directory: str) -> MountSpec:
         raise InvalidArgument(f"target is required for --mount of type {kind}")
     if target:
         target = "/" + posixpath.normpath(posixpath.join("/", directory, target)).lstrip("/")
+        if target == "/":
+            raise InvalidArgument('invalid mount target "/"')
     return MountSpec(
         kind=kind,
         target=target,

@@ -170,7 +170,9 @@ async def _request(engine: Engine, ask: Ask) -> BuildRequest:
             "this engine's classic builder takes no sessions: unset DOCKER_BUILDKIT, or use buildx"
         )
     if ask.text("isolation") not in ("", "default"):
-        raise InvalidArgument(f"Unsupported isolation: {ask.text('isolation')!r}")
+        raise InvalidArgument(f'unsupported isolation: "{ask.text("isolation")}"')
+    if ask.request.query.all("securityopt"):
+        raise InvalidArgument("security options are not supported on linux")
     remote = ask.text("remote")
     return BuildRequest(
         id=ask.text("buildid") or new_id(),

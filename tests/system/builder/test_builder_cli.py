@@ -151,6 +151,12 @@ def test_errors_have_dockers_words(
     assert said in place.wrong(BASE + text + "\n", *words)
 
 
+def test_what_no_build_can_have_is_refused(place: Place) -> None:
+    assert 'unsupported isolation: "hyperv"' in place.wrong(BASE, "--isolation", "hyperv")
+    said = place.wrong(BASE, "--security-opt", "seccomp=unconfined")
+    assert "security options are not supported on linux" in said
+
+
 def test_dockerfiles_from_elsewhere(place: Place) -> None:
     place.write(**{"sub/Other": f"{BASE}RUN echo by-name\n"})
     assert "by-name\n" in place.ok("-f", str(place.directory / "sub" / "Other"), "--no-cache")

@@ -317,7 +317,13 @@ def test_mounts_are_read_and_what_is_unknown_is_refused() -> None:
         "cache", "x", "/w/c", "locked", 0o700,
     )  # fmt: skip
     assert (bind.kind, bind.target, bind.writable) == ("bind", "/b", True)
-    for bad in ("type=foo,target=/x", "type=cache", "type=tmpfs,target=/x,id=1", "target"):
+    for bad in (
+        "type=foo,target=/x",
+        "type=cache",
+        "type=tmpfs,target=/x,id=1",
+        "target",
+        "target=/x/..",
+    ):
         run = parse(f"FROM x\nRUN --mount={bad} x".encode()).stages[0].instructions[0]
         with pytest.raises(InvalidArgument):
             read_mounts(run, Expander({}), draft)
