@@ -353,22 +353,6 @@ class Lifecycle:
             except SagongError:
                 return  # its start says what is wrong
 
-    def begin_boot(self) -> None:
-        """The machine has started: no namespace of before is left, and everything is dead.
-
-        As in Docker, `always` holds now for what was stopped by hand too.
-        """
-        for sandbox in self._registry.sandboxes.values():
-            if sandbox.network is not None:
-                sandbox.network = None
-                self._registry.keep(sandbox)
-        for record in self._registry.containers.values():
-            record.felled = record.alive
-            stopped = record.state is StatusState.EXITED and record.started_at > 0
-            if stopped and record.spec.restart.name == "always":
-                record.state, record.wanted = StatusState.RESTARTING, True
-                self._registry.keep(record)
-
     async def _resume_removal(self, id_: str) -> None:
         """A container of `--rm` had ended when a swap or a crash interrupted its removal."""
         async with self._locks[id_]:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import importlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -17,6 +16,7 @@ from sagong.contracts.state import State
 from sagong.errors import SagongError
 from sagong.hearing import hear_every
 from sagong.host import Host
+from sagong_node import boot
 from sagong_node.execution import Execution
 from sagong_node.ground import Ground
 from sagong_node.health import Health
@@ -71,8 +71,8 @@ class Node:
         """Load, then follow the runtime."""
         await self._registry.load()
         await self._ground.reclaim()
-        if self._is_new_boot():
-            self._life.begin_boot()
+        if boot.is_new(self._host.run / "boot"):
+            boot.begin(self._registry)
         await self._streams.start()
         self._host.spawn(self._registry.write_behind(), "write records")
         self._host.spawn(self._hear_exits(), "hear exits")
@@ -96,14 +96,6 @@ class Node:
     def _holders(self) -> set[str]:
         """Runtimes that have containers."""
         return {self._life.runtimes.holder(r) for r in self._registry.containers.values()}
-
-    def _is_new_boot(self) -> bool:
-        """Whether this is the first node since the machine started; asked once."""
-        mark = self._host.run / "boot"
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text()
-        known = mark.read_text() if mark.exists() else ""
-        mark.write_text(boot)
-        return known != boot
 
     async def drain(self) -> None:
         """Pass on who waits for an end, and write statuses; nobody is served meanwhile."""
