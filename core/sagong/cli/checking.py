@@ -205,8 +205,10 @@ def _path_mistakes(where: str, path: str) -> Iterator[str]:
             yield f"{where}: no place {{{name}}}; {near(name, _PLACES)}"
     if path and not path.startswith(("/", "{run}", "{data}", "{etc}")):
         yield f"{where}: an absolute path, or one that begins with {{run}}, {{data}} or {{etc}}"
-    if ".." in path.split("/"):
-        yield f"{where}: without .."
+    if {".", ".."} & set(path.split("/")):
+        yield f"{where}: without . and .."
+    if path and not path.strip("/"):
+        yield f"{where}: not the whole machine"
 
 
 def _listener_mistakes(found: Manifest) -> Iterator[str]:

@@ -89,15 +89,20 @@ class Rights:
 
 
 def _plain_path(path: str) -> bool:
-    return path.startswith("/") and ".." not in path.split("/") and "\0" not in path
+    """Whether it says by itself what it is below; `/.` and `//` are the whole machine, too."""
+    parts = [part for part in path.split("/") if part]
+    known = bool(parts) and "." not in parts and ".." not in parts
+    return known and path.startswith("/") and "\0" not in path
 
 
 def _problems(rights: Rights) -> list[str]:
     problems = []
     named = [grant.path for grant in rights.paths] + [device.path for device in rights.devices]
     for path in (*named, *rights.sockets, *filter(None, (rights.data, rights.run))):
-        if not _plain_path(path) or path == "/":
-            problems.append(f"path {path!r} must be absolute, without '..', and not / itself")
+        if not _plain_path(path):
+            problems.append(
+                f"path {path!r} must be absolute, without '.' and '..', and not / itself"
+            )
     for path in (grant.path for grant in rights.devices):
         if not path.startswith("/dev/"):
             problems.append(f"device {path!r} must be below /dev")

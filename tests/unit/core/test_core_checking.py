@@ -196,6 +196,14 @@ MISTAKES: dict[str, tuple[tuple[str, str], str]] = {
         right('paths = [{ path = "etc/x", access = "read", why = "reads" }]'),
         "an absolute path, or one that begins with {run}",
     ),
+    "the whole machine in other words": (
+        right('paths = [{ path = "/.", access = "read", why = "reads" }]'),
+        "without . and ..",
+    ),
+    "the whole machine": (
+        right('paths = [{ path = "//", access = "read", why = "reads" }]'),
+        "not the whole machine",
+    ),
     "a place of nobody": (
         right('paths = [{ path = "{run}/{ect}", access = "read", why = "reads" }]'),
         "no place {ect}; did you mean etc?",
