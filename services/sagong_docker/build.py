@@ -18,6 +18,7 @@ import msgspec
 from sagong.building import follow
 from sagong.call import deadline
 from sagong.contracts.builder import (
+    Builder,
     BuildProgress,
     BuildRef,
     BuildRequest,
@@ -28,6 +29,7 @@ from sagong.contracts.builder import (
 )
 from sagong.contracts.image import Credentials
 from sagong.contracts.network import JoinRequest
+from sagong.contracts.streams import Address
 from sagong.errors import Aborted, InvalidArgument, NotFound, SagongError, Unavailable
 from sagong.http import Response
 from sagong_docker import wiring
@@ -48,6 +50,8 @@ __all__ = ["build", "cancel", "prune", "records"]
 
 _SHORT = 12
 _PATIENCE = 2.0
+# A builder may have a socket for each kind of stream: then once is as good as often.
+_REPLACED = 3
 _RED, _PLAIN = "\x1b[91m", "\x1b[0m"
 # Query parameter: field of a container's HostConfig.
 _NUMBERS = {
@@ -71,11 +75,10 @@ async def build(engine: Engine, ask: Ask) -> None:
     out = _Out(Lines(ask.request), quiet=ask.flag("q"))
     sending: asyncio.Future[None] | None = None
     try:
-        if not request.remote:
-            address = await engine.builder.upload()
-            request = msgspec.structs.replace(request, context=address.token)
-            sending = asyncio.ensure_future(send_up(address, ask.request))
-        async with contextlib.aclosing(follow(await engine.builder.build(request))) as items:
+        up, told = await begun(engine.builder, request)
+        if up is not None:
+            sending = asyncio.ensure_future(send_up(up, ask.request))
+        async with contextlib.aclosing(follow(told)) as items:
             made = False
             async for item in items:
                 await out.show(item)
@@ -92,6 +95,22 @@ async def build(engine: Engine, ask: Ask) -> None:
         if sending is not None:
             sending.cancel()
             await asyncio.gather(sending, return_exceptions=True)
+
+
+async def begun(builder: Builder, request: BuildRequest) -> tuple[Address | None, Address]:
+    """Where the context is sent to, unless it is a remote one, and where the build is told.
+
+    Between the two calls the builder may be replaced by another, which does not have the first one's
+    upload: then both are made anew, as long as nothing was sent.
+    """
+    if request.remote:
+        return None, await builder.build(request)
+    for _ in range(_REPLACED):
+        up = await builder.upload()
+        told = await builder.build(msgspec.structs.replace(request, context=up.token))
+        if told.path == up.path:
+            break
+    return up, told
 
 
 def _lost(error: Unavailable) -> Unavailable:
