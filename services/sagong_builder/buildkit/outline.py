@@ -14,10 +14,10 @@ from sagong.contracts.builder import BuildRequest
 from sagong.errors import Unimplemented
 from sagong_builder.arguments import Arguments
 from sagong_builder.dockerfile import Dockerfile, Expander, Instruction, Stage
-from sagong_builder.dockerfile.lint import Finding, failure_of, findings
+from sagong_builder.dockerfile.lint import Environments, Finding, failure_of, findings
 from sagong_builder.dockerfile.rules import CheckOptions
 
-__all__ = ["answer", "found_in"]
+__all__ = ["answer", "bases_of", "found_in"]
 
 _VERSION = "1.0.0"
 _LINT = "frontend.lint"
@@ -25,12 +25,17 @@ _CHECK_ARGUMENT = "BUILDKIT_DOCKERFILE_CHECK"
 _FILES = [{"name": "result.json"}, {"name": "result.txt"}]
 
 
-def answer(question: str, dockerfile: Dockerfile, request: BuildRequest) -> dict[str, bytes]:
+def answer(
+    question: str,
+    dockerfile: Dockerfile,
+    request: BuildRequest,
+    environments: Environments | None = None,
+) -> dict[str, bytes]:
     """The result's metadata; Unimplemented for what is not known."""
     asked = _QUESTIONS.get(question)
     if asked is None:
         raise Unimplemented(f"unsupported request {question[:80]}")
-    document, text = asked[0](dockerfile, request)
+    document, text = asked[0](dockerfile, request, environments)
     answered = {
         "result.json": msgspec.json.format(msgspec.json.encode(document), indent=2),
         "result.txt": text.encode(),
@@ -60,7 +65,9 @@ def _table(rows: list[tuple[str, ...]], pad: int) -> str:
 Found = tuple[Any, str]
 
 
-def _targets(dockerfile: Dockerfile, request: BuildRequest) -> Found:
+def _targets(
+    dockerfile: Dockerfile, request: BuildRequest, environments: Environments | None
+) -> Found:
     last = dockerfile.stages[-1]
     listed: list[dict[str, Any]] = []
     rows: list[tuple[str, ...]] = [("TARGET", "DESCRIPTION")]
@@ -79,24 +86,39 @@ def _location(instruction: Instruction) -> dict[str, Any]:
     return {"ranges": [reach]}
 
 
-def _wanted(dockerfile: Dockerfile, request: BuildRequest) -> tuple[Arguments, list[Stage]]:
-    """Global arguments, and the stages that the target needs."""
+def _globals(dockerfile: Dockerfile, request: BuildRequest) -> Arguments:
     given = {name: value for name, value in request.arguments if value is not None}
     arguments = Arguments(given, {})
     for instruction in dockerfile.arguments:
         arguments.declare_global(instruction, dockerfile.escape)
-    expander = arguments.origin(dockerfile.escape)
-    bases = {stage.number: expander.word(stage.base) for stage in dockerfile.stages}
-    return arguments, dockerfile.needed(dockerfile.target(request.target), bases)
+    return arguments
 
 
-def found_in(dockerfile: Dockerfile, request: BuildRequest) -> tuple[list[Finding], bool]:
+def bases_of(dockerfile: Dockerfile, request: BuildRequest) -> dict[int, str]:
+    """What stages begin from, by their numbers."""
+    expander = _globals(dockerfile, request).origin(dockerfile.escape)
+    return {stage.number: expander.word(stage.base) for stage in dockerfile.stages}
+
+
+def _wanted(dockerfile: Dockerfile, request: BuildRequest) -> tuple[Arguments, list[Stage]]:
+    """Global arguments, and the stages that the target needs."""
+    bases = bases_of(dockerfile, request)
+    needed = dockerfile.needed(dockerfile.target(request.target), bases)
+    return _globals(dockerfile, request), needed
+
+
+def found_in(
+    dockerfile: Dockerfile, request: BuildRequest, environments: Environments | None = None
+) -> tuple[list[Finding], bool]:
     """What checks find in what is built, and whether that ends the build."""
     options = check_options(dockerfile, request.arguments)
-    return findings(dockerfile, options, _wanted(dockerfile, request)[1]), options.error
+    needed = _wanted(dockerfile, request)[1]
+    return findings(dockerfile, options, needed, environments), options.error
 
 
-def _outline(dockerfile: Dockerfile, request: BuildRequest) -> Found:
+def _outline(
+    dockerfile: Dockerfile, request: BuildRequest, environments: Environments | None
+) -> Found:
     target = dockerfile.target(request.target)
     arguments, needed = _wanted(dockerfile, request)
     args = _arguments(dockerfile, needed, arguments)
@@ -148,9 +170,11 @@ def _keys(needed: list[Stage], kind: str) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def _linted(dockerfile: Dockerfile, request: BuildRequest) -> Found:
+def _linted(
+    dockerfile: Dockerfile, request: BuildRequest, environments: Environments | None
+) -> Found:
     options = check_options(dockerfile, request.arguments)
-    found = findings(dockerfile, options)
+    found = findings(dockerfile, options, environments=environments)
     source = {"filename": request.dockerfile, "language": "Dockerfile", "data": dockerfile.raw}
     warnings = [
         {
@@ -196,7 +220,9 @@ def _shown(finding: Finding, name: str, lines: list[str]) -> str:
     return "".join(f"{row}\n" for row in rows)
 
 
-def _described(dockerfile: Dockerfile, request: BuildRequest) -> Found:
+def _described(
+    dockerfile: Dockerfile, request: BuildRequest, environments: Environments | None
+) -> Found:
     listed = [
         {
             "name": name,
@@ -217,7 +243,9 @@ def _described(dockerfile: Dockerfile, request: BuildRequest) -> Found:
     return listed, _table(rows, 1)
 
 
-_QUESTIONS: dict[str, tuple[Callable[[Dockerfile, BuildRequest], Found], str]] = {
+_QUESTIONS: dict[
+    str, tuple[Callable[[Dockerfile, BuildRequest, Environments | None], Found], str]
+] = {
     "frontend.outline": (_outline, "List all parameters current build target supports"),
     "frontend.targets": (_targets, "List all targets current build supports"),
     _LINT: (_linted, "Lint a Dockerfile"),

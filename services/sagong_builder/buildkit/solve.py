@@ -12,7 +12,7 @@ from typing import Any
 
 from sagong.contracts.builder import Surroundings
 from sagong.contracts.image import ImageRef
-from sagong.errors import Cancelled, FailedPrecondition, InvalidArgument, SagongError
+from sagong.errors import Cancelled, FailedPrecondition, InvalidArgument, NotFound, SagongError
 from sagong.model import oci
 from sagong_builder.attaching import Attaching
 from sagong_builder.build import Bench, StageBuilder
@@ -22,7 +22,7 @@ from sagong_builder.buildkit.exporting import Exporting, caches_of, exporters_of
 from sagong_builder.buildkit.failures import CANCELLED, failed, failure
 from sagong_builder.buildkit.frontend import CacheFrom, Wish, read_options
 from sagong_builder.buildkit.graphs import image_of
-from sagong_builder.buildkit.outline import answer, found_in
+from sagong_builder.buildkit.outline import answer, bases_of, found_in
 from sagong_builder.buildkit.progress import Graph
 from sagong_builder.buildkit.provenance import Attesting, Material, digest_of, predicate
 from sagong_builder.buildkit.results import Made
@@ -35,8 +35,9 @@ from sagong_builder.caches import Caches
 from sagong_builder.checks import located
 from sagong_builder.dialect import BUILDKIT
 from sagong_builder.dockerfile import Dockerfile, Instruction, parse, syntax_of
-from sagong_builder.dockerfile.lint import failure_of
-from sagong_builder.origins import Origins
+from sagong_builder.dockerfile.lint import Environments, failure_of
+from sagong_builder.draft import Draft
+from sagong_builder.origins import Origins, key_of
 from sagong_builder.running import new_id
 from sagong_builder.shop import Shop
 from sagong_builder.sources import Sources
@@ -184,9 +185,11 @@ class Solve:
                 with located(_directive(raw)):
                     check_frontend(options.get("source") or syntax_of(raw, name))
                 dockerfile = parse(raw, wish.request.dockerfile)
+                known = await self._environments(dockerfile, wish)
                 if wish.question:
-                    return m.Result(metadata=answer(wish.question, dockerfile, wish.request))
-                self._check(dockerfile, wish)
+                    told = answer(wish.question, dockerfile, wish.request, known)
+                    return m.Result(metadata=told)
+                self._check(dockerfile, wish, known)
                 images = {
                     platform: await self._made(wish.at(platform), session, contexts, dockerfile)
                     for platform in wish.platforms
@@ -203,9 +206,27 @@ class Solve:
             self.graph.complete(CANCELLED)
             raise
 
-    def _check(self, dockerfile: Dockerfile, wish: Wish) -> None:
+    async def _environments(self, dockerfile: Dockerfile, wish: Wish) -> Environments:
+        """The variables of images that stages begin from and that are here, by the stages' numbers."""
+        named = {key_of(name) for name, _, _ in wish.named}
+        found: dict[int, list[str]] = {}
+        # A name that can't be read is the build's to tell.
+        with contextlib.suppress(InvalidArgument):
+            for number, base in bases_of(dockerfile, wish.request).items():
+                if dockerfile.find(base, number) is None and key_of(base) not in named:
+                    with contextlib.suppress(NotFound):
+                        found[number] = await self._variables(base)
+        return found
+
+    async def _variables(self, name: str) -> list[str]:
+        """Of an image that is here."""
+        draft = Draft.scratch(oci.parse_platform("", os.uname().machine))
+        draft.begin(await self._shop.images.inspect(ImageRef(reference=name)))
+        return list(draft.environment)
+
+    def _check(self, dockerfile: Dockerfile, wish: Wish, known: Environments) -> None:
         """Tell what checks find; they may end the build."""
-        found, fatal = found_in(dockerfile, wish.request)
+        found, fatal = found_in(dockerfile, wish.request, known)
         self.graph.found_wanting(found, wish.request.dockerfile, dockerfile.raw)
         if found and fatal:
             raise failure_of(found)

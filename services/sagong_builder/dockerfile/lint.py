@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from sagong.errors import InvalidArgument
@@ -18,7 +18,7 @@ from sagong_builder.dockerfile.instructions import Instruction
 from sagong_builder.dockerfile.rules import RULES, CheckOptions, url_of
 from sagong_builder.dockerfile.stages import Dockerfile, Stage
 
-__all__ = ["Finding", "failure_of", "findings"]
+__all__ = ["Environments", "Finding", "failure_of", "findings"]
 
 _RESERVED = ("context", "scratch")
 _SECRET = re.compile(
@@ -70,25 +70,29 @@ class Finding:
 
 
 Found = Iterator[tuple[str, str, Instruction]]
+Environments = Mapping[int, Iterable[str]]
 
 
 def findings(
     dockerfile: Dockerfile,
     options: CheckOptions | None = None,
     needed: Iterable[Stage] | None = None,
+    environments: Environments | None = None,
 ) -> list[Finding]:
     """All, by lines, that the options want, else the Dockerfile's directive `check`.
 
-    Of stages that are not `needed` only what is told by their reading.
+    Of stages that are not `needed` only what is told by their reading. `environments` are the names
+    of the variables of images that stages begin from, by the stages' numbers, where they are known.
     """
     options = options or CheckOptions.read(dockerfile.check)
     stages = dockerfile.stages if needed is None else needed
     lines = {i.line for stage in stages for i in (stage.origin, *stage.instructions)}
     lines |= {instruction.line for instruction in dockerfile.arguments}
+    found = [one for look in _CHECKS for one in look(dockerfile)]
+    found += _variables(dockerfile, environments or {})
     made = [
         Finding(check, detail, instruction.line, instruction.last)
-        for look in _CHECKS
-        for check, detail, instruction in look(dockerfile)
+        for check, detail, instruction in found
         if options.wants(check) and (instruction.line in lines or check in _READ)
     ]
     if options.wants("NoEmptyContinuation"):
@@ -231,24 +235,38 @@ def _directories(dockerfile: Dockerfile) -> Found:
             absolute[stage.name] = known
 
 
-def _variables(dockerfile: Dockerfile) -> Found:
-    """Of stages that begin from an image what is known is less: its environment is not asked for."""
+def _origins(dockerfile: Dockerfile) -> Found:
     globals_ = {name for i in dockerfile.arguments for name, _ in i.pairs}
     for stage in dockerfile.stages:
         for name in _VARIABLE.findall(f"{stage.base} {stage.origin.flag('platform')}"):
             if name not in globals_ and not _GIVEN.match(name):
                 text = f"FROM argument '{name}' is not declared{_hint(name, globals_)}"
                 yield "UndefinedArgInFrom", text, stage.origin
-        if stage.base == "scratch":
-            yield from _undefined(stage.instructions)
+
+
+def _variables(dockerfile: Dockerfile, environments: Environments) -> Found:
+    """Where it is known what a stage begins with."""
+    ends: dict[int, set[str]] = {}
+    for stage in dockerfile.stages:
+        earlier = dockerfile.find(stage.base, stage.number)
+        if earlier is not None:
+            known = set(ends.get(earlier.number, ())) if earlier.number in ends else None
+        elif stage.base == "scratch":
+            known = set(_PATHS)
+        else:
+            names = environments.get(stage.number)
+            known = None if names is None else {*_PATHS, *names}
+        if known is not None:
+            yield from _undefined(stage.instructions, known)
+            ends[stage.number] = known
 
 
 _EXPANDED = frozenset(("ADD", "COPY", "ENV", "EXPOSE", "LABEL", "STOPSIGNAL", "USER", "VOLUME",
                        "WORKDIR"))  # fmt: skip
 
 
-def _undefined(instructions: tuple[Instruction, ...]) -> Found:
-    known = set(_PATHS)
+def _undefined(instructions: tuple[Instruction, ...], known: set[str]) -> Found:
+    """Of one stage; what it defines is known afterwards."""
     for instruction in instructions:
         if instruction.keyword in _EXPANDED:
             texts = [*instruction.words, *(value or "" for _, value in instruction.pairs)]
@@ -300,6 +318,6 @@ def _descriptions(dockerfile: Dockerfile) -> Found:
 
 
 _CHECKS: tuple[Callable[[Dockerfile], Found], ...] = (
-    _casing, _stages, _platforms, _commands, _words, _directories, _variables, _defaults,
+    _casing, _stages, _platforms, _commands, _words, _directories, _origins, _defaults,
     _descriptions,
 )  # fmt: skip

@@ -166,6 +166,14 @@ def test_a_trigger_that_wants_more_of_the_context_gets_it(buildx: Buildx, tmp_pa
     assert outcome.output == "A\nB\n", outcome.error
 
 
+def test_variables_that_nobody_defines_are_warned_of(buildx: Buildx, tmp_path: Path) -> None:
+    place = written(tmp_path, BASE + "ENV PATH=$PAHT:/x\nCOPY f $HOME/\n", f="")
+    outcome = buildx.build(place)
+    said = [warning.short for update in outcome.updates for warning in update.warnings]
+    wanted = "UndefinedVar: Usage of undefined variable '$PAHT' (did you mean $PATH?) (line 2)"
+    assert said == [wanted.encode()]
+
+
 def test_owners_count_for_what_is_unpacked_and_both_builders_keep_theirs_apart(
     docker: Engine, buildx: Buildx, tmp_path: Path
 ) -> None:

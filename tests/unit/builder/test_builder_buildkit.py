@@ -311,6 +311,18 @@ WORKDIR rel
 """
 
 
+def test_variables_of_images_are_known_where_these_are() -> None:
+    made = parse(
+        b"FROM a AS one\nCOPY $GIVEN $FOO /\nARG FOO\nRUN $PATHS\n"
+        b"FROM one\nCOPY $FOO $FO /\nFROM b\nCOPY $X /\n"
+    )
+    assert [f.short for f in findings(made, environments={0: ["GIVEN"]})] == [
+        "UndefinedVar: Usage of undefined variable '$FOO' (line 2)",
+        "UndefinedVar: Usage of undefined variable '$FO' (did you mean $FOO?) (line 6)",
+    ]
+    assert findings(made) == []
+
+
 def test_what_is_better_written_otherwise_is_found() -> None:
     found = [(finding.line, finding.check) for finding in findings(parse(_BAD))]
     assert found == [
