@@ -111,11 +111,20 @@ class Keyspace:
             await self.load()
 
     async def commit(
-        self, operations: Sequence[Operation], compare: Iterable[Compare] = ()
+        self,
+        operations: Sequence[Operation],
+        compare: Iterable[Compare] = (),
+        *,
+        patience: float = 0.0,
     ) -> bool:
-        """Do all operations if every condition holds; whether they were done."""
+        """Do all operations if every condition holds; whether they were done. See `Transaction`."""
         done = await self._state.commit(
-            Transaction(id=uuid.uuid4().hex, compare=tuple(compare), success=tuple(operations))
+            Transaction(
+                id=uuid.uuid4().hex,
+                compare=tuple(compare),
+                success=tuple(operations),
+                patience=patience,
+            )
         )
         if done.succeeded:
             for operation in operations:

@@ -19,6 +19,8 @@ __all__ = [
 
 REST = "\0"
 
+_LONGEST_PATIENCE = 1.0
+
 
 def covers(start: str, end: str, key: str) -> bool:
     """Whether `key` is in `[start, end)`, in the contract's notation of ends."""
@@ -59,6 +61,10 @@ def check_transaction(transaction: Transaction) -> None:
     if transaction.id == "":
         raise InvalidArgument("the transaction has no id: give it a UUID")
     check_key(transaction.id)
+    if not 0 <= transaction.patience <= _LONGEST_PATIENCE:
+        raise InvalidArgument(
+            f"a patience of {transaction.patience} seconds: give 0 to {_LONGEST_PATIENCE:g}"
+        )
     for compare in transaction.compare:
         check_key(compare.key)
         if compare.revision < 0:

@@ -1,5 +1,7 @@
 """The one thread that writes: it gathers all that waits and commits it as one SQLite transaction.
 
+One that has patience waits for others to come: theirs is the time at which it is written.
+
 event loop ── Job ──▶ queue ──▶ thread: BEGIN, every job, COMMIT (one fsync) ── Commit ──▶ loop
 """
 
@@ -7,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import queue
 import sqlite3
 import threading
@@ -32,12 +35,13 @@ BATCH_BYTES = 8 << 20
 
 @dataclass(slots=True, eq=False)
 class Job(Generic[T]):
-    """One action, and the caller that waits for what it gives."""
+    """One action, and the caller that waits for what it gives; by `until` (monotonic) it is begun."""
 
     action: Callable[[Batch], T]
     future: asyncio.Future[T]
     weight: int
     transaction: Transaction | None
+    until: float
     result: T | None = None
     error: SagongError | None = None
 
@@ -99,7 +103,9 @@ class Writer:
                 f"{self._waiting} bytes wait to be written to {self._path}: send fewer at once"
             )
         future: asyncio.Future[T] = self._loop.create_future()
-        job = Job(action, future, weight, transaction)
+        patience = 0.0 if transaction is None else transaction.patience
+        until = time.monotonic() + patience if patience else 0.0
+        job = Job(action, future, weight, transaction, until)
         self._waiting += weight
         self._queue.put(job)
         return await future
@@ -125,17 +131,23 @@ class Writer:
     def _gather(self) -> tuple[list[Job[Any]], bool]:
         job = self._queue.get()
         jobs: list[Job[Any]] = []
-        size = 0
+        size, until = 0, math.inf
         while job is not None:
             jobs.append(job)
             size += job.weight
+            until = min(until, job.until)
             if len(jobs) >= BATCH_JOBS or size >= BATCH_BYTES:
                 return jobs, False
             try:
-                job = self._queue.get_nowait()
+                job = self._next(until)
             except queue.Empty:
                 return jobs, False
         return jobs, True
+
+    def _next(self, until: float) -> Job[Any] | None:
+        """What else is to be written with those that wait until then; queue.Empty if nothing is."""
+        left = until - time.monotonic() if until else 0.0
+        return self._queue.get(timeout=left) if left > 0 else self._queue.get_nowait()
 
     def _serve(self, jobs: list[Job[Any]]) -> None:
         wanted = [job for job in jobs if not job.future.cancelled()]

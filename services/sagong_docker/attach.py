@@ -10,7 +10,6 @@ from sagong.contracts.node import (
     ContainerStatus,
     LogsRequest,
     StatusState,
-    WaitRequest,
 )
 from sagong.contracts.streams import Address
 from sagong.errors import Conflict, FailedPrecondition, NotFound, SagongError
@@ -22,6 +21,7 @@ from sagong_docker.ask import Ask
 from sagong_docker.bridge import carry, output, shown
 from sagong_docker.detach import parse_keys
 from sagong_docker.engine import Engine
+from sagong_docker.pending import Waiting
 from sagong_docker.record import ContainerRecord
 from sagong_docker.refusal import refused_as_text
 
@@ -63,6 +63,15 @@ async def attach(engine: Engine, ask: Ask) -> Response | None:
         return refused_as_text(error)
     waiting = engine.pending.enter(record.id, stdin=ask.flag("stdin"))
     try:
+        return await _attach(engine, ask, record, keys, waiting)
+    finally:
+        engine.pending.part(record.id, waiting)
+
+
+async def _attach(
+    engine: Engine, ask: Ask, record: ContainerRecord, keys: bytes, waiting: Waiting
+) -> Response | None:
+    try:
         state, _ = await engine.state(record)
         if state is StatusState.PAUSED:
             paused = f"container {ask['id']} is paused, unpause the container before attach"
@@ -86,8 +95,8 @@ async def attach(engine: Engine, ask: Ask) -> Response | None:
     address = waiting.stream
     if address is None or ask.flag("logs"):
         address = await _address(engine, ask, record, replay=early or ask.flag("logs"))
-    if address is not None:
-        await _run(engine, ask, record, client, address, keys)
+    if address is not None and not await _run(engine, ask, record, client, address, keys):
+        await _wait_told(waiting)
     return None
 
 
@@ -124,7 +133,8 @@ async def _run(
     client: RawStream,
     address: Address,
     keys: bytes,
-) -> None:
+) -> bool:
+    """Carry bytes until the output's end; whether the client detached."""
     async with connected(address) as link:
         await client.wait_taken()
         detached = await carry(
@@ -137,20 +147,17 @@ async def _run(
         )
     if detached:
         engine.note(record, "detach")
-    else:
-        await _wait_told(engine, record)
+    return detached
 
 
-async def _wait_told(engine: Engine, record: ContainerRecord) -> None:
+async def _wait_told(waiting: Waiting) -> None:
     """Until the end of a container is known whose output has ended: clients ask for its code then.
 
     For a moment: one may close its output and go on.
     """
-    with contextlib.suppress(SagongError, TimeoutError):
+    with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_TOLD):
-            async for result in engine.node.wait(WaitRequest(id=record.id)):
-                if not result.waiting:
-                    return
+            await waiting.over.wait()
 
 
 async def _replay_log(

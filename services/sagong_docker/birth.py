@@ -98,9 +98,12 @@ async def _create(
     lookup = await _lookup(engine, body, host, name)
     _check_endpoints(engine, body, lookup)
     wish = translate(id_, name, body, engine.settings, lookup)
-    spec = msgspec.structs.replace(wish.container, platform=ask.text("platform"))
     on_default = _on_default(host, lookup.networks)
     links = await linked(engine, host.links) if host.links and on_default else {}
+    at_once = mode_of(host) in _ALWAYS_THERE and not links and _starts_at_once(body, wish)
+    # What is to be in its root before it is prepared is written when the root is there.
+    expected = at_once and not body.working_dir
+    spec = msgspec.structs.replace(wish.container, platform=ask.text("platform"), expected=expected)
     given = _host(document, host, engine.settings, lookup)
     record = ContainerRecord(
         id=id_,
@@ -124,8 +127,10 @@ async def _create(
     engine.fresh.add(id_)
     if body.working_dir:
         await provide_directory(engine, id_, body.working_dir)
-    if mode_of(host) in _ALWAYS_THERE and not links and _starts_at_once(body, wish):
-        engine.expect_start(record)
+        if at_once:
+            engine.expect_start(record)
+    elif at_once:
+        engine.note_expected(id_)
     said = warnings(host, lookup.machine)
     if body.mac_address and ask.version >= (1, 44):
         said.append(_OLD_MAC)

@@ -41,6 +41,8 @@ _KINDS: dict[str, type[Any]] = {
 }
 _SHORTEST_PREFIX = 1
 _GATHER, _MOST, _TRIES = 0.1, 100, 20
+# The node writes its record of a container a moment after ours: both can share the disk's time.
+_BESIDE = 0.005
 R = TypeVar("R", ContainerRecord, ExecRecord, NetworkRecord)
 
 
@@ -112,6 +114,7 @@ class Catalog:
         done = await self._keyspace.commit(
             [_put(key, record.id.encode()), _put(_key(record), _encoded(record))],
             [Compare(key=key, revision=0)],
+            patience=_BESIDE,
         )
         if not done:
             raise await self._taken(record.name)

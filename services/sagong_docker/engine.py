@@ -143,12 +143,14 @@ class Engine:
 
         Who attaches to what was expected from its creation on need not say so again.
         """
-        if record.id in self._expected:
-            return
-        self._expected.add(record.id)
-        loop = asyncio.get_running_loop()
-        loop.call_later(_EXPECTED_SECONDS, self._expected.discard, record.id)
-        self.spawn(self._expect(record.id), f"expect {record.id[:12]}")
+        if record.id not in self._expected:
+            self.note_expected(record.id)
+            self.spawn(self._expect(record.id), f"expect {record.id[:12]}")
+
+    def note_expected(self, id_: str) -> None:
+        """The node knows that the start of this container comes next."""
+        self._expected.add(id_)
+        asyncio.get_running_loop().call_later(_EXPECTED_SECONDS, self._expected.discard, id_)
 
     async def _expect(self, id_: str) -> None:
         with contextlib.suppress(SagongError):
@@ -282,8 +284,11 @@ class Engine:
     async def _hear_node(self) -> None:
         async for event in self._host.hear(Node, ContainerEvent):
             if event is None:
+                self.pending.unsure()
                 await self._sweep()
                 continue
+            if event.action == "die":
+                self.pending.over(event.id)
             try:
                 await self._take(event)
             except SagongError as error:

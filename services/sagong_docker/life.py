@@ -230,10 +230,12 @@ async def wait(engine: Engine, ask: Ask) -> Response | None:
         raise InvalidArgument(f'invalid condition: "{condition}"')
     request = WaitRequest(id=record.id, condition=condition or "not-running")
     results = _results(engine, request)
-    try:
-        await anext(results)
-    except NotFound:
-        raise NotFound(f"No such container: {ask['id']}") from None
+    # One just made is there, and the node hears of this wait before it hears of a start.
+    if record.id not in engine.fresh:
+        try:
+            await anext(results)
+        except NotFound:
+            raise NotFound(f"No such container: {ask['id']}") from None
     out = ask.request.stream(200, {"Content-Type": "application/json"})
     view = await _end(results, condition)
     if condition == "removed":

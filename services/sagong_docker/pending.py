@@ -14,13 +14,14 @@ class Waiting:
 
     `held`: its output is held back for this one, so there is nothing to replay (a replay comes
     from the log, which does not keep every byte as it was). `stream` is what the start gave for it,
-    with the program's input if it has `stdin`.
+    with the program's input if it has `stdin`. `over` is set when an end of the container is told.
     """
 
     def __init__(self, *, stdin: bool) -> None:
         self.stdin = stdin
         self.stream: Address | None = None
         self.woken = asyncio.Event()
+        self.over = asyncio.Event()
         self.started = False
         self.held = False
 
@@ -35,9 +36,10 @@ class _Asked:
 
 
 class Pending:
-    """Waiting attachments by container."""
+    """Attachments by container: those that wait, and all until they part."""
 
     def __init__(self) -> None:
+        self._attached: dict[str, list[Waiting]] = {}
         self._waiting: dict[str, list[Waiting]] = {}
         self._asked: dict[str, _Asked] = {}
 
@@ -45,15 +47,27 @@ class Pending:
         """Begin to wait."""
         waiting = Waiting(stdin=stdin)
         self._waiting.setdefault(container, []).append(waiting)
+        self._attached.setdefault(container, []).append(waiting)
         return waiting
 
     def leave(self, container: str, waiting: Waiting) -> None:
         """Wait no more."""
-        others = self._waiting.get(container, [])
-        if waiting in others:
-            others.remove(waiting)
-        if not others:
-            self._waiting.pop(container, None)
+        _take_out(self._waiting, container, waiting)
+
+    def part(self, container: str, waiting: Waiting) -> None:
+        """It is attached no more."""
+        self.leave(container, waiting)
+        _take_out(self._attached, container, waiting)
+
+    def over(self, container: str) -> None:
+        """A run has ended, and its code can be asked for."""
+        for waiting in self._attached.get(container, ()):
+            waiting.over.set()
+
+    def unsure(self) -> None:
+        """Nobody may have told of ends."""
+        for container in self._attached:
+            self.over(container)
 
     def hold(self, container: str) -> Waiting | None:
         """A start is about to be asked for: for whom output must be held back."""
@@ -95,3 +109,11 @@ class Pending:
         for waiting in self._waiting.pop(container, ()):
             waiting.started, waiting.held, held = started, held, False
             waiting.woken.set()
+
+
+def _take_out(table: dict[str, list[Waiting]], container: str, waiting: Waiting) -> None:
+    others = table.get(container, [])
+    if waiting in others:
+        others.remove(waiting)
+    if not others:
+        table.pop(container, None)

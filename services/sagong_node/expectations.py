@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import NamedTuple
 
-from sagong.contracts.node import ContainerSpec, StartRequest
+from sagong.call import Call, current, outliving
+from sagong.contracts.node import ContainerSpec, StartRequest, StatusState
 from sagong.contracts.runtime import ContainerRef, RunSpec
-from sagong.errors import SagongError
+from sagong.errors import NotFound, SagongError
+from sagong.host import Host
 from sagong_node.assembly import Site, attended, run_spec
 from sagong_node.ground import Ground
 from sagong_node.records import ContainerRecord, SandboxRecord
+from sagong_node.registry import Registry
 from sagong_node.runtimes import Runtimes
 
 __all__ = ["Expectation", "Expectations"]
+
+# From the sign that a start will come to the start itself; much longer than any client takes.
+_EXPECTED = 3.0
+
+Clear = Callable[[ContainerRecord, SandboxRecord], Awaitable[None]]
 
 
 class Expectation(NamedTuple):
@@ -25,31 +35,115 @@ class Expectation(NamedTuple):
 
 
 class Expectations:
-    """By container. Callers hold the container's lock, and give the ground back."""
+    """By container, under its lock; `clear` gives the ground of one that does not run back."""
 
-    def __init__(self, ground: Ground, runtimes: Runtimes) -> None:
+    def __init__(
+        self,
+        host: Host,
+        registry: Registry,
+        ground: Ground,
+        runtimes: Runtimes,
+        locks: MutableMapping[str, asyncio.Lock],
+        clear: Clear,
+    ) -> None:
+        self._host = host
+        self._registry = registry
         self._ground = ground
         self._runtimes = runtimes
+        self._locks = locks
+        self._clear = clear
         self._found: dict[str, Expectation] = {}
 
     def __contains__(self, id_: str) -> bool:
         return id_ in self._found
 
-    @property
-    def containers(self) -> list[str]:
-        """Whose start is expected."""
-        return list(self._found)
+    async def expect(self, id_: str) -> None:
+        """Make ready what a start needs, as long as one may come."""
+        async with self._locks[id_]:
+            record = self._registry.containers.get(id_)
+            if record is None:
+                raise NotFound(f"No such container: {id_}")
+            idle = record.state in (StatusState.CREATED, StatusState.EXITED)
+            if not idle or id_ in self._found or record.image is None:
+                return
+            expected = await self._begin(record)
+        if expected is not None:
+            self._host.spawn(self._await_start(expected), f"expect {id_[:12]}")
 
-    def holds(self, expectation: Expectation) -> bool:
-        """Whether it still stands."""
-        return self._found.get(expectation.wanted.id) is expectation
+    @contextlib.asynccontextmanager
+    async def making(self, record: ContainerRecord) -> AsyncIterator[None]:
+        """While a container is made whose start comes next: it joins its network meanwhile.
 
-    async def begin(self, record: ContainerRecord, sandbox: SandboxRecord) -> Expectation:
-        """Do what a start needs but the program's execution; errors are those of the ground."""
-        site = await self._ground.site(record, sandbox)
-        spec = run_spec(record.spec, site, record.run + 1)
+        Nothing of that is left when its making fails.
+        """
+        id_, made = record.spec.id, asyncio.get_running_loop().create_future()
+        work = self._expect_made(current(), record, made)
+        expecting = self._host.spawn(work, f"expect {id_[:12]}")
+        failed = True
+        try:
+            yield
+            failed = False
+        finally:
+            if not made.done():
+                made.set_result(not failed)
+            if failed:
+                await expecting
+                self._locks.pop(id_, None)
+
+    async def _expect_made(
+        self, call: Call, record: ContainerRecord, made: asyncio.Future[bool]
+    ) -> None:
+        sandbox = self._registry.sandboxes[record.spec.sandbox]
+        expected = None
+        with outliving(call):
+            async with self._locks[record.spec.id]:
+                with contextlib.suppress(SagongError):
+                    await self._ground.join(sandbox)
+                if await made:
+                    expected = await self._begin(record)
+                elif sandbox.network is not None and not sandbox.spec.explicit:
+                    with contextlib.suppress(SagongError):
+                        await self._ground.leave(sandbox)
+        if expected is not None:
+            await self._await_start(expected)
+
+    async def _await_start(self, expected: Expectation) -> None:
+        await asyncio.sleep(_EXPECTED)
+        if self._found.get(expected.wanted.id) is expected:
+            with contextlib.suppress(SagongError):
+                await self.withdraw(expected.wanted.id)
+
+    async def give_up(self, sandbox: str) -> None:
+        """What was made ready for a sandbox's containers is not what their starts will need."""
+        for id_ in list(self._found):
+            record = self._registry.containers.get(id_)
+            if record is not None and record.spec.sandbox == sandbox:
+                await self.withdraw(id_)
+
+    async def withdraw(self, id_: str) -> None:
+        """Give back the ground of a container that does not run; a crash may have left it."""
+        async with self._locks[id_]:
+            record = self._registry.containers.get(id_)
+            if record is None or record.begun:
+                return
+            dropped = await self.drop(record)
+            sandbox = self._registry.sandboxes[record.spec.sandbox]
+            if sandbox.network is not None and not sandbox.spec.explicit:
+                if not dropped:
+                    await self.discard(record)
+                await self._clear(record, sandbox)
+
+    async def _begin(self, record: ContainerRecord) -> Expectation | None:
+        """Do what a start needs but the program's execution; what fails is told by the start."""
+        sandbox = self._registry.sandboxes[record.spec.sandbox]
+        try:
+            site = await self._ground.site(record, sandbox)
+            spec = run_spec(record.spec, site, record.run + 1)
+        except (SagongError, ExceptionGroup):
+            with contextlib.suppress(SagongError):
+                await self._clear(record, sandbox)
+            return None
         made = self._found[record.spec.id] = Expectation(record.spec, site, spec)
-        # Its error is told by the start, which tries again.
         with contextlib.suppress(SagongError):
             await self._runtimes.of(record).prepare(spec)
         return made

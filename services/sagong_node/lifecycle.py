@@ -32,7 +32,7 @@ from sagong_node import signals
 from sagong_node.assembly import command_of
 from sagong_node.concert import first_error, together
 from sagong_node.ends import KILL, ending, is_final, stop_signal, wakes
-from sagong_node.expectations import Expectation, Expectations
+from sagong_node.expectations import Expectations
 from sagong_node.ground import Ground
 from sagong_node.journal import Journal
 from sagong_node.records import ContainerRecord, SandboxRecord
@@ -45,8 +45,6 @@ _FIRST_DELAY, _LONGEST_DELAY, _SETTLED = 0.1, 60.0, 10.0
 _DURABLE, _RECOVERED = 2.0, 2.0
 # Many containers live for less; nobody sees their use of the machine.
 _MEASURED_AFTER = 0.25
-# From the sign that a start will come to the start itself; much longer than any client takes.
-_EXPECTED = 3.0
 
 
 class Lifecycle:
@@ -66,7 +64,9 @@ class Lifecycle:
         self._unmeasured: set[str] = set()
         self._locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._restarts: dict[str, asyncio.Task[None]] = {}
-        self._expectations = Expectations(ground, self.runtimes)
+        self.expectations = Expectations(
+            host, registry, ground, self.runtimes, self._locks, self._clear
+        )
         # Those that are started again as soon as they have stopped.
         self._returning: set[str] = set()
         self._leaving = False
@@ -106,46 +106,6 @@ class Lifecycle:
             record.oom_killed = True
             self._registry.keep(record, later=True)
             self.note(record, "oom")
-
-    async def expect(self, id_: str) -> None:
-        """Make ready what a start needs, as long as one may come."""
-        async with self._locks[id_]:
-            record = self.container(id_)
-            idle = record.state in (StatusState.CREATED, StatusState.EXITED)
-            if not idle or id_ in self._expectations or record.image is None:
-                return
-            sandbox = self.sandbox(record.spec.sandbox)
-            try:
-                expected = await self._expectations.begin(record, sandbox)
-            except (SagongError, ExceptionGroup):
-                await self._clear(record, sandbox)
-                return
-        self._host.spawn(self._expected(id_, expected), f"expect {id_[:12]}")
-
-    async def _expected(self, id_: str, expected: Expectation) -> None:
-        await asyncio.sleep(_EXPECTED)
-        if self._expectations.holds(expected):
-            await self._give_up(id_)
-
-    async def give_up(self, sandbox: str) -> None:
-        """What was made ready for a sandbox's containers is not what their starts will need."""
-        for id_ in self._expectations.containers:
-            record = self._registry.containers.get(id_)
-            if record is not None and record.spec.sandbox == sandbox:
-                await self._give_up(id_)
-
-    async def _give_up(self, id_: str) -> None:
-        """Give back the ground of a container that does not run; a crash may have left it."""
-        async with self._locks[id_]:
-            record = self._registry.containers.get(id_)
-            if record is None or record.begun:
-                return
-            dropped = await self._expectations.drop(record)
-            sandbox = self.sandbox(record.spec.sandbox)
-            if sandbox.network is not None and not sandbox.spec.explicit:
-                if not dropped:
-                    await self._expectations.discard(record)
-                await self._clear(record, sandbox)
 
     async def start(self, request: StartRequest) -> Address | None:
         """Start a container that is not running, unless that run has been already.
@@ -304,10 +264,10 @@ class Lifecycle:
                 self._restart_later(record)
             elif record.state is StatusState.EXITED and record.spec.remove:
                 await self._resume_removal(record.spec.id)
-            elif record.image is None:
-                await self._complete(record)
-            elif not record.alive and record.spec.id not in self._expectations:
-                await self._give_up(record.spec.id)
+            elif not record.alive and record.spec.id not in self.expectations:
+                if record.image is None:
+                    await self._complete(record)
+                await self.expectations.withdraw(record.spec.id)
         await self._registry.flushed()  # the exit codes of those that are removed here
         for id_ in set(known) - set(self._registry.containers):
             await holder.remove(ContainerRef(id=id_))
@@ -376,7 +336,7 @@ class Lifecycle:
         sandbox = self.sandbox(record.spec.sandbox)
         record.wanted = True
         try:
-            site, spec = await self._expectations.fulfil(record, sandbox, request)
+            site, spec = await self.expectations.fulfil(record, sandbox, request)
             self.accounts[record.spec.id] = (site.root.passwd, site.root.group)
             merged = command_of(record.spec, site)
             record.args, record.env, record.cwd = merged.args, merged.env, merged.cwd
@@ -499,7 +459,7 @@ class Lifecycle:
     async def _remove(self, record: ContainerRecord, *, volumes: bool, now: bool = False) -> None:
         id_ = record.spec.id
         record.state = StatusState.REMOVING
-        await self._expectations.drop(record)
+        await self.expectations.drop(record)
         runtime, ended = self.runtimes.of(record), record.finished_at > 0
         if not ended:
             await runtime.remove(ContainerRef(id=id_))

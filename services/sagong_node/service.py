@@ -94,7 +94,7 @@ class NodeService:
 
     async def expect(self, ref: Ref) -> None:
         """Make ready what a start needs."""
-        await self._life.expect(ref.id)
+        await self._life.expectations.expect(ref.id)
 
     async def start(self, request: StartRequest) -> ContainerStatus:
         """Start a container."""
@@ -145,7 +145,7 @@ class NodeService:
     async def connect(self, spec: ConnectSpec) -> SandboxStatus:
         """Change the networks of a sandbox, now or for its next start."""
         record = self._life.sandbox(spec.id)
-        await self._life.give_up(spec.id)
+        await self._life.expectations.give_up(spec.id)
         wanted = [
             a for a in record.spec.network.attachments if a.network != spec.attachment.network
         ]
@@ -172,10 +172,10 @@ class NodeService:
     async def create(self, spec: ContainerSpec) -> ContainerStatus:
         """Make a container; its root filesystem is there from now on."""
         known = self._registry.containers.get(spec.id)
-        if spec.own is not None:
-            if known is None:
-                await self.create_sandbox(spec.own)
-            spec = msgspec.structs.replace(spec, own=None)
+        if spec.own is not None and known is None:
+            await self.create_sandbox(spec.own)
+        expected = spec.expected
+        spec = msgspec.structs.replace(spec, own=None, expected=False)
         if known is not None:
             if msgspec.structs.replace(known.spec, runtime=spec.runtime) != spec:
                 raise AlreadyExists(f"container {spec.id} exists with another specification")
@@ -191,9 +191,12 @@ class NodeService:
         record = known or ContainerRecord(spec=spec, created_at=time.time())
         self._ground.begin(record)
         try:
-            await self._check_sources(record)
-            await self._make(record)
-            check_command(record.spec.command, record.image)
+            async with (
+                self._life.expectations.making(record) if expected else contextlib.nullcontext()
+            ):
+                await self._check_sources(record)
+                await self._make(record)
+                check_command(record.spec.command, record.image)
         except SagongError:
             self._registry.forget(record)
             await self._ground.remove(record, volumes=True)
@@ -232,7 +235,7 @@ class NodeService:
     ) -> None:
         """What was made ready for its start has the lines of before."""
         sandbox = self._life.sandbox(record.spec.sandbox)
-        await self._life.give_up(record.spec.sandbox)
+        await self._life.expectations.give_up(record.spec.sandbox)
         sandbox.spec = msgspec.structs.replace(sandbox.spec, hosts=hosts)
         self._registry.keep(sandbox)
         if record.alive and record.hosts_path:
@@ -426,7 +429,7 @@ class NodeService:
     async def refresh(self, ref: Ref) -> None:
         """By the runtime, which has the mount; one that is prepared would not be seen to change."""
         record = self._life.container(ref.id)
-        await self._life.give_up(record.spec.sandbox)
+        await self._life.expectations.give_up(record.spec.sandbox)
         if record.alive and record.pid:
             with contextlib.suppress(NotFound):  # it has just ended
                 await self._life.runtimes.of(record).refresh(ContainerRef(id=ref.id))

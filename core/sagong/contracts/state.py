@@ -108,12 +108,15 @@ class Transaction(Message):
 
     `id` is made by the caller and unique for ever (a UUID): the same transaction sent twice within
     ten minutes, also across a crash of the store, is done once and answered alike.
+
+    `patience`: for so many seconds (at most one) it may wait for others, to be made durable with them.
     """
 
     id: str
     compare: tuple[Compare, ...] = ()
     success: tuple[Operation, ...] = ()
     failure: tuple[Operation, ...] = ()
+    patience: float = 0.0
 
 
 class TransactionResult(Message):

@@ -103,6 +103,10 @@ class FakeNode:
         self.execs: dict[str, FakeProcess] = {}
         self.number = 0
         self.expected: list[str] = []
+        # What waits were asked for, and whether they are answered.
+        self.waits: list[str] = []
+        self.answers = asyncio.Event()
+        self.answers.set()
         # Seconds by which ends are noted after output has ended.
         self.late = 0.0
 
@@ -200,6 +204,8 @@ class FakeNode:
             raise NotFound(f"No such sandbox: {spec.sandbox}")
         image = await self.images.inspect(ImageRef(reference=spec.image))
         prepared = await self.images.prepare(PrepareRequest(id=spec.id, image=image.id))
+        self.expected += [spec.name] if spec.expected else []
+        spec = msgspec.structs.replace(spec, expected=False)
         held = self.containers[spec.id] = Held(spec, prepared)
         self.note(held, "create")
         return self.status(held)
@@ -477,6 +483,8 @@ class FakeNode:
         return self.doors.offer(serve)
 
     async def wait(self, request: WaitRequest) -> AsyncIterator[WaitResult]:
+        self.waits.append(request.condition)
+        await self.answers.wait()
         held = self.held(request.id)
         first = held.run
         yield WaitResult(waiting=True)

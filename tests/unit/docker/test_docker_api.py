@@ -13,7 +13,11 @@ from tests.unit.docker.docker_lab import IMAGE, Lab, docker_lab
 
 from sagong.call import Call, current, serving
 from sagong.contracts.network import JoinRequest
-from sagong.contracts.node import ContainerSpec, SandboxSpec, StartRequest
+from sagong.contracts.node import (
+    ContainerSpec,
+    SandboxSpec,
+    StartRequest,
+)
 from sagong.contracts.volume import Volume
 from sagong.testing import LocalHost
 from sagong_docker import Docker
@@ -107,6 +111,38 @@ async def test_the_head_of_a_wait_comes_before_the_start_and_the_code_at_the_end
         writer.close()
 
 
+async def test_a_wait_for_one_just_made_stands_before_the_node_says_so() -> None:
+    """It hears of the wait before it hears of the start; nobody else is asked for the end."""
+    async with docker_lab() as lab:
+        lab.node.answers.clear()
+        id_ = await create(lab, "waited", "sh", "-c", "exit 9")
+        reader, writer = await asyncio.open_unix_connection(str(lab.socket))
+        path = f"/v1.48/containers/{id_}/wait?condition=next-exit"
+        writer.write(f"POST {path} HTTP/1.1\r\nHost: d\r\n\r\n".encode())
+        async with asyncio.timeout(5.0):
+            assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
+            watching, attached = await attach(lab, id_)
+            assert lab.node.waits == ["next-exit"]
+            lab.node.answers.set()
+            assert (await lab.raw("POST", f"/v1.48/containers/{id_}/start"))[0] == 204
+            assert b'{"StatusCode":9}' in await reader.readuntil(b"}")
+            await watching.read()
+        assert lab.node.waits == ["next-exit"]
+        writer.close()
+        attached.close()
+
+
+async def attach(lab: Lab, id_: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection that was taken over, behind the answer's head."""
+    reader, writer = await asyncio.open_unix_connection(str(lab.socket))
+    path = f"/v1.48/containers/{id_}/attach?stream=1&stdout=1"
+    writer.write(
+        f"POST {path} HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n".encode()
+    )
+    assert b" 101 " in await reader.readuntil(b"\r\n\r\n")
+    return reader, writer
+
+
 async def test_attach_before_the_start_gets_everything() -> None:
     async with docker_lab() as lab:
         id_ = await create(lab, "early", "sh", "-c", "echo out; echo err >&2")
@@ -128,12 +164,7 @@ async def test_who_has_seen_the_end_of_the_output_gets_the_code() -> None:
     async with docker_lab() as lab:
         lab.node.late = 0.1
         id_ = await create(lab, "ends", "sh", "-c", "exit 3")
-        reader, writer = await asyncio.open_unix_connection(str(lab.socket))
-        path = f"/v1.48/containers/{id_}/attach?stream=1&stdout=1"
-        writer.write(
-            f"POST {path} HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n".encode()
-        )
-        await reader.readuntil(b"\r\n\r\n")
+        reader, writer = await attach(lab, id_)
         await lab.raw("POST", f"/v1.48/containers/{id_}/start")
         await reader.read()
         writer.close()

@@ -44,6 +44,11 @@ def wished() -> ContainerSpec:
     return ContainerSpec(id=ID, sandbox=ID, name="c_one", image="busybox:1", own=sandbox)
 
 
+def expected() -> ContainerSpec:
+    """The same, which is started next."""
+    return msgspec.structs.replace(wished(), expected=True)
+
+
 async def test_an_expected_start_finds_its_network(tmp_path: Path) -> None:
     async with lab(tmp_path) as at:
         await at.service.create(wished())
@@ -162,13 +167,73 @@ class SlowImages(FakeImages):
         return await super().prepare(request)
 
 
-async def cut_short(at: Lab) -> None:
+class HeldImages(FakeImages):
+    """Roots are lent when they are let."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.let = asyncio.Event()
+
+    async def prepare(self, request: PrepareRequest) -> Prepared:
+        await self.let.wait()
+        return await super().prepare(request)
+
+
+async def test_who_is_started_next_joins_its_network_while_it_is_made(tmp_path: Path) -> None:
+    async with lab(tmp_path) as at:
+        at.images = images = HeldImages(tmp_path)
+        await at.stop()
+        await at.start()
+        creating = asyncio.create_task(at.service.create(expected()))
+        await at.until(lambda: ID in at.networks.joined)
+        assert not creating.done()
+        images.let.set()
+        assert (await creating).spec == msgspec.structs.replace(wished(), own=None)
+        await at.until(lambda: ID in at.runtime.prepared)
+        assert (await at.service.create(expected())).state is StatusState.CREATED
+        prepared = at.runtime.prepared[ID]
+        await at.service.start(StartRequest(id=ID))
+        assert at.runtime.specs[ID] == prepared
+
+
+async def test_who_could_not_be_made_has_joined_nothing(tmp_path: Path) -> None:
+    """Refused, or given up by its caller."""
+    async with lab(tmp_path) as at:
+        at.images = images = HeldImages(tmp_path)
+        images.here.clear()
+        await at.stop()
+        await at.start()
+        for refused in (False, True):
+            creating = asyncio.create_task(at.service.create(expected()))
+            await at.until(lambda: ID in at.networks.joined)
+            if refused:
+                images.let.set()
+                with pytest.raises(NotFound):
+                    await creating
+            else:
+                creating.cancel()
+                await asyncio.wait([creating])
+            assert ID not in at.networks.joined
+            assert ID not in at.runtime.prepared
+
+
+async def test_what_a_creation_that_was_cut_short_had_joined_is_given_back(tmp_path: Path) -> None:
+    async with lab(tmp_path) as at:
+        await cut_short(at, expected())
+        assert ID in at.networks.joined
+        await at.start()
+        assert at.service.inspect(REF).image is not None
+        assert ID not in at.networks.joined
+
+
+async def cut_short(at: Lab, spec: ContainerSpec | None = None) -> None:
     """A creation during which the node is killed; one after it goes on."""
     images, at.images = at.images, SlowImages(at.directory)
     await at.stop()
     await at.start()
-    creating = asyncio.create_task(at.service.create(wished()))
+    creating = asyncio.create_task(at.service.create(spec or wished()))
     await at.until(lambda: any(ID in key for key in at.state.values if "containers" in key))
+    await at.registry.flushed()
     with pytest.raises(NotFound):
         at.service.inspect(REF)
     await at.kill()

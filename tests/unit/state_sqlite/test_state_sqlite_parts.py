@@ -73,10 +73,10 @@ async def test_caught_up_watcher_moves_on_over_others_changes() -> None:
     assert batch is not None and [e.entry.revision for e in batch.events] == [9]
 
 
-def put(key: str, value: bytes = b"") -> Transaction:
+def put(key: str, value: bytes = b"", *, patience: float = 0.0) -> Transaction:
     """A transaction of one put."""
     operation = Operation(kind=OperationKind.PUT, key=key, value=value)
-    return Transaction(id=str(uuid.uuid4()), success=(operation,))
+    return Transaction(id=str(uuid.uuid4()), success=(operation,), patience=patience)
 
 
 async def test_too_many_waiting_bytes_are_refused(tmp_path: Path) -> None:
@@ -87,6 +87,17 @@ async def test_too_many_waiting_bytes_are_refused(tmp_path: Path) -> None:
         refused = [r for r in results if isinstance(r, ResourceExhausted)]
         assert len(refused) == 3
         await state.commit(put("big", bytes(1 << 20)))
+
+
+async def test_a_patient_transaction_is_written_with_the_next(tmp_path: Path) -> None:
+    """Or alone, when its patience is at its end."""
+    async with local(StateSqlite, data=tmp_path) as state:
+        patient = asyncio.ensure_future(state.commit(put("a", patience=1.0)))
+        await asyncio.sleep(0.1)
+        assert not patient.done()
+        last = await state.commit(put("b"))
+        assert patient.done() and patient.result().revision == last.revision - 1
+        await state.commit(put("c", patience=0.05))
 
 
 async def test_batch_is_done_though_one_of_it_fails(tmp_path: Path) -> None:
@@ -113,8 +124,19 @@ async def test_batch_is_done_though_one_of_it_fails(tmp_path: Path) -> None:
         Transaction(id="x", compare=(Compare(key="a", revision=-1),)),
         Transaction(id="x", success=(Operation(kind=OperationKind.PUT, key="a", end="b"),)),
         Transaction(id="x", success=(Operation(kind=OperationKind.PUT, key="\ud800"),)),
+        Transaction(id="x", patience=-0.1),
+        Transaction(id="x", patience=60.0),
+        Transaction(id="x", patience=float("nan")),
     ],
-    ids=["no id", "negative revision", "put of a range", "surrogate"],
+    ids=[
+        "no id",
+        "negative revision",
+        "put of a range",
+        "surrogate",
+        "negative patience",
+        "long patience",
+        "no number",
+    ],
 )
 async def test_wrong_transactions_are_refused(tmp_path: Path, transaction: Transaction) -> None:
     async with local(StateSqlite, data=tmp_path) as state:

@@ -154,7 +154,8 @@ class Command(Message):
 
 class ContainerSpec(Message):
     """A container to be. `id` (64 hex digits) is made by the caller; `sandbox` must exist, or is made
-    as `own` says (with the container; it is no part of what the container's status tells).
+    as `own` says (with the container; it is no part of what the container's status tells). Nor is
+    `expected`: a start comes next, and what it needs may be made ready with the container (`expect`).
 
     `name` is for people and logs. `add_capabilities`/`drop_capabilities` change Docker's default
     set ("ALL" is known). Namespace modes are "new", "host", "group" or "container:ID".
@@ -210,6 +211,7 @@ class ContainerSpec(Message):
     expect_attach: bool = False
     labels: tuple[tuple[str, str], ...] = ()
     own: SandboxSpec | None = None
+    expected: bool = False
 
 
 class StatusState(StrEnum):
