@@ -6,6 +6,7 @@ keys are refused with their path. Units' own settings are decoded by their plugi
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import os
 import tomllib
@@ -140,8 +141,16 @@ def _profile(paths: Paths, name: str) -> dict[str, Any]:
         return _read(own)
     shipped = files("sagong").joinpath("profiles", f"{name}.toml")
     if not shipped.is_file():
-        raise NotFound(f"no profile {name}: neither {own} nor one that ships with sagong")
+        raise NotFound(f"no profile {name}; {_profiles_like(name, own.parent)}; {own} would be one")
     return _parse(shipped.read_text(), f"profile {name}")
+
+
+def _profiles_like(name: str, own: Path) -> str:
+    """What was meant, or all that there is."""
+    shipped = (Path(one.name) for one in files("sagong").joinpath("profiles").iterdir())
+    known = {path.stem for path in (*shipped, *own.glob("*.toml")) if path.suffix == ".toml"}
+    meant = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {meant[0]}?" if meant else f"there are {', '.join(sorted(known))}"
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import msgspec
 from sagong import config, contracts, manifest
 from sagong.cli.checking import mistakes, packages_of, source_mistakes
 from sagong.cli.rights import rights_in_words
+from sagong.cli.sources import near
 from sagong.config import Paths
 from sagong.contract import schema, slot_of
 from sagong.contracts.kernel import (
@@ -343,7 +344,7 @@ def _unit_problems(chosen: config.Config, installed: dict[str, Manifest]) -> lis
     units = {n: u for n, u in chosen.units.items() if u.enabled}
     plugins = {name: unit.plugin or name.replace("-", "_") for name, unit in units.items()}
     problems = [
-        f"units.{name}: no plugin {plugin} is installed"
+        f"units.{name}: no plugin {plugin} is installed; {near(plugin, installed)}"
         for name, plugin in plugins.items()
         if plugin not in installed
     ]

@@ -139,6 +139,20 @@ def test_check_tells_what_of_a_unit_its_plugin_has_no_use_for(
     assert said.endswith(" plugins checked, 3 problems\n")
 
 
+def test_check_says_which_plugin_or_profile_was_meant(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "etc").mkdir()
+    file = tmp_path / "etc/sagong.toml"
+    file.write_text('profile = "singel"\n')
+    assert main(["--root", str(tmp_path), "check"]) == 1
+    assert "no profile singel; did you mean single?" in capsys.readouterr().out
+    file.write_text('profile = "single"\n[units.scheduler]\nplugin = "scheduler_binpakk"\n')
+    assert main(["--root", str(tmp_path), "check"]) == 1
+    said = capsys.readouterr().out
+    assert "no plugin scheduler_binpakk is installed; did you mean scheduler_binpack?" in said
+
+
 def test_check_reads_a_units_name_as_the_kernel_does(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
