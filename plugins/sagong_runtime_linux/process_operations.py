@@ -322,14 +322,8 @@ class ChangeDirectory(NamedTuple):
 
     def apply(self, stage: Stage) -> None:
         """chdir(2)."""
-        if self.create:
-            try:
-                os.makedirs(self.path, exist_ok=True)
-            except (FileExistsError, NotADirectoryError):
-                text = f"{self.describe()}: not a directory"
-                raise StartError("failed_precondition", text) from None
         try:
-            os.chdir(self.path)
+            self._enter()
         except PermissionError:
             if self.final and os.getcwd() != os.path.realpath(self.path):
                 raise StartError(
@@ -339,6 +333,22 @@ class ChangeDirectory(NamedTuple):
             code = "not_found" if error.errno == errno.ENOENT else "failed_precondition"
             reason = os.strerror(error.errno or 0).lower()
             raise StartError(code, f"{self.describe()}: {reason}") from None
+
+    def _enter(self) -> None:
+        try:
+            os.chdir(self.path)
+        except FileNotFoundError:
+            if not self.create:
+                raise
+            self._make_path()
+            os.chdir(self.path)
+
+    def _make_path(self) -> None:
+        try:
+            os.makedirs(self.path, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            text = f"{self.describe()}: not a directory"
+            raise StartError("failed_precondition", text) from None
 
 
 class TakeCredentials(NamedTuple):
