@@ -300,8 +300,10 @@ class StageBuilder:
             if image:
                 found = await bench.origins.inspected(image)
                 draft.begin(found)
+            draft.inherited = self._made[earlier.number].result().inherited
         elif not bench.origins.is_nothing(base) and not bench.origins.holds_files(base):
             draft.begin(await bench.origins.base(base, bench.origins.platform))
+            draft.inherited = len(draft.history)
         return draft
 
     async def _triggers(

@@ -39,7 +39,10 @@ def environment_of(config: Mapping[str, Any]) -> dict[str, str]:
 
 @dataclass
 class Draft:
-    """`image` is what the next step begins from; "" is nothing (Dockerfile's scratch)."""
+    """`image` is what the next step begins from; "" is nothing (Dockerfile's scratch).
+
+    So many entries of the history are the `inherited` ones of the image that all began from.
+    """
 
     platform: oci.Platform
     image: str = ""
@@ -47,6 +50,7 @@ class Draft:
     history: list[Any] = field(default_factory=list)
     author: str = ""
     cmd_set: bool = False
+    inherited: int = 0
 
     @classmethod
     def scratch(cls, platform: oci.Platform, directory: str = "") -> Draft:
@@ -128,4 +132,14 @@ class Draft:
         }
         if self.platform.variant:
             document["variant"] = self.platform.variant
+        return msgspec.json.encode(document)
+
+    def dated(self, raw: bytes, created: str) -> bytes:
+        """The document of its image as if all was made at one time, without what is by chance."""
+        document = msgspec.json.decode(raw, type=dict[str, Any])
+        for name in ("container", "container_config", "rootfs"):
+            document.pop(name, None)
+        made = [{**entry, "created": created} for entry in self.history[self.inherited :]]
+        document["created"] = created
+        document["history"] = [*self.history[: self.inherited], *made]
         return msgspec.json.encode(document)

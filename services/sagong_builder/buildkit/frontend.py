@@ -16,11 +16,15 @@ from sagong.contracts.builder import BuildRequest, Surroundings
 from sagong.contracts.runtime import Rlimit
 from sagong.errors import InvalidArgument
 from sagong.model import oci
+from sagong.model.numbers import natural
 from sagong_builder.buildkit.provenance import Attesting, read_attesting
 
 __all__ = ["CacheFrom", "Wish", "read_options"]
 
 _INPUT = "input:"
+_EPOCH = "build-arg:SOURCE_DATE_EPOCH"
+# The year 10000: dates of images have four digits.
+_LAST = 253402300800
 _HOSTNAME = "build-arg:BUILDKIT_SANDBOX_HOSTNAME"
 _IMAGES = ("docker-image", "oci-layout")
 _NAMES = {"dockerfile.v0", "gateway.v0", ""}
@@ -49,7 +53,8 @@ class Wish:
     `caches` are asked what they have. Stages named in `anew` are made without the cache. With a
     `question` nothing is built: it is about the Dockerfile. With `several` there is an image for each
     of `platforms`, though that may be one. With `attesting` it is told how they were made, by `options`
-    among others, which are as they came. Commands see the machine as `hostname`, if that is given.
+    among others, which are as they came. Commands see the machine as `hostname`, if that is given. What
+    is made is dated to `epoch`, if that is given (seconds since 1970).
     """
 
     request: BuildRequest
@@ -66,6 +71,7 @@ class Wish:
     question: str = ""
     attesting: Attesting | None = None
     hostname: str = ""
+    epoch: int | None = None
     options: Mapping[str, str] = field(default_factory=dict)
 
     def at(self, platform: str) -> Wish:
@@ -117,8 +123,16 @@ def read_options(
         question=options.get("requestid", ""),
         attesting=read_attesting(options),
         hostname=options.get(_HOSTNAME) or options.get("hostname", ""),
+        epoch=_epoch(options.get(_EPOCH, "")),
         options=options,
     )
+
+
+def _epoch(text: str) -> int | None:
+    seconds = natural(text)
+    if text and (seconds is None or seconds >= _LAST):
+        raise InvalidArgument(f"invalid SOURCE_DATE_EPOCH: {text[:50]}")
+    return seconds
 
 
 def _platform(text: str) -> oci.Platform:

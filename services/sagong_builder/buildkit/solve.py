@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from sagong.contracts.builder import Surroundings
-from sagong.contracts.image import ImageRef
+from sagong.contracts.image import DeriveRequest, ImageRef
 from sagong.errors import Cancelled, FailedPrecondition, InvalidArgument, NotFound, SagongError
 from sagong.model import oci
 from sagong_builder.attaching import Attaching
@@ -283,11 +283,22 @@ class Solve:
             dialect=BUILDKIT,
             platform=request.platform if wish.several else "",
         )
-        image = (await builder.make(dockerfile)).image
+        draft = await builder.make(dockerfile)
+        image = await self._dated(draft, wish.epoch)
         self._stages += builder.images
         if wish.attesting is not None:
             self._said[image] = self._predicate(wish, wish.attesting, origins, began)
         return image
+
+    async def _dated(self, draft: Draft, epoch: int | None) -> str:
+        """The draft's image, as if it had been made then."""
+        if epoch is None or not draft.image:
+            return draft.image
+        raw = (await self._shop.images.inspect(ImageRef(reference=draft.image))).raw
+        created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(epoch))
+        document = draft.dated(raw, created)
+        request = DeriveRequest(id=new_id(), parent=draft.image, document=document)
+        return (await self._shop.images.derive(request)).id
 
     def _predicate(
         self, wish: Wish, attesting: Attesting, origins: Origins, began: float

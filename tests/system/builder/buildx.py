@@ -319,8 +319,12 @@ class Buildx:
                 own.close()
 
     def build(self, directory: Path, *, tags: tuple[str, ...] = (), **options: str) -> Outcome:
-        """`docker buildx build`: options are the frontend's, `_` for `-` and `__` for `:`."""
-        options = {k.replace("__", ":").replace("_", "-"): v for k, v in options.items()}
+        """`docker buildx build`: options are the frontend's, `_` for `-`, and `__` for `:`."""
+        parts = ((name.partition("__"), value) for name, value in options.items())
+        options = {
+            option.replace("_", "-") + (":" if mark else "") + rest: value
+            for (option, mark, rest), value in parts
+        }
         self.lent.directories = {"context": directory, "dockerfile": directory}
         outcome = Outcome()
         with self.channel() as channel, self.session() as session:

@@ -174,6 +174,23 @@ def test_variables_that_nobody_defines_are_warned_of(buildx: Buildx, tmp_path: P
     assert said == [wanted.encode()]
 
 
+def test_what_is_made_is_dated_as_it_is_wanted(
+    docker: Engine, buildx: Buildx, tmp_path: Path
+) -> None:
+    text = f"FROM {IMAGE} AS first\nRUN echo a > /a\nFROM first\nENV B=c\n"
+    place = written(tmp_path, text)
+    images = {buildx.build(place, build_arg__SOURCE_DATE_EPOCH="1445412480").image for _ in "ab"}
+    assert len(images) == 1
+    (image,) = images
+    assert docker.inspect(image)["Created"] == "2015-10-21T07:28:00Z"
+    base = len(docker.ok("history", "-q", IMAGE).split())
+    dates = docker.ok("history", "--human=false", "--format", "{{.CreatedAt}}", image).split()
+    assert [date.startswith("2015-10-21T") for date in dates] == [True] * 2 + [False] * base
+    assert "invalid SOURCE_DATE_EPOCH" in str(
+        buildx.build(place, build_arg__SOURCE_DATE_EPOCH="now").error
+    )
+
+
 def test_owners_count_for_what_is_unpacked_and_both_builders_keep_theirs_apart(
     docker: Engine, buildx: Buildx, tmp_path: Path
 ) -> None:
