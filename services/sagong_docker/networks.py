@@ -253,6 +253,10 @@ async def _unmake(engine: Engine, network: Network) -> None:
 async def connect(engine: Engine, ask: Ask) -> Response:
     """`docker network connect`."""
     network, record, body = await _both(engine, ask)
+    settings = convert(body.get("EndpointConfig") or {}, EndpointSettings)
+    check_mac(network.name, settings.mac_address)
+    pools = chosen_pools(network, engine.catalog.networks.get(network.id))
+    check_place(network.name, settings, pools, "")
     if network.name in ("host", "none"):
         raise InvalidArgument(
             "cannot connect container to host network - container must be created in host network "
@@ -268,10 +272,6 @@ async def connect(engine: Engine, ask: Ask) -> Response:
         )
     if mode == "none":
         raise InvalidArgument(_PRIVATE)
-    settings = convert(body.get("EndpointConfig") or {}, EndpointSettings)
-    check_mac(network.name, settings.mac_address)
-    pools = chosen_pools(network, engine.catalog.networks.get(network.id))
-    check_place(network.name, settings, pools, "")
     names = wiring.own_names(record.id, str(record.config.get("Hostname") or ""))
     wanted = wiring.attachment(network.id, settings, names)
     status = await engine.status(record)
@@ -333,7 +333,9 @@ async def _disconnect_gone(engine: Engine, name: str, body: dict[str, Any]) -> R
     record = await engine.container(str(body.get("Container") or ""))
     given = _given(record)
     runs = (await engine.status(record)).state in (StatusState.RUNNING, StatusState.PAUSED)
-    if name not in given or (runs and not body.get("Force")):
+    mode = wiring.mode_of(convert(record.host, HostConfig))
+    wished = name in given or (name == mode and name not in record.left)
+    if not wished or (runs and not body.get("Force")):
         raise NotFound(f"network {name} not found")
     rest = {key: settings for key, settings in given.items() if key != name}
     await _keep_endpoints(engine, record, rest, record.left | {name})

@@ -331,3 +331,21 @@ def test_links_of_the_default_network_lead_to_who_is_on_it(docker: Engine) -> No
     assert f"{address}\tnear" in docker.ok(*link)
     docker.ok("rm", "-f", "far")
     docker.ok("network", "rm", "elsewhere")
+
+
+def test_a_network_that_is_gone_is_taken_from_who_wished_for_it(docker: Engine) -> None:
+    docker.ok("network", "create", "brief")
+    docker.ok("run", "-d", "--network=brief", "--name", "left", IMAGE, "sleep", "60")
+    docker.ok("stop", "-t", "0", "left")
+    docker.ok("network", "rm", "brief")
+    docker.ok("network", "disconnect", "-f", "brief", "left")
+    assert "brief" not in docker.inspect("left")["NetworkSettings"]["Networks"]
+    docker.ok("rm", "left")
+
+
+def test_aliases_are_of_networks_of_one_s_own(docker: Engine) -> None:
+    docker.ok("run", "-d", "--network=none", "--name", "alone", IMAGE, "sleep", "60")
+    for network in ("bridge", "host", "none"):
+        refused = docker.docker("network", "connect", "--alias", "x", network, "alone")
+        assert "aliases are only supported for user-defined networks" in refused.stderr, network
+    docker.ok("rm", "-f", "alone")
