@@ -330,6 +330,7 @@ class FakeImages(FakeStore):
             shutil.rmtree(path)
         if member.info.isdir():
             path.mkdir(exist_ok=True)
+            os.chown(path, member.info.uid, member.info.gid)
             if hidden:
                 os.setxattr(path, "user.overlay.opaque", b"y")
         elif member.info.issym():

@@ -12,6 +12,8 @@ import tarfile
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from sagong.contracts.image import (
     ArchiveRequest,
     Image,
@@ -225,15 +227,7 @@ async def lent(lab: ImageLab, identity: str, image: Archive) -> Prepared:
 async def written(lab: ImageLab, request: ArchiveRequest, data: bytes) -> None:
     """Extract a tar into a container."""
     token = await uploaded(lab, data)
-    await lab.images.write_archive(
-        ArchiveRequest(
-            id=request.id,
-            path=request.path,
-            upload=token,
-            no_overwrite_dir_non_dir=request.no_overwrite_dir_non_dir,
-            mounts=request.mounts,
-        )
-    )
+    await lab.images.write_archive(msgspec.structs.replace(request, upload=token))
 
 
 def read_tar(data: bytes) -> dict[str, tuple[tarfile.TarInfo, bytes]]:
