@@ -10,6 +10,8 @@ from sagong_docker.engine import Engine
 __all__ = [
     "no_checkpoints",
     "no_cluster_volumes",
+    "no_new_plugins",
+    "no_new_swarm",
     "no_plugin",
     "no_plugins",
     "no_swarm",
@@ -25,6 +27,25 @@ _NOT_A_MANAGER = (
     'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect '
     "this node to swarm and try again."
 )
+
+_NO_NEW_SWARM = (
+    "swarm mode is not part of this engine, which is for one machine: run `docker compose` on it, or "
+    "use its Kubernetes API"
+)
+_NO_NEW_PLUGINS = (
+    "Docker's managed plugins are not part of this engine: networks, volumes and runtimes are plugins "
+    "of the platform (`sagong plugins`)"
+)
+
+
+async def no_new_swarm(engine: Engine, ask: Ask) -> Response:
+    """`docker swarm init` and `join`: the advice that others are given leads here."""
+    return refusals.refuse(501, _NO_NEW_SWARM)
+
+
+async def no_new_plugins(engine: Engine, ask: Ask) -> Response:
+    """`docker plugin install` and `create`."""
+    return refusals.refuse(501, _NO_NEW_PLUGINS)
 
 
 async def no_swarm(engine: Engine, ask: Ask) -> Response:

@@ -420,6 +420,14 @@ def test_what_the_engine_says_of_itself(docker: Engine) -> None:
     assert "Containers      1         1" in docker.ok("system", "df")
 
 
+def test_what_the_engine_has_not_is_said(docker: Engine) -> None:
+    for words in (("swarm", "init"), ("swarm", "join", "--token", "x", "192.0.2.1:2377")):
+        assert "swarm mode is not part of this engine" in docker.docker(*words).stderr
+    assert "docker swarm init" in docker.docker("node", "ls").stderr
+    said = docker.docker("plugin", "install", "--grant-all-permissions", "x").stderr
+    assert "managed plugins are not part of this engine" in said
+
+
 def test_a_restart_of_the_service_stops_nothing(docker: Engine) -> None:
     docker.ok("run", "-d", "--name", "lives", "--label", "k=v", IMAGE, "sleep", "60")
     os.kill(docker.instance.pid("docker"), 9)
