@@ -78,7 +78,7 @@ USER 0
 WORKDIR ../y
 COPY dir links/
 COPY dir/dlink/c.log ./
-ADD --chown=9:9 t.tar unpacked/
+ADD t.tar unpacked/
 COPY <<ONE <<"TWO" /docs/
 expanded $A
 ONE
