@@ -506,7 +506,7 @@ async def test_a_missing_image_is_pulled_and_what_is_not_here_says_so() -> None:
             and "Unable to find image '127.0.0.1:1/nosuch:1' locally" in missing.err
         )
         for words, text in (
-            (("swarm", "init"), "not a swarm manager"),
+            (("swarm", "init"), "swarm mode is not part of this engine"),
             (("service", "ls"), "not a swarm manager"),
         ):
             refused = await lab.docker(*words)
