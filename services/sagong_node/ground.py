@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -148,10 +149,8 @@ class Ground:
 
     def _private(self, sandbox: SandboxSpec) -> bool:
         """Whether a sandbox has a user namespace of its own; who shares a network is in its."""
-        other = self._other(sandbox)
-        if other is not None:
-            return self._private(other.spec)
-        return (sandbox.users or self._settings.users) == "private"
+        *_, last = (sandbox, *(other.spec for other in self._others(sandbox)))
+        return (last.users or self._settings.users) == "private"
 
     def _request(self, sandbox: SandboxRecord) -> JoinRequest:
         """With a range of ids that stays the sandbox's until it is removed."""
@@ -165,8 +164,8 @@ class Ground:
         return msgspec.structs.replace(sandbox.spec.network, user_namespace=users)
 
     def _user_base(self, sandbox: SandboxRecord) -> int:
-        other = self._other(sandbox.spec)
-        return self._user_base(other) if other is not None else sandbox.user_base
+        *_, last = (sandbox, *self._others(sandbox.spec))
+        return last.user_base
 
     async def leave(self, sandbox: SandboxRecord, *, forgotten: bool = False) -> None:
         """Give the network back; `forgotten`: the sandbox's record is deleted afterwards."""
@@ -316,14 +315,25 @@ class Ground:
             found = next(alike, None)
         return found
 
+    def _others(self, sandbox: SandboxSpec) -> Iterator[SandboxRecord]:
+        """Whose network it shares, whose that one shares, …: each once, as names may lead back."""
+        seen = {sandbox.id}
+        while (other := self._other(sandbox)) is not None and other.spec.id not in seen:
+            seen.add(other.spec.id)
+            yield other
+            sandbox = other.spec
+
     def _lending(self, sandbox: SandboxRecord) -> SandboxRecord:
         """Whose network it is on: itself, or who is at the end of the row."""
-        while sandbox.spec.share_with:
-            other = self._other(sandbox.spec)
-            if other is None:
-                raise NotFound(f"No such container: {sandbox.spec.share_with}")
-            sandbox = other
-        return sandbox
+        *_, last = (sandbox, *self._others(sandbox.spec))
+        if not last.spec.share_with:
+            return last
+        wanted = sandbox.spec.share_with
+        if self._other(last.spec) is None:
+            raise NotFound(f"No such container: {last.spec.share_with}")
+        if self._other(sandbox.spec) is sandbox:
+            raise FailedPrecondition("cannot join own network")
+        raise FailedPrecondition(f"cannot join network of a non running container: {wanted}")
 
     def _lender(self, sandbox: SandboxRecord) -> ContainerRecord | None:
         """The container whose names and files go with the network, if that is another one's."""

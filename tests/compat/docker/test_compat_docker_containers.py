@@ -140,6 +140,13 @@ def test_whose_network_is_joined_may_come_later(docker: Engine) -> None:
     assert addresses[0] == addresses[1]
 
 
+def test_networks_that_are_shared_in_a_circle_are_nobodys(docker: Engine) -> None:
+    for name, other in (("one", "two"), ("two", "one")):
+        docker.ok("create", "--name", name, "--network", f"container:{other}", IMAGE, "true")
+    assert "non running container" in docker.docker("start", "one").stderr
+    docker.ok("rm", "one", "two")
+
+
 def test_bodies_say_that_they_are_json_and_attachments_answer_in_text(docker: Engine) -> None:
     def post(path: str, *words: str) -> tuple[int, str]:
         socket = ("curl", "-s", "--unix-socket", str(docker.socket), "-X", "POST")

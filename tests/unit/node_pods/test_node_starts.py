@@ -29,7 +29,7 @@ from sagong.contracts.node import (
 from sagong.contracts.runtime import Limits
 from sagong.contracts.state import Transaction, TransactionResult
 from sagong.contracts.volume import Volume
-from sagong.errors import NotFound, ResourceExhausted
+from sagong.errors import FailedPrecondition, NotFound, ResourceExhausted
 from sagong_node.health import check_of
 
 ID = "c" * 64
@@ -397,3 +397,22 @@ def test_what_a_check_leaves_out_is_the_image_s(
     own: HealthSpec | None, image: str, wanted: HealthSpec | None
 ) -> None:
     assert check_of(own, image) == wanted
+
+
+async def test_networks_that_are_shared_in_a_circle_are_refused_at_the_start(
+    tmp_path: Path,
+) -> None:
+    """Nobody of them has a network; to look for it went round for ever."""
+    own, names = "d" * 64, ("one", "two")
+    async with lab(tmp_path) as at:
+        for id_, name, other in ((ID, *names), ("e" * 64, *reversed(names)), (own, "self", "self")):
+            network = JoinRequest(id=id_, mode="none")
+            sandbox = SandboxSpec(id=id_, owner="docker", network=network, share_with=other)
+            await at.service.create(
+                ContainerSpec(id=id_, sandbox=id_, name=name, image="busybox:1", own=sandbox)
+            )
+        with pytest.raises(FailedPrecondition, match="non running container: two"):
+            await at.service.start(StartRequest(id=ID))
+        with pytest.raises(FailedPrecondition, match="cannot join own network"):
+            await at.service.start(StartRequest(id=own))
+        await at.service.remove(RemoveRequest(id=own))
