@@ -166,6 +166,8 @@ def test_an_empty_volume_takes_the_image_s_files_whoever_had_it(docker: Engine) 
     docker.ok("run", "--rm", "-v", "parts:/v", IMAGE, "mkdir", "/v/sub")
     assert docker.ok("run", "--rm", "--mount", part, "layered:1", "cat", "/data/one") == "more"
     assert docker.ok("run", "--rm", "-v", "parts:/v", IMAGE, "ls", "/v") == "sub"
+    docker.ok("rm", "emptied")
+    docker.ok("rmi", "layered:1")
 
 
 def test_a_mounted_image_is_the_one_of_the_creation(docker: Engine) -> None:
@@ -176,9 +178,11 @@ def test_a_mounted_image_is_the_one_of_the_creation(docker: Engine) -> None:
     docker.ok("tag", IMAGE, "layered:1")
     for _ in range(2):
         assert docker.ok("start", "-a", "holds") == "more"
+    docker.ok("rm", "holds")
+    docker.ok("rmi", "layered:1")
 
 
-def test_mounts_are_where_links_of_the_image_lead(docker: Engine, tmp_path: Path) -> None:
+def test_mounts_are_where_links_of_the_image_lead(docker: Engine, open_path: Path) -> None:
     script = "mkdir -p /run/app /etc; touch /run/app/file /real; chown 70:71 /run/app"
     script += "; ln -s /run /var/run; ln -s app /run/two; ln -s /real /link"
     docker.ok("run", "--name", "linked", IMAGE, "sh", "-c", f"mkdir -p /var; {script}")
@@ -189,8 +193,7 @@ def test_mounts_are_where_links_of_the_image_lead(docker: Engine, tmp_path: Path
         assert docker.ok("run", "--rm", "-v", f"{name}:{place}", "linked:1", *shown) == "70:71"
         shown = ("ls", "/run/app")
         assert docker.ok("run", "--rm", "-v", f"{name}:{place}:ro", "linked:1", *shown) == "file"
-    (tmp_path / "machine").write_text("of the machine")
-    for path in (tmp_path, *tmp_path.parents[:2]):
-        path.chmod(0o755)
-    bound = ("-v", f"{tmp_path}/machine:/link:ro")
+    (open_path / "machine").write_text("of the machine")
+    bound = ("-v", f"{open_path}/machine:/link:ro")
     assert docker.ok("run", "--rm", *bound, "linked:1", "cat", "/real") == "of the machine"
+    docker.ok("rmi", "linked:1")
