@@ -39,7 +39,11 @@ class Entry(msgspec.Struct):
 class _Sent(msgspec.Struct):
     entry: Entry
     writes: tuple[Write, ...]
-    outcomes: list[Outcome] = []
+
+    def tell(self, outcomes: tuple[Outcome, ...]) -> None:
+        """What became of its writes, one for each; who had none to send hears nothing."""
+        if self.entry.answer is not None and self.writes:
+            self.entry.answer(outcomes)
 
 
 class Ledger:
@@ -169,15 +173,11 @@ class Ledger:
         for item in sent:
             outcomes = result.outcomes[position : position + len(item.writes)]
             position += len(item.writes)
-            if item.entry.answer is not None and item.writes:
-                item.entry.answer(outcomes)
+            item.tell(outcomes)
 
     def _batch(self, writes: tuple[Write, ...]) -> Commit:
         return Commit(id=uuid.uuid4().hex, writes=writes, manager=self._manager)
 
     def _answer_all(self, sent: list[_Sent], error: SagongError) -> None:
         for item in sent:
-            if item.entry.answer is not None:
-                item.entry.answer(
-                    tuple(Outcome(error=error.code, message=error.message) for _ in item.writes)
-                )
+            item.tell(tuple(Outcome(error=error.code, message=error.message) for _ in item.writes))

@@ -17,7 +17,7 @@ from sagong.call import PassedOn
 from sagong.contracts.node import RemoveRequest, StopRequest
 from sagong.contracts.objects import Commit, CommitResult, Verb, Write
 from sagong.contracts.streams import Address
-from sagong.errors import Conflict, Unavailable
+from sagong.errors import Conflict, ResourceExhausted, Unavailable
 from sagong_node.pods.ledger import Entry, Ledger
 from sagong_node.streams import StreamServer
 
@@ -257,6 +257,26 @@ async def test_what_is_not_due_is_written_in_a_hurry_or_at_the_end(tmp_path: Pat
     ledger.put("two", status("two"))
     await ledger.write_out()
     assert phase("two") == "two"
+
+
+async def test_who_had_nothing_to_write_hears_nothing_of_a_refusal() -> None:
+    """He was told of no outcomes, looked for the first, and the node ended with him."""
+    objects, heard = FakeObjects(), asyncio.Queue[str]()
+    event = Write(verb=Verb.CREATE, resource="v1/events", namespace="default", name="e", body=b"{}")
+
+    async def refuse(_: Commit) -> CommitResult:
+        raise ResourceExhausted("the disk is full")
+
+    objects.commit = refuse  # type: ignore[method-assign]
+    ledger = Ledger(objects, logging.getLogger(), manager="kubelet")
+    ledger.put("nothing", Entry(0, lambda: (), lambda outcomes: heard.put_nowait("nothing")))
+    ledger.put(
+        "one", Entry(0, lambda: (event,), lambda outcomes: heard.put_nowait(outcomes[0].message))
+    )
+    writing = asyncio.create_task(ledger.run())
+    assert await asyncio.wait_for(heard.get(), 5) == "the disk is full"
+    assert heard.empty() and not writing.done()
+    writing.cancel()
 
 
 async def test_who_waits_for_an_end_during_a_swap_asks_the_successor(tmp_path: Path) -> None:
