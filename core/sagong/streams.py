@@ -21,10 +21,21 @@ from sagong.contracts.streams import Address
 from sagong.errors import Unavailable
 from sagong.frames import FrameReader, pack
 
-__all__ = ["FrameLink", "Link", "connected", "framed"]
+__all__ = ["FrameLink", "Link", "connected", "framed", "send"]
 
 _READ: Final = 1 << 16
 _AHEAD: Final = 1 << 18
+
+
+async def send(writer: asyncio.StreamWriter, data: bytes) -> None:
+    """Write, and wait while the other side is slow; ConnectionError if it is gone.
+
+    Asked first: transports of uvloop that were closed meanwhile raise RuntimeError.
+    """
+    if writer.is_closing():
+        raise ConnectionResetError("the other side of the stream is gone")
+    writer.write(data)
+    await writer.drain()
 
 
 class Link:
@@ -51,8 +62,7 @@ class Link:
     async def write(self, data: bytes) -> bool:
         """Send, waiting while the other side is slow; whether it is still there."""
         try:
-            self._writer.write(data)
-            await self._writer.drain()
+            await send(self._writer, data)
         except ConnectionError:
             return False
         return True

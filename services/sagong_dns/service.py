@@ -12,6 +12,7 @@ import msgspec
 from sagong.contracts.objects import Objects
 from sagong.following import Kept
 from sagong.host import Host
+from sagong.streams import send
 from sagong_dns.resolver import Resolver
 from sagong_dns.zone import EndpointSlice, Service, Zone
 
@@ -124,8 +125,7 @@ class DnsService:
                 answer = await self._resolve(data, 65535)
                 if not answer:
                     return
-                writer.write(len(answer).to_bytes(2, "big") + answer)
-                await writer.drain()
+                await send(writer, len(answer).to_bytes(2, "big") + answer)
         except (TimeoutError, asyncio.IncompleteReadError, ConnectionError):
             pass  # the client is done, or gone
         finally:

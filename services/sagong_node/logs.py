@@ -20,6 +20,7 @@ from sagong.frames import Frame, pack
 from sagong.logfiles import LogFile, open_files
 from sagong.shim.logs import STREAMS
 from sagong.shim.replay import local_entries
+from sagong.streams import send
 
 __all__ = ["Line", "LogReader", "Place", "parse"]
 
@@ -138,14 +139,12 @@ class LogReader:
         gone = asyncio.ensure_future(reader.read(1))
         try:
             async for lines, place in self._batches():
-                writer.write(b"".join(self._frames(lines)) + pack(Frame.PLACE, place.pack()))
-                await writer.drain()
+                await send(writer, b"".join(self._frames(lines)) + pack(Frame.PLACE, place.pack()))
                 if gone.done():
                     return
                 if self._left == 0:
                     break
-            writer.write(pack(Frame.EOF))
-            await writer.drain()
+            await send(writer, pack(Frame.EOF))
         finally:
             gone.cancel()
 

@@ -59,6 +59,7 @@ from sagong.errors import (
     SagongError,
 )
 from sagong.host import Host
+from sagong.streams import send
 from sagong_node import defaults, mounts
 from sagong_node.command import check_command
 from sagong_node.concert import together
@@ -475,9 +476,8 @@ async def _forward(
 
     async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         while data := await source.read(1 << 16):
-            sink.write(data)
-            await sink.drain()
-        if sink.can_write_eof():
+            await send(sink, data)
+        if sink.can_write_eof() and not sink.is_closing():
             sink.write_eof()
 
     try:
