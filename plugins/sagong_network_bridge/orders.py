@@ -24,6 +24,8 @@ def orders(control: socket.socket) -> Iterator[tuple[dict[str, Any], list[int]]]
             data, descriptors = _received(control)
         except BlockingIOError:
             return
+        except ConnectionResetError:  # it was killed, and had not read all that it was told
+            raise EOFError from None
         if not data:
             raise EOFError
         yield json.loads(data), descriptors
