@@ -117,9 +117,10 @@ async def extract(engine: Engine, ask: Ask) -> Response:
     record, request = await _request(engine, ask)
     async with _through_mounts(engine, request) as whole:
         found = await _found(engine, ask["id"], whole)
-        _check_writable(record, await engine.status(record), found.real)
+        status = await engine.status(record)
+        _check_writable(record, status, found.real)
         if ask.flag("copyUIDGID"):
-            whole = await _given_to_user(engine, record, whole)
+            whole = await _given_to_user(engine, status, whole)
         if ask.request.header("content-length") != "0":
             async with uploading(engine.images, ask.request) as token:
                 await engine.images.write_archive(msgspec.structs.replace(whole, upload=token))
@@ -129,14 +130,13 @@ async def extract(engine: Engine, ask: Ask) -> Response:
 
 
 async def _given_to_user(
-    engine: Engine, record: ContainerRecord, request: ArchiveRequest
+    engine: Engine, status: ContainerStatus, request: ArchiveRequest
 ) -> ArchiveRequest:
     """Docker gives all to the container's user; where none is named, the archive's owners stay."""
-    status = await engine.status(record)
     image = status.image.config.user if status.image is not None else ""
     if not (status.spec.command.user or image):
         return request
-    user = await engine.node.account(AccountQuery(id=record.id))
+    user = await engine.node.account(AccountQuery(id=status.spec.id))
     return msgspec.structs.replace(request, copy_uid_gid=True, uid=user.uid, gid=user.gid)
 
 

@@ -8,10 +8,8 @@ docs/benchmarks.md.
 
 from __future__ import annotations
 
-import os
 import re
 import statistics
-import subprocess
 import sys
 from pathlib import Path
 
@@ -20,10 +18,9 @@ sys.path[:0] = [str(ROOT / part) for part in ("core", "plugins", ".")]
 
 import uvloop  # noqa: E402
 from tests.bench.bench_runtime import MASKED, READONLY  # noqa: E402
-from tests.conformance.runtime_rig import PLUGINS, Rig, directories  # noqa: E402
+from tests.conformance.runtime_rig import Rig, directories  # noqa: E402
 
 from sagong.contracts.runtime import ContainerRef  # noqa: E402
-from sagong.shim.interpreter import arguments, readonly_view  # noqa: E402
 
 # The first children of a nurse find nothing of what the interpreter adapts to its use.
 _WARM = 5
@@ -32,21 +29,12 @@ _WARM = 5
 class TimedRig(Rig):
     """With the launcher that measures."""
 
-    def start_launcher(self) -> None:
-        """As that of the platform."""
-        text = (
+    def launcher_text(self) -> str:
+        """Its own, in a tree that has the benchmarks."""
+        return (
             f"sys.path.append({str(ROOT)!r})\n"
             "from tests.bench.timed_launcher import main\nmain(*sys.argv[1:])"
         )
-        view = readonly_view()
-        try:
-            self.launcher = subprocess.Popen(
-                arguments(text, str(PLUGINS), [str(self.run)]),
-                executable=f"/proc/{os.getpid()}/fd/{view}",
-                env={"PATH": os.environ["PATH"], "LANG": "C.UTF-8"},
-            )
-        finally:
-            os.close(view)
 
 
 async def measured(containers: int) -> list[list[tuple[int, str]]]:

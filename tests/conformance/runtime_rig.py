@@ -65,9 +65,13 @@ class Rig:
             k for k in kinds if k.__module__.startswith("sagong_")
         ).__module__.partition(".")[0]
 
+    def launcher_text(self) -> str:
+        """What the launcher's interpreter is told."""
+        return f"from {self._package}.launcher import main\nmain(*sys.argv[1:])"
+
     def start_launcher(self) -> None:
         """As the kernel does it."""
-        text = f"from {self._package}.launcher import main\nmain(*sys.argv[1:])"
+        text = self.launcher_text()
         view = readonly_view()
         try:
             self.launcher = subprocess.Popen(
