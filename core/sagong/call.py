@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from contextvars import ContextVar, Token
 from typing import TypeVar
+
+import msgspec
+from msgspec.structs import replace
 
 from sagong.errors import Unavailable
 
@@ -33,8 +35,7 @@ T = TypeVar("T")
 Rules = tuple[dict[str, tuple[str, ...]], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """`deadline` is CLOCK_MONOTONIC in nanoseconds (0: none); `cause` a trace id ("" if none).
 
     `caller` is the name of the process that called, `uid` what the operating system says of it,
@@ -77,38 +78,37 @@ def remaining(default: float) -> float:
     return default if not limit else min(default, (limit - time.monotonic_ns()) / 1e9)
 
 
-@contextlib.contextmanager
-def serving(call: Call) -> Iterator[None]:
-    """Make `call` the current one."""
-    token = _CURRENT.set(call)
-    try:
-        yield
-    finally:
-        _CURRENT.reset(token)
+class serving:
+    """Make `call` the current one, for the block. A class: each call on the bus takes this way."""
+
+    __slots__ = ("_call", "_token")
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+
+    def __enter__(self) -> None:
+        self._token: Token[Call] = _CURRENT.set(self._call)
+
+    def __exit__(self, *failure: object) -> None:
+        _CURRENT.reset(self._token)
 
 
-@contextlib.contextmanager
-def deadline(seconds: float) -> Iterator[None]:
-    """Give the calls made inside at most `seconds`; an earlier deadline stays."""
+def deadline(seconds: float) -> serving:
+    """Give the calls made inside at most `seconds`, from now on; an earlier deadline stays."""
     now = _CURRENT.get()
     limit = time.monotonic_ns() + int(seconds * 1e9)
     limit = min(limit, now.deadline) if now.deadline else limit
-    with serving(replace(now, deadline=limit)):
-        yield
+    return serving(replace(now, deadline=limit))
 
 
-@contextlib.contextmanager
-def detached(cause: str = "") -> Iterator[None]:
+def detached(cause: str = "") -> serving:
     """Leave the current call: no deadline, a cause of its own. For loops and background work."""
-    with serving(Call(cause=cause)):
-        yield
+    return serving(Call(cause=cause))
 
 
-@contextlib.contextmanager
-def outliving(call: Call) -> Iterator[None]:
+def outliving(call: Call) -> serving:
     """Go on after the answer of a call: for its cause, without its deadline."""
-    with serving(replace(call, deadline=0)):
-        yield
+    return serving(replace(call, deadline=0))
 
 
 @contextlib.asynccontextmanager

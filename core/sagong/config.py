@@ -19,6 +19,7 @@ import msgspec
 
 from sagong import forms
 from sagong.errors import FailedPrecondition, InvalidArgument, NotFound
+from sagong.settings import PLACES, filled
 
 __all__ = ["Config", "Paths", "UnitConfig", "load"]
 
@@ -64,9 +65,12 @@ class Paths:
 
     def expand(self, text: str) -> str:
         """Fill in `{run}`, `{data}`, `{etc}`, `{cgroup}`, `{prefix}`, `{hostname}`."""
-        for name in ("run", "data", "etc", "cgroup", "prefix", "hostname"):
-            text = text.replace("{" + name + "}", str(getattr(self, name)))
-        return text
+        return str(filled(text, self.places))
+
+    @property
+    def places(self) -> dict[str, str]:
+        """What those stand for."""
+        return {name: str(getattr(self, name)) for name in PLACES}
 
     @property
     def hostname(self) -> str:
@@ -91,6 +95,10 @@ class UnitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     hooks: tuple[str, ...] = ()
     idle_seconds: float | None = None
 
+    def plugin_of(self, name: str) -> str:
+        """What fills the unit of this name: by default the plugin of the same name."""
+        return self.plugin or name.replace("-", "_")
+
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The kernel's configuration.
@@ -111,17 +119,31 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     silence_seconds: Annotated[float, msgspec.Meta(ge=0)] = 20.0
     units: dict[str, UnitConfig] = {}
 
+    def running(self) -> dict[str, UnitConfig]:
+        """Those that are not left out."""
+        return {name: unit for name, unit in self.units.items() if unit.enabled}
+
 
 def load(paths: Paths, profile: str = "") -> Config:
     """Read `sagong.toml` (which may be missing) over its profile."""
+    found, mistakes = look(paths, profile)
+    if mistakes:
+        raise InvalidArgument("; ".join(f"{file}: {'; '.join(m)}" for file, m in mistakes.items()))
+    return found
+
+
+def look(paths: Paths, profile: str = "") -> tuple[Config, dict[str, list[str]]]:
+    """The same as it was probably meant, and what is wrong in each file, by the file's name."""
     path = paths.etc / "sagong.toml"
-    own = _read(path) if path.exists() else {}
+    mistakes: dict[str, list[str]] = {}
+    own = _read(path, mistakes) if path.exists() else {}
     chosen = profile or own.get("profile", Config().profile)
-    base = _profile(paths, str(chosen))
+    base = _profile(paths, str(chosen), mistakes)
     units = {**base.get("units", {})}
     for name, unit in own.get("units", {}).items():
         units[name] = _merged(units.get(name, {}), unit)
-    return msgspec.convert({**base, **own, "profile": chosen, "units": units}, Config)
+    whole = {**base, **own, "profile": chosen, "units": units}
+    return msgspec.convert(whole, Config), mistakes
 
 
 def _merged(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
@@ -135,14 +157,14 @@ def _merged(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _profile(paths: Paths, name: str) -> dict[str, Any]:
+def _profile(paths: Paths, name: str, mistakes: dict[str, list[str]]) -> dict[str, Any]:
     own = paths.etc / "profiles" / f"{name}.toml"
     if own.exists():
-        return _read(own)
+        return _read(own, mistakes)
     shipped = files("sagong").joinpath("profiles", f"{name}.toml")
     if not shipped.is_file():
         raise NotFound(f"no profile {name}; {_profiles_like(name, own.parent)}; {own} would be one")
-    return _parse(shipped.read_text(), f"profile {name}")
+    return _parse(shipped.read_text(), f"profile {name}", mistakes)
 
 
 def _profiles_like(name: str, own: Path) -> str:
@@ -153,22 +175,22 @@ def _profiles_like(name: str, own: Path) -> str:
     return f"did you mean {meant[0]}?" if meant else f"there are {', '.join(sorted(known))}"
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, mistakes: dict[str, list[str]]) -> dict[str, Any]:
     try:
-        return _parse(path.read_text(), str(path))
+        return _parse(path.read_text(), str(path), mistakes)
     except UnicodeDecodeError:
         raise InvalidArgument(f"{path} is not UTF-8, as TOML has to be") from None
     except OSError as error:
         raise FailedPrecondition(f"{path} can't be read: {error.strerror}") from None
 
 
-def _parse(text: str, where: str) -> dict[str, Any]:
-    """A file's tables, each mistake in them told at once."""
+def _parse(text: str, where: str, mistakes: dict[str, list[str]]) -> dict[str, Any]:
+    """A file's tables as they were meant; each mistake in them goes to `mistakes`."""
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise InvalidArgument(f"{where}: not TOML: {error}") from None
-    mistakes = forms.decode(tables, Config)[1]
-    if mistakes:
-        raise InvalidArgument(f"{where}: {'; '.join(mistakes)}")
-    return tables
+    meant, said = forms.meant(tables, Config)
+    if said:
+        mistakes[where] = said
+    return meant

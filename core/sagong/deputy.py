@@ -113,17 +113,21 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class Line:
-    """The plugin's end: one request at a time, from any thread; it blocks."""
+    """The plugin's end: one request at a time, from any thread; it blocks.
 
-    def __init__(self, channel: socket.socket) -> None:
+    An answer has at most so many descriptors.
+    """
+
+    def __init__(self, channel: socket.socket, most: int = 16) -> None:
         self._channel = channel
+        self._most = most
         self._turn = threading.Lock()
 
     def ask(self, request: msgspec.Struct, given: tuple[int, ...] = ()) -> tuple[int, ...]:
         """Descriptors that come back, the caller's to close; OSError with the deputy's errno."""
         with self._turn:
             process.send_descriptors(self._channel, msgspec.msgpack.encode(request), given)
-            data, descriptors = process.receive_descriptors(self._channel, _LIMIT)
+            data, descriptors = process.receive_descriptors(self._channel, _LIMIT, self._most)
         _check(data)
         return descriptors
 
@@ -182,7 +186,10 @@ def attend(
     policy = Policy((seccomp.rule_of(INTERPRETER), fork, *rules), architectures=(machine(),))
     seccomp.load(seccomp.compile_policy(policy))
     while True:
-        data, given = process.receive_descriptors(channel, _LIMIT)
+        try:
+            data, given = process.receive_descriptors(channel, _LIMIT)
+        except ConnectionResetError:
+            return  # the plugin was killed before it read an answer
         if not data:
             return
         found: list[int] = []
@@ -190,6 +197,8 @@ def attend(
         back = () if answer.code else tuple(found)
         try:
             process.send_descriptors(channel, msgspec.msgpack.encode(answer), back)
+        except (BrokenPipeError, ConnectionResetError):
+            return  # the plugin was killed while it waited
         finally:
             for descriptor in (*given, *found):
                 os.close(descriptor)

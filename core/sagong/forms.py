@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import msgspec
 
-__all__ = ["about", "decode"]
+__all__ = ["about", "decode", "meant"]
 
 T = TypeVar("T")
 _WORDS = {str: "a text in quotes", bool: "true or false", int: "a whole number", float: "a number"}
@@ -41,6 +41,12 @@ def decode(tables: Any, kind: type[T], key: str = "") -> tuple[T | None, list[st
         return msgspec.convert(meant, kind), said or [f"{key}: {first}".removeprefix(": ")]
     except msgspec.ValidationError:
         return None, said or [f"{key}: {first}".removeprefix(": ")]
+
+
+def meant(tables: dict[str, Any], kind: type[msgspec.Struct]) -> tuple[dict[str, Any], list[str]]:
+    """The tables as they were probably meant, without what nothing was meant by, and each mistake."""
+    said: list[str] = []
+    return _table(tables, kind, "", said), said
 
 
 def about(line: str, mistakes: list[str]) -> bool:

@@ -9,7 +9,8 @@ sagong.toml) and has the unit's rights. It may
   `sagong.scheduling.hooks.SchedulerHooks` and `sagong.model.admission.AdmissionHooks`.
 
 The unit waits for its hooks. One that does not end is cut off (`sagong.patience`), and its caller told
-which it was; a coroutine of a wrapper's own ends with its call's deadline.
+which it was; a coroutine of a wrapper's own ends with its call's deadline. Of one that raises what is
+no error of sagong's its caller hears which it was and what it said; the unit's log has all of it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from typing import Any, TypeVar, cast
 import pluggy
 
 from sagong.contract import MethodSpec, SlotSpec
-from sagong.errors import InvalidArgument
+from sagong.errors import Internal, InvalidArgument, SagongError
 from sagong.patience import PATIENCE
 
 __all__ = ["PROJECT", "SlotManager", "check", "hookimpl", "hookspec", "points", "wrapped"]
@@ -134,7 +135,25 @@ def _bound(implementation: pluggy.HookImpl, method: str) -> None:
 
 
 def _stepped_once(who: str, method: str, function: Callable[..., Any], *arguments: Any) -> Any:
-    return PATIENCE.step(who, method, lambda: function(*arguments))
+    return _step(who, method, lambda: function(*arguments))
+
+
+def _step(who: str, method: str, step: Callable[[], Any], given: Exception | None = None) -> Any:
+    """A step of a hook's; `given` is what the method itself raised, which is no failure of the hook."""
+    try:
+        return PATIENCE.step(who, method, step)
+    except (SagongError, StopIteration):
+        raise
+    except Exception as error:
+        if error is given:
+            raise
+        raise _failure(who, method, error) from error
+
+
+def _failure(who: str, method: str, error: Exception) -> Internal:
+    """What the caller hears of a hook that raised; the log has all of it, now and then."""
+    PATIENCE.tell(who, method, error)
+    return Internal(f"{who} failed in {method}: {type(error).__name__}: {error}")
 
 
 def _stepped(
@@ -143,17 +162,19 @@ def _stepped(
     """A wrapper: what it does before its `yield`, and after it."""
     steps, course = function(*arguments), _Course(who, method)
     try:
-        PATIENCE.step(who, method, lambda: next(steps))
+        _step(who, method, lambda: next(steps))
     except StopIteration:
         return None  # pluggy says that it did not yield
+    raised: Exception | None = None
     try:
         given = yield
         work = course.inner(given) if inspect.iscoroutine(given) else given
         after = functools.partial(steps.send, work)
     except BaseException as error:
+        raised = error if isinstance(error, Exception) else None
         after = functools.partial(steps.throw, error)
     try:
-        PATIENCE.step(who, method, after)
+        _step(who, method, after, raised)
     except StopIteration as end:
         return course.outer(end.value) if inspect.iscoroutine(end.value) else end.value
     yield  # pluggy says that it did so twice
@@ -168,12 +189,16 @@ class _Course:
         self._method = method
         self._since = time.monotonic()
         self._inside = False
+        self._raised: Exception | None = None
 
     async def inner(self, work: Any) -> Any:
         """The method's own."""
         self._inside = True
         try:
             return await work
+        except Exception as error:
+            self._raised = error
+            raise
         finally:
             self._inside, self._since = False, time.monotonic()
 
@@ -186,6 +211,12 @@ class _Course:
             if not self._inside and PATIENCE.is_long(time.monotonic() - self._since):
                 PATIENCE.note(self._who, self._method)
             raise
+        except SagongError:
+            raise
+        except Exception as error:
+            if error is self._raised:
+                raise
+            raise _failure(self._who, self._method, error) from error
 
 
 def _relayed(manager: SlotManager, method: MethodSpec) -> Callable[..., Any]:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import uuid
 from collections.abc import Iterable, Sequence
 from typing import Final, Protocol
 
@@ -30,6 +29,7 @@ from sagong.contracts.state import (
     Transaction,
     WatchBatch,
     WatchRequest,
+    transaction_id,
 )
 from sagong.errors import Gone, SagongError, Unavailable
 
@@ -120,7 +120,7 @@ class Keyspace:
         """Do all operations if every condition holds; whether they were done. See `Transaction`."""
         done = await self._state.commit(
             Transaction(
-                id=uuid.uuid4().hex,
+                id=transaction_id(),
                 compare=tuple(compare),
                 success=tuple(operations),
                 patience=patience,

@@ -99,20 +99,24 @@ def _inode_within(descriptor: int) -> int:
 
 
 def _names(path: str) -> dict[str, int]:
-    """The inodes of all files that are there, the present one first."""
+    """The inodes of all files that are there, the present one first.
+
+    In the midst of a rotation one number is nobody's: older ones may stand behind it.
+    """
     found: dict[str, int] = {}
-    number = 0
-    while True:
+    number = missing = 0
+    while missing < 2:
         plain = f"{path}.{number}" if number else path
         for name in (plain, f"{plain}.gz"):
             # One whose packing is just being done is there twice.
             with contextlib.suppress(FileNotFoundError):
                 found[name] = os.stat(name).st_ino
+                missing = 0
                 break
         else:
-            if number:
-                return found
+            missing += 1
         number += 1
+    return found
 
 
 def open_files(path: str) -> list[LogFile]:

@@ -109,9 +109,13 @@ async def connect(paths: Paths) -> AsyncIterator[Operator]:
     """Connect to the kernel of an instance; `NotFound` if it does not run."""
     path = paths.run / "kernel" / "bus" / "s"
     if not os.path.exists(path):
-        raise NotFound(f"no sagong runs below {paths.run}; start it with `sagong up`")
+        raise NotFound(f"no sagong runs below {paths.run}; start it with `{_up(paths)}`")
     operator = Operator(zmq.Context(), str(path))
     try:
         yield operator
     finally:
         await operator.close()
+
+
+def _up(paths: Paths) -> str:
+    return "sagong up" if paths == Paths() else f"sagong --root {paths.run.parent} up"

@@ -26,6 +26,7 @@ _LOG = logging.getLogger("sagong.patience")
 _STEP_SECONDS, _REST_SECONDS = 2.0, 30.0
 # One that catches whatever is raised in it is hit again, so often.
 _AGAIN_SECONDS, _HITS = 0.2, 25
+_QUIET_SECONDS = 60.0
 T = TypeVar("T")
 
 
@@ -49,6 +50,7 @@ class Patience:
         self._seconds = seconds
         self._rest = rest
         self._troubles: dict[tuple[str, str], _Trouble] = {}
+        self._quiet: dict[tuple[str, str], float] = {}
         self._who = ""
         self._hits = 0
 
@@ -79,6 +81,13 @@ class Patience:
         trouble.times += 1
         trouble.last, trouble.at = time.monotonic(), time.time()
         _LOG.error("given up: %s did not end %s", who, what)
+
+    def tell(self, who: str, what: str, error: Exception) -> None:
+        """It raised there: the log has all of it, once a minute at most."""
+        now = time.monotonic()
+        if now >= self._quiet.get((who, what), now):
+            self._quiet[who, what] = now + _QUIET_SECONDS
+            _LOG.error("%s failed in %s", who, what, exc_info=error)
 
     def is_long(self, seconds: float) -> bool:
         """Whether that is longer than a step may take."""

@@ -49,6 +49,7 @@ from sagong.errors import Gone, InvalidArgument, NotFound, SagongError, Unavaila
 from sagong.hooks import points, wrapped
 from sagong.patience import PATIENCE
 from sagong.report import GaugeReader, account
+from sagong.settings import decoded
 from sagong.tracing import RECORDER
 
 __all__ = ["Launch", "ProcessHost", "configure_logging", "import_all", "run"]
@@ -82,6 +83,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     provides: tuple[tuple[str, int], ...] = ()
     uses: tuple[tuple[str, int, str], ...] = ()
     settings: dict[str, Any] = {}
+    places: dict[str, str] = {}
     listeners: dict[str, int] = {}
     hooks: tuple[tuple[str, str], ...] = ()  # (package:Class, directory to import it from or "")
     deputy: Deputation | None = None
@@ -145,14 +147,7 @@ class ProcessHost:
 
     def config(self, kind: type[C]) -> C:
         """The unit's settings as the plugin's own struct."""
-        try:
-            return msgspec.convert(self._launch.settings, kind)
-        except msgspec.ValidationError as error:
-            from sagong import forms  # what is right needs none of it
-
-            key = f"units.{self.name}.settings"
-            mistakes = forms.decode(self._launch.settings, kind, key)[1]
-            raise InvalidArgument("; ".join(mistakes)) from error
+        return decoded(kind, self._launch.settings, self.name, self._launch.places)
 
     def use(self, protocol: type[S], instance: str = "") -> S:
         """A proxy; only what the manifest's [uses] names."""
@@ -266,7 +261,8 @@ class ProcessHost:
         loop.add_signal_handler(signal.SIGTERM, self._ended.set)
         if self._deputy is not None:
             loop.add_reader(os.pidfd_open(self._deputy.pid), self._deputy_ended)
-        attending = loop.create_task(self._attend())
+        attending = loop.create_task(self._attend(), name="attending the kernel")
+        attending.add_done_callback(self._work_ended)
         await self._ended.wait()
         attending.cancel()
         await asyncio.gather(attending, return_exceptions=True)
@@ -359,6 +355,10 @@ class ProcessHost:
             elif order.action == "stop":
                 self._end(0)
                 return
+        except SagongError as failure:
+            # It says what others did not do, and the kernel tells it: where we asked helps nobody.
+            self.log.error("%s failed: %s", order.action, failure.message)
+            error = f"{type(failure).__name__}: {failure}"
         except Exception as failure:
             self.log.exception("%s failed", order.action)
             error = f"{type(failure).__name__}: {failure}"
@@ -540,6 +540,11 @@ def run(launch: Launch) -> int:
     configure_logging()
     RECORDER.unit = launch.unit
     deputy = _deputy(launch)
+    try:
+        _class(launch.class_)
+    except Exception:  # before it attends: whom it is to follow has not let go of anything
+        logging.getLogger("sagong").exception("%s can't be imported", launch.class_)
+        return 1
     with contextlib.suppress(Exception):  # a failure is told at the start
         import_all(launch)
 

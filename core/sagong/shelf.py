@@ -111,6 +111,11 @@ class Shelf:
                 f"{path} can't be read: {error}; install {name} again"
             ) from None
 
+    def lacks(self, name: str) -> NotFound:
+        """Who asked for a plugin that is not here is told which ones are."""
+        there = ", ".join(self.records()) or "none"
+        return NotFound(f"plugin {name} was not installed here; those that were: {there}")
+
     def verify(self, record: Record) -> None:
         """Hold the files against the record; FailedPrecondition names some that differ."""
         now = digests(Path(record.home))
@@ -152,7 +157,7 @@ class Shelf:
     def remove(self, name: str) -> None:
         """Take a plugin away; NotFound if it is not here."""
         if self.find(name) is None:
-            raise NotFound(f"plugin {name} was not installed here; see `sagong plugins`")
+            raise self.lacks(name)
         (self.directory / name / "record.json").unlink()
         shutil.rmtree(self.directory / name)
 

@@ -41,15 +41,23 @@ async def send(writer: asyncio.StreamWriter, data: bytes) -> None:
 class Link:
     """A connection; plain bytes each way."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, whole: bool = False
+    ) -> None:
         self._reader = reader
         self._writer = writer
+        self._whole = whole
 
     async def read(self) -> bytes:
-        """The next bytes; b"" at the end, also when the other side is gone."""
+        """The next bytes; b"" at the end, also when the other side is gone.
+
+        Of what is to be whole that is `Unavailable`.
+        """
         try:
             return await self._reader.read(_READ)
         except ConnectionError:
+            if self._whole:
+                raise Unavailable("the stream broke off before all was sent") from None
             return b""
 
     async def read_line(self) -> bytes:
@@ -104,9 +112,10 @@ async def connected(address: Address) -> AsyncIterator[Link]:
         raise Unavailable(
             f"connect {address.path}: {problem}; the stream can be asked for again"
         ) from None
-    link = Link(reader, writer)
+    whole = address.protocol == "whole"
+    link = Link(reader, writer, whole=whole)
     try:
-        writer.write(address.token.encode() + b"\n")
+        writer.write(address.token.encode() + (b"\n\n" if whole else b"\n"))
         yield link
     finally:
         link.close()

@@ -35,11 +35,12 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 
-from sagong import forms, manifest
+from sagong import manifest
 from sagong.contract import Message, filling, slot_of
 from sagong.deputy import Post, hire
 from sagong.errors import InvalidArgument, NotFound
 from sagong.hooks import points
+from sagong.settings import decoded
 
 __all__ = ["Check", "LocalHost", "awaited", "check_name", "checks", "deputy_of", "local"]
 
@@ -148,11 +149,8 @@ class LocalHost:
 
     def config(self, kind: type[C]) -> C:
         """The test's configuration, decoded as strictly as the real one."""
-        try:
-            return msgspec.convert(self._config, kind)
-        except msgspec.ValidationError as error:
-            mistakes = forms.decode(self._config, kind, f"units.{self.name}.settings")[1]
-            raise InvalidArgument("; ".join(mistakes)) from error
+        places = {"run": str(self.run), "data": str(self.data), "etc": str(self.run / "etc")}
+        return decoded(kind, self._config, self.name, places)
 
     def use(self, protocol: type[S], instance: str = "") -> S:
         """The object that the test gave for the slot."""

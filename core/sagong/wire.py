@@ -85,6 +85,8 @@ class Envelope(msgspec.Struct, array_like=True, frozen=True, gc=False):
 EMPTY = msgspec.Raw(b"\xc0")
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(list[Envelope])
+# The first byte of an array of 16 or more elements, and where their number ends.
+_LONG_ARRAYS = {0xDC: 3, 0xDD: 5}
 _FRAME_NUMBER = msgspec.msgpack.Decoder(int)
 _ERROR = msgspec.msgpack.Decoder(tuple[str, str, dict[str, str]])
 
@@ -92,8 +94,10 @@ _ERROR = msgspec.msgpack.Decoder(tuple[str, str, dict[str, str]])
 def encode(envelopes: Sequence[Envelope]) -> list[bytes]:
     """Frames of one message; large bodies get frames of their own."""
     extra: list[bytes] = []
-    if any(len(e.body) > INLINE_LIMIT for e in envelopes):
-        envelopes = [_outlined(e, extra) for e in envelopes]
+    for envelope in envelopes:
+        if len(envelope.body) > INLINE_LIMIT:
+            envelopes = [_outlined(e, extra) for e in envelopes]
+            break
     return [_ENCODER.encode(envelopes), *extra]
 
 
@@ -123,9 +127,8 @@ def decode(frames: Sequence[bytes | memoryview]) -> list[Envelope]:
 
 def _announced(frame: bytes | memoryview) -> int:
     """How many elements the array of a frame says that it has; 0 for what is no long array."""
-    head = bytes(frame[:5])
-    size = {b"\xdc": 3, b"\xdd": 5}.get(head[:1], 0)
-    return int.from_bytes(head[1:size]) if size else 0
+    size = _LONG_ARRAYS.get(frame[0], 0) if frame else 0
+    return int.from_bytes(frame[1:size]) if size else 0
 
 
 def _inlined(envelope: Envelope, frames: Sequence[bytes | memoryview]) -> Envelope:

@@ -4,29 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
+import functools
 import inspect
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import msgspec
 import zmq
 
 from sagong.bus.admission import Admission, Gate
+from sagong.bus.handling import defect, items_of, unbound
 from sagong.bus.meter import Meter
 from sagong.bus.refusals import Refusals
+from sagong.bus.sender import descriptor_of, uid_of
 from sagong.bus.socket import BusSocket
 from sagong.bus.turns import Turns
-from sagong.call import Call, PassedOn, Rules, serving
+from sagong.call import Call, PassedOn, Rules, outliving, serving
 from sagong.contract import MethodSpec, slot_of
 from sagong.contracts.kernel import MethodCount
 from sagong.errors import (
     Cancelled,
-    Internal,
     InvalidArgument,
     PermissionDenied,
     ResourceExhausted,
@@ -79,8 +80,7 @@ class Counters:
     in_flight: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Method:
+class _Method(msgspec.Struct, frozen=True):
     """A method that is served, and its meter; who calls a `passive` one keeps nobody from sleep."""
 
     spec: MethodSpec
@@ -89,8 +89,7 @@ class _Method:
     passive: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
+class _Asked(msgspec.Struct, frozen=True):
     """A call or stream being served: whom it is owed, and since when (monotonic nanoseconds)."""
 
     peer: bytes
@@ -169,6 +168,7 @@ class Provider:
         self._draining = False
         self._closing = False
         self._idle = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
         self._sweeper: asyncio.TimerHandle | None = None
 
     def bind(self) -> None:
@@ -176,7 +176,10 @@ class Provider:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.path)
         self._gate = Gate(self._socket.raw, self.path, self._admission)
-        self._socket.raw.bind(f"ipc://{self.path}")
+        try:
+            self._socket.raw.bind(f"ipc://{self.path}")
+        except zmq.ZMQError as error:
+            raise unbound(self.path, error.errno) from None
         os.chmod(self.path, 0o666)
 
     def serve(self, protocol: type, implementation: object) -> None:
@@ -262,13 +265,13 @@ class Provider:
             os.unlink(self.path)
 
     def _receive(self, frames: list[zmq.Frame]) -> None:
-        peer, uid = frames[0].bytes, _uid(frames[-1])
+        peer, uid = frames[0].bytes, uid_of(frames[-1])
         if uid in self._trusted:
             for envelope in self._decode(peer, uid, frames[1:]):
                 self._dispatch(peer, uid, envelope)
             return
         if self._gate is not None and self._gate.unfinished:
-            self._gate.unfinished.whole(_descriptor(frames[-1]))
+            self._gate.unfinished.whole(descriptor_of(frames[-1]))
         if self._admission.shuts_out(uid):
             return
         if peer not in self._uids:
@@ -341,7 +344,7 @@ class Provider:
             children = RECORDER.children(envelope.cause)
             call = Call(envelope.deadline, envelope.cause, name, uid, rules, children)
             if method.spec.stream:
-                self._start(asked, call, _items(method.function, arguments))
+                self._start(asked, call, items_of(method.function, arguments))
             else:
                 with serving(call):
                     self._run(asked, arguments)
@@ -400,11 +403,8 @@ class Provider:
         except SagongError:
             raise
         except Exception as error:
-            raise _defect(function, error) from error
-        task = asyncio.get_running_loop().create_task(self._finish(asked, result))
-        # One that is cancelled before its first step is never awaited, which Python would tell.
-        task.add_done_callback(lambda _: result.close())
-        self._own(asked, task)
+            raise defect(function, error) from error
+        self._own(asked, self._loop.create_task(self._finish(asked, result)), result)
 
     async def _finish(self, asked: _Asked, work: Any) -> None:
         try:
@@ -426,7 +426,7 @@ class Provider:
             else:
                 self._fail(asked, Cancelled("the call was cancelled"))
         except Exception as error:
-            self._fail(asked, _defect(asked.method.function, error))
+            self._fail(asked, defect(asked.method.function, error))
 
     def _pass_on(self, asked: _Asked) -> None:
         """It was begun, and does not come to its end here."""
@@ -439,20 +439,29 @@ class Provider:
         self._fail(asked, Unavailable(f"{text}: look before you repeat it", maybe_executed=True))
 
     def _start(self, asked: _Asked, call: Call, items: Any) -> None:
-        with serving(replace(call, deadline=0)):
-            task = asyncio.get_running_loop().create_task(self._stream(asked, items))
-            self._own(asked, task)
+        with outliving(call):
+            self._own(asked, self._loop.create_task(self._stream(asked, items)))
 
-    def _own(self, asked: _Asked, task: asyncio.Task[None]) -> None:
+    def _own(
+        self,
+        asked: _Asked,
+        task: asyncio.Task[None],
+        work: Coroutine[Any, Any, Any] | None = None,
+    ) -> None:
         peer, id_, uid = asked.peer, asked.id, asked.uid
         calls = self._tasks.setdefault(peer, {})
         calls[id_] = task
         self.counters.in_flight += 1
         self._under_way[uid] = self._under_way.get(uid, 0) + 1
         self._engaged += not asked.method.passive
-        task.add_done_callback(lambda _: self._done(asked))
+        task.add_done_callback(functools.partial(self._done, asked, work))
 
-    def _done(self, asked: _Asked) -> None:
+    def _done(
+        self, asked: _Asked, work: Coroutine[Any, Any, Any] | None, _: asyncio.Task[None]
+    ) -> None:
+        if work is not None:
+            # What is cancelled before its first step is never awaited, which Python would tell.
+            work.close()
         peer, id_, uid = asked.peer, asked.id, asked.uid
         if not asked.method.passive:
             self._engaged -= 1
@@ -489,7 +498,7 @@ class Provider:
         except asyncio.CancelledError:
             asked.settle()
         except Exception as error:
-            self._fail(asked, _defect(items, error))
+            self._fail(asked, defect(items, error))
 
     def _add_credit(self, peer: bytes, envelope: Envelope) -> None:
         stream = self._streams.get((peer, envelope.id))
@@ -511,7 +520,7 @@ class Provider:
     def _sweep_later(self) -> None:
         """Look for peers that vanished while their streams were silent, as long as there are any."""
         if self._sweeper is None:
-            self._sweeper = asyncio.get_running_loop().call_later(60.0, self._sweep)
+            self._sweeper = self._loop.call_later(60.0, self._sweep)
 
     def _sweep(self) -> None:
         self._sweeper = None
@@ -538,46 +547,3 @@ class Provider:
         self, peer: bytes, id_: int, kind: Kind, body: msgspec.Raw = EMPTY, flags: int = 0
     ) -> None:
         self._socket.send(Envelope(VERSION, kind, id_, "", 0, flags, "", body), peer)
-
-
-def _items(function: Callable[..., Any], arguments: Iterable[Any]) -> Any:
-    """A stream's items; a plain function that gives them may fail before there is any."""
-    try:
-        items = function(*arguments)
-        return items if hasattr(items, "aclose") else _closable(items)
-    except SagongError:
-        raise
-    except Exception as error:
-        raise _defect(function, error) from error
-
-
-async def _closable(items: Any) -> AsyncIterator[Any]:
-    """An iterator that is no generator."""
-    async for item in items:
-        yield item
-
-
-def _defect(function: Any, error: Exception) -> SagongError:
-    """What a handler raised though its contract does not name it; a full disk is nobody's defect."""
-    where = getattr(function, "__qualname__", repr(function))
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        place = f" of {error.filename}" if isinstance(error.filename, str) else ""
-        return ResourceExhausted(f"{where}: the disk{place} is full: free space there")
-    _LOG.error("defect in %s", where, exc_info=error)
-    return Internal(f"{where}: {type(error).__name__}: {error}")
-
-
-def _descriptor(frame: zmq.Frame) -> int:
-    """The connection that a message came by."""
-    try:
-        return int(str(frame.get("__fd")))
-    except (ValueError, zmq.ZMQError):
-        return -1
-
-
-def _uid(frame: zmq.Frame) -> int:
-    """The peer's uid as the operating system says it: Peer-Address is `localhost:uid:gid:pid`."""
-    try:
-        return int(str(frame.get("Peer-Address")).split(":")[1])
-    except (IndexError, ValueError, zmq.ZMQError):
-        return -1

@@ -34,8 +34,8 @@ def _method(spec: MethodSpec) -> Any:
 
         return stream
 
-    async def call(self: _Proxy, request: Any = None) -> Any:
-        return await self._route.call(spec, request)
+    def call(self: _Proxy, request: Any = None) -> Any:
+        return self._route.call(spec, request)
 
     return call
 

@@ -25,7 +25,7 @@ from sagong.wire import pack_value
 
 __all__ = ["Route"]
 
-# How often a stream that resumes is opened in all: one that kills its provider each time has an end.
+# How often a stream is opened in all: one that kills its provider each time has an end.
 _RESUMPTIONS = 6
 
 
@@ -41,6 +41,7 @@ class Route:
         self._old: list[Link] = []
         self._retiring: asyncio.TimerHandle | None = None
         self._changed = asyncio.Event()
+        self._renewed = False
         self.withdrawn = False
 
     def switch(self, generation: int, path: str) -> None:
@@ -75,7 +76,11 @@ class Route:
         self._retire()
 
     def renew(self, path: str) -> Link:
-        """Connect to `path` anew, as to a next generation: its old process is given up."""
+        """Connect to `path` anew, as to a next generation: its old process is given up.
+
+        Whoever does that reads a stream of it, and hears by its end that it is time.
+        """
+        self._renewed = True
         self.bury(path)
         return self._take(self.generation + 1, path)
 
@@ -127,11 +132,14 @@ class Route:
     async def stream(self, spec: MethodSpec, request: Any) -> AsyncIterator[Any]:
         """Open a stream. When its provider moves or dies it ends with `Unavailable`: open it anew.
 
-        One that resumes by its contract is opened anew here, a few times.
+        One that resumes by its contract is opened anew here, a few times; and one that is idempotent,
+        as long as nothing has come of it: then it is as good as a call. Not where a way is renewed:
+        nobody would do that while this waits for it.
         """
         body = pack_value(request)
         tried: Link | None = None
-        left = _RESUMPTIONS if spec.mark.resumes else 1
+        again = spec.mark.resumes or (spec.mark.idempotent and not self._renewed)
+        left = _RESUMPTIONS
         deadline = self._deadline(spec)
         while True:
             while self._link is None or self._link is tried:
@@ -140,13 +148,14 @@ class Route:
             try:
                 async with contextlib.aclosing(self._items(tried, spec, body)) as items:
                     async for item in items:
+                        again = spec.mark.resumes
                         yield item
                 return
             except (Lost, Moved) as end:
                 if isinstance(end, Moved) and not end.begun:
                     continue
                 left -= 1
-                if not left:
+                if not left or not again:
                     raise Unavailable(
                         f"{spec.wire_name}: {self.name} was replaced; open it again"
                     ) from None
@@ -189,7 +198,7 @@ class Route:
         changed = self._changed
         if self._link is not None and self._link is not tried:
             return
-        if self._link is None and self._down:
+        if self._down:
             raise Unavailable(f"{spec.wire_name}: {self._down}; see `sagong status`")
         if self.withdrawn:
             raise Unavailable(
@@ -199,7 +208,7 @@ class Route:
             async with asyncio.timeout((deadline - time.monotonic_ns()) / 1e9):
                 await changed.wait()
         except TimeoutError:
-            if tried is None:
+            if tried is None or spec.stream:
                 raise Unavailable(
                     f"{spec.wire_name}: nothing serves {self.name} now; see `sagong status`"
                 ) from None

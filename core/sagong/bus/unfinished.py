@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import ctypes
 import mmap
+import os
 import select
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -49,6 +50,7 @@ class Unfinished:
         self._told = told
         self._loop = asyncio.get_running_loop()
         self._epoll = select.epoll()
+        self._size = _Size()
         self._known: dict[int, _Arrivals] = {}
         self._owners: dict[int, _Owner] = {}
         self._fired: set[int] = set()
@@ -91,6 +93,7 @@ class Unfinished:
             self._timer.cancel()
         self._loop.remove_reader(self._epoll.fileno())
         self._epoll.close()
+        self._size.close()
 
     def _look(self) -> None:
         for descriptor, _ in self._epoll.poll(0):
@@ -104,11 +107,11 @@ class Unfinished:
         self._fired.add(descriptor)
         owner = self._owners.get(one.owner)
         if owner is None:
-            owner = self._owners[one.owner] = _Owner(_resident())
+            owner = self._owners[one.owner] = _Owner(self._size.read())
         owner.unfinished += not one.times
         owner.times += 1
         one.times += 1
-        large = owner.times >= _PATIENT_TIMES and _resident() - owner.size > GROWTH
+        large = owner.times >= _PATIENT_TIMES and self._size.read() - owner.size > GROWTH
         if large or one.times > _TIMES:
             self._told(one.owner)
             self._loop.call_later(_EVERY, _give_back)
@@ -122,9 +125,19 @@ class Unfinished:
                 self._epoll.modify(descriptor, _FLAGS)
 
 
-def _resident() -> int:
-    with open("/proc/self/statm", "rb", buffering=0) as file:
-        return int(file.read().split()[1]) * mmap.PAGESIZE
+class _Size:
+    """This process's resident memory; the file stays open, since it is read with many messages."""
+
+    def __init__(self) -> None:
+        self._file = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+
+    def read(self) -> int:
+        """In bytes."""
+        return int(os.pread(self._file, 128, 0).split()[1]) * mmap.PAGESIZE
+
+    def close(self) -> None:
+        """Give it back."""
+        os.close(self._file)
 
 
 def _give_back() -> None:

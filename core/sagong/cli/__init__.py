@@ -11,7 +11,7 @@ from importlib import import_module
 from sagong import __version__
 from sagong.errors import InvalidArgument, NotFound, SagongError
 
-__all__ = ["main", "parser", "utf8_mode"]
+__all__ = ["main", "parser", "utf8_mode", "verb_in"]
 
 # verb → (module, summary); each module has arguments(parser) and run(options) -> exit status.
 VERBS: dict[str, tuple[str, str]] = {
@@ -38,7 +38,10 @@ VERBS: dict[str, tuple[str, str]] = {
     ),
     "contracts": ("inspection", "the contracts of all slots, as a table or as JSON Schema"),
     "completion": ("completion", "what lets a shell complete verbs, options, units and plugins"),
-    "check": ("inspection", "check configuration and manifests, and say how to mend them"),
+    "check": (
+        "inspection",
+        "check configuration, manifests and this machine, and say how to mend them",
+    ),
 }
 
 
@@ -46,8 +49,11 @@ VERBS: dict[str, tuple[str, str]] = {
 _FOR_ANYBODY = frozenset({"plugins", "new-plugin", "contracts", "completion", "check"})
 
 
-def parser() -> argparse.ArgumentParser:
-    """The whole command line, as the reference documentation is generated from it."""
+def parser(only: str | None = None) -> argparse.ArgumentParser:
+    """The whole command line, as the reference documentation is generated from it.
+
+    With `only` that verb alone has its arguments: no other verb's module is imported for them.
+    """
     top = argparse.ArgumentParser(
         prog="sagong", description="A container platform as a microkernel."
     )
@@ -58,11 +64,25 @@ def parser() -> argparse.ArgumentParser:
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
     for verb, (module, summary) in VERBS.items():
         sub = verbs.add_parser(verb, help=summary, description=summary)
+        if only not in (None, verb):
+            continue
         step = import_module(f"sagong.cli.{module}")
         getattr(step, f"{_word(verb)}_arguments")(sub)
         # Also behind the verb, where people write it.
         sub.add_argument("--root", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     return top
+
+
+def verb_in(words: Sequence[str]) -> str:
+    """The first word that is no option and no option's value; "" without one."""
+    rest = iter(words)
+    for word in rest:
+        # Also `--ro DIRECTORY`: argparse takes what is unambiguous.
+        if len(word) > 2 and "--root".startswith(word):
+            next(rest, None)
+        elif not word.startswith("-"):
+            return word
+    return ""
 
 
 def _word(verb: str) -> str:
@@ -85,19 +105,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     wanted = utf8_mode(sys.getfilesystemencoding(), os.environ) if arguments is None else {}
     if wanted:
         os.execve(sys.executable, sys.orig_argv, {**os.environ, **wanted})
-    options = parser().parse_args(arguments)
-    if options.verb not in _FOR_ANYBODY and os.geteuid() != 0:
-        print(f"sagong {options.verb} needs root; use sudo", file=sys.stderr)
-        return 1
-    module = import_module(f"sagong.cli.{VERBS[options.verb][0]}")
-    run: Callable[[argparse.Namespace], int] = getattr(module, f"run_{_word(options.verb)}")
+    words = sys.argv[1:] if arguments is None else arguments
+    verb = verb_in(words)
+    if verb and verb not in VERBS:
+        print(f"sagong: no verb {verb}; {_verbs_like(verb)}", file=sys.stderr)
+        return 2
     try:
-        return run(options)
+        status = _run(verb, words)
+        sys.stdout.flush()
+        return status
     except (InvalidArgument, NotFound) as error:
-        print(f"sagong {options.verb}: {error}", file=sys.stderr)
+        print(f"sagong {verb}: {error}", file=sys.stderr)
         return 2
     except SagongError as error:
-        print(f"sagong {options.verb}: {error}", file=sys.stderr)
+        print(f"sagong {verb}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
@@ -106,5 +127,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        print(f"sagong {options.verb}: {where}{error.strerror or error}", file=sys.stderr)
+        print(f"sagong {verb}: {where}{error.strerror or error}", file=sys.stderr)
         return 1
+
+
+def _run(verb: str, words: Sequence[str]) -> int:
+    """Its exit status; all that it imports may be interrupted, too."""
+    options = parser(verb).parse_args(words)
+    if verb not in _FOR_ANYBODY and os.geteuid() != 0:
+        print(f"sagong {verb} needs root; use sudo", file=sys.stderr)
+        return 1
+    module = import_module(f"sagong.cli.{VERBS[verb][0]}")
+    run: Callable[[argparse.Namespace], int] = getattr(module, f"run_{_word(verb)}")
+    return run(options)
+
+
+def _verbs_like(word: str) -> str:
+    """What was meant, or where all stand."""
+    from difflib import get_close_matches
+
+    meant = get_close_matches(word, VERBS, n=1)
+    return f"did you mean {meant[0]}?" if meant else "`sagong --help` lists them"

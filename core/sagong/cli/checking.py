@@ -16,10 +16,10 @@ from sagong.linux.capabilities import NAMES
 from sagong.manifest import Manifest, Rule
 from sagong.model.numbers import natural
 from sagong.sandbox import GROUPS
+from sagong.settings import PLACES
 
-__all__ = ["mistakes", "packages_of", "source_mistakes"]
+__all__ = ["address_mistakes", "mistakes", "packages_of", "source_mistakes"]
 
-_PLACES = ("run", "data", "etc", "cgroup", "prefix", "hostname")
 _PORT_MOST = 65535
 # https://kubernetes.io/docs/reference/access-authn-authz/authorization/#determine-the-request-verb
 _VERBS = (
@@ -201,8 +201,8 @@ def _right_mistakes(found: Manifest) -> Iterator[str]:
 
 def _path_mistakes(where: str, path: str) -> Iterator[str]:
     for name in re.findall(r"\{(\w*)\}", path):
-        if name not in _PLACES:
-            yield f"{where}: no place {{{name}}}; {near(name, _PLACES)}"
+        if name not in PLACES:
+            yield f"{where}: no place {{{name}}}; {near(name, PLACES)}"
     if path and not path.startswith(("/", "{run}", "{data}", "{etc}")):
         yield f"{where}: an absolute path, or one that begins with {{run}}, {{data}} or {{etc}}"
     if {".", ".."} & set(path.split("/")):
@@ -217,18 +217,30 @@ def _listener_mistakes(found: Manifest) -> Iterator[str]:
         if listener.address and takers.setdefault(listener.address, name) != name:
             other = takers[listener.address]
             yield f"listens.{name}.address {listener.address}: listens.{other} has it already"
-        kind, _, rest = listener.address.partition(":")
-        if kind in ("tcp", "udp"):
-            host, _, port = rest.rpartition(":")
-            number = natural(port)
-            if not host or number is None or number > _PORT_MOST:
-                yield f"listens.{name}.address {listener.address}: {kind}:HOST:PORT, a port up to 65535"
-        elif kind == "netlink" and not re.fullmatch(r"\d+:[1-9]\d*", rest):
-            yield f"listens.{name}.address {listener.address}: netlink:PROTOCOL:GROUP, two numbers"
-        elif kind == "unix":
-            yield from _path_mistakes(f"listens.{name}.address", rest)
+        yield from _address_mistakes(f"listens.{name}.address", listener.address)
         if not re.fullmatch(r"0?[0-7]{3}", listener.mode):
             yield f'listens.{name}.mode {listener.mode!r}: an octal mode such as "0600"'
+
+
+def address_mistakes(where: str, listens: Mapping[str, str]) -> Iterator[str]:
+    """What of the addresses that a configuration gives to listeners can't be one, a line each."""
+    for name, address in listens.items():
+        yield from _address_mistakes(f"{where}.{name}", address)
+
+
+def _address_mistakes(where: str, address: str) -> Iterator[str]:
+    kind, _, rest = address.partition(":")
+    if kind in ("tcp", "udp"):
+        host, _, port = rest.rpartition(":")
+        number = natural(port)
+        if not host or number is None or number > _PORT_MOST:
+            yield f"{where} {address}: {kind}:HOST:PORT, a port up to 65535"
+    elif kind == "netlink" and not re.fullmatch(r"\d+:[1-9]\d*", rest):
+        yield f"{where} {address}: netlink:PROTOCOL:GROUP, two numbers"
+    elif kind == "unix":
+        yield from _path_mistakes(where, rest)
+    elif address and kind != "netlink":
+        yield f"{where} {address}: unix:PATH, tcp:HOST:PORT or udp:HOST:PORT"
 
 
 def _project(directory: Path) -> dict[str, Any]:

@@ -14,9 +14,11 @@ from typing import Any
 
 import msgspec
 
-from sagong import config, contracts, manifest
-from sagong.cli.checking import mistakes, packages_of, source_mistakes
+from sagong import config, contracts, forms, manifest
+from sagong.cli.checking import address_mistakes, mistakes, packages_of, source_mistakes
+from sagong.cli.machine import lacks
 from sagong.cli.rights import rights_in_words
+from sagong.cli.settings import setting_mistakes
 from sagong.cli.sources import near
 from sagong.config import Paths
 from sagong.contract import schema, slot_of
@@ -275,7 +277,7 @@ def _name(kind: Any) -> str:
 
 
 def run_check(options: argparse.Namespace) -> int:
-    """Check configuration and every installed manifest; each problem on a line of its own."""
+    """Check configuration, manifests and machine; each problem on a line of its own."""
     if options.source:
         return _check_sources(options.source)
     paths = Paths.below(options.root)
@@ -292,11 +294,7 @@ def run_check(options: argparse.Namespace) -> int:
         own[record.name] = record.contracts()
     for name, found in installed.items():
         problems += [f"plugin {name}: {text}" for text in mistakes(found, own.get(name, ()))]
-    try:
-        chosen = config.load(paths, options.profile)
-        problems += _unit_problems(chosen, installed)
-    except SagongError as error:
-        problems.append(str(error))
+    problems += _configuration_problems(paths, options.profile, installed)
     for problem in problems:
         print(problem)
     print(_checked(len(installed), len(problems)))
@@ -340,9 +338,24 @@ def _installed(name: str, installed: dict[str, Manifest]) -> Manifest:
     return installed[name]
 
 
+def _configuration_problems(
+    paths: Paths, profile: str, installed: dict[str, Manifest]
+) -> list[str]:
+    """What is wrong in its form, what else is in what was probably meant, what the machine lacks."""
+    try:
+        chosen, mistakes = config.look(paths, profile)
+    except SagongError as error:
+        return [str(error)]
+    told = [line for lines in mistakes.values() for line in lines]
+    more = [line for line in _unit_problems(chosen, installed) if not forms.about(line, told)]
+    written = [f"{file}: {line}" for file, lines in mistakes.items() for line in lines]
+    return [*written, *more, *lacks(chosen.running())]
+
+
 def _unit_problems(chosen: config.Config, installed: dict[str, Manifest]) -> list[str]:
-    units = {n: u for n, u in chosen.units.items() if u.enabled}
-    plugins = {name: unit.plugin or name.replace("-", "_") for name, unit in units.items()}
+    units = chosen.running()
+    plugins = {name: unit.plugin_of(name) for name, unit in units.items()}
+    own = manifest.discover()
     problems = [
         f"units.{name}: no plugin {plugin} is installed; {near(plugin, installed)}"
         for name, plugin in plugins.items()
@@ -352,6 +365,10 @@ def _unit_problems(chosen: config.Config, installed: dict[str, Manifest]) -> lis
         found = installed.get(plugins[name])
         if found is not None:
             problems += misfits(name, unit, found, lambda hook: _installed(hook, installed))
+            problems += address_mistakes(f"units.{name}.listens", unit.listens)
+            # Those of others are not imported: that would run them, outside of their sandboxes.
+            if package := own.get(plugins[name]):
+                problems += setting_mistakes(name, unit.settings, package)
     provided = {
         (slot, version)
         for plugin in plugins.values()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import re
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,8 +25,20 @@ from sagong.operator import connect
 _SYSTEMD = Path("/run/systemd/system")
 _UNIT = Path("/etc/systemd/system/sagong.service")
 _COMING_UP_SECONDS = 10.0
+# Of a line of the log.
+_STAMP = re.compile(r"^\d\S+ [A-Z]+ sagong\.\S+ ")
+# To read a directory, and to go through it, for all.
+_READABLE = 0o005
 
-__all__ = ["down_arguments", "end", "raise_up", "run_down", "run_up", "up_arguments"]
+__all__ = [
+    "check_readable",
+    "down_arguments",
+    "end",
+    "raise_up",
+    "run_down",
+    "run_up",
+    "up_arguments",
+]
 
 
 def up_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,19 +79,45 @@ def raise_up(paths: Paths, root: str, profile: str, seconds: float) -> tuple[boo
     """Start the keeper unless it runs, wait until all is ready; whether it ran already, and how."""
     command = _keeper_command(paths, root, profile)
     running = asyncio.run(_status(paths))
+    if running is not None and profile and running.profile != profile:
+        raise FailedPrecondition(
+            f"profile {running.profile} runs already; `sagong down` first, then {profile} can: "
+            "containers run on meanwhile"
+        )
     has_ended = _start(paths, command) if running is None else lambda: not _keeper_lives(paths)
+    if running is None:
+        _tell_lacks(paths, profile)
     status = asyncio.run(_wait_ready(paths, seconds, has_ended))
     asyncio.run(_give_access(paths, status))
     return bool(running and running.ready), status
+
+
+def _tell_lacks(paths: Paths, profile: str) -> None:
+    """What a unit's failure would come from; while the kernel comes up, so that nobody waits for it."""
+    from sagong.cli.machine import lacks
+
+    for text in lacks(config.load(paths, profile).running()):
+        print(f"sagong up: {text}", file=sys.stderr, flush=True)
 
 
 def _keeper_command(paths: Paths, root: str, profile: str) -> list[str]:
     """The keeper's command line, after what can be known to be wrong was said."""
     if os.geteuid() != 0:
         raise FailedPrecondition("sagong needs root: namespaces, mounts and control groups")
+    check_readable(Path(__file__).parents[1], Path(sysconfig.get_path("purelib")))
     config.load(paths, profile)
     command = [sys.executable, *START, "--run", str(paths.run)]
     return [*command, "--root", root, "--profile", profile]
+
+
+def check_readable(*places: Path) -> None:
+    """What was installed under umask 077 is nobody's but root's, and plugins have other users."""
+    for place in places:
+        if place.stat().st_mode & _READABLE != _READABLE:
+            raise FailedPrecondition(
+                f"{place} can be read by its owner alone, and plugins run as users of their own: "
+                f"chmod -R go+rX {place}"
+            )
 
 
 async def _give_access(paths: Paths, status: SystemStatus) -> None:
@@ -155,19 +195,29 @@ def _is_given_up(status: SystemStatus) -> bool:
 def _why_not(paths: Paths, status: SystemStatus | None) -> str:
     if status is None:
         log = paths.run / "log" / "kernel.log"
-        return f"the kernel does not come up: {_last_line(log)}; see {log}"
+        return f"the kernel does not come up: {_full(paths.run) or _last_line(log)}; see {log}"
     late = [u for u in status.units if u.state not in ("serving", "asleep")]
     why = "; ".join(f"{u.name}: {u.problem or u.state}" for u in late)
     return f"not ready: {why}; see `sagong logs {' '.join(u.name for u in late)}`"
 
 
+def _full(directory: Path) -> str:
+    """A kernel whose disk is full can't even say so; "" if that is not so."""
+    room = os.statvfs(directory)
+    # Filesystems without a bound count none, nor inodes those that make them as they need them.
+    if (room.f_bavail or not room.f_blocks) and (room.f_favail or not room.f_files):
+        return ""
+    return f"the filesystem of {directory} is full: free space, or files, there"
+
+
 def _last_line(log: Path) -> str:
-    """What was said last: a kernel that can't begin says why."""
+    """What was said last, without when and by whom: a kernel that can't begin says why."""
     try:
         lines = log.read_text(errors="replace").split("\n")
     except OSError as error:
         return f"{error.strerror}"
-    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+    said = (line.strip() for line in reversed(lines) if line.strip())
+    return _STAMP.sub("", next(said, "it said nothing"))
 
 
 def run_down(options: argparse.Namespace) -> int:
@@ -181,24 +231,51 @@ def run_down(options: argparse.Namespace) -> int:
     return 0
 
 
-def end(paths: Paths, seconds: float, *, everything: bool, containers: bool = False) -> bool:
+def end(
+    paths: Paths,
+    seconds: float,
+    *,
+    everything: bool,
+    containers: bool = False,
+    patience: float | None = None,
+) -> bool:
     """Stop in order, within `seconds` for each drain; whether anything ran.
 
-    `containers` ends those too, `everything` also takes away all that was made beside data.
+    `containers` ends those too, `everything` also takes away all that was made beside data; who has not
+    ended by himself after `patience` (seconds) is killed then.
     """
     pid = _keeper_pid(paths)
     ran = _tell_to_stop(paths, seconds, everything=everything)
-    # Services and then plugins have half a minute to take away what they made.
-    patience = 30.0 + seconds + (60.0 if everything else 0.0)
-    if pid and not _wait_gone(paths, patience):
+    if patience is None:
+        # Services and then plugins have half a minute to take away what they made.
+        patience = 30.0 + seconds + (60.0 if everything else 0.0)
+    late = bool(pid) and not _wait_gone(paths, patience)
+    if late and not everything:
         raise FailedPrecondition(f"keeper {pid} does not end; see {paths.run}/log/kernel.log")
     if everything or containers:
         from sagong.cli import sweep
 
+        if late:
+            _force(paths, patience)
         sweep.end_containers(paths, seconds)
+        if late:
+            sweep.end_platform(paths, everybody=True)
         if everything:
             sweep.sweep(paths)
-    return ran
+    return ran or late
+
+
+def _force(paths: Paths, patience: float) -> None:
+    """End what does not end by itself: the operator wants it gone, and hears of it."""
+    from sagong.cli import sweep
+
+    said = _last_line(paths.run / "log" / "kernel.log")
+    killed = ", ".join(sorted(sweep.end_platform(paths)))
+    print(
+        f"not ended after {patience:.0f} s, and killed: {killed}; interfaces and firewall rules that "
+        f"were made may be left over; the kernel's last word: {said}",
+        file=sys.stderr,
+    )
 
 
 def _up_to_purge(root: str) -> None:

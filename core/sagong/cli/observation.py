@@ -75,6 +75,7 @@ async def _top(options: argparse.Namespace) -> None:
     async with connect(Paths.below(options.root)) as operator:
         report = await operator.kernel.report(query)
         if options.units and not report.processes:
+            await _check_known(operator, options.units)
             raise NotFound(f"{', '.join(options.units)}: no figures: asleep, or it counts nothing")
         if options.total:
             _print_rates(report, None)
@@ -88,6 +89,15 @@ async def _top(options: argparse.Namespace) -> None:
             _print_rates(report, before)
             sys.stdout.flush()
             looks += 1
+
+
+async def _check_known(operator: Operator, names: Sequence[str]) -> None:
+    """NotFound of the first that is no unit, and nothing else that runs here."""
+    status = await operator.kernel.status(StatusQuery())
+    known = sorted({one.name for one in status.units} | {one.unit for one in status.others})
+    for name in names:
+        if name not in known:
+            raise NotFound(f"no unit {name}; there are {', '.join(known)}")
 
 
 def _print_rates(report: SystemReport, before: SystemReport | None) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from sagong.cli.rehearsal import rehearse
 from sagong.config import Paths
 from sagong.contracts.kernel import DisableRequest, SwapRequest, UnitRef, UnitSpec
-from sagong.errors import InvalidArgument
+from sagong.errors import InvalidArgument, NotFound
 from sagong.operator import connect
 
 __all__ = [
@@ -57,7 +57,9 @@ def swap_arguments(parser: argparse.ArgumentParser) -> None:
 
 def enable_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `enable`."""
-    parser.add_argument("unit", help="a name for it; a configured one takes its configuration")
+    parser.add_argument(
+        "unit", help="a name for it; what is configured of it counts, and what it was given before"
+    )
     parser.add_argument("--plugin", default="", help="what fills it (default: of the same name)")
     parser.add_argument("--instance", default="", help="its name among providers of its slot")
     parser.add_argument(
@@ -72,6 +74,11 @@ def disable_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `disable`."""
     parser.add_argument("unit", help="as `sagong status` names it")
     parser.add_argument("--force", action="store_true", help="also if other units use it")
+    parser.add_argument(
+        "--forget",
+        action="store_true",
+        help="what it was given by `enable` and `swap`, too; also of one that is disabled already",
+    )
 
 
 def restart_arguments(parser: argparse.ArgumentParser) -> None:
@@ -117,7 +124,13 @@ def run_enable(options: argparse.Namespace) -> int:
             async for step in operator.kernel.enable(spec):
                 print(f"{options.unit}: {step.text}")
 
-    asyncio.run(go())
+    try:
+        asyncio.run(go())
+    except NotFound as error:
+        if options.plugin:
+            raise
+        message = f"{error.message}; to have {options.unit} filled by another one give --plugin"
+        raise NotFound(message) from None
     return 0
 
 
@@ -126,7 +139,7 @@ def run_disable(options: argparse.Namespace) -> int:
 
     async def go() -> None:
         async with connect(Paths.below(options.root)) as operator:
-            request = DisableRequest(unit=options.unit, force=options.force)
+            request = DisableRequest(unit=options.unit, force=options.force, forget=options.forget)
             async for step in operator.kernel.disable(request):
                 print(f"{options.unit}: {step.text}")
 

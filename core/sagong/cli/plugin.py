@@ -224,7 +224,7 @@ def _verify(shelf: Shelf, names: Sequence[str]) -> int:
     records = shelf.records()
     for name in names:
         if name not in records:
-            raise NotFound(f"plugin {name} was not installed here; see `sagong plugins`")
+            raise shelf.lacks(name)
     wrong = 0
     if not records:
         print("no plugin was installed here")

@@ -138,6 +138,8 @@ async def _hide(registry: Registry, options: argparse.Namespace) -> None:
 
 
 async def _remove(registry: Registry, options: argparse.Namespace) -> None:
+    # To remove what is not there is no error of the slot; here it is a mistake in typing.
+    await registry.describe(RepositoryRef(name=options.name))
     await registry.remove(RepositoryRef(name=options.name))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 import sys
 from collections.abc import Iterator
 from importlib.resources import files
@@ -62,9 +63,10 @@ def run_new_plugin(options: argparse.Namespace) -> int:
     for path, text in _repository(spec, options.name, options.summary).items():
         (target / path).parent.mkdir(parents=True, exist_ok=True)
         (target / path).write_text(text)
-    python = f"{sys.executable} -m"
+    python = f"{shlex.quote(sys.executable)} -m"
     first = "" if find_spec("pytest") else f"{python} pip install pytest && "
-    print(f"{target}: a plugin for slot {spec.name}; next: {first}cd {target} && {python} pytest")
+    there = shlex.quote(str(target))
+    print(f"{target}: a plugin for slot {spec.name}; next: {first}cd {there} && {python} pytest")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""What `sagong down` ends with --containers, and what it takes away with --all: mounts, cgroups, …"""
+"""What `sagong down` ends with --containers, and takes away with --all: who does not end, mounts, …"""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from sagong.config import Paths
 from sagong.linux import mounts, syscalls
 from sagong.linux.cgroup import CONTROLLERS, Cgroup, layout_of_machine
 
-__all__ = ["end_containers", "sweep"]
+__all__ = ["end_containers", "end_platform", "sweep"]
 
 _MNT_DETACH = 2
+_KILL_SECONDS = 10.0
+_WATCHERS = ("sagong-launcher", "sagong-monitor", "sagong-nursery")
 
 
 def end_containers(paths: Paths, seconds: float) -> None:
@@ -31,6 +34,41 @@ def end_containers(paths: Paths, seconds: float) -> None:
     while group.pids() and time.monotonic() < limit:
         time.sleep(0.05)
     group.kill()
+
+
+def end_platform(paths: Paths, *, everybody: bool = False) -> set[str]:
+    """Kill what is left of the platform itself; the names of whom. Those that watch containers write
+    down how they end, and are left to do so unless it is for `everybody`.
+    """
+    names: set[str] = set()
+    limit, quiet = time.monotonic() + _KILL_SECONDS, 0
+    # While the list is read one may fork another, and end: twice nothing is nothing.
+    while quiet < 2 and time.monotonic() < limit:
+        found = {
+            pid: name
+            for pid, name in _platform(paths)
+            if everybody or not name.startswith(_WATCHERS)
+        }
+        for pid in found:
+            _signal(pid, signal.SIGKILL)
+        names |= set(found.values())
+        quiet = 0 if found else quiet + 1
+        time.sleep(0.05)
+    return names
+
+
+def _platform(paths: Paths) -> Iterator[tuple[int, str]]:
+    """Processes and their names, by what each was given as standard error.
+
+    Titles, arguments and directories change in a process's life; that does not, and is its children's
+    from the fork on. Containers have FIFOs and terminals (ADR 301).
+    """
+    for number in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if os.readlink(f"/proc/{number}/fd/2").startswith(f"{paths.run}/log/"):
+                yield int(number), Path(f"/proc/{number}/comm").read_text().strip()
+        except OSError:
+            continue  # it has ended
 
 
 def _is_first(pid: int) -> bool:

@@ -338,7 +338,7 @@ async def running(
 
 async def wait_gone(lab: BuilderLab) -> None:
     """Wait until no container of a build is left."""
-    for _ in range(400):
+    for _ in range(1200):
         if not await lab.containers():
             return
         await asyncio.sleep(0.05)

@@ -208,7 +208,7 @@ async def check_a_blob_is_lent_as_a_file(lab: ContentLab) -> None:
 
 def _descriptor_at(address: Address) -> int:
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(10)
+        connection.settimeout(60)
         connection.connect(address.path)
         connection.sendall(address.token.encode() + b"\n")
         return receive_descriptors(connection, 1, 1).descriptors[0]
@@ -347,7 +347,7 @@ async def _writable(lab: ContentLab, offset: int) -> bool:
 
 
 async def _until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(40):
         while not await condition():  # noqa: ASYNC110 - a candidate has nothing to wait on
             await asyncio.sleep(0.01)
 

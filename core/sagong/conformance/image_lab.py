@@ -144,15 +144,16 @@ def _tar_of(files: Iterable[tuple[str, bytes]]) -> bytes:
     return layer(*((entry(name), raw) for name, raw in files))
 
 
-def docker_archive(*images: Archive) -> bytes:
-    """An archive as of `docker save`."""
+def docker_archive(*images: Archive, lacking: Sequence[bytes] = ()) -> bytes:
+    """An archive as of `docker save`, without the files of the layers that it is to lack."""
     files: dict[str, bytes] = {}
     saved = []
     for image in images:
         config = image.config_blob()
         name = f"{digest(config)[7:]}.json"
         paths = [f"{digest(raw)[7:]}/layer.tar" for raw in image.layers]
-        files |= {name: config, **dict(zip(paths, image.layers))}
+        layers = {path: raw for path, raw in zip(paths, image.layers) if raw not in lacking}
+        files |= {name: config, **layers}
         saved.append({"Config": name, "RepoTags": list(image.names) or None, "Layers": paths})
     files["manifest.json"] = json.dumps(saved).encode()
     return _tar_of(files.items())

@@ -355,7 +355,8 @@ async def check_commit_of_the_unknown_is_not_found(lab: ImageLab) -> None:
 
 
 async def check_stat_tells_a_path(lab: ImageLab) -> None:
-    await lent(lab, "suite-stat", _image("stat"))
+    owned = layer((entry("srv/one", uid=12, gid=34), b""))
+    await lent(lab, "suite-stat", _image("stat", owned))
     file = await lab.images.stat(ArchiveRequest(id="suite-stat", path="/etc/text"))
     assert (file.name, file.size, file.mtime) == ("text", 4, 1_600_000_000)
     assert stat.S_ISREG(file.mode) and stat.S_IMODE(file.mode) == 0o644
@@ -366,6 +367,8 @@ async def check_stat_tells_a_path(lab: ImageLab) -> None:
     assert file.real == "/etc/text" and directory.real == "/etc"
     beyond = await lab.images.stat(ArchiveRequest(id="suite-stat", path="/srv/outside/text"))
     assert beyond.real == "/etc/text"
+    one = await lab.images.stat(ArchiveRequest(id="suite-stat", path="/srv/one"))
+    assert (one.uid, one.gid) == (12, 34)
 
 
 async def check_missing_paths_are_not_found(lab: ImageLab) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
+import io
 import json
 
 import msgspec
@@ -34,7 +36,9 @@ from sagong.contracts.image import (
     SaveRequest,
     TagRequest,
 )
-from sagong.errors import Conflict, InvalidArgument, NotFound
+from sagong.contracts.streams import KEPT, Address
+from sagong.errors import Conflict, InvalidArgument, NotFound, SagongError
+from sagong.uploading import send_file
 
 _CONFIG = {
     "Env": ["A=1", "B=two words"],
@@ -87,6 +91,20 @@ async def check_load_takes_several_images(lab: ImageLab) -> None:
     await load(lab, docker_archive(first, second))
     for image in (first, second):
         assert (await _inspect(lab, image.names[0])).id == image.id
+
+
+async def check_layers_that_are_here_need_not_be_in_the_archive(lab: ImageLab) -> None:
+    below, above = layer(("below", "here")), layer(("above", "new"))
+    image = Archive(layers=[below, above], names=["suite.test/squashed:v1"])
+    part = docker_archive(image, lacking=[below])
+    await refused(InvalidArgument, load(lab, part))
+    await loaded(lab, Archive(layers=[below], names=["suite.test/squashed:below"]))
+    assert [item.image for item in await load(lab, part)] == [image.id]
+    await lab.images.remove(RemoveRequest(reference="suite.test/squashed:below"))
+    await lab.images.prepare(PrepareRequest(id="suite-squashed", image=image.id))
+    found = read_tar(await fetch(await lab.images.export(RootRef(id="suite-squashed"))))
+    assert (found["below"][1], found["above"][1]) == (b"here", b"new")
+    await lab.images.release(RootRef(id="suite-squashed"))
 
 
 async def check_load_takes_oci_layouts(lab: ImageLab) -> None:
@@ -157,6 +175,84 @@ async def check_an_upload_is_taken_once(lab: ImageLab) -> None:
         except (InvalidArgument, NotFound):
             continue
         raise AssertionError(f"upload {name} was taken")
+
+
+async def check_an_upload_begins_at_a_successor(lab: ImageLab) -> None:
+    """Whoever has an address is served there, though nothing has come of his upload yet."""
+    if lab.restart is None:
+        return
+    image = _image("begins")
+    address = await lab.images.upload()
+    lab.images = await lab.restart()
+    sending = asyncio.create_task(send_file(address, io.BytesIO(docker_archive(image))))
+    request = LoadRequest(upload=address.token)
+    assert [item.image async for item in lab.images.load(request)] == [image.id]
+    await sending
+
+
+async def check_an_upload_goes_on_at_a_successor(lab: ImageLab) -> None:
+    if lab.restart is None:
+        return
+    image = _image("broken-off")
+    raw = docker_archive(image)
+    address = await lab.images.upload()
+    reader, writer = await asyncio.open_unix_connection(address.path)
+    writer.write(address.token.encode() + b"\n" + raw[:1000])
+    await writer.drain()
+    await asyncio.sleep(0.1)  # a part of it may have come, or not
+    lab.images = await lab.restart()
+    with contextlib.suppress(ConnectionError):
+        assert await reader.read() == b"", "a part of an upload was taken for the whole"
+    writer.close()
+    told = await _sent_on(address, raw)
+    assert told in (0, 1000), told
+    request = LoadRequest(upload=address.token)
+    assert [item.image async for item in lab.images.load(request)] == [image.id]
+
+
+async def _sent_on(address: Address, raw: bytes) -> int:
+    """Connect again, hear how many bytes are there, and send the others."""
+    reader, writer = await asyncio.open_unix_connection(address.path)
+    writer.write(address.token.encode() + b"\n")
+    told = await reader.readline()
+    assert told.strip().isdigit(), told
+    writer.write(raw[int(told) :])
+    writer.write_eof()
+    assert await reader.read() == KEPT
+    writer.close()
+    return int(told)
+
+
+async def check_an_upload_waits_for_a_successor(lab: ImageLab) -> None:
+    if lab.restart is None:
+        return
+    image = _image("waits")
+    token = await uploaded(lab, docker_archive(image))
+    lab.images = await lab.restart()
+    request = LoadRequest(upload=token)
+    assert [item.image async for item in lab.images.load(request)] == [image.id]
+    try:
+        async for _ in lab.images.load(request):
+            pass
+    except (InvalidArgument, NotFound):
+        return
+    raise AssertionError("an upload was taken twice")
+
+
+async def check_what_was_answered_is_answered_by_a_successor(lab: ImageLab) -> None:
+    """A provider may end between its work and the answer."""
+    if lab.restart is None:
+        return
+    archive = docker_archive(_image("answered"))
+    load = LoadRequest(upload=await uploaded(lab, archive))
+    taken = [item async for item in lab.images.load(load)]
+    import_ = ImportRequest(upload=await uploaded(lab, layer(("file", "x"))))
+    imported = [item async for item in lab.images.import_(import_)]
+    lab.images = await lab.restart()
+    assert [item async for item in lab.images.load(load)] == taken
+    assert [item async for item in lab.images.import_(import_)] == imported
+    images = await _ids(lab, ImageQuery(all=True))
+    assert {taken[-1].image, imported[-1].image} <= {*images}
 
 
 async def check_inspect_tells_the_config(lab: ImageLab) -> None:
@@ -253,9 +349,11 @@ async def check_lists_can_be_brief(lab: ImageLab) -> None:
 async def check_lists_can_be_narrowed(lab: ImageLab) -> None:
     named, nameless = _image("narrowed"), _image("narrowed-nameless", names=[])
     await load(lab, docker_archive(named, nameless))
-    for reference in ("suite.test/narrowed", "suite.test/narrowed:v1", "suite.test/narr*:v?"):
+    names = ("narrowed", "narrowed:v1", "narr*:v?", "narr[^z]wed")
+    for reference in (f"suite.test/{name}" for name in names):
         assert await _ids(lab, ImageQuery(reference=reference)) == [named.id], reference
     assert await _ids(lab, ImageQuery(reference="suite.test/nothing-like-it")) == []
+    await refused(InvalidArgument, _ids(lab, ImageQuery(reference="suite.test/[")))
     dangling = await _ids(lab, ImageQuery(dangling=True))
     assert nameless.id in dangling and named.id not in dangling
     tagged = await _ids(lab, ImageQuery(dangling=False))
@@ -356,6 +454,26 @@ async def check_force_removes_used_images_but_not_their_files(lab: ImageLab) -> 
     await lab.images.release(RootRef(id="suite-forced"))
 
 
+async def check_what_was_removed_is_told_by_a_successor(lab: ImageLab) -> None:
+    """A provider may end between its work and the answer; its successor is told of it once."""
+    if lab.restart is None:
+        return
+    image = await loaded(lab, _image("told", names=["suite.test/told:1", "suite.test/told:2"]))
+    name = RemoveRequest(reference="suite.test/told:1")
+    untagged = await lab.images.remove(name)
+    assert untagged.untagged == ("suite.test/told:1",)
+    lab.images = await lab.restart()
+    assert (await lab.images.remove(name)).untagged == untagged.untagged
+    await refused(NotFound, lab.images.remove(name))
+    whole = RemoveRequest(reference=image.id)
+    removed = await lab.images.remove(whole)
+    lab.images = await lab.restart()
+    await refused(NotFound, lab.images.remove(name))
+    again = await lab.images.remove(whole)
+    assert (again.untagged, again.deleted) == (removed.untagged, removed.deleted)
+    assert image.id in again.deleted
+
+
 async def check_removing_the_unknown_is_not_found(lab: ImageLab) -> None:
     error = await refused(NotFound, lab.images.remove(RemoveRequest(reference="nobody/knows")))
     assert error.message == "No such image: nobody/knows:latest"
@@ -414,6 +532,35 @@ async def check_import_makes_an_image(lab: ImageLab) -> None:
     assert found.config.exposed_ports == ("80/tcp",) and found.config.labels == (("x", "y"),)
     assert json.loads(found.history)[-1]["comment"] == "by the suite"
     assert [one.diff_id for one in found.layers] == [digest(raw)]
+
+
+async def check_import_gets_a_url(lab: ImageLab) -> None:
+    raw = layer("srv/", ("srv/page", "from afar"))
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked = await reader.readuntil(b"\r\n\r\n")
+        found = asked.split()[1] == b"/root.tar"
+        status, body = (b"200 OK", raw) if found else (b"404 Not Found", b"")
+        head = b"HTTP/1.1 %s\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
+        writer.write(head % (status, len(body)) + body)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        request = ImportRequest(url=f"http://127.0.0.1:{port}/root.tar", reference="suite.test/url")
+        told = [item async for item in lab.images.import_(request)]
+        found = await _inspect(lab, "suite.test/url:latest")
+        assert told[-1].image == found.id
+        assert [one.diff_id for one in found.layers] == [digest(raw)]
+        # What is not there is no empty image.
+        await refused(SagongError, _imported(lab, f"http://127.0.0.1:{port}/other.tar"))
+    await refused(InvalidArgument, _imported(lab, "file:///etc/passwd"))
+
+
+async def _imported(lab: ImageLab, url: str) -> None:
+    async for _ in lab.images.import_(ImportRequest(url=url)):
+        pass
 
 
 async def check_import_refuses_other_changes(lab: ImageLab) -> None:

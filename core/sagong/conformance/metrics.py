@@ -14,7 +14,7 @@ __all__ = ["MetricsLab"]
 
 @dataclass(frozen=True)
 class MetricsLab:
-    """The candidate; a target whose process spins one core when `work(seconds)` is called."""
+    """The candidate; a target whose process spends `seconds` of a core's time in `work(seconds)`."""
 
     metrics: Metrics
     target: Target
@@ -68,9 +68,9 @@ async def check_work_shows_in_cpu_time_and_rate(lab: MetricsLab) -> None:
     before = await _sample(lab)
     await asyncio.to_thread(lab.work, 0.3)
     after = await _sample(lab)
-    assert after.cpu_total - before.cpu_total > 100_000_000
+    assert after.cpu_total - before.cpu_total > 250_000_000
     assert after.window > 0
-    assert 0.1 < after.cpu_rate < 2.5
+    assert 0.01 < after.cpu_rate < 2.5  # of a machine that is busy it gets less
 
 
 async def check_counters_never_fall(lab: MetricsLab) -> None:

@@ -28,7 +28,7 @@ from sagong.linux.syscalls import Namespace
 __all__ = ["Nameserver", "NamespaceProbe", "Server", "ask", "dial", "owner_of", "shell", "within"]
 
 T = TypeVar("T")
-_PATIENCE = 2.0
+_PATIENCE = 4.0
 
 
 def within(path: str, function: Callable[..., T], *arguments: Any) -> T:
@@ -59,7 +59,7 @@ def shell(path: str, command: str) -> str:
 
     def run() -> str:
         done = subprocess.run(
-            command, shell=True, capture_output=True, text=True, timeout=20, check=False
+            command, shell=True, capture_output=True, text=True, timeout=60, check=False
         )
         return done.stdout + done.stderr
 
@@ -219,7 +219,7 @@ class NamespaceProbe:
         query = dns.message.make_query(name, dns.rdatatype.A)
 
         def ask_resolver() -> dns.message.Message:
-            return dns.query.udp(query, sandbox.dns, timeout=5)
+            return dns.query.udp(query, sandbox.dns, timeout=30)
 
         answer = await asyncio.to_thread(within, sandbox.path, ask_resolver)
         return tuple(item.address for rrset in answer.answer for item in rrset)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from sagong.conformance.network_lab import NetworkLab, free_port
+from sagong.conformance.refusals import raises
 from sagong.contracts.network import (
     Attachment,
     ConnectRequest,
@@ -17,6 +18,7 @@ from sagong.contracts.network import (
     Sandbox,
     ServicePort,
 )
+from sagong.errors import Conflict
 
 
 async def check_neighbours_reach_each_other(lab: NetworkLab) -> None:
@@ -62,6 +64,29 @@ async def check_published_port_leads_to_the_sandbox(lab: NetworkLab) -> None:
             assert await lab.probe.reach(sandbox, gateway, port, protocol) == sandbox.id
             await lab.leave(sandbox)
             assert await lab.probe.reach(None, "127.0.0.1", port, protocol) == ""
+
+
+async def check_ports_are_published_while_a_network_leads_there(lab: NetworkLab) -> None:
+    mapping = PortMapping(container_port=80, host_port=free_port())
+    free = PortMapping(container_port=81)
+    async with lab.network("open") as way, lab.network("shut", internal=True) as shut:
+        sandbox = await lab.join("a", shut, ports=(mapping, free))
+        assert sandbox.ports == (), "a port leads to an internal network"
+        other = await lab.join("b", way, ports=(mapping,))
+        wish = ConnectRequest(id=sandbox.id, attachment=Attachment(network=way.id))
+        with raises(Conflict, "a port was given to two"):
+            await lab.networks.connect(wish)
+        await lab.leave(other)
+        there = await lab.networks.connect(wish)
+        assert [port.host_port for port in there.ports][:1] == [mapping.host_port]
+        assert there.ports[1].host_port, "a free port was not chosen"
+        gone = await lab.networks.disconnect(DisconnectRequest(id=sandbox.id, network=way.id))
+        assert gone.ports == (), "the last way in is gone, and its ports are not"
+        await lab.leave(await lab.join("c", way, ports=(mapping,)))
+        if lab.probe is not None:
+            await lab.networks.connect(wish)
+            await lab.probe.serve(sandbox, 80, "tcp")
+            assert await lab.probe.reach(None, "127.0.0.1", mapping.host_port, "tcp") == sandbox.id
 
 
 async def check_names_resolve_when_join_returns(lab: NetworkLab) -> None:

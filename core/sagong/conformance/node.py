@@ -50,6 +50,7 @@ from sagong.errors import (
 )
 from sagong.frames import Frame, FrameReader
 from sagong.log_frames import log_frames
+from sagong.model.times import parse_nanos
 
 __all__ = ["NodeLab"]
 
@@ -114,12 +115,20 @@ class NodeLab:
 
     async def reaches(self, id_: str, holds: Callable[[ContainerStatus], bool]) -> ContainerStatus:
         """Its status as soon as it is as wanted."""
-        for _ in range(300):
+        for _ in range(1200):
             status = await self.status(id_)
             if holds(status):
                 return status
             await asyncio.sleep(0.05)
         raise AssertionError(f"it did not become as wanted: {status}")
+
+    async def says(self, id_: str, text: str) -> None:
+        """Returns when that is in its log."""
+        for _ in range(1200):
+            if text in (found := await self.output(id_))[0]:
+                return
+            await asyncio.sleep(0.05)
+        raise AssertionError(f"it did not say {text!r}: {found}")
 
 
 def sandbox(id_: str, **fields: Any) -> SandboxSpec:
@@ -194,14 +203,15 @@ async def check_a_start_may_be_expected(lab: NodeLab) -> None:
 
 
 async def check_stop_asks_then_kills(lab: NodeLab) -> None:
-    script = "trap 'exit 3' TERM; while :; do sleep 0.05; done"
+    script = "trap 'exit 3' TERM; echo up; while :; do sleep 0.05; done"
     async with lab.running("sh", "-c", script) as id_:
-        await asyncio.sleep(0.2)
+        await lab.says(id_, "up\n")
         stopped = await lab.node.stop(StopRequest(id=id_, seconds=20))
         assert (stopped.state, stopped.code) == (StatusState.EXITED, 3)
         await lab.node.stop(StopRequest(id=id_))
-    async with lab.running("sh", "-c", "trap '' TERM; while :; do sleep 0.05; done") as id_:
-        await asyncio.sleep(0.2)
+    script = "trap '' TERM; echo up; while :; do sleep 0.05; done"
+    async with lab.running("sh", "-c", script) as id_:
+        await lab.says(id_, "up\n")
         stopped = await lab.node.stop(StopRequest(id=id_, seconds=0.2))
         assert (stopped.state, stopped.code) == (StatusState.EXITED, 137)
 
@@ -348,7 +358,7 @@ async def check_further_processes_and_their_codes(lab: NodeLab) -> None:
         args = ("sh", "-c", "echo $A; id -u; exit 5")
         spec = ExecSpec(id=id_, exec_id=exec_id, args=args, env=("A=b",), user="1000")
         assert await _streamed(lab, spec) == "b\n1000\n"
-        for _ in range(100):
+        for _ in range(1200):
             state = await lab.node.exec_state(ExecRef(id=id_, exec_id=exec_id))
             if not state.running:
                 break
@@ -395,6 +405,24 @@ async def check_logs_are_cut_and_followed(lab: NodeLab) -> None:
         assert followed[0] == "1\n2\n3\nlast\n"
         assert (await lab.output(id_, tail=2))[0] == "3\nlast\n"
         assert (await lab.output(id_, stdout=False))[0] == ""
+
+
+async def check_a_line_lies_within_its_own_time(lab: NodeLab) -> None:
+    """A stamp has nanoseconds, of which a float of seconds would round every other away."""
+    script = "for i in 1 2 3 4 5 6 7 8; do echo $i; sleep 0.01; done"
+    async with lab.running("sh", "-c", script) as id_:
+        await lab.ended(id_)
+        lines = [line.split() for line in (await lab.output(id_, timestamps=True))[0].splitlines()]
+        stamps = [parse_nanos(stamp) for stamp, _ in lines]
+        for stamp in stamps:
+            for bounds, within in (
+                ({"since_nanos": stamp}, [at >= stamp for at in stamps]),
+                ({"until_nanos": stamp}, [at <= stamp for at in stamps]),
+            ):
+                told = (await lab.output(id_, **bounds))[0].split()
+                assert told == [
+                    word for (_, word), holds in zip(lines, within, strict=True) if holds
+                ]
 
 
 # What is refused.

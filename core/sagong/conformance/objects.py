@@ -107,7 +107,7 @@ class _Watch:
 
     async def next(self) -> ObjectBatch:
         """The next batch, within a time."""
-        async with asyncio.timeout(20.0):
+        async with asyncio.timeout(40.0):
             return await anext(self._stream)
 
     async def synced(self) -> dict[str, str]:

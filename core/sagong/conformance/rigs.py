@@ -64,8 +64,8 @@ S = TypeVar("S")
 _SPINNER = (
     "import sys, time\n"
     "for line in sys.stdin:\n"
-    "    end = time.monotonic() + float(line)\n"
-    "    while time.monotonic() < end: pass\n"
+    "    end = time.process_time() + float(line)\n"
+    "    while time.process_time() < end: pass\n"
     "    print('done', flush=True)\n"
 )
 
@@ -122,8 +122,11 @@ async def volume_rig(candidate: Candidate) -> AsyncIterator[VolumeLab]:
 
 @contextlib.asynccontextmanager
 async def image_lab(candidate: Candidate, data: Path, registry: str) -> AsyncIterator[ImageLab]:
-    """A store of images in `data`."""
-    async with _Restarting(candidate, data=data) as running:
+    """A store of images in `data`; where its streams are stays the same, too."""
+    async with contextlib.AsyncExitStack() as stack:
+        run = stack.enter_context(tempfile.TemporaryDirectory(prefix="sagong-run-", dir="/tmp"))
+        restarting = _Restarting(candidate, data=data, run=Path(run))
+        running = await stack.enter_async_context(restarting)
         images: Any = filling(await running.start(), Images)
 
         async def restart() -> Images:

@@ -6,6 +6,11 @@ Checks make containers of their own; the lab removes them after each check.
 
 from __future__ import annotations
 
+from sagong.conformance.runtime_escapes import (
+    check_links_to_descriptors_make_nothing_on_the_host,
+    check_no_program_begins_outside,
+    check_who_may_trace_finds_no_stranger,
+)
 from sagong.conformance.runtime_exec import (
     check_exec_has_a_terminal,
     check_exec_refuses_in_dockers_words,
@@ -21,6 +26,7 @@ from sagong.conformance.runtime_isolation import (
     check_capabilities_of_exec_are_its_own,
     check_capabilities_of_others,
     check_capabilities_of_root,
+    check_cgroups_are_its_own,
     check_changes_below_a_root_are_seen,
     check_default_devices,
     check_devices_need_permission,
@@ -83,6 +89,7 @@ from sagong.conformance.runtime_life import (
     check_successor_adopts,
     check_the_machine_is_shown_while_it_is_asked,
     check_wait_waits,
+    check_who_is_killed_while_paused_ends,
 )
 from sagong.conformance.runtime_limits import (
     check_limits_are_in_force,
@@ -123,10 +130,16 @@ from sagong.conformance.runtime_streams import (
     check_without_replay_only_the_present,
     check_without_stdin_input_is_at_its_end,
 )
+from sagong.conformance.runtime_swap import (
+    check_a_group_is_joined_after_a_swap,
+    check_execs_go_on_over_a_swap,
+    check_who_made_a_container_does_not_matter,
+)
 
 __all__ = [
     "RuntimeLab",
     "check_a_client_without_stdin_can_not_write",
+    "check_a_group_is_joined_after_a_swap",
     "check_a_prepared_run_is_as_any_other",
     "check_a_run_of_another_spec_is_that_one",
     "check_a_start_that_nobody_waits_for_can_be_removed",
@@ -140,6 +153,7 @@ __all__ = [
     "check_capabilities_of_exec_are_its_own",
     "check_capabilities_of_others",
     "check_capabilities_of_root",
+    "check_cgroups_are_its_own",
     "check_changes_below_a_root_are_seen",
     "check_cri_log_is_kubernetes",
     "check_default_devices",
@@ -156,6 +170,7 @@ __all__ = [
     "check_exec_status_is_kept",
     "check_exec_survives_a_restart",
     "check_exec_takes_input",
+    "check_execs_go_on_over_a_swap",
     "check_exit_codes_are_the_programs",
     "check_expected_attach_loses_nothing",
     "check_failed_start_can_be_tried_again",
@@ -166,6 +181,7 @@ __all__ = [
     "check_json_log_is_dockers",
     "check_limits_are_in_force",
     "check_links_of_the_image_stay_inside",
+    "check_links_to_descriptors_make_nothing_on_the_host",
     "check_list_shows_running_and_exited",
     "check_log_goes_on_over_runs",
     "check_log_none_writes_nothing",
@@ -178,6 +194,7 @@ __all__ = [
     "check_network_has_a_loopback",
     "check_new_privileges_only_forbidden_when_asked",
     "check_no_descriptor_leaks",
+    "check_no_program_begins_outside",
     "check_nonsense_from_a_client_ends_only_the_client",
     "check_nothing_runs_before_its_run_is_asked_for",
     "check_oom_score",
@@ -227,6 +244,9 @@ __all__ = [
     "check_wait_waits",
     "check_what_is_discarded_or_removed_leaves_nothing",
     "check_what_was_prepared_does_not_outlive_a_restart",
+    "check_who_is_killed_while_paused_ends",
+    "check_who_made_a_container_does_not_matter",
+    "check_who_may_trace_finds_no_stranger",
     "check_without_replay_only_the_present",
     "check_without_stdin_input_is_at_its_end",
     "check_working_directory_is_made",

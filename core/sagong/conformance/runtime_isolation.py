@@ -348,6 +348,19 @@ async def check_namespaces_are_new(lab: RuntimeLab) -> None:
     assert [a == b for a, b in zip(same, host)] == [True, True, True, True, False, True]
 
 
+async def check_cgroups_are_its_own(lab: RuntimeLab) -> None:
+    """In each hierarchy its group is the root, nothing is above, and nobody writes to it."""
+    script = "grep ' - cgroup' /proc/self/mountinfo; cat /sys/fs/cgroup/memory/cgroup.procs"
+    script += " /sys/fs/cgroup/cgroup.procs 2>/dev/null | head -1"
+    *lines, first = (await lab.shell(script)).lines
+    fields = [line.partition(" - ")[0].split() for line in lines]
+    assert fields
+    assert {root for _, _, _, root, *_ in fields} == {"/"}
+    assert {options.split(",")[0] for _, _, _, _, _, options, *_ in fields} == {"ro"}
+    assert not any(tag.startswith("shared:") for _, _, _, _, _, _, *tags in fields for tag in tags)
+    assert first == "1"
+
+
 async def check_host_pids_all_end(lab: RuntimeLab) -> None:
     """In the host's pid namespace, too, nothing outlives the first process."""
     spec = lab.spec(

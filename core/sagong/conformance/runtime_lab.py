@@ -40,7 +40,7 @@ __all__ = [
     "wait_until",
 ]
 
-PATIENCE = 15.0
+PATIENCE = 40.0
 PATH = "PATH=/usr/bin:/bin:/usr/sbin:/sbin"
 _DOCKER = """
     CHOWN DAC_OVERRIDE FSETID FOWNER MKNOD NET_RAW SETGID SETUID SETFCAP SETPCAP NET_BIND_SERVICE
@@ -169,7 +169,8 @@ class RuntimeLab:
     """A candidate with a root filesystem that has busybox's programs in /bin.
 
     `scratch` is a directory that checks fill; `emitted` gives the events so far; `restart` throws
-    the candidate away without warning and gives its successor (None: checks that need it pass).
+    the candidate away without warning and gives its successor (None: checks that need it pass); `swap`
+    gives another implementation over the same ground instead, and from that one the candidate again.
     Containers are below the control group `cgroup`, if the lab has one of its own.
     """
 
@@ -178,6 +179,7 @@ class RuntimeLab:
     scratch: Path
     emitted: Callable[[], list[Message]]
     restart: Callable[[], Awaitable[Runtime]] | None = None
+    swap: Callable[[], Awaitable[Runtime]] | None = None
     cgroup: str = ""
     made: list[str] = field(default_factory=list)
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))

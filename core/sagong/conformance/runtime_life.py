@@ -10,9 +10,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
+
 from sagong.call import leaving
 from sagong.conformance.runtime_lab import (
     PATH,
+    PATIENCE,
     RuntimeLab,
     raises,
     standard_mounts,
@@ -114,8 +117,8 @@ async def check_wait_waits(lab: RuntimeLab) -> None:
     await asyncio.sleep(0.05)
     assert not waiting.done()
     await lab.runtime.signal(SignalRequest(id=container.id, signal=9))
-    assert (await asyncio.wait_for(waiting, 10)).code == 137
-    assert (await asyncio.wait_for(lab.ended(container.id), 1)).code == 137
+    assert (await asyncio.wait_for(waiting, 40)).code == 137
+    assert (await asyncio.wait_for(lab.ended(container.id), 40)).code == 137
 
 
 async def check_signal_reaches_the_first_process(lab: RuntimeLab) -> None:
@@ -140,12 +143,13 @@ async def check_bad_signal_is_refused(lab: RuntimeLab) -> None:
 
 async def check_signal_to_all_reaches_all(lab: RuntimeLab) -> None:
     """Children get it too."""
-    script = "sh -c 'trap \"echo child; exit\" USR1; while :; do sleep 0.05; done' & "
-    script += "trap 'echo first; wait; exit 0' USR1; sleep 0.2; echo ready; "
-    script += "while :; do sleep 0.05; done"
+    waits = "while :; do sleep 0.05; done"
+    script = f"sh -c 'trap \"echo child; exit\" USR1; echo one; {waits}' & "
+    script += f"trap 'echo first; wait; exit 0' USR1; echo two; {waits}"
     spec = lab.spec(script)
     stream = await lab.attached(spec)
-    await stream.until(b"ready")
+    for word in (b"one", b"two"):
+        await stream.until(word)
     await lab.runtime.signal(SignalRequest(id=spec.id, signal=int(signal.SIGUSR1), all=True))
     found = await stream.rest()
     assert b"child" in found.stdout
@@ -172,12 +176,27 @@ async def check_pause_stops_everything(lab: RuntimeLab) -> None:
         await each.close()
 
 
+async def check_who_is_killed_while_paused_ends(lab: RuntimeLab) -> None:
+    """By whoever; a pause that finds it so does not hold it, and its next run begins."""
+    spec = lab.spec(lab.process("sleep 1000 & sleep 1000"))
+    container = await lab.runtime.run(spec)
+    reference = ContainerRef(id=spec.id)
+    await lab.runtime.pause(reference)
+    os.kill(container.pid, signal.SIGKILL)
+    with contextlib.suppress(NotFound):
+        await lab.runtime.pause(reference)
+    async with asyncio.timeout(PATIENCE):
+        assert (await lab.ended(spec.id)).code == 128 + signal.SIGKILL
+    await lab.runtime.run(msgspec.structs.replace(spec, run=2))
+    assert (await lab.exec_output(spec.id, lab.process("echo on"))).lines == ["on"]
+
+
 async def check_paused_can_be_killed(lab: RuntimeLab) -> None:
     """SIGKILL ends a frozen container; remove does, too."""
     container = await lab.running()
     await lab.runtime.pause(ContainerRef(id=container.id))
     await lab.runtime.signal(SignalRequest(id=container.id, signal=9))
-    assert (await asyncio.wait_for(lab.ended(container.id), 10)).code == 137
+    assert (await asyncio.wait_for(lab.ended(container.id), 40)).code == 137
     other = await lab.running()
     await lab.runtime.pause(ContainerRef(id=other.id))
     await lab.runtime.remove(ContainerRef(id=other.id))
@@ -262,7 +281,7 @@ async def check_a_start_that_nobody_waits_for_can_be_removed(lab: RuntimeLab) ->
         await asyncio.sleep(pause)
         starting.cancel()
         await asyncio.gather(starting, return_exceptions=True)
-        async with asyncio.timeout(10.0):
+        async with asyncio.timeout(40.0):
             await lab.runtime.remove(ContainerRef(id=spec.id))
         assert spec.id not in {c.id for c in (await lab.runtime.list()).containers}
         with raises(NotFound):
@@ -353,6 +372,9 @@ async def check_the_machine_is_shown_while_it_is_asked(lab: RuntimeLab) -> None:
     assert (source / "new").read_text() == "new\n"
     with raises(NotFound, "missing"):
         await anext(lab.runtime.show(ShowRequest(sources=(str(lab.scratch / "missing"),))))
+    made = str(lab.scratch / "not/yet/there")
+    async with leaving(lab.runtime.show(ShowRequest(sources=(made,), made=(made,)))) as stream:
+        assert (await anext(stream)).paths and os.path.isdir(made), "what a start makes is missing"
     with raises(InvalidArgument):
         await anext(lab.runtime.show(ShowRequest(sources=("relative",))))
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import uuid
 
+from msgspec.structs import replace
+
 from sagong.conformance.refusals import raises
 from sagong.conformance.state_lab import (
     StateLab,
@@ -258,6 +260,9 @@ async def check_delete_returns_what_was(lab: StateLab) -> None:
     assert [*result.results[0].entries] == before
     assert [r.count for r in result.results] == [2, 0]
     assert [*await lab.all()] == ["a", "d"]
+    (quiet,) = (await lab.commit(replace(lab.deleting("a"), quiet=True))).results
+    assert (quiet.count, quiet.entries) == (1, ())
+    assert [*await lab.all()] == ["d"]
 
 
 async def check_a_key_is_not_written_twice(lab: StateLab) -> None:

@@ -32,9 +32,9 @@ __all__ = [
     "wait_until",
 ]
 
-PATIENCE = 10.0
+PATIENCE = 30.0
 # Long enough that a busy machine renews in time, short enough to wait for.
-LEASE_SECONDS = 0.6
+LEASE_SECONDS = 2.0
 
 
 @dataclass

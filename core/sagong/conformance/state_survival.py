@@ -100,7 +100,7 @@ async def check_renewed_lease_lives(lab: StateLab) -> None:
         await lab.state.grant(lease)
         await lab.put(lease.id.removeprefix(lab.area), lease=lease.id)
     revision = await lab.revision()
-    for n in range(8):
+    for n in range(6):
         await asyncio.sleep(LEASE_SECONDS / 4)
         for lease in leases:
             again = lab.state.renew(LeaseRef(id=lease.id)) if n % 2 else lab.state.grant(lease)

@@ -349,9 +349,10 @@ class PartRef(Message):
 
 
 class UnitSpec(Message):
-    """A unit to be; what is empty comes from the configuration, then from the unit's name.
+    """A unit to be; what is empty is as it was before it was taken away, then as it is configured, then
+    by the unit's name.
 
-    `settings` is a JSON object, laid over the configured ones. `listens` are (name, address).
+    `settings` is a JSON object, laid over those. `listens` are (name, address).
     """
 
     unit: str
@@ -362,10 +363,15 @@ class UnitSpec(Message):
 
 
 class DisableRequest(Message):
-    """Take a unit away; `force` also one that others use."""
+    """Take a unit away; `force` also one that others use.
+
+    `forget` what was asked of it when it was enabled, or swapped: it comes back as it is configured.
+    With that it may be one that was taken away before.
+    """
 
     unit: str
     force: bool = False
+    forget: bool = False
 
 
 class RouteTable(Message):

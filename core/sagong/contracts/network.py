@@ -190,8 +190,10 @@ class Sandbox(Message):
     `user_path` is the user namespace that owns it, pinned as long as the sandbox is there; "" is the
     machine's.
 
-    `ports` have their host ports filled in; in the versions of IP that are `routed` they are reached at
-    the sandbox's own address, and nothing leads there from the machine's.
+    `ports` have their host ports filled in. There are none, and others may have them, as long as no
+    default route goes by a bridge: on no network, or on internal ones alone. In the versions of IP
+    that are `routed` they are reached at the sandbox's own address, and nothing leads there from the
+    machine's.
     """
 
     id: str

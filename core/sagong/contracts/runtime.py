@@ -8,7 +8,8 @@ States of a container::
             exited ──► (removed)
 
 A container outlives the plugin: what watches it is its monitor. After a restart the plugin adopts
-everything it finds; `Exited` is emitted once for every run, also for one that ended meanwhile.
+everything it finds; `Exited` is emitted once for every run, also for one that ended meanwhile. Who made
+a container does not matter: after a swap all methods do the same for those of the other plugin.
 Containers of one `group` (a pod) share ipc and uts namespaces, and the pid namespace when asked.
 """
 
@@ -334,7 +335,9 @@ class ProcessFacts(Message):
 
     `user` is the effective uid, `state` the letter of proc(5), `tty` the device number (0: none),
     `started` counts from the machine's boot; `args` is empty for a process that shows none.
-    `virtual` and `resident` are KiB of memory.
+    `virtual` and `resident` are KiB of memory. From `group` on as proc(5) has them: the process
+    group and session, the group in the terminal's foreground (-1: none), the kernel's flags,
+    priority and nice value, the number of threads, the processor.
     """
 
     pid: int
@@ -348,6 +351,14 @@ class ProcessFacts(Message):
     args: tuple[str, ...] = ()
     virtual: int = 0
     resident: int = 0
+    group: int = 0
+    session: int = 0
+    foreground: int = -1
+    flags: int = 0
+    priority: int = 20
+    nice: int = 0
+    threads: int = 1
+    processor: int = 0
 
 
 class ProcessList(Message):
@@ -379,9 +390,14 @@ class OutOfMemory(Message):
 
 
 class ShowRequest(Message):
-    """Files and directories of the machine by their absolute paths."""
+    """Files and directories of the machine by their absolute paths.
+
+    Those of `sources` that are among `made` are made, as directories, when they are missing: what a
+    start makes is there for a copy before it, too.
+    """
 
     sources: tuple[str, ...]
+    made: tuple[str, ...] = ()
 
 
 class Shown(Message):
@@ -429,7 +445,10 @@ class Runtime(Protocol):
         """
         ...
 
-    @method(idempotent=True, raises=(NotFound, InvalidArgument, FailedPrecondition))
+    @method(
+        idempotent=True,
+        raises=(NotFound, InvalidArgument, FailedPrecondition, ResourceExhausted),
+    )
     async def exec(self, request: ExecRequest) -> ExecStatus:
         """Start a process in a container; the same exec_id again returns its status.
 
@@ -459,7 +478,7 @@ class Runtime(Protocol):
 
     @method(idempotent=True, raises=(NotFound,))
     async def pause(self, container: ContainerRef) -> None:
-        """Freeze all processes; frozen already is no error."""
+        """Freeze all processes; frozen already is no error. Whose first process was killed ends."""
         ...
 
     @method(idempotent=True, raises=(NotFound,))

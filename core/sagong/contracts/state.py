@@ -7,6 +7,8 @@ byte-wise as UTF-8. Two instances run: *local* (this machine) and *cluster* (API
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import AsyncIterator
 from enum import StrEnum
 from typing import Protocol
@@ -34,6 +36,7 @@ __all__ = [
     "WatchBatch",
     "WatchEvent",
     "WatchRequest",
+    "transaction_id",
 ]
 
 
@@ -87,13 +90,17 @@ class OperationKind(StrEnum):
 
 
 class Operation(Message):
-    """PUT one key, DELETE keys or read a RANGE of `[key, end)`, `end` as in `RangeRequest`."""
+    """PUT one key, DELETE keys or read a RANGE of `[key, end)`, `end` as in `RangeRequest`.
+
+    A DELETE that is `quiet` answers with the count alone.
+    """
 
     kind: OperationKind
     key: str
     end: str = ""
     value: bytes = b""
     lease: str = ""
+    quiet: bool = False
 
 
 class OperationResult(Message):
@@ -106,8 +113,8 @@ class OperationResult(Message):
 class Transaction(Message):
     """If all of `compare` hold then `success` else `failure`, at once.
 
-    `id` is made by the caller and unique for ever (a UUID): the same transaction sent twice within
-    ten minutes, also across a crash of the store, is done once and answered alike.
+    `id` is made by the caller and unique for ever (see `transaction_id`): the same transaction sent
+    twice within ten minutes, also across a crash of the store, is done once and answered alike.
 
     `patience`: for so many seconds (at most one) it may wait for others, to be made durable with them.
     """
@@ -117,6 +124,11 @@ class Transaction(Message):
     success: tuple[Operation, ...] = ()
     failure: tuple[Operation, ...] = ()
     patience: float = 0.0
+
+
+def transaction_id() -> str:
+    """An id that nobody else makes; those of one moment are neighbours in an index."""
+    return f"{time.time_ns():016x}{os.urandom(8).hex()}"
 
 
 class TransactionResult(Message):

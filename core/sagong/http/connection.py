@@ -160,8 +160,8 @@ class Connection(asyncio.Protocol):
 
     @property
     def _half_closes(self) -> bool:
-        """Whether our side can stay open after theirs: TLS in asyncio can't, and warns if asked."""
-        return self._transport is not None and not self._transport.get_extra_info("sslcontext")
+        """Whether our side can stay open after theirs: TLS of asyncio's can't, and warns if asked."""
+        return self._transport is not None and self._transport.can_write_eof()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone: the handler is cancelled, a taken-over one is told."""
@@ -246,6 +246,8 @@ class Connection(asyncio.Protocol):
         if end > limit or (end < 0 and len(self._buffer) > limit):
             raise BadRequest(431, f"the request's head is longer than {limit} bytes")
         if end < 0:
+            if b"\n\n" in self._buffer:
+                raise BadRequest(400, "line ends must be CR LF")
             return False
         head = parse_head(bytes(self._buffer[:end]))
         del self._buffer[: end + 4]

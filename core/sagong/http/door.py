@@ -93,6 +93,11 @@ class Door:
         """A handshake that began is done."""
         self._unfinished.give_back(_network(address))
 
+    def broke(self, address: str, why: str) -> None:
+        """A handshake came to nothing, and not because somebody was gone: whoever runs this is told."""
+        who = _network(address)
+        self._refusals.say("TLS handshake failed", (who, why), peer=who, why=why)
+
     def _refuse(self, who: str, why: str) -> None:
         self._refusals.say("connection refused", who, peer=who, why=why)
 

@@ -20,8 +20,8 @@ _NOTHING = bytes(4)
 class RawStream:
     """Bytes to and from the client after the head of a 101 (or a raw 200) was sent.
 
-    Half-close works both ways on Unix sockets and TCP: `read` returns b"" when the client ended its
-    side, `write_eof` ends ours. TLS has no half-close: there the end of one is the end of both.
+    Half-close works both ways: `read` returns b"" when the client ended its side, `write_eof` ends
+    ours. Over TLS it takes `ServerTls.half_closes`; without it the end of one is the end of both.
     """
 
     def __init__(self, transport: asyncio.Transport, tail: bytes) -> None:

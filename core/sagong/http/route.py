@@ -36,6 +36,8 @@ class _Pattern(msgspec.Struct, Generic[H], frozen=True):
     handler: H
     segments: tuple[str, ...]
     greedy: int  # index of the greedy segment, -1 without one
+    literals: tuple[tuple[int, str], ...]
+    names: tuple[tuple[int, str], ...]  # but the greedy one
 
     @property
     def rank(self) -> tuple[int, ...]:
@@ -46,18 +48,15 @@ class _Pattern(msgspec.Struct, Generic[H], frozen=True):
         return (int(self.greedy >= 0), -len(kinds) if self.greedy >= 0 else 0, *kinds)
 
     def match(self, path: tuple[str, ...]) -> dict[str, str] | None:
-        extra = len(path) - len(self.segments)
-        if extra and (self.greedy < 0 or extra < 0):
+        extra, greedy = len(path) - len(self.segments), self.greedy
+        if extra and (greedy < 0 or extra < 0):
             return None
-        parts: dict[str, str] = {}
-        position = 0
-        for index, segment in enumerate(self.segments):
-            width = 1 + extra if index == self.greedy else 1
-            if segment.startswith("{"):
-                parts[segment.strip("{*}")] = "/".join(path[position : position + width])
-            elif segment != path[position]:
+        for index, literal in self.literals:
+            if path[index + extra if index > greedy else index] != literal:
                 return None
-            position += width
+        parts = {n: path[i + extra if i > greedy else i] for i, n in self.names}
+        if greedy >= 0:
+            parts[self.segments[greedy][1:-2]] = "/".join(path[greedy : greedy + 1 + extra])
         return parts
 
 
@@ -97,4 +96,12 @@ def _compile(text: str, handler: H) -> _Pattern[H]:
     greedy = [i for i, segment in enumerate(segments) if segment.endswith("*}")]
     if len(greedy) > 1:
         raise ValueError(f"route {text} has more than one greedy segment")
-    return _Pattern(text, handler, segments, greedy[0] if greedy else -1)
+    single = [(i, s) for i, s in enumerate(segments) if i not in greedy]
+    return _Pattern(
+        text,
+        handler,
+        segments,
+        greedy[0] if greedy else -1,
+        tuple((i, s) for i, s in single if not s.startswith("{")),
+        tuple((i, s[1:-1]) for i, s in single if s.startswith("{")),
+    )

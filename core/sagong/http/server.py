@@ -25,7 +25,7 @@ from sagong.http.connection import Connection
 from sagong.http.door import Door, HttpLimits
 from sagong.http.head import HeaderItems
 from sagong.http.request import Peer, Request, Response
-from sagong.http.tls import ServerTls
+from sagong.http.tls import ServerTls, handshake_failure
 
 __all__ = ["Handler", "HttpServer", "Refusal"]
 
@@ -230,20 +230,35 @@ class HttpServer:
             if not self._door.begin(peer.address):
                 client.close()
                 return
-            await loop.connect_accepted_socket(
-                lambda: Connection(self, peer),
-                client,
-                ssl=tls.context(),
-                ssl_handshake_timeout=self.limits.handshake_seconds,
-                ssl_shutdown_timeout=2.0,
-            )
+            await self._shake(client, peer, tls)
             self._door.finish(peer.address)
         except OSError as error:
             client.close()
-            self.log.debug("no connection", extra={"peer": peer.address, "error": str(error)})
+            if tls is not None and (why := handshake_failure(error)):
+                self._door.broke(peer.address, why)
+            else:
+                self.log.debug("no connection", extra={"peer": peer.address, "error": str(error)})
         except asyncio.CancelledError:
             client.close()
             raise
+
+    async def _shake(self, client: socket.socket, peer: Peer, tls: ServerTls) -> None:
+        seconds = self.limits.handshake_seconds
+        if tls.half_closes:
+            # Only who needs it loads ssl's part of Python.
+            from sagong.http.secured import open_secured
+
+            await open_secured(
+                client, tls.context(), lambda: Connection(self, peer), seconds=seconds
+            )
+            return
+        await asyncio.get_running_loop().connect_accepted_socket(
+            lambda: Connection(self, peer),
+            client,
+            ssl=tls.context(),
+            ssl_handshake_timeout=seconds,
+            ssl_shutdown_timeout=2.0,
+        )
 
     def _opened(self, task: asyncio.Task[None]) -> None:
         self._handshakes.discard(task)

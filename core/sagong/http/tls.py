@@ -15,7 +15,7 @@ from sagong.errors import InvalidArgument
 if TYPE_CHECKING:
     import ssl
 
-__all__ = ["ServerTls"]
+__all__ = ["ServerTls", "handshake_failure"]
 
 _CHECK_SECONDS = 1.0
 
@@ -25,12 +25,20 @@ class ServerTls:
 
     Give PEM texts (`replace` renews them) or files (`from_files`, looked at once a second while
     connections come). With `client_ca` a client may show a certificate, which must then be of it;
-    with `required` it must show one.
+    with `required` it must show one. `half_closes`: a client may end its side and read on, as
+    streams of Docker's do; that layer is Python's (`sagong.http.secured`), and slower than uvloop's.
     """
 
     def __init__(
-        self, certificate: str, key: str, client_ca: str = "", *, required: bool = False
+        self,
+        certificate: str,
+        key: str,
+        client_ca: str = "",
+        *,
+        required: bool = False,
+        half_closes: bool = False,
     ) -> None:
+        self.half_closes = half_closes
         self._files: tuple[Path, Path, Path | None] | None = None
         self._stamp: tuple[object, ...] = ()
         self._checked = 0.0
@@ -39,13 +47,20 @@ class ServerTls:
 
     @classmethod
     def from_files(
-        cls, certificate: Path, key: Path, client_ca: Path | None = None, *, required: bool = False
+        cls,
+        certificate: Path,
+        key: Path,
+        client_ca: Path | None = None,
+        *,
+        required: bool = False,
+        half_closes: bool = False,
     ) -> ServerTls:
         """Read files, and read them again when they change."""
         ca = client_ca.read_text() if client_ca else ""
         files = (certificate, key, client_ca)
         stamp = _stamp(files)
-        made = cls(certificate.read_text(), key.read_text(), ca, required=required)
+        texts = (certificate.read_text(), key.read_text(), ca)
+        made = cls(*texts, required=required, half_closes=half_closes)
         made._files, made._stamp = files, stamp
         return made
 
@@ -74,6 +89,21 @@ class ServerTls:
             logging.getLogger(__name__).warning(
                 "TLS files are not usable yet", extra={"error": str(error)}
             )
+
+
+def handshake_failure(error: OSError) -> str:
+    """Why a client and a server did not agree, in OpenSSL's words; "" if one of them was just gone.
+
+    Tells `ssl.SSLError` by what it has, since only a TLS listener's process loads that module.
+    """
+    if verdict := getattr(error, "verify_message", ""):
+        return f"the client's certificate is refused: {verdict}"
+    reason = getattr(error, "reason", None)
+    if not isinstance(reason, str):
+        return ""
+    _, alert, said = reason.partition("_ALERT_")
+    words = (said if alert else reason).replace("_", " ").lower()
+    return f"the client refuses the server: {words}" if alert else words
 
 
 def _stamp(files: tuple[Path | None, ...]) -> tuple[object, ...]:

@@ -157,17 +157,16 @@ async def _live(
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end)
     await supervisor.begin()
     service.restraint.begin()
-    announcing = asyncio.create_task(_announce(supervisor, guardian))
-    watching = asyncio.create_task(_bounds(paths, config, supervisor, cells, service).watch())
     silence = config.silence_seconds
     pulse = Pulse(supervisor.population, supervisor.lives, cells, supervisor.feed, patience=silence)
-    listening = asyncio.create_task(pulse.watch())
-    beating = asyncio.create_task(guardian.beat(silence))
+    bounds = _bounds(paths, config, supervisor, cells, service)
+    work = (_announce(supervisor, guardian), bounds.watch(), pulse.watch(), guardian.beat(silence))
+    tasks = [asyncio.create_task(one) for one in work]
+    for task in tasks:
+        task.add_done_callback(_failed)
     stopping = await ended
-    announcing.cancel()
-    watching.cancel()
-    listening.cancel()
-    beating.cancel()
+    for task in tasks:
+        task.cancel()
     if stopping is None:
         await provider.close()
         return RENEWED
@@ -179,6 +178,12 @@ async def _live(
     return 0
 
 
+def _failed(task: asyncio.Task[None]) -> None:
+    """What goes on all the time ended by a defect: the kernel goes on without it."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _LOG.error("background work failed", exc_info=error)
+
+
 def _resolved(cells: Cells, config: Config) -> dict[str, Unit]:
     """All units; one that the operator added and whose plugin is gone keeps nothing from starting."""
     units = {}
@@ -187,9 +192,15 @@ def _resolved(cells: Cells, config: Config) -> dict[str, Unit]:
             units[name] = resolve_one(name, unit, cells.programs.load)
         except SagongError as error:
             if name in config.units and config.units[name] is unit:
-                raise
+                raise _of_unit(name, error) from None
             _LOG.error("an enabled unit can't run: %s", error, extra={"unit": name})
     return units
+
+
+def _of_unit(name: str, error: SagongError) -> SagongError:
+    """The same error, with the place in the configuration that it comes from."""
+    where = f"units.{name}"
+    return error if where in error.message else type(error)(f"{where}: {error.message}")
 
 
 async def _announce(supervisor: Supervisor, guardian: Guardian) -> None:

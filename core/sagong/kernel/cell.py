@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from msgspec.structs import replace
 
@@ -24,7 +23,7 @@ from sagong.kernel.journal import Choices
 from sagong.kernel.population import Process
 from sagong.kernel.programs import Programs
 from sagong.kernel.reach import Reach
-from sagong.kernel.units import Unit, chosen
+from sagong.kernel.units import Unit, chosen, with_unit, without_unit
 from sagong.kernel.usage import Stance
 from sagong.linux.cgroup import Cgroup
 from sagong.linux.cgroup_limits import CgroupLimits
@@ -43,6 +42,7 @@ from sagong.sandbox import (
     probe,
     turns,
 )
+from sagong.settings import filled
 from sagong.shelf import Shelf
 
 __all__ = ["Cells"]
@@ -95,22 +95,15 @@ class Cells:
 
     def enable(self, name: str, unit: UnitConfig) -> None:
         """Remember a unit that was added, by what was asked of it."""
-        units = {**self._choices.units, name: unit}
-        disabled = tuple(n for n in self._choices.disabled if n != name)
-        self._keep(replace(self._choices, units=units, disabled=disabled))
+        self._keep(with_unit(self._choices, name, unit))
 
-    def disable(self, name: str) -> None:
-        """Remember that a unit was taken away, and forget what was chosen for it."""
-        known = self._config.units.get(name)
-        disabled = set(self._choices.disabled) | ({name} if known and known.enabled else set())
-        self._keep(
-            replace(
-                self._choices,
-                plugins={n: p for n, p in self._choices.plugins.items() if n != name},
-                units={n: u for n, u in self._choices.units.items() if n != name},
-                disabled=tuple(sorted(disabled)),
-            )
-        )
+    def disable(self, name: str, *, forget: bool) -> None:
+        """Remember that a unit was taken away, and what was asked of it unless that is forgotten."""
+        self._keep(without_unit(self._choices, self._config, name, forget=forget))
+
+    def resting(self, name: str) -> UnitConfig:
+        """What was asked of a unit that was taken away."""
+        return self._choices.resting.get(name, UnitConfig())
 
     def uid(self, unit: Unit) -> int:
         """The unit's uid, given once and for ever."""
@@ -167,7 +160,8 @@ class Cells:
             root=str(self._paths.run),
             provides=tuple(unit.manifest.provided()),
             uses=unit.routes(),
-            settings=_expanded(dict(unit.settings), self._paths),
+            settings=filled(dict(unit.settings), self._paths.places),
+            places=self._paths.places,
             hooks=self.programs.hooks(unit),
             deputy=deputation(unit.manifest, confined=self._config.sandbox),
             idle_seconds=unit.idle_seconds,
@@ -388,14 +382,3 @@ def _owned(directory: Path, uid: int, mode: int) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     os.chown(directory, uid, uid)
     directory.chmod(mode)
-
-
-def _expanded(value: Any, paths: Paths) -> Any:
-    """Settings with `{run}`, `{data}`, `{etc}` and `{cgroup}` filled in, wherever they stand."""
-    if isinstance(value, str):
-        return paths.expand(value)
-    if isinstance(value, dict):
-        return {key: _expanded(item, paths) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_expanded(item, paths) for item in value]
-    return value

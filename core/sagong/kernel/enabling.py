@@ -18,7 +18,7 @@ from sagong.kernel import directory
 from sagong.kernel.supervisor import Supervisor
 from sagong.kernel.units import Unit, check_room
 
-__all__ = ["check_unused", "disable", "enable", "wish"]
+__all__ = ["as_before", "check_unused", "disable", "enable", "wish"]
 
 # Beyond the bound of its drain: to say so, and to end.
 _SLACK = 10.0
@@ -33,6 +33,17 @@ def wish(spec: UnitSpec) -> UnitConfig:
     return UnitConfig(
         plugin=spec.plugin, instance=spec.instance, settings=own, listens=dict(spec.listens)
     )
+
+
+def as_before(name: str, before: UnitConfig) -> str:
+    """What a unit is given again, in words: names alone, as settings may be secret. Pure."""
+    given = [
+        *([f"plugin {before.plugin}"] if before.plugin else []),
+        *([f"instance {before.instance}"] if before.instance else []),
+        *(f"setting {key}" for key in before.settings),
+        *(f"listener {key}" for key in before.listens),
+    ]
+    return f"given before: {', '.join(given)}; `sagong disable --forget {name}` forgets that"
 
 
 async def enable(

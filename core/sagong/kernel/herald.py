@@ -20,6 +20,8 @@ __all__ = ["Herald", "joined"]
 
 # Tellings of deaths, for who has to attend anew.
 _REMEMBERED = 256
+# Deaths that the next kernel is told of: it comes soon, and stands in the journal.
+_PASSED_ON = 64
 
 
 class Herald:
@@ -41,6 +43,16 @@ class Herald:
         self.dead.clear()
         self.deserted.clear()
         return gone
+
+    def recall(self, gone: Order) -> None:
+        """An earlier kernel heard of these deaths; whom it told nobody knows."""
+        self._told.append(gone)
+
+    def known(self) -> Order:
+        """The latest deaths, told or not, for the next kernel."""
+        every = reduce(joined, self._told, Order(id=0))
+        dead, deserted = (*every.dead, *self.dead), (*every.deserted, *self.deserted)
+        return Order(id=0, dead=dead[-_PASSED_ON:], deserted=deserted[-_PASSED_ON:])
 
     def missed_by(self, process: Process) -> Order:
         """Deaths that a process which attends now may not have heard of.

@@ -49,7 +49,10 @@ class LifeRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Journal(msgspec.Struct, frozen=True, kw_only=True):
-    """Processes, the lives of units, the last generation given out, and where porters answered."""
+    """Processes, the lives of units, the last generation given out, and where porters answered.
+
+    `dead` and `deserted` are paths of those who are gone: who calls there may not have been told.
+    """
 
     boot: str = ""
     generation: int = 0
@@ -57,18 +60,22 @@ class Journal(msgspec.Struct, frozen=True, kw_only=True):
     processes: tuple[ProcessRecord, ...] = ()
     companions: tuple[ProcessRecord, ...] = ()
     porters: tuple[str, ...] = ()
+    dead: tuple[str, ...] = ()
+    deserted: tuple[str, ...] = ()
 
 
 class Choices(msgspec.Struct, frozen=True, kw_only=True):
     """The operator's choices by unit, and uids by identity.
 
-    `plugins` were swapped in, `units` enabled, configured ones of `disabled` taken away.
+    `plugins` were swapped in, `units` enabled, configured ones of `disabled` taken away. `resting` is
+    what was asked of units that were taken away: they come back with it.
     """
 
     plugins: dict[str, str] = {}
     uids: dict[str, int] = {}
     units: dict[str, UnitConfig] = {}
     disabled: tuple[str, ...] = ()
+    resting: dict[str, UnitConfig] = {}
 
 
 def read(path: Path, kind: type[msgspec.Struct]) -> msgspec.Struct:

@@ -151,7 +151,11 @@ def refusal(life: Life) -> str:
     if life.coming is not None and life.serving:
         return "is going back to its old plugin; wait until that has finished"
     if not life.serving and not life.asleep:
-        return f"does not serve now ({life.problem or 'starting'}); use `sagong restart`"
+        name = life.what.name
+        return (
+            f"does not serve now ({life.problem or 'starting'}); use `sagong restart {name}`, or for "
+            f"another plugin `sagong disable --force {name}` and `sagong enable {name} --plugin PLUGIN`"
+        )
     return ""
 
 

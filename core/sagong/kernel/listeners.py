@@ -1,6 +1,11 @@
 """Listening sockets: opened once from the manifests, held by the keeper, lent to each generation.
 
 A restart or a swap of a service, or of the kernel, refuses no connection: the socket stays open.
+Where a newcomer listens elsewhere, both addresses are open until it serves, or until it never will;
+then those that nobody serves are closed::
+
+    of(newcomer) opens ──► it serves: `settle` closes its predecessor's
+                      └──► it fails, the predecessor serves on: `withdraw` closes the newcomer's
 """
 
 from __future__ import annotations
@@ -9,11 +14,12 @@ import contextlib
 import grp
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from sagong.config import Paths
 from sagong.errors import FailedPrecondition, InvalidArgument
+from sagong.kernel.life import Life
 from sagong.kernel.units import Unit
 from sagong.manifest import Listener
 
@@ -35,32 +41,76 @@ class Listeners:
         """Names and descriptors of a unit's listeners, opened now if they are not yet."""
         names, descriptors = [], []
         for name, listener in unit.manifest.listens.items():
-            address = unit.listens.get(name, listener.address)
-            if not address:
-                continue
-            key = f"{unit.name}/{name}/{address}"
-            if key not in self._open:
-                opened = self._listen(key, address, listener)
-                if opened is None:
-                    continue
-                self._open[key] = opened
-            names.append(name)
-            descriptors.append(self._open[key])
+            opened = self._at(unit, name, listener)
+            if opened is not None:
+                names.append(name)
+                descriptors.append(opened)
         return names, descriptors
+
+    def _at(self, unit: Unit, name: str, listener: Listener) -> int | None:
+        """The one at the address that is wanted now; those at former ones stay until it is settled."""
+        place, address = f"{unit.name}/{name}/", unit.listens.get(name, listener.address)
+        if address and place + address not in self._open:
+            former = [d for k, d in self._open.items() if k.startswith(place)]
+            opened = self._listen(place + address, address, listener, former)
+            if opened is None:
+                return None
+            self._open[place + address] = opened
+        if address.startswith("unix:"):
+            _give_to_group(Path(self._paths.expand(address).removeprefix("unix:")), listener)
+        return self._open.get(place + address)
+
+    def follow(self, before: Life, after: Life) -> None:
+        """A step of a unit's life: who serves now decides which of its listeners stay."""
+        if not after.serving or after.coming is not None:
+            return
+        serving = after.member(after.serving)
+        if serving is not None and after.serving != before.serving:
+            self.settle(serving.what)
+        elif serving is not None and before.coming is not None:
+            self.withdraw(serving.what)
+
+    def settle(self, unit: Unit) -> None:
+        """Close what an earlier generation had elsewhere, or by other names.
+
+        One that has not drained yet has its own copy.
+        """
+        wanted = {
+            f"{unit.name}/{name}/{unit.listens.get(name, listener.address)}"
+            for name, listener in unit.manifest.listens.items()
+        }
+        for key in self._of(unit.name):
+            if key not in wanted:
+                self._close(key)
+
+    def withdraw(self, unit: Unit) -> None:
+        """Close what was opened for a successor that does not come; `unit` is who serves on.
+
+        What serves may not be what is configured now: of each name it is the one that was there first.
+        """
+        first = set()
+        for key in self._of(unit.name):
+            _, name, _ = key.split("/", 2)
+            if name in first or name not in unit.manifest.listens:
+                self._close(key)
+            first.add(name)
+
+    def _of(self, unit: str) -> list[str]:
+        """The keys of a unit, in the order in which they were opened, by an earlier kernel, too."""
+        return [key for key in self._open if key.startswith(f"{unit}/")]
 
     def drop(self, unit: Unit) -> None:
         """Close a unit's listeners: who connects is refused, and does not wait for nobody."""
-        for key in [key for key in self._open if key.startswith(f"{unit.name}/")]:
+        for key in self._of(unit.name):
             self._close(key)
 
     def retain(self, units: Iterable[Unit]) -> None:
-        """Close what an earlier kernel opened for a unit that is no more, or at another address."""
-        wanted = {
-            f"{unit.name}/{name}/{unit.listens.get(name, listener.address)}"
-            for unit in units
-            for name, listener in unit.manifest.listens.items()
-        }
-        for key in set(self._open) - wanted:
+        """Close what an earlier kernel opened for a unit, or a listener, that is no more.
+
+        One whose address has changed stays open until its unit's next process serves at the new one.
+        """
+        wanted = {f"{unit.name}/{name}" for unit in units for name in unit.manifest.listens}
+        for key in [key for key in self._open if "/".join(key.split("/", 2)[:2]) not in wanted]:
             self._close(key)
 
     def _close(self, key: str) -> None:
@@ -86,9 +136,11 @@ class Listeners:
             with contextlib.suppress(OSError):
                 send_descriptors(self._keeper, f"keep {key}".encode(), (fd,))
 
-    def _listen(self, key: str, address: str, listener: Listener) -> int | None:
+    def _listen(
+        self, key: str, address: str, listener: Listener, former: Sequence[int]
+    ) -> int | None:
         try:
-            fd = listen(self._paths.expand(address), listener)
+            fd = listen(self._paths.expand(address), listener, former)
         except FailedPrecondition:
             if listener.optional:
                 return None
@@ -97,8 +149,12 @@ class Listeners:
         return fd
 
 
-def listen(address: str, listener: Listener) -> int:
-    """Open what a manifest's `address` says; FailedPrecondition if it is in use."""
+def listen(address: str, listener: Listener, former: Sequence[int] = ()) -> int:
+    """Open what a manifest's `address` says; FailedPrecondition if it is in use.
+
+    `former` are the same listener's sockets elsewhere, which may be a part of the new address:
+    127.0.0.1:5000 of 0.0.0.0:5000.
+    """
     family, _, rest = address.partition(":")
     try:
         if family == "unix":
@@ -107,9 +163,12 @@ def listen(address: str, listener: Listener) -> int:
         if family == "netlink":
             return _listen_netlink(int(host), int(port))
         kind = socket.SOCK_DGRAM if family == "udp" else socket.SOCK_STREAM
-        return _listen_internet(host.strip("[]"), int(port), kind)
-    except ValueError:
-        raise InvalidArgument(f"listener {address!r}: the port, or group, is no number") from None
+        return _listen_internet(host.strip("[]"), int(port), kind, former)
+    except (ValueError, OverflowError):
+        raise InvalidArgument(
+            f"listener {address!r}: write unix:PATH, tcp:HOST:PORT, udp:HOST:PORT or "
+            "netlink:PROTOCOL:GROUP, with numbers for ports and groups"
+        ) from None
     except OSError as error:
         raise FailedPrecondition(
             f"can't listen on {address}: {error.strerror}; "
@@ -130,25 +189,52 @@ def _listen_unix(path: Path, listener: Listener) -> int:
     finally:
         os.umask(old)
     os.chmod(path, int(listener.mode, 8))
-    if listener.group:
-        try:
-            os.chown(path, 0, grp.getgrnam(listener.group).gr_gid)
-        except KeyError:
-            pass  # no such group on this machine: root's alone, as Docker does it
+    _give_to_group(path, listener)
     sock.listen(1024)
     return sock.detach()
 
 
-def _listen_internet(host: str, port: int, kind: int) -> int:
+def _give_to_group(path: Path, listener: Listener) -> None:
+    """Make a socket that is root's alone its manifest's group's, if this machine has that group.
+
+    A package may bring the group after the socket was opened; who gave it to another one meant it.
+    """
+    if not listener.group:
+        return
+    with contextlib.suppress(KeyError, FileNotFoundError):
+        group = grp.getgrnam(listener.group).gr_gid
+        if path.stat().st_gid == 0:
+            os.chown(path, 0, group)
+
+
+def _listen_internet(host: str, port: int, kind: int, former: Sequence[int]) -> int:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, kind)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     # An address that appears later: that of a network which the network plugin makes.
     sock.setsockopt(socket.SOL_IP, _IP_FREEBIND, 1)
-    sock.bind((host, port))
-    if kind == socket.SOCK_STREAM:
-        sock.listen(1024)
+    with _sharing((sock.fileno(), *former) if former else ()):
+        sock.bind((host, port))
+        if kind == socket.SOCK_STREAM:
+            sock.listen(1024)
     return sock.detach()
+
+
+@contextlib.contextmanager
+def _sharing(descriptors: Sequence[int]) -> Iterator[None]:
+    """For this moment these sockets may have a port together (SO_REUSEPORT in socket(7))."""
+    _set_sharing(descriptors, 1)
+    try:
+        yield
+    finally:
+        _set_sharing(descriptors, 0)
+
+
+def _set_sharing(descriptors: Sequence[int], value: int) -> None:
+    for descriptor in descriptors:
+        with socket.socket(fileno=os.dup(descriptor)) as sock:
+            if sock.family in (socket.AF_INET, socket.AF_INET6):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, value)
 
 
 def _listen_netlink(protocol: int, group: int) -> int:

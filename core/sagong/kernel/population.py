@@ -154,10 +154,9 @@ class Population:
             self._known(process)
 
     def records(self) -> tuple[ProcessRecord, ...]:
-        """For the journal."""
-        return tuple(
-            msgspec.structs.replace(p.record, state=p.state) for p in self._by_pid.values()
-        )
+        """For the journal; with those whose end is not told yet."""
+        everybody = (*self._by_pid.values(), *self._unreaped.values())
+        return tuple(msgspec.structs.replace(p.record, state=p.state) for p in everybody)
 
     def _gone(self, process: Process) -> None:
         self._loop.remove_reader(process.pidfd)

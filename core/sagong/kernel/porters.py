@@ -85,15 +85,16 @@ class Porters:
         known = self._posted.get(unit.name)
         if known is not None and known.number == number:
             return
-        porter = _Porter(unit, number, self._open(unit, number))
-        self._posted[unit.name] = porter
         try:
+            porter = _Porter(unit, number, self._open(unit, number))
+            self._posted[unit.name] = porter
             _, descriptors = self._listeners.of(unit)
-        except SagongError as error:
+        except (SagongError, OSError) as error:
             # Who starts says it again, and is tried again.
-            _LOG.warning("can't listen for one that is asleep: %s", error.message)
+            _LOG.warning("can't listen for one that is asleep: %s", error)
             asyncio.get_running_loop().call_soon(self._knocked, unit.name)
             return
+        self._listeners.settle(unit)
         for descriptor in descriptors:
             porter.watched.add(descriptor)
             asyncio.get_running_loop().add_reader(descriptor, self._knock, unit.name)

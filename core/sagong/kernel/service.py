@@ -41,7 +41,7 @@ from sagong.contracts.kernel import (
 from sagong.errors import FailedPrecondition, NotFound, PermissionDenied, Unavailable
 from sagong.kernel import directory, happenings, outages
 from sagong.kernel.cell import Cells
-from sagong.kernel.enabling import check_unused, disable, enable, wish
+from sagong.kernel.enabling import as_before, check_unused, disable, enable, wish
 from sagong.kernel.life import Life
 from sagong.kernel.population import Process
 from sagong.kernel.prerequisites import ranks
@@ -168,20 +168,30 @@ class KernelService:
     async def enable(self, spec: UnitSpec) -> AsyncIterator[SwapStep]:
         """Add a unit, and remember it."""
         _operator()
-        own = wish(spec)
+        before = self._cells.resting(spec.unit)
+        own = laid(spec.unit, wish(spec), before)
         configured = self._config.units.get(spec.unit, UnitConfig())
-        unit = self._succession.fresh(spec.unit, laid(own, configured))
+        unit = self._succession.fresh(spec.unit, laid(spec.unit, own, configured))
         remember = partial(self._cells.enable, unit.name, own)
+        if before != UnitConfig():
+            yield SwapStep(text=as_before(unit.name, before))
         async for step in enable(self._supervisor, unit, remember):
             yield step
 
     async def disable(self, request: DisableRequest) -> AsyncIterator[SwapStep]:
-        """Take a unit away, and remember that."""
+        """Take a unit away, and remember that; or forget one that was taken away before."""
         _operator()
-        unit = self._unit(request.unit)
+        name = request.unit
+        if name not in self._supervisor.units and self._cells.resting(name) != UnitConfig():
+            if not request.forget:
+                raise FailedPrecondition(f"{name} is disabled already; --forget what it was given")
+            self._cells.disable(name, forget=True)
+            yield SwapStep(text="what it was given is forgotten", finished=True)
+            return
+        unit = self._unit(name)
         if not request.force:
             check_unused(self._supervisor, unit)
-        self._cells.disable(unit.name)
+        self._cells.disable(name, forget=request.forget)
         async for step in disable(self._supervisor, unit):
             yield step
 

@@ -291,6 +291,7 @@ class Supervisor:
         if name in self.units:
             self.units[name] = serving.what if serving is not None else after.what
         self.porters.follow(name, after)
+        self._listeners.follow(before, after)
         if not after.asleep:
             self._alarms.drop(name, happenings.Wake)
         elif not after.members:
@@ -416,7 +417,8 @@ class Supervisor:
         living = {record.bus for record, _ in reopened}
         dead = tuple(record.bus for record in known.processes if record.bus not in living)
         # Who attends a new kernel may not have heard of these any more.
-        missed = Order(id=0, dead=dead, deserted=known.porters)
+        missed = Order(id=0, dead=(*known.dead, *dead), deserted=(*known.deserted, *known.porters))
+        self._herald.recall(missed)
         found: dict[str, list[Found]] = {}
         for record, pidfd in reopened:
             what = self._what_runs(record)
@@ -437,6 +439,8 @@ class Supervisor:
         process = self.population.find(name, serving) if serving else None
         if process is not None:
             self.units[name] = process.unit
+            # A successor that was coming is ended; what it would have listened on goes, too.
+            self._listeners.withdraw(process.unit)
             self._later(self._await_adopted(process))
         return actions
 
@@ -526,6 +530,7 @@ class Supervisor:
         self._save()
 
     def _record(self) -> Journal:
+        gone = self._herald.known()
         return Journal(
             boot=self.boot,
             generation=self._generation,
@@ -533,4 +538,6 @@ class Supervisor:
             processes=self.population.records(),
             companions=self.companions.records(),
             porters=self.porters.paths(),
+            dead=gone.dead,
+            deserted=gone.deserted,
         )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
+
+from msgspec.structs import replace
 
 from sagong.config import Config, UnitConfig
 from sagong.errors import AlreadyExists, InvalidArgument
@@ -12,7 +14,17 @@ from sagong.fitting import misfits
 from sagong.kernel.journal import Choices
 from sagong.manifest import Manifest, Uses
 
-__all__ = ["Unit", "check_room", "chosen", "laid", "resolve_one"]
+__all__ = [
+    "Unit",
+    "check_room",
+    "chosen",
+    "laid",
+    "resolve_one",
+    "with_unit",
+    "without_unit",
+]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -71,15 +83,48 @@ def chosen(config: Config, choices: Choices) -> dict[str, UnitConfig]:
         if unit.enabled and name not in choices.disabled
     }
     added = {
-        name: laid(own, config.units.get(name, UnitConfig())) for name, own in choices.units.items()
+        name: laid(name, own, config.units.get(name, UnitConfig()))
+        for name, own in choices.units.items()
     }
     return {**units, **added}
 
 
-def laid(own: UnitConfig, configured: UnitConfig) -> UnitConfig:
-    """What the operator asked of a unit, over what is configured of it."""
+def with_unit(choices: Choices, name: str, own: UnitConfig) -> Choices:
+    """The choices with a unit more, by what was asked of it."""
+    return replace(
+        choices,
+        units={**choices.units, name: own},
+        disabled=tuple(n for n in choices.disabled if n != name),
+        resting=_without(choices.resting, name),
+    )
+
+
+def without_unit(choices: Choices, config: Config, name: str, *, forget: bool = False) -> Choices:
+    """The choices less a unit; what was asked of it rests until it comes back, or is forgotten."""
+    own = choices.units.get(name, UnitConfig())
+    if plugin := choices.plugins.get(name):
+        own = laid(name, UnitConfig(plugin=plugin), own)
+    rests = not forget and own != UnitConfig()
+    known = config.units.get(name)
+    disabled = set(choices.disabled) | ({name} if known and known.enabled else set())
+    return replace(
+        choices,
+        plugins=_without(choices.plugins, name),
+        units=_without(choices.units, name),
+        disabled=tuple(sorted(disabled)),
+        resting={**_without(choices.resting, name), **({name: own} if rests else {})},
+    )
+
+
+def _without(table: Mapping[str, T], name: str) -> dict[str, T]:
+    return {key: value for key, value in table.items() if key != name}
+
+
+def laid(name: str, own: UnitConfig, configured: UnitConfig) -> UnitConfig:
+    """What the operator asked of a unit, over what is configured of it; or was asked before."""
     plugin = own.plugin or configured.plugin
-    settings = configured.settings if plugin == configured.plugin else {}
+    same = own.plugin_of(name) == configured.plugin_of(name) or not own.plugin
+    settings = configured.settings if same else {}
     return UnitConfig(
         plugin=plugin,
         instance=own.instance or configured.instance,
@@ -114,11 +159,8 @@ def check_room(new: Unit, units: Mapping[str, Unit]) -> None:
 
 
 def resolve_one(name: str, unit: UnitConfig, load: Load) -> Unit:
-    """One unit; its plugin is by default the one of the same name.
-
-    `load` gives package and manifest of a plugin's name.
-    """
-    package, manifest = load(unit.plugin or name.replace("-", "_"))
+    """One unit; `load` gives package and manifest of a plugin's name."""
+    package, manifest = load(unit.plugin_of(name))
     problems = list(misfits(name, unit, manifest, lambda hook: load(hook)[1]))
     if problems:
         raise InvalidArgument("; ".join(problems))

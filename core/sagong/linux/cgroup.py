@@ -37,6 +37,7 @@ _TO_V2 = {"blkio": "io"}
 _BUILT_IN = frozenset({"devices", "freezer", "cpuacct"})
 # Of a group that was removed: also between opening a file of it and using that.
 _GONE = frozenset({errno.ENOENT, errno.ENODEV})
+_FREEZE = "cgroup.freeze"
 _RETRY_SECONDS = 0.002
 _READ_SIZE = 64 << 10
 
@@ -172,10 +173,15 @@ def discover(mountinfo: str, cgroup: str, v2_controllers: dict[str, str]) -> Cgr
         elif entry.kind == "cgroup":
             has = frozenset(entry.super_options) & frozenset(CONTROLLERS)
             named = next((o[5:] for o in entry.super_options if o.startswith("name=")), "")
-            key = min(has, default=f"name={named}")
+            key = min(has, default=f"name={named}") if has or named else _unknown(entry, own)
             place = _below_mount(own.get(key, "/"), entry)
             found.setdefault(key, Hierarchy(1, has, entry.target, place, named))
     return CgroupLayout(tuple(found.values()))
+
+
+def _unknown(entry: MountEntry, own: dict[str, str]) -> str:
+    """What tells a hierarchy from others whose controllers are none of ours, such as net_cls."""
+    return next((o for o in entry.super_options if o in own), entry.target)
 
 
 def _read(path: str) -> str:
@@ -313,27 +319,46 @@ class Cgroup:
         return tuple(sorted(found))
 
     def freeze(self, *, seconds: float = 5.0) -> None:
-        """Stop all its processes and wait until they stand; else TimeoutError."""
-        self._set_frozen("1", seconds)
+        """Stop all its processes and wait until they stand; else TimeoutError, and they go on.
+
+        OSError ENOENT or ENODEV when the group is gone, or goes meanwhile.
+        """
+        directory = self._freezer()
+        try:
+            _write(*_freezing(directory, wanted=True))
+            _wait_until(lambda: _stands(directory), seconds, directory, "freeze")
+        except TimeoutError:
+            self.thaw()
+            raise
 
     def thaw(self, *, seconds: float = 5.0) -> None:
-        """Let them go on."""
-        self._set_frozen("0", seconds)
+        """Let them go on; a group that is gone is no error."""
+        directory = self._freezer()
+        try:
+            _write(*_freezing(directory, wanted=False))
+        except OSError as error:
+            if error.errno not in _GONE:
+                raise
+        _wait_until(lambda: not _frozen(directory), seconds, directory, "thaw")
 
-    def _set_frozen(self, wanted: str, seconds: float) -> None:
+    def _freezer(self) -> str:
         directory = self.directory("unified") or self.directory("freezer")
         if directory is None:
             raise OSError(errno.ENOSYS, "freeze: no freezer cgroup here", self.path)
-        if os.path.exists(f"{directory}/cgroup.freeze"):
-            _write(f"{directory}/cgroup.freeze", wanted)
-        else:
-            _write(f"{directory}/freezer.state", "FROZEN" if wanted == "1" else "THAWED")
-        _wait_until(lambda: _frozen(directory) == (wanted == "1"), seconds, directory, "freeze")
+        return directory
 
     def frozen(self) -> bool:
         """Whether all its processes stand."""
         directory = self.directory("unified") or self.directory("freezer")
         return directory is not None and _frozen(directory)
+
+    def halted(self) -> bool:
+        """Whether they were told to stand, even if some do not yet: nobody who stands can die."""
+        directory = self.directory("unified") or self.directory("freezer")
+        if directory is None:
+            return False
+        told = (_read_present(f"{directory}/{name}") for name in ("freezer.self_freezing", _FREEZE))
+        return any(text.strip() == "1" for text in told)
 
     def kill(self, *, seconds: float = 5.0) -> None:
         """SIGKILL to all in and below, until none is left; a missing group is no error."""
@@ -353,7 +378,7 @@ class Cgroup:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
-        if pids and self.frozen() and self.directory("unified") is None:
+        if pids and self.halted() and self.directory("unified") is None:
             self.thaw()
         return bool(pids)
 
@@ -497,6 +522,20 @@ def _tree(top: str) -> Iterator[str]:
     """The directory and all below it; nothing if it is missing."""
     for directory, _, _ in os.walk(top):
         yield directory
+
+
+def _freezing(directory: str, *, wanted: bool) -> tuple[str, str]:
+    """The file that has processes stand or go on, and what to write there."""
+    if os.path.exists(f"{directory}/{_FREEZE}"):
+        return f"{directory}/{_FREEZE}", "1" if wanted else "0"
+    return f"{directory}/freezer.state", "FROZEN" if wanted else "THAWED"
+
+
+def _stands(directory: str) -> bool:
+    """As `_frozen`, of a group that is there."""
+    if not os.path.isdir(directory):
+        raise OSError(errno.ENOENT, "freeze: the group is gone", directory)
+    return _frozen(directory)
 
 
 def _frozen(directory: str) -> bool:

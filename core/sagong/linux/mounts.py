@@ -231,6 +231,16 @@ def bind_read_only(source: str, target: str, *, recursive: bool = True) -> None:
         os.close(tree)
 
 
+def make_read_only_at(place: int) -> None:
+    """The same of what a descriptor (O_PATH) stands for, on itself."""
+    tree = syscalls.open_tree("", clone=True, recursive=True, directory=place)
+    try:
+        syscalls.mount_setattr("", set_=MOUNT_ATTR_RDONLY, recursive=True, directory=tree)
+        syscalls.move_mount(tree, "", directory=place)
+    finally:
+        os.close(tree)
+
+
 def set_propagation(target: str, name: str) -> None:
     """Change propagation by a name of `PROPAGATIONS`."""
     syscalls.mount("none", target, flags=PROPAGATIONS[name])

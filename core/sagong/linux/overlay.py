@@ -16,7 +16,6 @@ __all__ = [
     "mapped_tree",
     "mount_overlay",
     "new_tmpfs",
-    "unmark",
 ]
 
 # mount(2) copies one page of options; longer ones are shortened by way of descriptors.
@@ -25,7 +24,10 @@ _UNMARKED = "unmarked"
 
 
 def mount_overlay(source: str, target: str, flags: int, data: str) -> None:
-    """mount(2); long lists of lower directories go by descriptors."""
+    """mount(2); long lists of lower directories go by descriptors.
+
+    OSError where the kernel could only mount it read-only, as there is no room for its work.
+    """
     opened: list[int] = []
     short = data
     if len(data) > _OPTIONS_PAGE:
@@ -35,17 +37,31 @@ def mount_overlay(source: str, target: str, flags: int, data: str) -> None:
     finally:
         for descriptor in opened:
             os.close(descriptor)
-    unmark(data)
+    options = _options(data)
+    if "upperdir" in options and not flags & mounts.MS_RDONLY:
+        _require_work(target, options["workdir"])
+    _unmark(options)
 
 
-def unmark(data: str) -> None:
+def _require_work(target: str, workdir: str) -> None:
+    """The kernel needs a directory of its own there, and tells nobody but its log why it has none."""
+    if not os.statvfs(target).f_flag & os.ST_RDONLY:
+        return
+    syscalls.umount(target, mounts.MNT_DETACH)
+    probe = f"{workdir}/probe"
+    os.mkdir(probe)
+    os.rmdir(probe)
+    # There is room by now.
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), workdir)
+
+
+def _unmark(options: dict[str, str]) -> None:
     """After mounting: take away the mark by which the kernel refuses a `volatile` overlay again.
 
     Nothing but the mark tells whether the machine has failed meanwhile. Who asks for `volatile` says
     that what is written does not outlive that, and mounts it again only while the machine is up.
     Source: Documentation/filesystems/overlayfs.rst, "Volatile mount".
     """
-    options = _options(data)
     if "volatile" in options:
         mark = f"{options['workdir']}/work/incompat"
         try:
@@ -61,7 +77,7 @@ def unmark(data: str) -> None:
 
 
 def discard_mark(workdir: str) -> None:
-    """Once it is unmounted: take away what `unmark` put beside, which is root's."""
+    """Once it is unmounted: take away what `mount_overlay` put beside, which is root's."""
     mark = f"{workdir}/{_UNMARKED}"
     # What can't be taken away goes with the whole directory.
     with contextlib.suppress(OSError):

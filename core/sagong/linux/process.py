@@ -18,6 +18,7 @@ __all__ = [
     "StatusFacts",
     "become_subreaper",
     "identify",
+    "is_dying",
     "open_identified",
     "receive_descriptors",
     "send_descriptors",
@@ -38,6 +39,8 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
+_PF_EXITING = 0x4  # <linux/sched.h>
+_SIGKILL_BIT = 1 << 8
 _PR_SET_NO_NEW_PRIVS = 38
 
 
@@ -78,6 +81,16 @@ def open_identified(identity: ProcessId) -> int | None:
         os.close(pidfd)
         return None
     return pidfd
+
+
+def is_dying(identity: ProcessId) -> bool:
+    """Whether it has ended, is ending, or has got SIGKILL (flags and pending signals of proc(5))."""
+    try:
+        fields = _stat_fields(identity.pid)
+    except OSError:
+        return True
+    flags, pending, started = int(fields[6]), int(fields[28]), int(fields[19])
+    return started != identity.started or bool(flags & _PF_EXITING or pending & _SIGKILL_BIT)
 
 
 def wait_ended(pidfd: int, seconds: float | None) -> bool:

@@ -170,13 +170,17 @@ class RootFs(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class History(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How one layer, or none, came to be."""
+    """How one layer, or none, came to be.
+
+    `step` is a builder's own: what the step was, where `created_by` is shorter than that.
+    """
 
     created: str = ""
     author: str = ""
     created_by: str = ""
     comment: str = ""
     empty_layer: bool = False
+    step: str = msgspec.field(default="", name="sagong.step")
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sagong.errors import SagongError
 from sagong.hooks import hookspec
 from sagong.host import Host
 from sagong.scheduling.node import Node
@@ -28,17 +29,12 @@ class SchedulerHooks:
 def filters(host: Host) -> tuple[Filter, ...]:
     """What this process's hooks refuse, as filters; none where there is no hook."""
     said = host.hooks(SchedulerHooks)
-    told: set[str] = set()
 
     def refusal(pod: Pod, node: Node) -> str:
         try:
             return next((why for why in said.refuses(pod=pod, node=node) if why), "")
-        except Exception as error:
+        except SagongError as error:
             # Somebody else's mistake about one pod is no reason to place no other.
-            why = f"{type(error).__name__}: {error}"
-            if why not in told:
-                told.add(why)
-                host.log.exception("a hook failed")
-            return f"node(s) about which a hook failed: {why}"
+            return f"node(s) about which {error}"
 
     return (refusal,) if host.has_hooks else ()

@@ -10,6 +10,7 @@ from sagong.linux import process, syscalls
 from sagong.shim.cgroups import container_cgroup
 from sagong.shim.container import Container
 from sagong.shim.directory import read_record
+from sagong.shim.failure import NEVER_BEGAN
 from sagong.shim.logs import open_log
 from sagong.shim.loop import READ
 from sagong.shim.session import UNKNOWN_CODE, Session
@@ -34,10 +35,13 @@ class Inheritance(NamedTuple):
 
 
 def adopt_container(monitor: Monitor, container_id: str) -> None:
-    """Take over a container and its exec'd processes; what has ended meanwhile ends now."""
+    """Take over a container and its exec'd processes; what has ended meanwhile ends now.
+
+    One whose start was not finished, and can't be any more, is left out.
+    """
     directory = monitor.directory.container(container_id)
     state = read_record(f"{directory}/state.json")
-    if state is None:
+    if state is None or _never_began(monitor, directory, state):
         return
     group = container_cgroup(monitor.layout, state["cgroup"])
     container = Container(state, directory, group)
@@ -56,6 +60,20 @@ def adopt_container(monitor: Monitor, container_id: str) -> None:
     for exec_id in _execs(directory):
         _adopt_exec(monitor, container, exec_id)
     _take_over(monitor, session, state, f"{container_id}//", known)
+
+
+def _never_began(monitor: Monitor, directory: str, state: dict[str, Any]) -> bool:
+    """Whether the monitor before died when the child was known and not yet let go."""
+    if not state.get("marks") or any(
+        os.path.exists(f"{directory}/{name}") for name in ("begun", "exit.json")
+    ):
+        return False
+    identity = process.ProcessId(state["pid"], state["started"])
+    pidfd = process.open_identified(identity)
+    if pidfd is None:
+        return _reaped_code(monitor, identity) == NEVER_BEGAN
+    os.close(pidfd)
+    return not monitor.engines.looking_after(state).began(state)
 
 
 def _execs(directory: str) -> list[str]:

@@ -80,6 +80,12 @@ class Container:
             os.close(self._claim)
             self._claim = -1
 
+    def thaw_group(self) -> None:
+        """Where a former run left its group frozen, this one would stand from its first moment on."""
+        if self.group.halted():
+            with contextlib.suppress(TimeoutError):
+                self.group.thaw(seconds=0.0)
+
     def watch_memory(self, loop: Loop, tell: Callable[[], None]) -> None:
         """Begin to notice out-of-memory kills."""
 
@@ -107,8 +113,17 @@ class Container:
                 "started_at": self.started_at,
                 "since": since,
                 "monitor": os.getpid(),
+                # Monitors of before did not.
+                "marks": True,
             },
         )
+
+    def mark_begun(self) -> None:
+        """The program was executed. Without room for that a successor believes it all the same, unless
+        its code is that of a child that never became it."""
+        with contextlib.suppress(OSError):
+            flags = os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC
+            os.close(os.open(f"{self.directory}/begun", flags, 0o600))
 
     def reserve_exit(self) -> None:
         """Room for the exit code, before anything runs: later there may be none."""

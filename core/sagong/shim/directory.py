@@ -9,6 +9,7 @@
                             plan.json    what a successor monitor needs  written by the plugin
                             paused, emitted                              marks of the plugin
                             state.json   pid, start time, monitor        written by the monitor
+                            begun        the program was executed        mark of the monitor
                             exit.json    exit code                       written by the monitor
                             stdin stdout stderr                          FIFOs
     containers/ID/execs/X/  state.json exit.json and FIFOs of an exec

@@ -10,7 +10,16 @@ from sagong.shim.failure import StartError
 if TYPE_CHECKING:
     from sagong.shim.starting import Engine
 
-__all__ = ["Engines"]
+__all__ = ["Engines", "load"]
+
+
+def load(name: str) -> Any:
+    """What is called so, `module:name`; StartError when its code is not here."""
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise StartError("failed_precondition", f"{name} is not here: {error}") from None
 
 
 class Engines:
@@ -24,14 +33,7 @@ class Engines:
         """The engine of a maker; StartError when its code is not here."""
         found = self._known.get(maker)
         if found is None:
-            module, _, name = maker.partition(":")
-            try:
-                found = getattr(importlib.import_module(module), name)()
-            except (ImportError, AttributeError, ValueError) as error:
-                raise StartError(
-                    "failed_precondition", f"engine {maker} is not known to the launcher: {error}"
-                ) from None
-            self._known[maker] = found
+            found = self._known[maker] = load(maker)()
         return found
 
     def looking_after(self, request: dict[str, Any]) -> Engine:

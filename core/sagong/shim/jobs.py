@@ -51,7 +51,7 @@ def perform_briefly(
     """As `perform`, by who must not wait: what an engine does in its own way, and what concerns a
     container that is frozen and may have to be thawed, is unimplemented here."""
     name = request.get("job", "")
-    if name not in BRIEF or name in own or container_cgroup(layout, request["cgroup"]).frozen():
+    if name not in BRIEF or name in own or container_cgroup(layout, request["cgroup"]).halted():
         return messages.failure(number, "unimplemented", f"the launcher does {name!r}")
     return perform(layout, number, request, own)
 
@@ -77,7 +77,7 @@ def _signal(layout: CgroupLayout, request: dict[str, Any]) -> dict[str, Any]:
             syscalls.pidfd_send_signal(pidfd, number)
         finally:
             os.close(pidfd)
-    if number == signal.SIGKILL and group.frozen():
+    if number == signal.SIGKILL and group.halted():
         group.thaw()
     return {}
 
@@ -90,7 +90,17 @@ def _kill(pid: int, number: int) -> None:
 
 
 def _freeze(layout: CgroupLayout, request: dict[str, Any]) -> dict[str, Any]:
-    container_cgroup(layout, request["cgroup"]).freeze()
+    """Who was being killed meanwhile would stand for ever, half dead: he goes on to his end."""
+    group = container_cgroup(layout, request["cgroup"])
+    try:
+        group.freeze()
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENODEV):
+            raise
+        raise ProcessLookupError from None
+    if process.is_dying(process.ProcessId(request["pid"], request["started"])):
+        group.thaw()
+        raise ProcessLookupError
     return {}
 
 

@@ -22,7 +22,7 @@ from sagong.shim.adoption import Inheritance
 from sagong.shim.channel import Channel, allowed, listen
 from sagong.shim.directory import RunDirectory
 from sagong.shim.engines import Engines
-from sagong.shim.failure import StartError
+from sagong.shim.failure import StartError, wrong
 from sagong.shim.lifelines import Lifelines
 from sagong.shim.loop import READ, Loop
 from sagong.shim.messages import PROTOCOL, MessageReader
@@ -98,7 +98,8 @@ class Launcher:
         try:
             operation(channel, number, message)
         except (OSError, KeyError, TypeError, ValueError) as error:
-            channel.fail(number, "internal", f"{type(error).__name__}: {error}")
+            found = wrong(error)
+            channel.fail(number, found.code, found.message)
 
     def _facts(self, channel: Channel, number: int, request: dict[str, Any]) -> None:
         """What the plugin needs to plan, being unable to look itself; its engine is loaded here."""
@@ -124,18 +125,18 @@ class Launcher:
             channel.close()
             return
         try:
-            self._become_monitor(channel, request["key"])
+            self._become_monitor(channel, request["key"], starts=request.get("starts", False))
         finally:
             os._exit(0)
 
-    def _become_monitor(self, channel: Channel, key: str) -> None:
+    def _become_monitor(self, channel: Channel, key: str, *, starts: bool) -> None:
         os.setsid()
         connection = channel.detach()
         self._leave_launcher(keep=channel)
         lifelines = self._lifelines.bequeath(key)
         inherited = Inheritance(lifelines, self._reaped, self._arguments)
         monitor = Monitor(self._directory, key, self._layout, inherited, self._engines)
-        monitor.serve(connection, channel.reader)
+        monitor.serve(connection, channel.reader, starts=starts)
 
     def _leave_launcher(self, keep: Channel) -> None:
         """In a fork: nothing of the launcher's stays open here."""
@@ -202,7 +203,7 @@ class Launcher:
 def _shown(channel: socket.socket, number: int, request: dict[str, Any]) -> None:
     showing = Showing(request["directory"])
     try:
-        showing.show(request["sources"])
+        showing.show(request["sources"], made=request.get("made", ()))
         channel.sendall(messages.answer(number, {"paths": showing.places}))
         linger(channel)
     except StartError as error:

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from sagong.contracts.runtime import ShowRequest
 from sagong.errors import SagongError, Unavailable, Unimplemented
 from sagong.shim.connection import Connection, connect
 from sagong.shim.directory import RunDirectory
@@ -153,8 +154,8 @@ class Links:
             lambda message: self._event(key, message),
             lambda: self._gone(key),
         )
-        connection.begin_with({"op": "monitor", "key": key})
         left = self._running(key)
+        connection.begin_with({"op": "monitor", "key": key, "starts": not left})
         if left:
             try:
                 await connection.ask({"op": "adopt", "ids": left})
@@ -197,14 +198,14 @@ class Links:
 
     @contextlib.asynccontextmanager
     async def showing(
-        self, directory: str, sources: tuple[str, ...]
+        self, directory: str, wanted: ShowRequest
     ) -> AsyncIterator[tuple[tuple[str, ...], asyncio.Event]]:
         """Where the launcher shows parts of the machine meanwhile, and what tells that it ended."""
         ended = asyncio.Event()
         connection = await self._dial_patiently("launcher", lambda _: None, ended.set)
         try:
-            request = {"op": "show", "directory": directory, "sources": sources}
-            answer = await connection.ask(request)
+            request = {"op": "show", "directory": directory, "sources": wanted.sources}
+            answer = await connection.ask({**request, "made": wanted.made})
             yield tuple(answer["paths"]), ended
         finally:
             connection.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import signal
@@ -15,7 +16,7 @@ from sagong import logfiles
 from sagong.linux import process, syscalls
 from sagong.shim import lean
 
-__all__ = ["STREAMS", "LogWriter", "Piece", "encoder", "open_log"]
+__all__ = ["LINE_LIMIT", "STREAMS", "LogWriter", "Piece", "encoder", "open_log"]
 
 STREAMS = {1: "stdout", 2: "stderr"}
 # Docker's and containerd's limit of one entry; longer lines become several partial ones.
@@ -349,18 +350,19 @@ def open_log(spec: dict[str, Any], *, begin: bool = True) -> LogWriter | None:
     if spec["driver"] == "none" or not spec["path"]:
         return None
     encode = encoder(spec["driver"], spec.get("attributes", ()), spec.get("tag", ""))
-    if begin:
-        os.makedirs(os.path.dirname(spec["path"]), mode=0o710, exist_ok=True)
+    opened = functools.partial(
+        LogWriter,
+        spec["path"],
+        encode,
+        max_size=spec.get("max_size", 0),
+        max_files=spec.get("max_files", 1),
+        compress=spec.get("compress", False),
+        begin=begin,
+    )
     try:
-        return LogWriter(
-            spec["path"],
-            encode,
-            max_size=spec.get("max_size", 0),
-            max_files=spec.get("max_files", 1),
-            compress=spec.get("compress", False),
-            begin=begin,
-        )
+        return opened()
     except FileNotFoundError:
-        if begin:
-            raise
-        return None
+        if not begin:
+            return None
+    os.makedirs(os.path.dirname(spec["path"]), mode=0o710, exist_ok=True)
+    return opened()

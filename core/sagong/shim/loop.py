@@ -16,24 +16,29 @@ __all__ = ["READ", "WRITE", "Loop", "Timer"]
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
 Ready = Callable[[int], None]
+_FEW = 64
 
 
 class Timer:
     """Something to be done at a time, unless cancelled."""
 
-    __slots__ = ("action", "at", "cancelled")
+    __slots__ = ("action", "at")
 
     def __init__(self, at: float, action: Callable[[], None]) -> None:
         self.at = at
-        self.action = action
-        self.cancelled = False
+        self.action: Callable[[], None] | None = action
 
     def __lt__(self, other: Timer) -> bool:
         return self.at < other.at
 
     def cancel(self) -> None:
-        """Don't do it."""
-        self.cancelled = True
+        """Don't do it, and hold nothing of what it would have been done to."""
+        self.action = None
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether it is not to be done."""
+        return self.action is None
 
 
 class Loop:
@@ -43,6 +48,8 @@ class Loop:
         self._epoll = select.epoll()
         self._ready: dict[int, Ready] = {}
         self._timers: list[Timer] = []
+        # With so many of them those that were cancelled are taken out: most never come to their time.
+        self._many = _FEW
         self.running = True
 
     def add(self, descriptor: int, mask: int, ready: Ready) -> None:
@@ -66,6 +73,10 @@ class Loop:
         """Call `action` once after some time."""
         timer = Timer(time.monotonic() + seconds, action)
         heapq.heappush(self._timers, timer)
+        if len(self._timers) > self._many:
+            self._timers = [one for one in self._timers if not one.cancelled]
+            heapq.heapify(self._timers)
+            self._many = max(_FEW, 2 * len(self._timers))
         return timer
 
     def stop(self) -> None:
@@ -98,7 +109,7 @@ class Loop:
         now = time.monotonic()
         while self._timers and self._timers[0].at <= now:
             timer = heapq.heappop(self._timers)
-            if not timer.cancelled:
+            if timer.action is not None:
                 timer.action()
 
     def watch_signals(self, numbers: tuple[int, ...], seen: Callable[[], None]) -> None:

@@ -29,7 +29,7 @@ from sagong.shim.directory import (
     write_reserved,
 )
 from sagong.shim.engines import Engines
-from sagong.shim.failure import StartError
+from sagong.shim.failure import StartError, wrong
 from sagong.shim.group import Group
 from sagong.shim.jobs import perform_briefly
 from sagong.shim.lifelines import Deposit, ask_status
@@ -63,7 +63,7 @@ class Monitor:
         engines: Engines,
     ) -> None:
         self.directory = directory
-        self._engines = engines
+        self.engines = engines
         self.layout = layout
         self.inherited = inherited
         self.loop = Loop()
@@ -95,12 +95,14 @@ class Monitor:
 
     # -- life ----------------------------------------------------------------------------------
 
-    def serve(self, first: socket.socket, reader: MessageReader) -> None:
-        """Until nothing is left to watch."""
+    def serve(self, first: socket.socket, reader: MessageReader, *, starts: bool = False) -> None:
+        """Until nothing is left to watch; `starts` says that it is made for a container's start."""
         # By this directory we are found when everything is to end, so before anything begins.
         os.chdir(self.directory.base)
         lean.become_subreaper()
         self.loop.watch_wakeups(self._reap)
+        if starts:
+            self.engines.own.expect_starts(self.loop, self.directory, self.layout)
         self.add_channel(first, reader)
         # The request is there already: the child works while we make ourselves known.
         self._channels[0].take(b"")
@@ -191,7 +193,8 @@ class Monitor:
         except StartError as error:
             channel.fail(number, error.code, error.message)
         except _WRONG as error:
-            channel.fail(number, "internal", f"{type(error).__name__}: {error}")
+            found = wrong(error)
+            channel.fail(number, found.code, found.message)
 
     def _reap(self) -> None:
         """Collect every child: first processes, exec'd ones, and orphans that came to us."""
@@ -272,6 +275,7 @@ class Monitor:
             if error is not None:
                 self._abandon(container, lambda: birth.failed(error))
                 return
+            container.mark_begun()
             birth.succeeded(self._tickets)
             self.watch(container)
 
@@ -279,6 +283,7 @@ class Monitor:
         container.birth = birth
         birth.expect(start)
         try:
+            container.thaw_group()
             container.reserve_exit()
             session.log = open_log(request["session"]["log"])
             session.make_fifos(*request["owner"])
@@ -286,8 +291,7 @@ class Monitor:
         except StartError as error:
             self._abandon(container, functools.partial(birth.failed, error))
         except _WRONG as error:
-            found = StartError("internal", f"{type(error).__name__}: {error}")
-            self._abandon(container, lambda: birth.failed(found))
+            self._abandon(container, functools.partial(birth.failed, wrong(error)))
 
     def _attempt(
         self,
@@ -314,7 +318,7 @@ class Monitor:
             done=done,
             ahead=ahead,
         )
-        attempt = self._engines.of(request.get("maker") or self._engines.own.maker).attempt(order)
+        attempt = self.engines.of(request.get("maker") or self.engines.own.maker).attempt(order)
         return attempt
 
     def _known(self, start: Attempt, session: Session, pid: int) -> None:
@@ -363,7 +367,7 @@ class Monitor:
             then()
             self.tidy()
 
-        self._engines.looking_after(container.request).clean(container)
+        self.engines.looking_after(container.request).clean(container)
         mine = not container.superseded
         if container.session is not None:
             container.session.discard(files=mine)
@@ -397,7 +401,7 @@ class Monitor:
             self.tell({"event": "cleaned", "id": container.id})
             self.tidy()
 
-        self._engines.looking_after(container.request).clean(container)
+        self.engines.looking_after(container.request).clean(container)
         container.end_cgroup(self.loop, done)
 
     # -- exec ----------------------------------------------------------------------------------
@@ -480,7 +484,7 @@ class Monitor:
 
     def _job(self, channel: Channel, number: int, request: dict[str, Any]) -> None:
         """What needs no fork."""
-        own = self._engines.looking_after(request).jobs
+        own = self.engines.looking_after(request).jobs
         channel.pass_on(perform_briefly(self.layout, number, request, own))
 
     def _resize(self, channel: Channel, number: int, request: dict[str, Any]) -> None:

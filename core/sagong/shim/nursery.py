@@ -29,8 +29,9 @@ from sagong.shim.vforking import Program, Vfork, lends_memory
 __all__ = ["Newborn", "Nurse", "Nursery", "Upbringing"]
 
 _IDLE_SECONDS = 15.0
-# A mount may hang: who has waited so long gets a nurse of his own.
-_PATIENCE_SECONDS = 0.1
+# A mount may hang: who waits for a nurse whose child takes so long gets one of his own. Who waits
+# for others' children alone does not: another nurse would take longer than all of them.
+_PATIENCE_SECONDS = 0.25
 _TITLE = "sagong-nursery"
 _WISH_SIZE = 64
 _FIRST, _FURTHER, _IDLE = b"1", b"2", b"0"
@@ -71,14 +72,19 @@ class Nurse:
         self.busy = False
         # Its child waits until somebody wants it, however long that takes.
         self.holds = False
+        self._since = 0.0
         self.entering: deque[Callable[[Newborn | None], None]] = deque()
 
     def order(self, text: bytes, descriptors: tuple[int, ...], *, ahead: bool) -> bool:
         """Have a child begun, which takes the order; False when the nurse has ended."""
         if not self.send(_FIRST + text, descriptors):
             return False
-        self.busy, self.holds = True, ahead
+        self.busy, self.holds, self._since = True, ahead, time.monotonic()
         return True
+
+    def lags(self, now: float) -> bool:
+        """Whether its child takes so long that it may never be done."""
+        return self.busy and now - self._since >= _PATIENCE_SECONDS
 
     def send(self, wish: bytes, descriptors: tuple[int, ...]) -> bool:
         """One message; False when it can't be sent."""
@@ -100,6 +106,12 @@ class Nursery:
         self._used = 0.0
         self._timer: Timer | None = None
         self._patience: Timer | None = None
+
+    def ready(self) -> None:
+        """Have a nurse before one is asked for."""
+        if lends_memory() and not self._nurses:
+            self._stay()
+            self._begin()
 
     def take(self, then: Callable[[Nurse | None], None]) -> None:
         """Call `then` with an idle nurse, at once or soon; with None where there can be none."""
@@ -138,10 +150,11 @@ class Nursery:
             self._patience = self._loop.later(_PATIENCE_SECONDS, self._lose_patience)
 
     def _lose_patience(self) -> None:
-        """Who is busy still is taken for one that will be for long."""
+        """Who is busy with the same child still is taken for one that will be for long."""
         self._patience = None
+        now = time.monotonic()
         for nurse in self._nurses:
-            nurse.holds = nurse.busy
+            nurse.holds = nurse.holds or nurse.lags(now)
         self._serve()
 
     def _stay(self) -> None:

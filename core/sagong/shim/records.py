@@ -147,6 +147,13 @@ class Records:
             return True
         return True
 
+    def mark_first(self, container_id: str, name: str) -> bool:
+        """Whether the mark is not there yet; it is set if there is room for it."""
+        try:
+            return self.mark(container_id, name)
+        except OSError:
+            return True
+
     def unmark(self, container_id: str, name: str) -> None:
         """Take a mark away."""
         with contextlib.suppress(FileNotFoundError):

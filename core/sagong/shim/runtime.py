@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import contextlib
+import os
 import weakref
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any, cast
@@ -39,8 +40,9 @@ from sagong.errors import (
 from sagong.host import Host
 from sagong.shim.books import Books
 from sagong.shim.directory import RunDirectory
+from sagong.shim.execs import Execs
 from sagong.shim.links import Links
-from sagong.shim.records import ExecRecord, Record
+from sagong.shim.records import Record
 from sagong.shim.requests import check_sources
 from sagong.shim.rooms import Rooms
 from sagong.shim.starts import Plans, Starts
@@ -51,7 +53,6 @@ _REMOVE_SECONDS = 20.0
 _ADOPT_ATTEMPTS = 20
 _LAST_SIGNAL = 64
 _LEAST_OOM_SCORE = -1000
-_REMEMBERED_EXECS = 32
 
 
 class MonitoredRuntime:
@@ -65,7 +66,6 @@ class MonitoredRuntime:
         self, host: Host, plans: Plans, *, cgroup_parent: str, containers_per_monitor: int = 1
     ) -> None:
         self._host = host
-        self._plans = plans
         # A lock lives as long as somebody holds it or waits for it.
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -75,7 +75,9 @@ class MonitoredRuntime:
         )
         self._books = Books(directory, self._links)
         self._records, self._files = self._books.records, self._books.files
-        self._starts = Starts(self._books, plans, Rooms(containers_per_monitor), cgroup_parent)
+        self._execs = Execs(self._books)
+        rooms = Rooms(containers_per_monitor, len(os.sched_getaffinity(0)))
+        self._starts = Starts(self._books, plans, rooms, cgroup_parent)
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -161,7 +163,16 @@ class MonitoredRuntime:
     def _later(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._later_done)
+
+    def _later_done(self, task: asyncio.Task[None]) -> None:
+        """What it was to do is done at the next start, or by whoever asks for it."""
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            expected = isinstance(error, SagongError | OSError)
+            self._host.log.warning(
+                "left to be done later: %s", error, exc_info=None if expected else error
+            )
 
     # -- exec and streams ----------------------------------------------------------------------
 
@@ -172,75 +183,19 @@ class MonitoredRuntime:
         record = self._books.find(request.id)
         known = record.execs.get(request.exec_id)
         if known is not None:
-            return await self._exec_again(record, request, known)
+            return await self._execs.again(record, request, known)
         if record.exit is not None:
             raise FailedPrecondition(f"container {request.id} is not running")
         if record.paused:
             raise FailedPrecondition(
                 f"Container {request.id} is paused, unpause the container before exec"
             )
-        status: ExecStatus = await self._whole(self._exec(record, request))
+        status: ExecStatus = await self._whole(self._execs.start(record, request))
         return status
-
-    async def _exec(self, record: Record, request: ExecRequest) -> ExecStatus:
-        if record.made.maker != self._plans.maker:
-            other = record.made.maker.partition(".")[0]
-            raise FailedPrecondition(
-                f"container {record.spec.id[:12]} was started by another runtime, {other}: "
-                "restart it to execute something in it, or swap back"
-            )
-        message = self._plans.exec(record.spec, request, self._books.facts, cgroup=record.cgroup)
-        message["maker"] = self._plans.maker
-        new = record.execs[request.exec_id] = ExecRecord()
-
-        async def again() -> bool:
-            return self._files.withdraw_exec(record.spec.id, request.exec_id)
-
-        try:
-            answer = await self._links.ask(record.key, message, again=again)
-        except SagongError:
-            record.execs.pop(request.exec_id, None)
-            # What a monitor started before it died is found by who asks again.
-            record.execs = self._files.execs(record.spec.id) | record.execs
-            raise
-        new.pid = answer["pid"]
-        stream = self._books.address(record, answer["token"])
-        return ExecStatus(
-            exec_id=request.exec_id,
-            running=new.code is None,
-            pid=new.pid,
-            code=new.code or 0,
-            stream=stream,
-        )
-
-    async def _exec_again(
-        self, record: Record, request: ExecRequest, known: ExecRecord
-    ) -> ExecStatus:
-        """Its status, with its streams if they are still there."""
-        message = {
-            "op": "attach",
-            "id": request.id,
-            "exec_id": request.exec_id,
-            "stdin": request.process.stdin,
-            "replay": True,
-        }
-        status = known.status(request.exec_id)
-        try:
-            answer = await self._links.ask(record.key, message)
-        except (NotFound, FailedPrecondition, Unavailable):
-            return status
-        return msgspec.structs.replace(status, stream=self._books.address(record, answer["token"]))
 
     async def exec_status(self, request: ExecRequest) -> ExecStatus:
         """Status of an exec."""
-        known = self._books.find(request.id).execs.get(request.exec_id)
-        if known is None:
-            raise NotFound(f"No such exec instance: {request.exec_id}")
-        if known.code is None:
-            # It is written before the streams end, and told after: who has seen their end asks at once.
-            written = self._files.execution(request.id, request.exec_id)
-            known.code = written.code if written is not None else None
-        return known.status(request.exec_id)
+        return self._execs.status(self._books.find(request.id), request)
 
     async def attach(self, request: AttachRequest) -> Address:
         """An address for the streams."""
@@ -372,7 +327,7 @@ class MonitoredRuntime:
         """By a fork of the launcher, which sees the machine."""
         check_sources(request)
         directory = str(self._host.root / "mounts")
-        async with self._links.showing(directory, request.sources) as (paths, ended):
+        async with self._links.showing(directory, request) as (paths, ended):
             yield Shown(paths=paths)
             await ended.wait()
         raise Unavailable("what was shown of the machine is hidden again: its process ended")
@@ -392,23 +347,17 @@ class MonitoredRuntime:
                 record.oom_killed = True
                 self._host.emit(OutOfMemory(id=record.spec.id, run=record.spec.run))
             case "exec_exited":
-                execution = record.execs.setdefault(message["exec_id"], ExecRecord())
-                execution.code = message["code"]
-                self._forget_execs(record)
-
-    def _forget_execs(self, record: Record) -> None:
-        """Of those that ended only the youngest are remembered; each has files."""
-        ended = [exec_id for exec_id, known in record.execs.items() if known.code is not None]
-        for exec_id in ended[:-_REMEMBERED_EXECS]:
-            del record.execs[exec_id]
-            self._files.remove_exec(record.spec.id, exec_id)
+                self._execs.ended(record, message["exec_id"], message["code"])
 
     def _ended(self, record: Record, facts: dict[str, Any]) -> None:
-        """The mark comes first: a crash in between is healed by listeners' resynchronisation."""
+        """The mark comes first: a crash in between is healed by listeners' resynchronisation.
+
+        Without room for it the end is told, and told again after a crash: listeners know the run.
+        """
         if record.exit is not None or facts["run"] != record.spec.run:
             return
         record.finish(facts)
-        if self._files.mark(record.spec.id, "emitted") and record.exit is not None:
+        if self._files.mark_first(record.spec.id, "emitted") and record.exit is not None:
             self._host.emit(record.exit)
 
     def _monitor_gone(self, key: str) -> None:
@@ -439,8 +388,14 @@ class MonitoredRuntime:
                 link = await self._links.obtain(key)
                 # What has ended since is not adopted again.
                 ids = self._watched(key)
-                await link.ask({"op": "adopt", "ids": ids})
-                self._learn_exec_codes(ids)
+                adopted = (await link.ask({"op": "adopt", "ids": ids}))["containers"]
+                for container_id in ids:
+                    record = self._records[container_id]
+                    if container_id in adopted:
+                        self._execs.learn_codes(record)
+                    else:
+                        del self._records[container_id]
+                        await self._sweep_failed(container_id, record.spec)
             except SagongError as error:
                 self._host.log.warning(
                     "no successor for a monitor yet: %s", error.message, extra={"key": key}
@@ -448,13 +403,6 @@ class MonitoredRuntime:
                 await asyncio.sleep(0.05 * (attempt + 1))
             else:
                 return
-
-    def _learn_exec_codes(self, ids: builtins.list[str]) -> None:
-        """A monitor may die between writing a code and telling it."""
-        for container_id in ids:
-            known = self._records[container_id].execs
-            for exec_id, found in self._files.execs(container_id).items():
-                known.setdefault(exec_id, found).code = found.code
 
     async def _adopt_all(self) -> None:
         """Read the directory: what runs is taken over, what ended is told, the rest swept."""

@@ -29,12 +29,14 @@ class Showing:
         self._directory = directory
         self.places: list[str] = []
 
-    def show(self, sources: Sequence[str]) -> None:
-        """Mount each, with what lies below it; all or none."""
+    def show(self, sources: Sequence[str], *, made: Sequence[str] = ()) -> None:
+        """Mount each, with what lies below it; all or none. Of `made` what is missing is made."""
         os.makedirs(self._directory, exist_ok=True)
         self._sweep()
         try:
             for source in sources:
+                if source in made and not os.path.lexists(source):
+                    os.makedirs(source, exist_ok=True)
                 self._show(source)
         except BaseException:
             self.hide()

@@ -70,18 +70,30 @@ class Attempt(Protocol):
 class Engine(Protocol):
     """Starts processes. `jobs` it does in its own way, by their names.
 
-    `maker` is where it is found, `module:class`; it is made without arguments.
+    `maker` is where it is found, `module:class`; it is made without arguments. `exec_plan` is where
+    the plugin finds what plans its execs, `module:function` (`execs.ExecPlan`): a plugin of another
+    engine, too, which has got its containers by a swap.
     """
 
     maker: str
+    exec_plan: str
 
     @property
     def jobs(self) -> Mapping[str, Job]:
         """Jobs that replace the shim's, which act on cgroups."""
         ...
 
+    def expect_starts(self, loop: Loop, directory: RunDirectory, layout: CgroupLayout) -> None:
+        """In a monitor that is made for a start, before it has touched anything."""
+        ...
+
     def attempt(self, order: Order) -> Attempt:
         """An attempt that has not begun."""
+        ...
+
+    def began(self, request: dict[str, Any]) -> bool:
+        """Of a process that lives, and whose monitor died before it could tell: whether its program
+        was let go, or waits for ever."""
         ...
 
     def clean(self, container: Container) -> None:

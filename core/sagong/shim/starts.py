@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from sagong.contracts.runtime import Container, ExecRequest, RunSpec
+from sagong.contracts.runtime import Container, RunSpec
 from sagong.errors import AlreadyExists, InvalidArgument, SagongError, Unavailable
 from sagong.shim.books import Books
 from sagong.shim.facts import HostFacts
@@ -21,8 +21,8 @@ __all__ = ["Plans", "Starts"]
 class Plans(Protocol):
     """From what is asked to the messages that the runtime's engine understands; pure.
 
-    `maker` names the engine that they are for (`Engine.maker`). Containers of another, found after a
-    swap, are looked after, but nothing more can be started in them.
+    `maker` names the engine that they are for (`Engine.maker`). An exec is planned by the maker of
+    its container (`execs`), which may be another one after a swap.
     """
 
     maker: str
@@ -31,15 +31,10 @@ class Plans(Protocol):
         """The message that makes a monitor start this container."""
         ...
 
-    def exec(
-        self, spec: RunSpec, request: ExecRequest, facts: HostFacts, *, cgroup: str
-    ) -> dict[str, Any]:
-        """The message that makes the monitor start a further process in the container."""
-        ...
-
     @property
     def engine(self) -> dict[str, Any]:
-        """What the engine is told with each run, exec and job, by their key "engine"."""
+        """What the engine is told with each run, and of its containers with each exec and job, by their
+        key "engine"."""
         ...
 
 

@@ -23,6 +23,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from sagong.shim.failure import NEVER_BEGAN
+
 __all__ = ["Program", "Vfork", "lends_memory"]
 
 # The interpreter's lock is given up for the call: a child that is killed most likely waits for the
@@ -34,7 +36,6 @@ _FLAGS = _CLONE_VM | _CLONE_VFORK | _CLONE_PARENT | _CLONE_PARENT_SETTID | _CLON
 # Of ucontext_t, alike on 64-bit machines; room for the largest (4.5 kB on aarch64).
 _LINK, _STACK, _STACK_SIZE, _CONTEXT_SIZE = 8, 16, 32, 8192
 _PYTHON_STACK, _C_STACK = 1 << 20, 64 << 10
-_FAILED = 127
 _Callback = ctypes.CFUNCTYPE(None, use_errno=True)
 
 
@@ -115,10 +116,10 @@ class Vfork:
         self._returned = False
         # One that is killed while it has the interpreter's lock takes it along.
         signal.alarm(seconds)
-        self._end.make(_address(_LIBC._exit), _FAILED, then=0)
+        self._end.make(_address(_LIBC._exit), NEVER_BEGAN, then=0)
         self._refusal.make(_address(self._told), then=self._end.place)
         # Unless there is a program it is nothing but the end.
-        self._execution.make(_address(_LIBC._exit), _FAILED, then=0)
+        self._execution.make(_address(_LIBC._exit), NEVER_BEGAN, then=0)
         self._first.make(_address(self._begun), then=self._execution.place)
         result = _LIBC.clone(
             ctypes.c_void_p(_address(_LIBC.setcontext)),

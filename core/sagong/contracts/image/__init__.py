@@ -2,7 +2,7 @@
 
 Content is addressed by digest (OCI image specification 1.1); an image's id is the digest of its
 config. A *lease* of a root filesystem belongs to a container id and lives until it is released.
-Bytes travel beside the bus: uploads and downloads hand out a raw stream address first.
+Bytes travel beside the bus: uploads and downloads hand out the address of a stream first.
 """
 
 from __future__ import annotations
@@ -150,32 +150,41 @@ class Images(Protocol):
         """Try credentials; Unauthenticated if they are refused."""
         ...
 
-    @method(idempotent=False)
+    @method(idempotent=True)
     async def upload(self) -> Address:
         """A raw stream to send bytes to; its token is the `upload` that other requests name.
 
-        The half-close ends it. An upload that nobody takes within a minute is dropped.
+        Each call gives another one. The half-close ends it. An upload that nobody takes within a
+        minute is dropped. It can go on after a break, and so does what was to be done with it: a
+        provider knows what its predecessor was sent, and, for a minute, what it answered.
         """
         ...
 
-    @method(idempotent=False, raises=(InvalidArgument, NotFound, ResourceExhausted), seconds=600.0)
+    @method(
+        idempotent=True,
+        raises=(InvalidArgument, NotFound, ResourceExhausted),
+        seconds=600.0,
+        resumes=True,
+    )
     def load(self, request: LoadRequest) -> AsyncIterator[Progress]:
         """Load images of an archive; one item a loaded image, with `reference` or only `image`."""
         ...
 
-    @method(idempotent=False, raises=(InvalidArgument, ResourceExhausted), seconds=600.0)
+    @method(
+        idempotent=True, raises=(InvalidArgument, ResourceExhausted), seconds=600.0, resumes=True
+    )
     def import_(self, request: ImportRequest) -> AsyncIterator[Progress]:
         """Make an image of a filesystem archive."""
         ...
 
     @method(idempotent=True, raises=(NotFound,))
     async def save(self, request: SaveRequest) -> Address:
-        """A raw stream of the archive."""
+        """A whole stream of the archive: the same at a successor, while the names mean the same."""
         ...
 
     @method(idempotent=True, raises=(NotFound,))
     async def export(self, root: RootRef) -> Address:
-        """A raw stream of a lent root filesystem as a tar."""
+        """A whole stream of a lent root filesystem as a tar."""
         ...
 
     @method(idempotent=True, raises=(NotFound, InvalidArgument))
@@ -193,9 +202,13 @@ class Images(Protocol):
         """Name an image; a name in use moves."""
         ...
 
-    @method(idempotent=False, raises=(NotFound, Conflict))
+    @method(idempotent=True, raises=(NotFound, Conflict))
     async def remove(self, request: RemoveRequest) -> Removed:
-        """Remove; `Conflict` when a lent root filesystem needs it and `force` is not set."""
+        """Remove; `Conflict` when a lent root filesystem needs it and `force` is not set.
+
+        A successor that is asked within a minute for what its predecessor removed tells what that was,
+        once, and removes nothing: the predecessor may have ended before its answer.
+        """
         ...
 
     @method(idempotent=True, raises=(NotFound, InvalidArgument, ResourceExhausted))
@@ -250,7 +263,7 @@ class Images(Protocol):
 
     @method(idempotent=True, raises=(NotFound, InvalidArgument))
     async def read_archive(self, request: ArchiveRequest) -> Address:
-        """A raw stream of the path as a tar."""
+        """A whole stream of the path as a tar."""
         ...
 
     @method(idempotent=True, raises=(NotFound, InvalidArgument, ResourceExhausted), seconds=600.0)

@@ -73,6 +73,7 @@ class Image(Message):
 class ImageQuery(Message):
     """`dangling` None lists all; `all` includes intermediate images of builds.
 
+    `reference` is a name or a pattern of names (`sagong.model.patterns`), with or without the tag;
     `parent`: only images that were made of the image of that id, intermediate ones too. `labels`
     (`key` or `key=value`) must all be there, none of `without_labels` may; `until`, if not 0, is a
     time in seconds before which an image was created. `step` is the JSON of `container_config`.

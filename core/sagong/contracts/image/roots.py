@@ -104,6 +104,8 @@ class PathStat(Message):
     mtime: float
     link_target: str = ""
     real: str = ""
+    uid: int = 0
+    gid: int = 0
 
 
 class DirectoryList(Message):

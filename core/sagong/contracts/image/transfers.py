@@ -83,7 +83,8 @@ class Progress(Message):
 class LoadRequest(Message):
     """Load an archive (docker save or OCI layout, plain or compressed) uploaded as `upload`.
 
-    Of images for several platforms the one for `platform` is loaded, "": for this machine.
+    Of images for several platforms the one for `platform` is loaded, "": for this machine. Layers that
+    docker save's manifest names need not be in the archive where an image here has the same ones.
     """
 
     upload: str

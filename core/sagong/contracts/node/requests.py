@@ -96,7 +96,9 @@ class UpdateSpec(Message):
 
 
 class LogsRequest(Message):
-    """Read logs: `since`/`until` in seconds since the epoch (0: none), `tail` lines (-1: all).
+    """Read logs: `tail` lines (-1: all) of those written from `since_nanos` to `until_nanos`.
+
+    Both since the epoch (0: none): a line's own stamp as a bound takes that line in.
 
     The answer's stream has frames STDOUT and STDERR, after some of them a PLACE, and at the end EOF:
     where the log ends, or with `follow` where the container has ended. Without EOF it was cut; the
@@ -107,8 +109,8 @@ class LogsRequest(Message):
     id: str
     stdout: bool = True
     stderr: bool = True
-    since: float = 0.0
-    until: float = 0.0
+    since_nanos: int = 0
+    until_nanos: int = 0
     tail: int = -1
     follow: bool = False
     timestamps: bool = False
