@@ -16,9 +16,9 @@ from typing import Any, NoReturn
 from sagong.linux import process, syscalls
 from sagong.linux.cgroup import CgroupLayout
 from sagong.shim import init
-from sagong.shim.failure import StartError
+from sagong.shim.failure import NEVER_BEGAN, StartError, wrong
 from sagong.shim.vforking import Program
-from sagong_runtime_linux.operations import Stage, apply_all
+from sagong_runtime_linux.operations import Stage, apply_all, apply_last
 from sagong_runtime_linux.plan_registry import REGISTRY
 from sagong_runtime_linux.program import (
     DEFAULT_PATH,
@@ -30,7 +30,6 @@ from sagong_runtime_linux.program import (
 
 __all__ = ["ORDER_SIZE", "Children", "run_child"]
 
-_FAILED = 127
 # What goes in one message of a socket with the kernel's usual buffer. A larger buffer here would be
 # mapped anew for each order.
 ORDER_SIZE = 96 << 10
@@ -60,15 +59,15 @@ class Children:
             return None
         monitor = self._channel()
         try:
-            monitor.send(b'{"pid":%d}' % pid)
-            return self._prepare(text[1:], tuple(namespaces), monitor)
+            return self._prepare(pid, text[1:], tuple(namespaces), monitor)
         finally:
             monitor.detach()
 
     def _prepare(
-        self, text: bytes, namespaces: tuple[int, ...], monitor: socket.socket
+        self, pid: int, text: bytes, namespaces: tuple[int, ...], monitor: socket.socket
     ) -> Program | None:
         with _told(monitor):
+            monitor.send(b'{"pid":%d}' % pid)
             program = _ready(*self._understood(text, namespaces), monitor)
             self._path = program.path if program is not None else ""
             return program
@@ -92,7 +91,7 @@ class Children:
             if not text:
                 os._exit(0)
             _become(*self._understood(text, descriptors), channel)
-        os._exit(_FAILED)
+        os._exit(NEVER_BEGAN)
 
     def _understood(
         self, text: bytes, namespaces: tuple[int, ...]
@@ -111,7 +110,7 @@ def run_child(stage: Stage, plan: str, session: dict[str, Any], monitor: socket.
         _leave_handlers()
         os.setsid()
         _become(stage, plan, session, monitor)
-    os._exit(_FAILED)
+    os._exit(NEVER_BEGAN)
 
 
 def _become(stage: Stage, plan: str, session: dict[str, Any], monitor: socket.socket) -> None:
@@ -139,6 +138,7 @@ def _ready(
         return None
     syscalls.close_range(3, flags=syscalls.CLOSE_RANGE_CLOEXEC)
     monitor.send(b'{"exec":1}')
+    apply_last(stage)
     return Program(path, program["args"], environment)
 
 
@@ -150,7 +150,8 @@ def _told(monitor: socket.socket) -> Iterator[None]:
     except StartError as error:
         _tell(monitor, error.code, error.message)
     except BaseException as error:
-        _tell(monitor, "internal", f"{type(error).__name__}: {error}")
+        found = wrong(error)
+        _tell(monitor, found.code, found.message)
 
 
 def _tell(monitor: socket.socket, code: str, message: str) -> None:

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from sagong.linux import syscalls
+from sagong.linux.places import open_file, standing_at
 from sagong.shim.failure import StartError
-from sagong_runtime_linux.mount_operations import make_target
+from sagong_runtime_linux.mount_operations import attach
 from sagong_runtime_linux.operations import Stage
 
 __all__ = ["DefaultDevices", "HostDevice", "HostDevices", "OpenTerminal"]
@@ -36,7 +37,6 @@ DEFAULT_LINKS = (
 )
 # Of the host's /dev, what a privileged container gets from its own mounts instead.
 _NOT_COPIED = frozenset({"pts", "shm", "mqueue", "fd", "ptmx", "console", "stdin", "stdout"})
-_TIOCGPTN = 0x80045430
 _TIOCSPTLCK = 0x40045431
 _TIOCGPTPEER = 0x5441
 
@@ -53,10 +53,9 @@ def _whole_modes() -> Iterator[None]:
 
 def bind_node(stage: Stage, source: str, target: str) -> None:
     """Bind a device of the host: in a user namespace the kernel lets nobody make nodes."""
-    make_target(target, "file")
     tree = syscalls.open_tree(source.lstrip("/"), clone=True, directory=stage.old_root)
     try:
-        syscalls.move_mount(tree, target)
+        attach(tree, target, "file")
     finally:
         os.close(tree)
 
@@ -73,17 +72,16 @@ class DefaultDevices(NamedTuple):
 
     def apply(self, stage: Stage) -> None:
         """mknod(2), symlink(2)."""
-        with _whole_modes():
-            for name, major, minor in DEFAULT_NODES:
-                path = f"{self.directory}/{name}"
-                if self.bind:
-                    bind_node(stage, f"/dev/{name}", path)
-                else:
-                    os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(major, minor))
-        for name, target in DEFAULT_LINKS:
-            os.symlink(target, f"{self.directory}/{name}")
-        if os.path.exists("/proc/kcore"):
-            os.symlink("/proc/kcore", f"{self.directory}/core")
+        if self.bind:
+            for name, _, _ in DEFAULT_NODES:
+                bind_node(stage, f"/dev/{name}", f"{self.directory}/{name}")
+        with standing_at(self.directory), _whole_modes():
+            for name, major, minor in () if self.bind else DEFAULT_NODES:
+                os.mknod(name, stat.S_IFCHR | 0o666, os.makedev(major, minor))
+            for name, target in DEFAULT_LINKS:
+                os.symlink(target, name)
+            if os.path.exists("/proc/kcore"):
+                os.symlink("/proc/kcore", "core")
 
 
 class HostDevice(NamedTuple):
@@ -118,12 +116,12 @@ class HostDevice(NamedTuple):
         if self.bind:
             bind_node(stage, self.source, self.target)
             return
-        os.makedirs(os.path.dirname(self.target), exist_ok=True)
-        if os.path.lexists(self.target):
-            os.unlink(self.target)
-        with _whole_modes():
-            os.mknod(self.target, found.st_mode, found.st_rdev)
-        os.chown(self.target, found.st_uid, found.st_gid)
+        directory, name = os.path.split(self.target)
+        with standing_at(directory), _whole_modes():
+            if os.path.lexists(name):
+                os.unlink(name)
+            os.mknod(name, found.st_mode, found.st_rdev)
+            os.chown(name, found.st_uid, found.st_gid, follow_symlinks=False)
 
     def _copy_directory(self, stage: Stage) -> None:
         directory = stage.open_on_host(self.source, os.O_RDONLY | os.O_DIRECTORY)
@@ -182,7 +180,7 @@ class OpenTerminal(NamedTuple):
 
     def apply(self, stage: Stage) -> None:
         """The kernel's TIOCGPTPEER opens the slave by descriptor: no path can be forged."""
-        master = os.open(self.multiplexer, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+        master = open_file(self.multiplexer, os.O_RDWR | os.O_NOCTTY)
         fcntl.ioctl(master, _TIOCSPTLCK, struct.pack("i", 0))
         slave = fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
         if self.rows or self.columns:
@@ -190,10 +188,10 @@ class OpenTerminal(NamedTuple):
             fcntl.ioctl(master, termios.TIOCSWINSZ, size)
         os.fchown(slave, self.uid, -1)
         if self.console:
-            (number,) = struct.unpack("i", fcntl.ioctl(master, _TIOCGPTN, b"\0\0\0\0"))
-            make_target(self.console, "file")
-            directory = os.path.dirname(self.multiplexer)
-            tree = syscalls.open_tree(f"{directory}/{number}", clone=True)
-            syscalls.move_mount(tree, self.console)
-            os.close(tree)
+            # By its descriptor: who fills this devpts could have another file at its path.
+            tree = syscalls.open_tree("", clone=True, directory=slave)
+            try:
+                attach(tree, self.console, "file")
+            finally:
+                os.close(tree)
         stage.terminal = (master, slave)

@@ -6,14 +6,14 @@ after it: then the kernel itself keeps every symbolic link of the image inside t
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import os
 import stat
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from sagong.linux import mounts, overlay, syscalls
+from sagong.linux.cgroup import CONTROLLERS
+from sagong.linux.places import open_place, standing_at
 from sagong.shim.failure import StartError
 from sagong_runtime_linux.operations import Stage
 
@@ -250,10 +250,8 @@ class AttachTree(NamedTuple):
         would take a link of /proc for."""
         tree = stage.trees.pop(self.name)
         directory = stat.S_ISDIR(os.fstat(tree).st_mode)
-        make_target(self.target, "directory" if directory else "file")
-        target = os.path.realpath(self.target) if os.path.islink(self.target) else self.target
         try:
-            syscalls.move_mount(tree, target)
+            attach(tree, self.target, "directory" if directory else "file")
         except NotADirectoryError:
             raise StartError(
                 "failed_precondition",
@@ -265,25 +263,16 @@ class AttachTree(NamedTuple):
             os.close(tree)
 
 
-def make_target(target: str, kind: str) -> bool:
-    """Make a mount point with its parents when it is missing, also behind dangling links.
-
-    Whether it was missing.
-    """
-    if os.path.exists(target):
-        return False
-    if kind == "directory":
-        # Unless there is a dangling link, or no parent.
-        with contextlib.suppress(FileExistsError, FileNotFoundError):
-            os.mkdir(target)
-            return True
-    target = os.path.realpath(target)
-    if kind == "file":
-        os.makedirs(os.path.dirname(target), exist_ok=True)
-        os.close(os.open(target, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
-    else:
-        os.makedirs(target, exist_ok=True)
-    return True
+def attach(tree: int, target: str, kind: Literal["directory", "file"]) -> None:
+    """move_mount(2) to a path of the container, which is made with its parents when it is missing."""
+    place, _ = open_place(target, kind)
+    try:
+        syscalls.move_mount(tree, "", directory=place)
+    except OSError as error:
+        error.filename = target
+        raise
+    finally:
+        os.close(place)
 
 
 class MountFilesystem(NamedTuple):
@@ -301,20 +290,23 @@ class MountFilesystem(NamedTuple):
 
     def apply(self, stage: Stage) -> None:
         """mount(2). A link in place of /proc would lead masks and read-only paths astray."""
-        made = make_target(self.target, "directory")
         if self.kind in _NO_SYMLINKS and os.path.realpath(self.target) != self.target:
             raise StartError(
                 "failed_precondition", f"{self.target} of the image is a symbolic link: refused"
             )
+        with standing_at(self.target) as made:
+            self._mount_here(stage, made=made)
+
+    def _mount_here(self, stage: Stage, *, made: bool) -> None:
         data = self.data
         if self.kind == "tmpfs" and "mode=" not in data:
             if made:
                 # Nothing says who may write there; a later start finds it so, too.
-                os.chmod(self.target, 0o1777)
-            mode = stat.S_IMODE(os.stat(self.target).st_mode)
+                os.chmod(".", 0o1777)
+            mode = stat.S_IMODE(os.stat(".").st_mode)
             data = f"{data},mode={mode:o}".lstrip(",")
         try:
-            syscalls.mount(self.source or self.kind, self.target, self.kind, self.flags, data)
+            syscalls.mount(self.source or self.kind, ".", self.kind, self.flags, data)
         except PermissionError:
             if self.kind != "sysfs" or stage.old_root < 0:
                 raise
@@ -328,7 +320,7 @@ class MountFilesystem(NamedTuple):
             syscalls.mount_setattr(
                 "", set_=mounts.MOUNT_ATTR_RDONLY, recursive=True, directory=tree
             )
-            syscalls.move_mount(tree, self.target)
+            syscalls.move_mount(tree, ".")
         finally:
             os.close(tree)
 
@@ -336,7 +328,9 @@ class MountFilesystem(NamedTuple):
 class MountCgroups(NamedTuple):
     """Show the container its own cgroups: (version, mount point, v1 option) of each hierarchy.
 
-    In a cgroup namespace of its own the hierarchies are mounted anew; else `path` is bound.
+    `path` is bound from the host's mounts; without it the roots of the container's cgroup namespace
+    are: the group that was made for it, elsewhere that of who starts it. To mount a hierarchy anew the
+    kernel looks through all groups of the machine, so that is done for unknown groups alone.
     """
 
     target: str
@@ -350,33 +344,43 @@ class MountCgroups(NamedTuple):
 
     def apply(self, stage: Stage) -> None:
         """One mount for v2, a small tmpfs of mounts for v1."""
-        make_target(self.target, "directory")
-        if all(version == "2" for version, _, _ in self.hierarchies):
-            for _, mount, _ in self.hierarchies:
-                self._show(stage, "cgroup2", "", self.target, mount)
-                syscalls.mount_setattr(self.target, set_=self.flags & 0xF)
-            return
-        flags = self.flags & ~mounts.MS_RDONLY
-        syscalls.mount("tmpfs", self.target, "tmpfs", flags, "mode=755")
+        single = all(version == "2" for version, _, _ in self.hierarchies)
+        with standing_at(self.target):
+            if single:
+                for _, mount, _ in self.hierarchies:
+                    self._show(stage, "cgroup2", "", ".", mount)
+            else:
+                flags = self.flags & ~mounts.MS_RDONLY
+                syscalls.mount("tmpfs", ".", "tmpfs", flags, "mode=755")
+        with standing_at(self.target, make=False):
+            if not single:
+                self._show_each(stage)
+            # What is bound has attributes of its own until now; nobody is here to see it.
+            syscalls.mount_setattr(
+                ".", set_=self.flags & 0xF, propagation=mounts.MS_PRIVATE, recursive=True
+            )
+
+    def _show_each(self, stage: Stage) -> None:
         for version, mount, option in self.hierarchies:
             name = mount.rpartition("/")[2]
-            place = f"{self.target}/{name}"
-            os.mkdir(place, 0o755)
+            os.mkdir(name, 0o755)
             kind = "cgroup" if version == "1" else "cgroup2"
             try:
-                self._show(stage, kind, option, place, mount)
+                self._show(stage, kind, option, name, mount)
             except FileNotFoundError:
                 # Hierarchies without controllers hold no group of ours to show; somebody may mount his.
                 continue
             self._link_names(name)
-        # What is bound has attributes of its own until now; nobody is here to see it.
-        syscalls.mount_setattr(self.target, set_=self.flags & 0xF, recursive=True)
 
     def _show(self, stage: Stage, kind: str, option: str, place: str, mount: str) -> None:
-        if not self.path:
+        group = self.path or _root_of_namespace(stage, mount)
+        if group is None:
             syscalls.mount("cgroup", place, kind, self.flags, option)
-            return
-        source = f"{mount}/{self.path}".lstrip("/")
+        else:
+            self._bind(stage, f"{mount}/{group}", place)
+
+    def _bind(self, stage: Stage, group: str, place: str) -> None:
+        source = group.rstrip("/").lstrip("/")
         tree = syscalls.open_tree(source, clone=True, directory=stage.old_root)
         try:
             syscalls.move_mount(tree, place)
@@ -387,7 +391,18 @@ class MountCgroups(NamedTuple):
         """Controllers mounted together are found by each one's name."""
         if "," in name:
             for single in name.split(","):
-                os.symlink(name, f"{self.target}/{single}")
+                os.symlink(name, single)
+
+
+def _root_of_namespace(stage: Stage, mount: str) -> str | None:
+    """The group that the cgroup namespace has as its root in this hierarchy, if that is known."""
+    if not stage.cgroup_is_root:
+        return None
+    layout = stage.layout
+    found = next((h for h in layout.hierarchies if h.mount == mount), None)
+    if found is None:
+        return None
+    return stage.cgroup if found in layout.select(CONTROLLERS) else found.own.lstrip("/")
 
 
 class ReadOnlyPath(NamedTuple):
@@ -402,10 +417,13 @@ class ReadOnlyPath(NamedTuple):
     def apply(self, stage: Stage) -> None:
         """Bind it on itself without ever being writable."""
         try:
-            mounts.bind_read_only(self.path, self.path)
-        except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.ENOTDIR):
-                raise
+            place, _ = open_place(self.path)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        try:
+            mounts.make_read_only_at(place)
+        finally:
+            os.close(place)
 
 
 class MaskPath(NamedTuple):
@@ -420,15 +438,23 @@ class MaskPath(NamedTuple):
     def apply(self, stage: Stage) -> None:
         """The host's /dev/null is used, since the image's may be anything."""
         try:
-            directory = stat.S_ISDIR(os.stat(self.path).st_mode)
+            place, _ = open_place(self.path)
         except (FileNotFoundError, NotADirectoryError):
             return
-        if directory:
-            syscalls.mount("tmpfs", self.path, "tmpfs", mounts.MS_RDONLY, "size=0k")
+        try:
+            self._mask(stage, place)
+        finally:
+            os.close(place)
+
+    def _mask(self, stage: Stage, place: int) -> None:
+        if stat.S_ISDIR(os.fstat(place).st_mode):
+            os.fchdir(place)
+            syscalls.mount("tmpfs", ".", "tmpfs", mounts.MS_RDONLY, "size=0k")
+            os.chdir("/")
             return
         tree = syscalls.open_tree("dev/null", clone=True, directory=stage.old_root)
         try:
-            syscalls.move_mount(tree, self.path)
+            syscalls.move_mount(tree, "", directory=place)
         finally:
             os.close(tree)
 

@@ -11,12 +11,12 @@ import socket
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from sagong.shim.failure import StartError, reason
+from sagong.shim.failure import failed
 
 if TYPE_CHECKING:
     from sagong.linux.cgroup import CgroupLayout
 
-__all__ = ["Operation", "Registry", "Stage", "encode_operations"]
+__all__ = ["Operation", "Registry", "Stage", "apply_all", "apply_last", "encode_operations"]
 
 
 class Stage:
@@ -29,8 +29,14 @@ class Stage:
         self.trees: dict[str, int] = {}
         self.namespaces: dict[str, int] = {}
         self.old_root = -1
+        # The group that was made for it, in each hierarchy with controllers, and whether a cgroup
+        # namespace was made in there.
+        self.cgroup = ""
+        self.cgroup_is_root = False
         self.terminal: tuple[int, int] | None = None
         self.monitor: socket.socket | None = None
+        # What would hinder the start itself, to be done when only the execution is left.
+        self.last: list[Operation] = []
 
     def close(self) -> None:
         """In the monitor, after the fork: what was opened for the child alone."""
@@ -85,12 +91,16 @@ def encode_operations(operations: Iterable[Any]) -> list[list[Any]]:
     return [[type(operation).__name__, *operation] for operation in operations]
 
 
+def apply_last(stage: Stage) -> None:
+    """What operations of a plan put off until nothing but the execution is left."""
+    last, stage.last = stage.last, []
+    apply_all(last, stage)
+
+
 def apply_all(operations: Iterable[Operation], stage: Stage) -> None:
     """Apply a plan; a failed system call becomes a StartError that says what was being done."""
     for operation in operations:
         try:
             operation.apply(stage)
         except OSError as error:
-            raise StartError(
-                "failed_precondition", f"{operation.describe()}: {reason(error)}"
-            ) from error
+            raise failed(error, operation.describe()) from error

@@ -40,9 +40,15 @@ def capability_mask(names: tuple[str, ...], facts: HostFacts, *, privileged: boo
     if privileged:
         return facts.bounding
     try:
-        return capabilities.mask_of(names) & facts.bounding
+        return _mask(names) & facts.bounding
     except ValueError as error:
         raise InvalidArgument(f"capabilities of the process: {error}") from None
+
+
+@functools.lru_cache(64)
+def _mask(names: tuple[str, ...]) -> int:
+    """Most containers have the same ones."""
+    return capabilities.mask_of(names)
 
 
 @functools.lru_cache(64)
@@ -210,6 +216,10 @@ def exec_request(
     kinds += ["user"] if mapped else []
     enters_pid = spec.namespaces.pid != "host"
     terminal = terminal_operations(what, console="") if what.tty else []
+    # In a user namespace nobody may trace who comes from outside.
+    late = enters_pid and not mapped and _may_be_traced(spec, facts)
+    kinds += ["pid"] if late else []
+    labels = labels_of(spec, facts)
     operations = [
         process.EnterCgroup(cgroup),
         process.SetOomScore(oom_score(what, spec, facts)),
@@ -217,20 +227,34 @@ def exec_request(
         *([user_operations.BecomeMappedRoot()] if mapped else []),
         process.JoinKeyring(f"_ses.{spec.id}"),
         *terminal,
-        *labels_of(spec, facts),
+        *([] if late else labels),
         process.ChangeDirectory(what.cwd or "/"),
         *confinement(spec, what, mask),
+        # Labels are given by a /proc that shows no strangers.
+        *([user_operations.ForkInside(), *labels] if late else []),
     ]
     return {
         "op": "exec",
         "id": request.id,
         "exec_id": request.exec_id,
-        "enter_pid": enters_pid,
+        "enter_pid": enters_pid and not late,
+        "forks": late,
         "plan": encoded_plan(operations, what),
         "session": session_of(what, LogSpec(driver="none"), hold=True)
         | {"stdin_once": True, "stragglers": True},
         "owner": fifo_owner(spec, what),
     }
+
+
+def _may_be_traced(spec: RunSpec, facts: HostFacts) -> bool:
+    """Whether a container has the right to trace, or one may that shares its processes.
+
+    Who is privileged has the host's devices anyway.
+    """
+    if spec.namespaces.pid != "new" or spec.privileged:
+        return not spec.privileged
+    mask = capability_mask(spec.process.capabilities, facts, privileged=False)
+    return bool(mask & capabilities.mask_of(["CAP_SYS_PTRACE"]))
 
 
 def terminal_operations(what: Process, *, console: str) -> list[Any]:

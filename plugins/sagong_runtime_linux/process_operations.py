@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from sagong.linux import capabilities, process, seccomp, syscalls
+from sagong.linux.places import open_in_proc, open_place
 from sagong.shim import lean
 from sagong.shim.cgroups import container_cgroup, make_cgroup, resolved_limits
 from sagong.shim.failure import StartError
@@ -46,6 +47,8 @@ _SIOCGIFFLAGS = 0x8913
 _SIOCSIFFLAGS = 0x8914
 _IFF_UP = 1
 _IFREQ = struct.Struct("16sh22x")
+# More than a start has open at once.
+_OWN_DESCRIPTORS = 64
 
 
 class MakeCgroup(NamedTuple):
@@ -67,6 +70,7 @@ class MakeCgroup(NamedTuple):
         except ValueError as error:
             raise StartError("failed_precondition", str(error)) from None
         group.enter()
+        stage.cgroup = self.path
 
 
 class EnterCgroup(NamedTuple):
@@ -95,6 +99,7 @@ class Unshare(NamedTuple):
     def apply(self, stage: Stage) -> None:
         """unshare(2)."""
         syscalls.unshare(namespace_flags(self.kinds))
+        stage.cgroup_is_root |= bool(stage.cgroup) and "cgroup" in self.kinds
 
 
 class EnterNamespace(NamedTuple):
@@ -179,8 +184,7 @@ class WriteSysctl(NamedTuple):
 
     def apply(self, stage: Stage) -> None:
         """Through the container's own /proc."""
-        path = "/proc/sys/" + self.key.replace(".", "/")
-        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        descriptor = open_in_proc("sys/" + self.key.replace(".", "/"), os.O_WRONLY)
         try:
             os.write(descriptor, self.value.encode())
         finally:
@@ -199,11 +203,28 @@ class SetRlimit(NamedTuple):
         return f"setting rlimit {self.name} to {self.soft}:{self.hard}"
 
     def apply(self, stage: Stage) -> None:
-        """setrlimit(2); raising a hard limit needs CAP_SYS_RESOURCE."""
-        try:
-            resource.setrlimit(RLIMITS.index(self.name), (self.soft, self.hard))
-        except ValueError as error:
-            raise StartError("failed_precondition", f"{self.describe()}: {error}") from None
+        """setrlimit(2); raising a hard limit needs CAP_SYS_RESOURCE, so that is done here."""
+        soft, hard = self.soft, self.hard
+        if self.name == "nofile" and 0 <= soft < _OWN_DESCRIPTORS:
+            stage.last.append(LowerRlimit(*self))
+            soft = _OWN_DESCRIPTORS
+            hard = hard if hard < 0 else max(soft, hard)
+        _set_rlimit(self, soft, hard)
+
+
+class LowerRlimit(SetRlimit):
+    """The limit that is wanted, after one with which the start itself could go on."""
+
+    def apply(self, stage: Stage) -> None:
+        """setrlimit(2); to lower it needs no right."""
+        _set_rlimit(self, self.soft, self.hard)
+
+
+def _set_rlimit(limit: SetRlimit, soft: int, hard: int) -> None:
+    try:
+        resource.setrlimit(RLIMITS.index(limit.name), (soft, hard))
+    except ValueError as error:
+        raise StartError("failed_precondition", f"{limit.describe()}: {error}") from None
 
 
 class SetOomScore(NamedTuple):
@@ -292,15 +313,15 @@ class Confine(NamedTuple):
 
     def apply(self, stage: Stage) -> None:
         """AppArmor has a directory of its own since Linux 5.8."""
-        path = "/proc/self/attr/exec"
-        text = self.label
-        if self.module == "apparmor":
-            text = f"exec {self.label}"
-            own = "/proc/self/attr/apparmor/exec"
-            path = own if os.path.exists(own) else path
-        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        ours = self.module == "apparmor"
+        descriptor = -1
+        if ours:
+            with contextlib.suppress(FileNotFoundError):
+                descriptor = open_in_proc("self/attr/apparmor/exec", os.O_WRONLY)
+        if descriptor < 0:
+            descriptor = open_in_proc("self/attr/exec", os.O_WRONLY)
         try:
-            os.write(descriptor, text.encode())
+            os.write(descriptor, f"exec {self.label}".encode() if ours else self.label.encode())
         finally:
             os.close(descriptor)
 
@@ -321,7 +342,7 @@ class ChangeDirectory(NamedTuple):
         return f'chdir to cwd ("{self.path}") set in config.json failed'
 
     def apply(self, stage: Stage) -> None:
-        """chdir(2)."""
+        """chdir(2), whose result is inside of the root, or nothing is executed there."""
         try:
             self._enter()
         except PermissionError:
@@ -335,20 +356,13 @@ class ChangeDirectory(NamedTuple):
             raise StartError(code, f"{self.describe()}: {reason}") from None
 
     def _enter(self) -> None:
+        place, _ = open_place(self.path, "directory" if self.create else "")
         try:
-            os.chdir(self.path)
-        except FileNotFoundError:
-            if not self.create:
-                raise
-            self._make_path()
-            os.chdir(self.path)
-
-    def _make_path(self) -> None:
-        try:
-            os.makedirs(self.path, exist_ok=True)
-        except (FileExistsError, NotADirectoryError):
-            text = f"{self.describe()}: not a directory"
-            raise StartError("failed_precondition", text) from None
+            os.fchdir(place)
+        finally:
+            os.close(place)
+        # The kernel tells no path of a directory that is outside: ENOENT.
+        os.getcwd()
 
 
 class TakeCredentials(NamedTuple):

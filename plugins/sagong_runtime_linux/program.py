@@ -40,8 +40,6 @@ def find_program(name: str, path: str) -> str:
     if "/" in name:
         _check(name, name)
         return name
-    if not name:
-        raise StartError("invalid_argument", 'exec: "": no command')
     for directory in path.split(":"):
         candidate = f"{directory or '.'}/{name}"
         if _executable(candidate):

@@ -6,12 +6,12 @@ from typing import Any
 
 import msgspec
 
-from sagong.contracts.runtime import ExecRequest, RunSpec
+from sagong.contracts.runtime import RunSpec
 from sagong.host import Host
 from sagong.shim.facts import HostFacts
 from sagong.shim.rooms import ROOM
 from sagong.shim.runtime import MonitoredRuntime
-from sagong_runtime_linux.planning import exec_request, run_request
+from sagong_runtime_linux.planning import run_request
 
 __all__ = ["RuntimeConfig", "RuntimeLinux"]
 
@@ -37,12 +37,6 @@ class OperationPlans:
     def run(self, spec: RunSpec, facts: HostFacts) -> dict[str, Any]:
         """The message that makes a monitor start this container."""
         return run_request(spec, facts, parent=self._parent)
-
-    def exec(
-        self, spec: RunSpec, request: ExecRequest, facts: HostFacts, *, cgroup: str
-    ) -> dict[str, Any]:
-        """The message that makes the monitor start a further process in the container."""
-        return exec_request(spec, request, facts, cgroup=cgroup)
 
     @property
     def engine(self) -> dict[str, Any]:

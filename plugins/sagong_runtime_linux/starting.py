@@ -13,13 +13,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sagong.linux import overlay, process
+from sagong.linux.cgroup import CgroupLayout
 from sagong.shim import lean
 from sagong.shim.container import Container
-from sagong.shim.directory import full
-from sagong.shim.failure import StartError
+from sagong.shim.directory import RunDirectory, full
+from sagong.shim.failure import StartError, wrong
 from sagong.shim.forking import fork_into
 from sagong.shim.jobs import Job
-from sagong.shim.loop import READ, Timer
+from sagong.shim.loop import READ, Loop, Timer
 from sagong.shim.nursery import Newborn, Nurse, Nursery
 from sagong.shim.starting import Order
 from sagong.shim.user_namespace import open_user_namespace
@@ -38,16 +39,28 @@ class LinuxEngine:
     """Starts processes by plans of operations; cgroups suffice for all else."""
 
     maker = "sagong_runtime_linux.starting:LinuxEngine"
+    exec_plan = "sagong_runtime_linux.planning:exec_request"
     jobs: Mapping[str, Job] = {}
 
     def __init__(self) -> None:
         self._nursery: Nursery | None = None
 
+    def expect_starts(self, loop: Loop, directory: RunDirectory, layout: CgroupLayout) -> None:
+        """A nurse is forked now: neither it nor this monitor copies what the other one touches."""
+        self._nursery_of(loop, directory, layout).ready()
+
     def attempt(self, order: Order) -> Start:
         """One attempt."""
+        return Start(order, self._nursery_of(order.loop, order.directory, order.layout))
+
+    def _nursery_of(self, loop: Loop, directory: RunDirectory, layout: CgroupLayout) -> Nursery:
         if self._nursery is None:
-            self._nursery = Nursery(order.loop, Children(order.directory.root, order.layout))
-        return Start(order, self._nursery)
+            self._nursery = Nursery(loop, Children(directory.root, layout))
+        return self._nursery
+
+    def began(self, request: dict[str, Any]) -> bool:
+        """Who is not let go hears of that, and ends."""
+        return True
 
     def clean(self, container: Container) -> None:
         """A cgroup is all that is left, and what an overlay was marked by."""
@@ -134,7 +147,7 @@ class Start:
         try:
             yield
         except (OSError, ValueError) as error:
-            self._error = StartError("internal", f"{type(error).__name__}: {error}")
+            self._error = wrong(error)
             self._end()
         finally:
             stage.close()
@@ -255,7 +268,8 @@ class Start:
             self._order.session.use_terminal(*descriptors)
             self._connected = True
             self._go()
-        elif "pid" in message:
+        elif "pid" in message and not self._known:
+            # Once: who traces the child may speak for it from then on.
             self.pid, self._known = message["pid"], True
             self._order.forked(self.pid)
             self._go()

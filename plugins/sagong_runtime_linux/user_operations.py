@@ -7,6 +7,7 @@ rights; then the process enters the user namespace, and everything new belongs t
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import NamedTuple
 
 from sagong.linux import overlay, syscalls
@@ -14,7 +15,7 @@ from sagong.shim import lean
 from sagong.shim.failure import StartError
 from sagong_runtime_linux.operations import Stage
 
-__all__ = ["BecomeMappedRoot", "ForkIntoPids", "OpenMappedRoot", "PlaceRoot"]
+__all__ = ["BecomeMappedRoot", "ForkInside", "ForkIntoPids", "OpenMappedRoot", "PlaceRoot"]
 
 _ROOT = "root"
 
@@ -70,12 +71,11 @@ class PlaceRoot(NamedTuple):
         else:
             self._enter(overlay.new_tmpfs())
             os.mkdir("root")
-            data = self.data
             if self.kind == "overlay":
                 data = overlay.attach_layers(stage.trees, self.data)
-            syscalls.mount(self.source or self.kind, "root", self.kind, self.flags, data)
-            if self.kind == "overlay":
-                overlay.unmark(data)
+                overlay.mount_overlay(self.source, "root", self.flags, data)
+            else:
+                syscalls.mount(self.source or self.kind, "root", self.kind, self.flags, self.data)
             os.chdir("root")
         stage.root = "."
 
@@ -101,6 +101,22 @@ class BecomeMappedRoot(NamedTuple):
         os.setresuid(0, 0, 0)
 
 
+class ForkInside(NamedTuple):
+    """Into the pid namespace that was entered for children; the parent's parent gets the child.
+
+    Who is in there and may trace finds a process that is the container's from its first moment on:
+    its root and, by the place of this in a plan, its rights (ADR 461).
+    """
+
+    def describe(self) -> str:
+        """For error messages."""
+        return "forking into the container's pid namespace"
+
+    def apply(self, stage: Stage) -> None:
+        """clone(2) with CLONE_PARENT."""
+        _go_on_as(lean.fork_sibling, stage)
+
+
 class ForkIntoPids(NamedTuple):
     """A pid namespace owned by the user namespace takes one more fork; the child tells its pid."""
 
@@ -110,11 +126,20 @@ class ForkIntoPids(NamedTuple):
 
     def apply(self, stage: Stage) -> None:
         """The parent ends; its child is adopted by the monitor, a subreaper."""
-        assert stage.monitor is not None
         syscalls.unshare(syscalls.Namespace.PID)
-        pid = lean.fork()
-        if pid:
-            stage.monitor.send(b'{"pid":%d}' % pid)
-            os._exit(0)
-        # Only a session's leader can be given a terminal.
-        os.setsid()
+        _go_on_as(lean.fork, stage)
+
+
+def _go_on_as(fork: Callable[[], int], stage: Stage) -> None:
+    """Return in the child, of which the monitor has been told before it says anything itself."""
+    assert stage.monitor is not None
+    ended, until = os.pipe()
+    pid = fork()
+    if pid:
+        stage.monitor.send(b'{"pid":%d}' % pid)
+        os._exit(0)
+    os.close(until)
+    os.read(ended, 1)
+    os.close(ended)
+    # Only a session's leader can be given a terminal.
+    os.setsid()

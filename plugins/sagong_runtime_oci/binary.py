@@ -20,6 +20,8 @@ _MOST_SECONDS = 20.0
 
 # What a runtime's message holds, and the error it means; the first that fits.
 _MEANINGS = (
+    ("no space left on device", "resource_exhausted"),
+    ("disk quota exceeded", "resource_exhausted"),
     ("does not exist", "not_found"),
     ("not running", "not_found"),
     ("executable file not found", "not_found"),

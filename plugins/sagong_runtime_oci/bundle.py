@@ -6,7 +6,6 @@ container's, and it goes with the last of both. Nothing is ever mounted on the h
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import socket
@@ -15,7 +14,7 @@ from typing import Any
 
 from sagong.linux import mounts, overlay, process, syscalls
 from sagong.shim import lean
-from sagong.shim.failure import StartError
+from sagong.shim.failure import StartError, failed
 from sagong.shim.user_namespace import become_mapped_root
 from sagong_runtime_oci.binary import call
 from sagong_runtime_oci.jobs import device_numbers
@@ -278,7 +277,8 @@ def _mapped_root(
             tree = _mount_mapped(namespace, trees, kind, parsed, place)
             process.send_descriptors(theirs, b"tree", (tree,))
         except OSError as error:
-            theirs.send(f"{error.errno or errno.EIO} {error.strerror}".encode())
+            found = failed(error, "mounting the root with mapped ids")
+            theirs.send(json.dumps([found.code, found.message]).encode())
         finally:
             os._exit(0)
     theirs.close()
@@ -288,8 +288,11 @@ def _mapped_root(
     os.waitpid(pid, 0)
     ours.close()
     if not descriptors:
-        text = said.decode("utf-8", "replace") or "its process was killed"
-        raise StartError("failed_precondition", f"mounting the root with mapped ids: {text}")
+        killed = [
+            "failed_precondition",
+            "mounting the root with mapped ids: its process was killed",
+        ]
+        raise StartError(*(json.loads(said) if said else killed))
     return descriptors[0]
 
 
@@ -307,8 +310,9 @@ def _mount_mapped(
     syscalls.move_mount(ground, ".")
     os.fchdir(ground)
     os.mkdir("root")
-    data = overlay.attach_layers(trees, parsed.data) if kind == "overlay" else parsed.data
-    syscalls.mount(kind, "root", kind, parsed.flags & ~_BIND_FLAGS, data)
+    flags = parsed.flags & ~_BIND_FLAGS
     if kind == "overlay":
-        overlay.unmark(data)
+        overlay.mount_overlay(kind, "root", flags, overlay.attach_layers(trees, parsed.data))
+    else:
+        syscalls.mount(kind, "root", kind, flags, parsed.data)
     return syscalls.open_tree("root", clone=True)

@@ -16,16 +16,18 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sagong.linux import process
+from sagong.linux.cgroup import CgroupLayout
 from sagong.shim import lean
 from sagong.shim.container import Container
-from sagong.shim.failure import StartError, reason
+from sagong.shim.directory import RunDirectory
+from sagong.shim.failure import StartError, failed
 from sagong.shim.jobs import Job
-from sagong.shim.loop import READ, Timer
+from sagong.shim.loop import READ, Loop, Timer
 from sagong.shim.starting import Order
 from sagong.shim.user_namespace import open_user_namespace
 from sagong_runtime_oci import bundle
 from sagong_runtime_oci.binary import command, error_of, execute, reset_child
-from sagong_runtime_oci.jobs import OCI_JOBS, delete
+from sagong_runtime_oci.jobs import OCI_JOBS, delete, status
 
 __all__ = ["OciEngine"]
 
@@ -37,11 +39,21 @@ class OciEngine:
     """Starts processes by the binary that each request names."""
 
     maker = "sagong_runtime_oci.engine:OciEngine"
+    exec_plan = "sagong_runtime_oci.planning:exec_request"
     jobs: Mapping[str, Job] = OCI_JOBS
+
+    def expect_starts(self, loop: Loop, directory: RunDirectory, layout: CgroupLayout) -> None:
+        """What starts a container is executed anew each time."""
 
     def attempt(self, order: Order) -> OciAttempt:
         """One attempt."""
         return OciAttempt(order)
+
+    def began(self, request: dict[str, Any]) -> bool:
+        """As the runtime says; of what it does not know another one is the maker."""
+        with contextlib.suppress(StartError):
+            return status(request) != "created"
+        return True
 
     def clean(self, container: Container) -> None:
         """The runtime forgets it, and runs its last hooks."""
@@ -190,7 +202,8 @@ class OciAttempt:
             except StartError as error:
                 self._leave(error.code, error.message)
             except OSError as error:
-                self._leave("failed_precondition", f"preparing the bundle: {reason(error)}")
+                found = failed(error, "preparing the bundle")
+                self._leave(found.code, found.message)
             except BaseException as error:  # This process must end here whatever happened.
                 self._leave("internal", f"{type(error).__name__}: {error}")
             os._exit(_FAILED)

@@ -8,6 +8,7 @@ import os
 import stat
 from typing import Any
 
+from sagong.linux import process
 from sagong.linux.cgroup import CgroupLayout
 from sagong.shim.cgroups import container_cgroup
 from sagong.shim.failure import StartError
@@ -16,7 +17,7 @@ from sagong.shim.process_facts import process_facts
 from sagong_runtime_oci.binary import call
 from sagong_runtime_oci.resources import resources_of
 
-__all__ = ["OCI_JOBS", "delete", "device_numbers"]
+__all__ = ["OCI_JOBS", "delete", "device_numbers", "status"]
 
 _SIGKILL = 9
 
@@ -32,7 +33,7 @@ def device_numbers(device: str) -> tuple[int, int]:
     return int(major), int(minor)
 
 
-def _state(request: dict[str, Any]) -> str:
+def status(request: dict[str, Any]) -> str:
     """The runtime's own word: created, running, paused, stopped."""
     return str(json.loads(call(request["engine"], "state", request["id"]))["status"])
 
@@ -42,7 +43,7 @@ def _signal(layout: CgroupLayout, request: dict[str, Any]) -> dict[str, Any]:
     number = str(request["signal"])
     call(request["engine"], "kill", *everyone, request["id"], number)
     group = container_cgroup(layout, request["cgroup"])
-    if request["signal"] == _SIGKILL and group.frozen():
+    if request["signal"] == _SIGKILL and group.halted():
         # Not every runtime thaws what is to die.
         group.thaw()
     return {}
@@ -53,13 +54,18 @@ def _switch(request: dict[str, Any], verb: str, wanted: str) -> dict[str, Any]:
     try:
         call(request["engine"], verb, request["id"])
     except StartError:
-        if _state(request) != wanted:
+        if status(request) != wanted:
             raise
     return {}
 
 
 def _freeze(layout: CgroupLayout, request: dict[str, Any]) -> dict[str, Any]:
-    return _switch(request, "pause", "paused")
+    """As the shim's job: who was being killed meanwhile goes on to his end."""
+    found = _switch(request, "pause", "paused")
+    if process.is_dying(process.ProcessId(request["pid"], request["started"])):
+        _switch(request, "resume", "running")
+        raise ProcessLookupError
+    return found
 
 
 def _thaw(layout: CgroupLayout, request: dict[str, Any]) -> dict[str, Any]:

@@ -248,8 +248,10 @@ def _rlimit(name: str, soft: int, hard: int) -> dict[str, Any]:
     return {"type": f"RLIMIT_{name.upper()}", **numbers}
 
 
-def exec_request(spec: RunSpec, request: ExecRequest, facts: HostFacts) -> dict[str, Any]:
-    """The message that makes the monitor start a further process in the container."""
+def exec_request(
+    spec: RunSpec, request: ExecRequest, facts: HostFacts, *, cgroup: str
+) -> dict[str, Any]:
+    """The message that makes the monitor start a further process; its cgroup is the binary's matter."""
     what = request.process
     if not what.args:
         raise InvalidArgument("exec needs a command")

@@ -7,12 +7,12 @@ from typing import Any
 
 import msgspec
 
-from sagong.contracts.runtime import ExecRequest, RunSpec
+from sagong.contracts.runtime import RunSpec
 from sagong.errors import InvalidArgument
 from sagong.host import Host
 from sagong.shim.facts import HostFacts
 from sagong.shim.runtime import MonitoredRuntime
-from sagong_runtime_oci.planning import exec_request, run_request
+from sagong_runtime_oci.planning import run_request
 
 __all__ = ["OciConfig", "RuntimeOci"]
 
@@ -48,12 +48,6 @@ class BundlePlans:
         """The message that makes a monitor start this container."""
         request = run_request(spec, facts, parent=self._config.cgroup_parent)
         return {**request, "engine": self._engine}
-
-    def exec(
-        self, spec: RunSpec, request: ExecRequest, facts: HostFacts, *, cgroup: str
-    ) -> dict[str, Any]:
-        """The message that makes the monitor start a further process in the container."""
-        return {**exec_request(spec, request, facts), "engine": self._engine}
 
     @property
     def engine(self) -> dict[str, Any]:

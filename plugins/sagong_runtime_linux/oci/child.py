@@ -14,9 +14,9 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from sagong.linux import process, syscalls
-from sagong.shim.failure import StartError
+from sagong.shim.failure import NEVER_BEGAN, StartError
 from sagong_runtime_linux.oci.hooks import run_hooks
-from sagong_runtime_linux.operations import Stage, apply_all
+from sagong_runtime_linux.operations import Stage, apply_all, apply_last
 from sagong_runtime_linux.program import (
     DEFAULT_PATH,
     environment_of,
@@ -25,8 +25,6 @@ from sagong_runtime_linux.program import (
 )
 
 __all__ = ["become_created", "become_executed"]
-
-_FAILED = 127
 
 
 def become_created(
@@ -43,7 +41,7 @@ def become_created(
     assert monitor is not None
 
     def rest() -> None:
-        _keep_open(preserved)
+        _keep_open(preserved, stage, monitor, listener)
         what = config.get("process")
         path, environment = _prepare(stage, plan, what)
         pid = _ready(monitor)
@@ -57,6 +55,7 @@ def become_created(
                 )
             hooks = (config.get("hooks") or {}).get("startContainer") or []
             run_hooks(hooks, "startContainer", {**state, "status": "created", "pid": pid})
+            apply_last(stage)
             replace_process(path, what["args"], environment)
 
     _guarded(monitor, rest)
@@ -70,9 +69,10 @@ def become_executed(
     assert monitor is not None
 
     def rest() -> None:
-        _keep_open(preserved)
+        _keep_open(preserved, stage, monitor)
         path, environment = _prepare(stage, plan, what)
         _ready(monitor)
+        apply_last(stage)
         replace_process(path, what["args"], environment)
 
     _guarded(monitor, rest)
@@ -91,7 +91,7 @@ def _guarded(monitor: socket.socket, work: Callable[[], None]) -> NoReturn:
         _tell(monitor, error.code, error.message)
     except BaseException as error:  # This process must end here whatever happened.
         _tell(monitor, "internal", f"{type(error).__name__}: {error}")
-    os._exit(_FAILED)
+    os._exit(NEVER_BEGAN)
 
 
 def _tell(channel: socket.socket, code: str, message: str) -> None:
@@ -106,10 +106,10 @@ def _told(channel: socket.socket) -> Any:
         yield
     except StartError as error:
         _tell(channel, error.code, error.message)
-        os._exit(_FAILED)
+        os._exit(NEVER_BEGAN)
     except BaseException as error:  # Nobody else would hear of it.
         _tell(channel, "internal", f"{type(error).__name__}: {error}")
-        os._exit(_FAILED)
+        os._exit(NEVER_BEGAN)
 
 
 def _prepare(
@@ -135,10 +135,21 @@ def _ready(monitor: socket.socket) -> int:
     monitor.send(b'{"ready":1}')
     word, _, pid = monitor.recv(64).partition(b" ")
     if word != b"go":
-        os._exit(_FAILED)
+        os._exit(NEVER_BEGAN)
     return int(pid)
 
 
-def _keep_open(preserved: int) -> None:
-    """Standard streams and what --preserve-fds names; before the filter, which may forbid the call."""
-    syscalls.close_range(3 + preserved, flags=syscalls.CLOSE_RANGE_CLOEXEC)
+def _keep_open(preserved: int, stage: Stage, *channels: socket.socket) -> None:
+    """Standard streams, what --preserve-fds names, and until the execution what the plan needs.
+
+    What else the caller left open is closed at once: an image could name it by /proc/self/fd. And
+    before the filter, which may forbid the call.
+    """
+    first = 3 + preserved
+    syscalls.close_range(first, flags=syscalls.CLOSE_RANGE_CLOEXEC)
+    ours = {channel.fileno() for channel in channels} | set(stage.namespaces.values())
+    for kept in sorted(number for number in ours if number >= first):
+        if kept > first:
+            syscalls.close_range(first, kept - 1)
+        first = kept + 1
+    syscalls.close_range(first)

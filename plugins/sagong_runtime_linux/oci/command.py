@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import sagong
 from sagong.shim.failure import StartError, reason
+from sagong_runtime_linux.oci.caller import run_directory
 from sagong_runtime_linux.oci.containers import VERSION, Containers
 from sagong_runtime_linux.oci.log import Log
 from sagong_runtime_linux.oci.options import Options, UsageError, parse
@@ -27,7 +28,6 @@ _GLOBAL = {
     "help": False,
 }
 _SHORT = {"v": "version", "h": "help"}
-_ROOT = "/run/sagong-runtime"
 _CHECKPOINTS = "checkpoints need CRIU, which is not there"
 _EXEC_FAILED = 255
 _REFUSED = {"checkpoint": _CHECKPOINTS, "restore": _CHECKPOINTS}
@@ -147,8 +147,6 @@ def _dispatch(options: Options, log: Log) -> int:
         raise StartError("unimplemented", f"{name} is not supported: {_REFUSED[name]}")
     if verb is None:
         raise UsageError(f"{name!r} is no command; there are: {', '.join(VERBS)}")
-    if options.flag("systemd-cgroup"):
-        raise StartError("unimplemented", "--systemd-cgroup: only the cgroupfs manager is there")
     given = parse(
         list(options.words[1:]), {**verb.options, "help": False}, {**verb.short, "h": "help"},
         stop=verb.stop,
@@ -157,7 +155,8 @@ def _dispatch(options: Options, log: Log) -> int:
         sys.stdout.write(_help(name, verb))
         return 0
     log.debug(f"sagong-runtime {sagong.__version__}: {' '.join(options.words)}")
-    return action(verb)(Containers(options.text("root", _ROOT), log), given)
+    root = options.text("root") or f"{run_directory()}/sagong-runtime"
+    return action(verb)(Containers(root, log, systemd=options.flag("systemd-cgroup")), given)
 
 
 def action(verb: Verb) -> Callable[[Containers, Options], int]:

@@ -11,6 +11,8 @@ from sagong.shim.failure import StartError
 __all__ = ["check_process", "check_supported", "load_config", "load_json", "rootfs_of"]
 
 
+_NO_ID = (1 << 32) - 1
+
 # What would be silently left out otherwise: each would be a limit or a promise that does not hold.
 _UNSUPPORTED = (
     "linux.intelRdt",
@@ -110,9 +112,24 @@ def check_process(what: dict[str, Any]) -> None:
     cwd = what.get("cwd") or ""
     if not cwd.startswith("/"):
         raise StartError("invalid_argument", f"process.cwd {cwd!r} must be an absolute path")
+    for key in ("args", "env"):
+        texts = what.get(key) or []
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            raise StartError("invalid_argument", f"process.{key} must be a list of strings")
+    _check_user(what.get("user") or {})
     for text in (*what["args"], *(what.get("env") or ())):
         if "\0" in text:
             raise StartError("invalid_argument", f"NUL byte in {text!r}")
+
+
+def _check_user(user: dict[str, Any]) -> None:
+    """To the kernel -1 means that the id stays as it is: root's."""
+    given: list[tuple[str, Any]] = [(key, user[key]) for key in ("uid", "gid") if key in user]
+    given += [("additionalGids", one) for one in user.get("additionalGids") or ()]
+    for key, number in given:
+        if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < _NO_ID:
+            text = f"process.user.{key} {number!r} must be a number from 0 to {_NO_ID - 1}"
+            raise StartError("invalid_argument", text)
 
 
 def rootfs_of(config: dict[str, Any], bundle: str) -> str:

@@ -4,6 +4,7 @@
 
     ROOT/empty               where roots are mounted, each in a mount namespace of its own
     ROOT/filters/HASH        compiled seccomp filters
+    ROOT/ID/creating.json    the same as state.json, before there is a process
     ROOT/ID/state.json       pid, start time, bundle, cgroup
     ROOT/ID/config.json      the configuration as it was at create
     ROOT/ID/start            a socket on which the created process waits
@@ -15,6 +16,7 @@ import contextlib
 import json
 import os
 import re
+import time
 from typing import TYPE_CHECKING, Any
 
 from sagong.linux import process
@@ -31,6 +33,7 @@ VERSION = "1.3.0"
 CREATED, RUNNING, PAUSED, STOPPED = "created", "running", "paused", "stopped"
 _NAME = re.compile(r"[\w+.-]+")
 _STATE = "state.json"
+_CREATING = "creating.json"
 
 
 class Container:
@@ -66,10 +69,12 @@ class Container:
             return json.load(file)  # type: ignore[no-any-return]
 
     def cgroup(self) -> Cgroup:
-        """Its cgroup."""
-        from sagong.linux.cgroup import layout_of_machine
+        """Its cgroup; who may make none has one in no hierarchy."""
+        from sagong.linux.cgroup import Cgroup, layout_of_machine
         from sagong.shim.cgroups import container_cgroup
 
+        if not self.facts["cgroup"]:
+            return Cgroup(layout_of_machine(), "", ())
         return container_cgroup(layout_of_machine().derived(), self.facts["cgroup"])
 
     def alive(self) -> bool:
@@ -106,9 +111,9 @@ class Container:
             "annotations": self.facts["annotations"],
         }
 
-    def write(self) -> None:
+    def write(self, name: str = _STATE) -> None:
         """Keep what is known."""
-        path = f"{self.directory}/{_STATE}"
+        path = f"{self.directory}/{name}"
         replace_file(
             path, json.dumps(self.facts).encode(), beside=f"{path}.new", mode=0o600, durable=False
         )
@@ -124,8 +129,10 @@ class Container:
 class Containers:
     """The state directory."""
 
-    def __init__(self, root: str, log: Log | None = None) -> None:
+    def __init__(self, root: str, log: Log | None = None, *, systemd: bool = False) -> None:
         self.root = os.path.abspath(root)
+        # Whether cgroups of new containers are scopes of systemd's.
+        self.systemd = systemd
         self.log = log or Log()
 
     @property
@@ -148,15 +155,40 @@ class Containers:
             )
         return f"{self.root}/{name}"
 
-    def claim(self, name: str) -> str:
-        """Make a new container's directory."""
+    def claim(self, name: str, facts: dict[str, Any], config: dict[str, Any]) -> Container:
+        """Make a new container's directory, with what `delete` needs if its creator is killed."""
         self.prepare()
         path = self.directory(name)
+        pid = os.getpid()
+        made = f"{self.root}/.{pid}.{time.monotonic_ns()}"
+        container = Container(made, {**facts, "creator": [pid, process.start_time()]})
+        os.mkdir(made, 0o700)
+        with open(f"{made}/config.json", "w", encoding="utf-8") as file:
+            file.write(json.dumps(config))
+        container.write(_CREATING)
         try:
-            os.mkdir(path, 0o700)
-        except FileExistsError:
+            os.rename(made, path)  # over an empty directory at most
+        except OSError:
+            container.remove()
             raise StartError("already_exists", f"container with id {name} exists already") from None
-        return path
+        container.directory = path
+        return container
+
+    def abandoned(self, name: str) -> Container | None:
+        """What is left of one whose creator was killed before it was created."""
+        path = self.directory(name)
+        if os.path.exists(f"{path}/{_STATE}"):
+            return None
+        try:
+            with open(f"{path}/{_CREATING}", encoding="utf-8") as file:
+                facts = json.load(file)
+        except FileNotFoundError:
+            return None
+        creator = process.open_identified(process.ProcessId(*facts["creator"]))
+        if creator is None:
+            return Container(path, facts)
+        os.close(creator)
+        return None
 
     def find(self, name: str) -> Container:
         """A known container."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import socket
 import time
@@ -15,9 +14,10 @@ from sagong.shim.failure import StartError, reason
 from sagong.shim.user_namespace import make_user_namespace
 from sagong_runtime_linux.oci import child, foreign_mounts
 from sagong_runtime_linux.oci.bind_planning import mapping_of
+from sagong_runtime_linux.oci.cgroups import group_of, make_scope
 from sagong_runtime_linux.oci.configuration import load_config, rootfs_of
 from sagong_runtime_linux.oci.containers import VERSION, Container, Containers
-from sagong_runtime_linux.oci.ending import poststop, undo_mounts
+from sagong_runtime_linux.oci.ending import delete, end_scope, poststop, undo_mounts
 from sagong_runtime_linux.oci.filters import filter_code
 from sagong_runtime_linux.oci.planning import (
     Ways,
@@ -54,18 +54,21 @@ def create(containers: Containers, wish: Wish) -> tuple[Container, Birth]:
     config = load_config(bundle)
     _check_terminal(config, wish)
     rootfs = rootfs_of(config, bundle)
-    directory = containers.claim(wish.name)
     facts = {
         "id": wish.name,
         "pid": 0,
         "started": 0,
         "bundle": bundle,
         "rootfs": rootfs,
-        "cgroup": cgroup_of(config, wish.name),
+        **group_of(config, wish.name, layout_of_machine(), systemd=containers.systemd),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "annotations": config.get("annotations") or {},
     }
-    container = Container(directory, facts)
+    left = containers.abandoned(wish.name)
+    if left is not None:
+        delete(left, force=True)
+    container = containers.claim(wish.name, facts, config)
+    facts = container.facts
     try:
         _check_cgroup(container)
     except BaseException:
@@ -99,6 +102,8 @@ def _undo(containers: Containers, container: Container, config: dict[str, Any]) 
     """What `delete` would do to it: hooks that prepared something may have their counterparts."""
     with contextlib.suppress(OSError):
         container.cgroup().kill(seconds=2.0)
+    with contextlib.suppress(StartError):
+        end_scope(container)
     with contextlib.suppress(OSError):
         container.cgroup().remove(seconds=1.0)
     with contextlib.suppress(OSError, StartError):
@@ -116,17 +121,6 @@ def _check_terminal(config: dict[str, Any], wish: Wish) -> None:
         )
     if wish.console and not wanted:
         raise StartError("invalid_argument", "--console-socket needs process.terminal")
-
-
-def cgroup_of(config: dict[str, Any], name: str) -> str:
-    """The cgroup's path; systemd's way of naming is told apart."""
-    path = str((config.get("linux") or {}).get("cgroupsPath") or f"/sagong-runtime/{name}")
-    if path.count(":") == 2 and "/" not in path:
-        raise StartError(
-            "unimplemented",
-            f"linux.cgroupsPath {path!r} is systemd's form: use the cgroupfs manager",
-        )
-    return path.strip("/")
 
 
 def _bear(
@@ -148,6 +142,7 @@ def _bear(
     plan = run_plan(
         config,
         cgroup=container.facts["cgroup"],
+        unit=container.facts.get("unit", ""),
         rootfs=container.facts["rootfs"],
         hierarchies=_hierarchies(layout),
         code=code,
@@ -172,8 +167,13 @@ def _bear(
         )
     stage.close()
     try:
-        birth.wait_ready(lambda pid: _runtime_hooks(config, state, pid))
-        _write_down(container, config, birth.pid, wish.pid_file)
+        birth.wait_ready(
+            {
+                "scope": lambda pid: make_scope(container, config, pid),
+                "hooks": lambda pid: _runtime_hooks(config, state, pid),
+            }
+        )
+        _write_down(container, birth.pid, wish.pid_file)
         birth.let_go()
     except BaseException:
         birth.kill()
@@ -230,10 +230,11 @@ def _listening(container: Container) -> Any:
         listener.bind(os.path.basename(container.waiting))
         listener.listen(1)
         os.fchdir(here)
+        # The child gets no directory of the host: the image could name it by /proc/self/fd.
+        os.close(here)
         yield listener
     finally:
         listener.close()
-        os.close(here)
 
 
 def _runtime_hooks(config: dict[str, Any], state: dict[str, Any], pid: int) -> None:
@@ -246,11 +247,9 @@ def _runtime_hooks(config: dict[str, Any], state: dict[str, Any], pid: int) -> N
         run_hooks(hooks.get(kind) or [], kind, {**state, "pid": pid})
 
 
-def _write_down(container: Container, config: dict[str, Any], pid: int, pid_file: str) -> None:
+def _write_down(container: Container, pid: int, pid_file: str) -> None:
     container.facts["pid"] = pid
     container.facts["started"] = process.start_time(pid)
-    with open(f"{container.directory}/config.json", "w", encoding="utf-8") as file:
-        file.write(json.dumps(config))
     container.write()
     write_pid_file(pid_file, pid)
 

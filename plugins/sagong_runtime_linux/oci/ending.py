@@ -13,7 +13,7 @@ from sagong.linux import process
 from sagong.shim.failure import StartError, reason
 from sagong_runtime_linux.oci.containers import CREATED, STOPPED, Container
 
-__all__ = ["delete", "poststop", "start", "undo_mounts"]
+__all__ = ["delete", "end_scope", "poststop", "start", "undo_mounts"]
 
 _KILL_SECONDS = 10.0
 
@@ -33,7 +33,7 @@ def start(container: Container) -> None:
         os.chdir(container.directory)
         channel.connect(os.path.basename(container.waiting))
         os.fchdir(here)
-        data = channel.recv(64 << 10)
+        data = _answer(channel)
     os.unlink(container.waiting)
     if data:
         _wait(container)
@@ -49,6 +49,15 @@ def start(container: Container) -> None:
     except StartError:
         container.cgroup().kill(seconds=_KILL_SECONDS)
         raise
+
+
+def _answer(channel: socket.socket) -> bytes:
+    """Nothing when the program has been executed, else why not."""
+    try:
+        return channel.recv(64 << 10)
+    except ConnectionResetError:
+        text = "the process ended before its program could be executed (killed?)"
+        return json.dumps({"error": {"code": "internal", "message": text}}).encode()
 
 
 def _wait(container: Container) -> None:
@@ -93,9 +102,13 @@ def delete(container: Container, *, force: bool) -> list[str]:
     if pidfd is not None:
         process.wait_ended(pidfd, _KILL_SECONDS)
         os.close(pidfd)
+    warnings: list[str] = []
+    try:
+        end_scope(container)
+    except StartError as error:
+        warnings.append(error.message)
     with contextlib.suppress(OSError):
         group.remove(seconds=_KILL_SECONDS)
-    warnings: list[str] = []
     try:
         undo_mounts(container)
     except StartError as error:
@@ -106,6 +119,16 @@ def delete(container: Container, *, force: bool) -> list[str]:
         warnings += poststop(container, container.config())
     container.remove()
     return warnings
+
+
+def end_scope(container: Container) -> None:
+    """Also one that failed, which systemd would keep."""
+    unit = container.facts.get("unit")
+    if unit:
+        from sagong_runtime_linux.oci.systemd import connected
+
+        with connected() as manager:
+            manager.stop(unit)
 
 
 def undo_mounts(container: Container) -> None:

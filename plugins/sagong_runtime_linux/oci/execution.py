@@ -16,6 +16,7 @@ from sagong_runtime_linux.oci.filters import filter_code
 from sagong_runtime_linux.oci.planning import (
     exec_plan,
     mask_of,
+    may_be_traced,
     missing_capabilities,
     namespaces_of,
     own_mounts,
@@ -76,12 +77,12 @@ def execute(containers: Containers, container: Container, wish: ExecWish) -> Bir
         state=container.state(status),
     )
     birth.fork(
-        pidfd if "pid" in namespaces_of(config) else "",
+        pidfd if "pid" in namespaces_of(config) and not may_be_traced(config) else "",
         lambda: child.become_executed(stage, plan, wish.process, preserved=wish.preserved),
     )
     stage.close()
     try:
-        birth.wait_ready(lambda pid: None)
+        birth.wait_ready({})
         write_pid_file(wish.pid_file, birth.pid)
         birth.let_go()
         birth.wait_executed()

@@ -8,8 +8,8 @@ import signal
 from typing import Any
 
 from sagong.shim import lean
-from sagong.shim.failure import StartError
 from sagong_runtime_linux.oci import creation, ending
+from sagong_runtime_linux.oci.caller import has_machine
 from sagong_runtime_linux.oci.configuration import load_json
 from sagong_runtime_linux.oci.containers import Container, Containers
 from sagong_runtime_linux.oci.options import Options, UsageError
@@ -21,8 +21,8 @@ __all__ = ["create", "execute", "run"]
 def _preserved(options: Options) -> int:
     """Descriptors after the standard ones that the program gets, with those of socket activation."""
     with contextlib.suppress(ValueError):
-        return options.number("preserve-fds") + int(os.environ.get("LISTEN_FDS", "0"))
-    return options.number("preserve-fds")
+        return options.count("preserve-fds") + int(os.environ.get("LISTEN_FDS", "0"))
+    return options.count("preserve-fds")
 
 
 def _wish(options: Options, *, keep_terminal: bool) -> creation.Wish:
@@ -33,7 +33,11 @@ def _wish(options: Options, *, keep_terminal: bool) -> creation.Wish:
         pid_file=options.text("pid-file"),
         preserved=_preserved(options),
         keep_terminal=keep_terminal,
-        ways=Ways(options.flag("no-pivot"), options.flag("no-new-keyring")),
+        ways=Ways(
+            options.flag("no-pivot"),
+            options.flag("no-new-keyring"),
+            confined=not has_machine(),
+        ),
     )
 
 
@@ -56,7 +60,7 @@ def run(containers: Containers, options: Options) -> int:
         if detached:
             return 0
         code = _foreground(birth.pid, birth.master)
-    except StartError:
+    except BaseException:
         _forget(containers, container)
         raise
     if not options.flag("keep"):
@@ -114,6 +118,15 @@ def execute(containers: Containers, options: Options) -> int:
     return _foreground(birth.pid, birth.master)
 
 
+def _user(text: str) -> dict[str, int]:
+    """Of `UID[:GID]`; names are in the image, which the caller reads."""
+    uid, _, gid = text.partition(":")
+    try:
+        return {"uid": int(uid), "gid": int(gid or 0)}
+    except ValueError:
+        raise UsageError(f"option --user needs UID[:GID] as numbers, not {text!r}") from None
+
+
 def _process(container: Container, options: Options) -> dict[str, Any]:
     """From a file, or the container's own process with another command and what options change."""
     if options.text("process"):
@@ -126,10 +139,9 @@ def _process(container: Container, options: Options) -> dict[str, Any]:
     found["env"] = [*(found.get("env") or ()), *options.values.get("env", [])]
     found["cwd"] = options.text("cwd", found.get("cwd") or "/")
     if options.text("user"):
-        uid, _, gid = options.text("user").partition(":")
-        found["user"] = {"uid": int(uid), "gid": int(gid or 0)}
+        found["user"] = _user(options.text("user"))
     if options.values.get("additional-gids"):
-        gids = [int(gid) for gid in options.values["additional-gids"]]
+        gids = options.numbers("additional-gids")
         found["user"] = {**(found.get("user") or {}), "additionalGids": gids}
     if options.values.get("cap"):
         sets = found.get("capabilities") or {}

@@ -14,7 +14,7 @@ import socket
 from typing import Any, NamedTuple
 
 from sagong.linux import process, seccomp, syscalls
-from sagong.shim.failure import StartError
+from sagong.shim.failure import NEVER_BEGAN, StartError
 from sagong_runtime_linux.oci.containers import VERSION
 from sagong_runtime_linux.operations import Stage
 
@@ -58,7 +58,7 @@ class NotifyingFilter(NamedTuple):
         stage.monitor.send(b'{"notify":%d}' % number)
         seccomp.load(code, self.flags | _NEW_LISTENER)
         if stage.monitor.recv(64).partition(b" ")[0] != b"go":
-            os._exit(127)
+            os._exit(NEVER_BEGAN)
         os.close(number)
 
 

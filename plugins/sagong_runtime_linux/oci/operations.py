@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from sagong.linux import capabilities, mounts, overlay, process, syscalls
+from sagong.linux.places import standing_at
 from sagong.shim import lean
-from sagong.shim.failure import StartError
+from sagong.shim.failure import NEVER_BEGAN, StartError
 from sagong_runtime_linux.device_operations import DEFAULT_LINKS, DEFAULT_NODES, bind_node
-from sagong_runtime_linux.mount_operations import make_target
 from sagong_runtime_linux.oci.hooks import run_hooks
 from sagong_runtime_linux.operations import Stage
 
@@ -27,6 +27,7 @@ __all__ = [
     "CopyUp",
     "EnterRoot",
     "EnterRootOf",
+    "JoinScope",
     "LeaveRoot",
     "MakeNode",
     "OpenRoot",
@@ -225,6 +226,30 @@ class EnterRootOf(NamedTuple):
         os.chroot(".")
 
 
+def _ask(stage: Stage, what: str) -> int:
+    """Have the runtime do its part; it answers with our pid."""
+    assert stage.monitor is not None
+    stage.monitor.send(b'{"%s":1}' % what.encode())
+    word, _, pid = stage.monitor.recv(64).partition(b" ")
+    if word != b"go":
+        os._exit(NEVER_BEGAN)
+    return int(pid)
+
+
+class JoinScope(NamedTuple):
+    """Let the runtime have systemd make the container's scope, with this process in it."""
+
+    unit: str
+
+    def describe(self) -> str:
+        """For error messages."""
+        return f"joining {self.unit}"
+
+    def apply(self, stage: Stage) -> None:
+        """Out here nobody knows our pid but the runtime."""
+        _ask(stage, "scope")
+
+
 class RunHooks(NamedTuple):
     """Let the runtime run its hooks, then run those of one kind in the container's namespaces."""
 
@@ -238,13 +263,9 @@ class RunHooks(NamedTuple):
 
     def apply(self, stage: Stage) -> None:
         """The runtime answers with the pid, which is another one in here."""
-        assert stage.monitor is not None
-        stage.monitor.send(b'{"hooks":1}')
-        word, _, pid = stage.monitor.recv(64).partition(b" ")
-        if word != b"go":
-            os._exit(127)
+        pid = _ask(stage, "hooks")
         if self.hooks:
-            run_hooks(list(self.hooks), self.kind, {**self.state, "pid": int(pid)})
+            run_hooks(list(self.hooks), self.kind, {**self.state, "pid": pid})
 
 
 class CopyUp(NamedTuple):
@@ -260,17 +281,18 @@ class CopyUp(NamedTuple):
 
     def apply(self, stage: Stage) -> None:
         """What is covered is copied from a clone of its mount."""
-        make_target(self.target, "directory")
-        below = syscalls.open_tree(self.target, clone=True)
-        mode = stat.S_IMODE(os.stat(self.target).st_mode)
-        data = self.data if "mode=" in self.data else f"{self.data},mode={mode:o}".lstrip(",")
-        syscalls.mount("tmpfs", self.target, "tmpfs", self.flags & ~mounts.MS_RDONLY, data)
+        with standing_at(self.target):
+            below = syscalls.open_tree(".", clone=True)
+            mode = stat.S_IMODE(os.stat(".").st_mode)
+            data = self.data if "mode=" in self.data else f"{self.data},mode={mode:o}".lstrip(",")
+            syscalls.mount("tmpfs", ".", "tmpfs", self.flags & ~mounts.MS_RDONLY, data)
         try:
-            _copy_covered(below, self.target)
+            with standing_at(self.target, make=False):
+                _copy_covered(below, ".")
+                if self.flags & mounts.MS_RDONLY:
+                    syscalls.mount_setattr(".", set_=mounts.MOUNT_ATTR_RDONLY)
         finally:
             os.close(below)
-        if self.flags & mounts.MS_RDONLY:
-            syscalls.mount_setattr(self.target, set_=mounts.MOUNT_ATTR_RDONLY)
 
 
 def _copy_covered(below: int, target: str) -> None:
@@ -328,16 +350,16 @@ class SupplyDevices(NamedTuple):
 
     def apply(self, stage: Stage) -> None:
         """mknod(2), symlink(2)."""
-        for name, major, minor in DEFAULT_NODES:
-            path = f"{self.directory}/{name}"
-            if not os.path.lexists(path):
-                MakeNode(path, "c", major, minor, bind=self.bind).apply(stage)
         links = dict(DEFAULT_LINKS)
         if os.path.exists("/proc/kcore"):
             links["core"] = "/proc/kcore"
-        for name, target in links.items():
-            with contextlib.suppress(FileExistsError):
-                os.symlink(target, f"{self.directory}/{name}")
+        with standing_at(self.directory):
+            lacking = [node for node in DEFAULT_NODES if not os.path.lexists(node[0])]
+            for name, target in links.items():
+                with contextlib.suppress(FileExistsError):
+                    os.symlink(target, name)
+        for name, major, minor in lacking:
+            MakeNode(f"{self.directory}/{name}", "c", major, minor, bind=self.bind).apply(stage)
 
 
 class MakeNode(NamedTuple):
@@ -364,17 +386,18 @@ class MakeNode(NamedTuple):
         kinds = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
         if self.kind not in kinds:
             raise StartError("invalid_argument", f"device {self.path}: type {self.kind!r} unknown")
-        os.makedirs(os.path.dirname(self.path), exist_ok=True)
+        directory, name = os.path.split(self.path)
         numbers = 0 if self.kind == "p" else os.makedev(self.major, self.minor)
-        if not self._there(kinds[self.kind], numbers):
-            os.mknod(self.path, kinds[self.kind] | self.mode, numbers)
-        os.chmod(self.path, self.mode)
-        os.chown(self.path, self.uid, self.gid)
+        with standing_at(directory):
+            if not self._there(name, kinds[self.kind], numbers):
+                os.mknod(name, kinds[self.kind] | self.mode, numbers)
+            os.chmod(name, self.mode)
+            os.chown(name, self.uid, self.gid, follow_symlinks=False)
 
-    def _there(self, kind: int, numbers: int) -> bool:
+    def _there(self, name: str, kind: int, numbers: int) -> bool:
         """Whether it is there already; another file in its place is an error (config-linux.md)."""
         try:
-            found = os.lstat(self.path)
+            found = os.lstat(name)
         except FileNotFoundError:
             return False
         if (stat.S_IFMT(found.st_mode), found.st_rdev) != (kind, numbers):
@@ -403,7 +426,12 @@ class TakeIdentity(NamedTuple):
         """The bounding set goes first, while CAP_SETPCAP is there."""
         lean.reduce_bounding_set(self.bounding, capabilities.last_capability())
         syscalls.prctl(_PR_SET_KEEPCAPS, 1)
-        os.setgroups(list(self.groups))
+        try:
+            os.setgroups(list(self.groups))
+        except PermissionError:
+            # In a user namespace whose maps its user wrote himself nobody may leave a group.
+            if self.groups:
+                raise
         os.setresgid(self.gid, self.gid, self.gid)
         os.setresuid(self.uid, self.uid, self.uid)
         syscalls.prctl(_PR_SET_KEEPCAPS, 0)

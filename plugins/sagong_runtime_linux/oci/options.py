@@ -36,10 +36,18 @@ class Options(NamedTuple):
 
     def number(self, name: str) -> int:
         """The last value as a number, 0 when it was not given."""
-        try:
-            return int(self.text(name, "0"))
-        except ValueError:
-            raise UsageError(f"option --{name} needs a number, not {self.text(name)!r}") from None
+        return _number(name, self.text(name, "0"))
+
+    def count(self, name: str) -> int:
+        """The last value as a number that is not negative, 0 when it was not given."""
+        found = self.number(name)
+        if found < 0:
+            raise UsageError(f"option --{name} needs a number from 0 on, not {found}")
+        return found
+
+    def numbers(self, name: str) -> list[int]:
+        """All values as numbers."""
+        return [_number(name, text) for text in self.values.get(name, [])]
 
     def size(self, name: str) -> int:
         """The last value in bytes: a number, or one with a unit as in 50M (of 1024); 0 for none."""
@@ -49,6 +57,13 @@ class Options(NamedTuple):
             return int(float(text.removesuffix(unit)) * _UNITS.get(unit, 1))
         except ValueError:
             raise UsageError(f"option --{name} needs a size, not {self.text(name)!r}") from None
+
+
+def _number(name: str, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(f"option --{name} needs a number, not {text!r}") from None
 
 
 def parse(

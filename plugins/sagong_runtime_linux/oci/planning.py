@@ -36,6 +36,7 @@ __all__ = [
     "exec_plan",
     "maps_of",
     "mask_of",
+    "may_be_traced",
     "missing_capabilities",
     "namespaces_of",
     "own_mounts",
@@ -61,10 +62,14 @@ _SYSCTLS = (
 
 
 class Ways(NamedTuple):
-    """How some steps of a start are done, as the caller of the runtime asked."""
+    """How some steps of a start are done, as the caller of the runtime asked.
+
+    `confined`: he has no right to devices, being root of a user namespace alone.
+    """
 
     no_pivot: bool = False
     no_new_keyring: bool = False
+    confined: bool = False
 
 
 _USUAL = Ways()
@@ -87,6 +92,7 @@ def run_plan(
     config: dict[str, Any],
     *,
     cgroup: str,
+    unit: str,
     rootfs: str,
     hierarchies: Sequence[tuple[str, str, str]],
     code: str,
@@ -96,29 +102,33 @@ def run_plan(
 ) -> list[Any]:
     """All between the fork and the moment when the program could be executed.
 
-    `code` is the compiled seccomp filter as base64, `state` what createContainer hooks are told.
+    `unit` is the scope that systemd is to make of the cgroup, `code` the compiled seccomp filter as
+    base64, `state` what createContainer hooks are told.
     """
     spaces = namespaces_of(config)
     _check_spaces(config, spaces)
     own, mapped = own_mounts(config), "user" in spaces
     linux, what = config.get("linux") or {}, config.get("process") or {}
     way = "chroot" if not own else "move" if ways.no_pivot else "pivot"
-    resources = limits_from(linux.get("resources") or {}, DEFAULT_DEVICES)
     hooks = (config.get("hooks") or {}).get("createContainer") or ()
     return [
         *([process.Unshare(("mount",))] if own else _enter_mounts(spaces)),
         *open_sources(config, in_user_namespace=mapped),
         *([tree.SetPropagation("/", "rslave")] if own else []),
         oci.OpenRoot(rootfs) if mapped else oci.BindRoot(rootfs, not own),
-        process.MakeCgroup(cgroup, resources),
-        *_group_files(cgroup, linux.get("resources") or {}),
+        *_group(cgroup, unit, linux.get("resources") or {}, ways),
         *_oom_score(what),
         *_enter(spaces),
         *(_user_entry(spaces) if mapped else ()),
         *_make(config, spaces),
         *((oci.PlaceRootTree(),) if mapped else ()),
         oci.EnterRoot(),
-        *_mounts(config, hierarchies, "" if "cgroup" in spaces else cgroup, mapped=mapped),
+        *_mounts(
+            config,
+            hierarchies,
+            "" if "cgroup" in spaces else cgroup,
+            mapped=mapped or ways.confined,
+        ),
         oci.LeaveRoot(),
         oci.RunHooks("createContainer", tuple(hooks), state),
         oci.BecomeRoot(way),
@@ -164,17 +174,32 @@ def exec_plan(
     config: dict[str, Any], what: dict[str, Any], *, cgroup: str, code: str, bounding: int
 ) -> list[Any]:
     """What a further process in the container does before its program is executed."""
-    kinds = [kind for kind in namespaces_of(config) if kind != "pid"]
+    late = may_be_traced(config)
+    kinds = [kind for kind in namespaces_of(config) if kind != "pid" or late]
     terminal = _terminal(what, console="") if what.get("terminal") else []
     return [
-        process.EnterCgroup(cgroup),
+        *([process.EnterCgroup(cgroup)] if cgroup else []),
         *_oom_score(what, config["process"]),
         process.EnterProcess(tuple(kinds)),
         *([] if own_mounts(config) else [oci.EnterRootOf()]),
         *((user.BecomeMappedRoot(),) if "user" in kinds else ()),
+        *((user.ForkInside(),) if late else ()),
         *terminal,
         *_process(what, code, bounding, config.get("linux") or {}, create=False),
     ]
+
+
+def may_be_traced(config: dict[str, Any]) -> bool:
+    """Whether a program in the container's pid namespace may trace one that comes from outside.
+
+    From another user namespace it may not.
+    """
+    spaces = namespaces_of(config)
+    if "pid" not in spaces or "user" in spaces:
+        return False
+    sets = (config.get("process") or {}).get("capabilities") or {}
+    tracing = mask_of(["CAP_SYS_PTRACE"], -1)
+    return bool(spaces["pid"]) or bool(mask_of(sets.get("bounding"), -1) & tracing)
 
 
 def maps_of(source: dict[str, Any]) -> tuple[tuple[tuple[int, int, int], ...], ...]:
@@ -222,9 +247,28 @@ def _offsets(config: dict[str, Any]) -> tuple[tuple[str, int, int], ...]:
     return tuple((c, o.get("secs") or 0, o.get("nanosecs") or 0) for c, o in given.items())
 
 
-def _group_files(cgroup: str, resources: dict[str, Any]) -> list[Any]:
-    writes = writes_of(resources)
-    return [attributes.WriteGroup(cgroup, writes)] if writes else []
+def _group(cgroup: str, unit: str, resources: dict[str, Any], ways: Ways) -> list[Any]:
+    limits, writes = limits_from(resources, DEFAULT_DEVICES), writes_of(resources)
+    if ways.confined:
+        limits.pop("devices")
+    if not cgroup:
+        _check_unlimited(limits, writes)
+        return []
+    return [
+        *([oci.JoinScope(unit)] if unit else []),
+        process.MakeCgroup(cgroup, limits),
+        *([attributes.WriteGroup(cgroup, writes)] if writes else []),
+    ]
+
+
+def _check_unlimited(limits: dict[str, Any], writes: Sequence[Any]) -> None:
+    """Limits that would not hold."""
+    if writes or limits:
+        raise StartError(
+            "failed_precondition",
+            "linux.resources needs a cgroup, which nobody but root has without --systemd-cgroup "
+            "or a linux.cgroupsPath",
+        )
 
 
 def _mounts(

@@ -6,13 +6,13 @@ import json
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from sagong.linux import process
 from sagong.shim.failure import StartError
-from sagong.shim.forking import fork_into
 from sagong_runtime_linux.oci.console import hand_over, leave_lines
+from sagong_runtime_linux.oci.forking import fork_into
 from sagong_runtime_linux.oci.notifying import hand_listener, take_listener
 from sagong_runtime_linux.operations import Stage
 
@@ -53,21 +53,23 @@ class Birth:
         theirs.close()
         self._channel = ours
 
-    def wait_ready(self, hooks: Callable[[int], None]) -> None:
-        """Until the plan is applied; `hooks(pid)` when the child asks for the runtime's hooks."""
+    def wait_ready(self, answers: Mapping[str, Callable[[int], None]]) -> None:
+        """Until the plan is applied; what the child asks for is done by `answers`, with its pid."""
+        told = False
         while True:
             message, descriptors = self._hear()
-            if "pid" in message:
-                self.pid = message["pid"]
+            if "pid" in message and not told:
+                # Once: who traces the child may speak for it from then on.
+                self.pid, told = message["pid"], True
             elif "tty" in message:
                 self._take_terminal(descriptors)
             elif "notify" in message:
                 self._pass_listener(message["notify"])
-            elif "hooks" in message:
-                hooks(self.pid)
-                self._go()
             elif "ready" in message:
                 return
+            elif asked := answers.keys() & message.keys():
+                answers[asked.pop()](self.pid)
+                self._go()
 
     def _hear(self) -> tuple[dict[str, Any], tuple[int, ...]]:
         assert self._channel is not None

@@ -61,10 +61,13 @@ def _signal_number(text: str) -> int:
         number = int(text)
         if 0 <= number < signal.NSIG:
             return number
-    name = text.upper().removeprefix("SIG")
-    known = {f"SIG{name}"} & set(signal.Signals.__members__)
-    if known:
-        return int(signal.Signals[f"SIG{name}"])
+    name, plus, offset = text.upper().removeprefix("SIG").partition("+")
+    found = signal.Signals.__members__.get(f"SIG{name}")
+    if found is not None and not plus:
+        return int(found)
+    # As systemd in a container is stopped: SIGRTMIN+3.
+    if found == signal.SIGRTMIN and offset.isdigit() and found + int(offset) <= signal.SIGRTMAX:
+        return found + int(offset)
     raise UsageError(f"signal {text!r} does not exist")
 
 
@@ -78,7 +81,8 @@ def kill(containers: Containers, options: Options) -> int:
     container = containers.find(options.name())
     number = _signal_number(options.words[1] if len(options.words) > 1 else "TERM")
     group = container.cgroup()
-    if options.flag("all"):
+    # Without a cgroup the end of the first process is that of its pid namespace.
+    if options.flag("all") and container.facts["cgroup"]:
         for pid in group.pids():
             _send(pid, number)
     else:
@@ -87,7 +91,7 @@ def kill(containers: Containers, options: Options) -> int:
             raise StartError("not_found", f"container {container.id} is not running")
         syscalls.pidfd_send_signal(pidfd, number)
         os.close(pidfd)
-    if number == signal.SIGKILL and group.frozen():
+    if number == signal.SIGKILL and group.halted():
         group.thaw()
     return 0
 
@@ -97,9 +101,12 @@ def delete(containers: Containers, options: Options) -> int:
     try:
         container = containers.find(options.name())
     except StartError as error:
-        if options.flag("force") and error.code == "not_found":
+        if not options.flag("force") or error.code != "not_found":
+            raise
+        left = containers.abandoned(options.name())
+        if left is None:
             return 0
-        raise
+        container = left
     for warning in ending.delete(container, force=options.flag("force")):
         containers.log.warn(warning)
     return 0
@@ -143,9 +150,16 @@ def _in_state(containers: Containers, options: Options, *wanted: str) -> Contain
     return container
 
 
+def _grouped(container: Container) -> Container:
+    if not container.facts["cgroup"]:
+        text = f"container {container.id} has no cgroup, as its creator may make none without "
+        raise StartError("failed_precondition", f"{text}--systemd-cgroup")
+    return container
+
+
 def pause(containers: Containers, options: Options) -> int:
     """Freeze all processes."""
-    _in_state(containers, options, RUNNING, CREATED).cgroup().freeze()
+    _grouped(_in_state(containers, options, RUNNING, CREATED)).cgroup().freeze()
     return 0
 
 
@@ -157,12 +171,10 @@ def resume(containers: Containers, options: Options) -> int:
 
 def update(containers: Containers, options: Options) -> int:
     """Change limits: those of a file, then those of options."""
-    from sagong.shim.cgroups import resolved_limits
-    from sagong_runtime_linux.oci.attributes import write_group, writes_of
+    from sagong_runtime_linux.oci.cgroups import update_limits
     from sagong_runtime_linux.oci.configuration import check_supported, load_json
-    from sagong_runtime_linux.oci.resources import limits_from
 
-    container = _in_state(containers, options, CREATED, RUNNING, PAUSED)
+    container = _grouped(_in_state(containers, options, CREATED, RUNNING, PAUSED))
     resources: dict[str, Any] = (
         load_json(options.text("resources")) if options.text("resources") else {}
     )
@@ -171,15 +183,10 @@ def update(containers: Containers, options: Options) -> int:
             read = options.size if group == "memory" else options.number
             resources[group] = {**(resources.get(group) or {}), key: read(option)}
     check_supported({"linux": {"resources": resources}})
-    writes = writes_of(resources)
     for option, key in (("cpuset-cpus", "cpus"), ("cpuset-mems", "mems")):
         if options.text(option):
             resources["cpu"] = {**(resources.get("cpu") or {}), key: options.text(option)}
-    try:
-        container.cgroup().limit(resolved_limits(limits_from(resources, None)))
-        write_group(container.cgroup(), writes)
-    except ValueError as error:
-        raise StartError("failed_precondition", str(error)) from None
+    update_limits(container, resources)
     return 0
 
 
