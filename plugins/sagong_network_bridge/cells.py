@@ -12,7 +12,7 @@ import re
 import secrets
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -20,15 +20,15 @@ from typing import NamedTuple
 
 from sagong.contracts.network import Counters
 from sagong_network_bridge import links
-from sagong_network_bridge.doors import Doors, Room
+from sagong_network_bridge.doors import MOST, Doors, Room
 from sagong_network_bridge.interior import Plan
 from sagong_network_bridge.locksmith import Setting
-from sagong_network_bridge.netlink import Channel
+from sagong_network_bridge.netlink import Channel, Request
 from sagong_network_bridge.parents import Lower, new_interface
 from sagong_network_bridge.resolver_sockets import RESOLVER, RESOLVER_SOCKETS, bound
 from sagong_network_bridge.user_namespace import Maps
 
-__all__ = ["Cell", "Cells", "Port", "carry_out", "is_veth"]
+__all__ = ["MOST", "Cell", "Cells", "Port", "carry_out", "is_veth"]
 
 _LOOPBACK = 1
 # As in Docker: whoever a container's process is, it may serve port 80 and ping.
@@ -38,6 +38,8 @@ _SETTINGS = (
 )
 _MOST_PORTS = 1024
 _READY, _MOMENT = 0.5, 0.0003
+# Pins in one request: their names fit into a message many times over.
+_AT_ONCE = 64
 _NONE: Mapping[str, int] = MappingProxyType({})
 
 
@@ -53,6 +55,14 @@ class Port(NamedTuple):
     mtu: int = 0
     lower: Lower | None = None
     first: str = "eth0"
+
+
+class Plug(NamedTuple):
+    """Where an interface goes: the namespace, its name there, and a channel inside."""
+
+    namespace: int
+    interface: str
+    inner: Channel
 
 
 @dataclass
@@ -90,57 +100,81 @@ class Cells:
         self._doors = doors
         self._host = host
 
-    def build(self, port: Port | None, *, resolver: bool, user: Maps | None = None) -> Cell:
-        """A new namespace; nothing is left behind after an error."""
-        pin = self._pins / f"{self._prefix}-{secrets.token_hex(6)}"
-        cell = Cell(pin, owned=user is not None)
+    def build(
+        self, port: Port | None, count: int = 1, *, resolver: bool, user: Maps | None = None
+    ) -> list[Cell]:
+        """New namespaces of one form, at most `MOST`; nothing is left behind after an error.
+
+        What is done for all of them is done in one message where that goes: each is an exchange
+        with the deputy or the kernel otherwise, and threads that wait for one another.
+        """
+        pins = [self._pins / f"{self._prefix}-{secrets.token_hex(6)}" for _ in range(count)]
+        cells = [Cell(pin, port, owned=user is not None) for pin in pins]
         sockets = ("route", *(RESOLVER_SOCKETS if resolver else ()))
         settings = (*_SETTINGS, *(_interface_settings(port) if port else ()))
         try:
-            with self._doors.make(pin, sockets, settings, user) as room:
-                self._furnish(cell, port, room, resolver=resolver)
+            with self._doors.make(pins, sockets, settings, user) as rooms:
+                pairs = list(zip(cells, rooms, strict=True))
+                self._furnish(pairs, port)
+                for cell, room in pairs if resolver else ():
+                    cell.sockets, cell.resolver_port = self._resolver_sockets(cell.pin, 0, room)
         except BaseException:
-            cell.close()
+            for cell in cells:
+                cell.close()
             raise
-        return cell
+        return cells
 
-    def _furnish(self, cell: Cell, port: Port | None, room: Room, *, resolver: bool) -> None:
-        cell.channel = room.channel("route")
-        cell.channel.send([links.change_link(_LOOPBACK, "loopback", up=True)])
-        if port is not None:
-            cell.port = port
-            cell.veth, cell.index = self._plug(port, room.namespace, port.first, cell.channel)
-        if resolver:
-            cell.sockets, cell.resolver_port = self._resolver_sockets(cell.pin, 0, room)
+    def _furnish(self, pairs: list[tuple[Cell, Room]], port: Port | None) -> None:
+        """Loopback, and the interface where there is one."""
+        begin = links.change_link(_LOOPBACK, "loopback", up=True)
+        for cell, room in pairs:
+            cell.channel = room.channel("route")
+        if port is None:
+            for cell, _ in pairs:
+                _channel(cell).send([begin])
+            return
+        plugs = [Plug(room.namespace, port.first, _channel(cell)) for cell, room in pairs]
+        for (cell, _), end in zip(pairs, self._plug(port, plugs, [begin]), strict=True):
+            cell.veth, cell.index = end
 
     def plug(self, pin: Path, port: Port, interface: str) -> str:
         """A further interface in a pinned namespace; the host end's name ("" where there is none)."""
         with self._doors.open(pin, ("route",), _interface_settings(port)) as room:
             inner = room.channel("route")
             try:
-                return self._plug(port, room.namespace, interface, inner)[0]
+                (end,) = self._plug(port, [Plug(room.namespace, interface, inner)])
+                return end[0]
             finally:
                 inner.close()
 
-    def _plug(self, port: Port, namespace: int, interface: str, inner: Channel) -> tuple[str, int]:
-        """The name of the host's end and the index of the inner one, where there are such.
+    def _plug(
+        self, port: Port, plugs: list[Plug], before: Sequence[Request] = ()
+    ) -> list[tuple[str, int]]:
+        """The name of each host's end and the index of the inner one, where there are such.
 
-        The inner end comes up first: a bridge takes a port into use at once if its carrier is
-        there when it comes up, else whenever the kernel gets round to it, up to a second later.
+        `before` is done inside first. The inner end comes up first: a bridge takes a port into use
+        at once if its carrier is there when it comes up, else whenever the kernel gets round to
+        it, up to a second later.
         """
         if port.lower is not None:
-            self._host.send([new_interface(port.lower, interface, port.ifindex, namespace)])
-            return "", 0
-        name = f"{self._prefix}v{secrets.token_hex(5)}"
-        self._make(links.Veth(name, port.ifindex, namespace, interface, port.mtu), port)
-        quiet = [links.keep_quiet(interface)] if port.ipv6 else []
-        inner.send([*quiet, links.change_link(0, interface, up=True)])
-        self._host.send([links.port_options(name, isolated=port.isolated, hairpin=port.hairpin)])
-        return name, _wait_ready(inner, interface)
+            for plug in plugs:
+                plug.inner.send(before)
+                new = new_interface(port.lower, plug.interface, port.ifindex, plug.namespace)
+                self._host.send([new])
+            return [("", 0)] * len(plugs)
+        names = [f"{self._prefix}v{secrets.token_hex(5)}" for _ in plugs]
+        self._make(port, [_veth(port, *pair) for pair in zip(names, plugs, strict=True)])
+        for plug in plugs:
+            quiet = [links.keep_quiet(plug.interface)] if port.ipv6 else []
+            plug.inner.send([*before, *quiet, links.change_link(0, plug.interface, up=True)])
+        options = {"isolated": port.isolated, "hairpin": port.hairpin}
+        self._host.send([links.port_options(name, **options) for name in names])
+        indexes = [_wait_ready(plug.inner, plug.interface) for plug in plugs]
+        return list(zip(names, indexes, strict=True))
 
-    def _make(self, veth: links.Veth, port: Port) -> None:
+    def _make(self, port: Port, veths: list[links.Veth]) -> None:
         try:
-            self._host.send([links.new_veth(veth)])
+            self._host.send([links.new_veth(veth) for veth in veths])
         except OSError as error:
             if error.errno == errno.EXFULL:
                 raise OSError(
@@ -192,23 +226,39 @@ class Cells:
             raise OSError(errno.EADDRINUSE, f"no port of {RESOLVER} is free for the resolver")
         return found
 
-    def drop(self, pin: Path) -> None:
-        """Let a namespace go once nobody is in it; a pin that isn't there is no error."""
-        self._doors.drop(pin)
+    def drop(self, pins: Sequence[Path]) -> None:
+        """Let namespaces go once nobody is in them; a pin that isn't there is no error."""
+        for at in range(0, len(pins), _AT_ONCE):
+            self._doors.drop(pins[at : at + _AT_ONCE])
 
-    def discard(self, cell: Cell) -> None:
-        """A cell that nobody has used; its interface goes with the namespace."""
-        cell.close()
-        self._doors.drop(cell.pin)
+    def discard(self, cells: Sequence[Cell]) -> None:
+        """Cells that nobody has used; their interfaces go with the namespaces."""
+        for cell in cells:
+            cell.close()
+        self.drop([cell.pin for cell in cells])
+
+
+def _channel(cell: Cell) -> Channel:
+    assert cell.channel is not None
+    return cell.channel
+
+
+def _veth(port: Port, name: str, plug: Plug) -> links.Veth:
+    return links.Veth(name, port.ifindex, plug.namespace, plug.interface, port.mtu)
 
 
 def _interface_settings(port: Port) -> tuple[Setting, ...]:
-    """Defaults for interfaces that come into a namespace after."""
-    return (
-        Setting("net.ipv6.conf.default.disable_ipv6", "0" if port.ipv6 else "1", optional=True),
-        Setting("net.ipv6.conf.default.accept_ra", "0", optional=True),
-        Setting("net.ipv6.conf.default.accept_dad", "0", optional=True),
-    )
+    """Defaults for interfaces that come into a namespace after.
+
+    Each is looked for among those of all namespaces of the machine: none is set in vain.
+    """
+    if not port.ipv6:
+        return (_ipv6("disable_ipv6", "1"),)
+    return _ipv6("disable_ipv6", "0"), _ipv6("accept_ra", "0"), _ipv6("accept_dad", "0")
+
+
+def _ipv6(name: str, value: str) -> Setting:
+    return Setting(f"net.ipv6.conf.default.{name}", value, optional=True)
 
 
 def carry_out(channel: Channel, *plans: Plan, known: Mapping[str, int] = _NONE) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from sagong.deputy import Line
@@ -13,7 +13,10 @@ from sagong_network_bridge.locksmith import KINDS, Drop, Make, Open, Setting
 from sagong_network_bridge.netlink import Channel
 from sagong_network_bridge.user_namespace import Maps
 
-__all__ = ["Doors", "Room"]
+__all__ = ["MOST", "Doors", "Room"]
+
+# Namespaces that are made by one request: a message carries 253 descriptors at most (SCM_MAX_FD).
+MOST = 16
 
 
 class Room:
@@ -43,41 +46,47 @@ class Doors:
     """Asks the locksmith."""
 
     def __init__(self, channel: socket.socket) -> None:
-        self._line = Line(channel)
+        self._line = Line(channel, most=MOST * (1 + len(KINDS)))
 
     @contextlib.contextmanager
     def make(
         self,
-        pin: Path,
+        pins: Sequence[Path],
         sockets: tuple[str, ...],
         settings: tuple[Setting, ...],
         user: Maps | None = None,
-    ) -> Iterator[Room]:
-        """A new namespace; its pin goes again if what is done with it fails."""
-        room = self._room(Make(pin.name, sockets, settings, user), sockets)
+    ) -> Iterator[list[Room]]:
+        """New namespaces; their pins go again if what is done with one of them fails."""
+        request = Make(tuple(pin.name for pin in pins), sockets, settings, user)
+        rooms = self._rooms(request, sockets)
         try:
-            yield room
+            yield rooms
         except BaseException:
-            self.drop(pin)
+            self.drop(pins)
             raise
         finally:
-            room.close()
+            for room in rooms:
+                room.close()
 
     @contextlib.contextmanager
     def open(
         self, pin: Path, sockets: tuple[str, ...] = (), settings: tuple[Setting, ...] = ()
     ) -> Iterator[Room]:
         """A namespace that is there."""
-        room = self._room(Open(pin.name, sockets, settings), sockets)
+        (room,) = self._rooms(Open(pin.name, sockets, settings), sockets)
         try:
             yield room
         finally:
             room.close()
 
-    def drop(self, pin: Path) -> None:
-        """Let a namespace go once nobody is in it; a pin that isn't there is no error."""
-        self._line.ask(Drop(pin.name))
+    def drop(self, pins: Iterable[Path]) -> None:
+        """Let namespaces go once nobody is in them; a pin that isn't there is no error."""
+        self._line.ask(Drop(tuple(pin.name for pin in pins)))
 
-    def _room(self, request: Make | Open, sockets: tuple[str, ...]) -> Room:
-        namespace, *inside = self._line.ask(request)
-        return Room(namespace, dict(zip(sockets, inside, strict=True)))
+    def _rooms(self, request: Make | Open, sockets: tuple[str, ...]) -> list[Room]:
+        found = self._line.ask(request)
+        each = 1 + len(sockets)
+        return [
+            Room(found[at], dict(zip(sockets, found[at + 1 : at + each], strict=True)))
+            for at in range(0, len(found), each)
+        ]

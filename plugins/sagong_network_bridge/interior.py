@@ -42,14 +42,13 @@ def gateway_endpoints(
 
 
 def address_plan(endpoints: tuple[Endpoint, ...]) -> Plan:
-    """Hardware addresses, up, addresses."""
+    """Addresses, up, hardware addresses: whose come last tells neighbours of all the others."""
 
     def plan(index_of: IndexOf) -> list[Request]:
         requests = []
         for endpoint in endpoints:
             what = endpoint.interface
             index = index_of(what)
-            requests.append(links.change_link(index, what, up=True, mac=endpoint.mac))
             for address, prefix in (
                 (endpoint.ipv4, endpoint.ipv4_prefix),
                 (endpoint.ipv6, endpoint.ipv6_prefix),
@@ -58,6 +57,7 @@ def address_plan(endpoints: tuple[Endpoint, ...]) -> Plan:
             ):
                 if address:
                     requests.append(links.add_address(index, address, prefix, what))
+            requests.append(links.change_link(index, what, up=True, mac=endpoint.mac))
         return requests
 
     return plan

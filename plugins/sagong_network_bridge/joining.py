@@ -27,7 +27,15 @@ from sagong_network_bridge.networks import Networks
 from sagong_network_bridge.ports import Ports, check_mapping
 from sagong_network_bridge.services import Piece
 
-__all__ = ["Draft", "check_attachment", "check_request", "interface_sysctls", "pieces_of"]
+__all__ = [
+    "Draft",
+    "check_attachment",
+    "check_request",
+    "interface_sysctls",
+    "is_published",
+    "pieces_of",
+    "routed_versions",
+]
 
 _NO_IPV6 = "net.ipv6.conf.all.disable_ipv6"
 Routed = Callable[[str, int], bool]
@@ -186,12 +194,12 @@ class Draft:
             return replace(endpoint, ipv4=address, ipv4_prefix=prefix, gateway4=gateway)
         return replace(endpoint, ipv6=address, ipv6_prefix=prefix, gateway6=gateway)
 
-    def publish(self, mapping: PortMapping) -> None:
-        """Take a port of the host."""
-        if not mapping.host_ip:
-            where = self._networks.host_ip(endpoint.network for endpoint in self.endpoints)
-            mapping = replace(mapping, host_ip=where)
-        self.mappings.append(self._ports.take(mapping, self._identity))
+    def publish(self, mappings: Iterable[PortMapping], endpoints: Iterable[Endpoint]) -> None:
+        """Take ports of the host, at the addresses that the networks say where none is named."""
+        where = self._networks.host_ip(endpoint.network for endpoint in endpoints)
+        for mapping in mappings:
+            wanted = mapping if mapping.host_ip else replace(mapping, host_ip=where)
+            self.mappings.append(self._ports.take(wanted, self._identity))
 
     def withdraw(self) -> None:
         """Give back what an attachment has taken that failed."""
@@ -203,6 +211,24 @@ class Draft:
             release_addresses(endpoint, self._identity, self._networks)
         for mapping in self.mappings:
             self._ports.release(mapping, self._identity)
+
+
+def is_published(networks: Networks, request: JoinRequest, endpoints: tuple[Endpoint, ...]) -> bool:
+    """Whether ports lead to a sandbox: a default route of it goes by a bridge of the machine."""
+    ways = gateway_endpoints(endpoints, networks.ranks(request))
+    return any(way is not None and networks.is_bridged(way.network) for way in ways)
+
+
+def routed_versions(
+    networks: Networks, request: JoinRequest, endpoints: tuple[Endpoint, ...]
+) -> tuple[int, ...]:
+    """Versions of IP in which ports are reached at the sandbox's own address."""
+    ways = gateway_endpoints(endpoints, networks.ranks(request))
+    return tuple(
+        version
+        for version, way in zip((4, 6), ways, strict=True)
+        if way is not None and networks.is_routed(way.network, version)
+    )
 
 
 def release_addresses(endpoint: Endpoint, identity: str, networks: Networks) -> None:

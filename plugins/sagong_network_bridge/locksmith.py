@@ -12,7 +12,7 @@ import os
 import re
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -50,9 +50,12 @@ class Setting(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Make(msgspec.Struct, frozen=True, tag=True):
-    """A new namespace, pinned as `name`; the answer has it and the sockets. `user`: who owns it."""
+    """New namespaces, pinned by these names; the answer has each with its sockets behind it.
 
-    name: str
+    `user`: who owns it, of one alone. All are made or none.
+    """
+
+    names: tuple[str, ...]
     sockets: tuple[str, ...] = ()
     settings: tuple[Setting, ...] = ()
     user: Maps | None = None
@@ -67,9 +70,9 @@ class Open(msgspec.Struct, frozen=True, tag=True):
 
 
 class Drop(msgspec.Struct, frozen=True, tag=True):
-    """Take a pin away, and that of its owner; one that isn't there is no error."""
+    """Take pins away, and those of their owners; one that isn't there is no error."""
 
-    name: str
+    names: tuple[str, ...]
 
 
 def serve(channel: socket.socket, post: Post) -> None:
@@ -90,41 +93,45 @@ class Locksmith:
         mounts.share(str(pins))
 
     def work(self, request: Make | Open | Drop, _: tuple[int, ...], found: list[int]) -> None:
-        """Do it; descriptors are put into `found`, the namespace first."""
-        if not _NAME.fullmatch(request.name):
-            raise ValueError(f"{request.name!r} is no pin's name")
-        pin = str(self._pins / request.name)
+        """Do it; descriptors are put into `found`, a namespace before its sockets."""
         match request:
             case Make():
-                self._make(pin, request, found)
+                self._make(tuple(map(self._pin, request.names)), request, found)
             case Open():
+                pin = self._pin(request.name)
                 found.append(os.open(pin, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW))
                 syscalls.setns(found[0], Namespace.NET, path=pin)
                 with self._returning():
                     _furnish(request, found)
             case Drop():
-                _unpin(pin)
-                _unpin(pin + USER)
+                _unpin_all(map(self._pin, request.names))
 
-    def _make(self, pin: str, request: Make, found: list[int]) -> None:
+    def _pin(self, name: str) -> str:
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is no pin's name")
+        return str(self._pins / name)
+
+    def _make(self, pins: tuple[str, ...], request: Make, found: list[int]) -> None:
+        """One after the other in new namespaces, and home again."""
+        if request.user is not None and len(pins) != 1:
+            raise ValueError("a user namespace owns one namespace")
         try:
-            if request.user is None:
-                syscalls.unshare(Namespace.NET)
-            else:
-                self._own(pin, request.user, found)
             with self._returning():
-                if not found:
-                    found.append(os.open(_HERE, os.O_RDONLY | os.O_CLOEXEC))
-                _pin(found[0], pin)
-                _furnish(request, found)
+                for pin in pins:
+                    self._enter_new(pin, request.user, found)
+                    _pin(found[-1], pin)
+                    _furnish(request, found)
         except BaseException:
-            _unpin(pin)
-            _unpin(pin + USER)
+            _unpin_all(pins)
             raise
 
-    def _own(self, pin: str, maps: Maps, found: list[int]) -> None:
-        """In a namespace that a new user namespace owns; that is pinned, too."""
-        owner, owned = made(maps, self._proc)
+    def _enter_new(self, pin: str, user: Maps | None, found: list[int]) -> None:
+        """The new one is put into `found`; a new user namespace that owns it is pinned, too."""
+        if user is None:
+            syscalls.unshare(Namespace.NET)
+            found.append(os.open(_HERE, os.O_RDONLY | os.O_CLOEXEC))
+            return
+        owner, owned = made(user, self._proc)
         found.append(owned)
         try:
             _pin(owner, pin + USER)
@@ -181,6 +188,18 @@ def _pin(namespace: int, pin: str) -> None:
         mounts.bind(f"/proc/self/fd/{namespace}", f"/proc/self/fd/{place}")
     finally:
         os.close(place)
+
+
+def _unpin_all(pins: Iterable[str]) -> None:
+    """All that can be; what is wrong with one of them is said last."""
+    failure: OSError | ValueError | None = None
+    for pin in [file for name in pins for file in (name, name + USER)]:
+        try:
+            _unpin(pin)
+        except (OSError, ValueError) as error:
+            failure = error
+    if failure is not None:
+        raise failure
 
 
 def _unpin(pin: str) -> None:

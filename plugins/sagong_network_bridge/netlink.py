@@ -120,6 +120,11 @@ class Channel:
         """The descriptor."""
         return self._socket.fileno()
 
+    @property
+    def address(self) -> int:
+        """The socket's number among those of its namespace and protocol."""
+        return int(self._socket.getsockname()[0])
+
     def close(self) -> None:
         """Let go of the socket and with it of its namespace."""
         self._socket.close()

@@ -12,7 +12,14 @@ from typing import Any
 from msgspec.structs import replace
 
 from sagong.contracts.network import JoinRequest, Network
-from sagong.errors import AlreadyExists, Conflict, FailedPrecondition, InvalidArgument, NotFound
+from sagong.errors import (
+    AlreadyExists,
+    Conflict,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    Unavailable,
+)
 from sagong_network_bridge import links
 from sagong_network_bridge.addresses import AddressRange, Space, space_of
 from sagong_network_bridge.bridges import Bridges
@@ -40,6 +47,7 @@ from sagong_network_bridge.subnets import (
     gateway_mode,
     host_address,
     option,
+    overlapping,
     range_of,
     trusted,
 )
@@ -47,6 +55,11 @@ from sagong_network_bridge.subnets import (
 __all__ = ["Networks", "network_content"]
 
 Run = Callable[..., Coroutine[Any, Any, Any]]
+# A whole network, by the routes of the machine.
+Choice = Callable[[list[Space]], Network]
+_CHOICES = 8
+# An older bridge waits so long for a newer one to give way.
+_LOOKS, _BETWEEN_LOOKS = 20, 0.05
 _BINDING = "com.docker.network.bridge.host_binding_ipv4"
 _MTU = "com.docker.network.driver.mtu"
 _PREFIX = "com.docker.network.container_iface_prefix"
@@ -117,10 +130,6 @@ class Networks:
         """
         for record in self._records.networks():
             self._learn(record)
-        if default_id("bridge") not in self._known:
-            taken = [*self._spaces(), *await self._run(_routed, host)]
-            for network in default_networks(self._settings, taken):
-                self._keep(network)
         for record in list(self._known.values()):
             index = bridges.get(record.network.id, 0)
             if record.parent:
@@ -129,6 +138,19 @@ class Networks:
                 self._indexes[record.network.id] = index
             else:
                 await self._bridge(record)
+        if default_id("bridge") not in self._known:
+            await self._start_anew(host)
+
+    async def _start_anew(self, host: Channel) -> None:
+        """Make the default networks; the bridge is last, so that there are all or it is not."""
+        bridge, *ends = default_networks(self._settings)
+        for network in ends:
+            self._keep(network)
+
+        def choose(routes: list[Space]) -> Network:
+            return complete(bridge, self._settings, [*self._spaces(), *routes])
+
+        await self._make(bridge, choose, host)
 
     def _restore_parent(self, record: NetworkRecord) -> None:
         """One that is missing, after a reboot perhaps, is said at each join until it is there."""
@@ -196,20 +218,55 @@ class Networks:
             for other in self._known.values():
                 if other.network.name == network.name:
                     raise AlreadyExists(f"network with name {network.name} already exists")
-            routes = await self._run(_routed, host)
-            full = complete(network, self._settings, self._spaces(), routes)
-            full = replace(full, created=full.created or time.time())
-            self._mtu(full)
-            _check_prefix(full)
-            self._check_bridge(full)
-            self._check_parent_is_free(full)
-            record = self._keep(full)
             try:
-                await self._bridge(record)
+                return await self._make(network, lambda routes: self._full(network, routes), host)
             except BaseException:
-                await self._forget(record)
+                if network.id in self._known:
+                    await self._forget(self._known[network.id])
                 raise
-            return full
+
+    def _full(self, network: Network, routes: list[Space]) -> Network:
+        """A network as it is to be; what is wrong with it is raised."""
+        full = complete(network, self._settings, self._spaces(), routes)
+        full = replace(full, created=full.created or time.time())
+        self._mtu(full)
+        _check_prefix(full)
+        self._check_bridge(full)
+        self._check_parent_is_free(full)
+        return full
+
+    async def _make(self, asked: Network, choose: Choice, host: Channel) -> Network:
+        """Keep and bridge a network. Others on this machine choose subnets, too, maybe at this moment:
+        a bridge that is not alone with one that was chosen for it gives way, and another is chosen."""
+        given = {space_of(subnet.subnet) for subnet in asked.subnets}
+        for _ in range(_CHOICES):
+            full = choose(await self._run(_routed, host))
+            record = self._keep(full)
+            await self._bridge(record)
+            chosen = {space_of(subnet.subnet) for subnet in full.subnets} - given
+            if not chosen or await self._is_alone(self._indexes.get(full.id, 0), chosen, host):
+                return full
+            await self._forget(record)
+        raise Unavailable(
+            f"network {asked.name}: each subnet that was chosen was taken by somebody else at the same "
+            "moment; try again, or give a subnet"
+        )
+
+    async def _is_alone(self, index: int, chosen: set[Space], host: Channel) -> bool:
+        """Whether no other interface leads to a new bridge's subnets.
+
+        Of two bridges the one that was up last sees the other, but the first may have looked before:
+        so each gives way that still sees another. The newer one does so at once and the older one
+        after a while, lest both do.
+        """
+        for _ in range(_LOOKS):
+            others = await self._run(_leading, host, chosen) - {index}
+            if not others:
+                return True
+            if min(others) < index:
+                return False
+            await asyncio.sleep(_BETWEEN_LOOKS)
+        return False
 
     def _check_bridge(self, network: Network) -> None:
         if network.driver != "bridge":
@@ -414,3 +471,9 @@ def _same(known: Network, asked: Network) -> Network:
 
 def _routed(host: Channel) -> list[Space]:
     return [space_of(text) for text in links.routes_of(host)]
+
+
+def _leading(host: Channel, spaces: set[Space]) -> set[int]:
+    """The interfaces with routes to any of these addresses."""
+    routes = links.routes_in(host, links.MAIN)
+    return {index for text, index in routes if overlapping(space_of(text), spaces) is not None}

@@ -41,6 +41,7 @@ _NEWELEM, _GETELEM, _DELELEM = 12, 13, 14
 _BEGIN, _END = 16, 17
 _GETGEN = 16
 _APPEND = 0x800
+_OWNER = 0x2
 _VERDICT = 0xFFFFFF00
 _GENERATION = struct.Struct(">BBH")
 # An attribute's length has 16 bits: so many bytes of elements go into one message.
@@ -119,9 +120,10 @@ class Nftables:
         payload = _payload(self.family, *values)
         return Request(_SUBSYSTEM | kind, flags, payload, what, tuple(tolerated))
 
-    def add_table(self) -> Request:
-        """The table; it may be there already."""
-        return self._request(_NEWTABLE, NLM_CREATE, f"add table {self.table}", text(1, self.table))
+    def add_table(self, *, owned: bool = False) -> Request:
+        """The table; it may be there already. An `owned` one is the channel's, and goes with it."""
+        values = (text(1, self.table), number(2, _OWNER)) if owned else (text(1, self.table),)
+        return self._request(_NEWTABLE, NLM_CREATE, f"add table {self.table}", *values)
 
     def delete_table(self) -> Request:
         """The table with all that is in it."""

@@ -57,6 +57,7 @@ from sagong_network_bridge.routing import Routing
 from sagong_network_bridge.sandboxes import Sandboxes, Tools
 from sagong_network_bridge.settings import Settings
 from sagong_network_bridge.subnets import private_pool6
+from sagong_network_bridge.translation import hold_translation
 from sagong_network_bridge.vigil import Vigil
 
 __all__ = ["NetworkBridge"]
@@ -81,8 +82,14 @@ class NetworkBridge:
         self._records = Records(host.data, host.run)
         self._pins = host.root / "netns"
         self._cells = cells = Cells(settings.prefix, self._pins, Doors(host.deputy()), self._route)
-        size, seconds = settings.pool_size, settings.pool_seconds
-        self._pool = Pool(cells, self._run, host.log, size=size, seconds=seconds)
+        self._pool = Pool(
+            cells,
+            self._run,
+            host.log,
+            size=settings.pool_size,
+            most=settings.pool_most,
+            seconds=settings.pool_seconds,
+        )
         self._bridges = Bridges(settings.prefix, self._route, host.data / "sysctls")
         parents = Parents(settings.prefix, self._route)
         self._networks = Networks(settings, self._records, self._bridges, parents, self._run)
@@ -133,12 +140,12 @@ class NetworkBridge:
             raise
 
     def _discarded(self, future: asyncio.Future[Any]) -> None:
-        """A result that nobody waits for any more: a namespace is let go, an error is forgotten."""
+        """A result that nobody waits for any more: namespaces are let go, an error is forgotten."""
         if future.cancelled() or future.exception() is not None:
             return
         result = future.result()
-        if isinstance(result, Cell):
-            self._cells.discard(result)
+        if isinstance(result, list):
+            self._cells.discard([cell for cell in result if isinstance(cell, Cell)])
 
     async def restore(self, state: bytes) -> None:
         """Take over from a predecessor that has exported."""
@@ -159,6 +166,7 @@ class NetworkBridge:
         parts["settings"] = Wanted(self._setting_content())
         parts["sandboxes"] = Wanted(self._sandbox_content())
         self._firewall.install(parts, given.installed)
+        hold_translation(self._filter, self._settings.prefix, self._host.log)
         self._host.spawn(self._sandboxes.resume_names(), "names of adopted sandboxes")
         self._host.spawn(self._hold_ports(), "published ports of adopted sandboxes")
         self._host.spawn(self._open_loopback(), "published ports on [::1]")
@@ -174,7 +182,7 @@ class NetworkBridge:
             else:
                 # The namespace went with a reboot or with its mount: nothing of it is left.
                 self._records.drop_sandbox(record.sandbox.id)
-        pins = {record.pin for record in self._sandboxes.records()}
+        pins = {record.pin for record in self._sandboxes.register.all()}
         self._pins.mkdir(mode=0o755, parents=True, exist_ok=True)
         mine = f"{self._settings.prefix}-"
         with os.scandir(self._pins) as entries:
@@ -196,8 +204,7 @@ class NetworkBridge:
     async def _sweep(self, pins: list[Path]) -> None:
         """Take away what a predecessor had and nobody knows: namespaces, bridges, interfaces."""
         await self._run(self._befriend)
-        for pin in pins:
-            await self._run(self._cells.drop, pin)
+        await self._run(self._cells.drop, pins)
         await self._networks.sweep()
         await self._lead()
         await self._sweep_links()
@@ -222,7 +229,7 @@ class NetworkBridge:
     def _is_stray(self, name: str) -> bool:
         if not is_veth(name, self._settings.prefix) or self._pool.has(name):
             return False
-        return not any(name in r.veths.values() for r in self._sandboxes.records())
+        return not any(name in r.veths.values() for r in self._sandboxes.register.all())
 
     def _setting_content(self) -> Content:
         visitors = self._settings.visitors or ("0.0.0.0/0", "::/0")
@@ -261,7 +268,7 @@ class NetworkBridge:
         self._succeeded = True
         return packed(
             Handover(
-                sandboxes=tuple(self._sandboxes.records()),
+                sandboxes=tuple(self._sandboxes.register.all()),
                 bridges=self._networks.indexes(),
                 installed=self._firewall.installed(),
             )
@@ -292,7 +299,7 @@ class NetworkBridge:
     async def purge(self) -> None:
         """Take away sandboxes, bridges and firewall rules: the machine is as before."""
         self._vigil.end()
-        for record in list(self._sandboxes.records()):
+        for record in self._sandboxes.register.all():
             await self._sandboxes.leave(record.sandbox.id)
         await self._sandboxes.wait_dropped()
         await self._pool.close()
@@ -319,10 +326,10 @@ class NetworkBridge:
 
     async def delete(self, network: NetworkRef) -> None:
         """Remove a network."""
-        if self._sandboxes.users(network.id):
-            await self._networks.delete(network.id, self._sandboxes.users(network.id))
+        if self._sandboxes.register.users(network.id):
+            await self._networks.delete(network.id, self._sandboxes.register.users(network.id))
         await self._pool.drop(network.id)
-        if await self._networks.delete(network.id, self._sandboxes.users(network.id)):
+        if await self._networks.delete(network.id, self._sandboxes.register.users(network.id)):
             self._firewall.replace("networks", Wanted(self._networks.content()))
             self._befriend()
             await self._lead()
@@ -341,25 +348,27 @@ class NetworkBridge:
 
     async def sandboxes(self) -> SandboxList:
         """All sandboxes."""
-        return SandboxList(sandboxes=tuple(r.sandbox for r in self._sandboxes.records()))
+        return SandboxList(sandboxes=tuple(r.sandbox for r in self._sandboxes.register.all()))
 
     async def inspect(self, sandbox: SandboxRef) -> Sandbox:
         """One sandbox."""
-        return self._sandboxes.get(sandbox.id).sandbox
+        return self._sandboxes.register.get(sandbox.id).sandbox
 
     async def counters(self, query: CountersQuery) -> CountersList:
         """What sandboxes have received and sent."""
-        wanted = self._sandboxes.some(query.ids)
+        wanted = self._sandboxes.register.some(query.ids)
         found = [await self._run(counted, self._cells, record.sandbox) for record in wanted]
         return CountersList(sandboxes=tuple(s for s in found if s is not None))
 
     async def connect(self, request: ConnectRequest) -> Sandbox:
         """Put a sandbox on a further network."""
-        return await self._sandboxes.connect(request.id, request.attachment)
+        return await self._sandboxes.memberships.connect(request.id, request.attachment)
 
     async def disconnect(self, request: DisconnectRequest) -> Sandbox:
         """Take it off one."""
-        return await self._sandboxes.disconnect(request.id, request.network, force=request.force)
+        return await self._sandboxes.memberships.disconnect(
+            request.id, request.network, force=request.force
+        )
 
     async def apply(self, rules: Rules) -> None:
         """Make service routing and policies be these."""

@@ -1,13 +1,14 @@
 """DNS messages as far as a resolver of names needs them: read one question, write its answer.
 
 Whatever a container sends is read here, in a process without rights, so nothing is trusted: every
-offset is checked and a malformed message is None. Source: RFC 1035 section 4.
+offset is checked and a malformed message is None. Source: RFC 1035 section 4, RFC 6891.
 """
 
 from __future__ import annotations
 
 import socket
 import struct
+from collections.abc import Iterator
 from typing import NamedTuple
 
 __all__ = ["Question", "address_of", "answered", "failed", "question_of"]
@@ -18,17 +19,24 @@ SECONDS = 10
 
 _HEADER = struct.Struct(">HHHHHH")
 _FIXED = struct.Struct(">HHIH")
-_RESPONSE, _AUTHORITATIVE, _TRUNCATED, _DESIRED, _AVAILABLE = 0x8000, 0x400, 0x200, 0x100, 0x80
+_OPTION = struct.Struct(">BHH")
+_OPT = 41
+_PLAIN, _MOST = 512, 65000
+_RESPONSE, _TRUNCATED, _DESIRED, _AVAILABLE = 0x8000, 0x200, 0x100, 0x80
 
 
 class Question(NamedTuple):
-    """What is asked: the name in lower case without a dot at its end, and the raw question."""
+    """What is asked: the name in lower case without a dot at its end, and the raw question.
+
+    `room` is how many bytes of a datagram the asker takes.
+    """
 
     id: int
     flags: int
     name: str
     kind: int
     raw: bytes
+    room: int = 512
 
 
 def question_of(data: bytes) -> Question | None:
@@ -56,7 +64,16 @@ def question_of(data: bytes) -> Question | None:
     if class_ not in (1, 255):
         return None
     name = b".".join(labels).decode("ascii", "replace").lower()
-    return Question(identity, flags, name, kind, data[12 : offset + 4])
+    return Question(identity, flags, name, kind, data[12 : offset + 4], _room(data, offset + 4))
+
+
+def _room(data: bytes, offset: int) -> int:
+    """What the OPT record says that follows the question at once, as askers write it."""
+    if len(data) < offset + 11:
+        return _PLAIN
+    root, kind, size = _OPTION.unpack_from(data, offset)
+    between = data[6:10] != bytes(4)  # answers or authorities in a question
+    return _PLAIN if root or kind != _OPT or between else max(_PLAIN, min(size, _MOST))
 
 
 def _head(question: Question, code: int, answers: int, extra: int = 0) -> bytes:
@@ -70,11 +87,20 @@ def failed(question: Question, code: int) -> bytes:
 
 
 def answered(question: Question, kind: int, values: list[bytes], limit: int) -> bytes:
-    """An answer with records; truncated to none if it exceeds `limit` bytes."""
+    """An answer with records; if not all fit into `limit` bytes, those that do, and it says so."""
     records = [_FIXED.pack(kind, 1, SECONDS, len(value)) + value for value in values]
-    body = b"".join(b"\xc0\x0c" + record for record in records)
-    whole = _head(question, NO_ERROR, len(records), _AUTHORITATIVE) + body
-    return whole if len(whole) <= limit else _head(question, NO_ERROR, 0, _TRUNCATED)
+    left = limit - _HEADER.size - len(question.raw)
+    fitting = list(_fitting([b"\xc0\x0c" + record for record in records], left))
+    cut = _TRUNCATED if len(fitting) < len(records) else 0
+    return _head(question, NO_ERROR, len(fitting), cut) + b"".join(fitting)
+
+
+def _fitting(records: list[bytes], room: int) -> Iterator[bytes]:
+    for record in records:
+        room -= len(record)
+        if room < 0:
+            return
+        yield record
 
 
 def packed_name(name: str) -> bytes:

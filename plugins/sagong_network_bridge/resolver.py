@@ -37,7 +37,6 @@ from sagong_network_bridge.stream import Stream
 
 __all__ = ["Resolver", "main"]
 
-_DATAGRAM = 1232
 _STREAM = 65535
 _MOST_STREAMS = 256
 
@@ -139,7 +138,7 @@ class Resolver:
             return
         # What was told before this was asked counts, also while one question follows another.
         self._command()
-        own = self._own_answer(identity, question, _STREAM if stream else _DATAGRAM)
+        own = self._own_answer(identity, question, _STREAM if stream else question.room)
         if own is not None:
             reply(own)
         elif not question.name:

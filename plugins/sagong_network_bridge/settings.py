@@ -28,7 +28,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     `subnet` its range ("" takes the first free pool), `subnet6` its IPv6 range ("" is none).
     `pools` are the ranges for networks without a subnet of their own; IPv6 ones are made below
     `pool6` ("" makes a private one from the machine's identity). `pool_size` namespaces are kept
-    ready for each network used in the last `pool_seconds`; 0 keeps none. `first_port` to `last_port`
+    ready for each network used in the last `pool_seconds`; 0 keeps none. For so long after many
+    were taken at once as many are kept, up to `pool_most`; each is 160 KB of the kernel's memory.
+    `first_port` to `last_port`
     are taken for ports published without a number. `mtu` 0 leaves the kernel's. `nameservers`
     replace the machine's for names that no container has. `host_ip` is where ports are published
     that name no address ("" is everywhere); a network's own option goes first. `visitors` are the
@@ -46,6 +48,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     pools: tuple[str, ...] = _POOLS
     pool6: str = ""
     pool_size: int = 4
+    pool_most: int = 32
     pool_seconds: float = 600.0
     first_port: int = 32768
     last_port: int = 60999
@@ -71,6 +74,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 self._check_range(key, value)
         if not 0 <= self.pool_size <= 256:
             raise InvalidArgument(f"pool_size = {self.pool_size}: 0 to 256")
+        if not 0 <= self.pool_most <= 256:
+            raise InvalidArgument(f"pool_most = {self.pool_most}: 0 to 256")
         if not 1 <= self.first_port <= self.last_port <= 65535:
             raise InvalidArgument("first_port, last_port: a range within 1 to 65535")
         if self.mtu and not 576 <= self.mtu <= 65535:

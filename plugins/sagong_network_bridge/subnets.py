@@ -27,6 +27,7 @@ __all__ = [
     "gateway_mode",
     "host_address",
     "option",
+    "overlapping",
     "private_pool6",
     "range_of",
     "trusted",
@@ -85,8 +86,8 @@ def default_id(name: str) -> str:
     return hashlib.sha256(f"sagong network {name}".encode()).hexdigest()
 
 
-def default_networks(settings: Settings, taken: Iterable[Space]) -> tuple[Network, ...]:
-    """`bridge`, `host` and `none`."""
+def default_networks(settings: Settings) -> tuple[Network, ...]:
+    """`bridge`, `host` and `none`, as they are asked for."""
     subnets = tuple(Subnet(subnet=text) for text in (settings.subnet, settings.subnet6) if text)
     bridge = Network(
         id=default_id("bridge"),
@@ -100,7 +101,7 @@ def default_networks(settings: Settings, taken: Iterable[Space]) -> tuple[Networ
         Network(id=default_id(name), name=name, driver=driver, created=1.0)
         for name, driver in (("host", "host"), ("none", "null"))
     )
-    return complete(bridge, settings, taken), *ends
+    return bridge, *ends
 
 
 def bridge_name(network: Network, settings: Settings) -> str:
@@ -220,14 +221,15 @@ def _given(network: Network, subnet: Subnet, spaces: list[Space]) -> Subnet:
     space = space_of(subnet.subnet)
     if space.version == 6 and space.is_link_local:
         return filled  # each link has the same
-    clash = _overlapping(space, spaces)
+    clash = overlapping(space, spaces)
     if clash is not None:
         raise Conflict(f"subnet {space} overlaps with {clash}, which is in use")
     spaces.append(space)
     return filled
 
 
-def _overlapping(space: Space, spaces: Iterable[Space]) -> Space | None:
+def overlapping(space: Space, spaces: Iterable[Space]) -> Space | None:
+    """The first of the spaces that shares an address with this one."""
     for other in spaces:
         if other.version == space.version and space.overlaps(other):
             return other
@@ -248,7 +250,7 @@ def _pools(settings: Settings, version: int) -> Iterator[Space]:
 
 def _free(pools: Iterable[Space], spaces: list[Space], version: int) -> Space:
     for pool in pools:
-        if pool.version == version and _overlapping(pool, spaces) is None:
+        if pool.version == version and overlapping(pool, spaces) is None:
             return pool
     raise ResourceExhausted(
         f"all predefined address pools have been fully subnetted: no IPv{version} subnet is free; "

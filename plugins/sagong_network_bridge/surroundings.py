@@ -86,7 +86,7 @@ class Surroundings:
         with contextlib.suppress(OSError):
             self._firewall.alter("sandboxes", gone=self.pieces(sandbox, request))
 
-    def change(self, before: SandboxRecord, after: SandboxRecord) -> None:
+    async def change(self, before: SandboxRecord, after: SandboxRecord) -> None:
         """For one whose default route goes by another network."""
         self._reflect(after.sandbox, self._networks.ranks(after.request), after.veths)
         was = self.pieces(before.sandbox, before.request)
@@ -95,6 +95,8 @@ class Surroundings:
         self._loopback.remove(self.shortcuts(before.sandbox, before.request))
         self._loopback.put(self.shortcuts(after.sandbox, after.request))
         self.cross(after.sandbox, after.request)
+        if after.sandbox.ports and not before.sandbox.ports:
+            await self._forget_datagrams(after.sandbox, leaving=False)
 
     def _reflect(self, sandbox: Sandbox, ranks: Ranks, veths: dict[str, str]) -> None:
         """Who publishes ports may call itself by them: its bridge must send packets back to it."""
