@@ -28,8 +28,6 @@ __all__ = ["SILENT", "Client"]
 
 T = TypeVar("T")
 _AGAIN = (429, 500, 502, 503, 504)
-# A registry that wants us to wait longer than this is told of instead.
-_PATIENCE = 60.0
 _NEXT = re.compile(r"<([^>]*)>\s*;[^,]*\brel=\"?next\"?")
 SILENT: dict[int, tuple[type[SagongError], str, str]] = {
     401: (Unauthenticated, "UNAUTHORIZED", "unauthorized: authentication required"),
@@ -118,7 +116,8 @@ class Client:
         if answer.status in _AGAIN:
             after = retry_after(answer)
             message = self.failure(answer, answer.body()).message
-            raise Unavailable(message) if after > _PATIENCE else Lost(message, after=after)
+            busy = after > self.settings.busy_seconds
+            raise Unavailable(message) if busy else Lost(message, after=after)
         return answer
 
     def _send(

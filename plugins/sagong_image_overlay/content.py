@@ -21,13 +21,20 @@ _CHUNK = 1 << 20
 _DOCUMENT_LIMIT = 8 << 20
 
 
-def sync_directory(path: Path) -> None:
+def sync_directory(path: Path | str) -> None:
     """Make names in a directory durable."""
     opened = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(opened)
     finally:
         os.close(opened)
+
+
+def _settle(path: Path) -> None:
+    """Make a file durable, and nobody else's."""
+    with path.open("rb") as file:
+        os.fchmod(file.fileno(), 0o600)
+        os.fsync(file.fileno())
 
 
 def _drop_unlocked(path: Path, before: float) -> int:
@@ -107,10 +114,15 @@ class Content:
 
     def publish(self, source: Path, digest: str) -> None:
         """Take over a file of this filesystem that has that digest."""
-        with source.open("rb") as file:
-            os.fchmod(file.fileno(), 0o600)
-            os.fsync(file.fileno())
+        _settle(source)
         self._rename(source, self.path(digest))
+
+    def link(self, source: Path, digest: str) -> None:
+        """Keep a file of this filesystem that has that digest; it is where it was, too."""
+        _settle(source)
+        with contextlib.suppress(FileExistsError):
+            os.link(source, self.path(digest), follow_symlinks=False)
+        sync_directory(self.path(digest).parent)
 
     def _rename(self, source: Path, target: Path) -> None:
         os.rename(source, target)
@@ -194,13 +206,17 @@ class Session:
         return self._content.has(digest)
 
     def adopt(self, source: Path, expected: str = "") -> str:
-        """Take over a file of this filesystem; InvalidArgument if it is not the `expected` one."""
+        """Keep a file of this filesystem; InvalidArgument if it is not the `expected` one.
+
+        It stays where it is as well, for who has to begin anew.
+        """
         algorithm = expected.partition(":")[0] or "sha256"
         with source.open("rb") as file:
             digest = f"{algorithm}:{hashlib.file_digest(file, algorithm).hexdigest()}"
         if expected and digest != expected:
             raise InvalidArgument(f"content is {digest}, wanted {expected}: it is damaged")
-        self.publish(source, digest)
+        self.keep(digest)
+        self._content.link(source, digest)
         return digest
 
     def publish(self, source: Path, digest: str) -> None:

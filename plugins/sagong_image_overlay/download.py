@@ -30,6 +30,7 @@ from sagong_image_overlay.errand import Login
 from sagong_image_overlay.exchange import Answer, Lost, backoff
 from sagong_image_overlay.hosts import Ways
 from sagong_image_overlay.registry import ManifestAnswer, Repository, open_repository
+from sagong_image_overlay.room import room
 
 __all__ = ["HEADWAY", "Download", "choose_manifest", "explained"]
 
@@ -236,11 +237,11 @@ class Download:
             if layer.size < 0:
                 raise InvalidArgument(f"layer {layer.digest} has {layer.size} bytes")
             wanted += 0 if self.content.has(layer.digest) else layer.size
-        facts = os.statvfs(self.content.root)
-        if wanted and facts.f_bavail * facts.f_frsize < wanted + self.reserve:
+        left = room(self.content.root, self.reserve)
+        if wanted and left < wanted:
             raise ResourceExhausted(
                 f"no space left on device for {self.reference.familiar}: its layers have {wanted} "
-                f"bytes, and {self.reserve} bytes have to stay free"
+                f"bytes, and {max(left, 0)} may be written"
             )
 
     def status(self, layer: oci.Descriptor, text: str, current: int = 0) -> None:

@@ -68,6 +68,8 @@ class Endpoint:
 
 def split_host(text: str) -> tuple[str, int]:
     """Host and port (0 if none); IPv6 addresses lose their brackets."""
+    if " " in text or not text.isprintable():
+        raise InvalidArgument(f"registry {text!r} is not the name of a host")
     parsed = urllib.parse.urlsplit(f"//{text}")
     try:
         return parsed.hostname or "", parsed.port or 0

@@ -84,7 +84,7 @@ class Files:
             peer.setblocking(True)
             await self._store.workshop.run(job, arguments, [peer.fileno()])
 
-        return self._streams.offer(serve)
+        return self._streams.offer(serve, "whole")
 
     async def write_archive(self, request: ArchiveRequest) -> None:
         """Extract an upload into a directory."""
@@ -96,8 +96,10 @@ class Files:
             "owner": (request.uid, request.gid),
             "owned": request.copy_uid_gid,
         }
-        async with self._streams.taken(request.upload) as upload:
-            source = os.open(upload, os.O_RDONLY | os.O_CLOEXEC)
+        async with self._streams.uploads.taken(request.upload) as upload:
+            if upload.answered:
+                return
+            source = os.open(upload.whole, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 await self._store.workshop.run("extract", arguments, [source])
             finally:
@@ -132,6 +134,8 @@ def _path_stat(done: Mapping[str, Any]) -> PathStat:
         mtime=done["mtime"],
         link_target=_text(done["target"]),
         real=_text(done.get("real", "")),
+        uid=done["uid"],
+        gid=done["gid"],
     )
 
 

@@ -7,7 +7,6 @@ import base64
 import contextlib
 import os
 from collections.abc import AsyncIterator, Sequence
-from fnmatch import fnmatchcase
 
 import msgspec
 
@@ -50,7 +49,7 @@ from sagong.contracts.streams import Address
 from sagong.errors import InvalidArgument, NotFound, SagongError
 from sagong.host import Host
 from sagong.linux import capabilities, syscalls
-from sagong.model import oci, references
+from sagong.model import oci, patterns, references
 from sagong.model.times import parse_time
 from sagong_image_overlay.blobs import Blobs
 from sagong_image_overlay.commits import Commits
@@ -68,6 +67,7 @@ from sagong_image_overlay.settings import Settings
 from sagong_image_overlay.store import Store, machine
 from sagong_image_overlay.streams import Streams
 from sagong_image_overlay.transfers import Transfers
+from sagong_image_overlay.uploads import Uploads
 
 __all__ = ["ImageOverlay"]
 
@@ -81,7 +81,8 @@ class ImageOverlay:
         self._host = host
         settings = host.config(Settings)
         self._store = Store(host.data, settings, host.emit)
-        self._streams = Streams(host.run / "streams.sock", self._store.spot.work, settings.reserve)
+        uploads = Uploads(self._store.spot.uploads, settings.reserve)
+        self._streams = Streams(host.run / "streams.sock", self._store.spot.work, uploads)
         self._loading = Loading(self._store, self._streams)
         self._transfers = Transfers(self._store)
         self._pushes = Pushes(self._store)
@@ -112,6 +113,10 @@ class ImageOverlay:
         """Whether bytes are on their way, or waited for."""
         return self._streams.used
 
+    async def drain(self) -> None:
+        """What is cut short from now on goes on at a successor."""
+        self._streams.uploads.leave()
+
     async def stop(self) -> None:
         """Close streams, end the workshop."""
         await self._streams.stop()
@@ -126,7 +131,7 @@ class ImageOverlay:
             await asyncio.sleep(_GATHER)  # what others discard meanwhile goes with it
             self._chores.clear()
             try:
-                self._store.roots.sweep()
+                await self._store.roots.sweep()
                 await self._store.roots.settle()
                 if os.listdir(self._store.spot.trash):
                     await self._store.layers.empty_trash()
@@ -456,10 +461,5 @@ def _is_named(reference: references.Reference, pattern: str) -> bool:
     with contextlib.suppress(InvalidArgument):
         if references.parse(pattern).canonical == reference.name:
             return True
-    return any(_path_matches(form, pattern) for form in forms)
-
-
-def _path_matches(form: str, pattern: str) -> bool:
-    """Like a path's pattern: "*" does not cross a slash."""
-    parts, wanted = form.split("/"), pattern.split("/")
-    return len(parts) == len(wanted) and all(map(fnmatchcase, parts, wanted))
+    wanted = patterns.translated(pattern)
+    return any(map(wanted.fullmatch, forms))

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
+from collections.abc import Set
 from pathlib import Path
 
 import msgspec
 
+from sagong.contracts.image import Removed
 from sagong.errors import FailedPrecondition, InvalidArgument, NotFound
 from sagong.model import references
 from sagong_image_overlay import naming
@@ -21,6 +24,9 @@ __all__ = ["Index", "Record"]
 
 
 _References = list[references.Reference]
+# A removal is told for so long, and so many of them, to who asks a successor again.
+_TOLD_SECONDS = 60.0
+_TOLD = 64
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -51,6 +57,13 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return found | {self.packed} if self.packed else found
 
 
+class Told(msgspec.Struct, frozen=True):
+    """What is answered to who had something removed, and when that was (seconds since 1970)."""
+
+    removed: Removed
+    at: float
+
+
 class Document(msgspec.Struct, kw_only=True):
     """The file."""
 
@@ -60,6 +73,7 @@ class Document(msgspec.Struct, kw_only=True):
     digests: dict[str, str] = {}
     parts: dict[str, tuple[str, ...]] = {}
     sent: dict[str, str] = {}
+    removals: dict[str, Told] = {}
 
 
 class Index:
@@ -72,6 +86,8 @@ class Index:
         self.digests: dict[str, str] = {}
         self._parts: dict[str, tuple[str, ...]] = {}
         self._sent: dict[str, str] = {}
+        self._removals: dict[str, Told] = {}
+        self._removed_before: dict[str, Told] = {}
         self._reverse: dict[str, tuple[_References, _References]] = {}
         self._lock = asyncio.Lock()
         self._changed = 0
@@ -94,6 +110,7 @@ class Index:
         self.digests = {k: v for k, v in document.digests.items() if v in self.images}
         self._parts = {k: v for k, v in document.parts.items() if self.names.get(k) in v}
         self._sent = {k: v for k, v in document.sent.items() if k in self.names}
+        self._removed_before = document.removals
 
     def forget(self, identity: str) -> None:
         """Drop an image and its names."""
@@ -116,6 +133,7 @@ class Index:
                 digests=self.digests,
                 parts=self._parts,
                 sent={k: v for k, v in self._sent.items() if k in self.names},
+                removals=self._removals,
             )
             await asyncio.to_thread(self._write, msgspec.json.encode(document))
             self._saved = reached
@@ -165,6 +183,17 @@ class Index:
     def sent_as(self, name: str) -> str:
         """The manifest or index that went out by a name with notes; "" if there was none."""
         return self._sent.get(name, "") if name in self.names else ""
+
+    def note_removal(self, asked: str, removed: Removed) -> None:
+        """What a successor tells to who asks it for the same; durable with what was removed."""
+        now = time.time()
+        kept = [(k, v) for k, v in self._removals.items() if v.at > now - _TOLD_SECONDS]
+        self._removals = {**dict(kept[1 - _TOLD :]), asked: Told(removed, now)}
+
+    def removed_before(self, asked: str) -> Removed | None:
+        """What a predecessor removed a moment ago when it was asked the same; told once."""
+        told = self._removed_before.pop(asked, None)
+        return told.removed if told and told.at > time.time() - _TOLD_SECONDS else None
 
     def is_part(self, identity: str) -> bool:
         """Whether some name stands for the image and others."""
@@ -224,6 +253,15 @@ class Index:
         """The image that a commit made of a container whose layer it took."""
         found = (record for record in self.images.values() if record.made == commit)
         return next(found, None)
+
+    def blobs_of(self, diff_ids: Set[str]) -> dict[str, str]:
+        """A blob of each of these layers that some image has, by diff ids."""
+        return {
+            diff_id: blob
+            for record in self.images.values()
+            for diff_id, blob in zip(record.diff_ids, record.blobs)
+            if diff_id in diff_ids
+        }
 
     def is_below(self, identity: str, other: str) -> bool:
         """Whether an image is among the parents of another one, or that one itself."""

@@ -80,8 +80,13 @@ class Spot(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def work(self) -> Path:
-        """Uploads and other things that a restart clears."""
+        """What a restart clears."""
         return self.root / "tmp"
+
+    @property
+    def uploads(self) -> Path:
+        """What comes from clients, and what of it is being loaded."""
+        return self.root / "uploads"
 
     @property
     def trash(self) -> Path:
@@ -95,7 +100,8 @@ class Spot(msgspec.Struct, frozen=True, kw_only=True):
 
     def prepare(self) -> None:
         """Make the directories."""
-        for path in (self.lower, self.facts, self.work, self.trash, self.jail, self.root / "c"):
+        own = (self.lower, self.facts, self.work, self.uploads, self.trash, self.jail)
+        for path in (*own, self.root / "c"):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
@@ -131,6 +137,7 @@ class Layers:
 
     def __init__(self, spot: Spot, workshop: Workshop, settings: Settings) -> None:
         self._spot = spot
+        self._lower = f"{spot.lower}/"
         self._workshop = workshop
         self._settings = settings
         self._boot = _boot_id()
@@ -162,12 +169,13 @@ class Layers:
 
     def directory(self, key: str) -> Path:
         """The lower directory of a layer."""
-        return self._spot.lower / self.table[key].name
+        return Path(self._lower + self.table[key].name)
 
     def directories(self, keys: Sequence[str]) -> list[str]:
         """Lower directories from top to bottom, for keys from bottom to top."""
         # A layer that comes again says all there that it said below; overlayfs refuses one twice.
-        return [str(self.directory(key)) for key in dict.fromkeys(reversed(keys))]
+        table, lower = self.table, self._lower
+        return [lower + table[key].name for key in dict.fromkeys(reversed(keys))]
 
     def discard(self, path: Path) -> None:
         """Move a directory away to be deleted in the background.

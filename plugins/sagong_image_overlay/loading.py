@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import secrets
 import shutil
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from sagong.contracts.image import ImportRequest, LoadRequest, Progress
 from sagong.errors import InvalidArgument, NotFound, ResourceExhausted, SagongError
@@ -19,9 +20,11 @@ from sagong_image_overlay.configuration import Step, apply_changes, new_config
 from sagong_image_overlay.content import Session
 from sagong_image_overlay.errand import Errand
 from sagong_image_overlay.manifests import is_foreign_compression, layer_type, new_manifest
+from sagong_image_overlay.room import check_room
 from sagong_image_overlay.store import NewImage, Store, machine, repack
 from sagong_image_overlay.streams import Streams
 from sagong_image_overlay.transfers import send_courier
+from sagong_image_overlay.uploads import Upload
 
 __all__ = ["Loading"]
 
@@ -34,12 +37,15 @@ _REF_NAME = "org.opencontainers.image.ref.name"
 
 @dataclass(frozen=True)
 class Found:
-    """An image of an archive: its manifest if it has one, else its files; and its names."""
+    """An image of an archive: its manifest if it has one, else its files; and its names.
+
+    `layers` are files by diff ids, from the lowest.
+    """
 
     names: tuple[str, ...]
     manifest: oci.Descriptor | None = None
     config: str = ""
-    layers: tuple[str, ...] = ()
+    layers: tuple[tuple[str, str], ...] = ()
 
 
 class Unpacked:
@@ -98,38 +104,49 @@ class Loading:
 
     async def load(self, request: LoadRequest) -> AsyncGenerator[Progress, None]:
         """One item for each name of each image, or for the image if it has none."""
-        async with self._streams.taken(request.upload) as upload:
-            with self._directory() as directory:
-                await self._unpack(upload, directory)
-                upload.unlink(missing_ok=True)
-                archive = Unpacked(directory)
-                for found in await asyncio.to_thread(find_images, archive, request.platform):
-                    for progress in await self._load_one(archive, found):
-                        yield progress
+        async with self._streams.uploads.taken(request.upload) as upload:
+            if upload.answered:
+                for progress in _answered(upload):
+                    yield progress
+                return
+            told = []
+            async with contextlib.aclosing(self._loaded(request, upload)) as steps:
+                async for progress in steps:
+                    told.append(progress)
+                    yield progress
+            upload.answer = msgspec.msgpack.encode(told)
 
-    @contextlib.contextmanager
-    def _directory(self) -> Iterator[Path]:
-        path = self._store.spot.work / f"load-{secrets.token_hex(8)}"
-        path.mkdir(mode=0o700)
-        try:
-            yield path
-        finally:
-            shutil.rmtree(path, ignore_errors=True)
+    async def _loaded(self, request: LoadRequest, upload: Upload) -> AsyncGenerator[Progress, None]:
+        if not upload.files.is_dir():
+            await self._unpack(upload)
+        upload.whole.unlink(missing_ok=True)
+        archive = Unpacked(upload.files)
+        for found in await asyncio.to_thread(find_images, archive, request.platform):
+            for progress in await self._load_one(archive, found):
+                yield progress
 
-    async def _unpack(self, upload: Path, directory: Path) -> None:
-        source = os.open(upload, os.O_RDONLY | os.O_CLOEXEC)
+    async def _unpack(self, upload: Upload) -> None:
+        settings = self._store.settings
+        check_room(upload.directory, settings.reserve, upload.whole.stat().st_size)
+        directory = self._streams.uploads.new_directory()
+        source = os.open(upload.whole, os.O_RDONLY | os.O_CLOEXEC)
         try:
             arguments = {"root": str(directory), "whiteouts": False, "own": True}
             arguments.update(self._store.layers.bounds())
             await self._store.workshop.run("unpack", arguments, [source])
+            directory.rename(upload.files)
+        except BaseException:
+            shutil.rmtree(directory, ignore_errors=True)
+            raise
         finally:
             os.close(source)
 
     async def _load_one(self, archive: Unpacked, found: Found) -> list[Progress]:
         names = [references.parse(name).tagged for name in found.names]
         with self._store.content.session() as session:
-            await self._recompress(session, archive, found)
-            new = await asyncio.to_thread(self._adopt, session, archive, found)
+            here = self._here(session, found)
+            await self._recompress(session, archive, found, here)
+            new = await asyncio.to_thread(self._adopt, session, archive, found, here)
             record = await self._store.add(new)
             before = {name: self._store.index.names.get(name.canonical, "") for name in names}
             for name in names:
@@ -159,14 +176,21 @@ class Loading:
         wanted = oci.parse_platform(request.platform, machine())
         changed = apply_changes({}, request.changes)
         async with contextlib.AsyncExitStack() as stack:
+            upload: Upload | None = None
             if request.url:
-                upload = stack.enter_context(_deleted(self._streams.new_file()))
-                async for progress in self._fetched(request.url, upload):
+                file = stack.enter_context(_deleted(self._streams.new_file()))
+                async for progress in self._fetched(request.url, file):
                     yield progress
             else:
-                upload = await stack.enter_async_context(self._streams.taken(request.upload))
+                taken = self._streams.uploads.taken(request.upload)
+                upload = await stack.enter_async_context(taken)
+                file = upload.whole
+                if upload.answered:
+                    for progress in _answered(upload):
+                        yield progress
+                    return
             with store.content.session() as session:
-                layer, diff_id = await self._import_layer(session, upload)
+                layer, diff_id = await self._import_layer(session, file)
                 step = Step(
                     diff_id=diff_id,
                     comment=request.message or f"Imported from {request.url or '-'}",
@@ -180,9 +204,14 @@ class Loading:
                     await store.name(record, name, "tag")
                 else:
                     await store.index.save()
-        shown = name.familiar if name else ""
-        store.emit("import", record.id, shown)
-        yield Progress(status=record.id, image=record.id, digest=record.manifest, reference=shown)
+            shown = name.familiar if name else ""
+            store.emit("import", record.id, shown)
+            done = Progress(
+                status=record.id, image=record.id, digest=record.manifest, reference=shown
+            )
+            if upload is not None:
+                upload.answer = msgspec.msgpack.encode([done])
+        yield done
 
     async def _fetched(self, url: str, path: Path) -> AsyncGenerator[Progress, None]:
         """Get the file of a URL, by a courier: nobody with rights reads what a stranger answers."""
@@ -210,36 +239,53 @@ class Loading:
             digest = done["digest"]
         else:
             digest = await asyncio.to_thread(session.adopt, upload)
-        path = self._store.content.path(digest)
-        layer = oci.Descriptor(media_type=layer_type(path), digest=digest, size=path.stat().st_size)
-        return layer, done["diff_id"]
+        return self._described(digest), done["diff_id"]
 
-    async def _recompress(self, session: Session, archive: Unpacked, found: Found) -> None:
+    def _here(self, session: Session, found: Found) -> dict[str, str]:
+        """Blobs of layers that images here have, by diff ids: an archive need not hold these."""
+        blobs = self._store.index.blobs_of({diff_id for diff_id, _ in found.layers})
+        return {diff_id: blob for diff_id, blob in blobs.items() if session.has(blob)}
+
+    async def _recompress(
+        self, session: Session, archive: Unpacked, found: Found, here: Mapping[str, str]
+    ) -> None:
         """Layers that nobody else would take as they are compressed are packed anew."""
-        for name in found.layers if found.manifest is None else ():
+        for diff_id, name in found.layers if found.manifest is None else ():
+            if diff_id in here:
+                continue
             path = archive.path(name)
             if archive.taken(path) is None and is_foreign_compression(path):
                 done = await repack(self._store, session, path)
                 archive.take(path, done["digest"])
 
-    def _adopt(self, session: Session, archive: Unpacked, found: Found) -> NewImage:
+    def _adopt(
+        self, session: Session, archive: Unpacked, found: Found, here: Mapping[str, str]
+    ) -> NewImage:
         """Move an image's files into the content store."""
         if found.manifest is not None:
             return self._adopt_manifest(session, archive, found.manifest)
         raw = archive.document(archive.path(found.config))
         config = session.put(raw)
-        layers = [self._adopt_layer(session, archive, name) for name in found.layers]
+        digests = [
+            here.get(diff_id) or self._adopt_layer(session, archive, name)
+            for diff_id, name in found.layers
+        ]
+        layers = [self._described(digest) for digest in digests]
         return NewImage(new_manifest(config, len(raw), layers), MediaType.OCI_MANIFEST)
 
-    def _adopt_layer(self, session: Session, archive: Unpacked, name: str) -> oci.Descriptor:
+    def _adopt_layer(self, session: Session, archive: Unpacked, name: str) -> str:
         path = archive.path(name)
         digest = archive.taken(path)
         if digest is None:
             digest = session.adopt(path)
             archive.take(path, digest)
         session.keep(digest)
-        kept = self._store.content.path(digest)
-        return oci.Descriptor(media_type=layer_type(kept), digest=digest, size=kept.stat().st_size)
+        return digest
+
+    def _described(self, digest: str) -> oci.Descriptor:
+        """A layer that is kept, by its first bytes."""
+        path = self._store.content.path(digest)
+        return oci.Descriptor(media_type=layer_type(path), digest=digest, size=path.stat().st_size)
 
     def _adopt_manifest(
         self, session: Session, archive: Unpacked, descriptor: oci.Descriptor
@@ -253,6 +299,11 @@ class Loading:
             session.adopt(path, part.digest)
             archive.take(path, part.digest)
         return NewImage(raw, manifest.media_type or descriptor.media_type)
+
+
+def _answered(upload: Upload) -> list[Progress]:
+    """What a predecessor has said of an upload, before it ended."""
+    return msgspec.msgpack.decode(upload.answer, type=list[Progress])
 
 
 @contextlib.contextmanager
@@ -301,11 +352,22 @@ def _of_docker(archive: Unpacked, raw: bytes, listed: list[Found]) -> list[Found
             manifests[config] = found.manifest
     images = []
     for saved in oci.decode(raw, list[oci.SavedImage], "manifest.json"):
-        config = oci.digest_of(archive.document(archive.path(saved.config)))
-        images.append(
-            Found(saved.repo_tags or (), manifests.get(config), saved.config, saved.layers or ())
-        )
+        document = archive.document(archive.path(saved.config))
+        manifest = manifests.get(oci.digest_of(document))
+        layers = _by_diff_ids(document, saved)
+        images.append(Found(saved.repo_tags or (), manifest, saved.config, layers))
     return images
+
+
+def _by_diff_ids(document: bytes, saved: oci.SavedImage) -> tuple[tuple[str, str], ...]:
+    """The files of an image's layers with what its config calls them."""
+    diff_ids = oci.decode(document, oci.Config, f"config {saved.config}").rootfs.diff_ids
+    files = saved.layers or ()
+    if len(diff_ids) != len(files):
+        raise InvalidArgument(
+            f"manifest.json names {len(files)} layers of {saved.config}, which has {len(diff_ids)}"
+        )
+    return tuple(zip(diff_ids, files))
 
 
 def _of_layout(archive: Unpacked, raw: bytes, platform: str) -> list[Found]:

@@ -301,21 +301,22 @@ def copy_data(source: int, target: int, size: int) -> None:
 
 def copy_up(parent: Directory, name: bytes, found: Found, upper: int) -> None:
     """Copy a file of a lower layer to the writable one."""
-    holder = parent.holder(found)
-    if stat.S_ISLNK(found.facts.st_mode):
-        os.symlink(os.readlink(name, dir_fd=holder), name, dir_fd=upper)
-        os.chown(name, found.facts.st_uid, found.facts.st_gid, dir_fd=upper, follow_symlinks=False)
-        return
-    if not stat.S_ISREG(found.facts.st_mode):
-        os.mknod(name, found.facts.st_mode, found.facts.st_rdev, dir_fd=upper)
-        os.chown(name, found.facts.st_uid, found.facts.st_gid, dir_fd=upper, follow_symlinks=False)
+    facts = found.facts
+    if not stat.S_ISREG(facts.st_mode):
+        if stat.S_ISLNK(facts.st_mode):
+            os.symlink(os.readlink(name, dir_fd=parent.holder(found)), name, dir_fd=upper)
+        else:
+            os.mknod(name, facts.st_mode, facts.st_rdev, dir_fd=upper)
+        os.chown(name, facts.st_uid, facts.st_gid, dir_fd=upper, follow_symlinks=False)
+        when = (facts.st_atime_ns, facts.st_mtime_ns)
+        os.utime(name, ns=when, dir_fd=upper, follow_symlinks=False)
         return
     source = open_file(Place(parent, name, found))
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         target = os.open(name, flags, 0o600, dir_fd=upper)
         try:
-            copy_data(source, target, found.facts.st_size)
+            copy_data(source, target, facts.st_size)
             _copy_attributes(source, target)
         finally:
             os.close(target)

@@ -30,13 +30,16 @@ __all__ = ["Questions"]
 
 _MOST = 100
 _TERM = 512
+# Somebody waits for an answer, and would sooner hear that there is none now.
+_BUSY_SECONDS = 3.0
 
 
 class Questions:
     """Search, distribution and login."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings.registries
+        busy = min(settings.registries.busy_seconds, _BUSY_SECONDS)
+        self._settings = msgspec.structs.replace(settings.registries, busy_seconds=busy)
 
     async def _ask(self, task: str, credentials: Credentials, **facts: Any) -> dict[str, Any]:
         errand = Errand(task=task, login=login_of(credentials), settings=self._settings, **facts)
@@ -108,6 +111,7 @@ def _platform(found: dict[str, Any]) -> Platform:
 
 
 def _registry_of(server: str) -> str:
-    """The host of a registry, as `docker login` names it."""
+    """The host of a registry, as `docker login` names it; InvalidArgument if it can't be one."""
     host = urllib.parse.urlsplit(server if "://" in server else f"//{server}").netloc
+    split_host(host)
     return "docker.io" if host in ("", "index.docker.io", "registry-1.docker.io") else host

@@ -244,6 +244,8 @@ def _facts_of(tree: Tree, path: bytes, status: os.stat_result) -> dict[str, Any]
         "mode": status.st_mode,
         "mtime": status.st_mtime_ns / 1e9,
         "target": target,
+        "uid": status.st_uid,
+        "gid": status.st_gid,
     }
 
 

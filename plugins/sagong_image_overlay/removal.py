@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
+
 from sagong.contracts.image import ImageChanged, ImageQuery, Removed, RemoveRequest
-from sagong.errors import Conflict
+from sagong.errors import Conflict, NotFound
 from sagong.model import oci, references
 from sagong_image_overlay.index import Record
 from sagong_image_overlay.naming import short_id
@@ -22,6 +24,11 @@ class Result:
         self.deleted: list[str] = []
         self.events: list[ImageChanged] = []
 
+    @property
+    def told(self) -> Removed:
+        """Without what was reclaimed, which is known later."""
+        return Removed(untagged=tuple(self.untagged), deleted=tuple(self.deleted))
+
 
 class Removal:
     """Decides what may go, and takes it out of the index; content follows by `Store.collect`."""
@@ -34,13 +41,21 @@ class Removal:
 
     async def remove(self, request: RemoveRequest) -> Removed:
         """Remove a name, or an image by its id."""
+        asked = request.reference
         async with self._lock:
-            record = self._index.find(request.reference)
+            try:
+                record = self._index.find(asked)
+            except NotFound:
+                removed = self._index.removed_before(asked)
+                if removed is None:
+                    raise
+                return removed
             result = Result()
-            if self._index.is_by_id(request.reference):
+            if self._index.is_by_id(asked):
                 self._remove_image(record, request, result)
             else:
                 self._remove_name(record, request, result)
+            self._index.note_removal(asked, result.told)
             return await self._finish(result)
 
     async def _finish(self, result: Result) -> Removed:
@@ -50,9 +65,7 @@ class Removal:
         await self._index.save()
         self._store.tell(result.events)
         freed = (await self._store.collect()).bytes if result.deleted else 0
-        return Removed(
-            untagged=tuple(result.untagged), deleted=tuple(result.deleted), reclaimed=freed
-        )
+        return msgspec.structs.replace(result.told, reclaimed=freed)
 
     def _remove_name(self, record: Record, request: RemoveRequest, result: Result) -> None:
         reference = references.parse(request.reference).tagged
@@ -154,11 +167,7 @@ class Removal:
                     self._leave_one_name(record, result)
             removed = await self._finish(result)
             freed = (await self._store.collect()).bytes + self._store.content.drop_partials()
-        return Removed(
-            untagged=removed.untagged,
-            deleted=removed.deleted,
-            reclaimed=removed.reclaimed + freed,
-        )
+        return msgspec.structs.replace(removed, reclaimed=removed.reclaimed + freed)
 
     def _leave_one_name(self, record: Record, result: Result) -> None:
         """What a container uses keeps the last of its names, as in Docker."""

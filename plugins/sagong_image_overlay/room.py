@@ -7,14 +7,23 @@ from pathlib import Path
 
 from sagong.errors import ResourceExhausted
 
-__all__ = ["CHECK_EVERY", "check_room"]
+__all__ = ["CHECK_EVERY", "check_room", "room"]
 
-# Bytes that are written between two looks.
-CHECK_EVERY = 64 << 20
+# Bytes that are written between two looks: several may write at once, and the reserve bears them all.
+CHECK_EVERY = 8 << 20
+
+
+def room(place: int | Path, reserve: int) -> int:
+    """Bytes that may still be written so that `reserve` stay free, or a quarter of a small filesystem.
+
+    Below zero if there are fewer than that already.
+    """
+    facts = os.statvfs(place)
+    return facts.f_frsize * facts.f_bavail - min(reserve, facts.f_frsize * facts.f_blocks // 4)
 
 
 def check_room(place: int | Path, reserve: int, wanted: int = 0) -> None:
-    """ResourceExhausted if `wanted` bytes more would leave less than `reserve` on its filesystem."""
-    facts = os.statvfs(place)
-    if facts.f_bavail * facts.f_frsize < reserve + wanted:
-        raise ResourceExhausted(f"no space left on device: under {reserve} bytes would stay free")
+    """ResourceExhausted if there is no `room` for `wanted` bytes more."""
+    left = room(place, reserve)
+    if left < wanted:
+        raise ResourceExhausted(f"no space left on device: {max(left, 0)} bytes may be written")

@@ -58,7 +58,7 @@ class Saving:
             with self._store.content.pinned(*blobs):
                 await self._store.workshop.run("save", arguments, [peer.fileno()])
 
-        return self._streams.offer(serve)
+        return self._streams.offer(serve, "whole")
 
     def _age(self, image: Chosen) -> int:
         try:

@@ -20,17 +20,19 @@ class Registries(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     `certificates`: directories HOST[:PORT] with *.crt (authorities), *.cert and *.key (client), or
     containerd's hosts.toml. `attempts`: tries of each request, and of a transfer since something
     came; `seconds`: without an answer or a byte; `mirror_seconds`: until a mirror has said that it
-    is there. `proxy` and `no_proxy` go before HTTPS_PROXY and NO_PROXY of the environment.
+    is there; `busy_seconds`: the longest wait that a busy registry may ask for (Retry-After).
+    `proxy` and `no_proxy` go before HTTPS_PROXY and NO_PROXY of the environment.
     """
 
     insecure: tuple[str, ...] = ()
     mirrors: tuple[str, ...] | dict[str, tuple[str, ...]] = ()
     index: str = "docker.io"
     push_as: Literal["same", "oci", "docker"] = "same"
-    certificates: tuple[str, ...] = ("/etc/sagong/certs.d", "/etc/docker/certs.d")
+    certificates: tuple[str, ...] = ("{etc}/certs.d", "/etc/docker/certs.d")
     attempts: int = 5
     seconds: float = 60.0
     mirror_seconds: float = 15.0
+    busy_seconds: float = 60.0
     proxy: str = ""
     no_proxy: str = ""
 
@@ -40,9 +42,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     `max_layer_size` in bytes and `max_layer_entries` bound what one archive may unpack to;
     `max_layer_ratio`, if not 0, how many times its size, once that is above 1 GiB (gzip reaches 1032).
-    `reserve` bytes of the filesystem always stay free. `layer_size` bounds the writable layer of each
-    container that asks for no size of its own, in bytes (0: none); it needs project quotas.
-    `registries` says how they are reached.
+    `reserve` bytes of the filesystem always stay free, of a small one no more than a quarter.
+    `layer_size` bounds the writable layer of each container that asks for no size of its own, in
+    bytes (0: none); it needs project quotas. `registries` says how they are reached.
     """
 
     parallel: int = 2

@@ -202,7 +202,7 @@ class Writer(ABC):
         self._since_check += size
         if self._since_check > CHECK_EVERY:
             self._since_check = 0
-            check_room(target, self._reserve)
+            check_room(target, self._reserve, size)
         if entry.segments is not None:
             for offset, length in entry.segments:
                 self._source.copy(length, target, offset)
