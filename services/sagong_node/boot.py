@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from sagong.contracts.node import StatusState
+from sagong_node.records import ContainerRecord
 from sagong_node.registry import Registry
 
 __all__ = ["begin", "is_new"]
@@ -19,18 +21,27 @@ def is_new(mark: Path) -> bool:
     return known != boot
 
 
-def begin(registry: Registry) -> None:
+def begin(registry: Registry, said: Callable[[ContainerRecord], str]) -> None:
     """No namespace of before is left, and everything is dead.
 
-    As in Docker, `always` holds now for what was stopped by hand too.
+    As in Docker, `always` holds now for what was stopped or signalled by hand, too. Where the power
+    went right after a start, the record of it may not have been written (ADR 405): a log with something
+    in it (`said`, where it is) tells of it. If nothing has come to the disk, nothing has happened.
     """
     for sandbox in registry.sandboxes.values():
         if sandbox.network is not None:
             sandbox.network = None
             registry.keep(sandbox)
     for record in registry.containers.values():
+        unseen = record.state is StatusState.CREATED and not record.error
+        if unseen and (path := said(record)):
+            record.log_path = path
+            record.state, record.run, record.wanted = StatusState.RUNNING, record.run + 1, True
+            record.started_at = record.created_at
+            registry.keep(record)
         record.felled = record.alive
         stopped = record.state is StatusState.EXITED and record.started_at > 0
-        if stopped and record.spec.restart.name == "always":
-            record.state, record.wanted = StatusState.RESTARTING, True
+        if record.spec.restart.name == "always" and (stopped or record.alive):
+            record.wanted = True
+            record.state = StatusState.RESTARTING if stopped else record.state
             registry.keep(record)

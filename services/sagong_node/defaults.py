@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
 
 from sagong.contracts.runtime import Mount
 from sagong.errors import InvalidArgument
@@ -76,7 +76,10 @@ def _shared_memory(size: int, *, host: bool) -> tuple[Mount, ...]:
     return (Mount(target="/dev/shm", kind="tmpfs", source="shm", options=options),)
 
 
-def capabilities(add: Iterable[str], drop: Iterable[str], *, privileged: bool) -> tuple[str, ...]:
+@functools.lru_cache(64)
+def capabilities(
+    add: tuple[str, ...], drop: tuple[str, ...], *, privileged: bool
+) -> tuple[str, ...]:
     """Docker's set, changed; "ALL" is known on both sides; names with or without CAP_."""
     everything = kernel_capabilities.NAMES
     if privileged:

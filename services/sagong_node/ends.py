@@ -41,6 +41,7 @@ def ending(record: ContainerRecord, found: Container | None) -> Exited:
 
 
 def is_final(record: ContainerRecord, number: int) -> bool:
-    """Whether who sends this signal wants it to end, and not to be restarted: as Docker has it."""
+    """Whether who sends this signal wants it to end, and not to be restarted: as Docker has it, any
+    signal if nobody says which one stops it."""
     named = stop_signal(record)
-    return number == KILL or bool(named and number == signals.number(named))
+    return number == KILL or not named or number == signals.number(named)

@@ -71,39 +71,45 @@ class Expectations:
             self._host.spawn(self._await_start(expected), f"expect {id_[:12]}")
 
     @contextlib.asynccontextmanager
-    async def making(self, record: ContainerRecord) -> AsyncIterator[None]:
+    async def making(self, record: ContainerRecord) -> AsyncIterator[Callable[[], None]]:
         """While a container is made whose start comes next: it joins its network meanwhile.
 
-        Nothing of that is left when its making fails.
+        What is yielded is called when its root and volumes are there: all else is made ready then,
+        while the record is written. Nothing of that is left when its making fails.
         """
-        id_, made = record.spec.id, asyncio.get_running_loop().create_future()
-        work = self._expect_made(current(), record, made)
+        id_, loop = record.spec.id, asyncio.get_running_loop()
+        lent, made = loop.create_future(), loop.create_future()
+        work = self._expect_made(current(), record, lent, made)
         expecting = self._host.spawn(work, f"expect {id_[:12]}")
         failed = True
         try:
-            yield
+            yield lambda: _settle(lent, result=True)
             failed = False
         finally:
-            if not made.done():
-                made.set_result(not failed)
+            _settle(lent, result=False)
+            _settle(made, result=not failed)
             if failed:
                 await expecting
                 self._locks.pop(id_, None)
 
     async def _expect_made(
-        self, call: Call, record: ContainerRecord, made: asyncio.Future[bool]
+        self,
+        call: Call,
+        record: ContainerRecord,
+        lent: asyncio.Future[bool],
+        made: asyncio.Future[bool],
     ) -> None:
         sandbox = self._registry.sandboxes[record.spec.sandbox]
-        expected = None
         with outliving(call):
             async with self._locks[record.spec.id]:
                 with contextlib.suppress(SagongError):
                     await self._ground.join(sandbox)
-                if await made:
-                    expected = await self._begin(record)
-                elif sandbox.network is not None and not sandbox.spec.explicit:
-                    with contextlib.suppress(SagongError):
-                        await self._ground.leave(sandbox)
+                expected = await self._begin(record) if await lent else None
+                if not await made:
+                    expected = None
+                    if await self.drop(record) or sandbox.network is not None:
+                        with contextlib.suppress(SagongError):
+                            await self._clear(record, sandbox)
         if expected is not None:
             await self._await_start(expected)
 
@@ -135,7 +141,9 @@ class Expectations:
 
     async def _begin(self, record: ContainerRecord) -> Expectation | None:
         """Do what a start needs but the program's execution; what fails is told by the start."""
-        sandbox = self._registry.sandboxes[record.spec.sandbox]
+        sandbox = self._registry.sandboxes.get(record.spec.sandbox)
+        if sandbox is None:
+            return None  # removed while it was made
         try:
             site = await self._ground.site(record, sandbox)
             spec = run_spec(record.spec, site, record.run + 1)
@@ -171,3 +179,9 @@ class Expectations:
         """What is prepared is in namespaces that are to be given back."""
         with contextlib.suppress(SagongError):
             await self._runtimes.of(record).discard(ContainerRef(id=record.spec.id))
+
+
+def _settle(future: asyncio.Future[bool], *, result: bool) -> None:
+    """Once; whoever waits for it may have been given up."""
+    if not future.done():
+        future.set_result(result)

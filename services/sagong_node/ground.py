@@ -7,7 +7,6 @@ import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -24,16 +23,18 @@ from sagong.contracts.volume import (
     VolumeRef,
 )
 from sagong.drivers import EveryNetwork, EveryVolume
-from sagong.errors import FailedPrecondition, NotFound, SagongError
+from sagong.errors import FailedPrecondition, InvalidArgument, NotFound, SagongError
 from sagong.host import Host
-from sagong.linux.files import remove_directory, scatter
+from sagong.linux.files import scatter
 from sagong_node import hostfiles, mounts
 from sagong_node.assembly import Site
 from sagong_node.concert import together
 from sagong_node.intentions import Intentions
+from sagong_node.network_files import NetworkFiles
 from sagong_node.pods.settings import PodSettings
 from sagong_node.records import ContainerRecord, SandboxRecord
 from sagong_node.registry import Registry
+from sagong_node.sharing import Sharing
 from sagong_node.shelves import Shelves
 from sagong_node.user_ranges import check_private, free_base, mapping
 
@@ -61,9 +62,10 @@ class Ground:
         self._intentions = Intentions(host.run / "making")
         self._settings = host.config(PodSettings)
         self._root_directory, self._data_directory = host.root, host.data.parent
-        self._files_directory = host.run / "containers"
+        self.network_files = NetworkFiles(host.run / "containers")
         # Sandboxes whose network this process was told of; of others a record may tell what was.
         self._joined: set[str] = set()
+        self._sharing = Sharing(registry)
 
     @property
     def users(self) -> str:
@@ -135,7 +137,7 @@ class Ground:
         After a crash it is asked for again: it may have been given back, and that not written down.
         """
         if sandbox.spec.share_with:
-            return await self._shared(sandbox)
+            return self._sharing.network(sandbox)
         if sandbox.network is None or sandbox.spec.id not in self._joined:
             sandbox.network = await self._networks.join(self._request(sandbox))
             self._joined.add(sandbox.spec.id)
@@ -146,11 +148,26 @@ class Ground:
         """Refuse what a user namespace, asked for or the node's default, can't have."""
         if self._private(sandbox):
             check_private(sandbox, container)
+            if container is not None:
+                self._check_company(sandbox, container)
+
+    def _check_company(self, sandbox: SandboxSpec, container: ContainerSpec) -> None:
+        """Who is in another user namespace than a PID or IPC namespace can't mount what shows it."""
+        for kind, mode in (("PID", container.pid_mode), ("IPC", container.ipc_mode)):
+            other = self._registry.containers.get(mode.removeprefix("container:"))
+            if other is None or not mode.startswith("container:"):
+                continue
+            owner = self._registry.sandboxes[other.spec.sandbox].spec
+            if self._sharing.root(owner).id != self._sharing.root(sandbox).id:
+                raise InvalidArgument(
+                    f"cannot share the {kind} namespace of container {other.spec.id[:_SHORT_ID]}, "
+                    "which is in another user namespace: share its network, too, or run in the "
+                    "host's (--userns=host)"
+                )
 
     def _private(self, sandbox: SandboxSpec) -> bool:
         """Whether a sandbox has a user namespace of its own; who shares a network is in its."""
-        *_, last = (sandbox, *(other.spec for other in self._others(sandbox)))
-        return (last.users or self._settings.users) == "private"
+        return (self._sharing.root(sandbox).users or self._settings.users) == "private"
 
     def _request(self, sandbox: SandboxRecord) -> JoinRequest:
         """With a range of ids that stays the sandbox's until it is removed."""
@@ -162,10 +179,6 @@ class Ground:
             sandbox.user_base = free_base(settings.user_first, settings.user_ranges, taken)
         users = mapping(sandbox.user_base)
         return msgspec.structs.replace(sandbox.spec.network, user_namespace=users)
-
-    def _user_base(self, sandbox: SandboxRecord) -> int:
-        *_, last = (sandbox, *self._others(sandbox.spec))
-        return last.user_base
 
     async def leave(self, sandbox: SandboxRecord, *, forgotten: bool = False) -> None:
         """Give the network back; `forgotten`: the sandbox's record is deleted afterwards."""
@@ -180,7 +193,7 @@ class Ground:
     async def site(self, record: ContainerRecord, sandbox: SandboxRecord) -> Site:
         """Everything prepared for a start; what was done is undone by `clear` and `leave`."""
         prepared, network = await self._root_and_network(record, sandbox)
-        lender = self._lender(sandbox)
+        lender = self._sharing.lender(sandbox)
         named = sandbox if lender is None else self._registry.sandboxes[lender.spec.sandbox]
         hostname = named.spec.hostname or (lender or record).spec.id[:_SHORT_ID]
         wished = self._named(record, self._wished(record))
@@ -201,7 +214,7 @@ class Ground:
                 )
                 for m in wished
             ),
-            user_base=self._user_base(sandbox),
+            user_base=self._sharing.last(sandbox).user_base,
             files=files,
             log=log,
             hostname=hostname,
@@ -220,11 +233,13 @@ class Ground:
                 continue
             seen = kind == "volume" and source.startswith(kept)
             (there if seen else hidden).append((target, source))
-        return tuple(there), tuple(hidden)
+        named = {target for target, _ in (*there, *hidden)}
+        written = [one for one in record.written if one[0] not in named]
+        return tuple(there), (*hidden, *written)
 
     async def clear(self, record: ContainerRecord) -> None:
         """Take back what a run was given, but not its root filesystem."""
-        remove_directory(f"{self._files_directory}/{record.spec.id}")
+        self.network_files.remove(record.spec.id)
         declared = record.image.config.volumes if record.image else ()
         if declared or any(mount.kind == "volume" for mount in record.spec.mounts):
             await self._volumes.unpublish(UnpublishRequest(owner=record.spec.id))
@@ -247,9 +262,13 @@ class Ground:
         """Its log, unless somebody else chose the place, and its secrets."""
         if self._is_shelved(record):
             await self._shelves.remove(record)
-        directory = self.directory(record)
-        if directory.exists():
+        directory = f"{self._directory}/{record.spec.id}"
+        if os.path.exists(directory):
             await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+
+    def said(self, record: ContainerRecord) -> str:
+        """Where something is that its program wrote, of a log of ours; "" if there is nothing."""
+        return self._shelves.written(record) if self._is_shelved(record) else ""
 
     async def _take_volumes(self, record: ContainerRecord, *, delete: bool) -> None:
         """`record.anonymous` are those that went with it, afterwards."""
@@ -287,66 +306,21 @@ class Ground:
         the records are read and before another one is made."""
         for id_ in self._intentions.left():
             if id_ not in self._registry.containers:
+                self.network_files.remove(id_)
                 try:
                     with deadline(_RECLAIM):
                         await self._images.release(RootRef(id=id_))
+                        if id_ not in self._registry.sandboxes:
+                            await self._networks.leave(SandboxRef(id=id_))
                 except SagongError:
                     return  # the next one tries again
             self._intentions.strike(id_)
 
     async def sweep(self) -> None:
         """Remove the logs of containers that are gone; once, when the records are read."""
-        await self._shelves.sweep(self._registry.containers)
-
-    def rewrite_hosts(self, record: ContainerRecord, sandbox: SandboxRecord) -> None:
-        """The network has changed under a running container."""
-        hostname = sandbox.spec.hostname or record.spec.id[:_SHORT_ID]
-        text = hostfiles.hosts(sandbox.spec, sandbox.network, hostname)
-        hostfiles.write_text(record.hosts_path, text)
-
-    def _other(self, sandbox: SandboxSpec) -> SandboxRecord | None:
-        """Whose network it shares, if that one is there."""
-        wanted = sandbox.share_with
-        found = self._registry.sandboxes.get(wanted)
-        if found is None and wanted:
-            named = (r.spec for r in self._registry.containers.values() if r.spec.name == wanted)
-            places = (self._registry.sandboxes.get(spec.sandbox) for spec in named)
-            alike = (p for p in places if p is not None and p.spec.owner == sandbox.owner)
-            found = next(alike, None)
-        return found
-
-    def _others(self, sandbox: SandboxSpec) -> Iterator[SandboxRecord]:
-        """Whose network it shares, whose that one shares, …: each once, as names may lead back."""
-        seen = {sandbox.id}
-        while (other := self._other(sandbox)) is not None and other.spec.id not in seen:
-            seen.add(other.spec.id)
-            yield other
-            sandbox = other.spec
-
-    def _lending(self, sandbox: SandboxRecord) -> SandboxRecord:
-        """Whose network it is on: itself, or who is at the end of the row."""
-        *_, last = (sandbox, *self._others(sandbox.spec))
-        if not last.spec.share_with:
-            return last
-        wanted = sandbox.spec.share_with
-        if self._other(last.spec) is None:
-            raise NotFound(f"No such container: {last.spec.share_with}")
-        if self._other(sandbox.spec) is sandbox:
-            raise FailedPrecondition("cannot join own network")
-        raise FailedPrecondition(f"cannot join network of a non running container: {wanted}")
-
-    def _lender(self, sandbox: SandboxRecord) -> ContainerRecord | None:
-        """The container whose names and files go with the network, if that is another one's."""
-        found = self._registry.containers.get(self._lending(sandbox).spec.id)
-        return found if sandbox.spec.share_with and found and found.hosts_path else None
-
-    async def _shared(self, sandbox: SandboxRecord) -> Sandbox | None:
-        other = self._lending(sandbox)
-        if other.network is None:
-            raise FailedPrecondition(
-                f"cannot join network of a non running container: {sandbox.spec.share_with}"
-            )
-        return other.network
+        await self._shelves.sweep(
+            lambda id_: id_ in self._registry.containers or self._intentions.has(id_)
+        )
 
     def _wished(self, record: ContainerRecord) -> list[FileMount]:
         wished = list(record.spec.mounts)
@@ -444,22 +418,10 @@ class Ground:
     ) -> tuple[Mount, ...]:
         """Files that are written anew for each run, those without secrets in memory; of a network
         that is another container's they are that one's, too."""
-        directory = f"{self._files_directory}/{record.spec.id}"
-        os.makedirs(directory, mode=0o711, exist_ok=True)
-        machine = hostfiles.machine_resolv_conf()
-        texts = {
-            "/etc/resolv.conf": hostfiles.resolv_conf(sandbox.spec, network, machine),
-            "/etc/hosts": hostfiles.hosts(sandbox.spec, network, hostname),
-            "/etc/hostname": f"{hostname}\n",
-        }
-        if lender is not None:
-            paths = (lender.resolv_path, lender.hosts_path, lender.hostname_path)
-            files = list(zip(paths, texts, strict=True))
+        if lender is None:
+            files = self.network_files.write(record, sandbox.spec, network, hostname)
         else:
-            files = [(f"{directory}/{os.path.basename(target)}", target) for target in texts]
-            for (path, _), text in zip(files, texts.values(), strict=True):
-                hostfiles.write_text(path, text)
-        record.resolv_path, record.hosts_path, record.hostname_path = (p for p, _ in files)
+            files = self.network_files.share(record, lender)
         if record.spec.files:
             files += hostfiles.write_files(self._made(record) / "files", record.spec.files)
         readonly = ("ro",) if record.spec.readonly_root else ()
@@ -480,7 +442,7 @@ class Ground:
             record.log_path = log.path
             return log
         # What was begun when each container had a directory for its log stays there.
-        if not record.log_path.startswith(f"{self.directory(record)}/"):
+        if not record.log_path.startswith(f"{self._directory}/{record.spec.id}/"):
             record.log_path = self._shelves.provide(record)
         return msgspec.structs.replace(log, path=record.log_path)
 

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from sagong.contracts.node import ExecSpec, HealthSpec, HealthState, StatusState
+from sagong.contracts.runtime import ExecStatus
 from sagong.errors import SagongError
 from sagong.host import Host
 from sagong.model.times import duration_text
@@ -25,6 +26,8 @@ __all__ = ["Health", "check_of", "judge"]
 _KEPT_PROBES = 5
 _OUTPUT = 4096
 _INTERVAL, _START_INTERVAL, _TIMEOUT = 30.0, 5.0, 30.0
+# What a busy machine takes to start a command is not the command's fault.
+_START_TIMEOUT = 30.0
 
 
 def check_of(own: HealthSpec | None, image: str) -> HealthSpec | None:
@@ -86,7 +89,7 @@ class Health:
         old = self._tasks.pop(record.spec.id, None)
         if old is not None:
             old.cancel()
-        record.health = HealthState(status="starting")
+        record.health, record.probe = HealthState(status="starting"), ""
         work = self._probe_all(record, spec, record.run)
         self._tasks[record.spec.id] = self._host.spawn(work, f"health {record.spec.id[:12]}")
 
@@ -111,16 +114,25 @@ class Health:
 
     async def _probe(self, record: ContainerRecord, spec: HealthSpec) -> None:
         begin, bound, said = time.time(), spec.timeout or _TIMEOUT, bytearray()
+        late = f"timed out starting health check for container {record.spec.id}"
+        command = _command(record, spec)
+        record.probe = command.exec_id
         try:
-            async with asyncio.timeout(bound):
-                code, output = await self._execute(record, spec, said)
+            async with asyncio.timeout(_START_TIMEOUT) as limit:
+                status = await self._execution.probe(record, command)
+                late = f"Health check exceeded timeout ({duration_text(bound)})"
+                limit.reschedule(asyncio.get_running_loop().time() + bound)
+                code, output = await _outcome(status, said)
+            facts = {"execID": command.exec_id, "exitCode": str(code)}
+            self._lifecycle.note(record, "exec_die", **facts)
         except TimeoutError:
             # With what it said until then.
             code, text = -1, said.decode(errors="replace")
-            output = f"Health check exceeded timeout ({duration_text(bound)})"
-            output += f": {text}" if text else ""
+            output = f"{late}: {text}" if text else late
         except (SagongError, OSError) as error:
             code, output = -1, str(error)
+        finally:
+            record.probe = ""
         if not record.alive or record.health is None:
             return
         before = record.health.status
@@ -130,21 +142,21 @@ class Health:
         if record.health.status != before:
             self._lifecycle.note(record, f"health_status: {record.health.status}")
 
-    async def _execute(
-        self, record: ContainerRecord, spec: HealthSpec, said: bytearray
-    ) -> tuple[int, str]:
-        """Its code and output; what it has said so far is in `said`."""
-        kind, *args = spec.test
-        if kind == "CMD-SHELL":
-            args = ["/bin/sh", "-c", *args]
-        command = ExecSpec(id=record.spec.id, exec_id=secrets.token_hex(32), args=tuple(args))
-        status = await self._execution.probe(record, command)
-        if status.stream is None:
-            code, output = status.code, ""
-        else:
-            async with framed(status.stream) as frames:
-                ended, output = await outcome(frames, most=_OUTPUT, said=said)
-            code = -1 if ended is None else ended
-        facts = {"execID": command.exec_id, "exitCode": str(code)}
-        self._lifecycle.note(record, "exec_die", **facts)
-        return code, output
+
+def _command(record: ContainerRecord, spec: HealthSpec) -> ExecSpec:
+    kind, *args = spec.test
+    if kind == "CMD-SHELL":
+        shell = record.image.config.shell if record.image is not None else ()
+        args = [*(shell or ("/bin/sh", "-c")), *args]
+    return ExecSpec(id=record.spec.id, exec_id=secrets.token_hex(32), args=tuple(args))
+
+
+async def _outcome(status: ExecStatus, said: bytearray) -> tuple[int, str]:
+    """The check's code and output; what it has said so far is in `said`."""
+    if status.stream is None:
+        return status.code, ""
+    async with framed(status.stream) as frames:
+        ended, output = await outcome(frames, most=_OUTPUT + 1, said=said)
+    if len(said) > _OUTPUT:
+        output = said[:_OUTPUT].decode(errors="replace") + "..."
+    return -1 if ended is None else ended, output

@@ -24,7 +24,7 @@ ff00::\tip6-mcastprefix
 ff02::1\tip6-allnodes
 ff02::2\tip6-allrouters
 """
-_LONGEST = 1 << 20
+_PIECE = 16 << 10
 _FALLBACK_NAMESERVERS = ("8.8.8.8", "8.8.4.4")
 
 
@@ -105,7 +105,9 @@ def _of_machine(path: str) -> str:
     except OSError:
         return ""
     try:
-        return os.read(descriptor, _LONGEST).decode(errors="replace")
+        # A buffer of more than the allocator keeps would be mapped anew each time.
+        pieces = iter(lambda: os.read(descriptor, _PIECE), b"")
+        return b"".join(pieces).decode(errors="replace")
     except OSError:
         return ""
     finally:
@@ -128,15 +130,30 @@ def writing(container: str) -> Iterator[None]:
 
 
 def write_text(path: str, text: str) -> None:
-    """Write in place: the file may be bound into a running container, where a rename is unseen."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    """Write in place: the file may be bound into a running container, where a rename is unseen.
+
+    It is the container's root's, as with Docker.
+    """
+    descriptor = _opened(path)
     try:
         write_all(descriptor, text.encode())
         os.fchmod(descriptor, 0o644)
+        os.fchown(descriptor, 0, 0)
     except OSError as error:
         raise OSError(error.errno, error.strerror, path) from None
     finally:
         os.close(descriptor)
+
+
+def _opened(path: str) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    try:
+        return os.open(path, flags, 0o644)
+    except PermissionError:
+        # Written before, so root's; or the container has changed whose it is, and who may write.
+        os.chown(path, os.geteuid(), -1)
+        os.chmod(path, 0o644)
+        return os.open(path, flags)
 
 
 def write_files(directory: Path, files: Iterable[HostFile]) -> list[tuple[str, str]]:

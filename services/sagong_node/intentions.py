@@ -31,6 +31,10 @@ class Intentions:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(f"{self._directory}/{id_}")
 
+    def has(self, id_: str) -> bool:
+        """Whether it is being made."""
+        return os.path.exists(f"{self._directory}/{id_}")
+
     def left(self) -> list[str]:
         """Those that a predecessor did not come to an end with."""
         return os.listdir(self._directory)

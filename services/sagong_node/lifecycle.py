@@ -1,4 +1,7 @@
-"""The life of a container: start, end, restart by policy, removal. One lock a container."""
+"""The life of a container: start, end, restart by policy, removal. One lock a container.
+
+How somebody brings one to its end stands in `sagong_node.stops`.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,8 @@ import asyncio
 import contextlib
 import time
 from collections import defaultdict
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 
-from sagong.call import PassedOn
-from sagong.contracts.metrics import Metrics, Target, TargetRef
 from sagong.contracts.node import StartRequest, StatusState
 from sagong.contracts.runtime import (
     Container,
@@ -17,7 +18,6 @@ from sagong.contracts.runtime import (
     ContainerState,
     Exited,
     OutOfMemory,
-    SignalRequest,
 )
 from sagong.contracts.streams import Address
 from sagong.errors import (
@@ -25,26 +25,25 @@ from sagong.errors import (
     FailedPrecondition,
     NotFound,
     SagongError,
-    Unavailable,
 )
 from sagong.host import Host
-from sagong_node import signals
 from sagong_node.assembly import command_of
 from sagong_node.concert import first_error, together
-from sagong_node.ends import KILL, ending, is_final, stop_signal, wakes
+from sagong_node.ends import KILL, ending
 from sagong_node.expectations import Expectations
 from sagong_node.ground import Ground
 from sagong_node.journal import Journal
+from sagong_node.measuring import Measuring
+from sagong_node.partings import LINGERING, Partings
 from sagong_node.records import ContainerRecord, SandboxRecord
 from sagong_node.registry import Registry
+from sagong_node.restarts import Restarts, is_wanted
 from sagong_node.runtimes import Runtimes
+from sagong_node.stops import Stops
 
 __all__ = ["Lifecycle"]
 
-_FIRST_DELAY, _LONGEST_DELAY, _SETTLED = 0.1, 60.0, 10.0
-_DURABLE, _RECOVERED = 2.0, 2.0
-# Many containers live for less; nobody sees their use of the machine.
-_MEASURED_AFTER = 0.25
+_RECOVERED = 2.0
 
 
 class Lifecycle:
@@ -59,24 +58,16 @@ class Lifecycle:
         self._ground = ground
         self._journal = journal
         self.runtimes = Runtimes(host)
-        self._metrics = host.use(Metrics)
-        # Runs that the measurer has not been told of.
-        self._unmeasured: set[str] = set()
+        self.measuring = Measuring(host, registry.containers)
         self._locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._restarts: dict[str, asyncio.Task[None]] = {}
+        self._restarts = Restarts(host, self._restart)
+        self.partings = Partings()
         self.expectations = Expectations(
             host, registry, ground, self.runtimes, self._locks, self._clear
         )
+        self.stops = Stops(registry, self.runtimes, self._restarts, self.note, self.changed)
         # Those that are started again as soon as they have stopped.
         self._returning: set[str] = set()
-        self._leaving = False
-
-    def leave(self) -> None:
-        """Whoever waits for an end asks the successor of this process again."""
-        self._leaving = True
-        for event in self.changed.values():
-            event.set()
-        self.changed.clear()
 
     def container(self, id_: str) -> ContainerRecord:
         """The record of a container; NotFound in Docker's words."""
@@ -121,97 +112,20 @@ class Lifecycle:
                 raise FailedPrecondition("cannot start a paused container, try unpause instead")
             if record.state is StatusState.REMOVING:
                 raise Conflict(f"container {id_} is marked for removal and cannot be started")
-            self._cancel_restart(id_)
+            self._restarts.cancel(id_)
             if record.alive:
                 return None
             record.failures, record.restart_count = 0, 0
             return await self._run(record, request)
 
-    async def stop(self, id_: str, seconds: float | None, signal: str) -> None:
-        """Signal, wait, kill; the restart policy does not apply afterwards."""
-        record = self.container(id_)
-        unwished = self._unwish(record)
-        if record.alive:
-            await self._stop(record, seconds, signal)
-        await self._durable(self._registry.written(unwished))
-
-    async def _stop(self, record: ContainerRecord, seconds: float | None, signal: str) -> None:
-        number = signals.number(signal or stop_signal(record) or "SIGTERM")
-        bound = record.spec.stop_timeout if seconds is None else seconds
-        signalled = await self._signalled(record, number, bound)
-        try:
-            left = signalled + bound - time.monotonic()
-            if bound >= 0 and not await self._ended_within(record, max(0.0, left)):
-                await self.signal(record, KILL)
-            await self._ended_within(record, None)
-        except PassedOn:
-            record.stopping = number, signalled
-            self._registry.keep(record)
-            raise
-        self.note(record, "stop")
-
-    async def _signalled(self, record: ContainerRecord, number: int, bound: float) -> float:
-        """When it got the signal that begins a stop: now, unless the stop began in another process.
-
-        That one's caller may have gone, and this be another's: then only while it waits for the end.
-        """
-        begun, record.stopping = record.stopping, None
-        if begun is not None and begun[0] == number and time.monotonic() < begun[1] + bound:
-            return begun[1]
-        await self.signal(record, number)
-        return time.monotonic()
-
-    async def signal(self, record: ContainerRecord, number: int) -> None:
-        """Send a signal; one that has just ended is no error.
-
-        It is told before: its end may be heard of before the signal's answer.
-        """
-        if record.alive:
-            self.note(record, "kill", signal=str(number))
-        with contextlib.suppress(NotFound):
-            runtime = self.runtimes.of(record)
-            await runtime.signal(SignalRequest(id=record.spec.id, signal=number))
-        if record.state is StatusState.PAUSED and wakes(record, number):
-            with contextlib.suppress(NotFound, FailedPrecondition):
-                await self.resume(record)
-
-    async def resume(self, record: ContainerRecord) -> None:
-        """Thaw."""
-        await self.runtimes.of(record).resume(ContainerRef(id=record.spec.id))
-        if record.state is not StatusState.PAUSED:
-            return  # it has ended meanwhile: of the signal that it was woken for
-        record.state = StatusState.RUNNING
-        self._registry.keep(record)
-        self.note(record, "unpause")
-
     async def restart(self, id_: str, seconds: float | None, signal: str) -> None:
         """Stop, then start; one that is removed at its end is not removed at this one."""
         self._returning.add(id_)
         try:
-            await self.stop(id_, seconds, signal)
+            await self.stops.stop(self.container(id_), seconds, signal)
             await self.start(StartRequest(id=id_))
         finally:
             self._returning.discard(id_)
-
-    async def kill(self, id_: str, signal: str) -> None:
-        """A signal by the user's wish; SIGKILL and its own stop signal count as a stop.
-
-        One that waits for its next start needs no signal to stay as it is.
-        """
-        record = self.container(id_)
-        waits = record.state is StatusState.RESTARTING
-        if not (record.alive or waits):
-            raise FailedPrecondition(f"container {id_} is not running")
-        number = signals.number(signal)
-        unwished = self._unwish(record) if is_final(record, number) else 0
-        if waits:
-            return
-        await self.signal(record, number)
-        if number != KILL:
-            return
-        # Not passed on: a second kill would be refused, since nothing runs any more.
-        await self._ended_within(record, 10.0, passing=False)
-        await self._durable(self._registry.written(unwished))
 
     async def remove(self, id_: str, *, force: bool, volumes: bool) -> None:
         """Remove a container and all that is only its own."""
@@ -223,10 +137,10 @@ class Lifecycle:
                 "stop the container before removing or force remove"
             )
         if record.alive:
-            self._unwish(record)
-            await self.signal(record, KILL)
-            await self._ended_within(record, 10.0)
-        self._cancel_restart(id_)
+            self.stops.unwish(record)
+            await self.stops.signal(record, KILL)
+            await self.stops.ended_within(record, 10.0)
+        self._restarts.cancel(id_)
         async with self._locks[id_]:
             if id_ in self._registry.containers:
                 await self._remove(record, volumes=volumes, now=True)
@@ -259,9 +173,13 @@ class Lifecycle:
                 await self.finish(ending(record, found))
             elif record.alive and found is not None:
                 record.pid, record.cgroup = found.pid, found.cgroup
-                self._begun(record)
+                await self._know_network(record)
+                if record.alive:
+                    self._begun(record)
+            elif record.spec.sandbox not in self._registry.sandboxes:
+                await self._discard(record.spec.id)
             elif record.state is StatusState.RESTARTING:
-                self._restart_later(record)
+                self._restarts.later(record)
             elif record.state is StatusState.EXITED and record.spec.remove:
                 await self._resume_removal(record.spec.id)
             elif not record.alive and record.spec.id not in self.expectations:
@@ -271,6 +189,16 @@ class Lifecycle:
         await self._registry.flushed()  # the exit codes of those that are removed here
         for id_ in set(known) - set(self._registry.containers):
             await holder.remove(ContainerRef(id=id_))
+
+    async def _know_network(self, record: ContainerRecord) -> None:
+        """The network of what runs is asked for again if a crash came before it was written."""
+        sandbox = self._registry.sandboxes.get(record.spec.sandbox)
+        if sandbox is None or sandbox.network is not None or sandbox.spec.share_with:
+            return
+        async with self._locks[record.spec.id]:
+            if record.alive:
+                with contextlib.suppress(SagongError):
+                    await self._ground.join(sandbox)
 
     async def _recover(self, known: dict[str, Container], runtime: str) -> None:
         """Take in the runs whose start was begun and not written down; others wait a moment for it."""
@@ -305,6 +233,8 @@ class Lifecycle:
     async def _complete(self, record: ContainerRecord) -> None:
         """It was being created when the last node ended; without its image it is removed."""
         async with self._locks[record.spec.id]:
+            if self._registry.containers.get(record.spec.id) is not record:
+                return  # removed meanwhile
             try:
                 await self._ground.complete(record)
                 self._registry.keep(record)
@@ -322,11 +252,12 @@ class Lifecycle:
             if record.state is StatusState.EXITED:
                 await self._remove(record, volumes=True)
 
-    async def track_all(self) -> None:
-        """Tell the measurer of everything that runs."""
-        for record in list(self._registry.containers.values()):
-            if record.alive:
-                await self._track(record)
+    async def _discard(self, id_: str) -> None:
+        """Remove one whose sandbox is gone: nothing else can be done with it."""
+        async with self._locks[id_]:
+            record = self._registry.containers.get(id_)
+            if record is not None:
+                await self._remove(record, volumes=record.spec.remove)
 
     def _owner(self, record: ContainerRecord) -> str:
         sandbox = self._registry.sandboxes.get(record.spec.sandbox)
@@ -361,34 +292,14 @@ class Lifecycle:
         record.stopping = None
         record.oom_killed, record.exec_ids = False, ()
         record.state = StatusState.RUNNING
-        self._registry.keep(record, later=record.spec.remove)
+        self._registry.keep(record, later=not self._is_asked_for(record))
         self._begun(record)
         self.note(record, "start")
 
     def _begun(self, record: ContainerRecord) -> None:
-        self._unmeasured.add(record.spec.id)
-        self._host.spawn(self._track_later(record, record.run), f"track {record.spec.id[:12]}")
+        self.measuring.begin(record)
         for listener in self.started:
             listener(record)
-
-    async def _track_later(self, record: ContainerRecord, run: int) -> None:
-        await asyncio.sleep(_MEASURED_AFTER)
-        if record.alive and record.run == run:
-            await self._track(record)
-
-    async def _track(self, record: ContainerRecord) -> None:
-        self._unmeasured.discard(record.spec.id)
-        try:
-            await self._metrics.track(
-                Target(
-                    id=record.spec.id,
-                    cgroup=record.cgroup,
-                    group=record.spec.sandbox,
-                    labels=record.spec.labels,
-                )
-            )
-        except SagongError:
-            return  # nobody measures now; a new measurer is told all again
 
     async def _failed(
         self, record: ContainerRecord, sandbox: SandboxRecord, error: SagongError
@@ -427,7 +338,7 @@ class Lifecycle:
         told, record.oom_killed = record.oom_killed, record.oom_killed or exited.oom_killed
         record.code = exited.code
         record.finished_at, record.pid = exited.finished_at, 0
-        again = self._restarts_by_policy(record)
+        again = is_wanted(record)
         if again:
             # Kept as that: whoever reads the records after a crash or a reboot goes on with it.
             record.state = StatusState.RESTARTING
@@ -437,24 +348,30 @@ class Lifecycle:
         seconds = max(0, int(exited.finished_at - record.started_at))
         self.note(record, "die", execDuration=str(seconds), exitCode=str(exited.code))
         removed = record.spec.remove and not again and record.spec.id not in self._returning
-        last = self._remove(record, volumes=True) if removed else self._leave(record)
-        await together(self._metrics_forget(record), last)
+        lingers = removed and self.partings.lingers(record)
+        at_once = removed and not lingers
+        last = self._remove(record, volumes=True) if at_once else self._leave(record)
+        await together(self.measuring.end(record), last)
         if again:
-            self._restart_later(record)
+            self._restarts.later(record)
+        if lingers:
+            self._host.spawn(self._part(record), f"remove {record.spec.id[:12]}")
+
+    async def _part(self, record: ContainerRecord) -> None:
+        """Remove one that has ended, unless somebody did, or began it again."""
+        id_, run = record.spec.id, record.run
+        await asyncio.sleep(LINGERING)
+        async with self._locks[id_]:
+            there = self._registry.containers.get(id_) is record
+            if there and record.state is StatusState.EXITED and record.run == run:
+                await self._remove(record, volumes=True)
+        if id_ not in self._registry.containers:
+            self._locks.pop(id_, None)
 
     async def _leave(self, record: ContainerRecord) -> None:
         sandbox = self._registry.sandboxes.get(record.spec.sandbox)
         if sandbox is not None:
             await self._clear(record, sandbox)
-
-    async def _metrics_forget(self, record: ContainerRecord) -> None:
-        if record.spec.id in self._unmeasured:
-            self._unmeasured.discard(record.spec.id)
-            return
-        try:
-            await self._metrics.untrack(TargetRef(id=record.spec.id))
-        except SagongError:
-            return
 
     async def _remove(self, record: ContainerRecord, *, volumes: bool, now: bool = False) -> None:
         id_ = record.spec.id
@@ -472,53 +389,25 @@ class Lifecycle:
         if sandbox is not None and not sandbox.spec.explicit:
             work.append(self._ground.leave(sandbox, forgotten=True))
         await together(*work)
+        buried = self._registry.bury(record)
         if sandbox is not None and not sandbox.spec.explicit:
             self._registry.forget(sandbox)
-        buried = self._registry.bury(record)
         self.accounts.pop(id_, None)
         self.note(record, "destroy")
         if ended:
             # The runtime forgets the exit code: before that it must be durable elsewhere.
             registry = self._registry
-            await self._durable((registry.flushed if now else registry.written)(buried))
+            await registry.patiently((registry.flushed if now else registry.written)(buried))
             if not known:
                 await runtime.remove(ContainerRef(id=id_))
 
-    async def _durable(self, writing: Coroutine[object, object, None]) -> None:
-        """Wait for it, but not for ever: the disk may be full."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_DURABLE):
-                await writing
+    def _is_asked_for(self, record: ContainerRecord) -> bool:
+        """Whether somebody wants to know after a reboot that it ran: its policy, or a pod's."""
+        sandbox = self._registry.sandboxes.get(record.spec.sandbox)
+        kept = sandbox is not None and sandbox.spec.explicit
+        return kept or record.spec.restart.name not in ("", "no")
 
-    def _unwish(self, record: ContainerRecord) -> int:
-        """It shall not run any more; the number of the change, 0 if nobody needs it durable."""
-        record.wanted = False
-        self._cancel_restart(record.spec.id)
-        if record.state is StatusState.RESTARTING:
-            record.state = StatusState.EXITED
-        restarts = record.spec.restart.name not in ("", "no")
-        change = self._registry.keep(record, later=not restarts)
-        return change if restarts else 0
-
-    def _restarts_by_policy(self, record: ContainerRecord) -> bool:
-        policy = record.spec.restart
-        if not record.wanted:
-            return False
-        if policy.name == "on-failure":
-            left = not policy.maximum or record.restart_count < policy.maximum
-            return record.code != 0 and left
-        return policy.name in ("always", "unless-stopped")
-
-    def _restart_later(self, record: ContainerRecord) -> None:
-        if record.finished_at - record.started_at > _SETTLED:
-            record.failures = 0
-        delay = min(_FIRST_DELAY * 2**record.failures, _LONGEST_DELAY)
-        record.failures += 1
-        id_ = record.spec.id
-        self._restarts[id_] = self._host.spawn(self._restart(id_, delay), f"restart {id_[:12]}")
-
-    async def _restart(self, id_: str, delay: float) -> None:
-        await asyncio.sleep(delay)
+    async def _restart(self, id_: str) -> None:
         async with self._locks[id_]:
             record = self._registry.containers.get(id_)
             if record is None or record.state is not StatusState.RESTARTING:
@@ -526,27 +415,12 @@ class Lifecycle:
             record.restart_count += 1
             try:
                 await self._run(record, StartRequest(id=id_))
-            except (Unavailable, SagongError):
-                record.wanted = True
-                record.finished_at = time.time()
+            except SagongError:
+                # As a run that ended badly: what is not there now may be in a while.
+                record.wanted, record.finished_at = True, time.time()
+                again = is_wanted(record)
+                if not again:
+                    record.state = StatusState.EXITED
                 self._registry.keep(record)
-                self._restart_later(record)
-
-    def _cancel_restart(self, id_: str) -> None:
-        task = self._restarts.pop(id_, None)
-        if task is not None and not task.done():
-            task.cancel()
-
-    async def _ended_within(
-        self, record: ContainerRecord, seconds: float | None, *, passing: bool = True
-    ) -> bool:
-        """Wait until the record says that it ended, not only the runtime."""
-        try:
-            async with asyncio.timeout(seconds):
-                while record.alive:
-                    if self._leaving and passing:
-                        raise PassedOn(f"this node ends before container {record.spec.id}")
-                    await self.changed[record.spec.id].wait()
-        except TimeoutError:
-            return False
-        return True
+                if again:
+                    self._restarts.later(record)

@@ -9,16 +9,18 @@ import struct
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from urllib.parse import quote_plus
+from zlib import crc32
 
 import msgspec
 
 from sagong.contracts.node import LogsRequest
+from sagong.errors import InvalidArgument
 from sagong.frames import Frame, pack
 from sagong.logfiles import LogFile, open_files
-from sagong.shim.logs import STREAMS
+from sagong.model.times import parse_nanos
+from sagong.shim.logs import LINE_LIMIT, STREAMS
 from sagong.shim.replay import local_entries
 from sagong.streams import send
 
@@ -26,7 +28,9 @@ __all__ = ["Line", "LogReader", "Place", "parse"]
 
 _POLL = 0.05
 _BLOCK = 1 << 16
-_PLACE = struct.Struct(">QQ")
+_PLACE, _UNMARKED = struct.Struct(">QQI"), struct.Struct(">QQ")
+# What a mark is made of holds a line's time, wherever in the line that stands.
+_MARKED = LINE_LIMIT + 1024
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -51,19 +55,27 @@ _decode_entry = msgspec.json.Decoder(_Entry).decode
 
 
 class Place(msgspec.Struct, frozen=True):
-    """A byte of a log file; without a file it is the beginning of the oldest."""
+    """A byte of a log file; without a file it is the beginning of the oldest.
+
+    Numbers of files that are gone are given to new ones: `mark` tells them apart. It is the checksum
+    of what stands before the place; None is that of places which were told without.
+    """
 
     inode: int = 0
     offset: int = 0
+    mark: int | None = None
 
     def pack(self) -> bytes:
         """As a frame's payload."""
-        return _PLACE.pack(self.inode, self.offset)
+        if self.mark is None:
+            return _UNMARKED.pack(self.inode, self.offset)
+        return _PLACE.pack(self.inode, self.offset, self.mark)
 
     @classmethod
     def unpack(cls, raw: bytes) -> Place:
         """From a request; what is no place is the beginning."""
-        return cls(*_PLACE.unpack(raw)) if len(raw) == _PLACE.size else cls()
+        form = {known.size: known for known in (_PLACE, _UNMARKED)}.get(len(raw))
+        return cls(*form.unpack(raw)) if form else cls()
 
 
 def parse(data: bytes, driver: str) -> tuple[list[Line], int]:
@@ -94,23 +106,29 @@ def _parse_cri(raw: bytes) -> Line:
     return Line(stamp.decode(), stream.decode(), text)
 
 
-def _seconds(stamp: str) -> float:
-    """RFC 3339 with nanoseconds; Python takes microseconds at most."""
-    head, dot, tail = stamp.partition(".")
-    if not dot:
-        return datetime.fromisoformat(stamp).timestamp()
-    digits = tail.rstrip("Z").partition("+")[0].partition("-")[0]
-    zone = tail[len(digits) :] or "Z"
-    return datetime.fromisoformat(head + zone).timestamp() + float(f"0.{digits}")
+def _before(file: LogFile, offset: int) -> bytes:
+    """What stands before a byte of a file, which is read on from there."""
+    start = max(0, offset - _MARKED)
+    file.seek(start)
+    found = b""
+    while (left := offset - start - len(found)) and (data := file.read(left)):
+        found += data
+    return found
 
 
-def _index(files: Sequence[LogFile], place: Place) -> int:
-    """Which file a place is in; the oldest, if it has been rotated away. Numbers of files that are
-    gone are given to new ones: the newest is asked first."""
-    for index in range(len(files) - 1, -1, -1):
-        if files[index].inode == place.inode:
-            return index
-    return 0
+def _holds(file: LogFile, place: Place) -> bool:
+    """Whether a place is in this file."""
+    if file.inode != place.inode:
+        return False
+    before = _before(file, place.offset)
+    whole = len(before) == min(place.offset, _MARKED)
+    return whole and place.mark in (None, crc32(before))
+
+
+def _index(files: Sequence[LogFile], place: Place) -> int | None:
+    """Which file a place is in, the newest where only the number tells; None if that is gone."""
+    newest_first = range(len(files) - 1, -1, -1)
+    return next((index for index in newest_first if _holds(files[index], place)), None)
 
 
 class LogReader:
@@ -223,7 +241,7 @@ class LogReader:
             if self._grown(place):
                 yield from self._history(place)
         elif held is not None:
-            yield from self._rest(held, place)
+            yield from self._rest(held, place.offset if _holds(held, place) else 0)
 
     def _grown(self, place: Place) -> bool:
         """Whether the present file goes on beyond the place, or is another one."""
@@ -234,7 +252,8 @@ class LogReader:
         return (found.st_ino, found.st_size) != (place.inode, place.offset)
 
     def _past(self) -> bool:
-        return bool(self._request.until) and time.time() > self._request.until
+        until = self._request.until_nanos
+        return bool(until) and time.time_ns() > until
 
     def _history(self, place: Place) -> Iterator[tuple[list[Line], Place]]:
         """What the files hold now from a place on, in batches."""
@@ -242,37 +261,38 @@ class LogReader:
             files = [
                 stack.enter_context(contextlib.closing(f)) for f in open_files(str(self._path))
             ]
-            for file in files[_index(files, place) :]:
-                yield from self._rest(file, place)
+            index, offset = _index(files, place), place.offset
+            for file in files[index or 0 :]:
+                yield from self._rest(file, 0 if index is None else offset)
+                offset = 0
 
-    def _rest(self, file: LogFile, place: Place) -> Iterator[tuple[list[Line], Place]]:
-        """Lines of an open file from the place on, or all if the place is in another one."""
-        end = file.size()
-        known = file.inode == place.inode and (end is None or place.offset <= end)
-        offset = place.offset if known else 0
-        file.seek(offset)
+    def _rest(self, file: LogFile, offset: int) -> Iterator[tuple[list[Line], Place]]:
+        """Lines of an open file from a byte on."""
+        end, before = file.size(), _before(file, offset)
         held = b""
         # Not beyond what there is now: a file may grow as fast as it is read.
         while (left := _BLOCK if end is None else end - offset - len(held)) > 0 and (
             data := file.read(min(_BLOCK, left))
         ):
             # The last line may be half written.
-            lines, used = parse(held + data, self._driver)
-            held = (held + data)[used:]
+            held += data
+            lines, used = parse(held, self._driver)
+            before, held = (before + held[:used])[-_MARKED:], held[used:]
             offset += used
             if used:
-                yield [line for line in lines if self._wanted(line)], Place(file.inode, offset)
+                place = Place(file.inode, offset, crc32(before))
+                yield [line for line in lines if self._wanted(line)], place
 
     def _wanted(self, line: Line) -> bool:
         return line.stream in self._streams and self._in_time(line)
 
     def _in_time(self, line: Line) -> bool:
         """Whether it was written between the bounds; reading its time costs as much as the rest."""
-        since, until = self._request.since, self._request.until
+        since, until = self._request.since_nanos, self._request.until_nanos
         if not since and not until:
             return True
         try:
-            at = _seconds(line.stamp)
-        except ValueError:
+            at = parse_nanos(line.stamp)
+        except InvalidArgument:
             return False
         return since <= at and (not until or at <= until)

@@ -72,7 +72,7 @@ class Node:
         await self._registry.load()
         await self._ground.reclaim()
         if boot.is_new(self._host.run / "boot"):
-            boot.begin(self._registry)
+            boot.begin(self._registry, self._ground.said)
         await self._streams.start()
         self._host.spawn(self._registry.write_behind(), "write records")
         self._host.spawn(self._hear_exits(), "hear exits")
@@ -99,7 +99,7 @@ class Node:
 
     async def drain(self) -> None:
         """Pass on who waits for an end, and write statuses; nobody is served meanwhile."""
-        self._life.leave()
+        self._life.stops.leave()
         if self._kubelet is not None:
             await self._kubelet.drain()
 
@@ -157,4 +157,4 @@ class Node:
     async def _hear_measurer(self) -> None:
         async for event in self._host.hear(Metrics, Sample):
             if event is None:
-                await self._life.track_all()
+                await self._life.measuring.begin_all()

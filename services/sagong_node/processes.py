@@ -9,6 +9,18 @@ from sagong.contracts.runtime import ProcessFacts
 __all__ = ["shown_process"]
 
 
+_COUNTED = (
+    "group",
+    "session",
+    "foreground",
+    "flags",
+    "priority",
+    "nice",
+    "threads",
+    "processor",
+)
+
+
 def shown_process(facts: ProcessFacts) -> tuple[int, tuple[tuple[str, str], ...]]:
     """(pid, fields by name); a program without arguments shows its name, as ps does it."""
     shown = {
@@ -24,7 +36,8 @@ def shown_process(facts: ProcessFacts) -> tuple[int, tuple[tuple[str, str], ...]
         "vsz": str(facts.virtual),
         "rss": str(facts.resident),
     }
-    return facts.pid, tuple(shown.items())
+    counted = {name: str(getattr(facts, name)) for name in _COUNTED}
+    return facts.pid, (*shown.items(), *counted.items())
 
 
 def _login(uid: int) -> str:

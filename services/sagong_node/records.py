@@ -43,7 +43,8 @@ class ContainerRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     """A container. `wanted` is whether it should run: false after a stop that somebody asked for.
 
     `stopping` is of a stop that a process of before passed on: the signal, and when it was sent by
-    CLOCK_MONOTONIC. `felled`: the machine, or the platform, went down while it ran.
+    CLOCK_MONOTONIC. `felled`: the machine, or the platform, went down while it ran. `probe` is the
+    exec of a health check that is under way.
     """
 
     spec: ContainerSpec
@@ -73,6 +74,7 @@ class ContainerRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     lower: tuple[str, ...] = ()
     cgroup: str = ""
     exec_ids: tuple[str, ...] = ()
+    probe: str = ""
     health: HealthState | None = None
     stopping: tuple[int, float] | None = None
     felled: bool = False
@@ -86,6 +88,22 @@ class ContainerRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     def begun(self) -> bool:
         """Whether they exist, or will by themselves."""
         return self.alive or self.state is StatusState.RESTARTING
+
+    @property
+    def written(self) -> tuple[tuple[str, str], ...]:
+        """The files that are written for each run, as (target, path); they go with its end."""
+        if not (self.alive and self.hosts_path):
+            return ()
+        return (
+            ("/etc/resolv.conf", self.resolv_path),
+            ("/etc/hosts", self.hosts_path),
+            ("/etc/hostname", self.hostname_path),
+        )
+
+    @property
+    def mounting(self) -> bool:
+        """Whether volumes or images are mounted in it, by its spec or its image."""
+        return bool(self.spec.mounts or (self.image and self.image.config.volumes))
 
     def status(self, network: Sandbox | None) -> ContainerStatus:
         """As others see it."""
@@ -113,7 +131,7 @@ class ContainerRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
             upper=self.upper,
             lower=self.lower,
             cgroup=self.cgroup,
-            exec_ids=self.exec_ids,
+            exec_ids=(*self.exec_ids, self.probe) if self.probe and self.alive else self.exec_ids,
             health=self.health,
             network=network,
         )

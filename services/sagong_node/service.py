@@ -61,8 +61,7 @@ from sagong.errors import (
 from sagong.host import Host
 from sagong.streams import send
 from sagong_node import defaults, mounts
-from sagong_node.command import check_command
-from sagong_node.concert import together
+from sagong_node.creation import Creation
 from sagong_node.execution import Execution
 from sagong_node.ground import Ground
 from sagong_node.lifecycle import Lifecycle
@@ -90,6 +89,7 @@ class NodeService:
         self._networks = EveryNetwork(host)
         self._ground = ground
         self._life = life
+        self._creation = Creation(life, registry, ground)
         self._execution = Execution(life, registry, ground)
         self._streams = streams
 
@@ -106,7 +106,7 @@ class NodeService:
     async def stop(self, request: StopRequest) -> ContainerStatus:
         """Stop a container; one that removes itself at its end answers as it was last."""
         record = self._life.container(request.id)
-        await self._life.stop(request.id, request.seconds, request.signal)
+        await self._life.stops.stop(record, request.seconds, request.signal)
         return self._status(record)
 
     async def create_sandbox(self, spec: SandboxSpec) -> SandboxStatus:
@@ -150,7 +150,8 @@ class NodeService:
         wanted = [
             a for a in record.spec.network.attachments if a.network != spec.attachment.network
         ]
-        if record.network is not None:
+        before = record.network
+        if before is not None:
             record.network = await self._connect_now(spec)
         if not spec.disconnect:
             wanted.append(spec.attachment)
@@ -159,7 +160,9 @@ class NodeService:
         self._registry.keep(record)
         for container in self._registry.containers.values():
             if container.alive and container.spec.sandbox == spec.id:
-                self._ground.rewrite_hosts(container, record)
+                self._ground.network_files.rewrite_hosts(container, record)
+                if record.network and before and record.network.dns != before.dns:
+                    self._ground.network_files.lead_to_resolver(container, record)
         await self._registry.stored()
         return record.status()
 
@@ -190,37 +193,10 @@ class NodeService:
         )
         spec = msgspec.structs.replace(spec, runtime=instance)
         record = known or ContainerRecord(spec=spec, created_at=time.time())
-        self._ground.begin(record)
-        try:
-            async with (
-                self._life.expectations.making(record) if expected else contextlib.nullcontext()
-            ):
-                await self._check_sources(record)
-                await self._make(record)
-                check_command(record.spec.command, record.image)
-        except SagongError:
-            self._registry.forget(record)
-            await self._ground.remove(record, volumes=True)
-            self._ground.made(record)
-            raise
+        await self._creation.make(record, expected=expected)
         self._life.note_volumes(record)
         self._life.note(record, "create")
         return self._status(record)
-
-    async def _check_sources(self, record: ContainerRecord) -> None:
-        """By the runtime, which alone sees the machine."""
-        sources = tuple(m.source for m in record.spec.mounts if m.kind == "bind" and m.present)
-        if not sources:
-            return
-        runtime = self._life.runtimes.of(record)
-        try:
-            async with leaving(runtime.show(ShowRequest(sources=sources))) as stream:
-                async for _ in stream:
-                    return
-        except NotFound as error:
-            raise InvalidArgument(
-                f'invalid mount config for type "bind": {error.message}'
-            ) from None
 
     def _change_name(self, record: ContainerRecord, name: str) -> None:
         """From its next start on it is found by that on its networks."""
@@ -240,24 +216,7 @@ class NodeService:
         sandbox.spec = msgspec.structs.replace(sandbox.spec, hosts=hosts)
         self._registry.keep(sandbox)
         if record.alive and record.hosts_path:
-            self._ground.rewrite_hosts(record, sandbox)
-
-    async def _make(self, record: ContainerRecord) -> None:
-        """It is written down while its root is made; the image it was made of is written soon after.
-
-        What a crash leaves without an image is finished, or removed, by `Lifecycle.reconcile`.
-        """
-        self._life.runtimes.rouse(record)
-        self._registry.intend(record)
-        await together(self._ground.lend(record), self._registry.stored())
-        self._ground.made(record)
-        declared = record.image.config.volumes if record.image else ()
-        if record.spec.mounts or declared:
-            await self._ground.reserve(record)
-            self._registry.keep(record)
-            await self._registry.stored()
-        else:
-            self._registry.keep(record, later=True)
+            self._ground.network_files.rewrite_hosts(record, sandbox)
 
     async def restart(self, request: StopRequest) -> ContainerStatus:
         """Stop, then start."""
@@ -268,10 +227,14 @@ class NodeService:
 
     async def kill(self, request: KillRequest) -> None:
         """Signal a container."""
-        await self._life.kill(request.id, request.signal)
+        await self._life.stops.kill(self._life.container(request.id), request.signal)
 
     async def pause(self, ref: Ref) -> None:
         """Freeze."""
+        if self._life.container(ref.id).state is StatusState.RESTARTING:
+            raise FailedPrecondition(
+                f"Container {ref.id} is restarting, wait until the container is running"
+            )
         record = self._running(ref.id)
         if record.state is StatusState.PAUSED:
             raise FailedPrecondition(f"Container {ref.id} is already paused")
@@ -287,7 +250,7 @@ class NodeService:
         record = self._life.container(ref.id)
         if record.state is not StatusState.PAUSED:
             raise FailedPrecondition(f"Container {ref.id} is not paused")
-        await self._life.resume(record)
+        await self._life.stops.resume(record)
 
     async def update(self, spec: UpdateSpec) -> ContainerStatus:
         """Change limits, restart policy or name."""
@@ -370,7 +333,9 @@ class NodeService:
         await self._life.runtimes.of(record).resize(
             ResizeRequest(id=spec.id, exec_id=spec.exec_id, rows=spec.rows, columns=spec.columns)
         )
-        self._life.note(record, "resize", height=str(spec.rows), width=str(spec.columns))
+        # Of the container's own terminal alone, as in Docker.
+        if not spec.exec_id:
+            self._life.note(record, "resize", height=str(spec.rows), width=str(spec.columns))
 
     def logs(self, request: LogsRequest) -> Address:
         """A stream of the log."""
@@ -393,9 +358,10 @@ class NodeService:
             return
         record = self._life.container(request.id)
         run = request.run or record.run + (not record.alive)
-        yield WaitResult(waiting=True, run=run)
-        while not self._over(record, request, run):
-            await self._life.changed[request.id].wait()
+        with self._life.partings.awaited(request.id, request.condition):
+            yield WaitResult(waiting=True, run=run)
+            while not self._over(record, request, run):
+                await self._life.changed[request.id].wait()
         yield WaitResult(code=record.code, error=record.error)
 
     def _over(self, record: ContainerRecord, request: WaitRequest, run: int) -> bool:
@@ -442,7 +408,10 @@ class NodeService:
         if not hidden:
             yield ShownMounts(mounts=there)
             return
-        request = ShowRequest(sources=tuple(source for _, source in hidden))
+        request = ShowRequest(
+            sources=tuple(source for _, source in hidden),
+            made=tuple(m.source for m in record.spec.mounts if m.kind == "bind" and m.create),
+        )
         async with leaving(self._life.runtimes.of(record).show(request)) as stream:
             async for shown in stream:
                 places = zip((target for target, _ in hidden), shown.paths, strict=True)
@@ -484,7 +453,7 @@ async def _forward(
         async with asyncio.TaskGroup() as group:
             group.create_task(pump(reader, far_writer))
             group.create_task(pump(far_reader, writer))
-    except* ConnectionError:
+    except* OSError:
         pass
     finally:
         far_writer.close()

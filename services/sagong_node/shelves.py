@@ -12,7 +12,7 @@ import contextlib
 import glob
 import os
 import zlib
-from collections.abc import Container
+from collections.abc import Callable
 from pathlib import Path
 
 from sagong import logfiles
@@ -49,6 +49,11 @@ class Shelves:
             self._made.add(shelf)
         return path
 
+    def written(self, record: ContainerRecord) -> str:
+        """The place, if anything was written there."""
+        path = self.place(record)
+        return path if _size(path) else ""
+
     async def remove(self, record: ContainerRecord) -> None:
         """All files of the container's log; one that was never begun is no error."""
         path, log = self.place(record), record.spec.log
@@ -57,11 +62,11 @@ class Shelves:
         else:
             logfiles.remove(path, 1, packed=False)
 
-    async def sweep(self, known: Container[str]) -> None:
+    async def sweep(self, known: Callable[[str], bool]) -> None:
         """Remove the logs of containers that are not known by the time that their logs are seen:
-        nobody begins one before his container is known."""
+        nobody begins one before his container is known, or being made."""
         for path in await asyncio.to_thread(self._files):
-            if os.path.basename(path).rpartition("-")[0] not in known:
+            if not known(os.path.basename(path).rpartition("-")[0]):
                 with contextlib.suppress(OSError):
                     os.unlink(path)
 

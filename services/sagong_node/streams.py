@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from sagong.contracts.streams import Address
-from sagong.errors import ResourceExhausted
+from sagong.errors import ResourceExhausted, SagongError
 
 __all__ = ["Serve", "StreamServer"]
 
@@ -91,8 +91,8 @@ class StreamServer:
                 if lasting:
                     self._lasting.add(task)
                 await serve(reader, writer)
-        except (TimeoutError, ValueError, ConnectionError, asyncio.CancelledError):
-            pass  # the client is gone, or never said who it is; there is nobody to tell
+        except (OSError, ValueError, SagongError, asyncio.CancelledError):
+            pass  # the client is gone, or never said who it is, or is told enough by the cut
         finally:
             self._tasks.discard(task)
             self._lasting.discard(task)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 
 import msgspec
@@ -14,6 +15,8 @@ __all__ = ["Account", "resolve"]
 
 # What runtimes take, whatever the kernel could.
 _LAST = 2**31 - 1
+# Bytes of files whose answers are remembered: containers of an image ask the same.
+_REMEMBERED = 64 << 10
 
 
 class Account(msgspec.Struct, frozen=True):
@@ -28,13 +31,18 @@ def resolve(wanted: str, groups: Iterable[str], passwd: bytes, group: bytes) -> 
 
     Unknown names are refused in Docker's words; unknown numbers are taken as they are.
     """
+    small = len(passwd) + len(group) < _REMEMBERED
+    return (_known if small else _resolved)(wanted, tuple(groups), passwd, group)
+
+
+def _resolved(wanted: str, groups: tuple[str, ...], passwd: bytes, group: bytes) -> Account:
     name, _, group_name = wanted.partition(":")
     accounts = [fields for fields in _lines(passwd) if len(fields) >= 6]
     teams = [fields for fields in _lines(group) if len(fields) >= 4]
     uid, gid, login, home = _user(name or "0", accounts)
     if group_name:
         gid = _group(group_name, teams)
-    extra = {_group(entry, teams) for entry in groups}
+    extra = {_group(entry, teams, "Unable") for entry in groups}
     if login and not group_name:
         own = (natural(t[2]) for t in teams if login in t[3].split(","))
         extra |= {number for number in own if number is not None}
@@ -42,6 +50,9 @@ def resolve(wanted: str, groups: Iterable[str], passwd: bytes, group: bytes) -> 
         raise InvalidArgument(f"uids and gids must be in range 0-{_LAST}")
     # The primary one, too: who drops it must not gain what others may (CVE-2022-36109).
     return Account(User(uid=uid, gid=gid, groups=tuple(sorted({gid, *extra}))), home)
+
+
+_known = functools.lru_cache(64)(_resolved)
 
 
 def _user(name: str, accounts: list[list[str]]) -> tuple[int, int, str, str]:
@@ -54,14 +65,14 @@ def _user(name: str, accounts: list[list[str]]) -> tuple[int, int, str, str]:
     raise InvalidArgument(f"unable to find user {name}: no matching entries in passwd file")
 
 
-def _group(name: str, teams: list[list[str]]) -> int:
+def _group(name: str, teams: list[list[str]], unable: str = "unable") -> int:
     for fields in teams:
         number = natural(fields[2])
         if fields[0] == name and number is not None:
             return number
     if natural(name.removeprefix("-")) is not None:
         return _number(name)
-    raise InvalidArgument(f"unable to find group {name}: no matching entries in group file")
+    raise InvalidArgument(f"{unable} to find group {name}: no matching entries in group file")
 
 
 def _number(text: str) -> int:

@@ -183,7 +183,7 @@ class Kubelet:
     def export(self) -> Remains:
         """What a successor can't find out by itself."""
         self._succeeded = True
-        return Remains(events=self._around.ledger.unwritten())
+        return Remains(events=self._around.ledger.hand_over())
 
     def restore(self, remains: Remains) -> None:
         """Take that over."""

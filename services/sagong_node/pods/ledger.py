@@ -89,9 +89,13 @@ class Ledger:
             self._settled.clear()
             await self._settled.wait()
 
-    def unwritten(self) -> tuple[Write, ...]:
-        """Events that are not surely written, for a successor; twice the same is one."""
-        return self._sending + tuple(write for _, write in self._events)
+    def hand_over(self) -> tuple[Write, ...]:
+        """Events that are not surely written, for a successor, who alone writes them now.
+
+        Those that are on their way may be written by both: for the API twice the same is one.
+        """
+        events, self._events = self._events, []
+        return self._sending + tuple(write for _, write in events)
 
     def inherit(self, events: tuple[Write, ...]) -> None:
         """Write what a predecessor had not."""
