@@ -118,6 +118,11 @@ class Scope:
         unhidden = {n: v for n, v in proxies if self.win or n not in environment}
         return {**unhidden, **self.seen(environment)}
 
+    def told(self, environment: Mapping[str, str]) -> dict[str, str]:
+        """All that were declared, as BuildKit's history names them: with what a command sees."""
+        seen = self.visible(environment)
+        return {name: seen.get(name, value or "") for name, value in self.declared.items()}
+
     def visible(self, environment: Mapping[str, str]) -> dict[str, str]:
         """All variables: the environment's, and the arguments that it does not hide."""
         return {**environment, **self.seen(environment)}

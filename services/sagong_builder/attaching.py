@@ -96,12 +96,15 @@ class Attaching:
     ) -> Attached:
         match mount.kind:
             case "tmpfs":
-                options = (f"size={mount.size}",) if mount.size else ()
+                size = (f"size={mount.size}",) if mount.size else ()
+                options = size if mount.writable else (*size, "ro")
                 return Attached((FileMount(kind="tmpfs", target=mount.target, options=options),))
             case "cache":
-                place = await stack.enter_async_context(self._caches.used(mount))
-                if place.fresh:
-                    await self._fill(place.lease, mount, stack)
+
+                async def fill(lease: str) -> None:
+                    await self._fill(lease, mount, stack)
+
+                place = await stack.enter_async_context(self._caches.used(mount, fill))
                 return _bound(mount, f"{place.path}/tree")
             case "bind":
                 lease = await stack.enter_async_context(self._shop.lent(""))
@@ -147,9 +150,8 @@ class Attaching:
         except NotFound as error:
             if mount.origin or "file does not exist" not in error.message:
                 raise
-            raise NotFound(
-                f"--mount of {mount.source}: {missing_source(mount.source, error).message}"
-            ) from None
+            what = f"--mount of {mount.source}: "
+            raise missing_source(what, mount.source, mount.origin, error) from None
 
     async def _secret(self, mount: MountSpec) -> Attached:
         content = await self._keys.secret(mount)

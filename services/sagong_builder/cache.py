@@ -16,7 +16,7 @@ import msgspec
 
 from sagong.contracts.image import DeriveRequest, Image, ImageQuery, ImageRef, Images
 from sagong.errors import InvalidArgument, NotFound
-from sagong_builder.draft import Draft
+from sagong_builder.draft import Draft, same_step, step_key
 
 __all__ = ["Cache", "Offer"]
 
@@ -97,7 +97,7 @@ class Cache:
             if len(history) <= length or not _same(history[:length], draft.history):
                 continue
             entry = history[length]
-            if entry.get("created_by") != " ".join(step):
+            if not same_step(entry, step):
                 continue
             return await self._restored(draft, step, source, history[: length + 1])
         return None
@@ -155,5 +155,6 @@ def _goes_on(image: Image, draft: Draft) -> bool:
 
 
 def _same(one: list[Any], two: list[Any]) -> bool:
-    keys = ("created_by", "empty_layer")
-    return [[e.get(k) for k in keys] for e in one] == [[e.get(k) for k in keys] for e in two]
+    return [(step_key(e), e.get("empty_layer")) for e in one] == [
+        (step_key(e), e.get("empty_layer")) for e in two
+    ]

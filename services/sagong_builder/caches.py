@@ -12,7 +12,7 @@ import hashlib
 import secrets
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import msgspec
@@ -55,6 +55,7 @@ class Caches:
         self._table: dict[str, Kept] = {}
         self._users: Counter[str] = Counter()
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._filling: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     def load(self) -> None:
         """Read the table; a damaged one is begun anew."""
@@ -68,8 +69,11 @@ class Caches:
         temporary.replace(self._file)
 
     @contextlib.asynccontextmanager
-    async def used(self, mount: MountSpec) -> AsyncIterator[Place]:
-        """The cache of a mount for the time of the block."""
+    async def used(
+        self, mount: MountSpec, fill: Callable[[str], Awaitable[None]]
+    ) -> AsyncIterator[Place]:
+        """The cache of a mount for the time of the block; `fill` gives a new one, by its lease, what it
+        begins with. Nobody uses one before that is done."""
         whose = (
             mount.id,
             mount.origin,
@@ -83,7 +87,12 @@ class Caches:
                 key = self._free(key)
             self._users[key] += 1
             try:
-                yield await self._place(key)
+                async with self._filling[key]:
+                    place = await self._place(key)
+                    if place.fresh:
+                        await fill(place.lease)
+                        self._filled(key)
+                yield place
             finally:
                 self._users[key] -= 1
 
@@ -107,9 +116,14 @@ class Caches:
         self.load()  # another generation may have written it meanwhile
         kept = self._table.setdefault(key, kept)
         kept.path, kept.used_at, kept.uses = prepared.upper, now, kept.uses + 1
-        fresh, kept.filled = not kept.filled, True
         self._save()
-        return Place(kept.lease, kept.path, fresh)
+        return Place(kept.lease, kept.path, fresh=not kept.filled)
+
+    def _filled(self, key: str) -> None:
+        self.load()
+        if key in self._table:
+            self._table[key].filled = True
+            self._save()
 
     async def records(self) -> list[CacheRecord]:
         """All, with what they hold."""

@@ -66,8 +66,12 @@ def _check(instruction: Instruction) -> None:
     check_mounts(instruction)
     network, security = instruction.flag("network"), instruction.flag("security", "sandbox")
     if network not in ("", "default", "none", "host"):
-        raise InvalidArgument(f'invalid network mode "{network[:50]}"')
+        raise InvalidArgument(f'{_where(instruction)}invalid network mode "{network[:50]}"')
     if security not in ("sandbox", "insecure"):
-        raise InvalidArgument(f'security "{security[:50]}" is not valid')
+        raise InvalidArgument(f'{_where(instruction)}security "{security[:50]}" is not valid')
     if security == "insecure":
         raise InvalidArgument("entitlement security.insecure is not allowed")
+
+
+def _where(instruction: Instruction) -> str:
+    return f"dockerfile parse error on line {instruction.line}: " if instruction.line else ""

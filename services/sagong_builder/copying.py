@@ -15,9 +15,10 @@ from dataclasses import dataclass, field, replace
 
 from sagong.errors import InvalidArgument, NotFound
 from sagong.model.numbers import natural
+from sagong.model.patterns import has_wildcard, translated
 from sagong_builder.context.archive import Archive
 from sagong_builder.context.checksum import checksum
-from sagong_builder.context.patterns import Ignore, has_wildcard, translated
+from sagong_builder.context.ignore import Ignore
 from sagong_builder.context.tree import Entry, Kind, Tree
 from sagong_builder.modes import Change, read_mode
 
@@ -88,12 +89,15 @@ class Owner:
 class Landing:
     """Where items go: `path` is their directory, or with `single` the one file's own path.
 
-    `new` are directories that are made on the way, the upper ones first.
+    `new` are directories that are made on the way, the upper ones first; the last one's `mtime` is in
+    seconds, 0 for now. `standing` is the directory as it is to be, where it is there already.
     """
 
     path: str
     single: bool = False
     new: tuple[str, ...] = ()
+    mtime: float = 0.0
+    standing: Entry | None = None
 
 
 def destination(directory: str, word: str) -> str:
@@ -254,8 +258,11 @@ def members(items: list[Item], landing: Landing, owner: Owner) -> Iterator[Membe
     carrier = _Carrier()
     now = time.time()
     for path in landing.new:
-        made = Entry(Kind.DIRECTORY, 0o755, mtime=now)
+        when = landing.mtime if path == landing.new[-1] else 0.0
+        made = Entry(Kind.DIRECTORY, 0o755, mtime=when or now)
         yield carrier.info(path.strip("/"), made, Owner(owner.uid, owner.gid)), None
+    if landing.standing is not None:
+        yield carrier.info(landing.path.strip("/"), landing.standing, Owner(kept=True)), None
     for item in items:
         # Hard links are within what one source names.
         carrier.seen.clear()
@@ -278,6 +285,9 @@ def _item_members(
         made = Entry(Kind.DIRECTORY, 0o755, mtime=time.time())
         yield carrier.info(base, made, owner), None
     for path, entry in Tree(root=root).walk():
+        # What is there already stays as it is: a directory with its mode, a link that leads to one.
+        if item.unpacked is not None and entry.implied:
+            continue
         yield from _one(archive, f"{base}/{path}".lstrip("/"), entry, owner, carrier)
 
 
@@ -299,8 +309,13 @@ def written(found: Iterable[Member]) -> Iterator[bytes]:
     yield bytes(2 * block)
 
 
-def missing_source(word: str, error: NotFound) -> NotFound:
-    """A source that is not there, in Docker's words."""
+def missing_source(what: str, word: str, origin: str, error: NotFound) -> NotFound:
+    """A source that is not there, in the words of Docker's classic builder; its details have what
+    BuildKit's are made of. `what` wants it, `origin` is where it was looked for ("": the context)."""
     return NotFound(
-        f"file not found in build context or excluded by .dockerignore: {error.message}"
+        f"{what}file not found in build context or excluded by .dockerignore: {error.message}",
+        detail={
+            "missing": "/" + posixpath.normpath(f"/{word}").lstrip("/"),
+            "origin": origin or "context",
+        },
     )

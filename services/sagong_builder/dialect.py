@@ -12,11 +12,14 @@ class Dialect:
     """What differs.
 
     `inherit`: the arguments of a stage are those of the stages that begin from it, too.
-    `keep_owners`: COPY --from gives files to whom they belonged, not to root.
     `own_group`: --chown=USER means the group that passwd gives the user, not the group of its name.
     `own_directories`: WORKDIR makes directories for the user of the stage, COPY --chown for that one;
     not for root. What ADD --chown unpacks is that one's, too.
+    `dated_directories`: directories that COPY and ADD copy others into are as old as those.
+    `empty_lines`: CMD and ENTRYPOINT that say nothing are an empty line for the shell, not no command.
     `arguments_win`: an ARG hides the variable that an ENV before it has set, until the next ENV.
+    `authors`: who made the base image is said to have made this one.
+    `buildkit_words`: the history has BuildKit's words, and CMD is marked as escaped, as there.
     `inside`: `../` that leads out of the context is left away, not refused.
     `all_stages`: stages before the target are made though it does not need them.
     `beside`: stages are made beside each other, as far as they don't need each other.
@@ -33,9 +36,12 @@ class Dialect:
 
     inherit: bool
     arguments_win: bool
-    keep_owners: bool
     own_group: bool
     own_directories: bool
+    dated_directories: bool
+    empty_lines: bool
+    authors: bool
+    buildkit_words: bool
     inside: bool
     all_stages: bool
     beside: bool
@@ -53,9 +59,12 @@ class Dialect:
 CLASSIC = Dialect(
     inherit=False,
     arguments_win=False,
-    keep_owners=False,
     own_group=False,
     own_directories=False,
+    dated_directories=False,
+    empty_lines=False,
+    authors=False,
+    buildkit_words=False,
     inside=False,
     all_stages=True,
     beside=False,
@@ -72,9 +81,12 @@ CLASSIC = Dialect(
 BUILDKIT = Dialect(
     inherit=True,
     arguments_win=True,
-    keep_owners=True,
     own_group=True,
     own_directories=True,
+    dated_directories=True,
+    empty_lines=True,
+    authors=True,
+    buildkit_words=True,
     inside=True,
     all_stages=False,
     beside=True,

@@ -1,11 +1,13 @@
 """An image in the making: the config as steps change it, and the documents that are kept of it.
 
 The documents have what Docker's classic builder writes: `container_config` holds what the step was,
-so that the step is found again (`cached`), and the history says it in one line. Pure.
+so that the step is found again (`cached`), and the history says it in one line; or in BuildKit's words,
+with a digest of what it was beside them. Pure.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,14 +18,30 @@ import msgspec
 from sagong.contracts.image import Image
 from sagong.model import oci
 
-__all__ = ["DEFAULT_SHELL", "Draft", "environment_of", "quoted"]
+__all__ = ["DEFAULT_SHELL", "Draft", "environment_of", "quoted", "same_step", "step_key"]
 
 DEFAULT_SHELL = ("/bin/sh", "-c")
 _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _KEPT = (
     "User", "ExposedPorts", "Env", "Entrypoint", "Cmd", "Volumes", "WorkingDir", "Labels",
-    "StopSignal", "Healthcheck", "OnBuild", "Shell",
+    "StopSignal", "Healthcheck", "OnBuild", "Shell", "ArgsEscaped",
 )  # fmt: skip
+_BUILDKIT = "buildkit.dockerfile.v0"
+_STEP = "sagong.step"
+
+
+def step_key(entry: Mapping[str, Any]) -> str:
+    """What an entry of a history was, for who looks for the same step."""
+    return entry.get(_STEP) or _digest(entry.get("created_by") or "")
+
+
+def same_step(entry: Mapping[str, Any], step: Sequence[str]) -> bool:
+    """Whether an entry of a history is of this step."""
+    return step_key(entry) == _digest(" ".join(step))
+
+
+def _digest(text: str) -> str:
+    return "sha256:" + hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def quoted(words: Sequence[str] | None) -> str:
@@ -41,7 +59,8 @@ def environment_of(config: Mapping[str, Any]) -> dict[str, str]:
 class Draft:
     """`image` is what the next step begins from; "" is nothing (Dockerfile's scratch).
 
-    So many entries of the history are the `inherited` ones of the image that all began from.
+    So many entries of the history are the `inherited` ones of the image that all began from, which has
+    so many `layers`.
     """
 
     platform: oci.Platform
@@ -51,20 +70,21 @@ class Draft:
     author: str = ""
     cmd_set: bool = False
     inherited: int = 0
+    layers: int = 0
 
     @classmethod
     def scratch(cls, platform: oci.Platform, directory: str = "") -> Draft:
         """From nothing."""
         return cls(platform, config={"Env": [_PATH], "WorkingDir": directory})
 
-    def begin(self, image: Image) -> None:
-        """From an image; its triggers are the caller's to run."""
+    def begin(self, image: Image, *, author: bool = True) -> None:
+        """From an image; its triggers are the caller's to run. Its `author` may be this one's, too."""
         document = msgspec.json.decode(image.raw, type=dict[str, Any])
         config = {k: v for k, v in (document.get("config") or {}).items() if k in _KEPT and v}
         if not any(name == "PATH" for name in environment_of(config)):
             config["Env"] = [_PATH, *(config.get("Env") or ())]
         self.config = config
-        self.author = str(document.get("author") or "")
+        self.author = str(document.get("author") or "") if author else ""
         self.platform = oci.Platform(
             architecture=image.architecture or self.platform.architecture,
             os=image.os or self.platform.os,
@@ -94,6 +114,12 @@ class Draft:
         found[name] = value
         self.config["Env"] = [f"{key}={text}" for key, text in found.items()]
 
+    def mark_escaped(self, *, escaped: bool) -> None:
+        """A mark at CMD that tells Windows that words need no more quotes; BuildKit sets it always."""
+        self.config.pop("ArgsEscaped", None)
+        if escaped:
+            self.config["ArgsEscaped"] = True
+
     def note(self, comment: str, *, single: bool = False) -> tuple[str, ...]:
         """What a step that runs no command is, as Docker's history has it."""
         if single:
@@ -109,20 +135,32 @@ class Draft:
         return {k: v for k, v in self.config.items() if v not in (None, "", [], {})}
 
     def document(
-        self, step: Sequence[str], container: str, created: str, *, empty: bool = False
+        self,
+        step: Sequence[str],
+        container: str,
+        created: str,
+        *,
+        empty: bool = False,
+        told: str = "",
+        buildkit: bool = False,
     ) -> bytes:
         """The config of the step's image, without its layers; `container` is the step's id.
 
-        `empty`: the step adds no layer.
+        `empty`: the step adds no layer. The history says what is `told`, or else the step itself, as
+        Docker's classic builder or as `buildkit`.
         """
-        entry: dict[str, Any] = {"created": created, "created_by": " ".join(step)}
+        line = " ".join(step)
+        entry: dict[str, Any] = {"created": created, "created_by": told or line}
         if empty:
             entry["empty_layer"] = True
-        if self.author:
+        if told not in ("", line):
+            entry[_STEP] = _digest(line)
+        if buildkit:
+            entry["comment"] = _BUILDKIT
+        elif self.author:
             entry["author"] = self.author
         document: dict[str, Any] = {
             "created": created,
-            "author": self.author,
             "architecture": self.platform.architecture,
             "os": self.platform.os,
             "config": self.kept_config(),
@@ -130,6 +168,8 @@ class Draft:
             "container_config": self.step_config(step),
             "history": [*self.history, entry],
         }
+        if self.author:
+            document["author"] = self.author
         if self.platform.variant:
             document["variant"] = self.platform.variant
         return msgspec.json.encode(document)

@@ -6,8 +6,11 @@ import posixpath
 import stat
 from collections.abc import Sequence
 
+from sagong.contracts.image import PathStat
 from sagong.errors import InvalidArgument
+from sagong_builder.context.tree import Entry, Kind
 from sagong_builder.copying import Item, Landing, Owner
+from sagong_builder.dialect import CLASSIC, Dialect
 from sagong_builder.shop import Lease, Shop
 
 __all__ = ["land", "missing_directories"]
@@ -22,25 +25,32 @@ async def land(
     path: str,
     owner: Owner,
     *,
-    own_directories: bool = False,
+    dialect: Dialect = CLASSIC,
 ) -> Landing:
     """The directory, or for one file its path; with the directories that are missing on the way.
 
     Above a copied directory they are root's, above a file the owner's: so Docker's classic builder has
-    it. With `own_directories` all are the owner's.
+    it, which gives what an archive is unpacked into to root, too. The dialect may give all of them to
+    the owner, and the age of what is copied last to the directory that it goes into.
     """
-    one = items[0]
+    own_directories = dialect.own_directories
+    one, last = items[0], items[-1]
+    dated = dialect.dated_directories and last.entry.is_directory and not last.name
     if len(items) > 1 or path.endswith("/") or one.is_directory:
         there = await shop.stat(lease, path.rstrip("/") + "/.")
         if there is not None and not stat.S_ISDIR(there.mode):
             raise InvalidArgument(f"cannot copy to non-directory: {path}")
         if there is not None:
-            return Landing(path)
+            # The root itself is in no layer.
+            return _dated(there, last.entry.mtime) if dated and there.real != "/" else Landing(path)
+        if one.unpacked is not None and not own_directories:
+            return Landing(f"{await _followed(shop, lease, path.rstrip('/'))}/")
         path = f"{await _followed(shop, lease, path.rstrip('/'))}/"
         # Named in any case: what is copied may be empty.
         new = await missing_directories(shop, lease, path, owner) or (path.rstrip("/"),)
         kept = own_directories and one.unpacked is None
-        return Landing(path, new=new[-1:] if one.is_directory and not kept else new)
+        new = new[-1:] if one.is_directory and not kept else new
+        return Landing(path, new=new, mtime=last.entry.mtime if dated else 0.0)
     there = await shop.stat(lease, path)
     if there is None:
         new = await missing_directories(shop, lease, posixpath.dirname(path), owner)
@@ -51,6 +61,14 @@ async def land(
         there = await shop.stat(lease, followed)
         path = followed
     return Landing(path, single=there is None or not stat.S_ISDIR(there.mode))
+
+
+def _dated(there: PathStat, mtime: float) -> Landing:
+    """A directory that is there and becomes as old as what is copied into it."""
+    entry = Entry(
+        Kind.DIRECTORY, stat.S_IMODE(there.mode), uid=there.uid, gid=there.gid, mtime=mtime
+    )
+    return Landing(f"{there.real}/", standing=entry)
 
 
 async def _followed(shop: Shop, lease: Lease, path: str) -> str:

@@ -6,6 +6,7 @@ import posixpath
 import re
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from sagong.errors import InvalidArgument
@@ -14,7 +15,7 @@ from sagong_builder.arguments import Scope
 from sagong_builder.dockerfile import Expander, Instruction
 from sagong_builder.draft import Draft, quoted
 
-__all__ = ["CHANGES", "command_words", "working_directory"]
+__all__ = ["CHANGES", "command_words", "ports_of", "with_line", "working_directory"]
 
 Change = Callable[[Draft, Instruction, Expander, Scope], str]
 _DURATION = re.compile(r"(-?\d+(?:\.\d*)?|\.\d+)(h|ms|m|s|us|µs|ns)")
@@ -28,6 +29,12 @@ def command_words(draft: Draft, instruction: Instruction) -> list[str]:
     if instruction.keyword == "RUN" and instruction.shell and not instruction.words:
         return [*draft.shell, ""]
     return [*(draft.shell if instruction.shell else ()), *instruction.words]
+
+
+def with_line(instruction: Instruction) -> Instruction:
+    """CMD and ENTRYPOINT without a word give the shell an empty line."""
+    silent = instruction.keyword in ("CMD", "ENTRYPOINT") and not instruction.words
+    return replace(instruction, words=("",)) if silent and instruction.shell else instruction
 
 
 def _cmd(draft: Draft, instruction: Instruction, expander: Expander, scope: Scope) -> str:
@@ -73,17 +80,21 @@ def _expose(draft: Draft, instruction: Instruction, expander: Expander, scope: S
     words = sorted(word for text in instruction.words for word in expander.words(text))
     ports: dict[str, Any] = dict(draft.config.get("ExposedPorts") or {})
     for word in words:
-        ports.update((port, {}) for port in _ports(word))
+        ports.update((port, {}) for port in ports_of(word))
     draft.config["ExposedPorts"] = dict(sorted(ports.items()))
     return "EXPOSE " + " ".join(words)
 
 
-def _ports(word: str) -> list[str]:
+def ports_of(word: str) -> list[str]:
+    """The ports of one word of EXPOSE, each with its protocol."""
     # Docker takes what `-p` takes, and uses the container's part.
+    protocol = word.rpartition(":")[2].partition("/")[2]
+    if protocol.lower() not in ("", "tcp", "udp", "sctp"):
+        raise InvalidArgument(f"invalid proto: {protocol[:100]}")
     found = _PORT.match(word.rpartition(":")[2])
     first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
     if found is None or first > last or last > 65535:
-        raise InvalidArgument(f"Invalid containerPort: {word[:100]}")
+        raise InvalidArgument(f"invalid containerPort: {word[:100]}")
     return [f"{port}/{(found[3] or 'tcp').lower()}" for port in range(first, last + 1)]
 
 
@@ -142,7 +153,7 @@ def _stopsignal(draft: Draft, instruction: Instruction, expander: Expander, scop
         wanted = "SIG" + name.upper().removeprefix("SIG")
         valid = wanted in known or _REALTIME.fullmatch(wanted) is not None
     if not valid:
-        raise InvalidArgument(f"Invalid signal: {name[:100]}")
+        raise InvalidArgument(f"invalid signal: {name[:100]}")
     draft.config["StopSignal"] = name
     return f"STOPSIGNAL {name}"
 
@@ -193,11 +204,7 @@ def _healthcheck(draft: Draft, instruction: Instruction, expander: Expander, sco
 
 def _health_text(check: dict[str, Any]) -> str:
     """Go's `%q` of the struct, as Docker's history has it."""
-    times = [
-        _duration_text(check.get(key, 0)) for _, key in _HEALTH_FLAGS if key != "StartInterval"
-    ]
-    if check.get("StartInterval"):
-        times.append(_duration_text(check["StartInterval"]))
+    times = [_duration_text(check.get(key, 0)) for _, key in _HEALTH_FLAGS]
     shown = " ".join(f'"{text}"' for text in times)
     return f"&{{{quoted(check['Test'])} {shown} {_rune(check.get('Retries', 0))}}}"
 

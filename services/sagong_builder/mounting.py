@@ -6,14 +6,13 @@ Source: the Dockerfile reference, "RUN --mount".
 from __future__ import annotations
 
 import csv
-import difflib
 import posixpath
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sagong.errors import InvalidArgument
 from sagong.model.numbers import natural
 from sagong_builder.dockerfile import Expander, Instruction
+from sagong_builder.dockerfile.hints import hint
 from sagong_builder.draft import Draft
 
 __all__ = ["MountSpec", "check_mounts", "read_mounts"]
@@ -22,13 +21,15 @@ _KINDS = ("bind", "cache", "tmpfs", "secret", "ssh")
 _NAMES = {"dst": "target", "destination": "target", "src": "source", "ro": "readonly",
           "readwrite": "rw"}  # fmt: skip
 _FLAGS = frozenset(("readonly", "rw", "required"))
-_KNOWN = {
-    "bind": {"target", "source", "from", "readonly", "rw"},
-    "cache": {"target", "source", "from", "readonly", "rw", "id", "sharing", "mode", "uid", "gid"},
-    "tmpfs": {"target", "size"},
-    "secret": {"target", "id", "required", "mode", "uid", "gid", "env", "source"},
-    "ssh": {"target", "id", "required", "mode", "uid", "gid"},
+# Others may stand with every type; where they mean nothing, they do nothing.
+_ONLY = {
+    "size": ("tmpfs",),
+    "required": ("secret", "ssh"),
+    "sharing": ("cache",),
+    **dict.fromkeys(("mode", "uid", "gid"), ("secret", "ssh", "cache")),
 }
+_KEYS = ("type", "from", "source", "target", "readonly", "id", "sharing", "required", "size", "mode",
+         "uid", "gid", "rw", "env")  # fmt: skip
 _OWNERS = frozenset(("mode", "uid", "gid"))
 _SHARING = ("shared", "private", "locked")
 _UNITS = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
@@ -71,23 +72,18 @@ def check_mounts(instruction: Instruction) -> None:
                 "'from' doesn't support variable expansion, define alias stage instead"
             )
         if "$" not in text:
-            _read(text, "/")
+            # Where the command will be done is not known yet; without a target that is it.
+            _read(text, "/dir")
 
 
 def _read(text: str, directory: str) -> MountSpec:
     fields = _fields(text)
     kind = fields.pop("type", "bind")
     if kind not in _KINDS:
-        hint = _hint(kind, _KINDS)
-        raise InvalidArgument(f'unsupported mount type "{kind[:50]}"{hint}')
-    for name in fields:
-        if name not in _KNOWN[kind]:
-            hint = _hint(name, ("type", *_KNOWN[kind]))
-            raise InvalidArgument(f"unexpected key '{name[:50]}' in --mount of type {kind}{hint}")
+        raise InvalidArgument(f'unsupported mount type "{kind[:50]}"{hint(kind, _KINDS)}')
+    _check_keys(kind, fields)
     target = fields.get("target", "")
-    if not target and kind in ("bind", "cache", "tmpfs"):
-        raise InvalidArgument(f"target is required for --mount of type {kind}")
-    if target:
+    if target or kind in ("bind", "cache", "tmpfs"):
         target = "/" + posixpath.normpath(posixpath.join("/", directory, target)).lstrip("/")
         if target == "/":
             raise InvalidArgument('invalid mount target "/"')
@@ -109,9 +105,21 @@ def _read(text: str, directory: str) -> MountSpec:
     )
 
 
-def _hint(word: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(word[:50], known, 1, 0.65)
-    return f" (did you mean {near[0]}?)" if near else ""
+def _check_keys(kind: str, fields: dict[str, str]) -> None:
+    for name, value in fields.items():
+        if name not in _KEYS:
+            raise InvalidArgument(
+                f"unexpected key '{name[:50]}' in '{name}={value}'{hint(name, _KEYS)}"
+            )
+        if kind in _ONLY.get(name, _KINDS):
+            continue
+        if name in _OWNERS:
+            raise InvalidArgument(f'{name} not allowed for "{kind}" type mounts')
+        if name == "sharing":
+            raise InvalidArgument(f"invalid cache sharing set for {kind} mount")
+        raise InvalidArgument(f"unexpected key '{name}' for mount type '{kind}'")
+    if kind == "secret" and "from" in fields:
+        raise InvalidArgument("secret mount should not have a from")
 
 
 def _fields(text: str) -> dict[str, str]:
@@ -145,7 +153,7 @@ def _identity(kind: str, fields: dict[str, str], target: str) -> str:
 def _writable(kind: str, fields: dict[str, str]) -> bool:
     if "readonly" in fields:
         return not _true(fields, "readonly")
-    return _true(fields, "rw") if "rw" in fields else kind == "cache"
+    return _true(fields, "rw") if "rw" in fields else kind in ("cache", "tmpfs")
 
 
 def _sharing(fields: dict[str, str]) -> str:

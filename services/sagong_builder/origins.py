@@ -139,7 +139,7 @@ class Origins:
             raise InvalidArgument(f"invalid from flag value {origin}: index out of bounds")
         if found is None:
             try:
-                return (await self.base(origin, self.platform)).id
+                return (await self._having(origin, self.platform))[0].id
             except SagongError as error:
                 raise type(error)(f"invalid from flag value {origin}: {error.message}") from None
         if not found:
@@ -174,22 +174,28 @@ class Origins:
         return await self._shop.images.inspect(ImageRef(reference=image))
 
     async def base(self, name: str, platform: str) -> Image:
-        """An image of the platform: the one that is here, else a registry's."""
+        """What a stage begins from: an image of the platform that is here, else a registry's."""
+        image, here = await self._having(name, platform)
+        if here:
+            await self._reporter.found()
+        return image
+
+    async def _having(self, name: str, platform: str) -> tuple[Image, bool]:
+        """An image of the platform, and whether it was here."""
         name = self._renamed(name)
         async with self._pulling[name, platform]:
             if not self._pull or (name, platform) in self._pulled:
                 image = await self._local(name)
                 if image is not None and (_fits(image, platform) or name == image.id):
-                    await self._reporter.found()
                     self.materials[name, platform] = image
-                    return image
+                    return image, True
             before = await self._local(name)
             fetched = await self._fetch(name, platform)
             if before is not None and _is_foreign(platform):
                 # The name stays this machine's; containers are begun from it.
                 await self._shop.images.tag(TagRequest(source=before.id, target=name))
         image = self.materials[name, platform] = await self.inspected(fetched)
-        return image
+        return image, False
 
     def _renamed(self, name: str) -> str:
         """What a further context of the client's puts in a name's place: another image."""

@@ -93,6 +93,7 @@ def _asked(source: GitSource, query: str) -> GitSource:
     )
 
 
+_HEX = re.compile(r"[0-9a-fA-F]+")
 _SWITCHES = frozenset(("keep-git-dir", "submodules"))
 _ASKED = _SWITCHES | {"branch", "checksum", "commit", "ref", "subdir", "tag"}
 
@@ -123,6 +124,10 @@ def _clone(source: GitSource, target: Path) -> str:
         raise FailedPrecondition(
             "unable to prepare context: git is not installed on this machine; install it, or send "
             "the context as a tar"
+        )
+    if source.commit and not _HEX.fullmatch(source.commit):
+        raise InvalidArgument(
+            f"invalid checksum {source.commit[:100]} for Git URL, expected hex commit hash"
         )
     if not source.reference and _WHOLE_HASH.match(source.commit):
         source = replace(source, reference=source.commit)

@@ -60,6 +60,8 @@ class BuilderService:
 
     async def drain(self) -> None:
         """What has begun goes on, beside a successor, until the kernel's bound."""
+        if "_workshop" in vars(self):
+            self._workshop.drain()
         await self._spool.wait_idle()
 
     async def stop(self) -> None:

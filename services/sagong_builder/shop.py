@@ -6,8 +6,15 @@ import asyncio
 import contextlib
 import logging
 import secrets
-import socket
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +31,9 @@ from sagong.contracts.image import (
 )
 from sagong.contracts.node import Node, Ref, RemoveRequest
 from sagong.contracts.streams import Address
+from sagong.downloading import fetched
 from sagong.errors import NotFound, SagongError
+from sagong.uploading import blocks, uploading
 from sagong_builder.context import open_archive
 from sagong_builder.context.archive import Archive
 from sagong_builder.journal import Journal
@@ -35,7 +44,6 @@ __all__ = ["Lease", "Shop"]
 
 _LEASE, _CONTAINER = "build-", "run-"
 _PIECE = 1 << 20
-_READ = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -101,39 +109,28 @@ class Shop:
 
     async def write(self, lease: str, pieces: Iterable[bytes]) -> None:
         """Extract a tar, given in pieces, at the root of a lent filesystem."""
-        address = await self.images.upload()
-        sending = asyncio.create_task(asyncio.to_thread(_send, address, pieces))
-        request = ArchiveRequest(id=lease, path="/", upload=address.token)
-        try:
-            await self.images.write_archive(request)
-        finally:
-            with contextlib.suppress(OSError):
-                await sending
+        async with uploading(self.images.upload, blocks(pieces)) as token:
+            await self.images.write_archive(ArchiveRequest(id=lease, path="/", upload=token))
 
     async def read(self, lease: Lease, path: str) -> Archive:
         """A path of a lent filesystem as an archive of ours."""
-        address = await self.images.read_archive(ArchiveRequest(id=lease.id, path=path))
+        request = ArchiveRequest(id=lease.id, path=path)
         with self.spool.file() as file:
-            await asyncio.to_thread(_receive, address, file)
+            await _fetched(lambda: self.images.read_archive(request), file)
             return await self.opened(file)
 
     async def saved(self, images: Sequence[str]) -> Archive:
         """An archive of whole images, by their ids."""
-        address = await self.images.save(SaveRequest(references=tuple(images)))
+        request = SaveRequest(references=tuple(images))
         with self.spool.file() as file:
-            await asyncio.to_thread(_receive, address, file)
+            await _fetched(lambda: self.images.save(request), file)
             return await self.opened(file)
 
     async def load(self, path: Path) -> None:
         """Give an archive of images to the image store."""
-        address = await self.images.upload()
-        sending = asyncio.create_task(asyncio.to_thread(_send, address, _read(path)))
-        try:
-            async for _ in self.images.load(LoadRequest(upload=address.token)):
+        async with uploading(self.images.upload, blocks(_read(path))) as token:
+            async for _ in self.images.load(LoadRequest(upload=token)):
                 continue
-        finally:
-            with contextlib.suppress(OSError):
-                await sending
 
     async def opened(self, path: Path) -> Archive:
         """A file, compressed or not, as an archive; the file is gone then."""
@@ -177,29 +174,15 @@ class Shop:
                 await self._release(name)
 
 
-def _send(address: Address, pieces: Iterable[bytes]) -> None:
-    with socket.socket(socket.AF_UNIX) as peer:
-        peer.connect(address.path)
-        peer.sendall(address.token.encode() + b"\n")
-        buffer = bytearray()
-        for piece in pieces:
-            buffer += piece
-            if len(buffer) >= _PIECE:
-                peer.sendall(buffer)
-                buffer.clear()
-        peer.sendall(buffer)
-        peer.shutdown(socket.SHUT_WR)
-
-
 def _read(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         while data := file.read(_PIECE):
             yield data
 
 
-def _receive(address: Address, target: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as peer, target.open("wb", buffering=0) as file:
-        peer.connect(address.path)
-        peer.sendall(address.token.encode() + b"\n")
-        while data := peer.recv(_READ):
-            file.write(data)
+async def _fetched(ask: Callable[[], Awaitable[Address]], target: Path) -> None:
+    """The whole archive that `ask` has the address of, in a file."""
+    with target.open("wb", buffering=_PIECE) as file:
+        async with contextlib.aclosing(fetched(ask)) as chunks:
+            async for data in chunks:
+                file.write(data)

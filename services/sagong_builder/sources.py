@@ -12,9 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from sagong.errors import InvalidArgument, NotFound, SagongError
+from sagong.model.patterns import has_wildcard
 from sagong_builder.context import Archive, Entry, Kind, Tree
 from sagong_builder.context.archive import begins_archive, is_archive
-from sagong_builder.context.patterns import has_wildcard
 from sagong_builder.copying import Item, kept_name, missing_source, select
 from sagong_builder.dialect import CLASSIC, Dialect
 from sagong_builder.dockerfile import Expander, Instruction
@@ -100,9 +100,7 @@ class Sources:
         except NotFound as error:
             if "file does not exist" not in error.message:
                 raise
-            raise NotFound(
-                f"{instruction.keyword} failed: {missing_source(word, error).message}"
-            ) from None
+            raise missing_source(f"{instruction.keyword} failed: ", word, origin, error) from None
         except InvalidArgument as error:
             if error.message.startswith("forbidden path"):
                 raise InvalidArgument(f"{instruction.keyword} failed: {error.message}") from None

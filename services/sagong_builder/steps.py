@@ -17,7 +17,7 @@ from sagong.contracts.builder import BuildRequest, Happening
 from sagong.contracts.image import CommitRequest, DeriveRequest, Image
 from sagong.contracts.node import HostFile
 from sagong.errors import Aborted, InvalidArgument
-from sagong_builder import mounting
+from sagong_builder import mounting, wording
 from sagong_builder.arguments import Scope
 from sagong_builder.attaching import Attaching
 from sagong_builder.cache import Cache
@@ -34,7 +34,7 @@ from sagong_builder.dialect import CLASSIC, Dialect
 from sagong_builder.dockerfile import Expander, Instruction
 from sagong_builder.draft import Draft
 from sagong_builder.landing import land, missing_directories
-from sagong_builder.metadata import CHANGES, command_words, working_directory
+from sagong_builder.metadata import CHANGES, command_words, with_line, working_directory
 from sagong_builder.reporter import Reporter
 from sagong_builder.running import Errand, new_id, run
 from sagong_builder.shop import Lease, Shop
@@ -93,6 +93,11 @@ class Steps:
         return self.scope.visible(self.draft.environment)
 
     @property
+    def directory(self) -> str:
+        """Where the next instruction is done."""
+        return self.draft.config.get("WorkingDir") or "/"
+
+    @property
     def _expander(self) -> Expander:
         return Expander(self.variables, self._escape)
 
@@ -105,13 +110,17 @@ class Steps:
         elif instruction.keyword == "WORKDIR":
             await self._workdir(instruction)
         else:
+            if self._dialect.empty_lines:
+                instruction = with_line(instruction)
             change = CHANGES[instruction.keyword]
             comment = change(self.draft, instruction, self._expander, self.scope)
+            if instruction.keyword == "CMD":
+                self.draft.mark_escaped(escaped=self._dialect.buildkit_words)
             step = self.draft.note(comment)
             if not await self._cached(step):
                 if instruction.keyword == "VOLUME" and self._dialect.volumes:
                     await self._check_volumes()
-                await self._derive(step)
+                await self._derive(step, self._told(step, wording.change_words(comment)))
         await self._reporter.image(self.draft.image)
 
     async def _check_volumes(self) -> None:
@@ -134,20 +143,37 @@ class Steps:
         await self._reporter.say(Happening.CACHED)
         return True
 
-    async def _derive(self, step: Sequence[str]) -> None:
+    def _document(self, step: Sequence[str], container: str, told: str, *, empty: bool) -> bytes:
+        theirs = self._dialect.buildkit_words
+        return self.draft.document(
+            step, container, moment(), empty=empty, told=told, buildkit=theirs
+        )
+
+    def _told(self, step: Sequence[str], words: str) -> str:
+        """What the history says: BuildKit's words, or the classic builder's, the step itself."""
+        return words if self._dialect.buildkit_words else " ".join(step)
+
+    async def _derive(self, step: Sequence[str], told: str) -> None:
+        """An image without a layer of its own; `told` is what its history says of it."""
         id_ = new_id()
         self._advance(
             await self._shop.images.derive(
                 DeriveRequest(
                     id=id_,
                     parent=self.draft.image,
-                    document=self.draft.document(step, id_, moment(), empty=True),
+                    document=self._document(step, id_, told, empty=True),
                 )
             )
         )
 
     async def _commit(
-        self, step: Sequence[str], container: str, *, consume: bool, stubs: tuple[str, ...] = ()
+        self,
+        step: Sequence[str],
+        told: str,
+        container: str,
+        *,
+        consume: bool,
+        stubs: tuple[str, ...] = (),
     ) -> None:
         id_ = new_id()
         self._advance(
@@ -155,7 +181,7 @@ class Steps:
                 CommitRequest(
                     id=id_,
                     container=container,
-                    document=self.draft.document(step, container, moment()),
+                    document=self._document(step, container, told, empty=False),
                     consume=consume,
                     stubs=stubs,
                 )
@@ -167,7 +193,8 @@ class Steps:
 
     async def empty_image(self) -> str:
         """The image of a stage that begins from nothing and adds nothing."""
-        await self._derive(self.draft.note("FROM scratch"))
+        step = self.draft.note("FROM scratch")
+        await self._derive(step, self._told(step, "FROM scratch"))
         return self.draft.image
 
     # RUN.
@@ -207,7 +234,9 @@ class Steps:
                 volumes=self._dialect.volumes,
                 hostname=self._dialect.hostname,
             )
-            await self._run_errand(errand, step, attached.stubs)
+            words = wording.run_words(args, self.scope.told(environment))
+            told = self._told(step, words)
+            await self._run_errand(errand, step, told, attached.stubs)
 
     def _unset(self, environment: Mapping[str, str]) -> tuple[str, ...]:
         """The machine's name is no variable in BuildKit's containers, if the image has none."""
@@ -239,7 +268,7 @@ class Steps:
         return [*self.draft.shell, f"{line}\n{bodies}"], ()
 
     async def _run_errand(
-        self, errand: Errand, step: Sequence[str], stubs: tuple[str, ...]
+        self, errand: Errand, step: Sequence[str], told: str, stubs: tuple[str, ...]
     ) -> None:
         request = self._request
         await self._reporter.container(Happening.RUNNING, errand.id)
@@ -253,7 +282,7 @@ class Steps:
                     f"The command '{' '.join(errand.args)}' returned a non-zero code: {code}",
                     detail={"code": str(code)},
                 )
-            await self._commit(step, errand.id, consume=request.remove, stubs=stubs)
+            await self._commit(step, told, errand.id, consume=request.remove, stubs=stubs)
             kept = not request.remove
         except Aborted:
             await self._settle(errand.id, kept=kept)
@@ -281,14 +310,15 @@ class Steps:
         if await self._cached(step):
             return
         async with self._shop.lent(self.draft.image) as lease:
+            told = self._told(step, f"WORKDIR {path}")
             if await self._is_directory(lease, path):
-                await self._derive(step)
+                await self._derive(step, told)
                 return
             tables = lease.prepared.passwd, lease.prepared.group
             owner = owner_of(user if whose else "", "", *tables, own_group=True)
             new = await missing_directories(self._shop, lease, path, owner)
             await self._shop.write(lease.id, _directories(new or (path,), owner))
-            await self._commit(step, lease.id, consume=True)
+            await self._commit(step, told, lease.id, consume=True)
 
     async def _is_directory(self, lease: Lease, path: str) -> bool:
         """Whether it is there; neither it nor what is above it may be a file."""
@@ -312,35 +342,31 @@ class Steps:
             chown = self._expander.word(instruction.flag("chown"))
             chmod = self._expander.word(instruction.flag("chmod"))
             content = await asyncio.to_thread(label, items)
-            kept = self._dialect.keep_owners and "from" in instruction.flags and not chown
+            kept = "from" in instruction.flags and not chown
             unpack = "" if instruction.keyword == "COPY" or unpacks(instruction) else "no"
             own = self._dialect.own_directories and bool(chown)
             owned = "all" if own and any(merges(item, instruction) for item in items) else ""
-            given = (
-                ("chown", "kept" if kept else chown),
-                ("owned", owned),
-                ("chmod", chmod),
-                ("unpack", unpack),
-            )
+            given = (("chown", chown), ("owned", owned), ("chmod", chmod), ("unpack", unpack))
             flags = "".join(f"--{name}={value}" for name, value in given if value)
-            comment = f"{instruction.keyword} {flags}{content} in {target} "
-            step = self.draft.note(comment, single=True)
+            comment = f"{flags}{content} in {target} "
+            shown = self.draft.note(f"{instruction.keyword} {comment}", single=True)
+            owners = "--chown=kept" if kept else ""
+            step = self.draft.note(f"{instruction.keyword} {owners}{comment}", single=True)
             if await self._cached(step):
                 return
+            told = self._told(shown, wording.copy_words(instruction, self._expander))
             if not items:
-                await self._derive(step)
+                await self._derive(step, told)
                 return
             lease = await stack.enter_async_context(self._shop.lent(self.draft.image))
             tables = lease.prepared.passwd, lease.prepared.group
             owner = owner_of(chown, chmod, *tables, own_group=self._dialect.own_group)
             owner = replace(owner, kept=kept, unpacked=own)
             path = destination(self.draft.config.get("WorkingDir") or "/", target)
-            landing = await land(
-                self._shop, lease, items, path, owner, own_directories=self._dialect.own_directories
-            )
+            landing = await land(self._shop, lease, items, path, owner, dialect=self._dialect)
             unpacked = [await self._sources.unpacked(item, instruction, stack) for item in items]
             await self._shop.write(lease.id, written(members(unpacked, landing, owner)))
-            await self._commit(step, lease.id, consume=True)
+            await self._commit(step, told, lease.id, consume=True)
 
 
 def _directories(paths: Sequence[str], owner: Owner) -> list[bytes]:

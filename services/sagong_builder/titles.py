@@ -5,12 +5,14 @@ Source: the names that BuildKit's Dockerfile frontend gives to its vertexes.
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Mapping
 
-from sagong_builder.dockerfile import Instruction, Stage
+from sagong.errors import InvalidArgument
+from sagong_builder.dockerfile import Dockerfile, Expander, Instruction, Stage
 
-__all__ = ["Titles"]
+__all__ = ["Titles", "borrows"]
 
 # Other instructions change the config alone, and are no steps there.
 _COUNTED = frozenset(("ADD", "COPY", "RUN", "WORKDIR"))
@@ -20,10 +22,13 @@ _VARIABLE = re.compile(r"'[^']*'|\\.|\$\{(\w+)\}|\$(\w+)", re.DOTALL)
 class Titles:
     """Of one stage. `several`: the Dockerfile has other stages; `own`: it begins from an image.
 
-    `platform` is the one of several that this is for.
+    `platform` is the one of several that this is for, `escape` the Dockerfile's directive.
     """
 
-    def __init__(self, stage: Stage, *, several: bool, own: bool, platform: str = "") -> None:
+    def __init__(
+        self, stage: Stage, *, several: bool, own: bool, platform: str = "", escape: str = "\\"
+    ) -> None:
+        self._escape = escape
         name = stage.name or f"stage-{stage.number}" if several else ""
         self._name = "".join(f"{part} " for part in (platform, name) if part)
         self._own = own and stage.base != "scratch"
@@ -35,9 +40,16 @@ class Titles:
         """The FROM; empty if nothing is fetched for it."""
         return self._next(f"FROM {base}") if self._own else ""
 
-    def of(self, instruction: Instruction, variables: Mapping[str, str]) -> str:
-        """An instruction, its variables replaced as far as they have values; empty for no step."""
+    def of(
+        self, instruction: Instruction, variables: Mapping[str, str], directory: str = "/"
+    ) -> str:
+        """An instruction, its variables replaced as far as they have values; empty for no step.
+
+        `directory` is where it is done: a WORKDIR that leads to `/` is counted, and no step.
+        """
         if instruction.keyword not in _COUNTED:
+            return ""
+        if instruction.keyword == "WORKDIR" and self._leads_up(instruction, variables, directory):
             return ""
         line, *more = instruction.text.split("\n")
         if instruction.heredocs:
@@ -52,12 +64,40 @@ class Titles:
         # What comes of a secret is not what a variable of the same name has.
         lent = secret_variables(instruction)
         variables = {**variables, **dict.fromkeys(lent, "****")} if lent else variables
-        return self._next(f"{keyword.upper()} {_expanded(rest, variables)}")
+        shown = (
+            _expanded(rest, variables) if keyword.upper() == "RUN" else self._word(rest, variables)
+        )
+        return self._next(f"{keyword.upper()} {shown}")
+
+    def _word(self, text: str, variables: Mapping[str, str]) -> str:
+        """Without quotes, for it is no shell's."""
+        try:
+            return Expander(variables, self._escape).word(text)
+        except InvalidArgument:
+            return text
+
+    def _leads_up(
+        self, instruction: Instruction, variables: Mapping[str, str], directory: str
+    ) -> bool:
+        path = self._word(" ".join(instruction.words), variables)
+        return posixpath.normpath(posixpath.join("/", directory, path)) in ("/", "//")
 
     def _next(self, text: str) -> str:
         self._index += 1
         width = len(str(self._total))
         return f"[{self._name}{self._index:>{width}}/{self._total}] {text}"
+
+
+def borrows(dockerfile: Dockerfile) -> bool:
+    """Whether files come of images that no stage begins from: each is counted as a stage."""
+    for stage in dockerfile.stages:
+        for instruction in stage.instructions:
+            mounts = [dict(p.partition("=")[::2] for p in text.split(",")) for text in
+                      instruction.flags.get("mount", ())]  # fmt: skip
+            names = [instruction.flag("from"), *(mount.get("from", "") for mount in mounts)]
+            if any(name and dockerfile.numbered(name, stage.number) is None for name in names):
+                return True
+    return False
 
 
 def secret_variables(instruction: Instruction) -> list[str]:

@@ -41,7 +41,8 @@ class Workshop:
         self.shop = Shop(images, host.use(Node), spool, journal, settings, host.log)
         self.caches = Caches(host.data, images)
         self.caches.load()
-        self._sockets = host.run
+        self._host = host
+        self._settings = settings
         self._builds: dict[str, asyncio.Task[None]] = {}
         self._places = asyncio.Semaphore(settings.parallel)
 
@@ -49,8 +50,17 @@ class Workshop:
     def control(self) -> Control:
         """For clients of BuildKit's protocol; imported with the first of them."""
         from sagong_builder.buildkit.control import Control
+        from sagong_builder.buildkit.history import Bounds, History
 
-        return Control(self.shop, self.caches, self._sockets)
+        given = self._settings
+        bounds = Bounds(given.history_entries, given.history_seconds, given.history_bytes)
+        history = History(self._host.data / "history", self.shop.spool.directory, bounds)
+        return Control(self.shop, self.caches, self._host.run, history)
+
+    def drain(self) -> None:
+        """A successor takes the builds that come."""
+        if "control" in vars(self):
+            self.control.drain()
 
     async def stop(self) -> None:
         """End all builds; each gives back what it borrowed."""

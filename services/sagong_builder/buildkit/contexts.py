@@ -9,17 +9,17 @@ import posixpath
 from collections.abc import Awaitable, Callable
 
 from sagong.errors import InvalidArgument, NotFound
-from sagong_builder.build import fetched_context, read_file
 from sagong_builder.buildkit.frontend import Wish
 from sagong_builder.buildkit.progress import Graph
 from sagong_builder.buildkit.session import Session
 from sagong_builder.context import Archive, Tree
-from sagong_builder.context.patterns import Ignore
+from sagong_builder.context.ignore import Ignore
+from sagong_builder.fetched import fetched_context, read_file
 from sagong_builder.kept import KeptContext, KeptContexts
 from sagong_builder.reading import ALL, Paths, covers
 from sagong_builder.shop import Shop
 
-__all__ = ["Contexts"]
+__all__ = ["Contexts", "left_out"]
 
 _SESSION_URL = "http://buildkit-session/"
 _IGNORE = ".dockerignore"
@@ -107,11 +107,20 @@ class Contexts:
                 name = self._wish.request.dockerfile
                 archive = await fetched_context(self._shop, source, name, self._stack)
                 return self._meant(self._closed(archive)), ALL
+        ignored = await self._ignore()
+        with self._graph.step_of_ours("[internal] load build context"):
+            return await self._directory(self._wish.context_name, ignored, paths), paths
+
+    async def ignored(self) -> bytes | None:
+        """What says which files a context of the client's has not; None of one from elsewhere."""
+        async with self._lock:
+            return None if self._wish.context else await self._ignore()
+
+    async def _ignore(self) -> bytes:
         if self._ignored is None:
             with self._graph.step_of_ours("[internal] load .dockerignore"):
-                self._ignored = await self._ignore_file(self._wish.context_name)
-        with self._graph.step_of_ours("[internal] load build context"):
-            return await self._directory(self._wish.context_name, self._ignored, paths), paths
+                self._ignored = await self._ignore_file(self._wish.context_name) or b""
+        return self._ignored
 
     async def _directory(self, name: str, ignored: bytes | None, paths: Paths) -> Archive:
         """Of a directory of the client's what these paths need, links among it."""
@@ -147,7 +156,10 @@ class Contexts:
         return archive
 
     async def _ignore_file(self, name: str) -> bytes | None:
-        archive = (await self._session.files(self._shop, name, follow=[_IGNORE])).archive
+        try:
+            archive = (await self._session.files(self._shop, name, follow=[_IGNORE])).archive
+        except NotFound:
+            return None  # a client that lends no such directory; a build may need none
         try:
             raw = read_file(archive, _IGNORE)
             self._graph.status("transferring context:", len(raw or b""), done=True)
@@ -175,3 +187,15 @@ class Contexts:
             f"context {name}: {kind[:40]} is not supported: give a directory, a git or HTTP URL, or "
             "docker-image://NAME (`docker load` makes an image of an archive or OCI layout)"
         )
+
+
+def left_out(ignored: bytes | None) -> Callable[[str], bool] | None:
+    """Whether a path is none of the context's; None where lines take files back in, or there are none.
+
+    The whole context is left out only by what leaves out everything.
+    """
+    rules = Ignore.read(ignored or b"")
+    if not rules.patterns or any(pattern.startswith("!") for pattern in rules.patterns):
+        return None
+    whole = any(pattern in ("*", "**", "**/*") for pattern in rules.patterns)
+    return lambda path: whole if path == "." else rules.excludes(path)

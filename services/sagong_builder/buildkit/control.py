@@ -1,8 +1,9 @@
-"""The services that clients of BuildKit call: Control, the gateway, health. One table of methods."""
+"""The services that clients of BuildKit call: Control, gateway, content, health, in one table."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets
 import socket
@@ -11,10 +12,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from sagong.contracts.builder import Dialogue, PruneRequest, Surroundings
-from sagong.errors import InvalidArgument, NotFound, Unimplemented
+from sagong.errors import InvalidArgument, NotFound, SagongError, Unimplemented
 from sagong.model import oci
 from sagong_builder.buildkit import messages as m
+from sagong_builder.buildkit import records as r
 from sagong_builder.buildkit.filters import matching
+from sagong_builder.buildkit.history import History
+from sagong_builder.buildkit.recording import Recording
 from sagong_builder.buildkit.rpc import Call, Connection
 from sagong_builder.buildkit.session import Session, Sessions, carry
 from sagong_builder.buildkit.solve import Solve
@@ -32,28 +36,38 @@ _GATEWAY_LABEL = "org.mobyproject.buildkit.worker.moby.host-gateway-ip"
 # caches are pushed by the builder itself (ADR 0325).
 _SNAPSHOTTER = "org.mobyproject.buildkit.worker.snapshotter"
 _BUILD = "buildkit-controlapi-buildid"
+_MOMENT = "buildkit-current-timestamp"
+_PIECE = 1 << 20
 # What the gateway can do: results are returned, references travel as messages.
 _CAPS = (
     "solve.base", "solve.inlinereturn", "return", "returnmap", "proto.refarray",
     "gateway.solve.metadata", "gateway.solve.evaluate", "frontend.caps", "importcaches",
     "frontend.inputs", "reference.output", "gateway.evaluate",
 )  # fmt: skip
-# Of what graphs may ask for only this is here, and needs none: several outputs of a build, and that
-# they tell how they were made.
-_LLB_CAPS = ("exporter.multiple", "exporter.image.attestations")
+# What needs no graph: several outputs of a build, and that they tell how they were made. What graphs
+# ask for that clients make of results.
+_LLB_CAPS = (
+    "exporter.multiple", "exporter.image.attestations",
+    "source.image", "constraints", "platform", "meta.ignorecache",
+)  # fmt: skip
 
 
 class Control:
     """All clients of this process."""
 
-    def __init__(self, shop: Shop, caches: Caches, sockets: Path) -> None:
+    def __init__(self, shop: Shop, caches: Caches, sockets: Path, history: History) -> None:
         self._shop = shop
+        self._history = history
         self._caches = caches
         self._sockets = sockets
         self._sessions = Sessions()
         self._solves: dict[str, Solve] = {}
         self._changed = asyncio.Event()
         self._worker = secrets.token_hex(12)
+
+    def drain(self) -> None:
+        """Who listens to the history is let go when the last build has ended."""
+        self._history.close()
 
     async def converse(
         self, dialogue: Dialogue, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -100,10 +114,35 @@ class Control:
         self._solves[request.ref] = solve
         self._changed.set()
         try:
-            await call.send(await solve.run())
+            if request.internal:
+                response = await solve.run()
+            else:
+                response = await self._recorded(
+                    solve, request, call.metadata.get("traceparent", "")
+                )
+            await solve.graph.wait_told()
+            await call.send(response)
+        except SagongError:
+            # Clients that have their answer wait for the rest of the progress for three seconds only.
+            await solve.graph.wait_told()
+            raise
         finally:
             # Whoever follows the progress may ask for it a moment late.
             asyncio.get_running_loop().call_later(_PATIENCE, self._solves.pop, request.ref, None)
+
+    async def _recorded(
+        self, solve: Solve, request: m.SolveRequest, parent: str
+    ) -> m.SolveResponse:
+        """A solve that the history knows: clients look there for it when they are answered."""
+        recording = Recording(self._history, request, solve.graph, parent)
+        recording.begin()
+        try:
+            response = await solve.run()
+            recording.complete(response, await solve.told())
+        except BaseException as error:
+            recording.fail(error)
+            raise
+        return response
 
     async def session(self, call: Call, surroundings: Surroundings) -> None:
         """A session inside of a call: its connection's bytes are the call's messages."""
@@ -120,10 +159,17 @@ class Control:
             await asyncio.gather(session, return_exceptions=True)
 
     async def status(self, call: Call, surroundings: Surroundings) -> None:
-        """Progress of a build."""
-        solve = await self._known((await _asked(call, m.StatusRequest)).ref)
-        async for response in solve.graph.follow():
-            await call.send(response)
+        """Progress of a build, or what one that has ended told."""
+        ref = (await _asked(call, m.StatusRequest)).ref
+        record = self._history.find(ref) if ref not in self._solves else None
+        if record is not None:
+            for told in self._history.log(record):
+                await call.send(told)
+            return
+        solve = await self._known(ref)
+        async with contextlib.aclosing(solve.graph.follow()) as progress:
+            async for told in progress:
+                await call.send(told)
 
     async def _known(self, ref: str) -> Solve:
         """A build that has begun, or is about to."""
@@ -196,8 +242,43 @@ class Control:
         for id_ in done.deleted:
             await call.send(before[id_])
 
+    # The history.
+
     async def history(self, call: Call, surroundings: Surroundings) -> None:
-        """No history is kept: the stream ends at once."""
+        """Builds that go on and those that have ended."""
+        request = await _asked(call, r.HistoryRequest)
+        call.head((_MOMENT, m.now().text))
+        async with contextlib.aclosing(self._history.listen(request)) as events:
+            async for event in events:
+                await call.send(event)
+
+    async def update_history(self, call: Call, surroundings: Surroundings) -> None:
+        """Drop a record, or keep it for good. Records are final when builds are answered."""
+        request = await _asked(call, r.UpdateRequest)
+        if request.delete:
+            self._history.delete(request.ref)
+        elif not request.finalize:
+            self._history.pin(request.ref, pinned=request.pinned)
+        await call.send(m.Empty())
+
+    async def blob_info(self, call: Call, surroundings: Surroundings) -> None:
+        """Of a blob that a record names."""
+        digest = (await _asked(call, m.InfoContentRequest)).digest
+        facts = self._history.blob(digest).stat()
+        made = m.Timestamp(int(facts.st_mtime), facts.st_mtime_ns % 10**9)
+        info = r.ContentInfo(digest, facts.st_size, made, made)
+        await call.send(r.InfoContentResponse(info))
+
+    async def blob(self, call: Call, surroundings: Surroundings) -> None:
+        """Its bytes."""
+        request = await _asked(call, m.ReadContentRequest)
+        if request.offset < 0 or request.size < 0:
+            raise InvalidArgument(f"content {request.digest} from {request.offset}: out of range")
+        with self._history.blob(request.digest).open("rb") as file:
+            end = request.offset + request.size if request.size else os.fstat(file.fileno()).st_size
+            file.seek(request.offset)
+            while piece := file.read(min(_PIECE, end - file.tell())):
+                await call.send(m.ReadContentResponse(file.tell() - len(piece), piece))
 
     # The gateway.
 
@@ -235,6 +316,7 @@ async def _asked(call: Call, kind: type[M]) -> M:
 
 
 Method = Callable[[Control, Call, Surroundings], Awaitable[None]]
+_CONTENT = "/containerd.services.content.v1.Content/"
 _CONTROL, _GATEWAY = "/moby.buildkit.v1.Control/", "/moby.buildkit.v1.frontend.LLBBridge/"
 _METHODS: dict[str, Method] = {
     f"{_CONTROL}Solve": Control.solve,
@@ -245,6 +327,9 @@ _METHODS: dict[str, Method] = {
     f"{_CONTROL}DiskUsage": Control.usage,
     f"{_CONTROL}Prune": Control.prune,
     f"{_CONTROL}ListenBuildHistory": Control.history,
+    f"{_CONTROL}UpdateBuildHistory": Control.update_history,
+    f"{_CONTENT}Info": Control.blob_info,
+    f"{_CONTENT}Read": Control.blob,
     f"{_GATEWAY}Ping": Control.ping,
     f"{_GATEWAY}Solve": Control.gateway_solve,
     f"{_GATEWAY}Evaluate": Control.gateway_evaluate,

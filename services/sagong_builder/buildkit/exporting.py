@@ -31,6 +31,7 @@ from sagong_builder.buildkit.notes import NO_NOTES, Notes, read_notes
 from sagong_builder.buildkit.progress import Graph
 from sagong_builder.buildkit.provenance import statement
 from sagong_builder.buildkit.results import Made
+from sagong_builder.buildkit.rewriting import Dating, rewritten
 from sagong_builder.buildkit.session import Session
 from sagong_builder.context import Archive, Kind
 from sagong_builder.copying import Item, Landing, Member, Owner, members, written
@@ -143,9 +144,12 @@ class Exporting:
         session: Session,
         graph: Graph,
         said: Mapping[str, Mapping[str, Any]] | None = None,
+        datings: Mapping[str, Dating] | None = None,
     ) -> None:
-        """`said` is how images were made, where that goes along."""
-        self._said = said or {}
+        """`said` is how images were made, where that goes along; `datings` are of those that are
+        dated."""
+        self._said = dict(said or {})
+        self._datings = dict(datings or {})
         self._shop = shop
         self._session = session
         self._graph = graph
@@ -155,9 +159,24 @@ class Exporting:
         if exporter.kind in _CLIENT:
             await self._files(exporter, made)
             return {}
+        if exporter.asks("rewrite-timestamp"):
+            images = {p: await self._rewritten(image) for p, image in made.images.items()}
+            made = replace(made, images=images)
         if exporter.kind in _ARCHIVE:
             return await self._archive(exporter, made)
         return await self._tagged(exporter, made)
+
+    async def _rewritten(self, image: str) -> str:
+        """The image with its own files dated; as it is where the build is not."""
+        dating = self._datings.get(image)
+        if dating is None:
+            return image
+        with self._graph.step_of_ours(f"rewriting layers with source-date-epoch {dating.epoch}"):
+            made = await rewritten(self._shop, image, dating)
+        self._datings[made] = dating
+        if image in self._said:
+            self._said[made] = self._said[image]
+        return made
 
     # Images.
 
@@ -316,6 +335,8 @@ class Exporting:
                 stack.callback(archive.close)
                 if image in self._said:
                     archive.add("provenance.json", statement(self._said[image], _hashed(archive)))
+                if image in self._datings:
+                    _date(archive, self._datings[image].epoch)
                 roots.append((platform.replace("/", "_") if made.several else "", archive))
             yield roots
 
@@ -333,6 +354,12 @@ _SENT = ("Pushed", "Layer already exists")
 
 def _carried(directory: str, archive: Archive) -> Iterator[Member]:
     yield from members([Item(archive, archive.tree.root, "")], Landing(f"/{directory}"), _AS_IT_IS)
+
+
+def _date(archive: Archive, epoch: int) -> None:
+    """All of its files are of one time."""
+    for _, entry in archive.tree.walk():
+        entry.mtime = epoch
 
 
 def _hashed(archive: Archive) -> list[tuple[str, str]]:

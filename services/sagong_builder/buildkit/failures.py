@@ -28,6 +28,12 @@ def failed(error: SagongError) -> str:
     code = error.detail.get("code", "")
     if isinstance(error, Cancelled):
         return CANCELLED
+    if missing := error.detail.get("missing", ""):
+        where = error.detail.get("origin", "")
+        return (
+            "failed to compute cache key: failed to calculate checksum of ref "
+            f'{where}: "{missing}": not found'
+        )
     if not isinstance(error, Aborted) or not code:
         return error.message
     command = error.message.removeprefix("The command '").rpartition("' returned")[0]

@@ -19,10 +19,10 @@ from sagong.model import oci
 from sagong.model.numbers import natural
 from sagong_builder.buildkit.provenance import Attesting, read_attesting
 
-__all__ = ["CacheFrom", "Wish", "read_options"]
+__all__ = ["EPOCH", "CacheFrom", "Wish", "read_epoch", "read_options"]
 
 _INPUT = "input:"
-_EPOCH = "build-arg:SOURCE_DATE_EPOCH"
+EPOCH = "SOURCE_DATE_EPOCH"
 # The year 10000: dates of images have four digits.
 _LAST = 253402300800
 _HOSTNAME = "build-arg:BUILDKIT_SANDBOX_HOSTNAME"
@@ -123,12 +123,13 @@ def read_options(
         question=options.get("requestid", ""),
         attesting=read_attesting(options),
         hostname=options.get(_HOSTNAME) or options.get("hostname", ""),
-        epoch=_epoch(options.get(_EPOCH, "")),
+        epoch=read_epoch(options.get(f"build-arg:{EPOCH}", "")),
         options=options,
     )
 
 
-def _epoch(text: str) -> int | None:
+def read_epoch(text: str) -> int | None:
+    """Seconds since 1970; None if none are given."""
     seconds = natural(text)
     if text and (seconds is None or seconds >= _LAST):
         raise InvalidArgument(f"invalid SOURCE_DATE_EPOCH: {text[:50]}")

@@ -88,6 +88,12 @@ class Timestamp:
     seconds: int = proto(1, "int")
     nanos: int = proto(2, "int")
 
+    @property
+    def text(self) -> str:
+        """As RFC 3339 writes it."""
+        whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(self.seconds))
+        return f"{whole}.{self.nanos:09}Z"
+
 
 def now() -> Timestamp:
     """This moment."""
@@ -165,7 +171,7 @@ class CacheOptions:
 
 @dataclass
 class SolveRequest:
-    """Control.Solve; `definition` is a graph of the client's own making."""
+    """Control.Solve; `definition` is the client's own graph; no history keeps `internal` ones."""
 
     ref: str = proto(1, "string")
     definition: Definition | None = proto(2, Definition)
@@ -177,6 +183,7 @@ class SolveRequest:
     cache: CacheOptions | None = proto(8, CacheOptions)
     entitlements: list[str] = proto(9, Repeated("string"))
     frontend_inputs: dict[str, Definition] = proto(10, Mapped(Definition))
+    internal: bool = proto(11, "bool")
     exporters: list[ExporterSpec] = proto(13, Repeated(ExporterSpec))
 
 

@@ -11,16 +11,17 @@ from typing import Any
 import msgspec
 
 from sagong.contracts.builder import BuildRequest
-from sagong.errors import Unimplemented
+from sagong.errors import SagongError, Unimplemented
+from sagong.model.numbers import natural
 from sagong_builder.arguments import Arguments
 from sagong_builder.dockerfile import Dockerfile, Expander, Instruction, Stage
-from sagong_builder.dockerfile.lint import Environments, Finding, failure_of, findings
+from sagong_builder.dockerfile.lint import Finding, Known, failure_of, findings
 from sagong_builder.dockerfile.rules import CheckOptions
 
-__all__ = ["answer", "bases_of", "found_in"]
+__all__ = ["LINT", "answer", "answer_unread", "bases_of", "found_in"]
 
 _VERSION = "1.0.0"
-_LINT = "frontend.lint"
+LINT = "frontend.lint"
 _CHECK_ARGUMENT = "BUILDKIT_DOCKERFILE_CHECK"
 _FILES = [{"name": "result.json"}, {"name": "result.txt"}]
 
@@ -29,21 +30,36 @@ def answer(
     question: str,
     dockerfile: Dockerfile,
     request: BuildRequest,
-    environments: Environments | None = None,
+    known: Known | None = None,
 ) -> dict[str, bytes]:
     """The result's metadata; Unimplemented for what is not known."""
     asked = _QUESTIONS.get(question)
     if asked is None:
         raise Unimplemented(f"unsupported request {question[:80]}")
-    document, text = asked[0](dockerfile, request, environments)
-    answered = {
+    document, text = asked[0](dockerfile, request, known)
+    answered = _metadata(document, text)
+    if question == LINT:
+        answered["result.statuscode"] = b"1" if text else b"0"
+    return answered
+
+
+def answer_unread(
+    before: Dockerfile | None, raw: bytes, name: str, error: SagongError
+) -> dict[str, bytes]:
+    """What checks find in a Dockerfile that can't be read: in what is `before` the fault, and that."""
+    found = findings(before, needed=()) if before is not None else []
+    document, text = _report(found, raw, name)
+    first, _, last = error.detail.get("lines", "1").partition("-")
+    document["buildError"] = _ended(error.message, natural(first) or 1, natural(last or first) or 1)
+    return {**_metadata(document, text), "result.statuscode": b"1"}
+
+
+def _metadata(document: dict[str, Any], text: str) -> dict[str, bytes]:
+    return {
         "result.json": msgspec.json.format(msgspec.json.encode(document), indent=2),
         "result.txt": text.encode(),
         "version": _VERSION.encode(),
     }
-    if question == _LINT:
-        answered["result.statuscode"] = b"1" if text else b"0"
-    return answered
 
 
 def check_options(
@@ -65,9 +81,7 @@ def _table(rows: list[tuple[str, ...]], pad: int) -> str:
 Found = tuple[Any, str]
 
 
-def _targets(
-    dockerfile: Dockerfile, request: BuildRequest, environments: Environments | None
-) -> Found:
+def _targets(dockerfile: Dockerfile, request: BuildRequest, known: Known | None) -> Found:
     last = dockerfile.stages[-1]
     listed: list[dict[str, Any]] = []
     rows: list[tuple[str, ...]] = [("TARGET", "DESCRIPTION")]
@@ -94,31 +108,32 @@ def _globals(dockerfile: Dockerfile, request: BuildRequest) -> Arguments:
     return arguments
 
 
-def bases_of(dockerfile: Dockerfile, request: BuildRequest) -> dict[int, str]:
-    """What stages begin from, by their numbers."""
-    expander = _globals(dockerfile, request).origin(dockerfile.escape)
-    return {stage.number: expander.word(stage.base) for stage in dockerfile.stages}
+def bases_of(dockerfile: Dockerfile, request: BuildRequest) -> dict[int, tuple[str, str]]:
+    """What stages begin from, and the platforms that they name, by the stages' numbers."""
+    word = _globals(dockerfile, request).origin(dockerfile.escape).word
+    return {
+        stage.number: (word(stage.base), word(stage.origin.flag("platform")))
+        for stage in dockerfile.stages
+    }
 
 
 def _wanted(dockerfile: Dockerfile, request: BuildRequest) -> tuple[Arguments, list[Stage]]:
     """Global arguments, and the stages that the target needs."""
-    bases = bases_of(dockerfile, request)
+    bases = {number: name for number, (name, _) in bases_of(dockerfile, request).items()}
     needed = dockerfile.needed(dockerfile.target(request.target), bases)
     return _globals(dockerfile, request), needed
 
 
 def found_in(
-    dockerfile: Dockerfile, request: BuildRequest, environments: Environments | None = None
+    dockerfile: Dockerfile, request: BuildRequest, known: Known | None = None
 ) -> tuple[list[Finding], bool]:
     """What checks find in what is built, and whether that ends the build."""
     options = check_options(dockerfile, request.arguments)
     needed = _wanted(dockerfile, request)[1]
-    return findings(dockerfile, options, needed, environments), options.error
+    return findings(dockerfile, options, needed, known), options.error
 
 
-def _outline(
-    dockerfile: Dockerfile, request: BuildRequest, environments: Environments | None
-) -> Found:
+def _outline(dockerfile: Dockerfile, request: BuildRequest, known: Known | None) -> Found:
     target = dockerfile.target(request.target)
     arguments, needed = _wanted(dockerfile, request)
     args = _arguments(dockerfile, needed, arguments)
@@ -170,35 +185,39 @@ def _keys(needed: list[Stage], kind: str) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def _linted(
-    dockerfile: Dockerfile, request: BuildRequest, environments: Environments | None
-) -> Found:
+def _linted(dockerfile: Dockerfile, request: BuildRequest, known: Known | None) -> Found:
     options = check_options(dockerfile, request.arguments)
-    found = findings(dockerfile, options, environments=environments)
-    source = {"filename": request.dockerfile, "language": "Dockerfile", "data": dockerfile.raw}
+    found = findings(dockerfile, options, known=known)
+    document, text = _report(found, dockerfile.raw, request.dockerfile)
+    if found and options.error:
+        document["buildError"] = _ended(failure_of(found).message, found[0].line, found[0].last)
+    return document, text
+
+
+def _report(found: list[Finding], raw: bytes, name: str) -> tuple[dict[str, Any], str]:
     warnings = [
         {
             "ruleName": finding.check,
             "description": finding.description,
             "url": finding.url,
             "detail": finding.detail,
-            "location": {
-                "ranges": [{"start": {"line": finding.line}, "end": {"line": finding.last}}]
-            },
+            "location": _lines(finding.line, finding.last),
         }
         for finding in found
     ]
-    lines = dockerfile.raw.decode("utf-8", "replace").split("\n")
-    text = "".join(_shown(finding, request.dockerfile, lines) for finding in found)
-    document: dict[str, Any] = {"warnings": warnings, "sources": [source]}
-    if found and options.error:
-        document["buildError"] = {
-            "message": failure_of(found).message,
-            "location": {
-                "ranges": [{"start": {"line": found[0].line}, "end": {"line": found[0].last}}]
-            },
-        }
-    return document, text
+    lines = raw.decode("utf-8", "replace").split("\n")
+    text = "".join(_shown(finding, name, lines) for finding in found)
+    source = {"filename": name, "language": "Dockerfile", "data": raw}
+    return {"warnings": warnings, "sources": [source]}, text
+
+
+def _lines(first: int, last: int) -> dict[str, Any]:
+    return {"ranges": [{"start": {"line": first}, "end": {"line": last}}]}
+
+
+def _ended(message: str, first: int, last: int) -> dict[str, Any]:
+    """What would end the build."""
+    return {"message": message, "location": _lines(first, last)}
 
 
 def _shown(finding: Finding, name: str, lines: list[str]) -> str:
@@ -220,9 +239,7 @@ def _shown(finding: Finding, name: str, lines: list[str]) -> str:
     return "".join(f"{row}\n" for row in rows)
 
 
-def _described(
-    dockerfile: Dockerfile, request: BuildRequest, environments: Environments | None
-) -> Found:
+def _described(dockerfile: Dockerfile, request: BuildRequest, known: Known | None) -> Found:
     listed = [
         {
             "name": name,
@@ -243,11 +260,9 @@ def _described(
     return listed, _table(rows, 1)
 
 
-_QUESTIONS: dict[
-    str, tuple[Callable[[Dockerfile, BuildRequest, Environments | None], Found], str]
-] = {
+_QUESTIONS: dict[str, tuple[Callable[[Dockerfile, BuildRequest, Known | None], Found], str]] = {
     "frontend.outline": (_outline, "List all parameters current build target supports"),
     "frontend.targets": (_targets, "List all targets current build supports"),
-    _LINT: (_linted, "Lint a Dockerfile"),
+    LINT: (_linted, "Lint a Dockerfile"),
     "frontend.subrequests.describe": (_described, "List available subrequest types"),
 }

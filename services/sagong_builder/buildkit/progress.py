@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import hashlib
 import secrets
-from collections import deque
-from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import replace
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 from sagong.contracts.builder import BuildProgress, Happening
 from sagong.contracts.image import Progress
@@ -16,36 +16,67 @@ from sagong.errors import SagongError
 from sagong.model import references
 from sagong_builder.buildkit import messages as m
 from sagong_builder.buildkit.failures import CANCELLED, failed
+from sagong_builder.buildkit.protobuf import encode
 from sagong_builder.dockerfile.lint import Finding
 from sagong_builder.reporter import Reporter
 
-__all__ = ["Graph"]
+__all__ = ["Graph", "Tally"]
 
 _KEPT = 20_000
+_TOGETHER = 64
+_PATIENCE = 30.0
+# Of a stream of a step's output so much is told as it comes, and at its end the last of the rest.
+_SHOWN, _LAST = 2 << 20, 256 << 10
+_CLIPPED = b"\n[output clipped, log limit 2MiB reached]\n"
+
+
+@dataclass
+class Tally:
+    """What a build has told so far: its steps as they are, and how often it warned."""
+
+    vertexes: dict[str, m.Vertex] = field(default_factory=dict)
+    warnings: int = 0
 
 
 class _Log:
-    """What was told, for whoever begins to listen later."""
+    """What was told, for whoever begins to listen later: messages as they travel."""
 
     def __init__(self) -> None:
-        self._told: deque[m.StatusResponse] = deque(maxlen=_KEPT)
-        self._count = 0
+        self.told: list[bytes] = []
+        self.tally = Tally()
+        self._dropped = 0
+        self._followers = 0
         self._changed = asyncio.Event()
         self._ended = False
         self._open: dict[str, m.Vertex] = {}
 
-    async def follow(self) -> AsyncIterator[m.StatusResponse]:
-        """Everything, until the end."""
+    async def follow(self) -> AsyncGenerator[bytes, None]:
+        """Everything, until the end. Messages that wait go together: one after the other they are the
+        bytes of one that has it all."""
         seen = 0
-        while True:
-            first = self._count - len(self._told)
-            for response in list(self._told)[max(0, seen - first) :]:
-                yield response
-            seen = self._count
-            if self._ended:
-                return
-            self._changed.clear()
-            await self._changed.wait()
+        self._followers += 1
+        try:
+            while True:
+                seen = max(seen, self._dropped)
+                while waiting := self.told[seen - self._dropped :][:_TOGETHER]:
+                    seen += len(waiting)
+                    yield b"".join(waiting)
+                    seen = max(seen, self._dropped)
+                if self._ended:
+                    return
+                self._changed.clear()
+                await self._changed.wait()
+        finally:
+            self._followers -= 1
+            self._changed.set()
+
+    async def wait_told(self) -> None:
+        """Until who follows has it all; who takes very long does not count."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_PATIENCE):
+                while self._followers:
+                    self._changed.clear()
+                    await self._changed.wait()
 
     def end(self) -> None:
         """No more comes; what goes on still was cancelled."""
@@ -67,9 +98,30 @@ class _Log:
 
     def say(self, response: m.StatusResponse) -> None:
         """One more."""
-        self._told.append(response)
-        self._count += 1
+        self.tally.vertexes.update((vertex.digest, vertex) for vertex in response.vertexes)
+        self.tally.warnings += len(response.warnings)
+        self.told.append(encode(response))
+        if len(self.told) >= 2 * _KEPT:
+            del self.told[:_KEPT]
+            self._dropped += _KEPT
         self._changed.set()
+
+
+@dataclass
+class _Output:
+    """A stream of a step: how much of it came, and the last of what is not shown."""
+
+    size: int = 0
+    last: bytearray = field(default_factory=bytearray)
+
+    def shown(self, data: bytes) -> bytes:
+        """What of the data is shown now."""
+        room = max(0, _SHOWN - self.size)
+        clipping = self.size <= _SHOWN < self.size + len(data)
+        self.size += len(data)
+        self.last += data[room:]
+        del self.last[:-_LAST]
+        return data[:room] + (_CLIPPED if clipping else b"")
 
 
 class Graph(Reporter):
@@ -80,8 +132,10 @@ class Graph(Reporter):
         self._log = log or _Log()
         self.follow = self._log.follow
         self.end = self._log.end
+        self.wait_told = self._log.wait_told
         self._say = self._log.say
         self._vertex: m.Vertex | None = None
+        self._outputs: defaultdict[int, _Output] = defaultdict(_Output)
         # The first step, which loads the Dockerfile.
         self._definition = ""
         # Layers that are coming, by their ids: how large each is.
@@ -90,6 +144,16 @@ class Graph(Reporter):
     def track(self) -> Graph:
         """For steps beside these."""
         return Graph(self._log)
+
+    @property
+    def told(self) -> Sequence[bytes]:
+        """What was told: StatusResponses; of very much the last."""
+        return self._log.told
+
+    @property
+    def tally(self) -> Tally:
+        """What it comes to."""
+        return self._log.tally
 
     # Vertexes.
 
@@ -110,6 +174,9 @@ class Graph(Reporter):
 
     def complete(self, error: str = "") -> None:
         """The present step is done, or has failed."""
+        for stream, output in self._outputs.items():
+            self._logged(bytes(output.last), stream)
+        self._outputs.clear()
         vertex, self._vertex = self._vertex, None
         if vertex is not None:
             self._log.complete(vertex, error)
@@ -155,7 +222,10 @@ class Graph(Reporter):
                 self.warn(item.text)
 
     def log(self, data: bytes, stream: int) -> None:
-        """Output of the present step."""
+        """Output of the present step; of very much the beginning and the end."""
+        self._logged(self._outputs[stream].shown(data), stream)
+
+    def _logged(self, data: bytes, stream: int) -> None:
         if self._vertex is not None and data:
             entry = m.VertexLog(
                 vertex=self._vertex.digest, timestamp=m.now(), stream=stream, msg=data
@@ -199,7 +269,8 @@ class Graph(Reporter):
         status = m.VertexStatus(
             id=id_,
             vertex=self._vertex.digest,
-            name=id_,
+            # What is done, where the id says what it is done to.
+            name="transferring" if id_.startswith("transferring ") else id_,
             current=current,
             total=total,
             timestamp=moment,

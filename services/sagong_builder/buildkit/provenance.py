@@ -20,6 +20,7 @@ from sagong.errors import InvalidArgument, Unimplemented
 from sagong.model import oci, references
 
 __all__ = [
+    "PREDICATE",
     "Attesting",
     "Material",
     "artifact",
@@ -31,12 +32,12 @@ __all__ = [
 
 _PREFIX = "attest:"
 _STATEMENT = "https://in-toto.io/Statement/v0.1"
-_TYPE = "https://slsa.dev/provenance/v0.2"
+PREDICATE = "https://slsa.dev/provenance/v0.2"
 _BUILD = "https://mobyproject.org/buildkit@v1"
 _LAYER = "application/vnd.in-toto+json"
 # Of the frontend's options what says how it was built; mode=max adds what it was given.
 _GIVEN = ("build-arg:", "label:", "context:")
-_SHOWN = ("target", "filename", "platform", "no-cache", "add-hosts", "force-network-mode")
+_SHOWN = ("target", "platform", "no-cache", "add-hosts", "force-network-mode")
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,11 @@ def predicate(
         "materials": [_material(material) for material in materials],
         "invocation": {
             "configSource": _source(options),
-            "parameters": {"frontend": "dockerfile.v0", "args": dict(sorted(args.items()))},
+            "parameters": {
+                "frontend": "dockerfile.v0",
+                "args": dict(sorted(args.items())),
+                **_locals(options),
+            },
             "environment": {"platform": platform},
         },
         "metadata": metadata,
@@ -121,6 +126,14 @@ def _source(options: Mapping[str, str]) -> dict[str, str]:
     address = {} if context.startswith("http://buildkit-session/") else {"uri": context}
     found = {**(address if context else {}), "entryPoint": options.get("filename") or "Dockerfile"}
     return found
+
+
+def _locals(options: Mapping[str, str]) -> dict[str, list[dict[str, str]]]:
+    """The client's directories that were read."""
+    directories = [] if options.get("context") else ["context"]
+    if not options.get("context") or options.get("dockerfilekey"):
+        directories.append("dockerfile")
+    return {"locals": [{"name": name} for name in directories]} if directories else {}
 
 
 def _moment(seconds: float) -> str:
@@ -157,7 +170,7 @@ def statement(said: Mapping[str, Any], subjects: Sequence[tuple[str, str]]) -> b
     return oci.encode(
         {
             "_type": _STATEMENT,
-            "predicateType": _TYPE,
+            "predicateType": PREDICATE,
             "subject": [{"name": name, "digest": _digest(digest)} for name, digest in subjects],
             "predicate": said,
         }
@@ -190,7 +203,7 @@ def artifact(
                 media_type=_LAYER,
                 digest=diff_id,
                 size=len(layer),
-                annotations={"in-toto.io/predicate-type": _TYPE},
+                annotations={"in-toto.io/predicate-type": PREDICATE},
             ),
         ),
     )

@@ -30,7 +30,7 @@ from sagong.model.numbers import natural
 from sagong_builder.buildkit.messages import Anything, RpcStatus
 from sagong_builder.buildkit.protobuf import decode, encode
 
-__all__ = ["Call", "Connection", "RpcError"]
+__all__ = ["Call", "Connection", "RpcError", "status_of"]
 
 M = TypeVar("M")
 _LOG = logging.getLogger("sagong.builder")
@@ -80,6 +80,12 @@ def code_of(error: SagongError) -> int:
     if isinstance(error, RpcError):
         return error.status
     return next((code for code, kind in _CODES if isinstance(error, kind)), _UNKNOWN)
+
+
+def status_of(error: SagongError) -> RpcStatus:
+    """The error as a message, whole."""
+    details = list(error.details) if isinstance(error, RpcError) else []
+    return RpcStatus(code=code_of(error), message=error.message, details=details)
 
 
 def _trailers(error: SagongError | None) -> list[tuple[str, str]]:
@@ -180,12 +186,16 @@ class Call:
         self._connection.consumed(self._id, untold)
         return decode(kind, raw)
 
-    async def send(self, message: Any) -> None:
-        """A message; waits while the peer's window is shut."""
+    def head(self, *headers: tuple[str, str]) -> None:
+        """A server: the answer begins, with metadata before its messages."""
         if not self._headers_sent:
             self._headers_sent = True
-            self._connection.respond(self._id)
-        raw = encode(message)
+            self._connection.respond(self._id, headers)
+
+    async def send(self, message: Any) -> None:
+        """A message, or the bytes of one; waits while the peer's window is shut."""
+        self.head()
+        raw = message if isinstance(message, bytes) else encode(message)
         await self._connection.send(self, self._id, struct.pack(">BI", 0, len(raw)) + raw)
 
     def end(self) -> None:
@@ -419,10 +429,12 @@ class Connection:
         finally:
             call.cancel()
 
-    def respond(self, id_: int) -> None:
+    def respond(self, id_: int, headers: Iterable[tuple[str, str]] = ()) -> None:
         """A server: the head of the answer."""
+        head = [(":status", "200"), ("content-type", "application/grpc"), *headers]
         with contextlib.suppress(h2.exceptions.ProtocolError):
-            self._h2.send_headers(id_, [(":status", "200"), ("content-type", "application/grpc")])
+            self._h2.send_headers(id_, head)
+            self._flush()
 
     async def send(self, call: Call, id_: int, data: bytes) -> None:
         """Bytes of messages, as the windows allow."""

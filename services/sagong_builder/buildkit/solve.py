@@ -14,18 +14,19 @@ from sagong.contracts.builder import Surroundings
 from sagong.contracts.image import DeriveRequest, ImageRef
 from sagong.errors import Cancelled, FailedPrecondition, InvalidArgument, NotFound, SagongError
 from sagong.model import oci
+from sagong.model.numbers import natural
 from sagong_builder.attaching import Attaching
-from sagong_builder.build import Bench, StageBuilder
 from sagong_builder.buildkit import messages as m
-from sagong_builder.buildkit.contexts import Contexts
+from sagong_builder.buildkit.contexts import Contexts, left_out
 from sagong_builder.buildkit.exporting import Exporting, caches_of, exporters_of
 from sagong_builder.buildkit.failures import CANCELLED, failed, failure
-from sagong_builder.buildkit.frontend import CacheFrom, Wish, read_options
+from sagong_builder.buildkit.frontend import EPOCH, CacheFrom, Wish, read_epoch, read_options
 from sagong_builder.buildkit.graphs import image_of
-from sagong_builder.buildkit.outline import answer, bases_of, found_in
+from sagong_builder.buildkit.outline import LINT, answer, answer_unread, bases_of, found_in
 from sagong_builder.buildkit.progress import Graph
 from sagong_builder.buildkit.provenance import Attesting, Material, digest_of, predicate
 from sagong_builder.buildkit.results import Made
+from sagong_builder.buildkit.rewriting import Dating
 from sagong_builder.buildkit.rpc import RpcError
 from sagong_builder.buildkit.session import Session, Sessions
 from sagong_builder.buildkit.stored import StoredImages
@@ -35,13 +36,14 @@ from sagong_builder.caches import Caches
 from sagong_builder.checks import located
 from sagong_builder.dialect import BUILDKIT
 from sagong_builder.dockerfile import Dockerfile, Instruction, parse, syntax_of
-from sagong_builder.dockerfile.lint import Environments, failure_of
+from sagong_builder.dockerfile.lint import Base, Known, failure_of, findings
 from sagong_builder.draft import Draft
 from sagong_builder.origins import Origins, key_of
 from sagong_builder.running import new_id
 from sagong_builder.shop import Shop
 from sagong_builder.sources import Sources
 from sagong_builder.spool import room
+from sagong_builder.stages import Bench, StageBuilder
 from sagong_builder.steps import Steps
 
 __all__ = ["Solve"]
@@ -82,8 +84,11 @@ class Solve:
         # Images by the references that the client knows them by.
         self._images: dict[str, str] = {}
         self._stages: list[str] = []
-        # How images were made, where that is to be told.
+        # How images were made: what goes out with them, where that is wanted, and all of it.
         self._said: dict[str, dict[str, Any]] = {}
+        self._predicates: dict[str, dict[str, Any]] = {}
+        self._datings: dict[str, Dating] = {}
+        self._result = Made({})
         self._returned: asyncio.Future[Made] = asyncio.get_running_loop().create_future()
 
     async def run(self) -> m.SolveResponse:
@@ -112,8 +117,10 @@ class Solve:
             raise FailedPrecondition(
                 f"granting entitlement {name} is not allowed by build daemon configuration"
             )
-        if request.definition is not None and request.definition.ops:
-            made = Made({"": image_of(request.definition)})
+        if request.definition is not None:
+            # One without operations is nothing at all: `llb.Scratch()`.
+            ops = request.definition.ops
+            made = Made({"": image_of(request.definition)} if ops else {})
         elif request.frontend:
             result = await self._build(
                 request.frontend, request.frontend_attrs, request.frontend_inputs
@@ -121,15 +128,26 @@ class Solve:
             made = Made.of(result, self._images)
         else:
             made = await self._returned
+        self._result = made
         response: dict[str, str] = {}
         if made.images:
             session = await self._sessions.wait(request.session)
-            exporting = Exporting(self._shop, session, self.graph, self._said)
+            exporting = Exporting(self._shop, session, self.graph, self._said, self._datings)
             for exporter in exporters:
                 response |= await exporting.export(exporter, made)
             for cache in caches:
                 response |= await exporting.cache(cache, made, self._stages)
         return m.SolveResponse(exporter_response=response)
+
+    async def told(self) -> dict[str, tuple[dict[str, Any], bytes]]:
+        """How the result's images were made and their configs, by platforms."""
+        found: dict[str, tuple[dict[str, Any], bytes]] = {}
+        for platform, image in self._result.images.items():
+            # Of one that somebody has deleted since there is nothing to tell.
+            with contextlib.suppress(NotFound):
+                if image in self._predicates:
+                    found[platform] = (self._predicates[image], await self._config(image))
+        return found
 
     def give_back(self, request: m.ReturnRequest) -> None:
         """The client's build function has ended, with a result of `solve` or an error."""
@@ -147,7 +165,7 @@ class Solve:
         """The frontend's call of the gateway; it ends with the control's, which may be refused."""
         if request.definition is not None and request.definition.ops and not request.frontend:
             named = Made({"": image_of(request.definition)})
-            return m.GatewaySolveResponse(result=self._result(named))
+            return m.GatewaySolveResponse(result=self._told_as(named))
         build = asyncio.ensure_future(
             self._build(request.frontend, request.frontend_opt, request.frontend_inputs)
         )
@@ -158,9 +176,9 @@ class Solve:
             return m.GatewaySolveResponse(result=build.result())
         finally:
             build.cancel()
-            await asyncio.wait((build,))
+            await asyncio.gather(build, return_exceptions=True)
 
-    def _result(self, made: Made) -> m.Result:
+    def _told_as(self, made: Made) -> m.Result:
         references = {platform: new_id()[:25] for platform in made.images}
         self._images.update({references[p]: image for p, image in made.images.items()})
         return made.result(references)
@@ -184,8 +202,15 @@ class Solve:
                 raw = await contexts.dockerfile()
                 with located(_directive(raw)):
                     check_frontend(options.get("source") or syntax_of(raw, name))
-                dockerfile = parse(raw, wish.request.dockerfile)
-                known = await self._environments(dockerfile, wish)
+                try:
+                    dockerfile = self._parsed(raw, wish)
+                except SagongError as error:
+                    if wish.question != LINT:
+                        raise
+                    before = _before(raw, wish.request.dockerfile, error)
+                    told = answer_unread(before, raw, wish.request.dockerfile, error)
+                    return m.Result(metadata=told)
+                known = await self._known(dockerfile, wish, contexts)
                 if wish.question:
                     told = answer(wish.question, dockerfile, wish.request, known)
                     return m.Result(metadata=told)
@@ -194,7 +219,7 @@ class Solve:
                     platform: await self._made(wish.at(platform), session, contexts, dockerfile)
                     for platform in wish.platforms
                 }
-                result = self._result(Made(images, several=wish.several))
+                result = self._told_as(Made(images, several=wish.several))
                 for platform, image in images.items():
                     key = f"{_CONFIG}/{platform}" if wish.several else _CONFIG
                     result.metadata[key] = await self._config(image)
@@ -206,30 +231,53 @@ class Solve:
             self.graph.complete(CANCELLED)
             raise
 
-    async def _environments(self, dockerfile: Dockerfile, wish: Wish) -> Environments:
-        """The variables of images that stages begin from and that are here, by the stages' numbers."""
+    async def _known(self, dockerfile: Dockerfile, wish: Wish, contexts: Contexts) -> Known:
+        """What checks may know."""
+        own = [i for stage in dockerfile.stages for i in stage.instructions]
+        copies = any(i.keyword in ("ADD", "COPY") and not i.flag("from") for i in own)
+        ignored = await contexts.ignored() if copies else None
+        return Known(await self._bases(dockerfile, wish), left_out(ignored))
+
+    async def _bases(self, dockerfile: Dockerfile, wish: Wish) -> dict[int, Base]:
+        """Images that stages begin from and that are here, by the stages' numbers."""
         named = {key_of(name) for name, _, _ in wish.named}
-        found: dict[int, list[str]] = {}
+        found: dict[int, Base] = {}
         # A name that can't be read is the build's to tell.
         with contextlib.suppress(InvalidArgument):
-            for number, base in bases_of(dockerfile, wish.request).items():
-                if dockerfile.find(base, number) is None and key_of(base) not in named:
+            for number, (name, platform) in bases_of(dockerfile, wish.request).items():
+                if dockerfile.find(name, number) is None and key_of(name) not in named:
                     with contextlib.suppress(NotFound):
-                        found[number] = await self._variables(base)
+                        found[number] = await self._base(name, platform or wish.request.platform)
         return found
 
-    async def _variables(self, name: str) -> list[str]:
-        """Of an image that is here."""
-        draft = Draft.scratch(oci.parse_platform("", os.uname().machine))
-        draft.begin(await self._shop.images.inspect(ImageRef(reference=name)))
-        return list(draft.environment)
+    async def _base(self, name: str, wanted: str) -> Base:
+        """An image that is here, for a stage that wants this platform."""
+        native = oci.parse_platform("", os.uname().machine)
+        image = await self._shop.images.inspect(ImageRef(reference=name))
+        draft = Draft.scratch(native)
+        draft.begin(image)
+        platform = oci.platform_text(oci.parse_platform(wanted, native.architecture))
+        return Base((*draft.environment,), oci.platform_text(draft.platform), platform)
 
-    def _check(self, dockerfile: Dockerfile, wish: Wish, known: Environments) -> None:
+    def _check(self, dockerfile: Dockerfile, wish: Wish, known: Known) -> None:
         """Tell what checks find; they may end the build."""
         found, fatal = found_in(dockerfile, wish.request, known)
         self.graph.found_wanting(found, wish.request.dockerfile, dockerfile.raw)
         if found and fatal:
             raise failure_of(found)
+
+    def _parsed(self, raw: bytes, wish: Wish) -> Dockerfile:
+        """The Dockerfile; of one that can't be read to its end checks tell of what is before that."""
+        name = wish.request.dockerfile
+        if not raw:
+            raise InvalidArgument("the Dockerfile cannot be empty")
+        try:
+            return parse(raw, name)
+        except SagongError as error:
+            before = _before(raw, name, error)
+            if before is not None and not wish.question:
+                self.graph.found_wanting(findings(before, needed=()), name, raw)
+            raise
 
     async def _config(self, image: str) -> bytes:
         """The image's document, which clients that go on from it want."""
@@ -284,8 +332,13 @@ class Solve:
             platform=request.platform if wish.several else "",
         )
         draft = await builder.make(dockerfile)
-        image = await self._dated(draft, wish.epoch)
+        given = builder.arguments.globals.get(EPOCH, "")
+        epoch = read_epoch(given) if wish.epoch is None else wish.epoch
+        image = await self._dated(draft, epoch)
+        if epoch is not None:
+            self._datings[image] = Dating(epoch, draft.layers)
         self._stages += builder.images
+        self._predicates[image] = self._predicate(wish, Attesting(full=True), origins, began)
         if wish.attesting is not None:
             self._said[image] = self._predicate(wish, wish.attesting, origins, began)
         return image
@@ -353,3 +406,11 @@ class Solve:
             stored = StoredImages(self._shop, store)
             return [stored.offer(image) for image in await stored.all(given["digest"])]
         raise InvalidArgument(f"unknown cache importer: {wanted.kind[:50]}: use registry or local")
+
+
+def _before(raw: bytes, name: str, error: SagongError) -> Dockerfile | None:
+    """What stands before the line that can't be read, if that can."""
+    line = natural(error.detail.get("lines", "").partition("-")[0])
+    with contextlib.suppress(SagongError):
+        return parse(b"\n".join(raw.split(b"\n")[: (line or 1) - 1]), name)
+    return None

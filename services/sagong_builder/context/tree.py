@@ -33,7 +33,8 @@ class Kind(Enum):
 class Entry:
     """A file or a directory. `offset` is where its content lies in the archive.
 
-    `extents` are (offset in the file, length) of a sparse file's stored parts.
+    `extents` are (offset in the file, length) of a sparse file's stored parts. A directory is `implied`
+    if the archive has names below it, but none of its own.
     """
 
     kind: Kind
@@ -48,6 +49,7 @@ class Entry:
     extents: tuple[tuple[int, int], ...] | None = None
     xattrs: tuple[tuple[str, str], ...] = ()
     names: dict[str, Entry] | None = None
+    implied: bool = False
 
     @property
     def is_directory(self) -> bool:
@@ -83,7 +85,7 @@ class Tree:
         for part in parts[:-1]:
             below = self._below(here).get(part)
             if below is None or not below.is_directory:
-                below = _directory()
+                below = Entry(Kind.DIRECTORY, names={}, implied=True)
                 self._below(here)[part] = below
                 self.count += 1
             here = below

@@ -5,12 +5,12 @@ The errors are Docker's words; each names the line.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from sagong.errors import InvalidArgument
+from sagong_builder.dockerfile.hints import hint
 from sagong_builder.dockerfile.source import (
     SPACES,
     Heredoc,
@@ -297,10 +297,10 @@ def keywords() -> tuple[str, ...]:
 def read_instruction(statement: Statement, escape: str = "\\") -> Instruction:
     """A statement as an instruction; InvalidArgument names the line and what is wrong."""
     if statement.keyword not in _TABLE:
-        near = difflib.get_close_matches(statement.keyword[:50], _TABLE, 1, 0.65)
-        hint = f" (did you mean {near[0]}?)" if near else ""
         written = statement.original.split(None, 1)[0][:100]
-        raise fault(statement.line, f"unknown instruction: {written}{hint}")
+        raise fault(
+            statement.line, f"unknown instruction: {written}{hint(statement.keyword, _TABLE)}"
+        )
     reader, allowed = _TABLE[statement.keyword]
     flags = _flags(statement, allowed)
     try:
@@ -329,9 +329,7 @@ def _flags(statement: Statement, allowed: tuple[str, ...]) -> dict[str, tuple[st
     for word in statement.flags:
         name, equals, value = word[2:].partition("=")
         if name not in allowed:
-            near = difflib.get_close_matches(name[:50], allowed, 1, 0.65)
-            hint = f" (did you mean {near[0]}?)" if near else ""
-            raise fault(statement.line, f"unknown flag: --{name[:100]}{hint}")
+            raise fault(statement.line, f"unknown flag: --{name[:100]}{hint(name, allowed)}")
         if not equals and name not in _SWITCHES:
             raise fault(statement.line, f"missing a value on flag: --{name}")
         if name in found and name not in _REPEATED:

@@ -5,26 +5,27 @@ Source: the page "Build checks" of docs.docker.com.
 
 from __future__ import annotations
 
-import difflib
+import posixpath
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sagong.errors import InvalidArgument
 from sagong.model import references
 from sagong_builder.dockerfile.expansion import Expander
+from sagong_builder.dockerfile.hints import hint
 from sagong_builder.dockerfile.instructions import Instruction
 from sagong_builder.dockerfile.rules import RULES, CheckOptions, url_of
 from sagong_builder.dockerfile.stages import Dockerfile, Stage
 
-__all__ = ["Environments", "Finding", "failure_of", "findings"]
+__all__ = ["Base", "Finding", "Known", "failure_of", "findings"]
 
 _RESERVED = ("context", "scratch")
 _SECRET = re.compile(
     r"(?:^|_)(apikey|auth|credentials?|key|password|pword|passwd|secret|token)(?:$|_)", re.I
 )
-_PUBLIC = re.compile(r"(?:^|_)public(?:$|_)", re.I)
+_PUBLIC = re.compile(r"(?:^|_)(?:public|file|version)(?:$|_)", re.I)
 _VARIABLE = re.compile(r"(?<!\\)\$\{?([A-Za-z_]\w*)")
 _GIVEN = re.compile(r"(?:(?:BUILD|TARGET)(?:PLATFORM|OS|ARCH|VARIANT|STAGE)|BUILDKIT_\w+)\Z")
 # Found where a Dockerfile is read, whatever is built of it.
@@ -41,6 +42,7 @@ _READ = frozenset(
         "UndefinedArgInFrom",
     )
 )
+_SPARING = re.compile(r"\s*check=skip=([\w, ]+)")
 _PATHS = ("PATH", "HOME", "HOSTNAME", "TERM")
 
 
@@ -69,31 +71,50 @@ class Finding:
         return f"{self.check}: {self.detail} (line {self.line})"
 
 
+@dataclass(frozen=True)
+class Base:
+    """What is known of an image that a stage begins from: the names of its variables, its platform, and
+    the one that the stage is for ("": not known)."""
+
+    variables: tuple[str, ...] = ()
+    platform: str = ""
+    wanted: str = ""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known besides the Dockerfile: images that stages begin from, by the stages' numbers, and
+    whether a path of the context is left out of it (None where that can't be told of paths alone)."""
+
+    bases: Mapping[int, Base] = field(default_factory=dict)
+    ignored: Callable[[str], bool] | None = None
+
+
 Found = Iterator[tuple[str, str, Instruction]]
-Environments = Mapping[int, Iterable[str]]
 
 
 def findings(
     dockerfile: Dockerfile,
     options: CheckOptions | None = None,
     needed: Iterable[Stage] | None = None,
-    environments: Environments | None = None,
+    known: Known | None = None,
 ) -> list[Finding]:
     """All, by lines, that the options want, else the Dockerfile's directive `check`.
 
-    Of stages that are not `needed` only what is told by their reading. `environments` are the names
-    of the variables of images that stages begin from, by the stages' numbers, where they are known.
+    Of stages that are not `needed` only what is told by their reading.
     """
     options = options or CheckOptions.read(dockerfile.check)
     stages = dockerfile.stages if needed is None else needed
     lines = {i.line for stage in stages for i in (stage.origin, *stage.instructions)}
     lines |= {instruction.line for instruction in dockerfile.arguments}
     found = [one for look in _CHECKS for one in look(dockerfile)]
-    found += _variables(dockerfile, environments or {})
+    found += [one for look in _KNOWING for one in look(dockerfile, known or Known())]
     made = [
         Finding(check, detail, instruction.line, instruction.last)
         for check, detail, instruction in found
-        if options.wants(check) and (instruction.line in lines or check in _READ)
+        if options.wants(check)
+        and (instruction.line in lines or check in _READ)
+        and not {check, "all"} & _spared(instruction)
     ]
     if options.wants("NoEmptyContinuation"):
         made += [
@@ -112,9 +133,10 @@ def failure_of(found: list[Finding]) -> InvalidArgument:
     )
 
 
-def _hint(name: str, known: Iterable[str], mark: str = "") -> str:
-    near = difflib.get_close_matches(name, list(known), 1, 0.7)
-    return f" (did you mean {mark}{near[0]}?)" if near else ""
+def _spared(instruction: Instruction) -> set[str]:
+    """Checks that a comment before it leaves out: `# check=skip=NAME,NAME // why`."""
+    found = (_SPARING.match(comment) for comment in instruction.comments)
+    return {name.strip() for match in found if match for name in match[1].split(",")}
 
 
 def _all(dockerfile: Dockerfile) -> Iterator[Instruction]:
@@ -240,11 +262,11 @@ def _origins(dockerfile: Dockerfile) -> Found:
     for stage in dockerfile.stages:
         for name in _VARIABLE.findall(f"{stage.base} {stage.origin.flag('platform')}"):
             if name not in globals_ and not _GIVEN.match(name):
-                text = f"FROM argument '{name}' is not declared{_hint(name, globals_)}"
+                text = f"FROM argument '{name}' is not declared{hint(name, globals_)}"
                 yield "UndefinedArgInFrom", text, stage.origin
 
 
-def _variables(dockerfile: Dockerfile, environments: Environments) -> Found:
+def _variables(dockerfile: Dockerfile, given: Known) -> Found:
     """Where it is known what a stage begins with."""
     ends: dict[int, set[str]] = {}
     for stage in dockerfile.stages:
@@ -254,8 +276,8 @@ def _variables(dockerfile: Dockerfile, environments: Environments) -> Found:
         elif stage.base == "scratch":
             known = set(_PATHS)
         else:
-            names = environments.get(stage.number)
-            known = None if names is None else {*_PATHS, *names}
+            base = given.bases.get(stage.number)
+            known = None if base is None else {*_PATHS, *base.variables}
         if known is not None:
             yield from _undefined(stage.instructions, known)
             ends[stage.number] = known
@@ -272,7 +294,7 @@ def _undefined(instructions: tuple[Instruction, ...], known: set[str]) -> Found:
             texts = [*instruction.words, *(value or "" for _, value in instruction.pairs)]
             for name in _VARIABLE.findall(" ".join(texts)):
                 if name not in known and not _GIVEN.match(name):
-                    text = f"Usage of undefined variable '${name}'{_hint(name, known, '$')}"
+                    text = f"Usage of undefined variable '${name}'{hint(name, known, '$')}"
                     yield "UndefinedVar", text, instruction
         if instruction.keyword in ("ARG", "ENV"):
             known |= {name for name, _ in instruction.pairs}
@@ -309,8 +331,9 @@ def _descriptions(dockerfile: Dockerfile) -> Found:
             names = list(instruction.words[1:])
         elif instruction.keyword != "ARG":
             continue
-        if names and instruction.comments:
-            last = instruction.comments[-1].split(" ", 1)[0]
+        told = [comment for comment in instruction.comments if not _SPARING.match(comment)]
+        if names and told:
+            last = told[-1].split(" ", 1)[0]
             if last not in names:
                 name = names[0] if len(names) == 1 else "<arg_key>"
                 text = f"Comment for {instruction.keyword} should follow the format: "
@@ -321,3 +344,36 @@ _CHECKS: tuple[Callable[[Dockerfile], Found], ...] = (
     _casing, _stages, _platforms, _commands, _words, _directories, _origins, _defaults,
     _descriptions,
 )  # fmt: skip
+
+
+def _images(dockerfile: Dockerfile, known: Known) -> Found:
+    """Images that are here, and are not for the platform that is built for."""
+    for stage in dockerfile.stages:
+        base = known.bases.get(stage.number, Base())
+        actual, wanted = base.platform.split("/")[:2], base.wanted.split("/")[:2]
+        if base.platform and base.wanted and actual != wanted:
+            text = f'Base image {stage.base} was pulled with platform "{base.platform}", expected '
+            text += f'"{base.wanted}" for current build'
+            yield "InvalidBaseImagePlatform", text, stage.origin
+
+
+def _copies(dockerfile: Dockerfile, known: Known) -> Found:
+    """Files of the context that it does not have, for .dockerignore says so."""
+    if known.ignored is None:
+        return
+    for stage in dockerfile.stages:
+        for instruction in stage.instructions:
+            if instruction.keyword not in ("ADD", "COPY") or instruction.flag("from"):
+                continue
+            for word in instruction.words[:-1]:
+                path = posixpath.normpath(word).lstrip("/") or "."
+                # Addresses are none of the context's, and what variables say is known later.
+                if _ADDRESS.match(word) or "$" in word or not known.ignored(path):
+                    continue
+                verb = instruction.keyword.capitalize()
+                text = f'Attempting to {verb} file "{path}" that is excluded by .dockerignore'
+                yield "CopyIgnoredFile", text, instruction
+
+
+_ADDRESS = re.compile(r"(?:[a-z]+://|git@)")
+_KNOWING: tuple[Callable[[Dockerfile, Known], Found], ...] = (_variables, _images, _copies)

@@ -16,12 +16,14 @@ __all__ = ["RULES", "CheckOptions", "url_of"]
 RULES = {
     "ConsistentInstructionCasing": "All commands within the Dockerfile should use the same casing "
     "(either upper or lower)",
+    "CopyIgnoredFile": "Attempting to Copy file that is excluded by .dockerignore",
     "DuplicateStageName": "Stage names should be unique",
     "ExposeInvalidFormat": "IP address and host-port mapping should not be used in EXPOSE "
     "instruction. This will become an error in a future release",
     "ExposeProtoCasing": "Protocol in EXPOSE instruction should be lowercase",
     "FromAsCasing": "The 'as' keyword should match the case of the 'from' keyword",
     "FromPlatformFlagConstDisallowed": "FROM --platform flag should not use a constant value",
+    "InvalidBaseImagePlatform": "Base image platform does not match expected target platform",
     "InvalidDefaultArgInFrom": "Default value for global ARG results in an empty or invalid base "
     "image name",
     "InvalidDefinitionDescription": "Comment for build stage or argument should follow the format: "

@@ -163,6 +163,8 @@ class _Reader:
 
     def _statement(self, first: int, comments: tuple[str, ...]) -> int:
         text, at = self._joined(first)
+        if not text.strip():
+            return at  # nothing but a sign that it goes on
         keyword, flags, rest = split(text, self._source.escape)
         heredocs: list[Heredoc] = []
         if _may_have_heredocs(keyword, rest, self._source.escape):

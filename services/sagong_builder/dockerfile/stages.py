@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Container
 from dataclasses import dataclass, field
 
 from sagong.errors import InvalidArgument
 from sagong.model.numbers import natural
+from sagong_builder.dockerfile.hints import hint
 from sagong_builder.dockerfile.instructions import Instruction, read_instruction
 from sagong_builder.dockerfile.source import fault, read_source
 
@@ -69,10 +69,9 @@ class Dockerfile:
         found = self.numbered(reference)
         if found is None:
             names = [stage.name for stage in self.stages if stage.name]
-            near = difflib.get_close_matches(reference.lower()[:50], names, 1, 0.65)
-            hint = f" (did you mean {near[0]}?)" if near else ""
+            meant = hint(reference.lower(), names)
             raise InvalidArgument(
-                f'target stage "{reference[:100]}" could not be found{hint}: the stages are '
+                f'target stage "{reference[:100]}" could not be found{meant}: the stages are '
                 f"{', '.join(s.name or str(s.number) for s in self.stages)}"
             )
         return found
