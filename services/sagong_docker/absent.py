@@ -8,6 +8,7 @@ from sagong_docker.ask import Ask
 from sagong_docker.engine import Engine
 
 __all__ = [
+    "NOT_A_MANAGER",
     "no_checkpoints",
     "no_cluster_volumes",
     "no_new_plugins",
@@ -23,7 +24,7 @@ _EXPERIMENTAL = (
     "This experimental feature is disabled by default. Start the Docker daemon in experimental mode "
     "in order to enable it."
 )
-_NOT_A_MANAGER = (
+NOT_A_MANAGER = (
     'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect '
     "this node to swarm and try again."
 )
@@ -50,7 +51,7 @@ async def no_new_plugins(engine: Engine, ask: Ask) -> Response:
 
 async def no_swarm(engine: Engine, ask: Ask) -> Response:
     """Every route of the swarm family."""
-    return refusals.refuse(503, _NOT_A_MANAGER)
+    return refusals.refuse(503, NOT_A_MANAGER)
 
 
 async def not_in_swarm(engine: Engine, ask: Ask) -> Response:
@@ -71,6 +72,7 @@ async def no_checkpoints(engine: Engine, ask: Ask) -> Response:
 
 async def no_plugins(engine: Engine, ask: Ask) -> Response:
     """`docker plugin ls`: Docker's managed plugins do not exist here."""
+    ask.filters()
     return refusals.answer([])
 
 

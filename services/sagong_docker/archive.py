@@ -15,13 +15,13 @@ from sagong.contracts.image import ArchiveRequest, PathStat, RootRef
 from sagong.contracts.node import AccountQuery, ContainerStatus, Ref
 from sagong.errors import InvalidArgument, NotFound, PermissionDenied, Unavailable
 from sagong.http import Response
-from sagong.streams import connected
+from sagong.uploading import uploading
 from sagong_docker.ask import Ask
 from sagong_docker.engine import Engine
 from sagong_docker.moment import moment_text
 from sagong_docker.record import ContainerRecord
 from sagong_docker.refusal import empty
-from sagong_docker.transport import sending, stream_down, uploading
+from sagong_docker.transport import sending, stream_down
 
 __all__ = ["export", "extract", "go_mode", "provide_directory", "read", "stat"]
 
@@ -65,8 +65,15 @@ async def _request(engine: Engine, ask: Ask) -> tuple[ContainerRecord, ArchiveRe
     path = ask.text("path")
     if not path:
         raise InvalidArgument("bad parameter: missing path")
+    _check_path(path)
     strict = ask.flag("noOverwriteDirNonDir")
     return record, ArchiveRequest(id=record.id, path=path, no_overwrite_dir_non_dir=strict)
+
+
+def _check_path(path: str) -> None:
+    """No path of Linux has a zero byte in it."""
+    if "\0" in path:
+        raise InvalidArgument(f"lstat {path}: invalid argument")
 
 
 @contextlib.asynccontextmanager
@@ -103,13 +110,9 @@ async def read(engine: Engine, ask: Ask) -> None:
     record, request = await _request(engine, ask)
     async with _through_mounts(engine, request) as whole:
         found = await _found(engine, ask["id"], whole)
-        address = await engine.images.read_archive(whole)
         engine.note(record, "archive-path")
-        async with connected(address) as link:
-            headers = {"Content-Type": "application/x-tar", _HEADER: _stat_header(found)}
-            out = ask.request.stream(200, headers)
-            while data := await link.read():
-                await out.write(data)
+        headers = {"Content-Type": "application/x-tar", _HEADER: _stat_header(found)}
+        await stream_down(ask.request, lambda: engine.images.read_archive(whole), headers)
 
 
 async def extract(engine: Engine, ask: Ask) -> Response:
@@ -122,7 +125,7 @@ async def extract(engine: Engine, ask: Ask) -> Response:
         if ask.flag("copyUIDGID"):
             whole = await _given_to_user(engine, status, whole)
         if ask.request.header("content-length") != "0":
-            async with uploading(engine.images, ask.request) as token:
+            async with uploading(engine.images.upload, ask.request.chunks()) as token:
                 await engine.images.write_archive(msgspec.structs.replace(whole, upload=token))
         await engine.node.refresh(Ref(id=record.id))
     engine.note(record, "extract-to-dir")
@@ -171,6 +174,6 @@ async def provide_directory(engine: Engine, id_: str, path: str) -> None:
 async def export(engine: Engine, ask: Ask) -> None:
     """The whole root filesystem as a tar."""
     record = await engine.container(ask["id"])
-    address = await engine.images.export(RootRef(id=record.id))
     engine.note(record, "export")
-    await stream_down(ask.request, address, "application/octet-stream")
+    headers = {"Content-Type": "application/octet-stream"}
+    await stream_down(ask.request, lambda: engine.images.export(RootRef(id=record.id)), headers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, TypeVar
 
 import msgspec
@@ -13,12 +14,14 @@ from sagong_docker.document import read
 from sagong_docker.filters import Filters
 from sagong_docker.malformed import complaint, whole
 
-__all__ = ["Ask", "convert", "fitted"]
+__all__ = ["Ask", "convert", "decoded", "fitted", "whole_number"]
 
 T = TypeVar("T", bound=msgspec.Struct)
 
 _FALSE = frozenset(("", "0", "no", "false", "none"))
 _BODY_LIMIT = 8 << 20
+_INT64 = range(-(1 << 63), 1 << 63)
+_LONG_NUMBER = re.compile(rb"[0-9]{19}")
 
 
 class Ask:
@@ -49,10 +52,7 @@ class Ask:
         text = self.text(name)
         if not text:
             return default
-        try:
-            return int(text)
-        except ValueError:
-            raise InvalidArgument(f'{name}: "{text}" is not a number') from None
+        return whole_number(text)
 
     def extent(self, name: str, what: str) -> int:
         """One side of a terminal, which must be given."""
@@ -76,17 +76,10 @@ class Ask:
         data = await self.request.read(_BODY_LIMIT)
         if typed:
             self._check_type(data)
-        if not data.strip():
-            return {}
-        try:
-            found = msgspec.json.decode(data)
-        except msgspec.DecodeError as error:
-            raise InvalidArgument(_malformed(data) or f"invalid JSON: {error}") from None
-        if found is None:
-            return {}
-        if not isinstance(found, dict):
-            raise InvalidArgument("invalid JSON: an object is expected")
-        return read(found, kind)
+        document = read(decoded(data), kind)
+        if _LONG_NUMBER.search(data):
+            _check_numbers(document)
+        return document
 
     def _check_type(self, data: bytes) -> None:
         """Nothing need be said of no body; else what a browser may send of itself is refused."""
@@ -110,23 +103,71 @@ class Ask:
         return fitted(await self.document(kind), kind)
 
 
+def whole_number(text: str) -> int:
+    """A number of 64 bits, or InvalidArgument in Docker's words."""
+    digits = text[1:] if text[:1] in ("+", "-") else text
+    if not (digits.isascii() and digits.isdigit()):
+        raise InvalidArgument(f'strconv.Atoi: parsing "{text}": invalid syntax')
+    found = natural(digits.lstrip("0") or "0")
+    if found is None:
+        raise InvalidArgument(f'strconv.Atoi: parsing "{text}": value out of range')
+    return -found if text[0] == "-" else found
+
+
+def _check_numbers(value: Any) -> None:
+    """Whole numbers have 64 bits, as Docker's have."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        for inner in value:
+            _check_numbers(inner)
+    elif isinstance(value, int) and value not in _INT64:
+        raise InvalidArgument(
+            f"invalid JSON: json: cannot unmarshal number {value} into Go value of type int64"
+        )
+
+
+def decoded(data: bytes) -> dict[str, Any]:
+    """A body's JSON object; none, and null, are an empty one."""
+    if not data.strip():
+        return {}
+    try:
+        found = msgspec.json.decode(data)
+    except RecursionError:
+        raise InvalidArgument("invalid JSON: exceeded max depth") from None
+    except msgspec.DecodeError as error:
+        raise InvalidArgument(_malformed(data) or f"invalid JSON: {error}") from None
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        raise InvalidArgument("invalid JSON: an object is expected")
+    return found
+
+
 def _malformed(data: bytes) -> str:
     """What Docker says of it."""
-    if said := complaint(data):
-        return f"invalid JSON: {said}"
-    more = data[whole(data) :].strip()
+    try:
+        if said := complaint(data):
+            return f"invalid JSON: {said}"
+        more = data[whole(data) :].strip()
+    except RecursionError:
+        return "invalid JSON: exceeded max depth"
     # Go's decoder asks for more values, and an end of an object or array is none.
     return "unexpected content after JSON" if more and more[:1] not in b"}]" else ""
 
 
 def convert(document: dict[str, Any], kind: type[T]) -> T:
-    """A document as clients send it as a struct; InvalidArgument names the field."""
-    return fitted(read(document, kind), kind)
+    """A document that is kept as a struct; one of before may have texts for numbers."""
+    return _converted(read(document, kind), kind, strict=False)
 
 
 def fitted(document: dict[str, Any], kind: type[T]) -> T:
     """A document that was read for a struct as that struct; InvalidArgument names the field."""
+    return _converted(document, kind, strict=True)
+
+
+def _converted(document: dict[str, Any], kind: type[T], *, strict: bool) -> T:
     try:
-        return msgspec.convert(document, kind, strict=False)
+        return msgspec.convert(document, kind, strict=strict)
     except msgspec.ValidationError as error:
         raise InvalidArgument(f"invalid JSON: {error}") from None

@@ -18,7 +18,7 @@ from sagong.http import RawStream, Response
 from sagong.log_frames import log_frames
 from sagong.streams import connected
 from sagong_docker.ask import Ask
-from sagong_docker.bridge import carry, output, shown
+from sagong_docker.bridge import Ending, carry, output, shown
 from sagong_docker.detach import parse_keys
 from sagong_docker.engine import Engine
 from sagong_docker.pending import Waiting
@@ -134,20 +134,21 @@ async def _run(
     address: Address,
     keys: bytes,
 ) -> bool:
-    """Carry bytes until the output's end; whether the client detached."""
+    """Carry bytes until the output's end; whether the session ended before."""
     async with connected(address) as link:
         await client.wait_taken()
-        detached = await carry(
+        ending = await carry(
             client,
             link,
             wanted=wanted_streams(ask),
             raw=record.tty,
             stdin=ask.flag("stdin"),
+            closes=bool(record.config.get("StdinOnce")) and not record.tty,
             keys=keys if record.tty else b"",
         )
-    if detached:
+    if ending is Ending.DETACHED:
         engine.note(record, "detach")
-    return detached
+    return ending is not Ending.OUTPUT
 
 
 async def _wait_told(waiting: Waiting) -> None:

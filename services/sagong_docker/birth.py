@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from sagong.contracts.image import ImageRef
+from sagong.contracts.image import Image, ImageRef
 from sagong.contracts.network import Network
 from sagong.contracts.node import ContainerSpec, ContainerStatus, Ref, RemoveRequest, SandboxSpec
 from sagong.contracts.volume import Volume, VolumeRef
@@ -24,12 +24,13 @@ from sagong_docker.body import CreateBody, HostConfig
 from sagong_docker.creation import Lookup, Wish, translate
 from sagong_docker.engine import OWNER, Engine
 from sagong_docker.linking import linked, shown
-from sagong_docker.log_options import check_log, effective
+from sagong_docker.log_options import asks_image, check_log, effective
 from sagong_docker.machine import this_machine
 from sagong_docker.naming import check_name, new_id, random_name
 from sagong_docker.places import check_mac, check_place, chosen_pools
 from sagong_docker.record import ContainerRecord
 from sagong_docker.refusal import answer
+from sagong_docker.resources import check_limits, discarded
 from sagong_docker.settings import Settings
 from sagong_docker.validity import (
     check_body,
@@ -38,7 +39,7 @@ from sagong_docker.validity import (
 )
 from sagong_docker.vintage import shaped
 from sagong_docker.volumes import provide
-from sagong_docker.wiring import mode_of
+from sagong_docker.wiring import joining_mode, mode_of
 
 __all__ = ["create", "free_name"]
 
@@ -74,12 +75,13 @@ async def create(engine: Engine, ask: Ask) -> Response:
         raise InvalidArgument(_EMPTY)
     document = shaped(document, ask.version)
     body = fitted(document, CreateBody)
-    given = ask.text("name")
-    name = check_name(given) if given else ""
     check_platform(ask.text("platform"))
     host = body.host_config or HostConfig()
     check_body(body, host, this_machine())
+    check_limits(host, this_machine())
     check_log(host, engine.settings)
+    given = ask.text("name")
+    name = check_name(given) if given else ""
     if name:
         return await _create(engine, ask, document, body, name)
     for _ in range(_NAMES_TRIED):
@@ -126,7 +128,7 @@ async def _create(
         raise
     engine.fresh.add(id_)
     if body.working_dir:
-        await provide_directory(engine, id_, body.working_dir)
+        await provide_directory(engine, id_, str(record.config["WorkingDir"]))
         if at_once:
             engine.expect_start(record)
     elif at_once:
@@ -198,6 +200,8 @@ def _config(
     if body.working_dir:
         config["WorkingDir"] = posixpath.normpath(body.working_dir)
     kind, _, name = mode_of(host).partition(":")
+    if joining_mode(host, engine.settings.default_network) != mode_of(host):
+        config["NetworkDisabled"] = True
     if kind == "host" and not body.hostname:
         config["Hostname"] = lookup.hostname
     lender = engine.catalog.containers.get(lookup.containers.get(name, name))
@@ -218,6 +222,9 @@ def _host(
     driver, options = effective(host, settings)
     if options:
         changes["LogConfig"] = {"Type": driver, "Config": options}
+    if (given.get("PidsLimit") or 0) <= 0:
+        changes["PidsLimit"] = None
+    changes |= discarded(host, lookup.machine)
     for key in ("NetworkMode", "PidMode", "IpcMode"):
         kind, colon, other = str(given.get(key) or "").partition(":")
         if kind == "container" and colon and other in containers:
@@ -284,8 +291,10 @@ async def _lookup(engine: Engine, body: CreateBody, host: HostConfig, name: str)
     if any("-" in str(b.host_port) for bs in (host.port_bindings or {}).values() for b in bs or ()):
         published = _published(await engine.statuses())
     exposed: list[str] = list(body.exposed_ports or {})
-    if host.publish_all_ports:
+    image: Image | None = None
+    if host.publish_all_ports or asks_image(host, engine.settings):
         image = await engine.images.inspect(ImageRef(reference=body.image))
+    if host.publish_all_ports and image:
         exposed += [p for p in image.config.exposed_ports if p not in exposed]
     bridge = next((n for n in networks if n.name == engine.settings.default_network), None)
     by_name = {n.name: n.id for n in networks} | {n.id: n.id for n in networks}
@@ -306,6 +315,7 @@ async def _lookup(engine: Engine, body: CreateBody, host: HostConfig, name: str)
         gateways=tuple(s.gateway for s in bridge.subnets if s.gateway) if bridge else (),
         hostname=engine.settings.name or os.uname().nodename,
         machine=this_machine(),
+        image=image,
     )
 
 

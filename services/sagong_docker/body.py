@@ -29,6 +29,8 @@ Words = tuple[str, ...] | str | None
 Strings = tuple[str, ...] | None
 StringMap = dict[str, str] | None
 Unsigned = Annotated[int, msgspec.Meta(ge=0)]
+# Names of things, each with an object of nothing.
+Names = dict[str, dict[str, Any] | None] | None
 
 
 class _Body(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
@@ -199,9 +201,9 @@ class HostConfig(_Body, frozen=True):
     volumes_from: Strings = None
     mounts: tuple[MountBody, ...] | None = None
     log_config: LogBody | None = None
-    console_size: tuple[int, ...] | None = None
-    cap_add: Strings = None
-    cap_drop: Strings = None
+    console_size: tuple[Unsigned, ...] | None = None
+    cap_add: Words = None
+    cap_drop: Words = None
     cgroupns_mode: str = ""
     dns: Strings = None
     dns_options: Strings = None
@@ -236,7 +238,7 @@ class HostConfig(_Body, frozen=True):
     cpu_shares: int = 0
     memory: int = 0
     nano_cpus: int = 0
-    blkio_weight: Unsigned = 0
+    blkio_weight: Annotated[int, msgspec.Meta(ge=0, lt=1 << 16)] = 0
     blkio_weight_device: tuple[WeightDevice, ...] | None = None
     blkio_device_read_bps: tuple[ThrottleDevice, ...] | None = None
     blkio_device_write_bps: tuple[ThrottleDevice, ...] | None = None
@@ -274,7 +276,7 @@ class CreateBody(_Body, frozen=True):
     attach_stdin: bool = False
     attach_stdout: bool = False
     attach_stderr: bool = False
-    exposed_ports: dict[str, Any] | None = None
+    exposed_ports: Names = None
     tty: bool = False
     open_stdin: bool = False
     stdin_once: bool = False
@@ -283,7 +285,7 @@ class CreateBody(_Body, frozen=True):
     entrypoint: Words = None
     healthcheck: Healthcheck | None = None
     image: str = ""
-    volumes: dict[str, Any] | None = None
+    volumes: Names = None
     working_dir: str = ""
     network_disabled: bool = False
     mac_address: str = ""
@@ -292,7 +294,7 @@ class CreateBody(_Body, frozen=True):
     stop_timeout: int | None = None
     args_escaped: bool = False
     on_build: Strings = None
-    shell: Strings = None
+    shell: Words = None
     host_config: HostConfig | None = None
     networking_config: NetworkingConfig | None = None
 
@@ -361,10 +363,11 @@ class ConnectBody(_Body, frozen=True):
 class ExecBody(_Body, frozen=True):
     """The body of `POST /containers/{id}/exec`."""
 
-    cmd: Words = None
+    cmd: Strings = None
     env: Strings = None
     user: str = ""
     working_dir: str = ""
+    detach: bool = False
     detach_keys: str = ""
     tty: bool = False
     privileged: bool = False

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import enum
 from collections.abc import AsyncIterator, Iterable
 
 from sagong.frames import FRAME_LIMIT, Frame, FrameReader, pack
@@ -15,7 +16,7 @@ from sagong.http import RawStream
 from sagong.streams import Link
 from sagong_docker.detach import DetachKeys
 
-__all__ = ["carry", "output", "shown"]
+__all__ = ["Ending", "carry", "output", "shown"]
 
 _PIECE = min(FRAME_LIMIT, 1 << 16)
 
@@ -45,6 +46,14 @@ async def output(link: Link, wanted: Iterable[int], *, raw: bool) -> AsyncIterat
             return
 
 
+class Ending(enum.Enum):
+    """What ended a session: the container's output, its client (or his input), his detach keys."""
+
+    OUTPUT = "output"
+    CLIENT = "client"
+    DETACHED = "detached"
+
+
 async def carry(
     client: RawStream,
     link: Link,
@@ -52,14 +61,17 @@ async def carry(
     wanted: Iterable[int],
     raw: bool,
     stdin: bool,
+    closes: bool,
     keys: bytes,
-) -> bool:
-    """Both ways until the container's end; True when the user detached.
+) -> Ending:
+    """Both ways until the container's end, or the session's before.
 
-    `keys` are those to detach with: none where there is no terminal, since other input may hold any
-    bytes.
+    The end of the client's input is the program's if that `closes` with it; else, and where no
+    output is wanted, it ends the session, as in Docker. `keys` are those to detach with: none where
+    there is no terminal, since other input may hold any bytes.
     """
-    send = asyncio.ensure_future(_send(client, link, stdin=stdin, keys=keys))
+    lasts = not stdin or (closes and bool(tuple(wanted)))
+    send = asyncio.ensure_future(_send(client, link, stdin=stdin, closes=closes, keys=keys))
     receive = asyncio.ensure_future(_receive(client, link, wanted, raw=raw))
     gone = asyncio.ensure_future(client.wait_lost())
     try:
@@ -67,8 +79,11 @@ async def carry(
         while receive in waiting and gone in waiting:
             done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             if send in done and send.result():
-                return True
-        return False
+                return Ending.DETACHED
+            if send in done and not lasts:
+                return Ending.CLIENT
+        ended = receive.done() and receive.result()
+        return Ending.OUTPUT if ended else Ending.CLIENT
     finally:
         for task in (send, receive, gone):
             task.cancel()
@@ -76,14 +91,16 @@ async def carry(
 
 
 async def _receive(client: RawStream, link: Link, wanted: Iterable[int], *, raw: bool) -> bool:
+    """Output until its end; False when its client has gone before."""
     with contextlib.suppress(ConnectionError):
         async for piece in output(link, wanted, raw=raw):
             client.write(piece)
             await client.drain()
+        return True
     return False
 
 
-async def _send(client: RawStream, link: Link, *, stdin: bool, keys: bytes) -> bool:
+async def _send(client: RawStream, link: Link, *, stdin: bool, closes: bool, keys: bytes) -> bool:
     """Input until its end; True when the detach keys came. Without stdin it is read and dropped."""
     watched = DetachKeys(keys) if keys else None
     while data := await client.read():
@@ -94,6 +111,6 @@ async def _send(client: RawStream, link: Link, *, stdin: bool, keys: bytes) -> b
             await link.write(pack(Frame.STDIN, passed[start : start + _PIECE]))
         if detached:
             return True
-    if stdin:
+    if stdin and closes:
         await link.write(pack(Frame.EOF))
     return False

@@ -182,9 +182,14 @@ async def records(engine: Engine) -> list[dict[str, Any]]:
 
 # The request.
 
+# Contexts that a client sends by its session.
+_OF_SESSIONS = ("client-session", "upload-request")
+
 
 async def _request(engine: Engine, ask: Ask) -> BuildRequest:
-    if ask.text("version") == "2" or ask.text("session"):
+    # BuildKit (version=2) is asked for with the context as the body, too: by dockerode, and by
+    # testcontainers. What a session would be asked for here is credentials alone.
+    if ask.text("remote") in _OF_SESSIONS:
         raise InvalidArgument(
             "this engine's classic builder takes no sessions: unset DOCKER_BUILDKIT, or use buildx"
         )
@@ -219,7 +224,7 @@ def _json(ask: Ask, name: str, kind: Any, default: Any) -> Any:
         return default
     try:
         return msgspec.json.decode(text, type=kind) or default
-    except (msgspec.DecodeError, UnicodeError) as error:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise InvalidArgument(f"error reading {name}: {error}") from None
 
 
@@ -232,7 +237,7 @@ def _credentials(header: str) -> tuple[Credentials, ...]:
     try:
         raw = base64.b64decode(padded, altchars=b"-_")
         found = msgspec.json.decode(raw, type=dict[str, dict[str, Any]] | None)
-    except (binascii.Error, ValueError, msgspec.DecodeError):
+    except (binascii.Error, ValueError, msgspec.DecodeError, RecursionError):
         return ()
     return tuple(
         of_document({**document, "serveraddress": document.get("serveraddress") or server})
@@ -264,7 +269,7 @@ async def _surroundings(engine: Engine, ask: Ask) -> Surroundings:
 
 async def _network(engine: Engine, host: HostConfig) -> tuple[JoinRequest, str]:
     """Networks of RUN's containers, or the container whose network they share."""
-    mode = wiring.mode_of(host)
+    mode = wiring.joining_mode(host, engine.settings.default_network)
     if mode.startswith("container:"):
         record = await engine.container(mode.partition(":")[2])
         return wiring.join("", "", "none"), record.id
@@ -339,7 +344,7 @@ class _Out:
             case Happening.RUNNING:
                 return (f" ---> Running in {item.container[:_SHORT]}\n",)
             case Happening.REMOVED:
-                return (f"Removing intermediate container {item.container[:_SHORT]}\n",)
+                return (f" ---> Removed intermediate container {item.container[:_SHORT]}\n",)
             case Happening.IMAGE:
                 return (f" ---> {_short(item.image)}\n",)
             case Happening.TAGGED:

@@ -272,4 +272,4 @@ def _put(key: str, value: bytes) -> Operation:
 
 
 def _delete(key: str) -> Operation:
-    return Operation(kind=OperationKind.DELETE, key=key)
+    return Operation(kind=OperationKind.DELETE, key=key, quiet=True)

@@ -138,6 +138,8 @@ def merged_config(record: ContainerRecord, status: ContainerStatus) -> dict[str,
     for key in ("StopSignal", "StopTimeout", "Healthcheck", "Shell", "MacAddress"):
         if given.get(key) not in (None, ""):
             view[key] = given[key]
+    if given.get("NetworkDisabled"):
+        view["NetworkDisabled"] = True
     if own := _own_mac(record):
         view.setdefault("MacAddress", own)
     if "StopSignal" not in view and image.stop_signal:
@@ -151,9 +153,11 @@ def merged_config(record: ContainerRecord, status: ContainerStatus) -> dict[str,
 
 def _own_mac(record: ContainerRecord) -> str:
     """The address that was asked for on its main network, which older clients look for here."""
-    mode = str(record.host.get("NetworkMode") or "bridge").replace("default", "bridge")
-    given = (record.networking.get("EndpointsConfig") or {}).get(mode) or {}
-    return str(given.get("MacAddress") or "")
+    mode = str(record.host.get("NetworkMode") or "default")
+    names = ("bridge", "default") if mode in ("bridge", "default") else (mode,)
+    endpoints = record.networking.get("EndpointsConfig") or {}
+    given = (endpoints.get(name) or {} for name in names)
+    return next((str(found) for each in given if (found := each.get("MacAddress"))), "")
 
 
 def _own_names(record: ContainerRecord) -> dict[str, str]:

@@ -18,6 +18,7 @@ from sagong.contracts.node import (
     StatusState,
     UpdateSpec,
 )
+from sagong.contracts.runtime import Limits
 from sagong.errors import (
     AlreadyExists,
     Conflict,
@@ -36,7 +37,7 @@ from sagong_docker.creation import restart_policy
 from sagong_docker.engine import Engine
 from sagong_docker.filters import Filters
 from sagong_docker.linking import other_names, renamed, unlink
-from sagong_docker.machine import this_machine
+from sagong_docker.machine import Machine, this_machine
 from sagong_docker.moment import parse_until
 from sagong_docker.naming import check_name
 from sagong_docker.network_view import port_list
@@ -316,7 +317,7 @@ async def update(engine: Engine, ask: Ask) -> Response:
     now = convert(record.host, HostConfig)
     for conflict in update_conflicts(now, given):
         raise Conflict(f"Cannot update container {record.id}: {conflict}")
-    wanted = limits(_completed(now, given), machine)
+    wanted = _limits(_completed(now, given), machine)
     changed = {k: v for k, v in document.items() if v not in (None, 0, "", [], {})}
     if given.pids_limit is not None and given.pids_limit <= 0:
         wanted = msgspec.structs.replace(wanted, pids=-1)
@@ -328,6 +329,12 @@ async def update(engine: Engine, ask: Ask) -> Response:
         msgspec.structs.replace(record, host={**record.host, **changed})
     )
     return answer({"Warnings": warnings(given, machine) or None})
+
+
+def _limits(whole: HostConfig, machine: Machine) -> Limits:
+    """As at a creation; but Docker holds a reservation against a limit of the same request alone."""
+    found = limits(msgspec.structs.replace(whole, memory_reservation=0), machine)
+    return msgspec.structs.replace(found, memory_reservation=whole.memory_reservation or None)
 
 
 def _completed(now: HostConfig, given: HostConfig) -> HostConfig:

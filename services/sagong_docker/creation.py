@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from sagong.contracts.image import Image, ImageConfig
 from sagong.contracts.network import Attachment
 from sagong.contracts.node import (
     Command,
@@ -18,7 +19,7 @@ from sagong.contracts.runtime import Device
 from sagong.errors import InvalidArgument
 from sagong_docker import mounting, wiring
 from sagong_docker.body import CreateBody, Healthcheck, HostConfig
-from sagong_docker.log_options import log_spec
+from sagong_docker.log_options import LogOwner, log_spec
 from sagong_docker.machine import Machine
 from sagong_docker.naming import new_id
 from sagong_docker.resources import limits, rlimits, size_of
@@ -46,7 +47,10 @@ _BOOLEANS = frozenset(("", "true", "false", "True", "False", "1", "0", "t", "f")
 
 @dataclass(frozen=True)
 class Lookup:
-    """What the body refers to: networks by name, containers by name, and so on."""
+    """What the body refers to: networks by name, containers by name, and so on.
+
+    `image` is there when more of it is needed than the node will look up.
+    """
 
     networks: Mapping[str, str] = field(default_factory=dict)
     containers: Mapping[str, str] = field(default_factory=dict)
@@ -57,6 +61,7 @@ class Lookup:
     gateways: tuple[str, ...] = ()
     hostname: str = ""
     machine: Machine = field(default_factory=Machine)
+    image: Image | None = None
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,8 @@ def translate(id: str, name: str, body: CreateBody, settings: Settings, lookup: 
     host = body.host_config or HostConfig()
     _check(body, host, settings, lookup)
     return Wish(
-        _sandbox(id, name, body, host, lookup), _container(id, name, body, host, settings, lookup)
+        _sandbox(id, name, body, host, settings, lookup),
+        _container(id, name, body, host, settings, lookup),
     )
 
 
@@ -89,8 +95,11 @@ def _check(body: CreateBody, host: HostConfig, settings: Settings, lookup: Looku
         )
 
 
-def _sandbox(id: str, name: str, body: CreateBody, host: HostConfig, lookup: Lookup) -> SandboxSpec:
-    mode = "none" if body.network_disabled else wiring.mode_of(host)
+def _sandbox(
+    id: str, name: str, body: CreateBody, host: HostConfig, settings: Settings, lookup: Lookup
+) -> SandboxSpec:
+    asked = wiring.joining_mode(host, settings.default_network)
+    mode = "none" if body.network_disabled else asked
     shared = mode.partition(":")[2] if mode.startswith("container:") else ""
     places: tuple[Attachment, ...] = ()
     if not shared and mode not in ("none", "host"):
@@ -172,9 +181,25 @@ def _container(
         remove=host.auto_remove,
         health=_health(body.healthcheck),
         image_health=True,
-        log=log_spec(body, host, settings),
+        log=log_spec(_log_owner(id, name, body, lookup.image), host, settings),
         runtime=(host.runtime or "") if host.runtime in lookup.runtimes else "",
         labels=tuple((body.labels or {}).items()),
+    )
+
+
+def _log_owner(id: str, name: str, body: CreateBody, image: Image | None) -> LogOwner:
+    config = image.config if image else ImageConfig()
+    entrypoint, cmd = words(body.entrypoint), words(body.cmd)
+    if not entrypoint:
+        entrypoint, cmd = config.entrypoint or (), cmd or config.cmd
+    return LogOwner(
+        id=id,
+        name=name,
+        image=body.image,
+        image_id=image.id if image else "",
+        args=(*entrypoint, *(cmd or ())),
+        labels=dict(config.labels) | dict(body.labels or {}),
+        environment=(*config.env, *(body.env or ())),
     )
 
 

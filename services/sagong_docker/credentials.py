@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from typing import Any
 
 import msgspec
@@ -24,7 +23,7 @@ def credentials(header: str) -> Credentials:
     padded = header.strip() + "=" * (-len(header.strip()) % 4)
     try:
         document = msgspec.json.decode(base64.b64decode(padded, altchars=b"-_"))
-    except (binascii.Error, ValueError, msgspec.DecodeError):
+    except (ValueError, msgspec.DecodeError, RecursionError):
         return Credentials()
     return of_document(document if isinstance(document, dict) else {})
 
@@ -36,7 +35,7 @@ def of_document(document: dict[str, Any]) -> Credentials:
     if not user and document.get("auth"):
         try:
             both = base64.b64decode(str(document["auth"])).decode()
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:  # of base64, of UTF-8, and of what is no ASCII
             raise InvalidArgument("the credentials' auth field is not base64") from None
         user, _, password = both.partition(":")
     return Credentials(

@@ -10,14 +10,17 @@ DEFAULT_KEYS = b"\x10\x11"
 _SPECIAL = {"@": 0, "[": 27, "\\": 28, "]": 29, "^": 30, "_": 31}
 
 
-def parse_keys(text: str) -> bytes:
-    """The bytes of a sequence; "" means Docker's ctrl-p,ctrl-q."""
+def parse_keys(text: str, kind: str = "detach") -> bytes:
+    """The bytes of a sequence; "" means Docker's ctrl-p,ctrl-q. Wrong ones are told as of a kind."""
     if not text:
         return DEFAULT_KEYS
-    return bytes(_key(part) for part in text.split(","))
+    keys = [key for part in text.split(",") if (key := _key(part)) is not None]
+    if len(keys) <= text.count(","):
+        raise InvalidArgument(f"Invalid {kind} keys ({text}) provided")
+    return bytes(keys)
 
 
-def _key(text: str) -> int:
+def _key(text: str) -> int | None:
     if len(text) == 1 and text.isascii():
         return ord(text)
     head, _, letter = text.partition("-")
@@ -26,7 +29,7 @@ def _key(text: str) -> int:
             return ord(letter) - ord("a") + 1
         if letter in _SPECIAL:
             return _SPECIAL[letter]
-    raise InvalidArgument(f"Invalid detach keys: unknown key {text!r}")
+    return None
 
 
 class DetachKeys:

@@ -54,7 +54,8 @@ async def _surroundings(engine: Engine) -> Surroundings:
     """Docker's default network, for commands that ask for no other."""
     host = HostConfig()
     network = await engine.find_network(engine.settings.default_network)
-    places = wiring.attachments(CreateBody(), host, "", lambda _: network.id)
+    named = network.name != "none"
+    places = wiring.attachments(CreateBody(), host, "", lambda _: network.id) if named else ()
     places = tuple(msgspec.structs.replace(place, aliases=()) for place in places)
     return Surroundings(
         network=wiring.join("", "", network.name, places=places),

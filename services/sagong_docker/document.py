@@ -55,6 +55,8 @@ def _reader(hint: Any) -> Reader | None:
     if origin is Annotated:
         return _reader(arguments[0])
     if origin in (Union, types.UnionType):
+        if str in arguments and tuple[str, ...] in arguments:
+            return _words
         readers = filter(None, map(_reader, arguments))
         return next(readers, None)
     if origin in (list, tuple):
@@ -64,6 +66,11 @@ def _reader(hint: Any) -> Reader | None:
     if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
         return _struct(hint)
     return None
+
+
+def _words(value: Any) -> Any:
+    """Words of which a single one need be no list (Docker's StrSlice)."""
+    return [value] if isinstance(value, str) else _items(None, "")(value)
 
 
 def _items(reader: Reader | None, zero: str | None) -> Reader:

@@ -7,7 +7,7 @@ import contextlib
 import functools
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from typing import Any
 
 import msgspec
@@ -78,6 +78,9 @@ class Engine:
         self.fresh: set[str] = set()
         # Those whose start the node expects, and has not run since.
         self._expected: set[str] = set()
+        self._starts: dict[str, asyncio.Event] = {}
+        # Starts that go on, each with the removal that has been heard of meanwhile.
+        self._attempts: dict[str, ContainerEvent | None] = {}
         self.failed_execs: dict[str, int] = {}
         self.ended_execs: dict[str, int] = {}
         self.renamed: dict[str, str] = {}
@@ -263,6 +266,28 @@ class Engine:
         told = self._told.get(record.id, {**record.labels, "image": record.image})
         self.history.note("container", action, record.id, {**told, "name": record.name, **facts})
 
+    @contextlib.asynccontextmanager
+    async def starting(self, id_: str) -> AsyncIterator[None]:
+        """One start of a container after another: who comes second finds it running."""
+        while (before := self._starts.get(id_)) is not None:
+            await before.wait()
+        over = self._starts[id_] = asyncio.Event()
+        try:
+            yield
+        finally:
+            del self._starts[id_]
+            over.set()
+
+    @contextlib.contextmanager
+    def attempting(self, id_: str) -> Iterator[None]:
+        """A start: should it fail, the removal that follows is told after what it attempted."""
+        self._attempts[id_] = None
+        try:
+            yield
+        finally:
+            if (removal := self._attempts.pop(id_, None)) is not None:
+                self._tell(removal)
+
     def note_attempt(self, record: ContainerRecord) -> None:
         """A start failed at its program: its networks were joined and left."""
         for event in attempted(record, self.seen_networks, time.time_ns()):
@@ -310,6 +335,13 @@ class Engine:
             name = dict(event.attributes)["volume"]
             self.history.note("volume", "create", name, {"driver": "local"})
             return
+        if event.action == "destroy" and event.id in self._attempts:
+            self._attempts[event.id] = event
+        else:
+            self._tell(event)
+
+    def _tell(self, event: ContainerEvent) -> None:
+        """Keep it in Docker's form, with what belongs to it, for those who listen."""
         shown = of_container(event)
         if event.action == "rename":
             old = self.renamed.pop(event.id, "")

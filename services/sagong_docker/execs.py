@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
+from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
@@ -17,14 +19,21 @@ from sagong.contracts.node import (
     StatusState,
 )
 from sagong.contracts.streams import Address
-from sagong.errors import Conflict, FailedPrecondition, InvalidArgument, NotFound, SagongError
+from sagong.errors import (
+    Conflict,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    SagongError,
+    Unavailable,
+)
 from sagong.frames import Frame, pack
 from sagong.http import RawStream, Response
-from sagong.streams import connected
+from sagong.streams import Link, connected
 from sagong_docker.ask import Ask
 from sagong_docker.attach import hijacked
 from sagong_docker.body import ExecBody, ExecStartBody
-from sagong_docker.bridge import carry
+from sagong_docker.bridge import Ending, carry
 from sagong_docker.detach import parse_keys
 from sagong_docker.engine import Engine
 from sagong_docker.life import start_error
@@ -35,6 +44,7 @@ from sagong_docker.refusal import answer, empty
 __all__ = ["create", "inspect", "resize", "start"]
 
 _KEPT = 256
+_LOOK_SECONDS, _LOOK_SECONDS_MOST = 0.02, 1.0
 # What keeps any process from being started; all else is told in the stream, as in Docker.
 _OF_THE_CONTAINER = ("is not running", "is paused", "No such container")
 
@@ -46,7 +56,6 @@ async def create(engine: Engine, ask: Ask) -> Response:
     command = body.get("Cmd")
     if not command or not isinstance(command, list | str):
         raise InvalidArgument("No exec command specified")
-    parse_keys(str(body.get("DetachKeys") or ""))
     status = await engine.status(record)
     if status.state is StatusState.PAUSED:
         raise Conflict(f"Container {ask['id']} is paused, unpause the container before exec")
@@ -55,6 +64,7 @@ async def create(engine: Engine, ask: Ask) -> Response:
     if user := body.get("User"):
         # Refused before there is an exec; the start looks again.
         await engine.node.account(AccountQuery(id=record.id, user=user))
+    parse_keys(str(body.get("DetachKeys") or ""), "escape")
     made = ExecRecord(id=new_id(), container=record.id, body=body)
     await engine.catalog.keep(made)
     engine.fresh.add(made.id)
@@ -86,7 +96,8 @@ async def start(engine: Engine, ask: Ask) -> Response | None:
         state = await _started(engine, made, spec)
         if state.stream is not None:
             # Output is held back for the first client: let it go.
-            engine.spawn(_drained(engine, made, state.stream), f"follow exec {made.id}")
+            rest = connected(state.stream)
+            engine.spawn(_drained(engine, made, rest), f"follow exec {made.id}")
         return empty(200)
     try:
         state = await _started(engine, made, spec)
@@ -100,41 +111,90 @@ async def start(engine: Engine, ask: Ask) -> Response | None:
     # As the start says: the terminal's output may be framed, too.
     client = hijacked(ask, raw=raw)
     if state.stream is not None:
-        async with connected(state.stream) as link:
-            await client.wait_taken()
-            detached = await carry(
-                client,
-                link,
-                wanted=_wanted(made.body),
-                raw=raw,
-                stdin=bool(made.body.get("AttachStdin")),
-                keys=parse_keys(str(made.body.get("DetachKeys") or "")) if tty else b"",
-            )
-        if not detached:
-            await _note_end(engine, made)
+        await _session(engine, made, client, state.stream, raw=raw)
     return None
 
 
-async def _drained(engine: Engine, made: ExecRecord, stream: Address) -> None:
-    """Read what a detached process writes, which nobody sees, until it has ended."""
+async def _session(
+    engine: Engine, made: ExecRecord, client: RawStream, stream: Address, *, raw: bool
+) -> None:
+    """Carry bytes until the end; a process that outlives its client is followed to its own."""
+    tty = bool(made.body.get("Tty"))
+    async with contextlib.AsyncExitStack() as held:
+        link = await held.enter_async_context(connected(stream))
+        await client.wait_taken()
+        ending = await carry(
+            client,
+            link,
+            wanted=_wanted(made.body),
+            raw=raw,
+            stdin=bool(made.body.get("AttachStdin")),
+            closes=not tty,
+            keys=parse_keys(str(made.body.get("DetachKeys") or "")) if tty else b"",
+        )
+        if ending is not Ending.OUTPUT:
+            rest = _held(link, held.pop_all())
+            engine.spawn(_drained(engine, made, rest), f"follow exec {made.id}")
+            return
+    if not await _note_end(engine, made):
+        await _outlive_monitor(engine, made, client)
+
+
+async def _outlive_monitor(engine: Engine, made: ExecRecord, client: RawStream) -> None:
+    """A client whose output was cut asks for the code next: he waits until there is one."""
+    ending = asyncio.ensure_future(_await_end(engine, made))
+    gone = asyncio.ensure_future(client.wait_lost())
+    try:
+        await asyncio.wait((ending, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not ending.done():
+            engine.spawn(_await_end(engine, made), f"follow exec {made.id}")
+    finally:
+        for task in (ending, gone):
+            task.cancel()
+        await asyncio.gather(ending, gone, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def _held(link: Link, held: contextlib.AsyncExitStack) -> AsyncIterator[Link]:
+    """A connection that is there already, until it is closed."""
+    async with held:
+        yield link
+
+
+async def _drained(
+    engine: Engine, made: ExecRecord, connection: contextlib.AbstractAsyncContextManager[Link]
+) -> None:
+    """Read what a process writes that nobody is attached to, until it has ended."""
     # Nobody waits for it: a monitor or node that goes away ends the following, not the engine.
     with contextlib.suppress(SagongError, OSError):
-        async with connected(stream) as link:
+        async with connection as link:
             while await link.read():
                 continue
-        await _note_end(engine, made)
+        await _await_end(engine, made)
 
 
-async def _note_end(engine: Engine, made: ExecRecord) -> None:
-    """The event of an exec whose output has ended with its client's stream."""
+async def _note_end(engine: Engine, made: ExecRecord) -> bool:
+    """The event of an exec that has ended; whether it has."""
     state = await _known(engine, made)
-    record = engine.catalog.containers.get(made.container)
-    if state is not None and not state.running:
-        engine.ended_execs[made.id] = state.code
-        while len(engine.ended_execs) > _KEPT:
-            engine.ended_execs.pop(next(iter(engine.ended_execs)))
-    if state is not None and record is not None and not state.running:
+    if state is None:
+        return True
+    if state.running:
+        return False
+    engine.ended_execs[made.id] = state.code
+    while len(engine.ended_execs) > _KEPT:
+        engine.ended_execs.pop(next(iter(engine.ended_execs)))
+    if (record := engine.catalog.containers.get(made.container)) is not None:
         engine.note(record, "exec_die", execID=made.id, exitCode=str(state.code))
+    return True
+
+
+async def _await_end(engine: Engine, made: ExecRecord) -> None:
+    """Output ends with the program. Where that runs on, its monitor was killed, which cut the output;
+    the monitor's successor will know how it ends."""
+    pause = _LOOK_SECONDS
+    while not await _note_end(engine, made):
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, _LOOK_SECONDS_MOST)
 
 
 def _spec(made: ExecRecord, tty: bool, size: Any) -> ExecSpec:
@@ -160,9 +220,10 @@ async def _started(engine: Engine, made: ExecRecord, spec: ExecSpec) -> ExecStat
     """Run it; a program that can't be executed leaves its code behind, as in a shell."""
     try:
         return await engine.node.exec(spec)
-    except (NotFound, FailedPrecondition, InvalidArgument) as error:
+    except (NotFound, FailedPrecondition, InvalidArgument, Unavailable) as error:
         shown = start_error(error, spec.args, "exec")
-        if shown is error and any(words in error.message for words in _OF_THE_CONTAINER):
+        of_the_container = any(words in error.message for words in _OF_THE_CONTAINER)
+        if shown is error and of_the_container and not isinstance(error, Unavailable):
             raise
         lowered = error.message.lower()
         missing = "not found" in lowered or "no such file" in lowered
@@ -213,8 +274,8 @@ async def inspect(engine: Engine, ask: Ask) -> Response:
         "arguments": words[1:],
         "privileged": bool(body.get("Privileged")),
     }
-    if body.get("User"):
-        process["user"] = body["User"]
+    if user := _user(engine, made):
+        process["user"] = user
     view = {
         "ID": made.id,
         "Running": bool(state and state.running),
@@ -234,6 +295,13 @@ async def inspect(engine: Engine, ask: Ask) -> Response:
 def _keys_text(keys: str) -> str:
     """The keys as bytes of a terminal; Docker shows them in base64."""
     return base64.b64encode(parse_keys(keys)).decode() if keys else ""
+
+
+def _user(engine: Engine, made: ExecRecord) -> str:
+    """Whose it is: the container's unless it was made for another one."""
+    record = engine.catalog.containers.get(made.container)
+    own = record.config.get("User") if record is not None else ""
+    return str(made.body.get("User") or own or "")
 
 
 async def resize(engine: Engine, ask: Ask) -> Response:

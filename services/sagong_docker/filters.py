@@ -29,8 +29,8 @@ class Filters:
             return cls({})
         try:
             found = msgspec.json.decode(text)
-            return cls({str(k): _values(v) for k, v in found.items()})
-        except (msgspec.DecodeError, AttributeError, TypeError):
+            return cls({str(k): _values(v) for k, v in ({} if found is None else found).items()})
+        except (msgspec.DecodeError, AttributeError, TypeError, RecursionError):
             raise InvalidArgument("invalid filter") from None
 
     def __bool__(self) -> bool:
@@ -105,7 +105,11 @@ class Filters:
 
 
 def _values(given: object) -> tuple[str, ...]:
+    if given is None:
+        return ()
     if isinstance(given, Mapping):
+        if not all(wanted is None or isinstance(wanted, bool) for wanted in given.values()):
+            raise TypeError
         return tuple(str(k) for k, wanted in given.items() if wanted)
     if isinstance(given, str):
         return (given,)

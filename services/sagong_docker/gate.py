@@ -74,7 +74,7 @@ def network_tls(settings: Settings) -> ServerTls | None:
         )
     certificate, key, authority = (Path(path) for path in given)
     try:
-        return ServerTls.from_files(certificate, key, authority, required=True)
+        return ServerTls.from_files(certificate, key, authority, required=True, half_closes=True)
     except OSError as error:
         raise InvalidArgument(
             f"{error.filename}: {error.strerror}; the files must be readable by the unit's user, "

@@ -15,6 +15,10 @@ from sagong_docker.filters import Filters
 __all__ = ["Event", "History", "event_matches", "event_view", "of_container"]
 
 _LISTENER_BACKLOG = 4096
+# Events are asked for by any of these; there are none of the swarm's.
+_NAMED_KINDS = (
+    "container", "network", "volume", "daemon", "plugin", "service", "node", "secret", "config",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +73,9 @@ class History:
         """Listen no more."""
         self._listeners.discard(queue)
 
-    def between(self, since: float, until: float) -> list[Event]:
-        """Kept events of a span in seconds since the epoch; 0 is open."""
-        first, last = int(since * 1e9), int(until * 1e9)
-        return [e for e in self._ring if e.time >= first and (not last or e.time <= last)]
+    def between(self, since: int, until: int) -> list[Event]:
+        """Kept events of a span in nanoseconds since the epoch; 0 is open."""
+        return [e for e in self._ring if e.time >= since and (not until or e.time <= until)]
 
 
 def of_container(event: ContainerEvent) -> Event:
@@ -99,17 +102,14 @@ def event_matches(event: Event, filters: Filters) -> bool:
         filters.exact("type", event.kind)
         and filters.labels(attributes)
         and filters.exact("scope", "local")
-        and _is(event, filters, "container")
-        and _is(event, filters, "volume")
-        and _is(event, filters, "network")
+        and all(_is(event, filters, kind) for kind in _NAMED_KINDS)
         and _is_image(event, filters)
-        and filters.any_exact("daemon", ("sagong",) if event.kind == "daemon" else ())
     )
 
 
 def _is(event: Event, filters: Filters, kind: str) -> bool:
     """By the beginning of an id or name, of whatever kind it is, as in Docker."""
-    wanted = tuple(w.removeprefix("/") for w in filters[kind])
+    wanted = filters[kind]
     name = event.attributes.get("name", "")
     return not wanted or event.id.startswith(wanted) or name.startswith(wanted)
 

@@ -119,6 +119,8 @@ def manifest_view(image: Image, containers: list[str]) -> dict[str, Any]:
 def image_view(image: Image, version: tuple[int, int]) -> dict[str, Any]:
     """`docker image inspect`."""
     config = config_view(image.config)
+    if _escaped(image):
+        config["ArgsEscaped"] = True
     if version >= (1, 50):
         config = {key: value for key, value in config.items() if key not in _OF_CONTAINERS}
     view: dict[str, Any] = {
@@ -134,7 +136,7 @@ def image_view(image: Image, version: tuple[int, int]) -> dict[str, Any]:
         "Architecture": image.architecture,
         "Os": image.os,
         "Size": image.size,
-        "GraphDriver": {"Name": "overlay2", "Data": None},
+        "GraphDriver": {"Name": "overlay2", "Data": {}},
         "RootFS": {"Type": "layers", "Layers": [layer.diff_id for layer in image.layers]},
         "Metadata": {"LastTagTime": moment_text(image.tagged_at)},
     }
@@ -146,6 +148,20 @@ def image_view(image: Image, version: tuple[int, int]) -> dict[str, Any]:
         view["Container"] = ""
         view["ContainerConfig"] = config
     return view
+
+
+class _Marked(msgspec.Struct):
+    escaped: bool | None = msgspec.field(default=None, name="ArgsEscaped")
+
+
+class _Marks(msgspec.Struct):
+    config: _Marked | None = None
+
+
+def _escaped(image: Image) -> bool:
+    """A mark for Windows that BuildKit sets, and that is shown here alone."""
+    config = msgspec.json.decode(image.raw, type=_Marks).config if image.raw else None
+    return config is not None and bool(config.escaped)
 
 
 def _comment(image: Image) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fnmatch
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -23,7 +22,7 @@ from sagong.contracts.image import (
 from sagong.contracts.node import Ref, StatusState
 from sagong.errors import Conflict, InvalidArgument, NotFound, SagongError
 from sagong.http import Response
-from sagong.model import references
+from sagong.model import patterns, references
 from sagong_docker.ask import Ask
 from sagong_docker.body import ImageBody
 from sagong_docker.container_view import merged_config
@@ -75,6 +74,8 @@ async def list_all(engine: Engine, ask: Ask) -> Response:
     filters = ask.filters()
     filters.check(_LIST_FILTERS)
     names = [*filters["reference"], *([ask.text("filter")] if ask.text("filter") else [])]
+    for name in names:
+        patterns.translated(name)
     dangling = filters.boolean("dangling")
     found: dict[str, Image] = {}
     for name in names or [""]:
@@ -105,20 +106,17 @@ async def list_all(engine: Engine, ask: Ask) -> Response:
     )
 
 
-def _only_named(image: Image, patterns: list[str]) -> Image:
+def _only_named(image: Image, names: list[str]) -> Image:
     """The image with those of its names that were asked for; all, if it was asked for by its id."""
-    tags = tuple(t for t in image.tags if any(_fits(t, pattern) for pattern in patterns))
+    tags = tuple(t for t in image.tags if any(_fits(t, pattern) for pattern in names))
     return msgspec.structs.replace(image, tags=tags) if tags else image
 
 
 def _fits(tag: str, pattern: str) -> bool:
     """Whether a name, with or without its tag, is like a pattern, part by part."""
     name = tag.rpartition(":")[0] if ":" in tag.rpartition("/")[2] else tag
-    wanted = pattern.split("/")
-    return any(
-        len(parts) == len(wanted) and all(map(fnmatch.fnmatchcase, parts, wanted))
-        for parts in (tag.split("/"), name.split("/"))
-    )
+    wanted = patterns.translated(pattern)
+    return any(map(wanted.fullmatch, (tag, name)))
 
 
 def _matches(image: Image, filters: Filters) -> bool:

@@ -26,14 +26,21 @@ async def check_lenders(engine: Engine, record: ContainerRecord) -> None:
             # What is wrong is the other one: an error of the engine, not of the request.
             raise SagongError(f"failed to join {kind} namespace: {error.message}") from None
     if other := _lender(record, "NetworkMode"):
-        try:
-            await _check_running(engine, (await engine.container(other)).id)
-        except NotFound as error:
-            raise SagongError(f"joining network namespace of container: {error.message}") from None
-        except Conflict:
-            raise SagongError(
-                f"cannot join network namespace of a non running container: {other}"
-            ) from None
+        await _check_lends_network(engine, other)
+
+
+async def _check_lends_network(engine: Engine, other: str) -> None:
+    try:
+        lender = await engine.container(other)
+        await _check_running(engine, lender.id)
+    except NotFound as error:
+        raise SagongError(f"joining network namespace of container: {error.message}") from None
+    except Conflict:
+        state = (await engine.state(lender))[0]
+        raise SagongError(
+            "cannot join network namespace of a non running container: "
+            f"container {lender.name} is {state}"
+        ) from None
 
 
 def _lender(record: ContainerRecord, key: str) -> str:

@@ -10,6 +10,7 @@ import msgspec
 
 from sagong.call import deadline
 from sagong.contracts.node import (
+    ContainerStatus,
     KillRequest,
     Ref,
     RemoveRequest,
@@ -30,15 +31,19 @@ from sagong.errors import (
     Unavailable,
 )
 from sagong.http import Response
-from sagong_docker.ask import Ask
+from sagong_docker.ask import Ask, convert
+from sagong_docker.body import HostConfig
+from sagong_docker.connectivity import network_error
 from sagong_docker.engine import Engine
 from sagong_docker.lenders import check_lenders
 from sagong_docker.linking import bring
 from sagong_docker.log_options import check_driver
 from sagong_docker.network_body import NO_ENDPOINT, is_configuration
+from sagong_docker.network_view import endpoint_id
 from sagong_docker.record import ContainerRecord
 from sagong_docker.refusal import empty
 from sagong_docker.signals import number
+from sagong_docker.wiring import main_network
 
 __all__ = ["kill", "pause", "resize", "restart", "start", "start_error", "stop", "unpause", "wait"]
 
@@ -52,17 +57,22 @@ _PROGRAM_WORDS = (
     "not a directory",
     "exec format error",
 )
-# Of a mount's source, which is no program.
-_SOURCE_WORDS = "cannot access path"
+# Of a mount's source, a device, a limit's device: they are no programs.
+_OTHER_WORDS = ("cannot access path", "error gathering device information", "setting cgroup limits")
 
 
 async def start(engine: Engine, ask: Ask) -> Response:
-    """`docker start`: 304 when it runs already."""
+    """`docker start`: 304 when it runs already, or will by itself."""
     record = await engine.container(ask["id"])
+    async with engine.starting(record.id):
+        return await _start(engine, record)
+
+
+async def _start(engine: Engine, record: ContainerRecord) -> Response:
     state, run = await engine.state(record)
     if state is StatusState.PAUSED:
         raise Conflict("cannot start a paused container, try unpause instead")
-    if state is StatusState.RUNNING:
+    if state in (StatusState.RUNNING, StatusState.RESTARTING):
         return empty(304)
     engine.fresh.discard(record.id)
     await _check(engine, record)
@@ -74,21 +84,34 @@ async def start(engine: Engine, ask: Ask) -> Response:
         attach_stdin=held is not None and held.stdin,
     )
     try:
-        with deadline(120.0):
-            status = await engine.node.start(request)
+        with engine.attempting(record.id), deadline(120.0):
+            status = await _started(engine, record, request)
     except asyncio.CancelledError:
         engine.pending.unanswered(record.id)
         raise
     except SagongError as error:
         engine.pending.ended(record.id)
-        shown = start_error(_of_configuration(engine, error), await _args(engine, record))
-        if shown is not error:
-            engine.note_attempt(record)
         if record.host.get("AutoRemove") and not isinstance(error, Unavailable):
             await _remove_failed(engine, record)
-        raise shown from None
+        raise
     engine.pending.started(record.id, status.stream)
     return empty()
+
+
+async def _started(
+    engine: Engine, record: ContainerRecord, request: StartRequest
+) -> ContainerStatus:
+    """Run it; a program that could not be executed has joined its networks, and left them."""
+    try:
+        return await engine.node.start(request)
+    except SagongError as error:
+        refused = _of_network(engine, record, error)
+        if refused is not error:
+            raise refused from None
+        shown = start_error(error, await _args(engine, record))
+        if shown is not error:
+            engine.note_attempt(record)
+        raise shown from None
 
 
 async def _check(engine: Engine, record: ContainerRecord) -> None:
@@ -104,12 +127,15 @@ async def _check(engine: Engine, record: ContainerRecord) -> None:
         raise
 
 
-def _of_configuration(engine: Engine, error: SagongError) -> SagongError:
+def _of_network(engine: Engine, record: ContainerRecord, error: SagongError) -> SagongError:
     """Nobody but us knows configuration networks: to all others there is none."""
     configurations = filter(is_configuration, engine.catalog.networks.values())
     if isinstance(error, NotFound) and any(c.id in error.message for c in configurations):
         return PermissionDenied(NO_ENDPOINT)
-    return error
+    name = main_network(convert(record.host, HostConfig), engine.settings.default_network)
+    network = engine.seen_networks.get(name)
+    endpoint = endpoint_id(record.id, network.id if network else name)
+    return network_error(error, record.name, endpoint)
 
 
 async def _args(engine: Engine, record: ContainerRecord) -> tuple[str, ...]:
@@ -133,7 +159,9 @@ def start_error(
     lowered = error.message.lower()
     if not isinstance(error, NotFound | FailedPrecondition | InvalidArgument):
         return error
-    if _SOURCE_WORDS in lowered or not any(words in lowered for words in _PROGRAM_WORDS):
+    if any(words in lowered for words in _OTHER_WORDS):
+        return error
+    if not any(words in lowered for words in _PROGRAM_WORDS):
         return error
     if lowered.startswith("oci runtime"):
         return InvalidArgument(error.message)
@@ -164,11 +192,12 @@ def _stop_request(record: ContainerRecord, ask: Ask) -> StopRequest:
 async def stop(engine: Engine, ask: Ask) -> Response:
     """`docker stop`: 304 when it doesn't run."""
     record = await engine.container(ask["id"])
+    request = _stop_request(record, ask)
     status = await engine.status(record)
     if status.state not in (StatusState.RUNNING, StatusState.PAUSED, StatusState.RESTARTING):
         return empty(304)
     # A client that goes away does not leave the container half stopped.
-    await asyncio.shield(asyncio.ensure_future(engine.node.stop(_stop_request(record, ask))))
+    await asyncio.shield(asyncio.ensure_future(engine.node.stop(request)))
     return empty()
 
 
@@ -180,7 +209,7 @@ async def restart(engine: Engine, ask: Ask) -> Response:
     try:
         await asyncio.shield(asyncio.ensure_future(engine.node.restart(_stop_request(record, ask))))
     except SagongError as error:
-        raise start_error(error) from None
+        raise start_error(_of_network(engine, record, error)) from None
     return empty()
 
 

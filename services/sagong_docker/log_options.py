@@ -5,17 +5,20 @@ Docker looks at most of them when a container starts; here a wrong one is told w
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from sagong.contracts.runtime import LogSpec
 from sagong.errors import InvalidArgument, SagongError
-from sagong_docker.body import CreateBody, HostConfig
+from sagong_docker.body import HostConfig
+from sagong_docker.log_tags import Value, tag_text
 from sagong_docker.resources import size_of
 from sagong_docker.settings import Settings
 
-__all__ = ["check_driver", "check_log", "effective", "log_spec"]
+__all__ = ["LogOwner", "asks_image", "check_driver", "check_log", "effective", "log_spec"]
 
 _ROTATION = ("max-file", "max-size", "compress")
 _ATTRIBUTES = ("labels", "labels-regex", "env", "env-regex", "tag")
@@ -26,9 +29,7 @@ _KNOWN = {
     "local": _OF_ALL.union(_ROTATION),
 }
 # Docker's own that this engine has not. Docker, too, refuses one that can't be set up at the start.
-_ABSENT = frozenset(
-    ("awslogs", "etwlogs", "fluentd", "gcplogs", "gelf", "journald", "splunk", "syslog")
-)
+_ABSENT = frozenset(("awslogs", "fluentd", "gcplogs", "gelf", "journald", "splunk", "syslog"))
 _DEFAULTS = {"local": {"max-size": "20m", "max-file": "5", "compress": "true"}}
 _UNKNOWN_OPTION = {
     "json-file": "unknown log opt '{}' for json-file log driver",
@@ -121,7 +122,29 @@ def _size(text: str) -> int | None:
     return None if found < 0 else found
 
 
-def log_spec(body: CreateBody, host: HostConfig, settings: Settings) -> LogSpec:
+def asks_image(host: HostConfig, settings: Settings) -> bool:
+    """Whether what is written into the log depends on the image, which is looked up then."""
+    _, options = effective(host, settings)
+    return any(options.get(name) for name in _ATTRIBUTES)
+
+
+@dataclass(frozen=True)
+class LogOwner:
+    """Whose log it is: what tags and attributes of its lines may tell.
+
+    Labels and variables are its image's and its own; `args` is what it executes.
+    """
+
+    id: str
+    name: str
+    image: str
+    image_id: str
+    args: tuple[str, ...]
+    labels: Mapping[str, str]
+    environment: tuple[str, ...]
+
+
+def log_spec(owner: LogOwner, host: HostConfig, settings: Settings) -> LogSpec:
     """What the runtime is asked for; the options have been checked."""
     driver, given = effective(host, settings)
     if driver == "none":
@@ -132,17 +155,41 @@ def log_spec(body: CreateBody, host: HostConfig, settings: Settings) -> LogSpec:
         driver=driver,
         max_size=size_of(options.get("max-size", "0")),
         max_files=files,
-        tag=options.get("tag", ""),
-        attributes=tuple(sorted(_attributes(body, options).items())),
+        tag=tag_text(options.get("tag", ""), _facts(owner, options)),
+        attributes=tuple(sorted(_attributes(owner, options).items())),
         compress=files > 1 and _BOOLEANS[options.get("compress", "false")],
     )
 
 
-def _attributes(body: CreateBody, options: Mapping[str, str]) -> dict[str, str]:
+def _facts(owner: LogOwner, options: Mapping[str, str]) -> dict[str, Value]:
+    """The fields of Docker's templates of tags."""
+    return {
+        "Command": " ".join(owner.args),
+        "Config": options,
+        "ContainerArgs": owner.args[1:],
+        "ContainerEntrypoint": "".join(owner.args[:1]),
+        "ContainerEnv": owner.environment,
+        "ContainerID": owner.id,
+        "ContainerImageID": owner.image_id,
+        "ContainerImageName": owner.image,
+        "ContainerLabels": owner.labels,
+        "ContainerName": f"/{owner.name}",
+        "DaemonName": "docker",
+        "FullID": owner.id,
+        "Hostname": os.uname().nodename,
+        "ID": owner.id[:12],
+        "ImageFullID": owner.image_id,
+        "ImageID": owner.image_id[:12],
+        "ImageName": owner.image,
+        "Name": owner.name,
+    }
+
+
+def _attributes(owner: LogOwner, options: Mapping[str, str]) -> dict[str, str]:
     """Labels and variables that each line of the log is to have, by name or by expression."""
-    environment = dict(entry.partition("=")[::2] for entry in body.env or () if "=" in entry)
+    environment = dict(e.partition("=")[::2] for e in owner.environment if "=" in e)
     found: dict[str, str] = {}
-    for option, known in (("labels", body.labels or {}), ("env", environment)):
+    for option, known in (("labels", owner.labels), ("env", environment)):
         names = [name.strip() for name in options.get(option, "").split(",")]
         found |= {name: known[name] for name in names if name in known}
         expression = options.get(f"{option}-regex", "")

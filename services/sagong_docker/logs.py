@@ -10,7 +10,7 @@ from sagong_docker.ask import Ask
 from sagong_docker.attach import content_type, wanted_streams
 from sagong_docker.bridge import shown
 from sagong_docker.engine import Engine
-from sagong_docker.moment import parse_moment
+from sagong_docker.moment import parse_instant
 
 __all__ = ["logs"]
 
@@ -25,8 +25,8 @@ async def logs(engine: Engine, ask: Ask) -> None:
         id=record.id,
         stdout=ask.flag("stdout"),
         stderr=ask.flag("stderr"),
-        since=parse_moment(ask.text("since")),
-        until=parse_moment(ask.text("until")),
+        since_nanos=parse_instant(ask.text("since")),
+        until_nanos=parse_instant(ask.text("until")),
         tail=_tail(ask.text("tail")),
         follow=ask.flag("follow"),
         timestamps=ask.flag("timestamps"),

@@ -41,7 +41,7 @@ def numbers(text: str) -> frozenset[int]:
         first, dash, last = part.partition("-")
         low, high = natural(first), natural(last if dash else first)
         if low is None or high is None:
-            raise ValueError(f"invalid format: {part}")
+            raise ValueError(f"invalid format: {text}")
         if high >= _PROCESSORS_MOST:
             raise ValueError(f"value of out range, maximum is {_PROCESSORS_MOST}")
         found.update(range(low, high + 1))

@@ -1,4 +1,4 @@
-"""What is wrong with a text that is no JSON, in the words of Go's decoder. Pure.
+"""What is wrong with a text that is no JSON, or no query, in the words of Go. Pure.
 
 Programs for Docker's API match these words (https://pkg.go.dev/encoding/json#SyntaxError).
 """
@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["complaint", "whole"]
+__all__ = ["complaint", "query_complaint", "whole"]
 
 _SPACE = re.compile(rb"[ \t\r\n]*")
 _PLAIN = re.compile(rb'[^"\\\x00-\x1f]*')
 _NUMBER = re.compile(rb"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _LITERALS = {b"t": b"true", b"f": b"false", b"n": b"null"}
+_ESCAPE = re.compile(r"%(?![0-9a-fA-F]{2}).{0,2}", re.DOTALL)
 _DEEPEST = 10000
 _EOF = "unexpected EOF"
 
@@ -28,6 +29,14 @@ def complaint(text: bytes) -> str:
     except ValueError as error:
         return str(error)
     return ""
+
+
+def query_complaint(text: str) -> str:
+    """What is wrong with a query; "" if it is one (https://pkg.go.dev/net/url#ParseQuery)."""
+    if ";" in text:
+        return "invalid semicolon separator in query"
+    wrong = _ESCAPE.search(text) if "%" in text else None
+    return f'invalid URL escape "{wrong[0]}"' if wrong else ""
 
 
 def whole(text: bytes) -> int:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 from sagong.errors import InvalidArgument
-from sagong.model.times import duration, parse_time
+from sagong.model.times import duration, parse_nanos
 
-__all__ = ["NEVER", "moment_text", "nanos_text", "parse_moment", "parse_until"]
+__all__ = ["NEVER", "moment_text", "nanos_text", "parse_instant", "parse_moment", "parse_until"]
 
 NEVER = "0001-01-01T00:00:00Z"
+_SECONDS = re.compile(r"([+-]?)([0-9]+)(?:\.([0-9]+))?")
+# Beyond the year 9999 no time is written.
+_LAST_SECOND = 253_402_300_799
 
 
 def nanos_text(nanos: int) -> str:
@@ -27,18 +31,27 @@ def moment_text(seconds: float) -> str:
     return nanos_text(round(seconds * 1e6) * 1000)
 
 
-def parse_moment(text: str) -> float:
-    """Seconds since the epoch of `1700000000.123`, an RFC 3339 time, or "" and "0" (none: 0)."""
-    if text in ("", "0"):
-        return 0.0
+def parse_instant(text: str) -> int:
+    """Nanoseconds since the epoch of `1700000000.123456789`, an RFC 3339 time, or "" (none: 0)."""
+    found = _SECONDS.fullmatch(text or "0")
+    if found is None:
+        return _parse_written(text)
+    sign, seconds, fraction = found[1], int(found[2]), int((found[3] or "").ljust(9, "0")[:9])
+    if seconds > _LAST_SECOND:
+        raise InvalidArgument(f'strconv.ParseInt: parsing "{text}": value out of range')
+    return (-1 if sign == "-" else 1) * (seconds * 10**9 + fraction)
+
+
+def _parse_written(text: str) -> int:
     try:
-        return float(text)
-    except ValueError:
-        pass
-    try:
-        return parse_time(text)
+        return parse_nanos(text)
     except InvalidArgument:
         raise InvalidArgument(f'failed to parse value as time or duration: "{text}"') from None
+
+
+def parse_moment(text: str) -> float:
+    """The same in seconds."""
+    return parse_instant(text) / 1e9
 
 
 def parse_until(text: str, now: float) -> float:

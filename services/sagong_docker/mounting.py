@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import posixpath
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import msgspec
@@ -11,13 +10,13 @@ import msgspec
 from sagong.contracts.node import ContainerStatus, FileMount
 from sagong.errors import InvalidArgument
 from sagong_docker.body import BindOptions, CreateBody, HostConfig, MountBody
+from sagong_docker.naming import check_volume_name
 from sagong_docker.resources import size_of
 
 __all__ = ["bind", "mounts", "settled", "with_borrowed"]
 
 _PROPAGATIONS = frozenset(("private", "rprivate", "shared", "rshared", "slave", "rslave"))
 _CONSISTENCIES = ("consistent", "cached", "delegated")
-_VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+\Z")
 
 # Those of mount(8), and tmpfs(5)'s own.
 _TMPFS_OPTIONS = frozenset(
@@ -107,7 +106,7 @@ def bind(text: str, driver: str = "") -> FileMount:
             propagation=propagation,
             create=True,
         )
-    _check_volume(source)
+    check_volume_name(source)
     return FileMount(
         kind="volume",
         source=source,
@@ -132,15 +131,6 @@ def _check_options(options: list[str], parts: list[str]) -> None:
     doubled = any(sum(word in group for word in options) > 1 for group in groups)
     if doubled or not set(options) <= known:
         raise InvalidArgument(f"invalid mode: {parts[2]}")
-
-
-def _check_volume(name: str) -> None:
-    if not _VOLUME_NAME.match(name):
-        raise InvalidArgument(
-            f'create {name}: "{name}" includes invalid characters for a local volume name, only '
-            '"[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, '
-            "use absolute path"
-        )
 
 
 def _mount(mount: MountBody, driver: str, name: NewName) -> FileMount:
@@ -216,7 +206,7 @@ def _bind_mount(mount: MountBody) -> FileMount:
     recursion = (("bind", options.non_recursive), ("ro", options.read_only_non_recursive))
     return FileMount(
         kind="bind",
-        source=mount.source,
+        source=posixpath.normpath(mount.source),
         target=mount.target,
         readonly=mount.read_only,
         propagation=options.propagation,
@@ -228,7 +218,7 @@ def _bind_mount(mount: MountBody) -> FileMount:
 
 def _volume_mount(mount: MountBody, driver: str, name: NewName) -> FileMount:
     if mount.source:
-        _check_volume(mount.source)
+        check_volume_name(mount.source)
     options = mount.volume_options
     config = options.driver_config if options else None
     return FileMount(

@@ -9,7 +9,7 @@ from collections.abc import Container
 
 from sagong.errors import InvalidArgument
 
-__all__ = ["check_name", "new_id", "random_name"]
+__all__ = ["check_name", "check_volume_name", "new_id", "random_name"]
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+\Z")
 
@@ -35,6 +35,21 @@ pasteur perlman planck polo ptolemy ramanujan ride ritchie sejong shackleton sha
 snow sutherland tasman tesla thompson torvalds turing vespucci vaughan volta wing wu yalow
 yi_sunsin zheng_he zuse
 """
+
+
+def check_volume_name(name: str) -> None:
+    """Refuse what is no name of a volume, in Docker's words."""
+    if len(name) == 1:
+        raise InvalidArgument(
+            f"create {name}: volume name is too short, names should be at least two alphanumeric "
+            "characters"
+        )
+    if not _NAME.match(name):
+        raise InvalidArgument(
+            f'create {name}: "{name}" includes invalid characters for a local volume name, only '
+            '"[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, '
+            "use absolute path"
+        )
 
 
 def new_id() -> str:

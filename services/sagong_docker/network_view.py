@@ -70,7 +70,7 @@ def endpoint_views(
         endpoint = Endpoint(network=network, interface="", mac="") if joined(status) else None
         shown = network if status.started_at else ""
         return {mode: _view(record, mode, shown, endpoint, {}, None, version)}
-    if mode.startswith("container:"):
+    if mode.startswith("container:") or record.config.get("NetworkDisabled"):
         return {}
     given = dict(record.networking.get("EndpointsConfig") or {})
     if "default" in given:
@@ -160,9 +160,9 @@ def _published(status: ContainerStatus) -> dict[tuple[int, str], list[tuple[str,
 
 
 def _is_inner(status: ContainerStatus) -> bool:
-    """Whether it has networks, and no way in or out by any of them."""
+    """Whether it has no way in or out by any network."""
     places = status.network.endpoints if status.network else ()
-    return bool(places) and not any(e.gateway4 or e.gateway6 for e in places)
+    return not any(e.gateway4 or e.gateway6 for e in places)
 
 
 def _exposed(status: ContainerStatus, record: ContainerRecord) -> set[tuple[int, str]]:

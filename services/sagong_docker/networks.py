@@ -299,11 +299,11 @@ async def disconnect(engine: Engine, ask: Ask) -> Response:
         network = await engine.find_network(ask["id"])
     except NotFound:
         return await _disconnect_gone(engine, ask["id"], body)
-    record = await engine.container(str(body.get("Container") or ""))
+    record = await _member(engine, str(body.get("Container") or ""), force=force)
     status = await engine.status(record)
     on_it = any(e.network == network.id for e in _endpoints(status))
     given = {k: v for k, v in _given(record).items() if k not in (network.name, network.id)}
-    known = len(given) < len(_given(record))
+    known = len(given) < len(_given(record)) or _by_mode(engine, record, network)
     mode = wiring.mode_of(convert(record.host, HostConfig))
     if mode == network.name == "host" and status.state is StatusState.RUNNING:
         raise InvalidArgument(
@@ -312,7 +312,7 @@ async def disconnect(engine: Engine, ask: Ask) -> Response:
         )
     if status.state is StatusState.RUNNING and not on_it:
         raise NotFound(f"container {record.id} is not connected to network {network.name}")
-    if not (on_it or known or force or status.state is not StatusState.RUNNING):
+    if not (on_it or known):
         raise NotFound(f"container {record.id} is not connected to the network {network.name}")
     await engine.node.connect(
         ConnectSpec(
@@ -326,6 +326,23 @@ async def disconnect(engine: Engine, ask: Ask) -> Response:
     attributes = {"container": record.id, "name": network.name, "type": network.driver}
     engine.history.note("network", "disconnect", network.id, attributes)
     return empty(200)
+
+
+def _by_mode(engine: Engine, record: ContainerRecord, network: Network) -> bool:
+    """Whether its mode names the network, which it has not left since."""
+    main = wiring.main_network(convert(record.host, HostConfig), engine.settings.default_network)
+    named = main in (network.name, network.id) or (len(main) > 11 and network.id.startswith(main))
+    return named and not record.left & {network.name, network.id}
+
+
+async def _member(engine: Engine, name: str, *, force: bool) -> ContainerRecord:
+    """Who shall leave; with force it is looked for among the network's endpoints, in Docker's words."""
+    try:
+        return await engine.container(name)
+    except NotFound:
+        if force:
+            raise NotFound(f"endpoint {name} not found") from None
+        raise
 
 
 async def _disconnect_gone(engine: Engine, name: str, body: dict[str, Any]) -> Response:

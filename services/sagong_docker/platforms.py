@@ -32,7 +32,7 @@ def wanted_platform(text: str) -> Platform | None:
         return None
     try:
         given = msgspec.json.decode(text, type=_Given)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise InvalidArgument(f"failed to parse platform: {error}") from None
     optional = given.variant or given.os_version or given.os_features
     if optional and not given.os and not given.architecture:

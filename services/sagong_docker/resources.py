@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from sagong.contracts.runtime import Limits, Rlimit
 from sagong.errors import InvalidArgument
 from sagong_docker.body import HostConfig, ThrottleDevice
 from sagong_docker.machine import Machine, numbers
 
-__all__ = ["check_limits", "limits", "rlimits", "size_of", "update_conflicts"]
+__all__ = ["check_limits", "discarded", "limits", "rlimits", "size_of", "update_conflicts"]
 
 _RLIMITS = (
     "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc",
@@ -44,6 +45,20 @@ def limits(host: HostConfig, machine: Machine) -> Limits:
         io_read_iops=_throttles(host.blkio_device_read_iops),
         io_write_iops=_throttles(host.blkio_device_write_iops),
     )
+
+
+def discarded(host: HostConfig, machine: Machine) -> dict[str, Any]:
+    """What the machine can't do, as its container is shown: it is warned of, and left out."""
+    found: dict[str, Any] = {}
+    if host.blkio_weight and not machine.io_weight:
+        found["BlkioWeight"] = 0
+    if host.blkio_weight_device:
+        found["BlkioWeightDevice"] = []
+    if host.memory_swappiness is not None and not machine.swappiness:
+        found["MemorySwappiness"] = None
+    if host.oom_kill_disable and machine.unified:
+        found["OomKillDisable"] = None
+    return found
 
 
 def rlimits(host: HostConfig) -> tuple[Rlimit, ...]:
@@ -119,6 +134,8 @@ def _memory(host: HostConfig, *, update: bool) -> Iterator[str]:
 
 
 def _processor(host: HostConfig, machine: Machine) -> Iterator[str]:
+    if host.cpu_shares < 0:
+        yield f"invalid CPU shares ({host.cpu_shares}): value must be a positive integer"
     if host.nano_cpus > 0 and host.cpu_period > 0:
         yield "Conflicting options: Nano CPUs and CPU Period cannot both be set"
     if host.nano_cpus > 0 and host.cpu_quota > 0:

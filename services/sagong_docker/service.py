@@ -10,6 +10,7 @@ from sagong.http import HttpLimits, HttpServer, Request, Response
 from sagong_docker.ask import Ask
 from sagong_docker.engine import Engine, Memory
 from sagong_docker.gate import Gate, network_tls
+from sagong_docker.malformed import query_complaint
 from sagong_docker.refusal import empty, refusal, refuse
 from sagong_docker.routes import ROUTER
 from sagong_docker.settings import Settings
@@ -100,5 +101,7 @@ class Docker:
             match = ROUTER.find("GET", asked.segments)
         if match is None:
             return refuse(404, "page not found")
+        if wrong := query_complaint(request.target.partition("?")[2]):
+            return refuse(400, wrong)
         self._gate.check(request, asked.segments)
         return await match.handler(self.engine, Ask(request, match.parts, asked.version))

@@ -11,7 +11,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Defaults of containers and of the engine.
 
     `name` is shown by `docker info` ("" is the host's name). `default_network` is made when it is
-    missing, with `default_subnet` ("" takes a free one). `network_options` are of new networks that
+    missing, with `default_subnet` ("" takes a free one); with "none" who names no
+    network has none. `network_options` are of new networks that
     do not name them, by driver (`{ bridge = { "com.docker.network.driver.mtu" = "1400" } }`; versions
     of IP by `com.docker.network.enable_ipv4` and `…6`). `log_driver` and `log_options` are of
     containers that name none. `runtimes` are names that `--runtime` may have beside the default.
@@ -45,4 +46,4 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     insecure: bool = False
     registry_mirrors: tuple[str, ...] = ()
     insecure_registries: tuple[str, ...] = ()
-    root: str = "/var/lib/sagong"
+    root: str = "{data}"

@@ -13,10 +13,10 @@ _LAST = 64
 
 def number(name: str) -> int:
     """`SIGTERM`, `TERM`, `term`, `15`, `RTMIN+3`, `RTMAX-1`; InvalidArgument in Docker's words."""
-    if name.isascii() and name.isdigit():
+    if name.isascii() and name.removeprefix("-").isdigit():
         if int(name) == 0:
             raise InvalidArgument(f"invalid signal: {name}")
-        if int(name) > _LAST:
+        if not 0 < int(name) <= _LAST:
             raise InvalidArgument(f"the linux daemon does not support signal {name}")
         return int(name)
     upper = name.upper().removeprefix("SIG")

@@ -11,7 +11,7 @@ import msgspec
 from sagong.contracts.metrics import Machine, Sample, SampleQuery
 from sagong.contracts.network import Counters, CountersQuery
 from sagong.contracts.node import ContainerStatus, StatusState
-from sagong.errors import NotFound
+from sagong.errors import InvalidArgument, NotFound
 from sagong_docker.ask import Ask
 from sagong_docker.engine import Engine
 from sagong_docker.machine import this_machine
@@ -37,10 +37,12 @@ class Taken(NamedTuple):
 async def stats(engine: Engine, ask: Ask) -> None:
     """A stream of one sample a second; one with the one before it; or one alone (one-shot)."""
     record = await engine.container(ask["id"])
-    following = ask.flag("stream", True)
+    following, one_shot = ask.flag("stream", True), ask.flag("one-shot")
+    if following and one_shot:
+        raise InvalidArgument("cannot have stream=true and one-shot=true")
     out = ask.request.stream(200, {"Content-Type": "application/json"})
     before: Taken | None = None
-    if not following and not ask.flag("one-shot"):
+    if not following and not one_shot:
         before = await _take(engine, record)
         await asyncio.sleep(_INTERVAL)
     while True:

@@ -141,4 +141,5 @@ async def _volumes(engine: Engine, statuses: list[ContainerStatus]) -> list[dict
             size = -1
         return volumes.volume_view(volume, (size, len(used.get(volume.name, ()))))
 
-    return [await view(volume) for volume in await volumes.own(engine)]
+    # As with Docker, what has options (a device, a server) takes no place of this machine's.
+    return [await view(volume) for volume in await volumes.own(engine) if not volume.options]

@@ -16,6 +16,7 @@ from sagong.contracts.image import (
 from sagong.errors import InvalidArgument, NotFound, SagongError
 from sagong.http import Response
 from sagong.model import references
+from sagong.uploading import uploading
 from sagong_docker.ask import Ask
 from sagong_docker.credentials import credentials
 from sagong_docker.engine import Engine
@@ -23,7 +24,7 @@ from sagong_docker.image_view import progress
 from sagong_docker.images import known, named
 from sagong_docker.naming import new_id
 from sagong_docker.platforms import check_platforms, wanted_platform
-from sagong_docker.transport import Lines, stream_down, uploading
+from sagong_docker.transport import Lines, stream_down
 from sagong_docker.validity import check_platform
 
 __all__ = ["create", "load", "push", "save"]
@@ -39,12 +40,18 @@ async def create(engine: Engine, ask: Ask) -> Response | None:
     if not imports:
         await _pull(engine, ask)
     elif ask.text("fromSrc"):
-        if ask.text("platform").lower().partition("/")[0] in _OTHER_SYSTEMS:
-            raise InvalidArgument("operating system is not supported")
+        _check_system(ask.text("platform"))
         await _import(engine, ask)
     else:
         raise InvalidArgument("either fromImage or fromSrc must be given")
     return None
+
+
+def _check_system(platform: str) -> None:
+    """One word may be an architecture; before a slash stands a system."""
+    system, slash, _ = platform.lower().partition("/")
+    if system in _OTHER_SYSTEMS or (slash and system != "linux"):
+        raise InvalidArgument("operating system is not supported")
 
 
 async def _pull(engine: Engine, ask: Ask) -> None:
@@ -98,7 +105,8 @@ async def _import(engine: Engine, ask: Ask) -> None:
         async with contextlib.AsyncExitStack() as stack:
             token = ""
             if source == "-":
-                token = await stack.enter_async_context(uploading(engine.images, ask.request))
+                sending = uploading(engine.images.upload, ask.request.chunks())
+                token = await stack.enter_async_context(sending)
             request = ImportRequest(
                 upload=token,
                 url="" if source == "-" else _url(source),
@@ -166,8 +174,9 @@ async def save(engine: Engine, ask: Ask) -> None:
     images = [image for name in names for image in await _saved(engine, name)]
     for image in images:
         check_platforms(image, image.id, [wanted])
-    address = await engine.images.save(SaveRequest(references=tuple(names)))
-    await stream_down(ask.request, address, "application/x-tar")
+    request = SaveRequest(references=tuple(names))
+    headers = {"Content-Type": "application/x-tar"}
+    await stream_down(ask.request, lambda: engine.images.save(request), headers)
     for image in images:
         facts = {**dict(image.config.labels), "name": image.id}
         engine.history.note("image", "save", image.id, facts)
@@ -187,9 +196,14 @@ async def _saved(engine: Engine, name: str) -> list[Image]:
 async def load(engine: Engine, ask: Ask) -> None:
     """`docker load`."""
     out = Lines(ask.request)
+    told: set[tuple[str, str]] = set()
     try:
-        async with uploading(engine.images, ask.request) as token:
+        async with uploading(engine.images.upload, ask.request.chunks()) as token:
             async for item in engine.images.load(LoadRequest(upload=token)):
+                # Whoever goes on with a load tells again what was loaded before.
+                if item.image and (item.image, item.reference) in told:
+                    continue
+                told.add((item.image, item.reference))
                 if item.replaced:
                     said = (
                         f"The image {item.reference} already exists, renaming the old one with ID"

@@ -2,61 +2,49 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import io
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 import msgspec
 
 from sagong.contracts.image import Images
 from sagong.contracts.streams import Address
-from sagong.errors import SagongError, Unauthenticated
+from sagong.downloading import fetched
+from sagong.errors import SagongError, Unauthenticated, Unavailable
 from sagong.http import Request, Stream
-from sagong.streams import connected
+from sagong.uploading import send_chunks, send_file
 from sagong_docker.refusal import error_document
 
-__all__ = ["Lines", "send_up", "sending", "stream_down", "uploading"]
-
-
-@contextlib.asynccontextmanager
-async def uploading(images: Images, request: Request) -> AsyncIterator[str]:
-    """Send the request's body up while the block runs; yields the upload's token."""
-    address = await images.upload()
-    sending = asyncio.ensure_future(send_up(address, request))
-    try:
-        yield address.token
-        await sending
-    finally:
-        sending.cancel()
-        await asyncio.gather(sending, return_exceptions=True)
+__all__ = ["Lines", "send_up", "sending", "stream_down"]
 
 
 @contextlib.asynccontextmanager
 async def sending(images: Images, data: bytes) -> AsyncIterator[str]:
     """Send a few bytes up; yields the upload's token."""
     address = await images.upload()
-    async with connected(address) as link:
-        await link.write(data)
-        link.end()
-        yield address.token
+    await send_file(address, io.BytesIO(data))
+    yield address.token
 
 
 async def send_up(address: Address, request: Request) -> None:
     """The whole body; what the receiver doesn't want is read to its end all the same."""
-    async with connected(address) as link:
-        async for chunk in request.chunks():
-            await link.write(chunk)
-        link.end()
-        while await link.read():
-            continue
+    await send_chunks(address, request.chunks())
 
 
-async def stream_down(request: Request, address: Address, content_type: str) -> None:
-    """A raw stream as the answer's body."""
-    async with connected(address) as link:
-        out = request.stream(200, {"Content-Type": content_type})
-        while data := await link.read():
-            await out.write(data)
+async def stream_down(
+    request: Request, ask: Callable[[], Awaitable[Address]], headers: Mapping[str, str]
+) -> None:
+    """A whole stream as the answer's body; one that can't be gone on with cuts the answer off."""
+    async with contextlib.aclosing(fetched(ask)) as chunks:
+        first = await anext(chunks, b"")
+        out = request.stream(200, headers)
+        await out.write(first)
+        try:
+            async for data in chunks:
+                await out.write(data)
+        except Unavailable as error:
+            raise ConnectionAbortedError(error.message) from None
 
 
 class Lines:

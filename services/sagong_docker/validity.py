@@ -48,13 +48,17 @@ def check_body(body: CreateBody, host: HostConfig, machine: Machine) -> None:
 
 def _complaints(body: CreateBody, host: HostConfig, machine: Machine) -> Iterator[str]:
     yield from check_network_mode(body, host)
-    if host.isolation not in ("", "default"):
+    if host.isolation.lower() not in ("", "default"):
         yield f"invalid isolation ({host.isolation}): linux only supports 'default'"
     if host.cpu_realtime_period or host.cpu_realtime_runtime:
         yield "kernel does not support CPU real-time scheduler"
-    if host.cpu_shares < 0:
-        yield f"invalid CPU shares ({host.cpu_shares}): value must be a positive integer"
     yield from _program(body)
+    for bindings in (host.port_bindings or {}).values():
+        if any(isinstance(binding.host_port, int) for binding in bindings or ()):
+            yield (
+                "invalid JSON: json: cannot unmarshal number into Go struct field "
+                "PortBinding.HostConfig.PortBindings.HostPort of type string"
+            )
     if body.healthcheck is not None:
         yield from _health(body.healthcheck)
     if host.auto_remove and host.restart_policy and host.restart_policy.name not in ("", "no"):
@@ -65,7 +69,7 @@ def _complaints(body: CreateBody, host: HostConfig, machine: Machine) -> Iterato
     if host.shm_size < 0:
         yield "SHM size can not be less than 0"
     if not -1000 <= host.oom_score_adj <= 1000:
-        yield f"Invalid value {host.oom_score_adj}, range for oom score adj is [-1000, 1000]."
+        yield f"Invalid value {host.oom_score_adj}, range for oom score adj is [-1000, 1000]"
     if "" in (host.annotations or {}):
         yield "invalid Annotations: the empty string is not permitted as an annotation key"
     for rule in host.device_cgroup_rules or ():
@@ -115,6 +119,8 @@ def _program(body: CreateBody) -> Iterator[str]:
             f"the working directory '{body.working_dir}' is invalid, "
             "it needs to be an absolute path"
         )
+    if "\0" in body.working_dir:
+        yield f"the working directory {body.working_dir!r} is invalid, it has a zero byte"
     if body.stop_signal:
         number(body.stop_signal)
     for entry in body.env or ():

@@ -44,7 +44,9 @@ def shaped(document: dict[str, Any], version: tuple[int, int]) -> dict[str, Any]
 
 def _table(document: dict[str, Any], key: str) -> dict[str, Any]:
     found = document.get(key)
-    return found if isinstance(found, dict) else {}
+    if found is not None and not isinstance(found, dict):
+        raise InvalidArgument(f"invalid JSON: {key} is an object")
+    return found or {}
 
 
 def _check_mounts(host: dict[str, Any], version: tuple[int, int]) -> None:

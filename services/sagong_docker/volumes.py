@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -19,14 +18,16 @@ from sagong.errors import (
     InvalidArgument,
     NotFound,
     SagongError,
+    Unavailable,
 )
 from sagong.http import Response
+from sagong_docker.absent import NOT_A_MANAGER
 from sagong_docker.ask import Ask
 from sagong_docker.body import VolumeBody
 from sagong_docker.engine import OWNER, Engine
 from sagong_docker.filters import Filters
-from sagong_docker.moment import moment_text
-from sagong_docker.naming import new_id
+from sagong_docker.moment import nanos_text
+from sagong_docker.naming import check_volume_name, new_id
 from sagong_docker.refusal import answer, empty
 
 __all__ = [
@@ -41,7 +42,6 @@ __all__ = [
     "volume_view",
 ]
 
-_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+\Z")
 # The local driver's, and what each is nothing without.
 _LOCAL_OPTIONS = {"type": ("device",), "device": ("type",), "o": ("device", "type"), "size": ()}
 _ANONYMOUS_LABEL = "com.docker.volume.anonymous"
@@ -53,7 +53,7 @@ def volume_view(volume: Volume, usage: tuple[int, int] | None = None) -> dict[st
     if volume.anonymous:
         labels.setdefault(_ANONYMOUS_LABEL, "")
     view: dict[str, Any] = {
-        "CreatedAt": moment_text(volume.created),
+        "CreatedAt": nanos_text(int(volume.created) * 10**9),
         "Driver": volume.driver,
         "Labels": labels or None,
         "Mountpoint": volume.mountpoint,
@@ -123,21 +123,12 @@ async def create(engine: Engine, ask: Ask) -> Response:
     """`docker volume create`; an existing one is given back as it is."""
     body = await ask.checked(VolumeBody)
     name = str(body.get("Name") or "")
-    if len(name) == 1:
-        raise InvalidArgument(
-            f"create {name}: volume name is too short, names should be at least two alphanumeric "
-            "characters"
-        )
-    if name and not _NAME.match(name):
-        raise InvalidArgument(
-            f'create {name}: "{name}" includes invalid characters for a local volume name, only '
-            '"[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, '
-            "use absolute path"
-        )
+    if name:
+        check_volume_name(name)
     if body.get("Driver") in (None, "", "local"):
         _check_options(name, body.get("DriverOpts") or {})
-    if body.get("ClusterVolumeSpec"):
-        raise InvalidArgument("cluster volumes need swarm, which is not here")
+    if body.get("ClusterVolumeSpec") is not None:
+        raise Unavailable(NOT_A_MANAGER)
     made = await provide(
         engine,
         Volume(

@@ -12,7 +12,17 @@ from sagong.contracts.network import Attachment, JoinRequest, PortMapping
 from sagong.errors import InvalidArgument
 from sagong_docker.body import CreateBody, EndpointSettings, HostConfig, PortBinding
 
-__all__ = ["attachment", "attachments", "exposed", "hosts", "join", "mode_of", "ports"]
+__all__ = [
+    "attachment",
+    "attachments",
+    "exposed",
+    "hosts",
+    "join",
+    "joining_mode",
+    "main_network",
+    "mode_of",
+    "ports",
+]
 
 _PROTOCOLS = frozenset(("tcp", "udp", "sctp"))
 _IFNAME = "com.docker.network.endpoint.ifname"
@@ -24,6 +34,18 @@ NetworkId = Callable[[str], str]
 def mode_of(host: HostConfig) -> str:
     """The network mode: none, host, container:X, or a network's name."""
     return host.network_mode if host.network_mode not in ("", "default") else "bridge"
+
+
+def main_network(host: HostConfig, default: str) -> str:
+    """The network that the mode means, by name or id; `default` is the one of who names none."""
+    mode = mode_of(host)
+    return default if mode == "bridge" else mode
+
+
+def joining_mode(host: HostConfig, default: str) -> str:
+    """The mode that a container joins in: who names no network has none where `default` is none."""
+    mode = mode_of(host)
+    return "none" if (mode, default) == ("bridge", "none") else mode
 
 
 def exposed(port: str) -> tuple[int, int, str]:
