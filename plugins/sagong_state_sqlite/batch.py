@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import msgspec
@@ -90,7 +90,8 @@ class Batch:
     """One SQLite transaction's work; `counters` and `changes` count once it is committed."""
 
     def __init__(self, database: sqlite3.Connection, counters: Counters, *, now: float) -> None:
-        self.counters = counters
+        self._revision, self._compacted = counters.revision, counters.compacted
+        self._swept, self._keys = counters.swept, counters.keys
         self.changes: list[tuple[int, tuple[WatchEvent, ...]]] = []
         self.remembered = False
         self._before = counters
@@ -101,6 +102,11 @@ class Batch:
         self._history_rows: list[tuple[object, ...]] = []
         self._entry_rows: dict[str, tuple[object, ...]] = {}
         self._outcome_rows: list[tuple[object, ...]] = []
+
+    @property
+    def counters(self) -> Counters:
+        """As they are after what was done."""
+        return Counters(self._revision, self._compacted, self._swept, self._keys)
 
     # Reading
 
@@ -145,9 +151,7 @@ class Batch:
         events: list[WatchEvent] = []
         results = tuple(self._operate(operation, events) for operation in branch)
         self._close_revision(events)
-        result = TransactionResult(
-            succeeded=succeeded, revision=self.counters.revision, results=results
-        )
+        result = TransactionResult(succeeded=succeeded, revision=self._revision, results=results)
         self._remember(transaction, result)
         return result
 
@@ -169,13 +173,15 @@ class Batch:
                 found = self._select(operation.key, operation.end)
                 for entry in found:
                     self._delete(entry, events)
+                if operation.quiet:
+                    return OperationResult(count=len(found))
             case OperationKind.RANGE:
                 found = self._select(operation.key, operation.end)
         return OperationResult(entries=tuple(found), count=len(found))
 
     def _put(self, operation: Operation, events: list[WatchEvent]) -> None:
         before = self._head(operation.key)
-        old, revision = before.entry, self.counters.revision + 1
+        old, revision = before.entry, self._revision + 1
         entry = Entry(
             key=operation.key,
             value=operation.value,
@@ -188,7 +194,7 @@ class Batch:
         events.append(WatchEvent(entry=entry, previous=old))
 
     def _delete(self, old: Entry, events: list[WatchEvent]) -> None:
-        revision = self.counters.revision + 1
+        revision = self._revision + 1
         gone = Entry(key=old.key, create_revision=0, revision=revision, version=0)
         self._write(gone, value=None, before=self._head(old.key), events=events)
         events.append(WatchEvent(entry=gone, deleted=True, previous=old))
@@ -211,17 +217,15 @@ class Batch:
         self._entry_rows[entry.key] = (entry.key, change, deleted, entry.lease)
         self._heads[entry.key] = Head(change, None if deleted else entry)
         if (before.entry is None) != deleted:
-            keys = self.counters.keys + (-1 if deleted else 1)
-            self.counters = replace(self.counters, keys=keys)
+            self._keys += -1 if deleted else 1
 
     def _close_revision(self, events: list[WatchEvent]) -> None:
         if len(events) >> PLACE_BITS:
             # Not a SagongError: rows are written already, so the batch must be rolled back.
             raise OverflowError(f"a transaction changes {len(events)} keys: split it")
         if events:
-            revision = self.counters.revision + 1
-            self.counters = replace(self.counters, revision=revision)
-            self.changes.append((revision, tuple(events)))
+            self._revision += 1
+            self.changes.append((self._revision, tuple(events)))
 
     def _remember(self, transaction: Transaction, result: TransactionResult) -> None:
         operations = (*transaction.success, *transaction.failure)
@@ -289,12 +293,12 @@ class Batch:
 
     def compact(self, revision: int) -> None:
         """From now on nothing before `revision` can be read; `sweep` makes the room."""
-        if revision > self.counters.revision:
+        if revision > self._revision:
             raise InvalidArgument(
-                f"cannot compact to revision {revision}: the store is at {self.counters.revision}"
+                f"cannot compact to revision {revision}: the store is at {self._revision}"
             )
-        if revision > self.counters.compacted:
-            self.counters = replace(self.counters, compacted=revision)
+        if revision > self._compacted:
+            self._compacted = revision
 
     def defer(self, due: Due) -> None:
         """Remember what will be due, for a successor of this process."""
@@ -309,11 +313,11 @@ class Batch:
         that revision is unreadable itself.
         """
         self._flush()
-        oldest = first_id(self.counters.compacted)
+        oldest = first_id(self._compacted)
         rows = self._database.execute(
             "SELECT id, previous, value IS NULL, key FROM history "
             "WHERE id >= ? AND id < ? ORDER BY id LIMIT ?",
-            (self.counters.swept, first_id(self.counters.compacted + 1), limit),
+            (self.counters.swept, first_id(self._compacted + 1), limit),
         ).fetchall()
         ended = [(row[3], row[0]) for row in rows if row[2] and row[0] < oldest]
         dropped = [row[1] for row in rows if row[1]] + [change for _, change in ended]
@@ -324,7 +328,7 @@ class Batch:
             self._heads.pop(key, None)
         more = len(rows) == limit
         swept = rows[-1][0] + 1 if more else oldest
-        self.counters = replace(self.counters, swept=swept)
+        self._swept = swept
         return more
 
     # Writing

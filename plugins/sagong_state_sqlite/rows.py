@@ -19,7 +19,10 @@ __all__ = ["COLUMNS", "BulkInsert", "BulkSelect", "entry_of"]
 T = TypeVar("T")
 Row = Sequence[Any]
 
-SIZES = (64, 16, 4, 1)
+# Rows of one step: what is inserted takes the largest first,
+SIZES = (64, 32, 16, 8, 4, 2, 1)
+# and what is looked for the least that holds all of it.
+FILLED = (1, 4, 16, 64)
 # The form of a row that `entry_of` reads; `value` is NULL for a deletion.
 COLUMNS = "h.key, h.id, h.create_revision, h.version, h.lease, h.value"
 
@@ -58,12 +61,18 @@ class BulkInsert:
 
 
 class BulkSelect:
-    """`SELECT … IN (…)`, or `DELETE … IN (…)`, for any number of values."""
+    """`SELECT … IN (…)`, or `DELETE … IN (…)`, for any number of values.
+
+    The last one may stand there more than once.
+    """
 
     def __init__(self, head: str) -> None:
-        self._statements = {n: f"{head} IN ({', '.join('?' * n)})" for n in SIZES}
+        self._statements = {n: f"{head} IN ({', '.join('?' * n)})" for n in FILLED}
 
     def run(self, database: sqlite3.Connection, values: Sequence[Any]) -> Iterator[Row]:
         """The rows found, portion by portion."""
-        for portion in _portions(values):
-            yield from database.execute(self._statements[len(portion)], portion).fetchall()
+        for start in range(0, len(values), FILLED[-1]):
+            portion = [*values[start : start + FILLED[-1]]]
+            size = next(n for n in FILLED if n >= len(portion))
+            portion += portion[-1:] * (size - len(portion))
+            yield from database.execute(self._statements[size], portion).fetchall()

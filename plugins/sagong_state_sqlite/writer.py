@@ -31,6 +31,8 @@ T = TypeVar("T")
 
 BATCH_JOBS = 512
 BATCH_BYTES = 8 << 20
+# How old what is known of the file's size may be, in seconds.
+SIZE_AGE = 0.1
 
 
 @dataclass(slots=True, eq=False)
@@ -75,6 +77,7 @@ class Writer:
         self.counters = read_counters(database)
         self.due = read_due(database)
         (self._page,) = database.execute("PRAGMA page_size").fetchone()
+        self._used, self._measured = 0, -math.inf
         self._history_seconds = history_seconds
         self._database = database
         self._path = path
@@ -171,7 +174,7 @@ class Writer:
                 self._act(job, batch)
             due = self._next_due(batch, now)
             batch.finish()
-            used = self._used()
+            used = self._measure(now=any(job.transaction is None for job in jobs))
             self._database.execute("COMMIT")
         except Exception as error:
             self._roll_back()
@@ -189,10 +192,14 @@ class Writer:
         batch.defer(due)
         return due
 
-    def _used(self) -> int:
-        (pages,) = self._database.execute("PRAGMA page_count").fetchone()
-        (free,) = self._database.execute("PRAGMA freelist_count").fetchone()
-        return int(pages - free) * int(self._page)
+    def _measure(self, *, now: bool) -> int:
+        """The room that the content takes, `now` (something may have been given back) or lately."""
+        time_ = time.monotonic()
+        if now or time_ - self._measured > SIZE_AGE:
+            (pages,) = self._database.execute("PRAGMA page_count").fetchone()
+            (free,) = self._database.execute("PRAGMA freelist_count").fetchone()
+            self._used, self._measured = int(pages - free) * int(self._page), time_
+        return self._used
 
     def _act(self, job: Job[Any], batch: Batch) -> None:
         try:

@@ -127,8 +127,8 @@ class Resolver:
                 found, _ = await dns.asyncquery.udp_with_fallback(
                     query, server, timeout=_UPSTREAM_SECONDS
                 )
-            except (dns.exception.DNSException, OSError):
-                continue
+            except (dns.exception.DNSException, OSError, EOFError):
+                continue  # silent, or gone in the midst of it
             if found.rcode() in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
                 return found
         return None

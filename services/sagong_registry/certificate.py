@@ -26,7 +26,8 @@ def of_files(certificate: str, key: str) -> ServerTls:
     except OSError as error:
         raise InvalidArgument(
             f"{error.filename}: {error.strerror}; certificate and key must lie in a directory "
-            "that the registry may read: {etc}/registry"
+            "that the registry may read, {etc}/registry, and be its own or everybody's: "
+            "chown --reference=/var/lib/sagong/plugins/registry FILE"
         ) from None
 
 

@@ -1,9 +1,9 @@
 """Copies of other registries: what is not here is fetched once, kept, and served as if it were ours.
 
-A tag is looked up at its upstream again after a while; when that can't be reached, what is here is
-given. A blob is fetched into the content store by one task: who was there from the first byte gets
-it as it comes, who asks meanwhile waits for that task. A fetch that breaks off goes on where it was,
-also after a restart.
+A tag is looked up at its upstream again after a while; when that can't be reached, or does not answer
+soon, what is here is given, and the upstream goes on being asked behind it. A blob is fetched into the
+content store by one task: who was there from the first byte gets it as it comes, who asks meanwhile
+waits for that task. A fetch that breaks off goes on where it was, also after a restart.
 """
 
 from __future__ import annotations
@@ -34,17 +34,23 @@ __all__ = ["Mirror", "Mirrors"]
 
 # How long an upstream that did not answer is not asked for what is here.
 _REST_SECONDS = 10.0
+# How long who asks for what is here waits for an upstream that is well, and for one that is not.
+_PATIENCE, _SHORT_PATIENCE = 2.0, 0.2
 _TRIES = 5
 
 
 @dataclass
 class Mirror:
-    """An upstream, and what is known of its tags: when each was last looked up."""
+    """An upstream, and what is known of its tags: when each was last looked up.
+
+    It `ails` from a question that it did not answer, or not soon, to the next one that it answers.
+    """
 
     settings: Upstream
     client: Client
     looked: dict[tuple[str, str], float] = field(default_factory=dict)
     rests: float = 0.0
+    ails: bool = False
 
     def remote(self, name: str) -> str:
         """The repository's name there; "" if it is none of there."""
@@ -96,7 +102,7 @@ class Mirrors:
             )
         if mirror.is_fresh(name, reference):
             return ""
-        return await self._once(f"{name}:{reference}", lambda: self._look(mirror, name, reference))
+        return await self._tag(mirror, name, reference)
 
     async def blob(self, name: str, digest: str, *, whole: bool) -> Coming | None:
         """See that a blob is here; or give it as it comes, to who wants all and is there in time."""
@@ -150,11 +156,22 @@ class Mirrors:
 
     # -- tags and manifests -----------------------------------------------------------------
 
+    async def _tag(self, mirror: Mirror, name: str, tag: str) -> str:
+        """See that a tag is as it is upstream; who has it already does not wait long to hear so."""
+        here = await self._depot.catalog.find_tag(name, tag) is not None
+        if here and time.monotonic() < mirror.rests:
+            return f"{mirror.settings.url} did not answer lately; this may be old"
+        look = self._flight(f"{name}:{tag}", lambda: self._look(mirror, name, tag))
+        if here:
+            await asyncio.wait((look,), timeout=_SHORT_PATIENCE if mirror.ails else _PATIENCE)
+            if not look.done():
+                mirror.ails = True
+                return f"{mirror.settings.url} does not answer soon; this may be old"
+        return await asyncio.shield(look)
+
     async def _look(self, mirror: Mirror, name: str, tag: str) -> str:
         """Look a tag up."""
         known = await self._depot.catalog.find_tag(name, tag)
-        if known is not None and time.monotonic() < mirror.rests:
-            return f"{mirror.settings.url} did not answer lately; this may be old"
         try:
             await self._renew(mirror, name, tag, known.digest if known else "")
         except NotFound:
@@ -162,18 +179,19 @@ class Mirrors:
                 await self._depot.remove_tag(name, tag)
             raise await self._depot.manifest_unknown(name, tag) from None
         except (Unavailable, Unauthenticated) as error:
-            mirror.rests = time.monotonic() + _REST_SECONDS
+            mirror.rests, mirror.ails = time.monotonic() + _REST_SECONDS, True
             self._log.warning("upstream", extra={"error": error.message})
             if known is None:
                 raise self._unreached(error, "MANIFEST_UNKNOWN") from None
             return f"{mirror.settings.url} can't be asked now; this may be old"
-        mirror.looked[name, tag] = time.monotonic()
+        mirror.looked[name, tag], mirror.ails = time.monotonic(), False
         return ""
 
     def _unreached(self, error: SagongError, unknown: str) -> Exception:
         if isinstance(error, Unauthenticated):
             return refused(unknown, error.message)
-        return refused("UNAVAILABLE", error.message, headers=(("Retry-After", "10"),))
+        # Without Retry-After: nobody knows when, and clients would wait for nothing.
+        return refused("UNAVAILABLE", error.message)
 
     async def _renew(self, mirror: Mirror, name: str, tag: str, known: str) -> None:
         remote = mirror.remote(name)

@@ -57,7 +57,11 @@ class _Token(msgspec.Struct):
 
 
 class Client:
-    """Speaks to one upstream; connections are kept."""
+    """Speaks to one upstream; connections are kept.
+
+    Where none can be made, it is not tried again for as long as that took to be known: clients ask
+    again and again, and each would wait as long.
+    """
 
     def __init__(self, settings: Upstream, log: logging.Logger) -> None:
         if urlsplit(settings.url).scheme not in ("http", "https"):
@@ -66,6 +70,7 @@ class Client:
         self._log = log
         self._session: ClientSession | None = None
         self._tokens: dict[str, tuple[str, float]] = {}
+        self._rests, self._why = 0.0, ""
 
     async def close(self) -> None:
         """Close connections."""
@@ -115,6 +120,9 @@ class Client:
 
         session = self._opened()
         url = f"{self._settings.url.rstrip('/')}/v2/{name}/{what}"
+        begun = time.monotonic()
+        if begun < self._rests:
+            raise Unavailable(self._why)
         try:
             for attempt in (0, 1):
                 given = {"Accept": _ACCEPT, **(headers or {}), **self._authorization(name)}
@@ -126,7 +134,11 @@ class Client:
                     yield answer
                     return
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise Unavailable(f"{url}: {error or 'no answer in time'}") from None
+            why = f"{url}: {error or 'no answer in time'}"
+            if isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)):
+                now = time.monotonic()
+                self._rests, self._why = now + (now - begun), why
+            raise Unavailable(why) from None
 
     def _authorization(self, name: str) -> dict[str, str]:
         token, until = self._tokens.get(name, ("", 0.0))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import time
 import uuid
 from collections.abc import AsyncGenerator, Sequence
@@ -19,9 +18,10 @@ from sagong.contracts.node import (
     Ref,
 )
 from sagong.contracts.streams import Address
-from sagong.errors import NotFound
+from sagong.errors import InvalidArgument, NotFound
 from sagong.log_frames import log_frames
 from sagong.model.numbers import natural
+from sagong.model.times import parse_nanos
 from sagong_kube import refusal
 from sagong_kube.handlers.exchange import Ask, Raw, Reply, Socket, Streamed
 from sagong_kube.handlers.objects import Objects
@@ -308,7 +308,7 @@ def _logs_request(ask: Ask, container: str) -> LogsRequest:
         id=container,
         stdout=ask.first("stream", "All") in ("All", "Stdout"),
         stderr=ask.first("stream", "All") in ("All", "Stderr"),
-        since=_since(ask),
+        since_nanos=_since(ask),
         tail=_count(ask, "tailLines", -1),
         follow=ask.flag("follow"),
         timestamps=ask.flag("timestamps"),
@@ -329,19 +329,20 @@ def _count(ask: Ask, name: str, absent: int) -> int:
     return number
 
 
-def _since(ask: Ask) -> float:
+def _since(ask: Ask) -> int:
+    """In nanoseconds since the epoch; 0 for none."""
     if ask.first("sinceSeconds") and ask.first("sinceTime"):
         raise refusal.bad_request("at most one of `sinceTime` or `sinceSeconds` may be specified")
     if ask.first("sinceSeconds"):
-        return time.time() - _count(ask, "sinceSeconds", 0)
+        return time.time_ns() - _count(ask, "sinceSeconds", 0) * 10**9
     if ask.first("sinceTime"):
         try:
-            return datetime.datetime.fromisoformat(ask.first("sinceTime")).timestamp()
-        except ValueError:
+            return parse_nanos(ask.first("sinceTime"))
+        except InvalidArgument:
             raise refusal.bad_request(
                 f"sinceTime: Invalid value: {ask.first('sinceTime')}"
             ) from None
-    return 0.0
+    return 0
 
 
 async def _log_bytes(

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from sagong.errors import DeadlineExceeded, Gone, SagongError
+from sagong.errors import DeadlineExceeded, Gone, SagongError, Unavailable
 from sagong_kube import refusal
 from sagong_kube.handlers.exchange import Streamed
 from sagong_kube.handlers.negotiation import Form
@@ -84,6 +84,8 @@ class Watching:
             return refusal.expired(f"too old resource version: {revision} ({self._store.revision})")
         except DeadlineExceeded:
             return refusal.too_large_revision(revision, self._store.revision)
+        except Unavailable as error:
+            return error  # in the stream: its head may have gone out
         return None
 
     async def _flow(

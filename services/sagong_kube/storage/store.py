@@ -37,6 +37,8 @@ __all__ = ["Beside", "Store"]
 
 _PAGE = 500
 _PROGRESS_SECONDS = 60.0
+# How often the store is asked for what a watch has missed: more often it is not replaced in a moment.
+_REPLAYS = 3
 
 
 class Beside(Protocol):
@@ -345,6 +347,18 @@ class Store:
         return [Event(collection.storage, r.revision, r, r) for r in records]
 
     async def _replay(self, collection: Collection, revision: int, border: int) -> list[Event]:
+        """Events up to `border`; a store that is replaced meanwhile is asked for the rest anew."""
+        events: list[Event] = []
+        for _ in range(_REPLAYS):
+            revision = await self._replay_some(collection, revision, border, events)
+            if revision >= border:
+                return events
+        raise Unavailable("the store ended a watch before its present; try again")
+
+    async def _replay_some(
+        self, collection: Collection, revision: int, border: int, events: list[Event]
+    ) -> int:
+        """Add the events after `revision` until the border or the stream's end; up to which."""
         prefix = storage_prefix(collection.storage)
         request = WatchRequest(
             start=prefix,
@@ -353,22 +367,20 @@ class Store:
             previous=True,
             progress_seconds=1.0,
         )
-        events: list[Event] = []
-        stream = self._state.watch(request)
-        try:
-            async for batch in stream:
-                events += [
-                    self._old_event(collection, prefix, event)
-                    for event in batch.events
-                    if event.entry.revision <= border
-                ]
-                if batch.revision >= border:
-                    return events
-        finally:
-            close = getattr(stream, "aclose", None)
-            if close is not None:
-                await close()
-        raise Unavailable("the store ended a watch before its present; try again")
+        async with call.leaving(self._state.watch(request)) as stream:
+            try:
+                async for batch in stream:
+                    events += [
+                        self._old_event(collection, prefix, event)
+                        for event in batch.events
+                        if event.entry.revision <= border
+                    ]
+                    revision = batch.revision
+                    if revision >= border:
+                        break
+            except Unavailable:
+                return revision
+        return revision
 
     def _old_event(self, collection: Collection, prefix: str, event: WatchEvent) -> Event:
         entry, previous = event.entry, event.previous
