@@ -196,9 +196,12 @@ def crowd(found: dict[str, Docker]) -> list[Figure]:
     for engine in both.values():
         engine.clear()
     least = Budget(limit=15, ratio=True, least=True)
+    commands, client = f"{IN_FLIGHT} commands at once", f"one API client, {IN_FLIGHT} in flight"
+    against_commands = rates | {"sagong": by_api["sagong"]}
     return [
-        *figures(f"docker run -d, {TOGETHER} by {IN_FLIGHT} commands at once", "/s", rates, least),
-        *figures(f"{TOGETHER} by one API client, {IN_FLIGHT} in flight", "/s", by_api, least),
+        *figures(f"docker run -d, {TOGETHER} by {commands}", "/s", rates, least),
+        *figures(f"{TOGETHER} by {client}", "/s", by_api, least),
+        *figures(f"the same; theirs by {commands}", "/s", against_commands, least),
         *figures("resident helper of a container, PSS", "MB", helpers, Budget(limit=0.8)),
         *figures(f"docker create, {IN_FLIGHT} commands at once", "/s", created),
         *figures(f"docker ps -a of {LISTED}, {TOGETHER} of them running", "ms", listing),

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.conformance.image_registry_server import free_port
+from tests.ports import free_port
 from tests.system.instance import Instance, instance
 
 from sagong.linux import syscalls

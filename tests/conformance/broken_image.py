@@ -62,6 +62,13 @@ class KeepsUploads(FakeImages):
         return await self.uploads[token]
 
 
+class WantsAllLayers(FakeImages):
+    """Takes no layer from images that are here."""
+
+    def layers_here(self) -> dict[str, bytes]:
+        return {}
+
+
 class ForgetsCommandIsUnset(FakeImages):
     """Tells an unset command as an empty one."""
 
@@ -247,6 +254,13 @@ class FollowsLinksInStat(FakeImages):
         return await super().stat(replace(request, path=request.path + "/"))
 
 
+class TellsNoOwners(FakeImages):
+    """All is root's."""
+
+    async def stat(self, request: ArchiveRequest) -> PathStat:
+        return replace(await super().stat(request), uid=0, gid=0)
+
+
 class OffersAgain(FakeImages):
     """An address serves more than once."""
 
@@ -275,6 +289,54 @@ class IgnoresMounts(FakeImages):
 
     def mounted(self, request: ArchiveRequest) -> None:
         return None
+
+
+class ReadsAnyUrl(FakeImages):
+    """Files of the machine are URLs, too."""
+
+    async def fetched(self, url: str) -> bytes:
+        return bytes(1024) if url.startswith("file:") else await super().fetched(url)
+
+
+class TakesPartsForTheWhole(FakeImages):
+    """What had come of an upload when it ended is all of it."""
+
+    async def start(self) -> None:
+        self.whole |= set(self.spool)
+        await super().start()
+
+
+class ForgetsAddresses(FakeImages):
+    """Knows nothing of uploads that had not begun."""
+
+    async def start(self) -> None:
+        for token in [token for token, raw in self.spool.items() if not raw]:
+            del self.spool[token]
+        await super().start()
+
+
+class ForgetsUploads(FakeImages):
+    """Knows nothing of what a predecessor was sent."""
+
+    async def start(self) -> None:
+        self.spool.clear()
+        await super().start()
+
+
+class ForgetsAnswers(FakeImages):
+    """Knows nothing of what a predecessor has done with an upload."""
+
+    async def start(self) -> None:
+        self.answers.clear()
+        await super().start()
+
+
+class ForgetsRemovals(FakeImages):
+    """Knows nothing of what a predecessor has removed."""
+
+    async def start(self) -> None:
+        self.removals.clear()
+        await super().start()
 
 
 class WaitsForAllBytes(FakeImages):
@@ -361,7 +423,14 @@ class MakesEveryPath(FakeImages):
 # Each mutation names the check of the suite that must catch it.
 MUTATIONS: dict[type[FakeImages], str] = {
     TrustsLayers: "a_damaged_layer_is_refused",
+    WantsAllLayers: "layers_that_are_here_need_not_be_in_the_archive",
     KeepsUploads: "an_upload_is_taken_once",
+    ReadsAnyUrl: "import_gets_a_url",
+    TakesPartsForTheWhole: "an_upload_goes_on_at_a_successor",
+    ForgetsAddresses: "an_upload_begins_at_a_successor",
+    ForgetsUploads: "an_upload_waits_for_a_successor",
+    ForgetsAnswers: "what_was_answered_is_answered_by_a_successor",
+    ForgetsRemovals: "what_was_removed_is_told_by_a_successor",
     ForgetsCommandIsUnset: "an_unset_command_is_none",
     GuessesPrefixes: "an_ambiguous_prefix_is_invalid",
     SaysLittle: "unknown_images_are_not_found",
@@ -383,6 +452,7 @@ MUTATIONS: dict[type[FakeImages], str] = {
     TellsDeletionsAsChanges: "changes_are_told",
     CommitsWithoutParent: "commit_makes_an_image",
     FollowsLinksInStat: "stat_tells_a_path",
+    TellsNoOwners: "stat_tells_a_path",
     OffersAgain: "an_address_is_good_once",
     LetsKindsChange: "kinds_are_not_exchanged_if_so_asked",
     IgnoresMounts: "mounts_are_seen",

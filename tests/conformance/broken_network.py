@@ -32,6 +32,16 @@ from sagong.errors import Conflict, FailedPrecondition
 __all__ = ["MUTATIONS", "PROBES"]
 
 
+class KeepsPortsWithoutAWay(FakeNetworks):
+    caught_by = "ports_are_published_while_a_network_leads_there"
+
+    async def disconnect(self, request: DisconnectRequest) -> Sandbox:
+        before = await self.inspect(SandboxRef(id=request.id))
+        gone = replace(await super().disconnect(request), ports=before.ports)
+        self.memory.sandboxes[request.id] = (self.memory.sandboxes[request.id][0], gone)
+        return gone
+
+
 class AnyNameGoes(FakeNetworks):
     caught_by = "network_name_is_unique"
 

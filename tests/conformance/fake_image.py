@@ -246,6 +246,8 @@ class FakeImages(FakeStore):
             mtime=member.info.mtime,
             link_target=target,
             real=self._real(files, request.path),
+            uid=member.info.uid,
+            gid=member.info.gid,
         )
 
     @staticmethod

@@ -10,10 +10,11 @@ import json
 import re
 import secrets
 import tarfile
+import urllib.error
+import urllib.request
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,9 @@ from sagong.contracts.image import (
     SearchResults,
     TagRequest,
 )
-from sagong.contracts.streams import Address
+from sagong.contracts.streams import KEPT, Address
 from sagong.errors import Conflict, InvalidArgument, NotFound, Unavailable
+from sagong.model.patterns import translated
 
 __all__ = ["FakeStore", "Lease", "Stored", "digest", "familiar", "full"]
 
@@ -130,28 +132,66 @@ class FakeStore:
         self.consumed: dict[str, str] = disk.setdefault("consumed", {})
         self.top = top
         self.uploads: dict[str, asyncio.Future[bytes]] = {}
+        self.spool: dict[str, bytearray] = disk.setdefault("spool", {})
+        self.begun: set[str] = set()
+        self.whole: set[str] = disk.setdefault("whole", set())
+        self.answers: dict[str, list[Progress]] = disk.setdefault("answers", {})
+        self.answered: dict[str, list[Progress]] = {}
+        self.removals: dict[str, Removed] = disk.setdefault("removals", {})
+        self.removed_before: dict[str, Removed] = {}
+        self.peers: set[asyncio.StreamWriter] = set()
         self.offers: dict[str, bytes] = {}
-        self.path = str(top / f"{secrets.token_hex(4)}.sock")
+        self.path = str(top / "streams.sock")
         self.server: asyncio.Server | None = None
 
     async def start(self) -> None:
-        """Listen for streams."""
+        """Listen for streams, of uploads that went on elsewhere, too."""
+        self.answered = dict(self.answers)
+        self.removed_before = dict(self.removals)
+        self.removals.clear()
+        for token, raw in self.spool.items():
+            self.begun.add(token)
+            self.uploads[token] = asyncio.get_running_loop().create_future()
+            if token in self.whole:
+                self.uploads[token].set_result(bytes(raw))
         self.server = await asyncio.start_unix_server(self._serve, self.path, limit=1 << 26)
 
     async def stop(self) -> None:
         """Listen no more."""
         if self.server is not None:
             self.server.close()
+            self.server = None
+        for peer in self.peers:
+            peer.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         token = (await reader.readline()).decode().strip()
         if token in self.uploads and not self.uploads[token].done():
-            self.uploads[token].set_result(await reader.read())
+            await self.receive(token, reader, writer)
+        elif token in self.whole:
+            writer.write(KEPT)
         elif token in self.offers:
             writer.write(self.offers.pop(token))
             with contextlib.suppress(ConnectionError):
                 await writer.drain()
         writer.close()
+
+    async def receive(
+        self, token: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """Bytes of an upload; who comes again is told how many are here."""
+        raw = self.spool[token]
+        if token in self.begun:
+            writer.write(b"%d\n" % len(raw))
+        self.begun.add(token)
+        self.peers.add(writer)
+        while data := await reader.read(1 << 16):
+            raw += data
+        self.peers.discard(writer)
+        if self.server is not None:
+            self.whole.add(token)
+            self.uploads[token].set_result(bytes(raw))
+            writer.write(KEPT)
 
     def offer(self, raw: bytes) -> Address:
         """Bytes to be fetched once."""
@@ -162,7 +202,8 @@ class FakeStore:
     async def upload(self) -> Address:
         token = secrets.token_hex(16)
         self.uploads[token] = asyncio.get_running_loop().create_future()
-        return Address(path=self.path, token=token)
+        self.spool[token] = bytearray()
+        return Address(path=self.path, token=token, protocol="upload")
 
     async def taken(self, token: str) -> bytes:
         """The bytes of an upload, once."""
@@ -174,6 +215,7 @@ class FakeStore:
             return await future
         finally:
             del self.uploads[token]
+            self.spool.pop(token, None)
 
     # Images.
 
@@ -191,22 +233,27 @@ class FakeStore:
         return image
 
     async def load(self, request: LoadRequest) -> AsyncIterator[Progress]:
+        for item in self.answered.pop(request.upload, None) or await self.loaded(request):
+            yield item
+
+    async def loaded(self, request: LoadRequest) -> list[Progress]:
+        """What is loaded of an upload; known to a successor from now on."""
         raw = await self.taken(request.upload)
+        items = self.answers[request.upload] = []
         raw = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
         files = {member.info.name: member.data for member in members_of(raw)}
         for image, names in self.found(files):
             self.keep(image, names)
             for name in names or [""]:
-                yield Progress(image=image.id, reference=familiar(full(name)) if name else "")
+                shown = familiar(full(name)) if name else ""
+                items.append(Progress(image=image.id, reference=shown))
+        return items
 
     def found(self, files: dict[str, bytes]) -> list[tuple[Stored, list[str]]]:
         """The images of an archive."""
         if "manifest.json" in files:
             return [
-                (
-                    Stored(files[one["Config"]], [files[path] for path in one["Layers"]]),
-                    one["RepoTags"] or [],
-                )
+                (self.saved(files, one), one["RepoTags"] or [])
                 for one in json.loads(files["manifest.json"])
             ]
         if "index.json" not in files:
@@ -220,6 +267,19 @@ class FakeStore:
             image = Stored(config, [gzip.decompress(blob) for blob in blobs])
             result.append((image, [name] if name else []))
         return result
+
+    def saved(self, files: dict[str, bytes], one: dict[str, Any]) -> Stored:
+        """An image of docker save's manifest; layers that are here need no file."""
+        here = self.layers_here()
+        diff_ids = json.loads(files[one["Config"]])["rootfs"]["diff_ids"]
+        layers = [files.get(path, here.get(i)) for i, path in zip(diff_ids, one["Layers"])]
+        if None in layers:
+            raise InvalidArgument("the archive lacks a layer")
+        return Stored(files[one["Config"]], [raw for raw in layers if raw is not None])
+
+    def layers_here(self) -> dict[str, bytes]:
+        """Layers of all images by their digests."""
+        return {digest(raw): raw for image in self.images.values() for raw in image.layers}
 
     def find(self, text: str) -> Stored:
         """By name, id or prefix."""
@@ -296,12 +356,12 @@ class FakeStore:
         if query.dangling is not None:
             images = [image for image in images if query.dangling != bool(image.tags)]
         if query.reference:
-            wanted = query.reference
+            wanted = translated(query.reference)
             images = [
                 image
                 for image in images
                 if any(
-                    fnmatchcase(tag, wanted) or tag.rpartition(":")[0] == wanted
+                    wanted.fullmatch(tag) or wanted.fullmatch(tag.rpartition(":")[0])
                     for tag in image.tags
                 )
             ]
@@ -331,7 +391,18 @@ class FakeStore:
         return sorted(key for key, lease in self.leases.items() if lease.image.id == image.id)
 
     async def remove(self, request: RemoveRequest) -> Removed:
-        image = self.find(request.reference)
+        asked = request.reference
+        try:
+            image = self.find(asked)
+        except NotFound:
+            if asked not in self.removed_before:
+                raise
+            return self.removed_before.pop(asked)
+        self.removals[asked] = self.removed(image, request)
+        return self.removals[asked]
+
+    def removed(self, image: Stored, request: RemoveRequest) -> Removed:
+        """Take away a name, or an image by its id."""
         names = [name for name, identity in self.names.items() if identity == image.id]
         users = self.users(image)
         with contextlib.suppress(InvalidArgument):
@@ -406,8 +477,24 @@ class FakeStore:
         members = {name: Member(tarfile.TarInfo(name), raw) for name, raw in files.items()}
         return self.offer(pack(members))
 
+    async def fetched(self, url: str) -> bytes:
+        """What a URL gives."""
+        if not url.startswith("http://"):
+            raise InvalidArgument(f"{url} is no URL of HTTP")
+        try:
+            opened = await asyncio.to_thread(urllib.request.urlopen, url)
+        except urllib.error.URLError as error:
+            raise NotFound(f"{url}: {error}") from None
+        with opened:
+            return bytes(opened.read())
+
     async def import_(self, request: ImportRequest) -> AsyncIterator[Progress]:
-        raw = await self.taken(request.upload)
+        for item in self.answered.pop(request.upload, None) or await self.imported(request):
+            yield item
+
+    async def imported(self, request: ImportRequest) -> list[Progress]:
+        """What is imported of an upload; known to a successor from now on."""
+        raw = await (self.fetched(request.url) if request.url else self.taken(request.upload))
         config: dict[str, Any] = {}
         for line in request.changes:
             word, _, rest = line.partition(" ")
@@ -431,7 +518,10 @@ class FakeStore:
         }
         names = [request.reference] if request.reference else []
         image = self.keep(Stored(json.dumps(document).encode(), [raw]), names)
-        yield Progress(image=image.id, reference=request.reference)
+        items = [Progress(image=image.id, reference=request.reference)]
+        if request.upload:
+            self.answers[request.upload] = items
+        return items
 
     async def usage(self) -> ImageUsage:
         layers = {digest(raw): raw for image in self.images.values() for raw in image.layers}

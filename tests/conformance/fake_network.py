@@ -138,8 +138,9 @@ class FakeNetworks:
         if options.get("macvlan_mode", "bridge") not in ("bridge", "private"):
             raise InvalidArgument("macvlan_mode")
 
-    def publishes(self, endpoints: list[Endpoint]) -> bool:
-        return any(self.network(e.network).driver != "macvlan" for e in endpoints)
+    def publishes(self, endpoints: Iterable[Endpoint]) -> bool:
+        ways = (e for e in endpoints if e.gateway4 or e.gateway6)
+        return any(self.network(e.network).driver != "macvlan" for e in ways)
 
     def with_gateway(self, subnet: Subnet) -> Subnet:
         space = _space(subnet.subnet)
@@ -360,7 +361,7 @@ class FakeNetworks:
         self.check_interface(request.attachment)
         interface = self.named(request.attachment, sandbox.endpoints)
         endpoint = self.endpoint(request.attachment, interface)
-        sandbox = replace(sandbox, endpoints=(*sandbox.endpoints, endpoint))
+        sandbox = self.published(wish, sandbox, (*sandbox.endpoints, endpoint))
         wish = replace(wish, attachments=(*wish.attachments, request.attachment))
         self.memory.sandboxes[request.id] = (wish, sandbox)
         return sandbox
@@ -371,9 +372,19 @@ class FakeNetworks:
         sandbox = await self.inspect(SandboxRef(id=request.id))
         wish, _ = self.memory.sandboxes[request.id]
         rest = tuple(e for e in sandbox.endpoints if e.network != request.network)
-        sandbox = replace(sandbox, endpoints=rest)
+        sandbox = self.published(wish, sandbox, rest)
         self.memory.sandboxes[request.id] = (wish, sandbox)
         return sandbox
+
+    def published(
+        self, wish: JoinRequest, sandbox: Sandbox, endpoints: tuple[Endpoint, ...]
+    ) -> Sandbox:
+        ports: list[PortMapping] = []
+        if self.publishes(endpoints):
+            ports += sandbox.ports
+            for mapping in () if ports else wish.ports:
+                ports.append(self.port(mapping, ports))
+        return replace(sandbox, endpoints=endpoints, ports=tuple(ports))
 
     async def apply(self, rules: Rules) -> None:
         for service in rules.services:

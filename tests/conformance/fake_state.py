@@ -207,6 +207,8 @@ class FakeState:
         if operation.kind is OperationKind.DELETE:
             for entry in found:
                 self.delete(entry, revision)
+            if operation.quiet:
+                return OperationResult(count=len(found))
         return OperationResult(entries=tuple(found), count=len(found))
 
     def put(self, operation: Operation, revision: int) -> None:

@@ -12,19 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.ports import free_port
 
-__all__ = ["by_certificate", "needs_registry", "running_registry"]
+__all__ = ["by_certificate", "free_port", "needs_registry", "running_registry"]
 
 needs_registry = pytest.mark.skipif(
     shutil.which("docker-registry") is None, reason="needs docker-registry (Debian's package)"
 )
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager
@@ -87,16 +81,16 @@ def by_certificate(directory: Path) -> Iterator[str]:
 
 def wait_listening(process: subprocess.Popen[bytes], port: int) -> None:
     """Wait until the registry accepts connections."""
-    for _ in range(200):
+    for _ in range(1200):
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
             return
         if process.poll() is not None:
             raise RuntimeError("docker-registry ended at once; is its configuration right?")
         time.sleep(0.05)
-    raise RuntimeError("docker-registry does not listen after ten seconds")
+    raise RuntimeError("docker-registry does not listen after a minute")
 
 
 def tags_of(host: str, repository: str) -> str:
     """The registry's own list of tags."""
-    with urllib.request.urlopen(f"http://{host}/v2/{repository}/tags/list", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://{host}/v2/{repository}/tags/list", timeout=30) as answer:
         return str(answer.read().decode())

@@ -40,12 +40,13 @@ def package_of(make: Callable[[Any], MonitoredRuntime]) -> str:
 
 
 class Rig:
-    """Directories, a launcher, and generations of the plugin over them."""
+    """Directories, a launcher, and generations of the plugin over them; swapped with `beside`."""
 
     def __init__(
         self,
         base: Path,
         make: Callable[[Any], MonitoredRuntime] = RuntimeLinux,
+        beside: Callable[[Any], MonitoredRuntime] | None = None,
         **settings: Any,
     ) -> None:
         self.base = base
@@ -58,7 +59,7 @@ class Rig:
         self.host: LocalHost | None = None
         self.runtime: MonitoredRuntime | None = None
         self.launcher: subprocess.Popen[bytes] | None = None
-        self._make = make
+        self._make, self._beside = make, beside
         # Broken ones are of the test's own module.
         kinds = inspect.getmro(make) if inspect.isclass(make) else (RuntimeLinux,)
         self._package = next(
@@ -110,6 +111,12 @@ class Rig:
         await self.drop_plugin()
         return await self.start_plugin()
 
+    async def swap_plugin(self) -> MonitoredRuntime:
+        """Away with it, and one of the other kind."""
+        assert self._beside is not None
+        self._make, self._beside = self._beside, self._make
+        return await self.restart_plugin()
+
     def lab(self) -> RuntimeLab:
         """A lab of the present generation."""
         assert self.runtime is not None
@@ -121,6 +128,7 @@ class Rig:
             scratch=scratch,
             emitted=lambda: list(self.events),
             restart=self.restart_plugin,
+            swap=self.swap_plugin if self._beside is not None else None,
         )
 
     def monitors(self) -> list[int]:
@@ -169,11 +177,13 @@ def directories() -> Iterator[Path]:
 
 @contextlib.contextmanager
 def launched(
-    make: Callable[[Any], MonitoredRuntime] = RuntimeLinux, **settings: Any
+    make: Callable[[Any], MonitoredRuntime] = RuntimeLinux,
+    beside: Callable[[Any], MonitoredRuntime] | None = None,
+    **settings: Any,
 ) -> Iterator[Rig]:
     """A launcher for many checks, each of which starts a plugin of its own over it."""
     with directories() as base:
-        made = Rig(base, make, **settings)
+        made = Rig(base, make, beside, **settings)
         try:
             made.start_launcher()
             yield made
@@ -199,6 +209,7 @@ async def held(made: Rig, check: Callable[[RuntimeLab], Awaitable[None]]) -> Non
 @contextlib.asynccontextmanager
 async def rig(
     make: Callable[[Any], MonitoredRuntime] = RuntimeLinux,
+    beside: Callable[[Any], MonitoredRuntime] | None = None,
     *,
     owner: int = 0,
     disk: Callable[[Path], AbstractContextManager[None]] = contextlib.nullcontext,
@@ -208,7 +219,7 @@ async def rig(
     with directories() as base:
         (base / "run").mkdir()
         with disk(base / "run"):
-            async with _served(Rig(base, make, **settings), owner) as made:
+            async with _served(Rig(base, make, beside, **settings), owner) as made:
                 yield made
 
 

@@ -19,6 +19,7 @@ from sagong.conformance import runtime as suite
 from sagong.contract import conforms
 from sagong.contracts.runtime import Runtime
 from sagong.testing import Check, check_name, checks
+from sagong_runtime_linux import RuntimeLinux
 from sagong_runtime_oci import RuntimeOci
 
 pytestmark = [
@@ -33,7 +34,7 @@ CRUN = os.environ.get("SAGONG_CRUN", "")
 @pytest.fixture(scope="module")
 def launcher() -> Iterator[Rig]:
     """One for all checks."""
-    with launched(RuntimeOci) as made:
+    with launched(RuntimeOci, RuntimeLinux) as made:
         yield made
 
 
@@ -56,6 +57,8 @@ OF_A_BINARY = (
     *("default_devices", "tmpfs_has_its_options", "overlays_are_mounted_inside"),
     *("user_namespace_maps_ids", "paused_can_be_killed", "processes_are_the_containers"),
     *("remove_leaves_nothing", "limits_are_in_force", "out_of_memory_is_told"),
+    *("links_to_descriptors_make_nothing_on_the_host", "no_program_begins_outside"),
+    "who_may_trace_finds_no_stranger",
 )
 # Refused by it: a link of the image that leads nowhere inside, where others make what is missing.
 CRUN_REFUSES = {"links_of_the_image_stay_inside"}

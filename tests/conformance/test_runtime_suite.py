@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from shutil import which
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from sagong.contracts.runtime import Runtime
 from sagong.errors import SagongError
 from sagong.testing import Check, check_name, checks
 from sagong_runtime_linux import RuntimeLinux
+from sagong_runtime_oci import RuntimeOci
 
 pytestmark = [
     pytest.mark.root,
@@ -25,7 +27,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def launcher() -> Iterator[Rig]:
     """One for all checks."""
-    with launched() as made:
+    with launched(RuntimeLinux, RuntimeOci if which("runc") else None) as made:
         yield made
 
 

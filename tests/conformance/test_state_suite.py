@@ -90,7 +90,7 @@ async def test_broken_fake_is_caught(
 ) -> None:
     """Each mutation names the check that must fail on it."""
     check: Callable[[Any], Any] = getattr(suite, f"check_{mutation.caught_by}")
-    monkeypatch.setattr("sagong.conformance.state_lab.PATIENCE", 1.0)
+    monkeypatch.setattr("sagong.conformance.state_lab.PATIENCE", 3.0)
     async with fake_lab(mutation) as lab:
         with pytest.raises((AssertionError, SagongError, StopAsyncIteration, TimeoutError)):
             await check(lab)

@@ -66,7 +66,7 @@ async def test_it_stays_if_it_shall_and_is_found_again(root: Path) -> None:
 async def test_what_does_not_come_up_leaves_nothing(root: Path) -> None:
     units = {"scheduler": {"plugin": "scheduler_binpack", "settings": {"nonsense": 1}}}
     with pytest.raises(FailedPrecondition, match=r"settings\.nonsense: no such key"):
-        async with sagong.platform(root, units=units, seconds=3.0):
+        async with sagong.platform(root, units=units, seconds=60.0):
             pass
     assert not (root / "run").exists()
 

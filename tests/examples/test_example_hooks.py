@@ -150,7 +150,10 @@ async def test_a_filter_that_raises_refuses_and_ends_nothing() -> None:
     async with local(SchedulerKube, uses={Objects: Nobody()}, hooks=(Raising(),)) as candidate:
         (placed,) = candidate.place(question()).placements
     assert placed.node == ""
-    assert "2 node(s) about which a hook failed: ValueError: boom" in placed.reasons[0]
+    assert (
+        "2 node(s) about which hook tests.examples.test_example_hooks:Raising" in placed.reasons[0]
+    )
+    assert "failed in refuses: ValueError: boom" in placed.reasons[0]
 
 
 def test_a_hook_is_no_unit() -> None:

@@ -46,7 +46,7 @@ def connection(data: bytes) -> None:
         reader.feed_data(data)
         reader.feed_eof()
         writer = cast(asyncio.StreamWriter, _Writer())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await Connection(reader, writer, client=False, serve=serve).run()
 
     asyncio.run(run())

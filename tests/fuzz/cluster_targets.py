@@ -103,7 +103,7 @@ def health(data: bytes) -> None:
             writer.close()
 
         server = await asyncio.start_server(answer, "127.0.0.1", 0)
-        async with server, asyncio.timeout(10):
+        async with server, asyncio.timeout(60):
             await check_health("127.0.0.1", server.sockets[0].getsockname()[1], "s")
 
     asyncio.run(run())

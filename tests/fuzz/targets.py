@@ -26,6 +26,7 @@ from sagong.model.objects import GroupVersionKind
 from sagong.wire import Envelope, Kind
 from tests.fuzz.buildkit_targets import BUILDKIT
 from tests.fuzz.cluster_targets import CLUSTER
+from tests.fuzz.engine_targets import ENGINE
 from tests.fuzz.provider_target import PROVIDER_SEEDS, receive
 
 __all__ = ["TARGETS", "Target"]
@@ -232,7 +233,7 @@ def _buildkit(data: bytes) -> None:
 
 
 def _dockerignore(data: bytes) -> None:
-    from sagong_builder.context.patterns import Ignore
+    from sagong_builder.context.ignore import Ignore
 
     ignore = Ignore.read(data)
     for path in ("a", "a/b/c.txt", "x" * 200, "a/" * 40 + "b"):
@@ -336,8 +337,8 @@ _ALL = [
     Target("contracts", _contracts, (msgspec.MsgspecError,), (b"\0\0\xc0", b"\1\5\x81\xa1x\1")),
     Target(
         "manifest",
-        _text(lambda text: manifest.parse(text, where="fuzz")),
-        _REFUSAL,
+        lambda data: manifest.parse(data.decode(), where="fuzz"),
+        (InvalidArgument, UnicodeDecodeError),
         (b'[plugin]\nname = "x"\nversion = "1"\nsummary = "s"\nclass = "a:B"\n',),
     ),
     Target("frames", _frame_reader, _REFUSAL, (pack(1, b"hello") + pack(18, b"\0\0\0\1"),)),
@@ -382,6 +383,7 @@ _ALL = [
     Target("buildkit", _buildkit, _REFUSAL, (b"\x05\x0a\x01a\x22\x06\x0a\x01k\x12\x01v",)),
     *(Target(name, run, (SagongError,), seeds) for name, run, seeds in BUILDKIT),
     *(Target(*one) for one in CLUSTER),
+    *(Target(*one) for one in ENGINE),
     Target("dockerignore", _dockerignore, _REFUSAL, (b"*\n!a/**/*.t?t\n[a-c]x\n#\n",)),
     Target("context", _context, (SagongError,), (b"a" + b"\0" * 511, b"\x1f\x8b\x08\0")),
     Target("monitor", _monitor, (ValueError,), (b"\0\0\0\x02{}",)),

@@ -82,7 +82,7 @@ def _path(route: str, name: str, query: dict[str, str], version: str) -> str:
 
 
 async def _ask(lab: Lab, method: str, path: str, body: bytes) -> tuple[int, bytes]:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         return await lab.raw(method, path, body)
 
 

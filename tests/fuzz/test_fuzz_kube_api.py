@@ -163,7 +163,7 @@ def _body(document: Any, resource: ResourceSpec) -> bytes:
 
 
 async def _ask(at: Lab, method: str, path: str, body: bytes | None, media: str) -> Reply:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         return await at.ask(method, path, body, **{"Content-Type": media})
 
 

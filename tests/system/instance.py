@@ -57,7 +57,7 @@ class Instance:
 
         async def ask() -> SystemStatus:
             async with connect(self.paths) as operator:
-                with deadline(5.0):
+                with deadline(30.0):
                     return await operator.kernel.status(StatusQuery())
 
         # A test may have a loop of its own.
@@ -75,7 +75,7 @@ class Instance:
                 return process.pid
         raise LookupError(name)
 
-    def wait_ready(self, seconds: float = 15.0, *, gone: int = 0) -> SystemStatus:
+    def wait_ready(self, seconds: float = 60.0, *, gone: int = 0) -> SystemStatus:
         """Wait until every unit serves again, and none is named that has just been killed.
 
         `gone` is who was, and may take a moment to die of it.
@@ -162,7 +162,7 @@ def instance(
     running = Instance(root, packages)
     with heir(running), taken_away(running):
         with turn():
-            started = running.run("up", "--seconds", "30", check=False)
+            started = running.run("up", "--seconds", "90", check=False)
         assert started.returncode == 0, started.stderr + running.logs()
         yield running
 

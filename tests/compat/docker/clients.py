@@ -51,7 +51,7 @@ class Plugin:
         *words: str,
         cwd: Path | None = None,
         stdin: bytes = b"",
-        seconds: float = 40,
+        seconds: float = 90,
         **more: str,
     ) -> subprocess.CompletedProcess[str]:
         """A command; both of its outputs, as they come, in `stdout`."""

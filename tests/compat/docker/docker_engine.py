@@ -8,7 +8,7 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ class Engine:
         }
 
     def docker(
-        self, *words: str, stdin: bytes | None = None, seconds: float = 30
+        self, *words: str, stdin: bytes | None = None, seconds: float = 90
     ) -> subprocess.CompletedProcess[str]:
         """Run the docker command line."""
         done = subprocess.run(
@@ -66,18 +66,22 @@ class Engine:
         found: dict[str, Any] = json.loads(self.ok("inspect", name))[0]
         return found
 
-    def wait_for(self, name: str, template: str, wanted: str, seconds: float = 10) -> None:
+    def wait_for(self, name: str, template: str, wanted: str, seconds: float = 60) -> None:
         """Wait until inspection says what is wanted."""
         limit = time.monotonic() + seconds
         while (found := self.ok("inspect", "-f", template, name)) != wanted:
             assert time.monotonic() < limit, (name, template, found, wanted)
             time.sleep(0.05)
 
-    def wait_said(self, name: str, text: str, seconds: float = 10) -> None:
+    def wait_said(self, name: str, text: str, seconds: float = 60) -> None:
         """Wait until it stands in the container's log."""
+        self.wait_until(lambda: text in self.ok("logs", name), seconds)
+
+    def wait_until(self, holds: Callable[[], bool], seconds: float = 60) -> None:
+        """Wait for anything else."""
         limit = time.monotonic() + seconds
-        while text not in self.ok("logs", name):
-            assert time.monotonic() < limit, (name, text)
+        while not holds():
+            assert time.monotonic() < limit, "it never held"
             time.sleep(0.05)
 
     def clear(self) -> None:

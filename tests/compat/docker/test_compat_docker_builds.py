@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tarfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +33,7 @@ def theirs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             yield socket
 
 
+LONG_AGO = 1_500_000_000
 BIG = """\
 # A large one.
 ARG TAG=latest
@@ -79,6 +81,12 @@ WORKDIR ../y
 COPY dir links/
 COPY dir/dlink/c.log ./
 ADD t.tar unpacked/
+RUN mkdir -p /there/sub /at && chmod 2770 /there && chown 5:6 /there && ln -s at /to
+COPY dir /there
+COPY many dir /to/
+COPY a.txt /at/
+RUN mkdir /usr/up && ln -s usr/up /up && chmod 1777 /usr/up
+ADD implied.tar /
 COPY <<ONE <<"TWO" /docs/
 expanded $A
 ONE
@@ -90,7 +98,11 @@ FROM scratch
 COPY --from=child /by /by
 COPY --from=child /w /w
 COPY --from=child /vol /vol
+COPY --from=child /there /kept/there
+COPY --from=child /at /kept/at
 COPY --from=child /same /over /all/
+COPY --from=child /up /u/up
+COPY --from=child /usr/up /usr/up
 COPY --from=child /docs /inherited /listed /args /env /all/
 COPY --from=tools /o /o
 COPY --from=1 /o/p/ /pp/
@@ -127,8 +139,14 @@ def context(place: Path) -> Path:
     (place / "dir" / "empty").mkdir()
     (place / "dir" / "link").symlink_to("../a.txt")
     (place / "dir" / "dlink").symlink_to("sub")
+    for path in sorted(place.rglob("*"), reverse=True):
+        os.utime(path, (LONG_AGO, LONG_AGO), follow_symlinks=False)
     with tarfile.open(place / "t.tar", "w") as tar:
         tar.add(place / "dir", "dir")
+    with tarfile.open(place / "implied.tar", "w") as tar:
+        # Of `up` and `tmp` there is no entry: what is there stays as it is.
+        tar.add(place / "a.txt", "up/in/a")
+        tar.add(place / "a.txt", "tmp/a")
     return place
 
 
@@ -139,7 +157,9 @@ def listing(path: Path) -> dict[str, tuple[Any, ...]]:
         for member in tar:
             opened = tar.extractfile(member) if member.isreg() else None
             facts = (member.type, oct(member.mode), member.uid, member.gid, member.linkname)
-            found[member.name] = (*facts, opened.read() if opened else b"")
+            # Of what the build has made itself only that it is new.
+            age = int(member.mtime) if member.mtime <= LONG_AGO else "new"
+            found[member.name] = (*facts, age, opened.read() if opened else b"")
     return found
 
 
@@ -151,19 +171,45 @@ def test_the_same_dockerfile_makes_the_same_image(
     sockets = {"theirs": theirs, "ours": docker.socket}
     archive = sample_image.build(tmp_path / "sample").docker_archive
 
-    def build(name: str) -> tuple[dict[str, Any], dict[str, tuple[Any, ...]]]:
+    def build(name: str) -> tuple[dict[str, Any], list[str], dict[str, tuple[Any, ...]]]:
         host = {"DOCKER_HOST": f"unix://{sockets[name]}"}
         buildx.ok("load", "-i", str(archive), **host)
         out = tmp_path / f"{name}.tar"
         words = ("--output", "type=docker,name=same:1", "--output", f"type=tar,dest={out}")
         buildx.ok("build", *words, ".", cwd=place, **host)
         config = json.loads(buildx.ok("inspect", "same:1", **host))[0]["Config"]
-        return {key: value for key, value in config.items() if value}, listing(out)
+        form = "{{.CreatedBy}} ({{.Comment}})"
+        told = buildx.ok("history", "--no-trunc", "--format", form, "same:1", **host).splitlines()
+        # Docker does not tell of triggers, and of ports otherwise since 28.
+        history = [line for line in told if not line.startswith(("ONBUILD", "EXPOSE"))]
+        return {key: value for key, value in config.items() if value}, history, listing(out)
 
     with ThreadPoolExecutor(2) as both:
-        (their_config, their_files), (our_config, our_files) = both.map(build, sockets)
+        made = both.map(build, sockets)
+        (their_config, their_history, their_files), (our_config, our_history, our_files) = made
     for config in (their_config, our_config):
-        for key in ("Hostname", "Image", "ArgsEscaped"):
+        for key in ("Hostname", "Image"):
             config.pop(key, None)
     assert our_config == their_config
+    assert our_history == their_history
     assert our_files == their_files
+
+
+@pytest.mark.parametrize(
+    "lines", ["CMD", 'CMD\nENTRYPOINT ["x"]', 'CMD []\nENTRYPOINT ["x"]', "ENTRYPOINT"]
+)
+def test_commands_without_words_are_the_same(
+    docker: Engine, theirs: Path, tmp_path: Path, lines: str
+) -> None:
+    buildx = plugin(docker, "docker-buildx")
+    archive = sample_image.build(tmp_path / "sample").docker_archive
+    text = f"FROM {sample_image.NAME}\n{lines}\n"
+
+    def build(socket: Path) -> tuple[Any, Any]:
+        host = {"DOCKER_HOST": f"unix://{socket}"}
+        buildx.ok("load", "-i", str(archive), **host)
+        buildx.ok("build", "-t", "silent:1", "-", stdin=text.encode(), **host)
+        config = json.loads(buildx.ok("inspect", "silent:1", **host))[0]["Config"]
+        return config.get("Cmd"), config.get("Entrypoint")
+
+    assert build(docker.socket) == build(theirs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import select
 import subprocess
 import time
 from pathlib import Path
@@ -10,9 +11,10 @@ from pathlib import Path
 import pytest
 from tests.compat.docker.clients import Plugin, plugin
 from tests.compat.docker.docker_engine import IMAGE, Engine
-from tests.conformance.image_registry_server import free_port, running_registry
+from tests.conformance.image_registry_server import running_registry
+from tests.ports import free_port
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
 
 _PROJECT = """\
 name: tale
@@ -118,7 +120,7 @@ def test_a_project_from_its_build_to_its_end(
         assert inside("web", "cat /etc/setting /run/secrets/word /www/who; echo $OWN $OF_FILE") == (
             "set\nhush\nme\nown filed\n"
         )
-        assert "10.198.9.10" in inside("web", "ip -o addr; ping -c1 -W2 database")
+        assert "10.198.9.10" in inside("web", "ip -o addr; ping -c1 -W60 database")
         assert told("port", "web", "80") == f"127.0.0.1:{port}\n"
         listed = [json.loads(line) for line in told("ps", "-a", "--format", "json").splitlines()]
         assert {(c["Service"], c["State"], c["Health"], c["ExitCode"]) for c in listed} == {
@@ -161,6 +163,11 @@ def _is_seen(compose: Plugin, place: Path) -> None:
     logs = begun(compose, place, "logs", "-f", "--no-log-prefix", "first", "extra")
     waiting = begun(compose, place, "wait", "db")
     told("--profile", "more", "up", "-d", "--scale", "db=1")
+    assert events.stdout is not None and logs.stdout is not None
+    # Who follows does so from when he has told of something.
+    while not select.select([events.stdout], [], [], 0)[0]:
+        told("pause", "web")
+        told("unpause", "web")
     told("pause", "web")
     assert "(Paused)" in told("ps", "web")
     told("unpause", "web")
@@ -168,20 +175,18 @@ def _is_seen(compose: Plugin, place: Path) -> None:
     told("stop", "-t", "0", "extra")
     told("start", "extra")
     told("stop", "db")
-    assert waiting.wait(20) == 9
+    assert waiting.wait(60) == 9
     told("kill", "extra")
-    time.sleep(0.3)
+    wanted = {("web", "pause"), ("web", "unpause"), ("web", "restart"), ("extra", "kill")}
+    for event in (json.loads(line) for line in events.stdout if line[0] == "{"):
+        wanted.discard((event["service"], event["action"]))
+        if not wanted:
+            break
+    assert not wanted, "it ended without telling of this"
+    assert any("begun first" in line for line in logs.stdout)
     for follower in (events, logs):
         follower.terminate()
-    seen = [
-        json.loads(line)
-        for line in events.communicate(timeout=20)[0].splitlines()
-        if line[0] == "{"
-    ]
-    actions = [(e["service"], e["action"]) for e in seen]
-    for wanted in (("web", "pause"), ("web", "unpause"), ("web", "restart"), ("extra", "kill")):
-        assert wanted in actions, actions
-    assert "begun first" in logs.communicate(timeout=20)[0]
+        follower.communicate(timeout=60)
 
 
 def test_watched_files_reach_a_running_service(
@@ -203,12 +208,34 @@ def test_watched_files_reach_a_running_service(
     assert compose.ok(*read, cwd=tmp_path).strip() == "first"
     watching = begun(compose, tmp_path, "watch", "--no-up")
     try:
-        limit = time.monotonic() + 30
+        limit = time.monotonic() + 60
         while compose.ok(*read, cwd=tmp_path).strip() != "second":
             assert time.monotonic() < limit, watching.poll()
             page.write_text("second\n")
             time.sleep(0.5)
     finally:
         watching.terminate()
-        watching.communicate(timeout=20)
+        watching.communicate(timeout=60)
         compose.ok("compose", "down", "-t", "0", "--rmi", "all", cwd=tmp_path)
+
+
+_INLINE = """\
+services:
+  app:
+    image: {image}
+    command: [sh, -c, "cat /etc/setting; ls -d /made; sleep 600"]
+    init: true
+    volumes: [./not/yet:/made]
+    configs: [{{source: setting, target: /etc/setting}}]
+configs: {{setting: {{content: "said inline\\n"}}}}
+"""
+
+
+def test_a_config_is_put_beside_a_directory_that_is_not_there_yet(
+    compose: Plugin, docker: Engine, tmp_path: Path
+) -> None:
+    (tmp_path / "compose.yaml").write_text(_INLINE.format(image=IMAGE))
+    compose.ok("compose", "-p", "inline", "up", "-d", cwd=tmp_path)
+    docker.wait_said("inline-app-1", "said inline\n/made")
+    assert (tmp_path / "not/yet").is_dir()
+    compose.ok("compose", "-p", "inline", "down", "-t", "0", cwd=tmp_path)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import os
+import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,13 +15,13 @@ from tests.compat.docker.docker_engine import IMAGE, Engine
 pytestmark = pytest.mark.root
 
 _OPTIONS = ("--log-opt", "max-size=4k", "--log-opt", "max-file=5", "--log-opt", "compress=true")
-# Slowly enough that who follows sees all that is rotated away.
-_SCRIPT = "for i in $(seq 1 300); do echo line $i; [ $((i % 10)) = 0 ] && usleep 20000; done"
+# It goes on when it is told so: who follows sees all that is rotated away, however late he reads.
+_SCRIPT = "for i in $(seq 1 300); do echo line $i; [ $((i % 10)) = 0 ] && read go </turns/go; done"
 
 
 def _packed(log: Path) -> list[Path]:
     """Once none is left that is not: the rotated files."""
-    limit = time.monotonic() + 20
+    limit = time.monotonic() + 60
     while True:
         rotated = sorted(log.parent.glob(f"{log.name}.*"))
         if rotated and all(path.suffix == ".gz" for path in rotated):
@@ -27,12 +30,32 @@ def _packed(log: Path) -> list[Path]:
         time.sleep(0.02)
 
 
+def _followed(docker: Engine, go: Path) -> Iterator[str]:
+    """What `docker logs -f` shows; the container goes on when ten lines are read."""
+    command = ["docker", "logs", "-f", "chatty"]
+    with (
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, env=docker.environment()
+        ) as following,
+        open(go, "rb+", buffering=0) as turn,
+    ):
+        assert following.stdout is not None
+        for number, line in enumerate(following.stdout, 1):
+            yield line.rstrip("\n")
+            if number % 10 == 0:
+                turn.write(b"on\n")
+
+
 @pytest.mark.parametrize("driver", ["json-file", "local"])
-def test_rotated_logs_are_packed_and_read_back(docker: Engine, driver: str) -> None:
-    command = ("--log-driver", driver, *_OPTIONS, IMAGE, "sh", "-c", _SCRIPT)
-    docker.ok("run", "-d", "--name", "chatty", *command)
+def test_rotated_logs_are_packed_and_read_back(
+    docker: Engine, open_path: Path, driver: str
+) -> None:
+    go = open_path / "go"
+    os.mkfifo(go)
+    shared = ("-v", f"{open_path}:/turns", "--log-driver", driver, *_OPTIONS)
+    docker.ok("run", "-d", "--name", "chatty", *shared, IMAGE, "sh", "-c", _SCRIPT)
     wanted = [f"line {number}" for number in range(1, 301)]
-    assert docker.ok("logs", "-f", "chatty").splitlines() == wanted
+    assert list(_followed(docker, go)) == wanted
     rotated = _packed(Path(docker.ok("inspect", "-f", "{{.LogPath}}", "chatty")))
     assert 1 < len(rotated) < 5
     assert all(b"line" in gzip.decompress(path.read_bytes()) for path in rotated)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from pathlib import Path
 
 import pytest
@@ -117,18 +116,39 @@ def test_copies_go_through_what_is_mounted(
 
 def hidden(docker: Engine) -> None:
     """Wait until nothing of the machine is shown any more."""
-    limit = time.monotonic() + 10
     places = docker.instance.paths.run / "mounts"
-    while [*places.glob("shown-*")] or f"{places}/shown-" in Path("/proc/mounts").read_text():
-        assert time.monotonic() < limit, "still shown"
-        time.sleep(0.02)
+    docker.wait_until(
+        lambda: (
+            not [*places.glob("shown-*")]
+            and f"{places}/shown-" not in Path("/proc/mounts").read_text()
+        )
+    )
 
 
-def test_a_copy_through_a_source_that_is_gone_is_refused(docker: Engine, shared: Path) -> None:
-    container = docker.ok("create", "-v", f"{shared}/in:/data", IMAGE, "true")
+@pytest.mark.parametrize("state", ["created", "exited"])
+def test_a_copy_makes_a_source_of_v_that_is_gone_and_refuses_one_of_mount(
+    docker: Engine, shared: Path, tmp_path: Path, state: str
+) -> None:
+    """As Docker Engine 20.10 and 26.1: a copy mounts what a start would, and makes what it makes."""
+    made, needed = shared / "in", shared / "to be"
+    needed.mkdir()
+    short = docker.ok("create", "-v", f"{made}:/data", IMAGE, "true")
+    mount = f"type=bind,source={needed},target=/data"
+    long = docker.ok("create", "--mount", mount, IMAGE, "true")
+    if state == "exited":
+        docker.ok("start", "-a", short)
+        docker.ok("start", "-a", long)
     shutil.rmtree(shared)
-    refused = docker.docker("cp", f"{container}:/data", "-")
+    refused = docker.docker("cp", f"{long}:/data", "-")
     assert "bind source path does not exist" in refused.stderr, refused.stderr
+    assert not shared.exists()
+    docker.ok("cp", f"{short}:/data", str(tmp_path / "out"))
+    assert made.is_dir() and not [*(tmp_path / "out").iterdir()]
+    new = tmp_path / "new"
+    new.write_text("new\n")
+    docker.ok("cp", str(new), f"{short}:/data/new")
+    assert (made / "new").read_text() == "new\n" and not needed.exists()
+    docker.ok("rm", short, long)
 
 
 @pytest.mark.parametrize("users", ["host", "private"])
@@ -197,3 +217,16 @@ def test_mounts_are_where_links_of_the_image_lead(docker: Engine, open_path: Pat
     bound = ("-v", f"{open_path}/machine:/link:ro")
     assert docker.ok("run", "--rm", *bound, "linked:1", "cat", "/real") == "of the machine"
     docker.ok("rmi", "linked:1")
+
+
+def test_files_that_are_written_for_a_run_are_copied_as_the_container_has_them(
+    docker: Engine,
+) -> None:
+    docker.ok("run", "-d", "--name", "named", "-h", "hers", IMAGE, "sleep", "60")
+    for file in ("hosts", "hostname", "resolv.conf"):
+        out = docker.directory / file
+        docker.ok("cp", f"named:/etc/{file}", str(out))
+        assert out.read_text() == docker.ok("exec", "named", "cat", f"/etc/{file}") + "\n"
+    refused = docker.docker("cp", str(docker.directory / "hostname"), "named:/etc/hosts")
+    assert refused.returncode == 1 and "device or resource busy" in refused.stderr
+    docker.ok("rm", "-f", "named")

@@ -41,6 +41,14 @@ def test_run_gives_output_and_raises_on_failure(client: DockerClient) -> None:
         client.containers.run(IMAGE, "no-such-program", remove=True)
 
 
+def test_what_removes_itself_is_there_for_its_output_and_its_end(client: DockerClient) -> None:
+    """Its logs and its end are asked for after its start: it had gone before."""
+    for _ in range(5):
+        assert client.containers.run(IMAGE, ["echo", "hi"], auto_remove=True) == b"hi\n"
+        box = client.containers.run(IMAGE, ["sh", "-c", "exit 3"], auto_remove=True, detach=True)
+        assert box.wait()["StatusCode"] == 3
+
+
 def test_containers_are_listed_filtered_and_inspected(client: DockerClient) -> None:
     box = client.containers.run(IMAGE, "sleep 60", name="box", labels={"a": "b"}, detach=True)
     assert [
@@ -170,6 +178,23 @@ def test_images(client: DockerClient) -> None:
     with pytest.raises(APIError, match="invalid reference format"):
         client.images.get("NOT:A:NAME")
     assert any(IMAGE in i.tags for i in client.images.list(filters={"dangling": False}))
+
+
+def test_buildkit_is_asked_for_without_a_session(client: DockerClient) -> None:
+    """As dockerode does, and testcontainers' withBuildkit: the context is the body."""
+    context, text = io.BytesIO(), f"FROM {IMAGE}\nRUN --mount=type=tmpfs,target=/t echo hi > /two\n"
+    with tarfile.open(fileobj=context, mode="w") as tar:
+        member = tarfile.TarInfo("Dockerfile")
+        member.size = len(text)
+        tar.addfile(member, io.BytesIO(text.encode()))
+    url, asked = client.api._url("/build"), {"version": "2", "t": "two:1"}
+    kind = {"Content-Type": "application/x-tar"}
+    answer = client.api._post(url, data=context.getvalue(), params=asked, headers=kind)
+    assert answer.status_code == 200 and "error" not in answer.text, answer.text
+    assert client.containers.run("two:1", ["cat", "/two"], remove=True) == b"hi\n"
+    client.images.remove("two:1")
+    refused = client.api._post(url, params={**asked, "remote": "client-session", "session": "x"})
+    assert refused.status_code == 400 and "use buildx" in refused.text
 
 
 def test_events_are_followed(client: DockerClient) -> None:

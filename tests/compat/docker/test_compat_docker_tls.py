@@ -6,6 +6,7 @@ import datetime
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-from tests.conformance.image_registry_server import free_port
+from tests.ports import free_port
+from tests.sample_image import NAME, build
 from tests.system.instance import Instance, instance
 
 pytestmark = [
@@ -90,29 +92,38 @@ def _signed(
 def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Instance, Path, int]]:
     """An instance with a listener over TCP; certificates of a good client and of a stranger."""
     directory = tmp_path_factory.mktemp("tls")
-    root = Path("/tmp") / f"sgt-tls-{os.getpid()}"
+    root = Path(tempfile.mkdtemp(prefix="sgt-tls-", dir="/tmp"))
     port = free_port()
     good, bad = Authority(), Authority()
     good.write(directory / "client", "alice")
     bad.write(directory / "stranger", "mallory")
     # A stranger knows whom he talks to, but is not known.
     shutil.copy(directory / "client" / "ca.pem", directory / "stranger" / "ca.pem")
-    (root / "etc").mkdir(parents=True)
+    (root / "etc").mkdir()
     good.write(root / "etc" / "docker", "server")
     with instance(_CONFIGURATION.format(port=port), root) as running:
         yield running, directory, port
 
 
 def docker(
-    *words: str, port: int, files: Path | None = None, socket: Path | None = None
+    *words: str,
+    port: int,
+    files: Path | None = None,
+    socket: Path | None = None,
+    given: str | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """The command line over TCP with a client's files, or over the Unix socket."""
+    """The command line over TCP with a client's files, or the Unix socket; `given` is its input."""
     environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}
     environment["DOCKER_HOST"] = f"unix://{socket}" if socket else f"tcp://localhost:{port}"
     if files is not None:
         environment |= {"DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": str(files)}
     return subprocess.run(
-        ["docker", *words], env=environment, capture_output=True, text=True, timeout=30
+        ["docker", *words],
+        env=environment,
+        input=given,
+        capture_output=True,
+        text=True,
+        timeout=90,
     )
 
 
@@ -120,6 +131,19 @@ def test_a_client_of_the_authority_is_heard(secured: tuple[Instance, Path, int])
     _, directory, port = secured
     done = docker("info", "-f", "{{.OSType}}", port=port, files=directory / "client")
     assert (done.returncode, done.stdout.strip()) == (0, "linux"), done.stderr
+
+
+def test_the_end_of_the_input_reaches_a_container(secured: tuple[Instance, Path, int]) -> None:
+    """The client ends its side of the connection, and reads on."""
+    running, directory, port = secured
+    files = directory / "client"
+    archive = str(build(directory / "sample").docker_archive)
+    loaded = docker("load", "-i", archive, port=port, files=files)
+    assert loaded.returncode == 0, loaded.stderr
+    command = ("run", "--rm", "-i", NAME, "sh", "-c", "cat; echo after")
+    done = docker(*command, port=port, files=files, given="hello\n")
+    assert (done.returncode, done.stdout) == (0, "hello\nafter\n"), done.stderr
+    assert running.status().ready
 
 
 def test_strangers_are_not_heard(secured: tuple[Instance, Path, int]) -> None:

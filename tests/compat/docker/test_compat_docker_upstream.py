@@ -26,7 +26,7 @@ def raw(docker: Engine, method: str, path: str, body: bytes | None = None) -> tu
     if body is not None:
         words += ["-H", "Content-Type: application/json", "--data-binary", body.decode()]
     done = subprocess.run(
-        [*words, f"http://d{path}"], capture_output=True, text=True, timeout=30, check=True
+        [*words, f"http://d{path}"], capture_output=True, text=True, timeout=90, check=True
     )
     text, _, status = done.stdout.rpartition("\n")
     return int(status), text
@@ -39,8 +39,10 @@ def build(docker: Engine, name: str, *lines: str) -> None:
 
 def test_an_image_s_health_check_is_done_and_may_be_changed(docker: Engine) -> None:
     build(docker, "checked", "HEALTHCHECK --interval=1s --retries=1 CMD cat /tmp/well")
+    rarely = ("--health-interval", "1h")
+    docker.ok("run", "-d", "--name", "early", *rarely, "checked", "sleep", "60")
+    assert docker.inspect("early")["State"]["Health"]["Status"] == "starting"
     docker.ok("run", "-d", "--name", "ill", "--stop-signal", "KILL", "checked", "sleep", "60")
-    assert docker.inspect("ill")["State"]["Health"]["Status"] == "starting"
     docker.wait_for("ill", "{{.State.Health.Status}}", "unhealthy")
     docker.ok("exec", "ill", "touch", "/tmp/well")
     docker.wait_for("ill", "{{.State.Health.Status}}", "healthy")
@@ -55,9 +57,13 @@ def test_an_image_s_health_check_is_done_and_may_be_changed(docker: Engine) -> N
 def test_a_check_that_takes_too_long_shows_what_it_said(docker: Engine) -> None:
     check = ("--health-cmd", "echo one; sleep 60", "--health-interval", "100ms")
     docker.ok("run", "-d", "--name", "slow", *check, "--health-timeout", "300ms", IMAGE, "top")
-    docker.wait_for("slow", "{{gt (len .State.Health.Log) 0}}", "true")
-    said = docker.inspect("slow")["State"]["Health"]["Log"][0]["Output"]
-    assert said == "Health check exceeded timeout (300ms): one\n"
+
+    def told() -> set[str]:
+        return {entry["Output"] for entry in docker.inspect("slow")["State"]["Health"]["Log"]}
+
+    # One that is late says nothing before its time is over.
+    docker.wait_until(lambda: "Health check exceeded timeout (300ms): one\n" in told())
+    assert told() <= {f"Health check exceeded timeout (300ms){said}" for said in ("", ": one\n")}
 
 
 def test_a_container_of_rm_outlives_its_restart(docker: Engine) -> None:
@@ -65,10 +71,7 @@ def test_a_container_of_rm_outlives_its_restart(docker: Engine) -> None:
     docker.ok("restart", "-t", "0", "once")
     assert docker.inspect("once")["State"]["Running"]
     docker.ok("kill", "once")
-    limit = time.monotonic() + 10
-    while docker.docker("inspect", "once").returncode == 0:
-        assert time.monotonic() < limit
-        time.sleep(0.05)
+    docker.wait_until(lambda: docker.docker("inspect", "once").returncode != 0)
 
 
 def test_the_stop_signal_ends_what_its_policy_would_start_again(docker: Engine) -> None:
@@ -110,10 +113,7 @@ def test_links_are_found_when_the_container_starts(docker: Engine) -> None:
     docker.ok("run", "-d", "--name", "taker", IMAGE, "top")
     docker.ok("start", "data")
     place = docker.inspect("data")["NetworkSettings"]["Networks"]["bridge"]["IPAddress"]
-    limit = time.monotonic() + 5
-    while f"{place}\tdb " not in docker.ok("exec", "app", "cat", "/etc/hosts"):
-        assert time.monotonic() < limit
-        time.sleep(0.05)
+    docker.wait_until(lambda: f"{place}\tdb " in docker.ok("exec", "app", "cat", "/etc/hosts"))
     docker.ok("rename", "app", "web")
     assert docker.inspect("web")["HostConfig"]["Links"] == ["/data:/web/db"]
     docker.ok("rm", "--link", "web/db")
@@ -275,7 +275,7 @@ def test_sessions_of_buildkit_begin_as_docker_s(docker: Engine) -> None:
         ]
         for line in header:
             words += ["-H", line]
-        done = subprocess.run(words, capture_output=True, text=True, timeout=30, check=True)
+        done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
         assert said in json.loads(done.stdout)["message"]
 
 
@@ -300,7 +300,7 @@ def test_a_stream_of_stats_ends_with_its_container(docker: Engine) -> None:
         assert following.stdout is not None
         assert json.loads(following.stdout.readline())["name"] == "/measured"
         docker.ok("rm", "-f", "measured")
-        following.communicate(timeout=10)
+        following.communicate(timeout=60)
     assert following.returncode == 0
 
 
@@ -309,7 +309,7 @@ def test_what_programs_by_hand_send(docker: Engine) -> None:
     assert raw(docker, "POST", "/exec/nosuch/resize?h=x&w=y")[0] == 400
     id_ = docker.ok("run", "-di", IMAGE, "cat")
     with socket.socket(socket.AF_UNIX) as link:
-        link.settimeout(10)
+        link.settimeout(60)
         link.connect(str(docker.socket))
         path = f"/containers/{id_}/attach?stream=1&stdin=1&stdout=1"
         link.sendall(f"POST {path} HTTP/1.1\r\nHost: d\r\nUpgrade: tcp\r\n\r\n".encode())

@@ -186,7 +186,7 @@ async def test_watching_shows_changes_as_they_come() -> None:
             await asyncio.sleep(0.3)
             for name in ("a", "b"):
                 await at.kubectl("run", name, "--image=busybox")
-                line = await asyncio.wait_for(process.stdout.readline(), 10)
+                line = await asyncio.wait_for(process.stdout.readline(), 60)
                 assert line == f"pod/{name}\n".encode()
         finally:
             process.kill()

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 from tests.conformance.image_registry_server import running_registry
+from tests.ports import free_port
 from tests.system.instance import Instance, instance
 
-__all__ = ["DEVIATIONS", "PEERS", "docker_registry", "free_port", "sagong"]
+__all__ = ["DEVIATIONS", "PEERS", "docker_registry", "sagong"]
 
 _PAGES = "lists tags unsorted and whole, whatever n and last say"
 _REFERRERS = "is older than specification 1.1: it has no referrers"
@@ -53,13 +53,6 @@ DEVIATIONS: dict[str, str] = {
     "test_tags_that_are_none[sha256:1]": "fails with 500",
     "test_methods_that_are_not_served[PATCH-/v2/]": _ANY_REQUEST,
 }
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def configuration(port: int, settings: str = "") -> str:

@@ -292,6 +292,8 @@ def test_what_the_operator_sees(running: tuple[Instance, str], host: str) -> Non
     assert "operator/app" in operator(running[0], "list")
     operator(running[0], "remove", "operator/app")
     assert client.ask("GET", "/v2/operator/app/tags/list").status == 404
+    with pytest.raises(AssertionError, match="operator/app"):
+        operator(running[0], "remove", "operator/app")
     client.close()
 
 

@@ -64,7 +64,7 @@ def fetched(host: str, reference: str) -> tuple[dict[str, str], bytes]:
     request = urllib.request.Request(
         f"http://{host}/v2/debian/app/manifests/{reference}", headers={"Accept": MANIFEST}
     )
-    with urllib.request.urlopen(request, timeout=20) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         return dict(answer.headers), answer.read()
 
 

@@ -113,7 +113,7 @@ def test_a_document_that_could_be_two_things(registry: Client, name: str) -> Non
 
 def test_a_head_that_is_too_long(registry: Client) -> None:
     host, _, port = registry.host.partition(":")
-    with socket.create_connection((host, int(port)), timeout=20) as raw:
+    with socket.create_connection((host, int(port)), timeout=60) as raw:
         try:
             raw.sendall(b"GET /v2/ HTTP/1.1\r\nHost: x\r\nX: " + b"y" * (2 << 20) + b"\r\n\r\n")
             answer = raw.recv(1000)
@@ -129,7 +129,7 @@ def test_a_body_that_breaks_off_is_no_blob(registry: Client, name: str) -> None:
     path = place.partition("://")[2].partition("/")[2] if "://" in place else place.lstrip("/")
     joint = "&" if "?" in path else "?"
     host, _, port = registry.host.partition(":")
-    with socket.create_connection((host, int(port)), timeout=20) as raw:
+    with socket.create_connection((host, int(port)), timeout=60) as raw:
         line = f"PUT /{path}{joint}digest={blob.digest} HTTP/1.1\r\n"
         raw.sendall(f"{line}Host: x\r\nContent-Length: 1000\r\n\r\n".encode() + blob.data[:500])
     assert registry.ask("HEAD", f"/v2/{name}/blobs/{blob.digest}").status == 404

@@ -96,7 +96,7 @@ def dockerd(directory: Path) -> Iterator[str]:
     with (directory / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
-        limit = time.monotonic() + 30
+        limit = time.monotonic() + 60
         while subprocess.run(["docker", "-H", address, "version"], capture_output=True).returncode:
             assert process.poll() is None and time.monotonic() < limit, (
                 directory / "log"
@@ -105,5 +105,5 @@ def dockerd(directory: Path) -> Iterator[str]:
         yield address
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(60)
         shutil.rmtree(directory, ignore_errors=True)

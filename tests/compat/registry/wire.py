@@ -133,7 +133,7 @@ class Client:
         chunked = body is not None and not isinstance(body, bytes)
         for attempt in (0, 1):
             if self._connection is None:
-                self._connection = http.client.HTTPConnection(self.host, timeout=30)
+                self._connection = http.client.HTTPConnection(self.host, timeout=60)
             try:
                 self._connection.request(method, target, body, given, encode_chunked=chunked)
                 answer = self._connection.getresponse()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests import sample_image
-from tests.system.instance import REPOSITORY, Instance, environment
+from tests.system.instance import REPOSITORY, Instance, environment, turn
 
 __all__ = ["EXAMPLE", "Sealed", "prepared", "sealed"]
 
@@ -50,8 +50,14 @@ class Sealed(Instance):
             capture_output=True,
             text=True,
             check=check,
-            timeout=90,
+            timeout=180,
         )
+
+    def start(self) -> None:
+        """Until all serves."""
+        with turn():
+            started = self.run("up", "--seconds", "90", check=False)
+        assert started.returncode == 0, started.stderr + self.logs()
 
     @property
     def node_log(self) -> str:
@@ -63,7 +69,7 @@ class Sealed(Instance):
         logs = self.paths.data / "plugins" / "node" / "logs"
         return "".join(path.read_text() for path in logs.glob(f"*_{pod}_*/*/*.log"))
 
-    def wait(self, part: str, count: int = 1, seconds: float = 20.0) -> None:
+    def wait(self, part: str, count: int = 1, seconds: float = 60.0) -> None:
         """Wait until `node` has told that so often."""
         limit = time.monotonic() + seconds
         while self.node_log.count(part) < count:

@@ -153,7 +153,9 @@ class Lender:
         kind = self._protocol["fsutil"].Packet
         metadata = list(context.invocation_metadata())
         name = next(value for key, value in metadata if key == _NAME)
-        root = self._lent.directories[name]
+        root = self._lent.directories.get(name)
+        if root is None:
+            context.abort(grpc.StatusCode.NOT_FOUND, f'no access allowed to dir "{name}"')
         entries = list(self._entries(root, metadata))
         for path, facts in entries:
             self._lent.sent.append(f"{name}:{path}")
@@ -170,7 +172,7 @@ class Lender:
                 return
 
     def _entries(self, root: Path, metadata: list[Any]) -> Iterator[tuple[str, os.stat_result]]:
-        from sagong_builder.context.patterns import Ignore
+        from sagong_builder.context.ignore import Ignore
 
         follow = [value for key, value in metadata if key == _FOLLOW]
         rules = Ignore.read("\n".join(v for k, v in metadata if k == _EXCLUDE).encode())
@@ -318,14 +320,21 @@ class Buildx:
                 call.cancel()
                 own.close()
 
-    def build(self, directory: Path, *, tags: tuple[str, ...] = (), **options: str) -> Outcome:
+    def build(
+        self,
+        directory: Path,
+        *,
+        tags: tuple[str, ...] = (),
+        lends: tuple[str, ...] = ("context", "dockerfile"),
+        **options: str,
+    ) -> Outcome:
         """`docker buildx build`: options are the frontend's, `_` for `-`, and `__` for `:`."""
         parts = ((name.partition("__"), value) for name, value in options.items())
         options = {
             option.replace("_", "-") + (":" if mark else "") + rest: value
             for (option, mark, rest), value in parts
         }
-        self.lent.directories = {"context": directory, "dockerfile": directory}
+        self.lent.directories = dict.fromkeys(lends, directory)
         outcome = Outcome()
         with self.channel() as channel, self.session() as session:
             self._solve(channel, session, tags, {"filename": "Dockerfile", **options}, outcome)

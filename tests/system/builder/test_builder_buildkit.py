@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import io
+import json
+import os
+import signal
 import socket
 import tarfile
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import grpc
 import pytest
 
 from tests.compat.docker.docker_engine import IMAGE, Engine
@@ -67,6 +71,14 @@ def test_the_context_is_asked_for_only_if_it_is_used(buildx: Buildx, tmp_path: P
     place = written(tmp_path, BASE + "RUN true\n", secret__txt="s")
     assert buildx.build(place).error is None
     assert buildx.lent.sent == ["dockerfile:Dockerfile"]
+
+
+def test_a_client_may_lend_no_context(buildx: Buildx, tmp_path: Path) -> None:
+    text = f"FROM {IMAGE} AS one\n{BASE}ARG d=/etc\nCOPY --from=one $d/passwd /p\n"
+    outcome = buildx.build(written(tmp_path, text + "ADD <<a /a\nb\na\n"), lends=("dockerfile",))
+    assert outcome.error is None, outcome.error
+    outcome = buildx.build(written(tmp_path, f"{BASE}COPY f /\n"), lends=("dockerfile",))
+    assert 'no access allowed to dir "context"' in str(outcome.error)
 
 
 def test_a_session_may_travel_in_a_call(buildx: Buildx, tmp_path: Path) -> None:
@@ -246,7 +258,7 @@ def test_directories_of_which_all_is_excluded_are_made(buildx: Buildx, tmp_path:
             {},
             'process "/bin/sh -c exit 9" did not complete successfully: exit code: 9',
         ),
-        ("COPY nope /\n", {}, "file does not exist"),
+        ("COPY nope /\n", {}, 'failed to calculate checksum of ref context: "/nope": not found'),
         ("RUN true\n", {"source": "x/y"}, "frontend x/y is not known"),
         ("RUN true\n", {"requestid": "frontend.none"}, "unsupported request frontend.none"),
         ("RUN true\n", {"filename": "Other"}, "failed to read dockerfile: open Other"),
@@ -349,7 +361,71 @@ def test_who_is_there_and_what_is_kept(buildx: Buildx, protocol: dict[str, Any])
         before = {record.ID for record in stub.DiskUsage(control.DiskUsageRequest()).record}
         pruned = {record.ID for record in stub.Prune(control.PruneRequest(all=True))}
         assert pruned == before
-        assert list(stub.ListenBuildHistory(control.BuildHistoryRequest(EarlyExit=True))) == []
+        # By this clients find out whether a history is kept at all.
+        probe = control.BuildHistoryRequest(ActiveOnly=True, Ref="nothing", EarlyExit=True)
+        assert list(stub.ListenBuildHistory(probe)) == []
+
+
+def test_builds_that_ended_are_remembered(
+    docker: Engine, buildx: Buildx, protocol: dict[str, Any], tmp_path: Path
+) -> None:
+    place = written(tmp_path, BASE + "ARG V\nRUN echo said $V\n")
+    outcome = buildx.build(place, build_arg__V="so")
+    assert buildx.build(place, build_arg__V="so", target="none").error is not None
+    control, content = protocol["control"], protocol["content"]
+    with buildx.channel() as channel:
+        stub = protocol["control_grpc"].ControlStub(channel)
+        now = control.BuildHistoryRequest(EarlyExit=True, Limit=2)
+        listening = stub.ListenBuildHistory(now)
+        assert "buildkit-current-timestamp" in dict(listening.initial_metadata())
+        failed, done = (event.record for event in listening)
+        assert failed.FrontendAttrs["target"] == "none" and failed.error.message
+        assert done.FrontendAttrs["build-arg:V"] == "so" and done.HasField("CompletedAt")
+        assert done.numTotalSteps == len(outcome.vertexes)
+        assert done.Result.ResultDeprecated.digest == outcome.image
+    # Of a builder that is replaced, or killed, the next one tells the same.
+    docker.instance.run("swap", "builder")
+    pid = docker.instance.pid("builder")
+    os.kill(pid, signal.SIGKILL)
+    docker.instance.wait_ready(gone=pid)
+    with buildx.channel() as channel:
+        stub = protocol["control_grpc"].ControlStub(channel)
+        assert [event.record.Ref for event in stub.ListenBuildHistory(now)] == [
+            failed.Ref,
+            done.Ref,
+        ]
+        updates = list(stub.Status(control.StatusRequest(Ref=done.Ref)))
+        assert b"".join(log.msg for u in updates for log in u.logs) == b"said so\n"
+        said = done.Result.Attestations[0]
+        blobs = protocol["content_grpc"].ContentStub(channel)
+        info = blobs.Info(content.InfoRequest(digest=said.digest)).info
+        read = content.ReadContentRequest(digest=said.digest, offset=2)
+        raw = b"".join(piece.data for piece in blobs.Read(read))
+        assert len(raw) == info.size - 2 == said.size - 2
+        assert json.loads(b"{\n"[:2] + raw)["buildType"] == "https://mobyproject.org/buildkit@v1"
+        stub.UpdateBuildHistory(control.UpdateBuildHistoryRequest(Ref=done.Ref, Delete=True))
+        one = control.BuildHistoryRequest(EarlyExit=True, Ref=done.Ref)
+        assert list(stub.ListenBuildHistory(one)) == []
+        with pytest.raises(grpc.RpcError):
+            blobs.Info(content.InfoRequest(digest=said.digest))
+
+
+def test_a_graph_of_nothing_is_solved_and_listeners_hear_of_it(
+    buildx: Buildx, protocol: dict[str, Any]
+) -> None:
+    control = protocol["control"]
+    with buildx.channel() as channel:
+        stub = protocol["control_grpc"].ControlStub(channel)
+        listening = stub.ListenBuildHistory(control.BuildHistoryRequest(ActiveOnly=True))
+        listening.initial_metadata()
+        request = control.SolveRequest(Ref="nothing-at-all", Definition=control.Definition())
+        assert stub.Solve(request, timeout=20) == control.SolveResponse()
+        told = [next(listening) for _ in range(2)]
+        listening.cancel()
+    assert [(event.type, event.record.Ref) for event in told] == [
+        (0, "nothing-at-all"),
+        (1, "nothing-at-all"),
+    ]
 
 
 def test_a_connection_that_is_not_upgraded_is_refused(docker: Engine) -> None:

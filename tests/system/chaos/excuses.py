@@ -48,7 +48,7 @@ TABLE: tuple[Excuse, ...] = (
     Excuse("refused", _DISTURBED, status="503"),
     Excuse("refused", ("kill .*", "stop .*", "power .*"), status="504"),
     Excuse("refused", ("stop .*", "kill .*"), status="500", text=r"in time|deadline|not answer"),
-    Excuse("refused", ("full .*",), status="500|507|429|409", text=r"(?i)full|no space|disk"),
+    Excuse("refused", ("full .*",), status="500|507|429", text=r"(?i)full|no space|disk"),
     # Two attempts of the same thing at once, after the first was not answered.
     Excuse("exists", ("kill .*", "stop .*", "power .*"), verb="remove|start|read|wait|prepare"),
     # Answers that tell how a thing is; whether that is true is for the other checks.

@@ -1,4 +1,4 @@
-"""What is done to a platform: kills, swaps, both at once, upgrades, stops, full disks, no power."""
+"""What is done to a platform: kills, swaps, all at once, upgrades, stops, full disks, no power."""
 
 from __future__ import annotations
 
@@ -7,18 +7,29 @@ import errno
 import os
 import random
 import signal
+import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from tests.system.chaos.history import Fault, Recorder
 from tests.system.chaos.processes import Processes
 from tests.system.instance import Instance
 
-__all__ = ["KINDS", "Injector"]
+__all__ = ["KINDS", "Injector", "no_blocks", "no_inodes"]
 
 # Kind of fault and how often, one against the other.
-KINDS = {"kill": 8, "swap": 4, "stop": 4, "full": 2, "power": 1, "upset": 3, "upgrade": 1}
+KINDS = {
+    "kill": 8,
+    "swap": 4,
+    "swaps": 2,
+    "stop": 4,
+    "full": 2,
+    "power": 1,
+    "upset": 3,
+    "upgrade": 1,
+}
 _OTHERS = {"scheduler": ("scheduler_kube", "scheduler_binpack")}
 _CHUNK = 1 << 20
 _KILLED_MEANWHILE = 0.6
@@ -45,6 +56,7 @@ class Injector:
         self._acts: dict[str, Callable[[], None]] = {
             "kill": self._kill,
             "swap": self._swap,
+            "swaps": self._swap_two,
             "stop": self._stop,
             "full": self._fill,
             "power": self._cut_power,
@@ -109,6 +121,19 @@ class Injector:
         problem = "" if done.returncode == 0 else f"swap failed: {done.stderr}{done.stdout}"
         self._recovered("swap", words[:1], began, set(), problem)
 
+    def _swap_two(self) -> None:
+        """Two units at once, that may call one another."""
+        words = [self._swapping("swap"), self._swapping("swap")]
+        began = time.time()
+        with ThreadPoolExecutor(2) as beside:
+            swaps = [beside.submit(self._running.run, "swap", *w, check=False) for w in words]
+            done = [swap.result() for swap in swaps]
+        # By chance it is the same one twice, and the second is told so.
+        refused = words[0][0] == words[1][0]
+        wrong = [d.stderr + d.stdout for d in done if d.returncode]
+        problem = f"swap failed: {wrong}" if len(wrong) > refused else ""
+        self._recovered("swap", [w[0] for w in words], began, set(), problem)
+
     def _swapping(self, kind: str) -> list[str]:
         """Every slot's turn comes, in an order by chance."""
         turns = self._turns[kind]
@@ -145,30 +170,27 @@ class Injector:
         self._recovered("upgrade", ["all"], began, set(), problem)
 
     def _fill(self) -> None:
-        """The disk of its data, or that of its sockets and logs, is full for some seconds.
+        """The disk of its data, or that of its sockets and logs, is full for some seconds: no block is
+        free, or no inode.
 
         Often somebody dies meanwhile: what is decided then can't be written down.
         """
         paths = self._running.paths
         name = self._chance.choice(("data", "run"))
-        filler = getattr(paths, name) / "filler"
+        what, fill = self._chance.choice((("blocks", no_blocks), ("inodes", no_inodes)))
         victims = self._victims()
         victim = self._chance.choice(sorted(victims))
         killed = {victims[victim]} if self._chance.random() < _KILLED_MEANWHILE else set()
         began = time.time()
-        try:
-            with filler.open("wb", buffering=0) as file:
-                _fill(file.fileno())
-                for pid in killed:
-                    _signal(pid, signal.SIGKILL)
-                limit = time.monotonic() + self._chance.uniform(1.0, 4.0)
-                while time.monotonic() < limit:
-                    # What others gave back meanwhile is taken too.
-                    _fill(file.fileno())
-                    time.sleep(0.05)
-        finally:
-            filler.unlink(missing_ok=True)
-        self._recovered("full", [name], began, killed)
+        with fill(getattr(paths, name)) as take:
+            for pid in killed:
+                _signal(pid, signal.SIGKILL)
+            limit = time.monotonic() + self._chance.uniform(1.0, 4.0)
+            while time.monotonic() < limit:
+                # What others gave back meanwhile is taken too.
+                take()
+                time.sleep(0.05)
+        self._recovered("full", [f"{name} {what}"], began, killed)
         self._recovered("kill", _all_of(victims, killed), began, killed)
 
     def _cut_power(self) -> None:
@@ -183,7 +205,8 @@ class Injector:
         self._recovered("power", ["all"], began, ended, problem)
 
     def _victims(self) -> dict[str, int]:
-        found = {**self._processes.pids(), **self._processes.workers()}
+        known = self._processes
+        found = {**known.pids(), **known.workers(), **known.nurseries()}
         for container, pid in self._processes.monitors().items():
             if container in self._names:
                 found[f"monitor {self._names[container]}"] = pid
@@ -201,6 +224,40 @@ class Injector:
 def _all_of(victims: Mapping[str, int], pids: set[int]) -> list[str]:
     """What goes with these processes: a monitor is that of several containers."""
     return sorted(name for name, pid in victims.items() if pid in pids)
+
+
+@contextlib.contextmanager
+def no_blocks(disk: Path) -> Iterator[Callable[[], None]]:
+    """No block of a disk is free; what is given takes those that others gave back."""
+    filler = disk / "filler"
+    try:
+        with filler.open("wb", buffering=0) as file:
+            _fill(file.fileno())
+            yield lambda: _fill(file.fileno())
+    finally:
+        filler.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def no_inodes(disk: Path) -> Iterator[Callable[[], None]]:
+    """No inode of a tmpfs is free; what is given takes those that others gave back."""
+    most = os.statvfs(disk).f_files
+
+    def take() -> None:
+        found = os.statvfs(disk)
+        # Between the two calls one may be made: then there are as many as there were.
+        _remount(disk, found.f_files - found.f_ffree, check=False)
+
+    take()
+    try:
+        yield take
+    finally:
+        _remount(disk, most)
+
+
+def _remount(disk: Path, inodes: int, *, check: bool = True) -> None:
+    options = f"remount,nr_inodes={inodes}"
+    subprocess.run(["mount", "-o", options, str(disk)], check=check, capture_output=True)
 
 
 def _fill(fd: int) -> None:

@@ -51,7 +51,8 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
     """Something that was done to the platform; `ended` is when all was ready again.
 
-    `kind`: kill, swap, upgrade, stop, full, power. `problem` tells what should not have come of it.
+    `kind`: kill, swap (one, or two at once), upgrade, stop, full (blocks or inodes), power. `problem`
+    tells what should not have come of it.
     """
 
     kind: str

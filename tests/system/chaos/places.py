@@ -15,14 +15,26 @@ _NAMES = ((re.compile(r"[0-9a-f]{8}[0-9a-f-]*"), "#"), (re.compile(r"\d+"), "0")
 # What comes and goes with processes, which are counted elsewhere, or is made when it is needed first.
 _ASIDE = re.compile(
     r"[^/]+|log/.*|netns/.*|slots/[^/]+/bus(/.*)?|kernel(/.*)?|keeper.pid|.*\.sock|.*-(wal|shm)|node/logs/[0-9a-f]{2}|"
-    r"slots/[^/]+(/run(/[^/]+)?)?|slots/runtime/run/[^/]+/s/.*|builder/work/.*"
+    r"slots/[^/]+(/run(/[^/]+)?)?|slots/runtime/run/[^/]+/s/.*|builder/work/.*|"
+    r"image_overlay/uploads/[^/]+\.answer"
 )
+# Where empty directories are kept for those to come.
+_SPARE = re.compile(r"image_overlay/c/[^/]+")
 
 
 def places(directory: Path, depth: int) -> tuple[str, ...]:
     """`PATH: how many` of everything down to some depth, by names without their numbers."""
-    counts = Counter(_kind(path) for path in _walked(directory, depth))
+    counts = Counter(
+        _kind(path) for path in _walked(directory, depth) if not _is_spare(directory, path)
+    )
     return tuple(f"{kind}: {number}" for kind, number in sorted(counts.items()) if kind)
+
+
+def _is_spare(directory: Path, path: str) -> bool:
+    try:
+        return bool(_SPARE.fullmatch(path)) and not os.listdir(directory / path)
+    except OSError:
+        return False
 
 
 def _kind(path: str) -> str:

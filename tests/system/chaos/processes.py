@@ -23,6 +23,7 @@ __all__ = ["Processes"]
 
 _WELL = ("serving", "asleep")
 _MONITOR = "sagong-monitor "
+_NURSERY = "sagong-nursery"
 _MOST = 6
 
 
@@ -80,6 +81,11 @@ class Processes:
         """A process that a unit has beside its own: the workshop of images, namespaces' resolvers."""
         own = set(self.pids().values())
         return {f"worker of {name}": pid for name, pid in self._grouped() if pid not in own}
+
+    def nurseries(self) -> dict[str, int]:
+        """Those that make first processes, by numbers: they come and go."""
+        pids = [pid for pid in sorted(self.everything()) if _comm(pid) == _NURSERY]
+        return {f"nursery {number}": pid for number, pid in enumerate(pids)}
 
     def of(self, name: str) -> set[int]:
         """All processes of a unit, old and new ones; or the kernel, the zygote."""
@@ -192,6 +198,10 @@ def _described(pid: int) -> str:
     groups = {line.split(":")[-1] for line in _read(f"/proc/{pid}/cgroup").splitlines()}
     place = _target(f"/proc/{pid}/cwd")
     return f"{pid} {command!r} in {place}, state and parent {facts}, groups {sorted(groups)}"
+
+
+def _comm(pid: int) -> str:
+    return _read(f"/proc/{pid}/comm").strip()
 
 
 def _target(path: str) -> str:

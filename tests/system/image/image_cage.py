@@ -95,7 +95,7 @@ async def story(data: Path, run: Path, registry: str) -> dict[str, Any]:
         if registry:
             await transfer(images, registry)
         await images.release(RootRef(id="caged"))
-        for _ in range(100):
+        for _ in range(3000):
             await asyncio.sleep(0.02)
             if not os.listdir(data / "trash"):
                 break

@@ -38,7 +38,7 @@ from sagong.testing import local
 from sagong_image_overlay import ImageOverlay
 
 pytestmark = pytest.mark.root
-FAST = {"registries": {"attempts": 1, "seconds": 5.0}}
+FAST = {"registries": {"attempts": 1, "seconds": 30.0}}
 
 
 def image(text: str, size: int = 200_000) -> Archive:
@@ -65,7 +65,7 @@ def directories_of_layers(data: Path) -> list[str]:
 
 async def emptied(data: Path) -> bool:
     """Whether nothing is left, after the tidying that goes on in the background."""
-    for _ in range(200):
+    for _ in range(3000):
         if not files_below(data) and not directories_of_layers(data):
             return True
         await asyncio.sleep(0.02)

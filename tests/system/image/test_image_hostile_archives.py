@@ -262,7 +262,7 @@ async def test_trees_without_end_are_removed(tmp_path: Path) -> None:
         error = await refused(ResourceExhausted, images.changes(RootRef(id="deep")))
         assert "bytes of names" in error.message
         await images.release(RootRef(id="deep"))
-        for _ in range(400):
+        for _ in range(1200):
             if not os.listdir(tmp_path / "trash"):
                 return
             await asyncio.sleep(0.05)

@@ -51,7 +51,7 @@ from sagong.testing import local
 from sagong_image_overlay import ImageOverlay
 
 pytestmark = pytest.mark.root
-FAST = {"registries": {"attempts": 3, "seconds": 5.0}}
+FAST = {"registries": {"attempts": 3, "seconds": 30.0}}
 
 
 @pytest.fixture
@@ -329,6 +329,16 @@ async def test_a_busy_registry_is_asked_again(odd: OddRegistry, images: ImageOve
     odd.odd["/v2/a/manifests"] = times(2, lambda h: h.give(429, body, Retry_After="0"))
     odd.odd["/v2/a/blobs"] = times(1, lambda h: h.give(503, b"", Retry_After="0"))
     await pulled(images, f"{odd.host}/a:v1")
+
+
+async def test_who_logs_in_at_a_busy_registry_hears_so(odd: OddRegistry, tmp_path: Path) -> None:
+    """It waited as a pull does, until nobody waited for it any more."""
+    body = json.dumps({"errors": [{"code": "TOOMANYREQUESTS", "message": "slow down"}]}).encode()
+    odd.odd["/v2/"] = lambda h: h.give(429, body, Retry_After="50")
+    async with local(ImageOverlay, data=tmp_path, config=FAST) as images:
+        with pytest.raises(SagongError, match="toomanyrequests: slow down"):
+            await images.login(LoginRequest(credentials=Credentials(server=odd.host)))
+    assert len(odd.paths()) <= 2, "it was asked again"
 
 
 @storing

@@ -44,7 +44,7 @@ def inside(prepared: Prepared, script: str) -> str:
         ["unshare", "-m", "sh", "-ec", f"{mount}; cd /mnt; {script}"],
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=60,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -60,14 +60,14 @@ LISTING = (
 def tarred(raw: bytes, root: Path) -> None:
     """Unpack an exported tar by GNU tar."""
     subprocess.run(
-        ["tar", "-xpf", "-", "--numeric-owner", "-C", str(root)], input=raw, check=True, timeout=20
+        ["tar", "-xpf", "-", "--numeric-owner", "-C", str(root)], input=raw, check=True, timeout=60
     )
 
 
 def listed(root: Path) -> str:
     """The same listing of a plain directory."""
     done = subprocess.run(
-        ["sh", "-ec", LISTING], cwd=root, capture_output=True, text=True, timeout=20, check=True
+        ["sh", "-ec", LISTING], cwd=root, capture_output=True, text=True, timeout=60, check=True
     )
     return done.stdout
 
@@ -214,6 +214,22 @@ async def test_attributes_and_holes_survive(tmp_path: Path) -> None:
             assert Path(path).read_bytes().rstrip(b"\0").endswith(b"end")
         members = read_tar(await exported(images, "holes-0"))
         assert members["sparse"][0].pax_headers["SCHILY.xattr.user.note"] == "kept"
+
+
+async def test_what_is_copied_up_for_a_link_keeps_its_time() -> None:
+    async with local(ImageOverlay) as images:
+        lab = ImageLab(images)
+        below = layer(
+            ("file", "x"),
+            (entry("soft", 0o777, tarfile.SYMTYPE, linkname="file"), b""),
+            (entry("pipe", 0o600, tarfile.FIFOTYPE, uid=7), b""),
+        )
+        names = ("file", "soft", "pipe")
+        above = layer(*((entry(f"{n}2", 0o600, tarfile.LNKTYPE, linkname=n), b"") for n in names))
+        prepared = await lent(lab, "times", Archive(layers=[below, above]))
+        found = inside(prepared, "stat -c '%n %Y %h %u' file soft pipe").splitlines()
+        when = entry("any", 0o600).mtime
+        assert found == [f"file {when} 2 0", f"soft {when} 2 0", f"pipe {when} 2 7"]
 
 
 async def test_a_hundred_layers_fit_into_one_mount() -> None:

@@ -46,8 +46,8 @@ pytestmark = [
     needs_registry,
     pytest.mark.skipif(shutil.which("skopeo") is None, reason="needs skopeo"),
 ]
-FAST = {"registries": {"attempts": 3, "seconds": 5.0}}
-ONCE = {"registries": {"attempts": 1, "seconds": 5.0}}
+FAST = {"registries": {"attempts": 3, "seconds": 30.0}}
+ONCE = {"registries": {"attempts": 1, "seconds": 30.0}}
 
 
 def skopeo(*arguments: str, memory: Path | None = None) -> str:
@@ -220,7 +220,7 @@ def put_manifest(host: str, repository: str, tag: str, document: dict[str, objec
         method="PUT",
         headers={"Content-Type": str(document["mediaType"])},
     )
-    with urllib.request.urlopen(request, timeout=5) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         assert answer.status == 201
 
 
@@ -248,7 +248,7 @@ class Flaky(http.server.BaseHTTPRequestHandler):
             if self.headers.get(key):
                 request.add_header(key, self.headers[key])
         try:
-            with urllib.request.urlopen(request, timeout=10) as answer:
+            with urllib.request.urlopen(request, timeout=60) as answer:
                 raw, status, headers = answer.read(), answer.status, dict(answer.headers)
         except urllib.error.HTTPError as error:
             raw, status, headers = error.read(), error.code, dict(error.headers)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,15 +53,14 @@ async def test_a_push_that_is_given_up_withdraws_its_upload(
         async for _ in images.pull(PullRequest(id="pull", reference=names[0])):
             pass
         await images.tag(TagRequest(source=names[0], target=names[1]))
-        begun = time.monotonic()
         pushing = images.push(PushRequest(id="push", reference=names[1]))
         async for progress in pushing:
             if progress.status == "Pushing":
                 break
         await pushing.aclose()
-        assert time.monotonic() - begun < 10, "it was sent to its end"
         while "PATCH" not in {one.method for one in odd.seen}:
             await asyncio.sleep(0.05)
     (sent,) = [one for one in odd.seen if one.method == "PATCH"]
-    assert sent.path in odd.paths("DELETE") and len(sent.body) < 40 << 20
+    assert len(sent.body) < 40 << 20, "it was sent to its end"
+    assert sent.path in odd.paths("DELETE")
     assert not odd.paths("PUT")

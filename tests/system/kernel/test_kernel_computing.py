@@ -60,7 +60,7 @@ def test_each_of_many_that_compute_is_light_until_it_ends_that(running: Instance
     def light() -> bool:
         return all(weight(running, name) <= 1 / 8 for name in NAMES)
 
-    limit = time.monotonic() + 30
+    limit = time.monotonic() + 60
     while not light():
         assert time.monotonic() < limit, running.logs()
         time.sleep(0.05)
@@ -76,7 +76,7 @@ def test_nothing_that_computes_outlives_the_system() -> None:
         assert sum(len(pids_of(group)) for group in groups) > len(NAMES)
         running.run("down", "--seconds", "1")
         # What was killed takes a while to die of it where so many compute.
-        limit = time.monotonic() + 10
+        limit = time.monotonic() + 60
         while left := [pid for group in groups for pid in pids_of(group)]:
             assert time.monotonic() < limit, left
             time.sleep(0.05)

@@ -51,7 +51,7 @@ def test_a_hook_that_hangs_costs_its_callers_seconds_and_the_unit_nothing(
         place(running)
     with pytest.raises(Unavailable, match="hook sagong_stall:Stall was given up"):
         place(running, pod)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 25
     assert running.pid("scheduler") == before
     status = running.run("status", check=False)
     assert "scheduler: hook sagong_stall:Stall was given up in place, 1 times" in status.stdout

@@ -59,7 +59,7 @@ async def test_a_kernel_that_is_stopped_is_followed_and_nobody_ends_with_it(
     """By its keeper: what serves goes on, and could not be swapped or restarted any more."""
     kernel, scheduler = running.pid("kernel"), running.pid("scheduler")
     os.kill(kernel, signal.SIGSTOP)
-    await asyncio.to_thread(running.wait_ready, 60, gone=kernel)
+    await asyncio.to_thread(running.wait_ready, gone=kernel)
     assert running.pid("kernel") != kernel
     assert running.pid("scheduler") == scheduler
     log = (running.paths.run / "log" / "kernel.log").read_text()
@@ -74,6 +74,6 @@ async def test_one_that_never_comes_back_to_its_loop_is_followed(running: Instan
         hostile = await operator.use(Hostile)
         with pytest.raises(SagongError), deadline(1.0):
             await hostile.begin(Attack(name="hang"))
-        await asyncio.to_thread(running.wait_ready, 60, gone=hung)
+        await asyncio.to_thread(running.wait_ready, gone=hung)
         with deadline(20.0):
             await (await operator.use(Hostile)).begin(Attack(name="burden"))

@@ -13,10 +13,10 @@ import pytest
 from nap_contract import Nap, Nudge
 
 from sagong.contracts.kernel import PartRef, StatusQuery, SwapRequest, UnitRef, UnitStatus
-from sagong.errors import DeadlineExceeded, FailedPrecondition, Unavailable
+from sagong.errors import FailedPrecondition, Unavailable
 from sagong.operator import Operator, connect
 from tests.system.instance import Instance, instance
-from tests.system.kernel.sleepers import unit_of, wait_unit_of
+from tests.system.kernel.sleepers import unit_of, wait_unit_of, wakings
 
 pytestmark = pytest.mark.root
 
@@ -73,8 +73,9 @@ async def test_it_is_not_started_before_it_is_called_and_the_system_is_ready(
         assert (await unit(operator)).state == "asleep"
         nudge = await operator.use(Nudge)
         assert (await nudge.heard()).generation == 1, "who begins to hear is to look for himself"
+        assert wakings(running, "nap") == 0
         assert (await nudge.ring()).value == 1
-        assert (await unit(operator)).state == "serving"
+        assert wakings(running, "nap") == 1
 
 
 async def test_calls_at_any_time_are_served_and_counted_once(running: Instance) -> None:
@@ -82,17 +83,15 @@ async def test_calls_at_any_time_are_served_and_counted_once(running: Instance) 
     async with connect(running.paths) as operator:
         nap, nudge = await operator.use(Nap), await operator.use(Nudge)
         begun = (await nap.count()).value
-        calls, generations = 0, set()
+        calls, before = 0, wakings(running, "nap")
         end = time.monotonic() + 4.0
-        while time.monotonic() < end:
+        while time.monotonic() < end or wakings(running, "nap") < before + 5:
+            assert time.monotonic() < end + 60, "it does not sleep in between"
             for pause in (0.295, 0.3, 0.31, 0.32, 0.35, 0.45):
                 await asyncio.sleep(pause)
                 await asyncio.gather(nudge.ring(), nap.count(), nudge.ring())
                 calls += 3
-                found = await unit(operator)
-                generations |= {p.generation for p in found.processes}
         assert (await nap.count()).value == begun + calls + 1
-        assert len(generations) > 4, "it did not sleep in between"
         assert (await unit(operator)).restarts == 0
 
 
@@ -103,8 +102,8 @@ async def test_a_stream_wakes_it_and_keeps_it_awake(running: Instance) -> None:
         began = time.monotonic()
         async for _ in nap.counts():
             if time.monotonic() - began > 1.0:
+                assert len((await unit(operator)).processes) == 1
                 break
-        assert len((await unit(operator)).processes) == 1
         await wait_asleep(operator)
 
 
@@ -114,7 +113,7 @@ async def test_a_connection_wakes_it(running: Instance) -> None:
 
         def greet() -> bytes:
             with socket.socket(socket.AF_UNIX) as client:
-                client.settimeout(20)
+                client.settimeout(60)
                 client.connect(str(running.paths.run / "napper.sock"))
                 return client.recv(64)
 
@@ -126,8 +125,8 @@ async def test_a_connection_wakes_it(running: Instance) -> None:
 async def test_work_that_is_no_call_keeps_it_awake(running: Instance) -> None:
     async with connect(running.paths) as operator:
         nap = await operator.use(Nap)
-        await nap.count()
         mark(running, "busy", present=True)
+        await nap.count()
         generation = (await unit(operator)).processes[0].generation
         await asyncio.sleep(1.0)
         assert [p.generation for p in (await unit(operator)).processes] == [generation]
@@ -146,7 +145,7 @@ async def test_a_new_kernel_knows_who_sleeps(running: Instance) -> None:
         await wait_asleep(operator)
         before = await nudge.heard()
         await nudge.ring()
-        limit = time.monotonic() + 10
+        limit = time.monotonic() + 60
         while (now := await nudge.heard()).value == before.value:
             assert time.monotonic() < limit, "who hears has not come to the next one, or too late"
             await asyncio.sleep(0.02)
@@ -156,8 +155,10 @@ async def test_a_new_kernel_knows_who_sleeps(running: Instance) -> None:
 
 async def test_killed_while_it_is_awake_it_comes_back_and_sleeps_again(running: Instance) -> None:
     async with connect(running.paths) as operator:
+        mark(running, "busy", present=True)
         await (await operator.use(Nap)).count()
         await kill(operator, "nap")
+        mark(running, "busy", present=False)
         await wait_unit(operator, lambda u: u.restarts > 0)
         await wait_asleep(operator)
 
@@ -167,7 +168,8 @@ async def test_one_that_can_not_get_up_is_told_and_tried_again(running: Instance
         await wait_asleep(operator)
         nudge = await operator.use(Nudge)
         mark(running, "broken", present=True)
-        with pytest.raises((Unavailable, DeadlineExceeded)):
+        # Who waits hears of it as soon as it is given up.
+        with pytest.raises(Unavailable, match="is down after"):
             await nudge.ring()
         await wait_unit(operator, lambda u: u.state == "down")
         with pytest.raises(Unavailable, match="is down after"):
@@ -198,7 +200,7 @@ async def test_swapped_while_it_sleeps(running: Instance) -> None:
         await wait_asleep(operator)
         before = (await nudge.heard()).generation
         value = (await nudge.ring()).value
-        limit = time.monotonic() + 10
+        limit = time.monotonic() + 60
         while (await nudge.heard()).generation == before:
             assert time.monotonic() < limit, "waking made nobody look"
             await asyncio.sleep(0.01)

@@ -57,7 +57,7 @@ def at_desk(running: Instance, work: Callable[[Desk], Awaitable[T]]) -> T:
 
 async def said(desk: Desk, instance: str) -> str:
     """What a greeter says to Ann; one that was just added may be on its way to the desk."""
-    limit = time.monotonic() + 10.0
+    limit = time.monotonic() + 60.0
     while True:
         try:
             return (await desk.ask(Inquiry(instance=instance, guest=Guest(name="Ann")))).text
@@ -69,7 +69,7 @@ async def said(desk: Desk, instance: str) -> str:
 
 def eventually(running: Instance, work: Callable[[Desk], Awaitable[T]], wanted: T) -> None:
     """Wait until the desk tells what is wanted."""
-    limit = time.monotonic() + 10.0
+    limit = time.monotonic() + 60.0
     while (found := at_desk(running, work)) != wanted:
         assert time.monotonic() < limit, found
         time.sleep(0.05)
@@ -107,7 +107,7 @@ def test_events_of_every_provider_are_heard(polite: Instance) -> None:
         await said(desk, "")
         return set((await desk.heard()).names)
 
-    limit = time.monotonic() + 10.0
+    limit = time.monotonic() + 60.0
     while not {"polite:Ann", ":Ann"} <= (heard := at_desk(polite, both)):
         assert time.monotonic() < limit, heard
 
@@ -136,6 +136,20 @@ def test_what_was_enabled_stays_over_deaths_and_restarts(polite: Instance) -> No
     polite.run("down")
     polite.run("up")
     assert at_desk(polite, lambda desk: said(desk, "polite")) == "good day Ann"
+
+
+def test_one_that_comes_back_is_as_it_was_until_that_is_forgotten(polite: Instance) -> None:
+    polite.run("disable", "polite")
+    polite.run("down")
+    polite.run("up")
+    back = polite.run("enable", "polite")
+    assert "given before: plugin greeter, instance polite, setting word" in back.stdout
+    assert at_desk(polite, lambda desk: said(desk, "polite")) == "good day Ann"
+    polite.run("disable", "polite")
+    assert "disabled already" in polite.run("disable", "polite", check=False).stderr
+    assert "is forgotten" in polite.run("disable", "polite", "--forget").stdout
+    refused = polite.run("enable", "polite", check=False)
+    assert "no plugin polite is installed" in refused.stderr
 
 
 def test_an_adopted_process_is_shown_what_is_added_after(running: Instance) -> None:
@@ -185,7 +199,7 @@ def test_a_call_to_one_that_was_taken_away_fails_at_once(running: Instance) -> N
             await desk.ask(Inquiry(guest=Guest(name="Ann")))
         return time.monotonic() - began
 
-    assert at_desk(running, ask) < 10.0  # and not the thirty seconds of its deadline
+    assert at_desk(running, ask) < 25.0  # and not the thirty seconds of its deadline
     running.run("enable", "greeter")
 
 
@@ -195,6 +209,7 @@ def test_a_call_to_one_that_was_taken_away_fails_at_once(running: Instance) -> N
         (("greeter",), "is there already, filled by greeter"),
         (("second", "--plugin", "greeter"), "--instance"),
         (("second", "--plugin", "nonsense"), "no plugin nonsense is installed"),
+        (("second",), "to have second filled by another one give --plugin"),
         (("second", "--plugin", "greeter", "--instance", "b", "--set", "colour=1"), "colour"),
         (("second", "--plugin", "greeter", "--instance", "b", "--set", "colour"), "NAME=VALUE"),
     ],
@@ -231,6 +246,6 @@ def test_status_says_which_version_is_missing(running: Instance) -> None:
     running.run("enable", "greeter", "--plugin", "greeter_next")
     text = running.run("status", check=False).stdout
     assert "unit desk needs greeting/1; greeter provides greeting/2" in text
-    running.run("disable", "greeter")
+    running.run("disable", "--forget", "greeter")
     running.run("enable", "greeter")
     assert at_desk(running, lambda desk: said(desk, "")) == "hello Ann"

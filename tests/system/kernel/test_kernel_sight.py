@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -12,20 +11,15 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests import sample_image
+from tests.ports import free_port
 from tests.system.instance import Instance, environment, instance
 
 pytestmark = pytest.mark.root
-
-
-def free_port() -> int:
-    """A port of the loopback that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 PORT = free_port()
@@ -49,11 +43,18 @@ def running() -> Iterator[Instance]:
         yield found
 
 
+def measured(running: Instance) -> dict[str, Any]:
+    """What all say of themselves; where there is no processor left, some do not do it in time."""
+    limit = time.monotonic() + 60
+    while (report := json.loads(running.run("metrics", "--json").stdout)).get("silent"):
+        assert time.monotonic() < limit, report["silent"]
+    return dict(report)
+
+
 def test_every_process_reports_what_it_did(running: Instance) -> None:
-    report = json.loads(running.run("metrics", "--json").stdout)
+    report = measured(running)
     units = {p["unit"] for p in report["processes"]}
     assert {"kernel", "state-local", "image", "runtime", "network", "docker", "exporter"} <= units
-    assert report.get("silent", []) == []
     kernel = next(p for p in report["processes"] if p["unit"] == "kernel")
     assert {"kernel/1/attend", "kernel/1/done"} & {m["method"] for m in kernel["methods"]}
     table = running.run("status").stdout
@@ -63,13 +64,13 @@ def test_every_process_reports_what_it_did(running: Instance) -> None:
 
 
 def test_prometheus_is_served_by_the_exporter(running: Instance) -> None:
-    with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/metrics", timeout=30) as answer:
         assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
         text = answer.read().decode()
     assert 'sagong_unit_up{unit="exporter",plugin="exporter"} 1' in text
     assert 'sagong_process_cpu_seconds_total{unit="image"' in text
     with pytest.raises(urllib.error.HTTPError, match="404"):
-        urllib.request.urlopen(f"http://127.0.0.1:{PORT}/", timeout=10)
+        urllib.request.urlopen(f"http://127.0.0.1:{PORT}/", timeout=30)
 
 
 def test_containers_are_counted_by_cadvisors_names(running: Instance, tmp_path: Path) -> None:
@@ -78,12 +79,12 @@ def test_containers_are_counted_by_cadvisors_names(running: Instance, tmp_path: 
 
     def docker(*words: str) -> str:
         command = ["docker", "-H", f"unix://{running.paths.run}/docker.sock", *words]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
         return done.stdout.strip()
 
     def scraped() -> dict[str, str]:
         page = f"http://127.0.0.1:{PORT}/metrics/cadvisor"
-        with urllib.request.urlopen(page, timeout=10) as answer:
+        with urllib.request.urlopen(page, timeout=30) as answer:
             lines = answer.read().decode().splitlines()
         about = [line.split(" ", 3) for line in lines if line.startswith("#")]
         for told, kind in zip(about[::2], about[1::2]):
@@ -96,7 +97,7 @@ def test_containers_are_counted_by_cadvisors_names(running: Instance, tmp_path: 
     two = docker("run", "-d", "--network", "container:one", sample_image.NAME, "sleep", "1000")
     gateway = "$(ip route | cut -d' ' -f3 | head -n1)"
     docker("exec", "one", "sh", "-c", f"ping -c 3 -i 0.05 -s 1000 {gateway}")
-    limit = time.monotonic() + 10
+    limit = time.monotonic() + 60
     while f'container_processes{{id="{two}"' not in "".join(found := scraped()):
         assert time.monotonic() < limit, f"{two} is not measured: {found}"
         time.sleep(0.05)

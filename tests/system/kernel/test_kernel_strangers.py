@@ -184,7 +184,7 @@ def test_what_was_changed_is_not_started(running: Instance) -> None:
 
 def _problem(running: Instance) -> str:
 
-    limit = time.monotonic() + 20
+    limit = time.monotonic() + 60
     while not (problem := running.status().units[0].problem).startswith("plugin"):
         assert time.monotonic() < limit, problem
         time.sleep(0.05)

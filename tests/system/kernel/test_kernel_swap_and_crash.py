@@ -78,7 +78,7 @@ async def test_everything_killed_at_once_comes_back_by_up(running: Instance) -> 
     pids = [p.pid for p in status.others] + [p.pid for u in status.units for p in u.processes]
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while any(os.path.exists(f"/proc/{pid}/exe") for pid in pids):
         assert time.monotonic() < deadline
         await asyncio.sleep(0.02)

@@ -56,7 +56,7 @@ async def scheduler(running: Instance) -> UnitStatus:
 
 async def wait_unit(running: Instance, holds: Callable[[UnitStatus], bool]) -> UnitStatus:
     """Wait until the unit is so."""
-    limit = time.monotonic() + 40
+    limit = time.monotonic() + 60
     while not holds(found := await scheduler(running)):
         assert time.monotonic() < limit, (found, running.logs())
         await asyncio.sleep(0.02)
@@ -329,3 +329,13 @@ def own_group(process: int) -> Path:
             if ".scheduler." in path and set(names.split(",")) & hierarchy.controllers:
                 return own
     raise LookupError("no control group of the plugin's own")
+
+
+async def test_one_that_can_not_be_imported_costs_nobody_anything(running: Instance) -> None:
+    """Its predecessor had been drained by then, if the two can't stand beside each other."""
+    before = running.pid("scheduler")
+    async with connect(running.paths) as operator:
+        with pytest.raises(FailedPrecondition, match=r"ImportError: no such part.* serves on"):
+            async for _ in operator.kernel.swap(SwapRequest(unit="scheduler", plugin="unmade")):
+                pass
+    assert running.pid("scheduler") == before

@@ -89,6 +89,13 @@ async def asked(running: Instance) -> AsyncIterator[list[str]]:
             await asking
 
 
+async def wait_more(answers: list[str]) -> None:
+    """Until some have been given from now on."""
+    before = len(answers)
+    while len(answers) < before + 10:
+        await asyncio.sleep(0.005)
+
+
 def in_turn(answers: list[str]) -> list[str]:
     """Without repetitions."""
     return [one for one, before in zip(answers, ["", *answers]) if one != before]
@@ -99,7 +106,7 @@ async def test_new_code_is_taken_into_use_while_all_is_asked(packages: Path) -> 
         running.wait_ready()
         async with asked(running) as answers:
             install(packages, "2.0.0")
-            await asyncio.sleep(0.2)
+            await wait_more(answers)
             assert in_turn(answers) == ["1.0"]
             told = await asyncio.to_thread(running.run, "upgrade", "--trial", "0.1")
             assert "scheduler: upgraded" in told.stdout
@@ -131,7 +138,7 @@ async def test_one_that_fails_in_the_middle_changes_nothing_for_who_is_served(
         install(packages, "2.0.1")
         await asyncio.to_thread(running.run, "upgrade", "scheduler", "--trial", "0.1")
         async with asked(running) as answers:
-            await asyncio.sleep(0.1)
+            await wait_more(answers)
         assert in_turn(answers) == ["2.0.1"]
 
 

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from sagong.cli.lifecycle import end
 from sagong.config import Paths
 from sagong.linux.cgroup import layout_of_machine
-from tests.system.instance import REPOSITORY, environment
+from tests.system.instance import REPOSITORY, environment, instance
 
 pytestmark = pytest.mark.root
 
+CONFIGURATION = 'profile = "bare"\n[units.exporter]\nidle_seconds = 0.0\n'
 SCRIPT = """
 import asyncio, sys, time
 from pathlib import Path
@@ -66,6 +68,25 @@ def test_an_instance_ends_with_whoever_made_it(
         time.sleep(0.1)
 
 
+def test_who_does_not_end_in_time_is_killed_by_down_with_all(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It said that the keeper does not end, and left the platform as it was."""
+    with instance(CONFIGURATION) as running:
+        running.wait_ready()
+        groups = list(layout_of_machine().groups(running.paths.unit_group("*", "*")))
+        known = [running.pid(name) for name in ("keeper", "kernel", "exporter", "zygote")]
+        for pid in known:
+            os.kill(pid, signal.SIGSTOP)
+        assert end(running.paths, 0.5, everything=True, patience=1.0)
+        assert not running.paths.run.exists()
+        assert living(groups) == []
+        # A zombie, whom nobody has reaped yet, has no program any more.
+        assert not any(Path(f"/proc/{pid}/exe").exists() for pid in known)
+    said = capsys.readouterr().err
+    assert "not ended after 1 s, and killed: sagong-exporter, sagong-keeper, sagong-kernel" in said
+
+
 def living(groups: list[str]) -> list[str]:
     known = set(layout_of_machine().groups("*"))
     return [group for group in groups if group in known]
@@ -76,8 +97,9 @@ def processes(root: Path) -> list[str]:
     found = []
     for place in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            if str(root) in place.read_text() and place.parent.name != str(os.getpid()):
-                found.append(place.read_text().replace("\0", " "))
+            words = place.read_bytes().decode(errors="replace").split("\0")
+            if str(root) in " ".join(words) and place.parent.name != str(os.getpid()):
+                found.append(" ".join(words))
         except OSError:
             continue
     return found

@@ -31,6 +31,7 @@ from sagong_network_bridge import NetworkBridge
 
 T = TypeVar("T")
 Story = Callable[..., Coroutine[Any, Any, None]]
+_PATIENCE = 30.0
 
 
 def machine(story: Story, *arguments: Any) -> None:
@@ -93,17 +94,17 @@ async def plugin(
 
 async def reached(*arguments: Any, **named: Any) -> tuple[str, str]:
     """`dial` for what must answer, however busy the machine is."""
-    return await dial(*arguments, seconds=10.0, **named)
+    return await dial(*arguments, seconds=_PATIENCE, **named)
 
 
 async def heard(wanted: str, *arguments: Any) -> str:
     """Who answers: waited for long if somebody is `wanted`, else as long as silence is believed."""
-    return (await dial(*arguments, seconds=10.0 if wanted else 0.5))[0]
+    return (await dial(*arguments, seconds=_PATIENCE if wanted else 0.5))[0]
 
 
 async def until(condition: Callable[[], bool], what: str) -> None:
     """Wait for a condition; else say what is wrong."""
-    for _ in range(400):
+    for _ in range(1200):
         if condition():
             return
         await asyncio.sleep(0.05)

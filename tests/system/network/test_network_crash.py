@@ -218,6 +218,15 @@ def test_a_damaged_record_is_named() -> None:
     machine(unreadable_record)
 
 
+def is_taken(port: int) -> bool:
+    with contextlib.closing(socket.socket()) as program:
+        try:
+            program.bind(("0.0.0.0", port))
+        except OSError:
+            return True
+    return False
+
+
 async def handed_over(base: Path) -> None:
     """A predecessor's word holds only while nobody has touched the rules."""
     before = NetworkBridge(local_host(base))
@@ -245,15 +254,7 @@ async def handed_over(base: Path) -> None:
         other = await joined(after, f"other{len(states)}", "user")
         assert other.endpoints[0].ipv4 != kept.endpoints[0].ipv4
         before = after
-    for _ in range(100):
-        with contextlib.closing(socket.socket()) as program:
-            try:
-                program.bind(("0.0.0.0", port))
-            except OSError:
-                break
-        await asyncio.sleep(0.1)
-    else:
-        raise AssertionError("the published port is not reserved again")
+    await until(lambda: is_taken(port), "the published port is not reserved again")
     for state in (b"\xc1", b"from another plugin"):
         await before.export()
         await before.stop()

@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.root,
     pytest.mark.skipif(not shutil.which("dockerd"), reason="no dockerd is installed here"),
 ]
-_SECONDS = 30
+_SECONDS = 60
 
 
 class Dockerd:
@@ -59,7 +59,7 @@ class Dockerd:
     def ok(self, *words: str) -> str:
         """A command that must succeed."""
         done = subprocess.run(
-            ["docker", "-H", self.host, *words], capture_output=True, text=True, timeout=60
+            ["docker", "-H", self.host, *words], capture_output=True, text=True, timeout=100
         )
         assert done.returncode == 0, (words, done.stderr)
         return done.stdout.strip()
@@ -95,7 +95,7 @@ class Both:
     async def check(self, when: str) -> None:
         """From outside, from the machine, from each other's containers; and out."""
         for port, word in ((9180, "theirs"), (9181, "ours")):
-            page = f"curl -s -m 3 http://{World.machine}:{port}/"
+            page = f"curl -s -m 30 http://{World.machine}:{port}/"
             for path in (self.world.path, ""):
                 found = shell(path, page).strip()
                 assert found == word, f"{when}: {word} from {path or 'the machine'}: {found!r}"
@@ -104,7 +104,7 @@ class Both:
             assert seen == word, f"{when}: {word} from ours"
             seen = await asyncio.to_thread(self.theirs.ok, "exec", "theirs", *inner)
             assert seen == word, f"{when}: {word} from theirs"
-        ping = ("ping", "-c", "1", "-W", "2", World.address)
+        ping = ("ping", "-c", "1", "-W", "20", World.address)
         await asyncio.to_thread(self.ours.ok, "exec", "ours", *ping)
         await asyncio.to_thread(self.theirs.ok, "exec", "theirs", *ping)
 

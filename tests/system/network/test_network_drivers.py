@@ -14,6 +14,7 @@ from sagong.conformance.network_rig import network_lab
 from sagong.testing import Check, check_name
 from tests.compat.docker.docker_engine import IMAGE, Engine, engine
 from tests.system.network.outer import machine, shell
+from tests.system.platform.rig import wait_for
 
 pytestmark = pytest.mark.root
 
@@ -62,7 +63,8 @@ def _comes_and_goes(docker: Engine) -> None:
     assert 'plugin "ptp" not found' in docker.docker(*create).stderr
     docker.ok("run", "-d", "--name", "before", IMAGE, "sleep", "100")
     docker.instance.run("enable", "ptp", "--plugin", "network_ptp", "--instance", "ptp")
-    assert "ptp" in docker.ok("info", "-f", "{{json .Plugins.Network}}")
+    known = ("info", "-f", "{{json .Plugins.Network}}")
+    wait_for(lambda: "ptp" in docker.ok(*known))
     docker.ok(*create)
     assert "ptp cables" in docker.ok("network", "ls", "--format", "{{.Driver}} {{.Name}}")
     docker.ok("run", "-d", "--name", "one", "--network", "cables", IMAGE, "sleep", "100")
@@ -71,21 +73,21 @@ def _comes_and_goes(docker: Engine) -> None:
     address = found["two"]["IPAddress"]
     assert address.startswith("10.88.0.") and found["two"]["IPPrefixLen"] == 32
     assert f"{address} dev ptp" in shell("", "ip route"), "no cable of its own"
-    docker.ok("exec", "one", "ping", "-c", "1", "-W", "2", address)
+    docker.ok("exec", "one", "ping", "-c", "1", "-W", "20", address)
     docker.ok("network", "create", "plain")
     mixed = docker.docker("run", "--rm", "--network", "cables", "--network", "plain", IMAGE, "true")
     assert "a container's networks must be of one driver" in mixed.stderr
     assert docker.docker("run", "--rm", "--network", "cables", "-p", "80", IMAGE).returncode == 125
     docker.instance.run("swap", "ptp", "network_ptp")
-    docker.ok("exec", "one", "ping", "-c", "1", "-W", "2", address)
+    docker.ok("exec", "one", "ping", "-c", "1", "-W", "20", address)
     docker.ok("restart", "-t", "0", "two")
-    docker.ok("exec", "one", "ping", "-c", "1", "-W", "2", _address(docker, "two"))
+    docker.ok("exec", "one", "ping", "-c", "1", "-W", "20", _address(docker, "two"))
     assert "has active endpoints" in docker.docker("network", "rm", "cables").stderr
     docker.ok("rm", "-f", "one", "two")
     assert "dev ptp" not in shell("", "ip route"), "cables are left"
     docker.ok("network", "rm", "cables")
     docker.instance.run("disable", "ptp")
-    assert 'plugin "ptp" not found' in docker.docker(*create).stderr
+    wait_for(lambda: 'plugin "ptp" not found' in docker.docker(*create).stderr)
     docker.ok("exec", "before", "true")
 
 

@@ -83,7 +83,7 @@ class Upstream:
 
 
 async def asked(
-    sandbox: Sandbox, name: str, kind: str = "A", *, tcp: bool = False, seconds: float = 8.0
+    sandbox: Sandbox, name: str, kind: str = "A", *, tcp: bool = False, seconds: float = 30.0
 ) -> dns.message.Message:
     query = dns.message.make_query(name, kind)
     ask: Callable[..., Any] = dns.query.tcp if tcp else dns.query.udp

@@ -111,7 +111,7 @@ async def only_by_the_port(base: Path) -> None:
         address = sandbox.endpoints[0].ipv4
         assert (await dial(world.path, address, 80))[0] == "", "unpublished ports are open"
         shell(world.path, f"ip route add 127.0.0.1/32 via {World.machine} dev plug")
-        assert (await dial(sandbox.path, World.address, 1))[1] != "timed out"
+        assert (await reached(sandbox.path, World.address, 1))[1] != "timed out"
         server.close()
         world.close()
 
@@ -166,7 +166,7 @@ async def moved_flow(base: Path) -> None:
         first = await joined(network, "first", "bridge", ports=ports)
         server = Server(first.path, 53, "first", "udp")
         with contextlib.closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as client:
-            client.settimeout(2)
+            client.settimeout(30)
             client.connect(("127.0.0.1", 5353))
 
             def ask() -> str:
@@ -442,6 +442,36 @@ async def flushed(base: Path) -> None:
 
 def test_a_flushed_firewall_comes_back() -> None:
     machine(flushed)
+
+
+async def open_through_flushes(base: Path) -> None:
+    """Who writes before the rules are back is not reset."""
+    async with plugin(base) as network:
+        world = World(base)
+        ports = (PortMapping(container_port=80, host_port=8080),)
+        sandbox = await joined(network, "c", "bridge", ports=ports)
+        served = within(sandbox.path, socket.create_server, ("0.0.0.0", 80))
+        ways = [("", "127.0.0.1"), ("", World.machine), (world.path, World.machine)]
+        clients = [within(path, socket.create_connection, (a, 8080), 10) for path, a in ways]
+        peers = [served.accept()[0] for _ in clients]
+        for _ in range(3):
+            shell("", "nft flush ruleset")
+            for client, peer in zip(clients, peers, strict=True):
+                peer.settimeout(30)
+                client.sendall(b"still here")
+                assert peer.recv(100) == b"still here"
+            await until(
+                lambda: "ports4" in shell("", "nft list table inet sg || true"),
+                "the firewall did not come back",
+            )
+        for one in (served, *clients, *peers):
+            one.close()
+        world.close()
+    assert "sg-nat" not in shell("", "nft list tables"), "a table is left"
+
+
+def test_open_connections_outlive_a_flush_of_all_rules() -> None:
+    machine(open_through_flushes)
 
 
 async def inner_addresses(base: Path) -> None:

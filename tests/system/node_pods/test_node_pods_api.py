@@ -40,7 +40,7 @@ async def read(kube: kube_lab.Lab, path: str) -> dict[str, Any]:
 
 async def wait_for(kube: kube_lab.Lab, path: str, holds: Any) -> dict[str, Any]:
     """Read until it holds."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not holds(found := await read(kube, path)):
             await asyncio.sleep(0.01)
     return found

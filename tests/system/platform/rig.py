@@ -59,7 +59,7 @@ class Platform:
         }
 
     def run(
-        self, *words: str, given: bytes = b"", seconds: float = 60
+        self, *words: str, given: bytes = b"", seconds: float = 100
     ) -> subprocess.CompletedProcess[str]:
         """Run docker, kubectl or skopeo, whatever comes of it."""
         done = subprocess.run(
@@ -102,11 +102,11 @@ def ended(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]
 
 def fetch(address: str) -> str:
     """What a web server says."""
-    with urllib.request.urlopen(f"http://{address}/", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://{address}/", timeout=20) as answer:
         return str(answer.read().decode().strip())
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 30.0, what: str = "") -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 60.0, what: str = "") -> None:
     """Wait until a function is true."""
     limit = time.monotonic() + seconds
     while True:

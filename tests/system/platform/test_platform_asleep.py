@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import pytest
 from tests import sample_image
 from tests.system.instance import Instance, instance
+from tests.system.kernel.sleepers import wakings
 from tests.system.platform.rig import (
     IMAGE,
     Platform,
@@ -99,10 +100,10 @@ def test_a_deployment_wakes_scheduler_and_controllers(whole: Platform) -> None:
     wait_asleep(whole, "scheduler", "replication")
     whole("kubectl", "apply", "-f", "-", given=json.dumps(DEPLOYMENT).encode())
     try:
-        whole("kubectl", "rollout", "status", "deploy/early", "--timeout=50s")
+        whole("kubectl", "rollout", "status", "deploy/early", "--timeout=55s")
         wait_asleep(whole, "scheduler", "replication")
         whole("kubectl", "scale", "deploy/early", "--replicas=3")
-        whole("kubectl", "rollout", "status", "deploy/early", "--timeout=50s")
+        whole("kubectl", "rollout", "status", "deploy/early", "--timeout=55s")
     finally:
         whole("kubectl", "delete", "deploy/early", "--wait=true")
 
@@ -112,8 +113,9 @@ def test_what_docker_needs_next_wakes_with_it(whole: Platform) -> None:
     """Though nobody has asked for it yet."""
     next_ones = ("image", "network", "runtime")
     wait_asleep(whole, "docker", "state-local", *next_ones)
+    before = {name: wakings(whole.running, name) for name in next_ones}
     with ended(whole.start("docker", "version")):
-        wait_for(lambda: all(state(whole, name) != "asleep" for name in next_ones))
+        wait_for(lambda: all(wakings(whole.running, name) > n for name, n in before.items()))
 
 
 @needs_docker
@@ -125,7 +127,7 @@ def test_networks_need_nobody_without_a_sandbox(whole: Platform) -> None:
     assert os.path.exists(f"/sys/class/net/{whole.running.paths.prefix}0")
     for _ in range(2):  # the one that has been woken so sleeps, and is woken again
         take_rules_away(whole)
-        wait_for(lambda: has_rules(whole), 30)
+        wait_for(lambda: has_rules(whole))
         wait_asleep(whole, "network")
     whole("docker", "run", "-d", "--name", "port", "-p", "127.0.0.1::80", IMAGE, "sleep", "600")
     try:
@@ -148,8 +150,8 @@ def test_what_dies_while_networks_sleep_hides_no_change_of_rules(
     wait_asleep(whole, "network")
     os.kill(whole.running.pid(part), signal.SIGKILL)
     take_rules_away(whole)
-    wait_for(lambda: has_rules(whole), 30)
-    whole.running.wait_ready(30.0)
+    wait_for(lambda: has_rules(whole))
+    whole.running.wait_ready()
     wait_asleep(whole, "network")
 
 
@@ -161,8 +163,9 @@ def test_what_happens_while_docker_sleeps_is_told_later(whole: Platform) -> None
     try:
         pid = int(whole("docker", "inspect", "-f", "{{.State.Pid}}", "lasting"))
         wait_asleep(whole, "docker", "state-local")
+        before = wakings(whole.running, "docker")
         os.kill(pid, signal.SIGKILL)
-        wait_for(lambda: state(whole, "docker") == "serving", 30)
+        wait_for(lambda: wakings(whole.running, "docker") > before)
         wait_asleep(whole, "docker")
         again = whole("docker", "inspect", "-f", "{{.State.Running}} {{.RestartCount}}", "lasting")
         assert again == "true 1\n"

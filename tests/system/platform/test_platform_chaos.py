@@ -14,11 +14,13 @@ from collections.abc import Iterator
 
 import pytest
 from tests import sample_image
+from tests.system.chaos.processes import Processes
 from tests.system.instance import Instance, instance
 from tests.system.platform.rig import (
     IMAGE,
     Checker,
     Platform,
+    ended,
     needs_docker,
     settled,
     wait_footprint,
@@ -35,6 +37,12 @@ KILLED = (*SWAPPED, "zygote", "runtime-companion", "kernel", "keeper")
 LIFE = 3_000_000  # of a container, in microseconds
 COUNT = "i=0; while :; do echo $i; i=$((i+1)); usleep 50000; done"
 STATE = "{{.State.Pid}} {{.State.StartedAt}} {{.State.Running}}"
+# Twenty that begin together would have more namespaces kept in store than there were before.
+CONFIGURATION = """
+profile = "docker"
+[units.network.settings]
+pool_most = 4
+"""
 
 
 class Steady:
@@ -131,7 +139,7 @@ class Runs:
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     """An engine with the sample image."""
     home = tmp_path_factory.mktemp("home")
-    with instance('profile = "docker"\n') as running:
+    with instance(CONFIGURATION) as running:
         found = Platform(running, home)
         found("docker", "load", "-i", str(sample_image.build(home).docker_archive))
         yield found
@@ -208,7 +216,7 @@ def _kill_and_wait(running: Instance, victim: str) -> None:
     # The zygote comes back when it is needed.
     if victim != "zygote":
         wait_for(lambda: _serves_anew(running, victim, pid), 60)
-    running.wait_ready(60)
+    running.wait_ready()
 
 
 def _serves_anew(running: Instance, unit: str, before: int) -> bool:
@@ -230,3 +238,15 @@ def _check_left(platform: Platform, cut: int) -> None:
     assert len(left) <= cut
     if left:
         platform("docker", "rm", *(name for name, _ in left))
+
+
+def test_the_code_of_an_exec_outlives_its_monitor(platform: Platform) -> None:
+    """The command was told 0: it asked before the successor had the program, or before that ended."""
+    platform("docker", "run", "-d", "--name", "box", IMAGE, "sleep", "600")
+    script = "touch /begun; sleep 4; exit 4"
+    with ended(platform.start("docker", "exec", "box", "sh", "-c", script)) as running:
+        wait_for(lambda: platform.run("docker", "exec", "box", "ls", "/begun").returncode == 0)
+        for monitor in set(Processes(platform.running).monitors().values()):
+            os.kill(monitor, signal.SIGKILL)
+        assert running.wait(60) == 4
+    platform("docker", "rm", "-f", "box")

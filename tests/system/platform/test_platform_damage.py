@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from tests import sample_image
+from tests.ports import free_port
 from tests.system.instance import instance
 from tests.system.platform.rig import (
     IMAGE,
@@ -51,8 +52,8 @@ def nothing_left(at: Platform) -> Iterator[None]:
 
 def test_a_port_in_use_is_named_and_the_container_can_start_later(whole: Platform) -> None:
     with nothing_left(whole):
-        with socket.create_server(("0.0.0.0", 0)) as taken:
-            port = f"{taken.getsockname()[1]}:80"
+        with socket.create_server(("0.0.0.0", free := free_port())):
+            port = f"{free}:80"
             late = ("docker", "run", "-d", "--name", "late", "-p", port, IMAGE, "sleep", "60")
             assert "port is already allocated" in whole.refused(*late, code=125)
         whole("docker", "start", "late")

@@ -115,8 +115,8 @@ def test_a_watch_tells_what_happens(shop: Platform) -> None:
             line = watch.stdout.readline()
             assert line, seen
             seen += line
-    shop("kubectl", "rollout", "status", "deploy/shop", "--timeout=30s")
-    shop("kubectl", "wait", "--for=delete", f"pod/{name}", "--timeout=30s")
+    shop("kubectl", "rollout", "status", "deploy/shop", "--timeout=55s")
+    shop("kubectl", "wait", "--for=delete", f"pod/{name}", "--timeout=55s")
 
 
 def test_describe_tells_the_story(shop: Platform) -> None:
@@ -139,8 +139,8 @@ def test_logs_follow_until_the_pod_ends(shop: Platform) -> None:
     with ended(shop.start("kubectl", "logs", "-f", "teller")) as log:
         assert log.stdout is not None
         assert [log.stdout.readline() for _ in range(3)] == [b"1\n", b"2\n", b"3\n"]
-        shop("kubectl", "delete", "pod", "teller", "--timeout=30s")
-        rest, said = log.communicate(timeout=30)
+        shop("kubectl", "delete", "pod", "teller", "--timeout=55s")
+        rest, said = log.communicate(timeout=60)
         assert (rest, log.returncode) == (b"bye\n", 0), said
     missing = shop.refused("kubectl", "logs", "teller")
     assert 'pods "teller" not found' in missing
@@ -160,14 +160,14 @@ def test_exec_on_a_terminal(shop: Platform) -> None:
         _type_until(master, "stty size\n", rb"44 111")
         os.write(master, b"echo $WORD-$((40+2)); exit 7\n")
         _read_until(master, rb"swordfish-42")
-        assert shell.wait(20) == 7
+        assert shell.wait(60) == 7
     finally:
         shell.kill()
         shell.communicate()
         os.close(master)
 
 
-def _read_until(master: int, pattern: bytes, seconds: float = 20) -> bytes:
+def _read_until(master: int, pattern: bytes, seconds: float = 60) -> bytes:
     seen, limit = b"", time.monotonic() + seconds
     while not re.search(pattern, seen):
         assert time.monotonic() < limit, seen
@@ -178,7 +178,7 @@ def _read_until(master: int, pattern: bytes, seconds: float = 20) -> bytes:
 
 def _type_until(master: int, text: str, pattern: bytes) -> None:
     """The size is told to the other side a moment after the start: ask until it is there."""
-    limit = time.monotonic() + 20
+    limit = time.monotonic() + 60
     while True:
         os.write(master, text.encode())
         try:
@@ -212,23 +212,23 @@ def test_files_are_copied_both_ways(shop: Platform, tmp_path: Path) -> None:
 def test_a_rollout_goes_on_is_told_and_undone(shop: Platform) -> None:
     shop("docker", "tag", IMAGE, "sagong.test/other:2")
     shop("kubectl", "scale", "deploy/shop", "--replicas=3")
-    shop("kubectl", "rollout", "status", "deploy/shop", "--timeout=40s")
+    shop("kubectl", "rollout", "status", "deploy/shop", "--timeout=55s")
     assert "image updated" in shop(
         "kubectl", "set", "image", "deploy/shop", "shop=sagong.test/other:2"
     )
-    said = shop("kubectl", "rollout", "status", "deploy/shop", "--timeout=40s")
+    said = shop("kubectl", "rollout", "status", "deploy/shop", "--timeout=55s")
     assert "successfully rolled out" in said
     images = shop("kubectl", "get", "pods", "-l", "app=shop", "-o", "jsonpath={..image}").split()
     assert "sagong.test/other:2" in images
     history = shop("kubectl", "rollout", "history", "deploy/shop").split()
     assert history[-4:] == ["1", "<none>", "2", "<none>"]
     shop("kubectl", "rollout", "undo", "deploy/shop")
-    shop("kubectl", "rollout", "status", "deploy/shop", "--timeout=40s")
+    shop("kubectl", "rollout", "status", "deploy/shop", "--timeout=55s")
     assert (
         shop("kubectl", "get", "deploy", "shop", "-o", "jsonpath={..containers[0].image}") == IMAGE
     )
     shop("kubectl", "scale", "deploy/shop", "--replicas=2")
-    shop("kubectl", "wait", "deploy/shop", "--for=jsonpath={.status.replicas}=2", "--timeout=30s")
+    shop("kubectl", "wait", "deploy/shop", "--for=jsonpath={.status.replicas}=2", "--timeout=55s")
 
 
 def test_differences_are_shown_and_applied_by_their_owners(shop: Platform) -> None:
@@ -317,4 +317,4 @@ def test_a_killed_container_is_started_again(shop: Platform) -> None:
     shop("docker", "kill", container)
     wait_for(lambda: shop("kubectl", "get", pod, "-o", status % "restartCount") == "1")
     assert "137" in shop("kubectl", "get", pod, "-o", status % "lastState.terminated.exitCode")
-    shop("kubectl", "wait", "--for=condition=Ready", pod, "--timeout=30s")
+    shop("kubectl", "wait", "--for=condition=Ready", pod, "--timeout=55s")

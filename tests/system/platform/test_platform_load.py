@@ -148,7 +148,7 @@ def test_nothing_fails_while_everything_is_swapped(whole: Platform) -> None:
             for unit in ("scheduler", "replication", "network", "auth", "kube"):
                 whole.swap(unit)
                 asked.wait_answers(50)
-            whole("kubectl", "rollout", "status", "deploy/many", "--timeout=100s")
+            whole("kubectl", "rollout", "status", "deploy/many", "--timeout=90s")
         assert asked.failures == []
         wait_for(lambda: {n: s[-1] for n, s in watcher.seen.items()} == crowd.written)
         assert watcher.failures == []

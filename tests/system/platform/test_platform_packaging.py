@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.ports import free_port
 from tests.system.instance import REPOSITORY, Instance
 from tests.system.platform.rig import Platform, needs_docker, needs_kubectl, wait_for
 
@@ -39,15 +39,10 @@ def _run(name: str, *words: str, check: bool = True) -> str:
     script = str(REPOSITORY / "packaging" / name)
     # Some people's files are nobody else's; plugins' users are to find theirs.
     done = subprocess.run(
-        [script, *words], capture_output=True, text=True, timeout=120, umask=0o077
+        [script, *words], capture_output=True, text=True, timeout=240, umask=0o077
     )
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done.stdout
-
-
-def _free_port() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return str(found.getsockname()[1])
 
 
 def _picture(at: Platform) -> dict[str, list[str]]:
@@ -68,14 +63,15 @@ def _picture(at: Platform) -> dict[str, list[str]]:
 
 @pytest.mark.timeout(300)
 def test_up_again_changes_nothing_and_down_leaves_nothing(root: Path, tmp_path: Path) -> None:
-    port = _free_port()
+    port = str(free_port())
     first = _run("up", "--root", str(root), "--port", port)
     assert "hello from web-" in first
     _assert_replaced(first)
     at = Platform(Instance(root), tmp_path)
-    at("kubectl", "rollout", "status", "deploy/web", "--timeout=50s")
+    at("kubectl", "rollout", "status", "deploy/web", "--timeout=55s")
     wait_for(lambda: _picture(at) == _picture(at))
     before = _picture(at)
+    assert _run("up", "--root", str(root), "--port", "1", check=False) == "", "of another port"
     again = _run("up", "--root", str(root), "--port", port)
     assert "hello from web-" in again and "Replaced" not in again
     assert _picture(at) == before

@@ -61,7 +61,7 @@ def pod(at: Platform, name: str, *containers: dict[str, Any], **spec: Any) -> It
     try:
         yield name
     finally:
-        at("kubectl", "delete", "pod", name, "--ignore-not-found", "--timeout=40s")
+        at("kubectl", "delete", "pod", name, "--ignore-not-found", "--timeout=55s")
 
 
 def told(at: Platform, name: str, path: str) -> str:
@@ -101,7 +101,7 @@ def test_readiness_by_all_four_kinds_of_probes(whole: Platform) -> None:
         for (port, name), kind in zip(ports, kinds)
     ]
     with pod(whole, "probed", *main, python, volumes=volumes):
-        whole("kubectl", "wait", "--for=condition=Ready", "pod/probed", "--timeout=40s")
+        whole("kubectl", "wait", "--for=condition=Ready", "pod/probed", "--timeout=55s")
         whole("kubectl", "exec", "probed", "-c", "c", "--", "rm", "/tmp/ok")
         wait_for(lambda: "3/4" in whole("kubectl", "get", "pod", "probed"))
         whole("kubectl", "exec", "probed", "-c", "a", "--", "rm", "/tmp/w/index.html")
@@ -115,15 +115,22 @@ def _id(at: Platform, name: str, inside: str) -> str:
 
 
 def test_liveness_restarts_and_startup_protects(whole: Platform) -> None:
-    script = "sleep 3; touch /tmp/up; sleep 2; rm /tmp/up; sleep 600"
     alive = probe(exec={"command": ["test", "-e", "/tmp/up"]})
-    startup = {**alive, "failureThreshold": 30}
-    with pod(whole, "ill", container(script, livenessProbe=alive, startupProbe=startup)):
-        restarts = ".status.containerStatuses[0].restartCount"
-        wait_for(lambda: told(whole, "ill", restarts) == "1", 40)
-        events = whole("kubectl", "get", "events", "--field-selector=involvedObject.name=ill")
-        assert "Liveness probe failed" in events
-        assert "Startup probe failed" in events
+    startup = {**alive, "failureThreshold": 100}
+
+    def events() -> str:
+        return whole("kubectl", "get", "events", "--field-selector=involvedObject.name=ill")
+
+    with pod(whole, "ill", container("sleep 600", livenessProbe=alive, startupProbe=startup)):
+        status = ".status.containerStatuses[0]"
+        wait_for(lambda: "Startup probe failed" in events())
+        assert told(whole, "ill", f"{status}.started") != "true"
+        whole("kubectl", "exec", "ill", "--", "touch", "/tmp/up")
+        wait_for(lambda: told(whole, "ill", f"{status}.started") == "true")
+        assert "Liveness probe failed" not in events()
+        whole("kubectl", "exec", "ill", "--", "rm", "/tmp/up")
+        wait_for(lambda: told(whole, "ill", f"{status}.restartCount") == "1")
+        assert "Liveness probe failed" in events()
 
 
 def test_init_containers_run_in_order_before_the_main_one(whole: Platform) -> None:
@@ -159,7 +166,7 @@ def test_projected_volumes_join_their_sources(whole: Platform) -> None:
     volumes = [{"name": "all", "projected": {"sources": sources}}]
     try:
         with pod(whole, "joined", container("sleep 600", **mounts), volumes=volumes):
-            whole("kubectl", "wait", "--for=condition=Ready", "pod/joined", "--timeout=30s")
+            whole("kubectl", "wait", "--for=condition=Ready", "pod/joined", "--timeout=55s")
             read = ("kubectl", "exec", "joined", "--", "cat")
             files = whole(*read, "/all/colour", "/all/deep/word", "/all/kind")
             assert files == "redswordfishtested"
@@ -197,12 +204,12 @@ def test_a_pod_ends_gracefully_or_is_killed_in_the_end(whole: Platform) -> None:
         with ended(whole.start("kubectl", "logs", "-f", "polite")) as log:
             assert log.stdout is not None
             log.stdout.readline()
-            whole("kubectl", "delete", "pod", "polite", "--timeout=30s")
-            assert log.communicate(timeout=30)[0] == b"hook\nstopping\nbye\n"
+            whole("kubectl", "delete", "pod", "polite", "--timeout=55s")
+            assert log.communicate(timeout=60)[0] == b"hook\nstopping\nbye\n"
     stubborn = container("trap '' TERM; echo up; while :; do sleep 1; done")
     with pod(whole, "stubborn", stubborn, terminationGracePeriodSeconds=2):
         wait_for(lambda: whole.run("kubectl", "logs", "stubborn").stdout == "up\n")
-        whole("kubectl", "delete", "pod", "stubborn", "--timeout=30s")
+        whole("kubectl", "delete", "pod", "stubborn", "--timeout=55s")
 
 
 def test_an_image_that_docker_loaded_or_committed_runs_as_a_pod(whole: Platform) -> None:

@@ -111,6 +111,7 @@ def test_what_new_plugin_makes_stands_before_the_runtime_there_is(
     run("plugin", "install", str(tmp_path / "fore/fore"))
     run("enable", "fore", "--instance", "outer")
     try:
+        wait_for(lambda: "outer" in second("docker", "info", "-f", "{{json .Runtimes}}"))
         said = second("docker", "run", "--rm", "--runtime", "outer", IMAGE, "echo", "handed on")
         assert said == "handed on\n"
     finally:
@@ -171,10 +172,10 @@ def test_a_container_whose_runtime_is_away_is_left_alone(second: Platform) -> No
     second("docker", "run", "-d", "--name", "waits", "--runtime", "second", IMAGE, "sleep", "1000")
     before = second("docker", "inspect", "-f", "{{.State.Pid}}", "waits")
     second.running.run("disable", "second")
-    said = second.refused("docker", "pause", "waits")
-    assert "held by runtime second, which is not here now" in said
+    told = "held by runtime second, which is not here now"
+    wait_for(lambda: told in second.run("docker", "pause", "waits").stderr)
     second.running.run("enable", *SECOND)
-    limit = time.monotonic() + 15.0
+    limit = time.monotonic() + 60.0
     while second.run("docker", "exec", "waits", "true").returncode:
         assert time.monotonic() < limit, second.running.logs()
     assert second("docker", "inspect", "-f", "{{.State.Pid}}", "waits") == before
@@ -202,7 +203,8 @@ def test_a_volumes_driver_names_an_instance(platform: Platform) -> None:
     assert platform("docker", "run", "--rm", *mount, IMAGE, *read) == "a\nb\n"
     platform("docker", "volume", "rm", "books", "plain")
     platform.running.run("disable", "shelf")
-    assert "not found" in platform.refused("docker", "volume", "create", "-d", "shelf", "yy")
+    again = ("docker", "volume", "create", "-d", "shelf", "yy")
+    wait_for(lambda: "not found" in platform.run(*again).stderr)
 
 
 def test_a_storage_class_names_the_instance_of_its_volumes(platform: Platform) -> None:

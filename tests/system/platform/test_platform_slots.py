@@ -131,7 +131,7 @@ class Loops:
     def resolve(self) -> None:
         """A name of the cluster; the question is sent once."""
         query = dns.message.make_query("kubernetes.default.svc.cluster.local", dns.rdatatype.A)
-        answer = dns.query.udp(query, RESOLVER, timeout=10)
+        answer = dns.query.udp(query, RESOLVER, timeout=30)
         assert answer.rcode() == dns.rcode.NOERROR and answer.answer
 
 

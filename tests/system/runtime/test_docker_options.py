@@ -168,7 +168,7 @@ REFUSED = {
     "--oom-score-adj 5000": "range for oom score adj is [-1000, 1000]",
     "--tmpfs /t:nonsense=1": 'invalid tmpfs option "nonsense"',
     "--stop-signal NOPE": "invalid signal: NOPE",
-    "--group-add nobody-has-it": "unable to find group nobody-has-it",
+    "--group-add nobody-has-it": "Unable to find group nobody-has-it",
     "--pid container:nosuch": "No such container: nosuch",
 }
 

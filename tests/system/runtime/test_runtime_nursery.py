@@ -15,7 +15,7 @@ import pytest
 from tests.conformance.runtime_rig import BUSYBOX, Rig, rig
 
 from sagong.conformance.runtime_lab import RuntimeLab, wait_until
-from sagong.contracts.runtime import ExecRequest, Namespaces
+from sagong.contracts.runtime import ExecRequest, LogSpec, Namespaces
 from sagong.errors import SagongError
 
 pytestmark = [
@@ -85,6 +85,17 @@ async def test_a_first_process_copies_no_pages_of_its_nurse() -> None:
         await lab.clean()
 
 
+async def test_a_monitor_forks_it_before_it_reads_what_to_start() -> None:
+    """Else both copy what it has touched until then: also when the start comes to nothing."""
+    async with rig() as made:
+        lab = made.lab()
+        with pytest.raises(SagongError):
+            await lab.runtime.run(lab.spec("true", log=LogSpec(path="/dev/null/log")))
+        monitor = await only_monitor(made)
+        await wait_until(lambda: len(nurses(monitor)) == 1, "a nurse")
+        await lab.clean()
+
+
 async def test_nothing_fails_when_it_is_killed() -> None:
     """The next start has another one."""
     async with rig() as made:
@@ -122,7 +133,7 @@ async def test_who_waits_long_for_a_nurse_gets_one_of_his_own() -> None:
         stopped = await nurse(lab, monitor)
         os.kill(stopped, signal.SIGSTOP)
         first = asyncio.ensure_future(lab.shell("exit 3"))
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.5)
         assert (await lab.shell("exit 4")).code == 4
         assert len(nurses(monitor)) == 2
         assert not first.done()
@@ -181,6 +192,7 @@ async def test_it_ends_with_its_monitor() -> None:
         old = await nurse(lab, monitor)
         await made.kill_monitors()
         await wait_until(lambda: not os.path.exists(f"/proc/{old}"), "its end")
+        assert nurses(await only_monitor(made)) == []  # the successor is made for no start
         assert (await lab.shell("exit 6")).code == 6
         assert os.path.exists(f"/proc/{container.pid}")
         await lab.clean()

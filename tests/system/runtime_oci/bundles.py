@@ -22,10 +22,10 @@ MOUNTS = [
 NAMESPACES = ("pid", "network", "ipc", "uts", "mount")
 
 
-def program(directory: Path) -> Path:
+def program(directory: Path, sources: str = SOURCES) -> Path:
     """An executable file that is `sagong-runtime` of these sources."""
     path = directory / "sagong-runtime"
-    text = f"import sys; sys.path[:0] = {SOURCES.split(':')}; "
+    text = f"import sys; sys.path[:0] = {sources.split(':')}; "
     text += "from sagong_runtime_linux.oci.entry import main; main()"
     # As a package would install it: without what Python reads for its own site.
     path.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S -c "{text}" "$@"\n')

@@ -21,6 +21,7 @@ from sagong.contracts.runtime import (
     Namespaces,
 )
 from sagong.errors import FailedPrecondition
+from sagong_runtime_linux import RuntimeLinux
 from sagong_runtime_oci import RuntimeOci
 
 pytestmark = [
@@ -58,7 +59,7 @@ async def test_killed_monitors_stop_no_container_and_no_exec() -> None:
 
 
 async def _code_of(lab: RuntimeLab, request: ExecRequest, code: int) -> None:
-    for _ in range(500):
+    for _ in range(3000):
         status = await lab.runtime.exec_status(request)
         if not status.running:
             break
@@ -81,6 +82,36 @@ async def test_code_is_known_when_plugin_launcher_and_monitor_died() -> None:
         assert (await lab.ended(spec.id)).code == 9
         await lab.clean()
         assert bundles(made) == []
+
+
+async def test_killed_monitors_matter_to_no_exec_into_what_another_runtime_made() -> None:
+    """Their successors are forked by the launcher of one, and have containers of both."""
+    async with rig(RuntimeOci, RuntimeLinux) as made:
+        lab = made.lab()
+        names = [(await lab.running()).id]
+        lab.runtime = await made.swap_plugin()
+        names.append((await lab.running()).id)
+        for _ in range(2):
+            made.kill_launcher()
+            made.start_launcher()
+            await made.kill_monitors()
+            for name in names:
+                found = await lab.exec_output(name, lab.process("echo inside; exit 4"))
+                assert (found.lines, found.code) == (["inside"], 4), found.stderr
+            lab.runtime = await made.swap_plugin()
+        await lab.clean()
+        assert bundles(made) == []
+
+
+async def test_an_exec_asks_the_binary_that_made_its_container() -> None:
+    """And not the one that the settings name since."""
+    async with rig(RuntimeOci) as made:
+        lab = made.lab()
+        container = await lab.running()
+        made.settings["binary"] = "/no/such/runtime"
+        lab.runtime = await made.restart_plugin()
+        found = await lab.exec_output(container.id, lab.process("echo inside"))
+        assert found.lines == ["inside"]
 
 
 async def test_group_of_a_dead_monitor_is_joined() -> None:

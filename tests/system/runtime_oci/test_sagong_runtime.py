@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conformance.runtime_rig import BUSYBOX
-from tests.system.runtime_oci.bundles import CAPABILITIES, MOUNTS, Bundle
+from tests.conformance.runtime_rig import BUSYBOX, SOURCES
+from tests.system.runtime_oci.bundles import CAPABILITIES, MOUNTS, Bundle, program
+
+from sagong.linux.cgroup import layout_of_machine
 
 pytestmark = [
     pytest.mark.root,
@@ -24,7 +26,7 @@ pytestmark = [
 
 def wait_for_status(bundle: Bundle, status: str) -> None:
     """Wait until a container has ended."""
-    for _ in range(200):
+    for _ in range(1000):
         if bundle.state()["status"] == status:
             return
         time.sleep(0.02)
@@ -60,6 +62,46 @@ def test_a_container_goes_through_its_states(bundle: Bundle) -> None:
     bundle("delete", "--force", "box")
 
 
+def test_its_code_may_be_replaced_while_containers_live(bundle: Bundle, tmp_path: Path) -> None:
+    """Who waits to be started has all that it needs; every call is of the code that is there."""
+    code = tmp_path / "code"
+
+    def install() -> None:
+        shutil.rmtree(code, ignore_errors=True)
+        code.mkdir()
+        for source in map(Path, SOURCES.split(":")):
+            for name in ("sagong", "sagong_runtime_linux"):
+                if (source / name).is_dir():
+                    shutil.copytree(source / name, code / name)
+
+    install()
+    bundle.runtime = program(tmp_path, str(code))
+    for name in ("started", "waiting"):
+        bundle.configure("sleep 1000", linux={"cgroupsPath": f"{bundle.cgroup}/{name}"})
+        bundle.create(name)
+    bundle("start", "started")
+    install()
+    bundle("start", "waiting")
+    for name in ("started", "waiting"):
+        assert bundle("exec", name, "echo", "here") == "here\n"
+        bundle("pause", name)
+        bundle("resume", name)
+    install()
+    for name in ("started", "waiting"):
+        bundle("kill", name, "KILL")
+        bundle("delete", "--force", name)
+
+
+def test_who_is_killed_while_paused_ends(bundle: Bundle) -> None:
+    bundle.configure("sleep 1000")
+    bundle.create("box")
+    bundle("start", "box")
+    bundle("pause", "box")
+    bundle("kill", "box", "KILL")
+    wait_for_status(bundle, "stopped")
+    bundle("delete", "box")
+
+
 @pytest.mark.parametrize("verb", ["create", "start", "state", "kill", "delete", "ps", "events"])
 def test_each_operation_needs_an_id(bundle: Bundle, verb: str) -> None:
     bundle.configure("true")
@@ -89,7 +131,7 @@ def test_an_id_is_used_once_and_changes_of_the_bundle_come_too_late(bundle: Bund
         ({"process": {"args": ["nonsense"]}}, 'exec: "nonsense": executable file not found'),
         ({"process": {"rlimits": [{"type": "RLIMIT_X", "soft": 1, "hard": 1}]}}, "RLIMIT_X"),
         ({"linux": {"namespaces": [{"type": "strange"}]}}, "strange"),
-        ({"linux": {"cgroupsPath": "system.slice:a:b"}}, "cgroupfs"),
+        ({"linux": {"cgroupsPath": "system.slice:a:b"}}, "--systemd-cgroup"),
         ({"process": {"terminal": True}}, "--console-socket"),
         ({"hooks": {"prestart": [{"path": "relative"}]}}, "absolute"),
     ],
@@ -104,6 +146,90 @@ def test_what_cannot_be_is_refused_in_the_log_too(
     assert text in said
     entry = json.loads(log.read_text())
     assert (entry["level"], text in entry["msg"]) == ("error", True)
+
+
+def test_systemds_manager_is_refused_where_it_is_not(bundle: Bundle) -> None:
+    bundle.configure("true", linux={"cgroupsPath": "system.slice:a:b"})
+    environment = {**os.environ, "DBUS_SYSTEM_BUS_ADDRESS": f"unix:path={bundle.directory}/bus"}
+    said = bundle.refused("--systemd-cgroup", "create", "box", env=environment)
+    alone = layout_of_machine().mode == "v2"
+    assert (f"{bundle.directory}/bus: " if alone else "needs cgroup version 2 alone") in said
+    assert "use the cgroupfs manager" in said
+    assert bundle("list", "--quiet") == ""
+
+
+@pytest.mark.parametrize(
+    ("process", "said"),
+    [
+        ({"user": {"uid": -1}}, "process.user.uid -1 must be a number from 0"),
+        ({"user": {"uid": 1, "gid": 4294967295}}, "process.user.gid 4294967295 must be"),
+        ({"user": {"uid": 1, "gid": 1, "additionalGids": [-1]}}, "additionalGids -1 must be"),
+        ({"args": "sh"}, "process.args must be a list of strings"),
+        ({"env": ["A=b", 1]}, "process.env must be a list of strings"),
+    ],
+)
+def test_a_process_that_can_not_be_is_refused(
+    bundle: Bundle, process: dict[str, Any], said: str
+) -> None:
+    """To the kernel the user -1 is the one it was: root."""
+    bundle.configure("id", process=process)
+    assert said in bundle.refused("create", "box")
+    assert "does not exist" in bundle.refused("state", "box")
+
+
+def test_a_cgroups_path_leads_nowhere_outside(bundle: Bundle) -> None:
+    path = f"../..{bundle.cgroup}/box/a/.."
+    bundle.configure("cat /proc/self/cgroup", linux={"cgroupsPath": path})
+    groups = bundle("run", "box")
+    assert f"{bundle.cgroup}/box\n" in groups and ".." not in groups
+    bundle("delete", "--force", "box")
+
+
+def test_a_refused_create_leaves_its_name_free(bundle: Bundle) -> None:
+    bundle.configure("true", linux={"cgroupsPath": "a.slice:b:c"})
+    assert "--systemd-cgroup" in bundle.refused("create", "box")
+    bundle.configure("true")
+    bundle("run", "box")
+
+
+@pytest.mark.parametrize("how", ["delete", "create"])
+def test_a_killed_create_leaves_nothing(bundle: Bundle, how: str) -> None:
+    """Its directory and its groups stayed; the name could not be used again."""
+    stopped = bundle.directory / "stopped"
+    hooks = {
+        "createRuntime": [{"path": "/bin/sleep", "args": ["sleep", "60"]}],
+        "poststop": [{"path": "/bin/sh", "args": ["sh", "-c", f"cat >{stopped}"]}],
+    }
+    group = Path(f"/sys/fs/cgroup/pids{bundle.cgroup}/box")
+    if not Path("/sys/fs/cgroup/pids").exists():
+        group = Path(f"/sys/fs/cgroup{bundle.cgroup}/box")
+    bundle.configure("sleep 1000", hooks=hooks)
+    command = [str(bundle.runtime), "--root", str(bundle.root), "create", "box"]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, cwd=bundle.directory) as creator:
+        while not (group.exists() and "sleep" in _children(creator.pid)):
+            assert creator.poll() is None
+            time.sleep(0.02)
+        creator.kill()
+    assert "does not exist" in bundle.refused("state", "box")
+    if how == "delete":
+        bundle("delete", "--force", "box")
+    else:
+        bundle.configure("true")
+        bundle("run", "box")
+    assert json.loads(stopped.read_text())["status"] == "stopped"
+    assert not group.exists()
+    assert not (bundle.root / "box").exists()
+
+
+def _children(pid: int) -> set[str]:
+    """Names of a process's children."""
+    found = set()
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        try:
+            found.add(Path(f"/proc/{child}/comm").read_text().strip())
+        except OSError:
+            continue
+    return found
 
 
 def test_the_exit_status_of_run_and_exec_is_the_programs(bundle: Bundle) -> None:
@@ -124,7 +250,24 @@ def test_signals_to_run_reach_the_program(bundle: Bundle) -> None:
     assert running.stdout is not None
     assert running.stdout.readline() == b"ready\n"
     running.terminate()
-    assert running.wait(30) == 5
+    assert running.wait(60) == 5
+
+
+def test_signals_have_names_as_systemds_too(bundle: Bundle) -> None:
+    script = "trap 'exit 7' 37; :> /ready; while :; do sleep 0.05; done"
+    bundle.configure(script)
+    for name in ("37", "RTMIN+3", "SIGRTMIN+3"):
+        bundle.create()
+        bundle("start", "box")
+        while bundle.call("exec", "box", "rm", "/ready").returncode:
+            time.sleep(0.05)
+        bundle("kill", "box", name)
+        while bundle.state()["status"] == "running":
+            time.sleep(0.05)
+        bundle("delete", "box")
+    bundle.create()
+    for name in ("SIGRTMIN+99", "TERM+1", "RTMIN+x", "+3"):
+        assert "does not exist" in bundle.refused("kill", "box", name)
 
 
 # -- hooks ---------------------------------------------------------------------------------------
@@ -415,7 +558,7 @@ def test_events_and_ps_tell_what_a_container_does(bundle: Bundle) -> None:
         assert bundle.call("exec", "box", "sh", "-c", hungry).returncode == 137
         assert any('"oom"' in line for line in watching.stdout)
         bundle("kill", "box", "KILL")
-        assert watching.wait(30) == 0
+        assert watching.wait(60) == 0
     assert "not running" in bundle.refused("events", "box")
     assert "of the form" in bundle.refused("events", "--interval", "soon", "box")
 
@@ -449,6 +592,10 @@ def test_errors_of_exec_are_told_apart_from_the_programs(bundle: Bundle) -> None
     assert bundle.call("exec", "box", "false").returncode == 1
     assert bundle.call("exec", "box", "nonsense").returncode == 255
     assert bundle.call("exec", "nobody", "true").returncode == 255
+    for options in (("--user", "abc"), ("--user", "0:x"), ("-g", "x"), ("--preserve-fds", "-1")):
+        done = bundle.call("exec", *options, "box", "true")
+        said = (done.returncode, done.stderr.startswith("option --"), options[1] in done.stderr)
+        assert said == (255, True, True), done
 
 
 def test_namespaces_are_joined_by_their_paths(bundle: Bundle) -> None:

@@ -52,6 +52,8 @@ RLIMITS = [
     {"type": "RLIMIT_NOFILE", "soft": 100, "hard": 200},
     {"type": "RLIMIT_CORE", "soft": 0, "hard": 0},
 ]
+FEW = [{"type": "RLIMIT_NOFILE", "soft": 4, "hard": 4}]
+FOUR = "ulimit -Hn"
 # kill(pid, 10) is refused, kill(pid, 0) is not.
 NO_USR1 = {
     "names": ["kill"],
@@ -104,6 +106,7 @@ ROWS = [
     Row("process.ioPriority", {"process": {"ioPriority": AFFINE}}, "ionice -p $$", "idle"),
     Row("process.oomScoreAdj", {"process": {"oomScoreAdj": 77}}, f"cat {SCORE}", "77"),
     Row("process.rlimits", {"process": {"rlimits": RLIMITS}}, LIMITS, "100\n200\n0"),
+    Row("process.rlimits that leave a start no descriptor", {"process": {"rlimits": FEW}}, FOUR, "4"),
     Row(
         "process.noNewPrivileges",
         {"process": {"noNewPrivileges": True}},
@@ -132,6 +135,12 @@ ROWS = [
         "linux.maskedPaths and readonlyPaths",
         {"linux": {"maskedPaths": ["/proc/kcore", "/sys/firmware"], "readonlyPaths": ["/etc"]}},
         "ls /sys/firmware | wc -l; touch /etc/x 2> /dev/null || echo ro",
+        "0\nro",
+    ),
+    Row(
+        "linux.maskedPaths and readonlyPaths from the root on",
+        {"linux": {"maskedPaths": ["proc/timer_list"], "readonlyPaths": ["etc"]}},
+        "wc -c < /proc/timer_list; touch /etc/x 2> /dev/null || echo ro",
         "0\nro",
     ),
     Row(
@@ -276,7 +285,7 @@ def test_a_mount_namespace_of_others_is_left_as_it_was(bundle: Bundle, how: str)
 
 def wait_until(holds: Callable[[], bool]) -> None:
     """Wait for a condition."""
-    for _ in range(200):
+    for _ in range(1500):
         if holds():
             return
         time.sleep(0.02)

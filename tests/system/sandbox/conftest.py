@@ -66,7 +66,7 @@ class Cage:
         action: Callable[[], Any],
         *,
         look: bool = False,
-        seconds: float = 20.0,
+        seconds: float = 60.0,
         **changes: Any,
     ) -> Outcome:
         """Fork, apply the sandbox, call `action`; its answer comes back as JSON."""

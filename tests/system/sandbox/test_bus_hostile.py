@@ -119,7 +119,7 @@ class Cage:
     async def hears_the_innocent(self) -> None:
         """A caller with rights is answered, again and again."""
         for _ in range(20):
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 assert (await self.parrot.say(Word(text="hello"))).text == "hello"
 
     def ended(self) -> list[int]:
@@ -166,7 +166,7 @@ def place() -> Iterator[Path]:
 
 
 async def until(condition: Callable[[], bool], what: str) -> None:
-    limit = time.monotonic() + 30
+    limit = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < limit, what
         await asyncio.sleep(0.01)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import http.client
 import os
-import socket
+import ssl
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.ports import free_port
 from tests.system.instance import Instance, instance, local_slots
 from tests.system.sandbox.test_hostile_plugin import attack, begin, log_of, said, wait
 
@@ -106,43 +108,37 @@ instance = "local"
 plugin = "image_overlay"
 [units.registry]
 listens = {{ api = "tcp:127.0.0.1:{port}" }}
+settings = {{ tls = {tls} }}
 [units.hostile]
 plugin = "hostile_outside"
 """
 
 
-@pytest.fixture(scope="module")
-def outside() -> Iterator[tuple[Instance, int]]:
-    """The attacker has the machine's network here; a registry listens on a port of it."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    with instance(OUTSIDE.format(port=port)) as found:
-        yield found, port
-
-
-def answered(port: int) -> None:
+def answered(port: int, *, tls: bool) -> None:
     """A client of another address of the network."""
-    client = http.client.HTTPConnection(
-        "127.0.0.1", port, timeout=10, source_address=("127.0.0.2", 0)
-    )
+    if tls:
+        trusting = ssl._create_unverified_context()
+        dial = functools.partial(http.client.HTTPSConnection, context=trusting)
+    else:
+        dial = http.client.HTTPConnection
+    client = dial("127.0.0.1", port, timeout=30, source_address=("127.0.0.2", 0))
     client.request("GET", "/v2/")
     assert client.getresponse().status in (200, 401)
     client.close()
 
 
-@pytest.mark.parametrize("storm", ["requests", "handshakes"])
-def test_who_storms_a_service_keeps_nobody_else_from_it(
-    outside: tuple[Instance, int], storm: str
-) -> None:
-    running, port = outside
-    before = running.pid("registry")
-    answered(port)
-    begin(running, storm, port=str(port))
-    for _ in range(50):
-        answered(port)
-    assert running.pid("registry") == before
-    if storm == "handshakes":  # it waits for no answer, and so has too many on the way
-        wait(lambda: said(running, "registry", "connection refused"), running)
-        answered(port)
-        assert said(running, "registry", "connection refused") == 1
-    running.run("restart", "hostile")
+@pytest.mark.parametrize(("storm", "tls"), [("requests", False), ("handshakes", True)])
+def test_who_storms_a_service_keeps_nobody_else_from_it(storm: str, tls: bool) -> None:
+    """The attacker has the machine's network here; a registry listens on a port of it."""
+    port = free_port()
+    with instance(OUTSIDE.format(port=port, tls=str(tls).lower())) as running:
+        before = running.pid("registry")
+        answered(port, tls=tls)
+        begin(running, storm, port=str(port))
+        for _ in range(50):
+            answered(port, tls=tls)
+        assert running.pid("registry") == before
+        if tls:  # it ends none, however slow the machine is
+            wait(lambda: said(running, "registry", "connection refused"), running)
+            answered(port, tls=tls)
+            assert said(running, "registry", "connection refused") == 1

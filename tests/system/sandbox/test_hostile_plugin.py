@@ -51,13 +51,13 @@ def running() -> Iterator[Instance]:
 @pytest.fixture
 def calm(running: Instance) -> Iterator[Instance]:
     """It is as if nothing had happened, before and after."""
-    running.wait_ready(60)
+    running.wait_ready()
     yield running
     data = running.paths.data / "plugins" / "hostile"
     for file in data.glob("*"):
         file.unlink()
     running.run("restart", "hostile", check=False)
-    running.wait_ready(60)
+    running.wait_ready()
 
 
 def attack(running: Instance, name: str, **facts: str) -> dict[str, str]:
@@ -208,7 +208,7 @@ def test_who_eats_memory_is_ended_alone(calm: Instance) -> None:
     before = calm.pid("greeter")
     begin(calm, "eat memory")
     wait(lambda: said(calm, "kernel", 'out of memory unit="hostile"'), calm)
-    calm.wait_ready(60)
+    calm.wait_ready()
     assert calm.pid("greeter") == before
     greets(calm)
 
@@ -273,14 +273,14 @@ def is_held(group: Cgroup) -> bool:
 def test_who_floods_is_held_back_and_said_once(calm: Instance, flood: str) -> None:
     """By the kernel, by a provider, and by what its control group refuses."""
     group = group_of(calm, "hostile")
-    assert not is_held(group)
+    wait(lambda: not is_held(group), calm)
     before = said(calm, "kernel", 'unit held back for a moment unit="hostile"')
     begin(calm, flood)
     wait(lambda: is_held(group), calm)
     greets(calm)
     assert said(calm, "kernel", 'unit held back for a moment unit="hostile"') <= before + 1
     calm.run("restart", "hostile")
-    calm.wait_ready(60)
+    calm.wait_ready()
     # A child that the last one left behind has the same uid until it is found.
     wait(lambda: not is_held(group_of(calm, "hostile")), calm)
 
@@ -297,7 +297,7 @@ def test_a_hold_ends_and_outlives_no_kernel(calm: Instance) -> None:
     assert is_held(group)
     os.kill(kernel, signal.SIGKILL)
     wait(lambda: not is_held(group), calm)
-    calm.wait_ready(60)
+    calm.wait_ready()
     assert calm.pid("kernel") != kernel
 
 
@@ -342,7 +342,7 @@ def test_a_full_directory_ends_its_owner(calm: Instance) -> None:
     for file in data.glob("*"):
         file.unlink()
     calm.run("restart", "hostile")
-    calm.wait_ready(60)
+    calm.wait_ready()
 
 
 def unit_problem(running: Instance, name: str) -> str:
@@ -412,7 +412,7 @@ def test_one_that_never_answers_is_replaced(calm: Instance) -> None:
     begin(calm, "stubborn")
     old = calm.pid("hostile")
     calm.run("restart", "hostile")
-    calm.wait_ready(60)
+    calm.wait_ready()
     assert calm.pid("hostile") != old
     wait(lambda: not Path(f"/proc/{old}").exists(), calm)
 
@@ -421,7 +421,7 @@ def test_a_huge_state_is_handed_over_or_left(calm: Instance) -> None:
     """48 MiB travel once; the kernel does not keep them."""
     begin(calm, "burden")
     calm.run("restart", "hostile")
-    calm.wait_ready(60)
+    calm.wait_ready()
     greets(calm)
 
 

@@ -119,7 +119,7 @@ def test_host_network_reaches_a_listener(cage: Any, attempt: Attempt) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = server.getsockname()
         found = cage.run(
-            lambda: attempt(lambda: socket.create_connection(address, timeout=2)), network="host"
+            lambda: attempt(lambda: socket.create_connection(address, timeout=20)), network="host"
         )
     assert found.answer == "done"
 

@@ -7,7 +7,7 @@ Into a Debian with systemd and python3 alone, `packaging/environment run` itself
 platform needs (python3-venv, nftables, …, and `.venv`), as on a user's machine: in a chroot, since the
 emulated machine is twenty times slower and has no network. The Python packages come from wheels
 that the host's pip collects. What the machine has besides: iproute2, procps and apparmor, for the
-test's own questions.
+tests' own questions, and at last podman with runc, as others' users of `sagong-runtime`.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ _MADE_OF = (
     REPOSITORY / "packaging" / "environment",
 )
 _PACKAGES = "systemd-sysv,udev,dbus,kmod,iproute2,procps,apparmor,ca-certificates,python3"
+# Installed when the platform is, so that it has to find for itself what it needs.
+_ENGINES = "podman runc conmon uidmap dbus-user-session libpam-systemd"
 _MIRRORS = (
     "deb http://deb.debian.org/debian bookworm main",
     "deb http://deb.debian.org/debian-security bookworm-security main",
@@ -146,6 +148,7 @@ def _make(target: Path) -> None:
         _bootstrap(root)
         _fetch_kernel(root)
         _install_platform(root)
+        _inside(root, f"apt-get install -qq --no-install-recommends {_ENGINES}")
         _configure(root)
         made = work / "made"
         made.mkdir()

@@ -6,21 +6,15 @@ One story, told in order, since booting an emulated machine is slow. `-s` shows 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.system.vm import debian
 from tests.system.vm.machine import Machine
+from tests.system.vm.rig import CLIENTS, clients, told
 
-CLIENTS = ("docker", "kubectl")
 CLIENT_ENVIRONMENT = (
     "PATH=$PATH:clients DOCKER_HOST=unix:///run/sagong/docker.sock "
     "KUBECONFIG=/etc/sagong/kubeconfig"
@@ -49,60 +43,6 @@ profile sagong-vm-test flags=(attach_disconnected) {
 """
 
 pytestmark = [pytest.mark.vm, pytest.mark.root, pytest.mark.timeout(5400)]
-
-
-def clients() -> dict[str, Path]:
-    """The static clients of this machine, to be used inside as well."""
-    found = {name: shutil.which(name) for name in CLIENTS}
-    return {name: Path(path).resolve() for name, path in found.items() if path}
-
-
-def lay_out(place: Path) -> None:
-    """The repository as it is now, compiled, and the clients in `clients`."""
-    listed = ["git", "-C", str(debian.REPOSITORY), "ls-files", "-z", "--cached", "--others"]
-    names = subprocess.run([*listed, "--exclude-standard"], check=True, capture_output=True).stdout
-    for name in names.decode().split("\0"):
-        source = debian.REPOSITORY / name
-        if name and source.is_file():
-            (place / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source, place / name)
-    if sys.version_info[:2] == (3, 11):
-        # As the Python of Debian 12: what takes three seconds here takes a minute there.
-        trees = [str(place / tree) for tree in ("core", "plugins", "services")]
-        command = [sys.executable, "-m", "compileall", "-q", "-s", str(place)]
-        subprocess.run([*command, "-p", f"/{debian.PLACE}", *trees], check=True)
-    (place / "clients").mkdir()
-    for name, path in clients().items():
-        shutil.copy(path, place / "clients" / name)
-
-
-@pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    """The booted machine, with the repository at its place and nothing started."""
-    lacking = debian.missing_tools()
-    if lacking:
-        pytest.skip(lacking)
-    if os.geteuid() != 0:
-        pytest.skip("making the image takes root")
-    work = tmp_path_factory.mktemp("vm", numbered=True)
-    began = time.monotonic()
-    image = debian.build()
-    began = told("image", began)
-    lay_out(work / "repository")
-    debian.write_disk(image, work / "repository", work / "disk.img")
-    began = told("disk", began)
-    with Machine(image, work / "disk.img", work) as booted:
-        booted.wait_booted()
-        told("boot", began)
-        yield booted
-    shutil.rmtree(work)
-
-
-def told(what: str, since: float) -> float:
-    """Print how long it took; the time now."""
-    now = time.monotonic()
-    print(f"vm: {what} {now - since:.1f} s", file=sys.stderr)
-    return now
 
 
 def wait_ready(machine: Machine) -> None:
@@ -152,7 +92,7 @@ def test_a_bare_debian_is_installed_rebooted_and_left_clean(machine: Machine) ->
     check_clock(machine, pods)
     began = told("clock", began)
 
-    machine.send("systemctl reboot")
+    machine.reboot()
     machine.wait_booted()
     began = told("reboot", began)
     check_after_boot(machine, set(pods))
@@ -160,6 +100,7 @@ def test_a_bare_debian_is_installed_rebooted_and_left_clean(machine: Machine) ->
     check_clients(machine)
 
     machine.cut_power()
+    machine.power_on()
     machine.wait_booted()
     began = told("power cut", began)
     check_after_boot(machine, set(pods))

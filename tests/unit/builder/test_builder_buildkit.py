@@ -13,13 +13,14 @@ from sagong.contracts.builder import BuildRequest, Surroundings
 from sagong.errors import Aborted, Cancelled, InvalidArgument, Unimplemented
 from sagong.model.oci import Platform
 from sagong_builder.buildkit import messages as m
+from sagong_builder.buildkit.contexts import left_out
 from sagong_builder.buildkit.exporting import CacheTo, caches_of, exporters_of
 from sagong_builder.buildkit.failures import failure
 from sagong_builder.buildkit.filters import matching
 from sagong_builder.buildkit.frontend import read_options
 from sagong_builder.buildkit.graphs import image_of, naming
 from sagong_builder.buildkit.notes import read_notes
-from sagong_builder.buildkit.outline import answer, found_in
+from sagong_builder.buildkit.outline import answer, answer_unread, found_in
 from sagong_builder.buildkit.protobuf import decode, encode
 from sagong_builder.buildkit.provenance import (
     Attesting,
@@ -30,15 +31,25 @@ from sagong_builder.buildkit.provenance import (
 from sagong_builder.buildkit.results import Made
 from sagong_builder.buildkit.syntax import check_frontend
 from sagong_builder.dockerfile import Expander, parse, syntax_of
-from sagong_builder.dockerfile.lint import failure_of, findings
+from sagong_builder.dockerfile.lint import Base, Known, failure_of, findings
 from sagong_builder.dockerfile.rules import RULES, url_of
 from sagong_builder.kept import KeptContext, KeptContexts
 from sagong_builder.origins import key_of
 from sagong_builder.reading import covers, grouped, readings
 from sagong_builder.sources import inside
-from sagong_builder.titles import Titles
+from sagong_builder.titles import Titles, borrows
 
 IMAGE = "sha256:" + "5" * 64
+
+
+def test_images_that_files_come_of_are_counted_as_stages() -> None:
+    for text, counted in (
+        (b"FROM a\nCOPY --from=b /x /\n", True),
+        (b"FROM a\nRUN --mount=from=b,target=/x true\n", True),
+        (b"FROM a\nCOPY x /\nRUN --mount=type=cache,target=/x true\n", False),
+        (b"FROM a AS b\nFROM a\nCOPY --from=b /x /\nCOPY --from=0 /x /\n", False),
+    ):
+        assert borrows(parse(text)) == counted, text
 
 
 def test_steps_are_counted_by_stages() -> None:
@@ -55,13 +66,23 @@ def test_steps_are_counted_by_stages() -> None:
     second = Titles(made.stages[1], several=True, own=False)
     assert second.origin("x") == ""
     assert second.of(made.stages[1].instructions[0], {}) == "[stage-1 1/1] COPY . ."
+    work = parse(
+        b'FROM a\nWORKDIR "/a b"\nWORKDIR ..\nCOPY <<\'Q\' /$V $W\nx\nQ\nRUN "$V"\n'
+    ).stages[0]
+    shapes = Titles(work, several=False, own=True)
+    assert [shapes.of(i, {"V": "v"}, "/a b") for i in work.instructions] == [
+        "[1/5] WORKDIR /a b",
+        "",  # leads to /: counted, and no step
+        "[2/5] COPY <<Q /v ",
+        '[3/5] RUN "v"',
+    ]
     document = parse(b"FROM a\nRUN <<E\n one\ntwo\nE\n").stages[0]
     assert Titles(document, several=False, own=True).of(document.instructions[0], {}) == (
         "[1/2] RUN <<E (one...)"
     )
     lent = parse(b"FROM a\nRUN --mount=type=secret,id=i,env=T echo $T $V\n").stages[0]
-    shown = Titles(lent, several=False, own=True).of(lent.instructions[0], {"T": "t", "V": "v"})
-    assert shown.endswith("echo **** v"), "a secret's variable is not what another has"
+    line = Titles(lent, several=False, own=True).of(lent.instructions[0], {"T": "t", "V": "v"})
+    assert line.endswith("echo **** v"), "a secret's variable is not what another has"
 
 
 def test_dockers_frontend_is_this_one_and_others_are_refused() -> None:
@@ -183,7 +204,8 @@ def test_cache_records_are_filtered() -> None:
     assert found() == found("mutable!=true", "immutable") == ["one", "two"]
     assert found("type==regular") == found("id~=^on,private") == ["one"]
     assert found('id=="two",inuse') == ["two"] and found("shared") == []
-    for text in ("nothing==x", "id=x", "==", "type==a b;c,,"):
+    assert found("nothing==x") == [] and found("nothing!=x") == ["one", "two"]
+    for text in ("id=x", "==", "type==a b;c,,"):
         with pytest.raises(InvalidArgument, match="invalid filter"):
             found(text)
 
@@ -316,11 +338,65 @@ def test_variables_of_images_are_known_where_these_are() -> None:
         b"FROM a AS one\nCOPY $GIVEN $FOO /\nARG FOO\nRUN $PATHS\n"
         b"FROM one\nCOPY $FOO $FO /\nFROM b\nCOPY $X /\n"
     )
-    assert [f.short for f in findings(made, environments={0: ["GIVEN"]})] == [
+    assert [f.short for f in findings(made, known=Known({0: Base(("GIVEN",))}))] == [
         "UndefinedVar: Usage of undefined variable '$FOO' (line 2)",
         "UndefinedVar: Usage of undefined variable '$FO' (did you mean $FOO?) (line 6)",
     ]
     assert findings(made) == []
+
+
+def test_checks_of_what_cannot_be_read_tell_where_and_what_is_before() -> None:
+    raw = b"FROM scratch AS Bad\nMAINTAINER me\nNONSENSE\n"
+    with pytest.raises(InvalidArgument) as fault:
+        parse(raw, "Dockerfile")
+    before = parse(raw[: raw.index(b"NONSENSE")], "Dockerfile")
+    told = answer_unread(before, raw, "Dockerfile", fault.value)
+    document = json.loads(told["result.json"])
+    assert [w["ruleName"] for w in document["warnings"]] == [
+        "StageNameCasing",
+        "MaintainerDeprecated",
+    ]
+    assert document["buildError"] == {
+        "message": "dockerfile parse error on line 3: unknown instruction: NONSENSE",
+        "location": {"ranges": [{"start": {"line": 3}, "end": {"line": 3}}]},
+    }
+    assert told["result.statuscode"] == b"1"
+    assert b"WARNING: StageNameCasing" in told["result.txt"]
+
+
+def test_a_comment_spares_one_instruction() -> None:
+    text = "FROM scratch\n# check=skip=MaintainerDeprecated // known\nMAINTAINER a\nMAINTAINER b\n"
+    text = (
+        f"# check=experimental=all\n{text}# check=skip=all\nARG key=x\nWORKDIR a\nARG key_file=x\n"
+    )
+    found = findings(parse(text.encode()))
+    assert [(f.line, f.check) for f in found] == [
+        (5, "MaintainerDeprecated"),
+        (8, "WorkdirRelativePath"),
+    ]
+
+
+def test_checks_may_know_images_and_what_the_context_has_not() -> None:
+    made = parse(
+        b"FROM a AS one\nCOPY d/f.log /\nADD a.log http://h.test/b.log $V.log /\n"
+        b"COPY --from=one a.log /\nCOPY . /\nCOPY d/f.txt /\nFROM one\nCOPY x.log /\n"
+    )
+    ignored = left_out(b"**/*.log\n")
+    found = findings(made, known=Known({0: Base(("V",), "linux/arm64", "linux/amd64")}, ignored))
+    assert [f.short for f in found] == [
+        'InvalidBaseImagePlatform: Base image a was pulled with platform "linux/arm64", expected '
+        '"linux/amd64" for current build (line 1)',
+        'CopyIgnoredFile: Attempting to Copy file "d/f.log" that is excluded by .dockerignore (line 2)',
+        'CopyIgnoredFile: Attempting to Add file "a.log" that is excluded by .dockerignore (line 3)',
+        'CopyIgnoredFile: Attempting to Copy file "x.log" that is excluded by .dockerignore (line 8)',
+    ]
+    same = Known({0: Base(("V",), "linux/arm/v7", "linux/arm/v6")})
+    assert findings(made, known=same) == []
+    everything = left_out(b"*\n")
+    assert everything is not None and everything(".") and everything("a")
+    some = left_out(b"a\n")
+    assert some is not None and not some(".") and some("a/b")
+    assert left_out(b"*\n!a\n") is None and left_out(b"# none\n") is None and left_out(None) is None
 
 
 def test_what_is_better_written_otherwise_is_found() -> None:

@@ -15,10 +15,11 @@ import pytest
 import zstandard
 
 from sagong.errors import InvalidArgument, NotFound, ResourceExhausted
+from sagong.model.patterns import translated
 from sagong_builder.context import Entry, Kind, Tree, open_archive
 from sagong_builder.context.archive import Archive, begins_archive, is_archive
 from sagong_builder.context.checksum import checksum
-from sagong_builder.context.patterns import Ignore, translated
+from sagong_builder.context.ignore import Ignore
 from sagong_builder.spool import room
 
 

@@ -157,9 +157,12 @@ def test_flags_may_be_repeated_only_where_that_means_something() -> None:
     ("text", "said"),
     [
         ("", "failed to parse Dockerfile: file with no instructions"),
+        ("\\", "failed to parse Dockerfile: file with no instructions"),
         ("RUN x", "no build stage in current context"),
         ("FROM x\nFOO y", "dockerfile parse error on line 2: unknown instruction: FOO"),
         ("FROM x\n\nRNU y", "line 3: unknown instruction: RNU (did you mean RUN?)"),
+        ("FROM x\nFOO y", "line 2: unknown instruction: FOO (did you mean FROM?)"),
+        ("FROM x\nSOMETHING y", "line 2: unknown instruction: SOMETHING"),
         ("FROM x\nCOPY a", "COPY requires at least two arguments, but only one was provided"),
         ("FROM x\nCOPY --nope=1 a b", "unknown flag: --nope"),
         ("FROM x\nENV a", "ENV must have two arguments"),

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,12 @@ from sagong_builder.copying import (
     select,
 )
 from sagong_builder.dockerfile import Expander, parse
-from sagong_builder.draft import Draft
+from sagong_builder.draft import Draft, same_step, step_key
 from sagong_builder.metadata import CHANGES, working_directory
 from sagong_builder.modes import read_mode
 from sagong_builder.mounting import read_mounts
 from sagong_builder.repositories import GitSource, git_source
+from sagong_builder.wording import change_words, copy_words, run_words
 
 LINUX = oci.Platform(os="linux", architecture="amd64")
 
@@ -68,7 +70,7 @@ def changed(*lines: str) -> tuple[Draft, list[str]]:
             "HEALTHCHECK --interval=1m30s --retries=3 CMD x",
             "Healthcheck",
             {"Test": ["CMD-SHELL", "x"], "Interval": 90 * 10**9, "Retries": 3},
-            'HEALTHCHECK &{["CMD-SHELL" "x"] "1m30s" "0s" "0s" \'\\x03\'}',
+            'HEALTHCHECK &{["CMD-SHELL" "x"] "1m30s" "0s" "0s" "0s" \'\\x03\'}',
         ),
     ],
 )
@@ -91,8 +93,9 @@ def test_values_of_one_env_see_what_stood_before_it() -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("EXPOSE x", "Invalid containerPort: x"),
-        ("STOPSIGNAL FOO", "Invalid signal: FOO"),
+        ("EXPOSE x", "invalid containerPort: x"),
+        ("EXPOSE 80/foo", "invalid proto: foo"),
+        ("STOPSIGNAL FOO", "invalid signal: FOO"),
         ("HEALTHCHECK --interval=x CMD y", "invalid duration"),
         ("HEALTHCHECK --retries=-1 CMD y", "--retries cannot be negative"),
         ("ENV $nothing=1", "ENV names can not be blank"),
@@ -121,6 +124,46 @@ def test_a_document_is_found_again_by_what_the_step_was() -> None:
     (entry,) = json.loads(document)["history"]
     assert entry["created_by"] == "/bin/sh -c #(nop)  ENV a=1"
     assert entry["empty_layer"]
+
+
+def test_a_history_in_other_words_knows_what_the_step_was() -> None:
+    draft, _ = changed("ENV a=1")
+    step = draft.note("COPY file:1 in /a ", single=True)
+    raw = draft.document(
+        step, "", "2026-01-01T00:00:00Z", told="COPY a /a # buildkit", buildkit=True
+    )
+    (entry,) = json.loads(raw)["history"]
+    assert (entry["created_by"], entry["comment"]) == (
+        "COPY a /a # buildkit",
+        "buildkit.dockerfile.v0",
+    )
+    assert same_step(entry, step)
+    assert not same_step(entry, draft.note("COPY file:2 in /a ", single=True))
+    # Builds without these words write the step itself, and so did those of before.
+    (other,) = json.loads(draft.document(step, "", ""))["history"]
+    assert same_step(other, step)
+    assert step_key(other) == step_key(entry)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("COPY --from=x --chown=$u --chmod=640 a b$u /d/", "COPY --chown=me --chmod=640 a bme /d/"),
+        ("COPY --parents a /d/", "COPY --parents a /d/"),
+        ("ADD --checksum=sha256:1 a /d/", "ADD a /d/"),
+        ("COPY <<one b <<'two' /d/\n1\none\n2\ntwo", "COPY b <<one <<two /d/"),
+    ],
+)
+def test_copies_are_told_in_buildkits_words(line: str, said: str) -> None:
+    instruction = parse(f"FROM x\n{line}".encode()).stages[0].instructions[0]
+    assert copy_words(instruction, Expander({"u": "me"})) == f"{said} # buildkit"
+
+
+def test_other_steps_are_told_in_buildkits_words() -> None:
+    assert run_words(["/bin/sh", "-c", "x"], {}) == "RUN /bin/sh -c x # buildkit"
+    assert run_words(["x"], {"a": "1", "b": ""}) == "RUN |2 a=1 b= x # buildkit"
+    assert change_words("ENV a=1") == "ENV a=1"
+    assert change_words("EXPOSE 80 1-2/udp") == "EXPOSE [80/tcp 1/udp 2/udp]"
 
 
 # Arguments.
@@ -195,6 +238,25 @@ def test_a_directorys_content_is_copied_and_files_by_their_names(tmp_path: Path)
     found = {m.name: (m.uid, m.mode) for m, _ in members(items, Landing("/t/"), Owner(7, 8, None))}
     assert found["t/a"] == (7, 0o640)
     assert set(found) == {"t/a", "t/e", "t/e/b", "t/f"}
+
+
+def test_a_directory_that_is_made_of_another_is_as_old(tmp_path: Path) -> None:
+    (item,) = select(archive(tmp_path, d__a="1"), "d")
+    landing = Landing("/t/u/", new=("/t", "/t/u"), mtime=77.0)
+    times = {m.name: m.mtime for m, _ in members([item], landing, Owner(7, 8, None))}
+    assert times["t/u"] == 77.0
+    assert times["t"] > 1e9
+
+
+def test_what_an_archive_does_not_name_is_not_made_anew(tmp_path: Path) -> None:
+    (item,) = select(archive(tmp_path, f="x"), "f")
+    for named in (False, True):
+        unpacked = archive(tmp_path, usr__lib__a="1")
+        if named:
+            unpacked.tree.put("usr", Entry(Kind.DIRECTORY, 0o700))
+        one = replace(item, unpacked=unpacked)
+        names = [m.name for m, _ in members([one], Landing("/"), Owner())]
+        assert names == ["usr", "usr/lib/a"][not named :]
 
 
 def test_patterns_parents_and_exclusions(tmp_path: Path) -> None:
@@ -317,10 +379,23 @@ def test_mounts_are_read_and_what_is_unknown_is_refused() -> None:
         "cache", "x", "/w/c", "locked", 0o700,
     )  # fmt: skip
     assert (bind.kind, bind.target, bind.writable) == ("bind", "/b", True)
+    # Without a target a mount is where the command is done; of other types' fields most do nothing.
+    for good, facts in (
+        ("type=cache", ("cache", "/w", True)),
+        ("type=tmpfs,id=1,ro", ("tmpfs", "/w", False)),
+        ("type=bind,id=1,env=x", ("bind", "/w", False)),
+    ):
+        run = parse(f"FROM x\nRUN --mount={good} x".encode()).stages[0].instructions[0]
+        (mount,) = read_mounts(run, Expander({}), draft)
+        assert (mount.kind, mount.target, mount.writable) == facts
     for bad in (
         "type=foo,target=/x",
-        "type=cache",
-        "type=tmpfs,target=/x,id=1",
+        "type=tmpfs,target=/x,required",
+        "type=bind,target=/x,size=1",
+        "type=bind,target=/x,mode=1",
+        "type=bind,target=/x,sharing=private",
+        "type=secret,id=x,from=y",
+        "target=/x,nope=1",
         "target",
         "target=/x/..",
     ):

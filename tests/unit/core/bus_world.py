@@ -57,6 +57,7 @@ class Asked:
     begun: list[int] = field(default_factory=list)
     passed: int = 0
     given_up: bool = False
+    given: list[str] = field(default_factory=list)
 
 
 class Generation:
@@ -248,11 +249,15 @@ class World:
     def _ask(self, how: str) -> None:
         self._left[how] -= 1
         name = f"{how}{self._left[how]}"
-        self.asked[name] = Asked(name, how, self.loop.create_task(self._call(how, Word(text=name))))
+        given: list[str] = []
+        work = self.loop.create_task(self._call(how, Word(text=name), given))
+        self.asked[name] = Asked(name, how, work, given=given)
 
-    async def _call(self, how: str, word: Word) -> Any:
+    async def _call(self, how: str, word: Word, given: list[str]) -> Any:
         if how in ("flow", "whole"):
-            return [item.text async for item in getattr(self.tell, how)(word)]
+            async for item in getattr(self.tell, how)(word):
+                given.append(item.text)
+            return given
         if how == "late":
             with deadline(0.0):
                 return (await self.tell.once(word)).text
@@ -388,6 +393,8 @@ def _ended(world: World, asked: Asked) -> None:
     elif asked.how == "flow":
         assert isinstance(error, Unavailable) and "open it again" in error.message, error
         assert any(one.state != "serving" for one in world.generations), "a stream broke by itself"
+        # Where a way is renewed, who reads the stream does it.
+        assert asked.given or world.path, "nothing had come of it: it could be asked for again"
     else:
         assert isinstance(error, Unavailable) and asked.how in ("once", "long", "late"), (
             asked.name,

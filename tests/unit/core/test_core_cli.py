@@ -5,14 +5,18 @@ from __future__ import annotations
 import argparse
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from tests.small_disk import mounted, small_disk
 
-from sagong.cli import VERBS, main, parser, utf8_mode
+from sagong.cli import VERBS, lifecycle, main, parser, utf8_mode, verb_in
 from sagong.cli.inspection import age
+from sagong.cli.lifecycle import check_readable
+from sagong.errors import FailedPrecondition
 
 
 @contextmanager
@@ -63,6 +67,19 @@ def _arguments(top: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.Act
 
 def test_every_argument_says_what_it_is_for() -> None:
     assert [(p, a.dest) for p, a in _arguments(parser()) if not a.help] == []
+
+
+@pytest.mark.parametrize("line", ["", "--root /x", "--ro=/x", "--r up"])
+def test_the_verb_is_found_behind_options(line: str) -> None:
+    assert verb_in([*line.split(), "down", "--all", "up"]) == "down"
+    assert verb_in(line.split()) == ""
+
+
+def test_a_command_imports_no_other_verbs_modules() -> None:
+    script = "import sys\nfrom sagong.cli import parser\nparser('swap')\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert "sagong.cli.operation" in done.stdout.split(), done.stderr
+    assert "sagong.cli.inspection" not in done.stdout.split()
 
 
 def test_a_failed_system_call_is_told_in_a_line(
@@ -139,6 +156,25 @@ def test_check_tells_what_of_a_unit_its_plugin_has_no_use_for(
     assert said.endswith(" plugins checked, 3 problems\n")
 
 
+def test_check_holds_settings_and_addresses_against_the_plugin(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It said that there was no problem, and the unit did not start."""
+    (tmp_path / "etc").mkdir()
+    text = '[units.node.settings]\nusrs = "private"\n[units.image.settings.registries]\nindex = 5\n'
+    text += '[units.docker.listens]\nnetwork = "tcp:0.0.0.0:tls"\napi = "http://127.0.0.1:1"\n'
+    (tmp_path / "etc/sagong.toml").write_text(text)
+    assert main(["--root", str(tmp_path), "check"]) == 1
+    said = capsys.readouterr().out
+    assert "units.node.settings.usrs: no such key; did you mean users?\n" in said
+    assert "units.image.settings.registries.index 5: a text in quotes" in said
+    assert (
+        "units.docker.listens.network tcp:0.0.0.0:tls: tcp:HOST:PORT, a port up to 65535\n" in said
+    )
+    assert "units.docker.listens.api http://127.0.0.1:1: unix:PATH, tcp:HOST:PORT or udp" in said
+    assert said.endswith(" plugins checked, 4 problems\n")
+
+
 def test_check_says_which_plugin_or_profile_was_meant(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -161,3 +197,110 @@ def test_check_reads_a_units_name_as_the_kernel_does(
     (tmp_path / "etc/sagong.toml").write_text(text)
     main(["--root", str(tmp_path), "check"])
     assert "no plugin" not in capsys.readouterr().out
+
+
+def test_check_looks_further_than_a_mistake_of_form(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It stopped there; what was meant is held against the plugins, and nothing is told twice."""
+    (tmp_path / "etc").mkdir()
+    text = 'uid_base = 5\n[units.kube]\nlistens = { ap = "tcp:127.0.0.1:1" }\nhoks = ["nope"]\n'
+    file = tmp_path / "etc/sagong.toml"
+    file.write_text(f'{text}[units.node]\nlistens = 5\n[units.foo]\nplugin = "nonesuch"\n')
+    assert main(["--root", str(tmp_path), "check"]) == 1
+    said = capsys.readouterr().out
+    assert f"{file}: uid_base 5: a whole number, at least 1000" in said
+    assert f"{file}: units.kube.hoks: no such key; did you mean hooks?" in said
+    assert f"{file}: units.node.listens 5: a table" in said
+    assert "units.kube.listens: kube has no listener ap" in said
+    assert "units.kube.hooks: no plugin nope is installed\n" in said
+    assert "units.foo: no plugin nonesuch is installed" in said
+    assert said.count("units.node") == 1
+
+
+def test_an_installation_of_its_owner_alone_is_told_before_the_start(tmp_path: Path) -> None:
+    """It was "No module named sagong_state_sqlite", after a minute."""
+    ours, all_may = tmp_path / "ours", tmp_path / "all"
+    for place, mode in ((ours, 0o700), (all_may, 0o755)):
+        place.mkdir()
+        place.chmod(mode)
+    check_readable(all_may)
+    with pytest.raises(FailedPrecondition, match=f"chmod -R go.rX {ours}"):
+        check_readable(all_may, ours)
+
+
+def test_who_has_read_enough_is_told_nothing() -> None:
+    """Output that fits into the buffer was written at the exit, where nobody caught its failure."""
+    command = [
+        sys.executable,
+        "-c",
+        "from sagong.cli import main; main()",
+        "contracts",
+        "scheduler",
+    ]
+    environment = {**os.environ, "PYTHONPATH": ":".join(_roots()), "PYTHONUNBUFFERED": ""}
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        command, stdout=write, stderr=subprocess.PIPE, env=environment, check=False
+    )
+    os.close(write)
+    assert done.stderr == b""
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [("swp", "did you mean swap?"), ("nonsense", "`sagong --help` lists them")],
+)
+def test_a_verb_that_is_none_is_told_what_was_meant(
+    word: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--root", "/x", word]) == 2
+    assert capsys.readouterr().err == f"sagong: no verb {word}; {told}\n"
+
+
+@pytest.mark.root
+def test_where_nothing_runs_it_is_told_how_to_start_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--root", str(tmp_path), "status"]) == 2
+    assert f"start it with `sagong --root {tmp_path} up`" in capsys.readouterr().err
+
+
+INTERRUPTED = """
+import signal, sys
+import sagong.cli
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == "sagong.cli.lifecycle":
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Interrupt())
+sys.exit(sagong.cli.main(["up"]))
+"""
+
+
+def test_ctrl_c_while_a_command_is_loaded_leaves_no_traceback() -> None:
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "")
+
+
+def test_what_a_kernel_said_last_is_told_without_when_and_by_whom(tmp_path: Path) -> None:
+    log = tmp_path / "kernel.log"
+    log.write_text("2026-12-01T13:07:46.786 ERROR sagong.kernel can't start: no plugin\n\n")
+    assert lifecycle._last_line(log) == "can't start: no plugin"
+    log.write_text("Traceback\n  ValueError: x\n")
+    assert lifecycle._last_line(log) == "ValueError: x"
+
+
+@pytest.mark.root
+def test_a_full_disk_is_told_apart_from_one_without_inodes_and_one_with_room(
+    open_path: Path,
+) -> None:
+    with small_disk(open_path, "64k"):
+        assert lifecycle._full(open_path) == ""
+        with pytest.raises(OSError, match="No space"):
+            (open_path / "all").write_bytes(bytes(1 << 20))
+        assert lifecycle._full(open_path).startswith(f"the filesystem of {open_path} is full")
+    with mounted(open_path, "-t", "tmpfs", "-o", "size=1m,nr_inodes=2", "small"):
+        (open_path / "last").touch()
+        assert lifecycle._full(open_path)

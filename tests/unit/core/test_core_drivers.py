@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 from tests.conformance.fake_network import FakeNetworks, Memory
+from tests.conformance.fake_state import Disk, FakeState
 from tests.conformance.fake_volume import FakeVolumes, Shelf
 
 from sagong.contracts.network import (
@@ -21,6 +22,7 @@ from sagong.contracts.network import (
     SandboxRef,
 )
 from sagong.contracts.runtime import Exited, Runtime
+from sagong.contracts.state import State
 from sagong.contracts.volume import PublishRequest, UnpublishRequest, Volume, VolumeRef, Volumes
 from sagong.drivers import EveryNetwork, EveryVolume
 from sagong.errors import AlreadyExists, FailedPrecondition, NotFound
@@ -28,10 +30,11 @@ from sagong.hearing import hear_every
 from sagong.testing import LocalHost
 
 
-def host(tmp_path: Path, slot: type, **given: object) -> LocalHost:
+def host(tmp_path: Path, slot: type, store: Disk | None = None, **given: object) -> LocalHost:
     """A host with the given providers; `default` has no name."""
     named = {"" if name == "default" else name: one for name, one in given.items()}
-    return LocalHost("tested", data=tmp_path, run=tmp_path, uses={slot: named})
+    uses = {slot: named, State: FakeState(store or Disk())}
+    return LocalHost("tested", data=tmp_path, run=tmp_path, uses=uses)
 
 
 class NamedVolumes(FakeVolumes):
@@ -71,6 +74,28 @@ async def test_a_volume_is_with_the_instance_that_its_driver_names(tmp_path: Pat
     assert [v.name for v in (await every.list()).volumes] == ["plain"]
 
 
+async def test_a_volume_whose_driver_is_away_is_not_taken_for_missing(tmp_path: Path) -> None:
+    """A local one of its name was made, empty, and hid it when its driver came back."""
+    default, shelf = FakeVolumes(Shelf(tmp_path / "a")), NamedVolumes(Shelf(tmp_path / "b"))
+    await shelf.create(Volume(name="older", driver="shelf"))
+    store = Disk()
+    both = EveryVolume(host(tmp_path, Volumes, store, default=default, shelf=shelf))
+    await both.create(Volume(name="books", driver="shelf"))
+    await both.create(Volume(name="gone", driver="shelf"))
+    await both.inspect(VolumeRef(name="older"))
+    await both.delete(VolumeRef(name="gone"))
+    alone = EveryVolume(host(tmp_path, Volumes, store, default=default))
+    for name in ("books", "older"):
+        for call in (alone.inspect(VolumeRef(name=name)), alone.create(Volume(name=name))):
+            with pytest.raises(FailedPrecondition, match=f'{name}.*plugin "shelf" not found'):
+                await call
+    for name in ("gone", "new"):
+        await alone.create(Volume(name=name))
+        assert (await alone.inspect(VolumeRef(name=name))).driver == "local"
+    again = EveryVolume(host(tmp_path, Volumes, store, default=default, shelf=shelf))
+    assert (await again.inspect(VolumeRef(name="books"))).driver == "shelf"
+
+
 async def test_a_sandbox_is_of_the_instance_that_has_its_networks(tmp_path: Path) -> None:
     default, other = FakeNetworks(Memory()), NamedNetworks(Memory())
     every = EveryNetwork(host(tmp_path, Networks, default=default, other=other))
@@ -104,4 +129,4 @@ async def test_providers_that_come_later_are_heard_too(tmp_path: Path) -> None:
         found.deliver(Exited(id="c", run=1, code=0, finished_at=1.0))
         both = {(await anext(heard))[0], (await anext(heard))[0]}
         assert both == {"", "second"}
-    await asyncio.wait_for(found.close(), 5)
+    await asyncio.wait_for(found.close(), 60)

@@ -57,7 +57,7 @@ async def test_one_that_is_taken_away_before_it_serves_keeps_nobody_waiting() ->
     assert not coming.done() and supervisor.lives
     supervisor.feed(UNIT.name, Leave())
     with pytest.raises(FailedPrecondition, match="taken away before it served"):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await coming
 
 
@@ -66,5 +66,13 @@ async def test_one_whose_namesake_is_on_its_way_out_has_to_wait() -> None:
     supervisor = Supervisor()
     supervisor.lives[UNIT.name] = Life(UNIT, leaving=True)
     with pytest.raises(FailedPrecondition, match="is being taken away"):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await enabled(supervisor)
+
+
+def test_who_swaps_one_that_does_not_serve_is_told_the_way_to_another_plugin() -> None:
+    """`restart` alone was named, which can't help where the plugin is not installed any more."""
+    told = life.refusal(Life(UNIT, problem="No module named a"))
+    assert "does not serve now (No module named a)" in told
+    way = "`sagong disable --force {0}` and `sagong enable {0} --plugin PLUGIN`"
+    assert way.format(UNIT.name) in told

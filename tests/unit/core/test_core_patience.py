@@ -14,7 +14,7 @@ import pytest
 
 from sagong import hooks
 from sagong.contract import Message, method, slot, slot_of
-from sagong.errors import DeadlineExceeded, Unavailable
+from sagong.errors import DeadlineExceeded, Internal, Unavailable
 from sagong.hooks import hookimpl, hookspec, points, wrapped
 from sagong.patience import Patience
 
@@ -89,7 +89,7 @@ class Sleeper:
 
 @pytest.fixture
 def patience(monkeypatch: pytest.MonkeyPatch) -> Patience:
-    made = Patience(seconds=0.2, rest=0.4)
+    made = Patience(seconds=1.0, rest=3.0)
     monkeypatch.setattr(hooks, "PATIENCE", made)
     return made
 
@@ -103,12 +103,10 @@ def test_a_wrapper_that_hangs_is_cut_off_and_named(
     with pytest.raises(DeadlineExceeded, match=r"hook .*:Sleeper did not end now"):
         talk.now(Word(text=word))
     assert speaker.said == said
-    began = time.monotonic()
     with pytest.raises(Unavailable, match="Sleeper was given up"):
         talk.now(Word(text=word))
-    assert time.monotonic() - began < 0.15, "it is asked again at once"
     assert speaker.said == said
-    time.sleep(0.4)
+    time.sleep(3.0)
     assert talk.now(Word(text="well")) == Word(text="well")
     (trouble,) = patience.troubles()
     assert "Sleeper was given up in now, 1 times" in trouble
@@ -137,13 +135,68 @@ def test_a_wrapper_sees_what_the_method_raises(patience: Patience) -> None:
         plain.now(Word(text="bad"))
 
 
+def test_one_that_raises_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever asked heard of an internal error of somebody's."""
+
+    class Broken:
+        @hookimpl
+        def refuses(self, name: str) -> str:
+            raise KeyError(name)
+
+    rules = points(Rules, (Broken(),))
+    for _ in range(2):
+        with pytest.raises(Internal, match=r"hook .*Broken failed in refuses: KeyError: 'x'"):
+            rules.refuses(name="x")
+    (record,) = [r for r in caplog.records if "Broken failed" in r.message]
+    assert record.exc_info is not None and record.exc_info[0] is KeyError
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_wrapper_that_raises_is_named(when: str) -> None:
+    class Broken:
+        @hookimpl(wrapper=True)
+        def now(self, word: Word) -> Generator[None, Any, Any]:
+            if when == "before":
+                raise RuntimeError("mine")
+            yield
+            raise RuntimeError("mine")
+
+    talk: Any = wrapped(slot_of(Say), Speaker(), (Broken(),))
+    with pytest.raises(Internal, match=r"Broken failed in now: RuntimeError: mine"):
+        talk.now(Word(text="well"))
+
+
+async def test_a_coroutine_that_raises_is_named_and_the_methods_own_error_is_not() -> None:
+    class Broken:
+        @hookimpl(wrapper=True)
+        def soon(self, word: Word) -> Generator[None, Any, Any]:
+            work = yield
+
+            async def outer() -> Word:
+                found: Word = await work
+                raise RuntimeError(f"mine after {found.text}")
+
+            return outer()
+
+    class Bad(Speaker):
+        async def soon(self, word: Word) -> Word:
+            raise ValueError("the method's")
+
+    talk: Any = wrapped(slot_of(Say), Speaker(), (Broken(),))
+    with pytest.raises(Internal, match=r"Broken failed in soon: RuntimeError: mine after 0"):
+        await talk.soon(Word(text="0"))
+    bad: Any = wrapped(slot_of(Say), Bad(), (Broken(),))
+    with pytest.raises(ValueError, match="the method's"):
+        await bad.soon(Word(text="0"))
+
+
 @pytest.mark.parametrize(("inner", "told"), [("0", True), ("3600", False)])
 async def test_a_coroutine_that_hangs_is_told_at_its_deadline_unless_the_method_is_late(
     patience: Patience, inner: str, told: bool
 ) -> None:
     talk: Any = wrapped(slot_of(Say), Speaker(), (Sleeper(),))
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.4):
+        async with asyncio.timeout(1.0):
             await talk.soon(Word(text=inner))
     assert bool(patience.troubles()) == told
 
@@ -174,7 +227,7 @@ def test_what_can_not_be_cut_off_ends_the_process() -> None:
         "Patience(seconds=0.1).step('hook x', 'y', stubborn)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=30
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
     )
     assert done.returncode == 1
     assert "hook x in y can't be cut off" in done.stderr

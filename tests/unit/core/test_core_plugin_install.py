@@ -11,7 +11,9 @@ import pytest
 
 from sagong.cli import main
 from sagong.cli.plugin import reason
-from sagong.shelf import Record
+from sagong.config import Paths
+from sagong.errors import NotFound
+from sagong.shelf import Record, Shelf
 
 SILENT_INDEX = """
   error: subprocess-exited-with-error
@@ -76,6 +78,17 @@ def test_a_hook_that_a_unit_is_to_load_is_not_removed(
     assert main(["--root", str(tmp_path), "plugin", "remove", "guard"]) == 1
     said = capsys.readouterr().err
     assert "guard is a hook of docker" in said and "`sagong swap docker`" in said
+
+
+def test_who_asks_for_what_is_not_there_is_told_what_is(tmp_path: Path) -> None:
+    """`sagong swap scheduler perl` finds scheduler_perl, `sagong plugin remove perl` does not."""
+    shelf = Shelf(Paths.below(tmp_path))
+    with pytest.raises(NotFound, match="plugin perl was not installed here; those that were: none"):
+        shelf.remove("perl")
+    shelf.place("own")
+    shelf.put(installed(1))
+    with pytest.raises(NotFound, match="those that were: own"):
+        shelf.remove("perl")
 
 
 MANIFEST = """

@@ -77,7 +77,7 @@ def watched(child: subprocess.Popen[bytes], ended: list[Process], parent: int) -
 
 
 async def until(holds: Any) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not holds():
             await asyncio.sleep(0.001)
 
@@ -85,14 +85,14 @@ async def until(holds: Any) -> None:
 async def test_the_end_of_a_process_is_told_once_with_its_status(
     child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sagong.kernel.population._STATUS_SECONDS", 0.2)
+    monkeypatch.setattr("sagong.kernel.population._STATUS_SECONDS", 1.0)
     ended: list[Process] = []
     population = watched(child, ended, ZYGOTE)
     await until(lambda: not list(population))
     assert not ended, "how it ended is not known yet"
     population.note_status(child.pid, 3)
     assert [one.status for one in ended] == [3]
-    await asyncio.sleep(0.3)
+    await asyncio.sleep(1.2)
     assert len(ended) == 1
 
 
@@ -170,6 +170,40 @@ async def test_who_attends_anew_hears_of_deaths_again_and_who_comes_first_of_wha
     assert herald.missed_by(fresh) == Order(id=0, dead=("/bus/9",))
     assert herald.missed_by(fresh) == Order(id=0)
     assert herald.missed_by(again) == Order(id=0, dead=("/bus/8", "/bus/9"))
+
+
+async def test_a_death_that_one_kernel_has_noticed_is_told_by_the_next() -> None:
+    """It stood in no journal: streams of events from the dead were waited for, for ever."""
+    fake: Any = Cells()
+    population = Population(lambda one: None, lambda: ZYGOTE)
+    before = Herald(fake, population, {})
+    before.dead.append("/bus/8")
+    before.take()  # it is on its way to those who attend when this kernel is killed
+    before.dead.append("/bus/9")
+    before.deserted.append("/bus/7")
+    passed = before.known()
+    assert passed == Order(id=0, dead=("/bus/8", "/bus/9"), deserted=("/bus/7",))
+    after = Herald(fake, population, {})
+    after.recall(passed)
+    one = process()
+    one.missed = passed
+    for _ in range(2):  # whoever attends twice may have lost what he was told first
+        assert after.missed_by(one) == passed
+        one.attended.set()
+    assert after.known() == passed, "the kernel after that tells it, too"
+
+
+async def test_who_is_gone_stands_in_the_journal_until_his_end_is_told(
+    child: subprocess.Popen[bytes],
+) -> None:
+    ended: list[Process] = []
+    population = Population(ended.append, lambda: ZYGOTE)
+    population.add(process(child.pid, pidfd=os.pidfd_open(child.pid)))
+    child.communicate()
+    await until(lambda: not list(population))
+    assert not ended and [record.pid for record in population.records()] == [child.pid]
+    population.note_status(child.pid, 0)
+    assert ended and population.records() == ()
 
 
 def test_an_orphan_has_its_own_name_and_uid_and_no_right() -> None:

@@ -67,7 +67,7 @@ class FakeKernel:
         return await self.wait(lambda: next((d for d in self.reports if d.order == order), None))
 
     async def wait(self, found: Any) -> Any:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not (value := found()):
                 await asyncio.sleep(0.005)
         return value
@@ -216,6 +216,6 @@ async def test_a_drain_that_a_new_kernel_orders_in_its_midst_is_the_same_one(
         again = new.order("drain", seconds=5.0, successor=True)
         assert (await new.wait_done(again)).state == b"what was"
         new.order("stop")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             assert await life == 0
     assert story.steps[-1] == "tidy"

@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -76,8 +76,10 @@ class World:
     def frozen(self, unit: object, generation: int) -> bool:
         return self.stands
 
-    async def watched(self, seconds: float, patience: float = 0.01) -> list[Any]:
-        """What was told of it meanwhile."""
+    async def watched(
+        self, seconds: float, patience: float = 0.01, until: Callable[[], bool] = lambda: True
+    ) -> list[Any]:
+        """What was told of it meanwhile, and then for so long."""
         fakes: Any = self
         lives: Any = {"u": SimpleNamespace(serving=7)}
 
@@ -88,6 +90,9 @@ class World:
         clock = self.process.clock
         pulse = Pulse(fakes, lives, fakes, feed, patience=patience, clock=clock)
         task = asyncio.create_task(pulse.watch())
+        async with asyncio.timeout(60):
+            while not until():
+                await asyncio.sleep(0.002)
         await asyncio.sleep(seconds)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -103,7 +108,8 @@ def child() -> Iterator[int]:
 
 async def test_one_that_is_silent_is_told_of_once(child: int) -> None:
     os.kill(child, signal.SIGSTOP)
-    (told,) = await World(Asked(child, [Silent("x")], Clock())).watched(0.2)
+    world = World(Asked(child, [Silent("x")], Clock()))
+    (told,) = await world.watched(0.1, until=lambda: bool(world.told))
     assert isinstance(told, Ill)
     assert (told.generation, told.hung) == (7, True)
     assert "did not answer for 1 s: it is stopped" in told.error
@@ -111,8 +117,7 @@ async def test_one_that_is_silent_is_told_of_once(child: int) -> None:
 
 async def test_one_that_answers_whatever_it_says_is_asked_again(child: int) -> None:
     asked = Asked(child, [None, SagongError("no")], Clock())
-    assert await World(asked).watched(0.2) == []
-    assert asked.orders > 2
+    assert await World(asked).watched(0.1, until=lambda: asked.orders > 2) == []
 
 
 async def test_one_that_had_no_chance_is_not_ended_for_it(child: int) -> None:
@@ -123,8 +128,7 @@ async def test_one_that_had_no_chance_is_not_ended_for_it(child: int) -> None:
 
 async def test_the_kernels_own_absence_is_nobodys_silence(child: int) -> None:
     asked = Asked(child, [Silent("x"), None], Clock(), takes=60.0)
-    assert await World(asked).watched(0.1) == []
-    assert asked.orders > 1
+    assert await World(asked).watched(0.1, until=lambda: asked.orders > 1) == []
 
 
 async def test_patience_may_be_without_end(child: int) -> None:

@@ -105,7 +105,7 @@ async def test_the_kernel_believes_itself(world: World) -> None:
 @pytest.mark.parametrize("seconds", [0.02, float("nan"), -1.0])
 async def test_a_hold_ends_whatever_its_length(world: World, seconds: float) -> None:
     made(world).accused(UIDS["state"], UIDS["caller"], seconds)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while world.held:
             await asyncio.sleep(0.005)
 
@@ -115,7 +115,7 @@ async def test_no_hold_is_longer_than_any_term(
 ) -> None:
     monkeypatch.setattr(restraint, "TERM_MOST", 0.02)
     made(world).accused(UIDS["state"], UIDS["caller"], 1e9)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while world.held:
             await asyncio.sleep(0.005)
 
@@ -135,7 +135,7 @@ async def test_who_computes_gives_way_whether_held_or_not(world: World) -> None:
     assert (world.computing, world.held) == ({"caller"}, set())
     found.flooded(UIDS["caller"], 0.02)
     assert (world.computing, world.held) == ({"caller"}, {"caller"})
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while world.held:
             await asyncio.sleep(0.005)
     assert world.computing == {"caller"}
@@ -154,7 +154,7 @@ async def test_who_is_held_back_gives_way_with_what_is_left_to_it(world: World) 
     found.computes("caller", 1, Stance())
     assert (world.held, world.computing, world.patient) == ({"caller"},) * 3
     found.flooded(UIDS["caller"], 0.02)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while world.held:
             await asyncio.sleep(0.005)
     assert (world.computing, world.patient) == (set(), set())

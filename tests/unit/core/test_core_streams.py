@@ -25,7 +25,7 @@ async def _to_nobody(path: Path) -> None:
     async with await asyncio.start_unix_server(serve, str(path)):
         _, client = await asyncio.open_unix_connection(str(path))
         client.close()
-        writer = await asyncio.wait_for(served, 5)
+        writer = await asyncio.wait_for(served, 60)
         with pytest.raises(RuntimeError, match="closed"):
             writer.write(b"y")
         with pytest.raises(ConnectionResetError):

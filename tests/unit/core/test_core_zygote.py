@@ -44,7 +44,7 @@ class Zygote:
 
     def ended(self) -> tuple[int, str]:
         """Its exit status and what it said."""
-        _, said = self.process.communicate(timeout=30)
+        _, said = self.process.communicate(timeout=60)
         return self.process.returncode, said
 
 
@@ -58,7 +58,7 @@ def zygote() -> Iterator[Zygote]:
 
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:
-    limit = time.monotonic() + 30
+    limit = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < limit, what
         time.sleep(0.01)

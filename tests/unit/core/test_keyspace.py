@@ -101,7 +101,7 @@ async def following(state: Slow) -> AsyncIterator[tuple[Keyspace, Shown]]:
 
 async def wait_shown(shown: Shown, **values: bytes) -> None:
     """Until these and no others are there."""
-    async with asyncio.timeout(10.0):
+    async with asyncio.timeout(60):
         while shown.values != {f"/a/{name}": value for name, value in values.items()}:
             await asyncio.sleep(0.01)
 

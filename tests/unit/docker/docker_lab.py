@@ -76,7 +76,7 @@ class Lab:
                 **(env or {}),
             },
         )
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             out, err = await process.communicate(stdin)
         return Result(process.returncode or 0, out.decode(), err.decode())
 

@@ -49,7 +49,7 @@ from sagong.contracts.node import (
 from sagong.contracts.runtime import RuntimeList, User
 from sagong.contracts.streams import Address
 from sagong.contracts.volume import Volume, VolumeRef, Volumes
-from sagong.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from sagong.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Unavailable
 from sagong.frames import Frame, pack
 
 
@@ -101,6 +101,8 @@ class FakeNode:
         self.sandboxes: dict[str, SandboxSpec] = {}
         self.joined: dict[str, NetworkSandbox] = {}
         self.execs: dict[str, FakeProcess] = {}
+        # Why no further process can be started.
+        self.unable = ""
         self.number = 0
         self.expected: list[str] = []
         # What waits were asked for, and whether they are answered.
@@ -415,6 +417,8 @@ class FakeNode:
         return RuntimeList(names=("", "second"))
 
     async def exec(self, spec: ExecSpec) -> ExecState:
+        if self.unable:
+            raise Unavailable(self.unable)
         held = self.running(spec.id)
         process = FakeProcess(tty=spec.tty, stdin=spec.stdin)
         self.note(held, f"exec_create: {' '.join(spec.args)}", execID=spec.exec_id)

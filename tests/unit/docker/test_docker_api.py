@@ -97,6 +97,27 @@ async def test_a_missing_image_is_named_so_that_clients_pull() -> None:
         assert lab.node.sandboxes == {}
 
 
+async def test_of_starts_at_once_one_starts_it() -> None:
+    async with docker_lab() as lab:
+        id_ = await create(lab, "hurried", "sleep", "5")
+        path = f"/v1.48/containers/{id_}/start"
+        told = await asyncio.gather(*(lab.raw("POST", path) for _ in range(5)))
+        assert sorted(status for status, _ in told) == [204, 304, 304, 304, 304]
+
+
+async def test_an_exec_that_nobody_can_start_is_told_as_one_that_failed() -> None:
+    async with docker_lab() as lab:
+        id_ = await create(lab, "runs", "sleep", "5")
+        await lab.raw("POST", f"/v1.48/containers/{id_}/start")
+        body = json.dumps({"Cmd": ["true"], "AttachStdout": True}).encode()
+        _, made = await lab.raw("POST", f"/v1.48/containers/{id_}/exec", body)
+        path = f"/v1.48/exec/{json.loads(made)['Id']}"
+        lab.node.unable = "runtime runc has ended"
+        status, told = await lab.raw("POST", f"{path}/start", b"{}")
+        assert status == 200 and b"runtime runc has ended" in told
+        assert json.loads((await lab.raw("GET", f"{path}/json"))[1])["ExitCode"] == 126
+
+
 async def test_the_head_of_a_wait_comes_before_the_start_and_the_code_at_the_end() -> None:
     async with docker_lab() as lab:
         id_ = await create(lab, "waited", "sh", "-c", "exit 9")
@@ -119,7 +140,7 @@ async def test_a_wait_for_one_just_made_stands_before_the_node_says_so() -> None
         reader, writer = await asyncio.open_unix_connection(str(lab.socket))
         path = f"/v1.48/containers/{id_}/wait?condition=next-exit"
         writer.write(f"POST {path} HTTP/1.1\r\nHost: d\r\n\r\n".encode())
-        async with asyncio.timeout(5.0):
+        async with asyncio.timeout(60):
             assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
             watching, attached = await attach(lab, id_)
             assert lab.node.waits == ["next-exit"]
@@ -198,7 +219,7 @@ async def test_a_failed_start_ends_its_attachments() -> None:
         await reader.readuntil(b"\r\n\r\n")
         status, answer = await lab.raw("POST", f"/v1.48/containers/{id_}/start")
         assert status == 400 and "executable file not found" in json.loads(answer)["message"]
-        assert await asyncio.wait_for(reader.read(), 5) == b""
+        assert await asyncio.wait_for(reader.read(), 60) == b""
         writer.close()
 
 
@@ -283,7 +304,7 @@ async def succeeding(lab: Lab, **config: object) -> AsyncIterator[Engine]:
 
 async def until(holds: Callable[[], bool]) -> None:
     """Wait for something that is to come."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not holds():
             await asyncio.sleep(0.01)
 
@@ -360,7 +381,7 @@ async def test_who_will_attach_and_removes_at_the_end_is_expected_to_start_at_on
         await create(lab, "detached", "true", HostConfig={"AutoRemove": True})
         await create(lab, "published", "true", HostConfig=port, AttachStdout=True)
         await create(lab, "wanted", "true", **rm)
-        async with asyncio.timeout(5.0):
+        async with asyncio.timeout(60):
             while not lab.node.expected:
                 await asyncio.sleep(0.01)
         assert lab.node.expected == ["wanted"]
@@ -425,7 +446,7 @@ async def test_a_container_over_websocket() -> None:
             url = f"http://docker/v1.48/containers/{id_}/attach/ws?stream=1&stdin=1&stdout=1"
             async with session.ws_connect(url) as client:
                 await client.send_bytes(b"hello\n")
-                assert await client.receive_bytes(timeout=5) == b"hello\n"
+                assert await client.receive_bytes(timeout=60) == b"hello\n"
 
 
 async def test_addresses_are_asked_for_where_somebody_chose_the_subnet() -> None:
@@ -485,6 +506,7 @@ async def test_platforms_of_imports_and_archives() -> None:
             ("/", "is an invalid OS component"),
             ("macos", "operating system is not supported"),
             ("macos/arm64", "operating system is not supported"),
+            ("plan9/amd64", "operating system is not supported"),
             ("nintendo64", "unknown operating system or architecture"),
         ):
             path = f"/v1.48/images/create?fromSrc=-&repo=x&platform={platform}"
@@ -495,3 +517,44 @@ async def test_platforms_of_imports_and_archives() -> None:
         )
         status, answer = await lab.raw("GET", f"/v1.48/images/{IMAGE}/get?{two}")
         assert (status, b"multiple platform parameters" in answer) == (400, True), answer
+
+
+async def test_who_names_no_network_has_none_where_that_is_the_default() -> None:
+    """As with `dockerd -b none`."""
+    async with docker_lab(default_network="none") as lab:
+        await lab.ok("network", "create", "net")
+        for name, mode in (("no", ""), ("also", "bridge"), ("own", "net")):
+            words = ("--network", mode) if mode else ()
+            await lab.ok("create", "--name", name, *words, IMAGE, "true")
+            shown = json.loads((await lab.raw("GET", f"/v1.48/containers/{name}/json"))[1])
+            assert list(shown["NetworkSettings"]["Networks"]) == (["net"] if mode == "net" else [])
+            assert shown["Config"].get("NetworkDisabled", False) is (mode != "net")
+        joins = [(s.network.mode, *s.network.attachments) for s in lab.node.sandboxes.values()]
+        assert sorted(len(join) for join in joins) == [1, 1, 2], joins
+        assert sum(join == ("none",) for join in joins) == 2, joins
+
+
+async def test_who_is_on_no_network_cannot_leave_it() -> None:
+    async with docker_lab() as lab:
+        body = json.dumps({"Image": IMAGE, "Cmd": ["true"]}).encode()
+        assert (await lab.raw("POST", "/v1.48/containers/create?name=one", body))[0] == 201
+        await lab.ok("network", "create", "net")
+        for force in (False, True):
+            leave = json.dumps({"Container": "one", "Force": force}).encode()
+            status, answer = await lab.raw("POST", "/v1.48/networks/net/disconnect", leave)
+            assert status == 404 and b"is not connected to the network net" in answer
+        # The one that its mode names it leaves, once.
+        await lab.ok("network", "disconnect", "bridge", "one")
+        left = await lab.docker("network", "disconnect", "bridge", "one")
+        assert left.code == 1 and "is not connected to the network bridge" in left.err
+        await lab.ok("network", "connect", "net", "one")
+        await lab.ok("network", "disconnect", "net", "one")
+
+
+async def test_volumes_with_options_take_no_place_of_this_machine() -> None:
+    async with docker_lab() as lab:
+        await lab.ok("volume", "create", "plain")
+        options = ("-o", "type=tmpfs", "-o", "device=tmpfs")
+        await lab.ok("volume", "create", *options, "other")
+        status, answer = await lab.raw("GET", "/v1.48/system/df")
+        assert status == 200 and [v["Name"] for v in json.loads(answer)["Volumes"]] == ["plain"]

@@ -17,7 +17,7 @@ pytestmark = needs_docker
 
 async def wait_for(lab: Lab, name: str, template: str, wanted: str) -> None:
     """Wait until `docker inspect` says what is wanted."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while (await lab.docker("inspect", "-f", template, name)).out.strip() != wanted:
             await asyncio.sleep(0.02)
 
@@ -171,12 +171,12 @@ class Terminal:
         os.write(self.master, data)
 
     async def wait_seen(self, pattern: bytes) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not re.search(pattern, self.seen):
                 await asyncio.sleep(0.02)
 
     async def code(self) -> int:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             code = await self.process.wait()
         asyncio.get_running_loop().remove_reader(self.master)
         os.close(self.master)

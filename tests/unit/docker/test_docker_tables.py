@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import stat
 
+import msgspec
 import pytest
 
-from sagong.contracts.network import PortMapping
+from sagong.contracts.network import Endpoint, PortMapping
 from sagong.contracts.network import Sandbox as NetworkSandbox
 from sagong.contracts.node import (
     ContainerSpec,
@@ -16,7 +18,8 @@ from sagong.contracts.node import (
     RestartPolicy,
     StatusState,
 )
-from sagong.errors import InvalidArgument
+from sagong.errors import InvalidArgument, SagongError
+from sagong.settings import decoded
 from sagong_docker import signals, wiring
 from sagong_docker.archive import go_mode
 from sagong_docker.ask import convert
@@ -29,6 +32,7 @@ from sagong_docker.detach import DetachKeys, parse_keys
 from sagong_docker.filters import Filters
 from sagong_docker.history import Event, event_matches, event_view
 from sagong_docker.images import named
+from sagong_docker.life import start_error
 from sagong_docker.log_options import check_log
 from sagong_docker.machine import Machine
 from sagong_docker.moment import moment_text, nanos_text, parse_moment
@@ -52,7 +56,8 @@ def wish(document: dict[str, object], **lookup: object) -> Wish:
     check_body(body, body.host_config or HostConfig(), MACHINE)
     check_log(body.host_config or HostConfig(), Settings())
     known = Lookup(machine=MACHINE, **lookup)  # type: ignore[arg-type]
-    return translate(ID, "name", body, Settings(), known)
+    settings = decoded(Settings, {}, "docker", {"data": "/var/lib/sagong"})
+    return translate(ID, "name", body, settings, known)
 
 
 def host(**fields: object) -> dict[str, object]:
@@ -581,7 +586,31 @@ def test_credentials_are_read() -> None:
             ],
         ),
         ("-o pid,comm", ["PID", "COMMAND"]),
-        ("-eo user,args", ["PID", "USER", "COMMAND"]),
+        ("-eo user,pid,args", ["USER", "PID", "COMMAND"]),
+        ("-o pid,comm=", ["PID"]),
+        ("-o pid=PID", ["PID"]),
+        ("--format=uid,pid,nice", ["UID", "PID", "NI"]),
+        (
+            "-l",
+            [
+                "F",
+                "S",
+                "UID",
+                "PID",
+                "PPID",
+                "C",
+                "PRI",
+                "NI",
+                "ADDR",
+                "SZ",
+                "WCHAN",
+                "TTY",
+                "TIME",
+                "CMD",
+            ],
+        ),
+        ("-jf", ["UID", "PID", "PPID", "PGID", "SID", "C", "STIME", "TTY", "TIME", "CMD"]),
+        ("-F", ["UID", "PID", "PPID", "C", "SZ", "RSS", "PSR", "STIME", "TTY", "TIME", "CMD"]),
         ("-e", ["PID", "TTY", "TIME", "CMD"]),
     ],
 )
@@ -601,6 +630,37 @@ def test_processes_in_the_forms_of_ps(arguments: str, titles: list[str]) -> None
     assert line.get("TTY", "pts/1") == "pts/1"
 
 
+def test_processes_are_told_as_docker_reads_them_from_ps() -> None:
+    facts = (
+        ("user", "root"), ("uid", "0"), ("state", "S"), ("session", "7"), ("group", "7"),
+        ("foreground", "7"), ("nice", "5"), ("threads", "2"), ("name", "sh"),
+        ("command", "sh -c  x"), ("started", "0"), ("seconds", "90061"),
+    )  # fmt: skip
+    rows = process_table([(7, facts)], "-o pid,stat,uid,time,args", 1e9)[1]
+    # A session's leader in the foreground, with threads, that is nice; blanks part words.
+    assert rows == [["7", "SNsl+", "0", "1-01:01:01", "sh -c x"]]
+    assert process_table([(7, facts)], "-e", 1e9)[1][0][-1] == "sh"
+    titles = "F S UID PID PPID C PRI NI ADDR SZ WCHAN TTY TIME CMD"
+    assert " ".join(process_table([(7, facts)], "-l", 1e9)[0]) == titles
+    assert process_table([(7, facts)], "-o pid,comm=", 1e9)[1] == [["7 sh"]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("-o args", "Couldn't find PID field in ps output"),
+        ("-o pid=", "Couldn't find PID field in ps output"),
+        ("--help", "Couldn't find PID field in ps output"),
+        ("-o ppid=PID,args", 'specifying "ppid=PID,args" is not allowed'),
+        ("-o wrong", 'ps: error: unknown user-defined format specifier "wrong"'),
+        ("-q", "ps: error: List of process IDs must follow -q."),
+    ],
+)
+def test_tables_without_processes_are_refused(arguments: str, message: str) -> None:
+    with pytest.raises(SagongError, match=re.escape(message)):
+        process_table([], arguments, 1e9)
+
+
 def test_events_keep_dockers_shape_by_version() -> None:
     event = Event(
         "container", "exec_start: ls", ID, {"image": "i", "name": "n", "a": "b"}, 1_500_000_001
@@ -616,6 +676,9 @@ def test_events_keep_dockers_shape_by_version() -> None:
         # As Docker does: by any id or name that begins so, of whatever kind.
         ('{"network":["n"]}', True),
         ('{"network":["x"]}', False),
+        ('{"secret":["n"]}', True),
+        ('{"config":["x"]}', False),
+        ('{"container":["/n"]}', False),
     ):
         assert event_matches(event, Filters.parse(text)) is matches, text
 
@@ -674,7 +737,8 @@ def test_binds_of_the_engine_s_own_directory_are_slaves() -> None:
 
 def test_ports_of_routed_networks_are_none_of_the_machine_s() -> None:
     port = PortMapping(container_port=80, host_port=8080)
-    network = NetworkSandbox(id="s", ports=(port,), routed=(6,))
+    way = Endpoint(network="n", interface="eth0", mac="", gateway4="172.17.0.1")
+    network = NetworkSandbox(id="s", ports=(port,), routed=(6,), endpoints=(way,))
     made = ContainerStatus(
         spec=ContainerSpec(id=ID, sandbox=ID, image="x"), state=StatusState.RUNNING, network=network
     )
@@ -686,3 +750,25 @@ def test_ports_of_routed_networks_are_none_of_the_machine_s() -> None:
         ]
     }
     assert [line["IP"] for line in port_list(made, record)] == ["0.0.0.0"]
+    alone = msgspec.structs.replace(made, network=NetworkSandbox(id="s"))
+    assert (port_map(alone, record), port_list(alone, record)) == ({}, [])
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        (
+            "executable file not found in $PATH",
+            "OCI runtime create failed: unable to start container process: "
+            'exec: "nosuch": executable file not found in $PATH: unknown',
+        ),
+        ("setting cgroup limits: /dev/nosuch: no such file or directory", None),
+        ('error gathering device information while adding custom device "/dev/x": '
+         "no such file or directory", None),
+        ("bind: cannot access path /nosuch: no such file or directory", None),
+    ],
+)  # fmt: skip
+def test_only_programs_that_cannot_be_executed_are_told_as_such(
+    message: str, told: str | None
+) -> None:
+    assert start_error(InvalidArgument(message), ("nosuch",)).message == (told or message)

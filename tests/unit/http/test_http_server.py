@@ -72,6 +72,7 @@ async def test_a_chunked_body_is_cut_wherever_the_bytes_are_split() -> None:
     [
         (b"GET / HTTP/1.1\r\n\r\n", 400),
         (b"GET / HTTP/1.1\nHost: d\n\n\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\nHost: d\n\n", 400),
         (b"GET / HTTP/1.1\r\nHost : d\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nHost: d\r\n folded: x\r\n\r\n", 400),
         (b"GET / HTTP/2.0\r\nHost: d\r\n\r\n", 505),
@@ -229,7 +230,7 @@ async def test_a_handler_is_cancelled_when_its_streams_reader_goes() -> None:
         writer.write(b"GET / HTTP/1.1\r\nHost: d\r\n\r\n")
         await begun.wait()
         writer.close()
-        await asyncio.wait_for(ended.wait(), 5)
+        await asyncio.wait_for(ended.wait(), 60)
 
 
 async def test_a_generator_body_is_closed_when_its_reader_goes() -> None:
@@ -251,7 +252,7 @@ async def test_a_generator_body_is_closed_when_its_reader_goes() -> None:
         writer.write(b"GET / HTTP/1.1\r\nHost: d\r\n\r\n")
         await reader.readexactly(5000)
         writer.close()
-        await asyncio.wait_for(ended.wait(), 5)
+        await asyncio.wait_for(ended.wait(), 60)
 
 
 async def test_an_error_before_the_answer_is_refused_and_one_within_breaks_off() -> None:
@@ -333,10 +334,10 @@ async def test_who_promises_a_stream_is_cancelled_when_its_client_goes(promised:
         await begun.wait()
         writer.write_eof()
         if promised:
-            await asyncio.wait_for(left.wait(), 10)
+            await asyncio.wait_for(left.wait(), 60)
         else:
             left.set()
-            await asyncio.wait_for(went_on.wait(), 10)
+            await asyncio.wait_for(went_on.wait(), 60)
         assert went_on.is_set() is not promised
         writer.close()
 
@@ -439,11 +440,12 @@ async def test_waiting_for_a_client_to_read_does_not_keep_the_loop_busy() -> Non
         ours.send(b"unread")
         asked = Asked(ours)
         stream = RawStream(asked, b"")  # type: ignore[arg-type]
-        await stream.wait_taken(0.05)
-        assert 2 <= asked.times <= 51
+        await stream.wait_taken(0.5)
+        assert 2 <= asked.times <= 501
+        before = asked.times
         theirs.recv(100)
         await stream.wait_taken(10)
-        assert asked.times <= 52
+        assert asked.times <= before + 1
 
 
 async def test_one_address_opens_connections_at_a_pace_and_others_do_not_wait() -> None:

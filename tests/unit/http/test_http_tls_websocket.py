@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import datetime
 import os
+import socket
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,34 +81,82 @@ async def tls_get(
     return body, shown
 
 
-async def test_a_client_certificate_is_optional_and_seen(tmp_path: Path) -> None:
+def shake(port: int, authority: Pair, own: Path) -> None:
+    """A handshake by OpenSSL on the socket itself, which tells the server why it fails."""
+    context = client_context(authority.certificate, own)
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
+        context.wrap_socket(client, server_hostname="localhost")
+
+
+@pytest.mark.parametrize("half_closes", [False, True])
+async def test_a_client_certificate_is_optional_and_seen(
+    tmp_path: Path, *, half_closes: bool
+) -> None:
     ca = certificate("ca", None)
     authority, server, user = pem(*ca), pem(*certificate("s", ca)), pem(*certificate("u", ca))
     own = tmp_path / "own.pem"
     own.write_text(user.certificate + user.key)
-    tls = ServerTls(server.certificate, server.key, authority.certificate)
+    tls = ServerTls(server.certificate, server.key, authority.certificate, half_closes=half_closes)
     async with serving(who, tls=tls) as (_, _path, port):
         assert (await tls_get(port, authority))[0] == b""
         assert (await tls_get(port, authority, own))[0] == user.der
 
 
-async def test_a_strangers_certificate_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("half_closes", [False, True])
+async def test_a_strangers_certificate_is_refused(tmp_path: Path, *, half_closes: bool) -> None:
     ca = certificate("ca", None)
     authority, server = pem(*ca), pem(*certificate("s", ca))
     stranger = pem(*certificate("x", certificate("other", None)))
     own = tmp_path / "own.pem"
     own.write_text(stranger.certificate + stranger.key)
-    tls = ServerTls(server.certificate, server.key, authority.certificate)
+    tls = ServerTls(server.certificate, server.key, authority.certificate, half_closes=half_closes)
     async with serving(who, tls=tls) as (_, _path, port):
         with pytest.raises((OSError, EOFError)):
             await tls_get(port, authority, own)
 
 
-async def test_who_leaves_handshakes_unfinished_is_refused_and_others_are_not() -> None:
+@pytest.mark.parametrize("half_closes", [False, True])
+async def test_failed_handshakes_are_told_once_with_their_reason(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, *, half_closes: bool
+) -> None:
+    """Whoever runs the server could not see otherwise why a client does not get in."""
+    ca = certificate("ca", None)
+    authority, server, user = pem(*ca), pem(*certificate("s", ca)), pem(*certificate("u", ca))
+    stranger = pem(*certificate("x", certificate("other", None)))
+    own, strange = tmp_path / "own.pem", tmp_path / "strange.pem"
+    own.write_text(user.certificate + user.key)
+    strange.write_text(stranger.certificate + stranger.key)
+    texts = (server.certificate, server.key, authority.certificate)
+    tls = ServerTls(*texts, required=True, half_closes=half_closes)
+    async with serving(who, tls=tls) as (_, _path, port):
+        for shown in (strange, strange, None):
+            with pytest.raises((OSError, EOFError)):
+                await tls_get(port, authority, shown)
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await asyncio.to_thread(shake, port, stranger, own)  # asyncio's clients say no why
+        assert (await tls_get(port, authority, own))[0] == user.der
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.close()  # a look at the port is nothing to be told
+        await asyncio.sleep(0.05)
+    told = [r for r in caplog.records if r.levelname == "WARNING"]
+    assert {(r.getMessage(), vars(r)["peer"]) for r in told} == {
+        ("TLS handshake failed", "127.0.0.1")
+    }
+    assert [vars(r)["why"] for r in told] == [
+        "the client's certificate is refused: unable to get local issuer certificate",
+        "peer did not return a certificate",
+        "the client refuses the server: unknown ca",
+    ]
+
+
+@pytest.mark.parametrize("half_closes", [False, True])
+async def test_who_leaves_handshakes_unfinished_is_refused_and_others_are_not(
+    *, half_closes: bool
+) -> None:
     """Those that are finished do not count, however many there are."""
     ca = certificate("ca", None)
     authority, server = pem(*ca), pem(*certificate("s", ca))
-    tls = ServerTls(server.certificate, server.key)
+    tls = ServerTls(server.certificate, server.key, half_closes=half_closes)
     limits = HttpLimits(unfinished=2, unfinished_a_second=0.01, handshakes_at_most=1000.0)
     begun: list[asyncio.StreamWriter] = []
     async with serving(who, limits=limits, tls=tls) as (_, _path, port):
@@ -175,12 +225,12 @@ async def test_a_websocket_carries_messages_of_all_sizes() -> None:
             for size in (0, 1, 125, 126, 65535, 65536, 1 << 20):
                 data = os.urandom(size)
                 await client.send_bytes(data)
-                assert await client.receive_bytes(timeout=5) == data
+                assert await client.receive_bytes(timeout=60) == data
             await client.send_str("사공")
-            assert await client.receive_str(timeout=5) == "사공"
+            assert await client.receive_str(timeout=60) == "사공"
             await client.ping()
             await client.send_str("bye")
-            closing = await client.receive(timeout=5)
+            closing = await client.receive(timeout=60)
             assert closing.type is aiohttp.WSMsgType.CLOSE and closing.data == 1000
 
 
@@ -188,7 +238,7 @@ async def test_a_websocket_message_over_the_limit_ends_with_1009() -> None:
     async with serving(talk) as (_, _path, port), aiohttp.ClientSession() as session:
         async with session.ws_connect(f"http://127.0.0.1:{port}/ws") as client:
             await client.send_bytes(b"x" * (3 << 20))
-            closing = await client.receive(timeout=5)
+            closing = await client.receive(timeout=60)
             assert closing.type is aiohttp.WSMsgType.CLOSE and closing.data == 1009
 
 

@@ -216,7 +216,7 @@ async def test_watch_tells_changes_in_order() -> None:
         await at.ask("PUT", f"{MAPS}/m", {**config("m"), "data": {}}, status=200)
         await at.ask("DELETE", f"{MAPS}/m", status=200)
         await at.ask("POST", MAPS, config("n"), status=201)
-        events = await asyncio.wait_for(watching, 5)
+        events = await asyncio.wait_for(watching, 60)
         assert [e["type"] for e in events] == ["MODIFIED", "DELETED", "ADDED"]
         revisions = [int(e["object"]["metadata"]["resourceVersion"]) for e in events]
         assert revisions == sorted(revisions)

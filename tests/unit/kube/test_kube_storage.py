@@ -12,8 +12,8 @@ import msgspec
 import pytest
 from tests.conformance.fake_state import FakeState
 
-from sagong.contracts.state import CompactRequest
-from sagong.errors import DeadlineExceeded, FailedPrecondition, Gone
+from sagong.contracts.state import CompactRequest, WatchBatch, WatchRequest
+from sagong.errors import DeadlineExceeded, FailedPrecondition, Gone, Unavailable
 from sagong.model.selectors import parse_fields, parse_labels
 from sagong_kube.storage.change import Change
 from sagong_kube.storage.collection import Collection, Selection
@@ -127,6 +127,39 @@ async def test_watch_resumes_from_memory_and_from_the_store() -> None:
         again = Watcher(store.collection("core/pods"), Selection())
         await store.watch(again, first)
         assert [e.shown(k).name for k, e in await again.wait_pending(1)] == ["b"]
+
+
+async def test_a_watch_begins_though_the_store_is_replaced_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It ended with a traceback: a store that drains ends its watches."""
+    async with stored() as (store, state):
+        first = await put(store, "a")
+        for name in "bc":
+            await put(store, name)
+        store._history.reset(store.revision)
+        watch, cut = state.watch, 2
+
+        async def replaced(request: WatchRequest) -> AsyncIterator[WatchBatch]:
+            nonlocal cut
+            cut -= 1
+            async for batch in watch(request):
+                if cut >= 0 and batch.events:
+                    raise Unavailable("the store was replaced; open it again")
+                yield batch
+
+        monkeypatch.setattr(state, "watch", replaced)
+        watcher = Watcher(store.collection("core/pods"), Selection())
+        await store.watch(watcher, first)
+        assert [e.shown(k).name for k, e in await watcher.wait_pending(1)] == ["b", "c"]
+
+        async def gone(request: WatchRequest) -> AsyncIterator[WatchBatch]:
+            raise Unavailable("nothing serves state now")
+            yield
+
+        monkeypatch.setattr(state, "watch", gone)
+        with pytest.raises(Unavailable):
+            await store.watch(Watcher(store.collection("core/pods"), Selection()), first)
 
 
 async def test_compacted_history_is_gone() -> None:

@@ -135,6 +135,25 @@ def test_a_mount_of_version_2_that_another_one_hides_is_passed_over() -> None:
     assert layout.of("unified").mount == "/sys/fs/cgroup/unified"  # type: ignore[union-attr]
 
 
+def test_hierarchies_whose_controllers_are_none_of_ours_are_told_apart() -> None:
+    """One of them was known, with the path of nobody."""
+    others = HYBRID + (
+        "36 31 0:33 / /sys/fs/cgroup/net_cls rw - cgroup cgroup rw,net_cls,net_prio\n"
+        "37 31 0:34 / /sys/fs/cgroup/hugetlb rw - cgroup cgroup rw,hugetlb\n"
+        "38 31 0:35 / /sys/fs/cgroup/gone rw - cgroup cgroup rw,xattr\n"
+    )
+    own = HYBRID_OWN + "5:net_cls,net_prio:/n\n6:hugetlb:/h\n"
+    layout = discover(others, own, {"/sys/fs/cgroup/unified": ""})
+    unknown = {h.mount: h.own for h in layout.hierarchies if not (h.controllers or h.name)}
+    assert unknown == {
+        "/sys/fs/cgroup/net_cls": "/n",
+        "/sys/fs/cgroup/hugetlb": "/h",
+        "/sys/fs/cgroup/gone": "/",
+        "/sys/fs/cgroup/unified": "/u",
+    }
+    assert layout.versions == {"cpu": 1, "cpuacct": 1, "memory": 1}
+
+
 def test_entering_closes_all_descriptors_also_of_groups_that_refuse(tmp_path: Path) -> None:
     (tmp_path / "tasks").touch()
     opened = [os.open(tmp_path / "tasks", os.O_RDONLY), os.open(tmp_path / "tasks", os.O_WRONLY)]

@@ -11,7 +11,7 @@ import pytest
 from sagong.linux.inotify import DirectoryWatch
 
 
-async def heard(watch: DirectoryWatch, seconds: float = 5.0) -> bool:
+async def heard(watch: DirectoryWatch, seconds: float = 60.0) -> bool:
     try:
         async with asyncio.timeout(seconds):
             await watch.wait()

@@ -85,6 +85,10 @@ def test_broken_references_are_refused(text: str) -> None:
 
 def test_times() -> None:
     assert times.parse_time("1970-01-01T00:01:00Z") == 60
+    for text, nanos in (("09:56:39.123456789", 123456789), ("10:56:39.1", 10**8), ("09:56:39", 0)):
+        zone = "+01:00" if text.startswith("10") else "Z"
+        written = f"2026-12-01T{text}{zone}"
+        assert times.parse_nanos(written) == 1796118999 * 10**9 + nanos
     assert times.normalized("2024-01-01T01:00:00.9+01:00") == "2024-01-01T00:00:00Z"
     assert times.time_text(0) == "1970-01-01T00:00:00Z"
     assert times.micro_time(1.5) == "1970-01-01T00:00:01.500000Z"

@@ -181,7 +181,7 @@ def test_exhausted_pools_say_what_to_do() -> None:
 
 
 def test_default_networks_are_the_same_everywhere() -> None:
-    one, two = (default_networks(SETTINGS, []) for _ in range(2))
+    one, two = (default_networks(SETTINGS) for _ in range(2))
     assert [n.id for n in one] == [n.id for n in two]
     assert [n.name for n in one] == ["bridge", "host", "none"]
     assert bridge_name(one[0], SETTINGS) == "sagong0"
@@ -209,6 +209,7 @@ def test_wrong_bridge_names_are_refused(name: str) -> None:
         {"subnet": "10.0.0.1/24"},
         {"pools": ("x",)},
         {"pool_size": -1},
+        {"pool_most": 257},
         {"first_port": 10, "last_port": 9},
         {"mtu": 10},
     ],

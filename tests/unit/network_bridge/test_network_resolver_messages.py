@@ -48,11 +48,29 @@ def test_answers_are_read_by_dnspython(addresses: list[str]) -> None:
     assert {item.address for item in answer.answer[0]} == set(addresses)
 
 
-def test_what_is_too_long_for_a_datagram_says_so() -> None:
+def test_what_is_too_long_for_a_datagram_says_so_and_has_what_fits() -> None:
     question = question_of(dns.message.make_query("web.", "AAAA").to_wire())
     assert question is not None
-    answer = dns.message.from_wire(answered(question, AAAA, [bytes(16)] * 200, 1232))
-    assert not answer.answer and answer.flags & 0x200
+    answer = dns.message.from_wire(answered(question, AAAA, [bytes(16)] * 200, 512))
+    assert answer.flags & 0x200
+    packed = [bytes(15) + bytes([number]) for number in range(200)]
+    raw = answered(question, AAAA, packed, question.room)
+    some = dns.message.from_wire(raw)
+    assert some.flags & 0x200
+    assert len(raw) <= 512 < len(raw) + 28
+    assert len(some.answer[0]) == (len(raw) - 21) // 28
+
+
+@pytest.mark.parametrize(
+    ("size", "room"), [(None, 512), (100, 512), (1232, 1232), (4096, 4096), (65535, 65000)]
+)
+def test_askers_say_how_much_they_take(size: int | None, room: int) -> None:
+    query = dns.message.make_query("web.", "A", use_edns=size is not None, payload=size or 0)
+    question = question_of(query.to_wire())
+    assert question is not None
+    assert question.room == room
+    cut = question_of(query.to_wire()[:-1])
+    assert cut is None or cut.room == 512
 
 
 @pytest.mark.parametrize("code", [dns.rcode.NXDOMAIN, dns.rcode.SERVFAIL, dns.rcode.NOERROR])

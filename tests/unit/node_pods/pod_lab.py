@@ -85,7 +85,9 @@ from sagong.contracts.volume import (
 )
 from sagong.errors import Gone, NotFound
 from sagong.testing import LocalHost
+from sagong_node.execution import Execution
 from sagong_node.ground import Ground
+from sagong_node.health import Health
 from sagong_node.journal import Journal
 from sagong_node.lifecycle import Lifecycle
 from sagong_node.pods.kubelet import Kubelet, Remains
@@ -182,6 +184,7 @@ class FakeRuntime(Slot):
         self.stubborn: set[str] = set()
         self.exec_codes: dict[tuple[str, ...], int] = {}
         self.execs: list[tuple[str, ...]] = []
+        self.exec_delay = 0.0
         self.updates: list[UpdateRequest] = []
         self.refuse: dict[str, Exception] = {}
         self.deliver: Callable[[Exited], None] = lambda event: None
@@ -256,6 +259,7 @@ class FakeRuntime(Slot):
 
     async def exec(self, request: ExecRequest) -> ExecStatus:
         self.execs.append(request.process.args)
+        await asyncio.sleep(self.exec_delay)
         code = self.exec_codes.get(request.process.args, 0)
         return ExecStatus(exec_id=request.exec_id, running=False, code=code)
 
@@ -587,6 +591,7 @@ class Lab:
         self.registry = Registry(host.use(State, "local"))
         ground = Ground(host, self.registry)
         self.life = Lifecycle(host, self.registry, ground, Journal(host))
+        Health(host, self.registry, self.life, Execution(self.life, self.registry, ground))
         streams = StreamServer(host.run)
         self.service = NodeService(host, self.registry, ground, self.life, streams)
         await self.registry.load()
@@ -606,7 +611,7 @@ class Lab:
 
     async def swap(self) -> None:
         """Drain, hand over, and go on as a successor."""
-        self.life.leave()
+        self.life.stops.leave()
         await self.kubelet.drain()
         remains = self.kubelet.export()
         await self.stop()
@@ -627,7 +632,7 @@ class Lab:
     async def until(self, condition: Callable[[], Any], what: str = "") -> Any:
         """Wait until the condition holds; what it gave."""
         try:
-            async with asyncio.timeout(5.0):
+            async with asyncio.timeout(60):
                 while not (found := condition()):
                     await asyncio.sleep(0.005)
         except TimeoutError:

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from tests.unit.node_pods.pod_lab import FakeMetrics, FakeRuntime, FakeState, Lab
 
+from sagong.call import leaving
 from sagong.contracts.image import Images
 from sagong.contracts.metrics import Metrics
 from sagong.contracts.network import JoinRequest, Networks
@@ -29,8 +30,11 @@ from sagong.contracts.state import State, Transaction, TransactionResult
 from sagong.contracts.volume import Volumes
 from sagong.errors import FailedPrecondition, ResourceExhausted
 from sagong.testing import LocalHost
+from sagong_node import boot, registry
+from sagong_node.partings import Partings
 from sagong_node.plugin import Node
 from sagong_node.records import ContainerRecord
+from sagong_node.shelves import Shelves
 
 ID = "c" * 64
 
@@ -68,7 +72,7 @@ async def test_a_start_whose_record_fell_to_a_crash_is_found(tmp_path: Path, rem
         assert node.runtime.started == ["main"] and node.registry.containers[ID].run == 1
         node.runtime.end("main", 7)
         if remove:
-            await node.until(lambda: ID not in node.runtime.containers, "removed")
+            await node.until(lambda: ID in node.registry.ended, "removed")
             assert node.registry.ended[ID].code == 7
         else:
             status = node.service.inspect(Ref(id=ID))
@@ -137,7 +141,7 @@ async def test_a_node_serves_when_it_knows_what_runs(tmp_path: Path, *, silent: 
         assert not starting.done()
         if not silent:
             runtime.may.set()
-        await asyncio.wait_for(starting, 5.0)
+        await asyncio.wait_for(starting, 60)
         wanted = StatusState.CREATED if silent else StatusState.RUNNING
         assert node.implementation.inspect(Ref(id=ID)).state is wanted
     finally:
@@ -180,15 +184,22 @@ async def test_a_run_that_has_been_does_not_begin_again(tmp_path: Path) -> None:
         await node.stop()
 
 
-async def test_a_short_life_is_written_twice(tmp_path: Path) -> None:
+async def test_a_short_life_is_written_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "_GATHER", 1.0)  # short is shorter than that, on any machine
     state = CountingState()
     node = Lab(tmp_path, state=state)
     await node.start()
     try:
         state.commits.clear()
         await begin(node, remove=True)
-        node.runtime.end("main", 7)
-        await node.until(lambda: ID not in node.runtime.containers, "removed")
+        async with leaving(node.service.wait(WaitRequest(id=ID, condition="removed"))) as waits:
+            await anext(waits)
+            node.runtime.end("main", 7)
+            assert (await anext(waits)).code == 7
+        await node.until(lambda: ID in node.registry.ended, "removed")
+        await node.registry.flushed()
         keys = {f"/node/{kind}/{ID}" for kind in ("sandboxes", "containers")}
         assert [set(commit) for commit in state.commits] == [keys, keys | {f"/node/ended/{ID}"}]
         assert state.values.keys() & keys == set()
@@ -309,6 +320,31 @@ async def test_the_log_of_a_start_that_fell_to_a_crash_goes_with_its_container(
         await node.stop()
 
 
+@pytest.mark.parametrize("policy", ["no", "always"])
+async def test_who_spoke_before_the_power_went_is_known_to_have_run(
+    tmp_path: Path, policy: str
+) -> None:
+    """`docker run -d` had answered; it was "created", and its log was not shown."""
+    node = Lab(tmp_path)
+    await node.start()
+    await begin(node, restart=RestartPolicy(name=policy))
+    write_log(node)
+    await node.kill()  # in the same turn: nothing of the start is written
+    node.runtime.containers.clear()
+    await node.start()
+    try:
+        record = node.registry.containers[ID]
+        assert record.state is StatusState.CREATED
+        boot.begin(node.registry, Shelves(node.host.data / "logs").written)
+        await node.life.reconcile("")
+        status = node.service.inspect(Ref(id=ID))
+        assert (status.code, status.run, status.log_path) == (255, 1, str(logs(node)[0]))
+        wanted = StatusState.EXITED if policy == "no" else StatusState.RESTARTING
+        assert status.state is wanted
+    finally:
+        await node.stop()
+
+
 async def test_the_log_of_a_start_that_was_expected_goes_with_its_container(tmp_path: Path) -> None:
     node = Lab(tmp_path)
     await node.start()
@@ -345,5 +381,44 @@ async def test_a_node_sweeps_logs_without_a_container_alone(tmp_path: Path) -> N
     await node.start()
     try:
         await node.until(lambda: logs(node) == [mine, pods / "a-file"], "the others are swept")
+    finally:
+        await node.stop()
+
+
+async def test_who_ends_by_himself_is_there_for_a_moment_before_he_is_removed(
+    tmp_path: Path,
+) -> None:
+    """Clients ask for the logs and the end after they have heard of the start."""
+    node = Lab(tmp_path)
+    await node.start()
+    try:
+        await begin(node, remove=True)
+        node.runtime.end("main", 7)
+        await node.until(lambda: not node.registry.containers[ID].alive, "it has ended")
+        waits = node.service.wait(WaitRequest(id=ID, condition="not-running"))
+        assert [result.code async for result in waits if not result.waiting] == [7]
+        assert node.service.inspect(Ref(id=ID)).code == 7
+        await node.until(lambda: ID in node.registry.ended, "removed")
+    finally:
+        await node.stop()
+
+
+async def test_who_is_stopped_or_whose_removal_is_awaited_is_removed_at_once(
+    tmp_path: Path,
+) -> None:
+    node, partings = Lab(tmp_path), Partings()
+    await node.start()
+    try:
+        await begin(node, remove=True)
+        record = node.registry.containers[ID]
+        assert partings.lingers(record)
+        with partings.awaited(ID, "removed"):
+            with partings.awaited(ID, "removed"):
+                assert not partings.lingers(record)
+            assert not partings.lingers(record)
+        with partings.awaited(ID, "not-running"):
+            assert partings.lingers(record)
+        await node.service.stop(StopRequest(id=ID))
+        assert not partings.lingers(record)
     finally:
         await node.stop()

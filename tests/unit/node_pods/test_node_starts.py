@@ -173,9 +173,15 @@ class HeldImages(FakeImages):
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
         self.let = asyncio.Event()
+        self.one = asyncio.Semaphore(0)
+        self.asked = 0
 
     async def prepare(self, request: PrepareRequest) -> Prepared:
-        await self.let.wait()
+        self.asked += 1
+        turns = [asyncio.ensure_future(turn) for turn in (self.let.wait(), self.one.acquire())]
+        await asyncio.wait(turns, return_when=asyncio.FIRST_COMPLETED)
+        for turn in turns:
+            turn.cancel()
         return await super().prepare(request)
 
 
@@ -315,6 +321,45 @@ async def test_the_root_of_a_creation_that_was_never_written_is_given_back(tmp_p
         await at.stop()
 
 
+async def test_who_is_started_next_is_prepared_while_it_is_written_down(tmp_path: Path) -> None:
+    """Who asked did not wait for its record alone; of one that is given up nothing is left."""
+    state = MuteState()
+    at = Lab(tmp_path, state=state)
+    await at.start()
+    try:
+        state.mute = True
+        creating = asyncio.create_task(at.service.create(expected()))
+        await at.until(lambda: ID in at.runtime.prepared)
+        assert ID not in at.registry.containers and not creating.done()
+        creating.cancel()
+        await asyncio.wait([creating])
+        assert ID not in at.runtime.prepared
+        assert ID not in at.networks.joined
+        assert not (tmp_path / "run/containers" / ID).exists()
+    finally:
+        state.mute = False
+        await at.stop()
+
+
+async def test_of_who_was_prepared_and_never_written_nothing_is_left(tmp_path: Path) -> None:
+    """After a crash: its network stayed joined for ever."""
+    state = MuteState()
+    at = Lab(tmp_path, state=state)
+    await at.start()
+    state.mute = True
+    creating = asyncio.create_task(at.service.create(expected()))
+    await at.until(lambda: ID in at.runtime.prepared)
+    await at.kill()
+    creating.cancel()
+    state.mute = False
+    await at.start()
+    try:
+        assert not at.networks.joined
+        assert not (tmp_path / "run/containers" / ID).exists()
+    finally:
+        await at.stop()
+
+
 async def test_one_without_an_image_is_removed(tmp_path: Path) -> None:
     async with lab(tmp_path) as at:
         await cut_short(at)
@@ -399,6 +444,18 @@ def test_what_a_check_leaves_out_is_the_image_s(
     assert check_of(own, image) == wanted
 
 
+async def test_a_check_s_time_begins_when_its_command_runs(tmp_path: Path) -> None:
+    """On a busy machine the start alone took longer: containers that were well became unhealthy."""
+    check = HealthSpec(test=_TEST, interval=0.01, timeout=0.01)
+    async with lab(tmp_path) as at:
+        at.runtime.exec_delay = 0.05
+        await at.service.create(msgspec.structs.replace(wished(), health=check))
+        await at.service.start(StartRequest(id=ID))
+        record = at.registry.containers[ID]
+        await at.until(lambda: record.health is not None and bool(record.health.probes))
+        assert record.health is not None and record.health.status == "healthy", record.health
+
+
 async def test_networks_that_are_shared_in_a_circle_are_refused_at_the_start(
     tmp_path: Path,
 ) -> None:
@@ -416,3 +473,74 @@ async def test_networks_that_are_shared_in_a_circle_are_refused_at_the_start(
         with pytest.raises(FailedPrecondition, match="cannot join own network"):
             await at.service.start(StartRequest(id=own))
         await at.service.remove(RemoveRequest(id=own))
+
+
+async def test_one_that_is_removed_while_it_is_made_stays_away(tmp_path: Path) -> None:
+    """A record without its sandbox was written, and no node could start with that any more."""
+    images = HeldImages(tmp_path)
+    async with lab(tmp_path) as at:
+        own = wished().own
+        assert own is not None
+        at.images = images
+        await at.stop()
+        await at.start()
+        await at.service.create_sandbox(own)
+        creating = asyncio.create_task(
+            at.service.create(msgspec.structs.replace(wished(), own=None))
+        )
+        await at.until(lambda: images.asked == 1)
+        await at.service.remove_sandbox(REF)
+        images.let.set()
+        with pytest.raises(NotFound):
+            await creating
+        await at.registry.flushed()
+        assert not [key for key in at.state.values if ID in key] and not images.lent
+
+
+async def test_one_that_is_removed_while_it_is_made_again_stays_away(tmp_path: Path) -> None:
+    """The same of one that a crash had cut short, and whose client asks for it again."""
+    async with lab(tmp_path) as at:
+        await cut_short(at)
+        images = at.images = HeldImages(tmp_path)
+        starting = asyncio.create_task(at.start())
+        await at.until(lambda: images.asked == 1)
+        creating = asyncio.create_task(at.service.create(wished()))
+        await at.until(lambda: images.asked == 2)
+        images.one.release()
+        await starting
+        await at.service.remove(RemoveRequest(id=ID, force=True))
+        images.let.set()
+        with pytest.raises(NotFound):
+            await creating
+        await at.registry.flushed()
+        assert ID not in at.registry.containers
+        assert not [key for key in at.state.values if "/containers/" + ID in key]
+
+
+async def test_one_that_is_removed_before_it_is_finished_stays_away(tmp_path: Path) -> None:
+    """Two looks at what the runtime knows come to one that a crash had cut short, and a removal."""
+    async with lab(tmp_path) as at:
+        await cut_short(at)
+        images = at.images = HeldImages(tmp_path)
+        first = asyncio.create_task(at.start())
+        await at.until(lambda: images.asked == 1)
+        removing = asyncio.create_task(at.service.remove(RemoveRequest(id=ID)))
+        await asyncio.sleep(0.01)
+        second = asyncio.create_task(at.life.reconcile(""))
+        await asyncio.sleep(0.01)
+        images.let.set()
+        await asyncio.gather(first, removing, second)
+        await at.registry.flushed()
+        assert ID not in at.registry.containers and not images.lent
+        assert not [key for key in at.state.values if "/containers/" + ID in key]
+
+
+async def test_a_record_without_its_sandbox_keeps_no_node_from_starting(tmp_path: Path) -> None:
+    async with lab(tmp_path) as at:
+        await at.service.create(wished())
+        await at.registry.flushed()
+        await at.kill()
+        del at.state.values[f"/node/sandboxes/{ID}"]
+        await at.start()
+        await at.until(lambda: ID not in at.registry.containers)
+        assert ID not in at.images.lent

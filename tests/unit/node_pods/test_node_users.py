@@ -37,7 +37,7 @@ def test_names_and_numbers(wanted: str, groups: tuple[str, ...], found: User) ->
         ("", ("99999999999",), "in range 0-2147483647"),
         ("²", (), "unable to find user ²"),
         ("9" * 5000, (), "unable to find user 999"),
-        ("", ("²",), "unable to find group ²"),
+        ("", ("²",), "Unable to find group ²"),
     ],
 )
 def test_who_cannot_be_is_refused(wanted: str, groups: tuple[str, ...], said: str) -> None:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import secrets
 import shutil
+import socket
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -36,6 +37,7 @@ class Upstream:
         self.broken = False
         self.cut = 0
         self.pause: asyncio.Event | None = None
+        self.silence: asyncio.Event | None = None
         server = running.plugin._server
         self._serve, server.handler = server.handler, self.serve
 
@@ -47,6 +49,8 @@ class Upstream:
     async def serve(self, request: Request) -> Response | None:
         """Count, then answer; or break off within a blob."""
         self.asked[f"{request.method} {request.path}"] += 1
+        if self.silence is not None:
+            await self.silence.wait()
         if self.broken:
             return Response(502, b"bad gateway")
         if self.cut and request.method == "GET" and "/blobs/" in request.path:
@@ -193,11 +197,56 @@ async def test_what_is_here_is_served_with_a_warning_while_the_upstream_is_down(
         assert status == 503
 
 
+async def test_what_is_here_does_not_wait_for_an_upstream_that_is_silent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sagong_registry.mirrors._PATIENCE", 0.2)
+    async with copying(tag_seconds=0.0) as (copy, upstream):
+        first = await pushed(upstream.running.lab, "team/app", "v1")
+        await pull(copy, first)
+        second = await pushed(upstream.running.lab, "team/app", "v1")
+        upstream.silence = asyncio.Event()
+        upstream.asked.clear()
+        for _ in range(2):
+            async with asyncio.timeout(60):
+                status, headers = await pull(copy, first)
+            assert status == 200 and "does not answer soon" in headers["warning"]
+            assert headers["docker-content-digest"] == first.digest
+        assert upstream.asked.total() == 1
+        upstream.silence.set()
+        monkeypatch.setattr("sagong_registry.mirrors._PATIENCE", 60.0)
+        async with asyncio.timeout(60):
+            while (await pull(copy, second))[1]["docker-content-digest"] != second.digest:
+                await asyncio.sleep(0.01)
+        assert "warning" not in (await pull(copy, second))[1]
+
+
 async def test_an_upstream_that_is_not_there_at_all_is_503() -> None:
     nowhere = {"url": "http://127.0.0.1:1", "prefix": "hub"}
     async with running(upstreams=[nowhere]) as copy:
         status, headers, _ = await asked(copy.lab, "GET", "/v2/hub/a/manifests/v1")
-        assert status == 503 and headers["retry-after"]
+        assert status == 503 and "retry-after" not in headers
+
+
+async def test_an_upstream_that_drops_what_comes_is_waited_for_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sagong_registry.upstream._CONNECT_SECONDS", 3.0)
+    loop = asyncio.get_running_loop()
+    with contextlib.ExitStack() as stack:
+        silent = stack.enter_context(socket.socket())
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(0)
+        for _ in range(4):  # its queue is full: whoever comes now hears nothing
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(silent.getsockname())
+        dark = {"url": f"http://127.0.0.1:{silent.getsockname()[1]}", "prefix": "hub"}
+        async with running(upstreams=[dark]) as copy:
+            begun = loop.time()
+            for what in ("manifests/v1", "manifests/v2", "blobs/sha256:" + "0" * 64) * 2:
+                assert (await asked(copy.lab, "GET", f"/v2/hub/a/{what}"))[0] == 503
+            assert 2.9 < loop.time() - begun < 5.9
 
 
 async def test_what_the_upstream_does_not_have_is_404() -> None:

@@ -253,13 +253,12 @@ async def test_what_a_push_left_that_broke_off_goes_after_a_start() -> None:
         left, going = await begun(registry, b"left"), await begun(registry, b"going")
         blob = secrets.token_bytes(100)
         await asked(registry.lab, "POST", f"/v2/a/blobs/uploads/?digest={digest_of(blob)}", blob)
-    await asyncio.sleep(0.6)
-    settings = {"collect_seconds": 0.4, "upload_seconds": 0.5, "blob_seconds": 0.5}
-    async with running(kept, **settings) as registry:
-        for _ in range(4):
+    await asyncio.sleep(2.1)
+    settings = {"collect_seconds": 1.0, "upload_seconds": 2.0, "blob_seconds": 2.0}
+    async with running(kept, **settings) as registry, asyncio.timeout(60):
+        while (await asked(registry.lab, "GET", left))[0] != 404:
             await asked(registry.lab, "PATCH", going, b"more")
-            await asyncio.sleep(0.2)
-        assert (await asked(registry.lab, "GET", left))[0] == 404
+            await asyncio.sleep(0.1)
         assert (await asked(registry.lab, "GET", going))[0] == 204, "it was gone on with"
         assert await status(registry, f"/v2/a/blobs/{digest_of(blob)}") == 404
         assert len(registry.depot.catalog.uploads) == 1

@@ -162,7 +162,7 @@ class SimulatedNode:
         )
 
 
-async def wait_until(holds: Any, seconds: float = 10.0) -> None:
+async def wait_until(holds: Any, seconds: float = 60.0) -> None:
     """Until an asynchronous question is answered yes."""
     async with asyncio.timeout(seconds):
         while not await holds():

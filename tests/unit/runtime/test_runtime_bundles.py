@@ -126,7 +126,7 @@ def test_what_no_bundle_can_say_is_refused(changes: dict[str, Any]) -> None:
 
 def test_an_exec_is_a_process() -> None:
     request = ExecRequest(id="abc", exec_id="x", process=Process(args=("id",), cwd="/tmp"))
-    message = exec_request(spec_of(), request, FACTS)
+    message = exec_request(spec_of(), request, FACTS, cgroup="sagong/abc")
     found = json.loads(message["plan"])
     assert (found["args"], found["cwd"], found["terminal"]) == (["id"], "/tmp", False)
 
@@ -234,6 +234,7 @@ def test_a_configuration_becomes_a_plan_in_the_specifications_order() -> None:
     plan = run_plan(
         {**config, "hostname": "h"},
         cgroup="c",
+        unit="",
         rootfs="/rootfs",
         hierarchies=(),
         code="",

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sagong.shim.directory import RunDirectory, read_record, write_record
-from sagong.shim.failure import StartError
+from sagong.shim.failure import StartError, reason
 from sagong.shim.lifelines import Lifelines
 from sagong.shim.loop import READ, Loop
 from sagong.shim.messages import MessageReader, answer, encode, failure
@@ -78,7 +78,7 @@ def test_program_is_found_as_by_a_shell(tmp_path: Path) -> None:
         ("/nope", "not_found", 'exec: "/nope": stat /nope: no such file or directory'),
         ("/etc", "failed_precondition", 'exec: "/etc": is a directory'),
         ("/etc/passwd", "failed_precondition", 'exec: "/etc/passwd": permission denied'),
-        ("", "invalid_argument", "no command"),
+        ("", "not_found", 'exec: "": executable file not found in $PATH'),
     ],
 )
 def test_refusals_are_in_dockers_words(name: str, code: str, text: str) -> None:
@@ -141,3 +141,10 @@ def test_lifelines_are_kept_replaced_and_bequeathed() -> None:
     assert os.read(ends[2][0], 1) == b""
     for descriptor in (*(reader for reader, _ in ends), ends[1][1]):
         os.close(descriptor)
+
+
+def test_reasons_keep_values_with_colons() -> None:
+    """Devices and limits hold some; the kernel's words come once, behind the path."""
+    refused = OSError(19, "write '1:3 1048576': No such device", "/sys/fs/cgroup/x")
+    assert reason(refused) == "write '1:3 1048576' /sys/fs/cgroup/x: no such device"
+    assert reason(OSError(1, "clone: Operation not permitted")) == "clone: operation not permitted"

@@ -29,7 +29,7 @@ async def scheduler(objects: FakeObjects, plugin: Any = SchedulerKube) -> AsyncI
         yield objects.cluster
 
 
-async def wait_until(holds: Callable[[], bool], seconds: float = 10.0) -> None:
+async def wait_until(holds: Callable[[], bool], seconds: float = 60.0) -> None:
     """Until something holds."""
     async with asyncio.timeout(seconds):
         while not holds():

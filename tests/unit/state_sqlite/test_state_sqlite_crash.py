@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests import small_disk as disks
 
 from sagong.contracts.state import (
     CompactRequest,
@@ -99,13 +100,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 4 MiB."""
     mount = tmp_path / "small"
     mount.mkdir()
-    subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m", "sagong-test-state", mount], check=True
-    )
-    try:
+    with disks.small_disk(mount, "4m"):
         yield mount
-    finally:
-        subprocess.run(["umount", "-l", mount], check=True)
 
 
 def put(key: str, size: int) -> Transaction:
@@ -130,7 +126,7 @@ async def test_full_disk_refuses_writes_and_recovers(small_disk: Path) -> None:
     ballast = small_disk / "ballast"
     ballast.write_bytes(bytes(1 << 20))
     async with local(StateSqlite, data=small_disk) as state:
-        await state.grant(Lease(id="l", seconds=0.2))
+        await state.grant(Lease(id="l", seconds=1.0))
         leased = Operation(kind=OperationKind.PUT, key="leased", lease="l")
         await state.commit(Transaction(id="leased", success=(leased,)))
         written = await fill(state)
@@ -141,10 +137,10 @@ async def test_full_disk_refuses_writes_and_recovers(small_disk: Path) -> None:
         assert same(await state.status(), before), "a refused write left something"
         everything = await state.range(RangeRequest(start="fill-", end="fill."))
         assert everything.count == written
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(1.2)
         ballast.unlink()
         await state.commit(put("again", 20_000))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (await state.range(RangeRequest(start="leased"))).count:
                 await asyncio.sleep(0.05)
         status = await state.status()

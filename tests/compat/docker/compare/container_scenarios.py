@@ -37,7 +37,7 @@ _EVERY_FIELD: dict[str, Any] = {
     "Entrypoint": ["/bin/sh"],
     "Healthcheck": {
         "Test": ["CMD", "true"],
-        "Interval": 1000000000,
+        "Interval": 5000000000,
         "Timeout": 2000000000,
         "Retries": 3,
         "StartPeriod": 4000000000,
@@ -120,6 +120,12 @@ def refused(host: dict[str, Any] | None = None, **more: Any) -> Step:
     return post("/containers/create", body(host=host or {}, **more))
 
 
+# A check that fails twice and then takes long: whoever looks later sees no third failure.
+_TWICE = "[ -e /two ] && exec sleep 60; [ -e /one ] && touch /two; touch /one; echo out; exit 1"
+# Standard output goes on only after what came on the other stream is logged.
+_IN_TURN = "trap 'printf three; exit' USR1; echo one; echo two >&2; while sleep 0.05; do :; done"
+# What of a tag is the same in both engines.
+_TAG = '{{.Name}} {{ upper "a" }}{{.ImageName | lower}} {{.Command}} {{.ContainerLabels.l}}'
 _GONE = (delete("/containers/c1?force=1&v=1"), delete("/containers/c2?force=1&v=1"))
 
 SCENARIOS = (
@@ -190,6 +196,17 @@ SCENARIOS = (
             post("/containers/c2/start"),
             get("/containers/c2/json"),
             get("/containers/json?" + filters(network="none")),
+        ),
+        _GONE,
+    ),
+    Scenario(
+        "containers/without-a-network",
+        (
+            post("/containers/create?name=c1", {"Image": "$image", "Cmd": ["sleep", "60"], "NetworkDisabled": True}),
+            get("/containers/c1/json"),
+            post("/containers/c1/start"),
+            get("/containers/c1/json"),
+            get("/containers/json"),
         ),
         _GONE,
     ),
@@ -461,6 +478,8 @@ SCENARIOS = (
             post("/containers/c1/update", {"RestartPolicy": {"Name": "wrong"}}),
             post("/containers/c1/update", {"Memory": 1}),
             post("/containers/c1/update", {"Memory": 536870912}),
+            post("/containers/c1/update", {"MemoryReservation": 1073741824}),
+            post("/containers/c1/update", {"Memory": 33554432, "MemoryReservation": 1073741824}),
             post("/containers/c1/update", {"CpusetCpus": "99"}),
             post("/containers/c1/update", {"CpuQuota": 10000}),
             post("/containers/c1/update", {}),
@@ -469,11 +488,43 @@ SCENARIOS = (
         _GONE,
     ),
     Scenario(
+        "containers/end-of-input",
+        (
+            post("/containers/create?name=c1", body("cat", OpenStdin=True)).keep(c="Id"),
+            post("/containers/c1/start"),
+            # It is the session's, and not the program's, unless that has its input once.
+            post("/containers/c1/attach?stream=1&stdin=1").hijacked(b"one\n"),
+            post("/containers/c1/exec", {"Cmd": ["cat"], "AttachStdin": True, "AttachStdout": True}).keep(e="Id"),
+            post("/exec/$e/start", {}).hijacked(b"two\n"),
+            post("/containers/c1/exec", {"Cmd": ["sleep", "60"], "AttachStdin": True}).keep(f="Id"),
+            post("/exec/$f/start", {}).hijacked(b"three\n"),
+            get("/exec/$f/json"),
+            post("/containers/c1/exec", {"Cmd": ["sleep", "60"], "AttachStdin": True, "AttachStdout": True, "Tty": True}).keep(g="Id"),
+            post("/exec/$g/start", {"Tty": True}).hijacked(b"").silent(),
+            get("/exec/$g/json"),
+            get("/containers/c1/json"),
+        ),
+        _GONE,
+    ),
+    Scenario(
+        "containers/attributes-of-logs",
+        (
+            post("/containers/create?name=c1", body("echo", "one", Labels={"l": "v"}, host={"LogConfig": {"Type": "json-file", "Config": {"tag": _TAG, "labels-regex": ".", "env": "PATH"}}})).keep(c="Id"),
+            post("/containers/c1/start"),
+            post("/containers/c1/wait"),
+            get("/containers/c1/logs?stdout=1&details=1"),
+        ),
+        _GONE,
+    ),
+    Scenario(
         "containers/output",
         (
-            post("/containers/create?name=c1", body("sh", "-c", "echo one; echo two >&2; printf three", Labels={"l": "v"}, Env=["e=f"], host={"LogConfig": {"Type": "json-file", "Config": {"labels": "l", "env": "e"}}})).keep(c="Id"),
+            post("/containers/create?name=c1", body("sh", "-c", _IN_TURN, Labels={"l": "v"}, Env=["e=f"], host={"LogConfig": {"Type": "json-file", "Config": {"labels": "l", "env": "e"}}})).keep(c="Id"),
             post("/containers/c1/attach?stream=1&stdout=1&stderr=1").hijacked().beside("a"),
             post("/containers/c1/start"),
+            get("/containers/c1/logs?stdout=1").until_said("one"),
+            get("/containers/c1/logs?stderr=1").until_said("two"),
+            post("/containers/c1/kill?signal=USR1"),
             joined("a"),
             post("/containers/c1/wait"),
             get("/containers/c1/logs?stdout=1&stderr=1"),
@@ -564,6 +615,11 @@ SCENARIOS = (
             get("/containers/c1/top?ps_args=aux"),
             get("/containers/c1/top?ps_args=-eo%20pid,comm"),
             get("/containers/c1/top?ps_args=wrong"),
+            get("/containers/c1/top?ps_args=-o%20args"),
+            get("/containers/c1/top?ps_args=-o%20ppid=PID"),
+            get("/containers/c1/top?ps_args=-o%20pid,stat,nice,comm%3D"),
+            get("/containers/c1/top?ps_args=-l"),
+            get("/containers/c1/stats?stream=1&one-shot=1"),
             get("/containers/c1/stats?stream=0"),
             get("/containers/c1/stats?stream=0&one-shot=1"),
             get("/containers/c1/stats").first(1),
@@ -601,10 +657,11 @@ SCENARIOS = (
     Scenario(
         "containers/health",
         (
-            post("/containers/create?name=c1", body(Healthcheck={"Test": ["CMD-SHELL", "echo out; exit 1"], "Interval": 200000000, "Retries": 2})).keep(c="Id"),
+            post("/containers/create?name=c1", body(Healthcheck={"Test": ["CMD-SHELL", _TWICE], "Interval": 200000000, "Retries": 2})).keep(c="Id"),
             mark("begin"),
             post("/containers/c1/start"),
-            get("/containers/c1/json").until("State.Health.FailingStreak", 2),
+            # The next probe is under way then, and stays so.
+            get("/containers/c1/json").until("State.Health.Status", "unhealthy").until_said('"ExecIDs":["'),
             get("/containers/json"),
             get("/containers/json?" + filters(health="unhealthy")),
             mark("end"),

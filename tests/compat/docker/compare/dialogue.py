@@ -1,8 +1,8 @@
 """Dialogues with a Docker API: scenarios of requests, told to an engine one by one.
 
 A scenario is data. `$name` in a path or body stands for a value kept from an earlier answer; the
-names `image`, `image_id`, `shared` and `version` are there from the start. The same scenario goes to
-two engines, and `shape.py` compares what came back.
+names `image`, `image_id`, `shared`, `port` and `version` are there from the start. The same scenario
+goes to two engines, and `shape.py` compares what came back.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ __all__ = [
 
 # Stands for the newest version of the API that the engine compared with speaks.
 NEWEST = "newest"
-_SECONDS = 20.0
+_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ class Step:
     behind: str = ""
     until_path: str = ""
     until_value: Any = None
+    until_text: bytes = b""
     stdin: bytes | None = None
     hijack: bool = False
     lines: int = 0
@@ -80,6 +81,10 @@ class Step:
     def until(self, path: str, value: Any) -> Step:
         """Ask again until the answer says so."""
         return replace(self, until_path=path, until_value=value)
+
+    def until_said(self, text: str) -> Step:
+        """Ask again until the answer has this text."""
+        return replace(self, until_text=text.encode())
 
     def hijacked(self, stdin: bytes | None = None) -> Step:
         """Upgrade the connection, send the input, read to the end."""
@@ -225,8 +230,8 @@ def _step(
         return None
     answer = _asked(engine, step, values)
     limit = time.monotonic() + _SECONDS
-    while step.until_path and not _says(answer, step):
-        assert time.monotonic() < limit, (step.label, step.until_path, answer.body[:2000])
+    while not _says(answer, step):
+        assert time.monotonic() < limit, (step, answer.body[:2000])
         time.sleep(0.05)
         answer = _asked(engine, step, values)
     for name, path in step.keeps.items():
@@ -237,6 +242,9 @@ def _step(
 
 
 def _says(answer: Answer, step: Step) -> bool:
+    """What is waited for, if anything is."""
+    if step.until_text not in answer.body or not step.until_path:
+        return step.until_text in answer.body
     try:
         return bool(_at(json.loads(answer.body), step.until_path) == step.until_value)
     except (KeyError, IndexError, TypeError, ValueError):

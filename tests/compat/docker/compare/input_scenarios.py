@@ -3,6 +3,8 @@
 # ruff: noqa: E501 (rows of a table)
 from __future__ import annotations
 
+from typing import Any
+
 from tests.compat.docker.compare.container_scenarios import body
 from tests.compat.docker.compare.dialogue import (
     Scenario,
@@ -19,6 +21,18 @@ __all__ = ["SCENARIOS"]
 _GONE = (delete("/containers/c1?force=1&v=1"), delete("/containers/c2?force=1&v=1"))
 _JSON = {"Content_Type": "application/json"}
 _TEXT = {"Content_Type": "text/plain"}
+_OF_OTHER_TYPES: tuple[dict[str, Any], ...] = (
+    {"Tty": "true"},
+    {"StopTimeout": "5"},
+    {"ExposedPorts": {"80": 5}},
+    {"Volumes": {"/a": 5}},
+    {"NetworkingConfig": 5},
+    {"host": {"NanoCpus": "1"}},
+    {"host": {"Memory": 1 << 63}},
+    {"host": {"BlkioWeight": 70000}},
+    {"host": {"PortBindings": {"80/tcp": [{"HostPort": 80}]}}},
+    {"host": {"ConsoleSize": [-1, -1]}},
+)
 
 SCENARIOS = (
     Scenario(
@@ -32,6 +46,25 @@ SCENARIOS = (
                 post(path, b'{"Name": 5}').with_headers(**_JSON),
             )
         ),
+    ),
+    Scenario(
+        "input/types",
+        # Status alone: the words are of Go's types.
+        (
+            *(post("/containers/create?name=c1", body(**wrong)) for wrong in _OF_OTHER_TYPES),
+            post("/containers/create?name=c1", body(Shell="sh", host={"CapAdd": "NET_ADMIN", "PidsLimit": -1, "Isolation": "DEFAULT"})),
+            get("/containers/c1/json"),
+            post("/containers/c1/exec", {"Cmd": "true"}),
+            get("/containers/json?filters=null"),
+            get("/containers/json?" + filters(status=["running"]) + "&x=%zz"),
+            get("/containers/json?limit=x"),
+            post("/containers/c1/stop?t=99999999999999999999"),
+            post("/containers/c1/update", {"CpuShares": -1}),
+            post("/volumes/create", {"ClusterVolumeSpec": {}}),
+            get("/plugins?filters=x"),
+        ),
+        _GONE,
+        since=44,
     ),
     Scenario(
         "input/what-is-missed-and-when",

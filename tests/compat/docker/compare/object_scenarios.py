@@ -76,6 +76,16 @@ EXECS = (
         (delete("/containers/c1?force=1&v=1"),),
     ),
     Scenario(
+        "execs/of-the-containers-user",
+        (
+            post("/containers/create?name=c1", body(User="app")),
+            post("/containers/c1/start"),
+            *executed(["id", "-u"]),
+            *executed(["id", "-u"], User="0"),
+        ),
+        _C1,
+    ),
+    Scenario(
         "execs/run",
         (
             post("/containers/create?name=c1", body(Env=["A=1"], WorkingDir="/tmp")).keep(c="Id"),
@@ -168,6 +178,9 @@ IMAGES = (
             get("/images/json?" + filters(reference="sagong.test/busybox")),
             get("/images/json?" + filters(reference="sagong.test/*:latest")),
             get("/images/json?" + filters(reference="nothing")),
+            get("/images/json?" + filters(reference="sagong.test/busy[^z]o\\x")),
+            get("/images/json?" + filters(reference="[")),
+            get("/images/json?" + filters(reference="sagong.test/busy[]b]ox")),
             get("/images/json?" + filters(dangling="true")),
             get("/images/json?" + filters(dangling="x")),
             get("/images/json?" + filters(label="org.opencontainers.image.title")),
@@ -248,7 +261,7 @@ IMAGES = (
     ),
 )  # fmt: skip
 
-_NET = {"Name": "n1", "Driver": "bridge", "Labels": {"a": "b"}, "IPAM": {"Config": [{"Subnet": "10.213.0.0/24", "IPRange": "10.213.0.128/25", "Gateway": "10.213.0.1", "AuxiliaryAddresses": {"x": "10.213.0.5"}}]}, "Options": {"com.docker.network.bridge.name": "cmpbr0"}}  # fmt: skip
+_NET = {"Name": "n1", "Driver": "bridge", "Labels": {"a": "b"}, "IPAM": {"Config": [{"Subnet": "10.219.0.0/24", "IPRange": "10.219.0.128/25", "Gateway": "10.219.0.1", "AuxiliaryAddresses": {"x": "10.219.0.5"}}]}, "Options": {"com.docker.network.bridge.name": "cmpbr0"}}  # fmt: skip
 _NETS = (delete("/networks/n1"), delete("/networks/n2"), delete("/networks/n3"))
 
 NETWORKS = (
@@ -267,7 +280,7 @@ NETWORKS = (
             post("/networks/create", {"Name": "n1", "CheckDuplicate": True}),
             post("/networks/create", {"Name": "n2", "Internal": True, "Attachable": True, "EnableIPv6": False}),
             get("/networks/n2"),
-            post("/networks/create", {"Name": "n3", "IPAM": {"Config": [{"Subnet": "10.213.0.0/25"}]}}),
+            post("/networks/create", {"Name": "n3", "IPAM": {"Config": [{"Subnet": "10.219.0.0/25"}]}}),
             post("/networks/create", {"Name": "n3", "IPAM": {"Config": [{"Subnet": "nonsense"}]}}),
             post("/networks/create", {"Name": "n3", "IPAM": {"Config": [{"Subnet": "10.214.0.0/24", "Gateway": "10.215.0.1"}]}}),
             post("/networks/create", {"Name": ""}),
@@ -300,7 +313,7 @@ NETWORKS = (
         (
             post("/networks/create", _NET).keep(n="Id"),
             post("/networks/create", {"Name": "n2"}).keep(m="Id"),
-            post("/containers/create?name=c1", {**body(host={"NetworkMode": "n1"}, Hostname="hosty"), "NetworkingConfig": {"EndpointsConfig": {"n1": {"Aliases": ["one"], "IPAMConfig": {"IPv4Address": "10.213.0.130"}, "DriverOpts": {"x": "y"}}}}}).keep(c="Id"),
+            post("/containers/create?name=c1", {**body(host={"NetworkMode": "n1"}, Hostname="hosty"), "NetworkingConfig": {"EndpointsConfig": {"n1": {"Aliases": ["one"], "IPAMConfig": {"IPv4Address": "10.219.0.130"}, "DriverOpts": {"x": "y"}}}}}).keep(c="Id"),
             get("/containers/c1/json"),
             post("/containers/c1/start"),
             get("/containers/c1/json"),
@@ -318,6 +331,7 @@ NETWORKS = (
             get("/containers/c1/json"),
             post("/networks/n1/connect", {"Container": "nobody"}),
             post("/networks/n1/disconnect", {"Container": "nobody"}),
+            post("/networks/n1/disconnect", {"Container": "nobody", "Force": True}),
             post("/networks/nothing/connect", {"Container": "c1"}),
             post("/networks/nothing/disconnect", {"Container": "c1"}),
             post("/networks/host/connect", {"Container": "c1"}),
@@ -340,8 +354,8 @@ NETWORKS = (
     Scenario(
         "networks/internal",
         (
-            post("/networks/create", {"Name": "n2", "Internal": True, "IPAM": {"Config": [{"Subnet": "10.213.0.0/24"}]}}),
-            post("/containers/create?name=c1", body(ExposedPorts={"80/tcp": {}}, host={"NetworkMode": "n2", "PortBindings": {"80/tcp": [{"HostIp": "", "HostPort": "28080"}]}})).keep(c="Id"),
+            post("/networks/create", {"Name": "n2", "Internal": True, "IPAM": {"Config": [{"Subnet": "10.219.0.0/24"}]}}),
+            post("/containers/create?name=c1", body(ExposedPorts={"80/tcp": {}}, host={"NetworkMode": "n2", "PortBindings": {"80/tcp": [{"HostIp": "", "HostPort": "$port"}]}})).keep(c="Id"),
             post("/containers/c1/start"),
             get("/containers/c1/json"),
             get("/containers/json"),

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -21,6 +22,7 @@ from pathlib import Path
 from tests import sample_image
 from tests.compat.docker.compare.dialogue import Scenario, get, post, tell
 from tests.compat.docker.compare.shape import Difference, compared, shape
+from tests.ports import free_port
 from tests.system.instance import instance
 
 __all__ = ["Pair", "missing", "pair"]
@@ -79,6 +81,7 @@ def pair() -> Iterator[Pair]:
             "image": sample_image.NAME,
             "image_id": sample.image_id,
             "shared": str(shared),
+            "port": str(free_port()),
         }
         with dockerd(directory) as theirs, instance('profile = "docker"\n') as running:
             asked = tell(theirs, Scenario("version", (get("/version").of(""),)), given)
@@ -106,8 +109,8 @@ def dockerd(directory: Path) -> Iterator[Path]:
             env={**os.environ, "PATH": _path()},
         )
     try:
-        limit = time.monotonic() + 30
-        while not sock.exists():
+        limit = time.monotonic() + 60
+        while not _listens(sock):
             said = (directory / "dockerd.log").read_text()[-3000:]
             assert process.poll() is None and time.monotonic() < limit, said
             time.sleep(0.05)
@@ -115,11 +118,18 @@ def dockerd(directory: Path) -> Iterator[Path]:
     finally:
         process.terminate()
         try:
-            process.wait(20)
+            process.wait(60)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
         _remove_groups(directory.name)
+
+
+def _listens(sock: Path) -> bool:
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as link:
+        link.connect(str(sock))
+        return True
+    return False
 
 
 def _remove_groups(name: str) -> None:

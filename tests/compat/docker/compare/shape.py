@@ -57,6 +57,8 @@ _KINDS: Mapping[str, str] = {
 }  # fmt: skip
 # Lists whose order means nothing, and by what their items are put in one.
 _ORDER: Mapping[str, str] = {"Mounts": "Destination", "Ports": "PrivatePort", "Volumes": "Name"}
+# The same for lists of plain texts: Docker walks a map to make them.
+_SETS = frozenset({"ExecIDs", "ContainersDeleted", "NetworksDeleted", "VolumesDeleted"})
 _EMPTY: tuple[object, ...] = (None, "", 0, -1, "0001-01-01T00:00:00Z")
 
 
@@ -83,14 +85,16 @@ def shape(step: Step, answer: Answer) -> dict[str, object]:
         headers["path-stat"] = json.loads(base64.b64decode(str(stat)))
     body = _body(answer)
     if step.sorted and isinstance(body, list):
-        body = sorted(body, key=lambda item: _sort_key(item, names))
+        body = sorted(body, key=lambda item: _sort_key(item, "Name", names))
     whole = {"status": answer.status, "header": headers, "body": body}
     return dict(_flat(whole, "", names))
 
 
-def _sort_key(item: Any, names: list[tuple[str, str]]) -> str:
-    name = str(item.get("Name", "")) if isinstance(item, dict) else ""
-    return name + json.dumps([[path, repr(v)] for path, v in sorted(_flat(item, "", names))])
+def _sort_key(item: Any, key: str, names: list[tuple[str, str]]) -> str:
+    name = str(item.get(key, "")) if isinstance(item, dict) else ""
+    return _named(name, names) + json.dumps(
+        [[path, repr(v)] for path, v in sorted(_flat(item, "", names))]
+    )
 
 
 def compared(
@@ -167,9 +171,12 @@ def _flat(value: Any, path: str, names: list[tuple[str, str]]) -> Iterator[tuple
     elif isinstance(value, list):
         if not value:
             yield path, "[]"
-        key = _ORDER.get(path.rpartition(".")[2], "")
+        last = path.rpartition(".")[2]
+        key = _ORDER.get(last, "")
         if key and all(isinstance(item, dict) for item in value):
-            value = sorted(value, key=lambda item: (item.get(key, ""), repr(item)))
+            value = sorted(value, key=lambda item: _sort_key(item, key, names))
+        elif last in _SETS:
+            value = sorted(value, key=lambda item: _named(str(item), names))
         for at, inner in enumerate(value):
             yield from _flat(inner, f"{path}.{at}", names)
     elif isinstance(value, str):

@@ -9,6 +9,7 @@ from tests.compat.docker.compare.dialogue import (
     filters,
     get,
     head,
+    joined,
     mark,
     post,
     put,
@@ -17,6 +18,12 @@ from tests.compat.docker.compare.dialogue import (
 __all__ = ["SCENARIOS"]
 
 _RUN = {"Image": "$image", "Cmd": ["sleep", "60"], "Labels": {"a": "b"}}
+
+_BUT_STOP = (
+    *("create", "start", "exec_create", "exec_start", "exec_die", "pause", "unpause", "rename"),
+    *("update", "top", "resize", "kill", "die", "restart", "commit", "export", "archive-path"),
+    "destroy",
+)
 
 SCENARIOS = (
     Scenario(
@@ -72,6 +79,7 @@ SCENARIOS = (
             post("/containers/ev/start"),
             post("/containers/ev/exec", {"Cmd": ["true"], "AttachStdout": True}).keep(e="Id"),
             post("/exec/$e/start", {}).hijacked(),
+            get("/exec/$e/json").until("Running", False).silent(),
             post("/containers/ev/pause"),
             post("/containers/ev/unpause"),
             post("/containers/ev/rename?name=ev2"),
@@ -95,7 +103,9 @@ SCENARIOS = (
             delete("/networks/ev-net"),
             delete("/volumes/ev-vol"),
             mark("end"),
-            get("/events?since=$begin&until=$end&" + filters(type="container", container="$c")),
+            # Docker tells of the end and of the stop in any order.
+            get("/events?since=$begin&until=$end&" + filters(container="$c", event="stop")),
+            get("/events?since=$begin&until=$end&" + filters(type="container", container="$c", event=_BUT_STOP)),
             # Docker joins and leaves several networks in any order.
             get("/events?since=$begin&until=$end&" + filters(type="network")).unordered(),
             get("/events?since=$begin&until=$end&" + filters(type="volume")),
@@ -108,6 +118,10 @@ SCENARIOS = (
             get("/events?since=$begin&until=$end&" + filters(image="$image", event="start")),
             get("/events?since=$begin&until=$end&" + filters(container="nobody")),
             get("/events?since=$begin&until=$end&" + filters(wrong="x")),
+            *(
+                get("/events?since=$begin&until=$end&" + filters(**{kind: "x"}))
+                for kind in ("plugin", "service", "node", "secret", "config", "daemon")
+            ),
             get("/events?since=nonsense"),
             get("/events?until=nonsense"),
         ),
@@ -125,11 +139,17 @@ SCENARIOS = (
             post("/containers/create?name=ev3", {"Image": "$image", "Cmd": ["sh", "-c", "exit 3"], "HostConfig": {"AutoRemove": True}}).keep(c="Id"),
             post("/containers/ev3/wait?condition=removed").beside("removed"),
             post("/containers/ev3/start"),
+            joined("removed"),
             post("/containers/create?name=ev4", {"Image": "$image", "Cmd": ["nothing-such"]}).keep(d="Id"),
             post("/containers/ev4/start"),
             delete("/containers/ev4"),
+            mark("middle"),
+            post("/containers/create?name=ev5", {"Image": "$image", "Cmd": ["nothing-such"], "HostConfig": {"AutoRemove": True}}).keep(e="Id"),
+            post("/containers/ev5/start").silent(),
             mark("end"),
             get("/events?since=$begin&until=$end&" + filters(container="$d")),
+            # It has left its network before it is removed.
+            get("/events?since=$middle&until=$end&" + filters(event=["connect", "disconnect", "destroy"])),
         ),
         (delete("/containers/ev3?force=1"), delete("/containers/ev4?force=1")),
     ),
@@ -162,6 +182,7 @@ SCENARIOS = (
         (
             post("/auth", {}),
             post("/auth", {"username": "a", "password": "b", "serveraddress": "127.0.0.1:9"}),
+            post("/auth", {"username": "a", "password": "b", "serveraddress": "a b"}),
             get("/distribution/127.0.0.1:9/none/json"),
             get("/distribution/UPPER/json"),
         ),

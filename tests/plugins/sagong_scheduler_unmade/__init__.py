@@ -1,0 +1,3 @@
+"""A scheduler of which a part is missing."""
+
+raise ImportError("no such part")
