@@ -91,7 +91,7 @@ class Api:
 
     def _ask(self, request: urllib.request.Request, *, missing: int) -> Any:
         try:
-            with urllib.request.urlopen(request, context=self._context, timeout=10) as answer:
+            with urllib.request.urlopen(request, context=self._context, timeout=60) as answer:
                 return json.load(answer)
         except urllib.error.HTTPError as error:
             if error.code == missing:
@@ -193,5 +193,8 @@ CLIENTS = {"docker": "docker.io, or docker-cli", "kubectl": "kubernetes-client"}
 if __name__ == "__main__":
     try:
         main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read has seen enough
     except OSError as error:
         raise SystemExit(str(error)) from None

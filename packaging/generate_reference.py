@@ -7,11 +7,9 @@
 from __future__ import annotations
 
 import argparse
-import ast
 import inspect
 import json
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import Any, get_args
 
@@ -19,6 +17,7 @@ import msgspec
 
 from sagong import contracts, errors, manifest
 from sagong.cli import VERBS, parser
+from sagong.cli.settings import settings_of
 from sagong.config import Config, UnitConfig
 from sagong.contract import MethodSpec, slot_of
 
@@ -162,7 +161,8 @@ def settings_pages() -> Iterator[str]:
     yield "# Settings\n"
     yield "What may stand below `[units.UNIT.settings]` in `/etc/sagong/sagong.toml`, by the plugin"
     yield "that fills the unit. `{run}`, `{data}`, `{etc}`, `{cgroup}`, `{prefix}`, `{hostname}` in a"
-    yield "text stand for the instance's own. Profiles set some; what `sagong.toml` says counts.\n"
+    yield "text, and in a default, stand for the instance's own. Profiles set some; what"
+    yield "`sagong.toml` says counts.\n"
     for name, directory in own_plugins():
         yield f"## {name}\n"
         kinds = settings_of(directory)
@@ -171,22 +171,6 @@ def settings_pages() -> Iterator[str]:
             continue
         for kind in kinds:
             yield from _described(kind)
-
-
-def settings_of(package: Path) -> list[type[msgspec.Struct]]:
-    """The structs that a plugin's settings are decoded into: whatever it gives to `host.config`."""
-    found: dict[type[msgspec.Struct], None] = {}
-    for path in sorted(package.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            match node:
-                case ast.Call(
-                    func=ast.Attribute(value=ast.Name("host"), attr="config"), args=[ast.Name(name)]
-                ):
-                    module = path.relative_to(package.parent).with_suffix("").parts
-                    found[
-                        getattr(import_module(".".join(module).removesuffix(".__init__")), name)
-                    ] = None
-    return list(found)
 
 
 def _described(kind: type[msgspec.Struct], key: str = "") -> Iterator[str]:

@@ -8,6 +8,7 @@ import re
 import socket
 import subprocess
 import threading
+import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -19,6 +20,8 @@ __all__ = ["Docker", "Load", "show"]
 # Another plugin and back, parts with state of their own, and an API server among what it serves.
 SWAPS = ("scheduler binpack", "scheduler kube", "state-cluster", "network", "runtime", "kube")
 TRIAL_SECONDS = "1"
+# A client's pause after a call, by how long it took.
+_RESTS = 2
 
 
 class Docker:
@@ -75,13 +78,17 @@ class Load:
             thread.join()
 
     def _go_on(self, name: str, call: Callable[[], object]) -> None:
-        # The machine's processors are the platform's, too: it shall show no race for them.
-        while not self._stop.wait(0.005):
+        pause = 0.0
+        while not self._stop.wait(pause):
+            began = time.monotonic()
             try:
                 call()
             except (OSError, http.client.HTTPException) as error:
                 self.failures.append(f"{name}: {error}")
             self.calls[name] += 1
+            # The machine's processors are the platform's, too: it shall show no race for them,
+            # however slow they are.
+            pause = max(0.005, _RESTS * (time.monotonic() - began))
 
     def told(self) -> str:
         """In a line."""
