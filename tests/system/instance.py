@@ -40,14 +40,15 @@ class Instance:
 
     def run(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run the command line on it."""
-        return subprocess.run(
+        done = subprocess.run(
             [sys.executable, "-m", "sagong.cli", "--root", str(self.root), *words],
             env=environment(self.packages),
             capture_output=True,
             text=True,
-            check=check,
             timeout=180,
         )
+        assert done.returncode == 0 or not check, f"{words}: {done.stderr}{done.stdout}"
+        return done
 
     def status(self) -> SystemStatus:
         """What runs; SagongError when the kernel does not say it.

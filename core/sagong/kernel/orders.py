@@ -15,6 +15,7 @@ from sagong.kernel.cell import Cells
 from sagong.kernel.happenings import Drain, Event
 from sagong.kernel.life import Life
 from sagong.kernel.population import Ended, Population, Process, Silent
+from sagong.kernel.signs import sign, starves
 from sagong.kernel.units import Unit
 
 __all__ = ["ADOPT_SECONDS", "START_SECONDS", "Orders", "kill"]
@@ -115,14 +116,26 @@ class Orders:
             kill(process)
 
     async def _ask_health(self, process: Process) -> SagongError | None:
-        """What the process says is wrong with it, if anything, and if it knows such an order."""
+        """What the process says is wrong with it, if anything, and if it knows such an order.
+
+        One that had next to no processor time meanwhile is asked again, as long as a start may take.
+        """
         if not process.health:
             return None
-        try:
-            await process.carry_out(self._population.order("health"), _HEALTH_SECONDS)
-        except SagongError as error:
-            return error
-        return None
+        before, since = sign(process.record.pid), time.monotonic()
+        while True:
+            try:
+                await process.carry_out(self._population.order("health"), _HEALTH_SECONDS)
+            except Silent as error:
+                now, seconds = sign(process.record.pid), time.monotonic() - since
+                if before is None or now is None or seconds > START_SECONDS:
+                    return error
+                if not starves(before, now, seconds):
+                    return error
+            except SagongError as error:
+                return error
+            else:
+                return None
 
 
 def kill(process: Process) -> None:

@@ -28,6 +28,21 @@ def mount_overlay(source: str, target: str, flags: int, data: str) -> None:
 
     OSError where the kernel could only mount it read-only, as there is no room for its work.
     """
+    options = _options(data)
+    try:
+        _mount(source, target, flags, data)
+    except OSError as error:
+        # Who mounted it before was killed before he had taken the mark away.
+        if error.errno != errno.EINVAL or not _marked(options):
+            raise
+        _unmark(options)
+        _mount(source, target, flags, data)
+    if "upperdir" in options and not flags & mounts.MS_RDONLY:
+        _require_work(target, options["workdir"])
+    _unmark(options)
+
+
+def _mount(source: str, target: str, flags: int, data: str) -> None:
     opened: list[int] = []
     short = data
     if len(data) > _OPTIONS_PAGE:
@@ -37,10 +52,6 @@ def mount_overlay(source: str, target: str, flags: int, data: str) -> None:
     finally:
         for descriptor in opened:
             os.close(descriptor)
-    options = _options(data)
-    if "upperdir" in options and not flags & mounts.MS_RDONLY:
-        _require_work(target, options["workdir"])
-    _unmark(options)
 
 
 def _require_work(target: str, workdir: str) -> None:
@@ -55,15 +66,24 @@ def _require_work(target: str, workdir: str) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), workdir)
 
 
+def _mark(options: dict[str, str]) -> str:
+    """The directory by which the kernel refuses a `volatile` overlay that was mounted before."""
+    return f"{options['workdir']}/work/incompat"
+
+
+def _marked(options: dict[str, str]) -> bool:
+    return options.keys() >= {"volatile", "workdir"} and os.path.isdir(_mark(options))
+
+
 def _unmark(options: dict[str, str]) -> None:
-    """After mounting: take away the mark by which the kernel refuses a `volatile` overlay again.
+    """Take away the mark of a `volatile` overlay, so that it can be mounted again.
 
     Nothing but the mark tells whether the machine has failed meanwhile. Who asks for `volatile` says
     that what is written does not outlive that, and mounts it again only while the machine is up.
     Source: Documentation/filesystems/overlayfs.rst, "Volatile mount".
     """
     if "volatile" in options:
-        mark = f"{options['workdir']}/work/incompat"
+        mark = _mark(options)
         try:
             # Beside the kernel's own directory it means nothing. Three removals would cost three times
             # as much, and as long as a journal is written each of them waits.

@@ -160,9 +160,12 @@ class MonitoredRuntime:
         else:
             await self._starts.discard(record)
 
-    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+    def _later(self, work: Coroutine[Any, Any, None], lock: asyncio.Lock | None = None) -> None:
+        """Begin work that nobody waits for, then let `lock` go."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
+        if lock is not None:
+            task.add_done_callback(lambda _: lock.release())
         task.add_done_callback(self._later_done)
 
     def _later_done(self, task: asyncio.Task[None]) -> None:
@@ -412,12 +415,19 @@ class MonitoredRuntime:
             if container_id in self._records:
                 continue
             if spec is None or state is None:
-                await self._sweep_failed(container_id, spec)
+                await self._sweep_later(container_id, spec)
                 continue
             record = self._records[container_id] = self._files.load(spec, state)
             keys.setdefault(record.key, []).append(container_id)
         for key, ids in keys.items():
             await self._adopt_key(key, ids)
+
+    async def _sweep_later(self, container_id: str, spec: RunSpec | None) -> None:
+        """One that does not go keeps nobody from the others, but from its own next run."""
+        lock = self._lock(container_id)
+        if not lock.locked():  # else somebody is at it
+            await lock.acquire()
+            self._later(self._sweep_failed(container_id, spec), lock)
 
     async def _sweep_failed(self, container_id: str, spec: RunSpec | None) -> None:
         """A start that a crash interrupted."""
@@ -440,9 +450,13 @@ class MonitoredRuntime:
             if facts is not None and watched["ended"]:
                 self._ended(record, facts)
                 if container_id not in alive:
-                    record.cleaned.set()
-                    await self._books.job(record, "sweep")
+                    self._later(self._clean(record))
             elif container_id not in alive:
                 missing = True
         if missing:
             await self._succeed(key)
+
+    async def _clean(self, record: Record) -> None:
+        """What its monitor did not, as it died; who removes it waits for that, and tries it himself."""
+        await self._books.job(record, "sweep")
+        record.cleaned.set()

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 from tests.conformance.runtime_rig import BUSYBOX, SOURCES, Rig, rig
 
@@ -318,7 +319,23 @@ async def test_interrupted_start_is_swept() -> None:
         lab.runtime = await made.restart_plugin()
         found = {c.id for c in (await lab.runtime.list()).containers}
         assert found == {container.id}
-        assert not broken.exists()
+        await wait_until(lambda: not broken.exists(), "the end of what was left")
+        await lab.clean()
+
+
+async def test_what_can_not_be_swept_keeps_nobody_from_the_others() -> None:
+    """The plugin did not start: a swap failed, and nobody served. Its own next run tries again."""
+    async with rig() as made:
+        lab = made.lab()
+        container = await lab.running()
+        spec = lab.spec("exit 3", cgroup_parent="/" + "x" * 300)  # longer than a name may be
+        left = made.run / "containers" / spec.id
+        left.mkdir()
+        (left / "spec.json").write_bytes(msgspec.json.encode(spec))
+        lab.runtime = await made.restart_plugin()
+        assert {c.id for c in (await lab.runtime.list()).containers} == {container.id}
+        spec = msgspec.structs.replace(spec, cgroup_parent="")
+        assert (await lab.output(spec)).code == 3
         await lab.clean()
 
 

@@ -15,6 +15,7 @@ from tests.system.chaos.faults import no_inodes
 from sagong.conformance.runtime_lab import RuntimeLab, wait_until
 from sagong.contracts.runtime import Mount, RunSpec
 from sagong.errors import ResourceExhausted
+from sagong.linux import syscalls
 from sagong.shim.runtime import MonitoredRuntime
 from sagong_runtime_linux import RuntimeLinux
 from sagong_runtime_oci import RuntimeOci
@@ -62,4 +63,24 @@ async def test_the_mark_of_a_volatile_root_goes_with_its_container(tmp_path: Pat
         assert (await lab.output(spec)).code == 0
         assert (upper / "made").read_text() == "x\n"
         await wait_until(lambda: os.listdir(work) == ["work"], "the end of the mark")
+        await lab.clean()
+
+
+@pytest.mark.parametrize("make", [RuntimeLinux, pytest.param(RuntimeOci, marks=needs_runc)])
+async def test_a_start_that_was_killed_before_it_took_the_mark_away_can_be_made_anew(
+    make: type[MonitoredRuntime], tmp_path: Path
+) -> None:
+    """The kernel refuses a volatile overlay that was mounted before: "invalid argument"."""
+    for name in ("upper", "work", "there"):
+        (tmp_path / name).mkdir()
+    async with rig(make) as made:
+        lab = made.lab()
+        spec = upon(made, lab, tmp_path, "volatile")
+        syscalls.mount(
+            "overlay", str(tmp_path / "there"), "overlay", 0, ",".join(spec.mounts[0].options)
+        )
+        syscalls.umount(str(tmp_path / "there"))
+        assert (tmp_path / "work" / "work" / "incompat" / "volatile").is_dir()
+        assert (await lab.output(spec)).code == 0
+        assert (tmp_path / "upper" / "made").read_text() == "x\n"
         await lab.clean()
