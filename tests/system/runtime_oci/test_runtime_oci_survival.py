@@ -141,7 +141,7 @@ async def test_interrupted_start_is_swept_from_the_runtime_too() -> None:
         lab.runtime = await made.start_plugin()
         assert (await lab.runtime.list()).containers == ()
         await wait_until(lambda: not Path(f"/proc/{container.pid}").exists(), "its end")
-        assert bundles(made) == []
+        await wait_until(lambda: bundles(made) == [], "the end of its bundle")
 
 
 async def test_failures_leave_nothing() -> None:
