@@ -239,8 +239,10 @@ class NodeService:
         if record.state is StatusState.PAUSED:
             raise FailedPrecondition(f"Container {ref.id} is already paused")
         await self._life.runtimes.of(record).pause(ContainerRef(id=ref.id))
-        # It may have ended meanwhile.
+        # It may have ended meanwhile, or somebody else may have paused it.
         record = self._running(ref.id)
+        if record.state is StatusState.PAUSED:
+            raise FailedPrecondition(f"Container {ref.id} is already paused")
         record.state = StatusState.PAUSED
         self._registry.keep(record)
         self._life.note(record, "pause")

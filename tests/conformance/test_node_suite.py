@@ -23,6 +23,7 @@ from sagong.contracts.node import (
     RemoveRequest,
     StartRequest,
     StatusList,
+    StatusState,
     StopRequest,
     UpdateSpec,
     WaitRequest,
@@ -58,6 +59,18 @@ class KillsTheDead(Wrapper):
             await self._inner.kill(request)
         except FailedPrecondition:
             return
+
+
+class PausesTwice(Wrapper):
+    """Who is first is seen by who comes later, and not by who comes meanwhile."""
+
+    async def pause(self, ref: Ref) -> None:
+        paused = (await self._inner.inspect(ref)).state is StatusState.PAUSED
+        try:
+            await self._inner.pause(ref)
+        except FailedPrecondition:
+            if paused:
+                raise
 
 
 class StaysFrozen(Wrapper):
@@ -136,6 +149,7 @@ BROKEN: dict[type, str] = {
     TakesAnother: "a_repeated_create_is_one",
     NeverAsks: "stop_asks_then_kills",
     KillsTheDead: "signals_reach_who_runs_alone",
+    PausesTwice: "paused_ones_go_on",
     StaysFrozen: "a_signal_wakes_who_is_paused",
     NeverStays: "restart_policies",
     RemovesWhatRuns: "who_is_removed_is_gone",

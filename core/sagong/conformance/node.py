@@ -226,7 +226,9 @@ async def check_signals_reach_who_runs_alone(lab: NodeLab) -> None:
 
 async def check_paused_ones_go_on(lab: NodeLab) -> None:
     async with lab.running("sleep", "600") as id_:
-        await lab.node.pause(Ref(id=id_))
+        both = (lab.node.pause(Ref(id=id_)), lab.node.pause(Ref(id=id_)))
+        answers = await asyncio.gather(*both, return_exceptions=True)
+        assert [type(a) for a in answers if a is not None] == [FailedPrecondition], answers
         assert (await lab.status(id_)).state is StatusState.PAUSED
         await refused(FailedPrecondition, lab.node.pause(Ref(id=id_)))
         await lab.node.resume(Ref(id=id_))
