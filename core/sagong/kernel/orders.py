@@ -15,7 +15,7 @@ from sagong.kernel.cell import Cells
 from sagong.kernel.happenings import Drain, Event
 from sagong.kernel.life import Life
 from sagong.kernel.population import Ended, Population, Process, Silent
-from sagong.kernel.signs import sign, starves
+from sagong.kernel.signs import may_not, sign, starves
 from sagong.kernel.units import Unit
 
 __all__ = ["ADOPT_SECONDS", "START_SECONDS", "Orders", "kill"]
@@ -118,7 +118,8 @@ class Orders:
     async def _ask_health(self, process: Process) -> SagongError | None:
         """What the process says is wrong with it, if anything, and if it knows such an order.
 
-        One that had next to no processor time meanwhile is asked again, as long as a start may take.
+        One that waits for a disk, or had next to no processor time meanwhile, is asked again, for as
+        long as a start may take.
         """
         if not process.health:
             return None
@@ -130,7 +131,7 @@ class Orders:
                 now, seconds = sign(process.record.pid), time.monotonic() - since
                 if before is None or now is None or seconds > START_SECONDS:
                     return error
-                if not starves(before, now, seconds):
+                if not may_not(now) and not starves(before, now, seconds):
                     return error
             except SagongError as error:
                 return error

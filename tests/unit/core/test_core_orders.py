@@ -64,6 +64,11 @@ async def test_one_that_had_no_processor_time_is_asked_again(signs: list[Sign]) 
     assert process.answers == []
 
 
+async def test_one_that_waits_for_a_disk_is_asked_again(signs: list[Sign]) -> None:
+    signs += [Sign("S", 0, 0), Sign("D", 0, 0)]
+    assert isinstance(await started(Asked([Silent("late"), None])), Started)
+
+
 async def test_one_that_is_silent_with_all_the_time_it_wants_does_not_start(
     signs: list[Sign],
 ) -> None:
