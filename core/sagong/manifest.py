@@ -202,10 +202,12 @@ class Limits(_Table, frozen=True):
 class Restart(_Table, frozen=True):
     """How it is replaced: `overlap` of two generations, bounded by `drain_seconds`.
 
-    For `trial_seconds` after a swap its predecessor comes back if it dies or is not well.
+    One whose start takes longer than `start_seconds` is given up. For `trial_seconds` after a swap its
+    predecessor comes back if it dies or is not well.
     """
 
     overlap: bool = True
+    start_seconds: Annotated[float, msgspec.Meta(ge=1, le=_DAY)] = 60.0
     drain_seconds: Annotated[float, msgspec.Meta(ge=0, le=_DAY)] = 10.0
     trial_seconds: Annotated[float, msgspec.Meta(ge=0, le=_DAY)] = 5.0
 

@@ -18,10 +18,9 @@ from sagong.kernel.population import Ended, Population, Process, Silent
 from sagong.kernel.signs import may_not, sign, starves
 from sagong.kernel.units import Unit
 
-__all__ = ["ADOPT_SECONDS", "START_SECONDS", "Orders", "kill"]
+__all__ = ["ADOPT_SECONDS", "Orders", "kill"]
 
 _LOG = logging.getLogger("sagong.kernel")
-START_SECONDS = 60.0
 # To attend again after the kernel's death.
 ADOPT_SECONDS = 10.0
 _HEALTH_SECONDS = 5.0
@@ -56,8 +55,9 @@ class Orders:
         """Let it take over `state` and serve."""
         name, generation = process.unit.name, process.generation
         await self._gate(process.unit)
+        seconds = process.unit.manifest.restart.start_seconds
         try:
-            await process.carry_out(self._population.order("start", state=state), START_SECONDS)
+            await process.carry_out(self._population.order("start", state=state), seconds)
             self._cells.check_door(process.unit, process.record.bus)
             problem = await self._ask_health(process)
         except SagongError as error:
@@ -123,13 +123,14 @@ class Orders:
         """
         if not process.health:
             return None
+        longest = process.unit.manifest.restart.start_seconds
         before, since = sign(process.record.pid), time.monotonic()
         while True:
             try:
                 await process.carry_out(self._population.order("health"), _HEALTH_SECONDS)
             except Silent as error:
                 now, seconds = sign(process.record.pid), time.monotonic() - since
-                if before is None or now is None or seconds > START_SECONDS:
+                if before is None or now is None or seconds > longest:
                     return error
                 if not may_not(now) and not starves(before, now, seconds):
                     return error

@@ -33,7 +33,7 @@ from sagong.kernel.journal import Journal, LifeRecord, ProcessRecord
 from sagong.kernel.leftovers import sweep
 from sagong.kernel.life import Life
 from sagong.kernel.listeners import Listeners
-from sagong.kernel.orders import ADOPT_SECONDS, START_SECONDS, Orders, kill
+from sagong.kernel.orders import ADOPT_SECONDS, Orders, kill
 from sagong.kernel.population import Ended, Population, Process
 from sagong.kernel.porters import Porters
 from sagong.kernel.prerequisites import prerequisites
@@ -47,6 +47,8 @@ __all__ = ["Heard", "Supervisor"]
 
 _LOG = logging.getLogger("sagong.kernel")
 _GATE_SECONDS = 10.0
+# To import all that it needs.
+_ATTEND_SECONDS = 60.0
 # Until what could not be written is tried again.
 _WRITE_SECONDS = 1.0
 _PURGE_SECONDS = 30.0
@@ -387,7 +389,9 @@ class Supervisor:
         """Whether a process comes as far as attending, with all imported; one that ended does not."""
         waiting = [asyncio.ensure_future(e.wait()) for e in (process.attended, process.exited)]
         try:
-            await asyncio.wait(waiting, timeout=START_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(
+                waiting, timeout=_ATTEND_SECONDS, return_when=asyncio.FIRST_COMPLETED
+            )
         finally:
             for one in waiting:
                 one.cancel()

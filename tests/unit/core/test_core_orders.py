@@ -24,12 +24,15 @@ class Asked:
     health = True
 
     def __init__(self, answers: list[SagongError | None]) -> None:
-        self.unit = SimpleNamespace(name="u")
+        restart = SimpleNamespace(start_seconds=30.0)
+        self.unit = SimpleNamespace(name="u", manifest=SimpleNamespace(restart=restart))
         self.generation = 7
         self.record = SimpleNamespace(pid=1, bus="")
         self.answers = answers
+        self.bounds: list[tuple[str, float]] = []
 
     async def carry_out(self, order: str, seconds: float) -> None:
+        self.bounds.append((order, seconds))
         if order == "health" and (answer := self.answers.pop(0)) is not None:
             raise answer
 
@@ -55,6 +58,13 @@ def signs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Sign]]:
     seen: list[Sign] = []
     monkeypatch.setattr(orders, "sign", lambda pid: seen.pop(0))
     yield seen
+
+
+async def test_a_start_has_as_long_as_the_manifest_says(signs: list[Sign]) -> None:
+    signs += [Sign("S", 0, 0)]
+    process = Asked([None])
+    assert isinstance(await started(process), Started)
+    assert process.bounds[0] == ("start", 30.0)
 
 
 async def test_one_that_had_no_processor_time_is_asked_again(signs: list[Sign]) -> None:
