@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from sagong.call import remaining
 from sagong.contracts.runtime import ShowRequest
 from sagong.errors import SagongError, Unavailable, Unimplemented
 from sagong.shim.connection import Connection, connect
@@ -20,8 +21,10 @@ from sagong.shim.jobs import BRIEF
 
 __all__ = ["Links"]
 
-_CONNECT_SECONDS = 10.0
-_RESTART_SECONDS = 3.0
+# A launcher is a new interpreter, which takes long where nobody gets much of the processor. The first
+# bound is less than a start may last, so that it is told who did not come.
+_CONNECT_SECONDS = 50.0
+_RESTART_SECONDS = 30.0
 _PAUSE_SECONDS = 0.05
 # A monitor that dies may still accept one connection; after that one is lost, its socket is dead.
 _ASK_ATTEMPTS = 3
@@ -82,8 +85,8 @@ class Links:
     async def _dial_patiently(
         self, name: str, event: Callable[[dict[str, Any]], None], lost: Callable[[], None]
     ) -> Connection:
-        """A launcher that was killed is back within a second or two."""
-        deadline = asyncio.get_running_loop().time() + _RESTART_SECONDS
+        """A launcher that was killed is back within a second or two, if the machine is not busy."""
+        deadline = asyncio.get_running_loop().time() + remaining(_RESTART_SECONDS)
         while True:
             try:
                 path = self._directory.launcher_socket
