@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 __all__ = ["PLACE", "REPOSITORY", "build", "missing_tools", "write_disk"]
@@ -44,7 +45,7 @@ _MIRRORS = (
 )
 _NO_DOCUMENTS = ("/usr/share/man/*", "/usr/share/locale/*", "/usr/share/doc/*")
 # Coldplugging devices and saving journals takes most of an emulated boot; AppArmor's profiles of
-# programs that are not here neither.
+# programs that are not here neither. Podman's own services, which start nothing here, take as much.
 _MASKED = (
     "systemd-udev-trigger",
     "systemd-journal-flush",
@@ -59,6 +60,9 @@ _MASKED = (
     "systemd-sysusers",
     "systemd-tmpfiles-setup-dev",
     "systemd-tmpfiles-clean.timer",
+    "podman.socket",
+    "podman-restart",
+    "podman-auto-update.timer",
     "getty@tty1",
     "serial-getty@ttyS0",
     "apt-daily.timer",
@@ -145,9 +149,12 @@ def _make(target: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="building-", dir=target.parent) as directory:
         work = Path(directory)
         root = work / "root"
-        _bootstrap(root)
-        _fetch_kernel(root)
-        _install_platform(root)
+        with ThreadPoolExecutor(1) as beside:
+            collected = beside.submit(_collect_wheels, work / "wheels")
+            _bootstrap(root)
+            _fetch_kernel(root)
+            collected.result()
+        _install_platform(root, work / "wheels")
         _inside(root, f"apt-get install -qq --no-install-recommends {_ENGINES}")
         _configure(root)
         made = work / "made"
@@ -194,14 +201,14 @@ def _fetch_kernel(root: Path) -> None:
     _inside(root, script)
 
 
-def _install_platform(root: Path) -> None:
+def _install_platform(root: Path, wheels: Path) -> None:
     place = root / PLACE
     (place / "packaging").mkdir(parents=True)
     for name in ("pyproject.toml", "README.md", "packaging/environment"):
         shutil.copy(REPOSITORY / name, place / name)
     for name in ("core", "plugins", "services"):
         (place / name).mkdir()
-    _collect_wheels(root / "wheels")
+    os.rename(wheels, root / "wheels")
     _inside(
         root,
         "export PIP_NO_INDEX=1 PIP_FIND_LINKS=/wheels PIP_CONFIG_FILE=/dev/null\n"
