@@ -20,6 +20,7 @@ from sagong_hostile.wire import greeted
 
 from sagong.bus import Access, Provider, Route, proxy, unfinished
 from sagong.bus.admission import CONNECTIONS
+from sagong.bus.refusals import QUIET_SECONDS
 from sagong.contract import Message, method, slot
 from sagong.pace import Pace
 from sagong.wire import EMPTY, VERSION, Envelope, Kind, encode
@@ -264,6 +265,7 @@ async def test_connections_of_a_uid_are_bounded(
     def open_files() -> int:
         return len(os.listdir("/proc/self/fd"))
 
+    began = time.monotonic()
     async with caged(place) as cage:
         before = open_files()
         cage.attack(connect)
@@ -271,9 +273,12 @@ async def test_connections_of_a_uid_are_bounded(
         for _ in range(50):
             await cage.hears_the_innocent()
         await until(lambda: open_files() < before + 2 * CONNECTIONS, "connections stay")
-    refused = [r for r in caplog.records if r.message == "connection refused"]
-    assert len(refused) == 1
-    assert refused[0].uid == UID  # type: ignore[attr-defined]
+    periods = int((time.monotonic() - began) / QUIET_SECONDS)
+    refused = [r.__dict__ for r in caplog.records if r.message == "connection refused"]
+    assert {r["uid"] for r in refused} == {UID}
+    # Said once; those that follow are a number at the end of a period, where it took so long.
+    assert ["times" in r for r in refused] == [False] + [True] * (len(refused) - 1)
+    assert len(refused) <= 1 + periods
 
 
 async def test_calls_in_flight_are_counted_over_all_connections(place: Path) -> None:
