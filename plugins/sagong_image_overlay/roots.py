@@ -84,6 +84,7 @@ class Roots:
         self._spare: list[str] = []
         # Those of leases that a power cut would take.
         self._fresh: set[str] = set()
+        self._settling = asyncio.Lock()
 
     def load(self) -> None:
         """Read the leases; a directory without one was being made or deleted."""
@@ -168,12 +169,17 @@ class Roots:
 
     async def settle(self) -> None:
         """Bring new leases to the disk: without its lease a container's layer is nobody's, whatever of
-        it was synchronised."""
+        it was synchronised. Who asks meanwhile waits for those that are under way."""
         begin = len(self._top)
-        fresh = [path for path in self._fresh if path[begin:] in self.table]
-        self._fresh.clear()
-        if fresh:
-            await asyncio.to_thread(_synchronize, fresh)
+        async with self._settling:
+            fresh = [path for path in self._fresh if path[begin:] in self.table]
+            self._fresh.clear()
+            if fresh:
+                try:
+                    await asyncio.to_thread(_synchronize, fresh)
+                except OSError:
+                    self._fresh.update(fresh)  # for the next time
+                    raise
 
     def _root_attributes(self, layers: tuple[str, ...]) -> tuple[int, int, int]:
         """Mode and owner of "/": of the topmost layer that has an entry for it."""

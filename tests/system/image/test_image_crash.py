@@ -142,6 +142,17 @@ async def test_new_layers_settle(tmp_path: Path) -> None:
         await settled(tmp_path)
 
 
+async def leases_settled(images: ImageOverlay) -> None:
+    """Wait until new leases are on the disk: that has begun, unasked, and has come to its end."""
+    roots = images._store.roots
+    for _ in range(3000):
+        if not roots._fresh:
+            await roots.settle()
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError("nobody brings leases to the disk")
+
+
 async def test_what_a_container_has_synchronised_survives_a_power_cut(tmp_path: Path) -> None:
     """The disk as it is a moment after, which is less than what the filesystem shows."""
     image, cut, place = tmp_path / "disk", tmp_path / "cut", tmp_path / "place"
@@ -155,7 +166,7 @@ async def test_what_a_container_has_synchronised_survives_a_power_cut(tmp_path: 
             found = await loaded(lab, Archive(layers=[layer(("f", "x"))]))
             await settled(place)
             prepared = await images.prepare(PrepareRequest(id="kept", image=found.id))
-            await asyncio.sleep(0.5)
+            await leases_settled(images)
             with Path(prepared.upper, "written").open("w") as file:
                 file.write("written")
                 file.flush()
