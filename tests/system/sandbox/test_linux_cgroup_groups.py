@@ -199,19 +199,21 @@ def opened(group: Cgroup) -> dict[str, bool]:
 
 def test_exit_status_of_a_stranger_is_told(group: Cgroup) -> None:
     """A grandchild that its own parent reaps: only a pidfd can tell us how it ended."""
-    read, write = os.pipe()
+    (read, write), (gate, known) = os.pipe(), os.pipe()
     child = os.fork()
     if child == 0:
+        os.close(known)
         grandchild = os.fork()
         if grandchild == 0:
-            time.sleep(0.2)
+            os.read(gate, 1)  # until it is known by a pidfd
             os._exit(9)
         os.write(write, str(grandchild).encode())
         os.waitpid(grandchild, 0)
         os._exit(0)
     pidfd = syscalls.pidfd_open(int(os.read(read, 16)))
+    os.close(known)
     try:
-        assert process.wait_ended(pidfd, 10)
+        assert process.wait_ended(pidfd, 60)
         os.waitpid(child, 0)
         status = syscalls.exit_info(pidfd).status
         assert status is not None
@@ -219,5 +221,5 @@ def test_exit_status_of_a_stranger_is_told(group: Cgroup) -> None:
     except OSError as error:
         pytest.skip(f"PIDFD_GET_INFO needs Linux 6.15: {error}")
     finally:
-        for descriptor in (pidfd, read, write):
+        for descriptor in (pidfd, read, write, gate):
             os.close(descriptor)
