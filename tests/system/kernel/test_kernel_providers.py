@@ -165,7 +165,8 @@ def test_a_call_in_flight_ends_before_its_provider_goes(polite: Instance) -> Non
         await said(desk, "polite")
         inquiry = Inquiry(instance="polite", guest=Guest(name="Bob", seconds=1.5))
         call = asyncio.ensure_future(desk.ask(inquiry))
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0)  # until it is sent; what is asked after it arrives after it
+        await said(desk, "polite")
         gone = await asyncio.to_thread(polite.run, "disable", "polite")
         assert "is disabled" in gone.stdout
         return (await call).text

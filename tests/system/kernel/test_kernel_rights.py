@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -194,14 +193,10 @@ def test_a_plugin_whose_deputy_dies_is_started_anew(
 ) -> None:
     before = next(p for p in processes if p.plugin == "network_bridge")
     os.kill(children(before.pid, "-deputy")[0], signal.SIGKILL)
-    for _ in range(100):
-        units = running.wait_ready().units
-        found = [p for u in units for p in u.processes if p.plugin == "network_bridge"]
-        if found and found[0].pid != before.pid:
-            break
-        time.sleep(0.1)
-    assert [p.pid for p in found] != [before.pid]
-    (pid,) = children(found[0].pid, "-deputy")
+    units = running.wait_ready(gone=before.pid).units
+    (found,) = [p for u in units for p in u.processes if p.plugin == "network_bridge"]
+    assert found.pid != before.pid
+    (pid,) = children(found.pid, "-deputy")
     assert "CAP_SYS_ADMIN" in effective(pid).permitted
 
 
