@@ -16,7 +16,8 @@ class Sign(NamedTuple):
     """A process's main thread: its state, and times in nanoseconds.
 
     `state` is a letter of proc(5); `ran` on a core, `waited` for one; `traced` by a debugger, `frozen`
-    with its control group.
+    with its control group. The kernel counts a wait when it ends: who waits for a core now is in state
+    R, and may have waited all the time (kernel's sched-stats.rst, proc_PID_schedstat).
     """
 
     state: str
@@ -34,14 +35,13 @@ def may_not(now: Sign) -> bool:
 def starves(before: Sign, now: Sign, seconds: float) -> bool:
     """Whether one that was silent for so long had too little processor time to answer."""
     ran, waited = (now.ran - before.ran) / 1e9, (now.waited - before.waited) / 1e9
-    return ran < _ENOUGH and waited > _CROWDED * seconds
+    return ran < _ENOUGH and (now.state == "R" or waited > _CROWDED * seconds)
 
 
 def stands_still(before: Sign, now: Sign, seconds: float) -> bool:
     """Whether it did nothing for so long, nor would have if it had been let."""
-    return not may_not(now) and now.ran + now.waited - before.ran - before.waited < (
-        _CROWDED * seconds * 1e9
-    )
+    used = (now.ran + now.waited - before.ran - before.waited) / 1e9
+    return not may_not(now) and now.state != "R" and used < _CROWDED * seconds
 
 
 def sign(pid: int, *, frozen: bool = False) -> Sign | None:

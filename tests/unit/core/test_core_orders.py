@@ -68,7 +68,7 @@ async def test_a_start_has_as_long_as_the_manifest_says(signs: list[Sign]) -> No
 
 
 async def test_one_that_had_no_processor_time_is_asked_again(signs: list[Sign]) -> None:
-    signs += [Sign("S", 0, 0), Sign("R", 0, 9 * SECOND), Sign("R", SECOND, 18 * SECOND)]
+    signs += [Sign("S", 0, 0), Sign("R", 0, 0), Sign("S", SECOND, 18 * SECOND)]
     process = Asked([Silent("late"), Silent("late"), None])
     assert isinstance(await started(process), Started)
     assert process.answers == []

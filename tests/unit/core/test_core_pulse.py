@@ -17,7 +17,7 @@ from sagong.errors import SagongError
 from sagong.kernel.happenings import Ill
 from sagong.kernel.population import Silent
 from sagong.kernel.pulse import Pulse
-from sagong.kernel.signs import Sign, may_not, starves
+from sagong.kernel.signs import Sign, may_not, stands_still, starves
 
 SECOND = 1_000_000_000
 
@@ -138,18 +138,27 @@ async def test_patience_may_be_without_end(child: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ran", "waited", "hungry"),
+    ("state", "ran", "waited", "hungry"),
     [
-        (0.0, 0.0, False),  # it sleeps, or is stopped
-        (0.1, 15.0, True),  # others had the cores
-        (3.0, 15.0, False),  # it had enough of them all the same
-        (19.0, 0.5, False),  # it never comes back to its loop
+        ("S", 0.0, 0.0, False),  # it sleeps
+        ("T", 0.0, 0.0, False),  # it is stopped
+        ("S", 0.1, 15.0, True),  # others had the cores
+        ("R", 0.0, 0.0, True),  # others have had them all the time, which is counted later
+        ("R", 3.0, 15.0, False),  # it had enough of them all the same
+        ("R", 19.0, 0.5, False),  # it never comes back to its loop
     ],
 )
-def test_who_had_no_processor_time_starves(ran: float, waited: float, *, hungry: bool) -> None:
+def test_who_had_no_processor_time_starves(
+    state: str, ran: float, waited: float, *, hungry: bool
+) -> None:
     before = Sign("S", 5 * SECOND, 7 * SECOND)
-    now = Sign("R", before.ran + int(ran * SECOND), before.waited + int(waited * SECOND))
+    now = Sign(state, before.ran + int(ran * SECOND), before.waited + int(waited * SECOND))
     assert starves(before, now, 20.0) is hungry
+
+
+@pytest.mark.parametrize(("state", "still"), [("S", True), ("T", True), ("R", False)])
+def test_who_waits_for_a_core_does_not_stand_still(state: str, *, still: bool) -> None:
+    assert stands_still(Sign("S", SECOND, SECOND), Sign(state, SECOND, SECOND), 20.0) is still
 
 
 def test_who_is_made_to_stand_still_may_not_answer() -> None:
