@@ -31,7 +31,10 @@ _START = (
     "main(int(sys.argv[2]),tuple(sys.argv[3:]))"
 )
 _END_MILLISECONDS = 1000
-_ANSWER_MILLISECONDS = 500
+# It is looked at so often, that far apart. One that can't run does not answer for that reason.
+_ANSWER_MILLISECONDS, _LOOKS = 500, 20
+# In so many nanoseconds of a core everybody comes to an answer, also from his start.
+_ENOUGH = 2_000_000_000
 
 
 class Outwork:
@@ -104,14 +107,12 @@ class Outwork:
     def ask(self, order: dict[str, Any]) -> None:
         """Tell it, and wait for its answer, for as long as one that lives may take."""
         self.send(order)
-        if self._control is None:
+        if self._control is None or self._child is None:
             return
-        answered = select.poll()
-        answered.register(self._control, select.POLLIN)
-        if answered.poll(_ANSWER_MILLISECONDS):
+        if _answers(self._control, self._child.pid):
             with contextlib.suppress(OSError):
                 self._control.recv(16)
-        elif self._child is not None:
+        else:
             self._child.kill()
 
     def send(self, order: dict[str, Any], sockets: Iterable[socket.socket] = ()) -> None:
@@ -125,6 +126,31 @@ class Outwork:
         except (BlockingIOError, BrokenPipeError, ConnectionResetError):
             if self._child is not None:
                 self._child.kill()
+
+
+def _answers(channel: socket.socket, pid: int) -> bool:
+    """Whether it does; who waits for a core or a disk all the time is waited for, up to a bound."""
+    answered = select.poll()
+    answered.register(channel, select.POLLIN)
+    begun = _ran(pid)
+    for _ in range(_LOOKS):
+        if answered.poll(_ANSWER_MILLISECONDS):
+            return True
+        if not _waits(pid) or _ran(pid) - begun > _ENOUGH:
+            break
+    return bool(answered.poll(0))  # it may have answered before it was looked at
+
+
+def _ran(pid: int) -> int:
+    return process.thread_times(pid).get(pid, (0, 0))[0]
+
+
+def _waits(pid: int) -> bool:
+    """What it has waited for a core is not counted before it has one: its state tells."""
+    try:
+        return process.status_facts(pid).state in ("R", "D")
+    except OSError:
+        return False
 
 
 def _started(

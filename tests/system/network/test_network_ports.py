@@ -7,6 +7,9 @@ import contextlib
 import os
 import signal
 import socket
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -560,3 +563,43 @@ async def crossed(base: Path) -> None:
 
 def test_published_ports_are_for_both_versions_of_ip() -> None:
     machine(crossed)
+
+
+@contextlib.contextmanager
+def starving(pid: int) -> Iterator[None]:
+    """A process that gets no core for longer than it may be silent: another one has it first."""
+    core = min(os.sched_getaffinity(0))
+    os.sched_setaffinity(pid, {core})
+    os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))
+    busy = (
+        f"import os, time; os.sched_setaffinity(0, {{{core}}}); os.nice(-20); print(flush=True)\n"
+        "end = time.monotonic() + 2\n"
+        "while time.monotonic() < end: pass"
+    )
+    with subprocess.Popen([sys.executable, "-c", busy], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None and other.stdout.readline()
+        yield
+
+
+async def starved(base: Path) -> None:
+    async with plugin(base) as network:
+        await network.create(Network(id="c6" * 32, name="six", ipv4=False, ipv6=True))
+        servers = []
+        for name, port in (("one", 8081), ("two", 8082)):
+            ports = (PortMapping(container_port=80, host_port=port),)
+            made = await joined(network, name, "six", ports=ports)
+            servers.append(Server(made.path, 80, name))
+        assert (await reached("", "127.0.0.1", 8081))[0] == "one"
+        relay = network._crossings._relay._child
+        assert relay is not None
+        with starving(relay.pid):
+            await network.leave(SandboxRef(id="two"))
+        assert (await reached("", "127.0.0.1", 8081))[0] == "one"
+        assert network._crossings._relay._child is relay, "it was killed, with all connections"
+        for server in servers:
+            server.close()
+
+
+def test_a_relay_that_starves_is_waited_for() -> None:
+    """It had half a second to answer when a container went, whoever else used it."""
+    machine(starved)
