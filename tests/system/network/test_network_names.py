@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import dns.exception
 import dns.flags
 import dns.message
 import dns.query
@@ -92,6 +93,14 @@ async def asked(
         return ask(query, sandbox.dns, timeout=seconds)
 
     return await asyncio.to_thread(within, sandbox.path, work)
+
+
+async def asked_again(sandbox: Sandbox, name: str) -> dns.message.Message:
+    """As a C library asks that hears nothing."""
+    for _ in range(60):
+        with contextlib.suppress(dns.exception.Timeout):
+            return await asked(sandbox, name, seconds=1.0)
+    raise AssertionError(f"nobody answers for {name}")
 
 
 def texts(answer: dns.message.Message) -> set[str]:
@@ -217,10 +226,10 @@ async def killed_resolver(base: Path) -> None:
         assert "CapEff:\t0000000000000000" in status and "CapBnd:\t0000000000000000" in status
         assert "NoNewPrivs:\t1" in status
         os.kill(child.pid, signal.SIGKILL)
-        await asyncio.sleep(1.0)
-        assert texts(await asked(a, "b")) == {b.endpoints[0].ipv4}
+        # Until the next one has its sockets, a question is lost, and asked again.
+        assert texts(await asked_again(a, "b")) == {b.endpoints[0].ipv4}
         await network.leave(SandboxRef(id="b"))
-        assert not texts(await asked(a, "b", seconds=3.0))
+        assert not texts(await asked(a, "b"))
 
 
 def test_a_killed_resolver_comes_back_with_all_it_knew() -> None:
