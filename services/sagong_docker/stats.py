@@ -21,8 +21,8 @@ from sagong_docker.record import ContainerRecord
 __all__ = ["stats", "stats_view"]
 
 _INTERVAL = 1.0
-# A container is measured from a moment after its start on.
-_UNMEASURED, _PAUSE = 2.0, 0.1
+# A container is measured from a moment after its start on, and a moment after a new measurer's.
+_UNMEASURED, _PAUSE = 10.0, 0.1
 _COUNTED = tuple(name for name in Counters.__struct_fields__ if name != "interface")
 
 
@@ -59,14 +59,15 @@ async def stats(engine: Engine, ask: Ask) -> None:
 
 async def _take(engine: Engine, record: ContainerRecord) -> Taken | None:
     """None while it doesn't run: Docker answers with zeros then."""
-    status = await engine.status(record)
-    if status.state not in (StatusState.RUNNING, StatusState.PAUSED):
-        return None
+    limit = time.monotonic() + _UNMEASURED
     while True:
+        status = await engine.status(record)
+        if status.state not in (StatusState.RUNNING, StatusState.PAUSED):
+            return None
         try:
             return await _taken(engine, record, status)
         except NotFound:
-            if time.time() > status.started_at + _UNMEASURED:
+            if time.monotonic() > limit:
                 return None
             await asyncio.sleep(_PAUSE)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import os
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -176,4 +178,15 @@ def test_no_client_of_either_api_notices_the_swap_of_any_slot(
         pods.wait_answers(1)
     failures = [failure for c in (*quick, *slow, pods) for failure in c.failures]
     assert failures == []
+    assert steady() == before
+
+
+def test_statistics_are_had_from_a_measurer_that_has_just_begun(
+    whole: Platform, registry: str, steady: Callable[[], str]
+) -> None:
+    """A new one is told whom to measure: who asks before that heard that the container is idle."""
+    before, loops = steady(), Loops(whole, registry)
+    for _ in range(5):
+        os.kill(whole.running.pid("metrics"), signal.SIGKILL)
+        loops.measure()
     assert steady() == before
