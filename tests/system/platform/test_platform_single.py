@@ -221,6 +221,10 @@ def test_killed_processes_come_back_and_containers_do_not_notice(platform: Platf
 
 def test_a_rolling_update_loses_no_request(platform: Platform) -> None:
     address = cluster_address(platform)
+    # Who is deleted serves on until the service leads there no more, however long that takes.
+    patient = '{"spec":{"template":{"spec":{"terminationGracePeriodSeconds":60}}}}'
+    platform("kubectl", "patch", "deploy/web", "-p", patient)
+    platform("kubectl", "rollout", "status", "deploy/web", "--timeout=55s")
     with Checker(lambda: fetch(address)) as served:
         platform("kubectl", "set", "env", "deploy/web", "ROUND=2")
         platform("kubectl", "rollout", "status", "deploy/web", "--timeout=55s")
