@@ -25,6 +25,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from tests.system.vm import volatile
+
 __all__ = ["PLACE", "REPOSITORY", "build", "missing_tools", "write_disk"]
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -126,7 +128,8 @@ def build() -> Path:
         if not target.exists():
             for old in target.parent.glob("debian12-*"):
                 shutil.rmtree(old, ignore_errors=True)
-            _make(target)
+            # A half-written image is never used, so nothing need be synchronized to disk.
+            volatile.run(lambda: _make(target))
     return target
 
 
@@ -179,13 +182,7 @@ def write_disk(image: Path, place: Path, disk: Path) -> None:
 
 def _bootstrap(root: Path) -> None:
     options = [f"--dpkgopt=path-exclude={pattern}" for pattern in _NO_DOCUMENTS]
-    # A half-written image is never used, so nothing need be synchronized to disk.
-    options += [
-        "--dpkgopt=force-unsafe-io",
-        "--variant=minbase",
-        f"--include={_PACKAGES}",
-        "--skip=cleanup/apt/lists",
-    ]
+    options += ["--variant=minbase", f"--include={_PACKAGES}", "--skip=cleanup/apt/lists"]
     _run("mmdebstrap", "--quiet", *options, "bookworm", str(root), *_MIRRORS)
 
 
