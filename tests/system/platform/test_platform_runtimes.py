@@ -11,6 +11,7 @@ from tests.system.platform.rig import IMAGE, Checker, Platform, needs_docker, wa
 
 pytestmark = [
     pytest.mark.root,
+    pytest.mark.timeout(400),
     needs_docker,
     pytest.mark.skipif(which("runc") is None, reason="needs runc (package runc)"),
 ]
