@@ -62,13 +62,19 @@ async def restart(supervisor: Supervisor, unit: Unit) -> None:
             pass
         supervisor.feed(unit.name, Reset())
         return
+    # What failed before may have been mended since this one began: its failure is not the answer.
+    earlier = life.coming is not None
     with supervisor.listening(unit.name) as told:
         supervisor.feed(unit.name, Reset())
         while True:
-            life, _ = await told.get()
+            heard, _ = await told.get()
+            life = supervisor.lives.get(unit.name, heard)
             if life.serving:
                 return
-            if life.resting or life.leaving:
+            if life.resting and earlier:
+                earlier = False
+                supervisor.feed(unit.name, Reset())
+            elif life.resting or life.leaving:
                 raise FailedPrecondition(f"{unit.name} does not serve: {life.problem}")
 
 
