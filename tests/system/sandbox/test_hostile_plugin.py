@@ -334,10 +334,13 @@ def processes_of(uid: int) -> list[str]:
 
 
 def test_a_full_directory_ends_its_owner(calm: Instance) -> None:
+    uid = next(u for u in calm.status().units if u.name == "hostile").processes[0].uid
     begin(calm, "fill disk")
     wait(lambda: said(calm, "kernel", 'disk limit passed unit="hostile"'), calm, 60)
     wait(lambda: "limits.disk" in unit_problem(calm, "hostile"), calm)
     greets(calm)
+    # What it left behind writes on until it is found, also where room has been made.
+    wait(lambda: not processes_of(uid), calm)
     data = calm.paths.data / "plugins" / "hostile"
     for file in data.glob("*"):
         file.unlink()
