@@ -28,6 +28,7 @@ import zmq
 
 from sagong.bus import Access, Branches, Provider, Route, Switchboard, proxy
 from sagong.bus.events import ASLEEP, Emitter, Word, events_spec, word_of
+from sagong.bus.handling import no_room
 from sagong.bus.watch import wait_disconnected
 from sagong.call import current, detached
 from sagong.contract import Message, conforms, filling, slot_of
@@ -359,9 +360,13 @@ class ProcessHost:
             # It says what others did not do, and the kernel tells it: where we asked helps nobody.
             self.log.error("%s failed: %s", order.action, failure.message)
             error = f"{type(failure).__name__}: {failure}"
-        except Exception as failure:
-            self.log.exception("%s failed", order.action)
-            error = f"{type(failure).__name__}: {failure}"
+        except Exception as defect:
+            if (full := no_room(self.name, defect)) is not None:
+                self.log.error("%s failed: %s", order.action, full.message)
+            else:
+                self.log.exception("%s failed", order.action)
+            told = full or defect
+            error = f"{type(told).__name__}: {told}"
         await self._report(order, state, error, until)
         self._obeyed.discard(order.id)
         if error and order.action == "start":

@@ -10,7 +10,7 @@ from typing import Any
 
 from sagong.errors import FailedPrecondition, Internal, ResourceExhausted, SagongError
 
-__all__ = ["defect", "items_of", "unbound"]
+__all__ = ["defect", "items_of", "no_room", "unbound"]
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _LOG = logging.getLogger("sagong.bus")
@@ -36,11 +36,18 @@ async def _closable(items: Any) -> AsyncIterator[Any]:
 def defect(function: Any, error: Exception) -> SagongError:
     """What a handler raised though its contract does not name it; a full disk is nobody's defect."""
     where = getattr(function, "__qualname__", repr(function))
-    if isinstance(error, OSError) and error.errno in _FULL:
-        place = f" of {error.filename}" if isinstance(error.filename, str) else ""
-        return ResourceExhausted(f"{where}: the disk{place} is full: free space there")
+    if (full := no_room(where, error)) is not None:
+        return full
     _LOG.error("defect in %s", where, exc_info=error)
     return Internal(f"{where}: {type(error).__name__}: {error}")
+
+
+def no_room(where: str, error: Exception) -> ResourceExhausted | None:
+    """What to say of an error that tells of a full disk (ENOSPC) or quota (EDQUOT); None of others."""
+    if not isinstance(error, OSError) or error.errno not in _FULL:
+        return None
+    place = f" of {error.filename}" if isinstance(error.filename, str) else ""
+    return ResourceExhausted(f"{where}: the disk{place} is full: free space there")
 
 
 def unbound(path: str, number: int | None) -> SagongError:

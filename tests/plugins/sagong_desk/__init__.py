@@ -19,7 +19,8 @@ class FrontDesk:
         self._listening: dict[str, asyncio.Task[None]] = {}
 
     async def start(self) -> None:
-        """Begin to listen."""
+        """Open the day's book, and begin to listen."""
+        (self._host.data / "book").write_text("opened\n")
         self._host.spawn(self._follow(), "greeters")
 
     async def _follow(self) -> None:

@@ -1,4 +1,7 @@
-"""A disk without room keeps the kernel from writing down what it decides, and from nothing else."""
+"""A disk without room keeps the kernel from writing down what it decides, and from nothing else.
+
+A plugin that needs some to begin says so, and begins when there is.
+"""
 
 from __future__ import annotations
 
@@ -28,11 +31,16 @@ profile = "bare"
 
 @pytest.fixture
 def running() -> Iterator[Instance]:
-    """What it has until a reboot is on a disk of its own."""
+    """What it has until a reboot is on a disk of its own, and so are its data."""
     root = Path(tempfile.mkdtemp(prefix="sgt-", dir="/tmp"))
     (root / "run").mkdir()
+    (root / "lib").mkdir()
     try:
-        with small_disk(root / "run", "32m"), instance(CONFIGURATION, root) as found:
+        with (
+            small_disk(root / "run", "32m"),
+            small_disk(root / "lib", "8m"),
+            instance(CONFIGURATION, root) as found,
+        ):
             yield found
     finally:
         shutil.rmtree(root, ignore_errors=True)
@@ -73,6 +81,21 @@ def test_who_dies_while_the_disk_is_full_comes_back_and_is_known_to_the_next_ker
     os.kill(running.pid("kernel"), signal.SIGKILL)
     running.wait_ready()
     wait_until(running, lambda: pid_of(running, "desk") == after)
+
+
+def test_who_has_no_room_to_begin_says_so_in_a_line_and_begins_when_there_is(
+    running: Instance,
+) -> None:
+    filler, before = running.paths.data / "filler", running.pid("desk")
+    shutil.rmtree(running.paths.data / "plugins/desk")
+    log = running.paths.run / "log/desk.log"
+    fill(filler)
+    os.kill(before, signal.SIGKILL)
+    wait_until(running, lambda: "start failed: desk: the disk" in log.read_text())
+    assert "Traceback" not in log.read_text()
+    filler.unlink()
+    running.wait_ready()
+    assert pid_of(running, "desk") not in (0, before)
 
 
 def wait_until(running: Instance, holds: Callable[[], bool]) -> None:
