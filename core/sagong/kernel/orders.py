@@ -95,8 +95,12 @@ class Orders:
             "drain", seconds=seconds, successor=wanted.successor, asleep=wanted.asleep
         )
         drained = happenings.Drained(process.generation)
+        if process.held:
+            carried = process.carry_out(order, seconds)
+        else:
+            carried = process.carry_out(order, seconds + _DRAIN_SLACK, _hindered(process))
         try:
-            done = await process.carry_out(order, seconds + (0 if process.held else _DRAIN_SLACK))
+            done = await carried
             left = max(done.until - time.time(), 0.001) if done.until else 0.0
             drained = happenings.Drained(process.generation, done.state, True, left)
         except SagongError as error:
@@ -116,28 +120,31 @@ class Orders:
             kill(process)
 
     async def _ask_health(self, process: Process) -> SagongError | None:
-        """What the process says is wrong with it, if anything, and if it knows such an order.
-
-        One that waits for a disk, or had next to no processor time meanwhile, is asked again, for as
-        long as a start may take.
-        """
+        """What the process says is wrong with it, if anything, and if it knows such an order."""
         if not process.health:
             return None
-        longest = process.unit.manifest.restart.start_seconds
-        before, since = sign(process.record.pid), time.monotonic()
-        while True:
-            try:
-                await process.carry_out(self._population.order("health"), _HEALTH_SECONDS)
-            except Silent as error:
-                now, seconds = sign(process.record.pid), time.monotonic() - since
-                if before is None or now is None or seconds > longest:
-                    return error
-                if not may_not(now) and not starves(before, now, seconds):
-                    return error
-            except SagongError as error:
-                return error
-            else:
-                return None
+        order = self._population.order("health")
+        try:
+            await process.carry_out(order, _HEALTH_SECONDS, _hindered(process))
+        except SagongError as error:
+            return error
+        return None
+
+
+def _hindered(process: Process) -> Callable[[], bool]:
+    """What excuses one that is late: it waits for a disk, has to stand still, or had next to no
+    processor time since it was asked; for as long as a start may take.
+    """
+    longest = process.unit.manifest.restart.start_seconds
+    before, since = sign(process.record.pid), time.monotonic()
+
+    def hindered() -> bool:
+        now, seconds = sign(process.record.pid), time.monotonic() - since
+        if before is None or now is None or seconds > longest:
+            return False
+        return may_not(now) or starves(before, now, seconds)
+
+    return hindered
 
 
 def kill(process: Process) -> None:

@@ -27,6 +27,11 @@ _STATUS_SECONDS = 0.05
 _UNREAD = 1024
 
 
+def _never() -> bool:
+    """Nothing excuses who is late."""
+    return False
+
+
 class Silent(Unavailable):
     """A process that lives did not carry out an order in time."""
 
@@ -87,21 +92,30 @@ class Process:
             self.orders.put_nowait(None)
             self.orders = None
 
-    async def carry_out(self, order: Order, seconds: float) -> Done:
-        """Give an order and wait for its end; `Ended` if the process ends, `Silent` if it is late."""
+    async def carry_out(
+        self, order: Order, seconds: float, excused: Callable[[], bool] = _never
+    ) -> Done:
+        """Give an order and wait for its end; `Ended` if the process ends, `Silent` if it is late.
+
+        Whenever it is late, `excused` says whether it has as many seconds again.
+        """
         future: asyncio.Future[Done] = asyncio.get_running_loop().create_future()
         self.done[order.id] = future
         self.tell(order)
         ended = asyncio.ensure_future(self.exited.wait())
         try:
             waiting: set[asyncio.Future[Any]] = {future, ended}
-            await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-            if future.done():
-                return future.result()
-            who = f"{self.unit.name} generation {self.generation}"
-            if self.exited.is_set():
-                raise Ended(f"{who} ended")
-            raise Silent(f"{who} did not answer in {seconds:.0f} s")
+            began = time.monotonic()
+            while True:
+                await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+                if future.done():
+                    return future.result()
+                who = f"{self.unit.name} generation {self.generation}"
+                if self.exited.is_set():
+                    raise Ended(f"{who} ended")
+                if not excused():
+                    waited = time.monotonic() - began
+                    raise Silent(f"{who} did not answer in {waited:.0f} s")
         finally:
             ended.cancel()
             self.done.pop(order.id, None)
