@@ -195,6 +195,7 @@ class ProcessHost:
                 if route.withdrawn:
                     return
                 await asyncio.sleep(0.02)
+                await route.wait_served()
 
     async def leave_word(self, protocol: type, instance: str = "") -> None:
         """Have this unit woken by the next event that `hear` has not dealt with."""

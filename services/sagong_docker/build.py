@@ -16,7 +16,6 @@ from typing import Any
 import msgspec
 
 from sagong.building import follow
-from sagong.call import deadline
 from sagong.contracts.builder import (
     Builder,
     BuildProgress,
@@ -49,7 +48,6 @@ from sagong_docker.transport import Lines, send_up
 __all__ = ["build", "cancel", "prune", "records"]
 
 _SHORT = 12
-_PATIENCE = 2.0
 # A builder may have a socket for each kind of stream: then once is as good as often.
 _REPLACED = 3
 _RED, _PLAIN = "\x1b[91m", "\x1b[0m"
@@ -144,8 +142,7 @@ async def prune(engine: Engine, ask: Ask) -> Response:
     keep = max(ask.number("keep-storage"), ask.number("reserved-space"), 0)
     request = PruneRequest(unused_for=max(unused, default=0.0), keep=keep, ids=tuple(filters["id"]))
     try:
-        with deadline(_PATIENCE):
-            done = await engine.builder.prune(request)
+        done = await engine.builder.prune(request)
     except (NotFound, Unavailable):
         done = Pruned()  # no builder, no cache
     engine.note_prune("builder", done.reclaimed)
@@ -160,8 +157,7 @@ def _seconds(text: str) -> float:
 async def records(engine: Engine) -> list[dict[str, Any]]:
     """The build cache as `docker system df` shows it."""
     try:
-        with deadline(_PATIENCE):
-            found = (await engine.builder.usage()).records
+        found = (await engine.builder.usage()).records
     except (NotFound, Unavailable):
         return []
     return [

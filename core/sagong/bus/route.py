@@ -181,6 +181,11 @@ class Route:
             link.cancel(id_)
             self._retire()
 
+    async def wait_served(self) -> None:
+        """Until somebody serves here, or nobody ever will."""
+        while self._link is None and not self.withdrawn:
+            await self._changed.wait()
+
     def close(self) -> None:
         """Close all links; calls in flight fail."""
         for link in [*self._old, self._link]:

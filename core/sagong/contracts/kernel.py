@@ -94,7 +94,7 @@ class AccessEntry(Message):
 
 
 class DownEntry(Message):
-    """A slot that nobody serves for now, because its unit failed too often: calls fail at once."""
+    """A slot that nobody serves: there is no unit, or it failed too often; calls fail at once."""
 
     slot: str
     version: int

@@ -15,6 +15,7 @@ __all__ = [
     "Serving",
     "access_of",
     "dependents",
+    "instead",
     "lacks_of",
     "needed",
     "provider_of",
@@ -203,10 +204,10 @@ def _lacks(unit: Unit, units: Mapping[str, Unit]) -> Iterator[str]:
             continue
         what = f"unit {unit.name} needs {slot}/{version}"
         what += f" of instance {instance}" if instance not in ("", EVERY) else ""
-        yield f"{what}; {_instead(slot, version, units)}"
+        yield f"{what}; {instead(slot, version, units)}"
 
 
-def _instead(slot: str, version: int, units: Mapping[str, Unit]) -> str:
+def instead(slot: str, version: int, units: Mapping[str, Unit]) -> str:
     """What there is in place of what is wanted."""
     same = [unit.instance for unit in providers_of(units, slot, version)]
     if same:

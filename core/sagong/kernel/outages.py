@@ -15,7 +15,7 @@ __all__ = ["Standing", "all_of", "known_to", "standing"]
 
 
 def all_of(units: Mapping[str, Unit], lives: Mapping[str, Life]) -> Iterator[DownEntry]:
-    """Every slot that was given up for now, under its own instance's name."""
+    """Every slot whose unit was given up for now, under its own instance's name."""
     for unit in units.values():
         for slot, version in unit.manifest.provided():
             if reason := _reason(unit, lives):
@@ -25,9 +25,15 @@ def all_of(units: Mapping[str, Unit], lives: Mapping[str, Life]) -> Iterator[Dow
 def known_to(
     unit: Unit, units: Mapping[str, Unit], lives: Mapping[str, Life]
 ) -> Iterator[DownEntry]:
-    """Those that a unit calls, under the names it asks for."""
-    for slot, version, instance in unit.routes():
-        for provider in directory.resolved(units, (slot, version, instance)):
+    """Those that a unit calls, under the names it asks for; also what it does without."""
+    needed = unit.needs()
+    for route in unit.routes():
+        slot, version, instance = route
+        providers = directory.resolved(units, route)
+        if not providers and route not in needed and instance != EVERY:
+            reason = directory.instead(slot, version, units)
+            yield DownEntry(slot=slot, version=version, instance=instance, reason=reason)
+        for provider in providers:
             if reason := _reason(provider, lives):
                 name = provider.instance if instance == EVERY else instance
                 yield DownEntry(slot=slot, version=version, instance=name, reason=reason)

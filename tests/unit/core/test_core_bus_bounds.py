@@ -86,6 +86,29 @@ async def test_deadlines_of_answered_calls_are_not_kept(tmp_path: Path) -> None:
         assert await say.say(Word(text="and on")) == Word(text="and on")
 
 
+async def test_who_waits_for_somebody_to_serve_waits_until_then_or_until_nobody_ever_will(
+    tmp_path: Path,
+) -> None:
+    async with speaking(tmp_path) as (_, served):
+        async with asyncio.timeout(10.0):
+            await served.wait_served()
+        path = str(tmp_path / "s")
+        served.bury(path)
+        waiting = asyncio.create_task(served.wait_served())
+        served.down = "nothing provides it"
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not waiting.done(), "who is refused would ask again and again"
+        served.switch(2, path)
+        async with asyncio.timeout(10.0):
+            await waiting
+        served.bury(path)
+        waiting = asyncio.create_task(served.wait_served())
+        served.withdraw()
+        async with asyncio.timeout(10.0):
+            await waiting
+
+
 @pytest.mark.parametrize(("text", "kind"), [("defect", Internal), ("refused", InvalidArgument)])
 async def test_a_stream_that_fails_before_it_is_one_is_told(
     tmp_path: Path, text: str, kind: type[Exception]
