@@ -396,8 +396,7 @@ class Lifecycle:
         self.note(record, "destroy")
         if ended:
             # The runtime forgets the exit code: before that it must be durable elsewhere.
-            registry = self._registry
-            await registry.patiently((registry.flushed if now else registry.written)(buried))
+            await self._registry.patiently(buried, hurry=now)
             if not known:
                 await runtime.remove(ContainerRef(id=id_))
 

@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import Coroutine, Iterable
+from collections.abc import Iterable
 from typing import TypeVar
 
 import msgspec
@@ -35,7 +35,7 @@ _CONTAINERS, _SANDBOXES, _ENDED = "/node/containers/", "/node/sandboxes/", "/nod
 _BATCH = 100
 _REMEMBERED = 120.0
 _GATHER = 0.1
-_PATIENCE = 2.0
+_PATIENCE = 20.0
 R = TypeVar("R", ContainerRecord, SandboxRecord, Ended)
 # Keys with what is to be written (None: nothing is left), each with the number of its change.
 Change = tuple[int, ContainerRecord | SandboxRecord | Ended | None]
@@ -136,11 +136,17 @@ class Registry:
         while self._first() <= last:
             await self._written.wait()
 
-    async def patiently(self, writing: Coroutine[object, object, None]) -> None:
-        """Wait for one of these, but not for ever: the disk may be full."""
+    async def patiently(self, change: int, *, hurry: bool = False) -> None:
+        """As `flushed` with `hurry`, else as `written`, for what can't be taken back: without room for
+        it, it is written when there is some, and a disk that stands still is not waited for long."""
+        if hurry:
+            self._ripen()
+        refusals = self._refusals
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_PATIENCE):
-                await writing
+                while self._first() <= change and self._refusals == refusals:
+                    self._again.set()
+                    await self._written.wait()
 
     async def stored(self, *records: ContainerRecord | SandboxRecord) -> None:
         """As `flushed`, of these records alone if any are given; but the state's refusal is raised:

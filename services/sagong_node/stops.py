@@ -60,7 +60,7 @@ class Stops:
         unwished = self.unwish(record)
         if record.alive:
             await self._stop(record, seconds, signal)
-        await self._registry.patiently(self._registry.written(unwished))
+        await self._registry.patiently(unwished)
 
     async def _stop(self, record: ContainerRecord, seconds: float | None, signal: str) -> None:
         number = signals.number(signal or stop_signal(record) or "SIGTERM")
@@ -128,7 +128,7 @@ class Stops:
             return
         # Not passed on: a second kill would be refused, since nothing runs any more.
         await self.ended_within(record, 10.0, passing=False)
-        await self._registry.patiently(self._registry.written(unwished))
+        await self._registry.patiently(unwished)
 
     def unwish(self, record: ContainerRecord) -> int:
         """It shall not run any more; the number of the change, 0 if nobody needs it durable."""

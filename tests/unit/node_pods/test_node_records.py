@@ -291,6 +291,41 @@ async def test_without_room_for_its_record_a_container_is_refused_at_once(tmp_pa
         await node.stop()
 
 
+class SlowState(FakeState):
+    """One whose disk stands still while it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.moves = asyncio.Event()
+        self.moves.set()
+
+    async def commit(self, transaction: Transaction) -> TransactionResult:
+        await self.moves.wait()
+        return await super().commit(transaction)
+
+
+async def test_what_is_removed_while_the_disk_stands_still_is_removed_when_that_is_said(
+    tmp_path: Path,
+) -> None:
+    """After two seconds it was said anyway, and was back if the power went."""
+    state = SlowState()
+    node = Lab(tmp_path, state=state)
+    await node.start()
+    await begin(node)
+    await node.registry.flushed()
+    state.moves.clear()
+    removing = asyncio.create_task(node.service.remove(RemoveRequest(id=ID, force=True)))
+    try:
+        assert not (await asyncio.wait([removing], timeout=2.5))[0]
+        state.moves.set()
+        await removing
+        await node.kill()
+        await node.start()
+        assert ID not in node.registry.containers
+    finally:
+        await node.stop()
+
+
 def logs(node: Lab) -> list[Path]:
     """Files of logs that node chose the places of."""
     return sorted((node.directory / "data/logs").glob("*/*"))
