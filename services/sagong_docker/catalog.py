@@ -40,7 +40,9 @@ _KINDS: dict[str, type[Any]] = {
     "networks": NetworkRecord,
 }
 _SHORTEST_PREFIX = 1
-_GATHER, _MOST, _TRIES = 0.1, 100, 20
+_GATHER, _MOST = 0.1, 100
+# How often it is looked whether a name is free: on a full disk, and on one that is slow.
+_TRIES, _TRIES_MOST = 20, 200
 # The node writes its record of a container a moment after ours: both can share the disk's time.
 _BESIDE = 0.005
 R = TypeVar("R", ContainerRecord, ExecRecord, NetworkRecord)
@@ -59,6 +61,8 @@ class Catalog:
         self._gone: dict[str, None] = {}
         self._hurry = asyncio.Event()
         self._forgetting: asyncio.Future[None] | None = None
+        # Whether there was no room for the last deletion.
+        self._refused = False
 
     async def load(self) -> None:
         """Read everything."""
@@ -175,9 +179,11 @@ class Catalog:
         while True:
             try:
                 await self._keyspace.commit(operations, [])
+                self._refused = False
                 return
-            except (Unavailable, ResourceExhausted):
+            except (Unavailable, ResourceExhausted) as error:
                 # A full disk is not full for ever, and the names have to be free then.
+                self._refused = isinstance(error, ResourceExhausted)
                 await asyncio.sleep(_GATHER)
 
     def _forgotten(self, done: asyncio.Future[None]) -> None:
@@ -199,7 +205,7 @@ class Catalog:
         """A name that is being given up can be taken then; Unavailable if that takes long."""
         tries = 0
         while self._forgetting is not None and f"{_ROOT}names/{name}" in self._gone:
-            if tries == _TRIES:
+            if tries == (_TRIES if self._refused else _TRIES_MOST):
                 raise Unavailable(f"the name {name} is only just given up; try again")
             tries += 1
             self._hurry.set()

@@ -43,7 +43,7 @@ from sagong_node.stops import Stops
 
 __all__ = ["Lifecycle"]
 
-_RECOVERED = 2.0
+_RECOVERED = 10.0
 
 
 class Lifecycle:

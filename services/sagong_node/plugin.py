@@ -34,7 +34,7 @@ __all__ = ["Node"]
 
 _TIDY, _LAST = 4.0, 1.0
 # A runtime that does not answer keeps nobody from what can be told without it.
-_RECOVERY = 2.0
+_RECOVERY = 10.0
 
 
 class Node:
@@ -94,8 +94,10 @@ class Node:
                     self._recovery.clear()
 
     def _holders(self) -> set[str]:
-        """Runtimes that have containers."""
-        return {self._life.runtimes.holder(r) for r in self._registry.containers.values()}
+        """Runtimes that are here and have containers."""
+        runtimes = self._life.runtimes
+        holders = {runtimes.holder(r) for r in self._registry.containers.values()}
+        return holders.intersection(runtimes.names)
 
     async def drain(self) -> None:
         """Pass on who waits for an end, and write statuses; nobody is served meanwhile."""

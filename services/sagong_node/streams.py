@@ -82,7 +82,7 @@ class StreamServer:
         assert task is not None
         self._tasks.add(task)
         try:
-            async with asyncio.timeout(5.0):
+            async with asyncio.timeout(_TOKEN_SECONDS):
                 line = await reader.readline()
             found = self._waiting.pop(line.decode(errors="replace").strip(), None)
             if found is not None:

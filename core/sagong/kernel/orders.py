@@ -18,7 +18,7 @@ from sagong.kernel.population import Ended, Population, Process, Silent
 from sagong.kernel.signs import may_not, sign, starves
 from sagong.kernel.units import Unit
 
-__all__ = ["ADOPT_SECONDS", "Orders", "kill"]
+__all__ = ["ADOPT_SECONDS", "Orders", "hindered", "kill"]
 
 _LOG = logging.getLogger("sagong.kernel")
 # To attend again after the kernel's death.
@@ -98,7 +98,7 @@ class Orders:
         if process.held:
             carried = process.carry_out(order, seconds)
         else:
-            carried = process.carry_out(order, seconds + _DRAIN_SLACK, _hindered(process))
+            carried = process.carry_out(order, seconds + _DRAIN_SLACK, hindered(process))
         try:
             done = await carried
             left = max(done.until - time.time(), 0.001) if done.until else 0.0
@@ -125,26 +125,26 @@ class Orders:
             return None
         order = self._population.order("health")
         try:
-            await process.carry_out(order, _HEALTH_SECONDS, _hindered(process))
+            await process.carry_out(order, _HEALTH_SECONDS, hindered(process))
         except SagongError as error:
             return error
         return None
 
 
-def _hindered(process: Process) -> Callable[[], bool]:
+def hindered(process: Process) -> Callable[[], bool]:
     """What excuses one that is late: it waits for a disk, has to stand still, or had next to no
     processor time since it was asked; for as long as a start may take.
     """
     longest = process.unit.manifest.restart.start_seconds
     before, since = sign(process.record.pid), time.monotonic()
 
-    def hindered() -> bool:
+    def excused() -> bool:
         now, seconds = sign(process.record.pid), time.monotonic() - since
         if before is None or now is None or seconds > longest:
             return False
         return may_not(now) or starves(before, now, seconds)
 
-    return hindered
+    return excused
 
 
 def kill(process: Process) -> None:

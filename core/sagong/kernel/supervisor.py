@@ -33,7 +33,7 @@ from sagong.kernel.journal import Journal, LifeRecord, ProcessRecord
 from sagong.kernel.leftovers import sweep
 from sagong.kernel.life import Life
 from sagong.kernel.listeners import Listeners
-from sagong.kernel.orders import ADOPT_SECONDS, Orders, kill
+from sagong.kernel.orders import ADOPT_SECONDS, Orders, hindered, kill
 from sagong.kernel.population import Ended, Population, Process
 from sagong.kernel.porters import Porters
 from sagong.kernel.prerequisites import prerequisites
@@ -458,12 +458,16 @@ class Supervisor:
             return None
 
     async def _await_adopted(self, process: Process) -> None:
-        try:
-            async with asyncio.timeout(ADOPT_SECONDS):
-                await process.attended.wait()
-        except TimeoutError:
-            _LOG.warning("%s does not attend after the kernel's restart", process.unit.name)
-            kill(process)
+        excused = hindered(process)
+        while not process.attended.is_set() and not process.exited.is_set():
+            try:
+                async with asyncio.timeout(ADOPT_SECONDS):
+                    await process.attended.wait()
+            except TimeoutError:
+                if not excused():
+                    _LOG.warning("%s does not attend after the kernel's restart", process.unit.name)
+                    kill(process)
+                    return
 
     def _ended(self, process: Process) -> None:
         if any(future.done() for future in process.done.values()):
