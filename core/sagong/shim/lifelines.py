@@ -18,6 +18,8 @@ from sagong.shim.messages import MessageReader, encode
 __all__ = ["Deposit", "Lifelines", "ask_status", "deposit", "release"]
 
 _SECONDS = 1.0
+# Without an answer nobody will ever know how a process ended.
+_ANSWER_SECONDS = 10.0
 
 
 def deposit(directory: RunDirectory, key: str, name: str, descriptor: int) -> None:
@@ -42,7 +44,7 @@ def ask_status(directory: RunDirectory, pid: int, started: int) -> int | None:
     request = encode({"n": 1, "op": "status", "pid": pid, "started": started})
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as channel:
-            channel.settimeout(_SECONDS)
+            channel.settimeout(_ANSWER_SECONDS)
             channel.connect(directory.launcher_socket)
             channel.sendall(request)
             reader = MessageReader()
