@@ -403,7 +403,7 @@ async def check_processes_are_told(lab: NodeLab) -> None:
 async def check_logs_are_cut_and_followed(lab: NodeLab) -> None:
     script = "for i in 1 2 3; do echo $i; done; sleep 0.3; echo last"
     async with lab.running("sh", "-c", script) as id_:
-        followed = await asyncio.wait_for(lab.output(id_, follow=True), 20)
+        followed = await asyncio.wait_for(lab.output(id_, follow=True), 60)
         assert followed[0] == "1\n2\n3\nlast\n"
         assert (await lab.output(id_, tail=2))[0] == "3\nlast\n"
         assert (await lab.output(id_, stdout=False))[0] == ""

@@ -137,13 +137,6 @@ class Stream:
                 (self.code,) = struct.unpack(">i", payload)
         return bool(data)
 
-    async def is_silent(self, seconds: float) -> bool:
-        """Whether nothing comes for some time."""
-        try:
-            return not await asyncio.wait_for(self._reader.read(1), seconds)
-        except TimeoutError:
-            return True
-
     async def until(self, text: bytes) -> None:
         """Read until standard output holds `text`."""
         while text not in self.stdout:
