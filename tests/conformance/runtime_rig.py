@@ -132,15 +132,21 @@ class Rig:
         )
 
     def monitors(self) -> list[int]:
-        """Pids of monitors that serve below our directory."""
-        found = []
+        """Pids of monitors that serve below our directory, without what they have just forked."""
+        found = self.like_monitors()
+        return sorted(pid for pid, parent in found.items() if parent not in found)
+
+    def like_monitors(self) -> dict[int, int]:
+        """All that look like monitors of ours, with their parents: a child does for a moment, too."""
+        found = {}
         for entry in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
-                if (entry / "comm").read_text().startswith("sagong-monitor") and any(
-                    link.readlink() == self.run for link in [entry / "cwd"]
+                if (entry / "comm").read_text().startswith("sagong-monitor") and (
+                    (entry / "cwd").readlink() == self.run
                 ):
-                    found.append(int(entry.name))
-        return sorted(found)
+                    facts = (entry / "stat").read_text().rpartition(")")[2].split()
+                    found[int(entry.name)] = int(facts[1])
+        return found
 
     async def kill_monitors(self) -> None:
         """-9 to all of them; returns when successors serve."""
@@ -159,11 +165,11 @@ class Rig:
         if self.launcher is not None:
             self.launcher.send_signal(signal.SIGKILL)
             self.launcher.wait()
-        for pid in self.monitors():
+        for pid in self.like_monitors():
             pidfd = process.open_identified(process.identify(pid))
             if pidfd is not None:
                 os.kill(pid, signal.SIGKILL)
-                process.wait_ended(pidfd, 5.0)
+                process.wait_ended(pidfd, 60.0)
                 os.close(pidfd)
         group.remove()
 
@@ -213,13 +219,14 @@ async def rig(
     *,
     owner: int = 0,
     disk: Callable[[Path], AbstractContextManager[None]] = contextlib.nullcontext,
+    kind: type[Rig] = Rig,
     **settings: Any,
 ) -> AsyncIterator[Rig]:
     """A launcher and a plugin, both gone after; `disk` mounts something for the run directory."""
     with directories() as base:
         (base / "run").mkdir()
         with disk(base / "run"):
-            async with _served(Rig(base, make, beside, **settings), owner) as made:
+            async with _served(kind(base, make, beside, **settings), owner) as made:
                 yield made
 
 

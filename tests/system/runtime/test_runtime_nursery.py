@@ -34,8 +34,21 @@ def children(pid: int) -> dict[int, str]:
     return found
 
 
+_PATIENT = """
+from sagong.shim import nursery
+nursery._PATIENCE_SECONDS = 600.0
+"""
+
+
+class Patient(Rig):
+    """Its monitors make no second nurse where the first one gets no core for a while."""
+
+    def launcher_text(self) -> str:
+        return _PATIENT + super().launcher_text()
+
+
 async def only_monitor(made: Rig) -> int:
-    """A nurse that is just forked looks like one, too."""
+    """The one that serves, or is about to."""
     await wait_until(lambda: len(made.monitors()) == 1, "one monitor")
     return made.monitors()[0]
 
@@ -59,7 +72,7 @@ def faults(pid: int) -> int:
 
 
 async def test_one_nurse_makes_all_first_processes_of_a_monitor() -> None:
-    async with rig() as made:
+    async with rig(kind=Patient) as made:
         lab = made.lab()
         first = await lab.running()
         monitor = await only_monitor(made)
@@ -77,7 +90,7 @@ async def test_one_nurse_makes_all_first_processes_of_a_monitor() -> None:
 
 async def test_a_first_process_copies_no_pages_of_its_nurse() -> None:
     """It lived in its memory; a fork of an interpreter copies hundreds."""
-    async with rig() as made:
+    async with rig(kind=Patient) as made:
         lab = made.lab()
         for _ in range(3):
             container = await lab.running()
@@ -87,7 +100,7 @@ async def test_a_first_process_copies_no_pages_of_its_nurse() -> None:
 
 async def test_a_monitor_forks_it_before_it_reads_what_to_start() -> None:
     """Else both copy what it has touched until then: also when the start comes to nothing."""
-    async with rig() as made:
+    async with rig(kind=Patient) as made:
         lab = made.lab()
         with pytest.raises(SagongError):
             await lab.runtime.run(lab.spec("true", log=LogSpec(path="/dev/null/log")))
@@ -98,7 +111,7 @@ async def test_a_monitor_forks_it_before_it_reads_what_to_start() -> None:
 
 async def test_nothing_fails_when_it_is_killed() -> None:
     """The next start has another one."""
-    async with rig() as made:
+    async with rig(kind=Patient) as made:
         lab = made.lab()
         await lab.running()
         monitor = await only_monitor(made)
@@ -112,7 +125,7 @@ async def test_nothing_fails_when_it_is_killed() -> None:
 
 
 async def test_who_has_given_it_an_order_is_forked_when_it_dies() -> None:
-    async with rig() as made:
+    async with rig(kind=Patient) as made:
         lab = made.lab()
         await lab.running()
         killed = await nurse(lab, await only_monitor(made))
@@ -132,8 +145,12 @@ async def test_who_waits_long_for_a_nurse_gets_one_of_his_own() -> None:
         monitor = await only_monitor(made)
         stopped = await nurse(lab, monitor)
         os.kill(stopped, signal.SIGSTOP)
+        before = set(made.run.glob("containers/*/stdout"))
         first = asyncio.ensure_future(lab.shell("exit 3"))
-        await asyncio.sleep(0.5)
+        # Its monitor makes it when it has heard of the run, and gives the order to a nurse.
+        await wait_until(
+            lambda: set(made.run.glob("containers/*/stdout")) > before, "the order to the nurse"
+        )
         assert (await lab.shell("exit 4")).code == 4
         assert len(nurses(monitor)) == 2
         assert not first.done()
@@ -144,7 +161,7 @@ async def test_who_waits_long_for_a_nurse_gets_one_of_his_own() -> None:
 
 async def test_a_start_that_failed_leaves_a_nurse_for_the_next() -> None:
     """Whatever was left in that memory: by the plan, the search for the program, the kernel."""
-    async with rig() as made:
+    async with rig(kind=Patient) as made:
         lab = made.lab()
         await lab.running()
         monitor = await only_monitor(made)
@@ -163,7 +180,7 @@ async def test_a_start_that_failed_leaves_a_nurse_for_the_next() -> None:
 
 async def test_what_is_executed_in_a_container_is_forked_by_it_too() -> None:
     """It is the monitor's child, in the container's pids; without a nursery the monitor forks it."""
-    async with rig() as made:
+    async with rig(kind=Patient) as made:
         lab = made.lab()
         container = await lab.running()
         monitor = await only_monitor(made)
@@ -185,7 +202,7 @@ async def test_what_is_executed_in_a_container_is_forked_by_it_too() -> None:
 
 
 async def test_it_ends_with_its_monitor() -> None:
-    async with rig() as made:
+    async with rig(kind=Patient) as made:
         lab = made.lab()
         container = await lab.running()
         monitor = await only_monitor(made)
@@ -199,7 +216,7 @@ async def test_it_ends_with_its_monitor() -> None:
 
 
 async def test_it_holds_nobodys_input_open() -> None:
-    async with rig() as made:
+    async with rig(kind=Patient) as made:
         lab = made.lab()
         spec = lab.spec(lab.process("cat; exit 3", stdin=True, stdin_once=True))
         reader = await lab.attached(spec, stdin=True)
@@ -211,7 +228,7 @@ async def test_it_holds_nobodys_input_open() -> None:
 
 async def test_it_opens_nothing_that_stays() -> None:
     """Descriptors of its children are theirs alone."""
-    async with rig() as made:
+    async with rig(kind=Patient) as made:
         lab = made.lab()
         await lab.running()
         one = await nurse(lab, await only_monitor(made))
@@ -223,7 +240,7 @@ async def test_it_opens_nothing_that_stays() -> None:
 
 
 async def test_an_order_may_be_longer_than_a_message() -> None:
-    async with rig() as made:
+    async with rig(kind=Patient) as made:
         lab = made.lab()
         await lab.running()
         await nurse(lab, await only_monitor(made))

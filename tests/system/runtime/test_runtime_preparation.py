@@ -39,11 +39,24 @@ def left(made: Rig, container_id: str) -> bool:
 
 
 async def ready(container_id: str) -> int:
-    """The process that waits for its program to be wanted."""
-    await wait_until(lambda: any(inside(container_id)), "what was prepared")
-    await asyncio.sleep(0.1)
-    (pid,) = inside(container_id)
-    return pid
+    """The process that waits for its program to be wanted, once it is there alone."""
+    found: list[int] = []
+
+    def alone() -> bool:
+        found[:] = inside(container_id)
+        return len(found) == 1 and _is_final(found[0])
+
+    await wait_until(alone, "what was prepared")
+    return found[0]
+
+
+def _is_final(pid: int) -> bool:
+    """Whether it is the first of its pid namespace, or in ours: its parent makes it there, and goes."""
+    with contextlib.suppress(OSError):
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        numbers = next(line for line in lines if line.startswith("NSpid:")).split()[1:]
+        return len(numbers) == 1 or numbers[-1] == "1"
+    return False
 
 
 async def test_its_program_is_the_process_that_waited_and_was_not_written_down_before() -> None:

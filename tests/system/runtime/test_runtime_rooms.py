@@ -292,5 +292,5 @@ async def test_an_idle_monitor_ends_with_the_plugin() -> None:
         pidfd = os.pidfd_open(monitor)
         await lab.clean()
         await made.drop_plugin()
-        assert await asyncio.to_thread(process.wait_ended, pidfd, 20.0)
+        assert await asyncio.to_thread(process.wait_ended, pidfd, 60.0)
         os.close(pidfd)

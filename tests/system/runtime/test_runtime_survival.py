@@ -62,7 +62,7 @@ async def test_an_exec_whose_number_inside_is_the_monitors_outside_is_like_any_o
         for number in range(3):
             found = await lab.exec_output(container.id, lab.process("echo $$"))
             assert (found.code, found.text) == (0, str(monitor + number))
-        assert made.monitors() == [monitor]
+        await wait_until(lambda: [*made.like_monitors()] == [monitor], "one monitor alone")
         await lab.clean()
 
 
@@ -87,8 +87,9 @@ async def test_killed_monitor_stops_no_container() -> None:
         await lab.clean()
         assert [e.code for e in lab.exits_of(spec.id)] == [7]
         numbers = [int(json.loads(x)["log"].split()[1]) for x in log.read_text().splitlines()]
-        # At most the last read of the output is lost or repeated.
-        assert len(set(range(1, numbers[-1] + 1)) - set(numbers)) <= 3
+        # At most one read of the output is lost, however much had come by then, or repeated.
+        lost = sorted(set(range(1, numbers[-1] + 1)) - set(numbers))
+        assert not lost or lost == list(range(lost[0], lost[-1] + 1)), lost
 
 
 async def test_killed_monitor_hangs_up_no_terminal() -> None:
