@@ -251,7 +251,7 @@ def test_a_container_of_docker_engine_lives_as_asked(docker: Client) -> None:
     docker("pause", "box")
     assert docker("inspect", "-f", "{{.State.Status}}", "box") == "paused\n"
     docker("unpause", "box")
-    docker("stop", "box")
+    docker("stop", "-t", "60", "box")
     shown = docker("inspect", "-f", "{{.State.ExitCode}} {{.HostConfig.Runtime}}", "box")
     assert shown == "5 sagong\n"
     docker("restart", "-t", "0", "box")

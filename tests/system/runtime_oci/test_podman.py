@@ -9,6 +9,7 @@ from shutil import which
 
 import pytest
 from tests.conformance.runtime_rig import BUSYBOX, make_rootfs
+from tests.system.platform.rig import wait_for
 from tests.system.runtime_oci.bundles import program
 
 pytestmark = [
@@ -17,13 +18,15 @@ pytestmark = [
     pytest.mark.skipif(which("podman") is None, reason="needs podman (packages podman, conmon)"),
 ]
 
-# The machine may forbid podman's own default of a million descriptors to any runtime.
+# The machine may forbid podman's own default of a million descriptors to any runtime. Locks in shared
+# memory would be those of all podmans of the machine: whose first command it is frees them all.
 CONFIGURATION = """
 [containers]
 default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
 [engine]
 cgroup_manager = "cgroupfs"
 events_logger = "file"
+lock_type = "file"
 runtime = "sagong"
 [engine.runtimes]
 sagong = ["{runtime}"]
@@ -93,7 +96,7 @@ def test_a_life_with_exec_logs_pause_and_stop(podman: Podman) -> None:
     assert podman.run("exec", "one", "sh", "-c", "exit 4").returncode == 4
     assert podman.run("exec", "one", "nonsense").returncode == 127
     assert podman("exec", "-t", "one", "tty").strip() == "/dev/pts/0"
-    assert podman("logs", "one") == "said\n"
+    wait_for(lambda: podman("logs", "one") == "said\n")
     podman("pause", "one")
     assert podman("inspect", "-f", "{{.State.Status}}", "one") == "paused\n"
     podman("unpause", "one")

@@ -267,7 +267,7 @@ def test_another_runtime_takes_the_place_of_the_default_and_gives_it_back(
     assert platform("docker", "exec", "before", "echo", "inside") == "inside\n"
     platform("docker", "pause", "before")
     platform("docker", "unpause", "before")
-    platform("docker", "stop", "before")
+    platform("docker", "stop", "-t", "60", "before")
     assert platform("docker", "logs", "before") == "said\n"
     assert platform("docker", "inspect", "-f", "{{.State.ExitCode}}", "before") == "6\n"
     assert shell(platform, "id -u; cat /proc/self/uid_map")[0] == "0"
@@ -275,7 +275,7 @@ def test_another_runtime_takes_the_place_of_the_default_and_gives_it_back(
     platform("docker", "start", "before")
     for name in ("before", "after"):
         assert platform("docker", "exec", name, "echo", "inside") == "inside\n"
-    platform("docker", "stop", "after")
+    platform("docker", "stop", "-t", "60", "after")
     assert platform("docker", "inspect", "-f", "{{.State.ExitCode}}", "after") == "6\n"
     platform("docker", "rm", "-f", "before", "after")
     kept = next(platform.running.paths.run.glob("slots/runtime/run/*/oci"))
