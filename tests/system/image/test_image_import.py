@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.system.image.odd_registry import OddRegistry, odd_registry
+from tests.system.image.odd_registry import Handler, OddRegistry, odd_registry
 
 from sagong.conformance.image_lab import layer
 from sagong.contracts.image import ImageRef, ImportRequest, Progress
@@ -29,13 +29,17 @@ async def imported(images: ImageOverlay, url: str) -> list[Progress]:
     return [item async for item in images.import_(ImportRequest(url=url, reference="got"))]
 
 
+def short(handler: Handler, raw: bytes) -> bool:
+    """Less than it says, then its end."""
+    handler.close_connection = True
+    return handler.give(200, raw, Content_Length=f"{len(raw) + 9}")
+
+
 async def test_an_archive_is_imported_from_a_url(odd: OddRegistry, tmp_path: Path) -> None:
     raw = layer("srv/", ("srv/page", "hello"))
     odd.odd["/moved"] = lambda handler: handler.give(302, Location="/files/root.tar")
     odd.odd["/files/"] = lambda handler: handler.give(200, raw)
-    async with local(
-        ImageOverlay, data=tmp_path, config={"registries": {"seconds": 2.0}}
-    ) as images:
+    async with local(ImageOverlay, data=tmp_path) as images:
         told = await imported(images, f"http://{odd.host}/moved")
         assert told[0].status == f"Downloading from http://{odd.host}/moved"
         found = await images.inspect(ImageRef(reference="got:latest"))
@@ -48,7 +52,7 @@ async def test_an_archive_is_imported_from_a_url(odd: OddRegistry, tmp_path: Pat
         ):
             with pytest.raises(error, match=words):
                 await imported(images, url)
-        odd.odd["/short"] = lambda handler: handler.give(200, raw, Content_Length=f"{len(raw) + 9}")
-        with pytest.raises(SagongError, match=r"unexpected EOF|i/o timeout"):
+        odd.odd["/short"] = lambda handler: short(handler, raw)
+        with pytest.raises(SagongError, match="unexpected EOF"):
             await imported(images, f"http://{odd.host}/short")
     assert not list((tmp_path).rglob("file-*"))
