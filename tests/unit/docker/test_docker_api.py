@@ -9,6 +9,7 @@ import json
 import socket
 from collections.abc import AsyncIterator, Callable
 
+import pytest
 from tests.unit.docker.docker_lab import IMAGE, Lab, docker_lab
 
 from sagong.call import Call, current, serving
@@ -372,8 +373,11 @@ async def test_a_lost_race_for_a_name_leaves_nothing_behind() -> None:
         assert len(lab.node.containers) == len(lab.node.sandboxes) == 1
 
 
-async def test_who_will_attach_and_removes_at_the_end_is_expected_to_start_at_once() -> None:
+async def test_who_will_attach_and_removes_at_the_end_is_expected_to_start_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Unless it would hold what another one may ask for by name, for which no start has come yet."""
+    monkeypatch.setattr("sagong_docker.engine._EXPECTED_SECONDS", 600.0)
     rm: dict[str, object] = {"HostConfig": {"AutoRemove": True}, "AttachStdout": True}
     port = {"AutoRemove": True, "PortBindings": {"80/tcp": [{"HostPort": "8080"}]}}
     async with docker_lab() as lab:
@@ -388,6 +392,9 @@ async def test_who_will_attach_and_removes_at_the_end_is_expected_to_start_at_on
         engine = lab.service.engine
         for name in ("wanted", "kept", "kept"):  # as who attaches does
             engine.expect_start(await engine.container(name))
+        async with asyncio.timeout(60):
+            while "kept" not in lab.node.expected:
+                await asyncio.sleep(0.01)
         await asyncio.sleep(0.05)
         assert lab.node.expected == ["wanted", "kept"]
 

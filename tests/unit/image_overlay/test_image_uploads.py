@@ -54,13 +54,15 @@ async def test_what_was_answered_is_known_to_a_successor(
             pass
     first.stop()
     unpacked(tmp_path)  # killed before it was deleted
-    monkeypatch.setattr("sagong_image_overlay.uploads._KEPT_SECONDS", 1.0)
     second = await successor(tmp_path)
     assert not left(tmp_path) and second.has(TOKEN)
     async with second.taken(TOKEN) as upload:
         assert upload.answered and upload.answer == b"loaded"
+    second.stop()
+    monkeypatch.setattr("sagong_image_overlay.uploads._KEPT_SECONDS", 0.0)
+    third = await successor(tmp_path)
     async with asyncio.timeout(60):
-        while list(tmp_path.iterdir()):
+        while third or list(tmp_path.iterdir()):
             await asyncio.sleep(0.01)
 
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 import secrets
 import time
+from types import SimpleNamespace
 
 import pytest
 from tests.unit.registry.registry_lab import Kept, Running, running
@@ -247,18 +248,30 @@ async def begun(registry: Running, data: bytes) -> str:
     return headers["location"]
 
 
-async def test_what_a_push_left_that_broke_off_goes_after_a_start() -> None:
+async def test_what_a_push_left_that_broke_off_goes_after_a_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     kept = Kept()
-    async with running(kept, collect_seconds=0) as registry:
-        left, going = await begun(registry, b"left"), await begun(registry, b"going")
-        blob = secrets.token_bytes(100)
-        await asked(registry.lab, "POST", f"/v2/a/blobs/uploads/?digest={digest_of(blob)}", blob)
-    await asyncio.sleep(2.1)
-    settings = {"collect_seconds": 1.0, "upload_seconds": 2.0, "blob_seconds": 2.0}
+    now, earlier = time.time, SimpleNamespace(time=lambda: now() - 3000)
+    with monkeypatch.context() as past:
+        past.setattr("sagong_registry.depot.time", earlier)
+        left, going, blob = await _broken_off(kept)
+    settings = {"collect_seconds": 3.0, "upload_seconds": 600.0, "blob_seconds": 600.0}
     async with running(kept, **settings) as registry, asyncio.timeout(60):
-        while (await asked(registry.lab, "GET", left))[0] != 404:
+        while True:
             await asked(registry.lab, "PATCH", going, b"more")
+            if (await asked(registry.lab, "GET", left))[0] == 404:
+                break
             await asyncio.sleep(0.1)
         assert (await asked(registry.lab, "GET", going))[0] == 204, "it was gone on with"
         assert await status(registry, f"/v2/a/blobs/{digest_of(blob)}") == 404
         assert len(registry.depot.catalog.uploads) == 1
+
+
+async def _broken_off(kept: Kept) -> tuple[str, str, bytes]:
+    """Where two uploads go on, and a blob that no manifest names."""
+    async with running(kept, collect_seconds=0) as registry:
+        left, going = await begun(registry, b"left"), await begun(registry, b"going")
+        blob = secrets.token_bytes(100)
+        await asked(registry.lab, "POST", f"/v2/a/blobs/uploads/?digest={digest_of(blob)}", blob)
+    return left, going, blob

@@ -169,7 +169,7 @@ def test_a_real_bus_understands_us(tmp_path: Path) -> None:
     ) as daemon:
         try:
             assert daemon.stdout is not None and daemon.stdout.readline()
-            with Bus(address, seconds=10) as bus:
+            with Bus(address, seconds=60) as bus:
                 name = "org.freedesktop.DBus"
                 where = (name, "/org/freedesktop/DBus")
                 (names,) = bus.call(*where, name, "ListNames")
