@@ -457,10 +457,13 @@ def test_stages_are_made_beside_each_other(docker: Engine, buildx: Plugin, tmp_p
     place = written(tmp_path, Dockerfile=text + "COPY --from=one /1 /\nCOPY --from=two /2 /\n")
     buildx.ok("build", "--no-cache", "--output", f"type=local,dest={tmp_path}/out", ".", cwd=place)
     assert [(tmp_path / "out" / n).read_text() for n in "12"] == ["1\n", "2\n"]
-    bad = "FROM BASE AS a\nRUN sleep 600\nFROM BASE AS b\nRUN sleep 0.5; exit 3\nFROM a\n"
+    # The one that fails does so when the other one runs.
+    runs = f"RUN {both} touch /c/runs; sleep 600"
+    fails = f"RUN {both} until [ -e /c/runs ]; do sleep 0.05; done; exit 3"
+    bad = f"FROM BASE AS a\n{runs}\nFROM BASE AS b\n{fails}\nFROM a\n"
     (place / "Dockerfile").write_text(bad.replace("BASE", IMAGE) + "COPY --from=b /x /\n")
     said = buildx.fails("build", *PLAIN, "--no-cache", ".", cwd=place)
-    assert "[a 2/2] RUN sleep 600\n" in said and "CANCELED" in said
+    assert f"[a 2/2] {runs}\n" in said and "CANCELED" in said
     assert said.rstrip().endswith("did not complete successfully: exit code: 3")
     assert docker.ok("ps", "-aq") == ""
 

@@ -94,9 +94,11 @@ def test_a_container_is_what_was_asked_for(docker: Engine) -> None:
 
 
 def test_stats_count_what_a_container_receives_and_sends(docker: Engine) -> None:
-    docker.ok("run", "-d", "--name", "server", IMAGE, "sleep", "60")
-    docker.ok("run", "-d", "--name", "guest", "--network", "container:server", IMAGE, "sleep", "60")
-    docker.ok("run", "-d", "--name", "host", "--network", "host", IMAGE, "sleep", "60")
+    docker.ok("run", "-d", "--name", "server", IMAGE, "sleep", "600")
+    docker.ok(
+        "run", "-d", "--name", "guest", "--network", "container:server", IMAGE, "sleep", "600"
+    )
+    docker.ok("run", "-d", "--name", "host", "--network", "host", IMAGE, "sleep", "600")
     address = docker.inspect("server")["NetworkSettings"]["Networks"]["bridge"]["IPAddress"]
     docker.ok("run", "--rm", IMAGE, "ping", "-c", "3", "-i", "0.1", "-s", "1000", address)
     shown = "{{.Name}} {{.NetIO}}"
@@ -109,7 +111,9 @@ def test_stats_count_what_a_container_receives_and_sends(docker: Engine) -> None
 
 
 def test_limits_hold(docker: Engine) -> None:
-    docker.ok("run", "-d", "--name", "box", "-m", "32m", "--pids-limit", "20", IMAGE, "sleep", "60")
+    docker.ok(
+        "run", "-d", "--name", "box", "-m", "32m", "--pids-limit", "20", IMAGE, "sleep", "600"
+    )
     assert docker.inspect("box")["HostConfig"]["Memory"] == 32 << 20
     line = docker.ok("stats", "--no-stream", "--format", "{{.MemUsage}}", "box")
     assert line.endswith("/ 32MiB")
@@ -120,10 +124,10 @@ def test_limits_hold(docker: Engine) -> None:
 
 def test_a_shared_network_comes_with_its_names(docker: Engine) -> None:
     names = ("--hostname", "own", "--domainname", "example.org")
-    docker.ok("run", "-d", "--name", "first", *names, IMAGE, "sleep", "60")
+    docker.ok("run", "-d", "--name", "first", *names, IMAGE, "sleep", "600")
     for name, other in (("second", "first"), ("third", "second")):
         shared = ("--network", f"container:{other}")
-        docker.ok("run", "-d", "--name", name, *shared, IMAGE, "sleep", "60")
+        docker.ok("run", "-d", "--name", name, *shared, IMAGE, "sleep", "600")
     docker.ok("exec", "first", "sh", "-c", "echo 192.0.2.1 added >>/etc/hosts")
     script = "hostname; hostname -d; cat /etc/hostname; tail -n 1 /etc/hosts"
     said = docker.ok("exec", "third", "sh", "-c", script).splitlines()
@@ -135,18 +139,18 @@ def test_the_environment_is_in_dockers_order_and_what_is_named_wins(docker: Engi
     def names(*words: str) -> list[str]:
         return [line.partition("=")[0] for line in docker.ok(*words, "env").splitlines()]
 
-    docker.ok("run", "-d", "--name", "box", "-e", "A=1", IMAGE, "sleep", "60")
+    docker.ok("run", "-d", "--name", "box", "-e", "A=1", IMAGE, "sleep", "600")
     assert names("run", "--rm", "-e", "A=1", IMAGE) == ["PATH", "HOSTNAME", "A", "HOME"]
     assert names("exec", "-e", "B=1", "box") == ["PATH", "HOSTNAME", "A", "B", "HOME"]
     assert docker.ok("exec", "-u", "app", "box", "env").endswith("HOME=/home")
     own = ("-e", "HOME=/own", "-e", "TERM=dumb")
-    docker.ok("run", "-d", "--name", "homely", *own, IMAGE, "sleep", "60")
+    docker.ok("run", "-d", "--name", "homely", *own, IMAGE, "sleep", "600")
     said = docker.ok("exec", "-t", "-u", "app", "homely", "env").split()
     assert {"HOME=/own", "TERM=dumb"} <= set(said)
 
 
 def test_rights_and_shares_are_taken_away(docker: Engine) -> None:
-    script = "chown app /tmp; touch /x; touch /tmp/y && grep CapEff /proc/self/status; sleep 60"
+    script = "chown app /tmp; touch /x; touch /tmp/y && grep CapEff /proc/self/status; sleep 600"
     words = ("--cap-drop", "CHOWN", "--cap-drop", "NET_RAW", "--read-only", "--cpus", "0.25")
     docker.ok("run", "-d", "--name", "box", *words, "--tmpfs", "/tmp", IMAGE, "sh", "-c", script)
     docker.wait_said("box", "CapEff")
@@ -174,7 +178,7 @@ def _quota(pid: int) -> float:
 
 
 def test_exec_logs_and_diff(docker: Engine) -> None:
-    docker.ok("run", "-d", "--name", "box", IMAGE, "sh", "-c", "echo begun; exec sleep 60")
+    docker.ok("run", "-d", "--name", "box", IMAGE, "sh", "-c", "echo begun; exec sleep 600")
     assert docker.ok("exec", "box", "echo", "in") == "in"
     assert docker.ok("exec", "-i", "box", "sh", "-c", "cat; touch /new", stdin=b"typed") == "typed"
     assert docker.docker("exec", "box", "sh", "-c", "exit 7").returncode == 7
@@ -196,11 +200,11 @@ def test_a_log_goes_with_its_container(docker: Engine) -> None:
 
 
 def test_top_shows_processes(docker: Engine) -> None:
-    docker.ok("run", "-d", "--name", "box", IMAGE, "sleep", "60")
+    docker.ok("run", "-d", "--name", "box", IMAGE, "sleep", "600")
     title, row = docker.ok("top", "box").splitlines()
     assert title.split()[:2] == ["UID", "PID"]
     assert row.split()[0] == "root"
-    assert row.endswith("sleep 60")
+    assert row.endswith("sleep 600")
     assert docker.ok("top", "box", "-o", "pid,comm").split()[-1] == "sleep"
 
 
@@ -212,7 +216,7 @@ def test_stop_kill_pause_and_restart(docker: Engine) -> None:
     assert docker.inspect("box")["State"]["Status"] == "paused"
     docker.ok("unpause", "box")
     docker.ok("pause", "box")
-    docker.ok("stop", "box")
+    docker.ok("stop", "-t", "60", "box")
     assert docker.inspect("box")["State"]["ExitCode"] == 4
     docker.ok("start", "box")
     docker.wait_until(lambda: docker.ok("logs", "box").count("up") == 2)
@@ -237,7 +241,7 @@ def test_a_container_between_two_tries_is_shown_as_restarting(docker: Engine) ->
 def test_a_health_check_is_followed(docker: Engine) -> None:
     docker.ok(
         "run", "-d", "--name", "well", "--health-cmd", "test -e /ok", "--health-interval", "200ms",
-        "--health-retries", "1", IMAGE, "sh", "-c", "touch /ok; sleep 60",
+        "--health-retries", "1", IMAGE, "sh", "-c", "touch /ok; sleep 600",
     )  # fmt: skip
     docker.wait_for("well", "{{.State.Health.Status}}", "healthy")
     docker.ok("exec", "well", "rm", "/ok")
@@ -248,7 +252,7 @@ def test_a_health_probe_that_is_under_way_is_among_the_execs(docker: Engine) -> 
     probe = "until [ -e /go ]; do sleep 0.05; done"
     docker.ok(
         "run", "-d", "--name", "probed", "--health-cmd", probe, "--health-interval", "200ms",
-        IMAGE, "sleep", "60",
+        IMAGE, "sleep", "600",
     )  # fmt: skip
     docker.wait_for("probed", "{{len .ExecIDs}} {{.State.Health.Status}}", "1 starting")
     docker.ok("exec", "probed", "touch", "/go")
@@ -293,7 +297,7 @@ def test_ports_are_published_and_networks_reach_each_other(docker: Engine) -> No
 
 def test_a_running_container_joins_and_leaves_a_network(docker: Engine) -> None:
     docker.ok("network", "create", "--subnet", "10.123.0.0/24", "late")
-    docker.ok("run", "-d", "--name", "box", IMAGE, "sleep", "60")
+    docker.ok("run", "-d", "--name", "box", IMAGE, "sleep", "600")
     docker.ok("network", "connect", "--ip", "10.123.0.9", "late", "box")
     assert "10.123.0.9" in docker.ok("exec", "box", "ip", "addr")
     docker.ok("network", "disconnect", "late", "box")
@@ -310,7 +314,7 @@ def test_volumes_keep_what_is_written(docker: Engine) -> None:
 
 
 def test_files_are_copied_in_and_out(docker: Engine) -> None:
-    docker.ok("run", "-d", "--name", "box", IMAGE, "sleep", "60")
+    docker.ok("run", "-d", "--name", "box", IMAGE, "sleep", "600")
     source = docker.directory / "tree"
     (source / "sub").mkdir(parents=True)
     (source / "sub" / "file").write_bytes(b"x" * 100_000)
@@ -425,7 +429,7 @@ def test_events_come_in_dockers_order(docker: Engine) -> None:
         "trap 'exit 0' TERM; echo up; while :; do sleep 0.1; done",
     )
     docker.wait_said("stopped", "up")
-    docker.ok("stop", "stopped")
+    docker.ok("stop", "-t", "60", "stopped")
     lines = docker.ok(
         "events", "--since", since, "--until", str(time.time() + 0.2), "--filter", "type=container",
         "--format", "{{.Actor.Attributes.name}} {{.Action}}",
@@ -437,7 +441,7 @@ def test_events_come_in_dockers_order(docker: Engine) -> None:
 
 
 def test_what_the_engine_says_of_itself(docker: Engine) -> None:
-    docker.ok("run", "-d", "--name", "box", IMAGE, "sleep", "60")
+    docker.ok("run", "-d", "--name", "box", IMAGE, "sleep", "600")
     info = json.loads(docker.ok("info", "--format", "{{json .}}"))
     assert info["ContainersRunning"] == 1 and info["OSType"] == "linux"
     assert docker.ok("version", "--format", "{{.Server.Platform.Name}}") == "sagong"
@@ -453,7 +457,7 @@ def test_what_the_engine_has_not_is_said(docker: Engine) -> None:
 
 
 def test_a_restart_of_the_service_stops_nothing(docker: Engine) -> None:
-    docker.ok("run", "-d", "--name", "lives", "--label", "k=v", IMAGE, "sleep", "60")
+    docker.ok("run", "-d", "--name", "lives", "--label", "k=v", IMAGE, "sleep", "600")
     os.kill(docker.instance.pid("docker"), 9)
     assert docker.inspect("lives")["Config"]["Labels"]["k"] == "v"
     assert docker.ok("exec", "lives", "echo", "still") == "still"
@@ -464,11 +468,11 @@ def test_a_restart_of_the_service_stops_nothing(docker: Engine) -> None:
 
 def test_names_and_addresses_that_one_container_asks_for(docker: Engine) -> None:
     docker.ok("network", "create", "--subnet", "10.124.0.0/24", "--ipv6", "names")
-    docker.ok("run", "-d", "--name", "db", "--network", "names", IMAGE, "sleep", "60")
+    docker.ok("run", "-d", "--name", "db", "--network", "names", IMAGE, "sleep", "600")
     options = ("--network", "names", "--link", "db:store", "--dns", "198.51.100.7")
     options += ("--ip", "10.124.0.9", "--mac-address", "02:42:0a:7c:00:99")
     options += ("--add-host", "gateway:host-gateway")
-    docker.ok("run", "-d", "--name", "asker", *options, IMAGE, "sleep", "60")
+    docker.ok("run", "-d", "--name", "asker", *options, IMAGE, "sleep", "600")
     place = docker.inspect("asker")["NetworkSettings"]["Networks"]["names"]
     assert (place["IPAddress"], place["MacAddress"]) == ("10.124.0.9", "02:42:0a:7c:00:99")
     assert place["GlobalIPv6Address"].startswith("fd")
@@ -489,7 +493,7 @@ def test_interfaces_by_name_and_networks_of_ipv6_alone(docker: Engine) -> None:
     own = "driver-opt=com.docker.network.endpoint.ifname=lan7"
     set_ = "com.docker.network.endpoint.sysctls=net.ipv4.conf.IFNAME.log_martians=1"
     place = f'name=four,{own},"driver-opt={set_},net.ipv4.conf.IFNAME.forwarding=0"'
-    docker.ok("run", "-d", "--name", "named", "--network", place, IMAGE, "sleep", "60")
+    docker.ok("run", "-d", "--name", "named", "--network", place, IMAGE, "sleep", "600")
     settings = (
         "cat /proc/sys/net/ipv4/conf/lan7/log_martians /proc/sys/net/ipv4/conf/lan7/forwarding"
     )
@@ -504,7 +508,7 @@ def test_interfaces_by_name_and_networks_of_ipv6_alone(docker: Engine) -> None:
     assert (found["six"]["IPAddress"], found["four"]["IPAddress"][:3]) == ("", "172")
     docker.ok("restart", "-t", "0", "named")
     assert {"lan7", "six6"} <= set(docker.ok("exec", "named", "ls", "/sys/class/net").split())
-    docker.ok("run", "-d", "--name", "only", "--network", "six", IMAGE, "sleep", "60")
+    docker.ok("run", "-d", "--name", "only", "--network", "six", IMAGE, "sleep", "600")
     address = docker.inspect("only")["NetworkSettings"]["Networks"]["six"]["GlobalIPv6Address"]
     assert f"PING only ({address})" in docker.ok("exec", "named", "ping", "-6", "-c", "1", "only")
     wrong = ("--driver-opt", "com.docker.network.endpoint.ifname=a/b")
@@ -514,7 +518,7 @@ def test_interfaces_by_name_and_networks_of_ipv6_alone(docker: Engine) -> None:
 def test_containers_on_a_macvlan(docker: Engine) -> None:
     docker.ok("network", "create", "-d", "macvlan", "--subnet", "10.125.0.0/24", "lan")
     docker.ok(
-        "run", "-d", "--name", "one", "--network", "lan", "-p", "8099:80", IMAGE, "sleep", "60"
+        "run", "-d", "--name", "one", "--network", "lan", "-p", "8099:80", IMAGE, "sleep", "600"
     )
     address = docker.inspect("one")["NetworkSettings"]["Networks"]["lan"]["IPAddress"]
     assert f"PING one ({address})" in docker.ok(

@@ -32,7 +32,7 @@ version: "3.8"
 services:
   db:
     image: {image}
-    command: ["sh", "-c", "touch /data/ready; exec sleep 60"]
+    command: ["sh", "-c", "touch /data/ready; exec sleep 600"]
     init: true
     volumes: ["data:/data", "./conf:/conf:ro"]
     healthcheck: {{test: ["CMD", "test", "-f", "/data/ready"], interval: 1s}}

@@ -161,8 +161,9 @@ def _is_seen(compose: Plugin, place: Path) -> None:
 
     events = begun(compose, place, "events", "--json")
     logs = begun(compose, place, "logs", "-f", "--no-log-prefix", "first", "extra")
-    waiting = begun(compose, place, "wait", "db")
     told("--profile", "more", "up", "-d", "--scale", "db=1")
+    # Of two it could find one gone before it has asked for its end.
+    waiting = begun(compose, place, "wait", "db")
     assert events.stdout is not None and logs.stdout is not None
     # Who follows does so from when he has told of something.
     while not select.select([events.stdout], [], [], 0)[0]:
@@ -174,7 +175,7 @@ def _is_seen(compose: Plugin, place: Path) -> None:
     told("restart", "-t", "0", "web")
     told("stop", "-t", "0", "extra")
     told("start", "extra")
-    told("stop", "db")
+    told("stop", "-t", "60", "db")
     assert waiting.wait(60) == 9
     told("kill", "extra")
     wanted = {("web", "pause"), ("web", "unpause"), ("web", "restart"), ("extra", "kill")}

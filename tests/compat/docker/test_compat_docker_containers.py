@@ -226,7 +226,7 @@ def test_who_comes_to_a_network_with_names_later_asks_for_them(docker: Engine) -
         docker.ok("network", "connect", "named", name)
     told = docker.ok("exec", "asker", "cat", "/etc/resolv.conf").split("\n")
     assert told == ["nameserver 127.0.0.11", "search x.test", "options ndots:0"]
-    docker.ok("exec", "asker", "ping", "-c", "1", "-W", "5", "asked")
+    docker.ok("exec", "asker", "ping", "-c", "1", "-W", "60", "asked")
     assert docker.ok("exec", "own", "cat", "/etc/resolv.conf") == "nameserver 192.0.2.1"
     docker.ok("network", "disconnect", "named", "asker")
     assert "127.0.0.11" in docker.ok("exec", "asker", "cat", "/etc/resolv.conf")

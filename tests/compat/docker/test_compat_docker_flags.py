@@ -41,7 +41,7 @@ SEEN: tuple[tuple[str, str, str], ...] = (
     ("--memory 32m --memory-swap 32m", "head -c 100m /dev/zero | tail -c 90m | wc -c; echo code $?", "code|Killed"),
     ("--cpus 0.5 --cpuset-cpus 0", "grep Cpus_allowed_list /proc/self/status", r"\t0$"),
     ("--cpu-shares 100 --cpu-period 50000 --cpu-quota 25000 --cpuset-mems 0", "echo ok", "ok"),
-    ("--pids-limit 5", "(for i in 1 2 3 4 5 6 7 8; do sleep 1 & done); echo done", "fork"),
+    ("--pids-limit 5", "(for i in 1 2 3 4 5 6 7 8; do sleep 60 & done); echo done", "fork"),
     ("--blkio-weight 300", "echo ok", "ok"),
     ("--device-read-bps /dev/vda:1mb --device-write-iops /dev/vda:100", "echo ok", "ok"),
     ("--oom-score-adj 500", "cat /proc/self/oom_score_adj", "^500$"),

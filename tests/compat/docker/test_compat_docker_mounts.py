@@ -72,7 +72,7 @@ def test_copies_go_through_what_is_mounted(
     single.write_text("single\n")
     flags = f"-v {shared}:/data -v {single}:/etc/single -v cpv:/data/vol -v {shared}/in:/ro:ro"
     flags += " --tmpfs /tmp/t"
-    command = ["sleep", "60"] if state == "running" else ["true"]
+    command = ["sleep", "600"] if state == "running" else ["true"]
     container = docker.ok("create", *flags.split(), IMAGE, *command)
     if state != "created":
         docker.ok("start", *(["-a"] if state == "exited" else []), container)
@@ -156,7 +156,7 @@ def test_what_is_copied_into_a_running_container_is_seen(
     docker: Engine, tmp_path: Path, users: str
 ) -> None:
     layered(docker, "seen:1")
-    look = "ls /data; cat /data/one; sleep 60"
+    look = "ls /data; cat /data/one; sleep 600"
     flags = ("--security-opt", f"userns={users}")
     container = docker.ok("run", "-d", *flags, "seen:1", "sh", "-c", look)
     docker.ok("exec", container, "cat", "/data/one")
@@ -222,7 +222,7 @@ def test_mounts_are_where_links_of_the_image_lead(docker: Engine, open_path: Pat
 def test_files_that_are_written_for_a_run_are_copied_as_the_container_has_them(
     docker: Engine,
 ) -> None:
-    docker.ok("run", "-d", "--name", "named", "-h", "hers", IMAGE, "sleep", "60")
+    docker.ok("run", "-d", "--name", "named", "-h", "hers", IMAGE, "sleep", "600")
     for file in ("hosts", "hostname", "resolv.conf"):
         out = docker.directory / file
         docker.ok("cp", f"named:/etc/{file}", str(out))

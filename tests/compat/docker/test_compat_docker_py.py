@@ -50,7 +50,7 @@ def test_what_removes_itself_is_there_for_its_output_and_its_end(client: DockerC
 
 
 def test_containers_are_listed_filtered_and_inspected(client: DockerClient) -> None:
-    box = client.containers.run(IMAGE, "sleep 60", name="box", labels={"a": "b"}, detach=True)
+    box = client.containers.run(IMAGE, "sleep 600", name="box", labels={"a": "b"}, detach=True)
     assert [
         c.name for c in client.containers.list(filters={"label": ["a=b"], "status": "running"})
     ] == ["box"]
@@ -72,7 +72,7 @@ def test_containers_are_listed_filtered_and_inspected(client: DockerClient) -> N
 
 
 def test_exec_in_all_its_forms(client: DockerClient) -> None:
-    box = client.containers.run(IMAGE, "sleep 60", detach=True)
+    box = client.containers.run(IMAGE, "sleep 600", detach=True)
     assert box.exec_run("echo hi") == (0, b"hi\n")
     assert box.exec_run(["sh", "-c", "exit 4"]).exit_code == 4
     both = box.exec_run(["sh", "-c", "echo o; echo e >&2"], demux=True)
@@ -115,7 +115,7 @@ def test_logs_and_attach(client: DockerClient) -> None:
 
 
 def test_archives_go_in_and_out(client: DockerClient) -> None:
-    box = client.containers.run(IMAGE, "sleep 60", detach=True)
+    box = client.containers.run(IMAGE, "sleep 600", detach=True)
     data = io.BytesIO()
     with tarfile.open(fileobj=data, mode="w") as tar:
         member = tarfile.TarInfo("f")
@@ -131,7 +131,7 @@ def test_archives_go_in_and_out(client: DockerClient) -> None:
 
 
 def test_figures(client: DockerClient) -> None:
-    box = client.containers.run(IMAGE, "sleep 60", detach=True, mem_limit="64m")
+    box = client.containers.run(IMAGE, "sleep 600", detach=True, mem_limit="64m")
     one = box.stats(stream=False)
     assert one["memory_stats"]["limit"] == 64 << 20 and one["cpu_stats"]["online_cpus"] >= 1
     stream = box.stats(stream=True, decode=True)
@@ -149,7 +149,11 @@ def test_networks_and_volumes(client: DockerClient) -> None:
     assert twice.value.status_code == 409
     volume = client.volumes.create("vol", labels={"v": "1"})
     box = client.containers.run(
-        IMAGE, "sleep 60", detach=True, network="net", volumes={"vol": {"bind": "/v", "mode": "rw"}}
+        IMAGE,
+        "sleep 600",
+        detach=True,
+        network="net",
+        volumes={"vol": {"bind": "/v", "mode": "rw"}},
     )
     net.reload()
     assert [c.id for c in net.containers] == [box.id]

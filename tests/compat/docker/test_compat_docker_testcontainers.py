@@ -72,7 +72,7 @@ def test_containers_find_each_other_by_name(throwaway: Engine) -> None:
             .with_network_aliases("server")
             .with_kwargs(init=True)
         )
-        client = DockerContainer(IMAGE).with_command("sleep 60").with_network(network)
+        client = DockerContainer(IMAGE).with_command("sleep 600").with_network(network)
         with server, client.with_kwargs(init=True):
             asked = "until wget -qO- http://server/ 2>/dev/null; do sleep 0.1; done"
             code, output = client.exec(["sh", "-c", asked])

@@ -40,22 +40,22 @@ def build(docker: Engine, name: str, *lines: str) -> None:
 def test_an_image_s_health_check_is_done_and_may_be_changed(docker: Engine) -> None:
     build(docker, "checked", "HEALTHCHECK --interval=1s --retries=1 CMD cat /tmp/well")
     rarely = ("--health-interval", "1h")
-    docker.ok("run", "-d", "--name", "early", *rarely, "checked", "sleep", "60")
+    docker.ok("run", "-d", "--name", "early", *rarely, "checked", "sleep", "600")
     assert docker.inspect("early")["State"]["Health"]["Status"] == "starting"
-    docker.ok("run", "-d", "--name", "ill", "--stop-signal", "KILL", "checked", "sleep", "60")
+    docker.ok("run", "-d", "--name", "ill", "--stop-signal", "KILL", "checked", "sleep", "600")
     docker.wait_for("ill", "{{.State.Health.Status}}", "unhealthy")
     docker.ok("exec", "ill", "touch", "/tmp/well")
     docker.wait_for("ill", "{{.State.Health.Status}}", "healthy")
-    docker.ok("run", "-d", "--name", "own", "--health-cmd", "true", "checked", "sleep", "60")
+    docker.ok("run", "-d", "--name", "own", "--health-cmd", "true", "checked", "sleep", "600")
     shown = docker.inspect("own")["Config"]["Healthcheck"]
     assert shown["Test"] == ["CMD-SHELL", "true"] and shown["Interval"] == 10**9
     docker.wait_for("own", "{{.State.Health.Status}}", "healthy")
-    docker.ok("run", "-d", "--name", "none", "--no-healthcheck", "checked", "sleep", "60")
+    docker.ok("run", "-d", "--name", "none", "--no-healthcheck", "checked", "sleep", "600")
     assert "Health" not in docker.inspect("none")["State"]
 
 
 def test_a_check_that_takes_too_long_shows_what_it_said(docker: Engine) -> None:
-    check = ("--health-cmd", "echo one; sleep 60", "--health-interval", "100ms")
+    check = ("--health-cmd", "echo one; sleep 600", "--health-interval", "100ms")
     docker.ok("run", "-d", "--name", "slow", *check, "--health-timeout", "300ms", IMAGE, "top")
 
     def told() -> set[str]:
@@ -76,7 +76,7 @@ def test_a_container_of_rm_outlives_its_restart(docker: Engine) -> None:
 
 def test_the_stop_signal_ends_what_its_policy_would_start_again(docker: Engine) -> None:
     policy = ("--restart", "always", "--stop-signal", "TERM")
-    docker.ok("run", "-d", "--init", "--name", "again", *policy, IMAGE, "sleep", "60")
+    docker.ok("run", "-d", "--init", "--name", "again", *policy, IMAGE, "sleep", "600")
     docker.ok("kill", "-s", "TERM", "again")
     docker.wait_for("again", "{{.State.Status}}", "exited")
     time.sleep(0.5)
@@ -322,7 +322,7 @@ def test_what_programs_by_hand_send(docker: Engine) -> None:
 
 def test_links_of_the_default_network_lead_to_who_is_on_it(docker: Engine) -> None:
     docker.ok("network", "create", "elsewhere")
-    docker.ok("run", "-d", "--name", "far", "--network", "elsewhere", IMAGE, "sleep", "60")
+    docker.ok("run", "-d", "--name", "far", "--network", "elsewhere", IMAGE, "sleep", "600")
     link = ("run", "--rm", "--link", "far:near", IMAGE, "cat", "/etc/hosts")
     refused = docker.docker(*link)
     assert refused.returncode and "does not belong to the default network" in refused.stderr
@@ -335,7 +335,7 @@ def test_links_of_the_default_network_lead_to_who_is_on_it(docker: Engine) -> No
 
 def test_a_network_that_is_gone_is_taken_from_who_wished_for_it(docker: Engine) -> None:
     docker.ok("network", "create", "brief")
-    docker.ok("run", "-d", "--network=brief", "--name", "left", IMAGE, "sleep", "60")
+    docker.ok("run", "-d", "--network=brief", "--name", "left", IMAGE, "sleep", "600")
     docker.ok("stop", "-t", "0", "left")
     docker.ok("network", "rm", "brief")
     docker.ok("network", "disconnect", "-f", "brief", "left")
@@ -344,7 +344,7 @@ def test_a_network_that_is_gone_is_taken_from_who_wished_for_it(docker: Engine) 
 
 
 def test_aliases_are_of_networks_of_one_s_own(docker: Engine) -> None:
-    docker.ok("run", "-d", "--network=none", "--name", "alone", IMAGE, "sleep", "60")
+    docker.ok("run", "-d", "--network=none", "--name", "alone", IMAGE, "sleep", "600")
     for network in ("bridge", "host", "none"):
         refused = docker.docker("network", "connect", "--alias", "x", network, "alone")
         assert "aliases are only supported for user-defined networks" in refused.stderr, network

@@ -384,5 +384,5 @@ class Buildx:
             outcome.response = dict(solving.result(60).ExporterResponse)
         except grpc.RpcError as error:
             outcome.error = outcome.error or error
-        follow.join(30)
+        follow.join(60)
         assert not follow.is_alive()

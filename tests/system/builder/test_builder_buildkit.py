@@ -347,10 +347,7 @@ def test_a_client_that_goes_takes_its_build_along(
                 if any(log.msg == b"begun\n" for log in update.logs):
                     break
             solving.cancel()
-    for _ in range(400):
-        if not docker.ok("ps", "-aq"):
-            return
-    raise AssertionError(docker.ok("ps", "-a"))
+    docker.wait_until(lambda: not docker.ok("ps", "-aq"))
 
 
 def test_who_is_there_and_what_is_kept(buildx: Buildx, protocol: dict[str, Any]) -> None:
@@ -419,7 +416,7 @@ def test_a_graph_of_nothing_is_solved_and_listeners_hear_of_it(
         listening = stub.ListenBuildHistory(control.BuildHistoryRequest(ActiveOnly=True))
         listening.initial_metadata()
         request = control.SolveRequest(Ref="nothing-at-all", Definition=control.Definition())
-        assert stub.Solve(request, timeout=20) == control.SolveResponse()
+        assert stub.Solve(request, timeout=60) == control.SolveResponse()
         told = [next(listening) for _ in range(2)]
         listening.cancel()
     assert [(event.type, event.record.Ref) for event in told] == [

@@ -470,10 +470,7 @@ def test_a_client_that_goes_takes_its_build_along(place: Place) -> None:
 
 def wait_for_nothing(engine: Engine) -> None:
     """Wait until no container is left, and nothing is borrowed any more."""
-    for _ in range(400):
-        if not engine.ok("ps", "-aq") and not borrowed(engine):
-            return
-    raise AssertionError((engine.ok("ps", "-a"), borrowed(engine)))
+    engine.wait_until(lambda: not engine.ok("ps", "-aq") and not borrowed(engine))
 
 
 def borrowed(engine: Engine) -> list[Path]:

@@ -83,7 +83,7 @@ HOLDS: dict[str, tuple[str, str, list[str]]] = {
     ),
     "pids-limit": (
         "--pids-limit 5",
-        "for i in 1 2 3 4 5 6 7; do sleep 1 & done 2>/dev/null; echo all",
+        "for i in 1 2 3 4 5 6 7; do sleep 60 & done 2>/dev/null; echo all",
         [],
     ),
     "cpuset": (
