@@ -34,7 +34,7 @@ __all__ = [
 
 PATIENCE = 30.0
 # Long enough that a busy machine renews in time, short enough to wait for.
-LEASE_SECONDS = 2.0
+LEASE_SECONDS = 3.0
 
 
 @dataclass

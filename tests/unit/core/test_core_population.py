@@ -110,6 +110,26 @@ async def test_the_end_of_one_that_nobody_tells_of_is_not_waited_for_long(
     assert ended[0].status is None
 
 
+async def test_a_status_that_comes_late_is_told_and_that_of_a_dead_zygote_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On a machine without a free core it took more than a moment: nobody said why a unit died."""
+    monkeypatch.setattr("sagong.kernel.population._STATUS_SECONDS", 60.0)
+    zygotes, ended = [ZYGOTE], list[Process]()
+    population = Population(ended.append, lambda: zygotes[-1])
+    for zygote in (ZYGOTE, 0):
+        with subprocess.Popen(["true"]) as made:
+            population.add(process(made.pid, pidfd=os.pidfd_open(made.pid)))
+        await until(lambda: not list(population))
+        await asyncio.sleep(0.2)
+        assert not ended
+        zygotes.append(zygote)
+        if zygote:
+            population.note_status(made.pid, 7)
+        await until(lambda: ended)
+        assert ended.pop().status == (7 if zygote else None)
+
+
 async def test_a_status_that_comes_first_waits_for_the_end(child: subprocess.Popen[bytes]) -> None:
     ended: list[Process] = []
     population = Population(ended.append, lambda: ZYGOTE)

@@ -203,17 +203,17 @@ async def test_a_drain_that_a_new_kernel_orders_in_its_midst_is_the_same_one(
         story.go_on.set()
         await kernel.wait_done(kernel.order("start"))
         story.go_on.clear()
-        kernel.order("drain", seconds=5.0, successor=True)
+        kernel.order("drain", seconds=60.0, successor=True)
         await kernel.wait(lambda: "export" in story.steps)
         await kernel.die()
         new = await stack.enter_async_context(kernel_at(path))
         await new.wait(lambda: new.attended)
-        order = new.order("drain", seconds=5.0, successor=True)
+        order = new.order("drain", seconds=60.0, successor=True)
         await asyncio.sleep(0.1)
         story.go_on.set()
         assert (await new.wait_done(order)).state == b"what was"
         assert story.steps.count("export") == 1
-        again = new.order("drain", seconds=5.0, successor=True)
+        again = new.order("drain", seconds=60.0, successor=True)
         assert (await new.wait_done(again)).state == b"what was"
         new.order("stop")
         async with asyncio.timeout(60):

@@ -18,6 +18,7 @@ from sagong.kernel.happenings import Ill
 from sagong.kernel.population import Silent
 from sagong.kernel.pulse import Pulse
 from sagong.kernel.signs import Sign, may_not, stands_still, starves
+from sagong.linux.process import status_facts
 
 SECOND = 1_000_000_000
 
@@ -108,6 +109,9 @@ def child() -> Iterator[int]:
 
 async def test_one_that_is_silent_is_told_of_once(child: int) -> None:
     os.kill(child, signal.SIGSTOP)
+    async with asyncio.timeout(60):
+        while status_facts(child).state != "T":  # it stops when it gets a core
+            await asyncio.sleep(0.002)
     world = World(Asked(child, [Silent("x")], Clock()))
     (told,) = await world.watched(0.1, until=lambda: bool(world.told))
     assert isinstance(told, Ill)

@@ -13,6 +13,7 @@ import pytest
 from sagong.errors import Unavailable
 from sagong.kernel import spawner
 from sagong.kernel.zygote import SpawnRequest, Zygote
+from sagong.linux.process import status_facts
 
 
 @pytest.mark.parametrize(("changed", "told"), [(False, "zygote died$"), (True, "sagong upgrade")])
@@ -40,6 +41,9 @@ async def test_a_zygote_that_is_stopped_is_followed_by_another(tmp_path: Path) -
     made = spawner.Spawner((), lambda pid, code: None, patience=0.3)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs, subprocess.Popen(["sleep", "60"]) as child:
+        async with asyncio.timeout(60):
+            while status_facts(child.pid).state != "S":  # its start is work, and may wait for cores
+                await asyncio.sleep(0.01)
         made.adopt(Zygote(child.pid, ours))
         with pytest.raises(Unavailable, match="forks nothing"):
             await made.spawn(SpawnRequest(0, b"", "one", None), ())

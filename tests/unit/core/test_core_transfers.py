@@ -78,7 +78,7 @@ async def test_an_upload_goes_on_where_it_broke_off(
 
     with provider(tmp_path / "s", serve):
         address = Address(path=str(tmp_path / "s"), token="t", protocol="upload")
-        await asyncio.wait_for(send_chunks(address, _chunks()), 30)
+        await asyncio.wait_for(send_chunks(address, _chunks()), 60)
     assert bytes(come) == _DATA
 
 
@@ -93,7 +93,7 @@ async def test_who_was_not_told_that_all_is_kept_asks_again(tmp_path: Path) -> N
 
     with provider(tmp_path / "s", serve):
         address = Address(path=str(tmp_path / "s"), token="t", protocol="upload")
-        await asyncio.wait_for(send_chunks(address, _chunks()), 5)
+        await asyncio.wait_for(send_chunks(address, _chunks()), 60)
 
 
 async def test_what_nobody_waits_for_any_more_is_read_to_its_end(
@@ -116,7 +116,7 @@ async def test_what_nobody_waits_for_any_more_is_read_to_its_end(
 
     with provider(tmp_path / "s", serve):
         address = Address(path=str(tmp_path / "s"), token="t", protocol="upload")
-        await asyncio.wait_for(send_chunks(address, chunks()), 30)
+        await asyncio.wait_for(send_chunks(address, chunks()), 60)
     assert read == len(_DATA)
 
 
@@ -142,7 +142,7 @@ async def test_what_broke_off_is_asked_for_again(tmp_path: Path, breaks: tuple[i
         peer.recv(1)
 
     with provider(tmp_path / "s", serve):
-        assert await asyncio.wait_for(_fetch(tmp_path / "s"), 30) == _DATA
+        assert await asyncio.wait_for(_fetch(tmp_path / "s"), 60) == _DATA
 
 
 @pytest.mark.parametrize("second", [_DATA[::-1], _DATA[:1000]], ids=["another", "shorter"])
@@ -156,7 +156,7 @@ async def test_what_is_another_then_is_not_put_behind_the_first(
             peer.recv(1)
 
     with provider(tmp_path / "s", serve), pytest.raises(Unavailable, match="changed"):
-        await asyncio.wait_for(_fetch(tmp_path / "s"), 30)
+        await asyncio.wait_for(_fetch(tmp_path / "s"), 60)
 
 
 async def test_what_never_comes_to_its_end_is_unavailable(tmp_path: Path) -> None:
@@ -165,4 +165,4 @@ async def test_what_never_comes_to_its_end_is_unavailable(tmp_path: Path) -> Non
         peer.sendall(_DATA[:1000])
 
     with provider(tmp_path / "s", serve), pytest.raises(Unavailable, match="broke off"):
-        await asyncio.wait_for(_fetch(tmp_path / "s"), 30)
+        await asyncio.wait_for(_fetch(tmp_path / "s"), 60)

@@ -133,12 +133,12 @@ async def test_watch_begins_with_all_then_follows() -> None:
         first = await anext(watch)
         assert (first.synced, [change.kind for change in first.changes]) == (True, ["ADDED"])
         await at.kube.commit(Commit(id="2", writes=(create(config("b")),)))
-        second = await asyncio.wait_for(anext(watch), 5)
+        second = await asyncio.wait_for(anext(watch), 60)
         assert json.loads(second.changes[0].body)["metadata"]["name"] == "b"
         await watch.aclose()
         assert len(at.kube._assembly.store.watchers) == 0
         resumed = at.kube.watch(ObjectWatch(resource="v1/configmaps", revision=first.revision))
-        missed = await asyncio.wait_for(anext(resumed), 5)
+        missed = await asyncio.wait_for(anext(resumed), 60)
         assert json.loads(missed.changes[0].body)["metadata"]["name"] == "b"
         await resumed.aclose()
 
@@ -188,13 +188,13 @@ async def test_renewals_are_seen_but_not_stored_until_flushed() -> None:
         assert renewed["metadata"]["resourceVersion"] == made["metadata"]["resourceVersion"]
         shown = (await at.ask("GET", f"{LEASES}/l", status=200)).json
         assert shown["spec"]["renewTime"].startswith("2026-01-01T00:00:02")
-        batch = await asyncio.wait_for(anext(watching), 5)
+        batch = await asyncio.wait_for(anext(watching), 60)
         assert b"00:00:02" in batch.changes[0].body
         await watching.aclose()
         resumed = at.kube.watch(
             ObjectWatch(resource="coordination.k8s.io/v1/leases", revision=batch.revision)
         )
-        again = await asyncio.wait_for(anext(resumed), 5)
+        again = await asyncio.wait_for(anext(resumed), 60)
         assert b"00:00:02" in again.changes[0].body
         await resumed.aclose()
         await at.kube._assembly.renewals.flush()

@@ -129,7 +129,7 @@ def test_a_process_is_identified_for_all_times() -> None:
         assert process.open_identified(stranger) is None
         assert not process.wait_ended(pidfd, 0)
         syscalls.pidfd_send_signal(pidfd, signal.SIGTERM)
-        assert process.wait_ended(pidfd, 10)
+        assert process.wait_ended(pidfd, 60)
         child.wait()
         assert process.open_identified(identity) is None
     finally:

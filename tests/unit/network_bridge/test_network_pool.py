@@ -113,7 +113,7 @@ def test_after_a_burst_as_many_are_kept_up_to_the_most() -> None:
 def test_what_a_burst_left_goes_while_some_are_used() -> None:
     async def story() -> None:
         cells = FakeCells()
-        async with pool_of(cells, seconds=0.4) as pool:
+        async with pool_of(cells, seconds=1.5) as pool:
             await take(pool, 8)
             await wait_ready(pool, 8)
             async with asyncio.timeout(60):

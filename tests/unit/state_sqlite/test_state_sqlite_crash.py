@@ -126,7 +126,7 @@ async def test_full_disk_refuses_writes_and_recovers(small_disk: Path) -> None:
     ballast = small_disk / "ballast"
     ballast.write_bytes(bytes(1 << 20))
     async with local(StateSqlite, data=small_disk) as state:
-        await state.grant(Lease(id="l", seconds=1.0))
+        await state.grant(Lease(id="l", seconds=3.0))
         leased = Operation(kind=OperationKind.PUT, key="leased", lease="l")
         await state.commit(Transaction(id="leased", success=(leased,)))
         written = await fill(state)
@@ -137,7 +137,7 @@ async def test_full_disk_refuses_writes_and_recovers(small_disk: Path) -> None:
         assert same(await state.status(), before), "a refused write left something"
         everything = await state.range(RangeRequest(start="fill-", end="fill."))
         assert everything.count == written
-        await asyncio.sleep(1.2)
+        await asyncio.sleep(3.2)
         ballast.unlink()
         await state.commit(put("again", 20_000))
         async with asyncio.timeout(60):
