@@ -21,8 +21,9 @@ from sagong.linux.process import ProcessId, open_identified
 
 __all__ = ["Ended", "Population", "Process", "Silent"]
 
-# The zygote reaps what it forked in less than a millisecond, unless it dies itself.
-_STATUS_SECONDS = 0.05
+# The zygote reaps what it forked in less than a millisecond where there is a core for it; whether it
+# lives still is looked at that often.
+_STATUS_SECONDS, _LOOK_SECONDS = 5.0, 0.05
 # Orders that a process has not read: one that is stopped reads none.
 _UNREAD = 1024
 
@@ -182,7 +183,16 @@ class Population:
         if process.status is not None or not process.parent or process.parent != self._reaper():
             self._known(process)
         else:
-            self._loop.call_later(_STATUS_SECONDS, self._known, process)
+            self._await_status(process, self._loop.time() + _STATUS_SECONDS)
+
+    def _await_status(self, process: Process, until: float) -> None:
+        """The zygote tells it as soon as it gets a core; one that died meanwhile never does."""
+        if self._unreaped.get(process.record.pid) is not process:
+            return
+        if process.parent != self._reaper() or self._loop.time() >= until:
+            self._known(process)
+        else:
+            self._loop.call_later(_LOOK_SECONDS, self._await_status, process, until)
 
     def _known(self, process: Process) -> None:
         """All that will be known of its end is known; told once, and not before it ended."""
