@@ -35,8 +35,8 @@ class Moody(FirstNode):
             raise ValueError("not today")
         if mood == "exits":
             os._exit(7)
-        if mood == "slow":
-            await asyncio.sleep(2.5)
+        while self._mood == "slow":
+            await asyncio.sleep(0.05)
         if mood in ("dies", "blocks"):
             self._host.spawn(self._fail_soon(mood), mood)
 

@@ -39,7 +39,7 @@ from sagong.testing import LocalHost
 __all__ = ["STORIES", "drops", "run"]
 
 UID = 58941
-_SECONDS = 30
+_SECONDS = 60
 
 
 def rights_of(name: str, base: Path) -> Rights:

@@ -62,7 +62,7 @@ def logged(path: Path) -> list[int]:
 
 async def grows(path: Path) -> None:
     """The log has more lines than now, some time."""
-    before, limit = len(logged(path)), time.monotonic() + 30
+    before, limit = len(logged(path)), time.monotonic() + 60
     while len(logged(path)) <= before:
         assert time.monotonic() < limit, "nothing is logged any more"
         await asyncio.sleep(0.02)

@@ -46,8 +46,12 @@ class Supervisor:
 
     def wait_ready(self) -> list[str]:
         """All notifications up to READY."""
+        return self.heard_until("READY=1\n")
+
+    def heard_until(self, beginning: str) -> list[str]:
+        """All notifications up to one that begins so."""
         heard = [self._socket.recv(4096).decode()]
-        while not heard[-1].startswith("READY=1\n"):
+        while not heard[-1].startswith(beginning):
             heard.append(self._socket.recv(4096).decode())
         return heard
 
@@ -135,7 +139,9 @@ def test_ready_is_said_when_all_is_ready_and_before_that_what_is_late() -> None:
         (running.root / "etc" / "sagong.toml").write_text(CONFIGURATION + TWO_UNITS)
         supervisor = Supervisor(running)
         keeper = supervisor.start()
-        heard = supervisor.wait_ready()
+        heard = supervisor.heard_until("EXTEND_TIMEOUT_USEC=")
+        (data / "mood").write_text("well")
+        heard += supervisor.wait_ready()
         assert heard[0] == "STATUS=starting the kernel"
         assert heard[1] == "STATUS=waiting for scheduler, metrics"
         progress = "EXTEND_TIMEOUT_USEC=120000000\nSTATUS=waiting for scheduler"

@@ -42,7 +42,7 @@ def accepts(host: str, port: int) -> bool:
 
 def wait_deserted(host: str, port: int) -> None:
     """Wait until who drains has let go of it."""
-    limit = time.monotonic() + 30
+    limit = time.monotonic() + 60
     while accepts(host, port):
         assert time.monotonic() < limit, f"{host}:{port} is still open"
         time.sleep(0.05)

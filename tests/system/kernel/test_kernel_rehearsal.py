@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 from pathlib import Path
 
 import pytest
 
 from sagong.linux.cgroup import layout_of_machine
+from sagong.linux.process import become_subreaper
 from tests.system.instance import Instance, instance
-from tests.system.network.outer import machine, shell
+from tests.system.network.outer import machine, shell, until
 
 pytestmark = pytest.mark.root
 
@@ -26,6 +29,8 @@ settings = { prefix = "{prefix}" }
 
 async def rehearsed(base: Path) -> None:
     """All of it on one instance: what conforms, what does not, and what is asked wrongly."""
+    become_subreaper()
+    groups = check_groups()
     with instance(CONFIGURATION) as running:
         interfaces, pids = (
             interfaces_now(),
@@ -57,7 +62,9 @@ async def rehearsed(base: Path) -> None:
         assert (bad.code, bad.kept) == (1, {"taken_address_is_a_conflict"})
         unknown = await rehearse(running, "network", "", "nonsense")
         assert unknown.code == 2 and "no check nonsense" in unknown.text
-        assert not left_behind()
+        # Those of others' checks go with them.
+        await until(lambda: check_groups() <= groups, "control groups of checks are left")
+        assert not left_behind(os.getpid())
         assert interfaces_now() == interfaces
         assert (running.pid("runtime"), running.pid("network")) == pids
 
@@ -83,17 +90,23 @@ async def rehearse(running: Instance, unit: str, plugin: str, *checks: str) -> R
     return Rehearsal(done.returncode, done.stdout + done.stderr)
 
 
-def left_behind() -> list[str]:
-    """Control groups and processes of checks."""
-    groups = [
-        group
-        for hierarchy in layout_of_machine().hierarchies
-        for group in map(str, Path(hierarchy.directory("/")).glob("sagong-check-*"))
-    ]
-    own = ["/tmp/sagong-runtime-", "/tmp/sagong-network-"]
-    lines = shell("", "ps -eo args").splitlines()
-    return groups + [line for line in lines if any(name in line for name in own)]
+def check_groups() -> set[str]:
+    """Control groups of checks, whoever makes them."""
+    return layout_of_machine().groups("/sagong-check-*")
 
 
+def left_behind(parent: int) -> list[str]:
+    """Processes of checks below one that has all orphans of its own."""
+    found: list[str] = []
+    for children in Path(f"/proc/{parent}/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # it has ended
+            for child in children.read_text().split():
+                line = Path(f"/proc/{child}/cmdline").read_text().replace("\0", " ")
+                found += [line] * ("/tmp/sagong-runtime-" in line or "/tmp/sagong-network-" in line)
+                found += left_behind(int(child))
+    return found
+
+
+@pytest.mark.timeout(300)
 def test_runtime_and_network_are_rehearsed_with_real_containers_and_traffic() -> None:
     machine(rehearsed)

@@ -6,6 +6,7 @@ has thought about it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -204,7 +205,10 @@ def children(pid: int, ending: str) -> list[int]:
     """Children whose title ends so."""
     text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
     found = [int(word) for word in text.split()]
-    titles = {n: Path(f"/proc/{n}/cmdline").read_bytes().strip(b"\0.") for n in found}
+    titles = {}
+    for child in found:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a program that has ended
+            titles[child] = Path(f"/proc/{child}/cmdline").read_bytes().strip(b"\0.")
     return [n for n, title in titles.items() if title.decode().endswith(ending)]
 
 

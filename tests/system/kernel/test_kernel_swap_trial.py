@@ -85,7 +85,7 @@ def alone_with(plugin: str) -> Callable[[UnitStatus], bool]:
     )
 
 
-async def swap(running: Instance, plugin: str, *, trial: float = 5.0, wait: bool = True) -> None:
+async def swap(running: Instance, plugin: str, *, trial: float = 60.0, wait: bool = True) -> None:
     """Swap under load; to the end of the trial, if asked."""
     async with loaded(running) as (operator, _):
         request = SwapRequest(unit="scheduler", plugin=plugin, trial=trial, wait=wait)
@@ -138,9 +138,9 @@ async def test_one_that_falls_ill_within_its_trial_is_followed_by_its_predecesso
     running: Instance, plugin: str
 ) -> None:
     mood(running, plugin, "well")
-    swapping = asyncio.create_task(swap(running, plugin, trial=30.0))
+    swapping = asyncio.create_task(swap(running, plugin, trial=60.0))
     on_trial = await wait_unit(running, lambda unit: unit.trial == "scheduler_first")
-    assert 0 < on_trial.trial_seconds <= 30
+    assert 0 < on_trial.trial_seconds <= 60
     assert "on trial" in (await asyncio.to_thread(running.run, "status")).stdout
     mood(running, plugin, "ill")
     with pytest.raises(FailedPrecondition, match="a headache"):
@@ -151,7 +151,7 @@ async def test_one_that_falls_ill_within_its_trial_is_followed_by_its_predecesso
 async def test_one_that_hangs_within_its_trial_is_ended(running: Instance) -> None:
     mood(running, "moody", "blocks")
     async with connect(running.paths) as operator:
-        request = SwapRequest(unit="scheduler", plugin="moody", trial=8.0, wait=True)
+        request = SwapRequest(unit="scheduler", plugin="moody", trial=60.0, wait=True)
         with pytest.raises(FailedPrecondition, match="within its trial"):
             async for _step in operator.kernel.swap(request):
                 pass
@@ -170,7 +170,7 @@ async def test_one_that_proves_itself_is_remembered(running: Instance, plugin: s
 
 async def test_a_trial_survives_the_kernel(running: Instance) -> None:
     mood(running, "moody", "well")
-    await swap(running, "moody", trial=20.0, wait=False)
+    await swap(running, "moody", trial=60.0, wait=False)
     await kill_kernel(running)
     unit = await wait_unit(running, lambda unit: unit.trial == "scheduler_first")
     assert unit.plugin == "scheduler_moody"
@@ -205,6 +205,7 @@ async def test_two_swaps_at_once_are_refused(running: Instance) -> None:
         await anext(steps)
         with pytest.raises(FailedPrecondition, match="is being swapped; wait until"):
             await anext(operator.kernel.swap(SwapRequest(unit="scheduler", plugin="first")))
+        mood(running, "moody", "well")
         async for _step in steps:
             pass
     await back_to_first(running)

@@ -199,7 +199,6 @@ async def test_killed_while_it_falls_asleep_it_comes_up(running: Instance) -> No
         await (await operator.use(Nap, "dozing")).count()
         found = await wait_unit(operator, lambda u: any(p.state == "draining" for p in u.processes))
         assert found.state == "asleep"
-        os.kill(found.processes[0].pid, signal.SIGKILL)
-        mark(running, "slow", present=False)
-        await wait_unit(operator, lambda u: u.state != "asleep")
-        await wait_asleep(operator)
+        async with wakes(running, operator):
+            os.kill(found.processes[0].pid, signal.SIGKILL)
+            mark(running, "slow", present=False)
