@@ -8,6 +8,7 @@ import json
 import os
 import stat
 import tarfile
+import tempfile
 from pathlib import Path
 
 from sagong.conformance.image_lab import (
@@ -276,18 +277,15 @@ async def check_hostile_layers_stay_inside(lab: ImageLab) -> None:
         image = Archive(layers=[layer((name, "out"))])
         await refused(InvalidArgument, loaded(lab, image))
         await refused(NotFound, lab.images.inspect(ImageRef(reference=image.id)))
-    raw = layer(
-        (entry("trap", 0o777, tarfile.SYMTYPE, linkname="/tmp/suite-trap"), b""),
-        ("trap/file", "out"),
-    )
-    os.makedirs("/tmp/suite-trap", exist_ok=True)
-    try:
+    with tempfile.TemporaryDirectory(prefix="suite-trap-", dir="/tmp") as outside:
+        raw = layer(
+            (entry("trap", 0o777, tarfile.SYMTYPE, linkname=outside), b""),
+            ("trap/file", "out"),
+        )
         # A link that leads nowhere inside may also be refused.
         with contextlib.suppress(InvalidArgument):
             await lent(lab, "suite-trap", Archive(layers=[raw]))
-        assert os.listdir("/tmp/suite-trap") == []
-    finally:
-        os.rmdir("/tmp/suite-trap")
+        assert os.listdir(outside) == []
     await lent(lab, "suite-absolute", Archive(layers=[layer(("/absolute", "in"))]))
     assert await read_text(lab, "suite-absolute", "/absolute") == "in"
 
