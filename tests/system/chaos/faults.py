@@ -196,9 +196,7 @@ class Injector:
     def _cut_power(self) -> None:
         """Everything but the containers ends at once, and is brought up again."""
         began = time.time()
-        ended = self._processes.cut_power()
-        left = self._processes.everything()
-        problem = f"did not end: {self._processes.described(left)} " if left else ""
+        ended, problem = self._processes.cut_power()
         done = self._running.run("up", "--seconds", "80", check=False)
         if done.returncode:
             problem += f"`up` failed: {done.stderr}{done.stdout}"

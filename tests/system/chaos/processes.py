@@ -9,7 +9,7 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from sagong.contracts.kernel import SystemStatus
@@ -25,6 +25,8 @@ _WELL = ("serving", "asleep")
 _MONITOR = "sagong-monitor "
 _NURSERY = "sagong-nursery"
 _MOST = 6
+# To die of a kill, on a machine that has much to do: who is in the midst of a mount ends it first.
+_ENDING = 60.0
 
 
 class Processes:
@@ -105,9 +107,10 @@ class Processes:
             if _target(f"/proc/{pid}/fd/2").startswith(log) or mark in _read(f"/proc/{pid}/cgroup")
         }
 
-    def cut_power(self, *, containers: bool = False) -> set[int]:
-        """End everything at once, whether or not anybody says who it is."""
-        limit = time.monotonic() + 20
+    def cut_power(self, *, containers: bool = False) -> tuple[set[int], str]:
+        """End everything at once, whether or not anybody says who it is: all that ended, and what is
+        wrong, if something did not."""
+        limit = time.monotonic() + _ENDING
         ended: set[int] = set()
         quiet = 0
         # While a list is read one may fork another, and end: twice nothing is nothing.
@@ -120,12 +123,8 @@ class Processes:
             time.sleep(0.05)
         if containers:
             Cgroup(layout_of_machine(), self._paths.cgroup, (*CONTROLLERS, "unified")).kill()
-        return ended
-
-    @staticmethod
-    def described(pids: Iterable[int]) -> str:
-        """Who they are, for whoever must find out why they are there."""
-        return "; ".join(map(_described, sorted(pids)))
+        left = self.everything() if quiet < 2 else set()
+        return ended, f"did not end: {'; '.join(map(_described, sorted(left)))} " if left else ""
 
     def belongings(self) -> dict[str, tuple[str, ...]]:
         """All that the instance has on the machine, in terms that generations don't change."""

@@ -202,7 +202,9 @@ class Trial:
         last.leave("docker-last")
         cluster.leave(self.kube, "kube-last")
         written, values = self._listed(), cluster.counters(self.kube)
-        self.processes.cut_power(containers=True)
+        _, left = self.processes.cut_power(containers=True)
+        if left:
+            self.recorder.problem(f"before a reboot: {left}")
         sweep(self._running.paths)
         up = self._running.run("up", "--seconds", "90", check=False)
         if up.returncode:
