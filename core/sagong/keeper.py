@@ -284,11 +284,17 @@ def main() -> None:
         if not options.supervised:
             sys.exit(_LOCKED)
         _replace(options.run, lock)
-    with open(f"{options.run}/keeper.pid", "w") as file:
-        file.write(f"{os.getpid()}\n")
+    _write_pid(f"{options.run}/keeper.pid")
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     _show_title()
     sys.exit(Keeper(options).run())
+
+
+def _write_pid(path: str) -> None:
+    """Not emptied first: what the file has on a full disk would not be had again."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    os.ftruncate(file, os.write(file, f"{os.getpid()}\n".encode()))
+    os.close(file)
 
 
 def _replace(run: str, lock: int) -> None:

@@ -46,7 +46,14 @@ from sagong.contracts.kernel import (
     Waking,
 )
 from sagong.deputy import Appointed, Deputation, Post, appoint
-from sagong.errors import Gone, InvalidArgument, NotFound, SagongError, Unavailable
+from sagong.errors import (
+    DeadlineExceeded,
+    Gone,
+    InvalidArgument,
+    NotFound,
+    SagongError,
+    Unavailable,
+)
 from sagong.hooks import points, wrapped
 from sagong.patience import PATIENCE
 from sagong.report import GaugeReader, account
@@ -285,7 +292,7 @@ class ProcessHost:
         self._tasks.discard(task)
         if task.cancelled() or task.exception() is None:
             return
-        self.log.error("%s failed", task.get_name(), exc_info=task.exception())
+        self._told(task.get_name(), task.exception())
         self._end(1)
 
     def _deputy_ended(self) -> None:
@@ -293,6 +300,14 @@ class ProcessHost:
         if not self._ended.is_set():
             self.log.error("the deputy ended")
             self._end(1)
+
+    def _told(self, what: str, error: BaseException | None) -> BaseException | None:
+        """Log a failure, and give what it comes to: of a full disk in a line, of a defect all of it."""
+        if isinstance(error, Exception) and (full := no_room(self.name, error)) is not None:
+            self.log.error("%s failed: %s", what, full.message)
+            return full
+        self.log.error("%s failed", what, exc_info=error)
+        return error
 
     def _end(self, code: int) -> None:
         self._code = self._code or code
@@ -362,11 +377,7 @@ class ProcessHost:
             self.log.error("%s failed: %s", order.action, failure.message)
             error = f"{type(failure).__name__}: {failure}"
         except Exception as defect:
-            if (full := no_room(self.name, defect)) is not None:
-                self.log.error("%s failed: %s", order.action, full.message)
-            else:
-                self.log.exception("%s failed", order.action)
-            told = full or defect
+            told = self._told(order.action, defect)
             error = f"{type(told).__name__}: {told}"
         await self._report(order, state, error, until)
         self._obeyed.discard(order.id)
@@ -470,14 +481,22 @@ class ProcessHost:
         self._succeeded = order.successor
         # Streams may go on long beside a successor; without one everything is to end.
         seconds = order.seconds if order.successor else min(order.seconds, _ALONE_SECONDS)
-        async with asyncio.TaskGroup() as group:
-            if self._provider is not None:
-                group.create_task(self._provider.drain(seconds))
-            group.create_task(self._bounded(self._hook("drain"), seconds))
+        try:
+            async with asyncio.TaskGroup() as group:
+                if self._provider is not None:
+                    group.create_task(self._provider.drain(seconds))
+                group.create_task(self._bounded(self._hook("drain"), seconds))
+        except ExceptionGroup as failures:
+            raise failures.exceptions[0] from None
         if self._provider is not None:
             await self._provider.cut(_UNDO_SECONDS)
-        async with asyncio.timeout(seconds):
-            until = await self._hook("doze") if order.asleep else 0.0
+        try:
+            async with asyncio.timeout(seconds):
+                until = await self._hook("doze") if order.asleep else 0.0
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"who was to hear what it waits for did not answer within {seconds:g} s"
+            ) from None
         state = await self._hook("export") if order.successor else b""
         await self._stop_plugin()
         return state or b"", until or 0.0

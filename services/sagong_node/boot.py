@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sagong.contracts.node import StatusState
+from sagong.linux.files import replace_file
 from sagong_node.records import ContainerRecord
 from sagong_node.registry import Registry
 
@@ -14,11 +15,13 @@ __all__ = ["begin", "is_new"]
 
 def is_new(mark: Path) -> bool:
     """Whether this is the first node since the machine started, by a mark of the one before; asked
-    once."""
+    once. A mark that is right is left alone: half written it would say that everything is dead.
+    """
     boot = Path("/proc/sys/kernel/random/boot_id").read_text()
-    known = mark.read_text() if mark.exists() else ""
-    mark.write_text(boot)
-    return known != boot
+    if mark.exists() and mark.read_text() == boot:
+        return False
+    replace_file(str(mark), boot.encode(), beside=f"{mark}.new")
+    return True
 
 
 def begin(registry: Registry, said: Callable[[ContainerRecord], str]) -> None:

@@ -86,7 +86,7 @@ class Instance:
             with contextlib.suppress(SagongError):
                 status = self.status()
                 named = {process.pid for process in _processes(status)}
-                if status.ready and gone not in named and all(map(_lives, named)):
+                if status.ready and gone not in named and all(map(lives, named)):
                     return status
             assert time.monotonic() < limit, self.logs()
             time.sleep(0.05)
@@ -127,7 +127,7 @@ def _processes(status: SystemStatus) -> list[ProcessStatus]:
     return [*status.others, *(p for unit in status.units for p in unit.processes)]
 
 
-def _lives(pid: int) -> bool:
+def lives(pid: int) -> bool:
     """Whether it has not ended, be it reaped or not."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")

@@ -43,7 +43,13 @@ def defect(function: Any, error: Exception) -> SagongError:
 
 
 def no_room(where: str, error: Exception) -> ResourceExhausted | None:
-    """What to say of an error that tells of a full disk (ENOSPC) or quota (EDQUOT); None of others."""
+    """What to say of an error that tells of a full disk (ENOSPC) or quota (EDQUOT); None of others.
+
+    Of a group, if all that it holds are such errors.
+    """
+    if isinstance(error, ExceptionGroup):
+        found = [no_room(where, each) for each in error.exceptions]
+        return found[0] if all(found) else None
     if not isinstance(error, OSError) or error.errno not in _FULL:
         return None
     place = f" of {error.filename}" if isinstance(error.filename, str) else ""

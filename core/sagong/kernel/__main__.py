@@ -23,10 +23,12 @@ import zmq
 
 from sagong import config as configuration
 from sagong.bus import Access, Provider
+from sagong.bus.handling import no_room
 from sagong.bus.refusals import Refusals
 from sagong.config import Config, Paths, UnitConfig
 from sagong.contracts.kernel import Kernel, Order
-from sagong.errors import SagongError
+from sagong.errors import ResourceExhausted, SagongError
+from sagong.keeper import CONFIGURATION_ERROR
 from sagong.kernel import outages
 from sagong.kernel.bounds import Bounds
 from sagong.kernel.cell import Cells
@@ -75,9 +77,14 @@ def main() -> None:
     zygote = fork_zygote(_preloaded(root, profile))
     try:
         raise SystemExit(uvloop.run(_live(root, profile, keeper, kept, zygote)))
-    except SagongError as error:
-        _LOG.error("the kernel can't start: %s", error)
-        raise SystemExit(78) from error
+    except (SagongError, OSError) as error:
+        full = no_room("the kernel", error)
+        if full is None and isinstance(error, OSError):
+            raise
+        _LOG.error("the kernel can't start: %s", full or error)
+        # There may be room in a moment; the configuration will not mend itself.
+        again = isinstance(full or error, ResourceExhausted)
+        raise SystemExit(1 if again else CONFIGURATION_ERROR) from error
 
 
 def _check(root: Path, profile: str) -> int:
@@ -89,7 +96,7 @@ def _check(root: Path, profile: str) -> int:
         _resolved(Cells(paths, config), config)
     except SagongError as error:
         print(error, file=sys.stderr)
-        return 78
+        return CONFIGURATION_ERROR
     return 0
 
 

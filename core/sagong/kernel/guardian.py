@@ -27,6 +27,8 @@ __all__ = ["Guardian"]
 _LOG = logging.getLogger("sagong.kernel")
 _CREDENTIALS = struct.Struct("3i")
 _SUPERVISOR_SECONDS = 5.0
+# From one that was started to the next, if it does not come.
+_AGAIN_SECONDS = 5.0
 _MANY = 1 << 20
 _LONGEST = 1024
 # So many may be missed.
@@ -115,8 +117,16 @@ class Guardian:
         command = [sys.executable, *START, "--root", str(self._root)]
         command += ["--run", str(Paths.below(self._root).run), "--profile", self._profile]
         command += ["--successor"]
+        # It may end before it comes; where it is only slow, the next one finds the lock taken.
+        self._loop.call_later(_AGAIN_SECONDS, self._replace_again)
         # A grandchild, so that it is nobody's zombie when it ends and outlives this kernel.
-        subprocess.run([sys.executable, "-c", _DETACH, *command], check=False, timeout=10)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            subprocess.run([sys.executable, "-c", _DETACH, *command], check=False, timeout=10)
+
+    def _replace_again(self) -> None:
+        if self._keeper is None and self._door.fileno() >= 0:
+            _LOG.warning("no keeper has come; starting another one")
+            self._replace()
 
     def _admit(self) -> None:
         """A keeper has come: it is given every descriptor, and told how things stand."""

@@ -22,6 +22,7 @@ import traceback
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from sagong.errors import SagongError
 from sagong.linux import process
 from sagong.process import Launch, configure_logging, run
 from sagong.sandbox import Plan
@@ -200,6 +201,8 @@ def _become(
         code = _live(request, descriptors[1:])
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
+    except SagongError as error:
+        print(f"{request.title} can't begin: {error}", file=sys.stderr)
     except BaseException:
         traceback.print_exc()
     finally:

@@ -13,6 +13,7 @@ import os
 import resource
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -22,7 +23,7 @@ from sagong.shim.adoption import Inheritance
 from sagong.shim.channel import Channel, allowed, listen
 from sagong.shim.directory import RunDirectory
 from sagong.shim.engines import Engines
-from sagong.shim.failure import StartError, wrong
+from sagong.shim.failure import StartError, failed, wrong
 from sagong.shim.lifelines import Lifelines
 from sagong.shim.loop import READ, Loop
 from sagong.shim.messages import PROTOCOL, MessageReader
@@ -73,8 +74,12 @@ class Launcher:
         self._loop.run()
 
     def _listen(self) -> None:
-        self._directory.create()
-        listener = listen(self._directory.launcher_socket, 128)
+        path = self._directory.launcher_socket
+        try:
+            self._directory.create()
+            listener = listen(path, 128)
+        except OSError as error:
+            sys.exit(f"sagong-launcher: {failed(error, f'listening at {path}').message}")
         self._loop.add(listener.fileno(), READ, lambda _: self._accept(listener))
         self._listener = listener
 

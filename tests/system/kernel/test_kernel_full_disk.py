@@ -5,6 +5,8 @@ A plugin that needs some to begin says so, and begins when there is.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import mmap
 import os
 import shutil
@@ -12,13 +14,15 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from sagong.errors import SagongError
 from tests.small_disk import small_disk
-from tests.system.instance import Instance, instance
+from tests.system.chaos.faults import no_inodes
+from tests.system.instance import Instance, instance, lives
 
 pytestmark = pytest.mark.root
 
@@ -96,6 +100,54 @@ def test_who_has_no_room_to_begin_says_so_in_a_line_and_begins_when_there_is(
     filler.unlink()
     running.wait_ready()
     assert pid_of(running, "desk") not in (0, before)
+
+
+@pytest.mark.parametrize("socket", ["bus/s", "keeper"])
+def test_a_kernel_that_has_no_room_for_a_socket_comes_when_there_is(
+    running: Instance, socket: str
+) -> None:
+    keeper, before = running.pid("keeper"), running.pid("kernel")
+    log = running.paths.run / "log/kernel.log"
+    (running.paths.run / "kernel" / socket).unlink()
+    with no_inodes(running.paths.run) as take, stopped(keeper):
+        os.kill(before, signal.SIGKILL)
+        wait_until(running, lambda: not lives(before))
+        take()  # what the dead one had open still
+        os.kill(keeper, signal.SIGCONT)
+        wait_until(running, lambda: log.read_text().count("the kernel can't start") > 1)
+    running.wait_ready(gone=before)
+    assert "Traceback" not in log.read_text()
+    assert running.pid("keeper") == keeper
+
+
+def test_a_keeper_that_ends_before_it_comes_is_followed_by_another(running: Instance) -> None:
+    before = running.pid("keeper")
+    log = running.paths.run / "log/kernel.log"
+    with open(running.paths.run / "kernel/lock") as lock, ThreadPoolExecutor(1) as beside:
+        # Whoever waits has it as soon as the keeper is dead; the next one finds it taken.
+        taken = beside.submit(fcntl.flock, lock, fcntl.LOCK_EX)
+        wait_until(running, lambda: waits_for_lock(running))
+        os.kill(before, signal.SIGKILL)
+        taken.result()
+        wait_until(running, lambda: "no keeper has come" in log.read_text())
+    wait_until(running, lambda: pid_of(running, "keeper") not in (0, before))
+
+
+@contextlib.contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """A process that does nothing, unless it is told otherwise meanwhile."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def waits_for_lock(running: Instance) -> bool:
+    """Whether somebody waits for the instance's lock, see proc_locks(5)."""
+    inode = (running.paths.run / "kernel/lock").stat().st_ino
+    waiting = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    return any("->" in words and words[-3].endswith(f":{inode}") for words in waiting)
 
 
 def wait_until(running: Instance, holds: Callable[[], bool]) -> None:

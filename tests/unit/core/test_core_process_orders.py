@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import itertools
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
@@ -89,10 +90,12 @@ async def kernel_at(path: Path) -> AsyncIterator[FakeKernel]:
 
 @dataclass
 class Story:
-    """What the plugin's class did, and what it waits for."""
+    """What the plugin's class did, what it waits for, and what befalls it."""
 
     steps: list[str] = field(default_factory=list)
     go_on: asyncio.Event = field(default_factory=asyncio.Event)
+    in_drain: Exception | None = None
+    beside: Exception | None = None
 
 
 class Slow:
@@ -101,12 +104,21 @@ class Slow:
     story: Story
 
     def __init__(self, host: Any) -> None:
-        pass
+        self._host = host
 
     async def start(self) -> None:
         self.story.steps.append("start")
         await self.story.go_on.wait()
         self.story.steps.append("started")
+        if self.story.beside is not None:
+            self._host.spawn(_raise(self.story.beside), "work beside")
+
+    async def drain(self) -> None:
+        await _raise(self.story.in_drain)
+
+    async def doze(self) -> float:
+        await self.story.go_on.wait()
+        return 0.0
 
     async def place(self, question: Question) -> Verdict:
         self.story.steps.append("place")
@@ -123,6 +135,11 @@ class Slow:
 
     async def tidy(self) -> None:
         self.story.steps.append("tidy")
+
+
+async def _raise(error: Exception | None) -> None:
+    if error is not None:
+        raise error
 
 
 @pytest.fixture
@@ -219,3 +236,71 @@ async def test_a_drain_that_a_new_kernel_orders_in_its_midst_is_the_same_one(
         async with asyncio.timeout(60):
             assert await life == 0
     assert story.steps[-1] == "tidy"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device", "/data/x"),
+        ExceptionGroup("several", [OSError(errno.EDQUOT, "Disk quota exceeded", "/data/x")]),
+    ],
+)
+async def test_work_beside_calls_that_finds_no_room_says_so_in_a_line(
+    tmp_path: Path, story: Story, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    path = tmp_path / "k"
+    story.beside = error
+    async with kernel_at(path) as kernel, living(path) as life:
+        await kernel.wait(lambda: kernel.attended)
+        story.go_on.set()
+        kernel.order("start")
+        async with asyncio.timeout(60):
+            assert await life == 1
+    (record,) = [r for r in caplog.records if "work beside" in r.getMessage()]
+    said = "work beside failed: slow: the disk of /data/x is full: free space there"
+    assert record.getMessage() == said
+    assert not record.exc_info
+
+
+async def test_a_defect_beside_calls_is_told_with_all_of_it(
+    tmp_path: Path, story: Story, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "k"
+    full = OSError(errno.ENOSPC, "No space left on device", "/data/x")
+    story.beside = ExceptionGroup("several", [full, ValueError("a defect")])
+    async with kernel_at(path) as kernel, living(path) as life:
+        await kernel.wait(lambda: kernel.attended)
+        story.go_on.set()
+        kernel.order("start")
+        async with asyncio.timeout(60):
+            assert await life == 1
+    (record,) = [r for r in caplog.records if "work beside" in r.getMessage()]
+    assert record.exc_info
+
+
+async def test_a_drain_that_others_make_fail_says_why_in_a_line(
+    tmp_path: Path, story: Story, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "k"
+    story.in_drain = Unavailable("the state is away")
+    async with kernel_at(path) as kernel, living(path):
+        await kernel.wait(lambda: kernel.attended)
+        story.go_on.set()
+        await kernel.wait_done(kernel.order("start"))
+        done = await kernel.wait_done(kernel.order("drain", seconds=5.0))
+    assert done.error == "Unavailable: the state is away"
+    assert not any(record.exc_info for record in caplog.records)
+
+
+async def test_one_that_can_leave_no_word_before_it_sleeps_says_so_in_a_line(
+    tmp_path: Path, story: Story, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "k"
+    async with kernel_at(path) as kernel, living(path):
+        await kernel.wait(lambda: kernel.attended)
+        story.go_on.set()
+        await kernel.wait_done(kernel.order("start"))
+        story.go_on.clear()
+        done = await kernel.wait_done(kernel.order("drain", seconds=0.2, asleep=True))
+    assert done.error.startswith("DeadlineExceeded: ")
+    assert not any(record.exc_info for record in caplog.records)
