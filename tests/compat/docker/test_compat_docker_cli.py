@@ -101,10 +101,15 @@ def test_stats_count_what_a_container_receives_and_sends(docker: Engine) -> None
     docker.ok("run", "-d", "--name", "host", "--network", "host", IMAGE, "sleep", "600")
     address = docker.inspect("server")["NetworkSettings"]["Networks"]["bridge"]["IPAddress"]
     docker.ok("run", "--rm", IMAGE, "ping", "-c", "3", "-i", "0.1", "-s", "1000", address)
-    shown = "{{.Name}} {{.NetIO}}"
-    lines = docker.ok("stats", "--no-stream", "--format", shown, "server", "guest", "host")
-    found = {line.split()[0]: line.split()[1:] for line in lines.splitlines()}
-    assert found["server"] == found["guest"], "who shares a network shows it"
+
+    def shown() -> dict[str, list[str]]:
+        form = ("--format", "{{.Name}} {{.NetIO}}")
+        lines = docker.ok("stats", "--no-stream", *form, "server", "guest", "host")
+        return {line.split()[0]: line.split()[1:] for line in lines.splitlines()}
+
+    # Who shares a network shows it; the kernel looks for neighbours on it between two answers.
+    docker.wait_until(lambda: (found := shown())["server"] == found["guest"])
+    found = shown()
     received, _, sent = found["server"]
     assert received.endswith("kB") and sent.endswith("kB"), found
     assert found["host"] == ["0B", "/", "0B"], "the machine's own traffic is nobody's"
