@@ -68,6 +68,7 @@ class Console:
         self._order = order
         self._path = path
         self.received = False
+        self._channel: socket.socket | None = None
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -78,18 +79,28 @@ class Console:
         order.loop.add(self._listener.fileno(), READ, lambda _: self.receive())
 
     def receive(self) -> None:
-        """Take the master if it is there."""
+        """Take the master if it is there; who has connected may send it later."""
         with contextlib.suppress(BlockingIOError):
-            channel, _ = self._listener.accept()
-            with channel:
-                channel.settimeout(1.0)
-                _, descriptors = process.receive_descriptors(channel, 4096, 1)
+            if self._channel is None:
+                self._channel, _ = self._listener.accept()
+                self._channel.setblocking(False)
+                self._order.loop.add(self._channel.fileno(), READ, lambda _: self.receive())
+            _, descriptors = process.receive_descriptors(self._channel, 4096, 1)
+            self._leave()
             if descriptors and not self.received:
                 self.received = True
                 self._order.session.use_terminal(descriptors[0])
 
+    def _leave(self) -> None:
+        """The connection has brought all that it may bring."""
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            self._order.loop.drop(channel.fileno())
+            channel.close()
+
     def close(self) -> None:
         """No terminal is expected any more."""
+        self._leave()
         self._order.loop.drop(self._listener.fileno())
         self._listener.close()
         with contextlib.suppress(FileNotFoundError):
