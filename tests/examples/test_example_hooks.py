@@ -199,8 +199,9 @@ def test_an_installed_hook_is_loaded_into_a_running_scheduler(running: Instance)
     configuration.write_text(configuration.read_text() + 'hooks = ["house_rules"]\n')
     import os
 
-    os.kill(running.pid("kernel"), 9)
-    running.wait_ready()
+    killed = running.pid("kernel")
+    os.kill(killed, 9)
+    running.wait_ready(gone=killed)
     assert "serves after" in command(running, "swap", "scheduler")
     assert chosen() == "b"
     lines = [json.loads(x) for x in command(running, "logs", "scheduler", "--json").splitlines()]

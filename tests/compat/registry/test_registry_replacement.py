@@ -228,9 +228,10 @@ def test_all_that_was_acknowledged_is_there_after_everything_died(
     client = Client(host)
     pushed = {f"v{n}": client.push_image("death/all", f"v{n}") for n in range(5)}
     for unit in ("registry", "image", "state-local", "kernel"):
-        os.kill(instance.pid(unit), signal.SIGKILL)
+        killed = instance.pid(unit)
+        os.kill(killed, signal.SIGKILL)
     client.close()
-    instance.wait_ready(60)
+    instance.wait_ready(60, gone=killed)
     for tag, manifest in pushed.items():
         target = f"/v2/death/all/manifests/{tag}"
         found = patiently(client, "GET", target, None, {"Accept": MANIFEST})

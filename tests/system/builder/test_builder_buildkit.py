@@ -357,7 +357,8 @@ def test_who_is_there_and_what_is_kept(buildx: Buildx, protocol: dict[str, Any])
         assert stub.Info(control.InfoRequest()).buildkitVersion.package == "sagong"
         before = {record.ID for record in stub.DiskUsage(control.DiskUsageRequest()).record}
         pruned = {record.ID for record in stub.Prune(control.PruneRequest(all=True))}
-        assert pruned == before
+        # What a build that was given up before has left may come in between; nothing is left of all.
+        assert pruned >= before and not stub.DiskUsage(control.DiskUsageRequest()).record
         # By this clients find out whether a history is kept at all.
         probe = control.BuildHistoryRequest(ActiveOnly=True, Ref="nothing", EarlyExit=True)
         assert list(stub.ListenBuildHistory(probe)) == []

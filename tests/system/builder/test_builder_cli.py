@@ -534,7 +534,7 @@ def test_the_image_is_what_docker_makes(place: Place) -> None:
     sample = sample_image.build(archive / "again")
     done = subprocess.run(
         [sys.executable, "-m", "tests.system.builder.peer", sample.docker_archive, place.directory],
-        env=environment(), cwd=REPOSITORY, capture_output=True, text=True, timeout=110, check=True,
+        env=environment(), cwd=REPOSITORY, capture_output=True, text=True, timeout=240, check=True,
     )  # fmt: skip
     peer = json.loads(done.stdout)
     ours = json.loads(place.engine.ok("image", "inspect", "t:1"))[0]

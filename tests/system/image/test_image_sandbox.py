@@ -39,7 +39,7 @@ def test_the_manifest_s_rights_are_enough(directory: Path) -> None:
             [sys.executable, "-m", "tests.system.image.image_cage", *paths, registry],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=240,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
         )
     assert done.stdout, done.stderr
