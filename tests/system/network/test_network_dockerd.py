@@ -56,11 +56,14 @@ class Dockerd:
             self._process.wait(_SECONDS)
             self._process = None
 
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """A command, whatever comes of it."""
+        command = ["docker", "-H", self.host, *words]
+        return subprocess.run(command, capture_output=True, text=True, timeout=100)
+
     def ok(self, *words: str) -> str:
         """A command that must succeed."""
-        done = subprocess.run(
-            ["docker", "-H", self.host, *words], capture_output=True, text=True, timeout=100
-        )
+        done = self.run(*words)
         assert done.returncode == 0, (words, done.stderr)
         return done.stdout.strip()
 
@@ -91,6 +94,14 @@ class Both:
 
     def __init__(self, ours: Engine, theirs: Dockerd, world: World) -> None:
         self.ours, self.theirs, self.world = ours, theirs, world
+
+    async def wait_serving(self) -> None:
+        """Until the programs in both containers have begun to listen."""
+        page = ("wget", "-qO-", "http://127.0.0.1/")
+        limit = time.monotonic() + _SECONDS
+        for run, name in ((self.ours.docker, "ours"), (self.theirs.run, "theirs")):
+            while (done := await asyncio.to_thread(run, "exec", name, *page)).returncode:
+                assert time.monotonic() < limit, (name, done.stderr)
 
     async def check(self, when: str) -> None:
         """From outside, from the machine, from each other's containers; and out."""
@@ -127,10 +138,12 @@ async def side_by_side(base: Path) -> None:
             before = rules()
             ours.ok("run", *serve(9181, "ours"))
             both = Both(ours, theirs, world)
+            await both.wait_serving()
             await both.check("beside each other")
             assert ours.docker("run", "--rm", "-p", "9180:80", IMAGE, "true").returncode == 125
             theirs.stop()
             theirs.start()
+            await both.wait_serving()
             await both.check("after a restart of dockerd")
             ours.instance.run("swap", "network", "network_bridge")
             await both.check("after a swap of ours")

@@ -151,7 +151,7 @@ async def modes(base: Path) -> None:
         four = made["routed"].endpoints[0].ipv4
         assert await reached(made["routed"].path, World.address, 80) == ("world", four)
         assert (await reached(made["mixed"].path, World.address, 80))[1] == World.machine
-        assert "1 packets received" in shell(world.path, f"/bin/busybox ping -c 1 -W 2 {four}")
+        assert "1 packets received" in shell(world.path, f"/bin/busybox ping -c 1 -W 20 {four}")
         assert "0 packets received" in shell(
             world.path, f"/bin/busybox ping -c 1 -W 1 {made['mixed'].endpoints[0].ipv4}"
         )

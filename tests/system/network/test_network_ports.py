@@ -455,7 +455,7 @@ async def open_through_flushes(base: Path) -> None:
         sandbox = await joined(network, "c", "bridge", ports=ports)
         served = within(sandbox.path, socket.create_server, ("0.0.0.0", 80))
         ways = [("", "127.0.0.1"), ("", World.machine), (world.path, World.machine)]
-        clients = [within(path, socket.create_connection, (a, 8080), 10) for path, a in ways]
+        clients = [within(path, socket.create_connection, (a, 8080), 60) for path, a in ways]
         peers = [served.accept()[0] for _ in clients]
         for _ in range(3):
             shell("", "nft flush ruleset")

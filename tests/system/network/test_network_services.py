@@ -83,8 +83,8 @@ async def every_way(base: Path) -> None:
         assert await words("", "127.0.0.1", 30080) == {"p0", "p1"}
         _, seen = await reached(c.path, "10.96.0.10", 8000)
         assert seen == c.endpoints[0].ipv4, "pods lose their address on the way to a service"
-        assert (await dial(c.path, "10.96.0.99", 8000))[1] == "[Errno 111] Connection refused"
-        assert (await dial(c.path, "10.96.0.10", 8001))[1] == "[Errno 111] Connection refused"
+        assert (await reached(c.path, "10.96.0.99", 8000))[1] == "[Errno 111] Connection refused"
+        assert (await reached(c.path, "10.96.0.10", 8001))[1] == "[Errno 111] Connection refused"
         for server in servers:
             server.close()
         world.close()
@@ -100,9 +100,11 @@ async def cut_off(base: Path) -> None:
     rules = shell("", "ip rule; ip -6 rule")
     service = ServicePort(name="default/web:http", addresses=("10.96.0.10", "fd96::10"), port=8000)
     async with plugin(base) as network:
-        assert (await dial("", "10.96.0.10", 8000))[1] == "[Errno 101] Network is unreachable"
+        assert (await reached("", "10.96.0.10", 8000))[1] == "[Errno 101] Network is unreachable"
         await network.apply(Rules(generation=1, services=(service,), **CIDRS))
-        assert "refused" in (await dial("", "10.96.0.10", 8000))[1], "no bridge of pods is needed"
+        assert "refused" in (await reached("", "10.96.0.10", 8000))[1], (
+            "no bridge of pods is needed"
+        )
         a, b = await pods(network, 2)
         server = Server(a.path, 80, a.id)
         service = replace(service, backends=backends(a))
@@ -113,8 +115,8 @@ async def cut_off(base: Path) -> None:
                 assert (await reached(path, address, 8000))[0] == "p0", (path, address)
         for address in ("10.96.0.99", "fd96::99"):
             for path in (b.path, ""):
-                assert "refused" in (await dial(path, address, 8000))[1], (path, address)
-        assert "unreachable" in (await dial("", "203.0.113.1", 80))[1]
+                assert "refused" in (await reached(path, address, 8000))[1], (path, address)
+        assert "unreachable" in (await reached("", "203.0.113.1", 80))[1]
         server.close()
         await network.purge()
         assert shell("", "ip rule; ip -6 rule") == rules
@@ -159,8 +161,8 @@ async def local_only(base: Path) -> None:
         assert (await dial(world.path, World.machine, 30081))[1] == "timed out"
         nothing = replace(service, backends=(), local_only=False)
         await network.apply(Rules(generation=3, services=(nothing,), **CIDRS))
-        assert "refused" in (await dial(world.path, World.machine, 30081))[1]
-        assert "refused" in (await dial(b.path, "10.96.0.20", 8000))[1]
+        assert "refused" in (await reached(world.path, World.machine, 30081))[1]
+        assert "refused" in (await reached(b.path, "10.96.0.20", 8000))[1]
         for server in servers:
             server.close()
         world.close()

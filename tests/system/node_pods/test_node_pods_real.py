@@ -128,6 +128,7 @@ async def test_a_pod_in_real_containers(tmp_path: Path) -> None:
         )
         await node.until(lambda: node.container("web", "main").get("ready"), "ready")
         log = next((node.directory / "data" / "logs").glob("default_web_*/main/0.log"))
+        await node.until(lambda: "blue blue" in log.read_text(), "its log")
         lines = [line.split(" ", 3) for line in log.read_text().splitlines()]
         assert [line[1:3] for line in lines] == [["stdout", "F"]] * len(lines)
         said = [line[3] for line in lines]
@@ -162,7 +163,8 @@ async def test_containers_of_a_pod_share_what_they_should(tmp_path: Path) -> Non
             "one", "sleep 1000 & echo one | tee /dev/shm/of-one > /dev/termination-log; wait"
         )
         see = "ps | grep -c 'sleep 1000'; cat /dev/shm/of-one"
-        two = shell("two", f"sleep 0.2; ({see}) > /dev/termination-log; hostname")
+        wait = "until grep -qs one /dev/shm/of-one; do sleep 0.05; done"
+        two = shell("two", f"{wait}; ({see}) > /dev/termination-log; hostname")
         node.objects.put(pod("web", one, two, shareProcessNamespace=True, restartPolicy="Never"))
         await node.until(lambda: node.container("web", "two").get("state", {}).get("terminated"))
         ended = node.container("web", "two")["state"]["terminated"]

@@ -51,7 +51,7 @@ spec:
         ports: [{{containerPort: 8080, name: http}}]
         env: [{{name: WORD, valueFrom: {{secretKeyRef: {{name: shop, key: word}}}}}}]
         volumeMounts: [{{name: page, mountPath: /etc/page}}]
-        readinessProbe: {{httpGet: {{path: /, port: http}}, periodSeconds: 1}}
+        readinessProbe: {{httpGet: {{path: /, port: http}}, periodSeconds: 1, timeoutSeconds: 30}}
       volumes: [{{name: page, configMap: {{name: shop}}}}]
 ---
 apiVersion: v1

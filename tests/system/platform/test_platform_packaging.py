@@ -15,6 +15,8 @@ from tests.ports import free_port
 from tests.system.instance import REPOSITORY, Instance
 from tests.system.platform.rig import Platform, needs_docker, needs_kubectl, wait_for
 
+from sagong import manifest
+
 pytestmark = [pytest.mark.root, needs_docker, needs_kubectl]
 
 KEPT = (
@@ -46,22 +48,27 @@ def _run(name: str, *words: str, check: bool = True) -> str:
 
 
 def _picture(at: Platform) -> dict[str, list[str]]:
-    """All that could have changed: processes, images, and objects with their revisions."""
+    """All that could have changed: processes, images, and objects with their revisions.
+
+    Who falls asleep and wakes meanwhile lawfully has another process, and was not restarted.
+    """
     objects = json.loads(at("kubectl", "get", KEPT, "-A", "-o", "json"))["items"]
-    status = at.running.status()
+    units = at.running.status().units
+    lasting = [u for u in units if not manifest.load(f"sagong_{u.plugin}").life.on_demand]
     return {
         "objects": sorted(
             " ".join((o["kind"], m["name"], m["uid"], m["resourceVersion"]))
             for o in objects
             for m in (o["metadata"],)
         ),
-        "processes": sorted(f"{p.unit} {p.pid}" for u in status.units for p in u.processes),
+        "processes": sorted(f"{p.unit} {p.pid}" for u in lasting for p in u.processes),
+        "restarts": sorted(f"{u.name} {u.restarts}" for u in units),
         "images": at("docker", "images", "-aq", "--no-trunc").split(),
         "containers": at("docker", "ps", "-aq", "--no-trunc").split(),
     }
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_up_again_changes_nothing_and_down_leaves_nothing(root: Path, tmp_path: Path) -> None:
     port = str(free_port())
     first = _run("up", "--root", str(root), "--port", port)
@@ -75,7 +82,7 @@ def test_up_again_changes_nothing_and_down_leaves_nothing(root: Path, tmp_path: 
     again = _run("up", "--root", str(root), "--port", port)
     assert "hello from web-" in again and "Replaced" not in again
     assert _picture(at) == before
-    pids = [int(line.split()[1]) for line in before["processes"]]
+    pids = [p.pid for unit in at.running.status().units for p in unit.processes]
     others = root / "lib/of-somebody-else"
     others.touch()
     _run("down", "--root", str(root), "--purge")

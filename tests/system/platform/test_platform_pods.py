@@ -71,7 +71,7 @@ def told(at: Platform, name: str, path: str) -> str:
 
 def probe(**kind: Any) -> dict[str, Any]:
     """A probe that asks every second."""
-    return {**kind, "periodSeconds": 1, "failureThreshold": 2, "timeoutSeconds": 5}
+    return {**kind, "periodSeconds": 1, "failureThreshold": 2, "timeoutSeconds": 30}
 
 
 def test_readiness_by_all_four_kinds_of_probes(whole: Platform) -> None:

@@ -20,6 +20,7 @@ from tests.system.platform.rig import (
 )
 
 pytestmark = [pytest.mark.root, needs_docker, needs_kubectl]
+READ = ("kubectl", "exec", "reader", "--", "cat", "/books/a")
 SECOND = (
     "second", "--plugin", "runtime_linux", "--instance", "second", "--set",
     "cgroup_parent={cgroup}/second",
@@ -85,7 +86,7 @@ def test_each_scheduler_takes_the_pods_that_name_it(platform: Platform, tmp_path
     run("plugin", "install", str(tmp_path / "packer/packer"))
     run("enable", "packer", "--instance", "packer")
     wait_for(lambda: phase(platform, "early") == "Running")
-    assert "Scheduled packer" in events(platform, "early")
+    wait_for(lambda: "Scheduled packer" in events(platform, "early"))
     create("nobodys", "no-such-scheduler")
     run("disable", "packer")
     create("late", "packer")
@@ -233,7 +234,8 @@ def test_a_storage_class_names_the_instance_of_its_volumes(platform: Platform) -
     reader = pod("reader", containers=[container], volumes=[volume])
     platform("kubectl", "apply", "-f", "-", given=reader)
     wait_for(lambda: phase(platform, "reader") == "Running")
-    assert platform("kubectl", "exec", "reader", "--", "cat", "/books/a") == "read\n"
+    # It runs, and has perhaps not written yet.
+    wait_for(lambda: platform.run(*READ).stdout == "read\n")
     shelf = platform.running.paths.data / "plugins" / "volume_local@shelf"
     assert [path.read_text() for path in shelf.rglob("a")] == ["read\n"]
     platform("kubectl", "delete", "pod", "reader", "--now")
@@ -243,7 +245,7 @@ def test_a_storage_class_names_the_instance_of_its_volumes(platform: Platform) -
     )
     wait_for(lambda: phase(platform, "next") == "Running")
     # What a claim holds outlives the pods that use it, and goes with its volume.
-    assert platform("kubectl", "logs", "next") == "read\n"
+    wait_for(lambda: platform("kubectl", "logs", "next") == "read\n")
     platform("kubectl", "delete", "pod", "next", "--now")
     platform("kubectl", "delete", "pvc", "books")
     wait_for(lambda: not [*shelf.rglob("a")])

@@ -34,7 +34,7 @@ def names(whole: Platform) -> Iterator[list[str]]:
 def checked(whole: Platform, name: str) -> str:
     """A container with a health check, and from then on what is told of its health."""
     whole("docker", "run", "-d", "--name", name, *CHECKED, IMAGE, "sleep", "1000")
-    wait_for(lambda: health(whole, name)["Status"] == "healthy", 30, name)
+    wait_for(lambda: health(whole, name)["Status"] == "healthy", 60, name)
     return whole("docker", "info", "-f", "{{json .SystemTime}}").strip().strip('"')
 
 
@@ -54,7 +54,7 @@ def probed(whole: Platform, name: str) -> None:
         assert isinstance(log, list)
         return any(one["Start"] > now and one["ExitCode"] == 0 for one in log)
 
-    wait_for(again, 30, f"a check of {name}")
+    wait_for(again, 60, f"a check of {name}")
 
 
 def test_a_checked_container_stays_healthy_over_swaps_of_its_runtime(

@@ -44,7 +44,7 @@ spec:
         - name: WORD
           valueFrom: {{secretKeyRef: {{name: word, key: word}}}}
         volumeMounts: [{{name: config, mountPath: /etc/config}}]
-        readinessProbe: {{httpGet: {{path: /, port: 8080}}, periodSeconds: 1}}
+        readinessProbe: {{httpGet: {{path: /, port: 8080}}, periodSeconds: 1, timeoutSeconds: 30}}
       volumes: [{{name: config, configMap: {{name: page}}}}]
 ---
 apiVersion: v1
