@@ -35,7 +35,7 @@ __all__ = ["AuthRbac", "Settings"]
 
 _GROUP = "rbac.authorization.k8s.io/v1"
 _CHECKED_SECONDS = 10.0
-_SYNC_SECONDS = 5.0
+_SYNC_SECONDS = 20.0
 
 T = TypeVar("T")
 
