@@ -34,7 +34,7 @@ from sagong_node.expectations import Expectations
 from sagong_node.ground import Ground
 from sagong_node.journal import Journal
 from sagong_node.measuring import Measuring
-from sagong_node.partings import LINGERING, Partings
+from sagong_node.partings import Partings, moment
 from sagong_node.records import ContainerRecord, SandboxRecord
 from sagong_node.registry import Registry
 from sagong_node.restarts import Restarts, is_wanted
@@ -360,7 +360,7 @@ class Lifecycle:
     async def _part(self, record: ContainerRecord) -> None:
         """Remove one that has ended, unless somebody did, or began it again."""
         id_, run = record.spec.id, record.run
-        await asyncio.sleep(LINGERING)
+        await moment()
         async with self._locks[id_]:
             there = self._registry.containers.get(id_) is record
             if there and record.state is StatusState.EXITED and record.run == run:

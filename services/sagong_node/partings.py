@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import Iterator
 
 from sagong_node.records import ContainerRecord
 
-__all__ = ["LINGERING", "Partings"]
+__all__ = ["Partings", "moment"]
 
 # Seconds in which its client, who has just heard of the start, can ask for its logs and its end.
-LINGERING = 0.5
+_LINGERING = 0.5
+_PIECES = 10
+
+
+async def moment() -> None:
+    """That long; longer where this process gets no core, as its client does not, either."""
+    for _ in range(_PIECES):
+        await asyncio.sleep(_LINGERING / _PIECES)
 
 
 class Partings:
