@@ -38,14 +38,16 @@ class Instance:
         """Its directories."""
         return Paths.below(self.root)
 
-    def run(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *words: str, check: bool = True, seconds: float = 180.0
+    ) -> subprocess.CompletedProcess[str]:
         """Run the command line on it."""
         done = subprocess.run(
             [sys.executable, "-m", "sagong.cli", "--root", str(self.root), *words],
             env=environment(self.packages),
             capture_output=True,
             text=True,
-            timeout=180,
+            timeout=seconds,
         )
         assert done.returncode == 0 or not check, f"{words}: {done.stderr}{done.stdout}"
         return done

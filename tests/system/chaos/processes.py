@@ -51,7 +51,7 @@ class Processes:
         found = [*status.others, *(p for unit in status.units for p in unit.processes)]
         return {p.unit: p.pid for p in found if p.state in ("serving", "running")}
 
-    def wait_ready(self, gone: set[int], seconds: float = 90.0) -> str:
+    def wait_ready(self, gone: set[int], seconds: float = 180.0) -> str:
         """Wait until all serve, supervised, and none of `gone` is among them; else what is wrong."""
         limit = time.monotonic() + seconds
         while True:
