@@ -6,20 +6,23 @@ passes them by hand; `deadline(seconds)` narrows, `detached()` starts a cause of
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextvars import ContextVar, Token
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec.structs import replace
 
-from sagong.errors import Unavailable
+from sagong.errors import SagongError, Unavailable
 
 __all__ = [
     "Call",
     "PassedOn",
+    "carried",
     "current",
     "deadline",
     "detached",
@@ -29,6 +32,7 @@ __all__ = [
     "serving",
 ]
 
+_LOG = logging.getLogger("sagong")
 T = TypeVar("T")
 
 
@@ -120,3 +124,22 @@ async def leaving(stream: AsyncIterator[T]) -> AsyncIterator[AsyncIterator[T]]:
         close = getattr(stream, "aclose", None)
         if close is not None:
             await close()
+
+
+async def carried(work: asyncio.Future[T]) -> T:
+    """What work comes to that goes on when who waits for it is cancelled.
+
+    Its failure is then nobody's, and logged only if it is a defect. `asyncio.shield` alone has it
+    logged, whatever it is, as an exception that was not retrieved.
+    """
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        work.add_done_callback(_unheard)
+        raise
+
+
+def _unheard(work: asyncio.Future[Any]) -> None:
+    error = None if work.cancelled() else work.exception()
+    if error is not None and not isinstance(error, SagongError | OSError):
+        _LOG.error("a defect in what nobody waits for any more", exc_info=error)

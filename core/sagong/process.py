@@ -30,7 +30,7 @@ from sagong.bus import Access, Branches, Provider, Route, Switchboard, proxy
 from sagong.bus.events import ASLEEP, Emitter, Word, events_spec, word_of
 from sagong.bus.handling import no_room
 from sagong.bus.watch import wait_disconnected
-from sagong.call import current, detached
+from sagong.call import carried, current, detached
 from sagong.contract import Message, conforms, filling, slot_of
 from sagong.contracts import find as find_contract
 from sagong.contracts.kernel import (
@@ -471,7 +471,7 @@ class ProcessHost:
         """Once: a new kernel, which has not heard of it, orders it again, also in the midst of it."""
         if self._letting_go is None:
             self._letting_go = asyncio.get_running_loop().create_task(self._let_go(order))
-        return await asyncio.shield(self._letting_go)
+        return await carried(self._letting_go)
 
     async def _let_go(self, order: Order) -> tuple[bytes, float]:
         """Finish what is in flight; then the plugin ends its work and hands over its state.

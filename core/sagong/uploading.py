@@ -23,6 +23,7 @@ from collections.abc import (
 from contextlib import AsyncExitStack
 from typing import BinaryIO, Final
 
+from sagong.call import carried
 from sagong.contracts.streams import KEPT, Address
 from sagong.errors import Unavailable
 from sagong.streams import Link, connected
@@ -67,7 +68,7 @@ async def blocks(pieces: Iterable[bytes]) -> AsyncGenerator[bytes, None]:
     while True:
         got = asyncio.ensure_future(asyncio.to_thread(_block, iterator))
         try:
-            block = await asyncio.shield(got)
+            block = await carried(got)
         except asyncio.CancelledError:
             await asyncio.wait((got,))
             raise

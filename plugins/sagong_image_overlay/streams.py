@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from sagong.call import carried
 from sagong.contracts.streams import KEPT, Address
 from sagong.errors import InvalidArgument, ResourceExhausted, SagongError
 from sagong_image_overlay.uploads import Uploads
@@ -133,7 +134,7 @@ async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
     """`to_thread` for work that must not go on behind its caller: a cancelled one waits for its end."""
     task = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
     try:
-        return await asyncio.shield(task)
+        return await carried(task)
     except asyncio.CancelledError:
         await asyncio.wait([task])
         raise

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 import msgspec
 
-from sagong.call import deadline
+from sagong.call import carried, deadline
 from sagong.contracts.node import (
     ContainerStatus,
     KillRequest,
@@ -197,7 +197,7 @@ async def stop(engine: Engine, ask: Ask) -> Response:
     if status.state not in (StatusState.RUNNING, StatusState.PAUSED, StatusState.RESTARTING):
         return empty(304)
     # A client that goes away does not leave the container half stopped.
-    await asyncio.shield(asyncio.ensure_future(engine.node.stop(request)))
+    await carried(asyncio.ensure_future(engine.node.stop(request)))
     return empty()
 
 
@@ -207,7 +207,7 @@ async def restart(engine: Engine, ask: Ask) -> Response:
     check_driver(record.host)
     await bring(engine, record)
     try:
-        await asyncio.shield(asyncio.ensure_future(engine.node.restart(_stop_request(record, ask))))
+        await carried(asyncio.ensure_future(engine.node.restart(_stop_request(record, ask))))
     except SagongError as error:
         raise start_error(_of_network(engine, record, error)) from None
     return empty()

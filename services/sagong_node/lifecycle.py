@@ -9,7 +9,8 @@ import asyncio
 import contextlib
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from functools import partial
 
 from sagong.contracts.node import StartRequest, StatusState
 from sagong.contracts.runtime import (
@@ -44,6 +45,8 @@ from sagong_node.stops import Stops
 __all__ = ["Lifecycle"]
 
 _RECOVERED = 10.0
+# From one try to the next to clean up after a container that nobody waits for.
+_AGAIN = 1.0
 
 
 class Lifecycle:
@@ -146,13 +149,16 @@ class Lifecycle:
                 await self._remove(record, volumes=volumes, now=True)
         self._locks.pop(id_, None)
 
-    async def finish(self, exited: Exited) -> None:
-        """A run has ended: clean up, and restart or remove as its spec has it."""
+    async def finish(self, exited: Exited, *, surely: bool = False) -> None:
+        """A run has ended: clean up, and restart or remove as its spec has it.
+
+        `surely`: nobody waits for it who could ask again, so what others can't do now is tried again.
+        """
         async with self._locks[exited.id]:
             record = self._registry.containers.get(exited.id)
             if record is None or exited.run != record.run or not record.alive:
                 return
-            await self._finish(record, exited)
+            await self._finish(record, exited, surely=surely)
         if exited.id not in self._registry.containers:
             self._locks.pop(exited.id, None)
 
@@ -228,7 +234,8 @@ class Lifecycle:
                     "a container whose start was not recorded is ended",
                     extra={"container": found.id, "error": error.message},
                 )
-                await self.runtimes.of(record).remove(ContainerRef(id=found.id))
+                with contextlib.suppress(SagongError):  # it is found again at the next look
+                    await self.runtimes.of(record).remove(ContainerRef(id=found.id))
 
     async def _complete(self, record: ContainerRecord) -> None:
         """It was being created when the last node ended; without its image it is removed."""
@@ -282,7 +289,8 @@ class Lifecycle:
         self._running(record, container)
         if container.state is ContainerState.EXITED:
             # A start that is repeated after a crash finds a run whose end was told long ago.
-            self._host.spawn(self.finish(ending(record, container)), f"finish {container.id[:12]}")
+            ended = self.finish(ending(record, container), surely=True)
+            self._host.spawn(ended, f"finish {container.id[:12]}")
         return container.stream
 
     def _running(self, record: ContainerRecord, container: Container) -> None:
@@ -333,7 +341,7 @@ class Lifecycle:
             for other in self._registry.containers.values()
         )
 
-    async def _finish(self, record: ContainerRecord, exited: Exited) -> None:
+    async def _finish(self, record: ContainerRecord, exited: Exited, *, surely: bool) -> None:
         record.state = StatusState.EXITED
         told, record.oom_killed = record.oom_killed, record.oom_killed or exited.oom_killed
         record.code = exited.code
@@ -350,8 +358,10 @@ class Lifecycle:
         removed = record.spec.remove and not again and record.spec.id not in self._returning
         lingers = removed and self.partings.lingers(record)
         at_once = removed and not lingers
-        last = self._remove(record, volumes=True) if at_once else self._leave(record)
-        await together(self.measuring.end(record), last)
+        last = (
+            partial(self._remove, record, volumes=True) if at_once else partial(self._leave, record)
+        )
+        await together(self.measuring.end(record), self._surely(record, last) if surely else last())
         if again:
             self._restarts.later(record)
         if lingers:
@@ -364,9 +374,23 @@ class Lifecycle:
         async with self._locks[id_]:
             there = self._registry.containers.get(id_) is record
             if there and record.state is StatusState.EXITED and record.run == run:
-                await self._remove(record, volumes=True)
+                await self._surely(record, partial(self._remove, record, volumes=True))
         if id_ not in self._registry.containers:
             self._locks.pop(id_, None)
+
+    async def _surely(
+        self, record: ContainerRecord, work: Callable[[], Coroutine[object, object, None]]
+    ) -> None:
+        """Until it is done: who is to do his part of it may be away, or find no room."""
+        while True:
+            try:
+                return await work()
+            except SagongError as error:
+                self._host.log.warning(
+                    "a container that has ended can't be cleaned up yet",
+                    extra={"container": record.spec.id, "error": error.message},
+                )
+                await asyncio.sleep(_AGAIN)
 
     async def _leave(self, record: ContainerRecord) -> None:
         sandbox = self._registry.sandboxes.get(record.spec.sandbox)
@@ -389,11 +413,13 @@ class Lifecycle:
         if sandbox is not None and not sandbox.spec.explicit:
             work.append(self._ground.leave(sandbox, forgotten=True))
         await together(*work)
+        there = id_ in self._registry.containers
         buried = self._registry.bury(record)
         if sandbox is not None and not sandbox.spec.explicit:
             self._registry.forget(sandbox)
         self.accounts.pop(id_, None)
-        self.note(record, "destroy")
+        if there:
+            self.note(record, "destroy")
         if ended:
             # The runtime forgets the exit code: before that it must be durable elsewhere.
             await self._registry.patiently(buried, hurry=now)

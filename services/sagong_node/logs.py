@@ -165,6 +165,8 @@ class LogReader:
             await send(writer, pack(Frame.EOF))
         finally:
             gone.cancel()
+            # A reader that was killed is told by the cut of its connection, too.
+            await asyncio.gather(gone, return_exceptions=True)
 
     def _frames(self, lines: Iterable[Line]) -> Iterator[bytes]:
         """Each line as a frame; the last is cut at the bound."""

@@ -139,7 +139,8 @@ class Node:
             if event is None:
                 await self._reconcile(name)
             else:
-                self._host.spawn(self._life.finish(event), f"finish {event.id[:12]}")
+                ended = self._life.finish(event, surely=True)
+                self._host.spawn(ended, f"finish {event.id[:12]}")
 
     async def _hear_memory(self) -> None:
         async for _, event in hear_every(self._host, Runtime, OutOfMemory):

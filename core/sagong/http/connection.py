@@ -18,6 +18,7 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, cast
 
 from sagong.call import Call, serving
+from sagong.errors import SagongError
 from sagong.http.body import Body, BodyCutter, ChunkedCutter, LengthCutter
 from sagong.http.head import BadRequest, Head, HeaderItems, format_head, parse_head, reason
 from sagong.http.raw import RawStream
@@ -297,6 +298,12 @@ class Connection(asyncio.Protocol):
             with serving(Call(cause=request.id, children=children)):
                 await self._answer(request)
         except (ConnectionError, asyncio.CancelledError):
+            self._keep = False
+            self._abort()
+        except SagongError as error:
+            # Of one that was taken over: there is no answer any more that could tell it.
+            facts = {"request": request.id, "error": error.message}
+            self.server.log.warning("request was cut", extra=facts)
             self._keep = False
             self._abort()
         except Exception:

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import zmq
 
 from sagong.bus.refusals import Refusals
+from sagong.call import carried
 from sagong.config import Config, Paths
 from sagong.contracts.kernel import Order
 from sagong.errors import SagongError
@@ -370,6 +371,8 @@ class Supervisor:
         except Exception as error:
             known = isinstance(error, SagongError | OSError)
             _LOG.error("can't be launched: %s", error, exc_info=not known, extra={"unit": name})
+            # What was made for it until there was no room.
+            self._cells.forget(unit, generation)
             self.feed(name, happenings.Failed(generation, str(error) or type(error).__name__))
             return
         self.population.add(process)
@@ -511,7 +514,7 @@ class Supervisor:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return await asyncio.shield(task)
+        return await carried(task)
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import msgspec
 
+from sagong.call import carried
 from sagong.contracts.runtime import (
     AttachRequest,
     Container,
@@ -126,7 +127,7 @@ class MonitoredRuntime:
         task.add_done_callback(self._tasks.discard)
         if lock is not None:
             task.add_done_callback(lambda _: lock.release())
-        return await asyncio.shield(task)
+        return await carried(task)
 
     # -- run -----------------------------------------------------------------------------------
 

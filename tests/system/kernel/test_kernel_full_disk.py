@@ -102,6 +102,21 @@ def test_who_has_no_room_to_begin_says_so_in_a_line_and_begins_when_there_is(
     assert pid_of(running, "desk") not in (0, before)
 
 
+def test_nothing_is_left_of_one_that_could_not_be_launched(running: Instance) -> None:
+    before, log = running.pid("desk"), running.paths.run / "log/kernel.log"
+    with no_inodes(running.paths.run) as take:
+        os.kill(before, signal.SIGKILL)
+        # What it had is room for a part of what the next one needs, until that is taken, too.
+        # It may come before: then there was room for all of it.
+        while log.read_text().count("can't be launched") < 3:
+            take()
+            if pid_of(running, "desk") not in (0, before):
+                break
+    running.wait_ready(gone=before)
+    places = (running.paths.run / "slots/desk/bus", running.paths.run / "kernel/lobbies")
+    wait_until(running, lambda: [len(names(place)) for place in places] == [1, 1])
+
+
 @pytest.mark.parametrize("socket", ["bus/s", "keeper"])
 def test_a_kernel_that_has_no_room_for_a_socket_comes_when_there_is(
     running: Instance, socket: str
@@ -133,6 +148,12 @@ def test_a_keeper_that_ends_before_it_comes_is_followed_by_another(running: Inst
     wait_until(running, lambda: pid_of(running, "keeper") not in (0, before))
 
 
+def names(place: Path) -> list[str]:
+    """What is there of the desk."""
+    found = [path.name for path in place.iterdir()]
+    return [name for name in found if name.isdigit() or name.startswith("desk.")]
+
+
 @contextlib.contextmanager
 def stopped(pid: int) -> Iterator[None]:
     """A process that does nothing, unless it is told otherwise meanwhile."""
@@ -150,7 +171,7 @@ def waits_for_lock(running: Instance) -> bool:
     return any("->" in words and words[-3].endswith(f":{inode}") for words in waiting)
 
 
-def wait_until(running: Instance, holds: Callable[[], bool]) -> None:
+def wait_until(running: Instance, holds: Callable[[], object]) -> None:
     limit = time.monotonic() + 60
     while not holds():
         assert time.monotonic() < limit, running.logs()

@@ -12,7 +12,7 @@ import pytest
 from tests.unit.http.server_fixture import ask, exchange, serving
 
 from sagong.call import current
-from sagong.errors import InvalidArgument
+from sagong.errors import InvalidArgument, Unavailable
 from sagong.http import HttpLimits, Request, Response
 from sagong.http.raw import RawStream
 
@@ -471,3 +471,19 @@ async def test_one_address_opens_connections_at_a_pace_and_others_do_not_wait() 
             await asyncio.wait_for(first[2].read(1), 0.1)
         for writer in clients:
             writer.close()
+
+
+async def test_an_error_of_others_on_a_connection_that_was_taken_over_is_no_defect(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """There is no answer that could tell it; the log had a traceback."""
+
+    async def take_over(request: Request) -> None:
+        request.hijack(101, {})
+        raise Unavailable("the runtime is down")
+
+    async with serving(take_over) as (_, path, _port):
+        await ask(path, b"GET / HTTP/1.1\r\nHost: d\r\n\r\n")
+    (record,) = [r for r in caplog.records if r.getMessage() == "request was cut"]
+    assert not record.exc_info
+    assert record.error == "the runtime is down"

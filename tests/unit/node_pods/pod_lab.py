@@ -600,7 +600,7 @@ class Lab:
         host.spawn(ground.sweep(), "remove old logs")
 
         def hear(event: Exited) -> None:
-            host.spawn(self.life.finish(event), "finish")
+            host.spawn(self.life.finish(event, surely=True), "finish")
 
         self.runtime.deliver = hear
         await self.life.reconcile("")
