@@ -5,6 +5,7 @@
     c.log         is being written
     c.log.1       the one before
     c.log.2.gz    the one before that, packed
+    c.log.new     the next one, in the midst of a rotation
 
 Only who writes a log moves its files. What packs them is a process of its own, which the writer ends
 before it moves any. Readers need neither: they open all files, and look again if these have moved.
@@ -136,14 +137,25 @@ def open_files(path: str) -> list[LogFile]:
 
 
 def rotate(path: str, keep: int) -> None:
-    """The oldest goes, each other moves one up; `keep` files with the present one, which is to be
-    made. With one alone it is emptied."""
+    """The oldest goes, each other moves one up, and an empty one is the present one of `keep` files.
+
+    With one alone it is emptied. OSError where no file can be made: then none has moved.
+    """
     if keep == 1:
         os.truncate(path, 0)
+        return
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    os.close(os.open(_fresh(path), flags, 0o640))
     for number in range(keep - 1, 0, -1):
         older = f"{path}.{number - 1}" if number > 1 else path
         for end in ("", ".gz"):
             _move(f"{older}{end}", f"{path}.{number}{end}")
+    os.rename(_fresh(path), path)
+
+
+def _fresh(path: str) -> str:
+    """What the file is called that is made before the others move."""
+    return f"{path}.new"
 
 
 def _move(old: str, new: str) -> None:
@@ -204,6 +216,6 @@ def _write(target: int, data: bytes) -> None:
 def remove(path: str, keep: int, *, packed: bool) -> None:
     """All files of a log; a crash may have left any of them."""
     rotated = [f"{path}.{number}" for number in range(1, keep)]
-    for name in (path, *rotated, *(f"{name}.gz" for name in rotated if packed)):
+    for name in (path, _fresh(path), *rotated, *(f"{name}.gz" for name in rotated if packed)):
         with contextlib.suppress(OSError):
             os.unlink(name)

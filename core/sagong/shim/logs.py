@@ -280,11 +280,15 @@ class LogWriter:
                 self._size = whole
 
     def _rotate(self) -> None:
-        """The file gets an older name, and begins anew."""
-        os.close(self._file)
+        """The file gets an older name, and begins anew; where none can be made it goes on."""
         self._end_packer()
-        logfiles.rotate(self.path, self._max_files)
-        self._open()
+        before = self._file
+        try:
+            logfiles.rotate(self.path, self._max_files)
+            self._open(begin=False)
+        except OSError:
+            return
+        os.close(before)
         if self._compress:
             self._begin_packer()
 

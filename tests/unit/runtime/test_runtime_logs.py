@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.small_disk import small_disk
+from tests.small_disk import mounted, small_disk
 
 from sagong import logfiles
 from sagong.shim.logs import LogWriter, Piece, encoder, open_log
@@ -252,6 +253,38 @@ def test_a_disk_that_gets_full_leaves_no_half_of_a_line(driver: str, tmp_path: P
         replay.close()
     assert (lines[0], lines[-2], lines[-1]) == (b"before", b"after", b"")
     assert {line[:1] + b"%d" % len(line) for line in lines[1:-2]} <= {b"x900", b"y1500"}
+
+
+@pytest.mark.root
+def test_where_no_file_can_be_made_a_log_goes_on_in_the_one_it_has(tmp_path: Path) -> None:
+    """Its monitor ended of it, with the output of all its containers."""
+    with mounted(tmp_path, "-t", "tmpfs", "-o", "nr_inodes=3", "small"):
+        path, filler = tmp_path / "c.log", tmp_path / "filler"
+        writer = LogWriter(str(path), encoder("cri"), max_size=200, max_files=3)
+        filler.touch()
+        for number in range(20):
+            writer.write(1, b"%d\n" % number)
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["c.log", "filler"]
+        filler.unlink()
+        writer.write(1, b"rotated\n")
+        writer.finish()
+        replay = Replay("cri", str(path), "")
+        read = b"".join(data for _, data in replay).split()
+        replay.close()
+        assert read == [*(b"%d" % number for number in range(20)), b"rotated"]
+        assert path.read_bytes().endswith(b"rotated\n")
+        assert path.stat().st_size < 200
+
+
+@pytest.mark.parametrize("files", [1, 3])
+def test_a_log_whose_directory_was_taken_away_hinders_nobody(files: int, tmp_path: Path) -> None:
+    place = tmp_path / "logs"
+    place.mkdir()
+    writer = LogWriter(str(place / "c.log"), encoder("cri"), max_size=200, max_files=files)
+    shutil.rmtree(place)
+    for number in range(20):
+        writer.write(1, b"%d\n" % number)
+    writer.finish()
 
 
 def test_damaged_lines_are_left_out(tmp_path: Path) -> None:
