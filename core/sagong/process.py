@@ -28,7 +28,6 @@ import zmq
 
 from sagong.bus import Access, Branches, Provider, Route, Switchboard, proxy
 from sagong.bus.events import ASLEEP, Emitter, Word, events_spec, word_of
-from sagong.bus.handling import no_room
 from sagong.bus.watch import wait_disconnected
 from sagong.call import carried, current, detached
 from sagong.contract import Message, conforms, filling, slot_of
@@ -54,6 +53,7 @@ from sagong.errors import (
     SagongError,
     Unavailable,
 )
+from sagong.failures import tell
 from sagong.hooks import points, wrapped
 from sagong.patience import PATIENCE
 from sagong.report import GaugeReader, account
@@ -290,9 +290,10 @@ class ProcessHost:
 
     def _work_ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
-        if task.cancelled() or task.exception() is None:
+        error = None if task.cancelled() else task.exception()
+        if error is None:
             return
-        self._told(task.get_name(), task.exception())
+        tell(self.log, task.get_name(), self.name, error)
         self._end(1)
 
     def _deputy_ended(self) -> None:
@@ -300,14 +301,6 @@ class ProcessHost:
         if not self._ended.is_set():
             self.log.error("the deputy ended")
             self._end(1)
-
-    def _told(self, what: str, error: BaseException | None) -> BaseException | None:
-        """Log a failure, and give what it comes to: of a full disk in a line, of a defect all of it."""
-        if isinstance(error, Exception) and (full := no_room(self.name, error)) is not None:
-            self.log.error("%s failed: %s", what, full.message)
-            return full
-        self.log.error("%s failed", what, exc_info=error)
-        return error
 
     def _end(self, code: int) -> None:
         self._code = self._code or code
@@ -372,12 +365,9 @@ class ProcessHost:
             elif order.action == "stop":
                 self._end(0)
                 return
-        except SagongError as failure:
-            # It says what others did not do, and the kernel tells it: where we asked helps nobody.
-            self.log.error("%s failed: %s", order.action, failure.message)
-            error = f"{type(failure).__name__}: {failure}"
-        except Exception as defect:
-            told = self._told(order.action, defect)
+        except Exception as failure:
+            # Of what others did not do the kernel tells the words: where we asked helps nobody.
+            told = tell(self.log, order.action, self.name, failure)
             error = f"{type(told).__name__}: {told}"
         await self._report(order, state, error, until)
         self._obeyed.discard(order.id)

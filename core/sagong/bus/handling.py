@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
 from sagong.errors import FailedPrecondition, Internal, ResourceExhausted, SagongError
+from sagong.failures import FULL, no_room
 
-__all__ = ["defect", "items_of", "no_room", "unbound"]
+__all__ = ["defect", "items_of", "unbound"]
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _LOG = logging.getLogger("sagong.bus")
 
 
@@ -42,24 +41,10 @@ def defect(function: Any, error: Exception) -> SagongError:
     return Internal(f"{where}: {type(error).__name__}: {error}")
 
 
-def no_room(where: str, error: Exception) -> ResourceExhausted | None:
-    """What to say of an error that tells of a full disk (ENOSPC) or quota (EDQUOT); None of others.
-
-    Of a group, if all that it holds are such errors.
-    """
-    if isinstance(error, ExceptionGroup):
-        found = [no_room(where, each) for each in error.exceptions]
-        return found[0] if all(found) else None
-    if not isinstance(error, OSError) or error.errno not in _FULL:
-        return None
-    place = f" of {error.filename}" if isinstance(error.filename, str) else ""
-    return ResourceExhausted(f"{where}: the disk{place} is full: free space there")
-
-
 def unbound(path: str, number: int | None) -> SagongError:
     """Why a provider's socket can't be made; a filesystem may have blocks free, and no inode."""
     reason = os.strerror(number or 0)
-    if number in _FULL:
+    if number in FULL:
         place = os.path.dirname(path)
         return ResourceExhausted(
             f"no socket can be made at {path}: {reason}; free space there, or files (df -i {place})"

@@ -23,11 +23,11 @@ import zmq
 
 from sagong import config as configuration
 from sagong.bus import Access, Provider
-from sagong.bus.handling import no_room
 from sagong.bus.refusals import Refusals
 from sagong.config import Config, Paths, UnitConfig
 from sagong.contracts.kernel import Kernel, Order
 from sagong.errors import ResourceExhausted, SagongError
+from sagong.failures import no_room
 from sagong.keeper import CONFIGURATION_ERROR
 from sagong.kernel import outages
 from sagong.kernel.bounds import Bounds

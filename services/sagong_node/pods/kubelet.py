@@ -17,6 +17,7 @@ from sagong.contracts.node import StopRequest
 from sagong.contracts.objects import Objects, ObjectWatch, Write
 from sagong.drivers import EveryNetwork, EveryVolume
 from sagong.errors import AlreadyExists, SagongError
+from sagong.failures import tell
 from sagong.following import follow
 from sagong.host import Host
 from sagong.model import quantity
@@ -336,8 +337,8 @@ class Kubelet:
         """A defect with one pod leaves the others alone; that pod is tried again by a new worker."""
         try:
             await worker.run()
-        except Exception:
-            self._host.log.exception("worker of pod %s failed", uid)
+        except Exception as error:
+            tell(self._host.log, f"worker of pod {uid}", uid, error)
             await worker.close()
             await asyncio.sleep(pause)
             if self._workers.get(uid) is worker:

@@ -9,6 +9,7 @@ from typing import Any
 
 from sagong.contracts.node import UpdateSpec
 from sagong.errors import SagongError
+from sagong.failures import tell
 from sagong.model.k8s.core_v1 import Pod
 from sagong_node.pods.boxing import sandbox_spec
 from sagong_node.pods.decision import (
@@ -260,11 +261,11 @@ class PodWorker:
         """A defect in the handling of one pod must not end the others' node."""
         try:
             await work
-        except Exception:
-            self._around.log.exception(
-                "pod %s/%s: defect", self.pod.metadata.namespace, self.pod.metadata.name
-            )
-            pause = Pause(time.time() + _DEFECT_PAUSE, "CreateContainerError", "internal error")
+        except Exception as error:
+            about = self.pod.metadata
+            told = tell(self._around.log, f"pod {about.namespace}/{about.name}", name, error)
+            text = told.message if isinstance(told, SagongError) else "internal error"
+            pause = Pause(time.time() + _DEFECT_PAUSE, "CreateContainerError", text)
             self._pauses[name] = pause
             self._prepare_pause = pause if name == _PREPARE else self._prepare_pause
         finally:
