@@ -176,7 +176,8 @@ class Lifecycle:
                 continue
             found = known.get(record.spec.id)
             if record.alive and (found is None or found.state is ContainerState.EXITED):
-                await self.finish(ending(record, found))
+                ended = self.finish(ending(record, found), surely=True)
+                self._host.spawn(ended, f"finish {record.spec.id[:12]}")
             elif record.alive and found is not None:
                 record.pid, record.cgroup = found.pid, found.cgroup
                 await self._know_network(record)

@@ -44,3 +44,27 @@ async def test_one_that_removes_itself_is_gone_when_all_who_have_a_part_in_it_ar
         monkeypatch.setattr(provider, name, away(getattr(provider, name), times))
         node.runtime._end("c", 0)
         await node.until(lambda: not times and "c" not in node.registry.containers)
+
+
+async def test_an_end_that_a_new_node_finds_and_can_t_clean_up_hinders_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who came behind it in the list was taken to be running until the runtime was heard anew."""
+    monkeypatch.setattr(lifecycle, "_AGAIN", 0.01)
+    async with lab(tmp_path) as node:
+        for id_ in ("c", "d"):
+            network = JoinRequest(id=id_)
+            await node.service.create_sandbox(SandboxSpec(id=id_, owner="docker", network=network))
+            spec = ContainerSpec(
+                id=id_, name=f"k8s_{id_}", sandbox=id_, image=min(node.images.here), remove=True
+            )
+            await node.service.create(spec)
+            await node.service.start(StartRequest(id=id_))
+        await node.registry.flushed()
+        await node.kill()
+        node.runtime._end("c", 0)
+        node.runtime._end("d", 0)
+        times = ["", "", "", ""]
+        monkeypatch.setattr(node.networks, "leave", away(node.networks.leave, times))
+        await node.start()
+        await node.until(lambda: not times and not node.registry.containers)
