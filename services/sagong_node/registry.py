@@ -35,7 +35,7 @@ _CONTAINERS, _SANDBOXES, _ENDED = "/node/containers/", "/node/sandboxes/", "/nod
 _BATCH = 100
 _REMEMBERED = 120.0
 _GATHER = 0.1
-_PATIENCE = 20.0
+_PATIENCE, _PATIENCE_FULL = 20.0, 2.0
 R = TypeVar("R", ContainerRecord, SandboxRecord, Ended)
 # Keys with what is to be written (None: nothing is left), each with the number of its change.
 Change = tuple[int, ContainerRecord | SandboxRecord | Ended | None]
@@ -137,16 +137,22 @@ class Registry:
             await self._written.wait()
 
     async def patiently(self, change: int, *, hurry: bool = False) -> None:
-        """As `flushed` with `hurry`, else as `written`, for what can't be taken back: without room for
-        it, it is written when there is some, and a disk that stands still is not waited for long."""
+        """As `flushed` with `hurry`, else as `written`, for what can't be taken back.
+
+        A disk that stands still is not waited for long. One that is full may have room as soon as what
+        is removed here is gone; without any it is written when there is some.
+        """
         if hurry:
             self._ripen()
-        refusals = self._refusals
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_PATIENCE):
-                while self._first() <= change and self._refusals == refusals:
-                    self._again.set()
+        began, refusals = time.monotonic(), self._refusals
+        self._again.set()
+        while self._first() <= change:
+            most = _PATIENCE if self._refusals == refusals else _PATIENCE_FULL
+            try:
+                async with asyncio.timeout(began + most - time.monotonic()):
                     await self._written.wait()
+            except TimeoutError:
+                return
 
     async def stored(self, *records: ContainerRecord | SandboxRecord) -> None:
         """As `flushed`, of these records alone if any are given; but the state's refusal is raised:
