@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from sagong.contracts.network import Attachment, Endpoint, JoinRequest, Sandbox
 from sagong.errors import Conflict, FailedPrecondition, ResourceExhausted, SagongError
+from sagong.failures import no_room
 from sagong_network_bridge.announcements import Announcements
 from sagong_network_bridge.cells import Cell, Cells, carry_out
 from sagong_network_bridge.crossings import Crossings
@@ -212,7 +212,5 @@ def _maps(request: JoinRequest) -> Maps | None:
 
 def failure(identity: str, error: OSError) -> SagongError:
     """What a failed system call means for the sandbox; a full disk is not its fault."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        place = f" of {error.filename}" if isinstance(error.filename, str) else ""
-        return ResourceExhausted(f"sandbox {identity}: the disk{place} is full: free space there")
-    return FailedPrecondition(f"sandbox {identity}: {error}")
+    what = f"sandbox {identity}"
+    return no_room(what, error) or FailedPrecondition(f"{what}: {error}")

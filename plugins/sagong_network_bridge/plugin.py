@@ -29,7 +29,8 @@ from sagong.contracts.network import (
     SandboxList,
     SandboxRef,
 )
-from sagong.errors import FailedPrecondition, Internal, NotFound, ResourceExhausted
+from sagong.errors import FailedPrecondition, Internal, NotFound
+from sagong.failures import no_room
 from sagong.host import Host
 from sagong_network_bridge.bridges import Bridges
 from sagong_network_bridge.cells import Cell, Cells, is_veth
@@ -313,11 +314,8 @@ class NetworkBridge:
         try:
             made = await self._networks.create(network, self._route)
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise ResourceExhausted(
-                    f"network {network.name}: the disk is full: free space there"
-                ) from error
-            raise Internal(f"network {network.name}: {error}") from error
+            what = f"network {network.name}"
+            raise no_room(what, error) or Internal(f"{what}: {error}") from error
         self._firewall.replace("networks", Wanted(self._networks.content()))
         await self._routing.take_in()
         self._befriend()

@@ -11,7 +11,6 @@ A change's `id` is its revision and its place in the transaction: `revision << 2
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import sqlite3
@@ -26,6 +25,7 @@ from sagong.errors import (
     SagongError,
     Unavailable,
 )
+from sagong.failures import FULL
 
 __all__ = [
     "PLACE_BITS",
@@ -248,7 +248,7 @@ def translated(error: BaseException, path: Path) -> SagongError:
 
 def _translated_system(error: OSError, path: Path) -> SagongError:
     what = f"{error.filename or path}: {error.strerror}"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in FULL:
         return ResourceExhausted(f"{what}; free space there")
     return FailedPrecondition(
         f"{what}; check that its directory exists and belongs to the plugin's user"

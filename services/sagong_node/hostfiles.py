@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import functools
 import ipaddress
 import os
@@ -13,6 +12,7 @@ from pathlib import Path
 from sagong.contracts.network import Sandbox
 from sagong.contracts.node import HostFile, SandboxSpec
 from sagong.errors import Internal, ResourceExhausted
+from sagong.failures import FULL
 from sagong.linux.files import write_all
 
 __all__ = ["hosts", "machine_resolv_conf", "resolv_conf", "write_files", "write_text", "writing"]
@@ -124,7 +124,7 @@ def writing(container: str) -> Iterator[None]:
         text = (
             f"writing {error.filename or 'files'} of container {container[:12]}: {error.strerror}"
         )
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in FULL:
             raise ResourceExhausted(f"{text}; make room there") from None
         raise Internal(text) from None
 
