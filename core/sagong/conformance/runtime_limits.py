@@ -29,7 +29,7 @@ async def check_limits_are_in_force(lab: RuntimeLab) -> None:
 
 async def check_pids_limit_holds(lab: RuntimeLab) -> None:
     """Forks beyond it fail."""
-    script = "for i in 1 2 3 4 5 6 7 8 9; do sleep 5 & done; echo all"
+    script = "for i in 1 2 3 4 5 6 7 8 9; do sleep 600 & done; echo all"
     found = await lab.shell(script, limits=Limits(pids=4))
     assert b"all" not in found.stdout
     assert b"fork" in found.stderr

@@ -38,7 +38,8 @@ SEEN: tuple[tuple[str, str, str], ...] = (
     ("--mac-address 02:42:ac:11:00:42", "ip link show eth0", "02:42:ac:11:00:42"),
     ("--link-local-ip 169.254.34.68", "ip -4 -o addr show eth0", "169.254.34.68/16 brd 169.254.255.255"),
     ("--memory 64m --memory-swap 96m --memory-reservation 32m", "echo ok", "ok"),
-    ("--memory 32m --memory-swap 32m", "head -c 100m /dev/zero | tail -c 90m | wc -c; echo code $?", "code|Killed"),
+    # The kernel may end more than one: the first process is to be the last.
+    ("--memory 32m --memory-swap 32m", "(echo 1000 >/proc/self/oom_score_adj; head -c 100m /dev/zero | tail -c 90m | wc -c); echo code $?", "code|Killed"),
     ("--cpus 0.5 --cpuset-cpus 0", "grep Cpus_allowed_list /proc/self/status", r"\t0$"),
     ("--cpu-shares 100 --cpu-period 50000 --cpu-quota 25000 --cpuset-mems 0", "echo ok", "ok"),
     ("--pids-limit 5", "(for i in 1 2 3 4 5 6 7 8; do sleep 60 & done); echo done", "fork"),
