@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import itertools
+import logging
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -238,6 +239,20 @@ async def test_a_drain_that_a_new_kernel_orders_in_its_midst_is_the_same_one(
     assert story.steps[-1] == "tidy"
 
 
+async def ended_of_it(
+    path: Path, story: Story, caplog: pytest.LogCaptureFixture
+) -> logging.LogRecord:
+    """What is said of work beside calls, of whose failure the process ends."""
+    async with kernel_at(path) as kernel, living(path) as life:
+        await kernel.wait(lambda: kernel.attended)
+        story.go_on.set()
+        kernel.order("start")
+        async with asyncio.timeout(60):
+            assert await life == 1
+    (record,) = [r for r in caplog.records if "work beside" in r.getMessage()]
+    return record
+
+
 @pytest.mark.parametrize(
     "error",
     [
@@ -248,15 +263,8 @@ async def test_a_drain_that_a_new_kernel_orders_in_its_midst_is_the_same_one(
 async def test_work_beside_calls_that_finds_no_room_says_so_in_a_line(
     tmp_path: Path, story: Story, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
-    path = tmp_path / "k"
     story.beside = error
-    async with kernel_at(path) as kernel, living(path) as life:
-        await kernel.wait(lambda: kernel.attended)
-        story.go_on.set()
-        kernel.order("start")
-        async with asyncio.timeout(60):
-            assert await life == 1
-    (record,) = [r for r in caplog.records if "work beside" in r.getMessage()]
+    record = await ended_of_it(tmp_path / "k", story, caplog)
     said = "work beside failed: slow: the disk of /data/x is full: free space there"
     assert record.getMessage() == said
     assert not record.exc_info
@@ -265,16 +273,9 @@ async def test_work_beside_calls_that_finds_no_room_says_so_in_a_line(
 async def test_a_defect_beside_calls_is_told_with_all_of_it(
     tmp_path: Path, story: Story, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = tmp_path / "k"
     full = OSError(errno.ENOSPC, "No space left on device", "/data/x")
     story.beside = ExceptionGroup("several", [full, ValueError("a defect")])
-    async with kernel_at(path) as kernel, living(path) as life:
-        await kernel.wait(lambda: kernel.attended)
-        story.go_on.set()
-        kernel.order("start")
-        async with asyncio.timeout(60):
-            assert await life == 1
-    (record,) = [r for r in caplog.records if "work beside" in r.getMessage()]
+    record = await ended_of_it(tmp_path / "k", story, caplog)
     assert record.exc_info
 
 
