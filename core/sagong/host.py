@@ -114,7 +114,8 @@ class Host(Protocol):
         """A proxy for the slot's provider, today's and every later one's.
 
         `instance` chooses among several providers of one slot (`State, "local"`). Calls wait for a
-        provider until their deadline; see `sagong.call.deadline`. Where the manifest grants every
+        provider until their deadline (`sagong.call.deadline`); of an optional slot that no unit fills
+        they are `Unavailable` at once. Where the manifest grants every
         instance, the name may come from a user: `NotFound` lists those that there are.
         """
         ...
