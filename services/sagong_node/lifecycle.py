@@ -149,16 +149,19 @@ class Lifecycle:
                 await self._remove(record, volumes=volumes, now=True)
         self._locks.pop(id_, None)
 
-    async def finish(self, exited: Exited, *, surely: bool = False) -> None:
+    def finish(self, exited: Exited) -> None:
         """A run has ended: clean up, and restart or remove as its spec has it.
 
-        `surely`: nobody waits for it who could ask again, so what others can't do now is tried again.
+        Nobody waits for that who could ask again, so what others can't do now is tried again.
         """
+        self._host.spawn(self._end(exited), f"finish {exited.id[:12]}")
+
+    async def _end(self, exited: Exited) -> None:
         async with self._locks[exited.id]:
             record = self._registry.containers.get(exited.id)
             if record is None or exited.run != record.run or not record.alive:
                 return
-            await self._finish(record, exited, surely=surely)
+            await self._finish(record, exited)
         if exited.id not in self._registry.containers:
             self._locks.pop(exited.id, None)
 
@@ -176,8 +179,7 @@ class Lifecycle:
                 continue
             found = known.get(record.spec.id)
             if record.alive and (found is None or found.state is ContainerState.EXITED):
-                ended = self.finish(ending(record, found), surely=True)
-                self._host.spawn(ended, f"finish {record.spec.id[:12]}")
+                self.finish(ending(record, found))
             elif record.alive and found is not None:
                 record.pid, record.cgroup = found.pid, found.cgroup
                 await self._know_network(record)
@@ -290,8 +292,7 @@ class Lifecycle:
         self._running(record, container)
         if container.state is ContainerState.EXITED:
             # A start that is repeated after a crash finds a run whose end was told long ago.
-            ended = self.finish(ending(record, container), surely=True)
-            self._host.spawn(ended, f"finish {container.id[:12]}")
+            self.finish(ending(record, container))
         return container.stream
 
     def _running(self, record: ContainerRecord, container: Container) -> None:
@@ -342,7 +343,7 @@ class Lifecycle:
             for other in self._registry.containers.values()
         )
 
-    async def _finish(self, record: ContainerRecord, exited: Exited, *, surely: bool) -> None:
+    async def _finish(self, record: ContainerRecord, exited: Exited) -> None:
         record.state = StatusState.EXITED
         told, record.oom_killed = record.oom_killed, record.oom_killed or exited.oom_killed
         record.code = exited.code
@@ -362,7 +363,7 @@ class Lifecycle:
         last = (
             partial(self._remove, record, volumes=True) if at_once else partial(self._leave, record)
         )
-        await together(self.measuring.end(record), self._surely(record, last) if surely else last())
+        await together(self.measuring.end(record), self._surely(record, last))
         if again:
             self._restarts.later(record)
         if lingers:

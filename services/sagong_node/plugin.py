@@ -139,8 +139,7 @@ class Node:
             if event is None:
                 await self._reconcile(name)
             else:
-                ended = self._life.finish(event, surely=True)
-                self._host.spawn(ended, f"finish {event.id[:12]}")
+                self._life.finish(event)
 
     async def _hear_memory(self) -> None:
         async for _, event in hear_every(self._host, Runtime, OutOfMemory):

@@ -600,7 +600,7 @@ class Lab:
         host.spawn(ground.sweep(), "remove old logs")
 
         def hear(event: Exited) -> None:
-            host.spawn(self.life.finish(event, surely=True), "finish")
+            self.life.finish(event)
 
         self.runtime.deliver = hear
         await self.life.reconcile("")
