@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,7 @@ async def machine(tmp_path: Path) -> AsyncIterator[tuple[Lab, Rig]]:
                 for event in made.events[seen:]:
                     seen += 1
                     if isinstance(event, Exited):
-                        await node.life.finish(event)
+                        node.life.finish(event)
                 await asyncio.sleep(0.005)
 
         delivering = asyncio.get_running_loop().create_task(deliver())
@@ -76,6 +76,8 @@ async def machine(tmp_path: Path) -> AsyncIterator[tuple[Lab, Rig]]:
             yield node, made
         finally:
             delivering.cancel()
+            with suppress(asyncio.CancelledError):
+                await delivering
             await node.stop()
             for id_ in [c.id for c in (await made.runtime.list()).containers]:
                 await made.runtime.remove(ContainerRef(id=id_))
