@@ -76,7 +76,8 @@ async def test_a_pod_runs_crashes_and_goes(tmp_path: Path) -> None:
         (main,) = running["status"]["containerStatuses"]
         assert main["ready"] and main["restartCount"] == 0
         versions = [o["metadata"]["resourceVersion"] for o in (created.json, running)]
-        assert int(versions[1]) - int(versions[0]) <= 3
+        # Three when nothing comes between: its events are written in the same space.
+        assert int(versions[1]) - int(versions[0]) <= 12
         node.runtime.end("main", 3)
         crashed = await wait_for(
             kube, path, lambda o: o["status"]["containerStatuses"][0]["restartCount"] == 1
