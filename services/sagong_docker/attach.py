@@ -12,7 +12,7 @@ from sagong.contracts.node import (
     StatusState,
 )
 from sagong.contracts.streams import Address
-from sagong.errors import Conflict, FailedPrecondition, NotFound, SagongError
+from sagong.errors import Conflict, FailedPrecondition, InvalidArgument, NotFound, SagongError
 from sagong.frames import Frame
 from sagong.http import RawStream, Response
 from sagong.log_frames import log_frames
@@ -170,6 +170,14 @@ async def _replay_log(
         await client.drain()
 
 
+def _offered(ask: Ask) -> tuple[str, ...]:
+    """The client's subprotocol, whatever it is: Docker repeats the one that it is offered."""
+    offered = ask.request.header("sec-websocket-protocol")
+    if "," in offered:
+        raise InvalidArgument("bad websocket protocol")
+    return (offered.strip(),)
+
+
 async def attach_socket(engine: Engine, ask: Ask) -> None:
     """Attach over a WebSocket: raw bytes, as Docker's."""
     record = await engine.container(ask["id"])
@@ -179,7 +187,7 @@ async def attach_socket(engine: Engine, ask: Ask) -> None:
     spec = AttachSpec(id=record.id, stdin=True, replay=ask.flag("logs"))
     address = await engine.node.attach(spec)
     engine.note(record, "attach")
-    socket = ask.request.websocket(("", "docker"))
+    socket = ask.request.websocket(_offered(ask))
     async with connected(address) as link:
 
         async def send() -> None:

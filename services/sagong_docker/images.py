@@ -73,7 +73,9 @@ async def list_all(engine: Engine, ask: Ask) -> Response:
     """`docker images`."""
     filters = ask.filters()
     filters.check(_LIST_FILTERS)
-    names = [*filters["reference"], *([ask.text("filter")] if ask.text("filter") else [])]
+    names = [*filters["reference"]]
+    if ask.version < (1, 41) and ask.text("filter"):
+        names.append(ask.text("filter"))
     for name in names:
         patterns.translated(name)
     dangling = filters.boolean("dangling")

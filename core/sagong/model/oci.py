@@ -357,7 +357,9 @@ def parse_platform(text: str, machine: str) -> Platform:
     if len(parts) == 1:
         found = normal_platform(Platform(architecture=parts[0], os="linux"))
         if found.architecture not in _KNOWN:
-            raise InvalidArgument(f"{parts[0]!r}: unknown operating system or architecture")
+            raise InvalidArgument(
+                f'"{parts[0]}": unknown operating system or architecture: invalid argument'
+            )
         return found
     variant = parts[2] if len(parts) == 3 else ""
     return normal_platform(Platform(architecture=parts[1], os=parts[0], variant=variant))

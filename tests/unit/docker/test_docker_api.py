@@ -454,6 +454,11 @@ async def test_a_container_over_websocket() -> None:
             async with session.ws_connect(url) as client:
                 await client.send_bytes(b"hello\n")
                 assert await client.receive_bytes(timeout=60) == b"hello\n"
+            # The one subprotocol of a client (aiodocker's is "chat") is agreed to, as by Docker.
+            async with session.ws_connect(url, protocols=("chat",)) as client:
+                assert client.protocol == "chat"
+            with pytest.raises(aiohttp.WSServerHandshakeError, match="400"):
+                await session.ws_connect(url, protocols=("chat", "binary"))
 
 
 async def test_addresses_are_asked_for_where_somebody_chose_the_subnet() -> None:

@@ -72,6 +72,13 @@ async def test_images_count_their_containers() -> None:
         assert (await found(lab, "/v1.51/images/json"))[0]["Containers"] == 2
 
 
+async def test_the_one_filter_of_old_versions_is_ignored_by_new_ones() -> None:
+    """aiodocker still sends it."""
+    async with docker_lab() as lab:
+        for version, shown in (("1.40", 0), ("1.41", 1), ("1.51", 1)):
+            assert len(await found(lab, f"/v{version}/images/json?filter=nothing")) == shown
+
+
 async def test_an_image_of_another_platform_is_not_found() -> None:
     async with docker_lab() as lab:
         for path in (f"/v1.49/images/{IMAGE}/json", f"/v1.48/images/{IMAGE}/history"):

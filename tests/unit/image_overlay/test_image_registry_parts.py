@@ -177,6 +177,12 @@ def test_impossible_platforms_are_invalid(text: str) -> None:
         oci.parse_platform(text, "x86_64")
 
 
+def test_an_unknown_word_is_refused_in_the_words_that_clients_look_for() -> None:
+    said = '^"foo": unknown operating system or architecture: invalid argument$'
+    with pytest.raises(InvalidArgument, match=said):
+        oci.parse_platform("foo", "x86_64")
+
+
 def test_chain_ids_are_those_of_the_specification() -> None:
     one, two = "sha256:" + "1" * 64, "sha256:" + "2" * 64
     assert oci.chain_ids((one, two)) == (one, oci.digest_of(f"{one} {two}".encode()))
