@@ -117,7 +117,11 @@ def error_codes() -> Iterator[str]:
     yield "| code | class | when |\n|---|---|---|"
     for name in sorted(errors.__all__):
         kind = getattr(errors, name)
-        if isinstance(kind, type) and kind is not errors.SagongError:
+        if (
+            isinstance(kind, type)
+            and issubclass(kind, errors.SagongError)
+            and kind is not errors.SagongError
+        ):
             first = " ".join((inspect.getdoc(kind) or "").split("\n\n")[0].split())
             yield f"| `{kind.code}` | `{name}` | {first} |"
 

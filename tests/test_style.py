@@ -84,11 +84,12 @@ def test_a_plugin_imports_no_other_one_and_not_the_kernel(package: Path) -> None
         if package not in path.parents:
             continue
         for node in ast.walk(tree):
-            names = []
             if isinstance(node, ast.Import):
                 names = [alias.name for alias in node.names]
             elif isinstance(node, ast.ImportFrom) and node.module:
                 names = [node.module]
+            else:
+                continue
             found += [
                 f"{name_of(path)}:{node.lineno} {name}"
                 for name in names

@@ -7,10 +7,11 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVarTuple
 
 import zmq
 
+Ts = TypeVarTuple("Ts")
 UID = 4321
 
 
@@ -128,7 +129,7 @@ class Loop(asyncio.SelectorEventLoop):
         self.woken: dict[int, Callable[[], object]] = {}
         self._ahead = 0.0
 
-    def add_reader(self, fd: Any, callback: Any, *args: Any) -> None:
+    def add_reader(self, fd: Any, callback: Callable[[*Ts], Any], *args: *Ts) -> None:
         self.woken[fd] = callback
 
     def remove_reader(self, fd: Any) -> bool:

@@ -11,6 +11,7 @@ import contextlib
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 from tests.unit.core.bus_transport import UID, Context, Loop, Pipe, Socket
@@ -204,31 +205,31 @@ class World:
     def _of_callers(self) -> Iterator[tuple[str, Callable[[], None]]]:
         for how in ("once", "long", "again", "flow", "whole", "late"):
             if self._left[how]:
-                yield f"asks {how}", lambda how=how: self._ask(how)
+                yield f"asks {how}", partial(self._ask, how)
         for asked in self.asked.values() if self._left["leaves"] else ():
             if not asked.work.done():
-                yield f"leaves {asked.name}", lambda asked=asked: self._leave(asked)
+                yield f"leaves {asked.name}", partial(self._leave, asked)
 
     def _of_transport(self) -> Iterator[tuple[str, Callable[[], None]]]:
         for pipe in self.context.pipes:
             served = self.context.bound.get(pipe.path)
             if pipe.up and served is not None and not served.closed:
-                yield f"arrives at {pipe.path}", lambda p=pipe, s=served: self._up(p, s)
+                yield f"arrives at {pipe.path}", partial(self._up, pipe, served)
             if pipe.down:
-                yield f"arrives from {pipe.path}", lambda p=pipe: self._down(p)
+                yield f"arrives from {pipe.path}", partial(self._down, pipe)
 
     def _of_generations(self) -> Iterator[tuple[str, Callable[[], None]]]:
         for one in self.generations:
             for name, future in one.working.values():
                 if not future.done():
-                    yield f"{name} is done by {one.number}", lambda f=future: f.set_result(None)
+                    yield f"{name} is done by {one.number}", partial(future.set_result, None)
                 if not future.done() and one.state == "draining" and name.startswith("long"):
-                    yield f"{name} is passed on", lambda o=one, n=name, f=future: o.pass_on(n, f)
+                    yield f"{name} is passed on", partial(one.pass_on, name, future)
             if self._left["kill"] and one.state != "gone":
-                yield f"kills {one.number}", lambda g=one: self._kill(g, lost=False)
-                yield f"kills {one.number}, answers too", lambda g=one: self._kill(g, lost=True)
+                yield f"kills {one.number}", partial(self._kill, one, lost=False)
+                yield f"kills {one.number}, answers too", partial(self._kill, one, lost=True)
             if one.state == "drained" and self._may_end(one):
-                yield f"{one.number} ends", lambda g=one: self._end(g)
+                yield f"{one.number} ends", partial(self._end, one)
 
     def _of_kernel(self) -> Iterator[tuple[str, Callable[[], None]]]:
         newest = self.generations[-1]
@@ -241,10 +242,10 @@ class World:
         if newest.number > self.told and newest.state == "serving":
             yield f"tells of {newest.number}", self._tell_routes
         for path in self.untold:
-            yield f"tells of the death of {path}", lambda p=path: self._tell_death(p)
+            yield f"tells of the death of {path}", partial(self._tell_death, path)
         for one in self.generations[:-1]:
             if one.state == "serving":
-                yield f"drains {one.number}", lambda g=one: self._drain(g)
+                yield f"drains {one.number}", partial(self._drain, one)
 
     def _ask(self, how: str) -> None:
         self._left[how] -= 1

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 from sagong.kernel import life, resumption
 from sagong.kernel.happenings import (
@@ -206,13 +207,13 @@ def good(world: World) -> Iterator[Move]:
     for generation, doing in world.processes:
         g = generation
         if doing == "forking":
-            yield f"attends {g}", lambda g=g: feed(_told(world, g, "waiting"), Launched(g))
+            yield f"attends {g}", partial(feed, _told(world, g, "waiting"), Launched(g))
         elif doing == "starting":
-            yield f"started {g}", lambda g=g: _serves(world, g)
+            yield f"started {g}", partial(_serves, world, g)
         elif doing == "draining":
-            yield f"drained {g}", lambda g=g: _drained(world, g)
+            yield f"drained {g}", partial(_drained, world, g)
         elif doing in ("ending", "tidying", "leaving"):
-            yield f"exited {g}", lambda g=g: feed(_gone(world, g), Exited(g))
+            yield f"exited {g}", partial(feed, _gone(world, g), Exited(g))
     if world.alarm and world.life.asleep:
         yield "alarm", lambda: feed(replace(world, alarm=False), Wake())
     if world.retry:
@@ -272,21 +273,21 @@ def bad(world: World) -> Iterator[Move]:
         g = generation
         fallen = _returning(less, g)
         if doing in ("waiting", "starting", "serving", "draining", "forking"):
-            yield f"dies {g}", lambda g=g, w=fallen: feed(_gone(w, g), Exited(g))
+            yield f"dies {g}", partial(feed, _gone(fallen, g), Exited(g))
         if doing == "starting":
             # It says so, and does nothing more until it is ended.
-            yield f"fails {g}", lambda g=g: feed(_told(less, g, "failed"), Failed(g, "no"))
+            yield f"fails {g}", partial(feed, _told(less, g, "failed"), Failed(g, "no"))
         if doing == "draining":
-            yield f"overdue {g}", lambda g=g: feed(_told(less, g, "clinging"), Drained(g))
+            yield f"overdue {g}", partial(feed, _told(less, g, "clinging"), Drained(g))
         if doing == "serving" and world.watched == g:
-            yield f"ill {g}", lambda g=g, w=fallen: feed(w, Ill(g, "ill"))
+            yield f"ill {g}", partial(feed, fallen, Ill(g, "ill"))
         if doing == "serving":
-            yield f"hangs {g}", lambda g=g, w=fallen: feed(w, Ill(g, "silent", True))
+            yield f"hangs {g}", partial(feed, fallen, Ill(g, "silent", True))
     if world.kills and world.cut < 0:
         yield "kernel killed", lambda: _new_kernel(world)
         for count in (0, 1):
-            dies = replace(world, cut=count)
-            yield f"kernel dies after {count} actions of the next event", lambda w=dies: w
+            dies = partial(replace, world, cut=count)
+            yield f"kernel dies after {count} actions of the next event", dies
         # Whoever was to be told was away.
         deaf = replace(world, word=False, news=world.news or world.word)
         yield "kernel killed, news", lambda: _new_kernel(deaf)
@@ -305,7 +306,7 @@ def swaps(world: World, units: tuple[Unit, ...]) -> Iterator[Move]:
     if world.swaps and not life.refusal(world.life):
         for what in units:
             less = replace(world, swaps=world.swaps - 1, asked=world.asked + 1, returns="")
-            yield f"swap to {what.package}", lambda w=less, u=what: feed(w, Swap(u, 5.0))
+            yield f"swap to {what.package}", partial(feed, less, Swap(what, 5.0))
 
 
 def reset(world: World) -> World:
@@ -344,8 +345,8 @@ def _new_kernel(world: World) -> World:
         news=world.news,
         chosen=what,
     )
-    member = before.member(before.serving)
-    if member is not None and world.doing(before.serving) == "serving":
-        wanted = member.what == before.what and member.stage == "serving"
+    serving = before.member(before.serving)
+    if serving is not None and world.doing(before.serving) == "serving":
+        wanted = serving.what == before.what and serving.stage == "serving"
         assert after.serving == before.serving or not wanted, "a new kernel ends one that serves"
     return feed(_do(fresh, actions), Begin())

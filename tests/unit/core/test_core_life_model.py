@@ -29,6 +29,7 @@ from sagong.kernel import life, resumption
 from sagong.kernel.happenings import (
     Begin,
     Drained,
+    End,
     Exited,
     Idle,
     Launch,
@@ -133,7 +134,7 @@ def explore(units: tuple[Unit, ...], depth: int) -> int:
     """All states within `depth` moves; how many there are."""
     start = begin(units[0])
     seen = {start.key()}
-    todo = deque([(start, 0, ())])
+    todo: deque[tuple[World, int, tuple[str, ...]]] = deque([(start, 0, ())])
     while todo:
         world, moved, path = todo.popleft()
         try:
@@ -197,7 +198,7 @@ def _start_at_once(turn: Any) -> None:
     coming = turn.life.coming
     if coming is not None and turn._is(coming.generation, "waiting"):
         turn._stage(coming.generation, "starting")
-        turn._do(life.Start(coming.generation, b""))
+        turn._do(Start(coming.generation, b""))
 
 
 def _keep_newcomers(one: Any, record: Any, process: Any, actions: Any) -> Any:
@@ -208,7 +209,7 @@ def _keep_newcomers(one: Any, record: Any, process: Any, actions: Any) -> Any:
 
 def _always_free(turn: Any, event: Drained) -> None:
     turn._stage(event.generation, "tidying")
-    turn._do(life.End(event.generation))
+    turn._do(End(event.generation))
 
 
 def _stay(turn: Any, trial: Any, why: str) -> None:

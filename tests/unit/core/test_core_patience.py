@@ -113,7 +113,7 @@ def test_a_wrapper_that_hangs_is_cut_off_and_named(
 
 
 def test_an_extension_point_that_hangs_is_cut_off(patience: Patience) -> None:
-    rules = points(Rules, (Sleeper(),))
+    rules: Any = points(Rules, (Sleeper(),))
     assert rules.refuses(name="x") == ["not x"]
     with pytest.raises(DeadlineExceeded, match="Sleeper did not end refuses"):
         rules.refuses(name="hang")
@@ -205,8 +205,12 @@ def test_elsewhere_than_in_the_main_thread_steps_are_taken_as_they_are() -> None
     found: list[int] = []
     patience = Patience(seconds=0.05)
 
+    def slow() -> int:
+        time.sleep(0.2)
+        return 7
+
     def work() -> None:
-        found.append(patience.step("x", "y", lambda: time.sleep(0.2) or 7))
+        found.append(patience.step("x", "y", slow))
 
     thread = threading.Thread(target=work)
     thread.start()

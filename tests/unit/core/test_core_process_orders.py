@@ -7,10 +7,10 @@ import contextlib
 import errno
 import itertools
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import zmq
@@ -21,6 +21,7 @@ from sagong.contracts.scheduler import Question, Scheduler, Verdict
 from sagong.errors import Unavailable
 from sagong.process import Launch, ProcessHost
 
+T = TypeVar("T")
 NUMBERS = itertools.count(1)
 
 
@@ -43,9 +44,9 @@ class FakeKernel:
 
     async def attend(self, attendance: Attendance) -> AsyncIterator[Order]:
         self.attended += 1
-        orders = self._orders = asyncio.Queue()
-        for order in self.pending.values():
-            orders.put_nowait(order)
+        self._orders = orders = asyncio.Queue[Order | None]()
+        for pending in self.pending.values():
+            orders.put_nowait(pending)
         yield Order(id=0, routes=())
         while (order := await orders.get()) is not None:
             yield order
@@ -68,7 +69,7 @@ class FakeKernel:
     async def wait_done(self, order: int) -> Done:
         return await self.wait(lambda: next((d for d in self.reports if d.order == order), None))
 
-    async def wait(self, found: Any) -> Any:
+    async def wait(self, found: Callable[[], T | None]) -> T:
         async with asyncio.timeout(60):
             while not (value := found()):
                 await asyncio.sleep(0.005)

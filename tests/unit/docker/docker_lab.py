@@ -124,7 +124,7 @@ async def docker_lab(**config: Any) -> AsyncIterator[Lab]:
         def tell(event: ContainerEvent) -> None:
             events[0].deliver(event)
 
-        node = FakeNode(images, networks, volumes, tell, directory)  # type: ignore[arg-type]
+        node = FakeNode(images, networks, volumes, tell, directory)
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(str(directory / "docker.sock"))
         listener.listen(64)

@@ -8,6 +8,7 @@ import contextlib
 import json
 import socket
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
 from tests.unit.docker.docker_lab import IMAGE, Lab, docker_lab
@@ -245,7 +246,7 @@ async def test_shapes_follow_the_version() -> None:
 
 async def test_what_was_given_at_creation_is_given_back() -> None:
     async with docker_lab() as lab:
-        given = {
+        given: dict[str, Any] = {
             "Labels": {"a": "b"},
             "Env": ["X=1"],
             "HostConfig": {
@@ -479,12 +480,12 @@ async def test_addresses_are_asked_for_where_somebody_chose_the_subnet() -> None
             ("bridge", "172.17.0.9", none),
         ):
             asked = {"IPAMConfig": {"IPv4Address": address}}
-            body = {
+            wanted = {
                 "Image": IMAGE,
                 "HostConfig": {"NetworkMode": name},
                 "NetworkingConfig": {"EndpointsConfig": {name: asked}},
             }
-            made = await lab.raw("POST", "/v1.48/containers/create", json.dumps(body).encode())
+            made = await lab.raw("POST", "/v1.48/containers/create", json.dumps(wanted).encode())
             place = {"Container": late, "EndpointConfig": asked}
             path = f"/v1.48/networks/{name}/connect"
             joined = await lab.raw("POST", path, json.dumps(place).encode())
@@ -496,7 +497,8 @@ async def test_a_network_that_is_gone_is_taken_out_of_a_container_s_wishes() -> 
     async with docker_lab() as lab:
         body = json.dumps({"Name": "gone"}).encode()
         assert (await lab.raw("POST", "/v1.48/networks/create", body))[0] == 201
-        host, place = {"NetworkMode": "gone"}, {"EndpointsConfig": {"gone": {}}}
+        host = {"NetworkMode": "gone"}
+        place: dict[str, Any] = {"EndpointsConfig": {"gone": {}}}
         wish = {"Image": IMAGE, "Cmd": ["top"], "HostConfig": host, "NetworkingConfig": place}
         made = await lab.raw(
             "POST", "/v1.48/containers/create?name=waits", json.dumps(wish).encode()

@@ -11,10 +11,10 @@ from sagong.errors import InvalidArgument
 from sagong_docker.ask import convert
 from sagong_docker.body import CreateBody
 from sagong_docker.creation import Lookup, translate
-from sagong_docker.log_tags import tag_text
+from sagong_docker.log_tags import Value, tag_text
 from sagong_docker.settings import Settings
 
-FACTS = {
+FACTS: dict[str, Value] = {
     "Name": "web",
     "ID": "0123456789ab",
     "ContainerLabels": {"a": "b"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import stat
+from typing import Any
 
 import msgspec
 import pytest
@@ -531,7 +532,7 @@ def test_networks_that_are_named_are_all_there_are() -> None:
     """The network of the mode comes first where it is one of them, and alone where none is named."""
 
     def networks(mode: str, *named: str) -> list[str]:
-        config = {"EndpointsConfig": {name: {} for name in named}}
+        config: dict[str, Any] = {"EndpointsConfig": {name: {} for name in named}}
         body = convert({"Image": "x", "NetworkingConfig": config}, CreateBody)
         wanted = convert({"NetworkMode": mode}, HostConfig)
         places = wiring.attachments(body, wanted, "c" * 64, lambda name: name)

@@ -144,8 +144,8 @@ async def test_addresses_need_a_subnet_that_was_named() -> None:
             ("named", "10.98.0.9", "no configured subnet or ip-range contain the IP address"),
         ):
             ends = {network: {"IPAMConfig": {"IPv4Address": address}}}
-            body = {"Image": IMAGE, "NetworkingConfig": {"EndpointsConfig": ends}}
-            given = json.dumps({**body, "HostConfig": {"NetworkMode": network}}).encode()
+            wanted = {"Image": IMAGE, "NetworkingConfig": {"EndpointsConfig": ends}}
+            given = json.dumps({**wanted, "HostConfig": {"NetworkMode": network}}).encode()
             status, answer = await lab.raw("POST", "/containers/create", given)
             assert status == 400 and said in json.loads(answer)["message"]
 

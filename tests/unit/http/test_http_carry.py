@@ -6,12 +6,12 @@ import asyncio
 import secrets
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from tests.unit.http.server_fixture import serving
-from tests.unit.http.test_http_tls_websocket import certificate, client_context, pem
+from tests.unit.http.server_fixture import client_context, serving
+from tests.unit.http.test_http_tls_websocket import certificate, pem
 
 from sagong.http import Request, ServerTls
 
@@ -35,7 +35,7 @@ def feeding(data: bytes) -> socket.socket:
     return ours
 
 
-def carrying(length: int, sized: bool, moved: list[int]) -> Callable[[Request], object]:
+def carrying(length: int, sized: bool, moved: list[int]) -> Callable[[Request], Awaitable[None]]:
     async def handler(request: Request) -> None:
         headers = {"Content-Length": str(len(DATA) + 6)} if sized else {}
         out = request.stream(200, headers)
@@ -76,7 +76,7 @@ async def test_an_encrypted_answer_is_encrypted(tmp_path: Path) -> None:
     authority, key = certificate("authority", None)
     server = pem(*certificate("localhost", (authority, key)))
     context = client_context(pem(authority, key).certificate, None)
-    tls, moved = ServerTls(server.certificate, server.key), []
+    tls, moved = ServerTls(server.certificate, server.key), list[int]()
     async with serving(carrying(len(DATA), True, moved), tls=tls) as (_, _path, port):
         assert await body(port, context) == b"before" + DATA
 

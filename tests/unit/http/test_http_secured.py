@@ -46,7 +46,7 @@ class HalfClient:
 
     def read(self) -> bytes:
         """What the server says until it says that it is done; EOFError if it was cut off."""
-        parts = []
+        parts: list[bytes] = []
         while True:
             try:
                 data = self._tls.read(65536)

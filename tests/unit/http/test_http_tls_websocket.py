@@ -21,6 +21,7 @@ from tests.unit.http.server_fixture import client_context, exchange, serving
 from sagong.errors import InvalidArgument
 from sagong.http import HttpLimits, Request, Response, ServerTls
 
+Signed = tuple[x509.Certificate, ec.EllipticCurvePrivateKey]
 GET = b"GET / HTTP/1.1\r\nHost: d\r\n\r\n"
 
 
@@ -33,7 +34,7 @@ class Pair:
     der: bytes = b""
 
 
-def certificate(name: str, issuer: tuple[x509.Certificate, ec.EllipticCurvePrivateKey] | None):
+def certificate(name: str, issuer: Signed | None) -> Signed:
     """Make one, self-signed without an issuer."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])

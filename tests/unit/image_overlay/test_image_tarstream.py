@@ -33,9 +33,9 @@ def stream(raw: bytes, *, whiteouts: bool = True, bounds: Bounds | None = None) 
     return TarStream(pieces, whiteouts=whiteouts, bounds=bounds or Bounds())
 
 
-def entries(raw: bytes, **options: bool) -> list[tuple[Entry, bytes]]:
+def entries(raw: bytes, *, whiteouts: bool = True) -> list[tuple[Entry, bytes]]:
     """All entries with content."""
-    reader = stream(raw, **options)
+    reader = stream(raw, whiteouts=whiteouts)
     found = []
     while (entry := reader.next()) is not None:
         found.append((entry, b"".join(bytes(piece) for piece in reader.pieces())))

@@ -135,12 +135,12 @@ async def test_watch_begins_with_all_then_follows() -> None:
         await at.kube.commit(Commit(id="2", writes=(create(config("b")),)))
         second = await asyncio.wait_for(anext(watch), 60)
         assert json.loads(second.changes[0].body)["metadata"]["name"] == "b"
-        await watch.aclose()
+        await watch.aclose()  # type: ignore[attr-defined]
         assert len(at.kube._assembly.store.watchers) == 0
         resumed = at.kube.watch(ObjectWatch(resource="v1/configmaps", revision=first.revision))
         missed = await asyncio.wait_for(anext(resumed), 60)
         assert json.loads(missed.changes[0].body)["metadata"]["name"] == "b"
-        await resumed.aclose()
+        await resumed.aclose()  # type: ignore[attr-defined]
 
 
 async def test_callers_keep_to_their_rules() -> None:
@@ -190,13 +190,13 @@ async def test_renewals_are_seen_but_not_stored_until_flushed() -> None:
         assert shown["spec"]["renewTime"].startswith("2026-01-01T00:00:02")
         batch = await asyncio.wait_for(anext(watching), 60)
         assert b"00:00:02" in batch.changes[0].body
-        await watching.aclose()
+        await watching.aclose()  # type: ignore[attr-defined]
         resumed = at.kube.watch(
             ObjectWatch(resource="coordination.k8s.io/v1/leases", revision=batch.revision)
         )
         again = await asyncio.wait_for(anext(resumed), 60)
         assert b"00:00:02" in again.changes[0].body
-        await resumed.aclose()
+        await resumed.aclose()  # type: ignore[attr-defined]
         await at.kube._assembly.renewals.flush()
         assert at.state.disk.revision == before + 1
 

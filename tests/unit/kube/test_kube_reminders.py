@@ -155,7 +155,7 @@ async def test_no_pod_is_overlooked_by_a_scheduler_that_sleeps_whenever_it_can(s
     """It leaves word and ends while pods come at any moment; only what it is told brings it back."""
     chance = random.Random(seed)
     async with served() as at:
-        uses = {Objects: awaited(Objects, at.kube)}
+        uses: dict[type, Any] = {Objects: awaited(Objects, at.kube)}
         sleeps, asleep = 0, False
 
         async def live() -> None:

@@ -389,7 +389,7 @@ async def test_tokens_of_service_accounts_work() -> None:
         request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
         made = (await at.ask("POST", f"{accounts}/robot/token", request, status=201)).json
         token = made["status"]["token"]
-        review = {
+        review: dict[str, Any] = {
             "apiVersion": "authentication.k8s.io/v1",
             "kind": "TokenReview",
             "spec": {"token": token},

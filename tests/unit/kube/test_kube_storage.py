@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 
 import msgspec
@@ -17,7 +17,7 @@ from sagong.errors import DeadlineExceeded, FailedPrecondition, Gone, Unavailabl
 from sagong.model.selectors import parse_fields, parse_labels
 from sagong_kube.storage.change import Change
 from sagong_kube.storage.collection import Collection, Selection
-from sagong_kube.storage.record import RecordReader, with_revision, without_revision
+from sagong_kube.storage.record import Record, RecordReader, with_revision, without_revision
 from sagong_kube.storage.seal import Seal, load_key
 from sagong_kube.storage.store import Store
 from sagong_kube.storage.watcher import Watcher
@@ -37,7 +37,7 @@ def pod(name: str, namespace: str = "default", **extra: object) -> bytes:
 
 
 @contextlib.asynccontextmanager
-async def stored() -> AsyncIterator[tuple[Store, object]]:
+async def stored() -> AsyncIterator[tuple[Store, FakeState]]:
     state = FakeState()
     store = Store(state, seal=Seal(os.urandom(32)))
     await store.load()
@@ -60,7 +60,7 @@ async def put(store: Store, name: str, namespace: str = "default", **extra: obje
     return written.revision
 
 
-def names(records: object) -> list[str]:
+def names(records: Iterable[Record]) -> list[str]:
     return [record.name for record in records]
 
 
@@ -76,7 +76,8 @@ def test_record_holds_what_is_selected_by() -> None:
     record = collection.reader.read("default/a", pod("a", labels={"b": "2", "a": "1"}, node="n"), 7)
     assert record.labels == (("a", "1"), ("b", "2"))
     assert record.fields[0] == "n"
-    assert record.fields[collection.position("spec.hostNetwork")] == "false"
+    position = collection.position("spec.hostNetwork")
+    assert position is not None and record.fields[position] == "false"
 
 
 async def test_writes_are_read_in_order_and_selected() -> None:
@@ -98,7 +99,8 @@ async def test_lost_race_is_told_and_cache_is_current() -> None:
         revision = await put(store, "a")
         lost = await store.write([Change("core/pods", "default/a", pod("a"), 0)])
         assert not lost.done
-        assert store.get("core/pods", "default/a").revision == revision
+        kept = store.get("core/pods", "default/a")
+        assert kept is not None and kept.revision == revision
 
 
 async def test_watcher_sees_selection_change_as_deletion() -> None:
@@ -200,6 +202,7 @@ async def test_reload_turns_differences_into_events() -> None:
         await other.watch(watcher, None)
         await watcher.wait_pending(1)
         known = store.get("core/pods", "default/a")
+        assert known is not None
         await store.write([Change("core/pods", "default/a", None, known.revision)])
         await store.settle()
         await put(store, "b")

@@ -34,7 +34,7 @@ def syn(stream: int, headers: dict[str, str], compressor: Any) -> bytes:
     for name, value in headers.items():
         plain += struct.pack(">I", len(name)) + name.encode()
         plain += struct.pack(">I", len(value)) + value.encode()
-    block = compressor.compress(plain) + compressor.flush(zlib.Z_SYNC_FLUSH)
+    block: bytes = compressor.compress(plain) + compressor.flush(zlib.Z_SYNC_FLUSH)
     payload = struct.pack(">IIH", stream, 0, 0) + block
     return struct.pack(">II", 0x80030001, len(payload)) + payload
 

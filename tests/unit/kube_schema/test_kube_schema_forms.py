@@ -272,7 +272,7 @@ def test_other_rows(kind: GroupVersionKind, document: dict[str, Any], cells: lis
 
 
 def test_custom_columns_follow_their_paths() -> None:
-    columns = [
+    columns: list[dict[str, Any]] = [
         {"name": "Ready", "type": "string", "jsonPath": '.status.c[?(@.type=="Ready")].status'},
         {"name": "Count", "type": "integer", "jsonPath": ".spec.count", "priority": 1},
         {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},

@@ -278,10 +278,10 @@ def test_a_stateful_set_mounts_what_its_claim_templates_give() -> None:
     def found(mounted: str) -> list[str]:
         template = container(volumeMounts=[{"name": mounted, "mountPath": "/d"}])
         template["metadata"] = {"labels": {"a": "b"}}
-        spec = {"serviceName": "a", "selector": {"matchLabels": {"a": "b"}}, "template": template}
         claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}}
-        spec["volumeClaimTemplates"] = [{"metadata": {"name": "data"}, "spec": claim}]
-        return wrong(kind, {"spec": spec})
+        claims = [{"metadata": {"name": "data"}, "spec": claim}]
+        spec = {"serviceName": "a", "selector": {"matchLabels": {"a": "b"}}, "template": template}
+        return wrong(kind, {"spec": {**spec, "volumeClaimTemplates": claims}})
 
     assert found("data") == []
     where = "spec.template.spec.containers[0].volumeMounts[0].name"

@@ -23,7 +23,7 @@ def run_filter(code: bytes, architecture: str, number: int, arguments: tuple[int
     padded = (*arguments, 0, 0, 0, 0, 0, 0)[:6]
     audit = seccomp.AUDIT_ARCHITECTURES.get(architecture, 0x12345678)
     data = struct.pack("=IIQ6Q", number, audit, 0, *padded)
-    program = list(struct.iter_unpack("=HBBI", code))
+    program: list[tuple[int, int, int, int]] = list(struct.iter_unpack("=HBBI", code))
     word = place = steps = 0
     while True:
         steps += 1

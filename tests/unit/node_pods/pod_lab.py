@@ -644,14 +644,17 @@ class Lab:
         pod = self.objects.pod(name)
         return pod.get("status", {}).get("phase", "") if pod else ""
 
+    def status(self, pod: str) -> Document:
+        """A pod's status."""
+        found: Document = (self.objects.pod(pod) or {}).get("status", {})
+        return found
+
     def container(self, pod: str, name: str) -> Document:
         """A container's status."""
-        status = (self.objects.pod(pod) or {}).get("status", {})
-        for part in ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"):
-            for entry in status.get(part) or ():
-                if entry["name"] == name:
-                    return entry
-        return {}
+        parts = ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses")
+        status = self.status(pod)
+        entries: list[Document] = [one for part in parts for one in status.get(part) or ()]
+        return next((entry for entry in entries if entry["name"] == name), {})
 
     def condition(self, pod: str, kind: str) -> Document:
         """A condition of a pod."""

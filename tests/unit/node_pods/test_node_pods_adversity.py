@@ -24,17 +24,17 @@ from sagong_node.streams import StreamServer
 
 async def test_a_condition_that_another_wrote_meanwhile_is_not_lost(tmp_path: Path) -> None:
     node = Lab(tmp_path)
-    commit = node.objects.commit
+    original = node.objects.commit
     raced = False
 
-    async def race(request: Commit) -> CommitResult:
+    async def race(commit: Commit) -> CommitResult:
         nonlocal raced
-        if not raced and any(w.subresource == "status" and w.name == "web" for w in request.writes):
+        if not raced and any(w.subresource == "status" and w.name == "web" for w in commit.writes):
             raced = True
             document = json.loads(json.dumps(node.objects.pod("web")))
             document["status"]["conditions"] = [{"type": "example.com/x", "status": "True"}]
             node.objects.put(document)
-        return await commit(request)
+        return await original(commit)
 
     node.objects.commit = race  # type: ignore[method-assign]
     await node.start()
@@ -49,14 +49,14 @@ async def test_a_condition_that_another_wrote_meanwhile_is_not_lost(tmp_path: Pa
 
 async def test_an_api_server_that_is_away_is_waited_for(tmp_path: Path) -> None:
     node = Lab(tmp_path)
-    commit, failures = node.objects.commit, 3
+    original, failures = node.objects.commit, 3
 
-    async def failing(request: Commit) -> CommitResult:
+    async def failing(commit: Commit) -> CommitResult:
         nonlocal failures
-        if failures and any(w.name == "web" for w in request.writes):
+        if failures and any(w.name == "web" for w in commit.writes):
             failures -= 1
             raise Unavailable("kube is being replaced")
-        return await commit(request)
+        return await original(commit)
 
     node.objects.commit = failing  # type: ignore[method-assign]
     await node.start()
@@ -132,7 +132,7 @@ async def test_a_sandbox_that_was_lost_is_joined_anew(tmp_path: Path) -> None:
     await node.start()
     try:
         await node.until(lambda: node.container("web", "main")["restartCount"] == 1)
-        await node.until(lambda: node.objects.pod("web")["status"]["podIP"] == "10.244.0.3")
+        await node.until(lambda: node.status("web")["podIP"] == "10.244.0.3")
         assert node.runtime.running() == ["main"]
     finally:
         await node.stop()
@@ -149,7 +149,7 @@ async def test_a_network_that_is_full_is_tried_again(tmp_path: Path) -> None:
                 raise Conflict("port is already allocated")
             return await join(request)
 
-        node.kubelet._around.node._ground._networks.join = full
+        node.kubelet._around.node._ground._networks.join = full  # type: ignore[method-assign]
         node.objects.put(pod())
         await node.until(lambda: node.phase("web") == "Running")
         await node.until(lambda: "FailedCreatePodSandBox" in node.reasons())
@@ -207,9 +207,9 @@ async def test_random_deaths_restart_nothing_and_lose_nothing(tmp_path: Path) ->
 async def test_events_that_are_not_surely_written_are_handed_over() -> None:
     dying, sent = FakeObjects(), asyncio.Event()
 
-    async def never(_: Commit) -> CommitResult:
+    async def never(commit: Commit) -> CommitResult:
         sent.set()
-        return await asyncio.get_running_loop().create_future()
+        return await asyncio.Future[CommitResult]()
 
     def event(name: str) -> Write:
         body = json.dumps({"metadata": {"name": name}, "reason": name}).encode()
@@ -248,8 +248,15 @@ async def test_what_is_not_due_is_written_in_a_hurry_or_at_the_end(tmp_path: Pat
 
     def status(name: str) -> Entry:
         body = json.dumps({"status": {"phase": name}}).encode()
-        patch = {"verb": Verb.PATCH, "resource": "v1/pods", "namespace": "default"}
-        return Entry(never, lambda: (Write(name=name, subresource="status", body=body, **patch),))
+        patch = Write(
+            verb=Verb.PATCH,
+            resource="v1/pods",
+            namespace="default",
+            name=name,
+            subresource="status",
+            body=body,
+        )
+        return Entry(never, lambda: (patch,))
 
     def phase(name: str) -> str:
         found = objects.pod(name)
@@ -274,7 +281,7 @@ async def test_who_had_nothing_to_write_hears_nothing_of_a_refusal() -> None:
     objects, heard = FakeObjects(), asyncio.Queue[str]()
     event = Write(verb=Verb.CREATE, resource="v1/events", namespace="default", name="e", body=b"{}")
 
-    async def refuse(_: Commit) -> CommitResult:
+    async def refuse(commit: Commit) -> CommitResult:
         raise ResourceExhausted("the disk is full")
 
     objects.commit = refuse  # type: ignore[method-assign]

@@ -373,7 +373,7 @@ async def test_host_network_and_published_ports(tmp_path: Path) -> None:
     async with lab(tmp_path) as node:
         node.objects.put(pod("own", hostNetwork=True, hostPID=True))
         await node.until(lambda: node.phase("own") == "Running")
-        assert node.objects.pod("own")["status"]["podIP"] == "192.168.7.1"
+        assert node.status("own")["podIP"] == "192.168.7.1"
         assert spec_of(node, "main").pid_mode == "host"
         main = container("ported", ports=[{"containerPort": 80, "hostPort": 8080}])
         node.objects.put(pod("web", main, hostname="name", subdomain="sub"))

@@ -11,7 +11,7 @@ async def test_a_pod_runs_and_says_so_in_one_status_write(tmp_path: Path) -> Non
     async with lab(tmp_path) as node:
         node.objects.put(pod())
         await node.until(lambda: node.phase("web") == "Running", "running")
-        status = node.objects.pod("web")["status"]
+        status = node.status("web")
         assert len(node.objects.status_writes) == 1
         assert status["podIP"] == "10.244.0.2"
         assert status["podIPs"] == [{"ip": "10.244.0.2"}]
@@ -194,5 +194,5 @@ async def test_an_active_deadline_ends_the_pod(tmp_path: Path) -> None:
         node.objects.put(pod(activeDeadlineSeconds=1))
         await node.until(lambda: node.phase("web") == "Running")
         await node.until(lambda: node.phase("web") == "Failed")
-        assert node.objects.pod("web")["status"]["reason"] == "DeadlineExceeded"
+        assert node.status("web")["reason"] == "DeadlineExceeded"
         assert node.runtime.running() == []

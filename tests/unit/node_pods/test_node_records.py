@@ -222,9 +222,9 @@ async def test_the_runtime_forgets_an_exit_code_when_it_is_durable(
         ended = known is not None and (known.state, known.code) == (StatusState.EXITED, 7)
         return ended or f"/node/ended/{ID}" in node.state.values
 
-    async def remove_run(ref: ContainerRef) -> None:
+    async def remove_run(container: ContainerRef) -> None:
         forgotten.append(told())
-        await original(ref)
+        await original(container)
 
     node.runtime.remove = remove_run  # type: ignore[method-assign]
     await node.start()

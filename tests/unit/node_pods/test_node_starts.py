@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
@@ -122,10 +123,11 @@ async def test_what_was_prepared_is_discarded_before_its_ground_is_given_back(
     """When files of it were changed, at a removal, and by who comes after a crash."""
     async with lab(tmp_path) as at:
         await at.service.create(wished())
-        for give_back in (
+        ways: tuple[Callable[[], Awaitable[object]], ...] = (
             lambda: at.service.refresh(REF),
             lambda: at.service.remove(RemoveRequest(id=ID)),
-        ):
+        )
+        for give_back in ways:
             await at.service.expect(REF)
             assert ID in at.runtime.prepared
             await give_back()

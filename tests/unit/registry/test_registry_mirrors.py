@@ -60,7 +60,8 @@ class Upstream:
             self.cut -= 1
             raise ConnectionResetError
         if self.pause is not None and request.method == "GET" and "/blobs/" in request.path:
-            return await self.slowly(request, self.pause)
+            await self.slowly(request, self.pause)
+            return None
         return await self._serve(request)
 
     async def slowly(self, request: Request, pause: asyncio.Event) -> None:

@@ -8,6 +8,7 @@ import json
 import secrets
 import time
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from tests.unit.registry.registry_lab import Kept, Running, running
@@ -16,6 +17,7 @@ from sagong import call
 from sagong.conformance.registry import asked, pushed
 from sagong.contracts.content import Hold
 from sagong.contracts.registry import CollectRequest, RepositoryRef
+from sagong.contracts.state import Operation, OperationKind, RangeRequest, Transaction
 from sagong_registry.catalog import Key
 from sagong_registry.record import new_hold
 
@@ -220,16 +222,12 @@ async def test_records_of_strangers_kinds_are_left_alone() -> None:
         assert found.entries
 
 
-def _stranger():  # type: ignore[no-untyped-def]
-    from sagong.contracts.state import Operation, OperationKind, Transaction
-
+def _stranger() -> Transaction:
     put = Operation(kind=OperationKind.PUT, key="/registry/future/x", value=b"?")
     return Transaction(id=secrets.token_hex(16), success=(put,))
 
 
-def _range(key: str):  # type: ignore[no-untyped-def]
-    from sagong.contracts.state import RangeRequest
-
+def _range(key: str) -> RangeRequest:
     return RangeRequest(start=key)
 
 
@@ -256,7 +254,11 @@ async def test_what_a_push_left_that_broke_off_goes_after_a_start(
     with monkeypatch.context() as past:
         past.setattr("sagong_registry.depot.time", earlier)
         left, going, blob = await _broken_off(kept)
-    settings = {"collect_seconds": 3.0, "upload_seconds": 600.0, "blob_seconds": 600.0}
+    settings: dict[str, Any] = {
+        "collect_seconds": 3.0,
+        "upload_seconds": 600.0,
+        "blob_seconds": 600.0,
+    }
     async with running(kept, **settings) as registry, asyncio.timeout(60):
         while True:
             await asked(registry.lab, "PATCH", going, b"more")

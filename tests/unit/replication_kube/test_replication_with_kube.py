@@ -28,7 +28,7 @@ async def cluster() -> AsyncIterator[Lab]:
     """A whole control plane and one node."""
     async with lab(FakeState()) as at:
         objects = awaited(Objects, at.kube)
-        uses = {Objects: objects}
+        uses: dict[type, Any] = {Objects: objects}
         async with local(SchedulerKube, uses=uses), local(ReplicationKube, uses=uses):
             node = asyncio.create_task(SimulatedNode(objects).run())
             try:

@@ -115,8 +115,12 @@ def test_loop_runs_timers_in_order() -> None:
         seen.append(os.read(reader, 9).decode())
         loop.later(0.0, loop.stop)
 
+    def late() -> None:
+        seen.append("late")
+        os.write(writer, b"data")
+
     loop.add(reader, READ, take)
-    loop.later(0.002, lambda: (seen.append("late"), os.write(writer, b"data"), None)[2])
+    loop.later(0.002, late)
     loop.later(0.001, lambda: seen.append("later"))
     loop.later(0.0, lambda: seen.append("early"))
     loop.later(0.0, lambda: seen.append("never")).cancel()

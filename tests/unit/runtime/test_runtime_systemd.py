@@ -145,7 +145,7 @@ def test_messages_come_back_as_they_were_written() -> None:
     ]
     fields = {"path": "/a", "interface": "b.c", "member": "D", "destination": "e.f"}
     fields["signature"] = "ssa(sv)a(sa(sv))nqixdgy"
-    values = ("x", "y", properties, [], -1, 2, -3, 1 << 40, 0.5, "a{sv}", 7)
+    values: tuple[Any, ...] = ("x", "y", properties, [], -1, 2, -3, 1 << 40, 0.5, "a{sv}", 7)
     data = Message(CALL, 9, fields, values).encode()
     assert length_of(data[:HEAD_SIZE]) == len(data)
     found = Message.decode(data)

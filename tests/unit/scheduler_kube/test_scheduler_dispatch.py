@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from tests.unit.replication_kube.fake_objects import FakeObjects
@@ -178,8 +178,8 @@ async def test_a_claim_is_bound_where_its_pod_goes() -> None:
         cluster.add(pod("p", volumes=volumes))
 
         def promised() -> Json:
-            found: Json = cluster.get("v1/persistentvolumes", "disk-b", "")
-            return found["spec"].get("claimRef", {})
+            spec: Json = cluster.get("v1/persistentvolumes", "disk-b", "")["spec"]
+            return cast(Json, spec.get("claimRef", {}))
 
         await wait_until(lambda: bool(promised()))
         assert promised()["name"] == "data"

@@ -145,7 +145,7 @@ def test_a_broken_budget_is_avoided() -> None:
     assert KubeDecider().decide(snapshot, one).node == "a"
 
 
-SHAPES = [
+SHAPES: list[dict[str, Any]] = [
     {},
     {"labels": {"app": "x"}},
     {

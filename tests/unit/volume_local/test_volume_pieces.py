@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -179,9 +181,7 @@ async def test_what_a_crash_left_is_swept(tmp_path: Path) -> None:
         assert sorted(p.name for p in (root / "kept").iterdir()) == ["_data", "volume"]
 
 
-def asyncio_tasks() -> list[object]:
-    import asyncio
-
+def asyncio_tasks() -> list[asyncio.Task[Any]]:
     current = asyncio.current_task()
     return [task for task in asyncio.all_tasks() if task is not current]
 
