@@ -273,7 +273,7 @@ class OffersAgain(FakeImages):
 class Endless(dict[str, bytes]):
     """Nothing can be taken out."""
 
-    def pop(self, key: str, *default: object) -> bytes:  # type: ignore[override]
+    def pop(self, key: str, *default: object) -> bytes:
         return self[key]
 
 

@@ -167,7 +167,7 @@ class AnyParentGoes(FakeNetworks):
 class MacvlanPublishes(FakeNetworks):
     caught_by = "macvlan_publishes_nothing"
 
-    def publishes(self, endpoints: list[Endpoint]) -> bool:
+    def publishes(self, endpoints: Iterable[Endpoint]) -> bool:
         return True
 
 

@@ -128,7 +128,7 @@ class SeesNoServices(Broken):
     caught_by = "endpoints_follow_pods"
 
     def asked(self, document: Any) -> bool:
-        return document["kind"] != "Service"
+        return bool(document["kind"] != "Service")
 
 
 class PublishesUnready(Broken):
@@ -162,7 +162,7 @@ class EndsNamespacesFirst(Broken):
     caught_by = "namespace_ends_after_its_contents"
 
     def asked(self, document: Any) -> bool:
-        return document["kind"] != "Pod"
+        return bool(document["kind"] != "Pod")
 
 
 class Guesses(Broken):
@@ -179,7 +179,7 @@ class ForgetsRevisions(Broken):
     caught_by = "stateful_update_goes_from_the_last"
 
     def asked(self, document: Any) -> bool:
-        return document["kind"] != "ControllerRevision"
+        return bool(document["kind"] != "ControllerRevision")
 
 
 class LetsNoPodGo(Broken):

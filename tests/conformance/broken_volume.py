@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -140,7 +141,7 @@ class SeedsTheNewAlone(FakeVolumes):
 class FollowsNoLinksToTheSeed(FakeVolumes):
     caught_by = "seed_is_found_behind_links"
 
-    def followed(self, layers: list[Path], path: str) -> str:
+    def followed(self, layers: Sequence[Path], path: str) -> str:
         return path.strip("/")
 
 
@@ -161,7 +162,7 @@ class SeedsOverContent(FakeVolumes):
 class LowerLayersWin(FakeVolumes):
     caught_by = "upper_layers_win"
 
-    def seed(self, layers: list[Path], place: Path) -> None:
+    def seed(self, layers: Sequence[Path], place: Path) -> None:
         super().seed(layers[::-1], place)
 
 

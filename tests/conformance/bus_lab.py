@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import AsyncIterator
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import zmq
 
@@ -22,7 +22,10 @@ async def over_the_bus(slot: type[S], candidate: object) -> AsyncIterator[S]:
     """Its proxy."""
     context: zmq.Context[Any] = zmq.Context()
     with tempfile.TemporaryDirectory(prefix="sagong-bus-", dir="/tmp") as directory:
-        provider, route = Provider(context, f"{directory}/1"), Route(context, slot_of(slot).name)
+        provider, route = (
+            Provider(context, f"{directory}/1"),
+            Route(context, slot_of(cast(type, slot)).name),
+        )
         try:
             provider.serve(slot, candidate)
             provider.bind()

@@ -137,7 +137,9 @@ class FakeImages(FakeStore):
     def documented(self, document: bytes, base: bytes, layers: list[bytes]) -> dict[str, Any]:
         """The config that a document describes."""
         try:
-            config = {"architecture": "amd64", "os": "linux"} | dict(json.loads(document))
+            config: dict[str, Any] = {"architecture": "amd64", "os": "linux"} | dict(
+                json.loads(document)
+            )
         except (ValueError, TypeError) as error:
             raise InvalidArgument(f"no JSON object: {error}") from None
         command = (config.get("config") or {}).get("Cmd") or []

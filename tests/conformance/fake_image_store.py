@@ -12,7 +12,7 @@ import secrets
 import tarfile
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -386,7 +386,7 @@ class FakeStore:
             raise InvalidArgument("refusing to create a tag with a digest reference")
         self.names[full(request.target)] = image.id
 
-    def users(self, image: Stored) -> list[str]:
+    def users(self, image: Stored) -> Sequence[str]:
         """Containers of an image."""
         return sorted(key for key, lease in self.leases.items() if lease.image.id == image.id)
 
@@ -423,7 +423,7 @@ class FakeStore:
             raise Conflict("unable to delete - image is being used")
         return self.delete(image, names)
 
-    def delete(self, image: Stored, names: list[str]) -> Removed:
+    def delete(self, image: Stored, names: Sequence[str]) -> Removed:
         """Names and image; one with children only loses its names."""
         for name in names:
             del self.names[name]
@@ -437,7 +437,7 @@ class FakeStore:
             deleted += self.delete(parent, []).deleted
         return Removed(untagged=untagged, deleted=tuple(deleted))
 
-    def free_chains(self, gone: Stored) -> list[str]:
+    def free_chains(self, gone: Stored) -> Sequence[str]:
         """Chain ids of layers that nothing else has, the topmost first."""
         users = [*self.images.values(), *(lease.image for lease in self.leases.values())]
         needed = {chain for one in users for chain in chains(one)}
@@ -492,7 +492,7 @@ class FakeStore:
         for item in self.answered.pop(request.upload, None) or await self.imported(request):
             yield item
 
-    async def imported(self, request: ImportRequest) -> list[Progress]:
+    async def imported(self, request: ImportRequest) -> Sequence[Progress]:
         """What is imported of an upload; known to a successor from now on."""
         raw = await (self.fetched(request.url) if request.url else self.taken(request.upload))
         config: dict[str, Any] = {}

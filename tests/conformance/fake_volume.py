@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -115,7 +116,7 @@ class FakeVolumes:
         self.owners(request.name)[request.owner, request.subpath] = str(path)
         return Published(path=str(path))
 
-    def followed(self, layers: list[Path], path: str) -> str:
+    def followed(self, layers: Sequence[Path], path: str) -> str:
         done: list[str] = []
         left = path.split("/")[::-1]
         for _ in range(1000):
@@ -154,10 +155,10 @@ class FakeVolumes:
             path.mkdir(parents=True, exist_ok=True)
         return path
 
-    def seed(self, layers: list[Path], place: Path) -> None:
+    def seed(self, layers: Sequence[Path], place: Path) -> None:
         self.merge([layer for layer in layers if layer.is_dir()], place, {})
 
-    def merge(self, layers: list[Path], target: Path, links: dict[int, Path]) -> None:
+    def merge(self, layers: Sequence[Path], target: Path, links: dict[int, Path]) -> None:
         names = {name for layer in layers for name in os.listdir(layer)}
         for name in sorted(names):
             having = [layer / name for layer in layers if os.path.lexists(layer / name)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from tests.system.network.outer import machine
 
@@ -15,13 +15,14 @@ from sagong.testing import check_name, checks
 
 __all__ = ["Wrapper", "hold"]
 
-Broken = Callable[[Any], Any]
+T = TypeVar("T")
+Broken = Callable[[Any, Any], Any]
 
 
-class Wrapper:
+class Wrapper(Generic[T]):
     """A provider as it is, but for the methods of a subclass."""
 
-    def __init__(self, inner: Any) -> None:
+    def __init__(self, inner: T) -> None:
         self._inner = inner
 
     def __getattr__(self, name: str) -> Any:
@@ -33,7 +34,7 @@ def hold(
 ) -> None:
     """All checks hold for the plugin, and each of the broken ones is caught by the check it names.
 
-    `into` is the lab with another provider in it: called with the lab, it gives a function of one.
+    `into`, called with the lab and a broken one, is the lab with that in it.
     """
     machine(_held, slot, plugin, suite, broken, into)
 

@@ -218,7 +218,7 @@ async def rig(
     beside: Callable[[Any], MonitoredRuntime] | None = None,
     *,
     owner: int = 0,
-    disk: Callable[[Path], AbstractContextManager[None]] = contextlib.nullcontext,
+    disk: Callable[[Path], AbstractContextManager[object]] = contextlib.nullcontext,
     kind: type[Rig] = Rig,
     **settings: Any,
 ) -> AsyncIterator[Rig]:

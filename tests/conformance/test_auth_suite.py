@@ -55,12 +55,12 @@ class Anywhere(AuthRbac):
 
 
 class Permissive(AuthRbac):
-    def authorize(self, question: Question) -> Decision:
+    async def authorize(self, question: Question) -> Decision:
         return Decision(allowed=True)
 
 
 class Strict(AuthRbac):
-    def authorize(self, question: Question) -> Decision:
+    async def authorize(self, question: Question) -> Decision:
         return Decision(allowed=False)
 
 
@@ -68,14 +68,14 @@ def asking(**facts: Any) -> type[AuthRbac]:
     """Overlooks a part of every question."""
 
     class Overlooking(AuthRbac):
-        def authorize(self, question: Question) -> Decision:
-            return super().authorize(msgspec.structs.replace(question, **facts))
+        async def authorize(self, question: Question) -> Decision:
+            return await super().authorize(msgspec.structs.replace(question, **facts))
 
     return Overlooking
 
 
 class Silent(AuthRbac):
-    def rules(self, question: Question) -> RuleSet:
+    async def rules(self, question: Question) -> RuleSet:
         return RuleSet()
 
 

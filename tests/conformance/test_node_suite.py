@@ -18,6 +18,7 @@ from sagong.contracts.node import (
     ContainerStatus,
     KillRequest,
     LogsRequest,
+    Node,
     NodeQuery,
     Ref,
     RemoveRequest,
@@ -35,12 +36,12 @@ from sagong.errors import AlreadyExists, FailedPrecondition, NotFound
 changed = msgspec.structs.replace
 
 
-class RunsAgain(Wrapper):
+class RunsAgain(Wrapper[Node]):
     async def start(self, request: StartRequest) -> ContainerStatus:
         return await self._inner.start(changed(request, run=0))
 
 
-class TakesAnother(Wrapper):
+class TakesAnother(Wrapper[Node]):
     async def create(self, spec: ContainerSpec) -> ContainerStatus:
         try:
             return await self._inner.create(spec)
@@ -48,12 +49,12 @@ class TakesAnother(Wrapper):
             return await self._inner.inspect(Ref(id=spec.id))
 
 
-class NeverAsks(Wrapper):
+class NeverAsks(Wrapper[Node]):
     async def stop(self, request: StopRequest) -> ContainerStatus:
         return await self._inner.stop(changed(request, signal="KILL"))
 
 
-class KillsTheDead(Wrapper):
+class KillsTheDead(Wrapper[Node]):
     async def kill(self, request: KillRequest) -> None:
         try:
             await self._inner.kill(request)
@@ -61,7 +62,7 @@ class KillsTheDead(Wrapper):
             return
 
 
-class PausesTwice(Wrapper):
+class PausesTwice(Wrapper[Node]):
     """Who is first is seen by who comes later, and not by who comes meanwhile."""
 
     async def pause(self, ref: Ref) -> None:
@@ -73,7 +74,7 @@ class PausesTwice(Wrapper):
                 raise
 
 
-class StaysFrozen(Wrapper):
+class StaysFrozen(Wrapper[Node]):
     async def kill(self, request: KillRequest) -> None:
         await self._inner.kill(request)
         if request.signal == "WINCH":
@@ -81,7 +82,7 @@ class StaysFrozen(Wrapper):
                 await self._inner.pause(Ref(id=request.id))
 
 
-class NeverStays(Wrapper):
+class NeverStays(Wrapper[Node]):
     async def stop(self, request: StopRequest) -> ContainerStatus:
         stopped: ContainerStatus = await self._inner.stop(request)
         if stopped.spec.restart.name == "always":
@@ -89,52 +90,52 @@ class NeverStays(Wrapper):
         return stopped
 
 
-class RemovesWhatRuns(Wrapper):
+class RemovesWhatRuns(Wrapper[Node]):
     async def remove(self, request: RemoveRequest) -> None:
         await self._inner.remove(changed(request, force=True))
 
 
-class TellsAll(Wrapper):
+class TellsAll(Wrapper[Node]):
     async def list(self, query: NodeQuery) -> StatusList:
         return await self._inner.list(changed(query, begun=False))
 
 
-class TellsOthers(Wrapper):
+class TellsOthers(Wrapper[Node]):
     async def list(self, query: NodeQuery) -> StatusList:
         return await self._inner.list(changed(query, owner=""))
 
 
-class ForgetsFiles(Wrapper):
+class ForgetsFiles(Wrapper[Node]):
     async def create(self, spec: ContainerSpec) -> ContainerStatus:
         return await self._inner.create(changed(spec, files=()))
 
 
-class ForgetsLimits(Wrapper):
+class ForgetsLimits(Wrapper[Node]):
     async def update(self, spec: UpdateSpec) -> ContainerStatus:
         return await self._inner.update(changed(spec, limits=None))
 
 
-class WholeLogs(Wrapper):
+class WholeLogs(Wrapper[Node]):
     async def logs(self, request: LogsRequest) -> Address:
         return await self._inner.logs(changed(request, tail=-1))
 
 
-class MixesLogs(Wrapper):
+class MixesLogs(Wrapper[Node]):
     async def logs(self, request: LogsRequest) -> Address:
         return await self._inner.logs(changed(request, stdout=True, stderr=True))
 
 
-class RoundsTimes(Wrapper):
+class RoundsTimes(Wrapper[Node]):
     async def logs(self, request: LogsRequest) -> Address:
         return await self._inner.logs(changed(request, since_nanos=request.since_nanos + 130))
 
 
-class WritableRoots(Wrapper):
+class WritableRoots(Wrapper[Node]):
     async def create(self, spec: ContainerSpec) -> ContainerStatus:
         return await self._inner.create(changed(spec, readonly_root=False))
 
 
-class ForgetsTheGone(Wrapper):
+class ForgetsTheGone(Wrapper[Node]):
     async def wait(self, request: WaitRequest) -> AsyncIterator[WaitResult]:
         try:
             await self._inner.inspect(Ref(id=request.id))

@@ -29,12 +29,12 @@ from sagong.contracts.objects import (
 changed = msgspec.structs.replace
 
 
-class EachForItself(Wrapper):
+class EachForItself(Wrapper[Objects]):
     async def commit(self, commit: Commit) -> CommitResult:
         return await self._inner.commit(changed(commit, id=secrets.token_hex(16)))
 
 
-class Writing(Wrapper):
+class Writing(Wrapper[Objects]):
     """Broken in how it takes writes."""
 
     def write(self, write: Write) -> Write:
@@ -71,28 +71,28 @@ class BindsNobody(Writing):
         return changed(write, node="elsewhere") if write.verb is Verb.BIND else write
 
 
-class ListsAll(Wrapper):
+class ListsAll(Wrapper[Objects]):
     async def list(self, request: ListRequest) -> ListResult:
         return await self._inner.list(changed(request, labels=""))
 
 
-class IgnoresFields(Wrapper):
+class IgnoresFields(Wrapper[Objects]):
     async def list(self, request: ListRequest) -> ListResult:
         return await self._inner.list(changed(request, fields=""))
 
 
-class OnePage(Wrapper):
+class OnePage(Wrapper[Objects]):
     async def list(self, request: ListRequest) -> ListResult:
         return await self._inner.list(changed(request, limit=0))
 
 
-class Reading(Wrapper):
+class Reading(Wrapper[Objects]):
     async def get(self, request: GetRequest) -> Object:
         found = await self._inner.get(request)
         return changed(found, revision=found.revision + 1)
 
 
-class Watching(Wrapper):
+class Watching(Wrapper[Objects]):
     """Broken in what it follows."""
 
     def asked(self, request: ObjectWatch) -> ObjectWatch:
@@ -107,7 +107,7 @@ class Watching(Wrapper):
             async for batch in stream:
                 yield self.told(batch)
         finally:
-            await stream.aclose()
+            await stream.aclose()  # type: ignore[attr-defined]
 
 
 class BeginsAnew(Watching):
@@ -127,7 +127,7 @@ class MissesDeletions(Watching):
         return changed(batch, changes=(*kept, *(changed(c, kind="MODIFIED") for c in told)))
 
 
-class TakesAnyReminder(Wrapper):
+class TakesAnyReminder(Wrapper[Objects]):
     async def remind(self, reminder: Reminder) -> None:
         pass
 

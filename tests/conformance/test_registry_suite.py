@@ -108,4 +108,4 @@ async def test_a_broken_registry_is_caught(kind: Callable[[Registry], Broken]) -
             await suite.pushed(registry.lab, "another", "v1")
         inner = awaited(Registry, registry.lab.registry)
         with pytest.raises(AssertionError):
-            await check(replace(registry.lab, registry=kind(inner)))  # type: ignore[arg-type]
+            await check(replace(registry.lab, registry=kind(inner)))

@@ -105,7 +105,9 @@ def digest(raw: bytes) -> str:
     return "sha256:" + hashlib.sha256(raw).hexdigest()
 
 
-def entry(name: str, mode: int = 0o644, kind: bytes = tarfile.REGTYPE, **facts: object) -> object:
+def entry(
+    name: str, mode: int = 0o644, kind: bytes = tarfile.REGTYPE, **facts: object
+) -> tarfile.TarInfo:
     """A tar header; further facts are attributes of `tarfile.TarInfo`."""
     info = tarfile.TarInfo(name)
     info.mode, info.type, info.mtime = mode, kind, _TIME
