@@ -119,7 +119,7 @@ async def call_grpc(path: str, seconds: float) -> tuple[float, float, float]:
         return await measure(lambda: say(PAYLOAD), seconds)
 
 
-def serve(work: Callable[[str], Any], path: str) -> multiprocessing.Process:
+def serve(work: Callable[[str], Any], path: str) -> multiprocessing.process.BaseProcess:
     """A server in a process of its own."""
     process = multiprocessing.get_context("fork").Process(
         target=lambda: uvloop.run(work(path)), daemon=True

@@ -90,7 +90,7 @@ async def measure(running: Instance, unit: str, options: argparse.Namespace) -> 
     """Swaps, then kills, of one unit."""
     protocol, name, ask = SLOTS[unit]
     async with connect(running.paths) as operator:
-        slot = await operator.use(protocol, name)
+        slot: Any = await operator.use(protocol, name)
         load = Load(lambda: ask(slot))
         calling = asyncio.create_task(load.run(8))
         await asyncio.sleep(0.3)

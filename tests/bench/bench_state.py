@@ -17,6 +17,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -150,7 +151,7 @@ async def measure(directory: Path) -> list[Figure]:
             ("read of one key in the store", point, READS),
             ("page of 500 in the store", page, 10),
         ):
-            values = await microseconds(lambda asked=request: state.range(asked), repeats)
+            values = await microseconds(partial(state.range, request), repeats)
             figures.append(Figure(what=name, unit="µs", ours=values))
     return figures
 

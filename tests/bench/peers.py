@@ -97,7 +97,7 @@ def wait_for(ready: Callable[[], bool], process: subprocess.Popen[bytes], log: P
     limit = time.monotonic() + 30
     while not ready():
         if process.poll() is not None or time.monotonic() > limit:
-            raise RuntimeError(f"{process.args}: not ready\n{log.read_text()[-3000:]}")
+            raise RuntimeError(f"{process.args!r}: not ready\n{log.read_text()[-3000:]}")
         time.sleep(0.02)
 
 

@@ -164,7 +164,7 @@ def _body(document: Any, resource: ResourceSpec) -> bytes:
 
 async def _ask(at: Lab, method: str, path: str, body: bytes | None, media: str) -> Reply:
     async with asyncio.timeout(60):
-        return await at.ask(method, path, body, **{"Content-Type": media})
+        return await at.ask(method, path, body, Content_Type=media)
 
 
 def _hold(runner: asyncio.Runner, at: Lab) -> None:

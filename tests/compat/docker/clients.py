@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,7 +53,7 @@ class Plugin:
         cwd: Path | None = None,
         stdin: bytes = b"",
         seconds: float = 90,
-        **more: str,
+        more: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """A command; both of its outputs, as they come, in `stdout`."""
         done = subprocess.run(
@@ -61,15 +62,21 @@ class Plugin:
             input=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env={**self.environment(), **more},
+            env={**self.environment(), **(more or {})},
             timeout=seconds,
         )
         text = done.stdout.decode(errors="replace")
         return subprocess.CompletedProcess(done.args, done.returncode, text, "")
 
-    def ok(self, *words: str, cwd: Path | None = None, stdin: bytes = b"", **more: str) -> str:
+    def ok(
+        self,
+        *words: str,
+        cwd: Path | None = None,
+        stdin: bytes = b"",
+        more: Mapping[str, str] | None = None,
+    ) -> str:
         """What a command that must succeed said."""
-        done = self.run(*words, cwd=cwd, stdin=stdin, **more)
+        done = self.run(*words, cwd=cwd, stdin=stdin, more=more)
         assert done.returncode == 0, (words, done.stdout)
         return done.stdout
 

@@ -89,7 +89,7 @@ target "all" {
 def test_targets_of_several_platforms_are_built_of_such(
     buildx: Plugin, tmp_path: Path, more: dict[str, str]
 ) -> None:
-    buildx.ok("buildx", "bake", *PLAIN, "all", cwd=baked(tmp_path, SEVERAL), **more)
+    buildx.ok("buildx", "bake", *PLAIN, "all", cwd=baked(tmp_path, SEVERAL), more=more)
     found = {str(p.relative_to(tmp_path / "out")) for p in tmp_path.glob("out/**/*") if p.is_file()}
     assert found == {
         f"linux_{arch}/{where}{arch}" for arch in ("amd64", "arm64") for where in ("", "copied/")
@@ -99,15 +99,15 @@ def test_targets_of_several_platforms_are_built_of_such(
 def test_results_are_solved_again(docker: Engine, buildx: Plugin, tmp_path: Path) -> None:
     # The client gives its result back as a graph of its own making, for a debugger to begin from.
     (tmp_path / "Dockerfile").write_text(f"FROM {IMAGE}\nRUN echo made > /made\n")
-    buildx.ok("build", "-t", "again:1", ".", cwd=tmp_path, **EXPERIMENTAL)
+    buildx.ok("build", "-t", "again:1", ".", cwd=tmp_path, more=EXPERIMENTAL)
     assert docker.ok("run", "--rm", "again:1", "cat", "/made") == "made"
 
 
 def test_dockerfiles_are_asked_about(buildx: Plugin, tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text("ARG G=g\nFROM scratch AS a\nFROM a AS b\nARG H=h\n")
     ask = ("buildx", "build", "--print")
-    targets = buildx.ok(*ask, "targets", ".", cwd=tmp_path, **EXPERIMENTAL)
+    targets = buildx.ok(*ask, "targets", ".", cwd=tmp_path, more=EXPERIMENTAL)
     assert "TARGET      DESCRIPTION\na           \nb (default) \n" in targets
-    outline = buildx.ok(*ask, "outline", ".", cwd=tmp_path, **EXPERIMENTAL)
+    outline = buildx.ok(*ask, "outline", ".", cwd=tmp_path, more=EXPERIMENTAL)
     said = "TARGET: b\n\nBUILD ARG   VALUE   DESCRIPTION\nG           g       \nH           h"
     assert said in outline

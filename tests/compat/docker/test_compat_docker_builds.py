@@ -173,13 +173,15 @@ def test_the_same_dockerfile_makes_the_same_image(
 
     def build(name: str) -> tuple[dict[str, Any], list[str], dict[str, tuple[Any, ...]]]:
         host = {"DOCKER_HOST": f"unix://{sockets[name]}"}
-        buildx.ok("load", "-i", str(archive), **host)
+        buildx.ok("load", "-i", str(archive), more=host)
         out = tmp_path / f"{name}.tar"
         words = ("--output", "type=docker,name=same:1", "--output", f"type=tar,dest={out}")
-        buildx.ok("build", *words, ".", cwd=place, **host)
-        config = json.loads(buildx.ok("inspect", "same:1", **host))[0]["Config"]
+        buildx.ok("build", *words, ".", cwd=place, more=host)
+        config = json.loads(buildx.ok("inspect", "same:1", more=host))[0]["Config"]
         form = "{{.CreatedBy}} ({{.Comment}})"
-        told = buildx.ok("history", "--no-trunc", "--format", form, "same:1", **host).splitlines()
+        told = buildx.ok(
+            "history", "--no-trunc", "--format", form, "same:1", more=host
+        ).splitlines()
         # Docker does not tell of triggers, and of ports otherwise since 28.
         history = [line for line in told if not line.startswith(("ONBUILD", "EXPOSE"))]
         return {key: value for key, value in config.items() if value}, history, listing(out)
@@ -207,9 +209,9 @@ def test_commands_without_words_are_the_same(
 
     def build(socket: Path) -> tuple[Any, Any]:
         host = {"DOCKER_HOST": f"unix://{socket}"}
-        buildx.ok("load", "-i", str(archive), **host)
-        buildx.ok("build", "-t", "silent:1", "-", stdin=text.encode(), **host)
-        config = json.loads(buildx.ok("inspect", "silent:1", **host))[0]["Config"]
+        buildx.ok("load", "-i", str(archive), more=host)
+        buildx.ok("build", "-t", "silent:1", "-", stdin=text.encode(), more=host)
+        config = json.loads(buildx.ok("inspect", "silent:1", more=host))[0]["Config"]
         return config.get("Cmd"), config.get("Entrypoint")
 
     assert build(docker.socket) == build(theirs)

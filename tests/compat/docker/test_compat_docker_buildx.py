@@ -357,10 +357,10 @@ def test_layers_are_dated_as_the_build_is(
     found = []
     for _ in range(2):
         output = f"type={kind},dest={out},rewrite-timestamp=true"
-        buildx.ok(*words, output, cwd=place, SOURCE_DATE_EPOCH="1600000000")
+        buildx.ok(*words, output, cwd=place, more={"SOURCE_DATE_EPOCH": "1600000000"})
         found.append(hashlib.sha256(out.read_bytes()).hexdigest())
     assert found[0] == found[1]
-    times, links = [], {}
+    times, links = list[dict[str, float]](), dict[str, str]()
     with tarfile.open(out) as tar:
         (top,) = json.load(cast(IO[bytes], tar.extractfile("index.json")))["manifests"]
         manifest = _blob(tar, top["digest"])

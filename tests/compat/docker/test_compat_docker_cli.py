@@ -474,7 +474,7 @@ def test_a_restart_of_the_service_stops_nothing(docker: Engine) -> None:
 def test_names_and_addresses_that_one_container_asks_for(docker: Engine) -> None:
     docker.ok("network", "create", "--subnet", "10.124.0.0/24", "--ipv6", "names")
     docker.ok("run", "-d", "--name", "db", "--network", "names", IMAGE, "sleep", "600")
-    options = ("--network", "names", "--link", "db:store", "--dns", "198.51.100.7")
+    options: tuple[str, ...] = ("--network", "names", "--link", "db:store", "--dns", "198.51.100.7")
     options += ("--ip", "10.124.0.9", "--mac-address", "02:42:0a:7c:00:99")
     options += ("--add-host", "gateway:host-gateway")
     docker.ok("run", "-d", "--name", "asker", *options, IMAGE, "sleep", "600")

@@ -209,7 +209,7 @@ def test_mounts_are_where_links_of_the_image_lead(docker: Engine, open_path: Pat
     docker.ok("commit", "linked", "linked:1")
     docker.ok("rm", "linked")
     for name, place in (("one", "/var/run/app"), ("two", "/run/two")):
-        shown = ("stat", "-c", "%u:%g", "/run/app")
+        shown: tuple[str, ...] = ("stat", "-c", "%u:%g", "/run/app")
         assert docker.ok("run", "--rm", "-v", f"{name}:{place}", "linked:1", *shown) == "70:71"
         shown = ("ls", "/run/app")
         assert docker.ok("run", "--rm", "-v", f"{name}:{place}:ro", "linked:1", *shown) == "file"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -101,12 +102,12 @@ def test_repositories_are_listed_in_pages(registry: Client, name: str) -> None:
     assert listed == sorted(listed)
 
 
-def referring(registry: Client, name: str, subject: Content, kind: str, **more) -> Content:
+def referring(registry: Client, name: str, subject: Content, kind: str, **more: Any) -> Content:
     config = Content(b"{}", EMPTY)
     registry.push_blob(name, config)
-    made = image(
-        config, subject=described(subject), **({"artifactType": kind} if kind else {}), **more
-    )
+    if kind:
+        more["artifactType"] = kind
+    made = image(config, subject=described(subject), **more)
     pushed = registry.push_manifest(name, made)
     assert pushed.status == 201 and pushed.headers.get("oci-subject") == subject.digest
     return made

@@ -13,6 +13,7 @@ from tests.compat.registry.wire import (
     EMPTY,
     INDEX,
     MANIFEST,
+    Answer,
     Client,
     Content,
     described,
@@ -31,7 +32,7 @@ def pulled(registry: Client, name: str, blob: Content) -> bool:
     return found.status == 200 and found.body == blob.data
 
 
-def chunk(registry: Client, place: str, data: bytes, start: int, method: str = "PATCH"):
+def chunk(registry: Client, place: str, data: bytes, start: int, method: str = "PATCH") -> Answer:
     headers = {**OCTETS, "Content-Range": f"{start}-{start + len(data) - 1}"}
     return registry.ask(method, place, data, headers)
 

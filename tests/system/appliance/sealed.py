@@ -41,7 +41,9 @@ class Sealed(Instance):
 
     holder: int = 0
 
-    def run(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *words: str, check: bool = True, seconds: float = 180.0
+    ) -> subprocess.CompletedProcess[str]:
         """Run the command line on it."""
         inside = ["nsenter", "-m", "-t", str(self.holder), "--"]
         return subprocess.run(
@@ -50,7 +52,7 @@ class Sealed(Instance):
             capture_output=True,
             text=True,
             check=check,
-            timeout=180,
+            timeout=seconds,
         )
 
     def start(self) -> None:

@@ -156,6 +156,7 @@ class Lender:
         root = self._lent.directories.get(name)
         if root is None:
             context.abort(grpc.StatusCode.NOT_FOUND, f'no access allowed to dir "{name}"')
+            return
         entries = list(self._entries(root, metadata))
         for path, facts in entries:
             self._lent.sent.append(f"{name}:{path}")

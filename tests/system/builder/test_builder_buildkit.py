@@ -265,7 +265,7 @@ def test_directories_of_which_all_is_excluded_are_made(buildx: Buildx, tmp_path:
     ],
 )
 def test_what_fails_is_told(
-    docker: Engine, buildx: Buildx, tmp_path: Path, text: str, options: dict[str, str], said: str
+    docker: Engine, buildx: Buildx, tmp_path: Path, text: str, options: dict[str, Any], said: str
 ) -> None:
     outcome = buildx.build(written(tmp_path, BASE + text), **options)
     assert outcome.error is not None
@@ -318,8 +318,13 @@ def test_a_fetched_context_may_have_a_dockerfile_of_the_clients(
             tar.addfile(info, io.BytesIO(raw))
     buildx.lent.uploads = {"/abc": buffer.getvalue()}
     place = written(tmp_path, BASE + "COPY . /c/\nRUN cat /c/f\n")
-    options = {"context": "http://buildkit-session/abc", "dockerfilekey": "dockerfile"}
-    outcome = buildx.build(place, **options, contextsubdir="sub", no_cache="")
+    outcome = buildx.build(
+        place,
+        context="http://buildkit-session/abc",
+        dockerfilekey="dockerfile",
+        contextsubdir="sub",
+        no_cache="",
+    )
     assert outcome.error is None, outcome.error
     assert outcome.output == "below\n"
 

@@ -10,6 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ class Trial:
         for name in STEADY:
             caller = self._caller(f"docker-follow-{name}", self._engine_dial, self.stop)
             follower = Engine(caller, self.recorder.seed)
-            self._spawn(f"follow-{name}", lambda f=follower, n=name: f.follow(n))
+            self._spawn(f"follow-{name}", partial(follower.follow, name))
         self._spawn("watch", self.watcher.watch)
 
     def disturb(self, seconds: float, weights: Mapping[str, int]) -> None:

@@ -49,7 +49,7 @@ class Grower:
             touched.add(path)
         return layer(*members)
 
-    def _change(self, path: str, below: dict[str, str]) -> list[tuple[Any, bytes]]:
+    def _change(self, path: str, below: dict[str, str]) -> list[tuple[tarfile.TarInfo, bytes]]:
         parent, _, base = path.rpartition("/")
         prefix = f"{parent}/" if parent else ""
         kind = self._chance.choice(("directory", "file", "link", "hidden", "opaque"))
@@ -60,8 +60,8 @@ class Grower:
         if kind == "opaque" and here == "directory" and self._kinds.get(path) == here:
             self._forget(path)
             self._kinds[path] = "directory"
-            mode = entry(path, 0o750, tarfile.DIRTYPE)
-            return [(mode, b""), (entry(f"{path}/.wh..wh..opq", 0), b"")]
+            made = entry(path, 0o750, tarfile.DIRTYPE)
+            return [(made, b""), (entry(f"{path}/.wh..wh..opq", 0), b"")]
         if kind in ("file", "hidden", "opaque"):
             self._forget(path)
             self._kinds[path] = "file"

@@ -420,8 +420,8 @@ async def test_as_many_layers_as_docker_takes_of_every_form(
     packed = [(estargz(tars[0]), LAYER), (chunked(tars[1]), zstd)]
     packed += [(gzip.compress(tar, mtime=0), LAYER) for tar in tars[2:126]]
     packed.append(packed[0])
-    config = {"rootfs": {"type": "layers", "diff_ids": [digest(tar) for tar in tars]}}
-    config |= {"architecture": "amd64", "os": "linux"}
+    config: dict[str, Any] = {"architecture": "amd64", "os": "linux"}
+    config["rootfs"] = {"type": "layers", "diff_ids": [digest(tar) for tar in tars]}
     odd.image(
         "a",
         config=odd.blob(json.dumps(config).encode(), CONFIG),

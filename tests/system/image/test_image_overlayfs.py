@@ -174,7 +174,7 @@ async def test_archives_of_an_attacker_cannot_forge_overlay_s_marks() -> None:
     async with local(ImageOverlay) as images:
         lab = ImageLab(images)
         forged = entry("usr", 0o755, tarfile.DIRTYPE)
-        forged.pax_headers = {  # type: ignore[attr-defined]
+        forged.pax_headers = {
             "SCHILY.xattr.user.overlay.opaque": "y",
             "SCHILY.xattr.trusted.overlay.redirect": "/etc",
             "SCHILY.xattr.user.honest": "yes",
@@ -259,7 +259,7 @@ async def test_nothing_runs_when_nothing_is_done() -> None:
     async with local(ImageOverlay) as images:
         lab = ImageLab(images)
         await loaded(lab, Archive(layers=[layer(("f", "x"))]))
-        images._store.workshop._end_idle()  # type: ignore[attr-defined]
+        images._store.workshop._end_idle()
         found = subprocess.run(
             ["ps", "--ppid", str(os.getpid()), "-o", "args="], capture_output=True, text=True
         )

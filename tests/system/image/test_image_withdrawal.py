@@ -57,7 +57,7 @@ async def test_a_push_that_is_given_up_withdraws_its_upload(
         async for progress in pushing:
             if progress.status == "Pushing":
                 break
-        await pushing.aclose()
+        await pushing.aclose()  # type: ignore[attr-defined]
         while "PATCH" not in {one.method for one in odd.seen}:
             await asyncio.sleep(0.05)
     (sent,) = [one for one in odd.seen if one.method == "PATCH"]

@@ -14,7 +14,7 @@ import socket
 import stat
 import tempfile
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -472,7 +472,7 @@ async def _registry(base: Path) -> None:
         await client.close()
 
 
-STORIES: dict[str, tuple[Prepare, Callable[[Path], Awaitable[None]]]] = {
+STORIES: dict[str, tuple[Prepare, Callable[[Path], Coroutine[Any, Any, None]]]] = {
     "volume_local": (_image_content, _volumes),
     "network_bridge": (_hierarchies, _networks),
     "image_overlay": (_authorities, _images),

@@ -84,6 +84,6 @@ def test_nothing_that_computes_outlives_the_system() -> None:
 
 def pids_of(group: str) -> list[int]:
     try:
-        return Cgroup(layout_of_machine(), group, (*CONTROLLERS, "unified")).pids()
+        return list(Cgroup(layout_of_machine(), group, (*CONTROLLERS, "unified")).pids())
     except FileNotFoundError:
         return []

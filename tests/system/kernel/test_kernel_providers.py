@@ -67,7 +67,9 @@ async def said(desk: Desk, instance: str) -> str:
             await asyncio.sleep(0.05)
 
 
-def eventually(running: Instance, work: Callable[[Desk], Awaitable[T]], wanted: T) -> None:
+def eventually(
+    running: Instance, work: Callable[[Desk], Awaitable[object]], wanted: object
+) -> None:
     """Wait until the desk tells what is wanted."""
     limit = time.monotonic() + 60.0
     while (found := at_desk(running, work)) != wanted:

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -57,6 +58,10 @@ async def busy(base, start):
         await asyncio.gather(*(work(n) for n in range(3)))
 uvloop.run(busy(Path(sys.argv[1]), int(sys.argv[2])))
 """
+
+
+def lacks(command: str, word: str) -> bool:
+    return word not in shell("", command)
 
 
 def interfaces() -> set[str]:
@@ -138,7 +143,7 @@ async def leftovers(base: Path) -> None:
     (base / "run" / "sandboxes" / "half~").write_bytes(b"ha")
     async with plugin(base, {"pool_size": 0}) as network:
         for name in ("br-bbbbbbbbbbbb", "sgv0123456789"):
-            await until(lambda n=name: n not in shell("", "ip -br link"), f"{name} is left")
+            await until(partial(lacks, "ip -br link", name), f"{name} is left")
         left = shell("", "ip -br link")
         assert "sgvacation" in left, "somebody else's interface was taken away"
         rules = shell("", "nft list table inet sg")
@@ -195,7 +200,7 @@ async def purged(base: Path) -> None:
         await network.purge()
     look = "ip -br link; nft list ruleset"
     for word in ("sg", "sagong"):
-        await until(lambda w=word: w not in shell("", look), f"{word} is left")
+        await until(partial(lacks, look, word), f"{word} is left")
     assert not list((base / "run" / "netns").iterdir())
 
 

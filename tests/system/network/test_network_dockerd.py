@@ -16,8 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.compat.docker.docker_engine import IMAGE, Engine, engine
-from tests.system.network.outer import machine, reached, shell
-from tests.system.network.test_network_ports import World
+from tests.system.network.outer import World, machine, reached, shell
 
 pytestmark = [
     pytest.mark.root,

@@ -10,7 +10,6 @@ import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import dns.exception
 import dns.flags
@@ -90,7 +89,7 @@ async def asked(
     sandbox: Sandbox, name: str, kind: str = "A", *, tcp: bool = False, seconds: float = 30.0
 ) -> dns.message.Message:
     query = dns.message.make_query(name, kind)
-    ask: Callable[..., Any] = dns.query.tcp if tcp else dns.query.udp
+    ask: Callable[..., dns.message.Message] = dns.query.tcp if tcp else dns.query.udp
 
     def work() -> dns.message.Message:
         return ask(query, sandbox.dns, timeout=seconds)

@@ -15,6 +15,7 @@ from sagong.contracts.network import (
     JoinRequest,
     Network,
     PortMapping,
+    Sandbox,
     SandboxRef,
 )
 from sagong.errors import Conflict, InvalidArgument, SagongError
@@ -104,7 +105,7 @@ async def modes(base: Path) -> None:
         world = World(base)
         outside = [Server(world.path, 80, "world")]
         ports = (PortMapping(container_port=80, host_port=8080),)
-        made = {}
+        made: dict[str, Sandbox] = {}
         for name, four, six in (
             ("routed", "routed", "routed"),
             ("mixed", "nat", "routed"),
@@ -185,8 +186,8 @@ async def cut_off(base: Path) -> None:
             server, other = Server(a.path, 80, "a"), Server(world.path, 80, "world")
             for address in (a.endpoints[0].ipv4, a.endpoints[0].ipv6):
                 assert (await reached(b.path, address, 80))[0] == "a"
-                wanted = "a" if name == "inner" else ""
-                assert await heard(wanted, "", address, 80) == wanted
+                answer = "a" if name == "inner" else ""
+                assert await heard(answer, "", address, 80) == answer
             for address in (World.address, World.address6):
                 assert await heard("", a.path, address, 80) == ""
             server.close()

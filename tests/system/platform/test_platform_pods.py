@@ -91,7 +91,7 @@ def test_readiness_by_all_four_kinds_of_probes(whole: Platform) -> None:
     }
     volumes = [{"name": n, "hostPath": {"path": f"/{n}"}} for n in ("usr", "lib", "lib64")]
     ports = ((8080, "a"), (8081, "b"), (8082, "c"))
-    kinds = (
+    kinds: tuple[dict[str, Any], ...] = (
         {"httpGet": {"path": "/", "port": 8080}},
         {"tcpSocket": {"port": 8081}},
         {"exec": {"command": ["test", "-e", "/tmp/ok"]}},
@@ -134,7 +134,7 @@ def test_liveness_restarts_and_startup_protects(whole: Platform) -> None:
 
 
 def test_init_containers_run_in_order_before_the_main_one(whole: Platform) -> None:
-    mount = {"volumeMounts": [{"name": "shared", "mountPath": "/shared"}]}
+    mount: dict[str, Any] = {"volumeMounts": [{"name": "shared", "mountPath": "/shared"}]}
     first = container("sleep 1; echo one >> /shared/f", "first", **mount)
     second = container("echo two >> /shared/f", "second", **mount)
     main = container("cat /shared/f; sleep 600", **mount)
@@ -162,7 +162,7 @@ def test_projected_volumes_join_their_sources(whole: Platform) -> None:
         {"downwardAPI": {"items": [{"path": "kind", "fieldRef": label}]}},
         {"serviceAccountToken": {"path": "token", "audience": "shop"}},
     ]  # fmt: skip
-    mounts = {"volumeMounts": [{"name": "all", "mountPath": "/all"}]}
+    mounts: dict[str, Any] = {"volumeMounts": [{"name": "all", "mountPath": "/all"}]}
     volumes = [{"name": "all", "projected": {"sources": sources}}]
     try:
         with pod(whole, "joined", container("sleep 600", **mounts), volumes=volumes):

@@ -79,7 +79,7 @@ async def test_one_nurse_makes_all_first_processes_of_a_monitor() -> None:
         one = await nurse(lab, monitor)
         second = await lab.running()
         group = {"group": "pod", "namespaces": Namespaces(ipc="group", uts="group")}
-        pod = [await lab.running(**group) for _ in range(2)]  # type: ignore[arg-type]
+        pod = [await lab.running(**group) for _ in range(2)]
         assert nurses(monitor) == [one]
         assert {first.pid, second.pid, *(c.pid for c in pod)} <= children(monitor).keys()
         spaces = [{os.readlink(f"/proc/{c.pid}/ns/{k}") for c in pod} for k in ("ipc", "uts")]

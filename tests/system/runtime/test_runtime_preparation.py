@@ -140,8 +140,8 @@ async def test_a_terminal_and_a_user_namespace_are_prepared_as_all_else() -> Non
     """Which take messages of their own before the program may run."""
     async with rig(kind=Patient) as made:
         lab = made.lab()
-        maps = {"uid_map": ((0, 200000, 65536),), "gid_map": ((0, 200000, 65536),)}
-        spaces = Namespaces(user="new", **maps)
+        ids = ((0, 200000, 65536),)
+        spaces = Namespaces(user="new", uid_map=ids, gid_map=ids)
         for process, namespaces in (
             (lab.process("test -t 0 && sleep 0.5 && exit 8", tty=True, stdin=True), Namespaces()),
             (lab.process("test $(id -u) = 0 && sleep 0.5 && exit 8"), spaces),

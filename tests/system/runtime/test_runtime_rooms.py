@@ -87,14 +87,14 @@ async def test_a_group_is_not_divided() -> None:
         lab = made.lab()
         spaces = Namespaces(ipc="group", uts="group", pid="group")
         pods = [{"group": name, "namespaces": spaces} for name in ("pod-x", "pod-y")]
-        found = [[await lab.running(**pod) for _ in range(3)] for pod in pods]  # type: ignore[arg-type]
+        found = [[await lab.running(**pod) for _ in range(3)] for pod in pods]
         for pod in found:
             assert list(sharing(made, pod).values()) == [3]
         first, second = (os.readlink(f"/proc/{pod[0].pid}/ns/ipc") for pod in found)
         assert {os.readlink(f"/proc/{c.pid}/ns/ipc") for c in found[0]} == {first}
         assert first != second
         alone = await lab.running()
-        shares = await lab.running(**pods[0])  # type: ignore[arg-type]
+        shares = await lab.running(**pods[0])
         assert os.readlink(f"/proc/{alone.pid}/ns/ipc") not in (first, second)
         assert os.readlink(f"/proc/{shares.pid}/ns/ipc") == first
         await lab.clean()

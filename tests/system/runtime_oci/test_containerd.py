@@ -217,7 +217,15 @@ def test_docker_engine_runs_it(docker: Client) -> None:
     assert (done.stdout, done.stderr, done.returncode) == ("out\n", "err\n", 7)
     assert docker.run("run", "--rm", image, "nonsense").returncode == 127
     assert docker.run("run", "--rm", image, "/etc").returncode == 126
-    options = ("--user", "1000", "--cap-drop", "ALL", "--read-only", "--tmpfs", "/t")
+    options: tuple[str, ...] = (
+        "--user",
+        "1000",
+        "--cap-drop",
+        "ALL",
+        "--read-only",
+        "--tmpfs",
+        "/t",
+    )
     options += ("--security-opt", "no-new-privileges", "--ulimit", "nofile=100:200")
     options += ("--oom-score-adj", "100", "--shm-size", "1m", "--device", "/dev/fuse")
     script = (

@@ -294,10 +294,10 @@ def wait_until(holds: Callable[[], bool]) -> None:
 
 def test_a_moved_root_hides_the_hosts_proc(bundle: Bundle) -> None:
     what = {"args": ["unshare", "-mrpf", "mount", "-t", "proc", "none", "/proc"]}
-    masked = {"linux": {"maskedPaths": ["/proc/timer_list"]}}
+    masked = {"maskedPaths": ["/proc/timer_list"]}
     names = ["CAP_SETFCAP", "CAP_SETUID", "CAP_SETGID"]
     sets = {"capabilities": {"bounding": names, "permitted": names, "effective": names}}
-    bundle.configure(process={**what, **sets}, **masked)
+    bundle.configure(process={**what, **sets}, linux=masked)
     done = bundle.call("run", "--no-pivot", "box")
     assert (done.returncode, "ermission denied" in done.stderr) == (1, True), done
 

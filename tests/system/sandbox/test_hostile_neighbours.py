@@ -7,7 +7,7 @@ import http.client
 import os
 import ssl
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -116,6 +116,7 @@ plugin = "hostile_outside"
 
 def answered(port: int, *, tls: bool) -> None:
     """A client of another address of the network."""
+    dial: Callable[..., http.client.HTTPConnection]
     if tls:
         trusting = ssl._create_unverified_context()
         dial = functools.partial(http.client.HTTPSConnection, context=trusting)

@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def test_granted_paths_can_be_read_and_written_as_said(cage: Any, attempt: Attem
     def use() -> list[str]:
         places = [Path(grant.path) for grant in grants[:2]]
         read = [(place / "file").read_text() for place in places]
-        return read + [attempt(lambda p=p: (p / "new").write_text("x")) for p in places]
+        return read + [attempt(partial((p / "new").write_text, "x")) for p in places]
 
     outcome = cage.run(use, paths=grants)
     assert outcome.answer[:2] == ["readable", "writable"]
@@ -105,7 +106,7 @@ def test_only_granted_sockets_can_be_connected_to(cage: Any, attempt: Attempt) -
             with socket.socket(socket.AF_UNIX) as client:
                 client.connect(path)
 
-        return [attempt(lambda p=p: to(p)) for p in paths]
+        return [attempt(partial(to, p)) for p in paths]
 
     try:
         found = cage.run(connect, sockets=(str(cage.top / "state"),)).answer

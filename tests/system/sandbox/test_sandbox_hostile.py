@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ Attempt = Callable[[Callable[[], Any]], str]
 
 def test_secrets_of_the_machine_are_out_of_sight(cage: Any, attempt: Attempt) -> None:
     paths = ["/etc/shadow", "/root/.bashrc", "/sys/kernel", "/var/log", "/run", "/boot", "/home"]
-    found = cage.run(lambda: {p: attempt(lambda p=p: os.stat(p)) for p in paths}).answer
+    found = cage.run(lambda: {p: attempt(partial(os.stat, p)) for p in paths}).answer
     assert set(found.values()) <= {"ENOENT"}, found
 
 
@@ -111,7 +112,7 @@ def test_dangerous_calls_fail_even_with_capabilities(
 def test_calls_that_libraries_probe_for_look_missing(cage: Any, attempt: Attempt) -> None:
     def probe() -> list[str]:
         calls = (("clone3", 0, 0), ("io_uring_setup", 1, 0))
-        return [attempt(lambda c=c: syscalls.call(*c)) for c in calls]
+        return [attempt(partial(syscalls.call, *c)) for c in calls]
 
     assert cage.run(probe).answer == ["ENOSYS", "ENOSYS"]
 
@@ -288,7 +289,7 @@ def test_programs_cannot_be_brought_in(cage: Any, attempt: Attempt) -> None:
             program = place / "true"
             program.write_bytes(Path("/bin/true").read_bytes())
             program.chmod(0o755)
-            found.append(attempt(lambda p=program: subprocess.run([p], check=True)))
+            found.append(attempt(partial(subprocess.run, [program], check=True)))
         return found
 
     assert cage.run(execute).answer == ["EACCES", "EACCES"]

@@ -12,6 +12,7 @@ import os
 import socket
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +161,7 @@ def pods() -> dict[str, Any]:
     }
 
 
-VERBS = {
+VERBS: dict[str, Callable[..., Any]] = {
     "begin": begin,
     "state": state,
     "limits": limits,

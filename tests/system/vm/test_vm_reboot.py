@@ -217,5 +217,5 @@ def check_clients(machine: Machine) -> None:
         shown = machine.run(f"{CLIENT_ENVIRONMENT} docker ps --format '{{{{.Names}}}}'").split()
         assert set(shown) == RUNNING
     if "kubectl" in clients():
-        shown = machine.run(f"{CLIENT_ENVIRONMENT} kubectl get pods --no-headers")
-        assert shown.count("Running") == 3
+        listed = machine.run(f"{CLIENT_ENVIRONMENT} kubectl get pods --no-headers")
+        assert listed.count("Running") == 3
