@@ -12,6 +12,8 @@ __all__ = ["API", "ENGINE", "MINIMUM", "Versioned", "reads_json", "text_of", "ve
 
 API = (1, 51)
 MINIMUM = (1, 24)
+# What skopeo, podman and buildah of Debian 12 and Ubuntu 24.04 ask for archives of images by.
+_ARCHIVES = (1, 22)
 ENGINE = "28.5.2"
 KERNEL = platform.release()
 
@@ -39,7 +41,7 @@ def versioned(segments: tuple[str, ...]) -> Versioned:
             f"client version {text_of(version)} is too new. "
             f"Maximum supported API version is {text_of(API)}"
         )
-    if version < MINIMUM:
+    if version < (_ARCHIVES if _is_archive(segments[1:]) else MINIMUM):
         raise InvalidArgument(
             f"client version {text_of(version)} is too old. Minimum supported API version is "
             f"{text_of(MINIMUM)}, please upgrade your client to a newer version"
@@ -51,6 +53,10 @@ def reads_json(segments: tuple[str, ...]) -> bool:
     """Whether a client reads errors as JSON: before 1.24 they were text."""
     version = _version(segments[0]) if segments else None
     return version is None or version >= MINIMUM
+
+
+def _is_archive(path: tuple[str, ...]) -> bool:
+    return path in (("images", "load"), ("images", "get"))
 
 
 def _version(segment: str) -> tuple[int, int] | None:

@@ -73,6 +73,8 @@ def host(**fields: object) -> dict[str, object]:
         ("containers/json", API, ("containers", "json")),
         ("version", API, ("version",)),
         ("v1.24/_ping", (1, 24), ("_ping",)),
+        ("v1.22/images/load", (1, 22), ("images", "load")),
+        ("v1.22/images/get", (1, 22), ("images", "get")),
         ("volumes/v1", API, ("volumes", "v1")),
     ],
 )
@@ -83,10 +85,19 @@ def test_a_path_names_its_version(
     assert (found.version, found.segments) == (version, rest)
 
 
-@pytest.mark.parametrize(("path", "text"), [("v1.99", "too new"), ("v1.12", "too old")])
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("v1.99/info", "too new"),
+        ("v1.12/info", "too old"),
+        ("v1.23/images/json", "too old"),
+        ("v1.22/containers/json", "too old"),
+        ("v1.21/images/load", "too old"),
+    ],
+)
 def test_versions_out_of_range_are_refused(path: str, text: str) -> None:
     with pytest.raises(InvalidArgument, match=text):
-        versioned((path, "info"))
+        versioned(tuple(path.split("/")))
 
 
 @pytest.mark.parametrize(
