@@ -45,9 +45,9 @@ LONG = {
     "tests/unit/core": 70,
     "tests/system/builder": 60,
     "tests/fuzz": 45,
+    "mypy": 40,
     "tests/system/runtime": 35,
     "tests/unit/docker": 35,
-    "mypy": 25,
 }
 
 
