@@ -84,6 +84,7 @@ class Engine:
         time.sleep(0.2)
 
     def _judge(self, identity: str, number: int, code: int) -> None:
+        began = time.time()
         act = Act(kind="exec", key=identity, verb="start")
         said = self._caller.ask(act, "POST", f"/exec/{identity}/start", {"Detach": False})
         if said.outcome != "done":
@@ -93,11 +94,12 @@ class Engine:
         if shown.outcome != "done":
             return
         seen = f"{shown.document['ExitCode']}: {text_of(said.body)!r}"
-        self._said("exec", identity, seen, f"{code}: {f'{number}{chr(10)}'!r}")
+        self._said("exec", identity, seen, f"{code}: {f'{number}{chr(10)}'!r}", began)
 
-    def _said(self, kind: str, key: str, seen: str, wanted: str) -> None:
+    def _said(self, kind: str, key: str, seen: str, wanted: str, began: float) -> None:
+        """A result is of all the time from the start on that it was asked for."""
         act = Act(kind=kind, key=key, verb="result", value=seen, wanted=wanted)
-        self._caller.note(act, Answer("done", 200), self._caller.last)
+        self._caller.note(act, Answer("done", 200), began)
 
     # -- containers that come and go ------------------------------------------------------------
 
@@ -107,6 +109,7 @@ class Engine:
         name, code = f"{self._caller.name}-{number}", number % 250
         if not self._create("container", name, f"echo {number}; exit {code}"):
             return
+        began = time.time()
         starts = self._start("container", name)
         ended = self._caller.insist(
             Act(kind="container", key=name, verb="wait"),
@@ -114,11 +117,13 @@ class Engine:
             f"/containers/{name}/wait",
             also=("absent",),
         )
-        self._result(name, ended, number, code, starts)
+        self._result(name, ended, number, code, starts, began)
         if self._chance.random() < 0.8:
             self._remove("container", name, f"/containers/{name}?v=1")
 
-    def _result(self, name: str, ended: Answer, number: int, code: int, starts: int) -> None:
+    def _result(
+        self, name: str, ended: Answer, number: int, code: int, starts: int, began: float
+    ) -> None:
         act = Act(kind="container", key=name, verb="logs")
         path = f"/containers/{name}/logs?stdout=1&stderr=1"
         logs = self._caller.insist(act, "GET", path, also=("absent",))
@@ -128,9 +133,8 @@ class Engine:
         # A start without an answer is repeated, and what had ended already runs once more.
         right = set(lines) == {str(number)} and len(lines) <= starts
         seen = str(number) if right else repr(lines[:5])
-        self._said(
-            "container", name, f"{ended.document['StatusCode']}: {seen}", f"{code}: {number}"
-        )
+        seen = f"{ended.document['StatusCode']}: {seen}"
+        self._said("container", name, seen, f"{code}: {number}", began)
 
     def run_removed(self) -> None:
         """What `docker run --rm -d` does: it is to disappear by itself."""

@@ -110,12 +110,11 @@ class Caller:
         self.name = name
         self.recorder = recorder
         self.stop = stop
-        self.last = 0.0
         self._dial = dial
 
     def ask(self, act: Act, method: str, path: str, body: object = None) -> Answer:
         """Ask once; whatever comes of it is in the history. Bytes are sent as a tar."""
-        self.last = began = time.time()
+        began = time.time()
         answer = self._exchange(method, path, body)
         if act.told:
             answer = _judged(answer)
