@@ -129,10 +129,8 @@ class Launcher:
         if lean.fork() != 0:
             channel.close()
             return
-        try:
-            self._become_monitor(channel, request["key"], starts=request.get("starts", False))
-        finally:
-            os._exit(0)
+        starts = request.get("starts", False)
+        lean.end_with(lambda: self._become_monitor(channel, request["key"], starts=starts))
 
     def _become_monitor(self, channel: Channel, key: str, *, starts: bool) -> None:
         os.setsid()
@@ -158,7 +156,7 @@ class Launcher:
 
         def work(asked: socket.socket) -> None:
             own = self._engines.looking_after(request).jobs
-            asked.sendall(jobs.perform(self._layout, number, request, own))
+            _tell(asked, jobs.perform(self._layout, number, request, own))
 
         self._apart(channel, work)
 
@@ -171,13 +169,14 @@ class Launcher:
         if lean.fork() != 0:
             channel.close()
             return
-        try:
+
+        def begin() -> None:
             channel.detach()
             self._leave_launcher(keep=channel)
             channel.socket.setblocking(True)
             work(channel.socket)
-        finally:
-            os._exit(0)
+
+        lean.end_with(begin)
 
     def _hold(self, channel: Channel, number: int, request: dict[str, Any]) -> None:
         if channel.descriptors:
@@ -209,14 +208,20 @@ def _shown(channel: socket.socket, number: int, request: dict[str, Any]) -> None
     showing = Showing(request["directory"])
     try:
         showing.show(request["sources"], made=request.get("made", ()))
-        channel.sendall(messages.answer(number, {"paths": showing.places}))
+        _tell(channel, messages.answer(number, {"paths": showing.places}))
         linger(channel)
     except StartError as error:
-        channel.sendall(messages.failure(number, error.code, error.message))
+        _tell(channel, messages.failure(number, error.code, error.message))
     except OSError as error:
-        channel.sendall(messages.failure(number, "internal", str(error)))
+        _tell(channel, messages.failure(number, "internal", str(error)))
     finally:
         showing.hide()
+
+
+def _tell(channel: socket.socket, answer: bytes) -> None:
+    """Who asked may be gone by now."""
+    with contextlib.suppress(OSError):
+        channel.sendall(answer)
 
 
 def _cgroup_option(hierarchy: cgroup.Hierarchy) -> str:

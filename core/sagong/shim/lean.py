@@ -9,12 +9,16 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import sys
+from collections.abc import Callable
+from typing import NoReturn
 
 from sagong.linux.syscall_table import machine, numbers
 
 __all__ = [
     "argument_area",
     "become_subreaper",
+    "end_with",
     "fork",
     "fork_sibling",
     "reduce_bounding_set",
@@ -57,6 +61,21 @@ def fork() -> int:
     pid = int(_FORK())
     _checked(pid, "fork")
     return pid
+
+
+def end_with(work: Callable[[], None]) -> NoReturn:
+    """In a fork: do its work and end, and never go back to what it was forked from.
+
+    A defect is told on standard error: nobody else would hear of it.
+    """
+    status = 1
+    try:
+        work()
+        status = 0
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(status)
 
 
 def fork_sibling() -> int:
