@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import time
@@ -97,6 +98,8 @@ class Container:
 
     def write_state(self, pid: int, started: int, extra: dict[str, Any]) -> None:
         """What a successor and the plugin need to know; durable before the program runs."""
+        if self.superseded:
+            raise FileNotFoundError(errno.ENOENT, "it was removed", self.directory)
         now = time.time_ns()
         self.started_at = now / 1e9
         since = timestamp(now)
@@ -139,7 +142,17 @@ class Container:
         if self.oom is not None:
             self.oom.check()
             self.oom.close()
-        write_reserved(f"{self.directory}/exit.json", self.exit_facts(code))
+        self.leave(self.directory, self.exit_facts(code))
+
+    def leave(self, directory: str, facts: dict[str, Any]) -> None:
+        """The end of its first process or of an exec'd one, in its directory.
+
+        Whoever removed that meanwhile, as a plugin does with a start that its predecessor gave up,
+        asks for no code; what stands at the path by then is a later run's.
+        """
+        if not self.superseded:
+            with contextlib.suppress(FileNotFoundError):
+                write_reserved(f"{directory}/exit.json", facts)
 
     def exit_facts(self, code: int) -> dict[str, Any]:
         """The exit as events and files show it."""

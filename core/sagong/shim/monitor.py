@@ -26,7 +26,6 @@ from sagong.shim.directory import (
     reserve_record,
     withdraw_record,
     write_record,
-    write_reserved,
 )
 from sagong.shim.engines import Engines
 from sagong.shim.failure import StartError, wrong
@@ -381,7 +380,7 @@ class Monitor:
             container.write_exit(code)
             container.kill_rest()
             return
-        write_reserved(f"{session.directory}/exit.json", {"code": code})
+        container.leave(session.directory, {"code": code})
         self.tell(
             {"event": "exec_exited", "id": container.id, "exec_id": session.name, "code": code}
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 from collections import Counter
@@ -294,3 +295,26 @@ async def test_an_idle_monitor_ends_with_the_plugin() -> None:
         await made.drop_plugin()
         assert await asyncio.to_thread(process.wait_ended, pidfd, 60.0)
         os.close(pidfd)
+
+
+@pytest.mark.parametrize("what", ["", "execs"])
+async def test_who_ends_after_his_directory_is_gone_ends_no_monitor(what: str) -> None:
+    """A successor sweeps starts that its predecessor gave up, while a monitor is still at them."""
+    async with rig(containers_per_monitor=ROOM) as made:
+        lab = made.lab()
+        gone, other = [await lab.running() for _ in range(2)]
+        monitors = made.monitors()
+        assert len(monitors) == 1
+        victim = gone.pid
+        if what:
+            request = ExecRequest(
+                id=gone.id, exec_id=lab.new_id(), process=lab.process("sleep", "1000")
+            )
+            victim = (await lab.runtime.exec(request)).pid
+        shutil.rmtree(made.run / "containers" / gone.id / what)
+        os.kill(victim, signal.SIGKILL)
+        await wait_until(lambda: not Path(f"/proc/{victim}").exists(), "its end")
+        # Asked over the connection that the monitor had before.
+        found = await lab.exec_output(other.id, lab.process("echo here"))
+        assert (found.text, made.monitors()) == ("here", monitors)
+        await lab.clean()
