@@ -35,6 +35,15 @@ class Execs:
     def __init__(self, books: Books) -> None:
         self._books = books
 
+    def known(self, record: Record, exec_id: str) -> ExecRecord | None:
+        """One that was started, perhaps by a predecessor after its records were read."""
+        found = record.execs.get(exec_id)
+        if found is None:
+            found = self._books.files.execution(record.spec.id, exec_id)
+            if found is not None:
+                record.execs[exec_id] = found
+        return found
+
     async def start(self, record: Record, request: ExecRequest) -> ExecStatus:
         """Start one that is not known yet."""
         message = _message(record, request, self._books.facts)

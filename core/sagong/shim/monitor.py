@@ -72,6 +72,8 @@ class Monitor:
         self.sessions: dict[int, Session] = {}
         self._starts: dict[int, Attempt] = {}
         self._early: dict[int, int] = {}
+        # Who asked for execs that are being started: a successor of the plugin asks for the same.
+        self._asking: dict[tuple[str, str], list[tuple[Channel, int, dict[str, Any]]]] = {}
         self._channels: list[Channel] = []
         self._tickets = Tickets()
         self._listener: socket.socket | None = None
@@ -408,6 +410,13 @@ class Monitor:
     def _exec(self, channel: Channel, number: int, request: dict[str, Any]) -> None:
         container = self._running(request["id"])
         exec_id = request["exec_id"]
+        known, asking = container.execs.get(exec_id), self._asking.get((container.id, exec_id))
+        if asking is not None:
+            asking.append((channel, number, request))
+            return
+        if known is not None:
+            self._tell_of_exec(known, channel, number, request)
+            return
         directory = self.directory.execution(container.id, exec_id)
         os.makedirs(directory, exist_ok=True)
         for path in (os.path.dirname(directory), directory):
@@ -425,21 +434,30 @@ class Monitor:
             self._forget_start(start)
             if error is not None:
                 self._abandon_exec(container, session)
-                channel.fail(number, error.code, error.message)
-                return
-            channel.answer(
-                number, {"pid": session.pid, "token": self._tickets.issue(session, request)}
-            )
+            for asker, its_number, its_request in self._asking.pop((container.id, exec_id), ()):
+                if error is not None:
+                    asker.fail(its_number, error.code, error.message)
+                else:
+                    self._tell_of_exec(session, asker, its_number, its_request)
 
         start = self._attempt(container, session, request, written, done, container.session.pid)
         container.execs[exec_id] = session
+        self._asking[container.id, exec_id] = [(channel, number, request)]
         try:
             reserve_record(f"{directory}/exit.json")
             session.make_fifos(*request["owner"])
             start.begin()
         except (StartError, *_WRONG):
             self._abandon_exec(container, session)
+            self._asking.pop((container.id, exec_id), None)
             raise
+
+    def _tell_of_exec(
+        self, session: Session, channel: Channel, number: int, request: dict[str, Any]
+    ) -> None:
+        """Who comes late gets what was written before."""
+        token = self._tickets.issue(session, {**request, "replay": True})
+        channel.answer(number, {"pid": session.pid, "token": token})
 
     def _abandon_exec(self, container: Container, session: Session) -> None:
         container.execs.pop(session.name, None)

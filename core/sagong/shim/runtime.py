@@ -185,7 +185,7 @@ class MonitoredRuntime:
         if not request.exec_id or "/" in request.exec_id or request.exec_id.startswith("."):
             raise InvalidArgument(f"exec id {request.exec_id!r} can't be a file's name")
         record = self._books.find(request.id)
-        known = record.execs.get(request.exec_id)
+        known = self._execs.known(record, request.exec_id)
         if known is not None:
             return await self._execs.again(record, request, known)
         if record.exit is not None:

@@ -21,6 +21,7 @@ from sagong.contracts.runtime import (
     ContainerRef,
     ContainerState,
     ExecRequest,
+    ExecStatus,
     LogSpec,
     Namespaces,
     ResizeRequest,
@@ -338,6 +339,44 @@ async def test_what_can_not_be_swept_keeps_nobody_from_the_others() -> None:
         spec = msgspec.structs.replace(spec, cgroup_parent="")
         assert (await lab.output(spec)).code == 3
         await lab.clean()
+
+
+async def test_an_exec_that_two_generations_ask_for_is_one() -> None:
+    """The first has sent it and was replaced before the answer, with or without a trace of it."""
+    async with rig() as made:
+        lab = made.lab()
+        container = await lab.running()
+        request = ExecRequest(
+            id=container.id,
+            exec_id=lab.new_id(),
+            process=lab.process("echo once; echo x >>/count; read line; exit 7", stdin=True),
+        )
+        assert made.runtime is not None
+        record = made.runtime._records[container.id]
+        begun = await asyncio.gather(*(made.runtime._execs.start(record, request) for _ in "ab"))
+        record.execs.clear()
+        begun.append(await made.runtime.exec(request))
+        await made.restart_plugin()
+        begun.append(await lab_exec(made, request))
+        assert len({status.pid for status in begun}) == 1
+        assert begun[-1].stream is not None
+        stream = await Stream.open(begun[-1].stream)
+        await stream.until(b"once")
+        await stream.write(b"\n")
+        assert (await stream.rest()).code == 7
+        record = made.runtime._records[container.id]
+        record.execs.clear()
+        last = await lab_exec(made, request)
+        assert (last.running, last.code, last.pid) == (False, 7, begun[0].pid)
+        counted = await made.lab().exec_output(container.id, lab.process("cat /count"))
+        assert counted.text == "x"
+        await made.lab().clean()
+
+
+async def lab_exec(made: Rig, request: ExecRequest) -> ExecStatus:
+    """Asked of the present generation."""
+    assert made.runtime is not None
+    return await made.runtime.exec(request)
 
 
 async def test_strangers_are_refused() -> None:
